@@ -83,14 +83,14 @@ def _quiet_end() -> Iterator[None]:
 
 
 def _fail(message: str, code: int) -> None:
-    if os.environ.get("FIRSTSPIKE_TRACEBACK"):  # to see where an error comes from
+    if os.environ.get("FIRSTSPIKE_TRACEBACK"):  # shows the origin of an error
         raise
     typer.echo(f"error: {printable(message)}", err=True)
     sys.exit(code)
 
 
 def _reason(error: Exception) -> str:
-    """What an error says, the system's own with the file first."""
+    """The message of an error, for the system's own with the file first."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)
@@ -120,7 +120,7 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default the config's.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64; by default the config's.")] = None,
     seed: Annotated[int | None, typer.Option(help="By default the config's.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Train N networks side by side, with consecutive seeds.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Train N networks in parallel, with consecutive seeds.")] = None,
     substrate: Annotated[
         str | None,
         typer.Option(help="Train on this kind, e.g. noisy; with default settings if the config has another."),
@@ -152,7 +152,7 @@ def resume(
         bool, typer.Option("--allow-other-chip", help="Resume even if the run used another chip.")
     ] = False,
     from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Drop all checkpoints and tables, and train anew.")
+        bool, typer.Option("--from-scratch", help="Delete all checkpoints and tables, and train from the beginning.")
     ] = False,
     quiet: Quiet = False,
     live: Live = False,
@@ -179,7 +179,7 @@ def evaluate(
     checkpoint: Chosen = None,
     substrate: On = None,
     split: Annotated[
-        Split | None, typer.Option(help="Split of the run's data; by default test, or what the run has.")
+        Split | None, typer.Option(help="Split of the run's data; by default test, otherwise validation or train.")
     ] = None,
     data: Annotated[
         Path | None,
@@ -209,7 +209,7 @@ def evaluate(
         result = Run(folder, checkpoint, substrate, settings=settings or ()).evaluate(data or split)
         found.append(summary(result))
         try:
-            files += result.save()  # first: the text may find no reader, or none that knows its letters
+            files += result.save()  # first: printing the text may fail, at a closed pipe or an old code page
         finally:
             text = result.text()
             typer.echo(encodable(text if len(folders) == 1 else f"{folder.name}: {text.splitlines()[0]}"))

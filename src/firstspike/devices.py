@@ -1,4 +1,4 @@
-"""Work on a GPU without waiting for it: checks that are read later, copies that overlap with what the GPU does.
+"""Work on a GPU without waiting for it: checks that are read later, copies that overlap with the GPU's work.
 
 Reading a value of a tensor, as a check does that raises an error, waits until its device has done all work that it was
 given before. On the CPU that costs nothing. For other devices a check therefore leaves a mark on the device, in a
@@ -32,12 +32,12 @@ _marks: dict[torch.device, Tensor] = {}
 
 
 def is_host(device: torch.device) -> bool:
-    """Whether reading values costs nothing, so that what is done may depend on them."""
+    """Whether reading values costs nothing, so that code may depend on them."""
     return device.type in _HOSTS
 
 
 def read_at_once(device: torch.device) -> bool:
-    """Whether to read values where they are checked: on the CPU, and everywhere if the environment asks for it."""
+    """Whether checks read values at once: on the CPU, and everywhere if the environment requests it."""
     return is_host(device) or os.environ.get(_AT_ONCE) == "1"
 
 
@@ -78,7 +78,7 @@ def raise_deferred_errors() -> None:
 def sent(x: Tensor, device: torch.device) -> Tensor:
     """A tensor from the CPU on that device, without waiting for the device."""
     if device.type == "cuda" and x.device.type == "cpu":
-        x = x.pin_memory()  # what can be swapped out is copied only after the device has finished
+        x = x.pin_memory()  # pageable memory would be copied only after the device has finished
     return x.to(device, non_blocking=True)
 
 

@@ -24,7 +24,7 @@ class LIF:
     threshold ``(threshold - leak) * g_leak * tau_mem / tau_syn`` here.
 
     Each is one number for all neurons of a layer, or a tensor ``()`` or ``(out,)``, which may require a gradient. The
-    values of tensors are checked where they are used: a look at them here would break under vmap.
+    values of tensors are checked when they are used: reading them here would break under vmap.
 
     Two are equal if all three values are; of tensors shape and values count. A number never equals a tensor.
 

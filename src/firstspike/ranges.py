@@ -22,7 +22,7 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 Probability = Annotated[float, Ge(0), Lt(1)]
 PositiveInt = Annotated[int, Gt(0)]
 NotNegativeInt = Annotated[int, Ge(0)]
-# far beyond what anyone trains, and far below what hangs a machine
+# far above realistic sizes, and far below those that hang a machine
 Count = Annotated[int, Gt(0), Le(10**9)]
 Size = Annotated[int, Gt(0), Le(10**6)]
 Bits = Annotated[int, Ge(2), Le(32)]

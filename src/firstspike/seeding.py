@@ -5,7 +5,7 @@ import torch
 
 
 def generator(seed: int, purpose: str, *index: int) -> torch.Generator:
-    """A generator of its own for each purpose and index: what one draws changes nothing for the others.
+    """A separate generator for each purpose and index: drawing from one does not change the others.
 
     It lives on the CPU, so that a seed means the same on every device.
     """

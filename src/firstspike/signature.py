@@ -1,4 +1,4 @@
-"""Functions and classes that pass arguments on: their signature and docstring follow from where these go."""
+"""Functions and classes that pass arguments on: their signature and docstring follow from the receivers."""
 
 import inspect
 import re
@@ -13,7 +13,7 @@ def takes_arguments_of(source: Callable[..., Any], without: Collection[str] = ()
 
     ``inspect.signature`` and the docstring then list the arguments of both; those of the source keep the annotation,
     default and description that they have there. Arguments that are declared, or described, by the function itself
-    take precedence. Without a ``Raises:`` section of its own it has that of the source.
+    take precedence. Without a ``Raises:`` section it has that of the source.
 
     Args:
         source: a function or class with an ``Args:`` section.

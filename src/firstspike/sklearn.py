@@ -65,9 +65,9 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
 
     Attributes:
         classes_: the classes, in the order of the outputs and of the columns of ``predict_proba``.
-        class_prior_: fraction of each class in the training data, the answer where no output spikes.
+        class_prior_: fraction of each class in the training data, the answer if no output spikes.
         n_features_in_: number of columns.
-        feature_names_in_: their names, where the training data are a frame with names.
+        feature_names_in_: their names, if the training data are a frame with names.
         encoder_: the fitted ``fs.data.LatencyEncoder``: ``encoder_(X)`` are the input spike times.
         network_: the trained ``fs.Network``: ``network_(encoder_(X))`` are the spike times of the outputs, ``inf`` for
             a silent one.
@@ -203,7 +203,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Probability of each class: the softmax of ``-times / xi`` over the outputs, which the training loss is about.
 
-        A silent output has probability 0. Where all of them are silent, it is ``class_prior_``.
+        A silent output has probability 0. If all of them are silent, it is ``class_prior_``.
 
         Args:
             X: ``(samples, features)``, an array or a frame of numbers; NaN is a missing value.
@@ -228,7 +228,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
             return np.log(self.predict_proba(X))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Class of each sample: that of the earliest output spike, the most frequent class where no output spikes."""
+        """Class of each sample: that of the earliest output spike, the most frequent class if no output spikes."""
         probabilities = self.predict_proba(X)
         return self.classes_[probabilities.argmax(axis=1)]
 

@@ -13,13 +13,13 @@ def printable(text: str) -> str:
 
 
 def encodable(text: str) -> str:
-    """The text with what standard output cannot write written out, such as ``\\u4e00`` where its code page is old."""
+    """The text with characters that standard output cannot write escaped, such as ``\\u4e00`` on an old code page."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def no_decision(names: Collection[str]) -> str:
-    """What samples without a decision are called beside classes of these names: ``silent``, if no class is."""
+    """The name of samples without a decision among classes of these names: ``silent``, if no class has it."""
     name = "silent"
     while name in names:
         name = "no decision" if name == "silent" else f"({name})"

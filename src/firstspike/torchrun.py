@@ -54,7 +54,7 @@ def only_first_reports() -> Iterator[None]:
     try:
         with redirect_stdout(held), redirect_stderr(held):
             yield
-    except ProcessLostError:  # the first reports it, or is itself what is lost
+    except ProcessLostError:  # the first reports it, or is itself lost
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -255,8 +255,8 @@ def test_what_readers_do_otherwise_is_said():
     )
     trains = fs.Network(fs.LIFSpikeTrains(4, 5, max_spikes=3, refractory=0.5), readout)
     assert fs.to_nir(trains, keep_refractory=True).metadata["approximate"] == (
-        "readers do not know max_spikes: neurons may spike more than 3 times; readers do not know refractory times; "
-        "readers give the membrane, of which the network takes the integral"
+        "readers ignore max_spikes: neurons may spike more than 3 times; readers ignore refractory times; "
+        "readers return the membrane, of which the network takes the integral"
     )
     delayed = fs.Network(fs.Delay(4, fs.DelayRule("clip", mean=1.0)), first)
     assert "approximate" not in fs.to_nir(delayed).metadata

@@ -86,7 +86,7 @@ def test_what_nir_cannot_express():
         fs.to_nir(fs.Network(spiking(), fs.FirstSpike()))
     graph = fs.to_nir(fs.Network(spiking(), READOUTS["integral"]()))
     del graph.metadata["readout"]
-    with pytest.raises(ValueError, match="the metadata do not say how its membrane is read"):
+    with pytest.raises(ValueError, match="the metadata do not define how its membrane is read"):
         fs.from_nir(graph)
     with pytest.raises(ValueError, match=r"max_spikes: expected a number >= 0 for each of 1 CubaLIF, got \[-1\]"):
         fs.from_nir(graph, max_spikes=-1)

@@ -206,7 +206,7 @@ def test_sweep_by_its_name_whose_study_is_out_of_reach(report_runs, tmp_path, mo
     (folder / "sweep.json").write_text('{"name": "mine", "storage": "postgresql+psycopg://me@127.0.0.1:1/db"}')
     monkeypatch.chdir(tmp_path)
     assert command(monkeypatch, capsys, "mine")[:2] == (0, "runs/mine/report.html\n")
-    assert "out of reach" in caplog.text
+    assert "cannot be reached" in caplog.text
     assert "0000" in (folder / "report.html").read_text("utf-8")
 
 

@@ -57,7 +57,7 @@ def test_checkpoints_of_a_newer_format_stop_it_and_from_scratch_insists(trained,
     assert ended.value.code == 2
     assert said.count("\n") == 1
     assert "has format 2, this version reads 1 (" in said
-    assert "more cannot be read either). Nothing was changed. To drop all checkpoints and train anew: " in said
+    assert "more cannot be read either). Nothing was changed. To delete all checkpoints" in said
     assert said.endswith(f"firstspike resume {run} --from-scratch\n")
     assert content(run) == before
     monkeypatch.setattr(sys, "argv", [*command, "--from-scratch"])

@@ -84,7 +84,7 @@ CASES = {
         ("progress",),
         "epoch",
         2,
-        "is at epoch 2, batch 0 of 4, its manifest says epoch 3",
+        "is at epoch 2, batch 0 of 4, but its manifest has epoch 3",
     ),
 }
 

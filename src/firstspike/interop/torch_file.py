@@ -1,10 +1,10 @@
-"""Read files that ``torch.save`` wrote, whole modules included, without executing anything that they say.
+"""Read files that ``torch.save`` wrote, whole modules included, without executing anything in them.
 
 Both formats: the zip archive of today, and the sequence of pickles that torch wrote before version 1.6. A pickle is a
 small program that names classes and functions and calls them. Here it reaches only those that put tensors and
 containers together. Every other name becomes an empty stand-in, a type that keeps its name and the state that the
 pickle gives it; calling one, as a malicious pickle has to, is an error with that name. ``torch.load`` with
-``weights_only=True`` is no alternative: it refuses whole modules in the older format.
+``weights_only=True`` is not an alternative: it refuses whole modules in the older format.
 """
 
 import io
@@ -30,11 +30,11 @@ _RECORDED |= {f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") fo
 
 
 class UnsafePickleError(ValueError):
-    """A pickle that asks for more than data; the message names what it wants."""
+    """A pickle that contains more than data; the message names the rest."""
 
 
 class TorchFileError(ValueError):
-    """A file that cannot be read as one of ``torch.save``; the message says why."""
+    """A file that cannot be read as one of ``torch.save``; the message gives the reason."""
 
 
 def read_torch_file(path: Path) -> Any:
@@ -88,7 +88,7 @@ class StandIn:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The state, if it is a dict of attributes; else an empty dict."""
+        """The state, if it is a dict of attributes; otherwise an empty dict."""
         return self.state if isinstance(self.state, dict) else {}
 
 

@@ -2,7 +2,7 @@
 
 write.py      from a folder to a file
 facts.py      a run in words
-details.py    what follows the chosen sample, as plain data: confusion, samples, plane
+details.py    data of the parts that follow the chosen sample: confusion, samples, plane
 sweep.py      the page of a sweep
 page.py       templates, scripts and data become one file
 command.py    the command

@@ -157,7 +157,7 @@ def plane(run: RunData) -> dict[str, Any]:
 
 
 def plain(values: ArrayLike, digits: int = 4) -> Any:
-    """Nested lists of rounded numbers, None for what is not finite, such as the time of no spike."""
+    """Nested lists of rounded numbers, None for those that are not finite, such as the time of no spike."""
     array = np.round(np.asarray(values, dtype=float), digits)
     shown = array.astype(object)
     shown[~np.isfinite(array)] = None

@@ -62,7 +62,7 @@ def summary(run: RunData) -> list[Fact]:
         train = run.data.train
         facts.append(Fact("data", f"{name}, {len(train)} training samples"))
         sizes.insert(0, str(train.features))
-    except UNAVAILABLE:  # the notes say why
+    except UNAVAILABLE:  # the notes have the reason
         facts.append(Fact("data", f"{name}, not available here"))
     facts.append(Fact("network", " → ".join(sizes)))
     if "parameters" in results:

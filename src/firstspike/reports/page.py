@@ -27,7 +27,7 @@ SCRIPTS = {
 
 
 class Picture(NamedTuple):
-    """A figure in a page: its heading, what it shows, the image, and the seed that it is of if it is of one."""
+    """A figure in a page: its heading, its text, the image, and its seed if it is of one."""
 
     title: str
     text: str
@@ -36,7 +36,7 @@ class Picture(NamedTuple):
 
     @classmethod
     def of(cls, title: str, draw: Callable[..., Figure], figure: Figure, member: int | None = None) -> "Picture":
-        """A figure that ``draw`` has drawn, which says what it shows."""
+        """A figure by ``draw``, whose docstring becomes its text."""
         return cls(title, (draw.__doc__ or "").splitlines()[0], as_source(figure), member)
 
 

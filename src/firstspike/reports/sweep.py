@@ -18,11 +18,11 @@ _COLUMNS = 24  # at most, of runs that differ in everything
 
 
 def table_of_runs(folders: Iterable[Path]) -> SweepTable:
-    """A row for each run: where its config differs from those of the others, and its results if it is finished."""
+    """A row for each run: the keys in which its config differs from the others, and its results if it is finished."""
     runs = [RunFolder(folder) for folder in folders]
     configs: list[dict[str, Value]] = [{} for _ in runs]
     for run, config in zip(runs, configs, strict=True):
-        with suppress(ConfigError):  # of a file that cannot be read there are no values
+        with suppress(ConfigError):  # a file that cannot be read has no values
             config |= _leaves("", run.config.model_dump(mode="json"))
     keys = dict.fromkeys(key for config in configs for key in config)
     varied = [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)][:_COLUMNS]

@@ -81,8 +81,10 @@ def _sweep(source: Path) -> tuple[SweepTable, list[Picture]]:
 
         try:
             study, folder = read_study(str(source))
-        except (OSError, ValueError, ImportError) as error:  # elsewhere, behind a password, without its driver
-            logger.warning("the study of the sweep is out of reach; the report shows what the folder holds: %s", error)
+        except (OSError, ValueError, ImportError) as error:  # unreachable, needs a password, lacks its driver
+            logger.warning(
+                "the study of the sweep cannot be reached; the report shows the runs in the folder: %s", error
+            )
         else:
             drawn = []
             for name, draw in SWEEP_PLOTS.items():
@@ -93,7 +95,7 @@ def _sweep(source: Path) -> tuple[SweepTable, list[Picture]]:
 
 
 def pictures(run: RunData, notes: list[str]) -> Iterator[Picture]:
-    """The figures of a run or, where they do not apply to several seeds, of each seed; ``notes`` get the reasons."""
+    """The figures of a run or, if they do not apply to several seeds, of each seed; ``notes`` get the reasons."""
     numbers = any("accuracy" not in part for part in (run.results.get(x) for x in ("validation", "test")) if part)
     for name, title in (FIGURES | ({"confusion": "Predictions"} if numbers else {})).items():
         for member, of in [(None, run), *enumerate(run.seeds)]:
@@ -117,7 +119,7 @@ def run_page(run: RunData, budget: int = BUDGET) -> str:
     found = [details(member, budget // len(members)) for member in members]
     try:
         changed = run.data_changed
-    except UNAVAILABLE:  # the notes say why
+    except UNAVAILABLE:  # the notes have the reason
         changed = ""
     return render(
         "run",

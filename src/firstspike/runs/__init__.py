@@ -1,4 +1,4 @@
-"""Runs: the folder of a training, the callback that writes it, and what reads it."""
+"""Runs: the folder of a training, the callback that writes it, and functions that read it."""
 
 from firstspike.runs.evaluate import RunEvaluation
 from firstspike.runs.lock import RunLockedError

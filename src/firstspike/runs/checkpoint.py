@@ -1,7 +1,7 @@
 """Checkpoints: whole or not at all, and readable without executing anything.
 
 A checkpoint is a folder with the weights (safetensors), the training's state (tensors and plain values, read with
-``weights_only=True``) and a manifest with a checksum of each file. It is written beside its place under another name,
+``weights_only=True``) and a manifest with a checksum of each file. It is written next to its place under another name,
 flushed to disk and renamed, so that a crash at any moment leaves the old ones untouched.
 """
 
@@ -54,10 +54,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; one of the same name is replaced.
 
     Raises:
-        OSError: no space or no permission; what was there before is still there.
+        OSError: no space or no permission; earlier files are unchanged.
     """
     weights = {key: value.detach().cpu().contiguous() for key, value in checkpoint.weights.items()}
-    state = io.BytesIO()  # on a full disk the libraries' own writing raises what says nothing of it
+    state = io.BytesIO()  # on a full disk the libraries' own writing raises misleading errors
     torch.save(checkpoint.state, state)
     content = {_WEIGHTS: save(weights), _STATE: state.getvalue()}
     manifest = {
@@ -76,7 +76,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint, to the CPU, and check it against its manifest.
 
     Raises:
-        CheckpointError: files that are missing, changed, or of a format that this version does not know.
+        CheckpointError: files that are missing, changed, or of a format that is unknown to this version.
     """
     try:
         manifest = read_json(folder / _MANIFEST, Manifest)
@@ -149,7 +149,7 @@ def newest_of_all(folders: Sequence[Path]) -> list[Checkpoint] | None:
 
 
 def _first(paths: Sequence[Path], errors: list[CheckpointError]) -> Checkpoint | None:
-    """The first of these that can be read; what is wrong with those before it goes to the errors."""
+    """The first of these that can be read; the errors of those before it are appended to ``errors``."""
     for path in paths:
         try:
             return load_checkpoint(path)
@@ -186,7 +186,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def place_of(folder: Path, checkpoint: Checkpoint, mark: str = "") -> Path:
-    """Where a checkpoint is saved: inside an epoch or after one, or with a mark such as ``best_``."""
+    """The folder of a checkpoint: inside an epoch or after one, or with a mark such as ``best_``."""
     inside = f"_batch_{checkpoint.batch:05d}" if checkpoint.batch else ""
     return folder / f"{mark or 'epoch_'}{checkpoint.epoch:04d}{inside}"
 

@@ -34,7 +34,7 @@ _TABLE_UP_TO = 10  # classes; a larger confusion matrix is not readable
 
 
 def decisions(run: "Run", output: Tensor) -> list[str]:
-    """Names of the classes that output times decide for, ``silent`` where they decide for none."""
+    """Names of the classes that output times decide for, ``silent`` if they decide for none."""
     found = run.objective.predict(output).tolist()
     names = run.names(max(found, default=-1) + 1)
     names.append(no_decision(names))  # the class -1
@@ -79,7 +79,7 @@ class RunEvaluation(Evaluation):
 
     @classmethod
     def of(cls, run: "Run", data: SpikeData, name: str, record: Record | None = None) -> Self:
-        """Evaluate the network, where the spike times of every layer are not known yet."""
+        """Evaluate the network, if the spike times of every layer are not known yet."""
         record = run.observe(data.times) if record is None else record
         found = evaluate_record(run.network, record, run.objective, data.labels)
         name = name if run.elsewhere is None else f"{name}_on_{run.elsewhere}"

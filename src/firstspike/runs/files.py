@@ -15,7 +15,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Gives the path of a temporary file to write; it takes the place of ``path`` at the end, if nothing failed.
 
     Raises:
-        OSError: no space, no permission; it names the file, and what was there before is still there.
+        OSError: no space, no permission; it names the file, which is unchanged.
     """
     temporary = path.with_name(f".{path.name}.partial")
     try:
@@ -25,7 +25,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise named(error, path) from error
     finally:
-        with suppress(OSError):  # where nothing can be written nothing can be left over; the first error counts
+        with suppress(OSError):  # if nothing can be written nothing is left over; the first error is raised
             temporary.unlink(missing_ok=True)
 
 
@@ -51,7 +51,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Gives a temporary folder to fill with files; it takes the place of ``path`` at the end, if nothing failed.
 
     Raises:
-        OSError: no space, no permission; it names the folder, and what was there before is still there.
+        OSError: no space, no permission; it names the folder, which is unchanged.
     """
     temporary = path.with_name(f".{path.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -95,11 +95,11 @@ def named(error: OSError, path: Path) -> OSError:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until a file or folder is on the disk. Where the system cannot flush folders, only files are."""
+    """Wait until a file or folder is on the disk. On systems that cannot flush folders, only files are flushed."""
     folder, windows = path.is_dir(), sys.platform == "win32"
     if folder and windows:  # it does not even open them
         return
-    handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)  # there it flushes what may be written to
+    handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)  # Windows flushes only files opened for writing
     try:
         os.fsync(handle)
     except OSError as error:

@@ -42,7 +42,7 @@ _TABLES = ("metrics", "output_times")
 
 
 class RunFolder:
-    """The folder of one training. Files are written whole, or line by line where a torn last line does no harm.
+    """The folder of one training. Files are written whole, or line by line if a torn last line is harmless.
 
     Args:
         path: the folder; it need not exist yet.
@@ -65,7 +65,7 @@ class RunFolder:
     def create(
         self, config: Config, substrate: Mapping[str, Any] | None = None, data: Mapping[str, Any] | None = None
     ) -> None:
-        """Make the folder with what is known before the first epoch.
+        """Create the folder with the files that exist before the first epoch.
 
         Args:
             config: as it will run.
@@ -123,7 +123,7 @@ class RunFolder:
         write_whole(self.path / "config.yaml", config.to_yaml())
 
     def _note(self, key: str, history: str, value: Mapping[str, Any]) -> None:
-        """Replace an entry of ``environment.json``, if it has changed; what was there before is kept."""
+        """Replace an entry of ``environment.json``, if it has changed; the previous ones are kept."""
         found = self.environment
         before = found.get(key)
         if before != value:
@@ -138,12 +138,12 @@ class RunFolder:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Contents of ``environment.json``; empty where it is missing, a ValueError where it is damaged."""
+        """Contents of ``environment.json``; empty if it is missing, a ValueError if it is damaged."""
         return self._read("environment", Environment)
 
     @property
     def results(self) -> dict[str, Any]:
-        """Contents of ``results.json``; empty before the end of the training, a ValueError where it is damaged."""
+        """Contents of ``results.json``; empty before the end of the training, a ValueError if it is damaged."""
         return self._read("results", Results)
 
     def write_results(self, results: Mapping[str, Any]) -> None:
@@ -171,7 +171,7 @@ class RunFolder:
             raise named(error, path) from error
 
     def table(self, table: str) -> dict[str, list[float]]:
-        """The columns of ``metrics`` or ``output_times``; empty where nothing was written yet.
+        """The columns of ``metrics`` or ``output_times``; empty if nothing was written yet.
 
         Raises:
             ValueError: it is damaged.
@@ -212,7 +212,7 @@ class RunFolder:
 
 
 def _rows_until(epoch: int, path: Path) -> list[str]:
-    """The head and the rows of a table up to an epoch, without a torn last line; nothing where the head is torn."""
+    """The head and the rows of a table up to an epoch, without a torn last line; nothing if the head is torn."""
     try:
         head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
         if not head.endswith("\n"):
@@ -241,10 +241,10 @@ def check_free(path: Path) -> None:
 
 
 def changed_data(run: RunFolder, data: Splits) -> str:
-    """A line that says how the data differ from those of the training; empty if they are not known to."""
+    """One line on how the data differ from those of the training; empty if no difference is known."""
     try:
         found = data.differences(run.environment.get("data"))
-    except ValueError:  # environment.json is damaged; only those who need it say so
+    except ValueError:  # environment.json is damaged, which is an error only where it is needed
         return ""
     return f"{run.path}: the data are not those that the run was trained on: {'; '.join(found)}" if found else ""
 
@@ -281,7 +281,7 @@ def run_folder(out: Path | None, name: str) -> Iterator[Path]:
 def environment(
     config: Config, substrate: Mapping[str, Any] | None = None, data: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What a run depends on, beside its config.
+    """What a run depends on, besides its config.
 
     Args:
         config: as it runs.
@@ -308,7 +308,7 @@ def environment(
 
 
 def _commit() -> str | None:
-    """The commit of the package's own source, where it runs from a checkout."""
+    """The commit of the package's own source, if it runs from a checkout."""
     source = Path(__file__).resolve().parents[3]
     if not (source / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""The form of what is read from JSON files: a file that was damaged, or is another's, ends in one message."""
+"""Expected forms of JSON files: a damaged or foreign file ends in one message."""
 
 import json
 from pathlib import Path
@@ -100,7 +100,7 @@ def read_json(path: Path, form: type[Form]) -> dict[str, Any]:
 
 
 def _problem(error: ValidationError) -> str:
-    """The first problem with a form: the place, what was expected, and what is there."""
+    """The first problem with a form: the place, what was expected, and what was found."""
     first = error.errors(include_url=False)[0]
     steps, kind, value = [str(step) for step in first["loc"]], first["type"], first["input"]
     if kind == "value_error":

@@ -20,10 +20,10 @@ Rows = Any
 def input_times(
     rows: Rows, like: SpikeData, dtype: torch.dtype
 ) -> Float[Tensor, "samples inputs *spikes"] | EventLists:
-    """Input spike times of samples as in the table of other data, which may know columns and an encoder.
+    """Input spike times of samples as in the table of other data, which may have named columns and an encoder.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: rows that do not fit these data.
     """
     times: Tensor | EventLists
@@ -50,7 +50,7 @@ def input_times(
 
 
 def _in_order(rows: Any, known: Sequence[str]) -> Any:
-    """A table's columns in the order of the known ones, without others; what has no names of columns as it is."""
+    """A table's columns in the order of the known ones, without others; rows without column names as they are."""
     if isinstance(rows, Sequence) and rows and isinstance(rows[0], Mapping):
         names = {str(name): name for name in rows[0]}
         order = _columns(names, known)
@@ -62,14 +62,14 @@ def _in_order(rows: Any, known: Sequence[str]) -> Any:
                 )
         return [[row.get(name) for name in order] for row in rows]
     if not known and hasattr(rows, "columns"):
-        warnings.warn("the run knows no names of columns: those of these rows are taken in their order", stacklevel=4)
+        warnings.warn("the run has no column names: the columns of these rows are taken in their order", stacklevel=4)
     if known and hasattr(rows, "columns") and len(set(known)) == len(known):
         return rows[_columns({" ".join(str(name).split()): name for name in rows.columns}, known)]
     return rows
 
 
 def _columns(names: Mapping[str, Any], known: Sequence[str]) -> list[Any]:
-    """The columns with the known names, all of them where none are known."""
+    """The columns with the known names, all of them if none are known."""
     if lacking := [name for name in known if name not in names]:
         raise ValueError(f"rows: expected the columns of the training data, lacks {', '.join(lacking[:5])}")
     return [names[name] for name in known or names]

@@ -42,7 +42,7 @@ Table = dict[str, Float[np.ndarray, " rows"]]
 
 
 class Run:
-    """A training with a folder: its config, tables and results, the trained network, and what can be done with them.
+    """A training with a folder: its config, tables and results, the trained network, and methods to use them.
 
         run = fs.Run("runs/wine")
         run.predict(rows)                       # names of classes, for rows as in the table
@@ -50,27 +50,27 @@ class Run:
         run.evaluate(data).accuracy, run.metrics["validation_accuracy"], run.checkpoints
         run.resume(epochs=200)
 
-    Each part is loaded when it is first used. Everything is on the CPU, whatever the run was trained on. The numbers of
-    a ``FitResult`` have the same names here.
+    Each part is loaded when it is first used. Everything is on the CPU, even if the run was trained on another device.
+    The numbers of a ``FitResult`` have the same names here.
 
     Args:
         path: the run's folder.
         checkpoint: a name in ``checkpoints``, or ``best``; by default the newest one that can be read.
         substrate: use this kind of substrate, with default settings, instead of the run's.
         settings: of the substrate, such as ``["substrate.weight_bits=4"]``.
-        data: the data of the run, where they were made in Python and the folder has no copy.
+        data: the data of the run, if they were made in Python and the folder has no copy.
         parts: objects of your own that the folder's config only names: ``network``, ``loss``, ``substrate``, and for
             ``resume`` ``optimizer``, ``schedule``, ``regularizers``. An optimiser belongs to the network that is handed
             over.
 
     Attributes:
-        folder: where it lives.
+        folder: the run folder.
         elsewhere: the other substrate asked for, or None.
 
     Raises:
         FileNotFoundError: no run lives there.
         CheckpointError: it has no checkpoint of that name; a ``ValueError``.
-        ConfigError: there is no such substrate; a ``ValueError``.
+        ConfigError: an unknown substrate; a ``ValueError``.
     """
 
     def __init__(
@@ -110,10 +110,10 @@ class Run:
 
         Args:
             folder: the run folder; it must not exist, or be empty.
-            config: what to train, see ``fs.config.load_config``.
+            config: the training, see ``fs.config.load_config``.
             progress_bar: whether to show one.
-            callbacks: what else receives the events of the training.
-            stop: polled before every batch, beside the signals; return True to save and stop.
+            callbacks: additional receivers of the events of the training.
+            stop: polled before every batch, as well as the signals; return True to save and stop.
 
         Raises:
             FileExistsError: the folder is not empty.
@@ -137,13 +137,13 @@ class Run:
     ) -> Self:
         """Continue the training from its newest checkpoint, exactly as if it had never stopped.
 
-        A damaged checkpoint is reported (logging) and the one before it is taken. The run starts over where no
-        checkpoint was saved yet, but not where none of the saved ones can be read.
+        A damaged checkpoint is reported (logging) and the one before it is taken. The run starts over if no
+        checkpoint was saved yet, but not if none of the saved ones can be read.
 
         Args:
             epochs: a new total number of epochs; by default the config's.
             progress_bar: whether to show one.
-            callbacks: what else receives the events of the training.
+            callbacks: additional receivers of the events of the training.
             allow_other_chip: resume even if the run used another chip.
             from_scratch: remove all checkpoints and tables and start over.
             stop: see ``start``.
@@ -161,7 +161,7 @@ class Run:
             raise ValueError("a run is resumed from its newest checkpoint on its own substrate: open it without others")
         writer = RunWriter(self.folder, resume=True, allow_other_chip=allow_other_chip, from_scratch=from_scratch)
         try:
-            writer.lock()  # nobody changes the config from here on
+            writer.lock()  # from here on the config does not change
             config = self._run.config
             writer.config = config = config if epochs is None else config.with_training(epochs=epochs)
             options: dict[str, Any] = {"progress_bar": progress_bar, "stop": stop}
@@ -223,12 +223,12 @@ class Run:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Contents of ``environment.json``; empty where it is missing."""
+        """Contents of ``environment.json``; empty if it is missing."""
         return self._run.environment
 
     @cached_property
     def metrics(self) -> Table:
-        """Columns of ``metrics.csv``, a row an epoch; empty before the first. Of several networks their mean."""
+        """Columns of ``metrics.csv``, a row per epoch; empty before the first. For several networks, their mean."""
         return self._table("metrics")
 
     @cached_property
@@ -310,7 +310,7 @@ class Run:
 
     @cached_property
     def stored_network(self) -> Network:
-        """The trained network with its weights rounded, where it was trained with ``weight_bits``."""
+        """The trained network with its weights rounded, if it was trained with ``weight_bits``."""
         own = self._parts.substrate or build_substrate(self.config)
         if not isinstance(own, Exact):  # devices round in their own way, which others do not share
             return self.network
@@ -353,7 +353,7 @@ class Run:
     def data(self) -> Splits:
         """The three splits, on the CPU as the network; those that the run does not have are empty.
 
-        If they are not those that the run was trained on, a warning (logging) says so.
+        If they are not those that the run was trained on, there is a warning (logging).
         """
         if self._whole is not None:
             return self._whole.data
@@ -363,7 +363,7 @@ class Run:
 
     @property
     def data_changed(self) -> str:
-        """A line that says how the data differ from those of the training; empty if they are not known to."""
+        """One line on how the data differ from those of the training; empty if no difference is known."""
         return changed_data(self._run, self.data)
 
     @cached_property
@@ -383,19 +383,19 @@ class Run:
         return [*known, *map(str, range(len(known), count))]
 
     def predict(self, rows: Rows) -> np.ndarray:
-        """Names of the classes of new samples, or numbers where the labels are numbers.
+        """Names of the classes of new samples, or numbers if the labels are numbers.
 
         Args:
             rows: as in the table that the run was trained on, without labels: a frame of pandas or polars, an array, a
                 list of mappings, or a file as ``fs.data.read_times`` reads it. A run on encoded values takes values,
-                others spike times. Columns that the run knows by name may be in any order, among others.
+                others spike times. Columns whose names the run has may be in any order, among others.
 
         Returns:
-            ``(samples,)``, strings. A sample without a decision is ``silent``, or ``no decision`` where a class has
-            that name. Where the labels are numbers, ``(samples, targets)``.
+            ``(samples,)``, strings. A sample without a decision is ``silent``, or ``no decision`` if a class has
+            that name. If the labels are numbers, ``(samples, targets)``.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: the file does not exist.
             ValueError: rows that do not fit the network.
             SubstrateError: a substrate that cannot be reached or does not answer.
         """
@@ -440,7 +440,7 @@ class Run:
             a file are called ``data_`` and its stem; on another substrate than the run's own ``NAME_on_KIND``.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: the file does not exist.
             ValueError: the run has no such data, or data and network do not fit.
             SubstrateError: a substrate that cannot be reached or does not answer.
         """
@@ -528,5 +528,5 @@ class Run:
 
 
 def _on_cpu(part: Any) -> Any:
-    """A module of its own on the CPU; other things as they are."""
+    """A copy of a module on the CPU; other objects as they are."""
     return copy.deepcopy(part).cpu() if isinstance(part, nn.Module) else part

@@ -26,7 +26,7 @@ def member_configs(config: Config) -> list[Config]:
 
 
 def member_folder(top: Path, config: Config) -> Path:
-    """Where a seed's run lives in the run of all."""
+    """The folder of a seed's run in the run of all."""
     return top / f"seed_{config.training.seed}"
 
 

@@ -53,7 +53,7 @@ def _times(part: SpikeData) -> dict[str, Any]:
 
 
 def copy_of_data(run: Path) -> Path | None:
-    """Where the copy of a run's data is, of a seed's run in that of all seeds; None where there is none."""
+    """The copy of a run's data, for a seed's run in that of all seeds; None if there is none."""
     places, whole = [run / "data"], run.resolve().parent
     if run.resolve().name.startswith("seed_") and (whole / "config.yaml").is_file():
         places.append(whole / "data")

@@ -39,7 +39,7 @@ class RunWriter(Callback):
 
     Args:
         folder: the run folder; it must not exist, or be empty, unless ``resume`` is set.
-        config: what is trained; by default it is read off the objects, see ``firstspike.config.describe``.
+        config: of the training; by default it follows from the objects, see ``firstspike.config.describe``.
         resume: continue from the newest checkpoint, if the folder holds a run.
         checkpoint_every: epochs between checkpoints; by default the config's, otherwise about twenty over the training.
         copy_data: whether the folder gets a copy of your own data, from Python or from files; by default of small data
@@ -50,12 +50,12 @@ class RunWriter(Callback):
 
     Attributes:
         results: the contents of ``results.json``; empty before the end of the training.
-        data: what is trained on.
+        data: of the training.
         parts: objects of your own that a config read off the objects only names.
 
     Raises:
         FileExistsError: when the training starts, the folder is not empty.
-        OSError: no space or no permission; what was saved before is kept.
+        OSError: no space or no permission; everything saved before is kept.
     """
 
     essential = True
@@ -103,7 +103,7 @@ class RunWriter(Callback):
             newest = newest_of_all([RunFolder(folder).checkpoints for folder in folders])
         except CheckpointError as error:
             raise CheckpointError(
-                f"{error}. Nothing was changed. To drop all checkpoints and train anew: "
+                f"{error}. Nothing was changed. To delete all checkpoints and train from the beginning: "
                 f"firstspike resume {self.folder} --from-scratch"
             ) from None
         if newest is None:
@@ -142,15 +142,15 @@ class RunWriter(Callback):
         progress = checkpoint.state.get("progress")
         epoch, batch = (progress.get(key) if isinstance(progress, dict) else None for key in ("epoch", "batch"))
         if not isinstance(epoch, int) or not isinstance(batch, int):
-            return  # ``load_state_dict`` says what is wrong
+            return  # ``load_state_dict`` reports the problem
         if (epoch, batch) != (checkpoint.epoch, checkpoint.batch) or not 0 <= batch < (fit.batches or math.inf):
             raise CheckpointError(
-                f"{checkpoint.folder}: is at epoch {epoch}, batch {batch} of {fit.batches}, its manifest says epoch "
+                f"{checkpoint.folder}: is at epoch {epoch}, batch {batch} of {fit.batches}, but its manifest has epoch "
                 f"{checkpoint.epoch}, batch {checkpoint.batch}"
             )
 
     def on_fit_start(self, fit: Fit) -> None:
-        """Make the folder, or remove what is newer than the restored checkpoint."""
+        """Create the folder, or remove everything newer than the restored checkpoint."""
         described = self.config is None
         config = self.config or describe(fit.trainer, fit, self.checkpoint_every)
         if self.checkpoint_every is None:
@@ -203,7 +203,7 @@ class RunWriter(Callback):
             fit.callbacks.call("on_checkpoint", fit)
 
     def on_interrupt(self, fit: Fit, reason: BaseException) -> None:
-        """Save what can be continued."""
+        """Save a state from which training can continue."""
         if not self.runs or not fit.first:
             return
         if isinstance(reason, Interrupted):
@@ -259,7 +259,7 @@ class RunWriter(Callback):
     def _mend(self, fit: Fit) -> None:
         """Do what a crash has left undone: regular checkpoints at the moment that was restored, and removals.
 
-        They are missing where a best one was saved just before; others may be damaged.
+        They are missing if a best one was saved just before; others may be damaged.
         """
         if not fit.first:
             return
@@ -304,7 +304,7 @@ class RunWriter(Callback):
 
 
 def captured(trainer: Trainer, callbacks: dict[str, Any] | None = None) -> list[Checkpoint]:
-    """A checkpoint of each network with tensors of its own; ``callbacks`` are their states."""
+    """A checkpoint of each network with copied tensors; ``callbacks`` are their states."""
     found = []
     for member in trainer.state_dict()["members"]:
         state = _own_tensors(member | {"callbacks": callbacks or {}})
@@ -314,7 +314,7 @@ def captured(trainer: Trainer, callbacks: dict[str, Any] | None = None) -> list[
 
 
 def _own_tensors(value: Any) -> Any:
-    """Nested mappings and lists with tensors of their own; ``deepcopy`` would copy all that a view is part of."""
+    """Nested mappings and lists with copied tensors; ``deepcopy`` would copy the whole base of a view."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if type(value) in (dict, OrderedDict):

@@ -17,7 +17,7 @@ from firstspike.spiketime.values import real_times
 
 
 class SubstrateError(OSError):
-    """A substrate that cannot be reached, or did not answer; the message says which, and what to do."""
+    """A substrate that cannot be reached, or did not answer; the message names it, and a remedy."""
 
 
 def first_line(error: Exception) -> str:
@@ -65,7 +65,7 @@ class Substrate(ABC):
         return self
 
     def close(self) -> None:  # noqa: B027  (nothing to do by default)
-        """Let go of what ``open`` took. May be called twice."""
+        """Release what ``open`` acquired. May be called twice."""
 
     @abstractmethod
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
@@ -77,7 +77,7 @@ class Substrate(ABC):
 
         Returns:
             The input times as the substrate got them, and the output times of every layer, of the type and on the
-            device of ``times``: the first spike of each neuron, ``inf`` where there was none; of ``LIFSpikeTrains``
+            device of ``times``: the first spike of each neuron, ``inf`` if there was none; of ``LIFSpikeTrains``
             the train.
 
         Raises:
@@ -92,7 +92,7 @@ class Substrate(ABC):
         """Put parameters back into the range that the substrate has; called after every step of a training."""
 
     def identity(self) -> dict[str, Any]:
-        """What ran, as plain values: ``kind``, settings, versions; and ``chip`` where only one device is this one.
+        """The device, as plain values: ``kind``, settings, versions; and ``chip`` if it is one particular device.
 
         Complete while it is open.
         """
@@ -108,7 +108,7 @@ class Substrate(ABC):
     def record(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
         """Spike times of all layers with the exact gradient at them, for the parameters that the substrate used.
 
-        Where those differ from the network's (rounding, say) the gradient goes straight through to the network's.
+        If those differ from the network's (by rounding, say), the gradient goes straight through to the network's.
         """
         with torch.no_grad():
             seen = self.run(network, times)
@@ -116,7 +116,7 @@ class Substrate(ABC):
         return record_at(network, *seen, used)
 
     def trials(self, network: Network, times: Float[Tensor, "batch inputs"], count: int) -> list[Record]:
-        """The same batch several times, for what differs from run to run; see ``run``.
+        """The same batch several times, to compare runs; see ``run``.
 
         Raises:
             ValueError: a count below 1.
@@ -139,7 +139,7 @@ def record_at(network: Network, times: Tensor, observed: Sequence[Tensor] | None
     Args:
         network: whose parameters get the gradient.
         times: input times.
-        observed: times of every layer; None for what the layers compute.
+        observed: times of every layer; None for computed ones.
         used: by name, parameters that take the place of the network's in the gradient. It goes straight through to the
             network's own.
     """
@@ -213,13 +213,13 @@ class Exact(Substrate):
 
 
 class LayerByLayer(Substrate):
-    """A substrate that is computed layer after layer: what it does with spikes of LIF layers, delays and inputs."""
+    """A substrate that is computed layer after layer: its effects on spikes of LIF layers, delays and inputs."""
 
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
         """See ``Substrate``."""
         with torch.no_grad():
             real_times(times)
-            entered = [self.received(times)]  # the same tensor where they arrive as they are: its gradient is wanted
+            entered = [self.received(times)]  # the same tensor if they arrive as they are: its gradient may be needed
             for index, layer in enumerate(network):
                 now = entered[-1]
                 if isinstance(layer, DenseLIFLayer):
@@ -248,7 +248,7 @@ class LayerByLayer(Substrate):
             index: of the layer.
             layer: a ``LIFLinear``, whose first spike times these are; on substrates that have ``trains`` also a
                 ``LIFSpikeTrains``, with its trains.
-            times: what enters it.
+            times: its inputs.
         """
 
     def delayed(

@@ -22,7 +22,7 @@ from firstspike.seeding import generator
 from firstspike.substrates.base import Substrate
 
 LOWEST_THRESHOLD = 0.01
-"""No noise takes a threshold below this fraction of what it should be."""
+"""No noise takes a threshold below this fraction of its nominal value."""
 
 
 @checks_ranges
@@ -48,7 +48,7 @@ class WeightQuantiser:
         return weight if self.limit is None else weight.clamp(-self.limit, self.limit)
 
     def parameters(self, network: Network) -> dict[str, Tensor]:
-        """The stored weights of all LIF layers, by the names of the network's; none where nothing is rounded."""
+        """The stored weights of all LIF layers, by the names of the network's; none if nothing is rounded."""
         if self.scale is None and self.limit is None:
             return {}
         return {name: self(weight.detach()) for name, weight in _weights(network)}
@@ -110,7 +110,7 @@ class Noise:
         return sent(drawn.to(like.dtype), like.device)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Where the stream is."""
+        """The position in the stream."""
         return {"noise": self.source.get_state()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -119,7 +119,7 @@ class Noise:
 
 
 class Imperfect(QuantisedWeights):
-    """Substrates with quantised weights and thresholds of their own, which also draw random numbers."""
+    """Substrates with quantised weights and individual thresholds, which also draw random numbers."""
 
     noise: Noise
     threshold_offset: float
@@ -134,7 +134,7 @@ class Imperfect(QuantisedWeights):
     ) -> Float[Tensor, "*batch neurons"]:
         """Thresholds in this run, or of each sample and neuron, of the layer with that index.
 
-        ``nominal`` is what they should be; ``device`` has the fixed pattern.
+        ``nominal`` are the ideal ones; ``device`` has the fixed pattern.
         """
         size = tuple(nominal.shape)
         found = nominal + self.threshold_offset

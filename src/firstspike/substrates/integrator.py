@@ -1,4 +1,4 @@
-"""A simulation in time steps: what a clock-driven simulator would see."""
+"""A simulation in time steps, like that of a clock-driven simulator."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ _LOOK = 32  # steps between two looks whether anything can still happen
 @checks_ranges
 @dataclass(eq=False)
 class Integrator(LayerByLayer):
-    """Membranes at the points of a time grid; a neuron spikes at the first one where it has reached its threshold.
+    """Membranes at the points of a time grid; a neuron spikes at the first one at which it has reached its threshold.
 
     The update from point to point is the exact solution, with inputs at their own times, so the membrane at a point is
     right to rounding. A spike is up to one step late, and one that begins and ends between two points is missed.

@@ -35,11 +35,11 @@ class Noisy(Imperfect, LayerByLayer):
     """Exact spike times of neurons with imperfect thresholds, weights, delays and spikes; all of it is off by default.
 
     ``fs.substrates.Noisy()`` is an ideal device; a config with ``kind: noisy`` alone has typical noise.
-    Everything random comes from generators of its own. The gradient is that of ideal neurons at the times that came
+    All random numbers come from separate generators. The gradient is that of ideal neurons at the times that came
     out, for the rounded weights, as it would be on a device.
 
     Args:
-        threshold_offset: mean of what is added to the thresholds, once for each neuron, in their unit.
+        threshold_offset: mean offset of the thresholds, once for each neuron, in their unit.
         threshold_spread: standard deviation of the thresholds from neuron to neuron: the fixed pattern of a device.
         threshold_batch_noise: standard deviation of noise on the thresholds, drawn for each batch.
         threshold_sample_noise: standard deviation of noise on the thresholds, drawn for each sample; slower, because
@@ -50,7 +50,7 @@ class Noisy(Imperfect, LayerByLayer):
             and batch of synaptic delays.
         spike_loss: probability with which a spike of a LIF layer gets lost.
         weight_scale: weights are rounded to multiples of ``1 / weight_scale``; None for no rounding.
-        weight_max: largest magnitude of a weight; a training keeps the weights themselves within, too.
+        weight_max: largest magnitude of a weight; a training also keeps the weights themselves within.
         seed: seed of the fixed pattern and of all noise.
 
     Raises:
@@ -174,7 +174,7 @@ def _sorted(times: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def _with_thresholds(
     neuron: LIF, threshold: Tensor, spikes: Callable[..., tuple[Tensor, ...]], *given: Tensor
 ) -> tuple[Tensor, ...]:
-    """Results for neurons with these thresholds; where samples have their own, of each sample alone."""
+    """Results for neurons with these thresholds; if samples have different ones, for each sample alone."""
     if threshold.ndim == 1:
         times, *rest = given
         return spikes(times, replace(neuron, threshold=threshold), *rest)

@@ -100,7 +100,7 @@ class Simulator(LayerByLayer):
         return settings | {"versions": {name: version(name) for name in ("pynn", self.package)}}
 
     def _check_time(self, layer: str, name: str, value: float) -> None:
-        """Raise a ValueError where the simulator cannot do ``refractory`` or ``window``, in units of ``tau_syn``."""
+        """Raise a ValueError if the simulator cannot do ``refractory`` or ``window``, in units of ``tau_syn``."""
         if name == "window" and value < self.step:
             raise ValueError(f"{layer}: its window of {value:g} tau_syn is shorter than substrate.step, {self.step:g}")
 
@@ -236,7 +236,7 @@ class Simulator(LayerByLayer):
         with self._quiet(), _environment(environment), _dlopen_flags():
             try:
                 return importlib.import_module(f"pyNN.{self.module}")
-            except Exception as error:  # whatever a simulator, its compiler or its libraries run into
+            except Exception as error:  # simulators, their compilers and libraries raise many kinds of errors
                 raise SubstrateError(f"{self.title} does not start: {first_line(error)}") from error
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The simulators that PyNN knows."""
+"""The simulators that PyNN supports."""
 
 import os
 import sysconfig
@@ -15,7 +15,7 @@ from firstspike.substrates.pynn import TAU_MS, Simulator
 class Nest(Simulator):
     """NEST with precise spike times: inputs and spikes are not bound to steps, and right to about 1e-11 ``tau_syn``.
 
-    Only whether a membrane reached its threshold in between is looked at in steps, and at inputs: a membrane that
+    Whether a membrane reached its threshold in between is tested only in steps, and at inputs: a membrane that
     touches the threshold for less than a step may be missed. Its refractory times are whole steps, and at least one:
     layers of spike trains need such a ``refractory``.
 
@@ -26,7 +26,7 @@ class Nest(Simulator):
     kind = "nest"
     title, module, package = "NEST", "nest", "nest-simulator"
     rest = 35.0  # exp(-35) is below the resolution of float64
-    path = ""  # with nest-config in it PyNN would compile neurons of its own that are not needed
+    path = ""  # with nest-config in it PyNN would compile neurons that are not needed
     options: ClassVar = {"spike_precision": "off_grid", "verbosity": "error"}
 
     def _check_time(self, layer: str, name: str, value: float) -> None:
@@ -45,7 +45,7 @@ class Nest(Simulator):
 
 @takes_arguments_of(Simulator)
 class Neuron(Simulator):
-    """NEURON with a fixed step. Times are off by less than a step, by several where membranes are flat.
+    """NEURON with a fixed step. Times are off by less than a step, by several if membranes are flat.
 
     The first time on a machine PyNN compiles its mechanisms, which takes a compiler and some 20 seconds.
     """
@@ -59,7 +59,7 @@ class Neuron(Simulator):
 
 @takes_arguments_of(Simulator)
 class Brian2(Simulator):
-    """Brian2. Times are off by up to a step or two, more where membranes are flat. The slowest of the simulators.
+    """Brian2. Times are off by up to a step or two, more if membranes are flat. The slowest of the simulators.
 
     Equal time constants are taken one millionth apart, for Brian2 divides by their difference.
     """

@@ -13,7 +13,7 @@ Spikes = tuple[Int[np.ndarray, " spikes"], Float[np.ndarray, " spikes"]]
 
 @dataclass(frozen=True)
 class Windows:
-    """Where the samples of a batch are in one long run.
+    """The places of a batch's samples in one long run.
 
     Args:
         samples: how many.
@@ -75,7 +75,7 @@ def recorded(population: Any) -> Spikes:
     trains = population.get_data("spikes", clear=True).segments[-1].spiketrains
     index: list[Int[np.ndarray, " spikes"]] = [np.empty(0, np.int64)]
     at: list[Float[np.ndarray, " spikes"]] = [np.empty(0)]
-    for train in trains:  # silent neurons may be missing: only the annotation says which one it is
+    for train in trains:  # silent neurons may be missing: only the annotation identifies a neuron
         index.append(np.full(len(train), train.annotations["source_index"]))
         at.append(np.asarray(train.rescale("ms").magnitude, dtype=np.float64))
     return np.concatenate(index), np.concatenate(at)

@@ -1,8 +1,8 @@
 """Sweeps: many trainings of one study, on one machine or on many, with Optuna.
 
-config.py     what a sweep's file may hold
+config.py     the keys of a sweep's file
 plan.py       its trials and their configs, checked
-study.py      the sweep as an Optuna study, and where that is kept
+study.py      the sweep as an Optuna study, and its storage
 worker.py     processes that train trials, started and watched by ``launch``
 table.py      results as a table
 figures.py    figures of a study

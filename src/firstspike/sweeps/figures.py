@@ -21,7 +21,7 @@ from firstspike.plots.look import as_text, legend_right, line_style, marker_styl
 if TYPE_CHECKING:
     from optuna import Study
 
-_LINES = 8  # more cannot be told apart
+_LINES = 8  # more cannot be distinguished
 _BLUES = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.25, 1.0, 256)))  # without those that are almost white
 
 
@@ -33,7 +33,7 @@ def accuracy_over(
     lines: Sequence[Any] | None = None,
     curve: bool = True,
 ) -> Axes:
-    """Accuracy in percent over one axis, numbers or names, with its spread; NaN where there is none.
+    """Accuracy in percent over one axis, numbers or names, with its spread; NaN if there is none.
 
     ``lines`` has the line that each trial belongs to, shifted a little so that spreads do not cover each other. A
     ``curve`` connects the trials of a line, but never over names.

@@ -17,7 +17,7 @@ from firstspike.sweeps.config import N_SEEDS, Params, Range, Sweep, as_yaml, cho
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked sweep: the name of its study, what its file says, and the folder of base configs that are files."""
+    """A checked sweep: the name of its study, its keys, and the folder of base configs that are files."""
 
     name: str
     sweep: Sweep
@@ -26,7 +26,7 @@ class Plan:
     def trials(self) -> list[Params]:
         """The values of all trials: a grid, the last axis fastest, or numbers that depend on the seed alone.
 
-        They are empty for TPE, which draws from what it has learnt by then.
+        They are empty for TPE, which draws according to earlier results.
         """
         axes = self.sweep.axes
         if self.sweep.sampler == "grid":
@@ -69,7 +69,7 @@ class Plan:
         return [f"{key}: needs {part} data, but data.{part} is 0" for key, part in missing.items()]
 
     def _place(self, base: str) -> str:
-        """A base config: a file beside the sweep's, or what ``load_config`` knows by this name."""
+        """A base config: a file relative to the sweep's, or a name for ``load_config``."""
         return str(self.folder / base) if (self.folder / base).is_file() else base
 
     def definition(self) -> dict[str, Any]:

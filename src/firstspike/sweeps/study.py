@@ -34,7 +34,7 @@ TRIAL, WORKER, ERROR = "trial", "worker", "error"
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 ACTIVE = (TrialState.RUNNING, TrialState.WAITING)
 
-_DEFINITION = "firstspike"  # attribute of a study: what all workers must agree on
+_DEFINITION = "firstspike"  # attribute of a study: the definition that all workers must share
 _NOT_A_SWEEP = "is not of a sweep, or of an earlier version"
 
 
@@ -66,7 +66,7 @@ def cause(error: BaseException) -> str:
 
 
 def open_storage(url: URL, heartbeat: int | None = None) -> RDBStorage:
-    """A storage, with heartbeats every so many seconds if trials are trained."""
+    """A storage, with a heartbeat interval in seconds if trials are trained."""
     sqlite = url.drivername.startswith("sqlite")
     make = partial(
         RDBStorage,
@@ -128,7 +128,7 @@ def suggest(trial: optuna.Trial, sweep: Sweep) -> Params:
 
 
 def trials_of(study: optuna.Study) -> dict[int, FrozenTrial]:
-    """What counts of each trial, by its number: its first result, otherwise what is active, otherwise its failure."""
+    """The relevant entry of each trial, by its number: its first result, else the active one, else its failure."""
     order = (*DONE, *ACTIVE, TrialState.FAIL)
     found: dict[int, FrozenTrial] = {}
     for trial in study.get_trials(deepcopy=False):
@@ -138,9 +138,9 @@ def trials_of(study: optuna.Study) -> dict[int, FrozenTrial]:
 
 
 def queue_again(study: optuna.Study, failed: bool = False) -> None:
-    """Queue trials again whose workers were stopped or died; with ``failed`` those that failed or got stuck, too."""
+    """Queue trials again whose workers were stopped or died; with ``failed`` also those that failed or got stuck."""
     for trial in trials_of(study).values() if failed else ():
-        if trial.state is TrialState.RUNNING:  # trained twice, where its worker lives, and counted once
+        if trial.state is TrialState.RUNNING:  # trained twice if its worker is alive, and counted once
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
     for trial in trials_of(study).values():
         if trial.state is TrialState.FAIL and (failed or not trial.user_attrs.get(ERROR)):
@@ -158,7 +158,7 @@ class Where(Form):
 def read_study(name: str, storage: str | None = None) -> tuple[optuna.Study, Path]:
     """The study of a sweep, and the sweep's folder, by the name of the study or by the folder.
 
-    ``storage`` is where it is kept, by default what the folder says. Errors say what is not there or does not answer.
+    ``storage`` is its storage, by default that of the folder. Errors name what is missing or does not answer.
     """
     folder = sweep_folder(name) or RUNS / name
     if (file := folder / "sweep.json").is_file():

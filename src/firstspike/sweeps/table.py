@@ -20,7 +20,7 @@ NUMBERS = (
 
 @dataclass(frozen=True)
 class SweepTable:
-    """Rows of a sweep: values by column, None or ``""`` where there is none; and which columns are axes.
+    """Rows of a sweep: values by column, None or ``""`` if there is none; and which columns are axes.
 
     ``folder`` is the run's; ``..._accuracy`` a fraction, the mean over the seeds, and ``..._std`` its standard
     deviation over them; ``seconds`` the time of training.
@@ -71,7 +71,7 @@ def digest(results: dict[str, Any]) -> dict[str, Any]:
     """The numbers of a run's ``results.json`` that a table shows."""
     found = {key: results[key] for key in ("parameters", "epochs", "seconds", "best_validation_accuracy")}
     for split in ("validation", "test"):
-        part = results[split] or {}  # None where a run has no such data
+        part = results[split] or {}  # None if a run has no such data
         found |= {f"{split}_accuracy": part.get("accuracy"), f"{split}_loss": part.get("loss")}
         found[f"{split}_std"] = part.get("accuracy_std")
     return found | {"seeds": len(results.get("seeds", [0]))}

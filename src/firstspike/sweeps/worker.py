@@ -37,7 +37,7 @@ from firstspike.training.state import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-_POLL = 1.0  # seconds between looks at the study
+_POLL = 1.0  # seconds between polls of the study
 
 
 class Worker:
@@ -67,9 +67,9 @@ class Worker:
         """Train the next trial of the queue."""
         try:
             self.study.optimize(self._train, n_trials=1, catch=(Exception,), callbacks=[self._stopped])
-        except (AssertionError, ValueError):  # Optuna's, where the trial has ended meanwhile
+        except (AssertionError, ValueError):  # Optuna's, if the trial has ended meanwhile
             logger.warning("a trial was given to another worker, as this one sent no heartbeat for too long")
-        except UnboundLocalError:  # Optuna's, where the storage is gone: the next look at it says so
+        except UnboundLocalError:  # Optuna's, if the storage is gone: the next access reports it
             pass
 
     def _stopped(self, study: optuna.Study, trial: FrozenTrial) -> None:

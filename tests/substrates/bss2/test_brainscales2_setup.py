@@ -120,7 +120,7 @@ def test_a_chip_that_does_not_start_is_let_go(machine, network):
         ([lif(129, 10)], "layer 0: 129 inputs per neuron; a neuron here is one circuit, which has 128"),
         (
             [Delay(4, DelayRule("clip", scale=2, shift=2)), lif(4, 300)],
-            "300 neurons; the chip has 256 beside delays",
+            "300 neurons; the chip has 256 next to delays",
         ),
         ([Delay(129, DelayRule("clip", scale=2, shift=2)), lif(129, 3)], "129 delays; the chip has 128"),
         ([lif(2, 3, delay=DelayRule())], "synaptic delays; the chip only has axonal ones"),

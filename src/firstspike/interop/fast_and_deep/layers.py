@@ -1,4 +1,4 @@
-"""The original's layers as ours, and where the numbers of a trained network are found.
+"""The original's layers as ours, and the sources of a trained network's numbers.
 
 * Its membranes see leak, conductance and threshold only as ``(threshold - leak) g_leak``, ours see
   ``threshold tau_syn / tau_mem``. The threshold becomes ``(threshold - leak) g_leak tau_mem / tau_syn``, weights stay.
@@ -26,14 +26,14 @@ _SHARING = "presyn_sharing_factor"
 
 @dataclass(frozen=True)
 class Source:
-    """Where a parameter of ours is found in the original's network.
+    """The source of one of our parameters in the original's network.
 
     Args:
         layer: index in its ``layers``.
         kind: weight, synaptic, axonal or dendritic.
         shape: of its tensor.
         tiles: how often the tensor is repeated along the inputs.
-        order: for each of our inputs, or of our delays where inputs share them, the index of the original's.
+        order: for each of our inputs, or of our delays if inputs share them, the index of the original's.
     """
 
     layer: int
@@ -44,7 +44,7 @@ class Source:
 
 
 class NetworkBuilder:
-    """Collects our layers, beginning with the inputs, and where their parameters are, by name in ``state_dict``.
+    """Collects our layers, beginning with the inputs, and the sources of their parameters, by name in ``state_dict``.
 
     Of each layer of neurons ``silent_limits`` are ``max_num_missing_spikes``, ``weight_grad_limits`` are
     ``max_dw_norm``; ``neuron`` is the section of the defaults.
@@ -171,14 +171,14 @@ class NetworkBuilder:
         """Refuse inputs that the original adds after such delays: here the delays would be after them."""
         if self._pending.keys() & set(delays):
             what = f"{table.raw['name']} between delays and their neurons"
-            raise ValueError(f"{table.place}: {what} has no counterpart here; its spikes would be delayed, too")
+            raise ValueError(f"{table.place}: {what} has no counterpart here; its spikes would also be delayed")
 
     def _add(self, section: dict[str, Any], **sources: Source) -> None:
         self.sources |= {f"{len(self.layers)}.{key}": source for key, source in sources.items()}
         self.layers.append(section)
 
     def _shared(self, table: Table, pre: int, rows: int) -> tuple[int, ...]:
-        """For each axonal delay that ``pre`` neighbouring inputs of ours share its index; empty where none do."""
+        """For each axonal delay that ``pre`` neighbouring inputs of ours share its index; empty if none do."""
         indices = [index % rows for index in self.order]
         if all(len(set(indices[i : i + pre])) == 1 for i in range(0, len(indices), pre)):
             return tuple(indices[::pre]) if pre > 1 else ()

@@ -27,15 +27,15 @@ _SAME_SAMPLES = ("yin_yang", "mnist_16x16")  # data sets whose samples are the s
 
 
 class ResultsError(Exception):
-    """Saved results that are missing or do not fit; the message says why."""
+    """Saved results that are missing or do not fit; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class ResultFiles:
-    """Files of a result folder, None where they are missing.
+    """Files of a result folder, None if they are missing.
 
-    ``epoch``: after how many epochs, None if no folder name says it. ``tests``: files of the test data, by ``times``,
-    ``labels`` and ``inputs``. ``curves``: files of losses and accuracies, by the names of our columns.
+    ``epoch``: after how many epochs, None if no folder name contains it. ``tests``: files of the test data, by
+    ``times``, ``labels`` and ``inputs``. ``curves``: files of losses and accuracies, by the names of our columns.
     """
 
     config: Path
@@ -48,7 +48,7 @@ class ResultFiles:
 def find_files(folder: Path) -> ResultFiles:
     """Find config, network and test results in a result folder, or in one ``epoch_N`` of it.
 
-    A folder that has ``epoch_N`` folders and no network of its own stands for the last of them.
+    A folder with ``epoch_N`` folders and without a network means the last of them.
 
     Raises:
         FileNotFoundError: no config.
@@ -86,7 +86,7 @@ def _network(folder: Path) -> Path | None:
 
 
 def metrics(files: dict[str, Path], rates: list[float], layers: list[int]) -> list[dict[str, float | int | str]]:
-    """Rows of ``metrics.csv`` from ``ResultFiles.curves``; what the original does not save is NaN.
+    """Rows of ``metrics.csv`` from ``ResultFiles.curves``; values that the original does not save are NaN.
 
     There are as many rows as ``rates``, learning rates at the end of each epoch. ``layers`` are indices of our LIF
     layers. Curves of the validation begin before the first epoch.

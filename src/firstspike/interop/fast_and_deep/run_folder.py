@@ -66,7 +66,7 @@ def import_folder(folder: Path, out: Path) -> Imported:
 
     The run has ``config.yaml``, a checkpoint with the original's weights, and ``import.json`` with all notes on the
     translation; the losses and accuracies that were saved become ``metrics.csv``. If the training is resumed, the
-    optimiser starts anew.
+    optimiser is reset.
 
     Args:
         folder: a result folder, or one ``epoch_N`` of it.
@@ -95,9 +95,9 @@ def import_folder(folder: Path, out: Path) -> Imported:
         state = read_network(files.network, translation.sources)
         found.parameters = sum(values.numel() for values in state.values())
         member.network.load_state_dict(member.network.state_dict() | state)
-        found.no_counterpart.append("optimiser state and random numbers: a resumed training starts them anew")
+        found.no_counterpart.append("optimiser state and random numbers: a resumed training resets them")
         if isinstance(member.substrate, Noisy) and member.substrate.threshold_spread:
-            why = "drawn anew, so the network runs on another device"
+            why = "redrawn, so the network runs on another device"
             found.no_counterpart.append(f"fixed pattern of the thresholds: {why}")
         try:
             times, inputs = saved_spike_times(files.tests, data.test, translation.config["data"]["kind"])
@@ -155,7 +155,7 @@ def read_network(path: Path, sources: dict[str, Source]) -> dict[str, Tensor]:
 
     Args:
         path: its ``*_network.pt``.
-        sources: for each of our parameters where the original's is, see ``Translation``.
+        sources: of our parameters in the original, see ``Translation``.
 
     Returns:
         For each parameter its values in double precision: weights ``(out, in)``, delays before the bound.
@@ -187,7 +187,7 @@ def _values(path: Path, layers: dict[str, object], source: Source) -> Tensor:
     if not isinstance(layer, StandIn) or layer.name not in classes:
         found = getattr(layer, "qualified", type(layer).__name__)
         raise ValueError(f"{place}: expected {classes[0]}, got {found}; the network does not fit the config")
-    learned = layer.attributes.get("_parameters")  # what is not trained is a plain attribute
+    learned = layer.attributes.get("_parameters")  # parameters that are not trained are plain attributes
     tensor = (learned if isinstance(learned, dict) else {}).get(attribute, layer.attributes.get(attribute))
     if not isinstance(tensor, Tensor):
         raise ValueError(f"{place}: has no tensor {attribute}")

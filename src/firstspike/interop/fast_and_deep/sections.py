@@ -52,7 +52,7 @@ def data(params: Table, n_inputs: int, on_chip: bool) -> Inputs:
 
 
 def _single(params: Table) -> Inputs:
-    """One class of one jittered spike: what is learned is the target time of an ``MSE`` loss."""
+    """One class of one jittered spike: the network learns the target time of an ``MSE`` loss."""
     own = params.table("input_params", {})  # the original's file nests its parameters, its program reads them flat
     read = own if own.raw else params
     mean, jitter = read.number("input_mean", 1.0), read.number("input_std_dev", 0.001)

@@ -40,7 +40,7 @@ def substrate(params: Table, neurons: list[dict[str, float]], jitter: list[float
 
     Args:
         params: ``training_params``.
-        neurons: for each layer of neurons what ``noise`` returns.
+        neurons: for each layer of neurons the result of ``noise``.
         jitter: of each layer of delays.
     """
     precision, limit = (params.optional(key) or None for key in ("rounding_precision", "clip_weights_max"))

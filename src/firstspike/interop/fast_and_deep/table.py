@@ -19,7 +19,7 @@ class Table:
         parent: the mapping around it, with which it shares its notes.
 
     Attributes:
-        no_counterpart: what firstspike does not have, one line each.
+        no_counterpart: settings without a counterpart in firstspike, one line each.
 
     Raises:
         ValueError: ``raw`` is not a mapping. All methods raise it for a missing key and for a value of another kind.
@@ -37,7 +37,7 @@ class Table:
         return key in self.raw
 
     def take(self, key: str, default: Any = _REQUIRED) -> Any:
-        """The value of a key, whatever it is."""
+        """The value of a key, of any type."""
         self._unread.discard(key)
         if key not in self.raw and default is _REQUIRED:
             raise ValueError(f"{self._name(key)} is missing")
@@ -49,7 +49,7 @@ class Table:
         return _number(value, self._name(key)) if key in self.raw else value
 
     def optional(self, key: str) -> float | None:
-        """A number; None where the key is missing, null or false."""
+        """A number; None if the key is missing, null or false."""
         value = self.take(key, None)
         return None if value is None or value is False else self.number(key)
 
@@ -106,11 +106,11 @@ class Table:
             self.no_counterpart.append(f"{key} differs between layers ({values}); here all layers have {chosen}")
 
     def skip(self, *keys: str) -> None:
-        """Pass over keys that change neither what a network computes nor what it learns."""
+        """Skip keys that affect neither what a network computes nor what it learns."""
         self._unread.difference_update(keys)
 
     def close(self) -> None:
-        """Note the keys that nobody has read."""
+        """Note the unread keys."""
         for key in sorted(self._unread):
             self.note(key, f" = {reprlib.repr(self.raw[key])}: unknown key")
 

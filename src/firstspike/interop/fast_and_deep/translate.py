@@ -25,9 +25,9 @@ class Translation:
 
     Args:
         config: our config, as ``parse_config`` takes it.
-        sources: for each parameter of ours, by its name in ``state_dict``, where it is in the original's network.
+        sources: for each of our parameters, by its name in ``state_dict``, its place in the original's network.
         inexact: why the original's spike times may differ from ours by more than rounding, one reason each.
-        no_counterpart: what firstspike does not have, one line each.
+        no_counterpart: settings without a counterpart in firstspike, one line each.
     """
 
     config: dict[str, Any]
@@ -73,7 +73,7 @@ def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
         exact: whether a trained network is imported as well, whose delays must all keep their place.
 
     Raises:
-        ValueError: not a config of the original, or one that uses what cannot be expressed here.
+        ValueError: not a config of the original, or one with parts that cannot be expressed here.
     """
     root = Table(raw)
     if "network_layout" not in root or "training_params" not in root:

@@ -34,9 +34,9 @@ def to_nir(
     ``bias_times``. A neuron that spikes once is then reset so far down
     (``v_reset``) that it stays silent, for readers that have a reset. ``LIFSpikeTrains`` has its own ``reset`` there,
     ``LIFRecurrent`` in addition a loop of its delays and weights back to its neurons, and a readout becomes a
-    ``CubaLI``; what NIR cannot say of them is in the metadata: ``max_spikes``, ``duration``, ``readout``.
+    ``CubaLI``; properties that NIR cannot express are in the metadata: ``max_spikes``, ``duration``, ``readout``.
 
-    Where readers cannot do the same, the metadata say so in words, ``approximate``; otherwise the graph is faithful.
+    If readers cannot do the same, the metadata list the differences, ``approximate``; otherwise the graph is faithful.
 
     Args:
         network: its parameters as they are now.
@@ -49,9 +49,9 @@ def to_nir(
             them; other readers let neurons spike again at once. By default they are an error.
 
     Raises:
-        ValueError: what NIR cannot express: neurons without leak or with a refractory time, ``LIFRecurrent`` for other
-            targets than ``"nir"``, ``EarliestPool2d``, ``Earliest``, ``FirstSpike``, anything but delays after the last
-            neurons; synaptic delays of very many synapses; an unknown target.
+        ValueError: parts that NIR cannot express: neurons without leak or with a refractory time, ``LIFRecurrent`` for
+            other targets than ``"nir"``, ``EarliestPool2d``, ``Earliest``, ``FirstSpike``, anything but delays after
+            the last neurons; synaptic delays of very many synapses; an unknown target.
         ImportError: the extra ``nir`` is not installed.
     """
     _require_nir()
@@ -76,7 +76,7 @@ def from_nir(
     It may have the nodes ``Input``, ``Linear``, ``Affine`` without bias, ``Scale``, ``Delay``, ``CubaLIF``, ``CubaLI``
     and ``Output``, and must be a chain of layers. Connections past layers become ``Concatenate``. Neurons may be
     connected to themselves, with delays, which makes a ``LIFRecurrent`` whose ``window`` is the shortest of them. Every
-    neuron spikes at most once, whatever its ``v_reset``, unless ``max_spikes`` says otherwise.
+    neuron spikes at most once, for any ``v_reset``, unless ``max_spikes`` is given.
 
     Args:
         graph: the graph, or a file.

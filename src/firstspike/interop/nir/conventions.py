@@ -5,7 +5,7 @@ By the specification an input spike increases the current I by ``w_in W / tau_sy
     tau_mem dv/dt = v_leak - v + r I,      tau_syn dI/dt = -I
 
 Readers that take time steps increase it by ``w_in W dt / tau_syn``. Others, jaxsnn and hxtorch, increase it by W and
-take 1 for r: ``r = 1`` and ``w_in = tau_syn`` is right for them and by the specification.
+take 1 for r: ``r = 1`` and ``w_in = tau_syn`` is correct for them and by the specification.
 """
 
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ class Convention:
 
     @property
     def step(self) -> float | None:
-        """Time step of the reader, None where it is not known; NIR itself needs none."""
+        """Time step of the reader, None if it is not known; NIR itself needs none."""
         return _SNNTORCH_DT if self.target == "snntorch" else self.dt
 
     def node(
@@ -73,7 +73,7 @@ class Convention:
             reset: membrane after a spike; None for neurons that spike once, which are reset very far down.
         """
         mem, syn, step = tau_mem * self.time_unit, tau_syn * self.time_unit, self.step or 1.0
-        # tau_mem dV/dt = -V + (tau_mem / tau_syn) I with jumps of w: the ratio goes to the weights where r is 1
+        # tau_mem dV/dt = -V + (tau_mem / tau_syn) I with jumps of w: the ratio goes to the weights if r is 1
         gain, r, v_threshold = tau_mem / tau_syn, np.ones_like(mem), threshold
         if self.target == "snntorch":  # its membrane adds up the current of every step
             gain, r, v_threshold = np.ones_like(mem), mem / step, threshold * syn / step

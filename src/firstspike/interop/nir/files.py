@@ -1,4 +1,4 @@
-"""NIR files and what a graph notes about itself: HDF5, which holds data only."""
+"""NIR files and the metadata of graphs: HDF5, which holds data only."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def read_graph(path: Path) -> nir.NIRGraph:
 
 
 def _refuse_links(group: h5py.Group) -> None:
-    """HDF5 can refer to other files, which nobody has asked for."""
+    """HDF5 can refer to other files; these links are rejected."""
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise ValueError(f"{name} is a link")
@@ -36,7 +36,7 @@ def _refuse_links(group: h5py.Group) -> None:
 def read_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
     """How a graph was written: ``target``, ``time_unit``, ``dt``, ``bias_times``, ``max_spikes``, see ``from_nir``.
 
-    And of every layer ``refractory``, ``duration`` and ``window_spikes``, nothing where they are not there.
+    And for every layer ``refractory``, ``duration`` and ``window_spikes``, if it has them.
     """
     found = graph.metadata
 

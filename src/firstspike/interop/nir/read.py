@@ -41,7 +41,7 @@ Signal = dict[str, Synapses]
 
 
 class _Trains(NamedTuple):
-    """What NIR does not say of a layer: 0 where it does not apply."""
+    """Properties of a layer that NIR does not express; 0 if they do not apply."""
 
     max_spikes: int
     refractory: float
@@ -88,7 +88,7 @@ class Reader:
             raise ValueError(f"{len(self.bias)} bias times leave nothing of the {int(size[0])} inputs")
 
     def _each(self, name: str, given: float | Sequence[float]) -> list[float]:
-        """A number for every layer of neurons, 0 where none is given."""
+        """A number for every layer of neurons, 0 if none is given."""
         found = [given] * self.count if isinstance(given, int | float) else list(given) or [0] * self.count
         if len(found) != self.count or not all(0 <= x < math.inf for x in found):
             raise ValueError(f"{name}: expected a number >= 0 for each of {self.count} CubaLIF, got {found}")
@@ -218,7 +218,7 @@ class Reader:
         return float(reset[0])
 
     def _alone(self, name: str, synapses: Synapses) -> Synapses:
-        """Synapses with delays of their own; layers of spike trains have no copies of inputs before them."""
+        """Synapses with separate delays; layers of spike trains have no copies of inputs before them."""
         apart, copies = synapses.apart()
         if copies > 1:
             raise ValueError(
@@ -231,7 +231,7 @@ class Reader:
         found, unit = self.graph.metadata, self.convention.time_unit
         target = LAYERS.get(str(found.get("readout")))
         if target is None or not issubclass(target, Readout):
-            raise ValueError(f"{name} is a readout (CubaLI), and the metadata do not say how its membrane is read")
+            raise ValueError(f"{name} is a readout (CubaLI), and the metadata do not define how its membrane is read")
         neurons = self._neurons(name, node)
         layers, synapses = self._inputs(name, before, last, place)
         if synapses.delay.any():
@@ -295,13 +295,13 @@ class Reader:
         return found
 
     def _shared(self, values: np.ndarray) -> float | Tensor:
-        """One number where all are the same."""
+        """One number if all are the same."""
         return float(values[0]) if (values == values[0]).all() else torch.as_tensor(values, dtype=self.dtype)
 
 
 @torch.no_grad()
 def _fill(parameter: Tensor, synapses: Synapses, values: np.ndarray) -> None:
-    """Write a value for each synapse into a matrix, 0 where there is none."""
+    """Write a value for each synapse into a matrix, 0 if there is none."""
     parameter.zero_()[synapses.row, synapses.column] = torch.from_numpy(values).to(parameter.dtype)
 
 

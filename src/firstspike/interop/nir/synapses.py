@@ -63,7 +63,7 @@ class Synapses:
         )
 
     def common_delay(self, index: Int[np.ndarray, " synapses"], size: int) -> Float[np.ndarray, " size"] | None:
-        """The delay that all connections with the same index share; None where they do not."""
+        """The delay that all connections with the same index share; None if they do not."""
         found = np.zeros(size)
         found[index] = self.delay
         return found if np.array_equal(found[index], self.delay) else None

@@ -93,7 +93,7 @@ class Writer:
         metadata = {"made_by": f"firstspike {__version__}", "target": self.convention.target, "time_unit": unit}
         metadata |= {} if step is None else {"dt": step}
         metadata |= {"bias_times": np.array(self.bias) * unit} if self.bias else {}
-        for name in ("max_spikes", "refractory", "duration", "window_spikes"):  # of every layer, 0 where it has none
+        for name in ("max_spikes", "refractory", "duration", "window_spikes"):  # of every layer, 0 if it has none
             values = np.array([getattr(lif, name, 0) for lif in self.lifs])
             if values.any():
                 metadata[name] = values * unit if name in ("refractory", "duration") else values
@@ -103,7 +103,7 @@ class Writer:
         return nir.NIRGraph(nodes=self.nodes, edges=self.edges, metadata=metadata)
 
     def _approximations(self) -> list[str]:
-        """What a reader does otherwise than the network, in words; nothing where the graph is faithful."""
+        """Differences between a reader and the network, in words; none if the graph is faithful."""
         target, step, found = self.convention.target, self.convention.step, []
         if step is not None:
             found.append(f"{target} moves spikes to a grid of {step:g}")
@@ -115,12 +115,12 @@ class Writer:
         trains = [lif for lif in self.lifs if isinstance(lif, LIFSpikeTrains)]
         if trains:
             found.append(
-                f"readers do not know max_spikes: neurons may spike more than {min(x.max_spikes for x in trains)} times"
+                f"readers ignore max_spikes: neurons may spike more than {min(x.max_spikes for x in trains)} times"
             )
         if any(lif.refractory for lif in trains):
-            found.append("readers do not know refractory times")
+            found.append("readers ignore refractory times")
         if self.readout:
-            found.append(f"readers give the membrane, of which the network takes the {self.readout['readout']}")
+            found.append(f"readers return the membrane, of which the network takes the {self.readout['readout']}")
         return found
 
     def _add(self, name: str, node: Any, size: int, *before: str) -> str:
@@ -158,7 +158,7 @@ class Writer:
         if self.convention.target != "nir":
             raise ValueError(
                 f"layer {index}: {self.convention.target} reads no delays, which loops have; write the target nir, "
-                "for a reader that knows them"
+                "for a reader that supports them"
             )
         (lif,) = set(self.source)
         name, size = lif.replace("lif", "recurrent"), layer.out_features
@@ -208,7 +208,7 @@ class Writer:
         self.source, self.column = np.full(size, made, dtype=object), np.arange(size)
 
     def _synaptic(self, index: int, name: str, node: str, column: np.ndarray, weight: Matrix, delay: Matrix) -> str:
-        """A copy of its input for every synapse, with a delay of its own."""
+        """A copy of its input for every synapse, with a separate delay."""
         out, channels = weight.shape
         copies = out * channels
         if copies * max(self.sizes[node], out) > _LARGEST:
@@ -236,7 +236,7 @@ class Writer:
             column, own, before = channel[place], delay[place], node
             full = np.zeros(self.sizes[node])
             full[column] = own
-            if not np.array_equal(full[column], own):  # copies with delays of their own
+            if not np.array_equal(full[column], own):  # copies with separate delays
                 before = self._linear("copies", _one_hot(column, self.sizes[node]), node)
                 full, column = own, np.arange(len(own))
             source[place] = self._add("delay", nir.Delay(delay=full), len(full), before)

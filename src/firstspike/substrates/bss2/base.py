@@ -1,4 +1,4 @@
-"""What BrainScaleS-2 can hold, and in which steps; what the chip and its emulation share.
+"""Capacity and resolution of BrainScaleS-2, and code that the chip and its emulation share.
 
 Sources: electronicvisions' brainscales2-demos and pynn-brainscales, and the settings of Göltz et al. 2021 and 2025.
 """
@@ -81,7 +81,7 @@ def circuits_of(layer: DenseLIFLayer | Delay) -> int:
     if isinstance(layer, Delay):
         return 2 * layer.features
     inputs, delays = layer.in_features, 0
-    if isinstance(layer, LIFRecurrent):  # its spikes come back through delay neurons
+    if isinstance(layer, LIFRecurrent):  # its spikes return through delay neurons
         inputs, delays = inputs + layer.out_features, 2 * layer.out_features
     return layer.out_features * math.ceil(2 * inputs / ROWS) + delays
 
@@ -151,7 +151,7 @@ def placement(network: Network) -> list[int]:
         if 2 * layer.in_features > ROWS
     ]
     if size > room:
-        problems.append(f"{size} neurons; the chip has {room}" + (" beside delays" if delays else ""))
+        problems.append(f"{size} neurons; the chip has {room}" + (" next to delays" if delays else ""))
     if 2 * delays > CIRCUITS - FIRST_DELAY:
         problems.append(f"{delays} delays; the chip has {(CIRCUITS - FIRST_DELAY) // 2}")
     _refuse(problems)
@@ -212,7 +212,7 @@ class Bss2(QuantisedWeights):
         return {name: value for name, value in asdict(cast("Any", self)).items() if name != "settings"}
 
     def settings_identity(self) -> dict[str, Any]:
-        """The part of ``identity`` that says with which settings a chip was used."""
+        """The part of ``identity`` with the settings of a chip."""
         settings = self.plain_settings()
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         return {"settings": settings, "settings_sha256": digest}

@@ -171,7 +171,7 @@ class _Chip:
             self.pynn.reset()
 
     def _packed(self, network: Network, received: Tensor) -> tuple[Windows, Tensor]:
-        """Where the samples are in the run, and the spikes from outside that come before the end of a window."""
+        """Start times of the samples in the run, and the external spikes before the end of a window."""
         unit = self.clock.unit_us
         bias = [layer.times.cpu().double() for layer in network if isinstance(layer, BiasSpikes)]
         trains = received if received.ndim > 2 else received.unsqueeze(-1)

@@ -11,7 +11,7 @@ from typing import Any
 from firstspike.substrates.base import SubstrateError, first_line
 
 CHIP_VARIABLE = "SLURM_HARDWARE_LICENSES"
-"""The environment variable in which the cluster of the chips says which one a job has."""
+"""The environment variable in which the cluster of the chips names a job's chip."""
 
 CALIBRATION_TARGETS: dict[str, float] = {
     "leak": 80,
@@ -53,7 +53,7 @@ def chip_name(pynn: Any) -> str:
         return named
     try:
         found = pynn.helper.get_unique_identifier()
-    except Exception as error:  # the libraries below raise whatever they like
+    except Exception as error:  # the libraries below raise many kinds of errors
         raise SubstrateError(
             f"no BrainScaleS-2 is reached ({first_line(error)}): {CHIP_VARIABLE} is not set, and no connection opens. "
             "Run inside a job that has a chip"
@@ -62,7 +62,7 @@ def chip_name(pynn: Any) -> str:
 
 
 def own_settings(file: str | None, chip: str, known: Collection[str]) -> tuple[dict[str, Any], str]:
-    """What a settings file says of a chip, and whose section that was.
+    """The settings of a chip in a settings file, and the name of their section.
 
     Args:
         file: YAML, a section for each chip by its name, and ``default`` for all others; None for no file.
@@ -95,7 +95,7 @@ def own_settings(file: str | None, chip: str, known: Collection[str]) -> tuple[d
 
 
 def load_calibration(pynn: Any, calibration: str, chip: str) -> tuple[Any, str, str]:
-    """The configuration of the calibrated chip, where it comes from, and its checksum.
+    """The configuration of the calibrated chip, its origin, and its checksum.
 
     Args:
         pynn: see ``load_pynn``.
@@ -103,7 +103,7 @@ def load_calibration(pynn: Any, calibration: str, chip: str) -> tuple[Any, str, 
         chip: its name.
 
     Raises:
-        FileNotFoundError: no such file; the message says how to make it.
+        FileNotFoundError: no such file; the message explains how to make it.
         SubstrateError: no calibration is available.
     """
     if calibration == "nightly":
@@ -131,7 +131,7 @@ def calibrate(file: Path | str, **targets: float) -> None:
     It has never run on a chip: written after the sources of calix, and tested against a stand-in for it.
 
     Args:
-        file: where to; a portable binary (.pbin), as ``pynn.helper.chip_from_file`` reads it.
+        file: the target; a portable binary (.pbin), as ``pynn.helper.chip_from_file`` reads it.
         targets: in place of those in ``CALIBRATION_TARGETS``.
 
     Raises:
@@ -165,7 +165,7 @@ def calibrate(file: Path | str, **targets: float) -> None:
 
 
 def bitfile(pynn: Any) -> str:
-    """Which program the FPGA beside the chip runs; "unknown" where it does not say."""
+    """The program of the chip's FPGA; "unknown" if it does not report it."""
     state = pynn.simulator.state
     connection = getattr(state, "connection", None) or getattr(state, "conn", None)
     info = getattr(connection, "bitfile_info", None)
@@ -174,7 +174,7 @@ def bitfile(pynn: Any) -> str:
 
 
 def software() -> dict[str, str]:
-    """Versions of what runs the chip, where they are known."""
+    """Versions of the chip's software, as far as known."""
     found = {}
     for name in ("pynn_brainscales", "pynn"):
         try:

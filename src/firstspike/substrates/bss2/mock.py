@@ -1,4 +1,4 @@
-"""An emulated BrainScaleS-2, with its limits and imperfections, to try out what a chip would do."""
+"""An emulated BrainScaleS-2, with its limits and imperfections, for experiments without a chip."""
 
 import math
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from firstspike.substrates.imperfect import Imperfect, Noise, joined, no_spikes,
 
 
 class _Spikes(NamedTuple):
-    """Spikes of a layer: what happened on the chip, ``(batch, neurons, spikes)``, and what the host knows of it."""
+    """Spikes of a layer: on the chip, ``(batch, neurons, spikes)``, and as the host receives them."""
 
     trains: Tensor
     known: Tensor
@@ -58,7 +58,7 @@ class MockBss2(Bss2, Imperfect):
         tau_us: microseconds that ``tau_syn`` takes on the chip.
         weight_scale: a weight w is the whole number ``round(w weight_scale)``, at most 63.
         weight_spread: relative standard deviation of the strengths of the synapses, a fixed pattern.
-        threshold_offset: mean of what is added to the thresholds, in their unit.
+        threshold_offset: mean offset of the thresholds, in their unit.
         threshold_spread: standard deviation of the thresholds from neuron to neuron, a fixed pattern.
         threshold_batch_noise: standard deviation of noise on the thresholds, drawn for each run.
         threshold_sample_noise: standard deviation of noise on the thresholds, drawn for each sample.
@@ -237,7 +237,7 @@ class MockBss2(Bss2, Imperfect):
         return torch.stack(found, dim=-1), busy
 
     def _noted(self, times: Tensor, clock: Clock) -> Tensor:
-        """Spike times as the host knows them: a little late, on the clock, the known latency subtracted."""
+        """Spike times as the host receives them: a little late, on the clock, the known latency subtracted."""
         latency = self.latency_us / clock.unit_us
         return clock.floor(times + latency) - latency
 

@@ -21,7 +21,7 @@ from firstspike.substrates.windows import Spikes, Windows, recorded
 DRIVE = 800
 """Weight that makes a delay neuron forward any spike; PyNN takes as many synapses for it as it needs."""
 DELAY_OFFSET_US = 2.0
-"""A delay is this and as many steps as the setting of the refractory period says."""
+"""A delay is this plus as many steps as the setting of the refractory period."""
 
 
 @dataclass
@@ -29,7 +29,7 @@ class _Part:
     """Channels of the signal between two layers that come from one population, cell by cell.
 
     Args:
-        population: of neurons; None for spikes from outside, which get a population where they are needed.
+        population: of neurons; None for spikes from outside, which get a population if they are needed.
         place: of the cells among all channels.
         origin: of spikes from outside, which of them each is.
     """
@@ -44,7 +44,7 @@ class ChipNetwork:
 
     Args:
         pynn: the module, set up with the ``placement`` of the network.
-        network: what to build; later ones must have the same layers.
+        network: the network to build; later ones must have the same layers.
         clock: the chip's times in the unit of the network's.
         quantiser: turns weights into those of the chip.
     """
@@ -167,10 +167,10 @@ class ChipNetwork:
     def record(
         self, network: Network, received: Tensor, spikes: dict[int, Spikes], windows: Windows, late_ms: float
     ) -> Record:
-        """Times of all layers, as the host knows them.
+        """Times of all layers, as the host receives them.
 
         Args:
-            network: what ran.
+            network: the network on the chip.
             received: input times as the chip got them.
             spikes: see above.
             windows: of the samples.
@@ -181,7 +181,7 @@ class ChipNetwork:
             if index in spikes:
                 neurons, at = spikes[index]
                 every = windows.each(self._recorded[index].size, neurons, at - late_ms)
-                fine = self.clock.step / 1000  # what rounding in a long run leaves is far below
+                fine = self.clock.step / 1000  # far above the rounding errors of a long run
                 trains = torch.from_numpy(np.round(every / fine) * fine)
                 known = layer.fitted(trains) if isinstance(layer, LIFSpikeTrains) else trains[..., 0]
             elif isinstance(layer, BiasSpikes):
@@ -194,7 +194,7 @@ class ChipNetwork:
 
 
 def _copies(part: _Part, copies: int) -> list[_Part]:
-    """Copies of inputs are sources of their own, those of neurons further synapses of the same."""
+    """Copies of inputs are separate sources, those of neurons further synapses of the same."""
     places = part.place[:, None] * copies + np.arange(copies)
     if part.origin is not None:
         return [_Part(None, places.ravel(), part.origin.repeat(copies))]
