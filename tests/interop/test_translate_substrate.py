@@ -157,7 +157,7 @@ def test_imported_folder_with_noise(imported):
     assert found.verdict.endswith("(but the original drew noise)")
     # the fabricated times have no noise but the rounding and the shift, and so has the comparison
     assert (found.comparison.above, found.comparison.only_theirs, found.comparison.only_ours) == (0, 0, 0)
-    assert "fixed pattern of the thresholds: drawn anew" in "\n".join(found.no_counterpart)
+    assert "fixed pattern of the thresholds: redrawn" in "\n".join(found.no_counterpart)
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["substrate"]["kind"] == "noisy"
     loaded = Run(run)
