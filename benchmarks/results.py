@@ -11,7 +11,6 @@ run of `spoken_digits` with that speaker held out.
 
 import argparse
 import json
-import math
 import re
 import statistics
 from pathlib import Path
@@ -28,6 +27,7 @@ from firstspike.plots import style
 from firstspike.runs.folder import RunFolder
 from firstspike.sweeps.figures import accuracy_over
 from firstspike.sweeps.study import read_study, table_of
+from firstspike.training.evaluation import wilson
 
 HERE = Path(__file__).parent
 NUMBERS, PAGE, DOCS = HERE / "results.json", HERE / "results.template.md", HERE.parent / "docs"
@@ -135,10 +135,8 @@ def accuracy(found: Numbers) -> str:
         return f"**{100 * statistics.fmean(values):.2f} +- {100 * statistics.stdev(values):.2f}**"
     if "std" in found:  # of older runs
         return f"**{100 * found['mean']:.2f} +- {100 * found['std']:.2f}**"
-    share, samples, z = values[0], found["samples"], 1.96
-    middle = (share + z * z / (2 * samples)) / (1 + z * z / samples)
-    width = z * math.sqrt(share * (1 - share) / samples + (z / (2 * samples)) ** 2) / (1 + z * z / samples)
-    return f"**{100 * share:.2f}** ({100 * (middle - width):.2f} to {100 * (middle + width):.2f})"
+    low, high = wilson(values[0], found["samples"])
+    return f"**{100 * values[0]:.2f}** ({100 * low:.2f} to {100 * high:.2f})"
 
 
 def seeds(found: Numbers) -> str:

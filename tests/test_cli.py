@@ -106,7 +106,7 @@ def test_who_looks_on(trained, command_here):
 def test_evaluate(trained, monkeypatch, capsys):
     code, shown, _ = invoke(monkeypatch, capsys, "evaluate", trained, "--split", "validation", "--checkpoint", "best")
     assert code == 0
-    assert re.match(r"validation accuracy \S+ \+- \S+ % on 90 samples, loss \S+ \(best_\d{4}\)\n", shown)
+    assert re.match(r"validation accuracy \S+ % \(\S+ to \S+\) on 90 samples, loss \S+ \(best_\d{4}\)\n", shown)
     assert re.search(r"^horizontal( +\d+){3,4}$", shown, re.MULTILINE)
     files = [trained / "evaluation" / "validation.json", trained / "spikes" / "validation.npz"]
     assert shown.splitlines()[-2:] == [str(file) for file in files]
@@ -211,7 +211,7 @@ def test_a_run_with_validation_data_only(tmp_path, monkeypatch, capsys):
     assert code == 0
     *seeds, mean, _ = shown.splitlines()
     assert len(seeds) == 2
-    assert all(re.fullmatch(r"seed \d: validation accuracy \S+ \+- \S+ %", line) for line in seeds)
+    assert all(re.fullmatch(r"seed \d: validation accuracy \S+ % \(\S+ to \S+\)", line) for line in seeds)
     assert re.match(r"mean of 2 seeds: validation accuracy \S+ \+- \S+ %, 4 epochs", mean)
 
 

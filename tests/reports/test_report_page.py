@@ -42,7 +42,7 @@ def test_page_says_how_it_was_made(report_runs, yin_yang_data):
     for part in ("finished", "seed 3", "float32", "torch 2", "exact", "4 → 15 → 3", "kind: yin_yang"):
         assert part in shown, part
     test = yin_yang_data.results["test"]["accuracy"]
-    assert f"{100 * test:.2f} ±" in shown
+    assert f"{100 * test:.2f} % (" in shown
 
 
 @pytest.mark.slow

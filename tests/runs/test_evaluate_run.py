@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 
 import firstspike as fs
 from firstspike.runs.evaluate import prediction_table, table
@@ -32,7 +33,8 @@ def test_numbers_are_those_of_the_network(folder, split):
     right = (decisions == data.labels).double().mean().item()
     assert found["samples"] == len(data)
     assert found["accuracy"] == right
-    assert found["accuracy_error"] == pytest.approx((right * (1 - right) / len(data)) ** 0.5)
+    interval = binomtest(round(right * len(data)), len(data)).proportion_ci(method="wilson")
+    assert found["accuracy_interval"] == pytest.approx(interval, abs=1e-4)
     assert found["loss"] == pytest.approx(run.loss(out, data.labels).item())
     assert found["silent"]["output"] == pytest.approx(torch.isinf(out).double().mean().item())
     assert found["silent"]["hidden"] == pytest.approx(torch.isinf(run.network[0](data.times)).double().mean().item())
@@ -113,7 +115,8 @@ def test_other_data(folder, tmp_path):
 def test_text_names_everything(folder):
     result = report(folder)
     found, text = result.numbers, result.text()
-    assert text.startswith(f"test accuracy {100 * found['accuracy']:.2f} +- {100 * found['accuracy_error']:.2f} %")
+    low, high = (100 * x for x in found["accuracy_interval"])
+    assert text.startswith(f"test accuracy {100 * found['accuracy']:.2f} % ({low:.2f} to {high:.2f})")
     for part in ("(epoch_0012)", f"loss {found['loss']:.4g}", "hidden", "output", "samples decide", "true \\ decision"):
         assert part in text
 

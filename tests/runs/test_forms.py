@@ -8,9 +8,9 @@ import pytest
 from firstspike.runs.folder import RunFolder
 
 PART = {"samples": 90, "accuracy": 0.5, "loss": math.inf, "silent": [0.0]}
-ALONE = {"epochs": 3, "parameters": 5, "seconds": 1.5, "best_validation_accuracy": 0.5} | {
-    split: PART | {"accuracy_error": 0.1} for split in ("validation", "test")
-}
+ALONE = {"epochs": 3, "parameters": 5, "seconds": 1.5, "best_validation_accuracy": 0.5} | dict.fromkeys(
+    ("validation", "test"), PART
+)
 JOINT = ALONE | {split: PART | {"accuracy_std": 0.1} for split in ("validation", "test")} | {"seeds": {"7": ALONE}}
 
 
@@ -29,7 +29,7 @@ def test_results_as_they_are_written(tmp_path, found):
         (ALONE | {"seconds": math.nan}, "seconds should be a finite number, it is nan"),
         (ALONE | {"epochs": True}, "epochs should be a valid integer, it is True"),
         (ALONE | {"test": 5}, "test should be a mapping, it is 5"),
-        (ALONE | {"test": PART}, "test lacks 'accuracy_error'"),
+        (JOINT | {"test": PART}, "test lacks 'accuracy_std'"),
         (
             ALONE | {"test": ALONE["test"] | {"silent": [None]}},
             "test.silent.0 should be a valid number, it is None",

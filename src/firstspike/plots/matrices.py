@@ -27,7 +27,7 @@ from firstspike.plots.look import (
 )
 from firstspike.plots.run_data import NotApplicable, RunData, run_figure
 from firstspike.text import no_decision
-from firstspike.training.evaluation import Evaluation, confusion_counts
+from firstspike.training.evaluation import Evaluation, confusion_counts, success_text
 
 _NUMBERS_UP_TO = 20  # classes; beyond that, numbers in the cells are too small to read
 _LETTERS = 32  # of all classes; more do not fit in a line
@@ -164,7 +164,7 @@ def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = No
         ax.axvline(classes - 0.5, color="black", linewidth=1)
     ax.tick_params(length=0)
     ax.set(xlabel="decision", ylabel="true class")
-    ax.set_title(f"accuracy {100 * evaluation.accuracy:.1f} ± {100 * evaluation.accuracy_error:.1f} %")
+    ax.set_title(success_text(vars(evaluation), 1))
     return ax
 
 

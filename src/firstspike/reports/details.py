@@ -22,7 +22,7 @@ from firstspike.plots.spike_times import raster_rows
 from firstspike.plots.yin_yang import map_image
 from firstspike.reports.page import as_source
 from firstspike.text import no_decision
-from firstspike.training.evaluation import confusion_counts
+from firstspike.training.evaluation import confusion_counts, success_text
 
 POINTS = 160  # of a membrane trace
 _NAMED = 64  # largest number of inputs that are listed with their names
@@ -71,8 +71,7 @@ def confusion(run: RunData) -> dict[str, Any]:
         "checkpoint": run.checkpoint.name,
         "counts": counts.tolist(),
         "decisions": [*names, no_decision(names)][: counts.shape[1]],
-        "accuracy": evaluation.accuracy,
-        "error": evaluation.accuracy_error,
+        "accuracy": success_text(vars(evaluation)),
         "samples": len(evaluation.labels),
     }
 

@@ -101,7 +101,7 @@ class RunEvaluation(Evaluation):
             "epoch": self.run.checkpoint.epoch,
             "substrate": self.run.substrate,
             "samples": len(self.data),
-            **({"accuracy": self.accuracy, "accuracy_error": self.accuracy_error} if classes else {}),
+            **({"accuracy": self.accuracy, "accuracy_interval": list(self.accuracy_interval)} if classes else {}),
             **({"metrics": dict(self.metrics)} if self.metrics else {}),
             "loss": self.loss,
             "silent": dict(zip(layers, self.silent, strict=True)),

@@ -51,7 +51,7 @@ class Part(Form):
     metrics: dict[str, float | None] = {}
     loss: float
     silent: list[float]
-    accuracy_error: float | None = None
+    accuracy_error: float | None = None  # of earlier versions
     accuracy_std: float | None = None
 
 
@@ -68,12 +68,12 @@ class Results(Form):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        spread = "accuracy_error" if self.seeds is None else "accuracy_std"
+        needed = ["accuracy"] if self.seeds is None else ["accuracy", "accuracy_std"]
         for name in ("validation", "test"):
             part = getattr(self, name)
             if part is None or (part.accuracy is None and part.metrics):
                 continue
-            for key in ("accuracy", spread):
+            for key in needed:
                 if getattr(part, key) is None:
                     raise ValueError(f"{name} lacks {key!r}")
         decides = self.validation is not None and self.validation.accuracy is not None

@@ -324,10 +324,9 @@ def _own_tensors(value: Any) -> Any:
 
 def summary(evaluation: Evaluation) -> dict[str, Any]:
     """The numbers of an evaluation."""
-    accuracy = {"accuracy": evaluation.accuracy, "accuracy_error": evaluation.accuracy_error}
     return {
         "samples": len(evaluation.labels),
-        **({} if math.isnan(evaluation.accuracy) else accuracy),
+        **({} if math.isnan(evaluation.accuracy) else {"accuracy": evaluation.accuracy}),
         **({"metrics": dict(evaluation.metrics)} if evaluation.metrics else {}),
         "loss": evaluation.loss,
         "silent": list(evaluation.silent),

@@ -77,6 +77,11 @@ class Evaluation:
         return float((self.accuracy * (1 - self.accuracy) / len(self.labels)) ** 0.5)
 
     @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy, for the number of samples (Wilson 1927)."""
+        return wilson(self.accuracy, len(self.labels))
+
+    @property
     def decided(self) -> int:
         """Number of samples with a decision."""
         return len(self.labels) if self.labels.is_floating_point() else int((self.predictions >= 0).sum())
@@ -89,15 +94,27 @@ class Evaluation:
         return self.times[self.predictions >= 0].amin(dim=-1).mean(dtype=torch.float64).item()
 
 
+def wilson(share: float, samples: int, z: float = 1.96) -> tuple[float, float]:
+    """Interval of a share that was found in so many samples (Wilson 1927); with this ``z`` of 95 %."""
+    middle = (share + z * z / (2 * samples)) / (1 + z * z / samples)
+    width = z * math.sqrt(share * (1 - share) / samples + (z / (2 * samples)) ** 2) / (1 + z * z / samples)
+    return middle - width, middle + width
+
+
 def success_text(found: Mapping[str, Any], digits: int = 2) -> str:
-    """The accuracy of an evaluation, of its fields or as in ``results.json``, or its error; then other metrics."""
+    """The accuracy of an evaluation, of its fields or as in ``results.json``, or its error; then other metrics.
+
+    After the accuracy comes its standard deviation over several seeds, or its 95 % interval for one.
+    """
     accuracy, metrics = found.get("accuracy"), found.get("metrics") or {}
-    spread = found.get("accuracy_std", found.get("accuracy_error"))
-    parts = (
-        []
-        if accuracy is None or math.isnan(accuracy)
-        else [f"accuracy {100 * accuracy:.{digits}f}{'' if spread is None else f' +- {100 * spread:.{digits}f}'} %"]
-    )
+    parts = []
+    if accuracy is not None and not math.isnan(accuracy):
+        text = f"accuracy {100 * accuracy:.{digits}f}"
+        if "accuracy_std" in found:
+            parts.append(f"{text} +- {100 * found['accuracy_std']:.{digits}f} %")
+        else:
+            low, high = wilson(accuracy, found["samples"] if "samples" in found else len(found["labels"]))
+            parts.append(f"{text} % ({100 * low:.{digits}f} to {100 * high:.{digits}f})")
     return ", ".join([*parts, *(f"{name} {value:.4g}" for name, value in metrics.items())])
 
 

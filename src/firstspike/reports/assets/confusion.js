@@ -4,9 +4,9 @@ function confusion(member, choose) {
   const section = element("confusion");
   section.hidden = member.confusion === undefined;
   if (section.hidden) return;
-  const { counts, decisions, accuracy, error, samples, checkpoint } = member.confusion;
+  const { counts, decisions, accuracy, samples, checkpoint } = member.confusion;
   element("confusion-said").textContent =
-    `Accuracy ${(100 * accuracy).toFixed(2)} ± ${(100 * error).toFixed(2)} % on ${samples} ${member.split} samples (${checkpoint}). ` +
+    `The ${accuracy} on ${samples} ${member.split} samples (${checkpoint}). ` +
     "Wrong decisions are shaded by their fraction of the true class. Click a number on a button to select its samples below.";
   const total = counts.map((row) => Math.max(1, row.reduce((sum, count) => sum + count, 0)));
   const wrong = counts.map((row, truth) => row.map((count, column) => (column === truth ? 0 : count / total[truth])));
