@@ -73,6 +73,8 @@ TABLES = {
         "delayed_xor": "2-20-2, several spikes",
         "japanese_vowels": "200 hidden neurons, several spikes",
         "spoken_digits": "96-200-10, several spikes",
+        "spoken_digits_delays": "the same, with delays of the inputs",
+        "spoken_digits_recurrent": "96-200-10, recurrent",
     },
 }
 """Shipped configs of each table, and their networks. What was published for one is in its config."""

@@ -32,7 +32,7 @@ def test_kind_in_place_of_the_configs():
         load_config("bars", substrate="loihi")
     with pytest.raises(ConfigError, match=r"substrate\.stepp: unknown key, did you mean step\?"):
         load_config("bars", ["substrate={kind: integrator, stepp: 0.1}"])
-    with pytest.raises(ConfigError, match=r"expected 0 < step <= duration < inf, got step 0.1 and duration 0.05"):
+    with pytest.raises(ConfigError, match=r"duration must be 1 to a million steps, got 0.05 in steps of 0.1"):
         load_config("bars", ["substrate={kind: integrator, step: 0.1, duration: 0.05}"])
 
 
