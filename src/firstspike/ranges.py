@@ -37,7 +37,7 @@ _Target = TypeVar("_Target", bound=Callable[..., Any])
 def checks_ranges(target: _Target) -> _Target:
     """A decorator for a function or class: arguments outside the ranges of their annotations raise a ValueError.
 
-    Of a ``Literal`` these are its values. Arguments without a range are not looked at.
+    For a ``Literal`` these are its values. Arguments without a range are not checked.
     """
     function: Any = target.__init__ if inspect.isclass(target) else target
     signature = inspect.signature(function)
@@ -71,7 +71,7 @@ def _ranges(function: Callable[..., Any]) -> dict[str, tuple[Any, ...]]:
 
 
 def _allows(option: Any, value: Any) -> bool:
-    """Whether a value fits; where an annotation says nothing of numbers, everything else does."""
+    """Whether a value fits; without bounds in the annotation, any value does."""
     if isinstance(option, type):
         return isinstance(value, option)
     if get_origin(option) is Literal:

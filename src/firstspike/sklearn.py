@@ -133,7 +133,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
 
         Raises:
             ValueError: arguments outside their range, infinite values, another number of labels than of samples, labels
-                that are no classes.
+                that are not classes.
             KeyboardInterrupt: Ctrl-C; the classifier is then not fitted.
         """
         check_ranges(type(self).__init__, self.get_params())

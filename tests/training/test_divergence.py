@@ -98,7 +98,7 @@ def test_a_training_that_learnt_nothing_says_so(tmp_path, monkeypatch, capsys, c
     )
     assert code == 0
     assert (
-        "of the validation data correct the network is no better than guessing, where the most frequent" in caplog.text
+        "of the validation data correct the network is no better than guessing: the most frequent" in caplog.text
     )
     assert "times as large as one that makes a neuron fire: try a smaller learning rate" in caplog.text
 

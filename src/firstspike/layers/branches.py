@@ -30,7 +30,7 @@ Shape = int | tuple[int, int, int]
 class Branch(SizedLayer):
     """What the ends of connections past layers share: sizes, and the delays of the spikes that are carried past.
 
-    Of a larger image, whose height and width are multiples of those of the last layer, it takes the earliest spike of
+    From a larger image, whose height and width are multiples of those of the last layer, it takes the earliest spike of
     each window.
 
     Args:

@@ -69,9 +69,9 @@ def _ends_with_readout(network: nn.Module) -> bool:
 
 
 def named_spikes(network: nn.Module, record: Record) -> list[NamedSpikes]:
-    """The spikes that a network adds to its input, in order: of bias layers the bias spikes alone, no copies.
+    """The spikes that a network adds to its input, in order: for bias layers the bias spikes alone, no copies.
 
-    Of a concatenation these are the spikes that are carried past. A readout has no spikes.
+    For a concatenation these are the appended spikes. A readout has no spikes.
 
     Args:
         network: of a module that is not a ``Network`` only input and output are known.

@@ -29,8 +29,8 @@ class Image(NamedTuple):
         """The shape, or a ValueError."""
         if not isinstance(shape, Sequence):
             raise ValueError(
-                f"expected an image (channels, height, width), got {shape!r}: unlike torch's, these layers know the "
-                "size of their images, and it comes first, e.g. LIFConv2d((1, 28, 28), out_channels, kernel_size)"
+                f"expected an image (channels, height, width), got {shape!r}: unlike torch's, these layers need the "
+                "size of their images as their first argument, e.g. LIFConv2d((1, 28, 28), out_channels, kernel_size)"
             )
         if len(shape) != 3 or any(int(size) != size or size < 1 for size in shape):
             raise ValueError(f"expected an image (channels, height, width) of sizes >= 1, got {shape}")

@@ -212,8 +212,8 @@ class LIFRecurrent(LIFSpikeTrains):
                 state = state.detach()                         # truncated gradients; without it they are exact
 
         Args:
-            times: the inputs; only those from the time of the state up to ``until`` arrive. Where inputs have synaptic
-                delays, give earlier ones again: they may arrive now.
+            times: the inputs; only those from the time of the state up to ``until`` arrive. If inputs have synaptic
+                delays, pass earlier ones again: they may arrive now.
             until: end of the piece, in the unit of the times.
             state: of the piece before; None for the start, with neurons at rest until the first input.
             observed: spikes of the piece from elsewhere, sorted, at which the gradient is taken.

@@ -126,8 +126,8 @@ def start_firing_(
 
     It goes through the layers with the times that arrive there, see ``passing_weights``. If every path through the
     network has at least ten LIF layers, all neurons of a layer have the same mean weight. LIF layers that were given
-    ``weight_mean`` and ``weight_std`` keep their weights. Spikes that are carried past layers with a delay of which the
-    start is not given come with those of the last layer, in the median.
+    ``weight_mean`` and ``weight_std`` keep their weights. Spikes that are carried past layers with a delay without a
+    given start arrive with those of the last layer, in the median.
 
     Args:
         network: whose weights change, in place.

@@ -90,7 +90,7 @@ class DelayL2(Regularizer):
         R = alpha sum (d / tau_syn)^2    over all delays of the network
 
     Delays are the tensors that modules of the network have as their attribute or property `delay`: of `Delay`, of
-    connections past layers, of synapses, and of recurrent synapses what is added to the window. A delay that several
+    connections past layers, of synapses, and of recurrent synapses the part beyond the window. A delay that several
     inputs share, such as those that `Multiplex` copies, counts once.
 
     Args:

@@ -160,8 +160,8 @@ class Exact(Substrate):
     """The exact spike times that the layers compute.
 
     Args:
-        weight_bits: weights are rounded to the multiples of a step that a signed number of so many bits holds, in each
-            layer as many steps as its largest weight takes: with 4 bits -7 ... 7. Training moves the full-precision
+        weight_bits: weights are rounded to multiples of a step that fit into a signed number of this many bits, with 4
+            bits -7 ... 7. The step of a layer follows from its largest weight. Training moves the full-precision
             weights, with the gradient of the rounded ones.
 
     Raises:

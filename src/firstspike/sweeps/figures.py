@@ -141,7 +141,7 @@ def _complete(study: "Study") -> list[Any]:
 
 
 def _for_drawing(study: "Study") -> "Study":
-    """The complete trials, numbered from 0, with distributions that tell which axes are numbers, and their scale."""
+    """The complete trials, numbered from 0, with distributions that define which axes are numbers, and their scale."""
     from optuna import create_study, logging
     from optuna.distributions import FloatDistribution
     from optuna.trial import create_trial

@@ -95,7 +95,7 @@ def signs_of_failure(network: nn.Module, validation: Evaluation) -> list[str]:
     if not regression and validation.accuracy <= guess + math.sqrt(guess * (1 - guess) / samples):
         found.append(
             f"with {100 * validation.accuracy:.1f} % of the validation data correct the network is no better than "
-            f"guessing, where the most frequent class makes {100 * guess:.1f} % of {samples} samples"
+            f"guessing: the most frequent class makes up {100 * guess:.1f} % of {samples} samples"
         )
     sizes = [_size(layer) for layer in network.modules() if isinstance(layer, LIFLayer)]
     if max(sizes, default=0.0) > _HUGE:

@@ -193,10 +193,10 @@ def activity_names(network: nn.Module) -> list[str]:
 
 
 def activity(network: nn.Module, layers: Sequence[Tensor]) -> Float[Tensor, "*members numbers"]:
-    """What neurons did in a batch: the silent fraction of each LIF layer, then the spikes of layers with trains.
+    """Activity of neurons in a batch: the silent fraction of each LIF layer, then the spikes of layers with trains.
 
-    Of each of these the mean number of spikes per neuron, and the fraction of (sample, neuron) pairs whose train is as
-    long as it can be, ``max_spikes``, so that later spikes may have been dropped.
+    For each of these: the mean number of spikes per neuron, and the fraction of (sample, neuron) pairs whose train is
+    as long as it can be, ``max_spikes``, so that later spikes may have been dropped.
 
     Args:
         network: the network, or the first member of an ensemble.

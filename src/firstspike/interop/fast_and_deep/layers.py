@@ -6,8 +6,8 @@
   delay comes after its layer here. Synaptic delays belong to the LIF layer.
 * It may repeat all inputs as a block, a b a b; ``multiplex`` puts copies side by side, a a b b. ``order`` has for each
   of our inputs the index of the original's, and weights are sorted by it.
-* It shares axonal delays by repeating a block of them. Where neighbouring inputs of ours then have one delay, they
-  share it here, too; otherwise each input gets its own delay, with the same value at first. After its ``Multiplex`` the
+* It shares axonal delays by repeating a block of them. If neighbouring inputs of ours then have one delay, they
+  also share it here; otherwise each input gets its own delay, with the same value at first. After its ``Multiplex`` the
   blocks lie across the copies; unless a trained network is imported, the copies of an input share one delay instead.
 """
 
@@ -46,7 +46,7 @@ class Source:
 class NetworkBuilder:
     """Collects our layers, beginning with the inputs, and the sources of their parameters, by name in ``state_dict``.
 
-    Of each layer of neurons ``silent_limits`` are ``max_num_missing_spikes``, ``weight_grad_limits`` are
+    For each layer of neurons, ``silent_limits`` are ``max_num_missing_spikes``, ``weight_grad_limits`` are
     ``max_dw_norm``; ``neuron`` is the section of the defaults.
 
     Args:
