@@ -35,7 +35,6 @@ if TYPE_CHECKING:
         Network,
         Record,
         SpikeDropout,
-        ensemble,
     )
     from firstspike.neuron import LIF
     from firstspike.runs import Run
@@ -74,7 +73,6 @@ __all__ = [
     "__version__",
     "config",
     "data",
-    "ensemble",
     "first_spike_time",
     "from_nir",
     "interop",
@@ -98,7 +96,7 @@ _HOME = {
         "interop.nir": "from_nir to_nir",
         "layers": "BiasSpikes Concatenate Delay DelayRule Earliest EarliestPool2d Ensemble FirstSpike IntegralReadout "
         "LIFConv2d LIFLinear LIFRecurrent LIFSpikeTrains MaximumReadout MembraneReadout Multiplex Network Record "
-        "SpikeDropout ensemble",
+        "SpikeDropout",
         "neuron": "LIF",
         "runs": "Run",
         "spiketime": "first_spike_time spike_trains",

@@ -146,3 +146,7 @@ def test_times_keep_their_precision(kind):
     assert found[0].tolist() == lists[0].tolist() == [when[:2], [2.0, torch.inf]]
     nested = [[when[:2], [2.0, float("inf")]]] * 3
     assert split(nested, [0, 1, 0], None, None, trains=True, dtype=torch.float64).train.times[0].tolist() == nested[0]
+
+
+def test_lists_print_as_numbers_of_samples_and_events():
+    assert repr(event_lists([([1.0, 2.0], [0, 1]), ([], [])], 3)) == "EventLists(2 samples, 3 inputs, 2 events)"

@@ -69,3 +69,10 @@ def test_what_is_refused(camera):
         fs.data.from_tonic(frames, 1e-3)
     with pytest.raises(ValueError, match="sensor_size: expected width, height and polarities, and the data set says"):
         fs.data.from_tonic([(frames, 0)], 1e-3)
+
+
+def test_a_unit_of_time_in_microseconds_is_pointed_out():
+    events = np.zeros(3, dtype=COCHLEA)
+    events["t"] = [0, 1000, 2000]
+    with pytest.warns(UserWarning, match="within 2e-07 units of time; time_unit is in seconds, got 10000"):
+        fs.data.from_tonic(Recordings((2, 1, 1), [(events, 0)]), time_unit=1e4)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from firstspike import LIF, Concatenate, Delay, DelayRule, Earliest, LIFConv2d, LIFLinear, LIFSpikeTrains, Network
-from firstspike.layers import ensemble, start_firing_
+from firstspike.layers import Ensemble, start_firing_
 from firstspike.layers.named import named_parameters, named_spikes
 from firstspike.layers.noise import jitter_from
 from firstspike.substrates import SUBSTRATES
@@ -140,12 +140,12 @@ def test_a_chip_refuses_them():
 def test_ensembles_have_the_results_of_their_members():
     members, times = [network(seed) for seed in (0, 20, 40)], inputs().detach()
     alone = [member.record(times).layers for member in members]
-    together = ensemble(members).record(times)
+    together = Ensemble(members).record(times)
     for index, member in enumerate(alone):
         for own, joint in zip(member, together.layers, strict=True):
             torch.testing.assert_close(own, joint[index], rtol=1e-12, atol=1e-12)
     with pytest.raises(ValueError, match=r"member 1 .*layer 2 \(Earliest\): over is 2, expected 1"):
-        ensemble([Network(lif(4, 4), lif(4, 4), Earliest(4, over, delay=1.0, **DOUBLE)) for over in (1, 2)])
+        Ensemble([Network(lif(4, 4), lif(4, 4), Earliest(4, over, delay=1.0, **DOUBLE)) for over in (1, 2)])
 
 
 def test_silent_neurons_have_limits_of_lif_layers_alone():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from firstspike import LIF, BiasSpikes, Delay, EarliestPool2d, LIFConv2d, LIFLinear, Network, SilentNeurons
-from firstspike.layers import Layer, ensemble, start_firing_
+from firstspike.layers import Ensemble, Layer, start_firing_
 from firstspike.spiketime import first_spike_time
 from firstspike.substrates import SUBSTRATES
 
@@ -228,7 +228,7 @@ def test_network_records_every_layer():
 
 def test_ensemble():
     members = [network(seed) for seed in range(3)]
-    together, times = ensemble(members), inputs()
+    together, times = Ensemble(members), inputs()
     out = together(times)
     torch.testing.assert_close(out, torch.stack([net(times) for net in members]), rtol=1e-12, atol=1e-12)
     torch.where(out.isfinite(), out, 0.0).square().sum().backward()

@@ -11,6 +11,7 @@ from firstspike import (
     Delay,
     DelayRule,
     Earliest,
+    Ensemble,
     IntegralReadout,
     LIFConv2d,
     LIFLinear,
@@ -22,7 +23,6 @@ from firstspike import (
     Network,
     SpikeDropout,
     Trainer,
-    ensemble,
 )
 from firstspike.layers import EarliestPool2d
 from firstspike.losses import TimeCrossEntropy
@@ -66,10 +66,10 @@ def test_each_argument_counts(case):
     make, sizes, options = DIFFER[case]
     kind, _, argument = case.partition(" ")
     one, other = make(*sizes), make(*sizes, **options)
-    ensemble([Network(one), Network(one)])
+    Ensemble([Network(one), Network(one)])
     for members in ((one, other), (other, one)):
         with pytest.raises(ValueError, match=rf"member 1 .*layer 0.* \({kind}\).*{argument}"):
-            ensemble([Network(layer) for layer in members])
+            Ensemble([Network(layer) for layer in members])
 
 
 def test_the_layer_is_named():
@@ -77,11 +77,11 @@ def test_the_layer_is_named():
         Network(LIFLinear(3, 4), LIFLinear(4, 4), Earliest(4, delay=DelayRule(scale=x), over=1)) for x in (1.0, 2.0)
     )
     with pytest.raises(ValueError, match=r"layer 2.* \(Earliest\).*delay.*scale=2\.0.*scale=1\.0"):
-        ensemble([one, other])
+        Ensemble([one, other])
     with pytest.raises(ValueError, match="other layers"):
-        ensemble([Network(Multiplex(2)), Network(Multiplex(2), Multiplex(1))])
+        Ensemble([Network(Multiplex(2)), Network(Multiplex(2), Multiplex(1))])
     with pytest.raises(ValueError, match=r"layer 0 \(Multiplex\).*copies is 3, expected 2"):
-        ensemble([Network(Multiplex(2)), Network(Multiplex(3))])
+        Ensemble([Network(Multiplex(2)), Network(Multiplex(3))])
 
 
 def test_buffers_in_one_member_only():
@@ -89,19 +89,19 @@ def test_buffers_in_one_member_only():
     one, other = (LIFLinear(2, 2000, LIF(threshold=x), weight_mean=1.0, weight_std=0.1) for x in (thresholds, 1.0))
     for members in ((one, other), (other, one)):
         with pytest.raises(ValueError, match=r"member 1 .*layer 0 \(LIFLinear\).*threshold"):
-            ensemble([Network(layer) for layer in members])
+            Ensemble([Network(layer) for layer in members])
     moved = LIFLinear(2, 2000, LIF(threshold=thresholds + 0.01 * (torch.arange(2000) == 1000)))
     with pytest.raises(ValueError, match=r"member 1 .*layer 0 \(LIFLinear\).*threshold"):
-        ensemble([Network(one), Network(moved)])
+        Ensemble([Network(one), Network(moved)])
 
 
 def test_fixed_parameters_differ_in_values_but_not_in_whether_they_learn():
     one, other = Network(Delay(3)), Network(Delay(3, DelayRule(trainable=False)))
     with pytest.raises(ValueError, match=r"layer 0 \(Delay\)"):
-        ensemble([one, other])
+        Ensemble([one, other])
     fixed = [LIFLinear(3, 2).requires_grad_(k == 0) for k in range(2)]
     with pytest.raises(ValueError, match=r"layer 0 \(LIFLinear\).*weight"):
-        ensemble([Network(layer) for layer in fixed])
+        Ensemble([Network(layer) for layer in fixed])
 
 
 def test_how_parameters_begin_may_differ():
@@ -113,7 +113,7 @@ def test_how_parameters_begin_may_differ():
         for mem, mean in ((1.5, 0.5), (2.5, 0.7))
     ]
     times = torch.rand(4, 3)
-    torch.testing.assert_close(ensemble(members)(times), torch.stack([net(times) for net in members]))
+    torch.testing.assert_close(Ensemble(members)(times), torch.stack([net(times) for net in members]))
 
 
 class Scaled(nn.Module):
@@ -131,9 +131,9 @@ class Scaled(nn.Module):
 
 
 def test_layers_of_ones_own():
-    ensemble([Network(Scaled(2.0)), Network(Scaled(2.0))])
+    Ensemble([Network(Scaled(2.0)), Network(Scaled(2.0))])
     with pytest.raises(ValueError, match=r"layer 0 \(Scaled\).*scale is 3.0, expected 2.0"):
-        ensemble([Network(Scaled(2.0)), Network(Scaled(3.0))])
+        Ensemble([Network(Scaled(2.0)), Network(Scaled(3.0))])
 
 
 def test_an_earlier_layer_of_the_same_sizes():
@@ -141,7 +141,7 @@ def test_an_earlier_layer_of_the_same_sizes():
         return Network(LIFLinear(3, 3), Concatenate(3, over=1, **options), LIFLinear(6, 2))
 
     with pytest.raises(ValueError, match=r"layer 1.* \(Concatenate\).*delay"):
-        ensemble([net(delay=1.0), net(delay=2.0)])
+        Ensemble([net(delay=1.0), net(delay=2.0)])
 
 
 def test_a_training_of_networks_that_differ_gives_each_its_own_gradient():

@@ -18,7 +18,7 @@ from firstspike import (
     Multiplex,
     Network,
 )
-from firstspike.layers import ensemble
+from firstspike.layers import Ensemble
 
 pytestmark = pytest.mark.usefixtures("on_device")
 
@@ -46,7 +46,7 @@ def test_members_learn_time_constants_and_delays(per_neuron):
         return Network(Multiplex(2), Delay(6, DelayRule("clip", mean=0.5), copies=2, generator=source), lif)
 
     members = [member(k) for k in range(3)]
-    together = ensemble(members)
+    together = Ensemble(members)
     times = torch.rand(5, 3)
     out = together(times)
     assert torch.equal(out, torch.stack([net(times) for net in members]))
@@ -55,7 +55,7 @@ def test_members_learn_time_constants_and_delays(per_neuron):
 
 def test_members_jitter_by_themselves():
     members = [Network(Delay(3, DelayRule(std=0.0, jitter=0.1))) for _ in range(2)]
-    one, other = ensemble(members)(torch.zeros(4, 3))
+    one, other = Ensemble(members)(torch.zeros(4, 3))
     assert (one != other).all()
     assert (one != one[0]).any()
 
@@ -102,7 +102,7 @@ def saved_and_loaded(together):
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x)), saved_and_loaded])
 def test_members_of_a_copy_are_those_of_the_copy(count, copied):
-    together, times = ensemble(members_with_everything(count)), torch.rand(5, 4)
+    together, times = Ensemble(members_with_everything(count)), torch.rand(5, 4)
     before = together(times)
     twin = copied(together)
     check_linked(twin, times)
@@ -114,7 +114,7 @@ def test_members_of_a_copy_are_those_of_the_copy(count, copied):
 @pytest.mark.parametrize("count", [1, 3])
 def test_members_move_with_the_ensemble(count):
     nets = members_with_everything(count)
-    together, times = ensemble(nets), torch.rand(5, 4)
+    together, times = Ensemble(nets), torch.rand(5, 4)
     optimizer = torch.optim.SGD([p for net in nets for p in net.parameters()], lr=0.1)
     for dtype in (torch.float64, torch.float32):
         assert together.to(dtype) is together
@@ -134,7 +134,7 @@ def test_members_move_with_the_ensemble(count):
 
 
 def test_members_see_what_is_loaded():
-    together, other, times = (*(ensemble(members_with_everything(k)[k - 2 :]) for k in (2, 4)), torch.rand(5, 4))
+    together, other, times = (*(Ensemble(members_with_everything(k)[k - 2 :]) for k in (2, 4)), torch.rand(5, 4))
     state = {name: value.clone() for name, value in other.state_dict().items()}
     together.load_state_dict(state, assign=True)
     assert torch.equal(together(times), other(times))
@@ -170,7 +170,7 @@ def test_members_with_spike_trains_learn_shared_time_constants(kind, trainable):
         members.append(member)
     times = torch.rand(4, 6, 3, generator=torch.Generator().manual_seed(9), dtype=torch.float64).mul(3).sort(-1).values
     times[1:, :, 1:] = torch.inf
-    together = ensemble(members)
+    together = Ensemble(members)
     out = together(times)
     torch.testing.assert_close(out, torch.stack([net(times) for net in members]), rtol=1e-12, atol=1e-12)
     check_gradients(together, times, out, rtol=1e-8, atol=1e-8)

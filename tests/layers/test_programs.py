@@ -25,7 +25,7 @@ from firstspike import (
     Multiplex,
     Network,
 )
-from firstspike.layers import ensemble
+from firstspike.layers import Ensemble
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch's own parts
 
@@ -102,7 +102,7 @@ def test_forward_mode(kind, backend):
 
 
 def test_forward_mode_of_an_ensemble():
-    together = ensemble([make("own neurons", seed) for seed in range(3)])
+    together = Ensemble([make("own neurons", seed) for seed in range(3)])
     names, values = zip(*together.named_parameters(), strict=True)
 
     def out(*values):
@@ -180,7 +180,7 @@ def test_compiled_record_and_observed(compiled):
 
 @pytest.mark.slow
 def test_compiled_ensemble(compiled):
-    together, times = ensemble([make("own neurons", seed) for seed in range(3)]), inputs("own neurons")
+    together, times = Ensemble([make("own neurons", seed) for seed in range(3)]), inputs("own neurons")
     out = compiled(together)(times)
     assert torch.equal(out, together(times))
     close(gradients(together, out), gradients(together, together(times)))

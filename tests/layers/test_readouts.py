@@ -8,13 +8,13 @@ import torch
 
 from firstspike import (
     LIF,
+    Ensemble,
     FirstSpike,
     IntegralReadout,
     LIFLinear,
     MaximumReadout,
     MembraneReadout,
     Network,
-    ensemble,
 )
 from firstspike.config import parse_config
 
@@ -171,7 +171,7 @@ def test_observed_values_have_the_gradient_of_the_computed_ones(kind):
 def test_side_by_side(kind):
     members = [Network(KINDS[kind](3, 2, dtype=torch.float64, generator=seeded(seed))) for seed in range(3)]
     expected = torch.stack([member(trains()) for member in members])
-    together = ensemble(members)
+    together = Ensemble(members)
     torch.testing.assert_close(together(trains()), expected)
     torch.testing.assert_close(together(trains().expand(3, -1, -1, -1)), expected)
     torch.testing.assert_close(together(trains()[..., 0]), torch.stack([x(trains()[..., 0]) for x in members]))
@@ -185,7 +185,7 @@ def test_what_is_no_time_is_refused(kind, bad):
     members = [Network(KINDS[kind](3, 2, dtype=torch.float64, generator=seeded(seed))) for seed in range(2)]
     times = trains()
     times[1, 2, -1] = bad
-    for call in (members[0], members[0].record, ensemble(members), torch.func.vmap(lambda x: members[0](x[None]))):
+    for call in (members[0], members[0].record, Ensemble(members), torch.func.vmap(lambda x: members[0](x[None]))):
         with pytest.raises(ValueError, match=r"times must be real numbers or inf \(no spike\), got NaN or -inf"):
             call(times)
 

@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 
-from firstspike import LIF, DelayRule, IntegralReadout, LIFRecurrent, LIFSpikeTrains, Network, ensemble, spike_trains
+from firstspike import LIF, DelayRule, Ensemble, IntegralReadout, LIFRecurrent, LIFSpikeTrains, Network, spike_trains
 from firstspike.spiketime.cpu.rows import host as rows_host
 
 INF = math.inf
@@ -242,12 +242,12 @@ def test_in_networks_and_ensembles():
         Network(layer(seed), IntegralReadout(5, 2, dtype=torch.float64, generator=seeded(seed))) for seed in range(3)
     ]
     expected = torch.stack([member(trains()) for member in members])
-    torch.testing.assert_close(ensemble(members)(trains()), expected)
+    torch.testing.assert_close(Ensemble(members)(trains()), expected)
     other = layer(seed=9)
     other.load_state_dict(members[0][0].state_dict())
     assert torch.equal(other(trains()), members[0][0](trains()))
     with pytest.raises(ValueError, match="spike more than max_spikes=2 times"):
-        ensemble([Network(layer(seed, spikes=2)) for seed in range(2)])(trains())
+        Ensemble([Network(layer(seed, spikes=2)) for seed in range(2)])(trains())
 
 
 @pytest.mark.parametrize(

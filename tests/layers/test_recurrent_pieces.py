@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from firstspike import LIF, DelayRule, IntegralReadout, LIFRecurrent, Network, ensemble, spike_trains
+from firstspike import LIF, DelayRule, Ensemble, IntegralReadout, LIFRecurrent, Network, spike_trains
 
 INF = math.inf
 RULES = {
@@ -157,7 +157,7 @@ def test_members_of_an_ensemble_begin_before_their_inputs(options):
         read = IntegralReadout(3, 2, dtype=torch.float64, generator=seeded(seed))
         members.append(Network(layer(seed, duration=6.0, **options), second, read))
     times = trains() - 4.0
-    together = ensemble(members)
+    together = Ensemble(members)
     torch.testing.assert_close(together(times), torch.stack([member(times) for member in members]))
 
 

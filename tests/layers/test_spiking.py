@@ -10,12 +10,12 @@ import torch
 from firstspike import (
     LIF,
     DelayRule,
+    Ensemble,
     FirstSpike,
     IntegralReadout,
     LIFLinear,
     LIFSpikeTrains,
     Network,
-    ensemble,
     spike_trains,
 )
 from firstspike.layers import start_firing_
@@ -113,7 +113,7 @@ def test_first_spikes_of_trains_and_layers_of_first_spikes():
 def test_side_by_side():
     members = [network(seed) for seed in range(3)]
     expected = [member.record(trains()) for member in members]
-    together = ensemble(members)
+    together = Ensemble(members)
     for found in (together.record(trains()), together.record(trains().expand(3, -1, -1, -1))):
         for index, outputs in enumerate(found.layers):
             for outputs_of, alone in zip(outputs, expected, strict=True):

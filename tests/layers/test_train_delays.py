@@ -9,6 +9,7 @@ from firstspike import (
     LIF,
     Delay,
     DelayRule,
+    Ensemble,
     FirstSpike,
     IntegralReadout,
     LIFLinear,
@@ -16,7 +17,6 @@ from firstspike import (
     LIFSpikeTrains,
     Multiplex,
     Network,
-    ensemble,
 )
 from firstspike.config import build, build_data, describe, load_config, parse_config
 from firstspike.layers.trains import form_of, takes_trains
@@ -126,7 +126,7 @@ def test_gradient_of_a_network():
 
 def test_members_of_an_ensemble():
     members = [network(seed) for seed in range(2)]
-    torch.testing.assert_close(ensemble(members)(trains()), torch.stack([net(trains()) for net in members]))
+    torch.testing.assert_close(Ensemble(members)(trains()), torch.stack([net(trains()) for net in members]))
 
 
 def test_from_a_config():

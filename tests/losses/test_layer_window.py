@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from firstspike import LIF, Concatenate, LIFConv2d, LIFLinear, LIFSpikeTrains, Network, Record, ensemble
+from firstspike import LIF, Concatenate, Ensemble, LIFConv2d, LIFLinear, LIFSpikeTrains, Network, Record
 from firstspike.losses import LayerWindow
 
 INF = math.inf
@@ -91,7 +91,7 @@ def test_trains_connections_and_ensembles():
         record = network.record(times)
         return window(record.output, LABELS, network, record)
 
-    together = ensemble(members).map(term)
+    together = Ensemble(members).map(term)
     torch.testing.assert_close(together, torch.stack([term(member) for member in members]))
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from firstspike import LIF, BiasSpikes, DelayRule, LIFConv2d, LIFLinear, LIFRecurrent, Network, ensemble
+from firstspike import LIF, BiasSpikes, DelayRule, Ensemble, LIFConv2d, LIFLinear, LIFRecurrent, Network
 from firstspike.losses import SilentPeak
 from firstspike.spiketime.reference.peaks import lacking
 from firstspike.spiketime.reference.response import kappa
@@ -101,7 +101,7 @@ def test_members_of_an_ensemble():
         record = net.record(times)
         return regularizer(record.output, labels, net, record)
 
-    together = ensemble(members)
+    together = Ensemble(members)
     found = together.map(one)
     torch.testing.assert_close(found, torch.stack([one(net) for net in members]))
     found.sum().backward()

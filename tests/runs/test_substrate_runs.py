@@ -232,6 +232,8 @@ def test_evaluate_elsewhere(integrated):
     both = torch.isfinite(here.times) & torch.isfinite(there.times)
     assert 0 < float(difference[both].median()) < 0.06
     assert {path.name for path in there.save()} == {"test_on_exact.json", "test_on_exact.npz"}
+    rounded = Run(here.run.folder, substrate="exact", settings=["substrate.weight_bits=4"]).evaluate("test")
+    assert rounded.name == "test_on_exact_weight_bits=4"
 
 
 class OnlyOne(Exact):

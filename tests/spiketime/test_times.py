@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import firstspike
-from firstspike import LIF, BiasSpikes, Delay, EarliestPool2d, LIFConv2d, LIFLinear, Multiplex, Network, ensemble
+from firstspike import LIF, BiasSpikes, Delay, EarliestPool2d, Ensemble, LIFConv2d, LIFLinear, Multiplex, Network
 from firstspike.spiketime import first_spike_time
 from firstspike.spiketime.values import FROM_RASTER, check_times
 
@@ -21,7 +21,7 @@ LAYERS = [
     Multiplex(2),
     Network(LIFLinear(4, 2)),
     Network(),
-    ensemble([Network(Delay(4)), Network(Delay(4))]),
+    Ensemble([Network(Delay(4)), Network(Delay(4))]),
 ]
 
 

@@ -97,9 +97,7 @@ def test_a_training_that_learnt_nothing_says_so(tmp_path, monkeypatch, capsys, c
         monkeypatch, capsys, "train", "bars", "-q", "--out", tmp_path / "run", *flags([*SETTINGS, *HOPELESS])
     )
     assert code == 0
-    assert (
-        "of the validation data correct the network is no better than guessing: the most frequent" in caplog.text
-    )
+    assert "of the validation data correct the network is no better than guessing: the most frequent" in caplog.text
     assert "times as large as one that makes a neuron fire: try a smaller learning rate" in caplog.text
 
 

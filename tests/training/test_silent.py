@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import firstspike as fs
-from firstspike import FirstSpike, IntegralReadout, LIFLinear, LIFSpikeTrains, Network, SilentNeurons, ensemble
+from firstspike import Ensemble, FirstSpike, IntegralReadout, LIFLinear, LIFSpikeTrains, Network, SilentNeurons
 from firstspike.config import build, build_data, load_config
 from firstspike.layers import BiasSpikes, Record
 from firstspike.losses import TimeCrossEntropy
@@ -80,7 +80,7 @@ def test_the_gradient_is_that_of_the_weights_of_the_forward_pass(hidden):
 
 @pytest.mark.parametrize("members", [1, 2])
 def test_a_member_of_an_ensemble_is_raised_in_its_memory(members):
-    together = ensemble([Network(LIFLinear(2, 3, weight_mean=0.0, weight_std=0.0)) for _ in range(members)])
+    together = Ensemble([Network(LIFLinear(2, 3, weight_mean=0.0, weight_std=0.0)) for _ in range(members)])
     record = Record(torch.zeros(2, 2), (torch.full((2, 3), math.inf),))
     assert not SilentNeurons([0.5], 0.1, skip_step=False).raise_weights_(together.members[0], record)
     torch.testing.assert_close(together.stacked[0][0].detach(), torch.full((3, 2), 0.1))

@@ -107,16 +107,8 @@ def load_config(
     """
     name = str(source)
     document = read_yaml(source, Config.model_fields)
-    if substrate is not None and not (
-        isinstance(own := document.data.get("substrate"), dict) and own.get("kind") == substrate
-    ):
-        document = document.with_value(("substrate",), {"kind": substrate})
-    errors = []
-    for setting in overrides:
-        try:
-            document = document.with_setting(setting)
-        except YamlError as error:
-            errors.append(f"--set {shown_text(setting)}: {error.problem}")
+    document, errors = _changed(document, substrate, overrides)
+    errors = [f"--set {error}" for error in errors]
     if isinstance(own := document.data.get("substrate"), dict) and "kind" not in own:
         document = document.with_value(("substrate", "kind"), "exact")
     document = _with_absolute_paths(document, Path(source).parent)
@@ -127,6 +119,20 @@ def load_config(
     if errors:
         raise ConfigError(name, errors)
     return config
+
+
+def _changed(document: Document, substrate: str | None, settings: Iterable[str]) -> tuple[Document, list[str]]:
+    """The document on a kind of substrate, with its defaults unless it has this kind, and with settings; and errors."""
+    own = document.data.get("substrate")
+    if substrate is not None and not (isinstance(own, dict) and own.get("kind") == substrate):
+        document = document.with_value(("substrate",), {"kind": substrate})
+    errors = []
+    for setting in settings:
+        try:
+            document = document.with_setting(setting)
+        except YamlError as error:
+            errors.append(f"{shown_text(setting)}: {error.problem}")
+    return document, errors
 
 
 def _with_absolute_paths(document: Document, folder: Path) -> Document:
@@ -181,16 +187,13 @@ def with_substrate(config: Config, kind: str | None, settings: Iterable[str] = (
         kind = found[-1].partition("=")[2]
     if kind in (None, config.substrate.kind) and not settings:
         return config
-    document = Document(config.model_dump())
-    if kind not in (None, config.substrate.kind):
-        document = document.with_value(("substrate",), {"kind": kind})
-    for setting in settings:
-        if not setting.startswith("substrate."):
-            raise ConfigError("--set", [f"{shown_text(setting)}: expected a key of the substrate, substrate.KEY=VALUE"])
-        try:
-            document = document.with_setting(setting)
-        except YamlError as error:
-            raise ConfigError("--set", [f"{shown_text(setting)}: {error.problem}"]) from None
+    if others := [setting for setting in settings if not setting.startswith("substrate.")]:
+        raise ConfigError(
+            "--set", [f"{shown_text(x)}: expected a key of the substrate, substrate.KEY=VALUE" for x in others]
+        )
+    document, errors = _changed(Document(config.model_dump()), kind, settings)
+    if errors:
+        raise ConfigError("--set", errors)
     return _check(document, "--substrate" if kind else "--set")
 
 

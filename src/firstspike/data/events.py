@@ -179,7 +179,7 @@ def trains_from_raster(
     return trains.unflatten(0, (batch, inputs)).to(spikes.device, dtype)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class EventLists:
     """Spike trains of samples as events, in place of the tensor `times` of `SpikeData`.
 
@@ -197,6 +197,9 @@ class EventLists:
     source: Int[Tensor, " events"]
     starts: Int64[Tensor, " samples+1"]
     inputs: int
+
+    def __repr__(self) -> str:
+        return f"EventLists({len(self)} samples, {self.inputs} inputs, {len(self.when)} events)"
 
     def __len__(self) -> int:
         return len(self.starts) - 1

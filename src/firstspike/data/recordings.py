@@ -15,7 +15,7 @@ from torch import Tensor
 
 from firstspike.data.arrays import as_tensor
 from firstspike.data.base import SpikeData, Splits
-from firstspike.data.series import LevelCrossingEncoder, SeriesEncoder, as_series, series_encoder
+from firstspike.data.series import as_series, series_encoder
 from firstspike.data.splits import divided, spike_data
 from firstspike.ranges import Positive, Seed, Size, checks_ranges
 
@@ -23,7 +23,7 @@ WHERE = "https://github.com/Jakobovski/free-spoken-digit-dataset"
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEST_RECORDINGS = 5  # recordings of each speaker and digit, by the data set's own rule
 _LOWEST = 100.0  # Hz
-_USUAL = LevelCrossingEncoder(levels=8, dt=1.0)
+_USUAL = {"levels": 8, "dt": 1.0}
 
 
 class Recording(NamedTuple):
@@ -120,7 +120,7 @@ def spoken_digits_splits(
         FileNotFoundError: the files are not there.
         ValueError: an unknown speaker, a file in another format.
     """
-    encoder = _encoder(encode)
+    encoder = series_encoder(encode, **_USUAL)
     known = recordings_in(folder)
     speakers = sorted({recording.speaker for recording in known})
     if speaker is not None and speaker not in speakers:
@@ -134,7 +134,7 @@ def spoken_digits_splits(
 
 def spoken_digits_outline(channels: int = 32, encode: dict[str, Any] | None = None, **_: Any) -> SpikeData:
     """Inputs and class names without samples; no file is read."""
-    inputs = channels * _encoder(encode).inputs_per_channel
+    inputs = channels * series_encoder(encode, **_USUAL).inputs_per_channel
     return SpikeData(torch.empty(0, inputs, 1), torch.empty(0, dtype=torch.int64), _WORDS)
 
 
@@ -162,7 +162,3 @@ def read_wav(path: Path) -> tuple[np.ndarray, int]:
             return np.frombuffer(file.readframes(file.getnframes()), "<i2"), rate
     except (wave.Error, EOFError) as error:
         raise ValueError(f"{path} cannot be read as a WAV file: {error or 'it ends too early'}") from None
-
-
-def _encoder(encode: dict[str, Any] | None) -> SeriesEncoder:
-    return _USUAL if encode is None else series_encoder(encode)

@@ -316,14 +316,14 @@ SERIES_ENCODERS: dict[str, type[SeriesEncoder]] = {
 }
 
 
-def series_encoder(settings: Mapping[str, Any] | SeriesEncoder) -> SeriesEncoder:
-    """The encoder that a dict of its `kind` and arguments describes.
+def series_encoder(settings: Mapping[str, Any] | None, **usual: Any) -> SeriesEncoder:
+    """The encoder that a dict of its `kind` and arguments describes, by default a `LevelCrossingEncoder` as usual.
 
     Raises:
         ValueError: an unknown kind, unknown names, or values that do not fit.
     """
-    if isinstance(settings, SeriesEncoder):
-        return settings
+    if settings is None:
+        return LevelCrossingEncoder(**usual)
     if not isinstance(settings, Mapping) or settings.get("kind") not in list(SERIES_ENCODERS):  # it may be a list
         kinds = ", ".join(SERIES_ENCODERS)
         raise ValueError(f"encode: expected a kind out of {kinds} and its arguments, got {settings!r}")

@@ -148,7 +148,7 @@ def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | Non
     columns = [column for column in range(len(names)) if column != place]
     if header and known:
         columns = _in_order(f"{path}, line 1", names, columns, known, labelled)
-    width = len(names) if inputs is None else inputs + labelled
+    width = len(names) if inputs is None or (header and known) else inputs + labelled
     for line, cells in rows:
         if more := len(cells) - width:
             expected = f"{width - labelled} inputs" + (" and a label" if labelled else "")
@@ -179,7 +179,12 @@ def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | Non
 
 
 def _in_order(place: str, names: list[str], columns: list[int], known: Sequence[str], labelled: bool) -> list[int]:
-    """Numbers of the columns in the order of known names; in file order if several have the same name."""
+    """Numbers of the columns in the order of known names; in file order if several have the same name.
+
+    Files of new samples, without labels, may have other columns.
+    """
+    if not labelled and len(set(known)) == len(known):  # new samples may have others, too
+        columns = [k for k in columns if names[k] in known]
     found, wanted = Counter(names[k] for k in columns), Counter(known)
     differences = [
         f"{what} {', '.join(list(some)[:_NAMED])}{' ...' if len(some) > _NAMED else ''}"
@@ -187,9 +192,8 @@ def _in_order(place: str, names: list[str], columns: list[int], known: Sequence[
         if some
     ]
     if differences:
-        hint = "; if that is the label, leave it out" if not labelled and len(found) == len(wanted) + 1 else ""
         raise ValueError(
-            f"{place}: expected the columns of the training data, in any order: it {' and '.join(differences)}{hint}"
+            f"{place}: expected the columns of the training data, in any order: it {' and '.join(differences)}"
         )
     number = {name: number for number, name in enumerate(known)}
     return columns if len(number) < len(known) else sorted(columns, key=lambda k: number[names[k]])

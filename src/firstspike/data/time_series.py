@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from firstspike.data.base import SpikeData, Splits
-from firstspike.data.series import LevelCrossingEncoder, SeriesEncoder, as_series, series_encoder
+from firstspike.data.series import as_series, series_encoder
 from firstspike.data.splits import class_indices, divided, spike_data
 from firstspike.ranges import Seed
 from firstspike.text import installed_with
@@ -23,7 +23,6 @@ class _Known(NamedTuple):
 
 _KNOWN = {"JapaneseVowels": _Known(12, tuple("123456789"))}
 """Sets whose configs can be checked without their files."""
-_USUAL = LevelCrossingEncoder()
 
 
 def time_series_splits(
@@ -63,7 +62,7 @@ def time_series_splits(
         FileNotFoundError: no such set, or it cannot be downloaded.
         ValueError: an encoder that does not fit, series with gaps.
     """
-    encoder = _encoder(encode)
+    encoder = series_encoder(encode)
     (series, labels), (fresh, truth) = (_load(name, part, folder) for part in ("train", "test"))
     classes, names = class_indices(labels, len(series))
     parts = divided(series, None, classes, names, validation, 0, seed, True, encoder, dtype)
@@ -78,13 +77,9 @@ def time_series_outline(
     known = _KNOWN.get(name)
     if known is None:
         return time_series_splits(name=name, encode=encode, **options).train.empty()
-    encoder = _encoder(encode)
+    encoder = series_encoder(encode)
     inputs = known.channels * encoder.inputs_per_channel
     return SpikeData(torch.empty(0, inputs, 1), torch.empty(0, dtype=torch.int64), known.class_names)
-
-
-def _encoder(encode: dict[str, Any] | None) -> SeriesEncoder:
-    return _USUAL if encode is None else series_encoder(encode)
 
 
 def _load(name: str, part: str, folder: str | Path | None) -> tuple[Tensor, np.ndarray]:

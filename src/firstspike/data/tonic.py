@@ -1,5 +1,6 @@
 """Data sets of tonic, the library of event-based data, as spike trains."""
 
+import warnings
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -11,6 +12,7 @@ from firstspike.data.base import SpikeData
 from firstspike.data.events import event_lists
 from firstspike.ranges import Positive, checks_ranges
 
+_SHORT = 1e-3  # units of time; no neuron tells spikes within it apart
 _FIELDS = ("p", "y", "x")  # of an event: polarity, row and column, from the slowest to the fastest in an input's number
 
 
@@ -33,6 +35,9 @@ def from_tonic(
         sensor_size: width, height and number of polarities; by default the data set's own.
         class_names: one name per class; by default the data set's, otherwise the labels.
         dtype: of the times.
+
+    Warns:
+        UserWarning: all spikes come in far less than one unit of time, as where ``time_unit`` is in microseconds.
 
     Raises:
         ValueError: samples of another form, as transforms to frames make them; events outside the sensor.
@@ -66,5 +71,10 @@ def from_tonic(
         labels.append(int(label))
     known = class_names or getattr(whole, "classes", None) or range(max(labels, default=-1) + 1)
     times = event_lists(events, prod(sensor_size), dtype)
+    if len(times.when) and (latest := float(times.when.max())) < _SHORT:
+        warnings.warn(
+            f"all spikes come within {latest:.2g} units of time; time_unit is in seconds, got {time_unit:g}",
+            stacklevel=3,
+        )
     image = (polarities, height, width) if height > 1 else None
     return SpikeData(times, torch.tensor(labels, dtype=torch.int64), tuple(map(str, known)), image)

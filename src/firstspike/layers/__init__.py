@@ -6,7 +6,7 @@ from firstspike.layers.branches import Branch, Concatenate, Earliest
 from firstspike.layers.conv import EarliestPool2d, LIFConv2d
 from firstspike.layers.cost import ENERGIES, LayerCost, energy_estimates, layer_costs
 from firstspike.layers.delay import Delay, DelayRule
-from firstspike.layers.ensembles import Ensemble, ensemble
+from firstspike.layers.ensembles import Ensemble
 from firstspike.layers.inputs import BiasSpikes, Multiplex
 from firstspike.layers.lif import LIFLinear, LIFSpikeTrains
 from firstspike.layers.network import Layer, Network, Record
@@ -63,7 +63,6 @@ __all__ = [
     "Record",
     "SpikeDropout",
     "energy_estimates",
-    "ensemble",
     "layer_costs",
     "start_firing_",
 ]

@@ -15,6 +15,10 @@ from firstspike.spiketime.values import check_tensor
 class Ensemble(nn.Module):
     """Networks that differ in their parameters only, with a leading dimension for the member.
 
+        together = fs.Ensemble([make_network() for _ in range(10)])
+        times = together(batch)                                        # (10, batch, outputs)
+        loss.per_sample(times, labels.expand(10, -1)).mean(dim=1).sum().backward()
+
     Members remain usable: their parameters are views of the ensemble's, which are the ones to give to an optimiser, and
     stay so when the ensemble is moved, converted or copied. Their gradients are views after ``share_gradients``.
 
@@ -214,18 +218,3 @@ def _shown(value: Any) -> str:
     if not isinstance(value, Tensor) or value.numel() <= _SHOWN:
         return str(value)
     return f"a tensor {tuple(value.shape)} from {value.min():g} to {value.max():g}"
-
-
-def ensemble(members: Sequence[Network]) -> Ensemble:
-    """The networks as one that is computed side by side; see ``Ensemble``.
-
-    Example::
-
-        together = fs.ensemble([make_network() for _ in range(10)])
-        times = together(batch)                                        # (10, batch, outputs)
-        loss.per_sample(times, labels.expand(10, -1)).mean(dim=1).sum().backward()
-
-    Raises:
-        ValueError: no network, or networks that differ in more than their parameters.
-    """
-    return Ensemble(members)

@@ -21,8 +21,7 @@ from firstspike.plots.run_data import NO_CLASSES, UNAVAILABLE
 from firstspike.plots.spike_times import raster_rows
 from firstspike.plots.yin_yang import map_image
 from firstspike.reports.page import as_source
-from firstspike.text import no_decision
-from firstspike.training.evaluation import confusion_counts, success_text
+from firstspike.training.evaluation import success_text
 
 POINTS = 160  # of a membrane trace
 _NAMED = 64  # largest number of inputs that are listed with their names
@@ -65,14 +64,9 @@ def confusion(run: RunData) -> dict[str, Any]:
     evaluation = run.evaluation
     if evaluation.labels.is_floating_point():
         raise NotApplicable(NO_CLASSES)
-    counts = confusion_counts(evaluation, len(run.class_names))
-    names = run.names(len(counts))
-    return {
-        "checkpoint": run.checkpoint.name,
-        "counts": counts.tolist(),
-        "decisions": [*names, no_decision(names)][: counts.shape[1]],
-        "accuracy": success_text(vars(evaluation)),
-        "samples": len(evaluation.labels),
+    found = evaluation.numbers
+    return {"counts": found["confusion"], "accuracy": success_text(found)} | {
+        name: found[name] for name in ("checkpoint", "decisions", "samples")
     }
 
 

@@ -7,12 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from firstspike.layers.cost import energy_estimates, layer_costs
 from firstspike.plots import NotApplicable, RunData
 from firstspike.plots.run_data import UNAVAILABLE
 from firstspike.runs.evaluate import energy_text
+from firstspike.runs.seeds import seeds_table as of_seeds
 from firstspike.training.evaluation import success_text
 
 
@@ -110,22 +109,14 @@ def making(run: RunData) -> list[Fact]:
 
 def seeds_table(run: RunData) -> tuple[list[str], list[list[str]], list[list[str]]]:
     """Head, rows and foot of the results of each seed, with mean and standard deviation; empty until they are there."""
-    results = run.results.get("seeds", {})
-    if not results:
+    if not run.results.get("seeds"):
         return [], [], []
+    found = of_seeds(run.results)
     names = ("best validation [%]", "validation [%]", "test [%]", "test loss")
-    numbers = np.full((len(results), len(names)), np.nan)
-    for row, result in zip(numbers, results.values(), strict=True):
-        parts = [result.get(split) or {} for split in ("validation", "test")]
-        found = [result.get("best_validation_accuracy"), *(part.get("accuracy") for part in parts)]
-        row[:] = [*(math.nan if x is None else 100 * x for x in found), parts[1].get("loss", math.nan)]
-    kept = np.isfinite(numbers).any(axis=0).nonzero()[0]
-    ends = (("mean", numbers.mean(axis=0)), ("standard deviation", numbers.std(axis=0, ddof=1)))
-    rows, foot = (
-        [[name, *(f"{row[k]:.4g}" if k == 3 else f"{row[k]:.2f}" for k in kept)] for name, row in part]
-        for part in (zip(results, numbers, strict=True), ends)
-    )
-    return ["seed", *(names[k] for k in kept)], rows, foot
+    kept = [k for k in range(len(names)) if any(math.isfinite(row[k]) for row in found.values())]
+    rows = [[x, *(f"{row[k]:.4g}" if k == 3 else f"{100 * row[k]:.2f}" for k in kept)] for x, row in found.items()]
+    rows[-1][0] = "standard deviation"
+    return ["seed", *(names[k] for k in kept)], rows[:-2], rows[-2:]
 
 
 def _settings(values: Mapping[str, Any] | str) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,7 @@ from firstspike.torchrun import rank
 from firstspike.training import Callback, Evaluation, FitResult
 from firstspike.training.callbacks import Stop
 from firstspike.training.evaluation import record_in_parts
+from firstspike.training.fitting import Evaluated
 from firstspike.training.objective import Objective
 from firstspike.training.state import CheckpointError, check_weights
 
@@ -41,7 +43,7 @@ logger = logging.getLogger(__name__)
 Table = dict[str, Float[np.ndarray, " rows"]]
 
 
-class Run:
+class Run(Evaluated):
     """A training with a folder: its config, tables and results, the trained network, and methods to use them.
 
         run = fs.Run("runs/wine")
@@ -65,7 +67,7 @@ class Run:
 
     Attributes:
         folder: the run folder.
-        elsewhere: the other substrate asked for, or None.
+        elsewhere: the other substrate asked for, with its settings, or None.
 
     Raises:
         FileNotFoundError: no run lives there.
@@ -87,7 +89,10 @@ class Run:
         self._run = RunFolder.open(Path(path))
         self.folder = self._run.path
         self._on = with_substrate(self.config, substrate, settings)
-        self.elsewhere = None if self._on.substrate == self.config.substrate else self._on.substrate.kind
+        self.elsewhere = None
+        if self._on.substrate != self.config.substrate:
+            changed = [text.removeprefix("substrate.") for text in settings if not text.startswith("substrate.kind=")]
+            self.elsewhere = re.sub(r"[^\w.=-]", "_", "_".join([self._on.substrate.kind, *changed]))
         self._whole: Run | None = None
         self._place = None if checkpoint is None else find_checkpoint(self._run.checkpoints, checkpoint)
 
@@ -253,24 +258,14 @@ class Run:
         return tuple(np.nan if (best := x.get("best_validation_accuracy")) is None else best for x in each)
 
     @cached_property
-    def validations(self) -> tuple[Evaluation, ...]:
+    def validations(self) -> tuple[Evaluation, ...]:  # type: ignore[override]
         """Evaluation of each network on the validation data; empty without."""
         return self._evaluations("validation")
 
     @cached_property
-    def tests(self) -> tuple[Evaluation, ...]:
+    def tests(self) -> tuple[Evaluation, ...]:  # type: ignore[override]
         """Evaluation of each network on the test data; empty without."""
         return self._evaluations("test")
-
-    @property
-    def validation(self) -> Evaluation | None:
-        """Evaluation of the (first) network on the validation data."""
-        return self.validations[0] if self.validations else None
-
-    @property
-    def test(self) -> Evaluation | None:
-        """Evaluation of the (first) network on the test data."""
-        return self.tests[0] if self.tests else None
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
@@ -437,7 +432,8 @@ class Run:
 
         Returns:
             An ``Evaluation`` that also has the spike times of all layers, and can be saved into the folder. Results of
-            a file are called ``data_`` and its stem; on another substrate than the run's own ``NAME_on_KIND``.
+            a file are called ``data_`` and its stem; on another substrate than the run's own ``NAME_on_KIND``, and the
+            settings that were changed.
 
         Raises:
             FileNotFoundError: the file does not exist.
@@ -457,7 +453,7 @@ class Run:
         return RunEvaluation.of(self, labelled, f"data_{Path(data).stem}")
 
     @cached_property
-    def evaluation(self) -> Evaluation:
+    def evaluation(self) -> RunEvaluation:
         """Evaluation of the network on ``held_out``."""
         name, data = self.held_out
         return RunEvaluation.of(self, data, name, self.record)

@@ -55,19 +55,26 @@ def mean_of(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+COLUMNS = ("best_validation_accuracy", "validation_accuracy", "test_accuracy", "test_loss")
+
+
+def seeds_table(results: dict[str, Any]) -> dict[str, list[float]]:
+    """``COLUMNS`` of each seed, then ``mean`` and ``std``; NaN where there is no such number."""
+    numbers = {}
+    for seed, result in results["seeds"].items():
+        validation, test = ((result.get(split) or {}) for split in ("validation", "test"))
+        found = (result[COLUMNS[0]], validation.get("accuracy"), test.get("accuracy"), test.get("loss"))
+        numbers[seed] = [math.nan if number is None else number for number in found]
+    columns = list(zip(*numbers.values(), strict=True))
+    means = [statistics.fmean(x) for x in columns]
+    spreads = [statistics.stdev(x) if all(map(math.isfinite, x)) else math.nan for x in columns]
+    return numbers | {"mean": means, "std": spreads}
+
+
 def write_table(top: Path, results: dict[str, Any]) -> None:
     """Write ``seeds.csv``: a row for each seed, then mean and standard deviation."""
-    columns = ("best_validation_accuracy", "validation_accuracy", "test_accuracy", "test_loss")
-    numbers = []
-    for result in results["seeds"].values():
-        validation, test = ((result.get(split) or {}) for split in ("validation", "test"))
-        found = (result[columns[0]], validation.get("accuracy"), test.get("accuracy"), test.get("loss"))
-        numbers.append([math.nan if number is None else number for number in found])
-    means = [statistics.fmean(x) for x in zip(*numbers, strict=True)]
-    spreads = [statistics.stdev(x) if all(map(math.isfinite, x)) else math.nan for x in zip(*numbers, strict=True)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["seed", *columns])
-    for name, row in zip([*results["seeds"], "mean", "std"], [*numbers, means, spreads], strict=True):
-        writer.writerow([name, *row])
+    writer.writerow(["seed", *COLUMNS])
+    writer.writerows([name, *row] for name, row in seeds_table(results).items())
     write_whole(top / "seeds.csv", text.getvalue())

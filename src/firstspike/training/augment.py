@@ -64,20 +64,21 @@ class Augment:
         def drawn(draw: Draw) -> Tensor:
             return sent(torch.stack([draw(source) for source in sources]), times.device)
 
-        if self.flip and data.image is not None:
+        image = data.image or (0, 0, 0)
+        blank = data.blank or (torch.inf,) * image[0]
+        if self.flip:
             flipped = drawn(lambda source: torch.rand((batch, 1), generator=source)) < 0.5
-            times = torch.where(flipped, times.unflatten(-1, data.image).flip(-1).flatten(-3), times)
-        if self.shift and data.image is not None:
-            reach, blank = self.shift, data.blank or (torch.inf,) * data.image[0]
+            times = torch.where(flipped, times.unflatten(-1, image).flip(-1).flatten(-3), times)
+        if reach := self.shift:
             if float(reach).is_integer():
                 steps = drawn(lambda source: torch.randint(-int(reach), int(reach) + 1, (batch, 2), generator=source))
-                times = shifted(times, steps, data.image, blank)
+                times = shifted(times, steps, image, blank)
             else:
                 steps = drawn(lambda source: torch.rand((batch, 2), generator=source).mul_(2).sub_(1).mul_(reach))
-                times = interpolated(times, steps, data.image, blank)
-        if self.cutout and data.image is not None:
+                times = interpolated(times, steps, image, blank)
+        if self.cutout:
             places = drawn(lambda source: torch.rand((batch, 2), generator=source))
-            times = cut_out(times, places, self.cutout, data.image, data.blank or (torch.inf,) * data.image[0])
+            times = cut_out(times, places, self.cutout, image, blank)
         if self.jitter:
             shape = (batch, inputs, *spikes)
             times = times + self.jitter * drawn(lambda source: torch.randn(shape, generator=source, dtype=times.dtype))

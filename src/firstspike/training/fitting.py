@@ -273,8 +273,25 @@ class Fit:
         return self.trainer.members[0].progress.batch
 
 
+class Evaluated:
+    """What has the last evaluations of each network, on the data that there are."""
+
+    validations: tuple[Evaluation, ...]
+    tests: tuple[Evaluation, ...]
+
+    @property
+    def validation(self) -> Evaluation | None:
+        """Evaluation of the (first) network on the validation data."""
+        return self.validations[0] if self.validations else None
+
+    @property
+    def test(self) -> Evaluation | None:
+        """Evaluation of the (first) network on the test data."""
+        return self.tests[0] if self.tests else None
+
+
 @dataclass(frozen=True, eq=False)
-class FitResult:
+class FitResult(Evaluated):
     """What a training gives: the last evaluation on validation and test data, one for each network.
 
     Args:
@@ -299,16 +316,6 @@ class FitResult:
             if evaluations:
                 found.append(f", {name} " + ", ".join(success_text(vars(x)) for x in evaluations))
         return f"FitResult({self.epochs} epochs in {self.seconds:.0f} s{''.join(found)})"
-
-    @property
-    def validation(self) -> Evaluation | None:
-        """Evaluation of the (first) network on the validation data."""
-        return self.validations[0] if self.validations else None
-
-    @property
-    def test(self) -> Evaluation | None:
-        """Evaluation of the (first) network on the test data."""
-        return self.tests[0] if self.tests else None
 
 
 def to_network(data: SpikeData, network: nn.Module) -> SpikeData:

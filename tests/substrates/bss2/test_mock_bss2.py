@@ -231,3 +231,12 @@ def test_nothing_after_the_end():
     assert torch.isfinite(_fired(times, weight, cells, 1.0)[0]).flatten().tolist() == [True]
     for later in (times + 1.0, torch.full_like(times, torch.inf)):
         assert torch.isinf(_fired(later, weight, cells, 1.0)[0]).flatten().tolist() == [True]
+
+
+def test_thresholds_that_are_small_beside_the_noise_are_pointed_out(caplog):
+    MockBss2().open(Network(LIFLinear(3, 2, LIF(threshold=2.6))))
+    assert not caplog.text
+    MockBss2().open(Network(LIFLinear(3, 2)))
+    assert (
+        "layer 0: threshold_offset and threshold_spread of the mock chip change a threshold of 1 by 21 %" in caplog.text
+    )

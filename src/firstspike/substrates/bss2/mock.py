@@ -1,5 +1,6 @@
 """An emulated BrainScaleS-2, with its limits and imperfections, for experiments without a chip."""
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -26,6 +27,10 @@ from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probabili
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.substrates.bss2.base import Bss2, Clock, StalledError, clock_for
 from firstspike.substrates.imperfect import Imperfect, Noise, joined, no_spikes, slices
+
+logger = logging.getLogger(__name__)
+
+_USUAL = 0.1  # of a threshold: by how much a chip changes it, at most
 
 
 class _Spikes(NamedTuple):
@@ -111,6 +116,14 @@ class MockBss2(Bss2, Imperfect):
         """See ``Substrate``."""
         clock = clock_for(network, self.tau_us, recurrent=True)
         for index, layer in enumerate(network):
+            if isinstance(layer, DenseLIFLayer):
+                threshold, noise = float(layer.neuron.threshold), abs(self.threshold_offset) + self.threshold_spread
+                if noise > _USUAL * threshold:
+                    logger.warning(
+                        "layer %d: threshold_offset and threshold_spread of the mock chip change a threshold of %g by "
+                        "%.0f %%; their defaults are for thresholds of about 2.6",
+                        *(index, threshold, 100 * noise / threshold),
+                    )
             if isinstance(layer, LIFSpikeTrains):
                 wanted = self.refractory * self.tau_us / clock.unit_us
                 if not math.isclose(layer.refractory, wanted, rel_tol=1e-3):
