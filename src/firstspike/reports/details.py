@@ -65,7 +65,7 @@ def confusion(run: RunData) -> dict[str, Any]:
     if evaluation.labels.is_floating_point():
         raise NotApplicable(NO_CLASSES)
     found = evaluation.numbers
-    return {"counts": found["confusion"], "accuracy": success_text(found)} | {
+    return {"counts": found["confusion"], "accuracy": success_text(vars(evaluation))} | {
         name: found[name] for name in ("checkpoint", "decisions", "samples")
     }
 
