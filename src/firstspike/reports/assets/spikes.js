@@ -107,6 +107,6 @@ function membraneSaid({ trains, outputs, layer, of, samples }, exact) {
   const few = samples[0].neurons.length < of;
   const which = few ? (outputs ? " Shown are the output of the true class and the earliest others." : ` Shown are the neurons of ${layer} that spike most.`) : "";
   const after = trains ? "At each spike a membrane is reset." : "After its spike a trace is faint: the voltage that the inputs would cause without a reset.";
-  const observed = exact ? "" : " Voltages follow from the exact equations, the network's weights and the spikes that the substrate gave, at which they may differ from the threshold.";
+  const observed = exact ? "" : " Voltages follow from the exact equations, the network's weights and the substrate's spikes, so at these they may differ from the threshold.";
   return `Voltages in units of the threshold. ${after}${which}${observed}`;
 }
