@@ -1,7 +1,6 @@
 """The state of a running training: the networks with their optimisers, their progress and their results."""
 
 import math
-from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -344,26 +343,3 @@ def to_network(data: SpikeData, network: nn.Module) -> SpikeData:
     for parameter in network.parameters():
         return data.to(parameter.device, parameter.dtype)
     return data
-
-
-def mean_row(rows: Sequence[Row]) -> Row:
-    """Mean of each column over several networks."""
-    if len(rows) == 1:
-        return rows[0]
-    return {name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0]} | {"epoch": rows[0]["epoch"]}
-
-
-def metrics_row(
-    member: Member, totals: Sequence[float], samples: int, validation: Evaluation | None, regression: bool = False
-) -> Row:
-    """An epoch's row of metrics. ``raised`` is the fraction of batches that raised weights of silent neurons."""
-    loss, success, raised, *active = (total / samples for total in totals)
-    row: Row = {
-        "epoch": member.progress.epoch,
-        "lr": member.optimizer.param_groups[0]["lr"],
-        "train_loss": loss,
-        "train_mae" if regression else "train_accuracy": success,
-    }
-    if validation is not None:
-        row |= {f"validation_{name}": value for name, value in validation.scores.items()}
-    return row | {"raised": raised} | dict(zip(member.activity, active, strict=True))

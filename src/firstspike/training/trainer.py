@@ -1,9 +1,6 @@
 """Training: networks, a loss, optimisers; epochs over data; evaluation. Without files or configs."""
 
 import logging
-import math
-import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import deepcopy
@@ -22,20 +19,17 @@ from firstspike.data import SpikeData
 from firstspike.data.arrays import as_tensor
 from firstspike.devices import check_float64, raise_deferred_errors
 from firstspike.layers import Network, Record
-from firstspike.layers.noise import jitter_from
 from firstspike.ranges import Count, Positive, Probability, Seed
-from firstspike.seeding import generator
 from firstspike.substrates import Exact, Substrate
 from firstspike.training.averaging import WeightAverage
 from firstspike.training.batches import Batches, Loader
 from firstspike.training.callbacks import Callback, Callbacks, ProgressBar, Stop
-from firstspike.training.distributed import Distributed, Ranks, joined
-from firstspike.training.divergence import signs_of_failure, staying_finite
-from firstspike.training.engines import Sequential, engine_for
+from firstspike.training.distributed import joined
+from firstspike.training.engines import Sequential
 from firstspike.training.evaluation import Evaluation, evaluate, record_in_parts
-from firstspike.training.fitting import Fit, FitResult, Interrupted, Member, mean_row, metrics_row, to_network
+from firstspike.training.fitting import Fit, FitResult, Member, to_network
+from firstspike.training.loop import run
 from firstspike.training.objective import Loss, Metric, Objective
-from firstspike.training.process import Pace, stop_on_signals, threads_worth_starting
 from firstspike.training.silent import SilentNeurons
 
 if TYPE_CHECKING:
@@ -158,7 +152,7 @@ class Trainer:
         self.clip_grad_norm = clip_grad_norm
         self.weight_average = weight_average
         self.compile = compile
-        self._engine: Sequential | None = None  # of the training in progress
+        self.engine: Sequential | None = None  # of the training in progress
         check_float64(self.device)
 
     @property
@@ -274,126 +268,7 @@ class Trainer:
             for substrate, network in {id(m.substrate): (m.substrate, m.network) for m in self.members}.values():
                 stack.enter_context(_opened(substrate, network))
             stack.callback(fit.callbacks.close)
-            return self._run(fit, ranks, stop, stack)
-
-    def _run(self, fit: Fit, ranks: Ranks, stop: Stop, stack: ExitStack) -> FitResult:
-        """Train, with callbacks and substrates open."""
-        try:
-            before = fit.epoch  # of earlier calls, not of the run folder
-            fit.callbacks.call("on_restore", fit)
-            done, more = f"{fit.epoch} epochs are done already", fit.epoch + fit.epochs
-            total = f"epochs is their total: epochs={more} trains {fit.epochs} more"
-            if fit.epoch > fit.epochs:
-                raise ValueError(f"{done}; {total}")
-            if before == fit.epoch == fit.epochs and fit.first:
-                warnings.warn(f"{done}, nothing is trained; {total}", stacklevel=3)
-            if (before, 0) != (fit.epoch, fit.batch) and not fit.source.repeatable:
-                logger.warning("the training continues exactly only if its loader gives the same batches again")
-            signalled = stack.enter_context(stop_on_signals())
-            batch = -(-fit.batch_size * len(self.members) // ranks.size)
-            pace = stack.enter_context(threads_worth_starting(self.network, batch))
-            stack.enter_context(torch.random.fork_rng(_gpus(self.device)))  # custom layers may draw from it
-
-            def asked() -> bool:
-                return signalled() or stop()
-
-            engine = engine_for(self.members, self.objective, self.clip_grad_norm, self.compile)
-            if ranks.size > 1:
-                ranks.check_same([fit.epoch, fit.batch, fit.batches], self.device)
-                engine = distributed = Distributed(self.members[0], self.objective, self.clip_grad_norm, ranks, asked)
-                asked = lambda: distributed.stopping  # noqa: E731
-            self._engine = engine
-            fit.callbacks.call("on_fit_start", fit)
-            metrics = self._train(fit, engine, asked, pace)
-            with self.averaged():
-                validations, tests = (
-                    () if data is None else tuple(engine.evaluate(data)) for data in (fit.validation, fit.test)
-                )
-        except BaseException as reason:
-            fit.callbacks.call("on_interrupt", fit, reason)
-            raise
-        if fit.first:
-            for member, seed, validation in zip(self.members, fit.seeds, validations, strict=False):
-                for sign in signs_of_failure(member.network, validation):
-                    logger.warning("%s%s", f"seed {seed}: " if len(self.members) > 1 else "", sign)
-        progress = [member.progress for member in self.members]
-        best = tuple(p.best if math.isfinite(p.best) and not fit.train.regression else math.nan for p in progress)
-        result = FitResult(progress[0].epoch, progress[0].seconds, metrics, best, validations, tests)
-        fit.callbacks.call("on_fit_end", fit, result)
-        return result
-
-    def _train(self, fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> dict[str, list[float]]:
-        """All epochs that are left; their metrics."""
-        members, metrics = self.members, dict[str, list[float]]()
-        began = time.monotonic() - members[0].progress.seconds
-        for member in members:
-            member.network.train()
-            if fit.epoch < fit.epochs and not fit.finished:
-                member.restore_trained()
-        while fit.epoch < fit.epochs and not fit.finished:
-            totals = self._epoch(fit, engine, stop, pace)
-            for member in members:
-                member.progress.seconds = time.monotonic() - began
-            if totals is None:
-                raise Interrupted
-            with self.averaged():
-                fit.validations = [] if fit.validation is None else engine.evaluate(fit.validation)
-            fit.rows = [
-                metrics_row(
-                    member,
-                    sums,
-                    fit.source.samples,
-                    fit.validations[k] if fit.validations else None,
-                    fit.train.regression,
-                )
-                for k, (member, sums) in enumerate(zip(members, totals, strict=True))
-            ]
-            fit.improved = [
-                member.progress.improve(validation)
-                for member, validation in zip(members, fit.validations, strict=False)
-            ]
-            row = mean_row(fit.rows)
-            for name, value in row.items():
-                metrics.setdefault(name, []).append(float(value))
-            fit.callbacks.call("on_epoch_end", fit, row)
-        return metrics
-
-    def _epoch(self, fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> list[list[float]] | None:
-        """One pass over the training data from the next batch on; each network's sums, or None if it was stopped."""
-        members, epoch = self.members, fit.epoch
-        sources = [generator(seed, "noise", epoch) for seed in fit.seeds]
-        for source, member in zip(sources, members, strict=True):
-            if member.progress.noise is not None:
-                source.set_state(member.progress.noise.cpu())
-        empty = torch.zeros(3 + len(members[0].activity), dtype=torch.float64, device=self.device)
-        saved = [member.progress.totals for member in members]
-        totals = torch.stack([empty if sums is None else sums.to(empty) for sums in saved])
-
-        with ExitStack() as stack:
-            stack.enter_context(staying_finite(members, epoch + 1, fit.seeds))
-            for member, source in zip(members, sources, strict=True):
-                stack.enter_context(jitter_from(member.network, source))
-            for times, labels in fit.source.epoch(epoch, fit.seeds, fit.batch):
-                if stop():
-                    for member, source, sums in zip(members, sources, totals.clone(), strict=True):
-                        member.progress.noise, member.progress.totals = source.get_state(), sums
-                    return None
-                if self.augment is not None:
-                    times = self.augment(times, fit.train, sources)
-                with pace.step():
-                    totals += engine.step(times, labels)
-                for member in members:
-                    member.progress.batch += 1
-                    if member.average is not None:
-                        member.average.update()
-                fit.callbacks.call("on_batch_end", fit)
-            raise_deferred_errors()
-
-        engine.end_epoch()
-        for member in members:
-            member.progress.end_epoch()
-        found: list[list[float]] = totals.tolist()
-        return found
+            return run(fit, ranks, stop, stack)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -433,8 +308,8 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the training needs to continue bit for bit: weights, optimisers, schedules, progress."""
-        if self._engine is not None:
-            self._engine.synchronize()
+        if self.engine is not None:
+            self.engine.synchronize()
         return {"members": [member.state_dict() for member in self.members]}
 
     def load_state_dict(self, state: dict[str, Any], allow_other_chip: bool = False) -> None:
@@ -449,7 +324,7 @@ class Trainer:
             raise ValueError(f"expected the state of {len(self.members)} networks, got {len(found)}")
         for member, saved in zip(self.members, found, strict=True):
             member.load_state_dict(saved, allow_other_chip, str(saved.get("where", "state")))
-        self._engine = None
+        self.engine = None
 
 
 def _opened(substrate: Substrate, network: nn.Module) -> AbstractContextManager[Any]:
@@ -466,8 +341,3 @@ def _one_each(name: str, given: Any, count: int, shared: bool = False) -> list[A
     if count > 1 and given is not None and not shared:
         raise ValueError(f"{name}: expected a list, one for each of {count} networks")
     return [given] * count
-
-
-def _gpus(device: torch.device) -> list[torch.device]:
-    """Devices with separate random states."""
-    return [device] if device.type == "cuda" else []

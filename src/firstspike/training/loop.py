@@ -1,0 +1,160 @@
+"""A training while it runs: epochs, batches, evaluations, and the callbacks in between."""
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import torch
+
+from firstspike.devices import raise_deferred_errors
+from firstspike.layers.noise import jitter_from
+from firstspike.seeding import generator
+from firstspike.training.callbacks import Stop
+from firstspike.training.distributed import Distributed, Ranks
+from firstspike.training.divergence import signs_of_failure, staying_finite
+from firstspike.training.engines import Sequential, engine_for
+from firstspike.training.fitting import Fit, FitResult, Interrupted, Row
+from firstspike.training.process import Pace, stop_on_signals, threads_worth_starting
+
+logger = logging.getLogger(__name__)
+
+
+def run(fit: Fit, ranks: Ranks, stop: Stop, stack: ExitStack) -> FitResult:
+    """Train, with callbacks and substrates open."""
+    trainer = fit.trainer
+    members, device = trainer.members, trainer.device
+    try:
+        before = fit.epoch  # of earlier calls, not of the run folder
+        fit.callbacks.call("on_restore", fit)
+        done, more = f"{fit.epoch} epochs are done already", fit.epoch + fit.epochs
+        total = f"epochs is their total: epochs={more} trains {fit.epochs} more"
+        if fit.epoch > fit.epochs:
+            raise ValueError(f"{done}; {total}")
+        if before == fit.epoch == fit.epochs and fit.first:
+            warnings.warn(f"{done}, nothing is trained; {total}", stacklevel=3)
+        if (before, 0) != (fit.epoch, fit.batch) and not fit.source.repeatable:
+            logger.warning("the training continues exactly only if its loader gives the same batches again")
+        signalled = stack.enter_context(stop_on_signals())
+        batch = -(-fit.batch_size * len(members) // ranks.size)
+        pace = stack.enter_context(threads_worth_starting(trainer.network, batch))
+        stack.enter_context(
+            torch.random.fork_rng([device] if device.type == "cuda" else [])
+        )  # custom layers may draw from it
+
+        def asked() -> bool:
+            return signalled() or stop()
+
+        objective, clip = trainer.objective, trainer.clip_grad_norm
+        engine = engine_for(members, objective, clip, trainer.compile)
+        if ranks.size > 1:
+            ranks.check_same([fit.epoch, fit.batch, fit.batches], device)
+            engine = distributed = Distributed(members[0], objective, clip, ranks, asked)
+            asked = lambda: distributed.stopping  # noqa: E731
+        trainer.engine = engine
+        fit.callbacks.call("on_fit_start", fit)
+        metrics = _train(fit, engine, asked, pace)
+        with trainer.averaged():
+            validations, tests = (
+                () if data is None else tuple(engine.evaluate(data)) for data in (fit.validation, fit.test)
+            )
+    except BaseException as reason:
+        fit.callbacks.call("on_interrupt", fit, reason)
+        raise
+    if fit.first:
+        for member, seed, validation in zip(members, fit.seeds, validations, strict=False):
+            for sign in signs_of_failure(member.network, validation):
+                logger.warning("%s%s", f"seed {seed}: " if len(members) > 1 else "", sign)
+    progress = [member.progress for member in members]
+    best = tuple(p.best if math.isfinite(p.best) and not fit.train.regression else math.nan for p in progress)
+    result = FitResult(progress[0].epoch, progress[0].seconds, metrics, best, validations, tests)
+    fit.callbacks.call("on_fit_end", fit, result)
+    return result
+
+
+def _train(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> dict[str, list[float]]:
+    """All epochs that are left; their metrics."""
+    members, metrics = fit.trainer.members, dict[str, list[float]]()
+    began = time.monotonic() - members[0].progress.seconds
+    for member in members:
+        member.network.train()
+        if fit.epoch < fit.epochs and not fit.finished:
+            member.restore_trained()
+    while fit.epoch < fit.epochs and not fit.finished:
+        totals = _epoch(fit, engine, stop, pace)
+        for member in members:
+            member.progress.seconds = time.monotonic() - began
+        if totals is None:
+            raise Interrupted
+        with fit.trainer.averaged():
+            fit.validations = [] if fit.validation is None else engine.evaluate(fit.validation)
+        fit.rows = [_metrics(fit, number, sums) for number, sums in enumerate(totals)]
+        fit.improved = [x.progress.improve(found) for x, found in zip(members, fit.validations, strict=False)]
+        row = _mean(fit.rows)
+        for name, value in row.items():
+            metrics.setdefault(name, []).append(float(value))
+        fit.callbacks.call("on_epoch_end", fit, row)
+    return metrics
+
+
+def _epoch(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> list[list[float]] | None:
+    """One pass over the training data from the next batch on; each network's sums, or None if it was stopped."""
+    trainer, epoch = fit.trainer, fit.epoch
+    members = trainer.members
+    sources = [generator(seed, "noise", epoch) for seed in fit.seeds]
+    for source, member in zip(sources, members, strict=True):
+        if member.progress.noise is not None:
+            source.set_state(member.progress.noise.cpu())
+    empty = torch.zeros(3 + len(members[0].activity), dtype=torch.float64, device=trainer.device)
+    saved = [member.progress.totals for member in members]
+    totals = torch.stack([empty if sums is None else sums.to(empty) for sums in saved])
+
+    with ExitStack() as stack:
+        stack.enter_context(staying_finite(members, epoch + 1, fit.seeds))
+        for member, source in zip(members, sources, strict=True):
+            stack.enter_context(jitter_from(member.network, source))
+        for times, labels in fit.source.epoch(epoch, fit.seeds, fit.batch):
+            if stop():
+                for member, source, sums in zip(members, sources, totals.clone(), strict=True):
+                    member.progress.noise, member.progress.totals = source.get_state(), sums
+                return None
+            if trainer.augment is not None:
+                times = trainer.augment(times, fit.train, sources)
+            with pace.step():
+                totals += engine.step(times, labels)
+            for member in members:
+                member.progress.batch += 1
+                if member.average is not None:
+                    member.average.update()
+            fit.callbacks.call("on_batch_end", fit)
+        raise_deferred_errors()
+
+    engine.end_epoch()
+    for member in members:
+        member.progress.end_epoch()
+    found: list[list[float]] = totals.tolist()
+    return found
+
+
+def _mean(rows: Sequence[Row]) -> Row:
+    """Mean of each column over several networks."""
+    if len(rows) == 1:
+        return rows[0]
+    return {name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0]} | {"epoch": rows[0]["epoch"]}
+
+
+def _metrics(fit: Fit, number: int, totals: Sequence[float]) -> Row:
+    """An epoch's row of metrics of one network. ``raised`` is the fraction of batches that raised weights."""
+    member = fit.trainer.members[number]
+    loss, success, raised, *active = (total / fit.source.samples for total in totals)
+    row: Row = {
+        "epoch": member.progress.epoch,
+        "lr": member.optimizer.param_groups[0]["lr"],
+        "train_loss": loss,
+        "train_mae" if fit.train.regression else "train_accuracy": success,
+    }
+    if fit.validations:
+        row |= {f"validation_{name}": value for name, value in fit.validations[number].scores.items()}
+    return row | {"raised": raised} | dict(zip(member.activity, active, strict=True))
