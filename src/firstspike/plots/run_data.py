@@ -20,7 +20,8 @@ from firstspike.layers.trains import form_of
 from firstspike.plots.look import as_text, styled, time_unit
 from firstspike.plots.plane import YinYangPlane
 from firstspike.runs.checkpoint import load_checkpoint
-from firstspike.runs.run import Run, Table
+from firstspike.runs.run import Run
+from firstspike.runs.saved import Table
 from firstspike.substrates import SubstrateError
 from firstspike.training.evaluation import confusion_counts, record_in_parts
 from firstspike.training.margin import Margins, margins
