@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from firstspike.config import shipped_configs
+from firstspike.configs import shipped_configs
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -19,8 +19,9 @@ from pydantic.fields import FieldInfo
 
 import firstspike
 from firstspike import layers
-from firstspike.config import Config, shipped_configs
+from firstspike.config import Config
 from firstspike.config.section import argument_texts
+from firstspike.configs import shipped_configs
 from firstspike.substrates import simulators
 from firstspike.training import OPTIMIZERS
 from firstspike.training.schedules import SCHEDULES

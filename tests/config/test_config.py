@@ -1,7 +1,8 @@
 import pytest
 import yaml
 
-from firstspike.config import ConfigError, load_config, parse_config, shipped_configs
+from firstspike.config import ConfigError, load_config, parse_config
+from firstspike.configs import shipped_configs
 
 GOOD = {
     "data": {"kind": "bars", "train": 30, "validation": 9, "test": 9},

@@ -14,7 +14,8 @@ import sys
 import pytest
 import yaml
 
-from firstspike.config import ConfigError, load_config, shipped_configs
+from firstspike.config import ConfigError, load_config
+from firstspike.configs import shipped_configs
 
 MUTANTS = int(os.environ.get("FIRSTSPIKE_FUZZ", "300"))
 TEXTS = [file.read_text("utf-8") for _, file in sorted(shipped_configs().items())]

@@ -9,9 +9,9 @@ from fabricated import delay, layers_config, lif, random_tensors, save_network, 
 
 from firstspike.config import build
 from firstspike.data import yin_yang
-from firstspike.interop.fast_and_deep import import_config
 from firstspike.interop.fast_and_deep.results import Comparison, compare
 from firstspike.interop.fast_and_deep.run_folder import import_folder
+from firstspike.interop.fast_and_deep.translate import import_config
 from firstspike.interop.torch_file import UnsafePickleError
 from firstspike.plots import save_figures
 from firstspike.runs import Run

@@ -5,8 +5,7 @@ import yaml
 from fabricated import delay, layers_config, lif, sizes_config
 
 from firstspike.config import load_config, parse_config
-from firstspike.interop.fast_and_deep import import_config
-from firstspike.interop.fast_and_deep.translate import translate
+from firstspike.interop.fast_and_deep.translate import import_config, translate
 
 
 def network(translation):

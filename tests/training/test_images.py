@@ -4,7 +4,8 @@ import csv
 
 import pytest
 
-from firstspike.config import load_config, parse_config, shipped_configs
+from firstspike.config import load_config, parse_config
+from firstspike.configs import shipped_configs
 from trained import start
 
 SETTINGS = ["training.epochs=12", "training.optimizer.lr=0.004", "training.augment={}", "loss.xi=0.2"]

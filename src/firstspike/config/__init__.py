@@ -3,7 +3,6 @@
 from firstspike.config.builder import build, build_data
 from firstspike.config.describer import describe
 from firstspike.config.load import Config, ConfigError, load_config, parse_config
-from firstspike.configs import shipped_configs
 
 __all__ = [
     "Config",
@@ -13,5 +12,4 @@ __all__ = [
     "describe",
     "load_config",
     "parse_config",
-    "shipped_configs",
 ]

@@ -13,7 +13,8 @@ from firstspike.config.section import Section
 from firstspike.config.sections import CUSTOM
 from firstspike.data import DATASETS, EventLists, Splits
 from firstspike.devices import check_float64
-from firstspike.layers import Branch, LIFLayer, Network, start_firing_
+from firstspike.layers import LIFLayer, Network, start_firing_
+from firstspike.layers.branches import Branch
 from firstspike.losses import LOSSES, REGULARIZERS, Loss
 from firstspike.seeding import generator
 from firstspike.substrates import SUBSTRATES, Substrate

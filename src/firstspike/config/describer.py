@@ -19,7 +19,7 @@ from firstspike.config.sections import (
     SUBSTRATE_SECTIONS,
     Custom,
 )
-from firstspike.layers import NeuronLayer
+from firstspike.layers.neurons import NeuronLayer
 from firstspike.losses import LOSSES, REGULARIZERS
 from firstspike.neuron import LIF
 from firstspike.substrates import SUBSTRATES

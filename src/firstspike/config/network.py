@@ -14,7 +14,6 @@ from firstspike.config.yaml_file import Place, shown_place
 from firstspike.data import SpikeData
 from firstspike.layers import (
     LAYERS,
-    Branch,
     Delay,
     DelayRule,
     FirstSpike,
@@ -22,10 +21,11 @@ from firstspike.layers import (
     LIFLinear,
     LIFSpikeTrains,
     Network,
-    NeuronLayer,
     Readout,
     SpikeDropout,
 )
+from firstspike.layers.branches import Branch
+from firstspike.layers.neurons import NeuronLayer
 from firstspike.layers.trains import Form, check_follows, form_of
 from firstspike.losses.base import check_reads
 from firstspike.neuron import LIF

@@ -7,7 +7,9 @@ from pydantic import Field, create_model, model_validator
 
 from firstspike.config.section import Built, Section, argument_texts, derive, union
 from firstspike.data import DATASETS, SpikeData, outline
-from firstspike.layers import LAYERS, Branch, Delay, DelayRule, NeuronLayer
+from firstspike.layers import LAYERS, Delay, DelayRule
+from firstspike.layers.branches import Branch
+from firstspike.layers.neurons import NeuronLayer
 from firstspike.losses import LOSSES, REGULARIZERS
 from firstspike.neuron import LIF
 from firstspike.ranges import Count, Fraction, NotNegative, NotNegativeInt, Positive, Probability

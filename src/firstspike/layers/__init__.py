@@ -2,15 +2,15 @@
 
 from torch import nn
 
-from firstspike.layers.branches import Branch, Concatenate, Earliest
+from firstspike.layers.branches import Concatenate, Earliest
 from firstspike.layers.conv import EarliestPool2d, LIFConv2d
-from firstspike.layers.cost import ENERGIES, LayerCost, energy_estimates, layer_costs
+from firstspike.layers.cost import ENERGIES, energy_estimates, layer_costs
 from firstspike.layers.delay import Delay, DelayRule
 from firstspike.layers.ensembles import Ensemble
 from firstspike.layers.inputs import BiasSpikes, Multiplex
 from firstspike.layers.lif import LIFLinear, LIFSpikeTrains
 from firstspike.layers.network import Layer, Network, Record
-from firstspike.layers.neurons import LIFLayer, NeuronLayer
+from firstspike.layers.neurons import LIFLayer
 from firstspike.layers.noise import SpikeDropout
 from firstspike.layers.readouts import IntegralReadout, MaximumReadout, MembraneReadout, Readout
 from firstspike.layers.recurrent import LIFRecurrent
@@ -38,7 +38,6 @@ LAYERS: dict[str, type[nn.Module]] = {
 __all__ = [
     "ENERGIES",
     "BiasSpikes",
-    "Branch",
     "Concatenate",
     "Delay",
     "DelayRule",
@@ -53,12 +52,10 @@ __all__ = [
     "LIFRecurrent",
     "LIFSpikeTrains",
     "Layer",
-    "LayerCost",
     "MaximumReadout",
     "MembraneReadout",
     "Multiplex",
     "Network",
-    "NeuronLayer",
     "Readout",
     "Record",
     "SpikeDropout",

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.layers import Branch, Delay, LIFLayer, LIFLinear, LIFRecurrent, LIFSpikeTrains, Network, Record
+from firstspike.layers import Delay, LIFLayer, LIFLinear, LIFRecurrent, LIFSpikeTrains, Network, Record
+from firstspike.layers.branches import Branch
 from firstspike.layers.lif import DenseLIFLayer
 from firstspike.layers.network import Call, applied
 from firstspike.ranges import Bits, checks_ranges

@@ -7,7 +7,7 @@ from firstspike.training.callbacks import Callback, EarlyStopping
 from firstspike.training.divergence import DivergedError
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.fitting import Fit, FitResult, Interrupted
-from firstspike.training.margin import Margins, margins
+from firstspike.training.margin import margins
 from firstspike.training.schedules import CosineLR
 from firstspike.training.silent import SilentNeurons
 from firstspike.training.trainer import Trainer
@@ -24,7 +24,6 @@ __all__ = [
     "Fit",
     "FitResult",
     "Interrupted",
-    "Margins",
     "SilentNeurons",
     "Trainer",
     "margins",

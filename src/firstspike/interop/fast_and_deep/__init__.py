@@ -3,7 +3,3 @@
 ``translate`` turns a config of the original into one of ours, ``run_folder.import_folder`` a result folder: config,
 trained network and, as a check, the spike times that it saved.
 """
-
-from firstspike.interop.fast_and_deep.translate import import_config
-
-__all__ = ["import_config"]

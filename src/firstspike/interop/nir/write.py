@@ -21,10 +21,10 @@ from firstspike.layers import (
     LIFSpikeTrains,
     Multiplex,
     Network,
-    NeuronLayer,
     Readout,
     SpikeDropout,
 )
+from firstspike.layers.neurons import NeuronLayer
 
 _LARGEST = 50_000_000  # numbers in a matrix, 0.4 GB; only expanded synaptic delays and filters come near
 
