@@ -1,11 +1,11 @@
 """Connections past layers: earlier spikes, after a delay, appended to those of the last layer or merged with them.
 
-A network stays a chain of layers. One of these is a layer of the chain that also takes what entered it ``over``
-layers before it::
+A network stays a chain of layers. A layer of this kind also takes the spikes that entered the chain ``over`` layers
+before it::
 
     fs.LIFLinear(64, 64), fs.LIFLinear(64, 64), fs.Concatenate(64, over=2), fs.LIFLinear(128, 10)
 
-has the inputs of the first layer as further inputs of the last one. A ``Network`` hands these spikes over, as
+has the inputs of the first layer as further inputs of the last one. A ``Network`` passes these spikes as
 ``skipped``; a layer of another package gets them as well if it has an attribute ``over``.
 """
 
@@ -28,19 +28,19 @@ Shape = int | tuple[int, int, int]
 
 @checks_ranges
 class Branch(SizedLayer):
-    """What the ends of connections past layers share: sizes, and the delays of the spikes that are carried past.
+    """The base of layers that end connections past layers: sizes, and the delays of the carried spikes.
 
     From a larger image, whose height and width are multiples of those of the last layer, it takes the earliest spike of
     each window.
 
     Args:
         inputs: size of the last layer's output: a number, or an image ``(channels, height, width)``.
-        over: number of layers that are passed over: 2 takes what entered two layers earlier.
+        over: number of skipped layers: 2 takes the spikes that entered two layers earlier.
         skipped: number or image that is carried past them; by default it is like the inputs.
-        delay: delay of the spikes that are carried past, in the unit of the times: a rule for delays that learn, one
-            for each input or channel; a number for a fixed delay, 0 for none. By default they learn, without an upper
-            bound, from 0 or, after ``start_firing_`` (always in a config), from the delay with which these spikes come
-            with those of the last layer.
+        delay: delay of the spikes that are carried past, in the unit of the times: a rule for trainable delays, one
+            for each input or channel; a number for a fixed delay, 0 for none. By default they are trained, without an
+            upper bound, from 0 or, after ``start_firing_`` (always in a config), from the delay with which these spikes
+            arrive with those of the last layer.
         generator: source of the initial values; torch's global one by default.
         device: as in torch.
         dtype: as in torch.
@@ -86,7 +86,7 @@ class Branch(SizedLayer):
 
     @torch.no_grad()
     def align_(self, times: Float[Tensor, "*batch inputs"], skipped: Float[Tensor, "*batch skipped"]) -> None:
-        """Let the carried spikes come with those of the last layer, in the median, if ``delay`` is not given."""
+        """Let the carried spikes arrive with those of the last layer, in the median, if ``delay`` is not given."""
         arrived = [x[torch.isfinite(x)] for x in (times, self.reduced(skipped))]
         if self.delay is None and self.delays is not None and all(len(x) for x in arrived):
             late, early = (x.median() for x in arrived)
@@ -109,7 +109,7 @@ class Branch(SizedLayer):
         *,
         skipped: Float[Tensor, "*batch skipped"],
     ) -> Float[Tensor, "*batch outputs"]:
-        """The times of the last layer with those that are carried past; with ``observed`` those, and the gradient."""
+        """The times of the last layer with the carried ones; with ``observed``, these times and the gradient."""
         for name, given, size in (("times", times, self.in_features), ("skipped", skipped, self.skipped_features)):
             check_times(given)
             if not given.ndim or given.shape[-1] != size:

@@ -1,6 +1,6 @@
 """Layers on images: LIF neurons with shared weights, and the earliest spike of a region.
 
-On the CPU they take pixels by their numbers, which is fast. On other devices the gradients of one pixel would then be
+On the CPU they take pixels by index, which is fast. On other devices the gradients of one pixel would then be
 added in any order, so there torch's own patches and pooling do it.
 """
 
@@ -28,7 +28,7 @@ class LIFConv2d(LIFLayer):
 
     Times are flat on both sides, channel after channel, each row by row: ``(..., channels * height * width)``. Those of
     the form ``(..., channels, height, width)`` are accepted as well, and then the output has the same form. A neuron is
-    that of ``LIFLinear`` with the patch as its inputs, and as exact. Beyond the border nothing spikes.
+    that of ``LIFLinear`` with the patch as its inputs. Beyond the border nothing spikes.
 
     Args:
         image: of the inputs, ``(channels, height, width)``.
@@ -84,7 +84,7 @@ class LIFConv2d(LIFLayer):
     def forward(
         self, times: Float[Tensor, "*batch pixels"], observed: Float[Tensor, "*batch out_pixels"] | None = None
     ) -> Float[Tensor, "*batch out_pixels"]:
-        """First spike times; with ``observed`` those, and the gradient there. Both may have the form of images."""
+        """First spike times; with ``observed``, these times and the gradient at them. Both may be images."""
         if observed is not None:
             observed = flat(observed, self.out_image, "observed of LIFConv2d")
         spikes = first_spike_time(
@@ -104,10 +104,10 @@ class LIFConv2d(LIFLayer):
 
 
 class EarliestPool2d(SizedLayer):
-    """The earliest spike in each window of an image, channel by channel; ``inf`` where nothing spikes.
+    """The earliest spike in each window of an image, channel by channel; ``inf`` if nothing spikes.
 
-    A neuron without memory that fires on its first input would do this. The gradient goes to the
-    earliest input alone, of several at the same time to the first. Times are flat or images as in ``LIFConv2d``; pixels
+    This is what a neuron without memory that fires on its first input would do. The gradient goes to the earliest input
+    alone, of several at the same time to the first. Times are flat or images as in ``LIFConv2d``; pixels
     that no window reaches are left out.
 
     Args:
@@ -134,7 +134,7 @@ class EarliestPool2d(SizedLayer):
     def forward(
         self, times: Float[Tensor, "*batch pixels"], observed: Float[Tensor, "*batch out_pixels"] | None = None
     ) -> Float[Tensor, "*batch out_pixels"]:
-        """The earliest times; with ``observed`` those, and the gradient of the earliest."""
+        """The earliest times; with ``observed``, these times and the gradient of the earliest."""
         pixels = flat(times, self.image, "EarliestPool2d")
         lead = pixels.shape[:-1]
         channels = pixels.reshape(-1, self.image.channels, math.prod(self.image[1:]))

@@ -1,4 +1,4 @@
-"""Delays that learn: axonal before a LIF layer, dendritic after it, synaptic inside (``LIFLinear(delay=...)``).
+"""Trainable delays: axonal before a LIF layer, dendritic after it, synaptic inside (``LIFLinear(delay=...)``).
 
 Source: Göltz et al. 2025, "DelGrad".
 """
@@ -24,7 +24,8 @@ class DelayRule:
 
     * ``"sigmoid"``: ``shift + scale * sigmoid(raw)``, between shift and shift + scale;
     * ``"softplus"``: ``shift + scale * softplus(raw)``, above shift;
-    * ``"clip"``: the raw value itself, cut to the range from shift to shift + scale. Its gradient does not die at the
+    * ``"clip"``: the raw value itself, cut to the range from shift to shift + scale. Its gradient does not vanish at
+    the
       bounds: there it is 1 if a step downhill leads back inside, and 0 if it leads further out. An optimiser's
       momentum may still carry raw values outside: ``project_delays_`` after each step puts them back on the bound. They
       never start outside.
@@ -145,7 +146,7 @@ class Delay(SizedLayer):
 
     Args:
         features: number of inputs.
-        rule: how the delays start and stay >= 0, and how they jitter.
+        rule: initial values, bounds and jitter of the delays.
         copies: number of neighbouring inputs that share one delay: the copies that ``Multiplex(copies)`` makes of an
             input.
         trains: whether the spikes are spike trains, before or after layers such as ``LIFSpikeTrains``.
@@ -208,7 +209,7 @@ class Delay(SizedLayer):
         times: Float[Tensor, "*batch features"] | Float[Tensor, "*batch features spikes"],
         observed: Float[Tensor, "*shape"] | None = None,
     ) -> Float[Tensor, "*shape"]:
-        """Delayed times; with ``observed`` those, and the gradient of the sum."""
+        """Delayed times; with ``observed``, these times and the gradient of the sum."""
         if self.trains:
             times = self._as_trains(times)
         else:

@@ -36,7 +36,7 @@ class BiasSpikes(nn.Module):
         return inputs + len(self.times)
 
     def forward(self, times: Float[Tensor, "*batch inputs"], observed: Tensor | None = None) -> Tensor:
-        """The times with the bias spikes appended; with ``observed`` those, and the gradient of the times."""
+        """The times with the bias spikes appended; with ``observed``, these times and the gradient of the times."""
         check_times(times)
         bias = self.times.to(times).expand(*times.shape[:-1], -1)
         joined = torch.cat([times, bias], dim=-1)
@@ -69,7 +69,7 @@ class Multiplex(nn.Module):
         return inputs * self.copies
 
     def forward(self, times: Float[Tensor, "*batch inputs"], observed: Tensor | None = None) -> Tensor:
-        """Every time, ``copies`` times, or with ``observed`` those, and the gradient of the copies."""
+        """Every time, ``copies`` times, or with ``observed``, these times and the gradient of the copies."""
         check_times(times)
         copied = times.repeat_interleave(self.copies, dim=-1)
         return copied if observed is None else at_observed(copied, observed)

@@ -22,13 +22,13 @@ Overflow = Literal["error", "warn", "drop"]
 
 
 class DenseLIFOptions(LIFOptions, total=False):
-    """Keyword arguments of all layers of LIF neurons that see all inputs, see ``DenseLIFLayer``."""
+    """Keyword arguments of all fully connected layers of LIF neurons, see ``DenseLIFLayer``."""
 
     delay: DelayRule | None
 
 
 class SpikeTrainOptions(DenseLIFOptions, total=False):
-    """Keyword arguments of all layers of LIF neurons that spike again and again, see ``LIFSpikeTrains``."""
+    """Keyword arguments of all layers of LIF neurons that spike several times, see ``LIFSpikeTrains``."""
 
     refractory: NotNegative
     reset: Finite
@@ -37,7 +37,7 @@ class SpikeTrainOptions(DenseLIFOptions, total=False):
 
 @takes_arguments_of(NeuronLayer, without=("shape",))
 class DenseLIFLayer(LIFLayer):
-    """LIF neurons that see all inputs, perhaps with synaptic delays.
+    """Fully connected LIF neurons, optionally with synaptic delays.
 
     Args:
         delay: rule by which synaptic delays (out_features, in_features) start and stay >= 0; None for no delays.
@@ -89,12 +89,12 @@ class DenseLIFLayer(LIFLayer):
 
 @takes_arguments_of(DenseLIFLayer)
 class LIFLinear(DenseLIFLayer):
-    """LIF neurons that see all inputs: ``times (..., in_features) -> first spike times (..., out_features)``.
+    """Fully connected LIF neurons: ``times (..., in_features) -> first spike times (..., out_features)``.
 
     Stateless: every sample is one presentation that starts at rest, and each neuron spikes at most once. The times of
     silent neurons are ``inf``.
 
-    Parameters of the neuron named in ``trainable`` learn: the layer has their logarithms as ``log_tau_mem``,
+    Parameters of the neuron named in ``trainable`` are trained: the layer has their logarithms as ``log_tau_mem``,
     ``log_tau_syn`` and ``log_threshold``, so that they stay positive, and steps are relative. ``neuron`` has their
     current values. Others that are tensors are buffers of the layer, or parameters if they are ``nn.Parameter``.
 
@@ -106,7 +106,7 @@ class LIFLinear(DenseLIFLayer):
     def forward(
         self, times: Float[Tensor, "*batch in_features"], observed: Float[Tensor, "*batch out_features"] | None = None
     ) -> Float[Tensor, "*batch out_features"]:
-        """First spike times; with ``observed`` those, and the gradient there."""
+        """First spike times; with ``observed``, these times and the gradient at them."""
         self._check_first(times, "put FirstSpike() before it, or take LIFSpikeTrains", self.weight)
         delay = self.delay_in_pass() if observed is None else self.delay
         return first_spike_time(
@@ -123,7 +123,7 @@ class LIFLinear(DenseLIFLayer):
 @takes_arguments_of(DenseLIFLayer)
 @checks_ranges
 class LIFSpikeTrains(DenseLIFLayer):
-    """LIF neurons that spike again and again: ``times (batch, in_features[, spikes]) -> (batch, out, max_spikes)``.
+    """LIF neurons that spike several times: ``times (batch, in_features[, spikes]) -> (batch, out, max_spikes)``.
 
     Input and output are spike trains, sorted along the last dimension, ``inf`` after the last spike. First spikes
     ``(batch, in_features)`` are trains of one spike. At each spike the membrane is set to ``reset`` and stays
@@ -135,8 +135,8 @@ class LIFSpikeTrains(DenseLIFLayer):
         refractory: time for which a neuron stays at ``reset`` after a spike, in the unit of the times.
         reset: membrane after a spike, below the threshold. A reset to 0 is the same as subtracting the threshold.
         overflow: what happens if a neuron would spike more than ``max_spikes`` times: ``"error"`` raises ValueError,
-            ``"warn"`` warns and drops the later spikes, ``"drop"`` drops them. A training counts the trains that are as
-            long as they can be, as ``full`` in its metrics.
+            ``"warn"`` warns and drops the later spikes, ``"drop"`` drops them. A training reports the fraction of
+            trains with ``max_spikes`` spikes, as ``full`` in its metrics.
         max_weight_grad: bound on the weight gradient of each spike, see ``spike_trains``.
         backend: see ``spike_trains``.
 
@@ -171,7 +171,7 @@ class LIFSpikeTrains(DenseLIFLayer):
     def seen(
         self, times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"]
     ) -> Float[Tensor, "*batch in_features spikes"]:
-        """Input trains as a neuron sees them, without synaptic delays."""
+        """Input trains of each neuron, without synaptic delays."""
         return self._as_trains(times)
 
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
@@ -183,7 +183,7 @@ class LIFSpikeTrains(DenseLIFLayer):
         times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"],
         observed: Float[Tensor, "*batch out_features max_spikes"] | None = None,
     ) -> Float[Tensor, "*batch out_features max_spikes"]:
-        """Spike trains; with ``observed`` those, and the gradient there."""
+        """Spike trains; with ``observed``, these times and the gradient at them."""
         return spike_trains(
             self.seen(times),
             self.weight,

@@ -25,7 +25,7 @@ class Layer(Protocol):
 
 
 class Record(NamedTuple):
-    """Spike times of a batch all through a network: its input, and the output of each layer.
+    """Spike times of a batch in a network: its input, and the output of each layer.
 
     Trains have one more dimension, for their spikes; a readout, which is the last layer, has values instead.
     """
@@ -40,15 +40,15 @@ class Record(NamedTuple):
 
 
 def over(layer: nn.Module) -> int:
-    """Number of layers that a connection passes over which ends in this layer; 0 for all other layers."""
+    """Number of layers that a connection into this layer skips; 0 for all other layers."""
     return int(getattr(layer, "over", 0))
 
 
 def applied(layer: nn.Module, entered: Sequence[Tensor], observed: Tensor | None = None) -> Tensor:
-    """What a layer gives.
+    """The output of a layer.
 
     Args:
-        layer: one of a row.
+        layer: of a network.
         entered: the inputs of the network's layers up to this one.
         observed: its output times, if a substrate recorded them.
     """
@@ -62,7 +62,7 @@ def applied(layer: nn.Module, entered: Sequence[Tensor], observed: Tensor | None
 
 
 class Call(nn.Module):
-    """A function of a network as a module, as ``functional_call`` wants it.
+    """A function of a network as a module, as ``functional_call`` expects it.
 
     In a program of ``torch.compile`` it has to be made before.
     """
@@ -87,7 +87,7 @@ class Network(nn.Sequential):
     Times are flat between layers, ``(..., inputs)``. If the first layer is one on images, the network takes times of
     the form ``(..., channels, height, width)`` as well; if the last one is, too, the output then has that form.
     Between layers for spike trains the times are trains, ``(batch, inputs, spikes)``. A layer such as ``Concatenate``
-    also gets what entered an earlier layer.
+    also gets the inputs of an earlier layer.
 
     Raises:
         ValueError: a layer that does not fit the one before it, or a connection that begins before the network.
@@ -123,7 +123,7 @@ class Network(nn.Sequential):
 
     @property
     def gives(self) -> Form:
-        """What the last layer gives: first spikes, trains or values."""
+        """The form of the last layer's output: first spikes, trains or values."""
         return form_of(self[-1]) if len(self) else "first spikes"
 
     @property
@@ -149,7 +149,7 @@ class Network(nn.Sequential):
         return None
 
     def forward(self, times: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
-        """What the last layer gives: first spike times, trains or the values of a readout."""
+        """The output of the last layer: first spike times, trains or the values of a readout."""
         entered = [self.flat(times)]
         kept = 1
         for layer in self:  # torch.compile takes no max over an iterator
@@ -161,7 +161,7 @@ class Network(nn.Sequential):
         return out if made is None else out.unflatten(-1, made)
 
     def flat(self, times: Tensor) -> Float[Tensor, "*batch inputs"]:
-        """Input times as layers see them: images become flat, all others stay as they are.
+        """Input times in the form for layers: images are flattened, all others stay as they are.
 
         Raises:
             ValueError: times that a layer for trains would take for trains, after layers of first spikes.
@@ -185,8 +185,8 @@ class Network(nn.Sequential):
 
         Args:
             times: input times.
-            observed: for each layer the output times that a substrate saw, or None for the layer's own. They are passed
-                to the next layer, and gradients are taken at them.
+            observed: for each layer the output times that a substrate recorded, or None for the layer's own. They are
+                passed to the next layer, and gradients are taken at them.
 
         Raises:
             ValueError: another number of observed times than layers.

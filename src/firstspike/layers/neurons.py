@@ -1,4 +1,4 @@
-"""What all layers of neurons with weights share: the weights, the neurons' parameters, and how they start."""
+"""The base of all layers of neurons with weights: weights, parameters of the neurons, and initial values."""
 
 import math
 from collections.abc import Callable, Collection
@@ -40,7 +40,7 @@ class LIFOptions(NeuronOptions, total=False):
 class NeuronLayer(SizedLayer):
     """A layer of leaky neurons with weights, whose parameters are those of a ``LIF``.
 
-    Its subclasses hand their options on to it, and have its signature and its descriptions by ``takes_arguments_of``. A
+    Its subclasses pass their options on to it, and have its signature and its descriptions by ``takes_arguments_of``. A
     subclass draws its own parameters itself, at its start and in ``reset_parameters``.
 
     Args:
@@ -51,7 +51,7 @@ class NeuronLayer(SizedLayer):
         trainable: which of ``"tau_mem"``, ``"tau_syn"`` and ``"threshold"`` are trained.
         per_neuron: whether each neuron has separate values of the trainable parameters; otherwise the layer shares one.
         weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``.
-            Without both, most neurons spike at first for inputs in [0, 2] tau_syn, for any number of inputs.
+            Without both, most neurons initially spike for inputs in [0, 2] tau_syn, for any number of inputs.
         weight_std: standard deviation of the initial weights; given together with ``weight_mean``.
         max_weight_grad: bound on the weight gradient of one sample and neuron, see ``first_spike_time``; of spike
             trains on that of each spike, see ``spike_trains``.
@@ -184,7 +184,7 @@ class NeuronLayer(SizedLayer):
         """Check that saved weights are for neurons like these.
 
         Args:
-            state: what ``get_extra_state`` gave.
+            state: from ``get_extra_state``.
             prefix: of its name, for errors.
 
         Raises:
@@ -259,14 +259,14 @@ class LIFLayer(NeuronLayer):
         draw_weights_(self.synapses, self._first_neuron, start, generator, balanced)
 
     def seen(self, times: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch inputs"]:
-        """Input times as a neuron sees them, without synaptic delays; its inputs are the columns of ``synapses``.
+        """Input times of each neuron, without synaptic delays; its inputs are the columns of ``synapses``.
 
         A layer whose neurons see different inputs puts a dimension for their places before the last one.
         """
         return times
 
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
-        """What reaches the neurons.
+        """Spikes, weights and delays that reach the neurons.
 
         Args:
             inputs: spikes that enter the layer.

@@ -62,7 +62,7 @@ def _with(network: nn.Module, name: str, value: Any) -> Iterator[None]:
 
 @checks_ranges
 class SpikeDropout(nn.Module):
-    """In training mode each spike gets lost with the probability ``p``: its time becomes ``inf``, without gradient.
+    """In training mode each spike is lost with the probability ``p``: its time becomes ``inf``, without gradient.
 
     The lost spikes are redrawn in each forward pass, for each sample and input. In evaluation mode all spikes pass. A
     time cannot be scaled as ``torch.nn.Dropout`` scales values: with all of its inputs a neuron has more current, and
@@ -70,7 +70,7 @@ class SpikeDropout(nn.Module):
     There is no dropout if output times are ``observed``.
 
     Args:
-        p: probability with which a spike gets lost.
+        p: probability with which a spike is lost.
 
     Raises:
         ValueError: a probability outside [0, 1).
@@ -89,7 +89,7 @@ class SpikeDropout(nn.Module):
     def forward(
         self, times: Float[Tensor, "*batch inputs"], observed: Float[Tensor, "*batch inputs"] | None = None
     ) -> Float[Tensor, "*batch inputs"]:
-        """The spikes that are left; with ``observed`` those, and the gradient of the times."""
+        """The spikes that are left; with ``observed``, these times and the gradient of the times."""
         check_times(times)
         if observed is not None:
             return at_observed(times, observed)

@@ -1,6 +1,6 @@
 """Readouts: leaky integrators without threshold, which turn spikes into values, one for each output.
 
-The membrane of an output is ``V(t) = sum_i w_i kappa(t - t_i)`` over all spikes of all inputs. A readout gives its
+The membrane of an output is ``V(t) = sum_i w_i kappa(t - t_i)`` over all spikes of all inputs. A readout returns its
 integral, its maximum or its value at a time; all three are exact.
 """
 
@@ -60,7 +60,7 @@ class Readout(NeuronLayer):
     def seen(
         self, times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"]
     ) -> Float[Tensor, "*batch in_features spikes"]:
-        """Input trains as an output sees them."""
+        """Input trains of each output."""
         return self._as_trains(times)
 
     def forward(
@@ -68,7 +68,7 @@ class Readout(NeuronLayer):
         times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"],
         observed: Float[Tensor, "*batch out_features"] | None = None,
     ) -> Float[Tensor, "*batch out_features"]:
-        """Values of the outputs; with ``observed`` those, and the gradient of the computed ones.
+        """Values of the outputs; with ``observed``, these times and the gradient of the computed ones.
 
         Raises:
             ValueError: another number of inputs, NaN or -inf in times.
@@ -89,7 +89,7 @@ class Readout(NeuronLayer):
 @takes_arguments_of(Readout)
 @checks_ranges
 class IntegralReadout(Readout):
-    """The integral of the membrane over all times, earlier ones counting more: ``int exp(-t / tau) V(t) dt``.
+    """The discounted integral of the membrane over all times: ``int exp(-t / tau) V(t) dt``.
 
     In closed form it is one matrix product, of the weights with the sums of ``exp(-t_i / tau)`` over the spikes of each
     input, which costs as much as a dense layer. Spikes before time 0 are included, with a factor above 1. If all times
@@ -185,9 +185,9 @@ class MembraneReadout(Readout):
 class MaximumReadout(Readout):
     """The largest value that the membrane ever reaches: ``max V(t)`` over all times, exact and differentiable.
 
-    It is at least 0, the value at rest, from which every sample starts, and the same if all times are later by any c,
-    negative times included. The derivative is that of the membrane at the
-    time of the maximum; an output whose membrane never rises above rest has none.
+    It is at least 0, the value at rest, from which every sample starts, and does not change if all times are later by
+    any c. The derivative is that of the membrane at the time of the maximum; an output whose membrane never rises above
+    rest has none.
 
     Raises:
         ValueError: time constants that require a gradient, for which the maximum has none; otherwise as ``Readout``.

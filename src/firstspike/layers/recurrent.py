@@ -1,4 +1,4 @@
-"""LIF neurons that are connected to each other, exactly: window by window, each as long as the shortest delay.
+"""Recurrent LIF neurons, computed exactly: window by window, each as long as the shortest delay.
 
 A spike reaches other neurons of the layer after a delay of at least ``window``. So within a window of that length all
 neurons are independent of each other, and the operator for spike trains computes them; what arrives from the layer
@@ -52,7 +52,7 @@ def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
 
 
 class RecurrentState(NamedTuple):
-    """What a recurrent layer keeps from one piece of a sequence to the next."""
+    """The state of a recurrent layer between two pieces of a sequence."""
 
     neurons: TrainState
     """Of the neurons, at the time up to which they are known."""
@@ -87,11 +87,11 @@ class RecurrentDelays(nn.Module):
 @takes_arguments_of(LIFSpikeTrains)
 @checks_ranges
 class LIFRecurrent(LIFSpikeTrains):
-    """LIF neurons with inputs and connections to each other: ``(batch, in[, spikes]) -> (batch, out, max_spikes)``.
+    """Recurrent LIF neurons: ``(batch, in[, spikes]) -> (batch, out, max_spikes)``.
 
     The recurrent synapse from neuron i to j has the weight ``recurrent_weight[j, i]`` and the delay ``window``, or
     ``window + recurrent_delay``. The result is exact for any ``window``: it is the shortest delay, not a time step.
-    Neurons are followed up to the time ``duration``, as a network with excitation may never fall silent.
+    The simulation ends at ``duration``, as a network with excitation may never fall silent.
 
     Stateless: every sample starts at rest, before its first input whenever that comes, before time 0 as well as after
     it. ``proceed`` returns the state in addition, for long sequences in pieces.
@@ -187,7 +187,7 @@ class LIFRecurrent(LIFSpikeTrains):
         times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"],
         observed: Float[Tensor, "*batch out_features max_spikes"] | None = None,
     ) -> Float[Tensor, "*batch out_features max_spikes"]:
-        """Spike trains up to ``duration``; with ``observed`` those, and the gradient there."""
+        """Spike trains up to ``duration``; with ``observed``, these times and the gradient at them."""
         if self._in_one_call():
             inputs = self.seen(times)
             bounds = self._bounds(self.duration, None, inputs, observed)

@@ -124,7 +124,7 @@ class FirstSpike(nn.Module):
         times: Float[Tensor, "*batch inputs spikes"] | Float[Tensor, "*batch inputs"],
         observed: Float[Tensor, "*batch inputs"] | None = None,
     ) -> Float[Tensor, "*batch inputs"]:
-        """First spikes; with ``observed`` those, and the gradient of the first spikes."""
+        """First spikes; with ``observed``, these times and the gradient of the first spikes."""
         check_times(times)
         first = times[..., 0] if times.ndim > 2 else times
         return first if observed is None else at_observed(first, observed)

@@ -48,7 +48,7 @@ class Noisy(Imperfect, LayerByLayer):
         spike_jitter: standard deviation of noise on the spike times of LIF layers.
         delay_jitter: standard deviation of noise on delays, drawn for each spike of a ``Delay``, and for each synapse
             and batch of synaptic delays.
-        spike_loss: probability with which a spike of a LIF layer gets lost.
+        spike_loss: probability with which a spike of a LIF layer is lost.
         weight_scale: weights are rounded to multiples of ``1 / weight_scale``; None for no rounding.
         weight_max: largest magnitude of a weight; a training also keeps the weights themselves within.
         seed: seed of the fixed pattern and of all noise.

@@ -74,7 +74,7 @@ class MockBss2(Bss2, Imperfect):
             spike trains need the same ``refractory``.
         window: duration of a sample; later spikes are lost.
         latency_us: how much later than they happen spikes are recorded, in microseconds; known and subtracted.
-        spike_loss: probability with which a spike gets lost.
+        spike_loss: probability with which a spike is lost.
         stall: probability with which a run stalls and is repeated.
         retries: how often a run is tried.
         seed: seed of everything that differs from run to run.
