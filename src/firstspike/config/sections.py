@@ -188,7 +188,7 @@ Training: Any = create_model(
     early_stopping=(Stopping | None, Field(None, description="when the training ends before its last epoch")),
     n_seeds=(
         Annotated[int, Field(gt=0, le=1000)],
-        Field(1, description="networks that are trained side by side, with consecutive seeds from `seed` on"),
+        Field(1, description="networks that are trained in parallel, with consecutive seeds from `seed` on"),
     ),
     dtype=(_DTYPES, Field("float32", description="data type of all times and parameters")),
     device=(str, Field("cpu", description="where to train: `cpu`, `cuda`")),

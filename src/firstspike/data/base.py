@@ -30,20 +30,20 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
     Each input spikes at most once in a sample, `times` are then `(samples, inputs)`; or it has a spike train, a third
     dimension of times, sorted and padded with `inf`.
 
-    Arrays and lists are copied into tensors, numbers of lists in torch's default dtype. A warning points out times
-    before 0: they are legal, but values that are not encoded yet look like that.
+    Arrays and lists are copied into tensors, numbers of lists in torch's default dtype. Times before 0 are legal, but
+    cause a warning, as values that are not encoded yet look like that.
 
     Args:
         times: input spike times `(samples, inputs)`, floating point, in units of `tau_syn`; `inf` = this input does not
             spike. Or spike trains `(samples, inputs, spikes)`, sorted, `inf` after the last spike; or `EventLists`,
             which are padded when samples are taken.
-        labels: class of each sample `(samples,)`, int64, an index into `class_names`. Or floating-point numbers to
-            learn, `(samples, targets)`; without `class_names`, also `(samples,)` of one target.
+        labels: class of each sample `(samples,)`, int64, an index into `class_names`. Or, for regression,
+            floating-point numbers `(samples, targets)`; without `class_names`, also `(samples,)` of one target.
         class_names: one name per class, or per target.
         image: channels, height and width, if the inputs are pixels in this order.
         blank: spike time of a pixel with nothing on it, in each channel; `inf` if it does not spike.
         encoder: the encoder of the original values, fitted to the training part.
-        columns: names that the table which the data come from has for its columns, if it has any.
+        columns: column names of the data's table, if it has any.
 
     Raises:
         ValueError: wrong shape or dtype, NaN or -inf in `times`, trains that are not sorted, a label without a name.
@@ -111,7 +111,7 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
             raise ValueError(f"blank: expected a time for each channel of the image {self.image}, got {self.blank}")
 
     def _check_targets(self, samples: int) -> None:
-        """Raise a ValueError unless the numbers to learn fit the samples and their names."""
+        """Raise a ValueError unless numerical labels fit the samples and their names."""
         shape = self.labels.shape
         if shape != (samples, len(self.class_names)) or not bool(self.labels.isfinite().all()):
             raise ValueError(
@@ -129,7 +129,7 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def regression(self) -> bool:
-        """Whether labels are numbers to learn instead of classes."""
+        """Whether labels are numbers instead of classes."""
         return self.labels.is_floating_point()
 
     def __getitem__(self, index: int | slice | Tensor) -> tuple[Tensor, Tensor]:

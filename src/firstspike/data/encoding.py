@@ -136,7 +136,8 @@ class LatencyEncoder:
         per_feature: each feature has its own range; False: all features share one.
         invert: large values spike first.
         on_off: two inputs for each value: an "on" channel as described above, and after all of them an "off" channel
-            encoded the other way round, so that one of the two spikes early. Tables are learnt better with both.
+            encoded the other way round, so that one of the two spikes early. Networks often learn tables better with
+            both.
         low: smallest value of each feature, as found by `fit`.
         high: largest value of each feature.
 
@@ -170,7 +171,7 @@ class LatencyEncoder:
         return self._channels(self.late, self.early) if self.invert else self._channels(self.early, self.late)
 
     def fit(self, values: ArrayLike | Tensor) -> "LatencyEncoder":
-        """The same encoder with the ranges of these values; NaN is left out of account.
+        """The same encoder with the ranges of these values; NaN is ignored.
 
         Args:
             values: `(samples, features)`, numbers or NaN; images are flattened.
@@ -232,8 +233,8 @@ def encode(
 ) -> Float[Tensor, "samples inputs"]:
     """Encode values of any range by spike times: the smallest one spikes first, see `LatencyEncoder`.
 
-    The ranges are those of `values` themselves. To encode other values alike, keep a `LatencyEncoder`; to take them
-    from the training part alone, `firstspike.data.split` has the argument `encode`.
+    The ranges are those of `values` themselves. To encode other values in the same way, keep a `LatencyEncoder`; to
+    take the ranges from the training part alone, `firstspike.data.split` has the argument `encode`.
 
     Args:
         values: `(samples, features)`, an array, tensor or nested list; NaN is a missing value.
@@ -273,7 +274,7 @@ def check_ranges(encoder: Any, each: str) -> None:
 
 
 def ranges(values: Float64[Tensor, "..."], dims: tuple[int, ...], apart: bool) -> tuple[list[float], list[float]]:
-    """Smallest and largest values over some dimensions, NaN left out of account; without any value both are 0.
+    """Smallest and largest values over some dimensions, ignoring NaN; without any value both are 0.
 
     Args:
         values: finite or NaN.
@@ -314,5 +315,5 @@ def check_window(early: float, late: float) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Whether this is a real number; true and false are none."""
+    """Whether this is a real number; booleans are not."""
     return isinstance(value, Real) and not isinstance(value, bool)

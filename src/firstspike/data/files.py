@@ -101,7 +101,7 @@ def file_splits(
         seed: seed of the random choice of the held-out samples; every part has the classes in the proportions of the
             whole.
         dtype: of the times.
-        regression: labels are numbers to learn: a column of ``.csv``, an array ``(samples,)`` or ``(samples,
+        regression: labels are numbers: a column of ``.csv``, an array ``(samples,)`` or ``(samples,
             targets)``. ``class_names`` then name the targets.
 
     Returns:

@@ -63,11 +63,11 @@ def as_series(values: Series) -> Float64[Tensor, "samples channels time"]:
 
 @dataclass(frozen=True)
 class SeriesEncoder(ABC):
-    """What the encoders of time series share: the range of each channel, and the time axis.
+    """Base class of encoders of time series: the range of each channel, and the time axis.
 
     A signal is scaled so that the range of the training part is 0 ... 1. It starts at 0 at the time `start`, reaches
-    its first value `dt` later, and is linear between values. So the first value of a sample shows
-    in its spikes, too.
+    its first value `dt` later, and is linear between values. So the first value of a sample
+    also causes spikes.
 
     Args:
         levels: see the encoders.
@@ -213,7 +213,7 @@ class SeriesEncoder(ABC):
 @checks_ranges
 @dataclass(frozen=True)
 class LevelCrossingEncoder(SeriesEncoder):
-    """Encodes signals by the changes that they make: an event for each step up or down (send on delta).
+    """Encodes changes of signals: an event for each step up or down (send on delta).
 
     Each channel has two inputs: "up" spikes when the signal has risen by `1 / levels` of the range since the last event
     of the channel, "down" when it has fallen by that. First come the "up" inputs of all channels, then the "down"
@@ -255,7 +255,7 @@ class LevelCrossingEncoder(SeriesEncoder):
 @checks_ranges
 @dataclass(frozen=True)
 class ThresholdEncoder(SeriesEncoder):
-    """Encodes signals by when they cross fixed thresholds.
+    """Encodes the times at which signals cross fixed thresholds.
 
     Each channel has `levels` thresholds, evenly spaced inside the range of the training part, and for each of them an
     input that spikes when the signal rises through it; with `both` another one that spikes when it falls through it.

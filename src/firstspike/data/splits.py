@@ -57,12 +57,12 @@ def split(
         times: spike times `(samples, inputs)` in units of `tau_syn`, `inf` = no spike; with `encode` values of any
             range, NaN = missing, or signals `(samples, channels, time)`. Or spike trains as `EventLists`. With a frame
             of pandas or polars the data keep the names of the columns.
-        labels: class of each sample `(samples,)`, whole numbers or names; with `regression` numbers to learn, also
+        labels: class of each sample `(samples,)`, whole numbers or names; with `regression` numbers, also
             `(samples, targets)`.
         validation: part of the samples for validation: below 1 a fraction, from 1 on their number; None or 0 for none.
         test: part of the samples for testing, like ``validation``.
         seed: seed of the random choice.
-        class_names: names of the classes 0, 1, 2, ...; labels are then such numbers, or names out of these. By default
+        class_names: names of the classes 0, 1, 2, ...; labels are then such numbers, or these names. By default
             they follow from the labels in sorted order.
         stratified: every part has the classes in the proportions of the whole, as far as whole samples allow.
         encode: encodes values by spike times: a `LatencyEncoder`, or a dict of its arguments, for instance
@@ -71,7 +71,7 @@ def split(
             Unless it has ranges already, it is fitted to the training part alone.
         dtype: of the times.
         trains: `times` are spike trains `(samples, inputs, spikes)`, sorted, `inf` after the last spike.
-        regression: labels are numbers to learn; `class_names` name the targets.
+        regression: labels are numbers; `class_names` name the targets.
 
     Returns:
         The three parts; samples of a part are in random order. Their `encoder` is the fitted one.
@@ -207,7 +207,7 @@ def class_indices(
         if text not in index:
             hint = "" if text else "; leave out samples without a label"
             if class_names is None and _number(text) is not None:
-                hint = "; numbers to learn need regression=True"
+                hint = "; numerical labels need regression=True"
             raise ValueError(f"labels: expected {expected}, got {text!r} for {place(row)}{hint}")
     return torch.tensor([index[text] for text in texts], dtype=torch.int64), names
 
@@ -218,7 +218,7 @@ def targets(
     names: Sequence[str] | None = None,
     place: Callable[[int], str] = "sample {}".format,
 ) -> tuple[Float64[Tensor, "samples targets"], tuple[str, ...]]:
-    """Labels as numbers to learn, and the names of the targets; otherwise as `class_indices`."""
+    """Labels as numbers, and the names of the targets; otherwise as `class_indices`."""
     array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     for row, text in enumerate(array.tolist() if array.dtype.kind in "OUS" and array.ndim == 1 else ()):
         if _number(str(text)) is None:

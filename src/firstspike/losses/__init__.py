@@ -1,12 +1,12 @@
 """Losses on first spike times and on the values of readouts, and terms to add to them.
 
 A loss is a module: `loss(times, labels)` is the mean of `loss.per_sample(times, labels)`, and
-`loss.predict(times)` decides for a class, -1 if no neuron spikes. A `ReadoutLoss` takes the values of a readout in
-place of the times.
+`loss.predict(times)` returns the class of each sample, -1 if no neuron spikes. A `ReadoutLoss` takes the values of a
+readout in place of the times.
 
 Do not apply losses of torch such as `torch.nn.CrossEntropyLoss` to spike times: they take scores, the largest of which
 wins, and push the neuron of the true class to spike late; `inf` makes them NaN. `TimeCrossEntropy` is the one to use:
-the cross-entropy of `-times / xi`, safe for silent neurons. Likewise `loss.predict(times)` takes the place of `argmax`.
+the cross-entropy of `-times / xi`, safe for silent neurons. Likewise, use `loss.predict(times)` instead of `argmax`.
 
 A regularizer is a module called
 `regularizer(times, labels, network, record)`. Both take `tau_syn`; their other times are in units of it.

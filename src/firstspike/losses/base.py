@@ -1,4 +1,4 @@
-"""What the losses share: checks, the mean; and those on first spike times: silent neurons, the earliest-spike rule."""
+"""Base classes of losses: checks, the mean; for first spike times also silent neurons and the earliest-spike rule."""
 
 import math
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class TimeLossOptions(LossOptions, total=False):
 
 @checks_ranges
 class Loss(nn.Module):
-    """What all losses share: the weights of the classes, and how the losses of the samples are combined.
+    """Base class of losses: the weights of the classes, and how the losses of the samples are combined.
 
     A subclass writes `per_sample` and `predict`.
 
@@ -42,7 +42,7 @@ class Loss(nn.Module):
         weight: weight of each class, as in torch's losses; by default all are 1.
         reduction: how the losses of the samples are combined: `"mean"` (weighted, as in torch's losses), `"sum"` or
             `"none"`.
-        tau_syn: synaptic time constant, in the unit of the times; in losses on values it plays no part.
+        tau_syn: synaptic time constant, in the unit of the times; not used in losses on values.
     """
 
     reads: ClassVar[Form]
@@ -77,7 +77,7 @@ class Loss(nn.Module):
         return costs.sum() / weights.sum()
 
     def share(self, part: Int64[Tensor, " part"], whole: Int64[Tensor, " batch"]) -> float | Tensor:
-        """Factor with which the loss of a part of a batch enters that of the whole batch."""
+        """Weight of the loss of a part of a batch in that of the whole batch."""
         if self.reduction == "sum":
             return 1.0
         weights = self._weights(whole, torch.zeros((), dtype=torch.float64, device=whole.device))
@@ -116,10 +116,10 @@ class TimeLoss(Loss):
     """Loss on the first spike times of the output neurons, one neuron per class.
 
     A subclass writes `cost`; this class makes silent neurons (`inf`) safe for it, in value and in gradient:
-    a sample whose true neuron is silent costs `silent_cost` and gives exactly no gradient.
+    a sample whose true neuron is silent costs `silent_cost` and has no gradient.
 
     Args:
-        silent_cost: cost of a sample whose true neuron is silent; it gives no gradient.
+        silent_cost: cost of a sample whose true neuron is silent; it has no gradient.
     """
 
     reads = "first spikes"
@@ -160,7 +160,7 @@ class TimeLoss(Loss):
         """Cost of each sample, in a subclass. All times are finite: 0 stands in for those of silent neurons.
 
         Args:
-            times: spike times; meaningless where `silent_wrong` holds.
+            times: spike times; meaningless if `silent_wrong`.
             true_time: spike time of the true neuron.
             is_true: the true neuron.
             silent_wrong: silent neurons other than the true one.
@@ -183,7 +183,7 @@ def check_reads(loss: str, reads: Form, gives: Form) -> None:
     """Raise a ValueError unless a loss takes the output of a network.
 
     Args:
-        loss: how messages call it.
+        loss: its name in messages.
         reads: the form that the loss takes.
         gives: the form of the last layer's output.
     """

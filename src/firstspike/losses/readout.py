@@ -17,8 +17,8 @@ from firstspike.spiketime.values import check_tensor
 class ReadoutLoss(Loss):
     """Loss on values of a readout, one output for each class. Decision rule: the largest value.
 
-    A sample in which all outputs have the same value, as where no spike reaches the readout, has no decision, -1, and
-    so is never correct.
+    A sample in which all outputs have the same value, for instance if no spike reaches the readout, has no decision,
+    -1, and so is never correct.
     """
 
     reads = "values"
@@ -73,11 +73,11 @@ class ReadoutCrossEntropy(ReadoutLoss):
 
 @checks_ranges
 class ReadoutRegression(Loss):
-    """Distance of the values of a readout to numbers to learn, one output for each: the mean over them.
+    """Distance of the values of a readout to numerical labels, one output for each: the mean over them.
 
     Args:
         error: `"squared"`, `"absolute"`, or `"huber"`, squared up to 1 and absolute beyond, as in torch's losses.
-        tau_syn: as in the losses on spike times; it plays no part.
+        tau_syn: as in the losses on spike times; not used here.
         reduction: how the losses of the samples are combined: `"mean"`, `"sum"` or `"none"`.
     """
 

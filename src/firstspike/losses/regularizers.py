@@ -25,7 +25,7 @@ _LINEAR_FROM = 10.0  # exponent above which EarlyOutput continues as a straight 
 
 @checks_ranges
 class Regularizer(nn.Module):
-    """What all terms share.
+    """Base class of all terms.
 
     Args:
         alpha: strength.
@@ -128,13 +128,13 @@ class LayerRegularizer(Regularizer):
         network: nn.Module,
         record: Record | None = None,
     ) -> Float[Tensor, ""]:
-        """The term, summed over the LIF layers; `times` and `labels` play no part.
+        """The term, summed over the LIF layers; `times` and `labels` are not used.
 
         Args:
             times: of the output.
             labels: of the samples.
             network: a `Network`.
-            record: the batch all through it.
+            record: the spikes of the batch in it.
 
         Raises:
             ValueError: no record, or no `Network`.
@@ -161,13 +161,13 @@ class LayerRegularizer(Regularizer):
 
 @checks_ranges
 class LayerWindow(LayerRegularizer):
-    """Draws spikes into a window after the mean input of their layer, as in a synfire chain::
+    """Pulls spikes into a window after the mean input of their layer, as in a synfire chain::
 
         R = alpha mean (max(start - s, 0)^2 + max(s - stop, 0)^2),    s = (t - m) / tau_syn,    summed over LIF layers
 
     where t are the first spikes of a layer's neurons and m is the mean first spike of its inputs in the same sample.
     A layer whose spikes drift ahead of its inputs leaves most of them unused; one whose spikes spread over long times
-    leaves the next layer few that come together. Silent neurons and inputs play no part, nor do samples in which a
+    leaves the next layer few that arrive together. Silent neurons and inputs are left out, and samples in which a
     layer has no input; the gradient goes to both t and m.
 
     Args:
@@ -214,7 +214,7 @@ class SilentPeak(LayerRegularizer):
         R = alpha sum_neurons mean_samples (threshold - max_t V(t)) / threshold
 
     over the samples in which a neuron is silent, for the neurons of all LIF layers that are silent in more than
-    ``max_silent`` of the batch; in a ``LIFRecurrent`` spikes of the layer itself count as well, and times up to its
+    ``max_silent`` of the batch; in a ``LIFRecurrent`` this includes spikes of the layer itself, and times up to its
     ``duration``. The derivative of the maximum with respect to weights, spike times and delays is exact. A membrane
     that never rises above rest has none: there, only raising weights helps (``SilentNeurons``).
 

@@ -29,8 +29,8 @@ class TimeCrossEntropy(TimeLoss):
 
     Args:
         xi: width of the softmax in units of `tau_syn`: time differences much above it are treated as certain.
-        label_smoothing: share of the target that is spread evenly over all neurons that spike, in [0, 1): no sample
-            is worth an ever larger lead of its true neuron. As in torch's loss.
+        label_smoothing: share of the target that is spread evenly over all neurons that spike, in [0, 1), so that
+            the lead of the true neuron need not grow for ever. As in torch's loss.
 
     Raises:
         ValueError: `xi` or `tau_syn` not positive, `silent_cost` negative, `label_smoothing` out of its range.
@@ -113,7 +113,7 @@ class ShiftInvariantMSE(TimeLoss):
     A silent wrong neuron adds nothing. Decision rule: the earliest spike.
 
     Args:
-        delta: wanted lead of the true neuron, in units of `tau_syn`.
+        delta: desired lead of the true neuron, in units of `tau_syn`.
 
     Raises:
         ValueError: `delta` or `tau_syn` not positive, `silent_cost` negative.

@@ -176,7 +176,7 @@ class EarlyStopping(Callback):
     Args:
         patience: epochs without improvement after which the training ends.
         metric: a column of the metrics, such as ``validation_loss``. By default the accuracy on the validation data
-            counts, and of equal accuracies the loss, which a single silent output makes jump.
+            and, if it is equal, the loss, which jumps with a single silent output.
         min_delta: smallest change of ``metric`` that is an improvement.
         restore_best: when the training ends, here or at its last epoch, each network gets the weights of its best
             epoch, and the results are theirs; of equal accuracies that with the lower loss. By default it keeps the

@@ -161,7 +161,7 @@ def check_shareable(members: Sequence[Member], device: torch.device, size: int) 
     own_device(torch.device(device.type))
     if len(members) > 1:
         raise ValueError(
-            f"{len(members)} networks are trained side by side by one process: start it without torchrun, or train "
+            f"{len(members)} networks are trained in parallel by one process: start it without torchrun, or train "
             "one network (training.n_seeds=1)"
         )
     if not members[0].substrate.side_by_side:

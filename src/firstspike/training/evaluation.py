@@ -38,14 +38,14 @@ class Evaluation:
 
     Args:
         loss: mean over the samples, without regularisers.
-        accuracy: fraction of correct decisions; a sample without a decision is wrong. NaN where labels are
-            numbers to learn.
+        accuracy: fraction of correct decisions; a sample without a decision is wrong. NaN if labels are
+            numbers.
         silent: silent fraction of each LIF layer.
         times: output times, ``inf`` if silent; for a readout its values.
         predictions: class per sample, -1 if the deciding neuron is silent; or the predicted numbers.
         labels: true classes, or numbers.
         readout: whether ``times`` are the values of a readout.
-        metrics: further numbers by name: of numbers to learn ``mae`` and ``mse``, the mean absolute and squared error,
+        metrics: further numbers by name: for numerical labels ``mae`` and ``mse``, the mean absolute and squared error,
             and ``r2``, the fraction of the variance that is explained; and those that the ``Trainer`` was given.
     """
 
@@ -95,7 +95,7 @@ class Evaluation:
 
 
 def wilson(share: float, samples: int, z: float = 1.96) -> tuple[float, float]:
-    """Interval of a share that was found in so many samples (Wilson 1927); with this ``z`` of 95 %."""
+    """Confidence interval of a fraction of a number of samples (Wilson 1927); with this ``z`` of 95 %."""
     middle = (share + z * z / (2 * samples)) / (1 + z * z / samples)
     width = z * math.sqrt(share * (1 - share) / samples + (z / (2 * samples)) ** 2) / (1 + z * z / samples)
     return middle - width, middle + width

@@ -25,10 +25,10 @@ class SilentNeurons:
     """Raises weights of layers in which too many neurons are silent.
 
     If the fraction of silent (sample, neuron) pairs of a LIF layer in a batch exceeds its limit, ``increment`` is added
-    to all weights of each of its neurons that is itself silent in a larger fraction of the samples than the limit. Of
-    several such layers only the first one is raised: those after it may just lack its spikes. While the same layer
-    stays above its limit, the increment doubles from batch to batch. In the papers such a batch takes no optimiser
-    step.
+    to all weights of each of its neurons that is itself silent in a larger fraction of the samples than the limit. If
+    there are several such layers, only the first one is raised: later ones may just lack its spikes. While the same
+    layer stays above its limit, the increment doubles from batch to batch. In the papers such a batch takes no
+    optimiser step.
 
     Args:
         limits: largest silent fraction allowed in each LIF layer, in order, or one number for all of them; 1 allows
