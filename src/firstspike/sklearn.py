@@ -49,7 +49,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         tau_mem: membrane time constant, in units of the synaptic one.
         late: time of the latest input spike, in the same unit.
         xi: width of the softmax over spike times, in the same unit, see ``TimeCrossEntropy``.
-        learning_rate_init: rate of Adam at the start; it falls to 0 along a cosine until ``max_iter``.
+        learning_rate_init: initial rate of Adam; it falls to 0 along a cosine until ``max_iter``.
         batch_size: samples per gradient step; ``"auto"`` is a fiftieth of the samples, from 20 to 200.
         max_iter: largest number of epochs.
         tol: smallest improvement that counts, of the loss or, with ``early_stopping``, of the accuracy.
@@ -201,7 +201,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Probability of each class: the softmax of ``-times / xi`` over the outputs, which the training loss is about.
+        """Probability of each class: the softmax of ``-times / xi`` over the outputs, as in the training loss.
 
         A silent output has probability 0. If all of them are silent, it is ``class_prior_``.
 

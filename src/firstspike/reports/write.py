@@ -1,4 +1,4 @@
-"""From the folder of a run or a sweep to a file."""
+"""Write the report of a run or a sweep."""
 
 import logging
 from collections.abc import Iterator

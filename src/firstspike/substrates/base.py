@@ -1,4 +1,4 @@
-"""What a substrate is: it yields the spike times of a network, and the exact gradient is taken at them."""
+"""Base classes of substrates: they yield the spike times of a network, and the exact gradient is taken at them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class Substrate(ABC):
     Constructing one is cheap. It is opened with a network, runs batches, and is closed, best in a ``with`` block::
 
         with SUBSTRATES["integrator"](step=0.01).open(network) as substrate:
-            record = substrate.record(network, times)      # times of all layers as it saw them, differentiable
+            record = substrate.record(network, times)      # times of all layers on it, differentiable
 
     A network that is run later may have other weights, but must have the layers of the one that it was opened with.
 
@@ -51,7 +51,7 @@ class Substrate(ABC):
     """Whether there is only one, as a chip: several networks then take turns on the same object."""
 
     def open(self, network: Network) -> Self:
-        """Get ready for networks like this one.
+        """Prepare for networks like this one.
 
         Raises:
             ValueError: a network that the substrate cannot take: too large, layers that it does not have.
@@ -70,14 +70,14 @@ class Substrate(ABC):
 
     @abstractmethod
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
-        """Spike times of a batch as the substrate saw them, without gradient.
+        """Spike times of a batch on the substrate, without gradient.
 
         Args:
             network: its weights and delays as they are now; nothing in it is changed.
             times: input times, ``inf`` = no spike.
 
         Returns:
-            The input times as the substrate got them, and the output times of every layer, of the type and on the
+            The input times as the substrate received them, and the output times of every layer, of the type and on the
             device of ``times``: the first spike of each neuron, ``inf`` if there was none; of ``LIFSpikeTrains``
             the train.
 
@@ -90,7 +90,7 @@ class Substrate(ABC):
         return {}
 
     def project_(self, network: Network) -> None:  # noqa: B027
-        """Put parameters back into the range that the substrate has; called after every step of a training."""
+        """Put parameters back into the range of the substrate; called after every step of a training."""
 
     def identity(self) -> dict[str, Any]:
         """The device, as plain values: ``kind``, settings, versions; and ``chip`` if it is one particular device.
@@ -104,7 +104,7 @@ class Substrate(ABC):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
-        """Take up a saved state."""
+        """Restore a saved state."""
 
     def record(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
         """Spike times of all layers with the exact gradient at them, for the parameters that the substrate used.
@@ -200,7 +200,7 @@ class Exact(Substrate):
         return torch.where(step > 0, (weight / step).round() * step, weight)
 
     def open(self, network: Network) -> Self:
-        """Nothing to get ready: all layers compute themselves."""
+        """Nothing to prepare: the layers compute everything themselves."""
         return self
 
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
@@ -243,7 +243,7 @@ class LayerByLayer(Substrate):
     def spikes(
         self, index: int, layer: Any, times: Float[Tensor, "batch inputs"]
     ) -> Float[Tensor, "batch outputs"] | Float[Tensor, "batch outputs spikes"]:
-        """What the LIF layer with that index in the network gives.
+        """The output of the LIF layer with that index in the network.
 
         Args:
             index: of the layer.

@@ -1,4 +1,4 @@
-"""What imperfect devices share: quantised weights, noise, and layers whose neurons are connected to each other.
+"""Code that imperfect devices share: quantised weights, noise, and layers whose neurons are connected to each other.
 
 A spike arrives at other neurons after a delay of at least the window of its layer. In slices of half a window, what
 arrives in a slice left its neuron before the slice, even if it was moved ahead by up to half a window.
@@ -114,7 +114,7 @@ class Noise:
         return {"noise": self.source.get_state()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from there."""
+        """Restore the position."""
         self.source.set_state(state["noise"].cpu())
 
 
@@ -147,7 +147,7 @@ class Imperfect(QuantisedWeights):
         return torch.maximum(found, LOWEST_THRESHOLD * nominal)
 
     def imperfect(self, spikes: Tensor, unit: float = 1.0) -> Tensor:
-        """Spike times with jitter, whose standard deviation is in this unit, and without those that get lost."""
+        """Spike times with jitter, whose standard deviation is in this unit, and without lost ones."""
         if self.spike_jitter:
             spikes = spikes + self.noise.normal(self.spike_jitter * unit, tuple(spikes.shape), spikes)
         if self.spike_loss:

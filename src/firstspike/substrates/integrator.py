@@ -23,7 +23,7 @@ class Integrator(LayerByLayer):
     """Membranes at the points of a time grid; a neuron spikes at the first one at which it has reached its threshold.
 
     The update from point to point is the exact solution, with inputs at their own times, so the membrane at a point is
-    right to rounding. A spike is up to one step late, and one that begins and ends between two points is missed.
+    correct up to rounding. A spike is up to one step late, and one that begins and ends between two points is missed.
     Neurons of spike trains are reset at that point.
 
     Args:
@@ -142,7 +142,7 @@ class _Feedback:
         self.pending = times.new_zeros(2, size, len(times), layer.out_features)
 
     def arriving(self, point: int) -> Float[Tensor, "2 batch outputs"]:
-        """What is added to membranes and currents at a point."""
+        """Inputs to membranes and currents at a point."""
         now = self.pending[:, point % self.pending.shape[1]]
         found = now.clone()
         now.zero_()

@@ -1,4 +1,4 @@
-"""The exact equations with the imperfections of a device put in: hardware-aware training."""
+"""The exact equations with the imperfections of a device, for hardware-aware training."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -32,11 +32,11 @@ TYPICAL_NOISE = {"threshold_spread": 0.03, "threshold_batch_noise": 0.015, "spik
 @checks_ranges
 @dataclass(eq=False)
 class Noisy(Imperfect, LayerByLayer):
-    """Exact spike times of neurons with imperfect thresholds, weights, delays and spikes; all of it is off by default.
+    """Exact spike times of neurons with imperfect thresholds, weights, delays and spikes; all off by default.
 
     ``fs.substrates.Noisy()`` is an ideal device; a config with ``kind: noisy`` alone has typical noise.
-    All random numbers come from separate generators. The gradient is that of ideal neurons at the times that came
-    out, for the rounded weights, as it would be on a device.
+    All random numbers come from separate generators. The gradient is that of ideal neurons at the resulting
+    times, for the rounded weights, as it would be on a device.
 
     Args:
         threshold_offset: mean offset of the thresholds, once for each neuron, in their unit.

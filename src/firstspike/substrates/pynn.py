@@ -35,9 +35,9 @@ LEAD_MS = 2.0
 class Simulator(LayerByLayer):
     """A simulator, whose neurons are PyNN's ``IF_curr_exp``.
 
-    Each LIF layer is one run, in which the samples of a batch follow one another. The next layer gets what was
-    recorded: the first spike of each neuron and sample, of ``LIFSpikeTrains`` the train. All delays are put on the
-    times of the spikes that go in, so that none is rounded to a step, except for those of recurrent synapses: they are
+    Each LIF layer is one run, in which the samples of a batch follow one another. The next layer receives the
+    recorded spikes: the first one of each neuron and sample, of ``LIFSpikeTrains`` the train. All delays are added to
+    the times of the input spikes, so that none is rounded to a step, except for those of recurrent synapses: they are
     synapses of the simulation. After the last input of a sample its window lasts until membranes are at rest; neurons
     that are connected to each other are silenced at the end of their layer's ``duration`` by inhibition.
 

@@ -13,7 +13,7 @@ from firstspike.substrates.pynn import TAU_MS, Simulator
 
 @takes_arguments_of(Simulator)
 class Nest(Simulator):
-    """NEST with precise spike times: inputs and spikes are not bound to steps, and right to about 1e-11 ``tau_syn``.
+    """NEST with precise spike times: inputs and spikes are not bound to steps, and correct to about 1e-11 ``tau_syn``.
 
     Whether a membrane reached its threshold in between is tested only in steps, and at inputs: a membrane that
     touches the threshold for less than a step may be missed. Its refractory times are whole steps, and at least one:
@@ -61,7 +61,7 @@ class Neuron(Simulator):
 class Brian2(Simulator):
     """Brian2. Times are off by up to a step or two, more if membranes are flat. The slowest of the simulators.
 
-    Equal time constants are taken one millionth apart, for Brian2 divides by their difference.
+    Equal time constants are moved one millionth apart, as Brian2 divides by their difference.
     """
 
     kind = "brian2"

@@ -1,4 +1,4 @@
-"""What a sweep's file may hold."""
+"""The keys of a sweep's file."""
 
 import math
 import warnings
@@ -47,7 +47,7 @@ class Range(Section):
         return isinstance(self.start, int) and isinstance(self.to, int) and not isinstance(self.step, float)
 
     def distribution(self) -> BaseDistribution:
-        """What a sampler draws from; a ValueError if its numbers contradict each other."""
+        """The distribution of a sampler; a ValueError if its numbers contradict each other."""
         with warnings.catch_warnings(action="ignore"):  # of an end between two steps, which is left out
             if self.integer:
                 return IntDistribution(int(self.start), int(self.to), self.log, int(self.step or 1))
@@ -119,7 +119,7 @@ class Sweep(Section):
         return self.metric.endswith("loss")
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        """What Optuna draws the values of each axis from."""
+        """Optuna's distribution of each axis."""
         return {
             key: axis.distribution()
             if isinstance(axis, Range) and self.sampler != "grid"

@@ -73,7 +73,7 @@ class Plan:
         return str(self.folder / base) if (self.folder / base).is_file() else base
 
     def definition(self) -> dict[str, Any]:
-        """What all workers on a study must agree on, ready for JSON: the sweep, and its base configs as written."""
+        """The definition that all workers of a study share, for JSON: the sweep, and its base configs as written."""
         sweep = self.sweep.model_dump(mode="json", by_alias=True, exclude={"heartbeat", "trials"})
         bases = choices(self.sweep.axes["base"]) if self.sweep.base is None else [self.sweep.base]
         return sweep | {f"config {base}": read_yaml(self._place(str(base)), ()).data for base in bases}
@@ -83,7 +83,7 @@ def load_plan(file: Path, name: str | None = None) -> Plan:
     """Read a sweep's file and check all of it; by default the study has the file's name.
 
     Raises:
-        ConfigError: no such file, invalid YAML, keys or values that do not fit, trials whose config is refused.
+        ConfigError: no such file, invalid YAML, keys or values that do not fit, trials whose config is invalid.
     """
     if not file.is_file():
         raise ConfigError(str(file), ["no such file; a sweep is a YAML file with a base and axes"])

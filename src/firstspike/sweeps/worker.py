@@ -146,7 +146,7 @@ def launch(
     retry_failed: bool = False,
     show: bool = True,
 ) -> optuna.Study:
-    """Train a sweep until all its trials are settled, together with whoever else works on it; returns its study.
+    """Train a sweep until all its trials are done, together with other workers on it; returns its study.
 
     Its run folders are in ``folder``, and by default its ``storage`` as well. ``retry_failed`` trains trials once more
     that failed, ``show`` draws a progress bar. Ctrl-C and SIGTERM raise KeyboardInterrupt once the workers have saved.

@@ -295,8 +295,8 @@ class FitResult(Evaluated):
 
     Args:
         epochs: whole epochs done.
-        seconds: time spent, over all sessions of the training.
-        metrics: columns by name, a value per epoch of this session; with several networks their mean.
+        seconds: total time of the training, also if it was resumed.
+        metrics: columns by name, a value per epoch of this call; with several networks their mean.
         best_validation_accuracy: of each network, NaN without validation data, or if labels are numbers.
         validations: one for each network; empty without validation data.
         tests: one for each network; empty without test data.

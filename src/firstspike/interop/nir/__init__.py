@@ -27,14 +27,14 @@ def to_nir(
 ) -> "nir.NIRGraph":
     """A network as a NIR graph: ``nir.write("model.nir", fs.to_nir(network))``.
 
-    Layers become pairs of ``Linear`` and ``CubaLIF``, delays ``Delay`` nodes. Synaptic delays have no node of their
-    own: every synapse gets its own delayed copy of its input. Copies of inputs (``Multiplex``) are summed into the
+    Layers become pairs of ``Linear`` and ``CubaLIF``, delays ``Delay`` nodes. NIR has no node for synaptic
+    delays: every synapse gets a delayed copy of its input. Copies of inputs (``Multiplex``) are summed into the
     weights, and filters of ``LIFConv2d`` expanded. ``Concatenate`` becomes ``Delay`` and ``Linear`` nodes past others.
-    Bias spikes are further channels at the end of the input; the times at which they have to spike are in the metadata,
-    ``bias_times``. A neuron that spikes once is then reset so far down
-    (``v_reset``) that it stays silent, for readers that have a reset. ``LIFSpikeTrains`` has its own ``reset`` there,
-    ``LIFRecurrent`` in addition a loop of its delays and weights back to its neurons, and a readout becomes a
-    ``CubaLI``; properties that NIR cannot express are in the metadata: ``max_spikes``, ``duration``, ``readout``.
+    Bias spikes are further channels at the end of the input; their spike times are in the metadata, ``bias_times``.
+    A neuron that spikes once is then reset so far down (``v_reset``) that it stays silent, for readers that have a
+    reset. ``LIFSpikeTrains`` has its own ``reset`` there, ``LIFRecurrent`` in addition a loop of its delays and weights
+    back to its neurons, and a readout becomes a ``CubaLI``; properties that NIR cannot express are in the metadata:
+    ``max_spikes``, ``duration``, ``readout``.
 
     If readers cannot do the same, the metadata list the differences, ``approximate``; otherwise the graph is faithful.
 
@@ -80,7 +80,7 @@ def from_nir(
 
     Args:
         graph: the graph, or a file.
-        target: how currents are meant, see ``to_nir``; by default as in the metadata, otherwise ``"nir"``.
+        target: the convention of currents, see ``to_nir``; by default as in the metadata, otherwise ``"nir"``.
         time_unit: length of the network's unit of time in the graph's; by default as in the metadata, otherwise 1.
         dt: the time step that the graph was written for; by default as in the metadata.
         bias_times: when the last channels of the input spike, in the network's unit of time: they become

@@ -57,7 +57,7 @@ class Clock:
 
     @property
     def step(self) -> float:
-        """Resolution of spike times that go in and out."""
+        """Resolution of input and output spike times."""
         return CLOCK_US / self.unit_us
 
     @property
@@ -70,14 +70,14 @@ class Clock:
         return (times / self.step + 1e-6).floor() * self.step
 
     def delay(self, wanted: Tensor) -> Tensor:
-        """The delays that the chip has nearest to the wanted ones."""
+        """The chip's delays that are nearest to the desired ones."""
         steps = ((wanted * self.unit_us - SHORTEST_DELAY_US) / DELAY_STEP_US).round()
         most = (LONGEST_DELAY_US - SHORTEST_DELAY_US) / DELAY_STEP_US
         return (SHORTEST_DELAY_US + DELAY_STEP_US * steps.clamp(0, most)) / self.unit_us
 
 
 def circuits_of(layer: DenseLIFLayer | Delay) -> int:
-    """How many of the chip's circuits a layer takes."""
+    """Number of the chip's circuits that a layer takes."""
     if isinstance(layer, Delay):
         return 2 * layer.features
     inputs, delays = layer.in_features, 0
@@ -87,7 +87,7 @@ def circuits_of(layer: DenseLIFLayer | Delay) -> int:
 
 
 def clock_for(network: Network, tau_us: float, recurrent: bool = False) -> Clock:
-    """The chip's times for a network whose ``tau_syn`` is ``tau_us`` on the chip, once it is clear that it fits.
+    """The chip's times for a network whose ``tau_syn`` is ``tau_us`` on the chip, if it fits.
 
     Args:
         network: whose layers have to fit.

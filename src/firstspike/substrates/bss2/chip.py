@@ -48,12 +48,12 @@ class BrainScaleS2(Bss2):
     Args:
         calibration: a file (.pbin); ``{chip}`` in its name is the chip's. Or ``nightly``, the one of the cluster.
         settings: a YAML file with sections by chip, and one called ``default``, which override the other arguments.
-        tau_us: microseconds that ``tau_syn`` takes on the chip.
-        weight_scale: a weight w is the whole number ``round(w weight_scale)``, at most 63.
+        tau_us: ``tau_syn`` on the chip, in microseconds.
+        weight_scale: a weight w becomes the integer ``round(w weight_scale)``, at most 63.
         window: duration of a sample, in units of ``tau_syn``; membranes must be at rest again at its end.
-        latency_us: how much later than they happen spikes are recorded, in microseconds; subtracted.
+        latency_us: delay with which spikes are recorded, in microseconds; subtracted.
         largest_batch: largest number of samples in a run; larger batches take several runs.
-        retries: how often a run is tried.
+        retries: number of attempts at a run.
 
     Raises:
         ValueError: a value out of its range.

@@ -1,4 +1,4 @@
-"""A real BrainScaleS-2: its software, which chip it is, its own settings, its calibration."""
+"""A real BrainScaleS-2: its software, name, settings and calibration."""
 
 import hashlib
 import importlib
@@ -32,7 +32,7 @@ def load_pynn() -> Any:
     """The module of PyNN that runs on the chip.
 
     Raises:
-        ImportError: it is not there.
+        ImportError: it is not installed.
     """
     try:
         return importlib.import_module("pynn_brainscales.brainscales2")
@@ -44,7 +44,7 @@ def load_pynn() -> Any:
 
 
 def chip_name(pynn: Any) -> str:
-    """Which chip this is.
+    """Name of the chip.
 
     Raises:
         SubstrateError: there is none.
@@ -136,7 +136,7 @@ def calibrate(file: Path | str, **targets: float) -> None:
 
     Raises:
         ValueError: unknown targets.
-        ImportError: the software of the chip is not there.
+        ImportError: the software of the chip is not installed.
         SubstrateError: the calibration fails.
     """
     if unknown := set(targets) - set(CALIBRATION_TARGETS):

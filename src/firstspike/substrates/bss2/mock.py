@@ -53,15 +53,15 @@ class _Cells(NamedTuple):
 @checks_ranges
 @dataclass(eq=False)
 class MockBss2(Bss2, Imperfect):
-    """BrainScaleS-2 in software: whole-numbered weights, a fixed pattern of imperfect neurons, noise, clocks, faults.
+    """BrainScaleS-2 in software: integer weights, a fixed pattern of imperfect neurons, noise, clocks, faults.
 
     Defaults are those of the chip as Göltz et al. used it, for networks with a threshold of 2.6. Times are in units of
     ``tau_syn`` unless stated otherwise.
 
     Args:
         chip: number of the chip, which determines its fixed pattern.
-        tau_us: microseconds that ``tau_syn`` takes on the chip.
-        weight_scale: a weight w is the whole number ``round(w weight_scale)``, at most 63.
+        tau_us: ``tau_syn`` on the chip, in microseconds.
+        weight_scale: a weight w becomes the integer ``round(w weight_scale)``, at most 63.
         weight_spread: relative standard deviation of the strengths of the synapses, a fixed pattern.
         threshold_offset: mean offset of the thresholds, in their unit.
         threshold_spread: standard deviation of the thresholds from neuron to neuron, a fixed pattern.
@@ -70,14 +70,14 @@ class MockBss2(Bss2, Imperfect):
         tau_spread: relative standard deviation of the time constants from neuron to neuron, a fixed pattern.
         spike_jitter: standard deviation of noise on the spikes of LIF layers.
         delay_jitter: standard deviation of noise on the delays, drawn for each spike.
-        refractory: refractory period; a neuron may spike again after it, and later layers see these spikes. Layers of
-            spike trains need the same ``refractory``.
+        refractory: refractory period; a neuron may spike again after it, and later layers receive these spikes. Layers
+            of spike trains need the same ``refractory``.
         window: duration of a sample; later spikes are lost.
-        latency_us: how much later than they happen spikes are recorded, in microseconds; known and subtracted.
+        latency_us: delay with which spikes are recorded, in microseconds; known and subtracted.
         spike_loss: probability with which a spike is lost.
         stall: probability with which a run stalls and is repeated.
-        retries: how often a run is tried.
-        seed: seed of everything that differs from run to run.
+        retries: number of attempts at a run.
+        seed: seed of all that differs between runs.
 
     Raises:
         ValueError: a value out of its range; in ``open``, spike trains with another refractory time.
