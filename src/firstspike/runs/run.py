@@ -47,16 +47,16 @@ class Run(SavedRun):
         substrate: use this kind of substrate, with default settings, instead of the run's.
         settings: of the substrate, such as ``["substrate.weight_bits=4"]``.
         data: the data of the run, if they were made in Python and the folder has no copy.
-        parts: objects of your own that the folder's config only names: ``network``, ``loss``, ``substrate``, and for
-            ``resume`` ``optimizer``, ``schedule``, ``regularizers``. An optimiser belongs to the network that is handed
-            over.
+        parts: your own objects that the folder's config only names: ``network``, ``loss``, ``substrate``, and for
+            ``resume`` ``optimizer``, ``schedule``, ``regularizers``. An optimiser belongs to the network that is
+            passed.
 
     Attributes:
         folder: the run folder.
-        elsewhere: the other substrate asked for, with its settings, or None.
+        elsewhere: another substrate that was requested, with its settings, or None.
 
     Raises:
-        FileNotFoundError: no run lives there.
+        FileNotFoundError: there is no run.
         CheckpointError: it has no checkpoint of that name; a ``ValueError``.
         ConfigError: an unknown substrate; a ``ValueError``.
     """
@@ -104,7 +104,7 @@ class Run(SavedRun):
     ) -> Self:
         """Continue the training from its newest checkpoint, exactly as if it had never stopped.
 
-        A damaged checkpoint is reported (logging) and the one before it is taken. The run starts over if no
+        A damaged checkpoint is reported (logging) and the previous one is used. The run starts over if no
         checkpoint was saved yet, but not if none of the saved ones can be read.
 
         Args:
@@ -116,7 +116,7 @@ class Run(SavedRun):
             stop: see ``start``.
 
         Returns:
-            This run, as it is then.
+            This run, with the new results.
 
         Raises:
             CheckpointError: no checkpoint can be read, or the newest one belongs to another config; a ``ValueError``.
@@ -205,11 +205,11 @@ class Run(SavedRun):
 
     @cached_property
     def record(self) -> Record:
-        """Spike times of all layers on ``held_out``, each ``(samples, neurons)``, as the substrate sees them."""
+        """Spike times of all layers on ``held_out``, each ``(samples, neurons)``, on the substrate."""
         return self.observe(self.held_out[1].times)
 
     def observe(self, times: Float[Tensor, "samples inputs"] | EventLists, network: Network | None = None) -> Record:
-        """Spike times of all layers, as the run's substrate sees them, or the one asked for instead.
+        """Spike times of all layers on the run's substrate, or on the requested one.
 
         Args:
             times: input spike times.

@@ -68,7 +68,7 @@ class SavedRun(Evaluated):
 
     @property
     def substrate(self) -> str:
-        """The kind of substrate that spike times come from."""
+        """The kind of substrate of the spike times."""
         return self._on.substrate.kind
 
     @cached_property
@@ -98,7 +98,7 @@ class SavedRun(Evaluated):
 
     @property
     def seconds(self) -> float:
-        """Time spent, over all sessions of the training; NaN before its end."""
+        """Total time of the training, also if it was resumed; NaN before its end."""
         return float(self.results.get("seconds", np.nan))
 
     @property
@@ -117,7 +117,7 @@ class SavedRun(Evaluated):
         """The checkpoint that the network has its weights from.
 
         Raises:
-            CheckpointError: there is none that can be read, or the one asked for cannot.
+            CheckpointError: there is none that can be read, or the requested one cannot be.
         """
         if self._place is not None:
             return load_checkpoint(self._place)
@@ -140,7 +140,7 @@ class SavedRun(Evaluated):
 
     @cached_property
     def network(self) -> Network:
-        """The trained network, with the weights of ``checkpoint``; its parameters ask for no gradient."""
+        """The trained network, with the weights of ``checkpoint``; its parameters require no gradient."""
         return self._network(self.checkpoint)
 
     @cached_property
@@ -176,7 +176,7 @@ class SavedRun(Evaluated):
 
     @cached_property
     def objective(self) -> Objective:
-        """The loss with its rule of decision: ``objective.predict(output_times)`` gives numbers of classes."""
+        """The loss with its decision rule: ``objective.predict(output_times)`` returns class indices."""
         return Objective(self.loss)
 
     @property

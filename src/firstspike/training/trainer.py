@@ -66,8 +66,8 @@ class Trainer:
     from the seed and the number of the epoch, so that a resumed training continues bit for bit.
 
     Args:
-        network: any module from spike times to spike times. A ``Network`` gives more: silent neurons, substrates,
-            records of every layer. Several networks, in a list, are trained side by side on different seeds.
+        network: any module from spike times to spike times. Silent neurons, substrates and records of
+            every layer need a ``Network``. Several networks, in a list, are trained in parallel on different seeds.
         loss: ``loss(times, labels)`` -> mean over the samples; a loss without ``predict(times)`` decides by the
             earliest spike.
         optimizer: of the network's parameters; with several networks a list.
@@ -83,7 +83,7 @@ class Trainer:
             after ``fit``. See ``averaged``.
         compile: run each batch as a program of ``torch.compile``. Its first batch takes seconds to compile, after that
             steps of small networks take about a quarter less time. Results agree up to rounding. Networks that are
-            trained side by side and trainings in several processes ignore it.
+            trained in parallel and trainings in several processes ignore it.
         metrics: further numbers of each evaluation, ``metric(output, labels)`` by name: columns ``validation_NAME``,
             ``Evaluation.metrics``.
 
@@ -298,7 +298,7 @@ class Trainer:
 
     @torch.no_grad()
     def record(self, times: Float[Tensor, "samples inputs"]) -> Record:
-        """Spike times of every layer of the (first) network, as its substrate sees them; see ``Network.record``."""
+        """Spike times of every layer of the (first) network, on its substrate; see ``Network.record``."""
         member, times = self.members[0], as_tensor("times", times)
         parameter = next(member.network.parameters(), times)
         with self.averaged(), _opened(member.substrate, member.network):
@@ -307,7 +307,7 @@ class Trainer:
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the training needs to continue bit for bit: weights, optimisers, schedules, progress."""
+        """Everything that the training needs to continue bit for bit: weights, optimisers, schedules, progress."""
         if self.engine is not None:
             self.engine.synchronize()
         return {"members": [member.state_dict() for member in self.members]}
@@ -316,8 +316,8 @@ class Trainer:
         """Restore a saved state.
 
         Raises:
-            ValueError: a state of another number of networks, or one that does not fit them; one of another chip, where
-                ``allow_other_chip`` is not set.
+            ValueError: a state of another number of networks, or one that does not fit them; one of another chip,
+                unless ``allow_other_chip`` is set.
         """
         found = state["members"]
         if len(found) != len(self.members):
