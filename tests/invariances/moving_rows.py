@@ -18,6 +18,7 @@ from rows import NO_BUDGET, NO_WEIGHTS, ONE_BACKEND, ONE_TO_ONE, PASSES_ON
 
 from firstspike import layers
 from firstspike.layers import Network
+from firstspike.layers.branches import Branch
 
 
 def fill_times(source: Source, *shape: int, trains: bool = False, distinct: bool = False) -> None:
@@ -63,7 +64,7 @@ def fill_branch(source: Source) -> None:
     source.add("carried", Quantity("o", time=1), carried, learnt=True)
 
 
-def build_branch(kind: type[layers.Branch], values: Mapping[str, Any], _: str) -> Network:
+def build_branch(kind: type[Branch], values: Mapping[str, Any], _: str) -> Network:
     neurons = len(values["delay"])
     return Network(layers.Delay(neurons, UNBOUNDED, **DOUBLE), kind(neurons, 1, delay=UNBOUNDED, **DOUBLE))
 
