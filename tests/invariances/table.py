@@ -58,10 +58,9 @@ INVARIANCES: dict[str, Callable[[Case], None]] = {
 BASE = "a base class, tested as its subclasses"
 PROGRAM = "needs another program; tests/substrates compare it with the exact substrate"
 WITHOUT_ROW = {
-    **dict.fromkeys(("Branch", "LIFLayer", "NeuronLayer", "Readout", "Loss", "ReadoutLoss", "TimeLoss"), BASE),
+    **dict.fromkeys(("LIFLayer", "Readout", "Loss", "ReadoutLoss", "TimeLoss"), BASE),
     **dict.fromkeys(("Substrate", "LayerByLayer"), BASE),
     **dict.fromkeys(("nest", "Nest", "neuron", "Neuron", "brian2", "Brian2", "brainscales2", "BrainScaleS2"), PROGRAM),
-    "LayerCost": "numbers for a report",
     "SubstrateError": "an error",
 }
 
