@@ -5,16 +5,17 @@
 V is relative to the leak potential. Times are in any unit, the same for all; by convention ``tau_syn = 1``.
 """
 
+import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from firstspike.ranges import Positive, PositiveOrInf, checks_ranges
+from firstspike.ranges import Positive, PositiveOrInf
 
 
-@checks_ranges
 @dataclass(frozen=True, eq=False)
 class LIF:
     """Parameters of a leaky integrate-and-fire neuron, validated and immutable.
@@ -43,8 +44,17 @@ class LIF:
 
     def __post_init__(self) -> None:
         for name in ("tau_mem", "tau_syn", "threshold"):
-            if not isinstance(value := getattr(self, name), Tensor):
-                object.__setattr__(self, name, float(value))
+            value = getattr(self, name)
+            if isinstance(value, Tensor):
+                continue
+            # not by ``checks_ranges``: layers make neurons in every pass, also in compiled programs
+            if not isinstance(value, Real) or isinstance(value, bool):
+                raise ValueError(f"{name} must be a number or a tensor, got {value!r}")
+            number = float(value)
+            if not number > 0 or (number == math.inf and name != "tau_mem"):
+                finite = "" if name == "tau_mem" else " and finite"
+                raise ValueError(f"{name} must be > 0{finite}, got {value}")
+            object.__setattr__(self, name, number)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, LIF):
