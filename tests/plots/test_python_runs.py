@@ -68,7 +68,7 @@ def test_files_are_written_for_what_the_command_has(made):
         with pytest.raises(plots.NotApplicable, match=r"pass it in Python: loss=\.\.\.") as reason:
             plots.save_figures(folder, ["confusion", "summary"])
         assert str(reason.value).startswith("no figure confusion, summary: loss: ")
-        assert len(str(reason.value).splitlines()) == str(reason.value).count("hand it over") == 1
+        assert len(str(reason.value).splitlines()) == str(reason.value).count("pass it in Python") == 1
     if "data" in parts:
         with pytest.raises(plots.NotApplicable, match=r"fs\.Run\(folder, data=\.\.\.\)"):
             plots.save_figures(folder, ["dataset"])

@@ -14,9 +14,11 @@ import matplotlib as mpl
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import ArrayLike
 
 from firstspike.text import printable
 
@@ -34,8 +36,6 @@ FAINT = 0.3
 GREY = "#777777"
 SEQUENTIAL = "viridis"
 """Colour map of spike times: early is dark."""
-SIGNED = "RdBu_r"
-"""Colour map of signed values: white is zero, red positive, blue negative."""
 SILENT_COLOUR = "#FFFFFF"
 SILENT_HATCH = "xxx"
 
@@ -180,6 +180,19 @@ def epoch_axis(ax: Axes, most: int = 6) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10], integer=True))
 
 
+def log_ticks(axis: Axis, low: float, high: float, zero: bool = False) -> None:
+    """Few ticks of a logarithmic axis have numbers, without powers if possible; ``zero`` adds a tick at 0."""
+    steps = LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,), numticks=8)
+    ticks = [float(t) for t in steps.tick_values(low, high) if low <= t <= high]
+    if zero:
+        ticks = [0.0, *(t for t in ticks if t > 1.3 * low)]
+    plain, scientific = all(t == 0 or 1e-3 <= t < 1e5 for t in ticks), LogFormatterSciNotation()
+    axis.set_ticks(ticks, [f"{t:g}" if plain or t == 0 else scientific(t) for t in ticks])
+    between = LogLocator(subs=range(2, 10)).tick_values(low, high)
+    axis.set_ticks([t for t in between if low <= t <= high], minor=True)
+    axis.set_minor_formatter(NullFormatter())
+
+
 def log_axis(ax: Axes, values: Iterable[float]) -> None:
     """A logarithmic y axis for values >= 0, leaving out what is not finite; 0 has a tick below the smallest other."""
     finite = np.asarray([v for v in values if math.isfinite(v)], dtype=float)
@@ -188,27 +201,35 @@ def log_axis(ax: Axes, values: Iterable[float]) -> None:
         ax.set_ylim(-0.05, 1)
         return
     low, high = float(positive.min()) / 1.3, float(positive.max()) * 1.3
-    steps = LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,), numticks=8)
-    ticks = [float(t) for t in steps.tick_values(low, high) if low <= t <= high]
-    if positive.size < finite.size:
+    if zero := positive.size < finite.size:
         ax.set_yscale("symlog", linthresh=1.3 * low, linscale=0.4)
-        ax.set_ylim(-0.26 * low, high)
-        ticks = [0.0, *(t for t in ticks if t > 1.3 * low)]
     else:
         ax.set_yscale("log")
-        ax.set_ylim(low, high)
-    plain, scientific = all(t == 0 or 1e-2 <= t < 1e5 for t in ticks), LogFormatterSciNotation()
-    ax.set_yticks(ticks, [f"{t:g}" if plain or t == 0 else scientific(t) for t in ticks])
-    between = LogLocator(subs=range(2, 10)).tick_values(low, high)
-    ax.set_yticks([t for t in between if low <= t <= high], minor=True)
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.set_ylim(-0.26 * low if zero else low, high)
+    log_ticks(ax.yaxis, low, high, zero)
+
+
+def signed(values: ArrayLike, limit: float | None = None) -> dict[str, Any]:
+    """Colours of an image of signed values, up to the largest magnitude or a ``limit``; zero is white."""
+    limit = limit or float(np.abs(values).max(initial=0)) or 1.0
+    return {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
 
 
 def image_panels(
-    images: Iterable[Any], axes: Sequence[Axes], titles: Sequence[str] | None, label: str, **options: Any
+    images: Iterable[Any],
+    axes: Sequence[Axes],
+    titles: Sequence[str] | None,
+    label: str,
+    channels: int = 1,
+    **options: Any,
 ) -> None:
-    """Images with one colour bar and no ticks, a panel for each; ``options`` are those of ``imshow``."""
+    """Images with one colour bar and no ticks, a panel for each; ``options`` are those of ``imshow``.
+
+    Lines divide the ``channels``, which are next to each other.
+    """
     for index, (ax, image) in enumerate(zip(axes, images, strict=True)):
+        for channel in range(1, channels):
+            ax.axvline(channel * image.shape[1] / channels - 0.5, color="black", linewidth=0.8)
         drawn = ax.imshow(image, **options)
         ax.spines[:].set_visible(True)
         ax.set_xticks([])

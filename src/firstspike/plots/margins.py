@@ -3,7 +3,6 @@
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from firstspike.layers.named import to_numpy
-from firstspike.plots.look import COLOURS, GREY, SIGNED, TAU_SYN, as_text, image_panels, new_figure, time_label
+from firstspike.plots.look import COLOURS, GREY, TAU_SYN, as_text, image_panels, new_figure, signed, time_label
 from firstspike.plots.run_data import RunData, run_figure
 
 _NAMES_UP_TO = 40  # inputs with a tick each
@@ -35,10 +34,9 @@ def input_derivatives(
     """
     when, values = to_numpy(times), to_numpy(derivatives)
     rows = np.broadcast_to(np.arange(len(when)).reshape(-1, *[1] * (when.ndim - 1)), when.shape)
-    there, limit = np.isfinite(when), float(np.abs(values).max(initial=0)) or 1.0
+    there = np.isfinite(when)
     size = 40.0 if len(when) <= _NAMES_UP_TO else 12.0
-    look: dict[str, Any] = {"cmap": SIGNED, "vmin": -limit, "vmax": limit, "edgecolor": GREY, "linewidth": 0.4}
-    dots = ax.scatter(when[there], rows[there], size, values[there], **look)
+    dots = ax.scatter(when[there], rows[there], size, values[there], edgecolor=GREY, linewidth=0.4, **signed(values))
     ax.figure.colorbar(dots, ax=ax, label="derivative of the margin", pad=0.02)
     if names is not None and len(when) <= _NAMES_UP_TO:
         ax.set_yticks(range(len(when)), list(map(as_text, names)))
@@ -56,18 +54,15 @@ def margins_figure(run: RunData, sample: int = 0) -> Figure:
     if run.pixels is not None:
         rows, columns, copies = run.pixels
         of_inputs = to_numpy(found.by_times[sample]).reshape(len(effects), -1).sum(axis=-1)
-        shown, mean = (  # channels side by side
+        channels = len(effects) // (rows * columns * copies)
+        shown, mean = (
             np.concatenate(values.reshape(-1, rows, columns, copies).sum(axis=-1), axis=1)
             for values in (of_inputs, effects)
         )
         figure = new_figure(6.5, 2.8)
         left, right = figure.subplots(1, 2)
-        limit = float(np.abs(shown).max()) or 1.0
-        image_panels([shown], [left], None, "derivative of the margin", cmap=SIGNED, vmin=-limit, vmax=limit)
-        image_panels([mean], [right], None, "|derivative|", cmap="Greys", vmin=0)
-        for ax in (left, right):
-            for edge in range(columns, shown.shape[1], columns):
-                ax.axvline(edge - 0.5, color="black", linewidth=0.8)
+        image_panels([shown], [left], None, "derivative of the margin", channels, **signed(shown))
+        image_panels([mean], [right], None, "|derivative|", channels, cmap="Greys", vmin=0)
     else:
         figure = new_figure(7.5, min(7.0, 2.0 + 0.17 * len(effects)))
         left, right = figure.subplots(1, 2, width_ratios=(1.6, 1), sharey=True)

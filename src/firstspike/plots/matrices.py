@@ -16,13 +16,13 @@ from firstspike.layers.named import NamedLIF, named_lif_layers, to_numpy
 from firstspike.plots.look import (
     COLOURS,
     GREY,
-    SIGNED,
     as_text,
     axes_list,
     class_names,
     image_panels,
     new_figure,
     panels,
+    signed,
     styled,
 )
 from firstspike.plots.run_data import NotApplicable, RunData, run_figure
@@ -45,8 +45,7 @@ def weight_matrix(weight: Float[Tensor, "out inputs"], ax: Axes, limit: float | 
         bias: number of last columns to mark as those of bias spikes.
     """
     values = to_numpy(weight)
-    limit = limit or float(np.abs(values).max()) or 1.0
-    image = ax.imshow(values, cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+    image = ax.imshow(values, aspect="auto", interpolation="nearest", **signed(values, limit))
     ax.figure.colorbar(image, ax=ax, label="weight", pad=0.02)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(6, **_WHOLE))
@@ -62,20 +61,19 @@ def receptive_fields(
     weight: Float[Tensor, "neurons height width"],
     axes: Axes | Iterable[Any],
     titles: Sequence[str] | None = None,
-    limit: float | None = None,
+    channels: int = 1,
 ) -> list[Axes]:
     """The weights of neurons as images of their inputs; red is positive, blue negative.
 
     Args:
-        weight: of each neuron to draw.
+        weight: of each neuron to draw, with ``channels`` next to each other.
         axes: one per neuron.
         titles: one per neuron.
-        limit: largest magnitude of the colour scale, by default that of the weights.
+        channels: of the inputs.
     """
     values = to_numpy(weight)
     flat = axes_list(axes, len(values))[: len(values)]
-    limit = limit or float(np.abs(values).max()) or 1.0
-    image_panels(values, flat, titles, "weight", cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
+    image_panels(values, flat, titles, "weight", channels, interpolation="nearest", **signed(values))
     return flat
 
 
@@ -125,10 +123,7 @@ def receptive_fields_figure(run: RunData) -> Figure:
     beside = images[chosen].movedim(1, 2).flatten(2)  # (neurons, height, channels * width)
     width = min(3.0, beside.shape[2] / beside.shape[1])
     figure, axes = panels(len(chosen), 8 if width < 2 else 4, (0.85 * width, 1.1), (1.0, 0.3))
-    receptive_fields(beside, axes, [str(neuron) for neuron in chosen])
-    for ax in axes:
-        for channel in range(1, images.shape[1]):
-            ax.axvline(channel * images.shape[3] - 0.5, color="black", linewidth=0.8)
+    receptive_fields(beside, axes, [str(neuron) for neuron in chosen], images.shape[1])
     figure.suptitle(f"{lif.name}: {len(chosen)} of {len(images)} {of}")
     return figure
 

@@ -99,11 +99,6 @@ class Membranes:
     Args:
         layer: the neurons, their weights and delays.
         neurons: which of them; by default all.
-
-    Attributes:
-        threshold: of each neuron.
-        tau: largest synaptic time constant.
-        trains: whether the neurons spike several times.
     """
 
     def __init__(self, layer: LIFLinear | LIFSpikeTrains, neurons: Sequence[int] | None = None) -> None:
@@ -117,8 +112,11 @@ class Membranes:
         self._options = dict[str, float]()
         if isinstance(layer, LIFSpikeTrains):
             self._options = {"refractory": layer.refractory, "reset": layer.reset}
-        synapses = _with_recurrence(layer) if isinstance(layer, LIFRecurrent) else (layer.weight, layer.delay)
-        weight, delay = synapses
+        weight: Tensor = layer.weight
+        delay = layer.delay
+        if isinstance(layer, LIFRecurrent):  # after the inputs, the layer's neurons
+            delay = torch.cat([torch.zeros_like(weight) if delay is None else delay, layer.own_delay], dim=1)
+            weight = torch.cat([weight, layer.recurrent_weight], dim=1)
         self.weight = weight.detach().cpu()[self.chosen]
         self.delay = None if delay is None else delay.detach().cpu()[self.chosen]
 
@@ -145,44 +143,6 @@ class Membranes:
         late = (own[:, -1:] < at) & torch.isfinite(own[:, -1:])  # after the last spike that there is room for
         held = (late & (voltage > self.threshold.unsqueeze(-1))).any(dim=-1, keepdim=True)
         return torch.where(late & held, self._options["reset"], voltage)
-
-    def window(self, times: Tensor, spikes: Tensor) -> tuple[float, float, Float[Tensor, " events"]]:
-        """Start and end of a time axis, and all arrivals and spikes.
-
-        It starts shortly before the first of them and ends a little after the last spike; if a neuron is silent, or
-        spikes several times, after its inputs have faded.
-
-        Args:
-            times: of the input spikes.
-            spikes: of all neurons of the layer, or their trains.
-        """
-        every = times.double().reshape(len(times), -1)
-        arrivals = every if self.delay is None else every + self.delay.double()[:, : len(times), None]
-        own = spikes[self.chosen].double()
-        fired = own[torch.isfinite(own)]
-        known = torch.cat([arrivals[torch.isfinite(arrivals)], fired])
-        first, last = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
-        start = min(first, max(0.0, first - 0.1 * (last - first)))
-        if len(fired) < len(own) or self.trains:
-            return start, last + 1.5 * self.tau, known
-        return start, start + 1.15 * max(float(fired.max()) - start, 1e-3 * self.tau), known
-
-    def points(
-        self, start: float, stop: float, spikes: Tensor, known: Tensor | None = None, count: int = _POINTS
-    ) -> Float[Tensor, " points"]:
-        """Where to draw a trace: ``count`` evenly spaced times, ``known`` ones and all spikes, of trains the resets."""
-        own = spikes[self.chosen].double()
-        fired = own[torch.isfinite(own)]
-        resets = torch.nextafter(fired, torch.full_like(fired, torch.inf)) if self.trains else fired[:0]
-        even = torch.linspace(start, stop, count, dtype=torch.float64)
-        at = torch.cat([even, fired, resets, fired[:0] if known is None else known]).unique()
-        return at[at <= stop]
-
-
-def _with_recurrence(layer: LIFRecurrent) -> tuple[Tensor, Tensor]:
-    """Weights and delays of a layer's inputs and, after them, of its own neurons."""
-    delay = torch.zeros_like(layer.weight) if layer.delay is None else layer.delay
-    return torch.cat([layer.weight, layer.recurrent_weight], dim=1), torch.cat([delay, layer.own_delay], dim=1)
 
 
 class Traces(NamedTuple):
@@ -214,24 +174,41 @@ def traces(
 ) -> Traces:
     """Membranes of neurons of a layer.
 
+    The time axis starts shortly before the first arrival and ends a little after the last spike; if a neuron is silent,
+    or spikes several times, after its inputs have faded.
+
     Args:
         layer: the neurons, their weights and delays.
         times: input spike times of the sample, or trains.
         spikes: of all neurons of the layer, or their trains.
         neurons: which of them.
         names: of these neurons, by default their numbers.
-        until: end of a time axis that starts at 0; by default it is as long as something happens.
-        count: number of evenly spaced points.
+        until: end of a time axis that starts at 0.
+        count: number of evenly spaced points; to the default number, arrivals are added.
     """
     names = [str(number) for number in neurons] if names is None else class_names(names, len(neurons))
     times, spikes, membranes = times.detach().cpu(), spikes.detach().cpu().double(), Membranes(layer, neurons)
-    start, end, known = membranes.window(times, spikes)
+    arrivals = times.double().reshape(len(times), -1)
+    if membranes.delay is not None:
+        arrivals = arrivals + membranes.delay.double()[:, : len(times), None]
+    every = spikes[membranes.chosen].reshape(len(membranes.chosen), -1)
+    fired, arrivals = every[torch.isfinite(every)], arrivals[torch.isfinite(arrivals)]
+    known = torch.cat([arrivals, fired]) if len(arrivals) + len(fired) else torch.zeros(1).double()
+    first, end = float(known.min()), float(known.max())
+    start = min(first, max(0.0, first - 0.1 * (end - first)))
+    if membranes.trains or len(fired) < len(every):
+        end += 1.5 * membranes.tau
+    else:
+        end = start + 1.15 * max(float(fired.max()) - start, 1e-3 * membranes.tau)
     if until is not None:
         start, end = min(0.0, start), until
-    at = membranes.points(start, end, spikes, known if count == _POINTS else None, count)
-    fired = [own[torch.isfinite(own)].reshape(-1) for own in spikes[membranes.chosen]]
+    after = torch.nextafter(fired, torch.full_like(fired, torch.inf)) if membranes.trains else fired  # the resets
+    at = torch.cat([torch.linspace(start, end, count).double(), fired, after, *([known] if count == _POINTS else [])])
+    at = at.unique()
+    at = at[at <= end]
+    own = [spiked[torch.isfinite(spiked)] for spiked in every]
     voltage = membranes.voltage(at, times, spikes)
-    return Traces(membranes.chosen, names, at, voltage, fired, membranes.threshold, membranes.trains)
+    return Traces(membranes.chosen, names, at, voltage, own, membranes.threshold, membranes.trains)
 
 
 def draw_traces(drawn: Traces, ax: Axes, unit: str = TAU_SYN, other: Traces | None = None) -> list[Line2D]:

@@ -48,7 +48,7 @@ class History(NamedTuple):
 
 
 class RunData(Run):
-    """A run for figures."""
+    """A run for figures; what it lacks for one of them raises ``NotApplicable`` with the reason."""
 
     @classmethod
     def of(cls, run: Run) -> Self:
@@ -117,11 +117,7 @@ class RunData(Run):
 
     @cached_property
     def margins(self) -> Margins:
-        """Margins of the decisions of the exact network on the first samples of ``held_out``, and their derivatives.
-
-        Raises:
-            NotApplicable: the outputs have none.
-        """
+        """Margins of the decisions of the exact network on the first samples of ``held_out``, and their derivatives."""
         if self.evaluation.labels.is_floating_point():
             raise NotApplicable(NO_CLASSES)
         try:
@@ -131,11 +127,7 @@ class RunData(Run):
 
     @cached_property
     def input_effects(self) -> Float[np.ndarray, " inputs"]:
-        """Mean absolute derivative of the margins by the time of each input, of a train by that of all its spikes.
-
-        Raises:
-            NotApplicable: no margin is finite.
-        """
+        """Mean absolute derivative of the margins by the time of each input, of a train by that of all its spikes."""
         found = to_numpy(self.margins.by_times[torch.isfinite(self.margins.margin)])
         if not len(found):
             raise NotApplicable("in no sample do two outputs spike, so that no decision has a margin")
@@ -143,11 +135,7 @@ class RunData(Run):
 
     @property
     def lif_layers(self) -> list[NamedLIF]:
-        """The LIF layers of the network.
-
-        Raises:
-            NotApplicable: it has none.
-        """
+        """The LIF layers of the network."""
         if found := named_lif_layers(self.network):
             return found
         if isinstance(self.network, Network):
@@ -156,11 +144,7 @@ class RunData(Run):
 
     @property
     def membrane_layer(self) -> tuple[NamedLIF, LIFLinear | LIFSpikeTrains]:
-        """The last LIF layer, whose membranes are drawn: of the output, or before a readout.
-
-        Raises:
-            NotApplicable: there is none, or it is another layer.
-        """
+        """The last LIF layer, whose membranes are drawn: of the output, or before a readout."""
         lif = self.lif_layers[-1]
         if isinstance(lif.layer, LIFLinear | LIFSpikeTrains):
             return lif, lif.layer
@@ -186,11 +170,7 @@ class RunData(Run):
 
     @cached_property
     def history(self) -> dict[str, History]:
-        """All that is learnt over training, from the initial values and the checkpoints.
-
-        Raises:
-            NotApplicable: there is no checkpoint.
-        """
+        """All that is learnt over training, from the initial values and the checkpoints."""
         epochs, networks = zip(*self._states(), strict=True)
         if max(epochs) == 0:
             raise NotApplicable(f"{self.folder} has no checkpoint that can be read")
@@ -205,11 +185,7 @@ class RunData(Run):
 
     @cached_property
     def plane(self) -> YinYangPlane:
-        """The plane of a Yin-Yang run.
-
-        Raises:
-            NotApplicable: the run has other data.
-        """
+        """The plane of a Yin-Yang run."""
         data = self.config.data
         if data.kind != "yin_yang":
             raise NotApplicable(f"only runs on yin_yang have a plane, this one is on {self.data_name}")

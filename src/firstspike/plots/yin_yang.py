@@ -22,7 +22,6 @@ from firstspike.data import SpikeData
 from firstspike.plots.look import (
     COLOURS,
     SEQUENTIAL,
-    SIGNED,
     SILENT_COLOUR,
     SILENT_HATCH,
     TAU_SYN,
@@ -32,6 +31,7 @@ from firstspike.plots.look import (
     legend_right,
     new_figure,
     panels,
+    signed,
     time_label,
 )
 from firstspike.plots.plane import YinYangPlane
@@ -121,18 +121,16 @@ def difference_map(
     It is blue where the first is earlier, hatched where one of the two is silent, with a line where both are equal.
     """
     image = np.ma.masked_invalid(plane.image(first)) - np.ma.masked_invalid(plane.image(second))
-    _draw(image, ax, plane, SIGNED, vmin=-limit, vmax=limit)
+    _draw(image, ax, plane, **signed(image, limit))
     if image.count() and image.min() < 0 < image.max():
         ax.contour(image, [0.0], colors="black", linewidths=1.2, linestyles="--", origin="lower", extent=plane.extent)
     return ax
 
 
-def _draw(
-    image: np.ma.MaskedArray, ax: Axes, plane: YinYangPlane, colours: str | Colormap, **options: Any
-) -> AxesImage:
+def _draw(image: np.ma.MaskedArray, ax: Axes, plane: YinYangPlane, cmap: str | Colormap, **options: Any) -> AxesImage:
     """Values on the plane ``(y, x)`` with the symbol, hatched where they are masked, which means silent."""
     place: dict[str, Any] = {"origin": "lower", "extent": plane.extent}
-    drawn = ax.imshow(image, cmap=colours, interpolation="nearest", zorder=0, **place, **options)
+    drawn = ax.imshow(image, cmap=cmap, interpolation="nearest", zorder=0, **place, **options)
     silent = np.ma.getmaskarray(image)
     if silent.any():
         hatch: dict[str, Any] = {"colors": [SILENT_COLOUR], "hatches": [SILENT_HATCH], "zorder": 1}

@@ -8,21 +8,19 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import XAxis, YAxis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from firstspike.plots import NotApplicable
-from firstspike.plots.look import as_text, legend_right, line_style, marker_style, panels, styled
+from firstspike.plots.look import as_text, legend_right, line_style, log_ticks, marker_style, panels, styled
 
 if TYPE_CHECKING:
     from optuna import Study
 
 _LINES = 8  # more cannot be distinguished
-_BLUES = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.25, 1.0, 256)))  # without those that are almost white
+_BLUES = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.35, 1.0, 256)))  # without those that are almost white
 
 
 def accuracy_over(
@@ -60,7 +58,7 @@ def accuracy_over(
         ax.set_xticks(range(len(names)), names, rotation=20 if len("".join(names)) > 30 else 0)
     elif logarithmic:
         ax.set_xscale("log")
-        _plain_ticks(ax.xaxis)
+        log_ticks(ax.xaxis, *ax.get_xlim())
     return ax
 
 
@@ -115,7 +113,7 @@ def _by_optuna(name: str, what: str, trials: int = 2, axes: int = 1) -> Callable
                 if isinstance(artist, ScalarMappable):
                     artist.set_cmap(_BLUES)
             for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis) if axis.get_scale() == "log"):
-                _plain_ticks(axis)
+                log_ticks(axis, *axis.get_view_interval())
             if name == "plot_param_importances":
                 drawn.get_legend().remove()  # one entry, the label of the axis
             plt.close(figure)
@@ -168,13 +166,6 @@ def _varied(study: "Study", *others: str) -> dict[str, list[Any]]:
     rows = [trial.params | {name: trial.user_attrs[name] for name in others} for trial in _complete(study)]
     columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
     return {name: values for name, values in columns.items() if len(set(map(str, values))) > 1}
-
-
-def _plain_ticks(axis: XAxis | YAxis) -> None:
-    """Few ticks of a logarithmic axis have numbers: those of Optuna touch within a decade."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _multiples(values: Sequence[float]) -> bool:
