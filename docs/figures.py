@@ -1,18 +1,27 @@
-"""The images of the README and of the gallery, from runs that are trained first unless they are there.
+"""The images of the README and of the gallery, from runs that are trained first unless they are there; the tutorials.
 
-python docs/figures.py                    # all, into docs/_static/
-python docs/figures.py readme gallery     # some
+python docs/figures.py                                       # all
+python docs/figures.py readme gallery                        # some images
+python docs/figures.py docs/tutorials/01_spike_times.ipynb   # executes a tutorial
+
+Digests of what made them are kept in ``figures.json`` and in the tutorials. A test fails where they have changed since.
 """
 
+import hashlib
+import inspect
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import matplotlib as mpl
 import torch
+import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
@@ -20,6 +29,7 @@ from PIL import Image
 from torch.func import grad
 
 import firstspike as fs
+from firstspike.configs import shipped_configs
 from firstspike.layers import LIFLinear
 from firstspike.layers.named import to_numpy
 from firstspike.plots import RunData
@@ -30,6 +40,8 @@ from firstspike.sweeps.figures import SWEEP_PLOTS
 
 STATIC = Path(__file__).parent / "_static"
 RUNS = Path(__file__).parent / "_build" / "runs"
+TUTORIALS = Path(__file__).parent / "tutorials"
+DIGESTS = Path(__file__).parent / "figures.json"
 CONVOLUTION = (
     "network=[{kind: conv, out_channels: 16, kernel_size: 3}, {kind: pool, kernel_size: 2},"
     " {kind: lif, out_features: 64}, {kind: lif, out_features: 10}]"
@@ -107,13 +119,13 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def shrink(image: Path, path: Path) -> None:
-    """An image at most 1000 pixels wide with 256 colours; maps of times are smaller and keep theirs."""
+    """An image at most 1000 pixels wide with 256 colours; maps of times are smaller and keep all of theirs."""
     with Image.open(image) as opened:
         pixels = opened.convert("RGB")
     smooth = path.stem.endswith("_maps")
     pixels.thumbnail((800, 1400) if smooth else (1000, 1400), Image.Resampling.LANCZOS)
     if not smooth:
-        pixels = pixels.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        pixels = pixels.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
     pixels.save(path, optimize=True)
 
 
@@ -125,7 +137,9 @@ def readme(path: Path) -> None:
         left, middle, right = figure.subfigures(1, 3, width_ratios=(1.05, 1.0, 1.2))
         spike_and_gradient(data, left.subplots(2, 1, sharex=True, height_ratios=(1.5, 1)))
         ax = fs.plots.raster(data.network, data.record, middle.subplots(), _SAMPLE)
-        ax.set(title="all spikes of this sample", ylabel="")
+        names = [label.get_text().partition(" ")[0] for label in ax.get_yticklabels()]
+        ax.set(title="all spikes of a sample", ylabel="")
+        ax.set_yticks(ax.get_yticks(), names)
         ax = right.subplots()
         fs.plots.decision_map(data.plane_record.output, data.loss, ax, data.plane, names=data.class_names)
         x, y = data.plane.coordinates(data.held_out[1].times[[_SAMPLE]])[0]
@@ -144,12 +158,13 @@ def readme(path: Path) -> None:
 
 
 def spike_and_gradient(data: RunData, axes: Sequence[Axes]) -> None:
-    """The membrane of a hidden neuron in a sample, and the derivative of its spike time by each weight."""
+    """The membrane of a hidden neuron in a sample, and the derivatives of its spike time."""
     first = data.lif_layers[0]
     layer, times = first.layer, first.inputs(data.record)[_SAMPLE]
     assert isinstance(layer, LIFLinear)
     spikes = data.record.layers[first.index][_SAMPLE]
     neuron = int(spikes.nan_to_num(posinf=-1.0).argmax())  # it spikes last, so all inputs matter
+    colour = COLOURS[5]  # the others are classes
 
     def spike(weight: torch.Tensor) -> torch.Tensor:
         return fs.first_spike_time(times, weight, layer.neuron)[neuron]
@@ -157,10 +172,13 @@ def spike_and_gradient(data: RunData, axes: Sequence[Axes]) -> None:
     slopes = to_numpy(grad(spike)(layer.weight.detach())[neuron])
     upper, lower = axes
     fs.plots.membrane(layer, times, upper, [neuron])
-    upper.set(title="a membrane and its exact spike", xlabel="")
-    lower.stem(times, slopes, COLOURS[4], markerfmt="o", basefmt=" ")
+    for line in upper.get_lines():
+        if line.get_color() == COLOURS[neuron % len(COLOURS)]:
+            line.set(color=colour, linestyle="-", marker="o" if len(line.get_xydata()) == 1 else "")
+    upper.set(title="a hidden neuron and its spike at $T$", xlabel="")
+    lower.stem(times, slopes, colour, markerfmt="o", basefmt=" ")
     lower.axhline(0, color=GREY, linewidth=0.8)
-    lower.set(title="exact derivatives of its time", xlabel=time_label(), ylabel=r"d$t$ / d$w_i$")
+    lower.set(title="its exact derivatives", xlabel=time_label(), ylabel=r"$\partial T\,/\,\partial w_i$")
     lower.margins(y=0.15)
 
 
@@ -183,10 +201,44 @@ def report(path: Path) -> None:
     shrink(path, path)
 
 
+def execute(path: Path) -> None:
+    """Run a tutorial and store it with its outputs and the digest of its code."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(path, as_version=4)
+    with TemporaryDirectory() as folder:
+        NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=False).execute(cwd=folder)
+    notebook.metadata["code"] = code_digest(notebook)
+    nbformat.write(notebook, path)
+
+
+def code_digest(notebook: Mapping[str, Any]) -> str:
+    """Of the code of a tutorial."""
+    return digest("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
+
+
+def figure_digest(name: str) -> str:
+    """Of what makes an image: the functions here, trainings, and their configs; not of the package's code."""
+    configs = (yaml.safe_load(shipped_configs()[training[0]].read_text("utf-8")) for training in TRAININGS.values())
+    own = [inspect.getsource(part) for part in (FIGURES[name][0], spike_and_gradient, save, shrink)]
+    return digest([*own, str(TRAININGS), SWEEP, str(GALLERY), *map(str, configs)])
+
+
+def digest(texts: Iterable[str]) -> str:
+    """Short, of several texts."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
 FIGURES = {"readme": (readme, "readme.png"), "report": (report, "report.png"), "gallery": (gallery, "gallery")}
 
 if __name__ == "__main__":
     RUNS.mkdir(parents=True, exist_ok=True)
-    for name in sys.argv[1:] or FIGURES:
-        draw, place = FIGURES[name]
-        draw(STATIC / place)
+    for name in sys.argv[1:] or [*FIGURES, *sorted(map(str, TUTORIALS.glob("*.ipynb")))]:
+        if name.endswith(".ipynb"):
+            execute(Path(name))
+        else:
+            draw, place = FIGURES[name]
+            draw(STATIC / place)
+            digests = json.loads(DIGESTS.read_text("utf-8")) if DIGESTS.is_file() else {}
+            DIGESTS.write_text(json.dumps(digests | {name: figure_digest(name)}, indent=1) + "\n", "utf-8")

@@ -104,6 +104,27 @@ def test_page_of_figures_has_every_one():
     assert shown == {path.name for path in (DOCS / "_static" / "gallery").iterdir()}
 
 
+@pytest.fixture
+def drawing(monkeypatch):
+    monkeypatch.syspath_prepend(DOCS)
+    return importlib.import_module("figures")
+
+
+def test_images_are_not_older_than_what_makes_them(drawing):
+    digests = json.loads(drawing.DIGESTS.read_text(encoding="utf-8"))
+    stale = [name for name in drawing.FIGURES if digests.get(name) != drawing.figure_digest(name)]
+    assert not stale, f"draw them again: python docs/figures.py {' '.join(stale)}"
+
+
+@pytest.mark.parametrize("path", sorted((DOCS / "tutorials").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_outputs_of_tutorials_are_not_older_than_their_code(drawing, path):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    stale = notebook["metadata"].get("code") != drawing.code_digest(notebook)
+    assert not stale, f"execute it again: python docs/figures.py {path.relative_to(ROOT)}"
+    kinds = [output["output_type"] for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    assert "error" not in kinds
+
+
 def texts():
     """The Markdown of every page and notebook, by its path: what a code host shows, without code blocks."""
     files = [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("examples/*.ipynb"), *DOCS.glob("tutorials/*.ipynb")]

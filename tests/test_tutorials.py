@@ -119,7 +119,7 @@ def test_fast_and_not_so_deep(tmp_path, monkeypatch):
 
 def test_yin_yang(tmp_path, monkeypatch):
     text = executed("08_yin_yang", tmp_path, monkeypatch)
-    assert percent(text, "test accuracy") > 90
+    assert percent(text, "test accuracy") > 97
 
 
 def test_every_tutorial_has_a_test_and_a_line_in_the_index():
