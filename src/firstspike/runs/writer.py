@@ -28,7 +28,7 @@ from firstspike.training.state import CheckpointError
 logger = logging.getLogger(__name__)
 
 _COPIED = 64_000_000
-"""Bytes up to which your own data are copied into the folder."""
+"""Bytes up to which your own data are copied into the folder; of more it has the checksums only."""
 
 _REST = 1.0
 """Seconds between two moments at which best networks are written: small networks improve many times a second."""
@@ -42,9 +42,6 @@ class RunWriter(Callback):
         config: of the training; by default it follows from the objects, see ``firstspike.config.describe``.
         resume: continue from the newest checkpoint, if the folder holds a run.
         checkpoint_every: epochs between checkpoints; by default the config's, otherwise about twenty over the training.
-        copy_data: whether the folder gets a copy of your own data, from Python or from files; by default of small data
-            (64 MB). Otherwise it only holds their checksums, and data that were made in Python have to be handed over:
-            ``fs.Run(folder, data=data)``.
         allow_other_chip: resume even if the run used another chip.
         from_scratch: with ``resume``, remove all checkpoints and tables and start over.
 
@@ -67,7 +64,6 @@ class RunWriter(Callback):
         *,
         resume: bool = False,
         checkpoint_every: int | None = None,
-        copy_data: bool | None = None,
         allow_other_chip: bool = False,
         from_scratch: bool = False,
     ) -> None:
@@ -75,7 +71,6 @@ class RunWriter(Callback):
         self.config = config
         self.resume = resume
         self.checkpoint_every = checkpoint_every
-        self.copy_data = copy_data
         self.allow_other_chip = allow_other_chip
         self.from_scratch = from_scratch
         self.results: dict[str, Any] = {}
@@ -173,7 +168,7 @@ class RunWriter(Callback):
                     run.create(own, identity, data.checksum)
             if config.data.kind in OWN_DATA and (changed or copy_of_data(top.path) is None):
                 size = sum(part.times.nbytes + part.labels.nbytes for part in data)
-                if self.copy_data or (self.copy_data is None and size <= _COPIED):
+                if size <= _COPIED:
                     save_splits(top.path / "data", data)
             for run, own, identity in everything if self.resume else ():
                 run.continue_from(None if self.from_scratch else fit.epoch, own, identity, data.checksum)
