@@ -3,6 +3,8 @@
 import re
 import sys
 from collections.abc import Collection
+from importlib import import_module
+from typing import Any
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and ends of lines
 
@@ -24,6 +26,20 @@ def no_decision(names: Collection[str]) -> str:
     while name in names:
         name = "no decision" if name == "silent" else f"({name})"
     return name
+
+
+def needed(module: str, extra: str, what: str) -> Any:
+    """A module that an extra installs; the ImportError names the command for it.
+
+    Args:
+        module: to import.
+        extra: that installs it.
+        what: needs it, for the message.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{what} is missing. Install it: {installed_with(extra)}") from error
 
 
 def installed_with(extra: str) -> str:

@@ -13,7 +13,7 @@ from firstspike.data.encoding import latency
 from firstspike.data.splits import part_of
 from firstspike.ranges import Finite, NotNegative, Probability, Seed, Size
 from firstspike.signature import takes_arguments_of
-from firstspike.text import installed_with
+from firstspike.text import needed
 
 DIGITS = tuple("0123456789")
 _CHUNK = 5000  # images at once: their brightness as an index takes as much memory as their times
@@ -145,14 +145,9 @@ def digits_splits(
         ImportError: scikit-learn is missing.
         ValueError: sizes below 1 or above 1797 in total, a window that violates `0 <= early < late`.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError(
-            f"The digits come with scikit-learn, which is missing. Install it: {installed_with('digits')}"
-        ) from error
+    datasets = needed("sklearn.datasets", "digits", "scikit-learn, which has the digits,")
     DIGIT_IMAGES.outline((train, validation, test), **encoding)
-    data = load_digits()
+    data = datasets.load_digits()
     pixels, labels = data.images.astype(np.uint8), torch.from_numpy(data.target).long()
     order = torch.randperm(len(labels), generator=seeded_generator(seed))[: train + validation + test]
     parts = order.split([train, validation, test])

@@ -17,7 +17,7 @@ from firstspike.data.events import check_whole, event_lists
 from firstspike.data.splits import divided
 from firstspike.ranges import Positive, Seed, checks_ranges
 from firstspike.signature import takes_arguments_of
-from firstspike.text import installed_with
+from firstspike.text import needed
 
 WHERE = "https://compneuro.net/datasets or https://zenkelab.org/datasets"
 _UNITS = 700
@@ -190,12 +190,7 @@ def opened(path: Path) -> Iterator[Any]:
     Raises:
         ImportError: h5py is missing.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError(
-            f"{path.name} is read by h5py, which is missing. Install it: {installed_with('h5py')}"
-        ) from error
+    h5py = needed("h5py", "h5py", f"h5py, which reads {path.name},")
     with reading(path), h5py.File(path, "r") as file:
         yield file
 

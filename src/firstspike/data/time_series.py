@@ -11,7 +11,7 @@ from firstspike.data.base import SpikeData, Splits
 from firstspike.data.series import as_series, series_encoder
 from firstspike.data.splits import class_indices, divided, spike_data
 from firstspike.ranges import Seed
-from firstspike.text import installed_with
+from firstspike.text import needed
 
 
 class _Known(NamedTuple):
@@ -84,14 +84,11 @@ def time_series_outline(
 
 def _load(name: str, part: str, folder: str | Path | None) -> tuple[Tensor, np.ndarray]:
     """Series ``(samples, channels, time)``, NaN after their end, and labels, from aeon."""
+    datasets = needed("aeon.datasets", "timeseries", f"aeon, which reads {name},")
     try:
-        from aeon.datasets import load_classification
-    except ImportError as error:
-        raise ImportError(
-            f"{name} is read by aeon, which is missing. Install it: {installed_with('timeseries')}"
-        ) from error
-    try:
-        values, labels = load_classification(name, split=part, extract_path=None if folder is None else str(folder))
+        values, labels = datasets.load_classification(
+            name, split=part, extract_path=None if folder is None else str(folder)
+        )
     except (OSError, ValueError) as error:
         said = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise FileNotFoundError(

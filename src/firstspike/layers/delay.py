@@ -25,8 +25,7 @@ class DelayRule:
     * ``"sigmoid"``: ``shift + scale * sigmoid(raw)``, between shift and shift + scale;
     * ``"softplus"``: ``shift + scale * softplus(raw)``, above shift;
     * ``"clip"``: the raw value itself, cut to the range from shift to shift + scale. Its gradient does not vanish at
-    the
-      bounds: there it is 1 if a step downhill leads back inside, and 0 if it leads further out. An optimiser's
+      the bounds: there it is 1 if a step downhill leads back inside, and 0 if it leads further out. An optimiser's
       momentum may still carry raw values outside: ``project_delays_`` after each step puts them back on the bound. They
       never start outside.
 

@@ -1,13 +1,12 @@
 """The commands of sweeps. What takes time to import waits until it is needed."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from firstspike.sweeps import RUNS, sweep_folder
-from firstspike.text import installed_with
+from firstspike.text import needed
 
 if TYPE_CHECKING:
     from firstspike.sweeps.table import SweepTable
@@ -75,8 +74,5 @@ def plot_sweep(name: Path, figures: list[str] | None, formats: list[str] | None)
 
 
 def _check_optuna() -> None:
-    if find_spec("optuna") is None:
-        raise ImportError(f"Optuna is missing. Install it: {installed_with('sweep')}")
-    import optuna
-
+    optuna = needed("optuna", "sweep", "Optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,6 +1,5 @@
 """Networks as graphs of NIR, the Neuromorphic Intermediate Representation, and back."""
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +8,7 @@ import torch
 
 from firstspike.interop.nir.conventions import Convention
 from firstspike.layers import Network
-from firstspike.text import installed_with
+from firstspike.text import needed
 
 if TYPE_CHECKING:
     import nir
@@ -54,7 +53,7 @@ def to_nir(
             the last neurons; synaptic delays of very many synapses; an unknown target.
         ImportError: the extra ``nir`` is not installed.
     """
-    _require_nir()
+    needed("nir", "nir", "NIR")
     from firstspike.interop.nir.write import Writer
 
     return Writer(network, Convention(target, time_unit, dt), keep_refractory).graph()  # type: ignore[arg-type]
@@ -95,7 +94,7 @@ def from_nir(
         ValueError: not a file of NIR, a graph that is not a chain of layers, nodes or values without counterpart.
         ImportError: the extra ``nir`` is not installed.
     """
-    _require_nir()
+    needed("nir", "nir", "NIR")
     from firstspike.interop.nir.files import read_graph, read_metadata
     from firstspike.interop.nir.read import Reader
 
@@ -109,10 +108,3 @@ def from_nir(
     chosen = noted | {name: value for name, value in given.items() if value is not None}
     convention = Convention(*(chosen.pop(name) for name in ("target", "time_unit", "dt")))
     return Reader(graph, convention, dtype, **chosen).network()
-
-
-def _require_nir() -> None:
-    try:
-        importlib.import_module("nir")
-    except ImportError:
-        raise ImportError(f"NIR is missing. Install it: {installed_with('nir')}") from None
