@@ -144,6 +144,12 @@ def test_each_member_draws_as_if_alone(shift):
     assert torch.equal(found[1], augmented(times()[1:], seeded(2), **everything)[0])
 
 
+def test_negative_times_are_reflected_if_asked():
+    plain = augmented(times(), seeded(1, 2), jitter=0.5)
+    assert bool((plain < 0).any())
+    assert torch.equal(augmented(times(), seeded(1, 2), jitter=0.5, reflect=True), plain.abs())
+
+
 def test_nothing_is_drawn_unasked():
     source = seeded(1)
     before = source[0].get_state()

@@ -27,6 +27,7 @@ class Augment:
         cutout: side of a square of each image that is blank, at a random place; its centre is inside the image
             (DeVries and Taylor, arXiv 1708.04552, 2017).
         jitter: standard deviation of Gaussian noise on the input times, in the unit of the times.
+        reflect: where the noise would make a time negative, take its absolute value, as the code of Göltz et al. 2021.
         dropout: fraction of the inputs that do not spike.
 
     Raises:
@@ -37,6 +38,7 @@ class Augment:
     shift: Distance = 0
     cutout: Border = 0
     jitter: NotNegative = 0.0
+    reflect: bool = False
     dropout: Probability = 0.0
 
     def __call__(
@@ -82,6 +84,7 @@ class Augment:
         if self.jitter:
             shape = (batch, inputs, *spikes)
             times = times + self.jitter * drawn(lambda source: torch.randn(shape, generator=source, dtype=times.dtype))
+            times = times.abs() if self.reflect else times
             times = times.sort(dim=-1).values if spikes else times
         if self.dropout:
             dropped = drawn(lambda source: torch.rand((batch, inputs), generator=source)) < self.dropout

@@ -139,7 +139,7 @@ def training(params: Table, weight_grad_limits: list[float | None], silent_limit
     params.note_differing("max_dw_norm", weight_grad_limits, section.get("max_weight_grad"))
     if params.take("training_noise", None) not in (None, False):
         noise = params.table("training_noise")
-        section["augment"] = {"jitter": noise.number("std_dev")}
+        section["augment"] = {"jitter": noise.number("std_dev"), "reflect": True}
         noise.note_value("mean", "input noise has the mean 0 here")
         noise.close()
     params.skip(*_WITHOUT_EFFECT)
