@@ -10,7 +10,7 @@ from functools import cache, wraps
 from math import inf
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -65,8 +65,8 @@ def check_ranges(function: Callable[..., Any], given: Mapping[str, Any]) -> None
 @cache
 def _ranges(function: Callable[..., Any]) -> dict[str, tuple[Any, ...]]:
     """Annotations of the arguments that have ranges; of a union each of its options."""
-    hints = get_type_hints(function, include_extras=True).items()
-    options = {name: get_args(x) if get_origin(x) in (Union, UnionType) else (x,) for name, x in hints}
+    hints = {name: parameter.annotation for name, parameter in inspect.signature(function).parameters.items()}
+    options = {name: get_args(x) if get_origin(x) in (Union, UnionType) else (x,) for name, x in hints.items()}
     return {name: x for name, x in options.items() if any(get_origin(y) in (Annotated, Literal) for y in x)}
 
 

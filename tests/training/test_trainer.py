@@ -301,3 +301,13 @@ def test_compiled_steps_learn_the_same_and_resume_bit_for_bit(recurrent, tmp_pat
     trained(True, epochs=2, folder=tmp_path / "run")
     _, resumed = trained(True, folder=tmp_path / "run", resume=True)
     assert same(resumed, whole)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"epochs": 0}, "epochs must be > 0"), ({"batch_size": 0}, "batch_size")]
+)
+def test_numbers_out_of_range(options, message):
+    net = fs.Network(fs.LIFLinear(2, 2))
+    trainer = fs.Trainer(net, fs.losses.TimeCrossEntropy(), torch.optim.Adam(net.parameters()))
+    with pytest.raises(ValueError, match=f"{name} must be > 0"):
+        trainer.fit(fs.data.xor(), **{"epochs": 1, name: 0})

@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from firstspike.ranges import Probability, checks_ranges
+
 _WARMUP = 10  # batches, about: until then the average forgets faster, or it would remember the initial weights
 
 
+@checks_ranges
 class WeightAverage:
     """Exponential moving average of a network's parameters, updated after every batch.
 
@@ -23,12 +26,10 @@ class WeightAverage:
         decay: at 0.999 the average is over about the last 1000 batches.
 
     Raises:
-        ValueError: a decay outside (0, 1).
+        ValueError: a decay that is negative, or not below 1.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        if not 0 < decay < 1:
-            raise ValueError(f"weight_average: expected a decay between 0 and 1, such as 0.999, got {decay}")
+    def __init__(self, network: nn.Module, decay: Probability) -> None:
         self.decay, self.batches = decay, 0
         self.parameters = dict(network.named_parameters())
         self.averages = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}

@@ -19,7 +19,7 @@ from firstspike.data import SpikeData
 from firstspike.data.arrays import as_tensor
 from firstspike.devices import check_float64, raise_deferred_errors
 from firstspike.layers import Network, Record
-from firstspike.ranges import Count, Positive, Probability, Seed
+from firstspike.ranges import Count, Positive, Probability, Seed, check_ranges
 from firstspike.substrates import Exact, Substrate
 from firstspike.training.averaging import WeightAverage
 from firstspike.training.batches import Batches, Loader
@@ -228,13 +228,14 @@ class Trainer:
         Raises:
             FileExistsError: the folder is not empty, and ``resume`` is not set.
             TypeError: data that are not ``SpikeData``.
-            ValueError: data that do not fit the network, or fewer epochs than are done.
+            ValueError: a number out of its range, data that do not fit the network, or fewer epochs than are done.
             SubstrateError: the substrate cannot be reached or does not answer; the last whole epoch is saved.
             DivergedError: weights that are not finite any more; likewise.
             RunLockedError: another process trains the run in ``folder``.
             ProcessLostError: another process of the training has ended.
             Interrupted: Ctrl-C, SIGTERM or ``stop``.
         """
+        check_ranges(Trainer.fit, {"epochs": epochs, "batch_size": batch_size, "seed": seed})
         if folder is not None:
             from firstspike.runs import Run
             from firstspike.runs.writer import RunWriter  # a run folder is one more callback
