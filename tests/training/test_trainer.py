@@ -303,10 +303,8 @@ def test_compiled_steps_learn_the_same_and_resume_bit_for_bit(recurrent, tmp_pat
     assert same(resumed, whole)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"), [({"epochs": 0}, "epochs must be > 0"), ({"batch_size": 0}, "batch_size")]
-)
-def test_numbers_out_of_range(options, message):
+@pytest.mark.parametrize("name", ["epochs", "batch_size"])
+def test_numbers_out_of_range(name):
     net = fs.Network(fs.LIFLinear(2, 2))
     trainer = fs.Trainer(net, fs.losses.TimeCrossEntropy(), torch.optim.Adam(net.parameters()))
     with pytest.raises(ValueError, match=f"{name} must be > 0"):
