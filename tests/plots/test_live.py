@@ -27,7 +27,13 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
+def finish(live, epoch, accuracy=0.5):
+    live.run.append("metrics", [row(epoch, accuracy)])
+    live.on_epoch_end(None, row(epoch, accuracy))
+
+
 def live_figure_of(folder, pace):
+    folder.mkdir(exist_ok=True)
     live = LiveFigure(folder, pace=pace)
     live.on_fit_start(SimpleNamespace(epoch=0, epochs=6))
     return live
@@ -44,7 +50,7 @@ def test_a_watched_training_is_the_same_training(tmp_path):
 
 def test_it_is_drawn_when_it_is_due_and_at_the_end(run):
     seldom = live_figure_of(run, NEVER)
-    seldom.on_epoch_end(None, row(1))
+    finish(seldom, 1)
     assert not seldom.path.exists()
     seldom.close()
     first = seldom.path.read_bytes()
@@ -52,7 +58,7 @@ def test_it_is_drawn_when_it_is_due_and_at_the_end(run):
     often.on_epoch_end(None, row(1))
     assert seldom.path.read_bytes() == first
     ALWAYS.cost = -1.0
-    often.on_epoch_end(None, row(2, 0.75))
+    finish(often, 2, 0.75)
     assert seldom.path.read_bytes() != first
     assert [path.name for path in seldom.path.parent.iterdir()] == ["live.png"]
 
@@ -65,7 +71,7 @@ def test_nothing_new_is_nothing_to_draw(run):
 
 def test_the_old_figure_stays_while_a_new_one_fails(run, monkeypatch):
     live = live_figure_of(run, NEVER)
-    live.on_epoch_end(None, row(1))
+    finish(live, 1)
     live.draw()
     before = live.path.read_bytes()
 

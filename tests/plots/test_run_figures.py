@@ -117,7 +117,7 @@ def test_of_many_outputs_the_membranes_of_the_class_and_of_the_earliest_are_draw
     sample = int((run.data.test.labels == 0).nonzero()[0])
     earliest = [str(k) for k in run.record.output[sample].argsort(stable=True).tolist() if k != 0][:5]
     assert names == ["0", *earliest]
-    assert ax.get_legend().get_title().get_text() == "the class, and the\n5 earliest of 9 others"
+    assert ax.get_legend().get_title().get_text() == "the true class and the\n5 earliest of 9 others"
 
 
 def test_images_with_two_channels_are_shown_once(tmp_path):

@@ -19,14 +19,13 @@ from firstspike.runs.folder import RunFolder
 from firstspike.text import installed_with
 from firstspike.training import Callback, Fit, FitResult
 from firstspike.training.callbacks import Pace
-from firstspike.training.evaluation import confusion_counts
 from firstspike.training.fitting import Row
 
 _DPI = 100
 
 
 class LiveFigure(Callback):
-    """Draws accuracy, error and loss to ``figures/live.png``, rarely enough to cost little, and once at the end.
+    """Draws the metrics of a run to ``figures/live.png``, rarely enough to cost little, and once at the end.
 
     Args:
         folder: the run folder.
@@ -37,18 +36,15 @@ class LiveFigure(Callback):
         self.run = RunFolder(Path(folder))
         self.path = self.run.path / "figures" / "live.png"
         self.pace = pace or Pace()
-        self.columns: dict[str, list[float]] = {}
-        self.epochs = self.drawn = 0
+        self.epochs, self.late = 0, False
 
     def on_fit_start(self, fit: Fit) -> None:
-        """Take over the epochs of a run that is resumed."""
-        self.epochs, self.drawn = fit.epochs, fit.epoch
-        self.columns = {name: values[: fit.epoch] for name, values in self.run.table("metrics").items()}
+        """Learn how many epochs there will be."""
+        self.epochs = fit.epochs
 
     def on_epoch_end(self, fit: Fit, row: Row) -> None:
         """Draw, if enough time has passed since the last drawing."""
-        for name, value in row.items():
-            self.columns.setdefault(name, []).append(float(value))
+        self.late = True
         if self.pace.due():
             self.draw()
 
@@ -56,12 +52,12 @@ class LiveFigure(Callback):
         """Replace the figure."""
         with self.pace.measured():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_figure(live_figure(self.columns, self.epochs), self.path)
-        self.drawn = len(self.columns["epoch"])
+            write_figure(live_figure(self.run.table("metrics"), self.epochs), self.path)
+        self.late = False
 
     def close(self) -> None:
         """Draw the epochs since the last drawing."""
-        if len(self.columns.get("epoch", ())) > self.drawn:
+        if self.late:
             self.draw()
 
 
@@ -136,16 +132,13 @@ class TensorBoard(Callback):
 
 
 def _validation_figures(fit: Fit) -> dict[str, Figure]:
-    validation, names = fit.validations[0], fit.train.class_names
-    decisions = 0 if fit.train.regression else len(confusion_counts(validation, len(names)))
-    unit = time_unit(getattr(fit.trainer.objective.loss, "tau_syn", 1.0))
-    confused = evaluation_figure(validation, [*names, *map(str, range(len(names), decisions))])
-    if validation.readout:
-        return {"confusion": confused}
-    with style():
-        times = new_figure(4.0, 2.8)
+    validation = fit.validations[0]
+    figures = {"confusion": evaluation_figure(validation, fit.train.class_names)}
+    if not validation.readout:
+        unit = time_unit(getattr(fit.trainer.objective.loss, "tau_syn", 1.0))
+        figures["output spike times"] = times = new_figure(4.0, 2.8)
         spike_histogram(validation.times, times.subplots(), "output", unit=unit)
-    return {"confusion": confused, "output spike times": times}
+    return figures
 
 
 class WandbLog(Callback):

@@ -49,7 +49,7 @@ def input_derivatives(
 
 @run_figure
 def margins_figure(run: RunData, sample: int = 0) -> Figure:
-    """Which inputs the decisions depend on: of a test sample, and on average."""
+    """Which inputs decisions depend on: in one test sample, and on average."""
     found, effects = run.margins, run.input_effects
     if run.pixels is not None:
         rows, columns, copies = run.pixels

@@ -84,7 +84,7 @@ def weight_matrices_figure(run: RunData) -> Figure:
     figure = new_figure(7.0, 2.7 * len(layers))
     for row, pair in zip(figure.subplots(len(layers), 2, squeeze=False), layers, strict=True):
         limit = max(float(lif.layer.weight.abs().max()) for lif in pair)
-        for ax, lif, when in zip(row, pair, ("before", "after"), strict=True):
+        for ax, lif, when in zip(row, pair, ("before training", "after"), strict=True):
             filters = isinstance(lif.layer, LIFConv2d)
             weight_matrix(lif.layer.synapses, ax, limit, 0 if filters else _bias_columns(run.network, lif))
             ax.set_title(f"{lif.name}, {when}")
@@ -135,11 +135,11 @@ def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = No
 
     Args:
         evaluation: labels and predictions of a data set.
-        names: of the classes.
+        names: of the classes; other outputs that the network decides for have numbers.
     """
     counts = confusion_counts(evaluation, None if names is None else len(names))
-    classes = len(counts)
-    names = class_names(names, classes)
+    classes, names = len(counts), names or ()
+    names = class_names([*names, *map(str, range(len(names), classes))], classes)
     decisions = [*names, as_text(no_decision(names))][: counts.shape[1]]
     fractions = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     right = np.eye(*counts.shape) == 1
@@ -199,4 +199,4 @@ def evaluation_figure(evaluation: Evaluation, names: Sequence[str]) -> Figure:
 @run_figure
 def confusion_figure(run: RunData) -> Figure:
     """Which classes are mistaken for which, on the test data; where labels are numbers, predictions against them."""
-    return evaluation_figure(run.evaluation, run.decision_names)
+    return evaluation_figure(run.evaluation, run.class_names)

@@ -327,7 +327,7 @@ def output_membranes(run: RunData, sample: int, ax: Axes) -> Axes:
     few = len(drawn.neurons) < layer.out_features
     if run.spiking_output:
         lines[0].set_linewidth(2.5)
-        where, some = "output", f"the class, and the\n{TRACES - 1} earliest of {layer.out_features - 1} others"
+        where, some = "output", f"the true class and the\n{TRACES - 1} earliest of {layer.out_features - 1} others"
     else:
         where, some = lif.name, f"the {TRACES} of {layer.out_features} neurons\nthat spike most"
     ax.set_title(f"{where}, {run.sample_title(sample)}")
@@ -337,7 +337,7 @@ def output_membranes(run: RunData, sample: int, ax: Axes) -> Axes:
 
 @run_figure
 def membrane_figure(run: RunData) -> Figure:
-    """Membranes of the neurons of the output, or before a readout, in the first test samples of up to three classes."""
+    """Membranes of the output neurons, or of those before a readout, in test samples of up to three classes."""
     labels = run.held_out[1].labels
     if labels.is_floating_point():
         labels = torch.arange(len(labels))  # each sample is a class of its own

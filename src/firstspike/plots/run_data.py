@@ -23,7 +23,7 @@ from firstspike.runs.checkpoint import load_checkpoint
 from firstspike.runs.run import Run
 from firstspike.runs.saved import Table
 from firstspike.substrates import SubstrateError
-from firstspike.training.evaluation import confusion_counts, record_in_parts
+from firstspike.training.evaluation import record_in_parts
 from firstspike.training.margin import Margins, margins
 from firstspike.training.state import CheckpointError
 
@@ -80,13 +80,6 @@ class RunData(Run):
             return f"{split} sample {sample}, {', '.join(f'{as_text(name)} {number:.3g}' for name, number in numbers)}"
         label = int(data.labels[sample])
         return f"{split} sample {sample}, class {as_text(self.names(label + 1)[label])}"
-
-    @property
-    def decision_names(self) -> list[str]:
-        """Names of the classes and of others that the network decides for, or of the targets."""
-        known = len(self.class_names)
-        numbers = self.evaluation.labels.is_floating_point()
-        return self.names(known if numbers else len(confusion_counts(self.evaluation, known)))
 
     def names(self, count: int) -> list[str]:
         """See ``Run``; all of them numbers where the data are missing."""

@@ -61,7 +61,7 @@ def output_times(
     """
     order = np.lexsort([np.asarray(rows[name], dtype=float) for name in ("neuron", "epoch")])
     table = {name: np.asarray(column, dtype=float)[order] for name, column in rows.items()}
-    classes, neurons = _classes(rows), int(table["neuron"].max()) + 1
+    classes, neurons = classes_of(rows), int(table["neuron"].max()) + 1
     names, few = class_names(names, classes), neurons <= _LINES_UP_TO
     flat = axes_list(axes, 1)[:classes]
     for label, ax in enumerate(flat):
@@ -92,7 +92,7 @@ def output_times(
     return flat
 
 
-def _classes(rows: Mapping[str, ArrayLike]) -> int:
+def classes_of(rows: Mapping[str, ArrayLike]) -> int:
     """Number of classes of which there are samples."""
     label, spiked = (np.asarray(rows[name], dtype=float) for name in ("label", "spiked"))
     return int(label[np.isfinite(spiked)].max(initial=0)) + 1
@@ -184,7 +184,7 @@ def raster_rows(shown: list[NamedSpikes]) -> list[Float[np.ndarray, " neurons"]]
 @run_figure
 def output_times_figure(run: RunData) -> Figure:
     """Output spike times over the epochs, a panel per class."""
-    names = run.names(_classes(run.output_times))
+    names = run.names(classes_of(run.output_times))
     columns = 3 if len(names) <= 6 else 4
     figure, axes = panels(len(names), columns, (2.4, 2.2), (1.1, 0.4), sharey=True)
     output_times(run.output_times, axes, names, run.unit)

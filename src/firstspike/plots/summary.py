@@ -11,7 +11,7 @@ from firstspike.plots.look import axes_list, new_figure
 from firstspike.plots.matrices import decided
 from firstspike.plots.membranes import output_membranes
 from firstspike.plots.run_data import NotApplicable, RunData, run_figure
-from firstspike.plots.spike_times import output_times, raster, spike_histogram
+from firstspike.plots.spike_times import classes_of, output_times, raster, spike_histogram
 from firstspike.plots.training import loss_and_error
 from firstspike.plots.yin_yang import decision_map
 from firstspike.runs.writer import summary
@@ -30,20 +30,20 @@ def summary_figure(run: RunData, sample: int = 0) -> Figure:
     figure.suptitle(_headline(run))
     grid = figure.add_gridspec(len(heights), 1, height_ratios=list(heights.values()))
     rows = {name: figure.add_subfigure(grid[place]) for place, name in enumerate(heights)}
-    names = run.decision_names
-
     loss_and_error(run.metrics, rows["training"].subplots(1, 2))
 
     if "times" in rows:
+        names = run.names(classes_of(run.output_times))
         shown = min(_CLASSES, len(names))
         output_times(run.output_times, axes_list(rows["times"].subplots(1, shown, sharey=True), shown), names, run.unit)
         if shown < len(names):
             rows["times"].suptitle(f"the first {shown} of {len(names)} classes")
 
     left, right = rows["decisions"].subplots(1, 2)
-    decided(run.evaluation, left, names)
+    decided(run.evaluation, left, run.class_names)
     if run.config.data.kind == "yin_yang":
-        decision_map(run.plane_record.output, run.loss, right, run.plane, names=names)
+        times = run.plane_record.output
+        decision_map(times, run.loss, right, run.plane, names=run.names(times.shape[-1]))
     else:
         last = named_spikes(run.network, run.record)[-1]  # a readout has no spikes
         spike_histogram(last.times, right, last.name, unit=run.unit)

@@ -173,7 +173,7 @@ def parameter_history(
         ax.fill_between(epochs, lower, upper, color=colour, alpha=0.35, linewidth=0, label="25 - 75 %")
         chosen = np.linspace(0, values.shape[1] - 1, _SAMPLES).astype(int)
         lines = ax.plot(epochs, values[:, chosen], color=COLOURS[2], linewidth=0.6, alpha=0.6, **dots)
-        lines[0].set_label(f"{_SAMPLES} of them")
+        lines[0].set_label(f"{_SAMPLES} examples")
         ax.plot(epochs, median, color=colour, linewidth=2, label="median", **dots)
     ax.set_ylabel(label)
     epoch_axis(ax)
@@ -185,7 +185,7 @@ def parameter_history(
 
 @run_figure
 def loss_and_error_figure(run: RunData) -> Figure:
-    """Loss and error over the epochs; of several seeds the mean and the range."""
+    """Loss and error over the epochs; with several seeds, the mean and the range."""
     figure = new_figure(7.5, 2.8)
     loss_and_error(run.metrics, figure.subplots(1, 2), seeds=[seed.metrics for seed in run.seeds])
     return figure

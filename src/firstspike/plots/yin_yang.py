@@ -1,7 +1,6 @@
 """Decisions and spike times of a network on the plane of the Yin-Yang data set."""
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from firstspike.data import SpikeData
+from firstspike.layers.named import to_numpy
 from firstspike.plots.look import (
     COLOURS,
     SEQUENTIAL,
@@ -207,15 +207,13 @@ def hidden_maps_figure(run: RunData) -> Figure:
     for ax, neuron in zip(axes, neurons, strict=True):
         time_map(times[:, neuron], ax, plane, limits, None).set_title(f"{first.name} neuron {neuron}")
     label_outer(axes, 4)
-    figure.suptitle(f"{len(neurons)} of {times.shape[1]} neurons; {len(spiking)} spike somewhere")
+    figure.suptitle(f"{len(neurons)} of {times.shape[1]} hidden neurons; {times.shape[1] - len(spiking)} never spike")
     figure.colorbar(axes[0].images[0], ax=axes, label=time_label(run.unit, "spike time"), shrink=0.6)
     return figure
 
 
 def _limits(times: Tensor) -> tuple[float, float]:
     """Earliest and latest spike; the latest without the last hundredth, so that outliers do not stretch the scale."""
-    spikes = times[torch.isfinite(times)]
-    if not len(spikes):
-        return 0.0, 1.0
-    low, high = float(spikes.min()), float(np.quantile(spikes.double().cpu().numpy(), 0.99))
-    return low, high if high > low else math.nextafter(low, math.inf) + 1e-6
+    spikes = to_numpy(times[torch.isfinite(times)])
+    low, high = np.quantile(spikes, (0.0, 0.99)).tolist() if len(spikes) else (0.0, 1.0)
+    return low, high
