@@ -11,7 +11,7 @@ from firstspike.runs import writer
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint, newest_first
 from firstspike.runs.writer import RunWriter
 from firstspike.training import Callback, Evaluation, Interrupted
-from firstspike.training.fitting import Progress
+from firstspike.training.member import Progress
 from trained import resume, start
 
 # nine samples to validate on: equal accuracies are common

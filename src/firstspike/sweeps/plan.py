@@ -10,7 +10,8 @@ import optuna
 from pydantic import ValidationError
 
 from firstspike.config import Config, ConfigError, load_config
-from firstspike.config.load import problems_of, read_yaml
+from firstspike.config.load import read_yaml
+from firstspike.config.problems import problems_of
 from firstspike.config.yaml_file import shown_place
 from firstspike.sweeps.config import N_SEEDS, Params, Range, Sweep, as_yaml, choices
 

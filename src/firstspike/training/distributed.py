@@ -24,7 +24,7 @@ from firstspike.losses import SilentPeak, SpikeCount
 from firstspike.torchrun import ProcessLostError, local_rank, processes, rank
 from firstspike.training.engines import Sequential
 from firstspike.training.evaluation import Evaluation, evaluation_of, outputs_of
-from firstspike.training.fitting import Member
+from firstspike.training.member import Member
 from firstspike.training.objective import Objective
 from firstspike.training.silent import activity, first_spikes_in, silence
 

@@ -11,7 +11,7 @@ from firstspike.layers import LIFLayer
 from firstspike.layers.init import firing_weights
 from firstspike.neuron import LIF
 from firstspike.training.evaluation import Evaluation
-from firstspike.training.fitting import Member
+from firstspike.training.member import Member
 
 _HUGE = 1e4  # times the weight with which one input alone makes a neuron fire
 _UNDECIDED = 0.05  # share of samples in which all outputs are silent

@@ -14,7 +14,7 @@ from firstspike.devices import sent
 from firstspike.layers import Ensemble, Network, SpikeDropout
 from firstspike.layers.delay import delays_in, project_delays_
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
-from firstspike.training.fitting import Member
+from firstspike.training.member import Member
 from firstspike.training.objective import Objective
 from firstspike.training.silent import activity, first_spikes_in, silent_share
 

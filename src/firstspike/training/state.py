@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, optim
 
 if TYPE_CHECKING:
-    from firstspike.training.fitting import Member
+    from firstspike.training.member import Member
 
 _EXTRA = "_extra_state"  # the end of a name in a state_dict: modules check it themselves
 _OWN = {"params", "capturable", "differentiable"}

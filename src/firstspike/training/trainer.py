@@ -27,8 +27,9 @@ from firstspike.training.callbacks import Callback, Callbacks, ProgressBar, Stop
 from firstspike.training.distributed import joined
 from firstspike.training.engines import Sequential
 from firstspike.training.evaluation import Evaluation, evaluate, record_in_parts
-from firstspike.training.fitting import Fit, FitResult, Member, to_network
+from firstspike.training.fitting import Fit, FitResult, to_network
 from firstspike.training.loop import run
+from firstspike.training.member import Member
 from firstspike.training.objective import Loss, Metric, Objective
 from firstspike.training.silent import SilentNeurons
 

@@ -29,7 +29,7 @@ from firstspike.runs.folder import RunFolder
 from firstspike.runs.writer import captured
 from firstspike.substrates import Exact, Noisy
 from firstspike.training.evaluation import record_in_parts
-from firstspike.training.fitting import Member, Progress
+from firstspike.training.member import Member, Progress
 
 _WEIGHTS = ("weights", ("NeuronLayer", "EqualtimeLayer"))
 _DELAYS = ("_delay_parameters", ("DelayLayer",))
