@@ -24,7 +24,8 @@ from firstspike.config import load_config
 from firstspike.config.builder import build, build_data
 from firstspike.layers import LIFLayer
 from firstspike.plots import style
-from firstspike.training.trainer import Trainer, shuffled
+from firstspike.training import Trainer
+from firstspike.training.batches import shuffled
 
 CONFIG, EPOCHS = "yin_yang_goeltz2021", 300
 NUDGE = 1e-6  # change of the initial weights that shows how fast trainings part; the original adds it to its sums
