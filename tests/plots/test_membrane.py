@@ -7,7 +7,7 @@ from scipy.integrate import solve_ivp
 
 import firstspike as fs
 from firstspike import plots
-from firstspike.plots.membranes import Membranes, membrane_voltage
+from firstspike.plots.membranes import membrane_voltage, voltages
 
 
 def integrated(at, times, weight, neuron, delay):
@@ -115,15 +115,16 @@ def test_membranes_are_at_the_threshold_at_each_spike_and_then_at_the_reset(sour
     with torch.no_grad():
         trains = layer(times.unsqueeze(0))[0]
     assert int(torch.isfinite(trains).sum()) > 15
-    membranes = Membranes(layer)
     for neuron, train in enumerate(trains):
         spikes = train[torch.isfinite(train)]
         rest = 0.99 * layer.refractory
-        before, after = (membranes.voltage(spikes + shift, times, trains)[neuron] for shift in (0.0, max(rest, 1e-9)))
+        before, after = (
+            voltages(layer, range(4), spikes + shift, times, trains)[neuron] for shift in (0.0, max(rest, 1e-9))
+        )
         torch.testing.assert_close(before, torch.full_like(before, 0.8), atol=1e-9, rtol=0)
         torch.testing.assert_close(after, torch.full_like(after, layer.reset), atol=1e-7, rtol=0)
     at = torch.linspace(0, 8, 4001, dtype=torch.float64)
-    assert float(membranes.voltage(at, times, trains).max()) <= 0.8 + 1e-9
+    assert float(voltages(layer, range(4), at, times, trains).max()) <= 0.8 + 1e-9
 
 
 def test_neurons_without_room_for_more_spikes_stay_at_the_reset(source):
@@ -132,7 +133,7 @@ def test_neurons_without_room_for_more_spikes_stay_at_the_reset(source):
     times = (5 * torch.rand(6, 3, generator=source, dtype=torch.float64)).sort(-1).values
     trains = layer(times.unsqueeze(0))[0].detach()
     at = torch.linspace(0, 8, 2001, dtype=torch.float64)
-    voltage = Membranes(layer).voltage(at, times, trains)
+    voltage = voltages(layer, range(4), at, times, trains)
     assert bool(torch.isfinite(trains[:, -1]).any())
     assert float(voltage.max()) <= 0.8 + 1e-9
     late = at > trains[0, -1]
@@ -153,7 +154,7 @@ def test_traces_of_trains(ax, source):
 def test_one_spike_per_input_is_a_train_of_one(source):
     layer = trains_layer(source, fs.LIFSpikeTrains)
     times = torch.rand(6, generator=source, dtype=torch.float64)
-    membranes, at = Membranes(layer), torch.linspace(0, 3, 50, dtype=torch.float64)
+    at = torch.linspace(0, 3, 50, dtype=torch.float64)
     trains = layer(times.unsqueeze(0))[0].detach()
-    one, other = (membranes.voltage(at, x, trains) for x in (times, times.unsqueeze(-1)))
+    one, other = (voltages(layer, range(4), at, x, trains) for x in (times, times.unsqueeze(-1)))
     torch.testing.assert_close(one, other)

@@ -91,58 +91,52 @@ def membrane_voltage(
     return torch.where((last >= 0) & (since < 0), reset, voltage)
 
 
-class Membranes:
-    """Membranes of some neurons of a layer, in float64 on the CPU.
+def _chosen(layer: LIFLinear | LIFSpikeTrains, neurons: Sequence[int]) -> tuple[LIF, Tensor, Tensor | None]:
+    """Constants, weights and delays of some neurons of a layer; after the inputs, those of recurrent connections."""
+    constants = (
+        torch.as_tensor(x).detach().cpu().double().expand(layer.out_features)[neurons]
+        for x in (layer.neuron.tau_mem, layer.neuron.tau_syn, layer.neuron.threshold)
+    )
+    weight: Tensor = layer.weight
+    delay = layer.delay
+    if isinstance(layer, LIFRecurrent):
+        delay = torch.cat([torch.zeros_like(weight) if delay is None else delay, layer.own_delay], dim=1)
+        weight = torch.cat([weight, layer.recurrent_weight], dim=1)
+    delay = None if delay is None else delay.detach().cpu()[neurons]
+    return LIF(*constants), weight.detach().cpu()[neurons], delay
 
-    Those of a layer of spike trains are reset at their spikes, all others never.
+
+def voltages(
+    layer: LIFLinear | LIFSpikeTrains,
+    neurons: Sequence[int],
+    at: Float[Tensor, " points"],
+    times: Tensor,
+    spikes: Tensor,
+) -> Float[Tensor, "neurons points"]:
+    """Membranes of some neurons of a layer relative to the leak, in float64 on the CPU.
+
+    Those of spike trains are reset at their spikes, all others never. Neurons that would spike more often than
+    `max_spikes` are held at the reset, as their layer does.
 
     Args:
         layer: the neurons, their weights and delays.
-        neurons: which of them; by default all.
+        neurons: which of them.
+        at: when.
+        times: of the input spikes ``(inputs,)``, or trains ``(inputs, spikes)``.
+        spikes: of all neurons of the layer, or their trains ``(out, spikes)``.
     """
-
-    def __init__(self, layer: LIFLinear | LIFSpikeTrains, neurons: Sequence[int] | None = None) -> None:
-        self.chosen = list(range(layer.out_features) if neurons is None else neurons)
-        tau_mem, tau_syn, self.threshold = (
-            torch.as_tensor(x).detach().cpu().double().expand(layer.out_features)[self.chosen]
-            for x in (layer.neuron.tau_mem, layer.neuron.tau_syn, layer.neuron.threshold)
-        )
-        self.neuron, self.tau = LIF(tau_mem, tau_syn), float(tau_syn.max())
-        self.trains, self.recurrent = isinstance(layer, LIFSpikeTrains), isinstance(layer, LIFRecurrent)
-        self._options = dict[str, float]()
-        if isinstance(layer, LIFSpikeTrains):
-            self._options = {"refractory": layer.refractory, "reset": layer.reset}
-        weight: Tensor = layer.weight
-        delay = layer.delay
-        if isinstance(layer, LIFRecurrent):  # after the inputs, the layer's neurons
-            delay = torch.cat([torch.zeros_like(weight) if delay is None else delay, layer.own_delay], dim=1)
-            weight = torch.cat([weight, layer.recurrent_weight], dim=1)
-        self.weight = weight.detach().cpu()[self.chosen]
-        self.delay = None if delay is None else delay.detach().cpu()[self.chosen]
-
-    def voltage(
-        self, at: Float[Tensor, " points"], times: Tensor, spikes: Tensor | None = None
-    ) -> Float[Tensor, "neurons points"]:
-        """Voltage relative to the leak.
-
-        Neurons that would spike more often than `max_spikes` are held at the reset, as their layer does.
-
-        Args:
-            at: when.
-            times: of the input spikes ``(inputs,)``, or trains ``(inputs, spikes)``.
-            spikes: of all neurons of the layer, ``(out, spikes)``; those of spike trains are reset there.
-        """
-        if not self.trains or spikes is None:
-            return membrane_voltage(at, times, self.weight, self.neuron, self.delay)
-        if self.recurrent:
-            both = times.reshape(len(times), -1), spikes.to(times)
-            most = max(x.shape[-1] for x in both)
-            times = torch.cat([functional.pad(x, (0, most - x.shape[-1]), value=torch.inf) for x in both])
-        own = spikes[self.chosen].double()
-        voltage = membrane_voltage(at, times, self.weight, self.neuron, self.delay, resets=own, **self._options)
-        late = (own[:, -1:] < at) & torch.isfinite(own[:, -1:])  # after the last spike that there is room for
-        held = (late & (voltage > self.threshold.unsqueeze(-1))).any(dim=-1, keepdim=True)
-        return torch.where(late & held, self._options["reset"], voltage)
+    neuron, weight, delay = _chosen(layer, neurons)
+    if not isinstance(layer, LIFSpikeTrains):
+        return membrane_voltage(at, times, weight, neuron, delay)
+    if isinstance(layer, LIFRecurrent):
+        both = times.reshape(len(times), -1), spikes.to(times)
+        most = max(x.shape[-1] for x in both)
+        times = torch.cat([functional.pad(x, (0, most - x.shape[-1]), value=torch.inf) for x in both])
+    own, options = spikes[neurons].double(), {"refractory": layer.refractory, "reset": layer.reset}
+    voltage = membrane_voltage(at, times, weight, neuron, delay, resets=own, **options)
+    late = (own[:, -1:] < at) & torch.isfinite(own[:, -1:])  # after the last spike that there is room for
+    held = (late & (voltage > torch.as_tensor(neuron.threshold).unsqueeze(-1))).any(dim=-1, keepdim=True)
+    return torch.where(late & held, layer.reset, voltage)
 
 
 class Traces(NamedTuple):
@@ -187,28 +181,29 @@ def traces(
         count: number of evenly spaced points; to the default number, arrivals are added.
     """
     names = [str(number) for number in neurons] if names is None else class_names(names, len(neurons))
-    times, spikes, membranes = times.detach().cpu(), spikes.detach().cpu().double(), Membranes(layer, neurons)
+    times, spikes, neurons = times.detach().cpu(), spikes.detach().cpu().double(), list(neurons)
+    (neuron, _, delay), trains = _chosen(layer, neurons), isinstance(layer, LIFSpikeTrains)
+    tau, threshold = float(torch.as_tensor(neuron.tau_syn).max()), torch.as_tensor(neuron.threshold)
     arrivals = times.double().reshape(len(times), -1)
-    if membranes.delay is not None:
-        arrivals = arrivals + membranes.delay.double()[:, : len(times), None]
-    every = spikes[membranes.chosen].reshape(len(membranes.chosen), -1)
+    if delay is not None:
+        arrivals = arrivals + delay.double()[:, : len(times), None]
+    every = spikes[neurons].reshape(len(neurons), -1)
     fired, arrivals = every[torch.isfinite(every)], arrivals[torch.isfinite(arrivals)]
     known = torch.cat([arrivals, fired]) if len(arrivals) + len(fired) else torch.zeros(1).double()
     first, end = float(known.min()), float(known.max())
     start = min(first, max(0.0, first - 0.1 * (end - first)))
-    if membranes.trains or len(fired) < len(every):
-        end += 1.5 * membranes.tau
+    if trains or len(fired) < len(every):
+        end += 1.5 * tau
     else:
-        end = start + 1.15 * max(float(fired.max()) - start, 1e-3 * membranes.tau)
+        end = start + 1.15 * max(float(fired.max()) - start, 1e-3 * tau)
     if until is not None:
         start, end = min(0.0, start), until
-    after = torch.nextafter(fired, torch.full_like(fired, torch.inf)) if membranes.trains else fired  # the resets
+    after = torch.nextafter(fired, torch.full_like(fired, torch.inf)) if trains else fired  # the resets
     at = torch.cat([torch.linspace(start, end, count).double(), fired, after, *([known] if count == _POINTS else [])])
     at = at.unique()
     at = at[at <= end]
     own = [spiked[torch.isfinite(spiked)] for spiked in every]
-    voltage = membranes.voltage(at, times, spikes)
-    return Traces(membranes.chosen, names, at, voltage, own, membranes.threshold, membranes.trains)
+    return Traces(neurons, names, at, voltages(layer, neurons, at, times, spikes), own, threshold, trains)
 
 
 def draw_traces(drawn: Traces, ax: Axes, unit: str = TAU_SYN, other: Traces | None = None) -> list[Line2D]:
