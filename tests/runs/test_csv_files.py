@@ -26,7 +26,7 @@ def test_export_and_evaluate_by_command(tmp_path, command_here):
     np.testing.assert_allclose(written["spikes_output.csv"], run.evaluate("test").times, rtol=1e-6)
 
     shown = command_here("evaluate", tmp_path / "run", "--set", "substrate.weight_bits=8")
-    assert (tmp_path / "run" / "evaluation" / "test_on_exact.json").is_file(), shown.stderr
+    assert (tmp_path / "run" / "evaluation" / "test_on_exact_weight_bits=8.json").is_file(), shown.stderr
     assert fs.Run(tmp_path / "run", settings=["substrate.weight_bits=8"]).evaluate().loss != run.evaluate().loss
     shown = command_here("evaluate", tmp_path / "run", "--set", "training.epochs=8")
     assert "--set: 1 error\n  training.epochs=8: expected a key of the substrate" in shown.stderr

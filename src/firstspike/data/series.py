@@ -316,7 +316,7 @@ SERIES_ENCODERS: dict[str, type[SeriesEncoder]] = {
 }
 
 
-def series_encoder(settings: Mapping[str, Any] | None, **usual: Any) -> SeriesEncoder:
+def series_encoder(settings: Mapping[str, Any] | SeriesEncoder | None, **usual: Any) -> SeriesEncoder:
     """The encoder that a dict of its `kind` and arguments describes, by default a `LevelCrossingEncoder` as usual.
 
     Raises:
@@ -324,6 +324,8 @@ def series_encoder(settings: Mapping[str, Any] | None, **usual: Any) -> SeriesEn
     """
     if settings is None:
         return LevelCrossingEncoder(**usual)
+    if isinstance(settings, SeriesEncoder):
+        return settings
     if not isinstance(settings, Mapping) or settings.get("kind") not in list(SERIES_ENCODERS):  # it may be a list
         kinds = ", ".join(SERIES_ENCODERS)
         raise ValueError(f"encode: expected a kind out of {kinds} and its arguments, got {settings!r}")
