@@ -22,7 +22,7 @@ from firstspike.cli import main
 from firstspike.config import load_config
 from firstspike.runs import Run
 from firstspike.spiketime import kernels
-from firstspike.spiketime.cpu import pack
+from firstspike.spiketime.cpu import arrays
 from firstspike.spiketime.cpu.runtime.parallel import Call
 from guards import UNGUARDED, guarded
 from on_device import all_on, usable
@@ -112,7 +112,7 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in without]
 
 
-WIDTHS, DRAW = pack.NARROW, Run._draw
+WIDTHS, DRAW = arrays.NARROW, Run._draw
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -121,7 +121,7 @@ def pytest_runtest_setup(item):
 
     Outside of tests/spiketime, layers of 17 to 32 neurons take the kernels of larger layers, which give the same bits.
     """
-    pack.NARROW = WIDTHS if "spiketime" in item.path.parts else WIDTHS[:1]
+    arrays.NARROW = WIDTHS if "spiketime" in item.path.parts else WIDTHS[:1]
     Run._draw = DRAW if item.get_closest_marker("draws") else lambda run: None
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from firstspike import LIF, first_spike_time, spike_trains
+from firstspike.spiketime import operator as module
 from firstspike.spiketime import spike_window
-from firstspike.spiketime import trains as module
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 

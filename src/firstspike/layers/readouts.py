@@ -17,10 +17,9 @@ from firstspike.layers.trains import Form
 from firstspike.neuron import LIF
 from firstspike.ranges import Positive, PositiveOrInf, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
-from firstspike.spiketime.operator import raised
 from firstspike.spiketime.reference.peaks import maximum
 from firstspike.spiketime.reference.response import differentiable_kappa, kappa
-from firstspike.spiketime.values import real_times
+from firstspike.spiketime.values import raised, real_times
 
 
 class ReadoutOptions(NeuronOptions, total=False):

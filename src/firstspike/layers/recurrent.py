@@ -25,7 +25,7 @@ from firstspike.ranges import Finite, NotNegative, Positive, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.contract import Windows
-from firstspike.spiketime.trains import Window, knows_recurrence
+from firstspike.spiketime.operator import Window, knows_recurrence
 from firstspike.spiketime.values import MOST_WINDOWS, check_room, real_times
 
 _SPREAD = 0.05  # of recurrent weights, relative to that of weights with which most neurons spike

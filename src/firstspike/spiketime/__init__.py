@@ -2,7 +2,6 @@
 
 from firstspike.spiketime import custom_ops  # noqa: F401  (torch finds them by their names)
 from firstspike.spiketime.function import BACKENDS
-from firstspike.spiketime.operator import first_spike_time
-from firstspike.spiketime.trains import TrainState, Window, spike_trains, spike_window
+from firstspike.spiketime.operator import TrainState, Window, first_spike_time, spike_trains, spike_window
 
 __all__ = ["BACKENDS", "TrainState", "Window", "first_spike_time", "spike_trains", "spike_window"]

@@ -260,10 +260,7 @@ def pulled_back(
 ) -> tuple[Tensor | None, ...]:
     """The gradients by all inputs of a function that saved the spikes and ``Tensors`` first, which it has as well.
 
-    Args:
-        ctx: of the function.
-        grads: by the spikes and, if there is one, by the state at the end; None for zero.
-        gradients: from ``Needs`` and what ``SpikeGradient`` takes after the options, the needed ones.
+    ``grads`` are by the spikes and, if there is one, by the state at the end; None for zero.
     """
     asked = ctx.needs_input_grad
     needs = Needs(*asked[:6], any(asked[6:9]))  # type: ignore[call-arg]

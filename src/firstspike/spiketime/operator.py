@@ -1,17 +1,43 @@
-"""``first_spike_time``, and what it and ``spike_trains`` have in common: shapes, types and parameters of neurons."""
+"""The operator: ``first_spike_time``, and ``spike_trains`` and ``spike_window`` for several spikes of each neuron."""
 
 import math
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from firstspike.neuron import LIF, check_neuron
-from firstspike.spiketime.contract import Tensors
+from firstspike.neuron import LIF
+from firstspike.spiketime.contract import Tensors, Windows
 from firstspike.spiketime.function import Options, spikes_of
-from firstspike.spiketime.values import check_tensor
+from firstspike.spiketime.values import check_spikes, checked
 
+OVERFLOW = ("error", "warn", "drop")
 _AT_ONCE = 1 << 21  # input and output times that are worked on at once where no gradient is asked for
+
+
+class TrainState(NamedTuple):
+    """What neurons keep from one window of time to the next: see ``spike_window``."""
+
+    voltage: Float[Tensor, "*batch outputs"]
+    """Membrane, below the threshold."""
+    current: Float[Tensor, "*batch outputs"]
+    """Synaptic current."""
+    refractory: Float[Tensor, "*batch outputs"]
+    """Time left of the refractory time, 0 if the neuron is not refractory."""
+    time: float
+    """When this holds, for all samples and neurons."""
+
+
+class Window(NamedTuple):
+    """The result of ``spike_window``."""
+
+    trains: Float[Tensor, "*batch outputs max_spikes"]
+    """Spike times, sorted; ``inf`` after the last spike."""
+    state: TrainState | None
+    """At ``until``; None where that is ``inf``."""
+    overflows: Bool[Tensor, "*batch outputs"]
+    """Neurons that would spike more than ``max_spikes`` times."""
 
 
 def first_spike_time(
@@ -76,6 +102,164 @@ def first_spike_time(
     return spikes if len(lead) == 1 else spikes.reshape(*lead, outputs)
 
 
+def spike_trains(
+    times: Float[Tensor, "*batch inputs K"],
+    weight: Float[Tensor, "outputs inputs"],
+    neuron: LIF,
+    *,
+    max_spikes: int,
+    delay: Float[Tensor, "outputs inputs"] | None = None,
+    observed: Float[Tensor, "*batch outputs max_spikes"] | None = None,
+    refractory: float | Float[Tensor, " outputs"] = 0.0,
+    reset: float | Float[Tensor, " outputs"] = 0.0,
+    overflow: str = "error",
+    max_weight_grad: float | None = None,
+    state: TrainState | None = None,
+    until: float = math.inf,
+    backend: str = "auto",
+) -> Float[Tensor, "*batch outputs max_spikes"]:
+    """All times at which each neuron's membrane reaches the threshold, exact and differentiable.
+
+    The neuron of ``first_spike_time`` spikes again: at each spike its membrane is set to ``reset`` and held there for
+    the time ``refractory``, while its current decays and inputs arrive. As a spike is exactly at the threshold, a reset
+    to 0 is the same as subtracting the threshold from the membrane.
+
+    The derivatives by weight, times, delay, threshold, time constants and state are those of the adjoint method: a
+    spike that moves takes the reset with it, and so moves all later ones. Reverse and forward mode, ``torch.func``
+    transforms, ``torch.compile`` and ``torch.export`` work as for ``first_spike_time``. With ``max_spikes=1``, one time
+    per input and ``overflow="drop"`` the spikes and gradients are bit for bit those of ``first_spike_time``, and cost
+    as much.
+
+    Args:
+        times: arrivals of each input's spikes, in the unit of ``neuron.tau_syn`` and any order along K; ``inf`` never
+            arrives, and fills up trains that are shorter than K.
+        weight: synaptic weights.
+        neuron: as in ``first_spike_time``.
+        max_spikes: capacity: most spikes of a neuron, from 1 to 1000000.
+        delay: synaptic delays >= 0; synapse (j, i) sees ``times[..., i, :] + delay[j, i]``.
+        observed: trains from elsewhere (a simulator, a chip), sorted, ``inf`` after the last spike: returned as they
+            are, with the gradient taken there. A spike where the ideal membrane would not rise, or within the
+            refractory time of the one before, has none.
+        refractory: time for which a neuron is held at ``reset`` after a spike, >= 0, without a gradient.
+        reset: membrane after a spike, below the threshold, without a gradient.
+        overflow: what happens where a neuron would spike more than ``max_spikes`` times: ``"error"`` raises
+            ValueError, ``"warn"`` warns and drops the later spikes, ``"drop"`` drops them. The neuron then stays at
+            ``reset`` until ``until``.
+        max_weight_grad: bound on the gradient of the loss by the weights of one spike. Where the largest magnitude of
+            its parts, one for each input spike, exceeds the bound, this spike counts as fixed for the gradient by the
+            weights: its membrane only just reaches the threshold, and the derivative diverges. All other gradients are
+            left alone.
+        state: of the neurons at the start, with which only inputs from then on arrive; by default they are at rest.
+        until: when to stop: inputs from then on do not arrive, and no spike is later.
+        backend: ``"auto"`` (the fastest for the device), ``"cpu"``, ``"triton"`` (GPUs), or ``"reference"``, which is
+            plain PyTorch and much slower.
+
+    Returns:
+        Spike times, sorted along the last dimension; ``inf`` after the last spike.
+
+    Raises:
+        ValueError: what ``first_spike_time`` refuses, more spikes than ``max_spikes``, trains that are larger than the
+            memory, observed trains that are not sorted, a reset at the threshold or above, a negative refractory time.
+
+    Source: Wunderlich and Pehle 2021, "Event-based backpropagation can compute exact gradients for spiking neural
+    networks" (the adjoint).
+    """
+    shared: dict[str, Any] = {"max_weight_grad": max_weight_grad, "backend": backend, "delay": delay}
+    numbers = not isinstance(reset, Tensor) and not isinstance(refractory, Tensor)
+    plain = numbers and -math.inf < reset <= 0 <= refractory < math.inf and state is None and until == math.inf
+    columns = [getattr(x, "shape", ())[-1:] for x in (times, observed) if x is not None]
+    # nobody asks for a second spike, which first spikes do not know of, nor for what comes after the first
+    alone = type(max_spikes) is int and max_spikes == 1 and columns.count((1,)) == len(columns)
+    if plain and alone and (overflow == "drop" or (observed is not None and overflow in OVERFLOW)):
+        seen = None if observed is None else observed.squeeze(-1)
+        return first_spike_time(times.squeeze(-1), weight, neuron, observed=seen, **shared).unsqueeze(-1)
+    shared |= {"max_spikes": max_spikes, "observed": observed}
+    shared |= {"refractory": refractory, "reset": reset, "overflow": overflow, "state": state, "until": until}
+    return spike_window(times, weight, neuron, **shared).trains
+
+
+def spike_window(
+    times: Float[Tensor, "*batch inputs K"],
+    weight: Float[Tensor, "outputs inputs"],
+    neuron: LIF,
+    *,
+    max_spikes: int,
+    delay: Float[Tensor, "outputs inputs"] | None = None,
+    observed: Float[Tensor, "*batch outputs max_spikes"] | None = None,
+    refractory: float | Float[Tensor, " outputs"] = 0.0,
+    reset: float | Float[Tensor, " outputs"] = 0.0,
+    overflow: str = "error",
+    max_weight_grad: float | None = None,
+    state: TrainState | None = None,
+    until: float = math.inf,
+    windows: Windows | None = None,
+    backend: str = "auto",
+) -> Window:
+    """``spike_trains`` of a window of time, with the state that the next window needs.
+
+    Windows that follow one another give the spikes of one long call: inputs in ``[state.time, until)`` arrive, and
+    spikes are in ``(state.time, until]``. Gradients flow through the state, by ``voltage``, ``current`` and
+    ``refractory``. A recurrent layer whose delays are at least as long as its windows sees all that arrives in a
+    window before the window begins::
+
+        state = None
+        for until in ends:
+            trains, state, _ = spike_window(inputs, weight, neuron, max_spikes=4, state=state, until=until)
+
+    Args:
+        times: see ``spike_trains``, as for all that is not here; ``max_spikes`` and ``observed`` are of the window.
+        windows: of neurons that see their own spikes again, in place of ``until``: many windows in one call, where
+            ``knows_recurrence``. The last ``outputs`` columns of the weight are then those of the neurons themselves,
+            and ``times`` may leave these inputs out; ``max_spikes`` counts those of all windows. A neuron with more
+            spikes in a window than `max_spikes` stays at ``reset`` until it ends.
+
+    Raises:
+        ValueError: what ``spike_trains`` refuses, or an end that is not after the time of the state.
+    """
+    if isinstance(max_spikes, bool) or not isinstance(max_spikes, int) or max_spikes < 1:
+        raise ValueError(f"max_spikes must be a whole number >= 1, got {max_spikes!r}")
+    check_spikes(*("max_spikes", max_spikes) if windows is None else ("spikes in a window", windows.budget))
+    if overflow not in OVERFLOW:
+        raise ValueError(f"overflow must be one of {', '.join(OVERFLOW)}, got {overflow!r}")
+    of_inputs = weight if windows is None else weight[:, : times.shape[-2]]
+    states = {} if state is None else {f"state.{name}": getattr(state, name) for name in state._fields[:3]}
+    times, delay, observed = checked(
+        times, of_inputs, neuron, max_weight_grad, delay, observed, (max_spikes,), **states
+    )
+    lead, outputs = times.shape[:-2], weight.shape[0]
+    samples = math.prod(lead)
+    fixed, threshold, *taus = parameters_of(neuron, weight)
+
+    def of_samples(x: Tensor | None, *shape: int) -> Tensor | None:
+        return None if x is None else x.reshape(1, samples, *shape)
+
+    network: Any = (None if x is None else x[None] for x in (weight, threshold, delay, *taus))
+    kept = (of_samples(x, outputs) for x in ((None,) * 3 if state is None else state[:3]))
+    tensors = Tensors(  # type: ignore[call-arg]
+        times.reshape(1, samples, *times.shape[-2:]),
+        *network,
+        *kept,
+        of_samples(observed, outputs, max_spikes),
+        *(of_neurons(x, weight)[None] for x in (refractory, reset)),
+    )
+    bounds, lag, budget = (None, 0.0, 0) if windows is None else windows
+    start, until = None if state is None else state.time, float(until if bounds is None else bounds[-1])
+    end = None if until == math.inf else until
+    options = Options(backend, *fixed, max_weight_grad, max_spikes, start, end, bounds, lag, budget, overflow)
+    trains, *after, overflows = spikes_of(tensors, options)[:5]
+    ends = None
+    if end is not None:
+        voltage, current, left = (x.reshape(*lead, outputs) for x in after)
+        ends = TrainState(voltage, current, left, until)
+    return Window(trains.reshape(*lead, outputs, max_spikes), ends, overflows.reshape(*lead, outputs))
+
+
+def knows_recurrence(neuron: LIF, backend: str, device: torch.device) -> bool:
+    """Whether ``spike_window`` takes ``windows`` there: on a CPU, with time constants that are numbers."""
+    shared = not isinstance(neuron.tau_mem, Tensor) and not isinstance(neuron.tau_syn, Tensor)
+    return shared and backend in ("auto", "cpu") and device.type == "cpu"
+
+
 def _in_parts(tensors: Tensors, options: Options) -> Tensor:
     """The spike times; without gradients some samples after the others, as nothing of them has to be kept."""
     times, outputs = tensors.times, tensors.weight.shape[0]
@@ -84,11 +268,6 @@ def _in_parts(tensors: Tensors, options: Options) -> Tensor:
     if whole or len(times) <= samples:
         return spikes_of(tensors, options)[0]
     return torch.cat([spikes_of(tensors._replace(times=x), options)[0] for x in times.split(samples)])
-
-
-def raised(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Numbers of a lower precision in that dtype."""
-    return x.to(dtype) if x.is_floating_point() and x.dtype.itemsize < dtype.itemsize else x
 
 
 def of_neurons(value: float | Tensor, weight: Tensor) -> Tensor:
@@ -106,71 +285,3 @@ def parameters_of(
     tau_mem, tau_syn = (of_neurons(tau, weight) if isinstance(tau, Tensor) else None for tau in (mem, syn))
     fixed = None if isinstance(mem, Tensor) or mem == math.inf else mem, 1.0 if isinstance(syn, Tensor) else syn
     return fixed, of_neurons(neuron.threshold, weight), tau_mem, tau_syn
-
-
-def checked(
-    times: Tensor,
-    weight: Tensor,
-    neuron: LIF,
-    max_weight_grad: float | None,
-    delay: Tensor | None,
-    observed: Tensor | None,
-    copies: tuple[int, ...] = (),
-    **others: Tensor | None,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Times, delay and observed spikes whose types and shapes fit, under autocast converted to the dtype of the weight.
-
-    Args:
-        times: ``(..., inputs)``, of trains ``(..., inputs, K)``.
-        weight: ``(outputs, inputs)``.
-        neuron: whose parameters are one for all or one for each output.
-        max_weight_grad: the bound.
-        delay: ``(outputs, inputs)``.
-        observed: ``(..., outputs)``, of trains ``(..., outputs, S)``.
-        copies: of trains, the number of spikes of each neuron.
-        others: numbers of each neuron in each sample.
-
-    Raises:
-        ValueError: types and shapes that do not fit.
-        NotImplementedError: in ``torch.jit.trace``.
-    """
-    # a trace would record addresses of memory that is gone when its program runs
-    if torch.jit.is_tracing():  # type: ignore[attr-defined]
-        raise NotImplementedError("torch.jit.trace cannot record spike times; record first spikes with torch.export")
-    for name, x in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
-        if x is not None:
-            check_tensor(name, x)
-    if times.dtype != weight.dtype and torch.is_autocast_enabled(times.device.type):
-        times = raised(times, weight.dtype)
-        delay, observed = (None if x is None else raised(x, weight.dtype) for x in (delay, observed))
-    check_neuron(neuron)
-    if weight.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"weight must be float32 or float64, got {weight.dtype}")
-    dims = 1 + len(copies)
-    if weight.ndim != 2 or times.ndim < dims or times.shape[-dims] != weight.shape[1]:
-        raise ValueError(
-            f"expected times (..., inputs{', K' if copies else ''}) and weight (outputs, inputs) with the same number "
-            f"of inputs, got times {tuple(times.shape)} and weight {tuple(weight.shape)}"
-        )
-    outputs = weight.shape[0]
-    neurons = (*times.shape[:-dims], outputs)
-    shaped = [("times", times, times.shape), ("delay", delay, weight.shape), ("observed", observed, neurons + copies)]
-    if others:
-        shaped += [(name, x, neurons) for name, x in others.items()]
-    for name, x, shape in shaped:
-        if x is None:
-            continue
-        if x.shape != shape:
-            raise ValueError(f"{name} must have the shape {tuple(shape)}, got {tuple(x.shape)}")
-        if x.dtype != weight.dtype or x.device != weight.device:
-            raise ValueError(
-                f"{name} is {x.dtype} on {x.device}, weight is {weight.dtype} on {weight.device}; "
-                f"convert one of them, e.g. {name}.to(weight)"
-            )
-    for name in ("threshold", "tau_mem", "tau_syn"):
-        value = getattr(neuron, name)
-        if isinstance(value, Tensor) and value.shape not in ((), (1,), (outputs,)):
-            raise ValueError(f"{name} must be one number or ({outputs},), got {tuple(value.shape)}")
-    if max_weight_grad is not None and not max_weight_grad > 0:
-        raise ValueError(f"max_weight_grad must be > 0 or None, got {max_weight_grad}")
-    return times, delay, observed

@@ -89,15 +89,8 @@ def fold(
 ) -> tuple[list[Tensor | None], Unfold]:
     """Merge a mapped dimension into that of the networks, or of samples where only tensors ``of_samples`` are mapped.
 
-    Args:
-        info: of vmap.
-        dims: the mapped dimension of each tensor, or None.
-        tensors: what is mapped over. If the first one has two dimensions beside the mapped one, there is none for the
-            networks, and the mapped one becomes it.
-        of_samples: places of the tensors that have a batch, where one network can do all the work.
-
-    Returns:
-        The tensors, and what gives results their mapped dimension back.
+    It becomes that of the networks where there is none. Returns the tensors, and what gives results their mapped
+    dimension back.
     """
     assert tensors[0] is not None
     alone = tensors[0].ndim - (dims[0] is not None) == 2
@@ -123,13 +116,7 @@ def tangent(
 ) -> tuple[Tensor, ...]:
     """The directional derivative of the spike times and, with ``ends``, of the state at the end.
 
-    Args:
-        gradients: the backward pass, ``SpikeGradient`` without options.
-        moves: tangents of the inputs, None for 0.
-        spikes: where the derivative is taken.
-        inputs: what it depends on.
-        overflows: of trains.
-        ends: whether there is a state at the end.
+    ``gradients`` is the backward pass, ``SpikeGradient`` without options; ``moves`` are the tangents, None for 0.
     """
     if overflows is not None:
         moves, inputs = (_each_time_apart(x, inputs.times.shape[-1]) for x in (moves, inputs))

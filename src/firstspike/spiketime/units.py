@@ -167,12 +167,8 @@ def _power_of(faster: float) -> float:
 def resolve(given: Constants, tau_mem: Tensor | None, tau_syn: Tensor | None) -> Constants:
     """Two numbers if all neurons share them, else two tensors ``(E, O)``, or ``(O,)`` of one network.
 
-    On a GPU, where values are not read, tensors stay tensors. There, neurons without leak have the number ``inf``.
-
-    Args:
-        given: the numbers, of use where there is no tensor.
-        tau_mem: a tensor of that shape, or None.
-        tau_syn: likewise.
+    ``given`` are the numbers where there is no tensor. On a GPU, where values are not read, tensors stay tensors.
+    There, neurons without leak have the number ``inf``.
     """
     if tau_mem is None and tau_syn is None:
         return given
@@ -206,13 +202,7 @@ def members(constants: Constants) -> list[Constants] | None:
 def check_time_constants(given: Constants, tau_mem: Tensor | None, tau_syn: Tensor | None, dtype: torch.dtype) -> None:
     """Raise ValueError for tensors that hold values which no neuron can work with, and for what does not fit the dtype.
 
-    On a GPU, the values of tensors are checked later (``raise_deferred_errors``).
-
-    Args:
-        given: as in ``resolve``.
-        tau_mem: as in ``resolve``.
-        tau_syn: as in ``resolve``.
-        dtype: of all tensors.
+    Arguments are those of ``resolve``. On a GPU, tensors are checked later (``raise_deferred_errors``).
     """
     if tau_mem is None and tau_syn is None:
         _check_range(given.tau_mem, given.tau_syn, given.tau_syn, dtype)

@@ -1,5 +1,5 @@
-"""What spike times are and how to convert what is not, values that no neuron can work with, and numbers of spikes that
-no machine has room for: so that a number that is far too large is one clear error and not a failed allocation.
+"""What every call checks: types and shapes, values that no neuron can work with, and numbers of spikes that no machine
+has room for, which are then one clear error and not a failed allocation.
 """
 
 import math
@@ -26,6 +26,7 @@ from firstspike.devices import (
     read_at_once,
     refuse,
 )
+from firstspike.neuron import LIF, check_neuron
 from firstspike.spiketime.contract import Arguments
 from firstspike.spiketime.units import LARGEST
 
@@ -53,6 +54,68 @@ def check_tensor(name: str, value: Any) -> None:
             f"{name} must be a torch tensor, got {type(value).__name__}{form}; "
             f"write torch.as_tensor({name}, dtype=torch.float32)"
         )
+
+
+def raised(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Numbers of a lower precision in that dtype."""
+    return x.to(dtype) if x.is_floating_point() and x.dtype.itemsize < dtype.itemsize else x
+
+
+def checked(
+    times: Tensor,
+    weight: Tensor,
+    neuron: LIF,
+    max_weight_grad: float | None,
+    delay: Tensor | None,
+    observed: Tensor | None,
+    copies: tuple[int, ...] = (),
+    **others: Tensor | None,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Times, delay and observed spikes whose types and shapes fit, under autocast converted to the dtype of the weight.
+
+    Shapes are those of ``first_spike_time``, or of ``spike_trains`` where there are ``copies``, the spikes of a neuron;
+    ``others`` are numbers of each neuron in each sample.
+    """
+    # a trace would record addresses of memory that is gone when its program runs
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]
+        raise NotImplementedError("torch.jit.trace cannot record spike times; record first spikes with torch.export")
+    for name, x in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
+        if x is not None:
+            check_tensor(name, x)
+    if times.dtype != weight.dtype and torch.is_autocast_enabled(times.device.type):
+        times = raised(times, weight.dtype)
+        delay, observed = (None if x is None else raised(x, weight.dtype) for x in (delay, observed))
+    check_neuron(neuron)
+    if weight.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"weight must be float32 or float64, got {weight.dtype}")
+    dims = 1 + len(copies)
+    if weight.ndim != 2 or times.ndim < dims or times.shape[-dims] != weight.shape[1]:
+        raise ValueError(
+            f"expected times (..., inputs{', K' if copies else ''}) and weight (outputs, inputs) with the same number "
+            f"of inputs, got times {tuple(times.shape)} and weight {tuple(weight.shape)}"
+        )
+    outputs = weight.shape[0]
+    neurons = (*times.shape[:-dims], outputs)
+    shaped = [("times", times, times.shape), ("delay", delay, weight.shape), ("observed", observed, neurons + copies)]
+    if others:
+        shaped += [(name, x, neurons) for name, x in others.items()]
+    for name, x, shape in shaped:
+        if x is None:
+            continue
+        if x.shape != shape:
+            raise ValueError(f"{name} must have the shape {tuple(shape)}, got {tuple(x.shape)}")
+        if x.dtype != weight.dtype or x.device != weight.device:
+            raise ValueError(
+                f"{name} is {x.dtype} on {x.device}, weight is {weight.dtype} on {weight.device}; "
+                f"convert one of them, e.g. {name}.to(weight)"
+            )
+    for name in ("threshold", "tau_mem", "tau_syn"):
+        value = getattr(neuron, name)
+        if isinstance(value, Tensor) and value.shape not in ((), (1,), (outputs,)):
+            raise ValueError(f"{name} must be one number or ({outputs},), got {tuple(value.shape)}")
+    if max_weight_grad is not None and not max_weight_grad > 0:
+        raise ValueError(f"max_weight_grad must be > 0 or None, got {max_weight_grad}")
+    return times, delay, observed
 
 
 def check_times(times: Any) -> None:
@@ -202,13 +265,7 @@ def check_spikes(name: str, value: int) -> None:
 def check_room(samples: int, neurons: int, spikes: int, cause: str, dtype: torch.dtype, device: torch.device) -> None:
     """Raise ValueError for trains that are larger than the memory of the machine, together with what computes them.
 
-    Args:
-        samples: of all networks.
-        neurons: of a network.
-        spikes: columns of the trains.
-        cause: the argument that sets the number of spikes, for the message.
-        dtype: of the trains.
-        device: on others than the CPU, failed allocations are clear errors.
+    ``cause`` is the argument that sets the number of spikes. On other devices, failed allocations are clear errors.
     """
     if is_host(device):
         needed = _TENSORS * samples * neurons * spikes * dtype.itemsize

@@ -11,12 +11,20 @@ import torch
 from torch import Tensor
 
 from firstspike.spiketime import reference
-from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result
-from firstspike.spiketime.cpu.constants import PAD, saved_for
+from firstspike.spiketime.contract import (
+    Arguments,
+    Gradients,
+    Grads,
+    Held,
+    Needs,
+    Result,
+    backward_in_parts,
+    zero_gradients,
+)
+from firstspike.spiketime.cpu.arrays import PAD, saved_for
 from firstspike.spiketime.cpu.lanes.host import PARTS, backward_lanes, forward_lanes
 from firstspike.spiketime.cpu.rows.host import MAX_GROUPS, backward_rows, backward_trains, forward_rows, forward_trains
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD
-from firstspike.spiketime.parts import backward_in_parts, zero_gradients
 from firstspike.spiketime.values import check_values
 
 __all__ = ["backward", "forward", "saves"]

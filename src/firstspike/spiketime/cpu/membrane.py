@@ -13,23 +13,11 @@ The response is ``kappa(s) = (exp(-s/slower) - exp(-s/faster)) / (DELTA tau_syn)
 import math
 from typing import Any, NamedTuple
 
-from numba.core import cgutils, types
+import numpy as np
+from numba.core import types
 
-from firstspike.spiketime.cpu.constants import (
-    DELTA,
-    DOUBLE,
-    EQUAL,
-    HEIGHT,
-    KIND,
-    LANES,
-    PER_MEM,
-    PER_RISE,
-    PER_SYN,
-    RATIO,
-    TOP,
-    X,
-)
-from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, emitted, inlined, jit
+from firstspike.spiketime.cpu.arrays import DELTA, DOUBLE, EQUAL, PER_MEM, PER_RISE, PER_SYN
+from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import (
     SMALL,
     exp,
@@ -41,10 +29,7 @@ from firstspike.spiketime.cpu.vectors.mathfun import (
 )
 from firstspike.spiketime.cpu.vectors.simd import (
     all_of,
-    constant,
     fma,
-    fused,
-    load32,
     power_of_two,
     select,
     splat,
@@ -54,47 +39,10 @@ from firstspike.spiketime.cpu.vectors.simd import (
 )
 
 ENOUGH = 1 - 1e-4  # what is left of a number after any rounding
-SHORT = 0.05  # longest time for ``soon``, in units of the faster constant
-STRAIGHT = 0.015  # half the change of the slope on the way to the threshold for which ``soon`` is exact
 MAX_STEPS = 60  # of a search with ``nearer``
 _LATEST = 0.75  # u, see ``_of_quadratics``
 _LATE = -0.95
 _FAR = 40.0  # a leaky neuron that rises falls again before that many slower time constants
-
-
-class Rates(NamedTuple):
-    """What follows from the time constants of a neuron, or of many in the lanes of vectors."""
-
-    mem: Any  # 1/tau_mem
-    syn: Any  # 1/tau_syn
-    slower: Any  # the smaller of both
-    faster: Any
-    delta: Any  # DELTA
-    per_rise: Any  # 1/(DELTA tau_syn)
-    ratio: Any  # tau_syn/tau_mem
-    x: Any  # 1 - ratio
-    top: Any  # time of kappa's maximum in units of tau_syn: -log(1 - x)/x
-    height: Any  # value of kappa there
-    kind: Any  # which short cuts the constants of all lanes allow, see ``constants``
-
-
-@inlined
-def rates_of(c):
-    """Those that all neurons share, from ``constants_array``."""
-    a, b = c[PER_MEM], c[PER_SYN]
-    return Rates(
-        a, b, min(a, b), max(a, b), abs(c[DELTA]), abs(c[PER_RISE]), c[RATIO], c[X], c[TOP], c[HEIGHT], c[KIND]
-    )
-
-
-@inlined
-def rates_in(c):
-    """Those of neurons on their own, from ``fill_rates``."""
-    a, b = load32(c, PER_MEM * LANES), load32(c, PER_SYN * LANES)
-    return Rates(
-        a, b, min(a, b), max(a, b), load32(c, DELTA * LANES), load32(c, PER_RISE * LANES),
-        load32(c, RATIO * LANES), load32(c, X * LANES), load32(c, TOP * LANES), load32(c, HEIGHT * LANES), c[KIND, 0],
-    )  # fmt: skip
 
 
 @inlined
@@ -151,6 +99,22 @@ def peak(voltage, current, r):
     return (early - r.top) * (-1.0 / r.syn), current * (exp(early) * r.height)
 
 
+@jit
+def exact_slope(times, weight, delay, lane, width, rates, level, spike):
+    """dV/dt in double precision at a spike next to the peak, where it is what little the drive has more than the leak.
+
+    The neuron is a lane of packed weights and, unless they are None, delays; ``rates`` are ``1/tau_mem``,
+    ``1/tau_syn`` and how many units of those are one of the times; ``level`` is the threshold.
+    """
+    (mem, syn, unit), drive = rates, 0.0
+    for i in range(times.size):
+        arrival = times[i] if delay is None else delay[i * width + lane] + times[i]
+        if arrival < spike:
+            elapsed = (np.float64(spike) - np.float64(arrival)) * np.float64(unit)
+            drive += np.float64(weight[i * width + lane]) * math.exp(-elapsed * syn)
+    return drive * syn - level * mem
+
+
 class Scale(NamedTuple):
     """Of states that are scaled to need no decay, as numbers: see ``rows.intervals``."""
 
@@ -196,13 +160,10 @@ def reaches_scaled(voltage, current, wait, end, current_end, candidates, r, scal
 
 @inlined
 def nearer(s, low, high, gap, voltage, drive, r):
-    """A step of the search for the threshold: to the root of the parabola at ``s``, between bounds.
+    """A step of the search for the threshold: the next time, the bounds, and how far from the root the former may be.
 
-    Each costs as much as Newton's and triples the digits. ``gap`` is what the membrane at ``s`` lacks, ``drive`` what
-    the current adds to its slope.
-
-    Returns:
-        The next time; the bounds; how far from the root the next time may be.
+    It goes to the root of the parabola at ``s``, costs as much as Newton's, and triples the digits. ``gap`` is what the
+    membrane at ``s`` lacks, ``drive`` what the current adds to its slope.
     """
     slope = drive - voltage * r.mem
     curve = drive * (r.syn * -1.0) - slope * r.mem
@@ -227,9 +188,8 @@ def _limits(x):
 def crossings(voltage, current, limit, fired, r):
     """First roots of ``V(s) = 1``, up to ``limit``, of the lanes ``fired``, and ``dV/ds + 1/tau_mem`` there.
 
-    Where one time constant is twice the other, in closed form, unless the root is late. Else steps to the root of the
-    parabola in s, between bounds. Each triples the digits; all but the last cost one ``exp`` and one ``expm1``, as
-    Newton's would. A lane stops by itself, so that its last digits do not depend on its neighbours.
+    Where one time constant is twice the other, in closed form, unless the root is late. A lane stops by itself, so that
+    its last digits do not depend on its neighbours.
     """
     most, tolerance = _limits(voltage)
     unit, size = splat(voltage, 1.0), max(abs(voltage), abs(current * r.syn))
@@ -275,63 +235,6 @@ def _of_quadratics(value, drive, gap, limit, fired, r):
     wait, decay = log1p(u * -1.0) * (-1 / r.slower), 1.0 - u
     decay = select(leaks_slower, decay * decay, decay)
     return select(early, min(wait, limit), 0.0), select(early, drive * decay, drive), fired & ~early
-
-
-@emitted(lambda v, *rest: types.UniTuple(v, 5 if v.dtype == types.float32 else 10)(v, v, v, v))
-def _derivatives(context, builder, sig, voltage, current, mem, syn):
-    """V and its first four derivatives by time, in float64 the first nine."""
-    found, drive = [voltage], builder.fmul(current, syn)
-    for _ in range(sig.return_type.count - 1):
-        found.append(fused(builder, found[-1], builder.fneg(mem), drive))
-        drive = builder.fmul(drive, builder.fneg(syn))
-    return context.make_tuple(builder, sig.return_type, found)
-
-
-def _series(first: int):
-    """The function of V's derivatives and a time: ``V1 + s/first (V2 + s/(first + 1) (V3 + ...))``."""
-
-    @emitted(lambda v, s: s(v, s))
-    def value(context, builder, sig, v, s):
-        *others, total = cgutils.unpack_tuple(builder, v)[1:]
-        for place, term in reversed(list(enumerate(others, first))):
-            total = fused(builder, total, builder.fmul(s, constant(s.type, 1 / place)), term)
-        return total
-
-    return value
-
-
-_slope, _secant = _series(1), _series(2)
-
-
-@chosen_by_type
-def _improved(v, s):
-    """A guess of the time to the threshold, improved, and the slope there."""
-
-    def double(v, s):
-        for _ in range(2):
-            slope = _slope(v, s)
-            s = s + (1.0 - v[0] - _secant(v, s) * s) / slope
-        return s, slope
-
-    return double if s.dtype == types.float64 else lambda v, s: (s, _slope(v, s))
-
-
-@inlined
-def soon(voltage, current, r):
-    """Time to the threshold, ``exp(time/tau_mem)`` and the slope there, from states that reach it soon; how curved.
-
-    The first guess is the inverse of V's series.
-    """
-    v = _derivatives(voltage, current, r.mem, r.syn)
-    inverse = 1.0 / v[1]
-    u = (1.0 - voltage) * inverse
-    c2, c3, c4 = v[2] * inverse * 0.5, v[3] * inverse * (1 / 6), v[4] * inverse * (1 / 24)
-    square = c2 * c2
-    third = fma(square, 2.0, c3 * -1.0)
-    fourth = c2 * fma(c3, 5.0, square * -5.0) - c4
-    s = u * fma(fma(fma(fourth, u, third), u, c2 * -1.0), u, 1.0)
-    s, slope = _improved(v, s)
-    return s, small_expm1(s * r.mem) + 1.0, slope, abs(c2 * u)
 
 
 # (exp(x) - 1 - x) / x**2 for |x| < 1/2, where the rest is less than half a unit in the last place

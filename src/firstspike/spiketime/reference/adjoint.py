@@ -30,8 +30,17 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, of_several
-from firstspike.spiketime.parts import backward_in_parts, zero_gradients
+from firstspike.spiketime.contract import (
+    Arguments,
+    Gradients,
+    Grads,
+    Held,
+    Needs,
+    Result,
+    backward_in_parts,
+    of_several,
+    zero_gradients,
+)
 from firstspike.spiketime.reference.response import Tau, kappa, kappa_by_taus, kappa_slope
 from firstspike.spiketime.units import unit_of_weights
 

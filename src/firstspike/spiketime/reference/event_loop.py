@@ -28,8 +28,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from firstspike.spiketime.contract import Arguments, Held, Result, of_several
-from firstspike.spiketime.parts import forward_in_parts
+from firstspike.spiketime.contract import Arguments, Held, Result, forward_in_parts, of_several
 from firstspike.spiketime.reference.adjoint import arrivals, samples_at_once, state_after
 from firstspike.spiketime.reference.response import Tau, kappa, leakless
 from firstspike.spiketime.reference.solutions import first_crossing, later

@@ -41,15 +41,8 @@ def lacking(
     """How far below the threshold the membrane of a silent neuron stays; 0 for all others.
 
     Differentiable by times, weight and delay; the neuron's parameters count as constants. A membrane that never rises
-    above rest lacks the whole threshold and has no gradient.
-
-    Args:
-        times: arrivals, ``inf`` for none.
-        weight: of the synapses.
-        neuron: time constants and threshold, each a number or a tensor ``()`` or ``(outputs,)``.
-        silent: the pairs that did not spike.
-        delay: of the synapses.
-        until: later times play no part.
+    above rest lacks the whole threshold and has no gradient. ``silent`` are the pairs that did not spike; times from
+    ``until`` on play no part.
     """
     threshold = torch.as_tensor(neuron.threshold, dtype=weight.dtype, device=weight.device).detach()
     taus = _constants(neuron, len(weight))
@@ -63,11 +56,6 @@ def maximum(
     """Maximum of the membrane of a neuron without threshold; at least 0, its value at rest.
 
     Differentiable by trains and weight; a membrane that never rises above rest has no gradient.
-
-    Args:
-        trains: spikes of each input in any order, ``inf`` for none.
-        weight: of the synapses.
-        neuron: time constants, each a number or a tensor ``()`` or ``(outputs,)``, as constants.
     """
     height: Tensor = _Height.apply(trains, weight, None, None, *_constants(neuron, len(weight)), math.inf)[0]
     return height

@@ -19,7 +19,7 @@ Time constants are numbers, or tensors that broadcast with the times; ``tau_mem`
 """
 
 import math
-from typing import Any, overload
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -33,10 +33,6 @@ Tau = float | Tensor
 _SERIES = tuple(1 / math.factorial(n + 2) for n in range(14))
 
 
-@overload
-def where(condition: bool, yes: float, no: float) -> float: ...
-@overload
-def where(condition: bool | Tensor, yes: Tau, no: Tau) -> Tau: ...
 def where(condition: bool | Tensor, yes: Tau, no: Tau) -> Tau:
     """``torch.where``, or a choice where the condition is the same for all."""
     return torch.where(condition, yes, no) if isinstance(condition, Tensor) else yes if condition else no

@@ -77,17 +77,7 @@ def first_crossing(
     """When membranes first reach the threshold, from the states just after each input.
 
     It is found by the signs of V and dV/dt at both ends of each interval; the crossing itself is solved in the first
-    one alone, in the closed form of the ratio of time constants (``solutions``).
-
-    Args:
-        time: of the inputs, sorted.
-        voltage: membrane just after each.
-        current: just after each.
-        end: of the last interval.
-        after: membrane then.
-        threshold: of each neuron.
-        tau_mem: number, or one for each neuron.
-        tau_syn: likewise.
+    one alone. The last interval has an ``end``, and the membrane is ``after`` then.
     """
     following = torch.cat([time[1:], end.expand(time[:1].shape)])
     crosses = torch.cat([voltage[1:], after.expand(voltage[:1].shape)]) >= threshold

@@ -11,8 +11,7 @@ from firstspike.spiketime import reference
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, of_several
 from firstspike.spiketime.reference.response import kappa
 from firstspike.spiketime.triton.adjoint import gradient_kernel, jump_kernel, terms_kernel
-from firstspike.spiketime.triton.problem import Events, Problem, events_of
-from firstspike.spiketime.triton.spikes import is_left_out, resets, scanned
+from firstspike.spiketime.triton.spikes import Events, Problem, events_of, is_left_out, resets, scanned
 
 _MEMORY = 1 << 27  # bytes for gradients by weights of chunks of the samples, and for those by times of tiles
 _FEWEST, _MOST = 8, 64  # chunks of the samples, with a program for each tile, beside each other

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import (
+from firstspike.spiketime.cpu.arrays import (
     BRIEF_END,
     FLAT,
     HEIGHT,
@@ -19,8 +19,9 @@ from firstspike.spiketime.cpu.constants import (
     REST_MEM,
     REST_SYN,
     UNIT,
+    rates_in,
 )
-from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, rates_in, responses
+from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, exact_slope, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16
@@ -31,6 +32,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     fma,
     load16,
     load32,
+    load_some32,
     lowest_bit,
     select,
     store,
@@ -61,20 +63,6 @@ def observed_slopes(times, weight, delay, c, level, spike):
 
 
 @jit
-def exact_slope(lane, times, weight, delay, c, level, spike):
-    """The same of one lane in double precision."""
-    mem = np.float64(c[PER_MEM, lane]) + np.float64(c[REST_MEM, lane])
-    syn = np.float64(c[PER_SYN, lane]) + np.float64(c[REST_SYN, lane])
-    drive = 0.0
-    for i in range(times.size):
-        arrival = times[i] if delay is None else delay[i * LANES + lane] + times[i]
-        if arrival < spike:
-            elapsed = (np.float64(spike) - np.float64(arrival)) * np.float64(c[UNIT, 0])
-            drive += np.float64(weight[i * LANES + lane]) * math.exp(-elapsed * syn)
-    return drive * syn - level * mem
-
-
-@jit
 def kept_scale(scale, times, delay, c, spike, most):
     """``scale`` where no weight's gradient exceeds ``most``, 0 elsewhere."""
     zero, unit, size = fill32(c, 0.0), c[UNIT, 0], abs(scale)
@@ -90,25 +78,14 @@ def kept_scale(scale, times, delay, c, spike, most):
 
 
 @jit
-def copy_in(source, first, target, place):
-    """Copy a row's numbers of a group of neurons to 32 lanes; those without a neuron become 0."""
-    for lane in range(LANES):
-        target[place + lane] = source[first + lane] if first + lane < source.size else 0
-
-
-@jit
 def start(g, at, delay):
-    """What the gradients of 32 neurons begin with; ``delay`` of the lanes, or None.
+    """The lanes with a gradient; their spikes, others' are -inf; dL/dT / V'(T); and the same without what is dropped.
 
-    Returns:
-        The lanes with a gradient; their spikes, others' are -inf; dL/dT / V'(T); and the same with 0 for neurons whose
-        weights' gradient is dropped. In the units of the neurons and of the rates.
+    The last is 0 for neurons whose weights' gradient exceeds the bound. In the units of the neurons and of the rates.
     """
     times, weight, c, sums, first = g.times[at.b], g.packed[at.group], g.rates[at.group], g.sums[at.slot], at.first
     level, zero, never = load32(g.level[at.e], first), fill32(c, 0.0), fill32(c, -math.inf)
-    copy_in(g.grad[at.b, :, 0], first, sums, 0)
-    copy_in(g.spikes[at.b, :, 0], first, sums, LANES)
-    grad, spike = load32(sums, 0), load32(sums, LANES)
+    grad, spike = load_some32(at.every, g.grad[at.b], first), load_some32(at.every, g.spikes[at.b], first)
     asks = (spike < math.inf) & ((grad > 0.0) | (grad < 0.0) | ~(grad >= grad))
     if not asks:
         return asks, never, zero, zero
@@ -116,9 +93,8 @@ def start(g, at, delay):
     if g.observes:
         slope = observed_slopes(times, weight, delay, c, level, spike)
     else:
-        copy_in(g.slope[at.b, : g.outputs], first, sums, 0)
-        slope = load32(sums, 0) * level * (1 / c[UNIT, 0])
-    steep = slope / level  # next to a peak it has few digits, see ``settle_flat`` of the kernels of shared constants
+        slope = load_some32(at.every, g.slope[at.b], first) * level * (1 / c[UNIT, 0])
+    steep = slope / level
     flat = (steep * steep < load32(c, PER_MEM * LANES) * load32(c, PER_SYN * LANES) * FLAT) & (abs(steep) > 0.0)
     flat &= asks
     if flat:
@@ -127,7 +103,10 @@ def start(g, at, delay):
         while flat:
             lane = lowest_bit(flat)
             flat &= flat - np.uint64(1)
-            sums[lane] = exact_slope(lane, times, weight, delay, c, g.level[at.e, first + lane], sums[LANES + lane])
+            mem = np.float64(c[PER_MEM, lane]) + np.float64(c[REST_MEM, lane])
+            syn = np.float64(c[PER_SYN, lane]) + np.float64(c[REST_SYN, lane])
+            level_here, rates = g.level[at.e, first + lane], (mem, syn, np.float64(c[UNIT, 0]))
+            sums[lane] = exact_slope(times, weight, delay, lane, LANES, rates, level_here, sums[LANES + lane])
         slope = load32(sums, 0)
     asks &= slope > 0.0
     spike, scale = select(asks, spike, never), select(asks, grad / slope, zero)

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result
-from firstspike.spiketime.cpu.constants import BOTH, LANES, N_RATES, PAD, numbers, saved_for, saved_sizes, saved_within
-from firstspike.spiketime.cpu.lanes import scan, train_adjoint
+from firstspike.spiketime.cpu.arrays import BOTH, LANES, PAD, STATES, numbers, saved_for, saved_sizes, saved_within
 from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, SCRATCH, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.runtime.kernels import Kernel, Layout
 from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
@@ -19,8 +18,6 @@ from firstspike.spiketime.kernels import threads_for
 
 PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
 _COST = 4  # of a synapse, in units of one of the usual kernels; trains cost twice as much
-_STATES = len(Held._fields)
-_N_SUMS = 17 * 16  # numbers that sums over lanes take, and a row of sums
 _GRADIENTS = "by_times", "by_weight", "by_threshold", "by_delay", "by_mem", "by_syn"
 _MOST_EVENTS = (1 << 24) - 1  # which float32 can count
 
@@ -42,12 +39,12 @@ class _Kind(NamedTuple):
 def forward_lanes(given: Arguments, holds: bool = False) -> Result:
     """First spikes or trains; ``holds`` says whether these have refractory times.
 
-    Saved are, of first spikes, dV/dt at the spikes in units of the threshold, and without delays what ``constants``
+    Saved are, of first spikes, dV/dt at the spikes in units of the threshold, and without delays what ``arrays``
     tells of; of trains the slopes at the spikes and at releases, and without delays what the inputs were sorted to.
     """
     kind, sizes, arrays = _both(given, given.observed is not None)
     outputs, groups, blocks = sizes["outputs"], sizes["all_groups"], sizes["blocks"]
-    sizes |= {"n_state": scan.N_STATE, "n_whole": LANES, "releases": given.max_spikes + 1 if holds else 0}
+    sizes["releases"] = given.max_spikes + 1 if holds else 0
     sizes["sorted"] = rows_for.py_func(sizes["inside"]) * LANES if kind.delayed else 1
     within = _sort_into(sizes, kind, outputs)
     new, lead = given.times.new_empty, (*given.times.shape[: given.weight.ndim - 1], outputs)
@@ -68,7 +65,7 @@ def forward_lanes(given: Arguments, holds: bool = False) -> Result:
     _run(forward_kernel, FORWARD, kind, phases, sizes, arrays, within)
     if not kind.several:
         return Result(spikes, saved)
-    state = None if given.until == math.inf else Held(*arrays["held"][:, :, _STATES:].unbind(2))
+    state = None if given.until == math.inf else Held(*arrays["held"][:, :, STATES:].unbind(2))
     return Result(spikes, saved, arrays["overflows"].bool(), state)
 
 
@@ -84,14 +81,13 @@ def backward_lanes(
         saved, outputs = saved_for(given.times, 0), 0  # what is known of neurons is not asked for
     if kind.several:  # which may be some of the samples
         sizes |= {"releases": saved[1].shape[-1], "padded": saved[-1].shape[-1]}
-        sizes |= {"n_state": train_adjoint.N_STATE, "n_whole": train_adjoint.N_WHOLE}
         sizes["sorted"] = rows_for.py_func(sizes["inside"]) * LANES if kind.delayed else 1
         arrays["overflows"] = result.overflows.to(torch.uint8)
     within, parts, chunks = _sort_into(sizes, kind, outputs), min(PARTS, sizes["groups"]), min(_CHUNKS, sizes["batch"])
     sizes |= {
         "parts": parts, "chunks": chunks, "stride": -(-sizes["events"] // 16) * 16, "lanes": sizes["groups"] * LANES,
-        "n_totals": 3 * LANES, "one": 1, "n_sums": _N_SUMS, "everything": everything, "by_taus": taus,
-        "asks_end": grads.state is not None, "three": _STATES, "part_inputs": inputs * LANES if everything else 0,
+        "everything": everything, "by_taus": taus, "asks_end": grads.state is not None,
+        "part_inputs": inputs * LANES if everything else 0,
         "part_delays": inputs * LANES if everything and kind.delayed else 0,
         "part_samples": sizes["samples"] if everything else 0,
         "rows": sizes["inside"] * LANES if everything and kind.several else 0,
@@ -129,10 +125,9 @@ def _both(given: Arguments, observes: bool) -> tuple[_Kind, dict[str, int], dict
     sizes = {
         "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "outputs": outputs,
         "copies": 1, "events": inputs, "inside": inputs, "padded": 0, "most": 1, "releases": 0, "observes": observes,
-        "taus": mem.numel(), "groups": groups, "all_groups": ensemble * groups, "n_rates": N_RATES, "width": LANES,
+        "taus": mem.numel(), "groups": groups, "all_groups": ensemble * groups,
         "blocks": -(-ensemble * batch // SAMPLES), "group_inputs": inputs * LANES,
-        "delay_inputs": inputs * LANES if kind.delayed else 0, "sorted": 1, "n_state": 1, "n_whole": 1,
-        "states": 2 * _STATES, "two": 2,
+        "delay_inputs": inputs * LANES if kind.delayed else 0, "sorted": 1,
     }  # fmt: skip
     if not kind.several:
         return kind, sizes, arrays
@@ -142,7 +137,7 @@ def _both(given: Arguments, observes: bool) -> tuple[_Kind, dict[str, int], dict
     sizes |= {"copies": copies, "events": inputs * copies, "inside": inside, "padded": max(1, inside) + PAD}
     sizes["most"] = given.max_spikes
     arrays |= {"reset": given.reset, "refractory": given.refractory}
-    held = arrays["held"] = given.times.new_zeros((ensemble, batch, 2 * _STATES, outputs))
+    held = arrays["held"] = given.times.new_zeros((ensemble, batch, 2 * STATES, outputs))
     for number, x in enumerate(given.state or ()):
         held[:, :, number] = x
     return kind, sizes, arrays

@@ -9,11 +9,22 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import LANES, PER_MEM, PER_SYN, SAVED, UNIT, fill_rates
+from firstspike.spiketime.cpu.arrays import (
+    LANES,
+    N_RATES,
+    PER_MEM,
+    PER_SYN,
+    SAVED,
+    STATES,
+    UNIT,
+    fill_rates,
+    pack_tile,
+    unit_of_row,
+    unpack_tile,
+)
 from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_SYN, BY_THRESHOLD, unwind_delayed, unwind_sorted
 from firstspike.spiketime.cpu.lanes.scan import At, scan_once, scan_trains, sort_arrivals
-from firstspike.spiketime.cpu.lanes.train_adjoint import unwind_trains
-from firstspike.spiketime.cpu.pack import pack_tile, unit_of_row, unpack_tile
+from firstspike.spiketime.cpu.lanes.train_adjoint import N_STATE, N_WHOLE, unwind_trains
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel
 from firstspike.spiketime.cpu.sort import SORTING, sort_row
@@ -33,18 +44,18 @@ _GIVEN = {
     "spikes": "real samples outputs most",
     # of first spikes with delays only the slopes, one for each neuron; of trains only what was sorted
     **{name: kind.replace("ensemble batch", "samples") for name, kind in SAVED.items()},
-    "bounds": "real two",  # start and end
+    "bounds": "real 2",  # start and end
     # of trains: the inputs in order of arrival, and the slopes at spikes and at releases
     "reset": "real ensemble outputs",
     "refractory": "real ensemble outputs",
-    "held": "real samples states outputs",  # at the start, then likewise at the end
+    "held": f"real samples {2 * STATES} outputs",  # at the start, then likewise at the end
     "overflows": "uint8 samples outputs",
     "source": "int32 samples ints",
     "slopes": "real samples outputs most",
     "again": "real samples outputs releases",
 }
 _OF_GROUPS = {
-    "rates": "real all_groups n_rates width",
+    "rates": f"real all_groups {N_RATES} {LANES}",
     "packed": "real all_groups group_inputs",
     "delays": "real all_groups delay_inputs",
 }
@@ -52,8 +63,8 @@ _OF_THREADS = {
     "keys": "real threads sorted",
     "values": "real threads sorted",
     "arrived": "int32 threads n_arrived",
-    "state": "real threads n_state",
-    "whole": "int32 threads n_whole",
+    "state": f"real threads {N_STATE}",  # backward, which is more than forward
+    "whole": f"int32 threads {N_WHOLE}",
     **SORTING,
 }
 _OF_BACKWARD = {
@@ -62,32 +73,30 @@ _OF_BACKWARD = {
     "weight_parts": "real all_groups chunks part_inputs",
     "delay_parts": "real all_groups chunks part_delays",
     "times_parts": "real parts part_samples stride",
-    "totals": "real all_groups chunks n_totals",
+    "totals": f"real all_groups chunks {3 * LANES}",
     "by_arrival": "real threads rows",
-    "sums": "real threads n_sums",
+    "sums": f"real threads {17 * 16}",  # over lanes, and a row of sums
     "joins": "uint64 threads events",
 }
 SCRATCH = frozenset((*_OF_GROUPS, *_OF_THREADS, *_OF_BACKWARD))
 """Arrays that are working memory of a call. It does not use others that it is not given."""
 FORWARD = Layout(
     "ensemble batch samples inputs copies events outputs most groups all_groups group_inputs delay_inputs "
-    "n_rates width taus threads sorted sorting n_arrived n_state n_whole observes holds ints reals releases "
-    "states two",
+    "taus threads sorted sorting n_arrived observes holds ints reals releases",
     **_GIVEN, **_OF_GROUPS, **_OF_THREADS,
 )  # fmt: skip
 BACKWARD = FORWARD.extended(
-    "parts chunks stride lanes n_totals one part_inputs part_delays part_samples rows n_sums everything by_taus "
-    "asks_end three",
-    bound="real one",
+    "parts chunks stride lanes part_inputs part_delays part_samples rows everything by_taus asks_end",
+    bound="real 1",
     grad="real samples outputs most",
-    of_end="real samples three outputs",
+    of_end=f"real samples {STATES} outputs",
     by_weight="real ensemble outputs inputs",
     by_delay="real ensemble outputs inputs",
     by_times="real samples events",
     by_threshold="real ensemble outputs",
     by_mem="real ensemble outputs",
     by_syn="real ensemble outputs",
-    by_start="real samples three outputs",
+    by_start=f"real samples {STATES} outputs",
     **_OF_BACKWARD,
 )
 
@@ -106,7 +115,7 @@ def in_thresholds(g, e, first):
 
 @jit
 def in_powers_of_two(g, e, first):
-    """The units of weights backward, see ``pack``, which this fills in for a group, and the thresholds in them."""
+    """The units of weights backward, see ``arrays``, which this fills in for a group, and the thresholds in them."""
     g.unit[e, first : first + LANES] = g.level[e, first : first + LANES] = 1
     for j in range(first, min(first + LANES, g.outputs)):
         g.unit[e, j] = unit_of_row(g.weight[e], j, g.threshold[e, j])
@@ -211,7 +220,7 @@ def backward_kernel(dtype: str, delayed: bool, several: bool):
             if delayed:
                 unpack_tile(g.delay_parts[task], np.ones(g.groups * LANES, g.times.dtype), first, g.by_delay[e])
         for chunk in range(1, g.chunks):
-            for lane in range(g.n_totals):
+            for lane in range(3 * LANES):
                 total[0, lane] += total[chunk, lane]
         for lane in range(min(LANES, g.outputs - first)):
             g.by_threshold[e, first + lane] = total[0, BY_THRESHOLD + lane] / g.unit[e, first + lane]

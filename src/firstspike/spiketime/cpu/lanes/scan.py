@@ -13,18 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import BRIEF_END, LANES, UNIT
-from firstspike.spiketime.cpu.membrane import (
-    ENOUGH,
-    SHORT,
-    STRAIGHT,
-    brief,
-    crossings,
-    rates_in,
-    reaches,
-    responses,
-    soon,
-)
+from firstspike.spiketime.cpu.arrays import BRIEF_END, LANES, UNIT, rates_in
+from firstspike.spiketime.cpu.membrane import ENOUGH, brief, crossings, reaches, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.lanes import sort_lanes
 from firstspike.spiketime.cpu.vectors.mathfun import exp
@@ -37,6 +27,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     next_up,
     select,
     store,
+    store_some,
 )
 
 # of 32 lanes: the state (membrane, current, and the end of the refractory time, later what is left of it), constants,
@@ -111,14 +102,9 @@ def longest_wait(c):
 def scan_once(g, at, keys, values, source, n):
     """Fill in the first spikes of the 32 neurons of a group, dV/dt there, and the place of the last causal input.
 
-    Args:
-        g: arguments, see ``kernels``.
-        at: group and sample.
-        keys: times of arrival. With an order that all share ``(n + 1,)``, otherwise ``(n + 1) * LANES`` of the lanes;
-            the last is ``inf``.
-        values: weights in units of the threshold, of each input or in the order of arrival.
-        source: inputs in the order of arrival, or None where each lane has its own order.
-        n: how many arrive.
+    ``keys`` are the times of the n inputs that arrive, then ``inf``, and ``values`` the weights in units of the
+    threshold: with an order of arrival that all lanes share, ``source``, n times and the weights of each input, without
+    (None) times and weights of each lane in its own order.
     """
     c, found, first = g.rates[at.group], g.state[at.slot], at.first
     r, never, unit, longest = rates_in(c), fill32(c, math.inf), c[UNIT, 0], longest_wait(c)
@@ -168,14 +154,11 @@ def scan_once(g, at, keys, values, source, n):
         spike = min(select(spike > since, spike, next_up(since)), until)
         drive = current_then * exp((since - spike) * unit * r.syn) * r.syn
         slope = select(fired, (drive - r.mem) * unit, slope)
-    store(found, 0, select(fired, spike, never))
-    store(found, LANES, slope)
-    store(found, 2 * LANES, last)
-    for lane in range(min(LANES, g.outputs - first)):
-        g.spikes[at.b, first + lane, 0] = found[lane]
-        g.slope[at.b, first + lane] = found[LANES + lane]
-        if source is not None:
-            g.last[at.b, first + lane] = found[2 * LANES + lane]
+    store_some(at.every, g.spikes[at.b], first, select(fired, spike, never))
+    store_some(at.every, g.slope[at.b], first, slope)
+    store(found, 0, last)
+    for lane in range(min(LANES, g.outputs - first) if source is not None else 0):
+        g.last[at.b, first + lane] = found[lane]
 
 
 @jit
@@ -188,12 +171,6 @@ def spikes_of(voltage, current, now, stop, wait, end, current_end, candidates, c
     fires, limit = reaches(voltage, current, wait, end, current_end, candidates, r)
     at_once = (voltage >= 1.0) & candidates
     slow, s = fires & ~at_once, fill32(c, 0.0)
-    quick = slow & (end >= 1.0) & (wait * r.faster < SHORT)
-    if quick:
-        found, _, _, curved = soon(voltage, current, r)
-        quick &= (curved < STRAIGHT) & (found >= 0.0) & (wait >= found)
-        s = select(quick, found, s)
-        slow &= ~quick
     if slow:
         s = select(slow, crossings(voltage, current, limit, slow, r)[0], s)
     spike = now + s * (1 / c[UNIT, 0])

@@ -17,10 +17,10 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import BRIEF_END, HEIGHT, LANES, PER_MEM, PER_SYN, UNIT
+from firstspike.spiketime.cpu.arrays import BRIEF_END, HEIGHT, LANES, PER_MEM, PER_SYN, UNIT, rates_in
 from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_SYN, BY_THRESHOLD, add_row
 from firstspike.spiketime.cpu.lanes.scan import arrival_at, longest_wait
-from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, rates_in, responses
+from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, responses
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import (
@@ -124,10 +124,7 @@ def drop(suspects, keys, source, n, c, bound, state):
 
 @jit
 def start_back(g, at):
-    """What the 32 neurons from ``first`` on begin with.
-
-    OF_LEFT becomes the loss by the last spike, or, where there is none, by the refractory time left at the start.
-    """
+    """What 32 neurons begin with; OF_LEFT becomes the loss by the last spike, or the refractory time at the start."""
     state, whole, begin, end, asks_end = g.state[at.slot], g.whole[at.slot], g.bounds[0], g.bounds[1], g.asks_end != 0
     for lane in range(LANES):
         state[SIZE + lane] = state[LEVEL + lane] = 1
@@ -185,9 +182,8 @@ def gradients_by_start(g, at):
 def unwind_trains(g, at, keys, source, n, rows, events):
     """Add the gradients of 32 neurons for a sample, from the end or their last spikes to the first input or the start.
 
-    Gradients by the arrivals are ``C - y`` there, of rows and lanes. ``keys``, ``source`` and ``n`` are as in
-    ``scan.scan_once``; where each lane has its own order, ``g.values`` tells the row of each. ``events`` has for each
-    of the ``rows`` the input time.
+    ``keys``, ``source`` and ``n`` are as in ``scan.scan_once``; where each lane has its own order, ``g.values`` tells
+    the row of each. ``events`` has for each of the ``rows`` the input time.
     """
     state, by_arrival, c, copies = g.state[at.slot], g.by_arrival[at.slot], g.rates[at.group], g.copies
     weight, by_weight, totals, values = (

@@ -8,7 +8,7 @@ where x is that of ``intervals``, a lane carries
 
 and gives ``dL/dw_k = -L_k C'`` and ``dL/dt_k = F_k/tau_syn w_k (E' + LEAK_k C')``, whose terms only cancel where kappa
 has its maximum. With first spikes, lanes join at their last causal input, with values computed there; before that they
-are 0. Weights, threshold and slopes are in the neuron's unit, see ``pack``.
+are 0. Weights, threshold and slopes are in the neuron's unit, see ``arrays``.
 
 With spike trains, ``C = -dL/dI``, ``y = -dL/dV`` and
 
@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import (
+from firstspike.spiketime.cpu.arrays import (
     FLAT,
     HEIGHT,
     PER_MEM,
@@ -38,10 +38,11 @@ from firstspike.spiketime.cpu.constants import (
     REST_SYN,
     SPAN,
     SUMMIT,
+    TILE,
     X,
+    rates_of,
 )
-from firstspike.spiketime.cpu.membrane import fades, kappa, rates_of
-from firstspike.spiketime.cpu.pack import TILE
+from firstspike.spiketime.cpu.membrane import exact_slope, fades, kappa
 from firstspike.spiketime.cpu.rows.intervals import BACK, FAST, LEAK, SLOW, rise
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
@@ -65,7 +66,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
 
 UNIT, LEVEL = 0, 1  # of a tile's lanes: the neuron's unit, and the threshold in it
 TOTAL = 2  # of all scales, or of all y at spikes, the derivative by the threshold
-SCALE, RESPONSE, DECAY = 3, 4, 5  # first spikes: the scale; C' and E' with which each joins
+SCALE, RESPONSE, DECAY = 3, 4, 5  # first spikes: the scale; C and E with which each joins
 DROP = 3  # trains: how far below the threshold is the reset, relative
 END_Y, END_C = 4, 5  # y and C at the end of the window
 NOW_C, NOW_E, NOW = 6, 7, 8  # in an interval of any length: C, E and their time
@@ -80,10 +81,7 @@ _WHOLE = np.uint64(0xFFFF)
 
 
 class Into(NamedTuple):
-    """What one walk back adds to.
-
-    ``sums`` has room for 16 rows of 16 numbers, as many as ``by_times``, in order of arrival, takes at once.
-    """
+    """What one walk back adds to; ``sums`` has the 16 rows that ``by_times``, in order of arrival, takes at once."""
 
     sums: Any
     by_weight: Any
@@ -93,11 +91,10 @@ class Into(NamedTuple):
 
 
 @inlined
-def settle_flat(g, e, b, begin, first, bits, packed, sample, lanes):
+def settle_flat(g, e, b, begin, first, bits, packed, lanes):
     """Compute the slopes of 16 lanes, ``bits`` of them from ``first`` on, afresh where the spike is next to the peak.
 
-    The tile's first neuron is ``begin``. There a slope is what little the drive has more than the leak takes: in double
-    precision, at the spike time as it was rounded, it keeps its digits.
+    The tile's first neuron is ``begin``. At the spike time as it was rounded, the slope keeps its digits.
     """
     c, steep = g.c, load_some16(bits, g.slope[e, b], begin + first)
     mem, syn = np.float64(c[PER_MEM]) + np.float64(c[REST_MEM]), np.float64(c[PER_SYN]) + np.float64(c[REST_SYN])
@@ -105,11 +102,9 @@ def settle_flat(g, e, b, begin, first, bits, packed, sample, lanes):
     while flat:
         lane = first + lowest_bit(flat)
         flat &= flat - np.uint64(1)
-        spike, drive = np.float64(g.spikes[e, b, begin + lane]), 0.0
-        for k in range(g.last[e, b, begin + lane] + 1):
-            weight = np.float64(packed[np.intp(sample.order[k]) * TILE + lane])
-            drive += weight * math.exp((np.float64(sample.arrival[k]) - spike) * syn)
-        g.slope[e, b, begin + lane] = drive * syn / lanes[LEVEL, lane] - mem
+        level, spike = lanes[LEVEL, lane], g.spikes[e, b, begin + lane]
+        slope = exact_slope(g.times[e, b], packed, None, lane, TILE, (mem, syn, 1.0), level, spike)
+        g.slope[e, b, begin + lane] = slope / level
 
 
 @jit
@@ -149,15 +144,15 @@ def observe_tile(zero, g, e, slot, b, begin, size, packed, sample):
 
 @jit
 def join_lanes(zero, g, e, slot, b, begin, every, sample, bound):
-    """Values with which the lanes ``every`` of a tile join and where, of its neurons from ``begin`` on.
+    """Where and with which values the lanes ``every`` join; returns the last row, and whether the bound drops any.
 
-    Lanes that the bound drops join without a scale. Returns the last row with one, and whether any is dropped.
+    The tile's first neuron is ``begin``. Lanes that the bound drops join without a scale.
     """
-    arrival, rows, c, stride, top, dropped = sample.arrival, sample.rows, g.c, sample.rows.shape[1], -1, False
+    arrival, c, top, dropped = sample.arrival, g.c, -1, False
     lanes, places, joins = g.state[slot], g.places[slot], g.joins[slot]
     none, never = fill16(lanes, 0.0), arrival.dtype.type(math.inf)
     for first in range(0, lanes_of(zero), 16):
-        bits, at = every >> np.uint64(first) & np.uint64(0xFFFF), begin + first
+        bits, at = every >> np.uint64(first) & _WHOLE, begin + first
         if not bits:
             break
         _, asked, scale = joining(g, e, slot, b, begin, first, bits)
@@ -169,15 +164,17 @@ def join_lanes(zero, g, e, slot, b, begin, every, sample, bound):
             row = np.intp(places[lane])
             joins[row] |= np.uint64(1) << np.uint64(lane)
             top = max(top, row)
-            factor, allowed = abs(lanes[SCALE, lane]), bound * lanes[UNIT, lane]
-            if exceeds(factor, allowed, g.spikes[e, b, begin + lane], -never, arrival, (0, row), c):
+        suspects = (abs(scale) * c[HEIGHT] > load16(lanes, UNIT * TILE + first) * bound) & asked
+        while suspects:
+            lane = first + lowest_bit(suspects)
+            suspects &= suspects - np.uint64(1)
+            factor, allowed, inputs = abs(lanes[SCALE, lane]), bound * lanes[UNIT, lane], (0, np.intp(places[lane]))
+            if exceeds(factor, allowed, g.spikes[e, b, begin + lane], -never, arrival, inputs, c):
                 lanes[SCALE, lane], dropped = 0, True
         scale = load16(lanes, SCALE * TILE + first)
         _, decay, response = fades(select(asked, wait, none), rates_of(c))
-        unit_slow = 1.0 / gather16(rows, SLOW * stride, places, first)
-        unit_fast = 1.0 / gather16(rows, FAST * stride, places, first)
-        store(lanes, RESPONSE * TILE + first, response * scale * select(asked, unit_slow, none))
-        store(lanes, DECAY * TILE + first, decay * scale * select(asked, unit_fast, none))
+        store(lanes, RESPONSE * TILE + first, response * scale)
+        store(lanes, DECAY * TILE + first, decay * scale)
     return top, dropped
 
 
@@ -185,8 +182,7 @@ def join_lanes(zero, g, e, slot, b, begin, every, sample, bound):
 def joining(g, e, slot, b, begin, first, bits):
     """How 16 lanes of a tile, ``bits`` of them from ``first`` on, join; the tile's first neuron is ``begin``.
 
-    Returns the places of their last causal inputs, -1 for none, which are ``g.places``, too, with 0 for none; the lanes
-    with a gradient; and the scales, 0 for lanes that do not spike, which become SCALE.
+    Returns the places of their last causal inputs (-1 for none), the lanes with a gradient, and the scales.
     """
     last, places, lanes, at = g.last[e, b], g.places[slot], g.state[slot], begin + first
     for lane in range(0 if bits == _WHOLE else 16):
@@ -202,10 +198,7 @@ def joining(g, e, slot, b, begin, first, bits):
 
 @jit
 def exceeds(factor, allowed, spike, since, arrival, inputs, c):
-    """Whether a spike's gradient by the weight of an input, of those after ``since`` and before it, is larger.
-
-    It is ``factor`` times the derivative of the membrane at the spike.
-    """
+    """Whether ``factor`` times the largest response to an input between ``since`` and a spike is more than that."""
     if not factor * c[HEIGHT] > allowed:
         return False
     first, last = inputs
@@ -228,7 +221,7 @@ def unwind_tile(zero, packed, sample, state, joins, entries, spikes, k, asks_end
     """Walk back from row k to the first, adding to the tile's gradients.
 
     First spikes have no ``entries`` and no ``spikes``, trains no ``joins``. Trains begin with the last of their spikes,
-    or with ``asks_end`` at the end of the window; their E and C at the first event become NOW_E and NOW_C.
+    or with ``asks_end`` at the end of the window.
     """
     n, arrival, ends, rows, sums = sample.n, sample.arrival, sample.ends, sample.rows, into.sums
     slow, fast, back, r = rows[SLOW], rows[FAST], rows[BACK], rates_of(c)
@@ -256,7 +249,7 @@ def unwind_tile(zero, packed, sample, state, joins, entries, spikes, k, asks_end
                     duration = arrival[k + 1] - arrival[k]
                     response = fma(response, math.exp(-duration * r.slower), decay * kappa(duration, c)) * (1 / slow[k])
                     decay = decay * (math.exp(-duration * r.faster) / fast[k])
-                response, decay = joined(zero, state, joins[k], response, decay)
+                response, decay = joined(zero, state, joins, k, rows, response, decay)
             add_row(zero, packed, sample, k, response, decay, into)
             k -= 1
         following = -1
@@ -274,7 +267,7 @@ def unwind_tile(zero, packed, sample, state, joins, entries, spikes, k, asks_end
                     following = np.intp(found[np.uintp(p)]) if p >= 0 else -1
             response = fma(decay, back[row], response)
             if joins is not None:
-                response, decay = joined(zero, state, joins[row], response, decay)
+                response, decay = joined(zero, state, joins, row, rows, response, decay)
             add_row(zero, packed, sample, k, response, decay, into)
             k -= 1
         segment -= 1
@@ -283,11 +276,12 @@ def unwind_tile(zero, packed, sample, state, joins, entries, spikes, k, asks_end
 
 
 @inlined
-def joined(zero, state, bits, response, decay):
-    """C' and E' with those of the lanes that join."""
+def joined(zero, state, joins, k, rows, response, decay):
+    """C' and E' with those of the lanes that join at row k."""
+    bits = joins[k]
     if bits:
-        response = select(bits, load(zero, state, RESPONSE * TILE), response)
-        decay = select(bits, load(zero, state, DECAY * TILE), decay)
+        response = select(bits, load(zero, state, RESPONSE * TILE) * (1 / rows[SLOW, k]), response)
+        decay = select(bits, load(zero, state, DECAY * TILE) * (1 / rows[FAST, k]), decay)
     return response, decay
 
 
@@ -330,9 +324,8 @@ def gather_entries(entries, begin, own, grad, seen, spikes, rows_of):
 def jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound, spikes):
     """Fill in what the spikes of a tile in one window do, without those that the bound drops; returns whether any is.
 
-    Spike k of a lane is at ``k * TILE + lane`` of ``spikes``; with ``holds``, the release after k spikes at
-    ``(most + k) * TILE + lane``, its time ``inf`` where there is none. ``inputs`` are the first and the last place in
-    ``arrival`` that are none of the window's marks.
+    ``spikes`` have the places of ``Entries``; the time of a release that there is not is ``inf``. ``inputs`` are the
+    first and the last place in ``arrival`` that are none of the window's marks.
     """
     counts, most = entries.lanes, entries.most
     dropped = False

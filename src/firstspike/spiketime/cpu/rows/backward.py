@@ -9,8 +9,18 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN, SAVED, X
-from firstspike.spiketime.cpu.pack import TILE, every_lane, pack_row, unit_of_row, unpack_tile
+from firstspike.spiketime.cpu.arrays import (
+    N_CONSTANTS,
+    PER_SYN,
+    SAVED,
+    STATES,
+    TILE,
+    X,
+    every_lane,
+    pack_row,
+    unit_of_row,
+    unpack_tile,
+)
 from firstspike.spiketime.cpu.rows import adjoint
 from firstspike.spiketime.cpu.rows.adjoint import (
     Into,
@@ -22,7 +32,7 @@ from firstspike.spiketime.cpu.rows.adjoint import (
     unwind_tile,
 )
 from firstspike.spiketime.cpu.rows.few import FEW, few_rows_back, sum_few, unwind_few
-from firstspike.spiketime.cpu.rows.forward import KEPT, STATES, TRAINS, own_event, sort_sample, stride_for
+from firstspike.spiketime.cpu.rows.forward import KEPT, TRAINS, own_event, sort_sample, stride_for
 from firstspike.spiketime.cpu.rows.intervals import FAST, N_BACKWARD, Sample, backward_rows, find_segments
 from firstspike.spiketime.cpu.rows.train_scan import Entries
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
@@ -86,11 +96,7 @@ TRAIN_BACKWARD = _SHARED.extended(
 
 @jit
 def prepare_samples(g, e, slot, first, stop):
-    """The rows of the samples from ``first`` to ``stop``.
-
-    ``used`` tells how many inputs are worked on: those up to the last one that is causal for a spike with a gradient,
-    if the forward pass told which it is. A sample without segments has few inputs.
-    """
+    """The rows of the samples, in ``used`` those up to the last causal input if it is known; few have no segments."""
     c, grad, last, start, segments = g.c, g.grad[e], g.last[e], g.start[slot], g.segments[e]
     for b in range(first, stop):
         if g.observes:  # no forward pass did it
@@ -152,7 +158,7 @@ def unwind_sample(zero, g, e, slot, chunk, group, tile, b):
         observe_tile(zero, g, e, slot, b, begin, size, packed, sample)
     for first in range(0, size, 16):
         bits = (every >> np.uint64(first)) & np.uint64(0xFFFF)
-        settle_flat(g, e, b, begin, first, bits, packed, sample, state)
+        settle_flat(g, e, b, begin, first, bits, packed, state)
         if few:
             into = Into(g.few_sums[slot], by_weight, by_times, wants_weight, wants_times)
             unwind_few(g, e, slot, b, begin, first, bits, packed, sample, bound, into)

@@ -13,9 +13,18 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import N_CONSTANTS, PAD, PER_MEM, PER_SYN, SAVED
-from firstspike.spiketime.cpu.pack import TILE, are_weights, every_lane, pack_row
-from firstspike.spiketime.cpu.rows.few import FEW, few_rows, scan_few
+from firstspike.spiketime.cpu.arrays import (
+    N_CONSTANTS,
+    PAD,
+    PER_MEM,
+    PER_SYN,
+    SAVED,
+    STATES,
+    TILE,
+    are_weights,
+    every_lane,
+    pack_row,
+)
 from firstspike.spiketime.cpu.rows.intervals import (
     N_FORWARD,
     NOW_CURRENT,
@@ -43,7 +52,6 @@ from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
 from firstspike.spiketime.cpu.sort import SORTING, are_times, first_from, sort_row
 from firstspike.spiketime.cpu.vectors.simd import clear, filled, load, splat, store, store_some
 
-STATES = 3  # of a neuron between windows: membrane, current, and what is left of its refractory time
 _SHORT = 0.045  # mean interval in units of the faster constant for the fast scan of many inputs
 _LONG = 0.4  # interval that ends a segment there, likewise
 _MARK = -1  # of an order: a window's start or end; inputs are >= 0, own spikes lie below
@@ -66,11 +74,9 @@ FORWARD = _SHARED.extended(
     times="real ensemble batch inputs",
     **SAVED,
     spikes="real ensemble batch outputs",
-    few="int32 threads block",
     fast="int32 threads block",
     lane_last=f"int32 threads {TILE}",
     places=f"int32 threads {TILE}",
-    passed=f"real threads {FEW * 32}",
 )
 TRAINS = {
     "bounds": "real bounds_size",
@@ -137,12 +143,8 @@ def sort_sample(g, e, slot, b):
 def prepare_sample(g, e, slot, b, at):
     """Sort a sample's inputs; what all neurons share."""
     c, arrival, rows, n = g.c, g.arrival[e, b], g.rows[slot, at], sort_sample(g, e, slot, b)
-    g.few[slot, at], g.fast[slot, at] = n < FEW and c[PER_MEM] > 0, 0
-    if n and g.few[slot, at]:
-        few_rows(arrival, n, c, rows)
-    elif n:
-        span = arrival[n - 1] - arrival[0]
-        fast = n >= FEW and span * max(c[PER_MEM], c[PER_SYN]) < n * _SHORT
+    if n:
+        fast = (arrival[n - 1] - arrival[0]) * max(c[PER_MEM], c[PER_SYN]) < n * _SHORT
         longest = _LONG / max(c[PER_MEM], c[PER_SYN]) if fast else math.inf
         g.segments[slot, at] = find_segments(arrival, n, c, longest, g.start[slot], g.ends[slot, at])
         forward_rows(arrival, n, c, fast, g.start[slot], rows)
@@ -159,13 +161,7 @@ def scan_sample(zero, g, e, slot, b, at, tile):
     for lane in range(TILE):
         last[lane] = -1
     silent, left = every, every if n else np.uint64(0)
-    if g.few[slot, at]:
-        for begin in range(0, lanes if left else 0, 16):
-            some = (every >> np.uint64(begin)) & np.uint64(0xFFFF)
-            found = scan_few(packed, sample, begin, some, c, state, last, g.passed[slot])
-            silent &= ~(found << np.uint64(begin))
-        left = np.uint64(0)
-    elif g.fast[slot, at] and left:
+    if left and g.fast[slot, at]:
         silent, left = scan_tile(zero, packed, sample, every, True, c, state, g.places[slot], last)
     if left:
         found, _ = scan_tile(zero, packed, sample, left, False, c, state, g.places[slot], last)
@@ -315,10 +311,7 @@ def scan_window(zero, g, e, slot, b, at, tile, w):
 
 @jit
 def keep_spikes(g, e, slot, b, at, tile, w, entries, low):
-    """Write a window's spikes, the entries from ``low`` on, into the trains of a tile, and let them arrive again.
-
-    Returns whether there is room for those on their way.
-    """
+    """Write a window's spikes, the entries from ``low`` on, and let them arrive again if there is room."""
     for entry in range(low, entries.lanes[TILE]):
         k, j = entries.places[entry] // TILE, tile * TILE + (entries.places[entry] & (TILE - 1))
         if k >= g.budget:
@@ -340,11 +333,7 @@ def keep_spikes(g, e, slot, b, at, tile, w, entries, low):
 
 @jit
 def scan_windows(zero, g, e, slot, first, stop):
-    """Spike trains of the samples from ``first`` to ``stop`` of network ``e``.
-
-    Where there is too little room for entries, events or own spikes on their way, ``lacks`` says so, and nothing else
-    that is written has a meaning.
-    """
+    """Spike trains of samples; where there is too little room, ``lacks`` says so and nothing else has a meaning."""
     state = g.state[slot]
     start_samples(g, e, slot, first, stop)
     for w in range(g.windows):

@@ -7,18 +7,20 @@ from typing import Any
 import torch
 
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, Sizes, Windows
-from firstspike.spiketime.cpu.constants import (
+from firstspike.spiketime.cpu.arrays import (
     BOTH,
     PAD,
+    STATES,
+    TILE,
     constants_array,
+    lanes_for,
     numbers,
     saved_for,
     saved_sizes,
     saved_within,
 )
-from firstspike.spiketime.cpu.pack import TILE, lanes_for
 from firstspike.spiketime.cpu.rows.backward import BACKWARD, SAMPLES, TRAIN_BACKWARD, backward_kernel
-from firstspike.spiketime.cpu.rows.forward import FORWARD, KEPT, STATES, TRAIN_FORWARD, forward_kernel
+from firstspike.spiketime.cpu.rows.forward import FORWARD, KEPT, TRAIN_FORWARD, forward_kernel
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD, N_FORWARD
 from firstspike.spiketime.cpu.runtime.kernels import REFUSED, Layout
 from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
@@ -34,11 +36,7 @@ _SHORT, _LONG = 8, 96  # samples for which a task may, and should, have a part o
 
 
 def forward_rows(given: Arguments) -> Result:
-    """First spike times; saved is what ``constants`` says.
-
-    Raises:
-        ValueError: see ``check_values``.
-    """
+    """First spike times; saved is what ``arrays`` says. Raises the errors of ``check_values``."""
     times, weight, threshold = (x.contiguous() for x in given[:3])
     ensemble, batch, inputs, outputs = sizes = given.sizes
     spikes, saved = times.new_empty((*times.shape[:-1], outputs)), saved_for(times, outputs)
@@ -106,11 +104,7 @@ def forward_trains(given: Arguments, holds: bool) -> Result:
 def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -> tuple[Result, bool]:
     """The result, and whether there was too little room for it.
 
-    Args:
-        given: by the caller.
-        holds: whether there are refractory times or observed spikes.
-        entries: spikes and releases of a neuron, on average, that there is room for.
-        waiting: spikes of a neuron, on average, that may be on their way to others.
+    There is room for so many ``entries`` of a neuron, on average, and so many spikes ``waiting`` to arrive at others.
     """
     (ensemble, batch, _, copies), outputs, real = given.times.shape, given.weight.shape[1], given.times.dtype
     own = 0 if given.windows is None else outputs * waiting
@@ -191,10 +185,9 @@ def _common(sizes: Sizes, events: int, threads: int) -> dict[str, int]:
 def _add_parts(
     sizes: dict[str, int], wants_times: bool, wants_weight: bool, wants_threshold: bool, asked: bool, recurrent: bool
 ) -> tuple[int, ...]:
-    """Add into which parts the sums of a backward pass are cut; returns its phases.
+    """Add into which parts the sums of a backward pass are cut, by the shapes alone; returns its phases.
 
-    They depend on the shapes alone, so that sums never depend on threads. ``asked`` says whether the caller wants the
-    gradient by times.
+    ``asked`` says whether the caller wants the gradient by times.
     """
     ensemble, batch, tiles, blocks = sizes["ensemble"], sizes["batch"], sizes["tiles"], -(-sizes["batch"] // SAMPLES)
     groups = 1 if recurrent else min(tiles, MAX_GROUPS) if asked else tiles

@@ -24,16 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import DELTA, PAD, PER_MEM, PER_RISE, PER_SYN, RATIO, SPAN
-from firstspike.spiketime.cpu.membrane import (
-    ENOUGH,
-    Scale,
-    crossings,
-    kappa,
-    rates_of,
-    reaches_scaled,
-)
-from firstspike.spiketime.cpu.pack import TILE
+from firstspike.spiketime.cpu.arrays import DELTA, PAD, PER_MEM, PER_RISE, PER_SYN, RATIO, SPAN, TILE, rates_of
+from firstspike.spiketime.cpu.membrane import ENOUGH, Scale, crossings, kappa, reaches_scaled
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
 from firstspike.spiketime.cpu.vectors.simd import (
@@ -54,9 +46,9 @@ N_FORWARD = 6
 FAST, BACK, LEAK, SLOW = range(4)  # of the backward scan: those of the faster and the slower of U and S, and more
 N_BACKWARD = 4
 # of a tile's state:
-VOLTAGE, CURRENT, LIMIT = range(3)  # what is known of a neuron that fired: the state before, and the latest time
-NOW_VOLTAGE, NOW_CURRENT = 3, 4  # the state that is to be tested
-SINCE, UNTIL = 5, 6  # times of a neuron's last causal input and of the next
+# what is known of a neuron that fired: the state before, the latest time, its last causal input's time, the next one's
+VOLTAGE, CURRENT, LIMIT, SINCE, UNTIL = range(5)
+NOW_VOLTAGE, NOW_CURRENT = 5, 6  # the state that is to be tested
 N_STATE = 7
 
 _BARELY = 8  # the margin against rounding, in units of the last place, where a candidate that does not fire costs more
@@ -178,14 +170,17 @@ def not_fired(zero, state, last, k, active, arrival, until, begins, ends, c, sca
     wait, r = splat(zero, until - since), rates_of(c)
     fired, limit = reaches_scaled(voltage, current, wait, end, current_end, active, r, scale)
     if fired:
-        store(state, VOLTAGE * TILE, select(fired, voltage * scale.mem, load(zero, state, VOLTAGE * TILE)))
-        store(state, CURRENT * TILE, select(fired, current * scale.syn, load(zero, state, CURRENT * TILE)))
-        store(state, LIMIT * TILE, select(fired, limit, load(zero, state, LIMIT * TILE)))
-        store(state, SINCE * TILE, select(fired, splat(zero, since), load(zero, state, SINCE * TILE)))
-        store(state, UNTIL * TILE, select(fired, splat(zero, until), load(zero, state, UNTIL * TILE)))
+        note(state, 0, fired, (voltage * scale.mem, current * scale.syn, limit, splat(zero, since), splat(zero, until)))
         for first in range(0, lanes_of(zero), 16):
             store_whole16((fired >> np.uint64(first)) & np.uint64(0xFFFF), last, first, fill16(state, float(k)))
     return active & ~fired
+
+
+@inlined
+def note(state, first, fired, known):
+    """Write what is known of the lanes that fired, from ``first`` on: VOLTAGE, CURRENT, LIMIT, SINCE and UNTIL."""
+    for row, x in zip((VOLTAGE, CURRENT, LIMIT, SINCE, UNTIL), known):  # noqa: B905
+        store(state, row * TILE + first, select(fired, x, load(x, state, row * TILE + first)))
 
 
 @jit

@@ -1,15 +1,14 @@
 """First spikes: the scans of a tile of neurons through a sample's inputs in order of arrival.
 
 Many inputs with short intervals are scanned without a branch for each neuron that fires: each lane stops at its first
-row in which it may reach the threshold; ``settle`` then makes the exact tests of all. The scan of few inputs is in
-``few``.
+row in which it may reach the threshold; ``settle`` then makes the exact tests of all.
 """
 
 # mypy: disable-error-code="no-untyped-def"
 import numpy as np
 
-from firstspike.spiketime.cpu.membrane import ENOUGH, peak, rates_of
-from firstspike.spiketime.cpu.pack import TILE
+from firstspike.spiketime.cpu.arrays import TILE, rates_of
+from firstspike.spiketime.cpu.membrane import ENOUGH, peak
 from firstspike.spiketime.cpu.rows.intervals import (
     BOUND,
     CURRENT,
@@ -25,6 +24,7 @@ from firstspike.spiketime.cpu.rows.intervals import (
     UNTIL,
     VOLTAGE,
     not_fired,
+    note,
     plain_interval,
     scale_of,
 )
@@ -58,8 +58,7 @@ _STEEP = 8.0  # thresholds by which the membrane may rise in one interval
 def scan_tile(zero, packed, sample, active, fast, c, state, places, last):
     """Scan one sample with the neurons ``active``; returns those that stay silent, and those to be scanned again.
 
-    With ``fast``, for many short intervals, a lane stops at its first candidate, which nearly always is the crossing or
-    close to it.
+    With ``fast``, a lane stops at its first candidate, which nearly always is the crossing or close to it.
     """
     order, arrival, rows = sample.order, sample.arrival, sample.rows
     syn, rise, tangent, bound, mem = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND], rows[MEM]
@@ -195,10 +194,7 @@ def settle(zero, packed, sample, stopped, c, state, places, last):
         lost = (current * rise > mem * _STEEP) & bits
         steep |= lost << np.uint64(first)
         early |= ((voltage < mem_end) & bits & ~lost) << np.uint64(first)
-        store(state, VOLTAGE * TILE + first, select(bits, (voltage - current * rise) / mem, voltage))
-        store(state, CURRENT * TILE + first, select(bits, current / syn, current))
-        for row, x in ((LIMIT, until - since), (SINCE, since), (UNTIL, until)):
-            store(state, row * TILE + first, select(bits, x, load16(state, row * TILE + first)))
+        note(state, first, bits, ((voltage - current * rise) / mem, current / syn, until - since, since, until))
     again |= steep
     while steep:
         last[lowest_bit(steep)] = -1

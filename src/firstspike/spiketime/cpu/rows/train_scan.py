@@ -15,19 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN
+from firstspike.spiketime.cpu.arrays import PER_MEM, PER_SYN, TILE, rates_of
 from firstspike.spiketime.cpu.membrane import (
     ENOUGH,
-    SHORT,
-    STRAIGHT,
     crossings,
-    rates_of,
     reaches,
     reaches_scaled,
     responses,
-    soon,
 )
-from firstspike.spiketime.cpu.pack import TILE
 from firstspike.spiketime.cpu.rows.intervals import (
     BOUND,
     MEM,
@@ -146,13 +141,11 @@ def scan_trains(zero, packed, sample, stops, every, holds, c, state, entries, ob
 def spikes_in_row(zero, state, entries, k, candidates, active, holds, rows, arrival, c):
     """Spikes of the lanes ``candidates`` between input k and the next, with scaled states; returns who may go on.
 
-    The states in ``state`` become those from which the membrane after the last spike follows. With ``holds``, lanes
-    that spike become refractory.
+    The states become those from which the membrane after the last spike follows.
     """
     mem, rise, tangent, bound = rows[MEM, k], rows[RISE, k], rows[TANGENT, k], rows[BOUND, k]
     r, scale = rates_of(c), scale_of(rows, k)
     now, wait = arrival[k], fill16(rows, arrival[k + 1] - arrival[k])
-    short = (arrival[k + 1] - now) * r.faster <= SHORT
     while candidates:
         first = lowest_bit(candidates) & ~15
         bits = (candidates >> np.uint64(first)) & np.uint64(_ALL)
@@ -164,20 +157,11 @@ def spikes_in_row(zero, state, entries, k, candidates, active, holds, rows, arri
             fired, limit = reaches_scaled(voltage, current, wait, end, current, bits, r, scale)
             if not fired:
                 break
-            v, i, slow = voltage * scale.mem, current * scale.syn, fired
-            s = slope = fill16(state, 0.0)
-            spent = fill16(state, 1.0)
-            if short:
-                s, spent, slope, curved = soon(v, i, r)
-                slow &= ~((curved < STRAIGHT) & (s >= 0.0) & (limit >= max(s, wait)))
-            if slow:
-                found, drive = crossings(v, i, limit, slow, r)
-                left, _, _ = responses(min(found, 60.0 / r.faster), r)
-                spent = select(slow, 1.0 / left, spent)
-                s, slope = select(slow, found, s), select(slow, drive - r.mem, slope)
+            s, drive = crossings(voltage * scale.mem, current * scale.syn, limit, fired, r)
+            left, _, _ = responses(min(s, 60.0 / r.faster), r)
             store(state, AT * TILE + first, s)
-            store(state, STEEP * TILE + first, slope)
-            voltage = select(fired, voltage - load16(state, DROP * TILE + first) * (spent * mem), voltage)
+            store(state, STEEP * TILE + first, drive - r.mem)
+            voltage = select(fired, voltage - load16(state, DROP * TILE + first) * (1.0 / left * mem), voltage)
             gone = record(state, entries, k, first, fired, holds, now, arrival[k + 1])
             active &= ~(gone << np.uint64(first))
             if gone:  # the scan need not look at them again
@@ -203,8 +187,7 @@ def note(entries, k, place, time, slope):
 def record(state, entries, k, first, fired, holds, now, end):
     """Note spikes at ``now`` + AT of 16 lanes after row k; returns those that may not spike again for now.
 
-    They are all with ``holds``, which become refractory. Where a lane has more spikes than ``entries.most``, only its
-    count says so.
+    Where a lane has more spikes than ``entries.most``, only its count says so.
     """
     gone = fired if holds else np.uint64(0)
     while fired:

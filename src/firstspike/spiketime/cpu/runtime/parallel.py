@@ -11,7 +11,7 @@ import threading
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -36,6 +36,7 @@ def _python_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="firstspike")
 
 
+@cache
 def name_of(dtype: torch.dtype) -> str:
     """``"float32"`` or ``"float64"``, as kernels name what ``real`` numbers are."""
     return str(dtype).removeprefix("torch.")

@@ -11,7 +11,7 @@ from functools import reduce
 
 from numba.core import types
 
-from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, emitted, jit
+from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, emitted, inlined, jit
 from firstspike.spiketime.cpu.vectors.simd import (
     constant,
     fma,
@@ -80,28 +80,24 @@ def _reduced(x):
     return reduced
 
 
+@inlined
+def exp_and_expm1(x):
+    """``exp(x)`` of a vector and ``exp(x) - 1``, which is accurate next to 0; who needs one of them pays for one."""
+    n, p = _reduced(x)
+    scale = power_of_two(n)
+    return fma(p, scale, scale), fma(p, scale, scale - 1.0)
+
+
 @jit
 def exp(x):
     """``exp`` of a vector."""
-    n, p = _reduced(x)
-    scale = power_of_two(n)
-    return fma(p, scale, scale)
+    return exp_and_expm1(x)[0]
 
 
 @jit
 def expm1(x):
-    """``exp(x) - 1`` of a vector, accurate next to 0."""
-    n, p = _reduced(x)
-    scale = power_of_two(n)
-    return fma(p, scale, scale - 1.0)
-
-
-@jit
-def exp_and_expm1(x):
-    """Both of a vector, for the price of one."""
-    n, p = _reduced(x)
-    scale = power_of_two(n)
-    return fma(p, scale, scale), fma(p, scale, scale - 1.0)
+    """``exp(x) - 1`` of a vector."""
+    return exp_and_expm1(x)[1]
 
 
 @jit

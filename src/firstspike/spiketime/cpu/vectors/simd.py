@@ -318,12 +318,16 @@ def store_some(context, builder, sig, bits, array, index, x):
     _call(builder, "masked.store", ir.VoidType(), [x, pointer, INT32(vec.bytes), mask], x.type)
 
 
-@emitted(lambda bits, array, index: VecType(array.dtype, 16)(types.uint64, array, types.intp))
-def load_some16(context, builder, sig, bits, array, index):
-    """Lanes whose bits are set, 0 for the others, whose memory is not touched."""
-    mask, vec = lanes_from(builder, bits, 16), sig.return_type
+def _load_some(context, builder, sig, bits, array, index):
+    mask, vec = lanes_from(builder, bits, sig.return_type.lanes), sig.return_type
     pointer, kind = pointer_to(context, builder, sig.args[1], array, index, vec, mask), llvm_type(vec)
     return _call(builder, "masked.load", kind, [pointer, INT32(vec.bytes), mask, constant(kind, 0.0)], kind)
+
+
+# lanes whose bits are set, 0 for the others, whose memory is not touched
+load_some16, load_some32 = (
+    emitted(lambda bits, x, i, n=n: VecType(x.dtype, n)(types.uint64, x, types.intp))(_load_some) for n in (16, 32)
+)
 
 
 @emitted(lambda array, start, places, first: VecType(array.dtype, 16)(array, types.intp, places, types.intp))

@@ -1,7 +1,12 @@
-"""Arrays that kernels read: the numbers that follow from two time constants, and what a forward pass saves.
+"""Arrays that kernels read: the numbers that follow from two time constants, packed weights, what a forward pass saves.
 
 ``x = 1 - tau_syn/tau_mem`` and ``DELTA = 1/tau_syn - 1/tau_mem``; next to equal constants DELTA is kept off 0, so that
 ``expm1(s DELTA) / DELTA`` is right without a case of its own.
+
+Weights are packed for each tile of neurons, ``(inputs, TILE)``, in a unit for each neuron. Forward it is the threshold.
+Backward it is a power of two about as large as the threshold, or as the largest weight if that is larger, so that
+neither a slope nor its inverse overflows. A tile's rows stay in the second-level cache while its samples pass. Lanes
+without a neuron have weight 0.
 
 A forward pass of first spikes saves whole numbers and real ones of each sample, where neurons share the order of
 arrival. Of the inputs these are their order of arrival and sorted times, and how many arrive; of each neuron the place
@@ -13,11 +18,15 @@ next sample: how long they are, only ``inputs`` and ``outputs`` tell.
 # mypy: disable-error-code="no-untyped-def"
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.vectors.lanes import transpose16
+from firstspike.spiketime.cpu.vectors.masks import has_mask_registers
+from firstspike.spiketime.cpu.vectors.simd import fill16, highest, load16, load32, store
+from firstspike.spiketime.kernels import LARGEST_32, LARGEST_64
 
 if TYPE_CHECKING:
     import torch
@@ -109,6 +118,138 @@ def fill_rates(mem, syn, start, first, outputs, c):
     c[UNIT, 0], c[BRIEF_END, 0] = unit, BRIEF / (fastest / unit)
 
 
+class Rates(NamedTuple):
+    """What follows from the time constants of a neuron, or of many in the lanes of vectors."""
+
+    mem: Any  # 1/tau_mem
+    syn: Any  # 1/tau_syn
+    slower: Any  # the smaller of both
+    faster: Any
+    delta: Any  # DELTA
+    per_rise: Any  # 1/(DELTA tau_syn)
+    ratio: Any  # tau_syn/tau_mem
+    x: Any  # 1 - ratio
+    top: Any  # time of kappa's maximum in units of tau_syn: -log(1 - x)/x
+    height: Any  # value of kappa there
+    kind: Any  # which short cuts the constants of all lanes allow, see ``KIND``
+
+
+@inlined
+def rates_of(c):
+    """Those that all neurons share, from ``constants_array``."""
+    a, b = c[PER_MEM], c[PER_SYN]
+    return Rates(
+        a, b, min(a, b), max(a, b), abs(c[DELTA]), abs(c[PER_RISE]), c[RATIO], c[X], c[TOP], c[HEIGHT], c[KIND]
+    )
+
+
+@inlined
+def rates_in(c):
+    """Those of neurons on their own, from ``fill_rates``."""
+    a, b = load32(c, PER_MEM * LANES), load32(c, PER_SYN * LANES)
+    return Rates(
+        a, b, min(a, b), max(a, b), load32(c, DELTA * LANES), load32(c, PER_RISE * LANES),
+        load32(c, RATIO * LANES), load32(c, X * LANES), load32(c, TOP * LANES), load32(c, HEIGHT * LANES), c[KIND, 0],
+    )  # fmt: skip
+
+
+NARROW = 16, 32  # lanes that are worked on where a layer has no more neurons; the functions' ``zero`` says how many
+TILE = 64 if has_mask_registers() else 32  # neurons that are scanned together; 64 need the 32 registers of AVX-512
+
+_MARGIN = 1 + 1e-9  # against rounding: what is refused here, ``check_values`` has to refuse
+_FLOAT, _DOUBLE = LARGEST_32 * _MARGIN, LARGEST_64 * _MARGIN
+
+
+def lanes_for(outputs: int) -> int:
+    """How many lanes of a tile a kernel works on."""
+    return next((lanes for lanes in NARROW if outputs <= lanes), TILE)
+
+
+@jit
+def every_lane(size):
+    """The first lanes of a tile as bits."""
+    return ~np.uint64(0) >> np.uint64(64 - size)
+
+
+@jit
+def are_weights(weight, threshold, first):
+    """Whether the weights of a tile's neurons, from ``first`` on, and their thresholds are within the limits."""
+    wrong, most = 0, np.finfo(weight.dtype).max
+    for j in range(first, min(first + TILE, weight.shape[0])):
+        wrong += not 0 < threshold[j] <= most
+        limit = min(threshold[j] * (_FLOAT if weight.itemsize == 4 else _DOUBLE), most)
+        for i in range(weight.shape[1]):
+            wrong += not abs(weight[j, i]) <= limit
+    return wrong == 0
+
+
+@jit
+def unit_of_row(weight, j, threshold):
+    """The power of two for neuron ``j``, see the module; its inverse is a normal number, too."""
+    inputs = weight.shape[1]
+    whole = inputs // 16 * 16
+    most = fill16(weight, threshold)
+    for i in range(0, whole, 16):
+        most = max(most, abs(load16(weight, j * inputs + i)))
+    size = highest(most)
+    for i in range(whole, inputs):
+        size = max(size, abs(weight[j, i]))
+    limit = 126 if weight.itemsize == 4 else 1022
+    return weight.dtype.type(math.ldexp(1.0, min(max(math.frexp(size)[1], -limit), limit)))
+
+
+@jit
+def pack_tile(weight, unit, first, packed):
+    """Fill ``packed (inputs * width,)`` with the weights ``(outputs, inputs)`` of the neurons from ``first`` on."""
+    outputs, inputs = weight.shape
+    width = packed.size // inputs
+    for begin in range(0, width, 16):
+        lanes = min(16, outputs - first - begin)
+        whole = inputs // 16 * 16 if lanes == 16 else 0
+        for i in range(0, whole, 16):
+            transpose16(weight, (first + begin) * inputs + i, inputs, packed, i * width + begin, width)
+            for place in range(i * width + begin, (i + 16) * width + begin, width):
+                store(packed, place, load16(packed, place) / load16(unit, first + begin))
+        for lane in range(16):
+            for i in range(whole, inputs):
+                packed[i * width + begin + lane] = (
+                    weight[first + begin + lane, i] / unit[first + begin + lane] if lane < lanes else 0
+                )
+
+
+@jit
+def pack_row(weight, unit, first, packed):
+    """``pack_tile`` of TILE neurons; what is left of the row has no weight."""
+    size = weight.shape[1] * TILE
+    pack_tile(weight, unit, first, packed[:size])
+    for i in range(size, packed.size):
+        packed[i] = 0
+
+
+@jit
+def unpack_tile(packed, unit, first, by_weight):
+    """Write the sum of packed gradients ``(parts, inputs * width)`` into ``by_weight (outputs, inputs)``."""
+    outputs, inputs = by_weight.shape
+    width = packed.shape[1] // inputs
+    for begin in range(0, width, 16):
+        lanes = min(16, outputs - first - begin)
+        whole = inputs // 16 * 16 if lanes == 16 else 0
+        for i in range(0, whole, 16):
+            for place in range(i * width + begin, (i + 16) * width + begin, width):
+                total = load16(packed[0], place)
+                for part in range(1, packed.shape[0]):
+                    total = total + load16(packed[part], place)
+                store(packed[0], place, total * -1.0 / load16(unit, first + begin))
+            transpose16(packed[0], i * width + begin, width, by_weight, (first + begin) * inputs + i, inputs)
+        for lane in range(lanes):
+            for i in range(whole, inputs):
+                total_here = packed[0, i * width + begin + lane]
+                for part in range(1, packed.shape[0]):
+                    total_here += packed[part, i * width + begin + lane]
+                by_weight[first + begin + lane, i] = -total_here / unit[first + begin + lane]
+
+
+STATES = 3  # of a neuron that spikes again: membrane, current, and what is left of its refractory time
 PAD = 16  # numbers that vectors may reach past the last input
 SAVED = {
     "order": "int32 ensemble batch ints",
