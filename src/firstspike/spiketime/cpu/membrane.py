@@ -100,15 +100,17 @@ def peak(voltage, current, r):
 
 
 @jit
-def exact_slope(times, weight, delay, lane, width, rates, level, spike):
+def exact_slope(times, order, n, weight, delay, lane, width, rates, level, spike):
     """dV/dt in double precision at a spike next to the peak, where it is what little the drive has more than the leak.
 
-    The neuron is a lane of packed weights and, unless they are None, delays; ``rates`` are ``1/tau_mem``,
-    ``1/tau_syn`` and how many units of those are one of the times; ``level`` is the threshold.
+    The n inputs have an ``order`` of arrival, or None if they stand as they are; the neuron is a lane of packed weights
+    and, unless they are None, delays. ``rates`` are ``1/tau_mem``, ``1/tau_syn`` and how many units of those are one of
+    the times; ``level`` is the threshold.
     """
     (mem, syn, unit), drive = rates, 0.0
-    for i in range(times.size):
-        arrival = times[i] if delay is None else delay[i * width + lane] + times[i]
+    for k in range(n):
+        i = k if order is None else np.intp(order[k])
+        arrival = times[k] if delay is None else delay[i * width + lane] + times[k]
         if arrival < spike:
             elapsed = (np.float64(spike) - np.float64(arrival)) * np.float64(unit)
             drive += np.float64(weight[i * width + lane]) * math.exp(-elapsed * syn)

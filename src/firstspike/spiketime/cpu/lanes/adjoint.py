@@ -106,7 +106,9 @@ def start(g, at, delay):
             mem = np.float64(c[PER_MEM, lane]) + np.float64(c[REST_MEM, lane])
             syn = np.float64(c[PER_SYN, lane]) + np.float64(c[REST_SYN, lane])
             level_here, rates = g.level[at.e, first + lane], (mem, syn, np.float64(c[UNIT, 0]))
-            sums[lane] = exact_slope(times, weight, delay, lane, LANES, rates, level_here, sums[LANES + lane])
+            sums[lane] = exact_slope(
+                times, None, times.size, weight, delay, lane, LANES, rates, level_here, sums[LANES + lane]
+            )
         slope = load32(sums, 0)
     asks &= slope > 0.0
     spike, scale = select(asks, spike, never), select(asks, grad / slope, zero)

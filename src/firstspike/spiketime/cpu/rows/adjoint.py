@@ -91,7 +91,7 @@ class Into(NamedTuple):
 
 
 @inlined
-def settle_flat(g, e, b, begin, first, bits, packed, lanes):
+def settle_flat(g, e, b, begin, first, bits, packed, sample, lanes):
     """Compute the slopes of 16 lanes, ``bits`` of them from ``first`` on, afresh where the spike is next to the peak.
 
     The tile's first neuron is ``begin``. At the spike time as it was rounded, the slope keeps its digits.
@@ -103,7 +103,8 @@ def settle_flat(g, e, b, begin, first, bits, packed, lanes):
         lane = first + lowest_bit(flat)
         flat &= flat - np.uint64(1)
         level, spike = lanes[LEVEL, lane], g.spikes[e, b, begin + lane]
-        slope = exact_slope(g.times[e, b], packed, None, lane, TILE, (mem, syn, 1.0), level, spike)
+        n = g.last[e, b, begin + lane] + 1
+        slope = exact_slope(sample.arrival, sample.order, n, packed, None, lane, TILE, (mem, syn, 1.0), level, spike)
         g.slope[e, b, begin + lane] = slope / level
 
 

@@ -158,7 +158,7 @@ def unwind_sample(zero, g, e, slot, chunk, group, tile, b):
         observe_tile(zero, g, e, slot, b, begin, size, packed, sample)
     for first in range(0, size, 16):
         bits = (every >> np.uint64(first)) & np.uint64(0xFFFF)
-        settle_flat(g, e, b, begin, first, bits, packed, state)
+        settle_flat(g, e, b, begin, first, bits, packed, sample, state)
         if few:
             into = Into(g.few_sums[slot], by_weight, by_times, wants_weight, wants_times)
             unwind_few(g, e, slot, b, begin, first, bits, packed, sample, bound, into)
