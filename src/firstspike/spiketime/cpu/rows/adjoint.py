@@ -66,7 +66,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
 
 UNIT, LEVEL = 0, 1  # of a tile's lanes: the neuron's unit, and the threshold in it
 TOTAL = 2  # of all scales, or of all y at spikes, the derivative by the threshold
-SCALE, RESPONSE, DECAY = 3, 4, 5  # first spikes: the scale; C and E with which each joins
+SCALE, RESPONSE, DECAY = 3, 4, 5  # first spikes: the scale; C' and E' with which each joins
 DROP = 3  # trains: how far below the threshold is the reset, relative
 END_Y, END_C = 4, 5  # y and C at the end of the window
 NOW_C, NOW_E, NOW = 6, 7, 8  # in an interval of any length: C, E and their time
@@ -149,7 +149,7 @@ def join_lanes(zero, g, e, slot, b, begin, every, sample, bound):
 
     The tile's first neuron is ``begin``. Lanes that the bound drops join without a scale.
     """
-    arrival, c, top, dropped = sample.arrival, g.c, -1, False
+    arrival, rows, c, stride, top, dropped = sample.arrival, sample.rows, g.c, sample.rows.shape[1], -1, False
     lanes, places, joins = g.state[slot], g.places[slot], g.joins[slot]
     none, never = fill16(lanes, 0.0), arrival.dtype.type(math.inf)
     for first in range(0, lanes_of(zero), 16):
@@ -174,8 +174,10 @@ def join_lanes(zero, g, e, slot, b, begin, every, sample, bound):
                 lanes[SCALE, lane], dropped = 0, True
         scale = load16(lanes, SCALE * TILE + first)
         _, decay, response = fades(select(asked, wait, none), rates_of(c))
-        store(lanes, RESPONSE * TILE + first, response * scale)
-        store(lanes, DECAY * TILE + first, decay * scale)
+        unit_slow = 1.0 / gather16(rows, SLOW * stride, places, first)
+        unit_fast = 1.0 / gather16(rows, FAST * stride, places, first)
+        store(lanes, RESPONSE * TILE + first, response * scale * select(asked, unit_slow, none))
+        store(lanes, DECAY * TILE + first, decay * scale * select(asked, unit_fast, none))
     return top, dropped
 
 
@@ -250,7 +252,7 @@ def unwind_tile(zero, packed, sample, state, joins, entries, spikes, k, asks_end
                     duration = arrival[k + 1] - arrival[k]
                     response = fma(response, math.exp(-duration * r.slower), decay * kappa(duration, c)) * (1 / slow[k])
                     decay = decay * (math.exp(-duration * r.faster) / fast[k])
-                response, decay = joined(zero, state, joins, k, rows, response, decay)
+                response, decay = joined(zero, state, joins[k], response, decay)
             add_row(zero, packed, sample, k, response, decay, into)
             k -= 1
         following = -1
@@ -268,7 +270,7 @@ def unwind_tile(zero, packed, sample, state, joins, entries, spikes, k, asks_end
                     following = np.intp(found[np.uintp(p)]) if p >= 0 else -1
             response = fma(decay, back[row], response)
             if joins is not None:
-                response, decay = joined(zero, state, joins, row, rows, response, decay)
+                response, decay = joined(zero, state, joins[row], response, decay)
             add_row(zero, packed, sample, k, response, decay, into)
             k -= 1
         segment -= 1
@@ -277,12 +279,11 @@ def unwind_tile(zero, packed, sample, state, joins, entries, spikes, k, asks_end
 
 
 @inlined
-def joined(zero, state, joins, k, rows, response, decay):
-    """C' and E' with those of the lanes that join at row k."""
-    bits = joins[k]
+def joined(zero, state, bits, response, decay):
+    """C' and E' with those of the lanes that join."""
     if bits:
-        response = select(bits, load(zero, state, RESPONSE * TILE) * (1 / rows[SLOW, k]), response)
-        decay = select(bits, load(zero, state, DECAY * TILE) * (1 / rows[FAST, k]), decay)
+        response = select(bits, load(zero, state, RESPONSE * TILE), response)
+        decay = select(bits, load(zero, state, DECAY * TILE), decay)
     return response, decay
 
 
