@@ -33,6 +33,7 @@ from firstspike.plots.yin_yang import draw_outline
 
 _EXAMPLES = 12  # images, or classes, in a figure
 _CANDIDATES = 1000  # samples among which they are chosen
+_NAMED = 16  # inputs whose names have room next to a raster
 
 
 def yin_yang_points(data: SpikeData, ax: Axes, plane: YinYangPlane) -> Axes:
@@ -127,6 +128,9 @@ def dataset_figure(run: RunData) -> Figure:
         figure, axes = panels(min(classes, _EXAMPLES), 3, (2.5, 2.5), sharex=True, sharey=True)
         for label, ax in enumerate(axes):
             input_raster(data, ax, label, unit=run.unit)
+            if data.input_names and data.features <= _NAMED:
+                ax.set_yticks(range(data.features), list(map(as_text, data.input_names)))
+                ax.set_ylabel("")
         label_outer(axes, 3)
         if classes > _EXAMPLES:
             figure.suptitle(f"the first {_EXAMPLES} of {classes} classes")
