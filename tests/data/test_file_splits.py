@@ -164,11 +164,13 @@ GOOD = "a,b,label\n1,2,x\n3,4,y\n5,6,x\n7,8,y\n"
     ("text", "options", "message"),
     [
         ("a,b,label\n1,2,x\n1,two,x\n", {}, r"column 2 \(b\), line 3: expected a time, inf or nothing, got 'two'"),
-        ("1;2;x\n1,5;2;y\n", {}, "column 1, line 2: expected a time, inf or nothing, got '1,5'"),
+        ("1;2;x\n1,5;2;y\n", {}, "column 1, line 2: expected a time, inf or nothing, got '1,5'; decimals have"),
         ("1,2,x\n1,-inf,x\n", {}, r"column 2, line 2: times of sample 1: expected numbers or inf"),
         ("1,2,x\n1,two,x\n", {"encode": {}}, "column 2, line 2: expected a number or nothing, got 'two'"),
         ("1,2,x\n1,inf,x\n", {"encode": {}}, r"column 2, line 2: values of sample 1: expected finite numbers or NaN"),
         ("k,b\nx,2\ny,two\n", {"labels": "k"}, r"column 2 \(b\), line 3: expected a time"),
+        ("kind,a\nx,1\ny,2\n", {"encode": {}}, r"column 1 \(kind\), line 2: .* 'x'; this .* set labels: 'kind'"),
+        ("x,1\ny,2\n", {}, "column 1, line 1: .* 'x'; this .* set labels: 0"),
         (
             GOOD,
             {"labels": 0},

@@ -130,8 +130,8 @@ def test_images_with_two_channels_are_shown_once(tmp_path):
 def test_rasters_of_a_table_name_its_columns(tmp_path):
     (tmp_path / "a.csv").write_text("width,height,kind\n" + "1,2,b\n3,4,c\n" * 4)
     data = "data: {kind: files, train: a.csv, validation: 0.25, test: 0.25, encode: {}}"
-    layers = "network: [{kind: lif, out_features: 2}]\nloss: {kind: cross_entropy}\ntraining: {epochs: 1, batch_size: 2}"
-    (tmp_path / "own.yaml").write_text(f"{data}\n{layers}\n")
+    layers = "network: [{kind: lif, out_features: 2}]\nloss: {kind: cross_entropy}"
+    (tmp_path / "own.yaml").write_text(f"{data}\n{layers}\ntraining: {{epochs: 1, batch_size: 2}}\n")
     (tmp_path / "config.yaml").write_text(load_config(tmp_path / "own.yaml").to_yaml())
     left, *_ = plots.PLOTS["dataset"](plots.RunData(tmp_path)).axes
     assert [text.get_text() for text in left.get_yticklabels()] == ["width", "height", "width (off)", "height (off)"]

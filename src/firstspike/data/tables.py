@@ -167,9 +167,14 @@ def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | Non
             if number is None:
                 expected = "a time, inf or nothing" if kind == "times" else "a number or nothing"
                 hint = ""
-                if place is not None and place != width - 1:
+                if cell.count(",") == 1 and _number(cell.replace(",", "."), kind) is not None:
+                    hint = "; decimals have a point, not a comma"
+                elif place is not None and place != width - 1:
                     name = f" ({names[place]})" if header else ""
                     hint = f"; the labels are column {place + 1}{name}, all others are inputs"
+                elif place is not None and all(_number(each[columns[column]], kind) is None for _, each in samples):
+                    name = repr(names[columns[column]]) if header else str(columns[column])
+                    hint = f"; this column has no numbers: leave it out or, if these are the labels, set labels: {name}"
                 raise ValueError(f"{path}{where(sample, column)}: expected {expected}, got {cell.strip()!r}{hint}")
             numbers[sample, column] = number
     _check(path, kind, numbers, where)
