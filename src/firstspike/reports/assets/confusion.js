@@ -6,8 +6,8 @@ function confusion(member, choose) {
   if (section.hidden) return;
   const { counts, decisions, accuracy, samples, checkpoint } = member.confusion;
   element("confusion-said").textContent =
-    `The ${accuracy} on ${samples} ${member.split} samples (${checkpoint}). ` +
-    "Wrong decisions are shaded by their fraction of the true class. Click a number on a button to select its samples below.";
+    `${samples} ${member.split} samples (${checkpoint}), ${accuracy}. ` +
+    "Wrong decisions are shaded by their fraction of the true class. Click a number to select its samples below.";
   const total = counts.map((row) => Math.max(1, row.reduce((sum, count) => sum + count, 0)));
   const wrong = counts.map((row, truth) => row.map((count, column) => (column === truth ? 0 : count / total[truth])));
 
