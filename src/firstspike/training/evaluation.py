@@ -72,11 +72,6 @@ class Evaluation:
         return {"loss": self.loss, **({} if math.isnan(self.accuracy) else {"accuracy": self.accuracy}), **self.metrics}
 
     @property
-    def accuracy_error(self) -> float:
-        """Binomial standard error of the accuracy."""
-        return float((self.accuracy * (1 - self.accuracy) / len(self.labels)) ** 0.5)
-
-    @property
     def accuracy_interval(self) -> tuple[float, float]:
         """95 % interval of the accuracy, for the number of samples (Wilson 1927)."""
         return wilson(self.accuracy, len(self.labels))
