@@ -149,14 +149,14 @@ def seeds(found: Numbers) -> str:
 def table(rows: dict[str, str], accuracies: Numbers) -> str:
     """A line for each config of which there is a result."""
     lines = [
-        "| config | network | parameters | epochs | seeds | minutes | test accuracy in % | published |",
+        "| config | network | test accuracy in % | published | parameters | epochs | seeds | minutes |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, network in rows.items():
         if found := accuracies.get(name):
             minutes = f"{found['minutes']:.0f}" if found["minutes"] else "-"
-            cells = (found["parameters"] or "-", found["epochs"], seeds(found), minutes, accuracy(found))
-            lines.append(f"| `{name}` | {network} | {' | '.join(map(str, cells))} | {load_config(name).published} |")
+            cells = (accuracy(found), load_config(name).published, found["parameters"] or "-", found["epochs"])
+            lines.append(f"| `{name}` | {network} | {' | '.join(map(str, cells))} | {seeds(found)} | {minutes} |")
     return "\n".join(lines)
 
 
