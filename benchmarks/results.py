@@ -57,6 +57,7 @@ TABLES = {
         "mnist_16x16_trains": "256-128-10, several spikes",
         "mnist_conv": "64 channels, pooling, 256-10",
         "mnist_deep": "784-400-400-400-400-10",
+        "mnist_deep_trains": "784-400-400-400-400-10, several spikes",
     },
     "fashion": {
         "fashion_mnist": "1568-800-10",
