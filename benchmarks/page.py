@@ -62,11 +62,10 @@ def table(name: str, numbers: Numbers) -> str:
 
 
 def origin(numbers: Numbers) -> str:
-    """Commits, dates and machines of all tables: one of each, if all were measured in one go."""
+    """Commits, dates and machine of all tables: one of each, if all were measured in one go."""
     tables = [table for sections in numbers.values() for table in sections.values()]
     commits, dates = (sorted({table[key] for table in tables}) for key in ("commit", "date"))
-    machines = "; ".join(dict.fromkeys(numbers[kind][name]["machine"] for kind in numbers for name in numbers[kind]))
-    return f"{', '.join(dates)}, commit {', '.join(commits)}. {machines}"
+    return f"{', '.join(dates)}, commit {', '.join(commits)}. {next(iter(numbers['native'].values()))['machine']}"
 
 
 def page(numbers: Numbers) -> str:

@@ -195,7 +195,8 @@ def peers(settings: Settings) -> Table:
                 table.add(size, name, f"no {error.name}", "-", "-")
                 continue
             except (RuntimeError, ValueError) as error:
-                table.add(size, name, f"fails: {str(error)[:40]}", "-", "-")
+                why = "too much memory" if "alloc" in str(error) else f"fails: {str(error)[:40]}"
+                table.add(size, name, why, "-", "-")
                 continue
             grad = torch.ones_like(first)
             runs = interleave(
