@@ -49,10 +49,12 @@ def top(numbers: Numbers) -> str:
 
 
 def table(name: str, numbers: Numbers) -> str:
-    """A section as Markdown: its command, its columns, and the last one of the run with AVX2."""
+    """A section as Markdown: its command, its columns, and the last one of the run with AVX2; of times the median."""
     native, other = numbers["native"][name], numbers.get("avx2", {}).get(name)
     kept = [k for k, column in enumerate(native["columns"]) if column not in LEFT_OUT]
-    rows = [[row[k] for k in kept] for row in [native["columns"], *native["rows"]]]
+    timed = [column.endswith(" ms") for column in native["columns"]]
+    cells = [[x.split(" (")[0] if ms else x for x, ms in zip(row, timed, strict=True)] for row in native["rows"]]
+    rows = [[row[k] for k in kept] for row in [native["columns"], *cells]]
     if other:
         for row, found in zip(rows, [[f"{native['columns'][-1]}, AVX2"], *other["rows"]], strict=True):
             row.append(found[-1])

@@ -165,5 +165,5 @@ def machine(clock: str, device: torch.device) -> str:
         versions += f", CUDA {torch.version.cuda or f'(HIP {torch.version.hip})'}, triton {version('triton')}"
     return (
         f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch, {clock} time; "
-        f"Python {platform.python_version()}, {versions}. Ratios and times are medians with the quartiles in brackets."
+        f"Python {platform.python_version()}, {versions}. Numbers are medians, with the quartiles in brackets."
     )
