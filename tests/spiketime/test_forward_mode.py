@@ -12,6 +12,7 @@ from firstspike import LIF, LIFRecurrent, first_spike_time
 from firstspike.spiketime import TrainState, spike_window, transforms
 
 pytestmark = [
+    pytest.mark.slow,  # it has kernels of its own to compile
     pytest.mark.usefixtures("poisoned_memory"),
     pytest.mark.filterwarnings(
         "ignore:.torch.jit.script. is deprecated"
@@ -185,7 +186,6 @@ def test_linearize(backend):
         torch.testing.assert_close(push_forward(*tangents), jvp(out, primals, tangents)[1], rtol=1e-13, atol=1e-15)
 
 
-@pytest.mark.slow
 def test_gradcheck_in_forward_mode(ratio, backend):
     values = {name: x[:-1] if len(x) == OUTPUTS else x for name, x in arguments(ratio).items()}
     values["times"] = values["times"][1:]
