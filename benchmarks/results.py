@@ -131,13 +131,13 @@ def comparable(config: Config) -> Config:
 
 
 def accuracy(found: Numbers) -> str:
-    """In percent: mean and standard deviation over seeds; of one seed its 95 % interval (Wilson)."""
+    """In percent: mean and standard deviation over seeds; if they do not differ, a 95 % interval (Wilson)."""
     values = list(found["test"].values())
-    if len(values) > 1:
+    if len(set(values)) > 1:
         return f"**{100 * statistics.fmean(values):.2f} +- {100 * statistics.stdev(values):.2f}**"
     if "std" in found:  # of older runs
         return f"**{100 * found['mean']:.2f} +- {100 * found['std']:.2f}**"
-    low, high = wilson(values[0], found["samples"])
+    low, high = wilson(values[0], found["samples"] * len(values))
     return f"**{100 * values[0]:.2f}** ({100 * low:.2f} to {100 * high:.2f})"
 
 
@@ -169,17 +169,8 @@ def speakers(found: dict[str, float]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def sizes(found: dict[str, dict[str, list[float]]]) -> str:
-    """Accuracy over the number of hidden neurons as a table."""
-    lines = ["| hidden | " + " | ".join(KINDS.values()) + " |", "| --- |" + " --- |" * len(KINDS)]
-    for size in found["yin_yang_w"]:
-        cells = ("{:.2f} +- {:.2f}".format(*(100 * x for x in found[kind][size])) for kind in KINDS)
-        lines.append(f"| {size} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def sizes_figure(found: dict[str, dict[str, list[float]]], path: Path) -> None:
-    """The same as a figure."""
+    """Accuracy over the number of hidden neurons."""
     points = [(label, int(size), *values) for kind, label in KINDS.items() for size, values in found[kind].items()]
     labels, x, means, stds = zip(*points, strict=True)
     with style():
@@ -192,8 +183,7 @@ def sizes_figure(found: dict[str, dict[str, list[float]]], path: Path) -> None:
 
 def page(numbers: Numbers) -> str:
     tables = {name: table(rows, numbers["accuracies"]) for name, rows in TABLES.items()}
-    texts = {"sizes": sizes(numbers["sizes"]), "speakers": speakers(numbers["speakers"])}
-    return Template(PAGE.read_text(encoding="utf-8")).substitute(tables, **texts)
+    return Template(PAGE.read_text(encoding="utf-8")).substitute(tables, speakers=speakers(numbers["speakers"]))
 
 
 def main() -> None:
