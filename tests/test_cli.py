@@ -64,13 +64,13 @@ def test_train_evaluate_plot(tmp_path, command_here):
         "train", "bars", "--out", out, "--set", "training.epochs=3", "--dtype", "float64", "--seed", "7", "-q"
     )
     assert trained.returncode == 0, trained.stderr
-    shown = re.search(r"test accuracy (\S+) \+-", trained.stdout)
+    shown = re.search(r"test (accuracy \S+ % \(\S+ to \S+\))", trained.stdout)
     assert shown is not None
     text = (out / "config.yaml").read_text()
     assert "dtype: float64" in text
     assert "seed: 7" in text
     tested = command_here("evaluate", out)
-    assert f"test accuracy {shown[1]} +-" in tested.stdout
+    assert f"test {shown[1]}" in tested.stdout
     drawn = command_here("plot", out, "confusion", "--format", "pdf")
     assert drawn.stdout.strip() == str(out / "figures" / "confusion.pdf")
     assert (out / "figures" / "confusion.pdf").read_bytes().startswith(b"%PDF")
