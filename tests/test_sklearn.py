@@ -193,6 +193,8 @@ def test_it_is_quiet_unless_asked(wine, capfd):
         ({"xi": 0}, "xi must be > 0 and finite, got 0"),
         ({"late": 0.1}, "early, late: expected finite times with 0 <= early < late"),
         ({"max_iter": 2.5}, "max_iter must be > 0, got 2.5"),
+        ({"n_iter_no_change": 2.5}, "n_iter_no_change must be > 0 or inf, got 2.5"),
+        ({"validation_fraction": 0.0}, r"validation_fraction must be > 0 and < 1, got 0\.0"),
     ],
 )
 def test_wrong_arguments_are_named(wine, settings, message):

@@ -20,6 +20,8 @@ PositiveOrInf = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0), Lt(inf)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 Probability = Annotated[float, Ge(0), Lt(1)]
+InnerFraction = Annotated[float, Gt(0), Lt(1)]
+Infinite = Annotated[float, Ge(inf)]
 PositiveInt = Annotated[int, Gt(0)]
 NotNegativeInt = Annotated[int, Ge(0)]
 # far above realistic sizes, and far below those that hang a machine
@@ -100,5 +102,6 @@ def _described(option: Any) -> str:
         return repr(values[0]) if len(values) == 1 else f"one of {', '.join(values)}"
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
     found = map(_parts, get_args(option)[1:] if get_origin(option) is Annotated else ())
-    texts = {"finite" if abs(limit) == inf else f"{signs[name]} {limit}": None for name, limit in found}
+    of_inf = {"gt": "finite", "ge": "inf", "lt": "finite"}
+    texts = {of_inf[name] if abs(limit) == inf else f"{signs[name]} {limit}": None for name, limit in found}
     return " and ".join(texts)

@@ -4,18 +4,25 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from numbers import Integral
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge
 from numpy.typing import ArrayLike, NDArray
 
 from firstspike.data import LatencyEncoder, SpikeData
 from firstspike.layers import LIFLinear, Network, start_firing_
 from firstspike.losses import TimeCrossEntropy
 from firstspike.neuron import LIF
-from firstspike.ranges import NotNegative, Positive, PositiveInt, PositiveOrInf, Probability, check_ranges
+from firstspike.ranges import (
+    Infinite,
+    InnerFraction,
+    NotNegative,
+    Positive,
+    PositiveInt,
+    PositiveOrInf,
+    check_ranges,
+)
 from firstspike.seeding import generator
 from firstspike.text import installed_with
 from firstspike.training import CosineLR, EarlyStopping, Interrupted, SilentNeurons, Trainer
@@ -99,9 +106,9 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         batch_size: PositiveInt | Literal["auto"] = "auto",
         max_iter: PositiveInt = 100,
         tol: NotNegative = 1e-4,
-        n_iter_no_change: Annotated[float, Ge(1)] = 30,
+        n_iter_no_change: PositiveInt | Infinite = 30,
         early_stopping: bool = False,
-        validation_fraction: Probability = 0.1,
+        validation_fraction: InnerFraction = 0.1,
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,

@@ -114,7 +114,7 @@ def test_is_described(tmp_path):
     assert Run(tmp_path / "run").config.training.weight_average == 0.9
 
 
-@pytest.mark.parametrize("decay", [1.0, -1.0])
+@pytest.mark.parametrize("decay", [0.0, 1.0, -1.0])
 def test_wrong_decays(decay):
-    with pytest.raises(ValueError, match="decay must be >= 0 and < 1"):
+    with pytest.raises(ValueError, match="decay must be > 0 and < 1"):
         WeightAverage(network(), decay)

@@ -12,7 +12,7 @@ from firstspike.layers.branches import Branch
 from firstspike.layers.neurons import NeuronLayer
 from firstspike.losses import LOSSES, REGULARIZERS
 from firstspike.neuron import LIF
-from firstspike.ranges import Count, Fraction, NotNegative, NotNegativeInt, Positive, Probability
+from firstspike.ranges import Count, Fraction, InnerFraction, NotNegative, NotNegativeInt, Positive, Probability
 from firstspike.substrates import SUBSTRATES, Noisy
 from firstspike.substrates.noisy import TYPICAL_NOISE
 from firstspike.training import OPTIMIZERS, Augment, EarlyStopping, SilentNeurons, Trainer
@@ -176,7 +176,7 @@ Training: Any = create_model(
         Positive | None, Field(None, description=argument_texts(Trainer)["clip_grad_norm"])
     ),
     weight_average=(
-        Probability | None, Field(None, description=argument_texts(Trainer)["weight_average"])
+        InnerFraction | None, Field(None, description=argument_texts(Trainer)["weight_average"])
     ),
     compile=(bool, Field(False, description=argument_texts(Trainer)["compile"])),
     max_weight_grad=(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from firstspike.ranges import Probability, checks_ranges
+from firstspike.ranges import InnerFraction, checks_ranges
 
 _WARMUP = 10  # batches, about: until then the average forgets faster, or it would remember the initial weights
 
@@ -26,10 +26,10 @@ class WeightAverage:
         decay: at 0.999 the average is over about the last 1000 batches.
 
     Raises:
-        ValueError: a decay that is negative, or not below 1.
+        ValueError: a decay that is not between 0 and 1.
     """
 
-    def __init__(self, network: nn.Module, decay: Probability) -> None:
+    def __init__(self, network: nn.Module, decay: InnerFraction) -> None:
         self.decay, self.batches = decay, 0
         self.parameters = dict(network.named_parameters())
         self.averages = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}

@@ -19,7 +19,7 @@ from firstspike.data import SpikeData
 from firstspike.data.arrays import as_tensor
 from firstspike.devices import check_float64, raise_deferred_errors
 from firstspike.layers import Network, Record
-from firstspike.ranges import Count, Positive, Probability, Seed, check_ranges
+from firstspike.ranges import Count, InnerFraction, Positive, Seed, check_ranges
 from firstspike.substrates import Exact, Substrate
 from firstspike.training.averaging import WeightAverage
 from firstspike.training.batches import Batches, Loader
@@ -105,7 +105,7 @@ class Trainer:
         substrate: Substrate | Sequence[Substrate] | None = None,
         augment: AugmentRule | None = None,
         clip_grad_norm: Positive | None = None,
-        weight_average: Probability | None = None,
+        weight_average: InnerFraction | None = None,
         compile: bool = False,
         metrics: Mapping[str, Metric] = MappingProxyType({}),
     ) -> None:
