@@ -79,19 +79,19 @@ def sorted_events(
                 f"sample {sample}"
             )
         when, where = time.cpu().numpy(), source.long().cpu().numpy()
-        order = _by_input_and_time(when, where, inputs)
+        order = _in_order(where, when, inputs)
         rows.append(torch.from_numpy(sample * inputs + where[order]))
         times.append(torch.from_numpy(when[order]))
     return torch.cat(rows), torch.cat(times), [len(x) for x in rows[1:]]
 
 
-def _by_input_and_time(time: np.ndarray, source: np.ndarray, inputs: int) -> np.ndarray:
-    """The order of events by input, and of those of an input by time. In NumPy, which wakes no threads for a sample."""
-    narrow = np.int16 if inputs <= np.iinfo(np.int16).max else np.int64  # NumPy sorts 16 bits by counting
-    given = (time[1:] >= time[:-1]).all()  # as in most files
-    order = np.arange(len(time)) if given else time.argsort(kind="stable")
-    by_input: np.ndarray = order[source[order].astype(narrow).argsort(kind="stable")]
-    return by_input
+def _in_order(rows: np.ndarray, times: np.ndarray, count: int) -> np.ndarray:
+    """Indices that sort events by row, of ``count``, and by time. In NumPy, which wakes no threads for a few events."""
+    narrow = np.int16 if count <= np.iinfo(np.int16).max else np.int64  # NumPy sorts 16 bits by counting
+    given = (times[1:] >= times[:-1]).all()  # as in most files
+    order = np.arange(len(times)) if given else times.argsort(kind="stable")
+    by_row: np.ndarray = order[rows[order].astype(narrow).argsort(kind="stable")]
+    return by_row
 
 
 def _pair(pair: Any, sample: int) -> tuple[Float64[Tensor, " events"], Tensor]:
@@ -136,8 +136,7 @@ def padded_trains(
         ValueError: trains that would not fit into memory.
     """
     if not in_order:
-        order = times.argsort(stable=True)
-        order = order[rows[order].argsort(stable=True)]
+        order = torch.from_numpy(_in_order(rows.numpy(), times.numpy(), count))
         rows, times = rows[order], times[order]
     spikes = rows.unique_consecutive(return_counts=True)[1]  # of the inputs that have any
     most = int(spikes.max()) if len(spikes) else 1
