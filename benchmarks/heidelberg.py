@@ -3,19 +3,15 @@
 The files have as many recordings as the published ones, 8156 and 2264, with about 8000 spikes of 700 units each.
 """
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from timing import Table, resident
+from timing import Table, in_fresh_process, resident
 
-from firstspike.config import Config
+from firstspike.config import Config, parse_config
 from firstspike.config.builder import build, build_data
 from firstspike.data import SpikeData
 
@@ -45,7 +41,7 @@ def made_up(folder: Path, recordings: dict[str, int]) -> None:
 
 
 def config(folder: str, hidden: dict[str, Any]) -> Config:
-    return Config.model_validate({
+    return parse_config({
         "data": {"kind": "shd", "folder": folder},
         "neuron": {"tau_mem": 2.0},
         "network": [
@@ -83,10 +79,7 @@ def heidelberg(recordings: dict[str, int] = RECORDINGS) -> Table:
     with tempfile.TemporaryDirectory() as folder:
         made_up(Path(folder), recordings)
         for k, (name, hidden) in enumerate(HIDDEN.items()):
-            code = f"import json; from heidelberg import measured; print(json.dumps(measured({folder!r}, {hidden!r})))"
-            given = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=given)
-            found = json.loads(done.stdout.splitlines()[-1])
+            found = in_fresh_process("heidelberg", f"heidelberg.measured({folder!r}, {hidden!r})")
             if not k:
                 table.add(f"reading; {found['kept']:.0f} MiB stay", f"{found['read']:.0f}", f"{found['peak']:.0f}")
             table.add(f"an epoch, {name}, batches of 64", f"{found['epoch']:.0f}", f"{found['training']:.0f}")

@@ -12,6 +12,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from timing import markdown
+
 HERE = Path(__file__).parent
 NUMBERS, PAGE, DOCS = HERE / "benchmarks.json", HERE / "benchmarks.template.md", HERE.parent / "docs"
 BOTH = ["shapes", "images", "delays", "constants", "trains", "training"]
@@ -42,10 +44,9 @@ def ratio(numbers: Numbers, section: str, begins: str) -> str:
 
 
 def top(numbers: Numbers) -> str:
-    lines = ["| | AVX-512 | AVX2 |", "| --- | --- | --- |"]
-    for name, place in TOP.items():
-        lines.append(f"| {name} | {ratio(numbers['native'], *place)} | {ratio(numbers.get('avx2', {}), *place)} |")
-    return "\n".join(lines)
+    kinds = (numbers["native"], numbers.get("avx2", {}))
+    rows = [[name, *(ratio(kind, *place) for kind in kinds)] for name, place in TOP.items()]
+    return markdown([["", "AVX-512", "AVX2"], *rows])
 
 
 def table(name: str, numbers: Numbers) -> str:
@@ -58,9 +59,7 @@ def table(name: str, numbers: Numbers) -> str:
     if other:
         for row, found in zip(rows, [[f"{native['columns'][-1]}, AVX2"], *other["rows"]], strict=True):
             row.append(found[-1])
-    rows.insert(1, ["---"] * len(rows[0]))
-    lines = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    return f"## {native['title']}\n\n`python benchmarks/run.py --only {name}`\n\n{lines}"
+    return f"## {native['title']}\n\n`python benchmarks/run.py --only {name}`\n\n{markdown(rows)}"
 
 
 def origin(numbers: Numbers) -> str:

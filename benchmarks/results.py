@@ -21,6 +21,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from timing import markdown
 
 from firstspike.config import Config, load_config
 from firstspike.plots import style
@@ -93,9 +94,7 @@ def taken_over(runs: Path, numbers: Numbers) -> None:
         for path in sorted(runs.glob(f"{config}*")):
             if not re.fullmatch(rf"{config}(_\d+)?", path.name) or not (path / "results.json").is_file():
                 continue
-            folder = RunFolder.open(path)
-            if comparable(folder.config) != comparable(load_config(config)):
-                raise ValueError(f"{path} is not a run of the shipped config {config}")
+            folder = run_of(config, path)
             results = folder.results
             found |= results.get("seeds") or {str(folder.config.training.seed): results}
             seconds += results["seconds"]
@@ -112,16 +111,26 @@ def taken_over(runs: Path, numbers: Numbers) -> None:
             }
     for path in sorted(runs.glob("spoken_speaker_*")):
         if (path / "results.json").is_file():
-            folder = RunFolder.open(path)
-            shipped = load_config("spoken_digits", [f"data.speaker={folder.config.data.speaker}"])
-            if comparable(folder.config) != comparable(shipped):
-                raise ValueError(f"{path} is not a run of the shipped config spoken_digits")
-            numbers["speakers"][path.name.removeprefix("spoken_speaker_")] = folder.results["test"]["accuracy"]
+            name = path.name.removeprefix("spoken_speaker_")
+            folder = run_of("spoken_digits", path, f"data.speaker={name}")
+            numbers["speakers"][name] = folder.results["test"]["accuracy"]
     sweep = runs / "hidden_sizes"
     if (sweep / "sweep.json").is_file():
         for trial in table_of(*read_study(str(sweep))).complete:
             of_kind = numbers["sizes"].setdefault(trial["base"], {})
             of_kind[str(trial["network[lif:0].out_features"])] = [trial["test_accuracy"], trial["test_std"]]
+
+
+def run_of(config: str, path: Path, *changes: str) -> RunFolder:
+    """A run folder, if it is one of the shipped config with these changes.
+
+    Raises:
+        ValueError: it is not.
+    """
+    folder = RunFolder.open(path)
+    if comparable(folder.config) != comparable(load_config(config, changes)):
+        raise ValueError(f"{path} is not a run of {' '.join(['the shipped config', config, *changes])}")
+    return folder
 
 
 def comparable(config: Config) -> Config:
@@ -149,24 +158,20 @@ def seeds(found: Numbers) -> str:
 
 def table(rows: dict[str, str], accuracies: Numbers) -> str:
     """A line for each config of which there is a result."""
-    lines = [
-        "| config | network | test accuracy in % | published | parameters | epochs | seeds | minutes |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    lines = [["config", "network", "test accuracy in %", "published", "parameters", "epochs", "seeds", "minutes"]]
     for name, network in rows.items():
         if found := accuracies.get(name):
+            sizes = (str(found["parameters"] or "-"), str(found["epochs"]), seeds(found))
             minutes = f"{found['minutes']:.0f}" if found["minutes"] else "-"
-            cells = (accuracy(found), load_config(name).published, found["parameters"] or "-", found["epochs"])
-            lines.append(f"| `{name}` | {network} | {' | '.join(map(str, cells))} | {seeds(found)} | {minutes} |")
-    return "\n".join(lines)
+            lines.append([f"`{name}`", network, accuracy(found), load_config(name).published, *sizes, minutes])
+    return markdown(lines)
 
 
 def speakers(found: dict[str, float]) -> str:
     """Accuracy on the recordings of each speaker, of whom none was heard in training."""
-    names, values = list(found), list(found.values())
-    lines = [["speaker held out", *names, "mean"], ["---"] * (len(names) + 2)]
-    lines.append(["test accuracy in %", *(f"{100 * x:.1f}" for x in [*values, statistics.fmean(values)])])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    values = [*found.values(), statistics.fmean(found.values())]
+    cells = [f"{100 * x:.1f}" for x in values]
+    return markdown([["speaker held out", *found, "mean"], ["test accuracy in %", *cells]])
 
 
 def sizes_figure(found: dict[str, dict[str, list[float]]], path: Path) -> None:

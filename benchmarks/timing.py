@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -48,8 +49,13 @@ class Table:
         print("".join(f"{x:>27}" for x in cells), flush=True)
 
     def markdown(self) -> str:
-        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
-        return f"## {self.title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+        return f"## {self.title}\n\n{markdown([self.columns, *self.rows])}\n"
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first row is its heading."""
+    heading, *others = rows
+    return "\n".join("| " + " | ".join(line) + " |" for line in (heading, ["---"] * len(heading), *others))
 
 
 def interleave(
@@ -109,15 +115,15 @@ def peak_memory(statement: str) -> float:
     Setting ``clear_refs`` to 5 resets the kernel's own high-water mark of resident memory, ``VmHWM``. On a GPU it is
     the memory that torch allocated.
     """
-    folder = Path(__file__).parent
-    code = (
-        f"import sys, json; sys.path.insert(0, {str(folder)!r})\n"
-        "from timing import rise\n"
-        "from cases import memory_case\n"
-        f"print(json.dumps(rise(*memory_case({statement}))))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=os.environ)
-    return float(json.loads(done.stdout.splitlines()[-1]))
+    return float(in_fresh_process("timing, cases", f"timing.rise(*cases.memory_case({statement}))"))
+
+
+def in_fresh_process(modules: str, expression: str) -> Any:
+    """The value, which JSON can hold, of an expression that uses these modules, of this folder too."""
+    code = f"import json, {modules}\nprint(json.dumps({expression}))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def rise(device: torch.device, call: Callable[[], None]) -> float:
