@@ -67,7 +67,7 @@ class SpikeDropout(nn.Module):
     The lost spikes are redrawn in each forward pass, for each sample and input. In evaluation mode all spikes pass. A
     time cannot be scaled as ``torch.nn.Dropout`` scales values: with all of its inputs a neuron has more current, and
     spikes earlier, than in training. With ``p`` well below a half this shift is small and the same for all outputs.
-    There is no dropout if output times are ``observed``.
+    Dropout is off if output times are ``observed``.
 
     Args:
         p: probability with which a spike is lost.

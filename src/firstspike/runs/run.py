@@ -56,7 +56,7 @@ class Run(SavedRun):
         elsewhere: another substrate that was requested, with its settings, or None.
 
     Raises:
-        FileNotFoundError: there is no run.
+        FileNotFoundError: the folder does not exist or is not a run.
         CheckpointError: it has no checkpoint of that name; a ``ValueError``.
         ConfigError: an unknown substrate; a ``ValueError``.
     """

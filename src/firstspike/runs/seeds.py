@@ -59,7 +59,7 @@ COLUMNS = ("best_validation_accuracy", "validation_accuracy", "test_accuracy", "
 
 
 def seeds_table(results: dict[str, Any]) -> dict[str, list[float]]:
-    """``COLUMNS`` of each seed, then ``mean`` and ``std``; NaN where there is no such number."""
+    """``COLUMNS`` of each seed, then ``mean`` and ``std``; NaN for numbers that a seed lacks."""
     numbers = {}
     for seed, result in results["seeds"].items():
         validation, test = ((result.get(split) or {}) for split in ("validation", "test"))

@@ -215,7 +215,7 @@ Samples = Callable[[Arguments], int]
 
 
 def forward_in_parts(forward: Forward, samples: Samples) -> Forward:
-    """``forward`` of so many samples, for a backend that saves nothing."""
+    """``forward`` on at most ``samples(given)`` samples at a time, for a backend that saves nothing."""
 
     def parted(given: Arguments) -> Result:
         found = [forward(_some(part, given)) for part in _parts(given, samples)]
@@ -226,7 +226,7 @@ def forward_in_parts(forward: Forward, samples: Samples) -> Forward:
 
 
 def backward_in_parts(backward: Backward, samples: Samples) -> Backward:
-    """``backward`` of so many samples. Gradients are summed in an order that depends on the shapes alone."""
+    """``backward`` in such parts. Gradients are summed in an order that depends on the shapes alone."""
 
     def parted(
         grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
