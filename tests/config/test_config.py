@@ -190,7 +190,7 @@ training:
     assert str(caught.value).splitlines() == [
         f"{file}: 7 errors",
         "  data.trian: unknown key, did you mean train? valid keys: kind, train, validation, test, seeds, size, noise, "
-        "multiply, early, late, silent_background (line 2)",
+        "early, late, silent_background (line 2)",
         "  neuron.tau_mem: should be greater than 0, got -1 (line 3)",
         "  network[0].out_features: should be greater than 0, got 0",
         "  network[1].out_feature: unknown key, did you mean out_features? valid keys: kind, out_features, neuron, "
@@ -229,7 +229,6 @@ def test_errors_are_lines_that_can_be_shown(tmp_path):
         (["training.seed=99999999999999999999"], "training.seed: should be less than or equal to"),
         (["data.train=1000000000000"], "data.train: should be less than or equal to"),
         (["data.size=100000"], "data.size: should be less than or equal to"),
-        (["data.multiply=1000000"], "data: size, multiply: expected at most 1000000 inputs, got 9000000"),
         (
             ["network[0].out_features=1000000", "network[1].out_features=3000"],
             "network[1]: 3000000000 weights are more than fit",

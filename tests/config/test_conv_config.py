@@ -79,7 +79,7 @@ def test_what_does_not_fit(layers, message):
 
 def test_data_without_images_and_sizes_that_are_too_large():
     with pytest.raises(ConfigError, match="conv needs an image"):
-        parse_config(raw() | {"data": {"kind": "bars", "multiply": 2}})
+        parse_config(raw() | {"data": {"kind": "xor"}})
     config = raw() | {"data": {"kind": "mnist", "train": 50_001, "test": 10_001}}
     with pytest.raises(ConfigError) as error:
         parse_config(config)

@@ -74,7 +74,7 @@ def test_dtype_rounds_the_same_numbers(build, dtype):
 
 
 VARIANTS = {
-    "bars": [{"size": 4}, {"silent_background": True}, {"multiply": 2}],
+    "bars": [{"size": 4}, {"silent_background": True}],
     "pattern": [{"classes": 4, "inputs": 6}, {"patterns": [[0.1, 0.2], [0.2, 0.1]]}],
     "digits": [{"on_off": True}, {"invert": False, "on_off": True, "silent_background": True}],
     "mnist_16x16": [{"silent_background": True}],
@@ -101,7 +101,6 @@ def test_outline_is_that_of_the_data(kind, options, image_folder):
     [
         ("bars", {}, (2.0,)),
         ("bars", {"silent_background": True}, (math.inf,)),
-        ("bars", {"multiply": 2}, None),
         ("xor", {}, None),
         ("digits", {"late": 3.0}, (3.0,)),
         ("digits", {"invert": False}, (0.15,)),

@@ -92,26 +92,3 @@ def test_logarithmic_times():
     doubled = encode_images(pixels, labels, ("one",), curvature=255).times[0]
     assert torch.allclose(doubled.diff(), doubled.diff()[0])
     assert torch.allclose(one_image(curvature=1e-6), 1 - b)
-
-
-def test_an_input_for_each_threshold():
-    on = one_image(thresholds=(0.0, 0.2, 0.5))
-    assert torch.allclose(on[1], torch.tensor([1, 1, 1 - (128 / 255 - 0.2) / 0.8, 0], dtype=torch.float64))
-    assert torch.allclose(on[2], torch.tensor([1, 1, 1 - (128 / 255 - 0.5) / 0.5, 0], dtype=torch.float64))
-    assert torch.equal(on[0], one_image()[0])
-    both = one_image(thresholds=(0.0, 0.5), on_off=True)
-    assert torch.equal(
-        both, torch.stack([*one_image(thresholds=(0.0, 0.5)), *one_image(thresholds=(0.0, 0.5), invert=False)])
-    )
-    assert torch.allclose(both[3], torch.tensor([0, 0.4, 1, 1], dtype=torch.float64))
-
-
-def test_what_is_not_above_a_threshold_is_background():
-    both = one_image(thresholds=(0.5,), on_off=True, silent_background=True)
-    assert both.isinf().tolist() == [[True, True, False, False], [False, False, True, True]]
-
-
-@pytest.mark.parametrize("thresholds", [(), (1.0,), (0.0, -0.1)])
-def test_wrong_thresholds(thresholds):
-    with pytest.raises(ValueError, match="thresholds: expected at least one number in"):
-        one_image(thresholds=thresholds)

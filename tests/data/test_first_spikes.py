@@ -59,7 +59,7 @@ def test_images_keep_their_shape_and_fit_into_a_convolution():
         ),
         (torch.full((2, 1, 1), -0.25), "expected 0 and 1 only, got -0.25;"),
         (torch.full((2, 1, 1), math.nan), "expected 0 and 1 only, got nan;"),
-        ([[["a"]]], "raster: expected numbers in a tensor or array"),
+        ([[["a"]]], "raster: expected numbers, got 'a' at"),
     ],
 )
 def test_what_is_not_a_raster_is_one_clear_line(raster, message):

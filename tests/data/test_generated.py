@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from firstspike.data import DATASETS, bars, delayed_xor, pattern, xor
+from firstspike.data import DATASETS, bars
+from firstspike.data.generated import delayed_xor, pattern, xor
 
 
 def dark(data, size):
@@ -44,13 +45,6 @@ def test_silent_background():
     assert torch.equal(torch.isinf(data.times), loud.times == 2.0)
 
 
-def test_multiply_puts_copies_next_to_each_other():
-    data, once = bars(samples=30, multiply=4, noise=0.1), bars(samples=30, noise=0.1)
-    assert data.features == 36
-    for copy in range(4):
-        assert torch.equal(data.times[:, copy::4], once.times)
-
-
 def test_noise_of_bars():
     clean, noisy = bars(samples=900), bars(samples=900, noise=0.1)
     assert torch.equal(clean.labels, noisy.labels)
@@ -62,7 +56,7 @@ def test_noise_of_bars():
     assert moved.square().mean().sqrt().item() == pytest.approx(0.1, rel=0.05)
 
 
-@pytest.mark.parametrize("arguments", [{"size": 1}, {"samples": 0}, {"noise": -0.1}, {"multiply": 0}])
+@pytest.mark.parametrize("arguments", [{"size": 1}, {"samples": 0}, {"noise": -0.1}])
 def test_wrong_arguments_of_bars(arguments):
     (name,) = arguments
     with pytest.raises(ValueError, match=f"{name} must be"):

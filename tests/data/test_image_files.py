@@ -54,7 +54,7 @@ def test_bright_is_early_and_black_is_late_or_silent(image_folder):
 
 def test_small_images_are_those_of_pillow(image_folder):
     """Within one level of brightness."""
-    times = data.mnist_16x16("test", folder=image_folder, **SIZES).times
+    times = data.DATASETS["mnist_16x16"](folder=image_folder, **SIZES).test.times
     assert times.shape == (40, 256)
     pixels = _read_idx(image_folder / "t10k-images-idx3-ubyte")
     for ours, image in zip(brightness(times), pixels, strict=False):
@@ -126,9 +126,7 @@ def test_too_many_images(image_folder):
         data.mnist(train=1, validation=1, test=61, folder=image_folder)
 
 
-def test_unknown_kind_and_split(image_folder):
-    with pytest.raises(ValueError, match="kind: expected one of mnist, mnist_16x16, fashion_mnist, got 'emnist'"):
-        image_splits("emnist", folder=image_folder)
+def test_unknown_split(image_folder):
     with pytest.raises(ValueError, match="split: expected one of train, validation, test, got 'valid'"):
         data.mnist("valid", folder=image_folder)
 

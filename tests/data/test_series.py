@@ -9,7 +9,7 @@ import torch
 from reading import read_times
 
 from firstspike.data import LevelCrossingEncoder, ThresholdEncoder, file_splits, split
-from firstspike.data.series import as_series, series_encoder
+from firstspike.data.series import as_encoder, as_series, series_encoder
 
 inf, nan = math.inf, math.nan
 
@@ -111,7 +111,7 @@ def test_ranges():
 def test_stored_as_plain_values(encoder):
     fitted = encoder.fit(walks())
     assert series_encoder(json.loads(json.dumps(fitted.to_dict()))) == fitted
-    assert series_encoder(fitted) is fitted
+    assert as_encoder(fitted) is fitted
 
 
 def test_split_and_files_fit_the_encoder_to_the_training_part(tmp_path):
@@ -158,7 +158,7 @@ def test_more_levels_than_fit():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([], "expected at least one sample, got none"),
+        ([], "expected at least one sample to fit the encoder to, got none"),
         ([[1.0, 2.0]], r"expected numbers \(channels, time\) for each sample, got float64 of shape \(2,\)"),
         ([[[1.0]], [[1.0], [2.0]]], "expected 1 channels in every sample, got 2 in sample 1"),
         ([[[1.0, inf]]], "expected finite numbers, NaN only after the end of a signal"),

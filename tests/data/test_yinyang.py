@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from firstspike.data import Splits, latency, yin_yang
+from firstspike.data import Splits, yin_yang
+from firstspike.data.encoding import latency
 from firstspike.data.yinyang import CLASS_NAMES, yin_yang_class, yin_yang_splits
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from firstspike import data, plots
+from firstspike.data import generated
 from firstspike.plots.dataset import example_samples, input_raster, two_inputs
 
 
@@ -21,7 +22,7 @@ def test_yin_yang_points(ax):
 
 
 def test_two_inputs(ax):
-    samples = data.xor(samples=20, noise=0.05)
+    samples = generated.xor(samples=20, noise=0.05)
     assert two_inputs(samples, ax) is ax
     np.testing.assert_allclose(np.sort(points(ax), axis=0), np.sort(samples.times.double(), axis=0))
 
@@ -36,7 +37,7 @@ def test_images_are_the_times_and_silent_pixels_are_masked(axes):
 
 
 def test_raster_shows_the_spikes_of_one_class(ax):
-    samples = data.pattern(samples=30, inputs=5, jitter=0.1)
+    samples = generated.pattern(samples=30, inputs=5, jitter=0.1)
     assert input_raster(samples, ax, label=1) is ax
     assert len(ax.lines[0].get_xdata()) == 50
     assert ax.get_title() == "pattern 1"

@@ -78,17 +78,6 @@ def test_run_without_epochs_has_no_curves(bars_run, tmp_path):
     assert [file.stem for file in plots.save_figures(run)] == ["dataset"]
 
 
-def test_receptive_fields_are_the_mean_over_copies_of_a_pixel(tmp_path):
-    config = load_config("bars", ["data.multiply=2"])
-    (tmp_path / "config.yaml").write_text(config.to_yaml())
-    run = plots.RunData(tmp_path)
-    run.network = run.initial
-    figure = plots.PLOTS["receptive_fields"](run)
-    shown = np.stack([ax.images[0].get_array() for ax in figure.axes if ax.images])
-    np.testing.assert_allclose(shown, run.network[0].weight.double().unflatten(1, (3, 3, 2)).mean(dim=-1))
-    assert figure.get_suptitle() == "hidden: 11 of 11 neurons"
-
-
 def test_bias_columns_are_marked(yin_yang_run, bars_run):
     def marked(run):
         return [[text.get_text() for text in ax.texts] for ax in plots.PLOTS["weight_matrices"](run).axes if ax.images]

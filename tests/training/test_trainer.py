@@ -308,4 +308,4 @@ def test_numbers_out_of_range(name):
     net = fs.Network(fs.LIFLinear(2, 2))
     trainer = fs.Trainer(net, fs.losses.TimeCrossEntropy(), torch.optim.Adam(net.parameters()))
     with pytest.raises(ValueError, match=f"{name} must be > 0"):
-        trainer.fit(fs.data.xor(), **{"epochs": 1, name: 0})
+        trainer.fit(fs.data.bars(), **{"epochs": 1, name: 0})

@@ -17,29 +17,13 @@ from functools import partial
 from typing import Any
 
 from firstspike.data.base import SpikeData, Splits
-from firstspike.data.encoding import LatencyEncoder, encode, first_spikes, latency
-from firstspike.data.events import EventLists, event_lists, trains_from_events, trains_from_raster
+from firstspike.data.encoding import LatencyEncoder
+from firstspike.data.events import EventLists, event_lists, trains_from_events
 from firstspike.data.files import file_splits
-from firstspike.data.generated import (
-    bars,
-    bars_splits,
-    delayed_xor,
-    delayed_xor_splits,
-    pattern,
-    pattern_splits,
-    xor,
-    xor_splits,
-)
-from firstspike.data.image_files import (
-    SOURCES,
-    fashion_mnist,
-    fashion_mnist_splits,
-    mnist,
-    mnist_16x16,
-    mnist_16x16_splits,
-    mnist_splits,
-)
+from firstspike.data.generated import bars, bars_splits, delayed_xor_splits, pattern_splits, xor_splits
+from firstspike.data.image_files import SOURCES, fashion_mnist, mnist, source_splits
 from firstspike.data.images import DIGIT_IMAGES, digits, digits_splits, encode_images
+from firstspike.data.rasters import first_spikes, trains_from_raster
 from firstspike.data.recordings import cochleagram, spoken_digits_outline, spoken_digits_splits
 from firstspike.data.series import LevelCrossingEncoder, ThresholdEncoder
 from firstspike.data.splits import split
@@ -52,10 +36,7 @@ DATASETS: dict[str, Callable[..., Splits]] = {
     "bars": bars_splits,
     "delayed_xor": delayed_xor_splits,
     "digits": digits_splits,
-    "fashion_mnist": fashion_mnist_splits,
     "files": file_splits,
-    "mnist": mnist_splits,
-    "mnist_16x16": mnist_16x16_splits,
     "pattern": pattern_splits,
     "shd": shd_splits,
     "spoken_digits": spoken_digits_splits,
@@ -63,6 +44,7 @@ DATASETS: dict[str, Callable[..., Splits]] = {
     "time_series": time_series_splits,
     "xor": xor_splits,
     "yin_yang": yin_yang_splits,
+    **source_splits,
 }
 _OUTLINES: dict[str, Callable[..., SpikeData]] = {
     "shd": partial(spoken_outline, "shd"),
@@ -74,19 +56,9 @@ _IMAGES = {"digits": DIGIT_IMAGES} | {kind: source.image_set() for kind, source 
 
 
 def outline(kind: str, **arguments: Any) -> SpikeData:
-    """What is known of a data set before it is built: number of inputs, class names, image and blank times.
+    """The data of a builder's arguments without samples: number of inputs, class names, image and blank times.
 
     No image is read; `files` are, for all of this follows from them, and the names of the words in `shd` and `ssc`.
-
-    Args:
-        kind: a key of `DATASETS`.
-        arguments: of its builder.
-
-    Returns:
-        The data without samples.
-
-    Raises:
-        ValueError: as in the builder.
     """
     if kind in _IMAGES:
         given = {name: p.default for name, p in inspect.signature(DATASETS[kind]).parameters.items()} | arguments
@@ -107,21 +79,15 @@ __all__ = [
     "ThresholdEncoder",
     "bars",
     "cochleagram",
-    "delayed_xor",
     "digits",
-    "encode",
     "event_lists",
     "fashion_mnist",
     "file_splits",
     "first_spikes",
     "from_tonic",
-    "latency",
     "mnist",
-    "mnist_16x16",
-    "pattern",
     "split",
     "trains_from_events",
     "trains_from_raster",
-    "xor",
     "yin_yang",
 ]

@@ -22,59 +22,65 @@ def as_table(
 ) -> tuple[Float64[Tensor, "samples inputs"], Image | None]:
     """Numbers as a table on the CPU, a row per sample; and the shape of a sample if samples are images.
 
-    Args:
-        values: ``(samples, inputs)``, or images ``(samples, height, width)`` or ``(samples, channels, height, width)``.
-        name: what error messages call them.
-        inputs: expected length of a row, if it is known.
-        trains: how to pass spike trains. If it is given and ``inputs`` are not known, images whose rows are all
-            sorted are refused: they are spike trains ``(samples, inputs, spikes)``.
-
-    Raises:
-        ValueError: another shape, or anything but numbers.
+    Images are ``(samples, height, width)`` or ``(samples, channels, height, width)``. Where ``trains`` says how to pass
+    spike trains and the number of ``inputs`` is not known, images whose rows are all sorted are refused: they are spike
+    trains ``(samples, inputs, spikes)``.
     """
-    try:
-        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-        if array.dtype.kind in "OU":
-            found = _numbers(array, getattr(values, "columns", ()))
-        if array.dtype.kind not in "fiubO":
-            raise ValueError(f"got {array.dtype}")
-        array = found if array.dtype.kind == "O" else array.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: expected numbers, {error}") from None
-    shape = array.shape[1:]
-    if array.ndim not in (2, 3, 4) or 0 in shape or inputs not in (None, math.prod(shape)):
-        raster = f"; {FROM_RASTER}" if array.ndim == 3 and inputs is not None else ""
+    table = as_tensor(name, values, torch.float64).detach().cpu().double()
+    shape, whole = table.shape[1:], tuple(table.shape)
+    if table.ndim not in (2, 3, 4) or 0 in shape or inputs not in (None, math.prod(shape)):
+        raster = f"; {FROM_RASTER}" if table.ndim == 3 and inputs is not None else ""
         images = ", or of images (samples, height, width) or (samples, channels, height, width)"
         expected = f"(samples, inputs){images}" if inputs is None else f"(samples, {inputs})"
-        raise ValueError(f"{name}: expected the shape {expected}, got {array.shape}{raster}")
-    if trains is not None and inputs is None and array.ndim == 3 and _are_trains(array):
+        raise ValueError(f"{name}: expected the shape {expected}, got {whole}{raster}")
+    if trains is not None and inputs is None and table.ndim == 3 and _are_trains(table):
         raise ValueError(
-            f"{name}: expected (samples, inputs), got {array.shape} sorted along the last dimension: for spike trains "
+            f"{name}: expected (samples, inputs), got {whole} sorted along the last dimension: for spike trains "
             f"(samples, inputs, spikes) {trains}; for images add a dimension, (samples, 1, height, width)"
         )
-    table = torch.from_numpy(array).flatten(1)
     if len(shape) == 1:
         return table, None
     channels, height, width = (1, *shape)[-3:]
     if width <= 4 < min(channels, height):
         warnings.warn(
-            f"{name}: images are (samples, channels, height, width), got {array.shape}; if the channels come last, "
+            f"{name}: images are (samples, channels, height, width), got {whole}; if the channels come last, "
             "write numpy.moveaxis(images, -1, 1)",
             stacklevel=3,
         )
-    return table, (channels, height, width)
+    return table.flatten(1), (channels, height, width)
+
+
+def _are_trains(table: Tensor) -> bool:
+    """Whether times increase along the last dimension: in images some would decrease, or all would be constant."""
+    before, after = table[..., :-1], table[..., 1:]
+    return bool((before <= after).all()) and bool((before < after).any())
+
+
+def as_tensor(name: str, values: Any, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor as it is; arrays and lists copied into one.
+
+    Floating-point numbers of lists become ``dtype``, by default torch's. Only if it is given, objects that are numbers,
+    such as columns of mixed types, are taken as well.
+    """
+    if isinstance(values, Tensor):
+        return values
+    try:
+        array = np.array(values)
+        if array.dtype.kind in "OU" and array.ndim:
+            found = _numbers(array, getattr(values, "columns", ()))
+            array = array if dtype is None or array.dtype.kind == "U" else found
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"got {array.dtype}" if array.ndim else f"got a {type(values).__name__}")
+        tensor = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+    except (TypeError, ValueError) as error:
+        said = str(error) if str(error).startswith("got ") else f"got a {type(values).__name__}: {error}"
+        raise ValueError(f"{name}: expected numbers, {said}") from None
+    is_list = not isinstance(values, np.ndarray) and tensor.is_floating_point()
+    return tensor.to(dtype or torch.get_default_dtype()) if is_list else tensor
 
 
 def _numbers(array: np.ndarray, columns: Sequence[Any]) -> np.ndarray:
-    """Objects as numbers.
-
-    Args:
-        array: the objects.
-        columns: names of columns, for messages; those of a table of pandas.
-
-    Raises:
-        ValueError: a value is not a number; the message names it.
-    """
+    """Objects as numbers; the ValueError names a value that is none and its column, of a table of pandas by name."""
     try:
         return array.astype(np.float64)
     except (TypeError, ValueError):
@@ -91,42 +97,3 @@ def _numbers(array: np.ndarray, columns: Sequence[Any]) -> np.ndarray:
                     hint = "encode names by numbers, or leave the column out"
                 raise ValueError(f"got {value!r} at {list(place)}{column}; {hint}") from None
         raise
-
-
-def _are_trains(array: np.ndarray) -> bool:
-    """Whether times increase along the last dimension: in images some would decrease, or all would be constant."""
-    before, after = array[..., :-1], array[..., 1:]
-    return bool((before <= after).all()) and bool((before < after).any())
-
-
-def as_tensor(name: str, values: Any, dtype: torch.dtype | None = None) -> Tensor:
-    """A tensor as it is; arrays and lists copied into one.
-
-    Args:
-        name: what error messages call them.
-        values: the tensor, array or list.
-        dtype: of floating-point numbers in lists; by default torch's.
-
-    Raises:
-        ValueError: something that is not made of numbers, or rows of different lengths.
-    """
-    if isinstance(values, Tensor):
-        return values
-    try:
-        array = np.array(values)
-        if array.dtype.kind not in "biuf":
-            if array.dtype.kind in "OU":
-                _numbers(array, getattr(values, "columns", ()))
-            raise TypeError(f"{array.dtype} are not numbers")
-        native = array.astype(array.dtype.newbyteorder("="), copy=False)
-        tensor = torch.from_numpy(native)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name}: expected numbers in a tensor or array, got a {type(values).__name__}: "
-            f"{str(error).removeprefix('got ')}"
-        ) from None
-    return (
-        tensor
-        if isinstance(values, np.ndarray) or array.dtype.kind != "f"
-        else tensor.to(dtype or torch.get_default_dtype())
-    )

@@ -1,4 +1,4 @@
-"""The data set type that every builder of this package returns, and the helpers that they share."""
+"""The data set type that every builder of this package returns."""
 
 import copy
 import hashlib
@@ -14,13 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from firstspike.data.arrays import as_tensor
-from firstspike.data.encoding import LatencyEncoder
+from firstspike.data.encoding import Encoder
 from firstspike.data.events import EventLists
-from firstspike.data.series import SeriesEncoder
 from firstspike.spiketime.values import FROM_RASTER, not_floating
-
-MOST_INPUTS = 10**6
-"""Largest number of inputs, or of spike times in all patterns, of generated data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,69 +50,66 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
     class_names: tuple[str, ...] = ()
     image: tuple[int, int, int] | None = None
     blank: tuple[float, ...] | None = None
-    encoder: LatencyEncoder | SeriesEncoder | None = None
+    encoder: Encoder | None = None
     columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         times = self.times if isinstance(self.times, EventLists) else as_tensor("times", self.times)
-        labels, classes = as_tensor("labels", self.labels), len(self.class_names)
+        labels = as_tensor("labels", self.labels)
         if not isinstance(self.labels, Tensor) and not labels.is_floating_point():
             labels = labels.to(times.device, torch.int64)
-        if labels.is_floating_point() and (labels.ndim == 2 or not classes):
+        if labels.is_floating_point() and (labels.ndim == 2 or not self.class_names):
             labels = labels if labels.ndim == 2 else labels.unsqueeze(-1)
             columns = labels.shape[1]
             usual = tuple(f"target {k}" for k in range(columns)) if columns > 1 else ("target",)
             object.__setattr__(self, "class_names", self.class_names or usual)
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "labels", labels)
-        if isinstance(times, Tensor):
-            _check_form(times)
+        _check_times(times)
         if self.regression and labels.ndim == 2:
-            self._check_targets(len(times))
-        elif labels.shape != (len(times),) or labels.dtype != torch.int64:
-            how = "from one-hot rows with .argmax(dim=1)" if labels.ndim == 2 else "converted with .long()"
-            raise ValueError(
-                f"labels: expected int64 of shape ({len(times)},), one per sample, got {labels.dtype} of shape "
-                f"{tuple(labels.shape)}. Pass class indices, {how}."
-            )
+            self._check_targets()
+        else:
+            self._check_classes()
         if labels.device != times.device:
             raise ValueError(
                 f"labels: expected on {times.device} like times, got {labels.device}. Move one with .to()."
-            )
-        values = times if isinstance(times, Tensor) else times.when
-        earliest = float(values.amin()) if values.numel() else 0.0
-        if not earliest > -math.inf:
-            raise ValueError("times: expected numbers or inf (no spike), got NaN or -inf. Write inf for no spike.")
-        warn_of_early(earliest, stacklevel=4)
-        if isinstance(times, Tensor) and times.ndim == 3 and not bool((times[..., :-1] <= times[..., 1:]).all()):
-            raise ValueError(
-                "times: expected spike trains sorted along the last dimension, got others: sort them with "
-                "times.sort(dim=-1).values, or flatten images of first spikes with times.flatten(1)."
-            )
-        if len(labels) and not classes and not self.regression:
-            names = ", ".join(f"'{k}'" for k in range(min(max(int(labels.max()), 0), 2) + 1))
-            more = ", ..." if int(labels.max()) > 2 else ","
-            raise ValueError(
-                "class_names: expected a name for each class, got none. Write "
-                f"SpikeData(times, labels, ({names}{more}))"
-            )
-        if len(labels) and not self.regression and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-            raise ValueError(
-                f"labels: expected 0 ... {classes - 1} for {classes} class names, got {int(labels.min())} ... "
-                f"{int(labels.max())}. Count classes from 0 and name each of them."
             )
         if self.image is not None and math.prod(self.image) != times.shape[1]:
             raise ValueError(f"image: expected channels, height and width of {times.shape[1]} inputs, got {self.image}")
         if self.blank is not None and (self.image is None or len(self.blank) != self.image[0]):
             raise ValueError(f"blank: expected a time for each channel of the image {self.image}, got {self.blank}")
 
-    def _check_targets(self, samples: int) -> None:
+    def _check_targets(self) -> None:
         """Raise a ValueError unless numerical labels fit the samples and their names."""
-        shape = self.labels.shape
-        if shape != (samples, len(self.class_names)) or not bool(self.labels.isfinite().all()):
+        expected = (len(self), len(self.class_names))
+        if self.labels.shape != expected or not bool(self.labels.isfinite().all()):
             raise ValueError(
-                f"labels: expected finite numbers ({samples}, {len(self.class_names)}), a row per sample and a column "
-                f"for each of {', '.join(self.class_names)}, got {tuple(shape)}; leave out samples without a label"
+                f"labels: expected finite numbers {expected}, a row per sample and a column for each of "
+                f"{', '.join(self.class_names)}, got {tuple(self.labels.shape)}; leave out samples without a label"
+            )
+
+    def _check_classes(self) -> None:
+        """Raise a ValueError unless labels are indices of named classes, one for each sample."""
+        labels, classes = self.labels, len(self.class_names)
+        if labels.shape != (len(self),) or labels.dtype != torch.int64:
+            how = "from one-hot rows with .argmax(dim=1)" if labels.ndim == 2 else "converted with .long()"
+            raise ValueError(
+                f"labels: expected int64 of shape ({len(self)},), one per sample, got {labels.dtype} of shape "
+                f"{tuple(labels.shape)}. Pass class indices, {how}."
+            )
+        if not len(labels):
+            return
+        low, high = (int(end) for end in labels.aminmax())
+        if not classes:
+            names = ", ".join(f"'{k}'" for k in range(min(max(high, 0), 2) + 1))
+            raise ValueError(
+                "class_names: expected a name for each class, got none. Write "
+                f"SpikeData(times, labels, ({names}{', ...' if high > 2 else ','}))"
+            )
+        if not 0 <= low <= high < classes:
+            raise ValueError(
+                f"labels: expected 0 ... {classes - 1} for {classes} class names, got {low} ... {high}. Count classes "
+                "from 0 and name each of them."
             )
 
     def __len__(self) -> int:
@@ -230,19 +223,36 @@ def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [f"other {key}" for key in other]
 
 
-def _is_raster(times: Tensor) -> bool:
-    return bool(times.numel()) and bool(((times == 0) | (times == 1)).all())
+def no_trains(inputs: int, class_names: tuple[str, ...]) -> SpikeData:
+    """Data of spike trains without samples."""
+    return SpikeData(torch.empty(0, inputs, 1), torch.empty(0, dtype=torch.int64), class_names)
 
 
-def _check_form(times: Tensor) -> None:
-    """Raise a ValueError unless the shape and type are those of first spikes or of trains."""
-    trains = times.ndim == 3 and times.is_floating_point() and not _is_raster(times)
-    if not trains and (times.ndim != 2 or not times.is_floating_point()):
-        flat = "reshape to two dimensions" + (f"; {FROM_RASTER}" if times.ndim == 3 else "")
+def _check_times(times: Tensor | EventLists) -> None:
+    """Raise a ValueError unless these are first spikes or trains, sorted; warn of times before 0."""
+    values = times.when if isinstance(times, EventLists) else times
+    if isinstance(times, Tensor):
+        raster = times.ndim == 3 and bool(times.numel()) and bool(((times == 0) | (times == 1)).all())
+        if times.ndim not in (2, 3) or raster or not times.is_floating_point():
+            flat = "reshape to two dimensions" + (f"; {FROM_RASTER}" if times.ndim == 3 else "")
+            raise ValueError(
+                "times: expected a floating-point tensor (samples, inputs), for spike trains (samples, inputs, spikes),"
+                f" got {times.dtype} of shape {tuple(times.shape)}: "
+                f"{flat if times.is_floating_point() else not_floating(times)}."
+            )
+    earliest = float(values.amin()) if values.numel() else 0.0
+    if not earliest > -math.inf:
+        raise ValueError("times: expected numbers or inf (no spike), got NaN or -inf. Write inf for no spike.")
+    if earliest < 0:
+        warnings.warn(
+            f"there are spike times before 0, the earliest is {earliest:g}; that is legal, but values that are not "
+            "spike times yet need an encoding such as firstspike.data.LatencyEncoder",
+            stacklevel=4,
+        )
+    if isinstance(times, Tensor) and times.ndim == 3 and not bool((times[..., :-1] <= times[..., 1:]).all()):
         raise ValueError(
-            "times: expected a floating-point tensor (samples, inputs), for spike trains (samples, inputs, spikes),"
-            f" got {times.dtype} of shape {tuple(times.shape)}: "
-            f"{flat if times.is_floating_point() else not_floating(times)}."
+            "times: expected spike trains sorted along the last dimension, got others: sort them with "
+            "times.sort(dim=-1).values, or flatten images of first spikes with times.flatten(1)."
         )
 
 
@@ -252,23 +262,3 @@ def _digest(values: Tensor | EventLists) -> str:
         if tensor.numel():  # torch cannot view nothing as bytes
             found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return found.hexdigest()
-
-
-def seeded_generator(seed: int) -> torch.Generator:
-    """A separate CPU generator, so that building data neither reads nor advances torch's global one."""
-    return torch.Generator().manual_seed(seed)
-
-
-def balanced_labels(samples: int, classes: int, generator: torch.Generator) -> Int64[Tensor, " samples"]:
-    """Labels in random order whose class counts differ by at most one."""
-    return torch.randperm(samples, generator=generator) % classes
-
-
-def warn_of_early(earliest: float, stacklevel: int) -> None:
-    """Warn of spike times before 0."""
-    if earliest < 0:
-        warnings.warn(
-            f"there are spike times before 0, the earliest is {earliest:g}; that is legal, but values that are not "
-            "spike times yet need an encoding such as firstspike.data.latency",
-            stacklevel=stacklevel,
-        )

@@ -1,4 +1,4 @@
-"""Spike trains from events and from rasters: as padded tensors, or as lists of events without padding."""
+"""Spike trains from events: as padded tensors, or as lists of events without padding."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from firstspike.data.arrays import as_tensor
-from firstspike.data.encoding import checked_raster
 
 Events = tuple[ArrayLike | Tensor, ArrayLike | Tensor] | list[tuple[float, int]] | np.ndarray | Tensor
 """Of a sample: times and inputs, or pairs of them."""
@@ -44,140 +43,6 @@ def trains_from_events(
     return event_lists(events, inputs, dtype).padded()
 
 
-def sorted_events(
-    events: Sequence[Events], inputs: int
-) -> tuple[Int64[Tensor, " events"], Float64[Tensor, " events"], list[int]]:
-    """Checked events of all samples, sorted by sample, input and time.
-
-    Returns:
-        The train of each, ``sample * inputs + input``, their times, and how many each sample has.
-
-    Raises:
-        ValueError: see `trains_from_events`.
-    """
-    if not isinstance(inputs, int | np.integer) or not 1 <= inputs <= MOST_TIMES:
-        raise ValueError(f"inputs: expected their number, from 1 to {MOST_TIMES}, got {inputs!r}")
-    rows, times = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.float64)]
-    for sample, pair in enumerate(events):
-        time, source = _pair(pair, sample)
-        if time.ndim == source.ndim == 0:
-            raise ValueError(
-                f"events: expected (times, inputs) for each sample, got one time and one input for sample {sample}; "
-                "of a single sample's events (time, input) make [tuple(zip(*events))]"
-            )
-        if time.ndim != 1 or time.shape != source.shape:
-            raise ValueError(
-                f"events: expected as many times as inputs, got {tuple(time.shape)} and {tuple(source.shape)} for "
-                f"sample {sample}"
-            )
-        if not bool(torch.isfinite(time).all()):
-            raise ValueError(f"events: expected finite times, got NaN or inf for sample {sample}; leave them out")
-        check_whole("inputs", source, f" for sample {sample}")
-        if len(source) and not 0 <= int(source.min()) <= int(source.max()) < inputs:
-            raise ValueError(
-                f"events: expected inputs from 0 to {inputs - 1}, got {int(source.min())} ... {int(source.max())} for "
-                f"sample {sample}"
-            )
-        when, where = time.cpu().numpy(), source.long().cpu().numpy()
-        order = _in_order(where, when, inputs)
-        rows.append(torch.from_numpy(sample * inputs + where[order]))
-        times.append(torch.from_numpy(when[order]))
-    return torch.cat(rows), torch.cat(times), [len(x) for x in rows[1:]]
-
-
-def _in_order(rows: np.ndarray, times: np.ndarray, count: int) -> np.ndarray:
-    """Indices that sort events by row, of ``count``, and by time. In NumPy, which wakes no threads for a few events."""
-    narrow = np.int16 if count <= np.iinfo(np.int16).max else np.int64  # NumPy sorts 16 bits by counting
-    given = (times[1:] >= times[:-1]).all()  # as in most files
-    order = np.arange(len(times)) if given else times.argsort(kind="stable")
-    by_row: np.ndarray = order[rows[order].astype(narrow).argsort(kind="stable")]
-    return by_row
-
-
-def _pair(pair: Any, sample: int) -> tuple[Float64[Tensor, " events"], Tensor]:
-    """Times and inputs of the events of a sample."""
-    if isinstance(pair, list) and pair and all(isinstance(event, tuple) and len(event) == 2 for event in pair):
-        pair = tuple(zip(*pair, strict=True))
-    rows = getattr(pair, "ndim", 0) == 2
-    try:
-        when, where = [] if isinstance(pair, Mapping | str) else pair.T if rows else pair
-    except (TypeError, ValueError):
-        size = f" of {len(pair)}" if isinstance(pair, tuple | list) else ""
-        hint = ""
-        if names := getattr(getattr(pair, "dtype", None), "names", None):
-            hint = f"; of an array with the fields {', '.join(names)} make (array[TIME], array[INPUT])"
-        elif rows:
-            size, hint = f" of shape {tuple(pair.shape)}", "; an array has a row (time, input) for each spike"
-        raise ValueError(
-            f"events: expected a pair (times, inputs) for each sample, got a {type(pair).__name__}{size} for sample "
-            f"{sample}; a single sample is [(times, inputs)]{hint}"
-        ) from None
-    return as_tensor("times", when, torch.float64).double(), as_tensor("inputs", where, torch.float64)
-
-
-def check_whole(name: str, numbers: Tensor, place: str = "") -> None:
-    """Raise a ValueError that names the first of these numbers that is not whole."""
-    if numbers.is_floating_point() and len(wrong := numbers[numbers != numbers.floor()]):
-        raise ValueError(f"{name}: expected whole numbers, got {float(wrong[0]):g}{place}; round or renumber them")
-
-
-def padded_trains(
-    rows: Int64[Tensor, " events"], times: Float[Tensor, " events"], count: int, in_order: bool = False
-) -> Float[Tensor, "rows spikes"]:
-    """Sorted trains, padded with `inf`.
-
-    Args:
-        rows: the train of each event.
-        times: of the events.
-        count: number of trains.
-        in_order: whether events are sorted by train and time; otherwise they are in any order.
-
-    Raises:
-        ValueError: trains that would not fit into memory.
-    """
-    if not in_order:
-        order = torch.from_numpy(_in_order(rows.numpy(), times.numpy(), count))
-        rows, times = rows[order], times[order]
-    spikes = rows.unique_consecutive(return_counts=True)[1]  # of the inputs that have any
-    most = int(spikes.max()) if len(spikes) else 1
-    if count * most > MOST_TIMES:
-        raise ValueError(
-            f"trains: {count} inputs of all samples, of which the busiest has {most} spikes, are {count * most} times "
-            f"with padding; the most are {MOST_TIMES}: keep them as fs.data.event_lists, or take fewer samples"
-        )
-    place = torch.arange(len(rows)) - (spikes.cumsum(0) - spikes).repeat_interleave(spikes)
-    trains = torch.full((count, most), math.inf, dtype=times.dtype)
-    trains[rows, place] = times
-    return trains
-
-
-def trains_from_raster(
-    raster: Tensor | ArrayLike, dt: float, *, dtype: torch.dtype = torch.float32
-) -> Float[Tensor, "batch inputs spikes"]:
-    """All spike times of a raster, the tensor of zeros and ones that libraries with time steps use.
-
-    As `first_spikes`, which keeps the first spike of each input only.
-
-    Args:
-        raster: `(steps, batch, inputs)`, time first; 0 and 1, or bool; a tensor, an array or a list.
-        dt: length of a time step, in units of `tau_syn`; a spike in step `k`, counted from 0, has the time `k * dt`.
-        dtype: of the times.
-
-    Returns:
-        Times `(batch, inputs, spikes)`, sorted along the last dimension, `inf` after the last spike.
-
-    Raises:
-        ValueError: as `first_spikes`; more than three dimensions.
-    """
-    spikes = checked_raster(raster, dt)
-    if spikes.ndim != 3:
-        raise ValueError(f"raster: expected (steps, batch, inputs), got {tuple(spikes.shape)}; flatten the inputs")
-    _, batch, inputs = spikes.shape
-    step, sample, source = spikes.nonzero(as_tuple=True)
-    trains = padded_trains((sample * inputs + source).cpu(), step.cpu().double() * dt, batch * inputs)
-    return trains.unflatten(0, (batch, inputs)).to(spikes.device, dtype)
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class EventLists:
     """Spike trains of samples as events, in place of the tensor `times` of `SpikeData`.
@@ -206,7 +71,8 @@ class EventLists:
     @cached_property
     def shape(self) -> torch.Size:
         """Samples, inputs, and spikes of the busiest input."""
-        return torch.Size((len(self), self.inputs, self._most(*self._chosen(torch.arange(len(self))))))
+        row, _ = self._chosen(torch.arange(len(self)))
+        return torch.Size((len(self), self.inputs, int(_lengths(row.cpu()).amax())))
 
     ndim = 3
 
@@ -236,9 +102,8 @@ class EventLists:
             index: a number, a slice, or a tensor of numbers, or of truth values for all samples.
         """
         chosen = torch.arange(len(self))[index.cpu() if isinstance(index, Tensor) else index]
-        rows, events = self._chosen(chosen.reshape(-1))
-        row = (rows * self.inputs + self.source[events]).cpu()
-        trains = padded_trains(row, self.when[events].cpu(), chosen.numel() * self.inputs, in_order=True)
+        row, events = self._chosen(chosen.reshape(-1))
+        trains = padded_trains(row.cpu(), self.when[events].cpu(), chosen.numel() * self.inputs, in_order=True)
         return trains.to(self.device).unflatten(0, (*chosen.shape, self.inputs))
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -261,26 +126,21 @@ class EventLists:
 
     def first(self) -> Float[Tensor, "samples inputs"]:
         """The first spike of each input."""
-        rows, events = self._chosen(torch.arange(len(self)))
-        found = self.when.new_full((len(self), self.inputs), math.inf)
-        place = rows.to(self.device) * self.inputs + self.source[events]
-        found.view(-1).scatter_reduce_(0, place, self.when[events], "amin")
-        return found
+        row, events = self._chosen(torch.arange(len(self)))
+        found = self.when.new_full((len(self) * self.inputs,), math.inf)
+        return found.scatter_reduce_(0, row, self.when[events], "amin").view(len(self), self.inputs)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """The same on another device, or with times of another type."""
         return type(self)(self.when.to(device, dtype), self.source.to(device), self.starts, self.inputs)
 
-    def _chosen(self, samples: Int64[Tensor, " chosen"]) -> tuple[Tensor, Tensor]:
-        """Events of some samples: which of the chosen ones each belongs to, and its place in the list."""
+    def _chosen(self, samples: Int64[Tensor, " chosen"]) -> tuple[Int64[Tensor, " found"], Int64[Tensor, " found"]]:
+        """Events of some samples: the train of each, ``number of its sample * inputs + input``, and where it is."""
         count = self.starts.diff()[samples]
-        rows = torch.arange(len(samples)).repeat_interleave(count)
-        before = torch.cat([count.new_zeros(1), count.cumsum(0)])[:-1]
-        return rows, torch.arange(len(rows)) + (self.starts[samples] - before)[rows]
-
-    def _most(self, rows: Tensor, events: Tensor) -> int:
-        spikes = (rows * self.inputs + self.source[events].cpu()).unique_consecutive(return_counts=True)[1]
-        return int(spikes.max()) if len(spikes) else 1
+        place = torch.arange(len(samples)).repeat_interleave(count)
+        before = count.cumsum(0) - count
+        events = torch.arange(len(place)) + (self.starts[samples] - before)[place]
+        return place.to(self.device) * self.inputs + self.source[events], events
 
 
 def event_lists(events: Sequence[Events], inputs: int, dtype: torch.dtype = torch.float32) -> EventLists:
@@ -294,7 +154,97 @@ def event_lists(events: Sequence[Events], inputs: int, dtype: torch.dtype = torc
     Raises:
         ValueError: as `trains_from_events`.
     """
-    rows, times, counts = sorted_events(events, inputs)
+    if not isinstance(inputs, int | np.integer) or not 1 <= inputs <= MOST_TIMES:
+        raise ValueError(f"inputs: expected their number, from 1 to {MOST_TIMES}, got {inputs!r}")
     kind = torch.int16 if inputs <= torch.iinfo(torch.int16).max else torch.int64
-    starts = torch.tensor([0, *counts], dtype=torch.int64).cumsum(0)
-    return EventLists(times.to(dtype), (rows % inputs).to(kind), starts, inputs)
+    times, sources = [torch.empty(0, dtype=torch.float64)], [torch.empty(0, dtype=kind)]
+    for sample, pair in enumerate(events):
+        time, source = _pair(pair, sample, inputs)
+        order = _in_order(source, time, inputs)
+        times.append(torch.from_numpy(time[order]))
+        sources.append(torch.from_numpy(source[order]).to(kind))
+    starts = torch.tensor([len(x) for x in times], dtype=torch.int64).cumsum(0)
+    return EventLists(torch.cat(times).to(dtype), torch.cat(sources), starts, inputs)
+
+
+def _pair(pair: Any, sample: int, inputs: int) -> tuple[Float64[np.ndarray, " events"], Int64[np.ndarray, " events"]]:
+    """Checked times and inputs of the events of a sample."""
+    if isinstance(pair, list) and pair and all(isinstance(event, tuple) and len(event) == 2 for event in pair):
+        pair = tuple(zip(*pair, strict=True))
+    rows = getattr(pair, "ndim", 0) == 2
+    try:
+        when, where = [] if isinstance(pair, Mapping | str) else pair.T if rows else pair
+    except (TypeError, ValueError):
+        size = f" of {len(pair)}" if isinstance(pair, tuple | list) else ""
+        hint = ""
+        if names := getattr(getattr(pair, "dtype", None), "names", None):
+            hint = f"; of an array with the fields {', '.join(names)} make (array[TIME], array[INPUT])"
+        elif rows:
+            size, hint = f" of shape {tuple(pair.shape)}", "; an array has a row (time, input) for each spike"
+        raise ValueError(
+            f"events: expected a pair (times, inputs) for each sample, got a {type(pair).__name__}{size} for sample "
+            f"{sample}; a single sample is [(times, inputs)]{hint}"
+        ) from None
+    time, source = as_tensor("times", when, torch.float64).double(), as_tensor("inputs", where, torch.float64)
+    if time.ndim == source.ndim == 0:
+        raise ValueError(
+            f"events: expected (times, inputs) for each sample, got one time and one input for sample {sample}; "
+            "of a single sample's events (time, input) make [tuple(zip(*events))]"
+        )
+    if time.ndim != 1 or time.shape != source.shape:
+        raise ValueError(
+            f"events: expected as many times as inputs, got {tuple(time.shape)} and {tuple(source.shape)} for "
+            f"sample {sample}"
+        )
+    if not bool(torch.isfinite(time).all()):
+        raise ValueError(f"events: expected finite times, got NaN or inf for sample {sample}; leave them out")
+    check_whole("inputs", source, f" for sample {sample}")
+    if len(source) and not 0 <= int(source.min()) <= int(source.max()) < inputs:
+        raise ValueError(
+            f"events: expected inputs from 0 to {inputs - 1}, got {int(source.min())} ... {int(source.max())} for "
+            f"sample {sample}"
+        )
+    return time.cpu().numpy(), source.long().cpu().numpy()
+
+
+def check_whole(name: str, numbers: Tensor, place: str = "") -> None:
+    """Raise a ValueError that names the first of these numbers that is not whole."""
+    if numbers.is_floating_point() and len(wrong := numbers[numbers != numbers.floor()]):
+        raise ValueError(f"{name}: expected whole numbers, got {float(wrong[0]):g}{place}; round or renumber them")
+
+
+def _in_order(rows: np.ndarray, times: np.ndarray, count: int) -> np.ndarray:
+    """Indices that sort events by row, of ``count``, and by time. In NumPy, which wakes no threads for a few events."""
+    narrow = np.int16 if count <= np.iinfo(np.int16).max else np.int64  # NumPy sorts 16 bits by counting
+    given = (times[1:] >= times[:-1]).all()  # as in most files
+    order = np.arange(len(times)) if given else times.argsort(kind="stable")
+    by_row: np.ndarray = order[rows[order].astype(narrow).argsort(kind="stable")]
+    return by_row
+
+
+def padded_trains(
+    rows: Int64[Tensor, " events"], times: Float[Tensor, " events"], count: int, in_order: bool = False
+) -> Float[Tensor, "rows spikes"]:
+    """Sorted trains, ``count`` of them, padded with `inf`; ``rows`` is the train of each event.
+
+    Events may be in any order, unless they are said to be ``in_order``, by train and time.
+    """
+    if not in_order:
+        order = torch.from_numpy(_in_order(rows.numpy(), times.numpy(), count))
+        rows, times = rows[order], times[order]
+    spikes = _lengths(rows)
+    most = int(spikes.amax())
+    if count * most > MOST_TIMES:
+        raise ValueError(
+            f"trains: {count} inputs of all samples, of which the busiest has {most} spikes, are {count * most} times "
+            f"with padding; the most are {MOST_TIMES}: keep them as fs.data.event_lists, or take fewer samples"
+        )
+    place = torch.arange(len(rows)) - (spikes.cumsum(0) - spikes).repeat_interleave(spikes)[: len(rows)]
+    trains = torch.full((count, most), math.inf, dtype=times.dtype)
+    trains[rows, place] = times
+    return trains
+
+
+def _lengths(rows: Int64[Tensor, " events"]) -> Int64[Tensor, " trains"]:
+    """Events of each train that has any, of sorted events; a single 1 if there is none."""
+    return rows.unique_consecutive(return_counts=True)[1] if len(rows) else torch.ones(1, dtype=torch.int64)

@@ -5,62 +5,41 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.data.arrays import Image
-from firstspike.data.base import SpikeData, Splits, warn_of_early
-from firstspike.data.series import SeriesEncoder
-from firstspike.data.splits import Encoder, as_encoder, class_indices, divided, spike_data, targets
+from firstspike.data.base import SpikeData, Splits
+from firstspike.data.encoding import Encoder
+from firstspike.data.labels import class_indices, targets
+from firstspike.data.paths import naming
+from firstspike.data.series import SeriesEncoder, as_encoder
+from firstspike.data.splits import Samples, divided
 from firstspike.data.tables import Table, read_arrays, read_rows, read_table
 
 
 def read_times(
     path: Path | str, like: SpikeData, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "samples inputs"] | Float[Tensor, "samples inputs spikes"]:
-    """Input spike times, a row per sample, or spike trains.
+    """Input spike times, a row per sample, or spike trains; of a file as for the data that a network was trained on.
 
-    Args:
-        path: ``.npy``; ``.npz`` with the array ``times``; ``.csv``, whose first line may name the columns. No spike is
-            ``inf``, in text also an empty cell.
-        like: the data that a network was trained on. The file has as many inputs. If it names its columns, they are
-            brought into the order of ``like.columns``. If there is an encoder, the file holds the values that it
-            encodes, in an ``.npz`` in the array ``values``, of signals ``(samples, channels, time)``; an ``.npz`` with
-            ``times`` alone still holds spike times. For spike trains it holds ``(samples, inputs, spikes)``, in an
-            ``.npz`` in the array ``trains``; one with ``times`` alone holds first spikes.
-        dtype: of the times.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: another shape or kind of file, other columns, text, NaN or -inf.
+    If it names its columns, they are brought into the order of ``like.columns``. If there is an encoder, the file holds
+    the values that it encodes, in an ``.npz`` in the array ``values``, of signals ``(samples, channels, time)``; an
+    ``.npz`` with ``times`` alone still holds spike times. For spike trains it holds ``(samples, inputs, spikes)``, in
+    an ``.npz`` in the array ``trains``; one with ``times`` alone holds first spikes.
     """
     table = read_table(path, _kinds(like), columns=like.columns)
-    times = _content(table, like.encoder, like.features)
-    if table.kind == "values" and like.encoder is not None:
-        return like.encoder(times, dtype)
-    warn_of_early(float(times.min()), stacklevel=3)
-    return times.to(dtype)
+    numbers = _numbers(table, like.encoder, like.features)
+    return numbers.to(dtype) if like.encoder is None or table.kind != "values" else like.encoder(numbers, dtype)
 
 
 def read_labelled(
     path: Path | str, like: SpikeData, dtype: torch.dtype = torch.float32, labels: str | int | None = None
 ) -> SpikeData:
-    """Labelled input spike times.
-
-    Args:
-        path: ``.npz`` with the arrays ``times`` and ``labels``, ``.csv`` with the label in the last column, or ``.npy``
-            with labels in another file. Labels are numbers from 0 or names of classes.
-        like: see ``read_times``; labels are among its classes.
-        dtype: of the times.
-        labels: see ``file_splits``.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: as in ``read_times``; labels that are not among the classes, or not one per sample.
-    """
-    table, classes, names = _labelled(path, _kinds(like), labels, like.class_names, like.columns, like.regression)
-    numbers = _content(table, like.encoder, like.features)
-    return spike_data(numbers, classes, names, _image(table), like.encoder if table.kind == "values" else None, dtype)
+    """Labelled data with the classes of ``like``; otherwise as ``read_times``, and ``labels`` as in ``file_splits``."""
+    table = _labelled(path, _kinds(like), labels, like.columns)
+    samples = _samples(table, like.class_names, like.regression, like.encoder, like.features)
+    samples = samples._replace(columns=like.columns)
+    return samples.data(like.encoder if table.kind == "values" else None, dtype)
 
 
 def file_splits(
@@ -112,31 +91,22 @@ def file_splits(
         ValueError: a table that cannot be used: the message names file, line, column, and what was expected.
     """
     own = dict(labels) if isinstance(labels, Mapping) else dict.fromkeys(Splits._fields, labels)
-    try:
+    with naming(train):
         encoder = None if encode is None else as_encoder(encode)
-    except ValueError as error:
-        raise ValueError(f"{train}: {error}") from None
     kinds = ("times", "trains") if encoder is None else ("values",)
-    table, classes, names = _labelled(train, dict.fromkeys(kinds), own.get("train"), class_names, (), regression)
-    numbers = _content(table, encoder)
+    table = _labelled(train, dict.fromkeys(kinds), own.get("train"))
+    samples = _samples(table, class_names, regression, encoder)
     validation_part, test_part = (0 if isinstance(part, str | Path) else part for part in (validation, test))
-    try:
-        held = validation_part, test_part
-        parts = divided(numbers, _image(table), classes, names, *held, seed, True, encoder, dtype, table.columns)
-    except ValueError as error:
-        raise ValueError(f"{table.path}: {error}") from None
+    with naming(table.path):
+        parts = divided(samples, validation_part, test_part, seed, encoder, dtype)
     for name, file in (("validation", validation), ("test", test)):
         if isinstance(file, str | Path):
-            width = None if numbers.ndim == 3 else numbers.shape[1]
-            other, classes, _ = _labelled(file, {table.kind: width}, own.get(name), names, table.columns, regression)
-            content = _content(other, encoder, None if encoder is not None else numbers.shape[1])
-            data = spike_data(content, classes, names, _image(other), parts.train.encoder, dtype, table.columns)
-            parts = parts._replace(**{name: data})
+            parts = parts._replace(**{name: read_labelled(file, parts.train, dtype, own.get(name))})
     return parts
 
 
 def _kinds(like: SpikeData) -> dict[str, int | None]:
-    """The arrays that a file may have, and their inputs; those of signals and trains are counted by ``_content``."""
+    """The arrays that a file may have, and their inputs; those of signals and trains are counted by ``_numbers``."""
     known: dict[str, int | None] = {"trains": None} if like.trains else {}
     known |= {"times": like.features}
     if like.encoder is None:
@@ -144,48 +114,35 @@ def _kinds(like: SpikeData) -> dict[str, int | None]:
     return {"values": None if isinstance(like.encoder, SeriesEncoder) else like.encoder.features} | known
 
 
-def _content(table: Table, encoder: Encoder | None, inputs: int | None = None) -> Float64[Tensor, "samples ..."]:
-    """Numbers of a table, ``(samples, inputs, spikes)`` of trains and ``(samples, channels, time)`` of signals.
+def _labelled(
+    path: Path | str, inputs: Mapping[str, int | None], labels: str | int | None, columns: Sequence[str] = ()
+) -> Table:
+    """A table with its labels, which of an ``.npy`` are in another file: an array, or a label per line."""
+    path = Path(path)
+    if path.suffix != ".npy":
+        usual = -1 if path.suffix == ".csv" else "labels"
+        return read_table(path, inputs, usual if labels is None else labels, columns)
+    if labels is None:
+        raise ValueError(f"{path}: labels are missing; give an .npz with times and labels, a .csv, or labels")
+    other = Path(str(labels))
+    found = read_arrays(other).values() if other.suffix == ".npy" else [[cells[-1] for _, cells in read_rows(other)]]
+    return read_table(path, inputs)._replace(labels=next(iter(found)))
 
-    Raises:
-        ValueError: trains of another number of inputs.
-    """
+
+def _samples(
+    table: Table, names: Sequence[str] | None, regression: bool, encoder: Encoder | None, inputs: int | None = None
+) -> Samples:
+    """Samples of a table with labels; names of classes or targets are by default the table's."""
+    with naming(table.path):
+        numbers = targets if regression else class_indices
+        labels, class_names = numbers(table.labels, len(table.numbers), names or table.class_names, table.place)
+    content = _numbers(table, encoder, inputs)
+    return Samples(content, labels, class_names, table.image if content.ndim == 2 else None, table.columns)
+
+
+def _numbers(table: Table, encoder: Encoder | None, inputs: int | None = None) -> Float[Tensor, "samples ..."]:
+    """Numbers of a table, ``(samples, inputs, spikes)`` of trains and ``(samples, channels, time)`` of signals."""
     if table.kind == "trains" and inputs is not None and table.grid.shape[1] != inputs:
         raise ValueError(f"{table.path}: trains: expected {inputs} inputs, got {table.grid.shape[1]}")
     signals = table.kind == "values" and isinstance(encoder, SeriesEncoder)
     return table.grid if table.kind == "trains" or signals else table.numbers
-
-
-def _image(table: Table) -> Image | None:
-    return None if table.kind == "trains" else table.image
-
-
-def _labelled(
-    path: Path | str,
-    inputs: Mapping[str, int | None],
-    labels: str | int | None,
-    names: Sequence[str] | None,
-    columns: Sequence[str],
-    regression: bool,
-) -> tuple[Table, Tensor, tuple[str, ...]]:
-    """A table, the class or targets of each sample, and the names of those, by default the table's."""
-    path = Path(path)
-    if path.suffix == ".npy":
-        if labels is None:
-            raise ValueError(f"{path}: labels are missing; give an .npz with times and labels, a .csv, or labels")
-        table = read_table(path, inputs)._replace(labels=_read_labels(Path(str(labels))))
-    else:
-        usual = -1 if path.suffix == ".csv" else "labels"
-        table = read_table(path, inputs, usual if labels is None else labels, columns)
-    try:
-        numbers = targets if regression else class_indices
-        return table, *numbers(table.labels, len(table.numbers), names or table.class_names, table.place)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def _read_labels(path: Path) -> Any:
-    """Labels in a separate file: an array, or a label per line."""
-    if path.suffix == ".npy":
-        return next(iter(read_arrays(path).values()))
-    return [cells[-1] for _, cells in read_rows(path)]

@@ -6,16 +6,17 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge, Le
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from firstspike.data.base import MOST_INPUTS, SpikeData, balanced_labels, seeded_generator
+from firstspike.data.base import SpikeData
 from firstspike.data.encoding import check_window, latency
 from firstspike.data.splits import independent_splits
 from firstspike.ranges import Finite, NotNegative, Seed, Size, checks_ranges
 
 _DIRECTIONS = ("horizontal", "vertical", "diagonal")
 _EQUALITY = ("equal", "different")
+_MOST_SPIKES = 10**6  # in all patterns
 
 
 @checks_ranges
@@ -23,7 +24,6 @@ def bars(
     size: Annotated[int, Ge(2), Le(200)] = 3,
     samples: Size = 300,
     noise: NotNegative = 0.0,
-    multiply: Size = 1,
     seed: Seed = 42,
     early: NotNegative = 0.15,
     late: Finite = 2.0,
@@ -40,7 +40,6 @@ def bars(
         samples: number of samples.
         noise: standard deviation of Gaussian noise on the pixel values (bar 1, background 0), which are
             then clipped to [0, 1].
-        multiply: copies of each input, side by side.
         seed: of the order, the choice of bars and the noise.
         early: spike time of a dark pixel, in units of `tau_syn`.
         late: spike time of the background.
@@ -48,15 +47,13 @@ def bars(
         dtype: of the times.
 
     Returns:
-        Times `(samples, multiply size**2)`, pixels row by row, and labels `(samples,)`.
+        Times `(samples, size**2)`, pixels row by row, and labels `(samples,)`.
 
     Raises:
         ValueError: a size, number or noise below its minimum, a window that violates `0 <= early < late`.
     """
-    if size**2 * multiply > MOST_INPUTS:
-        raise ValueError(f"size, multiply: expected at most {MOST_INPUTS} inputs, got {size**2 * multiply}")
-    generator = seeded_generator(seed)
-    labels = balanced_labels(samples, len(_DIRECTIONS), generator)
+    generator = torch.Generator().manual_seed(seed)
+    labels = _balanced_labels(samples, len(_DIRECTIONS), generator)
     bars_of_class = torch.tensor([size, size, 2])
     first_of_class = torch.tensor([0, size, 2 * size])
     draw = torch.rand(samples, generator=generator, dtype=torch.float64)
@@ -65,10 +62,8 @@ def bars(
     disturbance = noise * torch.randn(pixels.shape, generator=generator, dtype=torch.float64)
     pixels = (pixels + disturbance).clamp(0, 1)
     times = latency(pixels, early, late, invert=True, silent_background=silent_background)
-    times = times.repeat_interleave(multiply, dim=1).to(dtype)
-    if multiply > 1:
-        return SpikeData(times, labels, _DIRECTIONS)
-    return SpikeData(times, labels, _DIRECTIONS, (1, size, size), (math.inf if silent_background else late,))
+    blank = (math.inf if silent_background else late,)
+    return SpikeData(times.to(dtype), labels, _DIRECTIONS, (1, size, size), blank)
 
 
 bars_splits = independent_splits(bars, train=300, validation=90, test=90)
@@ -103,16 +98,9 @@ def xor(
         early: spike time of logical 0, in units of `tau_syn`.
         late: spike time of logical 1.
         dtype: of the times.
-
-    Returns:
-        Times `(samples, 2)`, all finite, and labels `(samples,)`: 0 = equal, 1 = different.
-
-    Raises:
-        ValueError: `samples` below 1, `noise` below 0, a window that violates `0 <= early < late`.
     """
-    generator = seeded_generator(seed)
-    combination = balanced_labels(samples, 4, generator)
-    bits = torch.stack([combination // 2, combination % 2], dim=1)
+    generator = torch.Generator().manual_seed(seed)
+    bits = _bits(samples, generator)
     times = _shifted(latency(bits.double(), early, late), noise, generator)
     return SpikeData(times.to(dtype), (bits[:, 0] != bits[:, 1]).long(), _EQUALITY)
 
@@ -142,17 +130,10 @@ def delayed_xor(
         early: time of the start, in units of `tau_syn`.
         late: time of the second cue.
         dtype: of the times.
-
-    Returns:
-        Spike trains `(samples, 2, 3)`, padded with `inf`, and labels `(samples,)`: 0 = equal, 1 = different.
-
-    Raises:
-        ValueError: `samples` below 1, `noise` below 0, a window that violates `0 <= early < late`.
     """
     check_window(early, late)
-    generator = seeded_generator(seed)
-    combination = balanced_labels(samples, 4, generator)
-    cues = torch.stack([combination // 2, combination % 2], dim=1)
+    generator = torch.Generator().manual_seed(seed)
+    cues = _bits(samples, generator)
     times = torch.full((samples, 2, 3), math.inf, dtype=torch.float64)
     times[..., 0] = early
     for place, time in enumerate(((early + late) / 2, late)):
@@ -194,16 +175,14 @@ def pattern(
         early: earliest spike time of a random pattern.
         late: latest spike time of a random pattern.
         dtype: of the times.
-
-    Returns:
-        Times `(samples, inputs)` and labels `(samples,)`; classes are named `pattern 0`, `pattern 1`, ...
-
-    Raises:
-        ValueError: a number below its minimum, `patterns` that are not a table of times of at least 0,
-            a window that violates `0 <= early < late`.
     """
     if patterns is None:
-        prototypes = _random_patterns(classes, inputs, pattern_seed, early, late)
+        if classes * inputs > _MOST_SPIKES:
+            raise ValueError(
+                f"classes, inputs: expected at most {_MOST_SPIKES} spikes in all patterns, got {classes * inputs}"
+            )
+        of_patterns = torch.Generator().manual_seed(pattern_seed)
+        prototypes = latency(torch.rand((classes, inputs), generator=of_patterns, dtype=torch.float64), early, late)
     else:
         prototypes = torch.as_tensor(patterns, dtype=torch.float64, device="cpu")
         if prototypes.ndim != 2 or not prototypes.shape[1] or not bool((prototypes >= 0).all()):
@@ -211,8 +190,8 @@ def pattern(
                 f"patterns: expected times >= 0 of shape (classes, inputs), got shape {tuple(prototypes.shape)}, "
                 "or a negative or NaN time. Write inf for an input that does not spike."
             )
-    generator = seeded_generator(seed)
-    labels = balanced_labels(samples, len(prototypes), generator)
+    generator = torch.Generator().manual_seed(seed)
+    labels = _balanced_labels(samples, len(prototypes), generator)
     times = _shifted(prototypes[labels], jitter, generator)
     return SpikeData(times.to(dtype), labels, tuple(f"pattern {k}" for k in range(len(prototypes))))
 
@@ -220,15 +199,15 @@ def pattern(
 pattern_splits = independent_splits(pattern, train=300, validation=90, test=90)
 
 
-def _random_patterns(
-    classes: int, inputs: int, seed: int, early: float, late: float
-) -> Float64[Tensor, "classes inputs"]:
-    if classes * inputs > MOST_INPUTS:
-        raise ValueError(
-            f"classes, inputs: expected at most {MOST_INPUTS} spikes in all patterns, got {classes * inputs}"
-        )
-    uniform = torch.rand((classes, inputs), generator=seeded_generator(seed), dtype=torch.float64)
-    return latency(uniform, early, late)
+def _balanced_labels(samples: int, classes: int, generator: torch.Generator) -> Int64[Tensor, " samples"]:
+    """Labels in random order whose class counts differ by at most one."""
+    return torch.randperm(samples, generator=generator) % classes
+
+
+def _bits(samples: int, generator: torch.Generator) -> Int64[Tensor, "samples 2"]:
+    """Two bits of each sample, whose four combinations are balanced."""
+    combination = _balanced_labels(samples, 4, generator)
+    return torch.stack([combination // 2, combination % 2], dim=1)
 
 
 def _shifted(times: Float64[Tensor, "*shape"], std: float, generator: torch.Generator) -> Float64[Tensor, "*shape"]:

@@ -3,7 +3,6 @@
 import gzip
 import logging
 import math
-import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -16,8 +15,9 @@ from annotated_types import Gt, Le
 from jaxtyping import UInt8
 from torch.nn.functional import interpolate
 
-from firstspike.data.base import SpikeData, Splits, seeded_generator
+from firstspike.data.base import SpikeData, Splits
 from firstspike.data.images import DIGITS, ImageSet, encode_images
+from firstspike.data.paths import folder_of
 from firstspike.data.splits import part_of
 from firstspike.ranges import Seed, Size
 from firstspike.signature import parts_of_docstring, takes_arguments_of
@@ -32,16 +32,9 @@ _FILES = {part: (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte") for p
 
 
 class Source(NamedTuple):
-    """The source of images, and how they are processed.
+    """What images show, torchvision's name of them, where the system's package puts them, and how they are processed.
 
-    Args:
-        text: what they show.
-        origin: torchvision's name.
-        class_names: one per class.
-        folders: where system packages put the files.
-        package: that package.
-        crop: pixels cut off at each side.
-        side: of the images then, to which they are shrunk.
+    Of each side, ``crop`` pixels are cut off, and the rest is shrunk to the size ``side``.
     """
 
     text: str
@@ -90,13 +83,12 @@ def image_splits(
     folder: str | Path | None = None,
     **encoding: Any,
 ) -> Splits:
-    """The three parts of MNIST or Fashion-MNIST.
+    """The three parts of a key of `SOURCES`.
 
     Training and validation images are the first ones of the 60000 that the data set has for learning, shuffled by
     `seed`; the test images are the first of its 10000 test images, in their order.
 
     Args:
-        kind: `mnist`, `mnist_16x16` or `fashion_mnist`.
         train: images in the training part.
         validation: images in the validation part; with the training part at most 60000.
         test: images in the test part, at most 10000.
@@ -109,18 +101,15 @@ def image_splits(
         Times `(images, pixels)`, row by row, twice as many with `on_off`, and labels `(images,)`.
 
     Raises:
-        ValueError: an unknown kind, sizes out of range, a window that violates `0 <= early < late`, or files
-            that do not fit.
+        ValueError: sizes out of range, a window that violates `0 <= early < late`, or files that do not fit.
         FileNotFoundError: the files are not there and cannot be downloaded; the message says how to get them.
     """
-    if kind not in SOURCES:
-        raise ValueError(f"kind: expected one of {', '.join(SOURCES)}, got {kind!r}")
     source, sizes = SOURCES[kind], (train, validation, test)
     source.image_set().outline(sizes, **encoding)  # wrong arguments are refused before files are read
     place = _folder(source, kind, folder)
     (learn, targets), (fresh, truth) = (_read(place, part) for part in ("train", "t10k"))
     source.image_set(len(learn), len(fresh)).outline(sizes)
-    order = torch.randperm(len(learn), generator=seeded_generator(seed))[: train + validation].numpy()
+    order = torch.randperm(len(learn), generator=torch.Generator().manual_seed(seed))[: train + validation].numpy()
 
     def make(pixels: UInt8[np.ndarray, "images height width"], labels: UInt8[np.ndarray, " images"]) -> SpikeData:
         classes = torch.from_numpy(labels.astype(np.int64))
@@ -143,8 +132,8 @@ def _builder(kind: str) -> Callable[..., Splits]:
     return takes_arguments_of(image_splits, without=("kind",))(build)
 
 
-mnist_splits, mnist_16x16_splits, fashion_mnist_splits = map(_builder, ("mnist", "mnist_16x16", "fashion_mnist"))
-mnist, mnist_16x16, fashion_mnist = map(part_of, (mnist_splits, mnist_16x16_splits, fashion_mnist_splits))
+source_splits = {kind: _builder(kind) for kind in SOURCES}
+mnist, fashion_mnist = (part_of(source_splits[kind]) for kind in ("mnist", "fashion_mnist"))
 
 
 def _shrunk(pixels: UInt8[np.ndarray, "images height width"], source: Source) -> UInt8[np.ndarray, "images side side"]:
@@ -159,28 +148,26 @@ def _shrunk(pixels: UInt8[np.ndarray, "images height width"], source: Source) ->
 
 def _folder(source: Source, kind: str, given: str | Path | None) -> Path:
     """The folder that has all files; they may have to be downloaded first."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "firstspike"
-    roots = (*source.folders, cache) if given is None else (Path(given).expanduser(),)
+    cache = folder_of(None)
+    roots = (*source.folders, cache) if given is None else (folder_of(given),)
     for root in roots:
         if (found := _complete(source, root)) is not None:
             return found
+    reason = f"expected {', '.join(name for pair in _FILES.values() for name in pair)}, plain or .gz"
     if given is None:
         try:
             from torchvision import datasets
 
             logger.info("downloading %s into %s", kind, cache)
             getattr(datasets, source.origin)(str(cache), download=True)
+            if (found := _complete(source, cache)) is not None:
+                return found
+            reason = f"torchvision did not put them into {cache}"
         except ImportError:
             reason = "torchvision, which downloads them, is not installed"
         except (OSError, RuntimeError) as error:
             said = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".:")
             reason = f"torchvision could not download them ({said})"
-        else:
-            if (found := _complete(source, cache)) is not None:
-                return found
-            reason = f"torchvision did not put them into {cache}"
-    else:
-        reason = f"expected {', '.join(name for pair in _FILES.values() for name in pair)}, plain or .gz"
     system = f"; on Debian: apt install {source.package}" if source.package else ""
     raise FileNotFoundError(
         f"{kind}: the files are not in {' or '.join(map(str, roots))}: {reason}. With network access: "
@@ -207,15 +194,7 @@ def _read(folder: Path, part: str) -> tuple[UInt8[np.ndarray, "images height wid
 
 
 def _read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
-    """The array of unsigned bytes in a file.
-
-    Args:
-        path: the file, plain or gzipped (recognised by its first bytes).
-
-    Raises:
-        ValueError: another format, another type of numbers, or a length that differs from its header.
-        OSError: it cannot be read.
-    """
+    """The array of unsigned bytes in a file, plain or gzipped (recognised by its first bytes)."""
     with path.open("rb") as plain:
         zipped = plain.read(2) == b"\x1f\x8b"
     try:
@@ -239,12 +218,7 @@ def _read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
 
 
 def _find_idx(folder: Path, name: str) -> Path | None:
-    """The file of that name in a folder: as such, with a dot in it, or gzipped; None if there is none.
-
-    Args:
-        folder: where to look.
-        name: such as ``train-images-idx3-ubyte``.
-    """
+    """The file such as ``train-images-idx3-ubyte`` in a folder: as such, with a dot in its name, or gzipped."""
     dotted = name.replace("-idx", ".idx")
     candidates = (folder / f"{stem}{end}" for stem in (name, dotted) for end in ("", ".gz"))
     return next((path for path in candidates if path.is_file()), None)

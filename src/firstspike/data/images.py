@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
-from firstspike.data.base import SpikeData, Splits, seeded_generator
+from firstspike.data.base import SpikeData, Splits
 from firstspike.data.encoding import latency
 from firstspike.data.splits import part_of
-from firstspike.ranges import Finite, NotNegative, Probability, Seed, Size
+from firstspike.ranges import Finite, NotNegative, Seed, Size
 from firstspike.signature import takes_arguments_of
 from firstspike.text import needed
 
@@ -30,46 +30,26 @@ def encode_images(
     invert: bool = True,
     silent_background: bool = False,
     on_off: bool = False,
-    thresholds: tuple[Probability, ...] = (0.0,),
     curvature: NotNegative = 0.0,
     dtype: torch.dtype = torch.float32,
 ) -> SpikeData:
-    """Images whose bright pixels spike early.
+    """Images of brightness `0 ... levels` whose bright pixels spike early.
 
     Args:
-        pixels: brightness `0 ... levels`.
-        labels: class of each image.
-        class_names: one name per class.
-        levels: brightness of a white pixel.
         early: time of the earliest spikes, in units of `tau_syn`.
         late: time of the latest spikes.
         invert: bright pixels (or ink) spike at `early`, dark ones at `late`; otherwise the other way round.
         silent_background: pixels whose spike would come at `late` never spike: `inf`.
         on_off: two inputs for each pixel: an "on" channel as described above, and after all of them an "off" channel
             encoded the other way round, so that dark pixels also spike early.
-        thresholds: one input of each pixel per threshold, in [0, 1), channel after channel: its brightness above the
-            threshold, scaled back to [0, 1], is encoded, and one at or below it is black (in an "off" channel: its
-            darkness, white). `[0.0, 0.5]` has a second channel that only the brighter half of the levels drives.
         curvature: 0 for times that are linear in brightness; above 0 they are logarithmic, which spreads dark levels
             over more of the window: `late - (late - early) * log(1 + curvature * b) / log(1 + curvature)` for a
             brightness `b` in [0, 1]. 255 gives each doubling of the level the same step.
         dtype: of the times.
-
-    Returns:
-        Times `(images, pixels)`, row by row, for each of the `thresholds`, then those of the "off" channels.
-
-    Raises:
-        ValueError: a window that violates `0 <= early < late`; no thresholds, or one outside [0, 1).
     """
-    if not thresholds or not all(0 <= x < 1 for x in thresholds):
-        raise ValueError(f"thresholds: expected at least one number in [0, 1), got {list(thresholds)}")
     brightness = torch.arange(levels + 1, dtype=torch.float64) / levels
     ways = (invert, not invert) if on_off else (invert,)
-    tables = [
-        latency(_curved(brightness, way, x, curvature), early, late, way, silent_background)
-        for way in ways
-        for x in thresholds
-    ]
+    tables = [latency(_curved(brightness, way, curvature), early, late, way, silent_background) for way in ways]
     height, width = pixels.shape[1:]
     times = torch.empty(len(pixels), len(tables), height, width, dtype=dtype)
     for start in range(0, len(pixels), _CHUNK):
@@ -80,15 +60,11 @@ def encode_images(
     return SpikeData(times.flatten(1), labels, class_names, (len(tables), height, width), blank)
 
 
-def _curved(
-    brightness: Float64[Tensor, " levels"], invert: bool, threshold: float, curvature: float
-) -> Float64[Tensor, " levels"]:
-    """What is encoded linearly in place of the brightness; see ``encode_images``."""
-    if not threshold and not curvature:
+def _curved(brightness: Float64[Tensor, " levels"], invert: bool, curvature: float) -> Float64[Tensor, " levels"]:
+    """What is encoded linearly in place of the brightness."""
+    if not curvature:
         return brightness
-    early = brightness if invert else 1 - brightness
-    above = ((early - threshold) / (1 - threshold)).clamp(min=0)
-    curved = torch.log1p(curvature * above) / math.log1p(curvature) if curvature else above
+    curved = torch.log1p(curvature * (brightness if invert else 1 - brightness)) / math.log1p(curvature)
     return curved if invert else 1 - curved
 
 
@@ -100,15 +76,7 @@ class ImageSet(NamedTuple):
     totals: dict[tuple[str, ...], int]
 
     def outline(self, sizes: tuple[int, ...], **encoding: Any) -> SpikeData:
-        """The data without samples.
-
-        Args:
-            sizes: of the three parts.
-            encoding: arguments of `encode_images`.
-
-        Raises:
-            ValueError: parts that are empty or too large, a window that violates `0 <= early < late`.
-        """
+        """The data without samples; a ValueError for parts of these sizes that are empty or too large."""
         size = dict(zip(Splits._fields, sizes, strict=True))
         for parts, most in self.totals.items():
             for part in parts:
@@ -149,7 +117,7 @@ def digits_splits(
     DIGIT_IMAGES.outline((train, validation, test), **encoding)
     data = datasets.load_digits()
     pixels, labels = data.images.astype(np.uint8), torch.from_numpy(data.target).long()
-    order = torch.randperm(len(labels), generator=seeded_generator(seed))[: train + validation + test]
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[: train + validation + test]
     parts = order.split([train, validation, test])
     return Splits(*(encode_images(pixels[part.numpy()], labels[part], DIGITS, _LEVELS, **encoding) for part in parts))
 

@@ -1,7 +1,6 @@
 """Recorded sounds as spike trains: a model of the inner ear, and the Free Spoken Digit Dataset."""
 
 import math
-import os
 import re
 import wave
 from pathlib import Path
@@ -14,9 +13,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from firstspike.data.arrays import as_tensor
-from firstspike.data.base import SpikeData, Splits
+from firstspike.data.base import SpikeData, Splits, no_trains
+from firstspike.data.paths import folder_of
 from firstspike.data.series import as_series, series_encoder
-from firstspike.data.splits import divided, spike_data
+from firstspike.data.splits import Samples, divided
 from firstspike.ranges import Positive, Seed, Size, checks_ranges
 
 WHERE = "https://github.com/Jakobovski/free-spoken-digit-dataset"
@@ -112,13 +112,6 @@ def spoken_digits_splits(
         encode: encoder of the loudness at each place, see `time_series_splits`. By default `level_crossing` with eight
             levels and one unit of time for each frame.
         dtype: of the times.
-
-    Returns:
-        Spike trains `(samples, inputs, spikes)`, padded with `inf`, and labels `(samples,)`.
-
-    Raises:
-        FileNotFoundError: the files are not there.
-        ValueError: an unknown speaker, a file in another format.
     """
     encoder = series_encoder(encode, **_USUAL)
     known = recordings_in(folder)
@@ -127,21 +120,20 @@ def spoken_digits_splits(
         raise ValueError(f"speaker: expected one of {', '.join(speakers)}, got {speaker!r}")
     fresh = [x.number < TEST_RECORDINGS if speaker is None else x.speaker == speaker for x in known]
     series = as_series([cochleagram(*read_wav(x.path), channels, frame) for x in known])
-    labels, test = torch.tensor([x.digit for x in known]), torch.tensor(fresh)
-    parts = divided(series[~test], None, labels[~test], _WORDS, validation, 0, seed, True, encoder, dtype)
-    return parts._replace(test=spike_data(series[test], labels[test], _WORDS, None, parts.train.encoder, dtype))
+    samples = Samples(series, torch.tensor([x.digit for x in known]), _WORDS)
+    learn, test = (samples.chosen(torch.tensor(fresh).eq(part).nonzero().squeeze(1)) for part in (False, True))
+    parts = divided(learn, validation, 0, seed, encoder, dtype)
+    return parts._replace(test=test.data(parts.train.encoder, dtype))
 
 
 def spoken_digits_outline(channels: int = 32, encode: dict[str, Any] | None = None, **_: Any) -> SpikeData:
     """Inputs and class names without samples; no file is read."""
-    inputs = channels * series_encoder(encode, **_USUAL).inputs_per_channel
-    return SpikeData(torch.empty(0, inputs, 1), torch.empty(0, dtype=torch.int64), _WORDS)
+    return no_trains(channels * series_encoder(encode, **_USUAL).inputs_per_channel, _WORDS)
 
 
 def recordings_in(given: str | Path | None) -> list[Recording]:
     """All recordings of a folder, by digit, speaker and number."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "firstspike"
-    place = cache / "free-spoken-digit-dataset" if given is None else Path(given).expanduser()
+    place = folder_of(given, "free-spoken-digit-dataset")
     inner = place / "recordings" if (place / "recordings").is_dir() else place
     named = ((re.fullmatch(r"(\d)_([a-z]+)_(\d+)\.wav", path.name), path) for path in inner.glob("*.wav"))
     found = [Recording(int(name[1]), name[2], int(name[3]), path) for name, path in named if name]

@@ -1,11 +1,11 @@
 """From time series to spike trains: encoders that send an event when a signal crosses a level."""
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from jaxtyping import Float, Float64, Int64
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from firstspike.data.encoding import check_ranges, from_settings, plain_settings, ranges
+from firstspike.data.encoding import Encoder, LatencyEncoder
 from firstspike.data.events import padded_trains
 from firstspike.ranges import NotNegative, Positive, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
@@ -26,12 +26,7 @@ MOST_EVENTS = 10**6
 
 
 def as_series(values: Series) -> Float64[Tensor, "samples channels time"]:
-    """Signals as one tensor on the CPU; those of shorter samples end with NaN.
-
-    Raises:
-        ValueError: samples of other shapes than `(channels, time)` or of different channels, infinite values, NaN
-            before the end of a signal.
-    """
+    """Signals as one tensor on the CPU; those of shorter samples end with NaN."""
     signals: list[Tensor] = []
     for sample, given in enumerate(values):  # type: ignore[arg-type]  # (an array is a sequence of its rows)
         array = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
@@ -52,17 +47,16 @@ def as_series(values: Series) -> Float64[Tensor, "samples channels time"]:
                 "fill gaps first, for instance by interpolation"
             )
         signals.append(signal)
-    if not signals:
-        raise ValueError("values: expected at least one sample, got none")
-    longest = max(signal.shape[1] for signal in signals)
-    series = torch.full((len(signals), len(signals[0]), longest), math.nan, dtype=torch.float64)
+    channels = len(signals[0]) if signals else (*np.shape(values), 0)[1]  # type: ignore[arg-type]
+    longest = max((signal.shape[1] for signal in signals), default=1)
+    series = torch.full((len(signals), channels, longest), math.nan, dtype=torch.float64)
     for row, signal in zip(series, signals, strict=True):
         row[:, : signal.shape[1]] = signal
     return series
 
 
 @dataclass(frozen=True)
-class SeriesEncoder(ABC):
+class SeriesEncoder(Encoder):
     """Base class of encoders of time series: the range of each channel, and the time axis.
 
     A signal is scaled so that the range of the training part is 0 ... 1. It starts at 0 at the time `start`, reaches
@@ -85,25 +79,6 @@ class SeriesEncoder(ABC):
     dt: Positive = 0.1
     start: NotNegative = 0.0
     per_channel: bool = True
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
-
-    kind: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.per_channel, bool):
-            raise ValueError(f"per_channel: expected true or false, got {self.per_channel!r}")
-        check_ranges(self, "channel")
-
-    @property
-    def channels(self) -> int:
-        """Number of channels; 0 before `fit`."""
-        return len(self.low or ())
-
-    @property
-    def features(self) -> int:
-        """The same, under the name that other encoders have for the values of a sample."""
-        return self.channels
 
     @property
     @abstractmethod
@@ -120,8 +95,7 @@ class SeriesEncoder(ABC):
         Raises:
             ValueError: values of another shape or kind, infinite values, gaps.
         """
-        low, high = ranges(as_series(values), (0, 2), self.per_channel)
-        return replace(self, low=low, high=high)
+        return self._fitted(as_series(values), (0, 2), self.per_channel)
 
     def __call__(self, values: Series, dtype: torch.dtype = torch.float32) -> Float[Tensor, "samples inputs spikes"]:
         """Spike trains of signals.
@@ -138,41 +112,33 @@ class SeriesEncoder(ABC):
             ValueError: an encoder that has not been fitted, another number of channels, signals that make more events
                 than fit (`MOST_EVENTS` each), and as in `fit`.
         """
-        if self.low is None or self.high is None:
-            raise ValueError(f"this {type(self).__name__} has no ranges yet: encoder = encoder.fit(training_values)")
+        low, high = (end.unsqueeze(-1) for end in self._ranges())
         series = as_series(values)
         samples, channels, _ = series.shape
         each = self.inputs_per_channel
-        if channels != self.channels:
-            raise ValueError(f"values: expected {self.channels} channels, got {channels}")
-        low, high = (torch.tensor(end, dtype=torch.float64).unsqueeze(-1) for end in (self.low, self.high))
+        if channels != self.features:
+            raise ValueError(f"values: expected {self.features} channels, got {channels}")
         scaled = torch.where(high > low, (series - low) / (high - low), 0.0 * series).flatten(0, 1)
         whole = torch.cat([torch.zeros_like(scaled[:, :1]), scaled], dim=1)
         self._check_events(series, whole)
-        steps = whole.unbind(1)
         rows, times = [], []
-        for step, (row, fraction) in enumerate(self._crossings(steps)):
+        for step, (row, fraction) in enumerate(self._crossings(whole.unbind(1))):
             signal, part = row // each, row % each
             rows.append((signal // channels * each + part) * channels + signal % channels)
             times.append(self.start + (step + fraction) * self.dt)
         trains = padded_trains(torch.cat(rows), torch.cat(times).to(dtype), samples * channels * each)
-        return trains.unflatten(0, (samples, -1))
+        return trains.unflatten(0, (samples, channels * each))
 
     def _check_events(
         self, series: Float64[Tensor, "samples channels time"], scaled: Float64[Tensor, "signals time+1"]
     ) -> None:
-        """Raise a ValueError that names the signal which makes the most events, unless they are few enough.
-
-        Args:
-            series: the signals, for the message.
-            scaled: the same, scaled, from the start on.
-        """
+        """Raise a ValueError that names the signal which makes the most events, unless they are few enough."""
         change = self._bounded(scaled).diff(dim=1).abs()
         events = self.levels * torch.where(torch.isnan(scaled[:, 1:]), 0.0, change).sum(dim=1)
         events[torch.isinf(scaled).any(dim=1)] = math.inf
         events = events.nan_to_num(math.inf)
         if len(events) and not float(events.max()) <= MOST_EVENTS:
-            sample, channel = divmod(int(events.argmax()), self.channels)
+            sample, channel = divmod(int(events.argmax()), self.features)
             signal = series[sample, channel]
             values = signal[~torch.isnan(signal)]
             low, high = (self.low or ())[channel], (self.high or ())[channel]
@@ -187,26 +153,14 @@ class SeriesEncoder(ABC):
         """Scaled signals as far as they make events."""
         return scaled
 
-    def nothing(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "0 inputs 1"]:
-        """The trains of no sample."""
-        return torch.empty(0, self.channels * self.inputs_per_channel, 1, dtype=dtype)
-
     @abstractmethod
     def _crossings(
         self, steps: Sequence[Float64[Tensor, " signals"]]
     ) -> Iterator[tuple[Int64[Tensor, " events"], Float64[Tensor, " events"]]]:
-        """Events of each interval between two values.
+        """Events between two values, from those of all signals at the start, and then at every time step.
 
-        Args:
-            steps: the scaled value of every signal at the start, and then at every time step.
-
-        Yields:
-            For each event ``signal * inputs_per_channel + input`` and the fraction of the interval that has passed.
+        Yields for each event ``signal * inputs_per_channel + input`` and the fraction of the interval that has passed.
         """
-
-    def to_dict(self) -> dict[str, Any]:
-        """Settings and ranges as plain values, for JSON or YAML; see `encoder_from_dict`."""
-        return {"kind": self.kind} | plain_settings(self)
 
 
 @takes_arguments_of(SeriesEncoder)
@@ -229,11 +183,7 @@ class LevelCrossingEncoder(SeriesEncoder):
     """
 
     kind = "level_crossing"
-
-    @property
-    def inputs_per_channel(self) -> int:
-        """ "Up" and "down"."""
-        return 2
+    inputs_per_channel = 2  # "up" and "down"
 
     def _crossings(
         self, steps: Sequence[Float64[Tensor, " signals"]]
@@ -273,11 +223,6 @@ class ThresholdEncoder(SeriesEncoder):
 
     kind = "threshold"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.both, bool):
-            raise ValueError(f"both: expected true or false, got {self.both!r}")
-
     @property
     def inputs_per_channel(self) -> int:
         """One for each threshold, with ``both`` two."""
@@ -311,23 +256,26 @@ def _repeated(count: Int64[Tensor, " signals"]) -> tuple[Int64[Tensor, " events"
     return signal, torch.arange(len(signal)) - (count.cumsum(0) - count)[signal]
 
 
-SERIES_ENCODERS: dict[str, type[SeriesEncoder]] = {
-    encoder.kind: encoder for encoder in (LevelCrossingEncoder, ThresholdEncoder)
+_KINDS: dict[str, type[SeriesEncoder]] = {
+    "level_crossing": LevelCrossingEncoder,
+    "threshold": ThresholdEncoder,
 }
 
 
-def series_encoder(settings: Mapping[str, Any] | SeriesEncoder | None, **usual: Any) -> SeriesEncoder:
-    """The encoder that a dict of its `kind` and arguments describes, by default a `LevelCrossingEncoder` as usual.
+def as_encoder(encode: Encoder | Mapping[str, Any]) -> Encoder:
+    """The encoder, or the one that a dict of its arguments describes: for signals if it has a `kind`."""
+    if isinstance(encode, Encoder):
+        return encode
+    return (
+        series_encoder(encode) if isinstance(encode, Mapping) and "kind" in encode else LatencyEncoder.from_dict(encode)
+    )
 
-    Raises:
-        ValueError: an unknown kind, unknown names, or values that do not fit.
-    """
+
+def series_encoder(settings: Mapping[str, Any] | None, **usual: Any) -> SeriesEncoder:
+    """The encoder that a dict of its `kind` and arguments describes; without one a `LevelCrossingEncoder` as usual."""
     if settings is None:
         return LevelCrossingEncoder(**usual)
-    if isinstance(settings, SeriesEncoder):
-        return settings
-    if not isinstance(settings, Mapping) or settings.get("kind") not in list(SERIES_ENCODERS):  # it may be a list
-        kinds = ", ".join(SERIES_ENCODERS)
+    if not isinstance(settings, Mapping) or settings.get("kind") not in list(_KINDS):  # it may be a list
+        kinds = ", ".join(_KINDS)
         raise ValueError(f"encode: expected a kind out of {kinds} and its arguments, got {settings!r}")
-    given = {name: x for name, x in settings.items() if name != "kind"}
-    return from_settings(SERIES_ENCODERS[settings["kind"]], given)
+    return _KINDS[settings["kind"]].from_dict(settings)

@@ -2,20 +2,19 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from firstspike.data.arrays import Image, as_table, as_tensor
-from firstspike.data.base import SpikeData, Splits, seeded_generator
-from firstspike.data.encoding import LatencyEncoder
+from firstspike.data.base import SpikeData, Splits
+from firstspike.data.encoding import Encoder, LatencyEncoder
 from firstspike.data.events import EventLists
-from firstspike.data.series import SeriesEncoder, as_series, series_encoder
+from firstspike.data.labels import class_indices, targets
+from firstspike.data.series import SeriesEncoder, as_encoder, as_series
 from firstspike.ranges import Size
 from firstspike.signature import parts_of_docstring, takes_arguments_of
 
@@ -39,7 +38,7 @@ def split(
     seed: int = 0,
     class_names: Sequence[str] | None = None,
     stratified: bool = True,
-    encode: LatencyEncoder | SeriesEncoder | Mapping[str, Any] | None = None,
+    encode: Encoder | Mapping[str, Any] | None = None,
     dtype: torch.dtype = torch.float32,
     trains: bool = False,
     regression: bool = False,
@@ -95,39 +94,46 @@ def split(
         name, how = ("times", "pass trains=True") if encode is None else ("values", None)
         table, image = as_table(times, name, trains=how)
     classes, names = (targets if regression else class_indices)(labels, len(table), class_names)
-    return divided(table, image, classes, names, validation, test, seed, stratified, encoder, dtype, columns)
+    return divided(Samples(table, classes, names, image, columns), validation, test, seed, encoder, dtype, stratified)
 
 
-Encoder = LatencyEncoder | SeriesEncoder
+class Samples(NamedTuple):
+    """Labelled samples before they are divided: spike times, trains, or values to encode, ``signals`` as well."""
 
+    table: Float64[Tensor, "samples inputs *more"] | EventLists
+    labels: Int64[Tensor, " samples"] | Float64[Tensor, "samples targets"]
+    class_names: tuple[str, ...]
+    image: Image | None = None
+    columns: tuple[str, ...] = ()
 
-def as_encoder(encode: Encoder | Mapping[str, Any]) -> Encoder:
-    """The encoder, or the one that a dict describes: for signals if it has a `kind`.
+    def chosen(self, index: Int64[Tensor, " chosen"]) -> "Samples":
+        """Some of them."""
+        table = self.table.select(index) if isinstance(self.table, EventLists) else self.table[index]
+        return self._replace(table=table, labels=self.labels[index])
 
-    Raises:
-        ValueError: unknown names, or values that do not fit.
-    """
-    if isinstance(encode, LatencyEncoder | SeriesEncoder):
-        return encode
-    if isinstance(encode, Mapping) and "kind" in encode:
-        return series_encoder(encode)
-    return LatencyEncoder.from_dict(encode)
+    def data(self, encoder: Encoder | None, dtype: torch.dtype) -> SpikeData:
+        """The data, encoded if there is a fitted encoder."""
+        labels = self.labels.to(dtype) if self.labels.is_floating_point() else self.labels
+        table, image, blank = self.table, self.image, None
+        if encoder is None or isinstance(table, EventLists):
+            return SpikeData(table.to(dtype=dtype), labels, self.class_names, image, columns=self.columns)
+        if image is not None and isinstance(encoder, LatencyEncoder):
+            blank = tuple(time for time in encoder.blank for _ in range(image[0]))
+            image = (len(blank), *image[1:])
+        return SpikeData(encoder(table, dtype), labels, self.class_names, image, blank, encoder, self.columns)
 
 
 def divided(
-    table: Float64[Tensor, "samples inputs *spikes"] | EventLists,
-    image: Image | None,
-    classes: Int64[Tensor, " samples"] | Float64[Tensor, "samples targets"],
-    class_names: tuple[str, ...],
+    samples: Samples,
     validation: float | None,
     test: float | None,
     seed: int,
-    stratified: bool,
     encoder: Encoder | None,
     dtype: torch.dtype,
-    columns: tuple[str, ...] = (),
+    stratified: bool = True,
 ) -> Splits:
-    """`split` of a table, of trains or of signals, whose labels are indices of classes."""
+    """`split` of samples whose labels are indices of classes, or numbers."""
+    table, count = samples.table, len(samples.labels)
     if encoder is None and isinstance(table, Tensor) and table.ndim == 2 and table.numel():
         latest = float(table.nan_to_num(posinf=0.0).amax())
         if latest > _LATE:
@@ -136,117 +142,13 @@ def divided(
                 "encode={}",
                 stacklevel=3,
             )
-    sizes = [_size(name, share, len(table)) for name, share in (("validation", validation), ("test", test))]
-    if sum(sizes) >= len(table):
-        raise ValueError(f"validation, test: expected fewer than all of {len(table)} samples, got {sum(sizes)}")
-    stratified = stratified and not classes.is_floating_point()
-    *held, train = _random_order(classes, seed, stratified).split([*sizes, len(table) - sum(sizes)])
-    if encoder is not None and isinstance(table, Tensor) and not encoder.features:
-        encoder = encoder.fit(table[train])
-    parts = ((table.select(x) if isinstance(table, EventLists) else table[x], classes[x]) for x in (train, *held))
-    return Splits(*(spike_data(*part, class_names, image, encoder, dtype, columns) for part in parts))
-
-
-def spike_data(
-    table: Float64[Tensor, "samples inputs *spikes"] | EventLists,
-    labels: Int64[Tensor, " samples"] | Float64[Tensor, "samples targets"],
-    class_names: tuple[str, ...],
-    image: Image | None,
-    encoder: Encoder | None,
-    dtype: torch.dtype,
-    columns: tuple[str, ...] = (),
-) -> SpikeData:
-    """Labelled data from spike times, or from values that a fitted encoder encodes."""
-    labels = labels.to(dtype) if labels.is_floating_point() else labels
-    if encoder is None or isinstance(table, EventLists):
-        return SpikeData(table.to(dtype=dtype), labels, class_names, image, columns=columns)
-    if isinstance(encoder, SeriesEncoder):
-        times = encoder(table, dtype) if len(table) else encoder.nothing(dtype)
-        return SpikeData(times, labels, class_names, encoder=encoder)
-    blank = None
-    if image is not None:
-        blank = tuple(time for time in encoder.blank for _ in range(image[0]))
-        image = (len(blank), *image[1:])
-    return SpikeData(encoder(table, dtype), labels, class_names, image, blank, encoder, columns)
-
-
-def class_indices(
-    labels: ArrayLike | Tensor,
-    samples: int,
-    class_names: Sequence[str] | None = None,
-    place: Callable[[int], str] = "sample {}".format,
-) -> tuple[Int64[Tensor, " samples"], tuple[str, ...]]:
-    """Labels as indices into class names.
-
-    Args:
-        labels: `(samples,)`, whole numbers or names.
-        samples: how many there must be.
-        class_names: names of the classes 0, 1, 2, ...; by default the different labels, sorted.
-        place: names the sample of a label in error messages.
-
-    Raises:
-        ValueError: labels that are neither whole numbers nor names, not among the classes, or not one per sample.
-    """
-    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
-    if array.ndim != 1:
-        raise ValueError(f"labels: expected one per sample, got an array of shape {array.shape}")
-    if len(array) != samples:
-        raise ValueError(f"labels: expected as many as samples, got {len(array)} for {samples}")
-    texts = [_class_text(label) for label in array.tolist()]
-    if class_names is None:
-        found = {text for text in texts if text and (_is_whole(text) or _number(text) is None)}
-        names = tuple(sorted(found, key=int) if all(map(_is_whole, found)) else sorted(found))
-        index, expected = {}, "whole numbers or names"
-    else:
-        names = tuple(map(str, class_names))
-        index, expected = {str(k): k for k in range(len(names))}, f"0 ... {len(names) - 1} or {', '.join(names)}"
-        if any(map(_is_whole, names)):  # labels are these names
-            index, expected = {}, ", ".join(names)
-    index |= {name: k for k, name in enumerate(names)}
-    for row, text in enumerate(texts):
-        if text not in index:
-            hint = "" if text else "; leave out samples without a label"
-            if class_names is None and _number(text) is not None:
-                hint = "; numerical labels need regression=True"
-            raise ValueError(f"labels: expected {expected}, got {text!r} for {place(row)}{hint}")
-    return torch.tensor([index[text] for text in texts], dtype=torch.int64), names
-
-
-def targets(
-    labels: ArrayLike | Tensor,
-    samples: int,
-    names: Sequence[str] | None = None,
-    place: Callable[[int], str] = "sample {}".format,
-) -> tuple[Float64[Tensor, "samples targets"], tuple[str, ...]]:
-    """Labels as numbers, and the names of the targets; otherwise as `class_indices`."""
-    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
-    for row, text in enumerate(array.tolist() if array.dtype.kind in "OUS" and array.ndim == 1 else ()):
-        if _number(str(text)) is None:
-            raise ValueError(f"labels: expected a number, got {text!r} for {place(row)}")
-    if array.ndim not in (1, 2) or len(array) != samples:
-        raise ValueError(f"labels: expected numbers ({samples},) or ({samples}, targets), got {array.shape}")
-    columns = names or getattr(labels, "columns", None) or ()
-    return torch.from_numpy(array.astype(np.float64).reshape(samples, -1)), tuple(map(str, columns))
-
-
-def _class_text(label: object) -> str:
-    """A label as text, whole numbers as such."""
-    missing = label is None or type(label).__name__ == "NAType"  # of pandas
-    text = label.decode(errors="replace") if isinstance(label, bytes) else "" if missing else str(label)
-    number = _number(text.strip())
-    whole = isinstance(number, int) or (isinstance(number, float) and number.is_integer())
-    return str(int(number)) if number is not None and whole else text.strip()
-
-
-def _is_whole(text: str) -> bool:
-    return isinstance(_number(text), int)
-
-
-def _number(text: str) -> int | float | None:
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return None
+    sizes = [_size(name, share, count) for name, share in (("validation", validation), ("test", test))]
+    if sum(sizes) >= count:
+        raise ValueError(f"validation, test: expected fewer than all of {count} samples, got {sum(sizes)}")
+    *held, train = _random_order(samples.labels, seed, stratified).split([*sizes, count - sum(sizes)])
+    if encoder is not None and not encoder.features:
+        encoder = encoder.fit(samples.chosen(train).table)
+    return Splits(*(samples.chosen(part).data(encoder, dtype) for part in (train, *held)))
 
 
 def _size(part: str, share: float | None, samples: int) -> int:
@@ -260,10 +162,10 @@ def _size(part: str, share: float | None, samples: int) -> int:
     raise ValueError(f"{part}: expected a fraction below 1 or a number of samples, got {share}")
 
 
-def _random_order(labels: Int64[Tensor, " samples"], seed: int, stratified: bool) -> Int64[Tensor, " samples"]:
+def _random_order(labels: Tensor, seed: int, stratified: bool) -> Int64[Tensor, " samples"]:
     """Samples in random order; if stratified, every stretch of them has all classes in proportion."""
-    order = torch.randperm(len(labels), generator=seeded_generator(seed))
-    if not stratified:
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    if not stratified or labels.is_floating_point():
         return order
     position = torch.empty(len(labels), dtype=torch.float64)
     for label in labels.unique():
@@ -274,13 +176,9 @@ def _random_order(labels: Int64[Tensor, " samples"], seed: int, stratified: bool
 
 
 def independent_splits(draw: Callable[..., SpikeData], train: int, validation: int, test: int) -> Callable[..., Splits]:
-    """A builder of three independent draws of a data set.
+    """A builder of three independent draws of a data set, with these default sizes.
 
-    Args:
-        draw: takes ``samples`` and ``seed``. Its other arguments are also the builder's.
-        train: default number of training samples.
-        validation: default number of validation samples.
-        test: default number of test samples.
+    ``draw`` takes ``samples`` and ``seed``. Its other arguments are also the builder's.
     """
 
     def build(

@@ -1,10 +1,9 @@
 """Spoken words as spike trains: the Spiking Heidelberg Digits and Spiking Speech Commands, from the published files."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -12,9 +11,10 @@ from annotated_types import Gt, Le
 from jaxtyping import Int64
 from torch import Tensor
 
-from firstspike.data.base import SpikeData, Splits
+from firstspike.data.base import SpikeData, Splits, no_trains
 from firstspike.data.events import check_whole, event_lists
-from firstspike.data.splits import divided
+from firstspike.data.paths import folder_of
+from firstspike.data.splits import Samples, divided
 from firstspike.ranges import Positive, Seed, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.text import needed
@@ -24,15 +24,6 @@ _UNITS = 700
 UnitsPerInput = Annotated[int, Gt(0), Le(_UNITS)]
 _MOST_CLASSES = 10**4  # without names
 _MOST_BYTES = 2**31  # of an array
-
-
-class _Recordings(NamedTuple):
-    """What the file ``path`` holds: times in seconds and units of each sample, labels, and the names of the classes."""
-
-    path: Path
-    events: list[tuple[Tensor, Tensor]]
-    labels: Int64[Tensor, " samples"]
-    class_names: tuple[str, ...]
 
 
 def shd_splits(
@@ -56,20 +47,10 @@ def shd_splits(
         time_unit: length of the unit of all times (by convention `tau_syn`) in seconds.
         units_per_input: neighbouring units that are joined to one input.
         dtype: of the times.
-
-    Returns:
-        Spike trains of 700 / units_per_input inputs as `EventLists`, and labels `(samples,)`.
-
-    Raises:
-        ImportError: h5py is missing.
-        FileNotFoundError: the files are not there; the message says where to get them.
-        ValueError: files in another format, sizes that do not fit.
     """
-    (learn, test), (path, _) = _read_parts("shd", ("train", "test"), folder, time_unit, units_per_input, dtype)
-    with reading(path):
-        table = learn.times, None, learn.labels, learn.class_names
-        train, held, _ = divided(*table, validation, 0, seed, True, None, dtype)
-    return Splits(train, held, test)
+    learn, test = _read_parts("shd", ("train", "test"), folder, time_unit, units_per_input, dtype)
+    samples = Samples(learn.times, learn.labels, learn.class_names)
+    return divided(samples, validation, 0, seed, None, dtype)._replace(test=test)
 
 
 @takes_arguments_of(shd_splits, without=("validation", "seed"))
@@ -78,37 +59,25 @@ def ssc_splits(**options: Any) -> Splits:
 
     Cramer, Stradmann, Schemmel and Zenke, IEEE Trans. Neural Netw. Learn. Syst. 33, 2744 (2022). The published files
     `ssc_train.h5`, `ssc_valid.h5` and `ssc_test.h5` are read (extra `h5py`); nothing is downloaded.
-
-    Returns:
-        Spike trains of 700 / units_per_input inputs as `EventLists`, and labels `(samples,)`.
-
-    Raises:
-        ImportError: h5py is missing.
-        FileNotFoundError: the files are not there; the message says where to get them.
-        ValueError: files in another format.
     """
-    return Splits(*_read_parts("ssc", ("train", "valid", "test"), **options)[0])
+    return Splits(*_read_parts("ssc", ("train", "valid", "test"), **options))
 
 
 def spoken_outline(kind: str, folder: str | Path | None = None, units_per_input: int = 1, **_: Any) -> SpikeData:
     """Inputs and class names without samples; of the files only the names of the classes are read."""
-    place = _folder(kind, folder, ("train",))
-    path = place / f"{kind}_train.h5"
-    with opened(path) as file:
+    with _opened(_paths(kind, folder, ("train",))[0]) as file:
         names = _class_names(file)
-    return SpikeData(torch.empty(0, _inputs(units_per_input), 1), torch.empty(0, dtype=torch.int64), names)
+    return no_trains(_inputs(units_per_input), names)
 
 
-def _folder(kind: str, given: str | Path | None, parts: tuple[str, ...]) -> Path:
-    """The folder that has the files."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "firstspike"
-    place = cache if given is None else Path(given).expanduser()
-    missing = [name for part in parts if not (place / (name := f"{kind}_{part}.h5")).is_file()]
-    if missing:
+def _paths(kind: str, given: str | Path | None, parts: tuple[str, ...]) -> list[Path]:
+    place = folder_of(given)
+    paths = [place / f"{kind}_{part}.h5" for part in parts]
+    if missing := [path.name for path in paths if not path.is_file()]:
         zipped = [name for name in missing if any(place.glob(f"{name}.*"))]
         how = f"unpack {', '.join(zipped)} there" if zipped else f"get them from {WHERE} and unpack them there"
         raise FileNotFoundError(f"{kind}: {', '.join(missing)} not in {place}: {how}, or set data.folder")
-    return place
+    return paths
 
 
 def _read_parts(
@@ -118,35 +87,26 @@ def _read_parts(
     time_unit: float = 0.01,
     units_per_input: int = 1,
     dtype: torch.dtype = torch.float32,
-) -> tuple[list[SpikeData], list[Path]]:
-    """The data in the files of some parts, with the class names of the first one, and their folder."""
+) -> list[SpikeData]:
+    """The data in the files of some parts, with the class names of the first one."""
     inputs = _inputs(units_per_input)  # wrong arguments are refused before files are read
-    place = _folder(kind, folder, parts)
-    recordings = [_read(place / f"{kind}_{part}.h5") for part in parts]
-    data = []
-    for part in recordings:
-        with reading(part.path):
-            events = [(times / time_unit, units // units_per_input) for times, units in part.events]
-            data.append(SpikeData(event_lists(events, inputs, dtype), part.labels, recordings[0].class_names))
-    return data, [part.path for part in recordings]
-
-
-def _read(path: Path) -> _Recordings:
-    """One file: the groups ``spikes/times``, ``spikes/units``, ``labels`` and ``extra/keys``."""
-    with opened(path) as file:
-        names = _class_names(file)
-        times, units = (array(file, name, lists=True) for name in ("spikes/times", "spikes/units"))
-        labels = _whole("labels", array(file, "labels"))
-        if not len(times) == len(units) == len(labels):
-            raise ValueError(
-                f"expected as many spikes/times as spikes/units and labels, got {len(times)}, {len(units)} and "
-                f"{len(labels)}"
-            )
-        events = [
-            (torch.from_numpy(time.astype(np.float64)), _whole("spikes/units", unit, f" for sample {sample}"))
-            for sample, (time, unit) in enumerate(zip(times, units, strict=True))
-        ]
-    return _Recordings(path, events, labels, names)
+    data: list[SpikeData] = []
+    for path in _paths(kind, folder, parts):
+        with _opened(path) as file:
+            names = _class_names(file)
+            times, units = (_array(file, name, lists=True) for name in ("spikes/times", "spikes/units"))
+            labels = _whole("labels", _array(file, "labels"))
+            if not len(times) == len(units) == len(labels):
+                raise ValueError(
+                    f"expected as many spikes/times as spikes/units and labels, got {len(times)}, {len(units)} and "
+                    f"{len(labels)}"
+                )
+            events = []
+            for sample, (time, unit) in enumerate(zip(times, units, strict=True)):
+                whole = _whole("spikes/units", unit, f" for sample {sample}")
+                events.append((time.astype(np.float64) / time_unit, whole // units_per_input))
+            data.append(SpikeData(event_lists(events, inputs, dtype), labels, data[0].class_names if data else names))
+    return data
 
 
 def _whole(name: str, numbers: np.ndarray, place: str = "") -> Int64[Tensor, " numbers"]:
@@ -158,9 +118,9 @@ def _whole(name: str, numbers: np.ndarray, place: str = "") -> Int64[Tensor, " n
 def _class_names(file: Any) -> tuple[str, ...]:
     """The words in ``extra/keys``, in the order of the labels; numbers if a file has none."""
     if "extra/keys" in file:
-        keys = array(file, "extra/keys", "SOUiu").tolist()
+        keys = _array(file, "extra/keys", "SOUiu").tolist()
         return tuple(key.decode() if isinstance(key, bytes) else str(key) for key in keys)
-    last = max(_whole("labels", array(file, "labels")).tolist(), default=-1)
+    last = max(_whole("labels", _array(file, "labels")).tolist(), default=-1)
     if last >= _MOST_CLASSES:
         raise ValueError(f"labels: expected fewer than {_MOST_CLASSES} without names in extra/keys, got {last}")
     return tuple(map(str, range(last + 1)))
@@ -172,10 +132,12 @@ def _inputs(units_per_input: UnitsPerInput) -> int:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn all errors inside, of parsers of damaged files, into a one-line ValueError that names the file."""
+def _opened(path: Path) -> Iterator[Any]:
+    """The file, open for reading; all errors inside, also of parsers of damaged files, are a one-line ValueError."""
+    h5py = needed("h5py", "h5py", f"h5py, which reads {path.name},")
     try:
-        yield
+        with h5py.File(path, "r") as file:
+            yield file
     except Exception as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)
         if not isinstance(error, ValueError):
@@ -183,30 +145,8 @@ def reading(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: {said}") from None
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """The file, open for reading; errors inside as in ``reading``.
-
-    Raises:
-        ImportError: h5py is missing.
-    """
-    h5py = needed("h5py", "h5py", f"h5py, which reads {path.name},")
-    with reading(path), h5py.File(path, "r") as file:
-        yield file
-
-
-def array(file: Any, name: str, kinds: str = "fiu", lists: bool = False) -> np.ndarray:
-    """A one-dimensional array of a file.
-
-    Args:
-        file: from ``opened``.
-        name: of the data set.
-        kinds: NumPy's letters for the kinds of its elements that are allowed.
-        lists: its elements are lists of such elements.
-
-    Raises:
-        ValueError: there is none of that name, or it holds something else.
-    """
+def _array(file: Any, name: str, kinds: str = "fiu", lists: bool = False) -> np.ndarray:
+    """A one-dimensional array of a file, of NumPy's ``kinds`` of elements or of ``lists`` of such elements."""
     import h5py
 
     node = file.get(name)

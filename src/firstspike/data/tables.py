@@ -13,6 +13,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from firstspike.data.arrays import Image, as_table
+from firstspike.data.paths import naming
 
 Row = tuple[int, list[str]]
 """A line of a text file: its number and its cells."""
@@ -22,18 +23,9 @@ _NAMED = 5  # columns in an error message
 
 
 class Table(NamedTuple):
-    """A table as it was read.
+    """A table as it was read: ``times`` or ``trains``, with ``inf`` for no spike, or ``values``, NaN if missing.
 
-    Args:
-        path: the file.
-        kind: the kind of its numbers: ``times`` or ``trains``, with ``inf`` for no spike, or ``values``, with NaN for a
-            missing one.
-        numbers: a row per sample.
-        labels: as they are in the file; None if none were requested.
-        image: channels, height and width, if samples are images.
-        class_names: of the file, if it has any.
-        columns: names of the inputs, if the file has them.
-        lines: line of each sample in a text file.
+    Labels are as in the file, lines those of the samples in a text file.
     """
 
     path: Path
@@ -58,23 +50,14 @@ class Table(NamedTuple):
 def read_table(
     path: Path | str, inputs: Mapping[str, int | None], label: str | int | None = None, columns: Sequence[str] = ()
 ) -> Table:
-    """Read a table.
+    """Read a table: ``.npz`` or a folder of ``.npy`` with an array ``times``, ``trains`` or ``values``; ``.npy``; text.
 
-    Args:
-        path: ``.npz`` with an array ``times``, ``trains`` or ``values``, perhaps also ``class_names`` and ``columns``,
-            the names of the inputs; a folder of such arrays, each in an ``.npy`` of its name; ``.npy``; ``.csv`` with
-            ``,``, ``;`` or tabs between the columns, whose first line may name them.
-        inputs: the kinds of numbers that it may hold, and how many a sample must have, None for any. A file that does
-            not say of which kind it is holds the first one.
-        label: the array of an ``.npz``, or the column of a ``.csv`` by name or number, which has the labels; None to
-            read none.
-        columns: names of the inputs in the order that they have elsewhere; those of a file that names them are brought
-            into this order.
+    Text, ``.csv``, has ``,``, ``;`` or tabs between the columns, and its first line may name them. An ``.npz`` may also
+    have ``class_names`` and ``columns``, the names of the inputs. Known ``columns`` are brought into their order.
 
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: another kind of file, another shape, or an unexpected cell; the message names
-            the file, and for a text file line and column.
+    ``inputs`` has the kinds of numbers that the file may hold, and how many a sample must have, None for any; a file
+    that does not say of which kind it is holds the first one. ``label`` is the array, or the column by name or number,
+    that has the labels. A ValueError names the file, and for text line and column.
     """
     path = Path(path)
     if path.suffix == ".csv":
@@ -89,13 +72,11 @@ def read_table(
         if name not in arrays:
             hint = "; values need encode" if name == "times" and "values" in arrays else ""
             raise ValueError(f"{path}: expected an array {name!r}, got {', '.join(arrays) or 'none'}{hint}")
-    try:
+    with naming(path):
         how = "name the array 'trains' (.npz)" if kind == "times" else None
         numbers, image = as_table(arrays[kind], kind, inputs[kind], how)
         if not len(numbers):
             raise ValueError(f"{kind}: expected at least one sample, got {arrays[kind].shape}")
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
     _check(path, kind, numbers, lambda *_: "")
     class_names, named = (
         tuple(map(str, arrays[name].ravel().tolist())) if name in arrays else () for name in ("class_names", "columns")
@@ -110,11 +91,7 @@ def read_table(
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an ``.npz`` or a folder of ``.npy``, or the one of an ``.npy``, which has the name "".
-
-    Raises:
-        ValueError: another kind of file, or one that holds Python objects.
-    """
+    """The arrays of an ``.npz`` or a folder of ``.npy``, or the one of an ``.npy``, which has the name ""."""
     if path.is_dir():
         return {file.stem: read_arrays(file)[""] for file in sorted(path.glob("*.npy"))}
     with _opened(path, "rb") as file:  # numpy leaves a file open that it cannot read
@@ -223,11 +200,7 @@ def _label_column(path: Path, names: list[str], label: str | int | None) -> int 
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Lines of a text file that are not empty.
-
-    Raises:
-        ValueError: it is not a text file.
-    """
+    """Lines of a text file that are not empty."""
     try:
         with _opened(path, "rb") as raw:
             wide = raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # as Excel writes "Unicode text"

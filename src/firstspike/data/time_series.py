@@ -1,28 +1,20 @@
 """Labelled time series of the UCR and UEA archives as spike trains, through aeon."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from firstspike.data.base import SpikeData, Splits
+from firstspike.data.base import SpikeData, Splits, no_trains
+from firstspike.data.labels import class_indices
 from firstspike.data.series import as_series, series_encoder
-from firstspike.data.splits import class_indices, divided, spike_data
+from firstspike.data.splits import Samples, divided
 from firstspike.ranges import Seed
 from firstspike.text import needed
 
-
-class _Known(NamedTuple):
-    """Channels and classes of a set."""
-
-    channels: int
-    class_names: tuple[str, ...]
-
-
-_KNOWN = {"JapaneseVowels": _Known(12, tuple("123456789"))}
-"""Sets whose configs can be checked without their files."""
+_KNOWN = {"JapaneseVowels": (12, tuple("123456789"))}
+"""Channels and class names of sets whose configs can be checked without their files."""
 
 
 def time_series_splits(
@@ -52,37 +44,25 @@ def time_series_splits(
             `LevelCrossingEncoder` and `ThresholdEncoder`. Ranges are those of the training part. By default
             `level_crossing` with its defaults.
         dtype: of the times.
-
-    Returns:
-        Spike trains `(samples, inputs, spikes)`, padded with `inf`, and labels `(samples,)`. The `encoder` of the parts
-        is the fitted one.
-
-    Raises:
-        ImportError: aeon is missing.
-        FileNotFoundError: no such set, or it cannot be downloaded.
-        ValueError: an encoder that does not fit, series with gaps.
     """
     encoder = series_encoder(encode)
-    (series, labels), (fresh, truth) = (_load(name, part, folder) for part in ("train", "test"))
-    classes, names = class_indices(labels, len(series))
-    parts = divided(series, None, classes, names, validation, 0, seed, True, encoder, dtype)
-    targets, _ = class_indices(truth, len(fresh), names)
-    return parts._replace(test=spike_data(fresh, targets, names, None, parts.train.encoder, dtype))
+    learn = _load(name, "train", folder)
+    test = _load(name, "test", folder, learn.class_names)
+    parts = divided(learn, validation, 0, seed, encoder, dtype)
+    return parts._replace(test=test.data(parts.train.encoder, dtype))
 
 
 def time_series_outline(
     name: str = "JapaneseVowels", encode: dict[str, Any] | None = None, **options: Any
 ) -> SpikeData:
     """Inputs and class names without samples, of a set that is known without its files; otherwise they are read."""
-    known = _KNOWN.get(name)
-    if known is None:
+    if name not in _KNOWN:
         return time_series_splits(name=name, encode=encode, **options).train.empty()
-    encoder = series_encoder(encode)
-    inputs = known.channels * encoder.inputs_per_channel
-    return SpikeData(torch.empty(0, inputs, 1), torch.empty(0, dtype=torch.int64), known.class_names)
+    channels, class_names = _KNOWN[name]
+    return no_trains(channels * series_encoder(encode).inputs_per_channel, class_names)
 
 
-def _load(name: str, part: str, folder: str | Path | None) -> tuple[Tensor, np.ndarray]:
+def _load(name: str, part: str, folder: str | Path | None, class_names: tuple[str, ...] | None = None) -> Samples:
     """Series ``(samples, channels, time)``, NaN after their end, and labels, from aeon."""
     datasets = needed("aeon.datasets", "timeseries", f"aeon, which reads {name},")
     try:
@@ -94,4 +74,4 @@ def _load(name: str, part: str, folder: str | Path | None) -> tuple[Tensor, np.n
         raise FileNotFoundError(
             f"{name}: aeon cannot load it ({said}); choose a set of its package, such as JapaneseVowels"
         ) from None
-    return as_series(values), np.asarray(labels)
+    return Samples(as_series(values), *class_indices(np.asarray(labels), len(values), class_names))

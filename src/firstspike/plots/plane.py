@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from firstspike.data import latency
+from firstspike.data.encoding import latency
 from firstspike.layers import Network, Record
 from firstspike.training.evaluation import record_in_parts
 

@@ -91,9 +91,7 @@ class RunData(Run):
     @cached_property
     def pixels(self) -> tuple[int, int, int] | None:
         """Height and width of input images, and the inputs per pixel; None where inputs are not pixels."""
-        section, image = self.config.data, self.data.train.image
-        if image is None and section.kind == "bars":
-            return section.size, section.size, section.multiply
+        image = self.data.train.image
         return None if image is None else (*image[1:], 1)
 
     @cached_property

@@ -1,0 +1,86 @@
+"""Labels of samples, as people write them: indices into class names, or numbers to learn."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+
+def class_indices(
+    labels: ArrayLike | Tensor,
+    samples: int,
+    class_names: Sequence[str] | None = None,
+    place: Callable[[int], str] = "sample {}".format,
+) -> tuple[Int64[Tensor, " samples"], tuple[str, ...]]:
+    """Whole numbers or names as indices into the classes, which are the different labels, sorted, unless given.
+
+    ``place`` names the sample of a label in messages.
+    """
+    array = _array(labels)
+    if array.ndim != 1:
+        raise ValueError(f"labels: expected one per sample, got an array of shape {array.shape}")
+    if len(array) != samples:
+        raise ValueError(f"labels: expected as many as samples, got {len(array)} for {samples}")
+    texts = [_class_text(label) for label in array.tolist()]
+    if class_names is None:
+        found = {text for text in texts if text and (_is_whole(text) or _number(text) is None)}
+        names = tuple(sorted(found, key=int) if all(map(_is_whole, found)) else sorted(found))
+        index, expected = {}, "whole numbers or names"
+    else:
+        names = tuple(map(str, class_names))
+        index, expected = {str(k): k for k in range(len(names))}, f"0 ... {len(names) - 1} or {', '.join(names)}"
+        if any(map(_is_whole, names)):  # labels are these names
+            index, expected = {}, ", ".join(names)
+    index |= {name: k for k, name in enumerate(names)}
+    for row, text in enumerate(texts):
+        if text not in index:
+            hint = "" if text else "; leave out samples without a label"
+            if class_names is None and _number(text) is not None:
+                hint = "; numerical labels need regression=True"
+            raise ValueError(f"labels: expected {expected}, got {text!r} for {place(row)}{hint}")
+    return torch.tensor([index[text] for text in texts], dtype=torch.int64), names
+
+
+def targets(
+    labels: ArrayLike | Tensor,
+    samples: int,
+    names: Sequence[str] | None = None,
+    place: Callable[[int], str] = "sample {}".format,
+) -> tuple[Float64[Tensor, "samples targets"], tuple[str, ...]]:
+    """Labels as numbers, and the names of the targets; otherwise as `class_indices`."""
+    array = _array(labels)
+    for row, text in enumerate(array.tolist() if array.dtype.kind in "OUS" and array.ndim == 1 else ()):
+        if _number(str(text)) is None:
+            raise ValueError(f"labels: expected a number, got {text!r} for {place(row)}")
+    if array.ndim not in (1, 2) or len(array) != samples:
+        raise ValueError(f"labels: expected numbers ({samples},) or ({samples}, targets), got {array.shape}")
+    columns = names or getattr(labels, "columns", None) or ()
+    return torch.from_numpy(array.astype(np.float64).reshape(samples, -1)), tuple(map(str, columns))
+
+
+def _array(labels: ArrayLike | Tensor) -> np.ndarray:
+    return labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+
+
+def _class_text(label: object) -> str:
+    """A label as text, whole numbers as such."""
+    missing = label is None or type(label).__name__ == "NAType"  # of pandas
+    text = label.decode(errors="replace") if isinstance(label, bytes) else "" if missing else str(label)
+    number = _number(text.strip())
+    whole = isinstance(number, int) or (isinstance(number, float) and number.is_integer())
+    return str(int(number)) if number is not None and whole else text.strip()
+
+
+def _is_whole(text: str) -> bool:
+    return isinstance(_number(text), int)
+
+
+def _number(text: str) -> int | float | None:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return None
