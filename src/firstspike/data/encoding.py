@@ -84,10 +84,8 @@ class Encoder(ABC):
         high = torch.where(known, values, -math.inf).amax(dim=dims)
         if not apart:
             low, high = low.amin().expand_as(low), high.amax().expand_as(high)
-        unknown = low > high  # without any value both are 0
-        return replace(
-            self, **{name: end.where(~unknown, 0.0).tolist() for name, end in (("low", low), ("high", high))}
-        )
+        low, high = low.where(low <= high, 0.0), high.where(low <= high, 0.0)  # 0 without any value
+        return replace(self, low=low.tolist(), high=high.tolist())
 
     def _ranges(self) -> tuple[Float64[Tensor, " features"], Float64[Tensor, " features"]]:
         if self.low is None or self.high is None:
