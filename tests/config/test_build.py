@@ -144,7 +144,8 @@ def test_generators_depend_on_seed_purpose_and_epoch_alone():
 
 def test_weights_follow_the_seed():
     config = load_config("bars")
-    one, same, other = (build_network(config, 9, generator(seed, "weights")) for seed in (1, 1, 2))
+    data = build_data(config).train
+    one, same, other = (build_network(config, data, seed, from_samples=False) for seed in (1, 1, 2))
     assert torch.equal(one[0].weight, same[0].weight)
     assert not torch.equal(one[0].weight, other[0].weight)
 
@@ -178,8 +179,7 @@ def test_layers_without_given_weights_start_from_what_reaches_them():
     record = trainer.network.record(data.times)
     assert min(x.isfinite().double().mean().item() for x in record.layers) > 0.6
     assert bool((trainer.network[-1].weight == 2).all())
-    source = generator(config.training.seed, "weights")
-    again = build_network(config, 9, source, data.times)
+    again = build_network(config, data, config.training.seed)
     assert all(torch.equal(x, y) for x, y in zip(again.parameters(), trainer.network.parameters(), strict=True))
-    usual = build_network(config, 9, generator(config.training.seed, "weights"))
+    usual = build_network(config, data, config.training.seed, from_samples=False)
     assert float(usual[0].weight.detach().mean()) < 0.7 * float(again[0].weight.detach().mean())

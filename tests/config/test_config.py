@@ -258,7 +258,6 @@ def test_errors_are_lines_that_can_be_shown(tmp_path):
         (["substrate={kind: integrator, step: 1.0e-30}"], "1 to a million steps"),
         (["substrate={kind: mock_bss2, stall: 1, retries: 1000000000}"], "substrate.retries: should be less than"),
         (["training.optimizer.betas=[0.9, 1]"], "training.optimizer.betas[1]: should be less than 1"),
-        (["training.optimizer={kind: sgd, lr: 1, nesterov: true}"], "nesterov needs a momentum above 0"),
     ],
 )
 def test_bounds(settings, message):

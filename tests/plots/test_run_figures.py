@@ -10,7 +10,6 @@ from matplotlib.image import imread
 from firstspike import plots
 from firstspike.config import load_config
 from firstspike.config.builder import build_network
-from firstspike.seeding import generator
 
 YIN_YANG_ONLY = {"decision_map", "output_maps", "hidden_maps"}
 
@@ -129,8 +128,7 @@ def test_rasters_of_a_table_name_its_columns(tmp_path):
 
 def test_networks_before_and_after(yin_yang_run):
     config = yin_yang_run.config
-    source = generator(config.training.seed, "weights")
-    fresh = build_network(config, 4, source, yin_yang_run.data.train.times)
+    fresh = build_network(config, yin_yang_run.data.train, config.training.seed)
     torch.testing.assert_close(yin_yang_run.initial[1].weight, fresh[1].weight.detach(), rtol=0, atol=0)
     assert not torch.equal(yin_yang_run.initial[1].weight, yin_yang_run.network[1].weight)
     history = yin_yang_run.history["weights, hidden"]

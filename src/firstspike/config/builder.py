@@ -4,14 +4,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn, optim
+from torch import nn, optim
 from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, LRScheduler
 
 from firstspike.config.load import Config, ConfigError
 from firstspike.config.network import layers_of, parameter_groups
 from firstspike.config.section import Section
 from firstspike.config.sections import CUSTOM
-from firstspike.data import DATASETS, EventLists, Splits
+from firstspike.data import DATASETS, SpikeData, Splits
 from firstspike.devices import check_float64
 from firstspike.layers import LIFLayer, Network, start_firing_
 from firstspike.layers.branches import Branch
@@ -52,21 +52,13 @@ def build(config: Config, data: Splits | None = None, parts: Parts | None = None
     """
     data, parts = build_data(config) if data is None else data, parts or Parts()
     training, device = config.training, device_of(config)
-    count = 1 if parts.network is not None else training.n_seeds
-    substrates = [build_substrate(config, config.training.seed)] if parts.substrate is None else [parts.substrate]
+    seeds = [training.seed + k for k in range(1 if parts.network is not None else training.n_seeds)]
+    substrates = [build_substrate(config) if parts.substrate is None else parts.substrate]
     if not substrates[0].exclusive and parts.substrate is None:
-        substrates += [build_substrate(config, training.seed + k) for k in range(1, count)]
-    networks, optimizers, schedules = [], [], []
-    for k in range(count):
-        network = parts.network
-        if network is None:
-            source = generator(training.seed + k, "weights")
-            network = build_network(config, data.train.features, source, data.train.times, data.train.image)
-        network = network.to(device)
-        optimizer = parts.optimizer or build_optimizer(config, network)
-        networks.append(network)
-        optimizers.append(optimizer)
-        schedules.append(parts.schedule or build_schedule(config, optimizer))
+        substrates += [build_substrate(config, seed) for seed in seeds[1:]]
+    networks = [build_network(config, data.train, seed) if parts.network is None else parts.network for seed in seeds]
+    networks = [network.to(device) for network in networks]
+    optimizers = [parts.optimizer or build_optimizer(config, network) for network in networks]
     regularizers = parts.regularizers
     if regularizers is None:
         regularizers = [
@@ -77,10 +69,10 @@ def build(config: Config, data: Splits | None = None, parts: Parts | None = None
         networks,
         build_loss(config).to(device) if parts.loss is None else parts.loss,
         optimizers,
-        schedule=schedules,
+        schedule=[parts.schedule or build_schedule(config, optimizer) for optimizer in optimizers],
         regularizers=regularizers,
         silent=training.silent.build(),
-        substrate=substrates[0] if len(substrates) < count else substrates,
+        substrate=substrates[0] if len(substrates) < len(seeds) else substrates,
         augment=training.augment.build(),
         clip_grad_norm=training.clip_grad_norm,
         weight_average=training.weight_average,
@@ -101,41 +93,19 @@ def build_data(config: Config) -> Splits:
     return Splits(*(split.to(device_of(config)) for split in splits))
 
 
-def build_network(
-    config: Config,
-    inputs: int,
-    source: torch.Generator | None = None,
-    times: Tensor | EventLists | None = None,
-    image: tuple[int, int, int] | None = None,
-) -> Network:
-    """The network for a number of inputs.
+def build_network(config: Config, data: SpikeData, seed: int, from_samples: bool = True) -> Network:
+    """A new network for these data; a ValueError if its layers do not fit.
 
-    Args:
-        config: what to build.
-        inputs: number of inputs.
-        source: of the weights; by default torch's global generator.
-        times: training data ``(samples, inputs)``. Layers without ``weight_mean`` and ``weight_std`` start from what
-            reaches them of the first samples, see ``start_firing_``; without data from ``firing_weights``.
-        image: shape of the inputs, if they are pixels.
-
-    Raises:
-        ValueError: layers that do not fit.
+    Layers without ``weight_mean`` and ``weight_std`` start from what reaches them of the first samples, see
+    ``start_firing_``; without ``from_samples`` from ``firing_weights``.
     """
-    network = Network(
-        *layers_of(
-            config.network,
-            inputs,
-            image,
-            config.neuron.build(),
-            form="trains" if times is not None and times.ndim > 2 else "first spikes",
-            max_weight_grad=config.training.max_weight_grad,
-            generator=source,
-            dtype=DTYPES[config.training.dtype],
-        )
-    )
-    from_data = any(isinstance(x, Branch) or (isinstance(x, LIFLayer) and x.weight_mean is None) for x in network)
-    if times is not None and from_data:
-        start_firing_(network, times[:_SAMPLES].cpu(), source)
+    source, settings = generator(seed, "weights"), config.training
+    runtime: dict[str, Any] = {"generator": source, "dtype": DTYPES[settings.dtype]}
+    layers = layers_of(config.network, data, config.neuron.build(), settings.max_weight_grad, **runtime)
+    network = Network(*layers)
+    unset = any(isinstance(x, Branch) or (isinstance(x, LIFLayer) and x.weight_mean is None) for x in network)
+    if from_samples and unset:
+        start_firing_(network, data.times[:_SAMPLES].cpu(), source)
     return network
 
 
@@ -181,11 +151,7 @@ def build_schedule(config: Config, optimizer: optim.Optimizer) -> LRScheduler | 
 
 
 def device_of(config: Config) -> torch.device:
-    """The config's device.
-
-    Raises:
-        ValueError: it is not available.
-    """
+    """The config's device; a ValueError if it is not available."""
     name = config.training.device
     try:
         device = own_device(torch.device(name))
@@ -201,6 +167,5 @@ def _target(place: str, registry: dict[str, Any], section: Section) -> Callable[
     if kind in registry:
         found: Callable[..., Any] = registry[kind]
         return found
-    argument = {"training.optimizer": "optimizer", "training.schedule": "schedule"}.get(place, place)
     what = f"{section.name!r} is not in the registries" if kind == CUSTOM else "the data were made in Python"  # type: ignore[attr-defined]
-    raise ConfigError("config", [f"{place}: {what}; pass it in Python: {argument}=..."])
+    raise ConfigError("config", [f"{place}: {what}; pass it in Python: {place.rpartition('.')[2]}=..."])

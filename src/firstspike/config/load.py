@@ -104,20 +104,9 @@ def load_config(
     Raises:
         ConfigError: no such file, no YAML, or values that do not fit; the message names all of them.
     """
-    name = str(source)
-    document = read_yaml(source, Config.model_fields)
-    document, errors = _changed(document, substrate, overrides)
-    errors = [f"--set {error}" for error in errors]
-    if isinstance(own := document.data.get("substrate"), dict) and "kind" not in own:
-        document = document.with_value(("substrate", "kind"), "exact")
+    document, errors = _changed(read_yaml(source, Config.model_fields), substrate, overrides)
     document = _with_absolute_paths(document, Path(source).parent)
-    try:
-        config = _check(document, name, read_tables)
-    except ConfigError as error:
-        raise ConfigError(name, [*errors, *error.errors], [*[None] * len(errors), *error.lines]) from None
-    if errors:
-        raise ConfigError(name, errors)
-    return config
+    return _check(document, str(source), read_tables, errors)
 
 
 def _changed(document: Document, substrate: str | None, settings: Iterable[str]) -> tuple[Document, list[str]]:
@@ -130,7 +119,9 @@ def _changed(document: Document, substrate: str | None, settings: Iterable[str])
         try:
             document = document.with_setting(setting)
         except YamlError as error:
-            errors.append(f"{shown_text(setting)}: {error.problem}")
+            errors.append(f"--set {shown_text(setting)}: {error.problem}")
+    if isinstance(own := document.data.get("substrate"), dict) and "kind" not in own:
+        document = document.with_value(("substrate", "kind"), "exact")
     return document, errors
 
 
@@ -155,31 +146,20 @@ def _existing(path: str, folder: Path) -> Path | None:
 
 
 def read_yaml(source: str | Path, keys: Iterable[str]) -> Document:
-    """The mapping in a YAML file, or in a shipped config, not checked yet; ``keys`` are for the message only.
-
-    Raises:
-        ConfigError: no such file, no YAML, no mapping.
-    """
-    name = str(source)
+    """The mapping in a YAML file, or in a shipped config, not checked yet; a ConfigError may name its ``keys``."""
     try:
         document = parse_yaml(decode_yaml(_read(source)))
     except YamlError as error:
-        raise ConfigError(name, [str(error)]) from None
+        raise ConfigError(str(source), [str(error)]) from None
     if not isinstance(document.data, dict):
-        raise ConfigError(name, [f"must be a mapping with the keys {', '.join(keys)}"])
+        raise ConfigError(str(source), [f"must be a mapping with the keys {', '.join(keys)}"])
     return document
 
 
 def with_substrate(config: Config, kind: str | None, settings: Iterable[str] = ()) -> Config:
     """The config on a substrate of that kind with its defaults; as it is for None, or if it has this kind already.
 
-    Args:
-        config: the config.
-        kind: of the substrate.
-        settings: of it, such as ``substrate.weight_bits=4``.
-
-    Raises:
-        ConfigError: no such kind, or settings that do not fit.
+    ``settings`` are of the substrate, such as ``substrate.weight_bits=4``; a ConfigError for those that do not fit.
     """
     settings = list(settings)
     if found := [setting for setting in settings if setting.startswith("substrate.kind=")]:
@@ -191,9 +171,7 @@ def with_substrate(config: Config, kind: str | None, settings: Iterable[str] = (
             "--set", [f"{shown_text(x)}: expected a key of the substrate, substrate.KEY=VALUE" for x in others]
         )
     document, errors = _changed(Document(config.model_dump()), kind, settings)
-    if errors:
-        raise ConfigError("--set", errors)
-    return _check(document, "--substrate" if kind else "--set")
+    return _check(document, f"substrate {kind or config.substrate.kind}", errors=errors)
 
 
 def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
@@ -205,43 +183,45 @@ def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
     return _check(Document(raw), source)
 
 
-def _check(document: Document, source: str, read_tables: bool = True) -> Config:
+def _check(document: Document, source: str, read_tables: bool = True, errors: Sequence[str] = ()) -> Config:
+    """The config; a ConfigError also has the ``errors`` found before."""
     raw = document.data
-    errors: list[Problem] = []
+    problems: list[Problem] = []
     config = None
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        errors += problems_of(error, raw, Config)
+        problems += problems_of(error, raw, Config)
     # sizes are compared even if another section has errors, so that all errors are shown together
     if isinstance(raw, dict):
         data = _valid(Data, raw.get("data"))
         network = _valid(Network, raw.get("network"))
         neuron = _valid(Neuron, raw.get("neuron", {}))
         known = data is not None and (read_tables or data.kind != "files")
-        outline = outline_of(data, errors) if known else None
+        outline = outline_of(data, problems) if known else None
         if outline is not None and network is not None:
             limits = config.training.silent.limits if config is not None else 1.0
             built = LIF() if neuron is None else neuron.build()
             reads = LOSSES[config.loss.kind].reads if config is not None and config.loss.kind in LOSSES else None
-            errors += network_problems(network, outline, built, limits, _labels(data), reads)
+            problems += network_problems(network, outline, built, limits, _labels(data), reads)
         if outline is not None and config is not None:
-            errors += _augment_problems(config, outline.image, stored=not read_tables)
-    if errors or config is None:
-        texts = [f"{shown_place(place) or 'config'}: {message}" for place, message in errors]
-        raise ConfigError(source, texts, [document.line(place) for place, _ in errors])
+            problems += _augment_problems(config, outline.image)
+    if errors or problems or config is None:
+        texts = [f"{shown_place(place) or 'config'}: {message}" for place, message in problems]
+        lines = [document.line(place) for place, _ in problems]
+        raise ConfigError(source, [*errors, *texts], [*[None] * len(errors), *lines])
     return config
 
 
-def _augment_problems(config: Config, image: tuple[int, int, int] | None, stored: bool) -> list[Problem]:
-    """What does not fit the images of the data; runs of earlier versions may have changes as large as these."""
+def _augment_problems(config: Config, image: tuple[int, int, int] | None) -> list[Problem]:
+    """What does not fit the images of the data."""
     problems: list[Problem] = []
     for name, verb in (("flip", "flip"), ("shift", "shift"), ("cutout", "cut")):
         value = getattr(config.training.augment, name)
         place = "training", "augment", name
         if value and image is None:
             problems.append((place, f"{config.data.kind} has no images to {verb}; leave it out"))
-        elif image is not None and name != "flip" and value >= min(image[1:]) and not stored:
+        elif image is not None and name != "flip" and value >= min(image[1:]):
             limit = f"should be below {min(image[1:])}, the size of the images"
             problems.append((place, f"{limit}, got {shown_value(value)}"))
     return problems

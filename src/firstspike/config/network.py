@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn, optim
 
 from firstspike.config.section import Section
@@ -43,12 +42,7 @@ Problem = tuple[Place, str]
 
 
 class LayerError(ValueError):
-    """A layer that does not fit.
-
-    Args:
-        place: where in the config.
-        message: what was expected and what was received.
-    """
+    """A layer that does not fit; ``problem`` is where in the config, and why."""
 
     def __init__(self, place: Place, message: str) -> None:
         self.problem: Problem = (place, message)
@@ -56,34 +50,15 @@ class LayerError(ValueError):
 
 
 def layers_of(
-    sections: Sequence[Section],
-    inputs: int,
-    image: tuple[int, int, int] | None,
-    neuron: LIF,
-    *,
-    form: Form = "first spikes",
-    max_weight_grad: float | None = None,
-    generator: torch.Generator | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str | None = None,
+    sections: Sequence[Section], data: SpikeData, neuron: LIF, max_weight_grad: float | None = None, **runtime: Any
 ) -> Iterator[nn.Module]:
-    """The layers of a network.
+    """The layers of a network for these data, of which samples are not needed; a LayerError for one that does not fit.
 
-    Args:
-        sections: one for each layer.
-        inputs: number of inputs of the network.
-        image: their shape (channels, height, width), if they are pixels.
-        neuron: parameters for layers without their own.
-        form: of the inputs.
-        max_weight_grad: for layers without their own.
-        generator: source of the initial values.
-        dtype: of the parameters.
-        device: of the parameters; ``meta`` only checks that the layers fit.
-
-    Raises:
-        LayerError: a layer that does not fit the one before it.
+    ``neuron`` and ``max_weight_grad`` are for layers without their own, ``runtime`` has ``generator``, ``dtype`` and
+    ``device``, of which ``meta`` only checks that the layers fit.
     """
-    size, runtime = inputs, {"generator": generator, "dtype": dtype, "device": device}
+    size, image = data.features, data.image
+    form: Form = "trains" if data.trains else "first spikes"
     points: list[int | tuple[int, int, int]] = []  # inputs of each layer
     for index, section in enumerate(sections):
         kind: str = section.kind  # type: ignore[attr-defined]
@@ -124,11 +99,9 @@ def layers_of(
 
 
 def _ends(points: Sequence[int | tuple[int, int, int]], over: int) -> dict[str, Any]:
-    """What a connection past layers joins, as images if both are: its ends, in a ``Branch``'s terms.
+    """What a connection over layers joins, as images if both are: its ends, in a ``Branch``'s terms.
 
-    Args:
-        points: inputs of the layers up to this one.
-        over: number of layers that it passes over.
+    ``points`` are the inputs of the layers up to this one.
     """
     if over >= len(points):
         raise ValueError(f"over: it passes over {over} layers, and comes after {len(points) - 1}")
@@ -146,21 +119,15 @@ def network_problems(
     labels: str | None = None,
     reads: Form | None = None,
 ) -> list[Problem]:
-    """What does not fit in a network.
+    """What does not fit in a network for these data, of which samples are not needed.
 
-    Args:
-        sections: one for each layer.
-        data: with the number of inputs and classes, and their shape; it need not have samples.
-        neuron: parameters for layers without their own.
-        limits: of silent neurons, one for each LIF layer or one for all.
-        labels: the column or array of the classes, if another one could be meant.
-        reads: the form that the loss takes; None if unknown.
+    ``limits`` are those of silent neurons, ``labels`` is the column or array of the classes, if another one could be
+    meant, ``reads`` the form that the loss takes, if it is known.
     """
     if any(section.kind == CUSTOM for section in sections):  # type: ignore[attr-defined]
         return []
     try:
-        form: Form = "trains" if data.trains else "first spikes"
-        layers = list(layers_of(sections, data.features, data.image, neuron, form=form, device="meta"))
+        layers = list(layers_of(sections, data, neuron, device="meta"))
     except LayerError as error:
         return [error.problem]
     for index, layer in enumerate(layers):
@@ -185,11 +152,9 @@ def network_problems(
             problems.append((("loss", "kind"), str(error)))
     if (size := layers[last].out_features) != classes:
         message = f"the last {kind} layer has {size} neurons, the data has {classes} classes"
-        if labels is not None:
-            message += f" ({labels}): if data.labels is correct, write out_features: {classes}, otherwise correct it"
-        else:
-            message += f"; write out_features: {classes}"
-        problems.append((("network", last, "out_features"), message))
+        fix = f"write out_features: {classes}"
+        fix = f"; {fix}" if labels is None else f" ({labels}): if data.labels is correct, {fix}, otherwise correct it"
+        problems.append((("network", last, "out_features"), message + fix))
     for index, section in enumerate(sections):
         for rate, keys in (("delay_lr", ("delay", "recurrent_delay")), ("neuron_lr", ("trainable",))):
             if getattr(section, rate, None) is not None and not any(getattr(section, key, None) for key in keys):
@@ -209,13 +174,7 @@ def too_many_spikes(neurons: int, spikes: int) -> str | None:
 
 
 def parameter_groups(sections: Sequence[Section], network: nn.Module, lr: float) -> list[dict[str, Any]]:
-    """The parameters that learn, those with the same settings together.
-
-    Args:
-        sections: the layers' sections, with their learning rates.
-        network: the network.
-        lr: learning rate of parameters without their own.
-    """
+    """The parameters that learn, those with the same settings together; ``lr`` is that of layers without their own."""
     if not isinstance(network, Network) or len(network) != len(sections):  # of your own: sections name it only
         return [{"params": [p for p in network.parameters() if p.requires_grad], "lr": lr}]
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}

@@ -8,7 +8,7 @@ arguments back from an object, which keeps each of them in an attribute of the s
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 import torch
 from jaxtyping import AbstractArray
@@ -36,11 +36,19 @@ class Section(BaseModel):
 
 
 class Built(Section):
-    """A section whose target can be called with its fields alone."""
+    """A section whose target is called with its fields alone; also when a config is checked, for its ValueErrors."""
 
-    def build(self, **more: Any) -> Any:
+    _target: ClassVar[Callable[..., Any]]
+
+    def build(self) -> Any:
         """The object that the section describes."""
-        raise NotImplementedError
+        takes = inspect.signature(type(self)._target).parameters
+        return type(self)._target(**{name: value for name, value in self.arguments().items() if name in takes})
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        self.build()
+        return self
 
 
 def derive(
@@ -51,20 +59,12 @@ def derive(
     types: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
     base: type[Section] = Built,
-    check: bool = True,
     name: str | None = None,
 ) -> type[Section]:
-    """The section of a class or function.
+    """The section of a class or function, whose arguments become the fields, except those to ``omit``.
 
-    Args:
-        target: its arguments become the fields.
-        kind: the value of the key ``kind``; None for a section without one.
-        omit: arguments that do not come from the config.
-        types: types that take the place of those in the signature.
-        extra: further fields ``(type, default)`` or ``(type, Field(...))``.
-        base: of the section.
-        check: whether to call the target when a config is checked, so that its own ValueErrors are reported.
-        name: of the section, for readers; by default that of the target.
+    ``kind`` is the value of the key ``kind``, if it has one; ``types`` take the place of those in the signature,
+    ``extra`` are further fields ``(type, Field(...))``. ``name`` is for readers, by default that of the target.
     """
     try:
         hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
@@ -81,25 +81,8 @@ def derive(
     fields |= dict(extra or {})
     if kind is not None:
         fields = {"kind": (Literal[kind], Field(..., description="what this is"))} | fields
-    own = [x for x in fields if x != "kind" and x not in (extra or {})]
-
-    def build(self: Section, **more: Any) -> Any:
-        given = {key: value for key, value in self.arguments().items() if key in own}
-        return target(**given, **more)
-
-    def checked(self: Section) -> Section:
-        build(self)
-        return self
-
-    validators = {"_checked": model_validator(mode="after")(checked)} if check else {}
-    model = create_model(
-        name or target.__name__,
-        __base__=base,
-        __doc__=_summary(target),
-        __validators__=validators,  # type: ignore[arg-type]
-        **fields,
-    )
-    model.build = build  # type: ignore[attr-defined]
+    model: Any = create_model(name or target.__name__, __base__=base, __doc__=_summary(target), **fields)
+    model._target = target
     return model
 
 

@@ -1,7 +1,7 @@
 """The sections of a config. Each follows from the class that it configures; this file adds what only configs have."""
 
 import inspect
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model, model_validator
 
@@ -42,7 +42,7 @@ def _rate(of: str) -> Any:
 
 
 Neuron: Any = derive(LIF, name="Neuron")
-Rule: Any = derive(DelayRule, name="DelayRule")
+Rule: Any = derive(DelayRule)
 _PARAMETERS = tuple[Literal["tau_mem", "tau_syn", "threshold"], ...]
 
 
@@ -59,21 +59,21 @@ def _layer(kind: str, target: type[Any]) -> type[Section]:
         if "trainable" in takes:
             rates |= {"neuron_lr": _rate("what is named in `trainable`")}
         rates |= {"delay_lr": _rate("its delays")} if "delay" in takes else {}
-        return derive(target, kind, omit=("in_features", "image"), types=types, extra=rates, check=False)
+        return derive(target, kind, base=Section, omit=("in_features", "image"), types=types, extra=rates)
     if issubclass(target, Delay):
         rule = {name: (field.annotation, field) for name, field in Rule.model_fields.items()}
         return derive(
-            target, kind, omit=("features", "rule"), extra=rule | {"lr": _rate("its parameters")}, check=False
+            target, kind, base=Section, omit=("features", "rule"), extra=rule | {"lr": _rate("its parameters")}
         )
     if issubclass(target, Branch):
         given = {"delay": Rule | NotNegative | None}
         rate = {"lr": _rate("its delays")}
-        return derive(target, kind, omit=("inputs", "skipped"), types=given, extra=rate, check=False)
-    return derive(target, kind, omit=("image",), check=False)
+        return derive(target, kind, base=Section, omit=("inputs", "skipped"), types=given, extra=rate)
+    return derive(target, kind, base=Section, omit=("image",))
 
 
 LAYER_SECTIONS = {kind: _layer(kind, target) for kind, target in LAYERS.items()}
-DATA_SECTIONS = {kind: derive(target, kind, check=False, name=kind) for kind, target in DATASETS.items()}
+DATA_SECTIONS = {kind: derive(target, kind, base=Section, name=kind) for kind, target in DATASETS.items()}
 REGULARIZER_SECTIONS = {kind: derive(target, kind, omit=("tau_syn",)) for kind, target in REGULARIZERS.items()}
 
 
@@ -127,18 +127,8 @@ _OPTIMIZER_OMIT = (
 )  # fmt: skip
 
 
-class _Optimizer(Section):
-    """What torch refuses only when the optimiser is made."""
-
-    @model_validator(mode="after")
-    def _accelerated(self) -> Self:
-        if getattr(self, "nesterov", False) and not getattr(self, "momentum", 0):
-            raise ValueError("nesterov needs a momentum above 0")
-        return self
-
-
 OPTIMIZER_SECTIONS: dict[str, Any] = {
-    kind: derive(target, kind, base=_Optimizer, omit=_OPTIMIZER_OMIT, types=_OPTIMIZER_TYPES, check=False)
+    kind: derive(target, kind, base=Section, omit=_OPTIMIZER_OMIT, types=_OPTIMIZER_TYPES)
     for kind, target in OPTIMIZERS.items()
 }
 Optimizer: Any = union([*OPTIMIZER_SECTIONS.values(), Custom])
@@ -147,8 +137,8 @@ _SCHEDULE_TYPES = {"step_size": Count, "gamma": Positive, "milestones": list[Cou
 _WARMUP = {"warmup": (NotNegativeInt, Field(0, description="epochs over which the learning rate rises at the start"))}
 SCHEDULE_SECTIONS = {
     kind: derive(
-        target, kind, omit=("optimizer", "epochs", "last_epoch", "verbose"), types=_SCHEDULE_TYPES,
-        extra=_WARMUP, check=False,
+        target, kind, base=Section, omit=("optimizer", "epochs", "last_epoch", "verbose"), types=_SCHEDULE_TYPES,
+        extra=_WARMUP,
     )
     for kind, target in SCHEDULES.items()
 }  # fmt: skip
@@ -159,9 +149,8 @@ Augmentation: Any = derive(Augment)
 Stopping: Any = derive(EarlyStopping)
 _FIT = derive(
     Trainer.fit,
-    omit=("train", "validation", "test", "folder", "resume", "callbacks", "progress_bar", "stop"),
     base=Section,
-    check=False,
+    omit=("train", "validation", "test", "folder", "resume", "callbacks", "progress_bar", "stop"),
 )
 
 _DTYPES: Any = Literal["float32", "float64"]

@@ -29,13 +29,7 @@ _SETTING = re.compile(rf"({_KEY}(?:\.{_KEY})*)=(.*)", re.ASCII | re.DOTALL)
 
 
 class YamlError(ValueError):
-    """Text that is not plain data.
-
-    Args:
-        problem: the error.
-        line: where, counted from 1; None if it has no place.
-        column: the same in the line.
-    """
+    """Text that is not plain data; line and column count from 1, without them it has no place."""
 
     def __init__(self, problem: str, line: int | None = None, column: int = 1) -> None:
         self.problem = problem
@@ -44,12 +38,7 @@ class YamlError(ValueError):
 
 @dataclass
 class Document:
-    """Plain data, and the lines they come from.
-
-    Args:
-        data: mappings, lists, text, numbers, booleans, None.
-        lines: line of each key and of each entry of a list, counted from 1; None for values that were set.
-    """
+    """Plain data, and the line of each key and of each entry of a list, from 1; None for values that were set."""
 
     data: Any
     lines: dict[Place, int | None] = field(default_factory=dict)
@@ -60,14 +49,10 @@ class Document:
         return next((self.lines[part] for part in inner if part in self.lines), None)
 
     def with_setting(self, setting: str) -> "Document":
-        """The document with one value changed or added.
+        """The document with one value changed or added, or a YamlError for a place that cannot be in it.
 
-        Args:
-            setting: such as ``training.epochs=10`` or ``network[1].size=30``, or ``network[lif:0].size=30`` for the
-                first of its kind; the value is YAML.
-
-        Raises:
-            YamlError: not of this form, or a place that cannot be in this document.
+        A setting is ``training.epochs=10`` or ``network[1].size=30``, or ``network[lif:0].size=30`` for the first of
+        its kind; the value is YAML.
         """
         found = _SETTING.fullmatch(setting)
         if found is None:
@@ -93,22 +78,14 @@ class Document:
         return found[int(number)]
 
     def with_value(self, place: Place, value: Any) -> "Document":
-        """The document with one value changed or added.
-
-        Raises:
-            YamlError: a place that cannot be in this document.
-        """
+        """The document with one value changed or added; a YamlError for a place that cannot be in it."""
         data = _replaced(self.data, place, value)
         kept = {where: line for where, line in self.lines.items() if where[: len(place)] != place}
         return Document(data, {**kept, place: None})
 
 
 def parse_yaml(text: str) -> Document:
-    """Plain data from YAML; of an empty text None.
-
-    Raises:
-        YamlError: no YAML, or more than plain data; it names line and column.
-    """
+    """Plain data from YAML, of an empty text None; the YamlError for other text names line and column."""
     if wrong := Reader.NON_PRINTABLE.search(text):
         line = text.count("\n", 0, wrong.start()) + 1
         column = wrong.start() - text.rfind("\n", 0, wrong.start())
@@ -127,11 +104,7 @@ def parse_yaml(text: str) -> Document:
 
 
 def decode_yaml(content: bytes) -> str:
-    """The text of a file.
-
-    Raises:
-        YamlError: not UTF-8; it names the line.
-    """
+    """The text of a file; a YamlError names the line that is not UTF-8."""
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:

@@ -23,7 +23,6 @@ from firstspike.runs.checkpoint import Checkpoint, checkpoints, find_checkpoint,
 from firstspike.runs.folder import RunFolder, changed_data
 from firstspike.runs.seeds import member_configs, member_folder
 from firstspike.runs.stored import OWN_DATA, copy_of_data, load_splits
-from firstspike.seeding import generator
 from firstspike.substrates import Exact, Substrate
 from firstspike.training.fitting import Evaluated
 from firstspike.training.objective import Objective
@@ -241,10 +240,7 @@ class SavedRun(Evaluated):
     def _network(self, checkpoint: Checkpoint | None = None) -> Network:
         network = self._parts.network
         if network is None:
-            data = self.data.train
-            source = generator(self.config.training.seed, "weights")
-            times = data.times if checkpoint is None else None
-            network = build_network(self.config, data.features, source, times, data.image)
+            network = build_network(self.config, self.data.train, self.config.training.seed, checkpoint is None)
         else:
             network = _on_cpu(network)
         if checkpoint is not None:
