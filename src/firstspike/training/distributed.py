@@ -1,10 +1,10 @@
 """Processes that ``torchrun`` started train one network together: the group, and a step whose batch is split.
 
-Each process takes its part of every batch, and the gradients are summed: one flat ``all_reduce`` a batch, which also
-carries loss, decisions, counts of silent neurons, and whether anyone asked to stop. ``DistributedDataParallel`` takes
-the mean over processes instead, runs its backward pass whether or not the batch turns out to raise weights, and needs a
-sample in each process; a weighted sum is correct for parts of any size, also empty ones, and counts terms on weights
-once. Overlapping the sum with the backward pass would gain little for networks of a few layers.
+Each process takes its part of every batch. Two flat ``all_reduce`` sum what the parts give: loss, decisions, counts of
+silent neurons, and whether anyone asked to stop; then, unless the batch raises weights, the gradients.
+``DistributedDataParallel`` takes the mean over processes instead, and needs a sample in each; a weighted sum is correct
+for parts of any size, also empty ones, and counts terms on weights once. Overlapping the sum with the backward pass
+would gain little for networks of a few layers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ from firstspike.training.engines import Sequential
 from firstspike.training.evaluation import Evaluation, evaluation_of, outputs_of
 from firstspike.training.member import Member
 from firstspike.training.objective import Objective
-from firstspike.training.silent import activity, first_spikes_in, silence
+from firstspike.training.silent import activity_counts, fractions
 
 _PATIENCE = timedelta(minutes=10)  # with a process that does not answer
 _BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
@@ -35,9 +35,7 @@ _BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 class Ranks:
     """The processes that train together; by default this one alone, and nothing is sent.
 
-    Args:
-        rank: number of this process.
-        size: number of processes.
+    What is sent raises a ``ProcessLostError`` if another process has ended.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
@@ -53,23 +51,14 @@ class Ranks:
         return slice(samples * self.rank // self.size, samples * (self.rank + 1) // self.size)
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """The tensor, with the sum over all processes in it: the same bits in each.
-
-        Raises:
-            ProcessLostError: another process has ended.
-        """
+        """The tensor, with the sum over all processes in it: the same bits in each."""
         if self.size > 1:
             with _lost():
                 dist.all_reduce(tensor)
         return tensor
 
     def check_same(self, start: Sequence[int], device: torch.device) -> None:
-        """Check that all processes start from the same numbers: epoch, batch, batches.
-
-        Raises:
-            ValueError: they do not.
-            ProcessLostError: another process has ended.
-        """
+        """Raise a ValueError unless all processes start from the same numbers: epoch, batch, batches."""
         mine = torch.tensor(start, device=device)
         first = mine.clone()
         self.from_first_([first])
@@ -80,11 +69,7 @@ class Ranks:
             )
 
     def from_first_(self, tensors: Iterable[Tensor]) -> None:
-        """Copy the values of these tensors from the first process to all others.
-
-        Raises:
-            ProcessLostError: another process has ended.
-        """
+        """Copy the values of these tensors from the first process to all others."""
         if self.size > 1:
             with _lost():
                 for tensor in tensors:
@@ -95,14 +80,7 @@ class Ranks:
 def joined(members: Sequence[Member], device: torch.device) -> Iterator[Ranks]:
     """The processes that ``torchrun`` started, as a group, or this one alone.
 
-    A group that exists already is used, and left open.
-
-    Args:
-        members: the networks to train.
-        device: their device.
-
-    Raises:
-        ValueError: a training that cannot be shared, a device that is not available.
+    A group that exists already is used, and left open. A ValueError for networks whose training cannot be shared.
     """
     size = processes()
     if size == 1:
@@ -130,11 +108,7 @@ def joined(members: Sequence[Member], device: torch.device) -> Iterator[Ranks]:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The device of this process: with several processes on GPUs each has its own.
-
-    Raises:
-        ValueError: fewer devices than processes, or a device that processes cannot share.
-    """
+    """The device of this process, with several on GPUs its own; a ValueError if there are too few, or none to share."""
     if processes() == 1:
         return device
     if device.type not in _BACKENDS or device.index is not None:
@@ -153,11 +127,7 @@ def own_device(device: torch.device) -> torch.device:
 
 
 def check_shareable(members: Sequence[Member], device: torch.device, size: int) -> None:
-    """Check that several processes can share a training.
-
-    Raises:
-        ValueError: they cannot.
-    """
+    """Raise a ValueError if several processes cannot share a training."""
     own_device(torch.device(device.type))
     if len(members) > 1:
         raise ValueError(
@@ -187,17 +157,8 @@ class Distributed(Sequential):
     """One network, the same in all processes; each goes through its part of every batch.
 
     All processes get whole batches and draw the same random numbers for them, so that a sample meets the same noise as
-    in one process.
-
-    Args:
-        member: the network; the first process's weights are copied to all.
-        objective: the loss with regularisers.
-        clip_grad_norm: largest norm of the gradient.
-        ranks: the processes.
-        asked: whether this process was asked to stop.
-
-    Attributes:
-        stopping: whether any of the processes was.
+    in one process. The first process's weights are copied to all. ``asked`` says whether this process was asked to
+    stop, ``stopping`` whether any of them was.
     """
 
     def __init__(
@@ -213,38 +174,31 @@ class Distributed(Sequential):
         self.ranks, self.asked, self.stopping = ranks, asked, False
         ranks.from_first_(x for x in member.network.state_dict().values() if isinstance(x, Tensor))
 
-    def _step(self, member: Member, times: Tensor, labels: Tensor) -> Tensor:
-        network, silent, objective, samples = member.network, member.silent, self.objective, len(labels)
-        mine, parameters = self.ranks.part(samples), member.parameters
-        part, truth = times[mine], labels[mine]
-        share = objective.share(truth, labels)
+    def _forward(
+        self, member: Member, times: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+        """As in ``Sequential``; but of the loss with regularisers, and of the layers, the part of this process."""
+        network, samples, mine = member.network, len(labels), self.ranks.part(len(labels))
+        truth = labels[mine]
         with part_of_batch(network, samples, mine):
-            loss, total, record = objective(network, part, truth, member.substrate)
-        member.optimizer.zero_grad()
-        if len(truth):  # the mean over no sample would be NaN
-            (total * share).backward()
-        correct = objective.success(record.output.detach(), truth).sum()
-        cost = loss.detach() * share * samples if len(truth) else loss.new_zeros(())
-        numbers = torch.stack([cost, correct.to(cost), torch.full_like(cost, self.asked())])
-        first = [first_spikes_in(network, record.layers, i) for i in member.spiking]
-        silent_counts = [silence(spikes).sum(dim=0) for spikes in first]
-        others = activity(network, record.layers)[len(first) :].nan_to_num(0.0) * len(truth)  # NaN of no sample
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+            loss, total, record = self.objective(network, times[mine], truth, member.substrate)
+        share = self.objective.share(truth, labels)
+        if not len(truth):  # the mean over no sample would be NaN
+            loss, total, share = torch.zeros_like(loss), torch.zeros_like(total), 1.0
+        correct = self.objective.success(record.output.detach(), truth).sum(dtype=torch.float64) / samples
+        counts, neurons = activity_counts(network, record.layers)
+        numbers = torch.stack([(loss.detach() * share).double(), correct, torch.full_like(correct, self.asked())])
+        (cost, correct, asked), counts = self._summed([numbers, counts])
+        self.stopping = bool(asked > 0)
+        return cost, total * share, correct, fractions(counts, neurons, samples), record.layers
 
-        parts = self._summed([numbers, others, *silent_counts, *gradients])
-        (cost, correct, asked), others, parts = parts[0], parts[1], parts[2:]
-        silent_counts, gradients = parts[: len(silent_counts)], parts[len(silent_counts) :]
-        silent_sums = [counts.sum() / (samples * counts.numel()) for counts in silent_counts]
-        fractions = torch.stack(silent_sums) if silent_sums else cost.new_zeros(0)
-        *known, asking = torch.cat([fractions, asked[None]]).tolist()
-        self.stopping = asking > 0
-        raised = silent.too_silent(network, known) if silent.active else None
-        if raised is None or not silent.skip_step:
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
-        self.move(member, raised, None if raised is None else silent_counts[raised] / samples)
-        skipped = torch.full_like(cost, samples * (raised is not None))
-        return torch.cat([torch.stack([cost, correct, skipped]), fractions * samples, others]).double()
+    def _backward(self, member: Member, total: Tensor) -> None:
+        if total.requires_grad:
+            total.backward()
+        parameters = member.parameters
+        gradients = self._summed([torch.zeros_like(p) if p.grad is None else p.grad for p in parameters])
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
 
     @torch.no_grad()
     def evaluate(self, data: SpikeData) -> list[Evaluation]:

@@ -16,7 +16,7 @@ from firstspike.layers.delay import delays_in, project_delays_
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
 from firstspike.training.member import Member
 from firstspike.training.objective import Objective
-from firstspike.training.silent import activity, first_spikes_in, silent_share
+from firstspike.training.silent import activity, first_spikes_in, silence, silent_share
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +24,8 @@ logger = logging.getLogger(__name__)
 class Sequential:
     """Each network by itself; the base of the other engines.
 
-    Args:
-        members: the networks.
-        objective: the loss with regularisers.
-        clip_grad_norm: largest norm of a network's gradient.
-        compile: let ``torch.compile`` join all operations on a batch, from the network to the loss, and their gradient.
+    With ``compile``, ``torch.compile`` joins all operations on a batch, from the network to the loss, and their
+    gradient.
     """
 
     def __init__(
@@ -49,9 +46,8 @@ class Sequential:
     ) -> Float64[Tensor, "members sums"]:
         """Train on one batch of each network: a gradient step, or raised weights if too many neurons are silent.
 
-        Returns:
-            Sums over the samples of each network: loss (without regularisers), correct decisions or errors, 1 per
-            sample of a batch that raised weights, and the ``activity`` of the layers.
+        Gives sums over the samples of each network: loss (without regularisers), correct decisions or errors, 1 per
+        sample of a batch that raised weights, and the ``activity`` of the layers.
         """
         return torch.stack([self._step(*each) for each in zip(self.members, times, labels, strict=True)])
 
@@ -64,39 +60,33 @@ class Sequential:
         return loss.detach(), total, correct, activity(member.network, record.layers), record.layers
 
     def _step(self, member: Member, times: Tensor, labels: Tensor) -> Tensor:
-        silent = member.silent
+        network, silent = member.network, member.silent
         loss, total, correct, active, layers = self._pass(member, times, labels)
-        raised = silent.too_silent(member.network, active.tolist()[: len(member.spiking)]) if silent.active else None
+        raised = silent.too_silent(network, active.tolist()[: len(member.spiking)]) if silent.active else None
         if raised is None or not silent.skip_step:  # otherwise nothing learns from this batch
             member.optimizer.zero_grad()
-            total.backward()
-        share = None
-        if raised is not None:
-            share = silent_share(first_spikes_in(member.network, layers, member.spiking[raised]))
-        self.move(member, raised, share)
-        sums = torch.stack([loss, correct, torch.full_like(correct, raised is not None)])
-        return torch.cat([sums, active]).double() * len(labels)
-
-    def move(self, member: Member, raised: int | None, share: Tensor | None) -> None:
-        """Take a gradient step, or raise the weights of a layer, or both.
-
-        Args:
-            member: has its gradient.
-            raised: which of its LIF layers is too silent, if one is.
-            share: of the samples in which each neuron of that layer is silent.
-        """
-        network = member.network
-        if raised is None or not member.silent.skip_step:
-            self.clip(member)
+            self._backward(member, total)
+            self._clip(member)
             member.optimizer.step()
             if self.has_delays:
                 project_delays_(network)
-        if raised is not None and share is not None:
-            member.silent.raise_layer_(network, raised, share)
+        if raised is not None:
+            share = self._mean(silence(first_spikes_in(network, layers, member.spiking[raised])))
+            silent.raise_layer_(network, raised, share)
         if isinstance(network, Network):
             member.substrate.project_(network)
+        sums = torch.stack([loss, correct, torch.full_like(correct, raised is not None)])
+        return torch.cat([sums, active]).double() * len(labels)
 
-    def clip(self, member: Member) -> None:
+    def _backward(self, member: Member, total: Tensor) -> None:
+        """Let the parameters of a network have the gradient of the loss."""
+        total.backward()
+
+    def _mean(self, values: Float[Tensor, "batch neurons"]) -> Float[Tensor, " neurons"]:
+        """Mean over the samples of a batch."""
+        return values.mean(dim=0)
+
+    def _clip(self, member: Member) -> None:
         """Limit the norm of a network's gradient."""
         if self.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(member.parameters, self.clip_grad_norm)
@@ -113,19 +103,12 @@ class Sequential:
         """Evaluate each network on the data."""
         return [evaluate(x.network, self.objective, data, x.substrate) for x in self.members]
 
-    def synchronize(self) -> None:
-        """Bring the members' optimisers up to date, before they are saved."""
-
 
 class SideBySide(Sequential):
     """All networks as one program, each with the results that it would have alone.
 
-    A network that skips its step in a batch does not count it in its optimiser, as alone.
-
-    Args:
-        members: networks of one shape whose optimisers have the same settings.
-        objective: the loss with regularisers.
-        clip_grad_norm: largest norm of a network's gradient.
+    They have one shape, and optimisers of the same settings. A network that skips its step in a batch does not count it
+    in its optimiser, as alone.
     """
 
     def __init__(self, members: Sequence[Member], objective: Objective, clip_grad_norm: float | None = None) -> None:
@@ -155,7 +138,7 @@ class SideBySide(Sequential):
             totals.index_select(0, sent(torch.tensor(learning), totals.device)).sum().backward()
             self.ensemble.share_gradients(learning)
             for e in learning:
-                self.clip(members[e])
+                self._clip(members[e])
             self.optimizer.step()
             if self.has_delays:
                 for e in learning:
@@ -184,11 +167,6 @@ class SideBySide(Sequential):
         """See ``Sequential``."""
         times, silent = outputs_of(self.ensemble, data.times)
         return [evaluation_of(*each, self.objective, data.labels) for each in zip(times, silent, strict=True)]
-
-    def synchronize(self) -> None:
-        """See ``Sequential``."""
-        for member, state in zip(self.members, _parted(self.optimizer.state_dict(), len(self.members)), strict=True):
-            member.optimizer.load_state_dict(state)
 
 
 def engine_for(
@@ -228,45 +206,13 @@ def _settings(optimizer: optim.Optimizer) -> Any:
 
 
 def _joint_optimizer(optimizers: Sequence[optim.Optimizer]) -> optim.Optimizer:
-    """One optimiser whose groups hold the parameters of all, one network after the other."""
+    """One optimiser whose groups hold the parameters of all, one network after the other; it shares their states."""
     groups = [
         {**same[0], "params": [p for group in same for p in group["params"]]}
         for same in zip(*(optimizer.param_groups for optimizer in optimizers), strict=True)
     ]
     make: Any = type(optimizers[0])
     joint: optim.Optimizer = make(groups, lr=groups[0]["lr"])
-    joint.load_state_dict(_joined([optimizer.state_dict() for optimizer in optimizers]))
+    for optimizer in optimizers:
+        joint.state.update({p: optimizer.state[p] for group in optimizer.param_groups for p in group["params"]})
     return joint
-
-
-OptimizerState = dict[str, Any]
-
-
-def _joined(states: Sequence[OptimizerState]) -> OptimizerState:
-    """State of an optimiser whose groups hold the parameters of all networks, one after the other."""
-    joint: OptimizerState = {"state": {}, "param_groups": []}
-    place = 0
-    for groups in zip(*(state["param_groups"] for state in states), strict=True):
-        first = place
-        for state, group in zip(states, groups, strict=True):
-            for number in group["params"]:
-                if number in state["state"]:
-                    joint["state"][place] = state["state"][number]
-                place += 1
-        joint["param_groups"].append({**groups[0], "params": list(range(first, place))})
-    return joint
-
-
-def _parted(joint: OptimizerState, members: int) -> list[OptimizerState]:
-    """The states that ``_joined`` has put together."""
-    parts: list[OptimizerState] = [{"state": {}, "param_groups": []} for _ in range(members)]
-    place = 0
-    for group in joint["param_groups"]:
-        size = len(group["params"]) // members
-        for index, part in enumerate(parts):
-            mine = group["params"][index * size : (index + 1) * size]
-            part["param_groups"].append({**group, "params": list(range(place, place + size))})
-            found = {new: joint["state"][old] for new, old in enumerate(mine, place) if old in joint["state"]}
-            part["state"].update(found)
-        place += size
-    return parts

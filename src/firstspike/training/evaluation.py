@@ -6,7 +6,7 @@ numbers for each input and output. It depends on nothing else, so that an evalua
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from firstspike.data import EventLists, SpikeData
-from firstspike.devices import raise_deferred_errors, sent
+from firstspike.devices import raise_deferred_errors
 from firstspike.layers import EarliestPool2d, Ensemble, LIFLayer, LIFRecurrent, Network, Record
 from firstspike.layers.trains import form_of
 from firstspike.substrates import Exact, Substrate
 from firstspike.training.objective import Objective
-from firstspike.training.silent import first_spikes_in, silence, spiking_layers
+from firstspike.training.silent import activity_counts, fractions, spiking_layers
 
 PART_MEMORY = 2**30
 """Bytes that one layer may take for the samples that are evaluated at once, by a rough estimate."""
@@ -117,14 +117,7 @@ def success_text(found: Mapping[str, Any], digits: int = 2) -> str:
 def evaluate(
     network: nn.Module, objective: Objective, data: SpikeData, substrate: Substrate | None = None
 ) -> Evaluation:
-    """Evaluate a network, in evaluation mode, on all samples.
-
-    Args:
-        network: the network to evaluate.
-        objective: its loss, and its rule for decisions.
-        data: the samples.
-        substrate: an open one to run on; by default the exact one.
-    """
+    """Evaluate a network, in evaluation mode, on all samples, and on an open substrate."""
     times, silent = outputs_of(network, data.times, substrate)
     return evaluation_of(times, silent, objective, data.labels)
 
@@ -137,12 +130,12 @@ def outputs_of(
 
     Those of an ensemble have a leading dimension for the member. ``substrate`` is for a single network.
     """
-    outputs, counts, widths = [], [], list[int]()
+    outputs, counts, neurons = [], [], list[int]()
     for record in _records(network, times, substrate):
         outputs.append(record.output)
-        found, widths = _silent(network, record)
+        found, neurons = _silent(network, record)
         counts.append(found)
-    return torch.cat(outputs, dim=_sample_dimension(network)), _fractions(torch.stack(counts).sum(dim=0), widths)
+    return torch.cat(outputs, dim=_sample_dimension(network)), fractions(torch.stack(counts).sum(dim=0), neurons)
 
 
 @torch.no_grad()
@@ -150,7 +143,7 @@ def evaluate_record(
     network: nn.Module, record: Record, objective: Objective, labels: Int64[Tensor, " samples"]
 ) -> Evaluation:
     """The same from spike times that are known already."""
-    return evaluation_of(record.output, _fractions(*_silent(network, record)), objective, labels)
+    return evaluation_of(record.output, fractions(*_silent(network, record)), objective, labels)
 
 
 @torch.no_grad()
@@ -190,11 +183,8 @@ def warn_of_unseen(network: nn.Module, times: Float[Tensor, "samples inputs *spi
 def confusion_counts(evaluation: Evaluation, classes: int | None = None) -> Int[np.ndarray, "classes decisions"]:
     """Number of samples of each true class (row) by decision (column).
 
-    The last column, if there are any, counts the samples without a decision (``predictions`` -1).
-
-    Args:
-        evaluation: labels and predictions.
-        classes: their number, by default that of the outputs; more if labels or predictions need them.
+    The last column, if there are any, counts the samples without a decision (``predictions`` -1). There are as many
+    classes as outputs, or as given, and more if labels or predictions need them.
     """
     labels, predictions = evaluation.labels.cpu().numpy(), evaluation.predictions.cpu().numpy()
     size = max(classes or evaluation.times.shape[1], *(int(x.max(initial=-1)) + 1 for x in (labels, predictions)))
@@ -236,14 +226,9 @@ def evaluation_of(
 def samples_at_once(
     network: nn.Module, times: Float[Tensor, "samples inputs"] | EventLists, substrate: Substrate | None = None
 ) -> int:
-    """How many samples are evaluated at once, see ``PART_MEMORY``.
+    """How many samples are evaluated at once, see ``PART_MEMORY``; their number in ``times`` does not matter.
 
     On the CPU, and on substrates, at most as many as keep all cores busy.
-
-    Args:
-        network: the network.
-        times: the samples; their number does not matter.
-        substrate: on which it runs; by default the exact one.
     """
     if not isinstance(network, Network | Ensemble):
         return _ENOUGH
@@ -291,23 +276,12 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def _silent(network: nn.Module, record: Record) -> tuple[Float64[Tensor, "*members layers"], list[int]]:
-    """Silent neurons of each LIF layer, counted over the samples, and the neurons of each.
-
-    Whole numbers add up to the same in any parts.
-    """
+    """Silent neurons of each LIF layer, counted over the samples, and the neurons of each."""
     one = network.members[0] if isinstance(network, Ensemble) else network
-    layers = [first_spikes_in(one, record.layers, index) for index in spiking_layers(one)]
-    if not layers:
-        return torch.zeros((*record.output.shape[:-2], 0), dtype=torch.float64, device=record.output.device), []
-    counts = torch.stack([silence(x).sum(dim=-1).sum(dim=-1, dtype=torch.float64) for x in layers], dim=-1)
-    return counts, [times.shape[-1] for times in layers]
+    (counts, neurons), layers = activity_counts(one, record.layers), len(spiking_layers(one))
+    return counts[..., :layers], neurons[:layers]
 
 
 def _sample_dimension(network: nn.Module) -> int:
     """Dimension of the samples in a network's output; an ensemble has its members before."""
     return 1 if isinstance(network, Ensemble) else 0
-
-
-def _fractions(counts: Float64[Tensor, "*members layers"], widths: Sequence[int]) -> Float64[Tensor, "*members layers"]:
-    """Silent fractions, summed over the samples."""
-    return counts / sent(torch.tensor(widths, dtype=torch.float64), counts.device)

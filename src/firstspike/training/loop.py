@@ -53,7 +53,6 @@ def run(fit: Fit, ranks: Ranks, stop: Stop, stack: ExitStack) -> FitResult:
             ranks.check_same([fit.epoch, fit.batch, fit.batches], device)
             engine = distributed = Distributed(members[0], objective, clip, ranks, asked)
             asked = lambda: distributed.stopping  # noqa: E731
-        trainer.engine = engine
         fit.callbacks.call("on_fit_start", fit)
         metrics = _train(fit, engine, asked, pace)
         with trainer.averaged():

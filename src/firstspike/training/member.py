@@ -150,11 +150,12 @@ class Member:
 
     def state_dict(self) -> dict[str, Any]:
         """All that a training needs to continue bit for bit; ``network`` holds the weights, averaged if they are."""
-        weights, average = self.network.state_dict(), self.average
+        weights, average, optimizer = self.network.state_dict(), self.average, self.optimizer.state_dict()
+        optimizer["state"] = {number: kept for number, kept in optimizer["state"].items() if kept}
         return {
             "network": weights if average is None else weights | average.averages,
             "average": None if average is None else average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer,
             "groups": self.groups,
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "silent": self.silent.state_dict(),

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from firstspike.devices import sent
 from firstspike.layers import LIFLayer, Network, Record
 from firstspike.layers.trains import first_of, form_of
 from firstspike.ranges import Positive, checks_ranges
@@ -73,11 +74,7 @@ class SilentNeurons:
         return self.limits is None or min(self.limits, default=1.0) < 1
 
     def limits_of(self, network: nn.Module) -> tuple[float, ...]:
-        """The limit of each LIF layer of a network; 1 for another module; or ``limits``.
-
-        Raises:
-            ValueError: another number of limits.
-        """
+        """The limit of each LIF layer of a network, 1 for another module; a ValueError for another number of limits."""
         layers = spiking_layers(network)
         if isinstance(self.limits, int | float):
             return (float(self.limits),) * len(layers)
@@ -93,9 +90,7 @@ class SilentNeurons:
     def too_silent(self, network: nn.Module, fractions: Sequence[float]) -> int | None:
         """Number of the first LIF layer above its limit, or None; counts how often in a row it is the same.
 
-        Args:
-            network: the network.
-            fractions: silent fraction of each LIF layer in a batch, see ``silent_fractions``.
+        ``fractions`` are the silent ones of the LIF layers in a batch, see ``silent_fractions``.
         """
         for layer, (limit, fraction) in enumerate(zip(self.limits_of(network), fractions, strict=True)):
             if fraction > limit:
@@ -126,12 +121,9 @@ class SilentNeurons:
 
     @torch.no_grad()
     def raise_layer_(self, network: nn.Module, layer: int, silent: Float[Tensor, " neurons"]) -> None:
-        """Raise weights of one layer.
+        """Raise weights of the LIF layer of that number, in place.
 
-        Args:
-            network: its weights are raised, in place.
-            layer: number of the LIF layer, from ``too_silent``.
-            silent: fraction of the samples in which each of its neurons is silent.
+        ``silent`` is the fraction of the samples in which each of its neurons is silent.
         """
         lif = network[spiking_layers(network)[layer]] if isinstance(network, Network) else None
         if not isinstance(lif, LIFLayer):
@@ -196,12 +188,17 @@ def activity(network: nn.Module, layers: Sequence[Tensor]) -> Float[Tensor, "*me
     """Activity of neurons in a batch: the silent fraction of each LIF layer, then the spikes of layers with trains.
 
     For each of these: the mean number of spikes per neuron, and the fraction of (sample, neuron) pairs whose train is
-    as long as it can be, ``max_spikes``, so that later spikes may have been dropped.
-
-    Args:
-        network: the network, or the first member of an ensemble.
-        layers: outputs of all layers, of an ensemble with a leading dimension for the member.
+    as long as it can be, ``max_spikes``, so that later spikes may have been dropped. ``layers`` are the outputs of all
+    layers; those of an ensemble, whose first member is ``network``, have a leading dimension for the member.
     """
+    counts, neurons = activity_counts(network, layers)
+    return fractions(counts, neurons, layers[-1].shape[-2]).to(layers[-1].dtype)
+
+
+def activity_counts(
+    network: nn.Module, layers: Sequence[Tensor]
+) -> tuple[Float64[Tensor, "*members numbers"], list[int]]:
+    """The same as sums over samples and neurons, and the neurons of each: whole numbers add up exactly."""
     spiking = spiking_layers(network)
     first = [first_spikes_in(network, layers, index) for index in spiking]
     found = [silence(spikes) for spikes in first]
@@ -210,8 +207,16 @@ def activity(network: nn.Module, layers: Sequence[Tensor]) -> Float[Tensor, "*me
             spikes = torch.isfinite(layers[index])
             found += [spikes.sum(dim=-1), spikes[..., -1]]
     if not found:
-        return layers[-1].new_zeros((*layers[-1].shape[:-2], 0))
-    return torch.stack([values.mean(dim=(-2, -1), dtype=layers[-1].dtype) for values in found], dim=-1)
+        return layers[-1].new_zeros((*layers[-1].shape[:-2], 0), dtype=torch.float64), []
+    counts = [values.sum(dim=-1).sum(dim=-1, dtype=torch.float64) for values in found]
+    return torch.stack(counts, dim=-1), [values.shape[-1] for values in found]
+
+
+def fractions(
+    counts: Float64[Tensor, "*members numbers"], neurons: Sequence[int], samples: int = 1
+) -> Float64[Tensor, "*members numbers"]:
+    """Counts divided by the pairs of samples and neurons."""
+    return counts / sent(torch.tensor([size * samples for size in neurons], dtype=torch.float64), counts.device)
 
 
 def _gives_trains(network: nn.Module, index: int) -> bool:

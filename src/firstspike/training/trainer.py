@@ -25,7 +25,6 @@ from firstspike.training.averaging import WeightAverage
 from firstspike.training.batches import Batches, Loader
 from firstspike.training.callbacks import Callback, Callbacks, ProgressBar, Stop
 from firstspike.training.distributed import joined
-from firstspike.training.engines import Sequential
 from firstspike.training.evaluation import Evaluation, evaluate, record_in_parts
 from firstspike.training.fitting import Fit, FitResult, to_network
 from firstspike.training.loop import run
@@ -153,7 +152,6 @@ class Trainer:
         self.clip_grad_norm = clip_grad_norm
         self.weight_average = weight_average
         self.compile = compile
-        self.engine: Sequential | None = None  # of the training in progress
         check_float64(self.device)
 
     @property
@@ -310,8 +308,6 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the training needs to continue bit for bit: weights, optimisers, schedules, progress."""
-        if self.engine is not None:
-            self.engine.synchronize()
         return {"members": [member.state_dict() for member in self.members]}
 
     def load_state_dict(self, state: dict[str, Any], allow_other_chip: bool = False) -> None:
@@ -326,7 +322,6 @@ class Trainer:
             raise ValueError(f"expected the state of {len(self.members)} networks, got {len(found)}")
         for member, saved in zip(self.members, found, strict=True):
             member.load_state_dict(saved, allow_other_chip, str(saved.get("where", "state")))
-        self.engine = None
 
 
 def _opened(substrate: Substrate, network: nn.Module) -> AbstractContextManager[Any]:
