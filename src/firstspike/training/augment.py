@@ -12,8 +12,6 @@ from firstspike.data import SpikeData
 from firstspike.devices import sent
 from firstspike.ranges import Border, Distance, NotNegative, Probability, checks_ranges
 
-Draw = Callable[[torch.Generator], Tensor]
-
 
 @checks_ranges
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Augment:
                 f"{self.cutout}"
             )
 
-        def drawn(draw: Draw) -> Tensor:
+        def drawn(draw: Callable[[torch.Generator], Tensor]) -> Tensor:
             return sent(torch.stack([draw(source) for source in sources]), times.device)
 
         image = data.image or (0, 0, 0)
@@ -98,14 +96,7 @@ def shifted(
     image: tuple[int, int, int],
     blank: Sequence[float],
 ) -> Float[Tensor, "*batch pixels"]:
-    """Images moved down and to the right by whole pixels.
-
-    Args:
-        times: flat images, channel after channel.
-        steps: rows and columns to move by, negative for up and left.
-        image: channels, height and width.
-        blank: time of pixels that come in from outside, in each channel.
-    """
+    """Flat images moved down and to the right by whole pixels, with ``blank`` times of pixels from outside."""
     _, height, width = image
     down, right = steps.long().unsqueeze(-1).unbind(-2)
     row = (torch.arange(height, device=times.device) - down).unsqueeze(-1)
@@ -127,12 +118,6 @@ def interpolated(
     """Images moved by any distance: each time is the bilinear mean over the four pixels that meet there.
 
     Silent pixels are left out of the mean; a pixel of which half or more is silent is silent.
-
-    Args:
-        times: as in ``shifted``.
-        steps: distances down and to the right, in pixels.
-        image: as in ``shifted``.
-        blank: as in ``shifted``.
     """
     whole = steps.floor()
     part = steps - whole
@@ -154,14 +139,9 @@ def cut_out(
     image: tuple[int, int, int],
     blank: Sequence[float],
 ) -> Float[Tensor, "*batch pixels"]:
-    """Images with a blank square; near the border only a part of it lies inside.
+    """Flat images with a blank square; near the border only a part of it lies inside.
 
-    Args:
-        times: flat images, channel after channel.
-        places: row and column of the centre, as fractions of height and width in [0, 1).
-        side: of the square, in pixels.
-        image: channels, height and width.
-        blank: time of blank pixels in each channel.
+    ``places`` are row and column of the centre, as fractions of height and width in [0, 1).
     """
     inside = []
     for size, place in zip(image[1:], places.unbind(-1), strict=True):

@@ -20,13 +20,6 @@ class WeightAverage:
 
     Small `d` at the start lets it forget the initial weights. Averages of weights along a training often decide better
     than the last weights (Polyak and Juditsky, SIAM J. Control Optim. 30, 838, 1992).
-
-    Args:
-        network: whose parameters are averaged; they are read at each ``update``.
-        decay: at 0.999 the average is over about the last 1000 batches.
-
-    Raises:
-        ValueError: a decay that is not between 0 and 1.
     """
 
     def __init__(self, network: nn.Module, decay: InnerFraction) -> None:

@@ -20,17 +20,9 @@ _NO_LOADERS = Tensor | np.ndarray | tuple | dict | str  # your own data that are
 
 
 class Batches:
-    """The batches of each epoch.
+    """The batches of each epoch, on the device and in the type of the network.
 
-    Args:
-        source: the data, or a loader of batches.
-        size: samples in a batch of data.
-        network: sets device and type.
-        like: data of the same kind, which name the inputs and classes of a loader's batches.
-
-    Raises:
-        TypeError: neither data nor a loader.
-        ValueError: no samples, or an iterator that can be passed once only.
+    ``like`` are data of the same kind, which name the inputs and classes of a loader's batches.
     """
 
     def __init__(self, source: SpikeData | Loader, size: int, network: nn.Module, like: SpikeData | None) -> None:

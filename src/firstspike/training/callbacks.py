@@ -58,11 +58,7 @@ class Callback:
 
 
 class Callbacks:
-    """Several callbacks, called in order.
-
-    Args:
-        callbacks: the callbacks.
-    """
+    """Several callbacks, called in order."""
 
     def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
         self.callbacks = list(callbacks)
@@ -96,11 +92,9 @@ class Callbacks:
 
 
 class Pace:
-    """Decides how often something is done so that it takes a small share of the time.
+    """Decides how often something is done so that it takes at most a ``share`` of the time.
 
-    Args:
-        share: largest share of the time; with 0.03 it waits 33 times as long as the last time took.
-        guess: seconds that it takes, before it is measured.
+    With 0.03 it waits 33 times as long as the last time took; before that is measured, it is a ``guess`` in seconds.
     """
 
     def __init__(self, share: float = 0.03, guess: float = 0.15) -> None:

@@ -23,11 +23,7 @@ class DivergedError(FloatingPointError):
 
 @contextmanager
 def staying_finite(members: Sequence[Member], epoch: int, seeds: Sequence[int]) -> Iterator[None]:
-    """Check that the networks of a training are finite after an epoch, in this block.
-
-    Raises:
-        DivergedError: they are not; also in place of a ``ValueError`` that this led to.
-    """
+    """A DivergedError if the networks are not finite after an epoch, in this block; also for what this led to."""
     try:
         yield
     except (ValueError, OverflowError) as error:
@@ -68,12 +64,7 @@ def _of_silent(network: nn.Module) -> str:
 
 
 def signs_of_failure(network: nn.Module, validation: Evaluation) -> list[str]:
-    """Warnings about a trained network; nothing of one that has learnt.
-
-    Args:
-        network: the trained network.
-        validation: its evaluation on the validation data.
-    """
+    """Warnings about a trained network; nothing of one that has learnt."""
     found = []
     if not math.isfinite(validation.loss):
         found.append(f"the loss on the validation data is {validation.loss}")

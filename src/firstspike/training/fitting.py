@@ -126,15 +126,7 @@ class FitResult(Evaluated):
 
 
 def to_network(data: SpikeData, network: nn.Module) -> SpikeData:
-    """The data on the device and in the type of the network's first parameter.
-
-    Raises:
-        TypeError: data of another type.
-        ValueError: spike trains for a network of first spikes.
-
-    Warns:
-        UserWarning: spikes that come too late to be seen, see ``warn_of_unseen``.
-    """
+    """The data on the device and in the type of the network's first parameter, if it can take them."""
     if not isinstance(data, SpikeData):
         raise TypeError(
             f"expected fs.data.SpikeData, got {type(data).__name__}. Write "

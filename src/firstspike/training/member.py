@@ -165,16 +165,9 @@ class Member:
         }
 
     def load_state_dict(self, state: dict[str, Any], allow_other_chip: bool = False, where: str = "state") -> None:
-        """Restore a saved state. Weights and optimiser are checked before anything is changed.
+        """Restore a saved state, which messages call ``where``, or raise a CheckpointError if it is of other objects.
 
-        Args:
-            state: from ``state_dict()``.
-            allow_other_chip: restore it even if it is of another chip.
-            where: its origin, for messages.
-
-        Raises:
-            CheckpointError: it belongs to another network, optimiser, schedule or substrate; a ``ValueError``.
-            ValueError: the substrate is another chip than the saved one, and ``allow_other_chip`` is not set.
+        Weights and optimiser are checked before anything is changed.
         """
         self._regroup(state.get("groups"), where)
         state = checked_state(self, state, where)

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from firstspike.layers import Network, Record
-from firstspike.losses.base import smallest
+from firstspike.losses.base import check_reads, smallest
 from firstspike.substrates import Substrate
 
 Metric = Callable[[Tensor, Tensor], float | Tensor]
@@ -18,17 +18,30 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(eq=False)
 class Objective:
-    """What is minimised: a loss and terms that are added to it.
+    """What is minimised: a loss, and terms ``regularizer(times, labels, network, record)`` that are added to it.
 
-    Args:
-        loss: ``loss(times, labels)``, the mean over the samples.
-        regularizers: each is called ``regularizer(times, labels, network, record)``.
-        metrics: further numbers of an evaluation by name.
+    ``metrics`` are further numbers of an evaluation by name.
     """
 
     loss: Loss
     regularizers: Sequence[Callable[..., Tensor]] = ()
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+
+    def check(self, network: nn.Module) -> None:
+        """Raise a ValueError if a training of the network cannot take these."""
+        loss, gives = self.loss, network.gives if isinstance(network, Network) else None
+        if isinstance(loss, type):
+            raise ValueError(f"loss: expected an object, got the class {loss.__name__}; write {loss.__name__}()")
+        if getattr(loss, "reduction", "mean") == "none":
+            raise ValueError("Trainer needs a loss with reduction='mean' or 'sum', got 'none'")
+        if gives is not None:
+            for term in (loss, *self.regularizers):
+                check_reads(type(term).__name__, getattr(term, "reads", None) or gives, gives)
+        if gives is not None and isinstance(loss, nn.CrossEntropyLoss):
+            values = gives == "values"
+            why = "does not decide" if values else "would make the true neuron spike last"
+            form = "Readout" if values else "Time"
+            raise ValueError(f"Trainer cannot take CrossEntropyLoss, which {why}; use fs.losses.{form}CrossEntropy()")
 
     def __call__(
         self,

@@ -46,11 +46,7 @@ class Pace:
 
     If other programs use the cores, threads that wait for each other make a step many times as long. So from time to
     time some steps are done with half as many threads, or twice as many, and the faster number is kept. Results have
-    the same bits for any number of threads.
-
-    Args:
-        most: threads to begin with, and at most.
-        clock: seconds, for tests.
+    the same bits for any number of threads. It begins with as many as it may take.
     """
 
     def __init__(self, most: int, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -97,14 +93,10 @@ class Pace:
 
 @contextmanager
 def threads_worth_starting(network: nn.Module, batch: int) -> Iterator[Pace]:
-    """Torch on one thread while it works on small layers; yields a function that sets the kernels' threads per step.
+    """Torch on one thread while it works on small layers; yields what sets the kernels' threads at each step.
 
     For a few hundred numbers some of torch's functions (``exp``, ``log``, ``sqrt`` of MKL) start all threads at every
     call, which costs more than the call; if other programs use the cores, twenty times as much as all the rest.
-
-    Args:
-        network: the network that will be trained.
-        batch: samples at once.
     """
     layers = [module for module in network.modules() if isinstance(module, LIFLayer)]
     sizes = [(batch, x.synapses.shape[1], x.out_features) for x in layers]

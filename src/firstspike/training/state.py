@@ -24,16 +24,7 @@ class CheckpointError(ValueError):
 
 
 def checked_state(member: "Member", found: Any, where: str) -> dict[str, Any]:
-    """A saved state in the form that the parts of a member take.
-
-    Args:
-        member: nothing in it is changed.
-        found: from ``member.state_dict()``.
-        where: its origin, for messages.
-
-    Raises:
-        CheckpointError: it belongs to another network, optimiser or schedule.
-    """
+    """A saved state in the form that the parts of a member take; a CheckpointError if it is that of others."""
     parts = dict.fromkeys(("network", "optimizer", "schedule", "silent", "progress"))
     check_like(found, parts | {"substrate": {"identity": {}, "state": {}}}, where)
     check_weights(found["network"], member.network.state_dict(), where)
@@ -62,16 +53,7 @@ def checked_state(member: "Member", found: Any, where: str) -> dict[str, Any]:
 
 
 def check_weights(found: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> None:
-    """Whether weights are those of a network: names, shapes, types, and finite if a new network's are.
-
-    Args:
-        found: the weights.
-        expected: the network's ``state_dict()``.
-        where: their origin, for the message.
-
-    Raises:
-        CheckpointError: they are not.
-    """
+    """Raise a CheckpointError unless weights have a network's names, shapes, types, and are finite where its are."""
     mine, theirs = ({key for key in keys if not key.endswith(_EXTRA)} for keys in (expected, found))
     if mine != theirs:
         differ = [f"lacks {name}" for name in sorted(mine - theirs)] + [f"has {name}" for name in sorted(theirs - mine)]
@@ -82,12 +64,9 @@ def check_weights(found: Mapping[str, Any], expected: Mapping[str, Any], where: 
 
 
 def check_like(found: Any, expected: Any, where: str) -> None:
-    """Whether nested mappings and sequences have the parts of others, and tensors their shape and type.
+    """Raise a CheckpointError unless nested mappings and sequences have the parts of others, tensors shape and type.
 
     NaN is refused, and infinity unless the expected tensor has it. Additional keys are allowed.
-
-    Raises:
-        CheckpointError: they do not.
     """
     if isinstance(expected, Tensor):
         if not isinstance(found, Tensor) or (found.shape, found.dtype) != (expected.shape, expected.dtype):

@@ -1,10 +1,10 @@
 """Training: networks, a loss, optimisers; epochs over data; evaluation. Without files or configs."""
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Required, TypedDict, Unpack, overload
@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import LRScheduler
 
-from firstspike import losses
 from firstspike.data import SpikeData
 from firstspike.data.arrays import as_tensor
 from firstspike.devices import check_float64, raise_deferred_errors
@@ -34,8 +33,6 @@ from firstspike.training.silent import SilentNeurons
 
 if TYPE_CHECKING:
     from firstspike.runs import Run
-
-logger = logging.getLogger(__name__)
 
 AugmentRule = Callable[[Tensor, SpikeData, Sequence[torch.Generator]], Tensor]
 
@@ -111,24 +108,8 @@ class Trainer:
         networks = [network] if isinstance(network, nn.Module) else list(network)
         if not networks:
             raise ValueError("Trainer needs at least one network")
-        if isinstance(loss, type):
-            raise ValueError(f"loss: expected an object, got the class {loss.__name__}; write {loss.__name__}()")
-        if getattr(loss, "reduction", "mean") == "none":
-            raise ValueError("Trainer needs a loss with reduction='mean' or 'sum', got 'none'")
-        if isinstance(networks[0], Network):
-            terms: list[object] = [loss, *regularizers]
-            for term in terms:
-                if (reads := getattr(term, "reads", None)) is not None:
-                    losses.base.check_reads(type(term).__name__, reads, networks[0].gives)
-        if isinstance(loss, nn.CrossEntropyLoss) and isinstance(networks[0], Network):
-            if networks[0].gives == "values":
-                raise ValueError(
-                    "Trainer needs a loss that decides: use fs.losses.ReadoutCrossEntropy(), not CrossEntropyLoss"
-                )
-            raise ValueError(
-                "Trainer needs a loss on spike times: CrossEntropyLoss would make the true neuron spike last; "
-                "use fs.losses.TimeCrossEntropy()"
-            )
+        self.objective = Objective(loss, tuple(regularizers), dict(metrics))
+        self.objective.check(networks[0])
         silent = SilentNeurons() if silent is None else silent
         limits = silent.limits_of(networks[0])
         if min(limits, default=1.0) < 1 and not all(isinstance(each, Network) for each in networks):
@@ -147,7 +128,6 @@ class Trainer:
                 strict=True,
             )
         ]
-        self.objective = Objective(loss, tuple(regularizers), dict(metrics))
         self.augment = augment
         self.clip_grad_norm = clip_grad_norm
         self.weight_average = weight_average
@@ -235,18 +215,15 @@ class Trainer:
             Interrupted: Ctrl-C, SIGTERM or ``stop``.
         """
         check_ranges(Trainer.fit, {"epochs": epochs, "batch_size": batch_size, "seed": seed})
-        if folder is not None:
+        if resume and folder is None:
+            raise ValueError("resume=True needs the folder of the run")
+        callbacks, written = list(callbacks), None
+        if folder is not None:  # one more callback
             from firstspike.runs import Run
-            from firstspike.runs.writer import RunWriter  # a run folder is one more callback
+            from firstspike.runs.writer import RunWriter
 
             writer = RunWriter(folder, resume=resume, checkpoint_every=checkpoint_every)
-            options: dict[str, Any] = {"seed": seed, "test": test, "progress_bar": progress_bar, "stop": stop}
-            callbacks = [*callbacks, writer]
-            result = self.fit(train, validation, epochs=epochs, batch_size=batch_size, callbacks=callbacks, **options)
-            return Run.written(writer, result)
-        if resume:
-            raise ValueError("resume=True needs the folder of the run")
-        callbacks = list(callbacks)
+            callbacks, written = [*callbacks, writer], partial(Run.written, writer)
         with joined(self.members, self.device) as ranks, ExitStack() as stack:
             if ranks.first and progress_bar:
                 callbacks.append(ProgressBar())
@@ -268,7 +245,8 @@ class Trainer:
             for substrate, network in {id(m.substrate): (m.substrate, m.network) for m in self.members}.values():
                 stack.enter_context(_opened(substrate, network))
             stack.callback(fit.callbacks.close)
-            return run(fit, ranks, stop, stack)
+            result = run(fit, ranks, stop, stack)
+        return result if written is None else written(result)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
