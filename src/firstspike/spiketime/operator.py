@@ -61,8 +61,9 @@ def first_spike_time(
     ``torch.autocast`` times in a lower precision are converted to the dtype of the weight.
 
     T is exact up to rounding for weights up to 1e30 thresholds, for any ratio ``tau_mem / tau_syn`` from 1e-30 (above
-    1e30 there is no leak) and for time constants from 1e-35 to 1e35, and in float64 up to 1e200 and 1e250 instead. It
-    is always larger than the time of the input that causes it: where it would round to that, it is the next number.
+    1e30 there is no leak) and for time constants from 1e-35 to 1e35 (as tensors on a GPU, 1e-9 to 1e9), and in float64
+    up to 1e200 and 1e250 (1e60) instead. It is always larger than the time of the input that causes it: where it would
+    round to that, it is the next number.
 
     Args:
         times: arrival of each input's spike, in the unit of ``neuron.tau_syn``; ``inf`` never arrives.

@@ -1,7 +1,7 @@
 """Time constants, and numbers of any size in units in which they fit the arithmetic.
 
 Time constants that are tensors become numbers for a backend wherever all neurons share them. Where they do, results are
-bit for bit those of the numbers, in the closed forms and the fast kernels.
+bit for bit those of the numbers, from the same kernels.
 
 Units are powers of two, so that a result has the same digits in any of them. The weights and the threshold of a neuron
 have one of their own, see ``unit_of_weights``. Times stay in the unit that is given while the faster time constant is
@@ -9,7 +9,7 @@ neither very short nor very long in it, see ``in_units``.
 """
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -26,6 +26,9 @@ LARGEST = {torch.float32: LARGEST_32, torch.float64: LARGEST_64}
 LONGEST = {torch.float32: 1e35, torch.float64: 1e250}
 """Limit of time constants; the shortest is the inverse of the longest."""
 
+_LONGEST_UNREAD = {torch.float32: 1e9, torch.float64: 1e60}
+"""The same of tensors on a GPU, for which no unit is chosen, as that would wait for their values."""
+
 _NEAR = 2.0**12  # a unit that much shorter or longer than the faster time constant does
 
 
@@ -37,33 +40,31 @@ def unit_of_weights(weight: Float[Tensor, "E O I"], threshold: Float[Tensor, "E 
 
 
 def in_units(backend: Backend) -> Backend:
-    """The backend for time constants in any unit of time. It itself sees a faster time constant of about 1.
-
-    Raises:
-        ValueError: at the call, times or delays that have no number in units of the time constants.
-    """
+    """The backend for time constants in any unit of time. It itself sees a faster time constant of about 1."""
 
     def forward(given: Arguments) -> Result:
         unit, inner = _inside(given)
         found = backend.forward(inner)
-        if is_one(unit):
+        if unit == 1:
             return found
         state = found.state and found.state._replace(refractory=found.state.refractory * unit)
         if given.observed is not None:
             return found._replace(spikes=given.observed, state=state)
-        spikes = from_unit(found.spikes, unit)
-        if given.until < math.inf:
-            spikes = torch.where(spikes.isinf(), spikes, spikes.clamp(max=given.until))
-        return found._replace(spikes=spikes, state=state)
+        spikes = found.spikes * unit
+        # rounded up, a spike stays after the inputs that cause it
+        later = torch.nextafter(spikes, torch.full_like(spikes, math.inf))
+        spikes = torch.where(spikes / unit < found.spikes, later, spikes)
+        return found._replace(spikes=torch.where(spikes.isinf(), spikes, spikes.clamp(max=given.until)), state=state)
 
     def backward(
         grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
     ) -> Gradients:
         unit, inner = _inside(given)
-        if is_one(unit):
+        if unit == 1:
             return backend.backward(grads, result, inner, max_weight_grad, needs)
-        first, then = split(unit)
-        bound: Any = None if max_weight_grad is None else max_weight_grad / then
+        # derivatives by weights are times: a long unit counts before they are small, a short one after
+        first, then = max(unit, 1.0), min(unit, 1.0)
+        bound = None if max_weight_grad is None else max_weight_grad / then
         state = grads.state and Held(grads.state[0] / then, grads.state[1] / then, grads.state[2] * first)
         result = result._replace(spikes=result.spikes / unit)
         found = backend.backward(Grads(grads.spikes * first, state), result, inner, bound, needs)
@@ -75,35 +76,16 @@ def in_units(backend: Backend) -> Backend:
     return backend._replace(forward=forward, backward=backward)
 
 
-def from_unit(inner: Tensor, unit: float | Tensor) -> Tensor:
-    """Spike times in the unit outside. Rounded up, a spike stays after the inputs that cause it."""
-    outer = inner * unit
-    early = outer / unit < inner
-    return torch.where(early, torch.nextafter(outer, torch.full_like(outer, math.inf)), outer)
-
-
-def split(unit: float | Tensor) -> tuple[float | Tensor, float | Tensor]:
-    """A unit as the product of one that is at least 1 and one that is at most 1.
-
-    Derivatives by weights and thresholds are times; a long unit counts before they are small, a short one after.
-    """
-    if isinstance(unit, Tensor):
-        return unit.clamp(min=1), unit.clamp(max=1)
-    return max(unit, 1.0), min(unit, 1.0)
-
-
-def _inside(given: Arguments) -> tuple[float | Tensor, Arguments]:
+def _inside(given: Arguments) -> tuple[float, Arguments]:
     """The unit to work in, and the arguments in it."""
-    unit, constants = unit_of_time(given.constants, given.times.dtype)
-    if is_one(unit):
-        return unit, given if constants is given.constants else given._replace(constants=constants)
+    unit, constants = _unit_of(given)
+    if unit == 1:
+        return unit, given._replace(constants=constants)
     names = ("times", "delay", "refractory", "observed")
-    times: dict[str, Any] = {name: getattr(given, name) for name in names}
-    times = {name: None if x is None else in_unit(name, x, unit) for name, x in times.items()}
+    times: Any = {name: in_unit(name, getattr(given, name), unit) for name in names if getattr(given, name) is not None}
     inner = given._replace(**times, constants=constants)
     if not given.max_spikes:
         return unit, inner
-    unit = float(unit)  # waits for a GPU
     in_unit("until", given.times.new_tensor([given.until, given.start]), unit)
     state = given.state and given.state._replace(refractory=in_unit("state.refractory", given.state.refractory, unit))
     windows = given.windows and given.windows._replace(
@@ -113,36 +95,26 @@ def _inside(given: Arguments) -> tuple[float | Tensor, Arguments]:
 
 
 def in_unit(name: str, x: Tensor, unit: float | Tensor) -> Tensor:
-    """Times in a unit.
-
-    Raises:
-        ValueError: times that have no number in it; on a GPU later, see ``raise_deferred_errors``.
-    """
+    """Times in a unit; those that have no number in it raise a ValueError, on a GPU later."""
     inner = x / unit
-    wrong = (inner.isinf() != x.isinf()).any()
-    limit = torch.finfo(x.dtype).max
+    wrong, limit = (inner.isinf() != x.isinf()).any(), torch.finfo(x.dtype).max
     refuse(UNIT, wrong, lambda: f"{name} must be below {float(unit) * limit:g} with such time constants in {x.dtype}")
     return inner
 
 
-def unit_of_time(constants: Constants, dtype: torch.dtype) -> tuple[float | Tensor, Constants]:
-    """The unit to work in, and the constants in it; on a GPU that of tensors is one, and may be 1."""
-    mem, syn = constants
+def _unit_of(given: Arguments) -> tuple[float, Constants]:
+    """The unit to work in, and the constants in it; 1 for tensors on a GPU."""
+    (mem, syn), dtype = given.constants, given.times.dtype
     if not isinstance(syn, Tensor):
         assert not isinstance(mem, Tensor)
-        number, found = _unit_of_numbers(mem, syn, dtype)
-        return number, constants if found == constants else found
+        return _unit_of_numbers(mem, syn, dtype)
     if not syn.numel():
-        return 1.0, constants
+        return 1.0, given.constants
     faster = (torch.minimum(mem, syn) if isinstance(mem, Tensor) else syn).amin()
-    unit: float | Tensor
-    if is_host(faster.device):
-        unit = _power_of(float(faster))
-    else:
-        near = (faster >= 1 / _NEAR) & (faster <= _NEAR)
-        unit = torch.where(near, 1.0, torch.ldexp(torch.ones_like(faster), torch.frexp(faster).exponent))
-    if is_one(unit):
-        return unit, constants
+    if not is_host(faster.device):
+        in_unit("times", given.times, faster)
+        return 1.0, given.constants
+    unit = _power_of(float(faster))
     if isinstance(mem, Tensor):
         mem = torch.where(mem.isinf(), mem, (mem / unit).clamp(max=torch.finfo(dtype).max))
     return unit, Constants(mem, syn / unit)
@@ -155,11 +127,6 @@ def _unit_of_numbers(mem: float, syn: float, dtype: torch.dtype) -> tuple[float,
     return unit, Constants(math.inf if mem > LARGEST[dtype] * syn else mem / unit, syn / unit)
 
 
-def is_one(unit: float | Tensor) -> bool:
-    """Whether it is known to be 1; a tensor is not read."""
-    return not isinstance(unit, Tensor) and unit == 1
-
-
 def _power_of(faster: float) -> float:
     return 1.0 if 1 / _NEAR <= faster <= _NEAR else 2.0 ** math.frexp(faster)[1]
 
@@ -167,24 +134,20 @@ def _power_of(faster: float) -> float:
 def resolve(given: Constants, tau_mem: Tensor | None, tau_syn: Tensor | None) -> Constants:
     """Two numbers if all neurons share them, else two tensors ``(E, O)``, or ``(O,)`` of one network.
 
-    ``given`` are the numbers where there is no tensor. On a GPU, where values are not read, tensors stay tensors.
-    There, neurons without leak have the number ``inf``.
+    ``given`` are the numbers where there is no tensor. On a GPU, where values are not read, tensors stay tensors, and
+    whether neurons share them only the layout tells. There, neurons without leak have the number ``inf``.
     """
-    if tau_mem is None and tau_syn is None:
-        return given
     like = tau_syn if tau_mem is None else tau_mem
-    assert like is not None
-    if not is_host(like.device):  # whether neurons share them, only the layout of the tensors tells
-        mem = given.tau_mem if tau_mem is None and given.tau_mem == math.inf else _tensor(given.tau_mem, tau_mem, like)
-        return Constants(mem, _tensor(given.tau_syn, tau_syn, like))
-    found = [x if tensor is None else _shared(tensor) for x, tensor in zip(given, (tau_mem, tau_syn), strict=True)]
-    if not any(isinstance(x, Tensor) for x in found):
+    if like is None:
+        return given
+    host = is_host(like.device)
+    found = [
+        x if tau is None else _shared(tau) if host else tau for x, tau in zip(given, (tau_mem, tau_syn), strict=True)
+    ]
+    if host and not any(isinstance(x, Tensor) for x in found):
         return Constants(*found)
-    return Constants(*(x if isinstance(x, Tensor) else torch.full_like(like, x) for x in found))
-
-
-def _tensor(number: float | Tensor, tau: Tensor | None, like: Tensor) -> Tensor:
-    return torch.full((), float(number), dtype=like.dtype, device=like.device).expand_as(like) if tau is None else tau
+    mem, syn = (x if isinstance(x, Tensor) else like.new_full((), x).expand_as(like) for x in found)
+    return Constants(math.inf if not host and tau_mem is None and given.tau_mem == math.inf else mem, syn)
 
 
 def members(constants: Constants) -> list[Constants] | None:
@@ -200,41 +163,41 @@ def members(constants: Constants) -> list[Constants] | None:
 
 
 def check_time_constants(given: Constants, tau_mem: Tensor | None, tau_syn: Tensor | None, dtype: torch.dtype) -> None:
-    """Raise ValueError for tensors that hold values which no neuron can work with, and for what does not fit the dtype.
+    """Raise ValueError for tensors with values that no neuron can have, and for constants that do not fit the dtype.
 
     Arguments are those of ``resolve``. On a GPU, tensors are checked later (``raise_deferred_errors``).
     """
-    if tau_mem is None and tau_syn is None:
-        _check_range(given.tau_mem, given.tau_syn, given.tau_syn, dtype)
+    like = tau_syn if tau_mem is None else tau_mem
+    if like is None:
+        _check_range(given.tau_mem, given.tau_syn, given.tau_syn, LONGEST[dtype], dtype)
         return
     ranges: list[Any] = []
     taus = (TAU_MEM, "tau_mem", tau_mem, given.tau_mem), (TAU_SYN, "tau_syn", tau_syn, given.tau_syn)
     for failure, name, tau, number in taus:
-        low: Any = number
-        high: Any = number
-        if tau is not None and tau.numel():
-            low, high = tau.detach().aminmax()
-            if not read_at_once(tau.device):
-                mark(failure, ~((low > 0) & (high < math.inf)))
-            else:
-                low, high = float(low), float(high)
-                if not 0 < low <= high < math.inf:
-                    hint = "; a neuron without leak has the number math.inf" if name == "tau_mem" else ""
-                    raise ValueError(f"{name} must be > 0 and finite in a tensor, got {low} to {high}{hint}")
-        ranges += low, high
-    shortest, _, low, high = ranges
-    if not any(isinstance(x, Tensor) for x in ranges):
-        _check_range(shortest, low, high, dtype)
-        return
-    limit, least = LONGEST[dtype], 1 / LARGEST[dtype]
-    fits = (shortest >= 1 / limit) & (low >= 1 / limit) & (high <= limit) & (shortest >= least * high)
-    mark(TAU_SYN if tau_mem is None else TAU_MEM, ~fits)
+        if tau is None or not tau.numel():
+            ranges.append((number, number))
+            continue
+        low, high = tau.detach().aminmax()
+        hint = "; a neuron without leak has the number math.inf" if name == "tau_mem" else ""
+        refuse(failure, ~((low > 0) & (high < math.inf)), partial(_not_positive, name, low, high, hint))
+        ranges.append((low, high))
+    (shortest, _), (low, high) = ranges
+    limit, least = (LONGEST if is_host(like.device) else _LONGEST_UNREAD)[dtype], 1 / LARGEST[dtype]
+    if read_at_once(like.device) or not like.numel():
+        _check_range(float(shortest), float(low), float(high), limit, dtype)
+    else:
+        fits = (shortest >= 1 / limit) & (low >= 1 / limit) & (high <= limit) & (shortest >= least * high)
+        mark(TAU_SYN if tau_mem is None else TAU_MEM, ~fits)
+
+
+def _not_positive(name: str, low: Tensor, high: Tensor, hint: str) -> str:
+    return f"{name} must be > 0 and finite in a tensor, got {float(low)} to {float(high)}{hint}"
 
 
 @lru_cache(maxsize=256)
-def _check_range(shortest: float, low: float, high: float, dtype: torch.dtype) -> None:
+def _check_range(shortest: float, low: float, high: float, limit: float, dtype: torch.dtype) -> None:
     """Whether the shortest tau_mem, and tau_syn from ``low`` to ``high``, fit the arithmetic."""
-    limit, least = LONGEST[dtype], 1 / LARGEST[dtype]
+    least = 1 / LARGEST[dtype]
     if shortest < 1 / limit:
         raise ValueError(f"tau_mem must be at least {1 / limit:g} in {dtype}, got {shortest:g}")
     if low < 1 / limit or high > limit:

@@ -1,16 +1,8 @@
 """When does V reach the threshold? The first interval in which it does, and the time in it.
 
-That time is in closed form for some ratios of time constants, and from a root finder for the rest. All start from a
-state ``(voltage, current)`` below the threshold that is known to reach it. Written with ``gap = threshold - voltage``,
-so that a short wait keeps its digits:
-
-* ``tau_mem = tau_syn = tau``: ``V(s) = (V + I s/tau) exp(-s/tau)``, solved by Lambert's W
-  (Göltz et al. 2021, eq. 3, for a single state).
-* ``tau_mem = 2 tau_syn`` and ``tau_mem = tau_syn / 2``: V is a quadratic in ``exp(-s/tau_slow)``, where ``tau_slow``
-  is the larger constant; the earlier root (Göltz et al. 2021, eq. 5).
-* ``tau_mem = inf``: ``V(s) = V + I (1 - exp(-s/tau_syn))``.
-* else, and where neurons differ in their constants, Newton's method: V rises from the state to its peak and is concave
-  there, so that a step from the left never passes the crossing.
+That time follows from a state ``(voltage, current)`` below the threshold that is known to reach it, by Newton's method:
+V rises from the state to its peak and is concave there, so that a step from the left never passes the crossing. Without
+leak, ``V(s) = V + I (1 - exp(-s/tau_syn))`` has no peak, and is solved in closed form.
 """
 
 import math
@@ -22,32 +14,8 @@ from torch import Tensor
 
 from firstspike.spiketime.reference.response import Tau, leakless, membrane, peak
 
-_Values = Float[Tensor, "E B O"]
 _LATE = 40.0  # time constants
-_MAX_NEWTON_STEPS = 60  # about 6 are needed; many only next to a tangent, where a step halves the distance
-
-# 1/e as a sum of two doubles: z + 1/e keeps its leading digits next to the branch point z = -1/e.
-_INV_E_HI = 0.36787944117144233
-_INV_E_LO = -1.2428753672788363e-17
-_E = 2.718281828459045
-
-# W_0 = sum_k c_k p^k with p = sqrt(2 (e z + 1)); Corless et al. 1996, eq. 4.22.
-_BRANCH_SERIES = (
-    -1.0,
-    1.0,
-    -1 / 3,
-    11 / 72,
-    -43 / 540,
-    769 / 17280,
-    -221 / 8505,
-    680863 / 43545600,
-    -1963 / 204120,
-    226287557 / 37623398400,
-    -5776369 / 1515591000,
-)
-_LAMBERT_SERIES_BELOW = 0.05  # the first term left out is then below 1e-16
-_LAMBERT_TOLERANCE = 1e-15
-_MAX_LAMBERT_STEPS = 8
+_MAX_STEPS = 60  # about 6 are needed; many only next to a tangent, where a step halves the distance
 
 
 class Crossing(NamedTuple):
@@ -131,52 +99,19 @@ def later(
 
 
 def time_to_threshold(
-    voltage: _Values,
-    current: _Values,
-    threshold: Float[Tensor, "E 1 O"],
-    length: _Values,
+    voltage: Float[Tensor, "..."],
+    current: Float[Tensor, "..."],
+    threshold: Float[Tensor, "..."],
+    length: Float[Tensor, "..."],
     tau_mem: Tau,
     tau_syn: Tau,
-) -> _Values:
+) -> Float[Tensor, "..."]:
     """Time from the state to its first crossing of the threshold, not limited to the interval's ``length``.
 
     States that do not reach the threshold give any value, also NaN.
     """
-    gap = threshold - voltage
-    if leakless(tau_mem):
-        return -tau_syn * torch.log1p((-gap / current).clamp(min=-1))  # rounding may push it below the asymptote
-    if isinstance(tau_mem, Tensor) or isinstance(tau_syn, Tensor):
-        return _newton(voltage, current, threshold, length, tau_mem, tau_syn)
-    ratio = tau_mem / tau_syn
-    if ratio == 1:
-        return _equal(voltage, current, threshold, tau_syn)
-    if ratio == 2:
-        return -tau_mem * torch.log1p(-_earlier_root(2 * current, 2 * current - voltage, gap))
-    if ratio == 0.5:
-        return -tau_syn * torch.log1p(-_earlier_root(current - voltage, current - 2 * voltage, gap))
-    return _newton(voltage, current, threshold, length, tau_mem, tau_syn)
-
-
-def _equal(voltage: _Values, current: _Values, threshold: Tensor, tau: float) -> _Values:
-    dtype, current = current.dtype, current.double()
-    r = voltage / current
-    # rounding may push a tangent's argument below the branch point
-    z = (-(threshold / current) * torch.exp(-r)).clamp(min=-math.exp(-1))
-    return (tau * (-r - lambert_w0(z))).to(dtype)
-
-
-def _earlier_root(a: _Values, b: _Values, c: _Values) -> _Values:
-    """The smaller root of ``a x^2 - b x + c = 0`` for ``b > 0``, without cancellation; a tangent's rounding is cut.
-
-    Quotients instead of squares, which may overflow or vanish.
-    """
-    a, c = a / b, c / b
-    return 2 * c / (1 + torch.sqrt((1 - 4 * a * c).clamp(min=0)))
-
-
-def _newton(
-    voltage: _Values, current: _Values, threshold: Tensor, length: _Values, tau_mem: Tau, tau_syn: Tau
-) -> _Values:
+    if leakless(tau_mem):  # where rounding may push it below the asymptote
+        return -tau_syn * torch.log1p(((voltage - threshold) / current).clamp(min=-1))
     summit, height = peak(voltage, current, tau_mem, tau_syn)
     # where the peak is inside, the parabola at the peak is a better start than the interval's begin
     curvature = current * torch.exp(-summit / tau_syn) / tau_syn**2
@@ -184,7 +119,7 @@ def _newton(
     s = torch.where((from_peak > 0) & (summit <= length), from_peak, torch.zeros_like(from_peak))
     tolerance = 2 * torch.finfo(s.dtype).eps
     moves = torch.ones_like(s, dtype=torch.bool)  # each element stops by itself, whatever the others do
-    for _ in range(_MAX_NEWTON_STEPS):
+    for _ in range(_MAX_STEPS):
         value = membrane(s, voltage, current, tau_mem, tau_syn)
         slope = current * torch.exp(-s / tau_syn) / tau_syn - value / tau_mem
         step = torch.where(slope > 0, (threshold - value) / slope, torch.zeros_like(s))
@@ -194,40 +129,3 @@ def _newton(
             break
         s = torch.where(moves, following, s)
     return s
-
-
-def lambert_w0(z: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The solution w >= -1 of ``w exp(w) = z``.
-
-    Computed in float64 and returned in the type of ``z``; relative error below 2e-15 for every ``z >= -1/e``; NaN
-    below. Not differentiable by autograd: the operator has its own derivative.
-
-    Source: Corless, Gonnet, Hare, Jeffrey, Knuth 1996; iteration of Fritsch, Shafer, Crowley 1973.
-    """
-    with torch.no_grad():
-        dtype, z = z.dtype, z.double()
-        p_squared = 2 * _E * ((z + _INV_E_HI) + _INV_E_LO)
-        p = p_squared.clamp(min=0).sqrt()
-        near_branch = torch.zeros_like(p)
-        for coefficient in reversed(_BRANCH_SERIES):
-            near_branch = near_branch * p + coefficient
-
-        series_start = -1 + p * (1 - p * (1 / 3 - p * (11 / 72)))
-        log = torch.log1p(z.clamp(min=-0.25))
-        log_start = log * (1 - torch.log1p(log) / (2 + log))
-        w = torch.where(z < -0.25, series_start, log_start)
-        usable = (p > _LAMBERT_SERIES_BELOW) & (w != 0) & torch.isfinite(z)
-        for _ in range(_MAX_LAMBERT_STEPS):
-            # residual of w + log w = log z, free of cancellation for large z
-            safe = torch.where(usable, w, torch.ones_like(w))
-            residual = torch.log((z / safe).clamp(min=torch.finfo(torch.float64).tiny)) - safe
-            q = 2 * (1 + safe) * (1 + safe + residual * (2 / 3))
-            relative = residual / (1 + safe) * (q - residual) / (q - 2 * residual)
-            relative = torch.where(usable, relative, torch.zeros_like(relative))
-            w = torch.where(usable, safe * (1 + relative), w)
-            usable = usable & (relative.abs() > _LAMBERT_TOLERANCE)
-            if not bool(usable.any()):
-                break
-        w = torch.where(p <= _LAMBERT_SERIES_BELOW, near_branch, w)
-        w = torch.where((w == 0) | (z == torch.inf), z, w)  # 0 also next to it, where w underflows: w = z - z^2
-        return torch.where(z >= -_INV_E_HI, w, torch.full_like(w, torch.nan)).to(dtype)
