@@ -14,8 +14,8 @@ passes that need it. They may have any strides, and no backend changes one in pl
 
 A spike time is larger than that of the last input that causes it, by one unit in the last place if it would round to
 that, and at most that of the next input. The fastest time constant is between 2**-12 and 2**12, see ``units``, but for
-tensors on a GPU. After its k-th spike T_k a neuron is held at ``reset`` until ``T_k + refractory``, while its current decays and inputs arrive.
-Inputs outside of ``[start, until)`` never arrive. Spikes are in ``(start, until]``.
+tensors on a GPU. After its k-th spike T_k a neuron is held at ``reset`` until ``T_k + refractory``, while its current
+decays and inputs arrive. Inputs outside of ``[start, until)`` never arrive. Spikes are in ``(start, until]``.
 
 The gradient is taken at ``spikes``, whoever computed them, with the causal set ``t_i + delay_i < T``. Where the
 neuron is silent, or ``V'(T) <= 0``, or within the refractory time of another spike, all derivatives are zero.

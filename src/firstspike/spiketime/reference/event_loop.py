@@ -4,10 +4,9 @@ The state just after input k, membrane ``V_k`` and current ``Q_k``, gives everyt
 
     V(t_k + s) = V_k exp(-s/tau_mem) + Q_k kappa(s),          I(t_k + s) = Q_k exp(-s/tau_syn)
 
-States add once they are brought to the same time, so that inputs need not be taken one after the other: groups of a
-few are scanned side by side, the ends of the groups in the same way, and the state in which each group begins is added
-to what happens in it. Nothing overflows at any time scale. In these scans inputs are in the first dimension of all
-tensors. Times broadcast: neurons without delays of their own share them.
+States add once they are brought to the same time, so that inputs need not be taken one after the other: all states take
+up the one of the input before, then those 2, 4, 8, ... inputs earlier. Nothing overflows at any time scale. In these
+scans inputs are in the first dimension of all tensors. Times broadcast: neurons without delays of their own share them.
 
 First spikes follow from the states just after each input. For spike trains this is repeated: every neuron
 looks at its next few inputs and advances to its next spike or, if there is none, to the last of these inputs. The state
@@ -20,7 +19,6 @@ Shapes: E ensemble, B batch, I inputs, K times of each, N = I K, O outputs, S sp
 """
 
 import math
-from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -35,7 +33,6 @@ from firstspike.spiketime.reference.solutions import first_crossing, later
 from firstspike.spiketime.units import unit_of_weights
 
 _COPIES = 16  # tensors of the size of a part that are alive at the same time, at most
-_GROUP = 8  # inputs that are scanned one after the other, at most
 _AHEAD = 16  # inputs that neurons look at together, at least
 
 
@@ -67,39 +64,15 @@ def accumulate(
     tau_syn: Tau,
 ) -> None:
     """Add what is left of all earlier inputs to what each input changes, in place: states just after each."""
-    inputs, taus = len(time), (tau_mem, tau_syn)
-    if inputs <= _GROUP:
-        _one_after_the_other(0, time, voltage, current, *taus)
-        return
-    group = min(_GROUP, math.isqrt(inputs - 1) + 1)
-    whole = inputs // group * group
-    times, voltages, currents = (x[:whole].unflatten(0, (-1, group)) for x in (time, voltage, current))
-    _one_after_the_other(1, times, voltages, currents, *taus)
-    last = times[:, -1], voltages[:, -1].clone(), currents[:, -1].clone()
-    accumulate(*last, *taus)
-    begin, *before = (x[:-1].unsqueeze(1) for x in last)
-    _add((voltages[1:], currents[1:]), before, _left_after(times[1:] - begin, *taus))
-    if whole < inputs:
-        accumulate(time[whole - 1 :], voltage[whole - 1 :], current[whole - 1 :], *taus)
-
-
-def _one_after_the_other(dim: int, time: Tensor, voltage: Tensor, current: Tensor, *taus: Tau) -> None:
-    left = zip(*(x.unbind(dim) for x in _left_after(time.diff(dim=dim), *taus)), strict=True)
-    states = list(zip(voltage.unbind(dim), current.unbind(dim), strict=True))
-    for before, now, of_before in zip(states, states[1:], left, strict=False):
-        _add(now, before, of_before)
-
-
-def _left_after(elapsed: Tensor, tau_mem: Tau, tau_syn: Tau) -> tuple[Tensor, Tensor, Tensor]:
-    """What is left of a membrane and of a current, and the membrane that a current of 1 has caused."""
-    return torch.exp(-elapsed / tau_mem), torch.exp(-elapsed / tau_syn), kappa(elapsed, tau_mem, tau_syn)
-
-
-def _add(now: Sequence[Tensor], before: Sequence[Tensor], left: Sequence[Tensor]) -> None:
-    """Add what is left of a membrane and a current to those now."""
-    (voltage, current), (mem, syn, response) = before, left
-    now[0].addcmul_(voltage, mem).addcmul_(current, response)
-    now[1].addcmul_(current, syn)
+    reach = 1  # of how many inputs, up to its own, each state knows
+    while reach < len(time):
+        elapsed = time[reach:] - time[:-reach]
+        before, drive = voltage[:-reach] * torch.exp(-elapsed / tau_mem), current[:-reach]
+        before.addcmul_(drive, kappa(elapsed, tau_mem, tau_syn))
+        drive = drive * torch.exp(-elapsed / tau_syn)
+        voltage[reach:] += before
+        current[reach:] += drive
+        reach *= 2
 
 
 def _samples(given: Arguments) -> int:

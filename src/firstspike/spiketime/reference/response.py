@@ -45,19 +45,11 @@ def leakless(tau_mem: Tau) -> bool:
     return math.isinf(tau_mem)
 
 
-def _rate(tau_mem: Tau, tau_syn: Tau) -> Tau:
-    rate = 1 / tau_syn - 1 / tau_mem
-    return rate.abs() if isinstance(rate, Tensor) else abs(rate)
-
-
 def kappa(s: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau) -> Float[Tensor, "..."]:
     """Membrane at the finite time ``s >= 0`` after an input of weight 1."""
-    rate = _rate(tau_mem, tau_syn)
-    if isinstance(rate, Tensor):
-        equal = rate == 0
-        rise = torch.where(equal, s / tau_syn, -torch.expm1(-s * rate) / (rate.masked_fill(equal, 1.0) * tau_syn))
-    else:
-        rise = s / tau_syn if rate == 0 else -torch.expm1(-s * rate) / (rate * tau_syn)
+    rate = abs(1 / tau_syn - 1 / tau_mem)
+    equal = rate == 0
+    rise = where(equal, s / tau_syn, -torch.expm1(-s * rate) / ((rate + equal) * tau_syn))
     return torch.exp(-s / where(tau_mem >= tau_syn, tau_mem, tau_syn)) * rise
 
 
@@ -79,7 +71,7 @@ def kappa_by_taus(
     s: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
     """Derivatives of ``kappa`` by ``tau_mem`` and ``tau_syn`` at the finite time ``s >= 0``."""
-    y = s * _rate(tau_mem, tau_syn)
+    y = s * abs(1 / tau_syn - 1 / tau_mem)
     large = y.clamp(min=0.5)
     decay = torch.exp(-large)
     series = torch.full_like(y, _SERIES[-1])
@@ -123,25 +115,18 @@ def peak(
     time constants. A state that rises towards 0 from below without ever getting there has no maximum: time ``inf``,
     height 0. For a state that does not rise the values have no meaning.
     """
-    tiny = torch.finfo(voltage.dtype).tiny
     ratio = tau_syn / tau_mem
+    if not isinstance(ratio, Tensor):
+        ratio = voltage.new_full((), ratio, dtype=torch.float64)
+    ratio = ratio.clamp(min=torch.finfo(voltage.dtype).tiny)
+    equal = ratio == 1
+    x = 1 - ratio + equal
+    log_ratio = torch.log(ratio) / x
     r = voltage / torch.where(current > 0, current, torch.ones_like(current))
-    if isinstance(ratio, Tensor):
-        ratio = ratio.clamp(min=tiny)
-        equal = ratio == 1
-        x = (1 - ratio).masked_fill(equal, 1.0)
-        log_ratio = torch.log(ratio) / x
-        rest = torch.minimum(torch.log1p((x * r).clamp(min=-1)) / x, -log_ratio)
-        time = torch.where(equal, tau_syn * (1 - r), -tau_syn * (log_ratio + rest))
-        height = current * torch.exp(torch.where(equal, r - 1, ratio * log_ratio + rest))
-    elif ratio == 1:
-        time, height = tau_syn * (1 - r), current * torch.exp(r - 1)
-    else:
-        distance = 1 - ratio
-        log_of = math.log(max(ratio, tiny)) / distance
-        # a state that barely rises may be rounded to one that falls, with its maximum in the past
-        rest = (torch.log1p((distance * r).clamp(min=-1)) / distance).clamp(max=-log_of)
-        time, height = -tau_syn * (log_of + rest), current * torch.exp(ratio * log_of + rest)
+    # a state that barely rises may be rounded to one that falls, with its maximum in the past
+    rest = torch.minimum(torch.log1p((x * r).clamp(min=-1)) / x, -log_ratio)
+    time = torch.where(equal, tau_syn * (1 - r), -tau_syn * (log_ratio + rest))
+    height = current * torch.exp(torch.where(equal, r - 1, ratio * log_ratio + rest))
     return time, torch.where(current > 0, height, torch.zeros_like(height))
 
 
