@@ -1,12 +1,8 @@
 """The operator as custom ops of ``torch.library``, for whatever records a program: compile, export, ``make_fx``.
 
 Such a program cannot contain what a backend does, so it contains a call of one of these ops. Eager code calls
-``function`` directly, which costs less. The ops run the same code: checks of values, backends, derivatives. What the
-forward pass of first spikes saves is among its results, so that nothing is sorted or searched again; what that of
-trains saves has shapes that only the values tell, so there the backward op computes it again.
-
-Tensors are those of ``Tensors``, in its order, and the options those of ``Options``, whose time constants are
-``fixed_mem`` and ``fixed_syn`` here.
+``function`` directly, which costs less. The ops run the same code: checks of values, backends, derivatives. What a
+forward pass saves has shapes that only the values tell, so the backward op computes it again.
 """
 
 from collections.abc import Sequence
@@ -15,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.contract import Arguments, Backend, Needs, Tensors
+from firstspike.spiketime.contract import Needs, Tensors
 from firstspike.spiketime.function import (
     INPUTS,
     OF_SAMPLES,
@@ -24,51 +20,36 @@ from firstspike.spiketime.function import (
     Spikes,
     pulled_back,
     recorded_gradients,
-    resolve_backend,
 )
 from firstspike.spiketime.transforms import fold
 
-_INPUTS = (
-    "Tensor times, Tensor weight, Tensor threshold, Tensor? delay, Tensor? tau_mem, Tensor? tau_syn, "
-    "Tensor? voltage, Tensor? current, Tensor? left, Tensor? observed, Tensor? refractory, Tensor? reset"
-)
-_OPTIONS = (
-    "str backend, float? fixed_mem, float fixed_syn, float? max_weight_grad, int max_spikes, float? start, "
-    "float? until, float[]? bounds, float lag, int budget, str overflow"
-)
+_TYPES = {str: "str", int: "int", float: "float", float | None: "float?", Sequence[float] | None: "float[]?"}
+_INPUTS = ", ".join(f"Tensor{'?' * (name in Tensors._field_defaults)} {name}" for name in Tensors._fields)
+_OPTIONS = ", ".join(f"{_TYPES[kind]} {name}" for name, kind in Options.__annotations__.items())
 _GRADS = "Tensor grad, Tensor? of_voltage, Tensor? of_current, Tensor? of_left, Tensor spikes"
-_N_GRADS = 5
+_GIVEN = 5 + INPUTS
 _DEVICES = ("cpu", "cuda")
 
-torch.library.define("firstspike::spikes", f"({_INPUTS}, {_OPTIONS}) -> Tensor[]")
-torch.library.define(
-    "firstspike::spike_gradient", f"(bool[] needs, {_GRADS}, {_INPUTS}, Tensor[] saved, {_OPTIONS}) -> Tensor[]"
-)
+torch.library.define("firstspike::spike_times", f"({_INPUTS}, {_OPTIONS}) -> Tensor[]")
+torch.library.define("firstspike::spike_gradients", f"(bool[] needs, {_GRADS}, {_INPUTS}, {_OPTIONS}) -> Tensor[]")
 
 
-@torch.library.impl("firstspike::spikes", _DEVICES)
+@torch.library.impl("firstspike::spike_times", _DEVICES)
 def _spikes(*given: Any) -> list[Tensor]:
-    tensors: Any = given[:INPUTS]
+    """First spikes; or trains, the state at the end, and overflows."""
     options = Options(*given[INPUTS:])
-    found: Any = Spikes.forward(*tensors, options)
-    if options.max_spikes:
-        found = found[:5]
-    elif len(found) == 1:  # of no inputs, say
-        found = (*found, *_saved(tensors, options))
-    return [_alone(x) for x in found]
+    found = Spikes.forward(*given[:INPUTS], options)
+    return [_alone(x) for x in found[: 5 if options.max_spikes else 1]]
 
 
-@torch.library.impl("firstspike::spike_gradient", _DEVICES)
+@torch.library.impl("firstspike::spike_gradients", _DEVICES)
 def _spike_gradient(needs: Sequence[bool], *given: Any) -> list[Tensor]:
     """The gradients that ``needs`` asks for, in the order of ``Needs``."""
-    tensors: Any
-    grads, tensors = given[:_N_GRADS], given[_N_GRADS : _N_GRADS + INPUTS]
-    saved, *rest = given[_N_GRADS + INPUTS :]
-    options = Options(*rest)
-    if options.max_spikes and _backend(tensors, options).saves is not None:
-        saved = Spikes.forward(*tensors, options._replace(overflow="drop"))[4:]
-    found = SpikeGradient.forward(Needs(*needs), options, *grads, *tensors, *saved)
-    return [_alone(x) for x in found]
+    options = Options(*given[_GIVEN:])
+    saved: tuple[Tensor, ...] = ()
+    if options.max_spikes:
+        saved = Spikes.forward(*given[5:_GIVEN], options._replace(overflow="drop"))[4:]
+    return [_alone(x) for x in SpikeGradient.forward(Needs(*needs), options, *given[:_GIVEN], *saved)]
 
 
 def _alone(x: Tensor) -> Tensor:
@@ -76,62 +57,47 @@ def _alone(x: Tensor) -> Tensor:
     return x.clone(memory_format=torch.contiguous_format) if x._is_view() else x.contiguous()
 
 
-def _backend(tensors: Sequence[Any], options: Options) -> Backend:
-    return resolve_backend(options.backend, tensors[0].device)
-
-
-def _saved(tensors: Sequence[Any], options: Options) -> tuple[Tensor, ...]:
-    """Tensors like those that the forward pass of first spikes saves."""
-    given, saves = Tensors(*tensors), _backend(tensors, options).saves
-    return () if given.observed is not None or saves is None else saves(Arguments(*given[:4], options.constants))
-
-
-@torch.library.register_fake("firstspike::spikes")
+@torch.library.register_fake("firstspike::spike_times")
 def _(*given: Any) -> list[Tensor]:
-    times, weight, *_ = tensors = given[:INPUTS]
+    times, weight, *_ = given
     options = Options(*given[INPUTS:])
     if not options.max_spikes:
-        spikes = times.new_empty((*times.shape[:-1], weight.shape[-2]))
-        return [spikes, *(torch.empty_like(x) for x in _saved(tensors, options))]
+        return [times.new_empty((*times.shape[:-1], weight.shape[-2]))]
     shape = (*times.shape[:2], weight.shape[1])
     ends = (*shape[:2], 0) if options.until is None else shape
     state = [times.new_empty(ends) for _ in range(3)]
     return [times.new_empty((*shape, options.max_spikes)), *state, times.new_empty(shape, dtype=torch.bool)]
 
 
-@torch.library.register_fake("firstspike::spike_gradient")
+@torch.library.register_fake("firstspike::spike_gradients")
 def _(needs: Sequence[bool], *given: Any) -> list[Tensor]:
-    times, weight, threshold, *_ = inputs = given[_N_GRADS:]
+    times, weight, threshold, *_ = inputs = given[5:]
     like = (times, weight, threshold, weight, threshold, threshold, *inputs[6:9])
     return [x.new_empty(x.shape) for x, need in zip(like, (*needs, needs[6], needs[6]), strict=True) if need]
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     ctx.options = Options(*inputs[INPUTS:])
-    ctx.outputs = 4 if ctx.options.max_spikes else 1
-    ctx.ends = 1 if ctx.options.until is None else ctx.outputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(output[0], *inputs[:INPUTS], *output[ctx.outputs :])
+    ctx.save_for_backward(output[0], *inputs[:INPUTS])
 
 
 def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
-    return pulled_back(ctx, grads[: ctx.ends], lambda needs, *given: recorded_gradients(needs, ctx.options, *given))
+    return pulled_back(ctx, grads, recorded_gradients)
 
 
-torch.library.register_autograd("firstspike::spikes", _backward, setup_context=_setup_context)
+torch.library.register_autograd("firstspike::spike_times", _backward, setup_context=_setup_context)
 
 
-@torch.library.register_vmap("firstspike::spikes")
+@torch.library.register_vmap("firstspike::spike_times")
 def _(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[list[Tensor], list[int]]:
     tensors, unfold = fold(info, in_dims[:INPUTS], inputs[:INPUTS], OF_SAMPLES)
-    found = torch.ops.firstspike.spikes(*tensors, *inputs[INPUTS:])
+    found = torch.ops.firstspike.spike_times(*tensors, *inputs[INPUTS:])
     return [unfold(x) for x in found], [unfold.dim] * len(found)
 
 
-@torch.library.register_vmap("firstspike::spike_gradient")
+@torch.library.register_vmap("firstspike::spike_gradients")
 def _(info: Any, in_dims: tuple[Any, ...], needs: Any, *inputs: Any) -> tuple[list[Tensor], list[int]]:
-    first, rest = _N_GRADS + INPUTS, inputs[_N_GRADS + INPUTS + 1 :]
-    saved = inputs[first]
-    tensors, unfold = fold(info, (*in_dims[1 : first + 1], *in_dims[first + 1]), (*inputs[:first], *saved))
-    found = torch.ops.firstspike.spike_gradient(needs, *tensors[:first], tensors[first:], *rest)
+    tensors, unfold = fold(info, in_dims[1 : _GIVEN + 1], inputs[:_GIVEN])
+    found = torch.ops.firstspike.spike_gradients(needs, *tensors, *inputs[_GIVEN:])
     return [unfold(x) for x in found], [0] * len(found)

@@ -53,7 +53,7 @@ def _load(name: str) -> Backend:
         if name != "triton":
             raise
         raise ImportError("backend 'triton' needs Triton, which GPU builds of PyTorch include") from error
-    return in_units(Backend(module.forward, module.backward, name == "cpu", getattr(module, "saves", None)))
+    return in_units(Backend(module.forward, module.backward, name == "cpu"))
 
 
 BACKENDS: dict[str, Callable[[], Backend]] = {
@@ -95,9 +95,9 @@ class Options(NamedTuple):
     """
 
     backend: str
-    tau_mem: float | None
+    fixed_mem: float | None
     """Time constants that are tensors count in place of these two."""
-    tau_syn: float
+    fixed_syn: float
     max_weight_grad: float | None
     max_spikes: int = 0
     """As all that follows but ``overflow``, see ``Arguments`` and ``Windows``."""
@@ -111,7 +111,7 @@ class Options(NamedTuple):
     @property
     def constants(self) -> Constants:
         """The time constants that are numbers."""
-        return Constants(math.inf if self.tau_mem is None else self.tau_mem, self.tau_syn)
+        return Constants(math.inf if self.fixed_mem is None else self.fixed_mem, self.fixed_syn)
 
 
 def spikes_of(tensors: Tensors, options: Options) -> Sequence[Tensor]:
@@ -123,16 +123,13 @@ def spikes_of(tensors: Tensors, options: Options) -> Sequence[Tensor]:
         raise NotImplementedError(
             "spike times have no forward-mode derivatives in compiled code; call torch.func.jvp outside of it"
         )
-    recorded: Sequence[Tensor] = torch.ops.firstspike.spikes(*tensors, *options)
+    recorded: Sequence[Tensor] = torch.ops.firstspike.spike_times(*tensors, *options)
     return recorded
 
 
 def recorded_gradients(needs: Needs, options: Options, *given: Any) -> list[Tensor]:
-    """The output of ``SpikeGradient`` by a custom op."""
-    first = 5 + INPUTS
-    found: list[Tensor] = torch.ops.firstspike.spike_gradient(
-        list(needs), *given[:first], list(given[first:]), *options
-    )
+    """The output of ``SpikeGradient`` by a custom op, without what was saved."""
+    found: list[Tensor] = torch.ops.firstspike.spike_gradients(list(needs), *given[: 5 + INPUTS], *options)
     return found
 
 
@@ -148,7 +145,7 @@ class Spikes(Direct):
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
         options: Options = inputs[-1]
         if _modes():
-            return tuple(torch.ops.firstspike.spikes(*inputs[:-1], *options))
+            return tuple(torch.ops.firstspike.spike_times(*inputs[:-1], *options))
         times, weight, threshold, delay, tau_mem, tau_syn, *_, observed, _, _ = inputs[:-1]
         backend = resolve_backend(options.backend, times.device)
         if options.max_spikes or observed is not None or not backend.checks:
@@ -170,8 +167,7 @@ class Spikes(Direct):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         *tensors, ctx.options = inputs
         tensors[9] = None  # observed spikes are among the output
-        ctx.outputs = 4 if ctx.options.max_spikes else 1
-        saved = output[ctx.outputs :]
+        saved = output[4 if ctx.options.max_spikes else 1 :]
         ctx.mark_non_differentiable(*saved)
         ctx.set_materialize_grads(False)
         needed = (output[0], *tensors, *saved)
@@ -181,9 +177,7 @@ class Spikes(Direct):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         plain = not torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
-        gradients = SpikeGradient.forward if plain else SpikeGradient.apply
-        ends = 1 if ctx.options.until is None else ctx.outputs
-        return pulled_back(ctx, grads[:ends], lambda needs, *given: gradients(needs, ctx.options, *given))
+        return pulled_back(ctx, grads, SpikeGradient.forward if plain else SpikeGradient.apply)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
@@ -260,20 +254,19 @@ def pulled_back(
 ) -> tuple[Tensor | None, ...]:
     """The gradients by all inputs of a function that saved the spikes and ``Tensors`` first, which it has as well.
 
-    ``grads`` are by the spikes and, if there is one, by the state at the end; None for zero.
+    ``grads`` are by the output of ``Spikes``, None for zero.
     """
-    asked = ctx.needs_input_grad
+    asked, saved = ctx.needs_input_grad, ctx.saved_tensors
     needs = Needs(*asked[:6], any(asked[6:9]))  # type: ignore[call-arg]
-    if all(x is None for x in grads) or not any(needs):
+    grad, *ends = grads[: 1 if ctx.options.until is None else 4]
+    if (grad is None and all(x is None for x in ends)) or not any(needs):
         return (None,) * len(asked)
-    saved = ctx.saved_tensors
-    grad, *ends = grads
     grad = torch.zeros_like(saved[0]) if grad is None else grad
     if any(x is not None for x in ends):
         ends = [torch.zeros_like(saved[0][..., 0]) if x is None else x for x in ends]
     else:
         ends = [None, None, None]
-    found = iter(gradients(needs, grad, *ends, *saved))
+    found = iter(gradients(needs, ctx.options, grad, *ends, *saved))
     by = (next(found) if need else None for need in (*needs[:6], *(needs.state,) * 3))
     return *by, *(None,) * (len(asked) - 9)
 

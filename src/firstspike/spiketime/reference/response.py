@@ -45,9 +45,14 @@ def leakless(tau_mem: Tau) -> bool:
     return math.isinf(tau_mem)
 
 
+def _rate(tau_mem: Tau, tau_syn: Tau) -> Tau:
+    rate: Tau = abs(1 / tau_syn - 1 / tau_mem)  # type: ignore[assignment]
+    return rate
+
+
 def kappa(s: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau) -> Float[Tensor, "..."]:
     """Membrane at the finite time ``s >= 0`` after an input of weight 1."""
-    rate = abs(1 / tau_syn - 1 / tau_mem)
+    rate = _rate(tau_mem, tau_syn)
     equal = rate == 0
     rise = where(equal, s / tau_syn, -torch.expm1(-s * rate) / ((rate + equal) * tau_syn))
     return torch.exp(-s / where(tau_mem >= tau_syn, tau_mem, tau_syn)) * rise
@@ -71,7 +76,7 @@ def kappa_by_taus(
     s: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
     """Derivatives of ``kappa`` by ``tau_mem`` and ``tau_syn`` at the finite time ``s >= 0``."""
-    y = s * abs(1 / tau_syn - 1 / tau_mem)
+    y = s * _rate(tau_mem, tau_syn)
     large = y.clamp(min=0.5)
     decay = torch.exp(-large)
     series = torch.full_like(y, _SERIES[-1])

@@ -1,6 +1,6 @@
 """Kernels for GPUs in Triton, which GPU builds of PyTorch include; the contract is ``contract``'s."""
 
 from firstspike.spiketime.triton.gradients import backward
-from firstspike.spiketime.triton.spikes import forward, saves
+from firstspike.spiketime.triton.spikes import forward
 
-__all__ = ["backward", "forward", "saves"]
+__all__ = ["backward", "forward"]
