@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from firstspike import LIF, layers, losses
 from firstspike.layers import Network
+from firstspike.losses.base import Loss
 
 NO_INPUTS = "takes what a network gives, one time or value for each class"
 CLASSES = "each neuron is a class"
@@ -41,7 +42,7 @@ def add_labels(source: Source, axes: str, classes: int) -> None:
 
 
 def make_loss(
-    kind: type[losses.Loss],
+    kind: type[Loss],
     numbers: dict[str, tuple[Quantity, float]],
     cost: Quantity,
     setting: Setting,

@@ -58,7 +58,7 @@ INVARIANCES: dict[str, Callable[[Case], None]] = {
 BASE = "a base class, tested as its subclasses"
 PROGRAM = "needs another program; tests/substrates compare it with the exact substrate"
 WITHOUT_ROW = {
-    **dict.fromkeys(("LIFLayer", "Readout", "Loss", "ReadoutLoss", "TimeLoss"), BASE),
+    **dict.fromkeys(("LIFLayer", "Readout", "TimeLoss"), BASE),
     **dict.fromkeys(("Substrate", "LayerByLayer"), BASE),
     **dict.fromkeys(("nest", "Nest", "neuron", "Neuron", "brian2", "Brian2", "brainscales2", "BrainScaleS2"), PROGRAM),
     "SubstrateError": "an error",

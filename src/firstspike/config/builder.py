@@ -15,7 +15,8 @@ from firstspike.data import DATASETS, SpikeData, Splits
 from firstspike.devices import check_float64
 from firstspike.layers import LIFLayer, Network, start_firing_
 from firstspike.layers.branches import Branch
-from firstspike.losses import LOSSES, REGULARIZERS, Loss
+from firstspike.losses import LOSSES, REGULARIZERS
+from firstspike.losses.base import Loss
 from firstspike.seeding import generator
 from firstspike.substrates import SUBSTRATES, Substrate
 from firstspike.training import OPTIMIZERS, CosineLR, Trainer

@@ -18,7 +18,7 @@ its kind, and one line in `LOSSES` or `REGULARIZERS`. The tests that run over `L
 from torch import nn
 
 from firstspike.losses.base import Loss, TimeLoss
-from firstspike.losses.readout import ReadoutCrossEntropy, ReadoutLoss, ReadoutMSE, ReadoutRegression
+from firstspike.losses.readout import ReadoutCrossEntropy, ReadoutMSE, ReadoutRegression
 from firstspike.losses.regularizers import DelayL2, EarlyOutput, LayerWindow, SilentPeak, SpikeCount
 from firstspike.losses.times import ShiftInvariantMSE, TimeCrossEntropy, TimeMSE
 
@@ -43,9 +43,7 @@ __all__ = [
     "DelayL2",
     "EarlyOutput",
     "LayerWindow",
-    "Loss",
     "ReadoutCrossEntropy",
-    "ReadoutLoss",
     "ReadoutMSE",
     "ReadoutRegression",
     "ShiftInvariantMSE",

@@ -14,6 +14,11 @@ from firstspike.ranges import NotNegative, Positive, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime.values import check_tensor, real_times
 
+Outputs = Float[Tensor, "*batch outputs"]
+Classes = Int64[Tensor, "*batch"]
+Costs = Float[Tensor, "*batch"]
+Marks = Bool[Tensor, "*batch outputs"]
+OfTrue = Float[Tensor, "*batch 1"]
 Reduction = Literal["mean", "sum", "none"]
 _OUTPUT = {"first spikes": "first spike times", "values": "values of a readout", "trains": "spike trains"}
 
@@ -43,6 +48,9 @@ class Loss(nn.Module):
         reduction: how the losses of the samples are combined: `"mean"` (weighted, as in torch's losses), `"sum"` or
             `"none"`.
         tau_syn: synaptic time constant, in the unit of the times; not used in losses on values.
+
+    Raises:
+        ValueError: a number outside its range.
     """
 
     reads: ClassVar[Form]
@@ -58,7 +66,7 @@ class Loss(nn.Module):
         if not all(0 <= value < math.inf for value in self.weight or ()):
             raise ValueError(f"weight: expected finite numbers >= 0, got {weight}")
 
-    def forward(self, times: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]) -> Float[Tensor, "..."]:
+    def forward(self, times: Outputs, labels: Classes) -> Float[Tensor, "..."]:
         """Loss of the batch: `per_sample`, weighted by class and reduced. A readout has values in place of times.
 
         Raises:
@@ -99,13 +107,11 @@ class Loss(nn.Module):
                 f"weight: expected one for each class, got {len(self.weight)} for labels {low} ... {high}"
             ) from None
 
-    def per_sample(
-        self, output: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"], /
-    ) -> Float[Tensor, "*batch"]:
+    def per_sample(self, output: Outputs, labels: Classes, /) -> Costs:
         """Loss of each sample, in a subclass."""
         raise NotImplementedError
 
-    def predict(self, output: Float[Tensor, "*batch outputs"], /) -> Int64[Tensor, "*batch"]:
+    def predict(self, output: Outputs, /) -> Classes:
         """Class of each sample, -1 without a decision; in a subclass."""
         raise NotImplementedError
 
@@ -128,9 +134,7 @@ class TimeLoss(Loss):
         super().__init__(**options)
         self.silent_cost = float(silent_cost)
 
-    def per_sample(
-        self, times: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]
-    ) -> Float[Tensor, "*batch"]:
+    def per_sample(self, times: Outputs, labels: Classes) -> Costs:
         """Loss of each sample.
 
         Args:
@@ -150,13 +154,7 @@ class TimeLoss(Loss):
         cost = self.cost(spiking, true_time, is_true, silent & ~is_true)
         return torch.where(true_silent, self.silent_cost, cost)
 
-    def cost(
-        self,
-        times: Float[Tensor, "*batch outputs"],
-        true_time: Float[Tensor, "*batch 1"],
-        is_true: Bool[Tensor, "*batch outputs"],
-        silent_wrong: Bool[Tensor, "*batch outputs"],
-    ) -> Float[Tensor, "*batch"]:
+    def cost(self, times: Outputs, true_time: OfTrue, is_true: Marks, silent_wrong: Marks) -> Costs:
         """Cost of each sample, in a subclass. All times are finite: 0 stands in for those of silent neurons.
 
         Args:
@@ -167,12 +165,12 @@ class TimeLoss(Loss):
         """
         raise NotImplementedError
 
-    def predict(self, times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
+    def predict(self, times: Outputs) -> Classes:
         """Class of the earliest spike, the lowest of several at the same time; -1 if all are silent."""
         return smallest(times)
 
 
-def smallest(values: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
+def smallest(values: Outputs) -> Classes:
     """Index of the smallest value, of times of the earliest; the first of equal ones, -1 if all are `inf`."""
     check_tensor("output", values)
     least, index = values.min(dim=-1)
@@ -180,13 +178,7 @@ def smallest(values: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]
 
 
 def check_reads(loss: str, reads: Form, gives: Form) -> None:
-    """Raise a ValueError unless a loss takes the output of a network.
-
-    Args:
-        loss: its name in messages.
-        reads: the form that the loss takes.
-        gives: the form of the last layer's output.
-    """
+    """Raise a ValueError unless a loss takes what the last layer of a network gives."""
     if reads == gives:
         return
     fit = {
@@ -200,10 +192,7 @@ def check_reads(loss: str, reads: Form, gives: Form) -> None:
 def check_batch(
     times: Tensor, labels: Tensor, name: str = "times", what: str = "spike times of the last layer"
 ) -> None:
-    """Raise a ValueError unless `labels` are class indices of the samples in `times`, or what `name` says.
-
-    Whether each has an output, ``of_true`` checks, or ``check_range``.
-    """
+    """Raise a ValueError unless `labels` are class indices of the samples; `of_true` checks that each has an output."""
     check_tensor(name, times)
     if not isinstance(labels, Tensor):
         raise ValueError(f"labels: expected a tensor, got {type(labels).__name__}; write torch.as_tensor(labels)")
@@ -223,7 +212,7 @@ def check_batch(
         raise ValueError(f"labels: expected on {times.device} like {name}, got {labels.device}. Move one with .to().")
 
 
-def of_true(values: Shaped[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]) -> Shaped[Tensor, "*batch 1"]:
+def of_true(values: Shaped[Tensor, "*batch outputs"], labels: Classes) -> Shaped[Tensor, "*batch 1"]:
     """The value of each sample's true class; ValueError for a label without an output."""
     try:
         return values.gather(-1, labels.unsqueeze(-1))
@@ -232,7 +221,7 @@ def of_true(values: Shaped[Tensor, "*batch outputs"], labels: Int64[Tensor, "*ba
         raise
 
 
-def check_range(labels: Int64[Tensor, "*batch"], outputs: int) -> None:
+def check_range(labels: Classes, outputs: int) -> None:
     """Raise a ValueError for labels without an output, if values can be read without waiting for a device."""
     if labels.device.type != "cpu" or labels.numel() == 0:
         return

@@ -4,11 +4,20 @@ from collections.abc import Callable
 from typing import Literal, Unpack
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from firstspike.losses.base import Loss, LossOptions, Reduction, check_batch, check_range, of_true
+from firstspike.losses.base import (
+    Classes,
+    Costs,
+    Loss,
+    LossOptions,
+    Outputs,
+    Reduction,
+    check_batch,
+    check_range,
+    of_true,
+)
 from firstspike.ranges import Finite, Positive, Probability, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime.values import check_tensor
@@ -23,7 +32,7 @@ class ReadoutLoss(Loss):
 
     reads = "values"
 
-    def predict(self, output: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
+    def predict(self, output: Outputs) -> Classes:
         """Class of the largest value, the lowest of several; -1 if all are the same, or one is NaN."""
         check_tensor("output", output)
         least, most = output.amin(dim=-1), output.amax(dim=-1)
@@ -39,9 +48,6 @@ class ReadoutCrossEntropy(ReadoutLoss):
     Args:
         temperature: differences between values much above it are treated as certain.
         label_smoothing: share of the target that is spread evenly over all classes, in [0, 1). As in torch's loss.
-
-    Raises:
-        ValueError: `temperature` or `tau_syn` not positive, `label_smoothing` out of its range.
     """
 
     def __init__(
@@ -51,9 +57,7 @@ class ReadoutCrossEntropy(ReadoutLoss):
         self.label_smoothing = float(label_smoothing)
         self.temperature = float(temperature)
 
-    def per_sample(
-        self, output: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]
-    ) -> Float[Tensor, "*batch"]:
+    def per_sample(self, output: Outputs, labels: Classes) -> Costs:
         """Loss of each sample.
 
         Args:
@@ -92,9 +96,7 @@ class ReadoutRegression(Loss):
         super().__init__(reduction=reduction, tau_syn=tau_syn)
         self.error = error
 
-    def per_sample(
-        self, output: Float[Tensor, "*batch outputs"], labels: Float[Tensor, "*batch outputs"]
-    ) -> Float[Tensor, "*batch"]:
+    def per_sample(self, output: Outputs, labels: Outputs) -> Costs:
         """Loss of each sample.
 
         Raises:
@@ -108,7 +110,7 @@ class ReadoutRegression(Loss):
             )
         return _ERRORS[self.error](output, labels, reduction="none").mean(dim=-1)
 
-    def predict(self, output: Float[Tensor, "*batch outputs"]) -> Float[Tensor, "*batch outputs"]:
+    def predict(self, output: Outputs) -> Outputs:
         """The values themselves."""
         return output
 
@@ -132,7 +134,7 @@ class ReadoutMSE(ReadoutLoss):
         wrong: target of all other classes, below `correct`.
 
     Raises:
-        ValueError: `wrong` not below `correct`, `tau_syn` not positive.
+        ValueError: a number outside its range, `wrong` not below `correct`.
     """
 
     def __init__(self, correct: Finite = 1.0, wrong: Finite = 0.0, **options: Unpack[LossOptions]) -> None:
@@ -141,9 +143,7 @@ class ReadoutMSE(ReadoutLoss):
             raise ValueError(f"correct, wrong: expected wrong < correct, got {correct} and {wrong}")
         self.correct, self.wrong = float(correct), float(wrong)
 
-    def per_sample(
-        self, output: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]
-    ) -> Float[Tensor, "*batch"]:
+    def per_sample(self, output: Outputs, labels: Classes) -> Costs:
         """The formula above. Arguments and errors as in `ReadoutCrossEntropy`."""
         check_batch(output, labels, "output", "values of a readout")
         check_range(labels, output.shape[-1])

@@ -5,17 +5,19 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstspike.layers import Delay, LIFLayer, Network, Record
 from firstspike.layers.named import named_lif_layers
 from firstspike.layers.trains import Form, first_of, form_of, spike_counts, takes_trains
-from firstspike.losses.base import check_batch, of_true
+from firstspike.losses.base import Classes, Outputs, check_batch, of_true
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, checks_ranges
+from firstspike.signature import takes_arguments_of
 from firstspike.spiketime.operator import of_neurons
 from firstspike.spiketime.reference.peaks import lacking
 from firstspike.spiketime.values import check_tensor
@@ -29,20 +31,20 @@ class Regularizer(nn.Module):
 
     Args:
         alpha: strength.
-        tau_syn: synaptic time constant, in the unit of the times.
+        tau_syn: synaptic time constant, in the unit of the times; not used in terms without times.
+
+    Raises:
+        ValueError: a number outside its range.
     """
 
     def __init__(self, alpha: NotNegative, tau_syn: Positive = 1.0) -> None:
         super().__init__()
         self.alpha, self.tau_syn = float(alpha), float(tau_syn)
         # a training that splits batches puts the mean over the whole batch here
-        self.batch_mean: Callable[[Tensor], Tensor] = _mean
+        self.batch_mean: Callable[[Tensor], Tensor] = partial(torch.mean, dim=0)
 
 
-def _mean(values: Tensor) -> Tensor:
-    return values.mean(dim=0)
-
-
+@takes_arguments_of(Regularizer)
 @checks_ranges
 class EarlyOutput(Regularizer):
     """Favours an early spike of the true neuron (Göltz, Kriener et al., Nat. Mach. Intell. 3, 823, 2021)::
@@ -53,12 +55,7 @@ class EarlyOutput(Regularizer):
     tangent, so that one late spike cannot overflow.
 
     Args:
-        alpha: strength.
         beta: time scale, in units of `tau_syn`.
-        tau_syn: synaptic time constant, in the unit of the times.
-
-    Raises:
-        ValueError: `alpha` negative, `beta` or `tau_syn` not positive.
     """
 
     reads: ClassVar[Form] = "first spikes"
@@ -68,11 +65,7 @@ class EarlyOutput(Regularizer):
         self.beta = float(beta)
 
     def forward(
-        self,
-        times: Float[Tensor, "*batch outputs"],
-        labels: Int64[Tensor, "*batch"],
-        network: nn.Module,
-        record: Record | None = None,
+        self, times: Outputs, labels: Classes, network: nn.Module, record: Record | None = None
     ) -> Float[Tensor, ""]:
         """The term above; `times` are the output's (`inf` = silent), and `network` is not used."""
         check_batch(times, labels)
@@ -84,6 +77,7 @@ class EarlyOutput(Regularizer):
         return self.alpha * torch.where(silent, 0.0, penalty).mean()
 
 
+@takes_arguments_of(Regularizer)
 class DelayL2(Regularizer):
     """Favours short delays (as in DelGrad: Göltz, Weber, Kriener et al., Nat. Commun. 16, 8245, 2025)::
 
@@ -92,21 +86,10 @@ class DelayL2(Regularizer):
     Delays are the tensors that modules of the network have as their attribute or property `delay`: of `Delay`, of
     connections past layers, of synapses, and of recurrent synapses the part beyond the window. A delay that several
     inputs share, such as those that `Multiplex` copies, counts once.
-
-    Args:
-        alpha: strength.
-        tau_syn: synaptic time constant, in the unit of the delays.
-
-    Raises:
-        ValueError: `alpha` negative, `tau_syn` not positive.
     """
 
     def forward(
-        self,
-        times: Float[Tensor, "*batch outputs"],
-        labels: Int64[Tensor, "*batch"],
-        network: nn.Module,
-        record: Record | None = None,
+        self, times: Outputs, labels: Classes, network: nn.Module, record: Record | None = None
     ) -> Float[Tensor, ""]:
         """The term above, 0 for a network without delays; of `times` only dtype and device matter."""
         total = times.new_zeros(())
@@ -122,23 +105,9 @@ class LayerRegularizer(Regularizer):
     """A term on the spikes of each LIF layer, which a subclass writes as `of_layer`."""
 
     def forward(
-        self,
-        times: Float[Tensor, "*batch outputs"],
-        labels: Int64[Tensor, "*batch"],
-        network: nn.Module,
-        record: Record | None = None,
+        self, times: Outputs, labels: Classes, network: nn.Module, record: Record | None = None
     ) -> Float[Tensor, ""]:
-        """The term, summed over the LIF layers; `times` and `labels` are not used.
-
-        Args:
-            times: of the output.
-            labels: of the samples.
-            network: a `Network`.
-            record: the spikes of the batch in it.
-
-        Raises:
-            ValueError: no record, or no `Network`.
-        """
+        """The term, summed over the LIF layers of a `Network`; `times` and `labels` are not used."""
         if record is None or not isinstance(network, Network):
             name = type(self).__name__
             raise ValueError(f"{name} needs a Network and its record: regularizer(times, labels, network, record)")
@@ -149,16 +118,11 @@ class LayerRegularizer(Regularizer):
         return self.alpha * total
 
     def of_layer(self, layer: LIFLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
-        """The term of a layer, before it is multiplied by `alpha`; in a subclass.
-
-        Args:
-            layer: the layer.
-            inputs: spikes that enter it.
-            spikes: its own, of the same samples.
-        """
+        """The term of a layer by the spikes that enter it and its own, before it is multiplied by `alpha`."""
         raise NotImplementedError
 
 
+@takes_arguments_of(Regularizer)
 @checks_ranges
 class LayerWindow(LayerRegularizer):
     """Pulls spikes into a window after the mean input of their layer, as in a synfire chain::
@@ -171,13 +135,11 @@ class LayerWindow(LayerRegularizer):
     layer has no input; the gradient goes to both t and m.
 
     Args:
-        alpha: strength.
         start: start of the window, in ``tau_syn`` after the mean input; it may be negative.
         stop: end of the window, in ``tau_syn`` after the mean input.
-        tau_syn: synaptic time constant, in the unit of the times.
 
     Raises:
-        ValueError: `alpha` negative, `stop` not above `start`, `tau_syn` not positive.
+        ValueError: a number outside its range, `stop` not above `start`.
     """
 
     def __init__(self, alpha: NotNegative, start: Finite = 0.0, stop: Finite = 2.0, tau_syn: Positive = 1.0) -> None:
@@ -207,6 +169,7 @@ def _mean_spike(times: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch 
     return torch.where(count > 0, total / count.clamp(min=1), torch.inf)
 
 
+@takes_arguments_of(Regularizer)
 @checks_ranges
 class SilentPeak(LayerRegularizer):
     """Raises the membrane of neurons that are silent too often (after the idea of Wunderlich and Pehle 2021)::
@@ -219,12 +182,7 @@ class SilentPeak(LayerRegularizer):
     that never rises above rest has none: there, only raising weights helps (``SilentNeurons``).
 
     Args:
-        alpha: strength.
         max_silent: neurons that are silent in at most this fraction of a batch are left alone.
-        tau_syn: as in the other regularisers; not used here.
-
-    Raises:
-        ValueError: `alpha` negative, `max_silent` not from 0 to 1, `tau_syn` not positive.
     """
 
     def __init__(self, alpha: NotNegative, max_silent: Fraction = 0.5, tau_syn: Positive = 1.0) -> None:
@@ -245,6 +203,7 @@ class SilentPeak(LayerRegularizer):
         return places * (lack / threshold).mean(dim=0).sum()
 
 
+@takes_arguments_of(Regularizer)
 @checks_ranges
 class SpikeCount(LayerRegularizer):
     """Keeps the number of spikes of each neuron between two bounds::
@@ -259,13 +218,11 @@ class SpikeCount(LayerRegularizer):
     neurons as well.
 
     Args:
-        alpha: strength.
         least: spikes per sample below which a neuron is driven more.
         most: spikes per sample above which it is driven less; ``inf`` for no bound.
-        tau_syn: as in the other regularisers; not used here.
 
     Raises:
-        ValueError: `alpha` or `least` negative, `most` below `least`, `tau_syn` not positive.
+        ValueError: a number outside its range, `most` below `least`.
     """
 
     def __init__(

@@ -4,10 +4,8 @@ import math
 from typing import Unpack
 
 import torch
-from jaxtyping import Bool, Float, Int64
-from torch import Tensor
 
-from firstspike.losses.base import TimeLoss, TimeLossOptions, smallest
+from firstspike.losses.base import Classes, Costs, Marks, OfTrue, Outputs, TimeLoss, TimeLossOptions, smallest
 from firstspike.ranges import NotNegative, Positive, Probability, checks_ranges
 from firstspike.signature import takes_arguments_of
 
@@ -31,9 +29,6 @@ class TimeCrossEntropy(TimeLoss):
         xi: width of the softmax in units of `tau_syn`: time differences much above it are treated as certain.
         label_smoothing: share of the target that is spread evenly over all neurons that spike, in [0, 1), so that
             the lead of the true neuron need not grow for ever. As in torch's loss.
-
-    Raises:
-        ValueError: `xi` or `tau_syn` not positive, `silent_cost` negative, `label_smoothing` out of its range.
     """
 
     def __init__(
@@ -43,13 +38,7 @@ class TimeCrossEntropy(TimeLoss):
         self.xi = float(xi)
         self.label_smoothing = float(label_smoothing)
 
-    def cost(
-        self,
-        times: Float[Tensor, "*batch outputs"],
-        true_time: Float[Tensor, "*batch 1"],
-        is_true: Bool[Tensor, "*batch outputs"],
-        silent_wrong: Bool[Tensor, "*batch outputs"],
-    ) -> Float[Tensor, "*batch"]:
+    def cost(self, times: Outputs, true_time: OfTrue, is_true: Marks, silent_wrong: Marks) -> Costs:
         """The formula above, by a sum that cannot overflow. Arguments as in `TimeLoss.cost`."""
         target = true_time
         if self.label_smoothing:
@@ -75,7 +64,7 @@ class TimeMSE(TimeLoss):
         wrong: target of all others, in units of `tau_syn`; usually later.
 
     Raises:
-        ValueError: negative or equal targets, `tau_syn` not positive, `silent_cost` negative.
+        ValueError: a number outside its range, equal targets.
     """
 
     def __init__(self, correct: NotNegative, wrong: NotNegative, **options: Unpack[TimeLossOptions]) -> None:
@@ -84,19 +73,13 @@ class TimeMSE(TimeLoss):
         if correct == wrong:
             raise ValueError(f"correct, wrong: expected two different targets, got {correct} twice")
 
-    def cost(
-        self,
-        times: Float[Tensor, "*batch outputs"],
-        true_time: Float[Tensor, "*batch 1"],
-        is_true: Bool[Tensor, "*batch outputs"],
-        silent_wrong: Bool[Tensor, "*batch outputs"],
-    ) -> Float[Tensor, "*batch"]:
+    def cost(self, times: Outputs, true_time: OfTrue, is_true: Marks, silent_wrong: Marks) -> Costs:
         """The formula above. Arguments as in `TimeLoss.cost`."""
         scaled = times / self.tau_syn
         miss = torch.where(is_true, scaled - self.correct, scaled - self.wrong)
         return torch.where(silent_wrong, 0.0, miss).square().sum(dim=-1) / 2
 
-    def predict(self, times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
+    def predict(self, times: Outputs) -> Classes:
         """Class of the spike nearest to `correct`, the lowest of several; -1 if all are silent."""
         distance = (times / self.tau_syn - self.correct).abs()
         return smallest(torch.where(torch.isposinf(times), math.inf, distance))
@@ -114,22 +97,13 @@ class ShiftInvariantMSE(TimeLoss):
 
     Args:
         delta: desired lead of the true neuron, in units of `tau_syn`.
-
-    Raises:
-        ValueError: `delta` or `tau_syn` not positive, `silent_cost` negative.
     """
 
     def __init__(self, delta: Positive = 0.2, **options: Unpack[TimeLossOptions]) -> None:
         super().__init__(**options)
         self.delta = float(delta)
 
-    def cost(
-        self,
-        times: Float[Tensor, "*batch outputs"],
-        true_time: Float[Tensor, "*batch 1"],
-        is_true: Bool[Tensor, "*batch outputs"],
-        silent_wrong: Bool[Tensor, "*batch outputs"],
-    ) -> Float[Tensor, "*batch"]:
+    def cost(self, times: Outputs, true_time: OfTrue, is_true: Marks, silent_wrong: Marks) -> Costs:
         """The formula above. Arguments as in `TimeLoss.cost`."""
         miss = (times - true_time) / self.tau_syn - self.delta
         return torch.where(is_true | silent_wrong, 0.0, miss).square().sum(dim=-1) / 2

@@ -18,7 +18,7 @@ from firstspike.config.builder import DTYPES, Parts, build_loss, build_network, 
 from firstspike.config.load import with_substrate
 from firstspike.data import SpikeData, Splits
 from firstspike.layers import Network
-from firstspike.losses import Loss
+from firstspike.losses.base import Loss
 from firstspike.runs.checkpoint import Checkpoint, checkpoints, find_checkpoint, load_checkpoint, load_newest
 from firstspike.runs.folder import RunFolder, changed_data
 from firstspike.runs.seeds import member_configs, member_folder
