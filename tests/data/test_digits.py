@@ -63,7 +63,7 @@ def test_too_many_images():
 
 
 def test_unknown_split():
-    with pytest.raises(ValueError, match="split: expected one of train, validation, test, got 'valid'"):
+    with pytest.raises(ValueError, match="split must be one of train, validation, test, got 'valid'"):
         digits("valid")
 
 

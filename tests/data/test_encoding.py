@@ -123,9 +123,9 @@ def test_ranges_are_stored_as_plain_values():
     [
         ({"earlier": 1.0}, "encode: unknown key 'earlier'; valid keys: early, late, per_feature, invert, on_off"),
         ([1.0], r"encode: expected the keys early, .*, got \[1.0\]"),
-        ({"early": "soon"}, "early, late: expected"),
-        ({"late": None}, "early, late: expected"),
-        ({"early": True}, "early, late: expected"),
+        ({"early": "soon"}, "early must be >= 0 and finite, got 'soon'"),
+        ({"late": None}, "late must be finite, got None"),
+        ({"early": True}, "early must be >= 0 and finite, got True"),
         ({"late": 0.1}, "early, late: expected"),
         ({"invert": 1}, "invert: expected true or false, got 1"),
         ({"low": [0.0]}, "high: expected a list of numbers, one per feature, got None"),

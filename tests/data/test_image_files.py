@@ -127,7 +127,7 @@ def test_too_many_images(image_folder):
 
 
 def test_unknown_split(image_folder):
-    with pytest.raises(ValueError, match="split: expected one of train, validation, test, got 'valid'"):
+    with pytest.raises(ValueError, match="split must be one of train, validation, test, got 'valid'"):
         data.mnist("valid", folder=image_folder)
 
 

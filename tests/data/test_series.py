@@ -53,12 +53,11 @@ def test_level_crossings_are_those_of_send_on_delta(levels):
                 np.testing.assert_allclose(found, expected, atol=2 * (time[1] - time[0]))
 
 
-@pytest.mark.parametrize("both", [False, True])
-def test_threshold_crossings(both):
+def test_threshold_crossings():
     values = walks()
-    encoder = ThresholdEncoder(levels=4, dt=0.3, start=0.5, both=both).fit(values)
+    encoder = ThresholdEncoder(levels=4, dt=0.3, start=0.5).fit(values)
     trains = encoder(values, torch.float64)
-    assert trains.shape[1] == 3 * 4 * (1 + both) == 3 * encoder.inputs_per_channel
+    assert trains.shape[1] == 3 * 4 == 3 * encoder.inputs_per_channel
     for sample in range(6):
         for channel in range(3):
             scale = encoder.high[channel] - encoder.low[channel]
@@ -66,10 +65,8 @@ def test_threshold_crossings(both):
             time, height = on_a_fine_grid(signal, 0.3, 0.5)
             for level in range(4):
                 above = height >= (level + 1) / 5
-                for way in range(1 + both):
-                    change = above[1:] & ~above[:-1] if way == 0 else above[:-1] & ~above[1:]
-                    found = finite(trains[sample, (4 * way + level) * 3 + channel])
-                    np.testing.assert_allclose(found, time[1:][change], atol=2 * (time[1] - time[0]))
+                found = finite(trains[sample, level * 3 + channel])
+                np.testing.assert_allclose(found, time[1:][above[1:] & ~above[:-1]], atol=2 * (time[1] - time[0]))
 
 
 @pytest.mark.parametrize("kind", [LevelCrossingEncoder, ThresholdEncoder])
@@ -107,7 +104,7 @@ def test_ranges():
     assert constant([[[2.0, 2.0]]]).tolist() == [[[inf], [inf]]]
 
 
-@pytest.mark.parametrize("encoder", [LevelCrossingEncoder(levels=3, dt=0.25), ThresholdEncoder(levels=3, both=True)])
+@pytest.mark.parametrize("encoder", [LevelCrossingEncoder(levels=3, dt=0.25), ThresholdEncoder(levels=3)])
 def test_stored_as_plain_values(encoder):
     fitted = encoder.fit(walks())
     assert series_encoder(json.loads(json.dumps(fitted.to_dict()))) == fitted
@@ -132,9 +129,7 @@ def test_split_and_files_fit_the_encoder_to_the_training_part(tmp_path):
 @pytest.mark.parametrize("outlier", [1e9, -1e300])
 def test_outliers_are_named(outlier):
     values = walks()
-    fitted = [
-        encoder.fit(values) for encoder in (LevelCrossingEncoder(), ThresholdEncoder(), ThresholdEncoder(2, both=True))
-    ]
+    fitted = [encoder.fit(values) for encoder in (LevelCrossingEncoder(), ThresholdEncoder(), ThresholdEncoder(2))]
     values[4, 2, 7] = outlier
     low, high = fitted[0].low[2], fitted[0].high[2]
     message = (
@@ -193,5 +188,3 @@ def test_an_encoder_knows_its_channels():
 def test_wrong_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         series_encoder({"kind": "level_crossing"} | settings)
-    with pytest.raises(ValueError, match="both: expected true or false"):
-        series_encoder({"kind": "threshold", "both": 2})

@@ -53,7 +53,7 @@ def test_a_known_set_has_an_outline_without_aeon(monkeypatch):
     monkeypatch.setitem(sys.modules, "aeon.datasets", None)
     found = outline("time_series")
     assert (found.features, found.class_names, len(found)) == (24, tuple("123456789"), 0)
-    assert outline("time_series", encode={"kind": "threshold", "levels": 5, "both": True}).features == 120
+    assert outline("time_series", encode={"kind": "threshold", "levels": 5}).features == 60
     with pytest.raises(ImportError, match=r'pip install "\.\[timeseries\]"'):
         series_of()
 

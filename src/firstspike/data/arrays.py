@@ -33,7 +33,10 @@ def as_table(
         images = ", or of images (samples, height, width) or (samples, channels, height, width)"
         expected = f"(samples, inputs){images}" if inputs is None else f"(samples, {inputs})"
         raise ValueError(f"{name}: expected the shape {expected}, got {whole}{raster}")
-    if trains is not None and inputs is None and table.ndim == 3 and _are_trains(table):
+    before, after = table[..., :-1], table[..., 1:]
+    # in images some rows would decrease, or all would be constant
+    sorted_rows = table.ndim == 3 and bool((before <= after).all()) and bool((before < after).any())
+    if trains is not None and inputs is None and sorted_rows:
         raise ValueError(
             f"{name}: expected (samples, inputs), got {whole} sorted along the last dimension: for spike trains "
             f"(samples, inputs, spikes) {trains}; for images add a dimension, (samples, 1, height, width)"
@@ -48,12 +51,6 @@ def as_table(
             stacklevel=3,
         )
     return table.flatten(1), (channels, height, width)
-
-
-def _are_trains(table: Tensor) -> bool:
-    """Whether times increase along the last dimension: in images some would decrease, or all would be constant."""
-    before, after = table[..., :-1], table[..., 1:]
-    return bool((before <= after).all()) and bool((before < after).any())
 
 
 def as_tensor(name: str, values: Any, dtype: torch.dtype | None = None) -> Tensor:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from firstspike.data.arrays import as_table
+from firstspike.ranges import Finite, NotNegative, checks_ranges
 
 
 def latency(
@@ -57,7 +58,7 @@ class Encoder(ABC):
 
     def _ends(self, name: str) -> tuple[float, ...]:
         ends = getattr(self, name)
-        if not isinstance(ends, list | tuple) or not ends or not all(map(is_number, ends)):
+        if not isinstance(ends, list | tuple) or not ends or not all(isinstance(end, Real) for end in ends):
             each = "channel" if self.kind else "feature"
             raise ValueError(f"{name}: expected a list of numbers, one per {each}, got {ends!r}")
         return tuple(map(float, ends))
@@ -114,6 +115,7 @@ class Encoder(ABC):
         return cls(**given)
 
 
+@checks_ranges
 @dataclass(frozen=True)
 class LatencyEncoder(Encoder):
     """Encodes values of any range by spike times: the smallest value of the training part spikes first.
@@ -146,8 +148,8 @@ class LatencyEncoder(Encoder):
         ValueError: a window that violates `0 <= early < late`; `low` and `high` that are not finite, or out of order.
     """
 
-    early: float = 0.15
-    late: float = 2.0
+    early: NotNegative = 0.15
+    late: Finite = 2.0
     per_feature: bool = True
     invert: bool = False
     on_off: bool = True
@@ -212,13 +214,8 @@ def _finite_table(values: ArrayLike | Tensor, features: int | None = None) -> Fl
 
 def check_window(early: float, late: float) -> None:
     """Raise a ValueError unless ``0 <= early < late < inf``."""
-    if not (is_number(early) and is_number(late) and 0 <= early < late < math.inf):
+    if not 0 <= early < late < math.inf:
         raise ValueError(
             f"early, late: expected finite times with 0 <= early < late, got {early} and {late}. "
             "To let large values spike first use invert=True."
         )
-
-
-def is_number(value: object) -> bool:
-    """Whether this is a real number; booleans are not."""
-    return isinstance(value, Real) and not isinstance(value, bool)

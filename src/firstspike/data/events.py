@@ -72,7 +72,8 @@ class EventLists:
     def shape(self) -> torch.Size:
         """Samples, inputs, and spikes of the busiest input."""
         row, _ = self._chosen(torch.arange(len(self)))
-        return torch.Size((len(self), self.inputs, int(_lengths(row.cpu()).amax())))
+        spikes = row.unique_consecutive(return_counts=True)[1]
+        return torch.Size((len(self), self.inputs, max(spikes.tolist(), default=1)))
 
     ndim = 3
 
@@ -136,11 +137,15 @@ class EventLists:
 
     def _chosen(self, samples: Int64[Tensor, " chosen"]) -> tuple[Int64[Tensor, " found"], Int64[Tensor, " found"]]:
         """Events of some samples: the train of each, ``number of its sample * inputs + input``, and where it is."""
-        count = self.starts.diff()[samples]
-        place = torch.arange(len(samples)).repeat_interleave(count)
-        before = count.cumsum(0) - count
-        events = torch.arange(len(place)) + (self.starts[samples] - before)[place]
+        place, number = numbered(self.starts.diff()[samples])
+        events = self.starts[samples][place] + number
         return place.to(self.device) * self.inputs + self.source[events], events
+
+
+def numbered(count: Int64[Tensor, " groups"]) -> tuple[Int64[Tensor, " members"], Int64[Tensor, " members"]]:
+    """The group of each member, where groups have so many, and its number in the group, from 0."""
+    group = torch.arange(len(count)).repeat_interleave(count)
+    return group, torch.arange(len(group)) - (count.cumsum(0) - count)[group]
 
 
 def event_lists(events: Sequence[Events], inputs: int, dtype: torch.dtype = torch.float32) -> EventLists:
@@ -232,19 +237,13 @@ def padded_trains(
     if not in_order:
         order = torch.from_numpy(_in_order(rows.numpy(), times.numpy(), count))
         rows, times = rows[order], times[order]
-    spikes = _lengths(rows)
-    most = int(spikes.amax())
+    spikes = rows.unique_consecutive(return_counts=True)[1]  # of the inputs that have any
+    most = max(spikes.tolist(), default=1)
     if count * most > MOST_TIMES:
         raise ValueError(
             f"trains: {count} inputs of all samples, of which the busiest has {most} spikes, are {count * most} times "
             f"with padding; the most are {MOST_TIMES}: keep them as fs.data.event_lists, or take fewer samples"
         )
-    place = torch.arange(len(rows)) - (spikes.cumsum(0) - spikes).repeat_interleave(spikes)[: len(rows)]
     trains = torch.full((count, most), math.inf, dtype=times.dtype)
-    trains[rows, place] = times
+    trains[rows, numbered(spikes)[1]] = times
     return trains
-
-
-def _lengths(rows: Int64[Tensor, " events"]) -> Int64[Tensor, " trains"]:
-    """Events of each train that has any, of sorted events; a single 1 if there is none."""
-    return rows.unique_consecutive(return_counts=True)[1] if len(rows) else torch.ones(1, dtype=torch.int64)

@@ -8,12 +8,13 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from firstspike.data.arrays import as_tensor
-from firstspike.data.encoding import is_number
 from firstspike.data.events import padded_trains
+from firstspike.ranges import Positive, checks_ranges
 
 
+@checks_ranges
 def first_spikes(
-    raster: Tensor | ArrayLike, dt: float, *, dtype: torch.dtype = torch.float32
+    raster: Tensor | ArrayLike, dt: Positive, *, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, " batch *inputs"]:
     """First spike times of a raster, the tensor of zeros and ones that libraries with time steps use.
 
@@ -33,13 +34,14 @@ def first_spikes(
         ValueError: a raster of another shape, without steps, or with other values than 0 and 1; `dt` that is not a
             positive, finite number.
     """
-    spikes = _checked(raster, dt)
+    spikes = _checked(raster)
     times = spikes.to(torch.uint8).argmax(dim=0).double() * dt
     return torch.where(spikes.any(dim=0), times, math.inf).to(dtype)
 
 
+@checks_ranges
 def trains_from_raster(
-    raster: Tensor | ArrayLike, dt: float, *, dtype: torch.dtype = torch.float32
+    raster: Tensor | ArrayLike, dt: Positive, *, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "batch inputs spikes"]:
     """All spike times of a raster; `first_spikes` keeps the first spike of each input only.
 
@@ -54,7 +56,7 @@ def trains_from_raster(
     Raises:
         ValueError: as `first_spikes`; more than three dimensions.
     """
-    spikes = _checked(raster, dt)
+    spikes = _checked(raster)
     if spikes.ndim != 3:
         raise ValueError(f"raster: expected (steps, batch, inputs), got {tuple(spikes.shape)}; flatten the inputs")
     _, batch, inputs = spikes.shape
@@ -63,15 +65,13 @@ def trains_from_raster(
     return trains.unflatten(0, (batch, inputs)).to(spikes.device, dtype)
 
 
-def _checked(raster: Tensor | ArrayLike, dt: float) -> Bool[Tensor, "steps batch *inputs"]:
+def _checked(raster: Tensor | ArrayLike) -> Bool[Tensor, "steps batch *inputs"]:
     raster = as_tensor("raster", raster)
     if raster.ndim < 3 or not len(raster):
         one = "; for a single sample pass raster[:, None]" if raster.ndim == 2 else ""
         raise ValueError(
             f"raster: expected (steps, batch, inputs) with at least one step, got {tuple(raster.shape)}{one}"
         )
-    if not (is_number(dt) and 0 < dt < math.inf):
-        raise ValueError(f"dt: expected a positive number, the length of a time step in units of tau_syn, got {dt!r}")
     spikes = raster != 0
     if not bool((spikes == raster).all()):
         other = raster[spikes & (raster != 1)][0].item()

@@ -12,14 +12,18 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from numpy.typing import ArrayLike
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from firstspike.data.encoding import Encoder, LatencyEncoder
-from firstspike.data.events import padded_trains
+from firstspike.data.events import numbered, padded_trains
 from firstspike.ranges import NotNegative, Positive, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 
 Series = Sequence[ArrayLike | Tensor] | ArrayLike | Tensor
 """Signals ``(samples, channels, time)``, or for samples of different lengths a list of ``(channels, time)`` each."""
+
+Crossings = Iterator[tuple[Int64[Tensor, " events"], Float64[Tensor, " events"]]]
+"""Events between two values: of each ``signal * inputs_per_channel + input``, and the passed fraction of the interval."""
 
 MOST_EVENTS = 10**6
 """Most events of one signal."""
@@ -47,12 +51,10 @@ def as_series(values: Series) -> Float64[Tensor, "samples channels time"]:
                 "fill gaps first, for instance by interpolation"
             )
         signals.append(signal)
-    channels = len(signals[0]) if signals else (*np.shape(values), 0)[1]  # type: ignore[arg-type]
-    longest = max((signal.shape[1] for signal in signals), default=1)
-    series = torch.full((len(signals), channels, longest), math.nan, dtype=torch.float64)
-    for row, signal in zip(series, signals, strict=True):
-        row[:, : signal.shape[1]] = signal
-    return series
+    if not signals:
+        return torch.empty(0, (*np.shape(values), 0)[1], 1, dtype=torch.float64)  # type: ignore[arg-type]
+    series = pad_sequence([signal.T for signal in signals], batch_first=True, padding_value=math.nan)
+    return series.movedim(1, 2).contiguous()
 
 
 @dataclass(frozen=True)
@@ -154,13 +156,8 @@ class SeriesEncoder(Encoder):
         return scaled
 
     @abstractmethod
-    def _crossings(
-        self, steps: Sequence[Float64[Tensor, " signals"]]
-    ) -> Iterator[tuple[Int64[Tensor, " events"], Float64[Tensor, " events"]]]:
-        """Events between two values, from those of all signals at the start, and then at every time step.
-
-        Yields for each event ``signal * inputs_per_channel + input`` and the fraction of the interval that has passed.
-        """
+    def _crossings(self, steps: Sequence[Float64[Tensor, " signals"]]) -> Crossings:
+        """Events, from the values of all signals at the start, and then at every time step."""
 
 
 @takes_arguments_of(SeriesEncoder)
@@ -185,15 +182,12 @@ class LevelCrossingEncoder(SeriesEncoder):
     kind = "level_crossing"
     inputs_per_channel = 2  # "up" and "down"
 
-    def _crossings(
-        self, steps: Sequence[Float64[Tensor, " signals"]]
-    ) -> Iterator[tuple[Int64[Tensor, " events"], Float64[Tensor, " events"]]]:
+    def _crossings(self, steps: Sequence[Float64[Tensor, " signals"]]) -> Crossings:
         """See ``SeriesEncoder``."""
         reached = torch.zeros_like(steps[0])  # in steps: the level of the last event
         for before, after in pairwise(steps):
             change = (after * self.levels - reached).nan_to_num(0.0)
-            count = change.abs().floor().long()
-            signal, number = _repeated(count)
+            signal, number = numbered(change.abs().floor().long())
             sign = change.sign()[signal]
             level = (reached[signal] + sign * (number + 1)) / self.levels
             fraction = ((level - before[signal]) / (after - before)[signal]).clamp(0, 1)
@@ -208,52 +202,34 @@ class ThresholdEncoder(SeriesEncoder):
     """Encodes the times at which signals cross fixed thresholds.
 
     Each channel has `levels` thresholds, evenly spaced inside the range of the training part, and for each of them an
-    input that spikes when the signal rises through it; with `both` another one that spikes when it falls through it.
-    First come the inputs of the lowest threshold of all channels, then those of the next one. Event times are exact
-    for signals that run in straight lines between their values.
+    input that spikes when the signal rises through it. First come the inputs of the lowest threshold of all channels,
+    then those of the next one. Event times are exact for signals that run in straight lines between their values.
 
     A signal starts below all thresholds at the time `start`, and reaches its first value `dt` later.
 
     Args:
         levels: number of thresholds of each channel.
-        both: further inputs, after all others, for thresholds that are crossed downwards.
     """
-
-    both: bool = False
 
     kind = "threshold"
 
     @property
     def inputs_per_channel(self) -> int:
-        """One for each threshold, with ``both`` two."""
-        return self.levels * (2 if self.both else 1)
+        """One for each threshold."""
+        return self.levels
 
-    def _crossings(
-        self, steps: Sequence[Float64[Tensor, " signals"]]
-    ) -> Iterator[tuple[Int64[Tensor, " events"], Float64[Tensor, " events"]]]:
+    def _crossings(self, steps: Sequence[Float64[Tensor, " signals"]]) -> Crossings:
         """See ``SeriesEncoder``."""
         thresholds = torch.arange(1, self.levels + 1, dtype=torch.float64) / (self.levels + 1)
         for before, after in pairwise(steps):
             was, now = (torch.searchsorted(thresholds, x.contiguous(), right=True) for x in (before, after))
-            change = torch.where(torch.isnan(after), 0, now - was)
-            found = []
-            for way, (count, first) in enumerate([(change, was), (-change, now)][: 1 + self.both]):
-                signal, number = _repeated(count.clamp(min=0))
-                place = first[signal] + number
-                fraction = (thresholds[place] - before[signal]) / (after - before)[signal]
-                found.append((signal * self.inputs_per_channel + way * self.levels + place, fraction))
-            rows, fractions = zip(*found, strict=True)
-            yield torch.cat(rows), torch.cat(fractions)
+            signal, number = numbered(torch.where(torch.isnan(after), 0, now - was).clamp(min=0))
+            place = was[signal] + number
+            yield signal * self.levels + place, (thresholds[place] - before[signal]) / (after - before)[signal]
 
     def _bounded(self, scaled: Tensor) -> Tensor:
         """Outside the thresholds nothing happens."""
         return scaled.clamp(0, 1)
-
-
-def _repeated(count: Int64[Tensor, " signals"]) -> tuple[Int64[Tensor, " events"], Int64[Tensor, " events"]]:
-    """Each signal as often as it has events, and which of them it is, from 0."""
-    signal = torch.arange(len(count)).repeat_interleave(count)
-    return signal, torch.arange(len(signal)) - (count.cumsum(0) - count)[signal]
 
 
 _KINDS: dict[str, type[SeriesEncoder]] = {

@@ -15,7 +15,7 @@ from firstspike.data.encoding import Encoder, LatencyEncoder
 from firstspike.data.events import EventLists
 from firstspike.data.labels import class_indices, targets
 from firstspike.data.series import SeriesEncoder, as_encoder, as_series
-from firstspike.ranges import Size
+from firstspike.ranges import Size, checks_ranges
 from firstspike.signature import parts_of_docstring, takes_arguments_of
 
 Part = Literal["train", "validation", "test"]
@@ -202,9 +202,8 @@ def independent_splits(draw: Callable[..., SpikeData], train: int, validation: i
 def part_of(build: Callable[..., Splits]) -> Callable[..., SpikeData]:
     """A function that returns one of the three parts that a builder makes, by its name; otherwise like the builder."""
 
+    @checks_ranges
     def one(split: Part = "train", **options: Any) -> SpikeData:
-        if split not in Splits._fields:
-            raise ValueError(f"split: expected one of {', '.join(Splits._fields)}, got {split!r}")
         part: SpikeData = getattr(build(**options), split)
         return part
 
