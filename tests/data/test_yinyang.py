@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from firstspike.data import Splits, yin_yang
+from firstspike.data import DATASETS, Splits, yin_yang
 from firstspike.data.encoding import latency
-from firstspike.data.yinyang import CLASS_NAMES, yin_yang_class, yin_yang_splits
+from firstspike.data.yinyang import CLASS_NAMES, yin_yang_class
 
 
 def sequential(size, seed, r_small=0.1, r_big=0.5):
@@ -106,7 +106,7 @@ def test_symmetry_swaps_the_halves():
 
 
 def test_splits_are_the_published_ones():
-    splits = yin_yang_splits(train=50, validation=20, test=10)
+    splits = DATASETS["yin_yang"](train=50, validation=20, test=10)
     assert isinstance(splits, Splits)
     for part, size, seed in zip(splits, (50, 20, 10), (42, 41, 40), strict=True):
         assert torch.equal(part.times, yin_yang(size, seed).times)

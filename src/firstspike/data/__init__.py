@@ -20,32 +20,33 @@ from firstspike.data.base import SpikeData, Splits
 from firstspike.data.encoding import LatencyEncoder
 from firstspike.data.events import EventLists, event_lists, trains_from_events
 from firstspike.data.files import file_splits
-from firstspike.data.generated import bars, bars_splits, delayed_xor_splits, pattern_splits, xor_splits
-from firstspike.data.image_files import SOURCES, fashion_mnist, mnist, source_splits
-from firstspike.data.images import DIGIT_IMAGES, digits, digits_splits, encode_images
+from firstspike.data.generated import bars, delayed_xor, pattern, xor
+from firstspike.data.image_files import SOURCES, source_splits
+from firstspike.data.images import DIGIT_IMAGES, digits_splits, encode_images
 from firstspike.data.rasters import first_spikes, trains_from_raster
 from firstspike.data.recordings import cochleagram, spoken_digits_outline, spoken_digits_splits
 from firstspike.data.series import LevelCrossingEncoder, ThresholdEncoder
-from firstspike.data.splits import split
+from firstspike.data.splits import independent_splits, part_of, split
 from firstspike.data.spoken import shd_splits, spoken_outline, ssc_splits
 from firstspike.data.time_series import time_series_outline, time_series_splits
 from firstspike.data.tonic import from_tonic
-from firstspike.data.yinyang import yin_yang, yin_yang_splits
+from firstspike.data.yinyang import yin_yang
 
 DATASETS: dict[str, Callable[..., Splits]] = {
-    "bars": bars_splits,
-    "delayed_xor": delayed_xor_splits,
+    "bars": independent_splits(bars, train=300, validation=90, test=90),
+    "delayed_xor": independent_splits(delayed_xor, train=200, validation=100, test=100),
     "digits": digits_splits,
     "files": file_splits,
-    "pattern": pattern_splits,
+    "pattern": independent_splits(pattern, train=300, validation=90, test=90),
     "shd": shd_splits,
     "spoken_digits": spoken_digits_splits,
     "ssc": ssc_splits,
     "time_series": time_series_splits,
-    "xor": xor_splits,
-    "yin_yang": yin_yang_splits,
-    **source_splits,
+    "xor": independent_splits(xor, train=200, validation=100, test=100),
+    "yin_yang": independent_splits(yin_yang, train=5000, validation=1000, test=1000),
+    **{kind: source_splits(kind) for kind in SOURCES},
 }
+digits, fashion_mnist, mnist = (part_of(DATASETS[kind]) for kind in ("digits", "fashion_mnist", "mnist"))
 _OUTLINES: dict[str, Callable[..., SpikeData]] = {
     "shd": partial(spoken_outline, "shd"),
     "spoken_digits": spoken_digits_outline,

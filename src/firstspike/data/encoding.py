@@ -161,7 +161,7 @@ class LatencyEncoder(Encoder):
     @property
     def blank(self) -> tuple[float, ...]:
         """Spike time of the smallest value, for `on_off` in the "on" and in the "off" channel."""
-        return self._channels(self.late, self.early) if self.invert else self._channels(self.early, self.late)
+        return tuple(self.late if way else self.early for way in self._ways)
 
     def fit(self, values: ArrayLike | Tensor) -> Self:
         """The same encoder with the ranges of these values; NaN is ignored.
@@ -192,14 +192,14 @@ class LatencyEncoder(Encoder):
         low, high = self._ranges()
         table = _finite_table(values, self.features)
         fraction = torch.where(high > low, (table - low) / (high - low), 0.0).clamp(0, 1)
-        channels = [
-            latency(fraction, self.early, self.late, way) for way in self._channels(self.invert, not self.invert)
-        ]
+        channels = [latency(fraction, self.early, self.late, way) for way in self._ways]
         times = torch.cat([torch.where(torch.isnan(table), math.inf, channel) for channel in channels], dim=1)
         return times.to(values.device if isinstance(values, Tensor) else None, dtype)
 
-    def _channels(self, on: Any, off: Any) -> tuple[Any, ...]:
-        return (on, off) if self.on_off else (on,)
+    @property
+    def _ways(self) -> tuple[bool, ...]:
+        """Whether large values spike first, in the "on" and in the "off" channel."""
+        return (self.invert, not self.invert) if self.on_off else (self.invert,)
 
 
 def _finite_table(values: ArrayLike | Tensor, features: int | None = None) -> Float64[Tensor, "samples features"]:

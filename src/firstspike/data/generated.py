@@ -11,8 +11,8 @@ from torch import Tensor
 
 from firstspike.data.base import SpikeData
 from firstspike.data.encoding import check_window, latency
-from firstspike.data.splits import independent_splits
 from firstspike.ranges import Finite, NotNegative, Seed, Size, checks_ranges
+from firstspike.signature import takes_arguments_of
 
 _DIRECTIONS = ("horizontal", "vertical", "diagonal")
 _EQUALITY = ("equal", "different")
@@ -59,14 +59,10 @@ def bars(
     draw = torch.rand(samples, generator=generator, dtype=torch.float64)
     chosen = first_of_class[labels] + (draw * bars_of_class[labels]).long()
     pixels = _bar_images(size)[chosen].flatten(1)
-    disturbance = noise * torch.randn(pixels.shape, generator=generator, dtype=torch.float64)
-    pixels = (pixels + disturbance).clamp(0, 1)
+    pixels = _shifted(pixels, noise, generator).clamp(max=1)
     times = latency(pixels, early, late, invert=True, silent_background=silent_background)
     blank = (math.inf if silent_background else late,)
     return SpikeData(times.to(dtype), labels, _DIRECTIONS, (1, size, size), blank)
-
-
-bars_splits = independent_splits(bars, train=300, validation=90, test=90)
 
 
 def _bar_images(size: int) -> Float64[Tensor, "bars size size"]:
@@ -105,9 +101,7 @@ def xor(
     return SpikeData(times.to(dtype), (bits[:, 0] != bits[:, 1]).long(), _EQUALITY)
 
 
-xor_splits = independent_splits(xor, train=200, validation=100, test=100)
-
-
+@takes_arguments_of(xor)
 @checks_ranges
 def delayed_xor(
     samples: Size = 200,
@@ -124,12 +118,8 @@ def delayed_xor(
     With all spikes it has to remember the first cue until the second one comes.
 
     Args:
-        samples: number of samples; the four combinations are balanced.
-        seed: of their order and of the noise.
-        noise: standard deviation of Gaussian noise on the spike times, in units of `tau_syn`; times never fall below 0.
         early: time of the start, in units of `tau_syn`.
         late: time of the second cue.
-        dtype: of the times.
     """
     check_window(early, late)
     generator = torch.Generator().manual_seed(seed)
@@ -140,9 +130,6 @@ def delayed_xor(
         times[torch.arange(samples), cues[:, place], 1 + place] = time
     times = _shifted(times, noise, generator)
     return SpikeData(times.sort(dim=-1).values.to(dtype), (cues[:, 0] != cues[:, 1]).long(), _EQUALITY)
-
-
-delayed_xor_splits = independent_splits(delayed_xor, train=200, validation=100, test=100)
 
 
 @checks_ranges
@@ -196,9 +183,6 @@ def pattern(
     return SpikeData(times.to(dtype), labels, tuple(f"pattern {k}" for k in range(len(prototypes))))
 
 
-pattern_splits = independent_splits(pattern, train=300, validation=90, test=90)
-
-
 def _balanced_labels(samples: int, classes: int, generator: torch.Generator) -> Int64[Tensor, " samples"]:
     """Labels in random order whose class counts differ by at most one."""
     return torch.randperm(samples, generator=generator) % classes
@@ -210,6 +194,6 @@ def _bits(samples: int, generator: torch.Generator) -> Int64[Tensor, "samples 2"
     return torch.stack([combination // 2, combination % 2], dim=1)
 
 
-def _shifted(times: Float64[Tensor, "*shape"], std: float, generator: torch.Generator) -> Float64[Tensor, "*shape"]:
-    """Times with Gaussian noise on each; none falls below 0."""
-    return (times + std * torch.randn(times.shape, generator=generator, dtype=torch.float64)).clamp(min=0)
+def _shifted(values: Float64[Tensor, "*shape"], std: float, generator: torch.Generator) -> Float64[Tensor, "*shape"]:
+    """Values with Gaussian noise on each; none falls below 0."""
+    return (values + std * torch.randn(values.shape, generator=generator, dtype=torch.float64)).clamp(min=0)

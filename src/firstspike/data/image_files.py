@@ -18,7 +18,6 @@ from torch.nn.functional import interpolate
 from firstspike.data.base import SpikeData, Splits
 from firstspike.data.images import DIGITS, ImageSet, encode_images
 from firstspike.data.paths import folder_of
-from firstspike.data.splits import part_of
 from firstspike.ranges import Seed, Size
 from firstspike.signature import parts_of_docstring, takes_arguments_of
 from firstspike.text import installed_with
@@ -121,7 +120,7 @@ def image_splits(
     )
 
 
-def _builder(kind: str) -> Callable[..., Splits]:
+def source_splits(kind: str) -> Callable[..., Splits]:
     """`image_splits` of one kind."""
 
     def build(**options: Any) -> Splits:
@@ -130,10 +129,6 @@ def _builder(kind: str) -> Callable[..., Splits]:
     build.__name__ = build.__qualname__ = f"{kind}_splits"
     build.__doc__ = "\n\n".join([SOURCES[kind].text, *parts_of_docstring(image_splits)[2]])
     return takes_arguments_of(image_splits, without=("kind",))(build)
-
-
-source_splits = {kind: _builder(kind) for kind in SOURCES}
-mnist, fashion_mnist = (part_of(source_splits[kind]) for kind in ("mnist", "fashion_mnist"))
 
 
 def _shrunk(pixels: UInt8[np.ndarray, "images height width"], source: Source) -> UInt8[np.ndarray, "images side side"]:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from firstspike.data.base import SpikeData, Splits
 from firstspike.data.encoding import latency
-from firstspike.data.splits import part_of
 from firstspike.ranges import Finite, NotNegative, Seed, Size
 from firstspike.signature import takes_arguments_of
 from firstspike.text import needed
@@ -120,6 +119,3 @@ def digits_splits(
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[: train + validation + test]
     parts = order.split([train, validation, test])
     return Splits(*(encode_images(pixels[part.numpy()], labels[part], DIGITS, _LEVELS, **encoding) for part in parts))
-
-
-digits = part_of(digits_splits)

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ Series = Sequence[ArrayLike | Tensor] | ArrayLike | Tensor
 """Signals ``(samples, channels, time)``, or for samples of different lengths a list of ``(channels, time)`` each."""
 
 Crossings = Iterator[tuple[Int64[Tensor, " events"], Float64[Tensor, " events"]]]
-"""Events between two values: of each ``signal * inputs_per_channel + input``, and the passed fraction of the interval."""
+"""Events between two values: ``signal * inputs_per_channel + input`` and the fraction of the interval that passed."""
 
 MOST_EVENTS = 10**6
 """Most events of one signal."""
@@ -82,6 +82,8 @@ class SeriesEncoder(Encoder):
     start: NotNegative = 0.0
     per_channel: bool = True
 
+    _active: ClassVar[tuple[float, float]] = (-math.inf, math.inf)  # between which signals make events
+
     @property
     @abstractmethod
     def inputs_per_channel(self) -> int:
@@ -135,10 +137,8 @@ class SeriesEncoder(Encoder):
         self, series: Float64[Tensor, "samples channels time"], scaled: Float64[Tensor, "signals time+1"]
     ) -> None:
         """Raise a ValueError that names the signal which makes the most events, unless they are few enough."""
-        change = self._bounded(scaled).diff(dim=1).abs()
-        events = self.levels * torch.where(torch.isnan(scaled[:, 1:]), 0.0, change).sum(dim=1)
-        events[torch.isinf(scaled).any(dim=1)] = math.inf
-        events = events.nan_to_num(math.inf)
+        change = scaled.clamp(*self._active).diff(dim=1).abs()
+        events = self.levels * change.nan_to_num(0.0, posinf=math.inf).sum(dim=1)
         if len(events) and not float(events.max()) <= MOST_EVENTS:
             sample, channel = divmod(int(events.argmax()), self.features)
             signal = series[sample, channel]
@@ -150,10 +150,6 @@ class SeriesEncoder(Encoder):
                 f"{float(values.max()):g}, the training part from {low:g} to {high:g}. Leave outliers out, or lower "
                 f"levels={self.levels}"
             )
-
-    def _bounded(self, scaled: Tensor) -> Tensor:
-        """Scaled signals as far as they make events."""
-        return scaled
 
     @abstractmethod
     def _crossings(self, steps: Sequence[Float64[Tensor, " signals"]]) -> Crossings:
@@ -212,6 +208,7 @@ class ThresholdEncoder(SeriesEncoder):
     """
 
     kind = "threshold"
+    _active = (0.0, 1.0)
 
     @property
     def inputs_per_channel(self) -> int:
@@ -226,10 +223,6 @@ class ThresholdEncoder(SeriesEncoder):
             signal, number = numbered(torch.where(torch.isnan(after), 0, now - was).clamp(min=0))
             place = was[signal] + number
             yield signal * self.levels + place, (thresholds[place] - before[signal]) / (after - before)[signal]
-
-    def _bounded(self, scaled: Tensor) -> Tensor:
-        """Outside the thresholds nothing happens."""
-        return scaled.clamp(0, 1)
 
 
 _KINDS: dict[str, type[SeriesEncoder]] = {

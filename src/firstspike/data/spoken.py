@@ -22,7 +22,6 @@ from firstspike.text import needed
 WHERE = "https://compneuro.net/datasets or https://zenkelab.org/datasets"
 _UNITS = 700
 UnitsPerInput = Annotated[int, Gt(0), Le(_UNITS)]
-_MOST_CLASSES = 10**4  # without names
 _MOST_BYTES = 2**31  # of an array
 
 
@@ -93,9 +92,8 @@ def _read_parts(
     data: list[SpikeData] = []
     for path in _paths(kind, folder, parts):
         with _opened(path) as file:
-            names = _class_names(file)
             times, units = (_array(file, name, lists=True) for name in ("spikes/times", "spikes/units"))
-            labels = _whole("labels", _array(file, "labels"))
+            labels, names = _whole("labels", _array(file, "labels")), _class_names(file)
             if not len(times) == len(units) == len(labels):
                 raise ValueError(
                     f"expected as many spikes/times as spikes/units and labels, got {len(times)}, {len(units)} and "
@@ -116,14 +114,9 @@ def _whole(name: str, numbers: np.ndarray, place: str = "") -> Int64[Tensor, " n
 
 
 def _class_names(file: Any) -> tuple[str, ...]:
-    """The words in ``extra/keys``, in the order of the labels; numbers if a file has none."""
-    if "extra/keys" in file:
-        keys = _array(file, "extra/keys", "SOUiu").tolist()
-        return tuple(key.decode() if isinstance(key, bytes) else str(key) for key in keys)
-    last = max(_whole("labels", _array(file, "labels")).tolist(), default=-1)
-    if last >= _MOST_CLASSES:
-        raise ValueError(f"labels: expected fewer than {_MOST_CLASSES} without names in extra/keys, got {last}")
-    return tuple(map(str, range(last + 1)))
+    """The words in the order of the labels."""
+    keys = _array(file, "extra/keys", "SOUiu").tolist()
+    return tuple(key.decode() if isinstance(key, bytes) else str(key) for key in keys)
 
 
 @checks_ranges

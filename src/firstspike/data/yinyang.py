@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike
 
 from firstspike.data.base import SpikeData
 from firstspike.data.encoding import latency
-from firstspike.data.splits import independent_splits
 from firstspike.ranges import Finite, NotNegative, Positive, Size, checks_ranges
 
 CLASS_NAMES = ("yin", "yang", "dot")
@@ -65,9 +64,6 @@ def yin_yang(
     points, labels = _sample(samples, seed, r_small, r_big)
     values = torch.from_numpy(np.concatenate([points, 1 - points], axis=1))
     return SpikeData(latency(values, early, late).to(dtype), torch.from_numpy(labels), CLASS_NAMES)
-
-
-yin_yang_splits = independent_splits(yin_yang, train=5000, validation=1000, test=1000)
 
 
 def yin_yang_class(x: ArrayLike, y: ArrayLike, r_small: float = 0.1, r_big: float = 0.5) -> Int64[np.ndarray, "*shape"]:
