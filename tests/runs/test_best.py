@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from firstspike.config import build, build_data, load_config
-from firstspike.runs import writer
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint, newest_first
 from firstspike.runs.writer import RunWriter
 from firstspike.training import Callback, Evaluation, Interrupted
@@ -100,13 +99,12 @@ def bests_of_epochs(folder):
 
 
 @pytest.mark.slow
-def test_improvements_that_follow_quickly_wait(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "_REST", math.inf)
+def test_improvements_wait_for_the_next_checkpoint(tmp_path):
     found = bests_of_epochs(tmp_path / "run")
     improved = [epoch for epoch, (better, *_) in enumerate(found, start=1) if better]
     for epoch, (_, on_disk, waiting) in enumerate(found[:-1], start=1):
-        assert on_disk == [1]
-        assert [x.epoch for x in waiting.values()] == [e for e in improved if 1 < e <= epoch][-1:]
+        assert on_disk == []
+        assert [x.epoch for x in waiting.values()] == [e for e in improved if e <= epoch][-1:]
     (best,) = saved_as_best(tmp_path / "run")
     assert best.epoch == improved[-1] == best_epoch(tmp_path / "run")
 
@@ -125,9 +123,9 @@ def test_a_state_without_the_neurons_of_the_weights_is_read():
     assert progress.improve(evaluation(0.9, 1.0))
 
 
-@pytest.mark.parametrize("names", [["epoch_0003", "best_0003"], ["best_0003", "epoch_0003"]])
-def test_the_regular_checkpoint_comes_before_the_best_of_the_same_epoch(tmp_path, names):
+@pytest.mark.parametrize("names", [["epoch_0003", "best_0004"], ["best_0004", "epoch_0003"]])
+def test_regular_checkpoints_come_before_the_best(tmp_path, names):
     for name in [*names, "epoch_0002", "epoch_0003_batch_00001"]:
         (tmp_path / name).mkdir()
     found = [path.name for path in newest_first(tmp_path)]
-    assert found == ["epoch_0003_batch_00001", "epoch_0003", "best_0003", "epoch_0002"]
+    assert found == ["epoch_0003_batch_00001", "epoch_0003", "epoch_0002", "best_0004"]

@@ -72,12 +72,13 @@ def whole(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("limit", "file", "saved"),
-    [(1_500, "checkpoints/best_", []), (12_000, "output_times.csv", ["epoch_0010", "epoch_0020"])],
+    ("limit", "every", "file", "saved"),
+    [(1_500, 1, "checkpoints/best_", []), (12_000, 10, "output_times.csv", ["epoch_0010", "epoch_0020"])],
     ids=["first checkpoint", "between checkpoints"],
 )
-def test_no_room_while_training(whole, tmp_path, command_here, limit, file, saved):
-    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+def test_no_room_while_training(whole, tmp_path, command_here, limit, every, file, saved):
+    changed = [*SETTINGS, f"training.checkpoint_every={every}"]
+    settings = [part for setting in changed for part in ("--set", setting)]
     run = tmp_path / "run"
     done = command(limit, "train", "bars", "-q", "--out", run, *settings, start=("-c", LIMITED))
     one_message(done, f"{run / file}", "File too large", f"firstspike resume {run}")

@@ -11,7 +11,6 @@ import torch
 import firstspike as fs
 import python_runs
 from firstspike.config import load_config
-from firstspike.runs import writer
 from firstspike.runs.checkpoint import load_checkpoint, save_checkpoint
 from firstspike.runs.files import whole_file
 from firstspike.runs.lock import LOCK
@@ -63,7 +62,6 @@ class Steps:
 
 @pytest.fixture
 def steps(monkeypatch):
-    monkeypatch.setattr(writer, "_REST", 0.0)  # every better network is written
     return Steps(monkeypatch)
 
 

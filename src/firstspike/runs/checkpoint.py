@@ -14,7 +14,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -119,51 +118,36 @@ def load_newest(folder: Path) -> Checkpoint | None:
 
 
 def newest_of_all(folders: Sequence[Path]) -> list[Checkpoint] | None:
-    """The newest checkpoints of the same moment in the folders of several runs; damaged ones are reported (logging).
+    """The newest regular checkpoints in the folders of several runs; damaged ones are reported (logging).
 
-    None before the first of them. Several runs are saved one after the other: what was saved of a first moment, or the
-    best of some, is then there without the rest.
-
-    Raises:
-        CheckpointError: there are some, but none that can be read, or none of the same moment in all of the runs.
-        OSError: a folder that cannot be read.
+    None before the first of them. Several runs are saved one after the other: what was saved of a first moment is then
+    there without the rest. A CheckpointError if none can be read, or none is in all of the runs.
     """
-    found = [{at: list(paths) for at, paths in groupby(newest_first(folder), moment_of)} for folder in folders]
-    common = [at for at in found[0] if all(at in moments for moments in found)]
-    regular = {at for moments in found for at, paths in moments.items() if paths[0].name.startswith("epoch_")}
-    if not common and len(regular) > 1:
-        newest = [next((paths[0].name for paths in moments.values()), "none") for moments in found]
-        has = ", ".join(f"{folder.parent.name} {name}" for folder, name in zip(folders, newest, strict=True))
-        raise CheckpointError(f"{folders[0].parents[1]}: no checkpoints of the same moment; the newest are {has}")
+    names = [[path.name for path in newest_first(folder) if path.name.startswith("epoch_")] for folder in folders]
+    common = [name for name in names[0] if all(name in others for others in names)]
+    if not common and len({name for found in names for name in found}) > 1:
+        has = (f"{folder.parent.name} {(*found, 'none')[0]}" for folder, found in zip(folders, names, strict=True))
+        raise CheckpointError(
+            f"{folders[0].parents[1]}: no checkpoints of the same moment; the newest are {', '.join(has)}"
+        )
     errors: list[CheckpointError] = []
-    for at in common:
-        loaded = [x for moments in found if (x := _first(moments[at], errors)) is not None]
-        if len(loaded) == len(folders):
-            for error in errors:
-                logger.warning("%s; taking %s", error, loaded[0].name)
-            return loaded
+    for name in common:
+        try:
+            loaded = [load_checkpoint(folder / name) for folder in folders]
+        except CheckpointError as error:
+            errors.append(error)
+            continue
+        for damage in errors:
+            logger.warning("%s; taking %s", damage, name)
+        return loaded
     if errors:
         rest = f" ({len(errors) - 1} more cannot be read either)" if len(errors) > 1 else ""
         raise CheckpointError(f"{errors[0]}{rest}")
     return None
 
 
-def _first(paths: Sequence[Path], errors: list[CheckpointError]) -> Checkpoint | None:
-    """The first of these that can be read; the errors of those before it are appended to ``errors``."""
-    for path in paths:
-        try:
-            return load_checkpoint(path)
-        except CheckpointError as error:
-            errors.append(error)
-    return None
-
-
 def find_checkpoint(folder: Path, name: str) -> Path:
-    """The checkpoint of a name in a folder; ``best`` is the one of the best validation accuracy.
-
-    Raises:
-        CheckpointError: there is none of that name.
-    """
+    """The checkpoint of a name in a folder, or a CheckpointError; ``best`` is that of the best validation accuracy."""
     known = {path.name: path for path in newest_first(folder)}
     if best := next((path for path in known.values() if path.name.startswith("best_")), None):
         known.setdefault("best", best)
@@ -199,17 +183,13 @@ def keep_only(place: Path, mark: str) -> None:
 
 
 def newest_first(folder: Path) -> Iterator[Path]:
-    """All folders that may be checkpoints, torn ones included, newest first by their names; regular before best.
-
-    Raises:
-        OSError: the folder cannot be read.
-    """
+    """All folders that may be checkpoints, torn ones included: the regular ones, then the best, newest names first."""
     try:
         entries = sorted(os.listdir(folder))
     except FileNotFoundError:
         entries = []
     found = [folder / entry for entry in entries if not entry.startswith(".") and (folder / entry).is_dir()]
-    yield from sorted(found, key=lambda path: (moment_of(path), path.name.startswith("epoch")), reverse=True)
+    yield from sorted(found, key=lambda path: (path.name.startswith("epoch_"), moment_of(path)), reverse=True)
 
 
 def moment_of(path: Path) -> tuple[int, ...]:

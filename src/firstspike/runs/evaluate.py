@@ -42,12 +42,7 @@ def decisions(run: "Run", output: Tensor) -> list[str]:
 
 
 def prediction_table(run: "Run", rows: Rows) -> str:
-    """Decisions on new samples, as CSV: the class, then the spike time of each output; ``inf`` for no spike.
-
-    Args:
-        run: the run, with the chosen checkpoint and substrate.
-        rows: see ``Run.predict``.
-    """
+    """Decisions on new samples, as CSV: the class, then the spike time of each output; ``inf`` for no spike."""
     times = run.observe(input_times(rows, run.data.train, run.dtype)).output
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

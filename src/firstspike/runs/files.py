@@ -12,11 +12,7 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Gives the path of a temporary file to write; it takes the place of ``path`` at the end, if nothing failed.
-
-    Raises:
-        OSError: no space, no permission; it names the file, which is unchanged.
-    """
+    """Gives the path of a temporary file to write; it takes the place of ``path`` at the end, if nothing failed."""
     temporary = path.with_name(f".{path.name}.partial")
     try:
         yield temporary
@@ -30,11 +26,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def read_regular(path: Path) -> bytes:
-    """The content of a file; one that is none, such as a pipe, may never end.
-
-    Raises:
-        OSError: it cannot be read, or is not a regular file.
-    """
+    """The content of a file; an OSError for one that is none, such as a pipe, which may never end."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "expected a regular file", str(path))
     return path.read_bytes()
@@ -48,11 +40,7 @@ def write_whole(path: Path, text: str) -> None:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Gives a temporary folder to fill with files; it takes the place of ``path`` at the end, if nothing failed.
-
-    Raises:
-        OSError: no space, no permission; it names the folder, which is unchanged.
-    """
+    """Gives a temporary folder to fill with files; it takes the place of ``path`` at the end, if nothing failed."""
     temporary = path.with_name(f".{path.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     try:

@@ -42,22 +42,14 @@ _TABLES = ("metrics", "output_times")
 
 
 class RunFolder:
-    """The folder of one training. Files are written whole, or line by line if a torn last line is harmless.
-
-    Args:
-        path: the folder; it need not exist yet.
-    """
+    """The folder of one training. Files are written whole, or line by line if a torn last line is harmless."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """An existing run.
-
-        Raises:
-            FileNotFoundError: the folder does not hold a run.
-        """
+        """An existing run; a FileNotFoundError if the folder holds none."""
         if not (path / "config.yaml").is_file():
             raise FileNotFoundError(f"{path} is not a run folder: config.yaml is missing")
         return cls(path)
@@ -67,21 +59,15 @@ class RunFolder:
     ) -> None:
         """Create the folder with the files that exist before the first epoch.
 
-        Args:
-            config: as it will run.
-            substrate: the identity of the substrate that it will run on; by default its kind alone.
-            data: the checksum of its data.
-
-        Raises:
-            FileExistsError: the folder is not empty.
+        They hold the identity of the substrate, by default its kind alone, and the checksum of the data.
         """
         path = self.path
         check_free(path)
         fresh = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
         try:
-            self.write_config(config)
-            self._write("environment", environment(config, substrate, data))
+            self._write_config(config)
+            self.write("environment", environment(config, substrate, data))
         except OSError:  # a half-made folder would block the next attempt
             (path / "config.yaml").unlink(missing_ok=True)
             if fresh:
@@ -91,35 +77,28 @@ class RunFolder:
     def continue_from(
         self, epoch: int | None, config: Config, substrate: Mapping[str, Any], data: Mapping[str, Any]
     ) -> None:
-        """Prepare the folder of a training that continues after an epoch.
+        """Prepare the folder of a training that continues after an epoch, or for None starts over.
 
-        Args:
-            epoch: whole epochs done; rows of later ones are dropped. None to start over.
-            config: as it continues, perhaps with more epochs.
-            substrate: the identity of the substrate that it continues on.
-            data: the checksum of its data.
-
-        Raises:
-            ValueError: a damaged file; nothing was changed.
+        Rows of later epochs are dropped, and of a changed substrate or other data, those before are noted. For a
+        damaged file it raises a ValueError.
         """
         self._note("substrate", "earlier_substrates", substrate)
         self._note("data", "earlier_data", data)
         for folder in (self.path, self.checkpoints):
             remove_leftovers(folder)
         if epoch is None:
-            self.clear()
-        else:
-            self.drop_rows_after(epoch)
+            for checkpoint in newest_first(self.checkpoints):
+                remove_folder(checkpoint)
+        self.drop_rows_after(epoch)
         if config.training.epochs != self.config.training.epochs:
-            self.write_config(config)
+            self._write_config(config)
 
     @property
     def config(self) -> Config:
         """The config as it ran."""
         return load_config(self.path / "config.yaml", read_tables=False)  # the folder may hold a copy
 
-    def write_config(self, config: Config) -> None:
-        """Write ``config.yaml``."""
+    def _write_config(self, config: Config) -> None:
         write_whole(self.path / "config.yaml", config.to_yaml())
 
     def _note(self, key: str, history: str, value: Mapping[str, Any]) -> None:
@@ -129,7 +108,7 @@ class RunFolder:
         if before != value:
             earlier = [*found.get(history, []), *([] if before is None else [before])]
             found |= {key: dict(value), history: earlier}
-            self._write("environment", found)
+            self.write("environment", found)
 
     @property
     def checkpoints(self) -> Path:
@@ -146,15 +125,12 @@ class RunFolder:
         """Contents of ``results.json``; empty before the end of the training, a ValueError if it is damaged."""
         return self._read("results", Results)
 
-    def write_results(self, results: Mapping[str, Any]) -> None:
-        """Write ``results.json``."""
-        self._write("results", results)
-
     def _read(self, name: str, form: type[Form]) -> dict[str, Any]:
         path = self.path / f"{name}.json"
         return read_json(path, form) if path.is_file() else {}
 
-    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+    def write(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write ``NAME.json``."""
         write_whole(self.path / f"{name}.json", json.dumps(content, indent=1) + "\n")
 
     def append(self, table: str, rows: Iterable[Row]) -> None:
@@ -171,11 +147,7 @@ class RunFolder:
             raise named(error, path) from error
 
     def table(self, table: str) -> dict[str, list[float]]:
-        """The columns of ``metrics`` or ``output_times``; empty if nothing was written yet.
-
-        Raises:
-            ValueError: it is damaged.
-        """
+        """The columns of ``metrics`` or ``output_times``, empty before the first rows; a ValueError if damaged."""
         path = self.path / f"{table}.csv"
         if not path.is_file():
             return {}
@@ -190,29 +162,23 @@ class RunFolder:
             raise ValueError(f"{path} is damaged: {error}") from None
         return columns
 
-    def drop_rows_after(self, epoch: int) -> None:
-        """Drop the rows of later epochs, and a torn last line.
+    def drop_rows_after(self, epoch: int | None) -> None:
+        """Drop the rows of later epochs, all for None, and a torn last line.
 
-        Raises:
-            ValueError: another line is damaged; nothing was dropped.
+        If another line is damaged it raises a ValueError, and drops nothing.
         """
         tables = {path: _rows_until(epoch, path) for name in _TABLES if (path := self.path / f"{name}.csv").exists()}
         for path, rows in tables.items():
             if rows:
                 write_whole(path, "".join(rows))
-            else:  # the disk was full before the first row
+            else:  # also if the disk was full before the first row
                 path.unlink()
 
-    def clear(self) -> None:
-        """Remove the checkpoints and tables of earlier trainings."""
-        for checkpoint in newest_first(self.checkpoints):
-            remove_folder(checkpoint)
-        for name in _TABLES:
-            (self.path / f"{name}.csv").unlink(missing_ok=True)
 
-
-def _rows_until(epoch: int, path: Path) -> list[str]:
+def _rows_until(epoch: int | None, path: Path) -> list[str]:
     """The head and the rows of a table up to an epoch, without a torn last line; nothing if the head is torn."""
+    if epoch is None:
+        return []
     try:
         head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
         if not head.endswith("\n"):
@@ -230,11 +196,7 @@ def _rows_until(epoch: int, path: Path) -> list[str]:
 
 
 def check_free(path: Path) -> None:
-    """Check that a new run may use a folder.
-
-    Raises:
-        FileExistsError: it is not empty, or a file.
-    """
+    """Raise a FileExistsError if a new run may not use a folder: it is not empty, or a file."""
     beginnings = (LOCK, HOLDER, ".config.yaml.partial")  # of a training that was killed, or of the one that asks
     if path.exists() and (not path.is_dir() or any(entry.name not in beginnings for entry in path.iterdir())):
         raise FileExistsError(f"{path} is not empty; choose another --out, or continue it with: firstspike resume")
@@ -281,13 +243,7 @@ def run_folder(out: Path | None, name: str) -> Iterator[Path]:
 def environment(
     config: Config, substrate: Mapping[str, Any] | None = None, data: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What a run depends on, besides its config.
-
-    Args:
-        config: as it runs.
-        substrate: the identity of its substrate; by default the kind alone.
-        data: the checksum of its data.
-    """
+    """What a run depends on, besides its config; see ``RunFolder.create``."""
     packages = ("torch", "numpy", "numba", "safetensors", "pydantic")
     return {
         "firstspike": __version__,

@@ -1,10 +1,11 @@
 """Expected forms of JSON files: a damaged or foreign file ends in one message."""
 
 import json
+from math import nan
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from firstspike.runs.files import read_regular
 
@@ -48,11 +49,10 @@ class Part(Form):
 
     samples: Count
     accuracy: float | None = None
-    metrics: dict[str, float | None] = {}
+    metrics: dict[str, float] = {}
     loss: float
     silent: list[float]
-    accuracy_error: float | None = None  # of earlier versions
-    accuracy_std: float | None = None
+    accuracy_std: float = nan
 
 
 class Results(Form):
@@ -64,31 +64,11 @@ class Results(Form):
     validation: Part | None
     test: Part | None
     best_validation_accuracy: float | None
-    seeds: dict[str, "Results"] | None = None
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        needed = ["accuracy"] if self.seeds is None else ["accuracy", "accuracy_std"]
-        for name in ("validation", "test"):
-            part = getattr(self, name)
-            if part is None or (part.accuracy is None and part.metrics):
-                continue
-            for key in needed:
-                if getattr(part, key) is None:
-                    raise ValueError(f"{name} lacks {key!r}")
-        decides = self.validation is not None and self.validation.accuracy is not None
-        if decides != (self.best_validation_accuracy is not None):
-            raise ValueError("validation and best_validation_accuracy should both be null, or none of them")
-        return self
+    seeds: dict[str, "Results"] = {}
 
 
 def read_json(path: Path, form: type[Form]) -> dict[str, Any]:
-    """The content of a JSON file.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is not JSON, or has another form.
-    """
+    """The content of a JSON file; a ValueError if it is not JSON, or has another form."""
     try:
         found: dict[str, Any] = json.loads(read_regular(path))
         form.model_validate(found)

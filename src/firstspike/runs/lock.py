@@ -26,13 +26,9 @@ class RunLockedError(OSError):
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep all others from training the run in this folder.
+    """Keep all others, also threads of this process, from training the run in this folder.
 
     A folder that is not there is made, and removed if it is still empty in the end.
-
-    Raises:
-        RunLockedError: another process trains the run, or another thread of this one.
-        OSError: the folder or the lock cannot be written.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]  # innermost first
     folder.mkdir(parents=True, exist_ok=True)

@@ -20,12 +20,7 @@ Rows = Any
 def input_times(
     rows: Rows, like: SpikeData, dtype: torch.dtype
 ) -> Float[Tensor, "samples inputs *spikes"] | EventLists:
-    """Input spike times of samples as in the table of other data, which may have named columns and an encoder.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: rows that do not fit these data.
-    """
+    """Input spike times of samples as in the table of other data, which may have named columns and an encoder."""
     times: Tensor | EventLists
     if isinstance(rows, str | Path):
         times = read_times(rows, like, dtype)

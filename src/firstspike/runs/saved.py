@@ -21,7 +21,7 @@ from firstspike.layers import Network
 from firstspike.losses.base import Loss
 from firstspike.runs.checkpoint import Checkpoint, checkpoints, find_checkpoint, load_checkpoint, load_newest
 from firstspike.runs.folder import RunFolder, changed_data
-from firstspike.runs.seeds import member_configs, member_folder
+from firstspike.runs.seeds import member_folders
 from firstspike.runs.stored import OWN_DATA, copy_of_data, load_splits
 from firstspike.substrates import Exact, Substrate
 from firstspike.training.fitting import Evaluated
@@ -130,8 +130,8 @@ class SavedRun(Evaluated):
     @cached_property
     def seeds(self) -> tuple[Self, ...]:
         """The runs of a run of several seeds, those that have begun; of one seed none."""
-        configs = member_configs(self.config)
-        folders = [member_folder(self.folder, config) for config in configs] if len(configs) > 1 else []
+        first, count = self.config.training.seed, self.config.training.n_seeds
+        folders = member_folders(self.folder, range(first, first + count)) if count > 1 else []
         runs = [type(self)(folder) for folder in folders if (folder / "config.yaml").is_file()]
         for run in runs:
             run._whole, run._parts = self, self._parts  # they have the same data

@@ -15,19 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from firstspike.config import Config
 from firstspike.runs.files import write_whole
 
 
-def member_configs(config: Config) -> list[Config]:
-    """The config of each seed; of one seed the config itself."""
-    first, count = config.training.seed, config.training.n_seeds
-    return [config] if count == 1 else [config.with_training(seed=first + k, n_seeds=1) for k in range(count)]
-
-
-def member_folder(top: Path, config: Config) -> Path:
-    """The folder of a seed's run in the run of all."""
-    return top / f"seed_{config.training.seed}"
+def member_folders(top: Path, seeds: Sequence[int]) -> list[Path]:
+    """The folder of each seed's run in the run of all; of one seed that run itself."""
+    return [top] if len(seeds) == 1 else [top / f"seed_{seed}" for seed in seeds]
 
 
 def joint_results(seeds: Sequence[int], results: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -18,11 +18,7 @@ OWN_DATA = ("given", "files")
 
 
 def save_splits(folder: Path, data: Splits) -> None:
-    """Write the training data and the splits that have samples as ``.npz`` files, which execute nothing; all or none.
-
-    Raises:
-        OSError: no space, no permission; a copy that was there before is still there.
-    """
+    """Write the training data and the splits that have samples as ``.npz`` files, all or none."""
     with whole_folder(folder) as temporary:
         for name, part in zip(Splits._fields, data, strict=True):
             if not len(part) and name != "train":
@@ -61,11 +57,7 @@ def copy_of_data(run: Path) -> Path | None:
 
 
 def load_splits(folder: Path) -> Splits:
-    """The data that ``save_splits`` wrote.
-
-    Raises:
-        ValueError: a file is damaged.
-    """
+    """The data that ``save_splits`` wrote; a ValueError for a damaged file."""
     train, *held = (_load(path) if path.is_file() else None for path in (folder / f"{x}.npz" for x in Splits._fields))
     if train is None:
         raise ValueError(f"{folder} has no train.npz")

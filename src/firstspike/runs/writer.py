@@ -2,7 +2,6 @@
 
 import logging
 import math
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,10 +13,10 @@ from torch import Tensor
 from firstspike.config import Config
 from firstspike.config.describer import custom_parts, describe
 from firstspike.data import Splits
-from firstspike.runs.checkpoint import Checkpoint, checkpoints, keep_only, newest_of_all, place_of, save_checkpoint
+from firstspike.runs.checkpoint import Checkpoint, keep_only, newest_of_all, place_of, save_checkpoint
 from firstspike.runs.folder import RunFolder, changed_data, check_free
 from firstspike.runs.lock import locked
-from firstspike.runs.seeds import joint_results, member_configs, member_folder, write_table
+from firstspike.runs.seeds import joint_results, member_folders, write_table
 from firstspike.runs.stored import OWN_DATA, copy_of_data, save_splits
 from firstspike.substrates import SubstrateError
 from firstspike.torchrun import rank
@@ -30,29 +29,16 @@ logger = logging.getLogger(__name__)
 _COPIED = 64_000_000
 """Bytes up to which your own data are copied into the folder; of more it has the checksums only."""
 
-_REST = 1.0
-"""Seconds between two moments at which best networks are written: small networks improve many times a second."""
-
 
 class RunWriter(Callback):
     """Writes a training into a run folder, and restores it from there.
 
-    Args:
-        folder: the run folder; it must not exist, or be empty, unless ``resume`` is set.
-        config: of the training; by default it follows from the objects, see ``firstspike.config.describe``.
-        resume: continue from the newest checkpoint, if the folder holds a run.
-        checkpoint_every: epochs between checkpoints; by default the config's, otherwise about twenty over the training.
-        allow_other_chip: resume even if the run used another chip.
-        from_scratch: with ``resume``, remove all checkpoints and tables and start over.
+    Without ``config``, it follows from the objects, see ``firstspike.config.describe``. With ``resume`` the training
+    continues from the newest checkpoint, if the folder holds a run, or ``from_scratch``; otherwise the folder must not
+    exist, or be empty. ``checkpoint_every`` is the config's by default, otherwise about twenty over the training.
 
-    Attributes:
-        results: the contents of ``results.json``; empty before the end of the training.
-        data: of the training.
-        parts: objects of your own that a config read off the objects only names.
-
-    Raises:
-        FileExistsError: when the training starts, the folder is not empty.
-        OSError: no space or no permission; everything saved before is kept.
+    ``results`` are the contents of ``results.json``, empty before the end of the training; ``data`` are those of the
+    training, ``parts`` objects of your own that a config read off the objects only names.
     """
 
     essential = True
@@ -81,8 +67,7 @@ class RunWriter(Callback):
         self.locks = ExitStack()
         self.locked: set[Path] = set()
         self.last_epoch: list[tuple[Path, Checkpoint]] = []
-        self.best_written = -math.inf  # when
-        self.restored: list[Path] = []  # the checkpoints that the training continues from
+        self.restored = False
 
     def on_restore(self, fit: Fit) -> None:
         """Load the newest checkpoints of the same moment."""
@@ -93,9 +78,8 @@ class RunWriter(Callback):
             self.lock()
         if not self.resume or self.from_scratch:
             return
-        folders = [self.folder] if len(fit.seeds) == 1 else [self.folder / f"seed_{seed}" for seed in fit.seeds]
         try:
-            newest = newest_of_all([RunFolder(folder).checkpoints for folder in folders])
+            newest = newest_of_all([RunFolder(x).checkpoints for x in member_folders(self.folder, fit.seeds)])
         except CheckpointError as error:
             raise CheckpointError(
                 f"{error}. Nothing was changed. To delete all checkpoints and train from the beginning: "
@@ -112,15 +96,10 @@ class RunWriter(Callback):
             raise CheckpointError(f"{where}: callbacks does not hold the states of this run's callbacks") from None
         members = [x.state | {"network": x.weights, "where": x.folder} for x in newest]
         fit.trainer.load_state_dict({"members": members}, self.allow_other_chip)
-        self.restored = [x.folder for x in newest]
+        self.restored = True
 
     def lock(self, folder: Path | None = None) -> None:
-        """Keep other processes from training the run, until this callback is closed.
-
-        Raises:
-            RunLockedError: another process trains it.
-            OSError: the folder or the lock cannot be written.
-        """
+        """Keep other processes from training the run, until this callback is closed."""
         folder = folder or self.folder
         if folder not in self.locked and not rank():
             self.locks.enter_context(locked(folder))
@@ -150,35 +129,38 @@ class RunWriter(Callback):
         config = self.config or describe(fit.trainer, fit, self.checkpoint_every)
         if self.checkpoint_every is None:
             self.checkpoint_every = config.training.checkpoint_every or -(-fit.epochs // 20)
-        top = RunFolder(self.folder)
-        configs = member_configs(config)
-        folders = [top] if len(configs) == 1 else [RunFolder(member_folder(self.folder, each)) for each in configs]
+        folders = [RunFolder(folder) for folder in member_folders(self.folder, fit.seeds)]
         self.data = data = Splits(*(x or fit.train.empty() for x in (fit.train, fit.validation, fit.test)))
         self.parts = custom_parts(config, fit.trainer) if described else {}
         if fit.first:
-            changed = changed_data(top, data) if self.resume else ""
-            if changed:
-                logger.warning(changed)
-            identities = [member.substrate.identity() for member in fit.trainer.members]
-            pairs = list(zip(folders, configs, identities, strict=True))
-            everything = pairs if len(folders) == 1 else [(top, config, identities[0]), *pairs]
-            for run, own, identity in everything:
-                self.lock(run.path)  # the run of each seed can be resumed by itself
-                if not (self.resume and (run.path / "config.yaml").is_file()):
-                    run.create(own, identity, data.checksum)
-            if config.data.kind in OWN_DATA and (changed or copy_of_data(top.path) is None):
-                size = sum(part.times.nbytes + part.labels.nbytes for part in data)
-                if size <= _COPIED:
-                    save_splits(top.path / "data", data)
-            for run, own, identity in everything if self.resume else ():
-                run.continue_from(None if self.from_scratch else fit.epoch, own, identity, data.checksum)
+            self._prepare(fit, config, folders, data)
         self.runs = folders
         self._keep_last_epoch(fit)
-        if self.restored:
-            self._mend(fit)
-        elif fit.first and described:
+        if fit.first and described and not self.restored:
             # a config cannot describe the weights that a network of your own starts with
             self._save(self.last_epoch)
+
+    def _prepare(self, fit: Fit, config: Config, folders: Sequence[RunFolder], data: Splits) -> None:
+        """Lock the run and those of its seeds, create them, or let them continue."""
+        top, seeds = RunFolder(self.folder), fit.seeds
+        changed = changed_data(top, data) if self.resume else ""
+        if changed:
+            logger.warning(changed)
+        identities = [member.substrate.identity() for member in fit.trainer.members]
+        runs = [(top, config, identities[0])]
+        if len(seeds) > 1:
+            configs = [config.with_training(seed=seed, n_seeds=1) for seed in seeds]
+            runs += zip(folders, configs, identities, strict=True)
+        for run, own, identity in runs:
+            self.lock(run.path)  # the run of each seed can be resumed by itself
+            if not (self.resume and (run.path / "config.yaml").is_file()):
+                run.create(own, identity, data.checksum)
+        if config.data.kind in OWN_DATA and (changed or copy_of_data(top.path) is None):
+            size = sum(part.times.nbytes + part.labels.nbytes for part in data)
+            if size <= _COPIED:
+                save_splits(top.path / "data", data)
+        for run, own, identity in runs if self.resume else ():
+            run.continue_from(None if self.from_scratch else fit.epoch, own, identity, data.checksum)
 
     def on_epoch_end(self, fit: Fit, row: Row) -> None:
         """Write the epoch's numbers, and checkpoints when it is time."""
@@ -192,8 +174,8 @@ class RunWriter(Callback):
         if len(self.runs) > 1:
             RunFolder(self.folder).append("metrics", [row])
         self._keep_last_epoch(fit)
-        self._note_best(fit)
-        if self._due(fit):
+        self.best |= {k: self.last_epoch[k][1] for k, better in enumerate(fit.improved) if better}
+        if fit.epoch % (self.checkpoint_every or 1) == 0 or fit.epoch == fit.epochs or fit.finished:
             self._save(self.last_epoch)
             fit.callbacks.call("on_checkpoint", fit)
 
@@ -234,9 +216,9 @@ class RunWriter(Callback):
         if not fit.first:
             return
         for run, numbers in zip(self.runs, found, strict=True):
-            run.write_results(numbers)
+            run.write("results", numbers)
         if len(found) > 1:
-            RunFolder(self.folder).write_results(self.results)
+            RunFolder(self.folder).write("results", self.results)
             write_table(self.folder, self.results)
 
     def _save(self, found: Sequence[tuple[Path, Checkpoint]]) -> None:
@@ -247,45 +229,13 @@ class RunWriter(Callback):
         for place, _ in found:  # once all are there
             keep_only(place, "_batch_")
 
-    def _due(self, fit: Fit) -> bool:
-        """Whether the epoch that is done gets a regular checkpoint."""
-        return fit.epoch % (self.checkpoint_every or 1) == 0 or fit.epoch == fit.epochs or fit.finished
-
-    def _mend(self, fit: Fit) -> None:
-        """Do what a crash has left undone: regular checkpoints at the moment that was restored, and removals.
-
-        They are missing if a best one was saved just before; others may be damaged.
-        """
-        if not fit.first:
-            return
-        due = not fit.batch and self._due(fit)
-        for (place, checkpoint), taken in zip(self.last_epoch, self.restored, strict=True):
-            if place != taken and (due or place.exists()):
-                save_checkpoint(place, checkpoint)
-            keep_only(place, "_batch_")
-            for best in [path for path in checkpoints(place.parent) if path.name.startswith("best_")][-1:]:
-                keep_only(best, "best_")
-
-    def _note_best(self, fit: Fit) -> None:
-        """Note the networks that are the best so far; they are written about once a second.
-
-        What waits in memory is written with the next regular checkpoint. After a crash in between, the repeated epochs
-        find it again.
-        """
-        for index, ((_, checkpoint), better) in enumerate(zip(self.last_epoch, fit.improved, strict=False)):
-            if better:
-                self.best[index] = checkpoint
-        if self.best and time.monotonic() - self.best_written >= _REST:
-            self._write_best()
-
     def _write_best(self) -> None:
-        """Write the best networks that wait."""
+        """Write the networks that are the best so far; after a crash before, the repeated epochs find them again."""
         for index, checkpoint in sorted(self.best.items()):
             place = place_of(self.runs[index].checkpoints, checkpoint, "best_")
             save_checkpoint(place, checkpoint)
             keep_only(place, "best_")
         self.best.clear()
-        self.best_written = time.monotonic()
 
     def _keep_last_epoch(self, fit: Fit) -> None:
         """Hold the state in memory, for when the next epoch fails: no answer from a substrate, or a divergence."""
