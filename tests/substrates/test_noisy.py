@@ -6,7 +6,6 @@ import torch
 from firstspike.layers import Delay, DelayRule, FirstSpike, LIFLinear, LIFSpikeTrains, Network
 from firstspike.neuron import LIF
 from firstspike.substrates import Exact, Noisy
-from firstspike.substrates.imperfect import WeightQuantiser
 
 DOUBLE = {"dtype": torch.float64}
 ALL = {
@@ -42,7 +41,7 @@ def with_thresholds(layer, thresholds):
 
 def test_the_fixed_pattern_is_that_of_shifted_thresholds(layer, inputs):
     substrate = Noisy(threshold_offset=0.13, threshold_spread=0.08, seed=4)
-    pattern = substrate._thresholds(0, layer, 1)
+    pattern = substrate.thresholds(0, layer, 1, layer.weight)
     assert float(pattern.mean()) == pytest.approx(2.73, abs=0.05)
     assert float(pattern.std()) == pytest.approx(0.08, rel=0.4)
     found = substrate.run(Network(layer), inputs).output
@@ -81,7 +80,7 @@ def test_sample_noise_alone_is_exact_for_the_thresholds_drawn(layer, inputs):
     state = substrate.state_dict()
     found = substrate.run(Network(layer), inputs).output
     substrate.load_state_dict(state)
-    thresholds = substrate._thresholds(0, layer, 50)
+    thresholds = substrate.thresholds(0, layer, 50, layer.weight)
     for sample in (0, 17, 49):
         wanted = with_thresholds(layer, thresholds[sample])(inputs[sample])
         torch.testing.assert_close(found[sample], wanted, rtol=0, atol=1e-12)
@@ -149,11 +148,9 @@ def test_lost_spikes(layer, inputs):
 
 def test_weights_are_rounded_and_clipped():
     weight = torch.tensor([0.0, 0.016, 0.017, -0.05, 3.0, -3.0], **DOUBLE)
-    stored = WeightQuantiser(30.0, 2.1)(weight)
+    stored = Noisy(weight_scale=30.0, weight_max=2.1).stored(weight)
     torch.testing.assert_close(stored * 30, torch.tensor([0.0, 0, 1, -2, 63, -63], **DOUBLE))
-    assert WeightQuantiser()(weight) is weight
-    with pytest.raises(ValueError, match="scale must be > 0 and finite, got 0"):
-        WeightQuantiser(0)
+    assert Noisy().stored(weight) is weight
 
 
 def test_rounding_is_straight_through(layer, inputs):

@@ -5,9 +5,8 @@ arrives in a slice left its neuron before the slice, even if it was moved ahead 
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,50 +14,42 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.devices import sent
-from firstspike.layers import LIFRecurrent, Network
+from firstspike.layers import LIFRecurrent, LIFSpikeTrains, Network
 from firstspike.layers.lif import DenseLIFLayer
-from firstspike.ranges import Positive, checks_ranges
+from firstspike.neuron import LIF
 from firstspike.seeding import generator
+from firstspike.spiketime import TrainState, spike_window
 from firstspike.substrates.base import Substrate
 
-LOWEST_THRESHOLD = 0.01
-"""No noise takes a threshold below this fraction of its nominal value."""
+_LOWEST = 0.01  # fraction of the nominal threshold below which no noise takes one
 
 
-@checks_ranges
-@dataclass(frozen=True)
-class WeightQuantiser:
-    """Weights as multiples of ``1 / scale`` between ``-limit`` and ``limit``.
+class QuantisedWeights(Substrate):
+    """Stores weights as multiples of ``1 / weight_scale`` between ``-weight_max`` and ``weight_max``."""
 
-    Args:
-        scale: steps per unit of weight; None for no rounding.
-        limit: largest magnitude; None for none.
+    weight_scale: float | None
+    """None for no rounding."""
+    weight_max: float | None
+    """None for no limit."""
 
-    Raises:
-        ValueError: a value that is not positive.
-    """
-
-    scale: Positive | None = None
-    limit: Positive | None = None
-
-    def __call__(self, weight: Tensor) -> Tensor:
+    def stored(self, weight: Tensor) -> Tensor:
         """The weights as they are stored."""
-        if self.scale is not None:
-            weight = torch.round(weight * self.scale) / self.scale
-        return weight if self.limit is None else weight.clamp(-self.limit, self.limit)
+        if self.weight_scale is not None:
+            weight = torch.round(weight * self.weight_scale) / self.weight_scale
+        return weight if self.weight_max is None else weight.clamp(-self.weight_max, self.weight_max)
 
     def parameters(self, network: Network) -> dict[str, Tensor]:
-        """The stored weights of all LIF layers, by the names of the network's; none if nothing is rounded."""
-        if self.scale is None and self.limit is None:
+        """See ``Substrate``."""
+        if self.weight_scale is None and self.weight_max is None:
             return {}
-        return {name: self(weight.detach()) for name, weight in _weights(network)}
+        return {name: self.stored(weight.detach()) for name, weight in _weights(network)}
 
     @torch.no_grad()
-    def clip_(self, network: Network) -> None:
-        """Clip weights to the limit. Otherwise they would drift beyond it without an effect."""
-        if self.limit is not None:
+    def project_(self, network: Network) -> None:
+        """See ``Substrate``. Beyond the limit, weights would drift without an effect."""
+        if self.weight_max is not None:
             for _, weight in _weights(network):
-                weight.clamp_(-self.limit, self.limit)
+                weight.clamp_(-self.weight_max, self.weight_max)
 
 
 def _weights(network: Network) -> Iterator[tuple[str, Tensor]]:
@@ -70,58 +61,34 @@ def _weights(network: Network) -> Iterator[tuple[str, Tensor]]:
             yield f"{index}.recurrent_weight", layer.recurrent_weight
 
 
-class QuantisedWeights(Substrate):
-    """Substrates that store quantised weights."""
-
-    quantiser: WeightQuantiser
-
-    def parameters(self, network: Network) -> dict[str, Tensor]:
-        """See ``Substrate``."""
-        return self.quantiser.parameters(network)
-
-    def project_(self, network: Network) -> None:
-        """See ``Substrate``."""
-        self.quantiser.clip_(network)
-
-
 class Noise:
-    """Random numbers of a device: one stream, whose state can be kept, and patterns that never change.
-
-    Args:
-        seed: of both.
-    """
+    """Random numbers of a device, in the shape of a tensor: one stream, and patterns that never change."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.source = generator(seed, "substrate noise")
 
-    def normal(self, std: float, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """The next normally distributed numbers."""
-        drawn = torch.randn(shape, generator=self.source, dtype=torch.float64)
+    def normal(self, std: float, like: Tensor, *lead: int) -> Tensor:
+        """The next normally distributed numbers, with further dimensions ``lead``."""
+        drawn = torch.randn((*lead, *like.shape), generator=self.source, dtype=torch.float64)
         return sent((std * drawn).to(like.dtype), like.device)
 
-    def uniform(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    def uniform(self, like: Tensor) -> Tensor:
         """The next numbers between 0 and 1."""
-        return sent(torch.rand(shape, generator=self.source, dtype=torch.float64), like.device)
+        return sent(torch.rand(like.shape, generator=self.source, dtype=torch.float64), like.device)
 
-    def pattern(self, purpose: str, index: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    def pattern(self, purpose: str, index: int, like: Tensor) -> Tensor:
         """Normally distributed numbers that are the same at every call with this purpose and index."""
-        drawn = torch.randn(shape, generator=generator(self.seed, purpose, index), dtype=torch.float64)
+        drawn = torch.randn(like.shape, generator=generator(self.seed, purpose, index), dtype=torch.float64)
         return sent(drawn.to(like.dtype), like.device)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The position in the stream."""
-        return {"noise": self.source.get_state()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore the position."""
-        self.source.set_state(state["noise"].cpu())
 
 
 class Imperfect(QuantisedWeights):
     """Substrates with quantised weights and individual thresholds, which also draw random numbers."""
 
     noise: Noise
+    pattern: Noise
+    """Of the device."""
     threshold_offset: float
     threshold_spread: float
     threshold_batch_noise: float
@@ -129,55 +96,76 @@ class Imperfect(QuantisedWeights):
     spike_jitter: float
     spike_loss: float
 
-    def thresholds(
-        self, index: int, nominal: Float[Tensor, " neurons"], batch: int, device: Noise
-    ) -> Float[Tensor, "*batch neurons"]:
-        """Thresholds in this run, or of each sample and neuron, of the layer with that index.
-
-        ``nominal`` are the ideal ones; ``device`` has the fixed pattern.
-        """
-        size = tuple(nominal.shape)
+    def thresholds(self, index: int, layer: DenseLIFLayer, batch: int, like: Tensor) -> Float[Tensor, "*batch neurons"]:
+        """Thresholds of neurons in this run, or of each sample and neuron, above the reset; numbers as in ``like``."""
+        nominal = torch.as_tensor(layer.neuron.threshold, dtype=like.dtype, device=like.device)
+        nominal = nominal.expand(layer.out_features)
         found = nominal + self.threshold_offset
         if self.threshold_spread:
-            found = found + self.threshold_spread * device.pattern("threshold", index, size, nominal)
+            found = found + self.threshold_spread * self.pattern.pattern("threshold", index, nominal)
         if self.threshold_batch_noise:
-            found = found + self.noise.normal(self.threshold_batch_noise, size, nominal)
+            found = found + self.noise.normal(self.threshold_batch_noise, nominal)
         if self.threshold_sample_noise:
-            found = found + self.noise.normal(self.threshold_sample_noise, (batch, *size), nominal)
-        return torch.maximum(found, LOWEST_THRESHOLD * nominal)
+            found = found + self.noise.normal(self.threshold_sample_noise, nominal, batch)
+        reset = max(layer.reset, 0.0) if isinstance(layer, LIFSpikeTrains) else 0.0
+        return torch.maximum(found, reset + _LOWEST * (nominal - reset))
 
     def imperfect(self, spikes: Tensor, unit: float = 1.0) -> Tensor:
         """Spike times with jitter, whose standard deviation is in this unit, and without lost ones."""
         if self.spike_jitter:
-            spikes = spikes + self.noise.normal(self.spike_jitter * unit, tuple(spikes.shape), spikes)
+            spikes = spikes + self.noise.normal(self.spike_jitter * unit, spikes)
         if self.spike_loss:
-            lost = self.noise.uniform(tuple(spikes.shape), spikes) < self.spike_loss
-            spikes = spikes.masked_fill(lost, torch.inf)
+            spikes = spikes.masked_fill(self.noise.uniform(spikes) < self.spike_loss, torch.inf)
         return spikes
 
     def state_dict(self) -> dict[str, Any]:
         """See ``Substrate``."""
-        return self.noise.state_dict()
+        return {"noise": self.noise.source.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See ``Substrate``."""
-        self.noise.load_state_dict(state)
+        self.noise.source.set_state(state["noise"].cpu())
 
 
-def slices(inputs: Float[Tensor, "batch inputs spikes"], duration: float, window: float) -> list[tuple[float, float]]:
-    """Starts and ends of slices of half a window.
+def with_thresholds(spikes: Callable[..., Any], neuron: LIF, threshold: Tensor, *given: Tensor) -> Any:
+    """``spikes(neuron, *given)`` with these thresholds; if those of samples differ, of each sample alone."""
 
-    The first one ends within half a window after the earliest input, or after 0 if all inputs are later.
+    def one(threshold: Tensor, *given: Tensor) -> Any:
+        return spikes(replace(neuron, threshold=threshold), *given)
+
+    return (torch.vmap(one) if threshold.ndim > 1 else one)(threshold, *given)
+
+
+def window_of(
+    trains: Float[Tensor, "batch inputs spikes"],
+    weight: Float[Tensor, "neurons inputs"],
+    neuron: LIF,
+    threshold: Float[Tensor, "*batch neurons"],
+    until: float,
+    state: TrainState | None,
+    **options: Any,
+) -> tuple[Float[Tensor, "batch neurons fired"], TrainState]:
+    """Spikes up to a time, and the state then: ``spike_window`` with such thresholds."""
+
+    def spikes(neuron: LIF, trains: Tensor, *held: Any) -> tuple[Tensor, ...]:
+        before = None if state is None else TrainState(*held, state.time)  # type: ignore[call-arg]
+        found = spike_window(trains, weight, neuron, until=until, state=before, **options)
+        assert found.state is not None
+        return found.trains, *found.state[:3]
+
+    found, *held = with_thresholds(spikes, neuron, threshold, trains, *(() if state is None else state[:3]))
+    return found, TrainState(*held, until)  # type: ignore[call-arg]
+
+
+def slices(inputs: Float[Tensor, "batch inputs spikes"], duration: float, window: float) -> list[float]:
+    """Ends of slices of half a window.
+
+    The first one is within half a window after the earliest input, or after 0 if all inputs are later.
     """
     half = window / 2
     count = max(1, math.ceil(duration / half - 1e-9))
     earliest = min(0.0, float(inputs.amin())) if inputs.numel() else 0.0
-    return list(pairwise([-math.inf, *(k * half for k in range(math.floor(earliest / half) + 1, count)), duration]))
-
-
-def no_spikes(layer: LIFRecurrent, like: Tensor) -> Float[Tensor, "batch neurons 1"]:
-    """Trains of a layer before its first spike."""
-    return like.new_full((len(like), layer.out_features, 1), math.inf)
+    return [*(k * half for k in range(math.floor(earliest / half) + 1, count)), duration]
 
 
 def joined(

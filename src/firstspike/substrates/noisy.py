@@ -1,7 +1,6 @@
 """The exact equations with the imperfections of a device, for hardware-aware training."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -13,17 +12,9 @@ from firstspike.layers.lif import DenseLIFLayer
 from firstspike.layers.windows import joined_trains
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Probability, Seed, checks_ranges
-from firstspike.spiketime import TrainState, first_spike_time, spike_trains, spike_window
+from firstspike.spiketime import first_spike_time, spike_trains
 from firstspike.substrates.base import LayerByLayer
-from firstspike.substrates.imperfect import (
-    LOWEST_THRESHOLD,
-    Imperfect,
-    Noise,
-    WeightQuantiser,
-    joined,
-    no_spikes,
-    slices,
-)
+from firstspike.substrates.imperfect import Imperfect, Noise, joined, slices, window_of, with_thresholds
 
 TYPICAL_NOISE = {"threshold_spread": 0.03, "threshold_batch_noise": 0.015, "spike_jitter": 0.01, "delay_jitter": 0.01}
 """Settings of a config with ``kind: noisy`` alone: about those of DelGrad for a threshold of 1."""
@@ -74,8 +65,7 @@ class Noisy(Imperfect, LayerByLayer):
     seed: Seed | None = None
 
     def __post_init__(self) -> None:
-        self.quantiser = WeightQuantiser(self.weight_scale, self.weight_max)
-        self.noise = Noise(self.seed or 0)
+        self.noise = self.pattern = Noise(self.seed or 0)
 
     def identity(self) -> dict[str, Any]:
         """See ``Substrate``."""
@@ -85,7 +75,7 @@ class Noisy(Imperfect, LayerByLayer):
         """See ``LayerByLayer``."""
         if not self.input_jitter:
             return times
-        return _sorted(times + self.noise.normal(self.input_jitter, tuple(times.shape), times))
+        return _sorted(times + self.noise.normal(self.input_jitter, times))
 
     def delayed(
         self, index: int, layer: Delay, times: Float[Tensor, "batch features"]
@@ -94,7 +84,7 @@ class Noisy(Imperfect, LayerByLayer):
         delayed: Tensor = layer(times)
         if not self.delay_jitter:
             return delayed
-        noise = self.noise.normal(self.delay_jitter, tuple(delayed.shape), delayed)
+        noise = self.noise.normal(self.delay_jitter, delayed)
         return _sorted(delayed + torch.maximum(noise, -layer.added.to(delayed)))
 
     def spikes(self, index: int, layer: DenseLIFLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
@@ -102,85 +92,47 @@ class Noisy(Imperfect, LayerByLayer):
         if isinstance(layer, LIFRecurrent):
             return self._recurrent(index, layer, layer.seen(times))
         weight, delay = self._synapses(layer)
-        threshold = self._thresholds(index, layer, len(times))
 
-        def fired(times: Tensor, neuron: LIF) -> tuple[Tensor]:
+        def fired(neuron: LIF, times: Tensor) -> Tensor:
             if isinstance(layer, LIFSpikeTrains):
-                return (
-                    spike_trains(times, weight, neuron, max_spikes=layer.max_spikes, delay=delay, **layer.dynamics),
-                )
-            return (first_spike_time(times, weight, neuron, delay=delay, backend=layer.backend),)
+                return spike_trains(times, weight, neuron, max_spikes=layer.max_spikes, delay=delay, **layer.dynamics)
+            return first_spike_time(times, weight, neuron, delay=delay, backend=layer.backend)
 
-        (found,) = _with_thresholds(layer.neuron, threshold, fired, layer.seen(times))
-        return _sorted(self.imperfect(found))
+        threshold = self.thresholds(index, layer, len(times), layer.weight)
+        return _sorted(self.imperfect(with_thresholds(fired, layer.neuron, threshold, layer.seen(times))))
 
     def _recurrent(
         self, index: int, layer: LIFRecurrent, inputs: Float[Tensor, "batch inputs spikes"]
     ) -> Float[Tensor, "batch outputs spikes"]:
         """Slice after slice: spikes arrive at other neurons with the jitter that they are observed with."""
         weight, delay = self._synapses(layer)
-        weight = torch.cat([weight, self.quantiser(layer.recurrent_weight)], dim=1)
+        weight = torch.cat([weight, self.stored(layer.recurrent_weight)], dim=1)
         own = layer.own_delay
         if layer.recurrent_delays is not None and self.delay_jitter:
-            noise = self.noise.normal(self.delay_jitter, tuple(own.shape), own)
-            own = (own + noise).clamp(min=layer.window)
+            own = (own + self.noise.normal(self.delay_jitter, own)).clamp(min=layer.window)
         shift, longest = 0.0, float(own.max())
         if delay is None and layer.recurrent_delays is None:
             shift = layer.window  # without delays of synapses the kernels are faster
         else:
             delay = torch.cat([torch.zeros_like(layer.weight) if delay is None else delay, own], dim=1)
-        threshold = self._thresholds(index, layer, len(inputs))
-        sent, state = no_spikes(layer, inputs), list[Tensor]()
-        for start, end in slices(inputs, layer.duration, layer.window):
-
-            def spikes(
-                arriving: Tensor, neuron: LIF, *state: Tensor, start: float = start, end: float = end
-            ) -> tuple[Tensor, ...]:
-                found = spike_window(
-                    arriving, weight, neuron, max_spikes=layer.window_spikes, delay=delay, until=end,
-                    state=TrainState(state[0], state[1], state[2], start) if state else None, **layer.dynamics,
-                )  # fmt: skip
-                assert found.state is not None
-                return found.trains, *found.state[:3]
-
-            arriving = joined_trains(inputs, joined(sent, since=start - longest) + shift)
-            found, *state = _with_thresholds(layer.neuron, threshold, spikes, arriving, *state)
+        threshold = self.thresholds(index, layer, len(inputs), layer.weight)
+        options = {"max_spikes": layer.window_spikes, "delay": delay, **layer.dynamics}
+        sent, state = inputs.new_full((len(inputs), layer.out_features, 1), torch.inf), None
+        for end in slices(inputs, layer.duration, layer.window):
+            since = -torch.inf if state is None else state.time - longest
+            arriving = joined_trains(inputs, joined(sent, since=since) + shift)
+            found, state = window_of(arriving, weight, layer.neuron, threshold, end, state, **options)
             sent = joined(sent, torch.maximum(self.imperfect(found), found - layer.window / 2))
         return layer.fitted(torch.where(sent <= layer.duration, sent, torch.inf))
 
     def _synapses(self, layer: DenseLIFLayer) -> tuple[Tensor, Tensor | None]:
         """Weights and delays of a layer in this run."""
-        weight, delay = self.quantiser(layer.weight), layer.delay_in_pass()
+        weight, delay = self.stored(layer.weight), layer.delay_in_pass()
         if delay is not None and self.delay_jitter:
-            delay = (delay + self.noise.normal(self.delay_jitter, tuple(delay.shape), delay)).clamp(min=0)
+            delay = (delay + self.noise.normal(self.delay_jitter, delay)).clamp(min=0)
         return weight, delay
-
-    def _thresholds(self, index: int, layer: DenseLIFLayer, batch: int) -> Float[Tensor, "..."]:
-        """As ``thresholds``, and above the reset."""
-        like = layer.weight
-        nominal = torch.as_tensor(layer.neuron.threshold, dtype=like.dtype, device=like.device)
-        nominal = nominal.expand(layer.out_features)
-        found = self.thresholds(index, nominal, batch, self.noise)
-        if isinstance(layer, LIFSpikeTrains):
-            found = torch.maximum(found, layer.reset + LOWEST_THRESHOLD * (nominal - layer.reset))
-        return found
 
 
 def _sorted(times: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Trains in order again: jitter may exchange spikes, and lost ones leave gaps. First spikes stay as they are."""
     return times.sort(dim=-1).values if times.ndim > 2 else times
-
-
-def _with_thresholds(
-    neuron: LIF, threshold: Tensor, spikes: Callable[..., tuple[Tensor, ...]], *given: Tensor
-) -> tuple[Tensor, ...]:
-    """Results for neurons with these thresholds; if samples have different ones, for each sample alone."""
-    if threshold.ndim == 1:
-        times, *rest = given
-        return spikes(times, replace(neuron, threshold=threshold), *rest)
-
-    def one(threshold: Tensor, times: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        return spikes(times, replace(neuron, threshold=threshold), *rest)
-
-    found: tuple[Tensor, ...] = torch.vmap(one)(threshold, *(x.unsqueeze(1) for x in given))
-    return tuple(x.squeeze(1) for x in found)

@@ -10,7 +10,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import version
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -22,13 +23,43 @@ from firstspike.layers import LIFRecurrent, LIFSpikeTrains, Network
 from firstspike.layers.lif import DenseLIFLayer
 from firstspike.ranges import checks_ranges
 from firstspike.substrates.base import LayerByLayer, SubstrateError, first_line
-from firstspike.substrates.windows import Cells, Loop, Windows, project, project_each, recorded, sources
+from firstspike.substrates.windows import Windows, project, recorded, sources
 from firstspike.text import installed_with
 
 TAU_MS = 10.0
 """Milliseconds and millivolts that stand for ``tau_syn`` and for 1 on the membrane: then weights are in nA."""
 LEAD_MS = 2.0
 """Simulators need a moment before the first spike."""
+
+
+class _Cells(NamedTuple):
+    """Neurons of a layer, in units of ``tau_syn``; the first three one number or one for each neuron."""
+
+    tau_mem: Float[np.ndarray, "..."]
+    tau_syn: Float[np.ndarray, "..."]
+    threshold: Float[np.ndarray, "..."]
+    reset: float
+    refractory: float
+    until: float
+    """When they stop."""
+    weight: Float[np.ndarray, "out out"] | None = None
+    """Of the synapses between them, if there are any."""
+    delay: Float[np.ndarray, "out out"] | None = None
+
+    def inhibition(
+        self, weight: Float[np.ndarray, "out inputs"], spikes: int, step: float
+    ) -> Float[np.ndarray, " out"]:
+        """What keeps each neuron silent from ``until`` on: more than all excitation that came or is still to come.
+
+        Each input spikes that often. What is on its way arrives after the longest delay at the latest, when the
+        inhibition has decayed for so long.
+        """
+        assert self.weight is not None
+        assert self.delay is not None
+        longest = self.delay.max()
+        own = np.ceil(longest / max(self.refractory, step)) + 1
+        most = spikes * weight.clip(min=0).sum(axis=1) + own * self.weight.clip(min=0).sum(axis=1)
+        return np.asarray((most + self.threshold) * np.exp(longest / self.tau_syn))
 
 
 @checks_ranges
@@ -54,14 +85,16 @@ class Simulator(LayerByLayer):
     recurrent = True
 
     title: ClassVar[str]
-    """Name."""
-    module: ClassVar[str]
-    """PyNN module."""
+    """Name; that of PyNN's module is ``kind``."""
     package: ClassVar[str]
     """Distribution name."""
-    rest: ClassVar[float]
+    rest: ClassVar[float] = 20.0
     """Time constants from the last input to the end of a window."""
-    path: ClassVar[str]
+    apart: ClassVar[float] = 0.0
+    """Time constants have to differ by that part."""
+    delay: ClassVar[float] = 0.0
+    """That all synapses have, in ``tau_syn``, or one step. It is subtracted from the spikes."""
+    path: ClassVar[str] = os.environ.get("PATH", os.defpath)
     """Programs that PyNN may find while it is imported."""
     options: ClassVar[dict[str, Any]] = {}
     """Further arguments of PyNN's ``setup``."""
@@ -117,55 +150,50 @@ class Simulator(LayerByLayer):
         """All spikes of a layer, those of first spikes with a refractory time that lets few neurons spike again."""
         if self._sim is None:
             raise ValueError(f"{self.title} is not open: call open(network) first")
-        delay = layer.delay_in_pass()
+        unit, delay, own = _unit(layer), layer.delay_in_pass(), {}
         arrival = times if delay is None else (times.unsqueeze(-3) + delay.unsqueeze(-1)).flatten(-3, -2)
-        tau_mem, tau_syn, threshold = (
-            torch.as_tensor(value, dtype=torch.float64).detach().cpu().numpy()
-            for value in (layer.neuron.tau_mem, layer.neuron.tau_syn, layer.neuron.threshold)
-        )
-        unit = _unit(layer)
-        slowest = float(max(tau_mem.max(), tau_syn.max())) / unit
+        tau_mem, tau_syn = (_array(x) / unit for x in (layer.neuron.tau_mem, layer.neuron.tau_syn))
+        tau_mem = np.where(np.abs(tau_mem / tau_syn - 1) < self.apart, tau_syn * (1 + self.apart), tau_mem)
+        slowest = float(max(tau_mem.max(), tau_syn.max()))
         reset, refractory, rest = 0.0, self.rest / 2 * slowest, self.rest * slowest
         if isinstance(layer, LIFSpikeTrains):
             reset, refractory = layer.reset, layer.refractory / unit
             rest = rest + refractory
-        loop = None
+        until = self.duration
         if isinstance(layer, LIFRecurrent):
-            own, own_delay = (x.detach().cpu().double().numpy() for x in (layer.recurrent_weight, layer.own_delay))
-            loop = Loop(own, own_delay / unit, layer.duration / unit)
-        found = self._simulate(
-            arrival.detach().cpu().double().numpy() / unit,
-            layer.weight.detach().cpu().double().numpy(),
-            Cells(tau_mem / unit, tau_syn / unit, threshold, reset, refractory),
-            rest,
-            loop,
-        )
-        return torch.from_numpy(found * unit).to(times)
+            own = {"weight": _array(layer.recurrent_weight), "delay": _array(layer.own_delay) / unit}
+            until = min(until, layer.duration / unit)
+        cells = _Cells(tau_mem, tau_syn, _array(layer.neuron.threshold), reset, refractory, until, **own)
+        found = self._simulate(_array(arrival) / unit, _array(layer.weight), cells, rest)
+        return torch.from_numpy(np.where(found > until, np.inf, found) * unit).to(times)
 
     def _simulate(
         self,
         arrival: Float[np.ndarray, "batch sources spikes"],
         weight: Float[np.ndarray, "out inputs"],
-        cells: Cells,
+        cells: _Cells,
         rest: float,
-        loop: Loop | None,
     ) -> Float[np.ndarray, "batch out found"]:
         """Spikes of a layer, in windows that end ``rest`` after the last input; times in units of ``tau_syn``."""
-        until = self.duration if loop is None else min(self.duration, loop.until)
-        arrival = np.where(arrival > until, np.inf, arrival)
+        arrival = np.where(arrival > cells.until, np.inf, arrival)
         arrives = np.isfinite(arrival)
         if not arrives.any():
             return np.full((len(arrival), len(weight), 1), np.inf)
         begin, last = float(arrival[arrives].min()) - 1, float(arrival[arrives].max())
         step_ms = max(round(1000 * self.step * TAU_MS), 1) / 1000
-        delay_ms = self._delay(step_ms)
-        delays = (delay_ms, delay_ms)
-        if loop is not None:
-            last = until
-            inhibition = loop.inhibition(weight * arrival.shape[-1], cells, self.step)
+
+        def whole(ms: Any) -> Any:
+            """In steps, at least one, without rounding errors."""
+            return np.round(np.maximum(np.round(ms / step_ms), 1) * step_ms, 3)
+
+        delay_ms = float(whole(self.delay * TAU_MS))
+        delays = np.array(delay_ms)
+        if cells.delay is not None:
+            last = cells.until
+            inhibition = cells.inhibition(weight, arrival.shape[-1], self.step)
             rest = rest + float(max(cells.tau_mem.max(), cells.tau_syn.max()) * np.log(1 + inhibition.max()))
-            loop_ms = np.round(np.maximum(np.round(loop.delay * TAU_MS / step_ms), 1) * step_ms, 3)
-            delays = (min(delay_ms, float(loop_ms.min())), max(delay_ms, float(loop_ms.max())))
+            loop_ms = whole(cells.delay * TAU_MS)
+            delays = np.append(loop_ms, delay_ms)
         windows = Windows(
             samples=len(arrival),
             start=begin,
@@ -176,15 +204,14 @@ class Simulator(LayerByLayer):
         sim = self._sim
         with self._quiet():
             try:
-                self._setup(step_ms, delays)
+                self._setup(step_ms, float(delays.min()), float(delays.max()))
                 before = sources(sim, windows.trains(arrival))
                 after = sim.Population(len(weight), self._neurons(cells), initial_values={"v": 0.0})
-                connect = project if arrival.shape[1] == weight.shape[1] else project_each
-                connect(sim, before, after, weight, delay_ms)
-                if loop is not None:
-                    project(sim, after, after, loop.weight, loop_ms.T)
+                project(sim, before, after, weight, delay_ms)
+                if cells.weight is not None:
+                    project(sim, after, after, cells.weight, loop_ms)
                     # PyNN's Brian2 needs more than one source
-                    end = sources(sim, windows.trains(np.tile([until, np.inf], (len(arrival), 1))))
+                    end = sources(sim, windows.trains(np.tile([cells.until, np.inf], (len(arrival), 1))))
                     project(sim, end, after, np.outer(-inhibition, [1.0, 0.0]), delay_ms)
                 after.record("spikes")
                 sim.run(round(math.ceil((windows.run_ms + delay_ms) / step_ms) * step_ms, 3))  # whole steps
@@ -193,51 +220,43 @@ class Simulator(LayerByLayer):
                 sim.end()
             except Exception as error:  # each simulator has its own
                 raise SubstrateError(f"{self.title} failed: {first_line(error)}") from error
-        return np.where(found > until, np.inf, found)
+        return found
 
-    def _neurons(self, cells: Cells) -> Any:
+    def _neurons(self, cells: _Cells) -> Any:
         """The cell type; in the model's own unit the capacity is ``tau_syn``."""
-        tau_syn = cells.tau_syn
         values = {
-            "tau_m": self._tau_mem(cells.tau_mem, tau_syn) * TAU_MS,
-            "tau_syn_E": tau_syn * TAU_MS,
-            "tau_syn_I": tau_syn * TAU_MS,
-            "cm": tau_syn,
+            "tau_m": cells.tau_mem * TAU_MS,
+            "tau_syn_E": cells.tau_syn * TAU_MS,
+            "tau_syn_I": cells.tau_syn * TAU_MS,
+            "cm": cells.tau_syn,
             "v_thresh": cells.threshold * TAU_MS,
+            "v_rest": np.array(0.0),
+            "i_offset": np.array(0.0),
+            "v_reset": np.array(cells.reset * TAU_MS),
+            "tau_refrac": np.array(cells.refractory * TAU_MS),
         }
-        each = {name: value if value.ndim else float(value) for name, value in values.items()}
-        rest = {
-            "v_rest": 0.0,
-            "i_offset": 0.0,
-            "v_reset": cells.reset * TAU_MS,
-            "tau_refrac": cells.refractory * TAU_MS,
-        }
-        return self._sim.IF_curr_exp(**each, **rest)
+        return self._sim.IF_curr_exp(**{name: x if x.ndim else float(x) for name, x in values.items()})
 
-    def _tau_mem(
-        self, tau_mem: Float[np.ndarray, "..."], tau_syn: Float[np.ndarray, "..."]
-    ) -> Float[np.ndarray, "..."]:
-        """Membrane time constants that the simulator can do, nearest to these."""
-        return tau_mem
-
-    def _delay(self, step_ms: float) -> float:
-        """The delay that all synapses have. It is subtracted from the spikes."""
-        return step_ms
-
-    def _setup(self, step_ms: float, delays_ms: tuple[float, float]) -> None:
-        """Forget the last run, get ready for another one with synapses of the shortest and the longest delay."""
-        self._sim.setup(timestep=step_ms, min_delay=delays_ms[0], max_delay=delays_ms[1], **self.options)
+    def _setup(self, step_ms: float, shortest_ms: float, longest_ms: float) -> None:
+        """Forget the last run, get ready for another one with synapses of delays between these."""
+        self._sim.setup(timestep=step_ms, min_delay=shortest_ms, max_delay=longest_ms, **self.options)
 
     def _load(self) -> Any:
         """PyNN's module."""
-        if any(importlib.util.find_spec(name) is None for name in ("pyNN", self.module)):
+        if any(importlib.util.find_spec(name) is None for name in ("pyNN", self.kind)):
             raise ImportError(f"{self.title} or PyNN is missing. Install them: {installed_with(self.kind)}")
         environment = {"PATH": self.path, "PYNEST_QUIET": "1", "NEURON_MODULE_OPTIONS": "-nogui -nobanner"}
-        with self._quiet(), _environment(environment), _dlopen_flags():
+        flags = sys.getdlopenflags() if hasattr(sys, "getdlopenflags") else None  # not on Windows
+        with self._quiet(), patch.dict(os.environ, environment):
             try:
-                return importlib.import_module(f"pyNN.{self.module}")
+                return importlib.import_module(f"pyNN.{self.kind}")
             except Exception as error:  # simulators, their compilers and libraries raise many kinds of errors
                 raise SubstrateError(f"{self.title} does not start: {first_line(error)}") from error
+            finally:
+                # NEST makes symbols of all later extension modules global. Kernels of ``torch.compile``, which all have
+                # the same symbol, would then silently call each other
+                if flags is not None:
+                    sys.setdlopenflags(flags)
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
@@ -252,32 +271,5 @@ def _unit(layer: DenseLIFLayer) -> float:
     return float(torch.as_tensor(layer.neuron.tau_syn, dtype=torch.float64).mean())
 
 
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Environment variables for a while."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _dlopen_flags() -> Iterator[None]:
-    """The import of NEST makes symbols of all later extension modules global, and leaves that on.
-
-    Kernels of ``torch.compile``, which all have the same symbol, would then silently call each other.
-    """
-    if not hasattr(sys, "getdlopenflags"):  # Windows
-        yield
-        return
-    before = sys.getdlopenflags()
-    try:
-        yield
-    finally:
-        sys.setdlopenflags(before)
+def _array(x: float | Tensor) -> Float[np.ndarray, "..."]:
+    return torch.as_tensor(x, dtype=torch.float64).detach().cpu().numpy()

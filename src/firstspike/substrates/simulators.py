@@ -2,13 +2,10 @@
 
 import os
 import sysconfig
-from typing import Any, ClassVar
-
-import numpy as np
-from jaxtyping import Float
+from typing import ClassVar
 
 from firstspike.signature import takes_arguments_of
-from firstspike.substrates.pynn import TAU_MS, Simulator
+from firstspike.substrates.pynn import Simulator
 
 
 @takes_arguments_of(Simulator)
@@ -24,8 +21,9 @@ class Nest(Simulator):
     """
 
     kind = "nest"
-    title, module, package = "NEST", "nest", "nest-simulator"
+    title, package = "NEST", "nest-simulator"
     rest = 35.0  # exp(-35) is below the resolution of float64
+    delay = 2.0  # NEST works in slices as long as the shortest delay: a long one makes it several times faster
     path = ""  # with nest-config in it PyNN would compile neurons that are not needed
     options: ClassVar = {"spike_precision": "off_grid", "verbosity": "error"}
 
@@ -38,10 +36,6 @@ class Nest(Simulator):
                 f"{name} of {value:g}. Set the layer's {name}, or substrate.step"
             )
 
-    def _delay(self, step_ms: float) -> float:
-        # NEST works in slices as long as the shortest delay: a long one makes it several times faster
-        return round(round(2 * TAU_MS / step_ms) * step_ms, 3)
-
 
 @takes_arguments_of(Simulator)
 class Neuron(Simulator):
@@ -51,10 +45,9 @@ class Neuron(Simulator):
     """
 
     kind = "neuron"
-    title, module, package = "NEURON", "neuron", "neuron"
-    rest = 20.0
+    title, package = "NEURON", "neuron"
     # for nrnivmodl, which NEURON brings along
-    path = os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)))
+    path = os.pathsep.join((sysconfig.get_path("scripts"), Simulator.path))
 
 
 @takes_arguments_of(Simulator)
@@ -65,24 +58,12 @@ class Brian2(Simulator):
     """
 
     kind = "brian2"
-    title, module, package = "Brian2", "brian2", "brian2"
-    rest = 20.0
-    path = os.environ.get("PATH", os.defpath)
+    title, package = "Brian2", "brian2"
+    apart = 1e-6
 
-    def _tau_mem(
-        self, tau_mem: Float[np.ndarray, "..."], tau_syn: Float[np.ndarray, "..."]
-    ) -> Float[np.ndarray, "..."]:
-        return np.asarray(np.where(np.abs(tau_mem / tau_syn - 1) < 1e-6, tau_syn * (1 + 1e-6), tau_mem))
-
-    def _load(self) -> Any:
-        sim = super()._load()
+    def _setup(self, step_ms: float, shortest_ms: float, longest_ms: float) -> None:
         import brian2
 
         brian2.BrianLogger.log_level_error()
-        return sim
-
-    def _setup(self, step_ms: float, delays_ms: tuple[float, float]) -> None:
-        import brian2
-
         brian2.defaultclock.dt = step_ms * brian2.ms  # of the inputs, which PyNN leaves at 0.1 ms
-        super()._setup(step_ms, delays_ms)
+        super()._setup(step_ms, shortest_ms, longest_ms)

@@ -82,7 +82,7 @@ def test_units_of_the_network_do_not_matter(machine):
     times = torch.tensor([[0.3, 4.0], [2.0, torch.inf]], **DOUBLE)
     with chip().open(network) as substrate:
         found = substrate.run(network, times)
-        wanted = substrate.quantiser.parameters(network)["1.weight"]
+        wanted = substrate.parameters(network)["1.weight"]
     with torch.no_grad():
         network[1].weight.copy_(wanted)
     exact = Exact().run(network, times).output

@@ -8,7 +8,7 @@ from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex
 from firstspike.neuron import LIF
 from firstspike.substrates import Exact, MockBss2, SubstrateError
 from firstspike.substrates.bss2.base import circuits_of
-from firstspike.substrates.bss2.mock import _Cells, _fired
+from firstspike.substrates.bss2.mock import _fired
 
 DOUBLE = {"dtype": torch.float64}
 CLEAN = {
@@ -194,8 +194,8 @@ def test_identity(network):
     one, other = (MockBss2(chip=chip).open(network).identity() for chip in (1, 2))
     assert one["chip"] == "mock 1"
     assert other["chip"] == "mock 2"
-    assert one["settings_sha256"] != other["settings_sha256"]
-    assert one["settings_sha256"] == MockBss2().identity()["settings_sha256"]
+    assert one["settings"] != other["settings"]
+    assert one["settings"] == MockBss2().identity()["settings"]
 
 
 @pytest.mark.parametrize("bad", [{"window": 0.0}, {"spike_jitter": -0.1}, {"retries": 0}, {"spike_loss": 1.0}])
@@ -209,16 +209,16 @@ def test_each_sample_and_neuron_may_have_its_threshold(taus, source):
     times = torch.rand(7, 3, 2, generator=source, dtype=torch.float64)
     weight = torch.full((4, 3), 2.0, dtype=torch.float64)
     threshold = 0.5 + torch.rand(7, 4, generator=source, dtype=torch.float64)
-    together, state = _fired(times, weight, _Cells(*taus, threshold, 1.0), 20.0)
+    together, state = _fired(times, weight, fs.LIF(*taus), threshold, 1.0, 20.0)
     assert int(torch.isfinite(together).sum(-1).max()) >= 2
     for sample in range(7):
         neuron = fs.LIF(*taus, threshold[sample])
         alone = fs.spike_trains(times[sample], weight, neuron, max_spikes=20, refractory=1.0)
         torch.testing.assert_close(together[sample], alone[:, : together.shape[2]])
         assert bool(torch.isinf(alone[:, together.shape[2] :]).all())
-    cells = _Cells(*(torch.full((4,), tau, dtype=torch.float64) for tau in taus), threshold, 1.0)
-    first, between = _fired(times, weight, cells, 0.6)
-    then, after = _fired(times, weight, cells, 20.0, between)
+    cells = fs.LIF(*(torch.full((4,), tau, dtype=torch.float64) for tau in taus)), threshold, 1.0
+    first, between = _fired(times, weight, *cells, 0.6)
+    then, after = _fired(times, weight, *cells, 20.0, between)
     torch.testing.assert_close(torch.cat([first, then], -1).sort(-1).values[..., : together.shape[2]], together)
     torch.testing.assert_close(after, state)
 
@@ -226,11 +226,11 @@ def test_each_sample_and_neuron_may_have_its_threshold(taus, source):
 def test_nothing_after_the_end():
     times = torch.tensor([[[0.0], [3.0]]], dtype=torch.float64)
     weight = torch.tensor([[4.0, 4.0]], dtype=torch.float64)
-    cells = _Cells(1.0, 1.0, torch.ones(1, dtype=torch.float64), 1.0)
-    assert int(torch.isfinite(_fired(times, weight, cells, 50.0)[0]).sum()) >= 2
-    assert torch.isfinite(_fired(times, weight, cells, 1.0)[0]).flatten().tolist() == [True]
+    cells = fs.LIF(), torch.ones(1, dtype=torch.float64), 1.0
+    assert int(torch.isfinite(_fired(times, weight, *cells, 50.0)[0]).sum()) >= 2
+    assert torch.isfinite(_fired(times, weight, *cells, 1.0)[0]).flatten().tolist() == [True]
     for later in (times + 1.0, torch.full_like(times, torch.inf)):
-        assert torch.isinf(_fired(later, weight, cells, 1.0)[0]).flatten().tolist() == [True]
+        assert torch.isinf(_fired(later, weight, *cells, 1.0)[0]).flatten().tolist() == [True]
 
 
 def test_thresholds_that_are_small_beside_the_noise_are_pointed_out(caplog):

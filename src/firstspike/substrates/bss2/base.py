@@ -3,8 +3,6 @@
 Sources: electronicvisions' brainscales2-demos and pynn-brainscales, and the settings of Göltz et al. 2021 and 2025.
 """
 
-import hashlib
-import json
 import logging
 import math
 from collections.abc import Callable
@@ -27,7 +25,7 @@ from firstspike.layers import (
 )
 from firstspike.layers.lif import DenseLIFLayer
 from firstspike.substrates.base import SubstrateError
-from firstspike.substrates.imperfect import QuantisedWeights, WeightQuantiser
+from firstspike.substrates.imperfect import QuantisedWeights
 
 logger = logging.getLogger(__name__)
 
@@ -47,23 +45,15 @@ FIRST_DELAY = 256
 
 @dataclass(frozen=True)
 class Clock:
-    """The chip's times in the unit of the network's.
-
-    Args:
-        unit_us: microseconds in one unit of the network's times.
-    """
+    """The chip's times in the unit of the network's."""
 
     unit_us: float
+    """Microseconds in one unit of the network's times."""
 
     @property
     def step(self) -> float:
         """Resolution of input and output spike times."""
         return CLOCK_US / self.unit_us
-
-    @property
-    def delays(self) -> tuple[float, float]:
-        """Shortest and longest delay."""
-        return SHORTEST_DELAY_US / self.unit_us, LONGEST_DELAY_US / self.unit_us
 
     def floor(self, times: Tensor) -> Tensor:
         """The last tick of the clock at or before each time; a time on a tick stays, whatever its last bits are."""
@@ -87,15 +77,9 @@ def circuits_of(layer: DenseLIFLayer | Delay) -> int:
 
 
 def clock_for(network: Network, tau_us: float, recurrent: bool = False) -> Clock:
-    """The chip's times for a network whose ``tau_syn`` is ``tau_us`` on the chip, if it fits.
+    """The chip's times for a network whose ``tau_syn`` is ``tau_us`` on the chip; a ValueError if it does not fit.
 
-    Args:
-        network: whose layers have to fit.
-        tau_us: microseconds.
-        recurrent: whether layers of neurons that are connected to each other, through delay neurons, are supported.
-
-    Raises:
-        ValueError: layers that the chip does not have, more circuits than it has, delays out of its range.
+    ``recurrent`` says whether layers of neurons that are connected to each other, through delay neurons, are supported.
     """
     problems, needed = [], {}
     lifs = [index for index, layer in enumerate(network) if _on_chip(layer, recurrent)]
@@ -123,7 +107,7 @@ def clock_for(network: Network, tau_us: float, recurrent: bool = False) -> Clock
     first = network[lifs[0]]
     assert isinstance(first, DenseLIFLayer)
     clock = Clock(tau_us / float(first.neuron.tau_syn))
-    low, high = clock.delays
+    low, high = SHORTEST_DELAY_US / clock.unit_us, LONGEST_DELAY_US / clock.unit_us
     for index, layer in enumerate(network):
         if isinstance(layer, Delay | LIFRecurrent):
             delay = layer.delay if isinstance(layer, Delay) else layer.own_delay
@@ -137,11 +121,7 @@ def clock_for(network: Network, tau_us: float, recurrent: bool = False) -> Clock
 
 
 def placement(network: Network) -> list[int]:
-    """The circuits of all neurons in the order in which their populations are made.
-
-    Raises:
-        ValueError: more neurons, delays or inputs of a neuron than there are places.
-    """
+    """The circuits of all neurons in the order in which their populations are made, one for each."""
     lifs = [(index, layer) for index, layer in enumerate(network) if isinstance(layer, DenseLIFLayer)]
     delays = sum(layer.features for layer in network if isinstance(layer, Delay))
     size, room = sum(layer.out_features for _, layer in lifs), FIRST_DELAY if delays else CIRCUITS
@@ -204,25 +184,17 @@ class Bss2(QuantisedWeights):
     weight_scale: float
     retries: int
 
-    def __post_init__(self) -> None:
-        self.quantiser = WeightQuantiser(self.weight_scale, MAX_WEIGHT / self.weight_scale)
+    @property
+    def weight_max(self) -> float:  # type: ignore[override]
+        """Largest magnitude of a weight."""
+        return MAX_WEIGHT / self.weight_scale
 
-    def plain_settings(self) -> dict[str, Any]:
+    def settings_of(self) -> dict[str, Any]:
         """Settings by name, without the file that overrides them."""
         return {name: value for name, value in asdict(cast("Any", self)).items() if name != "settings"}
 
-    def settings_identity(self) -> dict[str, Any]:
-        """The part of ``identity`` with the settings of a chip."""
-        settings = self.plain_settings()
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        return {"settings": settings, "settings_sha256": digest}
-
     def repeated(self, run: Callable[[], Record], chip: str) -> Record:
-        """The result of a run, which is repeated while it stalls.
-
-        Raises:
-            SubstrateError: it stalled ``retries`` times in a row.
-        """
+        """The result of a run, which is repeated while it stalls, up to ``retries`` times."""
         reason = ""
         for attempt in range(1, self.retries + 1):
             try:

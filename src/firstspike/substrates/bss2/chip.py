@@ -15,14 +15,7 @@ from firstspike.layers import BiasSpikes, Network, Record
 from firstspike.ranges import NotNegative, Positive, Retries, Size, checks_ranges
 from firstspike.substrates.base import SubstrateError, first_line
 from firstspike.substrates.bss2.base import CLOCK_US, Bss2, Clock, StalledError, clock_for, placement
-from firstspike.substrates.bss2.device import (
-    bitfile,
-    chip_name,
-    load_calibration,
-    load_pynn,
-    own_settings,
-    software,
-)
+from firstspike.substrates.bss2.device import chip_name, load_calibration, load_pynn, own_settings, versions
 from firstspike.substrates.bss2.network import ChipNetwork
 from firstspike.substrates.windows import Spikes, Windows
 
@@ -73,7 +66,6 @@ class BrainScaleS2(Bss2):
     retries: Retries = 5
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         self._chip: _Chip | None = None
 
     def open(self, network: Network) -> Self:
@@ -83,26 +75,24 @@ class BrainScaleS2(Bss2):
         self.close()
         pynn = load_pynn()
         name = chip_name(pynn)
-        own, source = own_settings(self.settings, name, self.plain_settings())
+        own, source = own_settings(self.settings, name, self.settings_of())
         try:
             used = replace(self, settings=None, **own)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None
-        calibrated, place, checksum = load_calibration(pynn, used.calibration, name)
-        self.quantiser = used.quantiser
-        self._chip = chip = _Chip(pynn, name, used, clock_for(network, used.tau_us), {"chip": name})
+        calibrated, calibration = load_calibration(pynn, used.calibration, name)
+        identity = {"kind": self.kind, "chip": name, **calibration}
+        self._chip = chip = _Chip(pynn, name, used, clock_for(network, used.tau_us), identity)
         try:
             pynn.setup(initial_config=calibrated, neuronPermutation=circuits)
-            chip.network = ChipNetwork(pynn, network, chip.clock, used.quantiser)
+            chip.network = ChipNetwork(pynn, network, chip.clock, used)
             chip.network.write(network)
             pynn.run(_DUMMY_MS)
             pynn.reset()
-            chip.identity |= {"bitfile": bitfile(pynn)}
+            chip.identity |= versions(pynn) | {"settings": used.settings_of(), "settings_from": source}
         except Exception as error:
             self.close()
             raise SubstrateError(f"chip {name} does not start: {first_line(error)}") from error
-        chip.identity |= {"calibration": place, "calibration_sha256": checksum, "software": software()}
-        chip.identity |= used.settings_identity() | {"settings_from": source}
         return self
 
     def close(self) -> None:
@@ -116,7 +106,15 @@ class BrainScaleS2(Bss2):
 
     def identity(self) -> dict[str, Any]:
         """See ``Substrate``."""
-        return {"kind": self.kind} | ({} if self._chip is None else self._chip.identity)
+        return {"kind": self.kind} if self._chip is None else self._chip.identity
+
+    def parameters(self, network: Network) -> dict[str, Tensor]:
+        """See ``Substrate``; with the settings of the chip."""
+        return super().parameters(network) if self._chip is None else self._chip.used.parameters(network)
+
+    def project_(self, network: Network) -> None:
+        """See ``Substrate``; with the settings of the chip."""
+        super().project_(network) if self._chip is None else self._chip.used.project_(network)
 
     @torch.no_grad()
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:

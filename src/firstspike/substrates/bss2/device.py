@@ -5,15 +5,16 @@ import importlib
 import importlib.metadata
 import os
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from firstspike.substrates.base import SubstrateError, first_line
 
-CHIP_VARIABLE = "SLURM_HARDWARE_LICENSES"
-"""The environment variable in which the cluster of the chips names a job's chip."""
+_CHIP_VARIABLE = "SLURM_HARDWARE_LICENSES"  # in which the cluster of the chips names a job's chip
 
-CALIBRATION_TARGETS: dict[str, float] = {
+# what the neurons are calibrated to; times in seconds, the rest in the chip's units. Source: Göltz et al. 2021
+_TARGETS: dict[str, float] = {
     "leak": 80,
     "reset": 80,
     "threshold": 150,
@@ -24,16 +25,11 @@ CALIBRATION_TARGETS: dict[str, float] = {
     "synapse_dac_bias": 800,
     "refractory_time": 16e-6,
 }
-"""What the neurons are calibrated to; times in seconds, the rest in the chip's units. Source: Göltz et al. 2021."""
 _TIMES = ("tau_mem", "tau_syn", "refractory_time")
 
 
 def load_pynn() -> Any:
-    """The module of PyNN that runs on the chip.
-
-    Raises:
-        ImportError: it is not installed.
-    """
+    """The module of PyNN that runs on the chip."""
     try:
         return importlib.import_module("pynn_brainscales.brainscales2")
     except ImportError as error:
@@ -44,35 +40,21 @@ def load_pynn() -> Any:
 
 
 def chip_name(pynn: Any) -> str:
-    """Name of the chip.
-
-    Raises:
-        SubstrateError: there is none.
-    """
-    if named := os.environ.get(CHIP_VARIABLE):
+    """Name of the chip; a SubstrateError if there is none."""
+    if named := os.environ.get(_CHIP_VARIABLE):
         return named
     try:
         found = pynn.helper.get_unique_identifier()
     except Exception as error:  # the libraries below raise many kinds of errors
         raise SubstrateError(
-            f"no BrainScaleS-2 is reached ({first_line(error)}): {CHIP_VARIABLE} is not set, and no connection opens. "
+            f"no BrainScaleS-2 is reached ({first_line(error)}): {_CHIP_VARIABLE} is not set, and no connection opens. "
             "Run inside a job that has a chip"
         ) from error
     return found if isinstance(found, str) else str(found[0])
 
 
 def own_settings(file: str | None, chip: str, known: Collection[str]) -> tuple[dict[str, Any], str]:
-    """The settings of a chip in a settings file, and the name of their section.
-
-    Args:
-        file: YAML, a section for each chip by its name, and ``default`` for all others; None for no file.
-        chip: its name.
-        known: settings that a section may have.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not YAML with sections, or unknown settings.
-    """
+    """The settings of a chip in a YAML file, and the name of their section: that of the chip, or ``default``."""
     if file is None:
         return {}, "config"
     import yaml
@@ -94,21 +76,14 @@ def own_settings(file: str | None, chip: str, known: Collection[str]) -> tuple[d
     return dict(found), f"{path}: {section}" if section in sections else "config"
 
 
-def load_calibration(pynn: Any, calibration: str, chip: str) -> tuple[Any, str, str]:
-    """The configuration of the calibrated chip, its origin, and its checksum.
+def load_calibration(pynn: Any, calibration: str, chip: str) -> tuple[Any, dict[str, str]]:
+    """The configuration of the calibrated chip, and its part of the identity.
 
-    Args:
-        pynn: see ``load_pynn``.
-        calibration: a file, in whose name ``{chip}`` is the chip's, or ``nightly`` for the one that the cluster makes.
-        chip: its name.
-
-    Raises:
-        FileNotFoundError: no such file; the message explains how to make it.
-        SubstrateError: no calibration is available.
+    ``{chip}`` in the name of the file is that of the chip; ``nightly`` is what the cluster makes.
     """
     if calibration == "nightly":
         try:
-            return pynn.helper.chip_from_nightly(), calibration, ""
+            return pynn.helper.chip_from_nightly(), {"calibration": calibration}
         except Exception as error:
             raise SubstrateError(f"chip {chip} has no nightly calibration: {first_line(error)}") from error
     path = Path(calibration.replace("{chip}", chip))
@@ -122,35 +97,31 @@ def load_calibration(pynn: Any, calibration: str, chip: str) -> tuple[Any, str, 
         found = pynn.helper.chip_from_file(str(path))
     except Exception as error:
         raise SubstrateError(f"{path}: cannot be read as a calibration: {first_line(error)}") from error
-    return found, str(path), hashlib.sha256(path.read_bytes()).hexdigest()
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found, {"calibration": str(path), "calibration_sha256": checksum}
 
 
-def calibrate(file: Path | str, **targets: float) -> None:
-    """Calibrate the neurons of the chip and write the result into a file. It takes minutes.
+def calibrate(file: Path | str) -> None:
+    """Calibrate the neurons of the chip, to time constants of 6 µs, and write the result into a file: it takes minutes.
 
     It has never run on a chip: written after the sources of calix, and tested against a stand-in for it.
 
     Args:
         file: the target; a portable binary (.pbin), as ``pynn.helper.chip_from_file`` reads it.
-        targets: in place of those in ``CALIBRATION_TARGETS``.
 
     Raises:
-        ValueError: unknown targets.
         ImportError: the software of the chip is not installed.
         SubstrateError: the calibration fails.
     """
-    if unknown := set(targets) - set(CALIBRATION_TARGETS):
-        raise ValueError(f"unknown targets {', '.join(sorted(unknown))}; there are {', '.join(CALIBRATION_TARGETS)}")
     load_pynn()
     base, neuron, dlens, quantities = (
         importlib.import_module(name)
         for name in ("calix.common.base", "calix.spiking.neuron", "dlens_vx_v3", "quantities")
     )
-    wanted: dict[str, Any] = CALIBRATION_TARGETS | targets
-    wanted |= {name: wanted[name] * quantities.s for name in _TIMES}
+    targets = {name: value * quantities.s if name in _TIMES else value for name, value in _TARGETS.items()}
     try:
         with dlens.hxcomm.ManagedConnection() as connection:
-            target = neuron.NeuronCalibTarget(**wanted)
+            target = neuron.NeuronCalibTarget(**targets)
             result = neuron.calibrate(base.StatefulConnection(connection), target=target)
         dumper = dlens.sta.PlaybackProgramBuilderDumper()
         result.apply(dumper)
@@ -164,21 +135,16 @@ def calibrate(file: Path | str, **targets: float) -> None:
     temporary.replace(path)
 
 
-def bitfile(pynn: Any) -> str:
-    """The program of the chip's FPGA; "unknown" if it does not report it."""
-    state = pynn.simulator.state
+def versions(pynn: Any) -> dict[str, Any]:
+    """The program of the chip's FPGA, "unknown" if it does not report it, and versions of the software, if known."""
+    state, software = pynn.simulator.state, {}
     connection = getattr(state, "connection", None) or getattr(state, "conn", None)
     info = getattr(connection, "bitfile_info", None)
     values = getattr(info, "values", None)
-    return "; ".join(map(str, values())) if callable(values) else str(info or "unknown")
-
-
-def software() -> dict[str, str]:
-    """Versions of the chip's software, as far as known."""
-    found = {}
     for name in ("pynn_brainscales", "pynn"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        with suppress(importlib.metadata.PackageNotFoundError):
+            software[name] = importlib.metadata.version(name)
+    return {
+        "bitfile": "; ".join(map(str, values())) if callable(values) else str(info or "unknown"),
+        "software": software,
+    }

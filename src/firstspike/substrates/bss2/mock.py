@@ -24,9 +24,9 @@ from firstspike.layers.lif import DenseLIFLayer
 from firstspike.layers.windows import joined_trains
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed, checks_ranges
-from firstspike.spiketime import TrainState, spike_window
+from firstspike.spiketime import TrainState
 from firstspike.substrates.bss2.base import Bss2, Clock, StalledError, clock_for
-from firstspike.substrates.imperfect import Imperfect, Noise, joined, no_spikes, slices
+from firstspike.substrates.imperfect import Imperfect, Noise, joined, slices, window_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,16 +38,6 @@ class _Spikes(NamedTuple):
 
     trains: Tensor
     known: Tensor
-
-
-class _Cells(NamedTuple):
-    """Neurons of a layer in a run."""
-
-    tau_mem: float | Tensor
-    tau_syn: float | Tensor
-    threshold: Float[Tensor, "*batch neurons"]
-    """Of the neurons, or of each sample and neuron."""
-    refractory: float
 
 
 @checks_ranges
@@ -107,7 +97,6 @@ class MockBss2(Bss2, Imperfect):
     seed: Seed | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         self.pattern = Noise(self.chip)
         self.noise = Noise(self.seed or 0)
         self._clock: Clock | None = None
@@ -144,7 +133,7 @@ class MockBss2(Bss2, Imperfect):
             "kind": self.kind,
             "chip": f"mock {self.chip}",
             "bitfile": f"emulated by firstspike {__version__}",
-            **self.settings_identity(),
+            "settings": self.settings_of(),
         }
 
     @torch.no_grad()
@@ -155,7 +144,7 @@ class MockBss2(Bss2, Imperfect):
             raise ValueError("the chip is not open: call open(network) first")
 
         def attempt() -> Record:
-            if self.stall and float(self.noise.uniform((1,), times)) < self.stall:
+            if self.stall and float(self.noise.uniform(times.new_empty(1))) < self.stall:
                 raise StalledError("by chance")
             return self._run(network, times, clock)
 
@@ -185,11 +174,14 @@ class MockBss2(Bss2, Imperfect):
     def _fire(self, index: int, layer: DenseLIFLayer, spikes: _Spikes, clock: Clock, tau: float) -> _Spikes:
         trains = spikes.trains
         weight = self._strengths("weight", index, layer.weight)
-        cells = self._cells(index, layer, len(trains), weight, tau)
+        neuron = LIF(
+            *(self._spread(name, index, getattr(layer.neuron, name), weight) for name in ("tau_mem", "tau_syn"))
+        )
+        cells = neuron, self.thresholds(index, layer, len(trains), weight)
         if isinstance(layer, LIFRecurrent):
             found = self._loop(index, layer, trains, weight, cells, clock, tau)
         else:
-            found = self.imperfect(_fired(trains, weight, cells, self.window * tau)[0], tau)
+            found = self.imperfect(_fired(trains, weight, *cells, self.refractory * tau, self.window * tau)[0], tau)
         if isinstance(layer, LIFSpikeTrains):
             found = found.sort(dim=-1).values
             return _Spikes(found, layer.fitted(self._noted(found, clock)))
@@ -197,41 +189,43 @@ class MockBss2(Bss2, Imperfect):
 
     def _strengths(self, purpose: str, index: int, weight: Tensor) -> Tensor:
         """Weights as the synapses have them."""
-        weight = self.quantiser(weight).double()
+        weight = self.stored(weight).double()
         if self.weight_spread:
-            shape = tuple(weight.shape)
-            weight = weight * (1 + self.weight_spread * self.pattern.pattern(purpose, index, shape, weight)).clamp(0)
+            weight = weight * (1 + self.weight_spread * self.pattern.pattern(purpose, index, weight)).clamp(0)
         return weight
 
+    def _spread(self, name: str, index: int, tau: Any, weight: Tensor) -> Any:
+        """A time constant as the neurons have it."""
+        if not self.tau_spread:
+            return float(tau)
+        return float(tau) * (
+            1 + self.tau_spread * self.pattern.pattern(name, index, weight.new_empty(len(weight)))
+        ).clamp(min=0.1)
+
     def _loop(
-        self, index: int, layer: LIFRecurrent, trains: Tensor, weight: Tensor, cells: _Cells, clock: Clock, tau: float
+        self,
+        index: int,
+        layer: LIFRecurrent,
+        trains: Tensor,
+        weight: Tensor,
+        cells: tuple[LIF, Tensor],
+        clock: Clock,
+        tau: float,
     ) -> Tensor:
         """Spikes of neurons that get their own ones back through delay neurons, in slices of half the delay."""
         weight = torch.cat([weight, self._strengths("recurrent weight", index, layer.recurrent_weight)], dim=1)
         delay = clock.delay(trains.new_tensor(layer.window))
-        until, window = min(self.window * tau, layer.duration), float(delay)
-        state = None
-        spikes = arriving = no_spikes(layer, trains)
+        until, start, state = min(self.window * tau, layer.duration), -math.inf, None
+        spikes = arriving = trains.new_full((len(trains), layer.out_features, 1), math.inf)
         busy = torch.full_like(spikes[..., 0], -math.inf)
-        for start, end in slices(trains, until, window):
-            fired, state = _fired(joined_trains(trains, arriving), weight, cells, end, state)
+        for end in slices(trains, until, float(delay)):
+            given = joined_trains(trains, arriving)
+            fired, state = _fired(given, weight, *cells, self.refractory * tau, end, state)
             now = self.imperfect(fired, tau).sort(dim=-1).values
             spikes = joined(spikes, now)
             late, busy = self._through_delays(now, delay, busy, tau)
-            arriving = joined(arriving, late.clamp(min=end), since=start)
+            arriving, start = joined(arriving, late.clamp(min=end), since=start), end
         return torch.where(spikes <= until, spikes, math.inf)
-
-    def _cells(self, index: int, layer: DenseLIFLayer, batch: int, like: Tensor, tau: float) -> _Cells:
-        """The imperfect neurons of a layer in this run."""
-        neuron, nominal = layer.neuron, like.new_full((len(like),), float(layer.neuron.threshold))
-        threshold = self.thresholds(index, nominal, batch, self.pattern)
-        mem, syn = (
-            float(value) * (1 + self.tau_spread * self.pattern.pattern(name, index, (len(like),), like)).clamp(min=0.1)
-            if self.tau_spread
-            else float(value)
-            for name, value in (("tau_mem", neuron.tau_mem), ("tau_syn", neuron.tau_syn))
-        )
-        return _Cells(mem, syn, threshold, self.refractory * tau)
 
     def _delay(self, layer: Delay, spikes: _Spikes, clock: Clock, tau: float) -> _Spikes:
         """Delay neurons rest until their delay is over: a spike that comes earlier passes unseen."""
@@ -243,7 +237,7 @@ class MockBss2(Bss2, Imperfect):
         """Sorted trains after delay neurons that are busy until then, and until when they are busy now."""
         found = []
         for train in trains.unbind(-1):
-            noise = self.noise.normal(self.delay_jitter * tau, tuple(train.shape), train) if self.delay_jitter else 0.0
+            noise = self.noise.normal(self.delay_jitter * tau, train) if self.delay_jitter else 0.0
             later = torch.where(train < busy, math.inf, train + (delay + noise).clamp(min=0))
             busy = torch.where(torch.isfinite(later), later, busy)
             found.append(later.masked_fill(later >= self.window * tau, math.inf))
@@ -266,24 +260,16 @@ def _with_bias(layer: BiasSpikes, spikes: _Spikes, clock: Clock) -> _Spikes:
 def _fired(
     trains: Float[Tensor, "batch inputs spikes"],
     weight: Float[Tensor, "neurons inputs"],
-    cells: _Cells,
+    neuron: LIF,
+    threshold: Float[Tensor, "*batch neurons"],
+    refractory: float,
     until: float,
     state: TrainState | None = None,
 ) -> tuple[Float[Tensor, "batch neurons fired"], TrainState]:
     """All spikes of a layer up to a time, at least one column of them, and the state then."""
     begin = (float(trains.amin()) if trains.numel() else until) if state is None else state.time
     span = until - begin
-    most = 1 + math.floor(span / cells.refractory) if 0 < span < math.inf else 1
-
-    def fire(times: Tensor, threshold: Tensor, *held: Tensor) -> tuple[Tensor, ...]:
-        before = None if state is None else TrainState(held[0], held[1], held[2], state.time)
-        found, after, _ = spike_window(
-            times, weight, LIF(cells.tau_mem, cells.tau_syn, threshold), max_spikes=most, refractory=cells.refractory,
-            overflow="drop", state=before, until=until,
-        )  # fmt: skip
-        assert after is not None
-        return found, *after[:3]
-
-    of_samples = torch.vmap(fire) if cells.threshold.ndim > 1 else fire
-    found, voltage, current, left = of_samples(trains, cells.threshold, *(() if state is None else state[:3]))
-    return joined(found), TrainState(voltage, current, left, until)
+    most = 1 + math.floor(span / refractory) if 0 < span < math.inf else 1
+    options = {"max_spikes": most, "refractory": refractory, "overflow": "drop"}
+    found, state = window_of(trains, weight, neuron, threshold, until, state, **options)
+    return joined(found), state

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from firstspike.layers import BiasSpikes, Delay, LIFSpikeTrains, Multiplex, Network, Readout, Record
 from firstspike.layers.lif import DenseLIFLayer
-from firstspike.substrates.bss2.base import CLOCK_US, DELAY_STEP_US, Clock
-from firstspike.substrates.imperfect import WeightQuantiser
+from firstspike.substrates.bss2.base import CLOCK_US, DELAY_STEP_US, Bss2, Clock
 from firstspike.substrates.windows import Spikes, Windows, recorded
 
 DRIVE = 800
@@ -26,31 +25,24 @@ DELAY_OFFSET_US = 2.0
 
 @dataclass
 class _Part:
-    """Channels of the signal between two layers that come from one population, cell by cell.
-
-    Args:
-        population: of neurons; None for spikes from outside, which get a population if they are needed.
-        place: of the cells among all channels.
-        origin: of spikes from outside, which of them each is.
-    """
+    """Channels of the signal between two layers that come from one population, cell by cell."""
 
     population: Any
+    """None for spikes from outside, which get a population if they are needed."""
     place: Int[np.ndarray, " cells"]
+    """Among all channels."""
     origin: Int[np.ndarray, " cells"] | None = None
+    """Of spikes from outside, which of them each is."""
 
 
 class ChipNetwork:
-    """The populations and projections of a network.
+    """The populations and projections of a network, and of later ones with the same layers.
 
-    Args:
-        pynn: the module, set up with the ``placement`` of the network.
-        network: the network to build; later ones must have the same layers.
-        clock: the chip's times in the unit of the network's.
-        quantiser: turns weights into those of the chip.
+    ``pynn`` is set up with the ``placement`` of the network.
     """
 
-    def __init__(self, pynn: Any, network: Network, clock: Clock, quantiser: WeightQuantiser) -> None:
-        self.pynn, self.clock, self.quantiser = pynn, clock, quantiser
+    def __init__(self, pynn: Any, network: Network, clock: Clock, settings: Bss2) -> None:
+        self.pynn, self.clock, self.settings = pynn, clock, settings
         inputs = network.inputs
         assert inputs is not None, "a LIF layer fixes it"
         self._sources: list[tuple[Any, Int[np.ndarray, " cells"]]] = []
@@ -122,9 +114,10 @@ class ChipNetwork:
 
     def write(self, network: Network) -> None:
         """Give the chip the weights and delays of a network, as far as they differ from what it has."""
-        stored = self.quantiser.parameters(network)
+        stored = self.settings.parameters(network)
         for index, projections in self._projections.items():
-            whole = self._whole(stored[f"{index}.weight"])
+            weight = stored[f"{index}.weight"].cpu().double()
+            whole = (weight * self.settings.weight_scale).round().to(torch.int64).numpy()
             for number, (excitatory, inhibitory, place) in enumerate(projections):
                 own = whole[:, place].T
                 for sign, projection, weight in (
@@ -140,10 +133,6 @@ class ChipNetwork:
             steps = ((delay_us - DELAY_OFFSET_US) / DELAY_STEP_US).round().to(torch.int64).numpy()
             if self._changed(index, steps):
                 first.set(refractory_period_refractory_time=steps)
-
-    def _whole(self, weight: Tensor) -> Int[np.ndarray, "out inputs"]:
-        assert self.quantiser.scale is not None
-        return (weight.cpu().double() * self.quantiser.scale).round().to(torch.int64).numpy()
 
     def _changed(self, key: object, values: np.ndarray) -> bool:
         """Whether the chip has other values than these; from now on it has them."""
@@ -167,14 +156,9 @@ class ChipNetwork:
     def record(
         self, network: Network, received: Tensor, spikes: dict[int, Spikes], windows: Windows, late_ms: float
     ) -> Record:
-        """Times of all layers, as the host receives them.
+        """Times of all layers, as the host receives them, of inputs as the chip ``received`` them.
 
-        Args:
-            network: the network on the chip.
-            received: input times as the chip got them.
-            spikes: see above.
-            windows: of the samples.
-            late_ms: how much later than they were all spikes were noted.
+        All ``spikes`` were noted ``late_ms`` later than they were.
         """
         known, layers = received, []
         for index, layer in enumerate(network):
