@@ -38,7 +38,7 @@ Setting = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
-Live = Annotated[bool, typer.Option("--live", help="Draw accuracy, error and loss to figures/live.png.")]
+Live = Annotated[bool, typer.Option("--live", help="Redraw figures/loss_and_error.png during the training.")]
 Log = Annotated[bool, typer.Option("--tensorboard", help="Log to the run's tensorboard/; needs the extra tensorboard.")]
 Wandb = Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases; needs the extra wandb.")]
 Chosen = Annotated[

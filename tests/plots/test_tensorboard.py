@@ -44,7 +44,11 @@ def test_everything_can_be_read_back(tmp_path):
     for tag, name in (("loss/train", "train_loss"), ("accuracy/validation", "validation_accuracy"), ("lr", "lr")):
         assert [event.step for event in log.Scalars(tag)] == [1, 2, 3, 4, 5]
         np.testing.assert_allclose([event.value for event in log.Scalars(tag)], column(folder, name), rtol=1e-6)
-    assert log.Tags()["histograms"] == ["weights/hidden", "weights/output"]
+    assert log.Tags()["histograms"] == [
+        "weights/hidden",
+        "weights/output",
+        "output spike times, validation",
+    ]
     for event in log.Histograms("weights/hidden"):
         weights = load_checkpoint(folder / "checkpoints" / f"epoch_{event.step:04d}").weights["0.weight"]
         values = event.histogram_value
@@ -52,7 +56,7 @@ def test_everything_can_be_read_back(tmp_path):
         assert (values.min, values.max) == pytest.approx((weights.min().item(), weights.max().item()))
         assert values.sum == pytest.approx(weights.sum(dtype=torch.float64).item(), rel=1e-6)
     assert [event.step for event in log.Histograms("weights/hidden")] == [2, 4, 5]
-    assert log.Tags()["images"] == ["confusion, validation", "output spike times, validation"]
+    assert log.Tags()["images"] == ["confusion, validation"]
     image = log.Images("confusion, validation")[-1]
     assert (image.step, image.encoded_image_string[:4]) == (5, b"\x89PNG")
     assert image.width > image.height > 200

@@ -139,11 +139,8 @@ def dataset_figure(run: RunData) -> Figure:
 
 def example_samples(times: Float[Tensor, "samples inputs"], labels: Tensor, count: int) -> list[int]:
     """Up to ``count`` samples, all classes in turn, no two with the same times; sorted by class."""
-    of_class: dict[int, list[int]] = {int(label): [] for label in labels.unique()}
-    seen = set()
-    for sample, (row, label) in enumerate(zip(times.tolist(), labels.tolist(), strict=True)):
-        if tuple(row) not in seen and len(of_class[label]) < count:
-            seen.add(tuple(row))
-            of_class[label].append(sample)
-    turns = [samples[turn] for turn in range(count) for samples in of_class.values() if turn < len(samples)]
-    return sorted(turns[:count], key=lambda sample: (int(labels[sample]), sample))
+    distinct = np.sort(np.unique(to_numpy(times), axis=0, return_index=True)[1])
+    classes = labels.cpu().numpy()[distinct]
+    turns = [(classes[:place] == label).sum() for place, label in enumerate(classes)]
+    chosen = np.sort(np.lexsort((classes, turns))[:count])
+    return distinct[chosen[np.argsort(classes[chosen], kind="stable")]].tolist()  # type: ignore[no-any-return]

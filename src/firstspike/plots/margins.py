@@ -25,13 +25,7 @@ def input_derivatives(
     names: Sequence[str] | None = None,
     unit: str = TAU_SYN,
 ) -> Axes:
-    """Input spikes of one sample, coloured by derivatives: red where it is positive, blue where it is negative.
-
-    Args:
-        times: of the spikes, ``inf`` = silent.
-        derivatives: of the margin with respect to each of them, see ``fs.training.margins``.
-        names: of the inputs, by default numbers.
-    """
+    """Input spikes of one sample, coloured by derivatives: red where it is positive, blue where it is negative."""
     when, values = to_numpy(times), to_numpy(derivatives)
     rows = np.broadcast_to(np.arange(len(when)).reshape(-1, *[1] * (when.ndim - 1)), when.shape)
     there = np.isfinite(when)

@@ -37,13 +37,7 @@ _WHOLE: dict[str, Any] = {"steps": [1, 2, 5, 10], "integer": True, "min_n_ticks"
 
 
 def weight_matrix(weight: Float[Tensor, "out inputs"], ax: Axes, limit: float | None = None, bias: int = 0) -> Axes:
-    """Weights as an image: neurons in rows, inputs in columns; red is positive, blue negative.
-
-    Args:
-        weight: of one layer.
-        limit: largest magnitude of the colour scale, by default that of the weights.
-        bias: number of last columns to mark as those of bias spikes.
-    """
+    """Weights as an image, red is positive, blue negative; the last ``bias`` columns are marked as bias spikes."""
     values = to_numpy(weight)
     image = ax.imshow(values, aspect="auto", interpolation="nearest", **signed(values, limit))
     ax.figure.colorbar(image, ax=ax, label="weight", pad=0.02)
@@ -163,17 +157,12 @@ def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = No
     return ax
 
 
-def predictions(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = None) -> Axes:
-    """Predicted numbers against the labels, and the line on which they would be equal.
-
-    Args:
-        evaluation: of data whose labels are numbers.
-        names: of the targets.
-    """
+def predictions(evaluation: Evaluation, ax: Axes, names: Sequence[str]) -> Axes:
+    """Predicted numbers against the labels, and the line on which they would be equal."""
     labels, found = to_numpy(evaluation.labels), to_numpy(evaluation.predictions)
     for target in range(labels.shape[1]):
-        name = None if names is None else as_text(names[target])
-        ax.plot(labels[:, target], found[:, target], ".", color=COLOURS[target % len(COLOURS)], alpha=0.6, label=name)
+        look = {"color": COLOURS[target % len(COLOURS)], "alpha": 0.6, "label": as_text(names[target])}
+        ax.plot(labels[:, target], found[:, target], ".", **look)
     ends = [min(labels.min(), found.min()), max(labels.max(), found.max())]
     ax.plot(ends, ends, color=GREY, linewidth=0.8, zorder=0)
     ax.set(xlabel="label", ylabel="prediction", title=f"$R^2$ = {evaluation.metrics['r2']:.3f}")

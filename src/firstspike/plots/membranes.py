@@ -50,26 +50,17 @@ def membrane_voltage(
 ) -> Float[Tensor, "out points"]:
     """Voltage of neurons relative to the leak, in float64; without ``resets`` that of neurons that do not spike.
 
-    A reset moves the membrane and not the current, so what it adds decays with ``tau_mem`` alone.
-
-    Args:
-        at: when; at the time of a reset, the voltage is that just before it.
-        times: input spike times, or trains, ``inf`` = no spike.
-        weight: of the synapses.
-        neuron: its time constants; the threshold plays no part.
-        delay: of each synapse.
-        resets: sorted times of the neurons' own spikes, at which they are reset; ``inf`` after the last one.
-        refractory: time for which a neuron then stays at ``reset``.
-        reset: membrane after a spike.
+    ``resets`` are sorted times of the neurons' own spikes, ``inf`` after the last one. At such a time, the voltage is
+    that just before it; then the neuron stays at ``reset`` for the time ``refractory``. A reset moves the membrane and
+    not the current, so what it adds decays with ``tau_mem`` alone.
     """
     tau_mem, tau_syn = (
         tau.detach().cpu().double().reshape(-1, 1, 1) if isinstance(tau, Tensor) else tau
         for tau in (neuron.tau_mem, neuron.tau_syn)
     )
-    spikes = times.shape[-1] if times.ndim > 1 else 1
     every = times.double().reshape(len(times), -1)
     arrival = every if delay is None else every + delay.double().unsqueeze(-1)  # (inputs, spikes) or with outputs
-    arrival, weight = arrival.flatten(-2), weight.double().repeat_interleave(spikes, dim=-1)
+    arrival, weight = arrival.flatten(-2), weight.double().repeat_interleave(every.shape[1], dim=-1)
 
     def driven(at: Tensor) -> Tensor:
         """At points (points,), or (out, points) of each neuron."""
@@ -110,20 +101,14 @@ def voltages(
     layer: LIFLinear | LIFSpikeTrains,
     neurons: Sequence[int],
     at: Float[Tensor, " points"],
-    times: Tensor,
-    spikes: Tensor,
+    times: Float[Tensor, " inputs *spikes"],
+    spikes: Float[Tensor, " out *spikes"],
 ) -> Float[Tensor, "neurons points"]:
     """Membranes of some neurons of a layer relative to the leak, in float64 on the CPU.
 
     Those of spike trains are reset at their spikes, all others never. Neurons that would spike more often than
-    `max_spikes` are held at the reset, as their layer does.
-
-    Args:
-        layer: the neurons, their weights and delays.
-        neurons: which of them.
-        at: when.
-        times: of the input spikes ``(inputs,)``, or trains ``(inputs, spikes)``.
-        spikes: of all neurons of the layer, or their trains ``(out, spikes)``.
+    ``max_spikes`` are held at the reset, as their layer does. ``times`` are those of the inputs, ``spikes`` those of
+    all neurons of the layer.
     """
     neuron, weight, delay = _chosen(layer, neurons)
     if not isinstance(layer, LIFSpikeTrains):
@@ -159,26 +144,17 @@ class Traces(NamedTuple):
 
 def traces(
     layer: LIFLinear | LIFSpikeTrains,
-    times: Tensor,
-    spikes: Tensor,
+    times: Float[Tensor, " inputs *spikes"],
+    spikes: Float[Tensor, " out *spikes"],
     neurons: Sequence[int],
     names: Sequence[str] | None = None,
     until: float | None = None,
     count: int = _POINTS,
 ) -> Traces:
-    """Membranes of neurons of a layer.
+    """Membranes of some neurons of a layer in one sample, at ``count`` evenly spaced points and at their spikes.
 
     The time axis starts shortly before the first arrival and ends a little after the last spike; if a neuron is silent,
-    or spikes several times, after its inputs have faded.
-
-    Args:
-        layer: the neurons, their weights and delays.
-        times: input spike times of the sample, or trains.
-        spikes: of all neurons of the layer, or their trains.
-        neurons: which of them.
-        names: of these neurons, by default their numbers.
-        until: end of a time axis that starts at 0.
-        count: number of evenly spaced points; to the default number, arrivals are added.
+    or spikes several times, after its inputs have faded. With ``until`` it starts at 0 and ends there.
     """
     names = [str(number) for number in neurons] if names is None else class_names(names, len(neurons))
     times, spikes, neurons = times.detach().cpu(), spikes.detach().cpu().double(), list(neurons)
@@ -199,22 +175,16 @@ def traces(
     if until is not None:
         start, end = min(0.0, start), until
     after = torch.nextafter(fired, torch.full_like(fired, torch.inf)) if trains else fired  # the resets
-    at = torch.cat([torch.linspace(start, end, count).double(), fired, after, *([known] if count == _POINTS else [])])
-    at = at.unique()
+    at = torch.cat([torch.linspace(start, end, count).double(), fired, after]).unique()
     at = at[at <= end]
     own = [spiked[torch.isfinite(spiked)] for spiked in every]
     return Traces(neurons, names, at, voltages(layer, neurons, at, times, spikes), own, threshold, trains)
 
 
 def draw_traces(drawn: Traces, ax: Axes, unit: str = TAU_SYN, other: Traces | None = None) -> list[Line2D]:
-    """Draw traces with thresholds and spikes, those of trains in rows with the names on the y axis.
+    """Draw traces with thresholds and spikes, those of trains in rows with the names on the y axis; the lines.
 
-    Args:
-        drawn: the traces.
-        other: of the same neurons, to compare them: dashed, and both end with the spikes.
-
-    Returns:
-        The line of each neuron.
+    The ``other`` ones are of the same neurons: they are dashed, and both end with the spikes.
     """
     sides, levels = (drawn,) if other is None else (drawn, other), drawn.threshold.tolist()
     shown = [[side.until_spike(k) for side in sides] for k in range(len(levels))]
@@ -284,13 +254,8 @@ def membrane(
 def _input_ticks(times: Tensor, ax: Axes) -> Axes:
     """Input spikes as ticks below."""
     rug = times[torch.isfinite(times)].detach().cpu()
-    look: dict[str, Any] = {
-        "color": COLOURS[2],
-        "markersize": 7,
-        "markeredgewidth": 0.8,
-        "transform": ax.get_xaxis_transform(),
-    }
-    ax.plot(rug, torch.full_like(rug, 0.03), "|", label="input spikes", **look)
+    look: dict[str, Any] = {"color": COLOURS[2], "markersize": 7, "markeredgewidth": 0.8}
+    ax.plot(rug, torch.full_like(rug, 0.03), "|", label="input spikes", transform=ax.get_xaxis_transform(), **look)
     return ax
 
 

@@ -20,6 +20,7 @@ from firstspike.layers.trains import form_of
 from firstspike.plots.look import as_text, styled, time_unit
 from firstspike.plots.plane import YinYangPlane
 from firstspike.runs.checkpoint import load_checkpoint
+from firstspike.runs.evaluate import RunEvaluation
 from firstspike.runs.run import Run
 from firstspike.runs.saved import Table
 from firstspike.substrates import SubstrateError
@@ -58,6 +59,11 @@ class RunData(Run):
         data = cls.__new__(cls)
         data.__dict__.update(run.__dict__)
         return data
+
+    @property
+    def epochs(self) -> int:
+        """See ``Run``; of a run that has not begun none."""
+        return len(super()._table("metrics").get("epoch", ()))
 
     @property
     def data_name(self) -> str:
@@ -106,13 +112,18 @@ class RunData(Run):
             return [f"channel {channel}, row {row}, column {column}" for channel, row, column, _ in places]
         return list(data.input_names) or list(map(str, range(data.features)))
 
+    @property
+    def classified(self) -> RunEvaluation:
+        """``evaluation`` of a run whose labels are classes."""
+        if self.evaluation.labels.is_floating_point():
+            raise NotApplicable(NO_CLASSES)
+        return self.evaluation
+
     @cached_property
     def margins(self) -> Margins:
         """Margins of the decisions of the exact network on the first samples of ``held_out``, and their derivatives."""
-        if self.evaluation.labels.is_floating_point():
-            raise NotApplicable(NO_CLASSES)
         try:
-            return margins(self.stored_network, self.held_out[1].times[:_SAMPLES], readout=self.evaluation.readout)
+            return margins(self.stored_network, self.held_out[1].times[:_SAMPLES], readout=self.classified.readout)
         except (ValueError, RuntimeError) as reason:  # a network of one output; one that has no gradient
             raise NotApplicable(str(reason)) from None
 

@@ -36,12 +36,11 @@ _PARTS: dict[str, dict[str, Any]] = {
 def loss_and_error(
     metrics: Mapping[str, ArrayLike],
     axes: Axes | Iterable[Any],
-    window: int | None = None,
     seeds: Sequence[Mapping[str, ArrayLike]] = (),
 ) -> list[Axes]:
     """Loss and error (1 - accuracy) of training and validation over epochs, raw values faint below a running median.
 
-    Where labels are numbers, the error is the mean absolute one.
+    The median is of a fortieth of all epochs. Where labels are numbers, the error is the mean absolute one.
 
     Args:
         metrics: the columns ``epoch``, ``train_loss``, ``train_accuracy``, each ``(epochs,)``; with validation data
@@ -49,12 +48,11 @@ def loss_and_error(
             weights of silent neurons were raised.
         axes: two, for the loss and for the error in percent. Both are logarithmic; if some errors are 0, the axis is
             linear below the smallest other value.
-        window: epochs in the running median, by default a fortieth of all, at least 1.
         seeds: metrics of each seed, where ``metrics`` are their mean; their range is drawn as a band.
     """
     loss_ax, error_ax = axes_list(axes, 2)[:2]
     epochs = np.asarray(metrics["epoch"], dtype=float)
-    window = window or max(1, len(epochs) // 40)
+    window = max(1, len(epochs) // 40)
     error = ("accuracy", "error [%]") if "train_mae" not in metrics else ("mae", "mean absolute error")
     for ax, column, label in ((loss_ax, "loss", "loss"), (error_ax, *error)):
         shown: list[float] = []
@@ -157,11 +155,6 @@ def parameter_history(
     """Parameters over training: a line for each of up to 30; of more, median, quantiles and a dozen as samples.
 
     The lines between few checkpoints are straight, so that dots mark these.
-
-    Args:
-        epochs: when the parameters had these values.
-        values: one column per parameter.
-        label: what they are, with their unit if they have one.
     """
     colour, few = COLOURS[0], len(epochs) <= _DOTS_UP_TO
     dots: dict[str, Any] = {"marker": "o", "markersize": 3} if few else {}

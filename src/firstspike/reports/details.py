@@ -14,10 +14,9 @@ from torch import Tensor
 
 from firstspike.layers.named import named_spikes
 from firstspike.layers.trains import form_of
-from firstspike.plots import NotApplicable, RunData
 from firstspike.plots.look import COLOURS
 from firstspike.plots.membranes import TRACES, membranes_of
-from firstspike.plots.run_data import NO_CLASSES, UNAVAILABLE
+from firstspike.plots.run_data import UNAVAILABLE, NotApplicable, RunData
 from firstspike.plots.spike_times import raster_rows
 from firstspike.plots.yin_yang import map_image
 from firstspike.reports.page import as_source
@@ -29,15 +28,10 @@ _FEWEST = 12  # samples in the file, however large they are
 
 
 def details(run: RunData, budget: int) -> dict[str, Any]:
-    """One trained network.
+    """One trained network, with at most ``budget`` numbers for its samples.
 
-    Args:
-        run: of one seed.
-        budget: largest number of numbers for the samples.
-
-    Returns:
-        ``name``, ``classes``, ``split`` (the data that are shown), ``notes``, and those of ``confusion``, ``samples``,
-        ``plane`` that apply to the run.
+    ``name``, ``classes``, ``split`` (the data that are shown), ``notes``, and those of ``confusion``, ``samples``,
+    ``plane`` that apply to the run.
     """
     found: dict[str, Any] = {"name": f"seed {run.config.training.seed}"}
     sizes = [layer.out_features for layer in run.config.network if layer.kind == "lif"]
@@ -61,29 +55,20 @@ def details(run: RunData, budget: int) -> dict[str, Any]:
 
 def confusion(run: RunData) -> dict[str, Any]:
     """Counts on the held-out data, true classes in rows."""
-    evaluation = run.evaluation
-    if evaluation.labels.is_floating_point():
-        raise NotApplicable(NO_CLASSES)
-    found = evaluation.numbers
-    return {"counts": found["confusion"], "accuracy": success_text(vars(evaluation))} | {
-        name: found[name] for name in ("checkpoint", "decisions", "samples")
-    }
+    found = run.classified.numbers
+    shown = {name: found[name] for name in ("checkpoint", "decisions", "samples")}
+    return shown | {"counts": found["confusion"], "accuracy": success_text(found)}
 
 
 def samples(run: RunData, budget: int) -> dict[str, Any]:
     """Samples of the held-out data to choose from, as many as the budget of numbers allows.
 
-    Wrong decisions come first, up to half of the places; the rest are the first samples of the data.
-
-    Returns:
-        ``index``, ``label`` and ``decision`` (-1 is silent), one per sample; ``layers`` with ``name``, ``rows`` and
-        ``times[sample][neuron]``, each a time or, of trains, a list of times; ``readout``, whether the classes are not
-        neurons of the last of these layers; if they apply, ``membrane`` (of the last spiking layer, in units of the
-        thresholds), ``image`` with its shape, and ``points`` on the plane with the names of the ``inputs``.
+    ``index``, ``label`` and ``decision`` (-1 is silent), one per sample; ``layers`` with ``name``, ``rows`` and
+    ``times[sample][neuron]``, each a time or, of trains, a list of times; ``readout``, whether the classes are not
+    neurons of the last of these layers; if they apply, ``membrane`` (of the last spiking layer, in units of the
+    thresholds), ``image`` with its shape, and ``points`` on the plane with the names of the ``inputs``.
     """
-    if run.evaluation.labels.is_floating_point():
-        raise NotApplicable(NO_CLASSES)
-    shown, evaluation, (_, data) = named_spikes(run.network, run.record), run.evaluation, run.held_out
+    evaluation, (_, data), shown = run.classified, run.held_out, named_spikes(run.network, run.record)
     size = sum(spikes.times[0].numel() for spikes in shown) + POINTS * TRACES
     chosen = choose(evaluation.predictions != data.labels, max(_FEWEST, budget // size))
     found: dict[str, Any] = {
@@ -113,12 +98,9 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
 
 def choose(wrong: Tensor, count: int) -> Tensor:
     """Indices of samples, sorted: wrong ones, at most half, then the first ones."""
-    if count >= len(wrong):
-        return torch.arange(len(wrong))
-    first = wrong.nonzero().flatten()[: count // 2]
-    others = torch.ones(len(wrong), dtype=torch.bool)
-    others[first] = False
-    return torch.cat([first, others.nonzero().flatten()[: count - len(first)]]).sort().values
+    first = set(wrong.nonzero().flatten()[: count // 2].tolist())
+    others = [sample for sample in range(len(wrong)) if sample not in first]
+    return torch.tensor(sorted([*first, *others[: count - len(first)]]))
 
 
 def _membranes(run: RunData, chosen: Tensor) -> dict[str, Any]:

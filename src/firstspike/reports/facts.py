@@ -4,12 +4,12 @@ import math
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from firstspike.layers.cost import energy_estimates, layer_costs
-from firstspike.plots import NotApplicable, RunData
-from firstspike.plots.run_data import UNAVAILABLE
+from firstspike.plots.run_data import UNAVAILABLE, RunData
 from firstspike.runs.evaluate import energy_text
 from firstspike.runs.seeds import seeds_table as of_seeds
 from firstspike.training.evaluation import success_text
@@ -22,17 +22,9 @@ class Fact(NamedTuple):
     value: str
 
 
-def epochs_done(run: RunData) -> int:
-    """Finished epochs."""
-    try:
-        return int(run.metrics["epoch"][-1])
-    except NotApplicable:
-        return 0
-
-
 def state(run: RunData) -> str:
     """Whether the training is finished."""
-    training, done = run.config.training, epochs_done(run)
+    training, done = run.config.training, run.epochs
     if run.results and done >= training.epochs:
         return "finished"
     if run.results and training.early_stopping is not None and done == run.results.get("epochs"):
@@ -55,56 +47,40 @@ def summary(run: RunData) -> list[Fact]:
         facts.append(Fact("published", config.published))
     if results.get("test"):
         facts.append(Fact("test loss", f"{results['test']['loss']:.4g}"))
-    name, layers = run.data_name, [x for x in config.network if x.kind not in ("bias", "multiplex")]
+    layers = [x for x in config.network if x.kind not in ("bias", "multiplex")]
     sizes = [str(x.out_features) if x.kind == "lif" else getattr(x, "name", x.kind) for x in layers]
     try:
         train = run.data.train
-        facts.append(Fact("data", f"{name}, {len(train)} training samples"))
+        facts.append(Fact("data", f"{run.data_name}, {len(train)} training samples"))
         sizes.insert(0, str(train.features))
     except UNAVAILABLE:  # the notes have the reason
-        facts.append(Fact("data", f"{name}, not available here"))
+        facts.append(Fact("data", f"{run.data_name}, not available here"))
     facts.append(Fact("network", " → ".join(sizes)))
-    if "parameters" in results:
+    if results:
         facts.append(Fact("parameters", f"{results['parameters']:,}"))
-    facts.append(Fact("epochs", f"{epochs_done(run)} of {config.training.epochs}"))
-    if "seconds" in results:
-        facts.append(Fact("training time", _duration(results["seconds"])))
+        facts.append(Fact("training time", str(timedelta(seconds=round(results["seconds"])))))
+    facts.append(Fact("epochs", f"{run.epochs} of {config.training.epochs}"))
     with suppress(*UNAVAILABLE):
         if costs := layer_costs(run.network, run.record):
             facts.append(Fact("energy per sample, estimated", energy_text(energy_estimates(costs))))
     return facts
 
 
-def substrate(run: RunData) -> str:
-    """The source of the spike times, as a sentence."""
-    kind = run.config.substrate.kind
-    if kind == "exact":
-        return "Spike times are exact solutions of the neuron's equation."
-    return f"Trained in the loop on the substrate {kind}: it gave the spike times, at which the gradients are exact."
-
-
 def making(run: RunData) -> list[Fact]:
-    """How the run was made, from ``environment.json``."""
-    found, training = run.environment, run.config.training
-    facts = []
+    """How the run was made: ``environment.json`` without the checksums of the data."""
+    found = {name: value for name, value in run.environment.items() if name != "data" and value}
     if command := found.get("command"):
         program = Path(command[0]).name.replace("__main__.py", "firstspike")
-        facts.append(Fact("command", shlex.join([program, *command[1:]])))
-    seeds = f"{training.seed} to {training.seed + training.n_seeds - 1}" if training.n_seeds > 1 else f"{training.seed}"
-    facts.append(Fact("seeds" if training.n_seeds > 1 else "seed", seeds))
-    facts.append(Fact("substrate", _settings(found.get("substrate") or run.config.substrate.model_dump())))
-    facts += [Fact("previously on", _settings(earlier)) for earlier in found.get("earlier_substrates", [])]
-    facts.append(Fact("device, numbers", f"{training.device}, {training.dtype}"))
-    if "firstspike" in found:
-        commit = f" (commit {found['commit']})" if found.get("commit") else ""
-        facts.append(Fact("firstspike", f"{found['firstspike']}{commit}"))
-    versions = {"python": found.get("python"), **found.get("packages", {})}
-    lines = {
-        "versions": [f"{name} {version}" for name, version in versions.items() if version],
-        "machine": [str(part) for part in (found.get("processor"), found.get("platform")) if part],
-        "threads": [str(found["threads"])] if "threads" in found else [],
-    }
-    return facts + [Fact(name, ", ".join(parts)) for name, parts in lines.items() if parts]
+        found["command"] = shlex.join([program, *command[1:]])
+    return [Fact(name.replace("_", " "), _in_a_line(value)) for name, value in found.items()]
+
+
+def _in_a_line(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_in_a_line(inner)}" for name, inner in value.items() if inner is not None)
+    if isinstance(value, list):
+        return "; ".join(map(_in_a_line, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def seeds_table(run: RunData) -> tuple[list[str], list[list[str]], list[list[str]]]:
@@ -117,24 +93,3 @@ def seeds_table(run: RunData) -> tuple[list[str], list[list[str]], list[list[str
     rows = [[x, *(f"{row[k]:.4g}" if k == 3 else f"{100 * row[k]:.2f}" for k in kept)] for x, row in found.items()]
     rows[-1][0] = "standard deviation"
     return ["seed", *(names[k] for k in kept)], rows[:-2], rows[-2:]
-
-
-def _settings(values: Mapping[str, Any] | str) -> str:
-    """The settings of a substrate in a line."""
-    if isinstance(values, str):
-        return values
-    rest = ", ".join(f"{name} {_short(x)}" for name, x in values.items() if name != "kind" and x is not None)
-    return ": ".join(part for part in (str(values.get("kind", "")), rest) if part)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "(" + ", ".join(f"{name} {_short(entry)}" for name, entry in value.items()) + ")"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(seconds, 60)
-    return f"{minutes:.0f} min {rest:.0f} s" if minutes < 60 else f"{minutes // 60:.0f} h {minutes % 60:.0f} min"

@@ -7,8 +7,9 @@ packages and from the run. The page makes no network requests; its content secur
 import base64
 import gzip
 import hashlib
+import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -16,13 +17,12 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from firstspike._version import __version__
-from firstspike.plots.save import as_png
-from firstspike.text import installed_with
+from firstspike.plots.look import DPI, style
+from firstspike.text import needed
 
-MISSING = f"a report needs Jinja2 and Plotly: {installed_with('report')}"
 SCRIPTS = {
-    "run": ("unpack", "charts", "table", "confusion", "sample", "spikes", "plane", "run"),
-    "sweep": ("charts", "table", "sweep"),
+    "run": ("elements", "table", "unpack", "charts", "confusion", "sample", "spikes", "plane", "run"),
+    "sweep": ("elements", "table"),
 }
 
 
@@ -42,40 +42,29 @@ class Picture(NamedTuple):
 
 def as_source(figure: Figure) -> str:
     """A figure as the source of an image."""
-    return f"data:image/png;base64,{base64.b64encode(as_png(figure)).decode('ascii')}"
+    image = io.BytesIO()
+    with style():
+        figure.savefig(image, format="png", dpi=DPI)
+    return f"data:image/png;base64,{_letters(image.getvalue())}"
 
 
 def check_report() -> None:
-    """Whether reports can be made here.
-
-    Raises:
-        ImportError: the extra ``report`` is not installed.
-    """
-    try:
-        import jinja2  # noqa: F401
-        import plotly  # noqa: F401
-    except ImportError:
-        raise ImportError(MISSING) from None
+    """Raise an ImportError if the extra ``report`` is not installed."""
+    needed("jinja2", "report", "Jinja2")
+    needed("plotly", "report", "Plotly")
 
 
 def render(template: str, data: Mapping[str, Any] | None, **head: Any) -> str:
-    """A page.
+    """A page from the template ``run`` or ``sweep``.
 
-    Args:
-        template: ``run`` or ``sweep``.
-        data: for the scripts: plain values, without NaN or infinity; None for a page without charts.
-        head: for the template. All of it is escaped.
-
-    Raises:
-        ImportError: the extra ``report`` is not installed.
+    The ``data`` are for its scripts, plain values without NaN or infinity, or None for a page without charts. ``head``
+    is for the template; all of it is escaped.
     """
-    check_report()
     import jinja2
     import plotly
     from plotly.offline import get_plotlyjs
 
-    own = files("firstspike.reports")
-    templates = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("firstspike.reports"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -84,31 +73,32 @@ def render(template: str, data: Mapping[str, Any] | None, **head: Any) -> str:
     )
     library = "" if data is None else get_plotlyjs()
     names = ["page.css", *(f"{name}.js" for name in SCRIPTS[template])]
-    style, *scripts = (own.joinpath("assets", name).read_text(encoding="utf-8") for name in names)
+    own = files("firstspike.reports").joinpath("assets")
+    styles, *scripts = (own.joinpath(name).read_text(encoding="utf-8") for name in names)
     script = "\n".join(scripts)
-    return templates.get_template(f"{template}.html.j2").render(
+    return environment.get_template(f"{template}.html.j2").render(
         **head,
         version=__version__,
         plotly_version=plotly.__version__,
         licence=_licence(),
-        policy=_policy([script, library], [style]),
-        style=style,
+        policy=_policy([script, library], [styles]),
+        style=styles,
         script=script,
         library=library and _packed(library),
         data=_packed(json.dumps(data, separators=(",", ":"), allow_nan=False)),
     )
 
 
-def _policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
+def _policy(scripts: list[str], styles: list[str]) -> str:
     """A content security policy: only these scripts run and only these styles apply, and no request is made.
 
     Styles without text are allowed as well; scripts that run add their rules to such a one.
     """
-    allowed = []
-    for texts in (scripts, (*styles, "")):
-        digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") for text in texts]
-        allowed.append(" ".join(f"'sha256-{digest}'" for digest in digests))
-    return f"default-src 'none'; script-src {allowed[0]}; style-src {allowed[1]}; img-src data: blob:"
+    allowed = (
+        " ".join(f"'sha256-{_letters(hashlib.sha256(text.encode()).digest())}'" for text in texts)
+        for texts in (scripts, [*styles, ""])
+    )
+    return "default-src 'none'; script-src {}; style-src {}; img-src data: blob:".format(*allowed)
 
 
 def _licence() -> str:
@@ -119,4 +109,8 @@ def _licence() -> str:
 
 def _packed(text: str) -> str:
     """Compressed, as base64; the same text gives the same letters."""
-    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode("ascii")
+    return _letters(gzip.compress(text.encode(), mtime=0))
+
+
+def _letters(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")

@@ -1,25 +1,52 @@
 """The page of a sweep, whose table may come from the folders of its runs."""
 
+import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from firstspike.config import ConfigError
-from firstspike.reports.facts import Fact
+from firstspike.plots import NotApplicable
 from firstspike.reports.page import Picture, render
 from firstspike.runs.folder import RunFolder
-from firstspike.sweeps.table import NUMBERS, SweepTable, Value, cell, digest, number
+from firstspike.sweeps.table import SweepTable, Value, digest
 
-_MEASURED = tuple(x for x in NUMBERS if x.endswith(("accuracy", "loss", "seconds")))
+logger = logging.getLogger(__name__)
+
 _COLUMNS = 24  # at most, of runs that differ in everything
 
 
-def table_of_runs(folders: Iterable[Path]) -> SweepTable:
+class Link(NamedTuple):
+    """A cell with a link, empty if there is none."""
+
+    text: str
+    href: str
+
+
+def read_sweep(source: Path) -> tuple[SweepTable, list[Picture]]:
+    """Table and figures of a sweep, from its study; of a folder of runs, or without the study, their table alone."""
+    if (source / "sweep.json").is_file():
+        try:
+            from firstspike.sweeps.figures import SWEEP_PLOTS
+            from firstspike.sweeps.study import read_study, table_of
+
+            study, folder = read_study(str(source))
+        except (OSError, ValueError, ImportError) as error:  # unreachable, needs a password, lacks its driver
+            logger.warning("the study of the sweep cannot be reached; the report shows the runs in it: %s", error)
+        else:
+            drawn = []
+            for name, draw in SWEEP_PLOTS.items():
+                with suppress(NotApplicable):
+                    drawn.append(Picture.of(name.capitalize(), draw, draw(study)))
+            return table_of(study, folder), drawn
+    return table_of_runs([RunFolder(file.parent) for file in sorted(source.glob("[!.]*/config.yaml"))]), []
+
+
+def table_of_runs(runs: Sequence[RunFolder]) -> SweepTable:
     """A row for each run: the keys in which its config differs from the others, and its results if it is finished."""
-    runs = [RunFolder(folder) for folder in folders]
     configs: list[dict[str, Value]] = [{} for _ in runs]
     for run, config in zip(runs, configs, strict=True):
         with suppress(ConfigError):  # a file that cannot be read has no values
@@ -29,8 +56,8 @@ def table_of_runs(folders: Iterable[Path]) -> SweepTable:
     rows: list[dict[str, Value]] = []
     for run, config in zip(runs, configs, strict=True):
         state = "finished" if run.results else "not finished" if config else "config cannot be read"
-        row = {"state": state} | {key: config.get(key) for key in varied}
-        rows.append(row | (digest(run.results) if run.results else {}) | {"folder": str(run.path)})
+        row = {"state": state, "folder": str(run.path)} | {key: config.get(key) for key in varied}
+        rows.append(row | (digest(run.results) if run.results else {}))
     return SweepTable(varied, rows)
 
 
@@ -48,45 +75,15 @@ def _leaves(key: str, value: Any) -> Iterable[tuple[str, Value]]:
 
 def sweep_page(title: str, table: SweepTable, place: Path, pictures: Sequence[Picture] = ()) -> str:
     """The page of a sweep called ``title``, to be written into the folder ``place``: links are relative to it."""
-    order = ("trial", "state", *table.axes, *_MEASURED, "parameters", "epochs", "seeds", "worker", "reason")
-    columns = [name for name in order if any(row.get(name) not in (None, "") for row in table.rows)]
-    rows = [[_link(row, place), *(cell(name, row) for name in columns)] for row in table.rows]
-    head = ["run", *map(_title, columns)]
-    return render("sweep", None, title=title, summary=_summary(table), head=head, rows=rows, pictures=pictures)
+    head, rows = table.shown()
+    linked = [
+        [_link(Path(str(row["folder"])).resolve(), place), *shown] for row, shown in zip(table.rows, rows, strict=True)
+    ]
+    return render("sweep", None, title=title, head=["run", *head], rows=linked, pictures=pictures)
 
 
-class Link(NamedTuple):
-    """A cell with a link, empty if there is none."""
-
-    text: str
-    href: str
-
-
-def _summary(table: SweepTable) -> list[Fact]:
-    finished = [row for row in table.rows if number(row.get("validation_accuracy")) is not None]
-    facts = [Fact("runs", str(len(table.rows))), Fact("with a result", str(len(finished)))]
-    if finished:
-        best = max(finished, key=lambda row: number(row["validation_accuracy"]) or 0.0)
-        facts.append(Fact("best validation accuracy", f"{cell('validation_accuracy', best)} % ({_name(best)})"))
-        if number(best.get("test_accuracy")) is not None:
-            facts.append(Fact("test accuracy of that run", f"{cell('test_accuracy', best)} %"))
-    seconds = sum(number(row.get("seconds")) or 0.0 for row in table.rows)
-    return [*facts, Fact("total training time", f"{seconds:.0f} s")]
-
-
-def _name(row: Mapping[str, Value]) -> str:
-    return Path(str(row["folder"])).name
-
-
-def _link(row: Mapping[str, Value], place: Path) -> Link:
+def _link(folder: Path, place: Path) -> Link:
     """The run's report if there is one, otherwise its folder; no link if that is not here."""
-    folder = Path(str(row["folder"])).resolve()
-    target = folder / "report.html"
-    there = os.path.relpath(target if target.is_file() else folder, place.resolve())
+    report = folder / "report.html"
+    there = os.path.relpath(report if report.is_file() else folder, place.resolve())
     return Link(folder.name, quote(Path(there).as_posix()) if folder.is_dir() else "")
-
-
-def _title(name: str) -> str:
-    if name not in _MEASURED:
-        return name
-    return name.replace("_", " ").replace("seconds", "time [s]") + (" [%]" if name.endswith("accuracy") else "")

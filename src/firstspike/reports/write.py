@@ -1,22 +1,16 @@
 """Write the report of a run or a sweep."""
 
-import logging
 from collections.abc import Iterator
-from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 
-from firstspike.plots import PLOTS, NotApplicable, RunData
-from firstspike.plots.run_data import UNAVAILABLE
+from firstspike.plots import PLOTS
+from firstspike.plots.run_data import UNAVAILABLE, NotApplicable, RunData
 from firstspike.reports.details import details
-from firstspike.reports.facts import making, seeds_table, substrate, summary
+from firstspike.reports.facts import making, seeds_table, summary
 from firstspike.reports.page import Picture, check_report, render
-from firstspike.reports.sweep import sweep_page, table_of_runs
+from firstspike.reports.sweep import read_sweep, sweep_page
 from firstspike.runs import Run
 from firstspike.runs.files import write_whole
-from firstspike.sweeps.table import SweepTable
-
-logger = logging.getLogger(__name__)
 
 FIGURES = {
     "loss_and_error": "Training",
@@ -24,7 +18,6 @@ FIGURES = {
     "margins": "Inputs that decide",
 }
 """Figures in a page, with their headings."""
-_PREDICTIONS = "Predictions against labels, and the line on which they would be equal."
 BUDGET = 1_000_000
 """Numbers of the samples in a file, of all seeds together: about four megabytes."""
 
@@ -50,15 +43,14 @@ def write_report(
         OSError: no space, no permission.
     """
     check_report()
-    if not isinstance(source, Run):
-        source = Path(source)
-        if (source / "config.yaml").is_file():
-            source = Run(source, checkpoint)
+    if not isinstance(source, Run) and (Path(source) / "config.yaml").is_file():
+        source = Run(source, checkpoint)
     if isinstance(source, Run):
         path = source.folder / "report.html" if out is None else Path(out)
         write_whole(path, run_page(RunData.of(source)))
         return path
-    table, drawn = _sweep(source)
+    source = Path(source)
+    table, drawn = read_sweep(source)
     if not table.rows:
         raise FileNotFoundError(
             f"{source} is neither a run nor a sweep: it has no config.yaml, nor do the folders in it"
@@ -68,47 +60,24 @@ def write_report(
     for row in table.rows if runs else ():
         if (Path(str(row["folder"])) / "config.yaml").is_file():
             write_report(str(row["folder"]))
-    path = Path(out) if out is not None else source / "report.html"
+    path = source / "report.html" if out is None else Path(out)
     write_whole(path, sweep_page(source.resolve().name, table, path.parent, drawn))
     return path
 
 
-def _sweep(source: Path) -> tuple[SweepTable, list[Picture]]:
-    """The table of a sweep and its figures: from its study, otherwise from its runs."""
-    if (source / "sweep.json").is_file() and find_spec("optuna") is not None:
-        from firstspike.sweeps.figures import SWEEP_PLOTS
-        from firstspike.sweeps.study import read_study, table_of
-
-        try:
-            study, folder = read_study(str(source))
-        except (OSError, ValueError, ImportError) as error:  # unreachable, needs a password, lacks its driver
-            logger.warning(
-                "the study of the sweep cannot be reached; the report shows the runs in the folder: %s", error
-            )
-        else:
-            drawn = []
-            for name, draw in SWEEP_PLOTS.items():
-                with suppress(NotApplicable):
-                    drawn.append(Picture.of(name.capitalize(), draw, draw(study)))
-            return table_of(study, folder), drawn
-    return table_of_runs(sorted(path.parent for path in source.glob("[!.]*/config.yaml"))), []
-
-
 def pictures(run: RunData, notes: list[str]) -> Iterator[Picture]:
     """The figures of a run or, if they do not apply to several seeds, of each seed; ``notes`` get the reasons."""
-    numbers = any("accuracy" not in part for part in (run.results.get(x) for x in ("validation", "test")) if part)
-    for name, title in (FIGURES | ({"confusion": "Predictions"} if numbers else {})).items():
+    regression = any("accuracy" not in part for part in map(run.results.get, ("validation", "test")) if part)
+    for name, title in (FIGURES | ({"confusion": "Predictions"} if regression else {})).items():
         for member, of in [(None, run), *enumerate(run.seeds)]:
             try:
-                figure = PLOTS[name](of)
+                yield Picture.of(title, PLOTS[name], PLOTS[name](of), member)
             except NotApplicable as reason:
                 if of is not run or not run.seeds:
                     notes.append(f"{title[0].lower()}{title[1:]}: {reason}")
-                continue
-            picture = Picture.of(title, PLOTS[name], figure, member)
-            yield picture._replace(text=_PREDICTIONS) if name == "confusion" else picture
-            if of is run:
-                break
+            else:
+                if of is run:
+                    break
 
 
 def run_page(run: RunData, budget: int = BUDGET) -> str:
@@ -128,7 +97,7 @@ def run_page(run: RunData, budget: int = BUDGET) -> str:
         kind=run.data_name,
         summary=summary(run),
         making=making(run),
-        substrate=substrate(run),
+        substrate=run.config.substrate.kind,
         changed=changed,
         config=run.config.to_yaml(),
         seeds=[member["name"] for member in found] if len(found) > 1 else [],

@@ -39,32 +39,29 @@ class SweepTable:
         write_whole(folder / "table.csv", text.getvalue())
         return folder / "table.csv"
 
+    def shown(self) -> tuple[list[str], list[list[str]]]:
+        """Head and rows as people read them: the main columns without empty ones, accuracies in percent."""
+        accuracies = {"validation_accuracy": "validation %", "test_accuracy": "test %"}
+        order = ("trial", *self.axes, *accuracies, "parameters", "seconds", "state", "reason")
+        names = [name for name in order if any(row.get(name) not in (None, "") for row in self.rows)]
+        return [accuracies.get(name, name) for name in names], [[cell(x, row) for x in names] for row in self.rows]
+
     def text(self) -> str:
-        """The main columns, accuracies in percent."""
-        names = ("trial", *self.axes, "validation_accuracy", "test_accuracy", "parameters", "seconds", "state")
-        lines = [["trial", *self.axes, "validation %", "test %", "parameters", "seconds", "state"]]
-        lines += [[cell(name, row) for name in names] for row in self.rows]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        shown = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
-        failed = [(row["trial"], str(row["reason"]).splitlines()[0]) for row in self.rows if row["reason"]]
-        return "\n".join([*shown, *(f"trial {trial} failed: {reason}" for trial, reason in failed)])
-
-
-def number(value: Value) -> float | None:
-    """A finite number; None for anything else."""
-    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value or 0) if known else None
+        """What is ``shown``, in lines."""
+        head, rows = self.shown()
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in (head, *rows))
 
 
 def cell(name: str, row: Mapping[str, Value]) -> str:
-    """A value as people read it: accuracies in percent with their spread, numbers with few digits."""
-    value, known = row.get(name), number(row.get(name))
-    if known is None:
-        return "" if value is None else str(value)
+    """A value as people read it: accuracies in percent with their spread, numbers with few digits, a line of text."""
+    value = row.get(name)
+    if not isinstance(value, float) or not math.isfinite(value):
+        return "" if value in (None, "") else str(value).splitlines()[0]
     if name.endswith("accuracy"):
-        spread = number(row.get(name.removesuffix("accuracy") + "std"))
-        return f"{100 * known:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")
-    return f"{known:.1f}" if name == "seconds" else f"{known:.6g}" if isinstance(value, float) else str(value)
+        spread = row.get(name.removesuffix("accuracy") + "std")
+        return f"{100 * value:.2f}" + (f" ± {100 * spread:.2f}" if isinstance(spread, float) else "")
+    return f"{value:.1f}" if name == "seconds" else f"{value:.6g}"
 
 
 def digest(results: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-// Charts that follow the light or dark scheme of the browser, and small helpers for elements.
+// Charts that follow the light or dark scheme of the browser.
 
 const scheme = matchMedia("(prefers-color-scheme: dark)");
 const touch = matchMedia("(pointer: coarse)");
@@ -8,22 +8,6 @@ const DARK_COLOURS = ["#4DA6E8", "#E69F00", "#E8E8E8", "#9AD4F7", "#F0793A", "#2
 const DASHES = ["solid", "dash", "dot", "dashdot", "5px,2px", "9px,2px,2px,2px"];
 const FONT = "system-ui, sans-serif";
 const makers = new Map(); // chart element -> function that gives its content
-
-const element = (id) => document.getElementById(id);
-
-function make(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
-}
-
-// A table of texts and elements; the first row and the first column are headings.
-function tableOf(rows) {
-  const line = (row, isHead) => make("tr", {}, ...row.map((cell, column) =>
-    cell instanceof HTMLTableCellElement ? cell : make(isHead || column === 0 ? "th" : "td", { scope: isHead ? "col" : "row" }, cell)));
-  return make("table", {}, make("thead", {}, line(rows[0], true)), make("tbody", {}, ...rows.slice(1).map((row) => line(row, false))));
-}
 
 const colour = (index) => (scheme.matches ? DARK_COLOURS : COLOURS)[index % COLOURS.length];
 const dash = (index) => DASHES[(index + Math.floor(index / COLOURS.length)) % DASHES.length];

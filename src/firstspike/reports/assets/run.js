@@ -20,5 +20,4 @@ start(({ members, tau, substrate }) => {
 
   show(0);
   element("member")?.addEventListener("change", (event) => show(event.target.value));
-  document.querySelectorAll("table.sortable").forEach(sortable);
 });

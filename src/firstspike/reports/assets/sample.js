@@ -79,7 +79,6 @@ function picker(changed) {
       place = next;
       show();
     },
-    step,
     open(next) {
       member = next;
       element("sample").hidden = member.samples === undefined;

@@ -26,3 +26,5 @@ function sortRows(body, column, down) {
   });
   body.append(...rows);
 }
+
+document.querySelectorAll("table.sortable").forEach(sortable);
