@@ -32,8 +32,8 @@ import firstspike as fs
 from firstspike.configs import shipped_configs
 from firstspike.layers import LIFLinear
 from firstspike.layers.named import to_numpy
-from firstspike.plots import RunData
 from firstspike.plots.look import COLOURS, GREY, new_figure, time_label
+from firstspike.plots.run_data import RunData
 from firstspike.plots.save import write_figure
 from firstspike.reports.write import write_report
 from firstspike.sweeps.figures import SWEEP_PLOTS

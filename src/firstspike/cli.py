@@ -257,7 +257,7 @@ def plot(
     if sweep_folder(run):
         typer.echo("\n".join(map(str, sweeps.plot_sweep(run, names, formats))))
         return
-    from firstspike.plots import NotApplicable
+    from firstspike.plots.run_data import NotApplicable
     from firstspike.runs import Run
 
     try:

@@ -5,6 +5,7 @@ import torch
 
 from firstspike import plots
 from firstspike.config import ConfigError, build, describe, parse_config
+from firstspike.plots.run_data import RunData
 from firstspike.reports.details import details
 from firstspike.reports.write import write_report
 from firstspike.runs import Run
@@ -80,7 +81,7 @@ def test_figures_and_report(tmp_path):
     names = {path.stem for path in plots.save_figures(tmp_path / "run")}
     assert {"raster", "membrane", "weight_matrices", "summary", "parameters"} <= names
     assert write_report(tmp_path / "run", tmp_path / "page.html").is_file()
-    layers = details(plots.RunData.of(Run(tmp_path / "run")), 10000)["samples"]["layers"]
+    layers = details(RunData.of(Run(tmp_path / "run")), 10000)["samples"]["layers"]
     assert [x["name"] for x in layers if x["name"] in ("carried past", "earliest")] == [
         "earliest",
         "carried past",

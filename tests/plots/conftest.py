@@ -2,8 +2,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from firstspike import plots
 from firstspike.config import parse_config
+from firstspike.plots.run_data import RunData
 from trained import start
 
 NETWORK = [
@@ -34,7 +34,7 @@ BARS = {
 
 def make_run(path, raw):
     start(path, parse_config(raw), progress_bar=False)
-    return plots.RunData(path)
+    return RunData(path)
 
 
 @pytest.fixture(scope="session")

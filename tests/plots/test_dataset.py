@@ -5,7 +5,8 @@ import torch
 
 from firstspike import data, plots
 from firstspike.data import generated
-from firstspike.plots.dataset import example_samples, input_raster, two_inputs
+from firstspike.plots.dataset import example_samples, input_raster
+from firstspike.plots.run_data import RunData
 
 
 def points(ax):
@@ -21,10 +22,15 @@ def test_yin_yang_points(ax):
     np.testing.assert_allclose(np.sort(points(ax), axis=0), np.sort(expected, axis=0))
 
 
-def test_two_inputs(ax):
-    samples = generated.xor(samples=20, noise=0.05)
-    assert two_inputs(samples, ax) is ax
-    np.testing.assert_allclose(np.sort(points(ax), axis=0), np.sort(samples.times.double(), axis=0))
+def test_two_inputs_are_points(tmp_path):
+    layers = "network: [{kind: lif, out_features: 2}]\nloss: {kind: cross_entropy}"
+    training = "training: {epochs: 1, batch_size: 2}"
+    (tmp_path / "config.yaml").write_text(
+        f"data: {{kind: xor, train: 20, validation: 4, test: 4}}\n{layers}\n{training}"
+    )
+    run = RunData(tmp_path)
+    (ax,) = plots.PLOTS["dataset"](run).axes
+    np.testing.assert_allclose(np.sort(points(ax), axis=0), np.sort(run.data.train.times.double(), axis=0))
 
 
 def test_images_are_the_times_and_silent_pixels_are_masked(axes):

@@ -12,6 +12,8 @@ from test_membrane import trains_layer
 
 import firstspike as fs
 from firstspike import plots
+from firstspike.plots.run_data import NotApplicable
+from firstspike.plots.spike_times import spike_histogram
 from firstspike.plots.training import parameter_history
 
 
@@ -28,7 +30,7 @@ def written(ax):
 def test_text_is_whole_and_does_not_overlap(name, of, request):
     try:
         figure = plots.PLOTS[name](request.getfixturevalue(of))
-    except plots.NotApplicable:
+    except NotApplicable:
         pytest.skip("does not apply to this run")
     figure.draw_without_rendering()
     drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
@@ -69,7 +71,7 @@ def test_an_axis_starts_shortly_before_the_first_input(ax):
 
 def test_bars_of_trains_are_numbers_of_spikes(ax):
     times = torch.tensor([[[1.0, 1.1, 1.2], [1.0, torch.inf, torch.inf]]])
-    plots.spike_histogram(times, ax, "hidden", bins=1)
+    spike_histogram(times, ax, "hidden", bins=1)
     assert [bar.get_height() for bar in ax.patches] == pytest.approx([2])
     assert (ax.get_title(), ax.get_ylabel()) == (
         "hidden, 0.0 % silent\n2 spikes per neuron",

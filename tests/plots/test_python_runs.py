@@ -5,6 +5,7 @@ import pytest
 import firstspike as fs
 import python_runs
 from firstspike import plots
+from firstspike.plots.run_data import NotApplicable, RunData
 
 YIN_YANG = {"decision_map", "output_maps", "hidden_maps"}
 NEVER = YIN_YANG | {"substrate", "spike_counts"}
@@ -35,12 +36,12 @@ def made(request, tmp_path_factory):
 @pytest.mark.slow
 def test_every_figure_is_drawn_or_says_why(made):
     kind, folder, parts = made
-    run = plots.RunData.of(fs.Run(folder, **parts))
+    run = RunData.of(fs.Run(folder, **parts))
     reasons = {}
     for name, draw in plots.PLOTS.items():
         try:
             draw(run).draw_without_rendering()
-        except plots.NotApplicable as reason:
+        except NotApplicable as reason:
             reasons[name] = str(reason)
     assert set(reasons) == NOT_DRAWN[kind] | NEVER
     for reason in reasons.values():
@@ -62,15 +63,15 @@ def test_files_are_written_for_what_the_command_has(made):
     files = {file.stem for file in (folder / "figures").iterdir()}  # of the end of the training
     assert files == {"loss_and_error"} | ({"output_times"} - NOT_DRAWN[kind])
     if "network" in parts:
-        with pytest.raises(plots.NotApplicable, match=r"hand .* over in Python: network=\.\.\."):
+        with pytest.raises(NotApplicable, match=r"hand .* over in Python: network=\.\.\."):
             plots.save_figures(folder, ["confusion"])
     if "loss" in parts:
-        with pytest.raises(plots.NotApplicable, match=r"pass it in Python: loss=\.\.\.") as reason:
+        with pytest.raises(NotApplicable, match=r"pass it in Python: loss=\.\.\.") as reason:
             plots.save_figures(folder, ["confusion", "summary"])
         assert str(reason.value).startswith("no figure confusion, summary: loss: ")
         assert len(str(reason.value).splitlines()) == str(reason.value).count("pass it in Python") == 1
     if "data" in parts:
-        with pytest.raises(plots.NotApplicable, match=r"fs\.Run\(folder, data=\.\.\.\)"):
+        with pytest.raises(NotApplicable, match=r"fs\.Run\(folder, data=\.\.\.\)"):
             plots.save_figures(folder, ["dataset"])
 
 

@@ -10,6 +10,7 @@ from matplotlib.image import imread
 from firstspike import plots
 from firstspike.config import load_config
 from firstspike.config.builder import build_network
+from firstspike.plots.run_data import NotApplicable, RunData
 
 YIN_YANG_ONLY = {"decision_map", "output_maps", "hidden_maps"}
 
@@ -41,7 +42,7 @@ def test_figures_that_apply_to_a_bars_run(bars_run):
 
 @pytest.mark.parametrize("name", sorted(YIN_YANG_ONLY))
 def test_a_figure_asked_for_by_name_that_does_not_apply(bars_run, name):
-    with pytest.raises(plots.NotApplicable, match=r"only runs on yin_yang .* this one is on bars"):
+    with pytest.raises(NotApplicable, match=r"only runs on yin_yang .* this one is on bars"):
         plots.save_figures(bars_run, [name])
 
 
@@ -63,16 +64,16 @@ def test_figures_are_the_same_to_the_byte(bars_run):
 
 
 def test_figures_after_training_need_no_checkpoint(yin_yang_run, monkeypatch):
-    run = plots.RunData(yin_yang_run.folder)
-    monkeypatch.setattr(plots.RunData, "network", property(lambda self: pytest.fail("the network was loaded")))
+    run = RunData(yin_yang_run.folder)
+    monkeypatch.setattr(RunData, "network", property(lambda self: pytest.fail("the network was loaded")))
     assert len(plots.save_figures(run, plots.AFTER_TRAINING)) == 2
 
 
 def test_run_without_epochs_has_no_curves(bars_run, tmp_path):
     (tmp_path / "config.yaml").write_text((bars_run.folder / "config.yaml").read_text())
-    run = plots.RunData(tmp_path)
+    run = RunData(tmp_path)
     for name in ("loss_and_error", "confusion"):
-        with pytest.raises(plots.NotApplicable, match=r"no finished epoch|no checkpoint"):
+        with pytest.raises(NotApplicable, match=r"no finished epoch|no checkpoint"):
             plots.PLOTS[name](run)
     assert [file.stem for file in plots.save_figures(run)] == ["dataset"]
 
@@ -98,7 +99,7 @@ def test_learnt_delays_are_drawn_with_their_unit(bars_run):
 @pytest.mark.slow
 def test_of_many_outputs_the_membranes_of_the_class_and_of_the_earliest_are_drawn(tmp_path):
     (tmp_path / "config.yaml").write_text(load_config("digits").to_yaml())
-    run = plots.RunData(tmp_path)
+    run = RunData(tmp_path)
     run.network = run.initial
     ax = plots.PLOTS["membrane"](run).axes[0]
     names = [line.get_label() for line in ax.lines if line.get_label()[0] in "0123456789"]
@@ -111,7 +112,7 @@ def test_of_many_outputs_the_membranes_of_the_class_and_of_the_earliest_are_draw
 def test_images_with_two_channels_are_shown_once(tmp_path):
     config = load_config("digits", ["data.on_off=true"])
     (tmp_path / "config.yaml").write_text(config.to_yaml())
-    figure = plots.PLOTS["dataset"](plots.RunData(tmp_path))
+    figure = plots.PLOTS["dataset"](RunData(tmp_path))
     assert {ax.images[0].get_array().shape for ax in figure.axes if ax.images} == {(8, 8)}
 
 
@@ -121,7 +122,7 @@ def test_rasters_of_a_table_name_its_columns(tmp_path):
     layers = "network: [{kind: lif, out_features: 2}]\nloss: {kind: cross_entropy}"
     (tmp_path / "own.yaml").write_text(f"{data}\n{layers}\ntraining: {{epochs: 1, batch_size: 2}}\n")
     (tmp_path / "config.yaml").write_text(load_config(tmp_path / "own.yaml").to_yaml())
-    left, *_ = plots.PLOTS["dataset"](plots.RunData(tmp_path)).axes
+    left, *_ = plots.PLOTS["dataset"](RunData(tmp_path)).axes
     assert [text.get_text() for text in left.get_yticklabels()] == ["width", "height", "width (off)", "height (off)"]
     assert left.get_ylabel() == ""
 
@@ -159,7 +160,7 @@ def test_damaged_newest_checkpoint_is_named_and_left_out(yin_yang_run, tmp_path,
     shutil.copytree(yin_yang_run.folder, tmp_path / "run")
     weights = tmp_path / "run" / "checkpoints" / "epoch_0004" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    run = plots.RunData(tmp_path / "run")
+    run = RunData(tmp_path / "run")
     for best in (tmp_path / "run" / "checkpoints").glob("best_*"):
         shutil.rmtree(best)
     third = run.history["weights, hidden"].values[3]
@@ -214,8 +215,8 @@ def test_margins_say_what_was_decided(bars_run, monkeypatch, margin, rival, word
 
 
 def test_margins_need_two_outputs_that_spike(bars_run, monkeypatch):
-    run = plots.RunData(bars_run.folder)
+    run = RunData(bars_run.folder)
     silent = torch.full_like(bars_run.margins.margin, float("inf"))
     monkeypatch.setitem(run.__dict__, "margins", bars_run.margins._replace(margin=silent))
-    with pytest.raises(plots.NotApplicable, match="in no sample do two outputs spike"):
+    with pytest.raises(NotApplicable, match="in no sample do two outputs spike"):
         plots.PLOTS["margins"](run)

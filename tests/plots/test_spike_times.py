@@ -9,6 +9,7 @@ import firstspike as fs
 from firstspike import plots
 from firstspike.layers.named import named_spikes
 from firstspike.plots.look import COLOURS, GREY
+from firstspike.plots.spike_times import spike_histogram
 
 
 def rows(epochs, classes, neurons, spiked=1.0):
@@ -97,13 +98,13 @@ def test_wrong_number_of_names(axes):
 
 def test_histogram_counts_spikes_and_names_the_silent(ax):
     times = torch.tensor([[1.0, 2.0], [1.0, math.inf]])
-    assert plots.spike_histogram(times, ax, "hidden") is ax
+    assert spike_histogram(times, ax, "hidden") is ax
     assert ax.get_title() == "hidden, 25.0 % silent"
     assert sum(bar.get_height() for bar in ax.patches) == pytest.approx(75)
 
 
 def test_histogram_of_silent_neurons(ax):
-    plots.spike_histogram(torch.full((2, 3), math.inf), ax)
+    spike_histogram(torch.full((2, 3), math.inf), ax)
     assert ax.get_title() == "100.0 % silent"
     assert ax.texts[0].get_text() == "no spikes"
 

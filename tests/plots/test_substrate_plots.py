@@ -5,12 +5,13 @@ import torch
 from firstspike import plots
 from firstspike.layers import LIFLinear
 from firstspike.plots.membranes import draw_traces, traces
+from firstspike.plots.run_data import NotApplicable, RunData
 from firstspike.substrates import SUBSTRATES, SubstrateError
 
 
 @pytest.fixture
 def noisy(bars_run):
-    return plots.RunData(bars_run.folder, substrate="integrator")
+    return RunData(bars_run.folder, substrate="integrator")
 
 
 def test_times_are_compared(ax):
@@ -51,13 +52,13 @@ def test_figure_of_a_run(noisy, yin_yang_run):
     titles = [ax.get_title() for ax in figure.axes]
     assert titles[0].startswith("hidden, median distance")
     assert titles[2] == "output, test sample 0: exact (solid) and integrator (dashed)"
-    with pytest.raises(plots.NotApplicable, match="on the exact substrate"):
+    with pytest.raises(NotApplicable, match="on the exact substrate"):
         plots.PLOTS["substrate"](yin_yang_run)
 
 
 @pytest.mark.nest
 def test_figure_of_a_simulator(bars_run):
-    figure = plots.PLOTS["substrate"](plots.RunData(bars_run.folder, substrate="nest"))
+    figure = plots.PLOTS["substrate"](RunData(bars_run.folder, substrate="nest"))
     assert figure.axes[0].get_title().endswith("spikes lost 0.0 %, added 0.0 %")
     assert figure.axes[2].get_title() == "output, test sample 0: exact (solid) and nest (dashed)"
 
@@ -67,7 +68,7 @@ def test_a_substrate_that_cannot_be_had_leaves_out_its_figures_only(noisy, monke
         raise SubstrateError("no chip answers")
 
     monkeypatch.setattr(SUBSTRATES["integrator"], "open", unreachable)
-    with pytest.raises(plots.NotApplicable, match="no chip answers"):
+    with pytest.raises(NotApplicable, match="no chip answers"):
         plots.save_figures(noisy, ["confusion"])
     (file,) = plots.save_figures(noisy, ["weight_matrices"])
     assert file.name == "weight_matrices_on_integrator.png"

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from firstspike.config import parse_config
-from firstspike.plots import RunData
+from firstspike.plots.run_data import RunData
 from trained import start
 
 YIN_YANG = {

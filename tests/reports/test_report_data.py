@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from firstspike.layers.named import named_lif_layers, named_spikes
-from firstspike.plots import RunData
+from firstspike.plots.run_data import RunData
 from firstspike.reports.details import choose, details, plain, plane, samples
 from firstspike.training.evaluation import confusion_counts
 
@@ -105,7 +105,7 @@ def test_all_of_it_is_json(yin_yang_data, report_runs):
 
 def test_images_keep_their_shape(report_runs):
     found = samples(RunData(report_runs / "bars"), 10**5)
-    assert found["image"] == {"rows": 3, "columns": 3, "every": 1}
+    assert found["image"] == {"rows": 3, "columns": 3}
     assert "points" not in found
 
 

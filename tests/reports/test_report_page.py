@@ -129,7 +129,7 @@ def test_data_that_are_gone(report_runs, tmp_path, image_folder, train_run, bars
         bars_config | {"data": data | {"folder": str(place)}, "network": layers},
     )
     (member,) = data_in(write_report(run).read_text("utf-8"))["members"]
-    assert member["samples"]["image"] == {"rows": 28, "columns": 28, "every": 1}
+    assert member["samples"]["image"] == {"rows": 28, "columns": 28}
     shutil.rmtree(place)
     (member,) = data_in(write_report(run).read_text("utf-8"))["members"]
     assert set(member) == {"name", "classes", "notes"}

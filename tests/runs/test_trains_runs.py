@@ -9,7 +9,8 @@ import torch
 
 import firstspike as fs
 from firstspike.config import load_config
-from firstspike.plots import PLOTS, NotApplicable, RunData
+from firstspike.plots import PLOTS
+from firstspike.plots.run_data import NotApplicable, RunData
 from firstspike.reports.details import samples
 from firstspike.reports.write import write_report
 from firstspike.runs.evaluate import prediction_table

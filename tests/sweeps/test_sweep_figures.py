@@ -4,7 +4,7 @@ import pytest
 from matplotlib.figure import Figure
 from optuna.distributions import CategoricalDistribution
 
-from firstspike.plots import NotApplicable
+from firstspike.plots.run_data import NotApplicable
 from firstspike.sweeps.figures import SWEEP_PLOTS, accuracy_over
 
 
@@ -88,26 +88,13 @@ def test_values_that_span_much_are_on_a_logarithmic_axis(ax):
 )
 def test_values_that_are_multiples_are_on_a_logarithmic_axis(values, scale):
     study = study_of({"a": values, "b": values[::-1]}, np.linspace(0.5, 0.9, len(values)).tolist(), values)
-    for name in ("over", "map", "slices"):
-        assert {ax.get_xscale() for ax in SWEEP_PLOTS[name](study).axes if ax.get_xlabel() == "a"} == {scale}
+    assert {ax.get_xscale() for ax in SWEEP_PLOTS["over"](study).axes if ax.get_xlabel() == "a"} == {scale}
 
 
 def test_spreads_of_several_lines_do_not_cover_each_other():
     for ax in SWEEP_PLOTS["over"](grid()).axes:
         (_, one, _), (_, other, _) = curves(ax)
         assert all(a != b for a, b in zip(one, other, strict=True))
-
-
-def test_trials_that_failed_leave_no_gap_and_none_is_pale():
-    study = grid()
-    study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL))
-    study.add_trials(grid().trials)
-    points = SWEEP_PLOTS["history"](study).axes[0].collections[0]
-    assert points.get_offsets()[:, 0].tolist() == list(range(12))
-    coloured = (each for ax in SWEEP_PLOTS["slices"](study).axes[:2] for each in ax.collections)
-    dots = [each for each in coloured if each.get_array() is not None]
-    assert max(each.get_array().max() for each in dots) == 11
-    assert max(each.to_rgba(0.0)[0] for each in dots) < 0.8
 
 
 @pytest.mark.parametrize("name", SWEEP_PLOTS)
@@ -139,7 +126,7 @@ def test_random_numbers_are_not_connected():
     assert all(ax.containers[0][0].get_linestyle() == "None" for ax in figure.axes)
 
 
-@pytest.mark.parametrize("name", [name for name in SWEEP_PLOTS if name != "history"])
+@pytest.mark.parametrize("name", SWEEP_PLOTS)
 def test_what_makes_no_sense_says_why(name):
     with pytest.raises(NotApplicable):
         SWEEP_PLOTS[name](study_of({"size": [5]}, [0.9], [35]))

@@ -59,7 +59,7 @@ def test_a_trial_that_fails_does_not_stop_the_rest(worker, monkeypatch, tmp_path
         worker.work()
     reasons = ["", "ValueError: validation_accuracy is nan", *["RuntimeError: the network\nexplodes"] * 2]
     assert [row["reason"] for row in rows(worker)] == reasons
-    assert "trial 3 failed: RuntimeError: the network" in table_of(worker.study, worker.folder).text()
+    assert "failed  RuntimeError: the network\n" in table_of(worker.study, worker.folder).text()
     assert "in _train" in worker.study.trials[1].user_attrs["traceback"]
     worker.work()
     assert [row["state"] for row in rows(worker)] == ["complete", "failed", "failed", "failed"]

@@ -3,7 +3,7 @@
     figure, axes = plt.subplots(1, 2)
     plots.loss_and_error(fs.Run("runs/bars").metrics, axes)           # data, axes -> axes
     figure = plots.PLOTS["summary"](fs.Run("runs/bars"))              # a figure of a run
-    plots.save_figures("runs/bars", formats=("png", "pdf"))                # all that apply, into runs/bars/figures
+    fs.Run("runs/bars").plot(formats=("png", "pdf"))                  # all that apply, into runs/bars/figures
 
 The colour-blind can read all of them. Nothing here touches pyplot.
 
@@ -31,14 +31,13 @@ from firstspike.plots.matrices import (
 )
 from firstspike.plots.membranes import membrane, membrane_figure
 from firstspike.plots.plane import YinYangPlane
-from firstspike.plots.run_data import NotApplicable, RunData
+from firstspike.plots.run_data import RunData
 from firstspike.plots.save import save_all
 from firstspike.plots.spike_times import (
     output_times,
     output_times_figure,
     raster,
     raster_figure,
-    spike_histogram,
     spike_histogram_figure,
     substrate_figure,
     time_comparison,
@@ -80,7 +79,7 @@ PLOTS: dict[str, Callable[..., Figure]] = {
     "output_maps": output_maps_figure,
     "hidden_maps": hidden_maps_figure,
 }
-"""Figures of a run by name; each takes an ``fs.Run``."""
+"""Figures of a run by name; each takes an ``fs.Run``, and raises a ``ValueError`` if it does not apply to it."""
 
 AFTER_TRAINING = ("loss_and_error", "output_times")
 """Figures that every training draws at its end, if they apply. They need no network, only the tables."""
@@ -89,31 +88,14 @@ AFTER_TRAINING = ("loss_and_error", "output_times")
 def save_figures(
     run: Run | Path | str, names: Sequence[str] | None = None, formats: Sequence[str] = ("png",)
 ) -> list[Path]:
-    """Draw figures of a run and write them to ``<run>/figures/NAME.png`` (or other formats), each whole or not at all.
-
-    Of a run on another substrate than its own they are called ``NAME_on_KIND``.
-
-    Args:
-        run: its folder, or an ``fs.Run``.
-        names: keys of ``PLOTS``; by default all that apply.
-        formats: file formats.
-
-    Returns:
-        The files.
-
-    Raises:
-        ValueError: unknown names or formats.
-        NotApplicable: figures asked for by name that do not apply to the run; the others are written.
-        FileNotFoundError: the folder does not hold a run.
-    """
+    """See ``Run.plot``."""
     data = RunData.of(run if isinstance(run, Run) else Run(run))  # what is loaded serves all figures
     on = "" if data.elsewhere is None else f"_on_{data.elsewhere}"
     return save_all(PLOTS, data, data.folder / "figures", names, formats, on)
 
 
 __all__ = [
-    "CALLBACKS", "PLOTS", "NotApplicable", "RunData", "YinYangPlane", "accuracy", "confusion", "decision_map",
-    "loss_and_error", "membrane", "output_times", "raster", "receptive_fields", "save_figures",
-    "spike_counts", "spike_histogram", "spike_images", "style", "time_comparison", "time_map",
-    "yin_yang_points",
+    "CALLBACKS", "PLOTS", "YinYangPlane", "accuracy", "confusion", "decision_map", "loss_and_error", "membrane",
+    "output_times", "raster", "receptive_fields", "spike_counts", "spike_images", "style", "time_comparison",
+    "time_map", "yin_yang_points",
 ]  # fmt: skip

@@ -11,22 +11,7 @@ from torch import Tensor
 
 from firstspike.data import SpikeData
 from firstspike.layers.named import to_numpy
-from firstspike.plots.look import (
-    FAINT,
-    SEQUENTIAL,
-    SILENT_COLOUR,
-    SILENT_HATCH,
-    TAU_SYN,
-    as_text,
-    axes_list,
-    image_panels,
-    label_outer,
-    legend_right,
-    marker_style,
-    new_figure,
-    panels,
-    time_label,
-)
+from firstspike.plots import look
 from firstspike.plots.plane import YinYangPlane
 from firstspike.plots.run_data import NO_CLASSES, NotApplicable, RunData, run_figure
 from firstspike.plots.yin_yang import draw_outline
@@ -44,22 +29,15 @@ def yin_yang_points(data: SpikeData, ax: Axes, plane: YinYangPlane) -> Axes:
     return ax
 
 
-def two_inputs(data: SpikeData, ax: Axes, unit: str = TAU_SYN) -> Axes:
-    """The samples of a data set with two inputs: one spike time against the other."""
-    _scatter(to_numpy(data.dense[:, :2]), data, ax)
-    ax.set(xlabel=time_label(unit, "input 0"), ylabel=time_label(unit, "input 1"))
-    return ax
-
-
 def _scatter(points: Float[np.ndarray, "samples 2"], data: SpikeData, ax: Axes) -> None:
     labels = data.labels.cpu().numpy()
     size = 3.0 if len(data) > 400 else 5.0
     for label, name in enumerate(data.class_names):
         x, y = points[labels == label].T
-        look = marker_style(label)
-        ax.plot(x, y, linestyle="", label=as_text(name), markersize=size, markeredgewidth=0, alpha=0.8, **look)
+        drawn_as = look.marker_style(label)
+        ax.plot(x, y, linestyle="", label=look.as_text(name), markersize=size, markeredgewidth=0, alpha=0.8, **drawn_as)
     ax.set_aspect("equal")
-    legend_right(ax, markerscale=6.0 / size, title="class")
+    look.legend_right(ax, markerscale=6.0 / size, title="class")
 
 
 def spike_images(
@@ -67,7 +45,7 @@ def spike_images(
     axes: Axes | Iterable[Any],
     shape: tuple[int, int],
     titles: Sequence[str] | None = None,
-    unit: str = TAU_SYN,
+    unit: str = look.TAU_SYN,
 ) -> list[Axes]:
     """Samples as images of spike times, early is dark; hatched pixels never spike.
 
@@ -77,30 +55,27 @@ def spike_images(
         shape: rows and columns of an image.
         titles: one per image.
     """
-    flat = axes_list(axes, len(times))[: len(times)]
+    flat = look.axes_list(axes, len(times))[: len(times)]
     images = np.ma.masked_invalid(to_numpy(times).reshape(-1, *shape))
     low, high = (images.min(), images.max()) if images.count() else (0.0, 1.0)
     for ax in flat:
-        ax.patch.set(facecolor=SILENT_COLOUR, edgecolor="#999999", hatch=SILENT_HATCH)
-    image_panels(images, flat, titles, time_label(unit, "spike time"), cmap=SEQUENTIAL, vmin=low, vmax=high)
+        ax.patch.set(facecolor=look.SILENT_COLOUR, edgecolor="#999999", hatch=look.SILENT_HATCH)
+    colours: dict[str, Any] = {"cmap": look.SEQUENTIAL, "vmin": low, "vmax": high}
+    look.image_panels(images, flat, titles, look.time_label(unit, "spike time"), **colours)
     return flat
 
 
-def input_raster(data: SpikeData, ax: Axes, label: int, samples: int = 20, unit: str = TAU_SYN) -> Axes:
+def input_raster(data: SpikeData, ax: Axes, label: int, samples: int = 20, unit: str = look.TAU_SYN) -> Axes:
     """Input spikes of up to ``samples`` samples of the class ``label`` over each other; inputs in rows."""
     times = to_numpy(data.times[data.labels == label][:samples])
     numbers = np.arange(data.features)
     inputs = np.broadcast_to(numbers[:, None] if data.trains else numbers, times.shape)
     spiked = np.isfinite(times)
-    alpha = max(FAINT, 1 / max(1, len(times)))
-    look = {"color": marker_style(label)["color"], "alpha": alpha, "markersize": 7, "markeredgewidth": 1.5}
-    ax.plot(times[spiked], inputs[spiked], "|", **look)
-    ax.set(
-        xlabel=time_label(unit),
-        ylabel="input",
-        ylim=(-0.7, data.features - 0.3),
-        title=as_text(data.class_names[label]),
-    )
+    alpha = max(look.FAINT, 1 / max(1, len(times)))
+    drawn_as = {"color": look.marker_style(label)["color"], "alpha": alpha, "markersize": 7, "markeredgewidth": 1.5}
+    ax.plot(times[spiked], inputs[spiked], "|", **drawn_as)
+    ax.set(xlabel=look.time_label(unit), ylabel="input", ylim=(-0.7, data.features - 0.3))
+    ax.set_title(look.as_text(data.class_names[label]))
     return ax
 
 
@@ -110,28 +85,30 @@ def dataset_figure(run: RunData) -> Figure:
     data = run.data.train
     if data.regression:
         raise NotApplicable(NO_CLASSES)
-    if run.pixels is not None:
-        height, width, copies = run.pixels
-        times = data.dense[:, : height * width * copies : copies]
+    if data.image is not None:
+        _, height, width = data.image
+        times = data.dense[:, : height * width]
         chosen = example_samples(times[:_CANDIDATES], data.labels[:_CANDIDATES], _EXAMPLES)
-        figure, axes = panels(len(chosen), 6, (1.15, 1.35), (0.8, 0.0))
-        titles = [as_text(data.class_names[label]) for label in data.labels[chosen].tolist()]
+        figure, axes = look.panels(len(chosen), 6, (1.15, 1.35), (0.8, 0.0))
+        titles = [look.as_text(data.class_names[label]) for label in data.labels[chosen].tolist()]
         spike_images(times[chosen], axes, (height, width), titles, run.unit)
     elif run.config.data.kind == "yin_yang":
-        figure = new_figure(5.6, 4.2)
+        figure = look.new_figure(5.6, 4.2)
         yin_yang_points(data, figure.subplots(), run.plane)
     elif data.features == 2 and not data.trains:
-        figure = new_figure(5.6, 4.2)
-        two_inputs(data, figure.subplots(), run.unit)
+        figure = look.new_figure(5.6, 4.2)
+        ax = figure.subplots()
+        _scatter(to_numpy(data.dense), data, ax)
+        ax.set(xlabel=look.time_label(run.unit, "input 0"), ylabel=look.time_label(run.unit, "input 1"))
     else:
         classes = len(data.class_names)
-        figure, axes = panels(min(classes, _EXAMPLES), 3, (2.5, 2.5), sharex=True, sharey=True)
+        figure, axes = look.panels(min(classes, _EXAMPLES), 3, (2.5, 2.5), sharex=True, sharey=True)
         for label, ax in enumerate(axes):
             input_raster(data, ax, label, unit=run.unit)
             if data.input_names and data.features <= _NAMED:
-                ax.set_yticks(range(data.features), list(map(as_text, data.input_names)))
+                ax.set_yticks(range(data.features), list(map(look.as_text, data.input_names)))
                 ax.set_ylabel("")
-        label_outer(axes, 3)
+        look.label_outer(axes, 3)
         if classes > _EXAMPLES:
             figure.suptitle(f"the first {_EXAMPLES} of {classes} classes")
     return figure
@@ -143,4 +120,4 @@ def example_samples(times: Float[Tensor, "samples inputs"], labels: Tensor, coun
     classes = labels.cpu().numpy()[distinct]
     turns = [(classes[:place] == label).sum() for place, label in enumerate(classes)]
     chosen = np.sort(np.lexsort((classes, turns))[:count])
-    return distinct[chosen[np.argsort(classes[chosen], kind="stable")]].tolist()  # type: ignore[no-any-return]
+    return distinct[chosen[np.argsort(classes[chosen], kind="stable")]].tolist()

@@ -45,18 +45,13 @@ def input_derivatives(
 def margins_figure(run: RunData, sample: int = 0) -> Figure:
     """Which inputs decisions depend on: in one test sample, and on average."""
     found, effects = run.margins, run.input_effects
-    if run.pixels is not None:
-        rows, columns, copies = run.pixels
+    if (image := run.data.train.image) is not None:
         of_inputs = to_numpy(found.by_times[sample]).reshape(len(effects), -1).sum(axis=-1)
-        channels = len(effects) // (rows * columns * copies)
-        shown, mean = (
-            np.concatenate(values.reshape(-1, rows, columns, copies).sum(axis=-1), axis=1)
-            for values in (of_inputs, effects)
-        )
+        shown, mean = (np.concatenate(values.reshape(image), axis=1) for values in (of_inputs, effects))
         figure = new_figure(6.5, 2.8)
         left, right = figure.subplots(1, 2)
-        image_panels([shown], [left], None, "derivative of the margin", channels, **signed(shown))
-        image_panels([mean], [right], None, "|derivative|", channels, cmap="Greys", vmin=0)
+        image_panels([shown], [left], None, "derivative of the margin", image[0], **signed(shown))
+        image_panels([mean], [right], None, "|derivative|", image[0], cmap="Greys", vmin=0)
     else:
         figure = new_figure(7.5, min(7.0, 2.0 + 0.17 * len(effects)))
         left, right = figure.subplots(1, 2, width_ratios=(1.6, 1), sharey=True)

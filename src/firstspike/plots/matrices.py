@@ -1,5 +1,6 @@
 """What a network has learnt: weights before and after training, receptive fields, and its confusions."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,18 +14,7 @@ from torch import Tensor
 
 from firstspike.layers import BiasSpikes, Delay, LIFConv2d, Multiplex, Network, SpikeDropout
 from firstspike.layers.named import NamedLIF, named_lif_layers, to_numpy
-from firstspike.plots.look import (
-    COLOURS,
-    GREY,
-    as_text,
-    axes_list,
-    class_names,
-    image_panels,
-    new_figure,
-    panels,
-    signed,
-    styled,
-)
+from firstspike.plots import look
 from firstspike.plots.run_data import NotApplicable, RunData, run_figure
 from firstspike.text import no_decision
 from firstspike.training.evaluation import Evaluation, confusion_counts, success_text
@@ -39,7 +29,7 @@ _WHOLE: dict[str, Any] = {"steps": [1, 2, 5, 10], "integer": True, "min_n_ticks"
 def weight_matrix(weight: Float[Tensor, "out inputs"], ax: Axes, limit: float | None = None, bias: int = 0) -> Axes:
     """Weights as an image, red is positive, blue negative; the last ``bias`` columns are marked as bias spikes."""
     values = to_numpy(weight)
-    image = ax.imshow(values, aspect="auto", interpolation="nearest", **signed(values, limit))
+    image = ax.imshow(values, aspect="auto", interpolation="nearest", **look.signed(values, limit))
     ax.figure.colorbar(image, ax=ax, label="weight", pad=0.02)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(6, **_WHOLE))
@@ -66,8 +56,8 @@ def receptive_fields(
         channels: of the inputs.
     """
     values = to_numpy(weight)
-    flat = axes_list(axes, len(values))[: len(values)]
-    image_panels(values, flat, titles, "weight", channels, interpolation="nearest", **signed(values))
+    flat = look.axes_list(axes, len(values))[: len(values)]
+    look.image_panels(values, flat, titles, "weight", channels, interpolation="nearest", **look.signed(values))
     return flat
 
 
@@ -75,7 +65,7 @@ def receptive_fields(
 def weight_matrices_figure(run: RunData) -> Figure:
     """Weight matrices of every LIF layer before and after training."""
     layers = list(zip(named_lif_layers(run.initial), run.lif_layers, strict=True))
-    figure = new_figure(7.0, 2.7 * len(layers))
+    figure = look.new_figure(7.0, 2.7 * len(layers))
     for row, pair in zip(figure.subplots(len(layers), 2, squeeze=False), layers, strict=True):
         limit = max(float(lif.layer.weight.abs().max()) for lif in pair)
         for ax, lif, when in zip(row, pair, ("before training", "after"), strict=True):
@@ -103,20 +93,18 @@ def _bias_columns(network: Network, lif: NamedLIF) -> int:
 @run_figure
 def receptive_fields_figure(run: RunData) -> Figure:
     """Weights of the first layer as images of the input, the filters of a convolution; channels side by side."""
-    lif, shape = run.lif_layers[0], run.pixels
+    lif, shape = run.lif_layers[0], run.data.train.image
     if isinstance(lif.layer, LIFConv2d):
         images, of = lif.layer.weight, "filters"
     else:
         before = list(run.network)[: lif.index]
         if shape is None or not all(isinstance(layer, BiasSpikes | Delay | SpikeDropout) for layer in before):
             raise NotApplicable("the inputs of the first LIF layer are not the pixels of an image")
-        rows, columns, copies = shape
-        pixels = lif.layer.synapses[:, : run.data.train.features]
-        images, of = pixels.unflatten(1, (-1, rows, columns, copies)).mean(dim=-1), "neurons"
+        images, of = lif.layer.synapses[:, : math.prod(shape)].unflatten(1, shape), "neurons"
     chosen = np.linspace(0, len(images) - 1, min(_IMAGES, len(images))).astype(int)
     beside = images[chosen].movedim(1, 2).flatten(2)  # (neurons, height, channels * width)
     width = min(3.0, beside.shape[2] / beside.shape[1])
-    figure, axes = panels(len(chosen), 8 if width < 2 else 4, (0.85 * width, 1.1), (1.0, 0.3))
+    figure, axes = look.panels(len(chosen), 8 if width < 2 else 4, (0.85 * width, 1.1), (1.0, 0.3))
     receptive_fields(beside, axes, [str(neuron) for neuron in chosen], images.shape[1])
     figure.suptitle(f"{lif.name}: {len(chosen)} of {len(images)} {of}")
     return figure
@@ -133,8 +121,8 @@ def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = No
     """
     counts = confusion_counts(evaluation, None if names is None else len(names))
     classes, names = len(counts), names or ()
-    names = class_names([*names, *map(str, range(len(names), classes))], classes)
-    decisions = [*names, as_text(no_decision(names))][: counts.shape[1]]
+    names = look.class_names([*names, *map(str, range(len(names), classes))], classes)
+    decisions = [*names, look.as_text(no_decision(names))][: counts.shape[1]]
     fractions = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     right = np.eye(*counts.shape) == 1
     ax.imshow(np.where(right, 1.0, np.nan), cmap="Greys", vmin=0, vmax=5)
@@ -144,7 +132,7 @@ def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = No
         ax.figure.colorbar(image, ax=ax, shrink=0.8, label=label, ticks=[0, 5, 20, 50, 100])
     for (row, column), count in np.ndenumerate(counts) if classes <= _NUMBERS_UP_TO else ():
         dark = not right[row, column] and fractions[row, column] > _DARK
-        colour, size = "white" if dark else "black" if count else GREY, 9 if classes <= 5 else 6
+        colour, size = "white" if dark else "black" if count else look.GREY, 9 if classes <= 5 else 6
         ax.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=size)
     long = sum(map(len, decisions)) > _LETTERS
     ax.set_xticks(range(len(decisions)), decisions, rotation=30 if long else 0, ha="right" if long else "center")
@@ -161,10 +149,10 @@ def predictions(evaluation: Evaluation, ax: Axes, names: Sequence[str]) -> Axes:
     """Predicted numbers against the labels, and the line on which they would be equal."""
     labels, found = to_numpy(evaluation.labels), to_numpy(evaluation.predictions)
     for target in range(labels.shape[1]):
-        look = {"color": COLOURS[target % len(COLOURS)], "alpha": 0.6, "label": as_text(names[target])}
-        ax.plot(labels[:, target], found[:, target], ".", **look)
+        name, colour = look.as_text(names[target]), look.COLOURS[target % len(look.COLOURS)]
+        ax.plot(labels[:, target], found[:, target], ".", color=colour, alpha=0.6, label=name)
     ends = [min(labels.min(), found.min()), max(labels.max(), found.max())]
-    ax.plot(ends, ends, color=GREY, linewidth=0.8, zorder=0)
+    ax.plot(ends, ends, color=look.GREY, linewidth=0.8, zorder=0)
     ax.set(xlabel="label", ylabel="prediction", title=f"$R^2$ = {evaluation.metrics['r2']:.3f}")
     if labels.shape[1] > 1:
         ax.legend()
@@ -176,11 +164,11 @@ def decided(evaluation: Evaluation, ax: Axes, names: Sequence[str]) -> Axes:
     return (predictions if evaluation.labels.is_floating_point() else confusion)(evaluation, ax, names)
 
 
-@styled
+@look.styled
 def evaluation_figure(evaluation: Evaluation, names: Sequence[str]) -> Figure:
     """Confusion matrix of an evaluation, or predictions against labels."""
     size = 3.6 if len(names) <= 5 else 5.0
-    figure = new_figure(size + 0.6, size - 0.4)
+    figure = look.new_figure(size + 0.6, size - 0.4)
     decided(evaluation, figure.subplots(), names)
     return figure
 

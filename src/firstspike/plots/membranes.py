@@ -17,19 +17,7 @@ from torch.nn import functional
 from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains
 from firstspike.layers.trains import form_of
 from firstspike.neuron import LIF
-from firstspike.plots.look import (
-    COLOURS,
-    FAINT,
-    GREY,
-    TAU_SYN,
-    class_names,
-    label_outer,
-    legend_right,
-    line_style,
-    marker_style,
-    panels,
-    time_label,
-)
+from firstspike.plots import look
 from firstspike.plots.run_data import RunData, run_figure
 from firstspike.spiketime.reference.response import kappa
 
@@ -156,7 +144,7 @@ def traces(
     The time axis starts shortly before the first arrival and ends a little after the last spike; if a neuron is silent,
     or spikes several times, after its inputs have faded. With ``until`` it starts at 0 and ends there.
     """
-    names = [str(number) for number in neurons] if names is None else class_names(names, len(neurons))
+    names = [str(number) for number in neurons] if names is None else look.class_names(names, len(neurons))
     times, spikes, neurons = times.detach().cpu(), spikes.detach().cpu().double(), list(neurons)
     (neuron, _, delay), trains = _chosen(layer, neurons), isinstance(layer, LIFSpikeTrains)
     tau, threshold = float(torch.as_tensor(neuron.tau_syn).max()), torch.as_tensor(neuron.threshold)
@@ -181,7 +169,7 @@ def traces(
     return Traces(neurons, names, at, voltages(layer, neurons, at, times, spikes), own, threshold, trains)
 
 
-def draw_traces(drawn: Traces, ax: Axes, unit: str = TAU_SYN, other: Traces | None = None) -> list[Line2D]:
+def draw_traces(drawn: Traces, ax: Axes, unit: str = look.TAU_SYN, other: Traces | None = None) -> list[Line2D]:
     """Draw traces with thresholds and spikes, those of trains in rows with the names on the y axis; the lines.
 
     The ``other`` ones are of the same neurons: they are dashed, and both end with the spikes.
@@ -194,26 +182,27 @@ def draw_traces(drawn: Traces, ax: Axes, unit: str = TAU_SYN, other: Traces | No
     for k in range(1, len(levels) if drawn.trains else 0):
         bases[k] = bases[k - 1] + lows[k - 1] - 0.3 * levels[k] - highs[k]
     for height in {base + levels[k] for k, base in enumerate(bases)}:
-        ax.axhline(height, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+        ax.axhline(height, color=look.GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
     lines: list[Line2D] = []
     for k, base in enumerate(bases):
         for side, (at, voltage) in zip(sides, shown[k], strict=True):
-            look = line_style(drawn.neurons[k])
+            drawn_as = look.line_style(drawn.neurons[k])
             if drawn.trains or other is not None:
-                look["linestyle"] = (0, (3, 2)) if side is other else "-"
+                drawn_as["linestyle"] = (0, (3, 2)) if side is other else "-"
             label = drawn.names[k] if side is drawn and not drawn.trains else None
-            lines += ax.plot(at, base + voltage, label=label, zorder=3, **look)
+            lines += ax.plot(at, base + voltage, label=label, zorder=3, **drawn_as)
             if other is None:
                 after = side.at >= at[-1]
-                ax.plot(side.at[after], base + side.voltage[k, after], alpha=FAINT, linewidth=1, color=look["color"])
-            marker = marker_style(drawn.neurons[k]) | ({"markerfacecolor": "white"} if side is other else {})
+                faint = {"alpha": look.FAINT, "linewidth": 1, "color": drawn_as["color"]}
+                ax.plot(side.at[after], base + side.voltage[k, after], **faint)
+            marker = look.marker_style(drawn.neurons[k]) | ({"markerfacecolor": "white"} if side is other else {})
             spikes = side.spikes[k]
             heights = base + side.voltage[k, torch.searchsorted(side.at, spikes).clamp(max=len(side.at) - 1)]
             size = 4 if drawn.trains else 6
             ax.plot(spikes, heights, linestyle="none", markersize=size, zorder=4, **marker)
     bottom, top = (pick(base + ends[k] for k, base in enumerate(bases)) for pick, ends in ((min, lows), (max, highs)))
     above = (0.05 if drawn.trains else 0.25) * (top - bottom)
-    ax.set(xlabel=time_label(unit), ylim=(bottom - 0.15 * (top - bottom), top + above))
+    ax.set(xlabel=look.time_label(unit), ylim=(bottom - 0.15 * (top - bottom), top + above))
     ax.set_xlim(min(float(side.at[0]) for side in sides), max(float(side.at[-1]) for side in sides))
     if drawn.trains:
         ax.set_yticks(bases, drawn.names)
@@ -230,7 +219,7 @@ def membrane(
     neurons: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
     until: float | None = None,
-    unit: str = TAU_SYN,
+    unit: str = look.TAU_SYN,
 ) -> Axes:
     """Membrane voltages of a layer in one sample, with threshold, spikes and, as ticks below, input spikes.
 
@@ -254,8 +243,8 @@ def membrane(
 def _input_ticks(times: Tensor, ax: Axes) -> Axes:
     """Input spikes as ticks below."""
     rug = times[torch.isfinite(times)].detach().cpu()
-    look: dict[str, Any] = {"color": COLOURS[2], "markersize": 7, "markeredgewidth": 0.8}
-    ax.plot(rug, torch.full_like(rug, 0.03), "|", label="input spikes", transform=ax.get_xaxis_transform(), **look)
+    drawn_as: dict[str, Any] = {"color": look.COLOURS[2], "markersize": 7, "markeredgewidth": 0.8}
+    ax.plot(rug, torch.full_like(rug, 0.03), "|", label="input spikes", transform=ax.get_xaxis_transform(), **drawn_as)
     return ax
 
 
@@ -291,7 +280,7 @@ def output_membranes(run: RunData, sample: int, ax: Axes) -> Axes:
     else:
         where, some = lif.name, f"the {TRACES} of {layer.out_features} neurons\nthat spike most"
     ax.set_title(f"{where}, {run.sample_title(sample)}")
-    legend_right(ax, title=some if few else "output" if run.spiking_output else "neuron", title_fontsize=8)
+    look.legend_right(ax, title=some if few else "output" if run.spiking_output else "neuron", title_fontsize=8)
     return ax
 
 
@@ -303,8 +292,8 @@ def membrane_figure(run: RunData) -> Figure:
         labels = torch.arange(len(labels))  # each sample is a class of its own
     samples = [int((labels == label).nonzero()[0]) for label in labels.unique()[:3]]
     tall = 2.6 if form_of(run.membrane_layer[1]) == "trains" else 1.9
-    figure, axes = panels(len(samples), 1, (6.5, tall), (0.0, 0.4))
+    figure, axes = look.panels(len(samples), 1, (6.5, tall), (0.0, 0.4))
     for sample, ax in zip(samples, axes, strict=True):
         output_membranes(run, sample, ax)
-    label_outer(axes, 1)
+    look.label_outer(axes, 1)
     return figure

@@ -95,21 +95,11 @@ class RunData(Run):
             return list(map(str, range(count)))
 
     @cached_property
-    def pixels(self) -> tuple[int, int, int] | None:
-        """Height and width of input images, and the inputs per pixel; None where inputs are not pixels."""
-        image = self.data.train.image
-        return None if image is None else (*image[1:], 1)
-
-    @cached_property
     def input_names(self) -> list[str]:
-        """Names of the inputs: columns of a table, places of pixels, or numbers."""
+        """Names of the inputs: columns of a table, or numbers."""
         data = self.data.train
         if self.config.data.kind == "yin_yang":
             return ["x", "y", "1 - x", "1 - y"]
-        if self.pixels is not None:
-            rows, columns, copies = self.pixels
-            places = np.ndindex(data.features // (rows * columns * copies), rows, columns, copies)
-            return [f"channel {channel}, row {row}, column {column}" for channel, row, column, _ in places]
         return list(data.input_names) or list(map(str, range(data.features)))
 
     @property
@@ -150,9 +140,8 @@ class RunData(Run):
         lif = self.lif_layers[-1]
         if isinstance(lif.layer, LIFLinear | LIFSpikeTrains):
             return lif, lif.layer
-        raise NotApplicable(
-            f"membranes are drawn for neurons with inputs of their own, not for {type(lif.layer).__name__}"
-        )
+        kind = type(lif.layer).__name__
+        raise NotApplicable(f"membranes are drawn for neurons with inputs of their own, not for {kind}")
 
     @property
     def neuron_names(self) -> list[str]:

@@ -1,7 +1,6 @@
 """Figures as files."""
 
 import difflib
-import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,9 +29,7 @@ def save_all(
 ) -> list[Path]:
     """Draw the ``plots`` of these names, or all that apply, and write them to ``folder/NAME + ending.FORMAT``.
 
-    Raises:
-        ValueError: unknown names or formats.
-        NotApplicable: figures asked for by name that do not apply to these data; the others are written.
+    A ``NotApplicable`` names those asked for by name that do not apply to these data; the others are written.
     """
     for kind, given, valid in (("figure", names or (), plots), ("format", formats, FORMATS)):
         for name in given:
@@ -62,11 +59,3 @@ def write_figure(figure: Figure, path: Path) -> Path:
     with whole_file(path) as temporary, style():
         figure.savefig(temporary, format=suffix, dpi=DPI, metadata=metadata)
     return path
-
-
-def as_png(figure: Figure) -> bytes:
-    """A figure as an image."""
-    image = io.BytesIO()
-    with style():
-        figure.savefig(image, format="png", dpi=DPI)
-    return image.getvalue()

@@ -14,22 +14,7 @@ from torch import Tensor, nn
 from firstspike.layers import Network, Record
 from firstspike.layers.named import NamedSpikes, named_lif_layers, named_spikes, to_numpy
 from firstspike.layers.trains import form_of
-from firstspike.plots.look import (
-    COLOURS,
-    FAINT,
-    GREY,
-    TAU_SYN,
-    axes_list,
-    class_names,
-    epoch_axis,
-    label_lines,
-    label_outer,
-    legend_right,
-    line_style,
-    new_figure,
-    panels,
-    time_label,
-)
+from firstspike.plots import look
 from firstspike.plots.membranes import draw_traces, traces
 from firstspike.plots.run_data import NotApplicable, RunData, run_figure
 from firstspike.plots.training import running_median
@@ -44,7 +29,7 @@ def output_times(
     rows: Mapping[str, ArrayLike],
     axes: Axes | Iterable[Any],
     names: Sequence[str] | None = None,
-    unit: str = TAU_SYN,
+    unit: str = look.TAU_SYN,
 ) -> list[Axes]:
     """Mean and standard deviation of each output's spike time over epochs, one panel for each true class.
 
@@ -62,8 +47,8 @@ def output_times(
     order = np.lexsort([np.asarray(rows[name], dtype=float) for name in ("neuron", "epoch")])
     table = {name: np.asarray(column, dtype=float)[order] for name, column in rows.items()}
     classes, neurons = classes_of(rows), int(table["neuron"].max()) + 1
-    names, few = class_names(names, classes), neurons <= _LINES_UP_TO
-    flat = axes_list(axes, 1)[:classes]
+    names, few = look.class_names(names, classes), neurons <= _LINES_UP_TO
+    flat = look.axes_list(axes, 1)[:classes]
     for label, ax in enumerate(flat):
         part = {name: column[table["label"] == label].reshape(-1, neurons) for name, column in table.items()}
         epoch, window = part["epoch"][:, 0], max(1, len(part["epoch"]) // 20)
@@ -72,23 +57,23 @@ def output_times(
         if not few:
             others = np.ma.masked_invalid(np.delete(part["mean"], label, axis=1))
             low, high = (bound.filled(np.nan) for bound in (others.min(axis=1), others.max(axis=1)))
-            ax.fill_between(epoch, low, high, color=GREY, alpha=FAINT, linewidth=0, label="other outputs")
+            ax.fill_between(epoch, low, high, color=look.GREY, alpha=look.FAINT, linewidth=0, label="other outputs")
         for neuron in range(neurons) if few else range(label, min(label + 1, neurons)):
-            look = line_style(neuron if few else 0)
+            drawn_as = look.line_style(neuron if few else 0)
             low, high = often[:, neuron] - std[:, neuron], often[:, neuron] + std[:, neuron]
-            ax.fill_between(epoch, low, high, color=look["color"], alpha=0.15, linewidth=0)
+            ax.fill_between(epoch, low, high, color=drawn_as["color"], alpha=0.15, linewidth=0)
             name = "true class" if not few else names[neuron] if neuron < classes else str(neuron)
             there = few and bool(np.isfinite(drawn[-2:, neuron]).all())
-            ax.plot(epoch, drawn[:, neuron], alpha=FAINT, label=name if there else None, **look)
-            ax.plot(epoch, often[:, neuron], label=None if few else name, **look)
+            ax.plot(epoch, drawn[:, neuron], alpha=look.FAINT, label=name if there else None, **drawn_as)
+            ax.plot(epoch, often[:, neuron], label=None if few else name, **drawn_as)
         ax.set_title(f"true class: {names[label]}")
-        epoch_axis(ax, 4)
-    flat[0].set_ylabel(time_label(unit, "output spike time"))
+        look.epoch_axis(ax, 4)
+    flat[0].set_ylabel(look.time_label(unit, "output spike time"))
     if few:
         for ax in flat:
-            label_lines(ax)  # when the limits of all panels, which may share theirs, are final
+            look.label_lines(ax)  # when the limits of all panels, which may share theirs, are final
     else:
-        legend_right(flat[-1])
+        look.legend_right(flat[-1])
     return flat
 
 
@@ -99,7 +84,7 @@ def classes_of(rows: Mapping[str, ArrayLike]) -> int:
 
 
 def spike_histogram(
-    times: Float[Tensor, "samples neurons *spikes"], ax: Axes, name: str = "", bins: int = 40, unit: str = TAU_SYN
+    times: Float[Tensor, "samples neurons *spikes"], ax: Axes, name: str = "", bins: int = 40, unit: str = look.TAU_SYN
 ) -> Axes:
     """Histogram of all spike times of a layer, with the fraction of silent (sample, neuron) pairs in the title.
 
@@ -118,16 +103,16 @@ def spike_histogram(
         title += f"\n{len(spikes) / first.size:.3g} spikes per neuron"
     if len(spikes):
         weights = np.full(len(spikes), (1 if trains else 100) / first.size)
-        ax.hist(spikes, bins=bins, weights=weights, color=COLOURS[0], edgecolor="white", linewidth=0.3)
+        ax.hist(spikes, bins=bins, weights=weights, color=look.COLOURS[0], edgecolor="white", linewidth=0.3)
         ax.set_ylim(bottom=0)
     else:
         ax.text(0.5, 0.5, "no spikes", transform=ax.transAxes, ha="center", va="center")
     share = "spikes per neuron and sample" if trains else r"neurons $\times$ samples [%]"
-    ax.set(xlabel=time_label(unit, "spike time"), ylabel=share, title=title)
+    ax.set(xlabel=look.time_label(unit, "spike time"), ylabel=share, title=title)
     return ax
 
 
-def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: str = TAU_SYN) -> Axes:
+def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: str = look.TAU_SYN) -> Axes:
     """Spikes of one sample in all layers, input at the bottom, a row per neuron; larger layers are taller.
 
     Outputs have the colours of their classes, all else is grey. Rows of silent neurons are empty. The number of neurons
@@ -146,7 +131,7 @@ def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: 
         neurons, often = trains.shape
         spiked = np.isfinite(trains)
         half = 0.4 * (rows[1] - rows[0] if neurons > 1 else 1.0)
-        tones = COLOURS if coloured and spikes is shown[-1] else (GREY,)
+        tones = look.COLOURS if coloured and spikes is shown[-1] else (look.GREY,)
         for neuron, (row, train) in enumerate(zip(rows, trains, strict=True)):
             own, colour = train[np.isfinite(train)], tones[neuron % len(tones)]
             if neurons <= _TICKS_UP_TO:
@@ -162,7 +147,7 @@ def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: 
         labels.append(f"{spikes.name} {spiked[:, 0].sum()}/{neurons}{total}")
     ax.set_yticks(ticks, labels)
     ax.tick_params(axis="y", length=0)
-    ax.set(xlabel=time_label(unit), ylabel="layer, spikes / neurons", ylim=(0, top))
+    ax.set(xlabel=look.time_label(unit), ylabel="layer, spikes / neurons", ylim=(0, top))
     ax.set_xlim(left=min(0.0, ax.get_xlim()[0]))
     return ax
 
@@ -186,14 +171,14 @@ def output_times_figure(run: RunData) -> Figure:
     """Output spike times over the epochs, a panel per class."""
     names = run.names(classes_of(run.output_times))
     columns = 3 if len(names) <= 6 else 4
-    figure, axes = panels(len(names), columns, (2.4, 2.2), (1.1, 0.4), sharey=True)
+    figure, axes = look.panels(len(names), columns, (2.4, 2.2), (1.1, 0.4), sharey=True)
     output_times(run.output_times, axes, names, run.unit)
     for ax in axes:
         ax.set_ylabel(axes[0].get_ylabel())
-    label_outer(axes, columns)
+    look.label_outer(axes, columns)
     if (legend := axes[-1].get_legend()) is not None:  # beside the first row
         legend.remove()
-        legend_right(axes[min(columns, len(axes)) - 1])
+        look.legend_right(axes[min(columns, len(axes)) - 1])
     return figure
 
 
@@ -204,7 +189,7 @@ def spike_histogram_figure(run: RunData) -> Figure:
     if not layers:
         run.check_spiking_output()
         layers = [("output", run.record.output)]
-    figure, axes = panels(len(layers), 3, (3.0, 2.6))
+    figure, axes = look.panels(len(layers), 3, (3.0, 2.6))
     for ax, (name, times) in zip(axes, layers, strict=True):
         spike_histogram(times, ax, name, unit=run.unit)
     return figure
@@ -214,7 +199,7 @@ def spike_histogram_figure(run: RunData) -> Figure:
 def raster_figure(run: RunData, sample: int = 0) -> Figure:
     """Spikes of a test sample in all layers (without test data, of another split)."""
     top = raster_rows(named_spikes(run.network, run.record))[-1][-1]
-    figure = new_figure(6.0, min(7.0, 0.8 + 0.33 * top))
+    figure = look.new_figure(6.0, min(7.0, 0.8 + 0.33 * top))
     raster(run.network, run.record, figure.subplots(), sample, run.unit).set_title(run.sample_title(sample))
     return figure
 
@@ -224,7 +209,7 @@ def time_comparison(
     observed: Float[Tensor, "samples neurons"],
     ax: Axes,
     name: str = "",
-    unit: str = TAU_SYN,
+    unit: str = look.TAU_SYN,
 ) -> Axes:
     """Observed against exact spike times, a dot for each sample and neuron (of many, some evenly chosen).
 
@@ -248,16 +233,16 @@ def time_comparison(
     lost, new = (100 * np.mean(np.isfinite(a) & ~np.isfinite(b)) for a, b in ((one, other), (other, one)))
     if len(x):
         limits = [min(x.min(), y.min()), max(x.max(), y.max())]
-        ax.plot(limits, limits, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+        ax.plot(limits, limits, color=look.GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
         step = -(-len(x) // _DOTS)
-        ax.plot(x[::step], y[::step], ".", color=COLOURS[0], markersize=3, alpha=0.4, markeredgewidth=0, zorder=2)
+        ax.plot(x[::step], y[::step], ".", color=look.COLOURS[0], markersize=3, alpha=0.4, markeredgewidth=0, zorder=2)
         title = f"median distance {np.median(np.abs(x - y)):.2g}"
     else:
         title = f"{100 - lost - new:.1f} % silent in both"
         ax.text(0.5, 0.5, "no spike in both", transform=ax.transAxes, ha="center", va="center")
     head = ", ".join(part for part in (name, title) if part)
     ax.set_title(f"{head}\nspikes lost {lost:.1f} %, added {new:.1f} %")
-    ax.set(xlabel=time_label(unit, "exact"), ylabel=time_label(unit, "on the substrate"))
+    ax.set(xlabel=look.time_label(unit, "exact"), ylabel=look.time_label(unit, "on the substrate"))
     return ax
 
 
@@ -267,7 +252,7 @@ def substrate_figure(run: RunData) -> Figure:
     if run.substrate == "exact":
         raise NotApplicable("the run is on the exact substrate: there is nothing to compare it with")
     layers, (output, last), exact, observed = run.lif_layers, run.membrane_layer, run.exact_record, run.record
-    figure = new_figure(max(6.5, 2.7 * len(layers)), 5.2)
+    figure = look.new_figure(max(6.5, 2.7 * len(layers)), 5.2)
     grid = figure.add_gridspec(2, len(layers), height_ratios=(1.15, 1))
     for place, lif in enumerate(layers):
         ax = figure.add_subplot(grid[0, place])
@@ -282,5 +267,5 @@ def substrate_figure(run: RunData) -> Figure:
     draw_traces(next(sides), ax, run.unit, next(sides))
     ax.set_title(f"{output.name}, {run.held_out[0]} sample 0: exact (solid) and {run.substrate} (dashed)")
     if form_of(last) != "trains":
-        legend_right(ax, title="output" if run.spiking_output else "neuron", title_fontsize=8)
+        look.legend_right(ax, title="output" if run.spiking_output else "neuron", title_fontsize=8)
     return figure

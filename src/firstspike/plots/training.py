@@ -10,26 +10,15 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from firstspike.layers.trains import form_of
-from firstspike.plots.look import (
-    COLOURS,
-    FAINT,
-    GREY,
-    LINES,
-    axes_list,
-    epoch_axis,
-    label_lines,
-    log_axis,
-    new_figure,
-    panels,
-)
+from firstspike.plots import look
 from firstspike.plots.run_data import NotApplicable, RunData, run_figure
 
 _LINES_AT_MOST = 30  # beyond that, parameters are shown by their quantiles
 _SAMPLES = 12
 _DOTS_UP_TO = 10  # checkpoints
 _PARTS: dict[str, dict[str, Any]] = {
-    "train": {"color": COLOURS[0], "linestyle": LINES[2], "zorder": 3},
-    "validation": {"color": COLOURS[1], "linestyle": "-"},
+    "train": {"color": look.COLOURS[0], "linestyle": look.LINES[2], "zorder": 3},
+    "validation": {"color": look.COLOURS[1], "linestyle": "-"},
 }
 
 
@@ -50,7 +39,7 @@ def loss_and_error(
             linear below the smallest other value.
         seeds: metrics of each seed, where ``metrics`` are their mean; their range is drawn as a band.
     """
-    loss_ax, error_ax = axes_list(axes, 2)[:2]
+    loss_ax, error_ax = look.axes_list(axes, 2)[:2]
     epochs = np.asarray(metrics["epoch"], dtype=float)
     window = max(1, len(epochs) // 40)
     error = ("accuracy", "error [%]") if "train_mae" not in metrics else ("mae", "mean absolute error")
@@ -63,24 +52,24 @@ def loss_and_error(
             if seeds:
                 all_seeds = np.stack([_values(seed, part, column) for seed in seeds])
                 low, high = all_seeds.min(axis=0), all_seeds.max(axis=0)
-                ax.fill_between(epochs, low, high, color=style["color"], alpha=0.5 * FAINT, linewidth=0)
+                ax.fill_between(epochs, low, high, color=style["color"], alpha=0.5 * look.FAINT, linewidth=0)
                 shown += low.tolist() + high.tolist()
             elif window > 1:
-                ax.plot(epochs, values, color=style["color"], alpha=FAINT, linewidth=0.7)
+                ax.plot(epochs, values, color=style["color"], alpha=look.FAINT, linewidth=0.7)
             shown += values.tolist()
             ax.plot(epochs, running_median(values, window), label=part, **style)
-        log_axis(ax, shown)
+        look.log_axis(ax, shown)
         ax.set_ylabel(label)
-        epoch_axis(ax)
-        label_lines(ax)
+        look.epoch_axis(ax)
+        look.label_lines(ax)
     notes = [f"band: {len(seeds)} seeds"] if seeds else ["faint: each epoch"] if window > 1 else []
     notes += [f"line: median of {2 * (window // 2) + 1} epochs"] if window > 1 else ["line: mean"] if seeds else []
     raised = epochs[np.asarray(metrics.get("raised", np.zeros(len(epochs))), dtype=float) > 0]
     if len(raised):
-        look: dict[str, Any] = {"marker": "|", "color": GREY, "markersize": 5, "linestyle": ""}
-        loss_ax.plot(raised, np.full(len(raised), 0.015), transform=loss_ax.get_xaxis_transform(), **look)
+        drawn_as: dict[str, Any] = {"marker": "|", "color": look.GREY, "markersize": 5, "linestyle": ""}
+        loss_ax.plot(raised, np.full(len(raised), 0.015), transform=loss_ax.get_xaxis_transform(), **drawn_as)
         notes.append("ticks: weights raised")
-    loss_ax.set_title("; ".join(notes), loc="left", fontsize="small", color=GREY)
+    loss_ax.set_title("; ".join(notes), loc="left", fontsize="small", color=look.GREY)
     return [loss_ax, error_ax]
 
 
@@ -97,8 +86,8 @@ def accuracy(metrics: Mapping[str, ArrayLike], ax: Axes) -> Axes:
             values = 100 * np.asarray(metrics[name], dtype=float)
             ax.plot(epochs, values, label=part, **style)
     ax.set_ylabel("accuracy [%]")
-    epoch_axis(ax)
-    label_lines(ax)
+    look.epoch_axis(ax)
+    look.label_lines(ax)
     return ax
 
 
@@ -128,21 +117,21 @@ def spike_counts(metrics: Mapping[str, ArrayLike], axes: Axes | Iterable[Any], n
         axes: two, for the numbers of spikes and for the fractions in percent.
         names: of the layers, by their index in the network.
     """
-    left, right = axes_list(axes, 2)[:2]
+    left, right = look.axes_list(axes, 2)[:2]
     epochs = np.asarray(metrics["epoch"], dtype=float)
     for place, (layer, name) in enumerate(names.items()):
-        look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)]}
+        drawn_as: dict[str, Any] = {"color": look.COLOURS[place % len(look.COLOURS)]}
         spikes, silent, full = (np.asarray(metrics[f"{x}_{layer}"], dtype=float) for x in ("spikes", "silent", "full"))
-        left.plot(epochs, spikes, label=name, **look)
-        right.plot(epochs, 100 * silent, label=f"{name}, silent", **look)
-        right.plot(epochs, 100 * full, label=f"{name}, full", linestyle=LINES[2], **look)
+        left.plot(epochs, spikes, label=name, **drawn_as)
+        right.plot(epochs, 100 * silent, label=f"{name}, silent", **drawn_as)
+        right.plot(epochs, 100 * full, label=f"{name}, full", linestyle=look.LINES[2], **drawn_as)
     left.set_ylabel("spikes per neuron")
     right.set_ylabel(r"neurons $\times$ samples [%]")
     for ax, least in ((left, 0.1), (right, 1.0)):
         top = max(least, 1.05 * ax.dataLim.y1)
         ax.set_ylim(-0.05 * top, top)  # lines at 0 are above the axis
-        epoch_axis(ax)
-        label_lines(ax)
+        look.epoch_axis(ax)
+        look.label_lines(ax)
     return [left, right]
 
 
@@ -156,7 +145,7 @@ def parameter_history(
 
     The lines between few checkpoints are straight, so that dots mark these.
     """
-    colour, few = COLOURS[0], len(epochs) <= _DOTS_UP_TO
+    colour, few = look.COLOURS[0], len(epochs) <= _DOTS_UP_TO
     dots: dict[str, Any] = {"marker": "o", "markersize": 3} if few else {}
     if values.shape[1] <= _LINES_AT_MOST:
         ax.plot(epochs, values, color=colour, linewidth=0.8, alpha=0.8, **dots)
@@ -165,11 +154,11 @@ def parameter_history(
         ax.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0, label="5 - 95 %")
         ax.fill_between(epochs, lower, upper, color=colour, alpha=0.35, linewidth=0, label="25 - 75 %")
         chosen = np.linspace(0, values.shape[1] - 1, _SAMPLES).astype(int)
-        lines = ax.plot(epochs, values[:, chosen], color=COLOURS[2], linewidth=0.6, alpha=0.6, **dots)
+        lines = ax.plot(epochs, values[:, chosen], color=look.COLOURS[2], linewidth=0.6, alpha=0.6, **dots)
         lines[0].set_label(f"{_SAMPLES} examples")
         ax.plot(epochs, median, color=colour, linewidth=2, label="median", **dots)
     ax.set_ylabel(label)
-    epoch_axis(ax)
+    look.epoch_axis(ax)
     if len(epochs) == 2:  # nothing is known of what lies between
         ax.set_xticks(epochs, ["before training", f"epoch {epochs[-1]:g}"])
         ax.set(xlabel="", xlim=(epochs[0] - 0.3 * np.ptp(epochs), epochs[-1] + 0.3 * np.ptp(epochs)))
@@ -179,7 +168,7 @@ def parameter_history(
 @run_figure
 def loss_and_error_figure(run: RunData) -> Figure:
     """Loss and error over the epochs; with several seeds, the mean and the range."""
-    figure = new_figure(7.5, 2.8)
+    figure = look.new_figure(7.5, 2.8)
     loss_and_error(run.metrics, figure.subplots(1, 2), seeds=[seed.metrics for seed in run.seeds])
     return figure
 
@@ -190,7 +179,7 @@ def spike_counts_figure(run: RunData) -> Figure:
     names = {lif.index: lif.name for lif in run.lif_layers if form_of(lif.layer) == "trains"}
     if not names:
         raise NotApplicable("the network has no layers of spike trains; their neurons spike at most once")
-    figure = new_figure(7.5, 2.8)
+    figure = look.new_figure(7.5, 2.8)
     spike_counts(run.metrics, figure.subplots(1, 2), names)
     return figure
 
@@ -198,7 +187,7 @@ def spike_counts_figure(run: RunData) -> Figure:
 @run_figure
 def parameters_figure(run: RunData) -> Figure:
     """All weights, delays and learnt parameters of neurons over the epochs."""
-    figure, axes = panels(len(run.history), 2, (3.75, 2.6), sharex=True)
+    figure, axes = look.panels(len(run.history), 2, (3.75, 2.6), sharex=True)
     for ax, (name, history) in zip(axes, run.history.items(), strict=True):
         kind, _, place = name.partition(", ")
         one, count = kind.removesuffix("s"), history.values.shape[1]

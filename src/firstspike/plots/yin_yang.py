@@ -19,21 +19,7 @@ from torch import Tensor
 
 from firstspike.data import SpikeData
 from firstspike.layers.named import to_numpy
-from firstspike.plots.look import (
-    COLOURS,
-    SEQUENTIAL,
-    SILENT_COLOUR,
-    SILENT_HATCH,
-    TAU_SYN,
-    as_text,
-    class_names,
-    label_outer,
-    legend_right,
-    new_figure,
-    panels,
-    signed,
-    time_label,
-)
+from firstspike.plots import look
 from firstspike.plots.plane import YinYangPlane
 from firstspike.plots.run_data import NotApplicable, RunData, run_figure
 from firstspike.text import no_decision
@@ -60,15 +46,15 @@ def decision_map(
         names: of the classes.
     """
     decisions = plane.image(Objective(loss).predict(times))
-    names = class_names(names, times.shape[-1])
-    colours = [COLOURS[index % len(COLOURS)] for index in range(len(names))]
+    names = look.class_names(names, times.shape[-1])
+    colours = [look.COLOURS[index % len(look.COLOURS)] for index in range(len(names))]
     outside = np.hypot(*(plane.grid() - plane.r_big)) > plane.r_big
     shades: dict[str, Any] = {"vmin": -0.5, "vmax": len(names) - 0.5, "alpha": np.where(outside, 0.3, 0.75)}
     _draw(np.ma.masked_less(decisions, 0), ax, plane, ListedColormap(colours), **shades)
     handles: list[Artist] = [Patch(facecolor=c, alpha=0.75, label=name) for c, name in zip(colours, names, strict=True)]
     if (decisions < 0).any():
         handles.append(
-            Patch(facecolor=SILENT_COLOUR, edgecolor="#555555", hatch=SILENT_HATCH, label=no_decision(names))
+            Patch(facecolor=look.SILENT_COLOUR, edgecolor="#555555", hatch=look.SILENT_HATCH, label=no_decision(names))
         )
     if points is not None:
         x, y = plane.coordinates(points.dense).T
@@ -77,12 +63,12 @@ def decision_map(
         dot: dict[str, Any] = {"marker": "o", "color": "white", "markeredgecolor": "black", "linestyle": ""}
         ax.plot(x[~wrong], y[~wrong], markersize=2.0, markeredgewidth=0.3, **dot)
         handles.append(Line2D([], [], markersize=4, markeredgewidth=0.6, label="correct sample", **dot))
-        cross: dict[str, Any] = {"marker": "x", "color": COLOURS[9], "linestyle": "", "markersize": 5}
+        cross: dict[str, Any] = {"marker": "x", "color": look.COLOURS[9], "linestyle": "", "markersize": 5}
         rim = [withStroke(linewidth=3.5, foreground="white")]
         handles += ax.plot(
             x[wrong], y[wrong], markeredgewidth=1.8, path_effects=rim, zorder=4, label="wrong sample", **cross
         )
-    legend_right(ax, handles=handles, title="decision")
+    look.legend_right(ax, handles=handles, title="decision")
     return ax
 
 
@@ -91,7 +77,7 @@ def time_map(
     ax: Axes,
     plane: YinYangPlane,
     limits: tuple[float, float] | None = None,
-    unit: str | None = TAU_SYN,
+    unit: str | None = look.TAU_SYN,
 ) -> Axes:
     """Spike time of one neuron at each point of the plane, early is dark; hatched where it is silent.
 
@@ -103,9 +89,9 @@ def time_map(
     """
     image = np.ma.masked_invalid(plane.image(times))
     low, high = limits or ((image.min(), image.max()) if image.count() else (0.0, 1.0))
-    drawn = _draw(image, ax, plane, SEQUENTIAL, vmin=low, vmax=high)
+    drawn = _draw(image, ax, plane, look.SEQUENTIAL, vmin=low, vmax=high)
     if unit is not None:
-        ax.figure.colorbar(drawn, ax=ax, label=time_label(unit, "spike time"), shrink=0.9)
+        ax.figure.colorbar(drawn, ax=ax, label=look.time_label(unit, "spike time"), shrink=0.9)
     return ax
 
 
@@ -121,7 +107,7 @@ def difference_map(
     It is blue where the first is earlier, hatched where one of the two is silent, with a line where both are equal.
     """
     image = np.ma.masked_invalid(plane.image(first)) - np.ma.masked_invalid(plane.image(second))
-    _draw(image, ax, plane, **signed(image, limit))
+    _draw(image, ax, plane, **look.signed(image, limit))
     if image.count() and image.min() < 0 < image.max():
         ax.contour(image, [0.0], colors="black", linewidths=1.2, linestyles="--", origin="lower", extent=plane.extent)
     return ax
@@ -133,7 +119,7 @@ def _draw(image: np.ma.MaskedArray, ax: Axes, plane: YinYangPlane, cmap: str | C
     drawn = ax.imshow(image, cmap=cmap, interpolation="nearest", zorder=0, **place, **options)
     silent = np.ma.getmaskarray(image)
     if silent.any():
-        hatch: dict[str, Any] = {"colors": [SILENT_COLOUR], "hatches": [SILENT_HATCH], "zorder": 1}
+        hatch: dict[str, Any] = {"colors": [look.SILENT_COLOUR], "hatches": [look.SILENT_HATCH], "zorder": 1}
         ax.contourf(silent.astype(float), levels=[0.5, 1.5], **hatch, **place)
     draw_outline(ax, plane)
     ticks = [0, plane.r_big, 2 * plane.r_big]
@@ -153,7 +139,7 @@ def draw_outline(ax: Axes, plane: YinYangPlane) -> None:
 def decision_map_figure(run: RunData) -> Figure:
     """Decisions of a Yin-Yang run over the plane, with its test samples."""
     plane, (split, data) = run.plane, run.held_out
-    figure = new_figure(5.0, 4.0)
+    figure = look.new_figure(5.0, 4.0)
     ax = figure.subplots()
     decision_map(run.plane_record.output, run.loss, ax, plane, data, run.class_names)
     ax.set_title(f"{split} accuracy {100 * run.evaluation.accuracy:.1f} %")
@@ -174,9 +160,9 @@ def map_image(run: RunData) -> Figure:
 @run_figure
 def output_maps_figure(run: RunData) -> Figure:
     """Spike times of a Yin-Yang run's outputs over the plane, and the differences between them."""
-    plane, times, names = run.plane, run.plane_record.output, [as_text(x) for x in run.class_names]
+    plane, times, names = run.plane, run.plane_record.output, [look.as_text(x) for x in run.class_names]
     pairs = list(itertools.combinations(range(len(names)), 2))
-    figure, axes = panels(len(names) + len(pairs), len(names), (2.5, 2.5), sharex=True, sharey=True)
+    figure, axes = look.panels(len(names) + len(pairs), len(names), (2.5, 2.5), sharex=True, sharey=True)
     first, second = axes[: len(names)], axes[len(names) :]
     limits, gaps = _limits(times), torch.stack([times[:, a] - times[:, b] for a, b in pairs])
     limit = max(gaps[torch.isfinite(gaps)].abs().tolist(), default=0.0) or 1.0
@@ -185,8 +171,8 @@ def output_maps_figure(run: RunData) -> Figure:
     for (a, b), ax in zip(pairs, second, strict=True):
         difference_map(times[:, a], times[:, b], ax, plane, limit).set_title(f"{names[a]} - {names[b]}")
     for row, label in ((first, "spike time"), (second, "difference")):
-        figure.colorbar(row[0].images[0], ax=row, label=time_label(run.unit, label), shrink=0.9)
-    label_outer(axes, len(names))
+        figure.colorbar(row[0].images[0], ax=row, label=look.time_label(run.unit, label), shrink=0.9)
+    look.label_outer(axes, len(names))
     return figure
 
 
@@ -202,13 +188,13 @@ def hidden_maps_figure(run: RunData) -> Figure:
     if not spiking:
         raise NotApplicable("no hidden neuron spikes anywhere on the plane")
     neurons = [spiking[i] for i in np.linspace(0, len(spiking) - 1, min(_HIDDEN, len(spiking))).astype(int)]
-    figure, axes = panels(len(neurons), 4, (1.875, 1.75), (0.0, 0.5), sharex=True, sharey=True)
+    figure, axes = look.panels(len(neurons), 4, (1.875, 1.75), (0.0, 0.5), sharex=True, sharey=True)
     limits = _limits(times[:, neurons])
     for ax, neuron in zip(axes, neurons, strict=True):
         time_map(times[:, neuron], ax, plane, limits, None).set_title(f"{first.name} neuron {neuron}")
-    label_outer(axes, 4)
+    look.label_outer(axes, 4)
     figure.suptitle(f"{len(neurons)} of {times.shape[1]} hidden neurons; {times.shape[1] - len(spiking)} never spike")
-    figure.colorbar(axes[0].images[0], ax=axes, label=time_label(run.unit, "spike time"), shrink=0.6)
+    figure.colorbar(axes[0].images[0], ax=axes, label=look.time_label(run.unit, "spike time"), shrink=0.6)
     return figure
 
 

@@ -89,8 +89,8 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
     if run.config.data.kind == "yin_yang":
         found["inputs"] = run.input_names
         found["points"] = plain(run.plane.coordinates(data.times[chosen]))
-    elif run.pixels is not None:
-        found["image"] = dict(zip(("rows", "columns", "every"), run.pixels, strict=True))
+    elif data.image is not None:
+        found["image"] = dict(zip(("rows", "columns"), data.image[1:], strict=True))
     elif data.input_names and data.features <= _NAMED:
         found["inputs"] = run.input_names
     return found

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from firstspike.config import ConfigError
-from firstspike.plots import NotApplicable
+from firstspike.plots.run_data import NotApplicable
 from firstspike.reports.page import Picture, render
 from firstspike.runs.folder import RunFolder
 from firstspike.sweeps.table import SweepTable, Value, digest

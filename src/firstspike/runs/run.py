@@ -265,7 +265,21 @@ class Run(SavedRun):
         return RunEvaluation.of(self, data, name, self.record)
 
     def plot(self, names: Sequence[str] | None = None, formats: Sequence[str] = ("png",)) -> list[Path]:
-        """Draw figures into the folder ``figures``; see ``fs.plots.save_figures``."""
+        """Draw figures and write them to ``figures/NAME.png``, or other formats, each whole or not at all.
+
+        Of a run on another substrate than its own they are called ``NAME_on_KIND``.
+
+        Args:
+            names: keys of ``fs.plots.PLOTS``; by default all that apply.
+            formats: ``png``, ``pdf`` or ``svg``.
+
+        Returns:
+            The files.
+
+        Raises:
+            ValueError: unknown names or formats; figures asked for by name that do not apply, where the others are
+                written.
+        """
         from firstspike.plots import save_figures
 
         return save_figures(self, names, formats)
@@ -278,7 +292,8 @@ class Run(SavedRun):
 
     def _draw(self) -> None:
         """Draw the figures that need the tables alone. A training is not lost to a figure that cannot be drawn."""
-        from firstspike.plots import AFTER_TRAINING, NotApplicable
+        from firstspike.plots import AFTER_TRAINING
+        from firstspike.plots.run_data import NotApplicable
 
         for name in AFTER_TRAINING:
             try:

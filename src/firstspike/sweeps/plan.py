@@ -54,20 +54,18 @@ class Plan:
         first = {key: values[0] for key, values in ends.items()}
         at_ends: list[Params] = [{**first, key: value} for key, values in ends.items() for value in values]
         found: dict[str, str] = {}
-        for params in self.trials() if self.sweep.sampler == "grid" else at_ends:
-            for text in self._refusals(params):
-                found.setdefault(text, ", ".join(f"{key}={value}" for key, value in params.items()))
-        return [f"{text} (at {params})" for text, params in found.items()]
-
-    def _refusals(self, params: Params) -> list[str]:
-        try:
-            data = self.config(params).data
-        except ConfigError as error:
-            return [text.removeprefix("--set ") for text in error.errors]
         needed = {"metric": "test" if self.sweep.metric.startswith("test") else "validation"}
         needed |= {"pruning": "validation"} if self.sweep.pruning else {}
-        missing = {key: part for key, part in needed.items() if not getattr(data, part, True)}
-        return [f"{key}: needs {part} data, but data.{part} is 0" for key, part in missing.items()]
+        for params in self.trials() if self.sweep.sampler == "grid" else at_ends:
+            try:
+                data = self.config(params).data
+                missing = {key: part for key, part in needed.items() if not getattr(data, part, True)}
+                texts = [f"{key}: needs {part} data, but data.{part} is 0" for key, part in missing.items()]
+            except ConfigError as error:
+                texts = [text.removeprefix("--set ") for text in error.errors]
+            for text in texts:
+                found.setdefault(text, ", ".join(f"{key}={value}" for key, value in params.items()))
+        return [f"{text} (at {params})" for text, params in found.items()]
 
     def _place(self, base: str) -> str:
         """A base config: a file relative to the sweep's, or a name for ``load_config``."""
@@ -81,11 +79,7 @@ class Plan:
 
 
 def load_plan(file: Path, name: str | None = None) -> Plan:
-    """Read a sweep's file and check all of it; by default the study has the file's name.
-
-    Raises:
-        ConfigError: no such file, invalid YAML, keys or values that do not fit, trials whose config is invalid.
-    """
+    """Read a sweep's file and check all of it (ConfigError); by default the study has the file's name."""
     if not file.is_file():
         raise ConfigError(str(file), ["no such file; a sweep is a YAML file with a base and axes"])
     document = read_yaml(file, (field.alias or key for key, field in Sweep.model_fields.items()))

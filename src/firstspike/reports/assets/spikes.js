@@ -13,8 +13,7 @@ function drawInput(member, place, tau) {
   const times = layers[0].times[place];
   element("input").hidden = image === undefined;
   if (image !== undefined) {
-    const pixels = times.filter((_, k) => k % image.every === 0);
-    const rows = Array.from({ length: image.rows }, (_, k) => pixels.slice(k * image.columns, (k + 1) * image.columns));
+    const rows = Array.from({ length: image.rows }, (_, k) => times.slice(k * image.columns, (k + 1) * image.columns));
     const gap = image.columns > 10 ? 0 : 1;
     chart(element("input"), () => [
       [{
