@@ -67,17 +67,16 @@ def test_traces_reach_the_threshold_at_the_spike(ax, source, delay, threshold, l
         parameter.data += torch.linspace(-0.3, 0.3, 4)
     times = torch.rand(20, generator=source, dtype=torch.float64) * 2
     spikes = layer(times).tolist()
-    levels = torch.as_tensor(threshold).expand(4).tolist()
     assert sum(map(math.isfinite, spikes)) >= 3
     assert plots.membrane(layer, times, ax, names=list("abcd")) is ax
     ax.figure.draw_without_rendering()
     shown = {line.get_label(): line for line in ax.lines}
-    for name, spike, level in zip("abcd", spikes, levels, strict=True):
+    for name, spike in zip("abcd", spikes, strict=True):
         x, y = shown[name].get_data()
         if math.isfinite(spike):
             assert x[-1] == spike
-            assert y[-1] == pytest.approx(level, abs=1e-9)
-        assert (y[x < spike] < level).all()
+            assert y[-1] == pytest.approx(1, abs=1e-9)
+        assert (y[x < spike] < 1).all()
 
 
 def test_chosen_neurons_and_end_of_the_axis(ax, source):

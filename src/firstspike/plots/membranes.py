@@ -6,6 +6,7 @@ Every input adds ``w kappa(t - t_i)`` (see ``spiketime/reference/response.py``),
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -42,10 +43,8 @@ def membrane_voltage(
     that just before it; then the neuron stays at ``reset`` for the time ``refractory``. A reset moves the membrane and
     not the current, so what it adds decays with ``tau_mem`` alone.
     """
-    tau_mem, tau_syn = (
-        tau.detach().cpu().double().reshape(-1, 1, 1) if isinstance(tau, Tensor) else tau
-        for tau in (neuron.tau_mem, neuron.tau_syn)
-    )
+    taus = (neuron.tau_mem, neuron.tau_syn)
+    tau_mem, tau_syn = (torch.as_tensor(tau).detach().cpu().double().reshape(-1, 1, 1) for tau in taus)
     every = times.double().reshape(len(times), -1)
     arrival = every if delay is None else every + delay.double().unsqueeze(-1)  # (inputs, spikes) or with outputs
     arrival, weight = arrival.flatten(-2), weight.double().repeat_interleave(every.shape[1], dim=-1)
@@ -65,7 +64,7 @@ def membrane_voltage(
     shift = reset - driven(free)
     last = torch.searchsorted(resets.contiguous(), at.expand(len(resets), -1).contiguous()) - 1  # spike before a point
     nth, since = last.clamp(min=0), at - free.gather(1, last.clamp(min=0))
-    decay = torch.exp(-since.clamp(min=0) / (tau_mem.squeeze(-1) if isinstance(tau_mem, Tensor) else tau_mem))
+    decay = torch.exp(-since.clamp(min=0) / tau_mem.squeeze(-1))
     voltage = torch.where(last >= 0, voltage + shift.gather(1, nth) * decay, voltage)
     return torch.where((last >= 0) & (since < 0), reset, voltage)
 
@@ -113,21 +112,20 @@ def voltages(
 
 
 class Traces(NamedTuple):
-    """Membranes of some neurons in one sample, as figures and reports draw them."""
+    """Membranes of some neurons in one sample, in units of the thresholds, as figures and reports draw them."""
 
     neurons: list[int]
     names: list[str]
     at: Float[Tensor, " points"]
     voltage: Float[Tensor, "neurons points"]
     spikes: list[Tensor]
-    threshold: Float[Tensor, " neurons"]
     trains: bool
 
-    def until_spike(self, place: int) -> tuple[Tensor, Tensor]:
-        """Points and voltages of a neuron until it spikes, of trains all."""
-        spikes = self.spikes[place]
-        shown = self.at <= (self.at[-1] if self.trains or not len(spikes) else spikes[0])
-        return self.at[shown], self.voltage[place, shown]
+    @property
+    def bases(self) -> list[float]:
+        """Height of each membrane at rest: those of trains are in rows, the first at the top."""
+        rows = (self.voltage[:-1].amin(dim=-1).clamp(max=0) - 1.3).cumsum(dim=0)
+        return [0.0, *rows.tolist()] if self.trains else [0.0] * len(self.neurons)
 
 
 def traces(
@@ -147,7 +145,7 @@ def traces(
     names = [str(number) for number in neurons] if names is None else look.class_names(names, len(neurons))
     times, spikes, neurons = times.detach().cpu(), spikes.detach().cpu().double(), list(neurons)
     (neuron, _, delay), trains = _chosen(layer, neurons), isinstance(layer, LIFSpikeTrains)
-    tau, threshold = float(torch.as_tensor(neuron.tau_syn).max()), torch.as_tensor(neuron.threshold)
+    tau, threshold = float(torch.as_tensor(neuron.tau_syn).max()), torch.as_tensor(neuron.threshold).unsqueeze(-1)
     arrivals = times.double().reshape(len(times), -1)
     if delay is not None:
         arrivals = arrivals + delay.double()[:, : len(times), None]
@@ -166,7 +164,7 @@ def traces(
     at = torch.cat([torch.linspace(start, end, count).double(), fired, after]).unique()
     at = at[at <= end]
     own = [spiked[torch.isfinite(spiked)] for spiked in every]
-    return Traces(neurons, names, at, voltages(layer, neurons, at, times, spikes), own, threshold, trains)
+    return Traces(neurons, names, at, voltages(layer, neurons, at, times, spikes) / threshold, own, trains)
 
 
 def draw_traces(drawn: Traces, ax: Axes, unit: str = look.TAU_SYN, other: Traces | None = None) -> list[Line2D]:
@@ -174,41 +172,34 @@ def draw_traces(drawn: Traces, ax: Axes, unit: str = look.TAU_SYN, other: Traces
 
     The ``other`` ones are of the same neurons: they are dashed, and both end with the spikes.
     """
-    sides, levels = (drawn,) if other is None else (drawn, other), drawn.threshold.tolist()
-    shown = [[side.until_spike(k) for side in sides] for k in range(len(levels))]
-    lows = [min(0.0, *(float(voltage.min()) for _, voltage in parts)) for parts in shown]
-    highs = [max(levels[k], *(float(voltage.max()) for _, voltage in parts)) for k, parts in enumerate(shown)]
-    bases = [0.0] * len(levels)
-    for k in range(1, len(levels) if drawn.trains else 0):
-        bases[k] = bases[k - 1] + lows[k - 1] - 0.3 * levels[k] - highs[k]
-    for height in {base + levels[k] for k, base in enumerate(bases)}:
-        ax.axhline(height, color=look.GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    sides = (drawn,) if other is None else (drawn, other)
+    for height in set(drawn.bases):
+        ax.axhline(height + 1, color=look.GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
     lines: list[Line2D] = []
-    for k, base in enumerate(bases):
-        for side, (at, voltage) in zip(sides, shown[k], strict=True):
+    for k, base in enumerate(drawn.bases):
+        for side in sides:
             drawn_as = look.line_style(drawn.neurons[k])
             if drawn.trains or other is not None:
                 drawn_as["linestyle"] = (0, (3, 2)) if side is other else "-"
             label = drawn.names[k] if side is drawn and not drawn.trains else None
-            lines += ax.plot(at, base + voltage, label=label, zorder=3, **drawn_as)
+            spikes, heights = side.spikes[k], base + side.voltage[k]
+            end = side.at[-1] if drawn.trains or not len(spikes) else spikes[0]
+            before, after = side.at <= end, side.at >= end
+            lines += ax.plot(side.at[before], heights[before], label=label, zorder=3, **drawn_as)
             if other is None:
-                after = side.at >= at[-1]
                 faint = {"alpha": look.FAINT, "linewidth": 1, "color": drawn_as["color"]}
-                ax.plot(side.at[after], base + side.voltage[k, after], **faint)
+                ax.plot(side.at[after], heights[after], **faint)
             marker = look.marker_style(drawn.neurons[k]) | ({"markerfacecolor": "white"} if side is other else {})
-            spikes = side.spikes[k]
-            heights = base + side.voltage[k, torch.searchsorted(side.at, spikes).clamp(max=len(side.at) - 1)]
-            size = 4 if drawn.trains else 6
-            ax.plot(spikes, heights, linestyle="none", markersize=size, zorder=4, **marker)
-    bottom, top = (pick(base + ends[k] for k, base in enumerate(bases)) for pick, ends in ((min, lows), (max, highs)))
+            reached = heights[torch.searchsorted(side.at, spikes).clamp(max=len(side.at) - 1)]
+            ax.plot(spikes, reached, linestyle="none", markersize=4 if drawn.trains else 6, zorder=4, **marker)
+    drawn_heights = np.concatenate([line.get_ydata(orig=False) for line in lines])
+    bottom, top = min(drawn.bases[-1], drawn_heights.min()), max(1.0, drawn_heights.max())
     above = (0.05 if drawn.trains else 0.25) * (top - bottom)
     ax.set(xlabel=look.time_label(unit), ylim=(bottom - 0.15 * (top - bottom), top + above))
     ax.set_xlim(min(float(side.at[0]) for side in sides), max(float(side.at[-1]) for side in sides))
     if drawn.trains:
-        ax.set_yticks(bases, drawn.names)
-        ax.set_ylabel("membranes, thresholds dashed")
-    else:
-        ax.set_ylabel("membrane [threshold]" if set(levels) == {1.0} else "membrane voltage")
+        ax.set_yticks(drawn.bases, drawn.names)
+    ax.set_ylabel("membranes, thresholds dashed" if drawn.trains else "membrane [threshold]")
     return lines[:: len(sides)]
 
 

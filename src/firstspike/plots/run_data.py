@@ -24,7 +24,6 @@ from firstspike.runs.evaluate import RunEvaluation
 from firstspike.runs.run import Run
 from firstspike.runs.saved import Table
 from firstspike.substrates import SubstrateError
-from firstspike.training.evaluation import record_in_parts
 from firstspike.training.margin import Margins, margins
 from firstspike.training.state import CheckpointError
 
@@ -154,11 +153,6 @@ class RunData(Run):
         """Whether the output spikes, which a readout does not."""
         return form_of(LAYERS.get(self.config.network[-1].kind, Network)) != "values"
 
-    def check_spiking_output(self) -> None:
-        """Raise ``NotApplicable`` where the output is a readout, which does not spike."""
-        if not self.spiking_output:
-            raise NotApplicable("the output is a readout, whose neurons do not spike")
-
     @cached_property
     def history(self) -> dict[str, History]:
         """All that is learnt over training, from the initial values and the checkpoints."""
@@ -168,11 +162,6 @@ class RunData(Run):
         states = [named_parameters(network) for network in networks]
         values = {name: np.stack([state[name].ravel() for state in states]) for name in states[0]}
         return {name: History(np.asarray(epochs), rows) for name, rows in values.items()}
-
-    @cached_property
-    def exact_record(self) -> Record:
-        """Exact spike times of all layers on ``held_out``, whatever the substrate."""
-        return record_in_parts(self.network, self.held_out[1].times)
 
     @cached_property
     def plane(self) -> YinYangPlane:
@@ -189,18 +178,13 @@ class RunData(Run):
 
     def _table(self, name: str) -> Table:
         table = super()._table(name)
-        if len(table.get("epoch", ())):
-            return table
-        if name == "output_times" and len((metrics := super()._table("metrics")).get("epoch", ())):
-            self.check_spiking_output()
-            if "train_mae" in metrics:
-                raise NotApplicable(NO_CLASSES)
-            raise NotApplicable(
-                "each seed has its own output times; choose one of the folders seed_*"
-                if self.seeds
-                else "output times are recorded on validation data, which the run does not have"
-            )
-        raise NotApplicable(f"{self.folder} has no finished epoch in {name}.csv")
+        if not len(table.get("epoch", ())):
+            reason = f"{self.folder} has no finished epoch in {name}.csv"
+            if name == "output_times" and self.epochs:
+                reason = "output times are recorded of outputs that spike, on validation data with classes"
+                reason += "; choose one of the folders seed_*" if self.seeds else ""
+            raise NotApplicable(reason)
+        return table
 
     def _states(self) -> Iterator[tuple[float, Network]]:
         """Epoch and network before training and at each readable checkpoint, oldest first.
@@ -231,8 +215,6 @@ def run_figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     def wrapper(run: Run, **options: Any) -> Figure:
         try:
             return draw(RunData.of(run), **options)
-        except NotApplicable:
-            raise
         except ConfigError as reason:
             raise NotApplicable("; ".join(reason.errors)) from None
         except UNAVAILABLE as reason:

@@ -18,6 +18,7 @@ from firstspike.plots import look
 from firstspike.plots.membranes import draw_traces, traces
 from firstspike.plots.run_data import NotApplicable, RunData, run_figure
 from firstspike.plots.training import running_median
+from firstspike.training.evaluation import record_in_parts
 
 _LINES_UP_TO = 4  # outputs; of more, all but the true class's are a band
 _OFTEN, _SELDOM = 0.5, 0.1  # fractions of the samples
@@ -185,13 +186,11 @@ def output_times_figure(run: RunData) -> Figure:
 @run_figure
 def spike_histogram_figure(run: RunData) -> Figure:
     """Spike times of every LIF layer on the test data."""
-    layers = [(lif.name, run.record.layers[lif.index]) for lif in named_lif_layers(run.network)]
-    if not layers:
-        run.check_spiking_output()
-        layers = [("output", run.record.output)]
+    layers = [NamedSpikes(lif.name, run.record.layers[lif.index]) for lif in named_lif_layers(run.network)]
+    layers = layers or named_spikes(run.network, run.record)[-1:]
     figure, axes = look.panels(len(layers), 3, (3.0, 2.6))
-    for ax, (name, times) in zip(axes, layers, strict=True):
-        spike_histogram(times, ax, name, unit=run.unit)
+    for ax, spikes in zip(axes, layers, strict=True):
+        spike_histogram(spikes.times, ax, spikes.name, unit=run.unit)
     return figure
 
 
@@ -251,7 +250,8 @@ def substrate_figure(run: RunData) -> Figure:
     """Spike times of every LIF layer on the run's substrate against the exact ones, and membranes of a sample."""
     if run.substrate == "exact":
         raise NotApplicable("the run is on the exact substrate: there is nothing to compare it with")
-    layers, (output, last), exact, observed = run.lif_layers, run.membrane_layer, run.exact_record, run.record
+    layers, (output, last), observed = run.lif_layers, run.membrane_layer, run.record
+    exact = record_in_parts(run.network, run.held_out[1].times)
     figure = look.new_figure(max(6.5, 2.7 * len(layers)), 5.2)
     grid = figure.add_gridspec(2, len(layers), height_ratios=(1.15, 1))
     for place, lif in enumerate(layers):

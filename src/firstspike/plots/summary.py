@@ -1,7 +1,6 @@
 """A run on one page."""
 
 import textwrap
-from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
@@ -24,7 +23,9 @@ _CLASSES = 3  # panels of output times
 def summary_figure(run: RunData, sample: int = 0) -> Figure:
     """Training, output times, decisions, and one test sample in all layers, on a page of A4."""
     heights = {"training": 1.0, "times": 0.95, "decisions": 1.15, "sample": 1.15}
-    if _reason(lambda: run.output_times) is not None:
+    try:
+        names = run.names(classes_of(run.output_times))
+    except NotApplicable:
         del heights["times"]
     figure = new_figure(8.27, 11.0 * sum(heights.values()) / 4.25)
     figure.suptitle(_headline(run))
@@ -33,7 +34,6 @@ def summary_figure(run: RunData, sample: int = 0) -> Figure:
     loss_and_error(run.metrics, rows["training"].subplots(1, 2))
 
     if "times" in rows:
-        names = run.names(classes_of(run.output_times))
         shown = min(_CLASSES, len(names))
         output_times(run.output_times, axes_list(rows["times"].subplots(1, shown, sharey=True), shown), names, run.unit)
         if shown < len(names):
@@ -50,20 +50,12 @@ def summary_figure(run: RunData, sample: int = 0) -> Figure:
 
     left, right = rows["sample"].subplots(1, 2)
     raster(run.network, run.record, left, sample, run.unit).set_title(run.sample_title(sample))
-    reason = _reason(lambda: output_membranes(run, sample, right))
-    if reason is not None:
-        right.set_axis_off()
-        right.text(0.5, 0.5, textwrap.fill(reason, 40), transform=right.transAxes, ha="center", va="center")
-    return figure
-
-
-def _reason(make: Callable[[], object]) -> str | None:
-    """Make a part of the page, or say why it does not apply to the run."""
     try:
-        make()
+        output_membranes(run, sample, right)
     except NotApplicable as reason:
-        return str(reason)
-    return None
+        right.set_axis_off()
+        right.text(0.5, 0.5, textwrap.fill(str(reason), 40), transform=right.transAxes, ha="center", va="center")
+    return figure
 
 
 def _headline(run: RunData) -> str:

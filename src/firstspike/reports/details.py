@@ -14,7 +14,6 @@ from torch import Tensor
 
 from firstspike.layers.named import named_spikes
 from firstspike.layers.trains import form_of
-from firstspike.plots.look import COLOURS
 from firstspike.plots.membranes import TRACES, membranes_of
 from firstspike.plots.run_data import UNAVAILABLE, NotApplicable, RunData
 from firstspike.plots.spike_times import raster_rows
@@ -30,11 +29,10 @@ _FEWEST = 12  # samples in the file, however large they are
 def details(run: RunData, budget: int) -> dict[str, Any]:
     """One trained network, with at most ``budget`` numbers for its samples.
 
-    ``name``, ``classes``, ``split`` (the data that are shown), ``notes``, and those of ``confusion``, ``samples``,
+    ``name``, ``notes``, and those of ``classes``, ``split`` (the data that are shown), ``confusion``, ``samples``,
     ``plane`` that apply to the run.
     """
     found: dict[str, Any] = {"name": f"seed {run.config.training.seed}"}
-    sizes = [layer.out_features for layer in run.config.network if layer.kind == "lif"]
     parts: dict[str, tuple[str, Callable[[], Any]]] = {
         "classes": ("names of classes", lambda: list(run.class_names)),
         "split": ("data", lambda: run.held_out[0]),
@@ -49,8 +47,7 @@ def details(run: RunData, budget: int) -> dict[str, Any]:
             found[name] = make()
         except UNAVAILABLE as reason:
             left_out.setdefault(str(reason), []).append(title)
-    found["notes"] = [f"{', '.join(titles)}: {reason}" for reason, titles in left_out.items()]
-    return {"classes": run.names(sizes[-1] if sizes else 0)} | found
+    return found | {"notes": [f"{', '.join(titles)}: {reason}" for reason, titles in left_out.items()]}
 
 
 def confusion(run: RunData) -> dict[str, Any]:
@@ -117,7 +114,8 @@ def _membranes(run: RunData, chosen: Tensor) -> dict[str, Any]:
                 "neurons": x.neurons,
                 "names": x.names,
                 "at": plain(x.at),
-                "voltage": plain(x.voltage / x.threshold.unsqueeze(-1), 3),
+                "bases": x.bases,
+                "voltage": plain(x.voltage, 3),
                 "spikes": [plain(own) for own in x.spikes],
             }
             for x in drawn
@@ -126,9 +124,8 @@ def _membranes(run: RunData, chosen: Tensor) -> dict[str, Any]:
 
 
 def plane(run: RunData) -> dict[str, Any]:
-    """The decision map as an image, the side of the plane, and the colours of the classes."""
-    image, colours = as_source(map_image(run)), [COLOURS[k % len(COLOURS)] for k in range(len(run.class_names))]
-    return {"image": image, "size": 2 * run.plane.r_big, "colours": colours}
+    """The decision map as an image, and the side of the plane."""
+    return {"image": as_source(map_image(run)), "size": 2 * run.plane.r_big}
 
 
 def plain(values: ArrayLike, digits: int = 4) -> Any:

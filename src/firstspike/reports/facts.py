@@ -1,6 +1,5 @@
 """A run in words: its progress, its results, how it was made."""
 
-import math
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 from firstspike.layers.cost import energy_estimates, layer_costs
 from firstspike.plots.run_data import UNAVAILABLE, RunData
 from firstspike.runs.evaluate import energy_text
-from firstspike.runs.seeds import seeds_table as of_seeds
+from firstspike.sweeps.table import SweepTable, digest
 from firstspike.training.evaluation import success_text
 
 
@@ -85,11 +84,8 @@ def _in_a_line(value: Any) -> str:
 
 def seeds_table(run: RunData) -> tuple[list[str], list[list[str]], list[list[str]]]:
     """Head, rows and foot of the results of each seed, with mean and standard deviation; empty until they are there."""
-    if not run.results.get("seeds"):
+    if not (seeds := run.results.get("seeds")):
         return [], [], []
-    found = of_seeds(run.results)
-    names = ("best validation [%]", "validation [%]", "test [%]", "test loss")
-    kept = [k for k in range(len(names)) if any(math.isfinite(row[k]) for row in found.values())]
-    rows = [[x, *(f"{row[k]:.4g}" if k == 3 else f"{100 * row[k]:.2f}" for k in kept)] for x, row in found.items()]
-    rows[-1][0] = "standard deviation"
-    return ["seed", *(names[k] for k in kept)], rows[:-2], rows[-2:]
+    results = [*seeds.items(), ("mean", run.results)]
+    head, rows = SweepTable(["seed"], [{"seed": seed} | digest(found) for seed, found in results]).shown()
+    return head, rows[:-1], rows[-1:]

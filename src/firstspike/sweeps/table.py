@@ -40,11 +40,13 @@ class SweepTable:
         return folder / "table.csv"
 
     def shown(self) -> tuple[list[str], list[list[str]]]:
-        """Head and rows as people read them: the main columns without empty ones, accuracies in percent."""
-        accuracies = {"validation_accuracy": "validation %", "test_accuracy": "test %"}
-        order = ("trial", *self.axes, *accuracies, "parameters", "seconds", "state", "reason")
-        names = [name for name in order if any(row.get(name) not in (None, "") for row in self.rows)]
-        return [accuracies.get(name, name) for name in names], [[cell(x, row) for x in names] for row in self.rows]
+        """Head and rows as people read them: the main columns without empty ones; accuracies, or else losses."""
+        titles = {"validation_accuracy": "validation %", "test_accuracy": "test %"}
+        known = {name for row in self.rows for name, value in row.items() if value not in (None, "")}
+        results = titles if known & titles.keys() else ("validation_loss", "test_loss")
+        order = ("trial", *self.axes, *results, "parameters", "seconds", "state", "reason")
+        names = [name for name in order if name in known]
+        return [titles.get(name, name) for name in names], [[cell(name, row) for name in names] for row in self.rows]
 
     def text(self) -> str:
         """What is ``shown``, in lines."""

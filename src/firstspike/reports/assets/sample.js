@@ -6,8 +6,7 @@ function picker(changed) {
   let places = []; // of the samples that pass the filter
   let place = 0; // the one that is shown
 
-  const silent = () => (member.classes.includes("silent") ? "no decision" : "silent");
-  const nameOf = (decision) => (decision < 0 ? silent() : member.classes[decision] ?? String(decision));
+  const nameOf = (decision) => member.confusion.decisions.at(decision); // the last one is silent, -1
 
   function passes(kind, k) {
     const { label: labels, decision } = member.samples;
@@ -57,16 +56,10 @@ function picker(changed) {
   element("before").addEventListener("click", () => step(-1));
   element("after").addEventListener("click", () => step(1));
   number.addEventListener("change", () => {
-    const wanted = Number(number.value);
-    const away = (k) => Math.abs(member.samples.index[k] - wanted);
-    const all = member.samples.index.map((_, k) => k);
-    const nearest = all.reduce((best, k) => (away(k) < away(best) ? k : best), 0);
-    if (!places.includes(nearest)) {
-      filter.value = "all";
-      places = all;
-    }
-    place = nearest;
-    show();
+    const away = member.samples.index.map((index) => Math.abs(index - Number(number.value)));
+    place = away.indexOf(smallest(away));
+    if (places.includes(place)) show();
+    else choose("all");
   });
 
   return {

@@ -71,9 +71,7 @@ function drawMembrane(member, place, tau, exact) {
   element("membrane-said").textContent = membrane === undefined ? `Left out: ${member.samples.no_membrane}` : membraneSaid(membrane, exact);
   if (membrane === undefined) return;
   chart(element("membrane"), () => {
-    const { neurons, names, at, voltage, spikes } = membrane.samples[place];
-    const bases = voltage.map(() => 0); // membranes of trains are in rows, the first at the top
-    if (membrane.trains) for (let k = 1; k < bases.length; k += 1) bases[k] = bases[k - 1] + Math.min(0, smallest(voltage[k - 1])) - 1.3;
+    const { neurons, names, at, bases, voltage, spikes } = membrane.samples[place];
     const traces = neurons.flatMap((neuron, k) => {
       const cut = membrane.trains || !spikes[k].length ? at.length : at.findIndex((time) => time >= spikes[k][0]); // faint after it
       const name = label(names[k]);

@@ -1,7 +1,7 @@
 // The plotting library and the data are in the page, compressed.
 
 async function unpack(id) {
-  const letters = atob(document.getElementById(id).textContent);
+  const letters = atob(element(id).textContent);
   const bytes = Uint8Array.from(letters, (letter) => letter.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).text();
@@ -21,7 +21,7 @@ function allowStyles(library) {
 }
 
 async function start(main) {
-  const problem = document.getElementById("problem");
+  const problem = element("problem");
   if (typeof DecompressionStream === "undefined") {
     problem.textContent = "This browser cannot unpack the page's data. Any browser of 2023 or later can.";
     problem.hidden = false;
