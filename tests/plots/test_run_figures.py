@@ -132,14 +132,16 @@ def test_networks_before_and_after(yin_yang_run):
     fresh = build_network(config, yin_yang_run.data.train, config.training.seed)
     torch.testing.assert_close(yin_yang_run.initial[1].weight, fresh[1].weight.detach(), rtol=0, atol=0)
     assert not torch.equal(yin_yang_run.initial[1].weight, yin_yang_run.network[1].weight)
-    history = yin_yang_run.history["weights, hidden"]
-    assert history.epochs.tolist() == [0, 1, 2, 3, 4]
-    np.testing.assert_allclose(history.values[0], yin_yang_run.initial[1].weight.double().ravel())
-    np.testing.assert_allclose(history.values[-1], yin_yang_run.network[1].weight.double().ravel())
+    epochs, parameters = yin_yang_run.history
+    weights = parameters["weights, hidden"]
+    assert epochs == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(weights[0], yin_yang_run.initial[1].weight.double().ravel())
+    np.testing.assert_allclose(weights[-1], yin_yang_run.network[1].weight.double().ravel())
 
 
 def test_history_names_all_parameters(bars_run):
-    assert {name: values.values.shape[1] for name, values in bars_run.history.items()} == {
+    _, parameters = bars_run.history
+    assert {name: values.shape[1] for name, values in parameters.items()} == {
         "delays, input": 9,
         "weights, hidden": 45,
         "synaptic delays, hidden": 45,
@@ -149,8 +151,8 @@ def test_history_names_all_parameters(bars_run):
         "synaptic time constants, output": 3,
         "delays, output": 3,
     }
-    assert (bars_run.history["synaptic delays, hidden"].values > 0).all()
-    taus = bars_run.history["membrane time constants, output"].values
+    assert (parameters["synaptic delays, hidden"] > 0).all()
+    taus = parameters["membrane time constants, output"]
     np.testing.assert_allclose(taus[0], 1.0)
     np.testing.assert_allclose(taus[-1], bars_run.network[4].log_tau_mem.double().exp())
     assert (taus[-1] != 1).all()
@@ -163,7 +165,7 @@ def test_damaged_newest_checkpoint_is_named_and_left_out(yin_yang_run, tmp_path,
     run = RunData(tmp_path / "run")
     for best in (tmp_path / "run" / "checkpoints").glob("best_*"):
         shutil.rmtree(best)
-    third = run.history["weights, hidden"].values[3]
+    third = run.history[1]["weights, hidden"][3]
     np.testing.assert_allclose(run.network[1].weight.double().ravel(), third)
     assert "weights.safetensors is damaged" in caplog.text
 

@@ -2,10 +2,10 @@
 
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -38,13 +38,6 @@ class NotApplicable(ValueError):  # noqa: N818  (a reason to leave a figure out,
 
 UNAVAILABLE = (NotApplicable, CheckpointError, ConfigError, LayerError, SubstrateError, ImportError, OSError)
 """Errors of a run of which a part is missing: a checkpoint, data, a substrate, an object that has to be handed over."""
-
-
-class History(NamedTuple):
-    """A parameter over training: ``epochs (checkpoints,)`` and ``values (checkpoints, parameters)``."""
-
-    epochs: Float[np.ndarray, " checkpoints"]
-    values: Float[np.ndarray, "checkpoints parameters"]
 
 
 class RunData(Run):
@@ -154,14 +147,27 @@ class RunData(Run):
         return form_of(LAYERS.get(self.config.network[-1].kind, Network)) != "values"
 
     @cached_property
-    def history(self) -> dict[str, History]:
-        """All that is learnt over training, from the initial values and the checkpoints."""
-        epochs, networks = zip(*self._states(), strict=True)
-        if max(epochs) == 0:
+    def history(self) -> tuple[list[float], dict[str, Float[np.ndarray, "checkpoints parameters"]]]:
+        """All that is learnt before training and at each readable checkpoint, oldest first: epochs, and the values.
+
+        A checkpoint inside an epoch has a fraction of it.
+        """
+        epochs, states = [0.0], [named_parameters(self.initial)]
+        batches = max(1, -(-len(self.data.train) // self.config.training.batch_size))
+        for name in self.checkpoints:
+            try:
+                checkpoint = load_checkpoint(self.folder / "checkpoints" / name)
+                network = self._network(checkpoint)
+            except CheckpointError as error:
+                _log.warning("%s; the figures leave it out", error)
+                continue
+            epoch = checkpoint.epoch + checkpoint.batch / batches
+            if epoch > epochs[-1]:  # the best checkpoint may be one of the regular ones
+                epochs.append(epoch)
+                states.append(named_parameters(network))
+        if len(epochs) == 1:
             raise NotApplicable(f"{self.folder} has no checkpoint that can be read")
-        states = [named_parameters(network) for network in networks]
-        values = {name: np.stack([state[name].ravel() for state in states]) for name in states[0]}
-        return {name: History(np.asarray(epochs), rows) for name, rows in values.items()}
+        return epochs, {name: np.stack([state[name].ravel() for state in states]) for name in states[0]}
 
     @cached_property
     def plane(self) -> YinYangPlane:
@@ -185,26 +191,6 @@ class RunData(Run):
                 reason += "; choose one of the folders seed_*" if self.seeds else ""
             raise NotApplicable(reason)
         return table
-
-    def _states(self) -> Iterator[tuple[float, Network]]:
-        """Epoch and network before training and at each readable checkpoint, oldest first.
-
-        A checkpoint inside an epoch has a fraction of it.
-        """
-        yield 0.0, self.initial
-        batches = max(1, -(-len(self.data.train) // self.config.training.batch_size))
-        last = 0.0
-        for name in self.checkpoints:
-            try:
-                checkpoint = load_checkpoint(self.folder / "checkpoints" / name)
-                network = self._network(checkpoint)
-            except CheckpointError as error:
-                _log.warning("%s; the figures leave it out", error)
-                continue
-            epoch = checkpoint.epoch + checkpoint.batch / batches
-            if epoch > last:  # the best checkpoint may be one of the regular ones
-                last = epoch
-                yield epoch, network
 
 
 def run_figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:

@@ -136,10 +136,7 @@ def spike_counts(metrics: Mapping[str, ArrayLike], axes: Axes | Iterable[Any], n
 
 
 def parameter_history(
-    epochs: Float[np.ndarray, " checkpoints"],
-    values: Float[np.ndarray, "checkpoints parameters"],
-    ax: Axes,
-    label: str = "weight",
+    epochs: Sequence[float], values: Float[np.ndarray, "checkpoints parameters"], ax: Axes, label: str = "weight"
 ) -> Axes:
     """Parameters over training: a line for each of up to 30; of more, median, quantiles and a dozen as samples.
 
@@ -187,12 +184,13 @@ def spike_counts_figure(run: RunData) -> Figure:
 @run_figure
 def parameters_figure(run: RunData) -> Figure:
     """All weights, delays and learnt parameters of neurons over the epochs."""
-    figure, axes = look.panels(len(run.history), 2, (3.75, 2.6), sharex=True)
-    for ax, (name, history) in zip(axes, run.history.items(), strict=True):
+    epochs, parameters = run.history
+    figure, axes = look.panels(len(parameters), 2, (3.75, 2.6), sharex=True)
+    for ax, (name, values) in zip(axes, parameters.items(), strict=True):
         kind, _, place = name.partition(", ")
-        one, count = kind.removesuffix("s"), history.values.shape[1]
+        one, count = kind.removesuffix("s"), values.shape[1]
         unit = f" [{run.unit}]" if "delay" in kind or "time constant" in kind else ""
-        parameter_history(history.epochs, history.values, ax, one + unit if place else "value")
+        parameter_history(epochs, values, ax, one + unit if place else "value")
         ax.set_title(f"{place}, {count} {one if count == 1 else kind}" if place else f"{name}, {count} values")
         ax.tick_params(labelbottom=True)
     described = next((found for ax in axes if (found := ax.get_legend_handles_labels())[0]), None)

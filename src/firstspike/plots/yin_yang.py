@@ -7,13 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
@@ -51,24 +48,22 @@ def decision_map(
     outside = np.hypot(*(plane.grid() - plane.r_big)) > plane.r_big
     shades: dict[str, Any] = {"vmin": -0.5, "vmax": len(names) - 0.5, "alpha": np.where(outside, 0.3, 0.75)}
     _draw(np.ma.masked_less(decisions, 0), ax, plane, ListedColormap(colours), **shades)
-    handles: list[Artist] = [Patch(facecolor=c, alpha=0.75, label=name) for c, name in zip(colours, names, strict=True)]
+    for colour, name in zip(colours, names, strict=True):
+        ax.fill([], [], color=colour, linewidth=0, alpha=0.75, label=name)
     if (decisions < 0).any():
-        handles.append(
-            Patch(facecolor=look.SILENT_COLOUR, edgecolor="#555555", hatch=look.SILENT_HATCH, label=no_decision(names))
-        )
+        hatched: dict[str, Any] = {"facecolor": look.SILENT_COLOUR, "edgecolor": "#555555", "hatch": look.SILENT_HATCH}
+        ax.fill([], [], label=no_decision(names), **hatched)
     if points is not None:
         x, y = plane.coordinates(points.dense).T
         column, row = (np.clip(v / (2 * plane.r_big) * plane.resolution, 0, plane.resolution - 1) for v in (x, y))
         wrong = decisions[row.astype(int), column.astype(int)] != points.labels.cpu().numpy()
         dot: dict[str, Any] = {"marker": "o", "color": "white", "markeredgecolor": "black", "linestyle": ""}
         ax.plot(x[~wrong], y[~wrong], markersize=2.0, markeredgewidth=0.3, **dot)
-        handles.append(Line2D([], [], markersize=4, markeredgewidth=0.6, label="correct sample", **dot))
+        ax.plot([], [], markersize=4, markeredgewidth=0.6, label="correct sample", **dot)  # larger in the legend
         cross: dict[str, Any] = {"marker": "x", "color": look.COLOURS[9], "linestyle": "", "markersize": 5}
         rim = [withStroke(linewidth=3.5, foreground="white")]
-        handles += ax.plot(
-            x[wrong], y[wrong], markeredgewidth=1.8, path_effects=rim, zorder=4, label="wrong sample", **cross
-        )
-    look.legend_right(ax, handles=handles, title="decision")
+        ax.plot(x[wrong], y[wrong], markeredgewidth=1.8, path_effects=rim, zorder=4, label="wrong sample", **cross)
+    look.legend_right(ax, title="decision")
     return ax
 
 
@@ -151,8 +146,7 @@ def map_image(run: RunData) -> Figure:
     """The decisions of a Yin-Yang run without axes, to draw on."""
     figure = Figure(figsize=(4.0, 4.0), facecolor="none")
     ax = figure.add_axes((0, 0, 1, 1))
-    if (legend := decision_map(run.plane_record.output, run.loss, ax, run.plane).get_legend()) is not None:
-        legend.remove()
+    decision_map(run.plane_record.output, run.loss, ax, run.plane).legend().remove()
     ax.set_axis_off()
     return figure
 

@@ -63,7 +63,7 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
     ``index``, ``label`` and ``decision`` (-1 is silent), one per sample; ``layers`` with ``name``, ``rows`` and
     ``times[sample][neuron]``, each a time or, of trains, a list of times; ``readout``, whether the classes are not
     neurons of the last of these layers; if they apply, ``membrane`` (of the last spiking layer, in units of the
-    thresholds), ``image`` with its shape, and ``points`` on the plane with the names of the ``inputs``.
+    thresholds), ``image`` with its shape or the names of the ``inputs``, and ``points`` on the plane.
     """
     evaluation, (_, data), shown = run.classified, run.held_out, named_spikes(run.network, run.record)
     size = sum(spikes.times[0].numel() for spikes in shown) + POINTS * TRACES
@@ -84,11 +84,10 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
     except NotApplicable as reason:
         found["no_membrane"] = str(reason)
     if run.config.data.kind == "yin_yang":
-        found["inputs"] = run.input_names
         found["points"] = plain(run.plane.coordinates(data.times[chosen]))
-    elif data.image is not None:
+    if data.image is not None:
         found["image"] = dict(zip(("rows", "columns"), data.image[1:], strict=True))
-    elif data.input_names and data.features <= _NAMED:
+    elif data.features <= _NAMED:
         found["inputs"] = run.input_names
     return found
 

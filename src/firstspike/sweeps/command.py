@@ -65,12 +65,10 @@ def plot_sweep(name: Path, figures: list[str] | None, formats: list[str] | None)
     _check_optuna()
     from firstspike.plots.save import save_all
     from firstspike.sweeps.figures import SWEEP_PLOTS
-    from firstspike.sweeps.study import read_study, table_of
+    from firstspike.sweeps.study import read_study
 
     study, folder = read_study(str(name))
-    if all(row["state"] != "complete" for row in table_of(study, folder).rows):
-        raise ValueError(f"the sweep {study.study_name} has no complete trial yet")
-    return save_all(SWEEP_PLOTS, study, folder / "figures", figures, formats or ("png",))
+    return save_all(SWEEP_PLOTS, study, folder / "figures", figures or list(SWEEP_PLOTS), formats or ("png",))
 
 
 def _check_optuna() -> None:

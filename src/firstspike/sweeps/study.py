@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import optuna
 import sqlalchemy
@@ -25,7 +26,7 @@ from sqlalchemy.engine import URL, make_url
 
 from firstspike.runs.forms import Form, read_json
 from firstspike.sweeps import RUNS, sweep_folder
-from firstspike.sweeps.config import Choice, Params, Sweep
+from firstspike.sweeps.config import Params, Sweep
 from firstspike.sweeps.plan import Plan
 from firstspike.sweeps.table import NUMBERS, SweepTable, Value
 
@@ -68,16 +69,11 @@ def cause(error: BaseException) -> str:
 def open_storage(url: URL, heartbeat: int | None = None) -> RDBStorage:
     """A storage, with a heartbeat interval in seconds if trials are trained."""
     sqlite = url.drivername.startswith("sqlite")
-    make = partial(
-        RDBStorage,
-        url.render_as_string(hide_password=False),
-        {"connect_args": {"timeout": 60, "isolation_level": None}} if sqlite else {"pool_pre_ping": True},
-        heartbeat_interval=heartbeat,
-    )
+    options = {"connect_args": {"timeout": 60, "isolation_level": None}} if sqlite else {"pool_pre_ping": True}
     with warnings.catch_warnings(action="ignore"):  # heartbeats are experimental
-        if heartbeat is not None:
-            retry = RetryHeartbeatStaleTrialCallback(3, inherit_intermediate_values=True)
-            make.keywords["heartbeat_stale_trial_callback"] = retry
+        retry = None if heartbeat is None else RetryHeartbeatStaleTrialCallback(3, inherit_intermediate_values=True)
+        beats: dict[str, Any] = {"heartbeat_interval": heartbeat, "heartbeat_stale_trial_callback": retry}
+        make = partial(RDBStorage, url.render_as_string(hide_password=False), options, **beats)
         try:
             storage = make()
         except sqlalchemy.exc.SQLAlchemyError:  # another process may have created the tables at the same moment
@@ -116,15 +112,14 @@ def open_study(plan: Plan, storage: RDBStorage) -> optuna.Study:
 
 def suggest(trial: optuna.Trial, sweep: Sweep) -> Params:
     """The values of a trial, by Optuna."""
-    found: dict[str, Choice] = {}
     for key, axis in sweep.distributions().items():
         if isinstance(axis, CategoricalDistribution):
-            found[key] = trial.suggest_categorical(key, axis.choices)
+            trial.suggest_categorical(key, axis.choices)
         elif isinstance(axis, IntDistribution):
-            found[key] = trial.suggest_int(key, axis.low, axis.high, step=axis.step, log=axis.log)
+            trial.suggest_int(key, axis.low, axis.high, step=axis.step, log=axis.log)
         elif isinstance(axis, FloatDistribution):
-            found[key] = trial.suggest_float(key, axis.low, axis.high, step=axis.step, log=axis.log)
-    return found
+            trial.suggest_float(key, axis.low, axis.high, step=axis.step, log=axis.log)
+    return trial.params
 
 
 def trials_of(study: optuna.Study) -> dict[int, FrozenTrial]:
@@ -135,6 +130,11 @@ def trials_of(study: optuna.Study) -> dict[int, FrozenTrial]:
         if (number := trial.user_attrs.get(TRIAL)) is not None:
             found[number] = min(found.get(number, trial), trial, key=lambda x: order.index(x.state))
     return dict(sorted(found.items()))
+
+
+def active(study: optuna.Study) -> set[TrialState]:
+    """In which of the states waiting and running trials are; empty if all are done."""
+    return {trial.state for trial in trials_of(study).values()} & set(ACTIVE)
 
 
 def queue_again(study: optuna.Study, failed: bool = False) -> None:

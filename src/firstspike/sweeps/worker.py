@@ -52,16 +52,13 @@ class Worker:
 
     def work(self) -> None:
         """Train until no trial is left, or until asked to stop; waits for trials elsewhere, whose workers may die."""
-        while not self.stop():
-            with warnings.catch_warnings(action="ignore"):  # experimental
-                fail_stale_trials(self.study)
-            states = {trial.state for trial in studies.trials_of(self.study).values()}
+        while not self.stop() and (states := studies.active(self.study)):
             if TrialState.WAITING in states:
                 self.train_next()
-            elif TrialState.RUNNING in states:
-                time.sleep(_POLL)
             else:
-                break
+                time.sleep(_POLL)
+                with warnings.catch_warnings(action="ignore"):  # experimental
+                    fail_stale_trials(self.study)
 
     def train_next(self) -> None:
         """Train the next trial of the queue."""
@@ -166,16 +163,12 @@ def launch(
         said: dict[str, Any] = {"name": plan.name, "storage": None if secret else storage}
         said |= {"sweep": plan.sweep.model_dump(mode="json", by_alias=True, exclude_defaults=True)}
         write_whole(folder / "sweep.json", json.dumps(said, indent=1) + "\n")
-        if _active(study):
+        if studies.active(study):
             with _processes(plan, url, folder, workers) as processes:
                 _follow(plan, study, processes, show)
-        if _active(study):
+        if studies.active(study):
             raise ChildProcessError("all workers have died; run the same command again to resume")
     return study
-
-
-def _active(study: optuna.Study) -> bool:
-    return any(trial.state in studies.ACTIVE for trial in studies.trials_of(study).values())
 
 
 @contextmanager
@@ -235,9 +228,8 @@ def _follow(plan: Plan, study: optuna.Study, processes: list[BaseProcess], show:
                     what = f"of signal {-code}" if code < 0 else "of an error"
                     logger.warning("a worker died %s; its trial will be given to another one", what)
             trials = studies.trials_of(study).values()
-            states = [trial.state for trial in trials]
             values = [trial.value for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
+            failed = sum(trial.state is TrialState.FAIL for trial in trials)
             best = {"best": f"{(min if plan.sweep.loss else max)(values):.4f}"} if values else {}
-            counts = {name: states.count(TrialState[name.upper()]) for name in ("running", "fail")}
-            bar.set_postfix({**counts, **best}, refresh=False)
-            bar.update(sum(state not in studies.ACTIVE for state in states) - bar.n)
+            bar.set_postfix({"failed": failed, **best}, refresh=False)
+            bar.update(sum(trial.state not in studies.ACTIVE for trial in trials) - bar.n)

@@ -1,7 +1,6 @@
 // Of one sample: its input, its spikes in all layers, the membranes of the last layer that spikes.
 
 const TICKS_UP_TO = 20; // neurons of a layer whose spikes are ticks, otherwise dots
-const IN_A_TABLE = 64; // inputs
 const UNIT = 30; // pixels of height
 const TALLEST = 600; // pixels of a raster
 
@@ -9,7 +8,7 @@ const TALLEST = 600; // pixels of a raster
 const listed = (time) => (Array.isArray(time) ? time : [time]).filter((x) => x !== null);
 
 function drawInput(member, place, tau) {
-  const { layers, image } = member.samples;
+  const { layers, image, inputs } = member.samples;
   const times = layers[0].times[place];
   element("input").hidden = image === undefined;
   if (image !== undefined) {
@@ -28,9 +27,8 @@ function drawInput(member, place, tau) {
   }
   const table = element("input-table");
   table.replaceChildren();
-  if (times.length > IN_A_TABLE || image !== undefined) return;
-  const names = times.map((_, k) => member.samples.inputs?.[k] ?? String(k));
-  table.append(tableOf([["input", "spike time"], ...times.map((time, k) => [names[k], listed(time).join(", ") || "none"])]));
+  if (inputs === undefined) return;
+  table.append(tableOf([["input", "spike time"], ...times.map((time, k) => [inputs[k], listed(time).join(", ") || "none"])]));
 }
 
 function drawRaster(member, place, tau) {
