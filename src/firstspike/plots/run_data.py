@@ -187,7 +187,7 @@ class RunData(Run):
         if not len(table.get("epoch", ())):
             reason = f"{self.folder} has no finished epoch in {name}.csv"
             if name == "output_times" and self.epochs:
-                reason = "output times are recorded of outputs that spike, on validation data with classes"
+                reason = "output times are recorded on validation data with classes, and not of a readout"
                 reason += "; choose one of the folders seed_*" if self.seeds else ""
             raise NotApplicable(reason)
         return table
