@@ -1,7 +1,6 @@
 """The operator under every layer: spike times, weights and delays -> first spike times, with the exact gradient."""
 
 from firstspike.spiketime import custom_ops  # noqa: F401  (torch finds them by their names)
-from firstspike.spiketime.function import BACKENDS
-from firstspike.spiketime.operator import TrainState, Window, first_spike_time, spike_trains, spike_window
+from firstspike.spiketime.operator import TrainState, first_spike_time, spike_trains, spike_window
 
-__all__ = ["BACKENDS", "TrainState", "Window", "first_spike_time", "spike_trains", "spike_window"]
+__all__ = ["TrainState", "first_spike_time", "spike_trains", "spike_window"]

@@ -4,20 +4,15 @@ To add one: a file here with a ``Substrate``, and a line in ``SUBSTRATES``.
 """
 
 from firstspike.substrates.base import Exact, LayerByLayer, Substrate, SubstrateError
-from firstspike.substrates.bss2 import BrainScaleS2, MockBss2, calibrate
+from firstspike.substrates.bss2.chip import BrainScaleS2
+from firstspike.substrates.bss2.device import calibrate
+from firstspike.substrates.bss2.mock import MockBss2
 from firstspike.substrates.integrator import Integrator
 from firstspike.substrates.noisy import Noisy
 from firstspike.substrates.simulators import Brian2, Nest, Neuron
 
 SUBSTRATES: dict[str, type[Substrate]] = {
-    "exact": Exact,
-    "integrator": Integrator,
-    "noisy": Noisy,
-    "mock_bss2": MockBss2,
-    "brainscales2": BrainScaleS2,
-    "nest": Nest,
-    "neuron": Neuron,
-    "brian2": Brian2,
+    substrate.kind: substrate for substrate in (Exact, Integrator, Noisy, MockBss2, BrainScaleS2, Nest, Neuron, Brian2)
 }
 
 __all__ = [

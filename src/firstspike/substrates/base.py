@@ -2,14 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from firstspike.layers import Delay, LIFLayer, LIFLinear, LIFRecurrent, LIFSpikeTrains, Network, Record
+from firstspike.layers import Delay, LIFLayer, LIFLinear, Network, Record
 from firstspike.layers.branches import Branch
 from firstspike.layers.lif import DenseLIFLayer
 from firstspike.layers.network import Call, applied
@@ -43,10 +44,8 @@ class Substrate(ABC):
     """Its key in ``SUBSTRATES``."""
     side_by_side: bool = False
     """Whether ``record`` is a pure function that ``torch.vmap`` may map over networks."""
-    trains: ClassVar[bool] = False
-    """Whether it has layers of spike trains, ``LIFSpikeTrains``."""
-    recurrent: ClassVar[bool] = False
-    """Whether it has layers of neurons that are connected to each other, ``LIFRecurrent``, in ``spike_trains``."""
+    neurons: ClassVar[tuple[type[LIFLayer], ...]] = (LIFLinear,)
+    """Classes of layers of LIF neurons that it has, ``LIFLinear`` with its subclasses."""
     exclusive: ClassVar[bool] = False
     """Whether there is only one, as a chip: several networks then take turns on the same object."""
 
@@ -59,11 +58,13 @@ class Substrate(ABC):
             ImportError: software that is not installed.
         """
         for index, layer in enumerate(network):
-            known = isinstance(layer, LIFLinear) or (self.trains and type(layer) is LIFSpikeTrains)
-            known = known or (self.recurrent and isinstance(layer, LIFRecurrent))
-            if isinstance(layer, LIFLayer) and not known:
+            if isinstance(layer, LIFLayer) and not self.has(layer):
                 raise ValueError(f"layer {index}: the substrate {self.kind} does not support {type(layer).__name__}")
         return self
+
+    def has(self, layer: nn.Module) -> bool:
+        """Whether a layer is one of its ``neurons``."""
+        return isinstance(layer, LIFLinear) or type(layer) in self.neurons
 
     def close(self) -> None:  # noqa: B027  (nothing to do by default)
         """Release what ``open`` acquired. May be called twice."""
@@ -135,14 +136,9 @@ class Substrate(ABC):
 
 
 def record_at(network: Network, times: Tensor, observed: Sequence[Tensor] | None, used: Mapping[str, Tensor]) -> Record:
-    """The observed times with the exact gradient there.
+    """The observed times of every layer, or computed ones, with the exact gradient there.
 
-    Args:
-        network: whose parameters get the gradient.
-        times: input times.
-        observed: times of every layer; None for computed ones.
-        used: by name, parameters that take the place of the network's in the gradient. It goes straight through to the
-            network's own.
+    Parameters that are ``used``, by name, take the place of the network's, and the gradient goes straight through.
     """
     if not used:
         return network.record(times, observed)
@@ -157,6 +153,7 @@ def _through(parameter: Tensor, value: Tensor) -> Tensor:
 
 
 @checks_ranges
+@dataclass(eq=False)
 class Exact(Substrate):
     """The exact spike times that the layers compute.
 
@@ -170,15 +167,11 @@ class Exact(Substrate):
     """
 
     kind = "exact"
-    side_by_side = True
+
     weight_bits: Bits | None = None
 
-    def __init__(self, weight_bits: Bits | None = None) -> None:
-        self.weight_bits = weight_bits
-        self.side_by_side = weight_bits is None
-
-    def __repr__(self) -> str:
-        return "Exact()" if self.weight_bits is None else f"Exact(weight_bits={self.weight_bits})"
+    def __post_init__(self) -> None:
+        self.side_by_side = self.weight_bits is None
 
     def identity(self) -> dict[str, Any]:
         """See ``Substrate``."""
@@ -188,16 +181,11 @@ class Exact(Substrate):
         """See ``Substrate``."""
         if self.weight_bits is None:
             return {}
-        return {
-            name: self._rounded(weight.detach())
-            for name, weight in network.named_parameters()
-            if name.endswith("weight")
-        }
-
-    def _rounded(self, weight: Tensor) -> Tensor:
-        assert self.weight_bits is not None
-        step = weight.abs().amax() / (2 ** (self.weight_bits - 1) - 1)
-        return torch.where(step > 0, (weight / step).round() * step, weight)
+        found = {name: x.detach() for name, x in network.named_parameters() if name.endswith("weight")}
+        for name, weight in found.items():
+            step = weight.abs().amax() / (2 ** (self.weight_bits - 1) - 1)
+            found[name] = torch.where(step > 0, (weight / step).round() * step, weight)
+        return found
 
     def open(self, network: Network) -> Self:
         """Nothing to prepare: the layers compute everything themselves."""
@@ -243,14 +231,7 @@ class LayerByLayer(Substrate):
     def spikes(
         self, index: int, layer: Any, times: Float[Tensor, "batch inputs"]
     ) -> Float[Tensor, "batch outputs"] | Float[Tensor, "batch outputs spikes"]:
-        """The output of the LIF layer with that index in the network.
-
-        Args:
-            index: of the layer.
-            layer: a ``LIFLinear``, whose first spike times these are; on substrates that have ``trains`` also a
-                ``LIFSpikeTrains``, with its trains.
-            times: its inputs.
-        """
+        """The output of the LIF layer with that index in the network, one of the ``neurons``, for its inputs."""
 
     def delayed(
         self, index: int, layer: Delay, times: Float[Tensor, "batch features"]

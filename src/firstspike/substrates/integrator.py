@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from firstspike.layers import LIFRecurrent, LIFSpikeTrains
+from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains
 from firstspike.layers.lif import DenseLIFLayer, each_spike
 from firstspike.ranges import Positive, checks_ranges
 from firstspike.spiketime.reference.response import kappa
@@ -36,8 +36,7 @@ class Integrator(LayerByLayer):
     """
 
     kind = "integrator"
-    trains = True
-    recurrent = True
+    neurons = (LIFLinear, LIFSpikeTrains, LIFRecurrent)
 
     step: Positive = 0.01
     duration: Positive = 20.0
@@ -67,7 +66,9 @@ class Integrator(LayerByLayer):
         """Spikes on the grid: the first one of each neuron, or the train of neurons that are reset."""
         neuron = layer.neuron
         trains = layer if isinstance(layer, LIFSpikeTrains) else None
-        most = 1 if trains is None else trains.max_spikes
+        most, reset, refractory = 1, 0.0, math.inf
+        if trains is not None:
+            most, reset, refractory = trains.max_spikes, trains.reset, trains.refractory
         threshold = torch.as_tensor(neuron.threshold, dtype=times.dtype, device=times.device)
         arrival = times if delay is None else times.unsqueeze(-2) + delay
         tau_mem, tau_syn = neuron.tau_mem, neuron.tau_syn
@@ -84,11 +85,8 @@ class Integrator(LayerByLayer):
         arriving = {int(x) for x in at[at <= last].unique().tolist()}
 
         length = torch.full((), self.step, dtype=times.dtype, device=times.device)
-        decay_mem, decay_syn, rise = (
-            torch.exp(-length / tau_mem),
-            torch.exp(-length / tau_syn),
-            kappa(length, tau_mem, tau_syn),
-        )
+        decay_mem, decay_syn = (torch.exp(-length / tau) for tau in (tau_mem, tau_syn))
+        rise = kappa(length, tau_mem, tau_syn)
         voltage = times.new_zeros(len(times), layer.out_features)
         current, count = torch.zeros_like(voltage), torch.zeros_like(voltage, dtype=torch.int64)
         found = voltage.new_full((*voltage.shape, most), math.inf)
@@ -105,13 +103,12 @@ class Integrator(LayerByLayer):
                 of_voltage, of_current = feedback.arriving(point)
                 voltage, current = voltage + of_voltage, current + of_current
             time = point * self.step
-            if trains is not None:
-                voltage = torch.where(free > time + 1e-4 * self.step, trains.reset, voltage)
+            voltage = torch.where(free > time + 1e-4 * self.step, reset, voltage)
             reached = voltage >= threshold
             if trains is not None:
                 trains.check_room(reached & (count == most))
-                voltage = torch.where(reached, trains.reset, voltage)
-                free = torch.where(reached, time + trains.refractory, free)
+            voltage = torch.where(reached, reset, voltage)
+            free = torch.where(reached, time + refractory, free)
             spiking = reached & (count < most)
             found[spiking] = found[spiking].scatter(-1, count[spiking].unsqueeze(-1), time)
             count += spiking

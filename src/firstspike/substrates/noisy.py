@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.layers import Delay, LIFRecurrent, LIFSpikeTrains
+from firstspike.layers import Delay, LIFLinear, LIFRecurrent, LIFSpikeTrains
 from firstspike.layers.lif import DenseLIFLayer
 from firstspike.layers.windows import joined_trains
 from firstspike.neuron import LIF
@@ -49,8 +49,7 @@ class Noisy(Imperfect, LayerByLayer):
     """
 
     kind = "noisy"
-    trains = True
-    recurrent = True
+    neurons = (LIFLinear, LIFSpikeTrains, LIFRecurrent)
 
     threshold_offset: Finite = 0.0
     threshold_spread: NotNegative = 0.0

@@ -19,7 +19,7 @@ from annotated_types import Ge, Gt, Le
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.layers import LIFRecurrent, LIFSpikeTrains, Network
+from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains, Network
 from firstspike.layers.lif import DenseLIFLayer
 from firstspike.ranges import checks_ranges
 from firstspike.substrates.base import LayerByLayer, SubstrateError, first_line
@@ -81,8 +81,7 @@ class Simulator(LayerByLayer):
         ValueError: a step below 0.0001 or above 1, a duration that is not longer than a step, or not finite.
     """
 
-    trains = True
-    recurrent = True
+    neurons = (LIFLinear, LIFSpikeTrains, LIFRecurrent)
 
     title: ClassVar[str]
     """Name; that of PyNN's module is ``kind``."""

@@ -13,21 +13,17 @@ Spikes = tuple[Int[np.ndarray, " spikes"], Float[np.ndarray, " spikes"]]
 
 @dataclass(frozen=True)
 class Windows:
-    """The places of a batch's samples in one long run.
-
-    Args:
-        samples: how many.
-        start: earliest time of a sample that is in its window, in the unit of the network's times.
-        length: of a window, in the same unit.
-        unit_ms: milliseconds that this unit takes in the run.
-        lead_ms: milliseconds before the first window.
-    """
+    """The places of a batch's samples in one long run."""
 
     samples: int
     start: float
+    """Earliest time of a sample that is in its window, in the unit of the network's times."""
     length: float
+    """In the same unit."""
     unit_ms: float
+    """Milliseconds that this unit takes in the run."""
     lead_ms: float = 0.0
+    """Milliseconds before the first window."""
 
     @property
     def run_ms(self) -> float:
@@ -48,14 +44,8 @@ class Windows:
     ) -> Float[np.ndarray, "samples neurons spikes"]:
         """The spikes of each neuron in each window, in the unit and on the clock of its sample.
 
-        Args:
-            neurons: how many.
-            index: which of them spiked.
-            at_ms: when, in milliseconds of the run, in any order.
-
-        Returns:
-            Sorted times, ``inf`` after the last one; as many columns as the busiest neuron needs, at least 1. Spikes
-            outside of all windows are left out.
+        They are sorted, with ``inf`` after the last one, in as many columns as the busiest neuron needs, at least 1.
+        Given are milliseconds of the run, in any order; spikes outside of all windows are left out.
         """
         at = (np.asarray(at_ms, dtype=np.float64) - self.lead_ms) / self.unit_ms
         window = np.floor(at / self.length).astype(np.int64)

@@ -27,8 +27,6 @@ from firstspike.spiketime.cpu.rows.host import MAX_GROUPS, backward_rows, backwa
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD
 from firstspike.spiketime.values import check_values
 
-__all__ = ["backward", "forward"]
-
 _MEMORY = 1 << 26  # bytes of a backward pass beside its results
 _TRAIN_MEMORY = 1 << 27  # the same of spike trains
 _ROWS = 12  # numbers for each input of a sample, at most: rows, and parts of the gradient by its time

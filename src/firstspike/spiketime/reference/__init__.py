@@ -5,7 +5,5 @@
 about neurons that stay silent, or have no threshold.
 """
 
-from firstspike.spiketime.reference.adjoint import backward
-from firstspike.spiketime.reference.event_loop import forward
-
-__all__ = ["backward", "forward"]
+from firstspike.spiketime.reference.adjoint import backward as backward
+from firstspike.spiketime.reference.event_loop import forward as forward

@@ -9,13 +9,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from firstspike.layers import (
     BiasSpikes,
     Delay,
     FirstSpike,
-    LIFLinear,
     LIFRecurrent,
     LIFSpikeTrains,
     Multiplex,
@@ -76,50 +75,6 @@ def circuits_of(layer: DenseLIFLayer | Delay) -> int:
     return layer.out_features * math.ceil(2 * inputs / ROWS) + delays
 
 
-def clock_for(network: Network, tau_us: float, recurrent: bool = False) -> Clock:
-    """The chip's times for a network whose ``tau_syn`` is ``tau_us`` on the chip; a ValueError if it does not fit.
-
-    ``recurrent`` says whether layers of neurons that are connected to each other, through delay neurons, are supported.
-    """
-    problems, needed = [], {}
-    lifs = [index for index, layer in enumerate(network) if _on_chip(layer, recurrent)]
-    for index, layer in enumerate(network):
-        match layer:
-            case DenseLIFLayer() if _on_chip(layer, recurrent):
-                needed[index] = circuits_of(layer)
-                problems += [f"layer {index}: {problem}" for problem in _lif_problems(layer)]
-            case Delay():
-                needed[index] = circuits_of(layer)
-                if not lifs or index > lifs[-1]:
-                    problems.append(f"layer {index}: delays after the last LIF layer; the chip only has axonal ones")
-                if layer.trains:
-                    problems.append(f"layer {index}: delays of spike trains; those of the chip are for first spikes")
-            case BiasSpikes() | Multiplex() | FirstSpike() | Readout():
-                pass
-            case _:
-                problems.append(f"layer {index}: the chip does not support {type(layer).__name__}")
-    if not lifs:
-        problems.append("the network has no LIF layer")
-    if sum(needed.values()) > CIRCUITS:
-        parts = ", ".join(f"layer {index} takes {count}" for index, count in needed.items())
-        problems.append(f"{sum(needed.values())} neuron circuits needed, the chip has {CIRCUITS}: {parts}")
-    _refuse(problems)
-    first = network[lifs[0]]
-    assert isinstance(first, DenseLIFLayer)
-    clock = Clock(tau_us / float(first.neuron.tau_syn))
-    low, high = SHORTEST_DELAY_US / clock.unit_us, LONGEST_DELAY_US / clock.unit_us
-    for index, layer in enumerate(network):
-        if isinstance(layer, Delay | LIFRecurrent):
-            delay = layer.delay if isinstance(layer, Delay) else layer.own_delay
-            least, most = (float(x) for x in delay.detach().aminmax())
-            if least < low - 1e-6 or most > high + 1e-6:
-                raise ValueError(
-                    f"layer {index} has delays from {least:.3g} to {most:.3g}, BrainScaleS-2 has them from {low:.4g} "
-                    f"to {high:.4g} only; e.g. {{bound: sigmoid, shift: 2, scale: 1.5}} keeps them there"
-                )
-    return clock
-
-
 def placement(network: Network) -> list[int]:
     """The circuits of all neurons in the order in which their populations are made, one for each."""
     lifs = [(index, layer) for index, layer in enumerate(network) if isinstance(layer, DenseLIFLayer)]
@@ -153,11 +108,6 @@ def _refuse(problems: list[str]) -> None:
         raise ValueError("the network does not fit on BrainScaleS-2: " + "; ".join(problems))
 
 
-def _on_chip(layer: nn.Module, recurrent: bool) -> bool:
-    """Whether a layer is one of the chip's neurons."""
-    return isinstance(layer, LIFLinear) or type(layer) is LIFSpikeTrains or (recurrent and type(layer) is LIFRecurrent)
-
-
 def _lif_problems(layer: DenseLIFLayer) -> list[str]:
     problems = []
     if isinstance(layer, LIFSpikeTrains) and layer.reset != 0:
@@ -181,6 +131,7 @@ class StalledError(Exception):
 class Bss2(QuantisedWeights):
     """BrainScaleS-2, real or emulated. A subclass is a dataclass of its settings."""
 
+    tau_us: float
     weight_scale: float
     retries: int
 
@@ -188,6 +139,50 @@ class Bss2(QuantisedWeights):
     def weight_max(self) -> float:  # type: ignore[override]
         """Largest magnitude of a weight."""
         return MAX_WEIGHT / self.weight_scale
+
+    def clock_for(self, network: Network) -> Clock:
+        """The chip's times for a network, whose ``tau_syn`` is ``tau_us``; a ValueError if it does not fit."""
+        problems, needed = [], {}
+        lifs = [index for index, layer in enumerate(network) if self.has(layer)]
+        for index, layer in enumerate(network):
+            match layer:
+                case DenseLIFLayer() if self.has(layer):
+                    needed[index] = circuits_of(layer)
+                    problems += [f"layer {index}: {problem}" for problem in _lif_problems(layer)]
+                case Delay():
+                    needed[index] = circuits_of(layer)
+                    if not lifs or index > lifs[-1]:
+                        problems.append(
+                            f"layer {index}: delays after the last LIF layer; the chip only has axonal ones"
+                        )
+                    if layer.trains:
+                        problems.append(
+                            f"layer {index}: delays of spike trains; those of the chip are for first spikes"
+                        )
+                case BiasSpikes() | Multiplex() | FirstSpike() | Readout():
+                    pass
+                case _:
+                    problems.append(f"layer {index}: the chip does not support {type(layer).__name__}")
+        if not lifs:
+            problems.append("the network has no LIF layer")
+        if sum(needed.values()) > CIRCUITS:
+            parts = ", ".join(f"layer {index} takes {count}" for index, count in needed.items())
+            problems.append(f"{sum(needed.values())} neuron circuits needed, the chip has {CIRCUITS}: {parts}")
+        _refuse(problems)
+        first = network[lifs[0]]
+        assert isinstance(first, DenseLIFLayer)
+        clock = Clock(self.tau_us / float(first.neuron.tau_syn))
+        low, high = SHORTEST_DELAY_US / clock.unit_us, LONGEST_DELAY_US / clock.unit_us
+        for index, layer in enumerate(network):
+            if isinstance(layer, Delay | LIFRecurrent):
+                delay = layer.delay if isinstance(layer, Delay) else layer.own_delay
+                least, most = (float(x) for x in delay.detach().aminmax())
+                if least < low - 1e-6 or most > high + 1e-6:
+                    raise ValueError(
+                        f"layer {index} has delays from {least:.3g} to {most:.3g}, BrainScaleS-2 has them from "
+                        f"{low:.4g} to {high:.4g} only; e.g. {{bound: sigmoid, shift: 2, scale: 1.5}} keeps them there"
+                    )
+        return clock
 
     def settings_of(self) -> dict[str, Any]:
         """Settings by name, without the file that overrides them."""

@@ -3,7 +3,7 @@
 import logging
 import math
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from firstspike.layers import BiasSpikes, Network, Record
+from firstspike.layers import BiasSpikes, LIFLinear, LIFSpikeTrains, Network, Record
 from firstspike.ranges import NotNegative, Positive, Retries, Size, checks_ranges
 from firstspike.substrates.base import SubstrateError, first_line
-from firstspike.substrates.bss2.base import CLOCK_US, Bss2, Clock, StalledError, clock_for, placement
+from firstspike.substrates.bss2.base import CLOCK_US, Bss2, StalledError, placement
 from firstspike.substrates.bss2.device import chip_name, load_calibration, load_pynn, own_settings, versions
 from firstspike.substrates.bss2.network import ChipNetwork
-from firstspike.substrates.windows import Spikes, Windows
+from firstspike.substrates.windows import Windows
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class BrainScaleS2(Bss2):
     """
 
     kind = "brainscales2"
-    trains = True
+    neurons = (LIFLinear, LIFSpikeTrains)
     exclusive = True
 
     calibration: str = "calibrations/{chip}.pbin"
@@ -66,11 +66,13 @@ class BrainScaleS2(Bss2):
     retries: Retries = 5
 
     def __post_init__(self) -> None:
-        self._chip: _Chip | None = None
+        self._pynn: Any = None
+        self._chip: ChipNetwork | None = None
+        self._identity: dict[str, Any] = {}
 
     def open(self, network: Network) -> Self:
         """See ``Substrate``."""
-        clock_for(network, self.tau_us)
+        self.clock_for(network)
         circuits = placement(network)
         self.close()
         pynn = load_pynn()
@@ -81,15 +83,15 @@ class BrainScaleS2(Bss2):
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None
         calibrated, calibration = load_calibration(pynn, used.calibration, name)
-        identity = {"kind": self.kind, "chip": name, **calibration}
-        self._chip = chip = _Chip(pynn, name, used, clock_for(network, used.tau_us), identity)
+        clock = used.clock_for(network)
+        self._pynn, self._identity = pynn, {"chip": name, **calibration}
         try:
             pynn.setup(initial_config=calibrated, neuronPermutation=circuits)
-            chip.network = ChipNetwork(pynn, network, chip.clock, used)
-            chip.network.write(network)
+            self._chip = ChipNetwork(pynn, network, clock, used)
+            self._chip.write(network)
             pynn.run(_DUMMY_MS)
             pynn.reset()
-            chip.identity |= versions(pynn) | {"settings": used.settings_of(), "settings_from": source}
+            self._identity |= versions(pynn) | {"settings": used.settings_of(), "settings_from": source}
         except Exception as error:
             self.close()
             raise SubstrateError(f"chip {name} does not start: {first_line(error)}") from error
@@ -97,24 +99,25 @@ class BrainScaleS2(Bss2):
 
     def close(self) -> None:
         """See ``Substrate``."""
-        chip, self._chip = self._chip, None
-        if chip is not None:
+        pynn, name = self._pynn, self._identity.get("chip")
+        self._pynn, self._chip, self._identity = None, None, {}
+        if pynn is not None:
             try:
-                chip.pynn.end()
+                pynn.end()
             except Exception as error:  # a chip that failed may fail again here; the first error counts
-                logger.warning("chip %s did not end well: %s", chip.name, first_line(error))
+                logger.warning("chip %s did not end well: %s", name, first_line(error))
 
     def identity(self) -> dict[str, Any]:
         """See ``Substrate``."""
-        return {"kind": self.kind} if self._chip is None else self._chip.identity
+        return {"kind": self.kind, **self._identity}
 
     def parameters(self, network: Network) -> dict[str, Tensor]:
         """See ``Substrate``; with the settings of the chip."""
-        return super().parameters(network) if self._chip is None else self._chip.used.parameters(network)
+        return super().parameters(network) if self._chip is None else self._chip.settings.parameters(network)
 
     def project_(self, network: Network) -> None:
         """See ``Substrate``; with the settings of the chip."""
-        super().project_(network) if self._chip is None else self._chip.used.project_(network)
+        super().project_(network) if self._chip is None else self._chip.settings.project_(network)
 
     @torch.no_grad()
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
@@ -122,63 +125,47 @@ class BrainScaleS2(Bss2):
         chip = self._chip
         if chip is None:
             raise ValueError("the chip is not open: call open(network) first")
-        parts = [chip.run(network, part) for part in times.split(chip.used.largest_batch)]
+        parts = [self._run(chip, network, part) for part in times.split(chip.settings.largest_batch)]
         layers = (torch.cat(layer).to(times) for layer in zip(*(part.layers for part in parts), strict=True))
         return Record(torch.cat([part.inputs for part in parts]).to(times), tuple(layers))
 
-
-@dataclass(eq=False)
-class _Chip:
-    """An open chip with a network on it."""
-
-    pynn: Any
-    name: str
-    used: BrainScaleS2
-    clock: Clock
-    identity: dict[str, Any]
-    network: ChipNetwork = field(init=False)
-
-    def run(self, network: Network, times: Tensor) -> Record:
+    def _run(self, chip: ChipNetwork, network: Network, times: Tensor) -> Record:
         """One run, repeated if it stalls."""
-        received = self.clock.floor(times.detach().cpu().double())
-        windows, outside = self._packed(network, received)
+        received = chip.clock.floor(times.detach().cpu().double())
+        windows, outside = _packed(chip, network, received)
 
         def attempt() -> Record:
-            self.network.write(network)
-            self.network.feed(outside.numpy(), windows)
+            chip.write(network)
+            chip.feed(outside.numpy(), windows)
             try:
-                spikes = self._spikes(windows)
+                with warnings.catch_warnings():
+                    # spikes after the end are left out with a warning, and sometimes returned
+                    warnings.filterwarnings("error", ".*after t_stop", UserWarning)
+                    chip.pynn.run(windows.run_ms)
+                    spikes = chip.spikes()
             except (RuntimeError, OSError, TimeoutError, UserWarning) as error:
                 raise StalledError(first_line(error)) from error
+            finally:
+                chip.pynn.reset()
             latest = max((float(at.max()) for _, at in spikes.values() if len(at)), default=0.0)
             if latest >= windows.run_ms:
                 raise StalledError(f"a spike at {latest:.3f} ms of {windows.run_ms:.3f}")
-            return self.network.record(network, received, spikes, windows, self.used.latency_us * 1e-3)
+            return chip.record(network, received, spikes, windows)
 
-        return self.used.repeated(attempt, f"chip {self.name}")
+        return chip.settings.repeated(attempt, f"chip {self._identity['chip']}")
 
-    def _spikes(self, windows: Windows) -> dict[int, Spikes]:
-        """Run, and read all spikes out."""
-        try:
-            with warnings.catch_warnings():
-                # spikes after the end are left out with a warning, and sometimes returned
-                warnings.filterwarnings("error", ".*after t_stop", UserWarning)
-                self.pynn.run(windows.run_ms)
-                return self.network.spikes()
-        finally:
-            self.pynn.reset()
 
-    def _packed(self, network: Network, received: Tensor) -> tuple[Windows, Tensor]:
-        """Start times of the samples in the run, and the external spikes before the end of a window."""
-        unit = self.clock.unit_us
-        bias = [layer.times.cpu().double() for layer in network if isinstance(layer, BiasSpikes)]
-        trains = received if received.ndim > 2 else received.unsqueeze(-1)
-        fixed = self.clock.floor(torch.cat([*bias, received.new_empty(0)])).unsqueeze(-1).expand(len(received), -1, -1)
-        fixed = functional.pad(fixed, (0, trains.shape[-1] - 1), value=math.inf)
-        outside = torch.cat([trains, fixed], dim=1)
-        arriving = outside[torch.isfinite(outside)]
-        ticks = round(min(float(arriving.min()), 0.0) * unit / CLOCK_US) if len(arriving) else 0
-        span = math.ceil(self.used.window * self.used.tau_us / CLOCK_US - 1e-6)
-        start, end = ticks * CLOCK_US / unit, span * CLOCK_US / unit
-        windows = Windows(len(received), start, end - start, unit * 1e-3, LEAD_MS)
-        return windows, outside.masked_fill(outside >= end, math.inf)
+def _packed(chip: ChipNetwork, network: Network, received: Tensor) -> tuple[Windows, Tensor]:
+    """Start times of the samples in the run, and the external spikes before the end of a window."""
+    unit, settings = chip.clock.unit_us, chip.settings
+    bias = [layer.times.cpu().double() for layer in network if isinstance(layer, BiasSpikes)]
+    trains = received if received.ndim > 2 else received.unsqueeze(-1)
+    fixed = chip.clock.floor(torch.cat([*bias, received.new_empty(0)])).unsqueeze(-1).expand(len(received), -1, -1)
+    fixed = functional.pad(fixed, (0, trains.shape[-1] - 1), value=math.inf)
+    outside = torch.cat([trains, fixed], dim=1)
+    arriving = outside[torch.isfinite(outside)]
+    ticks = round(min(float(arriving.min()), 0.0) * unit / CLOCK_US) if len(arriving) else 0
+    span = math.ceil(settings.window * settings.tau_us / CLOCK_US - 1e-6)
+    start, end = ticks * CLOCK_US / unit, span * CLOCK_US / unit
+    windows = Windows(len(received), start, end - start, unit * 1e-3, LEAD_MS)
+    return windows, outside.masked_fill(outside >= end, math.inf)

@@ -14,6 +14,7 @@ from firstspike.layers import (
     BiasSpikes,
     Delay,
     FirstSpike,
+    LIFLinear,
     LIFRecurrent,
     LIFSpikeTrains,
     Network,
@@ -25,7 +26,7 @@ from firstspike.layers.windows import joined_trains
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed, checks_ranges
 from firstspike.spiketime import TrainState
-from firstspike.substrates.bss2.base import Bss2, Clock, StalledError, clock_for
+from firstspike.substrates.bss2.base import Bss2, Clock, StalledError
 from firstspike.substrates.imperfect import Imperfect, Noise, joined, slices, window_of
 
 logger = logging.getLogger(__name__)
@@ -74,8 +75,7 @@ class MockBss2(Bss2, Imperfect):
     """
 
     kind = "mock_bss2"
-    trains = True
-    recurrent = True
+    neurons = (LIFLinear, LIFSpikeTrains, LIFRecurrent)
 
     chip: Seed = 1
     tau_us: Positive = 6.0
@@ -103,7 +103,7 @@ class MockBss2(Bss2, Imperfect):
 
     def open(self, network: Network) -> Self:
         """See ``Substrate``."""
-        clock = clock_for(network, self.tau_us, recurrent=True)
+        clock = self.clock_for(network)
         for index, layer in enumerate(network):
             if isinstance(layer, DenseLIFLayer):
                 threshold, noise = float(layer.neuron.threshold), abs(self.threshold_offset) + self.threshold_spread

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from firstspike.layers import BiasSpikes, Delay, LIFSpikeTrains, Multiplex, Network, Readout, Record
 from firstspike.layers.lif import DenseLIFLayer
-from firstspike.substrates.bss2.base import CLOCK_US, DELAY_STEP_US, Bss2, Clock
+from firstspike.substrates.bss2.base import CLOCK_US, DELAY_STEP_US, Clock
 from firstspike.substrates.windows import Spikes, Windows, recorded
 
 DRIVE = 800
@@ -38,16 +38,16 @@ class _Part:
 class ChipNetwork:
     """The populations and projections of a network, and of later ones with the same layers.
 
-    ``pynn`` is set up with the ``placement`` of the network.
+    ``pynn`` is set up with the ``placement`` of the network; ``settings`` are those of the chip, as a ``BrainScaleS2``.
     """
 
-    def __init__(self, pynn: Any, network: Network, clock: Clock, settings: Bss2) -> None:
+    def __init__(self, pynn: Any, network: Network, clock: Clock, settings: Any) -> None:
         self.pynn, self.clock, self.settings = pynn, clock, settings
         inputs = network.inputs
         assert inputs is not None, "a LIF layer fixes it"
         self._sources: list[tuple[Any, Int[np.ndarray, " cells"]]] = []
         self._recorded: dict[int, Any] = {}
-        self._projections: dict[int, list[tuple[Any, Any, Int[np.ndarray, " cells"]]]] = {}
+        self._projections: list[tuple[Any, int, Int[np.ndarray, " cells"], int]] = []
         self._delays: dict[int, Any] = {}
         self._written: dict[object, np.ndarray] = {}
         every = np.arange(inputs)
@@ -73,21 +73,13 @@ class ChipNetwork:
         neurons = pynn.Population(layer.out_features, pynn.cells.HXNeuron())
         neurons.record(["spikes"])
         self._recorded[index] = neurons
-        found = []
         for part in parts:
             before = self._population(part)
-            pair = [
-                pynn.Projection(
-                    before,
-                    neurons,
-                    pynn.AllToAllConnector(),
-                    synapse_type=pynn.synapses.StaticSynapse(weight=0),
-                    receptor_type=receptor,
-                )
-                for receptor in ("excitatory", "inhibitory")
-            ]
-            found.append((pair[0], pair[1], part.place))
-        self._projections[index] = found
+            for receptor, sign in (("excitatory", 1), ("inhibitory", -1)):
+                synapse = pynn.synapses.StaticSynapse(weight=0)
+                connector = pynn.AllToAllConnector()
+                made = pynn.Projection(before, neurons, connector, synapse_type=synapse, receptor_type=receptor)
+                self._projections.append((made, index, part.place, sign))
         return [_Part(neurons, np.arange(layer.out_features))]
 
     def _delay(self, index: int, layer: Delay, parts: list[_Part]) -> list[_Part]:
@@ -115,17 +107,11 @@ class ChipNetwork:
     def write(self, network: Network) -> None:
         """Give the chip the weights and delays of a network, as far as they differ from what it has."""
         stored = self.settings.parameters(network)
-        for index, projections in self._projections.items():
-            weight = stored[f"{index}.weight"].cpu().double()
-            whole = (weight * self.settings.weight_scale).round().to(torch.int64).numpy()
-            for number, (excitatory, inhibitory, place) in enumerate(projections):
-                own = whole[:, place].T
-                for sign, projection, weight in (
-                    ("excitatory", excitatory, np.clip(own, 0, None)),
-                    ("inhibitory", inhibitory, np.clip(own, None, 0)),
-                ):
-                    if self._changed((index, number, sign), weight):
-                        projection.set(weight=weight)
+        for number, (projection, index, place, sign) in enumerate(self._projections):
+            whole = (stored[f"{index}.weight"].cpu().double() * self.settings.weight_scale).round()
+            weight = (sign * (sign * whole).clamp(min=0)).to(torch.int64).numpy()[:, place].T
+            if self._changed((number, index), weight):
+                projection.set(weight=weight)
         for index, first in self._delays.items():
             layer = network[index]
             assert isinstance(layer, Delay)
@@ -153,14 +139,9 @@ class ChipNetwork:
         """All recorded spikes of the last run, by the index of the layer."""
         return {index: recorded(population) for index, population in self._recorded.items()}
 
-    def record(
-        self, network: Network, received: Tensor, spikes: dict[int, Spikes], windows: Windows, late_ms: float
-    ) -> Record:
-        """Times of all layers, as the host receives them, of inputs as the chip ``received`` them.
-
-        All ``spikes`` were noted ``late_ms`` later than they were.
-        """
-        known, layers = received, []
+    def record(self, network: Network, received: Tensor, spikes: dict[int, Spikes], windows: Windows) -> Record:
+        """Times of all layers, as the host receives them, of inputs as the chip ``received`` them."""
+        known, layers, late_ms = received, [], self.settings.latency_us * 1e-3
         for index, layer in enumerate(network):
             if index in spikes:
                 neurons, at = spikes[index]
