@@ -71,30 +71,6 @@ def test_training_goes_on(theirs, tmp_path):
     assert RunFolder.open(tmp_path / "run").table("metrics")["epoch"] == [8]
 
 
-def test_curves(theirs, tmp_path):
-    for name, values in {
-        "train_losses": np.linspace(2, 1, 7),
-        "train_accuracies": np.linspace(0.3, 0.8, 7),
-        "val_losses": np.linspace(3, 1, 8),
-        "val_accuracies": np.array([0.1, 0.2, 0.3, 0.4, 0.9, 0.6, 0.7, 0.8]),
-    }.items():
-        np.save(theirs / f"yin_yang_{name}.npy", values)
-    import_folder(theirs, tmp_path / "run")
-    table = RunFolder.open(tmp_path / "run").table("metrics")
-    assert table["epoch"] == [1, 2, 3, 4, 5, 6, 7]
-    assert table["validation_accuracy"] == [0.2, 0.3, 0.4, 0.9, 0.6, 0.7, 0.8]
-    assert table["lr"] == [0.005] * 7
-    assert save_figures(tmp_path / "run", ["loss_and_error"], ("svg",))
-    results = resume(tmp_path / "run", epochs=8, progress_bar=False)
-    assert results["best_validation_accuracy"] >= 0.9
-    after = RunFolder.open(tmp_path / "run").table("metrics")
-    assert after["epoch"][-1] == 8
-    assert all(0 <= after[name][-1] <= 1 for name in ("raised", "silent_1", "silent_3"))
-    np.save(theirs / "yin_yang_val_losses.npy", np.zeros(3))
-    import_folder(theirs, tmp_path / "without")
-    assert RunFolder.open(tmp_path / "without").table("metrics") == {}
-
-
 def test_last_epoch_folder(tmp_path):
     config = sizes_config()
     tensors = {number: random_tensors(config, number) for number in (20, 100)}
@@ -238,18 +214,15 @@ def test_command_on_a_config(theirs, tmp_path, command_here):
     assert (missing.returncode, missing.stderr) == (2, "error: nowhere: no such file or folder\n")
 
 
-@pytest.mark.parametrize("name", ["test_spiketimes", "test_labels", "val_losses"])
+@pytest.mark.parametrize("name", ["test_spiketimes", "test_labels"])
 @pytest.mark.parametrize(
     "content",
     [b"", b"PK\x03\x04damaged", b"\x93NUMPY\x01\x00\x10\x00{'descr': [(((", b"\x93NUMPY\x01\x00\x76\x00" + b"(" * 200],
     ids=["empty", "archive", "head", "nested"],
 )
 def test_damaged_results_are_told_and_leave_a_whole_run(theirs, tmp_path, name, content):
-    for curve, epochs in (("train_losses", 7), ("train_accuracies", 7), ("val_losses", 8), ("val_accuracies", 8)):
-        np.save(theirs / f"yin_yang_{curve}.npy", np.ones(epochs))
     (theirs / f"yin_yang_{name}.npy").write_bytes(content)
-    found = import_folder(theirs, tmp_path / "run")
-    assert "cannot be read" in str(found.curves if name == "val_losses" else found.comparison)
+    assert "cannot be read" in import_folder(theirs, tmp_path / "run").comparison
     assert (tmp_path / "run" / "import.json").is_file()
 
 
@@ -257,7 +230,7 @@ def test_an_import_that_fails_leaves_nothing(theirs, tmp_path, monkeypatch):
     def fails(*_):
         raise RuntimeError("odd results")
 
-    monkeypatch.setattr("firstspike.interop.fast_and_deep.run_folder.metrics", fails)
+    monkeypatch.setattr("firstspike.interop.fast_and_deep.run_folder.compare", fails)
     with pytest.raises(RuntimeError, match="odd results"):
         import_folder(theirs, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -132,6 +132,13 @@ def test_compressed_parts_are_refused(tmp_path):
         read_torch_file(forged(tmp_path, None, zipfile.ZIP_DEFLATED))
 
 
+def test_programs_are_refused(tmp_path):
+    with zipfile.ZipFile(forged(tmp_path, None), "a") as archive:
+        archive.writestr("good/constants.pkl", b"")
+    with pytest.raises(TorchFileError, match="TorchScript"):
+        read_torch_file(tmp_path / "bad.pt")
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_torch_file(tmp_path / "nothing.pt")

@@ -1,31 +1,27 @@
 """Read files that ``torch.save`` wrote, whole modules included, without executing anything in them.
 
-Both formats: the zip archive of today, and the sequence of pickles that torch wrote before version 1.6. A pickle is a
-small program that names classes and functions and calls them. Here it reaches only those that put tensors and
-containers together. Every other name becomes an empty stand-in, a type that keeps its name and the state that the
+A pickle is a small program that names classes and functions and calls them. Here it reaches only those that put tensors
+and containers together. Every other name becomes an empty stand-in, a type that keeps its name and the state that the
 pickle gives it; calling one, as a malicious pickle has to, is an error with that name. ``torch.load`` with
-``weights_only=True`` is not an alternative: it refuses whole modules in the older format.
+``weights_only=True`` is not an alternative: it refuses whole modules in the format of torch before version 1.6.
 """
 
 import io
 import pickle
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from firstspike.runs.files import read_regular
 
-_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how the older format starts
-_TYPES = {"Double": "f8", "Float": "f4", "Half": "f2", "Long": "i8", "Int": "i4", "Short": "i2", "Char": "i1"}
-_TYPES |= {"Byte": "u1", "Bool": "?"}
 # calls that are only recorded; ``getattr`` is how methods are pickled
-_RECORDED = {"builtins.getattr", "_codecs.encode", "numpy.dtype", "torch.Size", "torch.device"}
+_RECORDED = {"builtins.getattr", "_codecs.encode", "numpy.dtype", "torch.device"}
 _RECORDED |= {f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")}
 
 
@@ -38,18 +34,19 @@ class TorchFileError(ValueError):
 
 
 def read_torch_file(path: Path) -> Any:
-    """What ``torch.save`` wrote to a file: plain data, tensors, and a ``StandIn`` for everything that has a class.
-
-    Raises:
-        UnsafePickleError: the file wants to call something that is not harmless.
-        TorchFileError: not a file of ``torch.save``, or a damaged one.
-        OSError: it cannot be read.
-    """
-    file = io.BytesIO(read_regular(path))
+    """What ``torch.save`` wrote to a file: plain data, tensors, and a ``StandIn`` for everything that has a class."""
+    raw = read_regular(path)
     try:
-        read = _read_archive if zipfile.is_zipfile(file) else _read_pickles
-        file.seek(0)
-        return read(file)
+        if raw.startswith(b"PK"):
+            with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+                parts = archive.infolist()
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts):  # no zip bombs
+                raise TorchFileError("has compressed parts, which torch.save never writes")
+            if any(part.filename.endswith("constants.pkl") for part in parts):
+                raise TorchFileError("is a program of TorchScript")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about classes whose source is not known
+            return torch.load(io.BytesIO(raw), "cpu", _PICKLE, weights_only=False, encoding="latin1")
     except (UnsafePickleError, TorchFileError) as error:
         raise type(error)(f"{path}: {error}") from None
     except Exception as error:  # a damaged pickle can raise anything
@@ -101,15 +98,15 @@ class _Allowed(NamedTuple):
         return self.function(*args)
 
 
-def _tensor(storage: Tensor, offset: int, shape: Any, stride: Any, *_: Any) -> Tensor:
-    # a tuple, or torch.Size of one
-    shape, stride = (x.arguments[0] if isinstance(x, StandIn) else x for x in (shape, stride))
-    return storage.as_strided(shape, stride, offset)  # checks that it stays inside the block
+def _tensor(storage: Any, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> torch.Tensor:
+    whole = torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage)
+    return whole.as_strided(shape, stride, offset)  # checks that it stays inside the block
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "builtins.set": lambda items=(): set(items),
     "collections.OrderedDict": lambda items=(): OrderedDict(items),
+    "torch.Size": lambda sizes=(): tuple(sizes),
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": lambda data, *_: data,
@@ -118,12 +115,10 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads one pickle; ``make`` makes a block of numbers from its key in the file, its type and its size."""
+    """Reads one pickle."""
 
-    def __init__(self, file: io.BytesIO, make: Callable[[str, np.dtype[Any], int], Tensor] | None = None) -> None:
-        super().__init__(file, encoding="latin1")
-        self.storages: dict[str, Tensor] = {}
-        self._make = make
+    def __init__(self, *file: Any, **options: Any) -> None:
+        super().__init__(*file, **options)
         self._kinds: dict[str, type[StandIn]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
@@ -136,62 +131,7 @@ class _Unpickler(pickle.Unpickler):
         kind = self._kinds[qualified]
         return _Allowed(lambda *args: kind.__new__(kind, *args)) if qualified in _RECORDED else kind
 
-    def persistent_load(self, pid: Any) -> Any:
-        """The block of numbers that a persistent id names; in the older format also a class, with its source text."""
-        if pid[0] == "module":
-            return pid[1]
-        _, kind, key, _, size, *view = pid
-        if any(view):
-            raise TorchFileError("holds views of views, which only torch below 0.4 wrote")
-        name = getattr(kind, "qualified", type(kind).__name__).rpartition(".")[2].removesuffix("Storage")
-        if name not in _TYPES or self._make is None:
-            raise TorchFileError(f"holds numbers of the type {name}, which is not supported")
-        if key not in self.storages:
-            self.storages[key] = self._make(key, np.dtype(_TYPES[name]), size)
-        return self.storages[key]
 
-
-def _numbers(raw: bytes, dtype: np.dtype[Any], size: int, order: str) -> Tensor:
-    stored = np.frombuffer(raw, dtype.newbyteorder("<" if order == "little" else ">"), size)
-    return torch.from_numpy(stored.astype(dtype))
-
-
-def _read_archive(file: io.BytesIO) -> Any:
-    with zipfile.ZipFile(file) as archive:
-        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):  # no zip bombs
-            raise TorchFileError("has compressed parts, which torch.save never writes")
-        names = archive.namelist()
-        found = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
-        if len(found) != 1:
-            raise TorchFileError("is a zip archive, but not of torch.save")
-        root = found[0].removesuffix("data.pkl")
-        order = archive.read(f"{root}byteorder").decode("ascii") if f"{root}byteorder" in names else "little"
-
-        def stored(key: str, dtype: np.dtype[Any], size: int) -> Tensor:
-            return _numbers(archive.read(f"{root}data/{key}"), dtype, size, order)
-
-        return _Unpickler(io.BytesIO(archive.read(found[0])), stored).load()
-
-
-def _read_pickles(file: io.BytesIO) -> Any:
-    if [_Unpickler(file).load() for _ in range(2)] != [_MAGIC, _PROTOCOL]:
-        raise TorchFileError("is not a file of torch.save")
-    order = "little" if _Unpickler(file).load().get("little_endian", True) else "big"
-
-    def empty(key: str, dtype: np.dtype[Any], size: int) -> Tensor:  # its numbers come after the pickle
-        if size * dtype.itemsize > file.getbuffer().nbytes:
-            raise TorchFileError("is truncated: a tensor is larger than the file")
-        return torch.from_numpy(np.empty(size, dtype))
-
-    unpickler = _Unpickler(file, empty)
-    loaded = unpickler.load()
-    storages, keys = unpickler.storages, _Unpickler(file).load()
-    if set(keys) != set(storages):
-        raise TorchFileError("is damaged: the numbers of a tensor are missing")
-    for key in keys:
-        storage = storages[key]
-        size = int(_numbers(file.read(8), np.dtype("i8"), 1, order))
-        if size != len(storage):
-            raise TorchFileError(f"is damaged: a tensor has {size} numbers instead of {len(storage)}")
-        storage.copy_(_numbers(file.read(storage.nbytes), storage.numpy().dtype, size, order))
-    return loaded
+_PICKLE: Any = SimpleNamespace(
+    __name__=__name__, Unpickler=_Unpickler, load=lambda file, **options: _Unpickler(file, **options).load()
+)

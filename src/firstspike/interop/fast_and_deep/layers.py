@@ -13,7 +13,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from firstspike.interop.fast_and_deep.sections import Inputs
 from firstspike.interop.fast_and_deep.substrate import noise
@@ -26,18 +26,14 @@ _SHARING = "presyn_sharing_factor"
 
 @dataclass(frozen=True)
 class Source:
-    """The source of one of our parameters in the original's network.
+    """The source of one of our parameters in the original's network: a layer of it, and the ``shape`` of its tensor.
 
-    Args:
-        layer: index in its ``layers``.
-        kind: weight, synaptic, axonal or dendritic.
-        shape: of its tensor.
-        tiles: how often the tensor is repeated along the inputs.
-        order: for each of our inputs, or of our delays if inputs share them, the index of the original's.
+    The tensor is repeated ``tiles`` times along the inputs. ``order`` has for each of our inputs, or of our delays if
+    inputs share them, the index of the original's.
     """
 
     layer: int
-    kind: str
+    kind: Literal["weight", "synaptic", "axonal", "dendritic"]
     shape: tuple[int, int]
     tiles: int = 1
     order: tuple[int, ...] = ()
@@ -47,12 +43,8 @@ class NetworkBuilder:
     """Collects our layers, beginning with the inputs, and the sources of their parameters, by name in ``state_dict``.
 
     For each layer of neurons, ``silent_limits`` are ``max_num_missing_spikes``, ``weight_grad_limits`` are
-    ``max_dw_norm``; ``neuron`` is the section of the defaults.
-
-    Args:
-        inputs: of the network.
-        defaults: parameters of neurons without their own.
-        exact: whether a trained network is imported, so that every delay has to be the original's.
+    ``max_dw_norm``; ``neuron`` is the section of the defaults. If a trained network is imported, every delay has to be
+    the original's (``exact``).
     """
 
     def __init__(self, inputs: Inputs, defaults: Table, exact: bool) -> None:

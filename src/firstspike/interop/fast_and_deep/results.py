@@ -1,9 +1,9 @@
-"""A result folder of the original: its files, the losses and accuracies over training, and the saved spike times."""
+"""A result folder of the original: its files, and the spike times that it saved."""
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,12 +17,6 @@ EXPECTED = 5e-5
 """The original adds 1e-6 to denominators, which shifts spike times by up to about this much (in tau_syn)."""
 
 _TEST = {"times": "_test_spiketimes.npy", "labels": "_test_labels.npy", "inputs": "_test_inputs.npy"}
-_CURVES = {
-    "train_loss": "_train_losses.npy",
-    "train_accuracy": "_train_accuracies.npy",
-    "validation_loss": "_val_losses.npy",
-    "validation_accuracy": "_val_accuracies.npy",
-}
 _SAME_SAMPLES = ("yin_yang", "mnist_16x16")  # data sets whose samples are the same, in the same order
 
 
@@ -30,30 +24,20 @@ class ResultsError(Exception):
     """Saved results that are missing or do not fit; the message gives the reason."""
 
 
-@dataclass(frozen=True)
-class ResultFiles:
-    """Files of a result folder, None if they are missing.
+class ResultFiles(NamedTuple):
+    """Files of a result folder, None if they are missing; those of the test data by ``times``, ``labels``, ``inputs``.
 
-    ``epoch``: after how many epochs, None if no folder name contains it. ``tests``: files of the test data, by
-    ``times``, ``labels`` and ``inputs``. ``curves``: files of losses and accuracies, by the names of our columns.
+    ``epoch`` is after how many epochs, None if no folder name contains it.
     """
 
     config: Path
     network: Path | None
     epoch: int | None
     tests: dict[str, Path]
-    curves: dict[str, Path]
 
 
 def find_files(folder: Path) -> ResultFiles:
-    """Find config, network and test results in a result folder, or in one ``epoch_N`` of it.
-
-    A folder with ``epoch_N`` folders and without a network means the last of them.
-
-    Raises:
-        FileNotFoundError: no config.
-        ValueError: several networks.
-    """
+    """Those of a result folder, or of one ``epoch_N`` in it; without a network it means the last of its ``epoch_N``."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such file or folder")
     numbered = [(number, inner) for inner in folder.glob("epoch_*") if (number := _epoch(inner)) is not None]
@@ -64,13 +48,10 @@ def find_files(folder: Path) -> ResultFiles:
     if config is None:
         raise FileNotFoundError(f"{folder} has no config.yaml; give a result folder of fastAndDeep, or a YAML file")
     if network is None:
-        return ResultFiles(config, None, epoch, {}, {})
+        return ResultFiles(config, None, epoch, {})
     prefix = network.name.removesuffix("_network.pt")
-    tests, curves = (
-        {key: path for key, end in ends.items() if (path := place / f"{prefix}{end}").is_file()}
-        for ends in (_TEST, _CURVES)
-    )
-    return ResultFiles(config, network, epoch, tests, curves)
+    tests = {key: path for key, end in _TEST.items() if (path := place / f"{prefix}{end}").is_file()}
+    return ResultFiles(config, network, epoch, tests)
 
 
 def _epoch(folder: Path) -> int | None:
@@ -85,35 +66,10 @@ def _network(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def metrics(files: dict[str, Path], rates: list[float], layers: list[int]) -> list[dict[str, float | int | str]]:
-    """Rows of ``metrics.csv`` from ``ResultFiles.curves``; values that the original does not save are NaN.
-
-    There are as many rows as ``rates``, learning rates at the end of each epoch. ``layers`` are indices of our LIF
-    layers. Curves of the validation begin before the first epoch.
-
-    Raises:
-        ResultsError: files are missing, or do not fit the number of epochs.
-    """
-    unknown = dict.fromkeys(["raised", *(f"silent_{layer}" for layer in layers)], math.nan)
-    columns: dict[str, list[float]] = {"lr": rates}
-    for name in _CURVES:
-        if name not in files:
-            raise ResultsError("no losses and accuracies were saved")
-        values, before = _load(files[name]), int(name.startswith("validation"))
-        if values.ndim != 1 or len(values) != len(rates) + before:
-            raise ResultsError(f"{files[name].name} has the shape {values.shape} for {len(rates)} epochs")
-        columns[name] = values[before:].tolist()
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return [{"epoch": epoch, **row, **unknown} for epoch, row in enumerate(rows, 1)]
-
-
 def saved_spike_times(files: dict[str, Path], test: SpikeData, kind: str) -> tuple[Float[np.ndarray, "..."], Tensor]:
     """The saved spike times of the outputs ``(samples, neurons)``, and the inputs ``(samples, features)`` they are for.
 
     ``files`` are ``ResultFiles.tests``, ``test`` and ``kind`` our test data and our name of the data set.
-
-    Raises:
-        ResultsError: files are missing or do not fit, or it is not known which samples they are for.
     """
     if "times" not in files:
         raise ResultsError("no spike times were saved for the test data")
@@ -170,11 +126,7 @@ class Comparison:
 
 
 def compare(theirs: Float[np.ndarray, "..."], ours: Float[np.ndarray, "samples neurons"]) -> Comparison:
-    """Compare spike times ``(samples, neurons)``; inf and NaN are no spike.
-
-    Raises:
-        ResultsError: the shapes differ.
-    """
+    """Compare spike times ``(samples, neurons)``; inf and NaN are no spike."""
     if theirs.shape != ours.shape:
         raise ResultsError(f"the file of spike times has the shape {theirs.shape}, the test data gives {ours.shape}")
     a, b = np.isfinite(theirs), np.isfinite(ours)

@@ -1,7 +1,6 @@
 """A result folder of the original becomes a run."""
 
 import json
-import math
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,14 +11,7 @@ from torch import Tensor
 
 from firstspike.config import build, build_data
 from firstspike.interop.fast_and_deep.layers import Source
-from firstspike.interop.fast_and_deep.results import (
-    Comparison,
-    ResultsError,
-    compare,
-    find_files,
-    metrics,
-    saved_spike_times,
-)
+from firstspike.interop.fast_and_deep.results import Comparison, ResultsError, compare, find_files, saved_spike_times
 from firstspike.interop.fast_and_deep.translate import import_config
 from firstspike.interop.torch_file import StandIn, read_torch_file
 from firstspike.layers import Network
@@ -41,7 +33,7 @@ class Imported:
 
     ``config`` and ``network`` are the original's files, ``epoch`` is how long it was trained, ``parameters``
     the number of imported weights and delays; ``comparison`` is with the spike times that the original saved, or says
-    why there is none. The rest as in ``Translation`` and ``ResultFiles``.
+    why there is none. The rest as in ``Translation``.
     """
 
     config: str
@@ -51,7 +43,6 @@ class Imported:
     no_counterpart: list[str]
     parameters: int = 0
     comparison: Comparison | str = "there is no trained network"
-    curves: str = "there is no network"
 
     @property
     def verdict(self) -> str:
@@ -65,8 +56,7 @@ def import_folder(folder: Path, out: Path) -> Imported:
     """Make a run folder from a result folder of the original; nothing in it is executed.
 
     The run has ``config.yaml``, a checkpoint with the original's weights, and ``import.json`` with all notes on the
-    translation; the losses and accuracies that were saved become ``metrics.csv``. If the training is resumed, the
-    optimiser is reset.
+    translation. If the training is resumed, the optimiser is reset.
 
     Args:
         folder: a result folder, or one ``epoch_N`` of it.
@@ -83,7 +73,6 @@ def import_folder(folder: Path, out: Path) -> Imported:
     data = build_data(config)
     trainer = build(config, data)
     member = trainer.members[0]
-    rows: list[dict[str, float | int | str]] = []
     found = Imported(
         str(files.config.resolve()),
         str(files.network.resolve()) if files.network else None,
@@ -92,7 +81,7 @@ def import_folder(folder: Path, out: Path) -> Imported:
         translation.no_counterpart,
     )
     if files.network is not None:
-        state = read_network(files.network, translation.sources)
+        state = _read_network(files.network, translation.sources)
         found.parameters = sum(values.numel() for values in state.values())
         member.network.load_state_dict(member.network.state_dict() | state)
         found.no_counterpart.append("optimiser state and random numbers: a resumed training resets them")
@@ -104,37 +93,19 @@ def import_folder(folder: Path, out: Path) -> Imported:
             found.comparison = compare(times, _outputs(member, inputs))
         except ResultsError as reason:
             found.comparison = str(reason)
-        rates, best = _advance(member, found.epoch), -math.inf
-        try:
-            rows = metrics(files.curves, rates, member.spiking)
-            found.curves = f"metrics of {len(rows)} epochs"
-            if rows:
-                best = max(float(row["validation_accuracy"]) for row in rows)
-        except ResultsError as reason:
-            found.curves = str(reason)
-        member.progress = Progress(epoch=found.epoch, best=best)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+            for _ in range(found.epoch if member.schedule is not None else 0):
+                member.schedule.step()
+        member.progress = Progress(epoch=found.epoch)
     run = RunFolder(out)  # from here on only the disk can fail
     run.create(config, data=data.checksum)
-    if rows:
-        run.append("metrics", rows)
     if files.network is not None:
         checkpoint = captured(trainer)[0]
         save_checkpoint(place_of(run.checkpoints, checkpoint), checkpoint)
     record = {"from": "fastAndDeep", **asdict(found), "torch": torch.__version__}
     write_whole(run.path / "import.json", json.dumps(record, indent=1) + "\n")
     return found
-
-
-def _advance(member: Member, epoch: int) -> list[float]:
-    """Bring the schedule of learning rates to an epoch; the rates on the way."""
-    rates = []
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
-        for _ in range(epoch):
-            if member.schedule is not None:
-                member.schedule.step()
-            rates.append(member.optimizer.param_groups[0]["lr"])
-    return rates
 
 
 def _outputs(member: Member, times: Tensor) -> np.ndarray:
@@ -150,21 +121,8 @@ def _outputs(member: Member, times: Tensor) -> np.ndarray:
         return record_in_parts(member.network, times, opened).output.cpu().double().numpy()
 
 
-def read_network(path: Path, sources: dict[str, Source]) -> dict[str, Tensor]:
-    """Parameters of ours from a pickled network of the original.
-
-    Args:
-        path: its ``*_network.pt``.
-        sources: of our parameters in the original, see ``Translation``.
-
-    Returns:
-        For each parameter its values in double precision: weights ``(out, in)``, delays before the bound.
-
-    Raises:
-        UnsafePickleError: the file wants to call something.
-        ValueError: not a network of the original, or one that does not fit the config.
-        OSError: it cannot be read.
-    """
+def _read_network(path: Path, sources: dict[str, Source]) -> dict[str, Tensor]:
+    """Our parameters from a pickled network, in double precision: weights ``(out, in)``, delays before the bound."""
     network = read_torch_file(path)
     if not isinstance(network, StandIn):
         raise ValueError(f"{path}: expected a network, got {type(network).__name__}")

@@ -16,12 +16,7 @@ _DETERMINISTIC = {"threshold_offset", "weight_scale", "weight_max"}
 
 
 def noise(params: Table, unit: float) -> dict[str, float]:
-    """The noise of a layer by our names, without those that are 0.
-
-    Args:
-        params: its neuron parameters.
-        unit: one unit of the original's threshold in ours.
-    """
+    """The noise of a layer by our names, without those that are 0; ``unit`` is one of the original's threshold."""
     found = {}
     for key, name in _NOISE.items():
         if value := params.optional(key):
@@ -38,10 +33,7 @@ def runs_on_chip(params: dict[str, Any]) -> bool:
 def substrate(params: Table, neurons: list[dict[str, float]], jitter: list[float]) -> tuple[dict[str, Any], list[str]]:
     """A ``substrate`` section, and why the original's spike times may differ from ours by more than rounding.
 
-    Args:
-        params: ``training_params``.
-        neurons: for each layer of neurons the result of ``noise``.
-        jitter: of each layer of delays.
+    From ``training_params``, the result of ``noise`` for each layer of neurons, and the jitter of each layer of delays.
     """
     precision, limit = (params.optional(key) or None for key in ("rounding_precision", "clip_weights_max"))
     for key, value in (("rounding_precision", precision), ("clip_weights_max", limit)):

@@ -13,21 +13,15 @@ _REQUIRED: Any = object()
 class Table:
     """A mapping in the original's config. Each key has to be read once; ``close`` notes the others.
 
-    Args:
-        raw: the mapping.
-        place: its path in the config, for messages.
-        parent: the mapping around it, with which it shares its notes.
-
-    Attributes:
-        no_counterpart: settings without a counterpart in firstspike, one line each.
-
-    Raises:
-        ValueError: ``raw`` is not a mapping. All methods raise it for a missing key and for a value of another kind.
+    ``no_counterpart`` has settings without a counterpart in firstspike, one line each, together with those of the
+    mapping around it. All methods raise a ValueError for a missing key and for a value of another kind.
     """
 
     def __init__(self, raw: Any, place: str = "", parent: "Table | None" = None) -> None:
         if not isinstance(raw, dict):
-            raise ValueError(f"{place}: expected a mapping of names to values, got {reprlib.repr(raw)}")
+            raise ValueError(
+                f"{place or 'not a config of fastAndDeep'}: expected a mapping of names to values, got {reprlib.repr(raw)}"
+            )
         self.raw = {str(key): value for key, value in raw.items()}
         self.place = place
         self.no_counterpart: list[str] = [] if parent is None else parent.no_counterpart

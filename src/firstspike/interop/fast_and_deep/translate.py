@@ -21,13 +21,10 @@ _MAX_BYTES = 1_000_000
 
 @dataclass
 class Translation:
-    """What a config of the original is here.
+    """What a config of the original is here: our config, as ``parse_config`` takes it, and what it leaves out.
 
-    Args:
-        config: our config, as ``parse_config`` takes it.
-        sources: for each of our parameters, by its name in ``state_dict``, its place in the original's network.
-        inexact: why the original's spike times may differ from ours by more than rounding, one reason each.
-        no_counterpart: settings without a counterpart in firstspike, one line each.
+    ``sources`` are the places of our parameters in the original's network, by name in ``state_dict``; ``inexact`` says
+    why the original's spike times may differ by more than rounding, ``no_counterpart`` which settings are missing here.
     """
 
     config: dict[str, Any]
@@ -36,28 +33,15 @@ class Translation:
     no_counterpart: list[str]
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file of the original as a dict; a ValueError if it is not a mapping of plain values."""
+def import_config(path: Path, exact: bool = False) -> tuple[Config, Translation]:
+    """Translate a YAML file; ``exact`` as in ``translate``."""
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"{path}: exceeds the limit of {_MAX_BYTES} bytes for configs")
-    try:
+    try:  # the original's files have aliases, which ours must not
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         # PyYAML raises all of these for values that do not fit their tags
         raise ValueError(f"{path}: not YAML of plain values: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise ValueError(f"{path}: not a config of fastAndDeep: expected a mapping")
-    return raw
-
-
-def import_config(path: Path, exact: bool = False) -> tuple[Config, Translation]:
-    """Translate a YAML file; ``exact`` as in ``translate``.
-
-    Raises:
-        ValueError: not a config of the original, or one that cannot be expressed here.
-        OSError: it cannot be read.
-    """
-    raw = read_yaml(path)
     try:
         translation = translate(raw, exact)
     except ValueError as error:
@@ -66,15 +50,7 @@ def import_config(path: Path, exact: bool = False) -> tuple[Config, Translation]
 
 
 def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
-    """Translate a config.
-
-    Args:
-        raw: the original's config, as its YAML file has it; it is not changed.
-        exact: whether a trained network is imported as well, whose delays must all keep their place.
-
-    Raises:
-        ValueError: not a config of the original, or one with parts that cannot be expressed here.
-    """
+    """Translate a config; ``exact``: a trained network is imported as well, whose delays must all keep their place."""
     root = Table(raw)
     if "network_layout" not in root or "training_params" not in root:
         raise ValueError("not a config of fastAndDeep: expected the keys network_layout and training_params")
