@@ -13,7 +13,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from firstspike.interop.fast_and_deep.sections import Inputs
 from firstspike.interop.fast_and_deep.substrate import noise
@@ -28,12 +28,12 @@ _SHARING = "presyn_sharing_factor"
 class Source:
     """The source of one of our parameters in the original's network: a layer of it, and the ``shape`` of its tensor.
 
-    The tensor is repeated ``tiles`` times along the inputs. ``order`` has for each of our inputs, or of our delays if
-    inputs share them, the index of the original's.
+    ``kind`` is weight, synaptic, axonal or dendritic. The tensor is repeated ``tiles`` times along the inputs; ``order``
+    has for each of our inputs, or of our delays if inputs share them, the index of the original's.
     """
 
     layer: int
-    kind: Literal["weight", "synaptic", "axonal", "dendritic"]
+    kind: str
     shape: tuple[int, int]
     tiles: int = 1
     order: tuple[int, ...] = ()

@@ -95,8 +95,9 @@ def import_folder(folder: Path, out: Path) -> Imported:
             found.comparison = str(reason)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
-            for _ in range(found.epoch if member.schedule is not None else 0):
-                member.schedule.step()
+            if (schedule := member.schedule) is not None:
+                for _ in range(found.epoch):
+                    schedule.step()
         member.progress = Progress(epoch=found.epoch)
     run = RunFolder(out)  # from here on only the disk can fail
     run.create(config, data=data.checksum)
