@@ -105,7 +105,7 @@ def test_graphs_that_are_no_row():
     graph = fs.to_nir(fs.Network(lif(2, 3), lif(3, 2)))
     graph.nodes["back"] = nir.Linear(np.ones((3, 2)))
     graph.edges += [("lif_1", "back"), ("back", "lif_0")]
-    with pytest.raises(ValueError, match=r"the graph has a loop \(back, fc_1, lif_0, lif_1\)"):
+    with pytest.raises(ValueError, match=r"the graph has a loop \(lif_0, lif_1\)"):
         fs.from_nir(graph)
     graph = fs.to_nir(fs.Network(lif(2, 3), lif(3, 2)))
     graph.edges.remove(("fc_1", "lif_1"))

@@ -28,8 +28,8 @@ _SHARING = "presyn_sharing_factor"
 class Source:
     """The source of one of our parameters in the original's network: a layer of it, and the ``shape`` of its tensor.
 
-    ``kind`` is weight, synaptic, axonal or dendritic. The tensor is repeated ``tiles`` times along the inputs; ``order``
-    has for each of our inputs, or of our delays if inputs share them, the index of the original's.
+    ``kind`` is weight, synaptic, axonal or dendritic. The tensor is repeated ``tiles`` times along the inputs. For each
+    of our inputs, or of our delays if inputs share them, ``order`` has the index of the original's.
     """
 
     layer: int

@@ -19,9 +19,8 @@ class Table:
 
     def __init__(self, raw: Any, place: str = "", parent: "Table | None" = None) -> None:
         if not isinstance(raw, dict):
-            raise ValueError(
-                f"{place or 'not a config of fastAndDeep'}: expected a mapping of names to values, got {reprlib.repr(raw)}"
-            )
+            where = place or "not a config of fastAndDeep"
+            raise ValueError(f"{where}: expected a mapping of names to values, got {reprlib.repr(raw)}")
         self.raw = {str(key): value for key, value in raw.items()}
         self.place = place
         self.no_counterpart: list[str] = [] if parent is None else parent.no_counterpart

@@ -29,22 +29,14 @@ class Neurons(NamedTuple):
     tau_mem: Values
     tau_syn: Values
     threshold: Values
+    reset: Values
     gain: Values
 
 
 @checks_ranges
 @dataclass(frozen=True)
 class Convention:
-    """A reading of the numbers of NIR.
-
-    Args:
-        target: ``"nir"``, ``"norse"`` or ``"snntorch"``.
-        time_unit: length of the network's unit of time in the graph's.
-        dt: time step of the reader in the graph's unit.
-
-    Raises:
-        ValueError: an unknown target, values that are not positive, a missing time step.
-    """
+    """A reading of the numbers of NIR: the reader, the network's unit of time and the reader's step in the graph's."""
 
     target: Target = "nir"
     time_unit: Positive = 1.0
@@ -64,13 +56,9 @@ class Convention:
     def node(
         self, tau_mem: Values, tau_syn: Values, threshold: Values, reset: float | None = None
     ) -> tuple[dict[str, Values], Values]:
-        """The fields of a ``CubaLIF``, and the factor of the weights.
+        """The fields of a ``CubaLIF``, and the factor of the weights; times are in the network's unit.
 
-        Args:
-            tau_mem: in the network's unit of time.
-            tau_syn: in the network's unit of time.
-            threshold: of the neurons.
-            reset: membrane after a spike; None for neurons that spike once, which are reset very far down.
+        ``reset`` is the membrane after a spike; neurons that spike once (None) are reset very far down.
         """
         mem, syn, step = tau_mem * self.time_unit, tau_syn * self.time_unit, self.step or 1.0
         # tau_mem dV/dt = -V + (tau_mem / tau_syn) I with jumps of w: the ratio goes to the weights if r is 1
@@ -96,4 +84,5 @@ class Convention:
             gain = gain * step
         if self.target == "snntorch":
             gain, threshold = gain * step / syn, threshold * step / syn
-        return Neurons(mem / self.time_unit, syn / self.time_unit, threshold, gain)
+        reset = (fields["v_reset"] - fields["v_leak"]) / (fields["v_threshold"] - fields["v_leak"]) * threshold
+        return Neurons(mem / self.time_unit, syn / self.time_unit, threshold, reset, gain)

@@ -1,8 +1,9 @@
 """Connections as a list: which input reaches which output, how strongly and how much later."""
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
+import nir
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -41,10 +42,6 @@ class Synapses:
         pairs = ((getattr(self, name), getattr(other, name)) for name in ("row", "column", "weight", "delay"))
         return self.summed(self.inputs, *map(np.concatenate, pairs))
 
-    def delayed(self, delay: Float[np.ndarray, " rows"]) -> Self:
-        """The same with a delay after each output."""
-        return replace(self, delay=self.delay + delay[self.row])
-
     def through(self, weight: Matrix) -> Self:
         """The same with a matrix after the outputs."""
         if not self.delay.any():
@@ -74,6 +71,34 @@ class Synapses:
         rank = every - np.maximum.accumulate(np.where(_first(self.row, self.column), every, 0))
         copies = int(rank.max()) + 1
         return replace(self, inputs=self.inputs * copies, column=self.column * copies + rank), copies
+
+
+def after(name: str, node: Any, before: Synapses, time_unit: float) -> Synapses:
+    """A signal after a node that does not spike itself; delays are in the network's unit of time."""
+    match node:
+        case nir.Linear() | nir.Affine():
+            weight = finite(name, node.weight)
+            if weight.ndim != 2:
+                raise ValueError(f"{name}: expected a matrix of weights, got the shape {weight.shape}")
+            if isinstance(node, nir.Affine) and np.any(node.bias):
+                raise ValueError(f"{name}: an Affine with a bias is a constant current, which has no counterpart here")
+            return before.through(weight)
+        case nir.Scale():
+            return replace(before, weight=before.weight * finite(name, node.scale)[before.row])
+        case nir.Delay():
+            delay = finite(name, node.delay)
+            if (delay < 0).any():
+                raise ValueError(f"{name}: delays must be >= 0, got {delay.min()}")
+            return replace(before, delay=before.delay + (delay / time_unit)[before.row])
+    raise ValueError(f"{name}: a {type(node).__name__} has no counterpart here")
+
+
+def finite(name: str, values: Any) -> np.ndarray:
+    """Values of a node as numbers."""
+    found = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(found).all():
+        raise ValueError(f"{name} has values that are not finite")
+    return found
 
 
 def _first(*keys: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import Any
 import nir
 import numpy as np
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from firstspike._version import __version__
 from firstspike.interop.nir.conventions import Convention
@@ -53,40 +53,22 @@ class Writer:
         self.readout: dict[str, Any] = {}
         self.source = np.full(self.inputs, "input", dtype=object)
         self.column = np.arange(self.inputs)
+        self.biases = self.inputs  # the channel of the next bias spike
         self.entered: list[tuple[np.ndarray, np.ndarray]] = []
 
     def graph(self) -> nir.NIRGraph:
         """See ``to_nir``."""
         size = self.inputs + len(self.bias)
         self._add("input", nir.Input(input_type={"input": np.array([size])}), size)
-        biases = self.inputs
         last = max(index for index, layer in enumerate(self.network) if isinstance(layer, LIFLayer))
         for index, layer in enumerate(self.network):
             self.entered.append((self.source, self.column))
-            match layer:
-                case LIFLinear() | LIFConv2d() | LIFSpikeTrains():
-                    self._lif(index, layer)
-                case Readout():
-                    self._readout(index, layer)
-                case Delay():
-                    self.source, self.column = self._delayed(layer, self.source, self.column)
-                case SpikeDropout():
-                    pass  # in training only
-                case BiasSpikes() | Multiplex() | Concatenate() if index > last:
-                    name = type(layer).__name__
-                    raise ValueError(f"layer {index}: after the last LIF layer NIR has delays only, no {name}")
-                case BiasSpikes():
-                    count = len(layer.times)
-                    self.source = np.append(self.source, np.full(count, "input", dtype=object))
-                    self.column = np.append(self.column, np.arange(biases, biases + count))
-                    biases += count
-                case Multiplex():
-                    self.source, self.column = self.source.repeat(layer.copies), self.column.repeat(layer.copies)
-                case Concatenate() if layer.reduce is None:
-                    ends = [self._past(layer), (self.source, self.column)]
-                    self.source, self.column = (np.concatenate(x) for x in zip(*reversed(ends), strict=True))
-                case _:
-                    raise ValueError(f"layer {index}: NIR has nothing for a {type(layer).__name__}")
+            try:
+                if index > last and isinstance(layer, BiasSpikes | Multiplex | Concatenate):
+                    raise ValueError(f"after the last LIF layer NIR has delays only, no {type(layer).__name__}")
+                self._layer(layer)
+            except ValueError as error:
+                raise ValueError(f"layer {index}: {error}") from None
         (end,) = set(self.source)
         self._add("output", nir.Output(output_type={"output": np.array([self.sizes[end]])}), self.sizes[end], end)
         unit, step = self.convention.time_unit, self.convention.step
@@ -101,6 +83,30 @@ class Writer:
         if approximations := self._approximations():
             metadata["approximate"] = "; ".join(approximations)
         return nir.NIRGraph(nodes=self.nodes, edges=self.edges, metadata=metadata)
+
+    def _layer(self, layer: nn.Module) -> None:
+        match layer:
+            case LIFLinear() | LIFConv2d() | LIFSpikeTrains():
+                self._lif(layer)
+            case Readout():
+                self._readout(layer)
+            case Delay():
+                self.source, self.column = self._delayed(layer, self.source, self.column)
+            case SpikeDropout():
+                pass  # in training only
+            case BiasSpikes():
+                count = len(layer.times)
+                self.source = np.append(self.source, np.full(count, "input", dtype=object))
+                self.column = np.append(self.column, self.biases + np.arange(count))
+                self.biases += count
+            case Multiplex():
+                self.source, self.column = self.source.repeat(layer.copies), self.column.repeat(layer.copies)
+            case Concatenate() if layer.reduce is None:
+                past = self.entered[-1 - layer.over]
+                ends = (self.source, self.column), past if layer.delays is None else self._delayed(layer.delays, *past)
+                self.source, self.column = (np.concatenate(x) for x in zip(*ends, strict=True))
+            case _:
+                raise ValueError(f"NIR has nothing for a {type(layer).__name__}")
 
     def _approximations(self) -> list[str]:
         """Differences between a reader and the network, in words; none if the graph is faithful."""
@@ -135,29 +141,29 @@ class Writer:
     def _linear(self, name: str, weight: Matrix, before: str) -> str:
         return self._add(name, nir.Linear(weight=weight), len(weight), before)
 
-    def _lif(self, index: int, layer: LIFLinear | LIFConv2d | LIFSpikeTrains) -> None:
-        mem, syn, threshold = (_per_neuron(index, layer, name) for name in ("tau_mem", "tau_syn", "threshold"))
+    def _lif(self, layer: LIFLinear | LIFConv2d | LIFSpikeTrains) -> None:
+        mem, syn, threshold = (_per_neuron(layer, name) for name in ("tau_mem", "tau_syn", "threshold"))
         reset = None
         self.lifs.append(layer)
         if isinstance(layer, LIFSpikeTrains):
             reset = layer.reset
             if layer.refractory and not self.keep_refractory:
                 raise ValueError(
-                    f"layer {index}: NIR's CubaLIF has no refractory time, the layer has {layer.refractory}; with "
+                    f"NIR's CubaLIF has no refractory time, the layer has {layer.refractory}; with "
                     "keep_refractory it is in the metadata, which only from_nir reads"
                 )
             if self.convention.target == "snntorch" and reset:
-                raise ValueError(f"layer {index}: snnTorch always resets to 0, the layer to {reset}")
+                raise ValueError(f"snnTorch always resets to 0, the layer to {reset}")
         fields, gain = self.convention.node(mem, syn, threshold, reset)
-        self._neurons(index, layer, "lif", nir.CubaLIF(**fields), gain)
+        self._neurons(layer, "lif", nir.CubaLIF(**fields), gain)
         if isinstance(layer, LIFRecurrent):
-            self._recurrent(index, layer, gain)
+            self._recurrent(layer, gain)
 
-    def _recurrent(self, index: int, layer: LIFRecurrent, gain: Float[np.ndarray, " neurons"]) -> None:
+    def _recurrent(self, layer: LIFRecurrent, gain: Float[np.ndarray, " neurons"]) -> None:
         """A loop from the neurons of the layer that was just made to themselves: their delays, then weights."""
         if self.convention.target != "nir":
             raise ValueError(
-                f"layer {index}: {self.convention.target} reads no delays, which loops have; write the target nir, "
+                f"{self.convention.target} reads no delays, which loops have; write the target nir, "
                 "for a reader that supports them"
             )
         (lif,) = set(self.source)
@@ -165,31 +171,29 @@ class Writer:
         weight, delay = _numpy(layer.recurrent_weight) * gain[:, None], np.full((size, size), layer.window)
         if layer.recurrent_delays is not None:
             delay = delay + _numpy(layer.recurrent_delays.delay)
-            last = self._synaptic(index, name, lif, np.arange(size), weight, delay * self.convention.time_unit)
+            last = self._synaptic(name, lif, np.arange(size), weight, delay * self.convention.time_unit)
         else:
             delayed = self._add(f"{name}_delay", nir.Delay(delay=delay[0] * self.convention.time_unit), size, lif)
             last = self._linear(name, weight, delayed)
         self.edges.append((last, lif))
 
-    def _readout(self, index: int, layer: Readout) -> None:
-        mem, syn = (_per_neuron(index, layer, name) for name in ("tau_mem", "tau_syn"))
+    def _readout(self, layer: Readout) -> None:
+        mem, syn = (_per_neuron(layer, name) for name in ("tau_mem", "tau_syn"))
         fields, gain = self.convention.node(mem, syn, np.ones(layer.out_features))
         node = nir.CubaLI(**{name: x for name, x in fields.items() if name not in ("v_threshold", "v_reset")})
-        self._neurons(index, layer, "readout", node, gain)
+        self._neurons(layer, "readout", node, gain)
         kind = next((kind for kind, target in LAYERS.items() if target is type(layer)), None)
         if kind is None:
-            raise ValueError(f"layer {index}: NIR has nothing for a {type(layer).__name__}")
+            raise ValueError(f"NIR has nothing for a {type(layer).__name__}")
         times = {
             name: getattr(layer, name) * self.convention.time_unit for name in ("tau", "time") if hasattr(layer, name)
         }
         self.readout = {"readout": kind, **{f"readout_{name}": value for name, value in times.items()}}
 
-    def _neurons(
-        self, index: int, layer: NeuronLayer, kind: str, neurons: Any, gain: Float[np.ndarray, " neurons"]
-    ) -> None:
+    def _neurons(self, layer: NeuronLayer, kind: str, neurons: Any, gain: Float[np.ndarray, " neurons"]) -> None:
         """Weights and delays of a layer, and its neurons after them."""
         number = len(self.lifs) - (kind == "lif")
-        weight = _expanded(index, layer) if isinstance(layer, LIFConv2d) else _numpy(layer.weight)
+        weight = _expanded(layer) if isinstance(layer, LIFConv2d) else _numpy(layer.weight)
         weight = weight * gain[:, None]
         delay = getattr(layer, "delay", None)
         delays = None if delay is None or not delay.any() else _numpy(delay)
@@ -202,29 +206,24 @@ class Writer:
                 before.append(self._linear(name, joined, node))
             else:
                 own = weight[:, place], delays[:, place] * self.convention.time_unit
-                before.append(self._synaptic(index, name, node, self.column[place], *own))
+                before.append(self._synaptic(name, node, self.column[place], *own))
         size = layer.out_features
         made = self._add(f"{kind}_{number}", neurons, size, *before)
         self.source, self.column = np.full(size, made, dtype=object), np.arange(size)
 
-    def _synaptic(self, index: int, name: str, node: str, column: np.ndarray, weight: Matrix, delay: Matrix) -> str:
+    def _synaptic(self, name: str, node: str, column: np.ndarray, weight: Matrix, delay: Matrix) -> str:
         """A copy of its input for every synapse, with a separate delay."""
         out, channels = weight.shape
         copies = out * channels
         if copies * max(self.sizes[node], out) > _LARGEST:
             needs = f"which needs matrices of {copies}x{max(self.sizes[node], out)} for them"
             hint = "axonal or dendritic ones (Delay) need none"
-            raise ValueError(f"layer {index}: {copies} synaptic delays are too many for NIR, {needs}; {hint}")
+            raise ValueError(f"{copies} synaptic delays are too many for NIR, {needs}; {hint}")
         copied = self._linear(f"{name}_copies", _one_hot(np.tile(column, out), self.sizes[node]), node)
         delayed = self._add(f"{name}_delays", nir.Delay(delay=delay.ravel()), copies, copied)
         summed = np.zeros((out, copies))
         summed[np.repeat(np.arange(out), channels), np.arange(copies)] = weight.ravel()
         return self._linear(name, summed, delayed)
-
-    def _past(self, layer: Concatenate) -> tuple[np.ndarray, np.ndarray]:
-        """Channels that are carried past layers."""
-        source, column = self.entered[-1 - layer.over]
-        return (source, column) if layer.delays is None else self._delayed(layer.delays, source, column)
 
     def _delayed(self, layer: Delay, source: np.ndarray, channel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Channels after delays."""
@@ -255,19 +254,19 @@ def _one_hot(column: np.ndarray, size: int) -> Matrix:
     return found
 
 
-def _per_neuron(index: int, layer: NeuronLayer, name: str) -> Float[np.ndarray, " neurons"]:
+def _per_neuron(layer: NeuronLayer, name: str) -> Float[np.ndarray, " neurons"]:
     value = getattr(layer.neuron, name)
     values = _numpy(value) if isinstance(value, Tensor) else np.array(value, dtype=np.float64)
     if np.isinf(values).any():
-        raise ValueError(f"layer {index}: NIR has no neurons with synapses and without leak (tau_mem inf)")
+        raise ValueError("NIR has no neurons with synapses and without leak (tau_mem inf)")
     return np.repeat(np.atleast_1d(values), layer.out_features // values.size)
 
 
-def _expanded(index: int, layer: LIFConv2d) -> Matrix:
+def _expanded(layer: LIFConv2d) -> Matrix:
     """Filters as a matrix over all pixels."""
     seen, made = layer.image, layer.out_image
     if seen.size * made.size > _LARGEST:
-        raise ValueError(f"layer {index}: its filters as a matrix of {made.size}x{seen.size} are too large")
+        raise ValueError(f"its filters as a matrix of {made.size}x{seen.size} are too large")
     pixels = layer.window.places(seen).numpy()
     positions, patch = np.nonzero(pixels < seen.size)
     found = np.zeros((layer.weight.shape[0], len(pixels), seen.size))
