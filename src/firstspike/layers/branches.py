@@ -10,6 +10,7 @@ has the inputs of the first layer as further inputs of the last one. A ``Network
 """
 
 import math
+from typing import Unpack
 
 import torch
 from jaxtyping import Float
@@ -18,7 +19,7 @@ from torch import Tensor
 from firstspike.layers.conv import EarliestPool2d
 from firstspike.layers.delay import Delay, DelayRule
 from firstspike.layers.patches import Image
-from firstspike.layers.trains import SizedLayer, at_observed
+from firstspike.layers.trains import SpikeLayer, TensorOptions, at_observed
 from firstspike.ranges import NotNegative, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime.values import check_times
@@ -26,8 +27,9 @@ from firstspike.spiketime.values import check_times
 Shape = int | tuple[int, int, int]
 
 
+@takes_arguments_of(Delay, without=("features", "rule", "copies", "trains"))
 @checks_ranges
-class Branch(SizedLayer):
+class Branch(SpikeLayer):
     """The base of layers that end connections past layers: sizes, and the delays of the carried spikes.
 
     From a larger image, whose height and width are multiples of those of the last layer, it takes the earliest spike of
@@ -41,9 +43,6 @@ class Branch(SizedLayer):
             for each input or channel; a number for a fixed delay, 0 for none. By default they are trained, without an
             upper bound, from 0 or, after ``start_firing_`` (always in a config), from the delay with which these spikes
             arrive with those of the last layer.
-        generator: source of the initial values; torch's global one by default.
-        device: as in torch.
-        dtype: as in torch.
 
     Raises:
         ValueError: no layer to pass over, a negative delay, images whose sizes do not fit.
@@ -56,9 +55,7 @@ class Branch(SizedLayer):
         *,
         skipped: Shape | None = None,
         delay: DelayRule | NotNegative | None = None,
-        generator: torch.Generator | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **options: Unpack[TensorOptions],
     ) -> None:
         super().__init__()
         self.over, self.delay = over, delay
@@ -75,10 +72,10 @@ class Branch(SizedLayer):
         self.delays: Delay | None = None
         if delay is None or isinstance(delay, DelayRule) or delay > 0:
             start = 0.0 if delay is None else delay
-            rule = start if isinstance(start, DelayRule) else _plain_rule(start, trainable=delay is None)
+            if not isinstance(start, DelayRule):
+                start = DelayRule("clip", scale=math.inf, mean=start, std=0.0, trainable=delay is None)
             shared = 1 if carried is None else carried.height * carried.width  # one delay for each channel
-            options = {"generator": generator, "device": device, "dtype": dtype}
-            self.delays = Delay(self.carried_features, rule, copies=shared, **options)  # type: ignore[arg-type]
+            self.delays = Delay(self.carried_features, start, copies=shared, **options)
 
     def _made(self, image: Image | None, carried: Image | None) -> tuple[int, Image | None]:
         """Number of outputs, and the image that both together are, of images; in a subclass."""
@@ -195,7 +192,3 @@ def _reduction(skipped: Image, image: Image) -> EarliestPool2d:
             f"the image {skipped} that is carried past must be of the same height and width as {image}, or of multiples"
         )
     return EarliestPool2d(skipped, (steps[0], steps[1]))
-
-
-def _plain_rule(delay: float, *, trainable: bool) -> DelayRule:
-    return DelayRule("clip", scale=math.inf, mean=delay, std=0.0, trainable=trainable)

@@ -9,21 +9,36 @@ from typing import Unpack
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from firstspike.layers.neurons import LIFLayer, LIFOptions, NeuronLayer
 from firstspike.layers.patches import Borders, Image, Pair, Window, flat, from_image, is_image, to_image
-from firstspike.layers.trains import SizedLayer, at_observed
+from firstspike.layers.trains import SpikeLayer, at_observed
 from firstspike.neuron import LIF
 from firstspike.ranges import Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import first_spike_time
 
 
+class ImageLayer(SpikeLayer):
+    """A layer from images to images."""
+
+    image: Image
+    out_image: Image
+
+    @property
+    def _name(self) -> str:
+        return f"{type(self).__name__} of an image {self.image} with {self.image.size} pixels"
+
+    def extra_repr(self) -> str:
+        """Images and further arguments."""
+        return f"{self.image} -> {self.out_image}, {super().extra_repr().partition(', ')[2]}"
+
+
 @takes_arguments_of(NeuronLayer, without=("shape", "in_features", "out_features"))
 @checks_ranges
-class LIFConv2d(LIFLayer):
+class LIFConv2d(ImageLayer, LIFLayer):
     """LIF neurons that each see a patch of an image; all of one output channel share their weights.
 
     Times are flat on both sides, channel after channel, each row by row: ``(..., channels * height * width)``. Those of
@@ -68,10 +83,6 @@ class LIFConv2d(LIFLayer):
         # no buffer: only the CPU uses it, and a layer on ``meta`` may be a mere check of sizes
         self._places = None if self.weight.is_meta else window.places(seen)
 
-    @property
-    def _name(self) -> str:
-        return _name_with(self.image, self)
-
     def seen(self, times: Float[Tensor, "*batch pixels"]) -> Float[Tensor, "*batch positions patch"]:
         """The patches."""
         pixels = flat(times, self.image, "LIFConv2d")
@@ -98,12 +109,8 @@ class LIFConv2d(LIFLayer):
         made = to_image(spikes)
         return made.unflatten(-1, self.out_image) if is_image(times, self.image) else made
 
-    def extra_repr(self) -> str:
-        """Sizes and neuron, as torch prints them."""
-        return f"{self.image} -> {self.out_image}, {self.window}, {self.neuron_repr()}"
 
-
-class EarliestPool2d(SizedLayer):
+class EarliestPool2d(ImageLayer):
     """The earliest spike in each window of an image, channel by channel; ``inf`` if nothing spikes.
 
     This is what a neuron without memory that fires on its first input would do. The gradient goes to the earliest input
@@ -126,10 +133,6 @@ class EarliestPool2d(SizedLayer):
         self.window = Window.checked(kernel_size, kernel_size if stride is None else stride)
         self.out_image = Image(self.image.channels, *self.window.positions(self.image))
         self.in_features, self.out_features = self.image.size, self.out_image.size
-
-    @property
-    def _name(self) -> str:
-        return _name_with(self.image, self)
 
     def forward(
         self, times: Float[Tensor, "*batch pixels"], observed: Float[Tensor, "*batch out_pixels"] | None = None
@@ -155,11 +158,3 @@ class EarliestPool2d(SizedLayer):
         images = negative.unflatten(-1, self.image[1:])
         _, places = functional.max_pool2d(images, self.window.kernel, self.window.stride, return_indices=True)
         return places.flatten(2)
-
-    def extra_repr(self) -> str:
-        """Sizes, as torch prints them."""
-        return f"{self.image} -> {self.out_image}, {self.window}"
-
-
-def _name_with(image: Image, layer: nn.Module) -> str:
-    return f"{type(layer).__name__} of an image {image} with {image.size} pixels"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from firstspike.layers.noise import drawn
-from firstspike.layers.trains import Form, SizedLayer, at_observed
+from firstspike.layers.trains import Form, SpikeLayer, at_observed
 from firstspike.ranges import Finite, NotNegative, PositiveOrInf, Size, checks_ranges
 
 
@@ -22,12 +22,11 @@ from firstspike.ranges import Finite, NotNegative, PositiveOrInf, Size, checks_r
 class DelayRule:
     """How delays start and how they stay >= 0, from the parameter ``raw``:
 
-    * ``"sigmoid"``: ``shift + scale * sigmoid(raw)``, between shift and shift + scale;
-    * ``"softplus"``: ``shift + scale * softplus(raw)``, above shift;
+    * ``"sigmoid"``: ``shift + scale * sigmoid(raw)``;
+    * ``"softplus"``: ``shift + scale * softplus(raw)``;
     * ``"clip"``: the raw value itself, cut to the range from shift to shift + scale. Its gradient does not vanish at
-      the bounds: there it is 1 if a step downhill leads back inside, and 0 if it leads further out. An optimiser's
-      momentum may still carry raw values outside: ``project_delays_`` after each step puts them back on the bound. They
-      never start outside.
+      the bounds: there it is 1 if a step downhill leads back inside, and 0 if it leads further out. Raw values that
+      an optimiser's momentum carries outside are put back on the bound after each step of a training.
 
     Jitter is Gaussian noise on the delays in training mode, redrawn in each forward pass: for each spike of a
     ``Delay``, and once for all samples for each synapse of a ``LIFLinear``. A delay that would fall below 0 is 0.
@@ -80,11 +79,7 @@ class DelayRule:
             raw.clamp_(self.shift, self.shift + self.scale)
 
     def jittered(
-        self,
-        delay: Tensor,
-        like: Tensor,
-        source: torch.Generator | None,
-        part: tuple[int, slice] | None = None,
+        self, delay: Tensor, like: Tensor, source: torch.Generator | None, part: tuple[int, slice] | None = None
     ) -> Tensor:
         """The delays with noise in the shape of ``like``, which broadcasts; they stay >= 0. See ``part_of_batch``."""
         noise = drawn(torch.randn, like, source, part)
@@ -137,7 +132,7 @@ def delays_in(network: nn.Module) -> list[tuple[DelayRule, Tensor]]:
 
 
 @checks_ranges
-class Delay(SizedLayer):
+class Delay(SpikeLayer):
     """Adds a delay to each spike: ``times (..., features) -> times (..., features)``; ``inf`` stays ``inf``.
 
     With ``trains`` all spikes of an input get its delay: ``(batch, features[, spikes]) -> (batch, features, spikes)``,
@@ -172,7 +167,7 @@ class Delay(SizedLayer):
         if features % copies:
             raise ValueError(f"{copies} copies cannot share delays among {features} features: no whole multiple")
         self.features = self.in_features = self.out_features = features
-        self.rule = rule or DelayRule()
+        self.rule = self.delay_rule = rule or DelayRule()
         self.copies = copies
         self.trains = self.takes_trains = trains
         self.gives: Form = "trains" if trains else "first spikes"
@@ -186,11 +181,6 @@ class Delay(SizedLayer):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Redraw the delays."""
         self.rule.draw_(self.delay_raw, generator)
-
-    @property
-    def delay_rule(self) -> DelayRule:
-        """The rule, under the name that it has in ``LIFLinear``."""
-        return self.rule
 
     @property
     def delay(self) -> Float[Tensor, " features"]:
@@ -220,8 +210,3 @@ class Delay(SizedLayer):
             return times + delay
         delayed = times + self.rule.jittered(delay, times, self.jitter_source, self.batch_part)
         return delayed.sort(dim=-1).values if self.trains else delayed
-
-    def extra_repr(self) -> str:
-        """Size and rule, as torch prints them."""
-        copies = f", copies={self.copies}" if self.copies > 1 else ""
-        return f"{self.features}, {self.rule}{copies}" + (", trains=True" if self.trains else "")

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from firstspike.layers.trains import at_observed
+from firstspike.layers.trains import SpikeLayer, at_observed
 from firstspike.ranges import Finite, Size, checks_ranges
 from firstspike.spiketime.values import check_times
 
 
-class BiasSpikes(nn.Module):
+class BiasSpikes(SpikeLayer):
     """Appends spikes at fixed times: ``times (..., n) -> times (..., n + biases)``.
 
     Args:
@@ -48,7 +48,7 @@ class BiasSpikes(nn.Module):
 
 
 @checks_ranges
-class Multiplex(nn.Module):
+class Multiplex(SpikeLayer):
     """Copies every input: ``times (..., n) -> times (..., n * copies)``, the copies of an input side by side.
 
     A chip whose weights are small reaches a neuron's threshold with several synapses for one input.
@@ -73,7 +73,3 @@ class Multiplex(nn.Module):
         check_times(times)
         copied = times.repeat_interleave(self.copies, dim=-1)
         return copied if observed is None else at_observed(copied, observed)
-
-    def extra_repr(self) -> str:
-        """The number of copies, as torch prints it."""
-        return f"{self.copies}"

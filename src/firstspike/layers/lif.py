@@ -81,10 +81,8 @@ class DenseLIFLayer(LIFLayer):
             delay = rule.jittered(delay, delay, self.jitter_source)
         return delay
 
-    def extra_repr(self) -> str:
-        """Sizes, neuron and delays, as torch prints them."""
-        delay = "" if self.delay_rule is None else f", delay={self.delay_rule}"
-        return f"{super().extra_repr()}{delay}"
+    def _argument(self, name: str) -> Any:
+        return self.delay_rule if name == "delay" else super()._argument(name)
 
 
 @takes_arguments_of(DenseLIFLayer)
@@ -206,11 +204,7 @@ class LIFSpikeTrains(DenseLIFLayer):
         }
 
     def fitted(self, trains: Float[Tensor, "*batch out_features spikes"]) -> Float[Tensor, "*batch out_features most"]:
-        """Sorted trains with ``max_spikes`` columns.
-
-        Raises:
-            ValueError: trains that are longer, with ``overflow="error"``.
-        """
+        """Sorted trains with ``max_spikes`` columns; ``overflow`` controls what happens to longer ones."""
         most, columns = self.max_spikes, trains.shape[-1]
         if columns <= most:
             return functional.pad(trains, (0, most - columns), value=math.inf)
@@ -228,13 +222,6 @@ class LIFSpikeTrains(DenseLIFLayer):
         if self.overflow == "error":
             raise ValueError(f"{message}, or drop the later spikes with overflow='warn' or 'drop'")
         warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=2)
-
-    def extra_repr(self) -> str:
-        """Sizes, budget and neuron, as torch prints them."""
-        more = "".join(
-            f", {name}={value}" for name, value in (("refractory", self.refractory), ("reset", self.reset)) if value
-        )
-        return f"{super().extra_repr()}, max_spikes={self.max_spikes}{more}"
 
 
 def each_spike(trains: Tensor, weight: Tensor, delay: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -3,28 +3,25 @@
 import math
 from collections.abc import Callable, Collection
 from dataclasses import fields, replace
-from typing import Any, ClassVar, NamedTuple, TypedDict
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstspike.layers.init import NormalWeights, draw_weights_, firing_weights
-from firstspike.layers.trains import SizedLayer
+from firstspike.layers.trains import SpikeLayer, TensorOptions
 from firstspike.neuron import LIF, check_neuron
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt, checks_ranges
 
 _NAMES = tuple(field.name for field in fields(LIF))
 
 
-class NeuronOptions(TypedDict, total=False):
+class NeuronOptions(TensorOptions, total=False):
     """Keyword arguments of all layers of neurons, see ``NeuronLayer``."""
 
     weight_mean: Finite | None
     weight_std: NotNegative | None
-    generator: torch.Generator | None
-    device: torch.device | str | None
-    dtype: torch.dtype | None
 
 
 class LIFOptions(NeuronOptions, total=False):
@@ -37,7 +34,7 @@ class LIFOptions(NeuronOptions, total=False):
 
 
 @checks_ranges
-class NeuronLayer(SizedLayer):
+class NeuronLayer(SpikeLayer):
     """A layer of leaky neurons with weights, whose parameters are those of a ``LIF``.
 
     Its subclasses pass their options on to it, and have its signature and its descriptions by ``takes_arguments_of``. A
@@ -181,15 +178,7 @@ class NeuronLayer(SizedLayer):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def set_extra_state(self, state: Any, prefix: str = "") -> None:
-        """Check that saved weights are for neurons like these.
-
-        Args:
-            state: from ``get_extra_state``.
-            prefix: of its name, for errors.
-
-        Raises:
-            ValueError: they are for neurons with another threshold or other time constants.
-        """
+        """Raise a ValueError if saved weights are for neurons with another threshold or other time constants."""
         own, key = self.get_extra_state(), f"{prefix}_extra_state"
         if not isinstance(state, Tensor) or state.shape != own.shape or not state.is_floating_point():
             raise ValueError(f"{key} must hold {', '.join(_NAMES)} as a tensor ({len(own)},), got {state!r}")
@@ -210,18 +199,13 @@ class NeuronLayer(SizedLayer):
     def _name(self) -> str:
         return f"{type(self).__name__}({self.in_features}, {self.out_features})"
 
-    def extra_repr(self) -> str:
-        """Sizes and neuron, as torch prints them."""
-        return f"{self.in_features}, {self.out_features}, {self.neuron_repr()}"
-
-    def neuron_repr(self) -> str:
-        """The neuron's parameters in one line."""
-        learnt = {name: name in self._starts or name in self._parameters for name in _NAMES}
-        neuron = self.neuron
+    def _argument(self, name: str) -> Any:
+        if name != "neuron":
+            return super()._argument(name)
         # values that learn are state, not form: two networks of one form print alike
-        shown: dict[str, Any] = {
-            name: f"learnt {tuple(x.shape)}" if learnt[name] else x
-            for name, x in vars(neuron).items()
+        shown = {
+            name: f"learnt {tuple(x.shape)}" if name in self._starts or name in self._parameters else x
+            for name, x in vars(self.neuron).items()
             if name not in self.unused
         }
         return f"LIF({', '.join(f'{name}={value}' for name, value in shown.items())})"
@@ -266,10 +250,5 @@ class LIFLayer(NeuronLayer):
         return times
 
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
-        """Spikes, weights and delays that reach the neurons.
-
-        Args:
-            inputs: spikes that enter the layer.
-            spikes: its own, of the same samples.
-        """
+        """Spikes, weights and delays that reach the neurons: from inputs and, of the same samples, its own spikes."""
         return Arriving(self.seen(inputs), self.synapses, getattr(self, "delay", None), math.inf)

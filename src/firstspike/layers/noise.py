@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstspike.devices import sent
-from firstspike.layers.trains import at_observed
+from firstspike.layers.trains import SpikeLayer, at_observed
 from firstspike.ranges import Probability, checks_ranges
 from firstspike.spiketime.values import check_times
 
@@ -17,13 +17,9 @@ from firstspike.spiketime.values import check_times
 def drawn(
     draw: Callable[..., Tensor], like: Tensor, source: torch.Generator | None, part: tuple[int, slice] | None
 ) -> Tensor:
-    """Random numbers in the shape of ``like``: its part of those of a whole batch, see ``part_of_batch``.
+    """Random numbers in the shape of ``like`` by ``torch.rand`` or ``randn``, from torch's global source by default.
 
-    Args:
-        draw: ``torch.rand`` or ``torch.randn``.
-        like: whose shape, type and device they have.
-        source: of the numbers; None for torch's global one.
-        part: number of samples of the whole batch, and which of them ``like`` has; None for all.
+    With ``part``, the number of samples of a whole batch and which of them these are, it draws for the whole batch.
     """
     shape = like.shape if part is None else (part[0], *like.shape[1:])
     if source is None:  # torch.compile cannot take a generator that is None
@@ -61,7 +57,7 @@ def _with(network: nn.Module, name: str, value: Any) -> Iterator[None]:
 
 
 @checks_ranges
-class SpikeDropout(nn.Module):
+class SpikeDropout(SpikeLayer):
     """In training mode each spike is lost with the probability ``p``: its time becomes ``inf``, without gradient.
 
     The lost spikes are redrawn in each forward pass, for each sample and input. In evaluation mode all spikes pass. A
@@ -82,10 +78,6 @@ class SpikeDropout(nn.Module):
         self.jitter_source: torch.Generator | None = None  # see ``jitter_from``
         self.batch_part: tuple[int, slice] | None = None  # see ``part_of_batch``
 
-    def output_size(self, inputs: int) -> int:
-        """Number of outputs for that number of inputs."""
-        return inputs
-
     def forward(
         self, times: Float[Tensor, "*batch inputs"], observed: Float[Tensor, "*batch inputs"] | None = None
     ) -> Float[Tensor, "*batch inputs"]:
@@ -97,7 +89,3 @@ class SpikeDropout(nn.Module):
             return times
         lost = drawn(torch.rand, times, self.jitter_source, self.batch_part) < self.p
         return torch.where(lost, torch.inf, times)
-
-    def extra_repr(self) -> str:
-        """The probability, as torch prints it."""
-        return f"p={self.p}"

@@ -67,11 +67,7 @@ class Readout(NeuronLayer):
         times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"],
         observed: Float[Tensor, "*batch out_features"] | None = None,
     ) -> Float[Tensor, "*batch out_features"]:
-        """Values of the outputs; with ``observed``, these times and the gradient of the computed ones.
-
-        Raises:
-            ValueError: another number of inputs, NaN or -inf in times.
-        """
+        """Values of the outputs; with ``observed``, these times and the gradient of the computed ones."""
         trains, device = real_times(self.seen(times)), self.weight.device.type
         if torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
@@ -112,14 +108,10 @@ class IntegralReadout(Readout):
         tau: PositiveOrInf = 10.0,
         **options: Unpack[ReadoutOptions],
     ) -> None:
-        self._check_converges(LIF() if neuron is None else neuron, tau)
+        if math.isinf(tau) and neuron is not None and neuron.tau_mem == math.inf:  # a tensor has no inf
+            raise ValueError("the integral diverges for tau_mem=inf with tau=inf; give a finite tau")
         super().__init__(in_features, out_features, neuron, **options)
         self.tau = tau
-
-    @staticmethod
-    def _check_converges(neuron: LIF, tau: float) -> None:
-        if math.isinf(tau) and not isinstance(neuron.tau_mem, Tensor) and math.isinf(neuron.tau_mem):
-            raise ValueError("the integral diverges for tau_mem=inf with tau=inf; give a finite tau")
 
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
         """See ``Readout``."""
@@ -129,10 +121,6 @@ class IntegralReadout(Readout):
         neuron = self.neuron
         mem, syn = (1 / self.tau + 1 / x for x in (neuron.tau_mem, neuron.tau_syn))
         return (per_input @ self.weight.mT) / (neuron.tau_syn * mem * syn)
-
-    def extra_repr(self) -> str:
-        """Sizes, neuron and discount, as torch prints them."""
-        return f"{super().extra_repr()}, tau={self.tau}"
 
 
 @takes_arguments_of(Readout)
@@ -174,10 +162,6 @@ class MembraneReadout(Readout):
             return differentiable_kappa(since, *taus).sum(dim=-1) @ self.weight.mT
         each = [x.view(-1, 1, 1) for x in taus]  # outputs differ
         return (differentiable_kappa(since.unsqueeze(-3), *each).sum(dim=-1) * self.weight).sum(dim=-1)
-
-    def extra_repr(self) -> str:
-        """Sizes, neuron and time, as torch prints them."""
-        return f"{super().extra_repr()}, time={self.time}"
 
 
 @takes_arguments_of(Readout, without=("trainable", "per_neuron"))

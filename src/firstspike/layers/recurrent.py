@@ -331,8 +331,3 @@ class LIFRecurrent(LIFSpikeTrains):
         if given is None and self.recurrent_delays is None:
             return None
         return torch.cat([torch.zeros_like(self.weight) if given is None else given, self.own_delay], dim=1)
-
-    def extra_repr(self) -> str:
-        """Sizes, budget, neuron and delays, as torch prints them."""
-        further = "" if self.recurrent_delay is None else f", recurrent_delay={self.recurrent_delay}"
-        return f"{super().extra_repr()}, duration={self.duration}, window={self.window}{further}"

@@ -4,7 +4,8 @@ Trains are tensors ``(batch, neurons, spikes)``, sorted along the last dimension
 spikes ``(batch, neurons)`` are trains of one spike for layers that take trains.
 """
 
-from typing import Literal
+import inspect
+from typing import Any, Literal, TypedDict
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,14 @@ from firstspike.spiketime.values import check_times
 
 Form = Literal["first spikes", "trains", "values"]
 """What a layer gives: spike times ``(batch, neurons)``, trains ``(batch, neurons, spikes)``, or a readout's values."""
+
+
+class TensorOptions(TypedDict, total=False):
+    """Keyword arguments of layers that have parameters."""
+
+    generator: torch.Generator | None
+    device: torch.device | str | None
+    dtype: torch.dtype | None
 
 
 def form_of(layer: nn.Module | type[nn.Module]) -> Form:
@@ -32,8 +41,8 @@ def first_of(layer: nn.Module, times: Tensor) -> Float[Tensor, "*batch neurons"]
     return times[..., 0] if form_of(layer) == "trains" else times
 
 
-class SizedLayer(nn.Module):
-    """A layer with fixed numbers of inputs and outputs."""
+class SpikeLayer(nn.Module):
+    """What layers share: sizes, if they fix them, and how they print. Arguments are in attributes of the same name."""
 
     in_features: int
     out_features: int
@@ -44,23 +53,28 @@ class SizedLayer(nn.Module):
         return f"{type(self).__name__}({self.in_features})"
 
     def output_size(self, inputs: int) -> int:
-        """Number of outputs for that number of inputs.
-
-        Raises:
-            ValueError: another number than the layer is made for.
-        """
-        if inputs != self.in_features:
+        """Number of outputs for that number of inputs; ValueError if the layer is made for another one."""
+        if inputs != getattr(self, "in_features", inputs):
             raise ValueError(f"{self._name} gets {inputs} inputs")
-        return self.out_features
+        return getattr(self, "out_features", inputs)
+
+    def extra_repr(self) -> str:
+        """The arguments, those that need their name only if they are not the default ones."""
+        shown = []
+        for name, argument in inspect.signature(type(self)).parameters.items():
+            value = self._argument(name)
+            if argument.kind is not argument.KEYWORD_ONLY:
+                shown.append(f"{value}")
+            elif value != argument.default:
+                shown.append(f"{name}={value}")
+        return ", ".join(shown)
+
+    def _argument(self, name: str) -> Any:
+        """An argument as it is printed."""
+        return getattr(self, name, None)
 
     def _check_first(self, times: Tensor, hint: str, weight: Tensor | None = None) -> None:
-        """Raise a ValueError unless these are first spikes of all inputs.
-
-        Args:
-            times: the layer's input.
-            hint: what to do if those are spike trains.
-            weight: the layer's weights, if it has any.
-        """
+        """Raise a ValueError unless these are first spikes of all inputs; the hint is about spike trains."""
         check_times(times)
         inputs = self.in_features
         if times.ndim and times.shape[-1] == inputs:
@@ -73,11 +87,7 @@ class SizedLayer(nn.Module):
     def _as_trains(
         self, times: Float[Tensor, "*batch inputs"] | Float[Tensor, "*batch inputs spikes"]
     ) -> Float[Tensor, "*batch inputs spikes"]:
-        """Input times as trains: up to two dimensions, ``(inputs,)`` or ``(batch, inputs)``, are first spikes.
-
-        Raises:
-            ValueError: another number of inputs.
-        """
+        """Input times as trains: up to two dimensions, ``(inputs,)`` or ``(batch, inputs)``, are first spikes."""
         check_times(times)
         inputs = self.in_features
         trains = times.unsqueeze(-1) if times.ndim <= 2 else times
@@ -103,7 +113,7 @@ def check_follows(before: Form, layer: nn.Module) -> None:
         )
 
 
-class FirstSpike(nn.Module):
+class FirstSpike(SpikeLayer):
     """The first spike of each train: ``trains (batch, n, spikes) -> times (batch, n)``; ``inf`` where there is none.
 
     After it come layers and losses for first spikes. Times that are first spikes already, with up to two dimensions,
@@ -112,12 +122,8 @@ class FirstSpike(nn.Module):
 
     takes_trains = True
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # without arguments, for configs
         super().__init__()
-
-    def output_size(self, inputs: int) -> int:
-        """Number of outputs for that number of inputs."""
-        return inputs
 
     def forward(
         self,
@@ -136,11 +142,7 @@ def spike_counts(times: Float[Tensor, "*batch neurons spikes"]) -> Float[Tensor,
 
 
 def at_observed(computed: Float[Tensor, "*shape"], observed: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The ``observed`` times as they are, with the gradient of the ``computed`` ones; none where either is ``inf``.
-
-    Raises:
-        ValueError: observed times of another shape.
-    """
+    """The ``observed`` times as they are, with the gradient of the ``computed`` ones; none where either is ``inf``."""
     if observed.shape != computed.shape:
         raise ValueError(f"observed must have the shape {tuple(computed.shape)}, got {tuple(observed.shape)}")
     both = torch.isfinite(computed) & torch.isfinite(observed)
