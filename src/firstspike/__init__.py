@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         DelayRule,
         Earliest,
         EarliestPool2d,
-        Ensemble,
         FirstSpike,
         IntegralReadout,
         LIFConv2d,
@@ -53,7 +52,6 @@ __all__ = [
     "Earliest",
     "EarliestPool2d",
     "EarlyStopping",
-    "Ensemble",
     "Evaluation",
     "FirstSpike",
     "IntegralReadout",
@@ -94,7 +92,7 @@ _HOME = {
     for module, names in {
         "devices": "raise_deferred_errors",
         "interop.nir": "from_nir to_nir",
-        "layers": "BiasSpikes Concatenate Delay DelayRule Earliest EarliestPool2d Ensemble FirstSpike IntegralReadout "
+        "layers": "BiasSpikes Concatenate Delay DelayRule Earliest EarliestPool2d FirstSpike IntegralReadout "
         "LIFConv2d LIFLinear LIFRecurrent LIFSpikeTrains MaximumReadout MembraneReadout Multiplex Network Record "
         "SpikeDropout",
         "neuron": "LIF",

@@ -10,7 +10,7 @@ from comparing import Found, UnsettledError, assert_same_gradients, assert_same_
 from problems import Problem
 from torch import Tensor
 
-from firstspike.layers import Ensemble
+from firstspike.layers.ensembles import Ensemble
 
 
 def together(case: Case) -> None:

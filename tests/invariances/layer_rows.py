@@ -202,7 +202,7 @@ def network_state(values: Mapping[str, Any]) -> Outputs:
 
 
 LAYER_ROWS = [
-    layer_row("LIFLinear", ("lif", "LIFLinear", "Network", "Layer", "Record"), fill_dense, build_linear, dense_state,
+    layer_row("LIFLinear", ("lif", "LIFLinear", "Network", "Record"), fill_dense, build_linear, dense_state,
         SPIKES, excused=ONCE, observed="spikes", others={"max_weight_grad": 1e-3}),
     layer_row("LIFLinear, delays", (), partial(fill_dense, delays=True), build_linear, dense_state, SPIKES,
         excused=ONCE, observed="spikes"),
@@ -230,7 +230,7 @@ LAYER_ROWS = [
     layer_row("MembraneReadout", ("membrane", "MembraneReadout"), partial(fill_readout, "time", POINT, 2.5),
         partial(build_readout, layers.MembraneReadout, "time"), dense_state, VALUES, excused=READS,
         shifts=(0.3, -0.7, -2.0, 64.0, 1000.0), **READING),
-    layer_row("a network", ("Ensemble",), fill_network, build_network, network_state,
+    layer_row("a network", (), fill_network, build_network, network_state,
         Quantity("bc", time=1, point=True), excused=ONCE | {"neuron alone": "all of them make the output"},
         others={"max_weight_grad": 1e-3}),
 ]  # fmt: skip

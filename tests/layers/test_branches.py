@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from firstspike import LIF, Concatenate, Delay, DelayRule, Earliest, LIFConv2d, LIFLinear, LIFSpikeTrains, Network
-from firstspike.layers import Ensemble, start_firing_
+from firstspike.layers import start_firing_
+from firstspike.layers.ensembles import Ensemble
 from firstspike.layers.named import named_parameters, named_spikes
 from firstspike.layers.noise import jitter_from
 from firstspike.substrates import SUBSTRATES

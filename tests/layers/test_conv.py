@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from firstspike import LIF, BiasSpikes, Delay, EarliestPool2d, LIFConv2d, LIFLinear, Network, SilentNeurons
-from firstspike.layers import Ensemble, Layer, start_firing_
+from firstspike.layers import start_firing_
+from firstspike.layers.ensembles import Ensemble
+from firstspike.layers.network import Layer
 from firstspike.spiketime import first_spike_time
 from firstspike.substrates import SUBSTRATES
 

@@ -11,7 +11,6 @@ from firstspike import (
     Delay,
     DelayRule,
     Earliest,
-    Ensemble,
     IntegralReadout,
     LIFConv2d,
     LIFLinear,
@@ -25,6 +24,7 @@ from firstspike import (
     Trainer,
 )
 from firstspike.layers import EarliestPool2d
+from firstspike.layers.ensembles import Ensemble
 from firstspike.losses import TimeCrossEntropy
 from firstspike.substrates import Exact
 from firstspike.training.engines import SideBySide, engine_for

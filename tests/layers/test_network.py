@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from firstspike import LIF, BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network, Record
-from firstspike.layers import Layer
+from firstspike.layers.network import Layer
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 

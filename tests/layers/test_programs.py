@@ -25,7 +25,7 @@ from firstspike import (
     Multiplex,
     Network,
 )
-from firstspike.layers import Ensemble
+from firstspike.layers.ensembles import Ensemble
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch's own parts
 

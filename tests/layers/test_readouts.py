@@ -6,17 +6,9 @@ import mpmath
 import pytest
 import torch
 
-from firstspike import (
-    LIF,
-    Ensemble,
-    FirstSpike,
-    IntegralReadout,
-    LIFLinear,
-    MaximumReadout,
-    MembraneReadout,
-    Network,
-)
+from firstspike import LIF, FirstSpike, IntegralReadout, LIFLinear, MaximumReadout, MembraneReadout, Network
 from firstspike.config import parse_config
+from firstspike.layers.ensembles import Ensemble
 
 INF = math.inf
 RATIOS = [0.5, 0.999, 1.0, 1.3, 2.0, 100.0, INF]

@@ -6,7 +6,8 @@ import warnings
 import pytest
 import torch
 
-from firstspike import LIF, DelayRule, Ensemble, IntegralReadout, LIFRecurrent, LIFSpikeTrains, Network, spike_trains
+from firstspike import LIF, DelayRule, IntegralReadout, LIFRecurrent, LIFSpikeTrains, Network, spike_trains
+from firstspike.layers.ensembles import Ensemble
 from firstspike.spiketime.cpu.rows import host as rows_host
 
 INF = math.inf

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from firstspike import LIF, DelayRule, Ensemble, IntegralReadout, LIFRecurrent, Network, spike_trains
+from firstspike import LIF, DelayRule, IntegralReadout, LIFRecurrent, Network, spike_trains
+from firstspike.layers.ensembles import Ensemble
 
 INF = math.inf
 RULES = {

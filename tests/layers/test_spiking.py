@@ -7,18 +7,9 @@ import pickle
 import pytest
 import torch
 
-from firstspike import (
-    LIF,
-    DelayRule,
-    Ensemble,
-    FirstSpike,
-    IntegralReadout,
-    LIFLinear,
-    LIFSpikeTrains,
-    Network,
-    spike_trains,
-)
+from firstspike import LIF, DelayRule, FirstSpike, IntegralReadout, LIFLinear, LIFSpikeTrains, Network, spike_trains
 from firstspike.layers import start_firing_
+from firstspike.layers.ensembles import Ensemble
 from firstspike.layers.trains import form_of, takes_trains
 
 INF = math.inf

@@ -9,7 +9,6 @@ from firstspike import (
     LIF,
     Delay,
     DelayRule,
-    Ensemble,
     FirstSpike,
     IntegralReadout,
     LIFLinear,
@@ -19,6 +18,7 @@ from firstspike import (
     Network,
 )
 from firstspike.config import build, build_data, describe, load_config, parse_config
+from firstspike.layers.ensembles import Ensemble
 from firstspike.layers.trains import form_of, takes_trains
 
 pytestmark = pytest.mark.usefixtures("on_device")

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from firstspike import LIF, BiasSpikes, Delay, Ensemble, LIFConv2d, LIFLinear, Network
+from firstspike import LIF, BiasSpikes, Delay, LIFConv2d, LIFLinear, Network
 
 TRAINED = LIF(1.5, 0.5, 2.6)
 
@@ -89,17 +89,3 @@ def test_what_is_no_state_of_a_neuron(state):
     with pytest.raises(ValueError, match=r"_extra_state must hold tau_mem, tau_syn, threshold as a tensor \(3,\), got"):
         layer.load_state_dict({"weight": torch.zeros(2, 3), "_extra_state": state})
     assert bool(layer.weight.any())
-
-
-def test_an_ensemble_knows_its_neurons_too():
-    together, same, others = (Ensemble([network(lif) for _ in range(2)]) for lif in (TRAINED, TRAINED, LIF()))
-    state = load(save(together.state_dict()))
-    same.load_state_dict(state)
-    assert torch.equal(same.members[1][3].weight, together.members[1][3].weight)
-    with pytest.raises(ValueError, match=r"trained with tau_mem=1\.5, tau_syn=0\.5, threshold=2\.6"):
-        others.load_state_dict(state)
-    with pytest.raises(ValueError, match="the state is of 2 layers of LIF neurons, expected 1"):
-        Ensemble([Network(LIFLinear(5, 3, TRAINED))]).load_state_dict(state)
-    others.load_state_dict({name: value for name, value in state.items() if name != "_extra_state"})
-    assert torch.equal(others.members[0][0].weight, together.members[0][0].weight)
-    assert list(Ensemble([Network(Delay(2))]).state_dict()) == ["_extra_state", "stacked.0"]

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from firstspike import LIF, Concatenate, Ensemble, LIFConv2d, LIFLinear, LIFSpikeTrains, Network, Record
+from firstspike import LIF, Concatenate, LIFConv2d, LIFLinear, LIFSpikeTrains, Network, Record
+from firstspike.layers.ensembles import Ensemble
 from firstspike.losses import LayerWindow
 
 INF = math.inf

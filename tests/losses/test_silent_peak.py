@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from firstspike import LIF, BiasSpikes, DelayRule, Ensemble, LIFConv2d, LIFLinear, LIFRecurrent, Network
+from firstspike import LIF, BiasSpikes, DelayRule, LIFConv2d, LIFLinear, LIFRecurrent, Network
+from firstspike.layers.ensembles import Ensemble
 from firstspike.losses import SilentPeak
 from firstspike.spiketime.reference.peaks import lacking
 from firstspike.spiketime.reference.response import kappa

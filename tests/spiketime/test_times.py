@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import firstspike
-from firstspike import LIF, BiasSpikes, Delay, EarliestPool2d, Ensemble, LIFConv2d, LIFLinear, Multiplex, Network
+from firstspike import LIF, BiasSpikes, Delay, EarliestPool2d, LIFConv2d, LIFLinear, Multiplex, Network
+from firstspike.layers.ensembles import Ensemble
 from firstspike.spiketime import first_spike_time
 from firstspike.spiketime.values import FROM_RASTER, check_times
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from firstspike.data import SpikeData
-from firstspike.layers import BiasSpikes, Delay, EarliestPool2d, Ensemble, LIFConv2d, LIFLinear, Network
+from firstspike.layers import BiasSpikes, Delay, EarliestPool2d, LIFConv2d, LIFLinear, Network
+from firstspike.layers.ensembles import Ensemble
 from firstspike.losses import TimeCrossEntropy
 from firstspike.substrates import Exact, Noisy
 from firstspike.training import evaluation

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import firstspike as fs
-from firstspike import Ensemble, FirstSpike, IntegralReadout, LIFLinear, LIFSpikeTrains, Network, SilentNeurons
+from firstspike import FirstSpike, IntegralReadout, LIFLinear, LIFSpikeTrains, Network, SilentNeurons
 from firstspike.config import build, build_data, load_config
 from firstspike.layers import BiasSpikes, Record
+from firstspike.layers.ensembles import Ensemble
 from firstspike.losses import TimeCrossEntropy
 from firstspike.training.engines import Sequential
 

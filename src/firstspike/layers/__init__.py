@@ -6,10 +6,9 @@ from firstspike.layers.branches import Concatenate, Earliest
 from firstspike.layers.conv import EarliestPool2d, LIFConv2d
 from firstspike.layers.cost import ENERGIES, energy_estimates, layer_costs
 from firstspike.layers.delay import Delay, DelayRule
-from firstspike.layers.ensembles import Ensemble
 from firstspike.layers.inputs import BiasSpikes, Multiplex
 from firstspike.layers.lif import LIFLinear, LIFSpikeTrains
-from firstspike.layers.network import Layer, Network, Record
+from firstspike.layers.network import Network, Record
 from firstspike.layers.neurons import LIFLayer
 from firstspike.layers.noise import SpikeDropout
 from firstspike.layers.readouts import IntegralReadout, MaximumReadout, MembraneReadout, Readout
@@ -43,7 +42,6 @@ __all__ = [
     "DelayRule",
     "Earliest",
     "EarliestPool2d",
-    "Ensemble",
     "FirstSpike",
     "IntegralReadout",
     "LIFConv2d",
@@ -51,7 +49,6 @@ __all__ = [
     "LIFLinear",
     "LIFRecurrent",
     "LIFSpikeTrains",
-    "Layer",
     "MaximumReadout",
     "MembraneReadout",
     "Multiplex",

@@ -15,33 +15,24 @@ from firstspike.layers.recurrent import LIFRecurrent
 
 
 class LayerCost(NamedTuple):
-    """Means over the samples.
-
-    Args:
-        name: of the layer; that of ``input`` has no synapses.
-        spikes: spikes of its neurons; 0 for a readout.
-        events: spikes that reach its neurons, once for each synapse.
-    """
+    """Means over the samples."""
 
     name: str
+    """Of the layer; that of ``input`` has no synapses."""
     spikes: float
+    """Of its neurons; 0 for a readout."""
     events: float
+    """Spikes that reach its neurons, once for each synapse."""
 
 
 class Energy(NamedTuple):
-    """What a device takes, for estimates.
-
-    Args:
-        event: joules for each synaptic event.
-        sample: joules for each sample, however many events it has.
-        source: of the numbers.
-        without: what the estimates leave out.
-    """
+    """Joules that a device takes for each synaptic event, and for each sample, however many events it has."""
 
     event: float
     sample: float
     source: str
     without: str
+    """What the estimates leave out."""
 
 
 ENERGIES = {
@@ -119,7 +110,6 @@ def fan_out(layer: LIFLayer | Readout) -> Int64[Tensor, " inputs"]:
 
 
 def _spikes(times: Tensor, until: Tensor | None) -> Float64[Tensor, "samples neurons"]:
-    """Number of spikes of each neuron, ``(samples, neurons)``."""
     trains = times if times.ndim > 2 else times.unsqueeze(-1)
     counted = trains.isfinite()
     if until is not None:

@@ -1,6 +1,6 @@
-"""Many networks of one shape, computed as one."""
+"""Many networks of one shape, computed as one: how a training runs several networks side by side."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -15,19 +15,8 @@ from firstspike.spiketime.values import check_tensor
 class Ensemble(nn.Module):
     """Networks that differ in their parameters only, with a leading dimension for the member.
 
-        together = fs.Ensemble([make_network() for _ in range(10)])
-        times = together(batch)                                        # (10, batch, outputs)
-        loss.per_sample(times, labels.expand(10, -1)).mean(dim=1).sum().backward()
-
-    Members remain usable: their parameters are views of the ensemble's, which are the ones to give to an optimiser, and
-    stay so when the ensemble is moved, converted or copied. Their gradients are views after ``share_gradients``.
-
-    Args:
-        members: networks with the same layers; their parameters become views.
-
-    Raises:
-        ValueError: no member, or members that differ in more than their parameters: the message names the layer and the
-            argument.
+    Members remain usable: their parameters are views of the ensemble's, and their gradients are after
+    ``share_gradients``. The ensemble itself is not copied, moved or loaded; a ValueError says how members differ.
     """
 
     def __init__(self, members: Sequence[Network]) -> None:
@@ -37,89 +26,29 @@ class Ensemble(nn.Module):
         for index, member in enumerate(members):
             if difference := difference_of(member, members[0]):
                 raise ValueError(f"member {index} differs from member 0: {difference}")
-        self._members = tuple(members)  # in a tuple, so that their parameters are not registered twice
+        self.members = tuple(members)  # in a tuple, so that their parameters are not registered twice
         self._call = (Call(members[0]),)  # likewise
         self._names = [name for name, _ in members[0].named_parameters()]
+        self._parts = [[member.get_parameter(name) for member in members] for name in self._names]
         self.stacked = nn.ParameterList()
-        for name in self._names:
-            parts = [member.get_parameter(name) for member in members]
+        for parts in self._parts:
             stacked = torch.stack([part.detach() for part in parts])
             self.stacked.append(nn.Parameter(stacked, parts[0].requires_grad))
-        self._link()
-
-    def _link(self) -> None:
-        """Let the members' parameters be views of the ensemble's."""
-        self._parts = [[member.get_parameter(name) for member in self._members] for name in self._names]
-        for parts, stacked in zip(self._parts, self.stacked, strict=True):
-            for part, view in zip(parts, stacked.detach(), strict=True):
+            for part, view in zip(parts, stacked, strict=True):
                 part.data = view
                 part.of_ensemble = True  # type: ignore[attr-defined]  # changes go to the memory that it shares
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Under ``to``, ``double`` and the like: members move as well, with their buffers."""
-        super()._apply(fn, recurse)
-        for member in self._members:
-            member._apply(fn, recurse)
-        self._link()
-        return self
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Copies and pickles hold each tensor by itself."""
-        super().__setstate__(state)
-        self._link()
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As in torch; members see the loaded values, with ``assign`` too."""
-        found = super().load_state_dict(state_dict, strict, assign)
-        self._link()
-        return found
-
-    def get_extra_state(self) -> Float[Tensor, "layers 3"]:
-        """That of each layer of neurons; see ``NeuronLayer``."""
-        found = [layer.get_extra_state() for layer in self._neuron_layers]
-        return torch.stack(found) if found else torch.empty(0, 3)
-
-    def set_extra_state(self, state: Float[Tensor, "layers 3"]) -> None:
-        """Check that saved parameters are for neurons like these.
-
-        Raises:
-            ValueError: they are for neurons with another threshold or other time constants, or for other layers.
-        """
-        if len(state) != len(self._neuron_layers):
-            raise ValueError(f"the state is of {len(state)} layers of LIF neurons, expected {len(self._neuron_layers)}")
-        for layer, trained in zip(self._neuron_layers, state, strict=True):
-            layer.set_extra_state(trained)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state())  # states of earlier versions
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-
-    @property
-    def _neuron_layers(self) -> list[NeuronLayer]:
-        """Of the first member; those of the others have the same parameters."""
-        return [layer for layer in self._members[0].modules() if isinstance(layer, NeuronLayer)]
-
-    @property
-    def members(self) -> tuple[Network, ...]:
-        """The networks, whose parameters are views of the ensemble's."""
-        return self._members
-
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self.members)
 
     def record(self, times: Float[Tensor, "*members batch inputs"]) -> Record:
         """Spike times of every layer of every member, ``(members, batch, size)``.
 
-        Args:
-            times: input times, ``(members, batch, inputs)``, or ``(batch, inputs)`` for the same in all members.
-                Members that take spike trains get them, ``(members, batch, inputs, spikes)`` or ``(batch, inputs,
-                spikes)``, or first spikes ``(batch, inputs)``.
-
-        Raises:
-            ValueError: another shape.
+        Input times are ``(members, batch, inputs)``, or ``(batch, inputs)`` for the same in all members, and trains
+        have one more dimension.
         """
         check_tensor("times", times)
-        each = 4 if self._members[0].takes_trains else 3  # dimensions of times that differ between members
+        each = 4 if self.members[0].takes_trains else 3  # dimensions of times that differ between members
         if not 2 <= times.ndim <= each or (times.ndim == each and len(times) != len(self)):
             spikes = ", spikes" if each == 4 else ""
             raise ValueError(
@@ -131,14 +60,9 @@ class Ensemble(nn.Module):
         return Record(times, self.map(lambda network, mine: network.record(mine).layers, times))
 
     def map(self, function: Callable[..., Any], *inputs: Tensor) -> Any:
-        """``function(network, *inputs)`` for every member, by ``torch.vmap``.
+        """``function(network, *inputs)`` for every member, by ``torch.vmap``: tensors, or tuples of them.
 
-        Args:
-            function: gives tensors, or tuples of them; it must not write to anything.
-            inputs: tensors with a leading dimension for the member.
-
-        Returns:
-            What the function gives, with a leading dimension for the member.
+        Inputs and results have a leading dimension for the member. The function must not write to anything.
         """
 
         def one(stacked: Sequence[Tensor], *inputs: Tensor) -> Any:
@@ -153,16 +77,12 @@ class Ensemble(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         """Put all members into training or evaluation mode."""
-        for member in self._members:
+        for member in self.members:
             member.train(mode)
         return super().train(mode)
 
     def share_gradients(self, members: Sequence[int] | None = None) -> None:
-        """Let the members' ``grad`` be views of the ensemble's, and None in the members that are left out.
-
-        Args:
-            members: indices of those that take part; by default all.
-        """
+        """Let the ``grad`` of these members, by default all, be views of the ensemble's, and None in the others."""
         taken = [members is None or index in members for index in range(len(self))]
         for parts, stacked in zip(self._parts, self.stacked, strict=True):
             gradients = [None] * len(self) if stacked.grad is None else stacked.grad.unbind()

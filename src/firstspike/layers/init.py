@@ -30,11 +30,6 @@ def firing_weights(inputs: int, neuron: LIF, window: float = 2.0) -> NormalWeigh
     With n inputs at uniformly random times the membrane of a neuron has the mean ``n mean phi(t)`` and the variance
     ``n std^2 psi(t)``, where phi and psi are the averages of ``kappa`` and ``kappa^2`` over the arrival times. Taken at
     the time at which phi has its maximum, mean and std follow from the membrane that is wanted there.
-
-    Args:
-        inputs: number of inputs per neuron.
-        neuron: its time constants, one number each; weights scale with its threshold, see ``LIFLinear``.
-        window: length of the inputs' time window, in ``tau_syn``.
     """
     tau_mem, tau_syn = float(neuron.tau_mem), float(neuron.tau_syn)
     length = window * tau_syn
@@ -56,14 +51,9 @@ def draw_weights_(
     generator: torch.Generator | None,
     balanced: bool = False,
 ) -> None:
-    """Fill weights by the rule ``start`` for a threshold of 1, in proportion to the thresholds.
+    """Fill weights by the rule ``start`` for a neuron with a threshold of 1, in proportion to the thresholds.
 
-    Args:
-        weight: what to fill; a meta tensor is left alone.
-        neuron: its parameters, one number each or one per row.
-        start: mean and std for a neuron of given time constants, one number each.
-        generator: source of the numbers.
-        balanced: shift the weights of each neuron so that all neurons of a kind have the same mean weight.
+    ``balanced`` shifts the weights of each neuron so that all neurons of a kind have the same mean weight.
     """
     if weight.is_meta:
         return
@@ -74,13 +64,11 @@ def draw_weights_(
     )
     pairs = list(zip(mem.tolist(), syn.tolist(), strict=True))
     starts = {pair: start(LIF(*pair)) for pair in set(pairs)}
-    if balanced:
-        mean, std = torch.tensor([starts[pair] for pair in pairs]).to(weight).unsqueeze(-1).unbind(1)
-        weight.normal_(generator=generator).sub_(weight.mean(dim=1, keepdim=True)).mul_(std).add_(mean)
-    elif len(starts) == 1:
+    if len(starts) == 1 and not balanced:
         (only,) = starts.values()
         weight.normal_(only.mean, only.std, generator=generator)
     else:
         mean, std = torch.tensor([starts[pair] for pair in pairs]).to(weight).unsqueeze(-1).unbind(1)
-        weight.normal_(generator=generator).mul_(std).add_(mean)
+        weight.normal_(generator=generator)
+        weight.sub_(weight.mean(dim=1, keepdim=True) if balanced else 0.0).mul_(std).add_(mean)
     weight.mul_(threshold.to(weight).unsqueeze(-1))

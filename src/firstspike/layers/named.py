@@ -59,23 +59,16 @@ def named_lif_layers(network: nn.Module) -> list[NamedLIF]:
     """The LIF layers of a ``Network`` in order; none of another module."""
     layers = enumerate(network) if isinstance(network, Network) else ()
     found = [(index, layer) for index, layer in layers if isinstance(layer, LIFLayer)]
-    hidden = len(found) - (not _ends_with_readout(network))
+    hidden = len(found) - (isinstance(network, Network) and network.gives != "values")
     names = [*(f"hidden {k}" if hidden > 1 else "hidden" for k in range(1, hidden + 1)), "output"]
     return [NamedLIF(index, name, layer) for (index, layer), name in zip(found, names, strict=False)]
-
-
-def _ends_with_readout(network: nn.Module) -> bool:
-    return isinstance(network, Network) and network.gives == "values"
 
 
 def named_spikes(network: nn.Module, record: Record) -> list[NamedSpikes]:
     """The spikes that a network adds to its input, in order: for bias layers the bias spikes alone, no copies.
 
-    For a concatenation these are the appended spikes. A readout has no spikes.
-
-    Args:
-        network: of a module that is not a ``Network`` only input and output are known.
-        record: spike times of a batch through it, see ``Network.record``.
+    For a concatenation these are the appended spikes. A readout has no spikes. Of a module that is not a ``Network``
+    only input and output are known.
     """
     found = [NamedSpikes("input", record.inputs)]
     if not isinstance(network, Network):

@@ -45,13 +45,7 @@ def over(layer: nn.Module) -> int:
 
 
 def applied(layer: nn.Module, entered: Sequence[Tensor], observed: Tensor | None = None) -> Tensor:
-    """The output of a layer.
-
-    Args:
-        layer: of a network.
-        entered: the inputs of the network's layers up to this one.
-        observed: its output times, if a substrate recorded them.
-    """
+    """The output of a layer, from the inputs of the network's layers up to this one."""
     if past := over(layer):
         found: Tensor = layer(entered[-1], observed, skipped=entered[-1 - past])
     elif observed is None:
@@ -161,11 +155,7 @@ class Network(nn.Sequential):
         return out if made is None else out.unflatten(-1, made)
 
     def flat(self, times: Tensor) -> Float[Tensor, "*batch inputs"]:
-        """Input times in the form for layers: images are flattened, all others stay as they are.
-
-        Raises:
-            ValueError: times that a layer for trains would take for trains, after layers of first spikes.
-        """
+        """Input times in the form for layers: images are flattened, all others stay as they are."""
         check_tensor("times", times)
         times = times.flatten(-3) if self._gets_image(times) else times
         if times.ndim > 2 and not self.takes_trains and any(map(takes_trains, self)):
@@ -202,9 +192,7 @@ class Network(nn.Sequential):
 def _check_past(layer: nn.Module, points: Sequence[tuple[int | None, Form]]) -> None:
     """Raise a ValueError unless a connection that passes over layers begins within the network, and fits there.
 
-    Args:
-        layer: where it ends, or another layer.
-        points: size and form of the inputs of the layers up to this one.
+    ``points`` are size and form of the inputs of the layers up to this one, where it ends.
     """
     past = over(layer)
     if not past:

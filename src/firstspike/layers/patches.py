@@ -74,11 +74,7 @@ class Window(NamedTuple):
         return beside, beside, above, above
 
     def positions(self, image: Image) -> tuple[int, int]:
-        """Rows and columns of its positions.
-
-        Raises:
-            ValueError: it does not fit into the image.
-        """
+        """Rows and columns of its positions; ValueError if it does not fit into the image."""
         sizes = [side + 2 * border for side, border in zip(image[1:], self.padding, strict=True)]
         if any(k > size for k, size in zip(self.kernel, sizes, strict=True)):
             raise ValueError(f"a window of {self.kernel[0]}x{self.kernel[1]} does not fit into {sizes[0]}x{sizes[1]}")
@@ -110,11 +106,7 @@ def is_image(times: Tensor, image: Image) -> bool:
 
 
 def flat(times: Tensor, image: Image, layer: str) -> Float[Tensor, "*batch pixels"]:
-    """Times of an image, flat as they are between layers.
-
-    Raises:
-        ValueError: they are neither flat nor of the form of the image.
-    """
+    """Times of an image, flat as they are between layers, from flat ones or those of the form of the image."""
     check_times(times)
     if is_image(times, image):
         return times.flatten(-3)

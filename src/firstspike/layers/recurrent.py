@@ -66,12 +66,7 @@ class RecurrentState(NamedTuple):
 
 
 class RecurrentDelays(nn.Module):
-    """Delays of recurrent synapses beyond the window: what ``DelayRule`` needs of a module.
-
-    Args:
-        rule: how they start and stay >= 0.
-        like: the weights.
-    """
+    """Delays of recurrent synapses beyond the window: a rule, and raw values in the shape of the weights."""
 
     def __init__(self, rule: DelayRule, like: Tensor) -> None:
         super().__init__()

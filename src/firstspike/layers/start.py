@@ -58,14 +58,9 @@ def passing_weights(
 ) -> NormalWeights:
     """Weights for a threshold of 1 with which most neurons fire, and differences between samples pass on.
 
-    Args:
-        inputs: number of inputs per neuron.
-        neuron: its time constants, one number each.
-        times: a sample of the arriving spikes, ``inf`` for no spike; only the overall distribution matters. Where
-            nothing arrives at all, the weights are those of ``firing_weights``.
-        layers: LIF layers of the network; the more there are, the more each has to pass on.
-        peak: maximum of the mean membrane, in thresholds.
-        balanced: whether all neurons will have the same mean weight.
+    Of the arriving spikes ``times`` only the overall distribution matters; where nothing arrives at all, the weights
+    are those of ``firing_weights``. The more ``layers`` the network has, the more each has to pass on. ``peak`` is the
+    maximum of the mean membrane, in thresholds; ``balanced``: all neurons will have the same mean weight.
     """
     tau_mem, tau_syn = float(neuron.tau_mem), float(neuron.tau_syn)
     arrived = times[torch.isfinite(times)].detach().cpu().double().sort().values

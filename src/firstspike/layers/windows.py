@@ -19,17 +19,6 @@ def window_bounds(
     Without a beginning the first window begins at ``-inf``, and ends so early that none of its spikes, which are later
     than all ``trains``, arrives in it. Bounds are numbers of the dtype, rounded like arrivals: a spike that is after
     one bound arrives at the next or later.
-
-    Args:
-        begin: of the piece; None for the start of a sequence.
-        until: end of the piece.
-        window: length of a window.
-        dtype: of the times.
-        trains: spikes of the piece, or None.
-
-    Raises:
-        ValueError: an end that is not finite or not after the beginning, too many windows, or windows that are too
-            short for the dtype.
     """
     if not -math.inf < until < math.inf:
         raise ValueError(f"until must be finite, got {until}")

@@ -11,8 +11,9 @@ from torch import Tensor, nn, optim
 
 from firstspike.data import SpikeData
 from firstspike.devices import sent
-from firstspike.layers import Ensemble, Network, SpikeDropout
+from firstspike.layers import Network, SpikeDropout
 from firstspike.layers.delay import delays_in, project_delays_
+from firstspike.layers.ensembles import Ensemble
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
 from firstspike.training.member import Member
 from firstspike.training.objective import Objective

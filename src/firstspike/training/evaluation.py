@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from firstspike.data import EventLists, SpikeData
 from firstspike.devices import raise_deferred_errors
-from firstspike.layers import EarliestPool2d, Ensemble, LIFLayer, LIFRecurrent, Network, Record
+from firstspike.layers import EarliestPool2d, LIFLayer, LIFRecurrent, Network, Record
+from firstspike.layers.ensembles import Ensemble
 from firstspike.layers.trains import form_of
 from firstspike.substrates import Exact, Substrate
 from firstspike.training.objective import Objective
