@@ -5,7 +5,7 @@ import torch
 
 from firstspike import LIFLinear, Network, SpikeDropout
 from firstspike.layers.named import named_spikes
-from firstspike.layers.noise import jitter_from, part_of_batch
+from firstspike.layers.noise import jitter_from
 
 
 def seeded(seed=0):
@@ -38,7 +38,7 @@ def test_a_part_of_a_batch_loses_what_it_loses_in_the_whole():
     layer, times = SpikeDropout(0.5), torch.rand(6, 5)
     with jitter_from(layer, seeded(2)):
         whole = layer(times)
-    with jitter_from(layer, seeded(2)), part_of_batch(layer, 6, slice(2, 5)):
+    with jitter_from(layer, seeded(2)), jitter_from(layer, part=(6, slice(2, 5))):
         assert torch.equal(layer(times[2:5]), whole[2:5])
 
 

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from firstspike import LIF, BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network, Record
-from firstspike.layers.network import Layer
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -163,11 +162,6 @@ def test_the_first_layer_that_fixes_the_size_counts():
 def test_wrong_input():
     with pytest.raises(ValueError, match=r"times \(5, 9\) and weight \(8, 7\)"):
         network()(torch.rand(5, 4, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("layer", [LIFLinear(2, 2), Delay(2), BiasSpikes([0.1]), Multiplex(2)])
-def test_layers_keep_the_protocol(layer):
-    assert isinstance(layer, Layer)
 
 
 def test_own_layer():

@@ -167,8 +167,6 @@ def test_side_by_side(kind):
     torch.testing.assert_close(together(trains()), expected)
     torch.testing.assert_close(together(trains().expand(3, -1, -1, -1)), expected)
     torch.testing.assert_close(together(trains()[..., 0]), torch.stack([x(trains()[..., 0]) for x in members]))
-    with pytest.raises(ValueError, match=r"expected times \(batch, inputs, spikes\) or \(3, batch, inputs, spikes\)"):
-        together(trains().expand(2, -1, -1, -1))
 
 
 @pytest.mark.parametrize("bad", [math.nan, -INF])

@@ -45,7 +45,7 @@ def test_a_layer_is_the_operator():
     first = trains()[..., 0]
     assert torch.equal(lif(first), lif(first[..., None]))
     assert (form_of(lif), takes_trains(lif)) == ("trains", True)
-    assert "max_spikes=9, refractory=0.2, reset=-0.3" in str(lif)
+    assert "max_spikes=9, LIF(tau_mem=2.0, tau_syn=1.0, threshold=1.0), refractory=0.2, reset=-0.3" in str(lif)
 
 
 def test_one_spike_is_the_layer_of_first_spikes():

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from firstspike.layers.neurons import LIFLayer, LIFOptions, NeuronLayer
-from firstspike.layers.patches import Borders, Image, Pair, Window, flat, from_image, is_image, to_image
+from firstspike.layers.patches import Borders, Image, Pair, Window, flat, is_image
 from firstspike.layers.trains import SpikeLayer, at_observed
 from firstspike.neuron import LIF
 from firstspike.ranges import Size, checks_ranges
@@ -56,7 +56,6 @@ class LIFConv2d(ImageLayer, LIFLayer):
             shares one.
         max_weight_grad: bound on the weight gradient of one (sample, neuron) pair, see ``first_spike_time``; it holds
             for each neuron, not for the sum over those that share weights.
-        backend: see ``first_spike_time``.
 
     Raises:
         ValueError: sizes below 1, a patch larger than the image; otherwise as ``LIFLinear``.
@@ -97,16 +96,16 @@ class LIFConv2d(ImageLayer, LIFLayer):
     ) -> Float[Tensor, "*batch out_pixels"]:
         """First spike times; with ``observed``, these times and the gradient at them. Both may be images."""
         if observed is not None:
-            observed = flat(observed, self.out_image, "observed of LIFConv2d")
+            observed = flat(observed, self.out_image, "observed of LIFConv2d").unflatten(-1, (self.out_channels, -1)).mT
         spikes = first_spike_time(
             self.seen(times),
             self.synapses,
             self.neuron,
-            observed=None if observed is None else from_image(observed, self.out_image.channels),
+            observed=observed,
             max_weight_grad=self.max_weight_grad,
             backend=self.backend,
         )
-        made = to_image(spikes)
+        made = spikes.transpose(-1, -2).flatten(-2)
         return made.unflatten(-1, self.out_image) if is_image(times, self.image) else made
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from firstspike.layers.noise import drawn
-from firstspike.layers.trains import Form, SpikeLayer, at_observed
+from firstspike.layers.trains import SpikeLayer, Spikes, at_observed
 from firstspike.ranges import Finite, NotNegative, PositiveOrInf, Size, checks_ranges
 
 
@@ -81,7 +81,7 @@ class DelayRule:
     def jittered(
         self, delay: Tensor, like: Tensor, source: torch.Generator | None, part: tuple[int, slice] | None = None
     ) -> Tensor:
-        """The delays with noise in the shape of ``like``, which broadcasts; they stay >= 0. See ``part_of_batch``."""
+        """The delays with noise in the shape of ``like``, which broadcasts; they stay >= 0. See ``drawn``."""
         noise = drawn(torch.randn, like, source, part)
         return delay + torch.maximum(self.jitter * noise, -delay.detach())
 
@@ -170,9 +170,7 @@ class Delay(SpikeLayer):
         self.rule = self.delay_rule = rule or DelayRule()
         self.copies = copies
         self.trains = self.takes_trains = trains
-        self.gives: Form = "trains" if trains else "first spikes"
-        self.jitter_source: torch.Generator | None = None
-        self.batch_part: tuple[int, slice] | None = None  # see ``part_of_batch``
+        self.gives = "trains" if trains else "first spikes"
         raw = torch.empty(features // copies, device=device, dtype=dtype)
         self.delay_raw = nn.Parameter(raw, self.rule.trainable)
         self.reset_parameters(generator)
@@ -193,11 +191,7 @@ class Delay(SpikeLayer):
         """The delays as they are added to times: ``(features,)``, of trains ``(features, 1)``."""
         return self.delay.unsqueeze(-1) if self.trains else self.delay
 
-    def forward(
-        self,
-        times: Float[Tensor, "*batch features"] | Float[Tensor, "*batch features spikes"],
-        observed: Float[Tensor, "*shape"] | None = None,
-    ) -> Float[Tensor, "*shape"]:
+    def forward(self, times: Spikes, observed: Float[Tensor, "*shape"] | None = None) -> Float[Tensor, "*shape"]:
         """Delayed times; with ``observed``, these times and the gradient of the sum."""
         if self.trains:
             times = self._as_trains(times)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from firstspike.layers.network import Call, Network, Record
 from firstspike.layers.neurons import NeuronLayer
-from firstspike.spiketime.values import check_tensor
 
 
 class Ensemble(nn.Module):
@@ -47,15 +46,7 @@ class Ensemble(nn.Module):
         Input times are ``(members, batch, inputs)``, or ``(batch, inputs)`` for the same in all members, and trains
         have one more dimension.
         """
-        check_tensor("times", times)
-        each = 4 if self.members[0].takes_trains else 3  # dimensions of times that differ between members
-        if not 2 <= times.ndim <= each or (times.ndim == each and len(times) != len(self)):
-            spikes = ", spikes" if each == 4 else ""
-            raise ValueError(
-                f"expected times (batch, inputs{spikes}) or ({len(self)}, batch, inputs{spikes}), got the shape "
-                f"{tuple(times.shape)}"
-            )
-        if times.ndim < each:
+        if times.ndim < (4 if self.members[0].takes_trains else 3):
             return Record(times, self.map(lambda network: network.record(times).layers))
         return Record(times, self.map(lambda network, mine: network.record(mine).layers, times))
 
@@ -94,7 +85,6 @@ _NOT_COMPARED = vars(nn.Module()).keys() | {
     *("weight_mean", "weight_std", "recurrent_mean", "recurrent_std", "initial_neuron", "_starts"),  # how they start
     "_tensors",  # parameters and buffers, which are
 }
-_SHOWN = 4  # numbers of a tensor
 
 
 def difference_of(module: nn.Module, expected: nn.Module) -> str | None:
@@ -108,7 +98,8 @@ def difference_of(module: nn.Module, expected: nn.Module) -> str | None:
             one, other = found.get(name), wanted.get(name)
             if not _same(one, other):
                 where = f"layer {place} ({type(part).__name__}): " if place else ""
-                return f"{where}{name.strip('_')} is {_shown(one)}, expected {_shown(other)}"
+                shown = (str(x).partition("\n")[0] for x in (one, other))
+                return f"{where}{name.strip('_')} is {', expected '.join(shown)}"
     return None
 
 
@@ -132,9 +123,3 @@ def _same(one: Any, other: Any) -> bool:
         return one is other
     equal = one == other
     return bool(equal.all() if hasattr(equal, "all") else equal)
-
-
-def _shown(value: Any) -> str:
-    if not isinstance(value, Tensor) or value.numel() <= _SHOWN:
-        return str(value)
-    return f"a tensor {tuple(value.shape)} from {value.min():g} to {value.max():g}"

@@ -1,12 +1,9 @@
 """Initial weights that make neurons fire, from the neuron's own response."""
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from firstspike.neuron import LIF
 from firstspike.spiketime.reference.response import kappa
@@ -41,34 +38,3 @@ def firing_weights(inputs: int, neuron: LIF, window: float = 2.0) -> NormalWeigh
     phi, at = response.mean(dim=1).max(dim=0)
     psi = response[at].square().mean()
     return NormalWeights(_MEAN_PEAK / (inputs * phi.item()), _SPREAD / math.sqrt(inputs * psi.item()))
-
-
-@torch.no_grad()
-def draw_weights_(
-    weight: Float[Tensor, "out inputs"],
-    neuron: LIF,
-    start: Callable[[LIF], NormalWeights],
-    generator: torch.Generator | None,
-    balanced: bool = False,
-) -> None:
-    """Fill weights by the rule ``start`` for a neuron with a threshold of 1, in proportion to the thresholds.
-
-    ``balanced`` shifts the weights of each neuron so that all neurons of a kind have the same mean weight.
-    """
-    if weight.is_meta:
-        return
-    outputs = len(weight)
-    mem, syn, threshold = (
-        torch.as_tensor(x).detach().cpu().double().expand(outputs)
-        for x in (neuron.tau_mem, neuron.tau_syn, neuron.threshold)
-    )
-    pairs = list(zip(mem.tolist(), syn.tolist(), strict=True))
-    starts = {pair: start(LIF(*pair)) for pair in set(pairs)}
-    if len(starts) == 1 and not balanced:
-        (only,) = starts.values()
-        weight.normal_(only.mean, only.std, generator=generator)
-    else:
-        mean, std = torch.tensor([starts[pair] for pair in pairs]).to(weight).unsqueeze(-1).unbind(1)
-        weight.normal_(generator=generator)
-        weight.sub_(weight.mean(dim=1, keepdim=True) if balanced else 0.0).mul_(std).add_(mean)
-    weight.mul_(threshold.to(weight).unsqueeze(-1))

@@ -43,7 +43,7 @@ class BiasSpikes(SpikeLayer):
         return joined if observed is None else at_observed(joined, observed)
 
     def extra_repr(self) -> str:
-        """The times, as torch prints them."""
+        """The times."""
         return ", ".join(f"{t:g}" for t in self.times.tolist())
 
 

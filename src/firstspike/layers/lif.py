@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from typing import Any, ClassVar, Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.neurons import Arriving, LIFLayer, LIFOptions, NeuronLayer
-from firstspike.layers.trains import Form
+from firstspike.layers.trains import Spikes
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
@@ -54,7 +54,6 @@ class DenseLIFLayer(LIFLayer):
     ) -> None:
         super().__init__((out_features, in_features), in_features, out_features, neuron, **options)
         self.delay_rule = delay
-        self.jitter_source: torch.Generator | None = None  # see ``jitter_from``
         self.delay_raw = None if delay is None else nn.Parameter(torch.empty_like(self.weight), delay.trainable)
         self._reset_delays_(options.get("generator"))
 
@@ -95,10 +94,6 @@ class LIFLinear(DenseLIFLayer):
     Parameters of the neuron named in ``trainable`` are trained: the layer has their logarithms as ``log_tau_mem``,
     ``log_tau_syn`` and ``log_threshold``, so that they stay positive, and steps are relative. ``neuron`` has their
     current values. Others that are tensors are buffers of the layer, or parameters if they are ``nn.Parameter``.
-
-    Args:
-        max_weight_grad: see ``first_spike_time``.
-        backend: see ``first_spike_time``.
     """
 
     def forward(
@@ -135,8 +130,6 @@ class LIFSpikeTrains(DenseLIFLayer):
         overflow: what happens if a neuron would spike more than ``max_spikes`` times: ``"error"`` raises ValueError,
             ``"warn"`` warns and drops the later spikes, ``"drop"`` drops them. A training reports the fraction of
             trains with ``max_spikes`` spikes, as ``full`` in its metrics.
-        max_weight_grad: bound on the weight gradient of each spike, see ``spike_trains``.
-        backend: see ``spike_trains``.
 
     Raises:
         ValueError: sizes < 1, ``max_spikes`` above 1000000, a reset at the threshold or above, a negative refractory
@@ -144,7 +137,7 @@ class LIFSpikeTrains(DenseLIFLayer):
     """
 
     takes_trains = True
-    gives: ClassVar[Form] = "trains"
+    gives = "trains"
     usual_weights = 0.5  # with those of neurons that spike once they would spike several times in a row
 
     def __init__(
@@ -166,20 +159,12 @@ class LIFSpikeTrains(DenseLIFLayer):
         self.max_spikes, self.refractory, self.reset = max_spikes, refractory, reset
         self.overflow: Overflow = overflow
 
-    def seen(
-        self, times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"]
-    ) -> Float[Tensor, "*batch in_features spikes"]:
-        """Input trains of each neuron, without synaptic delays."""
-        return self._as_trains(times)
-
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
         """See ``LIFLayer``."""
         return Arriving(*each_spike(self.seen(inputs), self.weight, self.delay), math.inf)
 
     def forward(
-        self,
-        times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"],
-        observed: Float[Tensor, "*batch out_features max_spikes"] | None = None,
+        self, times: Spikes, observed: Float[Tensor, "*batch out_features max_spikes"] | None = None
     ) -> Float[Tensor, "*batch out_features max_spikes"]:
         """Spike trains; with ``observed``, these times and the gradient at them."""
         return spike_trains(
@@ -195,13 +180,8 @@ class LIFSpikeTrains(DenseLIFLayer):
     @property
     def dynamics(self) -> dict[str, Any]:
         """Arguments of the operator for trains other than inputs, weights and neurons."""
-        return {
-            "refractory": self.refractory,
-            "reset": self.reset,
-            "overflow": self.overflow,
-            "max_weight_grad": self.max_weight_grad,
-            "backend": self.backend,
-        }
+        names = ("refractory", "reset", "overflow", "max_weight_grad", "backend")
+        return {name: getattr(self, name) for name in names}
 
     def fitted(self, trains: Float[Tensor, "*batch out_features spikes"]) -> Float[Tensor, "*batch out_features most"]:
         """Sorted trains with ``max_spikes`` columns; ``overflow`` controls what happens to longer ones."""

@@ -1,7 +1,7 @@
 """Sequential networks that record every layer's spikes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,17 +11,6 @@ from firstspike.layers.inputs import BiasSpikes, Multiplex
 from firstspike.layers.patches import is_image
 from firstspike.layers.trains import FirstSpike, Form, check_follows, form_of, takes_trains
 from firstspike.spiketime.values import check_tensor
-
-
-@runtime_checkable
-class Layer(Protocol):
-    """What a ``Network`` needs of a layer, besides being an ``nn.Module``."""
-
-    def output_size(self, inputs: int) -> int:
-        """Number of outputs for that number of inputs; ValueError if they do not fit."""
-
-    def __call__(self, times: Tensor, observed: Tensor | None = None) -> Tensor:
-        """Spike times to spike times; ``observed`` ones replace the result, and the gradient is taken there."""
 
 
 class Record(NamedTuple):
@@ -94,7 +83,7 @@ class Network(nn.Sequential):
         form: Form = "first spikes"
         points: list[tuple[int | None, Form]] = []  # size and form of each layer's input
         for index, layer in enumerate(self):
-            if not isinstance(layer, Layer):
+            if not hasattr(layer, "output_size"):
                 raise ValueError(
                     f"layer {index} ({type(layer).__name__}) is not a spike-time layer: it needs "
                     "output_size(inputs) and forward(times, observed=None); other modules work in nn.Sequential"
@@ -109,7 +98,7 @@ class Network(nn.Sequential):
                 if image is not None and made is not None and image != made:
                     raise ValueError(f"it expects an image {image}, and gets {made}")
                 if size is not None:
-                    size = layer.output_size(size)
+                    size = layer.output_size(size)  # type: ignore[operator]
                 made = getattr(layer, "out_image", None)
                 form = form_of(layer)
             except ValueError as error:

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstspike.layers.init import NormalWeights, draw_weights_, firing_weights
-from firstspike.layers.trains import SpikeLayer, TensorOptions
+from firstspike.layers.init import NormalWeights, firing_weights
+from firstspike.layers.trains import SpikeLayer, Spikes, TensorOptions
 from firstspike.neuron import LIF, check_neuron
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt, checks_ranges
 
@@ -134,31 +134,30 @@ class NeuronLayer(SpikeLayer):
             self._draw_usual_weights_(generator)
 
     def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
-        """Draw the weights if mean and standard deviation are not given."""
         raise NotImplementedError
-
-    @property
-    def _first_neuron(self) -> LIF:
-        """The neurons' parameters before they have learnt."""
-        return replace(self.neuron, **{name: start.exp() for name, start in self._starts.items()})
 
     @property
     def synapses(self) -> Float[Tensor, "rows inputs"]:
         """The weights as a matrix, a row for the neurons that share them, in the memory of ``weight``."""
         return self.weight.flatten(1)
 
+    def seen(self, times: Spikes) -> Spikes:
+        """Input times or trains of each neuron, without synaptic delays; its inputs are the columns of ``synapses``.
+
+        A layer whose neurons see different inputs puts a dimension for their places before the last one.
+        """
+        return self._as_trains(times) if self.takes_trains else times
+
     @property
     def neuron(self) -> LIF:
         """The neurons' parameters as they are now."""
         if not self._tensors:
             return self._neuron
-        return replace(
-            self._neuron,
-            **{
-                name: getattr(self, f"log_{name}").exp() if name in self._starts else getattr(self, name)
-                for name in self._tensors
-            },
-        )
+        given = {
+            name: getattr(self, f"log_{name}").exp() if name in self._starts else getattr(self, name)
+            for name in self._tensors
+        }
+        return replace(self._neuron, **given)
 
     unused: ClassVar[tuple[str, ...]] = ()
     """Parameters of ``LIF`` that play no part in these neurons."""
@@ -166,8 +165,7 @@ class NeuronLayer(SpikeLayer):
     def get_extra_state(self) -> Float[Tensor, "3"]:
         """``tau_mem``, ``tau_syn`` and ``threshold``, so that a ``state_dict`` records the neurons of its weights.
 
-        It is a tensor for files that hold nothing else; 0 stands for tensors, which have separate entries, and for
-        unused parameters.
+        0 stands for tensors, which have separate entries, and for unused parameters.
         """
         without = (*self._tensors, *self.unused)
         return self.weight.new_tensor([0.0 if x in without else getattr(self._neuron, x) for x in _NAMES])
@@ -230,8 +228,7 @@ class LIFLayer(NeuronLayer):
 
     def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
         def start(unit: LIF) -> NormalWeights:
-            once = firing_weights(self.synapses.shape[1], unit)
-            return NormalWeights(self.usual_weights * once.mean, self.usual_weights * once.std)
+            return NormalWeights(*(self.usual_weights * x for x in firing_weights(self.synapses.shape[1], unit)))
 
         self.draw_weights_(start, generator)
 
@@ -239,15 +236,27 @@ class LIFLayer(NeuronLayer):
     def draw_weights_(
         self, start: Callable[[LIF], NormalWeights], generator: torch.Generator | None, balanced: bool = False
     ) -> None:
-        """Redraw the weights by a rule for neurons with a threshold of 1, see ``init.draw_weights_``."""
-        draw_weights_(self.synapses, self._first_neuron, start, generator, balanced)
+        """Redraw the weights by the rule ``start`` for neurons with a threshold of 1, in proportion to the thresholds.
 
-    def seen(self, times: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch inputs"]:
-        """Input times of each neuron, without synaptic delays; its inputs are the columns of ``synapses``.
-
-        A layer whose neurons see different inputs puts a dimension for their places before the last one.
+        ``balanced`` shifts those of each neuron so that all neurons of a kind have the same mean weight.
         """
-        return times
+        weight, first = self.synapses, replace(self.neuron, **{name: x.exp() for name, x in self._starts.items()})
+        if weight.is_meta:
+            return
+        mem, syn, threshold = (
+            torch.as_tensor(x).detach().cpu().double().expand(len(weight))
+            for x in (first.tau_mem, first.tau_syn, first.threshold)
+        )
+        pairs = list(zip(mem.tolist(), syn.tolist(), strict=True))
+        starts = {pair: start(LIF(*pair)) for pair in set(pairs)}
+        if len(starts) == 1 and not balanced:
+            (only,) = starts.values()
+            weight.normal_(only.mean, only.std, generator=generator)
+        else:
+            mean, std = torch.tensor([starts[pair] for pair in pairs]).to(weight).unsqueeze(-1).unbind(1)
+            weight.normal_(generator=generator)
+            weight.sub_(weight.mean(dim=1, keepdim=True) if balanced else 0.0).mul_(std).add_(mean)
+        weight.mul_(threshold.to(weight).unsqueeze(-1))
 
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
         """Spikes, weights and delays that reach the neurons: from inputs and, of the same samples, its own spikes."""

@@ -1,8 +1,7 @@
 """Randomness in a training: the source of random numbers for jitter of delays and dropout, and dropout."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
@@ -22,38 +21,31 @@ def drawn(
     With ``part``, the number of samples of a whole batch and which of them these are, it draws for the whole batch.
     """
     shape = like.shape if part is None else (part[0], *like.shape[1:])
-    if source is None:  # torch.compile cannot take a generator that is None
-        numbers = draw(shape, dtype=like.dtype, device=like.device)
-    else:
-        numbers = draw(shape, generator=source, dtype=like.dtype, device=source.device)
+    # torch.compile cannot take a generator that is None
+    given = {"device": like.device} if source is None else {"generator": source, "device": source.device}
+    numbers = draw(shape, dtype=like.dtype, **given)
     return sent(numbers if part is None else numbers[part[1]], like.device)
 
 
-def jitter_from(network: nn.Module, source: torch.Generator) -> AbstractContextManager[None]:
+@contextmanager
+def jitter_from(
+    network: nn.Module, source: torch.Generator | None = None, part: tuple[int, slice] | None = None
+) -> Iterator[None]:
     """Inside, jitter of delays and dropout come from ``source``; otherwise from torch's global generator.
 
-    A training that keeps the generator's state can thus continue bit for bit.
+    A training that keeps the generator's state can thus continue bit for bit. With ``part``, see ``drawn``, each sample
+    has the noise that it has in the whole batch.
     """
-    return _with(network, "jitter_source", source)
-
-
-def part_of_batch(network: nn.Module, samples: int, part: slice) -> AbstractContextManager[None]:
-    """Inside, the network sees a part of a batch of ``samples``: each gets the noise that it has in the whole."""
-    return _with(network, "batch_part", (samples, part))
-
-
-@contextmanager
-def _with(network: nn.Module, name: str, value: Any) -> Iterator[None]:
-    """Inside, the layers that have this attribute have this value."""
-    layers = [module for module in network.modules() if hasattr(module, name)]
-    before = [getattr(layer, name) for layer in layers]
+    given = {name: x for name, x in (("jitter_source", source), ("batch_part", part)) if x is not None}
+    layers = [module for module in network.modules() if isinstance(module, SpikeLayer)]
+    before = [{name: getattr(layer, name) for name in given} for layer in layers]
     for layer in layers:
-        setattr(layer, name, value)
+        vars(layer).update(given)
     try:
         yield
     finally:
         for layer, old in zip(layers, before, strict=True):
-            setattr(layer, name, old)
+            vars(layer).update(old)
 
 
 @checks_ranges
@@ -75,8 +67,6 @@ class SpikeDropout(SpikeLayer):
     def __init__(self, p: Probability = 0.1) -> None:
         super().__init__()
         self.p = p
-        self.jitter_source: torch.Generator | None = None  # see ``jitter_from``
-        self.batch_part: tuple[int, slice] | None = None  # see ``part_of_batch``
 
     def forward(
         self, times: Float[Tensor, "*batch inputs"], observed: Float[Tensor, "*batch inputs"] | None = None

@@ -67,12 +67,6 @@ class Window(NamedTuple):
             )
         return cls(*pairs)
 
-    @property
-    def _borders(self) -> tuple[int, int, int, int]:
-        """The border, in the order of ``functional.pad``."""
-        above, beside = self.padding
-        return beside, beside, above, above
-
     def positions(self, image: Image) -> tuple[int, int]:
         """Rows and columns of its positions; ValueError if it does not fit into the image."""
         sizes = [side + 2 * border for side, border in zip(image[1:], self.padding, strict=True)]
@@ -83,21 +77,17 @@ class Window(NamedTuple):
 
     def patches(self, times: Float[Tensor, "*batch pixels"], image: Image) -> Float[Tensor, "*batch positions patch"]:
         """What the window sees at each position, channel after channel; nothing spikes in the border."""
-        lead = times.shape[:-1]
+        lead, (above, beside) = times.shape[:-1], self.padding
         pixels = times.reshape(-1, *image)
         if any(self.padding):
-            pixels = functional.pad(pixels, self._borders, value=math.inf)
+            pixels = functional.pad(pixels, (beside, beside, above, above), value=math.inf)
         seen = functional.unfold(pixels, self.kernel, stride=self.stride)
         return seen.transpose(-1, -2).reshape(*lead, seen.shape[-1], seen.shape[-2])
 
     def places(self, image: Image) -> Int[Tensor, "positions patch"]:
         """Numbers of the pixels that ``patches`` holds; ``image.size`` stands for the border."""
-        seen = functional.pad(
-            torch.arange(image.size, device="cpu").unflatten(0, image), self._borders, value=image.size
-        )
-        for side, (size, step) in enumerate(zip(self.kernel, self.stride, strict=True)):
-            seen = seen.unfold(side + 1, size, step)
-        return seen.permute(1, 2, 0, 3, 4).flatten(2).flatten(0, 1)
+        numbered = torch.arange(image.size, dtype=torch.float64, device="cpu")
+        return self.patches(numbered, image).nan_to_num(posinf=image.size).long()
 
 
 def is_image(times: Tensor, image: Image) -> bool:
@@ -116,13 +106,3 @@ def flat(times: Tensor, image: Image, layer: str) -> Float[Tensor, "*batch pixel
             f"(..., {', '.join(map(str, image))}) is taken as well"
         )
     return times
-
-
-def to_image(times: Float[Tensor, "*batch positions channels"]) -> Float[Tensor, "*batch pixels"]:
-    """Channels side by side at each position, as a flat image."""
-    return times.transpose(-1, -2).flatten(-2)
-
-
-def from_image(times: Float[Tensor, "*batch pixels"], channels: int) -> Float[Tensor, "*batch positions channels"]:
-    """The inverse of ``to_image``."""
-    return torch.transpose(times.unflatten(-1, (channels, -1)), -1, -2)

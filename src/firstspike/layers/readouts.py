@@ -6,14 +6,14 @@ integral, its maximum or its value at a time; all three are exact.
 
 import math
 from collections.abc import Collection
-from typing import ClassVar, Unpack
+from typing import Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.layers.neurons import NeuronLayer, NeuronOptions
-from firstspike.layers.trains import Form
+from firstspike.layers.trains import Spikes
 from firstspike.neuron import LIF
 from firstspike.ranges import Positive, PositiveOrInf, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
@@ -46,7 +46,7 @@ class Readout(NeuronLayer):
 
     unused = ("threshold",)
     takes_trains = True
-    gives: ClassVar[Form] = "values"
+    gives = "values"
 
     def __init__(
         self, in_features: Size, out_features: Size, neuron: LIF | None = None, **options: Unpack[ReadoutOptions]
@@ -56,16 +56,8 @@ class Readout(NeuronLayer):
     def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
         self.weight.normal_(0.0, 1 / math.sqrt(self.in_features), generator=generator)
 
-    def seen(
-        self, times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"]
-    ) -> Float[Tensor, "*batch in_features spikes"]:
-        """Input trains of each output."""
-        return self._as_trains(times)
-
     def forward(
-        self,
-        times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"],
-        observed: Float[Tensor, "*batch out_features"] | None = None,
+        self, times: Spikes, observed: Float[Tensor, "*batch out_features"] | None = None
     ) -> Float[Tensor, "*batch out_features"]:
         """Values of the outputs; with ``observed``, these times and the gradient of the computed ones."""
         trains, device = real_times(self.seen(times)), self.weight.device.type

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from functools import wraps
 from itertools import pairwise
-from typing import NamedTuple, ParamSpec, Self, TypeVar, Unpack
+from typing import Any, NamedTuple, Self, TypeVar, Unpack
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from firstspike.layers.delay import DelayRule
 from firstspike.layers.init import firing_weights
 from firstspike.layers.lif import LIFSpikeTrains, SpikeTrainOptions, each_spike
 from firstspike.layers.neurons import Arriving
+from firstspike.layers.trains import Spikes
 from firstspike.layers.windows import columns_within, joined_trains, largest, only_within, window_bounds
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Size, checks_ranges
@@ -31,24 +32,21 @@ from firstspike.spiketime.values import MOST_WINDOWS, check_room, real_times
 _SPREAD = 0.05  # of recurrent weights, relative to that of weights with which most neurons spike
 
 
-P = ParamSpec("P")
-T = TypeVar("T")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
+def uncompiled(function: _Function) -> _Function:
     """``torch.compiler.disable``, applied only while something is compiled.
 
     As a decorator it would import the compiler together with this module.
     """
 
     @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        if torch.compiler.is_compiling():
-            disabled: Callable[P, T] = torch.compiler.disable(function)
-            return disabled(*args, **kwargs)
-        return function(*args, **kwargs)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        run = torch.compiler.disable(function) if torch.compiler.is_compiling() else function
+        return run(*args, **kwargs)
 
-    return call
+    return call  # type: ignore[return-value]
 
 
 class RecurrentState(NamedTuple):
@@ -101,7 +99,6 @@ class LIFRecurrent(LIFSpikeTrains):
         recurrent_mean: mean of the initial recurrent weights, which are normally distributed.
         recurrent_std: standard deviation of the initial recurrent weights; by default such that they alone rarely make
             a neuron spike.
-        delay: rule of the synaptic delays of the inputs; None for no delays.
 
     Raises:
         ValueError: sizes < 1, a ``max_spikes`` or ``window_spikes`` above 1000000, a window or duration that is not
@@ -129,8 +126,9 @@ class LIFRecurrent(LIFSpikeTrains):
                 f"duration={duration:g} and window={window:g} make {duration / window:.3g} windows, at most "
                 f"{MOST_WINDOWS}: raise window or lower duration"
             )
-        rule = recurrent_delay
-        if rule is not None and (rule.bound == "softplus" or math.isinf(rule.scale) or rule.jitter):
+        if (rule := recurrent_delay) is not None and (
+            rule.bound == "softplus" or math.isinf(rule.scale) or rule.jitter
+        ):
             raise ValueError(
                 "recurrent_delay must be bounded and without jitter (bound sigmoid, or clip with a finite scale), "
                 f"got {rule}"
@@ -139,15 +137,10 @@ class LIFRecurrent(LIFSpikeTrains):
         self.duration, self.window, self.window_spikes = duration, window, window_spikes
         self.recurrent_mean, self.recurrent_std = recurrent_mean, recurrent_std
         self.recurrent_weight = nn.Parameter(self.weight.new_empty(out_features, out_features))
-        self.recurrent_delays = None
+        self.recurrent_delay, self.recurrent_delays = recurrent_delay, None
         if recurrent_delay is not None:
             self.recurrent_delays = RecurrentDelays(recurrent_delay, self.recurrent_weight)
         self._reset_recurrent_parameters(options.get("generator"))
-
-    @property
-    def recurrent_delay(self) -> DelayRule | None:
-        """The rule of the further delays of recurrent synapses."""
-        return None if self.recurrent_delays is None else self.recurrent_delays.delay_rule
 
     @property
     def own_delay(self) -> Float[Tensor, "out_features out_features"]:
@@ -178,22 +171,20 @@ class LIFRecurrent(LIFSpikeTrains):
 
     @uncompiled
     def forward(
-        self,
-        times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"],
-        observed: Float[Tensor, "*batch out_features max_spikes"] | None = None,
+        self, times: Spikes, observed: Float[Tensor, "*batch out_features max_spikes"] | None = None
     ) -> Float[Tensor, "*batch out_features max_spikes"]:
         """Spike trains up to ``duration``; with ``observed``, these times and the gradient at them."""
+        inputs = self.seen(times)
+        bounds = window_bounds(None, self.duration, self.window, self.weight.dtype, inputs, observed)
         if self._in_one_call():
-            inputs = self.seen(times)
-            bounds = self._bounds(self.duration, None, inputs, observed)
             return self._all_windows(inputs, bounds, None, observed, self.max_spikes).trains
-        self._check_room(times, self.max_spikes, f"max_spikes={self.max_spikes}")
-        return self.fitted(self.proceed(times, self.duration, observed=observed)[0])
+        self._check_room(inputs, self.max_spikes, f"max_spikes={self.max_spikes}")
+        return self.fitted(self._each_window(inputs, bounds, None, observed).trains)
 
     @uncompiled
     def proceed(
         self,
-        times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"],
+        times: Spikes,
         until: float,
         state: RecurrentState | None = None,
         *,
@@ -221,83 +212,16 @@ class LIFRecurrent(LIFSpikeTrains):
                 1000000 windows.
         """
         inputs = self.seen(times)
-        bounds = self._bounds(until, state, inputs, observed)
-        if self._in_one_call():
-            whole = self._all_windows(inputs, bounds, state, observed, (len(bounds) - 1) * self.window_spikes)
-            assert whole.state is not None
-            before = [] if state is None else [state.pending]
-            return whole.trains, RecurrentState(whole.state, self._pending(until, *before, whole.trains))
-        budget = self.window_spikes if observed is None else observed.shape[-1]
-        windows = len(bounds) - 1
-        self._check_room(times, windows * budget, f"window_spikes={budget} in each of {windows} windows")
-        weight = self._weights
-        delay = self._delays(observed is None)
-        neurons, sent = (None, []) if state is None else (state.neurons, [(state.neurons.time, state.pending)])
-        nothing = inputs.new_full((*inputs.shape[:-2], self.out_features, 1), math.inf)
-        inputs = real_times(inputs).sort(dim=-1).values  # NaN would come last, after all windows
-        longest = 0.0 if delay is None else largest(delay[:, : self.in_features]) + 1e-3 * self.window
-        found: list[Tensor] = []
-        for start, end in pairwise(bounds):
-            sent = [(time, own) for time, own in sent if time >= start - self._reach]
-            own = torch.cat([own for _, own in sent], dim=-1) if sent else nothing
-            now = columns_within(inputs, start - longest, end)
-            arriving = joined_trains(now, own if delay is not None else own + self.window)
-            seen = None if observed is None else only_within(observed, start, end)
-            result = spike_window(
-                arriving,
-                weight,
-                self.neuron,
-                max_spikes=self.window_spikes if seen is None else seen.shape[-1],
-                delay=delay,
-                observed=seen,
-                state=neurons,
-                until=end,
-                **self.dynamics,
-            )
-            neurons = result.state
-            sent.append((end, columns_within(result.trains, -math.inf, math.inf)))
-            found.append(result.trains)
-        assert neurons is not None
-        pending = self._pending(until, *(own for _, own in sent))
-        return torch.cat(found, dim=-1).sort(dim=-1).values, RecurrentState(neurons, pending)
-
-    def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
-        """See ``LIFLayer``: inputs, and the spikes of the layer itself."""
-        delay = self._delays(jitters=False)
-        trains = joined_trains(self.seen(inputs), spikes if delay is not None else spikes + self.window)
-        return Arriving(*each_spike(trains, self._weights, delay), self.duration)
-
-    @property
-    def _weights(self) -> Float[Tensor, "out_features sources"]:
-        """Weights of the inputs and of the recurrent synapses together."""
-        return torch.cat([self.weight, self.recurrent_weight], dim=1)
-
-    @property
-    def _reach(self) -> float:
-        """A time after which a spike has arrived everywhere, with something to spare for rounding."""
-        rule = self.recurrent_delay
-        return 1.001 * (self.window + (0.0 if rule is None else rule.shift + rule.scale))
-
-    def _pending(self, until: float, *sent: Tensor) -> Float[Tensor, "*batch neurons spikes"]:
-        """Spikes that may still have to arrive somewhere at that time."""
-        late = torch.cat(sent, dim=-1)
-        late = torch.where(late >= until - self._reach, late, math.inf).sort(dim=-1).values
-        return columns_within(late, -math.inf, math.inf)
-
-    def _bounds(self, until: float, state: RecurrentState | None, *trains: Tensor | None) -> list[float]:
-        """Starts of the windows of a piece, and its end."""
         begin = None if state is None else state.neurons.time
-        return window_bounds(begin, until, self.window, self.weight.dtype, *trains)
-
-    def _in_one_call(self) -> bool:
-        """Whether the kernels take all windows at once: all spikes arrive after the same delay."""
-        delayed = self.delay is not None or self.recurrent_delays is not None
-        return not delayed and knows_recurrence(self.neuron, self.backend, self.weight.device)
-
-    def _check_room(self, times: Tensor, spikes: int, cause: str) -> None:
-        """Raise ValueError if that many spikes of each neuron do not fit into memory."""
-        samples = math.prod(self.seen(times).shape[:-2])
-        check_room(samples, self.out_features, spikes, cause, times.dtype, times.device)
+        bounds = window_bounds(begin, until, self.window, self.weight.dtype, inputs, observed)
+        if self._in_one_call():
+            result = self._all_windows(inputs, bounds, state, observed, (len(bounds) - 1) * self.window_spikes)
+        else:
+            result = self._each_window(inputs, bounds, state, observed)
+        assert result.state is not None
+        late = result.trains if state is None else torch.cat([state.pending, result.trains], dim=-1)
+        late = torch.where(late >= until - self._reach, late, math.inf).sort(dim=-1).values
+        return result.trains, RecurrentState(result.state, columns_within(late, -math.inf, math.inf))
 
     def _all_windows(
         self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None, most: int
@@ -319,6 +243,67 @@ class LIFRecurrent(LIFSpikeTrains):
             state=None if state is None else state.neurons,
             **self.dynamics,
         )
+
+    def _each_window(
+        self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None
+    ) -> Window:
+        """The spikes of a piece, window by window."""
+        budget = self.window_spikes if observed is None else observed.shape[-1]
+        windows = len(bounds) - 1
+        self._check_room(inputs, windows * budget, f"window_spikes={budget} in each of {windows} windows")
+        weight, delay = self._weights, self._delays(observed is None)
+        neurons, sent = (None, []) if state is None else (state.neurons, [(state.neurons.time, state.pending)])
+        nothing = inputs.new_full((*inputs.shape[:-2], self.out_features, 1), math.inf)
+        inputs = real_times(inputs).sort(dim=-1).values  # NaN would come last, after all windows
+        longest = 0.0 if delay is None else largest(delay[:, : self.in_features]) + 1e-3 * self.window
+        found: list[Window] = []
+        for start, end in pairwise(bounds):
+            sent = [(time, own) for time, own in sent if time >= start - self._reach]
+            own = torch.cat([own for _, own in sent], dim=-1) if sent else nothing
+            now = columns_within(inputs, start - longest, end)
+            result = spike_window(
+                joined_trains(now, own if delay is not None else own + self.window),
+                weight,
+                self.neuron,
+                max_spikes=budget,
+                delay=delay,
+                observed=None if observed is None else only_within(observed, start, end),
+                state=neurons,
+                until=end,
+                **self.dynamics,
+            )
+            neurons = result.state
+            sent.append((end, columns_within(result.trains, -math.inf, math.inf)))
+            found.append(result)
+        trains = torch.cat([window.trains for window in found], dim=-1).sort(dim=-1).values
+        return found[-1]._replace(trains=trains)
+
+    def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
+        """See ``LIFLayer``: inputs, and the spikes of the layer itself."""
+        delay = self._delays(jitters=False)
+        trains = joined_trains(self.seen(inputs), spikes if delay is not None else spikes + self.window)
+        return Arriving(*each_spike(trains, self._weights, delay), self.duration)
+
+    @property
+    def _weights(self) -> Float[Tensor, "out_features sources"]:
+        """Weights of the inputs and of the recurrent synapses together."""
+        return torch.cat([self.weight, self.recurrent_weight], dim=1)
+
+    @property
+    def _reach(self) -> float:
+        """A time after which a spike has arrived everywhere, with something to spare for rounding."""
+        rule = self.recurrent_delay
+        return 1.001 * (self.window + (0.0 if rule is None else rule.shift + rule.scale))
+
+    def _in_one_call(self) -> bool:
+        """Whether the kernels take all windows at once: all spikes arrive after the same delay."""
+        delayed = self.delay is not None or self.recurrent_delays is not None
+        return not delayed and knows_recurrence(self.neuron, self.backend, self.weight.device)
+
+    def _check_room(self, inputs: Tensor, spikes: int, cause: str) -> None:
+        """Raise ValueError if that many spikes of each neuron do not fit into memory."""
+        samples = math.prod(inputs.shape[:-2])
+        check_room(samples, self.out_features, spikes, cause, inputs.dtype, inputs.device)
 
     def _delays(self, jitters: bool) -> Tensor | None:
         """Synaptic delays of inputs and recurrent synapses together; None if those are all ``window``."""

@@ -14,15 +14,15 @@ if neurons spike several times; the spread so that the gain through all layers t
 that more than a tenth of the neurons stay silent.
 
 Most of the spread between neurons is the same in all samples: a neuron has larger weights than another. In a deep
-network it does harm. It alone brings the weakest neurons of each layer near their threshold, where spike times change
-abruptly, and limits the spread that the weights may have; the differences between samples are mixed up or fade. So the
-weights are balanced if even the shortest path through the network has more than ``_SHALLOW`` layers: those of each
-neuron are shifted to the same mean. Then the variance is ``n std^2 (psi - phi^2)``, and nearly vanishes where inputs
-come together, so that the gain can be 1. In shorter networks, neurons that differ are the better start.
+network it does harm: it brings the weakest neurons near their threshold, where spike times change abruptly, and limits
+the spread that the weights may have. So the weights are balanced if even the shortest path through the network has more
+than ``_SHALLOW`` layers: those of each neuron are shifted to the same mean. Then the variance is
+``n std^2 (psi - phi^2)``, and the gain can be 1. In shorter networks, neurons that differ are the better start.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -145,12 +145,7 @@ def start_firing_(
                     arrivals = arrivals[:_SAMPLES_WITH_DELAYS, None] + delay
                 inputs = layer.synapses.shape[1] * (arrivals.shape[-1] if several else 1)
                 peak = _PEAK_OF_TRAINS if several else _PEAK
-
-                def start(
-                    unit: LIF, inputs: int = inputs, arrivals: Tensor = arrivals, peak: float = peak
-                ) -> NormalWeights:
-                    return passing_weights(inputs, unit, arrivals, len(spiking), peak, deep)
-
+                start = partial(passing_weights, inputs, times=arrivals, layers=len(spiking), peak=peak, balanced=deep)
                 layer.draw_weights_(start, generator, deep)
             elif isinstance(layer, Branch):
                 layer.align_(entered[-1], entered[-1 - over(layer)])

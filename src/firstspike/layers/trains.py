@@ -17,6 +17,10 @@ Form = Literal["first spikes", "trains", "values"]
 """What a layer gives: spike times ``(batch, neurons)``, trains ``(batch, neurons, spikes)``, or a readout's values."""
 
 
+Spikes = Float[Tensor, "*batch inputs"] | Float[Tensor, "*batch inputs spikes"]
+"""First spikes, or trains."""
+
+
 class TensorOptions(TypedDict, total=False):
     """Keyword arguments of layers that have parameters."""
 
@@ -32,7 +36,7 @@ def form_of(layer: nn.Module | type[nn.Module]) -> Form:
 
 
 def takes_trains(layer: nn.Module) -> bool:
-    """Whether a layer takes spike trains; those that do have a true attribute ``takes_trains``."""
+    """Whether a layer takes spike trains; those that do have a true attribute of this name."""
     return bool(getattr(layer, "takes_trains", False))
 
 
@@ -46,6 +50,10 @@ class SpikeLayer(nn.Module):
 
     in_features: int
     out_features: int
+    takes_trains: bool = False
+    gives: Form = "first spikes"
+    jitter_source: torch.Generator | None = None  # see ``jitter_from``
+    batch_part: tuple[int, slice] | None = None  # likewise
 
     @property
     def _name(self) -> str:
@@ -59,11 +67,11 @@ class SpikeLayer(nn.Module):
         return getattr(self, "out_features", inputs)
 
     def extra_repr(self) -> str:
-        """The arguments, those that need their name only if they are not the default ones."""
+        """Two arguments and the neuron, and of the others those that are not the default."""
         shown = []
-        for name, argument in inspect.signature(type(self)).parameters.items():
+        for place, (name, argument) in enumerate(inspect.signature(type(self)).parameters.items()):
             value = self._argument(name)
-            if argument.kind is not argument.KEYWORD_ONLY:
+            if place < 2 or name == "neuron":
                 shown.append(f"{value}")
             elif value != argument.default:
                 shown.append(f"{name}={value}")
@@ -84,9 +92,7 @@ class SpikeLayer(nn.Module):
         trains = f"; for spike trains {hint}" if times.ndim > 2 and times.shape[-2] == inputs else ""
         raise ValueError(f"{self._name} expects {inputs} inputs, got {got}: {shapes}{trains}")
 
-    def _as_trains(
-        self, times: Float[Tensor, "*batch inputs"] | Float[Tensor, "*batch inputs spikes"]
-    ) -> Float[Tensor, "*batch inputs spikes"]:
+    def _as_trains(self, times: Spikes) -> Float[Tensor, "*batch inputs spikes"]:
         """Input times as trains: up to two dimensions, ``(inputs,)`` or ``(batch, inputs)``, are first spikes."""
         check_times(times)
         inputs = self.in_features
@@ -126,9 +132,7 @@ class FirstSpike(SpikeLayer):
         super().__init__()
 
     def forward(
-        self,
-        times: Float[Tensor, "*batch inputs spikes"] | Float[Tensor, "*batch inputs"],
-        observed: Float[Tensor, "*batch inputs"] | None = None,
+        self, times: Spikes, observed: Float[Tensor, "*batch inputs"] | None = None
     ) -> Float[Tensor, "*batch inputs"]:
         """First spikes; with ``observed``, these times and the gradient of the first spikes."""
         check_times(times)

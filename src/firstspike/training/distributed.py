@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from firstspike.data import SpikeData
-from firstspike.layers.noise import part_of_batch
+from firstspike.layers.noise import jitter_from
 from firstspike.losses import SilentPeak, SpikeCount
 from firstspike.torchrun import ProcessLostError, local_rank, processes, rank
 from firstspike.training.engines import Sequential
@@ -180,7 +180,7 @@ class Distributed(Sequential):
         """As in ``Sequential``; but of the loss with regularisers, and of the layers, the part of this process."""
         network, samples, mine = member.network, len(labels), self.ranks.part(len(labels))
         truth = labels[mine]
-        with part_of_batch(network, samples, mine):
+        with jitter_from(network, part=(samples, mine)):
             loss, total, record = self.objective(network, times[mine], truth, member.substrate)
         share = self.objective.share(truth, labels)
         if not len(truth):  # the mean over no sample would be NaN
