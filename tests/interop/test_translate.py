@@ -166,13 +166,6 @@ def test_losses(loss, expected):
     assert early == {"kind": "early_output", "alpha": 0.1, "beta": 2.0}
 
 
-def test_loss_of_the_time_between():
-    loss = {"type": "TTFS", "alpha": 0.01, "beta": 3.0, "xi": 0.4}
-    translation = translate(sizes_config(training_params__loss=loss))
-    found = parse_config(translation.config).loss
-    assert (found.xi, found.regularizers[0].alpha, found.regularizers[0].beta) == (0.4, 0.01, 3.0)
-
-
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [

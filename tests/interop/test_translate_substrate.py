@@ -121,7 +121,7 @@ def test_integration_in_steps():
     raw["training_params"] |= {"rounding_precision": 0.1, "clip_weights_max": 1.0}
     told = "\n".join(translate(raw).no_counterpart)
     assert "rounding_precision = 0.1: weights are not rounded" in told
-    assert "clip_weights_max: weights are not clipped" in told
+    assert "clip_weights_max = 1.0: weights are not clipped" in told
 
 
 @pytest.mark.parametrize("key", [{"substrate": "hx_pynn"}, {"substrate": "hx"}, {"use_hicannx": True}])

@@ -117,18 +117,12 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 class _Unpickler(pickle.Unpickler):
     """Reads one pickle."""
 
-    def __init__(self, *file: Any, **options: Any) -> None:
-        super().__init__(*file, **options)
-        self._kinds: dict[str, type[StandIn]] = {}
-
     def find_class(self, module: str, name: str) -> Any:
         """A harmless function or a stand-in. Nothing is imported."""
         qualified = f"{'builtins' if module == '__builtin__' else module}.{name}"
         if qualified in _FUNCTIONS:
             return _Allowed(_FUNCTIONS[qualified])
-        if qualified not in self._kinds:
-            self._kinds[qualified] = type(qualified.rpartition(".")[2], (StandIn,), {"qualified": qualified})
-        kind = self._kinds[qualified]
+        kind = type(qualified.rpartition(".")[2], (StandIn,), {"qualified": qualified})
         return _Allowed(lambda *args: kind.__new__(kind, *args)) if qualified in _RECORDED else kind
 
 

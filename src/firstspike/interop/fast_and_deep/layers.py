@@ -15,8 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from firstspike.interop.fast_and_deep.sections import Inputs
-from firstspike.interop.fast_and_deep.substrate import noise
+from firstspike.interop.fast_and_deep.sections import Inputs, noise
 from firstspike.interop.fast_and_deep.table import LIMIT, Table
 
 _NEURONS = ("NeuronLayer", "EqualtimeLayer")

@@ -12,8 +12,7 @@ import yaml
 
 from firstspike.config import Config, parse_config
 from firstspike.interop.fast_and_deep.layers import NetworkBuilder, Source
-from firstspike.interop.fast_and_deep.sections import data, loss, training
-from firstspike.interop.fast_and_deep.substrate import runs_on_chip, substrate
+from firstspike.interop.fast_and_deep.sections import data, loss, runs_on_chip, substrate, training
 from firstspike.interop.fast_and_deep.table import Table
 
 _MAX_BYTES = 1_000_000
@@ -84,7 +83,7 @@ def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
         "data": inputs.section,
         "neuron": builder.neuron,
         "network": builder.layers,
-        "loss": loss(params, current, builder.neuron["tau_syn"], len(builder.order)),
+        "loss": loss(params, builder.neuron["tau_syn"]),
         "training": training(params, builder.weight_grad_limits, builder.silent_limits),
     }
     if section:

@@ -26,16 +26,11 @@ def to_nir(
 ) -> "nir.NIRGraph":
     """A network as a NIR graph: ``nir.write("model.nir", fs.to_nir(network))``.
 
-    Layers become pairs of ``Linear`` and ``CubaLIF``, delays ``Delay`` nodes. NIR has no node for synaptic
-    delays: every synapse gets a delayed copy of its input. Copies of inputs (``Multiplex``) are summed into the
-    weights, and filters of ``LIFConv2d`` expanded. ``Concatenate`` becomes ``Delay`` and ``Linear`` nodes past others.
-    Bias spikes are further channels at the end of the input; their spike times are in the metadata, ``bias_times``.
-    A neuron that spikes once is then reset so far down (``v_reset``) that it stays silent, for readers that have a
-    reset. ``LIFSpikeTrains`` has its own ``reset`` there, ``LIFRecurrent`` in addition a loop of its delays and weights
-    back to its neurons, and a readout becomes a ``CubaLI``; properties that NIR cannot express are in the metadata:
-    ``max_spikes``, ``duration``, ``readout``.
-
-    If readers cannot do the same, the metadata list the differences, ``approximate``; otherwise the graph is faithful.
+    Layers become pairs of ``Linear`` and ``CubaLIF``, readouts ``CubaLI``, delays ``Delay`` nodes; every synapse with a
+    delay gets a delayed copy of its input. Bias spikes are further channels at the end of the input. A neuron that
+    spikes once is then reset so far down (``v_reset``) that it stays silent, for readers that have a reset. What NIR
+    cannot express is in the metadata: ``bias_times``, ``max_spikes``, ``duration``, ``readout``. If readers cannot do
+    the same, the metadata list the differences, ``approximate``; otherwise the graph is faithful.
 
     Args:
         network: its parameters as they are now.

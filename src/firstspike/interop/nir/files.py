@@ -40,13 +40,13 @@ def read_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
     """
     found = graph.metadata
 
-    def numbers(name: str, kind: type, unit: float = 1.0) -> list[Any]:
-        return (np.ravel(np.asarray(found.get(name, ()), dtype=kind)) / unit).tolist()
+    def numbers(name: str, kind: type) -> np.ndarray:
+        return np.ravel(np.asarray(found.get(name, ()), dtype=kind))
 
     try:
         unit = float(found.get("time_unit", 1.0))
-        times = {name: numbers(name, np.float64, unit) for name in ("bias_times", "refractory", "duration")}
-        counts = {name: numbers(name, np.int64) for name in ("max_spikes", "window_spikes")}
+        times = {x: (numbers(x, np.float64) / unit).tolist() for x in ("bias_times", "refractory", "duration")}
+        counts = {x: numbers(x, np.int64).tolist() for x in ("max_spikes", "window_spikes")}
         step = float(found["dt"]) if "dt" in found else None
         return {"target": str(found.get("target", "nir")), "time_unit": unit, "dt": step} | times | counts
     except (TypeError, ValueError, ZeroDivisionError) as error:

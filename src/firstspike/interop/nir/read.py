@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, NamedTuple
+from typing import Any
 
 import nir
 import numpy as np
@@ -39,15 +39,6 @@ Signal = dict[str, Synapses]
 ``_BIAS``."""
 
 
-class _Trains(NamedTuple):
-    """Properties of a layer that NIR does not express; 0 if they do not apply."""
-
-    max_spikes: int
-    refractory: float
-    duration: float
-    window_spikes: int
-
-
 def _in_order(after: Mapping[str, Collection[str]]) -> list[str]:
     """Names, each after those that it comes after."""
     try:
@@ -60,8 +51,8 @@ def _in_order(after: Mapping[str, Collection[str]]) -> list[str]:
 class Reader:
     """Composes all nodes between two layers of neurons.
 
-    ``bias_times`` are those of the input's last channels, ``of_layers`` has the fields of ``_Trains``, one number for
-    all layers or one for each.
+    ``bias_times`` are those of the input's last channels. ``of_layers`` are properties of layers that NIR does not
+    express, one number for all layers or one for each: ``max_spikes``, ``refractory``, ``duration``, ``window_spikes``.
     """
 
     def __init__(
@@ -74,9 +65,14 @@ class Reader:
     ) -> None:
         self.graph, self.convention, self.dtype = graph, convention, dtype or torch.get_default_dtype()
         self.bias = [float(time) for time in bias_times]
-        self.count = sum(isinstance(node, nir.CubaLIF) for node in graph.nodes.values())
-        each = zip(*(self._each(name, of_layers[name]) for name in _Trains._fields), strict=True)
-        self.trains = [_Trains(int(spikes), rest, end, int(budget)) for spikes, rest, end, budget in each]
+        count = sum(isinstance(node, nir.CubaLIF) for node in graph.nodes.values())
+        self.trains: list[dict[str, Any]] = [{} for _ in range(count)]  # 0 where a property does not apply
+        for name, given in of_layers.items():
+            found = [given] * count if isinstance(given, int | float) else list(given) or [0] * count
+            if len(found) != count or not all(0 <= x < math.inf for x in found):
+                raise ValueError(f"{name}: expected a number >= 0 for each of {count} CubaLIF, got {found}")
+            for trains, value in zip(self.trains, found, strict=True):
+                trains[name] = value
         graph.check_types()
         self.input, self.output = (self._only(kind) for kind in (nir.Input, nir.Output))
         size = np.asarray(graph.nodes[self.input].input_type["input"]).ravel().tolist()
@@ -87,13 +83,6 @@ class Reader:
             raise ValueError(f"{len(self.bias)} bias times leave nothing of the {int(size[0])} inputs")
         self.layers: list[nn.Module] = []
         self.last, self.places = self.input, {self.input: 0}  # number of layers before the spikes of a node
-
-    def _each(self, name: str, given: float | Sequence[float]) -> list[float]:
-        """A number for every layer of neurons, 0 if none is given."""
-        found = [given] * self.count if isinstance(given, int | float) else list(given) or [0] * self.count
-        if len(found) != self.count or not all(0 <= x < math.inf for x in found):
-            raise ValueError(f"{name}: expected a number >= 0 for each of {self.count} CubaLIF, got {found}")
-        return found
 
     def _only(self, kind: type) -> str:
         found = [name for name, node in self.graph.nodes.items() if isinstance(node, kind)]
@@ -138,15 +127,15 @@ class Reader:
         loop, synapses = _loop(name, before.pop(name, None)), self._inputs(name, before)
         out, rule = len(neurons.threshold), None
         last: list[nn.Module] = []
-        for spikes in (trains.max_spikes, trains.window_spikes):
+        for spikes in (trains["max_spikes"], trains["window_spikes"]):
             if (problem := too_many_spikes(out, spikes)) is not None:
                 raise ValueError(f"{name}: {problem}")
-        if loop is not None and not (trains.max_spikes and trains.duration):
+        if loop is not None and not (trains["max_spikes"] and trains["duration"]):
             raise ValueError(
                 f"{name}: the neurons are connected to each other; give max_spikes and duration, when they stop"
             )
         if synapses.delay.any():
-            if trains.max_spikes:
+            if trains["max_spikes"]:
                 synapses, rule = _alone(name, synapses), _DELAYS
             elif (axonal := synapses.common_delay(synapses.column, synapses.inputs)) is not None:
                 self.layers.append(self._delays(axonal))
@@ -160,16 +149,16 @@ class Reader:
         make: dict[str, Any] = {"delay": rule, "generator": torch.Generator(), "dtype": self.dtype}
         size = synapses.inputs, out
         layer: LIFLinear | LIFSpikeTrains
-        if not trains.max_spikes:
+        if not trains["max_spikes"]:
             layer = LIFLinear(*size, parameters, **make)
         else:
             if not np.allclose(neurons.reset, neurons.reset[0], rtol=1e-6, atol=1e-12):
                 raise ValueError(
                     f"{name}: neurons that spike several times must have the same v_reset, got {node.v_reset}"
                 )
-            make |= {"reset": float(neurons.reset[0]), "refractory": trains.refractory}
+            make |= {"reset": float(neurons.reset[0]), "refractory": trains["refractory"]}
             if loop is None:
-                layer = LIFSpikeTrains(*size, trains.max_spikes, parameters, **make)
+                layer = LIFSpikeTrains(*size, trains["max_spikes"], parameters, **make)
             else:
                 layer = _recurrent(size, parameters, make, trains, loop, loop.weight * neurons.gain[loop.row])
         _fill(layer.weight, synapses, synapses.weight * neurons.gain[synapses.row])
@@ -264,14 +253,19 @@ def _loop(name: str, found: Synapses | None) -> Synapses | None:
 
 
 def _recurrent(
-    size: tuple[int, int], parameters: LIF, make: dict[str, Any], trains: _Trains, loop: Synapses, weight: np.ndarray
+    size: tuple[int, int],
+    parameters: LIF,
+    make: dict[str, Any],
+    trains: dict[str, Any],
+    loop: Synapses,
+    weight: np.ndarray,
 ) -> LIFRecurrent:
     """A layer with a loop, whose shortest delay is the window."""
     window = float(loop.delay.min())
     more = np.where(np.isclose(loop.delay, window, rtol=1e-9, atol=0), 0.0, loop.delay - window)
-    make |= {"window": window, "window_spikes": trains.window_spikes or trains.max_spikes}
+    make |= {"window": window, "window_spikes": trains["window_spikes"] or trains["max_spikes"]}
     make |= {"recurrent_delay": DelayRule("clip", scale=float(more.max()), std=0.0) if more.any() else None}
-    layer = LIFRecurrent(*size, trains.max_spikes, trains.duration, parameters, **make)
+    layer = LIFRecurrent(*size, trains["max_spikes"], trains["duration"], parameters, **make)
     if layer.recurrent_delays is not None:
         _fill(layer.recurrent_delays.delay_raw, loop, more)
     _fill(layer.recurrent_weight, loop, weight)

@@ -4,8 +4,10 @@ from typing import Any
 
 import nir
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from firstspike._version import __version__
 from firstspike.interop.nir.conventions import Convention
@@ -219,7 +221,7 @@ class Writer:
             needs = f"which needs matrices of {copies}x{max(self.sizes[node], out)} for them"
             hint = "axonal or dendritic ones (Delay) need none"
             raise ValueError(f"{copies} synaptic delays are too many for NIR, {needs}; {hint}")
-        copied = self._linear(f"{name}_copies", _one_hot(np.tile(column, out), self.sizes[node]), node)
+        copied = self._linear(f"{name}_copies", np.eye(self.sizes[node])[np.tile(column, out)], node)
         delayed = self._add(f"{name}_delays", nir.Delay(delay=delay.ravel()), copies, copied)
         summed = np.zeros((out, copies))
         summed[np.repeat(np.arange(out), channels), np.arange(copies)] = weight.ravel()
@@ -236,7 +238,7 @@ class Writer:
             full = np.zeros(self.sizes[node])
             full[column] = own
             if not np.array_equal(full[column], own):  # copies with separate delays
-                before = self._linear("copies", _one_hot(column, self.sizes[node]), node)
+                before = self._linear("copies", np.eye(self.sizes[node])[column], node)
                 full, column = own, np.arange(len(own))
             source[place] = self._add("delay", nir.Delay(delay=full), len(full), before)
             channel[place] = column
@@ -246,12 +248,6 @@ class Writer:
 def _parts(source: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """The nodes of a signal, and its channels from each."""
     return [(node, np.flatnonzero(source == node)) for node in dict.fromkeys(source)]
-
-
-def _one_hot(column: np.ndarray, size: int) -> Matrix:
-    found = np.zeros((len(column), size))
-    found[np.arange(len(column)), column] = 1.0
-    return found
 
 
 def _per_neuron(layer: NeuronLayer, name: str) -> Float[np.ndarray, " neurons"]:
@@ -267,11 +263,10 @@ def _expanded(layer: LIFConv2d) -> Matrix:
     seen, made = layer.image, layer.out_image
     if seen.size * made.size > _LARGEST:
         raise ValueError(f"its filters as a matrix of {made.size}x{seen.size} are too large")
-    pixels = layer.window.places(seen).numpy()
-    positions, patch = np.nonzero(pixels < seen.size)
-    found = np.zeros((layer.weight.shape[0], len(pixels), seen.size))
-    found[:, positions, pixels[positions, patch]] = _numpy(layer.synapses)[:, patch]
-    return found.reshape(made.size, seen.size)
+    each = torch.eye(seen.size, dtype=torch.float64).view(-1, *seen)
+    weight, window = layer.weight.detach().cpu().double(), layer.window
+    found = functional.conv2d(each, weight, stride=window.stride, padding=window.padding)
+    return _numpy(found.flatten(1).mT)
 
 
 def _numpy(values: Tensor) -> Float[np.ndarray, "..."]:
