@@ -13,15 +13,7 @@ from firstspike import LIF
 
 def test_defaults():
     lif = LIF()
-    assert (lif.tau_mem, lif.tau_syn, lif.threshold, lif.ratio) == (1.0, 1.0, 1.0, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("tau_mem", "tau_syn", "ratio"),
-    [(2.0, 1.0, 2.0), (10e-3, 5e-3, 2.0), (5e-3, 10e-3, 0.5), (math.inf, 5e-3, math.inf), (1.37, 1.0, 1.37)],
-)
-def test_ratio(tau_mem, tau_syn, ratio):
-    assert LIF(tau_mem, tau_syn).ratio == ratio
+    assert (lif.tau_mem, lif.tau_syn, lif.threshold) == (1.0, 1.0, 1.0)
 
 
 def test_numbers_become_floats():
@@ -61,7 +53,6 @@ def test_any_real_number(value):
 def test_tensors_are_kept(name):
     value = torch.tensor([0.5, 2.0], requires_grad=True)
     assert getattr(LIF(**{name: value}), name) is value
-    assert LIF(torch.tensor([2.0, 3.0]), torch.tensor(0.5)).ratio.tolist() == [4.0, 6.0]
 
 
 def test_immutable():

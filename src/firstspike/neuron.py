@@ -68,11 +68,6 @@ class LIF:
     def _values(self) -> tuple[float | Tensor, ...]:
         return self.tau_mem, self.tau_syn, self.threshold
 
-    @property
-    def ratio(self) -> float | Tensor:
-        """``tau_mem / tau_syn``; ``inf`` without leak."""
-        return self.tau_mem / self.tau_syn
-
 
 def check_neuron(value: Any) -> None:
     """Raise a ValueError unless the value is a ``LIF``."""

@@ -13,11 +13,7 @@ def takes_arguments_of(source: Callable[..., Any], without: Collection[str] = ()
 
     ``inspect.signature`` and the docstring then list the arguments of both; those of the source keep the annotation,
     default and description that they have there. Arguments that are declared, or described, by the function itself
-    take precedence. Without a ``Raises:`` section it has that of the source.
-
-    Args:
-        source: a function or class with an ``Args:`` section.
-        without: arguments of the source that the function does not take.
+    take precedence. Without a ``Raises:`` section it has that of the source. Arguments ``without`` it does not take.
     """
 
     def decorate(function: _Function) -> _Function:

@@ -29,13 +29,7 @@ def no_decision(names: Collection[str]) -> str:
 
 
 def needed(module: str, extra: str, what: str) -> Any:
-    """A module that an extra installs; the ImportError names the command for it.
-
-    Args:
-        module: to import.
-        extra: that installs it.
-        what: needs it, for the message.
-    """
+    """A module that an extra installs; the ImportError says ``what`` is missing, and the command that installs it."""
     try:
         return import_module(module)
     except ImportError as error:

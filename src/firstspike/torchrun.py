@@ -31,11 +31,7 @@ def local_rank() -> int:
 
 
 def check_command(name: str | None) -> None:
-    """Check that a command may run here.
-
-    Raises:
-        ValueError: one that processes cannot share.
-    """
+    """Raise a ValueError for a command that processes cannot share, if there are several."""
     if processes() > 1 and name not in ("train", "resume"):
         raise ValueError(f"firstspike {name} is for one process: start it without torchrun")
 

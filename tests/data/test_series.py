@@ -19,9 +19,9 @@ def walks(samples=6, channels=3, steps=15, seed=0):
     return steps_of.cumsum(-1)
 
 
-def on_a_fine_grid(signal, dt, start, points=15001):
+def on_a_fine_grid(signal, dt, points=15001):
     """A signal that starts at 0 and runs in straight lines between its values, at many times."""
-    knots = start + dt * np.arange(len(signal) + 1)
+    knots = dt * np.arange(len(signal) + 1)
     time = np.linspace(knots[0], knots[-1], points)
     return time, np.interp(time, knots, np.concatenate([[0.0], signal]))
 
@@ -33,14 +33,14 @@ def finite(train):
 @pytest.mark.parametrize("levels", [3, 10])
 def test_level_crossings_are_those_of_send_on_delta(levels):
     values = walks()
-    encoder = LevelCrossingEncoder(levels=levels, dt=0.3, start=0.5).fit(values)
+    encoder = LevelCrossingEncoder(levels=levels, dt=0.3).fit(values)
     trains = encoder(values, torch.float64)
     assert trains.shape[:2] == (6, 6)
     for sample in range(6):
         for channel in range(3):
             scale = encoder.high[channel] - encoder.low[channel]
             signal = (values[sample, channel].numpy() - encoder.low[channel]) / scale
-            time, height = on_a_fine_grid(signal, 0.3, 0.5)
+            time, height = on_a_fine_grid(signal, 0.3)
             last, events = 0.0, ([], [])
             for t, x in zip(time, height, strict=True):
                 while abs(x - last) >= 1 / levels - 1e-12:
@@ -55,14 +55,14 @@ def test_level_crossings_are_those_of_send_on_delta(levels):
 
 def test_threshold_crossings():
     values = walks()
-    encoder = ThresholdEncoder(levels=4, dt=0.3, start=0.5).fit(values)
+    encoder = ThresholdEncoder(levels=4, dt=0.3).fit(values)
     trains = encoder(values, torch.float64)
     assert trains.shape[1] == 3 * 4 == 3 * encoder.inputs_per_channel
     for sample in range(6):
         for channel in range(3):
             scale = encoder.high[channel] - encoder.low[channel]
             signal = (values[sample, channel].numpy() - encoder.low[channel]) / scale
-            time, height = on_a_fine_grid(signal, 0.3, 0.5)
+            time, height = on_a_fine_grid(signal, 0.3)
             for level in range(4):
                 above = height >= (level + 1) / 5
                 found = finite(trains[sample, level * 3 + channel])
@@ -177,12 +177,11 @@ def test_an_encoder_knows_its_channels():
     [
         ({"levels": 0}, "levels must be > 0 and <= 1000000, got 0"),
         ({"dt": 0.0}, "dt must be > 0 and finite, got 0.0"),
-        ({"start": -1.0}, "start must be >= 0 and finite, got -1.0"),
         ({"per_channel": 1}, "per_channel: expected true or false, got 1"),
         ({"low": [1.0], "high": [0.0]}, "low, high: expected as many"),
         ({"low": "ab", "high": [0.0]}, "low: expected a list of numbers"),
         ({"kind": "rate"}, "expected a kind out of level_crossing, threshold and its arguments"),
-        ({"early": 1.0}, "unknown key 'early'; valid keys: levels, dt, start, per_channel, low, high"),
+        ({"early": 1.0}, "unknown key 'early'; valid keys: levels, dt, per_channel, low, high"),
     ],
 )
 def test_wrong_settings(settings, message):

@@ -6,9 +6,6 @@ files.
 
 Builders take the sizes `train`, `validation`, `test`, then `seeds` (one per split) or, if the splits share one shuffle,
 `seed`; then the data set's own arguments; then `early`, `late` and `dtype`.
-
-To add a data set: a function `<name>(samples, seed, ...) -> SpikeData`, from which `independent_splits` makes the
-builder, and one line in `DATASETS`. The tests that run over `DATASETS` then cover it.
 """
 
 import inspect

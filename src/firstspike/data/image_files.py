@@ -25,9 +25,8 @@ from firstspike.text import installed_with
 logger = logging.getLogger(__name__)
 
 _SIDE = 28
-_UNSIGNED = 0x08  # code of the IDX format for bytes
-_MAX_BYTES = 1 << 31
-_FILES = {part: (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte") for part in ("train", "t10k")}
+_UNSIGNED = b"\0\0\x08"  # how an IDX file of bytes begins
+_FILES = tuple(f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))
 
 
 class Source(NamedTuple):
@@ -105,8 +104,8 @@ def image_splits(
     """
     source, sizes = SOURCES[kind], (train, validation, test)
     source.image_set().outline(sizes, **encoding)  # wrong arguments are refused before files are read
-    place = _folder(source, kind, folder)
-    (learn, targets), (fresh, truth) = (_read(place, part) for part in ("train", "t10k"))
+    paths = _paths(source, kind, folder)
+    (learn, targets), (fresh, truth) = _read(*paths[:2]), _read(*paths[2:])
     source.image_set(len(learn), len(fresh)).outline(sizes)
     order = torch.randperm(len(learn), generator=torch.Generator().manual_seed(seed))[: train + validation].numpy()
 
@@ -141,14 +140,14 @@ def _shrunk(pixels: UInt8[np.ndarray, "images height width"], source: Source) ->
     return small[:, 0].round().clamp(0, 255).byte().numpy()
 
 
-def _folder(source: Source, kind: str, given: str | Path | None) -> Path:
-    """The folder that has all files; they may have to be downloaded first."""
+def _paths(source: Source, kind: str, given: str | Path | None) -> list[Path]:
+    """The four files, as in ``_FILES``; they may have to be downloaded first."""
     cache = folder_of(None)
     roots = (*source.folders, cache) if given is None else (folder_of(given),)
     for root in roots:
         if (found := _complete(source, root)) is not None:
             return found
-    reason = f"expected {', '.join(name for pair in _FILES.values() for name in pair)}, plain or .gz"
+    reason = f"expected {', '.join(_FILES)}, plain or .gz"
     if given is None:
         try:
             from torchvision import datasets
@@ -170,46 +169,13 @@ def _folder(source: Source, kind: str, given: str | Path | None) -> Path:
     )
 
 
-def _complete(source: Source, root: Path) -> Path | None:
-    """A folder at or under ``root`` with all four files; torchvision puts them into a subfolder."""
-    names = [name for pair in _FILES.values() for name in pair]
-    folders = (root, root / source.origin / "raw", root / "raw")
-    return next((place for place in folders if all(_find_idx(place, name) for name in names)), None)
-
-
-def _read(folder: Path, part: str) -> tuple[UInt8[np.ndarray, "images height width"], UInt8[np.ndarray, " images"]]:
-    """Images and labels of one part."""
-    paths = [_find_idx(folder, name) for name in _FILES[part]]
-    pixels, labels = (_read_idx(path) for path in paths if path is not None)
-    if pixels.ndim != 3 or pixels.shape[1:] != (_SIDE, _SIDE):
-        raise ValueError(f"{paths[0]}: expected images of {_SIDE}x{_SIDE} pixels, got the shape {pixels.shape}")
-    if labels.shape != pixels.shape[:1]:
-        raise ValueError(f"{paths[1]}: expected one label for each of {len(pixels)} images, got {labels.shape}")
-    return pixels, labels
-
-
-def _read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
-    """The array of unsigned bytes in a file, plain or gzipped (recognised by its first bytes)."""
-    with path.open("rb") as plain:
-        zipped = plain.read(2) == b"\x1f\x8b"
-    try:
-        with gzip.open(path) if zipped else path.open("rb") as file:
-            head = file.read(4)
-            if len(head) < 4 or head[:2] != b"\0\0" or head[2] != _UNSIGNED or not head[3]:
-                raise ValueError(
-                    f"{path}: is not an IDX file of unsigned bytes: it begins with {head.hex() or 'nothing'}"
-                )
-            sizes = struct.unpack(f">{head[3]}I", file.read(4 * head[3]))
-            count = math.prod(sizes)
-            if count > _MAX_BYTES:
-                raise ValueError(f"{path}: claims to hold {count} numbers, which exceeds the limit of {_MAX_BYTES}")
-            content = file.read(count + 1)
-    except (EOFError, zlib.error, struct.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: is corrupt: {error}; download it again") from None
-    if len(content) != count:
-        more = "more" if len(content) > count else f"{len(content)}"
-        raise ValueError(f"{path}: expected {count} numbers of shape {sizes}, got {more}; download it again")
-    return np.frombuffer(content, dtype=np.uint8).reshape(sizes)
+def _complete(source: Source, root: Path) -> list[Path] | None:
+    """All four files at or under ``root``, where torchvision puts them into a subfolder; None unless all are there."""
+    for place in (root, root / source.origin / "raw", root / "raw"):
+        found = [path for name in _FILES if (path := _find_idx(place, name)) is not None]
+        if len(found) == len(_FILES):
+            return found
+    return None
 
 
 def _find_idx(folder: Path, name: str) -> Path | None:
@@ -217,3 +183,33 @@ def _find_idx(folder: Path, name: str) -> Path | None:
     dotted = name.replace("-idx", ".idx")
     candidates = (folder / f"{stem}{end}" for stem in (name, dotted) for end in ("", ".gz"))
     return next((path for path in candidates if path.is_file()), None)
+
+
+def _read(images: Path, names: Path) -> tuple[UInt8[np.ndarray, "images height width"], UInt8[np.ndarray, " images"]]:
+    """Images and labels of one part."""
+    pixels, labels = _read_idx(images), _read_idx(names)
+    if pixels.ndim != 3 or pixels.shape[1:] != (_SIDE, _SIDE):
+        raise ValueError(f"{images}: expected images of {_SIDE}x{_SIDE} pixels, got the shape {pixels.shape}")
+    if labels.shape != pixels.shape[:1]:
+        raise ValueError(f"{names}: expected one label for each of {len(pixels)} images, got {labels.shape}")
+    return pixels, labels
+
+
+def _read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
+    """The array of unsigned bytes in a file, plain or gzipped (recognised by its first bytes)."""
+    content = path.read_bytes()
+    try:
+        if content.startswith(b"\x1f\x8b"):
+            content = gzip.decompress(content)
+        head = content[:4]
+        if not head.startswith(_UNSIGNED) or len(head) < 4:
+            raise ValueError(f"{path}: is not an IDX file of unsigned bytes: it begins with {head.hex() or 'nothing'}")
+        sizes = struct.unpack_from(f">{head[3]}I", content, 4)
+    except (EOFError, zlib.error, struct.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: is corrupt: {error}; download it again") from None
+    numbers = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * head[3])
+    if len(numbers) != math.prod(sizes):
+        raise ValueError(
+            f"{path}: expected {math.prod(sizes)} numbers of shape {sizes}, got {len(numbers)}; download it again"
+        )
+    return numbers.reshape(sizes)

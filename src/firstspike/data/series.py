@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from firstspike.data.encoding import Encoder, LatencyEncoder
 from firstspike.data.events import numbered, padded_trains
-from firstspike.ranges import NotNegative, Positive, Size, checks_ranges
+from firstspike.ranges import Positive, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 
 Series = Sequence[ArrayLike | Tensor] | ArrayLike | Tensor
@@ -61,14 +61,12 @@ def as_series(values: Series) -> Float64[Tensor, "samples channels time"]:
 class SeriesEncoder(Encoder):
     """Base class of encoders of time series: the range of each channel, and the time axis.
 
-    A signal is scaled so that the range of the training part is 0 ... 1. It starts at 0 at the time `start`, reaches
-    its first value `dt` later, and is linear between values. So the first value of a sample
-    also causes spikes.
+    A signal is scaled so that the range of the training part is 0 ... 1. It starts at 0 at the time 0, reaches its
+    first value at the time `dt`, and is linear between values. So the first value of a sample also causes spikes.
 
     Args:
         levels: see the encoders.
         dt: time between two values of a signal, in units of `tau_syn`.
-        start: time at which signals begin, in units of `tau_syn`.
         per_channel: each channel has its own range; False: all channels share one.
         low: smallest value of each channel, as found by `fit`.
         high: largest value of each channel.
@@ -79,7 +77,6 @@ class SeriesEncoder(Encoder):
 
     levels: Size = 8
     dt: Positive = 0.1
-    start: NotNegative = 0.0
     per_channel: bool = True
 
     _active: ClassVar[tuple[float, float]] = (-math.inf, math.inf)  # between which signals make events
@@ -129,7 +126,7 @@ class SeriesEncoder(Encoder):
         for step, (row, fraction) in enumerate(self._crossings(whole.unbind(1))):
             signal, part = row // each, row % each
             rows.append((signal // channels * each + part) * channels + signal % channels)
-            times.append(self.start + (step + fraction) * self.dt)
+            times.append((step + fraction) * self.dt)
         trains = padded_trains(torch.cat(rows), torch.cat(times).to(dtype), samples * channels * each)
         return trains.unflatten(0, (samples, channels * each))
 
@@ -166,7 +163,7 @@ class LevelCrossingEncoder(SeriesEncoder):
     of the channel, "down" when it has fallen by that. First come the "up" inputs of all channels, then the "down"
     inputs. Event times are exact for signals that run in straight lines between their values.
 
-    A signal starts at 0, the lowest value, at the time `start`, and reaches its first value `dt` later::
+    A signal starts at 0, the lowest value, at the time 0, and reaches its first value at the time `dt`::
 
         encoder = fs.data.LevelCrossingEncoder(levels=8, dt=0.2).fit(train)
         times = encoder(test)                                       # (samples, 2 * channels, spikes)
@@ -201,7 +198,7 @@ class ThresholdEncoder(SeriesEncoder):
     input that spikes when the signal rises through it. First come the inputs of the lowest threshold of all channels,
     then those of the next one. Event times are exact for signals that run in straight lines between their values.
 
-    A signal starts below all thresholds at the time `start`, and reaches its first value `dt` later.
+    A signal starts below all thresholds at the time 0, and reaches its first value at the time `dt`.
 
     Args:
         levels: number of thresholds of each channel.

@@ -8,11 +8,8 @@ Do not apply losses of torch such as `torch.nn.CrossEntropyLoss` to spike times:
 wins, and push the neuron of the true class to spike late; `inf` makes them NaN. `TimeCrossEntropy` is the one to use:
 the cross-entropy of `-times / xi`, safe for silent neurons. Likewise, use `loss.predict(times)` instead of `argmax`.
 
-A regularizer is a module called
-`regularizer(times, labels, network, record)`. Both take `tau_syn`; their other times are in units of it.
-
-To add one: a `TimeLoss` with its own `cost`, a `ReadoutLoss` with its own `per_sample` or a regularizer, in the file of
-its kind, and one line in `LOSSES` or `REGULARIZERS`. The tests that run over `LOSSES` then cover it.
+A regularizer is a module called `regularizer(times, labels, network, record)`. Both take `tau_syn`; their other times
+are in units of it.
 """
 
 from torch import nn

@@ -75,36 +75,32 @@ class Loss(nn.Module):
         if self.weight is not None and len(self.weight) != times.shape[-1]:
             raise ValueError(f"weight: expected one for each of {times.shape[-1]} outputs, got {len(self.weight)}")
         costs = self.per_sample(times, labels)
-        weights = self._weights(labels, costs)
+        weights = None if self.weight is None else self._weights(labels, costs)
         if weights is not None:
             costs = costs * weights
-        if self.reduction == "none":
-            return costs
-        if self.reduction == "sum" or weights is None:
-            return costs.sum() if self.reduction == "sum" else costs.mean()
-        return costs.sum() / weights.sum()
+        if self.reduction == "mean":
+            return costs.mean() if weights is None else costs.sum() / weights.sum()
+        return costs.sum() if self.reduction == "sum" else costs
 
     def share(self, part: Int64[Tensor, " part"], whole: Int64[Tensor, " batch"]) -> float | Tensor:
         """Weight of the loss of a part of a batch in that of the whole batch."""
         if self.reduction == "sum":
             return 1.0
-        weights = self._weights(whole, torch.zeros((), dtype=torch.float64, device=whole.device))
-        if weights is None:
-            return len(part) / len(whole)
-        mine = self._weights(part, weights)
-        return 0.0 if mine is None else mine.sum() / weights.sum()
-
-    def _weights(self, labels: Tensor, like: Tensor) -> Tensor | None:
-        """Weight of each sample by its class; None if all are 1."""
         if self.weight is None:
-            return None
-        classes = sent(torch.tensor(self.weight, dtype=like.dtype), like.device)
+            return len(part) / len(whole)
+        like = torch.zeros((), dtype=torch.float64, device=whole.device)
+        return self._weights(part, like).sum() / self._weights(whole, like).sum()
+
+    def _weights(self, labels: Tensor, like: Tensor) -> Tensor:
+        """Weight of each sample by its class."""
+        weight = self.weight or ()
+        classes = sent(torch.tensor(weight, dtype=like.dtype), like.device)
         try:
             return classes[labels]
         except IndexError:
             low, high = int(labels.min()), int(labels.max())
             raise ValueError(
-                f"weight: expected one for each class, got {len(self.weight)} for labels {low} ... {high}"
+                f"weight: expected one for each class, got {len(weight)} for labels {low} ... {high}"
             ) from None
 
     def per_sample(self, output: Outputs, labels: Classes, /) -> Costs:
