@@ -165,9 +165,9 @@ GOOD = "a,b,label\n1,2,x\n3,4,y\n5,6,x\n7,8,y\n"
     [
         ("a,b,label\n1,2,x\n1,two,x\n", {}, r"column 2 \(b\), line 3: expected a time, inf or nothing, got 'two'"),
         ("1;2;x\n1,5;2;y\n", {}, "column 1, line 2: expected a time, inf or nothing, got '1,5'; decimals have"),
-        ("1,2,x\n1,-inf,x\n", {}, r"column 2, line 2: times of sample 1: expected numbers or inf"),
+        ("1,2,x\n1,-inf,x\n", {}, r"column 2, line 2: expected a time, inf or nothing, got '-inf'"),
         ("1,2,x\n1,two,x\n", {"encode": {}}, "column 2, line 2: expected a number or nothing, got 'two'"),
-        ("1,2,x\n1,inf,x\n", {"encode": {}}, r"column 2, line 2: values of sample 1: expected finite numbers or NaN"),
+        ("1,2,x\n1,inf,x\n", {"encode": {}}, r"column 2, line 2: expected a number or nothing, got 'inf'"),
         ("k,b\nx,2\ny,two\n", {"labels": "k"}, r"column 2 \(b\), line 3: expected a time"),
         ("kind,a\nx,1\ny,2\n", {"encode": {}}, r"column 1 \(kind\), line 2: .* 'x'; this .* set labels: 'kind'"),
         ("x,1\ny,2\n", {}, "column 1, line 1: .* 'x'; this .* set labels: 0"),
@@ -246,7 +246,8 @@ def test_columns_are_found_by_their_names(tmp_path):
         ({"times": np.ones((4, 2)), "labels": [0, 1]}, {}, "labels: expected as many as samples, got 2 for 4"),
         ({"times": np.ones((4, 2)), "labels": np.ones((4, 2))}, {}, "labels: expected one per sample"),
         ({"times": np.ones(4), "labels": [0, 1, 0, 1]}, {}, r"times: expected the shape \(samples, inputs\)"),
-        ({"values": np.full((2, 2), np.inf), "labels": [0, 1]}, {"encode": {}}, "values of sample 0: expected finite"),
+        ({"values": np.full((2, 2), np.inf), "labels": [0, 1]}, {"encode": {}}, "values: expected finite .* at"),
+        ({"times": np.full((4, 2), np.nan), "labels": [0, 1, 0, 1]}, {}, "times: expected numbers or inf .* got nan"),
     ],
 )
 def test_arrays_that_do_not_fit(tmp_path, arrays, options, message):

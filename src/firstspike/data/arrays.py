@@ -20,7 +20,7 @@ Image = tuple[int, int, int]
 def as_table(
     values: ArrayLike | Tensor, name: str, inputs: int | None = None, trains: str | None = None
 ) -> tuple[Float64[Tensor, "samples inputs"], Image | None]:
-    """Numbers as a table on the CPU, a row per sample; and the shape of a sample if samples are images.
+    """Spike times or ``values`` as a table on the CPU, a row per sample; and the shape of a sample that is an image.
 
     Images are ``(samples, height, width)`` or ``(samples, channels, height, width)``. Where ``trains`` says how to pass
     spike trains and the number of ``inputs`` is not known, images whose rows are all sorted are refused: they are spike
@@ -41,6 +41,11 @@ def as_table(
             f"{name}: expected (samples, inputs), got {whole} sorted along the last dimension: for spike trains "
             f"(samples, inputs, spikes) {trains}; for images add a dimension, (samples, 1, height, width)"
         )
+    wrong = table.isinf() if name == "values" else ~(table > -math.inf)
+    if bool(wrong.any()):
+        expected = "finite numbers or NaN (missing)" if name == "values" else "numbers or inf (no spike)"
+        place = wrong.nonzero()[0].tolist()
+        raise ValueError(f"{name}: expected {expected}, got {float(table[tuple(place)])} at {place}")
     if len(shape) == 1:
         return table, None
     channels, height, width = (1, *shape)[-3:]

@@ -172,7 +172,7 @@ class LatencyEncoder(Encoder):
         Raises:
             ValueError: values of another shape or kind, infinite values, ranges beyond float64.
         """
-        return self._fitted(_finite_table(values), (0,), self.per_feature)
+        return self._fitted(as_table(values, "values")[0], (0,), self.per_feature)
 
     def __call__(
         self, values: ArrayLike | Tensor, dtype: torch.dtype = torch.float32
@@ -190,7 +190,7 @@ class LatencyEncoder(Encoder):
             ValueError: an encoder that has not been fitted, values of another shape or kind, infinite values.
         """
         low, high = self._ranges()
-        table = _finite_table(values, self.features)
+        table, _ = as_table(values, "values", self.features)
         fraction = torch.where(high > low, (table - low) / (high - low), 0.0).clamp(0, 1)
         channels = [latency(fraction, self.early, self.late, way) for way in self._ways]
         times = torch.cat([torch.where(torch.isnan(table), math.inf, channel) for channel in channels], dim=1)
@@ -200,16 +200,6 @@ class LatencyEncoder(Encoder):
     def _ways(self) -> tuple[bool, ...]:
         """Whether large values spike first, in the "on" and in the "off" channel."""
         return (self.invert, not self.invert) if self.on_off else (self.invert,)
-
-
-def _finite_table(values: ArrayLike | Tensor, features: int | None = None) -> Float64[Tensor, "samples features"]:
-    table, _ = as_table(values, "values", features)
-    if bool(torch.isinf(table).any()):
-        row, column = torch.isinf(table).nonzero()[0].tolist()
-        raise ValueError(
-            f"values: expected finite numbers or NaN (missing), got {float(table[row, column])} at [{row}, {column}]"
-        )
-    return table
 
 
 def check_window(early: float, late: float) -> None:

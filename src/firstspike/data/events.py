@@ -87,10 +87,6 @@ class EventLists:
         """The device of padded trains."""
         return self.when.device
 
-    def element_size(self) -> int:
-        """Bytes of a time."""
-        return self.when.element_size()
-
     @property
     def nbytes(self) -> int:
         """Memory of all events."""

@@ -29,7 +29,8 @@ def read_times(
     """
     table = read_table(path, _kinds(like), columns=like.columns)
     numbers = _numbers(table, like.encoder, like.features)
-    return numbers.to(dtype) if like.encoder is None or table.kind != "values" else like.encoder(numbers, dtype)
+    with naming(path):
+        return numbers.to(dtype) if like.encoder is None or table.kind != "values" else like.encoder(numbers, dtype)
 
 
 def read_labelled(
@@ -38,8 +39,8 @@ def read_labelled(
     """Labelled data with the classes of ``like``; otherwise as ``read_times``, and ``labels`` as in ``file_splits``."""
     table = _labelled(path, _kinds(like), labels, like.columns)
     samples = _samples(table, like.class_names, like.regression, like.encoder, like.features)
-    samples = samples._replace(columns=like.columns)
-    return samples.data(like.encoder if table.kind == "values" else None, dtype)
+    with naming(path):
+        return samples._replace(columns=like.columns).data(like.encoder if table.kind == "values" else None, dtype)
 
 
 def file_splits(

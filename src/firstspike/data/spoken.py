@@ -66,7 +66,7 @@ def spoken_outline(kind: str, folder: str | Path | None = None, units_per_input:
     """Inputs and class names without samples; of the files only the names of the classes are read."""
     with _opened(_paths(kind, folder, ("train",))[0]) as file:
         names = _class_names(file)
-    return no_trains(_inputs(units_per_input), names)
+    return no_trains(-(-_UNITS // units_per_input), names)
 
 
 def _paths(kind: str, given: str | Path | None, parts: tuple[str, ...]) -> list[Path]:
@@ -79,16 +79,16 @@ def _paths(kind: str, given: str | Path | None, parts: tuple[str, ...]) -> list[
     return paths
 
 
+@checks_ranges
 def _read_parts(
     kind: str,
     parts: tuple[str, ...],
     folder: str | Path | None = None,
-    time_unit: float = 0.01,
-    units_per_input: int = 1,
+    time_unit: Positive = 0.01,
+    units_per_input: UnitsPerInput = 1,
     dtype: torch.dtype = torch.float32,
 ) -> list[SpikeData]:
     """The data in the files of some parts, with the class names of the first one."""
-    inputs = _inputs(units_per_input)  # wrong arguments are refused before files are read
     data: list[SpikeData] = []
     for path in _paths(kind, folder, parts):
         with _opened(path) as file:
@@ -103,7 +103,8 @@ def _read_parts(
             for sample, (time, unit) in enumerate(zip(times, units, strict=True)):
                 whole = _whole("spikes/units", unit, f" for sample {sample}")
                 events.append((time.astype(np.float64) / time_unit, whole // units_per_input))
-            data.append(SpikeData(event_lists(events, inputs, dtype), labels, data[0].class_names if data else names))
+            lists = event_lists(events, -(-_UNITS // units_per_input), dtype)
+            data.append(SpikeData(lists, labels, data[0].class_names if data else names))
     return data
 
 
@@ -117,11 +118,6 @@ def _class_names(file: Any) -> tuple[str, ...]:
     """The words in the order of the labels."""
     keys = _array(file, "extra/keys", "SOUiu").tolist()
     return tuple(key.decode() if isinstance(key, bytes) else str(key) for key in keys)
-
-
-@checks_ranges
-def _inputs(units_per_input: UnitsPerInput) -> int:
-    return -(-_UNITS // units_per_input)
 
 
 @contextmanager

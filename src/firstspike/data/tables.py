@@ -3,7 +3,8 @@
 import codecs
 import csv
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -18,7 +19,7 @@ from firstspike.data.paths import naming
 Row = tuple[int, list[str]]
 """A line of a text file: its number and its cells."""
 _SEPARATORS = (";", "\t", ",")
-_MISSING = ("", "na", "?")
+_MISSING = ("na", "?")
 _NAMED = 5  # columns in an error message
 
 
@@ -77,7 +78,6 @@ def read_table(
         numbers, image = as_table(arrays[kind], kind, inputs[kind], how)
         if not len(numbers):
             raise ValueError(f"{kind}: expected at least one sample, got {arrays[kind].shape}")
-    _check(path, kind, numbers, lambda *_: "")
     class_names, named = (
         tuple(map(str, arrays[name].ravel().tolist())) if name in arrays else () for name in ("class_names", "columns")
     )
@@ -133,15 +133,12 @@ def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | Non
             hint = "; is it the label? Leave it out" if more == 1 and not labelled else ""
             raise ValueError(f"{path}, line {line}: expected {expected}, got {abs(more)} too {many}{hint}")
 
-    def where(sample: int, column: int) -> str:
-        name = f" ({names[columns[column]]})" if header else ""
-        return f", column {columns[column] + 1}{name}, line {samples[sample][0]}"
-
     numbers = torch.empty(len(samples), len(columns), dtype=torch.float64)
-    for sample, (_, cells) in enumerate(samples):
+    for sample, (line, cells) in enumerate(samples):
         for column, cell in enumerate(cells[k] for k in columns):
             number = _number(cell, kind)
             if number is None:
+                where = f"column {columns[column] + 1}" + (f" ({names[columns[column]]})" if header else "")
                 expected = "a time, inf or nothing" if kind == "times" else "a number or nothing"
                 hint = ""
                 if cell.count(",") == 1 and _number(cell.replace(",", "."), kind) is not None:
@@ -152,9 +149,8 @@ def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | Non
                 elif place is not None and all(_number(each[columns[column]], kind) is None for _, each in samples):
                     name = repr(names[columns[column]]) if header else str(columns[column])
                     hint = f"; this column has no numbers: leave it out or, if these are the labels, set labels: {name}"
-                raise ValueError(f"{path}{where(sample, column)}: expected {expected}, got {cell.strip()!r}{hint}")
+                raise ValueError(f"{path}, {where}, line {line}: expected {expected}, got {cell.strip()!r}{hint}")
             numbers[sample, column] = number
-    _check(path, kind, numbers, where)
     labels = None if place is None else [cells[place] for _, cells in samples]
     inputs_named = tuple(names[k] for k in columns) if header else ()
     return Table(path, kind, numbers, labels, columns=inputs_named, lines=[line for line, _ in samples])
@@ -225,25 +221,17 @@ def _is_header(rows: list[Row], label: int | None) -> bool:
 
 
 def _is_number(cell: str) -> bool:
-    return bool(cell.strip()) and _number(cell, "times") is not None
+    with suppress(ValueError):
+        return float(cell) is not None
+    return False
 
 
 def _number(cell: str, kind: str) -> float | None:
-    """The number in a cell; an empty one means no spike, or a missing value."""
-    cell = cell.strip()
-    if kind == "values" and cell.lower() in _MISSING:
-        return np.nan
-    try:
-        return float(cell) if cell else np.inf
-    except ValueError:
-        return None
-
-
-def _check(path: Path, kind: str, numbers: Tensor, where: Callable[[int, int], str]) -> None:
-    """Refuse numbers that have no meaning: times that are NaN or -inf, infinite values."""
-    expected, wrong = "numbers or inf (no spike), got NaN or -inf", ~(numbers > -np.inf)
-    if kind == "values":
-        expected, wrong = "finite numbers or NaN (missing), got inf", numbers.isinf()
-    if wrong.any():
-        sample, column = wrong.nonzero()[0].tolist()
-        raise ValueError(f"{path}{where(sample, column)}: {kind} of sample {sample}: expected {expected}")
+    """The number in a cell, of which an empty one means no spike, or a missing value; None if it has no meaning."""
+    cell, values = cell.strip(), kind == "values"
+    if not cell or (values and cell.lower() in _MISSING):
+        return np.nan if values else np.inf
+    with suppress(ValueError):
+        number = float(cell)
+        return number if (abs(number) != np.inf if values else number > -np.inf) else None
+    return None

@@ -246,7 +246,7 @@ def samples_at_once(
             places, inputs, outputs = size, math.prod(layer.window.kernel), 1
         before, spikes = spikes, getattr(layer, "max_spikes", spikes) if form_of(layer) == "trains" else 1
         widest = max(widest, _NUMBERS * places * (before * inputs + spikes * outputs))
-    most = PART_MEMORY // (len(members) * widest * times.element_size())
+    most = PART_MEMORY // (len(members) * widest * times.dtype.itemsize)
     many = times.device.type != "cpu" and (substrate is None or isinstance(substrate, Exact))
     return max(1, most if many else min(most, _ENOUGH))
 
