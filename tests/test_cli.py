@@ -61,7 +61,17 @@ def test_configs_are_listed_and_printed():
 def test_train_evaluate_plot(tmp_path, command_here):
     out = tmp_path / "run"
     trained = run(
-        "train", "bars", "--out", out, "--set", "training.epochs=3", "--dtype", "float64", "--seed", "7", "-q"
+        "train",
+        "bars",
+        "--out",
+        out,
+        "--set",
+        "training.epochs=3",
+        "--set",
+        "training.dtype=float64",
+        "--seed",
+        "7",
+        "-q",
     )
     assert trained.returncode == 0, trained.stderr
     shown = re.search(r"test (accuracy \S+ % \(\S+ to \S+\))", trained.stdout)
@@ -173,7 +183,8 @@ def test_a_run_without_held_out_data(kind, tmp_path, monkeypatch, capsys):
     code, shown, _ = invoke(monkeypatch, capsys, "resume", folder, "--epochs", 4, "-q")
     assert code == 0
     assert re.fullmatch(
-        rf"no validation or test data, 4 epochs in \S+ s\nrun folder: {re.escape(str(folder))}\n", shown
+        rf"(seed .*\n)*(.*: )?no validation or test data, 4 epochs in \S+ s\nrun folder: {re.escape(f'{folder}')}\n",
+        shown,
     )
     single = folder / "seed_0" if "seeds" in kind else folder
     code, shown, _ = invoke(monkeypatch, capsys, "evaluate", single)
@@ -202,7 +213,7 @@ def test_a_run_that_was_stopped_early_says_so(tmp_path, monkeypatch, capsys):
     assert invoke(monkeypatch, capsys, "train", "bars", *arguments)[0] == 0
     code, shown, _ = invoke(monkeypatch, capsys, "resume", tmp_path / "run", "--epochs", 9, "-q")
     assert code == 0
-    assert "the training was finished early already, after 2 of 9 epochs" in shown
+    assert "the training was finished already; after 2 of 9 epochs" in shown
 
 
 def test_a_run_with_validation_data_only(tmp_path, monkeypatch, capsys):

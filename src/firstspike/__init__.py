@@ -87,30 +87,17 @@ __all__ = [
 ]
 
 # Looked up on first use, so that reading a config or printing a help text does not load torch.
-_HOME = {
-    name: module
-    for module, names in {
-        "devices": "raise_deferred_errors",
-        "interop.nir": "from_nir to_nir",
-        "layers": "BiasSpikes Concatenate Delay DelayRule Earliest EarliestPool2d FirstSpike IntegralReadout "
-        "LIFConv2d LIFLinear LIFRecurrent LIFSpikeTrains MaximumReadout MembraneReadout Multiplex Network Record "
-        "SpikeDropout",
-        "neuron": "LIF",
-        "runs": "Run",
-        "spiketime": "first_spike_time spike_trains",
-        "training": "Augment Callback CosineLR EarlyStopping Evaluation SilentNeurons Trainer",
-    }.items()
-    for name in names.split()
-}
+_ROOMS = ("devices", "neuron", "spiketime", "layers", "training", "runs", "interop.nir")
+_MODULES = ("config", "data", "interop", "layers", "losses", "plots", "runs", "spiketime", "substrates", "training")
 
 
 def __getattr__(name: str) -> object:
-    if name in _HOME:
-        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-        globals()[name] = value
-        return value
-    if name in __all__:
+    if name in _MODULES:
         return import_module(f"{__name__}.{name}")
+    for room in _ROOMS if name in __all__ else ():
+        if (found := getattr(import_module(f"{__name__}.{room}"), name, None)) is not None:
+            globals()[name] = found
+            return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -6,9 +6,8 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -47,14 +46,6 @@ Chosen = Annotated[
 On = Annotated[
     str | None, typer.Option("--substrate", help="Use this substrate (with default settings) instead of the run's.")
 ]
-
-
-class Split(StrEnum):
-    """Splits of a data set."""
-
-    train = "train"
-    validation = "validation"
-    test = "test"
 
 
 def main() -> None:
@@ -118,7 +109,6 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/NAME, numbered.")] = None,
     settings: Setting = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default the config's.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 or float64; by default the config's.")] = None,
     seed: Annotated[int | None, typer.Option(help="By default the config's.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Train N networks in parallel, with consecutive seeds.")] = None,
     substrate: Annotated[
@@ -135,7 +125,7 @@ def train(
     from firstspike.runs import Run
     from firstspike.runs.folder import run_folder
 
-    named = {"device": device, "dtype": dtype, "seed": seed, "n_seeds": seeds}
+    named = {"device": device, "seed": seed, "n_seeds": seeds}
     overrides = [f"training.{name}={value}" for name, value in named.items() if value is not None]
     checked = load_config(config, [*(settings or ()), *overrides], substrate)
     with run_folder(out, Path(config).stem) as folder, _interruptible(folder):
@@ -165,12 +155,15 @@ def resume(
     callbacks = _callbacks(run, live, tensorboard, wandb)
     options: dict[str, Any] = {"allow_other_chip": allow_other_chip, "from_scratch": from_scratch}
     with _interruptible(run):
-        opened = Run(run)
-        done = None if from_scratch else _epochs_done(opened)
+        opened, done = Run(run), None
+        with contextlib.suppress(ValueError):  # damaged results; the training writes them again
+            done = None if from_scratch else opened.results.get("epochs")
         opened.resume(epochs, progress_bar=not quiet, callbacks=callbacks, **options)
     _report(opened)
     if (epochs := opened.results["epochs"]) == done:
-        typer.echo(_nothing_left(epochs, opened.config.training.epochs))
+        early = epochs < (asked := opened.config.training.epochs)
+        hint = f"after {epochs} of {asked} epochs" if early else "--epochs N continues it up to N epochs"
+        typer.echo(f"the training was finished already; {hint}")
 
 
 @app.command()
@@ -179,7 +172,8 @@ def evaluate(
     checkpoint: Chosen = None,
     substrate: On = None,
     split: Annotated[
-        Split | None, typer.Option(help="Split of the run's data; by default test, otherwise validation or train.")
+        Literal["train", "validation", "test"] | None,
+        typer.Option(help="Split of the run's data; by default test, otherwise validation or train."),
     ] = None,
     data: Annotated[
         Path | None,
@@ -315,31 +309,18 @@ def _callbacks(folder: Path, live: bool, tensorboard: bool, wandb: bool) -> list
     return [CALLBACKS[name](folder) for name, wanted in chosen.items() if wanted]
 
 
-def _epochs_done(run: "Run") -> int | None:
-    """Of a finished training, from its results."""
-    with contextlib.suppress(ValueError):  # damaged results; the training writes them again
-        return run.results.get("epochs")
-    return None
-
-
-def _nothing_left(epochs: int, asked: int) -> str:
-    """Why a training did not continue after that number of epochs."""
-    if epochs < asked:
-        return f"the training was finished early already, after {epochs} of {asked} epochs"
-    return "the training was finished already; --epochs N continues it up to N epochs"
-
-
 def _report(run: "Run") -> None:
     from firstspike.training.evaluation import success_text
 
-    results = run.results
-    for seed, found in results.get("seeds", {}).items():
-        if parts := [f"{name} {success_text(found[name])}" for name in ("validation", "test") if found[name]]:
-            typer.echo(f"seed {seed}: {', '.join(parts)}")
-    mean = f"mean of {len(results['seeds'])} seeds: " if "seeds" in results else ""
-    parts = [f"{name} {success_text(results[name])}" for name in ("validation", "test") if results[name]]
-    accuracies = mean + ", ".join(parts) if parts else "no validation or test data"
-    typer.echo(f"{accuracies}, {results['epochs']} epochs in {results['seconds']:.1f} s")
+    def accuracies(found: dict[str, Any]) -> str:
+        parts = [f"{name} {success_text(found[name])}" for name in ("validation", "test") if found[name]]
+        return ", ".join(parts) or "no validation or test data"
+
+    results, seeds = run.results, run.results.get("seeds", {})
+    for seed, found in seeds.items():
+        typer.echo(f"seed {seed}: {accuracies(found)}")
+    mean = f"mean of {len(seeds)} seeds: " if seeds else ""
+    typer.echo(f"{mean}{accuracies(results)}, {results['epochs']} epochs in {results['seconds']:.1f} s")
     if run.config.published:
         typer.echo(f"published: {run.config.published}")
     typer.echo(f"run folder: {run.folder}")

@@ -144,7 +144,10 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
             KeyboardInterrupt: Ctrl-C; the classifier is then not fitted.
         """
         check_ranges(type(self).__init__, self.get_params())
-        hidden = self._sizes()
+        given = self.hidden_layer_sizes
+        hidden = list(given) if isinstance(given, Iterable) else [given]
+        if not all(isinstance(size, Integral) and size >= 1 for size in hidden):
+            raise ValueError(f"hidden_layer_sizes must be numbers >= 1, got {given!r}")
         continued = self.warm_start and hasattr(self, "network_")
         values, y = self._checked(X, y, reset=not continued)
         check_classification_targets(y)
@@ -169,13 +172,20 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
             return SpikeData(encoder(values), torch.from_numpy(labels), tuple(map(str, classes)), encoder=encoder)
 
         train = encoded(values, labels)
-        network = self.network_ if continued else self._network([train.features, *hidden, len(classes)], train, seed)
+        if continued:
+            network = self.network_
+        else:  # one whose neurons fire
+            sizes, source = [train.features, *map(int, hidden), len(classes)], generator(seed, "init")
+            neuron = LIF(tau_mem=self.tau_mem)
+            network = Network(*(LIFLinear(i, o, neuron, generator=source) for i, o in pairwise(sizes)))
+            start_firing_(network, train.times[:_AT_START], source)
         metric = "validation_accuracy" if self.early_stopping else "train_loss"
         stopping = EarlyStopping(
             int(min(self.n_iter_no_change, self.max_iter)), metric, self.tol, restore_best=self.early_stopping
         )
         optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate_init)
         limits = [_SILENT_HIDDEN] * len(hidden) + [_SILENT_OUTPUT]
+        size = max(20, min(200, len(train) // 50)) if self.batch_size == "auto" else int(self.batch_size)
         trainer = Trainer(
             network,
             TimeCrossEntropy(self.xi, silent_cost=math.log(len(classes))),  # as by chance: it has no gradient
@@ -188,7 +198,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
                 train,
                 None if held is None else encoded(held, held_labels),
                 epochs=self.max_iter,
-                batch_size=self._samples_at_once(len(train)),
+                batch_size=min(len(train), size),
                 seed=seed,
                 callbacks=[stopping],
                 progress_bar=bool(self.verbose),
@@ -248,26 +258,6 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
                 raise
             hint = "encode names by numbers, for instance with sklearn's OneHotEncoder, or leave the column out"
             raise ValueError(f"X: expected numbers, {error}; {hint}") from None
-
-    def _network(self, sizes: Sequence[int], train: SpikeData, seed: int) -> Network:
-        """An untrained network whose neurons fire."""
-        source, neuron = generator(seed, "init"), LIF(tau_mem=self.tau_mem)
-        network = Network(*(LIFLinear(i, o, neuron, generator=source) for i, o in pairwise(sizes)))
-        start_firing_(network, train.times[:_AT_START], source)
-        return network
-
-    def _samples_at_once(self, samples: int) -> int:
-        if self.batch_size == "auto":
-            return min(samples, max(20, min(200, samples // 50)))
-        return min(samples, int(self.batch_size))
-
-    def _sizes(self) -> list[int]:
-        """Sizes of the hidden layers."""
-        given = self.hidden_layer_sizes
-        sizes = list(given) if isinstance(given, Iterable) else [given]
-        if not all(isinstance(size, Integral) and size >= 1 for size in sizes):
-            raise ValueError(f"hidden_layer_sizes must be numbers >= 1, got {given!r}")
-        return [int(size) for size in sizes]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

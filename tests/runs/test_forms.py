@@ -23,22 +23,22 @@ def test_results_as_they_are_written(tmp_path, found):
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        ([], "it should be a mapping, it is a list of 0"),
-        ("x", "it should be a mapping, it is 'x'"),
-        ({}, "it lacks 'epochs'"),
-        (ALONE | {"seconds": math.nan}, "seconds should be a finite number, it is nan"),
-        (ALONE | {"epochs": True}, "epochs should be a valid integer, it is True"),
-        (ALONE | {"test": 5}, "test should be a mapping, it is 5"),
-        (JOINT | {"test": PART | {"accuracy_std": None}}, "test.accuracy_std should be a valid number, it is None"),
+        ([], r"expected a section with the keys epochs, .*, got \[\]"),
+        ("x", r"expected a section with the keys epochs, .*, got 'x'"),
+        ({}, "epochs is missing"),
+        (ALONE | {"seconds": math.nan}, "seconds should be a finite number, got nan"),
+        (ALONE | {"epochs": True}, "epochs should be a valid integer, got True"),
+        (ALONE | {"test": 5}, "test expected a section with the keys samples, .*, got 5"),
+        (JOINT | {"test": PART | {"accuracy_std": None}}, "test.accuracy_std should be a valid number, got None"),
         (
             ALONE | {"test": ALONE["test"] | {"silent": [None]}},
-            "test.silent.0 should be a valid number, it is None",
+            "test.silent\\[0\\] should be a valid number, got None",
         ),
-        (JOINT | {"seeds": []}, "seeds should be a mapping, it is a list of 0"),
-        (JOINT | {"seeds": {"7": ALONE, "8": {}}}, "seeds.8 lacks 'epochs'"),
+        (JOINT | {"seeds": []}, "seeds should be a valid dictionary"),
+        (JOINT | {"seeds": {"7": ALONE, "8": {}}}, "seeds.8.epochs is missing"),
         (
             ALONE | {"test": ALONE["test"] | {"accuracy": "x" * 99}},
-            r"accuracy should be .* number, it is 'x+ \.\.\.$",
+            r"accuracy should be .* number, got 'x+\.\.\. \(101 characters\)$",
         ),
     ],
 )
@@ -46,13 +46,13 @@ def test_results_that_are_none(tmp_path, found, message):
     (tmp_path / "results.json").write_text(json.dumps(found))
     with pytest.raises(ValueError, match=message) as raised:
         _ = RunFolder(tmp_path).results
-    assert str(raised.value).startswith(f"{tmp_path / 'results.json'} is damaged: ")
+    assert str(raised.value).startswith(f"{tmp_path / 'results.json'} is damaged, or of another version: ")
 
 
 @pytest.mark.parametrize("text", ["", "{", "\xff", "[" * 100_000, '{"command": [1]}', '{"substrate": []}', "[]"])
 def test_environments_that_are_none(tmp_path, text):
     (tmp_path / "environment.json").write_text(text, encoding="latin-1")
-    with pytest.raises(ValueError, match=r"environment\.json is damaged: ") as raised:
+    with pytest.raises(ValueError, match=r"environment\.json is damaged") as raised:
         _ = RunFolder(tmp_path).environment
     assert "\n" not in str(raised.value)
 

@@ -56,7 +56,7 @@ def test_checkpoints_of_a_newer_format_stop_it_and_from_scratch_insists(trained,
     said = capsys.readouterr().err
     assert ended.value.code == 2
     assert said.count("\n") == 1
-    assert "has format 2, this version reads 1 (" in said
+    assert "format should be 1, got 2 (" in said
     assert "more cannot be read either). Nothing was changed. To delete all checkpoints" in said
     assert said.endswith(f"firstspike resume {run} --from-scratch\n")
     assert content(run) == before

@@ -205,7 +205,7 @@ def test_damaged_checkpoints_are_passed_over(tmp_path, caplog):
     resume(tmp_path / "run", progress_bar=False)
     assert "epoch_0006: weights.safetensors is damaged" in caplog.text
     assert "epoch_0005: state.pt is damaged" in caplog.text
-    assert "has format 99" in caplog.text
+    assert "format should be 1, got 99" in caplog.text
     same_run(tmp_path / "whole", tmp_path / "run")
 
 

@@ -11,7 +11,6 @@ import firstspike as fs
 from firstspike.cli import main
 from firstspike.config import build, load_config
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint
-from firstspike.training import divergence
 from firstspike.training.divergence import DivergedError, signs_of_failure, staying_finite
 from firstspike.training.evaluation import evaluate
 from firstspike.training.objective import Objective
@@ -98,31 +97,22 @@ def test_a_training_that_learnt_nothing_says_so(tmp_path, monkeypatch, capsys, c
     )
     assert code == 0
     assert "of the validation data correct the network is no better than guessing: the most frequent" in caplog.text
-    assert "times as large as one that makes a neuron fire: try a smaller learning rate" in caplog.text
 
 
 def test_seeds_are_named(tmp_path, caplog):
     start(tmp_path / "run", load_config("bars", [*SETTINGS, *HOPELESS, "training.n_seeds=2"]), progress_bar=False)
-    assert "seed 2001: weights are up to" in caplog.text
+    assert "seed 2001: with" in caplog.text
 
 
 def test_nothing_is_said_of_a_network_that_learnt(bars_folder):
     run = fs.Run(bars_folder)
-    assert signs_of_failure(run.network, evaluate(run.network, Objective(run.loss), run.data.validation)) == []
-
-
-@pytest.mark.parametrize("neuron", [fs.LIF(), fs.LIF(tau_mem=math.inf), fs.LIF(1e-3), fs.LIF(threshold=1e6)])
-def test_weights_are_measured_by_what_makes_their_neurons_fire(neuron):
-    layer = fs.LIFLinear(50, 3, neuron)
-    assert divergence._size(layer) < 10
-    layer.weight.data *= 1e7
-    assert divergence._size(layer) > 1e4
+    assert signs_of_failure(evaluate(run.network, Objective(run.loss), run.data.validation)) == []
 
 
 def test_a_loss_that_is_not_finite(bars_folder):
     run = fs.Run(bars_folder)
     found = evaluate(run.network, Objective(run.loss), run.data.validation)
-    (sign,) = signs_of_failure(run.network, type(found)(**{**vars(found), "loss": math.nan}))
+    (sign,) = signs_of_failure(type(found)(**{**vars(found), "loss": math.nan}))
     assert sign == "the loss on the validation data is nan"
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from firstspike.runs.files import read_regular, remove_folder, whole_folder
-from firstspike.runs.forms import FORMAT, Manifest, read_json
+from firstspike.runs.forms import Manifest, read_json
 from firstspike.training.state import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     torch.save(checkpoint.state, state)
     content = {_WEIGHTS: save(weights), _STATE: state.getvalue()}
     manifest = {
-        "format": FORMAT,
+        "format": 1,
         "epoch": checkpoint.epoch,
         "batch": checkpoint.batch,
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in content.items()},
@@ -89,18 +89,12 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         weights = load(content[name])
         name = _STATE
-        state = _unpacked(content[name])
+        state = torch.load(io.BytesIO(content[name]), map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+            raise ValueError(f"expected a mapping of names, it holds a {type(state).__name__}")
     except Exception as error:  # torch reports a refused pickle with an exception of the pickle module
         raise CheckpointError(f"{folder}: {name} is refused: {_first_line(error)}") from None
     return Checkpoint(manifest["epoch"], manifest["batch"], weights, state, folder)
-
-
-def _unpacked(data: bytes) -> dict[str, Any]:
-    """What ``torch.save`` put into a file."""
-    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise ValueError(f"expected a mapping of names, it holds a {type(state).__name__}")
-    return state
 
 
 def _first_line(error: Exception) -> str:

@@ -3,14 +3,14 @@
 import json
 from math import nan
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from firstspike.config.problems import problems_of
+from firstspike.config.yaml_file import shown_place
 from firstspike.runs.files import read_regular
 
-FORMAT = 1
-"""Of checkpoints."""
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -20,16 +20,10 @@ class Form(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
 
-def _known(number: Any) -> Any:
-    if number != FORMAT:
-        raise ValueError(f"has format {number}, this version reads {FORMAT}")
-    return number
-
-
 class Manifest(Form):
     """``manifest.json`` of a checkpoint."""
 
-    format: Annotated[Any, AfterValidator(_known)]
+    format: Literal[1]
     epoch: Count
     batch: Count
     sha256: dict[str, str]
@@ -73,23 +67,8 @@ def read_json(path: Path, form: type[Form]) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(read_regular(path))
         form.model_validate(found)
     except ValidationError as error:
-        raise ValueError(f"{path} is damaged: {_problem(error)}") from None
+        place, problem = problems_of(error, found, form)[0]
+        raise ValueError(f"{path} is damaged, or of another version: {shown_place(place)} {problem}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     return found
-
-
-def _problem(error: ValidationError) -> str:
-    """The first problem with a form: the place, what was expected, and what was found."""
-    first = error.errors(include_url=False)[0]
-    steps, kind, value = [str(step) for step in first["loc"]], first["type"], first["input"]
-    if kind == "value_error":
-        return first["msg"].removeprefix("Value error, ")
-    if kind == "missing":
-        return f"{'.'.join(steps[:-1]) or 'it'} lacks {steps[-1]!r}"
-    expected = "should be a mapping" if kind in ("model_type", "dict_type") else first["msg"].removeprefix("Input ")
-    if isinstance(value, dict | list):
-        shown = f"a {'mapping' if isinstance(value, dict) else 'list'} of {len(value)}"
-    else:
-        shown = repr(value) if len(repr(value)) <= 40 else f"{repr(value)[:36]} ..."
-    return f"{'.'.join(steps) or 'it'} {expected}, it is {shown}"

@@ -7,8 +7,6 @@ RUN/seeds.csv          the same as a table
 RUN/seed_2000/ ...     the runs
 """
 
-import csv
-import io
 import math
 import statistics
 from collections.abc import Sequence
@@ -66,8 +64,5 @@ def seeds_table(results: dict[str, Any]) -> dict[str, list[float]]:
 
 def write_table(top: Path, results: dict[str, Any]) -> None:
     """Write ``seeds.csv``: a row for each seed, then mean and standard deviation."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["seed", *COLUMNS])
-    writer.writerows([name, *row] for name, row in seeds_table(results).items())
-    write_whole(top / "seeds.csv", text.getvalue())
+    rows = [("seed", *COLUMNS), *((name, *row) for name, row in seeds_table(results).items())]
+    write_whole(top / "seeds.csv", "".join(f"{','.join(map(str, row))}\n" for row in rows))

@@ -112,7 +112,7 @@ class RunWriter(Callback):
 
     @staticmethod
     def _check_moment(fit: Fit, checkpoint: Checkpoint) -> None:
-        """Check that state, manifest and data of a checkpoint agree on how far the training was."""
+        """Raise a CheckpointError unless state, manifest and data of a checkpoint agree on how far the training was."""
         progress = checkpoint.state.get("progress")
         epoch, batch = (progress.get(key) if isinstance(progress, dict) else None for key in ("epoch", "batch"))
         if not isinstance(epoch, int) or not isinstance(batch, int):
@@ -250,12 +250,8 @@ class RunWriter(Callback):
 
 def captured(trainer: Trainer, callbacks: dict[str, Any] | None = None) -> list[Checkpoint]:
     """A checkpoint of each network with copied tensors; ``callbacks`` are their states."""
-    found = []
-    for member in trainer.state_dict()["members"]:
-        state = _own_tensors(member | {"callbacks": callbacks or {}})
-        progress, weights = state["progress"], state.pop("network")
-        found.append(Checkpoint(progress["epoch"], progress["batch"], weights, state))
-    return found
+    members = [_own_tensors(member | {"callbacks": callbacks or {}}) for member in trainer.state_dict()["members"]]
+    return [Checkpoint(x["progress"]["epoch"], x["progress"]["batch"], x.pop("network"), x) for x in members]
 
 
 def _own_tensors(value: Any) -> Any:

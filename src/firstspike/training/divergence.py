@@ -1,4 +1,4 @@
-"""Trainings that fail: numbers that are not finite, weights beyond all measure, a network no better than guessing."""
+"""Trainings that fail: numbers that are not finite, a network no better than guessing."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,13 +7,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from firstspike.layers import LIFLayer
-from firstspike.layers.init import firing_weights
-from firstspike.neuron import LIF
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.member import Member
 
-_HUGE = 1e4  # times the weight with which one input alone makes a neuron fire
 _UNDECIDED = 0.05  # share of samples in which all outputs are silent
 
 
@@ -63,8 +59,8 @@ def _of_silent(network: nn.Module) -> str:
     return ""
 
 
-def signs_of_failure(network: nn.Module, validation: Evaluation) -> list[str]:
-    """Warnings about a trained network; nothing of one that has learnt."""
+def signs_of_failure(validation: Evaluation) -> list[str]:
+    """Warnings about a trained network by its evaluation on the validation data; none if it has learnt."""
     found = []
     if not math.isfinite(validation.loss):
         found.append(f"the loss on the validation data is {validation.loss}")
@@ -88,20 +84,4 @@ def signs_of_failure(network: nn.Module, validation: Evaluation) -> list[str]:
             f"with {100 * validation.accuracy:.1f} % of the validation data correct the network is no better than "
             f"guessing: the most frequent class makes up {100 * guess:.1f} % of {samples} samples"
         )
-    sizes = [_size(layer) for layer in network.modules() if isinstance(layer, LIFLayer)]
-    if max(sizes, default=0.0) > _HUGE:
-        found.append(
-            f"weights are up to {max(sizes):.0e} times as large as one that makes a neuron fire: "
-            "try a smaller learning rate"
-        )
     return found
-
-
-def _size(layer: LIFLayer) -> float:
-    """The largest weight of a layer in units of the weight with which one input makes a neuron fire."""
-    neuron = layer.neuron
-    mem, syn, threshold = (
-        float(torch.as_tensor(value, dtype=torch.float64).detach().mean())
-        for value in (neuron.tau_mem, neuron.tau_syn, neuron.threshold)
-    )
-    return float(layer.weight.detach().abs().max()) / (firing_weights(1, LIF(mem, syn)).mean * threshold)

@@ -63,8 +63,8 @@ def run(fit: Fit, ranks: Ranks, stop: Stop, stack: ExitStack) -> FitResult:
         fit.callbacks.call("on_interrupt", fit, reason)
         raise
     if fit.first:
-        for member, seed, validation in zip(members, fit.seeds, validations, strict=False):
-            for sign in signs_of_failure(member.network, validation):
+        for seed, validation in zip(fit.seeds, validations, strict=False):
+            for sign in signs_of_failure(validation):
                 logger.warning("%s%s", f"seed {seed}: " if len(members) > 1 else "", sign)
     progress = [member.progress for member in members]
     best = tuple(p.best if math.isfinite(p.best) and not fit.train.regression else math.nan for p in progress)
