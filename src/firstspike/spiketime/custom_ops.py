@@ -21,7 +21,7 @@ from firstspike.spiketime.function import (
     pulled_back,
     recorded_gradients,
 )
-from firstspike.spiketime.transforms import fold
+from firstspike.spiketime.transforms import mapped
 
 _TYPES = {str: "str", int: "int", float: "float", float | None: "float?", Sequence[float] | None: "float[]?"}
 _INPUTS = ", ".join(f"Tensor{'?' * (name in Tensors._field_defaults)} {name}" for name in Tensors._fields)
@@ -91,13 +91,11 @@ torch.library.register_autograd("firstspike::spike_times", _backward, setup_cont
 
 @torch.library.register_vmap("firstspike::spike_times")
 def _(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[list[Tensor], list[int]]:
-    tensors, unfold = fold(info, in_dims[:INPUTS], inputs[:INPUTS], OF_SAMPLES)
-    found = torch.ops.firstspike.spike_times(*tensors, *inputs[INPUTS:])
-    return [unfold(x) for x in found], [unfold.dim] * len(found)
+    op = torch.ops.firstspike.spike_times
+    return mapped(lambda *x: op(*x, *inputs[INPUTS:]), info, in_dims[:INPUTS], inputs[:INPUTS], OF_SAMPLES)
 
 
 @torch.library.register_vmap("firstspike::spike_gradients")
 def _(info: Any, in_dims: tuple[Any, ...], needs: Any, *inputs: Any) -> tuple[list[Tensor], list[int]]:
-    tensors, unfold = fold(info, in_dims[1 : _GIVEN + 1], inputs[:_GIVEN])
-    found = torch.ops.firstspike.spike_gradients(needs, *tensors, *inputs[_GIVEN:])
-    return [unfold(x) for x in found], [0] * len(found)
+    op = torch.ops.firstspike.spike_gradients
+    return mapped(lambda *x: op(needs, *x, *inputs[_GIVEN:]), info, in_dims[1 : _GIVEN + 1], inputs[:_GIVEN])

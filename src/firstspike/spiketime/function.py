@@ -32,7 +32,7 @@ from firstspike.spiketime.contract import (
     as_several,
     each_tensor,
 )
-from firstspike.spiketime.transforms import Direct, fold, tangent
+from firstspike.spiketime.transforms import Direct, mapped, tangent
 from firstspike.spiketime.units import check_time_constants, in_units, members, resolve
 from firstspike.spiketime.values import check_trains, check_values
 
@@ -202,9 +202,8 @@ class Spikes(Direct):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         *tensors, options = inputs
-        tensors, unfold = fold(info, in_dims[:-1], tensors, OF_SAMPLES)
-        output = tuple(unfold(x) for x in Spikes.apply(*tensors, options))
-        return output, (unfold.dim,) * len(output)
+        found, places = mapped(lambda *x: Spikes.apply(*x, options), info, in_dims[:-1], tensors, OF_SAMPLES)
+        return tuple(found), tuple(places)
 
 
 class SpikeGradient(Direct):
@@ -244,9 +243,8 @@ class SpikeGradient(Direct):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         needs, options, *tensors = inputs
-        tensors, unfold = fold(info, in_dims[2:], tensors)
-        output = tuple(unfold(x) for x in SpikeGradient.apply(needs, options, *tensors))
-        return output, (0,) * len(output)
+        found, places = mapped(lambda *x: SpikeGradient.apply(needs, options, *x), info, in_dims[2:], tensors)
+        return tuple(found), tuple(places)
 
 
 def pulled_back(

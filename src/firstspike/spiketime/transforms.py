@@ -15,7 +15,7 @@ and each number of the state at the end is a row of its own, and each time of an
 """
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -70,27 +70,17 @@ class Direct(torch.autograd.Function):
         return tuple(_functorch._add_batch_dim(x, place, level) for x, place in zip(outputs, places, strict=True))
 
 
-class Unfold(NamedTuple):
-    """Gives what is found for folded tensors its mapped dimension back, at ``dim``."""
-
-    dim: int
-    size: int
-    merged: bool
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return x.unflatten(self.dim, (self.size, -1)) if self.merged else x
-
-
-def fold(
+def mapped(
+    call: Callable[..., Sequence[Tensor]],
     info: Any,
     dims: Sequence[int | None],
     tensors: Sequence[Tensor | None],
     of_samples: Collection[int] = (),
-) -> tuple[list[Tensor | None], Unfold]:
-    """Merge a mapped dimension into that of the networks, or of samples where only tensors ``of_samples`` are mapped.
+) -> tuple[list[Tensor], list[int]]:
+    """A call with a mapped dimension, for ``vmap``: what it gives, and the places of the dimension.
 
-    It becomes that of the networks where there is none. Returns the tensors, and what gives results their mapped
-    dimension back.
+    The dimension is merged into that of the networks, or becomes it where there is none; or it is merged into that of
+    samples where only tensors ``of_samples`` are mapped.
     """
     assert tensors[0] is not None
     alone = tensors[0].ndim - (dims[0] is not None) == 2
@@ -103,7 +93,8 @@ def fold(
             if merged:
                 x = x.movedim(0, into).flatten(into, into + 1)
         folded.append(x)
-    return folded, Unfold(into, info.batch_size, merged)
+    found = [x.unflatten(into, (info.batch_size, -1)) if merged else x for x in call(*folded)]
+    return found, [into] * len(found)
 
 
 def tangent(

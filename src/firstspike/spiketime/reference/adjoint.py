@@ -108,21 +108,17 @@ class _Membrane(NamedTuple):
     """Time from the arrival or, if that is later, from the release; 0 for what arrives too late."""
     response: Float[Tensor, "E B O N"]
     """To a current of 1 then."""
-    left: Float[Tensor, "E B O N"] | None
-    """Of each input's current then; None for all of it."""
+    left: Float[Tensor, "E B O N"]
+    """Of each input's current then."""
     by_weight: Float[Tensor, "E B O N"]
     """c_i, the product of both."""
     start: _Each
     """What is left of the membrane at the release."""
 
 
-def _membrane(events: _Events, time: _Each, release: _Each | None) -> _Membrane:
-    """At times (``-inf`` for never) of neurons that were released before (None or ``-inf`` for always free)."""
+def _membrane(events: _Events, time: _Each, release: _Each) -> _Membrane:
+    """At times (``-inf`` for never) of neurons that were released before (``-inf`` for always free)."""
     arrival, mem, syn = events.arrival, events.tau_mem, events.tau_syn
-    if release is None:
-        since = (time - arrival).clamp(min=0)
-        response = kappa(since, mem, syn)
-        return _Membrane(since, response, None, response, torch.zeros_like(time))
     since = (time - torch.maximum(arrival, release)).clamp(min=0)
     left = torch.exp((arrival - release).clamp(max=0) / syn)
     start = torch.where(release.isfinite() & time.isfinite(), torch.exp((release - time).clamp(max=0) / mem), 0.0)
@@ -147,19 +143,18 @@ class _Sums:
         """One more part of a gradient."""
         self.total[name] = self.total[name] + x if name in self.total else x
 
-    def by_membrane(self, at: _Membrane, time: _Each, release: _Each | None, scale: _Each, kept: _Each) -> None:
+    def by_membrane(self, at: _Membrane, time: _Each, release: _Each, scale: _Each, kept: _Each) -> None:
         """A loss by the membrane at a time, ``kept`` for the weights and ``scale`` for all else."""
         arrival, mem, syn = self.events.arrival, self.events.tau_mem, self.events.tau_syn
         since = at.since / syn  # derivatives by times and time constants are with time in units of tau_syn
         by_time = by_mem = by_syn = None
         if self.needs.times or self.needs.delay:
             by_time = -kappa_slope(since, mem / syn, 1.0, at.response)
-            by_time = by_time if release is None else torch.where(arrival < release, at.by_weight, by_time)
+            by_time = torch.where(arrival < release, at.by_weight, by_time)
         if self.needs.tau_mem or self.needs.tau_syn:
             by_mem, by_syn = kappa_by_taus(since, mem / syn, 1.0)
-            if release is not None and at.left is not None:
-                by_mem, by_syn = by_mem * at.left, by_syn * at.left
-                by_syn += at.by_weight * ((release - arrival).clamp(min=0) / syn)
+            by_mem, by_syn = by_mem * at.left, by_syn * at.left
+            by_syn += at.by_weight * ((release - arrival).clamp(min=0) / syn)
         self.by_inputs(arrival < time, (at.by_weight, by_time, by_mem, by_syn), scale, kept)
 
     def by_current(self, time: _Each, scale: _Each) -> None:
@@ -229,14 +224,10 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     first, begin = _beginning(given, events)
     by_left = by_end = none
     if grads.state is not None:
-        of_voltage, of_current, of_left = (x.unsqueeze(-1) for x in grads.state)
-        held = _last_release(spikes, count, first, events) > until
-        over = result.overflows.unsqueeze(-1)
-        by_end = torch.where(over | held, 0.0, of_voltage * events.unit)
-        sums.by_current(torch.full_like(none, until), of_current * events.unit)
-        by_left = torch.where(held & ~over, of_left, 0.0)
-        asked = asked.scatter_add(-1, (count - 1).clamp(min=0), torch.where(count > 0, by_left, 0.0))
-        by_left = torch.where(count > 0, 0.0, by_left)
+        ends, refractory = grads.state, given.refractory
+        of_voltage, asked, by_left = loss_by_ends(ends, result.overflows, spikes, asked, first, refractory, until)
+        by_end = of_voltage * events.unit
+        sums.by_current(torch.full_like(none, until), ends.current.unsqueeze(-1) * events.unit)
         spikes, asked, most = torch.cat([spikes, none + math.inf], -1), torch.cat([asked, none], -1), most + 1
 
     # the loss by the membrane where it is released, without and with what is bounded, and the slope there
@@ -247,9 +238,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
             time = torch.where(count.eq(k), until, time)
         release = first if k == 0 else torch.where(k <= count, spikes[..., k - 1 : k] + events.refractory, -math.inf)
         rise = events.slope(time).to(time.dtype)
-        fires = (k < count) & (rise > 0)
-        if release is not None:
-            fires = fires & (time > release)
+        fires = (k < count) & (rise > 0) & (time > release)
         rise, other = torch.where(fires, rise, 1.0), torch.where(count.eq(k), by_end, 0.0)
         pulls = (torch.where(fires, (slope * x - asked[..., k : k + 1]) / rise, other) for x in (scale, kept))
         scale, kept = pulls if max_weight_grad is not None else (next(pulls),) * 2
@@ -261,19 +250,15 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         sums.by_membrane(membrane, time, release, scale, kept)
         if needs.threshold:
             sums.add("threshold", -torch.where(fires, scale / events.unit, 0.0).sum(dim=1).squeeze(-1))
-        if release is None:
-            break
         start = begin if k == 0 else events.reset
         if needs.tau_mem:
             aged = torch.where(membrane.start > 0, (time - release) / events.tau_mem, 0.0)
             sums.add("tau_mem", (scale * start * membrane.start * aged / events.tau_mem).sum(dim=(1, 3)))
-        assert membrane.left is not None
         left = torch.where(events.arrival < release, membrane.left, 0.0)
         slope = (left * events.weight).sum(-1, keepdim=True) / events.tau_syn - events.reset / events.tau_mem
         scale, kept = scale * membrane.start, kept * membrane.start
     if not needs.state:
         return sums.gradients(None)
-    assert first is not None
     held = first > given.start
     by_left = by_left - torch.where(held, slope * scale, 0.0)
     by_voltage = torch.where(held, 0.0, scale / events.unit)
@@ -281,19 +266,41 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     return sums.gradients(Held(*(x.squeeze(-1) for x in (by_voltage, by_current, by_left))))
 
 
-def _beginning(given: Arguments, events: _Events) -> tuple[_Each | None, _Each]:
-    """When the membrane is free before the first spike, None for always, and what it is then."""
+def _beginning(given: Arguments, events: _Events) -> tuple[_Each, _Each]:
+    """When the membrane is free before the first spike, ``-inf`` for always, and what it is then."""
     if given.state is None:
-        return None, torch.zeros_like(events.reset)
+        return torch.full_like(events.reset, -math.inf), torch.zeros_like(events.reset)
     left = given.state.refractory.unsqueeze(-1)
     voltage = given.state.voltage.unsqueeze(-1) / events.unit
     return given.start + left, torch.where(left > 0, events.reset, voltage)
 
 
-def _last_release(spikes: Tensor, count: Tensor, first: _Each | None, events: _Events) -> _Each:
-    """When neurons are free after their last spike, ``-inf`` for always."""
-    last = spikes.gather(-1, (count - 1).clamp(min=0)) + events.refractory
-    return torch.where(count > 0, last, -math.inf if first is None else first)
+def loss_by_ends(
+    ends: Held,
+    overflows: Bool[Tensor, "E B O"],
+    spikes: Float[Tensor, "E B O S"],
+    asked: Float[Tensor, "E B O S"],
+    first: _Each,
+    refractory: Float[Tensor, "E O"],
+    until: float,
+) -> tuple[_Each, Float[Tensor, "E B O S"], _Each]:
+    """A loss by the state at the end: what is left of that by voltages, that by spikes, and that by ``first``.
+
+    The time that is left of the last refractory time moves along with the last spike, and holds the voltage.
+    """
+    release = last_release(spikes, first, refractory)
+    held, over, some = release > until, overflows.unsqueeze(-1), spikes[..., :1].isfinite()
+    by_left = torch.where(held & ~over, ends.refractory.unsqueeze(-1), 0.0)
+    last = (spikes.isfinite().sum(-1, keepdim=True) - 1).clamp(min=0)
+    asked = asked.scatter_add(-1, last, torch.where(some, by_left, 0.0))
+    return torch.where(over | held, 0.0, ends.voltage.unsqueeze(-1)), asked, torch.where(some, 0.0, by_left)
+
+
+def last_release(spikes: Float[Tensor, "E B O S"], first: _Each, refractory: Float[Tensor, "E O"]) -> _Each:
+    """When neurons are free after their last spike, or from ``first`` on."""
+    count = spikes.isfinite().sum(-1, keepdim=True)
+    last = spikes.gather(-1, (count - 1).clamp(min=0)) + refractory[:, None, :, None]
+    return torch.where(count > 0, last, first)
 
 
 def state_after(spikes: Float[Tensor, "E B O S"], given: Arguments) -> Held:
@@ -301,7 +308,7 @@ def state_after(spikes: Float[Tensor, "E B O S"], given: Arguments) -> Held:
     events, until = _events(given), torch.full_like(spikes[..., :1], given.until)
     count = spikes.isfinite().sum(-1, keepdim=True)
     first, begin = _beginning(given, events)
-    release = _last_release(spikes, count, first, events)
+    release = last_release(spikes, first, given.refractory)
     membrane = _membrane(events, until, release)
     voltage = torch.where(count > 0, events.reset, begin) * membrane.start
     voltage = voltage + (membrane.by_weight * events.weight).sum(-1, keepdim=True)

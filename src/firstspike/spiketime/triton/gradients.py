@@ -9,6 +9,7 @@ from torch import Tensor
 
 from firstspike.spiketime import reference
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, of_several
+from firstspike.spiketime.reference.adjoint import loss_by_ends
 from firstspike.spiketime.reference.response import kappa
 from firstspike.spiketime.triton.adjoint import gradient_kernel, jump_kernel, terms_kernel
 from firstspike.spiketime.triton.spikes import Events, Problem, events_of, is_left_out, resets, scanned
@@ -112,15 +113,12 @@ def _of_trains(
     since = nothing - math.inf if given.state is None else given.start + given.state.refractory
     of_end = final = by_left = nothing
     if grads.state is not None:
-        before = (count - 1).clamp(min=0).unsqueeze(-1)
-        release = torch.where(count > 0, spikes.gather(-1, before).squeeze(-1) + refractory.unsqueeze(1), since)
-        held = release > given.until
-        of_voltage, of_current, of_left = grads.state
-        of_end = torch.where(result.overflows | held, 0.0, of_voltage * problem.unit.unsqueeze(1))
-        final = (of_current * problem.unit.unsqueeze(1)).contiguous()
-        of_left = torch.where(held & ~result.overflows, of_left, 0.0)
-        asked = asked.scatter_add(-1, before, torch.where(count > 0, of_left, 0.0).unsqueeze(-1))
-        by_left = torch.where(count > 0, 0.0, of_left)
+        first = since.unsqueeze(-1)
+        of_end, asked, by_left = loss_by_ends(
+            grads.state, result.overflows, spikes, asked, first, given.refractory, given.until
+        )
+        of_end, by_left = of_end.squeeze(-1) * problem.unit.unsqueeze(1), by_left.squeeze(-1)
+        final = (grads.state.current * problem.unit.unsqueeze(1)).contiguous()
     at, scale = (problem.new(2 * most + 2) for _ in range(2))
     kept = scale if limit is None else torch.empty_like(scale)
     last, by_threshold, by_start = torch.empty_like(count, dtype=torch.int32), problem.new(), problem.new(2)
