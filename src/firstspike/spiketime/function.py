@@ -63,11 +63,7 @@ BACKENDS: dict[str, Callable[[], Backend]] = {
 
 
 def resolve_backend(name: str, device: torch.device) -> Backend:
-    """The backend of that name, for ``"auto"`` the fastest one for the device.
-
-    Raises:
-        ValueError: an unknown name, or a backend that does not work on the device.
-    """
+    """The backend of that name, for ``"auto"`` the fastest one for the device."""
     if name == "auto":
         return _automatic(device.type)
     if name not in BACKENDS:
@@ -134,11 +130,10 @@ def recorded_gradients(needs: Needs, options: Options, *given: Any) -> list[Tens
 
 
 class Spikes(Direct):
-    """Spikes from ``*Tensors`` and ``Options``.
+    """Spikes from ``*Tensors`` and ``Options``: first spikes and what is saved, or trains and more.
 
-    Returns:
-        First spikes and what is saved; or trains, voltage, current and refractory time at ``until`` (of no neurons
-        where that is ``inf``), overflows, and what is saved.
+    Of trains these are voltage, current and refractory time at ``until`` (of no neurons where that is ``inf``),
+    overflows, and what is saved.
     """
 
     @staticmethod

@@ -217,8 +217,6 @@ def spike_window(
     Raises:
         ValueError: what ``spike_trains`` refuses, or an end that is not after the time of the state.
     """
-    if isinstance(max_spikes, bool) or not isinstance(max_spikes, int) or max_spikes < 1:
-        raise ValueError(f"max_spikes must be a whole number >= 1, got {max_spikes!r}")
     check_spikes(*("max_spikes", max_spikes) if windows is None else ("spikes in a window", windows.budget))
     if overflow not in OVERFLOW:
         raise ValueError(f"overflow must be one of {', '.join(OVERFLOW)}, got {overflow!r}")

@@ -29,17 +29,13 @@ from firstspike.spiketime.contract import Needs, Tensors
 
 _AT_ONCE = 1 << 22  # numbers in a part of the Jacobian
 _OF_SAMPLES = "times", "voltage", "current", "left", "observed"
-_PRODUCTS = {
-    "weight": "ebroi,eoi->ebro",
-    "threshold": "ebro,eo->ebro",
-    "delay": "ebroi,eoi->ebro",
-    "tau_mem": "ebro,eo->ebro",
-    "tau_syn": "ebro,eo->ebro",
-    "voltage": "ebrso,ebo->ebro",
-    "current": "ebrso,ebo->ebro",
-    "left": "ebrso,ebo->ebro",
-    "times": "ebroi,ebi->ebro",
-}
+_OF_SYNAPSES, _OF_NEURONS = "ebroi,eoi->ebro", "ebro,eo->ebro"
+_PRODUCTS = (
+    {"weight": _OF_SYNAPSES, "threshold": _OF_NEURONS, "delay": _OF_SYNAPSES}
+    | dict.fromkeys(("tau_mem", "tau_syn"), _OF_NEURONS)
+    | dict.fromkeys(("voltage", "current", "left"), "ebrso,ebo->ebro")
+    | {"times": "ebroi,ebi->ebro"}
+)
 """Of rows of the Jacobian, in the order of ``Needs`` with that by delays for the times, and tangents."""
 
 

@@ -256,8 +256,8 @@ def check_trains(given: Arguments) -> None:
 
 def check_spikes(name: str, value: int) -> None:
     """Raise ValueError for a number of spikes that is too small or far too large; ``name`` says of which."""
-    if value < 1:
-        raise ValueError(f"{name} must be >= 1, got {value}")
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
     if value > MOST_SPIKES:
         raise ValueError(f"{name} must be at most {MOST_SPIKES}, got {value}")
 

@@ -79,7 +79,7 @@ class Integrator(LayerByLayer):
         at = torch.ceil(arrival / self.step)  # the point at or after each arrival
         rest = torch.where(torch.isfinite(arrival), at * self.step - arrival, 0.0).clamp(min=0)
         current_gain, voltage_gain = torch.exp(-rest / column[1]), kappa(rest, *column)
-        feedback = _Feedback(layer, self.step, times) if isinstance(layer, LIFRecurrent) else None
+        feedback = _Feedback(layer, self.step, times, *column) if isinstance(layer, LIFRecurrent) else None
         duration = min(self.duration, layer.duration) if isinstance(layer, LIFRecurrent) else self.duration
         last = math.floor(duration / self.step + 1e-9)
         arriving = {int(x) for x in at[at <= last].unique().tolist()}
@@ -124,15 +124,13 @@ class Integrator(LayerByLayer):
 class _Feedback:
     """What is on its way between the neurons of a recurrent layer, for each of the next points."""
 
-    def __init__(self, layer: LIFRecurrent, step: float, times: Tensor) -> None:
+    def __init__(
+        self, layer: LIFRecurrent, step: float, times: Tensor, tau_mem: float | Tensor, tau_syn: float | Tensor
+    ) -> None:
         delay = layer.own_delay.to(times)
         self.points = torch.ceil(delay / step - 1e-9).clamp(min=1)
         rest = (self.points * step - delay).clamp(min=0)
         self.points = self.points.long()
-        tau_mem, tau_syn = (
-            x.unsqueeze(-1) if isinstance(x, Tensor) and x.ndim else x
-            for x in (layer.neuron.tau_mem, layer.neuron.tau_syn)
-        )
         self.of_voltage = layer.recurrent_weight * kappa(rest, tau_mem, tau_syn)
         self.of_current = layer.recurrent_weight * torch.exp(-rest / tau_syn)
         size = int(self.points.max()) + 1

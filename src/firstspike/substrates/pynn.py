@@ -193,13 +193,7 @@ class Simulator(LayerByLayer):
             rest = rest + float(max(cells.tau_mem.max(), cells.tau_syn.max()) * np.log(1 + inhibition.max()))
             loop_ms = whole(cells.delay * TAU_MS)
             delays = np.append(loop_ms, delay_ms)
-        windows = Windows(
-            samples=len(arrival),
-            start=begin,
-            length=math.ceil(last - begin + rest),
-            unit_ms=TAU_MS,
-            lead_ms=LEAD_MS + 2 * delay_ms,
-        )
+        windows = Windows(len(arrival), begin, math.ceil(last - begin + rest), TAU_MS, LEAD_MS + 2 * delay_ms)
         sim = self._sim
         with self._quiet():
             try:

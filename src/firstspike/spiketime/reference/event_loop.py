@@ -28,7 +28,7 @@ from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Held, Result, forward_in_parts, of_several
 from firstspike.spiketime.reference.adjoint import arrivals, samples_at_once, state_after
-from firstspike.spiketime.reference.response import Tau, kappa, leakless
+from firstspike.spiketime.reference.response import Tau, Values, kappa
 from firstspike.spiketime.reference.solutions import first_crossing, later
 from firstspike.spiketime.units import unit_of_weights
 
@@ -36,9 +36,7 @@ _COPIES = 16  # tensors of the size of a part that are alive at the same time, a
 _AHEAD = 16  # inputs that neurons look at together, at least
 
 
-def in_order(
-    arrival: Float[Tensor, "... N"], weight: Float[Tensor, "... N"], most: int | None = None
-) -> tuple[Float[Tensor, "N ..."], Float[Tensor, "N ..."], Int64[Tensor, "N ..."]]:
+def in_order(arrival: Values, weight: Values, most: int | None = None) -> tuple[Values, Values, Int64[Tensor, "N ..."]]:
     """Inputs sorted by time: when they arrive, with which weight, and which they are; the first ``most`` of them."""
     time, order = (x[..., :most].movedim(-1, 0).contiguous() for x in arrival.sort(dim=-1, stable=True))
     shape = torch.broadcast_shapes(arrival.shape, weight.shape)[:-1]
@@ -46,9 +44,7 @@ def in_order(
     return time, weight, order
 
 
-def settled(
-    time: Float[Tensor, "N ..."], weight: Float[Tensor, "N ..."]
-) -> tuple[Float[Tensor, "N ..."], Float[Tensor, "N ..."]]:
+def settled(time: Values, weight: Values) -> tuple[Values, Values]:
     """Sorted inputs, of which those that never arrive become such of weight 0 at the time of the last that does."""
     arrives = torch.isfinite(time)
     last = torch.where(arrives, time, -math.inf).amax(0, keepdim=True)
@@ -56,13 +52,7 @@ def settled(
     return torch.where(arrives, time, last), torch.where(arrives, weight, 0.0)
 
 
-def accumulate(
-    time: Float[Tensor, "N ..."],
-    voltage: Float[Tensor, "N ..."],
-    current: Float[Tensor, "N ..."],
-    tau_mem: Tau,
-    tau_syn: Tau,
-) -> None:
+def accumulate(time: Values, voltage: Values, current: Values, tau_mem: Tau, tau_syn: Tau) -> None:
     """Add what is left of all earlier inputs to what each input changes, in place: states just after each."""
     reach = 1  # of how many inputs, up to its own, each state knows
     while reach < len(time):
@@ -105,7 +95,7 @@ def _first_spikes(given: Arguments) -> Float[Tensor, "E B O"]:
     taus = [tau.unsqueeze(1) if isinstance(tau, Tensor) else tau for tau in given.constants]
     accumulate(time, voltage, current, *taus)
     never = time.new_full((), math.inf)
-    after = voltage[-1] + current[-1] if leakless(taus[0]) else never.new_zeros(())
+    after = later(never, voltage[-1], current[-1], *taus)
     return first_crossing(time, voltage, current, never, after, (given.threshold / unit).unsqueeze(1), *taus).spike
 
 

@@ -28,6 +28,8 @@ from torch import Tensor
 from firstspike.devices import is_host
 
 Tau = float | Tensor
+Values = Float[Tensor, "..."]
+"""Numbers of inputs or neurons, whose shapes broadcast."""
 
 # of (y - 1 + exp(-y)) / y^2 in powers of -y: below y = 1/2 the rest is smaller than half a unit in the last place
 _SERIES = tuple(1 / math.factorial(n + 2) for n in range(14))
@@ -50,7 +52,7 @@ def _rate(tau_mem: Tau, tau_syn: Tau) -> Tau:
     return rate
 
 
-def kappa(s: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau) -> Float[Tensor, "..."]:
+def kappa(s: Values, tau_mem: Tau, tau_syn: Tau) -> Values:
     """Membrane at the finite time ``s >= 0`` after an input of weight 1."""
     rate = _rate(tau_mem, tau_syn)
     equal = rate == 0
@@ -58,9 +60,7 @@ def kappa(s: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau) -> Float[Tensor, 
     return torch.exp(-s / where(tau_mem >= tau_syn, tau_mem, tau_syn)) * rise
 
 
-def kappa_slope(
-    s: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau, response: Float[Tensor, "..."] | None = None
-) -> Float[Tensor, "..."]:
+def kappa_slope(s: Values, tau_mem: Tau, tau_syn: Tau, response: Values | None = None) -> Values:
     """Time derivative of ``kappa``, whose value at ``s`` saves work as the ``response``.
 
     ``exp(-s/tau_syn)/tau_syn - kappa(s)/tau_mem``, or the same with ``exp(-s/tau_mem)`` and ``kappa(s)/tau_syn``: of
@@ -72,9 +72,7 @@ def kappa_slope(
     return torch.exp(-s / fast) / tau_syn - response / slow
 
 
-def kappa_by_taus(
-    s: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau
-) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+def kappa_by_taus(s: Values, tau_mem: Tau, tau_syn: Tau) -> tuple[Values, Values]:
     """Derivatives of ``kappa`` by ``tau_mem`` and ``tau_syn`` at the finite time ``s >= 0``."""
     y = s * _rate(tau_mem, tau_syn)
     large = y.clamp(min=0.5)
@@ -95,20 +93,12 @@ def kappa_by_taus(
     return common * by_mem / tau_mem, (common * by_syn - kappa(s, tau_mem, tau_syn)) / tau_syn
 
 
-def membrane(
-    s: Float[Tensor, "..."],
-    voltage: Float[Tensor, "..."],
-    current: Float[Tensor, "..."],
-    tau_mem: Tau,
-    tau_syn: Tau,
-) -> Float[Tensor, "..."]:
+def membrane(s: Values, voltage: Values, current: Values, tau_mem: Tau, tau_syn: Tau) -> Values:
     """Membrane at time ``s >= 0`` after a state ``(voltage, current)``, without further input."""
     return voltage * torch.exp(-s / tau_mem) + current * kappa(s, tau_mem, tau_syn)
 
 
-def peak(
-    voltage: Float[Tensor, "..."], current: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau
-) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+def peak(voltage: Values, current: Values, tau_mem: Tau, tau_syn: Tau) -> tuple[Values, Values]:
     """Time and height of the maximum after a state with ``dV/dt > 0`` and ``current > 0``, for a finite ``tau_mem``.
 
     From ``dV/dt = 0``: with ``x = 1 - tau_syn/tau_mem`` and ``r = voltage/current``

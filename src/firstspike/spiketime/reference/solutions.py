@@ -9,10 +9,10 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from firstspike.spiketime.reference.response import Tau, leakless, membrane, peak
+from firstspike.spiketime.reference.response import Tau, Values, leakless, membrane, peak
 
 _LATE = 40.0  # time constants
 _MAX_STEPS = 60  # about 6 are needed; many only next to a tangent, where a step halves the distance
@@ -22,23 +22,23 @@ class Crossing(NamedTuple):
     """What membranes do until their first spike."""
 
     fires: Bool[Tensor, "..."]
-    spike: Float[Tensor, "..."]
+    spike: Values
     """``inf`` for those that do not fire."""
     nth: Int64[Tensor, "..."]
     """The last input before the spike, of those that fire."""
-    time: Float[Tensor, "..."]
+    time: Values
     """When that arrives."""
-    current: Float[Tensor, "..."]
+    current: Values
     """Just after it."""
 
 
 def first_crossing(
-    time: Float[Tensor, "N ..."],
-    voltage: Float[Tensor, "N ..."],
-    current: Float[Tensor, "N ..."],
-    end: Float[Tensor, "..."],
-    after: Float[Tensor, "..."],
-    threshold: Float[Tensor, "..."],
+    time: Values,
+    voltage: Values,
+    current: Values,
+    end: Values,
+    after: Values,
+    threshold: Values,
     tau_mem: Tau,
     tau_syn: Tau,
 ) -> Crossing:
@@ -72,12 +72,8 @@ def first_crossing(
 
 
 def peaks_within(
-    length: Float[Tensor, "..."],
-    voltage: Float[Tensor, "..."],
-    current: Float[Tensor, "..."],
-    tau_mem: Tau,
-    tau_syn: Tau,
-) -> tuple[Bool[Tensor, "..."], Float[Tensor, "..."], Float[Tensor, "..."]]:
+    length: Values, voltage: Values, current: Values, tau_mem: Tau, tau_syn: Tau
+) -> tuple[Bool[Tensor, "..."], Values, Values]:
     """Which membranes have a maximum within a time after their states, how long after, and how high it is.
 
     Without leak, where V rises towards V + I for ever, it is a late time.
@@ -89,9 +85,7 @@ def peaks_within(
     return rises & (since <= length), since, height
 
 
-def later(
-    s: Float[Tensor, "..."], voltage: Float[Tensor, "..."], current: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau
-) -> Float[Tensor, "..."]:
+def later(s: Values, voltage: Values, current: Values, tau_mem: Tau, tau_syn: Tau) -> Values:
     """Membrane at a time, which may be infinite, after a state."""
     never = s.isinf()
     for_ever = voltage + current if leakless(tau_mem) else 0.0
@@ -99,13 +93,8 @@ def later(
 
 
 def time_to_threshold(
-    voltage: Float[Tensor, "..."],
-    current: Float[Tensor, "..."],
-    threshold: Float[Tensor, "..."],
-    length: Float[Tensor, "..."],
-    tau_mem: Tau,
-    tau_syn: Tau,
-) -> Float[Tensor, "..."]:
+    voltage: Values, current: Values, threshold: Values, length: Values, tau_mem: Tau, tau_syn: Tau
+) -> Values:
     """Time from the state to its first crossing of the threshold, not limited to the interval's ``length``.
 
     States that do not reach the threshold give any value, also NaN.

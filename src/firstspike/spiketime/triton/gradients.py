@@ -40,16 +40,9 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         assert jumps.by_left is not None
         unit = problem.unit.unsqueeze(1)
         state = Held(jumps.by_voltage / unit, by_current / unit, jumps.by_left)
-    by_mem, by_syn = jumps.by_taus or (None, None)
-    return Gradients(
-        times=by_times if needs.times else None,
-        weight=by_weight if needs.weight else None,
-        threshold=jumps.by_threshold.sum(dim=1) / problem.unit if needs.threshold else None,
-        delay=by_delay if needs.delay else None,
-        tau_mem=by_mem if needs.tau_mem else None,
-        tau_syn=by_syn if needs.tau_syn else None,
-        state=state,
-    )
+    by_threshold = jumps.by_threshold.sum(dim=1) / problem.unit
+    found = (by_times, by_weight, by_threshold, by_delay, *(jumps.by_taus or (None, None)))
+    return Gradients(*(x if need else None for x, need in zip(found, needs[:6], strict=True)), state)  # type: ignore[call-arg]
 
 
 class _Jumps(NamedTuple):

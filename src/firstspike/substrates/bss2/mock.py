@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from firstspike._version import __version__
 from firstspike.layers import (
@@ -139,49 +140,59 @@ class MockBss2(Bss2, Imperfect):
     @torch.no_grad()
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
         """See ``Substrate``."""
-        clock = self._clock
-        if clock is None:
+        if self._clock is None:
             raise ValueError("the chip is not open: call open(network) first")
 
         def attempt() -> Record:
             if self.stall and float(self.noise.uniform(times.new_empty(1))) < self.stall:
                 raise StalledError("by chance")
-            return self._run(network, times, clock)
+            return self._run(network, times)
 
         return self.repeated(attempt, f"the mock chip {self.chip}")
 
-    def _run(self, network: Network, times: Tensor, clock: Clock) -> Record:
-        tau = self.tau_us / clock.unit_us  # tau_syn in the network's unit
+    @property
+    def _tau(self) -> float:
+        """``tau_syn`` in the network's unit."""
+        assert self._clock is not None
+        return self.tau_us / self._clock.unit_us
+
+    def _run(self, network: Network, times: Tensor) -> Record:
+        clock = self._clock
+        assert clock is not None
         received = clock.floor(times.double())
         spikes = _Spikes(received if received.ndim > 2 else received.unsqueeze(-1), received)
         layers = []
         for index, layer in enumerate(network):
             match layer:
                 case DenseLIFLayer():
-                    spikes = self._fire(index, layer, spikes, clock, tau)
+                    spikes = self._fire(index, layer, spikes.trains, clock)
                 case FirstSpike() | Readout():  # on the host: the chip's neurons get all spikes
                     spikes = spikes._replace(known=layer(spikes.known.to(times.dtype)))
                 case Delay():
-                    spikes = self._delay(layer, spikes, clock, tau)
-                case BiasSpikes():
-                    spikes = _with_bias(layer, spikes, clock)
+                    # delay neurons rest until their delay is over: a spike that comes earlier passes unseen
+                    delay, idle = clock.delay(layer.delay.double()), torch.full_like(spikes.known, -math.inf)
+                    trains, _ = self._through_delays(spikes.trains.sort(dim=-1).values, delay, idle)
+                    spikes = _Spikes(trains, self._noted(trains.amin(dim=-1), clock))
+                case BiasSpikes():  # from outside, too, and once
+                    bias = clock.floor(layer.times.to(spikes.known)).expand(len(spikes.known), -1)
+                    train = pad(bias.unsqueeze(-1), (0, spikes.trains.shape[2] - 1), value=math.inf)
+                    spikes = _Spikes(torch.cat([spikes.trains, train], dim=1), torch.cat([spikes.known, bias], dim=1))
                 case _:
                     each = [layer(train) for train in spikes.trains.unbind(-1)]
                     spikes = _Spikes(torch.stack(each, dim=-1), layer(spikes.known))
             layers.append(spikes.known.to(times.dtype))
         return Record(received.to(times.dtype), tuple(layers))
 
-    def _fire(self, index: int, layer: DenseLIFLayer, spikes: _Spikes, clock: Clock, tau: float) -> _Spikes:
-        trains = spikes.trains
-        weight = self._strengths("weight", index, layer.weight)
-        neuron = LIF(
-            *(self._spread(name, index, getattr(layer.neuron, name), weight) for name in ("tau_mem", "tau_syn"))
-        )
-        cells = neuron, self.thresholds(index, layer, len(trains), weight)
+    def _fire(self, index: int, layer: DenseLIFLayer, trains: Tensor, clock: Clock) -> _Spikes:
+        weight, tau = self._strengths("weight", index, layer.weight), self._tau
+        mem, syn = (self._spread(name, index, getattr(layer.neuron, name), weight) for name in ("tau_mem", "tau_syn"))
+        neurons = LIF(mem, syn), self.thresholds(index, layer, len(trains), weight), self.refractory * tau
         if isinstance(layer, LIFRecurrent):
-            found = self._loop(index, layer, trains, weight, cells, clock, tau)
+            weight = torch.cat([weight, self._strengths("recurrent weight", index, layer.recurrent_weight)], dim=1)
+            delay = clock.delay(trains.new_tensor(layer.window))
+            found = self._loop(trains, weight, neurons, delay, min(self.window * tau, layer.duration))
         else:
-            found = self.imperfect(_fired(trains, weight, *cells, self.refractory * tau, self.window * tau)[0], tau)
+            found = self.imperfect(_fired(trains, weight, *neurons, self.window * tau)[0], tau)
         if isinstance(layer, LIFSpikeTrains):
             found = found.sort(dim=-1).values
             return _Spikes(found, layer.fitted(self._noted(found, clock)))
@@ -198,63 +209,38 @@ class MockBss2(Bss2, Imperfect):
         """A time constant as the neurons have it."""
         if not self.tau_spread:
             return float(tau)
-        return float(tau) * (
-            1 + self.tau_spread * self.pattern.pattern(name, index, weight.new_empty(len(weight)))
-        ).clamp(min=0.1)
+        pattern = self.pattern.pattern(name, index, weight.new_empty(len(weight)))
+        return float(tau) * (1 + self.tau_spread * pattern).clamp(min=0.1)
 
     def _loop(
-        self,
-        index: int,
-        layer: LIFRecurrent,
-        trains: Tensor,
-        weight: Tensor,
-        cells: tuple[LIF, Tensor],
-        clock: Clock,
-        tau: float,
+        self, trains: Tensor, weight: Tensor, neurons: tuple[LIF, Tensor, float], delay: Tensor, until: float
     ) -> Tensor:
         """Spikes of neurons that get their own ones back through delay neurons, in slices of half the delay."""
-        weight = torch.cat([weight, self._strengths("recurrent weight", index, layer.recurrent_weight)], dim=1)
-        delay = clock.delay(trains.new_tensor(layer.window))
-        until, start, state = min(self.window * tau, layer.duration), -math.inf, None
-        spikes = arriving = trains.new_full((len(trains), layer.out_features, 1), math.inf)
+        start, state = -math.inf, None
+        spikes = arriving = trains.new_full((len(trains), len(weight), 1), math.inf)
         busy = torch.full_like(spikes[..., 0], -math.inf)
         for end in slices(trains, until, float(delay)):
-            given = joined_trains(trains, arriving)
-            fired, state = _fired(given, weight, *cells, self.refractory * tau, end, state)
-            now = self.imperfect(fired, tau).sort(dim=-1).values
+            fired, state = _fired(joined_trains(trains, arriving), weight, *neurons, end, state)
+            now = self.imperfect(fired, self._tau).sort(dim=-1).values
             spikes = joined(spikes, now)
-            late, busy = self._through_delays(now, delay, busy, tau)
+            late, busy = self._through_delays(now, delay, busy)
             arriving, start = joined(arriving, late.clamp(min=end), since=start), end
         return torch.where(spikes <= until, spikes, math.inf)
 
-    def _delay(self, layer: Delay, spikes: _Spikes, clock: Clock, tau: float) -> _Spikes:
-        """Delay neurons rest until their delay is over: a spike that comes earlier passes unseen."""
-        delay, idle = clock.delay(layer.delay.double()), torch.full_like(spikes.known, -math.inf)
-        trains, _ = self._through_delays(spikes.trains.sort(dim=-1).values, delay, idle, tau)
-        return _Spikes(trains, self._noted(trains.amin(dim=-1), clock))
-
-    def _through_delays(self, trains: Tensor, delay: Tensor, busy: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+    def _through_delays(self, trains: Tensor, delay: Tensor, busy: Tensor) -> tuple[Tensor, Tensor]:
         """Sorted trains after delay neurons that are busy until then, and until when they are busy now."""
-        found = []
+        found, jitter = [], self.delay_jitter * self._tau
         for train in trains.unbind(-1):
-            noise = self.noise.normal(self.delay_jitter * tau, train) if self.delay_jitter else 0.0
+            noise = self.noise.normal(jitter, train) if jitter else 0.0
             later = torch.where(train < busy, math.inf, train + (delay + noise).clamp(min=0))
             busy = torch.where(torch.isfinite(later), later, busy)
-            found.append(later.masked_fill(later >= self.window * tau, math.inf))
+            found.append(later.masked_fill(later >= self.window * self._tau, math.inf))
         return torch.stack(found, dim=-1), busy
 
     def _noted(self, times: Tensor, clock: Clock) -> Tensor:
         """Spike times as the host receives them: a little late, on the clock, the known latency subtracted."""
         latency = self.latency_us / clock.unit_us
         return clock.floor(times + latency) - latency
-
-
-def _with_bias(layer: BiasSpikes, spikes: _Spikes, clock: Clock) -> _Spikes:
-    """Bias spikes come from outside, too, and once."""
-    bias = clock.floor(layer.times.to(spikes.known)).expand(len(spikes.known), -1)
-    known = torch.cat([spikes.known, bias], dim=1)
-    rest = bias.new_full((*bias.shape, spikes.trains.shape[2] - 1), math.inf)
-    return _Spikes(torch.cat([spikes.trains, torch.cat([bias.unsqueeze(-1), rest], dim=2)], dim=1), known)
 
 
 def _fired(
