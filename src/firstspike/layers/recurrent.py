@@ -178,7 +178,8 @@ class LIFRecurrent(LIFSpikeTrains):
         bounds = window_bounds(None, self.duration, self.window, self.weight.dtype, inputs, observed)
         if self._in_one_call():
             return self._all_windows(inputs, bounds, None, observed, self.max_spikes).trains
-        self._check_room(inputs, self.max_spikes, f"max_spikes={self.max_spikes}")
+        room = math.prod(inputs.shape[:-2]), self.out_features, self.max_spikes
+        check_room(*room, f"max_spikes={self.max_spikes}", inputs.dtype, inputs.device)
         return self.fitted(self._each_window(inputs, bounds, None, observed).trains)
 
     @uncompiled
@@ -250,7 +251,8 @@ class LIFRecurrent(LIFSpikeTrains):
         """The spikes of a piece, window by window."""
         budget = self.window_spikes if observed is None else observed.shape[-1]
         windows = len(bounds) - 1
-        self._check_room(inputs, windows * budget, f"window_spikes={budget} in each of {windows} windows")
+        room, cause = windows * budget, f"window_spikes={budget} in each of {windows} windows"
+        check_room(math.prod(inputs.shape[:-2]), self.out_features, room, cause, inputs.dtype, inputs.device)
         weight, delay = self._weights, self._delays(observed is None)
         neurons, sent = (None, []) if state is None else (state.neurons, [(state.neurons.time, state.pending)])
         nothing = inputs.new_full((*inputs.shape[:-2], self.out_features, 1), math.inf)
@@ -299,11 +301,6 @@ class LIFRecurrent(LIFSpikeTrains):
         """Whether the kernels take all windows at once: all spikes arrive after the same delay."""
         delayed = self.delay is not None or self.recurrent_delays is not None
         return not delayed and knows_recurrence(self.neuron, self.backend, self.weight.device)
-
-    def _check_room(self, inputs: Tensor, spikes: int, cause: str) -> None:
-        """Raise ValueError if that many spikes of each neuron do not fit into memory."""
-        samples = math.prod(inputs.shape[:-2])
-        check_room(samples, self.out_features, spikes, cause, inputs.dtype, inputs.device)
 
     def _delays(self, jitters: bool) -> Tensor | None:
         """Synaptic delays of inputs and recurrent synapses together; None if those are all ``window``."""

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from firstspike._version import __version__
 from firstspike.interop.nir.conventions import Convention
+from firstspike.interop.nir.synapses import Matrix
 from firstspike.layers import (
     LAYERS,
     BiasSpikes,
@@ -26,11 +27,10 @@ from firstspike.layers import (
     Readout,
     SpikeDropout,
 )
+from firstspike.layers.named import to_numpy
 from firstspike.layers.neurons import NeuronLayer
 
 _LARGEST = 50_000_000  # numbers in a matrix, 0.4 GB; only expanded synaptic delays and filters come near
-
-Matrix = Float[np.ndarray, "rows columns"]
 
 
 class Writer:
@@ -170,9 +170,9 @@ class Writer:
             )
         (lif,) = set(self.source)
         name, size = lif.replace("lif", "recurrent"), layer.out_features
-        weight, delay = _numpy(layer.recurrent_weight) * gain[:, None], np.full((size, size), layer.window)
+        weight, delay = to_numpy(layer.recurrent_weight) * gain[:, None], np.full((size, size), layer.window)
         if layer.recurrent_delays is not None:
-            delay = delay + _numpy(layer.recurrent_delays.delay)
+            delay = delay + to_numpy(layer.recurrent_delays.delay)
             last = self._synaptic(name, lif, np.arange(size), weight, delay * self.convention.time_unit)
         else:
             delayed = self._add(f"{name}_delay", nir.Delay(delay=delay[0] * self.convention.time_unit), size, lif)
@@ -195,10 +195,10 @@ class Writer:
     def _neurons(self, layer: NeuronLayer, kind: str, neurons: Any, gain: Float[np.ndarray, " neurons"]) -> None:
         """Weights and delays of a layer, and its neurons after them."""
         number = len(self.lifs) - (kind == "lif")
-        weight = _expanded(layer) if isinstance(layer, LIFConv2d) else _numpy(layer.weight)
+        weight = _expanded(layer) if isinstance(layer, LIFConv2d) else to_numpy(layer.weight)
         weight = weight * gain[:, None]
         delay = getattr(layer, "delay", None)
-        delays = None if delay is None or not delay.any() else _numpy(delay)
+        delays = None if delay is None or not delay.any() else to_numpy(delay)
         before: list[str] = []
         for node, place in _parts(self.source):
             name = f"fc_{number}_{node}" if before else f"fc_{number}"
@@ -229,7 +229,7 @@ class Writer:
 
     def _delayed(self, layer: Delay, source: np.ndarray, channel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Channels after delays."""
-        delay = _numpy(layer.delay) * self.convention.time_unit
+        delay = to_numpy(layer.delay) * self.convention.time_unit
         if not delay.any():
             return source, channel
         source, channel = source.copy(), channel.copy()
@@ -252,7 +252,7 @@ def _parts(source: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 def _per_neuron(layer: NeuronLayer, name: str) -> Float[np.ndarray, " neurons"]:
     value = getattr(layer.neuron, name)
-    values = _numpy(value) if isinstance(value, Tensor) else np.array(value, dtype=np.float64)
+    values = to_numpy(value) if isinstance(value, Tensor) else np.array(value, dtype=np.float64)
     if np.isinf(values).any():
         raise ValueError("NIR has no neurons with synapses and without leak (tau_mem inf)")
     return np.repeat(np.atleast_1d(values), layer.out_features // values.size)
@@ -266,8 +266,4 @@ def _expanded(layer: LIFConv2d) -> Matrix:
     each = torch.eye(seen.size, dtype=torch.float64).view(-1, *seen)
     weight, window = layer.weight.detach().cpu().double(), layer.window
     found = functional.conv2d(each, weight, stride=window.stride, padding=window.padding)
-    return _numpy(found.flatten(1).mT)
-
-
-def _numpy(values: Tensor) -> Float[np.ndarray, "..."]:
-    return values.detach().cpu().double().numpy()
+    return to_numpy(found.flatten(1).mT)
