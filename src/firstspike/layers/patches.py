@@ -87,7 +87,7 @@ class Window(NamedTuple):
     def places(self, image: Image) -> Int[Tensor, "positions patch"]:
         """Numbers of the pixels that ``patches`` holds; ``image.size`` stands for the border."""
         numbered = torch.arange(image.size, dtype=torch.float64, device="cpu")
-        return self.patches(numbered, image).nan_to_num(posinf=image.size).long()
+        return self.patches(numbered, image).nan_to_num(posinf=image.size).long().contiguous()
 
 
 def is_image(times: Tensor, image: Image) -> bool:
