@@ -4,8 +4,7 @@ from matplotlib.image import imread
 
 from firstspike import plots
 from firstspike.config import load_config
-from firstspike.plots.callbacks import LiveFigure
-from firstspike.training.callbacks import Pace
+from firstspike.plots.callbacks import LiveFigure, Pace
 from trained import start
 
 CONFIG = ["training.epochs=6", "training.checkpoint_every=2"]

@@ -9,8 +9,8 @@ import torch
 
 from damage import write_state
 from firstspike.interop.torch_file import read_torch_file
-from firstspike.runs import CheckpointError
 from firstspike.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from firstspike.training.state import CheckpointError
 
 
 @pytest.fixture

@@ -3,8 +3,9 @@ import time
 import pytest
 
 from firstspike.config import load_config
+from firstspike.plots.callbacks import Pace
 from firstspike.training import Callback
-from firstspike.training.callbacks import Callbacks, Pace, ProgressBar
+from firstspike.training.callbacks import Callbacks, ProgressBar
 from trained import start
 
 

@@ -47,7 +47,7 @@ def test_the_state_before_is_saved(tmp_path, monkeypatch, capsys, seeds):
     assert code == 1
     which = ", seed 2000" if seeds > 1 else ""
     assert said.startswith(f"error: the training diverged in epoch 3{which}: weights are not finite any more. Try a ")
-    assert said.endswith(f"than 0.02. The state before that is saved in {run}, as epoch_0002\n")
+    assert said.endswith(f"than 0.02. The state before is saved in {run}, as epoch_0002\n")
     assert said.count("\n") == 1
     start(tmp_path / "two", load_config("bars", [*settings, "training.epochs=2"]), progress_bar=False)
     for folder in ["seed_2000", "seed_2001"] if seeds > 1 else ["."]:

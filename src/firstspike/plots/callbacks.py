@@ -1,6 +1,8 @@
 """Callbacks that write figures and logs during a training. To add one: a class here, a line in ``CALLBACKS``."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,30 @@ from firstspike.runs import Run
 from firstspike.runs.files import write_whole
 from firstspike.text import installed_with
 from firstspike.training import Callback, Fit, FitResult
-from firstspike.training.callbacks import Pace
 from firstspike.training.fitting import Row
+
+
+class Pace:
+    """Decides how often something is done so that it takes at most a ``share`` of the time.
+
+    With 0.03 it waits 33 times as long as the last time took; before that is measured, it is a ``guess`` in seconds.
+    """
+
+    def __init__(self, share: float = 0.03, guess: float = 0.15) -> None:
+        self.share, self.cost = share, guess
+        self.last = time.perf_counter()
+
+    def due(self) -> bool:
+        """Whether enough time has passed since the last time."""
+        return (time.perf_counter() - self.last) * self.share > self.cost
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Measure the time of the block."""
+        began = time.perf_counter()
+        yield
+        self.last = time.perf_counter()
+        self.cost = self.last - began
 
 
 class LiveFigure(Callback):

@@ -20,7 +20,8 @@ from firstspike.runs.seeds import joint_results, member_folders, write_table
 from firstspike.runs.stored import OWN_DATA, copy_of_data, save_splits
 from firstspike.substrates import SubstrateError
 from firstspike.torchrun import rank
-from firstspike.training import Callback, DivergedError, Evaluation, Fit, FitResult, Interrupted, Trainer
+from firstspike.training import Callback, Evaluation, Fit, FitResult, Interrupted, Trainer
+from firstspike.training.divergence import DivergedError
 from firstspike.training.fitting import Row
 from firstspike.training.state import CheckpointError
 
@@ -192,12 +193,9 @@ class RunWriter(Callback):
                     save_checkpoint(place, checkpoint)
             saved = self.last_epoch[0][0].name
             if isinstance(reason, DivergedError):
-                raise DivergedError(
-                    f"{reason}. The state before that is saved in {self.folder}, as {saved}"
-                ) from reason
-            raise SubstrateError(
-                f"{reason}. {saved} is saved; continue with: firstspike resume {self.folder}"
-            ) from reason
+                raise DivergedError(f"{reason}. The state before is saved in {self.folder}, as {saved}") from reason
+            again = f"continue with: firstspike resume {self.folder}"
+            raise SubstrateError(f"{reason}. {saved} is saved; {again}") from reason
 
     def on_fit_end(self, fit: Fit, result: FitResult) -> None:
         """Write results."""

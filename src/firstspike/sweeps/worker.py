@@ -26,8 +26,9 @@ from sqlalchemy.engine import URL
 from tqdm import tqdm
 
 from firstspike.config import Config
-from firstspike.runs import Run, RunLockedError
+from firstspike.runs import Run
 from firstspike.runs.files import write_whole
+from firstspike.runs.lock import RunLockedError
 from firstspike.sweeps import study as studies
 from firstspike.sweeps.plan import Plan
 from firstspike.sweeps.table import digest

@@ -4,7 +4,6 @@ from torch import optim
 
 from firstspike.training.augment import Augment
 from firstspike.training.callbacks import Callback, EarlyStopping
-from firstspike.training.divergence import DivergedError
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.fitting import Fit, FitResult, Interrupted
 from firstspike.training.margin import margins
@@ -18,7 +17,6 @@ __all__ = [
     "Augment",
     "Callback",
     "CosineLR",
-    "DivergedError",
     "EarlyStopping",
     "Evaluation",
     "Fit",

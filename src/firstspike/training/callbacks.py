@@ -3,9 +3,7 @@
 import logging
 import math
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -89,29 +87,6 @@ class Callbacks:
         """Close all callbacks, the last one first."""
         self.callbacks.reverse()
         self.call("close")
-
-
-class Pace:
-    """Decides how often something is done so that it takes at most a ``share`` of the time.
-
-    With 0.03 it waits 33 times as long as the last time took; before that is measured, it is a ``guess`` in seconds.
-    """
-
-    def __init__(self, share: float = 0.03, guess: float = 0.15) -> None:
-        self.share, self.cost = share, guess
-        self.last = time.perf_counter()
-
-    def due(self) -> bool:
-        """Whether enough time has passed since the last time."""
-        return (time.perf_counter() - self.last) * self.share > self.cost
-
-    @contextmanager
-    def measured(self) -> Iterator[None]:
-        """Measure the time of the block."""
-        began = time.perf_counter()
-        yield
-        self.last = time.perf_counter()
-        self.cost = self.last - began
 
 
 class ProgressBar(Callback):

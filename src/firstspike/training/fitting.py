@@ -1,13 +1,15 @@
 """A running training as callbacks see it, and its results."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Required, TypedDict
 
 from torch import nn
 
 from firstspike.data import SpikeData
 from firstspike.layers import Network
-from firstspike.training.callbacks import Callbacks
+from firstspike.ranges import Count, Seed
+from firstspike.training.callbacks import Callback, Callbacks, Stop
 from firstspike.training.evaluation import Evaluation, success_text, warn_of_unseen
 
 if TYPE_CHECKING:
@@ -78,6 +80,20 @@ class Fit:
     def batch(self) -> int:
         """Batches done of the next epoch."""
         return self.trainer.members[0].progress.batch
+
+
+class FitOptions(TypedDict, total=False):
+    """Keyword arguments of ``Trainer.fit`` besides the folder."""
+
+    epochs: Required[Count]
+    batch_size: Count
+    seed: Seed
+    test: SpikeData | None
+    resume: bool
+    checkpoint_every: Count | None
+    callbacks: Sequence[Callback]
+    progress_bar: bool
+    stop: Stop
 
 
 class Evaluated:

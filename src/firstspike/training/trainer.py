@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Required, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import torch
 from jaxtyping import Float
@@ -25,7 +25,7 @@ from firstspike.training.batches import Batches, Loader
 from firstspike.training.callbacks import Callback, Callbacks, ProgressBar, Stop
 from firstspike.training.distributed import joined
 from firstspike.training.evaluation import Evaluation, evaluate, record_in_parts
-from firstspike.training.fitting import Fit, FitResult, to_network
+from firstspike.training.fitting import Fit, FitOptions, FitResult, to_network
 from firstspike.training.loop import run
 from firstspike.training.member import Member
 from firstspike.training.objective import Loss, Metric, Objective
@@ -35,20 +35,6 @@ if TYPE_CHECKING:
     from firstspike.runs import Run
 
 AugmentRule = Callable[[Tensor, SpikeData, Sequence[torch.Generator]], Tensor]
-
-
-class FitOptions(TypedDict, total=False):
-    """Keyword arguments of ``Trainer.fit`` besides the folder."""
-
-    epochs: Required[Count]
-    batch_size: Count
-    seed: Seed
-    test: SpikeData | None
-    resume: bool
-    checkpoint_every: Count | None
-    callbacks: Sequence[Callback]
-    progress_bar: bool
-    stop: Stop
 
 
 class Trainer:
