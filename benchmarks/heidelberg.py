@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from timing import Table, in_fresh_process, resident
 
-from firstspike.config import Config, parse_config
+from firstspike.config import Config, load_config
 from firstspike.config.builder import build, build_data
 from firstspike.data import SpikeData
 
@@ -41,7 +41,7 @@ def made_up(folder: Path, recordings: dict[str, int]) -> None:
 
 
 def config(folder: str, hidden: dict[str, Any]) -> Config:
-    return parse_config({
+    return load_config({
         "data": {"kind": "shd", "folder": folder},
         "neuron": {"tau_mem": 2.0},
         "network": [

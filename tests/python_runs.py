@@ -142,7 +142,7 @@ def table(folder):
         "loss": {"kind": "cross_entropy"},
         "training": {"epochs": 2, "batch_size": 10},
     }
-    start(folder, fs.config.parse_config(raw), progress_bar=False)
+    start(folder, fs.config.load_config(raw), progress_bar=False)
     file.unlink()
     return folder, {}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from firstspike.config import load_config, parse_config
+from firstspike.config import load_config
 from firstspike.plots import PLOTS
 from firstspike.sweeps.figures import SWEEP_PLOTS
 from firstspike.sweeps.plan import load_plan
@@ -75,7 +75,7 @@ def test_sweeps_of_the_page_are_valid(tmp_path):
 
 def test_config_of_the_page_is_valid():
     (text,) = blocks("training", "yaml")
-    config = parse_config(yaml.safe_load(text))
+    config = load_config(yaml.safe_load(text))
     assert config.training.epochs == 400
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from firstspike import plots
-from firstspike.config import ConfigError, build, describe, parse_config
+from firstspike.config import ConfigError, build, describe, load_config
 from firstspike.plots.run_data import RunData
 from firstspike.reports.details import details
 from firstspike.reports.write import write_report
@@ -38,7 +38,7 @@ def raw(layers=LAYERS, **training):
 
 
 def test_shapes_go_through():
-    network = build(parse_config(raw())).network
+    network = build(load_config(raw())).network
     merged, joined, last = (network[index] for index in (3, 5, 8))
     assert (merged.image, merged.out_image) == ((4, 8, 8), (4, 8, 8))
     assert (joined.image, joined.out_image) == ((4, 4, 4), (8, 4, 4))
@@ -48,7 +48,7 @@ def test_shapes_go_through():
 
 
 def test_described_as_it_was_written():
-    config = parse_config(raw())
+    config = load_config(raw())
     found = describe(build(config))
     assert found.network[3].model_dump() == config.network[3].model_dump()
     assert found.network[5].model_dump() == config.network[5].model_dump()
@@ -59,7 +59,7 @@ def test_described_as_it_was_written():
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path, seeds):
-    config = parse_config(raw(n_seeds=seeds))
+    config = load_config(raw(n_seeds=seeds))
     start(tmp_path / "whole", config, progress_bar=False)
     asked = iter(range(3))  # in the middle of an epoch
     with pytest.raises(Interrupted):
@@ -70,14 +70,14 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path, seeds):
         whole, parts = (Run(tmp_path / run / folder).network.state_dict() for run in ("whole", "parts"))
         assert all(torch.equal(whole[name], parts[name]) for name in whole)
     if seeds > 1:  # each network has its own dropout: as if it had been trained alone
-        start(tmp_path / "alone", parse_config(raw(seed=1)), progress_bar=False)
+        start(tmp_path / "alone", load_config(raw(seed=1)), progress_bar=False)
         alone, beside = (Run(tmp_path / run).network.state_dict() for run in ("alone", "whole/seed_1"))
         assert all(torch.equal(alone[name], beside[name]) for name in alone)
 
 
 @pytest.mark.slow
 def test_figures_and_report(tmp_path):
-    start(tmp_path / "run", parse_config(raw()), progress_bar=False)
+    start(tmp_path / "run", load_config(raw()), progress_bar=False)
     names = {path.stem for path in plots.save_figures(tmp_path / "run")}
     assert {"raster", "membrane", "weight_matrices", "summary", "parameters"} <= names
     assert write_report(tmp_path / "run", tmp_path / "page.html").is_file()
@@ -106,5 +106,5 @@ def test_figures_and_report(tmp_path):
 )
 def test_errors(layers, message):
     with pytest.raises(ConfigError) as error:
-        parse_config(raw(layers))
+        load_config(raw(layers))
     assert message in str(error.value)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from firstspike.config import build, build_data, load_config, parse_config
+from firstspike.config import build, build_data, load_config
 from firstspike.config.builder import build_network
 from firstspike.config.sections import outline_of
 from firstspike.data import DATASETS
@@ -19,7 +19,7 @@ def test_outlines_are_those_of_the_data(kind, image_folder):
     first = [{"kind": "first_spike"}] if kind == "delayed_xor" else []
     if "mnist" in kind:
         raw["folder"] = str(image_folder)
-    config = parse_config(
+    config = load_config(
         {
             "data": raw,
             "network": [*first, {"kind": "lif", "out_features": classes}],
@@ -61,7 +61,7 @@ def test_everything_of_a_network_section_arrives():
         {"kind": "lif", "out_features": 3, "weight_mean": 1.0, "weight_std": 0.0, "neuron_lr": 0.4},
     ]
     raw["network"][-1] |= {"trainable": ["tau_mem", "threshold"], "per_neuron": True}
-    trainer = build(parse_config(raw))
+    trainer = build(load_config(raw))
     multiplex, delay, hidden, bias, output = trainer.network
     assert multiplex.copies == 2
     assert (delay.features, delay.copies) == (8, 2)
@@ -93,7 +93,7 @@ def test_learning_rates_of_their_own_are_what_moves_delays_and_weights():
         {"kind": "lif", "out_features": 4, "delay": {}, "delay_lr": 3.0},
         {"kind": "lif", "out_features": 3, "lr": 5.0},
     ]
-    trainer = build(parse_config(raw))
+    trainer = build(load_config(raw))
     before = [p.detach().clone() for p in trainer.network.parameters()]
     for parameter in trainer.network.parameters():
         parameter.grad = torch.full_like(parameter, 0.01)
@@ -174,7 +174,7 @@ def test_layers_without_given_weights_start_from_what_reaches_them():
         {"kind": "lif", "out_features": 3, "weight_mean": 2, "weight_std": 0}
     ]
     raw["training"]["silent"]["limits"] = 1.0
-    config = parse_config(raw)
+    config = load_config(raw)
     trainer, data = build(config), build_data(config).train
     record = trainer.network.record(data.times)
     assert min(x.isfinite().double().mean().item() for x in record.layers) > 0.6

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from firstspike.config import ConfigError, load_config, parse_config
+from firstspike.config import ConfigError, load_config
 from firstspike.configs import shipped_configs
 
 GOOD = {
@@ -14,7 +14,7 @@ GOOD = {
 
 def errors_of(raw, *overrides):
     with pytest.raises(ConfigError) as caught:
-        load_config(raw, overrides) if isinstance(raw, str) else parse_config(raw)
+        load_config(raw, overrides) if isinstance(raw, str) else load_config(raw)
     return caught.value.errors
 
 
@@ -27,7 +27,7 @@ def written(tmp_path, text):
 @pytest.mark.parametrize("name", sorted(shipped_configs()))
 def test_shipped_configs_are_valid_and_survive_a_round_trip(name):
     config = load_config(name)
-    assert parse_config(yaml.safe_load(config.to_yaml())) == config
+    assert load_config(yaml.safe_load(config.to_yaml())) == config
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_an_unknown_name_suggests_a_near_one():
 def test_tau_mem_may_be_infinite():
     config = load_config("bars", ["neuron.tau_mem=.inf"])
     assert config.neuron.tau_mem == float("inf")
-    assert parse_config(yaml.safe_load(config.to_yaml())) == config
+    assert load_config(yaml.safe_load(config.to_yaml())) == config
 
 
 def test_a_neuron_without_leak_cannot_learn_to_have_one():

@@ -3,7 +3,7 @@
 import pytest
 
 from firstspike import plots
-from firstspike.config import ConfigError, build, parse_config
+from firstspike.config import ConfigError, build, load_config
 from trained import start
 
 LAYERS = [
@@ -27,7 +27,7 @@ def raw(layers=LAYERS, **data):
 def test_shapes_go_through():
     layers = [LAYERS[0] | {"stride": [1, 2], "trainable": ["threshold"], "per_neuron": True, "weight_mean": 1.0}]
     layers[0]["weight_std"] = 0.0
-    conv, delay, pool, bias, output = build(parse_config(raw([*layers, *LAYERS[1:]]))).network
+    conv, delay, pool, bias, output = build(load_config(raw([*layers, *LAYERS[1:]]))).network
     assert (conv.image, conv.out_image) == ((1, 8, 8), (4, 8, 4))
     assert conv.log_threshold.shape == (4,)
     assert bool((conv.weight == 1).all())
@@ -40,7 +40,7 @@ def test_shapes_go_through():
 def test_a_run_with_convolution_and_its_figures(tmp_path):
     config = raw()
     config["training"]["n_seeds"] = 2
-    start(tmp_path / "run", parse_config(config), progress_bar=False)
+    start(tmp_path / "run", load_config(config), progress_bar=False)
     names = {path.stem for path in plots.save_figures(tmp_path / "run" / "seed_1")}
     assert {"raster", "membrane", "weight_matrices", "dataset", "summary", "parameters"} <= names
 
@@ -73,17 +73,17 @@ def test_a_run_with_convolution_and_its_figures(tmp_path):
 )
 def test_what_does_not_fit(layers, message):
     with pytest.raises(ConfigError) as error:
-        parse_config(raw(layers))
+        load_config(raw(layers))
     assert message in str(error.value)
 
 
 def test_data_without_images_and_sizes_that_are_too_large():
     with pytest.raises(ConfigError, match="conv needs an image"):
-        parse_config(raw() | {"data": {"kind": "xor"}})
+        load_config(raw() | {"data": {"kind": "xor"}})
     config = raw() | {"data": {"kind": "mnist", "train": 50_001, "test": 10_001}}
     with pytest.raises(ConfigError) as error:
-        parse_config(config)
+        load_config(config)
     assert "data.test: should be less than or equal to 10000, got 10001" in str(error.value)
     config["data"]["test"] = 1
     with pytest.raises(ConfigError, match="train, validation: expected at most 60000 images in total, got 60001"):
-        parse_config(config)
+        load_config(config)

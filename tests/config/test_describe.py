@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import firstspike as fs
-from firstspike.config import build, build_data, describe, load_config, parse_config
+from firstspike.config import build, build_data, describe, load_config
 from firstspike.configs import shipped_configs
 from firstspike.losses import LOSSES, REGULARIZERS
 from firstspike.substrates import SUBSTRATES
@@ -55,9 +55,9 @@ def again(config):
 
 def same_objects(raw):
     """The described config builds what it describes: equal descriptions, networks and learning rates."""
-    config = parse_config(raw)
+    config = load_config(raw)
     found, _ = again(config)
-    other = parse_config(found)
+    other = load_config(found)
     data = build_data(config)
     one, two = build(config, data), build(other, data)
     assert again(other)[0] == found
@@ -156,7 +156,7 @@ NEED_FILES = {name for name in shipped_configs() if name.startswith(("japanese_v
 def test_shipped_configs(name):
     config = load_config(name)
     found, given = again(config)
-    other = build(parse_config(found))
+    other = build(load_config(found))
     assert repr(other.network) == repr(build(config).network)
     assert found["loss"] == given["loss"]
     assert {**found["substrate"], "seed": None} == {**given["substrate"], "seed": None}  # it follows the training's
@@ -186,4 +186,4 @@ def test_parts_that_are_not_in_the_registries_have_names():
     assert config.training.optimizer.name == "RMSprop"
     assert config.training.schedule.name == "ConstantLR"
     assert config.data.kind == "given"
-    assert parse_config(config.model_dump()) == config
+    assert load_config(config.model_dump()) == config

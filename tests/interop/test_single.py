@@ -4,7 +4,7 @@ import pytest
 import torch
 from fabricated import delay, layers_config, lif
 
-from firstspike.config import ConfigError, parse_config
+from firstspike.config import ConfigError, load_config
 from firstspike.interop.fast_and_deep.translate import translate
 from firstspike.reports.write import write_report
 from firstspike.runs import Run
@@ -29,7 +29,7 @@ PARAMETERS = {"input_mean": 1, "input_std_dev": 0.2, "num_samples": 7}
 @pytest.mark.parametrize("dataset", [{"input_params": PARAMETERS}, PARAMETERS], ids=["nested", "flat"])
 def test_is_a_pattern_of_one_class(dataset):
     translation = translate(single(dataset))
-    config = parse_config(translation.config)
+    config = load_config(translation.config)
     assert (config.data.kind, config.data.patterns, config.data.jitter) == ("pattern", ((1.0,),), 0.2)
     assert (config.data.train, config.data.validation, config.data.test) == (7, 7, 7)
     assert (config.loss.kind, config.loss.correct) == ("mse", 5.0)
@@ -42,7 +42,7 @@ def test_is_a_pattern_of_one_class(dataset):
 
 
 def test_defaults_and_unknown_parameters():
-    data = parse_config(translate(single({})).config).data
+    data = load_config(translate(single({})).config).data
     assert (data.patterns, data.jitter, data.train) == (((1.0,),), 0.001, 1)
     told = translate(single({"input_params": {"input_mean": 2, "shape": 3}})).no_counterpart
     assert "dataset.input_params.shape = 3: unknown key" in told
@@ -56,14 +56,14 @@ def test_errors():
     raw = single({})
     raw["network_layout"]["layers"][-1]["size"] = 2
     with pytest.raises(ConfigError, match=r"the last lif layer has 2 neurons, the data has 1 classes"):
-        parse_config(translate(raw).config)
+        load_config(translate(raw).config)
 
 
 @pytest.mark.slow
 def test_the_spike_learns_its_time(tmp_path):
     raw = single({}, training_params__epoch_number=80, training_params__learning_rate=0.1)
     raw["dataset"]["input_std_dev"] = 0
-    start(tmp_path / "run", parse_config(translate(raw).config), progress_bar=False)
+    start(tmp_path / "run", load_config(translate(raw).config), progress_bar=False)
     run = Run(tmp_path / "run")
     assert float(run.record.output) == pytest.approx(5.0, abs=0.02)
     with torch.no_grad():

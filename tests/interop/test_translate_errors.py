@@ -4,7 +4,7 @@ import copy
 import pytest
 from fabricated import delay, layers_config, lif, sizes_config
 
-from firstspike.config import parse_config
+from firstspike.config import load_config
 from firstspike.interop.fast_and_deep.translate import import_config, translate
 
 
@@ -104,4 +104,4 @@ def test_whatever_stands_in_a_config_is_translated_or_an_error(config):
             if path:
                 place[path[-1]] = value
             with contextlib.suppress(ValueError):  # and no other error
-                parse_config(translate(changed if path else value).config)
+                load_config(translate(changed if path else value).config)

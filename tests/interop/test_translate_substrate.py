@@ -5,7 +5,7 @@ import pytest
 import yaml
 from fabricated import delay, layers_config, lif, random_tensors, save_results, sizes_config
 
-from firstspike.config import load_config, parse_config
+from firstspike.config import load_config
 from firstspike.data import yin_yang
 from firstspike.interop.fast_and_deep.run_folder import import_folder
 from firstspike.interop.fast_and_deep.translate import translate
@@ -40,7 +40,7 @@ def hardware_aware(**changes):
 
 
 def substrate(raw):
-    return parse_config(translate(raw).config).substrate.model_dump(exclude_defaults=True)
+    return load_config(translate(raw).config).substrate.model_dump(exclude_defaults=True)
 
 
 def test_hardware_aware_recipe_is_of_the_shipped_network():
@@ -54,7 +54,7 @@ def test_hardware_aware_recipe_is_of_the_shipped_network():
         "training.optimizer.lr=0.002",
         "training.schedule={kind: step, step_size: 20, gamma: 0.95}",
     ]
-    assert parse_config(translation.config) == load_config("yin_yang_hardware_aware", published)
+    assert load_config(translation.config) == load_config("yin_yang_hardware_aware", published)
     assert translation.inexact == ["the original drew noise"]
     assert [line.split(" = ")[0] for line in translation.no_counterpart] == [
         "network_layout.layers[1].presyn_sharing_factor",
@@ -95,7 +95,7 @@ def test_the_exact_substrate_stays():
 def test_layers_with_noise_of_their_own():
     layers = [lif(30, neuron_params=NOISE), lif(neuron_params=NOISE | {"threshold_noise_fp_mean": -0.2})]
     translation = translate(layers_config(layers))
-    assert parse_config(translation.config).substrate.threshold_offset == -0.2
+    assert load_config(translation.config).substrate.threshold_offset == -0.2
     told = translation.no_counterpart
     assert any(x.startswith("threshold_noise_fp_mean differs between layers") for x in told)
     assert "the original shifted thresholds layer by layer" in translation.inexact
@@ -112,7 +112,7 @@ def test_delays_that_jitter_differently():
 def test_integration_in_steps():
     raw = sizes_config(training_params__use_forward_integrator=True, training_params__resolution=0.02)
     translation = translate(raw)
-    assert parse_config(translation.config).substrate.model_dump() == {
+    assert load_config(translation.config).substrate.model_dump() == {
         "kind": "integrator",
         "step": 0.02,
         "duration": 4.0,
@@ -129,7 +129,7 @@ def test_the_chip(key):
     raw = hardware_aware(**key)
     raw["network_layout"]["layers"][0:1] = []
     translation = translate(raw)
-    assert parse_config(translation.config).substrate.kind == "brainscales2"
+    assert load_config(translation.config).substrate.kind == "brainscales2"
     assert translation.inexact == ["the original ran on the chip"]
     told = "\n".join(translation.no_counterpart)
     (name, value), *_ = key.items()

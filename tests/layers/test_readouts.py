@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from firstspike import LIF, FirstSpike, IntegralReadout, LIFLinear, MaximumReadout, MembraneReadout, Network
-from firstspike.config import parse_config
+from firstspike.config import load_config
 from firstspike.layers.ensembles import Ensemble
 
 INF = math.inf
@@ -317,12 +317,12 @@ def config(**changes):
 
 
 def test_configs_have_readouts():
-    parse_config(config())
+    load_config(config())
     with pytest.raises(ValueError, match=r"loss takes first spike times, and the network gives values of a readout"):
-        parse_config(config(loss={"kind": "cross_entropy"}))
+        load_config(config(loss={"kind": "cross_entropy"}))
     with pytest.raises(ValueError, match="the last integral layer has 3 neurons, the data has 2 classes"):
-        parse_config(config(network=[{"kind": "integral", "out_features": 3}]))
+        load_config(config(network=[{"kind": "integral", "out_features": 3}]))
     with pytest.raises(ValueError, match="LIFLinear expects spikes, and gets the values of a readout"):
-        parse_config(config(network=[{"kind": "integral", "out_features": 3}, {"kind": "lif", "out_features": 2}]))
+        load_config(config(network=[{"kind": "integral", "out_features": 3}, {"kind": "lif", "out_features": 2}]))
     with pytest.raises(ValueError, match=r"LIFLinear expects first spikes, and gets spike trains: put fs.FirstSpike"):
-        parse_config(config(data={"kind": "delayed_xor"}))
+        load_config(config(data={"kind": "delayed_xor"}))

@@ -17,7 +17,7 @@ from firstspike import (
     Multiplex,
     Network,
 )
-from firstspike.config import build, build_data, describe, load_config, parse_config
+from firstspike.config import build, build_data, describe, load_config
 from firstspike.layers.ensembles import Ensemble
 from firstspike.layers.trains import form_of, takes_trains
 
@@ -136,7 +136,7 @@ def test_from_a_config():
         {"kind": "delay", "trains": True},
         {"kind": "integral", "out_features": 2},
     ]
-    config = parse_config(
+    config = load_config(
         {
             "data": {"kind": "delayed_xor", "train": 20, "validation": 10, "test": 10},
             "network": layers,

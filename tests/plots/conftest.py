@@ -2,7 +2,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from firstspike.config import parse_config
+from firstspike.config import load_config
 from firstspike.plots.run_data import RunData
 from trained import start
 
@@ -33,7 +33,7 @@ BARS = {
 
 
 def make_run(path, raw):
-    start(path, parse_config(raw), progress_bar=False)
+    start(path, load_config(raw), progress_bar=False)
     return RunData(path)
 
 

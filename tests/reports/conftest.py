@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from firstspike.config import parse_config
+from firstspike.config import load_config
 from firstspike.plots.run_data import RunData
 from trained import start
 
@@ -42,7 +42,7 @@ def changed(raw, **sections):
 
 
 def train(path, raw):
-    start(path, parse_config(raw), progress_bar=False)
+    start(path, load_config(raw), progress_bar=False)
     return path
 
 

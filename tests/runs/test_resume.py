@@ -12,7 +12,7 @@ import torch
 
 from damage import MANIFEST
 from firstspike.cli import main
-from firstspike.config import load_config, parse_config
+from firstspike.config import load_config
 from firstspike.runs import Run, writer
 from firstspike.runs import checkpoint as checkpoint_module
 from firstspike.runs.checkpoint import CheckpointError, checkpoints, save_checkpoint
@@ -197,7 +197,7 @@ def test_on_a_device_it_continues_bit_for_bit(name, on_device, tmp_path):
     raw = load_config("bars", [*settings, f"training.n_seeds={2 if name == 'seeds' else 1}"]).model_dump()
     if name == "alone":  # networks that draw random numbers are trained one after the other
         raw["network"][0]["delay"] = {"bound": "clip", "jitter": 0.05, "mean": 0.1}
-    config = parse_config(raw)
+    config = load_config(raw)
     start(tmp_path / "whole", config, progress_bar=False)
     asked = iter(range(6))
     with pytest.raises(Interrupted):

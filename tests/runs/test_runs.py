@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from firstspike.config import build, build_data, load_config, parse_config
+from firstspike.config import build, build_data, load_config
 from firstspike.layers import LIFLinear, Network, Record
 from firstspike.runs.checkpoint import CheckpointError, checkpoints, load_checkpoint, newest_first
 from firstspike.runs.files import remove_folder
@@ -97,7 +97,7 @@ DELAYS = [
 def test_a_run_with_delays_that_jitter_goes_on_bit_for_bit(tmp_path, stop_after):
     raw = load_config("yin_yang", [*SMALL, *DELAYS, "training.epochs=3"]).model_dump()
     raw["network"] = [raw["network"][0], {"kind": "delay", "copies": 2, "jitter": 0.02}, *raw["network"][1:]]
-    config = parse_config(raw)
+    config = load_config(raw)
     start(tmp_path / "whole", config, progress_bar=False)
     asked = iter(range(1000))
     with pytest.raises(Interrupted):

@@ -274,4 +274,7 @@ def test_no_recurrence_on_the_chip_itself():
 
 
 def test_which_substrates_have_recurrence():
-    assert {kind for kind, substrate in SUBSTRATES.items() if LIFRecurrent not in substrate.neurons} == {"brainscales2", "exact"}
+    assert {kind for kind, substrate in SUBSTRATES.items() if LIFRecurrent not in substrate.neurons} == {
+        "brainscales2",
+        "exact",
+    }

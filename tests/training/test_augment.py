@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from firstspike.config import ConfigError, load_config, parse_config
+from firstspike.config import ConfigError, load_config
 from firstspike.data import bars, outline
 from firstspike.training import Augment, Interrupted
 from firstspike.training.augment import cut_out, interpolated, shifted
@@ -17,7 +17,7 @@ INF = math.inf
 
 
 def config(data=None, **training):
-    return parse_config(
+    return load_config(
         {
             "data": {"kind": "bars", "silent_background": True} | (data or {}),
             "network": [{"kind": "lif", "out_features": 3}],
@@ -181,7 +181,7 @@ def test_images_of_one_row_are_flipped(tmp_path):
     np.savez(tmp_path / "rows.npz", times=np.random.default_rng(0).random((40, 1, 6)), labels=np.arange(40) % 3)
     files = {"kind": "files", "train": str(tmp_path / "rows.npz")}
     raw = config(augment={"flip": True}).model_dump() | {"data": files}
-    assert parse_config(raw).training.augment.flip
+    assert load_config(raw).training.augment.flip
 
 
 @pytest.mark.slow

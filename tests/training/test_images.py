@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from firstspike.config import load_config, parse_config
+from firstspike.config import load_config
 from firstspike.configs import shipped_configs
 from trained import start
 
@@ -49,7 +49,7 @@ def test_eight_hidden_layers_learn_and_none_falls_silent(tmp_path, recovery):
     raw["training"]["silent"]["limits"] = [0.5] * 8 + [0.1] if by_bumps else 1.0
     if not by_bumps:
         raw["loss"]["regularizers"] = [{"kind": "silent_peak", "alpha": 0.1}]
-    results = start(tmp_path / "run", parse_config(raw), progress_bar=False)
+    results = start(tmp_path / "run", load_config(raw), progress_bar=False)
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     silent = [float(value) for row in rows for name, value in row.items() if name.startswith("silent_")]

@@ -2,7 +2,7 @@
 
 from firstspike.config.builder import build, build_data
 from firstspike.config.describer import describe
-from firstspike.config.load import Config, ConfigError, load_config, parse_config
+from firstspike.config.load import Config, ConfigError, load_config
 
 __all__ = [
     "Config",
@@ -11,5 +11,4 @@ __all__ = [
     "build_data",
     "describe",
     "load_config",
-    "parse_config",
 ]

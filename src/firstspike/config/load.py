@@ -91,12 +91,16 @@ class Config(Section):
 
 
 def load_config(
-    source: str | Path, overrides: Iterable[str] = (), substrate: str | None = None, *, read_tables: bool = True
+    source: str | Path | dict[str, Any],
+    overrides: Iterable[str] = (),
+    substrate: str | None = None,
+    *,
+    read_tables: bool = True,
 ) -> Config:
     """Read a config.
 
     Args:
-        source: a file, or the name of a shipped config.
+        source: a file, the name of a shipped config, or what a file would hold.
         overrides: settings such as ``training.epochs=10`` or ``network[1].out_features=30``, applied before the check.
         substrate: the kind that takes the place of another kind in the config, with its defaults.
         read_tables: whether to read tables of your own data, to check that the network fits them.
@@ -104,9 +108,10 @@ def load_config(
     Raises:
         ConfigError: no such file, no YAML, or values that do not fit; the message names all of them.
     """
+    if isinstance(source, dict):
+        return _check(*_changed(Document(source), substrate, overrides), "config", read_tables)
     document, errors = _changed(read_yaml(source, Config.model_fields), substrate, overrides)
-    document = _with_absolute_paths(document, Path(source).parent)
-    return _check(document, str(source), read_tables, errors)
+    return _check(_with_absolute_paths(document, Path(source).parent), errors, str(source), read_tables)
 
 
 def _changed(document: Document, substrate: str | None, settings: Iterable[str]) -> tuple[Document, list[str]]:
@@ -170,20 +175,11 @@ def with_substrate(config: Config, kind: str | None, settings: Iterable[str] = (
         raise ConfigError(
             "--set", [f"{shown_text(x)}: expected a key of the substrate, substrate.KEY=VALUE" for x in others]
         )
-    document, errors = _changed(Document(config.model_dump()), kind, settings)
-    return _check(document, f"substrate {kind or config.substrate.kind}", errors=errors)
+    changed = _changed(Document(config.model_dump()), kind, settings)
+    return _check(*changed, f"substrate {kind or config.substrate.kind}")
 
 
-def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
-    """Check a config given as a dict.
-
-    Raises:
-        ConfigError: values that do not fit; the message names all of them.
-    """
-    return _check(Document(raw), source)
-
-
-def _check(document: Document, source: str, read_tables: bool = True, errors: Sequence[str] = ()) -> Config:
+def _check(document: Document, errors: Sequence[str], source: str, read_tables: bool = True) -> Config:
     """The config; a ConfigError also has the ``errors`` found before."""
     raw = document.data
     problems: list[Problem] = []

@@ -7,15 +7,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Float
-from torch import Tensor
 
 from firstspike.config import Config, build, build_data
 from firstspike.config.builder import Parts
-from firstspike.data import EventLists, SpikeData, Splits
-from firstspike.data.arrays import as_tensor
+from firstspike.data import SpikeData, Splits
 from firstspike.data.files import read_labelled
-from firstspike.layers import Network, Record
 from firstspike.runs.evaluate import RunEvaluation, decisions
 from firstspike.runs.folder import check_free
 from firstspike.runs.rows import Rows, input_times
@@ -24,7 +20,6 @@ from firstspike.runs.writer import RunWriter
 from firstspike.torchrun import rank
 from firstspike.training import Callback, Evaluation, FitResult
 from firstspike.training.callbacks import Stop
-from firstspike.training.evaluation import record_in_parts
 
 logger = logging.getLogger(__name__)
 
@@ -202,32 +197,6 @@ class Run(SavedRun):
         """
         output = self.observe(input_times(rows, self.data.train, self.dtype)).output
         return output.numpy() if self.data.train.regression else np.array(decisions(self, output))
-
-    @cached_property
-    def record(self) -> Record:
-        """Spike times of all layers on ``held_out``, each ``(samples, neurons)``, on the substrate."""
-        return self.observe(self.held_out[1].times)
-
-    def observe(self, times: Float[Tensor, "samples inputs"] | EventLists, network: Network | None = None) -> Record:
-        """Spike times of all layers on the run's substrate, or on the requested one.
-
-        Args:
-            times: input spike times.
-            network: one with other weights than ``network``, e.g. of an earlier checkpoint.
-
-        Raises:
-            ValueError: a network that the substrate cannot take.
-            SubstrateError: a substrate that cannot be reached or does not answer.
-            ImportError: a substrate whose extra is not installed.
-        """
-        if network is None:
-            network = self.network if self._on.substrate.kind == self.config.substrate.kind else self.stored_network
-        if not isinstance(times, Tensor | EventLists):
-            times = as_tensor("times", times).to(self.dtype)
-        if not isinstance(network, Network):
-            return record_in_parts(network, times)
-        with self._substrate.open(network) as substrate:
-            return record_in_parts(network, times, substrate)
 
     def evaluate(self, data: SpikeData | Path | str | None = None) -> RunEvaluation:
         """Evaluate the network on labelled data.

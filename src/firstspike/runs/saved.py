@@ -11,19 +11,21 @@ from typing import Any, Self
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 
 from firstspike.config import Config, ConfigError, build_data
 from firstspike.config.builder import DTYPES, Parts, build_loss, build_network, build_substrate
 from firstspike.config.load import with_substrate
-from firstspike.data import SpikeData, Splits
-from firstspike.layers import Network
+from firstspike.data import EventLists, SpikeData, Splits
+from firstspike.data.arrays import as_tensor
+from firstspike.layers import Network, Record
 from firstspike.losses.base import Loss
 from firstspike.runs.checkpoint import Checkpoint, checkpoints, find_checkpoint, load_checkpoint, load_newest
 from firstspike.runs.folder import RunFolder, changed_data
 from firstspike.runs.seeds import member_folders
 from firstspike.runs.stored import OWN_DATA, copy_of_data, load_splits
-from firstspike.substrates import Exact, Substrate
+from firstspike.substrates import Exact
+from firstspike.training.evaluation import record_in_parts
 from firstspike.training.fitting import Evaluated
 from firstspike.training.objective import Objective
 from firstspike.training.state import CheckpointError, check_weights
@@ -152,11 +154,6 @@ class SavedRun(Evaluated):
         network.load_state_dict(own.parameters(network), strict=False)
         return network
 
-    @property
-    def _substrate(self) -> Substrate:
-        """Not open."""
-        return self._parts.substrate or build_substrate(self._on)
-
     @cached_property
     def initial(self) -> Network:
         """The network before training.
@@ -205,6 +202,32 @@ class SavedRun(Evaluated):
         """Name and data of the split that figures and reports show: test, otherwise validation, otherwise train."""
         name = next(name for name in ("test", "validation", "train") if len(getattr(self.data, name)))
         return name, getattr(self.data, name)
+
+    @cached_property
+    def record(self) -> Record:
+        """Spike times of all layers on ``held_out``, each ``(samples, neurons)``, on the substrate."""
+        return self.observe(self.held_out[1].times)
+
+    def observe(self, times: Float[Tensor, "samples inputs"] | EventLists, network: Network | None = None) -> Record:
+        """Spike times of all layers on the run's substrate, or on the requested one.
+
+        Args:
+            times: input spike times.
+            network: one with other weights than ``network``, e.g. of an earlier checkpoint.
+
+        Raises:
+            ValueError: a network that the substrate cannot take.
+            SubstrateError: a substrate that cannot be reached or does not answer.
+            ImportError: a substrate whose extra is not installed.
+        """
+        if network is None:
+            network = self.network if self._on.substrate.kind == self.config.substrate.kind else self.stored_network
+        if not isinstance(times, Tensor | EventLists):
+            times = as_tensor("times", times).to(self.dtype)
+        if not isinstance(network, Network):
+            return record_in_parts(network, times)
+        with (self._parts.substrate or build_substrate(self._on)).open(network) as substrate:
+            return record_in_parts(network, times, substrate)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -23,27 +23,24 @@ def member_folders(top: Path, seeds: Sequence[int]) -> list[Path]:
 
 def joint_results(seeds: Sequence[int], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Mean and standard deviation over the seeds, in the form of one seed's results, and all of them."""
-    found: dict[str, Any] = {key: results[0][key] for key in ("epochs", "parameters", "seconds")}
-    best = [result["best_validation_accuracy"] for result in results]
-    found["best_validation_accuracy"] = None if None in best else statistics.fmean(best)  # without validation data
-    for split in ("validation", "test"):
-        parts = [result[split] for result in results if result.get(split) is not None]
-        found[split] = mean_of(parts) if parts else None
-    found["seeds"] = {str(seed): result for seed, result in zip(seeds, results, strict=True)}
-    return found
+    return mean_of(results) | {"seeds": {str(seed): result for seed, result in zip(seeds, results, strict=True)}}
 
 
-def mean_of(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Mean of each number of several networks' results on the same data, and the standard deviation of accuracies."""
-    accuracies = [part["accuracy"] for part in parts if "accuracy" in part]
-    found: dict[str, Any] = {"samples": parts[0]["samples"]}
-    if accuracies:
-        found |= {"accuracy": statistics.fmean(accuracies), "accuracy_std": statistics.stdev(accuracies)}
-    if names := parts[0].get("metrics"):
-        found["metrics"] = {name: statistics.fmean(part["metrics"][name] for part in parts) for name in names}
-    found["loss"] = statistics.fmean(part["loss"] for part in parts)
-    found["silent"] = [statistics.fmean(layer) for layer in zip(*(part["silent"] for part in parts), strict=True)]
-    return found
+def mean_of(found: Sequence[Any]) -> Any:
+    """Mean of each number in nested results of several networks, of accuracies also the standard deviation.
+
+    None if one of them lacks it; numbers that all share stay as they are.
+    """
+    first = found[0]
+    if isinstance(first, dict):
+        joint = {key: mean_of([x[key] for x in found]) for key in first}
+        spread = {"accuracy_std": statistics.stdev(x["accuracy"] for x in found)} if "accuracy" in first else {}
+        return joint | spread
+    if isinstance(first, list):
+        return [mean_of(x) for x in zip(*found, strict=True)]
+    if None in found:
+        return None
+    return first if all(x == first for x in found) else statistics.fmean(found)
 
 
 COLUMNS = ("best_validation_accuracy", "validation_accuracy", "test_accuracy", "test_loss")

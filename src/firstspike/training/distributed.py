@@ -22,7 +22,7 @@ from firstspike.data import SpikeData
 from firstspike.layers.noise import jitter_from
 from firstspike.losses import SilentPeak, SpikeCount
 from firstspike.torchrun import ProcessLostError, local_rank, processes, rank
-from firstspike.training.engines import Sequential
+from firstspike.training.engines import Pass, Sequential
 from firstspike.training.evaluation import Evaluation, evaluation_of, outputs_of
 from firstspike.training.member import Member
 from firstspike.training.objective import Objective
@@ -174,9 +174,7 @@ class Distributed(Sequential):
         self.ranks, self.asked, self.stopping = ranks, asked, False
         ranks.from_first_(x for x in member.network.state_dict().values() if isinstance(x, Tensor))
 
-    def _forward(
-        self, member: Member, times: Tensor, labels: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+    def _forward(self, member: Member, times: Tensor, labels: Tensor) -> Pass:
         """As in ``Sequential``; but of the loss with regularisers, and of the layers, the part of this process."""
         network, samples, mine = member.network, len(labels), self.ranks.part(len(labels))
         truth = labels[mine]

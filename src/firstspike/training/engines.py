@@ -22,6 +22,10 @@ from firstspike.training.silent import activity, first_spikes_in, silence, silen
 logger = logging.getLogger(__name__)
 
 
+Pass = tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...]]
+"""Loss, loss with regularisers, share of correct decisions, activity and spikes of the layers."""
+
+
 class Sequential:
     """Each network by itself; the base of the other engines.
 
@@ -52,10 +56,7 @@ class Sequential:
         """
         return torch.stack([self._step(*each) for each in zip(self.members, times, labels, strict=True)])
 
-    def _forward(
-        self, member: Member, times: Tensor, labels: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-        """Loss, loss with regularisers, share of correct decisions, activity and spikes of the layers."""
+    def _forward(self, member: Member, times: Tensor, labels: Tensor) -> Pass:
         loss, total, record = self.objective(member.network, times, labels, member.substrate)
         correct = self.objective.success(record.output.detach(), labels).mean(dtype=times.dtype)
         return loss.detach(), total, correct, activity(member.network, record.layers), record.layers

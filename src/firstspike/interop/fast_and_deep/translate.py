@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from firstspike.config import Config, parse_config
+from firstspike.config import Config, load_config
 from firstspike.interop.fast_and_deep.layers import NetworkBuilder, Source
 from firstspike.interop.fast_and_deep.sections import data, loss, runs_on_chip, substrate, training
 from firstspike.interop.fast_and_deep.table import Table
@@ -20,7 +20,7 @@ _MAX_BYTES = 1_000_000
 
 @dataclass
 class Translation:
-    """What a config of the original is here: our config, as ``parse_config`` takes it, and what it leaves out.
+    """What a config of the original is here: our config, as ``load_config`` takes it, and what it leaves out.
 
     ``sources`` are the places of our parameters in the original's network, by name in ``state_dict``; ``inexact`` says
     why the original's spike times may differ by more than rounding, ``no_counterpart`` which settings are missing here.
@@ -45,7 +45,7 @@ def import_config(path: Path, exact: bool = False) -> tuple[Config, Translation]
         translation = translate(raw, exact)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return parse_config(translation.config, f"{path}, translated"), translation
+    return load_config(translation.config), translation
 
 
 def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
