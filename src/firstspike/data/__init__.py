@@ -43,7 +43,7 @@ DATASETS: dict[str, Callable[..., Splits]] = {
     "yin_yang": independent_splits(yin_yang, train=5000, validation=1000, test=1000),
     **{kind: source_splits(kind) for kind in SOURCES},
 }
-digits, fashion_mnist, mnist = (part_of(DATASETS[kind]) for kind in ("digits", "fashion_mnist", "mnist"))
+digits, fashion_mnist, mnist = (part_of(kind, DATASETS[kind]) for kind in ("digits", "fashion_mnist", "mnist"))
 _OUTLINES: dict[str, Callable[..., SpikeData]] = {
     "shd": partial(spoken_outline, "shd"),
     "spoken_digits": spoken_digits_outline,

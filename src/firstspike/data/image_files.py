@@ -125,7 +125,6 @@ def source_splits(kind: str) -> Callable[..., Splits]:
     def build(**options: Any) -> Splits:
         return image_splits(kind, **options)
 
-    build.__name__ = build.__qualname__ = f"{kind}_splits"
     build.__doc__ = "\n\n".join([SOURCES[kind].text, *parts_of_docstring(image_splits)[2]])
     return takes_arguments_of(image_splits, without=("kind",))(build)
 

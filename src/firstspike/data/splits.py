@@ -193,22 +193,19 @@ def independent_splits(draw: Callable[..., SpikeData], train: int, validation: i
         sizes = zip((train, validation, test), seeds, strict=True)
         return Splits(*(draw(samples=size, seed=seed, **options) for size, seed in sizes))
 
-    build.__name__ = build.__qualname__ = f"{draw.__name__}_splits"
-    build.__module__ = draw.__module__
     build.__doc__ = "\n\n".join(parts_of_docstring(draw)[0]) + _SIZES
     return takes_arguments_of(draw, without=("samples", "seed"))(build)
 
 
-def part_of(build: Callable[..., Splits]) -> Callable[..., SpikeData]:
-    """A function that returns one of the three parts that a builder makes, by its name; otherwise like the builder."""
+def part_of(kind: str, build: Callable[..., Splits]) -> Callable[..., SpikeData]:
+    """A function named as the data set that returns one of the three parts that its builder makes."""
 
     @checks_ranges
     def one(split: Part = "train", **options: Any) -> SpikeData:
         part: SpikeData = getattr(build(**options), split)
         return part
 
-    one.__name__ = one.__qualname__ = build.__name__.removesuffix("_splits")
-    one.__module__ = build.__module__
+    one.__name__ = one.__qualname__ = kind
     before, _, after = parts_of_docstring(build)
     one.__doc__ = "\n\n".join([*before, "Args:\n    split: which of the three parts.", *after])
     return takes_arguments_of(build)(one)
