@@ -73,7 +73,7 @@ class EventLists:
         """Samples, inputs, and spikes of the busiest input."""
         row, _ = self._chosen(torch.arange(len(self)))
         spikes = row.unique_consecutive(return_counts=True)[1]
-        return torch.Size((len(self), self.inputs, max(spikes.tolist(), default=1)))
+        return torch.Size((len(self), self.inputs, int(spikes.max()) if len(spikes) else 1))
 
     ndim = 3
 
@@ -112,8 +112,8 @@ class EventLists:
 
     def select(self, index: Int64[Tensor, " chosen"]) -> Self:
         """Some samples, not padded."""
-        _, events = self._chosen(index)
         count = self.starts.diff()[index]
+        _, events = numbered(count, self.starts[index])
         starts = torch.cat([count.new_zeros(1), count.cumsum(0)])
         return type(self)(self.when[events], self.source[events], starts, self.inputs)
 
@@ -133,15 +133,16 @@ class EventLists:
 
     def _chosen(self, samples: Int64[Tensor, " chosen"]) -> tuple[Int64[Tensor, " found"], Int64[Tensor, " found"]]:
         """Events of some samples: the train of each, ``number of its sample * inputs + input``, and where it is."""
-        place, number = numbered(self.starts.diff()[samples])
-        events = self.starts[samples][place] + number
+        place, events = numbered(self.starts.diff()[samples], self.starts[samples])
         return place.to(self.device) * self.inputs + self.source[events], events
 
 
-def numbered(count: Int64[Tensor, " groups"]) -> tuple[Int64[Tensor, " members"], Int64[Tensor, " members"]]:
-    """The group of each member, where groups have so many, and its number in the group, from 0."""
+def numbered(
+    count: Int64[Tensor, " groups"], first: Int64[Tensor, " groups"] | int = 0
+) -> tuple[Int64[Tensor, " members"], Int64[Tensor, " members"]]:
+    """The group of each member, where groups have so many, and its number, counted from ``first`` in each group."""
     group = torch.arange(len(count)).repeat_interleave(count)
-    return group, torch.arange(len(group)) - (count.cumsum(0) - count)[group]
+    return group, torch.arange(len(group)) + (first - count.cumsum(0) + count)[group]
 
 
 def event_lists(events: Sequence[Events], inputs: int, dtype: torch.dtype = torch.float32) -> EventLists:
@@ -234,7 +235,7 @@ def padded_trains(
         order = torch.from_numpy(_in_order(rows.numpy(), times.numpy(), count))
         rows, times = rows[order], times[order]
     spikes = rows.unique_consecutive(return_counts=True)[1]  # of the inputs that have any
-    most = max(spikes.tolist(), default=1)
+    most = int(spikes.max()) if len(spikes) else 1
     if count * most > MOST_TIMES:
         raise ValueError(
             f"trains: {count} inputs of all samples, of which the busiest has {most} spikes, are {count * most} times "

@@ -65,7 +65,6 @@ class SeriesEncoder(Encoder):
     first value at the time `dt`, and is linear between values. So the first value of a sample also causes spikes.
 
     Args:
-        levels: see the encoders.
         dt: time between two values of a signal, in units of `tau_syn`.
         per_channel: each channel has its own range; False: all channels share one.
         low: smallest value of each channel, as found by `fit`.

@@ -98,7 +98,7 @@ def split(
 
 
 class Samples(NamedTuple):
-    """Labelled samples before they are divided: spike times, trains, or values to encode, ``signals`` as well."""
+    """Labelled samples before they are divided: spike times or trains, or values or signals to encode."""
 
     table: Float64[Tensor, "samples inputs *more"] | EventLists
     labels: Int64[Tensor, " samples"] | Float64[Tensor, "samples targets"]

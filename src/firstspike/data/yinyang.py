@@ -56,10 +56,10 @@ def yin_yang(
     Raises:
         ValueError: `samples` below 1, a seed or radius out of range, a window that violates `0 <= early < late`.
     """
-    if not (0 < r_big <= 0.5 and r_big / 20 <= r_small < r_big / 2):
+    if not r_big / 20 <= r_small < r_big / 2:
         raise ValueError(
-            f"r_small, r_big: expected r_big in (0, 0.5] and r_small from r_big/20 to below r_big/2, got {r_small} "
-            f"and {r_big}. Larger symbols leave [0, 1]; smaller dots are too rare to be found by rejection."
+            f"r_small, r_big: expected r_small from r_big/20 to below r_big/2, got {r_small} and {r_big}. Smaller dots "
+            "are too rare to be found by rejection."
         )
     points, labels = _sample(samples, seed, r_small, r_big)
     values = torch.from_numpy(np.concatenate([points, 1 - points], axis=1))

@@ -67,11 +67,7 @@ class Loss(nn.Module):
             raise ValueError(f"weight: expected finite numbers >= 0, got {weight}")
 
     def forward(self, times: Outputs, labels: Classes) -> Float[Tensor, "..."]:
-        """Loss of the batch: `per_sample`, weighted by class and reduced. A readout has values in place of times.
-
-        Raises:
-            ValueError: another number of class weights than of outputs.
-        """
+        """Loss of the batch: `per_sample`, weighted by class and reduced. A readout has values in place of times."""
         if self.weight is not None and len(self.weight) != times.shape[-1]:
             raise ValueError(f"weight: expected one for each of {times.shape[-1]} outputs, got {len(self.weight)}")
         costs = self.per_sample(times, labels)
