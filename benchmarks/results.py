@@ -116,9 +116,10 @@ def taken_over(runs: Path, numbers: Numbers) -> None:
             numbers["speakers"][name] = folder.results["test"]["accuracy"]
     sweep = runs / "hidden_sizes"
     if (sweep / "sweep.json").is_file():
-        for trial in table_of(*read_study(str(sweep))).complete:
-            of_kind = numbers["sizes"].setdefault(trial["base"], {})
-            of_kind[str(trial["network[lif:0].out_features"])] = [trial["test_accuracy"], trial["test_std"]]
+        for trial in table_of(*read_study(str(sweep))).rows:
+            if trial["state"] == "complete":
+                of_kind = numbers["sizes"].setdefault(trial["base"], {})
+                of_kind[str(trial["network[lif:0].out_features"])] = [trial["test_accuracy"], trial["test_std"]]
 
 
 def run_of(config: str, path: Path, *changes: str) -> RunFolder:

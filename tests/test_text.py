@@ -10,7 +10,6 @@ import pytest
 from matplotlib.figure import Figure
 
 import firstspike as fs
-from firstspike import plots
 from firstspike.cli import main
 from firstspike.config import load_config
 from firstspike.plots.look import TAU_SYN, as_text
@@ -75,7 +74,7 @@ def test_no_formula_in_a_figure(name):
 
 @pytest.mark.slow
 def test_all_figures_of_odd_names(odd):
-    files = plots.save_figures(odd)
+    files = fs.Run(odd).plot()
     assert {"confusion", "dataset", "membrane", "output_times"} <= {file.stem for file in files}
     assert (odd / "figures" / "summary.png").exists()
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from firstspike import plots
+import firstspike as fs
 from firstspike.config import ConfigError, build, describe, load_config
 from firstspike.plots.run_data import RunData
 from firstspike.reports.details import details
@@ -78,7 +78,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path, seeds):
 @pytest.mark.slow
 def test_figures_and_report(tmp_path):
     start(tmp_path / "run", load_config(raw()), progress_bar=False)
-    names = {path.stem for path in plots.save_figures(tmp_path / "run")}
+    names = {path.stem for path in fs.Run(tmp_path / "run").plot()}
     assert {"raster", "membrane", "weight_matrices", "summary", "parameters"} <= names
     assert write_report(tmp_path / "run", tmp_path / "page.html").is_file()
     layers = details(RunData.of(Run(tmp_path / "run")), 10000)["samples"]["layers"]

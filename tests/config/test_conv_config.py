@@ -2,7 +2,7 @@
 
 import pytest
 
-from firstspike import plots
+import firstspike as fs
 from firstspike.config import ConfigError, build, load_config
 from trained import start
 
@@ -41,7 +41,7 @@ def test_a_run_with_convolution_and_its_figures(tmp_path):
     config = raw()
     config["training"]["n_seeds"] = 2
     start(tmp_path / "run", load_config(config), progress_bar=False)
-    names = {path.stem for path in plots.save_figures(tmp_path / "run" / "seed_1")}
+    names = {path.stem for path in fs.Run(tmp_path / "run" / "seed_1").plot()}
     assert {"raster", "membrane", "weight_matrices", "dataset", "summary", "parameters"} <= names
 
 

@@ -7,13 +7,13 @@ import torch
 import yaml
 from fabricated import delay, layers_config, lif, random_tensors, save_network, save_results, sizes_config, spike_times
 
+import firstspike as fs
 from firstspike.config import build
 from firstspike.data import yin_yang
 from firstspike.interop.fast_and_deep.results import Comparison, compare
 from firstspike.interop.fast_and_deep.run_folder import import_folder
 from firstspike.interop.fast_and_deep.translate import import_config
 from firstspike.interop.torch_file import UnsafePickleError
-from firstspike.plots import save_figures
 from firstspike.runs import Run
 from firstspike.runs.checkpoint import load_newest
 from firstspike.runs.folder import RunFolder
@@ -57,7 +57,7 @@ def test_run_folder(theirs, tmp_path):
     assert told["no_counterpart"] == imported.no_counterpart
     assert told["comparison"]["samples"] == 1000
     assert told["network"] == str(theirs / "yin_yang_network.pt")
-    assert save_figures(run.path, ["weight_matrices", "confusion"], ("svg",))
+    assert fs.Run(run.path).plot(["weight_matrices", "confusion"], ("svg",))
 
 
 def test_training_goes_on(theirs, tmp_path):

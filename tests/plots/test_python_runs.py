@@ -64,15 +64,15 @@ def test_files_are_written_for_what_the_command_has(made):
     assert files == {"loss_and_error"} | ({"output_times"} - NOT_DRAWN[kind])
     if "network" in parts:
         with pytest.raises(NotApplicable, match=r"hand .* over in Python: network=\.\.\."):
-            plots.save_figures(folder, ["confusion"])
+            fs.Run(folder).plot(["confusion"])
     if "loss" in parts:
         with pytest.raises(NotApplicable, match=r"pass it in Python: loss=\.\.\.") as reason:
-            plots.save_figures(folder, ["confusion", "summary"])
+            fs.Run(folder).plot(["confusion", "summary"])
         assert str(reason.value).startswith("no figure confusion, summary: loss: ")
         assert len(str(reason.value).splitlines()) == str(reason.value).count("pass it in Python") == 1
     if "data" in parts:
         with pytest.raises(NotApplicable, match=r"fs\.Run\(folder, data=\.\.\.\)"):
-            plots.save_figures(folder, ["dataset"])
+            fs.Run(folder).plot(["dataset"])
 
 
 def test_the_initial_network_is_the_one_that_was_handed_over(tmp_path):

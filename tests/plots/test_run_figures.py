@@ -7,6 +7,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
+import firstspike as fs
 from firstspike import plots
 from firstspike.config import load_config
 from firstspike.config.builder import build_network
@@ -17,7 +18,7 @@ YIN_YANG_ONLY = {"decision_map", "output_maps", "hidden_maps"}
 
 @pytest.mark.slow
 def test_all_figures_of_a_yin_yang_run(yin_yang_run):
-    files = plots.save_figures(yin_yang_run, formats=("png", "pdf"))
+    files = yin_yang_run.plot(formats=("png", "pdf"))
     applicable = plots.PLOTS.keys() - {"substrate", "receptive_fields", "spike_counts"}
     assert {file.name for file in files} == {f"{name}.{suffix}" for name in applicable for suffix in ("png", "pdf")}
     assert {file.parent for file in files} == {yin_yang_run.folder / "figures"}
@@ -36,29 +37,29 @@ def test_all_figures_of_a_yin_yang_run(yin_yang_run):
 
 @pytest.mark.slow
 def test_figures_that_apply_to_a_bars_run(bars_run):
-    files = plots.save_figures(bars_run.folder)
+    files = fs.Run(bars_run.folder).plot()
     assert {file.stem for file in files} == set(plots.PLOTS) - YIN_YANG_ONLY - {"substrate", "spike_counts"}
 
 
 @pytest.mark.parametrize("name", sorted(YIN_YANG_ONLY))
 def test_a_figure_asked_for_by_name_that_does_not_apply(bars_run, name):
     with pytest.raises(NotApplicable, match=r"only runs on yin_yang .* this one is on bars"):
-        plots.save_figures(bars_run, [name])
+        bars_run.plot([name])
 
 
 def test_unknown_names_and_formats(bars_run, tmp_path):
     with pytest.raises(ValueError, match="there is no figure 'confusio'; did you mean confusion"):
-        plots.save_figures(bars_run, ["confusio"])
+        bars_run.plot(["confusio"])
     with pytest.raises(ValueError, match="there is no format 'bmp'; choose from png, pdf, svg"):
-        plots.save_figures(bars_run, formats=["bmp"])
+        bars_run.plot(formats=["bmp"])
     with pytest.raises(FileNotFoundError, match="is not a run folder"):
-        plots.save_figures(tmp_path)
+        fs.Run(tmp_path).plot()
 
 
 @pytest.mark.slow
 def test_figures_are_the_same_to_the_byte(bars_run):
     def written():
-        return [file.read_bytes() for file in plots.save_figures(bars_run, ["weight_matrices"], ("png", "pdf"))]
+        return [file.read_bytes() for file in bars_run.plot(["weight_matrices"], ("png", "pdf"))]
 
     assert written() == written()
 
@@ -66,7 +67,7 @@ def test_figures_are_the_same_to_the_byte(bars_run):
 def test_figures_after_training_need_no_checkpoint(yin_yang_run, monkeypatch):
     run = RunData(yin_yang_run.folder)
     monkeypatch.setattr(RunData, "network", property(lambda self: pytest.fail("the network was loaded")))
-    assert len(plots.save_figures(run, plots.AFTER_TRAINING)) == 2
+    assert len(run.plot(plots.AFTER_TRAINING)) == 2
 
 
 def test_run_without_epochs_has_no_curves(bars_run, tmp_path):
@@ -75,7 +76,7 @@ def test_run_without_epochs_has_no_curves(bars_run, tmp_path):
     for name in ("loss_and_error", "confusion"):
         with pytest.raises(NotApplicable, match=r"no finished epoch|no checkpoint"):
             plots.PLOTS[name](run)
-    assert [file.stem for file in plots.save_figures(run)] == ["dataset"]
+    assert [file.stem for file in run.plot()] == ["dataset"]
 
 
 def test_bias_columns_are_marked(yin_yang_run, bars_run):

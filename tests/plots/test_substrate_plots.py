@@ -69,6 +69,6 @@ def test_a_substrate_that_cannot_be_had_leaves_out_its_figures_only(noisy, monke
 
     monkeypatch.setattr(SUBSTRATES["integrator"], "open", unreachable)
     with pytest.raises(NotApplicable, match="no chip answers"):
-        plots.save_figures(noisy, ["confusion"])
-    (file,) = plots.save_figures(noisy, ["weight_matrices"])
+        noisy.plot(["confusion"])
+    (file,) = noisy.plot(["weight_matrices"])
     assert file.name == "weight_matrices_on_integrator.png"

@@ -1,4 +1,5 @@
 import csv
+import sys
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_a_watched_training_is_the_same_training(tmp_path):
 
 
 def test_missing_extra(tmp_path, monkeypatch):
-    monkeypatch.setattr("firstspike.plots.callbacks.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ImportError, match=r'pip install "\.\[tensorboard\]"'):
         start(tmp_path / "run", load_config("bars"), progress_bar=False, callbacks=[TensorBoard(tmp_path / "run")])
     assert not (tmp_path / "run").exists()

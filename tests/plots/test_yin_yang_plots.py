@@ -100,17 +100,17 @@ def test_difference_map(ax, record):
     first, second = record.output[:, 0].clone(), record.output[:, 1].clone()
     first[:31], second[31:62] = math.inf, math.inf
     first[0] = second[0] = math.inf
-    assert difference_map(first, second, ax, PLANE) is ax
+    assert difference_map(first - second, ax, PLANE) is ax
     ax.figure.draw_without_rendering()
     shown = ax.images[0].get_array()
     assert shown.mask[:2].all()
     both = torch.isfinite(first) & torch.isfinite(second)
-    np.testing.assert_allclose(shown.compressed(), (first.double() - second.double())[both])
+    np.testing.assert_allclose(shown.compressed(), (first - second)[both])
 
 
 def test_maps_of_silent_neurons(axes):
     silent = torch.full((31 * 31,), math.inf)
     plots.time_map(silent, axes[0], PLANE)
-    difference_map(silent, silent, axes[1], PLANE)
+    difference_map(silent - silent, axes[1], PLANE)
     plots.decision_map(torch.stack([silent] * 3, dim=1), TimeCrossEntropy(), axes[2], PLANE)
     axes[0].figure.draw_without_rendering()

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import firstspike as fs
-from firstspike import plots
 from firstspike.cli import main
 from firstspike.config import load_config
 from firstspike.reports.write import write_report
@@ -70,7 +69,7 @@ def test_in_python_and_on_the_page(moved, caplog):
 def test_the_same_data_are_not_worth_a_word(bars_folder, tmp_path, caplog):
     run = shutil.copytree(bars_folder, tmp_path / "same")
     assert fs.Run(run).data_changed == ""
-    plots.save_figures(run, ["confusion"])
+    fs.Run(run).plot(["confusion"])
     assert "not those" not in write_report(run).read_text("utf-8")
     resume(run, epochs=13, progress_bar=False)
     assert not caplog.records

@@ -6,7 +6,6 @@ import torch
 from safetensors.torch import load_file
 
 import firstspike as fs
-from firstspike import plots
 
 
 def test_a_run_in_python(bars_folder):
@@ -89,9 +88,9 @@ def test_no_run(tmp_path):
 def test_figures_of_a_loaded_run(bars_folder, tmp_path):
     shutil.copytree(bars_folder, tmp_path / "run")
     run = fs.Run(tmp_path / "run", "epoch_0004")
-    figures = plots.save_figures(run, ["confusion"])
+    figures = run.plot(["confusion"])
     first = figures[0].read_bytes()
-    plots.save_figures(fs.Run(tmp_path / "run", "epoch_0012"), ["confusion"])
+    fs.Run(tmp_path / "run", "epoch_0012").plot(["confusion"])
     assert figures[0].read_bytes() != first or run.evaluation.accuracy == 1.0
 
 

@@ -13,8 +13,7 @@ To add a figure: ``<name>(data, ax) -> ax`` and ``<name>_figure(run) -> Figure``
 ``PLOTS``. A figure that does not apply to a run raises ``NotApplicable`` with the reason.
 """
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
@@ -31,8 +30,6 @@ from firstspike.plots.matrices import (
 )
 from firstspike.plots.membranes import membrane, membrane_figure
 from firstspike.plots.plane import YinYangPlane
-from firstspike.plots.run_data import RunData
-from firstspike.plots.save import save_all
 from firstspike.plots.spike_times import (
     output_times,
     output_times_figure,
@@ -58,7 +55,6 @@ from firstspike.plots.yin_yang import (
     output_maps_figure,
     time_map,
 )
-from firstspike.runs import Run
 
 PLOTS: dict[str, Callable[..., Figure]] = {
     "summary": summary_figure,
@@ -83,15 +79,6 @@ PLOTS: dict[str, Callable[..., Figure]] = {
 
 AFTER_TRAINING = ("loss_and_error", "output_times")
 """Figures that every training draws at its end, if they apply. They need no network, only the tables."""
-
-
-def save_figures(
-    run: Run | Path | str, names: Sequence[str] | None = None, formats: Sequence[str] = ("png",)
-) -> list[Path]:
-    """See ``Run.plot``."""
-    data = RunData.of(run if isinstance(run, Run) else Run(run))  # what is loaded serves all figures
-    on = "" if data.elsewhere is None else f"_on_{data.elsewhere}"
-    return save_all(PLOTS, data, data.folder / "figures", names, formats, on)
 
 
 __all__ = [

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from firstspike.plots.save import write_figure
 from firstspike.plots.training import loss_and_error_figure
 from firstspike.runs import Run
 from firstspike.runs.files import write_whole
-from firstspike.text import installed_with
+from firstspike.text import needed
 from firstspike.training import Callback, Fit, FitResult
 from firstspike.training.fitting import Row
 
@@ -65,17 +64,14 @@ class TensorBoard(Callback):
     """
 
     def __init__(self, folder: Path | str) -> None:
-        if find_spec("tensorboard") is None:
-            raise ImportError(f"TensorBoard is missing. Install it: {installed_with('tensorboard')}")
+        self.writer = needed("torch.utils.tensorboard", "tensorboard", "TensorBoard").SummaryWriter
         self.folder = Path(folder) / "tensorboard"
         self.pace = Pace(guess=0.4)
         self.log: Any = None
 
     def on_fit_start(self, fit: Fit) -> None:
         """Open a file of events."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.log = SummaryWriter(str(self.folder), purge_step=fit.epoch + 1)
+        self.log = self.writer(str(self.folder), purge_step=fit.epoch + 1)
 
     def on_epoch_end(self, fit: Fit, row: Row) -> None:
         """Log all numbers of the epoch."""
@@ -113,25 +109,22 @@ class WandbLog(Callback):
     """
 
     def __init__(self, folder: Path | str) -> None:
-        if find_spec("wandb") is None:
-            raise ImportError(f"Weights & Biases is missing. Install it: {installed_with('wandb')}")
+        self.wandb = needed("wandb", "wandb", "Weights & Biases")
         self.folder = Path(folder)
         self.log: Any = None
 
     def on_fit_start(self, fit: Fit) -> None:
         """Open the log, or continue the one that the folder names."""
-        import wandb
-
         self.folder.mkdir(parents=True, exist_ok=True)
         mark = self.folder / "wandb.txt"
         number = mark.read_text(encoding="utf-8").strip() if mark.is_file() else None
-        self.log = wandb.init(
+        self.log = self.wandb.init(
             project="firstspike",
             name=self.folder.resolve().name,
             id=number,
             resume="allow",
             dir=str(self.folder),
-            settings=wandb.Settings(silent=True),
+            settings=self.wandb.Settings(silent=True),
             config=describe(fit.trainer, fit).model_dump(mode="json"),
         )
         write_whole(mark, f"{self.log.id}\n")

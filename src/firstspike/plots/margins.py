@@ -2,43 +2,33 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from torch import Tensor
 
 from firstspike.layers.named import to_numpy
-from firstspike.plots.look import COLOURS, GREY, TAU_SYN, as_text, image_panels, new_figure, signed, time_label
+from firstspike.plots.look import COLOURS, GREY, as_text, image_panels, new_figure, signed, time_label
 from firstspike.plots.run_data import RunData, run_figure
 
 _NAMES_UP_TO = 40  # inputs with a tick each
 
 
-def input_derivatives(
-    times: Float[Tensor, " inputs *spikes"],
-    derivatives: Float[Tensor, " inputs *spikes"],
-    ax: Axes,
-    names: Sequence[str] | None = None,
-    unit: str = TAU_SYN,
-) -> Axes:
+def _input_derivatives(run: RunData, sample: int, ax: Axes) -> None:
     """Input spikes of one sample, coloured by derivatives: red where it is positive, blue where it is negative."""
-    when, values = to_numpy(times), to_numpy(derivatives)
+    when, values = to_numpy(run.held_out[1].times[sample]), to_numpy(run.margins.by_times[sample])
     rows = np.broadcast_to(np.arange(len(when)).reshape(-1, *[1] * (when.ndim - 1)), when.shape)
     there = np.isfinite(when)
     size = 40.0 if len(when) <= _NAMES_UP_TO else 12.0
     dots = ax.scatter(when[there], rows[there], size, values[there], edgecolor=GREY, linewidth=0.4, **signed(values))
     ax.figure.colorbar(dots, ax=ax, label="derivative of the margin", pad=0.02)
-    if names is not None and len(when) <= _NAMES_UP_TO:
-        ax.set_yticks(range(len(when)), list(map(as_text, names)))
+    if len(when) <= _NAMES_UP_TO:
+        ax.set_yticks(range(len(when)), list(map(as_text, run.input_names)))
     else:
         ax.yaxis.set_major_locator(MaxNLocator(8, integer=True))
         ax.set_ylabel("input")
-    ax.set(xlabel=time_label(unit), ylim=(len(when) - 0.4, -0.6))  # from top to bottom
-    return ax
+    ax.set(xlabel=time_label(run.unit), ylim=(len(when) - 0.4, -0.6))  # from top to bottom
 
 
 @run_figure
@@ -55,7 +45,7 @@ def margins_figure(run: RunData, sample: int = 0) -> Figure:
     else:
         figure = new_figure(7.5, min(7.0, 2.0 + 0.17 * len(effects)))
         left, right = figure.subplots(1, 2, width_ratios=(1.6, 1), sharey=True)
-        input_derivatives(run.held_out[1].times[sample], found.by_times[sample], left, run.input_names, run.unit)
+        _input_derivatives(run, sample, left)
         right.barh(range(len(effects)), effects, color=COLOURS[0])
         right.set_xlabel("|derivative|")
     figure.suptitle(textwrap.fill(f"{run.sample_title(sample)}: {_decision(run, sample)}", 95))

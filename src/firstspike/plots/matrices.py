@@ -113,12 +113,15 @@ def receptive_fields_figure(run: RunData) -> Figure:
 def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = None) -> Axes:
     """Confusion matrix: true classes in rows, decisions in columns. Correct ones are grey.
 
-    Wrong decisions are shaded by their fraction of the true class, on a scale of square roots up to 100 %.
+    Wrong decisions are shaded by their fraction of the true class, on a scale of square roots up to 100 %. Where labels
+    are numbers, predictions are drawn against them.
 
     Args:
         evaluation: labels and predictions of a data set.
-        names: of the classes; other outputs that the network decides for have numbers.
+        names: of the classes; other outputs that the network decides for have numbers. Of numbers, the targets.
     """
+    if evaluation.labels.is_floating_point():
+        return _predictions(evaluation, ax, names)
     counts = confusion_counts(evaluation, None if names is None else len(names))
     classes, names = len(counts), names or ()
     names = look.class_names([*names, *map(str, range(len(names), classes))], classes)
@@ -145,11 +148,11 @@ def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = No
     return ax
 
 
-def predictions(evaluation: Evaluation, ax: Axes, names: Sequence[str]) -> Axes:
+def _predictions(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None) -> Axes:
     """Predicted numbers against the labels, and the line on which they would be equal."""
     labels, found = to_numpy(evaluation.labels), to_numpy(evaluation.predictions)
-    for target in range(labels.shape[1]):
-        name, colour = look.as_text(names[target]), look.COLOURS[target % len(look.COLOURS)]
+    for target, name in enumerate(look.class_names(names, labels.shape[1])):
+        colour = look.COLOURS[target % len(look.COLOURS)]
         ax.plot(labels[:, target], found[:, target], ".", color=colour, alpha=0.6, label=name)
     ends = [min(labels.min(), found.min()), max(labels.max(), found.max())]
     ax.plot(ends, ends, color=look.GREY, linewidth=0.8, zorder=0)
@@ -159,17 +162,12 @@ def predictions(evaluation: Evaluation, ax: Axes, names: Sequence[str]) -> Axes:
     return ax
 
 
-def decided(evaluation: Evaluation, ax: Axes, names: Sequence[str]) -> Axes:
-    """The confusion matrix of an evaluation or, where labels are numbers, what it predicts."""
-    return (predictions if evaluation.labels.is_floating_point() else confusion)(evaluation, ax, names)
-
-
 @look.styled
 def evaluation_figure(evaluation: Evaluation, names: Sequence[str]) -> Figure:
     """Confusion matrix of an evaluation, or predictions against labels."""
     size = 3.6 if len(names) <= 5 else 5.0
     figure = look.new_figure(size + 0.6, size - 0.4)
-    decided(evaluation, figure.subplots(), names)
+    confusion(evaluation, figure.subplots(), names)
     return figure
 
 

@@ -47,8 +47,7 @@ class YinYangPlane:
 
     def record(self, network: Network) -> Record:
         """Spike times of all layers on the grid, each ``(resolution**2, neurons)``."""
-        parameter = next(network.parameters(), torch.empty(0))
-        return record_in_parts(network, self.times().to(parameter))
+        return record_in_parts(network, self.times().to(next(network.parameters(), torch.empty(0))))
 
     def image(self, values: Tensor) -> Float64[np.ndarray, "y x"]:
         """One value per grid point as an image, y upwards (``origin="lower"``)."""

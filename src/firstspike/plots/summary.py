@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from firstspike.layers import Readout
 from firstspike.layers.named import named_lif_layers, named_spikes
 from firstspike.plots.look import axes_list, new_figure
-from firstspike.plots.matrices import decided
+from firstspike.plots.matrices import confusion
 from firstspike.plots.membranes import output_membranes
 from firstspike.plots.run_data import NotApplicable, RunData, run_figure
 from firstspike.plots.spike_times import classes_of, output_times, raster, spike_histogram
@@ -40,7 +40,7 @@ def summary_figure(run: RunData, sample: int = 0) -> Figure:
             rows["times"].suptitle(f"the first {shown} of {len(names)} classes")
 
     left, right = rows["decisions"].subplots(1, 2)
-    decided(run.evaluation, left, run.class_names)
+    confusion(run.evaluation, left, run.class_names)
     if run.config.data.kind == "yin_yang":
         times = run.plane_record.output
         decision_map(times, run.loss, right, run.plane, names=run.names(times.shape[-1]))

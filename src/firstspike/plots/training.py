@@ -23,9 +23,7 @@ _PARTS: dict[str, dict[str, Any]] = {
 
 
 def loss_and_error(
-    metrics: Mapping[str, ArrayLike],
-    axes: Axes | Iterable[Any],
-    seeds: Sequence[Mapping[str, ArrayLike]] = (),
+    metrics: Mapping[str, ArrayLike], axes: Axes | Iterable[Any], seeds: Sequence[Mapping[str, ArrayLike]] = ()
 ) -> list[Axes]:
     """Loss and error (1 - accuracy) of training and validation over epochs, raw values faint below a running median.
 

@@ -90,18 +90,12 @@ def time_map(
     return ax
 
 
-def difference_map(
-    first: Float[Tensor, " points"],
-    second: Float[Tensor, " points"],
-    ax: Axes,
-    plane: YinYangPlane,
-    limit: float = 1.0,
-) -> Axes:
+def difference_map(gap: Float[Tensor, " points"], ax: Axes, plane: YinYangPlane, limit: float = 1.0) -> Axes:
     """Spike time of one neuron minus another's on the grid, with colours from ``-limit`` to ``limit``.
 
     It is blue where the first is earlier, hatched where one of the two is silent, with a line where both are equal.
     """
-    image = np.ma.masked_invalid(plane.image(first)) - np.ma.masked_invalid(plane.image(second))
+    image = np.ma.masked_invalid(plane.image(gap))
     _draw(image, ax, plane, **look.signed(image, limit))
     if image.count() and image.min() < 0 < image.max():
         ax.contour(image, [0.0], colors="black", linewidths=1.2, linestyles="--", origin="lower", extent=plane.extent)
@@ -162,8 +156,8 @@ def output_maps_figure(run: RunData) -> Figure:
     limit = max(gaps[torch.isfinite(gaps)].abs().tolist(), default=0.0) or 1.0
     for index, ax in enumerate(first):
         time_map(times[:, index], ax, plane, limits, None).set_title(f"output {names[index]}")
-    for (a, b), ax in zip(pairs, second, strict=True):
-        difference_map(times[:, a], times[:, b], ax, plane, limit).set_title(f"{names[a]} - {names[b]}")
+    for (a, b), gap, ax in zip(pairs, gaps, second, strict=True):
+        difference_map(gap, ax, plane, limit).set_title(f"{names[a]} - {names[b]}")
     for row, label in ((first, "spike time"), (second, "difference")):
         figure.colorbar(row[0].images[0], ax=row, label=look.time_label(run.unit, label), shrink=0.9)
     look.label_outer(axes, len(names))
@@ -195,5 +189,5 @@ def hidden_maps_figure(run: RunData) -> Figure:
 def _limits(times: Tensor) -> tuple[float, float]:
     """Earliest and latest spike; the latest without the last hundredth, so that outliers do not stretch the scale."""
     spikes = to_numpy(times[torch.isfinite(times)])
-    low, high = np.quantile(spikes, (0.0, 0.99)).tolist() if len(spikes) else (0.0, 1.0)
+    low, high = np.quantile(spikes if len(spikes) else (0.0, 1.0), (0.0, 0.99)).tolist()
     return low, high

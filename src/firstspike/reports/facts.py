@@ -5,20 +5,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from firstspike.layers.cost import energy_estimates, layer_costs
 from firstspike.plots.run_data import UNAVAILABLE, RunData
 from firstspike.runs.evaluate import energy_text
 from firstspike.sweeps.table import SweepTable, digest
 from firstspike.training.evaluation import success_text
-
-
-class Fact(NamedTuple):
-    """A line of a list: a name and its value."""
-
-    name: str
-    value: str
 
 
 def state(run: RunData) -> str:
@@ -33,45 +26,45 @@ def state(run: RunData) -> str:
     return f"not finished: {done} of {training.epochs} epochs, no results yet"
 
 
-def summary(run: RunData) -> list[Fact]:
+def summary(run: RunData) -> dict[str, str]:
     """Results, sizes and duration of the run."""
     results, config = run.results, run.config
-    facts = [Fact("state", state(run))]
+    facts = {"state": state(run)}
     for split in ("test", "validation"):
         if found := results.get(split):
             over = f"{len(results['seeds'])} seeds" if "seeds" in results else f"{found['samples']} samples"
             name, _, value = success_text(found).replace("+-", "±").partition(" ")
-            facts.append(Fact(f"{split} {name}", f"{value} ({over})"))
+            facts[f"{split} {name}"] = f"{value} ({over})"
     if config.published:
-        facts.append(Fact("published", config.published))
+        facts["published"] = config.published
     if results.get("test"):
-        facts.append(Fact("test loss", f"{results['test']['loss']:.4g}"))
+        facts["test loss"] = f"{results['test']['loss']:.4g}"
     layers = [x for x in config.network if x.kind not in ("bias", "multiplex")]
     sizes = [str(x.out_features) if x.kind == "lif" else getattr(x, "name", x.kind) for x in layers]
     try:
         train = run.data.train
-        facts.append(Fact("data", f"{run.data_name}, {len(train)} training samples"))
+        facts["data"] = f"{run.data_name}, {len(train)} training samples"
         sizes.insert(0, str(train.features))
     except UNAVAILABLE:  # the notes have the reason
-        facts.append(Fact("data", f"{run.data_name}, not available here"))
-    facts.append(Fact("network", " → ".join(sizes)))
+        facts["data"] = f"{run.data_name}, not available here"
+    facts["network"] = " → ".join(sizes)
     if results:
-        facts.append(Fact("parameters", f"{results['parameters']:,}"))
-        facts.append(Fact("training time", str(timedelta(seconds=round(results["seconds"])))))
-    facts.append(Fact("epochs", f"{run.epochs} of {config.training.epochs}"))
+        facts["parameters"] = f"{results['parameters']:,}"
+        facts["training time"] = str(timedelta(seconds=round(results["seconds"])))
+    facts["epochs"] = f"{run.epochs} of {config.training.epochs}"
     with suppress(*UNAVAILABLE):
         if costs := layer_costs(run.network, run.record):
-            facts.append(Fact("energy per sample, estimated", energy_text(energy_estimates(costs))))
+            facts["energy per sample, estimated"] = energy_text(energy_estimates(costs))
     return facts
 
 
-def making(run: RunData) -> list[Fact]:
+def making(run: RunData) -> dict[str, str]:
     """How the run was made: ``environment.json`` without the checksums of the data."""
     found = {name: value for name, value in run.environment.items() if name != "data" and value}
     if command := found.get("command"):
         program = Path(command[0]).name.replace("__main__.py", "firstspike")
         found["command"] = shlex.join([program, *command[1:]])
-    return [Fact(name.replace("_", " "), _in_a_line(value)) for name, value in found.items()]
+    return {name.replace("_", " "): _in_a_line(value) for name, value in found.items()}
 
 
 def _in_a_line(value: Any) -> str:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from firstspike.config import ConfigError
@@ -17,13 +17,6 @@ from firstspike.sweeps.table import SweepTable, Value, digest
 logger = logging.getLogger(__name__)
 
 _COLUMNS = 24  # at most, of runs that differ in everything
-
-
-class Link(NamedTuple):
-    """A cell with a link, empty if there is none."""
-
-    text: str
-    href: str
 
 
 def read_sweep(source: Path) -> tuple[SweepTable, list[Picture]]:
@@ -75,15 +68,15 @@ def _leaves(key: str, value: Any) -> Iterable[tuple[str, Value]]:
 
 def sweep_page(title: str, table: SweepTable, place: Path, pictures: Sequence[Picture] = ()) -> str:
     """The page of a sweep called ``title``, to be written into the folder ``place``: links are relative to it."""
-    head, rows = table.shown()
-    linked = [
-        [_link(Path(str(row["folder"])).resolve(), place), *shown] for row, shown in zip(table.rows, rows, strict=True)
+    head, shown = table.shown()
+    rows = [
+        [_link(Path(str(row["folder"])).resolve(), place), *cells] for row, cells in zip(table.rows, shown, strict=True)
     ]
-    return render("sweep", None, title=title, head=["run", *head], rows=linked, pictures=pictures)
+    return render("sweep", None, title=title, head=["run", *head], rows=rows, pictures=pictures)
 
 
-def _link(folder: Path, place: Path) -> Link:
-    """The run's report if there is one, otherwise its folder; no link if that is not here."""
+def _link(folder: Path, place: Path) -> str | dict[str, str]:
+    """A link to the run's report if there is one, otherwise to its folder; the name alone if that is not here."""
     report = folder / "report.html"
     there = os.path.relpath(report if report.is_file() else folder, place.resolve())
-    return Link(folder.name, quote(Path(there).as_posix()) if folder.is_dir() else "")
+    return {"text": folder.name, "href": quote(Path(there).as_posix())} if folder.is_dir() else folder.name

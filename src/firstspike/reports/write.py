@@ -72,12 +72,11 @@ def pictures(run: RunData, notes: list[str]) -> Iterator[Picture]:
         for member, of in [(None, run), *enumerate(run.seeds)]:
             try:
                 yield Picture.of(title, PLOTS[name], PLOTS[name](of), member)
+                if of is run:
+                    break
             except NotApplicable as reason:
                 if of is not run or not run.seeds:
                     notes.append(f"{title[0].lower()}{title[1:]}: {reason}")
-            else:
-                if of is run:
-                    break
 
 
 def run_page(run: RunData, budget: int = BUDGET) -> str:

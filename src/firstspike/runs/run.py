@@ -249,9 +249,13 @@ class Run(SavedRun):
             ValueError: unknown names or formats; figures asked for by name that do not apply, where the others are
                 written.
         """
-        from firstspike.plots import save_figures
+        from firstspike.plots import PLOTS
+        from firstspike.plots.run_data import RunData
+        from firstspike.plots.save import save_all
 
-        return save_figures(self, names, formats)
+        data = RunData.of(self)  # what is loaded serves all figures
+        on = "" if data.elsewhere is None else f"_on_{data.elsewhere}"
+        return save_all(PLOTS, data, data.folder / "figures", names, formats, on)
 
     def report(self, out: Path | str | None = None) -> Path:
         """Write the report, by default to ``report.html`` in the folder; see ``firstspike.reports.write_report``."""

@@ -36,17 +36,16 @@ def accuracy_over(
     places = np.asarray(x if numbers else list(map(names.index, texts)), float)
     logarithmic = numbers and _multiples(x)
     step = min(np.diff(np.unique(np.log(places) if logarithmic else places)), default=0.0)
-    of_line = np.asarray([as_text(str(line)) for line in lines or [""] * len(x)])
-    shown = dict.fromkeys(of_line.tolist())
+    order, lines = np.argsort(places, kind="stable"), lines or [""] * len(x)
+    shown = list(dict.fromkeys(lines))
     for number, line in enumerate(shown):
-        mine = np.flatnonzero(of_line == line)
-        mine = mine[np.argsort(places[mine], kind="stable")]
+        mine = [k for k in order if lines[k] == line]
         look = line_style(number) | marker_style(number) | {"capsize": 3, "elinewidth": 1, "markersize": 4}
         look |= {} if curve and numbers else {"linestyle": "none"}
         error = np.nan_to_num(spreads[mine]) if np.isfinite(spreads[mine]).any() else None
         shift = 0.08 * step * (number - (len(shown) - 1) / 2)
         at = places[mine] * np.exp(shift) if logarithmic else places[mine] + shift
-        ax.errorbar(at, means[mine], error, label=line or None, **look)
+        ax.errorbar(at, means[mine], error, label=as_text(str(line)) or None, **look)
     if not numbers:
         ax.set_xticks(range(len(names)), names, rotation=20 if len("".join(names)) > 30 else 0)
     elif logarithmic:
