@@ -9,7 +9,7 @@ neither very short nor very long in it, see ``in_units``.
 """
 
 import math
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,10 +18,7 @@ from torch import Tensor
 
 from firstspike.devices import TAU_MEM, TAU_SYN, UNIT, is_host, mark, read_at_once, refuse
 from firstspike.spiketime.contract import Arguments, Backend, Constants, Gradients, Grads, Held, Needs, Result
-from firstspike.spiketime.kernels import LARGEST_32, LARGEST_64
-
-LARGEST = {torch.float32: LARGEST_32, torch.float64: LARGEST_64}
-"""Limit of weights, in thresholds, and of ``tau_mem / tau_syn``, beyond which ``tau_mem`` counts as infinite."""
+from firstspike.spiketime.values import LARGEST, check_range
 
 LONGEST = {torch.float32: 1e35, torch.float64: 1e250}
 """Limit of time constants; the shortest is the inverse of the longest."""
@@ -177,10 +174,8 @@ def check_time_constants(given: Constants, tau_mem: Tensor | None, tau_syn: Tens
         if tau is None or not tau.numel():
             ranges.append((number, number))
             continue
-        low, high = tau.detach().aminmax()
-        hint = "; a neuron without leak has the number math.inf" if name == "tau_mem" else ""
-        refuse(failure, ~((low > 0) & (high < math.inf)), partial(_not_positive, name, low, high, hint))
-        ranges.append((low, high))
+        hint = " in a tensor" + ("; a neuron without leak has the number math.inf" if name == "tau_mem" else "")
+        ranges.append(check_range(failure, name, tau, hint=hint))
     (shortest, _), (low, high) = ranges
     limit, least = (LONGEST if is_host(like.device) else _LONGEST_UNREAD)[dtype], 1 / LARGEST[dtype]
     if read_at_once(like.device) or not like.numel():
@@ -188,10 +183,6 @@ def check_time_constants(given: Constants, tau_mem: Tensor | None, tau_syn: Tens
     else:
         fits = (shortest >= 1 / limit) & (low >= 1 / limit) & (high <= limit) & (shortest >= least * high)
         mark(TAU_SYN if tau_mem is None else TAU_MEM, ~fits)
-
-
-def _not_positive(name: str, low: Tensor, high: Tensor, hint: str) -> str:
-    return f"{name} must be > 0 and finite in a tensor, got {float(low)} to {float(high)}{hint}"
 
 
 @lru_cache(maxsize=256)

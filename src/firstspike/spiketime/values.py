@@ -28,13 +28,16 @@ from firstspike.devices import (
 )
 from firstspike.neuron import LIF, check_neuron
 from firstspike.spiketime.contract import Arguments
-from firstspike.spiketime.units import LARGEST
+from firstspike.spiketime.kernels import LARGEST_32, LARGEST_64
 
 FROM_RASTER = (
     "a raster of 0 and 1 with the shape (steps, batch, inputs) becomes spike times by "
     "firstspike.data.first_spikes(raster, dt)"
 )
 """How to convert what other libraries for spiking networks take; ``dt`` is the length of a time step."""
+
+LARGEST = {torch.float32: LARGEST_32, torch.float64: LARGEST_64}
+"""Limit of weights, in thresholds, and of ``tau_mem / tau_syn``, beyond which ``tau_mem`` counts as infinite."""
 
 MOST_SPIKES = 10**6
 """Of a neuron in a sample, or in a window of a recurrent layer."""
@@ -160,15 +163,18 @@ def check_values(
     if observed is not None:
         check_real("observed times", observed, OBSERVED)
     if threshold.numel():
-        refuse(THRESHOLD, ~((threshold > 0) & (threshold < math.inf)).all(), partial(_outside, "threshold", threshold))
+        check_range(THRESHOLD, "threshold", threshold)
         check_weights(weight, threshold)
     if delay is not None and delay.numel():
-        refuse(DELAY, ~((delay >= 0) & (delay < math.inf)).all(), partial(_outside, "delay", delay, ">= 0"))
+        check_range(DELAY, "delay", delay, ">= 0")
 
 
-def _outside(name: str, x: Tensor, least: str = "> 0") -> str:
-    low, high = x.aminmax()
-    return f"{name} must be {least} and finite, got {float(low)} to {float(high)}"
+def check_range(failure: int, name: str, x: Tensor, least: str = "> 0", hint: str = "") -> tuple[Tensor, Tensor]:
+    """Least and largest of some numbers, which have to be finite and > 0 or >= 0; errors come later on a GPU."""
+    low, high = x.detach().aminmax()
+    inside = (low >= 0 if least == ">= 0" else low > 0) & (high < math.inf)
+    refuse(failure, ~inside, lambda: f"{name} must be {least} and finite, got {float(low)} to {float(high)}{hint}")
+    return low, high
 
 
 def check_real(name: str, times: Tensor, failure: int) -> None:
@@ -229,24 +235,15 @@ def check_trains(given: Arguments) -> None:
         inside = observed.isinf() | ((observed > start) & (observed <= until))
         window = f"observed spikes must be after {start} and not after until={until}, or inf"
         refuse(ORDER, ~inside.all(), lambda: window)
-    refuse(
-        RESET,
-        ~((refractory >= 0) & (refractory < math.inf)).all(),
-        lambda: f"refractory must be >= 0 and finite, got {float(refractory.min())} to {float(refractory.max())}",
-    )
-    refuse(
-        RESET,
-        ~((reset < given.threshold) & (reset > -math.inf)).all(),
-        lambda: (
-            f"reset must be finite and below the threshold, got {float(reset.max())} and {float(given.threshold.min())}"
-        ),
-    )
-    if given.state is not None:
-        left = given.state.refractory
+    if reset.numel():
+        check_range(RESET, "refractory", refractory, ">= 0")
+        wrong = ~((reset < given.threshold) & (reset > -math.inf)).all()
+        message = "reset must be finite and below the threshold, got {} and {}"
+        refuse(RESET, wrong, lambda: message.format(float(reset.max()), float(given.threshold.min())))
+    if given.state is not None and given.state.refractory.numel():
         for name, x in given.state._asdict().items():
-            message = f"state.{name} must be finite, got NaN or inf"
-            refuse(STATE, ~x.isfinite().all(), partial(str, message))
-        refuse(STATE, (left < 0).any(), lambda: f"state.refractory must be >= 0, got {float(left.min())}")
+            refuse(STATE, ~x.isfinite().all(), partial(str, f"state.{name} must be finite, got NaN or inf"))
+        check_range(STATE, "state.refractory", given.state.refractory, ">= 0")
     limit = torch.finfo(given.times.dtype).max
     if math.isfinite(until) and abs(until) > limit:
         raise ValueError(f"until must be inf or at most {limit:g} in {given.times.dtype}, got {until:g}")
