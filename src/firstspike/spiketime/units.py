@@ -152,9 +152,7 @@ def members(constants: Constants) -> list[Constants] | None:
     mem, syn = constants
     if not isinstance(mem, Tensor) or not isinstance(syn, Tensor) or not is_host(mem.device):
         return None
-    if mem.ndim == 1 or len(mem) == 1:
-        return None
-    if not bool(((mem == mem[:, :1]) & (syn == syn[:, :1])).all()):
+    if mem.ndim == 1 or len(mem) == 1 or not bool(((mem == mem[:, :1]) & (syn == syn[:, :1])).all()):
         return None
     return [Constants(m, s) for m, s in zip(mem[:, 0].tolist(), syn[:, 0].tolist(), strict=True)]
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from operator import attrgetter
 from typing import Any, ClassVar, Self
 
@@ -96,9 +96,9 @@ class Substrate(ABC):
     def identity(self) -> dict[str, Any]:
         """The device, as plain values: ``kind``, settings, versions; and ``chip`` if it is one particular device.
 
-        Complete while it is open.
+        Complete while it is open. By default the settings are the fields of a dataclass.
         """
-        return {"kind": self.kind}
+        return {"kind": self.kind, **(asdict(self) if is_dataclass(self) else {})}
 
     def state_dict(self) -> dict[str, Any]:
         """What it needs to continue as if it had never stopped: tensors and plain values."""
@@ -175,7 +175,7 @@ class Exact(Substrate):
 
     def identity(self) -> dict[str, Any]:
         """See ``Substrate``."""
-        return super().identity() | ({} if self.weight_bits is None else {"weight_bits": self.weight_bits})
+        return {"kind": self.kind} if self.weight_bits is None else super().identity()
 
     def parameters(self, network: Network) -> dict[str, Tensor]:
         """See ``Substrate``."""

@@ -1,8 +1,7 @@
 """A simulation in time steps, like that of a clock-driven simulator."""
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -44,10 +43,6 @@ class Integrator(LayerByLayer):
     def __post_init__(self) -> None:
         if not 1 <= self.duration / self.step <= 10**6:
             raise ValueError(f"duration must be 1 to a million steps, got {self.duration} in steps of {self.step}")
-
-    def identity(self) -> dict[str, Any]:
-        """See ``Substrate``."""
-        return {"kind": self.kind, **asdict(self)}
 
     def spikes(self, index: int, layer: DenseLIFLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
         """See ``LayerByLayer``."""

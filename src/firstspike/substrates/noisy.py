@@ -1,7 +1,6 @@
 """The exact equations with the imperfections of a device, for hardware-aware training."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -65,10 +64,6 @@ class Noisy(Imperfect, LayerByLayer):
 
     def __post_init__(self) -> None:
         self.noise = self.pattern = Noise(self.seed or 0)
-
-    def identity(self) -> dict[str, Any]:
-        """See ``Substrate``."""
-        return {"kind": self.kind, **asdict(self)}
 
     def received(self, times: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch inputs"]:
         """See ``LayerByLayer``."""

@@ -26,10 +26,8 @@ from firstspike.substrates.base import LayerByLayer, SubstrateError, first_line
 from firstspike.substrates.windows import Windows, project, recorded, sources
 from firstspike.text import installed_with
 
-TAU_MS = 10.0
-"""Milliseconds and millivolts that stand for ``tau_syn`` and for 1 on the membrane: then weights are in nA."""
-LEAD_MS = 2.0
-"""Simulators need a moment before the first spike."""
+_TAU_MS = 10.0  # milliseconds and millivolts for ``tau_syn`` and for 1 on the membrane: then weights are in nA
+_LEAD_MS = 2.0  # simulators need a moment before the first spike
 
 
 class _Cells(NamedTuple):
@@ -179,21 +177,21 @@ class Simulator(LayerByLayer):
         if not arrives.any():
             return np.full((len(arrival), len(weight), 1), np.inf)
         begin, last = float(arrival[arrives].min()) - 1, float(arrival[arrives].max())
-        step_ms = max(round(1000 * self.step * TAU_MS), 1) / 1000
+        step_ms = max(round(1000 * self.step * _TAU_MS), 1) / 1000
 
         def whole(ms: Any) -> Any:
             """In steps, at least one, without rounding errors."""
             return np.round(np.maximum(np.round(ms / step_ms), 1) * step_ms, 3)
 
-        delay_ms = float(whole(self.delay * TAU_MS))
+        delay_ms = float(whole(self.delay * _TAU_MS))
         delays = np.array(delay_ms)
         if cells.delay is not None:
             last = cells.until
             inhibition = cells.inhibition(weight, arrival.shape[-1], self.step)
             rest = rest + float(max(cells.tau_mem.max(), cells.tau_syn.max()) * np.log(1 + inhibition.max()))
-            loop_ms = whole(cells.delay * TAU_MS)
+            loop_ms = whole(cells.delay * _TAU_MS)
             delays = np.append(loop_ms, delay_ms)
-        windows = Windows(len(arrival), begin, math.ceil(last - begin + rest), TAU_MS, LEAD_MS + 2 * delay_ms)
+        windows = Windows(len(arrival), begin, math.ceil(last - begin + rest), _TAU_MS, _LEAD_MS + 2 * delay_ms)
         sim = self._sim
         with self._quiet():
             try:
@@ -218,15 +216,15 @@ class Simulator(LayerByLayer):
     def _neurons(self, cells: _Cells) -> Any:
         """The cell type; in the model's own unit the capacity is ``tau_syn``."""
         values = {
-            "tau_m": cells.tau_mem * TAU_MS,
-            "tau_syn_E": cells.tau_syn * TAU_MS,
-            "tau_syn_I": cells.tau_syn * TAU_MS,
+            "tau_m": cells.tau_mem * _TAU_MS,
+            "tau_syn_E": cells.tau_syn * _TAU_MS,
+            "tau_syn_I": cells.tau_syn * _TAU_MS,
             "cm": cells.tau_syn,
-            "v_thresh": cells.threshold * TAU_MS,
+            "v_thresh": cells.threshold * _TAU_MS,
             "v_rest": np.array(0.0),
             "i_offset": np.array(0.0),
-            "v_reset": np.array(cells.reset * TAU_MS),
-            "tau_refrac": np.array(cells.refractory * TAU_MS),
+            "v_reset": np.array(cells.reset * _TAU_MS),
+            "tau_refrac": np.array(cells.refractory * _TAU_MS),
         }
         return self._sim.IF_curr_exp(**{name: x if x.ndim else float(x) for name, x in values.items()})
 

@@ -177,11 +177,12 @@ def _trains(given: Arguments) -> Result:
         ends.voltage[here[done]], ends.current[here[done]], ends.refractory[here[done]] = (x[done] for x in now[2:5])
         now = _Neurons(*(x[~done] for x in now))
 
-    if until == math.inf:
-        return Result(trains.view(*shape, given.max_spikes), (), overflows.view(shape))
-    left = torch.where(overflows, 0.0, (ends.refractory - until).clamp(min=0)).view(shape)
-    voltage, current = (x.view(shape) * unit.unsqueeze(1) for x in ends[:2])
-    return Result(trains.view(*shape, given.max_spikes), (), overflows.view(shape), Held(voltage, current, left))
+    state = None
+    if until < math.inf:
+        left = torch.where(overflows, 0.0, (ends.refractory - until).clamp(min=0)).view(shape)
+        voltage, current = (x.view(shape) * unit.unsqueeze(1) for x in ends[:2])
+        state = Held(voltage, current, left)
+    return Result(trains.view(*shape, given.max_spikes), (), overflows.view(shape), state)
 
 
 def _start(given: Arguments, unit: Tensor, first: Tensor, reset: Tensor, tau_syn: Tau) -> _Neurons:

@@ -144,10 +144,11 @@ class _HeightGradient(_MemberByMember):
             # a maximum at an arrival moves along with it, on the slope just before
             before = torch.where(ends >= 0, -of_time.sum(dim=0), 0.0)
             of_time += torch.where(some.spike == ends, before, 0.0)
-            _add(by_weight, some.neuron, some.input, response * scale)
-            _add(by_trains, some.sample, some.spike, of_time)
+            by_weight.index_put_((some.neuron, some.input), response * scale, accumulate=True)
+            by_spike = of_time.sum_to_size(some.spike.shape)  # of all neurons that share it
+            by_trains.index_put_((some.sample, some.spike), by_spike, accumulate=True)
             if by_delay is not None:
-                _add(by_delay, some.neuron, some.input, of_time)
+                by_delay.index_put_((some.neuron, some.input), of_time, accumulate=True)
         return by_trains.view_as(trains), by_weight, by_delay
 
     @staticmethod
@@ -158,13 +159,6 @@ class _HeightGradient(_MemberByMember):
     def backward(ctx: Any, *_: Any) -> Any:
         """Raise a NotImplementedError."""
         raise NotImplementedError("the maximum has first derivatives only, no Hessian")
-
-
-def _add(
-    total: Float[Tensor, "rows columns"], row: Int64[Tensor, "..."], column: Int64[Tensor, "..."], x: Tensor
-) -> None:
-    index = (row * total.shape[1] + column).expand_as(x)
-    total.view(-1).scatter_add_(0, index.reshape(-1), x.reshape(-1))
 
 
 class _Membranes(NamedTuple):

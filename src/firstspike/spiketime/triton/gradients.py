@@ -36,8 +36,6 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     by_times, by_weight, by_delay, by_current = _sums(problem, events, jumps, needs)
     state = None
     if needs.state:
-        assert jumps.by_voltage is not None
-        assert jumps.by_left is not None
         unit = problem.unit.unsqueeze(1)
         state = Held(jumps.by_voltage / unit, by_current / unit, jumps.by_left)
     by_threshold = jumps.by_threshold.sum(dim=1) / problem.unit
@@ -56,8 +54,8 @@ class _Jumps(NamedTuple):
     last: Tensor | None = None
     """Of trains, as all that follows."""
     final: Tensor | None = None
-    by_voltage: Tensor | None = None
-    by_left: Tensor | None = None
+    by_voltage: Tensor = None  # type: ignore[assignment]
+    by_left: Tensor = None  # type: ignore[assignment]
 
 
 def _of_first_spikes(

@@ -28,18 +28,13 @@ from firstspike.substrates.imperfect import QuantisedWeights
 
 logger = logging.getLogger(__name__)
 
-CIRCUITS = 512
-"""Neuron circuits; several are joined for a neuron with many inputs."""
-ROWS = 256
-"""Synapses of a circuit. A signed input takes two, one excitatory and one inhibitory."""
-MAX_WEIGHT = 63
-"""Largest magnitude of a weight, which is a whole number: six bits."""
-CLOCK_US = 0.008
-"""Resolution of input and output spike times, in microseconds."""
+CIRCUITS = 512  # of neurons; several are joined for a neuron with many inputs
+ROWS = 256  # synapses of a circuit; a signed input takes two, one excitatory and one inhibitory
+MAX_WEIGHT = 63  # weights are whole numbers of six bits, and a sign
+CLOCK_US = 0.008  # resolution of input and output spike times
+# axonal delays: one circuit fires at once, and a second one when the first one's refractory period ends
 SHORTEST_DELAY_US, LONGEST_DELAY_US, DELAY_STEP_US = 8.25, 33.25, 0.125
-"""Axonal delays: one circuit fires at once, and a second one when the first one's refractory period ends."""
-FIRST_DELAY = 256
-"""Circuit from which on delay neurons are placed, in pairs; all others are before it."""
+FIRST_DELAY = 256  # circuit from which on delay neurons are placed, in pairs; all others are before it
 
 
 @dataclass(frozen=True)

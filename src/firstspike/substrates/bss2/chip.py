@@ -21,8 +21,7 @@ from firstspike.substrates.windows import Windows
 
 logger = logging.getLogger(__name__)
 
-LEAD_MS = 0.1
-"""From the start of a run to its first sample."""
+_LEAD_MS = 0.1  # from the start of a run to its first sample
 _DUMMY_MS = 0.01
 
 
@@ -167,5 +166,5 @@ def _packed(chip: ChipNetwork, network: Network, received: Tensor) -> tuple[Wind
     ticks = round(min(float(arriving.min()), 0.0) * unit / CLOCK_US) if len(arriving) else 0
     span = math.ceil(settings.window * settings.tau_us / CLOCK_US - 1e-6)
     start, end = ticks * CLOCK_US / unit, span * CLOCK_US / unit
-    windows = Windows(len(received), start, end - start, unit * 1e-3, LEAD_MS)
+    windows = Windows(len(received), start, end - start, unit * 1e-3, _LEAD_MS)
     return windows, outside.masked_fill(outside >= end, math.inf)

@@ -17,10 +17,8 @@ from firstspike.layers.lif import DenseLIFLayer
 from firstspike.substrates.bss2.base import CLOCK_US, DELAY_STEP_US, Clock
 from firstspike.substrates.windows import Spikes, Windows, recorded
 
-DRIVE = 800
-"""Weight that makes a delay neuron forward any spike; PyNN takes as many synapses for it as it needs."""
-DELAY_OFFSET_US = 2.0
-"""A delay is this plus as many steps as the setting of the refractory period."""
+_DRIVE = 800  # makes a delay neuron forward any spike; PyNN takes as many synapses for it as it needs
+_DELAY_OFFSET_US = 2.0  # a delay is this plus as many steps as the setting of the refractory period
 
 
 @dataclass
@@ -90,7 +88,7 @@ class ChipNetwork:
         for part in parts:
             chosen = np.zeros((len(part.place), size), dtype=bool)
             chosen[np.arange(len(part.place)), part.place] = True
-            synapse = pynn.synapses.StaticSynapse(weight=DRIVE)
+            synapse = pynn.synapses.StaticSynapse(weight=_DRIVE)
             connector = pynn.ArrayConnector(chosen)
             pynn.Projection(self._population(part), first, connector, synapse_type=synapse, receptor_type="excitatory")
         self._delays[index], self._recorded[index] = first, second
@@ -116,7 +114,7 @@ class ChipNetwork:
             layer = network[index]
             assert isinstance(layer, Delay)
             delay_us = self.clock.delay(layer.delay.detach().cpu().double()) * self.clock.unit_us
-            steps = ((delay_us - DELAY_OFFSET_US) / DELAY_STEP_US).round().to(torch.int64).numpy()
+            steps = ((delay_us - _DELAY_OFFSET_US) / DELAY_STEP_US).round().to(torch.int64).numpy()
             if self._changed(index, steps):
                 first.set(refractory_period_refractory_time=steps)
 
