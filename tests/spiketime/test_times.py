@@ -9,7 +9,6 @@ import torch
 
 import firstspike
 from firstspike import LIF, BiasSpikes, Delay, EarliestPool2d, LIFConv2d, LIFLinear, Multiplex, Network
-from firstspike.layers.ensembles import Ensemble
 from firstspike.spiketime import first_spike_time
 from firstspike.spiketime.values import FROM_RASTER, check_times
 
@@ -22,7 +21,6 @@ LAYERS = [
     Multiplex(2),
     Network(LIFLinear(4, 2)),
     Network(),
-    Ensemble([Network(Delay(4)), Network(Delay(4))]),
 ]
 
 

@@ -37,9 +37,6 @@ class Ensemble(nn.Module):
                 part.data = view
                 part.of_ensemble = True  # type: ignore[attr-defined]  # changes go to the memory that it shares
 
-    def __len__(self) -> int:
-        return len(self.members)
-
     def record(self, times: Float[Tensor, "*members batch inputs"]) -> Record:
         """Spike times of every layer of every member, ``(members, batch, size)``.
 
@@ -74,9 +71,9 @@ class Ensemble(nn.Module):
 
     def share_gradients(self, members: Sequence[int] | None = None) -> None:
         """Let the ``grad`` of these members, by default all, be views of the ensemble's, and None in the others."""
-        taken = [members is None or index in members for index in range(len(self))]
+        taken = [members is None or index in members for index in range(len(self.members))]
         for parts, stacked in zip(self._parts, self.stacked, strict=True):
-            gradients = [None] * len(self) if stacked.grad is None else stacked.grad.unbind()
+            gradients = [None] * len(self.members) if stacked.grad is None else stacked.grad.unbind()
             for part, gradient, take in zip(parts, gradients, taken, strict=True):
                 part.grad = gradient if take else None
 
