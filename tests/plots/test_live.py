@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
@@ -24,7 +26,7 @@ def drawn(monkeypatch):
         found.append(run.metrics["epoch"].tolist())
         return Figure()
 
-    monkeypatch.setattr("firstspike.plots.callbacks.loss_and_error_figure", noted)
+    monkeypatch.setitem(plots.PLOTS, "loss_and_error", noted)
     return found
 
 
@@ -41,9 +43,7 @@ def test_a_watched_training_is_the_same_training(tmp_path):
 def test_it_is_drawn_when_it_is_due(tmp_path, drawn):
     watched(tmp_path / "seldom", Pace(share=0.0))
     assert drawn == []
-    often = Pace()
-    often.due = lambda: True
-    watched(tmp_path / "often", often)
+    watched(tmp_path / "often", Pace(share=math.inf))
     assert drawn == [list(range(1, epoch + 1)) for epoch in range(1, 7)]
 
 
@@ -51,7 +51,7 @@ def test_a_drawing_that_fails_stops_no_training(tmp_path, monkeypatch, caplog):
     def fail(*_):
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr("firstspike.plots.callbacks.loss_and_error_figure", fail)
+    monkeypatch.setitem(plots.PLOTS, "loss_and_error", fail)
     assert watched(tmp_path / "run", Pace(share=1.0, guess=-1.0))["epochs"] == 6
     assert "LiveFigure failed (no ink); the training continues without it" in caplog.text
 

@@ -1,25 +1,22 @@
 """Callbacks that write figures and logs during a training. To add one: a class here, a line in ``CALLBACKS``."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from firstspike.config.describer import describe
 from firstspike.layers.named import named_parameters
 from firstspike.plots.matrices import evaluation_figure
-from firstspike.plots.save import write_figure
-from firstspike.plots.training import loss_and_error_figure
 from firstspike.runs import Run
 from firstspike.runs.files import write_whole
 from firstspike.text import needed
-from firstspike.training import Callback, Fit, FitResult
+from firstspike.training import Callback, Evaluation, Fit, FitResult
 from firstspike.training.fitting import Row
 
 
 class Pace:
-    """Decides how often something is done so that it takes at most a ``share`` of the time.
+    """Draws so rarely that it takes at most a ``share`` of the time.
 
     With 0.03 it waits 33 times as long as the last time took; before that is measured, it is a ``guess`` in seconds.
     """
@@ -28,17 +25,13 @@ class Pace:
         self.share, self.cost = share, guess
         self.last = time.perf_counter()
 
-    def due(self) -> bool:
-        """Whether enough time has passed since the last time."""
-        return (time.perf_counter() - self.last) * self.share > self.cost
-
-    @contextmanager
-    def measured(self) -> Iterator[None]:
-        """Measure the time of the block."""
+    def draw(self, draw: Callable[[], object], anyway: bool = False) -> None:
+        """Draw if enough time has passed since the last time, or ``anyway``."""
         began = time.perf_counter()
-        yield
-        self.last = time.perf_counter()
-        self.cost = self.last - began
+        if anyway or (began - self.last) * self.share > self.cost:
+            draw()
+            self.last = time.perf_counter()
+            self.cost = self.last - began
 
 
 class LiveFigure(Callback):
@@ -49,11 +42,7 @@ class LiveFigure(Callback):
 
     def on_epoch_end(self, fit: Fit, row: Row) -> None:
         """Draw, if enough time has passed since the last drawing."""
-        if self.pace.due():
-            with self.pace.measured():
-                path = self.folder / "figures" / "loss_and_error.png"
-                path.parent.mkdir(exist_ok=True)
-                write_figure(loss_and_error_figure(Run(self.folder)), path)
+        self.pace.draw(lambda: Run(self.folder).plot(["loss_and_error"]))
 
 
 class TensorBoard(Callback):
@@ -90,11 +79,11 @@ class TensorBoard(Callback):
             found = fit.validations[0]
             if not found.readout and len(spikes := found.times[found.times.isfinite()]):
                 self.log.add_histogram("output spike times, validation", spikes, fit.epoch, "auto")
-            if self.pace.due() or fit.epoch == fit.epochs:
-                with self.pace.measured():
-                    figure = evaluation_figure(found, fit.train.class_names)
-                    self.log.add_figure("confusion, validation", figure, fit.epoch)
+            self.pace.draw(lambda: self._add_confusion(fit, found), fit.epoch == fit.epochs)
         self.log.flush()
+
+    def _add_confusion(self, fit: Fit, found: Evaluation) -> None:
+        self.log.add_figure("confusion, validation", evaluation_figure(found, fit.train.class_names), fit.epoch)
 
     def close(self) -> None:
         """Write the rest."""

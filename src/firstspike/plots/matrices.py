@@ -23,7 +23,6 @@ _NUMBERS_UP_TO = 20  # classes; beyond that, numbers in the cells are too small 
 _LETTERS = 32  # of all classes; more do not fit in a line
 _DARK = 36  # percent, beyond which numbers are white
 _IMAGES = 24  # neurons whose weights are images
-_WHOLE: dict[str, Any] = {"steps": [1, 2, 5, 10], "integer": True, "min_n_ticks": 1}
 
 
 def weight_matrix(weight: Float[Tensor, "out inputs"], ax: Axes, limit: float | None = None, bias: int = 0) -> Axes:
@@ -32,7 +31,7 @@ def weight_matrix(weight: Float[Tensor, "out inputs"], ax: Axes, limit: float | 
     image = ax.imshow(values, aspect="auto", interpolation="nearest", **look.signed(values, limit))
     ax.figure.colorbar(image, ax=ax, label="weight", pad=0.02)
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(6, **_WHOLE))
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     if bias:
         last, above = values.shape[1] - 0.5, ax.get_xaxis_transform()
         ax.plot([last - bias, last], [1.015] * 2, "k", linewidth=2, transform=above, clip_on=False, scalex=False)

@@ -52,9 +52,7 @@ def write_report(
     source = Path(source)
     table, drawn = read_sweep(source)
     if not table.rows:
-        raise FileNotFoundError(
-            f"{source} is neither a run nor a sweep: it has no config.yaml, nor do the folders in it"
-        )
+        raise FileNotFoundError(f"{source} is neither a run nor a sweep: no config.yaml is in it or in its folders")
     if checkpoint is not None:
         raise ValueError("--checkpoint is for the report of one run, not for that of a sweep")
     for row in table.rows if runs else ():

@@ -138,10 +138,7 @@ class Sweep(Section):
         given = [*self.settings, *([N_SEEDS] if self.seeds else [])]
         if twice := [key for key in given if key in self.axes or given.count(key) > 1]:
             raise ValueError(f"{twice[0]}: is given twice, in set, axes or as seeds")
-        if (
-            self.sampler == "grid"
-            and (size := math.prod(len(choices(axis)) for axis in self.axes.values())) > MAX_TRIALS
-        ):
+        found = [axis.choices for axis in self.distributions().values() if isinstance(axis, CategoricalDistribution)]
+        if self.sampler == "grid" and (size := math.prod(map(len, found))) > MAX_TRIALS:
             raise ValueError(f"axes: a grid has at most {MAX_TRIALS} trials, got {size}")
-        self.distributions()
         return self

@@ -177,10 +177,8 @@ def _processes(plan: Plan, url: URL, folder: Path, workers: int) -> Iterator[lis
     """The workers, which have ended after the block. Ctrl-C and SIGTERM let them save."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = None if workers == 1 or "OMP_NUM_THREADS" in os.environ else max(1, cores // workers)
-    spawn = multiprocessing.get_context("spawn")
-    processes: list[BaseProcess] = [
-        spawn.Process(target=_work, args=(plan, url, folder, threads)) for _ in range(workers)
-    ]
+    spawn, arguments = multiprocessing.get_context("spawn"), (plan, url, folder, threads)
+    processes: list[BaseProcess] = [spawn.Process(target=_work, args=arguments) for _ in range(workers)]
     ends = signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt, as Ctrl-C does
     try:
         interrupts = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which workers inherit
