@@ -303,3 +303,20 @@ def test_a_neuron_without_leak_cannot_learn_to_have_one():
     errors = errors_of("bars", "neuron.tau_mem=.inf", train)
     assert errors == ["network[1]: tau_mem can only learn from a finite value > 0, got inf"]
     assert load_config("bars", ["neuron.tau_mem=.inf", train, "network[1].neuron={tau_mem: 2}"]).network[1].trainable
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes", "key", "value", "other"),
+    [("bars", 3, "multiply", 1, 2), ("mnist", 10, "thresholds", [0.0], [0.0, 0.5])],
+)
+def test_keys_that_are_gone_are_read_where_they_mean_nothing(kind, classes, key, value, other):
+    raw = {
+        "data": {"kind": kind, key: value},
+        "network": [{"kind": "lif", "out_features": classes}],
+        "loss": {"kind": "cross_entropy"},
+        "training": {"epochs": 1, "batch_size": 3},
+    }
+    assert not hasattr(load_config(raw).data, key)
+    raw["data"][key] = other
+    with pytest.raises(ConfigError, match=f"data.{key}: unknown key"):
+        load_config(raw)

@@ -72,8 +72,21 @@ def _layer(kind: str, target: type[Any]) -> type[Section]:
     return derive(target, kind, base=Section, omit=("image",))
 
 
+_GONE = {"multiply": 1, "thresholds": [0.0]}
+"""Keys of data in runs of 0.3.0, with the values that mean the same as no key."""
+
+
+class _Data(Section):
+    """A data set, also of a run of 0.3.0."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_gone(cls, raw: Any) -> Any:
+        return {key: x for key, x in raw.items() if _GONE.get(key, ...) != x} if isinstance(raw, dict) else raw
+
+
 LAYER_SECTIONS = {kind: _layer(kind, target) for kind, target in LAYERS.items()}
-DATA_SECTIONS = {kind: derive(target, kind, base=Section, name=kind) for kind, target in DATASETS.items()}
+DATA_SECTIONS = {kind: derive(target, kind, base=_Data, name=kind) for kind, target in DATASETS.items()}
 REGULARIZER_SECTIONS = {kind: derive(target, kind, omit=("tau_syn",)) for kind, target in REGULARIZERS.items()}
 
 
