@@ -14,14 +14,13 @@ from torch import Tensor
 from firstspike.spiketime.contract import Needs, Tensors
 from firstspike.spiketime.function import (
     INPUTS,
-    OF_SAMPLES,
     Options,
     SpikeGradient,
     Spikes,
     pulled_back,
     recorded_gradients,
 )
-from firstspike.spiketime.transforms import mapped
+from firstspike.spiketime.transforms import OF_SAMPLES, mapped
 
 _TYPES = {str: "str", int: "int", float: "float", float | None: "float?", Sequence[float] | None: "float[]?"}
 _INPUTS = ", ".join(f"Tensor{'?' * (name in Tensors._field_defaults)} {name}" for name in Tensors._fields)

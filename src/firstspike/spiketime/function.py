@@ -32,7 +32,7 @@ from firstspike.spiketime.contract import (
     as_several,
     each_tensor,
 )
-from firstspike.spiketime.transforms import Direct, mapped, tangent
+from firstspike.spiketime.transforms import OF_SAMPLES, Direct, mapped, tangent
 from firstspike.spiketime.units import check_time_constants, in_units, members, resolve
 from firstspike.spiketime.values import check_trains, check_values
 
@@ -42,8 +42,6 @@ logger = logging.getLogger(__name__)
 _modes = torch._C._len_torch_dispatch_stack
 
 INPUTS = len(Tensors._fields)
-OF_SAMPLES = [Tensors._fields.index(name) for name in ("times", "voltage", "current", "left", "observed")]
-"""Places of those that have a batch."""
 
 
 def _load(name: str) -> Backend:

@@ -28,7 +28,7 @@ from torch._functorch.utils import unwrap_dead_wrappers
 from firstspike.spiketime.contract import Needs, Tensors
 
 _AT_ONCE = 1 << 22  # numbers in a part of the Jacobian
-_OF_SAMPLES = "times", "voltage", "current", "left", "observed"
+OF_SAMPLES = "times", "voltage", "current", "left", "observed"  # the tensors that have a batch
 _OF_SYNAPSES, _OF_NEURONS = "ebroi,eoi->ebro", "ebro,eo->ebro"
 _PRODUCTS = (
     {"weight": _OF_SYNAPSES, "threshold": _OF_NEURONS, "delay": _OF_SYNAPSES}
@@ -71,7 +71,7 @@ def mapped(
     info: Any,
     dims: Sequence[int | None],
     tensors: Sequence[Tensor | None],
-    of_samples: Collection[int] = (),
+    of_samples: Collection[str] = (),
 ) -> tuple[list[Tensor], list[int]]:
     """A call with a mapped dimension, for ``vmap``: what it gives, and the places of the dimension.
 
@@ -80,11 +80,12 @@ def mapped(
     """
     assert tensors[0] is not None
     alone = tensors[0].ndim - (dims[0] is not None) == 2
-    batch = all(dim is None or place in of_samples for place, dim in enumerate(dims))
+    places = [Tensors._fields.index(name) for name in of_samples]
+    batch = all(dim is None or place in places for place, dim in enumerate(dims))
     into, merged = int(batch and not alone), batch or not alone
     folded: list[Tensor | None] = []
     for place, (x, dim) in enumerate(zip(tensors, dims, strict=True)):
-        if x is not None and (not batch or place in of_samples):
+        if x is not None and (not batch or place in places):
             x = x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
             if merged:
                 x = x.movedim(0, into).flatten(into, into + 1)
@@ -130,7 +131,7 @@ def tangent(
 
         given = inputs._asdict() | {"observed": None}
         for name, x in given.items():
-            given[name] = x if x is None else alone(x) if name in _OF_SAMPLES else copied(x)
+            given[name] = x if x is None else alone(x) if name in OF_SAMPLES else copied(x)
         # nothing here is written in place, which ``torch.func.linearize`` does not see
         grad = torch.ones_like(spikes[:, some]).unsqueeze(2)
         by_ends: list[Any] = [None] * 3
@@ -154,7 +155,7 @@ def tangent(
             total = spikes.new_zeros((*spikes[:, some].shape[:2], rows, spikes.shape[2]))
             for name in moved:
                 row, move = by["delay" if name == "times" else name], getattr(moves, name)
-                move = move[:, some] if name in _OF_SAMPLES else move
+                move = move[:, some] if name in OF_SAMPLES else move
                 total = total + torch.einsum(_PRODUCTS[name], row, move)
             parts.append(total)
     whole = torch.cat(parts, 1).movedim(2, -1)
