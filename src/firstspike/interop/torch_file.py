@@ -79,11 +79,6 @@ class StandIn:
         self.state = state
 
     @property
-    def name(self) -> str:
-        """The class's name without its module."""
-        return self.qualified.rpartition(".")[2]
-
-    @property
     def attributes(self) -> dict[str, Any]:
         """The state, if it is a dict of attributes; otherwise an empty dict."""
         return self.state if isinstance(self.state, dict) else {}

@@ -101,12 +101,11 @@ class LIFLinear(DenseLIFLayer):
     ) -> Float[Tensor, "*batch out_features"]:
         """First spike times; with ``observed``, these times and the gradient at them."""
         self._check_first(times, "put FirstSpike() before it, or take LIFSpikeTrains", self.weight)
-        delay = self.delay_in_pass() if observed is None else self.delay
         return first_spike_time(
             times,
             self.weight,
             self.neuron,
-            delay=delay,
+            delay=self.delay_in_pass() if observed is None else self.delay,
             observed=observed,
             max_weight_grad=self.max_weight_grad,
             backend=self.backend,

@@ -82,11 +82,9 @@ class NeuronLayer(SpikeLayer):
         super().__init__()
         if (weight_mean is None) != (weight_std is None):
             raise ValueError("weight_mean and weight_std belong together: give both or none")
-        self.in_features = in_features
-        self.out_features = out_features
+        self.in_features, self.out_features = in_features, out_features
         self.weight_mean, self.weight_std = weight_mean, weight_std
-        self.max_weight_grad = max_weight_grad
-        self.backend = backend
+        self.max_weight_grad, self.backend = max_weight_grad, backend
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.initial_neuron = LIF() if neuron is None else neuron
         check_neuron(self.initial_neuron)

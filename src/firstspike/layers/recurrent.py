@@ -137,9 +137,8 @@ class LIFRecurrent(LIFSpikeTrains):
         self.duration, self.window, self.window_spikes = duration, window, window_spikes
         self.recurrent_mean, self.recurrent_std = recurrent_mean, recurrent_std
         self.recurrent_weight = nn.Parameter(self.weight.new_empty(out_features, out_features))
-        self.recurrent_delay, self.recurrent_delays = recurrent_delay, None
-        if recurrent_delay is not None:
-            self.recurrent_delays = RecurrentDelays(recurrent_delay, self.recurrent_weight)
+        self.recurrent_delay = rule
+        self.recurrent_delays = None if rule is None else RecurrentDelays(rule, self.recurrent_weight)
         self._reset_recurrent_parameters(options.get("generator"))
 
     @property

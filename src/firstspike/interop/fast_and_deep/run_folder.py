@@ -19,7 +19,7 @@ from firstspike.runs.checkpoint import place_of, save_checkpoint
 from firstspike.runs.files import write_whole
 from firstspike.runs.folder import RunFolder
 from firstspike.runs.writer import captured
-from firstspike.substrates import Exact, Noisy
+from firstspike.substrates import Noisy
 from firstspike.training.evaluation import record_in_parts
 from firstspike.training.member import Member, Progress
 
@@ -86,8 +86,7 @@ def import_folder(folder: Path, out: Path) -> Imported:
         member.network.load_state_dict(member.network.state_dict() | state)
         found.no_counterpart.append("optimiser state and random numbers: a resumed training resets them")
         if isinstance(member.substrate, Noisy) and member.substrate.threshold_spread:
-            why = "redrawn, so the network runs on another device"
-            found.no_counterpart.append(f"fixed pattern of the thresholds: {why}")
+            found.no_counterpart.append("fixed pattern of the thresholds: redrawn, as if on another device")
         try:
             times, inputs = saved_spike_times(files.tests, data.test, translation.config["data"]["kind"])
             found.comparison = compare(times, _outputs(member, inputs))
@@ -111,14 +110,9 @@ def import_folder(folder: Path, out: Path) -> Imported:
 
 def _outputs(member: Member, times: Tensor) -> np.ndarray:
     """Output times by the exact equations; thresholds and weights are the substrate's, but it draws no noise."""
-    noisy = member.substrate
     assert isinstance(member.network, Network)
-    substrate = (
-        Noisy(noisy.threshold_offset, weight_scale=noisy.weight_scale, weight_max=noisy.weight_max)
-        if isinstance(noisy, Noisy)
-        else Exact()
-    )
-    with substrate.open(member.network) as opened:
+    names = ("threshold_offset", "weight_scale", "weight_max") if isinstance(member.substrate, Noisy) else ()
+    with Noisy(**{name: getattr(member.substrate, name) for name in names}).open(member.network) as opened:
         return record_in_parts(member.network, times, opened).output.cpu().double().numpy()
 
 
@@ -143,7 +137,7 @@ def _values(path: Path, layers: dict[str, object], source: Source) -> Tensor:
     """A parameter of the original, ``(inputs, neurons)``, in the order and form of ours."""
     attribute, classes = _WEIGHTS if source.kind == "weight" else _DELAYS
     layer, place = layers.get(str(source.layer)), f"{path}: layers[{source.layer}]"
-    if not isinstance(layer, StandIn) or layer.name not in classes:
+    if not isinstance(layer, StandIn) or type(layer).__name__ not in classes:
         found = getattr(layer, "qualified", type(layer).__name__)
         raise ValueError(f"{place}: expected {classes[0]}, got {found}; the network does not fit the config")
     learned = layer.attributes.get("_parameters")  # parameters that are not trained are plain attributes
