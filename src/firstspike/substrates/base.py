@@ -167,6 +167,7 @@ class Exact(Substrate):
     """
 
     kind = "exact"
+    side_by_side = True
 
     weight_bits: Bits | None = None
 
