@@ -6,7 +6,7 @@ function picker(changed) {
   let places = []; // of the samples that pass the filter
   let place = 0; // the one that is shown
 
-  const nameOf = (decision) => member.confusion.decisions.at(decision); // the last one is silent, -1
+  const nameOf = (decision) => member.confusion?.decisions.at(decision) ?? String(decision); // the last is silent, -1
 
   function passes(kind, k) {
     const { label: labels, decision } = member.samples;
