@@ -41,8 +41,7 @@ class Encoder(ABC):
     low: Sequence[float] | None = field(default=None, kw_only=True)
     high: Sequence[float] | None = field(default=None, kw_only=True)
 
-    kind: ClassVar[str | None] = None
-    """The key that a dict of an encoder's arguments needs, unless it is a `LatencyEncoder`."""
+    kind: ClassVar[str | None] = None  # in a dict of an encoder's arguments; a LatencyEncoder has none
 
     def __post_init__(self) -> None:
         for name, default in ((each.name, each.default) for each in fields(self)):
