@@ -25,7 +25,7 @@ def command(*arguments):
 
 
 def newest(folder):
-    return load_checkpoint(next(newest_first(folder / "checkpoints")))
+    return load_checkpoint(newest_first(folder / "checkpoints")[0])
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ SMALL = [
 
 
 def weights(folder):
-    return load_checkpoint(next(newest_first(folder / "checkpoints"))).weights
+    return load_checkpoint(newest_first(folder / "checkpoints")[0]).weights
 
 
 def same_run(one, other):
@@ -182,7 +182,7 @@ def test_a_signal_saves_and_ends(tmp_path):
     _, message = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"firstspike resume {tmp_path / 'run'}" in message
-    newest = load_checkpoint(next(newest_first(tmp_path / "run" / "checkpoints")))
+    newest = load_checkpoint(newest_first(tmp_path / "run" / "checkpoints")[0])
     assert newest.epoch >= 1
 
 

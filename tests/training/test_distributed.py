@@ -92,7 +92,7 @@ def flags(settings):
 
 
 def final(folder):
-    return load_checkpoint(next(newest_first(folder / "checkpoints")))
+    return load_checkpoint(newest_first(folder / "checkpoints")[0])
 
 
 def same_training(one, other, tolerance=1e-10):

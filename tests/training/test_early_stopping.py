@@ -5,7 +5,7 @@ import torch
 
 import firstspike as fs
 
-DATA = fs.data.yin_yang_splits(train=60, validation=40, test=20)
+DATA = fs.data.DATASETS["yin_yang"](train=60, validation=40, test=20)
 
 
 class Best(fs.Callback):

@@ -32,8 +32,6 @@ from firstspike.neuron import LIF
 MOST_NUMBERS = 2**31
 """Weights of a layer, or input times of a part of the data: 8 GiB in float32."""
 _RATES = ("lr", "delay_lr", "neuron_lr")
-
-
 _OUTPUTS = (LIFLinear, LIFSpikeTrains, Readout)
 """Layers whose neurons can be the classes."""
 

@@ -11,7 +11,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,16 +176,15 @@ def keep_only(place: Path, mark: str) -> None:
             remove_folder(path)
 
 
-def newest_first(folder: Path) -> Iterator[Path]:
+def newest_first(folder: Path) -> list[Path]:
     """All folders that may be checkpoints, torn ones included: the regular ones, then the best, newest names first."""
     try:
         entries = sorted(os.listdir(folder))
     except FileNotFoundError:
         entries = []
     found = [folder / entry for entry in entries if not entry.startswith(".") and (folder / entry).is_dir()]
-    yield from sorted(found, key=lambda path: (path.name.startswith("epoch_"), moment_of(path)), reverse=True)
 
+    def order(path: Path) -> tuple[bool, list[int]]:
+        return path.name.startswith("epoch_"), [int(part) for part in path.name.split("_") if part.isdecimal()]
 
-def moment_of(path: Path) -> tuple[int, ...]:
-    """The numbers in the name of a checkpoint: epoch, and batch if there is one."""
-    return tuple(int(part) for part in path.name.split("_") if part.isdecimal())
+    return sorted(found, key=order, reverse=True)

@@ -102,9 +102,9 @@ class RunEvaluation(Evaluation):
             "silent": dict(zip(layers, self.silent, strict=True)),
             "decided": self.decided,
             "decision_time": time if math.isfinite(time) else None,
-            "cost": {layer.name: {"spikes": layer.spikes, "synaptic_events": layer.events} for layer in costs},
-            "cost_until_decision": {
-                layer.name: {"spikes": layer.spikes, "synaptic_events": layer.events} for layer in self.cost(True)
+            **{
+                key: {layer.name: {"spikes": layer.spikes, "synaptic_events": layer.events} for layer in found}
+                for key, found in (("cost", costs), ("cost_until_decision", self.cost(True)))
             },
             "energy_estimate": energy_estimates(costs) if costs else {},
             **classes,

@@ -82,8 +82,13 @@ class RunFolder:
         Rows of later epochs are dropped, and of a changed substrate or other data, those before are noted. For a
         damaged file it raises a ValueError.
         """
-        self._note("substrate", "earlier_substrates", substrate)
-        self._note("data", "earlier_data", data)
+        found = self.environment
+        for key, history, value in (("substrate", "earlier_substrates", substrate), ("data", "earlier_data", data)):
+            if (before := found.get(key)) != value:
+                earlier = [] if before is None else [before]
+                found |= {key: dict(value), history: [*found.get(history, []), *earlier]}
+        if found != self.environment:
+            self.write("environment", found)
         for folder in (self.path, self.checkpoints):
             remove_leftovers(folder)
         if epoch is None:
@@ -100,15 +105,6 @@ class RunFolder:
 
     def _write_config(self, config: Config) -> None:
         write_whole(self.path / "config.yaml", config.to_yaml())
-
-    def _note(self, key: str, history: str, value: Mapping[str, Any]) -> None:
-        """Replace an entry of ``environment.json``, if it has changed; the previous ones are kept."""
-        found = self.environment
-        before = found.get(key)
-        if before != value:
-            earlier = [*found.get(history, []), *([] if before is None else [before])]
-            found |= {key: dict(value), history: earlier}
-            self.write("environment", found)
 
     @property
     def checkpoints(self) -> Path:

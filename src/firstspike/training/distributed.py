@@ -86,8 +86,17 @@ def joined(members: Sequence[Member], device: torch.device) -> Iterator[Ranks]:
     if size == 1:
         yield Ranks()
         return
-    check_shareable(members, device, size)
-    backend = _BACKENDS[device.type]
+    own_device(torch.device(device.type))
+    if len(members) > 1:
+        raise ValueError(
+            f"{len(members)} networks are trained in parallel by one process: start it without torchrun, or train "
+            "one network (training.n_seeds=1)"
+        )
+    if not members[0].substrate.side_by_side:
+        raise ValueError(
+            f"the substrate {members[0].substrate.kind} cannot be shared by {size} processes: start it without "
+            "torchrun, or use the substrate exact, without weight_bits"
+        )
     if dist.is_initialized():
         yield Ranks(dist.get_rank(), dist.get_world_size())
         return
@@ -96,7 +105,7 @@ def joined(members: Sequence[Member], device: torch.device) -> Iterator[Ranks]:
         # a script may train several times; the store still has the addresses of the group before
         turn = store.add(f"firstspike/{rank()}", 1)
         store = dist.PrefixStore(f"firstspike/group_{turn}", store)  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=store, rank=rank(), world_size=size, timeout=_PATIENCE)
+        dist.init_process_group(_BACKENDS[device.type], store=store, rank=rank(), world_size=size, timeout=_PATIENCE)
     try:
         yield Ranks(rank(), size)
     except ProcessLostError:
@@ -124,21 +133,6 @@ def own_device(device: torch.device) -> torch.device:
             )
         torch.cuda.set_device(local_rank())
     return device
-
-
-def check_shareable(members: Sequence[Member], device: torch.device, size: int) -> None:
-    """Raise a ValueError if several processes cannot share a training."""
-    own_device(torch.device(device.type))
-    if len(members) > 1:
-        raise ValueError(
-            f"{len(members)} networks are trained in parallel by one process: start it without torchrun, or train "
-            "one network (training.n_seeds=1)"
-        )
-    if not members[0].substrate.side_by_side:
-        raise ValueError(
-            f"the substrate {members[0].substrate.kind} cannot be shared by {size} processes: start it without "
-            "torchrun, or use the substrate exact, without weight_bits"
-        )
 
 
 @contextmanager

@@ -145,14 +145,10 @@ class SideBySide(Sequential):
             if self.has_delays:
                 for e in learning:
                     project_delays_(members[e].network)
-        shares = {
-            layer: silent_share(first_spikes_in(members[0].network, layers, spiking[layer]))
-            for layer in set(raised)
-            if layer is not None
-        }
         for e, layer in enumerate(raised):
             if layer is not None:
-                members[e].silent.raise_layer_(members[e].network, layer, shares[layer][e])
+                spikes = first_spikes_in(members[0].network, layers, spiking[layer])[e]
+                members[e].silent.raise_layer_(members[e].network, layer, silent_share(spikes))
         correct = self.objective.success(layers[-1].detach(), labels).mean(-1, dtype=times.dtype)
         skipped = sent(torch.tensor([layer is not None for layer in raised], dtype=correct.dtype), correct.device)
         sums = torch.stack([losses.detach(), correct, skipped], dim=1)

@@ -45,14 +45,13 @@ def run(fit: Fit, ranks: Ranks, stop: Stop, stack: ExitStack) -> FitResult:
         )  # custom layers may draw from it
 
         def asked() -> bool:
-            return signalled() or stop()
+            return engine.stopping if isinstance(engine, Distributed) else signalled() or stop()
 
         objective, clip = trainer.objective, trainer.clip_grad_norm
         engine = engine_for(members, objective, clip, trainer.compile)
         if ranks.size > 1:
             ranks.check_same([fit.epoch, fit.batch, fit.batches], device)
-            engine = distributed = Distributed(members[0], objective, clip, ranks, asked)
-            asked = lambda: distributed.stopping  # noqa: E731
+            engine = Distributed(members[0], objective, clip, ranks, lambda: signalled() or stop())
         fit.callbacks.call("on_fit_start", fit)
         metrics = _train(fit, engine, asked, pace)
         with trainer.averaged():

@@ -44,11 +44,10 @@ def checked_state(member: "Member", found: Any, where: str) -> dict[str, Any]:
             averages = {} if member.average is None else member.average.averages
             check_like(found["trained"], [own, averages], f"{where}: trained")
     if member.schedule is not None:  # keys that another version of torch did not save keep their values
-        own = member.schedule.state_dict()
-        check_like(found["schedule"], {"last_epoch": 0}, f"{where}: schedule")
-        known = {key: found["schedule"][key] for key in own if key in found["schedule"]}
-        check_like(known, {key: own[key] for key in known}, f"{where}: schedule")
-        state["schedule"] = own | known
+        own, kept = member.schedule.state_dict(), found["schedule"]
+        check_like(kept, {"last_epoch": 0}, f"{where}: schedule")
+        check_like(kept, {key: own[key] for key in own if key in kept}, f"{where}: schedule")
+        state["schedule"] = own | {key: kept[key] for key in own if key in kept}
     return state
 
 
