@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -131,23 +132,15 @@ def _changed(document: Document, substrate: str | None, settings: Iterable[str])
 
 
 def _with_absolute_paths(document: Document, folder: Path) -> Document:
-    """Paths of your own data: relative to the config's folder, otherwise to the working directory."""
+    """Paths of your own files, or folders of arrays: relative to the config's folder, otherwise to the working one."""
     data = document.data.get("data")
-    if not isinstance(data, dict) or data.get("kind") != "files":
-        return document
+    paths = data if isinstance(data, dict) and data.get("kind") == "files" else {}
     for key in ("train", "validation", "test", "labels"):
-        if isinstance(path := data.get(key), str) and (file := _existing(path, folder)) is not None:
-            document = document.with_value(("data", key), str(file))
+        if isinstance(path := paths.get(key), str):
+            with suppress(OSError, ValueError):  # no path, for instance a name that is too long
+                found = [file for file in (folder / path, Path(path)) if file.is_file() or any(file.glob("*.npy"))]
+                document = document.with_value(("data", key), str(found[0].resolve())) if found else document
     return document
-
-
-def _existing(path: str, folder: Path) -> Path | None:
-    """The file with that name in the folder or in the working directory, or the folder of arrays."""
-    try:
-        found = (file for file in (folder / path, Path(path)) if file.is_file() or any(file.glob("*.npy")))
-        return next((file.resolve() for file in found), None)
-    except (OSError, ValueError):  # no path, for instance a name that is too long
-        return None
 
 
 def read_yaml(source: str | Path, keys: Iterable[str]) -> Document:

@@ -17,13 +17,10 @@ def problems_of(error: ValidationError, raw: Any, root: type[BaseModel]) -> list
     """
     details = error.errors(include_url=False)
     places = [_walk(detail["loc"], raw, root)[0] for detail in details]
-    fitting = {place for place, detail in zip(places, details, strict=True) if not _of_type(detail)}
-    kept = [x for x, place in zip(details, places, strict=True) if not _of_type(x) or place not in fitting]
-    return [_explain(detail, raw, root) for detail in kept]
-
-
-def _of_type(detail: Any) -> bool:
-    return str(detail["type"]).endswith("_type")
+    of_type = [str(detail["type"]).endswith("_type") for detail in details]
+    found = list(zip(details, places, of_type, strict=True))
+    fitting = {place for _, place, wrong in found if not wrong}
+    return [_explain(detail, raw, root) for detail, place, wrong in found if not wrong or place not in fitting]
 
 
 def _explain(detail: Any, raw: Any, root: type[BaseModel]) -> Problem:

@@ -6,7 +6,6 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import torch
@@ -89,12 +88,12 @@ class Trainer:
         clip_grad_norm: Positive | None = None,
         weight_average: InnerFraction | None = None,
         compile: bool = False,
-        metrics: Mapping[str, Metric] = MappingProxyType({}),
+        metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         networks = [network] if isinstance(network, nn.Module) else list(network)
         if not networks:
             raise ValueError("Trainer needs at least one network")
-        self.objective = Objective(loss, tuple(regularizers), dict(metrics))
+        self.objective = Objective(loss, tuple(regularizers), dict(metrics or {}))
         self.objective.check(networks[0])
         silent = SilentNeurons() if silent is None else silent
         limits = silent.limits_of(networks[0])
@@ -236,11 +235,7 @@ class Trainer:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """With ``weight_average``, the networks have the averages as their weights inside; otherwise nothing changes.
-
-        with trainer.averaged():
-            torch.save(trainer.network.state_dict(), "weights.pt")
-        """
+        """Inside, with ``weight_average``, the networks have the averages as their weights, to be used or saved."""
         with ExitStack() as stack:
             for member in self.members:
                 if member.average is not None:
