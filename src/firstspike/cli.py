@@ -51,8 +51,12 @@ On = Annotated[
 def main() -> None:
     """Entry point: errors that a user can mend are one message, without a traceback."""
     try:
-        with _quiet_end(), only_first_reports():
-            app()
+        try:
+            with only_first_reports():
+                app()
+        finally:  # from here on Ctrl-C ends the process at once: Python would print a traceback while it shuts down
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
     except (ValueError, FileExistsError, FileNotFoundError, ImportError) as error:
         _fail(_reason(error), BAD_INPUT)
     except RecursionError:
@@ -61,16 +65,6 @@ def main() -> None:
         _fail(_reason(error), FAILED)
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED)
-
-
-@contextlib.contextmanager
-def _quiet_end() -> Iterator[None]:
-    """After this block Ctrl-C ends the process at once: Python would print a traceback while it shuts down."""
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _fail(message: str, code: int) -> None:
