@@ -227,7 +227,7 @@ def test_a_run_with_validation_data_only(tmp_path, monkeypatch, capsys):
 
 
 def test_missing_extra(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("firstspike.plots.callbacks.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     code, _, shown = invoke(monkeypatch, capsys, "train", "bars", "--out", tmp_path / "run", "--tensorboard")
     assert code == 2
     assert (
