@@ -124,7 +124,7 @@ class Tensors(NamedTuple):
 class Result(NamedTuple):
     """Spike times, ``inf`` where there is none, and what backward can use again (a sorting order, say).
 
-    Shapes begin with ``(E, B)``. Nothing is saved of first spikes where they were observed, or in recorded programs.
+    Shapes begin with ``(E, B)``. Nothing is saved where first spikes were observed and no forward ran.
     """
 
     spikes: Float[Tensor, "E B O *S"]
@@ -178,6 +178,8 @@ class Backend(NamedTuple):
     backward: Backward
     checks: bool = False
     """Whether ``forward`` raises the errors of ``check_values`` itself for first spikes."""
+    saves: Callable[[Arguments], tuple[Tensor, ...]] | None = None
+    """Tensors like those that ``forward`` saves of first spikes: their shapes follow from those of its arguments."""
 
 
 def each_tensor(function: Callable[[Tensor], Tensor], x: Any) -> Any:

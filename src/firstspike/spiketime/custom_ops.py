@@ -1,8 +1,9 @@
 """The operator as custom ops of ``torch.library``, for whatever records a program: compile, export, ``make_fx``.
 
 Such a program cannot contain what a backend does, so it contains a call of one of these ops. Eager code calls
-``function`` directly, which costs less. The ops run the same code: checks of values, backends, derivatives. What a
-forward pass saves has shapes that only the values tell, so the backward op computes it again.
+``function`` directly, which costs less. The ops run the same code: checks of values, backends, derivatives. What the
+forward pass of first spikes saves is among its results, so that nothing is sorted or searched again; what that of
+trains saves has shapes that only the values tell, so there the backward op computes it again.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.contract import Needs, Tensors
+from firstspike.spiketime.contract import Arguments, Needs, Tensors
 from firstspike.spiketime.function import (
     INPUTS,
     Options,
@@ -19,6 +20,7 @@ from firstspike.spiketime.function import (
     Spikes,
     pulled_back,
     recorded_gradients,
+    resolve_backend,
 )
 from firstspike.spiketime.transforms import OF_SAMPLES, mapped
 
@@ -29,26 +31,31 @@ _GRADS = "Tensor grad, Tensor? of_voltage, Tensor? of_current, Tensor? of_left, 
 _GIVEN = 5 + INPUTS
 _DEVICES = ("cpu", "cuda")
 
-torch.library.define("firstspike::spike_times", f"({_INPUTS}, {_OPTIONS}) -> Tensor[]")
-torch.library.define("firstspike::spike_gradients", f"(bool[] needs, {_GRADS}, {_INPUTS}, {_OPTIONS}) -> Tensor[]")
+torch.library.define("firstspike::spikes", f"({_INPUTS}, {_OPTIONS}) -> Tensor[]")
+torch.library.define(
+    "firstspike::spike_gradient", f"(bool[] needs, {_GRADS}, {_INPUTS}, Tensor[] saved, {_OPTIONS}) -> Tensor[]"
+)
 
 
-@torch.library.impl("firstspike::spike_times", _DEVICES)
+@torch.library.impl("firstspike::spikes", _DEVICES)
 def _spikes(*given: Any) -> list[Tensor]:
-    """First spikes; or trains, the state at the end, and overflows."""
-    options = Options(*given[INPUTS:])
-    found = Spikes.forward(*given[:INPUTS], options)
-    return [_alone(x) for x in found[: 5 if options.max_spikes else 1]]
-
-
-@torch.library.impl("firstspike::spike_gradients", _DEVICES)
-def _spike_gradient(needs: Sequence[bool], *given: Any) -> list[Tensor]:
-    """The gradients that ``needs`` asks for, in the order of ``Needs``."""
-    options = Options(*given[_GIVEN:])
-    saved: tuple[Tensor, ...] = ()
+    """First spikes and what is saved; or trains, the state at the end, and overflows."""
+    tensors, options = given[:INPUTS], Options(*given[INPUTS:])
+    found = Spikes.forward(*tensors, options)
     if options.max_spikes:
-        saved = Spikes.forward(*given[5:_GIVEN], options._replace(overflow="drop"))[4:]
-    return [_alone(x) for x in SpikeGradient.forward(Needs(*needs), options, *given[:_GIVEN], *saved)]
+        found = found[:5]
+    elif len(found) == 1:  # of no inputs, say
+        found = (*found, *_saved(tensors, options))
+    return [_alone(x) for x in found]
+
+
+@torch.library.impl("firstspike::spike_gradient", _DEVICES)
+def _spike_gradients(needs: Sequence[bool], *given: Any) -> list[Tensor]:
+    """The gradients that ``needs`` asks for, in the order of ``Needs``."""
+    tensors, saved, options = given[:_GIVEN], given[_GIVEN], Options(*given[_GIVEN + 1 :])
+    if options.max_spikes:
+        saved = Spikes.forward(*tensors[5:], options._replace(overflow="drop"))[4:]
+    return [_alone(x) for x in SpikeGradient.forward(Needs(*needs), options, *tensors, *saved)]
 
 
 def _alone(x: Tensor) -> Tensor:
@@ -56,19 +63,26 @@ def _alone(x: Tensor) -> Tensor:
     return x.clone(memory_format=torch.contiguous_format) if x._is_view() else x.contiguous()
 
 
-@torch.library.register_fake("firstspike::spike_times")
+def _saved(tensors: Sequence[Any], options: Options) -> tuple[Tensor, ...]:
+    """Tensors like those that the forward pass of first spikes saves."""
+    given, saves = Tensors(*tensors), resolve_backend(options.backend, tensors[0].device).saves
+    return () if given.observed is not None or saves is None else saves(Arguments(*given[:4], options.constants))
+
+
+@torch.library.register_fake("firstspike::spikes")
 def _(*given: Any) -> list[Tensor]:
-    times, weight, *_ = given
+    times, weight, *_ = tensors = given[:INPUTS]
     options = Options(*given[INPUTS:])
     if not options.max_spikes:
-        return [times.new_empty((*times.shape[:-1], weight.shape[-2]))]
+        spikes = times.new_empty((*times.shape[:-1], weight.shape[-2]))
+        return [spikes, *(torch.empty_like(x) for x in _saved(tensors, options))]
     shape = (*times.shape[:2], weight.shape[1])
     ends = (*shape[:2], 0) if options.until is None else shape
     state = [times.new_empty(ends) for _ in range(3)]
     return [times.new_empty((*shape, options.max_spikes)), *state, times.new_empty(shape, dtype=torch.bool)]
 
 
-@torch.library.register_fake("firstspike::spike_gradients")
+@torch.library.register_fake("firstspike::spike_gradient")
 def _(needs: Sequence[bool], *given: Any) -> list[Tensor]:
     times, weight, threshold, *_ = inputs = given[5:]
     like = (times, weight, threshold, weight, threshold, threshold, *inputs[6:9])
@@ -78,23 +92,24 @@ def _(needs: Sequence[bool], *given: Any) -> list[Tensor]:
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     ctx.options = Options(*inputs[INPUTS:])
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(output[0], *inputs[:INPUTS])
+    ctx.save_for_backward(output[0], *inputs[:INPUTS], *output[4 if ctx.options.max_spikes else 1 :])
 
 
 def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     return pulled_back(ctx, grads, recorded_gradients)
 
 
-torch.library.register_autograd("firstspike::spike_times", _backward, setup_context=_setup_context)
+torch.library.register_autograd("firstspike::spikes", _backward, setup_context=_setup_context)
 
 
-@torch.library.register_vmap("firstspike::spike_times")
+@torch.library.register_vmap("firstspike::spikes")
 def _(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[list[Tensor], list[int]]:
-    op = torch.ops.firstspike.spike_times
+    op = torch.ops.firstspike.spikes
     return mapped(lambda *x: op(*x, *inputs[INPUTS:]), info, in_dims[:INPUTS], inputs[:INPUTS], OF_SAMPLES)
 
 
-@torch.library.register_vmap("firstspike::spike_gradients")
+@torch.library.register_vmap("firstspike::spike_gradient")
 def _(info: Any, in_dims: tuple[Any, ...], needs: Any, *inputs: Any) -> tuple[list[Tensor], list[int]]:
-    op = torch.ops.firstspike.spike_gradients
-    return mapped(lambda *x: op(needs, *x, *inputs[_GIVEN:]), info, in_dims[1 : _GIVEN + 1], inputs[:_GIVEN])
+    op = torch.ops.firstspike.spike_gradient
+    dims, tensors = (*in_dims[1 : _GIVEN + 1], *in_dims[_GIVEN + 1]), (*inputs[:_GIVEN], *inputs[_GIVEN])
+    return mapped(lambda *x: op(needs, *x[:_GIVEN], x[_GIVEN:], *inputs[_GIVEN + 1 :]), info, dims, tensors)

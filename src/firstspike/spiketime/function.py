@@ -51,7 +51,7 @@ def _load(name: str) -> Backend:
         if name != "triton":
             raise
         raise ImportError("backend 'triton' needs Triton, which GPU builds of PyTorch include") from error
-    return in_units(Backend(module.forward, module.backward, name == "cpu"))
+    return in_units(Backend(module.forward, module.backward, name == "cpu", getattr(module, "saves", None)))
 
 
 BACKENDS: dict[str, Callable[[], Backend]] = {
@@ -117,13 +117,14 @@ def spikes_of(tensors: Tensors, options: Options) -> Sequence[Tensor]:
         raise NotImplementedError(
             "spike times have no forward-mode derivatives in compiled code; call torch.func.jvp outside of it"
         )
-    recorded: Sequence[Tensor] = torch.ops.firstspike.spike_times(*tensors, *options)
+    recorded: Sequence[Tensor] = torch.ops.firstspike.spikes(*tensors, *options)
     return recorded
 
 
 def recorded_gradients(needs: Needs, options: Options, *given: Any) -> list[Tensor]:
-    """The output of ``SpikeGradient`` by a custom op, without what was saved."""
-    found: list[Tensor] = torch.ops.firstspike.spike_gradients(list(needs), *given[: 5 + INPUTS], *options)
+    """The output of ``SpikeGradient`` by a custom op."""
+    tensors, saved = given[: 5 + INPUTS], list(given[5 + INPUTS :])
+    found: list[Tensor] = torch.ops.firstspike.spike_gradient(list(needs), *tensors, saved, *options)
     return found
 
 
@@ -138,7 +139,7 @@ class Spikes(Direct):
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
         options: Options = inputs[-1]
         if _modes():
-            return tuple(torch.ops.firstspike.spike_times(*inputs[:-1], *options))
+            return tuple(torch.ops.firstspike.spikes(*inputs[:-1], *options))
         times, weight, threshold, delay, tau_mem, tau_syn, *_, observed, _, _ = inputs[:-1]
         backend = resolve_backend(options.backend, times.device)
         if options.max_spikes or observed is not None or not backend.checks:

@@ -21,7 +21,7 @@ from firstspike.spiketime.contract import (
     backward_in_parts,
     zero_gradients,
 )
-from firstspike.spiketime.cpu.arrays import PAD
+from firstspike.spiketime.cpu.arrays import PAD, saved_for
 from firstspike.spiketime.cpu.lanes.host import PARTS, backward_lanes, forward_lanes
 from firstspike.spiketime.cpu.rows.host import MAX_GROUPS, backward_rows, backward_trains, forward_rows, forward_trains
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD
@@ -56,6 +56,14 @@ def forward(given: Arguments) -> Result:
     if empty:
         return Result(given.times.new_full((*given.times.shape[:-1], given.weight.shape[-2]), math.inf))
     return forward_lanes(given)
+
+
+def saves(given: Arguments) -> tuple[Tensor, ...]:
+    """Tensors like those that ``forward`` saves of first spikes, also on other devices."""
+    outputs = given.weight.shape[-2]
+    if given.delay is not None:
+        return (given.times.new_empty((*given.times.shape[:-1], outputs)),)
+    return saved_for(given.times, outputs)
 
 
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:

@@ -2,3 +2,4 @@
 
 from firstspike.spiketime.triton.gradients import backward as backward
 from firstspike.spiketime.triton.spikes import forward as forward
+from firstspike.spiketime.triton.spikes import saves as saves

@@ -148,6 +148,12 @@ def forward(given: Arguments) -> Result:
     return Result(found.spikes, (*events, found.currents, found.released), overflows, state)
 
 
+def saves(given: Arguments) -> tuple[Tensor, ...]:
+    """Tensors like those that ``forward`` saves of first spikes."""
+    currents = given.times.new_empty((*given.times.shape[:-1], given.weight.shape[-2]))
+    return (*events_of(given), currents) if given.delay is None else (currents,)
+
+
 def is_left_out(given: Arguments) -> bool:
     """What ``reference`` does: trains of neurons with delays, and problems of size 0."""
     return 0 in (*given.times.shape, given.weight.shape[1]) or (given.max_spikes > 0 and given.delay is not None)
