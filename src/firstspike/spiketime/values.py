@@ -145,11 +145,14 @@ def _is_raster(times: Tensor) -> bool:
     """Whether all values are 0 or 1, and both occur. Of most other tensors a single value is read, on a GPU none."""
     if torch.compiler.is_compiling() or not times.numel() or not read_at_once(times.device):
         return False
-    values = values_of(times)
-    if float(values[(0,) * values.ndim]) not in (0.0, 1.0):
+    values = times.detach()
+    try:
+        if float(values[(0,) * values.ndim]) not in (0.0, 1.0):
+            return False
+        ones = values == 1
+        return bool((ones | (values == 0)).all()) and bool(ones.any()) and not bool(ones.all())
+    except RuntimeError:  # values cannot be read in torch.func.vmap and on the device meta
         return False
-    ones = values == 1
-    return bool((ones | (values == 0)).all()) and bool(ones.any()) and not bool(ones.all())
 
 
 def check_values(

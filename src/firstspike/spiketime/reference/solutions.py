@@ -1,8 +1,12 @@
 """When does V reach the threshold? The first interval in which it does, and the time in it.
 
-That time follows from a state ``(voltage, current)`` below the threshold that is known to reach it, by Newton's method:
-V rises from the state to its peak and is concave there, so that a step from the left never passes the crossing. Without
-leak, ``V(s) = V + I (1 - exp(-s/tau_syn))`` has no peak, and is solved in closed form.
+That time follows from a state ``(voltage, current)`` below the threshold that is known to reach it:
+
+* ``tau_mem = 2 tau_syn`` and ``tau_mem = tau_syn / 2``: V is a quadratic in ``exp(-s/tau_slow)``, where ``tau_slow``
+  is the larger constant; the earlier root (Göltz et al. 2021, eq. 5).
+* ``tau_mem = inf``: ``V(s) = V + I (1 - exp(-s/tau_syn))``.
+* else Newton's method: V rises from the state to its peak and is concave there, so that a step from the left never
+  passes the crossing. For ``tau_mem = tau_syn`` it finds the same root as Lambert's W (Göltz et al. 2021, eq. 3).
 """
 
 import math
@@ -99,8 +103,14 @@ def time_to_threshold(
 
     States that do not reach the threshold give any value, also NaN.
     """
+    gap = threshold - voltage  # a short wait keeps its digits
     if leakless(tau_mem):  # where rounding may push it below the asymptote
-        return -tau_syn * torch.log1p(((voltage - threshold) / current).clamp(min=-1))
+        return -tau_syn * torch.log1p((-gap / current).clamp(min=-1))
+    if not isinstance(tau_mem, Tensor) and not isinstance(tau_syn, Tensor):
+        if tau_mem == 2 * tau_syn:
+            return -tau_mem * torch.log1p(-_earlier_root(2 * current, 2 * current - voltage, gap))
+        if tau_syn == 2 * tau_mem:
+            return -tau_syn * torch.log1p(-_earlier_root(current - voltage, current - 2 * voltage, gap))
     summit, height = peak(voltage, current, tau_mem, tau_syn)
     # where the peak is inside, the parabola at the peak is a better start than the interval's begin
     curvature = current * torch.exp(-summit / tau_syn) / tau_syn**2
@@ -118,3 +128,12 @@ def time_to_threshold(
             break
         s = torch.where(moves, following, s)
     return s
+
+
+def _earlier_root(a: Values, b: Values, c: Values) -> Values:
+    """The smaller root of ``a x^2 - b x + c = 0`` for ``b > 0``, without cancellation; a tangent's rounding is cut.
+
+    Quotients instead of squares, which may overflow or vanish.
+    """
+    a, c = a / b, c / b
+    return 2 * c / (1 + torch.sqrt((1 - 4 * a * c).clamp(min=0)))
