@@ -60,7 +60,7 @@ def guarded(call: Call, *arrays: Tensor | None):
             layout says.
     """
     taken = call.plan.taken
-    assert len(arrays) == call.plan.given
+    assert len(arrays) + len(call.plan.starts) == len(taken)
     given = dict(zip(taken, arrays, strict=False))
     memory = Guarded({name: size for name, size in taken.items() if given.get(name, name) is not None})
     tensors = {name: x for name, x in given.items() if x is not None}

@@ -122,19 +122,6 @@ def test_scratch_memory_is_full_of_nan():
     assert called(kernel).isnan().all()
 
 
-def test_arrays_within_a_given_one():
-    layout = Layout("size two", whole="int32 size", part="int32 two")
-
-    def kernel(a):
-        a[STARTED], a[COUNTER] = 1, a[TASKS] + 1
-        ctypes.c_int32.from_address(a[ADDRESSES + 1]).value = 7
-
-    whole = torch.zeros(5, dtype=torch.int32)
-    plan = layout.plan("float32", {"size": 5, "two": 2}, ("whole",), within={"part": ("whole", 3)})
-    Call(kernel, (1,), plan, 1)(whole)
-    assert whole.tolist() == [0, 0, 0, 7, 0]
-
-
 def test_a_layout_of_one_size_and_one_array():
     plan = Layout("size", times="real size").plan("float32", {"size": 3, "other": 4}, ("times",))
     assert plan.numbers_at([1000]) == [3, 1000]

@@ -4,7 +4,6 @@ Where all neurons share the order of arrival and the time constants, ``rows`` do
 time constants, are in ``lanes``. Importing compiles nothing, the first call does; what is compiled is kept on disk.
 """
 
-import math
 from functools import partial
 
 import torch
@@ -45,25 +44,19 @@ def _holds(given: Arguments) -> bool:
 
 def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
-    empty, shares = 0 in given.times.shape or 0 in given.weight.shape, _shares(given)
-    if given.max_spikes:
-        if empty:
-            return reference.forward(given)
-        return forward_trains(given, _holds(given)) if shares else forward_lanes(given, _holds(given))
-    if shares and not empty:
-        return forward_rows(given)
-    check_values(*given[:4])
+    shares, empty = _shares(given), 0 in given.times.shape or 0 in given.weight.shape
+    if not given.max_spikes and (empty or not shares):
+        check_values(*given[:4])
     if empty:
-        return Result(given.times.new_full((*given.times.shape[:-1], given.weight.shape[-2]), math.inf))
-    return forward_lanes(given)
+        return reference.forward(given)
+    if given.max_spikes:
+        return (forward_trains if shares else forward_lanes)(given, _holds(given))
+    return forward_rows(given) if shares else forward_lanes(given)
 
 
 def saves(given: Arguments) -> tuple[Tensor, ...]:
     """Tensors like those that ``forward`` saves of first spikes, also on other devices."""
-    outputs = given.weight.shape[-2]
-    if given.delay is not None:
-        return (given.times.new_empty((*given.times.shape[:-1], outputs)),)
-    return saved_for(given.times, outputs)
+    return saved_for(given.times, given.weight.shape[-2])
 
 
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:

@@ -10,9 +10,7 @@ without a neuron have weight 0.
 
 A forward pass of first spikes saves whole numbers and real ones of each sample, where neurons share the order of
 arrival. Of the inputs these are their order of arrival and sorted times, and how many arrive; of each neuron the place
-of its last causal input (-1: silent), and dV/dt at the spike in units of the threshold. In a kernel a row of ``order``
-or ``arrival`` has all whole or real numbers of a sample; those of the others begin further on, and so reach into the
-next sample: how long they are, only ``inputs`` and ``outputs`` tell.
+of its last causal input (-1: silent), and dV/dt at the spike in units of the threshold.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -227,6 +225,15 @@ def pack_row(weight, unit, first, packed):
 
 
 @jit
+def sum_parts(parts, begin, n):
+    """Add the rows of ``parts``, n numbers of each from ``begin`` on, to the first."""
+    total = parts[0]
+    for part in range(1, parts.shape[0]):
+        for place in range(begin, begin + n, 16):
+            store(total, place, load16(total, place) + load16(parts[part], place))
+
+
+@jit
 def unpack_tile(packed, unit, first, by_weight):
     """Write the sum of packed gradients ``(parts, inputs * width)`` into ``by_weight (outputs, inputs)``."""
     outputs, inputs = by_weight.shape
@@ -251,26 +258,29 @@ def unpack_tile(packed, unit, first, by_weight):
 
 STATES = 3  # of a neuron that spikes again: membrane, current, and what is left of its refractory time
 PAD = 16  # numbers that vectors may reach past the last input
-SAVED = {
-    "order": "int32 ensemble batch ints",
-    "count": "int32 ensemble batch ints",  # one, [e, b, 0]
-    "last": "int32 ensemble batch ints",
-    "arrival": "real ensemble batch reals",
-    "slope": "real ensemble batch reals",
-}
-"""The arrays, for a ``Layout``."""
-BOTH = "order", "arrival"
-"""Those that begin with the memory of whole and of real numbers."""
+SAVED = {"ints": "int32 ensemble batch n_ints", "reals": "real ensemble batch n_reals"}
+"""What a forward pass of first spikes saves, for a ``Layout``."""
+
+
+class Saved(NamedTuple):
+    """What is saved of a sample, see the module: whole and real numbers, and where the last three begin among them."""
+
+    order: Any
+    arrival: Any
+    count: Any
+    last: Any  # of the first neuron
+    slope: Any  # likewise
+
+
+@inlined
+def saved_of(g, *sample):
+    """What is saved of a sample."""
+    return Saved(g.ints[sample], g.reals[sample], g.inputs, g.inputs + 1, g.inputs + PAD)
 
 
 def saved_sizes(inputs: int, outputs: int) -> dict[str, int]:
     """How many whole and real numbers each sample has."""
-    return {"ints": inputs + 1 + outputs, "reals": inputs + PAD + outputs}
-
-
-def saved_within(inputs: int) -> dict[str, tuple[str, int]]:
-    """Where the other arrays lie within ``BOTH``, for a ``Plan``."""
-    return {"count": ("order", inputs), "last": ("order", inputs + 1), "slope": ("arrival", inputs + PAD)}
+    return {"n_ints": inputs + 1 + outputs, "n_reals": inputs + PAD + outputs}
 
 
 def saved_for(times: "Tensor", outputs: int) -> "tuple[Tensor, Tensor]":
@@ -278,6 +288,5 @@ def saved_for(times: "Tensor", outputs: int) -> "tuple[Tensor, Tensor]":
     import torch  # which compiling does not need
 
     *lead, inputs = times.shape
-    sizes = saved_sizes(inputs, outputs)
-    ints = times.new_empty((*lead, sizes["ints"]), dtype=torch.int32)
-    return ints, times.new_empty((*lead, sizes["reals"]))
+    ints, reals = saved_sizes(inputs, outputs).values()
+    return times.new_empty((*lead, ints), dtype=torch.int32), times.new_empty((*lead, reals))

@@ -18,25 +18,8 @@ from numba.core import types
 
 from firstspike.spiketime.cpu.arrays import DELTA, DOUBLE, EQUAL, PER_MEM, PER_RISE, PER_SYN
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
-from firstspike.spiketime.cpu.vectors.mathfun import (
-    SMALL,
-    exp,
-    exp_and_expm1,
-    expm1,
-    log1p,
-    polynomial,
-    small_expm1,
-)
-from firstspike.spiketime.cpu.vectors.simd import (
-    all_of,
-    fma,
-    power_of_two,
-    select,
-    splat,
-    split_power,
-    sqrt,
-    those,
-)
+from firstspike.spiketime.cpu.vectors.mathfun import SMALL, exp, exp_and_expm1, expm1, log1p, polynomial, small_expm1
+from firstspike.spiketime.cpu.vectors.simd import fma, power_of_two, select, splat, split_power, sqrt
 
 ENOUGH = 1 - 1e-4  # what is left of a number after any rounding
 MAX_STEPS = 60  # of a search with ``nearer``
@@ -49,7 +32,7 @@ _FAR = 40.0  # a leaky neuron that rises falls again before that many slower tim
 def decays(s, r):
     """``exp(-s/slower)``, ``exp(-s/faster)``, and ``expm1(-s DELTA)``, which has no meaning for equal constants."""
     x, y = s * (r.slower * -1.0), s * (r.delta * -1.0)
-    small = all_of(min(x, y) >= -SMALL, x)  # where a part of each exponential gives the same digits
+    small = not (min(x, y) < -SMALL)  # where a part of each exponential gives the same digits
     if small:
         grown = small_expm1(x)
         slow = grown + 1.0
@@ -81,13 +64,18 @@ def responses(s, r):
     return select(leaks_slower, slow, fast), select(leaks_slower, fast, slow), rise
 
 
+@inlined
+def rise(wait, delta, per_rise):
+    """``(1 - exp(-wait delta)) / (delta tau_syn)``, the response but for a factor that scaled states do not have."""
+    return expm1(wait * -delta) * -per_rise
+
+
 @jit
 def kappa(s, c):
     """``kappa(s)`` of a number, also of ``inf``, from ``constants_array``."""
     if math.isinf(s):
         return c[PER_MEM] * 0 if c[PER_MEM] > 0 else c[PER_SYN] * 0 + 1
-    slow = min(c[PER_MEM], c[PER_SYN])
-    return math.exp(-s * slow) * -math.expm1(-s * abs(c[DELTA])) * abs(c[PER_RISE])
+    return math.exp(-s * min(c[PER_MEM], c[PER_SYN])) * rise(s, abs(c[DELTA]), abs(c[PER_RISE]))
 
 
 @inlined
@@ -140,7 +128,7 @@ def reaches(voltage, current, wait, end, current_end, candidates, r):
 @inlined
 def reaches_scaled(voltage, current, wait, end, current_end, candidates, r, scale):
     """The same with states, and the states at the end, that are scaled."""
-    leaks, limit = those(r.mem > 0.0, candidates), wait
+    leaks, limit = (max(splat(voltage, 0.0), r.mem) > 0.0) & candidates, wait
     crosses = (end >= scale.threshold) & candidates
     # rounding may reach what a membrane without leak only approaches
     crosses &= leaks | (fma(voltage, scale.mem, current * scale.syn) > 1.0)

@@ -20,6 +20,7 @@ from firstspike.spiketime.cpu.arrays import (
     REST_SYN,
     UNIT,
     rates_in,
+    saved_of,
 )
 from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, exact_slope, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
@@ -63,18 +64,24 @@ def observed_slopes(times, weight, delay, c, level, spike):
 
 
 @jit
-def kept_scale(scale, times, delay, c, spike, most):
-    """``scale`` where no weight's gradient exceeds ``most``, 0 elsewhere."""
-    zero, unit, size = fill32(c, 0.0), c[UNIT, 0], abs(scale)
-    if not (size * load32(c, HEIGHT * LANES) > most):
-        return scale
-    largest = zero
-    for i in range(times.size):
-        s = arrived(times, delay, i, spike, unit)
-        causal = s > 0.0
+def bounded(scale, suspects, g, at, delay, spike, since, most):
+    """``scale``, but 0 for ``suspects`` where a weight's gradient exceeds ``most`` by an input, or what is left of it.
+
+    The responses are those of a spike to what has come ``since``.
+    """
+    times, c, copies, begin = g.times[at.b], g.rates[at.group], g.copies, g.bounds[0]
+    r, unit, largest = rates_in(c), c[UNIT, 0], fill32(c, 0.0)
+    for event in range(times.size):
+        arrival = fill32(c, times[event])
+        if delay is not None:
+            arrival = arrival + load32(delay, event // copies * LANES)
+        causal = (spike > arrival) & (arrival >= begin) & suspects
         if causal:
-            largest = max(largest, select(causal, responses(max(s, 0.0), rates_in(c))[2], zero))
-    return select(size * largest > most, zero, scale)
+            start = max(arrival, since)
+            wait = select(causal, max(spike - start, 0.0) * unit, 0.0)
+            age = select(causal, (arrival - start) * r.syn * unit, 0.0)
+            largest = max(largest, select(causal, responses(wait, r)[2] * exp(age), 0.0))
+    return select((abs(scale) * largest > most) & suspects, 0.0, scale)
 
 
 @jit
@@ -93,7 +100,8 @@ def start(g, at, delay):
     if g.observes:
         slope = observed_slopes(times, weight, delay, c, level, spike)
     else:
-        slope = load_some32(at.every, g.slope[at.b], first) * level * (1 / c[UNIT, 0])
+        saved = saved_of(g, at.b)
+        slope = load_some32(at.every, saved.arrival, saved.slope + first) * level * (1 / c[UNIT, 0])
     steep = slope / level
     flat = (steep * steep < load32(c, PER_MEM * LANES) * load32(c, PER_SYN * LANES) * FLAT) & (abs(steep) > 0.0)
     flat &= asks
@@ -115,8 +123,11 @@ def start(g, at, delay):
     totals = g.totals[at.group, at.chunk]
     store(totals, BY_THRESHOLD, load32(totals, BY_THRESHOLD) + scale * (1 / c[UNIT, 0]))
     kept = scale
-    if g.bound[0] < math.inf and asks:
-        kept = kept_scale(scale, times, delay, c, spike, load32(g.unit[at.e], first) * (g.bound[0] * c[UNIT, 0]))
+    if g.bound[0] < math.inf:
+        most = load32(g.unit[at.e], first) * (g.bound[0] * c[UNIT, 0])
+        suspects = (abs(scale) * load32(c, HEIGHT * LANES) > most) & asks
+        if suspects:
+            kept = bounded(scale, suspects, g, at, delay, spike, never, most)
     return asks, spike, scale, kept
 
 
@@ -140,8 +151,7 @@ def unwind_delayed(g, at):
     times, weight, c, totals = g.times[at.b], g.packed[at.group], g.rates[at.group], g.totals[at.group, at.chunk]
     by_weight, by_delay = g.weight_parts[at.group, at.chunk], g.delay_parts[at.group, at.chunk]
     by_times, sums = g.times_parts[at.part, at.b], g.sums[at.slot]
-    everything, taus = g.everything != 0, g.by_taus != 0
-    zero, inputs, unit, r = fill32(c, 0.0), times.size, c[UNIT, 0], rates_in(c)
+    zero, inputs, unit, r, taus = fill32(c, 0.0), times.size, c[UNIT, 0], rates_in(c), g.by_taus != 0
     scale, kept = scale * (1 / unit), kept * (1 / unit)
     leaks_slower, mem_sum, syn_sum = r.syn >= r.mem, zero, zero
     for i in range(inputs):
@@ -155,16 +165,14 @@ def unwind_delayed(g, at):
                 of_mem, of_syn = derivatives(s, r)
                 mem_sum = fma(select(causal, of_mem, zero), w, mem_sum)
                 syn_sum = fma(select(causal, of_syn, zero), w, syn_sum)
-            if everything:
-                mem, syn, response = responses(s, r)
-                response = select(causal, response, zero)
-                # the derivative of kappa, whose terms only cancel where it has its maximum
-                fast = select(causal, select(leaks_slower, syn, mem) * r.syn, zero)
-                each = fma(response, r.slower * -1.0, fast) * w * (scale * unit)
-                store(by_weight, place, fma(response, kept, load32(by_weight, place)))
-                store(by_delay, place, load32(by_delay, place) - each)
-        if everything:
-            add_row(each, i, inputs, sums, by_times)
+            mem, syn, response = responses(s, r)
+            response = select(causal, response, zero)
+            # the derivative of kappa, whose terms only cancel where it has its maximum
+            fast = select(causal, select(leaks_slower, syn, mem) * r.syn, zero)
+            each = fma(response, r.slower * -1.0, fast) * w * (scale * unit)
+            store(by_weight, place, fma(response, kept, load32(by_weight, place)))
+            store(by_delay, place, load32(by_delay, place) - each)
+        add_row(each, i, inputs, sums, by_times)
     store(totals, BY_MEM, load32(totals, BY_MEM) - scale * mem_sum)
     store(totals, BY_SYN, load32(totals, BY_SYN) - scale * syn_sum)
 
@@ -182,19 +190,20 @@ def unwind_sorted(g, at):
     asks, spike, scale, kept = start(g, at, None)
     if not asks:
         return
-    order, arrival, weight, totals = g.order[at.b], g.arrival[at.b], g.packed[at.group], g.totals[at.group, at.chunk]
+    order, arrival, count, last, _ = saved_of(g, at.b)
+    weight, totals = g.packed[at.group], g.totals[at.group, at.chunk]
     joins, sums = g.joins[at.slot], g.sums[at.slot]
     by_weight, by_times, first = g.weight_parts[at.group, at.chunk], g.times_parts[at.part, at.b], at.first
-    everything, taus, c = g.everything != 0, g.by_taus != 0, g.rates[at.group]
-    zero, unit, r, top = fill32(c, 0.0), c[UNIT, 0], rates_in(c), -1
+    c, taus, top = g.rates[at.group], g.by_taus != 0, -1
+    zero, unit, r = fill32(c, 0.0), c[UNIT, 0], rates_in(c)
     lanes = asks
     while lanes:
         lane = lowest_bit(lanes)
         lanes &= lanes - np.uint64(1)
         if g.observes:
-            k = first_from(arrival, 0, g.count[at.b, 0], g.spikes[at.b, first + lane, 0]) - 1
+            k = first_from(arrival, 0, order[count], g.spikes[at.b, first + lane, 0]) - 1
         else:
-            k = np.intp(g.last[at.b, first + lane])
+            k = np.intp(order[last + first + lane])
         joins[k] |= np.uint64(1) << np.uint64(lane)
         top = max(top, k)
         sums[lane] = arrival[k]
@@ -215,11 +224,10 @@ def unwind_sorted(g, at):
         at = np.intp(order[k]) * LANES
         w = load32(weight, at)
         each = fma(response, r.mem * -1.0, decay * r.syn) * w
-        if everything:
-            store(by_weight, at, fma(response, kept, load32(by_weight, at)))
-            store(sums, (row & 15) * 16, fold16(each))
-            if row & 15 == 0:
-                store(by_times, row, load16(by_times, row) + sum_rows16(sums, 0))
+        store(by_weight, at, fma(response, kept, load32(by_weight, at)))
+        store(sums, (row & 15) * 16, fold16(each))
+        if row & 15 == 0:
+            store(by_times, row, load16(by_times, row) + sum_rows16(sums, 0))
         if taus:
             mem_sum = fma(by_mem, w, mem_sum)
             all_sum = fma(each, (spike - arrival[k]) * unit, all_sum)

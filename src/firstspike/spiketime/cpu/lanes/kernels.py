@@ -14,11 +14,13 @@ from firstspike.spiketime.cpu.arrays import (
     N_RATES,
     PER_MEM,
     PER_SYN,
-    SAVED,
     STATES,
     UNIT,
+    every_lane,
     fill_rates,
     pack_tile,
+    saved_of,
+    sum_parts,
     unit_of_row,
     unpack_tile,
 )
@@ -28,65 +30,47 @@ from firstspike.spiketime.cpu.lanes.train_adjoint import N_STATE, N_WHOLE, unwin
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel
 from firstspike.spiketime.cpu.sort import SORTING, sort_row
-from firstspike.spiketime.cpu.vectors.simd import load16, store
 
 SAMPLES = 16  # of one task
 
-# what calls of both kernels may give; taus: how many time constants of each kind, 1 if all neurons share them; samples
-# and groups are counted through all networks
-_GIVEN = {
-    "mem": "real taus",
-    "syn": "real taus",
-    "times": "real samples events",
-    "weight": "real ensemble outputs inputs",
-    "threshold": "real ensemble outputs",
-    "delay": "real ensemble outputs inputs",
-    "spikes": "real samples outputs most",
-    # of first spikes with delays only the slopes, one for each neuron; of trains only what was sorted
-    **{name: kind.replace("ensemble batch", "samples") for name, kind in SAVED.items()},
-    "bounds": "real 2",  # start and end
-    # of trains: the inputs in order of arrival, and the slopes at spikes and at releases
-    "reset": "real ensemble outputs",
-    "refractory": "real ensemble outputs",
-    "held": f"real samples {2 * STATES} outputs",  # at the start, then likewise at the end
-    "overflows": "uint8 samples outputs",
-    "source": "int32 samples ints",
-    "slopes": "real samples outputs most",
-    "again": "real samples outputs releases",
-}
-_OF_GROUPS = {
-    "rates": f"real all_groups {N_RATES} {LANES}",
-    "packed": "real all_groups group_inputs",
-    "delays": "real all_groups delay_inputs",
-}
-_OF_THREADS = {
-    "keys": "real threads sorted",
-    "values": "real threads sorted",
-    "arrived": "int32 threads n_arrived",
-    "state": f"real threads {N_STATE}",  # backward, which is more than forward
-    "whole": f"int32 threads {N_WHOLE}",
-    **SORTING,
-}
-_OF_BACKWARD = {
-    "unit": "real ensemble lanes",
-    "level": "real ensemble lanes",  # thresholds in these units
-    "weight_parts": "real all_groups chunks part_inputs",
-    "delay_parts": "real all_groups chunks part_delays",
-    "times_parts": "real parts part_samples stride",
-    "totals": f"real all_groups chunks {3 * LANES}",
-    "by_arrival": "real threads rows",
-    "sums": f"real threads {17 * 16}",  # over lanes, and a row of sums
-    "joins": "uint64 threads events",
-}
-SCRATCH = frozenset((*_OF_GROUPS, *_OF_THREADS, *_OF_BACKWARD))
-"""Arrays that are working memory of a call. It does not use others that it is not given."""
+# taus: how many time constants of each kind, 1 if all neurons share them; samples and groups are counted through all
+# networks
 FORWARD = Layout(
     "ensemble batch samples inputs copies events outputs most groups all_groups group_inputs delay_inputs "
-    "taus threads sorted sorting n_arrived observes holds ints reals releases",
-    **_GIVEN, **_OF_GROUPS, **_OF_THREADS,
-)  # fmt: skip
+    "taus threads sorted sorting n_arrived observes holds padded releases n_ints n_reals",
+    mem="real taus",
+    syn="real taus",
+    times="real samples events",
+    weight="real ensemble outputs inputs",
+    threshold="real ensemble outputs",
+    delay="real ensemble outputs inputs",
+    spikes="real samples outputs most",
+    ints="int32 samples n_ints",  # of first spikes; with delays they have no order
+    reals="real samples n_reals",
+    bounds="real 2",  # start and end
+    # of trains: the inputs in order of arrival, and the slopes at spikes and at releases
+    reset="real ensemble outputs",
+    refractory="real ensemble outputs",
+    held=f"real samples {2 * STATES} outputs",  # at the start, then likewise at the end
+    overflows="uint8 samples outputs",
+    order="int32 samples padded",
+    source="int32 samples padded",
+    count="int32 samples 1",
+    arrival="real samples padded",
+    slopes="real samples outputs most",
+    again="real samples outputs releases",
+    rates=f"real all_groups {N_RATES} {LANES}",
+    packed="real all_groups group_inputs",
+    delays="real all_groups delay_inputs",
+    keys="real threads sorted",
+    values="real threads sorted",
+    arrived="int32 threads n_arrived",
+    state=f"real threads {N_STATE}",  # backward, which is more than forward
+    whole=f"int32 threads {N_WHOLE}",
+    **SORTING,
+)
 BACKWARD = FORWARD.extended(
-    "parts chunks stride lanes part_inputs part_delays part_samples rows everything by_taus asks_end",
+    "parts chunks stride lanes rows by_taus asks_end",
     bound="real 1",
     grad="real samples outputs most",
     of_end=f"real samples {STATES} outputs",
@@ -97,33 +81,28 @@ BACKWARD = FORWARD.extended(
     by_mem="real ensemble outputs",
     by_syn="real ensemble outputs",
     by_start=f"real samples {STATES} outputs",
-    **_OF_BACKWARD,
+    unit="real ensemble lanes",
+    level="real ensemble lanes",  # thresholds in these units
+    weight_parts="real all_groups chunks group_inputs",
+    delay_parts="real all_groups chunks delay_inputs",
+    times_parts="real parts samples stride",
+    totals=f"real all_groups chunks {3 * LANES}",
+    by_arrival="real threads rows",
+    sums=f"real threads {17 * 16}",  # over lanes, and a row of sums
+    joins="uint64 threads events",
 )
 
 
 @jit
-def lanes_with(outputs, group):
-    """The lanes of a group that have a neuron."""
-    return np.uint64(0xFFFFFFFF) >> np.uint64(max(0, (group + 1) * LANES - outputs))
-
-
-@jit
-def in_thresholds(g, e, first):
-    """The units of weights forward."""
-    return g.threshold[e]
-
-
-@jit
-def in_powers_of_two(g, e, first):
-    """The units of weights backward, see ``arrays``, which this fills in for a group, and the thresholds in them."""
+def fill_units(g, e, first):
+    """Fill in the units of a group's weights backward, see ``arrays``, and the thresholds in them."""
     g.unit[e, first : first + LANES] = g.level[e, first : first + LANES] = 1
     for j in range(first, min(first + LANES, g.outputs)):
         g.unit[e, j] = unit_of_row(g.weight[e], j, g.threshold[e, j])
         g.level[e, j] = g.threshold[e, j] / g.unit[e, j]
-    return g.unit[e]
 
 
-def prepared(delayed, several, units):
+def prepared(delayed, several, backward):
     """The phase that packs what groups of neurons have for themselves, and sorts blocks of samples."""
 
     @jit
@@ -131,18 +110,25 @@ def prepared(delayed, several, units):
         if task < g.all_groups:
             e, first = task // g.groups, task % g.groups * LANES
             fill_rates(g.mem, g.syn, e * g.outputs, first, g.outputs, g.rates[task])
-            pack_tile(g.weight[e], units(g, e, first), first, g.packed[task])
+            if backward:
+                fill_units(g, e, first)
+                pack_tile(g.weight[e], g.unit[e], first, g.packed[task])
+            else:
+                pack_tile(g.weight[e], g.threshold[e], first, g.packed[task])
             if delayed:
                 pack_tile(g.delay[e], np.ones(g.groups * LANES, g.times.dtype), first, g.delays[task])
             return
         keys, labels, begin = g.sort_keys[slot], g.sort_labels[slot], (task - g.all_groups) * SAMPLES
         for b in range(begin, min(begin + SAMPLES, g.samples)):  # the inputs that arrive between start and end
-            order, arrival = g.order[b], g.arrival[b]
+            order, arrival = (g.order[b], g.arrival[b]) if several else (g.ints[b], g.reals[b])
             n = sort_row(g.times[b], g.bounds[0], g.bounds[1], order, arrival, keys, labels)
-            g.count[b, 0], arrival[n] = n, math.inf
+            arrival[n] = math.inf
             if several:
+                g.count[b, 0] = n
                 for k in range(n):
                     g.source[b, k] = order[k] // g.copies
+            else:
+                order[g.inputs] = n
 
     return prepare
 
@@ -156,17 +142,20 @@ def forward_kernel(dtype: str, delayed: bool, several: bool):
     def scan(g, slot, task):
         blocks = (g.batch + SAMPLES - 1) // SAMPLES
         e, begin, place = task // (g.groups * blocks), task // g.groups % blocks * SAMPLES, task % g.groups
-        group, every = e * g.groups + place, lanes_with(g.outputs, place)
+        group, every = e * g.groups + place, every_lane(min(LANES, g.outputs - place * LANES))
         packed = g.packed[group]
         for b in range(e * g.batch + begin, e * g.batch + min(begin + SAMPLES, g.batch)):
             at = At(slot, e, b, group, place * LANES, every, 0, 0)
             if delayed:
                 _, n = sort_arrivals(g, at, packed)
                 scan_sample(g, at, g.keys[slot], g.values[slot], None, n)
-            else:
+            elif several:
                 scan_sample(g, at, g.arrival[b], packed, g.source[b], g.count[b, 0])
+            else:
+                saved = saved_of(g, b)
+                scan_sample(g, at, saved.arrival, packed, saved.order, saved.order[saved.count])
 
-    return prepared(delayed, several, in_thresholds), scan
+    return prepared(delayed, several, False), scan
 
 
 @kernel(BACKWARD)
@@ -179,12 +168,11 @@ def backward_kernel(dtype: str, delayed: bool, several: bool):
     def unwind(g, slot, task):
         e, chunk, part = task // (g.parts * g.chunks), task // g.parts % g.chunks, task % g.parts
         begin, end = e * g.batch + chunk * g.batch // g.chunks, e * g.batch + (chunk + 1) * g.batch // g.chunks
-        if g.everything:
-            g.times_parts[part, begin:end] = 0
+        g.times_parts[part, begin:end] = 0
         for i in range(g.events):
             g.joins[slot, i] = 0
         for place in range(part * g.groups // g.parts, (part + 1) * g.groups // g.parts):
-            group, every = e * g.groups + place, lanes_with(g.outputs, place)
+            group, every = e * g.groups + place, every_lane(min(LANES, g.outputs - place * LANES))
             g.weight_parts[group, chunk] = 0
             g.delay_parts[group, chunk] = 0
             g.totals[group, chunk] = 0
@@ -194,37 +182,31 @@ def backward_kernel(dtype: str, delayed: bool, several: bool):
                     unwind_sample(g, at)
                 elif delayed:
                     n, most = sort_arrivals(g, at, None)
-                    unwind_trains(g, at, g.keys[slot], None, most, n, g.arrived[slot])
+                    unwind_trains(g, at, g.delays[group], g.keys[slot], None, most, n, g.arrived[slot])
                 else:
-                    unwind_trains(g, at, g.arrival[b], g.source[b], g.count[b, 0], g.count[b, 0], g.order[b])
+                    unwind_trains(g, at, None, g.arrival[b], g.source[b], g.count[b, 0], g.count[b, 0], g.order[b])
 
     @jit
     def gather(g, slot, task):
         if task >= g.all_groups:
             begin = (task - g.all_groups) * SAMPLES
             for b in range(begin, min(begin + SAMPLES, g.samples)):
-                n, total, by_times = g.count[b, 0] if in_order else g.events, g.times_parts[0, b], g.by_times[b]
+                saved, by_times = saved_of(g, b), g.by_times[b]
+                n = saved.order[saved.count] if in_order else g.events
                 for i in range(g.events):
                     by_times[i] = 0
-                for k in range(0, n, 16):
-                    some = load16(total, k)
-                    for part in range(1, g.parts):
-                        some = some + load16(g.times_parts[part, b], k)
-                    store(total, k, some)
+                sum_parts(g.times_parts[:, b], 0, n)
                 for k in range(n):
-                    by_times[g.order[b, k] if in_order else k] = total[k]
+                    by_times[saved.order[k] if in_order else k] = g.times_parts[0, b, k]
             return
         e, first, total, c = task // g.groups, task % g.groups * LANES, g.totals[task], g.rates[task]
-        if g.everything:
-            unpack_tile(g.weight_parts[task], g.unit[e], first, g.by_weight[e])
-            if delayed:
-                unpack_tile(g.delay_parts[task], np.ones(g.groups * LANES, g.times.dtype), first, g.by_delay[e])
-        for chunk in range(1, g.chunks):
-            for lane in range(3 * LANES):
-                total[0, lane] += total[chunk, lane]
+        unpack_tile(g.weight_parts[task], g.unit[e], first, g.by_weight[e])
+        if delayed:
+            unpack_tile(g.delay_parts[task], np.ones(g.groups * LANES, g.times.dtype), first, g.by_delay[e])
+        sum_parts(total, 0, 3 * LANES)
         for lane in range(min(LANES, g.outputs - first)):
             g.by_threshold[e, first + lane] = total[0, BY_THRESHOLD + lane] / g.unit[e, first + lane]
             g.by_mem[e, first + lane] = total[0, BY_MEM + lane] * c[PER_MEM, lane] * c[UNIT, 0]
             g.by_syn[e, first + lane] = total[0, BY_SYN + lane] * c[PER_SYN, lane] * c[UNIT, 0]
 
-    return prepared(delayed, several, in_powers_of_two), unwind, gather
+    return prepared(delayed, several, True), unwind, gather

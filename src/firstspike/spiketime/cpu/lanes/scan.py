@@ -13,22 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import BRIEF_END, LANES, UNIT, rates_in
+from firstspike.spiketime.cpu.arrays import BRIEF_END, LANES, UNIT, rates_in, saved_of
 from firstspike.spiketime.cpu.membrane import ENOUGH, brief, crossings, reaches, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.lanes import sort_lanes
 from firstspike.spiketime.cpu.vectors.mathfun import exp
-from firstspike.spiketime.cpu.vectors.simd import (
-    all_of,
-    fill32,
-    fma,
-    load32,
-    lowest_bit,
-    next_up,
-    select,
-    store,
-    store_some,
-)
+from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, next_up, select, store, store_some
 
 # of 32 lanes: the state (membrane, current, and the end of the refractory time, later what is left of it), constants,
 # the next spike that was observed, and of spikes that are to be noted their time and the slope of the membrane
@@ -37,22 +27,15 @@ N_STATE = 8 * LANES
 
 
 class At(NamedTuple):
-    """What a thread works on: a group of neurons in a sample."""
+    """What a thread works on: a group of neurons in a sample. Groups and samples are counted through all networks."""
 
-    slot: Any
-    """Number of the thread."""
-    e: Any
-    """Network."""
-    b: Any
-    """Sample, counted through all networks."""
+    slot: Any  # number of the thread
+    e: Any  # network
+    b: Any  # sample
     group: Any
-    """Likewise."""
-    first: Any
-    """The group's first neuron."""
-    every: Any
-    """Lanes that have a neuron."""
-    chunk: Any
-    """Backward: those samples and those groups whose gradients are summed together."""
+    first: Any  # the group's first neuron
+    every: Any  # lanes that have a neuron
+    chunk: Any  # backward: those samples, and those groups, whose gradients are summed together
     part: Any
 
 
@@ -110,7 +93,7 @@ def scan_once(g, at, keys, values, source, n):
     r, never, unit, longest = rates_in(c), fill32(c, math.inf), c[UNIT, 0], longest_wait(c)
     voltage = current = fill32(c, 0.0)
     voltage_then, current_then, limit, last = voltage, current, never, fill32(c, -1.0)
-    active, fired, is_brief, leaks = at.every, np.uint64(0), False, all_of(r.mem > 0.0, voltage)
+    active, fired, is_brief, leaks = at.every, np.uint64(0), False, (r.mem > 0.0) != 0
     now = since = until = arrival_at(keys, source, 0)
     for k in range(n):
         if source is None:
@@ -154,11 +137,12 @@ def scan_once(g, at, keys, values, source, n):
         spike = min(select(spike > since, spike, next_up(since)), until)
         drive = current_then * exp((since - spike) * unit * r.syn) * r.syn
         slope = select(fired, (drive - r.mem) * unit, slope)
+    saved = saved_of(g, at.b)
     store_some(at.every, g.spikes[at.b], first, select(fired, spike, never))
-    store_some(at.every, g.slope[at.b], first, slope)
+    store_some(at.every, saved.arrival, saved.slope + first, slope)
     store(found, 0, last)
     for lane in range(min(LANES, g.outputs - first) if source is not None else 0):
-        g.last[at.b, first + lane] = found[lane]
+        saved.order[saved.last + first + lane] = found[lane]
 
 
 @jit

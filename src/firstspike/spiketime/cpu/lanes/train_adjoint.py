@@ -18,20 +18,11 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import BRIEF_END, HEIGHT, LANES, PER_MEM, PER_SYN, UNIT, rates_in
-from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_SYN, BY_THRESHOLD, add_row
+from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_SYN, BY_THRESHOLD, add_row, bounded
 from firstspike.spiketime.cpu.lanes.scan import arrival_at, longest_wait
 from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, responses
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.vectors.mathfun import exp
-from firstspike.spiketime.cpu.vectors.simd import (
-    fill16,
-    fill32,
-    fma,
-    load32,
-    lowest_bit,
-    select,
-    store,
-)
+from firstspike.spiketime.cpu.vectors.simd import fill16, fill32, fma, load32, lowest_bit, select, store
 
 # of 32 lanes: y and C at the end, later at the start, and y and C for the weights, without what the bound drops
 Y, C, Y_KEPT, C_KEPT = (row * LANES for row in range(4))
@@ -104,25 +95,6 @@ def jump(g, at, hits):
 
 
 @jit
-def drop(suspects, keys, source, n, c, bound, state):
-    """Fix for the weights the spikes ORIGIN of those lanes whose derivative by a weight exceeds the bound."""
-    r, unit, none = rates_in(c), c[UNIT, 0], fill32(c, 0.0)
-    spike, before, most = load32(state, ORIGIN), load32(state, BEFORE), none
-    for k in range(n):
-        arrival = arrival_at(keys, source, k)
-        causal = (spike > arrival) & suspects
-        if causal:
-            start = max(arrival, before)
-            wait = select(causal, max(spike - start, 0.0) * unit, none)
-            age = select(causal, (arrival - start) * r.syn * unit, none)
-            most = max(most, select(causal, responses(wait, r)[2] * exp(age), none))
-    kept = load32(state, Y_KEPT)
-    size = most * max(kept, kept * -1.0)
-    dropped = (size > load32(state, SIZE) * bound) & suspects
-    store(state, Y_KEPT, select(dropped, none, kept))
-
-
-@jit
 def start_back(g, at):
     """What 32 neurons begin with; OF_LEFT becomes the loss by the last spike, or the refractory time at the start."""
     state, whole, begin, end, asks_end = g.state[at.slot], g.whole[at.slot], g.bounds[0], g.bounds[1], g.asks_end != 0
@@ -179,7 +151,7 @@ def gradients_by_start(g, at):
 
 
 @jit
-def unwind_trains(g, at, keys, source, n, rows, events):
+def unwind_trains(g, at, delay, keys, source, n, rows, events):
     """Add the gradients of 32 neurons for a sample, from the end or their last spikes to the first input or the start.
 
     ``keys``, ``source`` and ``n`` are as in ``scan.scan_once``; where each lane has its own order, ``g.values`` tells
@@ -189,9 +161,9 @@ def unwind_trains(g, at, keys, source, n, rows, events):
     weight, by_weight, totals, values = (
         g.packed[at.group], g.weight_parts[at.group, at.chunk], g.totals[at.group, at.chunk], g.values[at.slot]
     )  # fmt: skip
-    begin, bounded, everything, taus = g.bounds[0], g.bound[0] < math.inf, g.everything != 0, g.by_taus != 0
+    begin, bounds, taus = g.bounds[0], g.bound[0] < math.inf, g.by_taus != 0
     start_back(g, at)
-    for row in range(rows * LANES if everything else 0):
+    for row in range(rows * LANES):
         by_arrival[row] = 0
     r, unit, longest = rates_in(c), c[UNIT, 0], longest_wait(c)
     y, current, now, due = load32(state, Y), load32(state, C), load32(state, NOW), load32(state, DUE)
@@ -215,7 +187,7 @@ def unwind_trains(g, at, keys, source, n, rows, events):
                 of_mem = fma(of_mem, syn, y * fma(age, rise, rise_by_mem))
                 of_syn = fma(of_syn, syn, fma(current * r.syn * wait, syn, y * rise_by_syn))
             current, y = fma(current, syn, y * rise), y * mem
-            if bounded:
+            if bounds:
                 current_kept, y_kept = fma(current_kept, syn, y_kept * rise), y_kept * mem
             else:
                 current_kept, y_kept = current, y
@@ -226,7 +198,9 @@ def unwind_trains(g, at, keys, source, n, rows, events):
             store(state, Y_KEPT, y_kept)
             suspects = jump(g, at, hits)
             if suspects:
-                drop(suspects, keys, source, n, c, g.bound[0], state)
+                spike, since, most = load32(state, ORIGIN), load32(state, BEFORE), load32(state, SIZE) * g.bound[0]
+                kept = bounded(load32(state, Y_KEPT), suspects, g, at, delay, spike, since, most)
+                store(state, Y_KEPT, kept)
             y, y_kept = load32(state, Y), load32(state, Y_KEPT)
             due, origin = load32(state, DUE), load32(state, ORIGIN)
         if k < 0:
@@ -241,17 +215,15 @@ def unwind_trains(g, at, keys, source, n, rows, events):
                 if keys[k * LANES + lane] < math.inf:
                     row = np.intp(values[k * LANES + lane])
                     place = events[row] // copies * LANES + lane
-                    if everything:
-                        by_arrival[row * LANES + lane] = state[Y + lane]
-                        by_weight[place] -= state[C_KEPT + lane]
+                    by_arrival[row * LANES + lane] = state[Y + lane]
+                    by_weight[place] -= state[C_KEPT + lane]
                     if taus:
                         totals[BY_MEM + lane] += weight[place] * state[OF_MEM + lane]
                         totals[BY_SYN + lane] += weight[place] * state[OF_SYN + lane]
         else:
             place = np.intp(source[k]) * LANES
-            if everything:
-                store(by_arrival, k * LANES, current - y)
-                store(by_weight, place, load32(by_weight, place) - current_kept)
+            store(by_arrival, k * LANES, current - y)
+            store(by_weight, place, load32(by_weight, place) - current_kept)
             if taus:
                 w = load32(weight, place)
                 store(totals, BY_MEM, fma(w, of_mem, load32(totals, BY_MEM)))
@@ -263,11 +235,10 @@ def unwind_trains(g, at, keys, source, n, rows, events):
     store(state, OF_Y, select(now > -math.inf, (origin - now) * r.mem * unit * y, 0.0))
     if begin > -math.inf:
         gradients_by_start(g, at)
-    if everything:
-        if source is None:
-            add_arrivals(g, at, rows, events, g.delay_parts[at.group, at.chunk])
-        else:
-            add_arrivals(g, at, rows, events, None)
+    if source is None:
+        add_arrivals(g, at, rows, events, g.delay_parts[at.group, at.chunk])
+    else:
+        add_arrivals(g, at, rows, events, None)
 
 
 @jit

@@ -12,129 +12,54 @@ import numpy as np
 from firstspike.spiketime.cpu.arrays import (
     N_CONSTANTS,
     PER_SYN,
-    SAVED,
-    STATES,
     TILE,
-    X,
     every_lane,
     pack_row,
+    saved_of,
+    sum_parts,
     unit_of_row,
     unpack_tile,
 )
 from firstspike.spiketime.cpu.rows import adjoint
-from firstspike.spiketime.cpu.rows.adjoint import (
-    Into,
-    gather_entries,
+from firstspike.spiketime.cpu.rows.adjoint import Into, unwind_tile
+from firstspike.spiketime.cpu.rows.forward import own_event, sort_sample, stride_for
+from firstspike.spiketime.cpu.rows.intervals import FAST, Sample, backward_rows, find_segments
+from firstspike.spiketime.cpu.rows.joins import (
+    FEW,
+    few_rows_back,
     join_lanes,
-    jumps,
     observe_tile,
     settle_flat,
-    unwind_tile,
+    sum_few,
+    unwind_few,
 )
-from firstspike.spiketime.cpu.rows.few import FEW, few_rows_back, sum_few, unwind_few
-from firstspike.spiketime.cpu.rows.forward import KEPT, TRAINS, own_event, sort_sample, stride_for
-from firstspike.spiketime.cpu.rows.intervals import FAST, N_BACKWARD, Sample, backward_rows, find_segments
-from firstspike.spiketime.cpu.rows.train_scan import Entries
+from firstspike.spiketime.cpu.rows.layouts import BACKWARD, TRAIN_BACKWARD
+from firstspike.spiketime.cpu.rows.train_adjoint import rows_of_window, unwind_window
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
-from firstspike.spiketime.cpu.sort import SORTING
-from firstspike.spiketime.cpu.vectors.simd import clear, filled, fma, load, load16, select, splat, store
+from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
+from firstspike.spiketime.cpu.vectors.simd import clear, filled, load, load16, store
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
-
-_SHARED = Layout(
-    "ensemble batch inputs outputs events groups time_groups chunks weight_chunks threads wants_weight wants_times "
-    "wants_threshold tiles packed_size room windows",
-    c=f"real {N_CONSTANTS + 1}",
-    weight="real ensemble outputs inputs",
-    threshold="real ensemble outputs",
-    packed="real ensemble tiles packed_size",
-    unit="real ensemble outputs",
-    ends="int32 ensemble batch room",
-    weight_parts="real ensemble weight_chunks tiles packed_size",
-    times_parts="real ensemble time_groups batch room",
-    threshold_parts="real ensemble chunks outputs",
-    by_weight="real ensemble outputs inputs",
-    by_times="real ensemble batch events",
-    by_threshold="real ensemble outputs",
-    state=f"real threads {adjoint.N_LANES} {TILE}",
-    sums="real threads 256",
-)
-BACKWARD = _SHARED.extended(
-    "sorting ints reals observes",
-    grad="real ensemble batch outputs",
-    spikes="real ensemble batch outputs",
-    times="real ensemble batch events",
-    **SAVED,
-    rows=f"real ensemble batch {N_BACKWARD} room",
-    segments="int32 ensemble batch",
-    used="int32 ensemble batch",
-    start="real threads room",
-    joins="uint64 threads room",
-    places=f"int32 threads {TILE}",
-    few_sums=f"real threads {FEW * 16}",
-    **SORTING,
-)
-TRAIN_BACKWARD = _SHARED.extended(
-    "most budget asks_end holds all_rows entries own_entries bounds_size carried_lanes slots",
-    **TRAINS,
-    **KEPT,
-    grad="real ensemble batch outputs most",
-    of_end=f"real ensemble batch {STATES} outputs",
-    rows="real ensemble batch all_rows",
-    start="real ensemble batch room",
-    segments="int32 ensemble batch windows",
-    own="real ensemble batch tiles own_entries",
-    carried="real ensemble batch 3 carried_lanes",  # between two windows: y, C and PULL
-    seen="int32 ensemble batch outputs",
-    by_start=f"real ensemble batch {STATES} outputs",
-    lanes=f"int32 threads {TILE}",
-    rows_of="int32 threads slots",
-    all_spikes=f"real threads {adjoint.N_SPIKES} slots",
-)
 
 
 @jit
 def prepare_samples(g, e, slot, first, stop):
     """The rows of the samples, in ``used`` those up to the last causal input if it is known; few have no segments."""
-    c, grad, last, start, segments = g.c, g.grad[e], g.last[e], g.start[slot], g.segments[e]
+    c, grad, start, segments = g.c, g.grad[e], g.start[slot], g.segments[e]
     for b in range(first, stop):
         if g.observes:  # no forward pass did it
             sort_sample(g, e, slot, b)
-        count, n, arrival, rows = np.intp(g.count[e, b, 0]), 0, g.arrival[e, b], g.rows[e, b]
+        saved, n, rows = saved_of(g, e, b), 0, g.rows[e, b]
+        count, arrival = np.intp(saved.order[saved.count]), saved.arrival
         for j in range(g.outputs):
             if grad[b, j] != 0:
-                n = max(n, count if g.observes else last[b, j] + 1)
+                n = max(n, count if g.observes else saved.order[saved.last + j] + 1)
         g.used[e, b], segments[b] = n, 0
         if n > 0 and count < FEW and not g.observes:
             few_rows_back(arrival, n, c, rows)
         elif n:
             segments[b] = find_segments(arrival, n, c, math.inf, start, g.ends[e, b])
             backward_rows(arrival, n, c, start, rows)
-
-
-@jit
-def prepare_windows(g, e, slot, first, stop):
-    """The rows of all windows of the samples."""
-    for b in range(first, stop):
-        for tile in range(g.tiles if g.own_entries > 0 else 0):
-            for entry in range(g.upto[e, b, tile, g.windows]):
-                g.own[e, b, tile, entry] = 0
-        for w in range(g.windows):
-            n, at = g.count[e, b, w], g.starts[e, b, w]
-            here = slice(at, at + stride_for(n))
-            g.segments[e, b, w] = 0
-            if n:
-                arrival, start = g.arrival[e, b, here], g.start[e, b, here]
-                g.segments[e, b, w] = find_segments(arrival, n, g.c, math.inf, start, g.ends[e, b, here])
-                backward_rows(arrival, n, g.c, start, rows_of_window(g.rows[e, b], n, at))
-
-
-@jit
-def rows_of_window(rows, n, at):
-    """The rows of a window whose events begin at ``at``."""
-    stride = stride_for(n)
-    return rows[N_BACKWARD * at : N_BACKWARD * (at + stride)].reshape(N_BACKWARD, stride)
 
 
 @jit
@@ -153,7 +78,8 @@ def unwind_sample(zero, g, e, slot, chunk, group, tile, b):
     joins, by_weight, by_times = g.joins[slot], g.weight_parts[e, chunk, tile], g.times_parts[e, group, b]
     wants_weight, wants_times = g.wants_weight != 0, g.wants_times != 0
     every, bound = every_lane(size), g.c[N_CONSTANTS] if wants_weight else never
-    sample = Sample(g.order[e, b], g.arrival[e, b], n, g.ends[e, b], g.segments[e, b], g.rows[e, b])
+    saved = saved_of(g, e, b)
+    sample = Sample(saved.order, saved.arrival, n, g.ends[e, b], g.segments[e, b], g.rows[e, b])
     if g.observes:
         observe_tile(zero, g, e, slot, b, begin, size, packed, sample)
     for first in range(0, size, 16):
@@ -173,73 +99,13 @@ def unwind_sample(zero, g, e, slot, chunk, group, tile, b):
         into = Into(g.sums[slot], by_weight, by_times, True, False)
         unwind_tile(zero, packed, sample, state, joins, None, None, top, False, g.c, into)
         join_lanes(zero, g, e, slot, b, begin, every, sample, never)
-    total = load(zero, state, adjoint.TOTAL * TILE) + load(zero, state, adjoint.SCALE * TILE)
-    store(state, adjoint.TOTAL * TILE, total)
+    total = load(zero, state, adjoint.TOTAL) + load(zero, state, adjoint.SCALE)
+    store(state, adjoint.TOTAL, total)
     if not dropped or wants_times:
         into = Into(g.sums[slot], by_weight, by_times, wants_weight and not dropped, wants_times)
         unwind_tile(zero, packed, sample, state, joins, None, None, top, False, g.c, into)
     for k in range(top + 1):
         joins[k] = 0
-
-
-@jit
-def unwind_window(zero, g, e, slot, chunk, group, tile, b, w):
-    """Spike trains of a tile in a window of a sample."""
-    n, at, low, high = g.count[e, b, w], g.starts[e, b, w], g.upto[e, b, tile, w], g.upto[e, b, tile, w + 1]
-    c, begin, carried, packed = g.c, tile * TILE, g.carried[e, b], g.packed[e, tile]
-    asks = g.asks_end != 0 or w < g.windows - 1
-    if n == 0 or (low == high and not asks):
-        return
-    begins, stops, here = g.bounds[w] > -math.inf, g.bounds[w + 1] < math.inf, slice(at, at + stride_for(n))
-    state, spikes, rows_of, arrival = g.state[slot], g.all_spikes[slot], g.rows_of[slot], g.arrival[e, b, here]
-    entries = Entries(
-        g.lanes[slot], g.budget, g.found[e, b, tile, low:high], g.places[e, b, tile, low:high],
-        g.moments[e, b, tile, low:high], g.slopes[e, b, tile, low:high],
-    )  # fmt: skip
-    own = g.own[e, b, tile, low:high] if g.own_entries > 0 else g.own[e, b, tile, :0]
-    gather_entries(entries, begin, own, g.grad[e, b], g.seen[e, b], spikes, rows_of)
-    sample = Sample(
-        g.source[e, b, here], arrival, n, g.ends[e, b, here], g.segments[e, b, w], rows_of_window(g.rows[e, b], n, at)
-    )
-    inputs, until = (1 if begins else 0, n - 2 if stops else n - 1), g.bounds[w + 1] if stops else arrival[n - 1]
-    wants_weight, wants_times, holds = g.wants_weight != 0, g.wants_times != 0, g.holds != 0
-    never = c.dtype.type(math.inf)
-    by_weight, by_times = g.weight_parts[e, chunk, tile], g.times_parts[e, group, b, here]
-    bound, start, top = c[N_CONSTANTS] if wants_weight else never, g.start[e, b, here], n - 1
-    if not asks:
-        top = np.intp(entries.found[high - low - 1])
-    total, full = load(zero, state, adjoint.TOTAL * TILE), np.uint64(g.full[e, b, tile, w])
-    start_window(zero, state, carried, begin, full, until)
-    dropped = jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound, spikes)
-    if dropped:  # for the weights alone
-        into = Into(g.sums[slot], by_weight, by_times, True, False)
-        unwind_tile(zero, packed, sample, state, None, entries, spikes, top, asks, c, into)
-        store(state, adjoint.TOTAL * TILE, total)
-        start_window(zero, state, carried, begin, full, until)
-        jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, never, spikes)
-    if not dropped or wants_times or begins:
-        into = Into(g.sums[slot], by_weight, by_times, wants_weight and not dropped, wants_times)
-        unwind_tile(zero, packed, sample, state, None, entries, spikes, top, asks, c, into)
-    for entry in range(high - low):
-        place = np.uintp(entries.places[np.uintp(entry)])
-        rows_of[place], spikes[adjoint.TIME, place] = 0, math.inf
-    if begins:
-        response, decay = load(zero, state, adjoint.NOW_C * TILE), load(zero, state, adjoint.NOW_E * TILE)
-        store(carried, begin, fma(response, max(c[X], 0.0), decay))
-        store(carried, carried.shape[1] + begin, response)
-        store(carried, 2 * carried.shape[1] + begin, load(zero, state, adjoint.PULL * TILE))
-
-
-@jit
-def start_window(zero, state, carried, begin, full, until):
-    """The adjoint of a tile at the end of a window; lanes ``full`` would spike too often there."""
-    width = carried.shape[1]
-    y = select(full, zero, load(zero, carried, begin))
-    store(state, adjoint.END_Y * TILE, y)
-    store(state, adjoint.NEXT_Y * TILE, y)
-    store(state, adjoint.END_C * TILE, load(zero, carried, width + begin))
-    store(state, adjoint.PULL * TILE, load(zero, carried, 2 * width + begin))
-    store(state, adjoint.NEXT_T * TILE, splat(zero, until))
 
 
 @jit
@@ -252,6 +118,63 @@ def start_samples(g, e, slot, chunk, group):
     for b in range(first, stop if g.wants_times else first):
         for k in range(g.room if g.used[e, b] else 0):
             g.times_parts[e, group, b, k] = 0
+
+
+@jit
+def start_tile(g, e, chunk, tile, w, state):
+    """Units and thresholds of a tile's lanes, 1 for those without a neuron; before its first window, no sums."""
+    for lane in range(TILE):
+        state[adjoint.UNIT + lane] = state[adjoint.LEVEL + lane] = 1
+        state[adjoint.TOTAL + lane] = 0
+    for lane in range(min(TILE, g.outputs - tile * TILE)):
+        j = tile * TILE + lane
+        state[adjoint.UNIT + lane], state[adjoint.LEVEL + lane] = g.unit[e, j], g.threshold[e, j] / g.unit[e, j]
+        if w == g.windows - 1:
+            g.threshold_parts[e, chunk, j] = 0
+    for i in range(g.packed_size if g.wants_weight and w == g.windows - 1 else 0):
+        g.weight_parts[e, chunk, tile, i] = 0
+
+
+@jit
+def gather_times(parts, at, n, order, rows, c, by_times):
+    """Sum the groups' gradients ``parts (groups, room)`` by n sorted events from ``at`` on, and undo the sorting."""
+    total = parts[0]
+    sum_parts(parts, at, n)
+    for k in range(0, n, 16):
+        store(total, at + k, load16(total, at + k) * load16(rows, FAST * rows.shape[1] + k) * c[PER_SYN])
+    for k in range(n):
+        if order[k] >= 0:  # not an end of the window, or an own spike
+            by_times[np.uintp(order[k])] = total[np.uintp(at + k)]
+
+
+@jit
+def finish_tile(g, e, tile):
+    """Sum the chunks' gradients by weights and thresholds."""
+    begin, size = tile * TILE, g.inputs * TILE
+    if g.wants_weight:
+        unpack_tile(g.weight_parts[e, :, tile, :size], g.unit[e], begin, g.by_weight[e])
+    for j in range(begin, min(begin + TILE, g.outputs) if g.wants_threshold else begin):
+        total = g.threshold_parts[e, 0, j]
+        for chunk in range(1, g.chunks):
+            total += g.threshold_parts[e, chunk, j]
+        g.by_threshold[e, j] = total / g.unit[e, j]
+
+
+@jit
+def prepare_windows(g, e, slot, first, stop):
+    """The rows of all windows of the samples."""
+    for b in range(first, stop):
+        for tile in range(g.tiles if g.own_entries > 0 else 0):
+            for entry in range(g.upto[e, b, tile, g.windows]):
+                g.own[e, b, tile, entry] = 0
+        for w in range(g.windows):
+            n, at = g.count[e, b, w], g.starts[e, b, w]
+            here = slice(at, at + stride_for(n))
+            g.segments[e, b, w] = 0
+            if n:
+                arrival, start = g.arrival[e, b, here], g.start[e, b, here]
+                g.segments[e, b, w] = find_segments(arrival, n, g.c, math.inf, start, g.ends[e, b, here])
+                backward_rows(arrival, n, g.c, start, rows_of_window(g.rows[e, b], n, at))
 
 
 @jit
@@ -305,49 +228,6 @@ def send_back(g, e, chunk, group, w):
             by_start[2, j] = carried[2, j] * g.threshold[e, j] / unit
 
 
-@jit
-def start_tile(g, e, chunk, tile, w, state):
-    """Units and thresholds of a tile's lanes, 1 for those without a neuron; before its first window, no sums."""
-    for lane in range(TILE):
-        state[adjoint.UNIT, lane] = state[adjoint.LEVEL, lane] = 1
-        state[adjoint.TOTAL, lane] = 0
-    for lane in range(min(TILE, g.outputs - tile * TILE)):
-        j = tile * TILE + lane
-        state[adjoint.UNIT, lane], state[adjoint.LEVEL, lane] = g.unit[e, j], g.threshold[e, j] / g.unit[e, j]
-        if w == g.windows - 1:
-            g.threshold_parts[e, chunk, j] = 0
-    for i in range(g.packed_size if g.wants_weight and w == g.windows - 1 else 0):
-        g.weight_parts[e, chunk, tile, i] = 0
-
-
-@jit
-def gather_times(parts, b, at, n, order, rows, c, by_times):
-    """Sum the groups' gradients ``(groups, batch, room)`` by n sorted events from ``at`` on, and undo the sorting."""
-    batch, room = parts.shape[1], parts.shape[2]
-    for k in range(0, n, 16):
-        place = b * room + at + k
-        total = load16(parts, place)
-        for part in range(1, parts.shape[0]):
-            total = total + load16(parts, part * batch * room + place)
-        store(parts, place, total * load16(rows, FAST * rows.shape[1] + k) * c[PER_SYN])
-    for k in range(n):
-        if order[k] >= 0:  # not an end of the window, or an own spike
-            by_times[np.uintp(order[k])] = parts[0, b, at + k]
-
-
-@jit
-def finish_tile(g, e, tile):
-    """Sum the chunks' gradients by weights and thresholds."""
-    begin, size = tile * TILE, g.inputs * TILE
-    if g.wants_weight:
-        unpack_tile(g.weight_parts[e, :, tile, :size], g.unit[e], begin, g.by_weight[e])
-    for j in range(begin, min(begin + TILE, g.outputs) if g.wants_threshold else begin):
-        total = g.threshold_parts[e, 0, j]
-        for chunk in range(1, g.chunks):
-            total += g.threshold_parts[e, chunk, j]
-        g.by_threshold[e, j] = total / g.unit[e, j]
-
-
 @kernel(lambda lanes, several: TRAIN_BACKWARD if several else BACKWARD)
 def backward_kernel(dtype: str, lanes: int, several: bool):
     """Backward, for one dtype and number of lanes, of first spikes or trains."""
@@ -383,14 +263,14 @@ def backward_kernel(dtype: str, lanes: int, several: bool):
                 start_tile(g, e, chunk, tile, w, state)
                 if several:
                     for j in range(tile * TILE, min((tile + 1) * TILE, g.outputs)):
-                        state[adjoint.DROP, j - tile * TILE] = 1 - g.reset[e, j] / g.threshold[e, j]
+                        state[adjoint.DROP + j - tile * TILE] = 1 - g.reset[e, j] / g.threshold[e, j]
                 for b in range(first, stop):
                     if several:
                         unwind_window(zero, g, e, slot, chunk, group, tile, b, w)
                     else:
                         unwind_sample(zero, g, e, slot, chunk, group, tile, b)
                 for lane in range(min(TILE, g.outputs - tile * TILE)):
-                    g.threshold_parts[e, chunk, tile * TILE + lane] += state[adjoint.TOTAL, lane]
+                    g.threshold_parts[e, chunk, tile * TILE + lane] += state[adjoint.TOTAL + lane]
             if several:
                 send_back(g, e, chunk, group, w)
 
@@ -408,9 +288,9 @@ def backward_kernel(dtype: str, lanes: int, several: bool):
             for w in range(g.windows):
                 if several:
                     n, at = g.count[e, b, w], g.starts[e, b, w]
-                    rows = rows_of_window(g.rows[e, b], n, at)
+                    order, rows = g.order[e, b, at:], rows_of_window(g.rows[e, b], n, at)
                 else:
-                    n, at, rows = g.used[e, b], 0, g.rows[e, b]
-                gather_times(g.times_parts[e], b, at, n, g.order[e, b, at:], rows, g.c, by_times)
+                    n, at, order, rows = g.used[e, b], 0, g.ints[e, b], g.rows[e, b]
+                gather_times(g.times_parts[e, :, b], at, n, order, rows, g.c, by_times)
 
     return prepare, unwind, gather

@@ -13,20 +13,8 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import (
-    N_CONSTANTS,
-    PAD,
-    PER_MEM,
-    PER_SYN,
-    SAVED,
-    STATES,
-    TILE,
-    are_weights,
-    every_lane,
-    pack_row,
-)
+from firstspike.spiketime.cpu.arrays import PAD, PER_MEM, PER_SYN, TILE, are_weights, every_lane, pack_row, saved_of
 from firstspike.spiketime.cpu.rows.intervals import (
-    N_FORWARD,
     NOW_CURRENT,
     NOW_VOLTAGE,
     Sample,
@@ -35,105 +23,25 @@ from firstspike.spiketime.cpu.rows.intervals import (
     pad_row,
     solve,
 )
+from firstspike.spiketime.cpu.rows.layouts import FORWARD, TRAIN_FORWARD
 from firstspike.spiketime.cpu.rows.scan import scan_tile
-from firstspike.spiketime.cpu.rows.train_scan import (
-    DROP,
-    HOLD,
-    LAST,
-    N_LANES,
-    NEXT,
-    RELEASE,
-    SEEN,
-    Entries,
-    scan_trains,
-)
+from firstspike.spiketime.cpu.rows.train_scan import DROP, HOLD, LAST, NEXT, RELEASE, SEEN, Entries, scan_trains
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
-from firstspike.spiketime.cpu.sort import SORTING, are_times, first_from, sort_row
+from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
+from firstspike.spiketime.cpu.sort import are_times, first_from, sort_row
 from firstspike.spiketime.cpu.vectors.simd import clear, filled, load, splat, store, store_some
 
 _SHORT = 0.045  # mean interval in units of the faster constant for the fast scan of many inputs
 _LONG = 0.4  # interval that ends a segment there, likewise
 _MARK = -1  # of an order: a window's start or end; inputs are >= 0, own spikes lie below
 
-_SHARED = Layout(
-    "ensemble batch inputs outputs block threads tiles packed_size stride windows sorting",
-    c=f"real {N_CONSTANTS + 1}",
-    weight="real ensemble outputs inputs",
-    threshold="real ensemble outputs",
-    packed="real ensemble tiles packed_size",
-    rows=f"real threads block {N_FORWARD} stride",
-    ends="int32 threads block stride",
-    start="real threads stride",
-    segments="int32 threads block",
-    state=f"real threads {N_LANES} {TILE}",
-    **SORTING,
-)
-FORWARD = _SHARED.extended(
-    "ints reals",
-    times="real ensemble batch inputs",
-    **SAVED,
-    spikes="real ensemble batch outputs",
-    fast="int32 threads block",
-    lane_last=f"int32 threads {TILE}",
-    places=f"int32 threads {TILE}",
-)
-TRAINS = {
-    "bounds": "real bounds_size",
-    "reset": "real ensemble outputs",
-    "held": f"real ensemble batch {2 * STATES} outputs",
-}
-"""Arrays that both kernels of trains have: starts and ends of windows, resets, states at the start and the end."""
-KEPT = {
-    "order": "int32 ensemble batch room",
-    "source": "int32 ensemble batch room",
-    "arrival": "real ensemble batch room",
-    "starts": "int32 ensemble batch bounds_size",
-    "count": "int32 ensemble batch windows",
-    "found": "int32 ensemble batch tiles entries",
-    "places": "int32 ensemble batch tiles entries",
-    "moments": "real ensemble batch tiles entries",
-    "slopes": "real ensemble batch tiles entries",
-    "upto": "int32 ensemble batch tiles bounds_size",
-    "full": "int64 ensemble batch tiles windows",
-    "counts": "int32 ensemble batch outputs",
-}
-"""Those that the forward kernel leaves for the backward one.
-
-Of each sample, they are its events, where each window's begin and how many there are; of a tile ``train_scan.Entries``,
-where each window's begin, and which neurons would spike too often in it, as bits; and numbers of spikes.
-"""
-TRAIN_FORWARD = _SHARED.extended(
-    "copies most seen budget events room waiting entries bounds_size holds carried_lanes",
-    **TRAINS,
-    **KEPT,
-    lag="real 1",
-    times="real ensemble batch events",
-    refractory="real ensemble outputs",
-    observed="real ensemble batch outputs seen",
-    trains="real ensemble batch outputs most",
-    overflows="uint8 ensemble batch outputs",
-    lacks="int32 ensemble batch",
-    outside="real threads block events",  # input spikes in order of arrival, how many, and which one comes next
-    outside_order="int32 threads block events",
-    arrived="int32 threads block",
-    at_event="int32 threads block",
-    own="real threads block waiting",  # times at which own spikes arrive, in any order, which spikes, and how many
-    own_id="int32 threads block waiting",
-    owns="int32 threads block",
-    own_sorted="real threads waiting",
-    own_order="int32 threads waiting",
-    carried=f"real threads block {STATES} carried_lanes",
-    lanes=f"int32 threads {2 * TILE + 2}",
-)
-
 
 @jit
 def sort_sample(g, e, slot, b):
     """Sort the inputs of a sample; returns how many arrive."""
-    order, arrival = g.order[e, b], g.arrival[e, b]
+    order, arrival, count, _, _ = saved_of(g, e, b)
     n = sort_row(g.times[e, b], -math.inf, math.inf, order, arrival, g.sort_keys[slot], g.sort_labels[slot])
-    g.count[e, b, 0] = n
+    order[count] = n
     if n:
         pad_row(arrival, n)
     return n
@@ -142,7 +50,7 @@ def sort_sample(g, e, slot, b):
 @inlined
 def prepare_sample(g, e, slot, b, at):
     """Sort a sample's inputs; what all neurons share."""
-    c, arrival, rows, n = g.c, g.arrival[e, b], g.rows[slot, at], sort_sample(g, e, slot, b)
+    c, arrival, rows, n = g.c, g.reals[e, b], g.rows[slot, at], sort_sample(g, e, slot, b)
     if n:
         fast = (arrival[n - 1] - arrival[0]) * max(c[PER_MEM], c[PER_SYN]) < n * _SHORT
         longest = _LONG / max(c[PER_MEM], c[PER_SYN]) if fast else math.inf
@@ -155,9 +63,9 @@ def prepare_sample(g, e, slot, b, at):
 def scan_sample(zero, g, e, slot, b, at, tile):
     """First spikes of a tile in a sample."""
     lanes, c, state, last = min(TILE, g.outputs - tile * TILE), g.c, g.state[slot], g.lane_last[slot]
-    n = g.count[e, b, 0]
-    every, packed = every_lane(lanes), g.packed[e, tile]
-    sample = Sample(g.order[e, b], g.arrival[e, b], n, g.ends[slot, at], g.segments[slot, at], g.rows[slot, at])
+    saved = saved_of(g, e, b)
+    every, packed, n = every_lane(lanes), g.packed[e, tile], saved.order[saved.count]
+    sample = Sample(saved.order, saved.arrival, n, g.ends[slot, at], g.segments[slot, at], g.rows[slot, at])
     for lane in range(TILE):
         last[lane] = -1
     silent, left = every, every if n else np.uint64(0)
@@ -168,9 +76,9 @@ def scan_sample(zero, g, e, slot, b, at, tile):
         silent = (silent & ~left) | found
     spike, slope = solve(zero, state, every & ~silent, c)
     store_some(every, g.spikes[e, b], tile * TILE, spike)
-    store_some(every, g.slope[e, b], tile * TILE, slope)
+    store_some(every, saved.arrival, saved.slope + tile * TILE, slope)
     for lane in range(lanes):
-        g.last[e, b, tile * TILE + lane] = last[lane]
+        saved.order[saved.last + tile * TILE + lane] = last[lane]
 
 
 @jit
@@ -278,13 +186,13 @@ def scan_window(zero, g, e, slot, b, at, tile, w):
         lanes[lane] = 0
     lanes[TILE], lanes[TILE + 1] = low, 0
     for row, x in ((NOW_VOLTAGE, 0), (NOW_CURRENT, 1), (RELEASE, 2)):
-        store(state, row * TILE, load(zero, carried, x * g.carried_lanes + begin))
-    store(state, NEXT * TILE, splat(zero, math.inf))
-    store(state, LAST * TILE, splat(zero, -math.inf))
+        store(state, row, load(zero, carried, x * g.carried_lanes + begin))
+    store(state, NEXT, splat(zero, math.inf))
+    store(state, LAST, splat(zero, -math.inf))
     observed = g.observed[e, b, begin:begin] if g.seen == 0 else g.observed[e, b, begin:]
     for lane in range(size if g.seen > 0 else 0):
         lanes[SEEN + lane] = done = g.counts[e, b, begin + lane]
-        state[NEXT, lane] = observed[lane, done] if done < g.seen else math.inf
+        state[NEXT + lane] = observed[lane, done] if done < g.seen else math.inf
     entries = Entries(
         lanes, g.budget, g.found[e, b, tile], g.places[e, b, tile], g.moments[e, b, tile], g.slopes[e, b, tile]
     )
@@ -295,7 +203,7 @@ def scan_window(zero, g, e, slot, b, at, tile, w):
         stops, every = g.bounds[w + 1] < math.inf, every_lane(size)
         scan_trains(zero, g.packed[e, tile], sample, stops, every, holds, g.c, state, entries, observed)
     for row, x in ((NOW_VOLTAGE, 0), (NOW_CURRENT, 1), (RELEASE, 2)):
-        store(carried, x * g.carried_lanes + begin, load(zero, state, row * TILE))
+        store(carried, x * g.carried_lanes + begin, load(zero, state, row))
     g.upto[e, b, tile, w + 1], full = lanes[TILE], np.int64(0)
     has_room = keep_spikes(g, e, slot, b, at, tile, w, entries, low) and lanes[TILE + 1] == 0
     for lane in range(size):
@@ -303,8 +211,8 @@ def scan_window(zero, g, e, slot, b, at, tile, w):
         g.counts[e, b, j] += min(lanes[lane], g.budget)
         g.overflows[e, b, j] |= np.uint8(over)
         full |= np.int64(over) << np.int64(lane)
-        if over or state[RELEASE, lane] < math.inf:  # it has the reset membrane at the end
-            carried[0, j] = 1 - state[DROP, lane]
+        if over or state[RELEASE + lane] < math.inf:  # it has the reset membrane at the end
+            carried[0, j] = 1 - state[DROP + lane]
     g.full[e, b, tile, w] = full
     return has_room
 
@@ -344,7 +252,7 @@ def scan_windows(zero, g, e, slot, first, stop):
         for tile in range(g.tiles):
             for lane in range(min(TILE, g.outputs - tile * TILE)):
                 j = tile * TILE + lane
-                state[DROP, lane], state[HOLD, lane] = 1 - g.reset[e, j] / g.threshold[e, j], g.refractory[e, j]
+                state[DROP + lane], state[HOLD + lane] = 1 - g.reset[e, j] / g.threshold[e, j], g.refractory[e, j]
             for b in range(first, stop):
                 if not scan_window(zero, g, e, slot, b, b - first, tile, w):
                     g.lacks[e, b] = 1

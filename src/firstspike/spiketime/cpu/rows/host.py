@@ -8,8 +8,8 @@ import torch
 
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, Sizes, Windows
 from firstspike.spiketime.cpu.arrays import (
-    BOTH,
     PAD,
+    SAVED,
     STATES,
     TILE,
     constants_array,
@@ -17,13 +17,13 @@ from firstspike.spiketime.cpu.arrays import (
     numbers,
     saved_for,
     saved_sizes,
-    saved_within,
 )
-from firstspike.spiketime.cpu.rows.backward import BACKWARD, SAMPLES, TRAIN_BACKWARD, backward_kernel
-from firstspike.spiketime.cpu.rows.forward import FORWARD, KEPT, TRAIN_FORWARD, forward_kernel
+from firstspike.spiketime.cpu.rows.backward import SAMPLES, backward_kernel
+from firstspike.spiketime.cpu.rows.forward import forward_kernel
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD, N_FORWARD
-from firstspike.spiketime.cpu.runtime.kernels import REFUSED, Layout
-from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
+from firstspike.spiketime.cpu.rows.layouts import BACKWARD, FORWARD, KEPT, TRAIN_BACKWARD, TRAIN_FORWARD
+from firstspike.spiketime.cpu.runtime.kernels import REFUSED
+from firstspike.spiketime.cpu.runtime.parallel import Call, call, name_of
 from firstspike.spiketime.cpu.sort import sorting_for
 from firstspike.spiketime.kernels import is_small, threads_for, work_of
 from firstspike.spiketime.values import check_memory, check_values
@@ -54,8 +54,7 @@ def _forward_call(sizes: Sizes, real: str, threads: int) -> Call:
     found = _common(sizes, inputs, threads) | saved_sizes(inputs, outputs) | sorting_for(inputs)
     most = _BLOCK // (N_FORWARD * found["stride"] * (4 if real == "float32" else 8))
     found["block"] = block = max(1, min(most, -(-batch // (2 * threads))))
-    names = "c", "times", "weight", "threshold", "spikes", *BOTH
-    plan = FORWARD.plan(real, found, names, within=saved_within(inputs))
+    plan = FORWARD.plan(real, found, ("c", "times", "weight", "threshold", "spikes", *SAVED))
     phases = ensemble * found["tiles"], ensemble * -(-batch // block)
     return Call(forward_kernel(real, lanes_for(outputs), False), phases, plan, threads)
 
@@ -82,9 +81,8 @@ def _backward_call(sizes: Sizes, real: str, needs: tuple[bool, ...], observes: b
     found = _common(sizes, inputs, threads) | saved_sizes(inputs, outputs) | sorting_for(inputs)
     phases = _add_parts(found, *needs, needs[0], False)
     found |= {"observes": observes, "room": found["stride"]}
-    given = ("c", "grad", "spikes", "times", "weight", "threshold", *BOTH, "by_times", "by_weight", "by_threshold")
-    plan = BACKWARD.plan(real, found, given, within=saved_within(inputs))
-    return Call(backward_kernel(real, lanes_for(outputs), False), phases, plan, threads)
+    given = ("c", "grad", "spikes", "times", "weight", "threshold", *SAVED, "by_times", "by_weight", "by_threshold")
+    return Call(backward_kernel(real, lanes_for(outputs), False), phases, BACKWARD.plan(real, found, given), threads)
 
 
 def forward_trains(given: Arguments, holds: bool) -> Result:
@@ -126,7 +124,7 @@ def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -
     for number, x in enumerate(given.state or ()):
         held[:, :, number] = x
     phases = ensemble * sizes["tiles"], ensemble * -(-batch // sizes["block"])
-    _run_trains(forward_kernel, TRAIN_FORWARD, phases, sizes, arrays)
+    call(forward_kernel(*_kind(given)), TRAIN_FORWARD, phases, sizes, arrays)
     used = int(arrays["starts"][..., -1].max()) if windows > 1 or copies > 1 else sizes["room"]
     if used < sizes["room"] // 2:
         arrays |= {name: arrays[name][..., :used].contiguous() for name in ("order", "source", "arrival")}
@@ -156,20 +154,15 @@ def backward_trains(
         "by_weight": given.weight.new_empty(given.weight.shape) if needs.weight else None,
         "by_threshold": given.threshold.new_empty(given.threshold.shape),
     }
-    _run_trains(backward_kernel, TRAIN_BACKWARD, phases, sizes, arrays)
+    call(backward_kernel(*_kind(given)), TRAIN_BACKWARD, phases, sizes, arrays)
     state = None if given.state is None else Held(*arrays["by_start"].unbind(2))
     threshold = arrays["by_threshold"] if needs.threshold else None
     return Gradients(arrays["by_times"], arrays["by_weight"], threshold, state=state)
 
 
-def _run_trains(
-    kernel: Any, layout: Layout, phases: tuple[int, ...], sizes: dict[str, int], arrays: dict[str, Any]
-) -> None:
-    real = name_of(arrays["weight"].dtype)
-    call = Call(
-        kernel(real, lanes_for(sizes["outputs"]), True), phases, layout.plan(real, sizes, arrays), sizes["threads"]
-    )
-    call(*(x if x is None else x.contiguous() for x in arrays.values()))
+def _kind(given: Arguments) -> tuple[str, int, bool]:
+    """What kernels are compiled for."""
+    return name_of(given.times.dtype), lanes_for(given.weight.shape[-2]), given.max_spikes > 0
 
 
 def _common(sizes: Sizes, events: int, threads: int) -> dict[str, int]:

@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import DELTA, PAD, PER_MEM, PER_RISE, PER_SYN, RATIO, SPAN, TILE, rates_of
-from firstspike.spiketime.cpu.membrane import ENOUGH, Scale, crossings, kappa, reaches_scaled
+from firstspike.spiketime.cpu.membrane import ENOUGH, Scale, crossings, kappa, reaches_scaled, rise
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
+from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
     fma,
@@ -47,9 +47,9 @@ FAST, BACK, LEAK, SLOW = range(4)  # of the backward scan: those of the faster a
 N_BACKWARD = 4
 # of a tile's state:
 # what is known of a neuron that fired: the state before, the latest time, its last causal input's time, the next one's
-VOLTAGE, CURRENT, LIMIT, SINCE, UNTIL = range(5)
-NOW_VOLTAGE, NOW_CURRENT = 5, 6  # the state that is to be tested
-N_STATE = 7
+VOLTAGE, CURRENT, LIMIT, SINCE, UNTIL = range(0, 5 * TILE, TILE)
+NOW_VOLTAGE, NOW_CURRENT = 5 * TILE, 6 * TILE  # the state that is to be tested
+N_STATE = 7 * TILE
 
 _BARELY = 8  # the margin against rounding, in units of the last place, where a candidate that does not fire costs more
 
@@ -89,12 +89,6 @@ def find_segments(arrival, n, c, longest, start, ends):
         start[k] = first
     ends[segments] = n
     return segments + 1
-
-
-@inlined
-def rise(wait, delta, per_rise):
-    """``(1 - exp(-wait delta)) / (delta tau_syn)``, the response but for a factor that scaled states do not have."""
-    return expm1(wait * -delta) * -per_rise
 
 
 @jit
@@ -180,7 +174,7 @@ def not_fired(zero, state, last, k, active, arrival, until, begins, ends, c, sca
 def note(state, first, fired, known):
     """Write what is known of the lanes that fired, from ``first`` on: VOLTAGE, CURRENT, LIMIT, SINCE and UNTIL."""
     for row, x in zip((VOLTAGE, CURRENT, LIMIT, SINCE, UNTIL), known):  # noqa: B905
-        store(state, row * TILE + first, select(fired, x, load(x, state, row * TILE + first)))
+        store(state, row + first, select(fired, x, load(x, state, row + first)))
 
 
 @jit
@@ -190,9 +184,9 @@ def solve(zero, state, fired, c):
     late = (1e-5 if state.itemsize == 4 else 1e-10) / (np.finfo(state.dtype).eps * max(c[PER_MEM], c[PER_SYN]))
     spike, slope = splat(zero, math.inf), zero
     if fired:
-        start, until = load(zero, state, SINCE * TILE), load(zero, state, UNTIL * TILE)
-        voltage, current = load(zero, state, VOLTAGE * TILE), load(zero, state, CURRENT * TILE)
-        wait, drive = crossings(voltage, current, load(zero, state, LIMIT * TILE), fired, rates_of(c))
+        start, until = load(zero, state, SINCE), load(zero, state, UNTIL)
+        voltage, current = load(zero, state, VOLTAGE), load(zero, state, CURRENT)
+        wait, drive = crossings(voltage, current, load(zero, state, LIMIT), fired, rates_of(c))
         time = start + wait
         coarse = ((abs(time) > late) | ~(time > start)) & fired
         time = min(time, until)

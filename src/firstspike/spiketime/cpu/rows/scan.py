@@ -73,13 +73,13 @@ def scan_tile(zero, packed, sample, active, fast, c, state, places, last):
             )
         elif fast:
             active = np.uint64(0)
-            store(state, NOW_VOLTAGE * TILE, voltage)
-            store(state, NOW_CURRENT * TILE, current)
+            store(state, NOW_VOLTAGE, voltage)
+            store(state, NOW_CURRENT, current)
             for first in range(0, lanes_of(zero), 16):
                 some = (before >> np.uint64(first)) & _WHOLE
                 if some:
                     active |= advance16(packed, order, begin, end - 1, rows, first, some, state) << np.uint64(first)
-            voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
+            voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
         for row in range(end - 1 if fast else begin, end - 1):
             k = np.uintp(row)  # without a sign, an index needs no test for one below 0
             current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
@@ -135,7 +135,7 @@ def advance(zero, packed, order, begin, end, rows, first, active, voltage, curre
     found = active & ~still
     if found:
         for row, x in ((VOLTAGE, voltage), (CURRENT, current), (_STOP, place)):
-            store(state, row * TILE + first, select(found, x, load(zero, state, row * TILE + first)))
+            store(state, row + first, select(found, x, load(zero, state, row + first)))
     return voltage, current, still
 
 
@@ -147,7 +147,7 @@ def advance16(packed, order, begin, end, rows, first, active, state):
     with masks. Few rows are not worth the first pass. States are in ``state``.
     """
     syn, rise, mem, near = rows[SYN], rows[RISE], rows[MEM], rows.dtype.type(ENOUGH)
-    voltage, current = load16(state, NOW_VOLTAGE * TILE + first), load16(state, NOW_CURRENT * TILE + first)
+    voltage, current = load16(state, NOW_VOLTAGE + first), load16(state, NOW_CURRENT + first)
     few = end - begin < _MANY
     block = max(end - begin, 1) if few else _BLOCK
     for start in range(begin, end, block):
@@ -169,8 +169,8 @@ def advance16(packed, order, begin, end, rows, first, active, state):
             if not active:
                 break
         current = driven
-    store(state, NOW_VOLTAGE * TILE + first, voltage)
-    store(state, NOW_CURRENT * TILE + first, current)
+    store(state, NOW_VOLTAGE + first, voltage)
+    store(state, NOW_CURRENT + first, current)
     return active
 
 
@@ -183,13 +183,13 @@ def settle(zero, packed, sample, stopped, c, state, places, last):
         bits = (stopped >> np.uint64(first)) & _WHOLE
         if not bits:
             continue
-        stop = select(bits, load16(state, _STOP * TILE + first), fill16(state, 0.0))
+        stop = select(bits, load16(state, _STOP + first), fill16(state, 0.0))
         store_whole16(_WHOLE, places, first, stop)
         store_whole16(bits, last, first, stop)
         mem, mem_end = gather16(rows, MEM * stride, places, first), gather16(rows, MEM * stride + 1, places, first)
         syn, rise = gather16(rows, SYN * stride, places, first), gather16(rows, RISE * stride, places, first)
         since, until = gather16(arrival, 0, places, first), gather16(arrival, 1, places, first)
-        voltage, current = load16(state, VOLTAGE * TILE + first), load16(state, CURRENT * TILE + first)
+        voltage, current = load16(state, VOLTAGE + first), load16(state, CURRENT + first)
         # where one interval adds many thresholds, too few digits are left of the state before it
         lost = (current * rise > mem * _STEEP) & bits
         steep |= lost << np.uint64(first)
@@ -213,7 +213,7 @@ def proceed(packed, sample, lane, c, state, last):
     """Scan on with a single lane that does not reach the threshold where it stopped; most do soon after."""
     order, arrival, ends, rows = sample.order, sample.arrival, sample.ends, sample.rows
     k = np.intp(last[lane])
-    voltage, current = state[VOLTAGE, lane] * rows[MEM, k], state[CURRENT, lane] * rows[SYN, k]
+    voltage, current = state[VOLTAGE + lane] * rows[MEM, k], state[CURRENT + lane] * rows[SYN, k]
     end, segment = ends[0], 0
     while end <= k:
         segment += 1
@@ -228,8 +228,8 @@ def proceed(packed, sample, lane, c, state, last):
             time = lowest(times)
             fires, limit = lowest(heights) >= 1 and time <= limit, min(time, limit)
         if fires:
-            state[VOLTAGE, lane], state[CURRENT, lane] = voltage / rows[MEM, k], current / rows[SYN, k]
-            state[LIMIT, lane], state[SINCE, lane], state[UNTIL, lane] = limit, arrival[k], arrival[k + 1]
+            state[VOLTAGE + lane], state[CURRENT + lane] = voltage / rows[MEM, k], current / rows[SYN, k]
+            state[LIMIT + lane], state[SINCE + lane], state[UNTIL + lane] = limit, arrival[k], arrival[k + 1]
             last[lane] = k
             return True
         k += 1

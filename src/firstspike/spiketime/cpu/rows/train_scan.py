@@ -16,13 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import PER_MEM, PER_SYN, TILE, rates_of
-from firstspike.spiketime.cpu.membrane import (
-    ENOUGH,
-    crossings,
-    reaches,
-    reaches_scaled,
-    responses,
-)
+from firstspike.spiketime.cpu.membrane import ENOUGH, crossings, reaches, reaches_scaled, responses
 from firstspike.spiketime.cpu.rows.intervals import (
     BOUND,
     MEM,
@@ -50,12 +44,11 @@ from firstspike.spiketime.cpu.vectors.simd import (
 )
 
 # rows of a tile's state after those of ``intervals``
-DROP, SINCE, AT, STEEP = N_STATE, N_STATE + 1, N_STATE + 2, N_STATE + 3
-LAST = N_STATE + 4  # time of a lane's last spike or release in the window
-RELEASE = N_STATE + 5  # when a refractory lane is released, inf for others
-HOLD = N_STATE + 6  # refractory time
-NEXT = N_STATE + 7  # its next spike, where spikes are observed; otherwise inf
-N_LANES = N_STATE + 8
+DROP, SINCE, AT, STEEP = range(N_STATE, N_STATE + 4 * TILE, TILE)
+# time of a lane's last spike or release in the window, when a refractory lane is released, inf for others; refractory
+# time; its next spike, where spikes are observed, otherwise inf
+LAST, RELEASE, HOLD, NEXT = range(N_STATE + 4 * TILE, N_STATE + 8 * TILE, TILE)
+N_LANES = N_STATE + 8 * TILE
 SEEN = TILE + 2  # where ``lanes`` has the numbers of observed spikes before the window
 
 _ALL = 0xFFFF
@@ -89,7 +82,7 @@ def scan_trains(zero, packed, sample, stops, every, holds, c, state, entries, ob
     near, never = arrival.dtype.type(ENOUGH), arrival.dtype.type(math.inf)
     active, tested, begin, due_at = every, every, 0, never
     if holds:
-        active &= ~(splat(zero, math.inf) > load(zero, state, RELEASE * TILE))
+        active &= ~(splat(zero, math.inf) > load(zero, state, RELEASE))
         due_at = earliest_due(zero, state)
         if observed.shape[0] > 0:
             tested = np.uint64(0)
@@ -98,7 +91,7 @@ def scan_trains(zero, packed, sample, stops, every, holds, c, state, entries, ob
                 due_at = earliest_due(zero, state)
     for segment in range(segments):
         end = sample.ends[segment]
-        voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
+        voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
         for k in range(begin, end - 1):
             at = np.uintp(k)  # without a sign, an index needs no test for one below 0
             current = fma(load(zero, packed, np.intp(source[at]) * TILE), syn[at], current)
@@ -107,28 +100,28 @@ def scan_trains(zero, packed, sample, stops, every, holds, c, state, entries, ob
             if any_reaches(following, mem[at] * near) and rise[at] > 0:
                 candidates = (fma(current, tangent[at], voltage) >= bound[at]) & active & tested
                 if candidates:
-                    store(state, NOW_VOLTAGE * TILE, voltage)
-                    store(state, NOW_CURRENT * TILE, current)
+                    store(state, NOW_VOLTAGE, voltage)
+                    store(state, NOW_CURRENT, current)
                     active = spikes_in_row(zero, state, entries, k, candidates, active, holds, rows, arrival, c)
-                    voltage = load(zero, state, NOW_VOLTAGE * TILE)
+                    voltage = load(zero, state, NOW_VOLTAGE)
                     following = fma(current, rise[at], voltage)
                     if holds:
                         due_at = earliest_due(zero, state)
             if holds and rise[at] > 0 and arrival[at + np.uintp(1)] >= due_at:
                 due = lanes_due(zero, state, arrival[k + 1]) & every
-                store(state, NOW_VOLTAGE * TILE, voltage * (1 / mem[k]))
-                store(state, NOW_CURRENT * TILE, current * (1 / syn[k]))
+                store(state, NOW_VOLTAGE, voltage * (1 / mem[k]))
+                store(state, NOW_CURRENT, current * (1 / syn[k]))
                 active = spikes_between(
                     zero, state, entries, k, active, due, True, arrival[k], arrival[k + 1], c, observed
                 )
-                after = load(zero, state, NOW_VOLTAGE * TILE) * mem[k + 1] - current * rise[k]
+                after = load(zero, state, NOW_VOLTAGE) * mem[k + 1] - current * rise[k]
                 following = select(due & active, fma(current, rise[at], after), following)
                 due_at = earliest_due(zero, state)
             voltage = following
         k = end - 1
         current = fma(load(zero, packed, np.intp(source[k]) * TILE), syn[k], current)
-        store(state, NOW_VOLTAGE * TILE, voltage * (1 / mem[k]))
-        store(state, NOW_CURRENT * TILE, current * (1 / syn[k]))
+        store(state, NOW_VOLTAGE, voltage * (1 / mem[k]))
+        store(state, NOW_CURRENT, current * (1 / syn[k]))
         if segment < segments - 1 or not stops:
             until = arrival[end] if segment < segments - 1 else never
             active = spikes_between(zero, state, entries, k, active, every, holds, arrival[k], until, c, observed)
@@ -150,8 +143,8 @@ def spikes_in_row(zero, state, entries, k, candidates, active, holds, rows, arri
         first = lowest_bit(candidates) & ~15
         bits = (candidates >> np.uint64(first)) & np.uint64(_ALL)
         candidates &= ~(np.uint64(_ALL) << np.uint64(first))
-        voltage = load16(state, NOW_VOLTAGE * TILE + first)
-        current = load16(state, NOW_CURRENT * TILE + first)
+        voltage = load16(state, NOW_VOLTAGE + first)
+        current = load16(state, NOW_CURRENT + first)
         while bits:
             end = fma(current, rise, voltage)
             fired, limit = reaches_scaled(voltage, current, wait, end, current, bits, r, scale)
@@ -159,15 +152,15 @@ def spikes_in_row(zero, state, entries, k, candidates, active, holds, rows, arri
                 break
             s, drive = crossings(voltage * scale.mem, current * scale.syn, limit, fired, r)
             left, _, _ = responses(min(s, 60.0 / r.faster), r)
-            store(state, AT * TILE + first, s)
-            store(state, STEEP * TILE + first, drive - r.mem)
-            voltage = select(fired, voltage - load16(state, DROP * TILE + first) * (1.0 / left * mem), voltage)
+            store(state, AT + first, s)
+            store(state, STEEP + first, drive - r.mem)
+            voltage = select(fired, voltage - load16(state, DROP + first) * (1.0 / left * mem), voltage)
             gone = record(state, entries, k, first, fired, holds, now, arrival[k + 1])
             active &= ~(gone << np.uint64(first))
             if gone:  # the scan need not look at them again
                 voltage = select(gone, fill16(state, -math.inf), voltage)
             bits = fired & ~gone & (fma(current, tangent, voltage) >= bound)
-        store(state, NOW_VOLTAGE * TILE + first, voltage)
+        store(state, NOW_VOLTAGE + first, voltage)
     return active
 
 
@@ -200,27 +193,27 @@ def record(state, entries, k, first, fired, holds, now, end):
         if count >= entries.most:
             gone |= bit
             continue
-        spike = min(now + state[AT, lane], end)
-        previous = max(now, state[LAST, lane])
+        spike = min(now + state[AT + lane], end)
+        previous = max(now, state[LAST + lane])
         if not spike > previous:
             spike = min(np.nextafter(previous, state.dtype.type(math.inf)), end) if previous < end else end
-        state[LAST, lane] = spike
+        state[LAST + lane] = spike
         if holds:
-            state[RELEASE, lane] = spike + state[HOLD, lane]
-        note(entries, k, count * TILE + lane, spike, state[STEEP, lane])
+            state[RELEASE + lane] = spike + state[HOLD + lane]
+        note(entries, k, count * TILE + lane, spike, state[STEEP + lane])
     return gone
 
 
 @jit
 def lanes_due(zero, state, end):
     """Lanes that are released or have an observed spike up to ``end``."""
-    return splat(zero, end) >= min(load(zero, state, RELEASE * TILE), load(zero, state, NEXT * TILE))
+    return splat(zero, end) >= min(load(zero, state, RELEASE), load(zero, state, NEXT))
 
 
 @jit
 def earliest_due(zero, state):
     """When the next lane is due, inf for never."""
-    return lowest(min(load(zero, state, RELEASE * TILE), load(zero, state, NEXT * TILE)))
+    return lowest(min(load(zero, state, RELEASE), load(zero, state, NEXT)))
 
 
 @jit
@@ -235,33 +228,33 @@ def do_what_is_due(zero, state, entries, k, active, due, now, end, c, observed):
         bit = np.uint64(1) << np.uint64(lane)
         due &= ~bit
         while True:
-            release, spike = state[RELEASE, lane], state[NEXT, lane]
+            release, spike = state[RELEASE + lane], state[NEXT + lane]
             time = min(release, spike)
             if time > end or math.isinf(time):
                 break
-            wait = max(time - now - state[SINCE, lane], 0)
-            current = state[NOW_CURRENT, lane] * math.exp(-wait * b)
-            state[NOW_CURRENT, lane] = current
-            state[SINCE, lane] += wait
+            wait = max(time - now - state[SINCE + lane], 0)
+            current = state[NOW_CURRENT + lane] * math.exp(-wait * b)
+            state[NOW_CURRENT + lane] = current
+            state[SINCE + lane] += wait
             if release <= spike:
-                reset = 1 - state[DROP, lane]
+                reset = 1 - state[DROP + lane]
                 place = (entries.most + min(entries.lanes[lane], entries.most)) * TILE + lane
                 note(entries, k, place, time, current * b - reset * a)
-                state[NOW_VOLTAGE, lane], state[RELEASE, lane] = reset, math.inf
+                state[NOW_VOLTAGE + lane], state[RELEASE + lane] = reset, math.inf
                 active |= bit
                 released |= bit
             else:
                 count, slope = entries.lanes[lane], current * b - a
-                if not (active & bit) or spike <= max(state[LAST, lane], now):
+                if not (active & bit) or spike <= max(state[LAST + lane], now):
                     slope = 0  # it is refractory, or there was no input yet
                 note(entries, k, count * TILE + lane, time, slope)
                 entries.lanes[lane] = count + 1
                 following = entries.lanes[SEEN + lane] + count + 1
-                state[NEXT, lane] = observed[lane, following] if following < observed.shape[1] else math.inf
-                state[RELEASE, lane] = spike + state[HOLD, lane]
+                state[NEXT + lane] = observed[lane, following] if following < observed.shape[1] else math.inf
+                state[RELEASE + lane] = spike + state[HOLD + lane]
                 active &= ~bit
                 released &= ~bit
-            state[LAST, lane] = time
+            state[LAST + lane] = time
     return active, released
 
 
@@ -272,7 +265,7 @@ def spikes_between(zero, state, entries, k, active, touched, holds, now, end, c,
     Returns who may spike afterwards; states become those at a finite ``end``, of groups with a touched lane.
     """
     endless, a, pending, r = math.isinf(end), c[PER_MEM], active & touched, rates_of(c)
-    store(state, SINCE * TILE, zero)
+    store(state, SINCE, zero)
     while True:
         if holds:
             due = lanes_due(zero, state, end) & touched
@@ -287,8 +280,8 @@ def spikes_between(zero, state, entries, k, active, touched, holds, now, end, c,
             bits = (pending >> np.uint64(first)) & np.uint64(_ALL)
             if not bits:
                 continue
-            v, i = load16(state, NOW_VOLTAGE * TILE + first), load16(state, NOW_CURRENT * TILE + first)
-            since = load16(state, SINCE * TILE + first)
+            v, i = load16(state, NOW_VOLTAGE + first), load16(state, NOW_CURRENT + first)
+            since = load16(state, SINCE + first)
             left = fill16(state, end - now) - since
             if endless:
                 after, faded = (v + i) * (1.0 if a == 0 else 0.0), fill16(state, 0.0)
@@ -301,12 +294,12 @@ def spikes_between(zero, state, entries, k, active, touched, holds, now, end, c,
                 continue
             wait, drive = crossings(v, i, limit, bits, r)
             since = select(bits, since + wait, since)
-            reset = fill16(state, 1.0) - load16(state, DROP * TILE + first)
-            store(state, SINCE * TILE + first, since)
-            store(state, AT * TILE + first, since)
-            store(state, STEEP * TILE + first, drive - a)
-            store(state, NOW_VOLTAGE * TILE + first, select(bits, reset, v))
-            store(state, NOW_CURRENT * TILE + first, select(bits, drive * (1 / c[PER_SYN]), i))
+            reset = fill16(state, 1.0) - load16(state, DROP + first)
+            store(state, SINCE + first, since)
+            store(state, AT + first, since)
+            store(state, STEEP + first, drive - a)
+            store(state, NOW_VOLTAGE + first, select(bits, reset, v))
+            store(state, NOW_CURRENT + first, select(bits, drive * (1 / c[PER_SYN]), i))
             gone = record(state, entries, k, first, bits, holds, now, end)
             active &= ~(gone << np.uint64(first))
             fired |= bits << np.uint64(first)
@@ -317,9 +310,9 @@ def spikes_between(zero, state, entries, k, active, touched, holds, now, end, c,
     for first in range(0, 0 if endless else lanes_of(zero), 16):
         if not (touched >> np.uint64(first)) & np.uint64(_ALL):
             continue
-        v, i = load16(state, NOW_VOLTAGE * TILE + first), load16(state, NOW_CURRENT * TILE + first)
-        left = fill16(state, end - now) - load16(state, SINCE * TILE + first)
+        v, i = load16(state, NOW_VOLTAGE + first), load16(state, NOW_CURRENT + first)
+        left = fill16(state, end - now) - load16(state, SINCE + first)
         mem, syn, response = responses(max(left, 0.0), r)
-        store(state, NOW_VOLTAGE * TILE + first, fma(v, mem, i * response))
-        store(state, NOW_CURRENT * TILE + first, i * syn)
+        store(state, NOW_VOLTAGE + first, fma(v, mem, i * response))
+        store(state, NOW_CURRENT + first, i * syn)
     return active

@@ -13,7 +13,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from math import prod
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -53,21 +52,9 @@ class Layout:
         """This layout with more sizes and arrays."""
         return Layout(" ".join((*self.sizes, sizes)), **self._declared, **arrays)
 
-    def plan(
-        self,
-        real: str,
-        sizes: Mapping[str, int],
-        given: Iterable[str],
-        scratch: frozenset[str] | None = None,
-        within: Mapping[str, tuple[str, int]] = MappingProxyType({}),
-    ) -> "Plan":
-        """For calls with these sizes that give the arrays of these names.
-
-        Arrays ``within`` a given one start at that offset, counted in elements. The rest lies in scratch memory; or
-        those of it do that ``scratch`` names, and others are not used.
-        """
-        values = tuple(sizes[name] for name in self.sizes)
-        return _plan(self, real, values, tuple(given), scratch, tuple(within.items()))
+    def plan(self, real: str, sizes: Mapping[str, int], given: Iterable[str]) -> "Plan":
+        """For calls with these sizes that give the arrays of these names; the rest lies in scratch memory."""
+        return _plan(self, real, tuple(sizes[name] for name in self.sizes), tuple(given))
 
     def tensors(self, names: Iterable[str], like: "Tensor", sizes: Mapping[str, int]) -> "dict[str, Tensor]":
         """Those arrays, uninitialised; ``like`` is a tensor of ``real`` numbers."""
@@ -93,39 +80,26 @@ class Plan(NamedTuple):
     """The numbers of calls with the same sizes."""
 
     sizes: tuple[int, ...]
-    given: int  # how many arrays the calls give
-    taken: Mapping[str, int]  # bytes of each array: of the given ones, then of those in scratch memory
+    taken: Mapping[str, int]  # bytes of each array: of those that the calls give, then of those in scratch memory
     starts: tuple[int, ...]  # where the latter lie there
     scratch: int  # bytes of it
-    within: tuple[tuple[int, int], ...]  # of the others, in which given one they lie, and at which byte
-    order: tuple[int, ...]  # all arrays as in the layout: places among those three kinds, then among those not used
+    order: tuple[int, ...]  # places among these of all arrays, as the layout has them
 
     def numbers(self, arrays: "Sequence[Tensor | None]", memory: int) -> list[int]:
         """A kernel's numbers, from the given arrays (contiguous, or nothing where none is used) and scratch memory."""
-        assert len(arrays) == self.given, f"expected {self.given} arrays, got {len(arrays)}"
+        assert len(arrays) + len(self.starts) == len(self.taken), f"got {len(arrays)} arrays for {tuple(self.taken)}"
         given = [0 if x is None else x.data_ptr() for x in arrays]
         return self.numbers_at([*given, *(memory + start for start in self.starts)])
 
     def numbers_at(self, places: Sequence[int]) -> list[int]:
         """A kernel's numbers, from the addresses of the arrays in ``taken``."""
-        places = [*places, *(places[array] + start for array, start in self.within), 0]
         return [*self.sizes, *map(places.__getitem__, self.order)]
 
 
 @lru_cache(maxsize=256)
-def _plan(
-    layout: Layout,
-    real: str,
-    values: tuple[int, ...],
-    given: tuple[str, ...],
-    scratch: frozenset[str] | None,
-    within: tuple[tuple[str, tuple[str, int]], ...],
-) -> Plan:
+def _plan(layout: Layout, real: str, values: tuple[int, ...], given: tuple[str, ...]) -> Plan:
     sizes, starts, size = dict(zip(layout.sizes, values, strict=True)), [], 0
-    inside = {
-        name: (given.index(array), start * layout.dtype_of(name, real).itemsize) for name, (array, start) in within
-    }
-    rest = [x for x in layout.arrays if x not in given and x not in inside and (scratch is None or x in scratch)]
+    rest = [name for name in layout.arrays if name not in given]
     taken = {
         name: layout.dtype_of(name, real).itemsize * prod(_length(x, sizes) for x in layout.arrays[name][1])
         for name in (*given, *rest)
@@ -133,9 +107,7 @@ def _plan(
     for name in rest:
         starts.append(size)
         size += -(-taken[name] // LINE) * LINE
-    places = {name: place for place, name in enumerate((*taken, *inside))}
-    order = tuple(places.get(name, len(places)) for name in layout.arrays)
-    return Plan(values, len(given), taken, tuple(starts), size, tuple(inside.values()), order)
+    return Plan(values, taken, tuple(starts), size, tuple(map([*taken].index, layout.arrays)))
 
 
 class Arguments(types.Type):

@@ -9,7 +9,7 @@ the pool has no threads, and a call would wait for them for ever: there they wor
 import ctypes
 import threading
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from typing import Any, NamedTuple, cast
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from firstspike.spiketime.cpu.runtime.compiling import LINE
-from firstspike.spiketime.cpu.runtime.kernels import COUNTER, FIRST, PHASE, STARTED, TASKS, Plan
+from firstspike.spiketime.cpu.runtime.kernels import COUNTER, FIRST, PHASE, STARTED, TASKS, Layout, Plan
 
 
 @lru_cache(maxsize=1)
@@ -108,3 +108,16 @@ class Call(NamedTuple):
         """``run`` with the arrays that the plan is given."""
         numbers = self.plan.numbers(arrays, scratch(self.plan.scratch))
         return run(self.kernel, self.phases, numbers, self.threads)
+
+
+def call(
+    kernel: Any,
+    layout: Layout,
+    phases: tuple[int, ...],
+    sizes: Mapping[str, int],
+    arrays: Mapping[str, torch.Tensor | None],
+) -> None:
+    """Call a kernel with arrays by their names, None for those that it does not use; ``sizes`` tell the threads."""
+    plan = layout.plan(name_of(arrays["weight"].dtype), sizes, arrays)  # type: ignore[union-attr]
+    given = (x if x is None else x.contiguous() for x in arrays.values())
+    Call(kernel, phases, plan, sizes["threads"])(*given)

@@ -12,15 +12,7 @@ from functools import reduce
 from numba.core import types
 
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, emitted, inlined, jit
-from firstspike.spiketime.cpu.vectors.simd import (
-    constant,
-    fma,
-    fused,
-    nearest,
-    power_of_two,
-    select,
-    split_power,
-)
+from firstspike.spiketime.cpu.vectors.simd import constant, fma, fused, nearest, power_of_two, select, split_power
 
 _LOG2E = 1 / math.log(2)
 SMALL = 0.34  # below ln(2)/2
@@ -94,10 +86,10 @@ def exp(x):
     return exp_and_expm1(x)[0]
 
 
-@jit
+@chosen_by_type
 def expm1(x):
-    """``exp(x) - 1`` of a vector."""
-    return exp_and_expm1(x)[1]
+    """``exp(x) - 1`` of a number or a vector."""
+    return (lambda x: math.expm1(x)) if isinstance(x, types.Float) else (lambda x: exp_and_expm1(x)[1])
 
 
 @jit

@@ -175,13 +175,9 @@ def nearest(context, builder, sig, x):
     return builder.fsub(builder.fadd(x, shift), shift)
 
 
-def _truth(bits):
-    return bits if bits == types.boolean else types.uint64
-
-
 def _chosen(bits, x, y):
     vec = _lanewise(x, y).return_type
-    return vec(_truth(bits), vec, vec)
+    return vec(bits if bits == types.boolean else types.uint64, vec, vec)
 
 
 @emitted(_chosen)
@@ -189,18 +185,6 @@ def select(context, builder, sig, bits, x, y):
     """Lane by lane ``x`` where the bit is set, else ``y``; or all of one of them, by what is true or false."""
     truth = bits if sig.args[0] == types.boolean else lanes_from(builder, bits, sig.return_type.lanes)
     return builder.select(truth, x, y)
-
-
-@emitted(lambda truth, bits: types.uint64(_truth(truth), types.uint64))
-def those(context, builder, sig, truth, bits):
-    """Those of the lanes that are also among ``truth``, or all or none by what is true or false."""
-    return builder.select(truth, bits, INT64(0)) if sig.args[0] == types.boolean else builder.and_(truth, bits)
-
-
-@emitted(lambda bits, x: types.boolean(types.uint64, x))
-def all_of(context, builder, sig, bits, x):
-    """Whether all lanes of a vector are set."""
-    return builder.icmp_unsigned("==", bits, INT64(2 ** sig.args[1].lanes - 1))
 
 
 @emitted(_lanewise)

@@ -1,0 +1,233 @@
+"""Backward of first spikes: where and with which values each neuron joins the walk back to the first input.
+
+Samples with few inputs are walked here as well: 16 neurons at a time, in registers, with scale 1.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+import math
+
+import numpy as np
+
+from firstspike.spiketime.cpu.arrays import (
+    FLAT,
+    HEIGHT,
+    PER_MEM,
+    PER_SYN,
+    RATIO,
+    REST_MEM,
+    REST_SYN,
+    SUMMIT,
+    TILE,
+    rates_of,
+    saved_of,
+)
+from firstspike.spiketime.cpu.membrane import exact_slope, fades, kappa
+from firstspike.spiketime.cpu.rows.adjoint import DECAY, LEVEL, RESPONSE, SCALE, TOTAL, UNIT
+from firstspike.spiketime.cpu.rows.intervals import FAST, SLOW
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.sort import first_from
+from firstspike.spiketime.cpu.vectors.lanes import sum_rows16
+from firstspike.spiketime.cpu.vectors.mathfun import exp
+from firstspike.spiketime.cpu.vectors.simd import (
+    fill16,
+    fma,
+    gather16,
+    lanes_of,
+    load,
+    load16,
+    load_some16,
+    load_whole16,
+    lowest_bit,
+    select,
+    splat,
+    store,
+    store_whole16,
+)
+
+FEW = 32  # inputs that are too many
+_ONE, _BACK, _SLOW, _FAST = range(4)  # 1, which gradients are scaled with; kappa(D), the two exponentials
+_WHOLE = np.uint64(0xFFFF)
+
+
+@inlined
+def settle_flat(g, e, b, begin, first, bits, packed, sample, lanes):
+    """Compute the slopes of 16 lanes, ``bits`` of them from ``first`` on, afresh where the spike is next to the peak.
+
+    The tile's first neuron is ``begin``. At the spike time as it was rounded, the slope keeps its digits.
+    """
+    c, saved = g.c, saved_of(g, e, b)
+    steep = load_some16(bits, saved.arrival, saved.slope + begin + first)
+    mem, syn = np.float64(c[PER_MEM]) + np.float64(c[REST_MEM]), np.float64(c[PER_SYN]) + np.float64(c[REST_SYN])
+    flat = (steep * steep < c[PER_MEM] * c[PER_SYN] * FLAT) & (abs(steep) > 0.0) & bits
+    while flat:
+        lane = first + lowest_bit(flat)
+        flat &= flat - np.uint64(1)
+        level, spike = lanes[LEVEL + lane], g.spikes[e, b, begin + lane]
+        n = saved.order[saved.last + begin + lane] + 1
+        slope = exact_slope(sample.arrival, sample.order, n, packed, None, lane, TILE, (mem, syn, 1.0), level, spike)
+        saved.arrival[saved.slope + begin + lane] = slope / level
+
+
+@jit
+def observe_tile(zero, g, e, slot, b, begin, size, packed, sample):
+    """Last causal input and slope, in units of the threshold, of a tile's lanes at spike times from elsewhere."""
+    order, arrival, rows, c, lanes = sample.order, sample.arrival, sample.rows, g.c, g.state[slot]
+    syn = rows[FAST] if c[PER_MEM] <= c[PER_SYN] else rows[SLOW]
+    for lane in range(size):
+        spike = g.spikes[e, b, begin + lane]
+        lanes[SCALE + lane] = spike if spike < math.inf else -spike
+    spike, drive, last, start = load(zero, lanes, SCALE), zero, splat(zero, -1.0), 0
+    for segment in range(sample.segments):
+        end = sample.ends[segment]
+        for row in range(start, end):
+            k = np.uintp(row)
+            causal = spike > arrival[k]
+            if not causal:
+                break
+            drive = select(causal, fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], drive), drive)
+            last = select(causal, float(row), last)
+        until = min(spike, arrival[end]) if segment < sample.segments - 1 else spike
+        drive = drive * exp(max(until - arrival[start], 0.0) * -c[PER_SYN])
+        start = end
+    store(lanes, SCALE, last)
+    store(lanes, DECAY, (drive * c[PER_SYN]) / load(zero, lanes, LEVEL) - c[PER_MEM])
+    saved = saved_of(g, e, b)
+    for lane in range(size):
+        saved.order[saved.last + begin + lane] = np.int32(lanes[SCALE + lane])
+        saved.arrival[saved.slope + begin + lane] = lanes[DECAY + lane]
+
+
+@jit
+def join_lanes(zero, g, e, slot, b, begin, every, sample, bound):
+    """Where and with which values the lanes ``every`` join; returns the last row, and whether the bound drops any.
+
+    The tile's first neuron is ``begin``. Lanes that the bound drops join without a scale.
+    """
+    arrival, rows, stride, top, dropped = sample.arrival, sample.rows, sample.rows.shape[1], -1, False
+    lanes, places, joins = g.state[slot], g.places[slot], g.joins[slot]
+    for first in range(0, lanes_of(zero), 16):
+        bits = every >> np.uint64(first) & _WHOLE
+        if not bits:
+            break
+        _, asked, kept, scale = joining(g, e, slot, b, begin, first, bits, arrival, bound)
+        left = asked
+        while left:
+            lane = first + lowest_bit(left)
+            left &= left - np.uint64(1)
+            row = np.intp(places[lane])
+            joins[row] |= np.uint64(1) << np.uint64(lane)
+            top = max(top, row)
+        if kept != asked:
+            scale, dropped = select(kept, scale, 0.0), True
+            store(lanes, SCALE + first, scale)
+        wait = load_some16(bits, g.spikes[e, b], begin + first) - gather16(arrival, 0, places, first)
+        _, decay, response = fades(select(asked, wait, 0.0), rates_of(g.c))
+        unit_slow = 1.0 / gather16(rows, SLOW * stride, places, first)
+        unit_fast = 1.0 / gather16(rows, FAST * stride, places, first)
+        store(lanes, RESPONSE + first, response * scale * select(asked, unit_slow, 0.0))
+        store(lanes, DECAY + first, decay * scale * select(asked, unit_fast, 0.0))
+    return top, dropped
+
+
+@inlined
+def joining(g, e, slot, b, begin, first, bits, arrival, bound):
+    """How 16 lanes of a tile, ``bits`` of them from ``first`` on, join; the tile's first neuron is ``begin``.
+
+    Returns the places of their last causal inputs (-1 for none), the lanes with a gradient, those of them whose
+    gradients by weights are within the bound, and the scales.
+    """
+    saved, places, lanes, at = saved_of(g, e, b), g.places[slot], g.state[slot], begin + first
+    order, last = saved.order, saved.last + at
+    for lane in range(0 if bits == _WHOLE else 16):
+        places[first + lane] = order[last + lane] if bits >> np.uint64(lane) & np.uint64(1) else -1
+    k = load_whole16(lanes, order, last) if bits == _WHOLE else load_whole16(lanes, places, first)
+    store_whole16(_WHOLE, places, first, max(k, 0.0))
+    steep = load_some16(bits, saved.arrival, saved.slope + at) * load16(lanes, LEVEL + first)
+    spiked = (k >= 0.0) & (steep > 0.0)
+    scale = select(spiked, load_some16(bits, g.grad[e, b], at) / steep, 0.0)
+    store(lanes, SCALE + first, scale)
+    asked = spiked & ((scale > 0.0) | (scale < 0.0) | ~(scale >= scale))
+    kept, never = asked, arrival.dtype.type(math.inf)
+    suspects = (abs(scale) * g.c[HEIGHT] > load16(lanes, UNIT + first) * bound) & asked
+    while suspects:
+        bit = lowest_bit(suspects)
+        lane = first + bit
+        suspects &= suspects - np.uint64(1)
+        factor, allowed, inputs = abs(lanes[SCALE + lane]), bound * lanes[UNIT + lane], (0, np.intp(places[lane]))
+        if exceeds(factor, allowed, g.spikes[e, b, begin + lane], -never, arrival, inputs, g.c):
+            kept &= ~(np.uint64(1) << np.uint64(bit))
+    return k, asked, kept, scale
+
+
+@jit
+def exceeds(factor, allowed, spike, since, arrival, inputs, c):
+    """Whether ``factor`` times the largest response to an input between ``since`` and a spike is more than that."""
+    if not factor * c[HEIGHT] > allowed:
+        return False
+    first, last = inputs
+    end = first_from(arrival, first, last + 1, spike)  # the first input that comes too late
+    begin = first_from(arrival, first, last + 1, since)
+    best = arrival.dtype.type(0)
+    if begin > first:
+        best = math.exp((arrival[begin - 1] - since) * c[PER_SYN]) * kappa(spike - since, c)
+    if begin < end:  # next to the maximum of kappa, on one side or the other
+        near = first_from(arrival, begin, end, spike - c[SUMMIT])
+        if near > begin:
+            best = max(best, kappa(spike - arrival[near - 1], c))
+        if near < end:
+            best = max(best, kappa(spike - arrival[near], c))
+    return factor * best > allowed
+
+
+@inlined
+def few_rows_back(arrival, n, c, rows):
+    """Fill the coefficients of the interval after each input."""
+    stride, r = rows.shape[1], rates_of(c)
+    for k in range(0, n, 16):
+        slow, fast, rise = fades(load16(arrival, k + 1) - load16(arrival, k), r)
+        store(rows, _ONE * stride + k, fill16(rows, 1.0))
+        store(rows, _BACK * stride + k, rise)
+        store(rows, _SLOW * stride + k, slow)
+        store(rows, _FAST * stride + k, fast)
+
+
+@inlined
+def unwind_few(g, e, slot, b, begin, first, bits, packed, sample, bound, into):
+    """``join_lanes`` and ``unwind_tile`` of 16 lanes, ``bits`` of those from ``first`` on in a tile."""
+    order, arrival, rows, places = sample.order, sample.arrival, sample.rows, g.places[slot]
+    c, lanes, none = g.c, g.state[slot], fill16(rows, 0.0)
+    joins, asked, kept, scale = joining(g, e, slot, b, begin, first, bits, arrival, bound)
+    store(lanes, TOTAL + first, load16(lanes, TOTAL + first) + scale)
+    if not asked:
+        return
+    joins = select(asked, joins, -1.0)
+    wait = load_some16(bits, g.spikes[e, b], begin + first) - gather16(arrival, 0, places, first)
+    _, decay, response = fades(select(asked, wait, none), rates_of(c))
+    response, decay = response * scale, decay * scale
+    top = sample.n - 1
+    while not joins >= float(top):
+        top -= 1
+    value, faster, leak = none, none, -min(c[RATIO], 1.0)
+    for k in range(top, -1, -1):
+        here = joins == float(k)
+        value, faster = select(here, response, value), select(here, decay, faster)
+        row = np.intp(order[np.uintp(k)]) * TILE + first
+        if into.wants_weight:
+            store(into.by_weight, row, load16(into.by_weight, row) + select(kept, value, none))
+        if into.wants_times:
+            terms = load16(packed, row) * fma(value, fill16(rows, leak), faster)
+            store(into.sums, k * 16, load16(into.sums, k * 16) + terms)
+        if k > 0:
+            before = np.uintp(k - 1)  # without a sign, an index needs no test for one below 0
+            value = fma(value, fill16(rows, rows[_SLOW, before]), faster * rows[_BACK, before])
+            faster = faster * rows[_FAST, before]
+
+
+@inlined
+def sum_few(sums, n, by_times):
+    """Add the sums of the first n rows of ``sums`` to ``by_times``, and set them to 0."""
+    none = fill16(sums, 0.0)
+    for k in range(0, n, 16):
+        store(by_times, k, load16(by_times, k) + sum_rows16(sums, k * 16))
+    for k in range(n):
+        store(sums, k * 16, none)

@@ -1,0 +1,132 @@
+"""The arguments of all kernels of neurons that share the order of arrival and the time constants."""
+
+from firstspike.spiketime.cpu.arrays import N_CONSTANTS, SAVED, STATES, TILE
+from firstspike.spiketime.cpu.rows import adjoint
+from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD, N_FORWARD
+from firstspike.spiketime.cpu.rows.joins import FEW
+from firstspike.spiketime.cpu.rows.train_scan import N_LANES
+from firstspike.spiketime.cpu.runtime.kernels import Layout
+from firstspike.spiketime.cpu.sort import SORTING
+
+TRAINS = {
+    "bounds": "real bounds_size",
+    "reset": "real ensemble outputs",
+    "held": f"real ensemble batch {2 * STATES} outputs",
+}
+"""Arrays that both kernels of trains have: starts and ends of windows, resets, states at the start and the end."""
+KEPT = {
+    "order": "int32 ensemble batch room",
+    "source": "int32 ensemble batch room",
+    "arrival": "real ensemble batch room",
+    "starts": "int32 ensemble batch bounds_size",
+    "count": "int32 ensemble batch windows",
+    "found": "int32 ensemble batch tiles entries",
+    "places": "int32 ensemble batch tiles entries",
+    "moments": "real ensemble batch tiles entries",
+    "slopes": "real ensemble batch tiles entries",
+    "upto": "int32 ensemble batch tiles bounds_size",
+    "full": "int64 ensemble batch tiles windows",
+    "counts": "int32 ensemble batch outputs",
+}
+"""Those that the forward kernel leaves for the backward one.
+
+Of each sample, they are its events, where each window's begin and how many there are; of a tile ``train_scan.Entries``,
+where each window's begin, and which neurons would spike too often in it, as bits; and numbers of spikes.
+"""
+_FORWARD = Layout(
+    "ensemble batch inputs outputs block threads tiles packed_size stride windows sorting",
+    c=f"real {N_CONSTANTS + 1}",
+    weight="real ensemble outputs inputs",
+    threshold="real ensemble outputs",
+    packed="real ensemble tiles packed_size",
+    rows=f"real threads block {N_FORWARD} stride",
+    ends="int32 threads block stride",
+    start="real threads stride",
+    segments="int32 threads block",
+    state=f"real threads {N_LANES}",
+    **SORTING,
+)
+FORWARD = _FORWARD.extended(
+    "n_ints n_reals",
+    times="real ensemble batch inputs",
+    **SAVED,
+    spikes="real ensemble batch outputs",
+    fast="int32 threads block",
+    lane_last=f"int32 threads {TILE}",
+    places=f"int32 threads {TILE}",
+)
+TRAIN_FORWARD = _FORWARD.extended(
+    "copies most seen budget events room waiting entries bounds_size holds carried_lanes",
+    **TRAINS,
+    **KEPT,
+    lag="real 1",
+    times="real ensemble batch events",
+    refractory="real ensemble outputs",
+    observed="real ensemble batch outputs seen",
+    trains="real ensemble batch outputs most",
+    overflows="uint8 ensemble batch outputs",
+    lacks="int32 ensemble batch",
+    outside="real threads block events",  # input spikes in order of arrival, how many, and which one comes next
+    outside_order="int32 threads block events",
+    arrived="int32 threads block",
+    at_event="int32 threads block",
+    own="real threads block waiting",  # times at which own spikes arrive, in any order, which spikes, and how many
+    own_id="int32 threads block waiting",
+    owns="int32 threads block",
+    own_sorted="real threads waiting",
+    own_order="int32 threads waiting",
+    carried=f"real threads block {STATES} carried_lanes",
+    lanes=f"int32 threads {2 * TILE + 2}",
+)
+
+
+_BACKWARD = Layout(
+    "ensemble batch inputs outputs events groups time_groups chunks weight_chunks threads wants_weight wants_times "
+    "wants_threshold tiles packed_size room windows",
+    c=f"real {N_CONSTANTS + 1}",
+    weight="real ensemble outputs inputs",
+    threshold="real ensemble outputs",
+    packed="real ensemble tiles packed_size",
+    unit="real ensemble outputs",
+    ends="int32 ensemble batch room",
+    weight_parts="real ensemble weight_chunks tiles packed_size",
+    times_parts="real ensemble time_groups batch room",
+    threshold_parts="real ensemble chunks outputs",
+    by_weight="real ensemble outputs inputs",
+    by_times="real ensemble batch events",
+    by_threshold="real ensemble outputs",
+    state=f"real threads {adjoint.N_LANES}",
+    sums="real threads 256",
+)
+BACKWARD = _BACKWARD.extended(
+    "sorting n_ints n_reals observes",
+    grad="real ensemble batch outputs",
+    spikes="real ensemble batch outputs",
+    times="real ensemble batch events",
+    **SAVED,
+    rows=f"real ensemble batch {N_BACKWARD} room",
+    segments="int32 ensemble batch",
+    used="int32 ensemble batch",
+    start="real threads room",
+    joins="uint64 threads room",
+    places=f"int32 threads {TILE}",
+    few_sums=f"real threads {FEW * 16}",
+    **SORTING,
+)
+TRAIN_BACKWARD = _BACKWARD.extended(
+    "most budget asks_end holds all_rows entries own_entries bounds_size carried_lanes slots",
+    **TRAINS,
+    **KEPT,
+    grad="real ensemble batch outputs most",
+    of_end=f"real ensemble batch {STATES} outputs",
+    rows="real ensemble batch all_rows",
+    start="real ensemble batch room",
+    segments="int32 ensemble batch windows",
+    own="real ensemble batch tiles own_entries",
+    carried="real ensemble batch 3 carried_lanes",  # between two windows: y, C and PULL
+    seen="int32 ensemble batch outputs",
+    by_start=f"real ensemble batch {STATES} outputs",
+    lanes=f"int32 threads {TILE}",
+    rows_of="int32 threads slots",
+    all_spikes=f"real threads {adjoint.N_SPIKES} slots",
+)

@@ -1,0 +1,189 @@
+"""Backward of spike trains in a window: what each spike and each release adds to the adjoint, before the walk back."""
+
+# mypy: disable-error-code="no-untyped-def"
+import math
+
+import numpy as np
+
+from firstspike.spiketime.cpu.arrays import N_CONSTANTS, PER_MEM, SPAN, TILE, X, rates_of
+from firstspike.spiketime.cpu.membrane import rise
+from firstspike.spiketime.cpu.rows import adjoint
+from firstspike.spiketime.cpu.rows.adjoint import Into, unwind_tile
+from firstspike.spiketime.cpu.rows.forward import stride_for
+from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD, Sample
+from firstspike.spiketime.cpu.rows.joins import exceeds
+from firstspike.spiketime.cpu.rows.train_scan import Entries
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.vectors.mathfun import exp
+from firstspike.spiketime.cpu.vectors.simd import fill16, fma, gather16, lanes_of, load, load16, select, splat, store
+
+
+@jit
+def gather_entries(entries, begin, own, grad, seen, spikes, rows_of):
+    """Spread a window's spikes and releases over ``spikes``; ``seen`` are spikes up to the window, and then before."""
+    counts, budget = entries.lanes, entries.most
+    for lane in range(TILE):
+        counts[lane] = 0
+    for number in range(entries.found.size - 1, -1, -1):
+        entry = np.uintp(number)  # without a sign, an index needs no test for one below 0
+        place = np.uintp(entries.places[entry])
+        rows_of[place] = max(entries.found[entry], 0)
+        spikes[adjoint.TIME, place], spikes[adjoint.SLOPE, place] = entries.moments[entry], entries.slopes[entry]
+        if place < np.uintp(budget * TILE):
+            lane = place & np.uintp(TILE - 1)
+            j = np.uintp(begin) + lane
+            counts[lane] += 1
+            seen[j] -= 1
+            k = np.uintp(seen[j])
+            asked = grad[j, k] if k < np.uintp(grad.shape[1]) else 0
+            spikes[adjoint.ASKED, place] = asked + (own[entry] if own.size > 0 else 0)
+
+
+@jit
+def jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound, spikes):
+    """Fill in what the spikes of a tile in one window do, without those that the bound drops; returns whether any is.
+
+    ``spikes`` have the places of ``Entries``; the time of a release that there is not is ``inf``. ``inputs`` are the
+    first and the last place in ``arrival`` that are none of the window's marks.
+    """
+    counts, most = entries.lanes, entries.most
+    dropped = False
+    none, row = fill16(state, 0.0), spikes.shape[1]
+    for first in range(0, lanes_of(zero), 16):
+        last = 0
+        for lane in range(first, first + 16):
+            last = max(last, counts[lane])
+        drop = load16(state, adjoint.DROP + first) * c[PER_MEM]
+        for k in range(last - 1, -1, -1):
+            place, there = k * TILE + first, np.uint64(0)
+            for lane in range(16):
+                there |= np.uint64(counts[first + lane] > k) << np.uint64(lane)
+            time, slope = load16(spikes, adjoint.TIME * row + place), load16(spikes, adjoint.SLOPE * row + place)
+            asked = load16(spikes, adjoint.ASKED * row + place) / load16(state, adjoint.LEVEL + first)
+            possible = (slope > 0.0) & there
+            slope = select(possible, slope, fill16(state, 1.0))
+            following = load16(state, adjoint.NEXT_T + first)
+            if holds:
+                release_of(state, first, most + k + 1, there, rows_of, arrival, start, c, spikes)
+                after, y = none, (load16(state, adjoint.PULL + first) + asked) / slope
+            else:
+                after = load16(state, adjoint.NEXT_Y + first) * exp((time - following) * c[PER_MEM])
+                y = fma(after, slope + drop, asked) / slope
+            y = select(possible, y, none)
+            if bound < math.inf:
+                store(state, adjoint.NOW_C + first, y)
+                for lane in range(first, first + 16):
+                    before = arrival[inputs[0]]
+                    if holds and spikes[adjoint.TIME, (most + k) * TILE + lane] < math.inf:
+                        before = spikes[adjoint.TIME, (most + k) * TILE + lane]
+                    elif k > 0:
+                        before = spikes[adjoint.TIME, (k - 1) * TILE + lane]
+                    factor, allowed = abs(state[adjoint.NOW_C + lane]), bound * state[adjoint.UNIT + lane]
+                    if exceeds(factor, allowed, spikes[adjoint.TIME, k * TILE + lane], before, arrival, inputs, c):
+                        state[adjoint.NOW_C + lane], dropped = 0, True
+                y = load16(state, adjoint.NOW_C + first)
+            put(spikes, place, y - after, time, start, arrival, rows_of, c)
+            store(state, adjoint.TOTAL + first, load16(state, adjoint.TOTAL + first) + select(there, y, none))
+            store(state, adjoint.NEXT_Y + first, select(there, y, load16(state, adjoint.NEXT_Y + first)))
+            store(state, adjoint.NEXT_T + first, select(there, time, following))
+            if holds:
+                store(state, adjoint.PULL + first, select(there, none, load16(state, adjoint.PULL + first)))
+        if holds:
+            release_of(state, first, most, np.uint64(0xFFFF), rows_of, arrival, start, c, spikes)
+    return dropped
+
+
+@jit
+def release_of(state, first, slot, there, rows_of, arrival, start, c, spikes):
+    """What the releases of 16 lanes do: y before them is 0, and PULL becomes what they give to the spikes before."""
+    place, row, none = slot * TILE + first, spikes.shape[1], fill16(state, 0.0)
+    time, again = load16(spikes, adjoint.TIME * row + place), load16(spikes, adjoint.SLOPE * row + place)
+    released = (fill16(state, math.inf) > time) & there
+    if not released:
+        return
+    time = select(released, time, none)
+    y = load16(state, adjoint.NEXT_Y + first)
+    later = y * exp(min(time - load16(state, adjoint.NEXT_T + first), 0.0) * c[PER_MEM])
+    put(spikes, place, later * -1.0, time, start, arrival, rows_of, c)
+    store(state, adjoint.PULL + first, select(released, later * again, load16(state, adjoint.PULL + first)))
+    store(state, adjoint.NEXT_Y + first, select(released, none, y))
+
+
+@jit
+def put(spikes, place, jump, time, start, arrival, rows_of, c):
+    """Note what 16 spikes or releases do, and how the change enters the scaled E' and C' of the interval."""
+    r, row = rates_of(c), spikes.shape[1]
+    begin, ahead = gather16(start, 0, rows_of, place), gather16(arrival, 1, rows_of, place)
+    into_e = exp((begin - time) * r.faster)
+    rest = rise(max(ahead - time, 0.0), r.delta, r.per_rise)
+    into_c = into_e * rest * exp(min(ahead - begin, c[SPAN] * 2) * r.delta)
+    store(spikes, adjoint.JUMP * row + place, jump)
+    store(spikes, adjoint.INTO_E * row + place, jump * into_e)
+    store(spikes, adjoint.INTO_C * row + place, jump * into_c)
+
+
+@jit
+def unwind_window(zero, g, e, slot, chunk, group, tile, b, w):
+    """Spike trains of a tile in a window of a sample."""
+    n, at, low, high = g.count[e, b, w], g.starts[e, b, w], g.upto[e, b, tile, w], g.upto[e, b, tile, w + 1]
+    c, begin, carried, packed = g.c, tile * TILE, g.carried[e, b], g.packed[e, tile]
+    asks = g.asks_end != 0 or w < g.windows - 1
+    if n == 0 or (low == high and not asks):
+        return
+    begins, stops, here = g.bounds[w] > -math.inf, g.bounds[w + 1] < math.inf, slice(at, at + stride_for(n))
+    state, spikes, rows_of, arrival = g.state[slot], g.all_spikes[slot], g.rows_of[slot], g.arrival[e, b, here]
+    entries = Entries(
+        g.lanes[slot], g.budget, g.found[e, b, tile, low:high], g.places[e, b, tile, low:high],
+        g.moments[e, b, tile, low:high], g.slopes[e, b, tile, low:high],
+    )  # fmt: skip
+    own = g.own[e, b, tile, low:high] if g.own_entries > 0 else g.own[e, b, tile, :0]
+    gather_entries(entries, begin, own, g.grad[e, b], g.seen[e, b], spikes, rows_of)
+    sample = Sample(
+        g.source[e, b, here], arrival, n, g.ends[e, b, here], g.segments[e, b, w], rows_of_window(g.rows[e, b], n, at)
+    )
+    inputs, until = (1 if begins else 0, n - 2 if stops else n - 1), g.bounds[w + 1] if stops else arrival[n - 1]
+    wants_weight, wants_times, holds = g.wants_weight != 0, g.wants_times != 0, g.holds != 0
+    never = c.dtype.type(math.inf)
+    by_weight, by_times = g.weight_parts[e, chunk, tile], g.times_parts[e, group, b, here]
+    bound, start, top = c[N_CONSTANTS] if wants_weight else never, g.start[e, b, here], n - 1
+    if not asks:
+        top = np.intp(entries.found[high - low - 1])
+    total, full = load(zero, state, adjoint.TOTAL), np.uint64(g.full[e, b, tile, w])
+    start_window(zero, state, carried, begin, full, until)
+    dropped = jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound, spikes)
+    if dropped:  # for the weights alone
+        into = Into(g.sums[slot], by_weight, by_times, True, False)
+        unwind_tile(zero, packed, sample, state, None, entries, spikes, top, asks, c, into)
+        store(state, adjoint.TOTAL, total)
+        start_window(zero, state, carried, begin, full, until)
+        jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, never, spikes)
+    if not dropped or wants_times or begins:
+        into = Into(g.sums[slot], by_weight, by_times, wants_weight and not dropped, wants_times)
+        unwind_tile(zero, packed, sample, state, None, entries, spikes, top, asks, c, into)
+    for entry in range(high - low):
+        place = np.uintp(entries.places[np.uintp(entry)])
+        rows_of[place], spikes[adjoint.TIME, place] = 0, math.inf
+    if begins:
+        response, decay = load(zero, state, adjoint.NOW_C), load(zero, state, adjoint.NOW_E)
+        store(carried, begin, fma(response, max(c[X], 0.0), decay))
+        store(carried, carried.shape[1] + begin, response)
+        store(carried, 2 * carried.shape[1] + begin, load(zero, state, adjoint.PULL))
+
+
+@jit
+def start_window(zero, state, carried, begin, full, until):
+    """The adjoint of a tile at the end of a window; lanes ``full`` would spike too often there."""
+    width = carried.shape[1]
+    y = select(full, zero, load(zero, carried, begin))
+    store(state, adjoint.END_Y, y)
+    store(state, adjoint.NEXT_Y, y)
+    store(state, adjoint.END_C, load(zero, carried, width + begin))
+    store(state, adjoint.PULL, load(zero, carried, 2 * width + begin))
+    store(state, adjoint.NEXT_T, splat(zero, until))
+
+
+@jit
+def rows_of_window(rows, n, at):
+    """The rows of a window whose events begin at ``at``."""
+    stride = stride_for(n)
+    return rows[N_BACKWARD * at : N_BACKWARD * (at + stride)].reshape(N_BACKWARD, stride)
