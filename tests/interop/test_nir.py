@@ -193,6 +193,26 @@ def test_other_nodes_that_are_understood(times):
     assert_same(fs.from_nir(graph, dtype=torch.float64)(times), network(times))
 
 
+def test_matrices_in_a_row_are_multiplied():
+    """Not path by path, which for two of this size are 27 million."""
+    graph = fs.to_nir(fs.Network(lif(300, 300), lif(300, 2)))
+    gain = np.random.default_rng(0).normal(size=(300, 300))
+    found = fs.from_nir(graph, dtype=torch.float64)[0].weight.detach().numpy()
+    graph.nodes["before"] = nir.Linear(gain)
+    graph.edges.remove(("input", "fc_0"))
+    graph.edges += [("input", "before"), ("before", "fc_0")]
+    both = fs.from_nir(graph, dtype=torch.float64)[0].weight.detach().numpy()
+    assert np.allclose(both, found @ gain)
+
+
+def test_neurons_that_spike_once_have_any_reset(times):
+    graph = fs.to_nir(network := fs.Network(lif(4, 3)))
+    graph.nodes["lif_0"].v_reset = np.full(3, -np.inf)
+    assert_same(fs.from_nir(graph, dtype=torch.float64)(times), network(times))
+    with pytest.raises(ValueError, match="reset"):
+        fs.from_nir(graph, max_spikes=3)
+
+
 @pytest.mark.slow
 def test_names_cost_nothing_before_they_are_called():
     code = "import sys, firstspike as fs; fs.to_nir, fs.from_nir; print('nir' in sys.modules, 'h5py' in sys.modules)"

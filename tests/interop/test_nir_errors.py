@@ -115,6 +115,15 @@ def test_graphs_that_are_no_row():
         fs.from_nir(graph)
 
 
+def test_a_readout_with_a_loop():
+    graph = fs.to_nir(fs.Network(lif(2, 3), fs.IntegralReadout(3, 2)))
+    (name,) = (name for name, node in graph.nodes.items() if isinstance(node, nir.CubaLI))
+    graph.nodes["back"] = nir.Linear(np.ones((2, 2)))
+    graph.edges += [(name, "back"), ("back", name)]
+    with pytest.raises(ValueError, match=f"{name} is a readout with a loop"):
+        fs.from_nir(graph)
+
+
 def test_bad_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.nir: no such file"):
         fs.from_nir(tmp_path / "none.nir")

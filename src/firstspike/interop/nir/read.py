@@ -189,6 +189,8 @@ class Reader:
             raise ValueError(
                 f"{name} gets spikes of {origins}; the layers must be a row, in which it follows {self.last}"
             )
+        if name in before:
+            raise ValueError(f"{name} is a readout with a loop, which has no counterpart here")
         joined = before[self.last]
         for origin in sorted(before.keys() - {self.last, _BIAS}, key=self.places.__getitem__):
             part = before[origin]
@@ -206,8 +208,9 @@ class Reader:
         given = {key: getattr(node, key) for key in _FIELDS}
         # a readout has no threshold and no reset: any values do
         given |= {"v_threshold": getattr(node, "v_threshold", np.asarray(node.v_leak) + 1.0)}
-        given |= {"v_reset": getattr(node, "v_reset", node.v_leak)}
         fields = {key: finite(f"{name}: {key}", values) for key, values in given.items()}
+        # neurons that spike once have any v_reset, of others their layer checks it
+        fields["v_reset"] = np.asarray(getattr(node, "v_reset", node.v_leak), dtype=np.float64)
         shape = fields["tau_mem"].shape
         if len(shape) != 1 or not shape[0]:
             raise ValueError(f"{name}: expected parameters of the shape (neurons,), got {shape}")

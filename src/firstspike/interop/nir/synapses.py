@@ -44,6 +44,12 @@ class Synapses:
 
     def through(self, weight: Matrix) -> Self:
         """The same with a matrix after the outputs."""
+        if not self.delay.any():  # not one entry for each path: of two dense matrices there are very many
+            dense = np.zeros((weight.shape[1], self.inputs))
+            dense[self.row, self.column] = self.weight
+            total = weight @ dense
+            row, column = np.nonzero(total)
+            return type(self)(self.inputs, row, column, total[row, column], np.zeros(len(row)))
         middle, row = np.nonzero(weight.T)
         start = np.searchsorted(middle, np.arange(weight.shape[1] + 1))
         count = np.diff(start)[self.row]
