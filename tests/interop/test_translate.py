@@ -60,6 +60,14 @@ def test_neuron_normalisation(params, expected):
     assert (neuron.tau_mem, neuron.tau_syn, neuron.threshold) == pytest.approx(expected, rel=1e-14)
 
 
+def test_loss_of_the_time_between():
+    loss = {"type": "TTFS", "alpha": 0.01, "beta": 3.0, "xi": 0.4}
+    found = load_config(translate(sizes_config(training_params__loss=loss)).config).loss
+    assert (found.xi, found.regularizers[0].alpha, found.regularizers[0].beta) == (0.4, 0.01, 3.0)
+    loss = {"type": "MSE", "t_correct": 0.5, "t_wrong": 1.0}
+    assert "a mean over the outputs" in "".join(translate(sizes_config(training_params__loss=loss)).no_counterpart)
+
+
 def test_model_ratio_counts():
     raw = layers_config([lif()], default_neuron_params__model_tau_ratio=1, default_neuron_params__tau_mem=1.2)
     translation = translate(raw)

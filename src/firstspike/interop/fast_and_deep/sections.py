@@ -80,8 +80,8 @@ def _images(params: Table, kind: str, side: int) -> Inputs:
     return Inputs(section, side**2)
 
 
-def loss(params: Table, tau_syn: float) -> dict[str, Any]:
-    """A ``loss`` section."""
+def loss(params: Table, current: bool, tau_syn: float) -> dict[str, Any]:
+    """A ``loss`` section. In configs of the current form only regularisers ask for early outputs."""
     if "loss" not in params:
         return {"kind": "cross_entropy", "xi": params.number("xi"), "regularizers": [_early_output(params)]}
     params.skip("alpha", "beta", "xi")  # left from the time before there was a choice
@@ -90,9 +90,14 @@ def loss(params: Table, tau_syn: float) -> dict[str, Any]:
     regularizers = []
     if kind == "TTFS":
         section: dict[str, Any] = {"kind": "cross_entropy", "xi": table.number("xi")}
-        table.skip("alpha", "beta")  # regularisers ask for early outputs
+        if current:
+            table.skip("alpha", "beta")
+        elif "alpha" in table:
+            regularizers.append(_early_output(table))
     elif kind == "MSE":
         section = {"kind": "mse", "correct": table.number("t_correct"), "wrong": table.number("t_wrong")}
+        if not current:
+            params.note("loss", ": at that time the original's was a mean over the outputs, here it is a sum")
     else:
         section = {"kind": "shift_invariant", "delta": table.number("delta_t")}
         if section["delta"] <= 0:
