@@ -93,13 +93,13 @@ class Machine:
         calls: names of the calls that reach the chip, in order.
         stalls: so many of the next runs stall.
         how: ``late`` ones give a spike behind the end of the run, ``warning`` ones leave it out and warn, ``error``
-            ones raise.
+            ones raise, and ``dead`` ones raise in the reset after them as well.
         name: of the chip; None where there is none.
     """
 
     def __init__(self, name="hxcube1chip7"):
         self.calls = []
-        self.stalls, self.how, self.name = 0, "late", name
+        self.stalls, self.how, self.name, self.dead = 0, "late", name, False
         self.state = types.SimpleNamespace(connection=None)
         self.up = False
         self.runs_ms = []
@@ -180,6 +180,9 @@ class Machine:
         self.ran = False
         for population in self.populations:
             population.spikes = None
+        if self.dead:
+            self.dead = False
+            raise RuntimeError("FPGA cannot be reset")
 
     def run(self, runtime):
         assert self.up
@@ -190,8 +193,9 @@ class Machine:
         self.runs_ms.append(runtime)
         for population in self.populations:
             assert population.rows() <= 256, "more synapses than a neuron has rows"
-        if self.stalls and self.how == "error":
+        if self.stalls and self.how in ("error", "dead"):
             self.stalls -= 1
+            self.dead = self.how == "dead"
             raise RuntimeError("FPGA does not answer")
         simulated(self, runtime * 1e3)
         if self.stalls:

@@ -131,7 +131,7 @@ def test_copies_of_neurons(machine):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["late", "warning", "error"])
+@pytest.mark.parametrize("how", ["late", "warning", "error", "dead"])
 def test_a_stalled_run_is_tried_again_and_then_reported(machine, network, times, caplog, how):
     with chip(retries=3).open(network) as substrate:
         wanted = substrate.run(network, times)

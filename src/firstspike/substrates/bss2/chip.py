@@ -3,6 +3,7 @@
 import logging
 import math
 import warnings
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -137,15 +138,15 @@ class BrainScaleS2(Bss2):
             chip.write(network)
             chip.feed(outside.numpy(), windows)
             try:
-                with warnings.catch_warnings():
+                with ExitStack() as stack:
+                    stack.callback(chip.pynn.reset)  # which may fail, too
+                    stack.enter_context(warnings.catch_warnings())
                     # spikes after the end are left out with a warning, and sometimes returned
                     warnings.filterwarnings("error", ".*after t_stop", UserWarning)
                     chip.pynn.run(windows.run_ms)
                     spikes = chip.spikes()
             except (RuntimeError, OSError, TimeoutError, UserWarning) as error:
                 raise StalledError(first_line(error)) from error
-            finally:
-                chip.pynn.reset()
             latest = max((float(at.max()) for _, at in spikes.values() if len(at)), default=0.0)
             if latest >= windows.run_ms:
                 raise StalledError(f"a spike at {latest:.3f} ms of {windows.run_ms:.3f}")
