@@ -68,7 +68,7 @@ def read_json(path: Path, form: type[Form]) -> dict[str, Any]:
         form.model_validate(found)
     except ValidationError as error:
         place, problem = problems_of(error, found, form)[0]
-        raise ValueError(f"{path} is damaged, or of another version: {shown_place(place)} {problem}") from None
+        raise ValueError(f"{path} is damaged, or of another version: {shown_place(place) or 'it'} {problem}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     return found

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from firstspike.devices import sent
 from firstspike.layers import LIFLayer, Network, Record
 from firstspike.layers.trains import first_of, form_of
 from firstspike.ranges import Positive, checks_ranges
@@ -216,7 +215,9 @@ def fractions(
     counts: Float64[Tensor, "*members numbers"], neurons: Sequence[int], samples: int = 1
 ) -> Float64[Tensor, "*members numbers"]:
     """Counts divided by the pairs of samples and neurons."""
-    return counts / sent(torch.tensor([size * samples for size in neurons], dtype=torch.float64), counts.device)
+    # by numbers, not by a tensor of them, which a compiled program would have to bring to a GPU
+    parts = [count / (size * samples) for count, size in zip(counts.unbind(-1), neurons, strict=True)]
+    return torch.stack(parts, dim=-1) if parts else counts
 
 
 def _gives_trains(network: nn.Module, index: int) -> bool:
