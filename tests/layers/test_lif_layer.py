@@ -322,6 +322,14 @@ def test_representation():
     assert "delay=DelayRule(bound='sigmoid'" in repr(LIFLinear(3, 2, delay=DelayRule()))
 
 
+def test_repr_of_a_layer_of_your_own():
+    class Square(LIFLinear):
+        def __init__(self, size, **options):
+            super().__init__(size, size, **options)
+
+    assert repr(Square(3)) == "Square(3, 3, LIF(tau_mem=1.0, tau_syn=1.0, threshold=1.0))"
+
+
 def test_output_size():
     assert LIFLinear(3, 2).output_size(3) == 2
     with pytest.raises(ValueError, match=r"LIFLinear\(3, 2\) gets 4 inputs"):

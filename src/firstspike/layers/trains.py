@@ -69,7 +69,9 @@ class SpikeLayer(nn.Module):
     def extra_repr(self) -> str:
         """Two arguments and the neuron, and of the others those that are not the default."""
         shown = []
-        for place, (name, argument) in enumerate(inspect.signature(type(self)).parameters.items()):
+        # arguments of a class of your own are not known to be attributes, those of the layer that it extends are
+        kind = next(kind for kind in type(self).__mro__ if kind.__module__.startswith("firstspike."))
+        for place, (name, argument) in enumerate(inspect.signature(kind).parameters.items()):
             value = self._argument(name)
             if place < 2 or name == "neuron":
                 shown.append(f"{value}")
