@@ -30,6 +30,7 @@ from firstspike.layers import (
 from firstspike.layers.named import to_numpy
 from firstspike.layers.neurons import NeuronLayer
 
+_AT_ONCE = 256  # pixels
 _LARGEST = 50_000_000  # numbers in a matrix, 0.4 GB; only expanded synaptic delays and filters come near
 
 
@@ -263,7 +264,8 @@ def _expanded(layer: LIFConv2d) -> Matrix:
     seen, made = layer.image, layer.out_image
     if seen.size * made.size > _LARGEST:
         raise ValueError(f"its filters as a matrix of {made.size}x{seen.size} are too large")
-    each = torch.eye(seen.size, dtype=torch.float64).view(-1, *seen)
-    weight, window = layer.weight.detach().cpu().double(), layer.window
-    found = functional.conv2d(each, weight, stride=window.stride, padding=window.padding)
-    return to_numpy(found.flatten(1).mT)
+    weight, window, found = layer.weight.detach().cpu().double(), layer.window, []
+    for some in torch.arange(seen.size).split(_AT_ONCE):  # images with one pixel each
+        each = functional.one_hot(some, seen.size).double().view(-1, *seen)
+        found.append(functional.conv2d(each, weight, stride=window.stride, padding=window.padding).flatten(1))
+    return to_numpy(torch.cat(found).mT)
