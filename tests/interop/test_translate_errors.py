@@ -2,6 +2,7 @@ import contextlib
 import copy
 
 import pytest
+import yaml
 from fabricated import delay, layers_config, lif, sizes_config
 
 from firstspike.config import load_config
@@ -105,3 +106,9 @@ def test_whatever_stands_in_a_config_is_translated_or_an_error(config):
                 place[path[-1]] = value
             with contextlib.suppress(ValueError):  # and no other error
                 load_config(translate(changed if path else value).config)
+
+
+def test_what_our_config_refuses_names_the_file(tmp_path):
+    (path := tmp_path / "theirs.yaml").write_text(yaml.safe_dump(sizes_config(training_params__epoch_number=0)))
+    with pytest.raises(ValueError, match=r"theirs\.yaml, translated: 1 error\s+training\.epochs: should be greater"):
+        import_config(path)

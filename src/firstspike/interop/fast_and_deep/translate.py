@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from firstspike.config import Config, load_config
+from firstspike.config import Config, ConfigError, load_config
 from firstspike.interop.fast_and_deep.layers import NetworkBuilder, Source
 from firstspike.interop.fast_and_deep.sections import data, loss, runs_on_chip, substrate, training
 from firstspike.interop.fast_and_deep.table import Table
@@ -43,9 +43,11 @@ def import_config(path: Path, exact: bool = False) -> tuple[Config, Translation]
         raise ValueError(f"{path}: not YAML of plain values: {' '.join(str(error).split())}") from None
     try:
         translation = translate(raw, exact)
+        return load_config(translation.config), translation
+    except ConfigError as error:
+        raise ConfigError(f"{path}, translated", error.errors) from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return load_config(translation.config), translation
 
 
 def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
