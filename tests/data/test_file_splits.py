@@ -187,6 +187,7 @@ GOOD = "a,b,label\n1,2,x\n3,4,y\n5,6,x\n7,8,y\n"
         (GOOD, {"validation": 2, "test": 2}, "validation, test: expected fewer than all of 4 samples, got 4"),
         (GOOD, {"encode": {"lat": 1.0}}, "encode: unknown key 'lat'; valid keys: early, late"),
         (",a,label\n0,0.1,x\n1,0.2,y\n", {}, r"column 1: expected inputs, got the numbers of the rows; pandas"),
+        ("a,a,label\n1,2,x\n3,4,y\n", {}, "line 1: two columns are called 'a'"),
         ("a,b,label\n", {}, "has no samples"),
         ("", {}, "has no samples"),
         ("x\ny\n", {}, ": expected columns of inputs and one of labels, got one column"),

@@ -177,7 +177,7 @@ OPERATOR_ROWS = [
         observed="trains"),
     Row("spike_trains, delays", partial(_make_trains, True), (), OPERATOR | {"cut": "see spike_window"},
         empty=True, observed="trains"),
-    Row("spike_window", _make_window, ("spike_window", "TrainState", "Window"), OPERATOR, empty=True, observed="trains",
+    Row("spike_window", _make_window, ("spike_window", "TrainState"), OPERATOR, empty=True, observed="trains",
         pieces=_window_in_pieces, unchecked=("start",)),
     Row("lacking", _make_lacking, (), PURE | {"nonfinite": NO_CHECKS}, ("cpu",), empty=True, slow=True),
     Row("maximum", _make_maximum, (), PURE | {"nonfinite": NO_CHECKS}, ("cpu",), empty=True, slow=True),

@@ -1,4 +1,5 @@
 import math
+import time
 
 import pytest
 from matplotlib.figure import Figure
@@ -60,3 +61,21 @@ def test_accuracy_of_one_epoch_is_a_point(ax):
     assert plots.accuracy({"epoch": [1], "train_accuracy": [0.5], "validation_accuracy": [0.25]}, ax) is ax
     assert [line.get_marker() for line in ax.lines] == ["o", "o"]
     assert [line.get_ydata().tolist() for line in ax.lines] == [[50], [25]]
+
+
+def test_pace(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    pace, drawn = Pace(share=0.05, guess=0.5), []
+
+    def draw():
+        nonlocal now
+        drawn.append(now)
+        now += 2.0
+
+    for wait, times in ((9.9, 0), (0.2, 1), (39.9, 1), (0.2, 2)):
+        now += wait
+        pace.draw(draw)
+        assert len(drawn) == times
+    pace.draw(draw, anyway=True)
+    assert len(drawn) == 3

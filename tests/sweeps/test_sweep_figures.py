@@ -15,7 +15,7 @@ def ax():
 
 def study_of(axes, accuracy, parameters, spread=None, validation=None, seeds=1, sampler="grid"):
     study = optuna.create_study(direction="maximize")
-    study.set_user_attr("firstspike", {"metric": "validation_accuracy", "sampler": sampler})
+    study.set_user_attr("firstspike", {"metric": "validation_accuracy", "sampler": sampler, "axes": axes})
     distributions = {name: CategoricalDistribution(list(dict.fromkeys(values))) for name, values in axes.items()}
     for k, values in enumerate(zip(*axes.values(), strict=True)):
         numbers = {"test_accuracy": accuracy[k], "test_std": spread, "validation_accuracy": (validation or accuracy)[k]}
@@ -49,6 +49,8 @@ def test_accuracy_over_an_axis_with_spread(ax):
     assert (x, pytest.approx(y), others) == ([5, 10, 20], [70, 80, 90], [])
     segments = [np.ptp(segment[:, 1]) for segment in ax.containers[0][2][0].get_segments()]
     assert segments == pytest.approx([0, 6, 2])
+    accuracy_over([1, 2], [0.9, 0.8], [0.2, 0.1], ax)
+    assert max(segment[:, 1].max() for segment in ax.containers[1][2][0].get_segments()) == pytest.approx(100)
 
 
 def test_lines_and_names(ax):
@@ -72,6 +74,13 @@ def test_infinity_is_a_name(ax):
 
 def test_values_that_span_much_are_on_a_logarithmic_axis(ax):
     accuracy_over([0.001, 0.01, 0.1], [0.1, 0.2, 0.3], [0.0] * 3, ax)
+    assert ax.get_xscale() == "log"
+
+
+def test_an_axis_of_a_sweep_may_be_logarithmic_whatever_its_values(ax):
+    accuracy_over([0.004, 0.005, 0.008], [0.1, 0.2, 0.3], [0.0] * 3, ax)
+    assert ax.get_xscale() == "linear"
+    accuracy_over([0.004, 0.005, 0.008], [0.1, 0.2, 0.3], [0.0] * 3, ax, log=True)
     assert ax.get_xscale() == "log"
 
 

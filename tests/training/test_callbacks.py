@@ -1,9 +1,6 @@
-import time
-
 import pytest
 
 from firstspike.config import load_config
-from firstspike.plots.callbacks import Pace
 from firstspike.training import Callback
 from firstspike.training.callbacks import Callbacks, ProgressBar
 from trained import start
@@ -86,19 +83,3 @@ def test_the_progress_bar_is_a_callback(capsys):
     shown = capsys.readouterr().err
     assert "1/6" in shown
     assert "accuracy 25.00 %, silent 12.5 %" in shown
-
-
-def test_pace(monkeypatch):
-    now = 100.0
-    monkeypatch.setattr(time, "perf_counter", lambda: now)
-    pace = Pace(share=0.05, guess=0.5)
-    now += 9.9
-    assert not pace.due()
-    now += 0.2
-    assert pace.due()
-    with pace.measured():
-        now += 2.0
-    now += 39.9
-    assert not pace.due()
-    now += 0.2
-    assert pace.due()

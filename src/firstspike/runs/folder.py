@@ -51,7 +51,8 @@ class RunFolder:
     def open(cls, path: Path) -> "RunFolder":
         """An existing run; a FileNotFoundError if the folder holds none."""
         if not (path / "config.yaml").is_file():
-            raise FileNotFoundError(f"{path} is not a run folder: config.yaml is missing")
+            missing = "config.yaml is missing" if path.is_dir() else "there is no such folder"
+            raise FileNotFoundError(f"{path} is not a run folder: {missing}")
         return cls(path)
 
     def create(

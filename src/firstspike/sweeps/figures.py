@@ -24,17 +24,18 @@ def accuracy_over(
     ax: Axes,
     lines: Sequence[Any] | None = None,
     curve: bool = True,
+    log: bool | None = None,
 ) -> Axes:
     """Accuracy in percent over one axis, numbers or names, with its spread; NaN if there is none.
 
     ``lines`` has the line that each trial belongs to, shifted a little so that spreads do not cover each other. A
-    ``curve`` connects the trials of a line, but never over names.
+    ``curve`` connects the trials of a line, but never over names. A ``log`` axis is by default one of multiples.
     """
     means, spreads = 100 * np.asarray(accuracy, float), 100 * np.asarray(spread, float)
     numbers, texts = _numeric(x), [as_text(str(value)) for value in x]
     names = list(dict.fromkeys(texts))
     places = np.asarray(x if numbers else list(map(names.index, texts)), float)
-    logarithmic = numbers and _multiples(x)
+    logarithmic = numbers and (_multiples(x) if log is None else log)
     step = min(np.diff(np.unique(np.log(places) if logarithmic else places)), default=0.0)
     order, lines = np.argsort(places, kind="stable"), lines or [""] * len(x)
     shown = list(dict.fromkeys(lines))
@@ -42,7 +43,8 @@ def accuracy_over(
         mine = [k for k in order if lines[k] == line]
         look = line_style(number) | marker_style(number) | {"capsize": 3, "elinewidth": 1, "markersize": 4}
         look |= {} if curve and numbers else {"linestyle": "none"}
-        error = np.nan_to_num(spreads[mine]) if np.isfinite(spreads[mine]).any() else None
+        ends = np.nan_to_num(spreads[mine])
+        error = [ends, np.minimum(ends, 100 - means[mine])] if np.isfinite(spreads[mine]).any() else None
         shift = 0.08 * step * (number - (len(shown) - 1) / 2)
         at = places[mine] * np.exp(shift) if logarithmic else places[mine] + shift
         ax.errorbar(at, means[mine], error, label=as_text(str(line)) or None, **look)
@@ -67,11 +69,14 @@ def over_figure(study: optuna.Study) -> Figure:
     accuracy, spread = (np.asarray([row[f"{split}_{x}"] for row in rows], float) for x in ("accuracy", "std"))
     order = np.argsort([row["validation_accuracy"] or 0.0 for row in rows], kind="stable")  # the best last
     lines = [""] * len(rows) if second is None else varied[second]
+    said = study.user_attrs["firstspike"]
     figure, axes = panels(len(shown), 2, (4.6, 3.0))
     for ax, name in zip(axes, shown, strict=True):
         best = list({(str(varied[name][k]), lines[k]): k for k in order}.values())
         x, of = [varied[name][k] for k in best], [lines[k] for k in best]
-        accuracy_over(x, accuracy[best], spread[best], ax, of, study.user_attrs["firstspike"]["sampler"] == "grid")
+        axis = said["axes"].get(name)
+        log = True if isinstance(axis, dict) and axis.get("log") else None
+        accuracy_over(x, accuracy[best], spread[best], ax, of, said["sampler"] == "grid", log)
         seeds = f", {rows[0]['seeds']} seeds" if rows[0]["seeds"] > 1 else ""
         ax.set(xlabel=name, ylabel=f"{split} accuracy [%]{seeds}")
         if len(best) < len(rows):
