@@ -38,6 +38,13 @@ def takes_arguments_of(source: Callable[..., Any], without: Collection[str] = ()
     return decorate
 
 
+def shown_arguments(built: object) -> str:
+    """The arguments of an object that are not the default, by its attributes of the same names."""
+    arguments = inspect.signature(type(built)).parameters.values()
+    given = {x.name: value for x in arguments if (value := getattr(built, x.name, x.default)) != x.default}
+    return ", ".join(f"{name}={value}" for name, value in given.items())
+
+
 def parts_of_docstring(function: Callable[..., Any]) -> tuple[list[str], dict[str, str], list[str]]:
     """Paragraphs of a docstring before ``Args:``, the description of each argument, and the paragraphs after it."""
     paragraphs = (inspect.getdoc(function) or "").split("\n\n")

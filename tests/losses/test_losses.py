@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.func import grad, vmap
 
-from firstspike.losses import LOSSES, ReadoutCrossEntropy, TimeCrossEntropy, TimeLoss
+from firstspike.losses import LOSSES, ReadoutCrossEntropy, SpikeCount, TimeCrossEntropy, TimeLoss
 
 pytestmark = pytest.mark.usefixtures("on_device")
 
@@ -239,3 +239,9 @@ def test_arrays_are_no_output(loss):
 def test_too_few_class_weights():
     with pytest.raises(ValueError, match=r"weight: expected one for each class, got 2 for labels 0 \.\.\. 2"):
         TimeCrossEntropy(weight=[1, 2]).share(torch.tensor([0]), torch.tensor([0, 2]))
+
+
+def test_what_is_printed():
+    assert repr(TimeCrossEntropy()) == "TimeCrossEntropy()"
+    assert repr(TimeCrossEntropy(xi=0.1, weight=[1, 2])) == "TimeCrossEntropy(xi=0.1, weight=(1.0, 2.0))"
+    assert repr(SpikeCount(alpha=0.1, least=1)) == "SpikeCount(alpha=0.1, least=1.0)"

@@ -309,3 +309,11 @@ def test_numbers_out_of_range(name):
     trainer = fs.Trainer(net, fs.losses.TimeCrossEntropy(), torch.optim.Adam(net.parameters()))
     with pytest.raises(ValueError, match=f"{name} must be > 0"):
         trainer.fit(fs.data.bars(), **{"epochs": 1, name: 0})
+
+
+def test_what_is_printed():
+    one, other = network(), network(1)
+    loss = fs.losses.TimeCrossEntropy(xi=0.1)
+    assert repr(trainer_of(one, loss=loss)) == "Trainer(Network, TimeCrossEntropy(xi=0.1), Adam)"
+    optimizers = [torch.optim.SGD(net.parameters()) for net in (one, other)]
+    assert repr(fs.Trainer([one, other], loss, optimizers)) == "Trainer(2 networks, TimeCrossEntropy(xi=0.1), SGD)"

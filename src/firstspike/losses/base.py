@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from firstspike.devices import sent
 from firstspike.layers.trains import Form
 from firstspike.ranges import NotNegative, Positive, checks_ranges
-from firstspike.signature import takes_arguments_of
+from firstspike.signature import shown_arguments, takes_arguments_of
 from firstspike.spiketime.values import check_tensor, real_times
 
 Outputs = Float[Tensor, "*batch outputs"]
@@ -65,6 +65,10 @@ class Loss(nn.Module):
         self.weight = None if weight is None else tuple(map(float, weight))
         if not all(0 <= value < math.inf for value in self.weight or ()):
             raise ValueError(f"weight: expected finite numbers >= 0, got {weight}")
+
+    def extra_repr(self) -> str:
+        """The arguments that are not the default."""
+        return shown_arguments(self)
 
     def forward(self, times: Outputs, labels: Classes) -> Float[Tensor, "..."]:
         """Loss of the batch: `per_sample`, weighted by class and reduced. A readout has values in place of times."""

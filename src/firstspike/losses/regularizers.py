@@ -17,7 +17,7 @@ from firstspike.layers.named import named_lif_layers
 from firstspike.layers.trains import Form, first_of, form_of, spike_counts, takes_trains
 from firstspike.losses.base import Classes, Outputs, check_batch, of_true
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, checks_ranges
-from firstspike.signature import takes_arguments_of
+from firstspike.signature import shown_arguments, takes_arguments_of
 from firstspike.spiketime.operator import of_neurons
 from firstspike.spiketime.reference.peaks import lacking
 from firstspike.spiketime.values import check_tensor
@@ -42,6 +42,10 @@ class Regularizer(nn.Module):
         self.alpha, self.tau_syn = float(alpha), float(tau_syn)
         # a training that splits batches puts the mean over the whole batch here
         self.batch_mean: Callable[[Tensor], Tensor] = partial(torch.mean, dim=0)
+
+    def extra_repr(self) -> str:
+        """The arguments that are not the default."""
+        return shown_arguments(self)
 
 
 @takes_arguments_of(Regularizer)

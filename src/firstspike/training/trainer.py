@@ -119,6 +119,10 @@ class Trainer:
         self.compile = compile
         check_float64(self.device)
 
+    def __repr__(self) -> str:
+        several = f"{len(self.members)} networks" if len(self.members) > 1 else type(self.network).__name__
+        return f"Trainer({several}, {self.objective.loss}, {type(self.members[0].optimizer).__name__})"
+
     @property
     def network(self) -> nn.Module:
         """The (first) network."""
