@@ -190,14 +190,23 @@ def activity(network: nn.Module, layers: Sequence[Tensor]) -> Float[Tensor, "*me
     as long as it can be, ``max_spikes``, so that later spikes may have been dropped. ``layers`` are the outputs of all
     layers; those of an ensemble, whose first member is ``network``, have a leading dimension for the member.
     """
-    counts, neurons = activity_counts(network, layers)
-    return fractions(counts, neurons, layers[-1].shape[-2]).to(layers[-1].dtype)
+    found = [values.mean(dim=(-2, -1), dtype=layers[-1].dtype) for values in _counted(network, layers)]
+    return torch.stack(found, dim=-1) if found else layers[-1].new_zeros((*layers[-1].shape[:-2], 0))
 
 
 def activity_counts(
     network: nn.Module, layers: Sequence[Tensor]
 ) -> tuple[Float64[Tensor, "*members numbers"], list[int]]:
     """The same as sums over samples and neurons, and the neurons of each: whole numbers add up exactly."""
+    found = _counted(network, layers)
+    if not found:
+        return layers[-1].new_zeros((*layers[-1].shape[:-2], 0), dtype=torch.float64), []
+    counts = [values.sum(dim=-1).sum(dim=-1, dtype=torch.float64) for values in found]
+    return torch.stack(counts, dim=-1), [values.shape[-1] for values in found]
+
+
+def _counted(network: nn.Module, layers: Sequence[Tensor]) -> list[Tensor]:
+    """The numbers of each sample and neuron that ``activity`` is the mean of."""
     spiking = spiking_layers(network)
     first = [first_spikes_in(network, layers, index) for index in spiking]
     found = [silence(spikes) for spikes in first]
@@ -205,10 +214,7 @@ def activity_counts(
         if layers[index] is not alone:  # trains
             spikes = torch.isfinite(layers[index])
             found += [spikes.sum(dim=-1), spikes[..., -1]]
-    if not found:
-        return layers[-1].new_zeros((*layers[-1].shape[:-2], 0), dtype=torch.float64), []
-    counts = [values.sum(dim=-1).sum(dim=-1, dtype=torch.float64) for values in found]
-    return torch.stack(counts, dim=-1), [values.shape[-1] for values in found]
+    return found
 
 
 def fractions(
