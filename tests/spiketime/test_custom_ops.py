@@ -195,7 +195,7 @@ def test_exported_program(strict, case, backend):
     """Written to a file and read again, it gives the same numbers, and gradients."""
     spikes, values = case
     program = torch.export.export(Spikes(spikes, backend), (values,), strict=strict)
-    assert "firstspike.spikes" in str(program.graph)
+    assert "firstspike.spike_forward" in str(program.graph)
     file = io.BytesIO()
     torch.export.save(program, file)
     file.seek(0)
@@ -238,7 +238,7 @@ def test_traced_by_make_fx(case, backend):
         return grad(loss)(v)
 
     program = make_fx(gradients)(values)
-    assert "firstspike.spike_gradient" in str(program.graph)
+    assert "firstspike.spike_backward" in str(program.graph)
     other = values | {"times": values["times"] + 0.1}
     for name, x in gradients(other).items():
         torch.testing.assert_close(program(other)[name], x, rtol=1e-12, atol=1e-13)
@@ -266,12 +266,12 @@ def test_torchs_own_checks_of_trains(backend):
         leaves = tuple(
             None if x is None else x.clone().requires_grad_(i not in (10, 11)) for i, x in enumerate(tensors)
         )
-        opcheck(torch.ops.firstspike.spikes.default, (*leaves, *numbers))
-        spikes, *ends, overflows = torch.ops.firstspike.spikes(*tensors, *numbers)
+        opcheck(torch.ops.firstspike.spike_forward.default, (*leaves, *numbers))
+        spikes, *ends, overflows = torch.ops.firstspike.spike_forward(*tensors, *numbers)
         needs, grads = [True, True, True, False, False, False, True], ends if until else [None] * 3
         inputs = (needs, spikes, *grads, spikes, *tensors, [overflows], *numbers)
         spikes = torch.where(spikes.isfinite(), spikes, 0.0)
-        opcheck(torch.ops.firstspike.spike_gradient.default, inputs)
+        opcheck(torch.ops.firstspike.spike_backward.default, inputs)
 
 
 @pytest.mark.slow
@@ -281,14 +281,14 @@ def test_torchs_own_checks(fixed_mem, backend):
     delay, tau = draw(2, OUTPUTS, INPUTS), 1 + draw(2, OUTPUTS)
     numbers = (backend, fixed_mem, 1.0, None, 0, None, None, None, 0.0, 0, "drop")
     others = (None,) * 6
-    spikes, *saved = torch.ops.firstspike.spikes(times, weight, threshold, delay, None, None, *others, *numbers)
+    spikes, *saved = torch.ops.firstspike.spike_forward(times, weight, threshold, delay, None, None, *others, *numbers)
     assert spikes.isfinite().all()
     for own in ((None, None, None), (delay, None, None), (delay, tau, tau)):
         d, mem, syn = (None if x is None else x.clone().requires_grad_() for x in own)
         leaves = [x.clone().requires_grad_() for x in (times, weight, threshold)]
-        opcheck(torch.ops.firstspike.spikes.default, (*leaves, d, mem, syn, *others, *numbers))
+        opcheck(torch.ops.firstspike.spike_forward.default, (*leaves, d, mem, syn, *others, *numbers))
         needs = [True, True, True, *(x is not None for x in own), False]
         own = (*own, *others)
-        spikes, *saved = torch.ops.firstspike.spikes(times, weight, threshold, *own, *numbers)
+        spikes, *saved = torch.ops.firstspike.spike_forward(times, weight, threshold, *own, *numbers)
         inputs = (needs, spikes, None, None, None, spikes, times, weight, threshold, *own, saved, *numbers)
-        opcheck(torch.ops.firstspike.spike_gradient.default, inputs)
+        opcheck(torch.ops.firstspike.spike_backward.default, inputs)

@@ -31,13 +31,13 @@ _GRADS = "Tensor grad, Tensor? of_voltage, Tensor? of_current, Tensor? of_left, 
 _GIVEN = 5 + INPUTS
 _DEVICES = ("cpu", "cuda")
 
-torch.library.define("firstspike::spikes", f"({_INPUTS}, {_OPTIONS}) -> Tensor[]")
+torch.library.define("firstspike::spike_forward", f"({_INPUTS}, {_OPTIONS}) -> Tensor[]")
 torch.library.define(
-    "firstspike::spike_gradient", f"(bool[] needs, {_GRADS}, {_INPUTS}, Tensor[] saved, {_OPTIONS}) -> Tensor[]"
+    "firstspike::spike_backward", f"(bool[] needs, {_GRADS}, {_INPUTS}, Tensor[] saved, {_OPTIONS}) -> Tensor[]"
 )
 
 
-@torch.library.impl("firstspike::spikes", _DEVICES)
+@torch.library.impl("firstspike::spike_forward", _DEVICES)
 def _spikes(*given: Any) -> list[Tensor]:
     """First spikes and what is saved; or trains, the state at the end, and overflows."""
     tensors, options = given[:INPUTS], Options(*given[INPUTS:])
@@ -49,7 +49,7 @@ def _spikes(*given: Any) -> list[Tensor]:
     return [_alone(x) for x in found]
 
 
-@torch.library.impl("firstspike::spike_gradient", _DEVICES)
+@torch.library.impl("firstspike::spike_backward", _DEVICES)
 def _spike_gradients(needs: Sequence[bool], *given: Any) -> list[Tensor]:
     """The gradients that ``needs`` asks for, in the order of ``Needs``."""
     tensors, saved, options = given[:_GIVEN], given[_GIVEN], Options(*given[_GIVEN + 1 :])
@@ -69,7 +69,7 @@ def _saved(tensors: Sequence[Any], options: Options) -> tuple[Tensor, ...]:
     return () if given.observed is not None or saves is None else saves(Arguments(*given[:4], options.constants))
 
 
-@torch.library.register_fake("firstspike::spikes")
+@torch.library.register_fake("firstspike::spike_forward")
 def _(*given: Any) -> list[Tensor]:
     times, weight, *_ = tensors = given[:INPUTS]
     options = Options(*given[INPUTS:])
@@ -82,7 +82,7 @@ def _(*given: Any) -> list[Tensor]:
     return [times.new_empty((*shape, options.max_spikes)), *state, times.new_empty(shape, dtype=torch.bool)]
 
 
-@torch.library.register_fake("firstspike::spike_gradient")
+@torch.library.register_fake("firstspike::spike_backward")
 def _(needs: Sequence[bool], *given: Any) -> list[Tensor]:
     times, weight, threshold, *_ = inputs = given[5:]
     like = (times, weight, threshold, weight, threshold, threshold, *inputs[6:9])
@@ -99,17 +99,17 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     return pulled_back(ctx, grads, recorded_gradients)
 
 
-torch.library.register_autograd("firstspike::spikes", _backward, setup_context=_setup_context)
+torch.library.register_autograd("firstspike::spike_forward", _backward, setup_context=_setup_context)
 
 
-@torch.library.register_vmap("firstspike::spikes")
+@torch.library.register_vmap("firstspike::spike_forward")
 def _(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[list[Tensor], list[int]]:
-    op = torch.ops.firstspike.spikes
+    op = torch.ops.firstspike.spike_forward
     return mapped(lambda *x: op(*x, *inputs[INPUTS:]), info, in_dims[:INPUTS], inputs[:INPUTS], OF_SAMPLES)
 
 
-@torch.library.register_vmap("firstspike::spike_gradient")
+@torch.library.register_vmap("firstspike::spike_backward")
 def _(info: Any, in_dims: tuple[Any, ...], needs: Any, *inputs: Any) -> tuple[list[Tensor], list[int]]:
-    op = torch.ops.firstspike.spike_gradient
+    op = torch.ops.firstspike.spike_backward
     dims, tensors = (*in_dims[1 : _GIVEN + 1], *in_dims[_GIVEN + 1]), (*inputs[:_GIVEN], *inputs[_GIVEN])
     return mapped(lambda *x: op(needs, *x[:_GIVEN], x[_GIVEN:], *inputs[_GIVEN + 1 :]), info, dims, tensors)

@@ -117,14 +117,14 @@ def spikes_of(tensors: Tensors, options: Options) -> Sequence[Tensor]:
         raise NotImplementedError(
             "spike times have no forward-mode derivatives in compiled code; call torch.func.jvp outside of it"
         )
-    recorded: Sequence[Tensor] = torch.ops.firstspike.spikes(*tensors, *options)
+    recorded: Sequence[Tensor] = torch.ops.firstspike.spike_forward(*tensors, *options)
     return recorded
 
 
 def recorded_gradients(needs: Needs, options: Options, *given: Any) -> list[Tensor]:
     """The output of ``SpikeGradient`` by a custom op."""
     tensors, saved = given[: 5 + INPUTS], list(given[5 + INPUTS :])
-    found: list[Tensor] = torch.ops.firstspike.spike_gradient(list(needs), *tensors, saved, *options)
+    found: list[Tensor] = torch.ops.firstspike.spike_backward(list(needs), *tensors, saved, *options)
     return found
 
 
@@ -139,7 +139,7 @@ class Spikes(Direct):
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
         options: Options = inputs[-1]
         if _modes():
-            return tuple(torch.ops.firstspike.spikes(*inputs[:-1], *options))
+            return tuple(torch.ops.firstspike.spike_forward(*inputs[:-1], *options))
         times, weight, threshold, delay, tau_mem, tau_syn, *_, observed, _, _ = inputs[:-1]
         backend = resolve_backend(options.backend, times.device)
         if options.max_spikes or observed is not None or not backend.checks:
