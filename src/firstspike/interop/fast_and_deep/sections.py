@@ -80,7 +80,7 @@ def _images(params: Table, kind: str, side: int) -> Inputs:
     return Inputs(section, side**2)
 
 
-def loss(params: Table, current: bool, tau_syn: float) -> dict[str, Any]:
+def loss(params: Table, current: bool, tau_syn: float, outputs: int) -> dict[str, Any]:
     """A ``loss`` section. In configs of the current form only regularisers ask for early outputs."""
     if "loss" not in params:
         return {"kind": "cross_entropy", "xi": params.number("xi"), "regularizers": [_early_output(params)]}
@@ -96,7 +96,7 @@ def loss(params: Table, current: bool, tau_syn: float) -> dict[str, Any]:
             regularizers.append(_early_output(table))
     elif kind == "MSE":
         section = {"kind": "mse", "correct": table.number("t_correct"), "wrong": table.number("t_wrong")}
-        if not current:
+        if not current and outputs > 1:
             params.note("loss", ": at that time the original's was a mean over the outputs, here it is a sum")
     else:
         section = {"kind": "shift_invariant", "delta": table.number("delta_t")}

@@ -85,7 +85,7 @@ def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
         "data": inputs.section,
         "neuron": builder.neuron,
         "network": builder.layers,
-        "loss": loss(params, current, builder.neuron["tau_syn"]),
+        "loss": loss(params, current, builder.neuron["tau_syn"], len(builder.order)),
         "training": training(params, builder.weight_grad_limits, builder.silent_limits),
     }
     if section:
