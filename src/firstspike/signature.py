@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, TypeVar
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -38,11 +39,22 @@ def takes_arguments_of(source: Callable[..., Any], without: Collection[str] = ()
     return decorate
 
 
-def shown_arguments(built: object) -> str:
-    """The arguments of an object that are not the default, by its attributes of the same names."""
-    arguments = inspect.signature(type(built)).parameters.values()
-    given = {x.name: value for x in arguments if (value := getattr(built, x.name, x.default)) != x.default}
-    return ", ".join(f"{name}={value}" for name, value in given.items())
+def shown_arguments(built: object, value: Callable[[str], Any] | None = None, bare: int = 0) -> str:
+    """How an object is printed: its arguments that are not the default, by its attributes of the same names.
+
+    The first ``bare`` ones and the neuron are always shown, by their values alone. ``value`` may give others.
+    """
+    value = value or partial(getattr, built)
+    # arguments of a class of your own are not known to be attributes, those of the class that it extends are
+    kind = next(kind for kind in type(built).__mro__ if kind.__module__.startswith("firstspike."))
+    shown = []
+    for place, (name, argument) in enumerate(inspect.signature(kind).parameters.items()):
+        given = value(name)
+        if place < bare or name == "neuron":
+            shown.append(f"{given}")
+        elif given != argument.default:
+            shown.append(f"{name}={given}")
+    return ", ".join(shown)
 
 
 def parts_of_docstring(function: Callable[..., Any]) -> tuple[list[str], dict[str, str], list[str]]:

@@ -123,9 +123,10 @@ def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | Non
         raise ValueError(f"{path}, column 1: expected inputs, got the numbers of the rows; pandas: to_csv(index=False)")
     labelled = place is not None
     columns = [column for column in range(len(names)) if column != place]
-    taken = [names[k] for k in columns]
-    if header and labelled and not known and (twice := [name for name in taken if name and taken.count(name) > 1]):
-        raise ValueError(f"{path}, line 1: two columns are called {twice[0]!r}; inputs are taken by their names")
+    if header and labelled and not known:
+        found = Counter(names[k] for k in columns if names[k])
+        if twice := [name for name, number in found.items() if number > 1]:
+            raise ValueError(f"{path}, line 1: two columns are called {twice[0]!r}; inputs are taken by their names")
     if header and known:
         columns = _in_order(f"{path}, line 1", names, columns, known, labelled)
     width = len(names) if inputs is None or (header and known) else inputs + labelled

@@ -4,13 +4,13 @@ Trains are tensors ``(batch, neurons, spikes)``, sorted along the last dimension
 spikes ``(batch, neurons)`` are trains of one spike for layers that take trains.
 """
 
-import inspect
 from typing import Any, Literal, TypedDict
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from firstspike.signature import shown_arguments
 from firstspike.spiketime.values import check_times
 
 Form = Literal["first spikes", "trains", "values"]
@@ -68,16 +68,7 @@ class SpikeLayer(nn.Module):
 
     def extra_repr(self) -> str:
         """Two arguments and the neuron, and of the others those that are not the default."""
-        shown = []
-        # arguments of a class of your own are not known to be attributes, those of the layer that it extends are
-        kind = next(kind for kind in type(self).__mro__ if kind.__module__.startswith("firstspike."))
-        for place, (name, argument) in enumerate(inspect.signature(kind).parameters.items()):
-            value = self._argument(name)
-            if place < 2 or name == "neuron":
-                shown.append(f"{value}")
-            elif value != argument.default:
-                shown.append(f"{name}={value}")
-        return ", ".join(shown)
+        return shown_arguments(self, self._argument, 2)
 
     def _argument(self, name: str) -> Any:
         """An argument as it is printed."""
