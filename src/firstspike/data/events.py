@@ -140,7 +140,7 @@ class EventLists:
 def numbered(
     count: Int64[Tensor, " groups"], first: Int64[Tensor, " groups"] | int = 0
 ) -> tuple[Int64[Tensor, " members"], Int64[Tensor, " members"]]:
-    """The group of each member, where groups have so many, and its number, counted from ``first`` in each group."""
+    """For each member of groups with ``count`` members: its group, and its number there, counted from ``first``."""
     group = torch.arange(len(count)).repeat_interleave(count)
     return group, torch.arange(len(group)) + (first - count.cumsum(0) + count)[group]
 

@@ -131,8 +131,8 @@ def _power_of(faster: float) -> float:
 def resolve(given: Constants, tau_mem: Tensor | None, tau_syn: Tensor | None) -> Constants:
     """Two numbers if all neurons share them, else two tensors ``(E, O)``, or ``(O,)`` of one network.
 
-    ``given`` are the numbers where there is no tensor. On a GPU, where values are not read, tensors stay tensors, and
-    whether neurons share them only the layout tells. There, neurons without leak have the number ``inf``.
+    ``given`` holds the time constants that are numbers. On a GPU values are not read: tensors stay tensors, and only
+    their layout tells whether neurons share them. There, neurons without leak have the number ``inf``.
     """
     like = tau_syn if tau_mem is None else tau_mem
     if like is None:
