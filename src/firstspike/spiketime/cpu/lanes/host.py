@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result
-from firstspike.spiketime.cpu.arrays import LANES, PAD, SAVED, STATES, numbers, saved_for, saved_sizes
+from firstspike.spiketime.cpu.arrays import LANES, PAD, SAVED, STATES, numbers, saved_for, saved_size
 from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.runtime.parallel import call, name_of
 from firstspike.spiketime.cpu.sort import sorting_for
@@ -55,8 +55,6 @@ def forward_lanes(given: Arguments, holds: bool = False) -> Result:
         arrays["overflows"] = new(lead, dtype=torch.uint8)
     else:
         spikes, saved = new(lead), saved_for(given.times, sizes["outputs"])
-        if given.delay is not None:  # which leaves parts of it as they are, and results of custom ops may not vary
-            saved = tuple(x.zero_() for x in saved)
     arrays |= {"spikes": spikes, **dict(zip(kind.saved, saved, strict=True))}
     sorted_blocks = 0 if kind.delayed else sizes["blocks"]
     phases = groups + sorted_blocks, -(-sizes["batch"] // SAMPLES) * groups
@@ -118,7 +116,7 @@ def _both(given: Arguments, observes: bool, releases: int) -> tuple[_Kind, dict[
         "observes": observes,
         "taus": mem.numel(), "groups": groups, "all_groups": ensemble * groups,
         "blocks": -(-ensemble * batch // SAMPLES), "group_inputs": inputs * LANES,
-        "delay_inputs": inputs * LANES if kind.delayed else 0, **saved_sizes(inputs, outputs),
+        "delay_inputs": inputs * LANES if kind.delayed else 0, "n_saved": saved_size(inputs, outputs),
     }  # fmt: skip
     if kind.several:
         copies, inside = given.times.shape[-1], int((given.times < math.inf).sum((-1, -2)).max())

@@ -37,7 +37,7 @@ SAMPLES = 16  # of one task
 # networks
 FORWARD = Layout(
     "ensemble batch samples inputs copies events outputs most groups all_groups group_inputs delay_inputs "
-    "taus threads sorted sorting n_arrived observes holds padded releases n_ints n_reals",
+    "taus threads sorted sorting n_arrived observes holds padded releases n_saved",
     mem="real taus",
     syn="real taus",
     times="real samples events",
@@ -45,8 +45,8 @@ FORWARD = Layout(
     threshold="real ensemble outputs",
     delay="real ensemble outputs inputs",
     spikes="real samples outputs most",
-    ints="int32 samples n_ints",  # of first spikes; with delays they have no order
-    reals="real samples n_reals",
+    ints="int32 samples n_saved",  # of first spikes; with delays they have no order
+    reals="real samples n_saved",
     bounds="real 2",  # start and end
     # of trains: the inputs in order of arrival, and the slopes at spikes and at releases
     reset="real ensemble outputs",

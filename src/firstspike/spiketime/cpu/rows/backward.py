@@ -15,6 +15,7 @@ from firstspike.spiketime.cpu.arrays import (
     TILE,
     every_lane,
     pack_row,
+    padded,
     saved_of,
     sum_parts,
     unit_of_row,
@@ -22,7 +23,7 @@ from firstspike.spiketime.cpu.arrays import (
 )
 from firstspike.spiketime.cpu.rows import adjoint
 from firstspike.spiketime.cpu.rows.adjoint import Into, unwind_tile
-from firstspike.spiketime.cpu.rows.forward import own_event, sort_sample, stride_for
+from firstspike.spiketime.cpu.rows.forward import own_event, sort_sample
 from firstspike.spiketime.cpu.rows.intervals import FAST, Sample, backward_rows, find_segments
 from firstspike.spiketime.cpu.rows.joins import (
     FEW,
@@ -53,7 +54,7 @@ def prepare_samples(g, e, slot, first, stop):
         count, arrival = np.intp(saved.order[saved.count]), saved.arrival
         for j in range(g.outputs):
             if grad[b, j] != 0:
-                n = max(n, count if g.observes else saved.order[saved.last + j] + 1)
+                n = max(n, count if g.observes else saved.order[saved.neuron + j] + 1)
         g.used[e, b], segments[b] = n, 0
         if n > 0 and count < FEW and not g.observes:
             few_rows_back(arrival, n, c, rows)
@@ -169,7 +170,7 @@ def prepare_windows(g, e, slot, first, stop):
                 g.own[e, b, tile, entry] = 0
         for w in range(g.windows):
             n, at = g.count[e, b, w], g.starts[e, b, w]
-            here = slice(at, at + stride_for(n))
+            here = slice(at, at + padded(n))
             g.segments[e, b, w] = 0
             if n:
                 arrival, start = g.arrival[e, b, here], g.start[e, b, here]

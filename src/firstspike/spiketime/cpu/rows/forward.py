@@ -13,7 +13,16 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import PAD, PER_MEM, PER_SYN, TILE, are_weights, every_lane, pack_row, saved_of
+from firstspike.spiketime.cpu.arrays import (
+    PER_MEM,
+    PER_SYN,
+    TILE,
+    are_weights,
+    every_lane,
+    pack_row,
+    padded,
+    saved_of,
+)
 from firstspike.spiketime.cpu.rows.intervals import (
     NOW_CURRENT,
     NOW_VOLTAGE,
@@ -39,7 +48,7 @@ _MARK = -1  # of an order: a window's start or end; inputs are >= 0, own spikes 
 @jit
 def sort_sample(g, e, slot, b):
     """Sort the inputs of a sample; returns how many arrive."""
-    order, arrival, count, _, _ = saved_of(g, e, b)
+    order, arrival, count, _ = saved_of(g, e, b)
     n = sort_row(g.times[e, b], -math.inf, math.inf, order, arrival, g.sort_keys[slot], g.sort_labels[slot])
     order[count] = n
     if n:
@@ -76,21 +85,15 @@ def scan_sample(zero, g, e, slot, b, at, tile):
         silent = (silent & ~left) | found
     spike, slope = solve(zero, state, every & ~silent, c)
     store_some(every, g.spikes[e, b], tile * TILE, spike)
-    store_some(every, saved.arrival, saved.slope + tile * TILE, slope)
+    store_some(every, saved.arrival, saved.neuron + tile * TILE, slope)
     for lane in range(lanes):
-        saved.order[saved.last + tile * TILE + lane] = last[lane]
+        saved.order[saved.neuron + tile * TILE + lane] = last[lane]
 
 
 @jit
 def own_event(entry):
     """The ``order`` of an own spike, or the spike of an ``order``: ``entry * tiles + tile``."""
     return -2 - entry
-
-
-@jit
-def stride_for(events):
-    """Room that a window's events take: whole vectors, and one to spare."""
-    return (events + 15) // 16 * 16 + PAD
 
 
 @jit
@@ -142,7 +145,7 @@ def prepare_window(g, e, slot, b, at, w):
     here = first_from(outside, g.at_event[slot, at], g.arrived[slot, at], begin)
     stop, i, k = first_from(outside, here, g.arrived[slot, at], end), 0, first
     room = min(g.stride, g.room - first)
-    if stride_for(stop - here + due + (begin > -math.inf) + (end < math.inf)) > room:
+    if padded(stop - here + due + (begin > -math.inf) + (end < math.inf)) > room:
         return False
     if begin > -math.inf:
         arrival[k], source[k], order[k] = begin, g.inputs, _MARK
@@ -168,7 +171,7 @@ def prepare_window(g, e, slot, b, at, w):
         left += not own[i] < end
     n = k - first
     g.owns[slot, at], g.at_event[slot, at] = left, here
-    g.count[e, b, w], g.starts[e, b, w + 1] = n, first + stride_for(n)
+    g.count[e, b, w], g.starts[e, b, w + 1] = n, first + padded(n)
     if n:
         arrival = arrival[first:]
         pad_row(arrival, n)

@@ -15,8 +15,9 @@ from firstspike.spiketime.cpu.arrays import (
     constants_array,
     lanes_for,
     numbers,
+    padded,
     saved_for,
-    saved_sizes,
+    saved_size,
 )
 from firstspike.spiketime.cpu.rows.backward import SAMPLES, backward_kernel
 from firstspike.spiketime.cpu.rows.forward import forward_kernel
@@ -51,7 +52,7 @@ def forward_rows(given: Arguments) -> Result:
 @lru_cache(maxsize=256)
 def _forward_call(sizes: Sizes, real: str, threads: int) -> Call:
     ensemble, batch, inputs, outputs = sizes
-    found = _common(sizes, inputs, threads) | saved_sizes(inputs, outputs) | sorting_for(inputs)
+    found = _common(sizes, inputs, threads) | sorting_for(inputs)
     most = _BLOCK // (N_FORWARD * found["stride"] * (4 if real == "float32" else 8))
     found["block"] = block = max(1, min(most, -(-batch // (2 * threads))))
     plan = FORWARD.plan(real, found, ("c", "times", "weight", "threshold", "spikes", *SAVED))
@@ -78,7 +79,7 @@ def backward_rows(
 @lru_cache(maxsize=256)
 def _backward_call(sizes: Sizes, real: str, needs: tuple[bool, ...], observes: bool, threads: int) -> Call:
     inputs, outputs = sizes[2:]
-    found = _common(sizes, inputs, threads) | saved_sizes(inputs, outputs) | sorting_for(inputs)
+    found = _common(sizes, inputs, threads) | sorting_for(inputs)
     phases = _add_parts(found, *needs, needs[0], False)
     found |= {"observes": observes, "room": found["stride"]}
     given = ("c", "grad", "spikes", "times", "weight", "threshold", *SAVED, "by_times", "by_weight", "by_threshold")
@@ -170,8 +171,8 @@ def _common(sizes: Sizes, events: int, threads: int) -> dict[str, int]:
     ensemble, batch, inputs, outputs = sizes
     return {
         "ensemble": ensemble, "batch": batch, "inputs": inputs, "outputs": outputs, "events": events,
-        "tiles": -(-outputs // TILE), "packed_size": inputs * TILE, "stride": -(-events // 16) * 16 + PAD, "windows": 1,
-        "threads": threads,
+        "tiles": -(-outputs // TILE), "packed_size": inputs * TILE, "stride": padded.py_func(events), "windows": 1,
+        "threads": threads, "n_saved": saved_size(inputs, outputs),
     }  # fmt: skip
 
 
@@ -207,7 +208,7 @@ def _of_trains(
     arrays["c"] = constants_array(*given.constants, name_of(given.times.dtype), bound)
     arrays["bounds"] = torch.tensor(bounds, dtype=given.times.dtype, device="cpu")
     return sizes | {
-        "packed_size": (sources + 1) * TILE, "stride": -(-(inputs * copies + more) // 16) * 16 + PAD, "copies": copies,
+        "packed_size": (sources + 1) * TILE, "stride": padded.py_func(inputs * copies + more), "copies": copies,
         "most": given.max_spikes, "budget": budget, "windows": len(bounds) - 1, "bounds_size": len(bounds),
         "entries": entries, "carried_lanes": sizes["tiles"] * TILE, "holds": holds,
     }, arrays  # fmt: skip

@@ -47,7 +47,7 @@ _FORWARD = Layout(
     **SORTING,
 )
 FORWARD = _FORWARD.extended(
-    "n_ints n_reals",
+    "n_saved",
     times="real ensemble batch inputs",
     **SAVED,
     spikes="real ensemble batch outputs",
@@ -99,7 +99,7 @@ _BACKWARD = Layout(
     sums="real threads 256",
 )
 BACKWARD = _BACKWARD.extended(
-    "sorting n_ints n_reals observes",
+    "sorting n_saved observes",
     grad="real ensemble batch outputs",
     spikes="real ensemble batch outputs",
     times="real ensemble batch events",

@@ -5,11 +5,10 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import N_CONSTANTS, PER_MEM, SPAN, TILE, X, rates_of
+from firstspike.spiketime.cpu.arrays import N_CONSTANTS, PER_MEM, SPAN, TILE, X, padded, rates_of
 from firstspike.spiketime.cpu.membrane import rise
 from firstspike.spiketime.cpu.rows import adjoint
 from firstspike.spiketime.cpu.rows.adjoint import Into, unwind_tile
-from firstspike.spiketime.cpu.rows.forward import stride_for
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD, Sample
 from firstspike.spiketime.cpu.rows.joins import exceeds
 from firstspike.spiketime.cpu.rows.train_scan import Entries
@@ -130,7 +129,7 @@ def unwind_window(zero, g, e, slot, chunk, group, tile, b, w):
     asks = g.asks_end != 0 or w < g.windows - 1
     if n == 0 or (low == high and not asks):
         return
-    begins, stops, here = g.bounds[w] > -math.inf, g.bounds[w + 1] < math.inf, slice(at, at + stride_for(n))
+    begins, stops, here = g.bounds[w] > -math.inf, g.bounds[w + 1] < math.inf, slice(at, at + padded(n))
     state, spikes, rows_of, arrival = g.state[slot], g.all_spikes[slot], g.rows_of[slot], g.arrival[e, b, here]
     entries = Entries(
         g.lanes[slot], g.budget, g.found[e, b, tile, low:high], g.places[e, b, tile, low:high],
@@ -185,5 +184,5 @@ def start_window(zero, state, carried, begin, full, until):
 @jit
 def rows_of_window(rows, n, at):
     """The rows of a window whose events begin at ``at``."""
-    stride = stride_for(n)
+    stride = padded(n)
     return rows[N_BACKWARD * at : N_BACKWARD * (at + stride)].reshape(N_BACKWARD, stride)
