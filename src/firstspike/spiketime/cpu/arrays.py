@@ -263,12 +263,12 @@ SAVED = {"ints": "int32 ensemble batch n_saved", "reals": "real ensemble batch n
 
 
 class Saved(NamedTuple):
-    """What is saved of a sample, see the module: whole and real numbers, and where the others begin among them."""
+    """What is saved of a sample, see the module."""
 
+    last: Any  # of each neuron; then how many inputs arrive
+    slope: Any
     order: Any
     arrival: Any
-    count: Any
-    neuron: Any  # the first one
 
 
 @inlined
@@ -280,12 +280,13 @@ def padded(n):
 @inlined
 def saved_of(g, *sample):
     """What is saved of a sample."""
-    return Saved(g.ints[sample], g.reals[sample], g.inputs, padded(g.inputs))
+    ints, reals, inputs = g.ints[sample], g.reals[sample], padded(g.outputs)
+    return Saved(ints, reals, ints[inputs:], reals[inputs:])
 
 
 def saved_size(inputs: int, outputs: int) -> int:
     """How many numbers of each kind a sample has: whole vectors, which are faster where they begin at 64 bytes."""
-    return padded.py_func(inputs) + padded.py_func(outputs) - PAD
+    return padded.py_func(inputs) + padded.py_func(outputs)
 
 
 def saved_for(times: "Tensor", outputs: int) -> "tuple[Tensor, Tensor]":

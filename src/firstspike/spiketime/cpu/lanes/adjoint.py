@@ -101,7 +101,7 @@ def start(g, at, delay):
         slope = observed_slopes(times, weight, delay, c, level, spike)
     else:
         saved = saved_of(g, at.b)
-        slope = load_some32(at.every, saved.arrival, saved.neuron + first) * level * (1 / c[UNIT, 0])
+        slope = load_some32(at.every, saved.slope, first) * level * (1 / c[UNIT, 0])
     steep = slope / level
     flat = (steep * steep < load32(c, PER_MEM * LANES) * load32(c, PER_SYN * LANES) * FLAT) & (abs(steep) > 0.0)
     flat &= asks
@@ -190,7 +190,7 @@ def unwind_sorted(g, at):
     asks, spike, scale, kept = start(g, at, None)
     if not asks:
         return
-    order, arrival, count, neuron = saved_of(g, at.b)
+    last, _, order, arrival = saved_of(g, at.b)
     weight, totals = g.packed[at.group], g.totals[at.group, at.chunk]
     joins, sums = g.joins[at.slot], g.sums[at.slot]
     by_weight, by_times, first = g.weight_parts[at.group, at.chunk], g.times_parts[at.part, at.b], at.first
@@ -201,9 +201,9 @@ def unwind_sorted(g, at):
         lane = lowest_bit(lanes)
         lanes &= lanes - np.uint64(1)
         if g.observes:
-            k = first_from(arrival, 0, order[count], g.spikes[at.b, first + lane, 0]) - 1
+            k = first_from(arrival, 0, last[g.outputs], g.spikes[at.b, first + lane, 0]) - 1
         else:
-            k = np.intp(order[neuron + first + lane])
+            k = np.intp(last[first + lane])
         joins[k] |= np.uint64(1) << np.uint64(lane)
         top = max(top, k)
         sums[lane] = arrival[k]

@@ -120,7 +120,10 @@ def prepared(delayed, several, backward):
             return
         keys, labels, begin = g.sort_keys[slot], g.sort_labels[slot], (task - g.all_groups) * SAMPLES
         for b in range(begin, min(begin + SAMPLES, g.samples)):  # the inputs that arrive between start and end
-            order, arrival = (g.order[b], g.arrival[b]) if several else (g.ints[b], g.reals[b])
+            if several:
+                order, arrival = g.order[b], g.arrival[b]
+            else:
+                last, _, order, arrival = saved_of(g, b)
             n = sort_row(g.times[b], g.bounds[0], g.bounds[1], order, arrival, keys, labels)
             arrival[n] = math.inf
             if several:
@@ -128,7 +131,7 @@ def prepared(delayed, several, backward):
                 for k in range(n):
                     g.source[b, k] = order[k] // g.copies
             else:
-                order[g.inputs] = n
+                last[g.outputs] = n
 
     return prepare
 
@@ -153,7 +156,7 @@ def forward_kernel(dtype: str, delayed: bool, several: bool):
                 scan_sample(g, at, g.arrival[b], packed, g.source[b], g.count[b, 0])
             else:
                 saved = saved_of(g, b)
-                scan_sample(g, at, saved.arrival, packed, saved.order, saved.order[saved.count])
+                scan_sample(g, at, saved.arrival, packed, saved.order, saved.last[g.outputs])
 
     return prepared(delayed, several, False), scan
 
@@ -192,7 +195,7 @@ def backward_kernel(dtype: str, delayed: bool, several: bool):
             begin = (task - g.all_groups) * SAMPLES
             for b in range(begin, min(begin + SAMPLES, g.samples)):
                 saved, by_times = saved_of(g, b), g.by_times[b]
-                n = saved.order[saved.count] if in_order else g.events
+                n = saved.last[g.outputs] if in_order else g.events
                 for i in range(g.events):
                     by_times[i] = 0
                 sum_parts(g.times_parts[:, b], 0, n)

@@ -139,10 +139,10 @@ def scan_once(g, at, keys, values, source, n):
         slope = select(fired, (drive - r.mem) * unit, slope)
     saved = saved_of(g, at.b)
     store_some(at.every, g.spikes[at.b], first, select(fired, spike, never))
-    store_some(at.every, saved.arrival, saved.neuron + first, slope)
+    store_some(at.every, saved.slope, first, slope)
     store(found, 0, last)
     for lane in range(min(LANES, g.outputs - first) if source is not None else 0):
-        saved.order[saved.neuron + first + lane] = found[lane]
+        saved.last[first + lane] = found[lane]
 
 
 @jit

@@ -51,10 +51,10 @@ def prepare_samples(g, e, slot, first, stop):
         if g.observes:  # no forward pass did it
             sort_sample(g, e, slot, b)
         saved, n, rows = saved_of(g, e, b), 0, g.rows[e, b]
-        count, arrival = np.intp(saved.order[saved.count]), saved.arrival
+        count, arrival = np.intp(saved.last[g.outputs]), saved.arrival
         for j in range(g.outputs):
             if grad[b, j] != 0:
-                n = max(n, count if g.observes else saved.order[saved.neuron + j] + 1)
+                n = max(n, count if g.observes else saved.last[j] + 1)
         g.used[e, b], segments[b] = n, 0
         if n > 0 and count < FEW and not g.observes:
             few_rows_back(arrival, n, c, rows)
@@ -291,7 +291,7 @@ def backward_kernel(dtype: str, lanes: int, several: bool):
                     n, at = g.count[e, b, w], g.starts[e, b, w]
                     order, rows = g.order[e, b, at:], rows_of_window(g.rows[e, b], n, at)
                 else:
-                    n, at, order, rows = g.used[e, b], 0, g.ints[e, b], g.rows[e, b]
+                    n, at, order, rows = g.used[e, b], 0, saved_of(g, e, b).order, g.rows[e, b]
                 gather_times(g.times_parts[e, :, b], at, n, order, rows, g.c, by_times)
 
     return prepare, unwind, gather

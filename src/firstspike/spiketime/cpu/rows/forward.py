@@ -48,9 +48,9 @@ _MARK = -1  # of an order: a window's start or end; inputs are >= 0, own spikes 
 @jit
 def sort_sample(g, e, slot, b):
     """Sort the inputs of a sample; returns how many arrive."""
-    order, arrival, count, _ = saved_of(g, e, b)
+    last, _, order, arrival = saved_of(g, e, b)
     n = sort_row(g.times[e, b], -math.inf, math.inf, order, arrival, g.sort_keys[slot], g.sort_labels[slot])
-    order[count] = n
+    last[g.outputs] = n
     if n:
         pad_row(arrival, n)
     return n
@@ -59,7 +59,7 @@ def sort_sample(g, e, slot, b):
 @inlined
 def prepare_sample(g, e, slot, b, at):
     """Sort a sample's inputs; what all neurons share."""
-    c, arrival, rows, n = g.c, g.reals[e, b], g.rows[slot, at], sort_sample(g, e, slot, b)
+    c, arrival, rows, n = g.c, saved_of(g, e, b).arrival, g.rows[slot, at], sort_sample(g, e, slot, b)
     if n:
         fast = (arrival[n - 1] - arrival[0]) * max(c[PER_MEM], c[PER_SYN]) < n * _SHORT
         longest = _LONG / max(c[PER_MEM], c[PER_SYN]) if fast else math.inf
@@ -73,7 +73,7 @@ def scan_sample(zero, g, e, slot, b, at, tile):
     """First spikes of a tile in a sample."""
     lanes, c, state, last = min(TILE, g.outputs - tile * TILE), g.c, g.state[slot], g.lane_last[slot]
     saved = saved_of(g, e, b)
-    every, packed, n = every_lane(lanes), g.packed[e, tile], saved.order[saved.count]
+    every, packed, n = every_lane(lanes), g.packed[e, tile], saved.last[g.outputs]
     sample = Sample(saved.order, saved.arrival, n, g.ends[slot, at], g.segments[slot, at], g.rows[slot, at])
     for lane in range(TILE):
         last[lane] = -1
@@ -85,9 +85,9 @@ def scan_sample(zero, g, e, slot, b, at, tile):
         silent = (silent & ~left) | found
     spike, slope = solve(zero, state, every & ~silent, c)
     store_some(every, g.spikes[e, b], tile * TILE, spike)
-    store_some(every, saved.arrival, saved.neuron + tile * TILE, slope)
+    store_some(every, saved.slope, tile * TILE, slope)
     for lane in range(lanes):
-        saved.order[saved.neuron + tile * TILE + lane] = last[lane]
+        saved.last[tile * TILE + lane] = last[lane]
 
 
 @jit

@@ -56,16 +56,16 @@ def settle_flat(g, e, b, begin, first, bits, packed, sample, lanes):
     The tile's first neuron is ``begin``. At the spike time as it was rounded, the slope keeps its digits.
     """
     c, saved = g.c, saved_of(g, e, b)
-    steep = load_some16(bits, saved.arrival, saved.neuron + begin + first)
+    steep = load_some16(bits, saved.slope, begin + first)
     mem, syn = np.float64(c[PER_MEM]) + np.float64(c[REST_MEM]), np.float64(c[PER_SYN]) + np.float64(c[REST_SYN])
     flat = (steep * steep < c[PER_MEM] * c[PER_SYN] * FLAT) & (abs(steep) > 0.0) & bits
     while flat:
         lane = first + lowest_bit(flat)
         flat &= flat - np.uint64(1)
         level, spike = lanes[LEVEL + lane], g.spikes[e, b, begin + lane]
-        n = saved.order[saved.neuron + begin + lane] + 1
+        n = saved.last[begin + lane] + 1
         slope = exact_slope(sample.arrival, sample.order, n, packed, None, lane, TILE, (mem, syn, 1.0), level, spike)
-        saved.arrival[saved.neuron + begin + lane] = slope / level
+        saved.slope[begin + lane] = slope / level
 
 
 @jit
@@ -93,8 +93,8 @@ def observe_tile(zero, g, e, slot, b, begin, size, packed, sample):
     store(lanes, DECAY, (drive * c[PER_SYN]) / load(zero, lanes, LEVEL) - c[PER_MEM])
     saved = saved_of(g, e, b)
     for lane in range(size):
-        saved.order[saved.neuron + begin + lane] = np.int32(lanes[SCALE + lane])
-        saved.arrival[saved.neuron + begin + lane] = lanes[DECAY + lane]
+        saved.last[begin + lane] = np.int32(lanes[SCALE + lane])
+        saved.slope[begin + lane] = lanes[DECAY + lane]
 
 
 @jit
@@ -137,12 +137,11 @@ def joining(g, e, slot, b, begin, first, bits, arrival, bound):
     gradients by weights are within the bound, and the scales.
     """
     saved, places, lanes, at = saved_of(g, e, b), g.places[slot], g.state[slot], begin + first
-    order, last = saved.order, saved.neuron + at
     for lane in range(0 if bits == _WHOLE else 16):
-        places[first + lane] = order[last + lane] if bits >> np.uint64(lane) & np.uint64(1) else -1
-    k = load_whole16(lanes, order, last) if bits == _WHOLE else load_whole16(lanes, places, first)
+        places[first + lane] = saved.last[at + lane] if bits >> np.uint64(lane) & np.uint64(1) else -1
+    k = load_whole16(lanes, saved.last, at) if bits == _WHOLE else load_whole16(lanes, places, first)
     store_whole16(_WHOLE, places, first, max(k, 0.0))
-    steep = load_some16(bits, saved.arrival, saved.neuron + at) * load16(lanes, LEVEL + first)
+    steep = load_some16(bits, saved.slope, at) * load16(lanes, LEVEL + first)
     spiked = (k >= 0.0) & (steep > 0.0)
     scale = select(spiked, load_some16(bits, g.grad[e, b], at) / steep, 0.0)
     store(lanes, SCALE + first, scale)
