@@ -49,11 +49,11 @@ def mark(failure: int, failed: Tensor) -> None:
     _marks[device][failure].logical_or_(failed)
 
 
-def refuse(failure: int, failed: Tensor, message: Callable[[], str]) -> None:
-    """Raise a ValueError if ``failed ()`` is true, on a GPU later: see ``mark``."""
-    if not read_at_once(failed.device):
-        mark(failure, failed)
-    elif bool(failed):
+def require(failure: int, fulfilled: Tensor | bool, message: Callable[[], str]) -> None:
+    """Raise a ValueError unless ``fulfilled ()`` is true, on a GPU later: see ``mark``."""
+    if isinstance(fulfilled, Tensor) and not read_at_once(fulfilled.device):
+        mark(failure, ~fulfilled)
+    elif not fulfilled:
         raise ValueError(message())
 
 

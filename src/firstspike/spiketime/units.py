@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.devices import TAU_MEM, TAU_SYN, UNIT, is_host, mark, read_at_once, refuse
+from firstspike.devices import TAU_MEM, TAU_SYN, UNIT, is_host, mark, read_at_once, require
 from firstspike.spiketime.contract import Arguments, Backend, Constants, Gradients, Grads, Held, Needs, Result
 from firstspike.spiketime.values import LARGEST, check_range
 
@@ -94,8 +94,8 @@ def _inside(given: Arguments) -> tuple[float, Arguments]:
 def in_unit(name: str, x: Tensor, unit: float | Tensor) -> Tensor:
     """Times in a unit; those that have no number in it raise a ValueError, on a GPU later."""
     inner = x / unit
-    wrong, limit = (inner.isinf() != x.isinf()).any(), torch.finfo(x.dtype).max
-    refuse(UNIT, wrong, lambda: f"{name} must be below {float(unit) * limit:g} with such time constants in {x.dtype}")
+    fits, limit = (inner.isinf() == x.isinf()).all(), torch.finfo(x.dtype).max
+    require(UNIT, fits, lambda: f"{name} must be below {float(unit) * limit:g} with such time constants in {x.dtype}")
     return inner
 
 
@@ -112,6 +112,8 @@ def _unit_of(given: Arguments) -> tuple[float, Constants]:
         in_unit("times", given.times, faster)
         return 1.0, given.constants
     unit = _power_of(float(faster))
+    if unit == 1:
+        return unit, given.constants
     if isinstance(mem, Tensor):
         mem = torch.where(mem.isinf(), mem, (mem / unit).clamp(max=torch.finfo(dtype).max))
     return unit, Constants(mem, syn / unit)
@@ -199,5 +201,5 @@ def _check_range(shortest: float, low: float, high: float, limit: float, dtype: 
 def _shared(tau: Tensor) -> float | Tensor:
     if tau.numel() == 0:
         return 1.0  # of no neuron
-    first = tau.flatten()[0]
-    return float(first) if bool((tau == first).all()) else tau
+    low, high = (x.item() for x in tau.detach().aminmax())
+    return low if low == high else tau

@@ -24,7 +24,7 @@ from firstspike.devices import (
     WEIGHT,
     is_host,
     read_at_once,
-    refuse,
+    require,
 )
 from firstspike.neuron import LIF, check_neuron
 from firstspike.spiketime.contract import Arguments
@@ -169,24 +169,26 @@ def check_values(
         check_range(DELAY, "delay", delay, ">= 0")
 
 
-def check_range(failure: int, name: str, x: Tensor, least: str = "> 0", hint: str = "") -> tuple[Tensor, Tensor]:
+def check_range(failure: int, name: str, x: Tensor, least: str = "> 0", hint: str = "") -> tuple[Any, Any]:
     """Least and largest of some numbers, which have to be finite and > 0 or >= 0; errors come later on a GPU."""
     low, high = x.detach().aminmax()
+    if read_at_once(x.device):
+        low, high = low.item(), high.item()
     inside = (low >= 0 if least == ">= 0" else low > 0) & (high < math.inf)
-    refuse(failure, ~inside, lambda: f"{name} must be {least} and finite, got {float(low)} to {float(high)}{hint}")
+    require(failure, inside, lambda: f"{name} must be {least} and finite, got {float(low)} to {float(high)}{hint}")
     return low, high
 
 
 def check_real(name: str, times: Tensor, failure: int) -> None:
     """Raise ValueError for NaN or -inf, on a GPU later (``raise_deferred_errors``) as the ``failure``."""
     if times.numel():
-        wrong = ~(times.detach().amin() > -math.inf)
-        refuse(failure, wrong, lambda: f"{name} must be real numbers or inf (no spike), got NaN or -inf")
+        real = times.detach().amin() > -math.inf
+        require(failure, real, lambda: f"{name} must be real numbers or inf (no spike), got NaN or -inf")
 
 
 def check_finite_weight(weight: Tensor) -> None:
     """Raise ValueError for weights that are NaN or infinite, on a GPU later (``raise_deferred_errors``)."""
-    refuse(WEIGHT, ~torch.isfinite(weight.detach()).all(), lambda: _NOT_FINITE)
+    require(WEIGHT, torch.isfinite(weight.detach()).all(), lambda: _NOT_FINITE)
 
 
 def check_weights(weight: Float[Tensor, "E O I"], threshold: Float[Tensor, "E O"]) -> None:
@@ -207,7 +209,7 @@ def check_weights(weight: Float[Tensor, "E O I"], threshold: Float[Tensor, "E O"
             "did the training diverge?"
         )
 
-    refuse(WEIGHT, ~(largest <= limit), message)
+    require(WEIGHT, largest <= limit, message)
 
 
 def real_times(times: Tensor) -> Tensor:
@@ -231,18 +233,18 @@ def check_trains(given: Arguments) -> None:
     observed, refractory, reset, start, until = given.observed, given.refractory, given.reset, given.start, given.until
     if observed is not None:
         order = "observed trains must be sorted along their last dimension; call observed.sort(-1).values"
-        refuse(ORDER, ~(observed[..., 1:] >= observed[..., :-1]).all(), lambda: order)
+        require(ORDER, (observed[..., 1:] >= observed[..., :-1]).all(), lambda: order)
         inside = observed.isinf() | ((observed > start) & (observed <= until))
         window = f"observed spikes must be after {start} and not after until={until}, or inf"
-        refuse(ORDER, ~inside.all(), lambda: window)
+        require(ORDER, inside.all(), lambda: window)
     if reset.numel():
         check_range(RESET, "refractory", refractory, ">= 0")
-        wrong = ~((reset < given.threshold) & (reset > -math.inf)).all()
+        below = ((reset < given.threshold) & (reset > -math.inf)).all()
         message = "reset must be finite and below the threshold, got {} and {}"
-        refuse(RESET, wrong, lambda: message.format(float(reset.max()), float(given.threshold.min())))
+        require(RESET, below, lambda: message.format(float(reset.max()), float(given.threshold.min())))
     if given.state is not None and given.state.refractory.numel():
         for name, x in given.state._asdict().items():
-            refuse(STATE, ~x.isfinite().all(), partial(str, f"state.{name} must be finite, got NaN or inf"))
+            require(STATE, x.isfinite().all(), partial(str, f"state.{name} must be finite, got NaN or inf"))
         check_range(STATE, "state.refractory", given.state.refractory, ">= 0")
     limit = torch.finfo(given.times.dtype).max
     if math.isfinite(until) and abs(until) > limit:
