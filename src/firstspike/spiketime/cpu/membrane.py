@@ -22,6 +22,8 @@ from firstspike.spiketime.cpu.vectors.mathfun import SMALL, exp, exp_and_expm1, 
 from firstspike.spiketime.cpu.vectors.simd import fma, power_of_two, select, splat, split_power, sqrt
 
 ENOUGH = 1 - 1e-4  # what is left of a number after any rounding
+SHORT = 0.05  # longest time for ``soon``, in units of the faster constant
+STRAIGHT = 0.015  # half the change of the slope on the way to the threshold for which ``soon`` is exact
 MAX_STEPS = 60  # of a search with ``nearer``
 _LATEST = 0.75  # u, see ``_of_quadratics``
 _LATE = -0.95
@@ -225,6 +227,27 @@ def _of_quadratics(value, drive, gap, limit, fired, r):
     wait, decay = log1p(u * -1.0) * (-1 / r.slower), 1.0 - u
     decay = select(leaks_slower, decay * decay, decay)
     return select(early, min(wait, limit), 0.0), select(early, drive * decay, drive), fired & ~early
+
+
+@inlined
+def soon(voltage, current, r):
+    """``crossings`` of states that reach the threshold soon, for float32, and half the change of the slope until then.
+
+    Times are the inverse of the series of V.
+    """
+    drive, mem, syn = current * r.syn, r.mem * -1.0, r.syn * -1.0
+    first = fma(voltage, mem, drive)
+    second = fma(first, mem, drive * syn)
+    third = fma(second, mem, drive * (syn * syn))
+    fourth = fma(third, mem, drive * (syn * syn * syn))
+    inverse = 1.0 / first
+    u = (1.0 - voltage) * inverse
+    c2, c3, c4 = second * inverse * 0.5, third * inverse * (1 / 6), fourth * inverse * (1 / 24)
+    square = c2 * c2
+    cubic = c2 * fma(c3, 5.0, square * -5.0) - c4
+    s = u * fma(fma(fma(cubic, u, fma(square, 2.0, c3 * -1.0)), u, c2 * -1.0), u, 1.0)
+    slope = fma(fma(fma(fourth, s * (1 / 3), third), s * 0.5, second), s, first)
+    return s, slope + r.mem, abs(c2 * u)
 
 
 # (exp(x) - 1 - x) / x**2 for |x| < 1/2, where the rest is less than half a unit in the last place

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import PER_MEM, PER_SYN, TILE, rates_of
-from firstspike.spiketime.cpu.membrane import ENOUGH, crossings, reaches, reaches_scaled, responses
+from firstspike.spiketime.cpu.membrane import ENOUGH, SHORT, STRAIGHT, crossings, reaches, reaches_scaled, responses, soon
 from firstspike.spiketime.cpu.rows.intervals import (
     BOUND,
     MEM,
@@ -30,6 +30,7 @@ from firstspike.spiketime.cpu.rows.intervals import (
 )
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.masks import any_reaches
+from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
     fma,
@@ -139,6 +140,7 @@ def spikes_in_row(zero, state, entries, k, candidates, active, holds, rows, arri
     mem, rise, tangent, bound = rows[MEM, k], rows[RISE, k], rows[TANGENT, k], rows[BOUND, k]
     r, scale = rates_of(c), scale_of(rows, k)
     now, wait = arrival[k], fill16(rows, arrival[k + 1] - arrival[k])
+    short = state.itemsize == 4 and (arrival[k + 1] - now) * r.faster <= SHORT
     while candidates:
         first = lowest_bit(candidates) & ~15
         bits = (candidates >> np.uint64(first)) & np.uint64(_ALL)
@@ -150,11 +152,17 @@ def spikes_in_row(zero, state, entries, k, candidates, active, holds, rows, arri
             fired, limit = reaches_scaled(voltage, current, wait, end, current, bits, r, scale)
             if not fired:
                 break
-            s, drive = crossings(voltage * scale.mem, current * scale.syn, limit, fired, r)
-            left, _, _ = responses(min(s, 60.0 / r.faster), r)
+            v, i, s, drive, slow = voltage * scale.mem, current * scale.syn, limit, limit, fired
+            if short:
+                s, drive, curved = soon(v, i, r)
+                slow = fired & ~((curved < STRAIGHT) & (s >= 0.0) & (limit >= max(s, wait)))
+            if slow:
+                found, found_drive = crossings(v, i, limit, slow, r)
+                s, drive = select(slow, found, s), select(slow, found_drive, drive)
+            spent = exp(min(s, 60.0 / r.faster) * r.mem)
             store(state, AT + first, s)
             store(state, STEEP + first, drive - r.mem)
-            voltage = select(fired, voltage - load16(state, DROP + first) * (1.0 / left * mem), voltage)
+            voltage = select(fired, voltage - load16(state, DROP + first) * (spent * mem), voltage)
             gone = record(state, entries, k, first, fired, holds, now, arrival[k + 1])
             active &= ~(gone << np.uint64(first))
             if gone:  # the scan need not look at them again
