@@ -172,8 +172,8 @@ def check_values(
 def check_range(failure: int, name: str, x: Tensor, least: str = "> 0", hint: str = "") -> tuple[Any, Any]:
     """Least and largest of some numbers, which have to be finite and > 0 or >= 0; errors come later on a GPU."""
     low, high = x.detach().aminmax()
-    if read_at_once(x.device):
-        low, high = low.item(), high.item()
+    if read_at_once(x.device):  # numbers are compared faster than tensors
+        low, high = low.item(), high.item()  # type: ignore[assignment]
     inside = (low >= 0 if least == ">= 0" else low > 0) & (high < math.inf)
     require(failure, inside, lambda: f"{name} must be {least} and finite, got {float(low)} to {float(high)}{hint}")
     return low, high

@@ -16,7 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import PER_MEM, PER_SYN, TILE, rates_of
-from firstspike.spiketime.cpu.membrane import ENOUGH, SHORT, STRAIGHT, crossings, reaches, reaches_scaled, responses, soon
+from firstspike.spiketime.cpu.membrane import (
+    ENOUGH,
+    SHORT,
+    STRAIGHT,
+    crossings,
+    reaches,
+    reaches_scaled,
+    responses,
+    soon,
+)
 from firstspike.spiketime.cpu.rows.intervals import (
     BOUND,
     MEM,
