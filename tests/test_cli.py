@@ -118,7 +118,8 @@ def test_evaluate(trained, monkeypatch, capsys):
     assert code == 0
     assert re.match(r"validation accuracy \S+ % \(\S+ to \S+\) on 90 samples, loss \S+ \(best_\d{4}\)\n", shown)
     assert re.search(r"^horizontal( +\d+){3,4}$", shown, re.MULTILINE)
-    files = [trained / "evaluation" / "validation.json", trained / "spikes" / "validation.npz"]
+    name = f"validation_at_{re.search(r'best_[0-9]{4}', shown)[0]}"
+    files = [trained / "evaluation" / f"{name}.json", trained / "spikes" / f"{name}.npz"]
     assert shown.splitlines()[-2:] == [str(file) for file in files]
     assert json.loads(files[0].read_text())["samples"] == 90
     with np.load(files[1], allow_pickle=False) as arrays:

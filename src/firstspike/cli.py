@@ -16,7 +16,7 @@ from firstspike.interop.commands import export, import_fastanddeep
 from firstspike.reports.command import report
 from firstspike.sweeps import command as sweeps
 from firstspike.sweeps import sweep_folder
-from firstspike.text import encodable, printable
+from firstspike.text import counted, encodable, printable
 from firstspike.torchrun import check_command, only_first_reports
 
 if TYPE_CHECKING:
@@ -314,7 +314,7 @@ def _report(run: "Run") -> None:
     for seed, found in seeds.items():
         typer.echo(f"seed {seed}: {accuracies(found)}")
     mean = f"mean of {len(seeds)} seeds: " if seeds else ""
-    typer.echo(f"{mean}{accuracies(results)}, {results['epochs']} epochs in {results['seconds']:.1f} s")
+    typer.echo(f"{mean}{accuracies(results)}, {counted(results['epochs'], 'epoch')} in {results['seconds']:.1f} s")
     if run.config.published:
         typer.echo(f"published: {run.config.published}")
     typer.echo(f"run folder: {run.folder}")

@@ -20,6 +20,11 @@ def encodable(text: str) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things, such as ``1 epoch`` or ``2 epochs``."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def no_decision(names: Collection[str]) -> str:
     """The name of samples without a decision among classes of these names: ``silent``, if no class has it."""
     name = "silent"

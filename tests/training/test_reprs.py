@@ -14,7 +14,7 @@ def test_one_line():
     network = fs.Network(fs.LIFLinear(3, 2))
     loss, optimizer = fs.losses.TimeCrossEntropy(), torch.optim.Adam(network.parameters())
     result = fs.Trainer(network, loss, optimizer).fit(data.train, data.validation, epochs=1, batch_size=8)
-    assert repr(result).startswith("FitResult(1 epochs in ")
+    assert repr(result).startswith("FitResult(1 epoch in ")
     assert f"validation accuracy {100 * result.validation.accuracy:.2f} %" in repr(result)
     assert repr(result.validation).endswith("4 samples)")
     assert all(len(repr(x).splitlines()) == 1 for x in (data, data.train, result, result.validation))

@@ -78,6 +78,7 @@ class RunEvaluation(Evaluation):
         record = run.observe(data.times) if record is None else record
         found = evaluate_record(run.network, record, run.objective, data.labels)
         name = name if run.elsewhere is None else f"{name}_on_{run.elsewhere}"
+        name = name if run.chosen is None else f"{name}_at_{run.chosen.name}"
         return cls(**vars(found), run=run, data=data, name=name, record=record)
 
     @cached_property

@@ -119,7 +119,7 @@ class Run(SavedRun):
                 another chip, a part that the config only names and that is missing.
             Exception: those of ``Trainer.fit``.
         """
-        if self._place is not None or self.elsewhere is not None:
+        if self.chosen is not None or self.elsewhere is not None:
             raise ValueError("a run is resumed from its newest checkpoint on its own substrate: open it without others")
         writer = RunWriter(self.folder, resume=True, allow_other_chip=allow_other_chip, from_scratch=from_scratch)
         try:

@@ -57,7 +57,7 @@ class SavedRun(Evaluated):
             changed = [text.removeprefix("substrate.") for text in settings if not text.startswith("substrate.kind=")]
             self.elsewhere = re.sub(r"[^\w.=-]", "_", "_".join([self._on.substrate.kind, *changed]))
         self._whole: SavedRun | None = None
-        self._place = None if checkpoint is None else find_checkpoint(self._run.checkpoints, checkpoint)
+        self.chosen = None if checkpoint is None else find_checkpoint(self._run.checkpoints, checkpoint)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.folder)!r})"
@@ -120,8 +120,8 @@ class SavedRun(Evaluated):
         Raises:
             CheckpointError: there is none that can be read, or the requested one cannot be.
         """
-        if self._place is not None:
-            return load_checkpoint(self._place)
+        if self.chosen is not None:
+            return load_checkpoint(self.chosen)
         if seeds := self.seeds:
             raise CheckpointError(f"{self.folder} holds {len(seeds)} seeds; choose one of them, e.g. {seeds[0].folder}")
         newest = load_newest(self._run.checkpoints)

@@ -9,6 +9,7 @@ from torch import nn
 from firstspike.data import SpikeData
 from firstspike.layers import Network
 from firstspike.ranges import Count, Seed
+from firstspike.text import counted
 from firstspike.training.callbacks import Callback, Callbacks, Stop
 from firstspike.training.evaluation import Evaluation, success_text, warn_of_unseen
 
@@ -138,7 +139,7 @@ class FitResult(Evaluated):
         for name, evaluations in (("validation", self.validations), ("test", self.tests)):
             if evaluations:
                 found.append(f", {name} " + ", ".join(success_text(vars(x)) for x in evaluations))
-        return f"FitResult({self.epochs} epochs in {self.seconds:.0f} s{''.join(found)})"
+        return f"FitResult({counted(self.epochs, 'epoch')} in {self.seconds:.0f} s{''.join(found)})"
 
 
 def to_network(data: SpikeData, network: nn.Module) -> SpikeData:

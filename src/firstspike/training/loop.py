@@ -30,7 +30,7 @@ def run(fit: Fit, ranks: Ranks, stop: Stop, stack: ExitStack) -> FitResult:
         before = fit.epoch  # of earlier calls, not of the run folder
         fit.callbacks.call("on_restore", fit)
         done, more = f"{fit.epoch} epochs are done already", fit.epoch + fit.epochs
-        total = f"epochs is their total: epochs={more} trains {fit.epochs} more"
+        total = f"epochs is their total: {more} trains {fit.epochs} more"
         if fit.epoch > fit.epochs:
             raise ValueError(f"{done}; {total}")
         if before == fit.epoch == fit.epochs and fit.first:
