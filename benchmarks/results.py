@@ -163,7 +163,7 @@ def table(rows: dict[str, str], accuracies: Numbers) -> str:
     for name, network in rows.items():
         if found := accuracies.get(name):
             sizes = (str(found["parameters"] or "-"), str(found["epochs"]), seeds(found))
-            minutes = f"{found['minutes']:.0f}" if found["minutes"] else "-"
+            minutes = f"{max(found['minutes'], 1):.0f}" if found["minutes"] else "-"
             lines.append([f"`{name}`", network, accuracy(found), load_config(name).published, *sizes, minutes])
     return markdown(lines)
 
