@@ -104,6 +104,16 @@ def invoke(monkeypatch, capsys, *arguments):
     return ended.value.code, *capsys.readouterr()
 
 
+def test_a_warning_is_one_line(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,label\n" + "".join(f"{k},-1,{'xy'[k % 2]}\n" for k in range(9)))
+    settings = "loss: {kind: cross_entropy}\ntraining: {epochs: 1}\nnetwork: [{kind: lif, out_features: 2}]\n"
+    (tmp_path / "c.yaml").write_text("data: {kind: files, train: t.csv, test: 0.2}\n" + settings)
+    command = [sys.executable, "-m", "firstspike", "train", "c.yaml", "-q"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert re.search(r"^warning: there are spike times before 0, the earliest is -1[^\n]+$", done.stderr, re.MULTILINE)
+    assert "UserWarning" not in done.stderr
+
+
 @pytest.mark.slow
 def test_who_looks_on(trained, command_here):
     assert (trained / "figures" / "loss_and_error.png").read_bytes().startswith(b"\x89PNG")

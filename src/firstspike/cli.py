@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -49,10 +50,12 @@ On = Annotated[
 
 
 def main() -> None:
-    """Entry point: errors that a user can mend are one message, without a traceback."""
+    """Entry point: errors that a user can mend are one message, without a traceback, and so are warnings."""
     try:
         try:
-            with only_first_reports():
+            with only_first_reports(), warnings.catch_warnings():
+                if not os.environ.get("FIRSTSPIKE_TRACEBACK"):
+                    warnings.showwarning = _warn
                 app()
         finally:  # from here on Ctrl-C ends the process at once: Python would print a traceback while it shuts down
             if threading.current_thread() is threading.main_thread():
@@ -65,6 +68,10 @@ def main() -> None:
         _fail(_reason(error), FAILED)
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED)
+
+
+def _warn(message: Warning | str, *origin: Any, **file: Any) -> None:
+    typer.echo(f"warning: {printable(str(message))}", err=True)
 
 
 def _fail(message: str, code: int) -> None:

@@ -78,7 +78,6 @@ class RunEvaluation(Evaluation):
         record = run.observe(data.times) if record is None else record
         found = evaluate_record(run.network, record, run.objective, data.labels)
         name = name if run.elsewhere is None else f"{name}_on_{run.elsewhere}"
-        name = name if run.chosen is None else f"{name}_at_{run.chosen.name}"
         return cls(**vars(found), run=run, data=data, name=name, record=record)
 
     @cached_property
@@ -146,7 +145,8 @@ class RunEvaluation(Evaluation):
         numbers, spikes = (self.run.folder / part for part in ("evaluation", "spikes"))
         for folder in (numbers, spikes):
             folder.mkdir(exist_ok=True)
-        files = [numbers / f"{self.name}.json", spikes / f"{self.name}.npz"]
+        name = self.name if self.run.chosen is None else f"{self.name}_at_{self.run.chosen.name}"
+        files = [numbers / f"{name}.json", spikes / f"{name}.npz"]
         write_whole(files[0], json.dumps(self.numbers, indent=1) + "\n")
         with whole_file(files[1]) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **self.spikes)  # type: ignore[arg-type]  # (any names)
