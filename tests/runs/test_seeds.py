@@ -67,7 +67,8 @@ def test_each_seed_is_trained_as_if_alone(tmp_path, extra):
 @pytest.mark.slow
 @pytest.mark.parametrize("instead", ["true", "false"])
 def test_some_members_raise_weights_while_others_do_not(tmp_path, instead):
-    strict = [*SMALL, "training.silent.limits[0]=0.005", f"training.silent.skip_step={instead}"]
+    strict = [*SMALL, "training.silent.limits[0]=0.005", "training.silent.exponential=true"]
+    strict.append(f"training.silent.skip_step={instead}")
     start(tmp_path / "all", load_config("yin_yang", [*strict, "training.n_seeds=3"]), progress_bar=False)
     raised = [seed.metrics["raised"].mean() for seed in Run(tmp_path / "all").seeds]
     assert min(raised) == 0
