@@ -49,7 +49,7 @@ def test_numbers_are_those_of_the_network(folder, split):
 def test_both_files_can_be_read_back(folder):
     result = report(folder, "test", "epoch_0008")
     numbers, spikes = result.save()
-    assert numbers == folder / "evaluation" / "test.json"
+    assert numbers == folder / "evaluation" / "test_at_epoch_0008.json"
     assert json.loads(numbers.read_text()) == result.numbers
     assert result.numbers["checkpoint"] == "epoch_0008"
     run = fs.Run(folder, "epoch_0008")
@@ -60,7 +60,7 @@ def test_both_files_can_be_read_back(folder):
         np.testing.assert_array_equal(arrays["output"], run.network(run.data.test.times))
         np.testing.assert_array_equal(arrays["labels"], run.data.test.labels)
         np.testing.assert_array_equal(arrays["predictions"], run.evaluation.predictions)
-    assert {path.name for path in (folder / "spikes").iterdir()} == {"test.npz"}
+    assert {path.name for path in (folder / "spikes").iterdir()} == {"test_at_epoch_0008.npz"}
 
 
 def test_layers_of_the_same_kind_are_numbered(folder):
