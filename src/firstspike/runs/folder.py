@@ -51,7 +51,7 @@ class RunFolder:
     def open(cls, path: Path) -> "RunFolder":
         """An existing run; a FileNotFoundError if the folder holds none."""
         if not (path / "config.yaml").is_file():
-            missing = "config.yaml is missing" if path.is_dir() else "there is no such folder"
+            missing = "config.yaml is missing" if path.is_dir() else "it does not exist"
             if (path / "sweep.json").is_file():
                 missing = f"it is a sweep, whose runs are {path / '0000'} and so on"
             raise FileNotFoundError(f"{path} is not a run folder: {missing}")

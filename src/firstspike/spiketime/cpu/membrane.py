@@ -23,7 +23,7 @@ from firstspike.spiketime.cpu.vectors.simd import fma, power_of_two, select, spl
 
 ENOUGH = 1 - 1e-4  # what is left of a number after any rounding
 SHORT = 0.05  # longest time for ``soon``, in units of the faster constant
-STRAIGHT = 0.015  # half the change of the slope on the way to the threshold for which ``soon`` is exact
+_STRAIGHT = 0.015  # half the change of the slope on the way to the threshold for which ``soon`` is exact
 MAX_STEPS = 60  # of a search with ``nearer``
 _LATEST = 0.75  # u, see ``_of_quadratics``
 _LATE = -0.95
@@ -230,8 +230,8 @@ def _of_quadratics(value, drive, gap, limit, fired, r):
 
 
 @inlined
-def soon(voltage, current, r):
-    """``crossings`` of states that reach the threshold soon, for float32, and half the change of the slope until then.
+def soon(voltage, current, limit, r):
+    """``crossings`` of states that reach the threshold soon, for float32, and the lanes for which they are exact.
 
     Times are the inverse of the series of V.
     """
@@ -247,7 +247,7 @@ def soon(voltage, current, r):
     cubic = c2 * fma(c3, 5.0, square * -5.0) - c4
     s = u * fma(fma(fma(cubic, u, fma(square, 2.0, c3 * -1.0)), u, c2 * -1.0), u, 1.0)
     slope = fma(fma(fma(fourth, s * (1 / 3), third), s * 0.5, second), s, first)
-    return s, slope + r.mem, abs(c2 * u)
+    return s, slope + r.mem, (abs(c2 * u) < _STRAIGHT) & (s >= 0.0) & (limit >= s)
 
 
 # (exp(x) - 1 - x) / x**2 for |x| < 1/2, where the rest is less than half a unit in the last place

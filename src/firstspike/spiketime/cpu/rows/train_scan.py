@@ -19,7 +19,6 @@ from firstspike.spiketime.cpu.arrays import PER_MEM, PER_SYN, TILE, rates_of
 from firstspike.spiketime.cpu.membrane import (
     ENOUGH,
     SHORT,
-    STRAIGHT,
     crossings,
     reaches,
     reaches_scaled,
@@ -163,8 +162,8 @@ def spikes_in_row(zero, state, entries, k, candidates, active, holds, rows, arri
                 break
             v, i, s, drive, slow = voltage * scale.mem, current * scale.syn, limit, limit, fired
             if short:
-                s, drive, curved = soon(v, i, r)
-                slow = fired & ~((curved < STRAIGHT) & (s >= 0.0) & (limit >= max(s, wait)))
+                s, drive, exact = soon(v, i, limit, r)
+                slow = fired & ~(exact & (limit >= wait))
             if slow:
                 found, found_drive = crossings(v, i, limit, slow, r)
                 s, drive = select(slow, found, s), select(slow, found_drive, drive)
