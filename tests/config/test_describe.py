@@ -90,7 +90,8 @@ def raw(**sections):
 def test_layers_optimizers_and_schedules(optimizer, schedule):
     training = {"epochs": 5, "batch_size": 20, "optimizer": optimizer, "schedule": schedule, "clip_grad_norm": 2.0}
     silent = {"limits": [0.5, 0.4, 0.3], "increment": 0.01, "targeted": False, "skip_step": False}
-    augment = {"flip": True, "shift": 1, "jitter": 0.02, "reflect": True, "dropout": 0.1, "cutout": 2}
+    augment = {"flip": True, "shift": 1, "jitter": 0.02, "reflect": True, "dropout": 0.1}
+    augment |= {"deform": 0.5, "cutout": 2}
     found = same_objects(raw(training=training | {"silent": silent, "augment": augment}))["training"]
     assert found["optimizer"].items() >= (optimizer | ({"betas": (0.8, 0.99)} if "betas" in optimizer else {})).items()
     assert schedule is None or found["schedule"].items() >= schedule.items()

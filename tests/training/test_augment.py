@@ -8,7 +8,7 @@ import torch
 from firstspike.config import ConfigError, load_config
 from firstspike.data import bars, outline
 from firstspike.training import Augment, Interrupted
-from firstspike.training.augment import cut_out, interpolated, shifted
+from firstspike.training.augment import between, cut_out, interpolated, shifted
 from trained import resume, start
 
 pytestmark = pytest.mark.usefixtures("on_device")
@@ -81,6 +81,28 @@ def test_parts_of_pixels_are_drawn_within_reach():
     assert moved.mean().item() == pytest.approx(0.0, abs=0.02)
 
 
+def test_steps_between_corners():
+    corners = torch.tensor([[[0.0, 0.0], [0.0, 6.0]], [[3.0, 0.0], [3.0, 6.0]]])
+    steps = between(corners, 4, 3)
+    torch.testing.assert_close(steps[..., 0], torch.arange(4.0)[:, None].expand(4, 3))
+    torch.testing.assert_close(steps[..., 1], torch.tensor([0.0, 3.0, 6.0]).expand(4, 3))
+
+
+def test_images_turn_with_their_corners():
+    corners = torch.tensor([[[-2.0, 0.0], [0.0, 2.0]], [[0.0, -2.0], [2.0, 0.0]]])
+    images = torch.arange(18.0)
+    turned = interpolated(images, between(corners, 3, 3), (2, 3, 3), (9.0, 9.0))
+    assert torch.equal(turned.view(2, 3, 3), images.view(2, 3, 3).rot90(-1, (1, 2)))
+
+
+def test_corners_move_by_the_given_distance():
+    columns = torch.arange(8.0).expand(1, 4000, 8, 8)
+    data = outline("digits", silent_background=True)
+    middle = Augment(deform=0.5)(columns.flatten(2), data, seeded(1)).view_as(columns)[0, :, 4, 4] - 4.0
+    assert middle.mean().item() == pytest.approx(0.0, abs=0.02)
+    assert middle.std().item() == pytest.approx(0.5 * (4**2 + 3**2) / 7**2, abs=0.02)  # a mean of four corners
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "blank"),
     [
@@ -139,7 +161,7 @@ def test_square_of_a_place():
 
 @pytest.mark.parametrize("shift", [1, 0.4])
 def test_each_member_draws_as_if_alone(shift):
-    everything = {"flip": True, "shift": shift, "cutout": 1, "dropout": 0.2, "jitter": 0.1}
+    everything = {"flip": True, "shift": shift, "deform": 0.5, "cutout": 1, "dropout": 0.2, "jitter": 0.1}
     found = augmented(times(), seeded(1, 2), **everything)
     assert torch.equal(found[1], augmented(times()[1:], seeded(2), **everything)[0])
 
@@ -163,17 +185,19 @@ def test_shift_needs_images():
         load_config("yin_yang", ["training.augment.shift=1"])
     with pytest.raises(ConfigError, match=r"training.augment.flip: yin_yang has no images to flip"):
         load_config("yin_yang", ["training.augment.flip=true"])
+    with pytest.raises(ConfigError, match=r"training.augment.deform: yin_yang has no images to deform"):
+        load_config("yin_yang", ["training.augment.deform=1"])
     with pytest.raises(ConfigError, match=r"training.augment.cutout: yin_yang has no images to cut"):
         load_config("yin_yang", ["training.augment.cutout=2"])
     with pytest.raises(ConfigError, match=r"training.augment.dropout: should be less than 1"):
         load_config("bars", ["training.augment.dropout=1"])
 
 
-@pytest.mark.parametrize(("name", "value"), [("shift", 3), ("shift", 3.5), ("cutout", 3)])
+@pytest.mark.parametrize(("name", "value"), [("shift", 3), ("shift", 3.5), ("deform", 3), ("cutout", 3)])
 def test_changes_are_smaller_than_the_images(name, value):
     with pytest.raises(ConfigError, match=rf"training.augment.{name}: should be below 3, the size of the images, got"):
         load_config("bars", [f"training.augment.{name}={value}"])
-    with pytest.raises(ValueError, match="shift and cutout must be below 3, the size of the images, got"):
+    with pytest.raises(ValueError, match=f"{name} must be below 3, the size of the images, got"):
         augmented(times(), seeded(1, 2), **{name: value})
 
 

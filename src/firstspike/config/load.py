@@ -205,7 +205,7 @@ def _check(document: Document, errors: Sequence[str], source: str, read_tables: 
 def _augment_problems(config: Config, image: tuple[int, int, int] | None) -> list[Problem]:
     """What does not fit the images of the data."""
     problems: list[Problem] = []
-    for name, verb in (("flip", "flip"), ("shift", "shift"), ("cutout", "cut")):
+    for name, verb in (("flip", "flip"), ("shift", "shift"), ("deform", "deform"), ("cutout", "cut")):
         value = getattr(config.training.augment, name)
         place = "training", "augment", name
         if value and image is None:

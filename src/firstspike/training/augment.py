@@ -22,6 +22,8 @@ class Augment:
         flip: mirror half of the images left to right.
         shift: move images by up to this many pixels in each direction: by whole pixels if it is a whole number,
             otherwise by any distance, and times are interpolated.
+        deform: standard deviation, in pixels, of the distances by which the corners of an image move; what lies between
+            moves with them, so that images are stretched, sheared and turned.
         cutout: side of a square of each image that is blank, at a random place; its centre is inside the image
             (DeVries and Taylor, arXiv 1708.04552, 2017).
         jitter: standard deviation of Gaussian noise on the input times, in the unit of the times.
@@ -34,6 +36,7 @@ class Augment:
 
     flip: bool = False
     shift: Distance = 0
+    deform: Distance = 0
     cutout: Border = 0
     jitter: NotNegative = 0.0
     reflect: bool = False
@@ -46,20 +49,19 @@ class Augment:
 
         Args:
             times: the batch of each network; of trains every spike jitters by itself.
-            data: the data of the samples; ``flip``, ``shift`` and ``cutout`` need its ``image``.
+            data: the data of the samples; all changes but ``jitter`` and ``dropout`` need its ``image``.
             sources: of the random numbers of each network; only enabled changes draw any.
 
         Raises:
-            ValueError: ``flip``, ``shift`` or ``cutout`` for data without an image shape, or as large as the images.
+            ValueError: changes of images for data without an image shape, or as large as the images.
         """
         _, batch, inputs, *spikes = times.shape
-        if (self.flip or self.shift or self.cutout) and data.image is None:
-            raise ValueError("flip, shift and cutout need images: these data have no image shape")
-        if data.image is not None and max(self.shift, self.cutout) >= min(data.image[1:]):
-            raise ValueError(
-                f"shift and cutout must be below {min(data.image[1:])}, the size of the images, got {self.shift} and "
-                f"{self.cutout}"
-            )
+        distances = {name: getattr(self, name) for name in ("shift", "deform", "cutout")}
+        if (self.flip or any(distances.values())) and data.image is None:
+            raise ValueError("flip, shift, deform and cutout need images: these data have no image shape")
+        for name, value in distances.items():
+            if data.image is not None and value >= min(data.image[1:]):
+                raise ValueError(f"{name} must be below {min(data.image[1:])}, the size of the images, got {value}")
 
         def drawn(draw: Callable[[torch.Generator], Tensor]) -> Tensor:
             return sent(torch.stack([draw(source) for source in sources]), times.device)
@@ -76,6 +78,9 @@ class Augment:
             else:
                 steps = drawn(lambda source: torch.rand((batch, 2), generator=source).mul_(2).sub_(1).mul_(reach))
                 times = interpolated(times, steps, image, blank)
+        if self.deform:
+            corners = drawn(lambda source: torch.randn((batch, 2, 2, 2), generator=source).mul_(self.deform))
+            times = interpolated(times, between(corners, *image[1:]), image, blank)
         if self.cutout:
             places = drawn(lambda source: torch.rand((batch, 2), generator=source))
             times = cut_out(times, places, self.cutout, image, blank)
@@ -90,17 +95,27 @@ class Augment:
         return times
 
 
+def between(corners: Float[Tensor, "*batch 2 2 2"], height: int, width: int) -> Float[Tensor, "*batch height width 2"]:
+    """A step for each pixel, linear between the steps of the four corners."""
+    down, right = (torch.linspace(0, 1, size, device=corners.device) for size in (height, width))
+    left_and_right = torch.lerp(corners[..., :1, :, :], corners[..., 1:, :, :], down[:, None, None])
+    return torch.lerp(left_and_right[..., :1, :], left_and_right[..., 1:, :], right[:, None])
+
+
 def shifted(
     times: Float[Tensor, "*batch pixels"],
-    steps: Int[Tensor, "*batch 2"],
+    steps: Int[Tensor, "*batch 2"] | Int[Tensor, "*batch height width 2"],
     image: tuple[int, int, int],
     blank: Sequence[float],
 ) -> Float[Tensor, "*batch pixels"]:
-    """Flat images moved down and to the right by whole pixels, with ``blank`` times of pixels from outside."""
+    """Flat images moved down and to the right by whole pixels, with ``blank`` times of pixels from outside.
+
+    ``steps`` are those of a whole image or of each of its pixels.
+    """
     _, height, width = image
-    down, right = steps.long().unsqueeze(-1).unbind(-2)
-    row = (torch.arange(height, device=times.device) - down).unsqueeze(-1)
-    column = (torch.arange(width, device=times.device) - right).unsqueeze(-2)
+    down, right = _per_pixel(steps.long(), times).unbind(-1)
+    row = torch.arange(height, device=times.device).unsqueeze(-1) - down
+    column = torch.arange(width, device=times.device) - right
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     place = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
     pixels = times.unflatten(-1, (image[0], height * width))
@@ -111,7 +126,7 @@ def shifted(
 
 def interpolated(
     times: Float[Tensor, "*batch pixels"],
-    steps: Float[Tensor, "*batch 2"],
+    steps: Float[Tensor, "*batch 2"] | Float[Tensor, "*batch height width 2"],
     image: tuple[int, int, int],
     blank: Sequence[float],
 ) -> Float[Tensor, "*batch pixels"]:
@@ -120,16 +135,21 @@ def interpolated(
     Silent pixels are left out of the mean; a pixel of which half or more is silent is silent.
     """
     whole = steps.floor()
-    part = steps - whole
-    total, present = torch.zeros_like(times), torch.zeros_like(times)
+    part = _per_pixel(steps - whole, times)
+    total = torch.zeros_like(times).unflatten(-1, image)
+    present = total.clone()
     for corner in product((0, 1), repeat=2):
         further = torch.tensor(corner, device=steps.device)
-        share = torch.where(further == 1, part, 1 - part).prod(-1, keepdim=True).to(times.dtype)
-        near = shifted(times, whole.long() + further, image, blank)
+        share = torch.where(further == 1, part, 1 - part).prod(-1).unsqueeze(-3).to(times.dtype)
+        near = shifted(times, whole.long() + further, image, blank).unflatten(-1, image)
         spikes = near.isfinite()
         total += torch.where(spikes, share * near, 0)
         present += torch.where(spikes, share, 0)
-    return torch.where(present > 0.5, total / present, torch.inf)
+    return torch.where(present > 0.5, total / present, torch.inf).flatten(-3)
+
+
+def _per_pixel(steps: Tensor, times: Tensor) -> Tensor:
+    return steps[..., None, None, :] if steps.dim() == times.dim() else steps
 
 
 def cut_out(
