@@ -104,18 +104,15 @@ def between(corners: Float[Tensor, "*batch 2 2 2"], height: int, width: int) -> 
 
 def shifted(
     times: Float[Tensor, "*batch pixels"],
-    steps: Int[Tensor, "*batch 2"] | Int[Tensor, "*batch height width 2"],
+    steps: Int[Tensor, "*batch 2"],
     image: tuple[int, int, int],
     blank: Sequence[float],
 ) -> Float[Tensor, "*batch pixels"]:
-    """Flat images moved down and to the right by whole pixels, with ``blank`` times of pixels from outside.
-
-    ``steps`` are those of a whole image or of each of its pixels.
-    """
+    """Flat images moved down and to the right by whole pixels, with ``blank`` times of pixels from outside."""
     _, height, width = image
-    down, right = _per_pixel(steps.long(), times).unbind(-1)
-    row = torch.arange(height, device=times.device).unsqueeze(-1) - down
-    column = torch.arange(width, device=times.device) - right
+    down, right = steps.long().unsqueeze(-1).unbind(-2)
+    row = (torch.arange(height, device=times.device) - down).unsqueeze(-1)
+    column = (torch.arange(width, device=times.device) - right).unsqueeze(-2)
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     place = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
     pixels = times.unflatten(-1, (image[0], height * width))
@@ -134,22 +131,24 @@ def interpolated(
 
     Silent pixels are left out of the mean; a pixel of which half or more is silent is silent.
     """
-    whole = steps.floor()
-    part = _per_pixel(steps - whole, times)
-    total = torch.zeros_like(times).unflatten(-1, image)
-    present = total.clone()
-    for corner in product((0, 1), repeat=2):
-        further = torch.tensor(corner, device=steps.device)
-        share = torch.where(further == 1, part, 1 - part).prod(-1).unsqueeze(-3).to(times.dtype)
-        near = shifted(times, whole.long() + further, image, blank).unflatten(-1, image)
-        spikes = near.isfinite()
-        total += torch.where(spikes, share * near, 0)
-        present += torch.where(spikes, share, 0)
-    return torch.where(present > 0.5, total / present, torch.inf).flatten(-3)
+    _, height, width = image
+    outside = sent(torch.tensor(blank, dtype=times.dtype), times.device)[:, None, None]
+    framed = outside.expand(*times.shape[:-1], -1, height + 3, width + 3).clone()
+    framed[..., 1:-2, 1:-2] = times.unflatten(-1, image)
+    spikes = framed.isfinite()
+    known = torch.stack((framed.where(spikes, 0), spikes.to(times.dtype))).flatten(-2)  # times, and how many they are
 
-
-def _per_pixel(steps: Tensor, times: Tensor) -> Tensor:
-    return steps[..., None, None, :] if steps.dim() == times.dim() else steps
+    down, right = (steps if steps.dim() > times.dim() else steps[..., None, None, :]).to(times.dtype).unbind(-1)
+    row = (torch.arange(height, device=times.device).unsqueeze(-1) - down).clamp(-1, height) + 1
+    column = (torch.arange(width, device=times.device) - right).clamp(-1, width) + 1
+    first = row.floor().long() * (width + 3) + column.floor().long()
+    found = torch.zeros_like(known[..., : height * width])
+    for below, beside in product((0, 1), repeat=2):
+        share = (row.frac() if below else 1 - row.frac()) * (column.frac() if beside else 1 - column.frac())
+        place = (first + below * (width + 3) + beside).flatten(-2).unsqueeze(-2)
+        found += share.flatten(-2).unsqueeze(-2) * known.gather(-1, place.expand_as(found))
+    total, present = found
+    return torch.where(present > 0.5, total / present, torch.inf).flatten(-2)
 
 
 def cut_out(
