@@ -135,8 +135,8 @@ def interpolated(
     outside = sent(torch.tensor(blank, dtype=times.dtype), times.device)[:, None, None]
     framed = outside.expand(*times.shape[:-1], -1, height + 3, width + 3).clone()
     framed[..., 1:-2, 1:-2] = times.unflatten(-1, image)
-    spikes = framed.isfinite()
-    known = torch.stack((framed.where(spikes, 0), spikes.to(times.dtype))).flatten(-2)  # times, and how many they are
+    spikes = (framed < torch.inf).to(times.dtype)
+    known = torch.stack((framed.nan_to_num(posinf=0.0), spikes)).flatten(-2)
 
     down, right = (steps if steps.dim() > times.dim() else steps[..., None, None, :]).to(times.dtype).unbind(-1)
     row = (torch.arange(height, device=times.device).unsqueeze(-1) - down).clamp(-1, height) + 1
