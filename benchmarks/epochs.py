@@ -24,11 +24,12 @@ def epochs(
     """A config's layers, and calls that train on ``SAMPLES`` of its data: all that happens between two validations.
 
     The dense twin has the same numbers of inputs, neurons and channels, ReLU, cross-entropy, Adam, and the same noise
-    on its inputs.
+    on its inputs. Images are neither shifted nor deformed.
     """
     sizes = [f"data.train={SAMPLES}", "data.validation=10", "data.test=10"]
     files = [f"data.folder={folder}"] if "mnist" in name else []
-    config = load_config(name, [*files, f"training.device={device}", *sizes])
+    still = [f"training.augment.{change}=0" for change in ("shift", "deform")]
+    config = load_config(name, [*files, f"training.device={device}", *sizes, *still])
     splits = build_data(config)
     training, data = config.training, splits.train
     trainer = build(config, splits)

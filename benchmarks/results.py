@@ -159,12 +159,14 @@ def seeds(found: Numbers) -> str:
 
 def table(rows: dict[str, str], accuracies: Numbers) -> str:
     """A line for each config of which there is a result."""
-    lines = [["config", "network", "test accuracy in %", "published", "parameters", "epochs", "seeds", "minutes"]]
+    header = "config,network,test accuracy in %,published,parameters,epochs,seeds,minutes,commit"
+    lines = [header.split(",")]
     for name, network in rows.items():
         if found := accuracies.get(name):
             sizes = (str(found["parameters"] or "-"), str(found["epochs"]), seeds(found))
             minutes = f"{max(found['minutes'], 1):.0f}" if found["minutes"] else "-"
-            lines.append([f"`{name}`", network, accuracy(found), load_config(name).published, *sizes, minutes])
+            commits = ", ".join(found.get("commits", "-"))
+            lines.append([f"`{name}`", network, accuracy(found), load_config(name).published, *sizes, minutes, commits])
     return markdown(lines)
 
 
