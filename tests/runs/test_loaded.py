@@ -83,6 +83,11 @@ def test_a_run_before_its_first_epoch(bars_folder, tmp_path):
 def test_no_run(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"is not a run folder: config.yaml is missing"):
         fs.Run(tmp_path)
+    for name in ("second", "first"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").touch()
+    with pytest.raises(FileNotFoundError, match=r"is not a run folder: it holds runs, .*first and so on"):
+        fs.Run(tmp_path)
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match=r"is not a run folder: it is a sweep, whose runs are .*0000 and so on"):
         fs.Run(tmp_path)

@@ -54,6 +54,8 @@ class RunFolder:
             missing = "config.yaml is missing" if path.is_dir() else "it does not exist"
             if (path / "sweep.json").is_file():
                 missing = f"it is a sweep, whose runs are {path / '0000'} and so on"
+            elif first := min(path.glob("*/config.yaml"), default=None):
+                missing = f"it holds runs, {first.parent} and so on"
             raise FileNotFoundError(f"{path} is not a run folder: {missing}")
         return cls(path)
 
