@@ -89,7 +89,7 @@ FIRST = [
 ]  # fmt: skip
 
 # Tests that need an extra which is not in dev
-ASKED_FOR = ["neuron", "brian2", "postgresql", "nir_readers", "wandb"]
+ASKED_FOR = ["neuron", "brian2", "postgresql", "nir_readers", "timeseries", "wandb"]
 
 
 def pytest_collection_modifyitems(config, items):

@@ -1,7 +1,6 @@
-"""Time series through aeon; a stand-in takes its place where it is not installed."""
+"""Time series through aeon; a stand-in takes its place but in the test marked timeseries."""
 
 import sys
-from importlib.util import find_spec
 from types import ModuleType
 
 import numpy as np
@@ -58,7 +57,7 @@ def test_a_known_set_has_an_outline_without_aeon(monkeypatch):
         series_of()
 
 
-@pytest.mark.skipif(find_spec("aeon") is None, reason="needs the extra timeseries")
+@pytest.mark.timeseries
 def test_japanese_vowels():
     parts = series_of()
     assert [len(part) for part in parts] == [216, 54, 370]
