@@ -1,5 +1,6 @@
 """What all tests share: the backends that must work, poisoned and guarded memory, how hypothesis searches."""
 
+import atexit
 import functools
 import gc
 import gzip
@@ -204,7 +205,8 @@ def what_compiling_leaves_is_not_collected():
     kernels.listeners.append(gc.freeze)
     yield
     kernels.listeners.remove(gc.freeze)
-    gc.unfreeze()
+    gc.freeze()  # pytest ends with five collections
+    atexit.register(gc.unfreeze)
 
 
 @pytest.fixture(scope="session", autouse=True)
