@@ -129,7 +129,8 @@ def interpolated(
 ) -> Float[Tensor, "*batch pixels"]:
     """Images moved by any distance: each time is the bilinear mean over the four pixels that meet there.
 
-    ``steps``, down and to the right, are those of a whole image or of each of its pixels. Silent pixels are left out of the mean; a pixel of which half or more is silent is silent.
+    ``steps``, down and to the right, are those of a whole image or of each of its pixels. Silent pixels are left out of
+    the mean; a pixel of which half or more is silent is silent.
     """
     _, height, width = image
     outside = sent(torch.tensor(blank, dtype=times.dtype), times.device)[:, None, None]
