@@ -165,7 +165,7 @@ def table(rows: dict[str, str], accuracies: Numbers) -> str:
         if found := accuracies.get(name):
             sizes = (str(found["parameters"] or "-"), str(found["epochs"]), seeds(found))
             minutes = "-" if found["minutes"] is None else f"{max(found['minutes'], 1):.0f}"
-            commits = ", ".join(found.get("commits", "-"))
+            commits = ", ".join(found.get("commits", ["-"]))
             lines.append([f"`{name}`", network, accuracy(found), load_config(name).published, *sizes, minutes, commits])
     return markdown(lines)
 
