@@ -69,7 +69,7 @@ def test_a_figure_that_fails_takes_no_other_with_it(tmp_path, caplog):
     assert caplog.messages[1].startswith("no figure unrendered: ")
     assert [message.count("\n") for message in caplog.messages] == [0, 0]
     assert {file.name for file in tmp_path.iterdir()} == {"fine.png"}
-    with pytest.raises(NotApplicable, match="no figure broken: IndexError: no such row in this table$"):
+    with pytest.raises(NotApplicable, match=r"no figure broken: IndexError: no such row in this table$"):
         save_all(figures, None, tmp_path / "named", ["broken", "fine"], ("png",))
     assert (tmp_path / "named" / "fine.png").is_file()
 

@@ -167,7 +167,9 @@ def test_checkpoint(report_runs, tmp_path, data_in, monkeypatch, capsys):
         (details, "_membranes", None),
     ],
 )
-def test_a_part_that_fails_takes_no_other_with_it(report_runs, tmp_path, monkeypatch, caplog, data_in, owner, name, note):
+def test_a_part_that_fails_takes_no_other_with_it(
+    report_runs, tmp_path, monkeypatch, caplog, data_in, owner, name, note
+):
     def broken(*_):
         raise IndexError("no such row")
 

@@ -149,8 +149,8 @@ def traces(
     """Membranes of some neurons of a layer in one sample, at ``count`` evenly spaced points and at their spikes.
 
     The time axis starts shortly before the first arrival and ends a little after the last spike; if a neuron is silent,
-    or spikes several times, after its inputs have faded. With ``until`` it starts at 0 and ends there. A recurrent layer
-    is followed up to its ``duration``.
+    or spikes several times, after its inputs have faded. With ``until`` it starts at 0 and ends there. A recurrent
+    layer is followed up to its ``duration``.
     """
     names = [str(number) for number in neurons] if names is None else look.class_names(names, len(neurons))
     times, spikes, neurons = times.detach().cpu(), spikes.detach().cpu().double(), list(neurons)

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from firstspike.layers import Network, Record
-from firstspike.losses.base import check_reads, smallest
+from firstspike.losses.base import FIRST_OR_READOUT, check_reads, smallest
 from firstspike.substrates import Substrate
 
 Metric = Callable[[Tensor, Tensor], float | Tensor]
@@ -36,7 +36,9 @@ class Objective:
             raise ValueError("Trainer needs a loss with reduction='mean' or 'sum', got 'none'")
         if gives is not None:
             for term in (loss, *self.regularizers):
-                check_reads(type(term).__name__, getattr(term, "reads", None) or gives, gives)
+                check_reads(_name(term), getattr(term, "reads", None) or gives, gives)
+        if gives == "trains" and not hasattr(loss, "predict"):
+            raise ValueError(f"{_name(loss)} has no predict(trains) that decides: write one, or {FIRST_OR_READOUT}")
         if gives is not None and isinstance(loss, nn.CrossEntropyLoss):
             values = gives == "values"
             why = "does not decide" if values else "would make the true neuron spike last"
@@ -52,13 +54,17 @@ class Objective:
     ) -> tuple[Tensor, Tensor, Record]:
         """Loss, loss with regularisers, and the spike times of all layers."""
         record = record_of(network, times, substrate)
-        return *self.of(network, record, labels), record
-
-    def of(self, network: nn.Module, record: Record, labels: Int64[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
-        """Loss, and loss with regularisers, of a batch that went through the network."""
         loss = self.loss(record.output, labels)
         penalties = [regularizer(record.output, labels, network, record) for regularizer in self.regularizers]
-        return loss, sum(penalties, start=loss)
+        return loss, sum(penalties, start=loss), record
+
+    def check_derivative(self, total: Tensor) -> None:
+        """Raise a ValueError if a loss with regularisers depends on no parameter that learns."""
+        if not total.requires_grad:
+            raise ValueError(
+                f"{_name(self.loss)} depends on no parameter that learns. Numbers of spikes and comparisons have no "
+                "derivative: take spike times or a readout; fs.losses.SpikeCount bounds numbers of spikes"
+            )
 
     def predict(self, times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
         """Class of each sample by the loss's rule, otherwise by the earliest spike; -1 if it is silent."""
@@ -71,12 +77,23 @@ class Objective:
         """Whether each sample is decided correctly; if labels are numbers, its absolute error."""
         if labels.is_floating_point():
             return (output - labels).abs().mean(dim=-1)
-        return self.predict(output) == labels
+        found = self.predict(output)
+        if found.shape != labels.shape:
+            what = f"a class for each sample, {tuple(labels.shape)}, got {tuple(found.shape)}"
+            raise ValueError(
+                f"predict: expected {what} from output {tuple(output.shape)}; write predict(output) of the loss"
+            )
+        return found == labels
 
     def share(self, part: Int64[Tensor, " part"], whole: Int64[Tensor, " batch"]) -> float | Tensor:
         """Weight of the mean over a part of a batch in the mean over all of it."""
         weigh: Callable[[Tensor, Tensor], float | Tensor] | None = getattr(self.loss, "share", None)
         return len(part) / len(whole) if weigh is None else weigh(part, whole)
+
+
+def _name(term: Callable[..., Tensor]) -> str:
+    """How messages call a loss or regulariser."""
+    return str(getattr(term, "__name__", type(term).__name__))
 
 
 def record_of(network: nn.Module, times: Tensor, substrate: Substrate) -> Record:
