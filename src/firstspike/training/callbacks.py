@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from firstspike.ranges import NotNegative, PositiveInt, checks_ranges
 from firstspike.spiketime import kernels
+from firstspike.training.objective import Mode
 
 if TYPE_CHECKING:
     from firstspike.training.fitting import Fit, FitResult, Row
@@ -60,6 +61,10 @@ class Callbacks:
 
     def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
         self.callbacks = list(callbacks)
+        names = [type(callback).__name__ for callback in self.callbacks]
+        count = (names[:place].count(name) for place, name in enumerate(names, 1))
+        numbered = [name if k == 1 else f"{name} {k}" for name, k in zip(names, count, strict=True)]
+        self._names = dict(zip(map(id, self.callbacks), numbered, strict=True))
 
     def call(self, event: str, *arguments: Any) -> None:
         """Call the method of that name on every callback."""
@@ -73,14 +78,14 @@ class Callbacks:
                 self.callbacks.remove(callback)
 
     def state_dict(self) -> dict[str, Any]:
-        """States of all callbacks that have one, by class name."""
-        states = {type(callback).__name__: callback.state_dict() for callback in self.callbacks}
+        """States of all callbacks that have one, by class name; further ones of a class are numbered from 2 on."""
+        states = {self._names[id(callback)]: callback.state_dict() for callback in self.callbacks}
         return {name: state for name, state in states.items() if state}
 
     def load_state_dict(self, states: dict[str, Any]) -> None:
         """Restore the saved states of the callbacks that are here."""
         for callback in self.callbacks:
-            if (state := states.get(type(callback).__name__)) is not None:
+            if (state := states.get(self._names[id(callback)])) is not None:
                 callback.load_state_dict(state)
 
     def close(self) -> None:
@@ -150,9 +155,13 @@ class EarlyStopping(Callback):
         restore_best: when the training ends, here or at its last epoch, each network gets the weights of its best
             epoch, and the results are theirs; of equal accuracies that with the lower loss. By default it keeps the
             last ones.
+        mode: whether the smallest or the largest values of ``metric`` are the best. By default the largest of
+            accuracies and ``r2``, the smallest of all else; a metric of one's own says so by an attribute
+            ``higher_is_better``, as torchmetrics have it.
 
     Raises:
-        ValueError: a patience below 1, a negative ``min_delta``; at the first epoch, a metric that is not recorded.
+        ValueError: a patience below 1, a negative ``min_delta``, a ``mode`` without a ``metric``; at the first epoch, a
+            metric that is not recorded, or does not say which values are the best.
     """
 
     essential = True
@@ -163,13 +172,17 @@ class EarlyStopping(Callback):
         metric: str | None = None,
         min_delta: NotNegative = 0.0,
         restore_best: bool = False,
+        mode: Mode | None = None,
     ) -> None:
+        if mode is not None and metric is None:
+            raise ValueError(f"mode={mode!r} is that of a metric: name it, such as metric='validation_loss'")
         self.patience, self.metric, self.min_delta, self.restore_best = patience, metric, min_delta, restore_best
+        self.mode = mode
         self.best, self.waited = math.inf, 0
 
     def on_fit_start(self, fit: "Fit") -> None:
         """A training that was stopped is not continued."""
-        fit.finished = self.waited >= self.patience
+        fit.finished |= self.waited >= self.patience
 
     def on_epoch_end(self, fit: "Fit", row: "Row") -> None:
         """Compare the epoch with the best one so far."""
@@ -180,15 +193,18 @@ class EarlyStopping(Callback):
         elif self.metric not in row:
             raise ValueError(f"early stopping: no metric {self.metric!r}; choose one of {', '.join(row)}")
         else:
-            value = float(row[self.metric]) * (-1 if self.metric.endswith("accuracy") else 1)
+            mode = self.mode or fit.trainer.objective.mode_of(self.metric)
+            if mode is None:
+                raise ValueError(f"early stopping: which {self.metric} is better? Set mode='max' or mode='min'")
+            value = float(row[self.metric]) * (-1 if mode == "max" else 1)
             better = value < self.best - self.min_delta
             self.best = value if better else self.best
         self.waited = 0 if better else self.waited + 1
         if self.waited >= self.patience:
             fit.finished = True
         if self.restore_best:
-            by_accuracy = self.metric in (None, "validation_accuracy")
-            improved = fit.improved if by_accuracy else [better] * len(fit.trainer.members)
+            by_score = self.metric in (None, "validation_accuracy", "validation_r2") and self.mode != "min"
+            improved = fit.improved if by_score else [better] * len(fit.trainer.members)
             for member, mine in zip(fit.trainer.members, improved, strict=True):
                 if mine:
                     member.best = member.weights()

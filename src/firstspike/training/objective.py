@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
@@ -11,7 +12,12 @@ from firstspike.losses.base import FIRST_OR_READOUT, check_reads, smallest
 from firstspike.substrates import Substrate
 
 Metric = Callable[[Tensor, Tensor], float | Tensor]
-"""``metric(output, labels)`` -> a number, such as one of ``torchmetrics.functional``."""
+"""``metric(output, labels)`` -> a number, such as one of ``torchmetrics.functional``.
+
+An attribute ``higher_is_better``, as torchmetrics have it, says which values are the best.
+"""
+Mode = Literal["min", "max"]
+_HIGHER = ("accuracy", "_r2")  # ends of columns whose largest values are the best
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``loss(times, labels)`` -> mean over the samples; with a method ``predict(times)`` it also decides."""
 
@@ -65,6 +71,15 @@ class Objective:
                 f"{_name(self.loss)} depends on no parameter that learns. Numbers of spikes and comparisons have no "
                 "derivative: take spike times or a readout; fs.losses.SpikeCount bounds numbers of spikes"
             )
+
+    def mode_of(self, column: str) -> Mode | None:
+        """Which values of a column of the metrics are the best; None if a metric of one's own does not say so."""
+        kind, _, name = column.partition("_")
+        own = self.metrics.get(name) if kind == "validation" else None
+        higher = getattr(own, "higher_is_better", None)
+        if higher is None and (own is None or column.endswith(_HIGHER)):
+            higher = column.endswith(_HIGHER)
+        return None if higher is None else "max" if higher else "min"
 
     def predict(self, times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
         """Class of each sample by the loss's rule, otherwise by the earliest spike; -1 if it is silent."""
