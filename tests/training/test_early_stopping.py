@@ -98,6 +98,20 @@ class Fake:
 
 
 @pytest.mark.parametrize(
+    ("metric", "kept"), [("validation_accuracy", True), ("validation_loss", True), ("validation_r2", False)]
+)
+def test_a_state_of_an_earlier_version_counts_if_it_looked_for_the_same(metric, kept):
+    stopping, fit = fs.EarlyStopping(patience=3, metric=metric), Seen({})
+    stopping.load_state_dict({"best": -0.4, "waited": 2})  # which had the smallest r2
+    stopping.on_fit_start(fit)
+    assert (stopping.best, stopping.waited) == ((-0.4, 2) if kept else (math.inf, 0))
+    again = fs.EarlyStopping(patience=3, metric=metric)
+    again.load_state_dict(stopping.state_dict())
+    again.on_fit_start(fit)
+    assert again.state_dict() == stopping.state_dict()
+
+
+@pytest.mark.parametrize(
     ("metric", "mode", "highest"),
     [
         ("validation_r2", None, True),
@@ -117,6 +131,7 @@ class Fake:
 def test_metrics_say_which_values_are_better(metric, mode, highest):
     stopping, fit = fs.EarlyStopping(patience=2, metric=metric, mode=mode), Seen({})
     ended = None
+    stopping.on_fit_start(fit)
     for epoch in range(10):
         stopping.on_epoch_end(fit, {metric: 0.1 * epoch})
         ended = epoch if fit.finished and ended is None else ended
@@ -125,7 +140,7 @@ def test_metrics_say_which_values_are_better(metric, mode, highest):
 
 def test_a_metric_that_does_not_say_which_values_are_better():
     with pytest.raises(ValueError, match=r"which validation_f1 is better\? Set mode='max' or mode='min'"):
-        fs.EarlyStopping(metric="validation_f1").on_epoch_end(Seen({}), {"validation_f1": 0.5})
+        fs.EarlyStopping(metric="validation_f1").on_fit_start(Seen({}))
     with pytest.raises(ValueError, match="mode must be one of min, max"):
         fs.EarlyStopping(metric="validation_f1", mode="highest")
     with pytest.raises(ValueError, match="mode='max' is that of a metric: name it"):

@@ -160,7 +160,7 @@ class EarlyStopping(Callback):
             ``higher_is_better``, as torchmetrics have it.
 
     Raises:
-        ValueError: a patience below 1, a negative ``min_delta``, a ``mode`` without a ``metric``; at the first epoch, a
+        ValueError: a patience below 1, a negative ``min_delta``, a ``mode`` without a ``metric``; in a training, a
             metric that is not recorded, or does not say which values are the best.
     """
 
@@ -177,11 +177,18 @@ class EarlyStopping(Callback):
         if mode is not None and metric is None:
             raise ValueError(f"mode={mode!r} is that of a metric: name it, such as metric='validation_loss'")
         self.patience, self.metric, self.min_delta, self.restore_best = patience, metric, min_delta, restore_best
-        self.mode = mode
+        self.mode, self.looked_for = mode, mode
         self.best, self.waited = math.inf, 0
 
     def on_fit_start(self, fit: "Fit") -> None:
         """A training that was stopped is not continued."""
+        if self.metric is not None:
+            mode = self.mode or fit.trainer.objective.mode_of(self.metric)
+            if mode is None:
+                raise ValueError(f"early stopping: which {self.metric} is better? Set mode='max' or mode='min'")
+            if self.looked_for not in (None, mode):  # version 0.3 looked for the smallest r2
+                self.best, self.waited = math.inf, 0
+            self.looked_for = mode
         fit.finished |= self.waited >= self.patience
 
     def on_epoch_end(self, fit: "Fit", row: "Row") -> None:
@@ -193,10 +200,7 @@ class EarlyStopping(Callback):
         elif self.metric not in row:
             raise ValueError(f"early stopping: no metric {self.metric!r}; choose one of {', '.join(row)}")
         else:
-            mode = self.mode or fit.trainer.objective.mode_of(self.metric)
-            if mode is None:
-                raise ValueError(f"early stopping: which {self.metric} is better? Set mode='max' or mode='min'")
-            value = float(row[self.metric]) * (-1 if mode == "max" else 1)
+            value = float(row[self.metric]) * (-1 if self.looked_for == "max" else 1)
             better = value < self.best - self.min_delta
             self.best = value if better else self.best
         self.waited = 0 if better else self.waited + 1
@@ -212,12 +216,14 @@ class EarlyStopping(Callback):
                     member.restore_best()
 
     def state_dict(self) -> dict[str, Any]:
-        """Best value and epochs waited."""
-        return {"best": self.best, "waited": self.waited}
+        """Best value, of the largest its negative, and epochs waited."""
+        return {"best": self.best, "waited": self.waited, "mode": self.looked_for}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a saved state."""
         self.best, self.waited = float(state["best"]), int(state["waited"])
+        before = "max" if str(self.metric).endswith("accuracy") else "min"
+        self.looked_for = state.get("mode", before)
 
 
 Stop = Callable[[], bool]
