@@ -205,14 +205,14 @@ def of_first(trains, labels):
         (
             of_first,
             list,
-            r"of_first has no predict\(trains\) that decides: write one, or end the network with a readout",
+            r"the loss has no predict\(trains\), which decides: write one, or end the network with a readout",
         ),
-        (numbers_of_spikes, list, r"numbers_of_spikes has no predict\(trains\) that decides"),
-        (Decides(numbers_of_spikes), list, "Decides depends on no parameter that learns. Numbers of spikes and compar"),
+        (numbers_of_spikes, list, r"the loss has no predict\(trains\), which decides"),
+        (Decides(numbers_of_spikes), list, "the loss depends on no parameter that learns. A number of spikes has no"),
         (
             of_first,
             torch.nn.Sequential,
-            r"predict: expected a class for each sample, \(40,\), got \(40, 3\) from output",
+            r"predict: expected classes \(40,\) of \(40, 3, 10\), got \(40, 3\); give",
         ),
         (TimeCrossEntropy(), torch.nn.Sequential, r"expected first spike times of the last layer, got spike trains \("),
     ],

@@ -197,8 +197,7 @@ def left_out(what: str, error: Exception) -> str:
     """Why a figure or part is left out, in one line; what is a fault rather than a reason is also a warning."""
     if isinstance(error, UNAVAILABLE):
         return str(error)
-    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-    reason = f"{kind}{' '.join(str(error).split())}"
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
     _log.warning("no %s: %s", what, reason)
     return reason
 

@@ -61,10 +61,9 @@ class Callbacks:
 
     def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
         self.callbacks = list(callbacks)
-        names = [type(callback).__name__ for callback in self.callbacks]
-        count = (names[:place].count(name) for place, name in enumerate(names, 1))
-        numbered = [name if k == 1 else f"{name} {k}" for name, k in zip(names, count, strict=True)]
-        self._names = dict(zip(map(id, self.callbacks), numbered, strict=True))
+        kinds = [type(callback).__name__ for callback in self.callbacks]
+        names = [f"{kind} {n + 1}" if (n := kinds[:k].count(kind)) else kind for k, kind in enumerate(kinds)]
+        self._names = dict(zip(map(id, self.callbacks), names, strict=True))
 
     def call(self, event: str, *arguments: Any) -> None:
         """Call the method of that name on every callback."""

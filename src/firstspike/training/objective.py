@@ -12,10 +12,7 @@ from firstspike.losses.base import FIRST_OR_READOUT, check_reads, smallest
 from firstspike.substrates import Substrate
 
 Metric = Callable[[Tensor, Tensor], float | Tensor]
-"""``metric(output, labels)`` -> a number, such as one of ``torchmetrics.functional``.
-
-An attribute ``higher_is_better``, as torchmetrics have it, says which values are the best.
-"""
+"""``metric(output, labels)`` -> a number, as of ``torchmetrics``; it may have their attribute ``higher_is_better``."""
 Mode = Literal["min", "max"]
 _HIGHER = ("accuracy", "_r2")  # ends of columns whose largest values are the best
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -42,9 +39,9 @@ class Objective:
             raise ValueError("Trainer needs a loss with reduction='mean' or 'sum', got 'none'")
         if gives is not None:
             for term in (loss, *self.regularizers):
-                check_reads(_name(term), getattr(term, "reads", None) or gives, gives)
+                check_reads(type(term).__name__, getattr(term, "reads", None) or gives, gives)
         if gives == "trains" and not hasattr(loss, "predict"):
-            raise ValueError(f"{_name(loss)} has no predict(trains) that decides: write one, or {FIRST_OR_READOUT}")
+            raise ValueError(f"the loss has no predict(trains), which decides: write one, or {FIRST_OR_READOUT}")
         if gives is not None and isinstance(loss, nn.CrossEntropyLoss):
             values = gives == "values"
             why = "does not decide" if values else "would make the true neuron spike last"
@@ -59,7 +56,7 @@ class Objective:
         substrate: Substrate,
     ) -> tuple[Tensor, Tensor, Record]:
         """Loss, loss with regularisers, and the spike times of all layers."""
-        record = record_of(network, times, substrate)
+        record = substrate.record(network, times) if isinstance(network, Network) else Record(times, (network(times),))
         loss = self.loss(record.output, labels)
         penalties = [regularizer(record.output, labels, network, record) for regularizer in self.regularizers]
         return loss, sum(penalties, start=loss), record
@@ -68,17 +65,15 @@ class Objective:
         """Raise a ValueError if a loss with regularisers depends on no parameter that learns."""
         if not total.requires_grad:
             raise ValueError(
-                f"{_name(self.loss)} depends on no parameter that learns. Numbers of spikes and comparisons have no "
-                "derivative: take spike times or a readout; fs.losses.SpikeCount bounds numbers of spikes"
+                "the loss depends on no parameter that learns. A number of spikes has no derivative, nor has a "
+                "comparison: take spike times or a readout; fs.losses.SpikeCount bounds numbers of spikes"
             )
 
     def mode_of(self, column: str) -> Mode | None:
         """Which values of a column of the metrics are the best; None if a metric of one's own does not say so."""
-        kind, _, name = column.partition("_")
-        own = self.metrics.get(name) if kind == "validation" else None
-        higher = getattr(own, "higher_is_better", None)
-        if higher is None and (own is None or column.endswith(_HIGHER)):
-            higher = column.endswith(_HIGHER)
+        own = self.metrics.get(column.removeprefix("validation_"))
+        by_name = column.endswith(_HIGHER) or (False if own is None else None)
+        higher = getattr(own, "higher_is_better", by_name)
         return None if higher is None else "max" if higher else "min"
 
     def predict(self, times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
@@ -94,25 +89,11 @@ class Objective:
             return (output - labels).abs().mean(dim=-1)
         found = self.predict(output)
         if found.shape != labels.shape:
-            what = f"a class for each sample, {tuple(labels.shape)}, got {tuple(found.shape)}"
-            raise ValueError(
-                f"predict: expected {what} from output {tuple(output.shape)}; write predict(output) of the loss"
-            )
+            shapes = f"expected classes {tuple(labels.shape)} of {tuple(output.shape)}, got {tuple(found.shape)}"
+            raise ValueError(f"predict: {shapes}; give the loss a method predict(output)")
         return found == labels
 
     def share(self, part: Int64[Tensor, " part"], whole: Int64[Tensor, " batch"]) -> float | Tensor:
         """Weight of the mean over a part of a batch in the mean over all of it."""
         weigh: Callable[[Tensor, Tensor], float | Tensor] | None = getattr(self.loss, "share", None)
         return len(part) / len(whole) if weigh is None else weigh(part, whole)
-
-
-def _name(term: Callable[..., Tensor]) -> str:
-    """How messages call a loss or regulariser."""
-    return str(getattr(term, "__name__", type(term).__name__))
-
-
-def record_of(network: nn.Module, times: Tensor, substrate: Substrate) -> Record:
-    """Spike times of all layers of a ``Network`` on a substrate; of another module input and output."""
-    if isinstance(network, Network):
-        return substrate.record(network, times)
-    return Record(times, (network(times),))
