@@ -209,11 +209,6 @@ def of_first(trains, labels):
         ),
         (numbers_of_spikes, list, r"the loss has no predict\(trains\), which decides"),
         (Decides(numbers_of_spikes), list, "the loss depends on no parameter that learns. A number of spikes has no"),
-        (
-            of_first,
-            torch.nn.Sequential,
-            r"predict: expected classes \(40,\) of \(40, 3, 10\), got \(40, 3\); give",
-        ),
         (TimeCrossEntropy(), torch.nn.Sequential, r"expected first spike times of the last layer, got spike trains \("),
     ],
 )

@@ -154,13 +154,13 @@ class EarlyStopping(Callback):
         restore_best: when the training ends, here or at its last epoch, each network gets the weights of its best
             epoch, and the results are theirs; of equal accuracies that with the lower loss. By default it keeps the
             last ones.
-        mode: whether the smallest or the largest values of ``metric`` are the best. By default the largest of
+        mode: of ``metric``, whether the smallest or the largest values are the best. By default the largest of
             accuracies and ``r2``, the smallest of all else; a metric of one's own says so by an attribute
             ``higher_is_better``, as torchmetrics have it.
 
     Raises:
-        ValueError: a patience below 1, a negative ``min_delta``, a ``mode`` without a ``metric``; in a training, a
-            metric that is not recorded, or does not say which values are the best.
+        ValueError: a patience below 1, a negative ``min_delta``; in a training, a metric that is not recorded, or
+            does not say which values are the best.
     """
 
     essential = True
@@ -173,21 +173,18 @@ class EarlyStopping(Callback):
         restore_best: bool = False,
         mode: Mode | None = None,
     ) -> None:
-        if mode is not None and metric is None:
-            raise ValueError(f"mode={mode!r} is that of a metric: name it, such as metric='validation_loss'")
         self.patience, self.metric, self.min_delta, self.restore_best = patience, metric, min_delta, restore_best
         self.mode, self.looked_for = mode, mode
         self.best, self.waited = math.inf, 0
 
     def on_fit_start(self, fit: "Fit") -> None:
         """A training that was stopped is not continued."""
-        if self.metric is not None:
-            mode = self.mode or fit.trainer.objective.mode_of(self.metric)
-            if mode is None:
-                raise ValueError(f"early stopping: which {self.metric} is better? Set mode='max' or mode='min'")
-            if self.looked_for not in (None, mode):  # version 0.3 looked for the smallest r2
-                self.best, self.waited = math.inf, 0
-            self.looked_for = mode
+        mode = self.mode or fit.trainer.objective.mode_of(self.metric or "validation_accuracy")
+        if mode is None:
+            raise ValueError(f"early stopping: which {self.metric} is better? Set mode='max' or mode='min'")
+        if mode != self.looked_for:  # version 0.3 looked for the smallest r2
+            self.best, self.waited = math.inf, 0
+        self.looked_for = mode
         fit.finished |= self.waited >= self.patience
 
     def on_epoch_end(self, fit: "Fit", row: "Row") -> None:
@@ -221,8 +218,7 @@ class EarlyStopping(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a saved state."""
         self.best, self.waited = float(state["best"]), int(state["waited"])
-        before = "max" if str(self.metric).endswith("accuracy") else "min"
-        self.looked_for = state.get("mode", before)
+        self.looked_for = state.get("mode", "max" if (self.metric or "accuracy").endswith("accuracy") else "min")
 
 
 Stop = Callable[[], bool]

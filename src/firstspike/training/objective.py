@@ -14,7 +14,6 @@ from firstspike.substrates import Substrate
 Metric = Callable[[Tensor, Tensor], float | Tensor]
 """``metric(output, labels)`` -> a number, as of ``torchmetrics``; it may have their attribute ``higher_is_better``."""
 Mode = Literal["min", "max"]
-_HIGHER = ("accuracy", "_r2")  # ends of columns whose largest values are the best
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``loss(times, labels)`` -> mean over the samples; with a method ``predict(times)`` it also decides."""
 
@@ -72,7 +71,7 @@ class Objective:
     def mode_of(self, column: str) -> Mode | None:
         """Which values of a column of the metrics are the best; None if a metric of one's own does not say so."""
         own = self.metrics.get(column.removeprefix("validation_"))
-        by_name = column.endswith(_HIGHER) or (False if own is None else None)
+        by_name = column.endswith(("accuracy", "_r2")) or (False if own is None else None)
         higher = getattr(own, "higher_is_better", by_name)
         return None if higher is None else "max" if higher else "min"
 
@@ -87,11 +86,7 @@ class Objective:
         """Whether each sample is decided correctly; if labels are numbers, its absolute error."""
         if labels.is_floating_point():
             return (output - labels).abs().mean(dim=-1)
-        found = self.predict(output)
-        if found.shape != labels.shape:
-            shapes = f"expected classes {tuple(labels.shape)} of {tuple(output.shape)}, got {tuple(found.shape)}"
-            raise ValueError(f"predict: {shapes}; give the loss a method predict(output)")
-        return found == labels
+        return self.predict(output) == labels
 
     def share(self, part: Int64[Tensor, " part"], whole: Int64[Tensor, " batch"]) -> float | Tensor:
         """Weight of the mean over a part of a batch in the mean over all of it."""
