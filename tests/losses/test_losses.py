@@ -200,6 +200,7 @@ def test_descent_makes_the_true_class_win(loss):
         (torch.rand(2, 3), torch.tensor([[0], [1]]), "labels: expected int64 of shape"),
         (torch.ones(2, 3, dtype=torch.int64), torch.tensor([0, 1]), "times: expected a floating-point"),
         (torch.rand(2, 0), torch.tensor([0, 1]), "times: expected"),
+        (torch.rand(2, 3, 4), torch.tensor([0, 1]), r"got spike trains \(2, 3, 4\): end the network with a readout"),
     ],
 )
 def test_wrong_batches(loss, times, labels, message):

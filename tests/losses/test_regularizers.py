@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from firstspike import Concatenate, Delay, DelayRule, LIFRecurrent, Multiplex, Network
-from firstspike.losses import REGULARIZERS, DelayL2, EarlyOutput
+from firstspike import Concatenate, Delay, DelayRule, LIFLinear, LIFRecurrent, Multiplex, Network
+from firstspike.losses import REGULARIZERS, DelayL2, EarlyOutput, LayerWindow, SilentPeak, SpikeCount
 
 pytestmark = pytest.mark.usefixtures("on_device")
 
@@ -117,6 +117,13 @@ def test_delay_l2_sums_the_squares_of_all_delays():
     value.backward()
     assert delays[0].theta.grad.tolist() == pytest.approx([0.1 * 2 / 4, 0.1 * 2 * math.exp(2) / 4])
     assert delays[2][0].theta.grad.item() == pytest.approx(0.1 * 2 * math.exp(1) / 4)
+
+
+@pytest.mark.parametrize("term", [EarlyOutput(1.0), LayerWindow(1.0), SilentPeak(1.0), SpikeCount(1.0, least=1.0)])
+def test_means_over_no_sample_are_nan_as_in_torch(term):
+    net = Network(LIFLinear(4, 5), LIFLinear(5, 3))
+    record = net.record(torch.zeros(0, 4))
+    assert term(record.output, torch.zeros(0, dtype=torch.int64), net, record).isnan()
 
 
 def test_delay_l2_of_a_shared_module_counts_once():

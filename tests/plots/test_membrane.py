@@ -7,7 +7,7 @@ from scipy.integrate import solve_ivp
 
 import firstspike as fs
 from firstspike import plots
-from firstspike.plots.membranes import membrane_voltage, voltages
+from firstspike.plots.membranes import membrane_voltage, traces, voltages
 
 
 def integrated(at, times, weight, neuron, delay):
@@ -148,6 +148,41 @@ def test_traces_of_trains(ax, source):
     marks = [line for line in ax.lines if line.get_linestyle() == "None" and line.get_marker() != "|"]
     for train, line in zip(trains, marks, strict=True):
         assert list(line.get_xdata()) == train[torch.isfinite(train)].tolist()
+
+
+@pytest.mark.parametrize("until", [None, 20.0])
+@pytest.mark.parametrize("late", [7.0, 8.9])
+def test_a_recurrent_layer_is_followed_up_to_its_duration(ax, source, until, late):
+    layer = trains_layer(source, fs.LIFRecurrent)
+    times = late + (3 * torch.rand(6, 6, generator=source, dtype=torch.float64)).sort(-1).values
+    with torch.no_grad():
+        spikes = layer(times.unsqueeze(0))[0]
+    drawn = traces(layer, times, spikes, range(4), until=until)
+    assert drawn.at.max() <= layer.duration
+    assert float(drawn.voltage.max()) <= 1 + 1e-9
+    plots.membrane(layer, times, ax, until=until)
+    assert ax.get_xlim()[1] <= layer.duration
+
+
+@pytest.mark.parametrize(
+    ("tau", "other", "label"),
+    [
+        (1.0, 1.0, "time [$\\tau_\\mathrm{syn}$]"),
+        (5.0, 5.0, "time [$\\tau_\\mathrm{syn}$/5]"),
+        (5.0, torch.tensor(5.0), "time [$\\tau_\\mathrm{syn}$/5]"),
+        (5.0, 10.0, "time"),
+    ],
+)
+def test_times_have_the_unit_of_the_layers(axes, source, tau, other, label):
+    hidden = fs.LIFLinear(5, 4, fs.LIF(20.0, tau), generator=source)
+    net = fs.Network(hidden, fs.LIFLinear(4, 3, fs.LIF(20.0, other), generator=source))
+    record = net.record(10 * torch.rand(1, 5, generator=source))
+    plots.raster(net, record, axes[0])
+    plots.raster(net, record, axes[1], unit="ms")
+    plots.membrane(net[0], record.inputs[0], axes[2])
+    assert axes[0].get_xlabel() == label
+    assert axes[1].get_xlabel() == "time [ms]"
+    assert axes[2].get_xlabel() == ("time [$\\tau_\\mathrm{syn}$]" if tau == 1 else "time [$\\tau_\\mathrm{syn}$/5]")
 
 
 def test_one_spike_per_input_is_a_train_of_one(source):

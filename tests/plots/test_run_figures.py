@@ -1,3 +1,4 @@
+import errno
 import shutil
 import subprocess
 import sys
@@ -5,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 import firstspike as fs
@@ -12,6 +14,7 @@ from firstspike import plots
 from firstspike.config import load_config
 from firstspike.config.builder import build_network
 from firstspike.plots.run_data import NotApplicable, RunData
+from firstspike.plots.save import save_all
 
 YIN_YANG_ONLY = {"decision_map", "output_maps", "hidden_maps"}
 
@@ -45,6 +48,39 @@ def test_figures_that_apply_to_a_bars_run(bars_run):
 def test_a_figure_asked_for_by_name_that_does_not_apply(bars_run, name):
     with pytest.raises(NotApplicable, match=r"only runs on yin_yang .* this one is on bars"):
         bars_run.plot([name])
+
+
+def broken(run):
+    """A figure that fails."""
+    raise IndexError("no such row\nin this table")
+
+
+def unrendered(run):
+    """A figure that fails when it is written."""
+    figure = Figure()
+    figure.text(0, 0, r"$\frac$")
+    return figure
+
+
+def test_a_figure_that_fails_takes_no_other_with_it(tmp_path, caplog):
+    figures = {"broken": broken, "unrendered": unrendered, "fine": lambda run: Figure()}
+    assert save_all(figures, None, tmp_path, None, ("png",)) == [tmp_path / "fine.png"]
+    assert caplog.messages[0] == "no figure broken: IndexError: no such row in this table"
+    assert caplog.messages[1].startswith("no figure unrendered: ")
+    assert [message.count("\n") for message in caplog.messages] == [0, 0]
+    assert {file.name for file in tmp_path.iterdir()} == {"fine.png"}
+    with pytest.raises(NotApplicable, match=r"no figure broken: IndexError: no such row in this table$"):
+        save_all(figures, None, tmp_path / "named", ["broken", "fine"], ("png",))
+    assert (tmp_path / "named" / "fine.png").is_file()
+
+
+def test_no_space_for_a_figure_is_an_error(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    with pytest.raises(OSError, match="No space"):
+        save_all({"fine": lambda run: Figure()}, None, tmp_path, None, ("png",))
 
 
 def test_unknown_names_and_formats(bars_run, tmp_path):

@@ -10,6 +10,8 @@ import sys
 import pytest
 
 from firstspike.cli import main
+from firstspike.plots import PLOTS
+from firstspike.reports import details
 from firstspike.reports.page import render
 from firstspike.reports.sweep import sweep_page
 from firstspike.reports.write import run_page, write_report
@@ -155,6 +157,31 @@ def test_checkpoint(report_runs, tmp_path, data_in, monkeypatch, capsys):
     assert data_in(page.read_text("utf-8"))["members"][0]["confusion"]["checkpoint"] == "epoch_0002"
     code, _, err = command(monkeypatch, capsys, report_runs / "yin_yang", "--checkpoint", "epoch_2")
     assert (code, err.strip().endswith("did you mean epoch_0002?")) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "note"),
+    [
+        (PLOTS, "margins", "inputs that decide: IndexError: no such row"),
+        (details, "confusion", "confusion matrix: IndexError: no such row"),
+        (details, "_membranes", None),
+    ],
+)
+def test_a_part_that_fails_takes_no_other_with_it(
+    report_runs, tmp_path, monkeypatch, caplog, data_in, owner, name, note
+):
+    def broken(*_):
+        raise IndexError("no such row")
+
+    (monkeypatch.setitem if isinstance(owner, dict) else monkeypatch.setattr)(owner, name, broken)
+    html = write_report(report_runs / "bars", tmp_path / "page.html").read_text("utf-8")
+    assert caplog.text.count("IndexError: no such row") == 1
+    assert "Traceback" not in caplog.text
+    (member,) = data_in(html)["members"]
+    assert len(member["samples"]["index"]) == 12
+    assert html.count('<img src="data:image/png') == 3 - (name == "margins")
+    assert note is None or note in text_of(html)
+    assert ("membrane" in member["samples"]) == (note is not None)
 
 
 @pytest.mark.slow

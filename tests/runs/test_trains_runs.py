@@ -119,6 +119,26 @@ def test_report(run):
     assert write_report(run).is_file()
 
 
+def test_figures_and_report_of_event_lists(tmp_path):
+    source = torch.Generator().manual_seed(0)
+
+    def drawn(samples):  # the first one has the fewest events
+        counts = [2, *torch.randint(12, 20, (samples - 1,), generator=source).tolist()]
+        events = [(4 * torch.rand(n, generator=source), torch.randint(3, (n,), generator=source)) for n in counts]
+        return fs.data.SpikeData(fs.data.event_lists(events, 3), torch.arange(samples) % 2, ["a", "b"])
+
+    hidden = fs.LIFSpikeTrains(3, 5, 60, weight_mean=0.3, weight_std=0.3, generator=source)
+    net = fs.Network(hidden, fs.IntegralReadout(5, 2, generator=source))
+    trainer = fs.Trainer(net, fs.losses.ReadoutCrossEntropy(), torch.optim.Adam(net.parameters()))
+    run = trainer.fit(drawn(20), epochs=1, test=drawn(8), folder=tmp_path / "run", progress_bar=False)
+    figures = {file.stem for file in run.plot()}
+    assert figures >= {"summary", "confusion", "dataset", "margins", "membrane", "raster", "spike_histogram"}
+    dots = PLOTS["margins"](run).axes[0].collections[0]
+    first = run.data.test.times[0]
+    assert sorted(dots.get_offsets()[:, 0].tolist()) == pytest.approx(sorted(first[first.isfinite()].tolist()))
+    assert "Inputs that decide" in run.report().read_text("utf-8")
+
+
 def test_resume(folder, tmp_path):
     batches = iter(range(100))
     with pytest.raises(Interrupted):

@@ -1,9 +1,12 @@
-"""EarlyStopping(restore_best=True): networks end with the weights of their best epoch."""
+"""EarlyStopping: which values are better, and with restore_best networks end with the weights of their best epoch."""
+
+import math
 
 import pytest
 import torch
 
 import firstspike as fs
+from firstspike.training.callbacks import Callbacks
 
 DATA = fs.data.DATASETS["yin_yang"](train=60, validation=40, test=20)
 
@@ -69,6 +72,115 @@ def test_a_training_goes_on_from_its_last_weights(tmp_path, average):
         assert same(again.network.state_dict(), fs.Run(run.folder, checkpoint="best").network.state_dict())
     done = fit(trainer_of(weight_average=average), 8, folder=tmp_path / "parts", resume=True)
     assert done.validation.accuracy == whole.validation.accuracy
+
+
+class Higher:
+    """A metric that says which values are better, as torchmetrics do."""
+
+    higher_is_better = True
+
+    def __call__(self, output, labels):
+        return 0.0
+
+
+class Seen:
+    """A training whose metrics are given."""
+
+    def __init__(self, metrics):
+        own = {"f1": lambda output, labels: 0.0, "balanced_accuracy": metrics.get, "higher": Higher()}
+        objective = fs.training.objective.Objective(None, metrics=own | metrics)
+        self.trainer, self.finished, self.improved, self.epoch, self.epochs = Fake(objective), False, [], 0, 99
+
+
+class Fake:
+    def __init__(self, objective):
+        self.objective, self.members = objective, []
+
+
+@pytest.mark.parametrize(
+    ("metric", "kept"), [("validation_accuracy", True), ("validation_loss", True), ("validation_r2", False)]
+)
+def test_a_state_of_an_earlier_version_counts_if_it_looked_for_the_same(metric, kept):
+    stopping, fit = fs.EarlyStopping(patience=3, metric=metric), Seen({})
+    stopping.load_state_dict({"best": -0.4, "waited": 2})  # which had the smallest r2
+    stopping.on_fit_start(fit)
+    assert (stopping.best, stopping.waited) == ((-0.4, 2) if kept else (math.inf, 0))
+    again = fs.EarlyStopping(patience=3, metric=metric)
+    again.load_state_dict(stopping.state_dict())
+    again.on_fit_start(fit)
+    assert again.state_dict() == stopping.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode", "highest"),
+    [
+        ("validation_r2", None, True),
+        ("validation_accuracy", None, True),
+        ("train_accuracy", None, True),
+        ("validation_balanced_accuracy", None, True),
+        ("validation_higher", None, True),
+        ("validation_loss", None, False),
+        ("train_mae", None, False),
+        ("silent_0", None, False),
+        ("validation_f1", "max", True),
+        ("validation_f1", "min", False),
+        ("validation_loss", "max", True),
+        ("validation_r2", "min", False),
+    ],
+)
+def test_metrics_say_which_values_are_better(metric, mode, highest):
+    stopping, fit = fs.EarlyStopping(patience=2, metric=metric, mode=mode), Seen({})
+    ended = None
+    stopping.on_fit_start(fit)
+    for epoch in range(10):
+        stopping.on_epoch_end(fit, {metric: 0.1 * epoch})
+        ended = epoch if fit.finished and ended is None else ended
+    assert ended == (None if highest else 2)
+
+
+def test_a_metric_that_does_not_say_which_values_are_better():
+    with pytest.raises(ValueError, match=r"which validation_f1 is better\? Set mode='max' or mode='min'"):
+        fs.EarlyStopping(metric="validation_f1").on_fit_start(Seen({}))
+    with pytest.raises(ValueError, match="mode must be one of min, max"):
+        fs.EarlyStopping(metric="validation_f1", mode="highest")
+
+
+def test_the_network_ends_with_the_weights_of_its_highest_r2():
+    values = torch.rand(90, 3, generator=torch.Generator().manual_seed(0))
+    splits = fs.data.split(values, values @ torch.tensor([1.0, -0.5, 0.2]), encode={}, regression=True)
+    torch.manual_seed(1)
+    net = fs.Network(fs.LIFLinear(6, 20), fs.IntegralReadout(20, 1))
+    trainer = fs.Trainer(net, fs.losses.ReadoutRegression(), torch.optim.Adam(net.parameters(), lr=0.05))
+    stopping = fs.EarlyStopping(patience=4, metric="validation_r2", restore_best=True)
+    options = {"epochs": 15, "batch_size": 12, "progress_bar": False, "callbacks": [stopping]}
+    result = trainer.fit(splits.train, splits.validation, **options)
+    assert result.epochs > 5
+    assert result.validation.metrics["r2"] == pytest.approx(max(result.metrics["validation_r2"]))
+
+
+def test_two_of_a_class_resume_each_with_its_own_state(tmp_path):
+    def pair():
+        patient = fs.EarlyStopping(patience=3, metric="train_loss", min_delta=100)
+        return patient, fs.EarlyStopping(patience=50, metric="validation_loss")
+
+    def train(one, other, epochs):
+        settings = {"batch_size": 20, "progress_bar": False, "folder": tmp_path / "run", "resume": True}
+        return trainer_of().fit(DATA.train, DATA.validation, epochs=epochs, callbacks=[one, other], **settings)
+
+    one, other = pair()
+    train(one, other, 3)
+    again = pair()
+    assert train(*again, 9).epochs == 4
+    assert again[0].best == one.best
+    done = pair()
+    assert train(*done, 9).epochs == 4  # the second one, which would go on, does not undo that the first one stopped
+    assert [x.waited >= x.patience for x in done] == [True, False]
+
+
+def test_states_saved_under_the_name_of_the_class_alone_are_restored():
+    both = [fs.EarlyStopping(metric="validation_accuracy"), fs.EarlyStopping(metric="train_loss")]
+    Callbacks(both).load_state_dict({"EarlyStopping": {"best": -0.9, "waited": 4}})
+    assert [(x.best, x.waited) for x in both] == [(-0.9, 4), (math.inf, 0)]
 
 
 def test_a_stopped_training_and_one_that_is_interrupted(tmp_path):

@@ -8,6 +8,7 @@ import torch
 import firstspike as fs
 from firstspike.data import DATASETS
 from firstspike.layers import start_firing_
+from firstspike.layers.trains import spike_counts
 from firstspike.losses import EarlyOutput, ReadoutCrossEntropy, SilentPeak, SpikeCount, TimeCrossEntropy
 from firstspike.training import Interrupted
 from firstspike.training.silent import activity, activity_names
@@ -174,6 +175,61 @@ def test_losses_and_data_that_do_not_fit():
     trained = fs.Trainer(first, TimeCrossEntropy(), torch.optim.Adam(first.parameters()))
     with pytest.raises(ValueError, match="the data has spike trains, and the first layer, LIFLinear, takes first"):
         fit(trained, data, 1)
+
+
+def numbers_of_spikes(trains, labels):
+    return torch.nn.functional.cross_entropy(spike_counts(trains), labels)
+
+
+class Decides(torch.nn.Module):
+    """A loss of one's own on trains, which may be any function; the neuron that spikes most wins."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, trains, labels):
+        return self.loss(trains, labels)
+
+    def predict(self, trains):
+        return spike_counts(trains).argmax(-1)
+
+
+def of_first(trains, labels):
+    return TimeCrossEntropy()(trains[..., 0], labels)
+
+
+@pytest.mark.parametrize(
+    ("loss", "wrap", "message"),
+    [
+        (
+            of_first,
+            list,
+            r"the loss has no predict\(trains\), which decides: write one, or end the network with a readout",
+        ),
+        (numbers_of_spikes, list, r"the loss has no predict\(trains\), which decides"),
+        (Decides(numbers_of_spikes), list, "the loss depends on no parameter that learns. A number of spikes has no"),
+        (TimeCrossEntropy(), torch.nn.Sequential, r"expected first spike times of the last layer, got spike trains \("),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 2])
+def test_functions_of_ones_own_on_trains_say_what_they_need(loss, wrap, message, count):
+    layers = [network(overflow="drop", hidden=3)[0] for _ in range(count)]
+    nets = [fs.Network(layer) if wrap is list else wrap(layer) for layer in layers]
+
+    def train():
+        fit(fs.Trainer(nets, loss, [torch.optim.Adam(net.parameters()) for net in nets]), splits(), 1)
+
+    with pytest.raises(ValueError, match=message) as error:
+        train()
+    assert "\n" not in str(error.value)
+
+
+def test_a_loss_of_ones_own_on_trains():
+    net = network(times=splits().train.times, overflow="drop")[:1]
+    trained = fs.Trainer(net, Decides(of_first), torch.optim.Adam(net.parameters(), lr=0.01))
+    losses = fit(trained, splits(), 2).metrics["train_loss"]
+    assert losses[1] < losses[0]
 
 
 def test_first_spike_losses_on_trains():

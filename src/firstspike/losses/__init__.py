@@ -9,7 +9,7 @@ wins, and push the neuron of the true class to spike late; `inf` makes them NaN.
 the cross-entropy of `-times / xi`, safe for silent neurons. Likewise, use `loss.predict(times)` instead of `argmax`.
 
 A regularizer is a module called `regularizer(times, labels, network, record)`. Both take `tau_syn`; their other times
-are in units of it.
+are in units of it. Means over a batch without samples are NaN, as in torch.
 """
 
 from torch import nn

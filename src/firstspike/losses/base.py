@@ -20,6 +20,7 @@ Costs = Float[Tensor, "*batch"]
 Marks = Bool[Tensor, "*batch outputs"]
 OfTrue = Float[Tensor, "*batch 1"]
 Reduction = Literal["mean", "sum", "none"]
+FIRST_OR_READOUT = "end the network with a readout such as fs.IntegralReadout, or with fs.FirstSpike()"
 _OUTPUT = {"first spikes": "first spike times", "values": "values of a readout", "trains": "spike trains"}
 
 
@@ -180,13 +181,13 @@ def check_reads(loss: str, reads: Form, gives: Form) -> None:
     fit = {
         "first spikes": "take a loss on spike times, such as cross_entropy (fs.losses.TimeCrossEntropy)",
         "values": "take a loss on values, such as readout_cross_entropy (fs.losses.ReadoutCrossEntropy)",
-        "trains": "end the network with a readout such as fs.IntegralReadout, or with fs.FirstSpike()",
+        "trains": FIRST_OR_READOUT,
     }
     raise ValueError(f"{loss} takes {_OUTPUT[reads]}, and the network gives {_OUTPUT[gives]}: {fit[gives]}")
 
 
 def check_batch(
-    times: Tensor, labels: Tensor, name: str = "times", what: str = "spike times of the last layer"
+    times: Tensor, labels: Tensor, name: str = "times", what: str = "first spike times of the last layer"
 ) -> None:
     """Raise a ValueError unless `labels` are class indices of the samples; `of_true` checks that each has an output."""
     check_tensor(name, times)
@@ -197,6 +198,8 @@ def check_batch(
             f"{name}: expected a floating-point tensor (batch, outputs), got {times.dtype} of shape "
             f"{tuple(times.shape)}. Pass the {what}."
         )
+    if times.ndim > 2 and labels.shape == times.shape[:-2]:
+        raise ValueError(f"{name}: expected {what}, got spike trains {tuple(times.shape)}: {FIRST_OR_READOUT}")
     if labels.dtype != torch.int64 or labels.shape != times.shape[:-1]:
         how = "from one-hot rows with .argmax(dim=-1)" if labels.ndim == times.ndim else "converted with .long()"
         numbers = " Numbers to learn take fs.losses.ReadoutRegression." if labels.is_floating_point() else ""

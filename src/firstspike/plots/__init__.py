@@ -7,7 +7,8 @@
 
 The colour-blind can read all of them. Nothing here touches pyplot.
 
-Functions that draw data take the axes to draw into as ``ax`` and return them; ``unit`` is that of all times.
+Functions that draw data take the axes to draw into as ``ax`` and return them; ``unit`` is that of all times, by default
+``tau_syn`` or, where layers are given, what 1 is to theirs.
 
 To add a figure: ``<name>(data, ax) -> ax`` and ``<name>_figure(run) -> Figure`` in a file here, and a line in
 ``PLOTS``. A figure that does not apply to a run raises ``NotApplicable`` with the reason.

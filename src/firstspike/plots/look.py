@@ -124,8 +124,8 @@ TAU_SYN = time_unit()
 
 
 def time_label(unit: str = TAU_SYN, what: str = "time") -> str:
-    """``what [unit]``."""
-    return f"{what} [{unit}]"
+    """``what [unit]``, without a unit ``what``."""
+    return f"{what} [{unit}]" if unit else what
 
 
 def line_style(index: int) -> dict[str, Any]:

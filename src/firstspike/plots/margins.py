@@ -17,7 +17,8 @@ _NAMES_UP_TO = 40  # inputs with a tick each
 
 def _input_derivatives(run: RunData, sample: int, ax: Axes) -> None:
     """Input spikes of one sample, coloured by derivatives: red where it is positive, blue where it is negative."""
-    when, values = to_numpy(run.held_out[1].times[sample]), to_numpy(run.margins.by_times[sample])
+    when = to_numpy(run.held_out[1].times[sample])
+    values = to_numpy(run.margins.by_times[sample])[..., : when.shape[-1]]  # one sample's events need less padding
     rows = np.broadcast_to(np.arange(len(when)).reshape(-1, *[1] * (when.ndim - 1)), when.shape)
     there = np.isfinite(when)
     size = 40.0 if len(when) <= _NAMES_UP_TO else 12.0

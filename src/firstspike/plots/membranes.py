@@ -3,6 +3,7 @@
 Every input adds ``w kappa(t - t_i)`` (see ``spiketime/reference/response.py``), so the voltage needs no integration.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,10 +13,11 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains
+from firstspike.layers.neurons import NeuronLayer
 from firstspike.layers.trains import form_of
 from firstspike.neuron import LIF
 from firstspike.plots import look
@@ -111,6 +113,13 @@ def voltages(
     return torch.where(late & held, layer.reset, voltage)
 
 
+def unit_of(module: nn.Module) -> str:
+    """The unit of a module's times, by the ``tau_syn`` that its layers started with; none if they differ."""
+    layers = (x for x in module.modules() if isinstance(x, NeuronLayer) and "tau_syn" not in x.unused)
+    taus = {tau for x in layers for tau in torch.as_tensor(x.initial_neuron.tau_syn).flatten().tolist()} or {1.0}
+    return look.time_unit(*taus) if len(taus) == 1 else ""
+
+
 class Traces(NamedTuple):
     """Membranes of some neurons in one sample, in units of the thresholds, as figures and reports draw them."""
 
@@ -140,7 +149,8 @@ def traces(
     """Membranes of some neurons of a layer in one sample, at ``count`` evenly spaced points and at their spikes.
 
     The time axis starts shortly before the first arrival and ends a little after the last spike; if a neuron is silent,
-    or spikes several times, after its inputs have faded. With ``until`` it starts at 0 and ends there.
+    or spikes several times, after its inputs have faded. With ``until`` it starts at 0 and ends there. A recurrent
+    layer is followed up to its ``duration``.
     """
     names = [str(number) for number in neurons] if names is None else look.class_names(names, len(neurons))
     times, spikes, neurons = times.detach().cpu(), spikes.detach().cpu().double(), list(neurons)
@@ -150,7 +160,8 @@ def traces(
     if delay is not None:
         arrivals = arrivals + delay.double()[:, : len(times), None]
     every = spikes[neurons].reshape(len(neurons), -1)
-    fired, arrivals = every[torch.isfinite(every)], arrivals[torch.isfinite(arrivals)]
+    last = layer.duration if isinstance(layer, LIFRecurrent) else math.inf
+    fired, arrivals = every[torch.isfinite(every)], arrivals[torch.isfinite(arrivals) & (arrivals <= last)]
     known = torch.cat([arrivals, fired]) if len(arrivals) + len(fired) else torch.zeros(1).double()
     first, end = float(known.min()), float(known.max())
     start = min(first, max(0.0, first - 0.1 * (end - first)))
@@ -160,6 +171,7 @@ def traces(
         end = start + 1.15 * max(float(fired.max()) - start, 1e-3 * tau)
     if until is not None:
         start, end = min(0.0, start), until
+    end = min(end, last)
     after = torch.nextafter(fired, torch.full_like(fired, torch.inf)) if trains else fired  # the resets
     at = torch.cat([torch.linspace(start, end, count).double(), fired, after]).unique()
     at = at[at <= end]
@@ -210,7 +222,7 @@ def membrane(
     neurons: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
     until: float | None = None,
-    unit: str = look.TAU_SYN,
+    unit: str | None = None,
 ) -> Axes:
     """Membrane voltages of a layer in one sample, with threshold, spikes and, as ticks below, input spikes.
 
@@ -227,7 +239,7 @@ def membrane(
     with torch.no_grad():
         spikes = layer(times.to(layer.weight).unsqueeze(0))[0]
     chosen = range(min(TRACES, layer.out_features)) if neurons is None else neurons
-    draw_traces(traces(layer, times, spikes, chosen, names, until), ax, unit)
+    draw_traces(traces(layer, times, spikes, chosen, names, until), ax, unit_of(layer) if unit is None else unit)
     return _input_ticks(times, ax)
 
 

@@ -193,6 +193,15 @@ class RunData(Run):
         return table
 
 
+def left_out(what: str, error: Exception) -> str:
+    """Why a figure or part is left out, in one line; what is a fault rather than a reason is also a warning."""
+    if isinstance(error, UNAVAILABLE):
+        return str(error)
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    _log.warning("no %s: %s", what, reason)
+    return reason
+
+
 def run_figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Draw a figure of a run in the package's style; it is ``NotApplicable`` where a part of the run is missing."""
     draw = styled(draw)

@@ -1,7 +1,6 @@
 """Figures as files."""
 
 import difflib
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -9,10 +8,8 @@ from typing import TypeVar
 from matplotlib.figure import Figure
 
 from firstspike.plots.look import DPI, style
-from firstspike.plots.run_data import NotApplicable
+from firstspike.plots.run_data import NotApplicable, left_out
 from firstspike.runs.files import whole_file
-
-_log = logging.getLogger(__name__)
 
 FORMATS = ("png", "pdf", "svg")
 
@@ -29,7 +26,8 @@ def save_all(
 ) -> list[Path]:
     """Draw the ``plots`` of these names, or all that apply, and write them to ``folder/NAME + ending.FORMAT``.
 
-    A ``NotApplicable`` names those asked for by name that do not apply to these data; the others are written.
+    Of those asked for by name, a ``NotApplicable`` names the ones that do not apply to these data, or fail; the others
+    are written.
     """
     for kind, given, valid in (("figure", names or (), plots), ("format", formats, FORMATS)):
         for name in given:
@@ -42,11 +40,11 @@ def save_all(
     for name in plots if names is None else names:
         try:
             figure = plots[name](data)
-        except NotApplicable as reason:
-            reasons.setdefault(str(reason), []).append(name)
-            _log.info("no figure %s: %s", name, reason)
-            continue
-        written += [write_figure(figure, folder / f"{name}{ending}.{suffix}") for suffix in formats]
+            written += [write_figure(figure, folder / f"{name}{ending}.{suffix}") for suffix in formats]
+        except OSError:  # there is no room for the next one either
+            raise
+        except Exception as error:
+            reasons.setdefault(left_out(f"figure {name}", error), []).append(name)
     if reasons and names is not None:
         raise NotApplicable("; ".join(f"no figure {', '.join(left)}: {reason}" for reason, left in reasons.items()))
     return written

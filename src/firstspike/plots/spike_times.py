@@ -15,7 +15,7 @@ from firstspike.layers import Network, Record
 from firstspike.layers.named import NamedSpikes, named_lif_layers, named_spikes, to_numpy
 from firstspike.layers.trains import form_of
 from firstspike.plots import look
-from firstspike.plots.membranes import draw_traces, traces
+from firstspike.plots.membranes import draw_traces, traces, unit_of
 from firstspike.plots.run_data import NotApplicable, RunData, run_figure
 from firstspike.plots.training import running_median
 from firstspike.training.evaluation import record_in_parts
@@ -113,7 +113,7 @@ def spike_histogram(
     return ax
 
 
-def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: str = look.TAU_SYN) -> Axes:
+def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: str | None = None) -> Axes:
     """Spikes of one sample in all layers, input at the bottom, a row per neuron; larger layers are taller.
 
     Outputs have the colours of their classes, all else is grey. Rows of silent neurons are empty. The number of neurons
@@ -148,7 +148,8 @@ def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: 
         labels.append(f"{spikes.name} {spiked[:, 0].sum()}/{neurons}{total}")
     ax.set_yticks(ticks, labels)
     ax.tick_params(axis="y", length=0)
-    ax.set(xlabel=look.time_label(unit), ylabel="layer, spikes / neurons", ylim=(0, top))
+    label = look.time_label(unit_of(network) if unit is None else unit)
+    ax.set(xlabel=label, ylabel="layer, spikes / neurons", ylim=(0, top))
     ax.set_xlim(left=min(0.0, ax.get_xlim()[0]))
     return ax
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from firstspike.layers.named import named_spikes
 from firstspike.layers.trains import form_of
 from firstspike.plots.membranes import TRACES, membranes_of
-from firstspike.plots.run_data import UNAVAILABLE, NotApplicable, RunData
+from firstspike.plots.run_data import RunData, left_out
 from firstspike.plots.spike_times import raster_rows
 from firstspike.plots.yin_yang import map_image
 from firstspike.reports.page import as_source
@@ -41,13 +41,13 @@ def details(run: RunData, budget: int) -> dict[str, Any]:
     }
     if run.config.data.kind == "yin_yang":
         parts["plane"] = ("decision map", lambda: plane(run))
-    left_out: dict[str, list[str]] = {}
+    reasons: dict[str, list[str]] = {}
     for name, (title, make) in parts.items():
         try:
             found[name] = make()
-        except UNAVAILABLE as reason:
-            left_out.setdefault(str(reason), []).append(title)
-    return found | {"notes": [f"{', '.join(titles)}: {reason}" for reason, titles in left_out.items()]}
+        except Exception as error:
+            reasons.setdefault(left_out(title, error), []).append(title)
+    return found | {"notes": [f"{', '.join(titles)}: {reason}" for reason, titles in reasons.items()]}
 
 
 def confusion(run: RunData) -> dict[str, Any]:
@@ -81,8 +81,8 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
     }
     try:
         found["membrane"] = _membranes(run, chosen)
-    except NotApplicable as reason:
-        found["no_membrane"] = str(reason)
+    except Exception as error:
+        found["no_membrane"] = left_out("membranes", error)
     if run.config.data.kind == "yin_yang":
         found["points"] = plain(run.plane.coordinates(data.times[chosen]))
     if data.image is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from firstspike.config import ConfigError
-from firstspike.plots.run_data import NotApplicable
+from firstspike.plots.run_data import left_out
 from firstspike.reports.page import Picture, render
 from firstspike.runs.folder import RunFolder
 from firstspike.sweeps.table import SweepTable, Value, digest
@@ -32,8 +32,10 @@ def read_sweep(source: Path) -> tuple[SweepTable, list[Picture]]:
         else:
             drawn = []
             for name, draw in SWEEP_PLOTS.items():
-                with suppress(NotApplicable):
+                try:
                     drawn.append(Picture.of(name.capitalize(), draw, draw(study)))
+                except Exception as error:
+                    left_out(f"figure {name}", error)
             return table_of(study, folder), drawn
     return table_of_runs([RunFolder(file.parent) for file in sorted(source.glob("[!.]*/config.yaml"))]), []
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from firstspike.plots import PLOTS
-from firstspike.plots.run_data import UNAVAILABLE, NotApplicable, RunData
+from firstspike.plots.run_data import UNAVAILABLE, NotApplicable, RunData, left_out
 from firstspike.reports.details import details
 from firstspike.reports.facts import making, seeds_table, summary
 from firstspike.reports.page import Picture, check_report, render
@@ -72,8 +72,9 @@ def pictures(run: RunData, notes: list[str]) -> Iterator[Picture]:
                 yield Picture.of(title, PLOTS[name], PLOTS[name](of), member)
                 if of is run:
                     break
-            except NotApplicable as reason:
-                if of is not run or not run.seeds:
+            except Exception as error:
+                reason = left_out(f"figure {name}", error)
+                if of is not run or not run.seeds or not isinstance(error, NotApplicable):
                     notes.append(f"{title[0].lower()}{title[1:]}: {reason}")
 
 

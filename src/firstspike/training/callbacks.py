@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from firstspike.ranges import NotNegative, PositiveInt, checks_ranges
 from firstspike.spiketime import kernels
+from firstspike.training.objective import Mode
 
 if TYPE_CHECKING:
     from firstspike.training.fitting import Fit, FitResult, Row
@@ -60,6 +61,9 @@ class Callbacks:
 
     def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
         self.callbacks = list(callbacks)
+        kinds = [type(callback).__name__ for callback in self.callbacks]
+        names = [f"{kind} {n + 1}" if (n := kinds[:k].count(kind)) else kind for k, kind in enumerate(kinds)]
+        self._names = dict(zip(map(id, self.callbacks), names, strict=True))
 
     def call(self, event: str, *arguments: Any) -> None:
         """Call the method of that name on every callback."""
@@ -73,14 +77,14 @@ class Callbacks:
                 self.callbacks.remove(callback)
 
     def state_dict(self) -> dict[str, Any]:
-        """States of all callbacks that have one, by class name."""
-        states = {type(callback).__name__: callback.state_dict() for callback in self.callbacks}
+        """States of all callbacks that have one, by class name; further ones of a class are numbered from 2 on."""
+        states = {self._names[id(callback)]: callback.state_dict() for callback in self.callbacks}
         return {name: state for name, state in states.items() if state}
 
     def load_state_dict(self, states: dict[str, Any]) -> None:
         """Restore the saved states of the callbacks that are here."""
         for callback in self.callbacks:
-            if (state := states.get(type(callback).__name__)) is not None:
+            if (state := states.get(self._names[id(callback)])) is not None:
                 callback.load_state_dict(state)
 
     def close(self) -> None:
@@ -150,9 +154,13 @@ class EarlyStopping(Callback):
         restore_best: when the training ends, here or at its last epoch, each network gets the weights of its best
             epoch, and the results are theirs; of equal accuracies that with the lower loss. By default it keeps the
             last ones.
+        mode: of ``metric``, whether the smallest or the largest values are the best. By default the largest of
+            accuracies and ``r2``, the smallest of all else; a metric of one's own says so by an attribute
+            ``higher_is_better``, as torchmetrics have it.
 
     Raises:
-        ValueError: a patience below 1, a negative ``min_delta``; at the first epoch, a metric that is not recorded.
+        ValueError: a patience below 1, a negative ``min_delta``; in a training, a metric that is not recorded, or
+            does not say which values are the best.
     """
 
     essential = True
@@ -163,13 +171,21 @@ class EarlyStopping(Callback):
         metric: str | None = None,
         min_delta: NotNegative = 0.0,
         restore_best: bool = False,
+        mode: Mode | None = None,
     ) -> None:
         self.patience, self.metric, self.min_delta, self.restore_best = patience, metric, min_delta, restore_best
+        self.mode, self.looked_for = mode, mode
         self.best, self.waited = math.inf, 0
 
     def on_fit_start(self, fit: "Fit") -> None:
         """A training that was stopped is not continued."""
-        fit.finished = self.waited >= self.patience
+        mode = self.mode or fit.trainer.objective.mode_of(self.metric or "validation_accuracy")
+        if mode is None:
+            raise ValueError(f"early stopping: which {self.metric} is better? Set mode='max' or mode='min'")
+        if mode != self.looked_for:  # version 0.3 looked for the smallest r2
+            self.best, self.waited = math.inf, 0
+        self.looked_for = mode
+        fit.finished |= self.waited >= self.patience
 
     def on_epoch_end(self, fit: "Fit", row: "Row") -> None:
         """Compare the epoch with the best one so far."""
@@ -180,15 +196,15 @@ class EarlyStopping(Callback):
         elif self.metric not in row:
             raise ValueError(f"early stopping: no metric {self.metric!r}; choose one of {', '.join(row)}")
         else:
-            value = float(row[self.metric]) * (-1 if self.metric.endswith("accuracy") else 1)
+            value = float(row[self.metric]) * (-1 if self.looked_for == "max" else 1)
             better = value < self.best - self.min_delta
             self.best = value if better else self.best
         self.waited = 0 if better else self.waited + 1
         if self.waited >= self.patience:
             fit.finished = True
         if self.restore_best:
-            by_accuracy = self.metric in (None, "validation_accuracy")
-            improved = fit.improved if by_accuracy else [better] * len(fit.trainer.members)
+            by_score = self.metric in (None, "validation_accuracy", "validation_r2") and self.mode != "min"
+            improved = fit.improved if by_score else [better] * len(fit.trainer.members)
             for member, mine in zip(fit.trainer.members, improved, strict=True):
                 if mine:
                     member.best = member.weights()
@@ -196,12 +212,13 @@ class EarlyStopping(Callback):
                     member.restore_best()
 
     def state_dict(self) -> dict[str, Any]:
-        """Best value and epochs waited."""
-        return {"best": self.best, "waited": self.waited}
+        """Best value, of the largest its negative, and epochs waited."""
+        return {"best": self.best, "waited": self.waited, "mode": self.looked_for}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a saved state."""
         self.best, self.waited = float(state["best"]), int(state["waited"])
+        self.looked_for = state.get("mode", "max" if (self.metric or "accuracy").endswith("accuracy") else "min")
 
 
 Stop = Callable[[], bool]

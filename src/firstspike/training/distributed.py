@@ -174,6 +174,7 @@ class Distributed(Sequential):
         truth = labels[mine]
         with jitter_from(network, part=(samples, mine)):
             loss, total, record = self.objective(network, times[mine], truth, member.substrate)
+        self.objective.check_derivative(total)
         share = self.objective.share(truth, labels)
         if not len(truth):  # the mean over no sample would be NaN
             loss, total, share = torch.zeros_like(loss), torch.zeros_like(total), 1.0

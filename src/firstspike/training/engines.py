@@ -82,6 +82,7 @@ class Sequential:
 
     def _backward(self, member: Member, total: Tensor) -> None:
         """Let the parameters of a network have the gradient of the loss."""
+        self.objective.check_derivative(total)
         total.backward()
 
     def _mean(self, values: Float[Tensor, "batch neurons"]) -> Float[Tensor, " neurons"]:
@@ -136,6 +137,7 @@ class SideBySide(Sequential):
             raised = [x.silent.too_silent(x.network, mine) for x, mine in zip(members, fractions, strict=True)]
         learning = [e for e, layer in enumerate(raised) if layer is None or not skip]
         if learning:
+            self.objective.check_derivative(totals)
             self.ensemble.zero_grad()
             totals.index_select(0, sent(torch.tensor(learning), totals.device)).sum().backward()
             self.ensemble.share_gradients(learning)

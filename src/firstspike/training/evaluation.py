@@ -136,7 +136,9 @@ def outputs_of(
         outputs.append(record.output)
         found, neurons = _silent(network, record)
         counts.append(found)
-    return torch.cat(outputs, dim=_sample_dimension(network)), fractions(torch.stack(counts).sum(dim=0), neurons)
+    return torch.cat(outputs, dim=int(isinstance(network, Ensemble))), fractions(
+        torch.stack(counts).sum(dim=0), neurons
+    )
 
 
 @torch.no_grad()
@@ -157,7 +159,7 @@ def record_in_parts(
     """
     warn_of_unseen(network, times)
     parts = list(_records(network, times, substrate))
-    place = _sample_dimension(network)
+    place = int(isinstance(network, Ensemble))  # whose members come first
     layers = tuple(torch.cat(layer, dim=place) for layer in zip(*(part.layers for part in parts), strict=True))
     if substrate is None and isinstance(times, Tensor):
         return Record(times, layers)
@@ -281,8 +283,3 @@ def _silent(network: nn.Module, record: Record) -> tuple[Float64[Tensor, "*membe
     one = network.members[0] if isinstance(network, Ensemble) else network
     (counts, neurons), layers = activity_counts(one, record.layers), len(spiking_layers(one))
     return counts[..., :layers], neurons[:layers]
-
-
-def _sample_dimension(network: nn.Module) -> int:
-    """Dimension of the samples in a network's output; an ensemble has its members before."""
-    return 1 if isinstance(network, Ensemble) else 0

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from firstspike.layers import Network, Record
-from firstspike.losses.base import check_reads, smallest
+from firstspike.losses.base import FIRST_OR_READOUT, check_reads, smallest
 from firstspike.substrates import Substrate
 
 Metric = Callable[[Tensor, Tensor], float | Tensor]
-"""``metric(output, labels)`` -> a number, such as one of ``torchmetrics.functional``."""
+"""``metric(output, labels)`` -> a number, as of ``torchmetrics``; it may have their attribute ``higher_is_better``."""
+Mode = Literal["min", "max"]
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``loss(times, labels)`` -> mean over the samples; with a method ``predict(times)`` it also decides."""
 
@@ -37,6 +39,8 @@ class Objective:
         if gives is not None:
             for term in (loss, *self.regularizers):
                 check_reads(type(term).__name__, getattr(term, "reads", None) or gives, gives)
+        if gives == "trains" and not hasattr(loss, "predict"):
+            raise ValueError(f"the loss has no predict(trains), which decides: write one, or {FIRST_OR_READOUT}")
         if gives is not None and isinstance(loss, nn.CrossEntropyLoss):
             values = gives == "values"
             why = "does not decide" if values else "would make the true neuron spike last"
@@ -51,14 +55,25 @@ class Objective:
         substrate: Substrate,
     ) -> tuple[Tensor, Tensor, Record]:
         """Loss, loss with regularisers, and the spike times of all layers."""
-        record = record_of(network, times, substrate)
-        return *self.of(network, record, labels), record
-
-    def of(self, network: nn.Module, record: Record, labels: Int64[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
-        """Loss, and loss with regularisers, of a batch that went through the network."""
+        record = substrate.record(network, times) if isinstance(network, Network) else Record(times, (network(times),))
         loss = self.loss(record.output, labels)
         penalties = [regularizer(record.output, labels, network, record) for regularizer in self.regularizers]
-        return loss, sum(penalties, start=loss)
+        return loss, sum(penalties, start=loss), record
+
+    def check_derivative(self, total: Tensor) -> None:
+        """Raise a ValueError if a loss with regularisers depends on no parameter that learns."""
+        if not total.requires_grad:
+            raise ValueError(
+                "the loss depends on no parameter that learns. A number of spikes has no derivative, nor has a "
+                "comparison: take spike times or a readout; fs.losses.SpikeCount bounds numbers of spikes"
+            )
+
+    def mode_of(self, column: str) -> Mode | None:
+        """Which values of a column of the metrics are the best; None if a metric of one's own does not say so."""
+        own = self.metrics.get(column.removeprefix("validation_"))
+        by_name = column.endswith(("accuracy", "_r2")) or (False if own is None else None)
+        higher = getattr(own, "higher_is_better", by_name)
+        return None if higher is None else "max" if higher else "min"
 
     def predict(self, times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
         """Class of each sample by the loss's rule, otherwise by the earliest spike; -1 if it is silent."""
@@ -77,10 +92,3 @@ class Objective:
         """Weight of the mean over a part of a batch in the mean over all of it."""
         weigh: Callable[[Tensor, Tensor], float | Tensor] | None = getattr(self.loss, "share", None)
         return len(part) / len(whole) if weigh is None else weigh(part, whole)
-
-
-def record_of(network: nn.Module, times: Tensor, substrate: Substrate) -> Record:
-    """Spike times of all layers of a ``Network`` on a substrate; of another module input and output."""
-    if isinstance(network, Network):
-        return substrate.record(network, times)
-    return Record(times, (network(times),))

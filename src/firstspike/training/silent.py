@@ -89,7 +89,7 @@ class SilentNeurons:
     def too_silent(self, network: nn.Module, fractions: Sequence[float]) -> int | None:
         """Number of the first LIF layer above its limit, or None; counts how often in a row it is the same.
 
-        ``fractions`` are the silent ones of the LIF layers in a batch, see ``silent_fractions``.
+        ``fractions`` are the silent ones of the LIF layers in a batch, see ``activity``.
         """
         for layer, (limit, fraction) in enumerate(zip(self.limits_of(network), fractions, strict=True)):
             if fraction > limit:
@@ -111,10 +111,11 @@ class SilentNeurons:
         Returns:
             Whether to skip the optimiser step: weights were raised and ``skip_step`` is set.
         """
-        found = self.too_silent(network, silent_fractions(network, record).tolist())
+        spiking = spiking_layers(network)
+        found = self.too_silent(network, activity(network, record.layers)[: len(spiking)].tolist())
         if found is None:
             return False
-        spikes = first_spikes_in(network, record.layers, spiking_layers(network)[found])
+        spikes = first_spikes_in(network, record.layers, spiking[found])
         self.raise_layer_(network, found, silent_share(spikes.flatten(0, -2)))
         return self.skip_step
 
@@ -162,11 +163,6 @@ def spiking_layers(network: nn.Module) -> list[int]:
     if not isinstance(network, Network):
         return [0]
     return [index for index, layer in enumerate(network) if isinstance(layer, LIFLayer)]
-
-
-def silent_fractions(network: nn.Module, record: Record) -> Float[Tensor, " layers"]:
-    """Silent fraction of each LIF layer in the record of a batch."""
-    return activity(network, record.layers)[: len(spiking_layers(network))]
 
 
 def first_spikes_in(
