@@ -75,9 +75,10 @@ def _problems(dtype: torch.dtype, device: torch.device, shape: tuple[int, int, i
 
     def trains(backend: str, observed: Tensor | None) -> tuple[Tensor, Sequence[Tensor]]:
         x, w, *start = (leaf.clone().requires_grad_() for leaf in (times, 4 * weight, *state[:3]))
-        options: dict[str, Any] = {"max_spikes": 12, "refractory": 0.05, "overflow": "drop", "backend": backend}
+        options: dict[str, Any] = {"max_spikes": 12, "overflow": "drop", "backend": backend}
         now = TrainState(*start, state.time)
-        found, after, _ = spike_window(x.unsqueeze(-1), w, LIF(2.0), state=now, until=1.5, observed=observed, **options)
+        lif = LIF(2.0, refractory=0.05)
+        found, after, _ = spike_window(x.unsqueeze(-1), w, lif, state=now, until=1.5, observed=observed, **options)
         assert after is not None
         return found.detach(), torch.autograd.grad(_finite(found).sin().sum() + after.voltage.sum(), (x, w, *start))
 

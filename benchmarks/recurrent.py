@@ -46,8 +46,8 @@ def sequences(batch: int, rate: float = 0.05) -> Sequences:
 
 def layer(case: Sequences, refractory: float = 0.0) -> LIFRecurrent:
     """Ours, with those weights."""
-    neuron = LIF(TAU_MEM, TAU_SYN)
-    made = LIFRecurrent(INPUTS, NEURONS, 100, float(STEPS), neuron, window=1.0, refractory=refractory, overflow="drop")
+    neuron = LIF(TAU_MEM, TAU_SYN, refractory=refractory)
+    made = LIFRecurrent(INPUTS, NEURONS, 100, float(STEPS), neuron, window=1.0, overflow="drop")
     with torch.no_grad():
         made.weight.copy_(case.weight)
         made.recurrent_weight.copy_(case.recurrent)

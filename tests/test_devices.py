@@ -21,7 +21,7 @@ import firstspike as fs
 from firstspike import devices
 from firstspike.layers.noise import jitter_from
 from firstspike.seeding import generator
-from firstspike.spiketime import function
+from firstspike.spiketime import backends, function
 from firstspike.training.engines import SideBySide, engine_for
 from firstspike.training.evaluation import outputs_of
 
@@ -156,7 +156,7 @@ def triton(monkeypatch):
     for module, kernels in (("spikes", ("forward",)), ("gradients", ("terms", "jump", "gradient"))):
         for kernel in kernels:
             monkeypatch.setattr(import_module(f"firstspike.spiketime.triton.{module}"), f"{kernel}_kernel", Stub())
-    monkeypatch.setattr(function, "_automatic", lambda *_: function.BACKENDS["triton"]())
+    monkeypatch.setattr(backends, "_automatic", lambda *_: backends.BACKENDS["triton"]())
 
 
 def step_twice(members, optimizer, no_waiting, silent=None):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         Record,
         SpikeDropout,
     )
-    from firstspike.neuron import LIF
+    from firstspike.neuron import LIF, Neuron
     from firstspike.runs import Run
     from firstspike.spiketime import first_spike_time, spike_trains
     from firstspike.training import Augment, Callback, CosineLR, EarlyStopping, Evaluation, SilentNeurons, Trainer
@@ -63,6 +63,7 @@ __all__ = [
     "MembraneReadout",
     "Multiplex",
     "Network",
+    "Neuron",
     "Record",
     "Run",
     "SilentNeurons",

@@ -1,4 +1,6 @@
-"""The neuron: a current-based leaky integrate-and-fire cell::
+"""Neurons: their parameters, and what a backend may ask of them.
+
+``LIF`` is the current-based leaky integrate-and-fire cell::
 
     tau_mem dV/dt = -V + (tau_mem / tau_syn) I(t),      I(t) = sum_i w_i exp(-(t - t_i) / tau_syn)
 
@@ -6,44 +8,75 @@ V is relative to the leak potential. Times are in any unit, the same for all; by
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from firstspike.ranges import Positive, PositiveOrInf
+from firstspike.ranges import Finite, NotNegative, Positive, PositiveOrInf
 
 
-@dataclass(frozen=True, eq=False)
-class LIF:
-    """Parameters of a leaky integrate-and-fire neuron, validated and immutable.
+class Unit(NamedTuple):
+    """The unit of a quantity, as powers."""
 
-    Normalisation of Göltz et al. 2021 (eq. 1): ``C dV/dt = -g_leak V + I`` with ``C = tau_syn``, so that
-    ``g_leak = tau_syn / tau_mem``. A model given with ``g_leak``, ``leak`` and ``threshold`` in other units has the
-    threshold ``(threshold - leak) * g_leak * tau_mem / tau_syn`` here.
+    time: int = 0
+    """Of the unit of time."""
+    potential: int = 0
+    """Of the unit of the membrane."""
 
-    Each is one number for all neurons of a layer, or a tensor ``()`` or ``(out,)``, which may require a gradient. The
-    values of tensors are checked when they are used: reading them here would break under vmap.
 
-    Two are equal if all three values are; of tensors shape and values count. A number never equals a tensor.
+class Parameter(NamedTuple):
+    """What is known of one parameter of a neuron."""
 
-    Args:
-        tau_mem: membrane time constant, > 0; the number ``math.inf`` is a neuron without leak, a tensor is finite.
-        tau_syn: synaptic time constant, > 0, in the same unit as all times.
-        threshold: membrane potential, relative to the leak potential, at which the neuron spikes, > 0.
+    unit: Unit
+    least: float
+    """It is larger than this number, or equal to it if that is ``included``."""
+    included: bool = False
+    infinite: bool = False
+    """Whether it may be ``inf``, which only a number is."""
+    learnt: bool = True
+    """Whether spike times have a gradient with respect to it."""
 
-    Raises:
-        ValueError: a value that is not positive, or not a number.
+    @property
+    def range(self) -> str:
+        """Which numbers it may be."""
+        bounds = [] if self.least == -math.inf else [f"{'>=' if self.included else '>'} {self.least:g}"]
+        return " and ".join(bounds + ["finite"] * (not self.infinite))
+
+    def allows(self, number: float) -> bool:
+        """Whether it may be that number."""
+        above = number >= self.least if self.included else number > self.least
+        return above and (number < math.inf or self.infinite)
+
+
+TIME, POTENTIAL = Unit(time=1), Unit(potential=1)
+
+
+class Neuron:
+    """What all neurons have: parameters by name, and facts that a backend relies on.
+
+    A neuron is a frozen dataclass whose fields are its ``parameters``. Each is one number for all neurons of a layer,
+    or a tensor ``()`` or ``(out,)``, which may require a gradient. The values of tensors are checked when they are
+    used: reading them here would break under vmap. A backend accepts a neuron or refuses it with a reason.
+
+    Two are equal if they are of the same kind and all values are; of tensors shape and values count. A number never
+    equals a tensor.
     """
 
-    tau_mem: PositiveOrInf | Tensor = 1.0
-    tau_syn: Positive | Tensor = 1.0
-    threshold: Positive | Tensor = 1.0
+    parameters: ClassVar[Mapping[str, Parameter]]
+    """Units and bounds of all parameters."""
+    state: ClassVar[Mapping[str, Unit]]
+    """What changes in time, the membrane ``voltage`` first."""
+    resets: ClassVar[Mapping[str, str]]
+    """The parts of the state that a spike sets, each to a parameter, at which a refractory time holds it."""
+    concave_rise: ClassVar[bool] = False
+    """Whether the membrane is concave wherever it rises between two inputs, so that one test finds every crossing."""
 
     def __post_init__(self) -> None:
-        for name in ("tau_mem", "tau_syn", "threshold"):
+        for name, parameter in self.parameters.items():
             value = getattr(self, name)
             if isinstance(value, Tensor):
                 continue
@@ -51,27 +84,84 @@ class LIF:
             if not isinstance(value, Real) or isinstance(value, bool):
                 raise ValueError(f"{name} must be a number or a tensor, got {value!r}")
             number = float(value)
-            if not number > 0 or (number == math.inf and name != "tau_mem"):
-                finite = "" if name == "tau_mem" else " and finite"
-                raise ValueError(f"{name} must be > 0{finite}, got {value}")
+            if not parameter.allows(number):
+                raise ValueError(f"{name} must be {parameter.range}, got {value}")
             object.__setattr__(self, name, number)
 
+    @property
+    def values(self) -> dict[str, float | Tensor]:
+        """The parameters as they are now."""
+        return {name: getattr(self, name) for name in self.parameters}
+
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, LIF):
+        if not isinstance(other, Neuron):
             return NotImplemented
-        return all(map(_same, self._values, other._values))
+        return type(self) is type(other) and all(map(_same, self.values.values(), other.values.values()))
 
     def __hash__(self) -> int:
-        return hash(tuple(tuple(x.shape) if isinstance(x, Tensor) else x for x in self._values))
+        return hash(tuple(tuple(x.shape) if isinstance(x, Tensor) else x for x in self.values.values()))
 
-    @property
-    def _values(self) -> tuple[float | Tensor, ...]:
-        return self.tau_mem, self.tau_syn, self.threshold
+
+@dataclass(frozen=True, eq=False)
+class LIF(Neuron):
+    """Parameters of a leaky integrate-and-fire neuron, validated and immutable.
+
+    Normalisation of Göltz et al. 2021 (eq. 1): ``C dV/dt = -g_leak V + I`` with ``C = tau_syn``, so that
+    ``g_leak = tau_syn / tau_mem``. A model given with ``g_leak``, ``leak`` and ``threshold`` in other units has the
+    threshold ``(threshold - leak) * g_leak * tau_mem / tau_syn`` here.
+
+    Each is one number for all neurons of a layer, or a tensor ``()`` or ``(out,)``, which may require a gradient. The
+    values of tensors are checked when they are used.
+
+    Args:
+        tau_mem: membrane time constant, > 0; the number ``math.inf`` is a neuron without leak, a tensor is finite.
+        tau_syn: synaptic time constant, > 0, in the same unit as all times.
+        threshold: membrane potential, relative to the leak potential, at which the neuron spikes, > 0.
+        reset: membrane after a spike, below the threshold, in spike trains. As a spike is exactly at the threshold, a
+            reset to 0 is the same as subtracting the threshold.
+        refractory: time for which the membrane stays at ``reset`` after a spike, >= 0, in spike trains. Spike times
+            have no gradient with respect to it.
+
+    Raises:
+        ValueError: a value outside of these bounds, or not a number.
+    """
+
+    tau_mem: PositiveOrInf | Tensor = 1.0
+    tau_syn: Positive | Tensor = 1.0
+    threshold: Positive | Tensor = 1.0
+    reset: Finite | Tensor = 0.0
+    refractory: NotNegative | Tensor = 0.0
+
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "tau_mem": Parameter(TIME, 0.0, infinite=True),
+        "tau_syn": Parameter(TIME, 0.0),
+        "threshold": Parameter(POTENTIAL, 0.0),
+        "reset": Parameter(POTENTIAL, -math.inf),
+        "refractory": Parameter(TIME, 0.0, included=True, learnt=False),
+    }
+    state: ClassVar[Mapping[str, Unit]] = {"voltage": POTENTIAL, "current": POTENTIAL}
+    resets: ClassVar[Mapping[str, str]] = {"voltage": "reset"}
+    concave_rise: ClassVar[bool] = True  # d2V/dt2 = -dV/dt / tau_mem - I / tau_syn**2 < 0 where V > 0 rises
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        numbers = not isinstance(self.reset, Tensor) and not isinstance(self.threshold, Tensor)
+        if numbers and not self.reset < self.threshold:
+            raise ValueError(f"reset must be finite and below the threshold of {self.threshold}, got {self.reset}")
+
+    def __repr__(self) -> str:
+        return f"LIF({shown_parameters(self.values)})"
+
+
+def shown_parameters(values: Mapping[str, Any]) -> str:
+    """Parameters of a neuron as they are printed: reset and refractory time only if there is one."""
+    unusual = (name for name in values if name not in ("reset", "refractory") or str(values[name]) != "0.0")
+    return ", ".join(f"{name}={values[name]}" for name in unusual)
 
 
 def check_neuron(value: Any) -> None:
-    """Raise a ValueError unless the value is a ``LIF``."""
-    if not isinstance(value, LIF):
+    """Raise a ValueError unless the value is a ``Neuron``."""
+    if not isinstance(value, Neuron):
         raise ValueError(f"neuron must be a LIF, such as LIF(tau_mem=2.0), got {value!r}")
 
 

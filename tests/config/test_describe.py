@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import firstspike as fs
-from firstspike.config import build, build_data, describe, load_config
+from firstspike.config import ConfigError, build, build_data, describe, load_config
 from firstspike.configs import shipped_configs
 from firstspike.losses import LOSSES, REGULARIZERS
 from firstspike.substrates import SUBSTRATES
@@ -123,7 +123,8 @@ def test_readouts(readout):
 
 
 def test_spike_trains():
-    trains = {"kind": "spike_trains", "max_spikes": 8, "refractory": 0.1, "reset": -0.5, "overflow": "drop"}
+    neuron = {"tau_mem": 2.0, "refractory": 0.1, "reset": -0.5}
+    trains = {"kind": "spike_trains", "max_spikes": 8, "neuron": neuron, "overflow": "drop"}
     trains |= {"trainable": ["tau_mem"], "neuron_lr": 0.1, "delay": {"scale": 2.0}, "delay_lr": 0.2}
     network = [trains | {"out_features": 12}, {"kind": "first_spike"}, {"kind": "lif", "out_features": 2}]
     data = {"kind": "delayed_xor", "train": 20, "validation": 10, "test": 10}
@@ -133,13 +134,34 @@ def test_spike_trains():
     assert found[0].items() >= (recurrent | {"recurrent_delay": found[0]["recurrent_delay"]}).items()
     assert found[0]["recurrent_delay"]["scale"] == 3.0
     found = found[1:]
-    assert {key: found[0][key] for key in ("max_spikes", "refractory", "reset", "overflow", "delay_lr")} == {
+    assert {key: found[0][key] for key in ("max_spikes", "neuron", "overflow", "delay_lr")} == {
         "max_spikes": 8,
-        "refractory": 0.1,
-        "reset": -0.5,
+        "neuron": neuron | {"tau_syn": 1.0, "threshold": 1.0},
         "overflow": "drop",
         "delay_lr": 0.2,
     }
+
+
+def test_reset_and_refractory_time_of_earlier_configs_become_the_neuron_s():
+    trains = {"kind": "spike_trains", "max_spikes": 8, "refractory": 0.1, "reset": -0.5, "out_features": 4}
+    readout = {"kind": "integral", "out_features": 2}
+    given = raw(
+        data={"kind": "delayed_xor", "train": 20, "validation": 10, "test": 10},
+        network=[trains | {"neuron": {"tau_mem": 3.0, "reset": 0.2}}, trains, readout],
+        loss={"kind": "readout_cross_entropy"},
+    )
+    found = same_objects(given | {"neuron": {"tau_mem": 2.0}})["network"]
+    moved = {"tau_syn": 1.0, "threshold": 1.0, "reset": -0.5, "refractory": 0.1}
+    assert [layer["neuron"] for layer in found[:2]] == [{"tau_mem": 3.0} | moved, {"tau_mem": 2.0} | moved]
+
+
+def test_a_neuron_whose_reset_is_no_reset():
+    network = [{"kind": "spike_trains", "max_spikes": 3, "out_features": 3, "neuron": {"reset": 1.5}}, *LAYERS]
+    expected = "reset must be finite and below the threshold of 1.0, got"
+    with pytest.raises(ConfigError, match=rf"network\[0\].neuron: {expected} 1.5"):
+        load_config(raw(network=network))
+    with pytest.raises(ConfigError, match=f"neuron: {expected} 2.0"):
+        load_config(raw(neuron={"reset": 2.0}))
 
 
 @pytest.mark.parametrize(

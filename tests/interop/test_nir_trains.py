@@ -61,7 +61,7 @@ def test_neurons_of_other_programs_may_spike_several_times():
     del graph.metadata["max_spikes"]
     once, often = fs.from_nir(graph), fs.from_nir(graph, max_spikes=5)
     assert isinstance(once[0], fs.LIFLinear)
-    assert (often[0].max_spikes, often[0].reset) == (5, 0.0)
+    assert (often[0].max_spikes, often[0].neuron.reset) == (5, 0.0)
     mixed = fs.to_nir(fs.Network(fs.LIFLinear(4, 6, **DOUBLE), spiking(6, 3)))
     assert [type(x).__name__ for x in fs.from_nir(mixed)] == ["LIFLinear", "LIFSpikeTrains"]
 
@@ -142,7 +142,7 @@ def test_refractory_times_are_kept_on_request():
     graph = fs.to_nir(network, time_unit=2.0, keep_refractory=True)
     assert graph.metadata["refractory"].tolist() == [0.5, 0.0]
     again = fs.from_nir(graph, dtype=torch.float64)
-    assert [layer.refractory for layer in again] == [0.25, 0.0]
+    assert [layer.neuron.refractory for layer in again] == [0.25, 0.0]
     torch.testing.assert_close(again(trains()), network(trains()), rtol=1e-9, atol=1e-9)
 
 

@@ -4,6 +4,7 @@ import pytest
 import yaml
 from fabricated import delay, layers_config, lif, sizes_config
 
+from firstspike import LIF
 from firstspike.config import load_config
 from firstspike.interop.fast_and_deep.translate import import_config, translate
 
@@ -33,7 +34,7 @@ def test_todays_form():
     layers = [delay("Synaptic", learning_rate=0.003), lif(30, learning_rate=0.01), {"name": "BroadcastLayer"}, lif()]
     translation = translate(layers_config(layers))
     config = load_config(translation.config)
-    assert config.neuron.model_dump() == {"tau_mem": 2.0, "tau_syn": 1.0, "threshold": 1.0}
+    assert config.neuron.build() == LIF(tau_mem=2.0)
     first, second = config.network
     assert (first.out_features, first.lr, first.delay_lr, first.weight_std) == (30, 0.01, 0.003, 1.0)
     assert config.training.silent.limits[0] == 0.3

@@ -50,13 +50,17 @@ def build_linear(values: Mapping[str, Any], backend: str) -> Network:
 def fill_trains(source: Source, delays: bool) -> None:
     fill_dense(source, trains=True, delays=delays)
     source.add("refractory", Quantity(time=1), 0.2)
-    source.add("reset", Quantity(weight=1), -0.2)
+    if source.setting.constants == "each":
+        neurons = source.setting.neurons
+        source.add("reset", Quantity("o", weight=1), source.uniform(neurons, low=-0.3, high=0.3), learnt=True)
+    else:
+        source.add("reset", Quantity(weight=1), -0.2)
     source.add("max_spikes", Quantity(), 8)
     source.add("overflow", Quantity(), "drop")
 
 
 def train_options(values: Mapping[str, Any], backend: str) -> dict[str, Any]:
-    own = {name: values[name] for name in ("refractory", "reset", "overflow")}
+    own = {"overflow": values["overflow"]}
     return own | {"delay": rule(values), "max_weight_grad": values.get("max_weight_grad")} | of_neuron(values, backend)
 
 
@@ -211,7 +215,7 @@ LAYER_ROWS = [
         places=lambda x, values: x.unflatten(-1, (len(values["weight"]), -1)), excused=ONCE, observed="spikes"),
     layer_row("LIFSpikeTrains", ("spike_trains", "LIFSpikeTrains"), partial(fill_trains, delays=False), build_trains,
         dense_state, OUT_TRAINS, result="trains", observed="trains",
-        others={"max_weight_grad": 1e-3, "max_spikes": 4, "overflow": "error", "reset": 0.0, "refractory": 0.1}),
+        others={"max_weight_grad": 1e-3, "max_spikes": 4, "overflow": "error", "refractory": 0.1}),
     layer_row("LIFSpikeTrains, delays", (), partial(fill_trains, delays=True), build_trains, dense_state, OUT_TRAINS,
         result="trains", observed="trains"),
     layer_row("LIFRecurrent", ("recurrent", "LIFRecurrent"), partial(fill_recurrent, delays=False),

@@ -23,7 +23,7 @@ from torch.func import functional_call
 from firstspike import LIF
 from firstspike.layers import DelayRule, Network, Record
 
-NAMES = ("tau_mem", "tau_syn", "threshold")
+NAMES = ("tau_mem", "tau_syn", "threshold", "reset", "refractory")
 FIXED = {"weight_mean": 0.0, "weight_std": 1.0} | DOUBLE  # weights that a problem replaces
 UNBOUNDED = DelayRule("clip", scale=math.inf)
 OUT_TRAINS = Quantity("bos", time=1, point=True)
@@ -65,7 +65,7 @@ def called(build: Build, parameters: Parameters, values: Mapping[str, Any], back
 def of_neuron(values: Mapping[str, Any], backend: str | None = "auto", **others: Any) -> dict[str, Any]:
     """Arguments of a layer for the neuron of a problem: what are tensors are parameters that learn."""
     learnt = [name for name in NAMES if isinstance(values.get(name), Tensor)]
-    start = {name: 1.0 if name in learnt else values[name] for name in NAMES if name in values}
+    start = {name: float(name != "reset") if name in learnt else values[name] for name in NAMES if name in values}
     each = any(values[name].ndim for name in learnt)
     options = {"neuron": LIF(**start), "trainable": learnt, "per_neuron": each} | FIXED | others
     return options if backend is None else options | {"backend": backend}
@@ -73,7 +73,9 @@ def of_neuron(values: Mapping[str, Any], backend: str | None = "auto", **others:
 
 def learnt_neuron(values: Mapping[str, Any], index: int = 0) -> Outputs:
     """The parameters of a layer for the neuron of a problem."""
-    return {f"{index}.log_{name}": x.log() for name in NAMES if isinstance(x := values.get(name), Tensor)}
+    found = {name: x for name in NAMES if isinstance(x := values.get(name), Tensor)}
+    raw = {"reset": found.pop("reset")} if "reset" in found else {}
+    return {f"{index}.{name}": x for name, x in (raw | {f"log_{name}": x.log() for name, x in found.items()}).items()}
 
 
 def sizes(values: Mapping[str, Any]) -> tuple[int, int]:

@@ -57,7 +57,7 @@ def _add_trains(source: Source, delays: bool, budget: int) -> None:
     source.neuron(size.neurons)
     if size.constants == "each":
         source.add("refractory", Quantity("o", time=1), source.uniform(size.neurons, low=0.1, high=0.3))
-        source.add("reset", Quantity("o", weight=1), source.uniform(size.neurons, low=-0.3, high=0.3))
+        source.add("reset", Quantity("o", weight=1), source.uniform(size.neurons, low=-0.3, high=0.3), learnt=True)
     else:
         source.add("refractory", DURATION, 0.2)
         source.add("reset", LEVEL, -0.2)
@@ -66,7 +66,7 @@ def _add_trains(source: Source, delays: bool, budget: int) -> None:
 
 
 def _options(values: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("max_spikes", "delay", "observed", "refractory", "reset", "overflow", "max_weight_grad")
+    names = ("max_spikes", "delay", "observed", "overflow", "max_weight_grad")
     return {name: values[name] for name in names if name in values}
 
 

@@ -190,4 +190,5 @@ class Source:
 
 def lif(values: Mapping[str, Any]) -> LIF:
     """The neuron of a problem."""
-    return LIF(values["tau_mem"], values["tau_syn"], values.get("threshold", 1.0))
+    dynamics = {name: values[name] for name in ("reset", "refractory") if name in values}
+    return LIF(values["tau_mem"], values["tau_syn"], values.get("threshold", 1.0), **dynamics)

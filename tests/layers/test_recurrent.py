@@ -37,7 +37,7 @@ def by_iteration(lif, times, rounds=60):
     if lif.recurrent_delay is not None:
         own = own + lif.recurrent_delays.delay
     delay = torch.cat([torch.zeros_like(lif.weight) if lif.delay is None else lif.delay, own], dim=1)
-    options = {"refractory": lif.refractory, "reset": lif.reset, "until": lif.duration}
+    options = {"until": lif.duration}
     most = lif.max_spikes
     found = torch.full((len(times), 5, most), INF, dtype=times.dtype)
     inputs = torch.nn.functional.pad(times, (0, most - times.shape[-1]), value=INF)

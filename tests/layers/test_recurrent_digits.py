@@ -57,7 +57,7 @@ def solved(layer, values):
     none = [[mp.mpf(0)] * 4] * 4
     own = [[layer.window + x for x in row] for row in values.get("recurrent_delay", none)]
     neuron = layer.neuron
-    constants = neuron.tau_mem, neuron.tau_syn, neuron.threshold, layer.refractory, layer.reset, layer.duration
+    constants = neuron.tau_mem, neuron.tau_syn, neuron.threshold, neuron.refractory, neuron.reset, layer.duration
     return recurrent_trains(
         values["times"], values["weight"], values["recurrent"], values.get("delay", none), own, *constants
     )

@@ -45,7 +45,7 @@ def test_a_layer_is_the_operator():
     first = trains()[..., 0]
     assert torch.equal(lif(first), lif(first[..., None]))
     assert (form_of(lif), takes_trains(lif)) == ("trains", True)
-    assert "max_spikes=9, LIF(tau_mem=2.0, tau_syn=1.0, threshold=1.0), refractory=0.2, reset=-0.3" in str(lif)
+    assert "max_spikes=9, LIF(tau_mem=2.0, tau_syn=1.0, threshold=1.0, reset=-0.3, refractory=0.2)" in str(lif)
 
 
 def test_one_spike_is_the_layer_of_first_spikes():
@@ -142,7 +142,7 @@ def test_every_layer_fires_at_the_start(spikes, delay):
     [
         ({"spikes": 0}, "max_spikes must be > 0 and <= 1000000, got 0"),
         ({"refractory": -1.0}, "refractory must be >= 0 and finite, got -1.0"),
-        ({"reset": 1.0}, "reset must be below the threshold of 1.0, got 1.0"),
+        ({"reset": 1.0}, "reset must be finite and below the threshold of 1.0, got 1.0"),
         ({"overflow": "ignore"}, "overflow must be one of error, warn, drop, got 'ignore'"),
         ({"inputs": 0}, "in_features must be > 0.*, got 0"),
     ],

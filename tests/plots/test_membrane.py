@@ -116,12 +116,12 @@ def test_membranes_are_at_the_threshold_at_each_spike_and_then_at_the_reset(sour
     assert int(torch.isfinite(trains).sum()) > 15
     for neuron, train in enumerate(trains):
         spikes = train[torch.isfinite(train)]
-        rest = 0.99 * layer.refractory
+        rest = 0.99 * layer.neuron.refractory
         before, after = (
             voltages(layer, range(4), spikes + shift, times, trains)[neuron] for shift in (0.0, max(rest, 1e-9))
         )
         torch.testing.assert_close(before, torch.full_like(before, 0.8), atol=1e-9, rtol=0)
-        torch.testing.assert_close(after, torch.full_like(after, layer.reset), atol=1e-7, rtol=0)
+        torch.testing.assert_close(after, torch.full_like(after, layer.neuron.reset), atol=1e-7, rtol=0)
     at = torch.linspace(0, 8, 4001, dtype=torch.float64)
     assert float(voltages(layer, range(4), at, times, trains).max()) <= 0.8 + 1e-9
 

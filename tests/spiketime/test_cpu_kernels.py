@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from firstspike.spiketime import reference
-from firstspike.spiketime.contract import Arguments, Backend, Constants, Grads, Needs, Result
-from firstspike.spiketime.cpu import backward, forward
+from firstspike.spiketime.backends import BACKENDS
+from firstspike.spiketime.contract import QUANTITIES, Arguments, Backend, Constants, Grads, Needs, Result
+from firstspike.spiketime.cpu import backward, forward, supports
 from firstspike.spiketime.cpu.runtime import parallel
-from firstspike.spiketime.function import BACKENDS, Options, Spikes
+from firstspike.spiketime.function import Options, Spikes
 
 RATIOS = [1.0, 2.0, 0.5, 1.37, 0.3, 10.0, 100.0, 1 + 1e-9, math.inf]
-ALL = Needs(*[True] * 6)
+ALL = Needs(("times", "weight", "threshold", "delay", "tau_mem", "tau_syn"))
 DTYPES = [torch.float32, torch.float64]
 TIGHT = {torch.float32: 1e-4, torch.float64: 1e-9}
 
@@ -44,7 +45,7 @@ class Problem:
         return reference.forward(exact.arguments()._replace(threshold=exact.threshold * factor)).spikes
 
     def arguments(self):
-        return Arguments(self.times, self.weight, self.threshold, self.delay, self.constants)
+        return Arguments(self.times, self.weight, self.delay, *self.constants, self.threshold)
 
     def forward(self):
         return forward(self.arguments())[:2]
@@ -119,14 +120,14 @@ def compare(given: Problem, *, bound=None, observed=False, seed=0):
     if observed:
         saved = ()
     found = given.backward(grad, spikes, saved, bound)
-    needs = ALL if given.delay is not None else ALL._replace(delay=False)
+    needs = ALL if given.delay is not None else ALL - {"delay"}
     wanted = reference.backward(
         Grads(grad.double()), Result(spikes.double()), given.doubled().arguments(), bound, needs
     )
-    for mine, theirs in zip(found, wanted, strict=True):
-        if theirs is None:
-            assert mine is None
-            continue
+    assert wanted.keys() == needs
+    assert wanted.keys() <= found.keys()
+    for name, theirs in wanted.items():
+        mine = found[name]
         assert mine.shape == theirs.shape
         assert mine.dtype == given.times.dtype
         top = theirs.abs().max().item() if theirs.numel() else 0.0
@@ -203,14 +204,13 @@ def test_backward_samples_and_networks_without_a_gradient_have_none(inputs, dela
     asks[1] = False
     grad = torch.where(asks, torch.randn(spikes.shape, generator=gen, dtype=spikes.dtype), 0.0)
     found = given.backward(grad, spikes, saved)
-    needs = ALL._replace(delay=delayed)
+    needs = ALL if delayed else ALL - {"delay"}
     wanted = reference.backward(Grads(grad), Result(spikes), given.arguments(), None, needs)
-    for mine, theirs in zip(found, wanted, strict=True):
-        if theirs is not None:
-            torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-9 * theirs.abs().max().item())
-    assert not found.times[~asks.expand_as(given.times)].any()
-    assert not found.weight[1].any()
-    assert found.weight[0].any()
+    for name, theirs in wanted.items():
+        torch.testing.assert_close(found[name], theirs, rtol=1e-7, atol=1e-9 * theirs.abs().max().item())
+    assert not found["times"][~asks.expand_as(given.times)].any()
+    assert not found["weight"][1].any()
+    assert found["weight"][0].any()
 
 
 @pytest.mark.parametrize("ratio", [1.0, 1.37, math.inf])
@@ -226,9 +226,9 @@ def test_forward_backward_empty_shapes(shape, delayed):
     spikes, saved = made.forward()
     assert spikes.isinf().all()
     found = made.backward(torch.zeros_like(spikes), spikes, saved, needs=ALL)
-    given = (made.times, made.weight, made.threshold, made.delay)
-    for gradient, tensor in zip(found[:4], given, strict=True):
-        assert gradient is None or (gradient.shape == tensor.shape and not gradient.any())
+    for name in ("times", "weight", "threshold", *["delay"] * delayed):
+        assert found[name].shape == getattr(made, name).shape
+        assert not found[name].any()
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
@@ -236,7 +236,7 @@ def test_forward_backward_empty_shapes(shape, delayed):
 def test_forward_crossing_between_inhibitory_inputs(ratio, dtype):
     """V peaks above the threshold between two inputs and is below it at both."""
     time, weight, threshold = (torch.tensor(x, dtype=torch.float64) for x in ([[[0.0]]], [[[1.0]]], [[0.1]]))
-    reach = reference.forward(Arguments(time, weight, threshold, None, Constants(ratio, 1.0))).spikes.item()
+    reach = reference.forward(Arguments(time, weight, None, ratio, 1.0, threshold)).spikes.item()
     assert math.isfinite(reach)
     for filler in (0, 200):  # few inputs, and many that take the fast scan
         times = torch.tensor([[[0.0, reach * 1.05, reach * 1.06, *torch.linspace(0, reach, filler).tolist()]]])
@@ -259,24 +259,24 @@ def test_forward_grazing_peaks(many):
         height, place = (weight[0, 0] * elapsed * torch.exp(-elapsed)).sum(-1).max(0)
         center, width = grid[place].item(), width / 500
     for factor, fires in ((1 - 1e-11, True), (1 + 1e-11, False)):
-        given = Arguments(times, weight, (height * factor).reshape(1, 1), None, Constants(1.0, 1.0))
+        given = Arguments(times, weight, None, 1.0, 1.0, (height * factor).reshape(1, 1))
         found = forward(given)
         assert math.isfinite(found.spikes.item()) is fires
         gradient = backward(Grads(torch.ones_like(found.spikes)), found, given, None, ALL)
-        assert torch.isfinite(gradient.weight).all()
-        assert bool(gradient.weight.any()) is fires
+        assert torch.isfinite(gradient["weight"]).all()
+        assert bool(gradient["weight"].any()) is fires
 
 
 def test_forward_spike_is_after_its_last_causal_input():
     """A huge weight fires at once: still T > t, so that the input counts as causal, and the gradient knows it."""
     times = torch.tensor([[[1e4, 2e4]]])
     weight, threshold = torch.tensor([[[1e6, 1.0]]]), torch.tensor([[1e-6]])
-    given = Arguments(times, weight, threshold, None, Constants(1.0, 1.0))
+    given = Arguments(times, weight, None, 1.0, 1.0, threshold)
     found = forward(given)
     spikes = found.spikes
     assert spikes.item() == np.nextafter(np.float32(1e4), np.float32(math.inf))
     gradient = backward(Grads(spikes), found, given, None, ALL)
-    assert gradient.times.tolist() == [[[pytest.approx(spikes.item(), rel=1e-2), 0.0]]]
+    assert gradient["times"].tolist() == [[[pytest.approx(spikes.item(), rel=1e-2), 0.0]]]
 
 
 @pytest.mark.parametrize("delayed", [False, True])
@@ -287,13 +287,10 @@ def test_backward_needs_only_what_is_asked_for(delayed, observed):
     saved = () if observed else saved
     grad = torch.ones_like(spikes)
     everything = made.backward(grad, spikes, saved, 0.3)
-    for name in Needs._fields:
-        needs = Needs(**{other: other == name for other in Needs._fields})
-        found = made.backward(grad, spikes, saved, 0.3, needs)
-        assert all(x is None for other, x in zip(Needs._fields, found, strict=True) if other != name)
-        mine, full = getattr(found, name), getattr(everything, name)
-        if full is not None:  # sums over neurons, whose slopes next to a peak differ in their last digits
-            torch.testing.assert_close(mine, full, rtol=1e-12, atol=1e-13 * float(full.abs().max()))
+    for name in ALL if delayed else ALL - {"delay"}:
+        mine, full = made.backward(grad, spikes, saved, 0.3, Needs((name,)))[name], everything[name]
+        # sums over neurons, whose slopes next to a peak differ in their last digits
+        torch.testing.assert_close(mine, full, rtol=1e-12, atol=1e-13 * float(full.abs().max()))
 
 
 @pytest.mark.parametrize("delayed", [False, True])
@@ -305,11 +302,12 @@ def test_forward_backward_same_bits_for_any_number_of_threads(dtype, delayed):
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             spikes, saved = made.forward()
-            runs.append((spikes, *made.backward(torch.ones_like(spikes), spikes, saved, 0.3)))
+            runs.append({"spikes": spikes} | made.backward(torch.ones_like(spikes), spikes, saved, 0.3))
     finally:
         torch.set_num_threads(before)
     for run in runs[1:]:
-        assert all(x is y is None or torch.equal(x, y) for x, y in zip(runs[0], run, strict=True))
+        assert run.keys() == runs[0].keys()
+        assert all(torch.equal(x, run[name]) for name, x in runs[0].items())
 
 
 def test_forward_backward_without_openmp(monkeypatch):
@@ -334,9 +332,10 @@ def test_forward_backward_any_strides(delayed):
     found, saved = other.forward()
     assert torch.equal(found, spikes)
     again = other.backward(twisted(grad), twisted(spikes), saved)
-    assert all(x is y is None or torch.equal(x, y) for x, y in zip(again, wanted, strict=True))
+    assert again.keys() == wanted.keys()
+    assert all(torch.equal(x, wanted[name]) for name, x in again.items())
     expanded = made.backward(torch.ones((), dtype=spikes.dtype).expand_as(spikes), spikes, saved)
-    assert torch.equal(expanded.weight, made.backward(torch.ones_like(spikes), spikes, saved).weight)
+    assert torch.equal(expanded["weight"], made.backward(torch.ones_like(spikes), spikes, saved)["weight"])
 
 
 @pytest.mark.usefixtures("poisoned_memory")
@@ -353,7 +352,8 @@ def test_forward_backward_from_several_python_threads():
 
     def both(one):
         spikes, saved = one.forward()
-        return (spikes, *made[0].backward(torch.ones_like(spikes), spikes, saved)[:3])
+        found = made[0].backward(torch.ones_like(spikes), spikes, saved)
+        return (spikes, *(found[name] for name in ("times", "weight", "threshold")))
 
     wanted, found = [both(one) for one in made], [[] for _ in made]
 
@@ -373,11 +373,12 @@ def test_forward_backward_from_several_python_threads():
 
 def test_backward_vmap_over_networks(monkeypatch):
     made = problem(9, (6, 20, 30), ensemble=3)
-    monkeypatch.setitem(BACKENDS, "unchecked", lambda: Backend(forward, backward))
+    monkeypatch.setitem(BACKENDS, "unchecked", lambda: Backend(forward, backward, supports))
     options = Options("unchecked", *made.constants, None)
 
     def loss(weight, times, threshold):
-        spikes = Spikes.apply(times[None], weight[None], threshold[None], *(None,) * 9, options)[0]
+        given = {"times": times[None], "weight": weight[None], "threshold": threshold[None]}
+        spikes = Spikes.apply(*(given.get(name) for name in QUANTITIES), options)[0]
         return torch.where(spikes.isinf(), torch.zeros_like(spikes), spikes).sum()
 
     found = torch.func.vmap(torch.func.grad(loss))(made.weight, made.times, made.threshold)

@@ -18,6 +18,7 @@ from torch.library import opcheck
 
 from firstspike import LIF, first_spike_time
 from firstspike.spiketime import TrainState, spike_window
+from firstspike.spiketime.contract import DIFFERENTIABLE, QUANTITIES
 
 # torch 2.8 hides the message of an error in a function that it compiles
 HIDDEN = "|Observed exception"
@@ -255,20 +256,24 @@ def test_fake_tensors_have_the_right_shapes(backend):
 
 def test_torchs_own_checks_of_trains(backend):
     times, weight, threshold = draw(1, SAMPLES, INPUTS, 2), 2.0 + draw(1, OUTPUTS, INPUTS), 0.5 + draw(1, OUTPUTS)
-    neurons = (0.1 * draw(1, OUTPUTS, seed=1), -draw(1, OUTPUTS, seed=2))
-    state = tuple(0.3 * draw(1, SAMPLES, OUTPUTS, seed=seed) for seed in (3, 4, 5))
+    given = {"times": times, "threshold": threshold}
+    given |= {"refractory": 0.1 * draw(1, OUTPUTS, seed=1), "reset": -draw(1, OUTPUTS, seed=2)}
+    given |= {
+        name: 0.3 * draw(1, SAMPLES, OUTPUTS, seed=seed) for name, seed in (("voltage", 3), ("current", 4), ("left", 5))
+    }
     for until, bounds in ((None, None), (2.0, None), (2.0, [0.0, 1.0, 2.0])):
         if bounds is not None and backend == "reference":
             continue
         w = weight if bounds is None else torch.cat([weight, 0.1 * draw(1, OUTPUTS, OUTPUTS)], -1)
         numbers = (backend, 2.0, 1.0, None, 4, 0.0, until, bounds, 1.0, 4, "drop")
-        tensors = (times, w, threshold, None, None, None, *state, None, *neurons)
+        tensors = tuple((given | {"weight": w}).get(name) for name in QUANTITIES)
         leaves = tuple(
-            None if x is None else x.clone().requires_grad_(i not in (10, 11)) for i, x in enumerate(tensors)
+            None if x is None else x.clone().requires_grad_(name in DIFFERENTIABLE)
+            for name, x in zip(QUANTITIES, tensors, strict=True)
         )
         opcheck(torch.ops.firstspike.spike_forward.default, (*leaves, *numbers))
         spikes, *ends, overflows = torch.ops.firstspike.spike_forward(*tensors, *numbers)
-        needs, grads = [True, True, True, False, False, False, True], ends if until else [None] * 3
+        needs, grads = [*given.keys() - {"refractory"}, "weight"], ends if until else [None] * 3
         inputs = (needs, spikes, *grads, spikes, *tensors, [overflows], *numbers)
         spikes = torch.where(spikes.isfinite(), spikes, 0.0)
         opcheck(torch.ops.firstspike.spike_backward.default, inputs)
@@ -287,15 +292,13 @@ def test_torchs_own_checks(fixed_mem, backend):
     times, weight, threshold = draw(2, SAMPLES, INPUTS), 2.0 + draw(2, OUTPUTS, INPUTS), 0.5 + draw(2, OUTPUTS)
     delay, tau = draw(2, OUTPUTS, INPUTS), 1 + draw(2, OUTPUTS)
     numbers = (backend, fixed_mem, 1.0, None, 0, None, None, None, 0.0, 0, "drop")
-    others = (None,) * 6
-    spikes, *saved = torch.ops.firstspike.spike_forward(times, weight, threshold, delay, None, None, *others, *numbers)
-    assert spikes.isfinite().all()
-    for own in ((None, None, None), (delay, None, None), (delay, tau, tau)):
-        d, mem, syn = (None if x is None else x.clone().requires_grad_() for x in own)
-        leaves = [x.clone().requires_grad_() for x in (times, weight, threshold)]
-        opcheck(torch.ops.firstspike.spike_forward.default, (*leaves, d, mem, syn, *others, *numbers))
-        needs = [True, True, True, *(x is not None for x in own), False]
-        own = (*own, *others)
-        spikes, *saved = torch.ops.firstspike.spike_forward(times, weight, threshold, *own, *numbers)
-        inputs = (needs, spikes, None, None, None, spikes, times, weight, threshold, *own, saved, *numbers)
+    given = {"times": times, "weight": weight, "threshold": threshold}
+    for own in ({}, {"delay": delay}, {"delay": delay, "tau_mem": tau, "tau_syn": tau}):
+        named = given | own
+        leaves = (None if name not in named else named[name].clone().requires_grad_() for name in QUANTITIES)
+        opcheck(torch.ops.firstspike.spike_forward.default, (*leaves, *numbers))
+        tensors = [named.get(name) for name in QUANTITIES]
+        spikes, *saved = torch.ops.firstspike.spike_forward(*tensors, *numbers)
+        assert spikes.isfinite().all()
+        inputs = ([*named], spikes, None, None, None, spikes, *tensors, saved, *numbers)
         opcheck(torch.ops.firstspike.spike_backward.default, inputs)

@@ -9,7 +9,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from firstspike import LIF, first_spike_time
-from firstspike.spiketime.function import BACKENDS, resolve_backend
+from firstspike.spiketime.backends import BACKENDS, resolve_backend
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "on_device")
 

@@ -358,3 +358,54 @@ def test_arguments_stay_and_unused_gradients_are_zero(backend):
     assert torch.equal(w, weight)
     assert not x.grad.any()
     assert not w.grad.any()
+
+
+@pytest.mark.parametrize("refractory", [0.0, 0.3])
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("delayed", [False, True])
+def test_gradient_by_the_reset(delayed, own, refractory, backend):
+    """Central differences, with states at both ends, neurons that are held there, and spikes beyond the budget."""
+    times, weight = draw(seed=7, samples=3, inputs=6, copies=3, outputs=4)
+    mem = torch.tensor([2.0, 1.5, 0.8, 3.0], dtype=torch.float64) if own else 2.0
+    delay = torch.linspace(0.0, 0.5, weight.numel(), dtype=torch.float64).view_as(weight) if delayed else None
+    start = torch.linspace(-0.3, 0.3, 12, dtype=torch.float64).view(3, 4)
+    state = TrainState(start, start.flip(0) + 0.5, (start - 0.1).clamp(min=0), 0.2)
+    factors = torch.randn(3, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def loss(reset):
+        found = spike_window(
+            times, weight, LIF(mem, 1.0, 0.6, reset, refractory), max_spikes=6, delay=delay, overflow="drop",
+            state=state, until=2.9, backend=backend,
+        )  # fmt: skip
+        seen.append(found)
+        ends = (factors * torch.stack(found.state[:3])).sum()
+        return mixed(found.trains)[0] + ends
+
+    seen: list = []
+    reset = torch.tensor([-0.2, 0.1, -0.5, 0.3], dtype=torch.float64, requires_grad=True)
+    loss(reset).backward()
+    assert seen[0].overflows.any()
+    if refractory:
+        assert (seen[0].state.refractory > 0).any()
+    for neuron in range(4):
+        step = torch.zeros(4, dtype=torch.float64)
+        step[neuron] = 1e-6
+        with torch.no_grad():
+            slope = (loss(reset + step) - loss(reset - step)) / 2e-6
+        assert float(reset.grad[neuron]) == pytest.approx(float(slope), rel=1e-6, abs=1e-7)
+
+
+def test_gradient_by_the_reset_of_all_neurons(backend):
+    """A number for all of them gets the sum, whatever bounds the gradient by weights."""
+    times, weight = draw(seed=8, outputs=70)
+    found = []
+    for shape, bound in (((70,), None), ((), None), ((70,), 1e-3)):
+        reset = torch.full(shape, -0.2, dtype=torch.float64, requires_grad=True)
+        neuron = LIF(1.3, 1.0, 0.6, reset, 0.05)
+        out = spike_trains(times, weight, neuron, max_spikes=60, max_weight_grad=bound, backend=backend)
+        mixed(out)[0].backward()
+        found.append(reset.grad)
+    each, shared, bounded = found
+    assert each.abs().min() > 0
+    assert float(shared) == pytest.approx(float(each.sum()), rel=1e-12)
+    assert torch.equal(bounded, each)

@@ -45,8 +45,9 @@ def run(shape, neuron, backend, windows=False, bound=None, dtype=torch.float64, 
     times, weight = (x.requires_grad_() for x in draw(shape, dtype))
     threshold = torch.linspace(0.8, 1.2, len(weight), dtype=dtype).requires_grad_()
     refractory = torch.linspace(0.0, refractory, len(weight), dtype=dtype)
-    neuron = LIF(neuron.tau_mem, neuron.tau_syn, threshold)
-    state, leaves, ends = None, [times, weight, threshold], (INF,)
+    reset = torch.full((len(weight),), -0.1, dtype=dtype).requires_grad_()
+    neuron = LIF(neuron.tau_mem, neuron.tau_syn, threshold, reset, refractory)
+    state, leaves, ends = None, [times, weight, threshold, reset], (INF,)
     if windows:
         generator = torch.Generator().manual_seed(1)
         shape = (len(times), len(weight))
@@ -60,8 +61,8 @@ def run(shape, neuron, backend, windows=False, bound=None, dtype=torch.float64, 
             seen = torch.where((observed > (parts[-1][1] if parts else 0.1)) & (observed <= until), observed, INF)
             seen = seen.sort(-1).values if windows else observed
         part, state, overflows = spike_window(
-            times, weight, neuron, max_spikes=130 if seen is None else seen.shape[-1], reset=-0.1, state=state,
-            until=until, max_weight_grad=bound, refractory=refractory, observed=seen, backend=backend,
+            times, weight, neuron, max_spikes=130 if seen is None else seen.shape[-1], state=state,
+            until=until, max_weight_grad=bound, observed=seen, backend=backend,
         )  # fmt: skip
         assert not overflows.any()
         parts.append((part, until))

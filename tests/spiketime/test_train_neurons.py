@@ -37,7 +37,8 @@ def run(shape, mode, ratio, backend, **options):
     threshold = torch.linspace(0.8, 1.2, len(weight), dtype=dtype).requires_grad_()
     mem, syn, learn = neurons(mode, ratio, len(weight), dtype)
     delayed = mode in ("delays", "both")
-    leaves = [times, weight, threshold, *([delay] if delayed else []), *learn]
+    reset = torch.full((len(weight),), reset, dtype=dtype).requires_grad_()
+    leaves = [times, weight, threshold, reset, *([delay] if delayed else []), *learn]
     refractory = torch.linspace(0.0, refractory, len(weight), dtype=dtype)
     state, ends = None, (INF,)
     if windows:
@@ -54,9 +55,9 @@ def run(shape, mode, ratio, backend, **options):
             inside = (observed > begin) & (observed <= until)
             seen = torch.where(inside, observed, INF).sort(-1).values if windows else observed
         found = spike_window(
-            times, weight, LIF(mem, syn, threshold), max_spikes=130 if seen is None else seen.shape[-1],
-            delay=delay if delayed else None, reset=reset, state=state, until=until, max_weight_grad=bound,
-            refractory=refractory, observed=seen, backend=backend,
+            times, weight, LIF(mem, syn, threshold, reset, refractory),
+            max_spikes=130 if seen is None else seen.shape[-1], delay=delay if delayed else None, state=state,
+            until=until, max_weight_grad=bound, observed=seen, backend=backend,
         )  # fmt: skip
         assert not found.overflows.any()
         parts.append(found.trains)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from firstspike import LIF, first_spike_time
-from firstspike.spiketime import function
+from firstspike.spiketime import backends
 
 HERE = Path(__file__).parent
 GPU_CODE = HERE.parents[1] / "benchmarks" / "gpu_code.py"
@@ -79,11 +79,11 @@ def test_needs_a_gpu(monkeypatch):
 @pytest.mark.parametrize("there", [True, False])
 def test_automatic_choice(there, monkeypatch, caplog):
     """What ``auto`` takes on a GPU, with and without Triton; said once."""
-    monkeypatch.setattr(function, "find_spec", lambda name: there or None)
-    monkeypatch.setattr(function, "BACKENDS", {name: lambda name=name: name for name in function.BACKENDS})
-    function._automatic.cache_clear()
+    monkeypatch.setattr(backends, "find_spec", lambda name: there or None)
+    monkeypatch.setattr(backends, "BACKENDS", {name: lambda name=name: name for name in backends.BACKENDS})
+    backends._automatic.cache_clear()
     with caplog.at_level("INFO"):
         for _ in range(2):
-            assert function._automatic("cuda") == ("triton" if there else "reference")
-    function._automatic.cache_clear()
+            assert backends._automatic("cuda") == ("triton" if there else "reference")
+    backends._automatic.cache_clear()
     assert caplog.messages == [f"backend {'triton' if there else 'reference'} for tensors on cuda"]

@@ -120,7 +120,7 @@ def _settings(part: Any, target: type[Any]) -> dict[str, Any]:
 def _neuron(network: Any, tau_syn: float | None) -> dict[str, Any]:
     """The neuron of layers without their own: here each has its own, so that it is the first one's for readers."""
     first = next((layer.initial_neuron for layer in network.modules() if isinstance(layer, NeuronLayer)), LIF())
-    numbers = {name: value for name, value in vars(first).items() if isinstance(value, float)}
+    numbers = {name: value for name, value in first.values.items() if isinstance(value, float)}
     return numbers if tau_syn is None else numbers | {"tau_syn": tau_syn}
 
 

@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn, optim
@@ -71,6 +72,10 @@ def layers_of(
         try:
             if issubclass(target, NeuronLayer):
                 given["neuron"] = given["neuron"] or neuron
+                # earlier configs have these in the layer
+                moved = {name: given.pop(name) for name in ("reset", "refractory") if name in given}
+                moved = {name: x for name, x in moved.items() if x is not None}
+                given["neuron"] = replace(given["neuron"], **moved) if moved else given["neuron"]
             if "max_weight_grad" in given:
                 given["max_weight_grad"] = given["max_weight_grad"] or max_weight_grad
             if issubclass(target, Delay):
@@ -180,19 +185,21 @@ def parameter_groups(sections: Sequence[Section], network: nn.Module, lr: float)
         for name, parameter in layer.named_parameters():
             own = getattr(section, _rate_of(layer, name), None) or lr
             if parameter.requires_grad:
-                groups.setdefault((own, name.startswith("log_")), []).append(parameter)
+                groups.setdefault((own, _kind_of(layer, name) == "neuron"), []).append(parameter)
     # weight decay on logarithms would draw time constants to 1
     return [
-        {"params": found, "lr": own} | ({"weight_decay": 0.0} if logarithm else {})
-        for (own, logarithm), found in groups.items()
+        {"params": found, "lr": own} | ({"weight_decay": 0.0} if of_neurons else {})
+        for (own, of_neurons), found in groups.items()
     ]
 
 
 def _rate_of(layer: nn.Module, parameter: str) -> str:
     """The key that holds the learning rate of a layer's parameter."""
-    if parameter.startswith("log_"):
-        return "neuron_lr"
-    return "delay_lr" if isinstance(layer, NeuronLayer) and parameter.endswith("delay_raw") else "lr"
+    return {"neuron": "neuron_lr", "delay": "delay_lr", "weight": "lr"}[_kind_of(layer, parameter)]
+
+
+def _kind_of(layer: nn.Module, parameter: str) -> str:
+    return layer.kind_of(parameter) if isinstance(layer, NeuronLayer) else "weight"
 
 
 def describe_network(network: nn.Module, optimizer: optim.Optimizer) -> list[Section]:
@@ -217,7 +224,7 @@ def describe_network(network: nn.Module, optimizer: optim.Optimizer) -> list[Sec
 
 def _describe_layer(section: type[Section], kind: str, layer: nn.Module) -> dict[str, Any] | None:
     """The fields of a layer's section; None if a value is a tensor that a config cannot hold."""
-    names = [name for name in section.model_fields if name not in ("kind", *_RATES)]
+    names = [name for name in section.model_fields if name not in ("kind", "reset", "refractory", *_RATES)]
     if isinstance(layer, Delay):
         return {name: getattr(layer, name, getattr(layer.rule, name, None)) for name in names}
     values = {name: getattr(layer, name) for name in names if name not in ("neuron", "delay", "trainable")}
@@ -228,7 +235,7 @@ def _describe_layer(section: type[Section], kind: str, layer: nn.Module) -> dict
     if isinstance(layer, Branch):
         found["delay"] = vars(layer.delay) if isinstance(layer.delay, DelayRule) else layer.delay
     if isinstance(layer, NeuronLayer):
-        neuron = vars(layer.initial_neuron)
+        neuron = layer.initial_neuron.values
         if any(isinstance(value, Tensor) for value in neuron.values()):
             return None
         found |= {"neuron": neuron} | ({"trainable": layer.trainable} if "trainable" in names else {})

@@ -43,7 +43,7 @@ def _rate(of: str) -> Any:
 
 Neuron: Any = derive(LIF, name="Neuron")
 Rule: Any = derive(DelayRule)
-_PARAMETERS = tuple[Literal["tau_mem", "tau_syn", "threshold"], ...]
+_PARAMETERS: Any = tuple[Literal[tuple(name for name, x in LIF.parameters.items() if x.learnt)], ...]  # type: ignore[misc]
 
 
 def _layer(kind: str, target: type[Any]) -> type[Section]:

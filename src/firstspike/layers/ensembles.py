@@ -104,8 +104,8 @@ def _settings(module: nn.Module) -> dict[str, Any]:
     """All that a module computes with apart from the values of its parameters, without its parts."""
     found = {name: x for name, x in vars(module).items() if name not in _NOT_COMPARED}
     if isinstance(module, NeuronLayer):
-        neuron = vars(found.pop("_neuron"))
-        found |= {name: x for name, x in neuron.items() if name not in module.unused}
+        found.pop("_neuron")
+        found |= {name: x for name, x in found.pop("_numbers").items() if name not in module.unused}
     for name, x in module.named_parameters(recurse=False):
         learns = "a parameter" if x.requires_grad else "a parameter that does not learn"
         found[name] = f"{learns} {tuple(x.shape)}, {x.dtype} on {x.device}"

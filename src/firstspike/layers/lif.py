@@ -16,6 +16,7 @@ from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import first_spike_time, spike_trains
+from firstspike.spiketime.operator import with_dynamics
 from firstspike.spiketime.values import values_of
 
 Overflow = Literal["error", "warn", "drop"]
@@ -30,8 +31,8 @@ class DenseLIFOptions(LIFOptions, total=False):
 class SpikeTrainOptions(DenseLIFOptions, total=False):
     """Keyword arguments of all layers of LIF neurons that spike several times, see ``LIFSpikeTrains``."""
 
-    refractory: NotNegative
-    reset: Finite
+    refractory: NotNegative | None
+    reset: Finite | None
     overflow: Overflow
 
 
@@ -118,14 +119,14 @@ class LIFSpikeTrains(DenseLIFLayer):
     """LIF neurons that spike several times: ``times (batch, in_features[, spikes]) -> (batch, out, max_spikes)``.
 
     Input and output are spike trains, sorted along the last dimension, ``inf`` after the last spike. First spikes
-    ``(batch, in_features)`` are trains of one spike. At each spike the membrane is set to ``reset`` and stays
-    there for the time ``refractory``, while the current continues. Stateless: every sample starts at rest. See
+    ``(batch, in_features)`` are trains of one spike. At each spike the membrane is set to the neuron's ``reset`` and
+    stays there for the time ``refractory``, while the current continues. Stateless: every sample starts at rest. See
     ``spike_trains``.
 
     Args:
         max_spikes: most spikes of a neuron in a sample.
-        refractory: time for which a neuron stays at ``reset`` after a spike, in the unit of the times.
-        reset: membrane after a spike, below the threshold. A reset to 0 is the same as subtracting the threshold.
+        refractory: deprecated, as is ``reset``: both are parameters of the neuron.
+        reset: see ``refractory``.
         overflow: what happens if a neuron would spike more than ``max_spikes`` times: ``"error"`` raises ValueError,
             ``"warn"`` warns and drops the later spikes, ``"drop"`` drops them. A training reports the fraction of
             trains with ``max_spikes`` spikes, as ``full`` in its metrics.
@@ -137,6 +138,7 @@ class LIFSpikeTrains(DenseLIFLayer):
 
     takes_trains = True
     gives = "trains"
+    unused = ()
     usual_weights = 0.5  # with those of neurons that spike once they would spike several times in a row
 
     def __init__(
@@ -146,16 +148,14 @@ class LIFSpikeTrains(DenseLIFLayer):
         max_spikes: Size,
         neuron: LIF | None = None,
         *,
-        refractory: NotNegative = 0.0,
-        reset: Finite = 0.0,
+        refractory: NotNegative | None = None,
+        reset: Finite | None = None,
         overflow: Overflow = "error",
         **options: Unpack[DenseLIFOptions],
     ) -> None:
-        threshold = 1.0 if neuron is None else neuron.threshold
-        if not isinstance(threshold, Tensor) and not reset < threshold:
-            raise ValueError(f"reset must be below the threshold of {threshold}, got {reset}")
+        neuron = with_dynamics(LIF() if neuron is None else neuron, 4, refractory=refractory, reset=reset)
         super().__init__(in_features, out_features, neuron, **options)
-        self.max_spikes, self.refractory, self.reset = max_spikes, refractory, reset
+        self.max_spikes = max_spikes
         self.overflow: Overflow = overflow
 
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
@@ -179,7 +179,7 @@ class LIFSpikeTrains(DenseLIFLayer):
     @property
     def dynamics(self) -> dict[str, Any]:
         """Arguments of the operator for trains other than inputs, weights and neurons."""
-        names = ("refractory", "reset", "overflow", "max_weight_grad", "backend")
+        names = ("overflow", "max_weight_grad", "backend")
         return {name: getattr(self, name) for name in names}
 
     def fitted(self, trains: Float[Tensor, "*batch out_features spikes"]) -> Float[Tensor, "*batch out_features most"]:

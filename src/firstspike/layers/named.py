@@ -19,7 +19,13 @@ from firstspike.layers.readouts import Readout
 from firstspike.layers.recurrent import LIFRecurrent
 from firstspike.layers.trains import FirstSpike
 
-_NEURON = {"tau_mem": "membrane time constants", "tau_syn": "synaptic time constants", "threshold": "thresholds"}
+_NEURON = {
+    "tau_mem": "membrane time constants",
+    "tau_syn": "synaptic time constants",
+    "threshold": "thresholds",
+    "reset": "resets",
+    "refractory": "refractory times",
+}
 
 
 class NamedSpikes(NamedTuple):

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable, Collection
-from dataclasses import fields, replace
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from firstspike.layers.init import NormalWeights, firing_weights
 from firstspike.layers.trains import SpikeLayer, Spikes, TensorOptions
-from firstspike.neuron import LIF, check_neuron
+from firstspike.neuron import LIF, check_neuron, shown_parameters
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt, checks_ranges
 
-_NAMES = tuple(field.name for field in fields(LIF))
+_RECORDED = "tau_mem", "tau_syn", "threshold"  # in a ``state_dict``
 
 
 class NeuronOptions(TensorOptions, total=False):
@@ -45,7 +45,7 @@ class NeuronLayer(SpikeLayer):
         in_features: number of inputs.
         out_features: number of neurons.
         neuron: parameters of the neurons, a ``LIF``; initial values of those that are trained. ``LIF()`` by default.
-        trainable: which of ``"tau_mem"``, ``"tau_syn"`` and ``"threshold"`` are trained.
+        trainable: which of ``"tau_mem"``, ``"tau_syn"``, ``"threshold"`` and, for trains, ``"reset"`` are trained.
         per_neuron: whether each neuron has separate values of the trainable parameters; otherwise the layer shares one.
         weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``.
             Without both, most neurons initially spike for inputs in [0, 2] tau_syn, for any number of inputs.
@@ -94,24 +94,24 @@ class NeuronLayer(SpikeLayer):
 
     def _take(self, neuron: LIF, trainable: Collection[str], per_neuron: bool) -> None:
         """Make tensors among the neuron's parameters, and those that learn, parameters and buffers of the layer."""
-        names = [name for name in _NAMES if name not in self.unused]
+        names = [name for name, x in neuron.parameters.items() if x.learnt and name not in self.unused]
         if isinstance(trainable, str) or not set(trainable) <= set(names):
             raise ValueError(f"trainable must be some of {', '.join(names)} in a list, got {trainable!r}")
         if per_neuron and not trainable:
             raise ValueError("per_neuron is about parameters that learn: name them in trainable")
         self._starts: dict[str, Tensor] = {}
         self._tensors: list[str] = []
-        for name in _NAMES:
-            value = getattr(neuron, name)
+        for name, value in neuron.values.items():
             if name in trainable:
                 start = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
                 if not per_neuron and start.numel() != 1:
                     raise ValueError(f"{name} starts with {start.numel()} values: set per_neuron, or give one number")
-                if not bool(((start > 0) & (start < math.inf)).all()):
-                    raise ValueError(f"{name} can only learn from a finite value > 0, got {value}")
-                start = start.expand(len(self.weight)) if per_neuron else start.reshape(())
-                self._starts[name] = start.log()
-                self.register_parameter(f"log_{name}", nn.Parameter(self.weight.new_empty(start.shape)))
+                positive = neuron.parameters[name].least == 0
+                if not bool(((start < math.inf) & ((start > 0) | (not positive))).all()):
+                    raise ValueError(f"{name} can only learn from a finite value{' > 0' * positive}, got {value}")
+                self._starts[name] = start.expand(len(self.weight)) if per_neuron else start.reshape(())
+                raw = nn.Parameter(self.weight.new_empty(self._starts[name].shape))
+                self.register_parameter(f"log_{name}" if positive else name, raw)
             elif isinstance(value, nn.Parameter):
                 self.register_parameter(name, value)
             elif isinstance(value, Tensor):
@@ -119,13 +119,17 @@ class NeuronLayer(SpikeLayer):
             else:
                 continue
             self._tensors.append(name)
-        self._neuron = replace(neuron, **dict.fromkeys(self._tensors, 1.0))
+        self._numbers = {name: x for name, x in neuron.values.items() if name not in self._tensors}
+        self._neuron = None if self._tensors else neuron
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Redraw the weights; trainable parameters of the neuron start again."""
         for name, start in self._starts.items():
-            getattr(self, f"log_{name}").copy_(start)
+            if name in self._parameters:
+                getattr(self, name).copy_(start)
+            else:
+                getattr(self, f"log_{name}").copy_(start.log())
         if self.weight_mean is not None and self.weight_std is not None:
             self.weight.normal_(self.weight_mean, self.weight_std, generator=generator)
         else:
@@ -149,24 +153,29 @@ class NeuronLayer(SpikeLayer):
     @property
     def neuron(self) -> LIF:
         """The neurons' parameters as they are now."""
-        if not self._tensors:
+        if self._neuron is not None:
             return self._neuron
-        given = {
-            name: getattr(self, f"log_{name}").exp() if name in self._starts else getattr(self, name)
+        given: dict[str, Any] = {
+            name: getattr(self, f"log_{name}").exp() if f"log_{name}" in self._parameters else getattr(self, name)
             for name in self._tensors
         }
-        return replace(self._neuron, **given)
+        return type(self.initial_neuron)(**self._numbers, **given)
 
-    unused: ClassVar[tuple[str, ...]] = ()
-    """Parameters of ``LIF`` that play no part in these neurons."""
+    def kind_of(self, parameter: str) -> Literal["weight", "delay", "neuron"]:
+        """What a parameter of the layer, as PyTorch names it, belongs to: synapses, their delays, or the neurons."""
+        if parameter.removeprefix("log_") in self._starts:
+            return "neuron"
+        return "delay" if parameter.endswith("delay_raw") else "weight"
+
+    unused: ClassVar[tuple[str, ...]] = ("reset", "refractory")
+    """Parameters of the neurons that play no part, here those of neurons that spike again."""
 
     def get_extra_state(self) -> Float[Tensor, "3"]:
         """``tau_mem``, ``tau_syn`` and ``threshold``, so that a ``state_dict`` records the neurons of its weights.
 
         0 stands for tensors, which have separate entries, and for unused parameters.
         """
-        without = (*self._tensors, *self.unused)
-        return self.weight.new_tensor([0.0 if x in without else getattr(self._neuron, x) for x in _NAMES])
+        return self.weight.new_tensor([0.0 if x in self.unused else self._numbers.get(x, 0.0) for x in _RECORDED])
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         # states of earlier versions have no such entry; others are checked before anything is overwritten
@@ -177,11 +186,11 @@ class NeuronLayer(SpikeLayer):
         """Raise a ValueError if saved weights are for neurons with another threshold or other time constants."""
         own, key = self.get_extra_state(), f"{prefix}_extra_state"
         if not isinstance(state, Tensor) or state.shape != own.shape or not state.is_floating_point():
-            raise ValueError(f"{key} must hold {', '.join(_NAMES)} as a tensor ({len(own)},), got {state!r}")
+            raise ValueError(f"{key} must hold {', '.join(_RECORDED)} as a tensor ({len(own)},), got {state!r}")
         if state.is_meta or own.is_meta:
             return
         eps = max(torch.finfo(x.dtype).eps for x in (state, own))
-        values = zip(_NAMES, *(x.detach().cpu().tolist() for x in (state, own)), strict=True)
+        values = zip(_RECORDED, *(x.detach().cpu().tolist() for x in (state, own)), strict=True)
         differ = [x for x in values if x[1] and x[2] and not math.isclose(*x[1:], rel_tol=4 * eps)]
         if differ:
             digits = math.ceil(-math.log10(eps))
@@ -197,14 +206,12 @@ class NeuronLayer(SpikeLayer):
 
     def _argument(self, name: str) -> Any:
         if name != "neuron":
-            return super()._argument(name)
+            return None if name in self.initial_neuron.parameters else super()._argument(name)
         # values that learn are state, not form: two networks of one form print alike
-        shown = {
-            name: f"learnt {tuple(x.shape)}" if name in self._starts or name in self._parameters else x
-            for name, x in vars(self.neuron).items()
-            if name not in self.unused
-        }
-        return f"LIF({', '.join(f'{name}={value}' for name, value in shown.items())})"
+        learnt = {name for name in self._tensors if name in self._starts or name in self._parameters}
+        shown: dict[str, Any] = {name: x for name, x in self.neuron.values.items() if name not in self.unused}
+        shown |= {name: f"learnt {tuple(shown[name].shape)}" for name in learnt}
+        return f"{type(self.initial_neuron).__name__}({shown_parameters(shown)})"
 
 
 class Arriving(NamedTuple):
@@ -238,7 +245,7 @@ class LIFLayer(NeuronLayer):
 
         ``balanced`` shifts those of each neuron so that all neurons of a kind have the same mean weight.
         """
-        weight, first = self.synapses, replace(self.neuron, **{name: x.exp() for name, x in self._starts.items()})
+        weight, first = self.synapses, replace(self.neuron, **self._starts)
         if weight.is_meta:
             return
         mem, syn, threshold = (

@@ -44,7 +44,7 @@ class Readout(NeuronLayer):
             default the mean is 0 and the standard deviation ``1 / sqrt(in_features)``.
     """
 
-    unused = ("threshold",)
+    unused = ("threshold", "reset", "refractory")
     takes_trains = True
     gives = "values"
 

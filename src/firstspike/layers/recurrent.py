@@ -25,8 +25,9 @@ from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import TrainState, spike_window
+from firstspike.spiketime.backends import accepting
 from firstspike.spiketime.contract import Windows
-from firstspike.spiketime.operator import Window, knows_recurrence
+from firstspike.spiketime.operator import Window
 from firstspike.spiketime.values import MOST_WINDOWS, check_room, real_times
 
 _SPREAD = 0.05  # of recurrent weights, relative to that of weights with which most neurons spike
@@ -93,7 +94,7 @@ class LIFRecurrent(LIFSpikeTrains):
         duration: time at which the layer stops, in the unit of the times; no spike is later.
         window: shortest delay of recurrent synapses, in the unit of the times.
         window_spikes: most spikes of a neuron within a window; ``overflow`` controls what happens to more: dropped, the
-            neuron stays at ``reset`` until the window ends.
+            neuron stays at the reset until the window ends.
         recurrent_delay: rule of further delays of the recurrent synapses, bounded and without jitter; None for
             ``window`` alone.
         recurrent_mean: mean of the initial recurrent weights, which are normally distributed.
@@ -299,7 +300,7 @@ class LIFRecurrent(LIFSpikeTrains):
     def _in_one_call(self) -> bool:
         """Whether the kernels take all windows at once: all spikes arrive after the same delay."""
         delayed = self.delay is not None or self.recurrent_delays is not None
-        return not delayed and knows_recurrence(self.neuron, self.backend, self.weight.device)
+        return not delayed and accepting(self.backend, self.weight.device, self.neuron, recurrent=True)[0] is not None
 
     def _delays(self, jitters: bool) -> Tensor | None:
         """Synaptic delays of inputs and recurrent synapses together; None if those are all ``window``."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -36,17 +36,15 @@ def membrane_voltage(
     delay: Float[Tensor, "out inputs"] | None = None,
     *,
     resets: Float[Tensor, "out spikes"] | None = None,
-    refractory: float = 0.0,
-    reset: float = 0.0,
 ) -> Float[Tensor, "out points"]:
     """Voltage of neurons relative to the leak, in float64; without ``resets`` that of neurons that do not spike.
 
     ``resets`` are sorted times of the neurons' own spikes, ``inf`` after the last one. At such a time, the voltage is
-    that just before it; then the neuron stays at ``reset`` for the time ``refractory``. A reset moves the membrane and
+    that just before it; then the neuron stays at its reset for its refractory time. A reset moves the membrane and
     not the current, so what it adds decays with ``tau_mem`` alone.
     """
     taus = (neuron.tau_mem, neuron.tau_syn)
-    tau_mem, tau_syn = (torch.as_tensor(tau).detach().cpu().double().reshape(-1, 1, 1) for tau in taus)
+    tau_mem, tau_syn = (torch.as_tensor(tau, dtype=torch.float64).detach().cpu().reshape(-1, 1, 1) for tau in taus)
     every = times.double().reshape(len(times), -1)
     arrival = every if delay is None else every + delay.double().unsqueeze(-1)  # (inputs, spikes) or with outputs
     arrival, weight = arrival.flatten(-2), weight.double().repeat_interleave(every.shape[1], dim=-1)
@@ -62,6 +60,7 @@ def membrane_voltage(
     if resets is None:
         return voltage
     resets = resets.double()
+    reset, refractory = (_double(x).reshape(-1, 1) for x in (neuron.reset, neuron.refractory))
     free = torch.where(torch.isfinite(resets), resets + refractory, 0.0)  # when membranes go on
     shift = reset - driven(free)
     last = torch.searchsorted(resets.contiguous(), at.expand(len(resets), -1).contiguous()) - 1  # spike before a point
@@ -71,12 +70,13 @@ def membrane_voltage(
     return torch.where((last >= 0) & (since < 0), reset, voltage)
 
 
+def _double(value: float | Tensor) -> Float64[Tensor, "..."]:
+    return torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+
+
 def _chosen(layer: LIFLinear | LIFSpikeTrains, neurons: Sequence[int]) -> tuple[LIF, Tensor, Tensor | None]:
     """Constants, weights and delays of some neurons of a layer; after the inputs, those of recurrent connections."""
-    constants = (
-        torch.as_tensor(x).detach().cpu().double().expand(layer.out_features)[neurons]
-        for x in (layer.neuron.tau_mem, layer.neuron.tau_syn, layer.neuron.threshold)
-    )
+    constants = (_double(x).expand(layer.out_features)[neurons] for x in layer.neuron.values.values())
     weight: Tensor = layer.weight
     delay = layer.delay
     if isinstance(layer, LIFRecurrent):
@@ -106,11 +106,11 @@ def voltages(
         both = times.reshape(len(times), -1), spikes.to(times)
         most = max(x.shape[-1] for x in both)
         times = torch.cat([functional.pad(x, (0, most - x.shape[-1]), value=torch.inf) for x in both])
-    own, options = spikes[neurons].double(), {"refractory": layer.refractory, "reset": layer.reset}
-    voltage = membrane_voltage(at, times, weight, neuron, delay, resets=own, **options)
+    own = spikes[neurons].double()
+    voltage = membrane_voltage(at, times, weight, neuron, delay, resets=own)
     late = (own[:, -1:] < at) & torch.isfinite(own[:, -1:])  # after the last spike that there is room for
     held = (late & (voltage > torch.as_tensor(neuron.threshold).unsqueeze(-1))).any(dim=-1, keepdim=True)
-    return torch.where(late & held, layer.reset, voltage)
+    return torch.where(late & held, torch.as_tensor(neuron.reset).unsqueeze(-1), voltage)
 
 
 def unit_of(module: nn.Module) -> str:

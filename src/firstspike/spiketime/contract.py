@@ -24,7 +24,7 @@ the largest ``|dL/dw_i|`` exceeds it, the spike counts as fixed for that gradien
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial, wraps
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
@@ -32,6 +32,50 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from firstspike.neuron import LIF, Neuron
+
+
+class Quantity(NamedTuple):
+    """What is known of a tensor that spike times follow from, in the dimensions and units of the module's docstring."""
+
+    shape: str
+    """A letter for each dimension; a gradient is summed over all that the quantity does not have."""
+    time: int = 0
+    """Power of the unit of time in its unit."""
+    potential: int = 0
+    """Power of the unit of the membrane, that of the threshold."""
+
+    @property
+    def of_samples(self) -> bool:
+        """Whether each sample has its own."""
+        return "B" in self.shape
+
+
+_PARAMETERS = {name: Quantity("EO", *parameter.unit) for name, parameter in LIF.parameters.items()}
+_STATE = {name: Quantity("EBO", *unit) for name, unit in LIF.state.items()} | {"left": Quantity("EBO", time=1)}
+
+DIFFERENTIABLE = (
+    {"times": Quantity("EBI", time=1), "weight": Quantity("EOI", potential=1), "delay": Quantity("EOI", time=1)}
+    | {name: quantity for name, quantity in _PARAMETERS.items() if LIF.parameters[name].learnt}
+    | _STATE
+)
+"""What has a gradient, in the order in which autograd sees it. Times of trains have a dimension K more."""
+
+QUANTITIES = DIFFERENTIABLE | _PARAMETERS | {"observed": Quantity("EBO", time=1)}
+"""All tensors, those without a gradient last. Observed trains have a dimension S more."""
+
+CONSTANTS = frozenset(("tau_mem", "tau_syn"))
+"""Gradients by these cost as much as neurons that each have their own."""
+
+Tensors = dict[str, Tensor | None]
+"""All ``QUANTITIES``, in this order, as autograd and recorded programs need them."""
+
+Needs = frozenset[str]
+"""Names of the quantities whose gradients are asked for."""
+
+Gradients = dict[str, Tensor]
+"""Gradients in the shapes of the quantities, by time constants ``(E, O)``; at least those that are needed."""
 
 
 class Constants(NamedTuple):
@@ -49,7 +93,7 @@ class Held(NamedTuple):
 
     voltage: Float[Tensor, "E B O"]
     current: Float[Tensor, "E B O"]
-    refractory: Float[Tensor, "E B O"]
+    left: Float[Tensor, "E B O"]
     """Time that is left of the refractory time, 0 if none is."""
 
 
@@ -69,27 +113,40 @@ Sizes = tuple[int, int, int, int]
 
 
 class Arguments(NamedTuple):
-    """What spike times follow from. Tensors for ``constants`` only where not all neurons have the same."""
+    """What spike times follow from. Time constants are tensors only where not all neurons have the same."""
 
     times: Float[Tensor, "E B I *K"]
     weight: Float[Tensor, "E O I"]
-    threshold: Float[Tensor, "E O"]
     delay: Float[Tensor, "E O I"] | None
-    constants: Constants
-    refractory: Float[Tensor, "E O"] = None  # type: ignore[assignment]
-    """Of trains, as all that follows."""
+    tau_mem: float | Float[Tensor, "E O"]
+    tau_syn: float | Float[Tensor, "E O"]
+    threshold: Float[Tensor, "E O"]
     reset: Float[Tensor, "E O"] = None  # type: ignore[assignment]
-    state: Held | None = None
-    """At ``start``; without one the neurons are at rest until the first input."""
+    """Of trains, as all that follows."""
+    voltage: Float[Tensor, "E B O"] | None = None
+    """At ``start``, as the two that follow; without them the neurons are at rest until the first input."""
+    current: Float[Tensor, "E B O"] | None = None
+    left: Float[Tensor, "E B O"] | None = None
+    refractory: Float[Tensor, "E O"] = None  # type: ignore[assignment]
+    observed: Float[Tensor, "E B O S"] | None = None
+    """Trains to take the gradient at, in place of those of the neurons."""
     start: float = -math.inf
     until: float = math.inf
     max_spikes: int = 0
     """Room for that many; 0 asks for first spikes."""
-    observed: Float[Tensor, "E B O S"] | None = None
-    """Trains to take the gradient at, in place of those of the neurons."""
     windows: Windows | None = None
     """Of neurons that are connected to each other: the last O columns of ``weight`` are those of their own spikes, and
     ``times`` may leave out what arrives there from before ``start``. Only the CPU kernels know this."""
+
+    @property
+    def constants(self) -> Constants:
+        """The time constants."""
+        return Constants(self.tau_mem, self.tau_syn)
+
+    @property
+    def state(self) -> Held | None:
+        """At ``start``."""
+        return None if self.voltage is None else Held(self.voltage, self.current, self.left)  # type: ignore[arg-type]
 
     @property
     def sizes(self) -> Sizes:
@@ -97,28 +154,6 @@ class Arguments(NamedTuple):
         outputs, inputs = self.weight.shape[-2:]
         several = self.weight.ndim == 3
         return len(self.weight) if several else 1, self.times.shape[several], inputs, outputs
-
-
-class Tensors(NamedTuple):
-    """The tensors of ``Arguments`` side by side, as autograd and recorded programs need them.
-
-    The first nine have gradients, in the order of ``Needs``.
-    """
-
-    times: Tensor
-    weight: Tensor
-    threshold: Tensor
-    delay: Tensor | None = None
-    tau_mem: Tensor | None = None
-    tau_syn: Tensor | None = None
-    voltage: Tensor | None = None
-    """Of trains, as all that follows but ``observed``."""
-    current: Tensor | None = None
-    left: Tensor | None = None
-    """Refractory time that is left."""
-    observed: Tensor | None = None
-    refractory: Tensor | None = None
-    reset: Tensor | None = None
 
 
 class Result(NamedTuple):
@@ -142,30 +177,7 @@ class Grads(NamedTuple):
     state: Held | None = None
 
 
-class Needs(NamedTuple):
-    """Which gradients are asked for."""
-
-    times: bool
-    weight: bool
-    threshold: bool
-    delay: bool
-    tau_mem: bool = False
-    tau_syn: bool = False
-    state: bool = False
-
-
-class Gradients(NamedTuple):
-    """Gradients in the shapes of the arguments, by time constants ``(E, O)``; None where not asked for."""
-
-    times: Tensor | None = None
-    weight: Tensor | None = None
-    threshold: Tensor | None = None
-    delay: Tensor | None = None
-    tau_mem: Tensor | None = None
-    tau_syn: Tensor | None = None
-    state: Held | None = None
-
-
+Supports = Callable[[Neuron, bool], str | None]
 Forward = Callable[[Arguments], Result]
 Backward = Callable[[Grads, Result, Arguments, float | None, Needs], Gradients]
 Run = TypeVar("Run", bound=Callable[..., Any])
@@ -176,16 +188,29 @@ class Backend(NamedTuple):
 
     forward: Forward
     backward: Backward
+    supports: Supports
+    """None for neurons that it computes, and a reason to refuse others; ``recurrent`` asks for ``windows``."""
     checks: bool = False
     """Whether ``forward`` raises the errors of ``check_values`` itself for first spikes."""
     saves: Callable[[Arguments], tuple[Tensor, ...]] | None = None
     """Tensors like those that ``forward`` saves of first spikes: their shapes follow from those of its arguments."""
 
 
+def refuses_closed_form(neuron: Neuron) -> str | None:
+    """Why the closed solution of LIF neurons does not hold for others, and their search for spikes might miss some."""
+    if isinstance(neuron, LIF):
+        return None
+    if not neuron.concave_rise:
+        return "its search for spikes needs a membrane that is concave while it rises"
+    return f"it computes neurons with the parameters {', '.join(LIF.parameters)}"
+
+
 def each_tensor(function: Callable[[Tensor], Tensor], x: Any) -> Any:
-    """``x`` with the function's result for every tensor in it, through tuples such as ``Arguments`` and ``Result``."""
+    """``x`` with the function's result for every tensor in it, through tuples and dicts such as ``Arguments``."""
     if isinstance(x, Tensor):
         return function(x)
+    if isinstance(x, dict):
+        return {name: each_tensor(function, item) for name, item in x.items()}
     if not isinstance(x, tuple):
         return x
     items = (each_tensor(function, item) for item in x)
@@ -218,8 +243,7 @@ def forward_in_parts(forward: Forward, samples: Samples) -> Forward:
 
     def parted(given: Arguments) -> Result:
         found = [forward(_some(part, given)) for part in _parts(given, samples)]
-        whole = map(partial(torch.cat, dim=1), zip(*map(_tensors, found), strict=True))
-        return found[0] if len(found) == 1 else each_tensor(lambda _: next(whole), found[0])
+        return found[0] if len(found) == 1 else joined(found, partial(torch.cat, dim=1))
 
     return parted
 
@@ -237,19 +261,24 @@ def backward_in_parts(backward: Backward, samples: Samples) -> Backward:
         total = zero_gradients(given, needs)
         for part in _parts(given, samples):
             found = backward(part(grads), part(result), _some(part, given), max_weight_grad, needs)
-            mine = total._replace(times=part(total.times), state=part(total.state))
-            for whole, x in zip(_tensors(mine), _tensors(found), strict=True):
-                whole += x
+            for name, whole in total.items():
+                mine = part(whole) if DIFFERENTIABLE[name].of_samples else whole
+                mine += found[name]
         return total
 
     return parted
 
 
+def like_quantity(name: str, given: Arguments) -> Tensor:
+    """A tensor of the shape of a quantity, also where that is a number for all neurons."""
+    likes: dict[str, Any] = {"EBI": given.times, "EOI": given.weight, "EO": given.threshold, "EBO": given.voltage}
+    return likes[DIFFERENTIABLE[name].shape]
+
+
 def zero_gradients(given: Arguments, needs: Needs) -> Gradients:
-    """Zeros for what is needed."""
-    like = (*given[:4], given.threshold, given.threshold, given.state)
-    zeros: Any = (each_tensor(torch.zeros_like, x) if need else None for x, need in zip(like, needs, strict=True))
-    return Gradients(*zeros)
+    """Zeros for what is needed, and there."""
+    there = (name for name in DIFFERENTIABLE if name in needs and getattr(given, name) is not None)
+    return {name: torch.zeros_like(like_quantity(name, given)) for name in there}
 
 
 def _parts(given: Arguments, samples: Samples) -> Iterator[Callable[[Any], Any]]:
@@ -260,7 +289,15 @@ def _parts(given: Arguments, samples: Samples) -> Iterator[Callable[[Any], Any]]
 
 
 def _some(part: Callable[[Any], Any], given: Arguments) -> Arguments:
-    return given._replace(times=part(given.times), state=part(given.state), observed=part(given.observed))
+    return given._replace(
+        **{name: part(getattr(given, name)) for name, quantity in QUANTITIES.items() if quantity.of_samples}
+    )
+
+
+def joined(parts: Sequence[Any], cat: Callable[[Sequence[Tensor]], Tensor]) -> Any:
+    """One of what several passes gave, by a function that joins tensors."""
+    whole = map(cat, zip(*map(_tensors, parts), strict=True))
+    return each_tensor(lambda _: next(whole), parts[0])
 
 
 def _tensors(x: Any) -> list[Tensor]:

@@ -12,20 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.contract import Arguments, Needs, Tensors
+from firstspike.spiketime.backends import resolve_backend
+from firstspike.spiketime.contract import DIFFERENTIABLE, QUANTITIES, Arguments, Needs
 from firstspike.spiketime.function import (
     INPUTS,
     Options,
     SpikeGradient,
     Spikes,
+    named,
     pulled_back,
     recorded_gradients,
-    resolve_backend,
 )
 from firstspike.spiketime.transforms import OF_SAMPLES, mapped
 
 _TYPES = {str: "str", int: "int", float: "float", float | None: "float?", Sequence[float] | None: "float[]?"}
-_INPUTS = ", ".join(f"Tensor{'?' * (name in Tensors._field_defaults)} {name}" for name in Tensors._fields)
+_INPUTS = ", ".join(f"Tensor{'?' * (name not in ('times', 'weight', 'threshold'))} {name}" for name in QUANTITIES)
 _OPTIONS = ", ".join(f"{_TYPES[kind]} {name}" for name, kind in Options.__annotations__.items())
 _GRADS = "Tensor grad, Tensor? of_voltage, Tensor? of_current, Tensor? of_left, Tensor spikes"
 _GIVEN = 5 + INPUTS
@@ -33,7 +34,7 @@ _DEVICES = ("cpu", "cuda")
 
 torch.library.define("firstspike::spike_forward", f"({_INPUTS}, {_OPTIONS}) -> Tensor[]")
 torch.library.define(
-    "firstspike::spike_backward", f"(bool[] needs, {_GRADS}, {_INPUTS}, Tensor[] saved, {_OPTIONS}) -> Tensor[]"
+    "firstspike::spike_backward", f"(str[] needs, {_GRADS}, {_INPUTS}, Tensor[] saved, {_OPTIONS}) -> Tensor[]"
 )
 
 
@@ -50,12 +51,12 @@ def _spikes(*given: Any) -> list[Tensor]:
 
 
 @torch.library.impl("firstspike::spike_backward", _DEVICES)
-def _spike_gradients(needs: Sequence[bool], *given: Any) -> list[Tensor]:
-    """The gradients that ``needs`` asks for, in the order of ``Needs``."""
+def _spike_gradients(needs: Sequence[str], *given: Any) -> list[Tensor]:
+    """The gradients that ``needs`` asks for, in the order of ``DIFFERENTIABLE``."""
     tensors, saved, options = given[:_GIVEN], given[_GIVEN], Options(*given[_GIVEN + 1 :])
     if options.max_spikes:
         saved = Spikes.forward(*tensors[5:], options._replace(overflow="drop"))[4:]
-    return [_alone(x) for x in SpikeGradient.forward(Needs(*needs), options, *tensors, *saved)]
+    return [_alone(x) for x in SpikeGradient.forward(Needs(needs), options, *tensors, *saved)]
 
 
 def _alone(x: Tensor) -> Tensor:
@@ -65,8 +66,10 @@ def _alone(x: Tensor) -> Tensor:
 
 def _saved(tensors: Sequence[Any], options: Options) -> tuple[Tensor, ...]:
     """Tensors like those that the forward pass of first spikes saves."""
-    given, saves = Tensors(*tensors), resolve_backend(options.backend, tensors[0].device).saves
-    return () if given.observed is not None or saves is None else saves(Arguments(*given[:4], options.constants))
+    given, saves = named(tensors), resolve_backend(options.backend, tensors[0].device).saves
+    if given["observed"] is not None or saves is None:
+        return ()
+    return saves(Arguments(**given | options.constants._asdict()))
 
 
 @torch.library.register_fake("firstspike::spike_forward")
@@ -83,10 +86,11 @@ def _(*given: Any) -> list[Tensor]:
 
 
 @torch.library.register_fake("firstspike::spike_backward")
-def _(needs: Sequence[bool], *given: Any) -> list[Tensor]:
-    times, weight, threshold, *_ = inputs = given[5:]
-    like = (times, weight, threshold, weight, threshold, threshold, *inputs[6:9])
-    return [x.new_empty(x.shape) for x, need in zip(like, (*needs, needs[6], needs[6]), strict=True) if need]
+def _(needs: Sequence[str], *given: Any) -> list[Tensor]:
+    inputs = named(given[5:])
+    like = {"EBI": inputs["times"], "EOI": inputs["weight"], "EO": inputs["threshold"], "EBO": inputs["voltage"]}
+    likes = [like[quantity.shape] for name, quantity in DIFFERENTIABLE.items() if name in needs]
+    return [x.new_empty(x.shape) for x in likes]
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:

@@ -4,24 +4,20 @@ Two ``autograd.Function`` classes, so that ``torch.func`` can map over the backw
 of one network or with a dimension for several (see ``contract``).
 """
 
-import logging
 import math
-import os
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cache, partial
-from importlib import import_module
-from importlib.util import find_spec
-from operator import itemgetter
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from firstspike.spiketime.backends import resolve_backend
 from firstspike.spiketime.contract import (
+    DIFFERENTIABLE,
+    QUANTITIES,
     Arguments,
-    Backend,
     Constants,
     Grads,
     Held,
@@ -30,56 +26,17 @@ from firstspike.spiketime.contract import (
     Tensors,
     Windows,
     as_several,
-    each_tensor,
 )
 from firstspike.spiketime.transforms import OF_SAMPLES, Direct, mapped, tangent
-from firstspike.spiketime.units import check_time_constants, in_units, members, resolve
+from firstspike.spiketime.units import check_time_constants, resolve
 from firstspike.spiketime.values import check_trains, check_values
-
-logger = logging.getLogger(__name__)
 
 # Whether modes record or replace calls of torch, as ``make_fx`` does; backends work on memory that they do not see
 _modes = torch._C._len_torch_dispatch_stack
 
-INPUTS = len(Tensors._fields)
-
-
-def _load(name: str) -> Backend:
-    try:
-        module = import_module(f"firstspike.spiketime.{name}")  # loads numba or Triton
-    except ImportError as error:
-        if name != "triton":
-            raise
-        raise ImportError("backend 'triton' needs Triton, which GPU builds of PyTorch include") from error
-    return in_units(Backend(module.forward, module.backward, name == "cpu", getattr(module, "saves", None)))
-
-
-BACKENDS: dict[str, Callable[[], Backend]] = {
-    name: cache(partial(_load, name)) for name in ("reference", "cpu", "triton")
-}
-"""Each loads its backend; whatever a backend needs is imported when it is used first."""
-
-
-def resolve_backend(name: str, device: torch.device) -> Backend:
-    """The backend of that name, for ``"auto"`` the fastest one for the device."""
-    if name == "auto":
-        return _automatic(device.type)
-    if name not in BACKENDS:
-        raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {name!r}")
-    if name == "cpu" and device.type != "cpu":
-        raise ValueError(f"backend 'cpu' needs tensors on the CPU, got {device}; use auto or reference")
-    if name == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        raise ValueError(f"backend 'triton' needs tensors on a CUDA or ROCm device, got {device}; use auto")
-    return BACKENDS[name]()
-
-
-@cache
-def _automatic(device: str) -> Backend:
-    name = "cpu" if device == "cpu" else "reference"
-    if device == "cuda" and find_spec("triton") is not None:  # which ROCm devices are called as well
-        name = "triton"
-    logger.info("backend %s for tensors on %s", name, device)
-    return BACKENDS[name]()
+INPUTS = len(QUANTITIES)
+assert Arguments._fields[:INPUTS] == tuple(QUANTITIES), "arguments begin with the quantities, in their order"
+_TAU_MEM, _TAU_SYN, _OBSERVED = map(Arguments._fields.index, ("tau_mem", "tau_syn", "observed"))
 
 
 class Options(NamedTuple):
@@ -111,25 +68,25 @@ class Options(NamedTuple):
 def spikes_of(tensors: Tensors, options: Options) -> Sequence[Tensor]:
     """The output of ``Spikes``, in programs that are compiled or exported by a custom op."""
     if not torch.compiler.is_compiling():
-        found: Sequence[Tensor] = Spikes.apply(*tensors, options)
+        found: Sequence[Tensor] = Spikes.apply(*tensors.values(), options)
         return found
     if torch.autograd.forward_ad._current_level >= 0:  # torch would take the tangents of a custom op for 0
         raise NotImplementedError(
             "spike times have no forward-mode derivatives in compiled code; call torch.func.jvp outside of it"
         )
-    recorded: Sequence[Tensor] = torch.ops.firstspike.spike_forward(*tensors, *options)
+    recorded: Sequence[Tensor] = torch.ops.firstspike.spike_forward(*tensors.values(), *options)
     return recorded
 
 
 def recorded_gradients(needs: Needs, options: Options, *given: Any) -> list[Tensor]:
     """The output of ``SpikeGradient`` by a custom op."""
     tensors, saved = given[: 5 + INPUTS], list(given[5 + INPUTS :])
-    found: list[Tensor] = torch.ops.firstspike.spike_backward(list(needs), *tensors, saved, *options)
+    found: list[Tensor] = torch.ops.firstspike.spike_backward(sorted(needs), *tensors, saved, *options)
     return found
 
 
 class Spikes(Direct):
-    """Spikes from ``*Tensors`` and ``Options``: first spikes and what is saved, or trains and more.
+    """Spikes from the values of ``Tensors`` and ``Options``: first spikes and what is saved, or trains and more.
 
     Of trains these are voltage, current and refractory time at ``until`` (of no neurons where that is ``inf``),
     overflows, and what is saved.
@@ -140,18 +97,17 @@ class Spikes(Direct):
         options: Options = inputs[-1]
         if _modes():
             return tuple(torch.ops.firstspike.spike_forward(*inputs[:-1], *options))
-        times, weight, threshold, delay, tau_mem, tau_syn, *_, observed, _, _ = inputs[:-1]
-        backend = resolve_backend(options.backend, times.device)
+        given = Arguments(*inputs[:INPUTS])
+        observed, backend = given.observed, resolve_backend(options.backend, given.times.device)
         if options.max_spikes or observed is not None or not backend.checks:
-            check_values(times, weight, threshold, delay, observed)
-        fixed = options.constants
-        check_time_constants(fixed, tau_mem, tau_syn, weight.dtype)
-        arguments = _arguments(inputs, options, fixed)
+            check_values(given)
+        check_time_constants(options.constants, given)
+        arguments = _arguments(inputs, options)
         if options.max_spikes:
             check_trains(arguments)
         elif observed is not None:
             return (observed.clone(),)
-        found = _by_network(lambda part: _flat(backend.forward(part), part), arguments)
+        found = _flat(backend.forward(arguments), arguments)
         if not options.max_spikes:
             return found
         _report(found[4], options)
@@ -160,7 +116,7 @@ class Spikes(Direct):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         *tensors, ctx.options = inputs
-        tensors[9] = None  # observed spikes are among the output
+        tensors[_OBSERVED] = None  # observed spikes are among the output
         saved = output[4 if ctx.options.max_spikes else 1 :]
         ctx.mark_non_differentiable(*saved)
         ctx.set_materialize_grads(False)
@@ -183,7 +139,7 @@ class Spikes(Direct):
             return SpikeGradient.apply(needs, options, *tensors)
 
         spikes, *rest = ctx.saved_tensors
-        moves, inputs, saved = Tensors(*tangents[:INPUTS]), Tensors(*rest[:INPUTS]), rest[INPUTS:]
+        moves, inputs, saved = named(tangents), named(rest), rest[INPUTS:]
         if not options.max_spikes:
             alone = spikes.ndim == 2
             given = (moves, spikes, inputs)
@@ -207,18 +163,13 @@ class SpikeGradient(Direct):
         if _modes():
             return tuple(recorded_gradients(needs, options, *given))
         grad, *of_state, spikes = given[:5]
-        arguments, saved = _arguments(given[5:], options, options.constants), given[5 + INPUTS :]
+        arguments, saved = _arguments(given[5:], options), given[5 + INPUTS :]
         backend = resolve_backend(options.backend, spikes.device)
         result = Result(spikes, saved[1:], saved[0]) if options.max_spikes else Result(spikes, saved)
 
-        def run(part: Arguments, asked: Grads, one: Result) -> tuple[Tensor, ...]:
-            by = backend.backward(asked, one, part, options.max_weight_grad, needs)
-            state = by.state if needs.state and by.state else ()
-            return tuple([x for x in (*by[:6], *state) if x is not None])
-
-        found = _by_network(run, arguments, Grads(grad, _held(*of_state)), result)
-        assert len(found) == sum(needs[:6]) + 3 * needs.state, f"the backend gave {len(found)} gradients for {needs}"
-        return found
+        state = None if of_state[0] is None else Held(*of_state)
+        by = backend.backward(Grads(grad, state), result, arguments, options.max_weight_grad, needs)
+        return tuple([by[name] for name in DIFFERENTIABLE if name in needs])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -248,9 +199,9 @@ def pulled_back(
     ``grads`` are by the output of ``Spikes``, None for zero.
     """
     asked, saved = ctx.needs_input_grad, ctx.saved_tensors
-    needs = Needs(*asked[:6], any(asked[6:9]))  # type: ignore[call-arg]
+    needs = _needs_of(asked[: len(DIFFERENTIABLE)])
     grad, *ends = grads[: 1 if ctx.options.until is None else 4]
-    if (grad is None and all(x is None for x in ends)) or not any(needs):
+    if (grad is None and all(x is None for x in ends)) or not needs:
         return (None,) * len(asked)
     grad = torch.zeros_like(saved[0]) if grad is None else grad
     if any(x is not None for x in ends):
@@ -258,23 +209,30 @@ def pulled_back(
     else:
         ends = [None, None, None]
     found = iter(gradients(needs, ctx.options, grad, *ends, *saved))
-    by = (next(found) if need else None for need in (*needs[:6], *(needs.state,) * 3))
-    return *by, *(None,) * (len(asked) - 9)
+    by = [next(found) if name in needs else None for name in DIFFERENTIABLE]
+    return *by, *(None,) * (len(asked) - len(by))
 
 
-def _arguments(given: Sequence[Any], options: Options, fixed: Constants) -> Arguments:
-    times, weight, threshold, delay, tau_mem, tau_syn, *state, observed, refractory, reset = given[:INPUTS]
-    first = (times, weight, threshold, delay, resolve(fixed, tau_mem, tau_syn))
-    max_spikes, start, until, bounds, lag, budget, _ = options[4:]
-    if not max_spikes:
-        return Arguments(*first)
-    windows = None if bounds is None else Windows(tuple(bounds), lag, budget)
-    start, until = -math.inf if start is None else start, math.inf if until is None else until
-    return Arguments(*first, refractory, reset, _held(*state), start, until, max_spikes, observed, windows)
+@lru_cache(maxsize=256)
+def _needs_of(asked: tuple[bool, ...]) -> Needs:
+    return Needs(name for name, need in zip(DIFFERENTIABLE, asked, strict=True) if need)
 
 
-def _held(*state: Tensor | None) -> Held | None:
-    return None if state[0] is None else Held(*state)  # type: ignore[arg-type]
+def named(given: Sequence[Any]) -> dict[str, Any]:
+    """``Tensors``, or what else belongs to each of them, that come first in a flat tuple."""
+    return dict(zip(QUANTITIES, given, strict=False))
+
+
+def _arguments(tensors: Sequence[Any], options: Options) -> Arguments:
+    given: Any = list(tensors[:INPUTS])
+    given[_TAU_MEM], given[_TAU_SYN] = resolve(options.constants, given[_TAU_MEM], given[_TAU_SYN])
+    if not options.max_spikes:
+        given[_OBSERVED] = None
+        return Arguments(*given)
+    windows = None if options.bounds is None else Windows(tuple(options.bounds), options.lag, options.budget)
+    start = -math.inf if options.start is None else options.start
+    until = math.inf if options.until is None else options.until
+    return Arguments(*(*given, start, until, options.max_spikes, windows))
 
 
 def _flat(result: Result, given: Arguments) -> tuple[Tensor, ...]:
@@ -285,27 +243,6 @@ def _flat(result: Result, given: Arguments) -> tuple[Tensor, ...]:
         return (spikes.clone() if spikes._is_view() else spikes, *saved)
     none = (given.weight.new_empty(*spikes.shape[:2], 0) for _ in range(3))
     return spikes, *(state or none), overflows, *saved
-
-
-def _joined(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """Those of all networks; what is saved of one may be longer than that of another, and is filled up."""
-    found = []
-    for tensors in zip(*parts, strict=True):
-        longest = max(x.shape[-1] for x in tensors)
-        found.append(torch.cat([functional.pad(x, (0, longest - x.shape[-1])) for x in tensors]))
-    return tuple(found)
-
-
-def _by_network(run: Callable[..., tuple[Tensor, ...]], given: Arguments, *others: Any) -> tuple[Tensor, ...]:
-    """``run`` of the arguments and others, network by network where each has constants of its own."""
-    each = members(given.constants)
-    if each is None:
-        return run(given, *others)
-    found = []
-    for number, own in enumerate(each):
-        part, *rest = each_tensor(itemgetter(slice(number, number + 1)), (given, *others))
-        found.append(run(part._replace(constants=own), *rest))
-    return _joined(found)
 
 
 def _report(overflows: Tensor, options: Options) -> None:

@@ -1,14 +1,17 @@
 """The operator: ``first_spike_time``, and ``spike_trains`` and ``spike_window`` for several spikes of each neuron."""
 
 import math
+import warnings
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from firstspike.neuron import LIF
-from firstspike.spiketime.contract import Tensors, Windows
+from firstspike.neuron import LIF, Neuron, check_neuron
+from firstspike.spiketime.backends import accepting
+from firstspike.spiketime.contract import QUANTITIES, Held, Windows
 from firstspike.spiketime.function import Options, spikes_of
 from firstspike.spiketime.values import check_spikes, checked
 
@@ -89,6 +92,7 @@ def first_spike_time(
     Source: Göltz et al. 2021, "Fast and energy-efficient neuromorphic deep learning with first-spike times".
     """
     times, delay, observed = checked(times, weight, neuron, max_weight_grad, delay, observed)
+    backend = chosen(backend, weight.device, neuron)
     outputs, lead = weight.shape[0], times.shape[:-1]
     fixed, threshold, tau_mem, tau_syn = parameters_of(neuron, weight)
     if len(lead) != 1:
@@ -98,7 +102,8 @@ def first_spike_time(
     if weight.is_leaf and weight.requires_grad and torch.is_grad_enabled():
         # of a parameter itself, autograd would use values that replace its own before the backward pass
         weight = weight.view_as(weight)
-    tensors = Tensors(times, weight, threshold, delay, tau_mem, tau_syn, observed=observed)
+    given = {"times": times, "weight": weight, "delay": delay, "observed": observed}
+    tensors = all_tensors(given | {"threshold": threshold, "tau_mem": tau_mem, "tau_syn": tau_syn})
     spikes = _in_parts(tensors, Options(backend, *fixed, max_weight_grad))
     return spikes if len(lead) == 1 else spikes.reshape(*lead, outputs)
 
@@ -111,8 +116,8 @@ def spike_trains(
     max_spikes: int,
     delay: Float[Tensor, "outputs inputs"] | None = None,
     observed: Float[Tensor, "*batch outputs max_spikes"] | None = None,
-    refractory: float | Float[Tensor, " outputs"] = 0.0,
-    reset: float | Float[Tensor, " outputs"] = 0.0,
+    refractory: float | Float[Tensor, " outputs"] | None = None,
+    reset: float | Float[Tensor, " outputs"] | None = None,
     overflow: str = "error",
     max_weight_grad: float | None = None,
     state: TrainState | None = None,
@@ -121,11 +126,10 @@ def spike_trains(
 ) -> Float[Tensor, "*batch outputs max_spikes"]:
     """All times at which each neuron's membrane reaches the threshold, exact and differentiable.
 
-    The neuron of ``first_spike_time`` spikes again: at each spike its membrane is set to ``reset`` and held there for
-    the time ``refractory``, while its current decays and inputs arrive. As a spike is exactly at the threshold, a reset
-    to 0 is the same as subtracting the threshold from the membrane.
+    The neuron of ``first_spike_time`` spikes again: at each spike its membrane is set to the neuron's ``reset`` and
+    held there for the time ``refractory``, while its current decays and inputs arrive.
 
-    The derivatives by weight, times, delay, threshold, time constants and state are those of the adjoint method: a
+    The derivatives by weight, times, delay, state and the parameters of the neuron are those of the adjoint method: a
     spike that moves takes the reset with it, and so moves all later ones. Reverse and forward mode, ``torch.func``
     transforms, ``torch.compile`` and ``torch.export`` work as for ``first_spike_time``. With ``max_spikes=1``, one time
     per input and ``overflow="drop"`` the spikes and gradients are bit for bit those of ``first_spike_time``, and cost
@@ -141,8 +145,8 @@ def spike_trains(
         observed: trains from elsewhere (a simulator, a chip), sorted, ``inf`` after the last spike: returned as they
             are, with the gradient taken there. A spike where the ideal membrane would not rise, or within the
             refractory time of the one before, has none.
-        refractory: time for which a neuron is held at ``reset`` after a spike, >= 0, without a gradient.
-        reset: membrane after a spike, below the threshold, without a gradient.
+        refractory: deprecated, as is ``reset``: both are parameters of the neuron.
+        reset: see ``refractory``.
         overflow: what happens where a neuron would spike more than ``max_spikes`` times: ``"error"`` raises
             ValueError, ``"warn"`` warns and drops the later spikes, ``"drop"`` drops them. The neuron then stays at
             ``reset`` until ``until``.
@@ -165,17 +169,17 @@ def spike_trains(
     Source: Wunderlich and Pehle 2021, "Event-based backpropagation can compute exact gradients for spiking neural
     networks" (the adjoint).
     """
+    neuron = with_dynamics(neuron, refractory=refractory, reset=reset)
     shared: dict[str, Any] = {"max_weight_grad": max_weight_grad, "backend": backend, "delay": delay}
-    numbers = not isinstance(reset, Tensor) and not isinstance(refractory, Tensor)
-    plain = numbers and -math.inf < reset <= 0 <= refractory < math.inf and state is None and until == math.inf
     columns = [getattr(x, "shape", ())[-1:] for x in (times, observed) if x is not None]
-    # nobody asks for a second spike, which first spikes do not know of, nor for what comes after the first
+    # nobody asks for a second spike, nor for what comes after the first, where no reset and no refractory time acts
     alone = type(max_spikes) is int and max_spikes == 1 and columns.count((1,)) == len(columns)
-    if plain and alone and (overflow == "drop" or (observed is not None and overflow in OVERFLOW)):
+    alone = alone and state is None and until == math.inf
+    alone = alone and not any(isinstance(neuron.values[name], Tensor) for name in neuron.resets.values())
+    if alone and (overflow == "drop" or (observed is not None and overflow in OVERFLOW)):
         seen = None if observed is None else observed.squeeze(-1)
         return first_spike_time(times.squeeze(-1), weight, neuron, observed=seen, **shared).unsqueeze(-1)
-    shared |= {"max_spikes": max_spikes, "observed": observed}
-    shared |= {"refractory": refractory, "reset": reset, "overflow": overflow, "state": state, "until": until}
+    shared |= {"max_spikes": max_spikes, "observed": observed, "overflow": overflow, "state": state, "until": until}
     return spike_window(times, weight, neuron, **shared).trains
 
 
@@ -187,8 +191,8 @@ def spike_window(
     max_spikes: int,
     delay: Float[Tensor, "outputs inputs"] | None = None,
     observed: Float[Tensor, "*batch outputs max_spikes"] | None = None,
-    refractory: float | Float[Tensor, " outputs"] = 0.0,
-    reset: float | Float[Tensor, " outputs"] = 0.0,
+    refractory: float | Float[Tensor, " outputs"] | None = None,
+    reset: float | Float[Tensor, " outputs"] | None = None,
     overflow: str = "error",
     max_weight_grad: float | None = None,
     state: TrainState | None = None,
@@ -209,14 +213,15 @@ def spike_window(
 
     Args:
         times: see ``spike_trains``, as for all that is not here; ``max_spikes`` and ``observed`` are of the window.
-        windows: of neurons that see their own spikes again, in place of ``until``: many windows in one call, where
-            ``knows_recurrence``. The last ``outputs`` columns of the weight are then those of the neurons themselves,
+        windows: of neurons that see their own spikes again, in place of ``until``: many windows in one call, where the
+            backend does that. The last ``outputs`` columns of the weight are then those of the neurons themselves,
             and ``times`` may leave these inputs out; ``max_spikes`` counts those of all windows. A neuron with more
             spikes in a window than `max_spikes` stays at ``reset`` until it ends.
 
     Raises:
         ValueError: what ``spike_trains`` refuses, or an end that is not after the time of the state.
     """
+    neuron = with_dynamics(neuron, refractory=refractory, reset=reset)
     check_spikes(*("max_spikes", max_spikes) if windows is None else ("spikes in a window", windows.budget))
     if overflow not in OVERFLOW:
         raise ValueError(f"overflow must be one of {', '.join(OVERFLOW)}, got {overflow!r}")
@@ -225,6 +230,7 @@ def spike_window(
     times, delay, observed = checked(
         times, of_inputs, neuron, max_weight_grad, delay, observed, (max_spikes,), **states
     )
+    backend = chosen(backend, weight.device, neuron, windows is not None)
     lead, outputs = times.shape[:-2], weight.shape[0]
     samples = math.prod(lead)
     fixed, threshold, *taus = parameters_of(neuron, weight)
@@ -232,15 +238,15 @@ def spike_window(
     def of_samples(x: Tensor | None, *shape: int) -> Tensor | None:
         return None if x is None else x.reshape(1, samples, *shape)
 
-    network: Any = (None if x is None else x[None] for x in (weight, threshold, delay, *taus))
-    kept = (of_samples(x, outputs) for x in ((None,) * 3 if state is None else state[:3]))
-    tensors = Tensors(  # type: ignore[call-arg]
-        times.reshape(1, samples, *times.shape[-2:]),
-        *network,
-        *kept,
-        of_samples(observed, outputs, max_spikes),
-        *(of_neurons(x, weight)[None] for x in (refractory, reset)),
-    )
+    network = {"weight": weight, "delay": delay, "threshold": threshold}
+    network |= {name: of_neurons(neuron.values[name], weight) for name in ("refractory", "reset")}
+    network |= zip(("tau_mem", "tau_syn"), taus, strict=True)
+    given = {name: None if x is None else x[None] for name, x in network.items()}
+    given["times"] = times.reshape(1, samples, *times.shape[-2:])
+    given["observed"] = of_samples(observed, outputs, max_spikes)
+    if state is not None:
+        given |= zip(Held._fields, (of_samples(x, outputs) for x in state[:3]), strict=True)
+    tensors = all_tensors(given)
     bounds, lag, budget = (None, 0.0, 0) if windows is None else windows
     start, until = None if state is None else state.time, float(until if bounds is None else bounds[-1])
     end = None if until == math.inf else until
@@ -253,20 +259,41 @@ def spike_window(
     return Window(trains.reshape(*lead, outputs, max_spikes), ends, overflows.reshape(*lead, outputs))
 
 
-def knows_recurrence(neuron: LIF, backend: str, device: torch.device) -> bool:
-    """Whether ``spike_window`` takes ``windows`` there: on a CPU, with time constants that are numbers."""
-    shared = not isinstance(neuron.tau_mem, Tensor) and not isinstance(neuron.tau_syn, Tensor)
-    return shared and backend in ("auto", "cpu") and device.type == "cpu"
+def chosen(backend: str, device: torch.device, neuron: Neuron, recurrent: bool = False) -> str:
+    """The backend that computes such neurons; a ValueError has the reasons of those that do not."""
+    if torch.compiler.is_compiling():
+        return backend  # the call that is recorded looks for it
+    name, reason = accepting(backend, device, neuron, recurrent)
+    if name is None:
+        raise ValueError(f"backend {backend!r} refuses {type(neuron).__name__}: {reason}")
+    return name
 
 
-def _in_parts(tensors: Tensors, options: Options) -> Tensor:
+def with_dynamics(neuron: LIF, stacklevel: int = 3, **given: float | Tensor | None) -> LIF:
+    """The neuron with a refractory time and a reset that were arguments of their own in earlier versions."""
+    found: dict[str, Any] = {name: x for name, x in given.items() if x is not None}
+    check_neuron(neuron)
+    if not found:
+        return neuron
+    message = f"{' and '.join(found)} became part of the neuron: write neuron=LIF({'=..., '.join(found)}=...)"
+    if not torch.compiler.is_compiling():
+        warnings.warn(message, FutureWarning, stacklevel=stacklevel)
+    return replace(neuron, **found)
+
+
+def _in_parts(tensors: dict[str, Any], options: Options) -> Tensor:
     """The spike times; without gradients some samples after the others, as nothing of them has to be kept."""
-    times, outputs = tensors.times, tensors.weight.shape[0]
+    times, outputs = tensors["times"], tensors["weight"].shape[0]
     samples = max(1, _AT_ONCE // max(1, times.shape[-1] + outputs))
-    whole = torch.is_grad_enabled() or tensors.observed is not None or torch.compiler.is_compiling()
+    whole = torch.is_grad_enabled() or tensors["observed"] is not None or torch.compiler.is_compiling()
     if whole or len(times) <= samples:
         return spikes_of(tensors, options)[0]
-    return torch.cat([spikes_of(tensors._replace(times=x), options)[0] for x in times.split(samples)])
+    return torch.cat([spikes_of(tensors | {"times": x}, options)[0] for x in times.split(samples)])
+
+
+def all_tensors(given: dict[str, Any]) -> dict[str, Any]:
+    """All ``QUANTITIES`` in order, None for those that are not given."""
+    return {name: given.get(name) for name in QUANTITIES}
 
 
 def of_neurons(value: float | Tensor, weight: Tensor) -> Tensor:

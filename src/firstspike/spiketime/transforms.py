@@ -25,18 +25,12 @@ from torch._functorch.autograd_function import VmapInfo
 from torch._functorch.pyfunctorch import VmapInterpreter, retrieve_current_functorch_interpreter
 from torch._functorch.utils import unwrap_dead_wrappers
 
-from firstspike.spiketime.contract import Needs, Tensors
+from firstspike.spiketime.contract import DIFFERENTIABLE, QUANTITIES, Needs
 
 _AT_ONCE = 1 << 22  # numbers in a part of the Jacobian
-OF_SAMPLES = "times", "voltage", "current", "left", "observed"  # the tensors that have a batch
-_OF_SYNAPSES, _OF_NEURONS = "ebroi,eoi->ebro", "ebro,eo->ebro"
-_PRODUCTS = (
-    {"weight": _OF_SYNAPSES, "threshold": _OF_NEURONS, "delay": _OF_SYNAPSES}
-    | dict.fromkeys(("tau_mem", "tau_syn"), _OF_NEURONS)
-    | dict.fromkeys(("voltage", "current", "left"), "ebrso,ebo->ebro")
-    | {"times": "ebroi,ebi->ebro"}
-)
-"""Of rows of the Jacobian, in the order of ``Needs`` with that by delays for the times, and tangents."""
+OF_SAMPLES = [name for name, quantity in QUANTITIES.items() if quantity.of_samples]
+_PRODUCTS = {"EOI": "ebroi,eoi->ebro", "EO": "ebro,eo->ebro", "EBO": "ebrso,ebo->ebro", "EBI": "ebroi,ebi->ebro"}
+"""Of rows of the Jacobian by quantities of a shape, and tangents; those by times are those by delays."""
 
 
 class Direct(torch.autograd.Function):
@@ -80,7 +74,7 @@ def mapped(
     """
     assert tensors[0] is not None
     alone = tensors[0].ndim - (dims[0] is not None) == 2
-    places = [Tensors._fields.index(name) for name in of_samples]
+    places = [place for place, name in enumerate(QUANTITIES) if name in of_samples]
     batch = all(dim is None or place in places for place, dim in enumerate(dims))
     into, merged = int(batch and not alone), batch or not alone
     folded: list[Tensor | None] = []
@@ -96,9 +90,9 @@ def mapped(
 
 def tangent(
     gradients: Callable[..., tuple[Tensor, ...]],
-    moves: Tensors,
+    moves: dict[str, Any],
     spikes: Float[Tensor, "E B O *S"],
-    inputs: Tensors,
+    inputs: dict[str, Any],
     overflows: Bool[Tensor, "E B O"] | None = None,
     ends: bool = False,
 ) -> tuple[Tensor, ...]:
@@ -107,15 +101,13 @@ def tangent(
     ``gradients`` is the backward pass, ``SpikeGradient`` without options; ``moves`` are the tangents, None for 0.
     """
     if overflows is not None:
-        moves, inputs = (_each_time_apart(x, inputs.times.shape[-1]) for x in (moves, inputs))
-    moved = [name for name in _PRODUCTS if getattr(moves, name) is not None]
-    named = {name: name in moved for name in ("weight", "threshold", "delay", "tau_mem", "tau_syn")}
-    named["delay"] |= "times" in moved
-    needs = Needs(times=False, state=any(x is not None for x in moves[6:9]), **named)
-    if needs.delay and inputs.delay is None:
-        inputs = inputs._replace(delay=torch.zeros_like(inputs.weight))
+        moves, inputs = (_each_time_apart(x, inputs["times"].shape[-1]) for x in (moves, inputs))
+    moved = [name for name in DIFFERENTIABLE if moves[name] is not None]
+    needs = Needs("delay" if name == "times" else name for name in moved)
+    if "delay" in needs and inputs["delay"] is None:
+        inputs = inputs | {"delay": torch.zeros_like(inputs["weight"])}
     if "times" in moved:  # what never arrives moves nothing
-        moves = moves._replace(times=torch.where(inputs.times.isfinite(), moves.times, 0.0))
+        moves = moves | {"times": torch.where(inputs["times"].isfinite(), moves["times"], 0.0)}
     each = 1 if overflows is None else spikes.shape[3]
     rows = each + 3 * ends
 
@@ -129,7 +121,7 @@ def tangent(
         def copied(x: Tensor) -> Tensor:
             return x[:, None, None].expand(*lead, *x.shape[1:]).flatten(0, 2)
 
-        given = inputs._asdict() | {"observed": None}
+        given = inputs | {"observed": None}
         for name, x in given.items():
             given[name] = x if x is None else alone(x) if name in OF_SAMPLES else copied(x)
         # nothing here is written in place, which ``torch.func.linearize`` does not see
@@ -144,19 +136,19 @@ def tangent(
             given["times"] = given["times"].unsqueeze(-1)
         saved = () if overflows is None else (alone(overflows),)
         found = gradients(needs, grad.flatten(0, 2).unsqueeze(1), *by_ends, alone(spikes), *given.values(), *saved)
-        names = (name for name, need in zip(_PRODUCTS, (*needs[1:6], *(needs.state,) * 3), strict=False) if need)
+        names = (name for name in DIFFERENTIABLE if name in needs)
         return dict(zip(names, (x.unflatten(0, lead) for x in found), strict=True))
 
-    size, parts = max(1, _AT_ONCE // max(1, inputs.weight.numel() * rows)), []
+    size, parts = max(1, _AT_ONCE // max(1, inputs["weight"].numel() * rows)), []
     with torch.autocast(spikes.device.type, enabled=False):
         for start in range(0, max(1, spikes.shape[1]), size):
             some = slice(start, start + size)
-            by = jacobian(some) if any(needs) else {}  # otherwise nothing but the observed times moves
+            by = jacobian(some) if needs else {}  # otherwise nothing but the observed times moves
             total = spikes.new_zeros((*spikes[:, some].shape[:2], rows, spikes.shape[2]))
             for name in moved:
-                row, move = by["delay" if name == "times" else name], getattr(moves, name)
+                row, move = by["delay" if name == "times" else name], moves[name]
                 move = move[:, some] if name in OF_SAMPLES else move
-                total = total + torch.einsum(_PRODUCTS[name], row, move)
+                total = total + torch.einsum(_PRODUCTS[DIFFERENTIABLE[name].shape], row, move)
             parts.append(total)
     whole = torch.cat(parts, 1).movedim(2, -1)
     if overflows is None:
@@ -164,8 +156,11 @@ def tangent(
     return whole[..., :each], *whole[..., each:].unbind(-1)
 
 
-def _each_time_apart(x: Any, copies: int) -> Any:
+def _each_time_apart(x: dict[str, Any], copies: int) -> dict[str, Any]:
     """Of trains, with each time of an input as an input of its own."""
-    times = None if x.times is None else x.times.flatten(2)
-    weight, delay = (None if y is None else y.repeat_interleave(copies, -1) for y in (x.weight, x.delay))
-    return x._replace(times=times, weight=weight, delay=delay)
+    changed = {"times": lambda y: y.flatten(2), **dict.fromkeys(("weight", "delay"), _repeated(copies))}
+    return x | {name: None if x[name] is None else change(x[name]) for name, change in changed.items()}
+
+
+def _repeated(copies: int) -> Callable[[Tensor], Tensor]:
+    return lambda x: x.repeat_interleave(copies, -1)

@@ -9,15 +9,32 @@ neither very short nor very long in it, see ``in_units``.
 """
 
 import math
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import lru_cache, wraps
+from operator import itemgetter
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from firstspike.devices import TAU_MEM, TAU_SYN, UNIT, is_host, mark, read_at_once, require
-from firstspike.spiketime.contract import Arguments, Backend, Constants, Gradients, Grads, Held, Needs, Result
+from firstspike.spiketime.contract import (
+    DIFFERENTIABLE,
+    QUANTITIES,
+    Arguments,
+    Backend,
+    Constants,
+    Gradients,
+    Grads,
+    Held,
+    Needs,
+    Result,
+    Run,
+    each_tensor,
+    joined,
+)
 from firstspike.spiketime.values import LARGEST, check_range
 
 LONGEST = {torch.float32: 1e35, torch.float64: 1e250}
@@ -37,14 +54,18 @@ def unit_of_weights(weight: Float[Tensor, "E O I"], threshold: Float[Tensor, "E 
 
 
 def in_units(backend: Backend) -> Backend:
-    """The backend for time constants in any unit of time. It itself sees a faster time constant of about 1."""
+    """The backend for time constants in any unit of time, and others in each network.
 
+    It itself sees a faster time constant of about 1, and numbers wherever all neurons of a network share them.
+    """
+
+    @_by_network
     def forward(given: Arguments) -> Result:
         unit, inner = _inside(given)
         found = backend.forward(inner)
         if unit == 1:
             return found
-        state = found.state and found.state._replace(refractory=found.state.refractory * unit)
+        state = found.state and Held(*(x * unit**power for x, power in zip(found.state, _POWERS, strict=True)))
         if given.observed is not None:
             return found._replace(spikes=given.observed, state=state)
         spikes = found.spikes * unit
@@ -53,42 +74,73 @@ def in_units(backend: Backend) -> Backend:
         spikes = torch.where(spikes / unit < found.spikes, later, spikes)
         return found._replace(spikes=torch.where(spikes.isinf(), spikes, spikes.clamp(max=given.until)), state=state)
 
+    @_by_network
     def backward(
         grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
     ) -> Gradients:
         unit, inner = _inside(given)
         if unit == 1:
             return backend.backward(grads, result, inner, max_weight_grad, needs)
-        # derivatives by weights are times: a long unit counts before they are small, a short one after
+        # derivatives by what is no time are times: a long unit counts before they are small, a short one after
         first, then = max(unit, 1.0), min(unit, 1.0)
         bound = None if max_weight_grad is None else max_weight_grad / then
-        state = grads.state and Held(grads.state[0] / then, grads.state[1] / then, grads.state[2] * first)
+        before = 1 / then, first  # by power of time
+        after = then, 1 / first
+        state = grads.state and Held(*(x * before[power] for x, power in zip(grads.state, _POWERS, strict=True)))
         result = result._replace(spikes=result.spikes / unit)
         found = backend.backward(Grads(grads.spikes * first, state), result, inner, bound, needs)
-        factors = (1 / first, then, then, 1 / first, 1 / first, 1 / first)
-        tensors: Any = (None if x is None else x * factor for x, factor in zip(found[:6], factors, strict=True))
-        state = found.state and Held(found.state[0] * then, found.state[1] * then, found.state[2] / first)
-        return Gradients(*tensors)._replace(state=state)
+        return {name: x * after[DIFFERENTIABLE[name].time] for name, x in found.items()}
 
     return backend._replace(forward=forward, backward=backward)
+
+
+def _by_network(run: Run) -> Run:
+    """A pass that goes network by network where each has constants of its own, shared by its neurons.
+
+    What is saved of one network may be longer than that of another, and is filled up.
+    """
+
+    def padded(tensors: Sequence[Tensor]) -> Tensor:
+        longest = max(x.shape[-1] for x in tensors)
+        return torch.cat([functional.pad(x, (0, longest - x.shape[-1])) for x in tensors])
+
+    @wraps(run)
+    def each(*given: Any) -> Any:
+        place = 0 if len(given) == 1 else 2  # of the arguments: forward, backward
+        networks = _members(given[place].constants)
+        if not networks:
+            return run(*given)
+        found = []
+        for number, own in enumerate(networks):
+            part = list(each_tensor(itemgetter(slice(number, number + 1)), given))
+            part[place] = part[place]._replace(**own._asdict())
+            found.append(run(*part))
+        return joined(found, padded)
+
+    return each  # type: ignore[return-value]
+
+
+_POWERS = [DIFFERENTIABLE[name].time for name in Held._fields]
+_IN_TIME = {name: name for name, quantity in QUANTITIES.items() if quantity.time} | {"left": "state.refractory"}
+"""What is measured in the unit of time, and how errors call it."""
 
 
 def _inside(given: Arguments) -> tuple[float, Arguments]:
     """The unit to work in, and the arguments in it."""
     unit, constants = _unit_of(given)
     if unit == 1:
-        return unit, given._replace(constants=constants)
-    names = ("times", "delay", "refractory", "observed")
-    times: Any = {name: in_unit(name, getattr(given, name), unit) for name in names if getattr(given, name) is not None}
-    inner = given._replace(**times, constants=constants)
+        same = not isinstance(given.tau_syn, Tensor) and constants == (given.tau_mem, given.tau_syn)
+        return unit, given if same else given._replace(**constants._asdict())
+    values = {name: getattr(given, name) for name in _IN_TIME.keys() - constants._asdict().keys()}
+    times: Any = {name: in_unit(_IN_TIME[name], x, unit) for name, x in values.items() if x is not None}
+    inner = given._replace(**times, **constants._asdict())
     if not given.max_spikes:
         return unit, inner
     in_unit("until", given.times.new_tensor([given.until, given.start]), unit)
-    state = given.state and given.state._replace(refractory=in_unit("state.refractory", given.state.refractory, unit))
     windows = given.windows and given.windows._replace(
         bounds=tuple(x / unit for x in given.windows.bounds), lag=given.windows.lag / unit
     )
-    return unit, inner._replace(state=state, start=given.start / unit, until=given.until / unit, windows=windows)
+    return unit, inner._replace(start=given.start / unit, until=given.until / unit, windows=windows)
 
 
 def in_unit(name: str, x: Tensor, unit: float | Tensor) -> Tensor:
@@ -149,21 +201,25 @@ def resolve(given: Constants, tau_mem: Tensor | None, tau_syn: Tensor | None) ->
     return Constants(math.inf if not host and tau_mem is None and given.tau_mem == math.inf else mem, syn)
 
 
-def members(constants: Constants) -> list[Constants] | None:
-    """The numbers of each network of an ensemble, where the neurons of a network share them but not all networks do."""
+def _members(constants: Constants) -> Sequence[Constants]:
+    """The numbers of each network of an ensemble, if the neurons of a network share them but not all networks do."""
     mem, syn = constants
     if not isinstance(mem, Tensor) or not isinstance(syn, Tensor) or not is_host(mem.device):
-        return None
+        return ()
     if mem.ndim == 1 or len(mem) == 1 or not bool(((mem == mem[:, :1]) & (syn == syn[:, :1])).all()):
-        return None
+        return ()
     return [Constants(m, s) for m, s in zip(mem[:, 0].tolist(), syn[:, 0].tolist(), strict=True)]
 
 
-def check_time_constants(given: Constants, tau_mem: Tensor | None, tau_syn: Tensor | None, dtype: torch.dtype) -> None:
+def check_time_constants(given: Constants, tensors: Arguments) -> None:
     """Raise ValueError for tensors with values that no neuron can have, and for constants that do not fit the dtype.
 
-    Arguments are those of ``resolve``. On a GPU, tensors are checked later (``raise_deferred_errors``).
+    ``given`` holds the time constants that are numbers. On a GPU, tensors are checked later
+    (``raise_deferred_errors``).
     """
+    tau_mem: Any = tensors.tau_mem
+    tau_syn: Any = tensors.tau_syn
+    dtype = tensors.times.dtype
     like = tau_syn if tau_mem is None else tau_mem
     if like is None:
         _check_range(given.tau_mem, given.tau_syn, given.tau_syn, LONGEST[dtype], dtype)

@@ -26,7 +26,7 @@ from firstspike.devices import (
     read_at_once,
     require,
 )
-from firstspike.neuron import LIF, check_neuron
+from firstspike.neuron import Neuron, check_neuron
 from firstspike.spiketime.contract import Arguments
 from firstspike.spiketime.kernels import LARGEST_32, LARGEST_64
 
@@ -67,7 +67,7 @@ def raised(x: Tensor, dtype: torch.dtype) -> Tensor:
 def checked(
     times: Tensor,
     weight: Tensor,
-    neuron: LIF,
+    neuron: Neuron,
     max_weight_grad: float | None,
     delay: Tensor | None,
     observed: Tensor | None,
@@ -112,7 +112,7 @@ def checked(
                 f"{name} is {x.dtype} on {x.device}, weight is {weight.dtype} on {weight.device}; "
                 f"convert one of them, e.g. {name}.to(weight)"
             )
-    for name in ("threshold", "tau_mem", "tau_syn"):
+    for name in neuron.parameters:
         value = getattr(neuron, name)
         if isinstance(value, Tensor) and value.shape not in ((), (1,), (outputs,)):
             raise ValueError(f"{name} must be one number or ({outputs},), got {tuple(value.shape)}")
@@ -155,18 +155,16 @@ def _is_raster(times: Tensor) -> bool:
         return False
 
 
-def check_values(
-    times: Tensor, weight: Tensor, threshold: Tensor, delay: Tensor | None, observed: Tensor | None = None
-) -> None:
+def check_values(given: Arguments) -> None:
     """Raise ValueError for values that no neuron can work with, on a GPU later (``raise_deferred_errors``)."""
-    check_real("times", times, TIMES)
-    if observed is not None:
-        check_real("observed times", observed, OBSERVED)
-    if threshold.numel():
-        check_range(THRESHOLD, "threshold", threshold)
-        check_weights(weight, threshold)
-    if delay is not None and delay.numel():
-        check_range(DELAY, "delay", delay, ">= 0")
+    check_real("times", given.times, TIMES)
+    if given.observed is not None:
+        check_real("observed times", given.observed, OBSERVED)
+    if given.threshold.numel():
+        check_range(THRESHOLD, "threshold", given.threshold)
+        check_weights(given.weight, given.threshold)
+    if given.delay is not None and given.delay.numel():
+        check_range(DELAY, "delay", given.delay, ">= 0")
 
 
 def check_range(failure: int, name: str, x: Tensor, least: str = "> 0", hint: str = "") -> tuple[Any, Any]:
@@ -242,10 +240,10 @@ def check_trains(given: Arguments) -> None:
         below = ((reset < given.threshold) & (reset > -math.inf)).all()
         message = "reset must be finite and below the threshold, got {} and {}"
         require(RESET, below, lambda: message.format(float(reset.max()), float(given.threshold.min())))
-    if given.state is not None and given.state.refractory.numel():
-        for name, x in given.state._asdict().items():
+    if given.state is not None and given.state.left.numel():
+        for name, x in zip(("voltage", "current", "refractory"), given.state, strict=True):
             require(STATE, x.isfinite().all(), partial(str, f"state.{name} must be finite, got NaN or inf"))
-        check_range(STATE, "state.refractory", given.state.refractory, ">= 0")
+        check_range(STATE, "state.refractory", given.state.left, ">= 0")
     limit = torch.finfo(given.times.dtype).max
     if math.isfinite(until) and abs(until) > limit:
         raise ValueError(f"until must be inf or at most {limit:g} in {given.times.dtype}, got {until:g}")

@@ -107,7 +107,7 @@ class Imperfect(QuantisedWeights):
             found = found + self.noise.normal(self.threshold_batch_noise, nominal)
         if self.threshold_sample_noise:
             found = found + self.noise.normal(self.threshold_sample_noise, nominal, batch)
-        reset = max(layer.reset, 0.0) if isinstance(layer, LIFSpikeTrains) else 0.0
+        reset = torch.as_tensor(layer.neuron.reset if isinstance(layer, LIFSpikeTrains) else 0.0).to(like).clamp(min=0)
         return torch.maximum(found, reset + _LOWEST * (nominal - reset))
 
     def imperfect(self, spikes: Tensor, unit: float = 1.0) -> Tensor:

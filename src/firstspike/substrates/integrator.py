@@ -61,9 +61,10 @@ class Integrator(LayerByLayer):
         """Spikes on the grid: the first one of each neuron, or the train of neurons that are reset."""
         neuron = layer.neuron
         trains = layer if isinstance(layer, LIFSpikeTrains) else None
-        most, reset, refractory = 1, 0.0, math.inf
+        most, reset, refractory = 1, times.new_zeros(()), times.new_tensor(math.inf)
         if trains is not None:
-            most, reset, refractory = trains.max_spikes, trains.reset, trains.refractory
+            most = trains.max_spikes
+            reset, refractory = (torch.as_tensor(x).to(times) for x in (neuron.reset, neuron.refractory))
         threshold = torch.as_tensor(neuron.threshold, dtype=times.dtype, device=times.device)
         arrival = times if delay is None else times.unsqueeze(-2) + delay
         tau_mem, tau_syn = neuron.tau_mem, neuron.tau_syn

@@ -31,13 +31,13 @@ _LEAD_MS = 2.0  # simulators need a moment before the first spike
 
 
 class _Cells(NamedTuple):
-    """Neurons of a layer, in units of ``tau_syn``; the first three one number or one for each neuron."""
+    """Neurons of a layer, in units of ``tau_syn``; the first five one number or one for each neuron."""
 
     tau_mem: Float[np.ndarray, "..."]
     tau_syn: Float[np.ndarray, "..."]
     threshold: Float[np.ndarray, "..."]
-    reset: float
-    refractory: float
+    reset: Float[np.ndarray, "..."]
+    refractory: Float[np.ndarray, "..."]
     until: float
     """When they stop."""
     weight: Float[np.ndarray, "out out"] | None = None
@@ -55,7 +55,7 @@ class _Cells(NamedTuple):
         assert self.weight is not None
         assert self.delay is not None
         longest = self.delay.max()
-        own = np.ceil(longest / max(self.refractory, step)) + 1
+        own = np.ceil(longest / np.maximum(self.refractory, step)) + 1
         most = spikes * weight.clip(min=0).sum(axis=1) + own * self.weight.clip(min=0).sum(axis=1)
         return np.asarray((most + self.threshold) * np.exp(longest / self.tau_syn))
 
@@ -112,7 +112,8 @@ class Simulator(LayerByLayer):
             if not isinstance(tau_mem, Tensor) and math.isinf(tau_mem):
                 raise ValueError(f"layer {index}: {self.title} has no neurons without leak (tau_mem inf)")
             if isinstance(layer, LIFSpikeTrains):
-                self._check_time(f"layer {index}", "refractory", layer.refractory / _unit(layer))
+                for rest in np.unique(_array(layer.neuron.refractory) / _unit(layer)):
+                    self._check_time(f"layer {index}", "refractory", rest)
             if isinstance(layer, LIFRecurrent):
                 self._check_time(f"layer {index}", "window", layer.window / _unit(layer))
         self._sim = self._load()
@@ -152,10 +153,10 @@ class Simulator(LayerByLayer):
         tau_mem, tau_syn = (_array(x) / unit for x in (layer.neuron.tau_mem, layer.neuron.tau_syn))
         tau_mem = np.where(np.abs(tau_mem / tau_syn - 1) < self.apart, tau_syn * (1 + self.apart), tau_mem)
         slowest = float(max(tau_mem.max(), tau_syn.max()))
-        reset, refractory, rest = 0.0, self.rest / 2 * slowest, self.rest * slowest
+        reset, refractory, rest = np.array(0.0), np.array(self.rest / 2 * slowest), self.rest * slowest
         if isinstance(layer, LIFSpikeTrains):
-            reset, refractory = layer.reset, layer.refractory / unit
-            rest = rest + refractory
+            reset, refractory = _array(layer.neuron.reset), _array(layer.neuron.refractory) / unit
+            rest = rest + float(refractory.max())
         until = self.duration
         if isinstance(layer, LIFRecurrent):
             own = {"weight": _array(layer.recurrent_weight), "delay": _array(layer.own_delay) / unit}

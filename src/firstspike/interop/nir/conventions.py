@@ -54,7 +54,7 @@ class Convention:
         return _SNNTORCH_DT if self.target == "snntorch" else self.dt
 
     def node(
-        self, tau_mem: Values, tau_syn: Values, threshold: Values, reset: float | None = None
+        self, tau_mem: Values, tau_syn: Values, threshold: Values, reset: Values | None = None
     ) -> tuple[dict[str, Values], Values]:
         """The fields of a ``CubaLIF``, and the factor of the weights; times are in the network's unit.
 

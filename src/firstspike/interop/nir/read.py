@@ -152,11 +152,10 @@ class Reader:
         if not trains["max_spikes"]:
             layer = LIFLinear(*size, parameters, **make)
         else:
-            if not np.allclose(neurons.reset, neurons.reset[0], rtol=1e-6, atol=1e-12):
-                raise ValueError(
-                    f"{name}: neurons that spike several times must have the same v_reset, got {node.v_reset}"
-                )
-            make |= {"reset": float(neurons.reset[0]), "refractory": trains["refractory"]}
+            reset = neurons.reset
+            if np.allclose(reset, reset[0], rtol=1e-6, atol=1e-12):
+                reset = np.full_like(reset, reset[0])
+            parameters = replace(parameters, reset=self._shared(reset), refractory=trains["refractory"])
             if loop is None:
                 layer = LIFSpikeTrains(*size, trains["max_spikes"], parameters, **make)
             else:

@@ -79,7 +79,7 @@ class Writer:
         metadata |= {} if step is None else {"dt": step}
         metadata |= {"bias_times": np.array(self.bias) * unit} if self.bias else {}
         for name in ("max_spikes", "refractory", "duration", "window_spikes"):  # of every layer, 0 if it has none
-            values = np.array([getattr(lif, name, 0) for lif in self.lifs])
+            values = np.array([_refractory(x) if name == "refractory" else getattr(x, name, 0) for x in self.lifs])
             if values.any():
                 metadata[name] = values * unit if name in ("refractory", "duration") else values
         metadata |= self.readout
@@ -126,7 +126,7 @@ class Writer:
             found.append(
                 f"readers ignore max_spikes: neurons may spike more than {min(x.max_spikes for x in trains)} times"
             )
-        if any(lif.refractory for lif in trains):
+        if any(map(_refractory, trains)):
             found.append("readers ignore refractory times")
         if self.readout:
             found.append(f"readers return the membrane, of which the network takes the {self.readout['readout']}")
@@ -149,14 +149,14 @@ class Writer:
         reset = None
         self.lifs.append(layer)
         if isinstance(layer, LIFSpikeTrains):
-            reset = layer.reset
-            if layer.refractory and not self.keep_refractory:
+            reset = _per_neuron(layer, "reset")
+            if _refractory(layer) and not self.keep_refractory:
                 raise ValueError(
-                    f"NIR's CubaLIF has no refractory time, the layer has {layer.refractory}; with "
+                    f"NIR's CubaLIF has no refractory time, the layer has {_refractory(layer)}; with "
                     "keep_refractory it is in the metadata, which only from_nir reads"
                 )
-            if self.convention.target == "snntorch" and reset:
-                raise ValueError(f"snnTorch always resets to 0, the layer to {reset}")
+            if self.convention.target == "snntorch" and reset.any():
+                raise ValueError(f"snnTorch always resets to 0, the layer to {layer.neuron.reset}")
         fields, gain = self.convention.node(mem, syn, threshold, reset)
         self._neurons(layer, "lif", nir.CubaLIF(**fields), gain)
         if isinstance(layer, LIFRecurrent):
@@ -249,6 +249,14 @@ class Writer:
 def _parts(source: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """The nodes of a signal, and its channels from each."""
     return [(node, np.flatnonzero(source == node)) for node in dict.fromkeys(source)]
+
+
+def _refractory(layer: NeuronLayer) -> float:
+    """The refractory time of a layer, 0 of neurons that spike once."""
+    times = _per_neuron(layer, "refractory") if isinstance(layer, LIFSpikeTrains) else np.zeros(1)
+    if (times != times[0]).any():
+        raise ValueError("the metadata have one refractory time for all neurons of a layer, this one has several")
+    return float(times[0])
 
 
 def _per_neuron(layer: NeuronLayer, name: str) -> Float[np.ndarray, " neurons"]:

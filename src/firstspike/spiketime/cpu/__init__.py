@@ -6,18 +6,19 @@ time constants, are in ``lanes``. Importing compiles nothing, the first call doe
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
+from firstspike.neuron import Neuron
 from firstspike.spiketime import reference
 from firstspike.spiketime.contract import (
+    CONSTANTS,
     Arguments,
     Gradients,
     Grads,
-    Held,
     Needs,
     Result,
     backward_in_parts,
+    refuses_closed_form,
     zero_gradients,
 )
 from firstspike.spiketime.cpu.arrays import PAD, saved_for
@@ -38,15 +39,22 @@ def _shares(given: Arguments) -> bool:
 
 def _holds(given: Arguments) -> bool:
     """Whether membranes do something between two inputs that does not follow from themselves."""
-    started = given.state is not None and bool((given.state.refractory > 0).any())
+    started = given.left is not None and bool((given.left > 0).any())
     return started or given.observed is not None or bool((given.refractory > 0).any())
+
+
+def supports(neuron: Neuron, recurrent: bool) -> str | None:
+    """See ``contract.Backend``."""
+    if recurrent and any(isinstance(neuron.values[name], Tensor) for name in CONSTANTS & neuron.values.keys()):
+        return "its recurrent kernels take time constants that are numbers"
+    return refuses_closed_form(neuron)
 
 
 def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
     shares, empty = _shares(given), 0 in given.times.shape or 0 in given.weight.shape
     if not given.max_spikes and (empty or not shares):
-        check_values(*given[:4])
+        check_values(given)
     if empty:
         return reference.forward(given)
     if given.max_spikes:
@@ -76,7 +84,7 @@ def _of_first_spikes(
 ) -> Gradients:
     if 0 in given.sizes:
         return zero_gradients(given, needs)
-    shares = _shares(given) and not needs.tau_mem and not needs.tau_syn
+    shares = _shares(given) and needs.isdisjoint(CONSTANTS)
     return (backward_rows if shares else backward_lanes)(grads, result, given, max_weight_grad, needs)
 
 
@@ -86,10 +94,8 @@ def _of_trains(
     if not result.saved:
         if given.windows is None:
             return reference.backward(grads, result, given, max_weight_grad, needs)
-        # no samples, or no spikes: also none of the neurons' own
-        state = given.state and Held(*map(torch.zeros_like, given.state))
-        return zero_gradients(given, needs)._replace(state=state)
-    if _shares(given) and not (needs.tau_mem or needs.tau_syn):
+        return zero_gradients(given, needs)  # no samples, or no spikes: also none of the neurons' own
+    if _shares(given) and needs.isdisjoint(CONSTANTS):
         run, numbers = backward_trains, (N_BACKWARD + 1 + MAX_GROUPS) * (result.saved[0].shape[-1] + 2 * PAD)
     else:
         if _shares(given):  # what its kernels save is not what the others need

@@ -5,5 +5,12 @@
 about neurons that stay silent, or have no threshold.
 """
 
+from firstspike.neuron import Neuron
+from firstspike.spiketime.contract import refuses_closed_form
 from firstspike.spiketime.reference.adjoint import backward as backward
 from firstspike.spiketime.reference.event_loop import forward as forward
+
+
+def supports(neuron: Neuron, recurrent: bool) -> str | None:
+    """See ``contract.Backend``."""
+    return "it computes recurrent neurons window by window" if recurrent else refuses_closed_form(neuron)

@@ -24,13 +24,14 @@ spikes; o is 1 where all neurons see the same arrivals.
 
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from firstspike.spiketime.contract import (
+    QUANTITIES,
     Arguments,
     Gradients,
     Grads,
@@ -148,10 +149,10 @@ class _Sums:
         arrival, mem, syn = self.events.arrival, self.events.tau_mem, self.events.tau_syn
         since = at.since / syn  # derivatives by times and time constants are with time in units of tau_syn
         by_time = by_mem = by_syn = None
-        if self.needs.times or self.needs.delay:
+        if not self.needs.isdisjoint(("times", "delay")):
             by_time = -kappa_slope(since, mem / syn, 1.0, at.response)
             by_time = torch.where(arrival < release, at.by_weight, by_time)
-        if self.needs.tau_mem or self.needs.tau_syn:
+        if not self.needs.isdisjoint(("tau_mem", "tau_syn")):
             by_mem, by_syn = kappa_by_taus(since, mem / syn, 1.0)
             by_mem, by_syn = by_mem * at.left, by_syn * at.left
             by_syn += at.by_weight * ((release - arrival).clamp(min=0) / syn)
@@ -171,32 +172,32 @@ class _Sums:
     ) -> None:
         """A loss by what causal inputs do: derivatives of that by weights and times and by both time constants."""
         (by_weight, by_time, *by_taus), needs = by, self.needs
-        if needs.weight:
+        if "weight" in needs:
             self.add("weight", torch.where(causal, by_weight * kept * (1 / self.events.unit), 0.0).sum(dim=1))
-        if needs.state:
+        if self.given.state is not None:
             by_current = by_weight[..., -1:] * scale / self.events.unit
             self.add("current", torch.where(causal[..., -1:], by_current, 0.0))
         scale = scale / self.events.tau_syn
         if by_time is not None:
             by_time = torch.where(causal, by_time * self.events.weight * scale, 0.0)
-            if needs.times:
+            if "times" in needs:
                 self.add("times", by_time.sum(dim=2))
-            if needs.delay:
+            if "delay" in needs:
                 self.add("delay", by_time.sum(dim=1))
         for name, x in zip(("tau_mem", "tau_syn"), by_taus, strict=True):
             if x is not None:
                 self.add(name, (torch.where(causal, x, 0.0) * self.events.weight * scale).sum(dim=(1, 3)))
 
-    def gradients(self, state: Held | None) -> Gradients:
+    def gradients(self) -> Gradients:
         """What is asked for, in the shapes of the arguments."""
         inputs, copies = self.given.sizes[2], self.given.times.shape[-1] if self.given.max_spikes else 1
-        whole: dict[str, Any] = zero_gradients(self.given, self.needs)._asdict()
         for name in ("times", "weight", "delay"):
             if name in self.total:
                 each = self.total[name][..., : inputs * copies].unflatten(-1, (inputs, copies))
                 self.total[name] = each.reshape(self.given.times.shape) if name == "times" else each.sum(-1)
-        found = {name: self.total.get(name, zero) for name, zero in whole.items() if zero is not None}
-        return Gradients(**found | {"state": state})
+        return zero_gradients(self.given, self.needs) | {
+            name: x.squeeze(-1) if QUANTITIES[name].shape == "EBO" else x for name, x in self.total.items()
+        }
 
 
 def samples_at_once(given: Arguments, each: int) -> int:
@@ -227,6 +228,8 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         ends, refractory = grads.state, given.refractory
         of_voltage, asked, by_left = loss_by_ends(ends, result.overflows, spikes, asked, first, refractory, until)
         by_end = of_voltage * events.unit
+        if "reset" in needs:  # neurons that are held at the end
+            sums.add("reset", (grads.state.voltage.unsqueeze(-1) - of_voltage).sum(dim=1).squeeze(-1))
         sums.by_current(torch.full_like(none, until), ends.current.unsqueeze(-1) * events.unit)
         spikes, asked, most = torch.cat([spikes, none + math.inf], -1), torch.cat([asked, none], -1), most + 1
 
@@ -248,29 +251,30 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
             largest = inputs.amax(-1, keepdim=True) * (kept / events.unit).abs() if inputs.shape[-1] else none
             kept = torch.where((k < count) & (largest > max_weight_grad), 0.0, kept)
         sums.by_membrane(membrane, time, release, scale, kept)
-        if needs.threshold:
+        if "threshold" in needs:
             sums.add("threshold", -torch.where(fires, scale / events.unit, 0.0).sum(dim=1).squeeze(-1))
         start = begin if k == 0 else events.reset
-        if needs.tau_mem:
+        if "tau_mem" in needs:
             aged = torch.where(membrane.start > 0, (time - release) / events.tau_mem, 0.0)
             sums.add("tau_mem", (scale * start * membrane.start * aged / events.tau_mem).sum(dim=(1, 3)))
         left = torch.where(events.arrival < release, membrane.left, 0.0)
         slope = (left * events.weight).sum(-1, keepdim=True) / events.tau_syn - events.reset / events.tau_mem
         scale, kept = scale * membrane.start, kept * membrane.start
-    if not needs.state:
-        return sums.gradients(None)
-    held = first > given.start
-    by_left = by_left - torch.where(held, slope * scale, 0.0)
-    by_voltage = torch.where(held, 0.0, scale / events.unit)
-    by_current = sums.total.get("current", none)
-    return sums.gradients(Held(*(x.squeeze(-1) for x in (by_voltage, by_current, by_left))))
+        if "reset" in needs:
+            started = torch.where(first > given.start, scale, 0.0) if k == 0 else scale
+            sums.add("reset", (started / events.unit).sum(dim=1).squeeze(-1))
+    if given.state is not None:
+        held = first > given.start
+        sums.add("left", by_left - torch.where(held, slope * scale, 0.0))
+        sums.add("voltage", torch.where(held, 0.0, scale / events.unit))
+    return sums.gradients()
 
 
 def _beginning(given: Arguments, events: _Events) -> tuple[_Each, _Each]:
     """When the membrane is free before the first spike, ``-inf`` for always, and what it is then."""
     if given.state is None:
         return torch.full_like(events.reset, -math.inf), torch.zeros_like(events.reset)
-    left = given.state.refractory.unsqueeze(-1)
+    left = given.state.left.unsqueeze(-1)
     voltage = given.state.voltage.unsqueeze(-1) / events.unit
     return given.start + left, torch.where(left > 0, events.reset, voltage)
 
@@ -290,7 +294,7 @@ def loss_by_ends(
     """
     release = last_release(spikes, first, refractory)
     held, over, some = release > until, overflows.unsqueeze(-1), spikes[..., :1].isfinite()
-    by_left = torch.where(held & ~over, ends.refractory.unsqueeze(-1), 0.0)
+    by_left = torch.where(held & ~over, ends.left.unsqueeze(-1), 0.0)
     last = (spikes.isfinite().sum(-1, keepdim=True) - 1).clamp(min=0)
     asked = asked.scatter_add(-1, last, torch.where(some, by_left, 0.0))
     return torch.where(over | held, 0.0, ends.voltage.unsqueeze(-1)), asked, torch.where(some, 0.0, by_left)

@@ -174,12 +174,12 @@ def _trains(given: Arguments) -> Result:
             now.spiked + spikes,
         )
         done = known.isinf() | (arrives[-1].isinf() & ~found.fires)
-        ends.voltage[here[done]], ends.current[here[done]], ends.refractory[here[done]] = (x[done] for x in now[2:5])
+        ends.voltage[here[done]], ends.current[here[done]], ends.left[here[done]] = (x[done] for x in now[2:5])
         now = _Neurons(*(x[~done] for x in now))
 
     state = None
     if until < math.inf:
-        left = torch.where(overflows, 0.0, (ends.refractory - until).clamp(min=0)).view(shape)
+        left = torch.where(overflows, 0.0, (ends.left - until).clamp(min=0)).view(shape)
         voltage, current = (x.view(shape) * unit.unsqueeze(1) for x in ends[:2])
         state = Held(voltage, current, left)
     return Result(trains.view(*shape, given.max_spikes), (), overflows.view(shape), state)
@@ -193,7 +193,7 @@ def _start(given: Arguments, unit: Tensor, first: Tensor, reset: Tensor, tau_syn
         never = torch.full_like(first, -math.inf)
         return _Neurons(pair, first.masked_fill(first.isinf(), 0.0), rest, rest, never, none, none)
     voltage, current = ((x / unit.unsqueeze(1)).flatten() for x in given.state[:2])
-    left = given.state.refractory.flatten()
+    left = given.state.left.flatten()
     free = given.start + left
     known = free.clamp(max=given.until)
     current = current * torch.exp((given.start - known) / tau_syn)

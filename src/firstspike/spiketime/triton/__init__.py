@@ -1,5 +1,12 @@
 """Kernels for GPUs in Triton, which GPU builds of PyTorch include; the contract is ``contract``'s."""
 
+from firstspike.neuron import Neuron
+from firstspike.spiketime.contract import refuses_closed_form
 from firstspike.spiketime.triton.gradients import backward as backward
 from firstspike.spiketime.triton.spikes import forward as forward
 from firstspike.spiketime.triton.spikes import saves as saves
+
+
+def supports(neuron: Neuron, recurrent: bool) -> str | None:
+    """See ``contract.Backend``."""
+    return "it computes recurrent neurons window by window" if recurrent else refuses_closed_form(neuron)

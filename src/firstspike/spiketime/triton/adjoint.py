@@ -98,7 +98,7 @@ def _direct(
 @triton.jit
 def jump_kernel(
     spikes, currents, released, count, rates, threshold, reset, refractory, grads, of_end, largest, limit, since,
-    at, scale, kept, last, by_threshold, by_start, window, batch, outputs,
+    at, scale, kept, last, by_threshold, by_reset, by_start, window, batch, outputs,
     SPIKES: tl.constexpr, START: tl.constexpr, ENDS: tl.constexpr, BOUND: tl.constexpr, OWN: tl.constexpr,
     TERMS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
@@ -119,7 +119,10 @@ def jump_kernel(
     hold = tl.load(refractory + of_neurons, mask=inside, other=0.0)
     number = tl.load(count + place, mask=inside, other=-1)
     pull, kept_pull, slope = tl.zeros_like(theta), tl.zeros_like(theta), tl.zeros_like(theta)
-    total = tl.zeros_like(theta)
+    total, resets = tl.zeros_like(theta), tl.zeros_like(theta)
+    waits = inside & (number < -1)  # of the neurons that are held at the start: none
+    if START:
+        waits = tl.load(since + place, mask=inside, other=0.0) > tl.load(window)
     for step in tl.range(0, SPIKES + 1):
         k = tl.zeros_like(number) + (SPIKES - step)
         spikes_k, there = place * SPIKES + k, inside & (k < number)
@@ -146,6 +149,7 @@ def jump_kernel(
         lasted = (release > float("-inf")) & (time > float("-inf"))
         left = tl.where(lasted, tl.exp(tl.minimum(tl.where(lasted, release - time, 0.0), 0.0) * mem), 0.0)
         pull, kept_pull = moved * left, kept_moved * left
+        resets += tl.where((k > 0) | waits, pull, 0.0)
         then = tl.load(released + place * (SPIKES + 1) + k, mask=inside, other=0.0)
         slope = tl.where(lasted, then * syn - low * mem, 0.0)
         jump = place * (2 * SPIKES + 2) + 2 * k
@@ -158,8 +162,8 @@ def jump_kernel(
             tl.store(kept + jump + 1, kept_moved, mask=inside)
     tl.store(last + place, 2 * number + 1 if ENDS else 2 * number - 1, mask=inside)
     tl.store(by_threshold + place, -total, mask=inside)
+    tl.store(by_reset + place, resets, mask=inside)
     if START:
-        waits = tl.load(since + place, mask=inside, other=0.0) > tl.load(window)
         tl.store(by_start + 2 * place, tl.where(waits, 0.0, pull), mask=inside)
         tl.store(by_start + 2 * place + 1, tl.where(waits, -slope * pull, 0.0), mask=inside)
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.spiketime import reference
-from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, of_several
+from firstspike.spiketime.contract import CONSTANTS, Arguments, Gradients, Grads, Held, Needs, Result, of_several
 from firstspike.spiketime.reference.adjoint import loss_by_ends
 from firstspike.spiketime.reference.response import kappa
 from firstspike.spiketime.triton.adjoint import gradient_kernel, jump_kernel, terms_kernel
@@ -21,7 +21,7 @@ _FEWEST, _MOST = 8, 64  # chunks of the samples, with a program for each tile, b
 @of_several
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``contract``."""
-    if is_left_out(given) or (given.max_spikes and (needs.tau_mem or needs.tau_syn)):
+    if is_left_out(given) or (given.max_spikes and not needs.isdisjoint(CONSTANTS)):
         return reference.backward(grads, result, given, max_weight_grad, needs)
     problem = Problem(given)
     if given.delay is not None:
@@ -33,14 +33,15 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     bound = None if max_weight_grad is None else max_weight_grad * problem.unit
     find = _of_trains if given.max_spikes else _of_first_spikes
     jumps = find(problem, events, grads, result, bound, needs)
-    by_times, by_weight, by_delay, by_current = _sums(problem, events, jumps, needs)
-    state = None
-    if needs.state:
+    found = _sums(problem, events, jumps, needs)
+    found["threshold"] = jumps.by_threshold.sum(dim=1) / problem.unit
+    found |= zip(("tau_mem", "tau_syn"), jumps.by_taus, strict=False)
+    if given.max_spikes:
+        found["reset"] = jumps.by_reset.sum(dim=1) / problem.unit
+    if given.state is not None:
         unit = problem.unit.unsqueeze(1)
-        state = Held(jumps.by_voltage / unit, by_current / unit, jumps.by_left)
-    by_threshold = jumps.by_threshold.sum(dim=1) / problem.unit
-    found = (by_times, by_weight, by_threshold, by_delay, *(jumps.by_taus or (None, None)))
-    return Gradients(*(x if need else None for x, need in zip(found, needs[:6], strict=True)), state)  # type: ignore[call-arg]
+        found |= {"voltage": jumps.by_voltage / unit, "current": found["current"] / unit, "left": jumps.by_left}
+    return found
 
 
 class _Jumps(NamedTuple):
@@ -56,12 +57,14 @@ class _Jumps(NamedTuple):
     final: Tensor | None = None
     by_voltage: Tensor = None  # type: ignore[assignment]
     by_left: Tensor = None  # type: ignore[assignment]
+    by_reset: Tensor = None  # type: ignore[assignment]
 
 
 def _of_first_spikes(
     problem: Problem, events: Events, grads: Grads, result: Result, limit: Tensor | None, needs: Needs
 ) -> _Jumps:
-    taus, delayed, weight = needs.tau_mem or needs.tau_syn, problem.given.delay is not None, problem.weight
+    taus = not needs.isdisjoint(CONSTANTS)
+    delayed, weight = problem.given.delay is not None, problem.weight
     spikes, largest = result.spikes, None
     by_taus: tuple[Tensor, ...] = ()
     at = torch.where(spikes.isfinite(), spikes, -math.inf).contiguous()
@@ -101,32 +104,35 @@ def _of_trains(
     count, asked = spikes.isfinite().sum(dim=-1), grads.spikes
     nothing = torch.zeros_like(spikes[..., 0])
     refractory, reset = resets(problem)
-    since = nothing - math.inf if given.state is None else given.start + given.state.refractory
-    of_end = final = by_left = nothing
+    since = nothing - math.inf if given.left is None else given.start + given.left
+    of_end = final = by_left = of_reset = nothing
     if grads.state is not None:
         first = since.unsqueeze(-1)
         of_end, asked, by_left = loss_by_ends(
             grads.state, result.overflows, spikes, asked, first, given.refractory, given.until
         )
+        of_reset = (grads.state.voltage - of_end.squeeze(-1)) * problem.unit.unsqueeze(1)
         of_end, by_left = of_end.squeeze(-1) * problem.unit.unsqueeze(1), by_left.squeeze(-1)
         final = (grads.state.current * problem.unit.unsqueeze(1)).contiguous()
     at, scale = (problem.new(2 * most + 2) for _ in range(2))
     kept = scale if limit is None else torch.empty_like(scale)
     last, by_threshold, by_start = torch.empty_like(count, dtype=torch.int32), problem.new(), problem.new(2)
+    by_reset = problem.new()
     largest = nothing if limit is None else _largest(problem, events, spikes, since, refractory)
     # numbers would be in float32 in the kernel
     window = torch.cat([spikes.new_full((1,), x) for x in (given.start, given.until)])
     jump_kernel[(problem.ensemble * problem.batch, problem.tiles)](
         *(spikes, currents, released, count.int(), problem.rates, problem.theta, reset, refractory),
         *(asked.contiguous(), of_end, largest, nothing if limit is None else limit.contiguous(), since.contiguous()),
-        *(at, scale, kept, last, by_threshold, by_start, window, problem.batch, problem.outputs),
+        *(at, scale, kept, last, by_threshold, by_reset, by_start, window, problem.batch, problem.outputs),
         SPIKES=most,
         START=given.state is not None,
         ENDS=grads.state is not None,
         BOUND=limit is not None,
         **problem.options,
     )
-    return _Jumps(at, scale, kept, by_threshold, (), last, final, by_start[..., 0], by_start[..., 1] + by_left)
+    by_voltage, by_left = by_start[..., 0], by_start[..., 1] + by_left
+    return _Jumps(at, scale, kept, by_threshold, (), last, final, by_voltage, by_left, by_reset + of_reset)
 
 
 def _largest(
@@ -180,22 +186,23 @@ def _delay(problem: Problem) -> Tensor:
     return problem.theta if problem.given.delay is None else problem.padded(problem.given.delay)
 
 
-def _sums(problem: Problem, events: Events, jumps: _Jumps, needs: Needs) -> tuple[Tensor, ...]:
-    """Gradients by times, weights, delays and the current at the start, where they are needed."""
+def _sums(problem: Problem, events: Events, jumps: _Jumps, needs: Needs) -> Gradients:
+    """Gradients by times, weights, delays and the current at the start, in units of the neurons, where needed."""
     given, delayed, weight = problem.given, problem.given.delay is not None, problem.weight
     ensemble, batch, tiles, like = problem.ensemble, problem.batch, problem.tiles, given.times
     arrival, count, number = events.arrival, events.number, events.arrival.shape[2]
     chunks = chunks_of(batch, weight.nbytes)
     by_weight, by_delay = (
-        like.new_zeros((ensemble, chunks, *weight.shape[1:]) if need else 0) for need in (needs.weight, needs.delay)
+        like.new_zeros((ensemble, chunks, *weight.shape[1:]) if x in needs else 0) for x in ("weight", "delay")
     )
     by_times, by_current = like.new_zeros((ensemble, batch, number)), problem.new()
     order, delay, coefficients = problem.order(events), _delay(problem), problem.coefficients(arrival, backward=True)
     at_once = max(1, _MEMORY // by_times.nbytes)
-    needed = needs.times or needs.weight or needs.delay or needs.state
+    starts = not needs.isdisjoint(Held._fields)
+    needed = starts or not needs.isdisjoint(("times", "weight", "delay"))
     for first in range(0, tiles if needed else 0, at_once):
         some = min(at_once, tiles - first)
-        parts = like.new_zeros((some, *by_times.shape) if needs.times else 0)
+        parts = like.new_zeros((some, *by_times.shape) if "times" in needs else 0)
         gradient_kernel[(ensemble * chunks, some)](
             *(arrival, order, count, coefficients, weight, delay, problem.rates, jumps.at, jumps.scale, jumps.kept),
             *(jumps.at if x is None else x for x in (jumps.last, jumps.final)),
@@ -203,20 +210,23 @@ def _sums(problem: Problem, events: Events, jumps: _Jumps, needs: Needs) -> tupl
             *(chunks, first),
             JUMPS=jumps.at.shape[-1],
             AGAIN=problem.again,
-            START=needs.state,
+            START=starts,
             ENDS=jumps.final is not None,
             BOUND=jumps.kept is not jumps.scale,
-            WEIGHT=needs.weight,
-            TIMES=needs.times,
-            DELAY=needs.delay,
+            WEIGHT="weight" in needs,
+            TIMES="times" in needs,
+            DELAY="delay" in needs,
             DELAYED=delayed,
             **problem.options,
         )
-        if needs.times:
+        if "times" in needs:
             by_times += parts.sum(dim=0)
-    if needs.times and not delayed:
+    if "times" in needs and not delayed:
         by_times = torch.empty_like(by_times).scatter_(-1, events.place.long(), by_times)
     own = (slice(None), slice(problem.inputs), slice(problem.outputs))
-    weights, delays = (x.sum(dim=1)[own].transpose(1, 2) if x.numel() else x for x in (by_weight, by_delay))
-    by_times = by_times[..., : given.times[0, 0].numel()].reshape(like.shape)
-    return by_times, weights / problem.unit.unsqueeze(-1) if needs.weight else weights, delays, by_current
+    found = {"times": by_times[..., : given.times[0, 0].numel()].reshape(like.shape), "current": by_current}
+    if "weight" in needs:
+        found["weight"] = by_weight.sum(dim=1)[own].transpose(1, 2) / problem.unit.unsqueeze(-1)
+    if "delay" in needs:
+        found["delay"] = by_delay.sum(dim=1)[own].transpose(1, 2)
+    return found

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from firstspike.layers import (
@@ -105,8 +106,9 @@ def _refuse(problems: list[str]) -> None:
 
 def _lif_problems(layer: DenseLIFLayer) -> list[str]:
     problems = []
-    if isinstance(layer, LIFSpikeTrains) and layer.reset != 0:
-        problems.append(f"a reset to {layer.reset:g}; the chip is calibrated to a reset to the leak, 0")
+    resets = torch.as_tensor(layer.neuron.reset).unique() if isinstance(layer, LIFSpikeTrains) else ()
+    for reset in filter(bool, resets):
+        problems.append(f"a reset to {reset:g}; the chip is calibrated to a reset to the leak, 0")
     if layer.delay is not None:
         problems.append("synaptic delays; the chip only has axonal ones, a delay layer before this one")
     if isinstance(layer, LIFRecurrent) and layer.recurrent_delays is not None:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -116,11 +116,12 @@ class MockBss2(Bss2, Imperfect):
                     )
             if isinstance(layer, LIFSpikeTrains):
                 wanted = self.refractory * self.tau_us / clock.unit_us
-                if not math.isclose(layer.refractory, wanted, rel_tol=1e-3):
-                    raise ValueError(
-                        f"layer {index} has the refractory time {layer.refractory:g}, the neurons of the chip "
-                        f"{wanted:.4g}: set the layer's refractory, or the substrate's"
-                    )
+                for refractory in torch.as_tensor(layer.neuron.refractory).unique().tolist():
+                    if not math.isclose(refractory, wanted, rel_tol=1e-3):
+                        raise ValueError(
+                            f"layer {index} has the refractory time {refractory:g}, the neurons of the chip "
+                            f"{wanted:.4g}: set the neuron's refractory, or the substrate's"
+                        )
         self._clock = clock
         return self
 
@@ -256,6 +257,6 @@ def _fired(
     begin = (float(trains.amin()) if trains.numel() else until) if state is None else state.time
     span = until - begin
     most = 1 + math.floor(span / refractory) if 0 < span < math.inf else 1
-    options = {"max_spikes": most, "refractory": refractory, "overflow": "drop"}
-    found, state = window_of(trains, weight, neuron, threshold, until, state, **options)
+    neuron = replace(neuron, refractory=refractory)
+    found, state = window_of(trains, weight, neuron, threshold, until, state, max_spikes=most, overflow="drop")
     return joined(found), state

@@ -39,7 +39,8 @@ from firstspike.spiketime.cpu.vectors.simd import (
     store,
 )
 
-BY_THRESHOLD, BY_MEM, BY_SYN = range(0, 3 * LANES, LANES)  # sums of a group's gradients, see ``kernels``
+BY_THRESHOLD, BY_MEM, BY_SYN, BY_RESET = range(0, 4 * LANES, LANES)  # sums of a group's gradients, see ``kernels``
+N_TOTALS = 4 * LANES
 
 
 @inlined

@@ -6,7 +6,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result
+from firstspike.spiketime.contract import (
+    DIFFERENTIABLE,
+    Arguments,
+    Gradients,
+    Grads,
+    Held,
+    Needs,
+    Result,
+    like_quantity,
+)
 from firstspike.spiketime.cpu.arrays import LANES, PAD, SAVED, STATES, numbers, saved_for, saved_size
 from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.runtime.parallel import call, name_of
@@ -16,7 +25,7 @@ from firstspike.spiketime.kernels import threads_for
 
 PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
 _COST = 4  # of a synapse, in units of one of the usual kernels; trains cost twice as much
-_GRADIENTS = "by_times", "by_weight", "by_threshold", "by_delay", "by_mem", "by_syn"
+_HELD = frozenset(Held._fields)
 _MOST_EVENTS = (1 << 24) - 1  # which float32 can count
 
 
@@ -78,7 +87,7 @@ def backward_lanes(
     parts, chunks = min(PARTS, sizes["groups"]), min(_CHUNKS, sizes["batch"])
     sizes |= {
         "parts": parts, "chunks": chunks, "stride": -(-sizes["events"] // 16) * 16, "lanes": sizes["groups"] * LANES,
-        "by_taus": needs.tau_mem or needs.tau_syn, "asks_end": grads.state is not None,
+        "by_taus": not needs.isdisjoint(("tau_mem", "tau_syn")), "asks_end": grads.state is not None,
         "rows": sizes["inside"] * LANES if kind.several else 0,
     }  # fmt: skip
     arrays |= zip(kind.saved, saved, strict=True)
@@ -88,17 +97,17 @@ def backward_lanes(
         arrays["of_end"] = torch.stack(tuple(grads.state), 2)
     if given.state is not None:
         arrays["by_start"] = torch.empty_like(torch.stack(tuple(given.state), 2))
-    like = *given[:4], given.threshold, given.threshold
-    arrays |= {name: x.new_empty(x.shape) for name, x in zip(_GRADIENTS, like, strict=True) if x is not None}
+    found = {
+        name: torch.empty_like(like_quantity(name, given), memory_format=torch.contiguous_format)
+        for name in DIFFERENTIABLE
+        if getattr(given, name) is not None and name not in _HELD
+    }
+    arrays |= {f"by_{name}": x for name, x in found.items()}
     unwound = sizes["ensemble"] * parts * chunks
     sorts = sizes["observes"] and not kind.delayed
     phases = groups + blocks * sorts, unwound, groups + blocks
     call(backward_kernel(*kind), BACKWARD, phases, sizes, arrays)
-    times, weight, threshold, delay, mem, syn = (
-        arrays.get(name) if need else None for name, need in zip(_GRADIENTS, needs, strict=False)
-    )
-    state = Held(*arrays["by_start"].unbind(2)) if needs.state and given.state is not None else None
-    return Gradients(times, weight, threshold, delay, mem, syn, state)
+    return found if given.state is None else found | dict(zip(Held._fields, arrays["by_start"].unbind(2), strict=True))
 
 
 def _both(given: Arguments, observes: bool, releases: int) -> tuple[_Kind, dict[str, int], dict[str, Any]]:
@@ -109,7 +118,7 @@ def _both(given: Arguments, observes: bool, releases: int) -> tuple[_Kind, dict[
     groups = -(-outputs // LANES)
     mem, syn = (numbers(dtype, x) if isinstance(x, (int, float)) else x for x in given.constants)
     arrays: dict[str, Any] = {"mem": mem, "syn": syn, "bounds": numbers(dtype, given.start, given.until)}
-    arrays |= zip(("times", "weight", "threshold", "delay"), given[:4], strict=True)
+    arrays |= {name: getattr(given, name) for name in ("times", "weight", "threshold", "delay")}
     sizes = {
         "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "outputs": outputs,
         "copies": 1, "events": inputs, "inside": inputs, "padded": 0, "most": 1, "releases": 0, "holds": False,

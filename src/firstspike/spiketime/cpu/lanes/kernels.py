@@ -24,7 +24,15 @@ from firstspike.spiketime.cpu.arrays import (
     unit_of_row,
     unpack_tile,
 )
-from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_SYN, BY_THRESHOLD, unwind_delayed, unwind_sorted
+from firstspike.spiketime.cpu.lanes.adjoint import (
+    BY_MEM,
+    BY_RESET,
+    BY_SYN,
+    BY_THRESHOLD,
+    N_TOTALS,
+    unwind_delayed,
+    unwind_sorted,
+)
 from firstspike.spiketime.cpu.lanes.scan import At, scan_once, scan_trains, sort_arrivals
 from firstspike.spiketime.cpu.lanes.train_adjoint import N_STATE, N_WHOLE, unwind_trains
 from firstspike.spiketime.cpu.runtime.compiling import jit
@@ -78,15 +86,16 @@ BACKWARD = FORWARD.extended(
     by_delay="real ensemble outputs inputs",
     by_times="real samples events",
     by_threshold="real ensemble outputs",
-    by_mem="real ensemble outputs",
-    by_syn="real ensemble outputs",
+    by_tau_mem="real ensemble outputs",
+    by_tau_syn="real ensemble outputs",
+    by_reset="real ensemble outputs",
     by_start=f"real samples {STATES} outputs",
     unit="real ensemble lanes",
     level="real ensemble lanes",  # thresholds in these units
     weight_parts="real all_groups chunks group_inputs",
     delay_parts="real all_groups chunks delay_inputs",
     times_parts="real parts samples stride",
-    totals=f"real all_groups chunks {3 * LANES}",
+    totals=f"real all_groups chunks {N_TOTALS}",
     by_arrival="real threads rows",
     sums=f"real threads {17 * 16}",  # over lanes, and a row of sums
     joins="uint64 threads events",
@@ -206,10 +215,12 @@ def backward_kernel(dtype: str, delayed: bool, several: bool):
         unpack_tile(g.weight_parts[task], g.unit[e], first, g.by_weight[e])
         if delayed:
             unpack_tile(g.delay_parts[task], np.ones(g.groups * LANES, g.times.dtype), first, g.by_delay[e])
-        sum_parts(total, 0, 3 * LANES)
+        sum_parts(total, 0, N_TOTALS)
         for lane in range(min(LANES, g.outputs - first)):
             g.by_threshold[e, first + lane] = total[0, BY_THRESHOLD + lane] / g.unit[e, first + lane]
-            g.by_mem[e, first + lane] = total[0, BY_MEM + lane] * c[PER_MEM, lane] * c[UNIT, 0]
-            g.by_syn[e, first + lane] = total[0, BY_SYN + lane] * c[PER_SYN, lane] * c[UNIT, 0]
+            g.by_tau_mem[e, first + lane] = total[0, BY_MEM + lane] * c[PER_MEM, lane] * c[UNIT, 0]
+            g.by_tau_syn[e, first + lane] = total[0, BY_SYN + lane] * c[PER_SYN, lane] * c[UNIT, 0]
+            if several:
+                g.by_reset[e, first + lane] = total[0, BY_RESET + lane] / g.unit[e, first + lane]
 
     return prepared(delayed, several, True), unwind, gather

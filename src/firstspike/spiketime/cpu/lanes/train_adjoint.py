@@ -7,7 +7,8 @@ release. They carry ``y = dL/dV`` and ``C = dL/dI`` in units of the neurons, whi
 
 A spike with slopes v- before and v+ after it, and the loss g by its time, makes ``y -> (v+ y - g) / v-``; with a
 refractory time, v+ is that at the release, and y is 0 from there back to the spike. An input of weight w adds C to the
-gradient by its weight and ``w (C - y)/tau_syn`` to that by its time. As y comes from one spike (or the end) alone, at
+gradient by its weight and ``w (C - y)/tau_syn`` to that by its time. Where the membrane starts at the reset, y adds to
+the gradient by that. As y comes from one spike (or the end) alone, at
 ``T``, its derivative by log(tau_mem) at fixed spikes is ``y (T - t)/tau_mem``; those of C are carried. The loss by time
 constants is the sum of the derivatives of C times the weights, and of y times the membranes at the releases.
 """
@@ -18,7 +19,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import BRIEF_END, HEIGHT, LANES, PER_MEM, PER_SYN, UNIT, rates_in
-from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_SYN, BY_THRESHOLD, add_row, bounded
+from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_RESET, BY_SYN, BY_THRESHOLD, add_row, bounded
 from firstspike.spiketime.cpu.lanes.scan import arrival_at, longest_wait
 from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, responses
 from firstspike.spiketime.cpu.runtime.compiling import jit
@@ -64,8 +65,10 @@ def jump(g, at, hits):
         if not released:
             j -= 1
             whole[LEFT + lane] = j
-        if g.by_taus and (released or not now + state[HOLD + lane] > now):
-            totals[BY_MEM + lane] += reset * y * (state[ORIGIN + lane] - now) * a * unit
+        if released or not now + state[HOLD + lane] > now:  # what follows starts at the reset
+            totals[BY_RESET + lane] += y
+            if g.by_taus:
+                totals[BY_MEM + lane] += reset * y * (state[ORIGIN + lane] - now) * a * unit
         if released:
             slope = g.again[at.b, at.first + lane, j] * level
             state[PULL + lane], state[PULL_KEPT + lane] = slope * y, slope * kept
@@ -98,6 +101,7 @@ def jump(g, at, hits):
 def start_back(g, at):
     """What 32 neurons begin with; OF_LEFT becomes the loss by the last spike, or the refractory time at the start."""
     state, whole, begin, end, asks_end = g.state[at.slot], g.whole[at.slot], g.bounds[0], g.bounds[1], g.asks_end != 0
+    totals = g.totals[at.group, at.chunk]
     for lane in range(LANES):
         state[SIZE + lane] = state[LEVEL + lane] = 1
         state[RESET + lane] = state[HOLD + lane] = state[Y + lane] = state[C + lane] = state[OF_LEFT + lane] = 0
@@ -120,6 +124,7 @@ def start_back(g, at):
             state[NOW + lane], state[DUE + lane], whole[RELEASES + lane] = spike, spike, 0
         else:
             if full or last > end:
+                totals[BY_RESET + lane] += state[Y + lane]
                 state[Y + lane] = 0
             if full or not last > end:
                 state[OF_LEFT + lane] = 0

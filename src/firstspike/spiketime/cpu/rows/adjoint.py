@@ -41,9 +41,9 @@ TOTAL = 2 * TILE  # of all scales, or of all y at spikes, the derivative by the 
 SCALE, RESPONSE, DECAY = range(3 * TILE, 6 * TILE, TILE)  # first spikes: the scale; C' and E' with which each joins
 # trains: how far below the threshold is the reset, relative; y and C at the end of the window; in an interval of any
 # length, C, E and their time; y and time of the spike after, or of the end; of a refractory neuron, what its release
-# gives to the spike before, v+ y(release)
-DROP, END_Y, END_C, NOW_C, NOW_E, NOW, NEXT_Y, NEXT_T, PULL = range(3 * TILE, 12 * TILE, TILE)
-N_LANES = 12 * TILE
+# gives to the spike before, v+ y(release); and the sum of y where the membrane starts at the reset
+DROP, END_Y, END_C, NOW_C, NOW_E, NOW, NEXT_Y, NEXT_T, PULL, RESETS = range(3 * TILE, 13 * TILE, TILE)
+N_LANES = 13 * TILE
 JUMP, INTO_E, INTO_C, TIME, SLOPE, ASKED = range(6)  # of a spike: the change of y, that of E' and, with a minus, of C',
 N_SPIKES = 6  # its time, the slope of the membrane, and the gradient by it
 

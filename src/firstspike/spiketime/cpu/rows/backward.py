@@ -126,7 +126,7 @@ def start_tile(g, e, chunk, tile, w, state):
     """Units and thresholds of a tile's lanes, 1 for those without a neuron; before its first window, no sums."""
     for lane in range(TILE):
         state[adjoint.UNIT + lane] = state[adjoint.LEVEL + lane] = 1
-        state[adjoint.TOTAL + lane] = 0
+        state[adjoint.TOTAL + lane] = state[adjoint.RESETS + lane] = 0
     for lane in range(min(TILE, g.outputs - tile * TILE)):
         j = tile * TILE + lane
         state[adjoint.UNIT + lane], state[adjoint.LEVEL + lane] = g.unit[e, j], g.threshold[e, j] / g.unit[e, j]
@@ -162,6 +162,16 @@ def finish_tile(g, e, tile):
 
 
 @jit
+def finish_resets(g, e, tile):
+    """Sum the chunks' gradients by resets."""
+    for j in range(tile * TILE, min((tile + 1) * TILE, g.outputs)):
+        total = g.reset_parts[e, 0, j]
+        for chunk in range(1, g.chunks):
+            total += g.reset_parts[e, chunk, j]
+        g.by_reset[e, j] = -total / g.unit[e, j]
+
+
+@jit
 def prepare_windows(g, e, slot, first, stop):
     """The rows of all windows of the samples."""
     for b in range(first, stop):
@@ -183,17 +193,19 @@ def start_trains(g, e, slot, chunk, group):
     """Likewise trains, of which no spike is known yet; the adjoint at the end."""
     (first, stop), tiles = part_of(g.batch, g.chunks, chunk), part_of(g.tiles, g.groups, group)
     spikes = g.all_spikes[slot]
+    for j in range(tiles[0] * TILE, min(tiles[1] * TILE, g.outputs)):
+        g.reset_parts[e, chunk, j] = 0
     clear(spikes)
     for place in range(g.slots):
         g.rows_of[slot, place], spikes[adjoint.TIME, place] = 0, math.inf
     for b in range(first, stop):
         for k in range(g.starts[e, b, g.windows] if g.wants_times else 0):
             g.times_parts[e, group, b, k] = 0
-        end_of_sample(g, e, b, (tiles[0] * TILE, min(tiles[1] * TILE, g.outputs)), tiles[1] * TILE)
+        end_of_sample(g, e, b, chunk, (tiles[0] * TILE, min(tiles[1] * TILE, g.outputs)), tiles[1] * TILE)
 
 
 @jit
-def end_of_sample(g, e, b, neurons, stop):
+def end_of_sample(g, e, b, chunk, neurons, stop):
     """The adjoint at the end, of ``neurons``; lanes without a neuron, up to ``stop``, have none."""
     carried, of_end, held = g.carried[e, b], g.of_end[e, b], g.held[e, b]
     for j in range(neurons[0], stop):
@@ -205,6 +217,7 @@ def end_of_sample(g, e, b, neurons, stop):
             carried[1, j] = -of_end[1, j] * unit
             if held[5, j] > 0:
                 carried[2, j] = of_end[2, j] * unit / g.threshold[e, j]
+                g.reset_parts[e, chunk, j] -= of_end[0, j] * unit
             else:
                 carried[0, j] = -of_end[0, j] * unit
 
@@ -272,6 +285,8 @@ def backward_kernel(dtype: str, lanes: int, several: bool):
                         unwind_sample(zero, g, e, slot, chunk, group, tile, b)
                 for lane in range(min(TILE, g.outputs - tile * TILE)):
                     g.threshold_parts[e, chunk, tile * TILE + lane] += state[adjoint.TOTAL + lane]
+                    if several:
+                        g.reset_parts[e, chunk, tile * TILE + lane] += state[adjoint.RESETS + lane]
             if several:
                 send_back(g, e, chunk, group, w)
 
@@ -280,6 +295,8 @@ def backward_kernel(dtype: str, lanes: int, several: bool):
         tiles = g.ensemble * g.tiles
         if task < tiles:
             finish_tile(g, task // g.tiles, task % g.tiles)
+            if several:
+                finish_resets(g, task // g.tiles, task % g.tiles)
             return
         e, first, stop = samples_of(task - tiles, g.batch, SAMPLES)
         for b in range(first, stop):

@@ -32,20 +32,21 @@ from firstspike.spiketime.values import check_memory, check_values
 _BLOCK = 600_000  # bytes of a block's rows, which fit into the second-level cache beside a tile of weights
 _TRAIN_BLOCK, _MOST_SAMPLES = 1 << 18, 32  # the same where a block has all windows, and samples of one at most
 MAX_GROUPS = 8  # parts into which gradients by times are summed
+_BY = "times", "weight", "threshold"  # what first spikes have gradients by, here
 _FEW, _MANY = 8, 16  # tasks wanted for each network, and where they cost little
 _SHORT, _LONG = 8, 96  # samples for which a task may, and should, have a part of the weights' gradient of its own
 
 
 def forward_rows(given: Arguments) -> Result:
     """First spike times; saved is what ``arrays`` says. Raises the errors of ``check_values``."""
-    times, weight, threshold = (x.contiguous() for x in given[:3])
+    times, weight, threshold = (x.contiguous() for x in (given.times, given.weight, given.threshold))
     ensemble, batch, inputs, outputs = sizes = given.sizes
     spikes, saved = times.new_empty((*times.shape[:-1], outputs)), saved_for(times, outputs)
     c = constants_array(*given.constants, name_of(times.dtype))
     call = _forward_call(sizes, name_of(times.dtype), threads_for(work_of(ensemble * batch, inputs, outputs)))
     left = call(c, times, weight, threshold, spikes, *saved)
     if left[REFUSED]:
-        check_values(*given[:4])
+        check_values(given)
     return Result(spikes, saved)
 
 
@@ -64,16 +65,18 @@ def backward_rows(
     grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:
     """Gradients by first spikes, without those by time constants."""
-    grad, spikes, times, weight, threshold = (x.contiguous() for x in (grads.spikes, result.spikes, *given[:3]))
+    tensors = grads.spikes, result.spikes, given.times, given.weight, given.threshold
+    grad, spikes, times, weight, threshold = (x.contiguous() for x in tensors)
     ensemble, batch, inputs, outputs = sizes = given.sizes
     saved = tuple(x.contiguous() for x in result.saved) or saved_for(times, outputs)
-    asked = zip((times, weight, threshold), needs, strict=False)
-    found = [torch.empty_like(x) if need else None for x, need in asked]
+    by = zip(_BY, (times, weight, threshold), strict=True)
+    found = {name: torch.empty_like(x) for name, x in by if name in needs}
     c = constants_array(*given.constants, name_of(times.dtype), max_weight_grad)
     threads = threads_for(work_of(ensemble * batch, inputs, outputs))
-    call = _backward_call(sizes, name_of(times.dtype), needs[:3], not result.saved, threads)
-    call(c, grad, spikes, times, weight, threshold, *saved, *found)
-    return Gradients(*found)  # type: ignore[arg-type]
+    wanted = tuple(name in needs for name in _BY)
+    call = _backward_call(sizes, name_of(times.dtype), wanted, not result.saved, threads)
+    call(c, grad, spikes, times, weight, threshold, *saved, *map(found.get, _BY))
+    return found
 
 
 @lru_cache(maxsize=256)
@@ -142,7 +145,8 @@ def backward_trains(
     kept, holds = dict(zip((*KEPT, "held"), saved, strict=False)), bool(saved[-1][0, 0])
     recurrent, entries, room = given.windows is not None, kept["found"].shape[-1], kept["order"].shape[-1]
     sizes, arrays = _of_trains(given, holds, entries, 0, max_weight_grad)
-    phases = _add_parts(sizes, needs.times or recurrent, needs.weight, True, needs.times, recurrent)
+    asks_times = "times" in needs
+    phases = _add_parts(sizes, asks_times or recurrent, "weight" in needs, True, asks_times, recurrent)
     sizes |= {
         "room": room, "all_rows": N_BACKWARD * room, "own_entries": entries if recurrent else 0,
         "asks_end": grads.state is not None, "slots": (2 * sizes["budget"] + 1 if holds else sizes["budget"]) * TILE,
@@ -151,14 +155,14 @@ def backward_trains(
         "grad": grads.spikes,
         "of_end": None if grads.state is None else torch.stack(tuple(grads.state), 2),
         "by_start": None if given.state is None else given.times.new_empty((ensemble, batch, STATES, outputs)),
-        "by_times": given.times.new_empty(given.times.shape) if needs.times else None,
-        "by_weight": given.weight.new_empty(given.weight.shape) if needs.weight else None,
+        "by_times": given.times.new_empty(given.times.shape) if asks_times else None,
+        "by_weight": given.weight.new_empty(given.weight.shape) if "weight" in needs else None,
         "by_threshold": given.threshold.new_empty(given.threshold.shape),
+        "by_reset": given.threshold.new_empty(given.threshold.shape),
     }
     call(backward_kernel(*_kind(given)), TRAIN_BACKWARD, phases, sizes, arrays)
-    state = None if given.state is None else Held(*arrays["by_start"].unbind(2))
-    threshold = arrays["by_threshold"] if needs.threshold else None
-    return Gradients(arrays["by_times"], arrays["by_weight"], threshold, state=state)
+    found = {name: arrays[f"by_{name}"] for name in (*_BY, "reset") if name in needs}
+    return found if given.state is None else found | dict(zip(Held._fields, arrays["by_start"].unbind(2), strict=True))
 
 
 def _kind(given: Arguments) -> tuple[str, int, bool]:

@@ -68,6 +68,7 @@ def jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound
             else:
                 after = load16(state, adjoint.NEXT_Y + first) * exp((time - following) * c[PER_MEM])
                 y = fma(after, slope + drop, asked) / slope
+                store(state, adjoint.RESETS + first, load16(state, adjoint.RESETS + first) + select(there, after, none))
             y = select(possible, y, none)
             if bound < math.inf:
                 store(state, adjoint.NOW_C + first, y)
@@ -103,6 +104,7 @@ def release_of(state, first, slot, there, rows_of, arrival, start, c, spikes):
     time = select(released, time, none)
     y = load16(state, adjoint.NEXT_Y + first)
     later = y * exp(min(time - load16(state, adjoint.NEXT_T + first), 0.0) * c[PER_MEM])
+    store(state, adjoint.RESETS + first, load16(state, adjoint.RESETS + first) + select(released, later, none))
     put(spikes, place, later * -1.0, time, start, arrival, rows_of, c)
     store(state, adjoint.PULL + first, select(released, later * again, load16(state, adjoint.PULL + first)))
     store(state, adjoint.NEXT_Y + first, select(released, none, y))
@@ -147,13 +149,15 @@ def unwind_window(zero, g, e, slot, chunk, group, tile, b, w):
     bound, start, top = c[N_CONSTANTS] if wants_weight else never, g.start[e, b, here], n - 1
     if not asks:
         top = np.intp(entries.found[high - low - 1])
-    total, full = load(zero, state, adjoint.TOTAL), np.uint64(g.full[e, b, tile, w])
+    total, resets = load(zero, state, adjoint.TOTAL), load(zero, state, adjoint.RESETS)
+    full = np.uint64(g.full[e, b, tile, w])
     start_window(zero, state, carried, begin, full, until)
     dropped = jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound, spikes)
     if dropped:  # for the weights alone
         into = Into(g.sums[slot], by_weight, by_times, True, False)
         unwind_tile(zero, packed, sample, state, None, entries, spikes, top, asks, c, into)
         store(state, adjoint.TOTAL, total)
+        store(state, adjoint.RESETS, resets)
         start_window(zero, state, carried, begin, full, until)
         jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, never, spikes)
     if not dropped or wants_times or begins:
@@ -173,7 +177,9 @@ def unwind_window(zero, g, e, slot, chunk, group, tile, b, w):
 def start_window(zero, state, carried, begin, full, until):
     """The adjoint of a tile at the end of a window; lanes ``full`` would spike too often there."""
     width = carried.shape[1]
-    y = select(full, zero, load(zero, carried, begin))
+    y = load(zero, carried, begin)
+    store(state, adjoint.RESETS, load(zero, state, adjoint.RESETS) + select(full, y, zero))
+    y = select(full, zero, y)
     store(state, adjoint.END_Y, y)
     store(state, adjoint.NEXT_Y, y)
     store(state, adjoint.END_C, load(zero, carried, width + begin))

@@ -1,0 +1,89 @@
+"""Backends accept a neuron or refuse it with a reason."""
+
+import re
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+import torch
+
+from firstspike import LIF, first_spike_time, spike_trains
+from firstspike.neuron import Neuron, Parameter, Unit
+from firstspike.spiketime.backends import BACKENDS, accepting
+from firstspike.spiketime.contract import DIFFERENTIABLE, QUANTITIES
+
+CPU = torch.device("cpu")
+CONVEX = "its search for spikes needs a membrane that is concave while it rises"
+
+
+@dataclass(frozen=True, eq=False)
+class Quadratic(Neuron):
+    """A neuron that no backend computes."""
+
+    v_peak: float = 10.0
+
+    parameters: ClassVar = {"v_peak": Parameter(Unit(potential=1), 0.0)}
+    state: ClassVar = {"voltage": Unit(potential=1)}
+    resets: ClassVar = {}
+
+
+@dataclass(frozen=True, eq=False)
+class Leaky(Quadratic):
+    concave_rise: ClassVar = True
+
+
+@pytest.mark.parametrize("backend", ["auto", "cpu", "reference"])
+def test_a_neuron_is_refused_with_a_reason(backend):
+    times, weight = torch.zeros(2, 3), torch.ones(4, 3)
+    with pytest.raises(ValueError, match=f"backend {backend!r} refuses Quadratic: {CONVEX}"):
+        first_spike_time(times, weight, Quadratic(), backend=backend)
+    with pytest.raises(ValueError, match=f"backend {backend!r} refuses Leaky: it computes neurons with the parameters"):
+        spike_trains(times[..., None], weight, Leaky(), max_spikes=3, backend=backend)
+
+
+def test_a_neuron_has_the_checks_of_its_parameters():
+    with pytest.raises(ValueError, match=r"v_peak must be > 0 and finite, got -1"):
+        Quadratic(-1)
+    assert Quadratic(2) == Quadratic(2.0)
+    assert Quadratic() != Leaky()
+
+
+@pytest.mark.parametrize("name", ["tau_mem", "tau_syn"])
+def test_recurrence_in_one_call(name):
+    """On a CPU with time constants that are numbers; everywhere else window by window, for a reason."""
+    assert accepting("auto", CPU, LIF(), recurrent=True) == ("auto", "")
+    assert accepting("cpu", CPU, LIF(reset=torch.zeros(3)), recurrent=True) == ("cpu", "")
+    own = replace(LIF(), **{name: torch.ones(3)})
+    window, numbers = "it computes recurrent neurons window by window", "time constants that are numbers"
+    assert accepting("cpu", CPU, own, recurrent=True) == (None, f"its recurrent kernels take {numbers}")
+    assert accepting("reference", CPU, LIF(), recurrent=True) == (None, window)
+    assert accepting("auto", CPU, own, recurrent=True) == (None, f"its recurrent kernels take {numbers}; {window}")
+
+
+def test_auto_takes_the_fastest_that_accepts(monkeypatch):
+    cpu = BACKENDS["cpu"]()
+    monkeypatch.setitem(BACKENDS, "cpu", lambda: cpu)
+    assert accepting("auto", CPU, LIF()) == ("auto", "")
+    monkeypatch.setattr(type(cpu), "supports", property(lambda self: lambda *_: "not today" if self is cpu else None))
+    assert accepting("auto", CPU, LIF()) == ("reference", "")
+    assert accepting("cpu", CPU, LIF()) == (None, "not today")
+
+
+def test_the_table_follows_the_neuron():
+    names = list(DIFFERENTIABLE)
+    assert names[:3] == ["times", "weight", "delay"]
+    assert [name for name in LIF.parameters if LIF.parameters[name].learnt] == names[3:7]
+    assert [*LIF.state, "left"] == names[7:]
+    assert list(QUANTITIES)[len(names) :] == ["refractory", "observed"]
+    assert {name for name, quantity in QUANTITIES.items() if quantity.time} == {
+        "times", "delay", "tau_mem", "tau_syn", "left", "refractory", "observed",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [{"reset": -0.2}, {"refractory": 0.3}, {"refractory": 0.3, "reset": -0.2}])
+def test_reset_and_refractory_time_beside_the_neuron_still_work(given):
+    times, weight = torch.rand(3, 4, 2), torch.rand(5, 4)
+    message = f"{' and '.join(sorted(given, key=lambda name: name != 'refractory'))} became part of the neuron"
+    with pytest.warns(FutureWarning, match=re.escape(message)):
+        earlier = spike_trains(times, weight, LIF(2.0), max_spikes=20, **given)
+    assert torch.equal(earlier, spike_trains(times, weight, LIF(2.0, **given), max_spikes=20))
