@@ -58,6 +58,16 @@ def as_table(
     return table.flatten(1), (channels, height, width)
 
 
+def unmasked(values: Any) -> Any:
+    """Values as they are, of masked arrays with NaN, among names None, in place of what is hidden."""
+    if isinstance(values, list | tuple) and any(isinstance(each, np.ma.MaskedArray) for each in values):
+        return [unmasked(each) for each in values]
+    if not isinstance(values, np.ma.MaskedArray) or not np.ma.is_masked(values):
+        return values
+    hidden, data = np.ma.getmaskarray(values), values.data
+    return np.where(hidden, np.nan, data) if data.dtype.kind in "biuf" else np.where(hidden, None, data.astype(object))
+
+
 def as_tensor(name: str, values: Any, dtype: torch.dtype | None = None) -> Tensor:
     """A tensor as it is; arrays and lists copied into one.
 
@@ -67,7 +77,7 @@ def as_tensor(name: str, values: Any, dtype: torch.dtype | None = None) -> Tenso
     if isinstance(values, Tensor):
         return values
     try:
-        array = np.array(values)
+        array = np.array(unmasked(values))
         if array.dtype.kind in "OU" and array.ndim:
             found = _numbers(array, getattr(values, "columns", ()))
             array = array if dtype is None or array.dtype.kind == "U" else found

@@ -136,7 +136,7 @@ def _samples(
     """Samples of a table with labels; names of classes or targets are by default the table's."""
     with naming(table.path):
         numbers = targets if regression else class_indices
-        labels, class_names = numbers(table.labels, len(table.numbers), names or table.class_names, table.place)
+        labels, class_names = numbers(table.labels, len(table.numbers), names or None, table.place, table.class_names)
     content = _numbers(table, encoder, inputs)
     return Samples(content, labels, class_names, table.image if content.ndim == 2 else None, table.columns)
 
