@@ -42,7 +42,7 @@ def class_indices(
     else:
         names = tuple(map(str, class_names))
         index, expected = {str(k): k for k in range(len(names))}, f"0 ... {len(names) - 1} or {', '.join(names)}"
-        if any(_as(int, name) is not None for name in names):  # labels are these names
+        if any(as_number(int, name) is not None for name in names):  # labels are these names
             index, expected = {}, ", ".join(names)
     index |= {name: k for k, name in enumerate(names)}
     for row, text in enumerate(texts):
@@ -64,7 +64,7 @@ def targets(
     """Labels as numbers, and the names of the targets; otherwise as `class_indices`."""
     array = _array(labels)
     for row, text in enumerate(array.tolist() if array.dtype.kind in "OUS" and array.ndim == 1 else ()):
-        if _as(float, str(text)) is None:
+        if as_number(float, str(text)) is None:
             raise ValueError(f"labels: expected a number, got {text!r} for {place(row)}")
     if array.ndim not in (1, 2) or len(array) != samples:
         raise ValueError(f"labels: expected numbers ({samples},) or ({samples}, targets), got {array.shape}")
@@ -98,11 +98,12 @@ def _number(text: str) -> int | float | None:
     """The number that a text is; None for names, such as ``01`` and what only Python reads as a number."""
     if not text.isascii() or "_" in text or re.match(r"[+-]?0[0-9]", text):
         return None
-    whole = _as(int, text)
-    return _as(float, text) if whole is None else whole
+    whole = as_number(int, text)
+    return as_number(float, text) if whole is None else whole
 
 
-def _as(kind: type[int] | type[float], text: str) -> int | float | None:
+def as_number(kind: type[int] | type[float], text: str) -> int | float | None:
+    """What Python reads as such a number; None for other text."""
     with suppress(ValueError):
         return kind(text)
     return None
