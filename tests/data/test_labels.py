@@ -80,6 +80,6 @@ def test_an_npz_with_the_classes_in_another_order(tmp_path):
 @pytest.mark.parametrize("labels", [np.array([0, 1, 7]), np.array([0.0, 1.0, 7.0]), np.array(["0", "1", "x"])])
 def test_hidden_labels_are_missing(labels):
     hidden = np.ma.masked_array(labels, [False, False, True])
-    with pytest.raises(ValueError, match="labels: expected whole numbers or names, got '(nan)?' for sample 2; "):
+    with pytest.raises(ValueError, match=r"labels: expected whole numbers or names, got '(nan)?' for sample 2; "):
         class_indices(hidden, 3)
     assert class_indices(hidden[:2], 2)[0].tolist() == [0, 1]

@@ -72,9 +72,7 @@ def test_a_regression_on_columns_with_numbers_for_names(tmp_path):
 )
 def test_the_column_of_an_index_is_no_input(tmp_path, lines, labels):
     if labels is None:
-        with pytest.raises(
-            ValueError, match=r"a\.csv, column 1: expected inputs, got a column without a name, .* leave"
-        ):
+        with pytest.raises(ValueError, match=r"a\.csv, column 1: expected inputs, got a column without a name"):
             file_splits(write(tmp_path / "a.csv", lines))
     else:
         assert file_splits(write(tmp_path / "a.csv", lines), 0, 0, labels=labels).train.columns == ("", "a")
@@ -92,6 +90,7 @@ def test_new_samples_may_have_an_index(tmp_path):
         read_times(file, 2)
 
 
+@pytest.mark.filterwarnings("ignore:.* the training data have no names of columns")
 @pytest.mark.parametrize("words", [("True", "False"), ("TRUE", "FALSE"), ("true", "false")])
 @pytest.mark.parametrize("header", [["a,b,label"], []])
 def test_truth_values_are_1_and_0(tmp_path, words, header):
@@ -111,9 +110,7 @@ def test_truth_values_are_1_and_0(tmp_path, words, header):
 def test_all_columns_of_words_are_named(tmp_path):
     lines = ["a,sex,b,city,label", "1,m,2,Ulm,x", "3,f,x,,y", "5,m,6,Bonn,x"]
     names = r"column 2 \(sex\), column 4 \(city\)"
-    message = (
-        rf"column 2 \(sex\), line 2: expected a number or nothing, got 'm'; without numbers: {names}: encode names"
-    )
+    message = rf"column 2 \(sex\), line 2: expected a number or nothing, got 'm'; without numbers: {names}: encode"
     with pytest.raises(ValueError, match=rf"{message} .*; labels are taken from column 5 \(label\), unless"):
         file_splits(write(tmp_path / "a.csv", lines), encode={})
     encoder = LatencyEncoder().fit(np.zeros((1, 5)))
@@ -121,7 +118,5 @@ def test_all_columns_of_words_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"got 'm'; without numbers: .*column 5 \(label\): encode names .* out$"):
         files.read_times(new, SpikeData(torch.empty(0, 10), [], encoder=encoder))
     lines = [line.replace(",m,", ",1,").replace(",f,x", ",2,4") for line in lines]
-    with pytest.raises(
-        ValueError, match=r"column 4 \(city\), line 2: .* 'Ulm'; without numbers: column 4 \(city\): enc"
-    ):
+    with pytest.raises(ValueError, match=r"column 4 \(city\), line 2: .* 'Ulm'; without numbers: column 4 \(city\): e"):
         file_splits(write(tmp_path / "a.csv", lines), encode={})
