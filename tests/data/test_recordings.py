@@ -118,12 +118,12 @@ def test_files_that_are_not_there_or_not_as_expected(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda b: b[:-7], r"expected 400 values, got 396\.5; it ends too early"),
-        (lambda b: b[:-8], "expected 400 values, got 396; it ends too early"),
-        (lambda b: b[:44], "expected 400 values, got 0; it ends too early"),
-        (lambda b: b[:40] + bytes(4), "expected 1 values, got 0; it ends too early"),
+        (lambda b: b[:-7], "cannot be read as a WAV file: it ends too early"),
+        (lambda b: b[:-8], "cannot be read as a WAV file: it ends too early"),
+        (lambda b: b[:44], "cannot be read as a WAV file: it ends too early"),
+        (lambda b: b[:40] + bytes(4), "cannot be read as a WAV file: it ends too early"),
         (lambda b: b[:30], "cannot be read as a WAV file: it ends too early"),
-        (lambda b: b[:4] + b"\x10" + b[5:], "expected 400 values, got 374; it ends too early"),
+        (lambda b: b[:4] + b"\x10" + b[5:], "cannot be read as a WAV file: it ends too early"),
         (lambda b: b[:4] + bytes(4) + b[8:], "cannot be read as a WAV file: "),
         (lambda b: b[:24] + bytes(4) + b[28:], "got 1 of 16 at 0 Hz"),
         (lambda b: b[:27] + b"\xff" + b[28:], "at most at 1000000 Hz, got 1 of 16 at 4278198080 Hz"),

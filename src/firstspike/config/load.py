@@ -24,6 +24,7 @@ from firstspike.config.yaml_file import (
 from firstspike.configs import shipped_configs
 from firstspike.losses import LOSSES
 from firstspike.neuron import LIF
+from firstspike.training.augment import misfits
 
 if TYPE_CHECKING:  # made from signatures of classes: type checkers do not see their fields
     Data: TypeAlias = Any
@@ -193,8 +194,8 @@ def _check(document: Document, errors: Sequence[str], source: str, read_tables: 
             reads = LOSSES[config.loss.kind].reads if config is not None and config.loss.kind in LOSSES else None
             problems += network_problems(network, outline, built, limits, _labels(data), reads)
         if outline is not None and config is not None:
-            misfits = config.training.augment.build().problems(outline)
-            problems += [(("training", "augment", name), reason) for name, reason in misfits]
+            found = misfits(config.training.augment.build(), outline)
+            problems += [(("training", "augment", name), reason) for name, reason in found]
     if errors or problems or config is None:
         texts = [f"{shown_place(place) or 'config'}: {message}" for place, message in problems]
         lines = [document.line(place) for place, _ in problems]

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -98,23 +99,23 @@ def _numbers(array: np.ndarray, columns: Sequence[Any]) -> np.ndarray:
     except (TypeError, ValueError):
         wrong: dict[int, tuple[tuple[int, ...], Any]] = {}  # the first of each column
         for place, value in np.ndenumerate(array):
-            if not _is_number(value):
+            if value is not None and as_number(float, value) is None:
                 wrong.setdefault(place[-1], (place, value))
         if not wrong:
             raise
         place, value = next(iter(wrong.values()))
-        names = [repr(columns[k]) if len(columns) else str(k) for k in wrong] if len(place) > 1 else []
-        column = f" (column {names[0]})" if len(columns) and names else ""
+        names = [repr(columns[k]) if len(columns) else str(k) for k in wrong]
+        column = f" (column {names[0]})" if len(columns) and len(place) > 1 else ""
         hint = "write nan for a missing one: table.to_numpy(float, na_value=numpy.nan)"
         if isinstance(value, str):
             value = str(value)  # without NumPy's type
-            which = f"columns {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" if len(names) > 1 else "column"
+            which = f"columns {', '.join(names[:5])}" if len(names) > 1 < len(place) else "column"
             hint = f"encode names by numbers, or leave the {which} out"
         raise ValueError(f"got {value!r} at {list(place)}{column}; {hint}") from None
 
 
-def _is_number(value: Any) -> bool:
-    try:
-        return value is None or float(value) is not None
-    except (TypeError, ValueError):
-        return False
+def as_number(kind: type[int] | type[float], value: Any) -> int | float | None:
+    """What Python reads as such a number; None for others."""
+    with suppress(TypeError, ValueError):
+        return kind(value)
+    return None

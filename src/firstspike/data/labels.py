@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from firstspike.data.arrays import unmasked
+from firstspike.data.arrays import as_number, unmasked
 
 
 def class_indices(
@@ -100,10 +99,3 @@ def _number(text: str) -> int | float | None:
         return None
     whole = as_number(int, text)
     return as_number(float, text) if whole is None else whole
-
-
-def as_number(kind: type[int] | type[float], text: str) -> int | float | None:
-    """What Python reads as such a number; None for other text."""
-    with suppress(ValueError):
-        return kind(text)
-    return None

@@ -154,14 +154,13 @@ def read_wav(path: Path) -> tuple[np.ndarray, int]:
     """Values and sampling rate of a WAV file."""
     try:
         with wave.open(str(path), "rb") as file:
-            form, count = file.getparams()[:3], file.getnframes()
+            channels, size, rate, count, *_ = file.getparams()
+            if (channels, size) != (1, 2) or not 0 < rate <= _MOST_RATE:
+                got = f"{channels} of {8 * size} at {rate} Hz"
+                raise ValueError(f"{path}: expected one channel of 16 bits, at most at {_MOST_RATE} Hz, got {got}")
             content = file.readframes(count)
+            if not count or len(content) < size * count:
+                raise EOFError
+            return np.frombuffer(content, "<i2"), rate
     except (wave.Error, EOFError, RuntimeError) as error:  # the last one for parts longer than the whole
         raise ValueError(f"{path} cannot be read as a WAV file: {str(error) or 'it ends too early'}") from None
-    channels, size, rate = form
-    if (channels, size) != (1, 2) or not 0 < rate <= _MOST_RATE:
-        got = f"{channels} of {8 * size} at {rate} Hz"
-        raise ValueError(f"{path}: expected one channel of 16 bits, at most at {_MOST_RATE} Hz, got {got}")
-    if not count or len(content) != size * count:
-        raise ValueError(f"{path}: expected {max(1, count)} values, got {len(content) / size:g}; it ends too early")
-    return np.frombuffer(content, "<i2"), rate

@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from firstspike.data.arrays import Image, as_table
-from firstspike.data.labels import as_number
+from firstspike.data.arrays import Image, as_number, as_table
 from firstspike.data.paths import naming
 
 Row = tuple[int, list[str]]
@@ -134,7 +133,14 @@ class _Text(NamedTuple):
 def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | None, known: Sequence[str]) -> Table:
     text = _parsed(path, label, known)
     columns = _input_columns(text, known)
-    _check_widths(text, None if text.header and known else inputs)
+    labelled = text.label is not None
+    width = len(text.names) if inputs is None or (text.header and known) else inputs + labelled
+    for line, cells in text.rows:
+        if more := len(cells) - width:
+            expected = f"{width - labelled} inputs" + (" and a label" if labelled else "")
+            many = "many" if more > 0 else "few"
+            hint = "; is it the label? Leave it out" if more == 1 and not labelled else ""
+            raise ValueError(f"{path}, line {line}: expected {expected}, got {abs(more)} too {many}{hint}")
     numbers = _numbers(text, columns, kind)
     labels = None if text.label is None else [cells[text.label] for _, cells in text.samples]
     named = tuple(text.names[k] for k in columns) if text.header else ()
@@ -168,18 +174,6 @@ def _input_columns(text: _Text, known: Sequence[str]) -> list[int]:
     if labelled and (twice := [name for name, number in found.items() if number > 1]):
         raise ValueError(f"{path}, line 1: two columns are called {twice[0]!r}; inputs are taken by their names")
     return columns
-
-
-def _check_widths(text: _Text, inputs: int | None) -> None:
-    """Raise a ValueError for a line that has not that many inputs, or other ones than the first line."""
-    labelled = text.label is not None
-    width = len(text.names) if inputs is None else inputs + labelled
-    for line, cells in text.rows:
-        if more := len(cells) - width:
-            expected = f"{width - labelled} inputs" + (" and a label" if labelled else "")
-            many = "many" if more > 0 else "few"
-            hint = "; is it the label? Leave it out" if more == 1 and not labelled else ""
-            raise ValueError(f"{text.path}, line {line}: expected {expected}, got {abs(more)} too {many}{hint}")
 
 
 def _numbers(text: _Text, columns: list[int], kind: str) -> Float64[Tensor, "samples inputs"]:
@@ -265,18 +259,16 @@ def _is_header(first: list[str], below: list[Row], label: int | None, known: Seq
     if known and set(known) <= set(first):
         return True
     inputs = [cell for column, cell in enumerate(first) if column != label]
-    if not any(map(_is_number, first)):
+    if not any(as_number(float, cell) is not None for cell in first):
         return any(first) and not all(cell.lower() in _TRUTH for cell in inputs)
-    if label is None or _is_number(name := first[label]) or name.lower() in ("", *_MISSING, *_TRUTH):
+    if label is None or as_number(float, name := first[label]) is not None or name.lower() in ("", *_MISSING, *_TRUTH):
         return False
     labels = {cells[label].strip() for _, cells in below if label < len(cells)}
     usual = inputs == [str(k) for k in range(len(inputs))]  # as pandas names columns
-    other = len(labels) < len(below) or all(map(_is_number, labels))  # otherwise it may be one more class
+    other = len(labels) < len(below) or None not in (
+        as_number(float, cell) for cell in labels
+    )  # otherwise it may be one more class
     return bool(labels) and name not in labels and len(set(inputs)) == len(inputs) and (usual or other)
-
-
-def _is_number(cell: str) -> bool:
-    return as_number(float, cell) is not None
 
 
 def _number(cell: str, kind: str) -> float | None:

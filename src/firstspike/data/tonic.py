@@ -13,7 +13,6 @@ from firstspike.data.events import event_lists
 from firstspike.ranges import Positive, checks_ranges
 
 _SHORT = 1e-3  # units of time; no neuron tells spikes within it apart
-_MOST = 10**6  # classes
 _FIELDS = ("p", "y", "x")  # of an event: polarity, row and column, from the slowest to the fastest in an input's number
 
 
@@ -71,10 +70,8 @@ def from_tonic(
             source = source * size + place
         events.append((found["t"] * (1e-6 / time_unit), source))
         labels.append(int(label))
-    if labels and not 0 <= min(labels) <= max(labels) < _MOST:
-        raise ValueError(
-            f"labels: expected 0 ... {_MOST - 1}, got {min(labels)} ... {max(labels)}; count classes from 0"
-        )
+    if labels and not 0 <= min(labels) <= max(labels) < 10**6:
+        raise ValueError(f"labels: expected 0 ... 999999, got {min(labels)} ... {max(labels)}; count classes from 0")
     known = class_names or getattr(whole, "classes", None) or range(max(labels, default=-1) + 1)
     times = event_lists(events, prod(sensor_size), dtype)
     if len(times.when) and (latest := float(times.when.max())) < _SHORT:

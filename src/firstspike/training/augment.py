@@ -53,9 +53,10 @@ class Augment:
             sources: of the random numbers of each network; only enabled changes draw any.
 
         Raises:
-            ValueError: as ``check``.
+            ValueError: changes of images for data without an image shape, or as large as the images; ``deform``, or
+                ``shift`` by parts of pixels, for spike trains.
         """
-        self.check(data)
+        check_augment(self, data)
         batch, inputs, *spikes = times.shape[1:]
 
         def drawn(draw: Callable[[torch.Generator], Tensor]) -> Tensor:
@@ -95,29 +96,24 @@ class Augment:
             times = torch.where(dropped.unsqueeze(-1) if spikes else dropped, torch.inf, times)
         return times
 
-    def check(self, data: SpikeData) -> None:
-        """Raise a ValueError unless these changes fit the data.
 
-        Args:
-            data: the training data.
+def check_augment(augment: Augment, data: SpikeData) -> None:
+    """Raise a ValueError unless these changes fit the data."""
+    for name, reason in misfits(augment, data):
+        raise ValueError(f"augment: {name} {reason}")
 
-        Raises:
-            ValueError: changes of images for data without an image shape, or as large as the images; ``deform``, or
-                ``shift`` by parts of pixels, for spike trains.
-        """
-        for name, reason in self.problems(data):
-            raise ValueError(f"augment: {name} {reason}")
 
-    def problems(self, data: SpikeData) -> Iterator[tuple[str, str]]:
-        """Arguments that do not fit the data, each with the reason."""
-        for name in ("flip", "shift", "deform", "cutout"):
-            value, side = getattr(self, name), min((data.image or (0,))[1:], default=0)
-            if value and not side:
-                yield name, "needs data that are images; leave it out"
-            elif value >= side and name != "flip" and side:
-                yield name, f"must be below {side}, the size of the images, got {value}"
-            elif data.trains and (value % 1 or (value and name == "deform")):
-                yield name, f"would mix the spike trains of several pixels, got {value}; shift by whole pixels instead"
+def misfits(augment: Augment, data: SpikeData) -> Iterator[tuple[str, str]]:
+    """Arguments that do not fit the data, each with the reason."""
+    side = 0 if data.image is None else min(data.image[1:])
+    for name in ("flip", "shift", "deform", "cutout"):
+        value = getattr(augment, name)
+        if value and not side:
+            yield name, "needs data that are images; leave it out"
+        elif value >= side > 0 and name != "flip":
+            yield name, f"must be below {side}, the size of the images, got {value}"
+        elif data.trains and (value % 1 or (value and name == "deform")):
+            yield name, f"would mix the spike trains of several pixels, got {value}; shift by whole pixels instead"
 
 
 def between(corners: Float[Tensor, "*batch 2 2 2"], height: int, width: int) -> Float[Tensor, "*batch height width 2"]:
