@@ -65,8 +65,10 @@ def unmasked(values: Any) -> Any:
         return [unmasked(each) for each in values]
     if not isinstance(values, np.ma.MaskedArray) or not np.ma.is_masked(values):
         return values
-    hidden, data = np.ma.getmaskarray(values), values.data
-    return np.where(hidden, np.nan, data) if data.dtype.kind in "biuf" else np.where(hidden, None, data.astype(object))
+    numbers = values.dtype.kind in "biuf"
+    found = values.data.astype(np.float64 if numbers else object)
+    found[np.ma.getmaskarray(values)] = np.nan if numbers else None
+    return found
 
 
 def as_tensor(name: str, values: Any, dtype: torch.dtype | None = None, columns: Sequence[Any] | None = None) -> Tensor:

@@ -79,8 +79,10 @@ def file_splits(
         encode: the tables hold values, which are encoded by spike times: arguments of ``LatencyEncoder``, such as
             ``{early: 0.15, late: 2.0}``, or ``{}`` for its defaults; of time series those of an encoder that ``kind``
             names, such as ``{kind: level_crossing, levels: 8}``. Ranges are those of the training part. An empty cell,
-            NA, ? or NaN is a missing value, which does not spike. Without ``encode`` an empty cell means no spike.
-        class_names: names of the classes 0, 1, 2, ...; by default they follow from the training table.
+            NA, ? or NaN is a missing value, which does not spike, True is 1 and False 0. Without ``encode`` an empty
+            cell means no spike.
+        class_names: names of the classes 0, 1, 2, ...; by default they follow from the training table. Labels of a
+            table with its own ``class_names`` are found by those names.
         seed: seed of the random choice of the held-out samples; every part has the classes in the proportions of the
             whole.
         dtype: of the times.

@@ -25,8 +25,8 @@ def class_indices(
     these names.
     """
     if own and class_names is not None:
-        index, own = class_indices(labels, samples, own, place)
-        labels = [own[k] for k in index.tolist()]
+        given, own = class_indices(labels, samples, own, place)
+        labels = [own[k] for k in given.tolist()]
     class_names = own if class_names is None else class_names
     array = _array(labels)
     if array.ndim != 1:

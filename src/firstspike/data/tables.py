@@ -18,8 +18,7 @@ from firstspike.data.paths import naming
 Row = tuple[int, list[str]]
 """A line of a text file: its number and its cells."""
 _SEPARATORS = (";", "\t", ",")
-_MISSING = ("na", "?")
-_TRUTH = {"false": 0.0, "true": 1.0}
+_WORDS = {"": np.nan, "na": np.nan, "?": np.nan, "false": 0.0, "true": 1.0}  # among values
 _NAMED = 5  # columns in an error message
 
 
@@ -183,7 +182,7 @@ def _numbers(text: _Text, columns: list[int], kind: str) -> Float64[Tensor, "sam
     for (line, cells), row in zip(text.samples, found, strict=True):
         if None in row:
             column, hint = columns[row.index(None)], ""
-            words = [k for k, known in zip(columns, np.isfinite(numbers).any(axis=0), strict=True) if not known]
+            words = [columns[k] for k in np.flatnonzero(~np.isfinite(numbers).any(axis=0))]
             if cells[column].count(",") == 1 and _number(cells[column].replace(",", "."), kind) is not None:
                 hint = "; decimals have a point, not a comma"
             elif column in words:
@@ -259,24 +258,21 @@ def _is_header(first: list[str], below: list[Row], label: int | None, known: Seq
     if known and set(known) <= set(first):
         return True
     inputs = [cell for column, cell in enumerate(first) if column != label]
-    if not any(as_number(float, cell) is not None for cell in first):
-        return any(first) and not all(cell.lower() in _TRUTH for cell in inputs)
-    if label is None or as_number(float, name := first[label]) is not None or name.lower() in ("", *_MISSING, *_TRUTH):
+    numbers = [cell for cell in first if as_number(float, cell) is not None]
+    if not numbers:
+        return any(first) and not all(cell.lower() in ("true", "false") for cell in inputs)
+    if label is None or first[label] in numbers or first[label].lower() in _WORDS:
         return False
-    labels = {cells[label].strip() for _, cells in below if label < len(cells)}
+    labels = [cells[label].strip() for _, cells in below if label < len(cells)]
     usual = inputs == [str(k) for k in range(len(inputs))]  # as pandas names columns
-    other = len(labels) < len(below) or None not in (
-        as_number(float, cell) for cell in labels
-    )  # otherwise it may be one more class
-    return bool(labels) and name not in labels and len(set(inputs)) == len(inputs) and (usual or other)
+    classes = len(set(labels)) < len(labels) or not any(as_number(float, cell) is None for cell in labels)
+    return first[label] not in labels and len(set(inputs)) == len(inputs) and bool(labels) and (usual or classes)
 
 
 def _number(cell: str, kind: str) -> float | None:
     """The number in a cell, of which an empty one means no spike, or a missing value; None if it has no meaning."""
     cell, values = cell.strip(), kind == "values"
-    if not cell or (values and cell.lower() in _MISSING):
-        return np.nan if values else np.inf
-    if values and cell.lower() in _TRUTH:
-        return _TRUTH[cell.lower()]
     number = as_number(float, cell)
-    return number if number is not None and (abs(number) != np.inf if values else number > -np.inf) else None
+    if number is None:
+        return _WORDS.get(cell.lower()) if values else None if cell else np.inf
+    return number if (abs(number) != np.inf if values else number > -np.inf) else None
