@@ -111,9 +111,9 @@ def misfits(augment: Augment, data: SpikeData) -> Iterator[tuple[str, str]]:
         if value and not side:
             yield name, "needs data that are images; leave it out"
         elif value >= side > 0 and name != "flip":
-            yield name, f"must be below {side}, the size of the images, got {value}"
+            yield name, f"must be below {side}, the size of the images, got {value:g}"
         elif data.trains and (value % 1 or (value and name == "deform")):
-            yield name, f"would mix the spike trains of several pixels, got {value}; shift by whole pixels instead"
+            yield name, f"would mix the spike trains of several pixels, got {value:g}; shift by whole pixels instead"
 
 
 def between(corners: Float[Tensor, "*batch 2 2 2"], height: int, width: int) -> Float[Tensor, "*batch height width 2"]:
