@@ -14,6 +14,7 @@ def write(path, text):
     return path
 
 
+@pytest.mark.filterwarnings("ignore:.* the training data have no names of columns")
 @pytest.mark.parametrize(
     "text",
     [
@@ -136,6 +137,7 @@ def test_unknown_kinds_and_missing_arrays(tmp_path):
         read_labelled(tmp_path / "a.npy", 3, NAMES)
 
 
+@pytest.mark.filterwarnings("ignore:.* the training data have no names of columns")
 def test_labels(tmp_path):
     files = [write(tmp_path / "a.csv", "a,b,c,label\n0.1,,2,down\n1.5,.25,,0\n")]
     for name, labels in (("b", np.array([1, 0])), ("c", np.array([1.0, 0.0])), ("d", np.array(["down", "up"]))):

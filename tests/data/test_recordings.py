@@ -47,6 +47,13 @@ def test_loudness_is_relative():
     assert not cochleagram(torch.zeros(800), RATE).any(), "a silent sound is silent"
 
 
+@pytest.mark.parametrize("factor", [2.0**1000, 1e300, 1e-170, 1e-300, 2.0**-1030])
+def test_very_loud_and_very_quiet_sounds_are_sounds(factor):
+    sound = tone(500) / 1000
+    assert abs(sound).max() * factor < 1e308
+    torch.testing.assert_close(cochleagram(factor * sound, RATE), cochleagram(sound, RATE), rtol=1e-6, atol=1e-6)
+
+
 def test_a_tenth_of_the_pressure_is_20_decibels_less():
     quiet, loud = tone(1000), np.concatenate([tone(1000), 10 * tone(1000)])
     found = cochleagram(loud, RATE, loudness=40.0).max(dim=0).values
@@ -56,7 +63,17 @@ def test_a_tenth_of_the_pressure_is_20_decibels_less():
 
 @pytest.mark.parametrize(
     ("sound", "options", "message"),
-    [(np.zeros((2, 800)), {}, "one channel"), (np.zeros(800), {"channels": 500}, "channels: expected fewer")],
+    [
+        (np.zeros((2, 800)), {}, "one channel"),
+        (np.zeros(800), {"channels": 500}, "channels: expected fewer"),
+        (
+            np.where(np.arange(800) == 7, np.nan, 1.0),
+            {},
+            "sound: expected finite numbers, got nan at 7; fill gaps first",
+        ),
+        (np.ma.masked_array(np.ones(800), np.arange(800) == 7), {}, "got nan at 7; fill gaps first"),
+        ([0.0, -np.inf], {}, "sound: expected finite numbers, got -inf at 1"),
+    ],
 )
 def test_sounds_that_do_not_fit(sound, options, message):
     with pytest.raises(ValueError, match=message):
@@ -89,8 +106,33 @@ def test_files_that_are_not_there_or_not_as_expected(tmp_path):
     with pytest.raises(FileNotFoundError, match="no recordings such as"):
         spoken_digits(folder=tmp_path)
     write(tmp_path / "0_ada_0.wav", np.zeros(200), channels=2)
-    with pytest.raises(ValueError, match="expected one channel of 16 bits, got 2 of 16"):
+    with pytest.raises(
+        ValueError, match="expected one channel of 16 bits, at most at 1000000 Hz, got 2 of 16 at 8000 Hz"
+    ):
         spoken_digits(folder=tmp_path)
     (tmp_path / "0_ada_0.wav").write_bytes(b"RIFF")
     with pytest.raises(ValueError, match="cannot be read as a WAV file"):
         spoken_digits(folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda b: b[:-7], "cannot be read as a WAV file: it ends too early"),
+        (lambda b: b[:-8], "cannot be read as a WAV file: it ends too early"),
+        (lambda b: b[:44], "cannot be read as a WAV file: it ends too early"),
+        (lambda b: b[:40] + bytes(4), "cannot be read as a WAV file: it ends too early"),
+        (lambda b: b[:30], "cannot be read as a WAV file: it ends too early"),
+        (lambda b: b[:4] + b"\x10" + b[5:], "cannot be read as a WAV file: it ends too early"),
+        (lambda b: b[:4] + bytes(4) + b[8:], "cannot be read as a WAV file: "),
+        (lambda b: b[:24] + bytes(4) + b[28:], "got 1 of 16 at 0 Hz"),
+        (lambda b: b[:27] + b"\xff" + b[28:], "at most at 1000000 Hz, got 1 of 16 at 4278198080 Hz"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, damage, message):
+    file = tmp_path / "0_ada_0.wav"
+    write(file, tone(500, 0.05))
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match=message) as error:
+        spoken_digits(folder=tmp_path)
+    assert str(error.value).startswith(str(file))

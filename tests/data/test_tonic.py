@@ -71,6 +71,15 @@ def test_what_is_refused(camera):
         fs.data.from_tonic([(frames, 0)], 1e-3)
 
 
+@pytest.mark.parametrize("label", [10**9, -1])
+def test_labels_that_are_no_numbers_of_classes(label):
+    events = np.array([(1_000, 0, 0)], dtype=COCHLEA)
+    with pytest.raises(
+        ValueError, match=rf"labels: expected 0 \.\.\. 999999, got {label} \.\.\. {label}; count classes"
+    ):
+        fs.data.from_tonic(Recordings((2, 1, 1), [(events, label)]), time_unit=1e-3)
+
+
 def test_a_unit_of_time_in_microseconds_is_pointed_out():
     events = np.zeros(3, dtype=COCHLEA)
     events["t"] = [0, 1000, 2000]

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import binomtest
 
 import firstspike as fs
-from firstspike.runs.evaluate import prediction_table, table
+from firstspike.runs.evaluate import decisions, prediction_table, table
 
 
 def report(folder, data="test", checkpoint=None):
@@ -119,6 +119,16 @@ def test_text_names_everything(folder):
     assert text.startswith(f"test accuracy {100 * found['accuracy']:.2f} % ({low:.2f} to {high:.2f})")
     for part in ("(epoch_0012)", f"loss {found['loss']:.4g}", "hidden", "output", "samples decide", "true \\ decision"):
         assert part in text
+
+
+def test_the_word_for_no_decision_depends_on_the_classes_alone(folder):
+    run = fs.Run(folder)
+    object.__setattr__(run.data.train, "class_names", ("a", "silent", "b"))
+    for times in ([[0.5, np.inf, np.inf], [np.inf] * 3], [[np.inf] * 3, [np.inf, 0.5, np.inf]]):
+        found = decisions(run, torch.tensor(times))
+        assert set(found) - {"a", "silent"} == {"no decision"}
+        assert found.count("no decision") == 1
+    assert decisions(run, torch.empty(0, 3)) == []
 
 
 def test_table():

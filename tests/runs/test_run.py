@@ -6,6 +6,7 @@ import torch
 from sklearn.datasets import load_wine
 
 import firstspike as fs
+from firstspike.runs.rows import input_times
 
 WINE = load_wine()
 
@@ -25,6 +26,16 @@ class Frame:
 
     def records(self):
         return [dict(zip(self.columns, row, strict=True)) for row in zip(*self.values.values(), strict=True)]
+
+
+class Words(Frame):
+    """With columns of text, which arrays of NumPy hold as objects."""
+
+    def __getitem__(self, names):
+        return Words({name: self.values[name] for name in names})
+
+    def __array__(self, dtype=None, copy=None):
+        return np.stack([column.astype(object) for column in self.values.values()], axis=1)
 
 
 def frame(every=1, without=()):
@@ -156,12 +167,79 @@ def test_seeds(wine, tmp_path):
 def test_words_among_rows_are_named(run):
     records = [dict(record) for record in frame(60).records()]
     records[1]["proline"] = "n"
-    with pytest.raises(ValueError, match="rows: expected numbers, got 'n' in row 1, column 'proline'; encode names"):
+    with pytest.raises(ValueError, match=r"rows: expected numbers, got 'n' at \[1, 12\] \(column 'proline'\); encode"):
         run.predict(records)
     rows = [list(map(float, row)) for row in WINE.data[:2]]
     rows[1][3] = "n"
     with pytest.raises(ValueError, match=r"expected numbers, got 'n' at \[1, 3\]; encode names"):
         run.predict(rows)
+
+
+def test_every_column_of_words_is_named(run):
+    rows = frame(60)
+    rows.values |= {"hue": np.array(["m", "f", "m"], dtype=object), "ash": np.array(["?", "1", "2"], dtype=object)}
+    for given in (rows.records(), Words(rows.values)):
+        with pytest.raises(
+            ValueError, match=r"got '\?' at \[0, 2\] \(column 'ash'\); .* leave the columns 'ash', 'hue' out$"
+        ):
+            run.predict(given)
+
+
+def test_rows_of_mappings_have_the_same_columns(run, wine):
+    rows = frame(60).records()
+    expected = run.predict(rows).tolist()
+    assert run.predict([*rows[:1], {"more": 1.0} | rows[1], *rows[2:]]).tolist() == expected
+    missing = run.predict([*rows[:1], rows[1] | {"hue": None}, *rows[2:]])
+    assert missing.tolist() == run.predict(np.where(np.eye(3, 13, k=9)[[1, 0, 2]] > 0, np.nan, frame(60))).tolist()
+    del rows[1]["hue"]
+    with pytest.raises(ValueError, match=r"rows: expected the columns of row 0 in each, row 1 differs in 'hue'$"):
+        run.predict(rows)
+    with pytest.raises(ValueError, match=r"rows: expected mappings, got a list in row 1$"):
+        run.predict([rows[0], [1.0] * 13])
+
+
+def test_hidden_values_are_missing(run):
+    values = WINE.data[:20].copy()
+    hidden = np.random.default_rng(0).random(values.shape) < 0.3
+    masked = np.ma.masked_array(values.copy(), hidden)
+    values[hidden] = np.nan
+    for given in (masked, list(masked)):
+        assert torch.equal(
+            input_times(given, run.data.train, run.dtype), input_times(values, run.data.train, run.dtype)
+        )
+
+
+def test_labelled_data_by_the_names_of_their_classes(run, wine):
+    names = wine.train.class_names
+    turned = fs.data.SpikeData(wine.test.times, 2 - wine.test.labels, names[::-1])
+    assert run.evaluate(turned).accuracy == run.test.accuracy
+    known = wine.test.labels > 0
+    some = fs.data.SpikeData(wine.test.times[known], wine.test.labels[known] - 1, names[1:])
+    assert run.evaluate(some).labels.tolist() == wine.test.labels[known].tolist()
+    numbers = fs.data.SpikeData(wine.test.times, wine.test.labels, ("0", "1", "2"))
+    assert run.evaluate(numbers).accuracy == run.test.accuracy
+    other = fs.data.SpikeData(wine.test.times, wine.test.labels, (names[0], "other", names[2]))
+    with pytest.raises(ValueError, match=r"labels: expected .* got 'other' for sample"):
+        run.evaluate(other)
+
+
+@pytest.mark.parametrize("data", [frame(), WINE.data, [WINE.data, WINE.target], {"train": 1}])
+def test_data_without_labels_are_not_evaluated(run, data):
+    with pytest.raises(
+        TypeError, match=r"data: expected SpikeData, .* or a file, got a \w+; without labels: run.predict"
+    ):
+        run.evaluate(data)
+
+
+def test_rows_with_names_for_a_run_without(tmp_path):
+    data = fs.data.split(WINE.data, WINE.target, encode={}, test=0)
+    run = trained(data, folder=tmp_path / "run", epochs=1)
+    (tmp_path / "new.csv").write_text(",".join(WINE.feature_names) + "\n" + ",".join(map(str, WINE.data[0])) + "\n")
+    for rows in (frame(), frame().records(), tmp_path / "new.csv"):
+        with pytest.warns(
+            UserWarning, match="the training data have no names of columns: these are taken in their order"
+        ):
+            assert run.predict(rows)[0] == run.predict(WINE.data[:1])[0]
 
 
 def test_arrays_of_times_are_observed(run):

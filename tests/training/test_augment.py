@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+import firstspike as fs
 from firstspike.config import ConfigError, load_config
-from firstspike.data import bars, outline
+from firstspike.data import SpikeData, bars, outline
 from firstspike.training import Augment, Interrupted
 from firstspike.training.augment import between, cut_out, interpolated, shifted
 from trained import resume, start
@@ -181,13 +182,13 @@ def test_nothing_is_drawn_unasked():
 
 
 def test_shift_needs_images():
-    with pytest.raises(ConfigError, match=r"training.augment.shift: yin_yang has no images to shift"):
+    with pytest.raises(ConfigError, match=r"training.augment.shift: needs data that are images"):
         load_config("yin_yang", ["training.augment.shift=1"])
-    with pytest.raises(ConfigError, match=r"training.augment.flip: yin_yang has no images to flip"):
+    with pytest.raises(ConfigError, match=r"training.augment.flip: needs data that are images"):
         load_config("yin_yang", ["training.augment.flip=true"])
-    with pytest.raises(ConfigError, match=r"training.augment.deform: yin_yang has no images to deform"):
+    with pytest.raises(ConfigError, match=r"training.augment.deform: needs data that are images"):
         load_config("yin_yang", ["training.augment.deform=1"])
-    with pytest.raises(ConfigError, match=r"training.augment.cutout: yin_yang has no images to cut"):
+    with pytest.raises(ConfigError, match=r"training.augment.cutout: needs data that are images"):
         load_config("yin_yang", ["training.augment.cutout=2"])
     with pytest.raises(ConfigError, match=r"training.augment.dropout: should be less than 1"):
         load_config("bars", ["training.augment.dropout=1"])
@@ -195,10 +196,52 @@ def test_shift_needs_images():
 
 @pytest.mark.parametrize(("name", "value"), [("shift", 3), ("shift", 3.5), ("deform", 3), ("cutout", 3)])
 def test_changes_are_smaller_than_the_images(name, value):
-    with pytest.raises(ConfigError, match=rf"training.augment.{name}: should be below 3, the size of the images, got"):
+    with pytest.raises(ConfigError, match=rf"training.augment.{name}: must be below 3, the size of the images, got"):
         load_config("bars", [f"training.augment.{name}={value}"])
     with pytest.raises(ValueError, match=f"{name} must be below 3, the size of the images, got"):
         augmented(times(), seeded(1, 2), **{name: value})
+
+
+def events(batch=40, image=(2, 3, 4), spikes=3):
+    """Data as those of an event camera: a spike train for each pixel and polarity."""
+    trains = torch.rand(batch, math.prod(image), spikes, generator=seeded(0)[0]).sort(dim=-1).values
+    trains[:, ::2, 1:] = INF
+    return SpikeData(trains, torch.zeros(batch, dtype=torch.int64), ("0",), image)
+
+
+@pytest.mark.parametrize("settings", [{"flip": True}, {"shift": 1}, {"cutout": 2}, {"flip": True, "cutout": 1}])
+def test_trains_move_with_their_pixels(settings):
+    """As images of the first spikes alone, of the second ones, and so on."""
+    data = events()
+    found = Augment(**settings)(data.times[None], data, seeded(1))
+    for k in range(3):
+        one = replace(data, times=data.times[..., k])
+        assert torch.equal(found[..., k], Augment(**settings)(one.times[None], one, seeded(1)))
+    assert not torch.equal(found[0], data.times)
+    with_noise = Augment(**settings, jitter=0.1, dropout=0.1)(data.times[None], data, seeded(1))
+    assert bool((with_noise[..., 1:] >= with_noise[..., :-1]).all())
+
+
+def test_blank_pixels_with_trains_spike_once():
+    data = replace(events(), blank=(0.5, INF))
+    found = Augment(shift=2)(data.times[None], data, seeded(1)).unflatten(2, (2, 3, 4))
+    late = [0.5, INF, INF]
+    assert (found[:, :, 0] == torch.tensor(late)).all(dim=-1).any()
+    assert not (found[..., 1:] == 0.5).any()
+
+
+@pytest.mark.parametrize("settings", [{"deform": 1}, {"shift": 0.5}])
+def test_trains_are_not_interpolated(settings, tmp_path):
+    data = events()
+    with pytest.raises(ValueError, match=r"would mix the spike trains of several pixels, got .*; shift by whole"):
+        Augment(**settings)(data.times[None], data, seeded(1))
+    network = fs.Network(fs.LIFSpikeTrains(24, 1, max_spikes=2), fs.MembraneReadout(1, 2, time=1.0))
+    trainer = fs.Trainer(
+        network, fs.losses.ReadoutCrossEntropy(), torch.optim.Adam(network.parameters()), augment=Augment(**settings)
+    )
+    with pytest.raises(ValueError, match="would mix the spike trains"):
+        trainer.fit(data, epochs=1, folder=tmp_path / "run", progress_bar=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_images_of_one_row_are_flipped(tmp_path):

@@ -20,11 +20,11 @@ from firstspike.config.yaml_file import (
     parse_yaml,
     shown_place,
     shown_text,
-    shown_value,
 )
 from firstspike.configs import shipped_configs
 from firstspike.losses import LOSSES
 from firstspike.neuron import LIF
+from firstspike.training.augment import misfits
 
 if TYPE_CHECKING:  # made from signatures of classes: type checkers do not see their fields
     Data: TypeAlias = Any
@@ -194,26 +194,13 @@ def _check(document: Document, errors: Sequence[str], source: str, read_tables: 
             reads = LOSSES[config.loss.kind].reads if config is not None and config.loss.kind in LOSSES else None
             problems += network_problems(network, outline, built, limits, _labels(data), reads)
         if outline is not None and config is not None:
-            problems += _augment_problems(config, outline.image)
+            found = misfits(config.training.augment.build(), outline)
+            problems += [(("training", "augment", name), reason) for name, reason in found]
     if errors or problems or config is None:
         texts = [f"{shown_place(place) or 'config'}: {message}" for place, message in problems]
         lines = [document.line(place) for place, _ in problems]
         raise ConfigError(source, [*errors, *texts], [*[None] * len(errors), *lines])
     return config
-
-
-def _augment_problems(config: Config, image: tuple[int, int, int] | None) -> list[Problem]:
-    """What does not fit the images of the data."""
-    problems: list[Problem] = []
-    for name, verb in (("flip", "flip"), ("shift", "shift"), ("deform", "deform"), ("cutout", "cut")):
-        value = getattr(config.training.augment, name)
-        place = "training", "augment", name
-        if value and image is None:
-            problems.append((place, f"{config.data.kind} has no images to {verb}; leave it out"))
-        elif image is not None and name != "flip" and value >= min(image[1:]):
-            limit = f"should be below {min(image[1:])}, the size of the images"
-            problems.append((place, f"{limit}, got {shown_value(value)}"))
-    return problems
 
 
 def _labels(data: Any) -> str | None:

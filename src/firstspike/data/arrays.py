@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -58,18 +59,30 @@ def as_table(
     return table.flatten(1), (channels, height, width)
 
 
-def as_tensor(name: str, values: Any, dtype: torch.dtype | None = None) -> Tensor:
+def unmasked(values: Any) -> Any:
+    """Values as they are, of masked arrays with NaN, among names None, in place of what is hidden."""
+    if isinstance(values, list | tuple) and any(isinstance(each, np.ma.MaskedArray) for each in values):
+        return [unmasked(each) for each in values]
+    if not isinstance(values, np.ma.MaskedArray) or not np.ma.is_masked(values):
+        return values
+    numbers = values.dtype.kind in "biuf"
+    found = values.data.astype(np.float64 if numbers else object)
+    found[np.ma.getmaskarray(values)] = np.nan if numbers else None
+    return found
+
+
+def as_tensor(name: str, values: Any, dtype: torch.dtype | None = None, columns: Sequence[Any] | None = None) -> Tensor:
     """A tensor as it is; arrays and lists copied into one.
 
     Floating-point numbers of lists become ``dtype``, by default torch's. Only if it is given, objects that are numbers,
-    such as columns of mixed types, are taken as well.
+    such as columns of mixed types, are taken as well. ``columns`` are named in errors, by default those of a frame.
     """
     if isinstance(values, Tensor):
         return values
     try:
-        array = np.array(values)
+        array = np.array(unmasked(values))
         if array.dtype.kind in "OU" and array.ndim:
-            found = _numbers(array, getattr(values, "columns", ()))
+            found = _numbers(array, getattr(values, "columns", ()) if columns is None else columns)
             array = array if dtype is None or array.dtype.kind == "U" else found
         if array.dtype.kind not in "biuf":
             raise TypeError(f"got {array.dtype}" if array.ndim else f"got a {type(values).__name__}")
@@ -82,20 +95,29 @@ def as_tensor(name: str, values: Any, dtype: torch.dtype | None = None) -> Tenso
 
 
 def _numbers(array: np.ndarray, columns: Sequence[Any]) -> np.ndarray:
-    """Objects as numbers; the ValueError names a value that is none and its column, of a table of pandas by name."""
+    """Objects as numbers; the ValueError names a value that is none, and the columns with such values."""
     try:
         return array.astype(np.float64)
     except (TypeError, ValueError):
+        wrong: dict[int, tuple[tuple[int, ...], Any]] = {}  # the first of each column
         for place, value in np.ndenumerate(array):
-            try:
-                float(value)
-            except (TypeError, ValueError):
-                if value is None:
-                    continue
-                column = f" (column {columns[place[1]]!r})" if len(columns) and len(place) > 1 else ""
-                hint = "write nan for a missing one: table.to_numpy(float, na_value=numpy.nan)"
-                if isinstance(value, str):
-                    value = str(value)  # without NumPy's type
-                    hint = "encode names by numbers, or leave the column out"
-                raise ValueError(f"got {value!r} at {list(place)}{column}; {hint}") from None
-        raise
+            if value is not None and as_number(float, value) is None:
+                wrong.setdefault(place[-1], (place, value))
+        if not wrong:
+            raise
+        place, value = next(iter(wrong.values()))
+        names = [repr(columns[k]) if len(columns) else str(k) for k in wrong]
+        column = f" (column {names[0]})" if len(columns) and len(place) > 1 else ""
+        hint = "write nan for a missing one: table.to_numpy(float, na_value=numpy.nan)"
+        if isinstance(value, str):
+            value = str(value)  # without NumPy's type
+            which = f"columns {', '.join(names[:5])}" if len(names) > 1 < len(place) else "column"
+            hint = f"encode names by numbers, or leave the {which} out"
+        raise ValueError(f"got {value!r} at {list(place)}{column}; {hint}") from None
+
+
+def as_number(kind: type[int] | type[float], value: Any) -> int | float | None:
+    """What Python reads as such a number; None for others."""
+    with suppress(TypeError, ValueError):
+        return kind(value)
+    return None

@@ -1,5 +1,6 @@
 """Data from tables in files, see ``firstspike.data.tables``: spike times, or values that are encoded."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from firstspike.data.series import SeriesEncoder, as_encoder
 from firstspike.data.splits import Samples, divided
 from firstspike.data.tables import Table, read_arrays, read_rows, read_table
 
+UNNAMED = "the training data have no names of columns: these are taken in their order"
+
 
 def read_times(
     path: Path | str, like: SpikeData, dtype: torch.dtype = torch.float32
@@ -27,7 +30,7 @@ def read_times(
     ``.npz`` with ``times`` alone still holds spike times. For spike trains it holds ``(samples, inputs, spikes)``, in
     an ``.npz`` in the array ``trains``; one with ``times`` alone holds first spikes.
     """
-    table = read_table(path, _kinds(like), columns=like.columns)
+    table = _in_order(read_table(path, _kinds(like), columns=like.columns), like)
     numbers = _numbers(table, like.encoder, like.features)
     with naming(path):
         return numbers.to(dtype) if like.encoder is None or table.kind != "values" else like.encoder(numbers, dtype)
@@ -37,7 +40,7 @@ def read_labelled(
     path: Path | str, like: SpikeData, dtype: torch.dtype = torch.float32, labels: str | int | None = None
 ) -> SpikeData:
     """Labelled data with the classes of ``like``; otherwise as ``read_times``, and ``labels`` as in ``file_splits``."""
-    table = _labelled(path, _kinds(like), labels, like.columns)
+    table = _in_order(_labelled(path, _kinds(like), labels, like.columns), like)
     samples = _samples(table, like.class_names, like.regression, like.encoder, like.features)
     with naming(path):
         return samples._replace(columns=like.columns).data(like.encoder if table.kind == "values" else None, dtype)
@@ -76,8 +79,10 @@ def file_splits(
         encode: the tables hold values, which are encoded by spike times: arguments of ``LatencyEncoder``, such as
             ``{early: 0.15, late: 2.0}``, or ``{}`` for its defaults; of time series those of an encoder that ``kind``
             names, such as ``{kind: level_crossing, levels: 8}``. Ranges are those of the training part. An empty cell,
-            NA, ? or NaN is a missing value, which does not spike. Without ``encode`` an empty cell means no spike.
-        class_names: names of the classes 0, 1, 2, ...; by default they follow from the training table.
+            NA, ? or NaN is a missing value, which does not spike, True is 1 and False 0. Without ``encode`` an empty
+            cell means no spike.
+        class_names: names of the classes 0, 1, 2, ...; by default they follow from the training table. Labels of a
+            table with its own ``class_names`` are found by those names.
         seed: seed of the random choice of the held-out samples; every part has the classes in the proportions of the
             whole.
         dtype: of the times.
@@ -104,6 +109,13 @@ def file_splits(
         if isinstance(file, str | Path):
             parts = parts._replace(**{name: read_labelled(file, parts.train, dtype, own.get(name))})
     return parts
+
+
+def _in_order(table: Table, like: SpikeData) -> Table:
+    """The table, with a warning if it names columns for which the training data have no names."""
+    if table.columns and not like.columns:
+        warnings.warn(f"{table.path}: {UNNAMED}", stacklevel=4)
+    return table
 
 
 def _kinds(like: SpikeData) -> dict[str, int | None]:
@@ -136,7 +148,7 @@ def _samples(
     """Samples of a table with labels; names of classes or targets are by default the table's."""
     with naming(table.path):
         numbers = targets if regression else class_indices
-        labels, class_names = numbers(table.labels, len(table.numbers), names or table.class_names, table.place)
+        labels, class_names = numbers(table.labels, len(table.numbers), names or None, table.place, table.class_names)
     content = _numbers(table, encoder, inputs)
     return Samples(content, labels, class_names, table.image if content.ndim == 2 else None, table.columns)
 

@@ -1,7 +1,7 @@
 """Labels of samples, as people write them: indices into class names, or numbers to learn."""
 
+import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import numpy as np
 import torch
@@ -9,17 +9,25 @@ from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from firstspike.data.arrays import as_number, unmasked
+
 
 def class_indices(
     labels: ArrayLike | Tensor,
     samples: int,
     class_names: Sequence[str] | None = None,
     place: Callable[[int], str] = "sample {}".format,
+    own: Sequence[str] | None = None,
 ) -> tuple[Int64[Tensor, " samples"], tuple[str, ...]]:
     """Whole numbers or names as indices into the classes, which are the different labels, sorted, unless given.
 
-    ``place`` names the sample of a label in messages.
+    ``place`` names the sample of a label in messages. Labels that come with ``own`` names of the classes are found by
+    these names.
     """
+    if own and class_names is not None:
+        given, own = class_indices(labels, samples, own, place)
+        labels = [own[k] for k in given.tolist()]
+    class_names = own if class_names is None else class_names
     array = _array(labels)
     if array.ndim != 1:
         raise ValueError(f"labels: expected one per sample, got an array of shape {array.shape}")
@@ -33,7 +41,7 @@ def class_indices(
     else:
         names = tuple(map(str, class_names))
         index, expected = {str(k): k for k in range(len(names))}, f"0 ... {len(names) - 1} or {', '.join(names)}"
-        if any(map(_is_whole, names)):  # labels are these names
+        if any(as_number(int, name) is not None for name in names):  # labels are these names
             index, expected = {}, ", ".join(names)
     index |= {name: k for k, name in enumerate(names)}
     for row, text in enumerate(texts):
@@ -50,20 +58,26 @@ def targets(
     samples: int,
     names: Sequence[str] | None = None,
     place: Callable[[int], str] = "sample {}".format,
+    own: Sequence[str] | None = None,
 ) -> tuple[Float64[Tensor, "samples targets"], tuple[str, ...]]:
     """Labels as numbers, and the names of the targets; otherwise as `class_indices`."""
     array = _array(labels)
     for row, text in enumerate(array.tolist() if array.dtype.kind in "OUS" and array.ndim == 1 else ()):
-        if _number(str(text)) is None:
+        if as_number(float, str(text)) is None:
             raise ValueError(f"labels: expected a number, got {text!r} for {place(row)}")
     if array.ndim not in (1, 2) or len(array) != samples:
         raise ValueError(f"labels: expected numbers ({samples},) or ({samples}, targets), got {array.shape}")
-    columns = names or getattr(labels, "columns", None) or ()
-    return torch.from_numpy(array.astype(np.float64).reshape(samples, -1)), tuple(map(str, columns))
+    columns = names or own or getattr(labels, "columns", None) or ()
+    numbers = torch.from_numpy(array.astype(np.float64).reshape(samples, -1))
+    if names and own and numbers.shape[1] == len(own) > 1:
+        if sorted(own) != sorted(names):
+            raise ValueError(f"labels: expected the targets {', '.join(names)}, got {', '.join(own)}")
+        numbers = numbers[:, [own.index(name) for name in names]]
+    return numbers, tuple(map(str, columns))
 
 
 def _array(labels: ArrayLike | Tensor) -> np.ndarray:
-    return labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    return labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(unmasked(labels))
 
 
 def _class_text(label: object) -> str:
@@ -80,7 +94,8 @@ def _is_whole(text: str) -> bool:
 
 
 def _number(text: str) -> int | float | None:
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return None
+    """The number that a text is; None for names, such as ``01`` and what only Python reads as a number."""
+    if not text.isascii() or "_" in text or re.match(r"[+-]?0[0-9]", text):
+        return None
+    whole = as_number(int, text)
+    return as_number(float, text) if whole is None else whole

@@ -23,6 +23,7 @@ WHERE = "https://github.com/Jakobovski/free-spoken-digit-dataset"
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEST_RECORDINGS = 5  # recordings of each speaker and digit, by the data set's own rule
 _LOWEST = 100.0  # Hz
+_MOST_RATE = 10**6  # of a file that is not damaged
 _USUAL = {"levels": 8, "dt": 1.0}
 
 
@@ -56,11 +57,16 @@ def cochleagram(
         loudness: decibels from the loudest place and time, which is 1, down to silence, 0.
 
     Raises:
-        ValueError: not one channel of numbers, a band narrower than the resolution of a window.
+        ValueError: not one channel of finite numbers, a band narrower than the resolution of a window.
     """
     values = as_tensor("sound", sound, torch.float64).double()
     if values.ndim != 1 or not len(values):
         raise ValueError(f"sound: expected values of one channel, got the shape {tuple(values.shape)}")
+    if not bool(values.isfinite().all()):
+        place = int((~values.isfinite()).nonzero()[0])
+        raise ValueError(f"sound: expected finite numbers, got {float(values[place])} at {place}; fill gaps first")
+    exponent = int(torch.frexp(values.abs().max()).exponent)
+    values = values * 2.0 ** -max(exponent, -1022)  # exactly; squares stay within the range of the type
     hop = max(1, round(frame * rate))
     size = 2 ** math.ceil(math.log2(2.5 * hop))
     window = torch.hann_window(round(2.5 * hop), dtype=torch.float64)
@@ -148,9 +154,13 @@ def read_wav(path: Path) -> tuple[np.ndarray, int]:
     """Values and sampling rate of a WAV file."""
     try:
         with wave.open(str(path), "rb") as file:
-            kind, rate = (file.getnchannels(), file.getsampwidth()), file.getframerate()
-            if kind != (1, 2):
-                raise ValueError(f"{path}: expected one channel of 16 bits, got {kind[0]} of {8 * kind[1]}")
-            return np.frombuffer(file.readframes(file.getnframes()), "<i2"), rate
-    except (wave.Error, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a WAV file: {error or 'it ends too early'}") from None
+            channels, size, rate, count, *_ = file.getparams()
+            if (channels, size) != (1, 2) or not 0 < rate <= _MOST_RATE:
+                got = f"{channels} of {8 * size} at {rate} Hz"
+                raise ValueError(f"{path}: expected one channel of 16 bits, at most at {_MOST_RATE} Hz, got {got}")
+            content = file.readframes(count)
+            if not count or len(content) < size * count:
+                raise EOFError
+            return np.frombuffer(content, "<i2"), rate
+    except (wave.Error, EOFError, RuntimeError) as error:  # the last one for parts longer than the whole
+        raise ValueError(f"{path} cannot be read as a WAV file: {str(error) or 'it ends too early'}") from None

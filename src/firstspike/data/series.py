@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from firstspike.data.arrays import unmasked
 from firstspike.data.encoding import Encoder, LatencyEncoder
 from firstspike.data.events import numbered, padded_trains
 from firstspike.ranges import Positive, Size, checks_ranges
@@ -33,7 +34,7 @@ def as_series(values: Series) -> Float64[Tensor, "samples channels time"]:
     """Signals as one tensor on the CPU; those of shorter samples end with NaN."""
     signals: list[Tensor] = []
     for sample, given in enumerate(values):  # type: ignore[arg-type]  # (an array is a sequence of its rows)
-        array = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+        array = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(unmasked(given))
         if array.ndim != 2 or array.dtype.kind not in "fiu" or 0 in array.shape:
             raise ValueError(
                 f"values: expected numbers (channels, time) for each sample, got {array.dtype} of shape {array.shape} "

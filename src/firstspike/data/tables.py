@@ -4,7 +4,6 @@ import codecs
 import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -13,13 +12,13 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from firstspike.data.arrays import Image, as_table
+from firstspike.data.arrays import Image, as_number, as_table
 from firstspike.data.paths import naming
 
 Row = tuple[int, list[str]]
 """A line of a text file: its number and its cells."""
 _SEPARATORS = (";", "\t", ",")
-_MISSING = ("na", "?")
+_WORDS = {"": np.nan, "na": np.nan, "?": np.nan, "false": 0.0, "true": 1.0}  # among values
 _NAMED = 5  # columns in an error message
 
 
@@ -111,53 +110,91 @@ def _opened(path: Path, *mode: Any, **options: Any) -> IO[Any]:
     return path.open(*mode, **options)
 
 
+class _Text(NamedTuple):
+    """A text file: its lines, the cells of the first one, whether these are names, and which column has the labels."""
+
+    path: Path
+    rows: list[Row]
+    names: list[str]
+    header: bool
+    label: int | None
+
+    @property
+    def samples(self) -> list[Row]:
+        """All lines but the one of names."""
+        return self.rows[self.header :]
+
+    def column(self, number: int) -> str:
+        """A column in messages."""
+        return f"column {number + 1}" + (f" ({self.names[number]})" if self.header else "")
+
+
 def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | None, known: Sequence[str]) -> Table:
-    rows = read_rows(path)
-    names = [" ".join(cell.split()) for cell in rows[0][1]] if rows else []
-    place = _label_column(path, names, label)
-    header = isinstance(label, str) or _is_header(rows, place)
-    samples = rows[1:] if header else rows
-    if not samples:
-        raise ValueError(f"{path}: has no samples")
-    if header and not names[0] and [cells[0] for _, cells in samples] == [str(k) for k in range(len(samples))]:
-        raise ValueError(f"{path}, column 1: expected inputs, got the numbers of the rows; pandas: to_csv(index=False)")
-    labelled = place is not None
-    columns = [column for column in range(len(names)) if column != place]
-    if header and labelled and not known:
-        found = Counter(names[k] for k in columns if names[k])
-        if twice := [name for name, number in found.items() if number > 1]:
-            raise ValueError(f"{path}, line 1: two columns are called {twice[0]!r}; inputs are taken by their names")
-    if header and known:
-        columns = _in_order(f"{path}, line 1", names, columns, known, labelled)
-    width = len(names) if inputs is None or (header and known) else inputs + labelled
-    for line, cells in rows:
+    text = _parsed(path, label, known)
+    columns = _input_columns(text, known)
+    labelled = text.label is not None
+    width = len(text.names) if inputs is None or (text.header and known) else inputs + labelled
+    for line, cells in text.rows:
         if more := len(cells) - width:
             expected = f"{width - labelled} inputs" + (" and a label" if labelled else "")
             many = "many" if more > 0 else "few"
             hint = "; is it the label? Leave it out" if more == 1 and not labelled else ""
             raise ValueError(f"{path}, line {line}: expected {expected}, got {abs(more)} too {many}{hint}")
+    numbers = _numbers(text, columns, kind)
+    labels = None if text.label is None else [cells[text.label] for _, cells in text.samples]
+    named = tuple(text.names[k] for k in columns) if text.header else ()
+    return Table(path, kind, numbers, labels, columns=named, lines=[line for line, _ in text.samples])
 
-    numbers = torch.empty(len(samples), len(columns), dtype=torch.float64)
-    for sample, (line, cells) in enumerate(samples):
-        for column, cell in enumerate(cells[k] for k in columns):
-            number = _number(cell, kind)
-            if number is None:
-                where = f"column {columns[column] + 1}" + (f" ({names[columns[column]]})" if header else "")
-                expected = "a time, inf or nothing" if kind == "times" else "a number or nothing"
-                hint = ""
-                if cell.count(",") == 1 and _number(cell.replace(",", "."), kind) is not None:
-                    hint = "; decimals have a point, not a comma"
-                elif place is not None and place != width - 1:
-                    name = f" ({names[place]})" if header else ""
-                    hint = f"; the labels are column {place + 1}{name}, all others are inputs"
-                elif place is not None and all(_number(each[columns[column]], kind) is None for _, each in samples):
-                    name = repr(names[columns[column]]) if header else str(columns[column])
-                    hint = f"; this column has no numbers: leave it out or, if these are the labels, set labels: {name}"
-                raise ValueError(f"{path}, {where}, line {line}: expected {expected}, got {cell.strip()!r}{hint}")
-            numbers[sample, column] = number
-    labels = None if place is None else [cells[place] for _, cells in samples]
-    inputs_named = tuple(names[k] for k in columns) if header else ()
-    return Table(path, kind, numbers, labels, columns=inputs_named, lines=[line for line, _ in samples])
+
+def _parsed(path: Path, label: str | int | None, known: Sequence[str]) -> _Text:
+    rows = read_rows(path)
+    names = [" ".join(cell.split()) for cell in rows[0][1]] if rows else []
+    place = _label_column(path, names, label)
+    header = isinstance(label, str) or _is_header(names, rows[1:], place, known)
+    if not rows[header:]:
+        raise ValueError(f"{path}: has no samples")
+    return _Text(path, rows, names, header, place)
+
+
+def _input_columns(text: _Text, known: Sequence[str]) -> list[int]:
+    """Numbers of the columns of the inputs, in the order of known names if the file has names, too."""
+    path, names, labelled = text.path, text.names, text.label is not None
+    columns = [k for k in range(len(names)) if k != text.label]
+    if not text.header:
+        return columns
+    if (labelled or not known) and columns[0] == 0 and not names[0] and all(names[k] for k in columns[1:]):
+        raise ValueError(
+            f"{path}, column 1: expected inputs, got a column without a name, as of the numbers of rows: leave it out "
+            "(pandas: to_csv(index=False)), or name it"
+        )
+    if known:
+        return _in_order(f"{path}, line 1", names, columns, known, labelled)
+    found = Counter(names[k] for k in columns if names[k])
+    if labelled and (twice := [name for name, number in found.items() if number > 1]):
+        raise ValueError(f"{path}, line 1: two columns are called {twice[0]!r}; inputs are taken by their names")
+    return columns
+
+
+def _numbers(text: _Text, columns: list[int], kind: str) -> Float64[Tensor, "samples inputs"]:
+    """The numbers in these columns; a ValueError for the first cell without one."""
+    found = [[_number(cells[k], kind) for k in columns] for _, cells in text.samples]
+    numbers = np.array(found, dtype=np.float64)
+    for (line, cells), row in zip(text.samples, found, strict=True):
+        if None in row:
+            column, hint = columns[row.index(None)], ""
+            words = [columns[k] for k in np.flatnonzero(~np.isfinite(numbers).any(axis=0))]
+            if cells[column].count(",") == 1 and _number(cells[column].replace(",", "."), kind) is not None:
+                hint = "; decimals have a point, not a comma"
+            elif column in words:
+                some = ", ".join(map(text.column, words[:_NAMED])) + (" ..." if len(words) > _NAMED else "")
+                hint = f"; without numbers: {some}: encode names by numbers, or leave them out"
+                if text.label is not None:
+                    name = repr(text.names[column]) if text.header else column
+                    hint += f"; labels are taken from {text.column(text.label)}, unless you set labels: {name}"
+            expected = "a time, inf or nothing" if kind == "times" else "a number or nothing"
+            where = f"{text.path}, {text.column(column)}, line {line}"
+            raise ValueError(f"{where}: expected {expected}, got {cells[column].strip()!r}{hint}")
+    return torch.from_numpy(numbers)
 
 
 def _in_order(place: str, names: list[str], columns: list[int], known: Sequence[str], labelled: bool) -> list[int]:
@@ -213,29 +250,29 @@ def read_rows(path: Path) -> list[Row]:
         raise ValueError(f"{path}: is not a text file of UTF-8 or UTF-16: {error}") from None
 
 
-def _is_header(rows: list[Row], label: int | None) -> bool:
-    """Whether the first line names the columns: nothing in it is a number, or 0, 1, 2, ... as pandas names them."""
-    first = [cell.strip() for cell in rows[0][1]] if rows else []
-    if not any(map(_is_number, first)):
-        return any(first)
-    if label is None or _is_number(name := first.pop(label)):
+def _is_header(first: list[str], below: list[Row], label: int | None, known: Sequence[str]) -> bool:
+    """Whether the first line names the columns: it holds the known names, or no number.
+
+    Names may be numbers, too, if the cell of the labels is a word that no line below has there.
+    """
+    if known and set(known) <= set(first):
+        return True
+    inputs = [cell for column, cell in enumerate(first) if column != label]
+    numbers = [cell for cell in first if as_number(float, cell) is not None]
+    if not numbers:
+        return any(first) and not all(cell.lower() in ("true", "false") for cell in inputs)
+    if label is None or first[label] in numbers or first[label].lower() in _WORDS:
         return False
-    others = {cells[label].strip() for _, cells in rows[1:] if label < len(cells)}
-    return first == [str(k) for k in range(len(first))] and bool(others) and name not in others
-
-
-def _is_number(cell: str) -> bool:
-    with suppress(ValueError):
-        return float(cell) is not None
-    return False
+    labels = [cells[label].strip() for _, cells in below if label < len(cells)]
+    usual = inputs == [str(k) for k in range(len(inputs))]  # as pandas names columns
+    classes = len(set(labels)) < len(labels) or not any(as_number(float, cell) is None for cell in labels)
+    return first[label] not in labels and len(set(inputs)) == len(inputs) and bool(labels) and (usual or classes)
 
 
 def _number(cell: str, kind: str) -> float | None:
     """The number in a cell, of which an empty one means no spike, or a missing value; None if it has no meaning."""
     cell, values = cell.strip(), kind == "values"
-    if not cell or (values and cell.lower() in _MISSING):
-        return np.nan if values else np.inf
-    with suppress(ValueError):
-        number = float(cell)
-        return number if (abs(number) != np.inf if values else number > -np.inf) else None
-    return None
+    number = as_number(float, cell)
+    if number is None:
+        return _WORDS.get(cell.lower()) if values else None if cell else np.inf
+    return number if (abs(number) != np.inf if values else number > -np.inf) else None

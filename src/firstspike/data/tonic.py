@@ -40,7 +40,8 @@ def from_tonic(
         UserWarning: all spikes come in far less than one unit of time, as where ``time_unit`` is in microseconds.
 
     Raises:
-        ValueError: samples of another form, as transforms to frames make them; events outside the sensor.
+        ValueError: samples of another form, as transforms to frames make them; events outside the sensor; labels that
+            are not numbers of classes.
     """
     whole = dataset
     while not hasattr(whole, "sensor_size") and hasattr(whole, "dataset"):  # torch's Subset
@@ -69,6 +70,8 @@ def from_tonic(
             source = source * size + place
         events.append((found["t"] * (1e-6 / time_unit), source))
         labels.append(int(label))
+    if labels and not 0 <= min(labels) <= max(labels) < 10**6:
+        raise ValueError(f"labels: expected 0 ... 999999, got {min(labels)} ... {max(labels)}; count classes from 0")
     known = class_names or getattr(whole, "classes", None) or range(max(labels, default=-1) + 1)
     times = event_lists(events, prod(sensor_size), dtype)
     if len(times.when) and (latest := float(times.when.max())) < _SHORT:

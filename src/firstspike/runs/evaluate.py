@@ -36,7 +36,7 @@ _TABLE_UP_TO = 10  # classes; a larger confusion matrix is not readable
 def decisions(run: "Run", output: Tensor) -> list[str]:
     """Names of the classes that output times decide for, ``silent`` if they decide for none."""
     found = run.objective.predict(output).tolist()
-    names = run.names(max(found, default=-1) + 1)
+    names = run.names(max([len(run.class_names), *(decision + 1 for decision in found)]))
     names.append(no_decision(names))  # the class -1
     return [names[decision] for decision in found]
 

@@ -1,7 +1,8 @@
 """New samples in whatever form people have them, as input spike times."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from firstspike.data import EventLists, SpikeData
 from firstspike.data.arrays import as_table, as_tensor
-from firstspike.data.files import read_times
+from firstspike.data.files import UNNAMED, read_times
+from firstspike.data.labels import class_indices
 
 Rows = Any
 """A frame of pandas or polars, an array, a tensor, a list of rows or of mappings, ``EventLists``, or a file."""
@@ -44,27 +46,37 @@ def input_times(
         raise ValueError(f"{where}{error}") from None
 
 
+def in_classes(data: SpikeData, known: tuple[str, ...]) -> SpikeData:
+    """Labelled data with the known classes, by name; as they are if they share none of their names."""
+    own = data.class_names
+    if data.regression or own == known or not set(own) & set(known):
+        return data
+    labels, _ = class_indices(data.labels, len(data), known, own=own)
+    return replace(data, labels=labels, class_names=known)
+
+
 def _in_order(rows: Any, known: Sequence[str]) -> Any:
     """A table's columns in the order of the known ones, without others; rows without column names as they are."""
     if isinstance(rows, Sequence) and rows and isinstance(rows[0], Mapping):
-        names = {str(name): name for name in rows[0]}
-        order = _columns(names, known)
+        names = _columns(rows[0], known)
         for number, row in enumerate(rows):
-            if words := [name for name in order if isinstance(row.get(name), str)]:
-                raise ValueError(
-                    f"rows: expected numbers, got {row[words[0]]!r} in row {number}, column {str(words[0])!r}; encode "
-                    "names by numbers, or leave the column out"
-                )
-        return [[row.get(name) for name in order] for row in rows]
-    if not known and hasattr(rows, "columns"):
-        warnings.warn("the run has no column names: the columns of these rows are taken in their order", stacklevel=4)
-    if known and hasattr(rows, "columns") and len(set(known)) == len(known):
-        return rows[_columns({" ".join(str(name).split()): name for name in rows.columns}, known)]
+            if not isinstance(row, Mapping):
+                raise ValueError(f"rows: expected mappings, got a {type(row).__name__} in row {number}")
+            if differ := [name for name in names if name not in row] + [x for x in row if not known and x not in names]:
+                raise ValueError(f"rows: expected the columns of row 0 in each, row {number} differs in {differ[0]!r}")
+        return as_tensor("rows", [[row[name] for name in names] for row in rows], torch.float64, names)
+    if hasattr(rows, "columns") and len(set(known)) == len(known):
+        order = _columns(rows.columns, known)
+        return rows[order] if known else rows
     return rows
 
 
-def _columns(names: Mapping[str, Any], known: Sequence[str]) -> list[Any]:
-    """The columns with the known names, all of them if none are known."""
-    if lacking := [name for name in known if name not in names]:
+def _columns(names: Iterable[Any], known: Sequence[str]) -> list[Any]:
+    """The columns with the known names; all of them, with a warning, if none are known."""
+    if not known:
+        warnings.warn(f"rows: {UNNAMED}", stacklevel=5)
+        return list(names)
+    found = {" ".join(str(name).split()): name for name in names}
+    if lacking := [name for name in known if name not in found]:
         raise ValueError(f"rows: expected the columns of the training data, lacks {', '.join(lacking[:5])}")
-    return [names[name] for name in known or names]
+    return [found[name] for name in known]

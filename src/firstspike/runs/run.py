@@ -14,7 +14,7 @@ from firstspike.data import SpikeData, Splits
 from firstspike.data.files import read_labelled
 from firstspike.runs.evaluate import RunEvaluation, decisions
 from firstspike.runs.folder import check_free
-from firstspike.runs.rows import Rows, input_times
+from firstspike.runs.rows import Rows, in_classes, input_times
 from firstspike.runs.saved import SavedRun
 from firstspike.runs.writer import RunWriter
 from firstspike.torchrun import rank
@@ -202,8 +202,8 @@ class Run(SavedRun):
         """Evaluate the network on labelled data.
 
         Args:
-            data: ``SpikeData``; or ``train``, ``validation`` or ``test``; or a file as ``fs.data.read_labelled`` reads
-                it. By default ``held_out``.
+            data: ``SpikeData``, whose classes are found by their names if the run has some of these; or ``train``,
+                ``validation`` or ``test``; or a file as ``fs.data.read_labelled`` reads it. By default ``held_out``.
 
         Returns:
             An ``Evaluation`` that also has the spike times of all layers, and can be saved into the folder. Results of
@@ -212,13 +212,19 @@ class Run(SavedRun):
 
         Raises:
             FileNotFoundError: the file does not exist.
+            TypeError: data of another kind, such as a frame, which has no labels.
             ValueError: the run has no such data, or data and network do not fit.
             SubstrateError: a substrate that cannot be reached or does not answer.
         """
         if data is None:
             data = self.held_out[0]
         if isinstance(data, SpikeData):
-            return RunEvaluation.of(self, data.to("cpu", self.dtype), "data")
+            return RunEvaluation.of(self, in_classes(data.to("cpu", self.dtype), self.class_names), "data")
+        if not isinstance(data, str | Path):
+            raise TypeError(
+                f"data: expected SpikeData, {', '.join(Splits._fields)} or a file, got a {type(data).__name__}; "
+                "without labels: run.predict(rows)"
+            )
         if data in Splits._fields:
             found = getattr(self.data, str(data))
             if not len(found):

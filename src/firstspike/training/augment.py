@@ -1,6 +1,6 @@
 """Training samples that vary from epoch to epoch: images flipped, shifted or cut, times with noise, inputs left out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -48,26 +48,26 @@ class Augment:
         """A batch as each of several networks sees it this time.
 
         Args:
-            times: the batch of each network; of trains every spike jitters by itself.
+            times: the batch of each network; of trains every spike jitters by itself, and pixels move with theirs.
             data: the data of the samples; all changes but ``jitter`` and ``dropout`` need its ``image``.
             sources: of the random numbers of each network; only enabled changes draw any.
 
         Raises:
-            ValueError: changes of images for data without an image shape, or as large as the images.
+            ValueError: changes of images for data without an image shape, or as large as the images; ``deform``, or
+                ``shift`` by parts of pixels, for spike trains.
         """
-        _, batch, inputs, *spikes = times.shape
-        distances = {name: getattr(self, name) for name in ("shift", "deform", "cutout")}
-        if (self.flip or any(distances.values())) and data.image is None:
-            raise ValueError("flip, shift, deform and cutout need images: these data have no image shape")
-        for name, value in distances.items():
-            if data.image is not None and value >= min(data.image[1:]):
-                raise ValueError(f"{name} must be below {min(data.image[1:])}, the size of the images, got {value}")
+        check_augment(self, data)
+        batch, inputs, *spikes = times.shape[1:]
 
         def drawn(draw: Callable[[torch.Generator], Tensor]) -> Tensor:
             return sent(torch.stack([draw(source) for source in sources]), times.device)
 
         image = data.image or (0, 0, 0)
         blank = data.blank or (torch.inf,) * image[0]
+        if trains := spikes and (self.flip or self.shift or self.cutout):  # first spikes, second ones ... as channels
+            blank += (torch.inf,) * ((spikes[0] - 1) * image[0])
+            image = (len(blank), *image[1:])
+            times = times.movedim(-1, 2).flatten(2)
         if self.flip:
             flipped = drawn(lambda source: torch.rand((batch, 1), generator=source)) < 0.5
             times = torch.where(flipped, times.unflatten(-1, image).flip(-1).flatten(-3), times)
@@ -84,6 +84,8 @@ class Augment:
         if self.cutout:
             places = drawn(lambda source: torch.rand((batch, 2), generator=source))
             times = cut_out(times, places, self.cutout, image, blank)
+        if trains:
+            times = times.unflatten(2, (spikes[0], inputs)).movedim(2, -1)
         if self.jitter:
             shape = (batch, inputs, *spikes)
             times = times + self.jitter * drawn(lambda source: torch.randn(shape, generator=source, dtype=times.dtype))
@@ -93,6 +95,25 @@ class Augment:
             dropped = drawn(lambda source: torch.rand((batch, inputs), generator=source)) < self.dropout
             times = torch.where(dropped.unsqueeze(-1) if spikes else dropped, torch.inf, times)
         return times
+
+
+def check_augment(augment: Augment, data: SpikeData) -> None:
+    """Raise a ValueError unless these changes fit the data."""
+    for name, reason in misfits(augment, data):
+        raise ValueError(f"augment: {name} {reason}")
+
+
+def misfits(augment: Augment, data: SpikeData) -> Iterator[tuple[str, str]]:
+    """Arguments that do not fit the data, each with the reason."""
+    side = 0 if data.image is None else min(data.image[1:])
+    for name in ("flip", "shift", "deform", "cutout"):
+        value = getattr(augment, name)
+        if value and not side:
+            yield name, "needs data that are images; leave it out"
+        elif value >= side > 0 and name != "flip":
+            yield name, f"must be below {side}, the size of the images, got {value:g}"
+        elif data.trains and (value % 1 or (value and name == "deform")):
+            yield name, f"would mix the spike trains of several pixels, got {value:g}; shift by whole pixels instead"
 
 
 def between(corners: Float[Tensor, "*batch 2 2 2"], height: int, width: int) -> Float[Tensor, "*batch height width 2"]:

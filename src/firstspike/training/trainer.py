@@ -19,6 +19,7 @@ from firstspike.devices import check_float64, raise_deferred_errors
 from firstspike.layers import Network, Record
 from firstspike.ranges import Count, InnerFraction, Positive, Seed, check_ranges
 from firstspike.substrates import Exact, Substrate
+from firstspike.training.augment import Augment, check_augment
 from firstspike.training.averaging import WeightAverage
 from firstspike.training.batches import Batches, Loader
 from firstspike.training.callbacks import Callback, Callbacks, ProgressBar, Stop
@@ -221,6 +222,8 @@ class Trainer:
             # essential callbacks come first: the others may rely on the folder that the writer makes
             chosen = sorted((c for c in callbacks if ranks.first or c.essential), key=lambda c: not c.essential)
             batches = Batches(train, batch_size, self.network, validation)
+            if isinstance(self.augment, Augment):
+                check_augment(self.augment, batches.data)
             if batches.loader is not None and len(self.members) * ranks.size > 1:
                 raise ValueError("a loader trains one network in one process; others need SpikeData")
             fit = Fit(

@@ -1,0 +1,122 @@
+"""Which line of a text names the columns, and which columns are inputs."""
+
+import numpy as np
+import pytest
+import torch
+from reading import read_labelled, read_times
+
+from firstspike.data import LatencyEncoder, SpikeData, file_splits, files
+
+SPECTRA = ["350,350.5,351,class", "0.1,0.2,0.3,a", "0.4,0.5,0.6,b", "0.7,0.8,0.9,a"]
+
+
+def write(path, lines):
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("lines", "samples", "columns"),
+    [
+        (["0,1,2,kind", "0.1,0.2,0.3,a", "0.4,0.5,0.6,b"], 2, ("0", "1", "2")),  # as pandas names columns
+        (["0,1,2,a", "0.1,0.2,0.3,a", "0.4,0.5,0.6,b"], 3, ()),
+        (["x,y,z,kind", "0.1,0.2,0.3,a", "0.4,0.5,0.6,b"], 2, ("x", "y", "z")),
+        (['"x","y, z",w,kind\r', "0.1,0.2,0.3,a\r", "\r", "0.4,0.5,0.6,b\r"], 2, ("x", "y, z", "w")),
+        (["0.1,0.2,0.3,a", "0.4,0.5,0.6,b"], 2, ()),
+        (SPECTRA, 3, ("350", "350.5", "351")),
+        (["2001,2002,area,class", *SPECTRA[1:]], 3, ("2001", "2002", "area")),
+        (["0.7,0.7,0.2,b", "0.1,0.2,0.3,a", "0.4,0.5,0.6,a"], 3, ()),  # no names: two are the same
+        (["2001,2002,class", "0.1,0.2,0", "0.3,0.4,1"], 2, ("2001", "2002")),
+        (["2001,2002,1", "0.1,0.2,2", "0.3,0.4,2"], 3, ()),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:there are spike times up to")
+def test_headers(tmp_path, lines, samples, columns):
+    data = file_splits(write(tmp_path / "a.csv", lines), 0, 0).train
+    assert (len(data), data.columns) == (samples, columns)
+    assert "class" not in data.class_names
+
+
+@pytest.mark.parametrize("line", ["0.1,0.2,", "0.1,0.2,NA"])
+def test_a_label_that_is_missing_is_no_name(tmp_path, line):
+    file = write(tmp_path / "a.csv", [line, "0.3,0.4,a", "0.5,0.6,a"])
+    if line.endswith(","):
+        with pytest.raises(ValueError, match="got '' for line 1"):
+            file_splits(file)
+    else:
+        assert file_splits(file, 0, 0).train.class_names == ("NA", "a")
+
+
+def test_numbers_that_are_the_known_names_are_names(tmp_path):
+    train = file_splits(write(tmp_path / "a.csv", SPECTRA), 0, 0).train
+    new = write(tmp_path / "b.csv", ["351,350,350.5", "0.3,0.1,0.2", "0.6,0.4,0.5"])
+    assert files.read_times(new, train, torch.float64).tolist() == [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]
+    labelled = write(tmp_path / "c.csv", ["351,350,350.5,class", "0.3,0.1,0.2,b"])
+    data = files.read_labelled(labelled, train, torch.float64)
+    assert (data.times.tolist(), data.labels.tolist()) == ([[0.1, 0.2, 0.3]], [1])
+
+
+def test_a_regression_on_columns_with_numbers_for_names(tmp_path):
+    file = write(tmp_path / "a.csv", ["350,351,price", "0.1,0.2,7.5", "0.3,0.4,8.5"])
+    data = file_splits(file, 0, 0, regression=True).train
+    assert (sorted(data.labels.squeeze(1).tolist()), data.columns) == ([7.5, 8.5], ("350", "351"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "labels"),
+    [
+        ([",a,b,label", "7,0.1,0.2,x", "3,0.3,0.4,y"], None),
+        (["label,,a", "x,7,0.1", "y,3,0.3"], "label"),
+        ([",label", "0.1,x", "0.2,y"], None),
+    ],
+)
+def test_the_column_of_an_index_is_no_input(tmp_path, lines, labels):
+    if labels is None:
+        with pytest.raises(ValueError, match=r"a\.csv, column 1: expected inputs, got a column without a name"):
+            file_splits(write(tmp_path / "a.csv", lines))
+    else:
+        assert file_splits(write(tmp_path / "a.csv", lines), 0, 0, labels=labels).train.columns == ("", "a")
+
+
+def test_columns_of_which_none_has_a_name_are_inputs(tmp_path):
+    data = file_splits(write(tmp_path / "a.csv", [",,label", "0.1,0.2,x", "0.3,0.4,y"]), 0, 0).train
+    assert data.features == 2
+
+
+def test_new_samples_may_have_an_index(tmp_path):
+    file = write(tmp_path / "a.csv", [",b,a", "7,0.2,0.1", "3,0.4,0.3"])
+    assert read_times(file, 2, torch.float64, columns=("a", "b")).tolist() == [[0.1, 0.2], [0.3, 0.4]]
+    with pytest.raises(ValueError, match=r"a\.csv, column 1: expected inputs, got a column without a name"):
+        read_times(file, 2)
+
+
+@pytest.mark.filterwarnings("ignore:.* the training data have no names of columns")
+@pytest.mark.parametrize("words", [("True", "False"), ("TRUE", "FALSE"), ("true", "false")])
+@pytest.mark.parametrize("header", [["a,b,label"], []])
+def test_truth_values_are_1_and_0(tmp_path, words, header):
+    yes, no = words
+    file = write(tmp_path / "a.csv", [*header, f"{yes},{no},x", f"{no},{yes},y"])
+    data = file_splits(file, 0, 0, encode={"on_off": False}, dtype=torch.float64).train
+    expected = {0: [2.0, 0.15], 1: [0.15, 2.0]}
+    assert {label: row for row, label in zip(data.times.tolist(), data.labels.tolist(), strict=True)} == expected
+    encoder = LatencyEncoder(on_off=False).fit([[0.0, 0.0], [1.0, 1.0]])
+    numbers = write(tmp_path / "b.csv", ["1,0,x", "0,1,y"])
+    given = [read_labelled(x, 2, ("x", "y"), encoder=encoder).times for x in (file, numbers)]
+    assert torch.equal(*given)
+    with pytest.raises(ValueError, match=f"expected a time, inf or nothing, got '{yes}'"):
+        file_splits(file)
+
+
+def test_all_columns_of_words_are_named(tmp_path):
+    lines = ["a,sex,b,city,label", "1,m,2,Ulm,x", "3,f,x,,y", "5,m,6,Bonn,x"]
+    names = r"column 2 \(sex\), column 4 \(city\)"
+    message = rf"column 2 \(sex\), line 2: expected a number or nothing, got 'm'; without numbers: {names}: encode"
+    with pytest.raises(ValueError, match=rf"{message} .*; labels are taken from column 5 \(label\), unless"):
+        file_splits(write(tmp_path / "a.csv", lines), encode={})
+    encoder = LatencyEncoder().fit(np.zeros((1, 5)))
+    new = write(tmp_path / "b.csv", lines)
+    with pytest.raises(ValueError, match=r"got 'm'; without numbers: .*column 5 \(label\): encode names .* out$"):
+        files.read_times(new, SpikeData(torch.empty(0, 10), [], encoder=encoder))
+    lines = [line.replace(",m,", ",1,").replace(",f,x", ",2,4") for line in lines]
+    with pytest.raises(ValueError, match=r"column 4 \(city\), line 2: .* 'Ulm'; without numbers: column 4 \(city\): e"):
+        file_splits(write(tmp_path / "a.csv", lines), encode={})
