@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import signal
 import subprocess
@@ -49,6 +50,23 @@ def test_a_second_ctrl_c_soon_after_the_first(tmp_path):
     assert said == f"interrupted; saved in {folder}. Continue with: firstspike resume {folder}\n"
     assert more in ("", "error: interrupted\n")  # it may come while the command ends
     assert process.returncode in (130, -signal.SIGINT)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="has other terminals")
+def test_a_closed_terminal_saves(tmp_path):
+    folder, (master, slave) = tmp_path / "run", os.openpty()
+    code = "import os\nos.close(os.open(os.ttyname(0), os.O_RDWR))  # it controls the session of this process\n"
+    code += "from firstspike.cli import main\nmain()"
+    command = [sys.executable, "-c", code, "train", "bars", "--out", folder]
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    os.close(slave)
+    while not (folder / "metrics.csv").exists():
+        time.sleep(0.01)
+    os.close(master)
+    assert process.wait(timeout=60) not in (0, -signal.SIGHUP)
+    saved = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert any(name.startswith("epoch_") for name in saved), saved
 
 
 def test_configs_are_listed_and_printed():
@@ -176,16 +194,19 @@ def test_predict(trained, tmp_path, monkeypatch, capsys):
         (["predict", "RUN", "bad.csv", "--checkpoint", "first"], "has no 'first'; it has "),
         (["predict", "nowhere", "bad.csv"], "is not a run folder"),
         (["predict", "RUN"], "Missing argument"),
+        (["predict", "RUN", "in.csv", "--out", "in.csv"], "in.csv is the file that is read; choose another --out"),
     ],
 )
 def test_bad_input_of_a_run_is_one_message(trained, arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.csv").write_text("1,2,3\n")
+    (tmp_path / "in.csv").write_text("1,2,3,4,5,6,7,8,9\n")
     code, out, shown = invoke(monkeypatch, capsys, *(trained if part == "RUN" else part for part in arguments))
     assert (code, out) == (2, "")
     assert message in shown
     assert "Traceback" not in shown
-    assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.csv", "in.csv"]
+    assert (tmp_path / "in.csv").read_text() == "1,2,3,4,5,6,7,8,9\n"
 
 
 @pytest.mark.parametrize("kind", ["only_training_data", "seeds_with_only_training_data"])

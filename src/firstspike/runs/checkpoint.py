@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from firstspike.training.state import CheckpointError
 
 logger = logging.getLogger(__name__)
 
+_MADE = re.compile(r"(epoch|best)_\d+(_batch_\d+)?")  # names that a training gives; copies may have others
 _WEIGHTS, _STATE, _MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 
 
@@ -170,9 +172,16 @@ def place_of(folder: Path, checkpoint: Checkpoint, mark: str = "") -> Path:
 
 
 def keep_only(place: Path, mark: str) -> None:
-    """Remove the other checkpoints whose names have the mark."""
+    """Remove the training's other checkpoints whose names have the mark."""
     for path in checkpoints(place.parent):
-        if mark in path.name and path != place:
+        if mark in path.name and _MADE.fullmatch(path.name) and path != place:
+            remove_folder(path)
+
+
+def remove_all(folder: Path) -> None:
+    """Remove all of the training's checkpoints, torn ones included; copies under other names stay."""
+    for path in newest_first(folder):
+        if _MADE.fullmatch(path.name):
             remove_folder(path)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from firstspike.config import Config
 from firstspike.config.describer import custom_parts, describe
 from firstspike.data import Splits
-from firstspike.runs.checkpoint import Checkpoint, keep_only, newest_of_all, place_of, save_checkpoint
+from firstspike.runs.checkpoint import Checkpoint, checkpoints, keep_only, newest_of_all, place_of, save_checkpoint
 from firstspike.runs.folder import RunFolder, changed_data, check_free
 from firstspike.runs.lock import locked
 from firstspike.runs.seeds import joint_results, member_folders, write_table
@@ -79,8 +79,16 @@ class RunWriter(Callback):
             self.lock()
         if not self.resume or self.from_scratch:
             return
+        runs = [RunFolder(x) for x in member_folders(self.folder, fit.seeds)]
+        own = [run.path for run in runs]
+        for path in (self.folder, *sorted(self.folder.glob("seed_*"))):
+            if path not in own and checkpoints(RunFolder(path).checkpoints):
+                raise CheckpointError(
+                    f"{path} has checkpoints, and this training's are in {', '.join(map(str, own))}: "
+                    "continue with as many networks as it began with, on the same seeds"
+                )
         try:
-            newest = newest_of_all([RunFolder(x).checkpoints for x in member_folders(self.folder, fit.seeds)])
+            newest = newest_of_all([run.checkpoints for run in runs])
         except CheckpointError as error:
             raise CheckpointError(
                 f"{error}. Nothing was changed. To delete all checkpoints and train from the beginning: "
@@ -88,8 +96,9 @@ class RunWriter(Callback):
             ) from None
         if newest is None:
             return
-        for checkpoint in newest:
+        for run, checkpoint in zip(runs, newest, strict=True):
             self._check_moment(fit, checkpoint)
+            run.check_columns(fit.columns)
         try:
             fit.callbacks.load_state_dict(newest[0].state.get("callbacks", {}))
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):

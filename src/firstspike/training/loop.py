@@ -146,13 +146,7 @@ def _mean(rows: Sequence[Row]) -> Row:
 def _metrics(fit: Fit, number: int, totals: Sequence[float]) -> Row:
     """An epoch's row of metrics of one network. ``raised`` is the fraction of batches that raised weights."""
     member = fit.trainer.members[number]
-    loss, success, raised, *active = (total / fit.source.samples for total in totals)
-    row: Row = {
-        "epoch": member.progress.epoch,
-        "lr": member.optimizer.param_groups[0]["lr"],
-        "train_loss": loss,
-        "train_mae" if fit.train.regression else "train_accuracy": success,
-    }
-    if fit.validations:
-        row |= {f"validation_{name}": value for name, value in fit.validations[number].scores.items()}
-    return row | {"raised": raised} | dict(zip(member.activity, active, strict=True))
+    loss, success, *counts = (total / fit.source.samples for total in totals)
+    scores = fit.validations[number].scores.values() if fit.validations else ()
+    found = [member.progress.epoch, member.optimizer.param_groups[0]["lr"], loss, success, *scores, *counts]
+    return dict(zip(fit.columns, found, strict=True))

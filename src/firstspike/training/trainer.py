@@ -171,7 +171,8 @@ class Trainer:
     ) -> "FitResult | Run":
         """Train up to a total number of epochs, then evaluate.
 
-        Ctrl-C or SIGTERM stop the training after the current batch; with a run folder its state is saved first.
+        Ctrl-C, SIGTERM, and signals of closed terminals (SIGHUP) and batch systems (SIGQUIT, SIGUSR1, SIGUSR2, SIGXCPU)
+        that nothing else handles stop the training after the current batch; with a run folder its state is saved first.
 
         Args:
             train: training data; or a ``DataLoader``, or any iterable of batches ``(times, labels)`` that starts again
@@ -201,7 +202,7 @@ class Trainer:
             DivergedError: weights that are not finite any more; likewise.
             RunLockedError: another process trains the run in ``folder``.
             ProcessLostError: another process of the training has ended.
-            Interrupted: Ctrl-C, SIGTERM or ``stop``.
+            Interrupted: one of these signals, or ``stop``.
         """
         check_ranges(Trainer.fit, {"epochs": epochs, "batch_size": batch_size, "seed": seed})
         if resume and folder is None:
