@@ -172,7 +172,9 @@ def test_a_training_with_other_columns_is_refused(tmp_path, other, message, seed
 def test_another_number_of_networks_is_refused(tmp_path, first, second, place):
     trained_again(tmp_path / "run", epochs=1, seeds=first[0], seed=first[1])
     before = content(tmp_path / "run")
-    with pytest.raises(CheckpointError, match=f"{place} has checkpoints, and this training's are in .*as many networks"):
+    with pytest.raises(
+        CheckpointError, match=f"{place} has checkpoints, and this training's are in .*as many networks"
+    ):
         trained_again(tmp_path / "run", epochs=2, resume=True, seeds=second[0], seed=second[1])
     assert content(tmp_path / "run") == before
 

@@ -171,17 +171,10 @@ def place_of(folder: Path, checkpoint: Checkpoint, mark: str = "") -> Path:
     return folder / f"{mark or 'epoch_'}{checkpoint.epoch:04d}{inside}"
 
 
-def keep_only(place: Path, mark: str) -> None:
-    """Remove the training's other checkpoints whose names have the mark."""
-    for path in checkpoints(place.parent):
-        if mark in path.name and _MADE.fullmatch(path.name) and path != place:
-            remove_folder(path)
-
-
-def remove_all(folder: Path) -> None:
-    """Remove all of the training's checkpoints, torn ones included; copies under other names stay."""
+def remove_others(folder: Path, mark: str = "", kept: Path | None = None) -> None:
+    """Remove the training's checkpoints whose names have the mark, but for one; copies under other names stay."""
     for path in newest_first(folder):
-        if _MADE.fullmatch(path.name):
+        if mark in path.name and _MADE.fullmatch(path.name) and path != kept:
             remove_folder(path)
 
 

@@ -31,7 +31,7 @@ import torch
 from firstspike._version import __version__
 from firstspike.config import Config, load_config
 from firstspike.data import Splits
-from firstspike.runs.checkpoint import remove_all
+from firstspike.runs.checkpoint import remove_others
 from firstspike.runs.files import naming, remove_empty, remove_leftovers, write_whole
 from firstspike.runs.forms import Environment, Form, Results, read_json
 from firstspike.runs.lock import HOLDER, LOCK
@@ -39,7 +39,6 @@ from firstspike.torchrun import processes, rank
 from firstspike.training.fitting import Row
 
 _TABLES = ("metrics", "output_times")
-_LONGEST = 1 << 20  # characters of a first line
 
 
 class RunFolder:
@@ -98,7 +97,7 @@ class RunFolder:
         for folder in (self.path, self.checkpoints):
             remove_leftovers(folder)
         if epoch is None:
-            remove_all(self.checkpoints)
+            remove_others(self.checkpoints)
         self.drop_rows_after(epoch)
         if config.training.epochs != self.config.training.epochs:
             self._write_config(config)
@@ -187,11 +186,10 @@ class RunFolder:
 
 def _names(path: Path) -> list[str]:
     """The columns of a table; none before its first line is whole."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        head = file.readline(_LONGEST)
-    return next(csv.reader([head]), []) if head.endswith("\n") else []
+    with suppress(FileNotFoundError), path.open(newline="", encoding="utf-8", errors="replace") as file:
+        if (head := file.readline(1 << 20)).endswith("\n"):
+            return next(csv.reader([head]))
+    return []
 
 
 def _rows_until(epoch: int | None, path: Path) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from firstspike.config import Config
 from firstspike.config.describer import custom_parts, describe
 from firstspike.data import Splits
-from firstspike.runs.checkpoint import Checkpoint, checkpoints, keep_only, newest_of_all, place_of, save_checkpoint
+from firstspike.runs.checkpoint import Checkpoint, checkpoints, newest_of_all, place_of, remove_others, save_checkpoint
 from firstspike.runs.folder import RunFolder, changed_data, check_free
 from firstspike.runs.lock import locked
 from firstspike.runs.seeds import joint_results, member_folders, write_table
@@ -79,14 +79,13 @@ class RunWriter(Callback):
             self.lock()
         if not self.resume or self.from_scratch:
             return
-        runs = [RunFolder(x) for x in member_folders(self.folder, fit.seeds)]
-        own = [run.path for run in runs]
-        for path in (self.folder, *sorted(self.folder.glob("seed_*"))):
-            if path not in own and checkpoints(RunFolder(path).checkpoints):
-                raise CheckpointError(
-                    f"{path} has checkpoints, and this training's are in {', '.join(map(str, own))}: "
-                    "continue with as many networks as it began with, on the same seeds"
-                )
+        own = member_folders(self.folder, fit.seeds)
+        runs, others = [RunFolder(x) for x in own], {self.folder, *self.folder.glob("seed_*")}.difference(own)
+        if strange := [path for path in sorted(others) if checkpoints(RunFolder(path).checkpoints)]:
+            raise CheckpointError(
+                f"{strange[0]} has checkpoints, and this training's are in {', '.join(map(str, own))}: "
+                "continue with as many networks as it began with, on the same seeds"
+            )
         try:
             newest = newest_of_all([run.checkpoints for run in runs])
         except CheckpointError as error:
@@ -234,14 +233,14 @@ class RunWriter(Callback):
         for place, checkpoint in found:
             save_checkpoint(place, checkpoint)
         for place, _ in found:  # once all are there
-            keep_only(place, "_batch_")
+            remove_others(place.parent, "_batch_", place)
 
     def _write_best(self) -> None:
         """Write the networks that are the best so far; after a crash before, the repeated epochs find them again."""
         for index, checkpoint in sorted(self.best.items()):
             place = place_of(self.runs[index].checkpoints, checkpoint, "best_")
             save_checkpoint(place, checkpoint)
-            keep_only(place, "best_")
+            remove_others(place.parent, "best_", place)
         self.best.clear()
 
     def _keep_last_epoch(self, fit: Fit) -> None:

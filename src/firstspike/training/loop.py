@@ -2,11 +2,13 @@
 
 import logging
 import math
+import random
 import time
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+import numpy as np
 import torch
 
 from firstspike.devices import raise_deferred_errors
@@ -40,9 +42,9 @@ def run(fit: Fit, ranks: Ranks, stop: Stop, stack: ExitStack) -> FitResult:
         signalled = stack.enter_context(stop_on_signals())
         batch = -(-fit.batch_size * len(members) // ranks.size)
         pace = stack.enter_context(threads_worth_starting(trainer.network, batch))
-        stack.enter_context(
-            torch.random.fork_rng([device] if device.type == "cuda" else [])
-        )  # custom layers may draw from it
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))  # layers may draw from it
+        stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002  (and data from these)
+        stack.callback(random.setstate, random.getstate())
 
         def asked() -> bool:
             return engine.stopping if isinstance(engine, Distributed) else signalled() or stop()

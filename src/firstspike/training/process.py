@@ -20,15 +20,12 @@ _SELDOM = 100  # times as long as a trial it takes until the next
 _SLOW = 4  # steps in a row, longer than those that lost the trial, after which there is another at once
 
 
-_WARNINGS = ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # of terminals that close, and of batch systems
+_ENDS = ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # of terminals that close, and of batch systems
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Yields a function that returns whether Ctrl-C, SIGTERM or one of the above came; a second Ctrl-C interrupts at once.
-
-    Of the latter those that are ignored, as nohup does, or have a handler of their own keep it.
-    """
+    """Yields a function that returns whether a signal to stop came; a second Ctrl-C interrupts at once."""
     asked = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -39,8 +36,8 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield asked.is_set
         return
-    found = [getattr(signal, name) for name in _WARNINGS if hasattr(signal, name)]
-    free = [number for number in found if signal.getsignal(number) is signal.SIG_DFL]
+    ends = [number for name in _ENDS if (number := getattr(signal, name, None))]
+    free = [number for number in ends if signal.getsignal(number) is signal.SIG_DFL]  # nohup ignores one
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, *free)}
     try:
         yield asked.is_set

@@ -177,7 +177,8 @@ class Trainer:
         Args:
             train: training data; or a ``DataLoader``, or any iterable of batches ``(times, labels)`` that starts again
                 every epoch, for data that do not fit into memory. A training on a ``DataLoader`` over data with an
-                index resumes bit for bit; for other iterables, a warning notes that this depends on them.
+                index resumes bit for bit if data and samplers draw from the global random numbers of torch, NumPy and
+                Python, or from a sampler's ``generator``; for others, a warning notes that this depends on them.
             validation: evaluated after every epoch; the best network is the one with the highest accuracy on it.
             epochs: total number of epochs, those of earlier calls included. If they are all done, there is a warning.
             batch_size: samples per gradient step; a loader has its own.
