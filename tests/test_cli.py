@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import python_runs
@@ -207,6 +209,41 @@ def test_bad_input_of_a_run_is_one_message(trained, arguments, message, tmp_path
     assert "Traceback" not in shown
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.csv", "in.csv"]
     assert (tmp_path / "in.csv").read_text() == "1,2,3,4,5,6,7,8,9\n"
+
+
+def test_no_standard_output(trained, tmp_path, monkeypatch, capsys):
+    (tmp_path / "in.csv").write_text("1,2,3,4,5,6,7,8,9\n")
+    monkeypatch.setattr(sys, "stdout", None)
+    code, _, shown = invoke(monkeypatch, capsys, "predict", trained, tmp_path / "in.csv")
+    assert (code, shown) == (2, "error: standard output is closed; choose a file with --out\n")
+    assert invoke(monkeypatch, capsys, "predict", trained, tmp_path / "in.csv", "--out", tmp_path / "out.csv")[0] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /dev/full")
+def test_a_full_standard_output(monkeypatch, capsys):
+    with suppress(OSError), open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        code, _, shown = invoke(monkeypatch, capsys, "configs")
+    assert (code, shown) == (1, "error: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize("allocate", [torch.empty, np.empty])
+def test_out_of_memory_is_one_message(monkeypatch, capsys, allocate):
+    monkeypatch.setattr("firstspike.config.load_config", lambda *_: allocate(1 << 60, dtype=allocate(0).dtype))
+    code, _, shown = invoke(monkeypatch, capsys, "train", "bars")
+    assert code == 1
+    assert shown.startswith("error: out of memory; smaller layers or a smaller batch_size need less (")
+    assert shown.count("\n") == 1
+
+
+def test_other_errors_have_a_traceback(monkeypatch, capsys):
+    def fails(*_):
+        raise RuntimeError("a fault of the program")
+
+    monkeypatch.setattr("firstspike.config.load_config", fails)
+    monkeypatch.setattr(sys, "argv", ["firstspike", "train", "bars"])
+    with pytest.raises(RuntimeError, match="a fault of the program"):
+        main()
 
 
 @pytest.mark.parametrize("kind", ["only_training_data", "seeds_with_only_training_data"])

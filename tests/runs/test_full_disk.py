@@ -14,6 +14,7 @@ from firstspike.config import load_config
 from firstspike.runs.checkpoint import Checkpoint, checkpoints, load_checkpoint, save_checkpoint
 from firstspike.runs.files import write_whole
 from firstspike.runs.folder import RunFolder
+from firstspike.runs.lock import HOLDER, locked
 from trained import start
 
 SETTINGS = ["training.epochs=40", "training.checkpoint_every=10"]
@@ -146,6 +147,13 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_ones(tmp_path, monke
     assert load_checkpoint(tmp_path / "epoch_0001").state == {"value": 1.0}
     save_checkpoint(tmp_path / "epoch_0002", checkpoint(2.0))
     assert load_checkpoint(tmp_path / "epoch_0002").weights["weight"].tolist() == [2.0] * 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /dev/full")
+def test_a_lock_on_a_full_disk(tmp_path):
+    (tmp_path / HOLDER).symlink_to("/dev/full")
+    with pytest.raises(OSError, match=rf"No space left on device: .*{HOLDER}"), locked(tmp_path):
+        pass
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /dev/full")

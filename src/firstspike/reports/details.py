@@ -4,6 +4,7 @@ What a run lacks (a checkpoint, a chip that is not here, data that are gone) is 
 ``notes``.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,8 @@ from firstspike.plots.spike_times import raster_rows
 from firstspike.plots.yin_yang import map_image
 from firstspike.reports.page import as_source
 from firstspike.training.evaluation import success_text
+
+logger = logging.getLogger(__name__)
 
 POINTS = 160  # of a membrane trace
 _NAMED = 64  # largest number of inputs that are listed with their names
@@ -46,6 +49,8 @@ def details(run: RunData, budget: int) -> dict[str, Any]:
         try:
             found[name] = make()
         except UNAVAILABLE as reason:
+            if not isinstance(reason, NotApplicable) and str(reason) not in left_out:
+                logger.warning("the report is not whole: %s", reason)
             left_out.setdefault(str(reason), []).append(title)
     return found | {"notes": [f"{', '.join(titles)}: {reason}" for reason, titles in left_out.items()]}
 

@@ -187,7 +187,7 @@ class RunFolder:
 def _names(path: Path) -> list[str]:
     """The columns of a table; none before its first line is whole."""
     with suppress(FileNotFoundError), path.open(newline="", encoding="utf-8", errors="replace") as file:
-        if (head := file.readline(1 << 20)).endswith("\n"):
+        if (head := file.readline(1 << 16)).endswith("\n"):
             return next(csv.reader([head]))
     return []
 
