@@ -229,7 +229,7 @@ def test_a_full_standard_output(monkeypatch, capsys):
 
 @pytest.mark.parametrize("allocate", [torch.empty, np.empty])
 def test_out_of_memory_is_one_message(monkeypatch, capsys, allocate):
-    monkeypatch.setattr("firstspike.config.load_config", lambda *_: allocate(1 << 60, dtype=allocate(0).dtype))
+    monkeypatch.setattr("firstspike.config.load_config", lambda *_: allocate(1 << 50))
     code, _, shown = invoke(monkeypatch, capsys, "train", "bars")
     assert code == 1
     assert shown.startswith("error: out of memory; smaller layers or a smaller batch_size need less (")

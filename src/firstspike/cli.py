@@ -246,10 +246,9 @@ def predict(
     if out is None:
         typer.echo(printable(text) if sys.stdout.isatty() else text, nl=False)
     else:
-        from firstspike.runs.files import check_apart, write_whole
+        from firstspike.runs.files import write_whole
 
-        check_apart(out, file)
-        write_whole(out, text)
+        write_whole(out, text, file)
 
 
 @app.command()

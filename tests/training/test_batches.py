@@ -116,14 +116,14 @@ def noisy(draw, **options):
 )
 @pytest.mark.parametrize("batches", [4, 6])
 def test_what_is_drawn_at_random_is_drawn_again(tmp_path, loader, batches, caplog):
-    before = random.getstate(), np.random.get_state()[1].tolist()
+    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     wanted, _ = fit(loader())
     with pytest.raises(fs.training.Interrupted):
         fit(loader(), folder=tmp_path / "run", stop=stop_after(batches))
     found, _ = fit(loader(), folder=tmp_path / "run", resume=True)
     assert torch.equal(found, wanted)
     assert "continues exactly" not in caplog.text
-    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # noqa: NPY002
 
 
 class Own(Sampler):

@@ -209,10 +209,9 @@ def read_rows(path: Path) -> list[Row]:
             file.seek(0)
             reader = csv.reader(file, delimiter=next((x for x in _SEPARATORS if x in first), ","))
             return [(reader.line_num, row) for row in reader if row]
-    except UnicodeError as error:
-        raise ValueError(f"{path}: is not a text file of UTF-8 or UTF-16: {error}") from None
-    except csv.Error as error:
-        raise ValueError(f"{path}: cannot be read as a table, is a quotation mark not closed? ({error})") from None
+    except (UnicodeError, csv.Error) as error:
+        what = "table" if isinstance(error, csv.Error) else "text file of UTF-8 or UTF-16"
+        raise ValueError(f"{path}: is not a {what}: {error}") from None
 
 
 def _is_header(rows: list[Row], label: int | None) -> bool:

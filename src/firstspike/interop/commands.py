@@ -17,14 +17,13 @@ def import_fastanddeep(
     """Import an experiment of the original code of Göltz et al.: config, network and saved spike times."""
     if source.is_file():
         from firstspike.interop.fast_and_deep.translate import import_config
-        from firstspike.runs.files import check_apart, write_whole
+        from firstspike.runs.files import write_whole
 
         config, translation = import_config(source)
         if out is None:
             typer.echo(config.to_yaml(), nl=False)
         else:
-            check_apart(out, source)
-            write_whole(out, config.to_yaml())
+            write_whole(out, config.to_yaml(), source)
             typer.echo(f"config: {out}")
         _echo_no_counterpart(translation.no_counterpart, err=True)
     else:

@@ -11,9 +11,7 @@ def report(
         Path,
         typer.Argument(metavar="RUN|SWEEP", help="A run folder; a sweep, by its folder or name; or a folder of runs."),
     ],
-    out: Annotated[
-        Path | None, typer.Option(help="The file; by default report.html in the folder, or report_at_CHECKPOINT.html.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The file; by default report.html in the folder.")] = None,
     checkpoint: Annotated[
         str | None,
         typer.Option("--checkpoint", help="Of a run: a name in checkpoints/, or best; by default the newest."),

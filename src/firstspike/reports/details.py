@@ -22,8 +22,6 @@ from firstspike.plots.yin_yang import map_image
 from firstspike.reports.page import as_source
 from firstspike.training.evaluation import success_text
 
-logger = logging.getLogger(__name__)
-
 POINTS = 160  # of a membrane trace
 _NAMED = 64  # largest number of inputs that are listed with their names
 _FEWEST = 12  # samples in the file, however large they are
@@ -50,7 +48,7 @@ def details(run: RunData, budget: int) -> dict[str, Any]:
             found[name] = make()
         except UNAVAILABLE as reason:
             if not isinstance(reason, NotApplicable) and str(reason) not in left_out:
-                logger.warning("the report is not whole: %s", reason)
+                logging.getLogger(__name__).warning("the report is not whole: %s", reason)
             left_out.setdefault(str(reason), []).append(title)
     return found | {"notes": [f"{', '.join(titles)}: {reason}" for reason, titles in left_out.items()]}
 

@@ -29,8 +29,7 @@ def write_report(
 
     Args:
         source: a run, or its folder; or the folder of a sweep, or of any runs.
-        out: the file, by default ``report.html`` in the folder; of a run at a chosen checkpoint or on another substrate
-            than its own ``report_at_CHECKPOINT.html``, ``report_on_KIND.html``.
+        out: the file, by default ``report.html`` in the folder, at a chosen checkpoint ``report_at_CHECKPOINT.html``.
         checkpoint: of a run in a folder, see ``fs.Run``.
         runs: of a sweep, first write a report into each of its runs.
 

@@ -33,24 +33,17 @@ def read_regular(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def check_apart(out: Path, source: Path) -> None:
-    """Raise a FileExistsError if the file to write is the one that was read."""
-    if out.exists() and out.samefile(source):
-        raise FileExistsError(f"{out} is the file that is read; choose another --out")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+def write_whole(path: Path, text: str, source: Path | None = None) -> None:
+    """Write a text file whole or not at all; a FileExistsError if it is the ``source`` that was read."""
+    if source is not None and path.exists() and path.samefile(source):
+        raise FileExistsError(f"{path} is the file that is read; choose another --out")
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Gives a temporary folder to fill with files; it takes the place of ``path`` at the end, if nothing failed.
-
-    Everything in an earlier folder of that name goes: only for folders whose names nobody chooses.
-    """
+    """Gives a temporary folder to fill; it takes the place of ``path``, and of all in it, if nothing failed."""
     temporary = path.with_name(f".{path.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     try:

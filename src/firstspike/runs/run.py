@@ -236,8 +236,7 @@ class Run(SavedRun):
     def plot(self, names: Sequence[str] | None = None, formats: Sequence[str] = ("png",)) -> list[Path]:
         """Draw figures and write them to ``figures/NAME.png``, or other formats, each whole or not at all.
 
-        Of a run on another substrate than its own they are called ``NAME_on_KIND``, at a chosen checkpoint
-        ``NAME_at_CHECKPOINT``.
+        On another substrate than the run's they are called ``NAME_on_KIND``, at a chosen checkpoint ``NAME_at_...``.
 
         Args:
             names: keys of ``fs.plots.PLOTS``; by default all that apply.

@@ -14,13 +14,11 @@ from torch import nn
 from firstspike.layers import LIFLayer
 from firstspike.spiketime.kernels import is_small, use_threads, work_of
 
+_ENDS = ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # of terminals that close, and of batch systems
 _FEW = 1 << 18  # numbers on which torch's own functions are fast enough on one thread
 _TRIES = 3  # steps of a trial with each number of threads
 _SELDOM = 100  # times as long as a trial it takes until the next
 _SLOW = 4  # steps in a row, longer than those that lost the trial, after which there is another at once
-
-
-_ENDS = ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # of terminals that close, and of batch systems
 
 
 @contextmanager
