@@ -55,8 +55,8 @@ class SavedRun(Evaluated):
         self._on = with_substrate(self.config, substrate, settings)
         self.elsewhere = None
         if (on := self._on.substrate) != self.config.substrate:
-            base = dict(with_substrate(self.config, on.kind).substrate)
-            changed = [f"{key}={value}" for key, value in on if value != base.get(key)]
+            keys = {re.split(r"\W", text.removeprefix("substrate."))[0] for text in settings} - {"kind"}
+            changed = [f"{key}={value}" for key, value in on if key in keys]
             name = re.sub(r"[^\w.=-]", "_", "_".join([on.kind, *changed]))
             self.elsewhere = name if len(name) < 100 else f"{name[:80]}_{zlib.crc32(name.encode()):08x}"
         self._whole: SavedRun | None = None
