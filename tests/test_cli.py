@@ -1,12 +1,15 @@
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import python_runs
@@ -49,6 +52,23 @@ def test_a_second_ctrl_c_soon_after_the_first(tmp_path):
     assert said == f"interrupted; saved in {folder}. Continue with: firstspike resume {folder}\n"
     assert more in ("", "error: interrupted\n")  # it may come while the command ends
     assert process.returncode in (130, -signal.SIGINT)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="has other terminals")
+def test_a_closed_terminal_saves(tmp_path):
+    folder, (master, slave) = tmp_path / "run", os.openpty()
+    code = "import os\nos.close(os.open(os.ttyname(0), os.O_RDWR))  # it controls the session of this process\n"
+    code += "from firstspike.cli import main\nmain()"
+    command = [sys.executable, "-c", code, "train", "bars", "--out", folder]
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    os.close(slave)
+    while not (folder / "metrics.csv").exists():
+        time.sleep(0.01)
+    os.close(master)
+    assert process.wait(timeout=60) not in (0, -signal.SIGHUP)
+    saved = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert any(name.startswith("epoch_") for name in saved), saved
 
 
 def test_configs_are_listed_and_printed():
@@ -176,16 +196,54 @@ def test_predict(trained, tmp_path, monkeypatch, capsys):
         (["predict", "RUN", "bad.csv", "--checkpoint", "first"], "has no 'first'; it has "),
         (["predict", "nowhere", "bad.csv"], "is not a run folder"),
         (["predict", "RUN"], "Missing argument"),
+        (["predict", "RUN", "in.csv", "--out", "in.csv"], "in.csv is the file that is read; choose another --out"),
     ],
 )
 def test_bad_input_of_a_run_is_one_message(trained, arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.csv").write_text("1,2,3\n")
+    (tmp_path / "in.csv").write_text("1,2,3,4,5,6,7,8,9\n")
     code, out, shown = invoke(monkeypatch, capsys, *(trained if part == "RUN" else part for part in arguments))
     assert (code, out) == (2, "")
     assert message in shown
     assert "Traceback" not in shown
-    assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.csv", "in.csv"]
+    assert (tmp_path / "in.csv").read_text() == "1,2,3,4,5,6,7,8,9\n"
+
+
+def test_no_standard_output(trained, tmp_path, monkeypatch, capsys):
+    (tmp_path / "in.csv").write_text("1,2,3,4,5,6,7,8,9\n")
+    monkeypatch.setattr(sys, "stdout", None)
+    code, _, shown = invoke(monkeypatch, capsys, "predict", trained, tmp_path / "in.csv")
+    assert (code, shown) == (2, "error: standard output is closed; choose a file with --out\n")
+    assert invoke(monkeypatch, capsys, "predict", trained, tmp_path / "in.csv", "--out", tmp_path / "out.csv")[0] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /dev/full")
+def test_a_full_standard_output(monkeypatch, capsys):
+    with suppress(OSError), open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        code, _, shown = invoke(monkeypatch, capsys, "configs")
+    assert (code, shown) == (1, "error: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize("allocate", [torch.empty, np.empty])
+def test_out_of_memory_is_one_message(monkeypatch, capsys, allocate):
+    monkeypatch.setattr("firstspike.config.load_config", lambda *_: allocate(1 << 50))
+    code, _, shown = invoke(monkeypatch, capsys, "train", "bars")
+    assert code == 1
+    assert shown.startswith("error: out of memory; smaller layers or a smaller batch_size need less (")
+    assert shown.count("\n") == 1
+
+
+def test_other_errors_have_a_traceback(monkeypatch, capsys):
+    def fails(*_):
+        raise RuntimeError("a fault of the program")
+
+    monkeypatch.setattr("firstspike.config.load_config", fails)
+    monkeypatch.setattr(sys, "argv", ["firstspike", "train", "bars"])
+    with pytest.raises(RuntimeError, match="a fault of the program"):
+        main()
 
 
 @pytest.mark.parametrize("kind", ["only_training_data", "seeds_with_only_training_data"])

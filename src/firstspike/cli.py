@@ -64,6 +64,10 @@ def main() -> None:
         _fail(_reason(error), BAD_INPUT)
     except RecursionError:
         _fail("a path or a file is nested too deeply", BAD_INPUT)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate" not in str(error):  # torch has no class for it on CPUs
+            raise
+        _fail(f"out of memory; smaller layers or a smaller batch_size need less ({error})".replace("\n", " "), FAILED)
     except (OSError, FloatingPointError) as error:  # a training that diverged is the latter
         _fail(_reason(error), FAILED)
     except KeyboardInterrupt:
@@ -83,8 +87,13 @@ def _fail(message: str, code: int) -> None:
 
 def _reason(error: Exception) -> str:
     """The message of an error, for the system's own with the file first."""
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        try:
+            place = error.filename
+            sys.stdout.flush()
+        except OSError:  # what could not be written is still there
+            place = place or "standard output"
+        return f"{place}: {error.strerror}" if place else str(error)
     return str(error)
 
 
@@ -228,6 +237,8 @@ def predict(
     Inputs are spike times in units of tau_syn (inf or an empty cell means no spike). A run whose config encodes values
     takes values instead.
     """
+    if out is None and sys.stdout is None:
+        raise ValueError("standard output is closed; choose a file with --out")
     from firstspike.runs import Run
     from firstspike.runs.evaluate import prediction_table
 
@@ -237,7 +248,7 @@ def predict(
     else:
         from firstspike.runs.files import write_whole
 
-        write_whole(out, text)
+        write_whole(out, text, file)
 
 
 @app.command()

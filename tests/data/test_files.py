@@ -61,6 +61,7 @@ def test_numpy_files(tmp_path, dtype):
         ("1,2,3,x\n", r"line 1: expected 3 inputs, got 1 too many; is it the label\? Leave it out"),
         ("1,2,3\n\n1,nan,3\n", r"column 2, line 3: expected a time, inf or nothing, got 'nan'"),
         ("1,-inf,3\n", r"column 2, line 1: expected a time, inf or nothing, got '-inf'"),
+        pytest.param("1,2," + 200_000 * "3", "is not a table: field larger than field limit", id="long cell"),
         ("", "has no samples"),
         ("hello\n", "has no samples"),
     ],

@@ -210,6 +210,8 @@ def test_command_on_a_config(theirs, tmp_path, command_here):
     written = command_here("import-fastanddeep", theirs / "config.yaml", "--out", "mine.yaml", cwd=tmp_path)
     assert written.stdout == "config: mine.yaml\n"
     assert (tmp_path / "mine.yaml").read_text() == shown.stdout
+    same = command_here("import-fastanddeep", "mine.yaml", "--out", tmp_path / "mine.yaml", cwd=tmp_path)
+    assert (same.returncode, same.stdout) == (2, "")
     missing = command_here("import-fastanddeep", "nowhere", cwd=tmp_path)
     assert (missing.returncode, missing.stderr) == (2, "error: nowhere: no such file or folder\n")
 

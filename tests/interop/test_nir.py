@@ -266,6 +266,13 @@ def test_export_says_what_is_wrong(run, tmp_path, monkeypatch, capsys, arguments
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /dev/full")
+def test_export_on_a_full_disk(run, tmp_path, monkeypatch, capsys):
+    (tmp_path / ".model.nir.partial").symlink_to("/dev/full")
+    found, _, shown = command(monkeypatch, capsys, "export", run, tmp_path / "model.nir")
+    assert (found, shown) == (1, f"error: {tmp_path / 'model.nir'}: No space left on device\n")
+
+
 def test_what_readers_do_otherwise_is_said():
     first, readout = fs.LIFLinear(4, 5), fs.IntegralReadout(5, 2)
     assert "approximate" not in fs.to_nir(fs.Network(first)).metadata

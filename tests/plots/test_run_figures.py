@@ -83,6 +83,15 @@ def test_no_space_for_a_figure_is_an_error(tmp_path, monkeypatch):
         save_all({"fine": lambda run: Figure()}, None, tmp_path, None, ("png",))
 
 
+def test_figures_at_a_checkpoint_have_names_of_their_own(bars_run):
+    name = bars_run.checkpoints[0]
+    for run, ending in (
+        (fs.Run(bars_run.folder, name), f"_at_{name}"),
+        (fs.Run(bars_run.folder, name, "noisy"), f"_on_noisy_at_{name}"),
+    ):
+        assert [file.stem for file in run.plot(["weight_matrices"])] == [f"weight_matrices{ending}"]
+
+
 def test_unknown_names_and_formats(bars_run, tmp_path):
     with pytest.raises(ValueError, match="there is no figure 'confusio'; did you mean confusion"):
         bars_run.plot(["confusio"])

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import hashlib
+import json
 import re
 import shutil
 import sys
@@ -15,6 +16,7 @@ from firstspike.reports import details
 from firstspike.reports.page import render
 from firstspike.reports.sweep import sweep_page
 from firstspike.reports.write import run_page, write_report
+from firstspike.runs import Run
 from firstspike.sweeps.table import NUMBERS, SweepTable
 
 
@@ -121,6 +123,15 @@ def test_seeds_that_have_not_begun(report_runs, tmp_path, data_in):
     assert set(member) == {"name", "classes", "notes", "split"}
 
 
+def test_checkpoints_of_a_newer_version_are_told(report_runs, tmp_path, monkeypatch, capsys, caplog):
+    run = shutil.copytree(report_runs / "bars", tmp_path / "run")
+    for manifest in run.rglob("manifest.json"):
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 2}))
+    assert command(monkeypatch, capsys, run)[0] == 0
+    (said,) = [record.message for record in caplog.records if record.message.startswith("the report is not whole: ")]
+    assert "format should be 1, got 2" in said
+
+
 @pytest.mark.slow
 def test_data_that_are_gone(report_runs, tmp_path, image_folder, train_run, bars_config, data_in):
     data = {"kind": "mnist", "train": 30, "validation": 10, "test": 12}
@@ -150,6 +161,12 @@ def test_names_are_escaped(report_runs, tmp_path):
     html = write_report(run).read_text("utf-8")
     assert "<img src=x" not in html
     assert "&lt;img src=x" in html
+
+
+def test_reports_of_other_networks_have_names_of_their_own(report_runs):
+    run = report_runs / "bars"
+    assert write_report(run, checkpoint="epoch_0002") == run / "report_at_epoch_0002.html"
+    assert write_report(Run(run, "epoch_0002", "noisy")) == run / "report_on_noisy_at_epoch_0002.html"
 
 
 def test_checkpoint(report_runs, tmp_path, data_in, monkeypatch, capsys):

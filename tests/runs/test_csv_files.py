@@ -15,7 +15,13 @@ def test_export_and_evaluate_by_command(tmp_path, command_here):
     shown = command_here("export", tmp_path / "run", tmp_path / "tables", "--csv")
     assert shown.returncode == 0, shown.stderr
     run = fs.Run(tmp_path / "run")
-    written = {path.name: np.loadtxt(path, delimiter=",", ndmin=2) for path in (tmp_path / "tables").iterdir()}
+    tables = list((tmp_path / "tables").iterdir())
+    written = {path.name: np.loadtxt(path, delimiter=",", ndmin=2) for path in tables}
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for folder in (tmp_path, tmp_path / "run", tmp_path / "tables"):
+        assert command_here("export", tmp_path / "run", folder, "--csv").returncode == 0
+        assert {path.name for path in folder.iterdir()} >= {path.name for path in tables}
+    assert all(path.read_bytes() == content for path, content in before.items())
     layer = next(name for name, x in run.network.named_modules() if isinstance(x, fs.LIFLinear))
     stored = run.stored_network.get_submodule(layer)
     np.testing.assert_allclose(written[f"{layer}_weight.csv"], stored.weight, rtol=1e-6)

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import stat
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from firstspike.config import load_config
 from firstspike.runs.checkpoint import Checkpoint, checkpoints, load_checkpoint, save_checkpoint
 from firstspike.runs.files import write_whole
 from firstspike.runs.folder import RunFolder
+from firstspike.runs.lock import HOLDER, locked
 from trained import start
 
 SETTINGS = ["training.epochs=40", "training.checkpoint_every=10"]
@@ -148,6 +150,13 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_ones(tmp_path, monke
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /dev/full")
+def test_a_lock_on_a_full_disk(tmp_path):
+    (tmp_path / HOLDER).symlink_to("/dev/full")
+    with pytest.raises(OSError, match=rf"No space left on device: .*{HOLDER}"), locked(tmp_path):
+        pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /dev/full")
 def test_rows_on_a_full_disk(tmp_path):
     (tmp_path / "metrics.csv").symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"No space left on device: .*metrics\.csv"):
@@ -161,6 +170,17 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         write_whole(tmp_path / "a", "new")
     assert (tmp_path / "a").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no named pipes of this kind")
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(OSError, match=f"expected a file, or nothing yet: '{tmp_path / name}'"):
+            write_whole(tmp_path / name, "text")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "folder"}
 
 
 @pytest.mark.parametrize("there", [False, True])

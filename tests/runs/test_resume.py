@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import firstspike as fs
 from damage import MANIFEST
 from firstspike.cli import main
 from firstspike.config import load_config
@@ -125,6 +126,71 @@ def test_without_any_checkpoint_it_starts_over(trained, tmp_path):
     (run / "checkpoints" / ".epoch_0001.partial").mkdir()
     resume(run, progress_bar=False)
     same_tables(run, trained / "alone")
+
+
+def trained_again(folder, *, seeds=1, validation=True, metrics=(), **options):
+    """A training in Python with metrics of these names, and its table."""
+    data = [fs.data.bars(samples=20, seed=seed) for seed in (1, 2)]
+    networks = [fs.Network(fs.LIFLinear(9, 3, generator=torch.Generator().manual_seed(k))) for k in range(seeds)]
+    optimizers = [torch.optim.SGD(network.parameters(), lr=0.01) for network in networks]
+    found = {"ones": lambda times, labels: 1.0, "twos": lambda times, labels: 2.0}
+    chosen = {name: found[name] for name in metrics}
+    trainer = fs.Trainer(networks, fs.losses.TimeCrossEntropy(), optimizers, metrics=chosen)
+    options = {"folder": folder, "progress_bar": False, **options}
+    return trainer.fit(data[0], data[1] if validation else None, **options).metrics
+
+
+def test_columns_keep_their_names(tmp_path):
+    trained_again(tmp_path / "run", epochs=1, metrics=("ones", "twos"))
+    again = trained_again(tmp_path / "run", epochs=2, metrics=("twos", "ones"), resume=True)
+    assert list(again["validation_ones"]) == [1.0, 1.0]
+    assert list(again["validation_twos"]) == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"metrics": ("ones", "twos")}, "lacks validation_twos, unlike this training: continue with the metrics"),
+        ({}, "has validation_ones, unlike"),
+        ({"metrics": ("twos",)}, "lacks validation_twos, has validation_ones, unlike"),
+        ({"validation": False}, "has validation_accuracy, has validation_loss, has validation_ones, unlike"),
+    ],
+)
+def test_a_training_with_other_columns_is_refused(tmp_path, other, message, seeds):
+    trained_again(tmp_path / "run", epochs=1, metrics=("ones",), seeds=seeds)
+    before = content(tmp_path / "run")
+    with pytest.raises(ValueError, match=rf"metrics\.csv {message}"):
+        trained_again(tmp_path / "run", epochs=2, resume=True, seeds=seeds, **other)
+    assert content(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "place"),
+    [((1, 0), (2, 0), "run"), ((2, 0), (1, 0), "seed_0"), ((3, 0), (2, 0), "seed_2"), ((2, 0), (2, 5), "seed_0")],
+)
+def test_another_number_of_networks_is_refused(tmp_path, first, second, place):
+    trained_again(tmp_path / "run", epochs=1, seeds=first[0], seed=first[1])
+    before = content(tmp_path / "run")
+    with pytest.raises(
+        CheckpointError, match=f"{place} has checkpoints, and this training's are in .*as many networks"
+    ):
+        trained_again(tmp_path / "run", epochs=2, resume=True, seeds=second[0], seed=second[1])
+    assert content(tmp_path / "run") == before
+
+
+def test_copies_of_checkpoints_under_other_names_stay(tmp_path):
+    """Also those whose names are like those of checkpoints that are replaced."""
+    trained_again(tmp_path / "run", epochs=1)
+    folder, names = tmp_path / "run" / "checkpoints", {"my_best_one", "before_batch_7"}
+    for name in names:
+        shutil.copytree(folder / "epoch_0001", folder / name)
+    trained_again(tmp_path / "run", epochs=4, resume=True)
+    assert names <= {path.name for path in folder.iterdir()}
+    for path in folder.glob("epoch_*"):
+        remove_folder(path)
+    trained_again(tmp_path / "run", epochs=1, resume=True)
+    assert names <= {path.name for path in folder.iterdir()}
 
 
 def after(batches):

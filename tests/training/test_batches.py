@@ -1,8 +1,20 @@
 """Training on a loader of one's own."""
 
+import random
+from functools import partial
+
+import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    TensorDataset,
+)
 
 import firstspike as fs
 
@@ -75,6 +87,55 @@ def test_resuming_inside_an_epoch_is_exact(tmp_path, caplog):
         fs.Run(tmp_path / "run").resume(epochs=5, progress_bar=False)
 
 
+class Noisy(Dataset):
+    """Samples with noise that a function draws."""
+
+    def __init__(self, draw):
+        self.draw = draw
+
+    def __len__(self):
+        return len(DATA)
+
+    def __getitem__(self, index):
+        return DATA.times[index] + 0.1 * float(self.draw()), DATA.labels[index]
+
+
+def random_batches():
+    sampler = RandomSampler(DATA, generator=torch.Generator().manual_seed(7))
+    return DataLoader(DATA, batch_sampler=BatchSampler(sampler, 20, False))
+
+
+def noisy(draw, **options):
+    return DataLoader(Noisy(draw), batch_size=20, **options)
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [random_batches, *(partial(noisy, draw) for draw in (np.random.random, random.random, partial(torch.rand, ())))],
+    ids=["batch sampler", "numpy", "python", "torch"],
+)
+@pytest.mark.parametrize("batches", [4, 6])
+def test_what_is_drawn_at_random_is_drawn_again(tmp_path, loader, batches, caplog):
+    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    wanted, _ = fit(loader())
+    with pytest.raises(fs.training.Interrupted):
+        fit(loader(), folder=tmp_path / "run", stop=stop_after(batches))
+    found, _ = fit(loader(), folder=tmp_path / "run", resume=True)
+    assert torch.equal(found, wanted)
+    assert "continues exactly" not in caplog.text
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # noqa: NPY002
+
+
+class Own(Sampler):
+    """Samples in an order that nothing tells."""
+
+    def __iter__(self):
+        return iter(np.random.default_rng().permutation(len(DATA)).tolist())
+
+    def __len__(self):
+        return len(DATA)
+
+
 class Stream(IterableDataset):
     """Samples in their order, without an index."""
 
@@ -82,8 +143,17 @@ class Stream(IterableDataset):
         return iter(zip(DATA.times, DATA.labels, strict=True))
 
 
-def test_what_cannot_be_repeated_is_said(tmp_path, caplog):
-    loader = DataLoader(Stream(), batch_size=20)
+@pytest.mark.parametrize(
+    "loader",
+    [
+        DataLoader(Stream(), batch_size=20),
+        DataLoader(DATA, batch_size=20, sampler=Own()),
+        DataLoader(DATA, batch_sampler=BatchSampler(Own(), 20, False)),
+        noisy(np.random.random, num_workers=1, persistent_workers=True),
+    ],
+    ids=["stream", "sampler", "batch sampler", "persistent workers"],
+)
+def test_what_cannot_be_repeated_is_said(tmp_path, caplog, loader):
     fit(loader, folder=tmp_path / "run", epochs=1)
     assert "continues exactly" not in caplog.text
     fit(loader, folder=tmp_path / "run", resume=True)

@@ -1,3 +1,6 @@
+import signal
+import sys
+
 import pytest
 import torch
 
@@ -7,7 +10,7 @@ from firstspike.losses import TimeCrossEntropy
 from firstspike.neuron import LIF
 from firstspike.spiketime.kernels import threads_for, work_of
 from firstspike.training import Trainer
-from firstspike.training.process import Pace, threads_worth_starting
+from firstspike.training.process import Pace, stop_on_signals, threads_worth_starting
 
 MUCH = 1 << 30  # work for a kernel
 
@@ -32,6 +35,30 @@ def test_torch_has_one_thread_for_small_layers_and_the_setting_comes_back(
         with pace.step():
             assert threads_for(work_of(batch, inputs, 120)) == kernel_threads
     assert torch.get_num_threads() == threads_for(MUCH) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has other signals")
+class TestSignals:
+    @pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "XCPU"])
+    def test_stop_a_training(self, name):
+        number = getattr(signal, f"SIG{name}")
+        before = signal.getsignal(number)
+        with stop_on_signals() as asked:
+            assert not asked()
+            signal.raise_signal(number)
+            assert asked()
+        assert signal.getsignal(number) is before
+
+    @pytest.mark.parametrize("own", [signal.SIG_IGN, lambda number, frame: None], ids=["ignored", "handled"])
+    def test_those_that_mean_something_else_do_not(self, own):
+        before = signal.signal(signal.SIGHUP, own)
+        try:
+            with stop_on_signals() as asked:
+                signal.raise_signal(signal.SIGHUP)
+                assert not asked()
+            assert signal.getsignal(signal.SIGHUP) is own
+        finally:
+            signal.signal(signal.SIGHUP, before)
 
 
 class Machine:

@@ -247,7 +247,8 @@ def read_rows(path: Path) -> list[Row]:
             reader = csv.reader(file, delimiter=next((x for x in _SEPARATORS if x in first), ","))
             return [(reader.line_num, row) for row in reader if row]
     except (UnicodeError, csv.Error) as error:
-        raise ValueError(f"{path}: is not a text file of UTF-8 or UTF-16: {error}") from None
+        what = "table" if isinstance(error, csv.Error) else "text file of UTF-8 or UTF-16"
+        raise ValueError(f"{path}: is not a {what}: {error}") from None
 
 
 def _is_header(first: list[str], below: list[Row], label: int | None, known: Sequence[str]) -> bool:

@@ -1,6 +1,7 @@
 """The commands ``firstspike import-fastanddeep`` and ``firstspike export``."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,7 @@ def import_fastanddeep(
         if out is None:
             typer.echo(config.to_yaml(), nl=False)
         else:
-            write_whole(out, config.to_yaml())
+            write_whole(out, config.to_yaml(), source)
             typer.echo(f"config: {out}")
         _echo_no_counterpart(translation.no_counterpart, err=True)
     else:
@@ -72,10 +73,12 @@ def export(
     from firstspike.interop.nir import to_nir
 
     graph = to_nir(loaded.stored_network, target=target, time_unit=time_unit, dt=dt, keep_refractory=keep_refractory)
-    with whole_file(file) as temporary:
-        import nir
+    import nir
 
-        nir.write(temporary, graph)
+    written = BytesIO()  # HDF5 does not say in a line that a disk is full
+    nir.write(written, graph)
+    with whole_file(file) as temporary:
+        temporary.write_bytes(written.getbuffer())
     typer.echo(f"{file}: {len(graph.nodes)} nodes of {loaded.checkpoint.name}")
     reasons = graph.metadata.get("approximate")
     typer.echo(f"approximate: {reasons}" if reasons else "faithful: readers that follow NIR find the same spikes")

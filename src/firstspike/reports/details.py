@@ -4,6 +4,7 @@ What a run lacks (a checkpoint, a chip that is not here, data that are gone) is 
 ``notes``.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from firstspike.layers.named import named_spikes
 from firstspike.layers.trains import form_of
 from firstspike.plots.membranes import TRACES, membranes_of
-from firstspike.plots.run_data import RunData, left_out
+from firstspike.plots.run_data import UNAVAILABLE, NotApplicable, RunData, left_out
 from firstspike.plots.spike_times import raster_rows
 from firstspike.plots.yin_yang import map_image
 from firstspike.reports.page import as_source
@@ -46,7 +47,10 @@ def details(run: RunData, budget: int) -> dict[str, Any]:
         try:
             found[name] = make()
         except Exception as error:
-            reasons.setdefault(left_out(title, error), []).append(title)
+            reason = left_out(title, error)
+            if isinstance(error, UNAVAILABLE) and not isinstance(error, NotApplicable) and reason not in reasons:
+                logging.getLogger(__name__).warning("the report is not whole: %s", reason)
+            reasons.setdefault(reason, []).append(title)
     return found | {"notes": [f"{', '.join(titles)}: {reason}" for reason, titles in reasons.items()]}
 
 

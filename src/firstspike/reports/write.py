@@ -29,7 +29,7 @@ def write_report(
 
     Args:
         source: a run, or its folder; or the folder of a sweep, or of any runs.
-        out: the file, by default ``report.html`` in the folder.
+        out: the file, by default ``report.html`` in the folder, at a chosen checkpoint ``report_at_CHECKPOINT.html``.
         checkpoint: of a run in a folder, see ``fs.Run``.
         runs: of a sweep, first write a report into each of its runs.
 
@@ -46,7 +46,8 @@ def write_report(
     if not isinstance(source, Run) and (Path(source) / "config.yaml").is_file():
         source = Run(source, checkpoint)
     if isinstance(source, Run):
-        path = source.folder / "report.html" if out is None else Path(out)
+        name = f"report{source.on_other}{source.at_chosen}.html"
+        path = source.folder / name if out is None else Path(out)
         write_whole(path, run_page(RunData.of(source)))
         return path
     source = Path(source)

@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from firstspike.training.state import CheckpointError
 
 logger = logging.getLogger(__name__)
 
+_MADE = re.compile(r"(epoch|best)_\d+(_batch_\d+)?")  # names that a training gives; copies may have others
 _WEIGHTS, _STATE, _MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 
 
@@ -169,10 +171,10 @@ def place_of(folder: Path, checkpoint: Checkpoint, mark: str = "") -> Path:
     return folder / f"{mark or 'epoch_'}{checkpoint.epoch:04d}{inside}"
 
 
-def keep_only(place: Path, mark: str) -> None:
-    """Remove the other checkpoints whose names have the mark."""
-    for path in checkpoints(place.parent):
-        if mark in path.name and path != place:
+def remove_others(folder: Path, mark: str = "", kept: Path | None = None) -> None:
+    """Remove the training's checkpoints whose names have the mark, but for one; copies under other names stay."""
+    for path in newest_first(folder):
+        if mark in path.name and _MADE.fullmatch(path.name) and path != kept:
             remove_folder(path)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from firstspike.runs.files import whole_folder
+from firstspike.runs.files import whole_file
 
 if TYPE_CHECKING:
     from firstspike.runs.run import Run
@@ -16,19 +16,20 @@ def write_csv_files(run: "Run", folder: Path) -> list[Path]:
     """Write weights and delays of every layer, a row for each neuron, and the spike times of the held-out data.
 
     In those a row is a sample, a column a neuron; of spike trains the spikes of a neuron are columns one after the
-    other. ``inf`` means no spike.
+    other. ``inf`` means no spike. Other files in the folder stay; those of the same names are replaced.
 
     Returns:
         The files.
     """
     tables = {f"{name.replace('.', '_')}.csv": x.numpy() for name, x in _parameters(run).items()}
     tables |= {f"spikes_{name}.csv": times for name, times in run.evaluate().spikes.items()}
-    with whole_folder(folder) as temporary:
-        for name, values in tables.items():
-            rows = np.atleast_1d(values)
-            rows = rows.reshape(len(rows), -1) if rows.ndim > 2 else rows
-            kind = "%d" if rows.dtype.kind == "i" else "%.9g"
-            np.savetxt(temporary / name, rows, fmt=kind, delimiter=",")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, values in tables.items():
+        rows = np.atleast_1d(values)
+        rows = rows.reshape(len(rows), -1) if rows.ndim > 2 else rows
+        kind = "%d" if rows.dtype.kind == "i" else "%.9g"
+        with whole_file(folder / name) as temporary:
+            np.savetxt(temporary, rows, fmt=kind, delimiter=",")
     return [folder / name for name in tables]
 
 

@@ -77,8 +77,7 @@ class RunEvaluation(Evaluation):
         """Evaluate the network, if the spike times of every layer are not known yet."""
         record = run.observe(data.times) if record is None else record
         found = evaluate_record(run.network, record, run.objective, data.labels)
-        name = name if run.elsewhere is None else f"{name}_on_{run.elsewhere}"
-        return cls(**vars(found), run=run, data=data, name=name, record=record)
+        return cls(**vars(found), run=run, data=data, name=f"{name}{run.on_other}", record=record)
 
     @cached_property
     def numbers(self) -> dict[str, Any]:
@@ -145,7 +144,7 @@ class RunEvaluation(Evaluation):
         numbers, spikes = (self.run.folder / part for part in ("evaluation", "spikes"))
         for folder in (numbers, spikes):
             folder.mkdir(exist_ok=True)
-        name = self.name if self.run.chosen is None else f"{self.name}_at_{self.run.chosen.name}"
+        name = f"{self.name}{self.run.at_chosen}"
         files = [numbers / f"{name}.json", spikes / f"{name}.npz"]
         write_whole(files[0], json.dumps(self.numbers, indent=1) + "\n")
         with whole_file(files[1]) as temporary, temporary.open("wb") as file:

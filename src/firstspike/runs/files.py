@@ -15,11 +15,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Gives the path of a temporary file to write; it takes the place of ``path`` at the end, if nothing failed."""
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        yield temporary
-        flush_to_disk(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        raise named(error, path) from error
+        with naming(path):
+            if path.exists() and not path.is_file():  # such as /dev/null, whose place root may take
+                raise OSError(errno.EINVAL, "expected a file, or nothing yet")
+            yield temporary
+            flush_to_disk(temporary)
+            temporary.replace(path)
     finally:
         with suppress(OSError):  # if nothing can be written nothing is left over; the first error is raised
             temporary.unlink(missing_ok=True)
@@ -32,29 +33,30 @@ def read_regular(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+def write_whole(path: Path, text: str, source: Path | None = None) -> None:
+    """Write a text file whole or not at all; a FileExistsError if it is the ``source`` that was read."""
+    if source is not None and path.exists() and path.samefile(source):
+        raise FileExistsError(f"{path} is the file that is read; choose another --out")
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Gives a temporary folder to fill with files; it takes the place of ``path`` at the end, if nothing failed."""
+    """Gives a temporary folder to fill; it takes the place of ``path``, and of all in it, if nothing failed."""
     temporary = path.with_name(f".{path.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        for entry in (*temporary.iterdir(), temporary):
-            flush_to_disk(entry)
-        remove_folder(path)
-        temporary.rename(path)
-        flush_to_disk(path.parent)
-    except BaseException as error:
+        with naming(path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            for entry in (*temporary.iterdir(), temporary):
+                flush_to_disk(entry)
+            remove_folder(path)
+            temporary.rename(path)
+            flush_to_disk(path.parent)
+    except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise named(error, path) from error
         raise
 
 
@@ -75,11 +77,15 @@ def remove_leftovers(parent: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def named(error: OSError, path: Path) -> OSError:
-    """The same error with the name of the file: writing to a full disk raises one without."""
-    if error.errno is None:
-        return error
-    return type(error)(error.errno, error.strerror or "", str(path))
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the system inside have the name of the file: writing to a full disk raises one without."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise type(error)(error.errno, error.strerror or "", str(path)) from error
 
 
 def flush_to_disk(path: Path) -> None:

@@ -31,8 +31,8 @@ import torch
 from firstspike._version import __version__
 from firstspike.config import Config, load_config
 from firstspike.data import Splits
-from firstspike.runs.checkpoint import newest_first
-from firstspike.runs.files import named, remove_empty, remove_folder, remove_leftovers, write_whole
+from firstspike.runs.checkpoint import remove_others
+from firstspike.runs.files import naming, remove_empty, remove_leftovers, write_whole
 from firstspike.runs.forms import Environment, Form, Results, read_json
 from firstspike.runs.lock import HOLDER, LOCK
 from firstspike.torchrun import processes, rank
@@ -97,8 +97,7 @@ class RunFolder:
         for folder in (self.path, self.checkpoints):
             remove_leftovers(folder)
         if epoch is None:
-            for checkpoint in newest_first(self.checkpoints):
-                remove_folder(checkpoint)
+            remove_others(self.checkpoints)
         self.drop_rows_after(epoch)
         if config.training.epochs != self.config.training.epochs:
             self._write_config(config)
@@ -138,14 +137,23 @@ class RunFolder:
         """Add rows to ``table`` (``metrics`` or ``output_times``)."""
         rows = list(rows)
         path = self.path / f"{table}.csv"
-        try:
+        with naming(path):
+            names = _names(path)
             with path.open("a", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-                if not file.tell():
+                writer = csv.DictWriter(file, names or rows[0].keys(), lineterminator="\n")
+                if not names:
                     writer.writeheader()
                 writer.writerows(rows)
-        except OSError as error:
-            raise named(error, path) from error
+
+    def check_columns(self, columns: Iterable[str]) -> None:
+        """Raise a ValueError if the table of metrics has other columns, in whatever order."""
+        path, names = self.path / "metrics.csv", set(columns)
+        found = set(_names(path)) or names
+        if differ := [f"lacks {x}" for x in sorted(names - found)] + [f"has {x}" for x in sorted(found - names)]:
+            raise ValueError(
+                f"{path} {', '.join(differ)}, unlike this training: continue with the metrics and validation data that "
+                "it began with, or remove the file to continue without its rows"
+            )
 
     def table(self, table: str) -> dict[str, list[float]]:
         """The columns of ``metrics`` or ``output_times``, empty before the first rows; a ValueError if damaged."""
@@ -174,6 +182,14 @@ class RunFolder:
                 write_whole(path, "".join(rows))
             else:  # also if the disk was full before the first row
                 path.unlink()
+
+
+def _names(path: Path) -> list[str]:
+    """The columns of a table; none before its first line is whole."""
+    with suppress(FileNotFoundError), path.open(newline="", encoding="utf-8", errors="replace") as file:
+        if (head := file.readline(1 << 16)).endswith("\n"):
+            return next(csv.reader([head]))
+    return []
 
 
 def _rows_until(epoch: int | None, path: Path) -> list[str]:

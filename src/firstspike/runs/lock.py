@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from firstspike.runs.files import remove_empty
+from firstspike.runs.files import naming, remove_empty
 
 LOCK, HOLDER = ".lock", ".lock.json"
 
@@ -42,7 +42,8 @@ def locked(folder: Path) -> Iterator[None]:
             try:
                 since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
                 holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
-                (folder / HOLDER).write_text(json.dumps(holder), encoding="utf-8")
+                with naming(folder / HOLDER):
+                    (folder / HOLDER).write_text(json.dumps(holder), encoding="utf-8")
                 yield
             finally:
                 with suppress(OSError):  # the folder is gone, or read-only

@@ -242,7 +242,7 @@ class Run(SavedRun):
     def plot(self, names: Sequence[str] | None = None, formats: Sequence[str] = ("png",)) -> list[Path]:
         """Draw figures and write them to ``figures/NAME.png``, or other formats, each whole or not at all.
 
-        Of a run on another substrate than its own they are called ``NAME_on_KIND``.
+        On another substrate than the run's they are called ``NAME_on_KIND``, at a chosen checkpoint ``NAME_at_...``.
 
         Args:
             names: keys of ``fs.plots.PLOTS``; by default all that apply.
@@ -260,11 +260,10 @@ class Run(SavedRun):
         from firstspike.plots.save import save_all
 
         data = RunData.of(self)  # what is loaded serves all figures
-        on = "" if data.elsewhere is None else f"_on_{data.elsewhere}"
-        return save_all(PLOTS, data, data.folder / "figures", names, formats, on)
+        return save_all(PLOTS, data, data.folder / "figures", names, formats, data.on_other + data.at_chosen)
 
     def report(self, out: Path | str | None = None) -> Path:
-        """Write the report, by default to ``report.html`` in the folder; see ``firstspike.reports.write_report``."""
+        """Write the report, by default into the folder; see ``firstspike.reports.write_report``."""
         from firstspike.reports.write import write_report
 
         return write_report(self, out)

@@ -3,6 +3,7 @@
 import copy
 import logging
 import re
+import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -53,11 +54,15 @@ class SavedRun(Evaluated):
         self.folder = self._run.path
         self._on = with_substrate(self.config, substrate, settings)
         self.elsewhere = None
-        if self._on.substrate != self.config.substrate:
-            changed = [text.removeprefix("substrate.") for text in settings if not text.startswith("substrate.kind=")]
-            self.elsewhere = re.sub(r"[^\w.=-]", "_", "_".join([self._on.substrate.kind, *changed]))
+        if (on := self._on.substrate) != self.config.substrate:
+            keys = {re.split(r"\W", text.removeprefix("substrate."))[0] for text in settings} - {"kind"}
+            changed = [f"{key}={value}" for key, value in on if key in keys]
+            name = re.sub(r"[^\w.=-]", "_", "_".join([on.kind, *changed]))
+            self.elsewhere = name if len(name) < 100 else f"{name[:80]}_{zlib.crc32(name.encode()):08x}"
         self._whole: SavedRun | None = None
         self.chosen = None if checkpoint is None else find_checkpoint(self._run.checkpoints, checkpoint)
+        self.on_other = "" if self.elsewhere is None else f"_on_{self.elsewhere}"  # in names of files
+        self.at_chosen = "" if self.chosen is None else f"_at_{self.chosen.name}"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.folder)!r})"

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from firstspike.data import EventLists, SpikeData, Splits
 from firstspike.data.series import as_encoder
-from firstspike.runs.files import whole_folder
+from firstspike.runs.files import whole_file
 
 OWN_DATA = ("given", "files")
 """The kinds of data of which a run may have a copy."""
@@ -19,9 +20,11 @@ OWN_DATA = ("given", "files")
 
 def save_splits(folder: Path, data: Splits) -> None:
     """Write the training data and the splits that have samples as ``.npz`` files, all or none."""
-    with whole_folder(folder) as temporary:
+    folder.mkdir(exist_ok=True)
+    with ExitStack() as written:  # all of them before the first takes its place
         for name, part in zip(Splits._fields, data, strict=True):
             if not len(part) and name != "train":
+                written.callback((folder / f"{name}.npz").unlink, missing_ok=True)
                 continue
             arrays: dict[str, Any] = {
                 **_times(part),
@@ -36,7 +39,7 @@ def save_splits(folder: Path, data: Splits) -> None:
                 arrays["columns"] = np.array(part.columns)
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **arrays)
-            (temporary / f"{name}.npz").write_bytes(buffer.getbuffer())
+            written.enter_context(whole_file(folder / f"{name}.npz")).write_bytes(buffer.getbuffer())
 
 
 def _times(part: SpikeData) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from firstspike.config import Config
 from firstspike.config.describer import custom_parts, describe
 from firstspike.data import Splits
-from firstspike.runs.checkpoint import Checkpoint, keep_only, newest_of_all, place_of, save_checkpoint
+from firstspike.runs.checkpoint import Checkpoint, checkpoints, newest_of_all, place_of, remove_others, save_checkpoint
 from firstspike.runs.folder import RunFolder, changed_data, check_free
 from firstspike.runs.lock import locked
 from firstspike.runs.seeds import joint_results, member_folders, write_table
@@ -79,8 +79,15 @@ class RunWriter(Callback):
             self.lock()
         if not self.resume or self.from_scratch:
             return
+        own = member_folders(self.folder, fit.seeds)
+        runs, others = [RunFolder(x) for x in own], {self.folder, *self.folder.glob("seed_*")}.difference(own)
+        if strange := [path for path in sorted(others) if checkpoints(RunFolder(path).checkpoints)]:
+            raise CheckpointError(
+                f"{strange[0]} has checkpoints, and this training's are in {', '.join(map(str, own))}: "
+                "continue with as many networks as it began with, on the same seeds"
+            )
         try:
-            newest = newest_of_all([RunFolder(x).checkpoints for x in member_folders(self.folder, fit.seeds)])
+            newest = newest_of_all([run.checkpoints for run in runs])
         except CheckpointError as error:
             raise CheckpointError(
                 f"{error}. Nothing was changed. To delete all checkpoints and train from the beginning: "
@@ -88,8 +95,9 @@ class RunWriter(Callback):
             ) from None
         if newest is None:
             return
-        for checkpoint in newest:
+        for run, checkpoint in zip(runs, newest, strict=True):
             self._check_moment(fit, checkpoint)
+            run.check_columns(fit.columns)
         try:
             fit.callbacks.load_state_dict(newest[0].state.get("callbacks", {}))
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
@@ -225,14 +233,14 @@ class RunWriter(Callback):
         for place, checkpoint in found:
             save_checkpoint(place, checkpoint)
         for place, _ in found:  # once all are there
-            keep_only(place, "_batch_")
+            remove_others(place.parent, "_batch_", place)
 
     def _write_best(self) -> None:
         """Write the networks that are the best so far; after a crash before, the repeated epochs find them again."""
         for index, checkpoint in sorted(self.best.items()):
             place = place_of(self.runs[index].checkpoints, checkpoint, "best_")
             save_checkpoint(place, checkpoint)
-            keep_only(place, "best_")
+            remove_others(place.parent, "best_", place)
         self.best.clear()
 
     def _keep_last_epoch(self, fit: Fit) -> None:

@@ -1,5 +1,6 @@
 """Training data batch by batch: samples in a random order, or the batches of your own loader."""
 
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +17,7 @@ from firstspike.training.fitting import to_network
 
 Loader = Iterable[tuple[Tensor, Tensor]]
 """A ``torch.utils.data.DataLoader`` or another source of batches ``(times, labels)``, one pass over it an epoch."""
+_TORCHS = "torch.utils.data"
 _NO_LOADERS = Tensor | np.ndarray | tuple | dict | str  # your own data that are not SpikeData yet
 
 
@@ -80,8 +82,8 @@ class Batches:
             return
         first = generator(seeds[0], "order", epoch).initial_seed()
         _seed(first, device)
-        for own in (getattr(x, "generator", None) for x in (self.loader, getattr(self.loader, "sampler", None))):
-            if own is not None:
+        for own in (getattr(x, "generator", None) for x in (self.loader, *_samplers(self.loader))):
+            if isinstance(own, torch.Generator):
                 own.manual_seed(first)
         batches, number = iter(self.loader), 0
         while True:
@@ -99,9 +101,12 @@ class Batches:
 
     @property
     def repeatable(self) -> bool:
-        """Whether an epoch's batches follow from the seed: a ``DataLoader`` over data with an index."""
+        """Whether an epoch's batches follow from the seed, as far as can be seen: a ``DataLoader`` with an index."""
         loader = self.loader
-        return loader is None or (isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset))
+        if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+            return loader is None
+        known = (x is None or hasattr(x, "generator") or x.__module__.startswith(_TORCHS) for x in _samplers(loader))
+        return all(known) and not loader.persistent_workers  # which go on with the numbers of earlier epochs
 
 
 def shuffled(samples: int, seed: int, epoch: int) -> Tensor:
@@ -109,8 +114,16 @@ def shuffled(samples: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(samples, generator=generator(seed, "order", epoch))
 
 
+def _samplers(loader: Any) -> list[Any]:
+    """What chooses the samples of a loader's batches; None for what it does not have."""
+    batches = getattr(loader, "batch_sampler", None)
+    return [getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)]
+
+
 def _seed(number: int, device: torch.device) -> None:
-    """Seed of torch's global random numbers, which your own layers and loaders may draw."""
+    """Seed of the global random numbers, which your own layers, loaders and data may draw."""
+    random.seed(number)
+    np.random.seed(number % 2**32)  # noqa: NPY002  (others draw from it)
     torch.default_generator.manual_seed(number)
     if device.type == "cuda":
         torch.cuda.manual_seed(number)

@@ -63,6 +63,14 @@ class Fit:
         return self.source.data
 
     @property
+    def columns(self) -> list[str]:
+        """Names of the numbers in a row of metrics."""
+        success, *more = ("mae", "mse", "r2") if self.train.regression else ("accuracy",)
+        scores = dict.fromkeys(["loss", success, *more, *self.trainer.objective.metrics]) if self.validation else {}
+        means = ["train_loss", f"train_{success}", *(f"validation_{name}" for name in scores)]
+        return ["epoch", "lr", *means, "raised", *self.trainer.members[0].activity]
+
+    @property
     def batches(self) -> int:
         """Batches per epoch; 0 if a loader has no length."""
         return self.source.count

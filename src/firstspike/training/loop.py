@@ -2,11 +2,13 @@
 
 import logging
 import math
+import random
 import time
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+import numpy as np
 import torch
 
 from firstspike.devices import raise_deferred_errors
@@ -40,9 +42,9 @@ def run(fit: Fit, ranks: Ranks, stop: Stop, stack: ExitStack) -> FitResult:
         signalled = stack.enter_context(stop_on_signals())
         batch = -(-fit.batch_size * len(members) // ranks.size)
         pace = stack.enter_context(threads_worth_starting(trainer.network, batch))
-        stack.enter_context(
-            torch.random.fork_rng([device] if device.type == "cuda" else [])
-        )  # custom layers may draw from it
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))  # layers may draw from it
+        stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002  (and data from these)
+        stack.callback(random.setstate, random.getstate())
 
         def asked() -> bool:
             return engine.stopping if isinstance(engine, Distributed) else signalled() or stop()
@@ -146,13 +148,7 @@ def _mean(rows: Sequence[Row]) -> Row:
 def _metrics(fit: Fit, number: int, totals: Sequence[float]) -> Row:
     """An epoch's row of metrics of one network. ``raised`` is the fraction of batches that raised weights."""
     member = fit.trainer.members[number]
-    loss, success, raised, *active = (total / fit.source.samples for total in totals)
-    row: Row = {
-        "epoch": member.progress.epoch,
-        "lr": member.optimizer.param_groups[0]["lr"],
-        "train_loss": loss,
-        "train_mae" if fit.train.regression else "train_accuracy": success,
-    }
-    if fit.validations:
-        row |= {f"validation_{name}": value for name, value in fit.validations[number].scores.items()}
-    return row | {"raised": raised} | dict(zip(member.activity, active, strict=True))
+    loss, success, *counts = (total / fit.source.samples for total in totals)
+    scores = fit.validations[number].scores.values() if fit.validations else ()
+    found = [member.progress.epoch, member.optimizer.param_groups[0]["lr"], loss, success, *scores, *counts]
+    return dict(zip(fit.columns, found, strict=True))

@@ -14,6 +14,7 @@ from torch import nn
 from firstspike.layers import LIFLayer
 from firstspike.spiketime.kernels import is_small, use_threads, work_of
 
+_ENDS = ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # of terminals that close, and of batch systems
 _FEW = 1 << 18  # numbers on which torch's own functions are fast enough on one thread
 _TRIES = 3  # steps of a trial with each number of threads
 _SELDOM = 100  # times as long as a trial it takes until the next
@@ -22,7 +23,7 @@ _SLOW = 4  # steps in a row, longer than those that lost the trial, after which 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Yields a function that returns whether Ctrl-C or SIGTERM came; a second Ctrl-C interrupts at once."""
+    """Yields a function that returns whether a signal to stop came; a second Ctrl-C interrupts at once."""
     asked = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -33,7 +34,9 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield asked.is_set
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    ends = [number for name in _ENDS if (number := getattr(signal, name, None))]
+    free = [number for number in ends if signal.getsignal(number) is signal.SIG_DFL]  # nohup ignores one
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, *free)}
     try:
         yield asked.is_set
     finally:

@@ -174,12 +174,14 @@ class Trainer:
     ) -> "FitResult | Run":
         """Train up to a total number of epochs, then evaluate.
 
-        Ctrl-C or SIGTERM stop the training after the current batch; with a run folder its state is saved first.
+        Ctrl-C, SIGTERM, and signals of closed terminals (SIGHUP) and batch systems (SIGQUIT, SIGUSR1, SIGUSR2, SIGXCPU)
+        that nothing else handles stop the training after the current batch; with a run folder its state is saved first.
 
         Args:
             train: training data; or a ``DataLoader``, or any iterable of batches ``(times, labels)`` that starts again
                 every epoch, for data that do not fit into memory. A training on a ``DataLoader`` over data with an
-                index resumes bit for bit; for other iterables, a warning notes that this depends on them.
+                index resumes bit for bit if data and samplers draw from the global random numbers of torch, NumPy and
+                Python, or from a sampler's ``generator``; for others, a warning notes that this depends on them.
             validation: evaluated after every epoch; the best network is the one with the highest accuracy on it.
             epochs: total number of epochs, those of earlier calls included. If they are all done, there is a warning.
             batch_size: samples per gradient step; a loader has its own.
@@ -204,7 +206,7 @@ class Trainer:
             DivergedError: weights that are not finite any more; likewise.
             RunLockedError: another process trains the run in ``folder``.
             ProcessLostError: another process of the training has ended.
-            Interrupted: Ctrl-C, SIGTERM or ``stop``.
+            Interrupted: one of these signals, or ``stop``.
         """
         check_ranges(Trainer.fit, {"epochs": epochs, "batch_size": batch_size, "seed": seed})
         if resume and folder is None:
