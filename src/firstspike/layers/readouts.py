@@ -100,7 +100,7 @@ class IntegralReadout(Readout):
         tau: PositiveOrInf = 10.0,
         **options: Unpack[ReadoutOptions],
     ) -> None:
-        if math.isinf(tau) and neuron is not None and neuron.tau_mem == math.inf:  # a tensor has no inf
+        if math.isinf(tau) and neuron is not None and bool(torch.as_tensor(neuron.tau_mem).isinf().any()):
             raise ValueError("the integral diverges for tau_mem=inf with tau=inf; give a finite tau")
         super().__init__(in_features, out_features, neuron, **options)
         self.tau = tau
