@@ -19,6 +19,7 @@ from firstspike.ranges import Positive, checks_ranges
 Target = Literal["nir", "norse", "snntorch"]
 _SNNTORCH_DT = 1e-4  # seconds; fixed in its reader
 _RESET = 1000.0  # thresholds below rest: e^-7 of it is left after seven membrane time constants
+SILENT = 100.0  # thresholds below rest from which a neuron that spiked counts as silent
 
 Values = Float[np.ndarray, " neurons"]
 

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import nir
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 Matrix = Float[np.ndarray, "rows columns"]
@@ -93,12 +94,26 @@ def after(name: str, node: Any, before: Synapses, time_unit: float) -> Synapses:
     raise ValueError(f"{name}: a {type(node).__name__} has no counterpart here")
 
 
+def numbers(name: str, values: Any) -> np.ndarray:
+    """Values of a node as real numbers."""
+    found = np.asarray(values)
+    if found.dtype.kind not in "fiub":
+        raise ValueError(f"{name}: expected real numbers, got {found.dtype}")
+    return found.astype(np.float64)
+
+
 def finite(name: str, values: Any) -> np.ndarray:
-    """Values of a node as numbers."""
-    found = np.asarray(values, dtype=np.float64)
+    """Values of a node as finite numbers."""
+    found = numbers(name, values)
     if not np.isfinite(found).all():
         raise ValueError(f"{name} has values that are not finite")
     return found
+
+
+def check_fits(name: str, values: np.ndarray, dtype: torch.dtype) -> None:
+    """Raise a ValueError for values that are infinite in the dtype."""
+    if not (np.abs(values) <= torch.finfo(dtype).max).all():
+        raise ValueError(f"{name} has values beyond {dtype}; read it with dtype=torch.float64, or change its units")
 
 
 def _first(*keys: np.ndarray) -> np.ndarray:
