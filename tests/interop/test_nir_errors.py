@@ -120,7 +120,7 @@ def cuba(**changes):
         "inf",
         "shape",
         "inputs",
-    ],  # fmt: skip
+    ],
 )
 def test_graphs_without_counterpart(graph, message):
     with pytest.raises(ValueError, match=message):

@@ -182,7 +182,10 @@ def test_overflow_comes_along(tmp_path):
     torch.testing.assert_close(again(trains()), network(trains()), rtol=1e-9, atol=1e-9)
     graph = fs.to_nir(network)
     graph.metadata["overflow"] = "drop"
-    with pytest.raises(ValueError, match=r"overflow: expected one of error, warn, drop for each of 2 CubaLIF"):
+    with pytest.raises(ValueError, match=r"overflow: expected a word for each of 2 CubaLIF, got \['drop'\]"):
+        fs.from_nir(graph)
+    graph.metadata["overflow"] = "drop often"
+    with pytest.raises(ValueError, match="overflow must be one of error, warn, drop, got 'often'"):
         fs.from_nir(graph)
 
 

@@ -30,7 +30,6 @@ from firstspike.layers import (
 )
 from firstspike.layers.trains import form_of
 from firstspike.neuron import LIF
-from firstspike.spiketime.operator import OVERFLOW
 
 _FIELDS = ("tau_mem", "tau_syn", "r", "v_leak", "w_in")
 _DELAYS = DelayRule("clip", scale=math.inf, std=0.0)
@@ -64,8 +63,7 @@ class Reader:
         convention: Convention,
         dtype: torch.dtype | None,
         bias_times: Sequence[float],
-        overflow: Sequence[str] = (),
-        **of_layers: float | Sequence[float],
+        **of_layers: float | Sequence[float | str],
     ) -> None:
         self.graph, self.convention, self.dtype = graph, convention, dtype or torch.get_default_dtype()
         self.bias = [float(time) for time in bias_times]
@@ -73,18 +71,12 @@ class Reader:
         self.trains: list[dict[str, Any]] = [{} for _ in range(count)]  # 0 where a property does not apply
         for name, given in of_layers.items():
             found = [given] * count if isinstance(given, int | float) else list(given) or [0] * count
-            if len(found) != count or not all(0 <= x < math.inf for x in found):
-                raise ValueError(f"{name}: expected a number >= 0 for each of {count} CubaLIF, got {found}")
+            if len(found) != count or not all(isinstance(x, str) or 0 <= x < math.inf for x in found):
+                wanted = "a word" if name == "overflow" else "a number >= 0"
+                raise ValueError(f"{name}: expected {wanted} for each of {count} CubaLIF, got {found}")
             for trains, value in zip(self.trains, found, strict=True):
                 trains[name] = value
         self.once = of_layers["max_spikes"] == []  # nobody says whether neurons spike once
-        overflow = list(overflow) or ["error"] * count
-        if len(overflow) != count or not set(overflow) <= set(OVERFLOW):
-            raise ValueError(
-                f"overflow: expected one of {', '.join(OVERFLOW)} for each of {count} CubaLIF, got {overflow}"
-            )
-        for trains, word in zip(self.trains, overflow, strict=True):
-            trains["overflow"] = word
         graph.check_types()
         self.input, self.output = (self._only(kind) for kind in (nir.Input, nir.Output))
         size = np.asarray(graph.nodes[self.input].input_type["input"]).ravel().tolist()
@@ -164,21 +156,15 @@ class Reader:
         if not trains["max_spikes"]:
             layer = LIFLinear(*size, parameters, **make)
             if self.once and (neurons.reset > -SILENT * neurons.threshold).any():
-                warnings.warn(
-                    f"{name} has a v_reset after which neurons may spike again; here they spike at most once. For more "
-                    "give from_nir their max_spikes, or 0",
-                    stacklevel=5,
-                )
+                again = f"{name} has a v_reset after which neurons may spike again; here they spike at most once"
+                warnings.warn(f"{again}. For more give from_nir their max_spikes, or 0", stacklevel=5)
         else:
             if not np.allclose(neurons.reset, neurons.reset[0], rtol=1e-6, atol=1e-12):
                 raise ValueError(
                     f"{name}: neurons that spike several times must have the same v_reset, got {node.v_reset}"
                 )
-            make |= {
-                "reset": float(neurons.reset[0]),
-                "refractory": trains["refractory"],
-                "overflow": trains["overflow"],
-            }
+            make |= {"reset": float(neurons.reset[0]), "refractory": trains["refractory"]}
+            make["overflow"] = trains["overflow"] or "error"
             if loop is None:
                 layer = LIFSpikeTrains(*size, trains["max_spikes"], parameters, **make)
             else:
