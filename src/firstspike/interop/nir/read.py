@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from firstspike.config.network import too_many_spikes
-from firstspike.interop.nir.conventions import SILENT, Convention, Neurons
-from firstspike.interop.nir.synapses import Synapses, after, check_fits, finite, numbers
+from firstspike.interop.nir.conventions import RESET, Convention, Neurons
+from firstspike.interop.nir.synapses import Synapses, after, finite, numbers
 from firstspike.layers import (
     LAYERS,
     BiasSpikes,
@@ -155,7 +155,7 @@ class Reader:
         layer: LIFLinear | LIFSpikeTrains
         if not trains["max_spikes"]:
             layer = LIFLinear(*size, parameters, **make)
-            if self.once and (neurons.reset > -SILENT * neurons.threshold).any():
+            if self.once and (neurons.reset > -RESET / 10 * neurons.threshold).any():
                 again = f"{name} has a v_reset after which neurons may spike again; here they spike at most once"
                 warnings.warn(f"{again}. For more give from_nir their max_spikes, or 0", stacklevel=5)
         else:
@@ -230,9 +230,8 @@ class Reader:
                 raise ValueError(f"{name}: {key} must be > 0, got {fields[key].min()}")
         with np.errstate(all="ignore"):
             neurons = self.convention.neurons(fields)
-        for key in ("tau_mem", "tau_syn", "threshold", "gain"):
-            what = {"threshold": "v_threshold", "gain": "w_in * r / tau_mem"}.get(key, key)
-            check_fits(f"{name}: {what}", getattr(neurons, key), self.dtype)
+        for key in ("tau_mem", "tau_syn", "threshold"):
+            finite(f"{name}: its {key} here", getattr(neurons, key), self.dtype)
         if not (neurons.threshold > 0).all():
             raise ValueError(f"{name}: v_threshold must be above v_leak; these neurons would spike without input")
         return neurons
@@ -303,7 +302,7 @@ def _alone(name: str, synapses: Synapses) -> Synapses:
 @torch.no_grad()
 def _fill(parameter: Tensor, synapses: Synapses, values: np.ndarray) -> None:
     """Write a value for each synapse into a matrix, 0 if there is none."""
-    check_fits("a matrix of weights or delays", values, parameter.dtype)
+    values = finite("a matrix of weights or delays", values, parameter.dtype)
     parameter.zero_()[synapses.row, synapses.column] = torch.from_numpy(values).to(parameter.dtype)
 
 

@@ -102,18 +102,12 @@ def numbers(name: str, values: Any) -> np.ndarray:
     return found.astype(np.float64)
 
 
-def finite(name: str, values: Any) -> np.ndarray:
-    """Values of a node as finite numbers."""
+def finite(name: str, values: Any, dtype: torch.dtype = torch.float64) -> np.ndarray:
+    """Values of a node as numbers that are finite in the dtype."""
     found = numbers(name, values)
-    if not np.isfinite(found).all():
-        raise ValueError(f"{name} has values that are not finite")
+    if not (np.abs(found) <= torch.finfo(dtype).max).all():
+        raise ValueError(f"{name} has values that are not finite in {dtype}")
     return found
-
-
-def check_fits(name: str, values: np.ndarray, dtype: torch.dtype) -> None:
-    """Raise a ValueError for values that are infinite in the dtype."""
-    if not (np.abs(values) <= torch.finfo(dtype).max).all():
-        raise ValueError(f"{name} has values beyond {dtype}; read it with dtype=torch.float64, or change its units")
 
 
 def _first(*keys: np.ndarray) -> np.ndarray:
