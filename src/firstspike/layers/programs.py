@@ -36,6 +36,10 @@ class MadeAgain(nn.Module):
     recipe._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+def _tensors(layer: nn.Module) -> dict[str, Tensor]:
+    return dict(layer.named_parameters()) | dict(layer.named_buffers())
+
+
 def _made(found: dict[str, Any]) -> Any:
     """A rule, a neuron, or all arguments of a recipe."""
     if "bound" in found:
@@ -49,9 +53,9 @@ def _made(found: dict[str, Any]) -> Any:
 def _(trains: Tensor, tensors: list[Tensor], kind: str, arguments: str) -> Tensor:
     (make,) = (x for x in MadeAgain.__subclasses__() if x.__name__ == kind)
     layer = make(**json.loads(arguments, object_hook=_made)).eval()
-    names = [name for name, _ in (*layer.named_parameters(), *layer.named_buffers())]
+    given = dict(zip(sorted(_tensors(layer)), tensors, strict=True))
     with torch.no_grad():
-        found: Tensor = torch.func.functional_call(layer, dict(zip(names, tensors, strict=True)), (trains,))
+        found: Tensor = torch.func.functional_call(layer, given, (trains,))
     return found.contiguous()
 
 
@@ -71,7 +75,8 @@ def by_values(method: _Method) -> _Method:
         if torch.compiler.is_exporting():
             if more or others:
                 raise NotImplementedError(f"{name} can be exported with times alone")
-            return torch.ops.firstspike.layer(self.seen(times), [*self.parameters(), *self.buffers()], *self.recipe())
+            tensors = _tensors(self)
+            return torch.ops.firstspike.layer(self.seen(times), [tensors[x] for x in sorted(tensors)], *self.recipe())
         if torch.compiler.is_compiling():
             return torch.compiler.disable(method)(self, times, *more, **others)
         if records():
