@@ -215,7 +215,7 @@ def check_weights(weight: Float[Tensor, "E O I"], threshold: Float[Tensor, "E O"
 def records() -> bool:
     """Whether calls are recorded, for tensors without values."""
     proxy = torch._C._TorchDispatchModeKey.PROXY
-    return torch.compiler.is_compiling() or torch._C._get_dispatch_mode(proxy) is not None  # type: ignore[attr-defined]
+    return torch.compiler.is_compiling() or torch._C._get_dispatch_mode(proxy) is not None
 
 
 def real_times(times: Tensor) -> Tensor:
