@@ -90,7 +90,10 @@ def cuba(**changes):
             lambda: graph_with(lif_0=cuba(v_threshold=1e300)),
             r"lif_0: its threshold here has values that are not finite in torch\.float32",
         ),
-        (lambda: graph_with(lif_0=cuba(r=1e300)), "a matrix of weights or delays has values that are not finite"),
+        (
+            lambda: graph_with(lif_0=cuba(r=1e300, v_reset=-1000.0)),
+            "a matrix of weights or delays has values that are not finite",
+        ),
         (lambda: graph_with(lif_0=cuba(v_threshold=1e308, v_leak=-1e308)), "its threshold here has values"),
         (lambda: graph_with(fc_0=nir.Linear(np.full((3, 2), 1e300))), "a matrix of weights or delays has values"),
         (lambda: graph_with(lif_0=cuba(tau_mem=1j)), "lif_0: tau_mem: expected real numbers, got complex128"),

@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -24,12 +24,12 @@ class MadeAgain(nn.Module):
 
     def recipe(self: Any) -> tuple[str, str]:
         """The class, and its arguments in JSON: shapes in place of tensors, no values that are trained."""
-        kind, named = type(self), [x.name for x in fields(LIF)]
+        kind = type(self)
         if kind not in MadeAgain.__subclasses__():
             raise NotImplementedError(f"torch.export does not know a {kind.__name__}, only the layer that it extends")
         found = {name: self._argument(name) for name in inspect.signature(kind).parameters}
-        shapes = {name: list(getattr(self, name).shape) for name in named if hasattr(self, name)}
-        found["neuron"] = {name: shapes.get(name, getattr(self._neuron, name)) for name in named}
+        shapes = {name: list(getattr(self, name).shape) for name in LIF.parameters if hasattr(self, name)}
+        found["neuron"] = LIF().values | self._numbers | shapes
         return kind.__name__, json.dumps(found, default=asdict)
 
     # its result is recorded; ``torch.compiler.assume_constant_result`` would import the compiler
