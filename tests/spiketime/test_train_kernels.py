@@ -183,6 +183,7 @@ def test_extreme_weights():
         assert found.overflows[0].tolist() == [True, False, True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_all_observed_spikes_are_before_the_inputs(backend):
     times, weight = torch.tensor([[[0.5]]], requires_grad=True), torch.ones(1, 1, requires_grad=True)
