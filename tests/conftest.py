@@ -67,13 +67,18 @@ def pytest_configure(config):
         threads = max(1, (os.cpu_count() or 1) // workers)
         torch.set_num_threads(threads)
         os.environ["OMP_NUM_THREADS"] = str(threads)  # of processes that tests start
-    gc.disable()  # what is imported and collected stays: to go through it takes a third of the time
 
 
-def pytest_collection_finish():
-    gc.freeze()
-    atexit.register(gc.unfreeze)
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is imported and collected stays: to go through it time and again takes a third of the time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        atexit.register(gc.unfreeze)
+        gc.enable()
 
 
 def pytest_generate_tests(metafunc):
