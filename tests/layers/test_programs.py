@@ -107,6 +107,7 @@ def close(found, expected):
         torch.testing.assert_close(found[name], x, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_forward_mode(kind, backend):
     """The Jacobian by all parameters and the input times, column by column and row by row."""
     network, times = make(kind, backend=backend), inputs(kind)[1:3]
@@ -120,6 +121,7 @@ def test_forward_mode(kind, backend):
     torch.testing.assert_close(forward[1], backward[1], rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_forward_mode_of_an_ensemble():
     together = Ensemble([make("own neurons", seed) for seed in range(3)])
     names, values = zip(*together.named_parameters(), strict=True)
@@ -153,7 +155,7 @@ def compiled():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("kind", ["trains", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[:-1])])
+@pytest.mark.slow
 def test_compiled(kind, compiled):
     network, times = make(kind), inputs(kind)
     run = compiled(network)
@@ -189,6 +191,7 @@ def test_training_in_compiled_code(compiled):
         torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_compiled_record_and_observed(compiled):
     network, times = make("delays"), inputs("delays")
     seen = network(times).detach() + 0.01
@@ -222,6 +225,7 @@ def test_compiled_jitter(compiled):
 BY_VALUES = ["recurrent", "recurrent delays", "recurrent own", "maximum"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("kind", KINDS + BY_VALUES)
 def test_exported(strict, kind):
@@ -315,7 +319,7 @@ def test_other_formats_name_the_one_that_works(module, monkeypatch):
         torch.export.export(module, (torch.rand(5, 4),))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.float64])
 def test_autocast(dtype, backend):
     """A layer takes times in low precision, computes in the type of its weight, and gives gradients back."""
     encoder, lif = nn.Linear(6, 5), LIFLinear(5, 4, LIF(2.0), delay=DelayRule(), backend=backend, dtype=dtype)
@@ -334,6 +338,7 @@ def test_autocast(dtype, backend):
     assert lif.weight.grad.dtype == dtype
 
 
+@pytest.mark.slow
 def test_tangents_under_autocast_are_those_without(backend):
     lif, times = LIFLinear(5, 4, LIF(2.0), generator=seeded(), backend=backend), torch.rand(7, 5, generator=seeded(2))
     expected = jvp(lif, (times,), (times,))[1]
@@ -341,6 +346,7 @@ def test_tangents_under_autocast_are_those_without(backend):
         assert torch.equal(jvp(lif, (times,), (times,))[1], expected)
 
 
+@pytest.mark.slow
 def test_compiled_autocast(compiled):
     network = nn.Sequential(nn.Linear(6, 5), LIFLinear(5, 4, LIF(2.0)))
 

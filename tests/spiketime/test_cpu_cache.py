@@ -206,6 +206,7 @@ def test_a_second_process_only_where_a_core_is_free(monkeypatch):
     assert not beside.has_free_core()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "kind"),
     [

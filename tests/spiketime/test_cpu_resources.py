@@ -64,7 +64,7 @@ print(resident("VmHWM") - before - output, resident("VmRSS") - before - output)
         assert float(peak) < 64
 
 
-@pytest.mark.parametrize("delayed", [False, True])
+@pytest.mark.parametrize("delayed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_parts_without_gradient_are_the_whole(delayed, monkeypatch):
     times, weight = problem()
     delay = torch.rand(weight.shape) if delayed else None
