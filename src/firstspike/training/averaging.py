@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from firstspike.ranges import InnerFraction, checks_ranges
 
@@ -27,12 +28,10 @@ class WeightAverage:
         self.parameters = dict(network.named_parameters())
         self.averages = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
 
-    @torch.no_grad()
     def update(self) -> None:
         """Take in the parameters as they are after one more batch."""
         decay = min(self.decay, (1 + self.batches) / (_WARMUP + self.batches)) if self.batches else 0.0
-        for name, average in self.averages.items():
-            average.lerp_(self.parameters[name], 1 - decay)
+        get_ema_multi_avg_fn(decay)(list(self.averages.values()), list(self.parameters.values()), self.batches)
         self.batches += 1
 
     @contextmanager
