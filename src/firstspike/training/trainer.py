@@ -243,7 +243,8 @@ class Trainer:
         with ExitStack() as stack:
             for member in self.members:
                 if member.average is not None:
-                    stack.enter_context(member.average.applied())
+                    own = member.average.swapped(member.average.averages)
+                    stack.callback(member.average.swapped, own)
             yield
 
     def evaluate(self, data: SpikeData) -> Evaluation:

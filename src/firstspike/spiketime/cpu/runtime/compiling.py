@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import lru_cache, update_wrapper, wraps
-from inspect import Parameter, Signature, signature
+from inspect import Signature, signature
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -94,8 +94,7 @@ def emitted(typed: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
             return None if sig is None else (sig, codegen)
 
         update_wrapper(defined, emit)
-        own = list(signature(emit).parameters.values())[3:]
-        defined.__signature__ = Signature([Parameter("typingctx", Parameter.POSITIONAL_OR_KEYWORD), *own])
+        defined.__signature__ = Signature([*signature(emit).parameters.values()][2:])
         return intrinsic(defined)
 
     return decorated
@@ -128,15 +127,13 @@ def folder() -> Path | None:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "firstspike"
     path = Path(numba.config.CACHE_DIR or home) / f"kernels-{__version__}-numba{numba.__version__}-{_sources()}"
     try:
-        new = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path).close()
         os.utime(path)
     except OSError as error:
         logger.warning("cannot keep compiled kernels in %s (%s); NUMBA_CACHE_DIR names another folder", path, error)
         return None
-    if new:
-        _drop_unused(path)
+    _drop_unused(path)
     return path
 
 
@@ -152,7 +149,6 @@ class _OnDisk:
         self._kind, self._following = kind, following
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The compiled kernel, as Numba asks for it first, or None."""
         beside.wait(self._kernel, self._kind)
         target_context.refresh()
         machine, checks = target_context.codegen().magic_tuple(), bool(numba.config.BOUNDSCHECK)
@@ -170,7 +166,6 @@ class _OnDisk:
         return None
 
     def save_overload(self, sig: Any, result: Any) -> None:
-        """Keep what Numba has compiled; another process finds the whole file or none."""
         if result.library.has_dynamic_globals:  # addresses of this process
             return
         part = self._path.with_suffix(f".{uuid4().hex}")

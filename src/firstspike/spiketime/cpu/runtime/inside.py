@@ -62,7 +62,6 @@ class PartCompiler(CompilerBase):
     """Compiles a function for others to link in."""
 
     def define_pipelines(self):
-        """See Numba's class."""
         passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
         passes.add_pass_after(_AsPart, NopythonTypeInference)
         passes.passes = [chosen for chosen in passes.passes if chosen[0] not in _UNUSED]
@@ -80,7 +79,6 @@ class PartDispatcher(CPUDispatcher):
         super().__init__(function, targetoptions={"nopython": True, **options}, pipeline_class=PartCompiler)
 
     def get_call_template(self, args, kws):
-        """See Numba's class."""
         return super().get_call_template(
             tuple(map(types.unliteral, args)), {name: types.unliteral(x) for name, x in kws.items()}
         )
