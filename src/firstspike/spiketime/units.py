@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.devices import TAU_MEM, TAU_SYN, UNIT, is_host, mark, read_at_once, require
+from firstspike.deferred import TAU_MEM, TAU_SYN, UNIT, is_host, mark, read_at_once, require
 from firstspike.spiketime.contract import Arguments, Backend, Constants, Gradients, Grads, Held, Needs, Result
 from firstspike.spiketime.values import LARGEST, check_range
 

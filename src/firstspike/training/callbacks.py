@@ -12,7 +12,7 @@ from firstspike.ranges import NotNegative, PositiveInt, checks_ranges
 from firstspike.spiketime import kernels
 
 if TYPE_CHECKING:
-    from firstspike.training.fitting import Fit, FitResult, Row
+    from firstspike.training.fit import Fit, FitResult, Row
 
 logger = logging.getLogger(__name__)
 

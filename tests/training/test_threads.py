@@ -7,7 +7,7 @@ from firstspike.losses import TimeCrossEntropy
 from firstspike.neuron import LIF
 from firstspike.spiketime.kernels import threads_for, work_of
 from firstspike.training import Trainer
-from firstspike.training.process import Pace, threads_worth_starting
+from firstspike.training.threads import Pace, threads_worth_starting
 
 MUCH = 1 << 30  # work for a kernel
 

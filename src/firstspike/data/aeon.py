@@ -8,7 +8,7 @@ import torch
 
 from firstspike.data.base import SpikeData, Splits, no_trains
 from firstspike.data.labels import class_indices
-from firstspike.data.series import as_series, series_encoder
+from firstspike.data.series_encoding import as_series, series_encoder
 from firstspike.data.splits import Samples, divided
 from firstspike.ranges import Seed
 from firstspike.text import first_line, needed
