@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
-from firstspike.devices import sent
+from firstspike.deferred import sent
 from firstspike.layers.trains import Form
 from firstspike.ranges import NotNegative, Positive, checks_ranges
 from firstspike.signature import shown_arguments, takes_arguments_of

@@ -27,7 +27,7 @@ from firstspike.runs.seeds import member_folders
 from firstspike.runs.stored import OWN_DATA, copy_of_data, load_splits
 from firstspike.substrates import Exact
 from firstspike.training.evaluation import record_in_parts
-from firstspike.training.fitting import Evaluated
+from firstspike.training.fit import Evaluated
 from firstspike.training.objective import Objective
 from firstspike.training.state import CheckpointError, check_weights
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from firstspike.data import EventLists, SpikeData, Splits
-from firstspike.data.series import as_encoder
+from firstspike.data.series_encoding import as_encoder
 from firstspike.runs.files import whole_file, whole_folder
 
 OWN_DATA = ("given", "files")

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.devices import (
+from firstspike.deferred import (
     DELAY,
     OBSERVED,
     ORDER,

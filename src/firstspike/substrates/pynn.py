@@ -22,9 +22,9 @@ from torch import Tensor
 from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains, Network
 from firstspike.layers.lif import DenseLIFLayer
 from firstspike.ranges import checks_ranges
-from firstspike.substrates.base import LayerByLayer, SubstrateError, first_line
+from firstspike.substrates.base import LayerByLayer, SubstrateError
 from firstspike.substrates.windows import Windows, project, recorded, sources
-from firstspike.text import installed_with
+from firstspike.text import first_line, installed_with
 
 _TAU_MS = 10.0  # about that many milliseconds are ``tau_syn``; as many millivolts are 1: then weights are in nA
 _LEAD_MS = 2.0  # simulators need a moment before the first spike

@@ -33,7 +33,7 @@ from firstspike.sweeps import study as studies
 from firstspike.sweeps.plan import Plan
 from firstspike.sweeps.table import digest
 from firstspike.training import Callback, Fit, Interrupted
-from firstspike.training.fitting import Row
+from firstspike.training.fit import Row
 from firstspike.training.state import CheckpointError
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from firstspike.spiketime import kernels
 from firstspike.training.objective import Mode
 
 if TYPE_CHECKING:
-    from firstspike.training.fitting import Fit, FitResult, Row
+    from firstspike.training.fit import Fit, FitResult, Row
 
 logger = logging.getLogger(__name__)
 
