@@ -324,7 +324,7 @@ def test_time_constants_that_are_not_read(kind, delayed, unit, monkeypatch):
         return torch.func.vmap(torch.func.grad(loss, argnums=tuple(range(len(dims)))), in_dims=dims)(weight, *taus)
 
     expected = run("reference")
-    monkeypatch.setattr(devices, "_HOSTS", frozenset())
+    monkeypatch.setattr(deferred, "_HOSTS", frozenset())
     found = run("triton")
     deferred.raise_deferred_errors()
     for one, other in zip(found, expected, strict=True):
