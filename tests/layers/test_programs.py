@@ -4,6 +4,8 @@ import copy
 import io
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -386,3 +388,19 @@ def test_traces_are_refused(layer):
     """In one line: the recorded program would end the process."""
     with pytest.raises(NotImplementedError, match=r"cannot record spike times; .* with torch\.export$"):
         torch.jit.trace(layer, torch.rand(4, 3))
+
+
+@pytest.mark.slow
+def test_exported_programs_run_in_another_process(tmp_path):
+    network, times = make("recurrent").eval(), inputs("recurrent")
+    batch = torch.export.Dim("batch", min=2)
+    torch.export.save(torch.export.export(network, (times,), dynamic_shapes=({0: batch},)), tmp_path / "program.pt2")
+    torch.save((times, network(times).detach()), tmp_path / "expected.pt")
+    code = (
+        "import sys, torch, firstspike.layers\n"
+        "run = torch.export.load(sys.argv[1]).module()\n"
+        "times, expected = torch.load(sys.argv[2])\n"
+        "assert torch.equal(run(times), expected) and torch.equal(run(times[:3]), expected[:3])"
+    )
+    files = tmp_path / "program.pt2", tmp_path / "expected.pt"
+    subprocess.run([sys.executable, "-c", code, *files], check=True)
