@@ -38,6 +38,7 @@ from firstspike.spiketime.contract import (
     Needs,
     Result,
     backward_in_parts,
+    each_tensor,
     of_several,
     zero_gradients,
 )
@@ -65,24 +66,16 @@ def arrivals(given: Arguments) -> Float[Tensor, "E B o N"]:
 
 
 class _Events(NamedTuple):
-    """What arrives at neurons, with weights and voltages in units of the neurons, and their constants."""
+    """What arrives at neurons, with weights and voltages in units of the neurons, and their constants, in float64."""
 
-    arrival: Float[Tensor, "E B o N"]
+    arrival: Float64[Tensor, "E B o N"]
     """A state is one more input, at the start, whose weight is the current then."""
-    weight: Float[Tensor, "E b O N"]
-    unit: Float[Tensor, "E 1 O 1"]
-    threshold: Float[Tensor, "E 1 O 1"]
-    reset: Float[Tensor, "E 1 O 1"]
-    refractory: Float[Tensor, "E 1 O 1"]
+    weight: Float64[Tensor, "E b O N"]
+    unit: Float64[Tensor, "E 1 O 1"]
+    threshold: Float64[Tensor, "E 1 O 1"]
+    reset: Float64[Tensor, "E 1 O 1"]
     tau_mem: Tau
     tau_syn: Tau
-
-    def slope(self, time: _Each) -> Float64[Tensor, "E B O 1"]:
-        """dV/dt at spikes, in double precision: next to a peak it is a small difference."""
-        mem, syn = (tau.double() if isinstance(tau, Tensor) else tau for tau in (self.tau_mem, self.tau_syn))
-        elapsed = time.double() - self.arrival.double()
-        left = torch.where(elapsed > 0, torch.exp(-elapsed.clamp(min=0) / syn), 0.0)
-        return (left * self.weight.double()).sum(-1, keepdim=True) / syn - self.threshold.double() / mem
 
 
 def _events(given: Arguments) -> _Events:
@@ -91,14 +84,13 @@ def _events(given: Arguments) -> _Events:
     unit, threshold = unit[:, None, :, None], given.threshold[:, None, :, None]
     taus = (tau[:, None, :, None] if isinstance(tau, Tensor) else tau for tau in given.constants)
     if not given.max_spikes:
-        return _Events(arrival, weight, unit, threshold / unit, unit, unit, *taus)
+        return each_tensor(Tensor.double, _Events(arrival, weight, unit, threshold / unit, unit, *taus))
     weight = weight.repeat_interleave(given.times.shape[-1], -1)
     if given.state is not None:
         current = given.state.current.unsqueeze(-1) / unit
         arrival = torch.cat([arrival, arrival.new_full((*arrival.shape[:-1], 1), given.start)], dim=-1)
         weight = torch.cat([weight.expand(*current.shape[:-1], -1), current], dim=-1)
-    reset, refractory = (x[:, None, :, None] for x in (given.reset, given.refractory))
-    return _Events(arrival, weight, unit, threshold / unit, reset / unit, refractory, *taus)
+    return each_tensor(Tensor.double, _Events(arrival, weight, unit, threshold / unit, given.reset[:, None, :, None] / unit, *taus))
 
 
 class _Membrane(NamedTuple):
@@ -196,13 +188,18 @@ class _Sums:
                 each = self.total[name][..., : inputs * copies].unflatten(-1, (inputs, copies))
                 self.total[name] = each.reshape(self.given.times.shape) if name == "times" else each.sum(-1)
         found = {name: self.total.get(name, zero) for name, zero in whole.items() if zero is not None}
-        return Gradients(**found | {"state": state})
+        return rounded(Gradients(**found | {"state": state}), self.given)
+
+
+def rounded(x: Any, given: Arguments) -> Any:
+    """All tensors in ``x`` in the dtype of the arguments."""
+    return each_tensor(lambda tensor: tensor.to(given.times.dtype), x)
 
 
 def samples_at_once(given: Arguments, each: int) -> int:
-    """How many fit into the memory, with that many numbers for each neuron in a sample."""
+    """How many fit into the memory, with that many numbers, of 8 bytes at most, for each neuron in a sample."""
     ensemble, _, _, outputs = given.sizes
-    return _MEMORY // (max(1, each * ensemble * outputs) * given.times.element_size())
+    return _MEMORY // (max(1, each * ensemble * outputs) * 8)
 
 
 def _samples(given: Arguments) -> int:
@@ -217,18 +214,20 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     events, until = _events(given), given.until
     if not events.arrival.shape[-1]:
         return zero_gradients(given, needs)
+    grads = each_tensor(Tensor.double, grads)
     spikes, asked = (x if given.max_spikes else x.unsqueeze(-1) for x in (result.spikes, grads.spikes))
+    refractory = given.refractory[:, None, :, None] if given.max_spikes else 0.0
     sums, count = _Sums(given, events, needs), spikes.isfinite().sum(-1, keepdim=True)
     none = torch.zeros_like(asked[..., :1])
     most = int(count.max()) if given.max_spikes and count.numel() else 1
     first, begin = _beginning(given, events)
     by_left = by_end = none
     if grads.state is not None:
-        ends, refractory = grads.state, given.refractory
-        of_voltage, asked, by_left = loss_by_ends(ends, result.overflows, spikes, asked, first, refractory, until)
+        ends, last = grads.state, torch.full_like(spikes[..., :1], until)
+        of_voltage, asked, by_left = loss_by_ends(ends, result.overflows, spikes, asked, first, given.refractory, until)
         by_end = of_voltage * events.unit
-        sums.by_current(torch.full_like(none, until), ends.current.unsqueeze(-1) * events.unit)
-        spikes, asked, most = torch.cat([spikes, none + math.inf], -1), torch.cat([asked, none], -1), most + 1
+        sums.by_current(last.double(), ends.current.unsqueeze(-1) * events.unit)
+        spikes, asked, most = torch.cat([spikes, last + math.inf], -1), torch.cat([asked, none], -1), most + 1
 
     # the loss by the membrane where it is released, without and with what is bounded, and the slope there
     scale, kept, slope = none, none, none
@@ -236,8 +235,10 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         time = torch.where(k < count, spikes[..., k : k + 1], -math.inf)
         if grads.state is not None:
             time = torch.where(count.eq(k), until, time)
-        release = first if k == 0 else torch.where(k <= count, spikes[..., k - 1 : k] + events.refractory, -math.inf)
-        rise = events.slope(time).to(time.dtype)
+        release = first if k == 0 else torch.where(k <= count, spikes[..., k - 1 : k] + refractory, -math.inf)
+        time, release = time.double(), release.double()
+        drive = (_current_left(events, time)[0] * events.weight).sum(-1, keepdim=True) / events.tau_syn
+        rise = drive - events.threshold / events.tau_mem
         fires = (k < count) & (rise > 0) & (time > release)
         rise, other = torch.where(fires, rise, 1.0), torch.where(count.eq(k), by_end, 0.0)
         pulls = (torch.where(fires, (slope * x - asked[..., k : k + 1]) / rise, other) for x in (scale, kept))
@@ -309,10 +310,10 @@ def state_after(spikes: Float[Tensor, "E B O S"], given: Arguments) -> Held:
     count = spikes.isfinite().sum(-1, keepdim=True)
     first, begin = _beginning(given, events)
     release = last_release(spikes, first, given.refractory)
-    membrane = _membrane(events, until, release)
+    membrane = _membrane(events, until.double(), release.double())
     voltage = torch.where(count > 0, events.reset, begin) * membrane.start
     voltage = voltage + (membrane.by_weight * events.weight).sum(-1, keepdim=True)
     voltage = torch.where(release > until, events.reset, voltage)
-    current = (_current_left(events, until)[0] * events.weight).sum(-1, keepdim=True)
+    current = (_current_left(events, until.double())[0] * events.weight).sum(-1, keepdim=True)
     state = voltage * events.unit, current * events.unit, (release - until).clamp(min=0)
-    return Held(*(x.squeeze(-1) for x in state))
+    return rounded(Held(*(x.squeeze(-1) for x in state)), given)
