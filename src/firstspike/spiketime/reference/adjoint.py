@@ -188,12 +188,9 @@ class _Sums:
                 each = self.total[name][..., : inputs * copies].unflatten(-1, (inputs, copies))
                 self.total[name] = each.reshape(self.given.times.shape) if name == "times" else each.sum(-1)
         found = {name: self.total.get(name, zero) for name, zero in whole.items() if zero is not None}
-        return rounded(Gradients(**found | {"state": state}), self.given)
-
-
-def rounded(x: Any, given: Arguments) -> Any:
-    """All tensors in ``x`` in the dtype of the arguments."""
-    return each_tensor(lambda tensor: tensor.to(given.times.dtype), x)
+        dtype = self.given.times.dtype
+        rounded: Gradients = each_tensor(lambda x: x.to(dtype), Gradients(**found | {"state": state}))
+        return rounded
 
 
 def samples_at_once(given: Arguments, each: int) -> int:
@@ -316,4 +313,4 @@ def state_after(spikes: Float[Tensor, "E B O S"], given: Arguments) -> Held:
     voltage = torch.where(release > until, events.reset, voltage)
     current = (_current_left(events, until.double())[0] * events.weight).sum(-1, keepdim=True)
     state = voltage * events.unit, current * events.unit, (release - until).clamp(min=0)
-    return rounded(Held(*(x.squeeze(-1) for x in state)), given)
+    return Held(*(x.squeeze(-1).to(given.times.dtype, copy=True) for x in state))  # no views
