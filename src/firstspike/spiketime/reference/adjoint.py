@@ -82,15 +82,17 @@ def _events(given: Arguments) -> _Events:
     unit = unit_of_weights(given.weight, given.threshold)
     weight, arrival = (given.weight / unit.unsqueeze(-1)).unsqueeze(1), arrivals(given)
     unit, threshold = unit[:, None, :, None], given.threshold[:, None, :, None]
+    reset = given.reset[:, None, :, None] if given.max_spikes else unit
     taus = (tau[:, None, :, None] if isinstance(tau, Tensor) else tau for tau in given.constants)
-    if not given.max_spikes:
-        return each_tensor(Tensor.double, _Events(arrival, weight, unit, threshold / unit, unit, *taus))
-    weight = weight.repeat_interleave(given.times.shape[-1], -1)
+    if given.max_spikes:
+        weight = weight.repeat_interleave(given.times.shape[-1], -1)
     if given.state is not None:
         current = given.state.current.unsqueeze(-1) / unit
         arrival = torch.cat([arrival, arrival.new_full((*arrival.shape[:-1], 1), given.start)], dim=-1)
         weight = torch.cat([weight.expand(*current.shape[:-1], -1), current], dim=-1)
-    return each_tensor(Tensor.double, _Events(arrival, weight, unit, threshold / unit, given.reset[:, None, :, None] / unit, *taus))
+    events = _Events(arrival, weight, unit, threshold / unit, reset / unit, *taus)
+    wide: _Events = each_tensor(Tensor.double, events)
+    return wide
 
 
 class _Membrane(NamedTuple):

@@ -138,8 +138,9 @@ def _trains(given: Arguments) -> Result:
     threshold, reset, refractory = map(of_pairs, (given.threshold / unit, given.reset / unit, given.refractory))
     taus = [of_pairs(tau) if isinstance(tau, Tensor) else tau for tau in given.constants]
 
-    result = Result(arrival.new_full((*shape, given.max_spikes), math.inf), (), number.new_zeros(shape, dtype=torch.bool))
-    trains, overflows = result.spikes.view(-1, given.max_spikes), result.overflows.view(-1)  # results are no views
+    trains = arrival.new_full((*shape, given.max_spikes), math.inf)
+    result = Result(trains, (), torch.zeros(shape, dtype=torch.bool, device=arrival.device))
+    trains, overflows = trains.view(-1, given.max_spikes), result.overflows.view(-1)  # what is returned is no view
     ends = Held(*(torch.zeros_like(reset) for _ in range(3)))
     now = _start(given, unit, arrival[row, 0], reset, taus[1])
     steps = torch.arange(ahead + 1, device=arrival.device).unsqueeze(-1)
