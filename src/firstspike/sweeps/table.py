@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from firstspike.runs.files import write_whole
+from firstspike.runs.lock import LOCK
+from firstspike.text import printable
 
 Value = None | bool | int | float | str
 
@@ -34,9 +38,10 @@ class SweepTable:
         text = io.StringIO()
         writer = csv.DictWriter(text, list(self.rows[0]) if self.rows else [], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows)
+        for row in self.rows:  # a carriage return would begin another row
+            writer.writerow({key: printable(x) if isinstance(x, str) else x for key, x in row.items()})
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "table.csv", text.getvalue())
+        write_shared(folder / "table.csv", text.getvalue())
         return folder / "table.csv"
 
     def shown(self) -> tuple[list[str], list[list[str]]]:
@@ -53,6 +58,12 @@ class SweepTable:
         head, rows = self.shown()
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in (head, *rows))
+
+
+def write_shared(path: Path, text: str) -> None:
+    """Write a text file of a sweep, whose commands may write the same one at the same moment."""
+    with FileLock(path.with_name(LOCK)):
+        write_whole(path, text)
 
 
 def cell(name: str, row: Mapping[str, Value]) -> str:
