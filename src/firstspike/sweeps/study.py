@@ -9,7 +9,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,14 +88,12 @@ def open_storage(url: URL, heartbeat: int | None = None) -> RDBStorage:
 def _alone(storage: RDBStorage, name: str) -> Iterator[None]:
     """Keep all others from queueing trials of a study: what this thread does there meanwhile is one transaction."""
     storage.remove_session()
-    with storage.engine.begin() as connection:  # an update locks the row; SQLite has locked the file already
+    with storage.engine.begin() as connection, ExitStack() as end:  # SQLite is locked from here on
         lock = sqlalchemy.text("UPDATE studies SET study_name = study_name WHERE study_name = :name")
         connection.execute(lock, {"name": name})
         storage.scoped_session(bind=connection, join_transaction_mode="create_savepoint")
-        try:
-            yield
-        finally:
-            storage.remove_session()
+        end.callback(storage.remove_session)
+        yield
 
 
 def open_study(plan: Plan, storage: RDBStorage) -> optuna.Study:
@@ -111,10 +109,9 @@ def open_study(plan: Plan, storage: RDBStorage) -> optuna.Study:
     )
     mine = json.loads(json.dumps(plan.definition()))
     with _alone(storage, plan.name):
-        stored = study.user_attrs.get(_DEFINITION)
-        if stored is None and study.get_trials(deepcopy=False):
-            raise ValueError(f"the study {plan.name} {_NOT_A_SWEEP}; choose another --name")
-        if stored is None:
+        if (stored := study.user_attrs.get(_DEFINITION)) is None:
+            if study.get_trials(deepcopy=False):
+                raise ValueError(f"the study {plan.name} {_NOT_A_SWEEP}; choose another --name")
             study.set_user_attr(_DEFINITION, stored := mine)
         if differ := sorted(key for key in mine.keys() | stored.keys() if mine.get(key) != stored.get(key)):
             what = f"is of another sweep; they differ in {', '.join(differ)}"

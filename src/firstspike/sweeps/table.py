@@ -41,7 +41,8 @@ class SweepTable:
         for row in self.rows:  # a carriage return would begin another row
             writer.writerow({key: printable(x) if isinstance(x, str) else x for key, x in row.items()})
         folder.mkdir(parents=True, exist_ok=True)
-        write_shared(folder / "table.csv", text.getvalue())
+        with FileLock(folder / LOCK):  # another command may write it at the same moment
+            write_whole(folder / "table.csv", text.getvalue())
         return folder / "table.csv"
 
     def shown(self) -> tuple[list[str], list[list[str]]]:
@@ -58,12 +59,6 @@ class SweepTable:
         head, rows = self.shown()
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in (head, *rows))
-
-
-def write_shared(path: Path, text: str) -> None:
-    """Write a text file of a sweep, whose commands may write the same one at the same moment."""
-    with FileLock(path.with_name(LOCK)):
-        write_whole(path, text)
 
 
 def cell(name: str, row: Mapping[str, Value]) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 import optuna
 import torch
+from filelock import FileLock
 from optuna.exceptions import OptunaError, TrialPruned
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
@@ -27,10 +28,11 @@ from tqdm import tqdm
 
 from firstspike.config import Config
 from firstspike.runs import Run
-from firstspike.runs.lock import RunLockedError
+from firstspike.runs.files import write_whole
+from firstspike.runs.lock import LOCK, RunLockedError
 from firstspike.sweeps import study as studies
 from firstspike.sweeps.plan import Plan
-from firstspike.sweeps.table import digest, write_shared
+from firstspike.sweeps.table import digest
 from firstspike.training import Callback, Fit, Interrupted
 from firstspike.training.fitting import Row
 from firstspike.training.state import CheckpointError
@@ -162,7 +164,8 @@ def launch(
         secret = url.password or any("passw" in key.lower() for key in url.query)  # is never written
         said: dict[str, Any] = {"name": plan.name, "storage": None if secret else storage}
         said |= {"sweep": plan.sweep.model_dump(mode="json", by_alias=True, exclude_defaults=True)}
-        write_shared(folder / "sweep.json", json.dumps(said, indent=1) + "\n")
+        with FileLock(folder / LOCK):
+            write_whole(folder / "sweep.json", json.dumps(said, indent=1) + "\n")
         if studies.active(study):
             with _processes(plan, url, folder, workers) as processes:
                 _follow(plan, study, processes, show)
