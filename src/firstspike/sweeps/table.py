@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from firstspike.runs.files import write_whole
+from firstspike.runs.lock import LOCK
+from firstspike.text import printable
 
 Value = None | bool | int | float | str
 
@@ -34,9 +38,11 @@ class SweepTable:
         text = io.StringIO()
         writer = csv.DictWriter(text, list(self.rows[0]) if self.rows else [], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows)
+        for row in self.rows:  # a carriage return would begin another row
+            writer.writerow({key: printable(x) if isinstance(x, str) else x for key, x in row.items()})
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "table.csv", text.getvalue())
+        with FileLock(folder / LOCK):  # another command may write it at the same moment
+            write_whole(folder / "table.csv", text.getvalue())
         return folder / "table.csv"
 
     def shown(self) -> tuple[list[str], list[list[str]]]:
