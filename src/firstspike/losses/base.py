@@ -174,6 +174,14 @@ def smallest(values: Outputs) -> Classes:
     return torch.where(least < math.inf, index, -1)
 
 
+def largest(values: Outputs) -> Classes:
+    """Index of the largest value, the first of equal ones; -1 if all are the same, or one is NaN."""
+    check_tensor("output", values)
+    least, most = values.amin(dim=-1), values.amax(dim=-1)
+    decided = most >= least if values.shape[-1] == 1 else most > least
+    return torch.where(decided, values.argmax(dim=-1), -1)
+
+
 def check_reads(loss: str, reads: Form, gives: Form) -> None:
     """Raise a ValueError unless a loss takes what the last layer of a network gives."""
     if reads == gives:
