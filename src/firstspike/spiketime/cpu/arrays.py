@@ -9,8 +9,8 @@ neither a slope nor its inverse overflows. A tile's rows stay in the second-leve
 without a neuron have weight 0.
 
 A forward pass of first spikes saves whole numbers and real ones of each sample, where neurons share the order of
-arrival. Of the inputs these are their order of arrival and sorted times, and how many arrive; of each neuron the place
-of its last causal input (-1: silent), and dV/dt at the spike in units of the threshold.
+arrival. Of the inputs these are their order of arrival and sorted times, and how many arrive; of each neuron dV/dt at
+the spike in units of the threshold, and in ``rows`` the place of its last causal input (-1: silent).
 """
 
 # mypy: disable-error-code="no-untyped-def"

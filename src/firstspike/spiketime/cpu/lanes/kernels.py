@@ -98,7 +98,6 @@ BACKWARD = FORWARD.extended(
     totals=f"real all_groups chunks {N_TOTALS}",
     by_arrival="real threads rows",
     sums=f"real threads {17 * 16}",  # over lanes, and a row of sums
-    joins="uint64 threads events",
 )
 
 
@@ -181,8 +180,6 @@ def backward_kernel(dtype: str, delayed: bool, several: bool):
         e, chunk, part = task // (g.parts * g.chunks), task // g.parts % g.chunks, task % g.parts
         begin, end = e * g.batch + chunk * g.batch // g.chunks, e * g.batch + (chunk + 1) * g.batch // g.chunks
         g.times_parts[part, begin:end] = 0
-        for i in range(g.events):
-            g.joins[slot, i] = 0
         for place in range(part * g.groups // g.parts, (part + 1) * g.groups // g.parts):
             group, every = e * g.groups + place, every_lane(min(LANES, g.outputs - place * LANES))
             g.weight_parts[group, chunk] = 0
