@@ -278,7 +278,7 @@ def like_quantity(name: str, given: Arguments) -> Tensor:
 def zero_gradients(given: Arguments, needs: Needs) -> Gradients:
     """Zeros for what is needed, and there."""
     there = (name for name in DIFFERENTIABLE if name in needs and getattr(given, name) is not None)
-    return {name: torch.zeros_like(like_quantity(name, given)) for name in there}
+    return {name: torch.zeros_like(like_quantity(name, given), memory_format=torch.contiguous_format) for name in there}
 
 
 def _parts(given: Arguments, samples: Samples) -> Iterator[Callable[[Any], Any]]:

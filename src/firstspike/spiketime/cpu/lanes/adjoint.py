@@ -41,7 +41,6 @@ from firstspike.spiketime.cpu.vectors.simd import (
 )
 
 BY_THRESHOLD, BY_MEM, BY_SYN, BY_RESET = range(0, 4 * LANES, LANES)  # sums of a group's gradients, see ``kernels``
-N_TOTALS = 4 * LANES
 
 
 @inlined

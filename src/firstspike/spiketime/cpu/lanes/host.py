@@ -6,16 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.contract import (
-    DIFFERENTIABLE,
-    Arguments,
-    Gradients,
-    Grads,
-    Held,
-    Needs,
-    Result,
-    like_quantity,
-)
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, zero_gradients
 from firstspike.spiketime.cpu.arrays import LANES, PAD, SAVED, STATES, numbers, saved_for, saved_size
 from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.runtime.parallel import call, name_of
@@ -25,7 +16,6 @@ from firstspike.spiketime.kernels import threads_for
 
 PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
 _COST = 4  # of a synapse, in units of one of the usual kernels; trains cost twice as much
-_HELD = frozenset(Held._fields)
 _MOST_EVENTS = (1 << 24) - 1  # which float32 can count
 
 
@@ -97,11 +87,7 @@ def backward_lanes(
         arrays["of_end"] = torch.stack(tuple(grads.state), 2)
     if given.state is not None:
         arrays["by_start"] = torch.empty_like(torch.stack(tuple(given.state), 2))
-    found = {
-        name: torch.empty_like(like_quantity(name, given), memory_format=torch.contiguous_format)
-        for name in DIFFERENTIABLE
-        if getattr(given, name) is not None and name not in _HELD
-    }
+    found = zero_gradients(given, Needs(given._fields).difference(Held._fields))
     arrays |= {f"by_{name}": x for name, x in found.items()}
     unwound = sizes["ensemble"] * parts * chunks
     sorts = sizes["observes"] and not kind.delayed

@@ -187,7 +187,8 @@ def _add_parts(
 
     ``asked`` says whether the caller wants the gradient by times.
     """
-    ensemble, batch, tiles, blocks = sizes["ensemble"], sizes["batch"], sizes["tiles"], -(-sizes["batch"] // SAMPLES)
+    ensemble, batch, tiles = sizes["ensemble"], sizes["batch"], sizes["tiles"]
+    blocks = -(-batch // SAMPLES)
     groups = 1 if recurrent else min(tiles, MAX_GROUPS) if asked else tiles
     small = is_small(work_of(batch, sizes["events"], sizes["outputs"]))
     most = max(1, min(-(-_FEW // groups), batch // _SHORT), min(_MANY // groups, batch // _LONG))
