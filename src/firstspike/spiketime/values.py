@@ -28,7 +28,7 @@ from firstspike.devices import (
 )
 from firstspike.neuron import Neuron, check_neuron
 from firstspike.spiketime.contract import Arguments
-from firstspike.spiketime.kernels import LARGEST_32, LARGEST_64
+from firstspike.spiketime.shared import LARGEST_32, LARGEST_64
 
 FROM_RASTER = (
     "a raster of 0 and 1 with the shape (steps, batch, inputs) becomes spike times by "

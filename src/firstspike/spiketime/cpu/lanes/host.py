@@ -12,7 +12,7 @@ from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, b
 from firstspike.spiketime.cpu.runtime.parallel import call, name_of
 from firstspike.spiketime.cpu.sort import sorting_for
 from firstspike.spiketime.cpu.vectors.lanes import rows_for
-from firstspike.spiketime.kernels import threads_for
+from firstspike.spiketime.shared import threads_for
 
 PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
 _COST = 4  # of a synapse, in units of one of the usual kernels; trains cost twice as much

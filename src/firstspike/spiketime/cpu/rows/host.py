@@ -26,7 +26,7 @@ from firstspike.spiketime.cpu.rows.layouts import BACKWARD, FORWARD, KEPT, TRAIN
 from firstspike.spiketime.cpu.runtime.kernels import REFUSED
 from firstspike.spiketime.cpu.runtime.parallel import Call, call, name_of
 from firstspike.spiketime.cpu.sort import sorting_for
-from firstspike.spiketime.kernels import is_small, threads_for, work_of
+from firstspike.spiketime.shared import is_small, threads_for, work_of
 from firstspike.spiketime.values import check_memory, check_values
 
 _BLOCK = 600_000  # bytes of a block's rows, which fit into the second-level cache beside a tile of weights

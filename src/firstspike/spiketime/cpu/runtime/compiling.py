@@ -41,7 +41,7 @@ from numba.misc.appdirs import AppDirs
 from numba.np import arrayobj
 
 from firstspike._version import __version__
-from firstspike.spiketime import kernels
+from firstspike.spiketime import shared
 from firstspike.spiketime.cpu.runtime import beside
 
 logger = logging.getLogger(__name__)
@@ -278,7 +278,7 @@ class _OnDisk(FunctionCache):
 
 def _announce() -> None:
     logger.info("compiling CPU kernels")
-    for listener in tuple(kernels.listeners):
+    for listener in tuple(shared.listeners):
         listener()
 
 
@@ -286,7 +286,7 @@ def _sources() -> str:
     """A digest of all sources of kernels: numba itself only looks at the file that a kernel is written in."""
     digest = hashlib.sha256()
     home = Path(__file__).parents[1]
-    for path in (*sorted(home.rglob("*.py")), home.parent / "kernels.py"):
+    for path in (*sorted(home.rglob("*.py")), home.parent / "shared.py"):
         digest.update(path.relative_to(home.parent).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
