@@ -25,8 +25,8 @@ from firstspike.spiketime.cpu.arrays import (
 from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, exact_slope, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
-from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16
 from firstspike.spiketime.cpu.vectors.mathfun import exp
+from firstspike.spiketime.cpu.vectors.shuffles import fold16, sum_rows16
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
     fill32,

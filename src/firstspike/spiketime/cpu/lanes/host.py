@@ -11,7 +11,7 @@ from firstspike.spiketime.cpu.arrays import LANES, PAD, SAVED, STATES, numbers, 
 from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.runtime.parallel import call, name_of
 from firstspike.spiketime.cpu.sort import sorting_for
-from firstspike.spiketime.cpu.vectors.lanes import rows_for
+from firstspike.spiketime.cpu.vectors.shuffles import rows_for
 from firstspike.spiketime.shared import threads_for
 
 PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut

@@ -16,8 +16,8 @@ import numpy as np
 from firstspike.spiketime.cpu.arrays import BRIEF_END, LANES, UNIT, rates_in, saved_of
 from firstspike.spiketime.cpu.membrane import ENOUGH, brief, crossings, reaches, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.vectors.lanes import sort_lanes
 from firstspike.spiketime.cpu.vectors.mathfun import exp
+from firstspike.spiketime.cpu.vectors.shuffles import sort_lanes
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, next_up, select, store, store_some
 
 # of 32 lanes: the state (membrane, current, and the end of the refractory time, later what is left of it), constants,
