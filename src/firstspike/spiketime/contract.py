@@ -97,7 +97,7 @@ class Held(NamedTuple):
     """Time that is left of the refractory time, 0 if none is."""
 
 
-class Windows(NamedTuple):
+class Recurrence(NamedTuple):
     """How neurons see their own spikes again: time is cut into windows in which they are independent."""
 
     bounds: tuple[float, ...]
@@ -134,7 +134,7 @@ class Arguments(NamedTuple):
     until: float = math.inf
     max_spikes: int = 0
     """Room for that many; 0 asks for first spikes."""
-    windows: Windows | None = None
+    recurrence: Recurrence | None = None
     """Of neurons that are connected to each other: the last O columns of ``weight`` are those of their own spikes, and
     ``times`` may leave out what arrives there from before ``start``. Only the CPU kernels know this."""
 
@@ -189,7 +189,7 @@ class Backend(NamedTuple):
     forward: Forward
     backward: Backward
     supports: Supports
-    """None for neurons that it computes, and a reason to refuse others; ``recurrent`` asks for ``windows``."""
+    """None for neurons that it computes, and a reason to refuse others; ``recurrent`` asks for ``recurrence``."""
     checks: bool = False
     """Whether ``forward`` raises the errors of ``check_values`` itself for first spikes."""
     saves: Callable[[Arguments], tuple[Tensor, ...]] | None = None
