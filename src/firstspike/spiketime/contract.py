@@ -269,16 +269,12 @@ def backward_in_parts(backward: Backward, samples: Samples) -> Backward:
     return parted
 
 
-def like_quantity(name: str, given: Arguments) -> Tensor:
-    """A tensor of the shape of a quantity, also where that is a number for all neurons."""
-    likes: dict[str, Any] = {"EBI": given.times, "EOI": given.weight, "EO": given.threshold, "EBO": given.voltage}
-    return likes[DIFFERENTIABLE[name].shape]
-
-
 def zero_gradients(given: Arguments, needs: Needs) -> Gradients:
-    """Zeros for what is needed, and there."""
+    """Zeros for what is needed, and there, also where that is a number for all neurons."""
+    likes: dict[str, Any] = {"EBI": given.times, "EOI": given.weight, "EO": given.threshold, "EBO": given.voltage}
     there = (name for name in DIFFERENTIABLE if name in needs and getattr(given, name) is not None)
-    return {name: torch.zeros_like(like_quantity(name, given), memory_format=torch.contiguous_format) for name in there}
+    like = {name: likes[DIFFERENTIABLE[name].shape] for name in there}
+    return {name: torch.zeros_like(x, memory_format=torch.contiguous_format) for name, x in like.items()}
 
 
 def _parts(given: Arguments, samples: Samples) -> Iterator[Callable[[Any], Any]]:
