@@ -269,12 +269,17 @@ def backward_in_parts(backward: Backward, samples: Samples) -> Backward:
     return parted
 
 
-def zero_gradients(given: Arguments, needs: Needs) -> Gradients:
-    """Zeros for what is needed, and there, also where that is a number for all neurons."""
+def empty_gradients(given: Arguments, needs: Needs) -> Gradients:
+    """Room for what is needed, and there, also where that is a number for all neurons."""
     likes: dict[str, Any] = {"EBI": given.times, "EOI": given.weight, "EO": given.threshold, "EBO": given.voltage}
     there = (name for name in DIFFERENTIABLE if name in needs and getattr(given, name) is not None)
-    like = {name: likes[DIFFERENTIABLE[name].shape] for name in there}
-    return {name: torch.zeros_like(x, memory_format=torch.contiguous_format) for name, x in like.items()}
+    like = ((name, likes[DIFFERENTIABLE[name].shape]) for name in there)
+    return {name: torch.empty_like(x, memory_format=torch.contiguous_format) for name, x in like}
+
+
+def zero_gradients(given: Arguments, needs: Needs) -> Gradients:
+    """The same as zeros."""
+    return {name: x.zero_() for name, x in empty_gradients(given, needs).items()}
 
 
 def _parts(given: Arguments, samples: Samples) -> Iterator[Callable[[Any], Any]]:
@@ -285,9 +290,8 @@ def _parts(given: Arguments, samples: Samples) -> Iterator[Callable[[Any], Any]]
 
 
 def _some(part: Callable[[Any], Any], given: Arguments) -> Arguments:
-    return given._replace(
-        **{name: part(getattr(given, name)) for name, quantity in QUANTITIES.items() if quantity.of_samples}
-    )
+    own = (name for name, quantity in QUANTITIES.items() if quantity.of_samples)
+    return given._replace(**{name: part(getattr(given, name)) for name in own})
 
 
 def joined(parts: Sequence[Any], cat: Callable[[Sequence[Tensor]], Tensor]) -> Any:

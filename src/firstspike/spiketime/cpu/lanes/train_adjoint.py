@@ -253,8 +253,7 @@ def add_arrivals(g, at, n, events, delay):
             place = events[row] // g.copies * LANES
             each = load32(by_arrival, row * LANES) * load32(weight, place) * rate
             if delay is not None:
-                by_delay = g.delay_parts[at.group, at.chunk]
-                store(by_delay, place, load32(by_delay, place) - each)
+                store(g.delay_parts[at.group, at.chunk], place, load32(g.delay_parts[at.group, at.chunk], place) - each)
             add_row(each, row - start, min(16, n - start), sums, line)
         for row in range(start, min(start + 16, n)):
             by_times[events[row]] += line[row - start]
