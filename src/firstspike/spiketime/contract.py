@@ -272,9 +272,8 @@ def backward_in_parts(backward: Backward, samples: Samples) -> Backward:
 def empty_gradients(given: Arguments, needs: Needs) -> Gradients:
     """Room for what is needed, and there, also where that is a number for all neurons."""
     likes: dict[str, Any] = {"EBI": given.times, "EOI": given.weight, "EO": given.threshold, "EBO": given.voltage}
-    there = (name for name in DIFFERENTIABLE if name in needs and getattr(given, name) is not None)
-    like = ((name, likes[DIFFERENTIABLE[name].shape]) for name in there)
-    return {name: torch.empty_like(x, memory_format=torch.contiguous_format) for name, x in like}
+    names = (name for name in DIFFERENTIABLE if name in needs and getattr(given, name) is not None)
+    return {x: torch.empty_like(likes[DIFFERENTIABLE[x].shape], memory_format=torch.contiguous_format) for x in names}
 
 
 def zero_gradients(given: Arguments, needs: Needs) -> Gradients:
