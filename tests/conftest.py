@@ -22,7 +22,7 @@ from fifty_digits import RATIOS
 from firstspike.cli import main
 from firstspike.config import load_config
 from firstspike.runs import Run
-from firstspike.spiketime import kernels
+from firstspike.spiketime import shared
 from firstspike.spiketime.cpu import arrays
 from firstspike.spiketime.cpu.runtime.parallel import Call
 from guards import UNGUARDED, guarded
@@ -232,9 +232,9 @@ def poisoned_memory():
 @pytest.fixture(scope="session", autouse=True)
 def what_compiling_leaves_is_not_collected():
     """Each kernel leaves very many objects: a garbage collection that goes through all of them takes seconds."""
-    kernels.listeners.append(gc.freeze)
+    shared.listeners.append(gc.freeze)
     yield
-    kernels.listeners.remove(gc.freeze)
+    shared.listeners.remove(gc.freeze)
     gc.freeze()  # pytest ends with five collections
 
 

@@ -10,7 +10,7 @@ import torch
 
 from firstspike import LIF, LIFRecurrent, LIFSpikeTrains, spike_trains
 from firstspike.spiketime import TrainState, spike_window
-from firstspike.spiketime.contract import Windows
+from firstspike.spiketime.contract import Recurrence
 
 INF = math.inf
 
@@ -83,7 +83,7 @@ def test_windows_far_shorter_than_the_lag(outputs):
     state = TrainState(*(torch.zeros(3, outputs, dtype=torch.float64) for _ in range(3)), 0.0)
     results = []
     for cuts in (bounds, [0.0, 1.0, 2.0, 3.0]):
-        windows = Windows(tuple(cuts), 1.0, 100 if len(cuts) < 5 else 40)
+        windows = Recurrence(tuple(cuts), 1.0, 100 if len(cuts) < 5 else 40)
         found = spike_window(times, weight, LIF(2.0), windows=windows, max_spikes=200, state=state)
         results.append(found.trains)
     assert results[0].isfinite().sum(-1).min() > 10

@@ -14,16 +14,16 @@ import pytest
 import torch
 
 import firstspike as fs
-from firstspike.spiketime import kernels
+from firstspike.spiketime import shared
 from firstspike.spiketime.cpu.runtime import beside, compiling
 from firstspike.spiketime.cpu.runtime.compiling import jit
 
 CALL = """
 import torch, firstspike as fs
-from firstspike.spiketime import kernels
+from firstspike.spiketime import shared
 from firstspike.spiketime.cpu.runtime import compiling
 compiled = []
-kernels.listeners.append(lambda: compiled.append(1))
+shared.listeners.append(lambda: compiled.append(1))
 times, weight, neuron = torch.zeros(1, 2), torch.ones(3, 2, requires_grad=True), fs.LIF()
 fs.first_spike_time(times, weight, neuron, backend="cpu").sum().backward()
 fs.first_spike_time(times, weight, neuron, delay=torch.ones(3, 2), backend="cpu").sum().backward()
@@ -90,9 +90,9 @@ def home(tmp_path, monkeypatch):
 def compilations():
     found = []
     listener = lambda: found.append(1)  # noqa: E731
-    kernels.listeners.append(listener)
+    shared.listeners.append(listener)
     yield found
-    kernels.listeners.remove(listener)
+    shared.listeners.remove(listener)
 
 
 @pytest.mark.slow
@@ -121,13 +121,13 @@ def test_kinds_of_a_kernel_from_several_processes_are_told_apart(tmp_path):
 def test_other_sources_and_other_versions_have_folders_of_their_own(home, tmp_path, monkeypatch):
     sources = Path(compiling.__file__).parents[1]
     shutil.copytree(sources, tmp_path / "cpu")
-    shutil.copy(sources.parent / "kernels.py", tmp_path)
+    shutil.copy(sources.parent / "shared.py", tmp_path)
     now = compiling.folder.__wrapped__()
     assert now.parent == home
     monkeypatch.setattr(compiling, "__file__", str(tmp_path / "cpu/runtime/compiling.py"))
     assert compiling.folder.__wrapped__() == now
     changed = []
-    for name in ("cpu/vectors/simd.py", "kernels.py"):
+    for name in ("cpu/vectors/simd.py", "shared.py"):
         with (tmp_path / name).open("a") as file:
             file.write("# changed\n")
         changed.append(compiling.folder.__wrapped__())
@@ -226,9 +226,9 @@ def test_the_progress_bar_says_once_that_kernels_are_compiled(capsys):
         def on_batch_end(self, fit):
             compiling._announce()
 
-    before = list(kernels.listeners)
+    before = list(shared.listeners)
     net = fs.Network(fs.LIFLinear(9, 3))
     trainer = fs.Trainer(net, fs.losses.TimeCrossEntropy(), torch.optim.Adam(net.parameters()))
     trainer.fit(fs.data.bars(samples=30), epochs=2, batch_size=10, callbacks=[Compiles()])
     assert capsys.readouterr().err.count("compiling CPU kernels") == 1
-    assert kernels.listeners == before
+    assert shared.listeners == before

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from firstspike import LIF, first_spike_time
-from firstspike.spiketime import cpu, kernels, operator
+from firstspike.spiketime import cpu, operator, shared
 from firstspike.spiketime.cpu.runtime import compiling, parallel
 from firstspike.spiketime.cpu.runtime.kernels import SIGNATURE
 from firstspike.spiketime.reference import adjoint
@@ -174,13 +174,13 @@ print(all(torch.equal(a, b) for x, y in zip(mine, gradients(), strict=True) for 
 def test_a_forked_process_works_in_one_thread(openmp):
     code = f"""
 import os, torch, firstspike as fs
-from firstspike.spiketime import kernels
+from firstspike.spiketime import shared
 from firstspike.spiketime.cpu.runtime import parallel
 if not {openmp}:
     parallel._openmp = lambda: None
 torch.set_num_threads(2)
 times, weight = torch.rand(128, 200) * 2, torch.full((400, 200), 0.04, requires_grad=True)
-assert not kernels.is_small(kernels.work_of(128, 200, 400))
+assert not shared.is_small(shared.work_of(128, 200, 400))
 def both():
     spikes = fs.first_spike_time(times, weight, fs.LIF(), backend="cpu")
     return spikes.detach(), *torch.autograd.grad(spikes.sum(), weight)
@@ -190,8 +190,8 @@ if child == 0:
     alike = all(torch.equal(a, b) for a, b in zip(mine, both()))
     torch.rand(500, 500) @ torch.rand(500, 500)
     torch.set_num_threads(2)  # even so
-    os._exit(0 if alike and kernels.threads_for(10**9) == 1 else 1)
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), kernels.threads_for(10**9))
+    os._exit(0 if alike and shared.threads_for(10**9) == 1 else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shared.threads_for(10**9))
 """
     assert run(code, timeout=120) == ["0", "2"]
 
@@ -212,7 +212,7 @@ def test_a_damaged_kernel_on_disk_is_compiled_anew(damage, tmp_path, monkeypatch
 
     compilations = []
     monkeypatch.setattr(compiling, "folder", lambda: tmp_path)
-    monkeypatch.setattr(kernels, "listeners", [lambda: compilations.append(1)])
+    monkeypatch.setattr(shared, "listeners", [lambda: compilations.append(1)])
 
     def seven():
         place = (ctypes.c_int64 * 1)()

@@ -8,7 +8,7 @@ from firstspike.data import SpikeData
 from firstspike.layers import LIFLinear, Network
 from firstspike.losses import TimeCrossEntropy
 from firstspike.neuron import LIF
-from firstspike.spiketime.kernels import threads_for, work_of
+from firstspike.spiketime.shared import threads_for, work_of
 from firstspike.training import Trainer
 from firstspike.training.loop import stop_on_signals
 from firstspike.training.threads import Pace, threads_worth_starting

@@ -25,8 +25,8 @@ from firstspike.ranges import Finite, NotNegative, Positive, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.backends import accepting
-from firstspike.spiketime.contract import Windows
-from firstspike.spiketime.operator import Window
+from firstspike.spiketime.contract import Recurrence
+from firstspike.spiketime.operator import WindowResult
 from firstspike.spiketime.values import MOST_WINDOWS, check_room, real_times
 
 _SPREAD = 0.05  # of recurrent weights, relative to that of weights with which most neurons spike
@@ -208,7 +208,7 @@ class LIFRecurrent(LIFSpikeTrains, MadeAgain):
 
     def _all_windows(
         self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None, most: int
-    ) -> Window:
+    ) -> WindowResult:
         """The spikes of a piece in one call, at most ``most`` per neuron."""
         budget = self.window_spikes
         if state is not None:
@@ -220,7 +220,7 @@ class LIFRecurrent(LIFSpikeTrains, MadeAgain):
             inputs,
             self._weights,
             self.neuron,
-            windows=Windows(tuple(bounds), self.window, budget),
+            windows=Recurrence(tuple(bounds), self.window, budget),
             max_spikes=most,
             observed=observed,
             state=None if state is None else state.neurons,
@@ -229,7 +229,7 @@ class LIFRecurrent(LIFSpikeTrains, MadeAgain):
 
     def _each_window(
         self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None
-    ) -> Window:
+    ) -> WindowResult:
         """The spikes of a piece, window by window."""
         budget = self.window_spikes if observed is None else observed.shape[-1]
         windows = len(bounds) - 1
@@ -240,7 +240,7 @@ class LIFRecurrent(LIFSpikeTrains, MadeAgain):
         nothing = inputs.new_full((*inputs.shape[:-2], self.out_features, 1), math.inf)
         inputs = real_times(inputs).sort(dim=-1).values  # NaN would come last, after all windows
         longest = 0.0 if delay is None else largest(delay[:, : self.in_features]) + 1e-3 * self.window
-        found: list[Window] = []
+        found: list[WindowResult] = []
         for start, end in pairwise(bounds):
             sent = [(time, own) for time, own in sent if time >= start - self._reach]
             own = torch.cat([own for _, own in sent], dim=-1) if sent else nothing

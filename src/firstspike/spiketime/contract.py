@@ -97,7 +97,7 @@ class Held(NamedTuple):
     """Time that is left of the refractory time, 0 if none is."""
 
 
-class Windows(NamedTuple):
+class Recurrence(NamedTuple):
     """How neurons see their own spikes again: time is cut into windows in which they are independent."""
 
     bounds: tuple[float, ...]
@@ -134,7 +134,7 @@ class Arguments(NamedTuple):
     until: float = math.inf
     max_spikes: int = 0
     """Room for that many; 0 asks for first spikes."""
-    windows: Windows | None = None
+    recurrence: Recurrence | None = None
     """Of neurons that are connected to each other: the last O columns of ``weight`` are those of their own spikes, and
     ``times`` may leave out what arrives there from before ``start``. Only the CPU kernels know this."""
 
@@ -189,7 +189,7 @@ class Backend(NamedTuple):
     forward: Forward
     backward: Backward
     supports: Supports
-    """None for neurons that it computes, and a reason to refuse others; ``recurrent`` asks for ``windows``."""
+    """None for neurons that it computes, and a reason to refuse others; ``recurrent`` asks for ``recurrence``."""
     checks: bool = False
     """Whether ``forward`` raises the errors of ``check_values`` itself for first spikes."""
     saves: Callable[[Arguments], tuple[Tensor, ...]] | None = None
@@ -269,16 +269,16 @@ def backward_in_parts(backward: Backward, samples: Samples) -> Backward:
     return parted
 
 
-def like_quantity(name: str, given: Arguments) -> Tensor:
-    """A tensor of the shape of a quantity, also where that is a number for all neurons."""
+def empty_gradients(given: Arguments, needs: Needs) -> Gradients:
+    """Room for what is needed, and there, also where that is a number for all neurons."""
     likes: dict[str, Any] = {"EBI": given.times, "EOI": given.weight, "EO": given.threshold, "EBO": given.voltage}
-    return likes[DIFFERENTIABLE[name].shape]
+    names = (name for name in DIFFERENTIABLE if name in needs and getattr(given, name) is not None)
+    return {x: torch.empty_like(likes[DIFFERENTIABLE[x].shape], memory_format=torch.contiguous_format) for x in names}
 
 
 def zero_gradients(given: Arguments, needs: Needs) -> Gradients:
-    """Zeros for what is needed, and there."""
-    there = (name for name in DIFFERENTIABLE if name in needs and getattr(given, name) is not None)
-    return {name: torch.zeros_like(like_quantity(name, given)) for name in there}
+    """The same as zeros."""
+    return {name: x.zero_() for name, x in empty_gradients(given, needs).items()}
 
 
 def _parts(given: Arguments, samples: Samples) -> Iterator[Callable[[Any], Any]]:
@@ -289,9 +289,8 @@ def _parts(given: Arguments, samples: Samples) -> Iterator[Callable[[Any], Any]]
 
 
 def _some(part: Callable[[Any], Any], given: Arguments) -> Arguments:
-    return given._replace(
-        **{name: part(getattr(given, name)) for name, quantity in QUANTITIES.items() if quantity.of_samples}
-    )
+    own = (name for name, quantity in QUANTITIES.items() if quantity.of_samples)
+    return given._replace(**{name: part(getattr(given, name)) for name in own})
 
 
 def joined(parts: Sequence[Any], cat: Callable[[Sequence[Tensor]], Tensor]) -> Any:

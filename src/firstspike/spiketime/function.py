@@ -22,9 +22,9 @@ from firstspike.spiketime.contract import (
     Grads,
     Held,
     Needs,
+    Recurrence,
     Result,
     Tensors,
-    Windows,
     as_several,
 )
 from firstspike.spiketime.transforms import OF_SAMPLES, Direct, mapped, tangent
@@ -51,7 +51,7 @@ class Options(NamedTuple):
     fixed_syn: float
     max_weight_grad: float | None
     max_spikes: int = 0
-    """As all that follows but ``overflow``, see ``Arguments`` and ``Windows``."""
+    """As all that follows but ``overflow``, see ``Arguments`` and ``Recurrence``."""
     start: float | None = None
     until: float | None = None
     bounds: Sequence[float] | None = None
@@ -229,10 +229,10 @@ def _arguments(tensors: Sequence[Any], options: Options) -> Arguments:
     if not options.max_spikes:
         given[_OBSERVED] = None
         return Arguments(*given)
-    windows = None if options.bounds is None else Windows(tuple(options.bounds), options.lag, options.budget)
+    recurrence = None if options.bounds is None else Recurrence(tuple(options.bounds), options.lag, options.budget)
     start = -math.inf if options.start is None else options.start
     until = math.inf if options.until is None else options.until
-    return Arguments(*(*given, start, until, options.max_spikes, windows))
+    return Arguments(*(*given, start, until, options.max_spikes, recurrence))
 
 
 def _flat(result: Result, given: Arguments) -> tuple[Tensor, ...]:

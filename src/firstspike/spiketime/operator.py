@@ -11,7 +11,7 @@ from torch import Tensor
 
 from firstspike.neuron import LIF, Neuron, check_neuron
 from firstspike.spiketime.backends import accepting
-from firstspike.spiketime.contract import QUANTITIES, Held, Windows
+from firstspike.spiketime.contract import QUANTITIES, Held, Recurrence
 from firstspike.spiketime.function import Options, spikes_of
 from firstspike.spiketime.values import check_spikes, checked
 
@@ -32,7 +32,7 @@ class TrainState(NamedTuple):
     """When this holds, for all samples and neurons."""
 
 
-class Window(NamedTuple):
+class WindowResult(NamedTuple):
     """The result of ``spike_window``."""
 
     trains: Float[Tensor, "*batch outputs max_spikes"]
@@ -197,9 +197,9 @@ def spike_window(
     max_weight_grad: float | None = None,
     state: TrainState | None = None,
     until: float = math.inf,
-    windows: Windows | None = None,
+    windows: Recurrence | None = None,
     backend: str = "auto",
-) -> Window:
+) -> WindowResult:
     """``spike_trains`` of a window of time, with the state that the next window needs.
 
     Windows that follow one another give the spikes of one long call: inputs in ``[state.time, until)`` arrive, and
@@ -256,7 +256,7 @@ def spike_window(
     if end is not None:
         voltage, current, left = (x.reshape(*lead, outputs) for x in after)
         ends = TrainState(voltage, current, left, until)
-    return Window(trains.reshape(*lead, outputs, max_spikes), ends, overflows.reshape(*lead, outputs))
+    return WindowResult(trains.reshape(*lead, outputs, max_spikes), ends, overflows.reshape(*lead, outputs))
 
 
 def chosen(backend: str, device: torch.device, neuron: Neuron, recurrent: bool = False) -> str:

@@ -164,9 +164,6 @@ def tangent(
 
 def _each_time_apart(x: dict[str, Any], copies: int) -> dict[str, Any]:
     """Of trains, with each time of an input as an input of its own."""
-    changed = {"times": lambda y: y.flatten(2), **dict.fromkeys(("weight", "delay"), _repeated(copies))}
+    changed: dict[str, Callable[[Tensor], Tensor]] = {"times": lambda y: y.flatten(2)}
+    changed["weight"] = changed["delay"] = lambda y: y.repeat_interleave(copies, -1)
     return x | {name: None if x[name] is None else change(x[name]) for name, change in changed.items()}
-
-
-def _repeated(copies: int) -> Callable[[Tensor], Tensor]:
-    return lambda x: x.repeat_interleave(copies, -1)

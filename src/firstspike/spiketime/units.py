@@ -137,10 +137,10 @@ def _inside(given: Arguments) -> tuple[float, Arguments]:
     if not given.max_spikes:
         return unit, inner
     in_unit("until", given.times.new_tensor([given.until, given.start]), unit)
-    windows = given.windows and given.windows._replace(
-        bounds=tuple(x / unit for x in given.windows.bounds), lag=given.windows.lag / unit
+    recurrence = given.recurrence and given.recurrence._replace(
+        bounds=tuple(x / unit for x in given.recurrence.bounds), lag=given.recurrence.lag / unit
     )
-    return unit, inner._replace(start=given.start / unit, until=given.until / unit, windows=windows)
+    return unit, inner._replace(start=given.start / unit, until=given.until / unit, recurrence=recurrence)
 
 
 def in_unit(name: str, x: Tensor, unit: float | Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from firstspike.deferred import (
 )
 from firstspike.neuron import Neuron, check_neuron
 from firstspike.spiketime.contract import Arguments
-from firstspike.spiketime.kernels import LARGEST_32, LARGEST_64
+from firstspike.spiketime.shared import LARGEST_32, LARGEST_64
 
 FROM_RASTER = (
     "a raster of 0 and 1 with the shape (steps, batch, inputs) becomes spike times by "
@@ -234,7 +234,8 @@ def check_trains(given: Arguments) -> None:
     """Raise ValueError for values that only trains have, and for trains that are larger than the memory."""
     samples, spikes = len(given.times) * given.times.shape[1], given.max_spikes
     check_room(samples, given.weight.shape[1], spikes, f"max_spikes={spikes}", given.times.dtype, given.times.device)
-    observed, refractory, reset, start, until = given.observed, given.refractory, given.reset, given.start, given.until
+    observed, reset = given.observed, given.reset
+    start, until = given.start, given.until
     if observed is not None:
         order = "observed trains must be sorted along their last dimension; call observed.sort(-1).values"
         require(ORDER, (observed[..., 1:] >= observed[..., :-1]).all(), lambda: order)
@@ -242,7 +243,7 @@ def check_trains(given: Arguments) -> None:
         window = f"observed spikes must be after {start} and not after until={until}, or inf"
         require(ORDER, inside.all(), lambda: window)
     if reset.numel():
-        check_range(RESET, "refractory", refractory, ">= 0")
+        check_range(RESET, "refractory", given.refractory, ">= 0")
         below = ((reset < given.threshold) & (reset > -math.inf)).all()
         message = "reset must be finite and below the threshold, got {} and {}"
         require(RESET, below, lambda: message.format(float(reset.max()), float(given.threshold.min())))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from firstspike.ranges import NotNegative, PositiveInt, checks_ranges
-from firstspike.spiketime import kernels
+from firstspike.spiketime import shared
 from firstspike.training.objective import Mode
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class ProgressBar(Callback):
             dynamic_ncols=True,
             mininterval=0.2 if sys.stderr.isatty() else 30,  # a log file wants few lines
         )
-        kernels.listeners.append(self._on_compile)
+        shared.listeners.append(self._on_compile)
 
     def _on_compile(self) -> None:
         if not self.said:
@@ -138,7 +138,7 @@ class ProgressBar(Callback):
     def close(self) -> None:
         """Leave the bar as it is."""
         if self.bar is not None:
-            kernels.listeners.remove(self._on_compile)
+            shared.listeners.remove(self._on_compile)
             self.bar.close()
 
 

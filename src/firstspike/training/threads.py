@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from firstspike.layers import LIFLayer
-from firstspike.spiketime.kernels import is_small, use_threads, work_of
+from firstspike.spiketime.shared import is_small, use_threads, work_of
 
 _FEW = 1 << 18  # numbers on which torch's own functions are fast enough on one thread
 _TRIES = 3  # steps of a trial with each number of threads

@@ -92,7 +92,7 @@ def _of_trains(
     grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:
     if not result.saved:
-        if given.windows is None:
+        if given.recurrence is None:
             return reference.backward(grads, result, given, max_weight_grad, needs)
         return zero_gradients(given, needs)  # no samples, or no spikes: also none of the neurons' own
     if _shares(given) and needs.isdisjoint(CONSTANTS):

@@ -9,8 +9,8 @@ neither a slope nor its inverse overflows. A tile's rows stay in the second-leve
 without a neuron have weight 0.
 
 A forward pass of first spikes saves whole numbers and real ones of each sample, where neurons share the order of
-arrival. Of the inputs these are their order of arrival and sorted times, and how many arrive; of each neuron the place
-of its last causal input (-1: silent), and dV/dt at the spike in units of the threshold.
+arrival. Of the inputs these are their order of arrival and sorted times, and how many arrive; of each neuron dV/dt at
+the spike in units of the threshold, and in ``rows`` the place of its last causal input (-1: silent).
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.vectors.lanes import transpose16
 from firstspike.spiketime.cpu.vectors.masks import has_mask_registers
+from firstspike.spiketime.cpu.vectors.shuffles import transpose16
 from firstspike.spiketime.cpu.vectors.simd import fill16, highest, load16, load32, store
-from firstspike.spiketime.kernels import LARGEST_32, LARGEST_64
+from firstspike.spiketime.shared import LARGEST_32, LARGEST_64
 
 if TYPE_CHECKING:
     import torch

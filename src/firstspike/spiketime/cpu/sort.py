@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.vectors.lanes import order_of, sort_pairs16
+from firstspike.spiketime.cpu.vectors.shuffles import order_of, sort_pairs16
 from firstspike.spiketime.cpu.vectors.simd import highest, load16, lowest, store_whole16
 
 _FEW = 10

@@ -189,20 +189,20 @@ def _delay(problem: Problem) -> Tensor:
 def _sums(problem: Problem, events: Events, jumps: _Jumps, needs: Needs) -> Gradients:
     """Gradients by times, weights, delays and the current at the start, in units of the neurons, where needed."""
     given, delayed, weight = problem.given, problem.given.delay is not None, problem.weight
-    ensemble, batch, tiles, like = problem.ensemble, problem.batch, problem.tiles, given.times
+    ensemble, batch, tiles = problem.ensemble, problem.batch, problem.tiles
     arrival, count, number = events.arrival, events.number, events.arrival.shape[2]
     chunks = chunks_of(batch, weight.nbytes)
     by_weight, by_delay = (
-        like.new_zeros((ensemble, chunks, *weight.shape[1:]) if x in needs else 0) for x in ("weight", "delay")
+        given.times.new_zeros((ensemble, chunks, *weight.shape[1:]) if x in needs else 0) for x in ("weight", "delay")
     )
-    by_times, by_current = like.new_zeros((ensemble, batch, number)), problem.new()
+    by_times, by_current = given.times.new_zeros((ensemble, batch, number)), problem.new()
     order, delay, coefficients = problem.order(events), _delay(problem), problem.coefficients(arrival, backward=True)
     at_once = max(1, _MEMORY // by_times.nbytes)
     starts = not needs.isdisjoint(Held._fields)
     needed = starts or not needs.isdisjoint(("times", "weight", "delay"))
     for first in range(0, tiles if needed else 0, at_once):
         some = min(at_once, tiles - first)
-        parts = like.new_zeros((some, *by_times.shape) if "times" in needs else 0)
+        parts = given.times.new_zeros((some, *by_times.shape) if "times" in needs else 0)
         gradient_kernel[(ensemble * chunks, some)](
             *(arrival, order, count, coefficients, weight, delay, problem.rates, jumps.at, jumps.scale, jumps.kept),
             *(jumps.at if x is None else x for x in (jumps.last, jumps.final)),
@@ -224,7 +224,7 @@ def _sums(problem: Problem, events: Events, jumps: _Jumps, needs: Needs) -> Grad
     if "times" in needs and not delayed:
         by_times = torch.empty_like(by_times).scatter_(-1, events.place.long(), by_times)
     own = (slice(None), slice(problem.inputs), slice(problem.outputs))
-    found = {"times": by_times[..., : given.times[0, 0].numel()].reshape(like.shape), "current": by_current}
+    found = {"times": by_times[..., : given.times[0, 0].numel()].reshape(given.times.shape), "current": by_current}
     if "weight" in needs:
         found["weight"] = by_weight.sum(dim=1)[own].transpose(1, 2) / problem.unit.unsqueeze(-1)
     if "delay" in needs:

@@ -51,6 +51,7 @@ def forward_kernel(
     n = tl.load(count + place, mask=inside, other=0) if DELAYED else tl.load(count + sample)
     n = tl.zeros_like(columns) + (n - 1 if FINITE else n)  # intervals
     most = tl.max(n, axis=0)
+    stream = (arrival, order, coefficients, rows, row, width, columns)
     nothing = tl.zeros_like(theta)
     voltage, current, since, low = nothing, nothing, nothing, nothing
     if AGAIN:
@@ -69,23 +70,7 @@ def forward_kernel(
     while any_of(waiting):
         v, q, again = voltage, current, k >= 0
         if k + BLOCK < most:
-            highest, least = voltage, (nothing if DELAYED else mem * 0.0) + 1.0
-            for j in tl.range(0, BLOCK, loop_unroll_factor=FEW if OWN or DELAYED else BLOCK):
-                gap = 0.0
-                if DELAYED:
-                    at = arrival + (row + k) * width + columns + j * width
-                    gap = tl.load(at + width) - tl.load(at)
-                    q += tl.load(rows + k * width + j * width)
-                else:
-                    if OWN:
-                        gap = tl.load(arrival + row + k + (j + 1)) - tl.load(arrival + row + k + j)
-                    q += tl.load(rows + tl.multiple_of(tl.load(order + row + k + j), TILE))
-                left, syn_left, response = coefficients_of(
-                    coefficients + (row + k) * 3 + 3 * j, gap, mem, syn, syn, OWN or DELAYED, TERMS
-                )
-                v = v * left + q * response
-                q = q * syn_left
-                highest, least = tl.maximum(highest, v), tl.minimum(least, left)
+            v, q, highest, least = _skimmed(voltage, current, k, stream, mem, syn, OWN, DELAYED, TERMS, TILE)
             may = waiting & (highest >= _NEAR * theta * least)
             if OBSERVED or AGAIN:
                 end = nothing + tl.load(arrival + row + k + BLOCK)
@@ -98,72 +83,12 @@ def forward_kernel(
                 may = may | (waiting & (k + BLOCK >= n))
             again = any_of(may)
         while again:
-            v, q, seen = voltage, current, theta != theta
-            if AGAIN:
-                v = tl.where(since > tl.load(arrival + row + k), low, voltage)
-            seen_voltage, seen_current, seen_after, seen_at = nothing, nothing + 1.0, nothing, looked
-            seen_begin, seen_end = nothing, nothing
-            for j in tl.range(0, tl.minimum(BLOCK, most - k), loop_unroll_factor=1 if AGAIN or OWN or DELAYED else 4):
-                i = k + j
-                if DELAYED:
-                    at = arrival + (row + i) * width + columns
-                    begin = tl.load(at)
-                    end = tl.load(at + width, mask=i + 1 < n, other=float("inf"))
-                    q += tl.load(rows + i * width)
-                else:
-                    begin = tl.load(arrival + row + i)
-                    end = tl.load(arrival + row + i + 1, mask=i + 1 < events, other=float("inf"))
-                    q += tl.load(rows + tl.load(order + row + i))
-                if AGAIN:
-                    begin, end = nothing + begin, nothing + end
-                gap = tl.where(end < float("inf"), end - begin, 0.0)
-                left, syn_left, response = coefficients_of(
-                    coefficients + (row + i) * 3, gap, mem, syn, syn, OWN or DELAYED, TERMS
-                )
-                since_then, at_then = q, begin
-                if AGAIN:
-                    left, response = left + nothing, response + nothing
-                    joins = (since > begin) & (since <= end)
-                    at_then = tl.maximum(at_then, tl.where(joins, since, begin))
-                    if any_of(joins):
-                        rest = tl.where(joins & (end < float("inf")), end - at_then, 0.0)
-                        since_then = q * tl.exp((begin - at_then) * syn)
-                        left = tl.where(joins, tl.exp(-rest * mem), left)
-                        response = tl.where(joins, kappa(rest, slow, fast, syn, TERMS), response)
-                        tl.store(released + place * (SPIKES + 1) + number, since_then, mask=inside & joins)
-                after = v * left + since_then * response
-                if OBSERVED:
-                    near = (spike <= end) & (spike < float("inf"))
-                    since_then, at_then = q, begin
-                else:
-                    # while it rises the membrane is concave, and stays below its tangent
-                    tangent = v + (end - at_then) * (since_then * syn - v * mem)
-                    near = (tangent >= _NEAR * theta) | (after >= theta)
-                    if AGAIN:
-                        near = (near | (v >= theta)) & (since <= end)
-                if DELAYED:
-                    near = near & (i < n)
-                hit = waiting & near & (i > looked) & (seen == 0)
-                seen_voltage, seen_current = tl.where(hit, v, seen_voltage), tl.where(hit, since_then, seen_current)
-                seen_begin, seen_end = tl.where(hit, at_then, seen_begin), tl.where(hit, end, seen_end)
-                seen_after, seen_at = tl.where(hit, after, seen_after), tl.where(hit, i, seen_at)
-                seen = seen | hit
-                v = tl.where(since > end, low, after) if AGAIN else after
-                q = q * syn_left
-            endless = seen_end == float("inf")
-            if OBSERVED:
-                crosses = seen
-            elif LEAKY:
-                crosses = seen & (seen_after >= theta) & (endless == 0)
-                peaks = seen & (seen_current * syn > seen_voltage * mem) & (seen_current > 0.0) & (crosses == 0)
-                if any_of(peaks):
-                    summit, height = peak(
-                        tl.where(peaks, seen_voltage, 0.0), tl.where(peaks, seen_current, 1.0), mem, syn, top, TERMS
-                    )
-                    inner = endless | (summit <= seen_end - seen_begin)
-                    crosses = crosses | (peaks & (height >= theta) & inner)
-            else:
-                crosses = seen & (endless | (seen_after >= theta)) & (seen_voltage + seen_current > theta)
+            v, q, seen, seen_at, interval = _first_candidates(
+                voltage, current, k, n, most, waiting, looked, since, spike, number, theta, low, stream,
+                released, place, inside, events, mem, syn, slow, fast, SPIKES, AGAIN, OBSERVED, OWN, DELAYED, TERMS,
+            )  # fmt: skip
+            crosses = _crosses(seen, interval, theta, mem, syn, top, OBSERVED, LEAKY, TERMS)
+            seen_voltage, seen_current, _after, seen_begin, seen_end = interval
             if AGAIN:
                 crosses = crosses | (seen & (seen_voltage >= theta))
                 if any_of(crosses):
@@ -186,10 +111,8 @@ def forward_kernel(
                 looked = tl.where(seen, tl.where(crosses, seen_at - 1, seen_at), looked)
                 again = any_of(seen)
             else:
-                voltage_of, current_of = (
-                    tl.where(crosses, seen_voltage, voltage_of),
-                    tl.where(crosses, seen_current, current_of),
-                )
+                voltage_of = tl.where(crosses, seen_voltage, voltage_of)
+                current_of = tl.where(crosses, seen_current, current_of)
                 begin_of, end_of = tl.where(crosses, seen_begin, begin_of), tl.where(crosses, seen_end, end_of)
                 fires, waiting = fires | crosses, waiting & (crosses == 0)
                 looked = tl.where(seen, seen_at, looked)
@@ -213,6 +136,140 @@ def forward_kernel(
         caused = fires & (spike > begin_of)
         then = current_of * tl.exp(tl.where(caused, begin_of - spike, 0.0) * syn)
         tl.store(currents + place, tl.where(caused, then, 0.0), mask=inside)
+
+
+@triton.jit
+def _skimmed(
+    voltage, current, k, stream, mem, syn,
+    OWN: tl.constexpr, DELAYED: tl.constexpr, TERMS: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Membrane and current after a whole block from input ``k`` on, as if nobody spiked.
+
+    Also the highest membrane at the end of an interval, and the least that an interval leaves of one.
+    """
+    arrival, order, coefficients, rows, row, width, columns = stream
+    v, q, highest = voltage, current, voltage
+    least = (tl.zeros_like(voltage) if DELAYED else mem * 0.0) + 1.0
+    for j in tl.range(0, BLOCK, loop_unroll_factor=FEW if OWN or DELAYED else BLOCK):
+        gap = 0.0
+        if DELAYED:
+            at = arrival + (row + k) * width + columns + j * width
+            gap = tl.load(at + width) - tl.load(at)
+            q += tl.load(rows + k * width + j * width)
+        else:
+            if OWN:
+                gap = tl.load(arrival + row + k + (j + 1)) - tl.load(arrival + row + k + j)
+            q += tl.load(rows + tl.multiple_of(tl.load(order + row + k + j), TILE))
+        left, syn_left, response = coefficients_of(
+            coefficients + (row + k) * 3 + 3 * j, gap, mem, syn, syn, OWN or DELAYED, TERMS
+        )
+        v = v * left + q * response
+        q = q * syn_left
+        highest, least = tl.maximum(highest, v), tl.minimum(least, left)
+    return v, q, highest, least
+
+
+@triton.jit
+def _first_candidates(
+    voltage, current, k, n, most, waiting, looked, since, spike, number, theta, low, stream,
+    released, place, inside, events, mem, syn, slow, fast,
+    SPIKES: tl.constexpr, AGAIN: tl.constexpr, OBSERVED: tl.constexpr, OWN: tl.constexpr, DELAYED: tl.constexpr,
+    TERMS: tl.constexpr,
+):  # fmt: skip
+    """Membrane and current after the block from input ``k`` on, and where each neuron may first spike.
+
+    Only inputs after the one ``looked`` at last count. Of the neurons ``seen`` these are the input, and the interval
+    after it: membrane and current at the begin, membrane at the end, begin and end.
+    """
+    arrival, order, coefficients, rows, row, width, columns = stream
+    nothing = tl.zeros_like(theta)
+    v, q, seen = voltage, current, theta != theta
+    if AGAIN:
+        v = tl.where(since > tl.load(arrival + row + k), low, voltage)
+    seen_voltage, seen_current, seen_after, seen_at = nothing, nothing + 1.0, nothing, looked
+    seen_begin, seen_end = nothing, nothing
+    for j in tl.range(0, tl.minimum(BLOCK, most - k), loop_unroll_factor=1 if AGAIN or OWN or DELAYED else 4):
+        i = k + j
+        if DELAYED:
+            at = arrival + (row + i) * width + columns
+            begin = tl.load(at)
+            end = tl.load(at + width, mask=i + 1 < n, other=float("inf"))
+            q += tl.load(rows + i * width)
+        else:
+            begin = tl.load(arrival + row + i)
+            end = tl.load(arrival + row + i + 1, mask=i + 1 < events, other=float("inf"))
+            q += tl.load(rows + tl.load(order + row + i))
+        if AGAIN:
+            begin, end = nothing + begin, nothing + end
+        gap = tl.where(end < float("inf"), end - begin, 0.0)
+        left, syn_left, response = coefficients_of(
+            coefficients + (row + i) * 3, gap, mem, syn, syn, OWN or DELAYED, TERMS
+        )
+        since_then, at_then = q, begin
+        if AGAIN:
+            left, response, since_then, at_then = _from_release(
+                left, response, since, begin, end, q, released, place, number, inside, mem, syn, slow, fast,
+                SPIKES, TERMS,
+            )  # fmt: skip
+        after = v * left + since_then * response
+        if OBSERVED:
+            near = (spike <= end) & (spike < float("inf"))
+            since_then, at_then = q, begin
+        else:
+            # while it rises the membrane is concave, and stays below its tangent
+            tangent = v + (end - at_then) * (since_then * syn - v * mem)
+            near = (tangent >= _NEAR * theta) | (after >= theta)
+            if AGAIN:
+                near = (near | (v >= theta)) & (since <= end)
+        if DELAYED:
+            near = near & (i < n)
+        hit = waiting & near & (i > looked) & (seen == 0)
+        seen_voltage, seen_current = tl.where(hit, v, seen_voltage), tl.where(hit, since_then, seen_current)
+        seen_begin, seen_end = tl.where(hit, at_then, seen_begin), tl.where(hit, end, seen_end)
+        seen_after, seen_at = tl.where(hit, after, seen_after), tl.where(hit, i, seen_at)
+        seen = seen | hit
+        v = tl.where(since > end, low, after) if AGAIN else after
+        q = q * syn_left
+    return v, q, seen, seen_at, (seen_voltage, seen_current, seen_after, seen_begin, seen_end)
+
+
+@triton.jit
+def _from_release(
+    left, response, since, begin, end, q, released, place, number, inside, mem, syn, slow, fast,
+    SPIKES: tl.constexpr, TERMS: tl.constexpr,
+):  # fmt: skip
+    """What an interval does to neurons that may be released in it, with the current and the time where that begins.
+
+    The current at the release is written to ``released``.
+    """
+    left, response, current = left + tl.zeros_like(begin), response + tl.zeros_like(begin), q
+    joins = (since > begin) & (since <= end)
+    at = tl.maximum(begin, tl.where(joins, since, begin))
+    if any_of(joins):
+        rest = tl.where(joins & (end < float("inf")), end - at, 0.0)
+        current = q * tl.exp((begin - at) * syn)
+        left = tl.where(joins, tl.exp(-rest * mem), left)
+        response = tl.where(joins, kappa(rest, slow, fast, syn, TERMS), response)
+        tl.store(released + place * (SPIKES + 1) + number, current, mask=inside & joins)
+    return left, response, current, at
+
+
+@triton.jit
+def _crosses(seen, interval, theta, mem, syn, top, OBSERVED: tl.constexpr, LEAKY: tl.constexpr, TERMS: tl.constexpr):
+    """The neurons ``seen`` that reach the threshold in their interval, at the end or at a peak before."""
+    voltage, current, after, begin, end = interval
+    endless = end == float("inf")
+    if OBSERVED:
+        crosses = seen
+    elif LEAKY:
+        crosses = seen & (after >= theta) & (endless == 0)
+        peaks = seen & (current * syn > voltage * mem) & (current > 0.0) & (crosses == 0)
+        if any_of(peaks):
+            summit, height = peak(tl.where(peaks, voltage, 0.0), tl.where(peaks, current, 1.0), mem, syn, top, TERMS)
+            crosses = crosses | (peaks & (height >= theta) & (endless | (summit <= end - begin)))
+    else:
+        crosses = seen & (endless | (after >= theta)) & (voltage + current > theta)
+    return crosses
 
 
 @triton.jit

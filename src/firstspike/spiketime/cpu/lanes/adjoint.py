@@ -25,12 +25,13 @@ from firstspike.spiketime.cpu.arrays import (
 from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, exact_slope, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
-from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16
 from firstspike.spiketime.cpu.vectors.mathfun import exp
+from firstspike.spiketime.cpu.vectors.shuffles import fold16, sum_rows16
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
     fill32,
     fma,
+    highest,
     load16,
     load32,
     load_some32,
@@ -40,7 +41,6 @@ from firstspike.spiketime.cpu.vectors.simd import (
 )
 
 BY_THRESHOLD, BY_MEM, BY_SYN, BY_RESET = range(0, 4 * LANES, LANES)  # sums of a group's gradients, see ``kernels``
-N_TOTALS = 4 * LANES
 
 
 @inlined
@@ -183,8 +183,8 @@ def unwind_sorted(g, at):
     """The same from the last causal input back to the first, where all neurons have one order of arrival.
 
     The gradient by the times is in that order. A lane carries the response to the input that it has come to, times what
-    ``start`` gives, what is left of the input's current, and the response's derivative by the logarithm of tau_mem.
-    That by tau_syn follows from
+    ``start`` gives, what is left of the input's current, and the response's derivative by the logarithm of tau_mem; it
+    stays at its spike until the others come there. The derivative by tau_syn follows from
 
         dkappa/dlog(tau_mem) + dkappa/dlog(tau_syn) = -s dkappa/ds
     """
@@ -192,57 +192,36 @@ def unwind_sorted(g, at):
     if not asks:
         return
     last, _, order, arrival = saved_of(g, at.b)
-    weight, totals = g.packed[at.group], g.totals[at.group, at.chunk]
-    joins, sums = g.joins[at.slot], g.sums[at.slot]
-    by_weight, by_times, first = g.weight_parts[at.group, at.chunk], g.times_parts[at.part, at.b], at.first
-    c, taus, top = g.rates[at.group], g.by_taus != 0, -1
+    weight, totals, sums = g.packed[at.group], g.totals[at.group, at.chunk], g.sums[at.slot]
+    by_weight, by_times = g.weight_parts[at.group, at.chunk], g.times_parts[at.part, at.b]
+    c, taus = g.rates[at.group], g.by_taus != 0
     zero, unit, r = fill32(c, 0.0), c[UNIT, 0], rates_in(c)
-    lanes = asks
-    while lanes:
-        lane = lowest_bit(lanes)
-        lanes &= lanes - np.uint64(1)
-        if g.observes:
-            k = first_from(arrival, 0, last[g.outputs], g.spikes[at.b, first + lane, 0]) - 1
-        else:
-            k = np.intp(last[first + lane])
-        joins[k] |= np.uint64(1) << np.uint64(lane)
-        top = max(top, k)
-        sums[lane] = arrival[k]
-    wait = select(asks, (spike - load32(sums, 0)) * unit, zero)
-    _, syn, rise = responses(wait, r)
-    first_response, first_decay = rise * scale, syn * scale
-    first_by = derivatives(wait, r)[0] * scale if taus else zero
+    top = first_from(arrival, 0, last[g.outputs], highest(spike)) - 1
     kept = select(abs(kept) > 0.0, fill32(c, 1 / unit), zero)
     for row in range((top & 15) + 1, 16):
         store(sums, row * 16, fill16(sums, 0.0))
-    response = decay = by_mem = mem_sum = all_sum = zero
+    response = by_mem = mem_sum = all_sum = zero
+    decay, later = scale, c.dtype.type(math.inf)
     for row in range(top, -1, -1):
         k = np.uintp(row)  # without a sign, an index needs no test for one below 0
-        if joins[k]:
-            response, decay = select(joins[k], first_response, response), select(joins[k], first_decay, decay)
-            by_mem = select(joins[k], first_by, by_mem)
-            joins[k] = 0
+        now = arrival[k]
+        if later > now:
+            wait, is_brief = max(min(spike, later) - now, 0.0) * unit, (later - now) * unit < c[BRIEF_END, 0]
+            mem, syn, rise = brief(wait, r) if is_brief else responses(wait, r)
+            if taus:
+                by_rise = brief_derivatives(wait, r)[0] if is_brief else derivatives(wait, r)[0]
+                by_mem = fma(by_mem, mem, fma(response, wait * r.mem * mem, decay * by_rise))
+            response, decay, later = fma(response, mem, decay * rise), decay * syn, now
         at = np.intp(order[k]) * LANES
         w = load32(weight, at)
-        each = fma(response, r.mem * -1.0, decay * r.syn) * w
+        each = fma(response, r.mem * -1.0, select(spike > now, decay * r.syn, zero)) * w
         store(by_weight, at, fma(response, kept, load32(by_weight, at)))
         store(sums, (row & 15) * 16, fold16(each))
         if row & 15 == 0:
             store(by_times, row, load16(by_times, row) + sum_rows16(sums, 0))
         if taus:
             mem_sum = fma(by_mem, w, mem_sum)
-            all_sum = fma(each, (spike - arrival[k]) * unit, all_sum)
-        if row == 0:
-            break
-        duration = (arrival[k] - arrival[np.uintp(row - 1)]) * unit
-        if duration == 0:
-            continue
-        wait, is_brief = fill32(c, duration), duration < c[BRIEF_END, 0]
-        mem, syn, rise = brief(wait, r) if is_brief else responses(wait, r)
-        if taus:
-            by_rise = brief_derivatives(wait, r)[0] if is_brief else derivatives(wait, r)[0]
-            by_mem = fma(by_mem, mem, fma(response, wait * r.mem * mem, decay * by_rise))
-        response, decay = fma(response, mem, decay * rise), decay * syn
+            all_sum = fma(each, (spike - now) * unit, all_sum)
     if taus:
         all_sum = select(asks, all_sum, zero)
         store(totals, BY_MEM, load32(totals, BY_MEM) - mem_sum * (1 / unit))

@@ -6,26 +6,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.contract import (
-    DIFFERENTIABLE,
-    Arguments,
-    Gradients,
-    Grads,
-    Held,
-    Needs,
-    Result,
-    like_quantity,
-)
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, empty_gradients
 from firstspike.spiketime.cpu.arrays import LANES, PAD, SAVED, STATES, numbers, saved_for, saved_size
 from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.runtime.parallel import call, name_of
 from firstspike.spiketime.cpu.sort import sorting_for
-from firstspike.spiketime.cpu.vectors.lanes import rows_for
-from firstspike.spiketime.kernels import threads_for
+from firstspike.spiketime.cpu.vectors.shuffles import rows_for
+from firstspike.spiketime.shared import threads_for
 
 PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
 _COST = 4  # of a synapse, in units of one of the usual kernels; trains cost twice as much
-_HELD = frozenset(Held._fields)
+_NEEDS = Needs(Arguments._fields).difference(Held._fields)  # gradients by states are one array
 _MOST_EVENTS = (1 << 24) - 1  # which float32 can count
 
 
@@ -97,15 +88,10 @@ def backward_lanes(
         arrays["of_end"] = torch.stack(tuple(grads.state), 2)
     if given.state is not None:
         arrays["by_start"] = torch.empty_like(torch.stack(tuple(given.state), 2))
-    found = {
-        name: torch.empty_like(like_quantity(name, given), memory_format=torch.contiguous_format)
-        for name in DIFFERENTIABLE
-        if getattr(given, name) is not None and name not in _HELD
-    }
+    found = empty_gradients(given, _NEEDS)
     arrays |= {f"by_{name}": x for name, x in found.items()}
     unwound = sizes["ensemble"] * parts * chunks
-    sorts = sizes["observes"] and not kind.delayed
-    phases = groups + blocks * sorts, unwound, groups + blocks
+    phases = groups + blocks * (sizes["observes"] and not kind.delayed), unwound, groups + blocks
     call(backward_kernel(*kind), BACKWARD, phases, sizes, arrays)
     return found if given.state is None else found | dict(zip(Held._fields, arrays["by_start"].unbind(2), strict=True))
 

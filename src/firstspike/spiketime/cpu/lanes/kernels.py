@@ -24,15 +24,7 @@ from firstspike.spiketime.cpu.arrays import (
     unit_of_row,
     unpack_tile,
 )
-from firstspike.spiketime.cpu.lanes.adjoint import (
-    BY_MEM,
-    BY_RESET,
-    BY_SYN,
-    BY_THRESHOLD,
-    N_TOTALS,
-    unwind_delayed,
-    unwind_sorted,
-)
+from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_RESET, BY_SYN, BY_THRESHOLD, unwind_delayed, unwind_sorted
 from firstspike.spiketime.cpu.lanes.scan import At, scan_once, scan_trains, sort_arrivals
 from firstspike.spiketime.cpu.lanes.train_adjoint import N_STATE, N_WHOLE, unwind_trains
 from firstspike.spiketime.cpu.runtime.compiling import jit
@@ -95,10 +87,9 @@ BACKWARD = FORWARD.extended(
     weight_parts="real all_groups chunks group_inputs",
     delay_parts="real all_groups chunks delay_inputs",
     times_parts="real parts samples stride",
-    totals=f"real all_groups chunks {N_TOTALS}",
+    totals=f"real all_groups chunks {4 * LANES}",  # from BY_THRESHOLD to BY_RESET
     by_arrival="real threads rows",
     sums=f"real threads {17 * 16}",  # over lanes, and a row of sums
-    joins="uint64 threads events",
 )
 
 
@@ -181,8 +172,6 @@ def backward_kernel(dtype: str, delayed: bool, several: bool):
         e, chunk, part = task // (g.parts * g.chunks), task // g.parts % g.chunks, task % g.parts
         begin, end = e * g.batch + chunk * g.batch // g.chunks, e * g.batch + (chunk + 1) * g.batch // g.chunks
         g.times_parts[part, begin:end] = 0
-        for i in range(g.events):
-            g.joins[slot, i] = 0
         for place in range(part * g.groups // g.parts, (part + 1) * g.groups // g.parts):
             group, every = e * g.groups + place, every_lane(min(LANES, g.outputs - place * LANES))
             g.weight_parts[group, chunk] = 0
@@ -215,7 +204,7 @@ def backward_kernel(dtype: str, delayed: bool, several: bool):
         unpack_tile(g.weight_parts[task], g.unit[e], first, g.by_weight[e])
         if delayed:
             unpack_tile(g.delay_parts[task], np.ones(g.groups * LANES, g.times.dtype), first, g.by_delay[e])
-        sum_parts(total, 0, N_TOTALS)
+        sum_parts(total, 0, total.shape[1])
         for lane in range(min(LANES, g.outputs - first)):
             g.by_threshold[e, first + lane] = total[0, BY_THRESHOLD + lane] / g.unit[e, first + lane]
             g.by_tau_mem[e, first + lane] = total[0, BY_MEM + lane] * c[PER_MEM, lane] * c[UNIT, 0]

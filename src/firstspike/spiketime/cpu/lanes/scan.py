@@ -16,8 +16,8 @@ import numpy as np
 from firstspike.spiketime.cpu.arrays import BRIEF_END, LANES, UNIT, rates_in, saved_of
 from firstspike.spiketime.cpu.membrane import ENOUGH, brief, crossings, reaches, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.vectors.lanes import sort_lanes
 from firstspike.spiketime.cpu.vectors.mathfun import exp
+from firstspike.spiketime.cpu.vectors.shuffles import sort_lanes
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, next_up, select, store, store_some
 
 # of 32 lanes: the state (membrane, current, and the end of the refractory time, later what is left of it), constants,
@@ -83,16 +83,16 @@ def longest_wait(c):
 
 @jit
 def scan_once(g, at, keys, values, source, n):
-    """Fill in the first spikes of the 32 neurons of a group, dV/dt there, and the place of the last causal input.
+    """Fill in the first spikes of the 32 neurons of a group, and dV/dt there.
 
     ``keys`` are the times of the n inputs that arrive, then ``inf``, and ``values`` the weights in units of the
     threshold: with an order of arrival that all lanes share, ``source``, n times and the weights of each input, without
     (None) times and weights of each lane in its own order.
     """
-    c, found, first = g.rates[at.group], g.state[at.slot], at.first
+    c = g.rates[at.group]
     r, never, unit, longest = rates_in(c), fill32(c, math.inf), c[UNIT, 0], longest_wait(c)
     voltage = current = fill32(c, 0.0)
-    voltage_then, current_then, limit, last = voltage, current, never, fill32(c, -1.0)
+    voltage_then, current_then, limit = voltage, current, never
     active, fired, is_brief, leaks = at.every, np.uint64(0), False, (r.mem > 0.0) != 0
     now = since = until = arrival_at(keys, source, 0)
     for k in range(n):
@@ -121,7 +121,6 @@ def scan_once(g, at, keys, values, source, n):
             if fires:
                 voltage_then, current_then = select(fires, voltage, voltage_then), select(fires, current, current_then)
                 since, until = select(fires, now, since), select(fires, following, until)
-                last = select(fires, fill32(c, float(k)), last)
                 fired |= fires
                 active &= ~fires
         if source is None:
@@ -137,12 +136,8 @@ def scan_once(g, at, keys, values, source, n):
         spike = min(select(spike > since, spike, next_up(since)), until)
         drive = current_then * exp((since - spike) * unit * r.syn) * r.syn
         slope = select(fired, (drive - r.mem) * unit, slope)
-    saved = saved_of(g, at.b)
-    store_some(at.every, g.spikes[at.b], first, select(fired, spike, never))
-    store_some(at.every, saved.slope, first, slope)
-    store(found, 0, last)
-    for lane in range(min(LANES, g.outputs - first) if source is not None else 0):
-        saved.last[first + lane] = found[lane]
+    store_some(at.every, g.spikes[at.b], at.first, select(fired, spike, never))
+    store_some(at.every, saved_of(g, at.b).slope, at.first, slope)
 
 
 @jit

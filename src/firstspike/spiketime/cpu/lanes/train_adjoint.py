@@ -163,9 +163,8 @@ def unwind_trains(g, at, delay, keys, source, n, rows, events):
     the row of each. ``events`` has for each of the ``rows`` the input time.
     """
     state, by_arrival, c, copies = g.state[at.slot], g.by_arrival[at.slot], g.rates[at.group], g.copies
-    weight, by_weight, totals, values = (
-        g.packed[at.group], g.weight_parts[at.group, at.chunk], g.totals[at.group, at.chunk], g.values[at.slot]
-    )  # fmt: skip
+    weight, by_weight = g.packed[at.group], g.weight_parts[at.group, at.chunk]
+    totals, values = g.totals[at.group, at.chunk], g.values[at.slot]
     begin, bounds, taus = g.bounds[0], g.bound[0] < math.inf, g.by_taus != 0
     start_back(g, at)
     for row in range(rows * LANES):
@@ -240,15 +239,12 @@ def unwind_trains(g, at, delay, keys, source, n, rows, events):
     store(state, OF_Y, select(now > -math.inf, (origin - now) * r.mem * unit * y, 0.0))
     if begin > -math.inf:
         gradients_by_start(g, at)
-    if source is None:
-        add_arrivals(g, at, rows, events, g.delay_parts[at.group, at.chunk])
-    else:
-        add_arrivals(g, at, rows, events, None)
+    add_arrivals(g, at, rows, events, delay)
 
 
 @jit
-def add_arrivals(g, at, n, events, by_delay):
-    """Add the gradients by the arrivals to those by delays (None without) and, over the lanes, to those by times."""
+def add_arrivals(g, at, n, events, delay):
+    """Add the gradients by the arrivals to those by delays, if there are any, and by times, over the lanes."""
     weight, c, by_arrival, sums = g.packed[at.group], g.rates[at.group], g.by_arrival[at.slot], g.sums[at.slot]
     by_times, line, rate = g.times_parts[at.part, at.b], sums[256:], load32(c, PER_SYN * LANES) * c[UNIT, 0]
     store(line, 0, fill16(sums, 0.0))
@@ -256,8 +252,8 @@ def add_arrivals(g, at, n, events, by_delay):
         for row in range(start, min(start + 16, n)):
             place = events[row] // g.copies * LANES
             each = load32(by_arrival, row * LANES) * load32(weight, place) * rate
-            if by_delay is not None:
-                store(by_delay, place, load32(by_delay, place) - each)
+            if delay is not None:
+                store(g.delay_parts[at.group, at.chunk], place, load32(g.delay_parts[at.group, at.chunk], place) - each)
             add_row(each, row - start, min(16, n - start), sums, line)
         for row in range(start, min(start + 16, n)):
             by_times[events[row]] += line[row - start]

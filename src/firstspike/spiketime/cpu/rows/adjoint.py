@@ -33,7 +33,7 @@ from firstspike.spiketime.cpu.arrays import TILE, X, rates_of
 from firstspike.spiketime.cpu.membrane import fades, kappa
 from firstspike.spiketime.cpu.rows.intervals import BACK, FAST, LEAK, SLOW
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16
+from firstspike.spiketime.cpu.vectors.shuffles import fold16, sum_rows16
 from firstspike.spiketime.cpu.vectors.simd import fma, load, load16, select, splat, store
 
 UNIT, LEVEL = 0, TILE  # of a tile's lanes: the neuron's unit, and the threshold in it

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, Sizes, Windows
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Recurrence, Result, Sizes
 from firstspike.spiketime.cpu.arrays import (
     PAD,
     SAVED,
@@ -26,7 +26,7 @@ from firstspike.spiketime.cpu.rows.layouts import BACKWARD, FORWARD, KEPT, TRAIN
 from firstspike.spiketime.cpu.runtime.kernels import REFUSED
 from firstspike.spiketime.cpu.runtime.parallel import Call, call, name_of
 from firstspike.spiketime.cpu.sort import sorting_for
-from firstspike.spiketime.kernels import is_small, threads_for, work_of
+from firstspike.spiketime.shared import is_small, threads_for, work_of
 from firstspike.spiketime.values import check_memory, check_values
 
 _BLOCK = 600_000  # bytes of a block's rows, which fit into the second-level cache beside a tile of weights
@@ -91,7 +91,7 @@ def _backward_call(sizes: Sizes, real: str, needs: tuple[bool, ...], observes: b
 
 def forward_trains(given: Arguments, holds: bool) -> Result:
     """Spike trains; ``holds`` says whether there are refractory times or observed spikes."""
-    bounds, _, budget = _windows(given)
+    bounds, _, budget = _recurrence(given)
     windows, a_window = len(bounds) - 1, 2 * budget + 1 if holds else budget
     entries, waiting = (2 if holds else 1) * given.max_spikes + a_window, 2 * budget
     while True:
@@ -109,7 +109,7 @@ def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -
     There is room for so many ``entries`` of a neuron, on average, and so many spikes ``waiting`` to arrive at others.
     """
     (ensemble, batch, _, copies), outputs, real = given.times.shape, given.weight.shape[1], given.times.dtype
-    own = 0 if given.windows is None else outputs * waiting
+    own = 0 if given.recurrence is None else outputs * waiting
     sizes, arrays = _of_trains(given, holds, entries * min(outputs, TILE), own + 2, None)
     windows = sizes["windows"]
     row = N_FORWARD * (sizes["stride"] // min(windows, 8)) * real.itemsize
@@ -122,7 +122,7 @@ def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -
     }  # fmt: skip
     _check_room(given, sizes)
     arrays |= {name: getattr(given, name) for name in ("times", "refractory", "observed")}
-    arrays["lag"] = numbers(real, _windows(given).lag)
+    arrays["lag"] = numbers(real, _recurrence(given).lag)
     arrays |= TRAIN_FORWARD.tensors((*KEPT, "trains", "overflows", "lacks"), given.times, sizes)
     arrays["held"] = held = given.times.new_zeros((ensemble, batch, 2 * STATES, outputs))
     for number, x in enumerate(given.state or ()):
@@ -143,7 +143,7 @@ def backward_trains(
     """Gradients by spike trains, without those by time constants."""
     (ensemble, batch), outputs, saved = given.times.shape[:2], given.weight.shape[1], result.saved
     kept, holds = dict(zip((*KEPT, "held"), saved, strict=False)), bool(saved[-1][0, 0])
-    recurrent, entries, room = given.windows is not None, kept["found"].shape[-1], kept["order"].shape[-1]
+    recurrent, entries, room = given.recurrence is not None, kept["found"].shape[-1], kept["order"].shape[-1]
     sizes, arrays = _of_trains(given, holds, entries, 0, max_weight_grad)
     asks_times = "times" in needs
     phases = _add_parts(sizes, asks_times or recurrent, "weight" in needs, True, asks_times, recurrent)
@@ -187,7 +187,8 @@ def _add_parts(
 
     ``asked`` says whether the caller wants the gradient by times.
     """
-    ensemble, batch, tiles, blocks = sizes["ensemble"], sizes["batch"], sizes["tiles"], -(-sizes["batch"] // SAMPLES)
+    ensemble, batch, tiles = sizes["ensemble"], sizes["batch"], sizes["tiles"]
+    blocks = -(-batch // SAMPLES)
     groups = 1 if recurrent else min(tiles, MAX_GROUPS) if asked else tiles
     small = is_small(work_of(batch, sizes["events"], sizes["outputs"]))
     most = max(1, min(-(-_FEW // groups), batch // _SHORT), min(_MANY // groups, batch // _LONG))
@@ -207,7 +208,7 @@ def _of_trains(
     (ensemble, batch, inputs, copies), (outputs, sources) = given.times.shape, given.weight.shape[1:]
     threads = threads_for(work_of(ensemble * batch, inputs * copies, outputs))
     sizes = _common((ensemble, batch, sources, outputs), inputs * copies, threads)
-    bounds, _, budget = _windows(given)
+    bounds, _, budget = _recurrence(given)
     arrays: dict[str, Any] = {name: getattr(given, name) for name in ("weight", "threshold", "reset")}
     arrays["c"] = constants_array(*given.constants, name_of(given.times.dtype), bound)
     arrays["bounds"] = torch.tensor(bounds, dtype=given.times.dtype, device="cpu")
@@ -218,9 +219,9 @@ def _of_trains(
     }, arrays  # fmt: skip
 
 
-def _windows(given: Arguments) -> Windows:
-    """Without recurrence there is one."""
-    return given.windows or Windows((given.start, given.until), 0.0, given.max_spikes)
+def _recurrence(given: Arguments) -> Recurrence:
+    """Without any, one window."""
+    return given.recurrence or Recurrence((given.start, given.until), 0.0, given.max_spikes)
 
 
 def _check_room(given: Arguments, sizes: dict[str, int]) -> None:
@@ -228,7 +229,7 @@ def _check_room(given: Arguments, sizes: dict[str, int]) -> None:
     real, samples, windows = given.times.element_size(), sizes["ensemble"] * sizes["batch"], sizes["windows"]
     events, spikes = sizes["room"], sizes["tiles"] * sizes["entries"]
     what = f"{samples} samples and {sizes['outputs']} neurons with max_spikes={given.max_spikes}"
-    if given.windows is not None:
+    if given.recurrence is not None:
         what += f", window_spikes={sizes['budget']} and {windows} windows"
     if max(events, spikes) >= 1 << 31:
         raise ValueError(f"{what} make more events or spikes of a sample than kernels can count; lower these numbers")

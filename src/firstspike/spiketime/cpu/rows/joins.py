@@ -26,8 +26,8 @@ from firstspike.spiketime.cpu.rows.adjoint import DECAY, LEVEL, RESPONSE, SCALE,
 from firstspike.spiketime.cpu.rows.intervals import FAST, SLOW
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
-from firstspike.spiketime.cpu.vectors.lanes import sum_rows16
 from firstspike.spiketime.cpu.vectors.mathfun import exp
+from firstspike.spiketime.cpu.vectors.shuffles import sum_rows16
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
     fma,

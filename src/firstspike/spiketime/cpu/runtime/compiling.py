@@ -32,7 +32,7 @@ import numba
 from numba.extending import intrinsic, overload
 
 from firstspike._version import __version__
-from firstspike.spiketime import kernels
+from firstspike.spiketime import shared
 from firstspike.spiketime.cpu.runtime import beside
 
 try:
@@ -179,7 +179,7 @@ class _OnDisk:
 
 def _announce() -> None:
     logger.info("compiling CPU kernels")
-    for listener in tuple(kernels.listeners):
+    for listener in tuple(shared.listeners):
         listener()
 
 
@@ -187,7 +187,7 @@ def _sources() -> str:
     """A digest of all sources of kernels: numba itself only looks at the file that a kernel is written in."""
     digest = hashlib.sha256()
     home = Path(__file__).parents[1]
-    for path in (*sorted(home.rglob("*.py")), home.parent / "kernels.py"):
+    for path in (*sorted(home.rglob("*.py")), home.parent / "shared.py"):
         digest.update(path.relative_to(home.parent).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -110,7 +110,7 @@ def _plan(layout: Layout, real: str, values: tuple[int, ...], given: tuple[str, 
     return Plan(values, taken, tuple(starts), size, tuple(map([*taken].index, layout.arrays)))
 
 
-class Arguments(types.Type):
+class ArgumentsType(types.Type):
     """Numba's type of a kernel's arguments: their layout, what its ``real`` numbers are, and the rest of its kind.
 
     Numba names functions by their types, and what is loaded from disk is linked by these names. So the name is the same
@@ -120,18 +120,18 @@ class Arguments(types.Type):
     def __init__(self, layout: Layout, real: str, kind: tuple[Any, ...]) -> None:
         self.layout, self.real = layout, real
         digest = hashlib.sha256(repr((layout.sizes, layout.arrays, real, kind)).encode()).hexdigest()
-        super().__init__(name=f"Arguments({digest[:12]})")
+        super().__init__(name=f"ArgumentsType({digest[:12]})")
 
 
-@register_model(Arguments)
+@register_model(ArgumentsType)
 class _ArgumentsModel(models.PrimitiveModel):
-    def __init__(self, dmm, fe_type: Arguments) -> None:
+    def __init__(self, dmm, fe_type: ArgumentsType) -> None:
         super().__init__(dmm, fe_type, _WORD.as_pointer())
 
 
 @infer_getattr
 class _ArgumentsAttribute(AttributeTemplate):
-    key = Arguments
+    key = ArgumentsType
 
     def generic_resolve(self, value, attr):  # type: ignore[override]
         if attr in value.layout.arrays:
@@ -144,7 +144,7 @@ def _address(builder, numbers, place):
     return builder.gep(numbers, [_WORD(place)])
 
 
-@lower_getattr_generic(Arguments)
+@lower_getattr_generic(ArgumentsType)
 def _argument(context, builder, kind, numbers, name):
     layout = kind.layout
 
@@ -167,7 +167,7 @@ def _argument(context, builder, kind, numbers, name):
     return array._getvalue()
 
 
-@lower_setattr_generic(Arguments)
+@lower_setattr_generic(ArgumentsType)
 def _set_argument(context, builder, sig, args, name):
     assert name == "refused", f"kernels read {name}"
     builder.store(context.cast(builder, args[1], sig.args[1], types.intp), _address(builder, args[0], REFUSED))
@@ -209,7 +209,7 @@ def kernel(
     def decorated(phases_for: Callable[..., tuple[Any, ...]]) -> Callable[..., Kernel]:
         def make(real: str, *kind: Any) -> Kernel:
             chosen = layout if isinstance(layout, Layout) else layout(*kind)
-            arguments = emitted(lambda numbers: Arguments(chosen, real, kind)(numbers))(_as_it_is)
+            arguments = emitted(lambda numbers: ArgumentsType(chosen, real, kind)(numbers))(_as_it_is)
             first, second, third = (*phases_for(real, *kind), _nothing, _nothing)[:3]
 
             def function(numbers):
