@@ -21,7 +21,7 @@ import torch
 from fifty_digits import RATIOS
 from firstspike.cli import main
 from firstspike.config import load_config
-from firstspike.runs import Run
+from firstspike.plots import save
 from firstspike.spiketime import kernels
 from firstspike.spiketime.cpu import arrays
 from firstspike.spiketime.cpu.runtime.parallel import Call
@@ -113,7 +113,7 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in without]
 
 
-WIDTHS, DRAW = arrays.NARROW, Run._draw
+WIDTHS, DRAW = arrays.NARROW, save.draw_after_training
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -123,7 +123,7 @@ def pytest_runtest_setup(item):
     Outside of tests/spiketime, layers of 17 to 32 neurons take the kernels of larger layers, which give the same bits.
     """
     arrays.NARROW = WIDTHS if "spiketime" in item.path.parts else WIDTHS[:1]
-    Run._draw = DRAW if item.get_closest_marker("draws") else lambda run: None
+    save.draw_after_training = DRAW if item.get_closest_marker("draws") else lambda run: None
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ import csv
 import io
 import json
 import math
+import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,12 +19,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from torch import Tensor
 
-from firstspike.data import SpikeData
+from firstspike.data import SpikeData, Splits
+from firstspike.data.files import read_labelled
 from firstspike.layers import Record
 from firstspike.layers.cost import LayerCost, energy_estimates, layer_costs
 from firstspike.layers.named import named_lif_layers, named_spikes
 from firstspike.runs.files import whole_file, write_whole
-from firstspike.runs.rows import Rows, input_times
+from firstspike.runs.rows import Rows, in_classes, input_times
 from firstspike.text import no_decision, printable
 from firstspike.training import Evaluation
 from firstspike.training.evaluation import confusion_counts, evaluate_record, success_text
@@ -39,6 +42,33 @@ def decisions(run: "Run", output: Tensor) -> list[str]:
     names = run.names(max([len(run.class_names), *(decision + 1 for decision in found)]))
     names.append(no_decision(names))  # the class -1
     return [names[decision] for decision in found]
+
+
+def name_elsewhere(substrate: Any, settings: Sequence[str]) -> str:
+    """How another substrate than the run's is called in names of files: its kind and the settings that were changed."""
+    keys = {re.split(r"\W", text.removeprefix("substrate."))[0] for text in settings} - {"kind"}
+    changed = [f"{key}={value}" for key, value in substrate if key in keys]
+    name = re.sub(r"[^\w.=-]", "_", "_".join([substrate.kind, *changed]))
+    return name if len(name) < 100 else f"{name[:80]}_{zlib.crc32(name.encode()):08x}"
+
+
+def data_called(run: "Run", data: SpikeData | Path | str | None) -> tuple[SpikeData, str]:
+    """Labelled data as ``Run.evaluate`` takes them, and what they are called."""
+    if data is None:
+        data = run.held_out[0]
+    if isinstance(data, SpikeData):
+        return in_classes(data.to("cpu", run.dtype), run.class_names), "data"
+    if not isinstance(data, str | Path):
+        raise TypeError(
+            f"data: expected SpikeData, {', '.join(Splits._fields)} or a file, got a {type(data).__name__}; "
+            "without labels: run.predict(rows)"
+        )
+    if data not in Splits._fields:
+        return read_labelled(data, run.data.train, run.dtype), f"data_{Path(data).stem}"
+    found = getattr(run.data, str(data))
+    if not len(found):
+        raise ValueError(f"{run.folder} has no {data} data; it has {run.held_out[0]} data")
+    return found, str(data)
 
 
 def prediction_table(run: "Run", rows: Rows) -> str:
