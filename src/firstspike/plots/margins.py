@@ -83,7 +83,7 @@ def _decision(run: Run, found: Margins, sample: int) -> str:
     margin, chosen, rival = (x[sample].item() for x in found[:3])
     if math.isnan(margin):
         return "no output spikes"
-    names = list(map(as_text, run_data.names_in(run, int(max(chosen, rival)) + 1)))
+    names = list(map(as_text, run.names(int(max(chosen, rival)) + 1)))
     if rival < 0:
         return f"decision {names[int(chosen)]}: no other output spikes"
     by = f"{margin:.3g} above" if run.evaluation.readout else f"{margin:.3g} {run_data.unit_in(run)} before"

@@ -69,15 +69,7 @@ def sample_title(run: Run, sample: int) -> str:
         numbers = zip(run.class_names, data.labels[sample].tolist(), strict=True)
         return f"{split} sample {sample}, {', '.join(f'{as_text(name)} {number:.3g}' for name, number in numbers)}"
     label = int(data.labels[sample])
-    return f"{split} sample {sample}, class {as_text(names_in(run, label + 1)[label])}"
-
-
-def names_in(run: Run, count: int) -> list[str]:
-    """``Run.names``; all of them numbers where the data are missing."""
-    try:
-        return run.names(count)
-    except UNAVAILABLE:
-        return list(map(str, range(count)))
+    return f"{split} sample {sample}, class {as_text(run.names(label + 1)[label])}"
 
 
 def input_names(run: Run) -> list[str]:
@@ -116,7 +108,7 @@ def membrane_layer(run: Run) -> tuple[NamedLIF, LIFLinear | LIFSpikeTrains]:
 def neuron_names(run: Run) -> list[str]:
     """Names of the neurons of ``membrane_layer``: their classes, or before a readout numbers."""
     count = membrane_layer(run)[1].out_features
-    return names_in(run, count) if spiking_output(run) else list(map(str, range(count)))
+    return run.names(count) if spiking_output(run) else list(map(str, range(count)))
 
 
 def spiking_output(run: Run) -> bool:

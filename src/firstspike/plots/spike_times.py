@@ -173,7 +173,7 @@ def raster_rows(shown: list[NamedSpikes]) -> list[Float[np.ndarray, " neurons"]]
 def output_times_figure(run: Run) -> Figure:
     """Output spike times over the epochs, a panel per class."""
     rows = run_data.output_times_of(run)
-    names = run_data.names_in(run, classes_of(rows))
+    names = run.names(classes_of(rows))
     columns = 3 if len(names) <= 6 else 4
     figure, axes = look.panels(len(names), columns, (2.4, 2.2), (1.1, 0.4), sharey=True)
     output_times(rows, axes, names, run_data.unit_in(run))

@@ -37,7 +37,7 @@ def summary_figure(run: Run, sample: int = 0) -> Figure:
     loss_and_error(run_data.metrics_of(run), rows["training"].subplots(1, 2))
 
     if "times" in rows:
-        names = run_data.names_in(run, classes_of(table))
+        names = run.names(classes_of(table))
         shown = min(_CLASSES, len(names))
         output_times(table, axes_list(rows["times"].subplots(1, shown, sharey=True), shown), names, unit)
         if shown < len(names):
@@ -47,7 +47,7 @@ def summary_figure(run: Run, sample: int = 0) -> Figure:
     confusion(run.evaluation, left, run.class_names)
     if run.config.data.kind == "yin_yang":
         times = plane_record(run).output
-        decision_map(times, run.loss, right, plane_of(run), names=run_data.names_in(run, times.shape[-1]))
+        decision_map(times, run.loss, right, plane_of(run), names=run.names(times.shape[-1]))
     else:
         last = named_spikes(run.network, run.record)[-1]  # a readout has no spikes
         spike_histogram(last.times, right, last.name, unit=unit)

@@ -4,8 +4,6 @@ evaluation/NAME.json    accuracy, loss, silent fractions, decision time, spikes 
 spikes/NAME.npz         spike times of every layer, labels, predictions; ``numpy.load`` needs no pickle
 """
 
-import csv
-import io
 import json
 import math
 import re
@@ -24,7 +22,7 @@ from firstspike.data.files import read_labelled
 from firstspike.layers import Record
 from firstspike.layers.cost import LayerCost, energy_estimates, layer_costs
 from firstspike.layers.named import named_lif_layers, named_spikes
-from firstspike.runs.files import whole_file, write_whole
+from firstspike.runs.files import csv_text, whole_file, write_whole
 from firstspike.runs.rows import Rows, in_classes, input_times
 from firstspike.text import no_decision, printable
 from firstspike.training import Evaluation
@@ -74,16 +72,11 @@ def data_called(run: "Run", data: SpikeData | Path | str | None) -> tuple[SpikeD
 def prediction_table(run: "Run", rows: Rows) -> str:
     """Decisions on new samples, as CSV: the class, then the spike time of each output; ``inf`` for no spike."""
     times = run.observe(input_times(rows, run.data.train, run.dtype)).output
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    if run.data.train.regression:
-        writer.writerow(run.names(times.shape[1]))
-        writer.writerows(times.tolist())
-        return text.getvalue()
-    writer.writerow(["class", *run.names(times.shape[1])])
-    for decision, row in zip(decisions(run, times), times.numpy(), strict=True):
-        writer.writerow([decision, *(str(time) for time in row)])
-    return text.getvalue()
+    names, table = run.names(times.shape[1]), times.tolist()
+    if not run.data.train.regression:
+        names = ["class", *names]
+        table = [[name, *map(str, row)] for name, row in zip(decisions(run, times), times.numpy(), strict=True)]
+    return csv_text([names, *table])
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -218,10 +211,6 @@ def energy_text(estimates: Mapping[str, float]) -> str:
 
 def table(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence[int]]) -> list[str]:
     """A confusion matrix as lines of text."""
-    corner = "true \\ decision"
-    left = max(map(len, (corner, *rows)))
-    widths = [max(len(name), *(len(str(row[index])) for row in counts)) for index, name in enumerate(columns)]
-    lines = ["  ".join([corner.ljust(left), *(name.rjust(w) for name, w in zip(columns, widths, strict=True))])]
-    for name, row in zip(rows, counts, strict=True):
-        lines.append("  ".join([name.ljust(left), *(str(n).rjust(w) for n, w in zip(row, widths, strict=True))]))
-    return lines
+    cells = [["true \\ decision", *columns], *([name, *map(str, row)] for name, row in zip(rows, counts, strict=True))]
+    left, *widths = (max(map(len, column)) for column in zip(*cells, strict=True))
+    return ["  ".join([name.ljust(left), *map(str.rjust, row, widths)]) for name, *row in cells]

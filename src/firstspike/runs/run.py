@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -12,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstspike.config import Config, build, build_data
+from firstspike.config import Config, ConfigError, build, build_data
 from firstspike.config.builder import DTYPES, Parts, build_loss, build_network, build_substrate
 from firstspike.config.load import with_substrate
 from firstspike.data import EventLists, SpikeData, Splits
@@ -268,8 +269,10 @@ class Run:
         return self.data.train.class_names
 
     def names(self, count: int) -> list[str]:
-        """Names of the first ``count`` classes or outputs; numbers for those that the data do not name."""
-        known = self.class_names[:count]
+        """Names of the first ``count`` classes or outputs; numbers for those that the data, if they are here, lack."""
+        known: Sequence[str] = ()
+        with suppress(ConfigError, ImportError, OSError):
+            known = self.class_names[:count]
         return [*known, *map(str, range(len(known), count))]
 
     def _table(self, name: str) -> Table:

@@ -1,14 +1,12 @@
 """The results of a sweep as a table, as text or CSV. Needs no Optuna."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firstspike.runs.files import write_whole
+from firstspike.runs.files import csv_text, write_whole
 
 Value = None | bool | int | float | str
 
@@ -31,12 +29,9 @@ class SweepTable:
 
     def write(self, folder: Path) -> Path:
         """Write all columns to ``table.csv`` in a folder, accuracies as fractions."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(self.rows[0]) if self.rows else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
+        names = list(self.rows[0]) if self.rows else []
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "table.csv", text.getvalue())
+        write_whole(folder / "table.csv", csv_text([names, *([row.get(x) for x in names] for row in self.rows)]))
         return folder / "table.csv"
 
     def shown(self) -> tuple[list[str], list[list[str]]]:
