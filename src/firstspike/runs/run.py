@@ -47,7 +47,7 @@ class Run:
         run.predict(rows)                       # names of classes, for rows as in the table
         run.network(times)                      # spike times in, spike times out
         run.evaluate(data).accuracy, run.metrics["validation_accuracy"], run.checkpoints
-        run.resume(epochs=200)
+        run = run.resume(epochs=200)
 
     Each part is loaded when it is first used. Everything is on the CPU, even if the run was trained on another device.
     The numbers of a ``FitResult`` have the same names here.
@@ -269,7 +269,7 @@ class Run:
         return self.data.train.class_names
 
     def names(self, count: int) -> list[str]:
-        """Names of the first ``count`` classes or outputs; numbers for those that the data, if they are here, lack."""
+        """Names of the first ``count`` classes or outputs; numbers where the data have none, or are not here."""
         known: Sequence[str] = ()
         with suppress(ConfigError, ImportError, OSError):
             known = self.class_names[:count]
@@ -289,11 +289,8 @@ class Run:
 
     def network_at(self, checkpoint: Checkpoint | None) -> Network:
         """A network with the weights of a checkpoint; without one as before training."""
-        network = self._parts.network
-        if network is None:
-            network = build_network(self.config, self.data.train, self.config.training.seed, checkpoint is None)
-        else:
-            network = _on_cpu(network)
+        own, seed = self._parts.network, self.config.training.seed
+        network = build_network(self.config, self.data.train, seed, checkpoint is None) if own is None else _on_cpu(own)
         if checkpoint is not None:
             check_weights(checkpoint.weights, network.state_dict(), str(checkpoint.folder))
             network.load_state_dict(checkpoint.weights)
