@@ -138,8 +138,7 @@ def plane_record(run: Run) -> Record:
     """Spike times of all layers on the grid of ``plane_of``, computed once for all figures."""
     if "plane" not in run.kept:
         run.kept["plane"] = run.observe(plane_of(run).times(run.dtype))
-    found: Record = run.kept["plane"]
-    return found
+    return run.kept["plane"]
 
 
 @run_figure

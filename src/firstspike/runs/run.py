@@ -92,7 +92,7 @@ class Run:
         self.chosen = None if checkpoint is None else find_checkpoint(self._run.checkpoints, checkpoint)
         self.on_other = "" if self.elsewhere is None else f"_on_{self.elsewhere}"  # in names of files
         self.at_chosen = "" if self.chosen is None else f"_at_{self.chosen.name}"
-        self.kept: dict[str, Any] = {}  # by name, what others have computed of this run
+        self.kept: dict[str, Record] = {}  # of other inputs than the data, by name
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.folder)!r})"
@@ -169,8 +169,9 @@ class Run:
         first, count = self.config.training.seed, self.config.training.n_seeds
         folders = member_folders(self.folder, range(first, first + count)) if count > 1 else []
         runs = [type(self)(folder) for folder in folders if (folder / "config.yaml").is_file()]
-        for run in runs:
-            run._whole, run._parts = self, self._parts  # they have the same data
+        for run in runs:  # they have the same data
+            run._whole = self
+            run._parts = self._parts
         return tuple(runs)
 
     @cached_property
@@ -504,9 +505,8 @@ class Run:
         return write_report(self, out)
 
     def _evaluations(self, split: str) -> tuple[Evaluation, ...]:
-        if not len(getattr(self.data, split)):
-            return ()
-        return tuple(run.evaluate(split) for run in self.seeds or (self,))
+        runs = (self.seeds or (self,)) if len(getattr(self.data, split)) else ()
+        return tuple(run.evaluate(split) for run in runs)
 
 
 def _on_cpu(part: Any) -> Any:
