@@ -1,8 +1,10 @@
 """Accuracies on eight tables, next to scikit-learn's classifiers: ``python benchmarks/tables.py > tables.md``.
 
-The data are files of installed packages: ``pip install ".[sklearn]" river palmerpenguins``. Of each table 80 % are for
-training, with the same proportions of classes; each seed divides anew. Everything has its defaults. Logistic regression
-and MLPClassifier get the mean for a missing value, and StandardScaler.
+scikit-learn has or makes the data; ``--only`` knows four more tables, from ``pip install river palmerpenguins``.
+Of each table 80 % are for training, with the same proportions of classes; each seed divides anew. With ``--validation``
+accuracies are those on a quarter of the training data, and the test data stay unused. Everything has its defaults but
+for what ``--set`` gives SpikingClassifier. Logistic regression and MLPClassifier get the mean for a missing value, and
+StandardScaler.
 """
 
 import argparse
@@ -93,13 +95,31 @@ def banana() -> Data:
     return values[chosen], np.array([line[0] for line in lines])[chosen]
 
 
-TABLES: dict[str, Callable[[], Data]] = {
-    **{name: partial(shipped, name) for name in ("iris", "wine", "breast_cancer")},
+def mixed() -> Data:
+    """Three classes by five numbers, a product of two of them, and three categories with a column for each value."""
+    source, sizes, samples = np.random.default_rng(0), (3, 4, 6), 1000
+    values = source.normal(size=(samples, 5))
+    categories = [np.eye(size)[source.integers(0, size, samples)] for size in sizes]
+    scores = values @ source.normal(size=(5, 3)) + source.gumbel(size=(samples, 3)) / 2
+    scores += sum(2 * each @ source.normal(size=(each.shape[1], 3)) for each in categories)
+    scores[:, 0] += 1.5 * values[:, 0] * values[:, 1]
+    return np.hstack([values, *categories]), scores.argmax(axis=1)
+
+
+PACKAGED: dict[str, Callable[[], Data]] = {
     "penguins": penguins,
     "phishing": phishing,
     "segment": segment,
-    "digits": partial(shipped, "digits"),
     "banana": banana,
+}
+TABLES: dict[str, Callable[[], Data]] = {
+    "made": partial(
+        datasets.make_classification, 1200, 30, n_informative=12, n_redundant=6, n_classes=5, random_state=0
+    ),
+    **{name: partial(shipped, name) for name in ("breast_cancer", "iris", "wine", "digits")},
+    "moons": partial(datasets.make_moons, 600, noise=0.25, random_state=0),
+    "circles": partial(datasets.make_circles, 600, noise=0.12, factor=0.6, random_state=0),
+    "mixed": mixed,
 }
 
 
@@ -143,8 +163,9 @@ def by_config(train: Data, test: Data, seed: int) -> float:
     return trainer.evaluate(data.test).accuracy
 
 
+SET: dict[str, Any] = {}
 COLUMNS: dict[str, Callable[..., float]] = {
-    "SpikingClassifier": by_scikit_learn(lambda seed: SpikingClassifier(random_state=seed)),
+    "SpikingClassifier": by_scikit_learn(lambda seed: SpikingClassifier(random_state=seed, **SET)),
     "default config": by_config,
     "logistic regression": by_scikit_learn(lambda _: scaled(LogisticRegression(max_iter=1000))),
     "MLPClassifier": by_scikit_learn(lambda seed: scaled(MLPClassifier(random_state=seed))),
@@ -153,22 +174,29 @@ COLUMNS: dict[str, Callable[..., float]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), help="tables")
-    parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=list(COLUMNS), help="classifiers")
+    parser.add_argument("--only", nargs="+", choices=TABLES | PACKAGED, default=list(TABLES), help="tables")
+    columns = [name for name in COLUMNS if name != "default config"]
+    parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=columns, help="classifiers")
+    parser.add_argument("--validation", action="store_true", help="accuracies on a quarter of the training data")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="arguments of SpikingClassifier")
     parser.add_argument("--seeds", type=int, default=5, help="number of divisions of each table")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    SET.update({name: yaml.safe_load(value) for name, _, value in (x.partition("=") for x in options.set)})
     warnings.simplefilter("ignore", ConvergenceWarning)
-    print(f"`{' '.join(['python', *sys.argv])}`: test accuracy in %, mean +- std over {options.seeds} seeds\n")
+    part = "validation" if options.validation else "test"
+    print(f"`{' '.join(['python', *sys.argv])}`: {part} accuracy in %, mean +- std over {options.seeds} seeds\n")
     print("| data | samples | features | classes |", " | ".join(options.columns), "|")
     print("| " + " | ".join(["---"] * (4 + len(options.columns))) + " |")
     means = []
     for name in options.only:
-        x, y = TABLES[name]()
+        x, y = (TABLES | PACKAGED)[name]()
         found = np.empty((options.seeds, len(options.columns)))
         for seed in range(options.seeds):
             parts = train_test_split(x, y, test_size=0.2, stratify=y, random_state=seed)
+            if options.validation:
+                parts = train_test_split(*parts[::2], test_size=0.25, stratify=parts[2], random_state=seed)
             for k, column in enumerate(options.columns):
                 found[seed, k] = 100 * COLUMNS[column](parts[::2], parts[1::2], seed)
         means.append(found.mean(axis=0))

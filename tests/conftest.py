@@ -62,6 +62,23 @@ def pytest_configure(config):
         config.option.loadscopereorder = False  # the order below instead of files with most tests first
     if (name := config.getoption("--device")) != "cpu":
         config.stash[DEVICE] = usable(name)
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    if workers > 1 and "OMP_NUM_THREADS" not in os.environ:  # threads that wait for a core spin on another's
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # of processes that tests start
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is imported and collected stays: to go through it time and again takes a third of the time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        atexit.register(gc.unfreeze)
+        gc.enable()
 
 
 def pytest_generate_tests(metafunc):
@@ -83,11 +100,22 @@ def pytest_report_header():
 
 
 # Files that begin: those that take longest, so that no worker is left with one at the end, and before them two that
-# compile kernels for different types of numbers, as two workers at once would compile the same ones
+# compile kernels for different types of numbers, as two workers at once would compile the same ones. Then what works in
+# float32, while the first of them still compiles for float64
 FIRST = [
-    "test_describe", "test_forward_mode", "test_tutorials", "test_triton", "test_triton_dtypes", "test_sweep_command",
-    "test_distributed", "test_train_kernels", "test_cpu_guards",
+    "test_invariances", "test_describe", "test_forward_mode", "test_tutorials", "test_triton", "test_triton_dtypes",
+    "test_sweep_command", "test_distributed", "test_train_kernels", "test_cpu_guards",
 ]  # fmt: skip
+
+IN_FLOAT32 = {"training", "runs", "plots", "reports"}
+
+
+def _turn(item):
+    """Where an item stands among the others, from 0 on."""
+    if item.path.stem in FIRST:
+        return FIRST.index(item.path.stem)
+    return len(FIRST) + (not IN_FLOAT32.intersection(item.path.parts))
+
 
 # Tests that need an extra which is not in dev
 ASKED_FOR = ["neuron", "brian2", "postgresql", "nir_readers", "timeseries", "wandb"]
@@ -98,7 +126,7 @@ def pytest_collection_modifyitems(config, items):
 
     Those in a browser, with NEST or Triton only where there is none; they count as slow.
     """
-    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+    items.sort(key=_turn)
     there = {"browser": BROWSER, "nest": NEST, "triton": TRITON}
     needs = {*ASKED_FOR, *(name for name, found in there.items() if not found)}
     for item in items:
@@ -120,9 +148,11 @@ WIDTHS, DRAW = arrays.NARROW, save.draw_after_training
 def pytest_runtest_setup(item):
     """What takes most of the time is done where it is tested: compiling kernels, and figures after a training.
 
-    Outside of tests/spiketime, layers of 17 to 32 neurons take the kernels of larger layers, which give the same bits.
+    Outside of tests/spiketime and tests/invariances all layers take the kernels of large layers, which give the same
+    bits. There so do those of 17 to 32 neurons, but in slow tests of tests/spiketime.
     """
-    arrays.NARROW = WIDTHS if "spiketime" in item.path.parts else WIDTHS[:1]
+    widths = WIDTHS if "spiketime" in item.path.parts and item.get_closest_marker("slow") else WIDTHS[:1]
+    arrays.NARROW = widths if {"spiketime", "invariances"}.intersection(item.path.parts) else ()
     save.draw_after_training = DRAW if item.get_closest_marker("draws") else lambda run: None
 
 
@@ -206,7 +236,6 @@ def what_compiling_leaves_is_not_collected():
     yield
     kernels.listeners.remove(gc.freeze)
     gc.freeze()  # pytest ends with five collections
-    atexit.register(gc.unfreeze)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -31,6 +31,7 @@ def tables(*codes, **environment):
         yield [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
+@pytest.mark.slow
 def test_first_on_a_gpu():
     trains = "gpu.trainings(settings, list(gpu.TRAININGS)[1:2], 1)"
     compared, layers, trained = tables(
@@ -56,6 +57,7 @@ def test_the_gpus_backend_by_the_interpreter():
     assert all(row[-1] == "right" for row in found), found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu():
     command = [sys.executable, str(FOLDER / "run.py"), "--device", "cuda"]

@@ -124,6 +124,7 @@ def invoke(monkeypatch, capsys, *arguments):
     return ended.value.code, *capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_a_warning_is_one_line(tmp_path):
     (tmp_path / "t.csv").write_text("a,b,label\n" + "".join(f"{k},-1,{'xy'[k % 2]}\n" for k in range(9)))
     settings = "loss: {kind: cross_entropy}\ntraining: {epochs: 1}\nnetwork: [{kind: lif, out_features: 2}]\n"

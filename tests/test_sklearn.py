@@ -105,6 +105,14 @@ def test_the_same_seed_gives_the_same_classifier_and_global_randomness_stays(win
     assert (np.random.get_state()[1] == numpy_before).all()  # noqa: NPY002
 
 
+def test_noise_keeps_it_from_learning_samples_by_heart():
+    noise = np.random.default_rng(0).normal(size=(40, 30)), np.arange(40) % 2
+    exact, jittered = (small(max_iter=60, jitter=jitter).fit(*noise) for jitter in (0.0, 0.6))
+    assert exact.loss_ < jittered.loss_ / 2
+    assert exact.score(*noise) == 1
+    assert (jittered.predict_proba(noise[0]) == jittered.predict_proba(noise[0])).all()
+
+
 def test_missing_values_need_no_imputer(wine):
     x, y = wine[0].copy(), wine[1]
     x[np.random.default_rng(0).random(x.shape) < 0.2] = np.nan
@@ -191,6 +199,7 @@ def test_it_is_quiet_unless_asked(wine, capfd):
         ({"hidden_layer_sizes": (0,)}, r"hidden_layer_sizes must be numbers >= 1, got \(0,\)"),
         ({"batch_size": "all"}, "batch_size must be > 0 or 'auto', got 'all'"),
         ({"xi": 0}, "xi must be > 0 and finite, got 0"),
+        ({"jitter": -0.1}, r"jitter must be >= 0 and finite or .auto., got -0\.1"),
         ({"late": 0.1}, "early, late: expected finite times with 0 <= early < late"),
         ({"max_iter": 2.5}, "max_iter must be > 0, got 2.5"),
         ({"n_iter_no_change": 2.5}, "n_iter_no_change must be > 0 or inf, got 2.5"),

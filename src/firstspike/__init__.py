@@ -13,7 +13,7 @@ from firstspike._version import __version__
 
 if TYPE_CHECKING:
     from firstspike import config, data, interop, layers, losses, plots, runs, spiketime, substrates, training
-    from firstspike.devices import raise_deferred_errors
+    from firstspike.deferred import raise_deferred_errors
     from firstspike.interop.nir import from_nir, to_nir
     from firstspike.layers import (
         BiasSpikes,
@@ -50,7 +50,7 @@ __all__ = [
 ]  # fmt: skip
 
 # Looked up on first use, so that reading a config or printing a help text does not load torch.
-_ROOMS = ("devices", "neuron", "spiketime", "layers", "training", "runs", "interop.nir")
+_ROOMS = ("deferred", "neuron", "spiketime", "layers", "training", "runs", "interop.nir")
 _MODULES = ("config", "data", "interop", "layers", "losses", "plots", "runs", "spiketime", "substrates", "training")
 
 

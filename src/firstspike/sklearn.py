@@ -25,7 +25,7 @@ from firstspike.ranges import (
 )
 from firstspike.seeding import generator
 from firstspike.text import installed_with
-from firstspike.training import CosineLR, EarlyStopping, Interrupted, SilentNeurons, Trainer
+from firstspike.training import Augment, CosineLR, EarlyStopping, Interrupted, SilentNeurons, Trainer
 from firstspike.training.evaluation import record_in_parts
 
 try:
@@ -56,6 +56,8 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         tau_mem: membrane time constant, in units of the synaptic one.
         late: time of the latest input spike, in the same unit.
         xi: width of the softmax over spike times, in the same unit, see ``TimeCrossEntropy``.
+        jitter: standard deviation of noise on the input times in the training, in the same unit, without which a
+            network learns samples by heart; ``"auto"`` is 0.02 times the square root of the number of columns.
         learning_rate_init: initial rate of Adam; it falls to 0 along a cosine until ``max_iter``.
         batch_size: samples per gradient step; ``"auto"`` is a fiftieth of the samples, from 20 to 200.
         max_iter: largest number of epochs.
@@ -102,6 +104,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         tau_mem: PositiveOrInf = 2.0,
         late: Positive = 2.0,
         xi: Positive = 0.1,
+        jitter: NotNegative | Literal["auto"] = "auto",
         learning_rate_init: Positive = 0.01,
         batch_size: PositiveInt | Literal["auto"] = "auto",
         max_iter: PositiveInt = 100,
@@ -117,6 +120,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         self.tau_mem = tau_mem
         self.late = late
         self.xi = xi
+        self.jitter = jitter
         self.learning_rate_init = learning_rate_init
         self.batch_size = batch_size
         self.max_iter = max_iter
@@ -186,11 +190,13 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate_init)
         limits = [_SILENT_HIDDEN] * len(hidden) + [_SILENT_OUTPUT]
         size = max(20, min(200, len(train) // 50)) if self.batch_size == "auto" else int(self.batch_size)
+        jitter = 0.02 * math.sqrt(values.shape[1]) if self.jitter == "auto" else float(self.jitter)
         trainer = Trainer(
             network,
             TimeCrossEntropy(self.xi, silent_cost=math.log(len(classes))),  # as by chance: it has no gradient
             optimizer,
             schedule=CosineLR(optimizer, self.max_iter),
+            augment=Augment(jitter=jitter),
             silent=SilentNeurons(limits, increment=0.005, exponential=False),
         )
         try:

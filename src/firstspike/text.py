@@ -33,6 +33,11 @@ def no_decision(names: Collection[str]) -> str:
     return name
 
 
+def first_line(error: BaseException) -> str:
+    """The message of another program's error in one line."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def needed(module: str, extra: str, what: str) -> Any:
     """A module that an extra installs; the ImportError says ``what`` is missing, and the command that installs it."""
     try:

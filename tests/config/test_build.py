@@ -86,6 +86,7 @@ def test_everything_of_a_network_section_arrives():
     assert bias.times.tolist() == [0.5, 0.9]
 
 
+@pytest.mark.slow
 def test_learning_rates_of_their_own_are_what_moves_delays_and_weights():
     raw = load_config("bars", ["training.optimizer={kind: sgd, lr: 1.0}"]).model_dump()
     raw["network"] = [

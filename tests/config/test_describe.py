@@ -85,6 +85,7 @@ def raw(**sections):
     return base | sections
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda x: x["kind"])
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda x: "none" if x is None else x["kind"])
 def test_layers_optimizers_and_schedules(optimizer, schedule):
@@ -100,6 +101,7 @@ def test_layers_optimizers_and_schedules(optimizer, schedule):
     assert found["clip_grad_norm"] == 2.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LOSSES)
 def test_losses(kind):
     names = [x for x in REGULARIZERS if getattr(REGULARIZERS[x], "reads", LOSSES[kind].reads) == LOSSES[kind].reads]
@@ -122,6 +124,7 @@ def test_readouts(readout):
     assert found["network"][-1].items() >= readout.items()
 
 
+@pytest.mark.slow
 def test_spike_trains():
     neuron = {"tau_mem": 2.0, "refractory": 0.1, "reset": -0.5}
     trains = {"kind": "spike_trains", "max_spikes": 8, "neuron": neuron, "overflow": "drop"}
@@ -175,6 +178,7 @@ def test_substrates(kind):
 NEED_FILES = {name for name in shipped_configs() if name.startswith(("japanese_vowels", "spoken_digits"))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [x for x in shipped_configs() if "mnist" not in x and x not in NEED_FILES])
 def test_shipped_configs(name):
     config = load_config(name)

@@ -59,8 +59,11 @@ def test_delays_and_reset():
 def test_neurons_of_other_programs_may_spike_several_times():
     graph = fs.to_nir(fs.Network(spiking()))
     del graph.metadata["max_spikes"]
-    once, often = fs.from_nir(graph), fs.from_nir(graph, max_spikes=5)
+    with pytest.warns(UserWarning, match="lif_0 has a v_reset after which neurons may spike again; here they spike at"):
+        once = fs.from_nir(graph)
     assert isinstance(once[0], fs.LIFLinear)
+    assert isinstance(fs.from_nir(graph, max_spikes=0)[0], fs.LIFLinear)
+    often = fs.from_nir(graph, max_spikes=5)
     assert (often[0].max_spikes, often[0].neuron.reset) == (5, 0.0)
     mixed = fs.to_nir(fs.Network(fs.LIFLinear(4, 6, **DOUBLE), spiking(6, 3)))
     assert [type(x).__name__ for x in fs.from_nir(mixed)] == ["LIFLinear", "LIFSpikeTrains"]
@@ -155,6 +158,34 @@ def test_loops_that_have_no_counterpart():
     graph.nodes["back"] = nir.Linear(weight=np.ones((6, 4)))
     graph.edges += [("lif_1", "back"), ("back", "lif_0")]
     with pytest.raises(ValueError, match=r"the graph has a loop \(lif_0, lif_1\) that is not one from neurons"):
+        fs.from_nir(graph)
+
+
+@pytest.mark.parametrize("kind", READOUTS)
+def test_delays_before_a_readout(kind, tmp_path):
+    network = fs.Network(spiking(), fs.Delay(6, trains=True, **DOUBLE), READOUTS[kind]())
+    nir.write(tmp_path / "model.nir", fs.to_nir(network))
+    again = fs.from_nir(tmp_path / "model.nir", dtype=torch.float64)
+    torch.testing.assert_close(again(trains()), network(trains()), rtol=1e-9, atol=1e-9)
+    first = fs.Network(fs.LIFLinear(4, 6, **DOUBLE), fs.Delay(6, **DOUBLE), READOUTS[kind]())
+    again = fs.from_nir(fs.to_nir(first), dtype=torch.float64)
+    torch.testing.assert_close(again(trains()[..., 0]), first(trains()[..., 0]), rtol=1e-9, atol=1e-9)
+
+
+def test_overflow_comes_along(tmp_path):
+    options = {"generator": torch.Generator().manual_seed(0), "overflow": "drop"} | DOUBLE
+    layers = fs.LIFSpikeTrains(4, 6, 2, weight_mean=2.0, weight_std=0.1, **options), spiking(6, 3)
+    network = fs.Network(*layers)
+    nir.write(tmp_path / "model.nir", fs.to_nir(network))
+    again = fs.from_nir(tmp_path / "model.nir", dtype=torch.float64)
+    assert [layer.overflow for layer in again] == ["drop", "error"]
+    torch.testing.assert_close(again(trains()), network(trains()), rtol=1e-9, atol=1e-9)
+    graph = fs.to_nir(network)
+    graph.metadata["overflow"] = "drop"
+    with pytest.raises(ValueError, match=r"overflow: expected a word for each of 2 CubaLIF, got \['drop'\]"):
+        fs.from_nir(graph)
+    graph.metadata["overflow"] = "drop often"
+    with pytest.raises(ValueError, match="overflow must be one of error, warn, drop, got 'often'"):
         fs.from_nir(graph)
 
 

@@ -74,6 +74,7 @@ def test_damaged_files(tmp_path, zipped, keep):
         read_torch_file(tmp_path / "y.pt")
 
 
+@pytest.mark.slow
 @FORMS
 def test_changed_bytes_are_errors_or_other_numbers(tmp_path, zipped):
     raw = save({"a": torch.ones(10), "b": [torch.nn.Linear(2, 3)]}, tmp_path / "x.pt", zipped).read_bytes()

@@ -47,6 +47,11 @@ def _make_first(delays: bool, bound: bool, setting: Setting, member: int = 0) ->
     return source.problem(_first, spikes=SPIKES)
 
 
+def _make_alike(setting: Setting, member: int = 0) -> Problem:
+    """Neurons that share their time constants and their order of arrival, for which the CPU has other kernels."""
+    return _make_first(False, False, setting._replace(constants="numbers"), member)
+
+
 def _add_trains(source: Source, delays: bool, budget: int) -> None:
     size = source.setting
     arrivals = size.inputs * size.spikes
@@ -168,10 +173,12 @@ NO_CHECKS = "takes what layers have checked"
 
 OPERATOR_ROWS = [
     Row("first_spike_time", partial(_make_first, False, False), ("first_spike_time",), ONCE, empty=True,
-        observed="spikes"),
-    Row("first_spike_time, delays", partial(_make_first, True, False), (), ONCE, empty=True, observed="spikes"),
+        observed="spikes", often=3),
+    Row("first_spike_time, neurons alike", _make_alike, (), ONCE, empty=True, observed="spikes", often=6),
+    Row("first_spike_time, delays", partial(_make_first, True, False), (), ONCE, empty=True, observed="spikes",
+        often=2),
     Row("first_spike_time, max_weight_grad", partial(_make_first, False, True), (),
-        ONCE | {"differences": "the bound sets gradients to zero"}, empty=True, observed="spikes"),
+        ONCE | {"differences": "the bound sets gradients to zero"}, empty=True, observed="spikes", often=2),
     Row("spike_trains", partial(_make_trains, False), ("spike_trains",),
         OPERATOR | {"cut": "see spike_window", "differences": "the bound sets gradients to zero"}, empty=True,
         observed="trains"),

@@ -39,6 +39,7 @@ class Row:
         network: the layers of a problem, for those that are layers.
         others: options that another member of an ensemble may have.
         unchecked: values that are passed on without a look at them.
+        often: how many times as many problems as of other rows.
     """
 
     name: str
@@ -55,3 +56,4 @@ class Row:
     parameters: Callable[[Mapping[str, Any]], Outputs] | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
     unchecked: tuple[str, ...] = ()
+    often: int = 1

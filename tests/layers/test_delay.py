@@ -203,11 +203,11 @@ def test_jitter_of_spikes():
 
 def test_jitter_of_synapses():
     rule = DelayRule(shift=1.0, jitter=0.05)
-    layer = LIFLinear(3, 2, delay=rule, weight_mean=3.0, weight_std=0.1, generator=seeded())
-    times = torch.rand(4, 3, generator=seeded(1))
+    layer = LIFLinear(3, 2, delay=rule, weight_mean=3.0, weight_std=0.1, generator=seeded(), dtype=torch.float64)
+    times = torch.rand(4, 3, generator=seeded(1), dtype=torch.float64)
     with jitter_from(layer, seeded(5)):
         noisy = layer(times)
-    delay = layer.delay + 0.05 * torch.randn(2, 3, generator=seeded(5))
+    delay = layer.delay + 0.05 * torch.randn(2, 3, generator=seeded(5), dtype=torch.float64)
     assert torch.equal(noisy, first_spike_time(times, layer.weight, layer.neuron, delay=delay))
     ideal = layer.eval()(times)
     assert torch.equal(ideal, first_spike_time(times, layer.weight, layer.neuron, delay=layer.delay))

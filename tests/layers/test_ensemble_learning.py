@@ -16,7 +16,7 @@ from firstspike import (
 )
 from firstspike.layers.ensembles import Ensemble
 
-pytestmark = pytest.mark.usefixtures("on_device")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("on_device")]
 
 
 def check_gradients(together, times, out, **tolerance):

@@ -84,9 +84,9 @@ def test_reset_parameters():
 
 def test_forward_is_the_operator():
     lif = LIF(2.0, 1.0, torch.tensor([0.5, 1.0, 2.0]))
-    layer = LIFLinear(4, 3, lif, delay=DelayRule(), max_weight_grad=0.1, generator=seeded())
-    times = torch.rand(2, 6, 4, generator=seeded()) * 2
-    observed = torch.rand(2, 6, 3, generator=seeded())
+    layer = LIFLinear(4, 3, lif, delay=DelayRule(), max_weight_grad=0.1, generator=seeded(), dtype=torch.float64)
+    times = torch.rand(2, 6, 4, generator=seeded(), dtype=torch.float64) * 2
+    observed = torch.rand(2, 6, 3, generator=seeded(), dtype=torch.float64)
     direct = first_spike_time(times, layer.weight, lif, delay=layer.delay, max_weight_grad=0.1)
     assert torch.equal(layer(times), direct)
     layer(times).nan_to_num(posinf=0.0).sum().backward()
@@ -99,18 +99,18 @@ def test_forward_is_the_operator():
 
 def test_state_dict():
     assert list(LIFLinear(3, 2).state_dict()) == ["weight", "_extra_state"]
-    layer = LIFLinear(3, 2, delay=DelayRule())
+    layer = LIFLinear(3, 2, delay=DelayRule(), dtype=torch.float64)
     assert list(layer.state_dict()) == ["weight", "delay_raw", "_extra_state"]
-    twin = LIFLinear(3, 2, delay=DelayRule())
+    twin = LIFLinear(3, 2, delay=DelayRule(), dtype=torch.float64)
     twin.load_state_dict(layer.state_dict())
-    times = torch.rand(4, 3)
+    times = torch.rand(4, 3, dtype=torch.float64)
     assert torch.equal(twin(times), layer(times))
     with pytest.raises(RuntimeError, match="size mismatch for weight"):
         LIFLinear(4, 2).load_state_dict(LIFLinear(3, 2).state_dict())
 
 
 @pytest.mark.host
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.float64])
 def test_dtype(dtype):
     layer = LIFLinear(3, 2, delay=DelayRule(), dtype=dtype)
     assert {x.dtype for x in layer.parameters()} == {dtype}
@@ -141,8 +141,9 @@ def copies(module):
 @pytest.mark.host
 @pytest.mark.parametrize("threshold", [0.8, torch.tensor([0.5, 1.0])])
 def test_copies(threshold):
-    layer = LIFLinear(3, 2, LIF(math.inf, 0.5, threshold), delay=DelayRule("softplus"), max_weight_grad=0.3)
-    times = torch.rand(4, 3)
+    neuron = LIF(math.inf, 0.5, threshold)
+    layer = LIFLinear(3, 2, neuron, delay=DelayRule("softplus"), max_weight_grad=0.3, dtype=torch.float64)
+    times = torch.rand(4, 3, dtype=torch.float64)
     for twin in copies(layer):
         assert torch.equal(twin(times), layer(times))
         assert twin.weight is not layer.weight
@@ -205,19 +206,20 @@ def test_parameters_of_the_neuron_that_learn(per_neuron):
 @pytest.mark.host
 @pytest.mark.parametrize("per_neuron", [False, True])
 def test_learnt_parameters_of_the_neuron_survive(per_neuron):
-    layer = LIFLinear(4, 3, LIF(2.0), trainable=NEURON, per_neuron=per_neuron, generator=seeded())
+    options = {"trainable": NEURON, "per_neuron": per_neuron, "dtype": torch.float64}
+    layer = LIFLinear(4, 3, LIF(2.0), generator=seeded(), **options)
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=seeded(2)))
-    times = torch.rand(5, 4)
-    other = LIFLinear(4, 3, LIF(5.0), trainable=NEURON, per_neuron=per_neuron)
+    times = torch.rand(5, 4, dtype=torch.float64)
+    other = LIFLinear(4, 3, LIF(5.0), **options)
     assert not torch.equal(other(times), layer(times))
     other.load_state_dict(layer.state_dict())
     for twin in (other, *copies(layer)):
         assert torch.equal(twin(times), layer(times))
         assert repr(twin) == repr(layer)
-    assert layer.double().neuron.tau_mem.dtype == torch.float64
-    layer.reset_parameters(seeded())
+    assert layer.float().neuron.tau_mem.dtype == torch.float32
+    layer.double().reset_parameters(seeded())
     torch.testing.assert_close(layer.neuron.tau_mem, torch.full_like(layer.neuron.tau_mem, 2.0))
     fresh = LIFLinear(4, 3, LIF(2.0), generator=seeded(), dtype=torch.float64).weight
     assert layer.weight.shape == fresh.shape
@@ -226,11 +228,12 @@ def test_learnt_parameters_of_the_neuron_survive(per_neuron):
 
 def test_neurons_that_start_with_their_own_values_fire():
     """Each neuron's weights fit its time constants, also far apart."""
-    mem, syn = torch.logspace(-2, 2, 60), torch.logspace(1, -1, 60)
-    layer = LIFLinear(30, 60, LIF(mem, syn, 1 / mem), trainable=["tau_mem"], per_neuron=True, generator=seeded())
+    mem, syn = torch.logspace(-2, 2, 60, dtype=torch.float64), torch.logspace(1, -1, 60, dtype=torch.float64)
+    options = {"trainable": ["tau_mem"], "per_neuron": True, "generator": seeded(), "dtype": torch.float64}
+    layer = LIFLinear(30, 60, LIF(mem, syn, 1 / mem), **options)
     torch.testing.assert_close(layer.neuron.tau_mem.detach(), mem)
     spans = syn.tolist()
-    times = torch.rand(20, 30, generator=seeded(1))
+    times = torch.rand(20, 30, generator=seeded(1), dtype=torch.float64)
     with torch.no_grad():
         fires = torch.stack([layer(2 * span * times)[:, j].isfinite() for j, span in enumerate(spans)])
     assert fires.float().mean() > 0.7
@@ -299,10 +302,10 @@ def test_trains():
 
 
 def test_synaptic_delays():
-    layer = LIFLinear(3, 2, delay=DelayRule(scale=0.5, shift=0.1), weight_mean=3.0, weight_std=0.1)
+    layer = LIFLinear(3, 2, delay=DelayRule(scale=0.5, shift=0.1), weight_mean=3.0, weight_std=0.1, dtype=torch.float64)
     assert layer.delay.shape == (2, 3)
     assert ((layer.delay > 0.1) & (layer.delay < 0.6)).all()
-    times = torch.rand(4, 3).requires_grad_()
+    times = torch.rand(4, 3, dtype=torch.float64).requires_grad_()
     layer(times).sum().backward()
     assert layer.delay_raw.grad.any()
     assert times.grad.any()
@@ -311,9 +314,9 @@ def test_synaptic_delays():
 
 
 def test_fixed_delays():
-    layer = LIFLinear(3, 2, delay=DelayRule(trainable=False), weight_mean=3.0, weight_std=0.1)
+    layer = LIFLinear(3, 2, delay=DelayRule(trainable=False), weight_mean=3.0, weight_std=0.1, dtype=torch.float64)
     assert not layer.delay_raw.requires_grad
-    layer(torch.rand(4, 3)).sum().backward()
+    layer(torch.rand(4, 3, dtype=torch.float64)).sum().backward()
     assert layer.delay_raw.grad is None
 
 

@@ -197,6 +197,7 @@ def test_state_and_copies():
     assert torch.equal(other(times), net(times))
 
 
+@pytest.mark.slow
 def test_change_of_dtype():
     net = network()
     out = net(inputs())

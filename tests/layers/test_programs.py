@@ -4,11 +4,13 @@ import copy
 import io
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import nn
-from torch.func import functional_call, jacfwd, jacrev, jvp
+from torch.func import functional_call, jacfwd, jacrev, jvp, linearize
 
 from firstspike import (
     LIF,
@@ -18,10 +20,13 @@ from firstspike import (
     DelayRule,
     Earliest,
     EarliestPool2d,
+    IntegralReadout,
     LIFConv2d,
     LIFLinear,
     LIFRecurrent,
     LIFSpikeTrains,
+    MaximumReadout,
+    MembraneReadout,
     Multiplex,
     Network,
 )
@@ -29,6 +34,7 @@ from firstspike.layers.ensembles import Ensemble
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch's own parts
 
+OWN_TAUS = {"trainable": ("tau_mem", "tau_syn"), "per_neuron": True}
 OWN = {"trainable": ("tau_mem", "tau_syn", "threshold"), "per_neuron": True}
 
 
@@ -56,6 +62,21 @@ def make(kind, seed=0, backend="auto"):
     if kind == "trains":
         lif |= {"overflow": "drop", "refractory": 0.1}
         return Network(LIFSpikeTrains(4, 6, 5, LIF(2.0), **lif), LIFSpikeTrains(6, 3, 4, LIF(1.5), **OWN, **lif))
+    if kind == "recurrent":
+        lif |= {"overflow": "drop", "window": 0.5, "refractory": 0.1, "recurrent_std": 0.5}
+        return Network(LIFRecurrent(4, 6, 5, 6.0, LIF(2.0), **lif), IntegralReadout(6, 2, **given))
+    if kind == "recurrent delays":
+        rule = DelayRule("clip", scale=2.0, mean=0.5, std=0.1)
+        lif |= {"recurrent_delay": rule, "delay": DelayRule(), "max_weight_grad": 2.0}
+        return Network(LIFRecurrent(4, 6, 20, 6.0, LIF(2.0, threshold=torch.rand(6, **given) + 0.5), **lif))
+    if kind == "recurrent own":
+        tau = nn.Parameter(torch.full((6,), 0.8, dtype=torch.float64))
+        more = {"trainable": ["tau_mem", "threshold"], "per_neuron": True}
+        return Network(LIFRecurrent(4, 6, 20, 6.0, LIF(2.0, tau), **more, **lif), MaximumReadout(6, 3, **given))
+    if kind == "maximum":
+        lif |= {"overflow": "drop"}
+        spikes = LIFSpikeTrains(4, 6, 5, LIF(2.0), **lif)
+        return Network(spikes, MaximumReadout(6, 3, LIF(torch.tensor([0.5, 1.0, 2.0]).double()), **given))
     conv = LIFConv2d((1, 6, 6), 3, 3, **lif)
     return Network(conv, EarliestPool2d((3, 4, 4), 2), LIFLinear(12, 3, **lif))
 
@@ -88,6 +109,7 @@ def close(found, expected):
         torch.testing.assert_close(found[name], x, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_forward_mode(kind, backend):
     """The Jacobian by all parameters and the input times, column by column and row by row."""
     network, times = make(kind, backend=backend), inputs(kind)[1:3]
@@ -101,6 +123,7 @@ def test_forward_mode(kind, backend):
     torch.testing.assert_close(forward[1], backward[1], rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_forward_mode_of_an_ensemble():
     together = Ensemble([make("own neurons", seed) for seed in range(3)])
     names, values = zip(*together.named_parameters(), strict=True)
@@ -134,7 +157,7 @@ def compiled():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("kind", ["trains", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[:-1])])
+@pytest.mark.slow
 def test_compiled(kind, compiled):
     network, times = make(kind), inputs(kind)
     run = compiled(network)
@@ -170,6 +193,7 @@ def test_training_in_compiled_code(compiled):
         torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_compiled_record_and_observed(compiled):
     network, times = make("delays"), inputs("delays")
     seen = network(times).detach() + 0.01
@@ -200,7 +224,12 @@ def test_compiled_jitter(compiled):
         assert torch.equal(*found)
 
 
+BY_VALUES = ["recurrent", "recurrent delays", "recurrent own", "maximum"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("kind", KINDS + BY_VALUES)
 def test_exported(strict, kind):
     """For any number of samples, from a file."""
     network = make(kind).eval()
@@ -212,9 +241,87 @@ def test_exported(strict, kind):
     run, more = torch.export.load(file).module(), inputs(kind, samples=9)
     assert torch.equal(program.module()(more), network(more))
     assert torch.equal(run(more), network(more))
+    assert torch.equal(run(more - 3), network(more - 3))  # recurrent layers have more windows then
+    assert not kind.startswith("recurrent") or len(network.record(more).layers[0].isfinite().sum(-1).unique()) > 2
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_cannot_be_exported():
+    class Own(LIFRecurrent):
+        pass
+
+    layer, times = LIFRecurrent(4, 3, 5, 3.0, overflow="drop"), torch.rand(2, 4)
+    with pytest.raises(
+        NotImplementedError, match=r"^torch\.export does not know a Own, only the layer that it extends$"
+    ):
+        torch.export.export(Own(4, 3, 5, 3.0, overflow="drop"), (times,))
+    with pytest.raises(NotImplementedError, match=r"^LIFRecurrent\.forward can be exported with times alone$"):
+        torch.export.export(layer, (times, layer(times).detach()))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # by torch, where compiled code is left
+@pytest.mark.parametrize("kind", BY_VALUES)
+def test_compiled_code_leaves_out_what_depends_on_values(kind):
+    torch._dynamo.reset()
+    network, times = make(kind), inputs(kind)
+    out = torch.compile(network, backend="aot_eager")(times)
+    assert torch.equal(out, network(times))
+    close(gradients(network, out), gradients(network, network(times)))
+    torch._dynamo.reset()
+
+
+READOUTS = {
+    "integral": IntegralReadout(4, 3, LIF(2.0), **OWN_TAUS),
+    "membrane": MembraneReadout(4, 3, LIF(2.0), time=0.7),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr")  # by torch
+@pytest.mark.parametrize("readout", READOUTS.values(), ids=READOUTS)
+def test_linearized_readouts(readout):
+    times = torch.rand(5, 4, 3, generator=seeded())
+    _, moves = linearize(readout, times)
+    torch.testing.assert_close(moves(times), jvp(readout, (times,), (times,))[1])
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (MaximumReadout(4, 3), "MaximumReadout has no forward mode; take "),
+        (
+            MembraneReadout(4, 3, time=1.0, **OWN_TAUS),
+            "MembraneReadout with trained time constants has no forward mode",
+        ),
+        (
+            LIFRecurrent(4, 3, 5, 3.0, overflow="drop"),
+            "recurrent CPU kernels have no forward mode; use backend='reference'",
+        ),
+    ],
+    ids=["maximum", "membrane", "recurrent"],
+)
+def test_no_forward_mode(layer, message):
+    with pytest.raises(NotImplementedError, match=f"^{message}"):
+        jvp(layer, (torch.rand(5, 4),), (torch.rand(5, 4),))
+
+
+@pytest.mark.parametrize(
+    "layer", [MaximumReadout(4, 3), LIFRecurrent(4, 3, 5, 3.0, overflow="drop")], ids=["maximum", "recurrent"]
+)
+def test_what_is_not_linearized(layer):
+    with pytest.raises(NotImplementedError, match="depends on values, which linearize does not know"):
+        linearize(layer, torch.rand(5, 4))
+
+
+@pytest.mark.parametrize("module", [LIFLinear(4, 3), Network(LIFLinear(4, 3))], ids=["layer", "network"])
+def test_other_formats_name_the_one_that_works(module, monkeypatch):
+    with pytest.raises(NotImplementedError, match=r"^torch\.jit\.script cannot record .* with torch\.export$"):
+        torch.jit.script(module)
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    with pytest.raises(NotImplementedError, match=r"^ONNX has no operator for spike times; .* with torch\.export$"):
+        torch.export.export(module, (torch.rand(5, 4),))
+
+
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.float64])
 def test_autocast(dtype, backend):
     """A layer takes times in low precision, computes in the type of its weight, and gives gradients back."""
     encoder, lif = nn.Linear(6, 5), LIFLinear(5, 4, LIF(2.0), delay=DelayRule(), backend=backend, dtype=dtype)
@@ -233,6 +340,7 @@ def test_autocast(dtype, backend):
     assert lif.weight.grad.dtype == dtype
 
 
+@pytest.mark.slow
 def test_tangents_under_autocast_are_those_without(backend):
     lif, times = LIFLinear(5, 4, LIF(2.0), generator=seeded(), backend=backend), torch.rand(7, 5, generator=seeded(2))
     expected = jvp(lif, (times,), (times,))[1]
@@ -240,6 +348,7 @@ def test_tangents_under_autocast_are_those_without(backend):
         assert torch.equal(jvp(lif, (times,), (times,))[1], expected)
 
 
+@pytest.mark.slow
 def test_compiled_autocast(compiled):
     network = nn.Sequential(nn.Linear(6, 5), LIFLinear(5, 4, LIF(2.0)))
 
@@ -279,3 +388,19 @@ def test_traces_are_refused(layer):
     """In one line: the recorded program would end the process."""
     with pytest.raises(NotImplementedError, match=r"cannot record spike times; .* with torch\.export$"):
         torch.jit.trace(layer, torch.rand(4, 3))
+
+
+@pytest.mark.slow
+def test_exported_programs_run_in_another_process(tmp_path):
+    network, times = make("recurrent").eval(), inputs("recurrent")
+    batch = torch.export.Dim("batch", min=2)
+    torch.export.save(torch.export.export(network, (times,), dynamic_shapes=({0: batch},)), tmp_path / "program.pt2")
+    torch.save((times, network(times).detach()), tmp_path / "expected.pt")
+    code = (
+        "import sys, torch, firstspike.layers\n"
+        "run = torch.export.load(sys.argv[1]).module()\n"
+        "times, expected = torch.load(sys.argv[2])\n"
+        "assert torch.equal(run(times), expected) and torch.equal(run(times[:3]), expected[:3])"
+    )
+    files = tmp_path / "program.pt2", tmp_path / "expected.pt"
+    subprocess.run([sys.executable, "-c", code, *files], check=True)

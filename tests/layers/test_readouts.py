@@ -69,12 +69,17 @@ def test_the_integral_is_that_of_the_membrane(tau_mem):
     assert not values[-1].any()
 
 
-def test_an_integral_without_discount_counts_spikes():
-    readout = IntegralReadout(3, 2, LIF(2.0), tau=INF, dtype=torch.float64, generator=seeded())
+@pytest.mark.parametrize("tau_mem", [2.0, torch.tensor([2.0, 3.0], dtype=torch.float64)], ids=str)
+def test_an_integral_without_discount_counts_spikes(tau_mem):
+    readout = IntegralReadout(3, 2, LIF(tau_mem), tau=INF, dtype=torch.float64, generator=seeded())
     counts = trains().isfinite().sum(-1).double()
-    torch.testing.assert_close(readout(trains()), 2.0 * counts @ readout.weight.mT)
+    torch.testing.assert_close(readout(trains()), tau_mem * (counts @ readout.weight.mT))
+
+
+@pytest.mark.parametrize("tau_mem", [INF, torch.tensor([2.0, INF])], ids=str)
+def test_an_integral_that_diverges(tau_mem):
     with pytest.raises(ValueError, match="the integral diverges for tau_mem=inf with tau=inf; give a finite tau"):
-        IntegralReadout(3, 2, LIF(INF), tau=INF)
+        IntegralReadout(3, 2, LIF(tau_mem), tau=INF)
 
 
 @pytest.mark.parametrize("tau_mem", RATIOS)

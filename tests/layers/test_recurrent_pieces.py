@@ -87,6 +87,7 @@ def test_observed_spikes_in_pieces(options):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [0.7, 0.1, 1 / 3])
 @pytest.mark.parametrize("options", [RULES["plain"], RULES["recurrent delays"]], ids=["plain", "delays"])
 def test_rounded_windows_lose_no_spike(window, options):

@@ -105,6 +105,7 @@ def test_no_spikes_at_all():
     assert passing_weights(7, LIF(), torch.full((3, 7), math.inf)) == firing_weights(7, LIF())
 
 
+@pytest.mark.slow
 def test_all_kinds_of_layers():
     net = Network(
         Delay(64, DelayRule(jitter=0.5)),

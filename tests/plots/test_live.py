@@ -54,7 +54,8 @@ def test_a_drawing_that_fails_stops_no_training(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setitem(plots.PLOTS, "loss_and_error", fail)
     assert watched(tmp_path / "run", Pace(share=1.0, guess=-1.0))["epochs"] == 6
-    assert "LiveFigure failed (no ink); the training continues without it" in caplog.text
+    reason = "no figure loss_and_error: RuntimeError: no ink"
+    assert f"LiveFigure failed ({reason}); the training continues without it" in caplog.text
 
 
 def test_accuracy_of_one_epoch_is_a_point(ax):

@@ -49,6 +49,7 @@ def test_every_figure_is_drawn_or_says_why(made):
         assert "\n" not in reason
 
 
+@pytest.mark.slow
 def test_summary_has_a_row_of_output_times_if_they_were_recorded(made):
     kind, folder, parts = made
     if "summary" in NOT_DRAWN[kind]:
@@ -57,6 +58,7 @@ def test_summary_has_a_row_of_output_times_if_they_were_recorded(made):
     assert len(figure.subfigs) == (3 if "output_times" in NOT_DRAWN[kind] else 4)
 
 
+@pytest.mark.slow
 def test_files_are_written_for_what_the_command_has(made):
     """Without the parts that have to be handed over, and without their data, there are the figures of the tables."""
     kind, folder, parts = made

@@ -41,6 +41,7 @@ def test_report_with_all_parts(made, data_in):
         json.dumps(member, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_report_of_what_the_folder_has(made, data_in):
     _, folder, parts = made
     html = write_report(folder).read_text("utf-8")

@@ -110,6 +110,7 @@ def test_images_keep_their_shape(report_runs):
     assert "points" not in found
 
 
+@pytest.mark.slow
 def test_traces_of_neurons_with_their_own_thresholds_and_delays(tmp_path, bars_config, train_run):
     network = [
         {"kind": "lif", "out_features": 5},

@@ -4,9 +4,11 @@ import base64
 import gzip
 import hashlib
 import json
+import os
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -167,6 +169,15 @@ def test_reports_of_other_networks_have_names_of_their_own(report_runs):
     run = report_runs / "bars"
     assert write_report(run, checkpoint="epoch_0002") == run / "report_at_epoch_0002.html"
     assert write_report(Run(run, "epoch_0002", "noisy")) == run / "report_on_noisy_at_epoch_0002.html"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_names_that_are_no_text(report_runs, tmp_path):
+    run = shutil.copytree(report_runs / "bars", os.fsdecode(os.fsencode(tmp_path) + b"/b\xff/0000"))
+    assert "<h1>0000</h1>" in write_report(run).read_text("utf-8")
+    page = write_report(Path(run).parent, tmp_path / "page.html").read_text("utf-8")
+    assert r"<h1>b\udcff</h1>" in page
+    assert 'href="b%FF/0000/report.html"' in page
 
 
 def test_checkpoint(report_runs, tmp_path, data_in, monkeypatch, capsys):

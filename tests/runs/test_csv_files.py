@@ -1,6 +1,7 @@
 """A trained network as CSV files, evaluations with other settings of the substrate, of all seeds, at a checkpoint."""
 
 import numpy as np
+import pytest
 import torch
 
 import firstspike as fs
@@ -9,6 +10,7 @@ from trained import start
 SHORT = ["data.train=60", "data.validation=30", "data.test=30", "training.epochs=2"]
 
 
+@pytest.mark.slow
 def test_export_and_evaluate_by_command(tmp_path, command_here):
     config = fs.config.load_config("yin_yang_synaptic_h5", [*SHORT, "substrate.weight_bits=3"])  # of the kind exact
     start(tmp_path / "run", config, progress_bar=False)

@@ -77,6 +77,7 @@ def test_another_thread_counts_as_another_process(tmp_path):
     assert f"by process {os.getpid()} on" in str(errors[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1}', "\xff"])
 def test_a_process_that_is_not_named_holds_the_lock_as_well(another, tmp_path, content):
     (tmp_path / "run" / HOLDER).write_text(content, encoding="latin-1")

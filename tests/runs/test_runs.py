@@ -136,6 +136,7 @@ def test_a_run_that_learns_time_constants_goes_on_bit_for_bit(tmp_path):
     assert all(bool(value.all()) for value in learnt.values())  # they started at log(1)
 
 
+@pytest.mark.slow
 def test_clipped_delays_stay_inside_their_bounds(tmp_path):
     settings = [*SMALL, *DELAYS, "network[2].lr=3.0", "training.epochs=1"]
     start(tmp_path / "run", load_config("yin_yang", settings), progress_bar=False)
@@ -144,6 +145,7 @@ def test_clipped_delays_stay_inside_their_bounds(tmp_path):
     assert bool(((raw == 0.5) | (raw == 2.0)).any())
 
 
+@pytest.mark.slow
 def test_evaluation_knows_no_jitter():
     config = load_config("yin_yang", [*SMALL, *DELAYS])
     trainer, data = build(config), build_data(config).test

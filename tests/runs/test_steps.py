@@ -160,8 +160,8 @@ def test_a_copy_that_is_there_is_not_written_again(tmp_path, steps):
     before = (tmp_path / "run" / "data" / "train.npz").stat().st_ino
     resume(tmp_path / "run", epochs=2, progress_bar=False)
     assert (tmp_path / "run" / "data" / "train.npz").stat().st_ino == before
-    resume(tmp_path / "run", epochs=3, progress_bar=False, data=fs.data.Splits(data, data.empty(), data))
-    assert names(tmp_path / "run" / "data") == ["test.npz", "train.npz"]
+    resume(tmp_path / "run", epochs=3, progress_bar=False, data=fs.data.Splits(data, data, data.empty()))
+    assert names(tmp_path / "run" / "data") == ["train.npz", "validation.npz"]
 
 
 def test_a_whole_file_and_checkpoint_in_place_of_old_ones(tmp_path, steps):

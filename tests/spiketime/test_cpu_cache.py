@@ -140,7 +140,7 @@ def test_other_sources_and_other_versions_have_folders_of_their_own(home, tmp_pa
 def test_kernels_of_other_versions_are_dropped_when_nothing_uses_them(home):
     for name in ("kernels-old", "kernels-new", "something else"):
         (home / name).mkdir(parents=True)
-        (home / name / "kernel.nbi").write_text("")
+        (home / name / "some.kernel").write_text("")
     long_ago = time.time() - 40 * 24 * 3600
     for name in ("kernels-old", "something else"):
         os.utime(home / name, (long_ago, long_ago))
@@ -176,7 +176,7 @@ def test_a_second_process_compiles_the_kernel_that_is_needed_next(pair, home, co
     assert pair.first(True)(1.0) == 2.0
     assert pair.second(True)(1.0) == 3.0
     assert compilations == [1]
-    assert len(list(home.rglob("*.nbi"))) == 2
+    assert len(list(home.rglob("*.kernel"))) == 2
 
 
 @pytest.mark.parametrize(("name", "value"), [("_LONGEST", 0.01), ("__file__", "/no/such/file/as/this/one.py")])
@@ -206,6 +206,7 @@ def test_a_second_process_only_where_a_core_is_free(monkeypatch):
     assert not beside.has_free_core()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "kind"),
     [

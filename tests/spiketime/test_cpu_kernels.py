@@ -22,7 +22,7 @@ from firstspike.spiketime.function import Options, Spikes
 
 RATIOS = [1.0, 2.0, 0.5, 1.37, 0.3, 10.0, 100.0, 1 + 1e-9, math.inf]
 ALL = Needs(("times", "weight", "threshold", "delay", "tau_mem", "tau_syn"))
-DTYPES = [torch.float32, torch.float64]
+DTYPES = [pytest.param(torch.float32, marks=pytest.mark.slow), torch.float64]
 TIGHT = {torch.float32: 1e-4, torch.float64: 1e-9}
 
 
@@ -267,6 +267,7 @@ def test_forward_grazing_peaks(many):
         assert bool(gradient["weight"].any()) is fires
 
 
+@pytest.mark.slow
 def test_forward_spike_is_after_its_last_causal_input():
     """A huge weight fires at once: still T > t, so that the input counts as causal, and the gradient knows it."""
     times = torch.tensor([[[1e4, 2e4]]])

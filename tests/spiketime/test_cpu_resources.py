@@ -64,7 +64,7 @@ print(resident("VmHWM") - before - output, resident("VmRSS") - before - output)
         assert float(peak) < 64
 
 
-@pytest.mark.parametrize("delayed", [False, True])
+@pytest.mark.parametrize("delayed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_parts_without_gradient_are_the_whole(delayed, monkeypatch):
     times, weight = problem()
     delay = torch.rand(weight.shape) if delayed else None
@@ -206,8 +206,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("which", ["*.nbi", "*.nbc", "*.nb[ci]"])
-def test_a_damaged_kernel_on_disk_is_compiled_anew(damage, which, tmp_path, monkeypatch, caplog):
+def test_a_damaged_kernel_on_disk_is_compiled_anew(damage, tmp_path, monkeypatch, caplog):
     def kernel(a):
         a[0] = 7
 
@@ -222,11 +221,10 @@ def test_a_damaged_kernel_on_disk_is_compiled_anew(damage, which, tmp_path, monk
 
     assert seven() == seven() == 7
     assert len(compilations) == 1
-    for path in tmp_path.glob(which):
-        path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
     assert seven() == 7
     assert len(compilations) == 2
-    if damage != "another pickle":  # which begins as one of another version of numba
-        assert "dropped what cannot be read of the compiled kernels" in caplog.text
+    assert "dropped what cannot be read of the compiled kernels" in caplog.text
     assert seven() == 7
     assert len(compilations) == 2, "what was compiled anew is whole"

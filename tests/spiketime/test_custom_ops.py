@@ -9,7 +9,6 @@ import sys
 
 import pytest
 import torch
-from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.func import grad, vmap
@@ -58,7 +57,10 @@ def trains_case(everything):
     return spikes, values
 
 
-@pytest.fixture(params=["plain", "leakless", "everything", "observed", "trains", "trains with everything"])
+CASES = ["plain", "leakless", "everything", "observed", "trains", "trains with everything"]
+
+
+@pytest.fixture(params=CASES)
 def case(request):
     """A function of some of its arguments, and these."""
     if request.param.startswith("trains"):
@@ -106,14 +108,20 @@ def compiled():
     torch._dynamo.reset()
 
 
+@pytest.mark.parametrize(
+    "case", [pytest.param(x, marks=[] if "everything" in x else pytest.mark.slow) for x in CASES], indirect=True
+)
 def test_compiled_equals_eager(case, compiled, backend):
     spikes, values = case
     eager = derive(lambda v: spikes(v, backend), values)
     same(derive(compiled(lambda v: spikes(v, backend)), values), eager)
 
 
+@pytest.mark.slow
 def test_compiled_for_any_number_of_samples(compiled, backend):
     """The second number of samples makes it a variable of the program, and nothing is compiled a third time."""
+    from torch._dynamo.testing import CompileCounterWithBackend  # loads all that compiles
+
     counter, weight = CompileCounterWithBackend("aot_eager"), 2.0 + draw(OUTPUTS, INPUTS)
     run = compiled(lambda t: first_spike_time(t, weight, LIF(2.0), backend=backend), backend=counter)
     for samples in (4, 7, 9, 5):
@@ -140,6 +148,7 @@ def test_inductor(case, compiled):
     same(derive(compiled(lambda v: spikes(v, "cpu"), backend="inductor"), values), eager)
 
 
+@pytest.mark.slow
 def test_wrong_values_are_seen_when_the_program_runs(compiled, backend):
     run = compiled(lambda t, w: first_spike_time(t, w, LIF(), backend=backend))
     times, weight = draw(2, 3), draw(4, 3)
@@ -148,12 +157,14 @@ def test_wrong_values_are_seen_when_the_program_runs(compiled, backend):
         run(times, weight * math.nan)
 
 
+@pytest.mark.slow
 def test_wrong_shapes_are_seen_when_it_is_compiled(compiled):
     run = compiled(lambda t, w: first_spike_time(t, w, LIF()))
     with pytest.raises(Exception, match="with the same number of inputs" + HIDDEN):
         run(draw(2, 3), draw(4, 5))
 
 
+@pytest.mark.slow
 def test_vmap_in_compiled_code(compiled, backend):
     times, weight = draw(SAMPLES, INPUTS), 2.0 + draw(3, OUTPUTS, INPUTS)
 
@@ -164,6 +175,7 @@ def test_vmap_in_compiled_code(compiled, backend):
     same(derive(compiled(ensemble), values), derive(ensemble, values))
 
 
+@pytest.mark.slow
 def test_forward_mode_in_compiled_code_is_refused(compiled, backend):
     """Torch takes a custom op for constant in forward mode: better no number than that one."""
     times, weight = draw(SAMPLES, INPUTS), 2.0 + draw(OUTPUTS, INPUTS)
@@ -191,6 +203,7 @@ class Spikes(torch.nn.Module):
         return self.function(values, self.backend)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 def test_exported_program(strict, case, backend):
     """Written to a file and read again, it gives the same numbers, and gradients."""
@@ -227,6 +240,7 @@ def test_an_exported_program_runs_in_a_new_process(tmp_path):
     assert torch.equal(torch.load(tmp_path / "found.pt"), expected)
 
 
+@pytest.mark.slow
 def test_traced_by_make_fx(case, backend):
     """A program that holds the backward pass as well."""
     spikes, values = case
@@ -245,6 +259,7 @@ def test_traced_by_make_fx(case, backend):
         torch.testing.assert_close(program(other)[name], x, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_fake_tensors_have_the_right_shapes(backend):
     with FakeTensorMode():
         times, weight = torch.rand(2, 3, INPUTS), torch.rand(OUTPUTS, INPUTS, requires_grad=True)
@@ -254,6 +269,7 @@ def test_fake_tensors_have_the_right_shapes(backend):
         assert weight.grad.shape == weight.shape
 
 
+@pytest.mark.slow
 def test_torchs_own_checks_of_trains(backend):
     times, weight, threshold = draw(1, SAMPLES, INPUTS, 2), 2.0 + draw(1, OUTPUTS, INPUTS), 0.5 + draw(1, OUTPUTS)
     given = {"times": times, "threshold": threshold}

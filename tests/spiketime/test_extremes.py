@@ -16,7 +16,7 @@ KINDS = ["few", "many", "wide", "delays", "observed", "learnt", "single", "singl
 _ULPS = 64  # by which a result may miss the truth, in units of what rounding of all its parts does
 
 
-@pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.fixture(params=[pytest.param(torch.float32, id="float32", marks=pytest.mark.slow), torch.float64])
 def dtype(request):
     return request.param
 

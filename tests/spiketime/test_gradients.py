@@ -136,19 +136,6 @@ def test_observed(delayed, ratio, backend):
         torch.testing.assert_close(delay.grad, by_delay, rtol=1e-11, atol=1e-12)
 
 
-def test_observed_at_the_ideal_time_changes_nothing(ratio, backend):
-    times, weight = firing_case()
-    gradients = []
-    for observe in (False, True):
-        x, w = times.clone().requires_grad_(), weight.clone().requires_grad_()
-        ideal = first_spike_time(times, weight, LIF(ratio), backend=backend)
-        out = first_spike_time(x, w, LIF(ratio), observed=ideal if observe else None, backend=backend)
-        out.square().sum().backward()
-        gradients.append((x.grad, w.grad))
-    for own, at_observed in zip(*gradients, strict=True):
-        torch.testing.assert_close(own, at_observed, rtol=1e-12, atol=1e-13)
-
-
 def test_observed_where_the_neuron_could_not_spike(ratio, backend):
     """Before all inputs, while the membrane falls, never: no gradient."""
     x, w = tensor([[0.0, 0.5]]), tensor([[2.0, -9.0]] * 4)
@@ -221,25 +208,6 @@ def test_nothing_is_changed_in_place(ratio, backend):
     for x, copy in zip(tensors, copies, strict=True):
         assert torch.equal(x, copy)
         assert x.grad.isfinite().all()
-
-
-@pytest.mark.parametrize("asked", ["times", "weight", "threshold", "delay"])
-def test_each_gradient_alone(asked, ratio, backend):
-    """What is not asked for changes nothing about what is."""
-    times, weight = firing_case()
-    values = {"times": times, "weight": weight, "threshold": torch.ones(4).double(), "delay": torch.full((4, 5), 0.2)}
-    values["delay"] = values["delay"].double()
-
-    def gradients(names):
-        inputs = {name: x.clone().requires_grad_(name in names) for name, x in values.items()}
-        neuron = LIF(ratio, 1.0, inputs["threshold"])
-        out = first_spike_time(inputs["times"], inputs["weight"], neuron, delay=inputs["delay"], backend=backend)
-        out.square().sum().backward()
-        return {name: x.grad for name, x in inputs.items()}
-
-    alone = gradients({asked})
-    assert [name for name, grad in alone.items() if grad is not None] == [asked]
-    torch.testing.assert_close(alone[asked], gradients(set(values))[asked], rtol=1e-13, atol=1e-15)
 
 
 @pytest.mark.parametrize("delayed", [False, True])
@@ -361,16 +329,3 @@ def test_float32(ratio, backend):
     for single, double in zip(*results, strict=True):
         assert single.dtype == torch.float32
         torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("scale", [1e-6, 1e6])
-def test_scales(scale, ratio, backend):
-    """Gradients by times do not depend on the scale of weights and threshold; those by weight go with its inverse."""
-    times, weight = firing_case()
-    found = []
-    for factor in (1.0, scale):
-        x, w = times.clone().requires_grad_(), (weight * factor).requires_grad_()
-        first_spike_time(x, w, LIF(ratio, 1.0, factor), backend=backend).square().sum().backward()
-        found.append((x.grad, w.grad * factor))
-    for a, b in zip(*found, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)

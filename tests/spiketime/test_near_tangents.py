@@ -10,7 +10,7 @@ import mpmath as mp
 import pytest
 import torch
 
-from firstspike import LIF, first_spike_time
+from firstspike import LIF, first_spike_time, spike_trains
 
 INF = math.inf
 RATIOS = [0.3, 0.5, 1.0, 1.37, 2.0, 10.0, 100.0, INF]
@@ -83,3 +83,42 @@ def test_gradients_are_those_of_the_spike_time_as_it_is_rounded(ratio, kind, bac
             assert abs(by_threshold[k].item() * steep - 1) <= allowed
         checked += 1
     assert checked >= NEURONS / 2
+
+
+@pytest.mark.parametrize("what", ["times", "weight"])
+def test_late_gradients_of_trains_are_those_of_double_precision(what, backend, exact):
+    """Without leak a last spike that is only just reached comes late; what it owes to the spikes before cancels."""
+    gen = torch.Generator().manual_seed(1)
+    times = (2 * torch.rand(6, generator=gen)).sort().values
+    rows = []
+    while len(rows) < NEURONS:
+        row = (2 + torch.rand(6, generator=gen)).tolist()
+        spikes, state = exact.spike_train(times[:5].tolist(), row[:5], INF, 1, 1, until=times[5].item())
+        if spikes:
+            row[5] = float(1 + 10.0 ** (-6 + 3 * torch.rand(1, generator=gen).item()) - sum(state[:2]))
+            rows.append(row)
+    weight = torch.tensor(rows)
+
+    def gradients(times, weight, backend, observed=None):
+        leaves = {"times": times[None, :, None].clone().requires_grad_(), "weight": weight.clone().requires_grad_()}
+        options = {"max_spikes": 20, "observed": observed, "backend": backend}
+        trains = spike_trains(leaves["times"], leaves["weight"], LIF(INF), **options)
+        last = [train[train < INF][-1] for train in trains[0]]
+        by = [torch.autograd.grad(x, leaves[what], retain_graph=True)[0].squeeze() for x in last]
+        by = torch.stack(by) if what == "times" else torch.stack([x[k] for k, x in enumerate(by)])
+        return by.double(), trains.detach(), torch.stack(last).detach()
+
+    found, trains, last = gradients(times, weight, backend)
+    assert (trains.isfinite().sum(-1) > 1).all()
+    assert (last > 5).all()
+    wide = times.double(), weight.double(), "reference"
+    truth = gradients(*wide, trains.double())[0]
+    moved = torch.zeros_like(truth)
+    for k in range(int(trains.isfinite().sum(-1).max())):
+        other = trains.clone()
+        other[..., k] = torch.nextafter(trains[..., k], torch.tensor(INF))
+        moved += (gradients(*wide, other.double())[0] - truth).abs()
+    left = weight.double() * torch.exp(times.double() - last.double().unsqueeze(-1))
+    lost = left.abs().sum(-1) / left.sum(-1)  # digits of the slope, where inputs inhibit
+    allowed = moved.amax(-1) / truth.abs().amax(-1) + 6 * EPS * lost
+    assert ((found - truth).abs().amax(-1) <= allowed * truth.abs().amax(-1)).all()

@@ -142,18 +142,20 @@ HARD = {
 }
 
 
-@pytest.mark.parametrize("name", HARD)
-def test_hard_cases(name, ratio, backend, exact):
-    times, weights, threshold = HARD[name]
-    truth = exact.first_spike(tuple(times), tuple(weights), ratio, 1.0, threshold)
-    found = one(times, weights, LIF(ratio, 1.0, threshold), backend)
-    assert found == pytest.approx(float(truth), rel=1e-12, abs=1e-15)
+def test_hard_cases(ratio, backend, exact):
+    wrong = {}
+    for name, (times, weights, threshold) in HARD.items():
+        truth = float(exact.first_spike(tuple(times), tuple(weights), ratio, 1.0, threshold))
+        found = one(times, weights, LIF(ratio, 1.0, threshold), backend)
+        if found != pytest.approx(truth, rel=1e-12, abs=1e-15):
+            wrong[name] = found, truth
+    assert not wrong
 
 
-@pytest.mark.parametrize("name", HARD)
-def test_hard_cases_in_one_batch(name, backend):
+@pytest.mark.parametrize("threshold", sorted({threshold for _, _, threshold in HARD.values()}))
+def test_hard_cases_in_one_batch(threshold, backend):
     """Whatever else is in the batch and the layer, a neuron fires at its own time."""
-    ratio, threshold = 1.37, HARD[name][2]
+    ratio = 1.37
     cases = [case for case in HARD.values() if case[2] == threshold]
     size = max(len(times) for times, _, _ in cases)
     times = tensor([[*times, *[INF] * (size - len(times))] for times, _, _ in cases])
@@ -253,15 +255,6 @@ def direct_membrane(t, times, weight, tau_mem, tau_syn):
     return (response * weight).sum(-1)
 
 
-@pytest.mark.parametrize("shift", [1e4, -1e4, 123.456])
-def test_shifted_times(shift, ratio, backend):
-    times, weight = sample(1)
-    spikes = first_spike_time(times, weight, LIF(ratio), backend=backend)
-    shifted = first_spike_time(times + shift, weight, LIF(ratio), backend=backend)
-    assert spikes.isfinite().any()
-    torch.testing.assert_close(shifted - shift, spikes, rtol=0, atol=1e-10)
-
-
 def test_late_times_in_float32(ratio, backend):
     """The response to times at 1e4 is as exact as the times are."""
     times, weight = sample(2, samples=8, mean=1.5, std=0.5)
@@ -277,24 +270,6 @@ def test_long_gaps_in_float32(gap, ratio, backend):
     times, weight = tensor([[0.0, gap]], torch.float32), tensor([[8.0, 0.1]], torch.float32)
     alone = one([0.0], [8.0], LIF(ratio), "reference")
     assert first_spike_time(times, weight, LIF(ratio), backend=backend).item() == pytest.approx(alone, rel=1e-5)
-
-
-@pytest.mark.parametrize("tau_syn", [5e-3, 0.3, 6.0, 1e3])
-def test_other_units(tau_syn, ratio, backend):
-    times, weight = sample(5)
-    spikes = first_spike_time(times, weight, LIF(ratio), backend=backend)
-    scaled = first_spike_time(times * tau_syn, weight, LIF(ratio * tau_syn, tau_syn), backend=backend)
-    assert spikes.isfinite().any()
-    torch.testing.assert_close(scaled / tau_syn, spikes, rtol=1e-10, atol=0)
-
-
-@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e6])
-def test_scaled_weights_and_threshold(scale, ratio, backend):
-    times, weight = sample(6)
-    spikes = first_spike_time(times, weight, LIF(ratio), backend=backend)
-    scaled = first_spike_time(times, weight * scale, LIF(ratio, 1.0, scale), backend=backend)
-    assert spikes.isfinite().any()
-    torch.testing.assert_close(scaled, spikes, rtol=1e-11, atol=0)
 
 
 def test_threshold_per_neuron(ratio, backend):

@@ -137,6 +137,7 @@ def test_float32(shape, ratio):
         assert torch.nn.functional.cosine_similarity(one.double().flatten(), other.flatten(), 0) > 0.999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refractory", [0.0, 0.3])
 @pytest.mark.parametrize("shape", SHAPES[:4], ids=str)
 def test_threads_do_not_matter(shape, refractory, monkeypatch):
@@ -161,6 +162,7 @@ def test_in_parts(windows, monkeypatch):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11 * other.abs().max().item())
 
 
+@pytest.mark.slow
 def test_samples_do_not_know_of_each_other():
     times, weight = draw(SHAPES[1], torch.float32)
     whole = spike_trains(times, weight, LIF(2.0), max_spikes=130, backend="cpu")
@@ -182,6 +184,7 @@ def test_extreme_weights():
         assert found.overflows[0].tolist() == [True, False, True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_all_observed_spikes_are_before_the_inputs(backend):
     times, weight = torch.tensor([[[0.5]]], requires_grad=True), torch.ones(1, 1, requires_grad=True)
@@ -192,7 +195,7 @@ def test_all_observed_spikes_are_before_the_inputs(backend):
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.float64])
 def test_spikes_that_come_together_stay_in_order(dtype, backend):
     """Weights so large that no float lies between an input and the next spikes."""
     times, weight = torch.tensor([[[0.1], [0.3]]], dtype=dtype), torch.full((1, 2), 1e9, dtype=dtype)

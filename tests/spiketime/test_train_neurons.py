@@ -150,6 +150,7 @@ def test_float32(mode):
         assert (one - other).norm() < 2e-4 * other.norm()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["both", "constants"])
 def test_threads_and_other_samples_do_not_matter(mode, monkeypatch):
     results = []

@@ -24,7 +24,7 @@ def finite(x):
     return torch.where(x < INF, x, 0.0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("unit", UNITS)
 def test_silence_stays_silence_up_to_a_finite_end(unit, dtype, backend):
     times, weight = draw(dtype)

@@ -184,6 +184,19 @@ def test_windows_are_one_long_call(refractory, ratio, exact, backend):
     torch.testing.assert_close(joined, whole, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("observes", [False, True])
+@pytest.mark.parametrize("delayed", [False, True])
+def test_results_may_be_changed_in_place(delayed, observes, backend):
+    """What is returned is no view of something else, of which autograd refuses that."""
+    times, weight = draw()
+    options = {"delay": torch.zeros_like(weight) if delayed else None, "max_spikes": 20, "until": 3.0}
+    options["observed"] = spike_window(times, weight, LIF(2.0), **options).trains if observes else None
+    found = spike_window(times, weight.requires_grad_(), LIF(2.0), backend=backend, **options)
+    for x in (found.trains, *found.state[:3]):
+        before = x.detach().clone()
+        assert torch.equal(x.mul_(2).detach(), before * 2)
+
+
 def test_nothing_happens(backend):
     """No inputs, none that arrives, no excitation, no neurons, no samples."""
     weight = torch.ones(3, 2, dtype=torch.float64)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_train_kernels import run as run_trains
 
-from firstspike import LIF, devices, first_spike_time, spike_trains
+from firstspike import LIF, deferred, first_spike_time, spike_trains
 from firstspike.spiketime.triton import spikes as host
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "these tests are run by test_triton.py"
@@ -324,9 +324,9 @@ def test_time_constants_that_are_not_read(kind, delayed, unit, monkeypatch):
         return torch.func.vmap(torch.func.grad(loss, argnums=tuple(range(len(dims)))), in_dims=dims)(weight, *taus)
 
     expected = run("reference")
-    monkeypatch.setattr(devices, "_HOSTS", frozenset())
+    monkeypatch.setattr(deferred, "_HOSTS", frozenset())
     found = run("triton")
-    devices.raise_deferred_errors()
+    deferred.raise_deferred_errors()
     for one, other in zip(found, expected, strict=True):
         assert other.any()
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11 * float(other.abs().max()))

@@ -202,6 +202,15 @@ def test_a_failure_is_one_line(monkeypatch):
         assert nest.run(network, torch.rand(3, 2)).output.shape == (3, 2)
 
 
+@pytest.mark.nest
+def test_what_nest_says_of_itself_is_compared(monkeypatch):
+    network = Network(LIFLinear(2, 2))
+    with Nest().open(network) as nest:
+        monkeypatch.setattr(nest._sim, "get_time_step", lambda: 0.099)
+        with pytest.raises(SubstrateError, match=r"^NEST failed: it has a step of 0\.099 in place of 0\.1$"):
+            nest.run(network, torch.rand(3, 2))
+
+
 @pytest.mark.parametrize("simulator", [Nest, Neuron, Brian2])
 def test_refused(simulator):
     """Before any software is looked for."""

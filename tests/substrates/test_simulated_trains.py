@@ -46,6 +46,25 @@ def test_trains_through_nest(source, neuron, options):
     torch.testing.assert_close(found, wanted, atol=1e-9 * unit, rtol=0)
 
 
+@pytest.mark.parametrize("step", [2 / 3 / 20, 1 / 30, 0.01 / 0.7316, 0.0012345])
+@pytest.mark.parametrize("tau_syn", [1.0, 0.7316])
+@pytest.mark.nest
+def test_steps_that_nest_would_round(source, step, tau_syn):
+    """It has whole microseconds: the unit of time follows the step."""
+    refractory = 20 * step * tau_syn
+    layer = LIFSpikeTrains(
+        6, 4, 60, LIF(2.0, tau_syn), refractory=refractory, weight_mean=0.4, weight_std=0.6, generator=source, **DOUBLE
+    )
+    network = Network(layer).requires_grad_(False)
+    times = random_trains(source, 12, 6, 4, 6.0)
+    with Nest(step).open(network) as nest:
+        found = nest.run(network, times).output
+    wanted = network(times)
+    assert int(counts(wanted).max()) > 3
+    assert torch.equal(counts(found), counts(wanted))
+    torch.testing.assert_close(found, wanted, atol=1e-9, rtol=0)
+
+
 @pytest.mark.nest
 def test_two_hundred_neurons_through_nest(source):
     """For 20 tau_syn; membranes that only just reach the threshold may differ, and then the whole train does."""

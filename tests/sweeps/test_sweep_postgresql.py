@@ -4,6 +4,7 @@ It needs root, ``ip``, and PostgreSQL's programs; without them it fails. Deselec
 with ``pytest -m postgresql``.
 """
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -11,7 +12,12 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.trial import TrialState
+
+from firstspike.sweeps.plan import load_plan
+from firstspike.sweeps.study import TRIAL, open_storage, open_study, queue_again, storage_url
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 
@@ -113,6 +119,40 @@ def test_two_machines_and_two_workers_that_are_killed(
     code, _, err = command("sweep-table", "six")
     assert code == 2
     assert "A sweep of a database whose URL has a password needs --storage" in err
+
+
+MANY = """
+base: bars
+axes: {training.optimizer.lr: {from: 0.001, to: 1.0}}
+sampler: random
+trials: 24
+"""
+
+
+def _meet(barrier):
+    global _others
+    _others = barrier
+
+
+def _start(where, file):
+    """Joins a sweep at the same moment as the others, as the command does."""
+    plan, storage = load_plan(file), open_storage(storage_url(where, Path()))
+    _others.wait(timeout=300)
+    queue_again(open_study(plan, storage), storage)
+
+
+def test_who_start_at_the_same_moment_queue_each_trial_once(database, write_sweep, opened):
+    """At first, and again after two of them have failed."""
+    url, _ = database
+    file, spawn = write_sweep(MANY, name="many"), multiprocessing.get_context("spawn")
+    with spawn.Pool(3, _meet, [spawn.Barrier(3)]) as pool:
+        for _ in range(2):
+            pool.starmap(_start, [(url, file)] * 3, chunksize=1)
+            study = optuna.load_study(study_name="many", storage=opened(url))
+            waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            assert sorted(trial.user_attrs[TRIAL] for trial in waiting) == list(range(24))
+            for trial in [study.ask(), study.ask()]:
+                study.tell(trial, state=TrialState.FAIL)
 
 
 def test_a_server_that_is_gone_is_one_message(database, command, six, study_of, busy):

@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import threading
 from pathlib import Path
 
 import optuna
@@ -29,8 +30,13 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture
-def study(plan, opened, tmp_path):
-    return open_study(plan, opened(tmp_path / "study.db", plan.sweep.heartbeat))
+def storage(plan, opened, tmp_path):
+    return opened(tmp_path / "study.db", plan.sweep.heartbeat)
+
+
+@pytest.fixture
+def study(plan, storage):
+    return open_study(plan, storage)
 
 
 def taken(study, sweep):
@@ -72,11 +78,27 @@ def test_no_two_processes_take_the_same_trial(opened, tmp_path):
     assert sorted(number for one in found for number in one) == list(range(24))
 
 
-def test_what_ended_without_a_result_is_queued_again_under_its_number(study, plan):
+def test_two_that_start_at_the_same_moment_queue_each_trial_once(plan, opened, tmp_path, monkeypatch):
+    enqueue, where = optuna.Study.enqueue_trial, tmp_path / "study.db"
+    other = threading.Thread(target=lambda: open_study(plan, opened(where)))
+
+    def meets(study, *args, **kwargs):
+        if other.ident is None:
+            other.start()
+            other.join(1)
+        enqueue(study, *args, **kwargs)
+
+    monkeypatch.setattr(optuna.Study, "enqueue_trial", meets)
+    study = open_study(plan, opened(where))
+    other.join()
+    assert [trial.user_attrs[TRIAL] for trial in study.trials] == [0, 1, 2, 3]
+
+
+def test_what_ended_without_a_result_is_queued_again_under_its_number(study, storage, plan):
     first = taken(study, plan.sweep)
     study.tell(first, state=TrialState.FAIL)
-    queue_again(study)
-    queue_again(study)  # it is queued already
+    queue_again(study, storage)
+    queue_again(study, storage)  # it is queued already
     again = [taken(study, plan.sweep) for _ in range(4)][-1]
     assert (again.number, again.user_attrs[TRIAL], again.params) == (4, 0, first.params)
     study.tell(again, 0.5)
@@ -87,16 +109,16 @@ def test_what_ended_without_a_result_is_queued_again_under_its_number(study, pla
     assert [row["trial"] for row in table_of(study, plan.folder).rows] == [0, 1, 2, 3]
 
 
-def test_failed_and_stuck_trials_are_queued_on_request_and_those_of_dead_workers_always(study, plan):
+def test_failed_and_stuck_trials_are_queued_on_request_and_those_of_dead_workers_always(study, storage, plan):
     for number in range(3):
         trial = taken(study, plan.sweep)
         trial.set_user_attr(ERROR, "bad") if number == 1 else None
         study.tell(trial, state=TrialState.FAIL) if number < 2 else None
     assert [row["reason"] for row in table_of(study, plan.folder).rows] == ["its worker died", "bad", "", ""]
-    queue_again(study)
+    queue_again(study, storage)
     assert states(study) == ["WAITING", "FAIL", "RUNNING", "WAITING"]
-    queue_again(study, failed=True)
-    queue_again(study, failed=True)  # they are queued already
+    queue_again(study, storage, failed=True)
+    queue_again(study, storage, failed=True)  # they are queued already
     assert states(study) == ["WAITING"] * 4
     assert len(study.trials) == 7
 

@@ -1,4 +1,5 @@
 import csv
+from concurrent.futures import ThreadPoolExecutor
 
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.study import open_study, table_of
@@ -19,6 +20,19 @@ def test_null_is_a_value_and_what_is_not_known_is_empty(write_sweep, opened, tmp
     plan = load_plan(write_sweep("base: bars\n", axes=axes, sampler="tpe", trials=1, seeds=2), "tpe")
     table = table_of(open_study(plan, opened(tmp_path / "study.db")), tmp_path)
     assert [row["training.epochs"] for row in table.rows] == [""]
+
+
+def test_two_commands_write_a_table_at_the_same_moment(tmp_path):
+    table = SweepTable(["x"], [{"trial": number, "x": 0.1} for number in range(2000)])
+    with ThreadPoolExecutor(4) as pool:
+        files = list(pool.map(lambda _: table.write(tmp_path), range(40)))
+    assert len(files[0].read_text().splitlines()) == 2001
+
+
+def test_a_reason_in_several_lines_is_one_row(tmp_path):
+    row = {"trial": 0, "reason": "of\rthis\nand\x1bthat"}
+    with SweepTable([], [row]).write(tmp_path).open(newline="") as file:
+        assert list(csv.DictReader(file)) == [{"trial": "0", "reason": "of\\x0dthis\nand\\x1bthat"}]
 
 
 def test_runs_without_test_data_have_no_numbers_of_it(tmp_path):

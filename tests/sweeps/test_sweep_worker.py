@@ -64,7 +64,7 @@ def test_a_trial_that_fails_does_not_stop_the_rest(worker, monkeypatch, tmp_path
     assert "in _train" in worker.study.trials[1].user_attrs["traceback"]
     worker.work()
     assert [row["state"] for row in rows(worker)] == ["complete", "failed", "failed", "failed"]
-    queue_again(worker.study, failed=True)
+    queue_again(worker.study, worker.storage, failed=True)
     worker.work()
     assert [row["state"] for row in rows(worker)] == ["complete"] * 4
 
@@ -107,7 +107,7 @@ def test_a_worker_that_was_taken_for_dead(worker, plan, opened, tmp_path, caplog
     def look():
         if helper.ident is None and (tmp_path / "runs" / "0000" / "checkpoints" / "epoch_0002").exists():
             worker.study.tell(0, state=TrialState.FAIL)  # as if it had sent no heartbeat for long
-            queue_again(worker.study)
+            queue_again(worker.study, worker.storage)
             helper.start()
         return False
 

@@ -67,6 +67,26 @@ def test_is_the_average_over_the_batches_and_leaves_the_training_alone():
     assert not torch.equal(evaluated.times, plain.evaluate(DATA[1]).times)
 
 
+def test_continues_a_saved_average_bit_for_bit():
+    """As versions before saved and computed it: number by number, from the averages and the trained parameters."""
+    saved, net = network(0), network(1)
+    expected = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+    average = WeightAverage(net, 0.8)
+    average.load_state_dict({"batches": 3, "trained": {name: p.detach() for name, p in saved.named_parameters()}})
+    assert torch.equal(weights(net), weights(saved))
+    for batch in range(3, 60):
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.add_(torch.rand(parameter.shape) - 0.5)
+        average.update()
+        for name, parameter in net.named_parameters():
+            expected[name].lerp_(parameter.detach(), 1 - min(0.8, (1 + batch) / (10 + batch)))
+    assert all(torch.equal(average.averages[name], x) for name, x in expected.items())
+    state = average.state_dict()
+    assert state["batches"] == 60
+    assert all(torch.equal(state["trained"][name], p) for name, p in net.named_parameters())
+
+
 def test_networks_side_by_side_average_as_alone():
     together = trainer_of([network(0), network(1)], weight_average=0.8)
     results = fit(together).validations

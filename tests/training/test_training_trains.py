@@ -244,3 +244,16 @@ def test_first_spike_losses_on_trains():
     result = fit(trained, data, 3)
     assert result.metrics["train_loss"][-1] < result.metrics["train_loss"][0] < 5
     assert not result.validation.readout
+
+
+def test_a_function_on_the_values_of_a_readout_decides_by_the_largest(tmp_path):
+    data, accuracies = splits(), []
+    for loss in (ReadoutCrossEntropy(), lambda values, labels: torch.nn.functional.cross_entropy(values, labels)):
+        net = network(times=data.train.times)
+        trained = fs.Trainer(net, loss, torch.optim.Adam(net.parameters(), lr=0.02))
+        run = trained.fit(
+            data.train, data.validation, epochs=2, batch_size=20, folder=tmp_path / str(len(accuracies)),
+            progress_bar=False,
+        )  # fmt: skip
+        accuracies.append((trained.evaluate(data.test).accuracy, run.evaluate("validation").accuracy))
+    assert accuracies[0] == accuracies[1]

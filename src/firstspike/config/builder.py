@@ -12,7 +12,7 @@ from firstspike.config.network import layers_of, parameter_groups
 from firstspike.config.section import Section
 from firstspike.config.sections import CUSTOM
 from firstspike.data import DATASETS, SpikeData, Splits
-from firstspike.devices import check_float64
+from firstspike.deferred import check_float64
 from firstspike.layers import LIFLayer, Network, start_firing_
 from firstspike.layers.branches import Branch
 from firstspike.losses import LOSSES, REGULARIZERS

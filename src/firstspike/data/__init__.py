@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from firstspike.data.aeon import time_series_outline, time_series_splits
 from firstspike.data.base import SpikeData, Splits
 from firstspike.data.encoding import LatencyEncoder
 from firstspike.data.events import EventLists, event_lists, trains_from_events
@@ -22,10 +23,9 @@ from firstspike.data.image_files import SOURCES, source_splits
 from firstspike.data.images import DIGIT_IMAGES, digits_splits, encode_images
 from firstspike.data.rasters import first_spikes, trains_from_raster
 from firstspike.data.recordings import cochleagram, spoken_digits_outline, spoken_digits_splits
-from firstspike.data.series import LevelCrossingEncoder, ThresholdEncoder
+from firstspike.data.series_encoding import LevelCrossingEncoder, ThresholdEncoder
 from firstspike.data.splits import independent_splits, part_of, split
 from firstspike.data.spoken import shd_splits, spoken_outline, ssc_splits
-from firstspike.data.time_series import time_series_outline, time_series_splits
 from firstspike.data.tonic import from_tonic
 from firstspike.data.yinyang import yin_yang
 

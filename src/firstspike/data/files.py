@@ -13,7 +13,7 @@ from firstspike.data.base import SpikeData, Splits
 from firstspike.data.encoding import Encoder
 from firstspike.data.labels import class_indices, targets
 from firstspike.data.paths import naming
-from firstspike.data.series import SeriesEncoder, as_encoder
+from firstspike.data.series_encoding import SeriesEncoder, as_encoder
 from firstspike.data.splits import Samples, divided
 from firstspike.data.tables import Table, read_arrays, read_rows, read_table
 

@@ -20,7 +20,7 @@ from firstspike.data.images import DIGITS, ImageSet, encode_images
 from firstspike.data.paths import folder_of
 from firstspike.ranges import Seed, Size
 from firstspike.signature import parts_of_docstring, takes_arguments_of
-from firstspike.text import installed_with
+from firstspike.text import first_line, installed_with
 
 logger = logging.getLogger(__name__)
 
@@ -159,8 +159,7 @@ def _paths(source: Source, kind: str, given: str | Path | None) -> list[Path]:
         except ImportError:
             reason = "torchvision, which downloads them, is not installed"
         except (OSError, RuntimeError) as error:
-            said = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".:")
-            reason = f"torchvision could not download them ({said})"
+            reason = f"torchvision could not download them ({first_line(error).rstrip('.:')})"
     system = f"; on Debian: apt install {source.package}" if source.package else ""
     raise FileNotFoundError(
         f"{kind}: the files are not in {' or '.join(map(str, roots))}: {reason}. With network access: "

@@ -15,7 +15,7 @@ from torch import Tensor
 from firstspike.data.arrays import as_tensor
 from firstspike.data.base import SpikeData, Splits, no_trains
 from firstspike.data.paths import folder_of
-from firstspike.data.series import as_series, series_encoder
+from firstspike.data.series_encoding import as_series, series_encoder
 from firstspike.data.splits import Samples, divided
 from firstspike.ranges import Positive, Seed, Size, checks_ranges
 

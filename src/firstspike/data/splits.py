@@ -14,7 +14,7 @@ from firstspike.data.base import SpikeData, Splits
 from firstspike.data.encoding import Encoder, LatencyEncoder
 from firstspike.data.events import EventLists
 from firstspike.data.labels import class_indices, targets
-from firstspike.data.series import SeriesEncoder, as_encoder, as_series
+from firstspike.data.series_encoding import SeriesEncoder, as_encoder, as_series
 from firstspike.ranges import Size, checks_ranges
 from firstspike.signature import parts_of_docstring, takes_arguments_of
 

@@ -125,8 +125,8 @@ class LIFSpikeTrains(DenseLIFLayer):
 
     Args:
         max_spikes: most spikes of a neuron in a sample.
-        refractory: deprecated, as is ``reset``: both are parameters of the neuron.
-        reset: see ``refractory``.
+        refractory: deprecated; write it into the neuron.
+        reset: deprecated; write it into the neuron.
         overflow: what happens if a neuron would spike more than ``max_spikes`` times: ``"error"`` raises ValueError,
             ``"warn"`` warns and drops the later spikes, ``"drop"`` drops them. A training reports the fraction of
             trains with ``max_spikes`` spikes, as ``full`` in its metrics.

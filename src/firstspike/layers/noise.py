@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstspike.devices import sent
+from firstspike.deferred import sent
 from firstspike.layers.trains import Noise, SpikeLayer, at_observed
 from firstspike.ranges import Probability, checks_ranges
 from firstspike.spiketime.values import check_times

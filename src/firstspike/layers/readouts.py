@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.layers.neurons import NeuronLayer, NeuronOptions
+from firstspike.layers.programs import MadeAgain, by_values
 from firstspike.layers.trains import Spikes
 from firstspike.neuron import LIF
 from firstspike.ranges import Positive, PositiveOrInf, Size, checks_ranges
@@ -100,7 +101,7 @@ class IntegralReadout(Readout):
         tau: PositiveOrInf = 10.0,
         **options: Unpack[ReadoutOptions],
     ) -> None:
-        if math.isinf(tau) and neuron is not None and neuron.tau_mem == math.inf:  # a tensor has no inf
+        if math.isinf(tau) and neuron is not None and bool(torch.as_tensor(neuron.tau_mem).isinf().any()):
             raise ValueError("the integral diverges for tau_mem=inf with tau=inf; give a finite tau")
         super().__init__(in_features, out_features, neuron, **options)
         self.tau = tau
@@ -149,6 +150,7 @@ class MembraneReadout(Readout):
         mem, syn = self.neuron.tau_mem, self.neuron.tau_syn
         if not isinstance(mem, Tensor) and not isinstance(syn, Tensor):
             return torch.where(causal, kappa(since, mem, syn), 0.0).sum(dim=-1) @ self.weight.mT
+        _check_reverse("MembraneReadout with trained time constants")
         taus = [x if isinstance(x, Tensor) else since.new_tensor(x) for x in (mem, syn)]
         if all(x.ndim == 0 for x in taus):
             return differentiable_kappa(since, *taus).sum(dim=-1) @ self.weight.mT
@@ -157,7 +159,7 @@ class MembraneReadout(Readout):
 
 
 @takes_arguments_of(Readout, without=("trainable", "per_neuron"))
-class MaximumReadout(Readout):
+class MaximumReadout(Readout, MadeAgain):
     """The largest value that the membrane ever reaches: ``max V(t)`` over all times, exact and differentiable.
 
     It is at least 0, the value at rest, from which every sample starts, and does not change if all times are later by
@@ -176,8 +178,17 @@ class MaximumReadout(Readout):
             raise ValueError("MaximumReadout has no gradient of time constants; give numbers, or tensors without one")
         super().__init__(in_features, out_features, neuron, **options)
 
+    forward = by_values(Readout.forward)
+
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
         """See ``Readout``."""
+        _check_reverse("MaximumReadout")
         batch = trains.shape[:-2]
         found = maximum(trains.reshape(math.prod(batch), *trains.shape[-2:]), self.weight, self.neuron)
         return found.reshape(*batch, self.out_features)
+
+
+def _check_reverse(what: str) -> None:
+    """Raise a NotImplementedError in forward mode."""
+    if torch.autograd.forward_ad._current_level >= 0:
+        raise NotImplementedError(f"{what} has no forward mode; take torch.func.jacrev or vjp")

@@ -6,10 +6,8 @@ itself in a window is known before the window begins. The simulator NEST divides
 """
 
 import math
-from collections.abc import Callable
-from functools import wraps
 from itertools import pairwise
-from typing import Any, NamedTuple, Self, TypeVar, Unpack
+from typing import NamedTuple, Self, Unpack
 
 import torch
 from jaxtyping import Float
@@ -19,6 +17,7 @@ from firstspike.layers.delay import DelayRule
 from firstspike.layers.init import firing_weights
 from firstspike.layers.lif import LIFSpikeTrains, SpikeTrainOptions, each_spike
 from firstspike.layers.neurons import Arriving
+from firstspike.layers.programs import MadeAgain, by_values
 from firstspike.layers.trains import Spikes
 from firstspike.layers.windows import columns_within, joined_trains, largest, only_within, window_bounds
 from firstspike.neuron import LIF
@@ -31,23 +30,6 @@ from firstspike.spiketime.operator import Window
 from firstspike.spiketime.values import MOST_WINDOWS, check_room, real_times
 
 _SPREAD = 0.05  # of recurrent weights, relative to that of weights with which most neurons spike
-
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def uncompiled(function: _Function) -> _Function:
-    """``torch.compiler.disable``, applied only while something is compiled.
-
-    As a decorator it would import the compiler together with this module.
-    """
-
-    @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        run = torch.compiler.disable(function) if torch.compiler.is_compiling() else function
-        return run(*args, **kwargs)
-
-    return call  # type: ignore[return-value]
 
 
 class RecurrentState(NamedTuple):
@@ -80,7 +62,7 @@ class RecurrentDelays(nn.Module):
 
 @takes_arguments_of(LIFSpikeTrains)
 @checks_ranges
-class LIFRecurrent(LIFSpikeTrains):
+class LIFRecurrent(LIFSpikeTrains, MadeAgain):
     """Recurrent LIF neurons: ``(batch, in[, spikes]) -> (batch, out, max_spikes)``.
 
     The recurrent synapse from neuron i to j has the weight ``recurrent_weight[j, i]`` and the delay ``window``, or
@@ -169,7 +151,7 @@ class LIFRecurrent(LIFSpikeTrains):
         if self.recurrent_delays is not None:
             self.recurrent_delays.delay_rule.draw_(self.recurrent_delays.delay_raw, generator)
 
-    @uncompiled
+    @by_values
     def forward(
         self, times: Spikes, observed: Float[Tensor, "*batch out_features max_spikes"] | None = None
     ) -> Float[Tensor, "*batch out_features max_spikes"]:
@@ -182,7 +164,7 @@ class LIFRecurrent(LIFSpikeTrains):
         check_room(*room, f"max_spikes={self.max_spikes}", inputs.dtype, inputs.device)
         return self.fitted(self._each_window(inputs, bounds, None, observed).trains)
 
-    @uncompiled
+    @by_values
     def proceed(
         self,
         times: Spikes,

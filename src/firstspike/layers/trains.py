@@ -69,6 +69,9 @@ class SpikeLayer(nn.Module):
         """How error messages call it."""
         return f"{type(self).__name__}({self.in_features})"
 
+    def __prepare_scriptable__(self) -> None:
+        raise NotImplementedError("torch.jit.script cannot record spike times; export a program with torch.export")
+
     def output_size(self, inputs: int) -> int:
         """Number of outputs for that number of inputs; ValueError if the layer is made for another one."""
         if inputs != getattr(self, "in_features", inputs):

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
-from firstspike.devices import sent
+from firstspike.deferred import sent
 from firstspike.layers.trains import Form
 from firstspike.ranges import NotNegative, Positive, checks_ranges
 from firstspike.signature import shown_arguments, takes_arguments_of
@@ -172,6 +172,14 @@ def smallest(values: Outputs) -> Classes:
     check_tensor("output", values)
     least, index = values.min(dim=-1)
     return torch.where(least < math.inf, index, -1)
+
+
+def largest(values: Outputs) -> Classes:
+    """Index of the largest value, the first of equal ones; -1 if all are the same, or one is NaN."""
+    check_tensor("output", values)
+    least, most = values.amin(dim=-1), values.amax(dim=-1)
+    decided = most >= least if values.shape[-1] == 1 else most > least
+    return torch.where(decided, values.argmax(dim=-1), -1)
 
 
 def check_reads(loss: str, reads: Form, gives: Form) -> None:

@@ -16,6 +16,7 @@ from firstspike.losses.base import (
     Reduction,
     check_batch,
     check_range,
+    largest,
     of_true,
 )
 from firstspike.ranges import Finite, Positive, Probability, checks_ranges
@@ -34,10 +35,7 @@ class ReadoutLoss(Loss):
 
     def predict(self, output: Outputs) -> Classes:
         """Class of the largest value, the lowest of several; -1 if all are the same, or one is NaN."""
-        check_tensor("output", output)
-        least, most = output.amin(dim=-1), output.amax(dim=-1)
-        decided = most >= least if output.shape[-1] == 1 else most > least
-        return torch.where(decided, output.argmax(dim=-1), -1)
+        return largest(output)
 
 
 @takes_arguments_of(Loss)

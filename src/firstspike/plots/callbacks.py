@@ -12,7 +12,7 @@ from firstspike.runs import Run
 from firstspike.runs.files import write_whole
 from firstspike.text import needed
 from firstspike.training import Callback, Evaluation, Fit, FitResult
-from firstspike.training.fitting import Row
+from firstspike.training.fit import Row
 
 
 class Pace:

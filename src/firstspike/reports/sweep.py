@@ -81,4 +81,4 @@ def _link(folder: Path, place: Path) -> str | dict[str, str]:
     """A link to the run's report if there is one, otherwise to its folder; the name alone if that is not here."""
     report = folder / "report.html"
     there = os.path.relpath(report if report.is_file() else folder, place.resolve())
-    return {"text": folder.name, "href": quote(Path(there).as_posix())} if folder.is_dir() else folder.name
+    return {"text": folder.name, "href": quote(os.fsencode(Path(there).as_posix()))} if folder.is_dir() else folder.name

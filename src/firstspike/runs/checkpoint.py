@@ -24,6 +24,7 @@ from torch import Tensor
 
 from firstspike.runs.files import read_regular, remove_folder, whole_folder
 from firstspike.runs.forms import Manifest, read_json
+from firstspike.text import first_line
 from firstspike.training.state import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         manifest = read_json(folder / _MANIFEST, Manifest)
         content = {name: read_regular(folder / name) for name in (_WEIGHTS, _STATE)}
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: cannot be read: {_first_line(error)}") from None
+        raise CheckpointError(f"{folder}: cannot be read: {first_line(error)}") from None
     for name, data in content.items():
         if hashlib.sha256(data).hexdigest() != manifest["sha256"].get(name):
             raise CheckpointError(f"{folder}: {name} is damaged, its checksum differs from the manifest's")
@@ -95,12 +96,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
             raise ValueError(f"expected a mapping of names, it holds a {type(state).__name__}")
     except Exception as error:  # torch reports a refused pickle with an exception of the pickle module
-        raise CheckpointError(f"{folder}: {name} is refused: {_first_line(error)}") from None
+        raise CheckpointError(f"{folder}: {name} is refused: {first_line(error)}") from None
     return Checkpoint(manifest["epoch"], manifest["batch"], weights, state, folder)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def load_newest(folder: Path) -> Checkpoint | None:

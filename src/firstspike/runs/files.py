@@ -41,7 +41,7 @@ def write_whole(path: Path, text: str, source: Path | None = None) -> None:
     if source is not None and path.exists() and path.samefile(source):
         raise FileExistsError(f"{path} is the file that is read; choose another --out")
     with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:

@@ -36,7 +36,7 @@ from firstspike.runs.files import naming, remove_empty, remove_leftovers, write_
 from firstspike.runs.forms import Environment, Form, Results, read_json
 from firstspike.runs.lock import HOLDER, LOCK
 from firstspike.torchrun import processes, rank
-from firstspike.training.fitting import Row
+from firstspike.training.fit import Row
 
 _TABLES = ("metrics", "output_times")
 

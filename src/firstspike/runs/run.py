@@ -208,7 +208,7 @@ class Run:
     @cached_property
     def objective(self) -> Objective:
         """The loss with its decision rule: ``objective.predict(output_times)`` returns class indices."""
-        return Objective(self.loss)
+        return Objective(self.loss, gives=getattr(self.network, "gives", None))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,9 +1,8 @@
 """A copy of a run's data, for small data of your own."""
 
-import io
 import json
 import zipfile
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,24 @@ import torch
 
 from firstspike.config import Config, ConfigError, build_data
 from firstspike.data import EventLists, SpikeData, Splits
-from firstspike.data.series import as_encoder
-from firstspike.runs.files import whole_file
+from firstspike.data.series_encoding import as_encoder
+from firstspike.runs.files import whole_file, whole_folder
 
 OWN_DATA = ("given", "files")
 """The kinds of data of which a run may have a copy."""
 
 
 def save_splits(folder: Path, data: Splits) -> None:
-    """Write the training data and the splits that have samples as ``.npz`` files, all or none."""
-    folder.mkdir(exist_ok=True)
-    with ExitStack() as written:  # all of them before the first takes its place
+    """Write the training data and the splits that have samples as ``.npz`` files, all or none.
+
+    Beside files of others, which stay, each is whole for itself.
+    """
+    own = {f"{name}.npz" for name in Splits._fields}
+    shared = folder.is_dir() and not own.issuperset(path.name for path in folder.iterdir())
+    with nullcontext(folder) if shared else whole_folder(folder) as target:
         for name, part in zip(Splits._fields, data, strict=True):
             if not len(part) and name != "train":
-                written.callback((folder / f"{name}.npz").unlink, missing_ok=True)
+                (target / f"{name}.npz").unlink(missing_ok=True)
                 continue
             arrays: dict[str, Any] = {
                 **_times(part),
@@ -38,9 +41,8 @@ def save_splits(folder: Path, data: Splits) -> None:
                 arrays["encoder"] = np.array(json.dumps(part.encoder.to_dict()))
             if part.columns:
                 arrays["columns"] = np.array(part.columns)
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, **arrays)
-            written.enter_context(whole_file(folder / f"{name}.npz")).write_bytes(buffer.getbuffer())
+            with whole_file(target / f"{name}.npz") as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, **arrays)
 
 
 def _times(part: SpikeData) -> dict[str, Any]:

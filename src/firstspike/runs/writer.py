@@ -19,7 +19,7 @@ from firstspike.substrates import SubstrateError
 from firstspike.torchrun import rank
 from firstspike.training import Callback, Evaluation, Fit, FitResult, Interrupted, Trainer
 from firstspike.training.divergence import DivergedError
-from firstspike.training.fitting import Row
+from firstspike.training.fit import Row
 from firstspike.training.state import CheckpointError, own_tensors
 
 logger = logging.getLogger(__name__)

@@ -74,6 +74,8 @@ def _saved(tensors: Sequence[Any], options: Options) -> tuple[Tensor, ...]:
 
 @torch.library.register_fake("firstspike::spike_forward")
 def _(*given: Any) -> list[Tensor]:
+    if torch.onnx.is_in_onnx_export():
+        raise NotImplementedError("ONNX has no operator for spike times; export a program of PyTorch with torch.export")
     times, weight, *_ = tensors = given[:INPUTS]
     options = Options(*given[INPUTS:])
     if not options.max_spikes:

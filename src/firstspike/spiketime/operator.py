@@ -145,8 +145,8 @@ def spike_trains(
         observed: trains from elsewhere (a simulator, a chip), sorted, ``inf`` after the last spike: returned as they
             are, with the gradient taken there. A spike where the ideal membrane would not rise, or within the
             refractory time of the one before, has none.
-        refractory: deprecated, as is ``reset``: both are parameters of the neuron.
-        reset: see ``refractory``.
+        refractory: deprecated; write it into the neuron.
+        reset: deprecated; write it into the neuron.
         overflow: what happens where a neuron would spike more than ``max_spikes`` times: ``"error"`` raises
             ValueError, ``"warn"`` warns and drops the later spikes, ``"drop"`` drops them. The neuron then stays at
             ``reset`` until ``until``.

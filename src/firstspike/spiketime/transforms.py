@@ -20,12 +20,16 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch._C import _functorch
-from torch._functorch.autograd_function import VmapInfo
-from torch._functorch.pyfunctorch import VmapInterpreter, retrieve_current_functorch_interpreter
-from torch._functorch.utils import unwrap_dead_wrappers
 
 from firstspike.spiketime.contract import DIFFERENTIABLE, QUANTITIES, Needs
+
+try:
+    from torch._C._functorch import _add_batch_dim, _unwrap_batched
+    from torch._functorch.autograd_function import VmapInfo
+    from torch._functorch.pyfunctorch import VmapInterpreter, retrieve_current_functorch_interpreter
+    from torch._functorch.utils import unwrap_dead_wrappers
+except ImportError:  # another torch, whose public way takes longer
+    unwrap_dead_wrappers = None  # type: ignore[assignment]
 
 _AT_ONCE = 1 << 22  # numbers in a part of the Jacobian
 OF_SAMPLES = [name for name, quantity in QUANTITIES.items() if quantity.of_samples]
@@ -38,6 +42,8 @@ class Direct(torch.autograd.Function):
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
+        if unwrap_dead_wrappers is None:
+            return super().apply(*args)
         if torch._C._are_functorch_transforms_active():
             found = cls._mapped(args)
             return super().apply(*args) if found is None else found
@@ -50,14 +56,14 @@ class Direct(torch.autograd.Function):
         if not isinstance(interpreter, VmapInterpreter):
             return None
         level = interpreter.level()
-        parts = [_functorch._unwrap_batched(x, level) if isinstance(x, Tensor) else (x, None) for x in args]
+        parts = [_unwrap_batched(x, level) if isinstance(x, Tensor) else (x, None) for x in args]
         inner, dims = zip(*parts, strict=True)
         if all(dim is None for dim in dims):
             return None
         info = VmapInfo(interpreter.batch_size(), interpreter.randomness())
         with interpreter.lower():
             outputs, places = cls.vmap(info, dims, *inner)
-        return tuple(_functorch._add_batch_dim(x, place, level) for x, place in zip(outputs, places, strict=True))
+        return tuple(_add_batch_dim(x, place, level) for x, place in zip(outputs, places, strict=True))
 
 
 def mapped(

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from firstspike.devices import TAU_MEM, TAU_SYN, UNIT, is_host, mark, read_at_once, require
+from firstspike.deferred import TAU_MEM, TAU_SYN, UNIT, is_host, mark, read_at_once, require
 from firstspike.spiketime.contract import (
     DIFFERENTIABLE,
     QUANTITIES,

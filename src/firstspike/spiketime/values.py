@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.devices import (
+from firstspike.deferred import (
     DELAY,
     OBSERVED,
     ORDER,
@@ -81,7 +81,7 @@ def checked(
     """
     # a trace would record addresses of memory that is gone when its program runs
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
-        raise NotImplementedError("torch.jit.trace cannot record spike times; record first spikes with torch.export")
+        raise NotImplementedError("torch.jit.trace cannot record spike times; export a program with torch.export")
     for name, x in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
         if x is not None:
             check_tensor(name, x)
@@ -210,9 +210,15 @@ def check_weights(weight: Float[Tensor, "E O I"], threshold: Float[Tensor, "E O"
     require(WEIGHT, largest <= limit, message)
 
 
+def records() -> bool:
+    """Whether calls are recorded, for tensors without values."""
+    proxy = torch._C._TorchDispatchModeKey.PROXY
+    return torch.compiler.is_compiling() or torch._C._get_dispatch_mode(proxy) is not None
+
+
 def real_times(times: Tensor) -> Tensor:
-    """The times, once it is clear that they are real numbers or ``inf``; compiled code does not look at them."""
-    if not torch.compiler.is_compiling():
+    """The times, once it is clear that they are real numbers or ``inf``; recorded code does not look at them."""
+    if not records():
         check_real("times", values_of(times), TIMES)
     return times
 

@@ -22,11 +22,6 @@ class SubstrateError(OSError):
     """A substrate that cannot be reached, or did not answer; the message names it, and a remedy."""
 
 
-def first_line(error: Exception) -> str:
-    """The message of another program's error in one line."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
-
-
 class Substrate(ABC):
     """Yields the spike times of all layers of a network: an exact computation, a simulator, a chip.
 

@@ -22,11 +22,11 @@ from torch import Tensor
 from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains, Network
 from firstspike.layers.lif import DenseLIFLayer
 from firstspike.ranges import checks_ranges
-from firstspike.substrates.base import LayerByLayer, SubstrateError, first_line
+from firstspike.substrates.base import LayerByLayer, SubstrateError
 from firstspike.substrates.windows import Windows, project, recorded, sources
-from firstspike.text import installed_with
+from firstspike.text import first_line, installed_with
 
-_TAU_MS = 10.0  # milliseconds and millivolts for ``tau_syn`` and for 1 on the membrane: then weights are in nA
+_TAU_MS = 10.0  # about that many milliseconds are ``tau_syn``; as many millivolts are 1: then weights are in nA
 _LEAD_MS = 2.0  # simulators need a moment before the first spike
 
 
@@ -178,27 +178,29 @@ class Simulator(LayerByLayer):
         if not arrives.any():
             return np.full((len(arrival), len(weight), 1), np.inf)
         begin, last = float(arrival[arrives].min()) - 1, float(arrival[arrives].max())
-        step_ms = max(round(1000 * self.step * _TAU_MS), 1) / 1000
+        step_ms = max(round(1000 * self.step * _TAU_MS), 1) / 1000  # NEST has whole microseconds
+        unit_ms = step_ms / self.step
 
         def whole(ms: Any) -> Any:
             """In steps, at least one, without rounding errors."""
             return np.round(np.maximum(np.round(ms / step_ms), 1) * step_ms, 3)
 
-        delay_ms = float(whole(self.delay * _TAU_MS))
+        delay_ms = float(whole(self.delay * unit_ms))
         delays = np.array(delay_ms)
         if cells.delay is not None:
             last = cells.until
             inhibition = cells.inhibition(weight, arrival.shape[-1], self.step)
             rest = rest + float(max(cells.tau_mem.max(), cells.tau_syn.max()) * np.log(1 + inhibition.max()))
-            loop_ms = whole(cells.delay * _TAU_MS)
+            loop_ms = whole(cells.delay * unit_ms)
             delays = np.append(loop_ms, delay_ms)
-        windows = Windows(len(arrival), begin, math.ceil(last - begin + rest), _TAU_MS, _LEAD_MS + 2 * delay_ms)
+        windows = Windows(len(arrival), begin, math.ceil(last - begin + rest), unit_ms, _LEAD_MS + 2 * delay_ms)
         sim = self._sim
         with self._quiet():
             try:
                 self._setup(step_ms, float(delays.min()), float(delays.max()))
                 before = sources(sim, windows.trains(arrival))
-                after = sim.Population(len(weight), self._neurons(cells), initial_values={"v": 0.0})
+                neurons = self._neurons(cells, unit_ms)
+                after = sim.Population(len(weight), sim.IF_curr_exp(**neurons), initial_values={"v": 0.0})
                 project(sim, before, after, weight, delay_ms)
                 if cells.weight is not None:
                     project(sim, after, after, cells.weight, loop_ms)
@@ -206,6 +208,10 @@ class Simulator(LayerByLayer):
                     end = sources(sim, windows.trains(np.tile([cells.until, np.inf], (len(arrival), 1))))
                     project(sim, end, after, np.outer(-inhibition, [1.0, 0.0]), delay_ms)
                 after.record("spikes")
+                there = sim.get_time_step(), *after.get(list(neurons))
+                for name, wanted, got in zip(("step", *neurons), (step_ms, *neurons.values()), there, strict=True):
+                    if not np.allclose(got, wanted, rtol=1e-9, atol=0):  # rounded, say
+                        raise ValueError(f"it has a {name} of {got} in place of {wanted}")
                 sim.run(round(math.ceil((windows.run_ms + delay_ms) / step_ms) * step_ms, 3))  # whole steps
                 index, at = recorded(after)
                 found = windows.each(after.size, index, at - delay_ms)
@@ -214,20 +220,20 @@ class Simulator(LayerByLayer):
                 raise SubstrateError(f"{self.title} failed: {first_line(error)}") from error
         return found
 
-    def _neurons(self, cells: _Cells) -> Any:
-        """The cell type; in the model's own unit the capacity is ``tau_syn``."""
+    def _neurons(self, cells: _Cells, unit_ms: float) -> dict[str, Any]:
+        """Parameters of the cells; in the model's own unit the capacity is ``tau_syn``."""
         values = {
-            "tau_m": cells.tau_mem * _TAU_MS,
-            "tau_syn_E": cells.tau_syn * _TAU_MS,
-            "tau_syn_I": cells.tau_syn * _TAU_MS,
+            "tau_m": cells.tau_mem * unit_ms,
+            "tau_syn_E": cells.tau_syn * unit_ms,
+            "tau_syn_I": cells.tau_syn * unit_ms,
             "cm": cells.tau_syn,
-            "v_thresh": cells.threshold * _TAU_MS,
+            "v_thresh": cells.threshold * unit_ms,
             "v_rest": np.array(0.0),
             "i_offset": np.array(0.0),
-            "v_reset": np.array(cells.reset * _TAU_MS),
-            "tau_refrac": np.array(cells.refractory * _TAU_MS),
+            "v_reset": np.array(cells.reset * unit_ms),
+            "tau_refrac": np.array(cells.refractory * unit_ms),
         }
-        return self._sim.IF_curr_exp(**{name: x if x.ndim else float(x) for name, x in values.items()})
+        return {name: x if x.ndim else float(x) for name, x in values.items()}
 
     def _setup(self, step_ms: float, shortest_ms: float, longest_ms: float) -> None:
         """Forget the last run, get ready for another one with synapses of delays between these."""

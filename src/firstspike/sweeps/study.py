@@ -9,7 +9,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,18 @@ def open_storage(url: URL, heartbeat: int | None = None) -> RDBStorage:
     return storage
 
 
+@contextmanager
+def _alone(storage: RDBStorage, name: str) -> Iterator[None]:
+    """Keep all others from queueing trials of a study: what this thread does there meanwhile is one transaction."""
+    storage.remove_session()
+    with storage.engine.begin() as connection, ExitStack() as end:  # SQLite is locked from here on
+        lock = sqlalchemy.text("UPDATE studies SET study_name = study_name WHERE study_name = :name")
+        connection.execute(lock, {"name": name})
+        storage.scoped_session(bind=connection, join_transaction_mode="create_savepoint")
+        end.callback(storage.remove_session)
+        yield
+
+
 def open_study(plan: Plan, storage: RDBStorage) -> optuna.Study:
     """The study of a sweep, created or joined; a ValueError if the one of this name is of another sweep."""
     sweep = plan.sweep
@@ -95,18 +107,22 @@ def open_study(plan: Plan, storage: RDBStorage) -> optuna.Study:
         direction="minimize" if sweep.loss else "maximize",
         load_if_exists=True,
     )
-    mine, stored = json.loads(json.dumps(plan.definition())), study.user_attrs.get(_DEFINITION)
-    if stored is None and study.get_trials(deepcopy=False):
-        raise ValueError(f"the study {plan.name} {_NOT_A_SWEEP}; choose another --name")
-    if stored is None:
-        study.set_user_attr(_DEFINITION, stored := mine)
-    if differ := sorted(key for key in mine.keys() | stored.keys() if mine.get(key) != stored.get(key)):
-        what = f"is of another sweep; they differ in {', '.join(differ)}"
-        raise ValueError(f"the study {plan.name} in this storage {what}. Choose another --name, or change the file")
-    there = trials_of(study)
-    for number, params in enumerate(plan.trials()):
-        if number not in there:
-            study.enqueue_trial(dict(params), user_attrs={TRIAL: number})
+    mine = json.loads(json.dumps(plan.definition()))
+    with _alone(storage, plan.name):
+        if (stored := study.user_attrs.get(_DEFINITION)) is None:
+            if study.get_trials(deepcopy=False):
+                raise ValueError(f"the study {plan.name} {_NOT_A_SWEEP}; choose another --name")
+            study.set_user_attr(_DEFINITION, stored := mine)
+        if differ := sorted(key for key in mine.keys() | stored.keys() if mine.get(key) != stored.get(key)):
+            what = f"is of another sweep; they differ in {', '.join(differ)}"
+            raise ValueError(f"the study {plan.name} in this storage {what}. Choose another --name, or change the file")
+    trials = plan.trials()
+    for first in range(0, len(trials), 1000):  # in parts: workers wait meanwhile
+        with _alone(storage, plan.name):
+            there = trials_of(study)
+            for number, params in enumerate(trials[first : first + 1000], first):
+                if number not in there:
+                    study.enqueue_trial(dict(params), user_attrs={TRIAL: number})
     return study
 
 
@@ -137,14 +153,14 @@ def active(study: optuna.Study) -> set[TrialState]:
     return {trial.state for trial in trials_of(study).values()} & set(ACTIVE)
 
 
-def queue_again(study: optuna.Study, failed: bool = False) -> None:
+def queue_again(study: optuna.Study, storage: RDBStorage, failed: bool = False) -> None:
     """Queue trials again whose workers were stopped or died; with ``failed`` also those that failed or got stuck."""
-    for trial in trials_of(study).values() if failed else ():
-        if trial.state is TrialState.RUNNING:  # trained twice if its worker is alive, and counted once
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-    for trial in trials_of(study).values():
-        if trial.state is TrialState.FAIL and (failed or not trial.user_attrs.get(ERROR)):
-            with warnings.catch_warnings(action="ignore"):  # experimental
+    with _alone(storage, study.study_name), warnings.catch_warnings(action="ignore"):  # experimental
+        for trial in trials_of(study).values() if failed else ():
+            if trial.state is TrialState.RUNNING:  # trained twice if its worker is alive, and counted once
+                study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        for trial in trials_of(study).values():
+            if trial.state is TrialState.FAIL and (failed or not trial.user_attrs.get(ERROR)):
                 RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(study, trial)
 
 

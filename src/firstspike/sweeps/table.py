@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from firstspike.runs.files import csv_text, write_whole
+from firstspike.runs.lock import LOCK
+from firstspike.text import printable
 
 Value = None | bool | int | float | str
 
@@ -30,8 +34,12 @@ class SweepTable:
     def write(self, folder: Path) -> Path:
         """Write all columns to ``table.csv`` in a folder, accuracies as fractions."""
         names = list(self.rows[0]) if self.rows else []
+        rows = [[row.get(name) for name in names] for row in self.rows]
+        # a carriage return would begin another row
+        text = csv_text([names, *([printable(x) if isinstance(x, str) else x for x in row] for row in rows)])
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "table.csv", csv_text([names, *([row.get(x) for x in names] for row in self.rows)]))
+        with FileLock(folder / LOCK):  # another command may write it at the same moment
+            write_whole(folder / "table.csv", text)
         return folder / "table.csv"
 
     def shown(self) -> tuple[list[str], list[list[str]]]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import optuna
 import torch
+from filelock import FileLock
 from optuna.exceptions import OptunaError, TrialPruned
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
@@ -28,12 +29,12 @@ from tqdm import tqdm
 from firstspike.config import Config
 from firstspike.runs import Run
 from firstspike.runs.files import write_whole
-from firstspike.runs.lock import RunLockedError
+from firstspike.runs.lock import LOCK, RunLockedError
 from firstspike.sweeps import study as studies
 from firstspike.sweeps.plan import Plan
 from firstspike.sweeps.table import digest
 from firstspike.training import Callback, Fit, Interrupted
-from firstspike.training.fitting import Row
+from firstspike.training.fit import Row
 from firstspike.training.state import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Worker:
     """
 
     def __init__(self, plan: Plan, storage: RDBStorage, folder: Path, stop: Callable[[], bool] = lambda: False) -> None:
-        self.plan, self.folder, self.stop = plan, folder, stop
+        self.plan, self.storage, self.folder, self.stop = plan, storage, folder, stop
         self.study = studies.open_study(plan, storage)
 
     def work(self) -> None:
@@ -73,7 +74,7 @@ class Worker:
     def _stopped(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """After a trial: back into the queue with it, if this worker was asked to stop."""
         if trial.state is TrialState.FAIL and self.stop():
-            studies.queue_again(study)
+            studies.queue_again(study, self.storage)
 
     def _train(self, trial: optuna.Trial) -> float:
         """The metric of a trial."""
@@ -159,11 +160,12 @@ def launch(
         if used and plan.name not in optuna.get_all_study_names(opened):
             raise ValueError(f"{folder} has runs of another study; choose another --name, or the --storage of that one")
         study = studies.open_study(plan, opened)
-        studies.queue_again(study, retry_failed)
+        studies.queue_again(study, opened, retry_failed)
         secret = url.password or any("passw" in key.lower() for key in url.query)  # is never written
         said: dict[str, Any] = {"name": plan.name, "storage": None if secret else storage}
         said |= {"sweep": plan.sweep.model_dump(mode="json", by_alias=True, exclude_defaults=True)}
-        write_whole(folder / "sweep.json", json.dumps(said, indent=1) + "\n")
+        with FileLock(folder / LOCK):
+            write_whole(folder / "sweep.json", json.dumps(said, indent=1) + "\n")
         if studies.active(study):
             with _processes(plan, url, folder, workers) as processes:
                 _follow(plan, study, processes, show)

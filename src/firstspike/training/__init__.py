@@ -5,7 +5,7 @@ from torch import optim
 from firstspike.training.augment import Augment
 from firstspike.training.callbacks import Callback, EarlyStopping
 from firstspike.training.evaluation import Evaluation
-from firstspike.training.fitting import Fit, FitResult, Interrupted
+from firstspike.training.fit import Fit, FitResult, Interrupted
 from firstspike.training.margin import margins
 from firstspike.training.schedules import CosineLR
 from firstspike.training.silent import SilentNeurons

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from firstspike.data import SpikeData
-from firstspike.devices import sent
+from firstspike.deferred import sent
 from firstspike.ranges import Border, Distance, NotNegative, Probability, checks_ranges
 
 

@@ -1,11 +1,11 @@
 """Moving averages of weights."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from firstspike.ranges import InnerFraction, checks_ranges
 
@@ -27,25 +27,14 @@ class WeightAverage:
         self.parameters = dict(network.named_parameters())
         self.averages = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
 
-    @torch.no_grad()
     def update(self) -> None:
         """Take in the parameters as they are after one more batch."""
         decay = min(self.decay, (1 + self.batches) / (_WARMUP + self.batches)) if self.batches else 0.0
-        for name, average in self.averages.items():
-            average.lerp_(self.parameters[name], 1 - decay)
+        get_ema_multi_avg_fn(decay)(list(self.averages.values()), list(self.parameters.values()), self.batches)
         self.batches += 1
 
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """The averages take the place of the parameters inside."""
-        own = self._swapped(self.averages)
-        try:
-            yield
-        finally:
-            self._swapped(own)
-
     @torch.no_grad()
-    def _swapped(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def swapped(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Write values into the parameters; returns the previous ones."""
         before = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         for name, parameter in self.parameters.items():
@@ -59,4 +48,4 @@ class WeightAverage:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a saved state into a network that has the averages as its parameters."""
         self.batches = state["batches"]
-        self.averages = self._swapped(state["trained"])
+        self.averages = self.swapped(state["trained"])

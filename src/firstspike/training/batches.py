@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from firstspike.data import SpikeData
 from firstspike.seeding import generator
-from firstspike.training.fitting import to_network
+from firstspike.training.fit import to_network
 
 Loader = Iterable[tuple[Tensor, Tensor]]
 """A ``torch.utils.data.DataLoader`` or another source of batches ``(times, labels)``, one pass over it an epoch."""

@@ -13,7 +13,7 @@ from firstspike.spiketime import kernels
 from firstspike.training.objective import Mode
 
 if TYPE_CHECKING:
-    from firstspike.training.fitting import Fit, FitResult, Row
+    from firstspike.training.fit import Fit, FitResult, Row
 
 logger = logging.getLogger(__name__)
 
@@ -154,8 +154,8 @@ class EarlyStopping(Callback):
         restore_best: when the training ends, here or at its last epoch, each network gets the weights of its best
             epoch, and the results are theirs; of equal accuracies that with the lower loss. By default it keeps the
             last ones.
-        mode: of ``metric``, whether the smallest or the largest values are the best. By default the largest of
-            accuracies and ``r2``, the smallest of all else; a metric of one's own says so by an attribute
+        mode: whether the smallest or the largest values of ``metric`` are the best. By default the largest of
+            accuracies and ``r2``, the smallest of all else; a metric of your own says so by an attribute
             ``higher_is_better``, as torchmetrics have it.
 
     Raises:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn, optim
 
 from firstspike.data import SpikeData
-from firstspike.devices import sent
+from firstspike.deferred import sent
 from firstspike.layers import Network, SpikeDropout
 from firstspike.layers.delay import delays_in, project_delays_
 from firstspike.layers.ensembles import Ensemble

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from firstspike.data import EventLists, SpikeData
-from firstspike.devices import raise_deferred_errors
+from firstspike.deferred import raise_deferred_errors
 from firstspike.layers import EarliestPool2d, LIFLayer, LIFRecurrent, Network, Record
 from firstspike.layers.ensembles import Ensemble
 from firstspike.layers.trains import form_of

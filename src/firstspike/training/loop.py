@@ -3,25 +3,54 @@
 import logging
 import math
 import random
+import signal
+import threading
 import time
 import warnings
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import FrameType
 
 import numpy as np
 import torch
 
-from firstspike.devices import raise_deferred_errors
+from firstspike.deferred import raise_deferred_errors
 from firstspike.layers.noise import jitter_from
 from firstspike.seeding import generator
 from firstspike.training.callbacks import Stop
 from firstspike.training.distributed import Distributed, Ranks
 from firstspike.training.divergence import signs_of_failure, staying_finite
 from firstspike.training.engines import Sequential, engine_for
-from firstspike.training.fitting import Fit, FitResult, Interrupted, Row
-from firstspike.training.process import Pace, stop_on_signals, threads_worth_starting
+from firstspike.training.fit import Fit, FitResult, Interrupted, Row
+from firstspike.training.threads import Pace, threads_worth_starting
 
 logger = logging.getLogger(__name__)
+
+
+_ENDS = ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # of terminals that close, and of batch systems
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Yields a function that returns whether a signal to stop came; a second Ctrl-C interrupts at once."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield asked.is_set
+        return
+    ends = [number for name in _ENDS if (number := getattr(signal, name, None))]
+    free = [number for number in ends if signal.getsignal(number) is signal.SIG_DFL]  # nohup ignores one
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, *free)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run(fit: Fit, ranks: Ranks, stop: Stop, stack: ExitStack) -> FitResult:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from firstspike.devices import raise_deferred_errors
+from firstspike.deferred import raise_deferred_errors
 from firstspike.layers import Network
 from firstspike.losses.base import check_batch, of_true, smallest
 from firstspike.spiketime.values import check_tensor

@@ -8,14 +8,15 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from firstspike.layers import Network, Record
-from firstspike.losses.base import FIRST_OR_READOUT, check_reads, smallest
+from firstspike.layers.trains import Form
+from firstspike.losses.base import FIRST_OR_READOUT, check_reads, largest, smallest
 from firstspike.substrates import Substrate
 
 Metric = Callable[[Tensor, Tensor], float | Tensor]
 """``metric(output, labels)`` -> a number, as of ``torchmetrics``; it may have their attribute ``higher_is_better``."""
 Mode = Literal["min", "max"]
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""``loss(times, labels)`` -> mean over the samples; with a method ``predict(times)`` it also decides."""
+"""``loss(output, labels)`` -> mean over the samples; with a method ``predict(output)`` it also decides."""
 
 
 @dataclass(eq=False)
@@ -28,10 +29,13 @@ class Objective:
     loss: Loss
     regularizers: Sequence[Callable[..., Tensor]] = ()
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    gives: Form | None = None
+    """What the network gives, if it is known: ``check`` sets it."""
 
     def check(self, network: nn.Module) -> None:
         """Raise a ValueError if a training of the network cannot take these."""
         loss, gives = self.loss, network.gives if isinstance(network, Network) else None
+        self.gives = gives
         if isinstance(loss, type):
             raise ValueError(f"loss: expected an object, got the class {loss.__name__}; write {loss.__name__}()")
         if getattr(loss, "reduction", "mean") == "none":
@@ -76,8 +80,9 @@ class Objective:
         return None if higher is None else "max" if higher else "min"
 
     def predict(self, times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
-        """Class of each sample by the loss's rule, otherwise by the earliest spike; -1 if it is silent."""
-        decide: Callable[[Tensor], Tensor] = getattr(self.loss, "predict", smallest)
+        """Class of each sample by the loss's rule, otherwise by the largest value or the earliest spike; or -1."""
+        usual = largest if self.gives == "values" else smallest
+        decide: Callable[[Tensor], Tensor] = getattr(self.loss, "predict", usual)
         return decide(times)
 
     def success(

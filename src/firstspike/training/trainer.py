@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from firstspike.data import SpikeData
 from firstspike.data.arrays import as_tensor
-from firstspike.devices import check_float64, raise_deferred_errors
+from firstspike.deferred import check_float64, raise_deferred_errors
 from firstspike.layers import Network, Record
 from firstspike.ranges import Count, InnerFraction, Positive, Seed, check_ranges
 from firstspike.substrates import Exact, Substrate
@@ -25,7 +25,7 @@ from firstspike.training.batches import Batches, Loader
 from firstspike.training.callbacks import Callback, Callbacks, ProgressBar, Stop
 from firstspike.training.distributed import joined
 from firstspike.training.evaluation import Evaluation, evaluate, record_in_parts
-from firstspike.training.fitting import Fit, FitOptions, FitResult, to_network
+from firstspike.training.fit import Fit, FitOptions, FitResult, to_network
 from firstspike.training.loop import run
 from firstspike.training.member import Member
 from firstspike.training.objective import Loss, Metric, Objective
@@ -250,7 +250,8 @@ class Trainer:
         with ExitStack() as stack:
             for member in self.members:
                 if member.average is not None:
-                    stack.enter_context(member.average.applied())
+                    own = member.average.swapped(member.average.averages)
+                    stack.callback(member.average.swapped, own)
             yield
 
     def evaluate(self, data: SpikeData) -> Evaluation:

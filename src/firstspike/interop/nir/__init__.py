@@ -29,8 +29,8 @@ def to_nir(
     Layers become pairs of ``Linear`` and ``CubaLIF``, readouts ``CubaLI``, delays ``Delay`` nodes; every synapse with a
     delay gets a delayed copy of its input. Bias spikes are further channels at the end of the input. A neuron that
     spikes once is then reset so far down (``v_reset``) that it stays silent, for readers that have a reset. What NIR
-    cannot express is in the metadata: ``bias_times``, ``max_spikes``, ``duration``, ``readout``. If readers cannot do
-    the same, the metadata list the differences, ``approximate``; otherwise the graph is faithful.
+    cannot express is in the metadata: ``bias_times``, ``max_spikes``, ``overflow``, ``duration``, ``readout``. If
+    readers cannot do the same, they list the differences, ``approximate``; otherwise the graph is faithful.
 
     Args:
         network: its parameters as they are now.
@@ -70,7 +70,8 @@ def from_nir(
     It may have the nodes ``Input``, ``Linear``, ``Affine`` without bias, ``Scale``, ``Delay``, ``CubaLIF``, ``CubaLI``
     and ``Output``, and must be a chain of layers. Connections past layers become ``Concatenate``. Neurons may be
     connected to themselves, with delays, which makes a ``LIFRecurrent`` whose ``window`` is the shortest of them. Every
-    neuron spikes at most once, for any ``v_reset``, unless ``max_spikes`` is given.
+    neuron spikes at most once, unless ``max_spikes`` is given; a warning says so where its ``v_reset`` lets it spike
+    again.
 
     Args:
         graph: the graph, or a file.
@@ -86,7 +87,8 @@ def from_nir(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a file of NIR, a graph that is not a chain of layers, nodes or values without counterpart.
+        ValueError: not a file of NIR, a graph that is not a chain of layers, nodes or values without counterpart, such
+            as numbers that are infinite in the dtype.
         ImportError: the extra ``nir`` is not installed.
     """
     needed("nir", "nir", "NIR")

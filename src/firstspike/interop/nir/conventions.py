@@ -18,7 +18,7 @@ from firstspike.ranges import Positive, checks_ranges
 
 Target = Literal["nir", "norse", "snntorch"]
 _SNNTORCH_DT = 1e-4  # seconds; fixed in its reader
-_RESET = 1000.0  # thresholds below rest: e^-7 of it is left after seven membrane time constants
+RESET = 1000.0  # thresholds below rest: e^-7 of it is left after seven membrane time constants
 
 Values = Float[np.ndarray, " neurons"]
 
@@ -71,7 +71,7 @@ class Convention:
             "r": r,
             "v_leak": np.zeros_like(mem),
             "v_threshold": v_threshold,
-            "v_reset": -_RESET * v_threshold if reset is None else reset / threshold * v_threshold,
+            "v_reset": -RESET * v_threshold if reset is None else reset / threshold * v_threshold,
             "w_in": syn if self.target == "nir" else syn / step,
         }
         return fields, gain

@@ -7,6 +7,8 @@ import h5py
 import nir
 import numpy as np
 
+from firstspike.interop.nir.synapses import numbers
+
 
 def read_graph(path: Path) -> nir.NIRGraph:
     """The graph in a file; a ValueError if it is not one of NIR, or damaged, or points to other files."""
@@ -36,18 +38,20 @@ def _refuse_links(group: h5py.Group) -> None:
 def read_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
     """How a graph was written: ``target``, ``time_unit``, ``dt``, ``bias_times``, ``max_spikes``, see ``from_nir``.
 
-    And for every layer ``refractory``, ``duration`` and ``window_spikes``, if it has them.
+    And for every layer ``overflow``, ``refractory``, ``duration`` and ``window_spikes``, if it has them.
     """
     found = graph.metadata
 
-    def numbers(name: str, kind: type) -> np.ndarray:
-        return np.ravel(np.asarray(found.get(name, ()), dtype=kind))
+    def each(name: str, kind: type) -> list[Any]:
+        values: list[Any] = np.ravel(numbers(name, found.get(name, ()))).astype(kind).tolist()
+        return values
 
     try:
         unit = float(found.get("time_unit", 1.0))
-        times = {x: (numbers(x, np.float64) / unit).tolist() for x in ("bias_times", "refractory", "duration")}
-        counts = {x: numbers(x, np.int64).tolist() for x in ("max_spikes", "window_spikes")}
+        times = {x: [time / unit for time in each(x, float)] for x in ("bias_times", "refractory", "duration")}
+        counts = {x: each(x, int) for x in ("max_spikes", "window_spikes")}
         step = float(found["dt"]) if "dt" in found else None
-        return {"target": str(found.get("target", "nir")), "time_unit": unit, "dt": step} | times | counts
+        words = {"target": str(found.get("target", "nir")), "overflow": str(found.get("overflow", "")).split()}
+        return words | {"time_unit": unit, "dt": step} | times | counts
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise ValueError(f"the metadata of the graph cannot be read: {error}") from None

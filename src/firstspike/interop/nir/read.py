@@ -1,6 +1,7 @@
 """A network from a NIR graph."""
 
 import math
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from firstspike.config.network import too_many_spikes
-from firstspike.interop.nir.conventions import Convention, Neurons
-from firstspike.interop.nir.synapses import Synapses, after, finite
+from firstspike.interop.nir.conventions import RESET, Convention, Neurons
+from firstspike.interop.nir.synapses import Synapses, after, finite, numbers
 from firstspike.layers import (
     LAYERS,
     BiasSpikes,
@@ -52,7 +53,8 @@ class Reader:
     """Composes all nodes between two layers of neurons.
 
     ``bias_times`` are those of the input's last channels. ``of_layers`` are properties of layers that NIR does not
-    express, one number for all layers or one for each: ``max_spikes``, ``refractory``, ``duration``, ``window_spikes``.
+    express, one number for all layers or one for each: ``max_spikes``, ``refractory``, ``duration``, ``window_spikes``;
+    and ``overflow``, a word for each.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class Reader:
         convention: Convention,
         dtype: torch.dtype | None,
         bias_times: Sequence[float],
-        **of_layers: float | Sequence[float],
+        **of_layers: float | Sequence[float | str],
     ) -> None:
         self.graph, self.convention, self.dtype = graph, convention, dtype or torch.get_default_dtype()
         self.bias = [float(time) for time in bias_times]
@@ -69,10 +71,12 @@ class Reader:
         self.trains: list[dict[str, Any]] = [{} for _ in range(count)]  # 0 where a property does not apply
         for name, given in of_layers.items():
             found = [given] * count if isinstance(given, int | float) else list(given) or [0] * count
-            if len(found) != count or not all(0 <= x < math.inf for x in found):
-                raise ValueError(f"{name}: expected a number >= 0 for each of {count} CubaLIF, got {found}")
+            if len(found) != count or not all(isinstance(x, str) or 0 <= x < math.inf for x in found):
+                wanted = "a word" if name == "overflow" else "a number >= 0"
+                raise ValueError(f"{name}: expected {wanted} for each of {count} CubaLIF, got {found}")
             for trains, value in zip(self.trains, found, strict=True):
                 trains[name] = value
+        self.once = of_layers["max_spikes"] == []  # nobody says whether neurons spike once
         graph.check_types()
         self.input, self.output = (self._only(kind) for kind in (nir.Input, nir.Output))
         size = np.asarray(graph.nodes[self.input].input_type["input"]).ravel().tolist()
@@ -151,11 +155,15 @@ class Reader:
         layer: LIFLinear | LIFSpikeTrains
         if not trains["max_spikes"]:
             layer = LIFLinear(*size, parameters, **make)
+            if self.once and (neurons.reset > -RESET / 10 * neurons.threshold).any():
+                again = f"{name} has a v_reset after which neurons may spike again; here they spike at most once"
+                warnings.warn(f"{again}. For more give from_nir their max_spikes, or 0", stacklevel=5)
         else:
             reset = neurons.reset
             if np.allclose(reset, reset[0], rtol=1e-6, atol=1e-12):
                 reset = np.full_like(reset, reset[0])
             parameters = replace(parameters, reset=self._shared(reset), refractory=trains["refractory"])
+            make["overflow"] = trains["overflow"] or "error"
             if loop is None:
                 layer = LIFSpikeTrains(*size, trains["max_spikes"], parameters, **make)
             else:
@@ -173,7 +181,10 @@ class Reader:
             raise ValueError(f"{name} is a readout (CubaLI), and the metadata do not define how its membrane is read")
         neurons, synapses = self._neurons(name, node), self._inputs(name, before)
         if synapses.delay.any():
-            raise ValueError(f"{name} is a readout with delays, which has no counterpart here")
+            axonal = synapses.common_delay(synapses.column, synapses.inputs)
+            if axonal is None:
+                raise ValueError(f"{name} is a readout whose synapses have delays, which has no counterpart here")
+            self.layers.append(self._delays(axonal))
         options = {x: float(found[f"readout_{x}"]) / unit for x in ("tau", "time") if f"readout_{x}" in found}
         parameters = LIF(self._shared(neurons.tau_mem), self._shared(neurons.tau_syn))
         make: Any = target
@@ -209,14 +220,17 @@ class Reader:
         given |= {"v_threshold": getattr(node, "v_threshold", np.asarray(node.v_leak) + 1.0)}
         fields = {key: finite(f"{name}: {key}", values) for key, values in given.items()}
         # neurons that spike once have any v_reset, of others their layer checks it
-        fields["v_reset"] = np.asarray(getattr(node, "v_reset", node.v_leak), dtype=np.float64)
+        fields["v_reset"] = numbers(f"{name}: v_reset", getattr(node, "v_reset", node.v_leak))
         shape = fields["tau_mem"].shape
         if len(shape) != 1 or not shape[0]:
             raise ValueError(f"{name}: expected parameters of the shape (neurons,), got {shape}")
         for key in ("tau_mem", "tau_syn"):
             if not (fields[key] > 0).all():
                 raise ValueError(f"{name}: {key} must be > 0, got {fields[key].min()}")
-        neurons = self.convention.neurons(fields)
+        with np.errstate(all="ignore"):
+            neurons = self.convention.neurons(fields)
+        for key in ("tau_mem", "tau_syn", "threshold"):
+            finite(f"{name}: its {key} here", getattr(neurons, key), self.dtype)
         if not (neurons.threshold > 0).all():
             raise ValueError(f"{name}: v_threshold must be above v_leak; these neurons would spike without input")
         return neurons
@@ -230,9 +244,11 @@ class Reader:
         if not all(np.array_equal(getattr(synapses, x), getattr(straight, x)) for x in ("row", "column", "weight")):
             raise ValueError(f"between {self.last} and {self.output} there are weights without neurons after them")
         if synapses.delay.any():
-            self.layers.append(self._delays(synapses.delay, trains=form_of(self.layers[-1]) == "trains"))
+            self.layers.append(self._delays(synapses.delay))
 
-    def _delays(self, delay: np.ndarray, trains: bool = False) -> Delay:
+    def _delays(self, delay: np.ndarray) -> Delay:
+        """Delays of what the last layer gives."""
+        trains = bool(self.layers) and form_of(self.layers[-1]) == "trains"
         found = Delay(len(delay), _DELAYS, trains=trains, generator=torch.Generator(), dtype=self.dtype)
         with torch.no_grad():
             found.delay_raw.copy_(torch.from_numpy(delay))
@@ -285,6 +301,7 @@ def _alone(name: str, synapses: Synapses) -> Synapses:
 @torch.no_grad()
 def _fill(parameter: Tensor, synapses: Synapses, values: np.ndarray) -> None:
     """Write a value for each synapse into a matrix, 0 if there is none."""
+    values = finite("a matrix of weights or delays", values, parameter.dtype)
     parameter.zero_()[synapses.row, synapses.column] = torch.from_numpy(values).to(parameter.dtype)
 
 

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import nir
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 Matrix = Float[np.ndarray, "rows columns"]
@@ -93,11 +94,19 @@ def after(name: str, node: Any, before: Synapses, time_unit: float) -> Synapses:
     raise ValueError(f"{name}: a {type(node).__name__} has no counterpart here")
 
 
-def finite(name: str, values: Any) -> np.ndarray:
-    """Values of a node as numbers."""
-    found = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(found).all():
-        raise ValueError(f"{name} has values that are not finite")
+def numbers(name: str, values: Any) -> np.ndarray:
+    """Values of a node as real numbers."""
+    found = np.asarray(values)
+    if found.dtype.kind not in "fiub":
+        raise ValueError(f"{name}: expected real numbers, got {found.dtype}")
+    return found.astype(np.float64)
+
+
+def finite(name: str, values: Any, dtype: torch.dtype = torch.float64) -> np.ndarray:
+    """Values of a node as numbers that are finite in the dtype."""
+    found = numbers(name, values)
+    if not (np.abs(found) <= torch.finfo(dtype).max).all():
+        raise ValueError(f"{name} has values that are not finite in {dtype}")
     return found
 
 

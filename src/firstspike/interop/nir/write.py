@@ -82,6 +82,8 @@ class Writer:
             values = np.array([_refractory(x) if name == "refractory" else getattr(x, name, 0) for x in self.lifs])
             if values.any():
                 metadata[name] = values * unit if name in ("refractory", "duration") else values
+        words = [getattr(lif, "overflow", "error") for lif in self.lifs]
+        metadata |= {} if set(words) == {"error"} else {"overflow": " ".join(words)}
         metadata |= self.readout
         if approximations := self._approximations():
             metadata["approximate"] = "; ".join(approximations)

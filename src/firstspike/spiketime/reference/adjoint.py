@@ -39,6 +39,7 @@ from firstspike.spiketime.contract import (
     Needs,
     Result,
     backward_in_parts,
+    each_tensor,
     of_several,
     zero_gradients,
 )
@@ -66,40 +67,33 @@ def arrivals(given: Arguments) -> Float[Tensor, "E B o N"]:
 
 
 class _Events(NamedTuple):
-    """What arrives at neurons, with weights and voltages in units of the neurons, and their constants."""
+    """What arrives at neurons, with weights and voltages in units of the neurons, and their constants, in float64."""
 
-    arrival: Float[Tensor, "E B o N"]
+    arrival: Float64[Tensor, "E B o N"]
     """A state is one more input, at the start, whose weight is the current then."""
-    weight: Float[Tensor, "E b O N"]
-    unit: Float[Tensor, "E 1 O 1"]
-    threshold: Float[Tensor, "E 1 O 1"]
-    reset: Float[Tensor, "E 1 O 1"]
-    refractory: Float[Tensor, "E 1 O 1"]
+    weight: Float64[Tensor, "E b O N"]
+    unit: Float64[Tensor, "E 1 O 1"]
+    threshold: Float64[Tensor, "E 1 O 1"]
+    reset: Float64[Tensor, "E 1 O 1"]
     tau_mem: Tau
     tau_syn: Tau
-
-    def slope(self, time: _Each) -> Float64[Tensor, "E B O 1"]:
-        """dV/dt at spikes, in double precision: next to a peak it is a small difference."""
-        mem, syn = (tau.double() if isinstance(tau, Tensor) else tau for tau in (self.tau_mem, self.tau_syn))
-        elapsed = time.double() - self.arrival.double()
-        left = torch.where(elapsed > 0, torch.exp(-elapsed.clamp(min=0) / syn), 0.0)
-        return (left * self.weight.double()).sum(-1, keepdim=True) / syn - self.threshold.double() / mem
 
 
 def _events(given: Arguments) -> _Events:
     unit = unit_of_weights(given.weight, given.threshold)
     weight, arrival = (given.weight / unit.unsqueeze(-1)).unsqueeze(1), arrivals(given)
     unit, threshold = unit[:, None, :, None], given.threshold[:, None, :, None]
+    reset = given.reset[:, None, :, None] if given.max_spikes else unit
     taus = (tau[:, None, :, None] if isinstance(tau, Tensor) else tau for tau in given.constants)
-    if not given.max_spikes:
-        return _Events(arrival, weight, unit, threshold / unit, unit, unit, *taus)
-    weight = weight.repeat_interleave(given.times.shape[-1], -1)
+    if given.max_spikes:
+        weight = weight.repeat_interleave(given.times.shape[-1], -1)
     if given.state is not None:
         current = given.state.current.unsqueeze(-1) / unit
         arrival = torch.cat([arrival, arrival.new_full((*arrival.shape[:-1], 1), given.start)], dim=-1)
         weight = torch.cat([weight.expand(*current.shape[:-1], -1), current], dim=-1)
-    reset, refractory = (x[:, None, :, None] for x in (given.reset, given.refractory))
-    return _Events(arrival, weight, unit, threshold / unit, reset / unit, refractory, *taus)
+    events = _Events(arrival, weight, unit, threshold / unit, reset / unit, *taus)
+    wide: _Events = each_tensor(Tensor.double, events)
+    return wide
 
 
 class _Membrane(NamedTuple):
@@ -195,15 +189,16 @@ class _Sums:
             if name in self.total:
                 each = self.total[name][..., : inputs * copies].unflatten(-1, (inputs, copies))
                 self.total[name] = each.reshape(self.given.times.shape) if name == "times" else each.sum(-1)
-        return zero_gradients(self.given, self.needs) | {
+        found = zero_gradients(self.given, self.needs) | {
             name: x.squeeze(-1) if QUANTITIES[name].shape == "EBO" else x for name, x in self.total.items()
         }
+        return {name: x.to(self.given.times.dtype) for name, x in found.items()}
 
 
 def samples_at_once(given: Arguments, each: int) -> int:
-    """How many fit into the memory, with that many numbers for each neuron in a sample."""
+    """How many fit into the memory, with that many numbers, of 8 bytes at most, for each neuron in a sample."""
     ensemble, _, _, outputs = given.sizes
-    return _MEMORY // (max(1, each * ensemble * outputs) * given.times.element_size())
+    return _MEMORY // (max(1, each * ensemble * outputs) * 8)
 
 
 def _samples(given: Arguments) -> int:
@@ -218,20 +213,22 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     events, until = _events(given), given.until
     if not events.arrival.shape[-1]:
         return zero_gradients(given, needs)
+    grads = each_tensor(Tensor.double, grads)
     spikes, asked = (x if given.max_spikes else x.unsqueeze(-1) for x in (result.spikes, grads.spikes))
+    refractory = given.refractory[:, None, :, None] if given.max_spikes else 0.0
     sums, count = _Sums(given, events, needs), spikes.isfinite().sum(-1, keepdim=True)
     none = torch.zeros_like(asked[..., :1])
     most = int(count.max()) if given.max_spikes and count.numel() else 1
     first, begin = _beginning(given, events)
     by_left = by_end = none
     if grads.state is not None:
-        ends, refractory = grads.state, given.refractory
-        of_voltage, asked, by_left = loss_by_ends(ends, result.overflows, spikes, asked, first, refractory, until)
+        ends, last = grads.state, torch.full_like(spikes[..., :1], until)
+        of_voltage, asked, by_left = loss_by_ends(ends, result.overflows, spikes, asked, first, given.refractory, until)
         by_end = of_voltage * events.unit
         if "reset" in needs:  # neurons that are held at the end
             sums.add("reset", (grads.state.voltage.unsqueeze(-1) - of_voltage).sum(dim=1).squeeze(-1))
-        sums.by_current(torch.full_like(none, until), ends.current.unsqueeze(-1) * events.unit)
-        spikes, asked, most = torch.cat([spikes, none + math.inf], -1), torch.cat([asked, none], -1), most + 1
+        sums.by_current(last.double(), ends.current.unsqueeze(-1) * events.unit)
+        spikes, asked, most = torch.cat([spikes, last + math.inf], -1), torch.cat([asked, none], -1), most + 1
 
     # the loss by the membrane where it is released, without and with what is bounded, and the slope there
     scale, kept, slope = none, none, none
@@ -239,8 +236,10 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         time = torch.where(k < count, spikes[..., k : k + 1], -math.inf)
         if grads.state is not None:
             time = torch.where(count.eq(k), until, time)
-        release = first if k == 0 else torch.where(k <= count, spikes[..., k - 1 : k] + events.refractory, -math.inf)
-        rise = events.slope(time).to(time.dtype)
+        release = first if k == 0 else torch.where(k <= count, spikes[..., k - 1 : k] + refractory, -math.inf)
+        time, release = time.double(), release.double()
+        drive = (_current_left(events, time)[0] * events.weight).sum(-1, keepdim=True) / events.tau_syn
+        rise = drive - events.threshold / events.tau_mem
         fires = (k < count) & (rise > 0) & (time > release)
         rise, other = torch.where(fires, rise, 1.0), torch.where(count.eq(k), by_end, 0.0)
         pulls = (torch.where(fires, (slope * x - asked[..., k : k + 1]) / rise, other) for x in (scale, kept))
@@ -313,10 +312,10 @@ def state_after(spikes: Float[Tensor, "E B O S"], given: Arguments) -> Held:
     count = spikes.isfinite().sum(-1, keepdim=True)
     first, begin = _beginning(given, events)
     release = last_release(spikes, first, given.refractory)
-    membrane = _membrane(events, until, release)
+    membrane = _membrane(events, until.double(), release.double())
     voltage = torch.where(count > 0, events.reset, begin) * membrane.start
     voltage = voltage + (membrane.by_weight * events.weight).sum(-1, keepdim=True)
     voltage = torch.where(release > until, events.reset, voltage)
-    current = (_current_left(events, until)[0] * events.weight).sum(-1, keepdim=True)
+    current = (_current_left(events, until.double())[0] * events.weight).sum(-1, keepdim=True)
     state = voltage * events.unit, current * events.unit, (release - until).clamp(min=0)
-    return Held(*(x.squeeze(-1) for x in state))
+    return Held(*(x.squeeze(-1).to(given.times.dtype, copy=True) for x in state))  # no views

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.devices import is_host
+from firstspike.deferred import is_host
 
 Tau = float | Tensor
 Values = Float[Tensor, "..."]

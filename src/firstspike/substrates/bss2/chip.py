@@ -14,11 +14,12 @@ from torch.nn import functional
 
 from firstspike.layers import BiasSpikes, LIFLinear, LIFSpikeTrains, Network, Record
 from firstspike.ranges import NotNegative, Positive, Retries, Size, checks_ranges
-from firstspike.substrates.base import SubstrateError, first_line
+from firstspike.substrates.base import SubstrateError
 from firstspike.substrates.bss2.base import CLOCK_US, Bss2, StalledError, placement
 from firstspike.substrates.bss2.device import chip_name, load_calibration, load_pynn, own_settings, versions
 from firstspike.substrates.bss2.network import ChipNetwork
 from firstspike.substrates.windows import Windows
+from firstspike.text import first_line
 
 logger = logging.getLogger(__name__)
 

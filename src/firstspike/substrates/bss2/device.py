@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from firstspike.substrates.base import SubstrateError, first_line
+from firstspike.substrates.base import SubstrateError
+from firstspike.text import first_line
 
 _CHIP_VARIABLE = "SLURM_HARDWARE_LICENSES"  # in which the cluster of the chips names a job's chip
 

@@ -64,12 +64,13 @@ def jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound
             following = load16(state, adjoint.NEXT_T + first)
             if holds:
                 release_of(state, first, most + k + 1, there, rows_of, arrival, start, c, spikes)
-                after, y = none, (load16(state, adjoint.PULL + first) + asked) / slope
+                after, change = none, (load16(state, adjoint.PULL + first) + asked) / slope
             else:
                 after = load16(state, adjoint.NEXT_Y + first) * exp((time - following) * c[PER_MEM])
-                y = fma(after, slope + drop, asked) / slope
                 store(state, adjoint.RESETS + first, load16(state, adjoint.RESETS + first) + select(there, after, none))
-            y = select(possible, y, none)
+                change = fma(after, drop, asked) / slope  # not y - after, of which a small slope leaves no digit
+            change = select(possible, change, after * -1.0)
+            y = after + change
             if bound < math.inf:
                 store(state, adjoint.NOW_C + first, y)
                 for lane in range(first, first + 16):
@@ -81,8 +82,9 @@ def jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound
                     factor, allowed = abs(state[adjoint.NOW_C + lane]), bound * state[adjoint.UNIT + lane]
                     if exceeds(factor, allowed, spikes[adjoint.TIME, k * TILE + lane], before, arrival, inputs, c):
                         state[adjoint.NOW_C + lane], dropped = 0, True
-                y = load16(state, adjoint.NOW_C + first)
-            put(spikes, place, y - after, time, start, arrival, rows_of, c)
+                kept = load16(state, adjoint.NOW_C + first)
+                change, y = select((kept > y) | (kept < y), after * -1.0, change), kept
+            put(spikes, place, change, time, start, arrival, rows_of, c)
             store(state, adjoint.TOTAL + first, load16(state, adjoint.TOTAL + first) + select(there, y, none))
             store(state, adjoint.NEXT_Y + first, select(there, y, load16(state, adjoint.NEXT_Y + first)))
             store(state, adjoint.NEXT_T + first, select(there, time, following))

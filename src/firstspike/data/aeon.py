@@ -8,10 +8,10 @@ import torch
 
 from firstspike.data.base import SpikeData, Splits, no_trains
 from firstspike.data.labels import class_indices
-from firstspike.data.series import as_series, series_encoder
+from firstspike.data.series_encoding import as_series, series_encoder
 from firstspike.data.splits import Samples, divided
 from firstspike.ranges import Seed
-from firstspike.text import needed
+from firstspike.text import first_line, needed
 
 _KNOWN = {"JapaneseVowels": (12, tuple("123456789"))}
 """Channels and class names of sets whose configs can be checked without their files."""
@@ -70,8 +70,7 @@ def _load(name: str, part: str, folder: str | Path | None, class_names: tuple[st
             name, split=part, extract_path=None if folder is None else str(folder)
         )
     except (OSError, ValueError) as error:
-        said = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise FileNotFoundError(
-            f"{name}: aeon cannot load it ({said}); choose a set of its package, such as JapaneseVowels"
+            f"{name}: aeon cannot load it ({first_line(error)}); choose a set of its package, such as JapaneseVowels"
         ) from None
     return Samples(as_series(values), *class_indices(np.asarray(labels), len(values), class_names))

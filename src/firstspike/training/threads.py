@@ -1,12 +1,9 @@
-"""What a training needs of its process: signals, and the number of threads."""
+"""How many threads a training takes."""
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 import torch
 from torch import nn
@@ -14,34 +11,10 @@ from torch import nn
 from firstspike.layers import LIFLayer
 from firstspike.spiketime.kernels import is_small, use_threads, work_of
 
-_ENDS = ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # of terminals that close, and of batch systems
 _FEW = 1 << 18  # numbers on which torch's own functions are fast enough on one thread
 _TRIES = 3  # steps of a trial with each number of threads
 _SELDOM = 100  # times as long as a trial it takes until the next
 _SLOW = 4  # steps in a row, longer than those that lost the trial, after which there is another at once
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Yields a function that returns whether a signal to stop came; a second Ctrl-C interrupts at once."""
-    asked = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.set()
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
-        yield asked.is_set
-        return
-    ends = [number for name in _ENDS if (number := getattr(signal, name, None))]
-    free = [number for number in ends if signal.getsignal(number) is signal.SIG_DFL]  # nohup ignores one
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, *free)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Pace:

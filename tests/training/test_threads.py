@@ -10,7 +10,8 @@ from firstspike.losses import TimeCrossEntropy
 from firstspike.neuron import LIF
 from firstspike.spiketime.kernels import threads_for, work_of
 from firstspike.training import Trainer
-from firstspike.training.process import Pace, stop_on_signals, threads_worth_starting
+from firstspike.training.loop import stop_on_signals
+from firstspike.training.threads import Pace, threads_worth_starting
 
 MUCH = 1 << 30  # work for a kernel
 

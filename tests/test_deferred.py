@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import firstspike as fs
-from firstspike import devices
+from firstspike import deferred
 from firstspike.layers.noise import jitter_from
 from firstspike.seeding import generator
 from firstspike.spiketime import backends, function
@@ -91,7 +91,7 @@ def watched():
 def no_waiting(monkeypatch):
     """The operator does its own work under the mode, which it would otherwise take for one that records a program."""
     monkeypatch.setattr(function, "_modes", lambda: 0)
-    monkeypatch.setattr(devices, "_marks", {})
+    monkeypatch.setattr(deferred, "_marks", {})
     return watched()
 
 
@@ -113,7 +113,7 @@ def test_the_mode_sees_what_waits(no_waiting):
         for read in reads:
             with pytest.raises((WaitsError, RuntimeError, NotImplementedError)):
                 read()
-        devices.sent(torch.ones(3), x.device)
+        deferred.sent(torch.ones(3), x.device)
         torch.full_like(x, math.inf)
 
 
@@ -177,7 +177,7 @@ def step_twice(members, optimizer, no_waiting, silent=None):
             sums = engine.step(rule(times, images, sources), labels)
     assert sums.is_meta
     assert all(p.grad is not None and p.grad.is_meta for net in members for p in net.parameters())
-    assert devices._marks[torch.device("meta")].is_meta
+    assert deferred._marks[torch.device("meta")].is_meta
     return engine
 
 
@@ -233,8 +233,8 @@ def test_evaluation_waits_at_its_end_only(triton, no_waiting):
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """The CPU counts as a device whose values are not read; they are there to compare."""
-    monkeypatch.setattr(devices, "_marks", {})
-    monkeypatch.setattr(devices, "_HOSTS", frozenset())
+    monkeypatch.setattr(deferred, "_marks", {})
+    monkeypatch.setattr(deferred, "_HOSTS", frozenset())
 
 
 def arguments(**others):
@@ -276,7 +276,7 @@ def test_checks_at_once_on_request(as_on_a_gpu, monkeypatch):
     for others, _ in WRONG.values():
         with pytest.raises(ValueError, match="must be"):
             fs.first_spike_time(**arguments(**others), backend="reference")
-    assert not devices._marks
+    assert not deferred._marks
 
 
 def test_a_trainer_reads_them_after_every_epoch(as_on_a_gpu):
@@ -321,8 +321,8 @@ def test_time_constants_that_are_not_read(kind, unit, monkeypatch):
     given = (times, weight, delay, *taus)
     found = torch.func.vmap(torch.func.grad(loss, argnums=tuple(range(len(given))), has_aux=True))
     gradients, spikes = found(*given)
-    monkeypatch.setattr(devices, "_HOSTS", frozenset())
-    monkeypatch.setattr(devices, "_marks", {})
+    monkeypatch.setattr(deferred, "_HOSTS", frozenset())
+    monkeypatch.setattr(deferred, "_marks", {})
     others, again = found(*given)
     fs.raise_deferred_errors()
     assert spikes.isfinite().any()
@@ -351,7 +351,7 @@ def test_trainings_on_a_device_out_of_the_cpus_reach():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["nonsense", "meta:1:2", *([] if torch.cuda.is_available() else ["cuda"])])
 def test_a_device_that_is_not_there(name):
-    done = pytest_with("--device", name, "--collect-only", "test_devices.py")
+    done = pytest_with("--device", name, "--collect-only", "test_deferred.py")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert f"ERROR: --device {name} cannot be used here: " in done.stderr
     assert "Traceback" not in done.stdout + done.stderr

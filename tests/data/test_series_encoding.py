@@ -9,7 +9,7 @@ import torch
 from reading import read_times
 
 from firstspike.data import LevelCrossingEncoder, ThresholdEncoder, file_splits, split
-from firstspike.data.series import as_encoder, as_series, series_encoder
+from firstspike.data.series_encoding import as_encoder, as_series, series_encoder
 
 inf, nan = math.inf, math.nan
 
