@@ -33,8 +33,9 @@ from firstspike.configs import shipped_configs
 from firstspike.layers import LIFLinear
 from firstspike.layers.named import to_numpy
 from firstspike.plots.look import COLOURS, GREY, new_figure, time_label
-from firstspike.plots.run_data import RunData
+from firstspike.plots.run_data import lif_layers
 from firstspike.plots.save import write_figure
+from firstspike.plots.yin_yang import plane_of, plane_record
 from firstspike.reports.write import write_report
 from firstspike.sweeps.figures import SWEEP_PLOTS
 
@@ -85,12 +86,12 @@ GALLERY = {
 _SAMPLE = 3
 
 
-def run(name: str, substrate: str | None = None) -> RunData:
+def run(name: str, substrate: str | None = None) -> fs.Run:
     """A run, trained if it is not there, possibly on another substrate."""
     folder = RUNS / name
     if not (folder / "results.json").is_file():
         firstspike("train", *TRAININGS[name], "--out", str(folder))
-    return RunData(folder, substrate=substrate)
+    return fs.Run(folder, substrate=substrate)
 
 
 def firstspike(*arguments: str) -> None:
@@ -141,8 +142,8 @@ def readme(path: Path) -> None:
         ax.set(title="all spikes of a sample", ylabel="")
         ax.set_yticks(ax.get_yticks(), names)
         ax = right.subplots()
-        fs.plots.decision_map(data.plane_record.output, data.loss, ax, data.plane, names=data.class_names)
-        x, y = data.plane.coordinates(data.held_out[1].times[[_SAMPLE]])[0]
+        fs.plots.decision_map(plane_record(data).output, data.loss, ax, plane_of(data), names=data.class_names)
+        x, y = plane_of(data).coordinates(data.held_out[1].times[[_SAMPLE]])[0]
         ax.plot(x, y, "o", color="white", markeredgecolor="black", markersize=7)
         ax.annotate(
             "this sample",
@@ -157,9 +158,9 @@ def readme(path: Path) -> None:
         figure.savefig(path, dpi=170)
 
 
-def spike_and_gradient(data: RunData, axes: Sequence[Axes]) -> None:
+def spike_and_gradient(data: fs.Run, axes: Sequence[Axes]) -> None:
     """The membrane of a hidden neuron in a sample, and the derivatives of its spike time."""
-    first = data.lif_layers[0]
+    first = lif_layers(data)[0]
     layer, times = first.layer, first.inputs(data.record)[_SAMPLE]
     assert isinstance(layer, LIFLinear)
     spikes = data.record.layers[first.index][_SAMPLE]

@@ -21,7 +21,7 @@ import torch
 from fifty_digits import RATIOS
 from firstspike.cli import main
 from firstspike.config import load_config
-from firstspike.runs import Run
+from firstspike.plots import save
 from firstspike.spiketime import shared
 from firstspike.spiketime.cpu import arrays
 from firstspike.spiketime.cpu.runtime.parallel import Call
@@ -141,7 +141,7 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in without]
 
 
-WIDTHS, DRAW = arrays.NARROW, Run._draw
+WIDTHS, DRAW = arrays.NARROW, save.draw_after_training
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -153,7 +153,7 @@ def pytest_runtest_setup(item):
     """
     widths = WIDTHS if "spiketime" in item.path.parts and item.get_closest_marker("slow") else WIDTHS[:1]
     arrays.NARROW = widths if {"spiketime", "invariances"}.intersection(item.path.parts) else ()
-    Run._draw = DRAW if item.get_closest_marker("draws") else lambda run: None
+    save.draw_after_training = DRAW if item.get_closest_marker("draws") else lambda run: None
 
 
 @pytest.fixture(scope="session")

@@ -168,7 +168,7 @@ def resume(
         opened, done = Run(run), None
         with contextlib.suppress(ValueError):  # damaged results; the training writes them again
             done = None if from_scratch else opened.results.get("epochs")
-        opened.resume(epochs, progress_bar=not quiet, callbacks=callbacks, **options)
+        opened = opened.resume(epochs, progress_bar=not quiet, callbacks=callbacks, **options)
     _report(opened)
     if (epochs := opened.results["epochs"]) == done:
         early = epochs < (asked := opened.config.training.epochs)

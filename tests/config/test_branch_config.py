@@ -5,7 +5,6 @@ import torch
 
 import firstspike as fs
 from firstspike.config import ConfigError, build, describe, load_config
-from firstspike.plots.run_data import RunData
 from firstspike.reports.details import details
 from firstspike.reports.write import write_report
 from firstspike.runs import Run
@@ -81,7 +80,7 @@ def test_figures_and_report(tmp_path):
     names = {path.stem for path in fs.Run(tmp_path / "run").plot()}
     assert {"raster", "membrane", "weight_matrices", "summary", "parameters"} <= names
     assert write_report(tmp_path / "run", tmp_path / "page.html").is_file()
-    layers = details(RunData.of(Run(tmp_path / "run")), 10000)["samples"]["layers"]
+    layers = details(Run(tmp_path / "run"), 10000)["samples"]["layers"]
     assert [x["name"] for x in layers if x["name"] in ("carried past", "earliest")] == [
         "earliest",
         "carried past",

@@ -190,7 +190,7 @@ def test_jitter_of_spikes():
     times = torch.zeros(4000, 3, dtype=torch.float64)
     with jitter_from(layer, seeded(5)):
         noise = layer(times) - layer.delay
-    assert layer.jitter_source is None
+    assert layer.noise.source is None
     assert noise.std(dim=0).tolist() == pytest.approx([0.05] * 3, rel=0.05)
     assert noise.mean(dim=0).tolist() == pytest.approx([0.0] * 3, abs=0.004)
     with jitter_from(layer, seeded(5)):

@@ -23,7 +23,7 @@ def test_a_fraction_of_the_spikes_gets_lost():
     assert torch.equal(times.grad, (~lost).float())
     with jitter_from(layer, seeded(1)):
         assert torch.equal(layer(times), out)
-    assert layer.jitter_source is None
+    assert layer.noise.source is None
 
 
 def test_evaluation_and_observed_times_pass():

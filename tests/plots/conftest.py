@@ -3,7 +3,7 @@ import torch
 from matplotlib.figure import Figure
 
 from firstspike.config import load_config
-from firstspike.plots.run_data import RunData
+from firstspike.runs import Run
 from trained import start
 
 NETWORK = [
@@ -34,7 +34,7 @@ BARS = {
 
 def make_run(path, raw):
     start(path, load_config(raw), progress_bar=False)
-    return RunData(path)
+    return Run(path)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import torch
 from firstspike import data, plots
 from firstspike.data import generated
 from firstspike.plots.dataset import example_samples, input_raster
-from firstspike.plots.run_data import RunData
+from firstspike.runs import Run
 
 
 def points(ax):
@@ -28,7 +28,7 @@ def test_two_inputs_are_points(tmp_path):
     (tmp_path / "config.yaml").write_text(
         f"data: {{kind: xor, train: 20, validation: 4, test: 4}}\n{layers}\n{training}"
     )
-    run = RunData(tmp_path)
+    run = Run(tmp_path)
     (ax,) = plots.PLOTS["dataset"](run).axes
     np.testing.assert_allclose(np.sort(points(ax), axis=0), np.sort(run.data.train.times.double(), axis=0))
 

@@ -5,7 +5,7 @@ import pytest
 import firstspike as fs
 import python_runs
 from firstspike import plots
-from firstspike.plots.run_data import NotApplicable, RunData
+from firstspike.plots.run_data import NotApplicable
 
 YIN_YANG = {"decision_map", "output_maps", "hidden_maps"}
 NEVER = YIN_YANG | {"substrate", "spike_counts"}
@@ -36,7 +36,7 @@ def made(request, tmp_path_factory):
 @pytest.mark.slow
 def test_every_figure_is_drawn_or_says_why(made):
     kind, folder, parts = made
-    run = RunData.of(fs.Run(folder, **parts))
+    run = fs.Run(folder, **parts)
     reasons = {}
     for name, draw in plots.PLOTS.items():
         try:

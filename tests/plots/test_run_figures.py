@@ -13,8 +13,11 @@ import firstspike as fs
 from firstspike import plots
 from firstspike.config import load_config
 from firstspike.config.builder import build_network
-from firstspike.plots.run_data import NotApplicable, RunData
+from firstspike.plots.margins import input_effects, margins_of
+from firstspike.plots.run_data import NotApplicable
 from firstspike.plots.save import save_all
+from firstspike.plots.training import history
+from firstspike.runs import Run
 
 YIN_YANG_ONLY = {"decision_map", "output_maps", "hidden_maps"}
 
@@ -110,14 +113,14 @@ def test_figures_are_the_same_to_the_byte(bars_run):
 
 
 def test_figures_after_training_need_no_checkpoint(yin_yang_run, monkeypatch):
-    run = RunData(yin_yang_run.folder)
-    monkeypatch.setattr(RunData, "network", property(lambda self: pytest.fail("the network was loaded")))
+    run = Run(yin_yang_run.folder)
+    monkeypatch.setattr(Run, "network", property(lambda self: pytest.fail("the network was loaded")))
     assert len(run.plot(plots.AFTER_TRAINING)) == 2
 
 
 def test_run_without_epochs_has_no_curves(bars_run, tmp_path):
     (tmp_path / "config.yaml").write_text((bars_run.folder / "config.yaml").read_text())
-    run = RunData(tmp_path)
+    run = Run(tmp_path)
     for name in ("loss_and_error", "confusion"):
         with pytest.raises(NotApplicable, match=r"no finished epoch|no checkpoint"):
             plots.PLOTS[name](run)
@@ -145,7 +148,7 @@ def test_learnt_delays_are_drawn_with_their_unit(bars_run):
 @pytest.mark.slow
 def test_of_many_outputs_the_membranes_of_the_class_and_of_the_earliest_are_drawn(tmp_path):
     (tmp_path / "config.yaml").write_text(load_config("digits").to_yaml())
-    run = RunData(tmp_path)
+    run = Run(tmp_path)
     run.network = run.initial
     ax = plots.PLOTS["membrane"](run).axes[0]
     names = [line.get_label() for line in ax.lines if line.get_label()[0] in "0123456789"]
@@ -158,7 +161,7 @@ def test_of_many_outputs_the_membranes_of_the_class_and_of_the_earliest_are_draw
 def test_images_with_two_channels_are_shown_once(tmp_path):
     config = load_config("digits", ["data.on_off=true"])
     (tmp_path / "config.yaml").write_text(config.to_yaml())
-    figure = plots.PLOTS["dataset"](RunData(tmp_path))
+    figure = plots.PLOTS["dataset"](Run(tmp_path))
     assert {ax.images[0].get_array().shape for ax in figure.axes if ax.images} == {(8, 8)}
 
 
@@ -168,7 +171,7 @@ def test_rasters_of_a_table_name_its_columns(tmp_path):
     layers = "network: [{kind: lif, out_features: 2}]\nloss: {kind: cross_entropy}"
     (tmp_path / "own.yaml").write_text(f"{data}\n{layers}\ntraining: {{epochs: 1, batch_size: 2}}\n")
     (tmp_path / "config.yaml").write_text(load_config(tmp_path / "own.yaml").to_yaml())
-    left, *_ = plots.PLOTS["dataset"](RunData(tmp_path)).axes
+    left, *_ = plots.PLOTS["dataset"](Run(tmp_path)).axes
     assert [text.get_text() for text in left.get_yticklabels()] == ["width", "height", "width (off)", "height (off)"]
     assert left.get_ylabel() == ""
 
@@ -178,7 +181,7 @@ def test_networks_before_and_after(yin_yang_run):
     fresh = build_network(config, yin_yang_run.data.train, config.training.seed)
     torch.testing.assert_close(yin_yang_run.initial[1].weight, fresh[1].weight.detach(), rtol=0, atol=0)
     assert not torch.equal(yin_yang_run.initial[1].weight, yin_yang_run.network[1].weight)
-    epochs, parameters = yin_yang_run.history
+    epochs, parameters = history(yin_yang_run)
     weights = parameters["weights, hidden"]
     assert epochs == [0, 1, 2, 3, 4]
     np.testing.assert_allclose(weights[0], yin_yang_run.initial[1].weight.double().ravel())
@@ -186,7 +189,7 @@ def test_networks_before_and_after(yin_yang_run):
 
 
 def test_history_names_all_parameters(bars_run):
-    _, parameters = bars_run.history
+    _, parameters = history(bars_run)
     assert {name: values.shape[1] for name, values in parameters.items()} == {
         "delays, input": 9,
         "weights, hidden": 45,
@@ -208,10 +211,10 @@ def test_damaged_newest_checkpoint_is_named_and_left_out(yin_yang_run, tmp_path,
     shutil.copytree(yin_yang_run.folder, tmp_path / "run")
     weights = tmp_path / "run" / "checkpoints" / "epoch_0004" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    run = RunData(tmp_path / "run")
+    run = Run(tmp_path / "run")
     for best in (tmp_path / "run" / "checkpoints").glob("best_*"):
         shutil.rmtree(best)
-    third = run.history[1]["weights, hidden"][3]
+    third = history(run)[1]["weights, hidden"][3]
     np.testing.assert_allclose(run.network[1].weight.double().ravel(), third)
     assert "weights.safetensors is damaged" in caplog.text
 
@@ -239,7 +242,7 @@ assert "matplotlib.pyplot" not in sys.modules
 def test_margins_show_inputs_by_name(yin_yang_run):
     ax, bars = plots.PLOTS["margins"](yin_yang_run).axes[:2]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["x", "y", "1 - x", "1 - y"]
-    found = yin_yang_run.margins
+    found = margins_of(yin_yang_run)
     np.testing.assert_allclose(ax.collections[0].get_array(), found.by_times[0], rtol=1e-6)
     finite = found.margin.isfinite()
     expected = found.by_times[finite].double().abs().mean(dim=0)
@@ -252,19 +255,20 @@ def test_margins_show_inputs_by_name(yin_yang_run):
     [(float("nan"), -1, "no output spikes"), (float("inf"), -1, "no other output spikes"), (0.25, 0, "0.25 ")],
 )
 def test_margins_say_what_was_decided(bars_run, monkeypatch, margin, rival, words):
-    found = bars_run.margins
+    found = margins_of(bars_run)
     margins, rivals = found.margin.clone(), found.rival.clone()
     margins[0], rivals[0] = margin, rival
-    monkeypatch.setitem(bars_run.__dict__, "margins", found._replace(margin=margins, rival=rivals))
+    found = found._replace(margin=margins, rival=rivals)
+    monkeypatch.setattr("firstspike.plots.margins.margins_of", lambda run: found)
     figure = plots.PLOTS["margins"](bars_run)
     right = figure.axes[1]
     assert words in figure.get_suptitle()
-    np.testing.assert_allclose(right.images[0].get_array(), bars_run.input_effects.reshape(3, 3))
+    np.testing.assert_allclose(right.images[0].get_array(), input_effects(found).reshape(3, 3))
 
 
 def test_margins_need_two_outputs_that_spike(bars_run, monkeypatch):
-    run = RunData(bars_run.folder)
-    silent = torch.full_like(bars_run.margins.margin, float("inf"))
-    monkeypatch.setitem(run.__dict__, "margins", bars_run.margins._replace(margin=silent))
+    found = margins_of(bars_run)
+    found = found._replace(margin=torch.full_like(found.margin, float("inf")))
+    monkeypatch.setattr("firstspike.plots.margins.margins_of", lambda run: found)
     with pytest.raises(NotApplicable, match="in no sample do two outputs spike"):
-        plots.PLOTS["margins"](run)
+        plots.PLOTS["margins"](bars_run)

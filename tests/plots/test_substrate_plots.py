@@ -5,13 +5,14 @@ import torch
 from firstspike import plots
 from firstspike.layers import LIFLinear
 from firstspike.plots.membranes import draw_traces, traces
-from firstspike.plots.run_data import NotApplicable, RunData
+from firstspike.plots.run_data import NotApplicable
+from firstspike.runs import Run
 from firstspike.substrates import SUBSTRATES, SubstrateError
 
 
 @pytest.fixture
 def noisy(bars_run):
-    return RunData(bars_run.folder, substrate="integrator")
+    return Run(bars_run.folder, substrate="integrator")
 
 
 def test_times_are_compared(ax):
@@ -58,7 +59,7 @@ def test_figure_of_a_run(noisy, yin_yang_run):
 
 @pytest.mark.nest
 def test_figure_of_a_simulator(bars_run):
-    figure = plots.PLOTS["substrate"](RunData(bars_run.folder, substrate="nest"))
+    figure = plots.PLOTS["substrate"](Run(bars_run.folder, substrate="nest"))
     assert figure.axes[0].get_title().endswith("spikes lost 0.0 %, added 0.0 %")
     assert figure.axes[2].get_title() == "output, test sample 0: exact (solid) and nest (dashed)"
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from firstspike.config import load_config
-from firstspike.plots.run_data import RunData
+from firstspike.runs import Run
 from trained import start
 
 YIN_YANG = {
@@ -83,4 +83,4 @@ def report_runs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def yin_yang_data(report_runs):
-    return RunData(report_runs / "yin_yang")
+    return Run(report_runs / "yin_yang")

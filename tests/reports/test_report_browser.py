@@ -5,6 +5,7 @@ import pytest
 
 import firstspike as fs
 import python_runs
+from firstspike.plots.yin_yang import plane_of
 from firstspike.reports.write import write_report
 
 pytestmark = pytest.mark.browser
@@ -137,7 +138,7 @@ def test_samples_are_picked_among_wrong_ones(show, yin_yang_data):
 
 def test_sample_is_picked_on_the_map(show, yin_yang_data):
     page = show("yin_yang")
-    points = yin_yang_data.plane.coordinates(yin_yang_data.data.test.times)
+    points = plane_of(yin_yang_data).coordinates(yin_yang_data.data.test.times)
     place = (0.8, 0.3)
     page.locator("#plane").scroll_into_view_if_needed()
     x, y = page.evaluate(

@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 
 from firstspike.layers.named import named_lif_layers, named_spikes
-from firstspike.plots.run_data import RunData
+from firstspike.plots.run_data import data_name
+from firstspike.plots.yin_yang import plane_of, plane_record
 from firstspike.reports.details import choose, details, plain, plane, samples
+from firstspike.runs import Run
 from firstspike.training.evaluation import confusion_counts
 
 
@@ -26,12 +28,12 @@ def test_inputs_have_the_names_of_the_table(train_run, tmp_path, bars_config):
     table.write_text("left,right,class\n" + "".join(f"{x},{y},{'ab'[int(x > y)]}\n" for x, y in cells))
     data = {"kind": "files", "train": str(table), "test": 6, "encode": {"late": 2.0}}
     layers = [{"kind": "lif", "out_features": 4}, {"kind": "lif", "out_features": 2}]
-    run = RunData(train_run(tmp_path / "run", bars_config | {"data": data, "network": layers}))
-    assert run.data_name == "data from two.csv"
+    run = Run(train_run(tmp_path / "run", bars_config | {"data": data, "network": layers}))
+    assert data_name(run) == "data from two.csv"
     names = ["left", "right", "left (off)", "right (off)"]
     assert samples(run, 1000)["inputs"] == names
     table.unlink()
-    found = samples(RunData(tmp_path / "run"), 1000)  # the run has a copy
+    found = samples(Run(tmp_path / "run"), 1000)  # the run has a copy
     assert found["inputs"] == names
     assert found["of"] == 6
 
@@ -46,7 +48,7 @@ def test_samples_are_the_record(yin_yang_data):
     for layer, spikes in zip(found["layers"], named_spikes(run.network, run.record), strict=True):
         times = np.array(layer["times"], dtype=float)
         np.testing.assert_allclose(np.where(np.isnan(times), np.inf, times), spikes.times, atol=6e-5)
-    np.testing.assert_allclose(found["points"], run.plane.coordinates(run.data.test.times), atol=6e-5)
+    np.testing.assert_allclose(found["points"], plane_of(run).coordinates(run.data.test.times), atol=6e-5)
 
 
 def test_membranes_reach_the_threshold_at_the_spike(yin_yang_data):
@@ -84,7 +86,7 @@ def test_plane_is_an_image_of_the_decisions(yin_yang_data):
     found = plane(yin_yang_data)
     image = Image.open(io.BytesIO(base64.b64decode(found["image"].removeprefix("data:image/png;base64,"))))
     pixels = np.asarray(image.convert("RGB")).astype(float)
-    decisions = yin_yang_data.loss.predict(yin_yang_data.plane_record.output).reshape(200, 200)
+    decisions = yin_yang_data.loss.predict(plane_record(yin_yang_data).output).reshape(200, 200)
     shown = {  # the commonest colour where a class is decided; lines are in between
         klass: Counter(
             tuple(pixels[-1 - 3 * y, 3 * x]) for y, x in np.argwhere(decisions.numpy() == klass)
@@ -95,7 +97,7 @@ def test_plane_is_an_image_of_the_decisions(yin_yang_data):
 
 
 def test_all_of_it_is_json(yin_yang_data, report_runs):
-    for run in (yin_yang_data, RunData(report_runs / "bars")):
+    for run in (yin_yang_data, Run(report_runs / "bars")):
         found = details(run, 10**5)
         assert found["notes"] == []
         json.dumps(found, allow_nan=False)
@@ -103,7 +105,7 @@ def test_all_of_it_is_json(yin_yang_data, report_runs):
 
 
 def test_images_keep_their_shape(report_runs):
-    found = samples(RunData(report_runs / "bars"), 10**5)
+    found = samples(Run(report_runs / "bars"), 10**5)
     assert found["image"] == {"rows": 3, "columns": 3}
     assert "points" not in found
 
@@ -121,7 +123,7 @@ def test_traces_of_neurons_with_their_own_thresholds_and_delays(tmp_path, bars_c
         },
         {"kind": "delay"},
     ]
-    run = RunData(train_run(tmp_path / "run", bars_config | {"network": network}))
+    run = Run(train_run(tmp_path / "run", bars_config | {"network": network}))
     lif = named_lif_layers(run.network)[-1]
     with torch.no_grad():
         lif.layer.neuron.threshold.copy_(torch.tensor([0.5, 0.8, 1.1]))

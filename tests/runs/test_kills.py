@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from firstspike.config import load_config
-from firstspike.runs import Run
+from firstspike.plots import save
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint
 from firstspike.runs.lock import HOLDER
 from trained import resume, start
@@ -87,7 +87,7 @@ def run(processes, function, *arguments):
 
 def victim(function, *arguments):
     """What a process does until it is killed; figures would take most of its time."""
-    Run._draw = lambda *_: None
+    save.draw_after_training = lambda *_: None
     logging.disable()
     tqdm.set_lock(threading.RLock())  # its own one outlives a process that is killed
     function(*arguments, progress_bar=False)

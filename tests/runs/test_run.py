@@ -116,9 +116,11 @@ def test_rows_of_spike_times(tmp_path):
         run.predict([[0.1, 0.2, float("nan"), 0.3]])
 
 
-def test_a_run_goes_on_and_is_the_same_object(run, wine, tmp_path):
-    before = run.network[0].weight.clone()
-    assert run.resume(epochs=9, progress_bar=False) is run
+def test_a_run_goes_on_as_another_object(run, wine, tmp_path):
+    opened, before, accuracy = run, run.network[0].weight.clone(), run.test.accuracy
+    run = opened.resume(epochs=9, progress_bar=False)
+    assert torch.equal(opened.network[0].weight, before)  # what it has loaded stays
+    assert opened.test.accuracy == accuracy
     assert run.epochs == len(run.metrics["epoch"]) == run.config.training.epochs == 9
     assert not torch.equal(run.network[0].weight, before)
     whole = trained(wine, epochs=9, folder=tmp_path / "whole")

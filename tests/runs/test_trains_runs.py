@@ -10,7 +10,7 @@ import torch
 import firstspike as fs
 from firstspike.config import load_config
 from firstspike.plots import PLOTS
-from firstspike.plots.run_data import NotApplicable, RunData
+from firstspike.plots.run_data import NotApplicable
 from firstspike.reports.details import samples
 from firstspike.reports.write import write_report
 from firstspike.runs.evaluate import prediction_table
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(folder):
-    return RunData.of(fs.Run(folder))
+    return fs.Run(folder)
 
 
 def test_metrics_count_spikes(folder):
@@ -88,7 +88,7 @@ def test_the_raster_has_every_spike(run):
 
 
 def test_figure_on_a_substrate(folder):
-    figure = PLOTS["substrate"](RunData(folder, substrate="integrator"))
+    figure = PLOTS["substrate"](fs.Run(folder, substrate="integrator"))
     titles = [ax.get_title() for ax in figure.axes]
     assert titles[0].startswith("hidden, median distance 0.0")
     assert titles[1] == "hidden, test sample 0: exact (solid) and integrator (dashed)"

@@ -83,7 +83,7 @@ def test_the_gradient_is_that_of_the_weights_of_the_forward_pass(hidden):
 def test_a_member_of_an_ensemble_is_raised_in_its_memory(members):
     together = Ensemble([Network(LIFLinear(2, 3, weight_mean=0.0, weight_std=0.0)) for _ in range(members)])
     record = Record(torch.zeros(2, 2), (torch.full((2, 3), math.inf),))
-    assert not SilentNeurons([0.5], 0.1, skip_step=False).raise_weights_(together.members[0], record)
+    assert not SilentNeurons([0.5], 0.1, skip_step=False).raise_weights_(together.members[0], record, shared=True)
     torch.testing.assert_close(together.stacked[0][0].detach(), torch.full((3, 2), 0.1))
 
 

@@ -69,23 +69,7 @@ def outline(kind: str, **arguments: Any) -> SpikeData:
 
 
 __all__ = [
-    "EventLists",
-    "LatencyEncoder",
-    "LevelCrossingEncoder",
-    "SpikeData",
-    "Splits",
-    "ThresholdEncoder",
-    "bars",
-    "cochleagram",
-    "digits",
-    "event_lists",
-    "fashion_mnist",
-    "file_splits",
-    "first_spikes",
-    "from_tonic",
-    "mnist",
-    "split",
-    "trains_from_events",
-    "trains_from_raster",
-    "yin_yang",
-]
+    "EventLists", "LatencyEncoder", "LevelCrossingEncoder", "SpikeData", "Splits", "ThresholdEncoder", "bars",
+    "cochleagram", "digits", "event_lists", "fashion_mnist", "file_splits", "first_spikes", "from_tonic", "mnist",
+    "split", "trains_from_events", "trains_from_raster", "yin_yang",
+]  # fmt: skip

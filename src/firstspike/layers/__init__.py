@@ -35,28 +35,8 @@ LAYERS: dict[str, type[nn.Module]] = {
 }
 
 __all__ = [
-    "ENERGIES",
-    "BiasSpikes",
-    "Concatenate",
-    "Delay",
-    "DelayRule",
-    "Earliest",
-    "EarliestPool2d",
-    "FirstSpike",
-    "IntegralReadout",
-    "LIFConv2d",
-    "LIFLayer",
-    "LIFLinear",
-    "LIFRecurrent",
-    "LIFSpikeTrains",
-    "MaximumReadout",
-    "MembraneReadout",
-    "Multiplex",
-    "Network",
-    "Readout",
-    "Record",
-    "SpikeDropout",
-    "energy_estimates",
-    "layer_costs",
+    "ENERGIES", "BiasSpikes", "Concatenate", "Delay", "DelayRule", "Earliest", "EarliestPool2d", "FirstSpike",
+    "IntegralReadout", "LIFConv2d", "LIFLayer", "LIFLinear", "LIFRecurrent", "LIFSpikeTrains", "MaximumReadout",
+    "MembraneReadout", "Multiplex", "Network", "Readout", "Record", "SpikeDropout", "energy_estimates", "layer_costs",
     "start_firing_",
-]
+]  # fmt: skip

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from firstspike.layers.noise import drawn
-from firstspike.layers.trains import SpikeLayer, Spikes, at_observed
+from firstspike.layers.trains import Noise, SpikeLayer, Spikes, at_observed
 from firstspike.ranges import Finite, NotNegative, PositiveOrInf, Size, checks_ranges
 
 
@@ -78,12 +78,9 @@ class DelayRule:
         if self.bound == "clip":
             raw.clamp_(self.shift, self.shift + self.scale)
 
-    def jittered(
-        self, delay: Tensor, like: Tensor, source: torch.Generator | None, part: tuple[int, slice] | None = None
-    ) -> Tensor:
+    def jittered(self, delay: Tensor, like: Tensor, noise: Noise) -> Tensor:
         """The delays with noise in the shape of ``like``, which broadcasts; they stay >= 0. See ``drawn``."""
-        noise = drawn(torch.randn, like, source, part)
-        return delay + torch.maximum(self.jitter * noise, -delay.detach())
+        return delay + torch.maximum(self.jitter * drawn(torch.randn, like, noise), -delay.detach())
 
 
 class _Clip(torch.autograd.Function):
@@ -202,5 +199,5 @@ class Delay(SpikeLayer):
             return at_observed(times + delay, observed)
         if not self.training or not self.rule.jitter:
             return times + delay
-        delayed = times + self.rule.jittered(delay, times, self.jitter_source, self.batch_part)
+        delayed = times + self.rule.jittered(delay, times, self.noise)
         return delayed.sort(dim=-1).values if self.trains else delayed

@@ -35,7 +35,6 @@ class Ensemble(nn.Module):
             self.stacked.append(nn.Parameter(stacked, parts[0].requires_grad))
             for part, view in zip(parts, stacked, strict=True):
                 part.data = view
-                part.of_ensemble = True  # type: ignore[attr-defined]  # changes go to the memory that it shares
 
     def record(self, times: Float[Tensor, "*members batch inputs"]) -> Record:
         """Spike times of every layer of every member, ``(members, batch, size)``.
@@ -81,6 +80,7 @@ class Ensemble(nn.Module):
 _NOT_COMPARED = vars(nn.Module()).keys() | {
     *("weight_mean", "weight_std", "recurrent_mean", "recurrent_std", "initial_neuron", "_starts"),  # how they start
     "_tensors",  # parameters and buffers, which are
+    "noise",
 }
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.neurons import Arriving, LIFLayer, LIFOptions, NeuronLayer
-from firstspike.layers.trains import Spikes
+from firstspike.layers.trains import Noise, Spikes
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
@@ -78,7 +78,7 @@ class DenseLIFLayer(LIFLayer):
         """Synaptic delays of a forward pass: in training mode with jitter, redrawn at each call."""
         delay, rule = self.delay, self.delay_rule
         if delay is not None and rule is not None and rule.jitter and self.training:
-            delay = rule.jittered(delay, delay, self.jitter_source)
+            delay = rule.jittered(delay, delay, Noise(self.noise.source))
         return delay
 
     def _argument(self, name: str) -> Any:

@@ -8,18 +8,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstspike.deferred import sent
-from firstspike.layers.trains import SpikeLayer, at_observed
+from firstspike.layers.trains import Noise, SpikeLayer, at_observed
 from firstspike.ranges import Probability, checks_ranges
 from firstspike.spiketime.values import check_times
 
 
-def drawn(
-    draw: Callable[..., Tensor], like: Tensor, source: torch.Generator | None, part: tuple[int, slice] | None
-) -> Tensor:
-    """Random numbers in the shape of ``like`` by ``torch.rand`` or ``randn``, from torch's global source by default.
-
-    With ``part``, the number of samples of a whole batch and which of them these are, it draws for the whole batch.
-    """
+def drawn(draw: Callable[..., Tensor], like: Tensor, noise: Noise) -> Tensor:
+    """Random numbers in the shape of ``like`` by ``torch.rand`` or ``randn``."""
+    source, part = noise
     shape = like.shape if part is None else (part[0], *like.shape[1:])
     # torch.compile cannot take a generator that is None
     given = {"device": like.device} if source is None else {"generator": source, "device": source.device}
@@ -33,19 +29,17 @@ def jitter_from(
 ) -> Iterator[None]:
     """Inside, jitter of delays and dropout come from ``source``; otherwise from torch's global generator.
 
-    A training that keeps the generator's state can thus continue bit for bit. With ``part``, see ``drawn``, each sample
+    A training that keeps the generator's state can thus continue bit for bit. With ``part``, see ``Noise``, each sample
     has the noise that it has in the whole batch.
     """
-    given = {name: x for name, x in (("jitter_source", source), ("batch_part", part)) if x is not None}
-    layers = [module for module in network.modules() if isinstance(module, SpikeLayer)]
-    before = [{name: getattr(layer, name) for name in given} for layer in layers]
-    for layer in layers:
-        vars(layer).update(given)
+    before = [(module, module.noise) for module in network.modules() if isinstance(module, SpikeLayer)]
+    for layer, old in before:
+        layer.noise = Noise(old.source if source is None else source, old.part if part is None else part)
     try:
         yield
     finally:
-        for layer, old in zip(layers, before, strict=True):
-            vars(layer).update(old)
+        for layer, old in before:
+            layer.noise = old
 
 
 @checks_ranges
@@ -77,5 +71,5 @@ class SpikeDropout(SpikeLayer):
             return at_observed(times, observed)
         if not self.training or not self.p:
             return times
-        lost = drawn(torch.rand, times, self.jitter_source, self.batch_part) < self.p
+        lost = drawn(torch.rand, times, self.noise) < self.p
         return torch.where(lost, torch.inf, times)

@@ -4,7 +4,7 @@ Trains are tensors ``(batch, neurons, spikes)``, sorted along the last dimension
 spikes ``(batch, neurons)`` are trains of one spike for layers that take trains.
 """
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import torch
 from jaxtyping import Float
@@ -45,6 +45,16 @@ def first_of(layer: nn.Module, times: Tensor) -> Float[Tensor, "*batch neurons"]
     return times[..., 0] if form_of(layer) == "trains" else times
 
 
+class Noise(NamedTuple):
+    """Where random numbers of a forward pass come from, by default torch's global source; see ``jitter_from``.
+
+    With ``part``, the number of samples of a whole batch and which of them these are, they are drawn for all of it.
+    """
+
+    source: torch.Generator | None = None
+    part: tuple[int, slice] | None = None
+
+
 class SpikeLayer(nn.Module):
     """What layers share: sizes, if they fix them, and how they print. Arguments are in attributes of the same name."""
 
@@ -52,8 +62,7 @@ class SpikeLayer(nn.Module):
     out_features: int
     takes_trains: bool = False
     gives: Form = "first spikes"
-    jitter_source: torch.Generator | None = None  # see ``jitter_from``
-    batch_part: tuple[int, slice] | None = None  # likewise
+    noise: Noise = Noise()
 
     @property
     def _name(self) -> str:

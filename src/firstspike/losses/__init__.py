@@ -37,16 +37,6 @@ REGULARIZERS: dict[str, type[nn.Module]] = {
 }
 
 __all__ = [
-    "DelayL2",
-    "EarlyOutput",
-    "LayerWindow",
-    "ReadoutCrossEntropy",
-    "ReadoutMSE",
-    "ReadoutRegression",
-    "ShiftInvariantMSE",
-    "SilentPeak",
-    "SpikeCount",
-    "TimeCrossEntropy",
-    "TimeLoss",
-    "TimeMSE",
-]
+    "DelayL2", "EarlyOutput", "LayerWindow", "ReadoutCrossEntropy", "ReadoutMSE", "ReadoutRegression",
+    "ShiftInvariantMSE", "SilentPeak", "SpikeCount", "TimeCrossEntropy", "TimeLoss", "TimeMSE",
+]  # fmt: skip

@@ -18,63 +18,35 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
+from firstspike.plots import dataset, margins, matrices, membranes, spike_times, summary, training, yin_yang
 from firstspike.plots.callbacks import CALLBACKS
-from firstspike.plots.dataset import dataset_figure, spike_images, yin_yang_points
+from firstspike.plots.dataset import spike_images, yin_yang_points
 from firstspike.plots.look import style
-from firstspike.plots.margins import margins_figure
-from firstspike.plots.matrices import (
-    confusion,
-    confusion_figure,
-    receptive_fields,
-    receptive_fields_figure,
-    weight_matrices_figure,
-)
-from firstspike.plots.membranes import membrane, membrane_figure
+from firstspike.plots.matrices import confusion, receptive_fields
+from firstspike.plots.membranes import membrane
 from firstspike.plots.plane import YinYangPlane
-from firstspike.plots.spike_times import (
-    output_times,
-    output_times_figure,
-    raster,
-    raster_figure,
-    spike_histogram_figure,
-    substrate_figure,
-    time_comparison,
-)
-from firstspike.plots.summary import summary_figure
-from firstspike.plots.training import (
-    accuracy,
-    loss_and_error,
-    loss_and_error_figure,
-    parameters_figure,
-    spike_counts,
-    spike_counts_figure,
-)
-from firstspike.plots.yin_yang import (
-    decision_map,
-    decision_map_figure,
-    hidden_maps_figure,
-    output_maps_figure,
-    time_map,
-)
+from firstspike.plots.spike_times import output_times, raster, time_comparison
+from firstspike.plots.training import accuracy, loss_and_error, spike_counts
+from firstspike.plots.yin_yang import decision_map, time_map
 
 PLOTS: dict[str, Callable[..., Figure]] = {
-    "summary": summary_figure,
-    "loss_and_error": loss_and_error_figure,
-    "output_times": output_times_figure,
-    "spike_counts": spike_counts_figure,
-    "spike_histogram": spike_histogram_figure,
-    "confusion": confusion_figure,
-    "margins": margins_figure,
-    "weight_matrices": weight_matrices_figure,
-    "receptive_fields": receptive_fields_figure,
-    "parameters": parameters_figure,
-    "raster": raster_figure,
-    "membrane": membrane_figure,
-    "substrate": substrate_figure,
-    "dataset": dataset_figure,
-    "decision_map": decision_map_figure,
-    "output_maps": output_maps_figure,
-    "hidden_maps": hidden_maps_figure,
+    "summary": summary.summary_figure,
+    "loss_and_error": training.loss_and_error_figure,
+    "output_times": spike_times.output_times_figure,
+    "spike_counts": training.spike_counts_figure,
+    "spike_histogram": spike_times.spike_histogram_figure,
+    "confusion": matrices.confusion_figure,
+    "margins": margins.margins_figure,
+    "weight_matrices": matrices.weight_matrices_figure,
+    "receptive_fields": matrices.receptive_fields_figure,
+    "parameters": training.parameters_figure,
+    "raster": spike_times.raster_figure,
+    "membrane": membranes.membrane_figure,
+    "substrate": spike_times.substrate_figure,
+    "dataset": dataset.dataset_figure,
+    "decision_map": yin_yang.decision_map_figure,
+    "output_maps": yin_yang.output_maps_figure,
+    "hidden_maps": yin_yang.hidden_maps_figure,
 }
 """Figures of a run by name; each takes an ``fs.Run``, and raises a ``ValueError`` if it does not apply to it."""
 

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from firstspike.data import SpikeData
 from firstspike.layers.named import to_numpy
-from firstspike.plots import look
+from firstspike.plots import look, run_data
 from firstspike.plots.plane import YinYangPlane
-from firstspike.plots.run_data import NO_CLASSES, NotApplicable, RunData, run_figure
-from firstspike.plots.yin_yang import draw_outline
+from firstspike.plots.run_data import NO_CLASSES, NotApplicable, run_figure
+from firstspike.plots.yin_yang import draw_outline, plane_of
+from firstspike.runs import Run
 
 _EXAMPLES = 12  # images, or classes, in a figure
 _CANDIDATES = 1000  # samples among which they are chosen
@@ -80,7 +81,7 @@ def input_raster(data: SpikeData, ax: Axes, label: int, samples: int = 20, unit:
 
 
 @run_figure
-def dataset_figure(run: RunData) -> Figure:
+def dataset_figure(run: Run) -> Figure:
     """The training data: points, images, or rasters."""
     data = run.data.train
     if data.regression:
@@ -91,20 +92,21 @@ def dataset_figure(run: RunData) -> Figure:
         chosen = example_samples(times[:_CANDIDATES], data.labels[:_CANDIDATES], _EXAMPLES)
         figure, axes = look.panels(len(chosen), 6, (1.15, 1.35), (0.8, 0.0))
         titles = [look.as_text(data.class_names[label]) for label in data.labels[chosen].tolist()]
-        spike_images(times[chosen], axes, (height, width), titles, run.unit)
+        spike_images(times[chosen], axes, (height, width), titles, run_data.unit_in(run))
     elif run.config.data.kind == "yin_yang":
         figure = look.new_figure(5.6, 4.2)
-        yin_yang_points(data, figure.subplots(), run.plane)
+        yin_yang_points(data, figure.subplots(), plane_of(run))
     elif data.features == 2 and not data.trains:
         figure = look.new_figure(5.6, 4.2)
         ax = figure.subplots()
         _scatter(to_numpy(data.dense), data, ax)
-        ax.set(xlabel=look.time_label(run.unit, "input 0"), ylabel=look.time_label(run.unit, "input 1"))
+        first, second = (look.time_label(run_data.unit_in(run), f"input {k}") for k in (0, 1))
+        ax.set(xlabel=first, ylabel=second)
     else:
         classes = len(data.class_names)
         figure, axes = look.panels(min(classes, _EXAMPLES), 3, (2.5, 2.5), sharex=True, sharey=True)
         for label, ax in enumerate(axes):
-            input_raster(data, ax, label, unit=run.unit)
+            input_raster(data, ax, label, unit=run_data.unit_in(run))
             if data.input_names and data.features <= _NAMED:
                 ax.set_yticks(range(data.features), list(map(look.as_text, data.input_names)))
                 ax.set_ylabel("")

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from firstspike.layers import BiasSpikes, Delay, LIFConv2d, Multiplex, Network, SpikeDropout
 from firstspike.layers.named import NamedLIF, named_lif_layers, to_numpy
-from firstspike.plots import look
-from firstspike.plots.run_data import NotApplicable, RunData, run_figure
+from firstspike.plots import look, run_data
+from firstspike.plots.run_data import NotApplicable, run_figure
+from firstspike.runs import Run
 from firstspike.text import no_decision
 from firstspike.training.evaluation import Evaluation, confusion_counts, success_text
 
@@ -61,9 +62,9 @@ def receptive_fields(
 
 
 @run_figure
-def weight_matrices_figure(run: RunData) -> Figure:
+def weight_matrices_figure(run: Run) -> Figure:
     """Weight matrices of every LIF layer before and after training."""
-    layers = list(zip(named_lif_layers(run.initial), run.lif_layers, strict=True))
+    layers = list(zip(named_lif_layers(run.initial), run_data.lif_layers(run), strict=True))
     figure = look.new_figure(7.0, 2.7 * len(layers))
     for row, pair in zip(figure.subplots(len(layers), 2, squeeze=False), layers, strict=True):
         limit = max(float(lif.layer.weight.abs().max()) for lif in pair)
@@ -90,9 +91,9 @@ def _bias_columns(network: Network, lif: NamedLIF) -> int:
 
 
 @run_figure
-def receptive_fields_figure(run: RunData) -> Figure:
+def receptive_fields_figure(run: Run) -> Figure:
     """Weights of the first layer as images of the input, the filters of a convolution; channels side by side."""
-    lif, shape = run.lif_layers[0], run.data.train.image
+    lif, shape = run_data.lif_layers(run)[0], run.data.train.image
     if isinstance(lif.layer, LIFConv2d):
         images, of = lif.layer.weight, "filters"
     else:
@@ -171,6 +172,6 @@ def evaluation_figure(evaluation: Evaluation, names: Sequence[str]) -> Figure:
 
 
 @run_figure
-def confusion_figure(run: RunData) -> Figure:
+def confusion_figure(run: Run) -> Figure:
     """Which classes are mistaken for which, on the test data; where labels are numbers, predictions against them."""
     return evaluation_figure(run.evaluation, run.class_names)

@@ -20,8 +20,9 @@ from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains
 from firstspike.layers.neurons import NeuronLayer
 from firstspike.layers.trains import form_of
 from firstspike.neuron import LIF
-from firstspike.plots import look
-from firstspike.plots.run_data import RunData, run_figure
+from firstspike.plots import look, run_data
+from firstspike.plots.run_data import run_figure
+from firstspike.runs import Run
 from firstspike.spiketime.reference.response import kappa
 
 _POINTS = 1000
@@ -251,16 +252,16 @@ def _input_ticks(times: Tensor, ax: Axes) -> Axes:
     return ax
 
 
-def membranes_of(run: RunData, sample: int, count: int = _POINTS) -> Traces:
+def membranes_of(run: Run, sample: int, count: int = _POINTS) -> Traces:
     """Membranes of a run's last spiking layer in a sample of ``held_out``, six at most.
 
     Of many output neurons its class, which is the first, and those with the earliest spikes; of neurons before a
     readout those that spike most.
     """
-    lif, layer = run.membrane_layer
-    spikes, names = run.record.layers[lif.index][sample], run.neuron_names
+    lif, layer = run_data.membrane_layer(run)
+    spikes, names = run.record.layers[lif.index][sample], run_data.neuron_names(run)
     rows = spikes.reshape(layer.out_features, -1)
-    if run.spiking_output:
+    if run_data.spiking_output(run):
         label = int(run.held_out[1].labels[sample])
         neurons = sorted(rows[:, 0].argsort(stable=True).tolist(), key=lambda neuron: neuron != label)[:TRACES]
     else:
@@ -270,31 +271,31 @@ def membranes_of(run: RunData, sample: int, count: int = _POINTS) -> Traces:
     return traces(layer, lif.inputs(run.record)[sample], spikes, neurons, shown, count=count)
 
 
-def output_membranes(run: RunData, sample: int, ax: Axes) -> Axes:
+def output_membranes(run: Run, sample: int, ax: Axes) -> Axes:
     """Draw ``membranes_of`` a sample, that of its class thick."""
-    lif, layer = run.membrane_layer
+    lif, layer = run_data.membrane_layer(run)
     drawn = membranes_of(run, sample)
-    lines = draw_traces(drawn, ax, run.unit)
+    lines = draw_traces(drawn, ax, run_data.unit_in(run))
     _input_ticks(lif.inputs(run.record)[sample], ax)
-    few = len(drawn.neurons) < layer.out_features
-    if run.spiking_output:
+    few, spiking = len(drawn.neurons) < layer.out_features, run_data.spiking_output(run)
+    if spiking:
         lines[0].set_linewidth(2.5)
         where, some = "output", f"the true class and the\n{TRACES - 1} earliest of {layer.out_features - 1} others"
     else:
         where, some = lif.name, f"the {TRACES} of {layer.out_features} neurons\nthat spike most"
-    ax.set_title(f"{where}, {run.sample_title(sample)}")
-    look.legend_right(ax, title=some if few else "output" if run.spiking_output else "neuron", title_fontsize=8)
+    ax.set_title(f"{where}, {run_data.sample_title(run, sample)}")
+    look.legend_right(ax, title=some if few else "output" if spiking else "neuron", title_fontsize=8)
     return ax
 
 
 @run_figure
-def membrane_figure(run: RunData) -> Figure:
+def membrane_figure(run: Run) -> Figure:
     """Membranes of the output neurons, or of those before a readout, in test samples of up to three classes."""
     labels = run.held_out[1].labels
     if labels.is_floating_point():
         labels = torch.arange(len(labels))  # each sample is a class of its own
     samples = [int((labels == label).nonzero()[0]) for label in labels.unique()[:3]]
-    tall = 2.6 if form_of(run.membrane_layer[1]) == "trains" else 1.9
+    tall = 2.6 if form_of(run_data.membrane_layer(run)[1]) == "trains" else 1.9
     figure, axes = look.panels(len(samples), 1, (6.5, tall), (0.0, 0.4))
     for sample, ax in zip(samples, axes, strict=True):
         output_membranes(run, sample, ax)

@@ -1,15 +1,20 @@
 """Figures as files."""
 
 import difflib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from matplotlib.figure import Figure
 
+from firstspike.plots import AFTER_TRAINING
 from firstspike.plots.look import DPI, style
 from firstspike.plots.run_data import NotApplicable, left_out
+from firstspike.runs import Run
 from firstspike.runs.files import whole_file
+
+_log = logging.getLogger(__name__)
 
 FORMATS = ("png", "pdf", "svg")
 
@@ -48,6 +53,17 @@ def save_all(
     if reasons and names is not None:
         raise NotApplicable("; ".join(f"no figure {', '.join(left)}: {reason}" for reason, left in reasons.items()))
     return written
+
+
+def draw_after_training(run: Run) -> None:
+    """Draw the figures that need the tables alone. A training is not lost to a figure that cannot be drawn."""
+    for name in AFTER_TRAINING:
+        try:
+            run.plot([name])
+        except NotApplicable as reason:  # e.g. without validation data
+            _log.info("%s", reason)
+        except (OSError, ValueError) as error:
+            _log.warning("no figure %s: %s", name, error)
 
 
 def write_figure(figure: Figure, path: Path) -> Path:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from firstspike.layers import Network, Record
 from firstspike.layers.named import NamedSpikes, named_lif_layers, named_spikes, to_numpy
 from firstspike.layers.trains import form_of
-from firstspike.plots import look
+from firstspike.plots import look, run_data
 from firstspike.plots.membranes import draw_traces, traces, unit_of
-from firstspike.plots.run_data import NotApplicable, RunData, run_figure
+from firstspike.plots.run_data import NotApplicable, run_figure
 from firstspike.plots.training import running_median
+from firstspike.runs import Run
 from firstspike.training.evaluation import record_in_parts
 
 _LINES_UP_TO = 4  # outputs; of more, all but the true class's are a band
@@ -169,12 +170,13 @@ def raster_rows(shown: list[NamedSpikes]) -> list[Float[np.ndarray, " neurons"]]
 
 
 @run_figure
-def output_times_figure(run: RunData) -> Figure:
+def output_times_figure(run: Run) -> Figure:
     """Output spike times over the epochs, a panel per class."""
-    names = run.names(classes_of(run.output_times))
+    rows = run_data.output_times_of(run)
+    names = run.names(classes_of(rows))
     columns = 3 if len(names) <= 6 else 4
     figure, axes = look.panels(len(names), columns, (2.4, 2.2), (1.1, 0.4), sharey=True)
-    output_times(run.output_times, axes, names, run.unit)
+    output_times(rows, axes, names, run_data.unit_in(run))
     for ax in axes:
         ax.set_ylabel(axes[0].get_ylabel())
     look.label_outer(axes, columns)
@@ -185,22 +187,23 @@ def output_times_figure(run: RunData) -> Figure:
 
 
 @run_figure
-def spike_histogram_figure(run: RunData) -> Figure:
+def spike_histogram_figure(run: Run) -> Figure:
     """Spike times of every LIF layer on the test data."""
     layers = [NamedSpikes(lif.name, run.record.layers[lif.index]) for lif in named_lif_layers(run.network)]
     layers = layers or named_spikes(run.network, run.record)[-1:]
     figure, axes = look.panels(len(layers), 3, (3.0, 2.6))
     for ax, spikes in zip(axes, layers, strict=True):
-        spike_histogram(spikes.times, ax, spikes.name, unit=run.unit)
+        spike_histogram(spikes.times, ax, spikes.name, unit=run_data.unit_in(run))
     return figure
 
 
 @run_figure
-def raster_figure(run: RunData, sample: int = 0) -> Figure:
+def raster_figure(run: Run, sample: int = 0) -> Figure:
     """Spikes of a test sample in all layers (without test data, of another split)."""
     top = raster_rows(named_spikes(run.network, run.record))[-1][-1]
     figure = look.new_figure(6.0, min(7.0, 0.8 + 0.33 * top))
-    raster(run.network, run.record, figure.subplots(), sample, run.unit).set_title(run.sample_title(sample))
+    ax = raster(run.network, run.record, figure.subplots(), sample, run_data.unit_in(run))
+    ax.set_title(run_data.sample_title(run, sample))
     return figure
 
 
@@ -247,26 +250,26 @@ def time_comparison(
 
 
 @run_figure
-def substrate_figure(run: RunData) -> Figure:
+def substrate_figure(run: Run) -> Figure:
     """Spike times of every LIF layer on the run's substrate against the exact ones, and membranes of a sample."""
     if run.substrate == "exact":
         raise NotApplicable("the run is on the exact substrate: there is nothing to compare it with")
-    layers, (output, last), observed = run.lif_layers, run.membrane_layer, run.record
+    layers, (output, last), observed = run_data.lif_layers(run), run_data.membrane_layer(run), run.record
     exact = record_in_parts(run.network, run.held_out[1].times)
     figure = look.new_figure(max(6.5, 2.7 * len(layers)), 5.2)
     grid = figure.add_gridspec(2, len(layers), height_ratios=(1.15, 1))
     for place, lif in enumerate(layers):
         ax = figure.add_subplot(grid[0, place])
-        time_comparison(exact.layers[lif.index], observed.layers[lif.index], ax, lif.name, run.unit)
+        time_comparison(exact.layers[lif.index], observed.layers[lif.index], ax, lif.name, run_data.unit_in(run))
     ax = figure.add_subplot(grid[1, :])
     chosen = range(min(2 if form_of(last) == "trains" else 4, last.out_features))
-    names = run.neuron_names[: len(chosen)]
+    names = run_data.neuron_names(run)[: len(chosen)]
     sides = (
         traces(last, output.inputs(record)[0], record.layers[output.index][0], chosen, names)
         for record in (exact, observed)
     )
-    draw_traces(next(sides), ax, run.unit, next(sides))
+    draw_traces(next(sides), ax, run_data.unit_in(run), next(sides))
     ax.set_title(f"{output.name}, {run.held_out[0]} sample 0: exact (solid) and {run.substrate} (dashed)")
     if form_of(last) != "trains":
-        look.legend_right(ax, title="output" if run.spiking_output else "neuron", title_fontsize=8)
+        look.legend_right(ax, title="output" if run_data.spiking_output(run) else "neuron", title_fontsize=8)
     return figure

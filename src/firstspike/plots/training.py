@@ -1,5 +1,6 @@
 """What training changes over the epochs: loss, error, weights and other parameters."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,9 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from firstspike.layers.named import named_parameters
 from firstspike.layers.trains import form_of
-from firstspike.plots import look
-from firstspike.plots.run_data import NotApplicable, RunData, run_figure
+from firstspike.plots import look, run_data
+from firstspike.plots.run_data import NotApplicable, run_figure
+from firstspike.runs import Run
+from firstspike.runs.checkpoint import load_checkpoint
+from firstspike.training.state import CheckpointError
+
+_log = logging.getLogger(__name__)
 
 _LINES_AT_MOST = 30  # beyond that, parameters are shown by their quantiles
 _SAMPLES = 12
@@ -160,34 +167,58 @@ def parameter_history(
     return ax
 
 
+def history(run: Run) -> tuple[list[float], dict[str, Float[np.ndarray, "checkpoints parameters"]]]:
+    """All that is learnt before training and at each readable checkpoint, oldest first: epochs, and the values.
+
+    A checkpoint inside an epoch has a fraction of it.
+    """
+    epochs, states = [0.0], [named_parameters(run.initial)]
+    batches = max(1, -(-len(run.data.train) // run.config.training.batch_size))
+    for name in run.checkpoints:
+        try:
+            checkpoint = load_checkpoint(run.folder / "checkpoints" / name)
+            network = run.network_at(checkpoint)
+        except CheckpointError as error:
+            _log.warning("%s; the figures leave it out", error)
+            continue
+        epoch = checkpoint.epoch + checkpoint.batch / batches
+        if epoch > epochs[-1]:  # the best checkpoint may be one of the regular ones
+            epochs.append(epoch)
+            states.append(named_parameters(network))
+    if len(epochs) == 1:
+        raise NotApplicable(f"{run.folder} has no checkpoint that can be read")
+    return epochs, {name: np.stack([state[name].ravel() for state in states]) for name in states[0]}
+
+
 @run_figure
-def loss_and_error_figure(run: RunData) -> Figure:
+def loss_and_error_figure(run: Run) -> Figure:
     """Loss and error over the epochs; with several seeds, the mean and the range."""
     figure = look.new_figure(7.5, 2.8)
-    loss_and_error(run.metrics, figure.subplots(1, 2), seeds=[seed.metrics for seed in run.seeds])
+    seeds = list(map(run_data.metrics_of, run.seeds))
+    loss_and_error(run_data.metrics_of(run), figure.subplots(1, 2), seeds=seeds)
     return figure
 
 
 @run_figure
-def spike_counts_figure(run: RunData) -> Figure:
+def spike_counts_figure(run: Run) -> Figure:
     """Spikes per neuron in layers of spike trains over the epochs, and the neurons with none or too many."""
-    names = {lif.index: lif.name for lif in run.lif_layers if form_of(lif.layer) == "trains"}
+    names = {lif.index: lif.name for lif in run_data.lif_layers(run) if form_of(lif.layer) == "trains"}
     if not names:
         raise NotApplicable("the network has no layers of spike trains; their neurons spike at most once")
     figure = look.new_figure(7.5, 2.8)
-    spike_counts(run.metrics, figure.subplots(1, 2), names)
+    spike_counts(run_data.metrics_of(run), figure.subplots(1, 2), names)
     return figure
 
 
 @run_figure
-def parameters_figure(run: RunData) -> Figure:
+def parameters_figure(run: Run) -> Figure:
     """All weights, delays and learnt parameters of neurons over the epochs."""
-    epochs, parameters = run.history
+    epochs, parameters = history(run)
     figure, axes = look.panels(len(parameters), 2, (3.75, 2.6), sharex=True)
     for ax, (name, values) in zip(axes, parameters.items(), strict=True):
         kind, _, place = name.partition(", ")
         one, count = kind.removesuffix("s"), values.shape[1]
-        unit = f" [{run.unit}]" if "delay" in kind or "time constant" in kind else ""
+        unit = f" [{run_data.unit_in(run)}]" if "delay" in kind or "time constant" in kind else ""
         parameter_history(epochs, values, ax, one + unit if place else "value")
         ax.set_title(f"{place}, {count} {one if count == 1 else kind}" if place else f"{name}, {count} values")
         ax.tick_params(labelbottom=True)

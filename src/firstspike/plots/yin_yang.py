@@ -15,10 +15,12 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from firstspike.data import SpikeData
+from firstspike.layers import Record
 from firstspike.layers.named import to_numpy
-from firstspike.plots import look
+from firstspike.plots import look, run_data
 from firstspike.plots.plane import YinYangPlane
-from firstspike.plots.run_data import NotApplicable, RunData, run_figure
+from firstspike.plots.run_data import NotApplicable, run_figure
+from firstspike.runs import Run
 from firstspike.text import no_decision
 from firstspike.training.objective import Loss, Objective
 
@@ -124,31 +126,46 @@ def draw_outline(ax: Axes, plane: YinYangPlane) -> None:
         ax.plot(line[:, 0], line[:, 1], color="white", linewidth=1.0, zorder=3, path_effects=rim)
 
 
+def plane_of(run: Run) -> YinYangPlane:
+    """The plane of a Yin-Yang run."""
+    data = run.config.data
+    if data.kind != "yin_yang":
+        raise NotApplicable(f"only runs on yin_yang have a plane, this one is on {run_data.data_name(run)}")
+    return YinYangPlane(data.early, data.late, data.r_small, data.r_big)
+
+
+def plane_record(run: Run) -> Record:
+    """Spike times of all layers on the grid of ``plane_of``, computed once for all figures."""
+    if "plane" not in run.kept:
+        run.kept["plane"] = run.observe(plane_of(run).times(run.dtype))
+    return run.kept["plane"]
+
+
 @run_figure
-def decision_map_figure(run: RunData) -> Figure:
+def decision_map_figure(run: Run) -> Figure:
     """Decisions of a Yin-Yang run over the plane, with its test samples."""
-    plane, (split, data) = run.plane, run.held_out
+    plane, (split, data) = plane_of(run), run.held_out
     figure = look.new_figure(5.0, 4.0)
     ax = figure.subplots()
-    decision_map(run.plane_record.output, run.loss, ax, plane, data, run.class_names)
+    decision_map(plane_record(run).output, run.loss, ax, plane, data, run.class_names)
     ax.set_title(f"{split} accuracy {100 * run.evaluation.accuracy:.1f} %")
     return figure
 
 
 @run_figure
-def map_image(run: RunData) -> Figure:
+def map_image(run: Run) -> Figure:
     """The decisions of a Yin-Yang run without axes, to draw on."""
     figure = Figure(figsize=(4.0, 4.0), facecolor="none")
     ax = figure.add_axes((0, 0, 1, 1))
-    decision_map(run.plane_record.output, run.loss, ax, run.plane).legend().remove()
+    decision_map(plane_record(run).output, run.loss, ax, plane_of(run)).legend().remove()
     ax.set_axis_off()
     return figure
 
 
 @run_figure
-def output_maps_figure(run: RunData) -> Figure:
+def output_maps_figure(run: Run) -> Figure:
     """Spike times of a Yin-Yang run's outputs over the plane, and the differences between them."""
-    plane, times, names = run.plane, run.plane_record.output, [look.as_text(x) for x in run.class_names]
+    plane, times, names = plane_of(run), plane_record(run).output, [look.as_text(x) for x in run.class_names]
     pairs = list(itertools.combinations(range(len(names)), 2))
     figure, axes = look.panels(len(names) + len(pairs), len(names), (2.5, 2.5), sharex=True, sharey=True)
     first, second = axes[: len(names)], axes[len(names) :]
@@ -159,19 +176,19 @@ def output_maps_figure(run: RunData) -> Figure:
     for (a, b), gap, ax in zip(pairs, gaps, second, strict=True):
         difference_map(gap, ax, plane, limit).set_title(f"{names[a]} - {names[b]}")
     for row, label in ((first, "spike time"), (second, "difference")):
-        figure.colorbar(row[0].images[0], ax=row, label=look.time_label(run.unit, label), shrink=0.9)
+        figure.colorbar(row[0].images[0], ax=row, label=look.time_label(run_data.unit_in(run), label), shrink=0.9)
     look.label_outer(axes, len(names))
     return figure
 
 
 @run_figure
-def hidden_maps_figure(run: RunData) -> Figure:
+def hidden_maps_figure(run: Run) -> Figure:
     """Spike times of hidden neurons of a Yin-Yang run over the plane, a selection of those that spike anywhere."""
-    plane = run.plane
-    first, *others = run.lif_layers
+    plane = plane_of(run)
+    first, *others = run_data.lif_layers(run)
     if not others:
         raise NotApplicable("the network has no hidden layer")
-    times = run.plane_record.layers[first.index]
+    times = plane_record(run).layers[first.index]
     spiking = torch.isfinite(times).any(dim=0).nonzero().flatten().tolist()
     if not spiking:
         raise NotApplicable("no hidden neuron spikes anywhere on the plane")
@@ -182,7 +199,7 @@ def hidden_maps_figure(run: RunData) -> Figure:
         time_map(times[:, neuron], ax, plane, limits, None).set_title(f"{first.name} neuron {neuron}")
     look.label_outer(axes, 4)
     figure.suptitle(f"{len(neurons)} of {times.shape[1]} hidden neurons; {times.shape[1] - len(spiking)} never spike")
-    figure.colorbar(axes[0].images[0], ax=axes, label=look.time_label(run.unit, "spike time"), shrink=0.6)
+    figure.colorbar(axes[0].images[0], ax=axes, label=look.time_label(run_data.unit_in(run), "spike time"), shrink=0.6)
     return figure
 
 

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from firstspike.layers.named import named_spikes
 from firstspike.layers.trains import form_of
+from firstspike.plots import run_data
 from firstspike.plots.membranes import TRACES, membranes_of
-from firstspike.plots.run_data import UNAVAILABLE, NotApplicable, RunData, left_out
+from firstspike.plots.run_data import UNAVAILABLE, NotApplicable
 from firstspike.plots.spike_times import raster_rows
-from firstspike.plots.yin_yang import map_image
+from firstspike.plots.yin_yang import map_image, plane_of
 from firstspike.reports.page import as_source
+from firstspike.runs import Run
 from firstspike.training.evaluation import success_text
 
 POINTS = 160  # of a membrane trace
@@ -27,7 +29,7 @@ _NAMED = 64  # largest number of inputs that are listed with their names
 _FEWEST = 12  # samples in the file, however large they are
 
 
-def details(run: RunData, budget: int) -> dict[str, Any]:
+def details(run: Run, budget: int) -> dict[str, Any]:
     """One trained network, with at most ``budget`` numbers for its samples.
 
     ``name``, ``notes``, and those of ``classes``, ``split`` (the data that are shown), ``confusion``, ``samples``,
@@ -47,21 +49,21 @@ def details(run: RunData, budget: int) -> dict[str, Any]:
         try:
             found[name] = make()
         except Exception as error:
-            reason = left_out(title, error)
+            reason = run_data.left_out(title, error)
             if isinstance(error, UNAVAILABLE) and not isinstance(error, NotApplicable) and reason not in reasons:
                 logging.getLogger(__name__).warning("the report is not whole: %s", reason)
             reasons.setdefault(reason, []).append(title)
     return found | {"notes": [f"{', '.join(titles)}: {reason}" for reason, titles in reasons.items()]}
 
 
-def confusion(run: RunData) -> dict[str, Any]:
+def confusion(run: Run) -> dict[str, Any]:
     """Counts on the held-out data, true classes in rows."""
-    found = run.classified.numbers
+    found = run_data.classified(run).numbers
     shown = {name: found[name] for name in ("checkpoint", "decisions", "samples")}
     return shown | {"counts": found["confusion"], "accuracy": success_text(found)}
 
 
-def samples(run: RunData, budget: int) -> dict[str, Any]:
+def samples(run: Run, budget: int) -> dict[str, Any]:
     """Samples of the held-out data to choose from, as many as the budget of numbers allows.
 
     ``index``, ``label`` and ``decision`` (-1 is silent), one per sample; ``layers`` with ``name``, ``rows`` and
@@ -69,7 +71,7 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
     neurons of the last of these layers; if they apply, ``membrane`` (of the last spiking layer, in units of the
     thresholds), ``image`` with its shape or the names of the ``inputs``, and ``points`` on the plane.
     """
-    evaluation, (_, data), shown = run.classified, run.held_out, named_spikes(run.network, run.record)
+    evaluation, (_, data), shown = run_data.classified(run), run.held_out, named_spikes(run.network, run.record)
     size = sum(spikes.times[0].numel() for spikes in shown) + POINTS * TRACES
     chosen = choose(evaluation.predictions != data.labels, max(_FEWEST, budget // size))
     found: dict[str, Any] = {
@@ -86,13 +88,13 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
     try:
         found["membrane"] = _membranes(run, chosen)
     except Exception as error:
-        found["no_membrane"] = left_out("membranes", error)
+        found["no_membrane"] = run_data.left_out("membranes", error)
     if run.config.data.kind == "yin_yang":
-        found["points"] = plain(run.plane.coordinates(data.times[chosen]))
+        found["points"] = plain(plane_of(run).coordinates(data.times[chosen]))
     if data.image is not None:
         found["image"] = dict(zip(("rows", "columns"), data.image[1:], strict=True))
     elif data.features <= _NAMED:
-        found["inputs"] = run.input_names
+        found["inputs"] = run_data.input_names(run)
     return found
 
 
@@ -103,14 +105,14 @@ def choose(wrong: Tensor, count: int) -> Tensor:
     return torch.tensor(sorted([*first, *others[: count - len(first)]]))
 
 
-def _membranes(run: RunData, chosen: Tensor) -> dict[str, Any]:
+def _membranes(run: Run, chosen: Tensor) -> dict[str, Any]:
     """Exact voltages of the last spiking layer, which its input spikes and, of trains, its own spikes cause."""
-    lif, layer = run.membrane_layer
+    lif, layer = run_data.membrane_layer(run)
     drawn = [membranes_of(run, sample, POINTS) for sample in chosen.tolist()]
     return {
         "layer": lif.name,
         "trains": form_of(layer) == "trains",
-        "outputs": run.spiking_output,
+        "outputs": run_data.spiking_output(run),
         "of": layer.out_features,
         "samples": [
             {
@@ -126,9 +128,9 @@ def _membranes(run: RunData, chosen: Tensor) -> dict[str, Any]:
     }
 
 
-def plane(run: RunData) -> dict[str, Any]:
+def plane(run: Run) -> dict[str, Any]:
     """The decision map as an image, and the side of the plane."""
-    return {"image": as_source(map_image(run)), "size": 2 * run.plane.r_big}
+    return {"image": as_source(map_image(run)), "size": 2 * plane_of(run).r_big}
 
 
 def plain(values: ArrayLike, digits: int = 4) -> Any:

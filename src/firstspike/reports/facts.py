@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from firstspike.layers.cost import energy_estimates, layer_costs
-from firstspike.plots.run_data import UNAVAILABLE, RunData
+from firstspike.plots.run_data import UNAVAILABLE, data_name
+from firstspike.runs import Run
 from firstspike.runs.evaluate import energy_text
 from firstspike.sweeps.table import SweepTable, digest
 from firstspike.training.evaluation import success_text
 
 
-def state(run: RunData) -> str:
+def state(run: Run) -> str:
     """Whether the training is finished."""
     training, done = run.config.training, run.epochs
     if run.results and done >= training.epochs:
@@ -26,7 +27,7 @@ def state(run: RunData) -> str:
     return f"not finished: {done} of {training.epochs} epochs, no results yet"
 
 
-def summary(run: RunData) -> dict[str, str]:
+def summary(run: Run) -> dict[str, str]:
     """Results, sizes and duration of the run."""
     results, config = run.results, run.config
     facts = {"state": state(run)}
@@ -43,10 +44,10 @@ def summary(run: RunData) -> dict[str, str]:
     sizes = [str(x.out_features) if x.kind == "lif" else getattr(x, "name", x.kind) for x in layers]
     try:
         train = run.data.train
-        facts["data"] = f"{run.data_name}, {len(train)} training samples"
+        facts["data"] = f"{data_name(run)}, {len(train)} training samples"
         sizes.insert(0, str(train.features))
     except UNAVAILABLE:  # the notes have the reason
-        facts["data"] = f"{run.data_name}, not available here"
+        facts["data"] = f"{data_name(run)}, not available here"
     facts["network"] = " → ".join(sizes)
     if results:
         facts["parameters"] = f"{results['parameters']:,}"
@@ -58,7 +59,7 @@ def summary(run: RunData) -> dict[str, str]:
     return facts
 
 
-def making(run: RunData) -> dict[str, str]:
+def making(run: Run) -> dict[str, str]:
     """How the run was made: ``environment.json`` without the checksums of the data."""
     found = {name: value for name, value in run.environment.items() if name != "data" and value}
     if command := found.get("command"):
@@ -75,7 +76,7 @@ def _in_a_line(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def seeds_table(run: RunData) -> tuple[list[str], list[list[str]], list[list[str]]]:
+def seeds_table(run: Run) -> tuple[list[str], list[list[str]], list[list[str]]]:
     """Head, rows and foot of the results of each seed, with mean and standard deviation; empty until they are there."""
     if not (seeds := run.results.get("seeds")):
         return [], [], []

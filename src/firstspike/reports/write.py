@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from firstspike.plots import PLOTS
-from firstspike.plots.run_data import UNAVAILABLE, NotApplicable, RunData, left_out
+from firstspike.plots.run_data import UNAVAILABLE, NotApplicable, data_name, left_out
 from firstspike.reports.details import details
 from firstspike.reports.facts import making, seeds_table, summary
 from firstspike.reports.page import Picture, check_report, render
@@ -48,7 +48,7 @@ def write_report(
     if isinstance(source, Run):
         name = f"report{source.on_other}{source.at_chosen}.html"
         path = source.folder / name if out is None else Path(out)
-        write_whole(path, run_page(RunData.of(source)))
+        write_whole(path, run_page(source))
         return path
     source = Path(source)
     table, drawn = read_sweep(source)
@@ -64,7 +64,7 @@ def write_report(
     return path
 
 
-def pictures(run: RunData, notes: list[str]) -> Iterator[Picture]:
+def pictures(run: Run, notes: list[str]) -> Iterator[Picture]:
     """The figures of a run or, if they do not apply to several seeds, of each seed; ``notes`` get the reasons."""
     regression = any("accuracy" not in part for part in map(run.results.get, ("validation", "test")) if part)
     for name, title in (FIGURES | ({"confusion": "Predictions"} if regression else {})).items():
@@ -79,7 +79,7 @@ def pictures(run: RunData, notes: list[str]) -> Iterator[Picture]:
                     notes.append(f"{title[0].lower()}{title[1:]}: {reason}")
 
 
-def run_page(run: RunData, budget: int = BUDGET) -> str:
+def run_page(run: Run, budget: int = BUDGET) -> str:
     """The page of a run, with at most ``budget`` numbers for its samples."""
     members = run.seeds or (run,)
     notes: list[str] = []
@@ -93,7 +93,7 @@ def run_page(run: RunData, budget: int = BUDGET) -> str:
         "run",
         {"tau": run.config.neuron.tau_syn, "substrate": run.config.substrate.kind, "members": found},
         title=run.folder.resolve().name,
-        kind=run.data_name,
+        kind=data_name(run),
         summary=summary(run),
         making=making(run),
         substrate=run.config.substrate.kind,

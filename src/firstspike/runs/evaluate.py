@@ -4,10 +4,10 @@ evaluation/NAME.json    accuracy, loss, silent fractions, decision time, spikes 
 spikes/NAME.npz         spike times of every layer, labels, predictions; ``numpy.load`` needs no pickle
 """
 
-import csv
-import io
 import json
 import math
+import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from torch import Tensor
 
-from firstspike.data import SpikeData
+from firstspike.data import SpikeData, Splits
+from firstspike.data.files import read_labelled
 from firstspike.layers import Record
 from firstspike.layers.cost import LayerCost, energy_estimates, layer_costs
 from firstspike.layers.named import named_lif_layers, named_spikes
-from firstspike.runs.files import whole_file, write_whole
-from firstspike.runs.rows import Rows, input_times
+from firstspike.runs.files import csv_text, whole_file, write_whole
+from firstspike.runs.rows import Rows, in_classes, input_times
 from firstspike.text import no_decision, printable
 from firstspike.training import Evaluation
 from firstspike.training.evaluation import confusion_counts, evaluate_record, success_text
@@ -41,19 +42,41 @@ def decisions(run: "Run", output: Tensor) -> list[str]:
     return [names[decision] for decision in found]
 
 
+def name_elsewhere(substrate: Any, settings: Sequence[str]) -> str:
+    """How another substrate than the run's is called in names of files: its kind and the settings that were changed."""
+    keys = {re.split(r"\W", text.removeprefix("substrate."))[0] for text in settings} - {"kind"}
+    changed = [f"{key}={value}" for key, value in substrate if key in keys]
+    name = re.sub(r"[^\w.=-]", "_", "_".join([substrate.kind, *changed]))
+    return name if len(name) < 100 else f"{name[:80]}_{zlib.crc32(name.encode()):08x}"
+
+
+def data_called(run: "Run", data: SpikeData | Path | str | None) -> tuple[SpikeData, str]:
+    """Labelled data as ``Run.evaluate`` takes them, and what they are called."""
+    if data is None:
+        data = run.held_out[0]
+    if isinstance(data, SpikeData):
+        return in_classes(data.to("cpu", run.dtype), run.class_names), "data"
+    if not isinstance(data, str | Path):
+        raise TypeError(
+            f"data: expected SpikeData, {', '.join(Splits._fields)} or a file, got a {type(data).__name__}; "
+            "without labels: run.predict(rows)"
+        )
+    if data not in Splits._fields:
+        return read_labelled(data, run.data.train, run.dtype), f"data_{Path(data).stem}"
+    found = getattr(run.data, str(data))
+    if not len(found):
+        raise ValueError(f"{run.folder} has no {data} data; it has {run.held_out[0]} data")
+    return found, str(data)
+
+
 def prediction_table(run: "Run", rows: Rows) -> str:
     """Decisions on new samples, as CSV: the class, then the spike time of each output; ``inf`` for no spike."""
     times = run.observe(input_times(rows, run.data.train, run.dtype)).output
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    if run.data.train.regression:
-        writer.writerow(run.names(times.shape[1]))
-        writer.writerows(times.tolist())
-        return text.getvalue()
-    writer.writerow(["class", *run.names(times.shape[1])])
-    for decision, row in zip(decisions(run, times), times.numpy(), strict=True):
-        writer.writerow([decision, *(str(time) for time in row)])
-    return text.getvalue()
+    names, table = run.names(times.shape[1]), times.tolist()
+    if not run.data.train.regression:
+        names = ["class", *names]
+        table = [[name, *map(str, row)] for name, row in zip(decisions(run, times), times.numpy(), strict=True)]
+    return csv_text([names, *table])
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -188,10 +211,6 @@ def energy_text(estimates: Mapping[str, float]) -> str:
 
 def table(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence[int]]) -> list[str]:
     """A confusion matrix as lines of text."""
-    corner = "true \\ decision"
-    left = max(map(len, (corner, *rows)))
-    widths = [max(len(name), *(len(str(row[index])) for row in counts)) for index, name in enumerate(columns)]
-    lines = ["  ".join([corner.ljust(left), *(name.rjust(w) for name, w in zip(columns, widths, strict=True))])]
-    for name, row in zip(rows, counts, strict=True):
-        lines.append("  ".join([name.ljust(left), *(str(n).rjust(w) for n, w in zip(row, widths, strict=True))]))
-    return lines
+    cells = [["true \\ decision", *columns], *([name, *map(str, row)] for name, row in zip(rows, counts, strict=True))]
+    left, *widths = (max(map(len, column)) for column in zip(*cells, strict=True))
+    return ["  ".join([name.ljust(left), *map(str.rjust, row, widths)]) for name, *row in cells]

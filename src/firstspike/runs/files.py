@@ -1,6 +1,8 @@
 """Files and folders that are there whole or not at all."""
 
+import csv
 import errno
+import io
 import os
 import shutil
 import stat
@@ -8,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -39,6 +42,13 @@ def write_whole(path: Path, text: str, source: Path | None = None) -> None:
         raise FileExistsError(f"{path} is the file that is read; choose another --out")
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as the text of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from firstspike.runs.files import write_whole
+from firstspike.runs.files import csv_text, write_whole
 
 
 def member_folders(top: Path, seeds: Sequence[int]) -> list[Path]:
@@ -46,8 +46,8 @@ def mean_of(found: Sequence[Any]) -> Any:
 COLUMNS = ("best_validation_accuracy", "validation_accuracy", "test_accuracy", "test_loss")
 
 
-def seeds_table(results: dict[str, Any]) -> dict[str, list[float]]:
-    """``COLUMNS`` of each seed, then ``mean`` and ``std``; NaN for numbers that a seed lacks."""
+def write_table(top: Path, results: dict[str, Any]) -> None:
+    """Write ``seeds.csv``: ``COLUMNS`` of each seed, then mean and standard deviation; NaN for what a seed lacks."""
     numbers = {}
     for seed, result in results["seeds"].items():
         validation, test = ((result.get(split) or {}) for split in ("validation", "test"))
@@ -56,10 +56,5 @@ def seeds_table(results: dict[str, Any]) -> dict[str, list[float]]:
     columns = list(zip(*numbers.values(), strict=True))
     means = [statistics.fmean(x) for x in columns]
     spreads = [statistics.stdev(x) if all(map(math.isfinite, x)) else math.nan for x in columns]
-    return numbers | {"mean": means, "std": spreads}
-
-
-def write_table(top: Path, results: dict[str, Any]) -> None:
-    """Write ``seeds.csv``: a row for each seed, then mean and standard deviation."""
-    rows = [("seed", *COLUMNS), *((name, *row) for name, row in seeds_table(results).items())]
-    write_whole(top / "seeds.csv", "".join(f"{','.join(map(str, row))}\n" for row in rows))
+    rows = (numbers | {"mean": means, "std": spreads}).items()
+    write_whole(top / "seeds.csv", csv_text([("seed", *COLUMNS), *((name, *row) for name, row in rows)]))

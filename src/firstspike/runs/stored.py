@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from firstspike.config import Config, ConfigError, build_data
 from firstspike.data import EventLists, SpikeData, Splits
 from firstspike.data.series_encoding import as_encoder
 from firstspike.runs.files import whole_file, whole_folder
@@ -59,6 +60,16 @@ def copy_of_data(run: Path) -> Path | None:
     if run.resolve().name.startswith("seed_") and (whole / "config.yaml").is_file():
         places.append(whole / "data")
     return next((place for place in places if (place / "train.npz").is_file()), None)
+
+
+def splits_of(run: Path, config: Config) -> Splits:
+    """The data of a run, on the CPU: the folder's copy, otherwise those that the config describes."""
+    if config.data.kind in OWN_DATA and (stored := copy_of_data(run)) is not None:
+        return load_splits(stored)
+    if config.data.kind == "given":
+        problem = "data: they were made in Python and the folder has no copy; hand them over: fs.Run(folder, data=...)"
+        raise ConfigError(str(run / "config.yaml"), [problem])
+    return build_data(config.with_training(device="cpu"))
 
 
 def load_splits(folder: Path) -> Splits:

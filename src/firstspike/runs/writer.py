@@ -2,13 +2,10 @@
 
 import logging
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from firstspike.config import Config
 from firstspike.config.describer import custom_parts, describe
@@ -23,7 +20,7 @@ from firstspike.torchrun import rank
 from firstspike.training import Callback, Evaluation, Fit, FitResult, Interrupted, Trainer
 from firstspike.training.divergence import DivergedError
 from firstspike.training.fit import Row
-from firstspike.training.state import CheckpointError
+from firstspike.training.state import CheckpointError, own_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -256,17 +253,8 @@ class RunWriter(Callback):
 
 def captured(trainer: Trainer, callbacks: dict[str, Any] | None = None) -> list[Checkpoint]:
     """A checkpoint of each network with copied tensors; ``callbacks`` are their states."""
-    members = [_own_tensors(member | {"callbacks": callbacks or {}}) for member in trainer.state_dict()["members"]]
+    members = [own_tensors(member | {"callbacks": callbacks or {}}) for member in trainer.state_dict()["members"]]
     return [Checkpoint(x["progress"]["epoch"], x["progress"]["batch"], x.pop("network"), x) for x in members]
-
-
-def _own_tensors(value: Any) -> Any:
-    """Nested mappings and lists with copied tensors; ``deepcopy`` would copy the whole base of a view."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if type(value) in (dict, OrderedDict):
-        return {key: _own_tensors(entry) for key, entry in value.items()}
-    return [_own_tensors(entry) for entry in value] if type(value) is list else value
 
 
 def summary(evaluation: Evaluation) -> dict[str, Any]:

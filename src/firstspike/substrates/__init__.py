@@ -16,16 +16,6 @@ SUBSTRATES: dict[str, type[Substrate]] = {
 }
 
 __all__ = [
-    "BrainScaleS2",
-    "Brian2",
-    "Exact",
-    "Integrator",
-    "LayerByLayer",
-    "MockBss2",
-    "Nest",
-    "Neuron",
-    "Noisy",
-    "Substrate",
-    "SubstrateError",
-    "calibrate",
-]
+    "BrainScaleS2", "Brian2", "Exact", "Integrator", "LayerByLayer", "MockBss2", "Nest", "Neuron", "Noisy", "Substrate",
+    "SubstrateError", "calibrate",
+]  # fmt: skip

@@ -1,7 +1,5 @@
 """The results of a sweep as a table, as text or CSV. Needs no Optuna."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +8,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from firstspike.runs.files import write_whole
+from firstspike.runs.files import csv_text, write_whole
 from firstspike.runs.lock import LOCK
 from firstspike.text import printable
 
@@ -35,14 +33,13 @@ class SweepTable:
 
     def write(self, folder: Path) -> Path:
         """Write all columns to ``table.csv`` in a folder, accuracies as fractions."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(self.rows[0]) if self.rows else [], lineterminator="\n")
-        writer.writeheader()
-        for row in self.rows:  # a carriage return would begin another row
-            writer.writerow({key: printable(x) if isinstance(x, str) else x for key, x in row.items()})
+        names = list(self.rows[0]) if self.rows else []
+        rows = [[row.get(name) for name in names] for row in self.rows]
+        # a carriage return would begin another row
+        text = csv_text([names, *([printable(x) if isinstance(x, str) else x for x in row] for row in rows)])
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / LOCK):  # another command may write it at the same moment
-            write_whole(folder / "table.csv", text.getvalue())
+            write_whole(folder / "table.csv", text)
         return folder / "table.csv"
 
     def shown(self) -> tuple[list[str], list[list[str]]]:

@@ -14,15 +14,6 @@ from firstspike.training.trainer import Trainer
 OPTIMIZERS: dict[str, type[optim.Optimizer]] = {"adam": optim.Adam, "adamw": optim.AdamW, "sgd": optim.SGD}
 
 __all__ = [
-    "Augment",
-    "Callback",
-    "CosineLR",
-    "EarlyStopping",
-    "Evaluation",
-    "Fit",
-    "FitResult",
-    "Interrupted",
-    "SilentNeurons",
-    "Trainer",
-    "margins",
-]
+    "Augment", "Callback", "CosineLR", "EarlyStopping", "Evaluation", "Fit", "FitResult", "Interrupted",
+    "SilentNeurons", "Trainer", "margins",
+]  # fmt: skip

@@ -105,25 +105,8 @@ class FitOptions(TypedDict, total=False):
     stop: Stop
 
 
-class Evaluated:
-    """What has the last evaluations of each network, on the data that there are."""
-
-    validations: tuple[Evaluation, ...]
-    tests: tuple[Evaluation, ...]
-
-    @property
-    def validation(self) -> Evaluation | None:
-        """Evaluation of the (first) network on the validation data."""
-        return self.validations[0] if self.validations else None
-
-    @property
-    def test(self) -> Evaluation | None:
-        """Evaluation of the (first) network on the test data."""
-        return self.tests[0] if self.tests else None
-
-
 @dataclass(frozen=True, eq=False)
-class FitResult(Evaluated):
+class FitResult:
     """What a training gives: the last evaluation on validation and test data, one for each network.
 
     Args:
@@ -141,6 +124,16 @@ class FitResult(Evaluated):
     best_validation_accuracy: tuple[float, ...]
     validations: tuple[Evaluation, ...] = ()
     tests: tuple[Evaluation, ...] = ()
+
+    @property
+    def validation(self) -> Evaluation | None:
+        """Evaluation of the (first) network on the validation data."""
+        return next(iter(self.validations), None)
+
+    @property
+    def test(self) -> Evaluation | None:
+        """Evaluation of the (first) network on the test data."""
+        return next(iter(self.tests), None)
 
     def __repr__(self) -> str:
         found = [f", {len(self.best_validation_accuracy)} networks"] if len(self.best_validation_accuracy) > 1 else []

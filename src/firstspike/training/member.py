@@ -1,7 +1,6 @@
 """One network with what trains it, and how far its training is."""
 
 import math
-from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
@@ -13,7 +12,7 @@ from firstspike.substrates import Substrate
 from firstspike.training.averaging import WeightAverage
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.silent import SilentNeurons, activity_names, spiking_layers
-from firstspike.training.state import CheckpointError, checked_state
+from firstspike.training.state import CheckpointError, checked_state, own_tensors
 
 
 @dataclass
@@ -52,10 +51,6 @@ class Progress:
 
 Weights = dict[str, Any]
 """What a ``state_dict`` has."""
-
-
-def _copied(weights: Weights) -> Weights:
-    return {name: x.clone() if isinstance(x, Tensor) else deepcopy(x) for name, x in weights.items()}
 
 
 @dataclass(eq=False)
@@ -125,7 +120,7 @@ class Member:
 
     def weights(self) -> Weights:
         """A copy of the network's weights, averaged if they are."""
-        return _copied(self.network.state_dict() | self._averages)
+        return own_tensors(self.network.state_dict() | self._averages)
 
     @property
     def _averages(self) -> Weights:
@@ -134,7 +129,7 @@ class Member:
     def restore_best(self) -> None:
         """Give the network the weights of its best epoch."""
         if self.best is not None and self.trained is None:
-            self.trained = _copied(self.network.state_dict()), _copied(self._averages)
+            self.trained = own_tensors((self.network.state_dict(), self._averages))
             self._set(self.best, self.best)
 
     def restore_trained(self) -> None:

@@ -99,14 +99,16 @@ class SilentNeurons:
         self.last_layer, self.repeats = None, 0
         return None
 
-    def raise_weights_(self, network: Network, record: Record) -> bool:
+    def raise_weights_(self, network: Network, record: Record, shared: bool = False) -> bool:
         """Raise weights if the batch has too many silent neurons.
 
-        With ``skip_step=False`` the gradient step may come before or after, for a member of an ``Ensemble`` before.
+        With ``skip_step=False`` the gradient step may come before or after.
 
         Args:
             network: its weights may be raised, in place.
             record: spike times of the batch in that network.
+            shared: write into the memory of the weights, which others share, as the members of an ``Ensemble`` do; the
+                gradient step then comes before.
 
         Returns:
             Whether to skip the optimiser step: weights were raised and ``skip_step`` is set.
@@ -116,14 +118,17 @@ class SilentNeurons:
         if found is None:
             return False
         spikes = first_spikes_in(network, record.layers, spiking[found])
-        self.raise_layer_(network, found, silent_share(spikes.flatten(0, -2)))
+        self.raise_layer_(network, found, silent_share(spikes.flatten(0, -2)), shared)
         return self.skip_step
 
     @torch.no_grad()
-    def raise_layer_(self, network: nn.Module, layer: int, silent: Float[Tensor, " neurons"]) -> None:
+    def raise_layer_(
+        self, network: nn.Module, layer: int, silent: Float[Tensor, " neurons"], shared: bool = True
+    ) -> None:
         """Raise weights of the LIF layer of that number, in place.
 
-        ``silent`` is the fraction of the samples in which each of its neurons is silent.
+        ``silent`` is the fraction of the samples in which each of its neurons is silent; ``shared`` as in
+        ``raise_weights_``.
         """
         lif = network[spiking_layers(network)[layer]] if isinstance(network, Network) else None
         if not isinstance(lif, LIFLayer):
@@ -133,11 +138,9 @@ class SilentNeurons:
         if len(silent) > len(weight):  # neurons share weights
             silent = silent.view(len(weight), -1).mean(dim=1)
         raised = (silent > limit).to(weight) if self.targeted else weight.new_ones(len(weight))
-        increments = amount * raised.view(-1, *[1] * (weight.ndim - 1))
-        if getattr(weight, "of_ensemble", False):
-            weight.add_(increments)
-        else:  # in new memory: a backward pass that is still to come needs the weights of the forward pass
-            weight.data = weight + increments
+        if not shared:  # a backward pass that is still to come needs the weights of the forward pass
+            weight.data = weight.detach().clone()
+        weight.data.add_(amount * raised.view(-1, *[1] * (weight.ndim - 1)))
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs."""

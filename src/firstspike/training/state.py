@@ -5,6 +5,7 @@ edited, and objects passed in Python may differ from the trained ones.
 """
 
 import copy
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,15 @@ def checked_state(member: "Member", found: Any, where: str) -> dict[str, Any]:
         check_like(kept, {key: own[key] for key in own if key in kept}, f"{where}: schedule")
         state["schedule"] = own | {key: kept[key] for key in own if key in kept}
     return state
+
+
+def own_tensors(value: Any) -> Any:
+    """Nested mappings and sequences with copied tensors; ``deepcopy`` would copy the whole base of a view."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if type(value) in (dict, OrderedDict):
+        return {key: own_tensors(entry) for key, entry in value.items()}
+    return type(value)(map(own_tensors, value)) if type(value) in (list, tuple) else copy.deepcopy(value)
 
 
 def check_weights(found: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> None:
