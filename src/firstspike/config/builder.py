@@ -57,8 +57,10 @@ def build(config: Config, data: Splits | None = None, parts: Parts | None = None
     substrates = [build_substrate(config) if parts.substrate is None else parts.substrate]
     if not substrates[0].exclusive and parts.substrate is None:
         substrates += [build_substrate(config, seed) for seed in seeds[1:]]
-    networks = [build_network(config, data.train, seed) if parts.network is None else parts.network for seed in seeds]
-    networks = [network.to(device) for network in networks]
+    networks = [
+        (build_network(config, data.train, seed) if parts.network is None else parts.network).to(device)
+        for seed in seeds
+    ]
     optimizers = [parts.optimizer or build_optimizer(config, network) for network in networks]
     regularizers = parts.regularizers
     if regularizers is None:
@@ -101,9 +103,8 @@ def build_network(config: Config, data: SpikeData, seed: int, from_samples: bool
     ``start_firing_``; without ``from_samples`` from ``firing_weights``.
     """
     source, settings = generator(seed, "weights"), config.training
-    runtime: dict[str, Any] = {"generator": source, "dtype": DTYPES[settings.dtype]}
-    layers = layers_of(config.network, data, config.neuron.build(), settings.max_weight_grad, **runtime)
-    network = Network(*layers)
+    given = config.network, data, config.neuron.build(), settings.max_weight_grad
+    network = Network(*layers_of(*given, generator=source, dtype=DTYPES[settings.dtype]))
     unset = any(isinstance(x, Branch) or (isinstance(x, LIFLayer) and x.weight_mean is None) for x in network)
     if from_samples and unset:
         start_firing_(network, data.times[:_SAMPLES].cpu(), source)

@@ -222,10 +222,7 @@ class ThresholdEncoder(SeriesEncoder):
             yield signal * self.levels + place, (thresholds[place] - before[signal]) / (after - before)[signal]
 
 
-_KINDS: dict[str, type[SeriesEncoder]] = {
-    "level_crossing": LevelCrossingEncoder,
-    "threshold": ThresholdEncoder,
-}
+_KINDS: dict[str, type[SeriesEncoder]] = {"level_crossing": LevelCrossingEncoder, "threshold": ThresholdEncoder}
 
 
 def as_encoder(encode: Encoder | Mapping[str, Any]) -> Encoder:
