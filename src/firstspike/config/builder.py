@@ -57,10 +57,8 @@ def build(config: Config, data: Splits | None = None, parts: Parts | None = None
     substrates = [build_substrate(config) if parts.substrate is None else parts.substrate]
     if not substrates[0].exclusive and parts.substrate is None:
         substrates += [build_substrate(config, seed) for seed in seeds[1:]]
-    networks = [
-        (build_network(config, data.train, seed) if parts.network is None else parts.network).to(device)
-        for seed in seeds
-    ]
+    networks = [build_network(config, data.train, seed) if parts.network is None else parts.network for seed in seeds]
+    networks = [network.to(device) for network in networks]
     optimizers = [parts.optimizer or build_optimizer(config, network) for network in networks]
     regularizers = parts.regularizers
     if regularizers is None:
