@@ -109,9 +109,8 @@ class LIFRecurrent(LIFSpikeTrains, MadeAgain):
                 f"duration={duration:g} and window={window:g} make {duration / window:.3g} windows, at most "
                 f"{MOST_WINDOWS}: raise window or lower duration"
             )
-        if (rule := recurrent_delay) is not None and (
-            rule.bound == "softplus" or math.isinf(rule.scale) or rule.jitter
-        ):
+        rule = recurrent_delay
+        if rule is not None and (rule.bound == "softplus" or math.isinf(rule.scale) or rule.jitter):
             raise ValueError(
                 "recurrent_delay must be bounded and without jitter (bound sigmoid, or clip with a finite scale), "
                 f"got {rule}"

@@ -16,6 +16,7 @@ from torch import Tensor
 from firstspike.deferred import sent
 from firstspike.layers import LIFRecurrent, LIFSpikeTrains, Network
 from firstspike.layers.lif import DenseLIFLayer
+from firstspike.layers.windows import columns_within
 from firstspike.neuron import LIF
 from firstspike.seeding import generator
 from firstspike.spiketime import TrainState, spike_window
@@ -174,5 +175,4 @@ def joined(
     """Trains of the same neurons as one, sorted and as long as the longest; only spikes after ``since``."""
     both = torch.cat(trains, dim=-1)
     both = torch.where(both > since, both, math.inf).sort(dim=-1).values
-    counts = torch.isfinite(both).sum(dim=-1)
-    return both[..., : max(1, int(counts.max()) if counts.numel() else 0)]
+    return columns_within(both, -math.inf, math.inf)

@@ -61,11 +61,8 @@ class Integrator(LayerByLayer):
         """Spikes on the grid: the first one of each neuron, or the train of neurons that are reset."""
         neuron = layer.neuron
         trains = layer if isinstance(layer, LIFSpikeTrains) else None
-        most, reset, refractory = 1, times.new_zeros(()), times.new_tensor(math.inf)
-        if trains is not None:
-            most = trains.max_spikes
-            reset, refractory = (torch.as_tensor(x).to(times) for x in (neuron.reset, neuron.refractory))
-        threshold = torch.as_tensor(neuron.threshold, dtype=times.dtype, device=times.device)
+        most, *after = (1, 0.0, math.inf) if trains is None else (trains.max_spikes, neuron.reset, neuron.refractory)
+        reset, refractory, threshold = (torch.as_tensor(x).to(times) for x in (*after, neuron.threshold))
         arrival = times if delay is None else times.unsqueeze(-2) + delay
         tau_mem, tau_syn = neuron.tau_mem, neuron.tau_syn
         if isinstance(tau_mem, Tensor) or isinstance(tau_syn, Tensor):  # each neuron sees an input in its own way
