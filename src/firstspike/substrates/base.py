@@ -170,11 +170,9 @@ class Exact(Substrate):
         self.side_by_side = self.weight_bits is None
 
     def identity(self) -> dict[str, Any]:
-        """See ``Substrate``."""
         return {"kind": self.kind} if self.weight_bits is None else super().identity()
 
     def parameters(self, network: Network) -> dict[str, Tensor]:
-        """See ``Substrate``."""
         if self.weight_bits is None:
             return {}
         found = {name: x.detach() for name, x in network.named_parameters() if name.endswith("weight")}
@@ -188,7 +186,6 @@ class Exact(Substrate):
         return self
 
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
-        """See ``Substrate``."""
         found = self.record(network, times)
         return Record(times, tuple(layer.detach() for layer in found.layers))
 
@@ -201,7 +198,6 @@ class LayerByLayer(Substrate):
     """A substrate that is computed layer after layer: its effects on spikes of LIF layers, delays and inputs."""
 
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
-        """See ``Substrate``."""
         with torch.no_grad():
             real_times(times)
             entered = [self.received(times)]  # the same tensor if they arrive as they are: its gradient may be needed

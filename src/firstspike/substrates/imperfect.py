@@ -40,7 +40,6 @@ class QuantisedWeights(Substrate):
         return weight if self.weight_max is None else weight.clamp(-self.weight_max, self.weight_max)
 
     def parameters(self, network: Network) -> dict[str, Tensor]:
-        """See ``Substrate``."""
         if self.weight_scale is None and self.weight_max is None:
             return {}
         return {name: self.stored(weight.detach()) for name, weight in _weights(network)}
@@ -120,11 +119,9 @@ class Imperfect(QuantisedWeights):
         return spikes
 
     def state_dict(self) -> dict[str, Any]:
-        """See ``Substrate``."""
         return {"noise": self.noise.source.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See ``Substrate``."""
         self.noise.source.set_state(state["noise"].cpu())
 
 

@@ -45,7 +45,6 @@ class Integrator(LayerByLayer):
             raise ValueError(f"duration must be 1 to a million steps, got {self.duration} in steps of {self.step}")
 
     def spikes(self, index: int, layer: DenseLIFLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
-        """See ``LayerByLayer``."""
         delay = layer.delay_in_pass()
         if isinstance(layer, LIFSpikeTrains):
             return self._simulated(layer, *each_spike(layer.seen(times), layer.weight, delay))

@@ -103,7 +103,6 @@ class Simulator(LayerByLayer):
         self._sim: Any = None
 
     def open(self, network: Network) -> Self:
-        """See ``Substrate``."""
         super().open(network)
         for index, layer in enumerate(network):
             if not isinstance(layer, DenseLIFLayer):
@@ -120,11 +119,9 @@ class Simulator(LayerByLayer):
         return self
 
     def close(self) -> None:
-        """See ``Substrate``."""
         self._sim = None
 
     def identity(self) -> dict[str, Any]:
-        """See ``Substrate``."""
         settings = {"kind": self.kind, "step": self.step, "duration": self.duration}
         if self._sim is None:
             return settings
@@ -136,7 +133,6 @@ class Simulator(LayerByLayer):
             raise ValueError(f"{layer}: its window of {value:g} tau_syn is shorter than substrate.step, {self.step:g}")
 
     def spikes(self, index: int, layer: DenseLIFLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
-        """See ``LayerByLayer``."""
         if isinstance(layer, LIFSpikeTrains):
             return layer.fitted(self._simulated(layer, layer.seen(times)))
         return self._simulated(layer, times.unsqueeze(-1))[..., 0]
