@@ -206,8 +206,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
             ValueError: other columns than in ``fit``, infinite values.
         """
         check_is_fitted(self)
-        values = self._checked(X, reset=False)
-        times = record_in_parts(self.network_, self.encoder_(values)).output.double()
+        times = record_in_parts(self.network_, self.encoder_(self._checked(X, reset=False))).output.double()
         found = torch.softmax(-times / self.xi, dim=1).numpy()
         silent = (times == math.inf).all(dim=1).numpy()
         return np.where(silent[:, None], self.class_prior_, found)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from firstspike.data.arrays import Image, as_number, as_table
 from firstspike.data.paths import naming
+from firstspike.text import first_line
 
 Row = tuple[int, list[str]]
 """A line of a text file: its number and its cells."""
@@ -77,8 +78,8 @@ def read_table(
         numbers, image = as_table(arrays[kind], kind, inputs[kind], how)
         if not len(numbers):
             raise ValueError(f"{kind}: expected at least one sample, got {arrays[kind].shape}")
-    nothing = np.empty(0, str)
-    class_names, named = (list(map(str, arrays.get(x, nothing).flat)) for x in ("class_names", "columns"))
+    texts = (arrays.get(name, np.empty(0)).ravel().tolist() for name in ("class_names", "columns"))
+    class_names, named = (list(map(str, each)) for each in texts)
     if named and len(named) != numbers.shape[1]:
         raise ValueError(f"{path}: columns: expected a name for each of {numbers.shape[1]} inputs, got {len(named)}")
     if named and columns:
@@ -97,7 +98,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             loaded = np.load(file, allow_pickle=False)
             return {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
         except Exception as error:  # the parsers of numpy and zipfile raise many kinds of errors for damaged files
-            reason = str(error).partition("\n")[0] or type(error).__name__
+            reason = first_line(error)
             if "pickle" in reason:
                 reason = "it is another kind of file, or holds Python objects, as the columns of a frame: list(columns)"
             raise ValueError(f"{path}: cannot be read as NumPy arrays of numbers: {reason}") from None

@@ -263,6 +263,11 @@ class LIFLayer(NeuronLayer):
             weight.sub_(weight.mean(dim=1, keepdim=True) if balanced else 0.0).mul_(std).add_(mean)
         weight.mul_(threshold.to(weight).unsqueeze(-1))
 
+    @property
+    def dynamics(self) -> dict[str, Any]:
+        """Arguments of the operator other than inputs, synapses and neurons."""
+        return {"max_weight_grad": self.max_weight_grad, "backend": self.backend}
+
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
         """Spikes, weights and delays that reach the neurons: from inputs and, of the same samples, its own spikes."""
         return Arriving(self.seen(inputs), self.synapses, getattr(self, "delay", None), math.inf)

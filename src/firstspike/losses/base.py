@@ -144,8 +144,7 @@ class TimeLoss(Loss):
         # where() before any arithmetic: a gradient that flows back through inf is NaN even if multiplied by 0
         spiking = torch.where(silent, 0.0, times)
         true_time, true_silent = of_true(spiking, labels), of_true(silent, labels).squeeze(-1)
-        cost = self.cost(spiking, true_time, is_true, silent & ~is_true)
-        return torch.where(true_silent, self.silent_cost, cost)
+        return torch.where(true_silent, self.silent_cost, self.cost(spiking, true_time, is_true, silent & ~is_true))
 
     def cost(self, times: Outputs, true_time: OfTrue, is_true: Marks, silent_wrong: Marks) -> Costs:
         """Cost of each sample, in a subclass. All times are finite: 0 stands in for those of silent neurons.

@@ -203,8 +203,7 @@ class SilentPeak(LayerRegularizer):
         silent = silent & (self.batch_mean(silent.to(first.dtype)) > self.max_silent)
         lack = lacking(seen.reshape(-1, seen.shape[-1]), synapses, layer.neuron, silent, delay, until)
         threshold = of_neurons(layer.neuron.threshold, layer.synapses).detach()
-        places = layer.out_features // rows
-        return places * (lack / threshold).mean(dim=0).sum()
+        return layer.out_features // rows * (lack / threshold).mean(dim=0).sum()
 
 
 @takes_arguments_of(Regularizer)

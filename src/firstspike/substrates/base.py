@@ -186,8 +186,7 @@ class Exact(Substrate):
         return self
 
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
-        found = self.record(network, times)
-        return Record(times, tuple(layer.detach() for layer in found.layers))
+        return Record(times, tuple(layer.detach() for layer in self.record(network, times).layers))
 
     def record(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
         """See ``Substrate``; in one pass."""

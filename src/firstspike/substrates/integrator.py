@@ -125,8 +125,7 @@ class _Feedback:
         self.points = self.points.long()
         self.of_voltage = layer.recurrent_weight * kappa(rest, tau_mem, tau_syn)
         self.of_current = layer.recurrent_weight * torch.exp(-rest / tau_syn)
-        size = int(self.points.max()) + 1
-        self.pending = times.new_zeros(2, size, len(times), layer.out_features)
+        self.pending = times.new_zeros(2, int(self.points.max()) + 1, len(times), layer.out_features)
 
     def arriving(self, point: int) -> Float[Tensor, "2 batch outputs"]:
         """Inputs to membranes and currents at a point."""
@@ -139,13 +138,10 @@ class _Feedback:
         """Spikes of a point, to all neurons."""
         sample, neuron = spiking.nonzero(as_tuple=True)
         if len(sample):
-            at = (
-                (point + self.points.T[neuron]) % self.pending.shape[1],
-                sample[:, None],
-                torch.arange(spiking.shape[1], device=spiking.device),
-            )
+            at = (point + self.points.T[neuron]) % self.pending.shape[1]
+            every = torch.arange(spiking.shape[1], device=spiking.device)
             for pending, weight in zip(self.pending, (self.of_voltage, self.of_current), strict=True):
-                pending.index_put_(at, weight.T[neuron], accumulate=True)
+                pending.index_put_((at, sample[:, None], every), weight.T[neuron], accumulate=True)
 
 
 def _into(

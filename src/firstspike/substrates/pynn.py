@@ -105,10 +105,7 @@ class Simulator(LayerByLayer):
     def open(self, network: Network) -> Self:
         super().open(network)
         for index, layer in enumerate(network):
-            if not isinstance(layer, DenseLIFLayer):
-                continue
-            tau_mem = layer.neuron.tau_mem
-            if not isinstance(tau_mem, Tensor) and math.isinf(tau_mem):
+            if isinstance(layer, DenseLIFLayer) and np.isinf(_array(layer.neuron.tau_mem)).any():
                 raise ValueError(f"layer {index}: {self.title} has no neurons without leak (tau_mem inf)")
             if isinstance(layer, LIFSpikeTrains):
                 for rest in np.unique(_array(layer.neuron.refractory) / _unit(layer)):
@@ -122,10 +119,9 @@ class Simulator(LayerByLayer):
         self._sim = None
 
     def identity(self) -> dict[str, Any]:
-        settings = {"kind": self.kind, "step": self.step, "duration": self.duration}
-        if self._sim is None:
-            return settings
-        return settings | {"versions": {name: version(name) for name in ("pynn", self.package)}}
+        names = () if self._sim is None else ("pynn", self.package)
+        versions = {"versions": {name: version(name) for name in names}} if names else {}
+        return {"kind": self.kind, "step": self.step, "duration": self.duration} | versions
 
     def _check_time(self, layer: str, name: str, value: float) -> None:
         """Raise a ValueError if the simulator cannot do ``refractory`` or ``window``, in units of ``tau_syn``."""

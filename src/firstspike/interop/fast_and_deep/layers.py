@@ -139,13 +139,9 @@ class NetworkBuilder:
             raise ValueError(f"{table.place}: {inputs} inputs cannot share delays by {pre}")
         if kind in self._pending:
             raise ValueError(f"{table.place}: a second {kind} delay before one layer has no counterpart here")
-        if kind == "dendritic":
-            inputs = 1
-        elif kind == "axonal":
-            size = 1
         delay, jitter = _delay_section(table, {} if kind == "synaptic" else {"kind": "delay"})
-        shape, order = (inputs // pre, size), () if kind == "dendritic" else tuple(self.order)
-        source = Source(index, kind, shape, pre, order)
+        shape = (1 if kind == "dendritic" else inputs // pre, 1 if kind == "axonal" else size)
+        source = Source(index, kind, shape, pre, () if kind == "dendritic" else tuple(self.order))
         if kind == "axonal":
             if shared := self._shared(table, pre, shape[0]):
                 delay["copies"] = pre

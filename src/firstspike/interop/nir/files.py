@@ -8,6 +8,7 @@ import nir
 import numpy as np
 
 from firstspike.interop.nir.synapses import numbers
+from firstspike.text import first_line
 
 
 def read_graph(path: Path) -> nir.NIRGraph:
@@ -19,8 +20,8 @@ def read_graph(path: Path) -> nir.NIRGraph:
             _refuse_links(file)
         return nir.read(path)
     except Exception as error:  # the libraries report damaged files in many ways
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else "".join(str(error).splitlines()[:1])
-        raise ValueError(f"{path}: cannot be read as NIR: {reason or type(error).__name__}") from None
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
+        raise ValueError(f"{path}: cannot be read as NIR: {reason}") from None
 
 
 def _refuse_links(group: h5py.Group) -> None:
@@ -42,9 +43,8 @@ def read_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
     """
     found = graph.metadata
 
-    def each(name: str, kind: type) -> list[Any]:
-        values: list[Any] = np.ravel(numbers(name, found.get(name, ()))).astype(kind).tolist()
-        return values
+    def each(name: str, kind: type) -> Any:
+        return np.ravel(numbers(name, found.get(name, ()))).astype(kind).tolist()
 
     try:
         unit = float(found.get("time_unit", 1.0))

@@ -164,7 +164,8 @@ class Reader:
             if loop is None:
                 layer = LIFSpikeTrains(*size, trains["max_spikes"], parameters, **make)
             else:
-                layer = _recurrent(size, parameters, make, trains, loop, loop.weight * neurons.gain[loop.row])
+                loop = replace(loop, weight=loop.weight * neurons.gain[loop.row])
+                layer = _recurrent(size, parameters, make, trains, loop)
         _fill(layer.weight, synapses, synapses.weight * neurons.gain[synapses.row])
         if layer.delay_raw is not None:
             _fill(layer.delay_raw, synapses, synapses.delay)
@@ -268,12 +269,7 @@ def _loop(name: str, found: Synapses | None) -> Synapses | None:
 
 
 def _recurrent(
-    size: tuple[int, int],
-    parameters: LIF,
-    make: dict[str, Any],
-    trains: dict[str, Any],
-    loop: Synapses,
-    weight: np.ndarray,
+    size: tuple[int, int], parameters: LIF, make: dict[str, Any], trains: dict[str, Any], loop: Synapses
 ) -> LIFRecurrent:
     """A layer with a loop, whose shortest delay is the window."""
     window = float(loop.delay.min())
@@ -283,7 +279,7 @@ def _recurrent(
     layer = LIFRecurrent(*size, trains["max_spikes"], trains["duration"], parameters, **make)
     if layer.recurrent_delays is not None:
         _fill(layer.recurrent_delays.delay_raw, loop, more)
-    _fill(layer.recurrent_weight, loop, weight)
+    _fill(layer.recurrent_weight, loop, loop.weight)
     return layer
 
 

@@ -98,8 +98,7 @@ def load_calibration(pynn: Any, calibration: str, chip: str) -> tuple[Any, dict[
         found = pynn.helper.chip_from_file(str(path))
     except Exception as error:
         raise SubstrateError(f"{path}: cannot be read as a calibration: {first_line(error)}") from error
-    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found, {"calibration": str(path), "calibration_sha256": checksum}
+    return found, {"calibration": str(path), "calibration_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def calibrate(file: Path | str) -> None:
