@@ -96,11 +96,7 @@ def build_data(config: Config) -> Splits:
 
 
 def build_network(config: Config, data: SpikeData, seed: int, from_samples: bool = True) -> Network:
-    """A new network for these data; a ValueError if its layers do not fit.
-
-    Layers without ``weight_mean`` and ``weight_std`` start from what reaches them of the first samples, see
-    ``start_firing_``; without ``from_samples`` from ``firing_weights``.
-    """
+    """A new network, with weights from ``start_firing_`` if ``from_samples``; a ValueError if its layers do not fit."""
     source, settings = generator(seed, "weights"), config.training
     given = config.network, data, config.neuron.build(), settings.max_weight_grad
     network = Network(*layers_of(*given, generator=source, dtype=DTYPES[settings.dtype]))

@@ -143,10 +143,7 @@ def read_yaml(source: str | Path, keys: Iterable[str]) -> Document:
 
 
 def with_substrate(config: Config, kind: str | None, settings: Iterable[str] = ()) -> Config:
-    """The config on a substrate of that kind with its defaults; as it is for None, or if it has this kind already.
-
-    ``settings`` are of the substrate, such as ``substrate.weight_bits=4``; a ConfigError for those that do not fit.
-    """
+    """The config on that kind of substrate, or with ``settings`` for it; a ConfigError for those that do not fit."""
     settings = list(settings)
     if found := [setting for setting in settings if setting.startswith("substrate.kind=")]:
         kind = found[-1].partition("=")[2]

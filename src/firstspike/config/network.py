@@ -100,10 +100,7 @@ def layers_of(
 
 
 def _ends(points: Sequence[int | tuple[int, int, int]], over: int) -> dict[str, Any]:
-    """What a connection over layers joins, as images if both are: its ends, in a ``Branch``'s terms.
-
-    ``points`` are the inputs of the layers up to this one.
-    """
+    """What a connection over layers joins, of all layers' inputs ``points``, for a ``Branch``: images if both are."""
     if over >= len(points):
         raise ValueError(f"over: it passes over {over} layers, and comes after {len(points) - 1}")
     ends: dict[str, Any] = {"inputs": points[-1], "skipped": points[-1 - over]}

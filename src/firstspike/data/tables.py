@@ -24,19 +24,16 @@ _NAMED = 5  # columns in an error message
 
 
 class Table(NamedTuple):
-    """A table as it was read: ``times`` or ``trains``, with ``inf`` for no spike, or ``values``, NaN if missing.
-
-    Labels are as in the file, lines those of the samples in a text file.
-    """
+    """A table as it was read: ``times`` or ``trains``, with ``inf`` for no spike, or ``values``, NaN if missing."""
 
     path: Path
     kind: str
     numbers: Float64[Tensor, "samples inputs"]
-    labels: Any = None
+    labels: Any = None  # as in the file
     image: Image | None = None
     class_names: tuple[str, ...] | None = None
     columns: tuple[str, ...] = ()
-    lines: Sequence[int] = ()
+    lines: Sequence[int] = ()  # of the samples in a text file
 
     @property
     def grid(self) -> Float64[Tensor, "samples rows columns"]:
@@ -195,10 +192,7 @@ def _numbers(text: _Text, columns: list[int], kind: str) -> Float64[Tensor, "sam
 
 
 def _in_order(place: str, names: list[str], columns: list[int], known: Sequence[str], labelled: bool) -> list[int]:
-    """Numbers of the columns in the order of known names; in file order if several have the same name.
-
-    Files of new samples, without labels, may have other columns.
-    """
+    """Columns in the order of known names, or of the file if some are equal; without labels others are left out."""
     if not labelled and len(set(known)) == len(known):  # new samples may have others, too
         columns = [k for k in columns if names[k] in known]
     found, wanted = Counter(names[k] for k in columns), Counter(known)

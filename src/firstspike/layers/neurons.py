@@ -171,10 +171,7 @@ class NeuronLayer(SpikeLayer):
     """Parameters of the neurons that play no part, here those of neurons that spike again."""
 
     def get_extra_state(self) -> Float[Tensor, "3"]:
-        """``tau_mem``, ``tau_syn`` and ``threshold``, so that a ``state_dict`` records the neurons of its weights.
-
-        0 stands for tensors, which have separate entries, and for unused parameters.
-        """
+        """Numbers of the neurons for a ``state_dict``; 0 for tensors, which have own entries, and for unused ones."""
         return self.weight.new_tensor([0.0 if x in self.unused else self._numbers.get(x, 0.0) for x in _RECORDED])
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:

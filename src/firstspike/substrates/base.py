@@ -131,10 +131,7 @@ class Substrate(ABC):
 
 
 def record_at(network: Network, times: Tensor, observed: Sequence[Tensor] | None, used: Mapping[str, Tensor]) -> Record:
-    """The observed times of every layer, or computed ones, with the exact gradient there.
-
-    Parameters that are ``used``, by name, take the place of the network's, and the gradient goes straight through.
-    """
+    """Times of each layer, observed or computed, with the exact gradient; ``used`` parameters replace its own."""
     if not used:
         return network.record(times, observed)
     through = {name: _through(attrgetter(name)(network), value) for name, value in used.items()}

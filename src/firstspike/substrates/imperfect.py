@@ -156,10 +156,7 @@ def window_of(
 
 
 def slices(inputs: Float[Tensor, "batch inputs spikes"], duration: float, window: float) -> list[float]:
-    """Ends of slices of half a window.
-
-    The first one is within half a window after the earliest input, or after 0 if all inputs are later.
-    """
+    """Ends of slices of half a window, the first within one after the earliest input, or after 0 if all are later."""
     half = window / 2
     count = max(1, math.ceil(duration / half - 1e-9))
     earliest = min(0.0, float(inputs.amin())) if inputs.numel() else 0.0

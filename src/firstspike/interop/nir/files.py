@@ -37,10 +37,7 @@ def _refuse_links(group: h5py.Group) -> None:
 
 
 def read_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
-    """How a graph was written: ``target``, ``time_unit``, ``dt``, ``bias_times``, ``max_spikes``, see ``from_nir``.
-
-    And for every layer ``overflow``, ``refractory``, ``duration`` and ``window_spikes``, if it has them.
-    """
+    """How a graph was written, and what NIR cannot express of its layers: arguments of ``from_nir`` and ``Reader``."""
     found = graph.metadata
 
     def each(name: str, kind: type) -> Any:

@@ -78,10 +78,7 @@ def own_settings(file: str | None, chip: str, known: Collection[str]) -> tuple[d
 
 
 def load_calibration(pynn: Any, calibration: str, chip: str) -> tuple[Any, dict[str, str]]:
-    """The configuration of the calibrated chip, and its part of the identity.
-
-    ``{chip}`` in the name of the file is that of the chip; ``nightly`` is what the cluster makes.
-    """
+    """The configuration of the calibrated chip, and its part of the identity; see ``BrainScaleS2``."""
     if calibration == "nightly":
         try:
             return pynn.helper.chip_from_nightly(), {"calibration": calibration}
