@@ -96,17 +96,12 @@ def _load(path: Path) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Output spike times of the original and ours on the same samples.
-
-    ``largest`` is the largest difference where both spike, in units of the times. The others are numbers of samples and
-    of (sample, neuron) pairs: ``above`` has a difference above ``EXPECTED``, in ``only_theirs`` and ``only_ours`` only
-    one of them spikes.
-    """
+    """Output spike times of the original and ours on the same samples; numbers are of pairs (sample, neuron)."""
 
     samples: int
-    largest: float
-    above: int
-    only_theirs: int
+    largest: float  # difference where both spike, in units of the times
+    above: int  # with a difference above ``EXPECTED``
+    only_theirs: int  # where only the original spikes
     only_ours: int
     pairs: int
 
