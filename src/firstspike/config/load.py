@@ -152,9 +152,8 @@ def with_substrate(config: Config, kind: str | None, settings: Iterable[str] = (
     others = [shown_text(setting) for setting in settings if not setting.startswith("substrate.")]
     if others:
         raise ConfigError("--set", [f"{x}: expected a key of the substrate, substrate.KEY=VALUE" for x in others])
-    return _check(
-        *_changed(Document(config.model_dump()), kind, settings), f"substrate {kind or config.substrate.kind}"
-    )
+    changed = _changed(Document(config.model_dump()), kind, settings)
+    return _check(*changed, f"substrate {kind or config.substrate.kind}")
 
 
 def _check(document: Document, errors: Sequence[str], source: str, read_tables: bool = True) -> Config:

@@ -89,9 +89,8 @@ class Encoder(ABC):
 
     def _ranges(self) -> tuple[Float64[Tensor, " features"], Float64[Tensor, " features"]]:
         if self.low is None or self.high is None:
-            raise ValueError(
-                f"this {type(self).__name__} has no ranges yet: use encoder = encoder.fit(training_values)"
-            )
+            name = type(self).__name__
+            raise ValueError(f"this {name} has no ranges yet: use encoder = encoder.fit(training_values)")
         return torch.tensor(self.low, dtype=torch.float64), torch.tensor(self.high, dtype=torch.float64)
 
     def to_dict(self) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def _shrunk(pixels: UInt8[np.ndarray, "images height width"], source: Source) ->
     if not source.crop:
         return pixels
     inner = pixels[:, source.crop : -source.crop, source.crop : -source.crop].astype(np.float32)
-    small = interpolate(torch.from_numpy(inner)[:, None], (source.side,) * 2, mode="bilinear", antialias=True)
+    small = interpolate(torch.from_numpy(inner)[:, None], (source.side, source.side), mode="bilinear", antialias=True)
     return small[:, 0].round().clamp(0, 255).byte().numpy()
 
 

@@ -179,9 +179,8 @@ def _numbers(text: _Text, columns: list[int], kind: str) -> Float64[Tensor, "sam
             if cells[column].count(",") == 1 and _number(cells[column].replace(",", "."), kind) is not None:
                 hint = "; decimals have a point, not a comma"
             elif column in words:
-                hint = (
-                    f"; without numbers: {_some(map(text.column, words))}: encode names by numbers, or leave them out"
-                )
+                some = _some(map(text.column, words))
+                hint = f"; without numbers: {some}: encode names by numbers, or leave them out"
                 if text.label is not None:
                     name = repr(text.names[column]) if text.header else column
                     hint += f"; labels are taken from {text.column(text.label)}, unless you set labels: {name}"

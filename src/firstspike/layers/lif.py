@@ -159,16 +159,8 @@ class LIFSpikeTrains(DenseLIFLayer):
         self, times: Spikes, observed: Float[Tensor, "*batch out_features max_spikes"] | None = None
     ) -> Float[Tensor, "*batch out_features max_spikes"]:
         """Spike trains; with ``observed``, these times and the gradient at them."""
-        trains, delay = self.seen(times), self.delay_in_pass(observed)
-        return spike_trains(
-            trains,
-            self.weight,
-            self.neuron,
-            max_spikes=self.max_spikes,
-            delay=delay,
-            observed=observed,
-            **self.dynamics,
-        )
+        given, delay = (self.seen(times), self.weight, self.neuron), self.delay_in_pass(observed)
+        return spike_trains(*given, max_spikes=self.max_spikes, delay=delay, observed=observed, **self.dynamics)
 
     @property
     def dynamics(self) -> dict[str, Any]:
