@@ -165,7 +165,7 @@ class LIFSpikeTrains(DenseLIFLayer):
     @property
     def dynamics(self) -> dict[str, Any]:
         """See ``LIFLayer``."""
-        return super().dynamics | {"overflow": self.overflow}
+        return {name: getattr(self, name) for name in ("overflow", "max_weight_grad", "backend")}
 
     def fitted(self, trains: Float[Tensor, "*batch out_features spikes"]) -> Float[Tensor, "*batch out_features most"]:
         """Sorted trains with ``max_spikes`` columns; ``overflow`` controls what happens to longer ones."""

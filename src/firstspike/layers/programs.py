@@ -37,8 +37,7 @@ class MadeAgain(nn.Module):
 
 
 def _tensors(layer: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, in the order of their names."""
-    return dict(sorted([*layer.named_parameters(), *layer.named_buffers()]))
+    return dict(layer.named_parameters()) | dict(layer.named_buffers())
 
 
 def _made(found: dict[str, Any]) -> Any:
@@ -54,8 +53,9 @@ def _made(found: dict[str, Any]) -> Any:
 def _(trains: Tensor, tensors: list[Tensor], kind: str, arguments: str) -> Tensor:
     (make,) = (x for x in MadeAgain.__subclasses__() if x.__name__ == kind)
     layer = make(**json.loads(arguments, object_hook=_made)).eval()
+    given = dict(zip(sorted(_tensors(layer)), tensors, strict=True))
     with torch.no_grad():
-        found: Tensor = torch.func.functional_call(layer, dict(zip(_tensors(layer), tensors, strict=True)), (trains,))
+        found: Tensor = torch.func.functional_call(layer, given, (trains,))
     return found.contiguous()
 
 
@@ -75,7 +75,8 @@ def by_values(method: _Method) -> _Method:
         if torch.compiler.is_exporting():
             if more or others:
                 raise NotImplementedError(f"{name} can be exported with times alone")
-            return torch.ops.firstspike.layer(self.seen(times), list(_tensors(self).values()), *self.recipe())
+            tensors = _tensors(self)
+            return torch.ops.firstspike.layer(self.seen(times), [tensors[x] for x in sorted(tensors)], *self.recipe())
         if torch.compiler.is_compiling():
             return torch.compiler.disable(method)(self, times, *more, **others)
         if records():
