@@ -218,7 +218,8 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Class of each sample: that of the earliest output spike, the most frequent class if no output spikes."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        probabilities = self.predict_proba(X)  # before the classes, which there are after ``fit`` only
+        return self.classes_[probabilities.argmax(axis=1)]
 
     def _checked(self, *data: ArrayLike, reset: bool) -> Any:
         """The values as an array, and the labels if there are any."""
