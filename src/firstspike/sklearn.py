@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
 from numbers import Integral
 from typing import Any, Literal
@@ -14,15 +15,7 @@ from firstspike.data import LatencyEncoder, SpikeData
 from firstspike.layers import LIFLinear, Network, start_firing_
 from firstspike.losses import TimeCrossEntropy
 from firstspike.neuron import LIF
-from firstspike.ranges import (
-    Infinite,
-    InnerFraction,
-    NotNegative,
-    Positive,
-    PositiveInt,
-    PositiveOrInf,
-    check_ranges,
-)
+from firstspike.ranges import Infinite, InnerFraction, NotNegative, Positive, PositiveInt, PositiveOrInf, check_ranges
 from firstspike.seeding import generator
 from firstspike.text import installed_with
 from firstspike.training import Augment, CosineLR, EarlyStopping, Interrupted, SilentNeurons, Trainer
@@ -41,6 +34,7 @@ _AT_START = 200  # samples from which the initial weights follow
 _SILENT_HIDDEN, _SILENT_OUTPUT = 0.8, 0.1  # largest silent fractions of a batch, chosen on validation data
 
 
+@dataclass(eq=False, repr=False)
 class SpikingClassifier(ClassifierMixin, BaseEstimator):
     """Classifies the rows of a table by a network of LIF neurons whose first output spike decides.
 
@@ -91,46 +85,22 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         ImportError: on import, scikit-learn is missing: ``pip install ".[sklearn]"``.
     """
 
-    classes_: NDArray[Any]
-    encoder_: LatencyEncoder
-    network_: Network
-    loss_curve_: list[float]
-    validation_scores_: list[float] | None
-
-    def __init__(
-        self,
-        hidden_layer_sizes: int | Sequence[int] = (100,),
-        *,
-        tau_mem: PositiveOrInf = 2.0,
-        late: Positive = 2.0,
-        xi: Positive = 0.1,
-        jitter: NotNegative | Literal["auto"] = "auto",
-        learning_rate_init: Positive = 0.01,
-        batch_size: PositiveInt | Literal["auto"] = "auto",
-        max_iter: PositiveInt = 100,
-        tol: NotNegative = 1e-4,
-        n_iter_no_change: PositiveInt | Infinite = 30,
-        early_stopping: bool = False,
-        validation_fraction: InnerFraction = 0.1,
-        warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: bool = False,
-    ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.tau_mem = tau_mem
-        self.late = late
-        self.xi = xi
-        self.jitter = jitter
-        self.learning_rate_init = learning_rate_init
-        self.batch_size = batch_size
-        self.max_iter = max_iter
-        self.tol = tol
-        self.n_iter_no_change = n_iter_no_change
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.verbose = verbose
+    hidden_layer_sizes: int | Sequence[int] = (100,)
+    _: KW_ONLY
+    tau_mem: PositiveOrInf = 2.0
+    late: Positive = 2.0
+    xi: Positive = 0.1
+    jitter: NotNegative | Literal["auto"] = "auto"
+    learning_rate_init: Positive = 0.01
+    batch_size: PositiveInt | Literal["auto"] = "auto"
+    max_iter: PositiveInt = 100
+    tol: NotNegative = 1e-4
+    n_iter_no_change: PositiveInt | Infinite = 30
+    early_stopping: bool = False
+    validation_fraction: InnerFraction = 0.1
+    warm_start: bool = False
+    random_state: int | np.random.RandomState | None = None
+    verbose: bool = False
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> "SpikingClassifier":
         """Train on a table.
@@ -180,7 +150,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
             network = self.network_
         else:  # one whose neurons fire
             sizes, source = [train.features, *map(int, hidden), len(classes)], generator(seed, "init")
-            neuron = LIF(tau_mem=self.tau_mem)
+            neuron = LIF(self.tau_mem)
             network = Network(*(LIFLinear(i, o, neuron, generator=source) for i, o in pairwise(sizes)))
             start_firing_(network, train.times[:_AT_START], source)
         metric = "validation_accuracy" if self.early_stopping else "train_loss"
@@ -212,14 +182,16 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         except Interrupted:
             raise KeyboardInterrupt from None
         earlier = (self.loss_curve_, self.validation_scores_ or []) if continued else ([], [])
-        self.classes_ = classes
+        self.classes_: NDArray[Any] = classes
         self.class_prior_ = prior
-        self.encoder_, self.network_ = encoder, network.eval()
-        self.loss_curve_ = earlier[0] + result.metrics["train_loss"]
+        self.encoder_: LatencyEncoder = encoder
+        self.network_: Network = network.eval()
+        self.loss_curve_: list[float] = earlier[0] + result.metrics["train_loss"]
         self.loss_ = self.loss_curve_[-1]
         self.n_iter_ = len(self.loss_curve_)
-        self.validation_scores_ = earlier[1] + result.metrics["validation_accuracy"] if self.early_stopping else None
-        self.best_validation_score_ = max(self.validation_scores_) if self.validation_scores_ else None
+        scores = earlier[1] + result.metrics["validation_accuracy"] if self.early_stopping else None
+        self.validation_scores_: list[float] | None = scores
+        self.best_validation_score_ = max(scores) if scores else None
         self.best_loss_ = None if self.early_stopping else min(self.loss_curve_)
         return self
 
@@ -239,8 +211,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
             ValueError: other columns than in ``fit``, infinite values.
         """
         check_is_fitted(self)
-        values = self._checked(X, reset=False)
-        times = record_in_parts(self.network_, self.encoder_(values)).output.double()
+        times = record_in_parts(self.network_, self.encoder_(self._checked(X, reset=False))).output.double()
         found = torch.softmax(-times / self.xi, dim=1).numpy()
         silent = (times == math.inf).all(dim=1).numpy()
         return np.where(silent[:, None], self.class_prior_, found)
@@ -252,7 +223,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Class of each sample: that of the earliest output spike, the most frequent class if no output spikes."""
-        probabilities = self.predict_proba(X)
+        probabilities = self.predict_proba(X)  # before the classes, which there are after ``fit`` only
         return self.classes_[probabilities.argmax(axis=1)]
 
     def _checked(self, *data: ArrayLike, reset: bool) -> Any:

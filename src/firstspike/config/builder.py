@@ -1,7 +1,7 @@
 """From a config to the objects that it describes."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn, optim
@@ -25,6 +25,7 @@ from firstspike.training.schedules import SCHEDULES
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _SAMPLES = 256  # of the training data, from which networks start
+_Target = TypeVar("_Target", bound=Callable[..., Any])
 
 
 class Parts(NamedTuple):
@@ -95,15 +96,10 @@ def build_data(config: Config) -> Splits:
 
 
 def build_network(config: Config, data: SpikeData, seed: int, from_samples: bool = True) -> Network:
-    """A new network for these data; a ValueError if its layers do not fit.
-
-    Layers without ``weight_mean`` and ``weight_std`` start from what reaches them of the first samples, see
-    ``start_firing_``; without ``from_samples`` from ``firing_weights``.
-    """
+    """A new network, with weights from ``start_firing_`` if ``from_samples``; a ValueError if its layers do not fit."""
     source, settings = generator(seed, "weights"), config.training
-    runtime: dict[str, Any] = {"generator": source, "dtype": DTYPES[settings.dtype]}
-    layers = layers_of(config.network, data, config.neuron.build(), settings.max_weight_grad, **runtime)
-    network = Network(*layers)
+    given = config.network, data, config.neuron.build(), settings.max_weight_grad
+    network = Network(*layers_of(*given, generator=source, dtype=DTYPES[settings.dtype]))
     unset = any(isinstance(x, Branch) or (isinstance(x, LIFLayer) and x.weight_mean is None) for x in network)
     if from_samples and unset:
         start_firing_(network, data.times[:_SAMPLES].cpu(), source)
@@ -116,24 +112,21 @@ def build_substrate(config: Config, seed: int | None = None) -> Substrate:
     given = config.substrate.arguments()
     if "seed" in given and given["seed"] is None:
         given["seed"] = config.training.seed if seed is None else seed
-    substrate: Substrate = make(**given)
-    return substrate
+    return make(**given)
 
 
 def build_loss(config: Config) -> Loss:
     """The config's loss, without regularisers."""
     make = _target("loss", LOSSES, config.loss)
-    loss: Loss = make(**config.loss.arguments("regularizers"), tau_syn=config.neuron.tau_syn)
-    return loss
+    return make(**config.loss.arguments("regularizers"), tau_syn=config.neuron.tau_syn)
 
 
 def build_optimizer(config: Config, network: nn.Module) -> optim.Optimizer:
     """The config's optimiser of a network's parameters."""
     section = config.training.optimizer
-    make = _target("training.optimizer", OPTIMIZERS, section)
+    make: Callable[..., optim.Optimizer] = _target("training.optimizer", OPTIMIZERS, section)
     groups = parameter_groups(config.network, network, section.lr)
-    optimizer: optim.Optimizer = make(groups, **section.arguments(), fused=True)
-    return optimizer
+    return make(groups, **section.arguments(), fused=True)
 
 
 def build_schedule(config: Config, optimizer: optim.Optimizer) -> LRScheduler | None:
@@ -162,11 +155,10 @@ def device_of(config: Config) -> torch.device:
         raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; try cpu") from None
 
 
-def _target(place: str, registry: dict[str, Any], section: Section) -> Callable[..., Any]:
+def _target(place: str, registry: Mapping[str, _Target], section: Section) -> _Target:
     """What a section's kind names in its registry."""
     kind: str = section.kind  # type: ignore[attr-defined]
     if kind in registry:
-        found: Callable[..., Any] = registry[kind]
-        return found
+        return registry[kind]
     what = f"{section.name!r} is not in the registries" if kind == CUSTOM else "the data were made in Python"  # type: ignore[attr-defined]
     raise ConfigError("config", [f"{place}: {what}; pass it in Python: {place.rpartition('.')[2]}=..."])

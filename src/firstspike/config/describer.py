@@ -65,16 +65,15 @@ def describe(trainer: Trainer, fit: Fit | None = None, checkpoint_every: int | N
     substrate = _described(SUBSTRATES, SUBSTRATE_SECTIONS, member.substrate)
     if fit is not None and substrate.get("seed") == fit.seeds[0]:
         substrate["seed"] = None  # it follows the training's
-    return Config.model_validate(
-        {
-            "data": {"kind": "given"},
-            "neuron": _neuron(member.network, tau_syn),
-            "network": [section.model_dump() for section in network],
-            "loss": _described(LOSSES, LOSS_SECTIONS, loss) | {"regularizers": regularizers},
-            "training": training,
-            "substrate": substrate,
-        }
-    )
+    found = {
+        "data": {"kind": "given"},
+        "neuron": _neuron(member.network, tau_syn),
+        "network": [section.model_dump() for section in network],
+        "loss": _described(LOSSES, LOSS_SECTIONS, loss) | {"regularizers": regularizers},
+        "training": training,
+        "substrate": substrate,
+    }
+    return Config.model_validate(found)
 
 
 def custom_parts(config: Config, trainer: Trainer) -> dict[str, Any]:

@@ -13,17 +13,11 @@ from firstspike.config.network import Problem, network_problems
 from firstspike.config.problems import problems_of
 from firstspike.config.section import Section
 from firstspike.config.sections import SUBSTRATE_SECTIONS, outline_of
-from firstspike.config.yaml_file import (
-    Document,
-    YamlError,
-    decode_yaml,
-    parse_yaml,
-    shown_place,
-    shown_text,
-)
+from firstspike.config.yaml_file import Document, YamlError, decode_yaml, parse_yaml, shown_place, shown_text
 from firstspike.configs import shipped_configs
 from firstspike.losses import LOSSES
 from firstspike.neuron import LIF
+from firstspike.text import counted
 from firstspike.training.augment import misfits
 
 if TYPE_CHECKING:  # made from signatures of classes: type checkers do not see their fields
@@ -53,19 +47,13 @@ class ConfigError(ValueError):
         self.source = source
         self.errors = list(errors)
         self.lines = list(lines) if lines is not None else [None] * len(self.errors)
-        found = zip(self.errors[:_MOST_ERRORS], self.lines, strict=False)
-        name = Path(source).name
-        shown = [
-            text if line is None else f"{text} (line {line}{f' of {name}' if 'line ' in text else ''})"
-            for text, line in found
-        ]
+        shown = [f"{source}: {counted(len(self.errors), 'error')}"]
+        for text, line in zip(self.errors[:_MOST_ERRORS], self.lines, strict=False):
+            of_file = f" of {Path(source).name}" if "line " in text else ""
+            shown.append(text if line is None else f"{text} (line {line}{of_file})")
         if len(self.errors) > _MOST_ERRORS:
             shown.append(f"and {len(self.errors) - _MOST_ERRORS} more")
-        super().__init__(
-            "\n".join(
-                [f"{source}: {len(self.errors)} error{'s' * (len(self.errors) != 1)}", *(f"  {text}" for text in shown)]
-            )
-        )
+        super().__init__("\n  ".join(shown))
 
 
 class Config(Section):
@@ -155,19 +143,15 @@ def read_yaml(source: str | Path, keys: Iterable[str]) -> Document:
 
 
 def with_substrate(config: Config, kind: str | None, settings: Iterable[str] = ()) -> Config:
-    """The config on a substrate of that kind with its defaults; as it is for None, or if it has this kind already.
-
-    ``settings`` are of the substrate, such as ``substrate.weight_bits=4``; a ConfigError for those that do not fit.
-    """
+    """The config on that kind of substrate, or with ``settings`` for it; a ConfigError for those that do not fit."""
     settings = list(settings)
     if found := [setting for setting in settings if setting.startswith("substrate.kind=")]:
         kind = found[-1].partition("=")[2]
     if kind in (None, config.substrate.kind) and not settings:
         return config
-    if others := [setting for setting in settings if not setting.startswith("substrate.")]:
-        raise ConfigError(
-            "--set", [f"{shown_text(x)}: expected a key of the substrate, substrate.KEY=VALUE" for x in others]
-        )
+    others = [shown_text(setting) for setting in settings if not setting.startswith("substrate.")]
+    if others:
+        raise ConfigError("--set", [f"{x}: expected a key of the substrate, substrate.KEY=VALUE" for x in others])
     changed = _changed(Document(config.model_dump()), kind, settings)
     return _check(*changed, f"substrate {kind or config.substrate.kind}")
 

@@ -71,11 +71,9 @@ def layers_of(
         given = section.arguments(*_RATES) | {name: x for name, x in runtime.items() if name in takes}
         try:
             if issubclass(target, NeuronLayer):
-                given["neuron"] = given["neuron"] or neuron
-                # earlier configs have these in the layer
-                moved = {name: given.pop(name) for name in ("reset", "refractory") if name in given}
-                moved = {name: x for name, x in moved.items() if x is not None}
-                given["neuron"] = replace(given["neuron"], **moved) if moved else given["neuron"]
+                earlier = {name: given.pop(name, None) for name in ("reset", "refractory")}  # keys of older configs
+                own = {name: x for name, x in earlier.items() if x is not None}
+                given["neuron"] = replace(given["neuron"] or neuron, **own)
             if "max_weight_grad" in given:
                 given["max_weight_grad"] = given["max_weight_grad"] or max_weight_grad
             if issubclass(target, Delay):
@@ -102,10 +100,7 @@ def layers_of(
 
 
 def _ends(points: Sequence[int | tuple[int, int, int]], over: int) -> dict[str, Any]:
-    """What a connection over layers joins, as images if both are: its ends, in a ``Branch``'s terms.
-
-    ``points`` are the inputs of the layers up to this one.
-    """
+    """What a connection over layers joins, of all layers' inputs ``points``, for a ``Branch``: images if both are."""
     if over >= len(points):
         raise ValueError(f"over: it passes over {over} layers, and comes after {len(points) - 1}")
     ends: dict[str, Any] = {"inputs": points[-1], "skipped": points[-1 - over]}
@@ -145,9 +140,8 @@ def network_problems(
     last, classes, problems = outputs[-1], len(data.class_names), list[Problem]()
     kind = sections[last].kind  # type: ignore[attr-defined]
     if not all(isinstance(layer, Delay | FirstSpike) for layer in layers[last + 1 :]):
-        problems.append(
-            (("network",), f"only delay layers may follow the last {kind} layer, whose neurons are the classes")
-        )
+        message = f"only delay layers may follow the last {kind} layer, whose neurons are the classes"
+        problems.append((("network",), message))
     if reads is not None:
         try:
             check_reads("loss", reads, form_of(layers[-1]))
@@ -183,9 +177,9 @@ def parameter_groups(sections: Sequence[Section], network: nn.Module, lr: float)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for section, layer in zip(sections, network, strict=True):
         for name, parameter in layer.named_parameters():
-            own = getattr(section, _rate_of(layer, name), None) or lr
+            rate = _rate_of(layer, name)
             if parameter.requires_grad:
-                groups.setdefault((own, _kind_of(layer, name) == "neuron"), []).append(parameter)
+                groups.setdefault((getattr(section, rate, None) or lr, rate == "neuron_lr"), []).append(parameter)
     # weight decay on logarithms would draw time constants to 1
     return [
         {"params": found, "lr": own} | ({"weight_decay": 0.0} if of_neurons else {})
@@ -195,11 +189,8 @@ def parameter_groups(sections: Sequence[Section], network: nn.Module, lr: float)
 
 def _rate_of(layer: nn.Module, parameter: str) -> str:
     """The key that holds the learning rate of a layer's parameter."""
-    return {"neuron": "neuron_lr", "delay": "delay_lr", "weight": "lr"}[_kind_of(layer, parameter)]
-
-
-def _kind_of(layer: nn.Module, parameter: str) -> str:
-    return layer.kind_of(parameter) if isinstance(layer, NeuronLayer) else "weight"
+    kind = layer.kind_of(parameter) if isinstance(layer, NeuronLayer) else "weight"
+    return {"neuron": "neuron_lr", "delay": "delay_lr", "weight": "lr"}[kind]
 
 
 def describe_network(network: nn.Module, optimizer: optim.Optimizer) -> list[Section]:
@@ -227,18 +218,14 @@ def _describe_layer(section: type[Section], kind: str, layer: nn.Module) -> dict
     names = [name for name in section.model_fields if name not in ("kind", "reset", "refractory", *_RATES)]
     if isinstance(layer, Delay):
         return {name: getattr(layer, name, getattr(layer.rule, name, None)) for name in names}
-    values = {name: getattr(layer, name) for name in names if name not in ("neuron", "delay", "trainable")}
-    found = {
+    values = {name: getattr(layer, name) for name in names if name not in ("neuron", "delay")}
+    if "delay" in names:
+        values["delay"] = layer.delay if isinstance(layer, Branch) else layer.delay_rule
+    if isinstance(layer, NeuronLayer):
+        values["neuron"] = layer.initial_neuron.values
+        if any(isinstance(value, Tensor) for value in values["neuron"].values()):
+            return None
+    return {
         name: x.tolist() if isinstance(x, Tensor) else vars(x) if isinstance(x, DelayRule) else x
         for name, x in values.items()
     }
-    if isinstance(layer, Branch):
-        found["delay"] = vars(layer.delay) if isinstance(layer.delay, DelayRule) else layer.delay
-    if isinstance(layer, NeuronLayer):
-        neuron = layer.initial_neuron.values
-        if any(isinstance(value, Tensor) for value in neuron.values()):
-            return None
-        found |= {"neuron": neuron} | ({"trainable": layer.trainable} if "trainable" in names else {})
-        if (rule := getattr(layer, "delay_rule", None)) is not None:
-            found["delay"] = vars(rule)
-    return found

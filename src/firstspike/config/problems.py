@@ -11,10 +11,7 @@ from firstspike.config.yaml_file import Place, shown_value
 
 
 def problems_of(error: ValidationError, raw: Any, root: type[BaseModel]) -> list[Problem]:
-    """What is wrong in the data of a section, and how to mend it.
-
-    "Wrong type" is left out if another type of a union fits and only the value is wrong.
-    """
+    """What is wrong in a section, and how to mend it; a "wrong type" only if no other type of a union fits."""
     details = error.errors(include_url=False)
     places = [_walk(detail["loc"], raw, root)[0] for detail in details]
     of_type = [str(detail["type"]).endswith("_type") for detail in details]

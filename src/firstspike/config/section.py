@@ -81,7 +81,8 @@ def derive(
     fields |= dict(extra or {})
     if kind is not None:
         fields = {"kind": (Literal[kind], Field(..., description="what this is"))} | fields
-    model: Any = create_model(name or target.__name__, __base__=base, __doc__=_summary(target), **fields)
+    first = " ".join((inspect.getdoc(target) or "").split("\n\n")[0].split()).removesuffix("::")
+    model: Any = create_model(name or target.__name__, __base__=base, __doc__=first, **fields)
     model._target = target
     return model
 
@@ -95,12 +96,6 @@ def union(sections: Collection[type[Section]]) -> Any:
 def argument_texts(target: Callable[..., Any]) -> dict[str, str]:
     """The descriptions in the ``Args:`` of a docstring, by argument."""
     return {name: " ".join(text.split()) for name, text in parts_of_docstring(target)[1].items()}
-
-
-def _summary(target: Callable[..., Any]) -> str:
-    """First sentence of a docstring."""
-    text = (inspect.getdoc(target) or "").split("\n\n")[0]
-    return " ".join(text.split()).removesuffix("::")
 
 
 def _plain(annotation: Any) -> Any:

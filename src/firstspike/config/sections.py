@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, create_model, model_validator
 
 from firstspike.config.section import Built, Section, argument_texts, derive, union
-from firstspike.data import DATASETS, SpikeData, outline
+from firstspike.data import DATASETS, SpikeData, Splits, outline
 from firstspike.layers import LAYERS, Delay, DelayRule
 from firstspike.layers.branches import Branch
 from firstspike.layers.neurons import NeuronLayer
@@ -48,28 +48,21 @@ _PARAMETERS: Any = tuple[Literal[tuple(name for name, x in LIF.parameters.items(
 
 def _layer(kind: str, target: type[Any]) -> type[Section]:
     """The section of a layer, without arguments that follow from the layer before it, and with learning rates."""
+    types = {"neuron": Neuron | None, "delay": Rule | None, "recurrent_delay": Rule | None, "trainable": _PARAMETERS}
+    omit, extra = ("in_features", "image"), dict[str, Any]()
     if issubclass(target, NeuronLayer):
-        types = {
-            "neuron": Neuron | None,
-            "delay": Rule | None,
-            "recurrent_delay": Rule | None,
-            "trainable": _PARAMETERS,
-        }
-        takes, rates = inspect.signature(target).parameters, {"lr": _rate("its weights")}
-        if "trainable" in takes:
-            rates |= {"neuron_lr": _rate("what is named in `trainable`")}
-        rates |= {"delay_lr": _rate("its delays")} if "delay" in takes else {}
-        return derive(target, kind, base=Section, omit=("in_features", "image"), types=types, extra=rates)
-    if issubclass(target, Delay):
-        rule = {name: (field.annotation, field) for name, field in Rule.model_fields.items()}
-        return derive(
-            target, kind, base=Section, omit=("features", "rule"), extra=rule | {"lr": _rate("its parameters")}
-        )
-    if issubclass(target, Branch):
-        given = {"delay": Rule | NotNegative | None}
-        rate = {"lr": _rate("its delays")}
-        return derive(target, kind, base=Section, omit=("inputs", "skipped"), types=given, extra=rate)
-    return derive(target, kind, base=Section, omit=("image",))
+        takes = inspect.signature(target).parameters
+        extra = {"lr": _rate("its weights")}
+        extra |= {"neuron_lr": _rate("what is named in `trainable`")} if "trainable" in takes else {}
+        extra |= {"delay_lr": _rate("its delays")} if "delay" in takes else {}
+    elif issubclass(target, Delay):
+        omit = ("features", "rule")
+        extra = {name: (field.annotation, field) for name, field in Rule.model_fields.items()}
+        extra["lr"] = _rate("its parameters")
+    elif issubclass(target, Branch):
+        omit = ("inputs", "skipped")
+        types, extra = {"delay": Rule | NotNegative | None}, {"lr": _rate("its delays")}
+    return derive(target, kind, base=Section, omit=omit, types=types, extra=extra)
 
 
 _GONE = {"multiply": 1, "thresholds": [0.0]}
@@ -111,12 +104,12 @@ Regularizer: Any = union([*REGULARIZER_SECTIONS.values(), Custom])
 Substrate: Any = union([*SUBSTRATE_SECTIONS.values(), Custom])
 
 _TERMS: Any = tuple[Regularizer, ...]
-_REGULARIZERS = {"regularizers": (_TERMS, Field((), description="terms that are added to the loss"))}
-_REDUCTION: Any = {"reduction": Literal["mean", "sum"]}  # a training needs one number
-LOSS_SECTIONS = {
-    kind: derive(target, kind, omit=("tau_syn",), types=_REDUCTION, extra=_REGULARIZERS)
-    for kind, target in LOSSES.items()
+_LOSS: Any = {
+    "omit": ("tau_syn",),
+    "types": {"reduction": Literal["mean", "sum"]},  # a training needs one number
+    "extra": {"regularizers": (_TERMS, Field((), description="terms that are added to the loss"))},
 }
+LOSS_SECTIONS = {kind: derive(target, kind, **_LOSS) for kind, target in LOSSES.items()}
 
 
 class CustomLoss(Custom):
@@ -127,45 +120,36 @@ class CustomLoss(Custom):
 
 Loss: Any = union([*LOSS_SECTIONS.values(), CustomLoss])
 
-_OPTIMIZER_TYPES = {
-    "lr": Positive,
-    "betas": tuple[Probability, Probability],
-    "eps": Positive,
-    "weight_decay": NotNegative,
-    "momentum": Fraction,
-    "dampening": NotNegative,
+_OPTIMIZER: Any = {
+    "omit": ("params", "foreach", "maximize", "capturable", "differentiable", "fused", "decoupled_weight_decay"),
+    "types": {
+        **dict.fromkeys(("lr", "eps"), Positive),
+        **dict.fromkeys(("weight_decay", "dampening"), NotNegative),
+        "betas": tuple[Probability, Probability],
+        "momentum": Fraction,
+    },
 }
-_OPTIMIZER_OMIT = (
-    "params", "foreach", "maximize", "capturable", "differentiable", "fused", "decoupled_weight_decay"
-)  # fmt: skip
-
-
 OPTIMIZER_SECTIONS: dict[str, Any] = {
-    kind: derive(target, kind, base=Section, omit=_OPTIMIZER_OMIT, types=_OPTIMIZER_TYPES)
-    for kind, target in OPTIMIZERS.items()
+    kind: derive(target, kind, base=Section, **_OPTIMIZER) for kind, target in OPTIMIZERS.items()
 }
 Optimizer: Any = union([*OPTIMIZER_SECTIONS.values(), Custom])
 
-_SCHEDULE_TYPES = {"step_size": Count, "gamma": Positive, "milestones": list[Count]}
-_WARMUP = {"warmup": (NotNegativeInt, Field(0, description="epochs over which the learning rate rises at the start"))}
-SCHEDULE_SECTIONS = {
-    kind: derive(
-        target, kind, base=Section, omit=("optimizer", "epochs", "last_epoch", "verbose"), types=_SCHEDULE_TYPES,
-        extra=_WARMUP,
-    )
-    for kind, target in SCHEDULES.items()
-}  # fmt: skip
+_SCHEDULE: Any = {
+    "omit": ("optimizer", "epochs", "last_epoch", "verbose"),
+    "types": {"step_size": Count, "gamma": Positive, "milestones": list[Count]},
+    "extra": {
+        "warmup": (NotNegativeInt, Field(0, description="epochs over which the learning rate rises at the start"))
+    },
+}
+SCHEDULE_SECTIONS = {kind: derive(target, kind, base=Section, **_SCHEDULE) for kind, target in SCHEDULES.items()}
 Schedule: Any = union([*SCHEDULE_SECTIONS.values(), Custom])
 
 Silent: Any = derive(SilentNeurons, types={"limits": tuple[Fraction, ...] | Fraction | None})
 Augmentation: Any = derive(Augment)
 Stopping: Any = derive(EarlyStopping)
-_FIT = derive(
-    Trainer.fit,
-    base=Section,
-    omit=("train", "validation", "test", "folder", "resume", "callbacks", "progress_bar", "stop"),
-)
-
+_NOT_OF_CONFIGS = ("train", "validation", "test", "folder", "resume", "callbacks", "progress_bar", "stop")
+_FIT = derive(Trainer.fit, base=Section, omit=_NOT_OF_CONFIGS)
+_OF_TRAINER = argument_texts(Trainer)
 _DTYPES: Any = Literal["float32", "float64"]
 
 Training: Any = create_model(
@@ -174,13 +158,9 @@ Training: Any = create_model(
     __doc__="How the networks are trained.",
     optimizer=(Optimizer, Field(OPTIMIZER_SECTIONS["adam"](kind="adam", lr=0.005), description="the optimiser")),
     schedule=(Schedule | None, Field(None, description="how the learning rates change from epoch to epoch")),
-    clip_grad_norm=(
-        Positive | None, Field(None, description=argument_texts(Trainer)["clip_grad_norm"])
-    ),
-    weight_average=(
-        InnerFraction | None, Field(None, description=argument_texts(Trainer)["weight_average"])
-    ),
-    compile=(bool, Field(False, description=argument_texts(Trainer)["compile"])),
+    clip_grad_norm=(Positive | None, Field(None, description=_OF_TRAINER["clip_grad_norm"])),
+    weight_average=(InnerFraction | None, Field(None, description=_OF_TRAINER["weight_average"])),
+    compile=(bool, Field(False, description=_OF_TRAINER["compile"])),
     max_weight_grad=(
         Positive | None,
         Field(None, description="bound on the weight gradient of one sample and neuron, for layers without their own"),
@@ -194,7 +174,7 @@ Training: Any = create_model(
     ),
     dtype=(_DTYPES, Field("float32", description="data type of all times and parameters")),
     device=(str, Field("cpu", description="where to train: `cpu`, `cuda`")),
-)  # fmt: skip
+)
 
 
 def outline_of(section: Section, errors: list[Any]) -> SpikeData | None:
@@ -204,7 +184,7 @@ def outline_of(section: Section, errors: list[Any]) -> SpikeData | None:
         return None
     try:
         data = outline(kind, **section.arguments())
-        for name in ("train", "validation", "test"):
+        for name in Splits._fields:
             samples = getattr(section, name, None)
             if isinstance(samples, int) and samples * data.features > 2**31:
                 errors.append((("data", name), f"{samples} samples of {data.features} inputs are more than fit"))

@@ -159,16 +159,15 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.012345
 
 def _plain(node: Any, place: Place, document: Document, loader: _Loader) -> Any:
     """The data of a node; the lines of its parts are added."""
-    lines = document.lines
+
+    def part(step: str | int, begin: Any, entry: Any) -> Any:
+        document.lines[*place, step] = begin.start_mark.line + 1
+        return _plain(entry, (*place, step), document, loader)
+
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node, loader)
     if isinstance(node, yaml.SequenceNode):
-        found = []
-        for index, entry in enumerate(node.value):
-            here = (*place, index)
-            lines[here] = entry.start_mark.line + 1
-            found.append(_plain(entry, here, document, loader))
-        return found
+        return [part(index, entry, entry) for index, entry in enumerate(node.value)]
     values: dict[str, Any] = {}
     for key, entry in node.value:
         if not isinstance(key, yaml.ScalarNode):
@@ -177,9 +176,7 @@ def _plain(node: Any, place: Place, document: Document, loader: _Loader) -> Any:
             raise _error("merge keys (<<) are not allowed", key)
         if key.value in values:
             raise _error(f"duplicate key {shown_value(key.value)}", key)
-        here = (*place, key.value)
-        lines[here] = key.start_mark.line + 1
-        values[key.value] = _plain(entry, here, document, loader)
+        values[key.value] = part(key.value, key, entry)
     return values
 
 

@@ -227,10 +227,7 @@ def _in_order(rows: np.ndarray, times: np.ndarray, count: int) -> np.ndarray:
 def padded_trains(
     rows: Int64[Tensor, " events"], times: Float[Tensor, " events"], count: int, in_order: bool = False
 ) -> Float[Tensor, "rows spikes"]:
-    """Sorted trains, ``count`` of them, padded with `inf`; ``rows`` is the train of each event.
-
-    Events may be in any order, unless they are said to be ``in_order``, by train and time.
-    """
+    """Sorted trains, ``count`` of them, padded with `inf`; events may be in any order, unless given ``in_order``."""
     if not in_order:
         order = torch.from_numpy(_in_order(rows.numpy(), times.numpy(), count))
         rows, times = rows[order], times[order]

@@ -30,17 +30,14 @@ _FILES = tuple(f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in 
 
 
 class Source(NamedTuple):
-    """What images show, torchvision's name of them, where the system's package puts them, and how they are processed.
-
-    Of each side, ``crop`` pixels are cut off, and the rest is shrunk to the size ``side``.
-    """
+    """What images show, torchvision's name, where the system's package puts them, and how they are processed."""
 
     text: str
     origin: str
     class_names: tuple[str, ...]
     folders: tuple[Path, ...] = ()
     package: str | None = None
-    crop: int = 0
+    crop: int = 0  # pixels that are cut off at each side; the rest is shrunk to the size ``side``
     side: int = _SIDE
 
     def image_set(self, learn: int = 60_000, fresh: int = 10_000) -> ImageSet:
@@ -134,8 +131,7 @@ def _shrunk(pixels: UInt8[np.ndarray, "images height width"], source: Source) ->
     if not source.crop:
         return pixels
     inner = pixels[:, source.crop : -source.crop, source.crop : -source.crop].astype(np.float32)
-    size = (source.side, source.side)
-    small = interpolate(torch.from_numpy(inner)[:, None], size, mode="bilinear", antialias=True)
+    small = interpolate(torch.from_numpy(inner)[:, None], (source.side, source.side), mode="bilinear", antialias=True)
     return small[:, 0].round().clamp(0, 255).byte().numpy()
 
 

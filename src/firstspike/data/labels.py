@@ -83,10 +83,9 @@ def _array(labels: ArrayLike | Tensor) -> np.ndarray:
 def _class_text(label: object) -> str:
     """A label as text, whole numbers as such."""
     missing = label is None or type(label).__name__ == "NAType"  # of pandas
-    text = label.decode(errors="replace") if isinstance(label, bytes) else "" if missing else str(label)
-    number = _number(text.strip())
-    whole = isinstance(number, int) or (isinstance(number, float) and number.is_integer())
-    return str(int(number)) if number is not None and whole else text.strip()
+    text = (label.decode(errors="replace") if isinstance(label, bytes) else "" if missing else str(label)).strip()
+    number = _number(text)
+    return text if number is None or number % 1 != 0 else str(int(number))
 
 
 def _is_whole(text: str) -> bool:

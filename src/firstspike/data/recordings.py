@@ -71,8 +71,7 @@ def cochleagram(
     size = 2 ** math.ceil(math.log2(2.5 * hop))
     window = torch.hann_window(round(2.5 * hop), dtype=torch.float64)
     spectrum = torch.stft(values, size, hop, len(window), window, pad_mode="constant", return_complex=True)
-    bands = _bands(channels, size, rate)
-    energy = bands @ spectrum.abs().square()
+    energy = _bands(channels, size, rate) @ spectrum.abs().square()
     tiny = torch.finfo(energy.dtype).tiny
     decibels = 10 * (energy / energy.max().clamp(min=tiny)).clamp(min=tiny).log10()
     return (1 + decibels / loudness).clamp(min=0)

@@ -176,7 +176,6 @@ class LevelCrossingEncoder(SeriesEncoder):
     inputs_per_channel = 2  # "up" and "down"
 
     def _crossings(self, steps: Sequence[Float64[Tensor, " signals"]]) -> Crossings:
-        """See ``SeriesEncoder``."""
         reached = torch.zeros_like(steps[0])  # in steps: the level of the last event
         for before, after in pairwise(steps):
             change = (after * self.levels - reached).nan_to_num(0.0)
@@ -213,7 +212,6 @@ class ThresholdEncoder(SeriesEncoder):
         return self.levels
 
     def _crossings(self, steps: Sequence[Float64[Tensor, " signals"]]) -> Crossings:
-        """See ``SeriesEncoder``."""
         thresholds = torch.arange(1, self.levels + 1, dtype=torch.float64) / (self.levels + 1)
         for before, after in pairwise(steps):
             was, now = (torch.searchsorted(thresholds, x.contiguous(), right=True) for x in (before, after))
@@ -222,19 +220,15 @@ class ThresholdEncoder(SeriesEncoder):
             yield signal * self.levels + place, (thresholds[place] - before[signal]) / (after - before)[signal]
 
 
-_KINDS: dict[str, type[SeriesEncoder]] = {
-    "level_crossing": LevelCrossingEncoder,
-    "threshold": ThresholdEncoder,
-}
+_KINDS: dict[str, type[SeriesEncoder]] = {"level_crossing": LevelCrossingEncoder, "threshold": ThresholdEncoder}
 
 
 def as_encoder(encode: Encoder | Mapping[str, Any]) -> Encoder:
     """The encoder, or the one that a dict of its arguments describes: for signals if it has a `kind`."""
     if isinstance(encode, Encoder):
         return encode
-    return (
-        series_encoder(encode) if isinstance(encode, Mapping) and "kind" in encode else LatencyEncoder.from_dict(encode)
-    )
+    signals = isinstance(encode, Mapping) and "kind" in encode
+    return series_encoder(encode) if signals else LatencyEncoder.from_dict(encode)
 
 
 def series_encoder(settings: Mapping[str, Any] | None, **usual: Any) -> SeriesEncoder:
@@ -242,6 +236,5 @@ def series_encoder(settings: Mapping[str, Any] | None, **usual: Any) -> SeriesEn
     if settings is None:
         return LevelCrossingEncoder(**usual)
     if not isinstance(settings, Mapping) or settings.get("kind") not in list(_KINDS):  # it may be a list
-        kinds = ", ".join(_KINDS)
-        raise ValueError(f"encode: expected a kind out of {kinds} and its arguments, got {settings!r}")
+        raise ValueError(f"encode: expected a kind out of {', '.join(_KINDS)} and its arguments, got {settings!r}")
     return _KINDS[settings["kind"]].from_dict(settings)

@@ -176,10 +176,7 @@ def _random_order(labels: Tensor, seed: int, stratified: bool) -> Int64[Tensor, 
 
 
 def independent_splits(draw: Callable[..., SpikeData], train: int, validation: int, test: int) -> Callable[..., Splits]:
-    """A builder of three independent draws of a data set, with these default sizes.
-
-    ``draw`` takes ``samples`` and ``seed``. Its other arguments are also the builder's.
-    """
+    """A builder of three independent draws, with these default sizes; it takes other arguments of ``draw``, too."""
 
     def build(
         train: Size = train,

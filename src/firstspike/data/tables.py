@@ -3,7 +3,7 @@
 import codecs
 import csv
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from firstspike.data.arrays import Image, as_number, as_table
 from firstspike.data.paths import naming
+from firstspike.text import first_line
 
 Row = tuple[int, list[str]]
 """A line of a text file: its number and its cells."""
@@ -23,19 +24,16 @@ _NAMED = 5  # columns in an error message
 
 
 class Table(NamedTuple):
-    """A table as it was read: ``times`` or ``trains``, with ``inf`` for no spike, or ``values``, NaN if missing.
-
-    Labels are as in the file, lines those of the samples in a text file.
-    """
+    """A table as it was read: ``times`` or ``trains``, with ``inf`` for no spike, or ``values``, NaN if missing."""
 
     path: Path
     kind: str
     numbers: Float64[Tensor, "samples inputs"]
-    labels: Any = None
+    labels: Any = None  # as in the file
     image: Image | None = None
     class_names: tuple[str, ...] | None = None
     columns: tuple[str, ...] = ()
-    lines: Sequence[int] = ()
+    lines: Sequence[int] = ()  # of the samples in a text file
 
     @property
     def grid(self) -> Float64[Tensor, "samples rows columns"]:
@@ -68,7 +66,7 @@ def read_table(
     kind = next((name for name in inputs if name in arrays), next(iter(inputs)))
     if "" in arrays:
         arrays = {kind: arrays[""]}
-    for name in (kind, *([] if label is None else [str(label)])):
+    for name in (kind,) if label is None else (kind, str(label)):
         if name not in arrays:
             hint = "; values need encode" if name == "times" and "values" in arrays else ""
             raise ValueError(f"{path}: expected an array {name!r}, got {', '.join(arrays) or 'none'}{hint}")
@@ -77,16 +75,15 @@ def read_table(
         numbers, image = as_table(arrays[kind], kind, inputs[kind], how)
         if not len(numbers):
             raise ValueError(f"{kind}: expected at least one sample, got {arrays[kind].shape}")
-    class_names, named = (
-        tuple(map(str, arrays[name].ravel().tolist())) if name in arrays else () for name in ("class_names", "columns")
-    )
+    texts = (arrays.get(name, np.empty(0)).ravel().tolist() for name in ("class_names", "columns"))
+    class_names, named = (list(map(str, each)) for each in texts)
     if named and len(named) != numbers.shape[1]:
         raise ValueError(f"{path}: columns: expected a name for each of {numbers.shape[1]} inputs, got {len(named)}")
     if named and columns:
-        order = _in_order(str(path), list(named), list(range(len(named))), columns, False)
-        numbers, named = numbers[:, order], tuple(named[k] for k in order)
-    label_array = None if label is None else arrays[str(label)]
-    return Table(path, kind, numbers, label_array, image, class_names or None, named)
+        order = _in_order(str(path), named, list(range(len(named))), columns, False)
+        numbers, named = numbers[:, order], [named[k] for k in order]
+    labels = None if label is None else arrays[str(label)]
+    return Table(path, kind, numbers, labels, image, tuple(class_names) or None, tuple(named))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -98,7 +95,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             loaded = np.load(file, allow_pickle=False)
             return {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
         except Exception as error:  # the parsers of numpy and zipfile raise many kinds of errors for damaged files
-            reason = str(error).partition("\n")[0] or type(error).__name__
+            reason = first_line(error)
             if "pickle" in reason:
                 reason = "it is another kind of file, or holds Python objects, as the columns of a frame: list(columns)"
             raise ValueError(f"{path}: cannot be read as NumPy arrays of numbers: {reason}") from None
@@ -130,30 +127,26 @@ class _Text(NamedTuple):
 
 
 def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | None, known: Sequence[str]) -> Table:
-    text = _parsed(path, label, known)
-    columns = _input_columns(text, known)
-    labelled = text.label is not None
-    width = len(text.names) if inputs is None or (text.header and known) else inputs + labelled
-    for line, cells in text.rows:
-        if more := len(cells) - width:
-            expected = f"{width - labelled} inputs" + (" and a label" if labelled else "")
-            many = "many" if more > 0 else "few"
-            hint = "; is it the label? Leave it out" if more == 1 and not labelled else ""
-            raise ValueError(f"{path}, line {line}: expected {expected}, got {abs(more)} too {many}{hint}")
-    numbers = _numbers(text, columns, kind)
-    labels = None if text.label is None else [cells[text.label] for _, cells in text.samples]
-    named = tuple(text.names[k] for k in columns) if text.header else ()
-    return Table(path, kind, numbers, labels, columns=named, lines=[line for line, _ in text.samples])
-
-
-def _parsed(path: Path, label: str | int | None, known: Sequence[str]) -> _Text:
     rows = read_rows(path)
     names = [" ".join(cell.split()) for cell in rows[0][1]] if rows else []
     place = _label_column(path, names, label)
     header = isinstance(label, str) or _is_header(names, rows[1:], place, known)
     if not rows[header:]:
         raise ValueError(f"{path}: has no samples")
-    return _Text(path, rows, names, header, place)
+    text = _Text(path, rows, names, header, place)
+    columns = _input_columns(text, known)
+    labelled = place is not None
+    width = len(names) if inputs is None or (header and known) else inputs + labelled
+    for line, cells in rows:
+        if more := len(cells) - width:
+            expected = f"{width - labelled} inputs" + (" and a label" if labelled else "")
+            many = "many" if more > 0 else "few"
+            hint = "; is it the label? Leave it out" if more == 1 and not labelled else ""
+            raise ValueError(f"{path}, line {line}: expected {expected}, got {abs(more)} too {many}{hint}")
+    numbers = _numbers(text, columns, kind)
+    labels = None if place is None else [cells[place] for _, cells in text.samples]
+    named = tuple(names[k] for k in columns) if header else ()
+    return Table(path, kind, numbers, labels, columns=named, lines=[line for line, _ in text.samples])
 
 
 def _input_columns(text: _Text, known: Sequence[str]) -> list[int]:
@@ -169,8 +162,8 @@ def _input_columns(text: _Text, known: Sequence[str]) -> list[int]:
         )
     if known:
         return _in_order(f"{path}, line 1", names, columns, known, labelled)
-    found = Counter(names[k] for k in columns if names[k])
-    if labelled and (twice := [name for name, number in found.items() if number > 1]):
+    twice = [name for name, number in Counter(names[k] for k in columns if names[k]).items() if number > 1]
+    if labelled and twice:
         raise ValueError(f"{path}, line 1: two columns are called {twice[0]!r}; inputs are taken by their names")
     return columns
 
@@ -186,7 +179,7 @@ def _numbers(text: _Text, columns: list[int], kind: str) -> Float64[Tensor, "sam
             if cells[column].count(",") == 1 and _number(cells[column].replace(",", "."), kind) is not None:
                 hint = "; decimals have a point, not a comma"
             elif column in words:
-                some = ", ".join(map(text.column, words[:_NAMED])) + (" ..." if len(words) > _NAMED else "")
+                some = _some(map(text.column, words))
                 hint = f"; without numbers: {some}: encode names by numbers, or leave them out"
                 if text.label is not None:
                     name = repr(text.names[column]) if text.header else column
@@ -198,24 +191,21 @@ def _numbers(text: _Text, columns: list[int], kind: str) -> Float64[Tensor, "sam
 
 
 def _in_order(place: str, names: list[str], columns: list[int], known: Sequence[str], labelled: bool) -> list[int]:
-    """Numbers of the columns in the order of known names; in file order if several have the same name.
-
-    Files of new samples, without labels, may have other columns.
-    """
+    """Columns in the order of known names, or of the file if some are equal; without labels others are left out."""
     if not labelled and len(set(known)) == len(known):  # new samples may have others, too
         columns = [k for k in columns if names[k] in known]
     found, wanted = Counter(names[k] for k in columns), Counter(known)
-    differences = [
-        f"{what} {', '.join(list(some)[:_NAMED])}{' ...' if len(some) > _NAMED else ''}"
-        for what, some in (("lacks", wanted - found), ("has also", found - wanted))
-        if some
-    ]
-    if differences:
-        raise ValueError(
-            f"{place}: expected the columns of the training data, in any order: it {' and '.join(differences)}"
-        )
+    pairs = (("lacks", wanted - found), ("has also", found - wanted))
+    if differences := " and ".join(f"{what} {_some(names)}" for what, names in pairs if names):
+        raise ValueError(f"{place}: expected the columns of the training data, in any order: it {differences}")
     number = {name: number for number, name in enumerate(known)}
     return columns if len(number) < len(known) else sorted(columns, key=lambda k: number[names[k]])
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first of these names."""
+    listed = list(names)
+    return ", ".join(listed[:_NAMED]) + (" ..." if len(listed) > _NAMED else "")
 
 
 def _label_column(path: Path, names: list[str], label: str | int | None) -> int | None:
@@ -229,10 +219,8 @@ def _label_column(path: Path, names: list[str], label: str | int | None) -> int 
     if len(names) < 2:
         raise ValueError(f"{path}: expected columns of inputs and one of labels, got one column")
     if not -len(names) <= label < len(names):
-        raise ValueError(
-            f"{path}: expected the number of the column with the labels, 0 (the first) ... {len(names) - 1}, "
-            f"got {label}"
-        )
+        numbers = f"0 (the first) ... {len(names) - 1}"
+        raise ValueError(f"{path}: expected the number of the column with the labels, {numbers}, got {label}")
     return label % len(names)
 
 

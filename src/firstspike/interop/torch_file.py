@@ -54,15 +54,11 @@ def read_torch_file(path: Path) -> Any:
 
 
 class StandIn:
-    """An object whose class is not imported, or a recorded call.
+    """An object whose class is not imported, or a recorded call."""
 
-    ``qualified`` is the full name of the class or function, ``arguments`` are those it was given, ``state`` is what the
-    pickle set, usually the dict of attributes, or None.
-    """
-
-    qualified: ClassVar[str] = ""
-    arguments: tuple[Any, ...]
-    state: Any
+    qualified: ClassVar[str] = ""  # full name of the class or function
+    arguments: tuple[Any, ...]  # those it was given
+    state: Any  # what the pickle set, usually the dict of attributes, or None
 
     def __new__(cls, *args: Any) -> "StandIn":
         """An object; pickles make most of them without calling their class."""

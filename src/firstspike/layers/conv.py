@@ -75,8 +75,7 @@ class LIFConv2d(ImageLayer, LIFLayer):
         seen = Image.checked(image)
         window = Window.checked(kernel_size, stride, padding)
         made = Image(out_channels, *window.positions(seen))
-        shape = (out_channels, seen.channels, *window.kernel)
-        super().__init__(shape, seen.size, made.size, neuron, **options)
+        super().__init__((out_channels, seen.channels, *window.kernel), seen.size, made.size, neuron, **options)
         self.image, self.out_image, self.window = seen, made, window
         self.out_channels, self.kernel_size, self.stride, self.padding = out_channels, kernel_size, stride, padding
         # no buffer: only the CPU uses it, and a layer on ``meta`` may be a mere check of sizes
@@ -97,14 +96,7 @@ class LIFConv2d(ImageLayer, LIFLayer):
         """First spike times; with ``observed``, these times and the gradient at them. Both may be images."""
         if observed is not None:
             observed = flat(observed, self.out_image, "observed of LIFConv2d").unflatten(-1, (self.out_channels, -1)).mT
-        spikes = first_spike_time(
-            self.seen(times),
-            self.synapses,
-            self.neuron,
-            observed=observed,
-            max_weight_grad=self.max_weight_grad,
-            backend=self.backend,
-        )
+        spikes = first_spike_time(self.seen(times), self.synapses, self.neuron, observed=observed, **self.dynamics)
         made = spikes.transpose(-1, -2).flatten(-2)
         return made.unflatten(-1, self.out_image) if is_image(times, self.image) else made
 

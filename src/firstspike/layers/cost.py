@@ -103,8 +103,7 @@ def layer_costs(network: nn.Module, record: Record, until: Float[Tensor, " sampl
 
 def fan_out(layer: LIFLayer | Readout) -> Int64[Tensor, " inputs"]:
     """Number of synapses of each input; in a convolution those of all patches that it is in."""
-    numbered = torch.arange(layer.in_features, dtype=torch.float64, device=layer.weight.device)
-    seen = layer.seen(numbered.unsqueeze(0))
+    seen = layer.seen(torch.arange(layer.in_features, dtype=torch.float64, device=layer.weight.device).unsqueeze(0))
     places = seen[seen.isfinite()].long()
     return torch.bincount(places, minlength=layer.in_features) * len(layer.synapses)
 

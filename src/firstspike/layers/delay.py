@@ -168,8 +168,7 @@ class Delay(SpikeLayer):
         self.copies = copies
         self.trains = self.takes_trains = trains
         self.gives = "trains" if trains else "first spikes"
-        raw = torch.empty(features // copies, device=device, dtype=dtype)
-        self.delay_raw = nn.Parameter(raw, self.rule.trainable)
+        self.delay_raw = nn.Parameter(torch.empty(features // copies, device=device, dtype=dtype), self.rule.trainable)
         self.reset_parameters(generator)
 
     @torch.no_grad()

@@ -74,10 +74,10 @@ class DenseLIFLayer(LIFLayer):
         """Synaptic delays, >= 0, without jitter; None without delays."""
         return None if self.delay_rule is None or self.delay_raw is None else self.delay_rule(self.delay_raw)
 
-    def delay_in_pass(self) -> Float[Tensor, "out_features in_features"] | None:
-        """Synaptic delays of a forward pass: in training mode with jitter, redrawn at each call."""
+    def delay_in_pass(self, observed: Tensor | None = None) -> Float[Tensor, "out_features in_features"] | None:
+        """Synaptic delays of a forward pass: in training mode, if nothing is observed, with jitter that is redrawn."""
         delay, rule = self.delay, self.delay_rule
-        if delay is not None and rule is not None and rule.jitter and self.training:
+        if delay is not None and rule is not None and rule.jitter and self.training and observed is None:
             delay = rule.jittered(delay, delay, Noise(self.noise.source))
         return delay
 
@@ -102,15 +102,8 @@ class LIFLinear(DenseLIFLayer):
     ) -> Float[Tensor, "*batch out_features"]:
         """First spike times; with ``observed``, these times and the gradient at them."""
         self._check_first(times, "put FirstSpike() before it, or take LIFSpikeTrains", self.weight)
-        return first_spike_time(
-            times,
-            self.weight,
-            self.neuron,
-            delay=self.delay_in_pass() if observed is None else self.delay,
-            observed=observed,
-            max_weight_grad=self.max_weight_grad,
-            backend=self.backend,
-        )
+        delay = self.delay_in_pass(observed)
+        return first_spike_time(times, self.weight, self.neuron, delay=delay, observed=observed, **self.dynamics)
 
 
 @takes_arguments_of(DenseLIFLayer)
@@ -166,21 +159,13 @@ class LIFSpikeTrains(DenseLIFLayer):
         self, times: Spikes, observed: Float[Tensor, "*batch out_features max_spikes"] | None = None
     ) -> Float[Tensor, "*batch out_features max_spikes"]:
         """Spike trains; with ``observed``, these times and the gradient at them."""
-        return spike_trains(
-            self.seen(times),
-            self.weight,
-            self.neuron,
-            max_spikes=self.max_spikes,
-            delay=self.delay_in_pass() if observed is None else self.delay,
-            observed=observed,
-            **self.dynamics,
-        )
+        given, delay = (self.seen(times), self.weight, self.neuron), self.delay_in_pass(observed)
+        return spike_trains(*given, max_spikes=self.max_spikes, delay=delay, observed=observed, **self.dynamics)
 
     @property
     def dynamics(self) -> dict[str, Any]:
-        """Arguments of the operator for trains other than inputs, weights and neurons."""
-        names = ("overflow", "max_weight_grad", "backend")
-        return {name: getattr(self, name) for name in names}
+        """See ``LIFLayer``."""
+        return {name: getattr(self, name) for name in ("overflow", "max_weight_grad", "backend")}
 
     def fitted(self, trains: Float[Tensor, "*batch out_features spikes"]) -> Float[Tensor, "*batch out_features most"]:
         """Sorted trains with ``max_spikes`` columns; ``overflow`` controls what happens to longer ones."""

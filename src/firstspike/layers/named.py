@@ -47,10 +47,7 @@ class NamedSpikes(NamedTuple):
 
 @dataclass(frozen=True)
 class NamedLIF:
-    """A LIF layer, its index in the network, and its name: hidden (numbered if there are several), output.
-
-    If a readout is the output, all LIF layers are hidden.
-    """
+    """A LIF layer, its index, and its name: hidden, numbered if there are several; output, if no readout is."""
 
     index: int
     name: str
@@ -94,10 +91,7 @@ def named_spikes(network: nn.Module, record: Record) -> list[NamedSpikes]:
 
 
 def named_parameters(network: nn.Module) -> dict[str, Float[np.ndarray, "..."]]:
-    """All weights, delays and learnt parameters of neurons by a readable name; as they act, not their raw values.
-
-    Parameters of modules from elsewhere have the names that PyTorch gives them.
-    """
+    """Weights, delays and learnt parameters of neurons, as they act, by readable names; others by PyTorch's names."""
     names = {lif.index: lif.name for lif in named_lif_layers(network)}
     found: dict[str, Float[np.ndarray, ...]] = {}
     source = "input"

@@ -45,10 +45,7 @@ def applied(layer: nn.Module, entered: Sequence[Tensor], observed: Tensor | None
 
 
 class Call(nn.Module):
-    """A function of a network as a module, as ``functional_call`` expects it.
-
-    In a program of ``torch.compile`` it has to be made before.
-    """
+    """A function of a network as a module, for ``functional_call``; in compiled programs it has to be made before."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -179,10 +176,7 @@ class Network(nn.Sequential):
 
 
 def _check_past(layer: nn.Module, points: Sequence[tuple[int | None, Form]]) -> None:
-    """Raise a ValueError unless a connection that passes over layers begins within the network, and fits there.
-
-    ``points`` are size and form of the inputs of the layers up to this one, where it ends.
-    """
+    """Raise a ValueError unless a connection past layers, with inputs ``points``, begins in the network, and fits."""
     past = over(layer)
     if not past:
         return

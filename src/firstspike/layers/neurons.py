@@ -171,10 +171,7 @@ class NeuronLayer(SpikeLayer):
     """Parameters of the neurons that play no part, here those of neurons that spike again."""
 
     def get_extra_state(self) -> Float[Tensor, "3"]:
-        """``tau_mem``, ``tau_syn`` and ``threshold``, so that a ``state_dict`` records the neurons of its weights.
-
-        0 stands for tensors, which have separate entries, and for unused parameters.
-        """
+        """Numbers of the neurons for a ``state_dict``; 0 for tensors, which have own entries, and for unused ones."""
         return self.weight.new_tensor([0.0 if x in self.unused else self._numbers.get(x, 0.0) for x in _RECORDED])
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -262,6 +259,11 @@ class LIFLayer(NeuronLayer):
             weight.normal_(generator=generator)
             weight.sub_(weight.mean(dim=1, keepdim=True) if balanced else 0.0).mul_(std).add_(mean)
         weight.mul_(threshold.to(weight).unsqueeze(-1))
+
+    @property
+    def dynamics(self) -> dict[str, Any]:
+        """Arguments of the operator other than inputs, synapses and neurons."""
+        return {"max_weight_grad": self.max_weight_grad, "backend": self.backend}
 
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
         """Spikes, weights and delays that reach the neurons: from inputs and, of the same samples, its own spikes."""

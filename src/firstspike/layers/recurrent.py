@@ -7,7 +7,7 @@ itself in a window is known before the window begins. The simulator NEST divides
 
 import math
 from itertools import pairwise
-from typing import NamedTuple, Self, Unpack
+from typing import Any, NamedTuple, Self, Unpack
 
 import torch
 from jaxtyping import Float
@@ -109,9 +109,8 @@ class LIFRecurrent(LIFSpikeTrains, MadeAgain):
                 f"duration={duration:g} and window={window:g} make {duration / window:.3g} windows, at most "
                 f"{MOST_WINDOWS}: raise window or lower duration"
             )
-        if (rule := recurrent_delay) is not None and (
-            rule.bound == "softplus" or math.isinf(rule.scale) or rule.jitter
-        ):
+        rule = recurrent_delay
+        if rule is not None and (rule.bound == "softplus" or math.isinf(rule.scale) or rule.jitter):
             raise ValueError(
                 "recurrent_delay must be bounded and without jitter (bound sigmoid, or clip with a finite scale), "
                 f"got {rule}"
@@ -216,16 +215,9 @@ class LIFRecurrent(LIFSpikeTrains, MadeAgain):
         if observed is not None:
             observed = only_within(observed, bounds[0], bounds[-1])
             most = budget = observed.shape[-1]
-        return spike_window(
-            inputs,
-            self._weights,
-            self.neuron,
-            windows=Recurrence(tuple(bounds), self.window, budget),
-            max_spikes=most,
-            observed=observed,
-            state=None if state is None else state.neurons,
-            **self.dynamics,
-        )
+        windows, before = Recurrence(tuple(bounds), self.window, budget), None if state is None else state.neurons
+        options: dict[str, Any] = {"max_spikes": most, "observed": observed, **self.dynamics}
+        return spike_window(inputs, self._weights, self.neuron, windows=windows, state=before, **options)
 
     def _each_window(
         self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None
@@ -236,6 +228,7 @@ class LIFRecurrent(LIFSpikeTrains, MadeAgain):
         room, cause = windows * budget, f"window_spikes={budget} in each of {windows} windows"
         check_room(math.prod(inputs.shape[:-2]), self.out_features, room, cause, inputs.dtype, inputs.device)
         weight, delay = self._weights, self._delays(observed is None)
+        options: dict[str, Any] = {"max_spikes": budget, "delay": delay, **self.dynamics}
         neurons, sent = (None, []) if state is None else (state.neurons, [(state.neurons.time, state.pending)])
         nothing = inputs.new_full((*inputs.shape[:-2], self.out_features, 1), math.inf)
         inputs = real_times(inputs).sort(dim=-1).values  # NaN would come last, after all windows
@@ -245,17 +238,9 @@ class LIFRecurrent(LIFSpikeTrains, MadeAgain):
             sent = [(time, own) for time, own in sent if time >= start - self._reach]
             own = torch.cat([own for _, own in sent], dim=-1) if sent else nothing
             now = columns_within(inputs, start - longest, end)
-            result = spike_window(
-                joined_trains(now, own if delay is not None else own + self.window),
-                weight,
-                self.neuron,
-                max_spikes=budget,
-                delay=delay,
-                observed=None if observed is None else only_within(observed, start, end),
-                state=neurons,
-                until=end,
-                **self.dynamics,
-            )
+            trains = joined_trains(now, own if delay is not None else own + self.window)
+            seen = None if observed is None else only_within(observed, start, end)
+            result = spike_window(trains, weight, self.neuron, observed=seen, state=neurons, until=end, **options)
             neurons = result.state
             sent.append((end, columns_within(result.trains, -math.inf, math.inf)))
             found.append(result)

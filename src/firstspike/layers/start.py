@@ -108,8 +108,7 @@ def _shortest_way(network: Network) -> int:
     """How many LIF layers a spike has to pass at least, from the inputs to the output."""
     passed = [0]
     for layer in network:
-        ways = passed[-1], passed[-1 - over(layer)]
-        passed.append(min(ways) + isinstance(layer, LIFLayer))
+        passed.append(min(passed[-1], passed[-1 - over(layer)]) + isinstance(layer, LIFLayer))
     return passed[-1]
 
 

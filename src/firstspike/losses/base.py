@@ -76,7 +76,7 @@ class Loss(nn.Module):
         if self.weight is not None and len(self.weight) != times.shape[-1]:
             raise ValueError(f"weight: expected one for each of {times.shape[-1]} outputs, got {len(self.weight)}")
         costs = self.per_sample(times, labels)
-        weights = None if self.weight is None else self._weights(labels, costs)
+        weights = None if self.weight is None else self._weights(labels, costs.dtype)
         if weights is not None:
             costs = costs * weights
         if self.reduction == "mean":
@@ -89,20 +89,16 @@ class Loss(nn.Module):
             return 1.0
         if self.weight is None:
             return len(part) / len(whole)
-        like = torch.zeros((), dtype=torch.float64, device=whole.device)
-        return self._weights(part, like).sum() / self._weights(whole, like).sum()
+        return self._weights(part, torch.float64).sum() / self._weights(whole, torch.float64).sum()
 
-    def _weights(self, labels: Tensor, like: Tensor) -> Tensor:
+    def _weights(self, labels: Tensor, dtype: torch.dtype) -> Tensor:
         """Weight of each sample by its class."""
         weight = self.weight or ()
-        classes = sent(torch.tensor(weight, dtype=like.dtype), like.device)
         try:
-            return classes[labels]
+            return sent(torch.tensor(weight, dtype=dtype), labels.device)[labels]
         except IndexError:
-            low, high = int(labels.min()), int(labels.max())
-            raise ValueError(
-                f"weight: expected one for each class, got {len(weight)} for labels {low} ... {high}"
-            ) from None
+            got = f"{len(weight)} for labels {int(labels.min())} ... {int(labels.max())}"
+            raise ValueError(f"weight: expected one for each class, got {got}") from None
 
     def per_sample(self, output: Outputs, labels: Classes, /) -> Costs:
         """Loss of each sample, in a subclass."""
@@ -148,8 +144,7 @@ class TimeLoss(Loss):
         # where() before any arithmetic: a gradient that flows back through inf is NaN even if multiplied by 0
         spiking = torch.where(silent, 0.0, times)
         true_time, true_silent = of_true(spiking, labels), of_true(silent, labels).squeeze(-1)
-        cost = self.cost(spiking, true_time, is_true, silent & ~is_true)
-        return torch.where(true_silent, self.silent_cost, cost)
+        return torch.where(true_silent, self.silent_cost, self.cost(spiking, true_time, is_true, silent & ~is_true))
 
     def cost(self, times: Outputs, true_time: OfTrue, is_true: Marks, silent_wrong: Marks) -> Costs:
         """Cost of each sample, in a subclass. All times are finite: 0 stands in for those of silent neurons.

@@ -203,8 +203,7 @@ class SilentPeak(LayerRegularizer):
         silent = silent & (self.batch_mean(silent.to(first.dtype)) > self.max_silent)
         lack = lacking(seen.reshape(-1, seen.shape[-1]), synapses, layer.neuron, silent, delay, until)
         threshold = of_neurons(layer.neuron.threshold, layer.synapses).detach()
-        places = layer.out_features // rows
-        return places * (lack / threshold).mean(dim=0).sum()
+        return layer.out_features // rows * (lack / threshold).mean(dim=0).sum()
 
 
 @takes_arguments_of(Regularizer)
@@ -239,18 +238,12 @@ class SpikeCount(LayerRegularizer):
 
     def of_layer(self, layer: LIFLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
         """See `LayerRegularizer`."""
-        count = self._counted(layer, inputs, spikes)
-        few, many = (self.least - count).clamp(min=0), (count - self.most).clamp(min=0)
-        return (few.square() + many.square()).mean()
-
-    def _counted(self, layer: LIFLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, "places rows"]:
-        """Mean number of spikes of each neuron, with the surrogate for its gradient."""
-        seen = layer.seen(inputs)
+        seen, rows = layer.seen(inputs), len(layer.weight)
         received = spike_counts(seen if takes_trains(layer) else seen.unsqueeze(-1))
-        rows = len(layer.weight)
         sent = spike_counts(spikes if form_of(layer) == "trains" else spikes.unsqueeze(-1))
         sent = sent.unflatten(-1, (rows, -1)).movedim(-1, -2)  # (batch, places, rows)
-        count = self.batch_mean(sent.flatten(1)).view(-1, rows)
         arrived = self.batch_mean(received.flatten(1)).view(-1, received.shape[-1])
         charge = arrived @ layer.synapses.mT / of_neurons(layer.neuron.threshold, layer.synapses).detach()
-        return count + (charge - charge.detach())
+        count = self.batch_mean(sent.flatten(1)).view(-1, rows) + (charge - charge.detach())
+        few, many = (self.least - count).clamp(min=0), (count - self.most).clamp(min=0)
+        return (few.square() + many.square()).mean()

@@ -131,10 +131,7 @@ class Substrate(ABC):
 
 
 def record_at(network: Network, times: Tensor, observed: Sequence[Tensor] | None, used: Mapping[str, Tensor]) -> Record:
-    """The observed times of every layer, or computed ones, with the exact gradient there.
-
-    Parameters that are ``used``, by name, take the place of the network's, and the gradient goes straight through.
-    """
+    """Times of each layer, observed or computed, with the exact gradient; ``used`` parameters replace its own."""
     if not used:
         return network.record(times, observed)
     through = {name: _through(attrgetter(name)(network), value) for name, value in used.items()}
@@ -170,11 +167,9 @@ class Exact(Substrate):
         self.side_by_side = self.weight_bits is None
 
     def identity(self) -> dict[str, Any]:
-        """See ``Substrate``."""
         return {"kind": self.kind} if self.weight_bits is None else super().identity()
 
     def parameters(self, network: Network) -> dict[str, Tensor]:
-        """See ``Substrate``."""
         if self.weight_bits is None:
             return {}
         found = {name: x.detach() for name, x in network.named_parameters() if name.endswith("weight")}
@@ -188,9 +183,7 @@ class Exact(Substrate):
         return self
 
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
-        """See ``Substrate``."""
-        found = self.record(network, times)
-        return Record(times, tuple(layer.detach() for layer in found.layers))
+        return Record(times, tuple(layer.detach() for layer in self.record(network, times).layers))
 
     def record(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
         """See ``Substrate``; in one pass."""
@@ -201,7 +194,6 @@ class LayerByLayer(Substrate):
     """A substrate that is computed layer after layer: its effects on spikes of LIF layers, delays and inputs."""
 
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
-        """See ``Substrate``."""
         with torch.no_grad():
             real_times(times)
             entered = [self.received(times)]  # the same tensor if they arrive as they are: its gradient may be needed

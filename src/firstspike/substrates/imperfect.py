@@ -16,6 +16,7 @@ from torch import Tensor
 from firstspike.deferred import sent
 from firstspike.layers import LIFRecurrent, LIFSpikeTrains, Network
 from firstspike.layers.lif import DenseLIFLayer
+from firstspike.layers.windows import columns_within
 from firstspike.neuron import LIF
 from firstspike.seeding import generator
 from firstspike.spiketime import TrainState, spike_window
@@ -39,7 +40,6 @@ class QuantisedWeights(Substrate):
         return weight if self.weight_max is None else weight.clamp(-self.weight_max, self.weight_max)
 
     def parameters(self, network: Network) -> dict[str, Tensor]:
-        """See ``Substrate``."""
         if self.weight_scale is None and self.weight_max is None:
             return {}
         return {name: self.stored(weight.detach()) for name, weight in _weights(network)}
@@ -119,11 +119,9 @@ class Imperfect(QuantisedWeights):
         return spikes
 
     def state_dict(self) -> dict[str, Any]:
-        """See ``Substrate``."""
         return {"noise": self.noise.source.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See ``Substrate``."""
         self.noise.source.set_state(state["noise"].cpu())
 
 
@@ -158,10 +156,7 @@ def window_of(
 
 
 def slices(inputs: Float[Tensor, "batch inputs spikes"], duration: float, window: float) -> list[float]:
-    """Ends of slices of half a window.
-
-    The first one is within half a window after the earliest input, or after 0 if all inputs are later.
-    """
+    """Ends of slices of half a window, the first within one after the earliest input, or after 0 if all are later."""
     half = window / 2
     count = max(1, math.ceil(duration / half - 1e-9))
     earliest = min(0.0, float(inputs.amin())) if inputs.numel() else 0.0
@@ -174,5 +169,4 @@ def joined(
     """Trains of the same neurons as one, sorted and as long as the longest; only spikes after ``since``."""
     both = torch.cat(trains, dim=-1)
     both = torch.where(both > since, both, math.inf).sort(dim=-1).values
-    counts = torch.isfinite(both).sum(dim=-1)
-    return both[..., : max(1, int(counts.max()) if counts.numel() else 0)]
+    return columns_within(both, -math.inf, math.inf)

@@ -45,7 +45,6 @@ class Integrator(LayerByLayer):
             raise ValueError(f"duration must be 1 to a million steps, got {self.duration} in steps of {self.step}")
 
     def spikes(self, index: int, layer: DenseLIFLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
-        """See ``LayerByLayer``."""
         delay = layer.delay_in_pass()
         if isinstance(layer, LIFSpikeTrains):
             return self._simulated(layer, *each_spike(layer.seen(times), layer.weight, delay))
@@ -61,11 +60,8 @@ class Integrator(LayerByLayer):
         """Spikes on the grid: the first one of each neuron, or the train of neurons that are reset."""
         neuron = layer.neuron
         trains = layer if isinstance(layer, LIFSpikeTrains) else None
-        most, reset, refractory = 1, times.new_zeros(()), times.new_tensor(math.inf)
-        if trains is not None:
-            most = trains.max_spikes
-            reset, refractory = (torch.as_tensor(x).to(times) for x in (neuron.reset, neuron.refractory))
-        threshold = torch.as_tensor(neuron.threshold, dtype=times.dtype, device=times.device)
+        most, *after = (1, 0.0, math.inf) if trains is None else (trains.max_spikes, neuron.reset, neuron.refractory)
+        reset, refractory, threshold = (torch.as_tensor(x).to(times) for x in (*after, neuron.threshold))
         arrival = times if delay is None else times.unsqueeze(-2) + delay
         tau_mem, tau_syn = neuron.tau_mem, neuron.tau_syn
         if isinstance(tau_mem, Tensor) or isinstance(tau_syn, Tensor):  # each neuron sees an input in its own way
@@ -129,8 +125,7 @@ class _Feedback:
         self.points = self.points.long()
         self.of_voltage = layer.recurrent_weight * kappa(rest, tau_mem, tau_syn)
         self.of_current = layer.recurrent_weight * torch.exp(-rest / tau_syn)
-        size = int(self.points.max()) + 1
-        self.pending = times.new_zeros(2, size, len(times), layer.out_features)
+        self.pending = times.new_zeros(2, int(self.points.max()) + 1, len(times), layer.out_features)
 
     def arriving(self, point: int) -> Float[Tensor, "2 batch outputs"]:
         """Inputs to membranes and currents at a point."""
@@ -143,13 +138,10 @@ class _Feedback:
         """Spikes of a point, to all neurons."""
         sample, neuron = spiking.nonzero(as_tuple=True)
         if len(sample):
-            at = (
-                (point + self.points.T[neuron]) % self.pending.shape[1],
-                sample[:, None],
-                torch.arange(spiking.shape[1], device=spiking.device),
-            )
+            at = (point + self.points.T[neuron]) % self.pending.shape[1]
+            every = torch.arange(spiking.shape[1], device=spiking.device)
             for pending, weight in zip(self.pending, (self.of_voltage, self.of_current), strict=True):
-                pending.index_put_(at, weight.T[neuron], accumulate=True)
+                pending.index_put_((at, sample[:, None], every), weight.T[neuron], accumulate=True)
 
 
 def _into(

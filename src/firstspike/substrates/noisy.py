@@ -66,7 +66,6 @@ class Noisy(Imperfect, LayerByLayer):
         self.noise = self.pattern = Noise(self.seed or 0)
 
     def received(self, times: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch inputs"]:
-        """See ``LayerByLayer``."""
         if not self.input_jitter:
             return times
         return _sorted(times + self.noise.normal(self.input_jitter, times))
@@ -74,7 +73,6 @@ class Noisy(Imperfect, LayerByLayer):
     def delayed(
         self, index: int, layer: Delay, times: Float[Tensor, "batch features"]
     ) -> Float[Tensor, "batch features"]:
-        """See ``LayerByLayer``."""
         delayed: Tensor = layer(times)
         if not self.delay_jitter:
             return delayed
@@ -82,7 +80,6 @@ class Noisy(Imperfect, LayerByLayer):
         return _sorted(delayed + torch.maximum(noise, -layer.added.to(delayed)))
 
     def spikes(self, index: int, layer: DenseLIFLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
-        """See ``LayerByLayer``."""
         if isinstance(layer, LIFRecurrent):
             return self._recurrent(index, layer, layer.seen(times))
         weight, delay = self._synapses(layer)

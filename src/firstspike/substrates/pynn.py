@@ -103,13 +103,9 @@ class Simulator(LayerByLayer):
         self._sim: Any = None
 
     def open(self, network: Network) -> Self:
-        """See ``Substrate``."""
         super().open(network)
         for index, layer in enumerate(network):
-            if not isinstance(layer, DenseLIFLayer):
-                continue
-            tau_mem = layer.neuron.tau_mem
-            if not isinstance(tau_mem, Tensor) and math.isinf(tau_mem):
+            if isinstance(layer, DenseLIFLayer) and np.isinf(_array(layer.neuron.tau_mem)).any():
                 raise ValueError(f"layer {index}: {self.title} has no neurons without leak (tau_mem inf)")
             if isinstance(layer, LIFSpikeTrains):
                 for rest in np.unique(_array(layer.neuron.refractory) / _unit(layer)):
@@ -120,15 +116,12 @@ class Simulator(LayerByLayer):
         return self
 
     def close(self) -> None:
-        """See ``Substrate``."""
         self._sim = None
 
     def identity(self) -> dict[str, Any]:
-        """See ``Substrate``."""
-        settings = {"kind": self.kind, "step": self.step, "duration": self.duration}
-        if self._sim is None:
-            return settings
-        return settings | {"versions": {name: version(name) for name in ("pynn", self.package)}}
+        names = () if self._sim is None else ("pynn", self.package)
+        versions = {"versions": {name: version(name) for name in names}} if names else {}
+        return {"kind": self.kind, "step": self.step, "duration": self.duration} | versions
 
     def _check_time(self, layer: str, name: str, value: float) -> None:
         """Raise a ValueError if the simulator cannot do ``refractory`` or ``window``, in units of ``tau_syn``."""
@@ -136,7 +129,6 @@ class Simulator(LayerByLayer):
             raise ValueError(f"{layer}: its window of {value:g} tau_syn is shorter than substrate.step, {self.step:g}")
 
     def spikes(self, index: int, layer: DenseLIFLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
-        """See ``LayerByLayer``."""
         if isinstance(layer, LIFSpikeTrains):
             return layer.fitted(self._simulated(layer, layer.seen(times)))
         return self._simulated(layer, times.unsqueeze(-1))[..., 0]

@@ -42,11 +42,7 @@ class Windows:
     def each(
         self, neurons: int, index: Sequence[int] | Int[np.ndarray, " spikes"], at_ms: Float[np.ndarray, " spikes"]
     ) -> Float[np.ndarray, "samples neurons spikes"]:
-        """The spikes of each neuron in each window, in the unit and on the clock of its sample.
-
-        They are sorted, with ``inf`` after the last one, in as many columns as the busiest neuron needs, at least 1.
-        Given are milliseconds of the run, in any order; spikes outside of all windows are left out.
-        """
+        """Each neuron's spikes in each window, sorted, padded with ``inf``, on the clock of the sample; no others."""
         at = (np.asarray(at_ms, dtype=np.float64) - self.lead_ms) / self.unit_ms
         window = np.floor(at / self.length).astype(np.int64)
         inside = (window >= 0) & (window < self.samples)
@@ -85,10 +81,7 @@ def project(
     weight: Float[np.ndarray, "after inputs"],
     delay_ms: float | Float[np.ndarray, "after inputs"],
 ) -> None:
-    """Fully connect two populations with weights in nA, as excitatory and inhibitory synapses.
-
-    ``before`` has a cell for each input, or one for each synapse, row after row of the weights.
-    """
+    """Connect two populations by weights in nA; ``before`` has a cell for each input or, by rows, for each synapse."""
     row, column = np.indices(weight.shape)
     source = column if before.size == weight.shape[1] else row * weight.shape[1] + column
     of_synapses: tuple[Any, ...] = source, row, weight, np.broadcast_to(delay_ms, weight.shape)

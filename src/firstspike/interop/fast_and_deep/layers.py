@@ -25,33 +25,24 @@ _SHARING = "presyn_sharing_factor"
 
 @dataclass(frozen=True)
 class Source:
-    """The source of one of our parameters in the original's network: a layer of it, and the ``shape`` of its tensor.
-
-    ``kind`` is weight, synaptic, axonal or dendritic. The tensor is repeated ``tiles`` times along the inputs. For each
-    of our inputs, or of our delays if inputs share them, ``order`` has the index of the original's.
-    """
+    """The source of one of our parameters in the original's network: a layer of it, and its tensor."""
 
     layer: int
-    kind: str
+    kind: str  # weight, synaptic, axonal or dendritic
     shape: tuple[int, int]
-    tiles: int = 1
-    order: tuple[int, ...] = ()
+    tiles: int = 1  # how often the tensor is repeated along the inputs
+    order: tuple[int, ...] = ()  # the original's index for each of our inputs, or of the delays that inputs share
 
 
 class NetworkBuilder:
-    """Collects our layers, beginning with the inputs, and the sources of their parameters, by name in ``state_dict``.
-
-    For each layer of neurons, ``silent_limits`` are ``max_num_missing_spikes``, ``weight_grad_limits`` are
-    ``max_dw_norm``; ``neuron`` is the section of the defaults. If a trained network is imported, every delay has to be
-    the original's (``exact``).
-    """
+    """Collects our layers, beginning with the inputs, with all delays as the original has them if ``exact``."""
 
     def __init__(self, inputs: Inputs, defaults: Table, exact: bool) -> None:
         self.layers: list[dict[str, Any]] = []
-        self.sources: dict[str, Source] = {}
-        self.silent_limits: list[float] = []
-        self.weight_grad_limits: list[float | None] = []
-        self.noise: list[dict[str, float]] = []
+        self.sources: dict[str, Source] = {}  # of their parameters, by name in ``state_dict``
+        self.silent_limits: list[float] = []  # ``max_num_missing_spikes`` of each layer of neurons
+        self.weight_grad_limits: list[float | None] = []  # likewise ``max_dw_norm``
+        self.noise: list[dict[str, float]] = []  # likewise
         self.jitter: list[float] = []  # of each delay layer
         self.neuron = neuron(defaults)
         self._defaults, self._exact = defaults.raw, exact
@@ -139,13 +130,9 @@ class NetworkBuilder:
             raise ValueError(f"{table.place}: {inputs} inputs cannot share delays by {pre}")
         if kind in self._pending:
             raise ValueError(f"{table.place}: a second {kind} delay before one layer has no counterpart here")
-        if kind == "dendritic":
-            inputs = 1
-        elif kind == "axonal":
-            size = 1
         delay, jitter = _delay_section(table, {} if kind == "synaptic" else {"kind": "delay"})
-        shape, order = (inputs // pre, size), () if kind == "dendritic" else tuple(self.order)
-        source = Source(index, kind, shape, pre, order)
+        shape = (1 if kind == "dendritic" else inputs // pre, 1 if kind == "axonal" else size)
+        source = Source(index, kind, shape, pre, () if kind == "dendritic" else tuple(self.order))
         if kind == "axonal":
             if shared := self._shared(table, pre, shape[0]):
                 delay["copies"] = pre

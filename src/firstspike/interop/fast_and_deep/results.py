@@ -25,10 +25,7 @@ class ResultsError(Exception):
 
 
 class ResultFiles(NamedTuple):
-    """Files of a result folder, None if they are missing; those of the test data by ``times``, ``labels``, ``inputs``.
-
-    ``epoch`` is after how many epochs, None if no folder name contains it.
-    """
+    """Files of a result folder, None if missing, those of test data by ``_TEST``; after how many epochs, if known."""
 
     config: Path
     network: Path | None
@@ -67,10 +64,7 @@ def _network(folder: Path) -> Path | None:
 
 
 def saved_spike_times(files: dict[str, Path], test: SpikeData, kind: str) -> tuple[Float[np.ndarray, "..."], Tensor]:
-    """The saved spike times of the outputs ``(samples, neurons)``, and the inputs ``(samples, features)`` they are for.
-
-    ``files`` are ``ResultFiles.tests``, ``test`` and ``kind`` our test data and our name of the data set.
-    """
+    """Saved spike times of the outputs ``(samples, neurons)``, and inputs ``(samples, features)`` they are for."""
     if "times" not in files:
         raise ResultsError("no spike times were saved for the test data")
     times = _load(files["times"])
@@ -102,17 +96,12 @@ def _load(path: Path) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Output spike times of the original and ours on the same samples.
-
-    ``largest`` is the largest difference where both spike, in units of the times. The others are numbers of samples and
-    of (sample, neuron) pairs: ``above`` has a difference above ``EXPECTED``, in ``only_theirs`` and ``only_ours`` only
-    one of them spikes.
-    """
+    """Output spike times of the original and ours on the same samples; numbers are of pairs (sample, neuron)."""
 
     samples: int
-    largest: float
-    above: int
-    only_theirs: int
+    largest: float  # difference where both spike, in units of the times
+    above: int  # with a difference above ``EXPECTED``
+    only_theirs: int  # where only the original spikes
     only_ours: int
     pairs: int
 

@@ -29,20 +29,15 @@ _DELAYS = ("_delay_parameters", ("DelayLayer",))
 
 @dataclass
 class Imported:
-    """The outcome of an import, as ``import.json`` has it.
+    """The outcome of an import, as ``import.json`` has it."""
 
-    ``config`` and ``network`` are the original's files, ``epoch`` is how long it was trained, ``parameters``
-    the number of imported weights and delays; ``comparison`` is with the spike times that the original saved, or says
-    why there is none. The rest as in ``Translation``.
-    """
-
-    config: str
-    network: str | None
-    epoch: int
-    inexact: list[str]
-    no_counterpart: list[str]
-    parameters: int = 0
-    comparison: Comparison | str = "there is no trained network"
+    config: str  # the original's file
+    network: str | None  # likewise
+    epoch: int  # up to which it was trained
+    inexact: list[str]  # as in ``Translation``
+    no_counterpart: list[str]  # likewise
+    parameters: int = 0  # number of imported weights and delays
+    comparison: Comparison | str = "there is no trained network"  # with the saved spike times, or why there is none
 
     @property
     def verdict(self) -> str:

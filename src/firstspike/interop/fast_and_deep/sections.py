@@ -21,15 +21,12 @@ _DETERMINISTIC = {"threshold_offset", "weight_scale", "weight_max"}
 
 @dataclass
 class Inputs:
-    """Our ``data`` section with its number of features, and how they become the original's inputs.
-
-    It repeats all of them ``copies`` times, block after block, and adds inputs that always spike at the times ``bias``.
-    """
+    """Our ``data`` section with its number of features, and how they become the original's inputs."""
 
     section: dict[str, Any]
     features: int
-    copies: int = 1
-    bias: list[float] = field(default_factory=list)
+    copies: int = 1  # of all of them, block after block
+    bias: list[float] = field(default_factory=list)  # times of further inputs, which always spike
 
     @property
     def size(self) -> int:
@@ -195,10 +192,7 @@ def runs_on_chip(params: dict[str, Any]) -> bool:
 
 
 def substrate(params: Table, neurons: list[dict[str, float]], jitter: list[float]) -> tuple[dict[str, Any], list[str]]:
-    """A ``substrate`` section, and why the original's spike times may differ from ours by more than rounding.
-
-    From ``training_params``, the result of ``noise`` for each layer of neurons, and the jitter of each layer of delays.
-    """
+    """A ``substrate`` section, and why the original's spike times may differ from ours by more than rounding."""
     precision, limit = (params.optional(key) or None for key in ("rounding_precision", "clip_weights_max"))
     for key, value in (("rounding_precision", precision), ("clip_weights_max", limit)):
         if value is not None and value <= 0:

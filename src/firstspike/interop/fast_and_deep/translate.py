@@ -20,16 +20,12 @@ _MAX_BYTES = 1_000_000
 
 @dataclass
 class Translation:
-    """What a config of the original is here: our config, as ``load_config`` takes it, and what it leaves out.
-
-    ``sources`` are the places of our parameters in the original's network, by name in ``state_dict``; ``inexact`` says
-    why the original's spike times may differ by more than rounding, ``no_counterpart`` which settings are missing here.
-    """
+    """What a config of the original is here: our config, as ``load_config`` takes it, and what it leaves out."""
 
     config: dict[str, Any]
-    sources: dict[str, Source]
-    inexact: list[str]
-    no_counterpart: list[str]
+    sources: dict[str, Source]  # of our parameters, by name in ``state_dict``
+    inexact: list[str]  # why the original's spike times may differ by more than rounding
+    no_counterpart: list[str]  # settings that are missing here
 
 
 def import_config(path: Path, exact: bool = False) -> tuple[Config, Translation]:

@@ -8,6 +8,7 @@ import nir
 import numpy as np
 
 from firstspike.interop.nir.synapses import numbers
+from firstspike.text import first_line
 
 
 def read_graph(path: Path) -> nir.NIRGraph:
@@ -19,8 +20,8 @@ def read_graph(path: Path) -> nir.NIRGraph:
             _refuse_links(file)
         return nir.read(path)
     except Exception as error:  # the libraries report damaged files in many ways
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else "".join(str(error).splitlines()[:1])
-        raise ValueError(f"{path}: cannot be read as NIR: {reason or type(error).__name__}") from None
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
+        raise ValueError(f"{path}: cannot be read as NIR: {reason}") from None
 
 
 def _refuse_links(group: h5py.Group) -> None:
@@ -36,15 +37,11 @@ def _refuse_links(group: h5py.Group) -> None:
 
 
 def read_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
-    """How a graph was written: ``target``, ``time_unit``, ``dt``, ``bias_times``, ``max_spikes``, see ``from_nir``.
-
-    And for every layer ``overflow``, ``refractory``, ``duration`` and ``window_spikes``, if it has them.
-    """
+    """How a graph was written, and what NIR cannot express of its layers: arguments of ``from_nir`` and ``Reader``."""
     found = graph.metadata
 
-    def each(name: str, kind: type) -> list[Any]:
-        values: list[Any] = np.ravel(numbers(name, found.get(name, ()))).astype(kind).tolist()
-        return values
+    def each(name: str, kind: type) -> Any:
+        return np.ravel(numbers(name, found.get(name, ()))).astype(kind).tolist()
 
     try:
         unit = float(found.get("time_unit", 1.0))

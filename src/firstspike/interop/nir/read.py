@@ -135,9 +135,8 @@ class Reader:
             if (problem := too_many_spikes(out, spikes)) is not None:
                 raise ValueError(f"{name}: {problem}")
         if loop is not None and not (trains["max_spikes"] and trains["duration"]):
-            raise ValueError(
-                f"{name}: the neurons are connected to each other; give max_spikes and duration, when they stop"
-            )
+            needs = "give max_spikes and duration, when they stop"
+            raise ValueError(f"{name}: the neurons are connected to each other; {needs}")
         if synapses.delay.any():
             if trains["max_spikes"]:
                 synapses, rule = _alone(name, synapses), _DELAYS
@@ -159,15 +158,14 @@ class Reader:
                 again = f"{name} has a v_reset after which neurons may spike again; here they spike at most once"
                 warnings.warn(f"{again}. For more give from_nir their max_spikes, or 0", stacklevel=5)
         else:
-            reset = neurons.reset
-            if np.allclose(reset, reset[0], rtol=1e-6, atol=1e-12):
-                reset = np.full_like(reset, reset[0])
-            parameters = replace(parameters, reset=self._shared(reset), refractory=trains["refractory"])
+            reset = self._shared(neurons.reset, rtol=1e-6, atol=1e-12)
+            parameters = replace(parameters, reset=reset, refractory=trains["refractory"])
             make["overflow"] = trains["overflow"] or "error"
             if loop is None:
                 layer = LIFSpikeTrains(*size, trains["max_spikes"], parameters, **make)
             else:
-                layer = _recurrent(size, parameters, make, trains, loop, loop.weight * neurons.gain[loop.row])
+                loop = replace(loop, weight=loop.weight * neurons.gain[loop.row])
+                layer = _recurrent(size, parameters, make, trains, loop)
         _fill(layer.weight, synapses, synapses.weight * neurons.gain[synapses.row])
         if layer.delay_raw is not None:
             _fill(layer.delay_raw, synapses, synapses.delay)
@@ -196,9 +194,8 @@ class Reader:
         """What comes from the layer before, from earlier ones past it, and bias spikes."""
         if self.last not in before:
             origins = " and ".join(sorted(before)) or "nothing"
-            raise ValueError(
-                f"{name} gets spikes of {origins}; the layers must be a row, in which it follows {self.last}"
-            )
+            row = f"the layers must be a row, in which it follows {self.last}"
+            raise ValueError(f"{name} gets spikes of {origins}; {row}")
         if name in before:
             raise ValueError(f"{name} is a readout with a loop, which has no counterpart here")
         joined = before[self.last]
@@ -254,9 +251,10 @@ class Reader:
             found.delay_raw.copy_(torch.from_numpy(delay))
         return found
 
-    def _shared(self, values: np.ndarray) -> float | Tensor:
-        """One number if all are the same."""
-        return float(values[0]) if (values == values[0]).all() else torch.as_tensor(values, dtype=self.dtype)
+    def _shared(self, values: np.ndarray, rtol: float = 0.0, atol: float = 0.0) -> float | Tensor:
+        """One number if all are the same, up to rounding."""
+        same = np.allclose(values, values[0], rtol, atol)
+        return float(values[0]) if same else torch.as_tensor(values, dtype=self.dtype)
 
 
 def _loop(name: str, found: Synapses | None) -> Synapses | None:
@@ -271,12 +269,7 @@ def _loop(name: str, found: Synapses | None) -> Synapses | None:
 
 
 def _recurrent(
-    size: tuple[int, int],
-    parameters: LIF,
-    make: dict[str, Any],
-    trains: dict[str, Any],
-    loop: Synapses,
-    weight: np.ndarray,
+    size: tuple[int, int], parameters: LIF, make: dict[str, Any], trains: dict[str, Any], loop: Synapses
 ) -> LIFRecurrent:
     """A layer with a loop, whose shortest delay is the window."""
     window = float(loop.delay.min())
@@ -286,7 +279,7 @@ def _recurrent(
     layer = LIFRecurrent(*size, trains["max_spikes"], trains["duration"], parameters, **make)
     if layer.recurrent_delays is not None:
         _fill(layer.recurrent_delays.delay_raw, loop, more)
-    _fill(layer.recurrent_weight, loop, weight)
+    _fill(layer.recurrent_weight, loop, loop.weight)
     return layer
 
 

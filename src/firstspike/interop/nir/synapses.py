@@ -13,10 +13,7 @@ Matrix = Float[np.ndarray, "rows columns"]
 
 @dataclass(frozen=True)
 class Synapses:
-    """Connections from ``inputs`` inputs: ``row`` is the output of each, ``column`` its input.
-
-    They are sorted by row, column and delay, and none have all three the same.
-    """
+    """Connections from ``inputs`` inputs, ``column``, to outputs, ``row``: sorted by these and by delay, each once."""
 
     inputs: int
     row: Int[np.ndarray, " synapses"]

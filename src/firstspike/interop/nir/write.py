@@ -125,9 +125,8 @@ class Writer:
             found.append(f"{target} has no counterpart of delays")
         trains = [lif for lif in self.lifs if isinstance(lif, LIFSpikeTrains)]
         if trains:
-            found.append(
-                f"readers ignore max_spikes: neurons may spike more than {min(x.max_spikes for x in trains)} times"
-            )
+            most = min(lif.max_spikes for lif in trains)
+            found.append(f"readers ignore max_spikes: neurons may spike more than {most} times")
         if any(map(_refractory, trains)):
             found.append("readers ignore refractory times")
         if self.readout:
@@ -166,11 +165,9 @@ class Writer:
 
     def _recurrent(self, layer: LIFRecurrent, gain: Float[np.ndarray, " neurons"]) -> None:
         """A loop from the neurons of the layer that was just made to themselves: their delays, then weights."""
-        if self.convention.target != "nir":
-            raise ValueError(
-                f"{self.convention.target} reads no delays, which loops have; write the target nir, "
-                "for a reader that supports them"
-            )
+        if (target := self.convention.target) != "nir":
+            hint = "write the target nir, for a reader that supports them"
+            raise ValueError(f"{target} reads no delays, which loops have; {hint}")
         (lif,) = set(self.source)
         name, size = lif.replace("lif", "recurrent"), layer.out_features
         weight, delay = to_numpy(layer.recurrent_weight) * gain[:, None], np.full((size, size), layer.window)
@@ -190,10 +187,8 @@ class Writer:
         kind = next((kind for kind, target in LAYERS.items() if target is type(layer)), None)
         if kind is None:
             raise ValueError(f"NIR has nothing for a {type(layer).__name__}")
-        times = {
-            name: getattr(layer, name) * self.convention.time_unit for name in ("tau", "time") if hasattr(layer, name)
-        }
-        self.readout = {"readout": kind, **{f"readout_{name}": value for name, value in times.items()}}
+        unit, times = self.convention.time_unit, [name for name in ("tau", "time") if hasattr(layer, name)]
+        self.readout = {"readout": kind} | {f"readout_{name}": getattr(layer, name) * unit for name in times}
 
     def _neurons(self, layer: NeuronLayer, kind: str, neurons: Any, gain: Float[np.ndarray, " neurons"]) -> None:
         """Weights and delays of a layer, and its neurons after them."""

@@ -5,7 +5,7 @@ Sources: electronicvisions' brainscales2-demos and pynn-brainscales, and the set
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -104,21 +104,26 @@ def _refuse(problems: list[str]) -> None:
         raise ValueError("the network does not fit on BrainScaleS-2: " + "; ".join(problems))
 
 
-def _lif_problems(layer: DenseLIFLayer) -> list[str]:
-    problems = []
-    resets = torch.as_tensor(layer.neuron.reset).unique() if isinstance(layer, LIFSpikeTrains) else ()
-    for reset in filter(bool, resets):
-        problems.append(f"a reset to {reset:g}; the chip is calibrated to a reset to the leak, 0")
-    if layer.delay is not None:
-        problems.append("synaptic delays; the chip only has axonal ones, a delay layer before this one")
-    if isinstance(layer, LIFRecurrent) and layer.recurrent_delays is not None:
-        problems.append("a recurrent_delay; the chip only has axonal delays, which are the window")
+def _lif_problems(layer: DenseLIFLayer) -> Iterator[str]:
     neuron = layer.neuron
-    if isinstance(neuron.tau_mem, Tensor) or isinstance(neuron.tau_syn, Tensor) or isinstance(neuron.threshold, Tensor):
-        problems.append("parameters of neurons that learn or differ; the chip is calibrated to one number for each")
+    resets = torch.as_tensor(neuron.reset).unique() if isinstance(layer, LIFSpikeTrains) else ()
+    for reset in filter(bool, resets):
+        yield f"a reset to {reset:g}; the chip is calibrated to a reset to the leak, 0"
+    if layer.delay is not None:
+        yield "synaptic delays; the chip only has axonal ones, a delay layer before this one"
+    if isinstance(layer, LIFRecurrent) and layer.recurrent_delays is not None:
+        yield "a recurrent_delay; the chip only has axonal delays, which are the window"
+    if any(isinstance(x, Tensor) for x in (neuron.tau_mem, neuron.tau_syn, neuron.threshold)):
+        yield "parameters of neurons that learn or differ; the chip is calibrated to one number for each"
     elif math.isinf(neuron.tau_mem):
-        problems.append("neurons without leak (tau_mem inf); the chip's leak always")
-    return problems
+        yield "neurons without leak (tau_mem inf); the chip's leak always"
+
+
+def _delay_problems(layer: Delay, last: bool) -> Iterator[str]:
+    if last:
+        yield "delays after the last LIF layer; the chip only has axonal ones"
+    if layer.trains:
+        yield "delays of spike trains; those of the chip are for first spikes"
 
 
 class StalledError(Exception):
@@ -142,24 +147,17 @@ class Bss2(QuantisedWeights):
         problems, needed = [], {}
         lifs = [index for index, layer in enumerate(network) if self.has(layer)]
         for index, layer in enumerate(network):
+            found: Iterable[str] = ()
             match layer:
                 case DenseLIFLayer() if self.has(layer):
-                    needed[index] = circuits_of(layer)
-                    problems += [f"layer {index}: {problem}" for problem in _lif_problems(layer)]
+                    needed[index], found = circuits_of(layer), _lif_problems(layer)
                 case Delay():
-                    needed[index] = circuits_of(layer)
-                    if not lifs or index > lifs[-1]:
-                        problems.append(
-                            f"layer {index}: delays after the last LIF layer; the chip only has axonal ones"
-                        )
-                    if layer.trains:
-                        problems.append(
-                            f"layer {index}: delays of spike trains; those of the chip are for first spikes"
-                        )
+                    needed[index], found = circuits_of(layer), _delay_problems(layer, not lifs or index > lifs[-1])
                 case BiasSpikes() | Multiplex() | FirstSpike() | Readout():
                     pass
                 case _:
-                    problems.append(f"layer {index}: the chip does not support {type(layer).__name__}")
+                    found = [f"the chip does not support {type(layer).__name__}"]
+            problems += [f"layer {index}: {problem}" for problem in found]
         if not lifs:
             problems.append("the network has no LIF layer")
         if sum(needed.values()) > CIRCUITS:

@@ -72,7 +72,6 @@ class BrainScaleS2(Bss2):
         self._identity: dict[str, Any] = {}
 
     def open(self, network: Network) -> Self:
-        """See ``Substrate``."""
         self.clock_for(network)
         circuits = placement(network)
         self.close()
@@ -99,7 +98,6 @@ class BrainScaleS2(Bss2):
         return self
 
     def close(self) -> None:
-        """See ``Substrate``."""
         pynn, name = self._pynn, self._identity.get("chip")
         self._pynn, self._chip, self._identity = None, None, {}
         if pynn is not None:
@@ -109,7 +107,6 @@ class BrainScaleS2(Bss2):
                 logger.warning("chip %s did not end well: %s", name, first_line(error))
 
     def identity(self) -> dict[str, Any]:
-        """See ``Substrate``."""
         return {"kind": self.kind, **self._identity}
 
     def parameters(self, network: Network) -> dict[str, Tensor]:
@@ -122,7 +119,6 @@ class BrainScaleS2(Bss2):
 
     @torch.no_grad()
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
-        """See ``Substrate``."""
         chip = self._chip
         if chip is None:
             raise ValueError("the chip is not open: call open(network) first")

@@ -78,10 +78,7 @@ def own_settings(file: str | None, chip: str, known: Collection[str]) -> tuple[d
 
 
 def load_calibration(pynn: Any, calibration: str, chip: str) -> tuple[Any, dict[str, str]]:
-    """The configuration of the calibrated chip, and its part of the identity.
-
-    ``{chip}`` in the name of the file is that of the chip; ``nightly`` is what the cluster makes.
-    """
+    """The configuration of the calibrated chip, and its part of the identity; see ``BrainScaleS2``."""
     if calibration == "nightly":
         try:
             return pynn.helper.chip_from_nightly(), {"calibration": calibration}
@@ -98,8 +95,7 @@ def load_calibration(pynn: Any, calibration: str, chip: str) -> tuple[Any, dict[
         found = pynn.helper.chip_from_file(str(path))
     except Exception as error:
         raise SubstrateError(f"{path}: cannot be read as a calibration: {first_line(error)}") from error
-    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found, {"calibration": str(path), "calibration_sha256": checksum}
+    return found, {"calibration": str(path), "calibration_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def calibrate(file: Path | str) -> None:

@@ -103,7 +103,6 @@ class MockBss2(Bss2, Imperfect):
         self._clock: Clock | None = None
 
     def open(self, network: Network) -> Self:
-        """See ``Substrate``."""
         clock = self.clock_for(network)
         for index, layer in enumerate(network):
             if isinstance(layer, DenseLIFLayer):
@@ -126,11 +125,9 @@ class MockBss2(Bss2, Imperfect):
         return self
 
     def close(self) -> None:
-        """See ``Substrate``."""
         self._clock = None
 
     def identity(self) -> dict[str, Any]:
-        """See ``Substrate``."""
         return {
             "kind": self.kind,
             "chip": f"mock {self.chip}",
@@ -140,7 +137,6 @@ class MockBss2(Bss2, Imperfect):
 
     @torch.no_grad()
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
-        """See ``Substrate``."""
         if self._clock is None:
             raise ValueError("the chip is not open: call open(network) first")
 

@@ -34,10 +34,7 @@ class _Part:
 
 
 class ChipNetwork:
-    """The populations and projections of a network, and of later ones with the same layers.
-
-    ``pynn`` is set up with the ``placement`` of the network; ``settings`` are those of the chip, as a ``BrainScaleS2``.
-    """
+    """Populations and projections of a network, and of later ones with its layers; ``pynn`` has its ``placement``."""
 
     def __init__(self, pynn: Any, network: Network, clock: Clock, settings: Any) -> None:
         self.pynn, self.clock, self.settings = pynn, clock, settings
