@@ -14,7 +14,7 @@ LACKS = {
 SMALL = """
 import numba
 from numba.core import types
-from firstspike.spiketime import kernels
+from firstspike.spiketime import shared
 from firstspike.spiketime.cpu.runtime import compiling
 from firstspike.spiketime.cpu.runtime.compiling import c_function, chosen_by_type, emitted, inlined, jit
 
@@ -42,7 +42,7 @@ def negative(context, builder, sig, x):
     return builder.fneg(x)
 
 compiled = []
-kernels.listeners.append(lambda: compiled.append(1))
+shared.listeners.append(lambda: compiled.append(1))
 for _ in range(2):
     @c_function(numba.float64(numba.float64))
     def kernel(x):
