@@ -76,8 +76,9 @@ def unwind_sample(zero, g, e, slot, chunk, group, tile, b):
     if n == 0:
         return
     size, few, never = min(TILE, g.outputs - begin), g.segments[e, b] == 0, g.c.dtype.type(math.inf)
-    joins, by_weight, by_times = g.joins[slot], g.weight_parts[e, chunk, tile], g.times_parts[e, group, b]
-    wants_weight, wants_times = g.wants_weight != 0, g.wants_times != 0
+    joins, wants_weight, wants_times = g.joins[slot], g.wants_weight != 0, g.wants_times != 0
+    by_weight = g.weight_parts[e, chunk, tile] if wants_weight else g.sums[slot]  # which nothing is added to
+    by_times = g.times_parts[e, group, b] if wants_times else g.sums[slot]
     every, bound = every_lane(size), g.c[N_CONSTANTS] if wants_weight else never
     saved = saved_of(g, e, b)
     sample = Sample(saved.order, saved.arrival, n, g.ends[e, b], g.segments[e, b], g.rows[e, b])

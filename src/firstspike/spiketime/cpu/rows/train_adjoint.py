@@ -147,7 +147,8 @@ def unwind_window(zero, g, e, slot, chunk, group, tile, b, w):
     inputs, until = (1 if begins else 0, n - 2 if stops else n - 1), g.bounds[w + 1] if stops else arrival[n - 1]
     wants_weight, wants_times, holds = g.wants_weight != 0, g.wants_times != 0, g.holds != 0
     never = c.dtype.type(math.inf)
-    by_weight, by_times = g.weight_parts[e, chunk, tile], g.times_parts[e, group, b, here]
+    by_weight = g.weight_parts[e, chunk, tile] if wants_weight else g.sums[slot]  # which nothing is added to
+    by_times = g.times_parts[e, group, b, here] if wants_times else g.sums[slot]
     bound, start, top = c[N_CONSTANTS] if wants_weight else never, g.start[e, b, here], n - 1
     if not asks:
         top = np.intp(entries.found[high - low - 1])
