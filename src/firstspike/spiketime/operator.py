@@ -129,11 +129,11 @@ def spike_trains(
     The neuron of ``first_spike_time`` spikes again: at each spike its membrane is set to the neuron's ``reset`` and
     held there for the time ``refractory``, while its current decays and inputs arrive.
 
-    The derivatives by weight, times, delay, state and the parameters of the neuron are those of the adjoint method: a
-    spike that moves takes the reset with it, and so moves all later ones. Reverse and forward mode, ``torch.func``
-    transforms, ``torch.compile`` and ``torch.export`` work as for ``first_spike_time``. With ``max_spikes=1``, one time
-    per input and ``overflow="drop"`` the spikes and gradients are bit for bit those of ``first_spike_time``, and cost
-    as much.
+    The derivatives with respect to weight, times, delay, state and the neuron's parameters are those of the adjoint
+    method: a spike that moves takes the reset with it, and so moves all later ones. Reverse and forward mode,
+    ``torch.func`` transforms, ``torch.compile`` and ``torch.export`` work as for ``first_spike_time``. With
+    ``max_spikes=1``, one time per input and ``overflow="drop"`` the spikes and gradients are bit for bit those of
+    ``first_spike_time``, and cost as much.
 
     Args:
         times: arrivals of each input's spikes, in the unit of ``neuron.tau_syn`` and any order along K; ``inf`` never
