@@ -66,11 +66,11 @@ class Neuron:
     equals a tensor.
     """
 
-    parameters: ClassVar[Mapping[str, Parameter]]
+    parameters: ClassVar[Mapping[str, Parameter]] = {}
     """Units and bounds of all parameters."""
-    state: ClassVar[Mapping[str, Unit]]
+    state: ClassVar[Mapping[str, Unit]] = {}
     """What changes in time, the membrane ``voltage`` first."""
-    resets: ClassVar[Mapping[str, str]]
+    resets: ClassVar[Mapping[str, str]] = {}
     """The parts of the state that a spike sets, each to a parameter, at which a refractory time holds it."""
     concave_rise: ClassVar[bool] = False
     """Whether the membrane is concave wherever it rises between two inputs, so that one test finds every crossing."""

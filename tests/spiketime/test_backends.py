@@ -41,6 +41,11 @@ def test_a_neuron_is_refused_with_a_reason(backend):
         spike_trains(times[..., None], weight, Leaky(), max_spikes=3, backend=backend)
 
 
+def test_the_base_of_neurons_is_no_neuron():
+    with pytest.raises(ValueError, match=f"refuses Neuron: {CONVEX}"):
+        first_spike_time(torch.zeros(2, 3), torch.ones(4, 3), Neuron())
+
+
 def test_a_neuron_has_the_checks_of_its_parameters():
     with pytest.raises(ValueError, match=r"v_peak must be > 0 and finite, got -1"):
         Quadratic(-1)
