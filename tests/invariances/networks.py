@@ -74,8 +74,9 @@ def of_neuron(values: Mapping[str, Any], backend: str | None = "auto", **others:
 def learnt_neuron(values: Mapping[str, Any], index: int = 0) -> Outputs:
     """The parameters of a layer for the neuron of a problem."""
     found = {name: x for name in NAMES if isinstance(x := values.get(name), Tensor)}
-    raw = {"reset": found.pop("reset")} if "reset" in found else {}
-    return {f"{index}.{name}": x for name, x in (raw | {f"log_{name}": x.log() for name, x in found.items()}).items()}
+    if "reset" in found:  # what is learnt is how far below the threshold it is
+        found["reset"] = values.get("threshold", 1.0) - found["reset"]
+    return {f"{index}.log_{name}": x.log() for name, x in found.items()}
 
 
 def sizes(values: Mapping[str, Any]) -> tuple[int, int]:

@@ -160,3 +160,19 @@ def test_more_spikes_than_there_is_room_for():
     assert bool(lif(trains()).isfinite().any())
     with pytest.raises(ValueError, match=r"LIFSpikeTrains\(4, 6\) expects times \(batch, 4\), or trains"):
         lif(torch.rand(5, 3, 4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("per_neuron", [False, True])
+def test_a_reset_that_learns_stays_below_the_threshold(per_neuron):
+    threshold = torch.linspace(0.8, 1.2, 3)
+    neuron = LIF(2.0, threshold=threshold, reset=torch.tensor([-0.2, 0.1, 0.3]) if per_neuron else -0.2)
+    lif = LIFSpikeTrains(4, 3, 9, neuron, trainable=["reset"], per_neuron=per_neuron, overflow="drop")
+    torch.testing.assert_close(lif.neuron.reset, torch.as_tensor(neuron.reset))
+    assert lif.kind_of("log_reset") == "neuron"
+    with torch.no_grad():
+        lif.log_reset -= 3
+    assert bool((lif.neuron.reset < threshold).all())
+    lif(torch.rand(5, 4)).nan_to_num(posinf=0.0).sum().backward()
+    assert lif.log_reset.grad.shape == ((3,) if per_neuron else ())
+    with pytest.raises(ValueError, match="reset can only learn from a value below the threshold"):
+        LIFSpikeTrains(4, 3, 9, LIF(2.0, threshold=threshold, reset=0.9), trainable=["reset"])

@@ -93,8 +93,9 @@ class LIFLinear(DenseLIFLayer):
     silent neurons are ``inf``.
 
     Parameters of the neuron named in ``trainable`` are trained: the layer has their logarithms as ``log_tau_mem``,
-    ``log_tau_syn`` and ``log_threshold``, so that they stay positive, and steps are relative. ``neuron`` has their
-    current values. Others that are tensors are buffers of the layer, or parameters if they are ``nn.Parameter``.
+    ``log_tau_syn`` and ``log_threshold``, so that they stay positive, and steps are relative; in ``log_reset``, of
+    layers for trains, that of how far the reset is below the threshold. ``neuron`` has their current values. Others
+    that are tensors are buffers of the layer, or parameters if they are ``nn.Parameter``.
     """
 
     def forward(

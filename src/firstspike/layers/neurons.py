@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -106,12 +105,10 @@ class NeuronLayer(SpikeLayer):
                 start = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
                 if not per_neuron and start.numel() != 1:
                     raise ValueError(f"{name} starts with {start.numel()} values: set per_neuron, or give one number")
-                positive = neuron.parameters[name].least == 0
-                if not bool(((start < math.inf) & ((start > 0) | (not positive))).all()):
-                    raise ValueError(f"{name} can only learn from a finite value{' > 0' * positive}, got {value}")
+                if name != "reset" and not bool(((start > 0) & (start < math.inf)).all()):
+                    raise ValueError(f"{name} can only learn from a finite value > 0, got {value}")
                 self._starts[name] = start.expand(len(self.weight)) if per_neuron else start.reshape(())
-                raw = nn.Parameter(self.weight.new_empty(self._starts[name].shape))
-                self.register_parameter(f"log_{name}" if positive else name, raw)
+                self.register_parameter(f"log_{name}", nn.Parameter(self.weight.new_empty(self._starts[name].shape)))
             elif isinstance(value, nn.Parameter):
                 self.register_parameter(name, value)
             elif isinstance(value, Tensor):
@@ -121,15 +118,17 @@ class NeuronLayer(SpikeLayer):
             self._tensors.append(name)
         self._numbers = {name: x for name, x in neuron.values.items() if name not in self._tensors}
         self._neuron = None if self._tensors else neuron
+        if (reset := self._starts.get("reset")) is not None:
+            threshold = torch.as_tensor(neuron.threshold, dtype=torch.float64).detach().cpu()
+            self._starts["reset"] = depth = _below(threshold, reset)
+            if not bool((depth > 0).all()):
+                raise ValueError(f"reset can only learn from a value below the threshold, got {neuron.reset}")
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Redraw the weights; trainable parameters of the neuron start again."""
         for name, start in self._starts.items():
-            if name in self._parameters:
-                getattr(self, name).copy_(start)
-            else:
-                getattr(self, f"log_{name}").copy_(start.log())
+            getattr(self, f"log_{name}").copy_(start.log())
         if self.weight_mean is not None and self.weight_std is not None:
             self.weight.normal_(self.weight_mean, self.weight_std, generator=generator)
         else:
@@ -156,9 +155,11 @@ class NeuronLayer(SpikeLayer):
         if self._neuron is not None:
             return self._neuron
         given: dict[str, Any] = {
-            name: getattr(self, f"log_{name}").exp() if f"log_{name}" in self._parameters else getattr(self, name)
+            name: getattr(self, f"log_{name}").exp() if name in self._starts else getattr(self, name)
             for name in self._tensors
         }
+        if "reset" in self._starts:  # it learns how far below the threshold it is
+            given["reset"] = _below((self._numbers | given)["threshold"], given["reset"])
         return type(self.initial_neuron)(**self._numbers, **given)
 
     def kind_of(self, parameter: str) -> Literal["weight", "delay", "neuron"]:
@@ -211,6 +212,13 @@ class NeuronLayer(SpikeLayer):
         return f"{type(self.initial_neuron).__name__}({shown_parameters(shown)})"
 
 
+def _below(threshold: float | Tensor, depth: Tensor) -> Tensor:
+    """The number that is so far below the threshold, for all neurons below the lowest; so also how far one is below."""
+    if isinstance(threshold, Tensor) and threshold.ndim > depth.ndim:
+        threshold = threshold.amin()
+    return threshold - depth
+
+
 class Arriving(NamedTuple):
     """All that reaches the membranes of a layer's neurons, each spike as a separate input."""
 
@@ -242,12 +250,11 @@ class LIFLayer(NeuronLayer):
 
         ``balanced`` shifts those of each neuron so that all neurons of a kind have the same mean weight.
         """
-        weight, first = self.synapses, replace(self.neuron, **self._starts)
+        weight, first = self.synapses, self.neuron.values | self._starts
         if weight.is_meta:
             return
         mem, syn, threshold = (
-            torch.as_tensor(x).detach().cpu().double().expand(len(weight))
-            for x in (first.tau_mem, first.tau_syn, first.threshold)
+            torch.as_tensor(x).detach().cpu().double().expand(len(weight)) for x in (first[name] for name in _RECORDED)
         )
         pairs = list(zip(mem.tolist(), syn.tolist(), strict=True))
         starts = {pair: start(LIF(*pair)) for pair in set(pairs)}
