@@ -54,18 +54,22 @@ def accepting(name: str, device: torch.device, neuron: Neuron, recurrent: bool =
     if name != "auto":
         return None, reason
     reasons = [reason]
-    for other in BACKENDS:
-        if other in ("reference", device.type) and (backend := BACKENDS[other]()) is not first:
-            if (reason := backend.supports(neuron, recurrent)) is None:
-                return other, ""
-            reasons.append(reason)
+    for other in _fastest_first(device.type)[1:]:
+        if (reason := BACKENDS[other]().supports(neuron, recurrent)) is None:
+            return other, ""
+        reasons.append(reason)
     return None, "; ".join(dict.fromkeys(reasons))
+
+
+def _fastest_first(device: str) -> list[str]:
+    """Names of the backends for tensors on such a device."""
+    has_triton = device == "cuda" and find_spec("triton") is not None  # which ROCm devices are called as well
+    there = {"triton": has_triton, "cpu": device == "cpu", "reference": True}
+    return [name for name in BACKENDS if there[name]]
 
 
 @cache
 def _automatic(device: str) -> Backend:
-    name = "cpu" if device == "cpu" else "reference"
-    if device == "cuda" and find_spec("triton") is not None:  # which ROCm devices are called as well
-        name = "triton"
+    name = _fastest_first(device)[0]
     logger.info("backend %s for tensors on %s", name, device)
     return BACKENDS[name]()
