@@ -238,11 +238,12 @@ def _arguments(tensors: Sequence[Any], options: Options) -> Arguments:
 def _flat(result: Result, given: Arguments) -> tuple[Tensor, ...]:
     """The output of ``Spikes``."""
     spikes, saved, overflows, state = result
-    if overflows is None:
-        # of a view that a function returns, autograd refuses changes in place
-        return (spikes.clone() if spikes._is_view() else spikes, *saved)
-    none = (given.weight.new_empty(*spikes.shape[:2], 0) for _ in range(3))
-    return spikes, *(state or none), overflows, *saved
+    found: tuple[Tensor, ...] = (spikes,)
+    if overflows is not None:
+        none = (given.weight.new_empty(*spikes.shape[:2], 0) for _ in range(3))
+        found = spikes, *(state or none), overflows
+    # of a view that a function returns, autograd refuses changes in place
+    return *(x.clone() if x._is_view() else x for x in found), *saved
 
 
 def _report(overflows: Tensor, options: Options) -> None:

@@ -318,4 +318,4 @@ def state_after(spikes: Float[Tensor, "E B O S"], given: Arguments) -> Held:
     voltage = torch.where(release > until, events.reset, voltage)
     current = (_current_left(events, until.double())[0] * events.weight).sum(-1, keepdim=True)
     state = voltage * events.unit, current * events.unit, (release - until).clamp(min=0)
-    return Held(*(x.squeeze(-1).to(given.times.dtype, copy=True) for x in state))  # no views
+    return Held(*(x.squeeze(-1).to(given.times.dtype) for x in state))

@@ -138,9 +138,8 @@ def _trains(given: Arguments) -> Result:
     threshold, reset, refractory = map(of_pairs, (given.threshold / unit, given.reset / unit, given.refractory))
     taus = [of_pairs(tau) if isinstance(tau, Tensor) else tau for tau in given.constants]
 
-    trains = arrival.new_full((*shape, given.max_spikes), math.inf)
-    result = Result(trains, (), torch.zeros(shape, dtype=torch.bool, device=arrival.device))
-    trains, overflows = trains.view(-1, given.max_spikes), result.overflows.view(-1)  # what is returned is no view
+    trains = arrival.new_full((len(number), given.max_spikes), math.inf)
+    overflows = torch.zeros_like(number, dtype=torch.bool)
     ends = Held(*(torch.zeros_like(reset) for _ in range(3)))
     now = _start(given, unit, arrival[row, 0], reset, taus[1])
     steps = torch.arange(ahead + 1, device=arrival.device).unsqueeze(-1)
@@ -178,11 +177,12 @@ def _trains(given: Arguments) -> Result:
         ends.voltage[here[done]], ends.current[here[done]], ends.left[here[done]] = (x[done] for x in now[2:5])
         now = _Neurons(*(x[~done] for x in now))
 
-    if until == math.inf:
-        return result
-    left = torch.where(result.overflows, 0.0, (ends.left.view(shape) - until).clamp(min=0))
-    voltage, current = (x.view(shape) * unit.unsqueeze(1) for x in ends[:2])
-    return result._replace(state=Held(voltage, current, left))
+    state = None
+    if until < math.inf:
+        left = torch.where(overflows, 0.0, (ends.left - until).clamp(min=0)).view(shape)
+        voltage, current = (x.view(shape) * unit.unsqueeze(1) for x in ends[:2])
+        state = Held(voltage, current, left)
+    return Result(trains.view(*shape, given.max_spikes), (), overflows.view(shape), state)
 
 
 def _start(given: Arguments, unit: Tensor, first: Tensor, reset: Tensor, tau_syn: Tau) -> _Neurons:

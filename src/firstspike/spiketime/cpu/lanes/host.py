@@ -61,7 +61,7 @@ def forward_lanes(given: Arguments, holds: bool = False) -> Result:
     call(forward_kernel(*kind), FORWARD, phases, sizes, arrays)
     if not kind.several:
         return Result(spikes, saved)
-    state = None if given.until == math.inf else Held(*map(torch.clone, arrays["held"][:, :, STATES:].unbind(2)))
+    state = None if given.until == math.inf else Held(*arrays["held"][:, :, STATES:].unbind(2))
     return Result(spikes, saved, arrays["overflows"].bool(), state)
 
 

@@ -132,7 +132,7 @@ def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -
     used = int(arrays["starts"][..., -1].max()) if windows > 1 or copies > 1 else sizes["room"]
     if used < sizes["room"] // 2:
         arrays |= {name: arrays[name][..., :used].contiguous() for name in ("order", "source", "arrival")}
-    state = None if given.until == math.inf else Held(*map(torch.clone, held[:, :, STATES:].unbind(2)))
+    state = None if given.until == math.inf else Held(*held[:, :, STATES:].unbind(2))
     saved = *(arrays[name] for name in KEPT), held, torch.full_like(arrays["lacks"], holds)
     return Result(arrays["trains"], saved, arrays["overflows"].bool(), state), bool(arrays["lacks"].any())
 
