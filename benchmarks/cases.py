@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.spiketime import first_spike_time, spike_trains
 
 LATEST = 2.0  # input times lie in [0, LATEST], in units of tau_syn

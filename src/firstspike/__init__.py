@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from firstspike._version import __version__
 
 if TYPE_CHECKING:
-    from firstspike import config, data, interop, layers, losses, plots, runs, spiketime, substrates, training
+    from firstspike import config, data, interop, layers, losses, neurons, plots, runs, spiketime, substrates, training
     from firstspike.deferred import raise_deferred_errors
     from firstspike.interop.nir import from_nir, to_nir
     from firstspike.layers import (
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         Record,
         SpikeDropout,
     )
-    from firstspike.neuron import LIF, Neuron
+    from firstspike.neurons import LIF, Neuron
     from firstspike.runs import Run
     from firstspike.spiketime import first_spike_time, spike_trains
     from firstspike.training import Augment, Callback, CosineLR, EarlyStopping, Evaluation, SilentNeurons, Trainer
@@ -45,13 +45,25 @@ __all__ = [
     "EarliestPool2d", "EarlyStopping", "Evaluation", "FirstSpike", "IntegralReadout", "LIFConv2d", "LIFLinear",
     "LIFRecurrent", "LIFSpikeTrains", "MaximumReadout", "MembraneReadout", "Multiplex", "Network", "Neuron", "Record",
     "Run", "SilentNeurons", "SpikeDropout", "Trainer", "__version__", "config", "data", "first_spike_time", "from_nir",
-    "interop", "layers", "losses", "plots", "raise_deferred_errors", "runs", "spike_trains", "spiketime", "substrates",
-    "to_nir", "training",
+    "interop", "layers", "losses", "neurons", "plots", "raise_deferred_errors", "runs", "spike_trains", "spiketime",
+    "substrates", "to_nir", "training",
 ]  # fmt: skip
 
 # Looked up on first use, so that reading a config or printing a help text does not load torch.
-_ROOMS = ("deferred", "neuron", "spiketime", "layers", "training", "runs", "interop.nir")
-_MODULES = ("config", "data", "interop", "layers", "losses", "plots", "runs", "spiketime", "substrates", "training")
+_ROOMS = ("deferred", "neurons", "spiketime", "layers", "training", "runs", "interop.nir")
+_MODULES = (
+    "config",
+    "data",
+    "interop",
+    "layers",
+    "losses",
+    "neurons",
+    "plots",
+    "runs",
+    "spiketime",
+    "substrates",
+    "training",
+)
 
 
 def __getattr__(name: str) -> object:

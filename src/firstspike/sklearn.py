@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from firstspike.data import LatencyEncoder, SpikeData
 from firstspike.layers import LIFLinear, Network, start_firing_
 from firstspike.losses import TimeCrossEntropy
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.ranges import Infinite, InnerFraction, NotNegative, Positive, PositiveInt, PositiveOrInf, check_ranges
 from firstspike.seeding import generator
 from firstspike.text import installed_with

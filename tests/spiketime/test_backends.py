@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from firstspike import LIF, first_spike_time, spike_trains
-from firstspike.neuron import Neuron, Parameter, Unit
+from firstspike.neurons import Neuron, Parameter, Unit
 from firstspike.spiketime.backends import BACKENDS, accepting
 from firstspike.spiketime.contract import DIFFERENTIABLE, QUANTITIES
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 
 
 @pytest.fixture

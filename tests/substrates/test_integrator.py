@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from firstspike.layers import BiasSpikes, DelayRule, IntegralReadout, LIFLinear, LIFSpikeTrains, Network
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.substrates import Exact, Integrator
 
 DOUBLE = {"dtype": torch.float64}

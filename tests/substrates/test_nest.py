@@ -12,7 +12,7 @@ import torch
 from firstspike.config import load_config
 from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network
 from firstspike.layers.named import named_lif_layers
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.runs import Run
 from firstspike.spiketime import first_spike_time
 from firstspike.substrates import SUBSTRATES, Brian2, Exact, Nest, Neuron, SubstrateError

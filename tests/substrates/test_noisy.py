@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from firstspike.layers import Delay, DelayRule, FirstSpike, LIFLinear, LIFSpikeTrains, Network
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.substrates import Exact, Noisy
 
 DOUBLE = {"dtype": torch.float64}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from firstspike.layers import DelayRule, IntegralReadout, LIFRecurrent, LIFSpikeTrains, Network
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.substrates import SUBSTRATES, Brian2, Exact, Integrator, MockBss2, Nest, Neuron, Noisy
 
 DOUBLE = {"dtype": torch.float64}

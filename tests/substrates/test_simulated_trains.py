@@ -5,7 +5,7 @@ import torch
 from fake_pynn_brainscales import calibration
 
 from firstspike.layers import DelayRule, FirstSpike, IntegralReadout, LIFLinear, LIFSpikeTrains, Network
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.substrates import SUBSTRATES, Brian2, Exact, Nest, Neuron, Noisy
 
 DOUBLE = {"dtype": torch.float64}

@@ -7,7 +7,7 @@ import torch
 from firstspike.data import SpikeData
 from firstspike.layers import LIFLinear, Network
 from firstspike.losses import TimeCrossEntropy
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.spiketime.shared import threads_for, work_of
 from firstspike.training import Trainer
 from firstspike.training.loop import stop_on_signals

@@ -21,7 +21,7 @@ from firstspike.config.sections import (
 )
 from firstspike.layers.neurons import NeuronLayer
 from firstspike.losses import LOSSES, REGULARIZERS
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.substrates import SUBSTRATES
 from firstspike.training import OPTIMIZERS, Augment, EarlyStopping, Fit, SilentNeurons, Trainer
 from firstspike.training.schedules import SCHEDULES

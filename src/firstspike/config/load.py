@@ -16,7 +16,7 @@ from firstspike.config.sections import SUBSTRATE_SECTIONS, outline_of
 from firstspike.config.yaml_file import Document, YamlError, decode_yaml, parse_yaml, shown_place, shown_text
 from firstspike.configs import shipped_configs
 from firstspike.losses import LOSSES
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.text import counted
 from firstspike.training.augment import misfits
 

@@ -28,7 +28,7 @@ from firstspike.layers.branches import Branch
 from firstspike.layers.neurons import NeuronLayer
 from firstspike.layers.trains import Form, check_follows, form_of
 from firstspike.losses.base import check_reads
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 
 MOST_NUMBERS = 2**31
 """Weights of a layer, or input times of a part of the data: 8 GiB in float32."""

@@ -11,7 +11,7 @@ from firstspike.layers import LAYERS, Delay, DelayRule
 from firstspike.layers.branches import Branch
 from firstspike.layers.neurons import NeuronLayer
 from firstspike.losses import LOSSES, REGULARIZERS
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.ranges import Count, Fraction, InnerFraction, NotNegative, NotNegativeInt, Positive, Probability
 from firstspike.substrates import SUBSTRATES, Noisy
 from firstspike.substrates.noisy import TYPICAL_NOISE

@@ -15,7 +15,7 @@ from torch.nn import functional
 from firstspike.layers.neurons import LIFLayer, LIFOptions, NeuronLayer
 from firstspike.layers.patches import Borders, Image, Pair, Window, flat, is_image
 from firstspike.layers.trains import SpikeLayer, at_observed
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.ranges import Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import first_spike_time

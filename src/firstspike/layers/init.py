@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.spiketime.reference.response import kappa
 
 # The membrane peaks at this multiple of the threshold in the mean over neurons, with this standard deviation: almost

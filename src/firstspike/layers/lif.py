@@ -12,7 +12,7 @@ from torch.nn import functional
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.neurons import Arriving, LIFLayer, LIFOptions, NeuronLayer
 from firstspike.layers.trains import Noise, Spikes
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.ranges import Finite, NotNegative, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import first_spike_time, spike_trains

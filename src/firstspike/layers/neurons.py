@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from firstspike.layers.init import NormalWeights, firing_weights
 from firstspike.layers.trains import SpikeLayer, Spikes, TensorOptions
-from firstspike.neuron import LIF, check_neuron, shown_parameters
+from firstspike.neurons import LIF, check_neuron, shown_parameters
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt, checks_ranges
 
 _RECORDED = "tau_mem", "tau_syn", "threshold"  # in a ``state_dict``

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from firstspike.layers.delay import DelayRule
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.spiketime.values import records
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])

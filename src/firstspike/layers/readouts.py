@@ -15,7 +15,7 @@ from torch import Tensor
 from firstspike.layers.neurons import NeuronLayer, NeuronOptions
 from firstspike.layers.programs import MadeAgain, by_values
 from firstspike.layers.trains import Spikes
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.ranges import Positive, PositiveOrInf, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime.reference.peaks import maximum

@@ -20,7 +20,7 @@ from firstspike.layers.neurons import Arriving
 from firstspike.layers.programs import MadeAgain, by_values
 from firstspike.layers.trains import Spikes
 from firstspike.layers.windows import columns_within, joined_trains, largest, only_within, window_bounds
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import TrainState, spike_window

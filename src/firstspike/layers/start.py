@@ -34,7 +34,7 @@ from firstspike.layers.lif import LIFSpikeTrains
 from firstspike.layers.network import Network, applied, over
 from firstspike.layers.neurons import LIFLayer
 from firstspike.layers.trains import takes_trains
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.spiketime import first_spike_time
 from firstspike.spiketime.reference.peaks import highest
 from firstspike.spiketime.reference.response import kappa, kappa_slope

@@ -19,7 +19,7 @@ from torch.nn import functional
 from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains
 from firstspike.layers.neurons import NeuronLayer
 from firstspike.layers.trains import form_of
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.plots import look, run_data
 from firstspike.plots.run_data import run_figure
 from firstspike.runs import Run

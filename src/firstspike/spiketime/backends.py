@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import torch
 
-from firstspike.neuron import Neuron
+from firstspike.neurons import Neuron
 from firstspike.spiketime.contract import Backend
 from firstspike.spiketime.units import in_units
 

@@ -33,7 +33,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from firstspike.neuron import LIF, Neuron
+from firstspike.neurons import LIF, Neuron
 
 
 class Quantity(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from firstspike.neuron import LIF, Neuron, check_neuron
+from firstspike.neurons import LIF, Neuron, check_neuron
 from firstspike.spiketime.backends import accepting
 from firstspike.spiketime.contract import QUANTITIES, Held, Recurrence
 from firstspike.spiketime.function import Options, spikes_of

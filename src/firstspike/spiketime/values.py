@@ -26,7 +26,7 @@ from firstspike.deferred import (
     read_at_once,
     require,
 )
-from firstspike.neuron import Neuron, check_neuron
+from firstspike.neurons import Neuron, check_neuron
 from firstspike.spiketime.contract import Arguments
 from firstspike.spiketime.shared import LARGEST_32, LARGEST_64
 

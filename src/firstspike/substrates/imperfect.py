@@ -17,7 +17,7 @@ from firstspike.deferred import sent
 from firstspike.layers import LIFRecurrent, LIFSpikeTrains, Network
 from firstspike.layers.lif import DenseLIFLayer
 from firstspike.layers.windows import columns_within
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.seeding import generator
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.substrates.base import Substrate

@@ -9,7 +9,7 @@ from torch import Tensor
 from firstspike.layers import Delay, LIFLinear, LIFRecurrent, LIFSpikeTrains
 from firstspike.layers.lif import DenseLIFLayer
 from firstspike.layers.windows import joined_trains
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Probability, Seed, checks_ranges
 from firstspike.spiketime import first_spike_time, spike_trains
 from firstspike.substrates.base import LayerByLayer

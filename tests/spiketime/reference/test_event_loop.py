@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.spiketime import spike_trains
 from firstspike.spiketime.reference import event_loop
 from firstspike.spiketime.reference.event_loop import accumulate

@@ -5,7 +5,7 @@ import torch
 from fake_pynn_brainscales import calibration
 
 from firstspike.layers import BiasSpikes, LIFLinear, Multiplex, Network
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.substrates import BrainScaleS2, Exact, SubstrateError
 
 DOUBLE = {"dtype": torch.float64}

@@ -8,7 +8,7 @@ import torch
 from fake_pynn_brainscales import IDEAL, calibration
 
 from firstspike.layers import Delay, DelayRule, LIFLinear, Network
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.substrates import BrainScaleS2, SubstrateError, calibrate
 
 

@@ -5,7 +5,7 @@ import torch
 
 import firstspike as fs
 from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.substrates import Exact, MockBss2, SubstrateError
 from firstspike.substrates.bss2.base import circuits_of
 from firstspike.substrates.bss2.mock import _fired

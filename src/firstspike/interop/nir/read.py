@@ -29,7 +29,7 @@ from firstspike.layers import (
     Readout,
 )
 from firstspike.layers.trains import form_of
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 
 _FIELDS = ("tau_mem", "tau_syn", "r", "v_leak", "w_in")
 _DELAYS = DelayRule("clip", scale=math.inf, std=0.0)

@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import Tensor
 
-from firstspike.neuron import Neuron
+from firstspike.neurons import Neuron
 from firstspike.spiketime import reference
 from firstspike.spiketime.contract import (
     CONSTANTS,

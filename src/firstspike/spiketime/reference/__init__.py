@@ -5,7 +5,7 @@
 about neurons that stay silent, or have no threshold.
 """
 
-from firstspike.neuron import Neuron
+from firstspike.neurons import Neuron
 from firstspike.spiketime.contract import refuses_closed_form
 from firstspike.spiketime.reference.adjoint import backward as backward
 from firstspike.spiketime.reference.event_loop import forward as forward

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.spiketime.reference.event_loop import accumulate, in_order, settled
 from firstspike.spiketime.reference.response import Tau, kappa, kappa_slope, membrane
 from firstspike.spiketime.reference.solutions import peaks_within

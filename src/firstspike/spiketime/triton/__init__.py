@@ -1,6 +1,6 @@
 """Kernels for GPUs in Triton, which GPU builds of PyTorch include; the contract is ``contract``'s."""
 
-from firstspike.neuron import Neuron
+from firstspike.neurons import Neuron
 from firstspike.spiketime.contract import refuses_closed_form
 from firstspike.spiketime.triton.gradients import backward as backward
 from firstspike.spiketime.triton.spikes import forward as forward

@@ -24,7 +24,7 @@ from firstspike.layers import (
 )
 from firstspike.layers.lif import DenseLIFLayer
 from firstspike.layers.windows import joined_trains
-from firstspike.neuron import LIF
+from firstspike.neurons import LIF
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed, checks_ranges
 from firstspike.spiketime import TrainState
 from firstspike.substrates.bss2.base import Bss2, Clock, StalledError
