@@ -7,6 +7,7 @@ arguments back from an object, which keeps each of them in an attribute of the s
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import InitVar
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
@@ -100,7 +101,10 @@ def argument_texts(target: Callable[..., Any]) -> dict[str, str]:
 
 def _plain(annotation: Any) -> Any:
     """The annotation without tensors, which a config cannot hold."""
+    annotation = annotation.type if isinstance(annotation, InitVar) else annotation
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is tuple:
+        return tuple[tuple(map(_plain, arguments))]  # type: ignore[misc]
     if origin in (Sequence, Collection):
         return tuple[(*map(_plain, arguments), ...)]  # type: ignore[misc]  # so that a section reads back as it was written
     if origin in (Union, UnionType):

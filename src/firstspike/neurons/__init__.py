@@ -1,6 +1,6 @@
 """Neurons: their parameters, and what a backend may ask of them."""
 
-from firstspike.neurons.base import Neuron, Parameter, Unit, check_neuron, shown_parameters
-from firstspike.neurons.lif import LIF
+from firstspike.neurons.base import Component, Neuron, Parameter, Unit, check_neuron, shown_parameters
+from firstspike.neurons.lif import LIF, AdaptiveLIF
 
-__all__ = ["LIF", "Neuron", "Parameter", "Unit", "check_neuron", "shown_parameters"]
+__all__ = ["LIF", "AdaptiveLIF", "Component", "Neuron", "Parameter", "Unit", "check_neuron", "shown_parameters"]

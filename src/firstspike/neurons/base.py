@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from numbers import Real
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +29,10 @@ class Parameter(NamedTuple):
     """Whether it may be ``inf``, which only a number is."""
     learnt: bool = True
     """Whether spike times have a gradient with respect to it."""
+    several: bool = False
+    """Whether it may be a sequence: a number, or a tensor, for each receptor, current or part of the threshold."""
+    optional: bool = False
+    """Whether it may be None."""
 
     @property
     def range(self) -> str:
@@ -43,6 +47,22 @@ class Parameter(NamedTuple):
 
 
 TIME, POTENTIAL = Unit(time=1), Unit(potential=1)
+Value = float | Tensor | tuple[float | Tensor, ...] | None
+"""Of a parameter."""
+Kind = Literal["synapse", "rise", "current", "threshold"]
+
+
+class Component(NamedTuple):
+    """One of the exponentials ``y`` of a linear neuron, ``dy/dt = -y / tau``, with the membrane ``V``.
+
+    A ``synapse`` adds ``y / tau`` to ``dV/dt``. A ``rise`` comes before the synapse that it feeds: what decays in it
+    flows there. A ``current`` subtracts ``y / tau`` from ``dV/dt``. A part of the ``threshold`` adds y to it.
+    """
+
+    kind: Kind
+    tau: float | Tensor
+    jump: float | Tensor = 0.0
+    """What a spike of the neuron adds to it."""
 
 
 class Neuron:
@@ -62,24 +82,39 @@ class Neuron:
     """What changes in time, the membrane ``voltage`` first."""
     resets: ClassVar[Mapping[str, str]] = {}
     """The parts of the state that a spike sets, each to a parameter, at which a refractory time holds it."""
-    concave_rise: ClassVar[bool] = False
-    """Whether the membrane is concave wherever it rises between two inputs, so that one test finds every crossing."""
-
-    def __post_init__(self) -> None:
-        for name, parameter in self.parameters.items():
-            value = getattr(self, name)
-            if isinstance(value, Tensor):
-                continue
-            # not by ``checks_ranges``: layers make neurons in every pass, also in compiled programs
-            if not isinstance(value, Real) or isinstance(value, bool):
-                raise ValueError(f"{name} must be a number or a tensor, got {value!r}")
-            number = float(value)
-            if not parameter.allows(number):
-                raise ValueError(f"{name} must be {parameter.range}, got {value}")
-            object.__setattr__(self, name, number)
 
     @property
-    def values(self) -> dict[str, float | Tensor]:
+    def concave_rise(self) -> bool:
+        """Whether the membrane is concave wherever it rises between two inputs: one test then finds every crossing."""
+        return False
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The exponentials of a neuron that is linear between events; none of another one."""
+        return ()
+
+    @property
+    def receptors(self) -> tuple[int, ...]:
+        """The component that an input adds its weight to, for each receptor."""
+        found = []
+        for place, component in enumerate(self.components):
+            fed = place and self.components[place - 1].kind == "rise"
+            if component.kind == "rise" or (component.kind == "synapse" and not fed):
+                found.append(place)
+        return tuple(found)
+
+    def __post_init__(self) -> None:
+        # not by ``checks_ranges``: layers make neurons in every pass, also in compiled programs
+        for name, parameter in self.parameters.items():
+            value = getattr(self, name)
+            if isinstance(value, (list, tuple)) and parameter.several:
+                found: Any = tuple(_checked(f"{name}[{k}]", parameter, x) for k, x in enumerate(value))
+            else:
+                found = _checked(name, parameter, value)
+            object.__setattr__(self, name, found)
+
+    @property
+    def values(self) -> dict[str, Any]:
         """The parameters as they are now."""
         return {name: getattr(self, name) for name in self.parameters}
 
@@ -89,12 +124,18 @@ class Neuron:
         return type(self) is type(other) and all(map(_same, self.values.values(), other.values.values()))
 
     def __hash__(self) -> int:
-        return hash(tuple(tuple(x.shape) if isinstance(x, Tensor) else x for x in self.values.values()))
+        return hash(tuple(map(_hashable, self.values.values())))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({shown_parameters(self.values)})"
+
+
+_USUAL = {"reset": "0.0", "refractory": "0.0", "tau_rise": "0.0", "bias": "0.0"}
 
 
 def shown_parameters(values: Mapping[str, Any]) -> str:
-    """Parameters of a neuron as they are printed: reset and refractory time only if there is one."""
-    unusual = (name for name in values if name not in ("reset", "refractory") or str(values[name]) != "0.0")
+    """Parameters of a neuron as they are printed, without those that play no part."""
+    unusual = (name for name in values if str(values[name]) not in (_USUAL.get(name), "()"))
     return ", ".join(f"{name}={values[name]}" for name in unusual)
 
 
@@ -104,12 +145,32 @@ def check_neuron(value: Any) -> None:
         raise ValueError(f"neuron must be a LIF, such as LIF(tau_mem=2.0), got {value!r}")
 
 
-def _same(one: float | Tensor, other: float | Tensor) -> bool:
+def _checked(name: str, parameter: Parameter, value: Any) -> float | Tensor | None:
+    """A number, a tensor, or None where that is allowed."""
+    if isinstance(value, Tensor) or (value is None and parameter.optional):
+        return value
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise ValueError(f"{name} must be a number or a tensor, got {value!r}")
+    number = float(value)
+    if not parameter.allows(number):
+        raise ValueError(f"{name} must be {parameter.range}, got {value}")
+    return number
+
+
+def _same(one: Any, other: Any) -> bool:
     """Whether two parameters have the same values, whatever their types and devices."""
     if one is other:
         return True
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         if one.shape != other.shape or one.is_meta or other.is_meta:
             return False
         return torch.equal(*(x.detach().cpu().double() for x in (one, other)))
     return not isinstance(one, Tensor) and not isinstance(other, Tensor) and one == other
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_hashable, value))
+    return tuple(value.shape) if isinstance(value, Tensor) else value

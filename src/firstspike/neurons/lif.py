@@ -1,24 +1,28 @@
-"""Leaky integrate-and-fire neurons.
+"""Leaky integrate-and-fire neurons with current-based synapses::
 
-``LIF`` is the current-based cell::
+    tau_mem dV/dt = -V + bias + tau_mem sum_r I_r(t) / tau_syn_r,      I_r(t) = sum_i w_i exp(-(t - t_i) / tau_syn_r)
 
-    tau_mem dV/dt = -V + (tau_mem / tau_syn) I(t),      I(t) = sum_i w_i exp(-(t - t_i) / tau_syn)
-
-V is relative to the leak potential. Times are in any unit, the same for all; by convention ``tau_syn = 1``.
+where the sum goes over receptors r, and over the inputs i that reach each. V is relative to the leak potential. Times
+are in any unit, the same for all; by convention ``tau_syn = 1``.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from firstspike.neurons.base import POTENTIAL, TIME, Neuron, Parameter, Unit, shown_parameters
+from firstspike.neurons.base import POTENTIAL, TIME, Component, Neuron, Parameter, Unit
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveOrInf
 
+Positives = Positive | Tensor | tuple[Positive | Tensor, ...]
+NotNegatives = NotNegative | Tensor | tuple[NotNegative | Tensor, ...]
+Pairs = Sequence[tuple[Positive | Tensor, Finite | Tensor]]
+"""A time constant and a jump for each."""
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class LIF(Neuron):
     """Parameters of a leaky integrate-and-fire neuron, validated and immutable.
 
@@ -27,43 +31,152 @@ class LIF(Neuron):
     threshold ``(threshold - leak) * g_leak * tau_mem / tau_syn`` here.
 
     Each is one number for all neurons of a layer, or a tensor ``()`` or ``(out,)``, which may require a gradient. The
-    values of tensors are checked when they are used.
+    values of tensors are checked when they are used. Neurons with several receptors, a rise time, a bias, or without a
+    reset are solved event by event; all others in closed form.
 
     Args:
         tau_mem: membrane time constant, > 0; the number ``math.inf`` is a neuron without leak, a tensor is finite.
-        tau_syn: synaptic time constant, > 0, in the same unit as all times.
+        tau_syn: synaptic time constant, > 0, in the same unit as all times; a tuple with one for each receptor, such as
+            an excitatory and an inhibitory one. Which receptor an input reaches is said by the layer.
         threshold: membrane potential, relative to the leak potential, at which the neuron spikes, > 0.
         reset: membrane after a spike, below the threshold, in spike trains. As a spike is exactly at the threshold, a
-            reset to 0 is the same as subtracting the threshold.
+            reset to 0 is the same as subtracting the threshold. None: a spike leaves the membrane as it is, and is
+            followed by another only where the membrane has been below the threshold, or the refractory time ends above
+            it.
         refractory: time for which the membrane stays at ``reset`` after a spike, >= 0, in spike trains. Spike times
-            have no gradient with respect to it.
+            have no gradient with respect to it. Without a reset the neuron does not spike for that time.
+        tau_rise: time constant with which a synaptic current rises, 0 for one that jumps; equal to ``tau_syn`` it is an
+            alpha function. A tuple has one for each receptor.
+        bias: constant input, as the membrane where it alone acts comes to rest. It acts from time 0 on, or from the
+            start of a window, with the membrane at 0; inputs before that do not arrive.
 
     Raises:
         ValueError: a value outside of these bounds, or not a number.
     """
 
     tau_mem: PositiveOrInf | Tensor = 1.0
-    tau_syn: Positive | Tensor = 1.0
+    tau_syn: Positives = 1.0
     threshold: Positive | Tensor = 1.0
-    reset: Finite | Tensor = 0.0
+    reset: Finite | Tensor | None = 0.0
     refractory: NotNegative | Tensor = 0.0
+    tau_rise: NotNegatives = 0.0
+    bias: Finite | Tensor = 0.0
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "tau_mem": Parameter(TIME, 0.0, infinite=True),
-        "tau_syn": Parameter(TIME, 0.0),
+        "tau_syn": Parameter(TIME, 0.0, several=True),
         "threshold": Parameter(POTENTIAL, 0.0),
-        "reset": Parameter(POTENTIAL, -math.inf),
+        "reset": Parameter(POTENTIAL, -math.inf, optional=True),
         "refractory": Parameter(TIME, 0.0, included=True, learnt=False),
+        "tau_rise": Parameter(TIME, 0.0, included=True, several=True),
+        "bias": Parameter(POTENTIAL, -math.inf),
     }
     state: ClassVar[Mapping[str, Unit]] = {"voltage": POTENTIAL, "current": POTENTIAL}
     resets: ClassVar[Mapping[str, str]] = {"voltage": "reset"}
-    concave_rise: ClassVar[bool] = True  # d2V/dt2 = -dV/dt / tau_mem - I / tau_syn**2 < 0 where V > 0 rises
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        numbers = not isinstance(self.reset, Tensor) and not isinstance(self.threshold, Tensor)
-        if numbers and not self.reset < self.threshold:
+        if isinstance(self.reset, float) and isinstance(self.threshold, float) and not self.reset < self.threshold:
             raise ValueError(f"reset must be finite and below the threshold of {self.threshold}, got {self.reset}")
+        if self.tau_syn == ():
+            raise ValueError("tau_syn must have a time constant for each receptor, got none")
+        if not isinstance(self.tau_mem, Tensor) and self.tau_mem == math.inf and not _absent(self.bias):
+            raise ValueError("bias is the membrane at rest, which a neuron without leak (tau_mem=inf) does not have")
+        if isinstance(self.tau_rise, tuple) and len(self.tau_rise) != len(_each(self.tau_syn)):
+            most = len(_each(self.tau_syn))
+            raise ValueError(f"tau_rise must have one value for each of {most} receptors, got {len(self.tau_rise)}")
 
-    def __repr__(self) -> str:
-        return f"LIF({shown_parameters(self.values)})"
+    @property
+    def concave_rise(self) -> bool:
+        """See ``Neuron``: d2V/dt2 = -dV/dt / tau_mem - I / tau_syn**2 < 0 where V > 0 rises."""
+        return not self.components
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The currents of the receptors; none of a neuron that has a closed solution: one receptor, and no extras."""
+        simple = _absent(self.tau_rise) and _absent(self.bias) and self.reset is not None
+        return () if simple and not isinstance(self.tau_syn, tuple) else self._synapses
+
+    @property
+    def _synapses(self) -> tuple[Component, ...]:
+        found = []
+        for tau, rise in zip(_each(self.tau_syn), _each(self.tau_rise) * len(_each(self.tau_syn)), strict=False):
+            if not _absent(rise):
+                found.append(Component("rise", rise))
+            found.append(Component("synapse", tau))
+        return tuple(found)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AdaptiveLIF(LIF):
+    """A LIF neuron whose spikes make the next ones less likely: adaptation currents and parts of the threshold.
+
+    Each spike adds a jump to each of them, which then decays::
+
+        tau_mem dV/dt = -V + ... - tau_mem sum_k A_k / adaptation_tau_k,      dA_k/dt = -A_k / adaptation_tau_k
+        threshold(t) = threshold + sum_k H_k,                                 dH_k/dt = -H_k / threshold_tau_k
+
+    so that an adaptation current acts like an inhibitory synapse of the neuron onto itself, with the jump as its
+    weight. Threshold parts are those of Kobayashi et al. 2009 ("Made-to-order spiking neuron model ...", MAT), there
+    with ``reset=None``, and of Bellec et al. 2018 ("Long short-term memory and learning-to-learn ...").
+
+    Args:
+        tau_mem: see ``LIF``, as the others that are not here.
+        adaptation: time constants and jumps of the adaptation currents, ``[(tau, jump), ...]``.
+        threshold_adaptation: likewise of the parts of the threshold.
+        adaptation_tau: in place of ``adaptation``, its time constants, > 0: the name under which they are trained.
+        adaptation_jump: and its jumps, as an inhibitory weight, in the unit of the membrane; negative ones excite.
+        threshold_tau: in place of ``threshold_adaptation``, its time constants, > 0.
+        threshold_jump: and its jumps, in the unit of the membrane.
+
+    Raises:
+        ValueError: a value outside of these bounds; as many jumps as time constants are needed.
+    """
+
+    adaptation_tau: tuple[Positive | Tensor, ...] = ()
+    adaptation_jump: tuple[Finite | Tensor, ...] = ()
+    threshold_tau: tuple[Positive | Tensor, ...] = ()
+    threshold_jump: tuple[Finite | Tensor, ...] = ()
+    adaptation: InitVar[Pairs] = ()
+    threshold_adaptation: InitVar[Pairs] = ()
+
+    parameters: ClassVar[Mapping[str, Parameter]] = LIF.parameters | {
+        "adaptation_tau": Parameter(TIME, 0.0, several=True),
+        "adaptation_jump": Parameter(POTENTIAL, -math.inf, several=True),
+        "threshold_tau": Parameter(TIME, 0.0, several=True),
+        "threshold_jump": Parameter(POTENTIAL, -math.inf, several=True),
+    }
+
+    def __post_init__(self, adaptation: Pairs, threshold_adaptation: Pairs) -> None:  # type: ignore[override]
+        for name, pairs in (("adaptation", adaptation), ("threshold", threshold_adaptation)):
+            try:
+                split = tuple(zip(*((tau, jump) for tau, jump in pairs), strict=True)) or ((), ())
+            except (TypeError, ValueError):
+                shown = "adaptation" if name == "adaptation" else "threshold_adaptation"
+                raise ValueError(f"{shown} must be pairs [(tau, jump), ...], got {pairs!r}") from None
+            if pairs:
+                object.__setattr__(self, f"{name}_tau", split[0])
+                object.__setattr__(self, f"{name}_jump", split[1])
+        super().__post_init__()
+        for name in ("adaptation", "threshold"):
+            taus, jumps = _each(getattr(self, f"{name}_tau")), _each(getattr(self, f"{name}_jump"))
+            if len(taus) != len(jumps):
+                raise ValueError(f"{name}_tau and {name}_jump need as many values, got {len(taus)} and {len(jumps)}")
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The currents of the receptors, of the adaptation, and the parts of the threshold."""
+        adaptation = zip(_each(self.adaptation_tau), _each(self.adaptation_jump), strict=True)
+        threshold = zip(_each(self.threshold_tau), _each(self.threshold_jump), strict=True)
+        own = [Component("current", *pair) for pair in adaptation] + [
+            Component("threshold", *pair) for pair in threshold
+        ]
+        return (*self._synapses, *own)
+
+
+def _each(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _absent(value: Any) -> bool:
+    return isinstance(value, float) and value == 0.0

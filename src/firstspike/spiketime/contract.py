@@ -17,6 +17,10 @@ that, and at most that of the next input. The fastest time constant is between 2
 tensors on a GPU. After its k-th spike T_k a neuron is held at ``reset`` until ``T_k + refractory``, while its current
 decays and inputs arrive. Inputs outside of ``[start, until)`` never arrive. Spikes are in ``(start, until]``.
 
+Neurons that are linear between events have ``components``, exponentials y each: ``tau_syn`` then holds the time
+constants of all, ``(E, O, M)``, ``current`` all y, ``(E, B, O, M)``, and time constants are tensors. An input adds its
+weight to the component ``receptors[r]`` of the receptor r that it reaches. See ``neurons.Component``.
+
 The gradient is taken at ``spikes``, whoever computed them, with the causal set ``t_i + delay_i < T``. Where the
 neuron is silent, or ``V'(T) <= 0``, or within the refractory time of another spike, all derivatives are zero.
 ``max_weight_grad`` bounds the gradient by the weights of each spike, through this spike and for one input spike: where
@@ -30,10 +34,11 @@ from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from firstspike.neurons import LIF, Neuron
+from firstspike.neurons.base import Kind
 
 
 class Quantity(NamedTuple):
@@ -52,17 +57,23 @@ class Quantity(NamedTuple):
         return "B" in self.shape
 
 
-_PARAMETERS = {name: Quantity("EO", *parameter.unit) for name, parameter in LIF.parameters.items()}
+_NAMES = "tau_mem", "tau_syn", "threshold", "reset", "bias"
+_PARAMETERS = {name: Quantity("EO", *LIF.parameters[name].unit) for name in _NAMES}
 _STATE = {name: Quantity("EBO", *unit) for name, unit in LIF.state.items()} | {"left": Quantity("EBO", time=1)}
 
 DIFFERENTIABLE = (
     {"times": Quantity("EBI", time=1), "weight": Quantity("EOI", potential=1), "delay": Quantity("EOI", time=1)}
-    | {name: quantity for name, quantity in _PARAMETERS.items() if LIF.parameters[name].learnt}
+    | _PARAMETERS
+    | {"jumps": Quantity("EOM", potential=1)}
     | _STATE
 )
 """What has a gradient, in the order in which autograd sees it. Times of trains have a dimension K more."""
 
-QUANTITIES = DIFFERENTIABLE | _PARAMETERS | {"observed": Quantity("EBO", time=1)}
+QUANTITIES = DIFFERENTIABLE | {
+    "refractory": Quantity("EO", time=1),
+    "observed": Quantity("EBO", time=1),
+    "receptor": Quantity("EI"),
+}
 """All tensors, those without a gradient last. Observed trains have a dimension S more."""
 
 CONSTANTS = frozenset(("tau_mem", "tau_syn"))
@@ -123,6 +134,10 @@ class Arguments(NamedTuple):
     threshold: Float[Tensor, "E O"]
     reset: Float[Tensor, "E O"] = None  # type: ignore[assignment]
     """Of trains, as all that follows."""
+    bias: Float[Tensor, "E O"] | None = None
+    """Of linear neurons, as what follows."""
+    jumps: Float[Tensor, "E O M"] | None = None
+    """What a spike adds to each component."""
     voltage: Float[Tensor, "E B O"] | None = None
     """At ``start``, as the two that follow; without them the neurons are at rest until the first input."""
     current: Float[Tensor, "E B O"] | None = None
@@ -130,6 +145,8 @@ class Arguments(NamedTuple):
     refractory: Float[Tensor, "E O"] = None  # type: ignore[assignment]
     observed: Float[Tensor, "E B O S"] | None = None
     """Trains to take the gradient at, in place of those of the neurons."""
+    receptor: Int64[Tensor, "E I"] | None = None
+    """That each input reaches, of linear neurons; None: by the sign of the weight, the first where it is > 0."""
     start: float = -math.inf
     until: float = math.inf
     max_spikes: int = 0
@@ -137,6 +154,10 @@ class Arguments(NamedTuple):
     recurrence: Recurrence | None = None
     """Of neurons that are connected to each other: the last O columns of ``weight`` are those of their own spikes, and
     ``times`` may leave out what arrives there from before ``start``. Only the CPU kernels know this."""
+    components: tuple[Kind, ...] = ()
+    """Of linear neurons; none of others."""
+    resets: bool = True
+    """Whether a spike resets the membrane of linear neurons."""
 
     @property
     def constants(self) -> Constants:
@@ -198,7 +219,7 @@ class Backend(NamedTuple):
 
 def refuses_closed_form(neuron: Neuron) -> str | None:
     """Why the closed solution of LIF neurons does not hold for others, and their search for spikes might miss some."""
-    if isinstance(neuron, LIF):
+    if isinstance(neuron, LIF) and not neuron.components:
         return None
     if not neuron.concave_rise:
         return "its search for spikes needs a membrane that is concave while it rises"
@@ -271,9 +292,13 @@ def backward_in_parts(backward: Backward, samples: Samples) -> Backward:
 
 def empty_gradients(given: Arguments, needs: Needs) -> Gradients:
     """Room for what is needed, and there, also where that is a number for all neurons."""
-    likes: dict[str, Any] = {"EBI": given.times, "EOI": given.weight, "EO": given.threshold, "EBO": given.voltage}
-    names = (name for name in DIFFERENTIABLE if name in needs and getattr(given, name) is not None)
-    return {x: torch.empty_like(likes[DIFFERENTIABLE[x].shape], memory_format=torch.contiguous_format) for x in names}
+    found = {}
+    for name in DIFFERENTIABLE:
+        value = getattr(given, name) if name in needs else None
+        if value is not None:
+            like = value if isinstance(value, Tensor) else given.threshold  # a time constant that all share
+            found[name] = torch.empty_like(like, memory_format=torch.contiguous_format)
+    return found
 
 
 def zero_gradients(given: Arguments, needs: Needs) -> Gradients:

@@ -25,7 +25,14 @@ from firstspike.spiketime.function import (
 )
 from firstspike.spiketime.transforms import OF_SAMPLES, mapped
 
-_TYPES = {str: "str", int: "int", float: "float", float | None: "float?", Sequence[float] | None: "float[]?"}
+_TYPES = {
+    str: "str",
+    int: "int",
+    bool: "bool",
+    float: "float",
+    float | None: "float?",
+    Sequence[float] | None: "float[]?",
+}
 _INPUTS = ", ".join(f"Tensor{'?' * (name not in ('times', 'weight', 'threshold'))} {name}" for name in QUANTITIES)
 _OPTIONS = ", ".join(f"{_TYPES[kind]} {name}" for name, kind in Options.__annotations__.items())
 _GRADS = "Tensor grad, Tensor? of_voltage, Tensor? of_current, Tensor? of_left, Tensor spikes"
@@ -43,8 +50,8 @@ def _spikes(*given: Any) -> list[Tensor]:
     """First spikes and what is saved; or trains, the state at the end, and overflows."""
     tensors, options = given[:INPUTS], Options(*given[INPUTS:])
     found = Spikes.forward(*tensors, options)
-    if options.max_spikes:
-        found = found[:5]
+    if options.max_spikes or options.components:
+        found = found[: 5 if options.max_spikes else 1]
     elif len(found) == 1:  # of no inputs, say
         found = (*found, *_saved(tensors, options))
     return [_alone(x) for x in found]
@@ -54,8 +61,9 @@ def _spikes(*given: Any) -> list[Tensor]:
 def _spike_gradients(needs: Sequence[str], *given: Any) -> list[Tensor]:
     """The gradients that ``needs`` asks for, in the order of ``DIFFERENTIABLE``."""
     tensors, saved, options = given[:_GIVEN], given[_GIVEN], Options(*given[_GIVEN + 1 :])
-    if options.max_spikes:
-        saved = Spikes.forward(*tensors[5:], options._replace(overflow="drop"))[4:]
+    if options.max_spikes or options.components:
+        again = Spikes.forward(*tensors[5:], options._replace(overflow="drop"))
+        saved = again[4 if options.max_spikes else 1 :]
     return [_alone(x) for x in SpikeGradient.forward(Needs(needs), options, *tensors, *saved)]
 
 
@@ -67,7 +75,7 @@ def _alone(x: Tensor) -> Tensor:
 def _saved(tensors: Sequence[Any], options: Options) -> tuple[Tensor, ...]:
     """Tensors like those that the forward pass of first spikes saves."""
     given, saves = named(tensors), resolve_backend(options.backend, tensors[0].device).saves
-    if given["observed"] is not None or saves is None:
+    if given["observed"] is not None or saves is None or options.components:
         return ()
     return saves(Arguments(**given | options.constants._asdict()))
 
@@ -83,15 +91,15 @@ def _(*given: Any) -> list[Tensor]:
         return [spikes, *(torch.empty_like(x) for x in _saved(tensors, options))]
     shape = (*times.shape[:2], weight.shape[1])
     ends = (*shape[:2], 0) if options.until is None else shape
-    state = [times.new_empty(ends) for _ in range(3)]
+    parts = [] if named(tensors)["jumps"] is None else [len(options.components.split())]
+    state = [times.new_empty(ends), times.new_empty((*ends, *parts)), times.new_empty(ends)]
     return [times.new_empty((*shape, options.max_spikes)), *state, times.new_empty(shape, dtype=torch.bool)]
 
 
 @torch.library.register_fake("firstspike::spike_backward")
 def _(needs: Sequence[str], *given: Any) -> list[Tensor]:
     inputs = named(given[5:])
-    like = {"EBI": inputs["times"], "EOI": inputs["weight"], "EO": inputs["threshold"], "EBO": inputs["voltage"]}
-    likes = [like[quantity.shape] for name, quantity in DIFFERENTIABLE.items() if name in needs]
+    likes = [inputs[name] for name in DIFFERENTIABLE if name in needs]
     return [x.new_empty(x.shape) for x in likes]
 
 

@@ -29,7 +29,7 @@ from firstspike.spiketime.contract import (
 )
 from firstspike.spiketime.transforms import OF_SAMPLES, Direct, mapped, tangent
 from firstspike.spiketime.units import check_time_constants, resolve
-from firstspike.spiketime.values import check_trains, check_values
+from firstspike.spiketime.values import check_linear, check_trains, check_values
 
 # Whether modes record or replace calls of torch, as ``make_fx`` does; backends work on memory that they do not see
 _modes = torch._C._len_torch_dispatch_stack
@@ -58,6 +58,9 @@ class Options(NamedTuple):
     lag: float = 0.0
     budget: int = 0
     overflow: str = "drop"
+    components: str = ""
+    """Of linear neurons, with a space between them; they take no ``fixed_syn``."""
+    resets: bool = True
 
     @property
     def constants(self) -> Constants:
@@ -101,7 +104,10 @@ class Spikes(Direct):
         observed, backend = given.observed, resolve_backend(options.backend, given.times.device)
         if options.max_spikes or observed is not None or not backend.checks:
             check_values(given)
-        check_time_constants(options.constants, given)
+        if options.components:
+            check_linear(given)
+        else:
+            check_time_constants(options.constants, given)
         arguments = _arguments(inputs, options)
         if options.max_spikes:
             check_trains(arguments)
@@ -205,7 +211,10 @@ def pulled_back(
         return (None,) * len(asked)
     grad = torch.zeros_like(saved[0]) if grad is None else grad
     if any(x is not None for x in ends):
-        ends = [torch.zeros_like(saved[0][..., 0]) if x is None else x for x in ends]
+        each = torch.zeros_like(saved[0][..., 0])
+        parts = named(saved[1:])["jumps"]
+        none = each, each if parts is None else each.unsqueeze(-1).repeat(*(1,) * each.ndim, parts.shape[-1]), each
+        ends = [zero if x is None else x for x, zero in zip(ends, none, strict=True)]
     else:
         ends = [None, None, None]
     found = iter(gradients(needs, ctx.options, grad, *ends, *saved))
@@ -225,14 +234,18 @@ def named(given: Sequence[Any]) -> dict[str, Any]:
 
 def _arguments(tensors: Sequence[Any], options: Options) -> Arguments:
     given: Any = list(tensors[:INPUTS])
-    given[_TAU_MEM], given[_TAU_SYN] = resolve(options.constants, given[_TAU_MEM], given[_TAU_SYN])
+    kind: dict[str, Any] = {"components": tuple(options.components.split()), "resets": options.resets}
+    if not options.components:
+        given[_TAU_MEM], given[_TAU_SYN] = resolve(options.constants, given[_TAU_MEM], given[_TAU_SYN])
+    elif given[_TAU_MEM] is None:
+        given[_TAU_MEM] = options.constants.tau_mem
+    start = -math.inf if options.start is None else options.start
     if not options.max_spikes:
         given[_OBSERVED] = None
-        return Arguments(*given)
+        return Arguments(*given, start, **kind)
     recurrence = None if options.bounds is None else Recurrence(tuple(options.bounds), options.lag, options.budget)
-    start = -math.inf if options.start is None else options.start
     until = math.inf if options.until is None else options.until
-    return Arguments(*(*given, start, until, options.max_spikes, recurrence))
+    return Arguments(*given, start, until, options.max_spikes, recurrence, **kind)
 
 
 def _flat(result: Result, given: Arguments) -> tuple[Tensor, ...]:

@@ -2,11 +2,12 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from firstspike.neurons import LIF, Neuron, check_neuron
@@ -16,6 +17,8 @@ from firstspike.spiketime.function import Options, spikes_of
 from firstspike.spiketime.values import check_spikes, checked
 
 OVERFLOW = ("error", "warn", "drop")
+Receptor = str | Sequence[int] | Int64[Tensor, " inputs"] | None
+"""Which receptor each input reaches, see ``first_spike_time``."""
 _AT_ONCE = 1 << 21  # input and output times that are worked on at once where no gradient is asked for
 
 
@@ -24,8 +27,8 @@ class TrainState(NamedTuple):
 
     voltage: Float[Tensor, "*batch outputs"]
     """Membrane, below the threshold."""
-    current: Float[Tensor, "*batch outputs"]
-    """Synaptic current."""
+    current: Float[Tensor, "*batch outputs"] | Float[Tensor, "*batch outputs components"]
+    """Synaptic current; of neurons with ``components``, all of these."""
     refractory: Float[Tensor, "*batch outputs"]
     """Time left of the refractory time, 0 if the neuron is not refractory."""
     time: float
@@ -46,9 +49,10 @@ class WindowResult(NamedTuple):
 def first_spike_time(
     times: Float[Tensor, "*batch inputs"],
     weight: Float[Tensor, "outputs inputs"],
-    neuron: LIF,
+    neuron: Neuron,
     *,
     delay: Float[Tensor, "outputs inputs"] | None = None,
+    receptor: Receptor = None,
     observed: Float[Tensor, "*batch outputs"] | None = None,
     max_weight_grad: float | None = None,
     backend: str = "auto",
@@ -73,6 +77,9 @@ def first_spike_time(
         weight: synaptic weights.
         neuron: time constants and threshold, each a number or a tensor ``()`` or ``(outputs,)``.
         delay: synaptic delays >= 0; synapse (j, i) sees ``times[..., i] + delay[j, i]``.
+        receptor: of neurons with several, the number of that which each input reaches, or ``"sign"``: the first where
+            a weight is > 0, otherwise the second. There the membrane is continuous where a weight passes 0, but not its
+            derivative.
         observed: output times from elsewhere (a simulator, a chip): returned as they are, with the gradient taken
             there, and none where ``V'(observed) <= 0``: the ideal neuron could not spike there.
         max_weight_grad: bound on the gradient of the loss by the weights of one (sample, neuron) pair. Where its
@@ -94,7 +101,7 @@ def first_spike_time(
     times, delay, observed = checked(times, weight, neuron, max_weight_grad, delay, observed)
     backend = chosen(backend, weight.device, neuron)
     outputs, lead = weight.shape[0], times.shape[:-1]
-    fixed, threshold, tau_mem, tau_syn = parameters_of(neuron, weight)
+    fixed, given, kind = parameters_of(neuron, weight, receptor)
     if len(lead) != 1:
         samples = math.prod(lead)
         times = times.reshape(samples, times.shape[-1])
@@ -102,19 +109,19 @@ def first_spike_time(
     if weight.is_leaf and weight.requires_grad and torch.is_grad_enabled():
         # of a parameter itself, autograd would use values that replace its own before the backward pass
         weight = weight.view_as(weight)
-    given = {"times": times, "weight": weight, "delay": delay, "observed": observed}
-    tensors = all_tensors(given | {"threshold": threshold, "tau_mem": tau_mem, "tau_syn": tau_syn})
-    spikes = _in_parts(tensors, Options(backend, *fixed, max_weight_grad))
+    given |= {"times": times, "weight": weight, "delay": delay, "observed": observed}
+    spikes = _in_parts(all_tensors(given), Options(backend, *fixed, max_weight_grad, **kind))
     return spikes if len(lead) == 1 else spikes.reshape(*lead, outputs)
 
 
 def spike_trains(
     times: Float[Tensor, "*batch inputs K"],
     weight: Float[Tensor, "outputs inputs"],
-    neuron: LIF,
+    neuron: Neuron,
     *,
     max_spikes: int,
     delay: Float[Tensor, "outputs inputs"] | None = None,
+    receptor: Receptor = None,
     observed: Float[Tensor, "*batch outputs max_spikes"] | None = None,
     refractory: float | Float[Tensor, " outputs"] | None = None,
     reset: float | Float[Tensor, " outputs"] | None = None,
@@ -142,6 +149,7 @@ def spike_trains(
         neuron: as in ``first_spike_time``.
         max_spikes: capacity: most spikes of a neuron, from 1 to 1000000.
         delay: synaptic delays >= 0; synapse (j, i) sees ``times[..., i, :] + delay[j, i]``.
+        receptor: see ``first_spike_time``.
         observed: trains from elsewhere (a simulator, a chip), sorted, ``inf`` after the last spike: returned as they
             are, with the gradient taken there. A spike where the ideal membrane would not rise, or within the
             refractory time of the one before, has none.
@@ -171,6 +179,7 @@ def spike_trains(
     """
     neuron = with_dynamics(neuron, refractory=refractory, reset=reset)
     shared: dict[str, Any] = {"max_weight_grad": max_weight_grad, "backend": backend, "delay": delay}
+    shared["receptor"] = receptor
     columns = [getattr(x, "shape", ())[-1:] for x in (times, observed) if x is not None]
     # nobody asks for a second spike, nor for what comes after the first, where no reset and no refractory time acts
     alone = type(max_spikes) is int and max_spikes == 1 and columns.count((1,)) == len(columns)
@@ -186,10 +195,11 @@ def spike_trains(
 def spike_window(
     times: Float[Tensor, "*batch inputs K"],
     weight: Float[Tensor, "outputs inputs"],
-    neuron: LIF,
+    neuron: Neuron,
     *,
     max_spikes: int,
     delay: Float[Tensor, "outputs inputs"] | None = None,
+    receptor: Receptor = None,
     observed: Float[Tensor, "*batch outputs max_spikes"] | None = None,
     refractory: float | Float[Tensor, " outputs"] | None = None,
     reset: float | Float[Tensor, " outputs"] | None = None,
@@ -233,28 +243,31 @@ def spike_window(
     backend = chosen(backend, weight.device, neuron, windows is not None)
     lead, outputs = times.shape[:-2], weight.shape[0]
     samples = math.prod(lead)
-    fixed, threshold, *taus = parameters_of(neuron, weight)
+    fixed, network, kind = parameters_of(neuron, weight, receptor)
 
     def of_samples(x: Tensor | None, *shape: int) -> Tensor | None:
         return None if x is None else x.reshape(1, samples, *shape)
 
-    network = {"weight": weight, "delay": delay, "threshold": threshold}
-    network |= {name: of_neurons(neuron.values[name], weight) for name in ("refractory", "reset")}
-    network |= zip(("tau_mem", "tau_syn"), taus, strict=True)
+    network |= {"weight": weight, "delay": delay}
+    network |= {name: of_neurons(neuron.values[name] or 0.0, weight) for name in ("refractory", "reset")}
     given = {name: None if x is None else x[None] for name, x in network.items()}
     given["times"] = times.reshape(1, samples, *times.shape[-2:])
     given["observed"] = of_samples(observed, outputs, max_spikes)
     if state is not None:
-        given |= zip(Held._fields, (of_samples(x, outputs) for x in state[:3]), strict=True)
+        parts = (len(neuron.components),) if neuron.components else ()
+        shapes = (outputs,), (outputs, *parts), (outputs,)
+        given |= zip(Held._fields, (of_samples(x, *y) for x, y in zip(state[:3], shapes, strict=True)), strict=True)
     tensors = all_tensors(given)
     bounds, lag, budget = (None, 0.0, 0) if windows is None else windows
     start, until = None if state is None else state.time, float(until if bounds is None else bounds[-1])
+    start = kind.get("start") if start is None else start
     end = None if until == math.inf else until
-    options = Options(backend, *fixed, max_weight_grad, max_spikes, start, end, bounds, lag, budget, overflow)
+    kind.pop("start", None)
+    options = Options(backend, *fixed, max_weight_grad, max_spikes, start, end, bounds, lag, budget, overflow, **kind)
     trains, *after, overflows = spikes_of(tensors, options)[:5]
     ends = None
     if end is not None:
-        voltage, current, left = (x.reshape(*lead, outputs) for x in after)
+        voltage, current, left = (x.reshape(*lead, *x.shape[2:]) for x in after)
         ends = TrainState(voltage, current, left, until)
     return WindowResult(trains.reshape(*lead, outputs, max_spikes), ends, overflows.reshape(*lead, outputs))
 
@@ -304,10 +317,51 @@ def of_neurons(value: float | Tensor, weight: Tensor) -> Tensor:
 
 
 def parameters_of(
-    neuron: LIF, weight: Tensor
-) -> tuple[tuple[float | None, float], Tensor, Tensor | None, Tensor | None]:
-    """Time constants for ``Options``; thresholds and, in place of these numbers, time constants ``(outputs,)``."""
-    mem, syn = neuron.tau_mem, neuron.tau_syn
-    tau_mem, tau_syn = (of_neurons(tau, weight) if isinstance(tau, Tensor) else None for tau in (mem, syn))
-    fixed = None if isinstance(mem, Tensor) or mem == math.inf else mem, 1.0 if isinstance(syn, Tensor) else syn
-    return fixed, of_neurons(neuron.threshold, weight), tau_mem, tau_syn
+    neuron: Neuron, weight: Tensor, receptor: Receptor
+) -> tuple[tuple[float | None, float], dict[str, Any], dict[str, Any]]:
+    """Of a neuron: time constants for ``Options``; tensors by name; and what else ``Options`` tell of it."""
+    values, components = neuron.values, neuron.components
+    mem, syn = values["tau_mem"], values["tau_syn"]
+    given = {"threshold": of_neurons(values["threshold"], weight)}
+    given["tau_mem"] = of_neurons(mem, weight) if isinstance(mem, Tensor) else None
+    fixed_mem = None if isinstance(mem, Tensor) or mem == math.inf else mem
+    if not components:
+        if receptor is not None:
+            raise ValueError(f"receptor needs a neuron with several, such as LIF(tau_syn=(1.0, 2.0)), got {neuron}")
+        given["tau_syn"] = of_neurons(syn, weight) if isinstance(syn, Tensor) else None
+        return (fixed_mem, 1.0 if isinstance(syn, Tensor) else syn), given, {}
+    given["tau_syn"] = torch.stack([of_neurons(component.tau, weight) for component in components], -1)
+    given["jumps"] = torch.stack([of_neurons(component.jump, weight) for component in components], -1)
+    bias = values["bias"]
+    given["bias"] = of_neurons(bias, weight) if isinstance(bias, Tensor) or bias != 0.0 else None
+    given["receptor"] = _receptor_of(neuron, receptor, weight)
+    kind: dict[str, Any] = {"components": " ".join(component.kind for component in components)}
+    kind["resets"] = values["reset"] is not None
+    if given["bias"] is not None:
+        kind["start"] = 0.0
+    return (fixed_mem, 1.0), given, kind
+
+
+def _receptor_of(neuron: Neuron, receptor: Receptor, weight: Tensor) -> Tensor | None:
+    """The receptor that each input reaches; None if the signs of the weights tell."""
+    inputs, several = weight.shape[1], len(neuron.receptors)
+    if isinstance(receptor, str):
+        if receptor != "sign":
+            raise ValueError(f'receptor must be "sign", or a number for each input, got {receptor!r}')
+        if several != 2:
+            raise ValueError(
+                f'receptor="sign" needs a neuron with two receptors, such as LIF(tau_syn=(1.0, 2.0)), got {neuron}'
+            )
+        return None
+    if receptor is None:
+        if several > 1:
+            raise ValueError(
+                f'{neuron} has {several} receptors: say which one each input reaches, as receptor=[0, 1, ...] or "sign"'
+            )
+        return torch.zeros(inputs, dtype=torch.int64, device=weight.device)
+    numbers = torch.as_tensor(receptor, dtype=torch.int64, device=weight.device)
+    if numbers.shape != (inputs,):
+        raise ValueError(f"receptor must have a number for each of {inputs} inputs, got {tuple(numbers.shape)}")
+    if inputs and not torch.compiler.is_compiling() and not 0 <= int(numbers.min()) <= int(numbers.max()) < several:
+        raise ValueError(f"receptor must be from 0 to {several - 1} for {neuron}, got {receptor}")
+    return numbers

@@ -33,7 +33,10 @@ except ImportError:  # another torch, whose public way takes longer
 
 _AT_ONCE = 1 << 22  # numbers in a part of the Jacobian
 OF_SAMPLES = [name for name, quantity in QUANTITIES.items() if quantity.of_samples]
-_PRODUCTS = {"EOI": "ebroi,eoi->ebro", "EO": "ebro,eo->ebro", "EBO": "ebrso,ebo->ebro", "EBI": "ebroi,ebi->ebro"}
+_PRODUCTS = {
+    "EOI": "ebroi,eoi->ebro", "EO": "ebro...,eo...->ebro", "EOM": "ebrom,eom->ebro", "EBO": "ebrso...,ebo...->ebro",
+    "EBI": "ebroi,ebi->ebro",
+}  # fmt: skip
 """Of rows of the Jacobian by quantities of a shape, and tangents; those by times are those by delays."""
 
 
@@ -115,7 +118,8 @@ def tangent(
     if "times" in moved:  # what never arrives moves nothing
         moves = moves | {"times": torch.where(inputs["times"].isfinite(), moves["times"], 0.0)}
     each = 1 if overflows is None else spikes.shape[3]
-    rows = each + 3 * ends
+    parts = 1 if inputs["jumps"] is None else inputs["jumps"].shape[-1]  # of the current
+    rows = each + (2 + parts) * ends
 
     def jacobian(some: slice) -> dict[str, Tensor]:
         """The derivatives of each row, ``(E, B, R, ...)``; each becomes a network of its own."""
@@ -137,8 +141,10 @@ def tangent(
             one = torch.eye(rows, dtype=spikes.dtype, device=spikes.device)
             neurons = (*lead, spikes.shape[2])
             grad = one[:, None, :each].expand(*neurons, each)
-            at_end = [x[:, None].expand(neurons).flatten(0, 2).unsqueeze(1) for x in one[:, each:].unbind(1)]
-            by_ends = at_end or by_ends
+            if ends:
+                at_end = [x[:, None].expand(neurons).flatten(0, 2).unsqueeze(1) for x in one[:, each:].unbind(1)]
+                current = at_end[1] if inputs["jumps"] is None else torch.stack(at_end[1:-1], -1)
+                by_ends = [at_end[0], current, at_end[-1]]
             given["times"] = given["times"].unsqueeze(-1)
         saved = () if overflows is None else (alone(overflows),)
         found = gradients(needs, grad.flatten(0, 2).unsqueeze(1), *by_ends, alone(spikes), *given.values(), *saved)
@@ -159,7 +165,15 @@ def tangent(
     whole = torch.cat(parts, 1).movedim(2, -1)
     if overflows is None:
         return (whole.squeeze(-1),)
-    return whole[..., :each], *whole[..., each:].unbind(-1)
+    if not ends:
+        return (whole,)
+    current = whole[..., each + 1 : -1]
+    return (
+        whole[..., :each],
+        whole[..., each],
+        current.squeeze(-1) if inputs["jumps"] is None else current,
+        whole[..., -1],
+    )
 
 
 def _each_time_apart(x: dict[str, Any], copies: int) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from firstspike.deferred import (
     ORDER,
     RESET,
     STATE,
+    TAU_MEM,
+    TAU_SYN,
     THRESHOLD,
     TIMES,
     WEIGHT,
@@ -100,8 +102,8 @@ def checked(
     outputs = weight.shape[0]
     neurons = (*times.shape[:-dims], outputs)
     shaped = [("times", times, times.shape), ("delay", delay, weight.shape), ("observed", observed, neurons + copies)]
-    if others:
-        shaped += [(name, x, neurons) for name, x in others.items()]
+    parts = (len(neuron.components),) if isinstance(neuron, Neuron) and neuron.components else ()
+    shaped += [(name, x, neurons + parts * (name == "state.current")) for name, x in others.items()]
     for name, x, shape in shaped:
         if x is None:
             continue
@@ -112,10 +114,10 @@ def checked(
                 f"{name} is {x.dtype} on {x.device}, weight is {weight.dtype} on {weight.device}; "
                 f"convert one of them, e.g. {name}.to(weight)"
             )
-    for name in neuron.parameters:
-        value = getattr(neuron, name)
-        if isinstance(value, Tensor) and value.shape not in ((), (1,), (outputs,)):
-            raise ValueError(f"{name} must be one number or ({outputs},), got {tuple(value.shape)}")
+    for name, given in neuron.values.items():
+        for value in given if isinstance(given, tuple) else (given,):
+            if isinstance(value, Tensor) and value.shape not in ((), (1,), (outputs,)):
+                raise ValueError(f"{name} must be one number or ({outputs},), got {tuple(value.shape)}")
     if max_weight_grad is not None and not max_weight_grad > 0:
         raise ValueError(f"max_weight_grad must be > 0 or None, got {max_weight_grad}")
     return times, delay, observed
@@ -165,6 +167,17 @@ def check_values(given: Arguments) -> None:
         check_weights(given.weight, given.threshold)
     if given.delay is not None and given.delay.numel():
         check_range(DELAY, "delay", given.delay, ">= 0")
+
+
+def check_linear(given: Arguments) -> None:
+    """Raise ValueError for time constants, jumps and a bias that no linear neuron can have, on a GPU later."""
+    check_range(TAU_SYN, "time constants of synapses and of adaptation", given.tau_syn)
+    if isinstance(given.tau_mem, Tensor) and given.tau_mem.numel():
+        hint = " in a tensor; a neuron without leak has the number math.inf"
+        check_range(TAU_MEM, "tau_mem", given.tau_mem, hint=hint)
+    for name, x in (("bias", given.bias), ("jumps", given.jumps)):
+        if x is not None and x.numel():
+            require(STATE, x.isfinite().all(), partial(str, f"{name} must be finite, got NaN or inf"))
 
 
 def check_range(failure: int, name: str, x: Tensor, least: str = "> 0", hint: str = "") -> tuple[Any, Any]:

@@ -6,11 +6,22 @@ about neurons that stay silent, or have no threshold.
 """
 
 from firstspike.neurons import Neuron
-from firstspike.spiketime.contract import refuses_closed_form
-from firstspike.spiketime.reference.adjoint import backward as backward
-from firstspike.spiketime.reference.event_loop import forward as forward
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Needs, Result, refuses_closed_form
+from firstspike.spiketime.reference import adjoint, event_loop, linear
 
 
 def supports(neuron: Neuron, recurrent: bool) -> str | None:
     """See ``contract.Backend``."""
-    return "it computes recurrent neurons window by window" if recurrent else refuses_closed_form(neuron)
+    if recurrent:
+        return "it computes recurrent neurons window by window"
+    return None if neuron.components else refuses_closed_form(neuron)
+
+
+def forward(given: Arguments) -> Result:
+    """Spike times. See ``contract``."""
+    return (linear if given.components else event_loop).forward(given)
+
+
+def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
+    """Gradients at the given spike times. See ``contract``."""
+    return (linear if given.components else adjoint).backward(grads, result, given, max_weight_grad, needs)
