@@ -321,14 +321,15 @@ def _replayed(
         if not bool(there.any()):
             break
         arrives, fires, freed = (there & (kind == k) for k in (_ARRIVAL, _SPIKE, _RELEASE))
-        time = torch.where(freed, free, torch.where(arrives, neurons.time[pairs, which], time))
+        again = fires & ~held & (time == free)  # as soon as it is released
+        time = torch.where(freed | again, free, torch.where(arrives, neurons.time[pairs, which], time))
         move = _propagator(neurons, held, torch.where(there, time - now, 0.0))
         x = (move @ x.unsqueeze(-1)).squeeze(-1)
         now = torch.where(there, time, now)
 
         value, change = _value(neurons.reads, x), (neurons.flow @ x.unsqueeze(-1)).squeeze(-1).detach()
         slope = _value(neurons.reads, change).detach()
-        forced = fires & ~held & (time == free) & (value >= 0)  # released above the threshold
+        forced = again & (value >= 0)
         crosses = fires & ~held & ~forced & (slope > 0)
         if bound is not None:
             if value.requires_grad:
