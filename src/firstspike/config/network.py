@@ -196,7 +196,7 @@ def _rate_of(layer: nn.Module, parameter: str) -> str:
 def describe_network(network: nn.Module, optimizer: optim.Optimizer) -> list[Section]:
     """The sections of a network; of a module that is not a ``Network`` of registered layers only its name."""
     if not isinstance(network, Network):
-        return [Custom(kind="custom", name=type(network).__name__)]
+        return [Custom(kind="custom", name=network._get_name())]
     kinds = {target: kind for kind, target in LAYERS.items()}
     rates = {id(p): group.get("initial_lr", group["lr"]) for group in optimizer.param_groups for p in group["params"]}
     usual = optimizer.defaults.get("lr")

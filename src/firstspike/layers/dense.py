@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Unpack, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -147,9 +147,8 @@ class SpikeTrains(DenseLayer):
         overflow: Overflow = "error",
         **options: Unpack[DenseOptions],
     ) -> None:
-        given: Any = LIF() if neuron is None else neuron
-        given = with_dynamics(given, 4, refractory=refractory, reset=reset)
-        super().__init__(in_features, out_features, given, **options)
+        neuron = with_dynamics(cast(Any, LIF() if neuron is None else neuron), 4, refractory=refractory, reset=reset)
+        super().__init__(in_features, out_features, neuron, **options)
         self.max_spikes = max_spikes
         self.overflow: Overflow = overflow
 

@@ -93,7 +93,7 @@ def named_layers_of(run: Run) -> list[NamedLayer]:
         return found
     if isinstance(run.network, Network):
         raise NotApplicable("the network has no LIF layers")
-    raise NotApplicable(f"the layers of a {type(run.network).__name__} are not known; those of an fs.Network are")
+    raise NotApplicable(f"the layers of a {run.network._get_name()} are not known; those of an fs.Network are")
 
 
 def membrane_layer(run: Run) -> tuple[NamedLayer, SpikingLinear | SpikeTrains]:

@@ -132,7 +132,7 @@ class SilentNeurons:
         """
         lif = network[spiking_layers(network)[layer]] if isinstance(network, Network) else None
         if not isinstance(lif, SpikingLayer):
-            raise TypeError(f"SilentNeurons needs a Network of LIF layers, got {type(network).__name__}")
+            raise TypeError(f"SilentNeurons needs a Network of LIF layers, got {network._get_name()}")
         weight, limit = lif.weight, 0.0 if self.targeted == "any" else self.limits_of(network)[layer]
         amount = self.increment * 2**self.repeats if self.exponential else self.increment
         if len(silent) > len(weight):  # neurons share weights

@@ -43,7 +43,8 @@ class Writer:
 
     def __init__(self, network: Network, convention: Convention, keep_refractory: bool = False) -> None:
         if not isinstance(network, Network):
-            raise ValueError(f"expected a Network, got a {type(network).__name__}")
+            name = network._get_name() if isinstance(network, nn.Module) else type(network).__name__
+            raise ValueError(f"expected a Network, got a {name}")
         if network.inputs is None or not any(isinstance(layer, SpikingLayer) for layer in network):
             raise ValueError("the network has no LIF layer: nothing for NIR")
         self.network, self.convention, self.inputs = network, convention, network.inputs
