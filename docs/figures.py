@@ -33,7 +33,7 @@ from firstspike.configs import shipped_configs
 from firstspike.layers import LIFLinear
 from firstspike.layers.named import to_numpy
 from firstspike.plots.look import COLOURS, GREY, new_figure, time_label
-from firstspike.plots.run_data import lif_layers
+from firstspike.plots.run_data import named_layers_of
 from firstspike.plots.save import write_figure
 from firstspike.plots.yin_yang import plane_of, plane_record
 from firstspike.reports.write import write_report
@@ -160,7 +160,7 @@ def readme(path: Path) -> None:
 
 def spike_and_gradient(data: fs.Run, axes: Sequence[Axes]) -> None:
     """The membrane of a hidden neuron in a sample, and the derivatives of its spike time."""
-    first = lif_layers(data)[0]
+    first = named_layers_of(data)[0]
     layer, times = first.layer, first.inputs(data.record)[_SAMPLE]
     assert isinstance(layer, LIFLinear)
     spikes = data.record.layers[first.index][_SAMPLE]

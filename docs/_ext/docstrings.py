@@ -51,7 +51,7 @@ def mark_code(app: Any, what: str, name: str, obj: Any, options: Any, lines: lis
 
 
 def find_public(app: Any, env: Any, node: Element, text: Node) -> Node | None:
-    """A link to ``firstspike.layers.lif.LIFLinear`` leads to the public ``firstspike.layers.LIFLinear``."""
+    """A link to ``firstspike.layers.delay.Delay`` leads to the public ``firstspike.layers.Delay``."""
     target = node.get("reftarget", "")
     if node.get("refdomain") != "py" or not target.startswith("firstspike."):
         return None

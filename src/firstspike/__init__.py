@@ -34,6 +34,10 @@ if TYPE_CHECKING:
         Network,
         Record,
         SpikeDropout,
+        SpikeTrains,
+        SpikingConv2d,
+        SpikingLinear,
+        SpikingRecurrent,
     )
     from firstspike.neurons import LIF, Neuron
     from firstspike.runs import Run
@@ -44,9 +48,10 @@ __all__ = [
     "LIF", "Augment", "BiasSpikes", "Callback", "Concatenate", "CosineLR", "Delay", "DelayRule", "Earliest",
     "EarliestPool2d", "EarlyStopping", "Evaluation", "FirstSpike", "IntegralReadout", "LIFConv2d", "LIFLinear",
     "LIFRecurrent", "LIFSpikeTrains", "MaximumReadout", "MembraneReadout", "Multiplex", "Network", "Neuron", "Record",
-    "Run", "SilentNeurons", "SpikeDropout", "Trainer", "__version__", "config", "data", "first_spike_time", "from_nir",
-    "interop", "layers", "losses", "neurons", "plots", "raise_deferred_errors", "runs", "spike_trains", "spiketime",
-    "substrates", "to_nir", "training",
+    "Run", "SilentNeurons", "SpikeDropout", "SpikeTrains", "SpikingConv2d", "SpikingLinear", "SpikingRecurrent",
+    "Trainer", "__version__", "config", "data", "first_spike_time", "from_nir", "interop", "layers", "losses",
+    "neurons", "plots", "raise_deferred_errors", "runs", "spike_trains", "spiketime", "substrates", "to_nir",
+    "training",
 ]  # fmt: skip
 
 # Looked up on first use, so that reading a config or printing a help text does not load torch.

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from firstspike.data import LatencyEncoder, SpikeData
-from firstspike.layers import LIFLinear, Network, start_firing_
+from firstspike.layers import Network, SpikingLinear, start_firing_
 from firstspike.losses import TimeCrossEntropy
 from firstspike.neurons import LIF
 from firstspike.ranges import Infinite, InnerFraction, NotNegative, Positive, PositiveInt, PositiveOrInf, check_ranges
@@ -151,7 +151,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         else:  # one whose neurons fire
             sizes, source = [train.features, *map(int, hidden), len(classes)], generator(seed, "init")
             neuron = LIF(self.tau_mem)
-            network = Network(*(LIFLinear(i, o, neuron, generator=source) for i, o in pairwise(sizes)))
+            network = Network(*(SpikingLinear(i, o, neuron, generator=source) for i, o in pairwise(sizes)))
             start_firing_(network, train.times[:_AT_START], source)
         metric = "validation_accuracy" if self.early_stopping else "train_loss"
         stopping = EarlyStopping(

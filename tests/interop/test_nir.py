@@ -124,7 +124,7 @@ def test_there_and_back_through_a_file(case, target, times, tmp_path):
     state = torch.get_rng_state()
     back = fs.from_nir(tmp_path / "model.nir", dtype=torch.float64)
     assert torch.equal(state, torch.get_rng_state())
-    assert [type(layer).__name__ for layer in back] == names
+    assert [layer._get_name() for layer in back] == names
     assert_same(back(times), network(times))
     again = fs.from_nir(fs.to_nir(back), dtype=torch.float64)
     assert_same(again(times), network(times))

@@ -66,7 +66,7 @@ def test_neurons_of_other_programs_may_spike_several_times():
     often = fs.from_nir(graph, max_spikes=5)
     assert (often[0].max_spikes, often[0].neuron.reset) == (5, 0.0)
     mixed = fs.to_nir(fs.Network(fs.LIFLinear(4, 6, **DOUBLE), spiking(6, 3)))
-    assert [type(x).__name__ for x in fs.from_nir(mixed)] == ["LIFLinear", "LIFSpikeTrains"]
+    assert [x._get_name() for x in fs.from_nir(mixed)] == ["LIFLinear", "LIFSpikeTrains"]
 
 
 def test_more_spikes_than_fit():

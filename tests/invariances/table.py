@@ -56,9 +56,11 @@ INVARIANCES: dict[str, Callable[[Case], None]] = {
 }
 
 BASE = "a base class, tested as its subclasses"
+NAME = "a second name of a class, see tests/layers/test_names.py"
 PROGRAM = "needs another program; tests/substrates compare it with the exact substrate"
 WITHOUT_ROW = {
-    **dict.fromkeys(("LIFLayer", "Readout", "TimeLoss"), BASE),
+    **dict.fromkeys(("SpikingLayer", "Readout", "TimeLoss"), BASE),
+    **dict.fromkeys(("SpikingLinear", "SpikeTrains", "SpikingRecurrent", "SpikingConv2d", "LIFLayer"), NAME),
     **dict.fromkeys(("Substrate", "LayerByLayer"), BASE),
     **dict.fromkeys(("nest", "Nest", "neuron", "Neuron", "brian2", "Brian2", "brainscales2", "BrainScaleS2"), PROGRAM),
     "SubstrateError": "an error",

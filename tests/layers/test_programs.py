@@ -245,6 +245,19 @@ def test_exported(strict, kind):
     assert not kind.startswith("recurrent") or len(network.record(more).layers[0].isfinite().sum(-1).unique()) > 2
 
 
+@pytest.mark.slow
+def test_programs_that_call_a_layer_by_its_earlier_name():
+    network, times = make("recurrent").eval(), inputs("recurrent")
+    program = torch.export.export(network, (times,))
+    (node,) = program.graph.find_nodes(op="call_function", target=torch.ops.firstspike.layer.default)
+    assert node.args[2] == "SpikingRecurrent"
+    node.update_arg(2, "LIFRecurrent")
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    assert torch.equal(torch.export.load(file).module()(times), network(times))
+
+
 def test_what_cannot_be_exported():
     class Own(LIFRecurrent):
         pass

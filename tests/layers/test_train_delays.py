@@ -169,9 +169,7 @@ def test_networks_refuse_trains_for_their_first_spikes(layers, last):
     """As many spikes as inputs: each layer alone could take them for more samples."""
     net = Network(*layers, last())
     for call in (net, net.record):
-        with pytest.raises(
-            ValueError, match=rf"{type(layers[0]).__name__}, takes first spikes \(batch, inputs\), got "
-        ):
+        with pytest.raises(ValueError, match=rf"{layers[0]._get_name()}, takes first spikes \(batch, inputs\), got "):
             call(torch.rand(6, 3, 3))
     assert net(torch.rand(6, 3)).shape[0] == 6
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from firstspike.layers.named import named_lif_layers, named_spikes
+from firstspike.layers.named import named_layers, named_spikes
 from firstspike.plots.run_data import data_name
 from firstspike.plots.yin_yang import plane_of, plane_record
 from firstspike.reports.details import choose, details, plain, plane, samples
@@ -124,7 +124,7 @@ def test_traces_of_neurons_with_their_own_thresholds_and_delays(tmp_path, bars_c
         {"kind": "delay"},
     ]
     run = Run(train_run(tmp_path / "run", bars_config | {"network": network}))
-    lif = named_lif_layers(run.network)[-1]
+    lif = named_layers(run.network)[-1]
     with torch.no_grad():
         lif.layer.neuron.threshold.copy_(torch.tensor([0.5, 0.8, 1.1]))
     found = samples(run, 10**5)["membrane"]

@@ -11,7 +11,7 @@ import torch
 
 from firstspike.config import load_config
 from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network
-from firstspike.layers.named import named_lif_layers
+from firstspike.layers.named import named_layers
 from firstspike.neurons import LIF
 from firstspike.runs import Run
 from firstspike.spiketime import first_spike_time
@@ -41,7 +41,7 @@ def differing(layer, inputs, found, tolerance):
 def compare(network, record, tolerance=1e-10):
     """Every LIF layer on the times that it got; near misses are counted."""
     near = 0
-    for lif in named_lif_layers(network):
+    for lif in named_layers(network):
         rows = differing(lif.layer, lif.inputs(record), record.layers[lif.index], tolerance)
         assert all(grazes for _, _, grazes in rows), rows
         near += len(rows)

@@ -17,12 +17,12 @@ from firstspike.layers import (
     Delay,
     DelayRule,
     FirstSpike,
-    LIFLayer,
-    LIFLinear,
-    LIFSpikeTrains,
     Network,
     Readout,
     SpikeDropout,
+    SpikeTrains,
+    SpikingLayer,
+    SpikingLinear,
 )
 from firstspike.layers.branches import Branch
 from firstspike.layers.neurons import NeuronLayer
@@ -33,7 +33,7 @@ from firstspike.neurons import LIF
 MOST_NUMBERS = 2**31
 """Weights of a layer, or input times of a part of the data: 8 GiB in float32."""
 _RATES = ("lr", "delay_lr", "neuron_lr")
-_OUTPUTS = (LIFLinear, LIFSpikeTrains, Readout)
+_OUTPUTS = (SpikingLinear, SpikeTrains, Readout)
 """Layers whose neurons can be the classes."""
 
 Problem = tuple[Place, str]
@@ -156,7 +156,7 @@ def network_problems(
         for rate, keys in (("delay_lr", ("delay", "recurrent_delay")), ("neuron_lr", ("trainable",))):
             if getattr(section, rate, None) is not None and not any(getattr(section, key, None) for key in keys):
                 problems.append((("network", index, rate), f"{rate} needs {keys[0]}, which this layer does not have"))
-    spiking = [layer for layer in layers if isinstance(layer, LIFLayer)]
+    spiking = [layer for layer in layers if isinstance(layer, SpikingLayer)]
     if isinstance(limits, Sequence) and len(limits) != len(spiking):
         message = f"expected one for each of {len(spiking)} LIF layers, or one number, got {len(limits)}"
         problems.append((("training", "silent", "limits"), message))
@@ -196,7 +196,7 @@ def _rate_of(layer: nn.Module, parameter: str) -> str:
 def describe_network(network: nn.Module, optimizer: optim.Optimizer) -> list[Section]:
     """The sections of a network; of a module that is not a ``Network`` of registered layers only its name."""
     if not isinstance(network, Network):
-        return [Custom(kind="custom", name=type(network).__name__)]
+        return [Custom(kind="custom", name=network._get_name())]
     kinds = {target: kind for kind, target in LAYERS.items()}
     rates = {id(p): group.get("initial_lr", group["lr"]) for group in optimizer.param_groups for p in group["params"]}
     usual = optimizer.defaults.get("lr")
@@ -205,7 +205,7 @@ def describe_network(network: nn.Module, optimizer: optim.Optimizer) -> list[Sec
         kind = kinds.get(type(layer))
         found = None if kind is None else _describe_layer(LAYER_SECTIONS[kind], kind, layer)
         if found is None:
-            sections.append(Custom(kind="custom", name=type(layer).__name__))
+            sections.append(Custom(kind="custom", name=layer._get_name()))
             continue
         own = {_rate_of(layer, name): rates.get(id(p)) for name, p in layer.named_parameters()}
         found |= {key: lr for key, lr in own.items() if lr not in (None, usual)}

@@ -48,8 +48,8 @@ def split(
         splits = fs.data.split(wine.data, wine.target, encode={"late": 1.5}, class_names=wine.target_names)
 
     Arrays, tensors and nested lists are accepted. Samples of more than one dimension, `(samples, height, width)` or
-    `(samples, channels, height, width)`, are images, which `LIFConv2d` can take; with `trains` they are spike trains,
-    and with an encoder of time series signals. Times `(samples, height, width)` that are sorted along the last
+    `(samples, channels, height, width)`, are images, which `SpikingConv2d` can take; with `trains` they are spike
+    trains, and with an encoder of time series signals. Times `(samples, height, width)` that are sorted along the last
     dimension, as spike trains are, are refused without `trains`; images of that kind are `(samples, 1, height, width)`.
 
     Args:

@@ -3,22 +3,28 @@
 from torch import nn
 
 from firstspike.layers.branches import Concatenate, Earliest
-from firstspike.layers.conv import EarliestPool2d, LIFConv2d
+from firstspike.layers.conv import EarliestPool2d, SpikingConv2d
 from firstspike.layers.cost import ENERGIES, energy_estimates, layer_costs
 from firstspike.layers.delay import Delay, DelayRule
+from firstspike.layers.dense import SpikeTrains, SpikingLinear
 from firstspike.layers.inputs import BiasSpikes, Multiplex
-from firstspike.layers.lif import LIFLinear, LIFSpikeTrains
 from firstspike.layers.network import Network, Record
-from firstspike.layers.neurons import LIFLayer
+from firstspike.layers.neurons import SpikingLayer
 from firstspike.layers.noise import SpikeDropout
 from firstspike.layers.readouts import IntegralReadout, MaximumReadout, MembraneReadout, Readout
-from firstspike.layers.recurrent import LIFRecurrent
+from firstspike.layers.recurrent import SpikingRecurrent
 from firstspike.layers.start import start_firing_
 from firstspike.layers.trains import FirstSpike
 
+LIFConv2d = SpikingConv2d  # the names that layers had, with which those of LIF neurons are printed
+LIFLayer = SpikingLayer
+LIFLinear = SpikingLinear
+LIFRecurrent = SpikingRecurrent
+LIFSpikeTrains = SpikeTrains
+
 LAYERS: dict[str, type[nn.Module]] = {
-    "lif": LIFLinear,
-    "conv": LIFConv2d,
+    "lif": SpikingLinear,
+    "conv": SpikingConv2d,
     "pool": EarliestPool2d,
     "delay": Delay,
     "bias": BiasSpikes,
@@ -26,8 +32,8 @@ LAYERS: dict[str, type[nn.Module]] = {
     "dropout": SpikeDropout,
     "concatenate": Concatenate,
     "earliest": Earliest,
-    "spike_trains": LIFSpikeTrains,
-    "recurrent": LIFRecurrent,
+    "spike_trains": SpikeTrains,
+    "recurrent": SpikingRecurrent,
     "first_spike": FirstSpike,
     "integral": IntegralReadout,
     "maximum": MaximumReadout,
@@ -37,6 +43,6 @@ LAYERS: dict[str, type[nn.Module]] = {
 __all__ = [
     "ENERGIES", "BiasSpikes", "Concatenate", "Delay", "DelayRule", "Earliest", "EarliestPool2d", "FirstSpike",
     "IntegralReadout", "LIFConv2d", "LIFLayer", "LIFLinear", "LIFRecurrent", "LIFSpikeTrains", "MaximumReadout",
-    "MembraneReadout", "Multiplex", "Network", "Readout", "Record", "SpikeDropout", "energy_estimates", "layer_costs",
-    "start_firing_",
+    "MembraneReadout", "Multiplex", "Network", "Readout", "Record", "SpikeDropout", "SpikeTrains", "SpikingConv2d",
+    "SpikingLayer", "SpikingLinear", "SpikingRecurrent", "energy_estimates", "layer_costs", "start_firing_",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Layers on images: LIF neurons with shared weights, and the earliest spike of a region.
+"""Layers on images: neurons with shared weights, and the earliest spike of a region.
 
 On the CPU they take pixels by index, which is fast. On other devices the gradients of one pixel would then be
 added in any order, so there torch's own patches and pooling do it.
@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from firstspike.layers.neurons import LIFLayer, LIFOptions, NeuronLayer
+from firstspike.layers.neurons import NeuronLayer, SpikingLayer, SpikingOptions
 from firstspike.layers.patches import Borders, Image, Pair, Window, flat, is_image
 from firstspike.layers.trains import SpikeLayer, at_observed
-from firstspike.neurons import LIF
+from firstspike.neurons import Neuron
 from firstspike.ranges import Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import first_spike_time
@@ -29,7 +29,7 @@ class ImageLayer(SpikeLayer):
 
     @property
     def _name(self) -> str:
-        return f"{type(self).__name__} of an image {self.image} with {self.image.size} pixels"
+        return f"{self._get_name()} of an image {self.image} with {self.image.size} pixels"
 
     def extra_repr(self) -> str:
         """Images and further arguments."""
@@ -38,12 +38,12 @@ class ImageLayer(SpikeLayer):
 
 @takes_arguments_of(NeuronLayer, without=("shape", "in_features", "out_features"))
 @checks_ranges
-class LIFConv2d(ImageLayer, LIFLayer):
-    """LIF neurons that each see a patch of an image; all of one output channel share their weights.
+class SpikingConv2d(ImageLayer, SpikingLayer):
+    """Neurons that each see a patch of an image; all of one output channel share their weights.
 
     Times are flat on both sides, channel after channel, each row by row: ``(..., channels * height * width)``. Those of
     the form ``(..., channels, height, width)`` are accepted as well, and then the output has the same form. A neuron is
-    that of ``LIFLinear`` with the patch as its inputs. Beyond the border nothing spikes.
+    that of ``SpikingLinear`` with the patch as its inputs. Beyond the border nothing spikes.
 
     Args:
         image: of the inputs, ``(channels, height, width)``.
@@ -58,7 +58,7 @@ class LIFConv2d(ImageLayer, LIFLayer):
             for each neuron, not for the sum over those that share weights.
 
     Raises:
-        ValueError: sizes below 1, a patch larger than the image; otherwise as ``LIFLinear``.
+        ValueError: sizes below 1, a patch larger than the image; otherwise as ``SpikingLinear``.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class LIFConv2d(ImageLayer, LIFLayer):
         image: tuple[int, int, int],
         out_channels: Size,
         kernel_size: Pair,
-        neuron: LIF | None = None,
+        neuron: Neuron | None = None,
         *,
         stride: Pair = 1,
         padding: Borders = 0,
-        **options: Unpack[LIFOptions],
+        **options: Unpack[SpikingOptions],
     ) -> None:
         seen = Image.checked(image)
         window = Window.checked(kernel_size, stride, padding)
@@ -83,7 +83,7 @@ class LIFConv2d(ImageLayer, LIFLayer):
 
     def seen(self, times: Float[Tensor, "*batch pixels"]) -> Float[Tensor, "*batch positions patch"]:
         """The patches."""
-        pixels = flat(times, self.image, "LIFConv2d")
+        pixels = flat(times, self.image, self._get_name())
         if self._places is None or not pixels.is_cpu:
             return self.window.patches(pixels, self.image)
         if any(self.window.padding):
@@ -95,7 +95,8 @@ class LIFConv2d(ImageLayer, LIFLayer):
     ) -> Float[Tensor, "*batch out_pixels"]:
         """First spike times; with ``observed``, these times and the gradient at them. Both may be images."""
         if observed is not None:
-            observed = flat(observed, self.out_image, "observed of LIFConv2d").unflatten(-1, (self.out_channels, -1)).mT
+            observed = flat(observed, self.out_image, f"observed of {self._get_name()}")
+            observed = observed.unflatten(-1, (self.out_channels, -1)).mT
         spikes = first_spike_time(self.seen(times), self.synapses, self.neuron, observed=observed, **self.dynamics)
         made = spikes.transpose(-1, -2).flatten(-2)
         return made.unflatten(-1, self.out_image) if is_image(times, self.image) else made
@@ -105,7 +106,7 @@ class EarliestPool2d(ImageLayer):
     """The earliest spike in each window of an image, channel by channel; ``inf`` if nothing spikes.
 
     This is what a neuron without memory that fires on its first input would do. The gradient goes to the earliest input
-    alone, of several at the same time to the first. Times are flat or images as in ``LIFConv2d``; pixels
+    alone, of several at the same time to the first. Times are flat or images as in ``SpikingConv2d``; pixels
     that no window reaches are left out.
 
     Args:

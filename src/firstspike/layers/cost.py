@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
-from firstspike.layers.named import named_lif_layers
+from firstspike.layers.named import named_layers
 from firstspike.layers.network import Network, Record
-from firstspike.layers.neurons import LIFLayer
+from firstspike.layers.neurons import SpikingLayer
 from firstspike.layers.readouts import Readout
-from firstspike.layers.recurrent import LIFRecurrent
+from firstspike.layers.recurrent import SpikingRecurrent
 
 
 class LayerCost(NamedTuple):
@@ -83,7 +83,7 @@ def layer_costs(network: nn.Module, record: Record, until: Float[Tensor, " sampl
         until: count the spikes up to this time of each sample only, such as the time of its decision; delays of
             synapses are not added.
     """
-    lif_layers = named_lif_layers(network)
+    lif_layers = named_layers(network)
     readout = network[-1] if isinstance(network, Network) and len(network) else None
     if not lif_layers and not isinstance(readout, Readout):
         return []
@@ -92,7 +92,7 @@ def layer_costs(network: nn.Module, record: Record, until: Float[Tensor, " sampl
         sent, own = _spikes(lif.inputs(record), until), _spikes(record.layers[lif.index], until)
         events = (sent @ fan_out(lif.layer).double()).mean()
         spikes = own.sum(dim=1).mean()
-        if isinstance(lif.layer, LIFRecurrent):
+        if isinstance(lif.layer, SpikingRecurrent):
             events += spikes * lif.layer.out_features
         costs.append(LayerCost(lif.name, spikes.item(), events.item()))
     if isinstance(readout, Readout):
@@ -101,7 +101,7 @@ def layer_costs(network: nn.Module, record: Record, until: Float[Tensor, " sampl
     return costs
 
 
-def fan_out(layer: LIFLayer | Readout) -> Int64[Tensor, " inputs"]:
+def fan_out(layer: SpikingLayer | Readout) -> Int64[Tensor, " inputs"]:
     """Number of synapses of each input; in a convolution those of all patches that it is in."""
     seen = layer.seen(torch.arange(layer.in_features, dtype=torch.float64, device=layer.weight.device).unsqueeze(0))
     places = seen[seen.isfinite()].long()

@@ -1,4 +1,4 @@
-"""Trainable delays: axonal before a LIF layer, dendritic after it, synaptic inside (``LIFLinear(delay=...)``).
+"""Trainable delays: axonal before a LIF layer, dendritic after it, synaptic inside (``SpikingLinear(delay=...)``).
 
 Source: Göltz et al. 2025, "DelGrad".
 """
@@ -29,7 +29,7 @@ class DelayRule:
       an optimiser's momentum carries outside are put back on the bound after each step of a training.
 
     Jitter is Gaussian noise on the delays in training mode, redrawn in each forward pass: for each spike of a
-    ``Delay``, and once for all samples for each synapse of a ``LIFLinear``. A delay that would fall below 0 is 0.
+    ``Delay``, and once for all samples for each synapse of a ``SpikingLinear``. A delay that would fall below 0 is 0.
     Gradients are those of the delays without it. There is none if output times are ``observed``.
 
     Args:
@@ -140,7 +140,7 @@ class Delay(SpikeLayer):
         rule: initial values, bounds and jitter of the delays.
         copies: number of neighbouring inputs that share one delay: the copies that ``Multiplex(copies)`` makes of an
             input.
-        trains: whether the spikes are spike trains, before or after layers such as ``LIFSpikeTrains``.
+        trains: whether the spikes are spike trains, before or after layers such as ``SpikeTrains``.
         generator: source of the initial values; torch's global one by default.
         device: as in torch.
         dtype: as in torch.

@@ -94,7 +94,7 @@ def difference_of(module: nn.Module, expected: nn.Module) -> str | None:
         for name in {**wanted, **found}:
             one, other = found.get(name), wanted.get(name)
             if not _same(one, other):
-                where = f"layer {place} ({type(part).__name__}): " if place else ""
+                where = f"layer {place} ({part._get_name()}): " if place else ""
                 shown = (str(x).partition("\n")[0] for x in (one, other))
                 return f"{where}{name.strip('_')} is {', expected '.join(shown)}"
     return None

@@ -13,10 +13,10 @@ from firstspike.layers.conv import EarliestPool2d
 from firstspike.layers.delay import Delay
 from firstspike.layers.inputs import BiasSpikes, Multiplex
 from firstspike.layers.network import Network, Record
-from firstspike.layers.neurons import LIFLayer, NeuronLayer
+from firstspike.layers.neurons import NeuronLayer, SpikingLayer
 from firstspike.layers.noise import SpikeDropout
 from firstspike.layers.readouts import Readout
-from firstspike.layers.recurrent import LIFRecurrent
+from firstspike.layers.recurrent import SpikingRecurrent
 from firstspike.layers.trains import FirstSpike
 
 _NEURON = {
@@ -46,25 +46,25 @@ class NamedSpikes(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NamedLIF:
-    """A LIF layer, its index, and its name: hidden, numbered if there are several; output, if no readout is."""
+class NamedLayer:
+    """A spiking layer, its index, and its name: hidden, numbered if there are several; output, if no readout is."""
 
     index: int
     name: str
-    layer: LIFLayer
+    layer: SpikingLayer
 
     def inputs(self, record: Record) -> Tensor:
         """Spike times that reach it ``(samples, inputs)``."""
         return record.layers[self.index - 1] if self.index else record.inputs
 
 
-def named_lif_layers(network: nn.Module) -> list[NamedLIF]:
-    """The LIF layers of a ``Network`` in order; none of another module."""
+def named_layers(network: nn.Module) -> list[NamedLayer]:
+    """The spiking layers of a ``Network`` in order; none of another module."""
     layers = enumerate(network) if isinstance(network, Network) else ()
-    found = [(index, layer) for index, layer in layers if isinstance(layer, LIFLayer)]
+    found = [(index, layer) for index, layer in layers if isinstance(layer, SpikingLayer)]
     hidden = len(found) - (isinstance(network, Network) and network.gives != "values")
     names = [*(f"hidden {k}" if hidden > 1 else "hidden" for k in range(1, hidden + 1)), "output"]
-    return [NamedLIF(index, name, layer) for (index, layer), name in zip(found, names, strict=False)]
+    return [NamedLayer(index, name, layer) for (index, layer), name in zip(found, names, strict=False)]
 
 
 def named_spikes(network: nn.Module, record: Record) -> list[NamedSpikes]:
@@ -76,7 +76,7 @@ def named_spikes(network: nn.Module, record: Record) -> list[NamedSpikes]:
     found = [NamedSpikes("input", record.inputs)]
     if not isinstance(network, Network):
         return [*found, NamedSpikes("output", record.output)]
-    names = {lif.index: lif.name for lif in named_lif_layers(network)}
+    names = {lif.index: lif.name for lif in named_layers(network)}
     before = record.inputs
     for index, (layer, times) in enumerate(zip(network, record.layers, strict=True)):
         if isinstance(layer, BiasSpikes | Concatenate):
@@ -92,7 +92,7 @@ def named_spikes(network: nn.Module, record: Record) -> list[NamedSpikes]:
 
 def named_parameters(network: nn.Module) -> dict[str, Float[np.ndarray, "..."]]:
     """Weights, delays and learnt parameters of neurons, as they act, by readable names; others by PyTorch's names."""
-    names = {lif.index: lif.name for lif in named_lif_layers(network)}
+    names = {lif.index: lif.name for lif in named_layers(network)}
     found: dict[str, Float[np.ndarray, ...]] = {}
     source = "input"
     for index, layer in enumerate(network) if isinstance(network, Network) else [(0, network)]:
@@ -101,7 +101,7 @@ def named_parameters(network: nn.Module) -> dict[str, Float[np.ndarray, "..."]]:
             found[f"weights, {source}"] = to_numpy(layer.weight)
             if isinstance(delay := getattr(layer, "delay", None), Tensor):
                 found[f"synaptic delays, {source}"] = to_numpy(delay)
-            if isinstance(layer, LIFRecurrent):
+            if isinstance(layer, SpikingRecurrent):
                 found[f"recurrent weights, {source}"] = to_numpy(layer.recurrent_weight)
                 if layer.recurrent_delays is not None:
                     found[f"recurrent delays, {source}"] = to_numpy(layer.own_delay)

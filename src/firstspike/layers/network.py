@@ -146,7 +146,7 @@ class Network(nn.Sequential):
         times = times.flatten(-3) if self._gets_image(times) else times
         if times.ndim > 2 and not self.takes_trains and any(map(takes_trains, self)):
             raise ValueError(
-                f"the first layer, {type(self[0]).__name__}, takes first spikes (batch, inputs), got "
+                f"the first layer, {self[0]._get_name()}, takes first spikes (batch, inputs), got "
                 f"{tuple(times.shape)}; begin with a layer for trains, such as fs.LIFSpikeTrains, fs.FirstSpike or "
                 "fs.Delay(..., trains=True), or give times[..., 0]"
             )

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from firstspike.layers.init import NormalWeights, firing_weights
 from firstspike.layers.trains import SpikeLayer, Spikes, TensorOptions
-from firstspike.neurons import LIF, check_neuron, shown_parameters
+from firstspike.neurons import LIF, Neuron, check_neuron, shown_parameters
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt, checks_ranges
 
 _RECORDED = "tau_mem", "tau_syn", "threshold"  # in a ``state_dict``
+LIF_NAMES = {f"Spiking{x}": f"LIF{x}" for x in ("Linear", "Recurrent", "Conv2d")} | {"SpikeTrains": "LIFSpikeTrains"}
+"""Second names of layers, with which those of ``LIF`` neurons are printed."""
 
 
 class NeuronOptions(TensorOptions, total=False):
@@ -23,8 +25,8 @@ class NeuronOptions(TensorOptions, total=False):
     weight_std: NotNegative | None
 
 
-class LIFOptions(NeuronOptions, total=False):
-    """Keyword arguments of all layers of LIF neurons, see ``NeuronLayer``."""
+class SpikingOptions(NeuronOptions, total=False):
+    """Keyword arguments of all layers of neurons that spike, see ``NeuronLayer``."""
 
     trainable: Collection[str]
     per_neuron: bool
@@ -34,7 +36,7 @@ class LIFOptions(NeuronOptions, total=False):
 
 @checks_ranges
 class NeuronLayer(SpikeLayer):
-    """A layer of leaky neurons with weights, whose parameters are those of a ``LIF``.
+    """A layer of neurons with weights.
 
     Its subclasses pass their options on to it, and have its signature and its descriptions by ``takes_arguments_of``. A
     subclass draws its own parameters itself, at its start and in ``reset_parameters``.
@@ -43,7 +45,7 @@ class NeuronLayer(SpikeLayer):
         shape: of the weights; the first dimension counts the neurons that have separate weights and parameters.
         in_features: number of inputs.
         out_features: number of neurons.
-        neuron: parameters of the neurons, a ``LIF``; initial values of those that are trained. ``LIF()`` by default.
+        neuron: parameters of the neurons, ``LIF()`` by default; initial values of those that are trained.
         trainable: which of ``"tau_mem"``, ``"tau_syn"``, ``"threshold"`` and, for trains, ``"reset"`` are trained.
         per_neuron: whether each neuron has separate values of the trainable parameters; otherwise the layer shares one.
         weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``.
@@ -66,7 +68,7 @@ class NeuronLayer(SpikeLayer):
         shape: tuple[int, ...],
         in_features: PositiveInt,
         out_features: PositiveInt,
-        neuron: LIF | None = None,
+        neuron: Neuron | None = None,
         *,
         trainable: Collection[str] = (),
         per_neuron: bool = False,
@@ -85,13 +87,13 @@ class NeuronLayer(SpikeLayer):
         self.weight_mean, self.weight_std = weight_mean, weight_std
         self.max_weight_grad, self.backend = max_weight_grad, backend
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-        self.initial_neuron = LIF() if neuron is None else neuron
+        self.initial_neuron: Neuron = LIF() if neuron is None else neuron
         check_neuron(self.initial_neuron)
         self.trainable, self.per_neuron = trainable if isinstance(trainable, str) else tuple(trainable), per_neuron
         self._take(self.initial_neuron, trainable, per_neuron)
         NeuronLayer.reset_parameters(self, generator)
 
-    def _take(self, neuron: LIF, trainable: Collection[str], per_neuron: bool) -> None:
+    def _take(self, neuron: Neuron, trainable: Collection[str], per_neuron: bool) -> None:
         """Make tensors among the neuron's parameters, and those that learn, parameters and buffers of the layer."""
         names = [name for name, x in neuron.parameters.items() if x.learnt and name not in self.unused]
         if isinstance(trainable, str) or not set(trainable) <= set(names):
@@ -119,10 +121,10 @@ class NeuronLayer(SpikeLayer):
         self._numbers = {name: x for name, x in neuron.values.items() if name not in self._tensors}
         self._neuron = None if self._tensors else neuron
         if (reset := self._starts.get("reset")) is not None:
-            threshold = torch.as_tensor(neuron.threshold, dtype=torch.float64).detach().cpu()
+            threshold = torch.as_tensor(neuron.values["threshold"], dtype=torch.float64).detach().cpu()
             self._starts["reset"] = depth = _below(threshold, reset)
             if not bool((depth > 0).all()):
-                raise ValueError(f"reset can only learn from a value below the threshold, got {neuron.reset}")
+                raise ValueError(f"reset can only learn from a value below the threshold, got {neuron.values['reset']}")
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -150,7 +152,7 @@ class NeuronLayer(SpikeLayer):
         return self._as_trains(times) if self.takes_trains else times
 
     @property
-    def neuron(self) -> LIF:
+    def neuron(self) -> Any:
         """The neurons' parameters as they are now."""
         if self._neuron is not None:
             return self._neuron
@@ -194,13 +196,13 @@ class NeuronLayer(SpikeLayer):
             digits = math.ceil(-math.log10(eps))
             trained, mine = (", ".join(f"{x[0]}={x[i]:.{digits}g}" for x in differ) for i in (1, 2))
             raise ValueError(
-                f"{prefix}weight was trained with {trained}, but this {type(self).__name__} has {mine}; build it with "
-                f"LIF({trained}), or remove {key!r} from the state to load the weights anyway"
+                f"{prefix}weight was trained with {trained}, but this {self._get_name()} has {mine}; build it with "
+                f"{type(self.initial_neuron).__name__}({trained}), or remove {key!r} from the state to load it anyway"
             )
 
     @property
     def _name(self) -> str:
-        return f"{type(self).__name__}({self.in_features}, {self.out_features})"
+        return f"{self._get_name()}({self.in_features}, {self.out_features})"
 
     def _argument(self, name: str) -> Any:
         if name != "neuron":
@@ -230,11 +232,15 @@ class Arriving(NamedTuple):
     """When the layer stops."""
 
 
-class LIFLayer(NeuronLayer):
-    """A layer of LIF neurons, which spike; its subclasses define which inputs a neuron receives."""
+class SpikingLayer(NeuronLayer):
+    """A layer of neurons that spike; its subclasses define which inputs a neuron receives."""
 
     usual_weights: ClassVar[float] = 1.0
     """Initial weights in units of those with which neurons spike once."""
+
+    def _get_name(self) -> str:
+        name = type(self).__name__
+        return LIF_NAMES.get(name, name) if type(self.initial_neuron) is LIF else name
 
     def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
         def start(unit: LIF) -> NormalWeights:

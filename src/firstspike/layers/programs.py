@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from firstspike.layers.delay import DelayRule
+from firstspike.layers.neurons import LIF_NAMES
 from firstspike.neurons import LIF
 from firstspike.spiketime.values import records
 
@@ -51,7 +52,7 @@ def _made(found: dict[str, Any]) -> Any:
 
 @torch.library.impl("firstspike::layer", ("cpu", "cuda"))
 def _(trains: Tensor, tensors: list[Tensor], kind: str, arguments: str) -> Tensor:
-    (make,) = (x for x in MadeAgain.__subclasses__() if x.__name__ == kind)
+    (make,) = (x for x in MadeAgain.__subclasses__() if kind in (x.__name__, LIF_NAMES.get(x.__name__)))
     layer = make(**json.loads(arguments, object_hook=_made)).eval()
     given = dict(zip(sorted(_tensors(layer)), tensors, strict=True))
     with torch.no_grad():
@@ -71,7 +72,7 @@ def by_values(method: _Method) -> _Method:
 
     @wraps(method)
     def call(self: Any, times: Tensor, *more: Any, **others: Any) -> Any:
-        name = f"{type(self).__name__}.{method.__name__}"
+        name = f"{self._get_name()}.{method.__name__}"
         if torch.compiler.is_exporting():
             if more or others:
                 raise NotImplementedError(f"{name} can be exported with times alone")

@@ -1,4 +1,4 @@
-"""Recurrent LIF neurons, computed exactly: window by window, each as long as the shortest delay.
+"""Recurrent neurons, computed exactly: window by window, each as long as the shortest delay.
 
 A spike reaches other neurons of the layer after a delay of at least ``window``. So within a window of that length all
 neurons are independent of each other, and the operator for spike trains computes them; what arrives from the layer
@@ -14,13 +14,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstspike.layers.delay import DelayRule
+from firstspike.layers.dense import SpikeTrainOptions, SpikeTrains, each_spike
 from firstspike.layers.init import firing_weights
-from firstspike.layers.lif import LIFSpikeTrains, SpikeTrainOptions, each_spike
 from firstspike.layers.neurons import Arriving
 from firstspike.layers.programs import MadeAgain, by_values
 from firstspike.layers.trains import Spikes
 from firstspike.layers.windows import columns_within, joined_trains, largest, only_within, window_bounds
-from firstspike.neurons import LIF
+from firstspike.neurons import LIF, Neuron
 from firstspike.ranges import Finite, NotNegative, Positive, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import TrainState, spike_window
@@ -60,10 +60,10 @@ class RecurrentDelays(nn.Module):
         return self.delay_rule(self.delay_raw)
 
 
-@takes_arguments_of(LIFSpikeTrains)
+@takes_arguments_of(SpikeTrains)
 @checks_ranges
-class LIFRecurrent(LIFSpikeTrains, MadeAgain):
-    """Recurrent LIF neurons: ``(batch, in[, spikes]) -> (batch, out, max_spikes)``.
+class SpikingRecurrent(SpikeTrains, MadeAgain):
+    """Recurrent neurons: ``(batch, in[, spikes]) -> (batch, out, max_spikes)``.
 
     The recurrent synapse from neuron i to j has the weight ``recurrent_weight[j, i]`` and the delay ``window``, or
     ``window + recurrent_delay``. The result is exact for any ``window``: it is the shortest delay, not a time step.
@@ -86,7 +86,7 @@ class LIFRecurrent(LIFSpikeTrains, MadeAgain):
     Raises:
         ValueError: sizes < 1, a ``max_spikes`` or ``window_spikes`` above 1000000, a window or duration that is not
             positive, a duration of more than 1000000 windows, a rule for delays without bound or with jitter;
-            otherwise as ``LIFSpikeTrains``.
+            otherwise as ``SpikeTrains``.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class LIFRecurrent(LIFSpikeTrains, MadeAgain):
         out_features: Size,
         max_spikes: Size,
         duration: Positive,
-        neuron: LIF | None = None,
+        neuron: Neuron | None = None,
         *,
         window: Positive = 1.0,
         window_spikes: Size = 4,
@@ -248,7 +248,7 @@ class LIFRecurrent(LIFSpikeTrains, MadeAgain):
         return found[-1]._replace(trains=trains)
 
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
-        """See ``LIFLayer``: inputs, and the spikes of the layer itself."""
+        """See ``SpikingLayer``: inputs, and the spikes of the layer itself."""
         delay = self._delays(jitters=False)
         trains = joined_trains(self.seen(inputs), spikes if delay is not None else spikes + self.window)
         return Arriving(*each_spike(trains, self._weights, delay), self.duration)

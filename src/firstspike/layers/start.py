@@ -29,10 +29,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstspike.layers.branches import Branch
+from firstspike.layers.dense import SpikeTrains
 from firstspike.layers.init import NormalWeights, firing_weights
-from firstspike.layers.lif import LIFSpikeTrains
 from firstspike.layers.network import Network, applied, over
-from firstspike.layers.neurons import LIFLayer
+from firstspike.layers.neurons import SpikingLayer
 from firstspike.layers.trains import takes_trains
 from firstspike.neurons import LIF
 from firstspike.spiketime import first_spike_time
@@ -95,7 +95,7 @@ def passing_weights(
 
 def _passed_on(layer: nn.Module, entered: Sequence[Tensor]) -> Tensor:
     """The output of a layer; if neurons spike too often at the start, their first spikes are enough."""
-    if not isinstance(layer, LIFSpikeTrains):
+    if not isinstance(layer, SpikeTrains):
         return applied(layer, entered)
     overflow, layer.overflow = layer.overflow, "drop"
     try:
@@ -108,7 +108,7 @@ def _shortest_way(network: Network) -> int:
     """How many LIF layers a spike has to pass at least, from the inputs to the output."""
     passed = [0]
     for layer in network:
-        passed.append(min(passed[-1], passed[-1 - over(layer)]) + isinstance(layer, LIFLayer))
+        passed.append(min(passed[-1], passed[-1 - over(layer)]) + isinstance(layer, SpikingLayer))
     return passed[-1]
 
 
@@ -129,13 +129,13 @@ def start_firing_(
         generator: source of the weights; torch's global one by default.
     """
     entered = [network.flat(times.padded() if hasattr(times, "padded") else times)]
-    spiking = [layer for layer in network if isinstance(layer, LIFLayer)]
+    spiking = [layer for layer in network if isinstance(layer, SpikingLayer)]
     deep = _shortest_way(network) > _SHALLOW
     trains = network.training
     network.eval()  # delays do not jitter
     try:
         for layer in network:
-            if isinstance(layer, LIFLayer) and layer.weight_mean is None:
+            if isinstance(layer, SpikingLayer) and layer.weight_mean is None:
                 arrivals = layer.seen(entered[-1])
                 several = takes_trains(layer)  # the last dimension counts the spikes of an input
                 delay = getattr(layer, "delay", None)

@@ -67,7 +67,7 @@ class SpikeLayer(nn.Module):
     @property
     def _name(self) -> str:
         """How error messages call it."""
-        return f"{type(self).__name__}({self.in_features})"
+        return f"{self._get_name()}({self.in_features})"
 
     def __prepare_scriptable__(self) -> None:
         raise NotImplementedError("torch.jit.script cannot record spike times; export a program with torch.export")
@@ -113,7 +113,7 @@ class SpikeLayer(nn.Module):
 
 def check_follows(before: Form, layer: nn.Module) -> None:
     """Raise a ValueError unless a layer takes the output of the one before."""
-    name = type(layer).__name__
+    name = layer._get_name()
     if before == "values":
         raise ValueError(f"{name} expects spikes, and gets the values of a readout, which is the last layer")
     if before == "trains" and not takes_trains(layer):

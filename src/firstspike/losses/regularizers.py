@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstspike.layers import Delay, LIFLayer, Network, Record
-from firstspike.layers.named import named_lif_layers
+from firstspike.layers import Delay, Network, Record, SpikingLayer
+from firstspike.layers.named import named_layers
 from firstspike.layers.trains import Form, first_of, form_of, spike_counts, takes_trains
 from firstspike.losses.base import Classes, Outputs, check_batch, of_true
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, checks_ranges
@@ -117,11 +117,11 @@ class LayerRegularizer(Regularizer):
             raise ValueError(f"{name} needs a Network and its record: regularizer(times, labels, network, record)")
         check_tensor("times", times)
         total = record.output.new_zeros(())
-        for lif in named_lif_layers(network):
+        for lif in named_layers(network):
             total = total + self.of_layer(lif.layer, lif.inputs(record), record.layers[lif.index])
         return self.alpha * total
 
-    def of_layer(self, layer: LIFLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
+    def of_layer(self, layer: SpikingLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
         """The term of a layer by the spikes that enter it and its own, before it is multiplied by `alpha`."""
         raise NotImplementedError
 
@@ -152,7 +152,7 @@ class LayerWindow(LayerRegularizer):
             raise ValueError(f"stop: expected a number above start, which is {start}, got {stop}")
         self.start, self.stop = float(start), float(stop)
 
-    def of_layer(self, layer: LIFLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
+    def of_layer(self, layer: SpikingLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
         """See `LayerRegularizer`."""
         several = takes_trains(layer) and inputs.ndim > 2
         arrival = _mean_spike(inputs[..., 0] if several else inputs)
@@ -181,7 +181,7 @@ class SilentPeak(LayerRegularizer):
         R = alpha sum_neurons mean_samples (threshold - max_t V(t)) / threshold
 
     over the samples in which a neuron is silent, for the neurons of all LIF layers that are silent in more than
-    ``max_silent`` of the batch; in a ``LIFRecurrent`` this includes spikes of the layer itself, and times up to its
+    ``max_silent`` of the batch; in a ``SpikingRecurrent`` this includes spikes of the layer itself, and times up to its
     ``duration``. The derivative of the maximum with respect to weights, spike times and delays is exact. A membrane
     that never rises above rest has none: there, only raising weights helps (``SilentNeurons``).
 
@@ -193,7 +193,7 @@ class SilentPeak(LayerRegularizer):
         super().__init__(alpha, tau_syn)
         self.max_silent = float(max_silent)
 
-    def of_layer(self, layer: LIFLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
+    def of_layer(self, layer: SpikingLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
         """See `LayerRegularizer`."""
         seen, synapses, delay, until = layer.arriving(inputs, spikes)
         first, rows = first_of(layer, spikes), len(layer.weight)
@@ -236,7 +236,7 @@ class SpikeCount(LayerRegularizer):
             raise ValueError(f"most: expected at least {least:g}, the lower bound, got {most}")
         self.least, self.most = float(least), float(most)
 
-    def of_layer(self, layer: LIFLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
+    def of_layer(self, layer: SpikingLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
         """See `LayerRegularizer`."""
         seen, rows = layer.seen(inputs), len(layer.weight)
         received = spike_counts(seen if takes_trains(layer) else seen.unsqueeze(-1))

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from firstspike.layers import BiasSpikes, Delay, LIFConv2d, Multiplex, Network, SpikeDropout
-from firstspike.layers.named import NamedLIF, named_lif_layers, to_numpy
+from firstspike.layers import BiasSpikes, Delay, Multiplex, Network, SpikeDropout, SpikingConv2d
+from firstspike.layers.named import NamedLayer, named_layers, to_numpy
 from firstspike.plots import look, run_data
 from firstspike.plots.run_data import NotApplicable, run_figure
 from firstspike.runs import Run
@@ -64,12 +64,12 @@ def receptive_fields(
 @run_figure
 def weight_matrices_figure(run: Run) -> Figure:
     """Weight matrices of every LIF layer before and after training."""
-    layers = list(zip(named_lif_layers(run.initial), run_data.lif_layers(run), strict=True))
+    layers = list(zip(named_layers(run.initial), run_data.named_layers_of(run), strict=True))
     figure = look.new_figure(7.0, 2.7 * len(layers))
     for row, pair in zip(figure.subplots(len(layers), 2, squeeze=False), layers, strict=True):
         limit = max(float(lif.layer.weight.abs().max()) for lif in pair)
         for ax, lif, when in zip(row, pair, ("before training", "after"), strict=True):
-            filters = isinstance(lif.layer, LIFConv2d)
+            filters = isinstance(lif.layer, SpikingConv2d)
             weight_matrix(lif.layer.synapses, ax, limit, 0 if filters else _bias_columns(run.network, lif))
             ax.set_title(f"{lif.name}, {when}")
             if filters:
@@ -77,7 +77,7 @@ def weight_matrices_figure(run: Run) -> Figure:
     return figure
 
 
-def _bias_columns(network: Network, lif: NamedLIF) -> int:
+def _bias_columns(network: Network, lif: NamedLayer) -> int:
     """Number of a layer's last inputs that are bias spikes."""
     count, copies = 0, 1
     for layer in reversed(list(network)[: lif.index]):
@@ -93,8 +93,8 @@ def _bias_columns(network: Network, lif: NamedLIF) -> int:
 @run_figure
 def receptive_fields_figure(run: Run) -> Figure:
     """Weights of the first layer as images of the input, the filters of a convolution; channels side by side."""
-    lif, shape = run_data.lif_layers(run)[0], run.data.train.image
-    if isinstance(lif.layer, LIFConv2d):
+    lif, shape = run_data.named_layers_of(run)[0], run.data.train.image
+    if isinstance(lif.layer, SpikingConv2d):
         images, of = lif.layer.weight, "filters"
     else:
         before = list(run.network)[: lif.index]

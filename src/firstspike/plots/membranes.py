@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor, nn
 from torch.nn import functional
 
-from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains
+from firstspike.layers import SpikeTrains, SpikingLinear, SpikingRecurrent
 from firstspike.layers.neurons import NeuronLayer
 from firstspike.layers.trains import form_of
 from firstspike.neurons import LIF
@@ -75,12 +75,12 @@ def _double(value: float | Tensor) -> Float64[Tensor, "..."]:
     return torch.as_tensor(value, dtype=torch.float64).detach().cpu()
 
 
-def _chosen(layer: LIFLinear | LIFSpikeTrains, neurons: Sequence[int]) -> tuple[LIF, Tensor, Tensor | None]:
+def _chosen(layer: SpikingLinear | SpikeTrains, neurons: Sequence[int]) -> tuple[LIF, Tensor, Tensor | None]:
     """Constants, weights and delays of some neurons of a layer; after the inputs, those of recurrent connections."""
     constants = (_double(x).expand(layer.out_features)[neurons] for x in layer.neuron.values.values())
     weight: Tensor = layer.weight
     delay = layer.delay
-    if isinstance(layer, LIFRecurrent):
+    if isinstance(layer, SpikingRecurrent):
         delay = torch.cat([torch.zeros_like(weight) if delay is None else delay, layer.own_delay], dim=1)
         weight = torch.cat([weight, layer.recurrent_weight], dim=1)
     delay = None if delay is None else delay.detach().cpu()[neurons]
@@ -88,7 +88,7 @@ def _chosen(layer: LIFLinear | LIFSpikeTrains, neurons: Sequence[int]) -> tuple[
 
 
 def voltages(
-    layer: LIFLinear | LIFSpikeTrains,
+    layer: SpikingLinear | SpikeTrains,
     neurons: Sequence[int],
     at: Float[Tensor, " points"],
     times: Float[Tensor, " inputs *spikes"],
@@ -101,9 +101,9 @@ def voltages(
     all neurons of the layer.
     """
     neuron, weight, delay = _chosen(layer, neurons)
-    if not isinstance(layer, LIFSpikeTrains):
+    if not isinstance(layer, SpikeTrains):
         return membrane_voltage(at, times, weight, neuron, delay)
-    if isinstance(layer, LIFRecurrent):
+    if isinstance(layer, SpikingRecurrent):
         both = times.reshape(len(times), -1), spikes.to(times)
         most = max(x.shape[-1] for x in both)
         times = torch.cat([functional.pad(x, (0, most - x.shape[-1]), value=torch.inf) for x in both])
@@ -117,7 +117,7 @@ def voltages(
 def unit_of(module: nn.Module) -> str:
     """The unit of a module's times, by the ``tau_syn`` that its layers started with; none if they differ."""
     layers = (x for x in module.modules() if isinstance(x, NeuronLayer) and "tau_syn" not in x.unused)
-    taus = {tau for x in layers for tau in torch.as_tensor(x.initial_neuron.tau_syn).flatten().tolist()} or {1.0}
+    taus = {y for x in layers for y in torch.as_tensor(x.initial_neuron.values["tau_syn"]).flatten().tolist()} or {1.0}
     return look.time_unit(*taus) if len(taus) == 1 else ""
 
 
@@ -139,7 +139,7 @@ class Traces(NamedTuple):
 
 
 def traces(
-    layer: LIFLinear | LIFSpikeTrains,
+    layer: SpikingLinear | SpikeTrains,
     times: Float[Tensor, " inputs *spikes"],
     spikes: Float[Tensor, " out *spikes"],
     neurons: Sequence[int],
@@ -155,13 +155,13 @@ def traces(
     """
     names = [str(number) for number in neurons] if names is None else look.class_names(names, len(neurons))
     times, spikes, neurons = times.detach().cpu(), spikes.detach().cpu().double(), list(neurons)
-    (neuron, _, delay), trains = _chosen(layer, neurons), isinstance(layer, LIFSpikeTrains)
+    (neuron, _, delay), trains = _chosen(layer, neurons), isinstance(layer, SpikeTrains)
     tau, threshold = float(torch.as_tensor(neuron.tau_syn).max()), torch.as_tensor(neuron.threshold).unsqueeze(-1)
     arrivals = times.double().reshape(len(times), -1)
     if delay is not None:
         arrivals = arrivals + delay.double()[:, : len(times), None]
     every = spikes[neurons].reshape(len(neurons), -1)
-    last = layer.duration if isinstance(layer, LIFRecurrent) else math.inf
+    last = layer.duration if isinstance(layer, SpikingRecurrent) else math.inf
     fired, arrivals = every[torch.isfinite(every)], arrivals[torch.isfinite(arrivals) & (arrivals <= last)]
     known = torch.cat([arrivals, fired]) if len(arrivals) + len(fired) else torch.zeros(1).double()
     first, end = float(known.min()), float(known.max())
@@ -217,7 +217,7 @@ def draw_traces(drawn: Traces, ax: Axes, unit: str = look.TAU_SYN, other: Traces
 
 
 def membrane(
-    layer: LIFLinear | LIFSpikeTrains,
+    layer: SpikingLinear | SpikeTrains,
     times: Float[Tensor, " inputs"] | Float[Tensor, "inputs spikes"],
     ax: Axes,
     neurons: Sequence[int] | None = None,

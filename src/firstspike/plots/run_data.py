@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from firstspike.config import ConfigError
 from firstspike.config.network import LayerError
-from firstspike.layers import LAYERS, LIFLinear, LIFSpikeTrains, Network
-from firstspike.layers.named import NamedLIF, named_lif_layers
+from firstspike.layers import LAYERS, Network, SpikeTrains, SpikingLinear
+from firstspike.layers.named import NamedLayer, named_layers
 from firstspike.layers.trains import form_of
 from firstspike.plots.look import as_text, styled, time_unit
 from firstspike.runs.evaluate import RunEvaluation
@@ -87,21 +87,21 @@ def classified(run: Run) -> RunEvaluation:
     return run.evaluation
 
 
-def lif_layers(run: Run) -> list[NamedLIF]:
-    """The LIF layers of the network."""
-    if found := named_lif_layers(run.network):
+def named_layers_of(run: Run) -> list[NamedLayer]:
+    """The spiking layers of the network."""
+    if found := named_layers(run.network):
         return found
     if isinstance(run.network, Network):
         raise NotApplicable("the network has no LIF layers")
-    raise NotApplicable(f"the layers of a {type(run.network).__name__} are not known; those of an fs.Network are")
+    raise NotApplicable(f"the layers of a {run.network._get_name()} are not known; those of an fs.Network are")
 
 
-def membrane_layer(run: Run) -> tuple[NamedLIF, LIFLinear | LIFSpikeTrains]:
-    """The last LIF layer, whose membranes are drawn: of the output, or before a readout."""
-    lif = lif_layers(run)[-1]
-    if isinstance(lif.layer, LIFLinear | LIFSpikeTrains):
+def membrane_layer(run: Run) -> tuple[NamedLayer, SpikingLinear | SpikeTrains]:
+    """The last spiking layer, whose membranes are drawn: of the output, or before a readout."""
+    lif = named_layers_of(run)[-1]
+    if isinstance(lif.layer, SpikingLinear | SpikeTrains):
         return lif, lif.layer
-    kind = type(lif.layer).__name__
+    kind = lif.layer._get_name()
     raise NotApplicable(f"membranes are drawn for neurons with inputs of their own, not for {kind}")
 
 

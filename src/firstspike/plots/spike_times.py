@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from firstspike.layers import Network, Record
-from firstspike.layers.named import NamedSpikes, named_lif_layers, named_spikes, to_numpy
+from firstspike.layers.named import NamedSpikes, named_layers, named_spikes, to_numpy
 from firstspike.layers.trains import form_of
 from firstspike.plots import look, run_data
 from firstspike.plots.membranes import draw_traces, traces, unit_of
@@ -189,7 +189,7 @@ def output_times_figure(run: Run) -> Figure:
 @run_figure
 def spike_histogram_figure(run: Run) -> Figure:
     """Spike times of every LIF layer on the test data."""
-    layers = [NamedSpikes(lif.name, run.record.layers[lif.index]) for lif in named_lif_layers(run.network)]
+    layers = [NamedSpikes(lif.name, run.record.layers[lif.index]) for lif in named_layers(run.network)]
     layers = layers or named_spikes(run.network, run.record)[-1:]
     figure, axes = look.panels(len(layers), 3, (3.0, 2.6))
     for ax, spikes in zip(axes, layers, strict=True):
@@ -254,7 +254,7 @@ def substrate_figure(run: Run) -> Figure:
     """Spike times of every LIF layer on the run's substrate against the exact ones, and membranes of a sample."""
     if run.substrate == "exact":
         raise NotApplicable("the run is on the exact substrate: there is nothing to compare it with")
-    layers, (output, last), observed = run_data.lif_layers(run), run_data.membrane_layer(run), run.record
+    layers, (output, last), observed = run_data.named_layers_of(run), run_data.membrane_layer(run), run.record
     exact = record_in_parts(run.network, run.held_out[1].times)
     figure = look.new_figure(max(6.5, 2.7 * len(layers)), 5.2)
     grid = figure.add_gridspec(2, len(layers), height_ratios=(1.15, 1))

@@ -5,7 +5,7 @@ import textwrap
 from matplotlib.figure import Figure
 
 from firstspike.layers import Readout
-from firstspike.layers.named import named_lif_layers, named_spikes
+from firstspike.layers.named import named_layers, named_spikes
 from firstspike.plots import run_data
 from firstspike.plots.look import axes_list, new_figure
 from firstspike.plots.matrices import confusion
@@ -64,7 +64,7 @@ def summary_figure(run: Run, sample: int = 0) -> Figure:
 
 def _headline(run: Run) -> str:
     config, result = run.config, run.evaluation
-    layers = [str(lif.layer.out_features) for lif in named_lif_layers(run.network)] or [type(run.network).__name__]
+    layers = [str(lif.layer.out_features) for lif in named_layers(run.network)] or [run.network._get_name()]
     layers += [str(layer.out_features) for layer in run.network.modules() if isinstance(layer, Readout)]
     loss = config.loss.name if config.loss.kind == "custom" else config.loss.kind
     return (

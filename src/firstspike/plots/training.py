@@ -202,7 +202,7 @@ def loss_and_error_figure(run: Run) -> Figure:
 @run_figure
 def spike_counts_figure(run: Run) -> Figure:
     """Spikes per neuron in layers of spike trains over the epochs, and the neurons with none or too many."""
-    names = {lif.index: lif.name for lif in run_data.lif_layers(run) if form_of(lif.layer) == "trains"}
+    names = {lif.index: lif.name for lif in run_data.named_layers_of(run) if form_of(lif.layer) == "trains"}
     if not names:
         raise NotApplicable("the network has no layers of spike trains; their neurons spike at most once")
     figure = look.new_figure(7.5, 2.8)

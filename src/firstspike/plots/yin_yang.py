@@ -185,7 +185,7 @@ def output_maps_figure(run: Run) -> Figure:
 def hidden_maps_figure(run: Run) -> Figure:
     """Spike times of hidden neurons of a Yin-Yang run over the plane, a selection of those that spike anywhere."""
     plane = plane_of(run)
-    first, *others = run_data.lif_layers(run)
+    first, *others = run_data.named_layers_of(run)
     if not others:
         raise NotApplicable("the network has no hidden layer")
     times = plane_record(run).layers[first.index]

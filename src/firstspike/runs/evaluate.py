@@ -21,7 +21,7 @@ from firstspike.data import SpikeData, Splits
 from firstspike.data.files import read_labelled
 from firstspike.layers import Record
 from firstspike.layers.cost import LayerCost, energy_estimates, layer_costs
-from firstspike.layers.named import named_lif_layers, named_spikes
+from firstspike.layers.named import named_layers, named_spikes
 from firstspike.runs.files import csv_text, whole_file, write_whole
 from firstspike.runs.rows import Rows, in_classes, input_times
 from firstspike.text import no_decision, printable
@@ -111,7 +111,7 @@ class RunEvaluation(Evaluation):
             names = self.run.names(len(counts))
             decisions = [*names, no_decision(names)][: counts.shape[1]]
             classes = {"classes": names, "decisions": decisions, "confusion": counts.tolist()}
-        layers = [lif.name for lif in named_lif_layers(self.run.network)] or ["output"] * len(self.silent)
+        layers = [lif.name for lif in named_layers(self.run.network)] or ["output"] * len(self.silent)
         return {
             "data": self.name,
             "checkpoint": self.run.checkpoint.name,

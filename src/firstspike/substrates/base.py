@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstspike.layers import Delay, LIFLayer, LIFLinear, Network, Record
+from firstspike.layers import Delay, Network, Record, SpikingLayer, SpikingLinear
 from firstspike.layers.branches import Branch
-from firstspike.layers.lif import DenseLIFLayer
+from firstspike.layers.dense import DenseLayer
 from firstspike.layers.network import Call, applied
 from firstspike.ranges import Bits, checks_ranges
 from firstspike.spiketime.values import real_times
@@ -39,8 +39,8 @@ class Substrate(ABC):
     """Its key in ``SUBSTRATES``."""
     side_by_side: bool = False
     """Whether ``record`` is a pure function that ``torch.vmap`` may map over networks."""
-    neurons: ClassVar[tuple[type[LIFLayer], ...]] = (LIFLinear,)
-    """Classes of layers of LIF neurons that it has, ``LIFLinear`` with its subclasses."""
+    neurons: ClassVar[tuple[type[SpikingLayer], ...]] = (SpikingLinear,)
+    """Classes of spiking layers that it has, ``SpikingLinear`` with its subclasses."""
     exclusive: ClassVar[bool] = False
     """Whether there is only one, as a chip: several networks then take turns on the same object."""
 
@@ -53,13 +53,13 @@ class Substrate(ABC):
             ImportError: software that is not installed.
         """
         for index, layer in enumerate(network):
-            if isinstance(layer, LIFLayer) and not self.has(layer):
-                raise ValueError(f"layer {index}: the substrate {self.kind} does not support {type(layer).__name__}")
+            if isinstance(layer, SpikingLayer) and not self.has(layer):
+                raise ValueError(f"layer {index}: the substrate {self.kind} does not support {layer._get_name()}")
         return self
 
     def has(self, layer: nn.Module) -> bool:
         """Whether a layer is one of its ``neurons``."""
-        return isinstance(layer, LIFLinear) or type(layer) in self.neurons
+        return isinstance(layer, SpikingLinear) or type(layer) in self.neurons
 
     def close(self) -> None:  # noqa: B027  (nothing to do by default)
         """Release what ``open`` acquired. May be called twice."""
@@ -74,7 +74,7 @@ class Substrate(ABC):
 
         Returns:
             The input times as the substrate received them, and the output times of every layer, of the type and on the
-            device of ``times``: the first spike of each neuron, ``inf`` if there was none; of ``LIFSpikeTrains``
+            device of ``times``: the first spike of each neuron, ``inf`` if there was none; of ``SpikeTrains``
             the train.
 
         Raises:
@@ -199,7 +199,7 @@ class LayerByLayer(Substrate):
             entered = [self.received(times)]  # the same tensor if they arrive as they are: its gradient may be needed
             for index, layer in enumerate(network):
                 now = entered[-1]
-                if isinstance(layer, DenseLIFLayer):
+                if isinstance(layer, DenseLayer):
                     now = self.spikes(index, layer, now)
                 elif isinstance(layer, Delay):
                     now = self.delayed(index, layer, now)

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.deferred import sent
-from firstspike.layers import LIFRecurrent, LIFSpikeTrains, Network
-from firstspike.layers.lif import DenseLIFLayer
+from firstspike.layers import Network, SpikeTrains, SpikingRecurrent
+from firstspike.layers.dense import DenseLayer
 from firstspike.layers.windows import columns_within
 from firstspike.neurons import LIF
 from firstspike.seeding import generator
@@ -55,9 +55,9 @@ class QuantisedWeights(Substrate):
 def _weights(network: Network) -> Iterator[tuple[str, Tensor]]:
     """The weights of all LIF layers, by the names of the network's parameters."""
     for index, layer in enumerate(network):
-        if isinstance(layer, DenseLIFLayer):
+        if isinstance(layer, DenseLayer):
             yield f"{index}.weight", layer.weight
-        if isinstance(layer, LIFRecurrent):
+        if isinstance(layer, SpikingRecurrent):
             yield f"{index}.recurrent_weight", layer.recurrent_weight
 
 
@@ -96,7 +96,7 @@ class Imperfect(QuantisedWeights):
     spike_jitter: float
     spike_loss: float
 
-    def thresholds(self, index: int, layer: DenseLIFLayer, batch: int, like: Tensor) -> Float[Tensor, "*batch neurons"]:
+    def thresholds(self, index: int, layer: DenseLayer, batch: int, like: Tensor) -> Float[Tensor, "*batch neurons"]:
         """Thresholds of neurons in this run, or of each sample and neuron, above the reset; numbers as in ``like``."""
         nominal = torch.as_tensor(layer.neuron.threshold, dtype=like.dtype, device=like.device)
         nominal = nominal.expand(layer.out_features)
@@ -107,7 +107,7 @@ class Imperfect(QuantisedWeights):
             found = found + self.noise.normal(self.threshold_batch_noise, nominal)
         if self.threshold_sample_noise:
             found = found + self.noise.normal(self.threshold_sample_noise, nominal, batch)
-        reset = torch.as_tensor(layer.neuron.reset if isinstance(layer, LIFSpikeTrains) else 0.0).to(like).clamp(min=0)
+        reset = torch.as_tensor(layer.neuron.reset if isinstance(layer, SpikeTrains) else 0.0).to(like).clamp(min=0)
         return torch.maximum(found, reset + _LOWEST * (nominal - reset))
 
     def imperfect(self, spikes: Tensor, unit: float = 1.0) -> Tensor:

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains
-from firstspike.layers.lif import DenseLIFLayer, each_spike
+from firstspike.layers import SpikeTrains, SpikingLinear, SpikingRecurrent
+from firstspike.layers.dense import DenseLayer, each_spike
 from firstspike.ranges import Positive, checks_ranges
 from firstspike.spiketime.reference.response import kappa
 from firstspike.substrates.base import LayerByLayer
@@ -35,7 +35,7 @@ class Integrator(LayerByLayer):
     """
 
     kind = "integrator"
-    neurons = (LIFLinear, LIFSpikeTrains, LIFRecurrent)
+    neurons = (SpikingLinear, SpikeTrains, SpikingRecurrent)
 
     step: Positive = 0.01
     duration: Positive = 20.0
@@ -44,22 +44,22 @@ class Integrator(LayerByLayer):
         if not 1 <= self.duration / self.step <= 10**6:
             raise ValueError(f"duration must be 1 to a million steps, got {self.duration} in steps of {self.step}")
 
-    def spikes(self, index: int, layer: DenseLIFLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
+    def spikes(self, index: int, layer: DenseLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
         delay = layer.delay_in_pass()
-        if isinstance(layer, LIFSpikeTrains):
+        if isinstance(layer, SpikeTrains):
             return self._simulated(layer, *each_spike(layer.seen(times), layer.weight, delay))
         return self._simulated(layer, times, layer.weight, delay).squeeze(-1)
 
     def _simulated(
         self,
-        layer: DenseLIFLayer,
+        layer: DenseLayer,
         times: Float[Tensor, "batch inputs"],
         weight: Float[Tensor, "outputs inputs"],
         delay: Float[Tensor, "outputs inputs"] | None,
     ) -> Float[Tensor, "batch outputs spikes"]:
         """Spikes on the grid: the first one of each neuron, or the train of neurons that are reset."""
         neuron = layer.neuron
-        trains = layer if isinstance(layer, LIFSpikeTrains) else None
+        trains = layer if isinstance(layer, SpikeTrains) else None
         most, *after = (1, 0.0, math.inf) if trains is None else (trains.max_spikes, neuron.reset, neuron.refractory)
         reset, refractory, threshold = (torch.as_tensor(x).to(times) for x in (*after, neuron.threshold))
         arrival = times if delay is None else times.unsqueeze(-2) + delay
@@ -71,8 +71,8 @@ class Integrator(LayerByLayer):
         at = torch.ceil(arrival / self.step)  # the point at or after each arrival
         rest = torch.where(torch.isfinite(arrival), at * self.step - arrival, 0.0).clamp(min=0)
         current_gain, voltage_gain = torch.exp(-rest / column[1]), kappa(rest, *column)
-        feedback = _Feedback(layer, self.step, times, *column) if isinstance(layer, LIFRecurrent) else None
-        duration = min(self.duration, layer.duration) if isinstance(layer, LIFRecurrent) else self.duration
+        feedback = _Feedback(layer, self.step, times, *column) if isinstance(layer, SpikingRecurrent) else None
+        duration = min(self.duration, layer.duration) if isinstance(layer, SpikingRecurrent) else self.duration
         last = math.floor(duration / self.step + 1e-9)
         arriving = {int(x) for x in at[at <= last].unique().tolist()}
 
@@ -117,7 +117,7 @@ class _Feedback:
     """What is on its way between the neurons of a recurrent layer, for each of the next points."""
 
     def __init__(
-        self, layer: LIFRecurrent, step: float, times: Tensor, tau_mem: float | Tensor, tau_syn: float | Tensor
+        self, layer: SpikingRecurrent, step: float, times: Tensor, tau_mem: float | Tensor, tau_syn: float | Tensor
     ) -> None:
         delay = layer.own_delay.to(times)
         self.points = torch.ceil(delay / step - 1e-9).clamp(min=1)

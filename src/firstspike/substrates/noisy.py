@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.layers import Delay, LIFLinear, LIFRecurrent, LIFSpikeTrains
-from firstspike.layers.lif import DenseLIFLayer
+from firstspike.layers import Delay, SpikeTrains, SpikingLinear, SpikingRecurrent
+from firstspike.layers.dense import DenseLayer
 from firstspike.layers.windows import joined_trains
 from firstspike.neurons import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Probability, Seed, checks_ranges
@@ -48,7 +48,7 @@ class Noisy(Imperfect, LayerByLayer):
     """
 
     kind = "noisy"
-    neurons = (LIFLinear, LIFSpikeTrains, LIFRecurrent)
+    neurons = (SpikingLinear, SpikeTrains, SpikingRecurrent)
 
     threshold_offset: Finite = 0.0
     threshold_spread: NotNegative = 0.0
@@ -79,13 +79,13 @@ class Noisy(Imperfect, LayerByLayer):
         noise = self.noise.normal(self.delay_jitter, delayed)
         return _sorted(delayed + torch.maximum(noise, -layer.added.to(delayed)))
 
-    def spikes(self, index: int, layer: DenseLIFLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
-        if isinstance(layer, LIFRecurrent):
+    def spikes(self, index: int, layer: DenseLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
+        if isinstance(layer, SpikingRecurrent):
             return self._recurrent(index, layer, layer.seen(times))
         weight, delay = self._synapses(layer)
 
         def fired(neuron: LIF, times: Tensor) -> Tensor:
-            if isinstance(layer, LIFSpikeTrains):
+            if isinstance(layer, SpikeTrains):
                 return spike_trains(times, weight, neuron, max_spikes=layer.max_spikes, delay=delay, **layer.dynamics)
             return first_spike_time(times, weight, neuron, delay=delay, backend=layer.backend)
 
@@ -93,7 +93,7 @@ class Noisy(Imperfect, LayerByLayer):
         return _sorted(self.imperfect(with_thresholds(fired, layer.neuron, threshold, layer.seen(times))))
 
     def _recurrent(
-        self, index: int, layer: LIFRecurrent, inputs: Float[Tensor, "batch inputs spikes"]
+        self, index: int, layer: SpikingRecurrent, inputs: Float[Tensor, "batch inputs spikes"]
     ) -> Float[Tensor, "batch outputs spikes"]:
         """Slice after slice: spikes arrive at other neurons with the jitter that they are observed with."""
         weight, delay = self._synapses(layer)
@@ -116,7 +116,7 @@ class Noisy(Imperfect, LayerByLayer):
             sent = joined(sent, torch.maximum(self.imperfect(found), found - layer.window / 2))
         return layer.fitted(torch.where(sent <= layer.duration, sent, torch.inf))
 
-    def _synapses(self, layer: DenseLIFLayer) -> tuple[Tensor, Tensor | None]:
+    def _synapses(self, layer: DenseLayer) -> tuple[Tensor, Tensor | None]:
         """Weights and delays of a layer in this run."""
         weight, delay = self.stored(layer.weight), layer.delay_in_pass()
         if delay is not None and self.delay_jitter:

@@ -19,8 +19,8 @@ from annotated_types import Ge, Gt, Le
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains, Network
-from firstspike.layers.lif import DenseLIFLayer
+from firstspike.layers import Network, SpikeTrains, SpikingLinear, SpikingRecurrent
+from firstspike.layers.dense import DenseLayer
 from firstspike.ranges import checks_ranges
 from firstspike.substrates.base import LayerByLayer, SubstrateError
 from firstspike.substrates.windows import Windows, project, recorded, sources
@@ -65,7 +65,7 @@ class Simulator(LayerByLayer):
     """A simulator, whose neurons are PyNN's ``IF_curr_exp``.
 
     Each LIF layer is one run, in which the samples of a batch follow one another. The next layer receives the
-    recorded spikes: the first one of each neuron and sample, of ``LIFSpikeTrains`` the train. All delays are added to
+    recorded spikes: the first one of each neuron and sample, of ``SpikeTrains`` the train. All delays are added to
     the times of the input spikes, so that none is rounded to a step, except for those of recurrent synapses: they are
     synapses of the simulation. After the last input of a sample its window lasts until membranes are at rest; neurons
     that are connected to each other are silenced at the end of their layer's ``duration`` by inhibition.
@@ -79,7 +79,7 @@ class Simulator(LayerByLayer):
         ValueError: a step below 0.0001 or above 1, a duration that is not longer than a step, or not finite.
     """
 
-    neurons = (LIFLinear, LIFSpikeTrains, LIFRecurrent)
+    neurons = (SpikingLinear, SpikeTrains, SpikingRecurrent)
 
     title: ClassVar[str]
     """Name; that of PyNN's module is ``kind``."""
@@ -105,12 +105,12 @@ class Simulator(LayerByLayer):
     def open(self, network: Network) -> Self:
         super().open(network)
         for index, layer in enumerate(network):
-            if isinstance(layer, DenseLIFLayer) and np.isinf(_array(layer.neuron.tau_mem)).any():
+            if isinstance(layer, DenseLayer) and np.isinf(_array(layer.neuron.tau_mem)).any():
                 raise ValueError(f"layer {index}: {self.title} has no neurons without leak (tau_mem inf)")
-            if isinstance(layer, LIFSpikeTrains):
+            if isinstance(layer, SpikeTrains):
                 for rest in np.unique(_array(layer.neuron.refractory) / _unit(layer)):
                     self._check_time(f"layer {index}", "refractory", rest)
-            if isinstance(layer, LIFRecurrent):
+            if isinstance(layer, SpikingRecurrent):
                 self._check_time(f"layer {index}", "window", layer.window / _unit(layer))
         self._sim = self._load()
         return self
@@ -128,14 +128,14 @@ class Simulator(LayerByLayer):
         if name == "window" and value < self.step:
             raise ValueError(f"{layer}: its window of {value:g} tau_syn is shorter than substrate.step, {self.step:g}")
 
-    def spikes(self, index: int, layer: DenseLIFLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
-        if isinstance(layer, LIFSpikeTrains):
+    def spikes(self, index: int, layer: DenseLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
+        if isinstance(layer, SpikeTrains):
             return layer.fitted(self._simulated(layer, layer.seen(times)))
         return self._simulated(layer, times.unsqueeze(-1))[..., 0]
 
     @torch.no_grad()
     def _simulated(
-        self, layer: DenseLIFLayer, times: Float[Tensor, "batch inputs spikes"]
+        self, layer: DenseLayer, times: Float[Tensor, "batch inputs spikes"]
     ) -> Float[Tensor, "batch outputs found"]:
         """All spikes of a layer, those of first spikes with a refractory time that lets few neurons spike again."""
         if self._sim is None:
@@ -146,11 +146,11 @@ class Simulator(LayerByLayer):
         tau_mem = np.where(np.abs(tau_mem / tau_syn - 1) < self.apart, tau_syn * (1 + self.apart), tau_mem)
         slowest = float(max(tau_mem.max(), tau_syn.max()))
         reset, refractory, rest = np.array(0.0), np.array(self.rest / 2 * slowest), self.rest * slowest
-        if isinstance(layer, LIFSpikeTrains):
+        if isinstance(layer, SpikeTrains):
             reset, refractory = _array(layer.neuron.reset), _array(layer.neuron.refractory) / unit
             rest = rest + float(refractory.max())
         until = self.duration
-        if isinstance(layer, LIFRecurrent):
+        if isinstance(layer, SpikingRecurrent):
             own = {"weight": _array(layer.recurrent_weight), "delay": _array(layer.own_delay) / unit}
             until = min(until, layer.duration / unit)
         cells = _Cells(tau_mem, tau_syn, _array(layer.neuron.threshold), reset, refractory, until, **own)
@@ -256,7 +256,7 @@ class Simulator(LayerByLayer):
             yield
 
 
-def _unit(layer: DenseLIFLayer) -> float:
+def _unit(layer: DenseLayer) -> float:
     """``tau_syn`` of a layer, on average over its neurons."""
     return float(torch.as_tensor(layer.neuron.tau_syn, dtype=torch.float64).mean())
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from firstspike.data import EventLists, SpikeData
 from firstspike.deferred import raise_deferred_errors
-from firstspike.layers import EarliestPool2d, LIFLayer, LIFRecurrent, Network, Record
+from firstspike.layers import EarliestPool2d, Network, Record, SpikingLayer, SpikingRecurrent
 from firstspike.layers.ensembles import Ensemble
 from firstspike.layers.trains import form_of
 from firstspike.substrates import Exact, Substrate
@@ -170,7 +170,7 @@ def record_in_parts(
 
 def warn_of_unseen(network: nn.Module, times: Float[Tensor, "samples inputs *spikes"] | EventLists) -> None:
     """Warn of input spikes after the ``duration`` of a layer: they reach nothing that comes after it."""
-    end = min((x.duration for x in network.modules() if isinstance(x, LIFRecurrent)), default=math.inf)
+    end = min((x.duration for x in network.modules() if isinstance(x, SpikingRecurrent)), default=math.inf)
     if end == math.inf:
         return
     spikes = (times.when if isinstance(times, EventLists) else times).detach()
@@ -241,7 +241,7 @@ def samples_at_once(
     for layer in layers:
         places, inputs, outputs = 1, size, layer.output_size(size)
         size = outputs
-        if isinstance(layer, LIFLayer):
+        if isinstance(layer, SpikingLayer):
             outputs, inputs = layer.synapses.shape
             places = layer.out_features // outputs
         elif isinstance(layer, EarliestPool2d):

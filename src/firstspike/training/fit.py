@@ -153,7 +153,7 @@ def to_network(data: SpikeData, network: nn.Module) -> SpikeData:
         )
     if data.trains and isinstance(network, Network) and not network.takes_trains:
         raise ValueError(
-            f"the data has spike trains, and the first layer, {type(network[0]).__name__}, takes first spikes: use "
+            f"the data has spike trains, and the first layer, {network[0]._get_name()}, takes first spikes: use "
             "data.first_spikes(), or begin with a layer for trains, such as fs.LIFSpikeTrains or "
             "fs.Delay(..., trains=True)"
         )

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from firstspike.layers import LIFLayer, Network, Record
+from firstspike.layers import Network, Record, SpikingLayer
 from firstspike.layers.trains import first_of, form_of
 from firstspike.ranges import Positive, checks_ranges
 
@@ -131,8 +131,8 @@ class SilentNeurons:
         ``raise_weights_``.
         """
         lif = network[spiking_layers(network)[layer]] if isinstance(network, Network) else None
-        if not isinstance(lif, LIFLayer):
-            raise TypeError(f"SilentNeurons needs a Network of LIF layers, got {type(network).__name__}")
+        if not isinstance(lif, SpikingLayer):
+            raise TypeError(f"SilentNeurons needs a Network of LIF layers, got {network._get_name()}")
         weight, limit = lif.weight, 0.0 if self.targeted == "any" else self.limits_of(network)[layer]
         amount = self.increment * 2**self.repeats if self.exponential else self.increment
         if len(silent) > len(weight):  # neurons share weights
@@ -165,7 +165,7 @@ def spiking_layers(network: nn.Module) -> list[int]:
     """Indices of the LIF layers in the network; for a module that is not a ``Network``, that of its output."""
     if not isinstance(network, Network):
         return [0]
-    return [index for index, layer in enumerate(network) if isinstance(layer, LIFLayer)]
+    return [index for index, layer in enumerate(network) if isinstance(layer, SpikingLayer)]
 
 
 def first_spikes_in(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from firstspike.layers import LIFLayer
+from firstspike.layers import SpikingLayer
 from firstspike.spiketime.shared import is_small, use_threads, work_of
 
 _FEW = 1 << 18  # numbers on which torch's own functions are fast enough on one thread
@@ -74,7 +74,7 @@ def threads_worth_starting(network: nn.Module, batch: int) -> Iterator[Pace]:
     For a few hundred numbers some of torch's functions (``exp``, ``log``, ``sqrt`` of MKL) start all threads at every
     call, which costs more than the call; if other programs use the cores, twenty times as much as all the rest.
     """
-    layers = [module for module in network.modules() if isinstance(module, LIFLayer)]
+    layers = [module for module in network.modules() if isinstance(module, SpikingLayer)]
     sizes = [(batch, x.synapses.shape[1], x.out_features) for x in layers]
     threads = torch.get_num_threads()
     most = 1 if sizes and all(is_small(work_of(*size)) for size in sizes) else threads

@@ -123,7 +123,7 @@ class Trainer:
         check_float64(self.device)
 
     def __repr__(self) -> str:
-        several = f"{len(self.members)} networks" if len(self.members) > 1 else type(self.network).__name__
+        several = f"{len(self.members)} networks" if len(self.members) > 1 else self.network._get_name()
         return f"Trainer({several}, {self.objective.loss}, {type(self.members[0].optimizer).__name__})"
 
     @property

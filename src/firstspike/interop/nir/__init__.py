@@ -43,9 +43,9 @@ def to_nir(
             them; other readers let neurons spike again at once. By default they are an error.
 
     Raises:
-        ValueError: parts that NIR cannot express: neurons without leak or with a refractory time, ``LIFRecurrent`` for
-            other targets than ``"nir"``, ``EarliestPool2d``, ``Earliest``, ``FirstSpike``, anything but delays after
-            the last neurons; synaptic delays of very many synapses; an unknown target.
+        ValueError: parts that NIR cannot express: neurons without leak or with a refractory time, ``SpikingRecurrent``
+            for other targets than ``"nir"``, ``EarliestPool2d``, ``Earliest``, ``FirstSpike``, anything but delays
+            after the last neurons; synaptic delays of very many synapses; an unknown target.
         ImportError: the extra ``nir`` is not installed.
     """
     needed("nir", "nir", "NIR")
@@ -69,9 +69,9 @@ def from_nir(
 
     It may have the nodes ``Input``, ``Linear``, ``Affine`` without bias, ``Scale``, ``Delay``, ``CubaLIF``, ``CubaLI``
     and ``Output``, and must be a chain of layers. Connections past layers become ``Concatenate``. Neurons may be
-    connected to themselves, with delays, which makes a ``LIFRecurrent`` whose ``window`` is the shortest of them. Every
-    neuron spikes at most once, unless ``max_spikes`` is given; a warning says so where its ``v_reset`` lets it spike
-    again.
+    connected to themselves, with delays, which makes a ``SpikingRecurrent`` whose ``window`` is the shortest of them.
+    Every neuron spikes at most once, unless ``max_spikes`` is given; a warning says so where its ``v_reset`` lets it
+    spike again.
 
     Args:
         graph: the graph, or a file.
@@ -80,7 +80,7 @@ def from_nir(
         dt: the time step that the graph was written for; by default as in the metadata.
         bias_times: when the last channels of the input spike, in the network's unit of time: they become
             ``BiasSpikes``. By default as in the metadata; ``()`` leaves them inputs.
-        max_spikes: most spikes of each neuron, in layers ``LIFSpikeTrains`` with the ``v_reset`` of the graph; 0 for
+        max_spikes: most spikes of each neuron, in layers ``SpikeTrains`` with the ``v_reset`` of the graph; 0 for
             neurons that spike once. By default as in the metadata, otherwise 0.
         duration: when layers with a loop stop, in the network's unit of time. By default as in the metadata.
         dtype: of the parameters; torch's default.

@@ -21,12 +21,12 @@ from firstspike.layers import (
     Concatenate,
     Delay,
     DelayRule,
-    LIFLinear,
-    LIFRecurrent,
-    LIFSpikeTrains,
     Multiplex,
     Network,
     Readout,
+    SpikeTrains,
+    SpikingLinear,
+    SpikingRecurrent,
 )
 from firstspike.layers.trains import form_of
 from firstspike.neurons import LIF
@@ -151,9 +151,9 @@ class Reader:
         parameters = LIF(*(self._shared(values) for values in (neurons.tau_mem, neurons.tau_syn, neurons.threshold)))
         make: dict[str, Any] = {"delay": rule, "generator": torch.Generator(), "dtype": self.dtype}
         size = synapses.inputs, out
-        layer: LIFLinear | LIFSpikeTrains
+        layer: SpikingLinear | SpikeTrains
         if not trains["max_spikes"]:
-            layer = LIFLinear(*size, parameters, **make)
+            layer = SpikingLinear(*size, parameters, **make)
             if self.once and (neurons.reset > -RESET / 10 * neurons.threshold).any():
                 again = f"{name} has a v_reset after which neurons may spike again; here they spike at most once"
                 warnings.warn(f"{again}. For more give from_nir their max_spikes, or 0", stacklevel=5)
@@ -162,7 +162,7 @@ class Reader:
             parameters = replace(parameters, reset=reset, refractory=trains["refractory"])
             make["overflow"] = trains["overflow"] or "error"
             if loop is None:
-                layer = LIFSpikeTrains(*size, trains["max_spikes"], parameters, **make)
+                layer = SpikeTrains(*size, trains["max_spikes"], parameters, **make)
             else:
                 loop = replace(loop, weight=loop.weight * neurons.gain[loop.row])
                 layer = _recurrent(size, parameters, make, trains, loop)
@@ -270,13 +270,13 @@ def _loop(name: str, found: Synapses | None) -> Synapses | None:
 
 def _recurrent(
     size: tuple[int, int], parameters: LIF, make: dict[str, Any], trains: dict[str, Any], loop: Synapses
-) -> LIFRecurrent:
+) -> SpikingRecurrent:
     """A layer with a loop, whose shortest delay is the window."""
     window = float(loop.delay.min())
     more = np.where(np.isclose(loop.delay, window, rtol=1e-9, atol=0), 0.0, loop.delay - window)
     make |= {"window": window, "window_spikes": trains["window_spikes"] or trains["max_spikes"]}
     make |= {"recurrent_delay": DelayRule("clip", scale=float(more.max()), std=0.0) if more.any() else None}
-    layer = LIFRecurrent(*size, trains["max_spikes"], trains["duration"], parameters, **make)
+    layer = SpikingRecurrent(*size, trains["max_spikes"], trains["duration"], parameters, **make)
     if layer.recurrent_delays is not None:
         _fill(layer.recurrent_delays.delay_raw, loop, more)
     _fill(layer.recurrent_weight, loop, loop.weight)

@@ -17,15 +17,15 @@ from firstspike.layers import (
     BiasSpikes,
     Concatenate,
     Delay,
-    LIFConv2d,
-    LIFLayer,
-    LIFLinear,
-    LIFRecurrent,
-    LIFSpikeTrains,
     Multiplex,
     Network,
     Readout,
     SpikeDropout,
+    SpikeTrains,
+    SpikingConv2d,
+    SpikingLayer,
+    SpikingLinear,
+    SpikingRecurrent,
 )
 from firstspike.layers.named import to_numpy
 from firstspike.layers.neurons import NeuronLayer
@@ -43,8 +43,9 @@ class Writer:
 
     def __init__(self, network: Network, convention: Convention, keep_refractory: bool = False) -> None:
         if not isinstance(network, Network):
-            raise ValueError(f"expected a Network, got a {type(network).__name__}")
-        if network.inputs is None or not any(isinstance(layer, LIFLayer) for layer in network):
+            name = network._get_name() if isinstance(network, nn.Module) else type(network).__name__
+            raise ValueError(f"expected a Network, got a {name}")
+        if network.inputs is None or not any(isinstance(layer, SpikingLayer) for layer in network):
             raise ValueError("the network has no LIF layer: nothing for NIR")
         self.network, self.convention, self.inputs = network, convention, network.inputs
         self.bias = [float(t) for layer in network if isinstance(layer, BiasSpikes) for t in layer.times]
@@ -52,7 +53,7 @@ class Writer:
         self.edges: list[tuple[str, str]] = []
         self.sizes: dict[str, int] = {}  # number of outputs of each node
         self.keep_refractory = keep_refractory
-        self.lifs: list[LIFLayer] = []
+        self.lifs: list[SpikingLayer] = []
         self.readout: dict[str, Any] = {}
         self.source = np.full(self.inputs, "input", dtype=object)
         self.column = np.arange(self.inputs)
@@ -63,12 +64,12 @@ class Writer:
         """See ``to_nir``."""
         size = self.inputs + len(self.bias)
         self._add("input", nir.Input(input_type={"input": np.array([size])}), size)
-        last = max(index for index, layer in enumerate(self.network) if isinstance(layer, LIFLayer))
+        last = max(index for index, layer in enumerate(self.network) if isinstance(layer, SpikingLayer))
         for index, layer in enumerate(self.network):
             self.entered.append((self.source, self.column))
             try:
                 if index > last and isinstance(layer, BiasSpikes | Multiplex | Concatenate):
-                    raise ValueError(f"after the last LIF layer NIR has delays only, no {type(layer).__name__}")
+                    raise ValueError(f"after the last LIF layer NIR has delays only, no {layer._get_name()}")
                 self._layer(layer)
             except ValueError as error:
                 raise ValueError(f"layer {index}: {error}") from None
@@ -91,7 +92,7 @@ class Writer:
 
     def _layer(self, layer: nn.Module) -> None:
         match layer:
-            case LIFLinear() | LIFConv2d() | LIFSpikeTrains():
+            case SpikingLinear() | SpikingConv2d() | SpikeTrains():
                 self._lif(layer)
             case Readout():
                 self._readout(layer)
@@ -111,19 +112,19 @@ class Writer:
                 ends = (self.source, self.column), past if layer.delays is None else self._delayed(layer.delays, *past)
                 self.source, self.column = (np.concatenate(x) for x in zip(*ends, strict=True))
             case _:
-                raise ValueError(f"NIR has nothing for a {type(layer).__name__}")
+                raise ValueError(f"NIR has nothing for a {layer._get_name()}")
 
     def _approximations(self) -> list[str]:
         """Differences between a reader and the network, in words; none if the graph is faithful."""
         target, step, found = self.convention.target, self.convention.step, []
         if step is not None:
             found.append(f"{target} moves spikes to a grid of {step:g}")
-        if target != "nir" and not all(isinstance(lif, LIFSpikeTrains) for lif in self.lifs):
+        if target != "nir" and not all(isinstance(lif, SpikeTrains) for lif in self.lifs):
             how = "ignores v_reset" if target == "norse" else "resets to 0"
             found.append(f"{target} {how}, so that neurons may spike again after their first spike")
         if target != "nir" and any(isinstance(node, nir.Delay) for node in self.nodes.values()):
             found.append(f"{target} has no counterpart of delays")
-        trains = [lif for lif in self.lifs if isinstance(lif, LIFSpikeTrains)]
+        trains = [lif for lif in self.lifs if isinstance(lif, SpikeTrains)]
         if trains:
             most = min(lif.max_spikes for lif in trains)
             found.append(f"readers ignore max_spikes: neurons may spike more than {most} times")
@@ -145,11 +146,11 @@ class Writer:
     def _linear(self, name: str, weight: Matrix, before: str) -> str:
         return self._add(name, nir.Linear(weight=weight), len(weight), before)
 
-    def _lif(self, layer: LIFLinear | LIFConv2d | LIFSpikeTrains) -> None:
+    def _lif(self, layer: SpikingLinear | SpikingConv2d | SpikeTrains) -> None:
         mem, syn, threshold = (_per_neuron(layer, name) for name in ("tau_mem", "tau_syn", "threshold"))
         reset = None
         self.lifs.append(layer)
-        if isinstance(layer, LIFSpikeTrains):
+        if isinstance(layer, SpikeTrains):
             reset = _per_neuron(layer, "reset")
             if _refractory(layer) and not self.keep_refractory:
                 raise ValueError(
@@ -160,10 +161,10 @@ class Writer:
                 raise ValueError(f"snnTorch always resets to 0, the layer to {layer.neuron.reset}")
         fields, gain = self.convention.node(mem, syn, threshold, reset)
         self._neurons(layer, "lif", nir.CubaLIF(**fields), gain)
-        if isinstance(layer, LIFRecurrent):
+        if isinstance(layer, SpikingRecurrent):
             self._recurrent(layer, gain)
 
-    def _recurrent(self, layer: LIFRecurrent, gain: Float[np.ndarray, " neurons"]) -> None:
+    def _recurrent(self, layer: SpikingRecurrent, gain: Float[np.ndarray, " neurons"]) -> None:
         """A loop from the neurons of the layer that was just made to themselves: their delays, then weights."""
         if (target := self.convention.target) != "nir":
             hint = "write the target nir, for a reader that supports them"
@@ -193,7 +194,7 @@ class Writer:
     def _neurons(self, layer: NeuronLayer, kind: str, neurons: Any, gain: Float[np.ndarray, " neurons"]) -> None:
         """Weights and delays of a layer, and its neurons after them."""
         number = len(self.lifs) - (kind == "lif")
-        weight = _expanded(layer) if isinstance(layer, LIFConv2d) else to_numpy(layer.weight)
+        weight = _expanded(layer) if isinstance(layer, SpikingConv2d) else to_numpy(layer.weight)
         weight = weight * gain[:, None]
         delay = getattr(layer, "delay", None)
         delays = None if delay is None or not delay.any() else to_numpy(delay)
@@ -250,7 +251,7 @@ def _parts(source: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 def _refractory(layer: NeuronLayer) -> float:
     """The refractory time of a layer, 0 of neurons that spike once."""
-    times = _per_neuron(layer, "refractory") if isinstance(layer, LIFSpikeTrains) else np.zeros(1)
+    times = _per_neuron(layer, "refractory") if isinstance(layer, SpikeTrains) else np.zeros(1)
     if (times != times[0]).any():
         raise ValueError("the metadata have one refractory time for all neurons of a layer, this one has several")
     return float(times[0])
@@ -264,7 +265,7 @@ def _per_neuron(layer: NeuronLayer, name: str) -> Float[np.ndarray, " neurons"]:
     return np.repeat(np.atleast_1d(values), layer.out_features // values.size)
 
 
-def _expanded(layer: LIFConv2d) -> Matrix:
+def _expanded(layer: SpikingConv2d) -> Matrix:
     """Filters as a matrix over all pixels."""
     seen, made = layer.image, layer.out_image
     if seen.size * made.size > _LARGEST:

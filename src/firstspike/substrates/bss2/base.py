@@ -16,14 +16,14 @@ from firstspike.layers import (
     BiasSpikes,
     Delay,
     FirstSpike,
-    LIFRecurrent,
-    LIFSpikeTrains,
     Multiplex,
     Network,
     Readout,
     Record,
+    SpikeTrains,
+    SpikingRecurrent,
 )
-from firstspike.layers.lif import DenseLIFLayer
+from firstspike.layers.dense import DenseLayer
 from firstspike.substrates.base import SubstrateError
 from firstspike.substrates.imperfect import QuantisedWeights
 
@@ -61,19 +61,19 @@ class Clock:
         return (SHORTEST_DELAY_US + DELAY_STEP_US * steps.clamp(0, most)) / self.unit_us
 
 
-def circuits_of(layer: DenseLIFLayer | Delay) -> int:
+def circuits_of(layer: DenseLayer | Delay) -> int:
     """Number of the chip's circuits that a layer takes."""
     if isinstance(layer, Delay):
         return 2 * layer.features
     inputs, delays = layer.in_features, 0
-    if isinstance(layer, LIFRecurrent):  # its spikes return through delay neurons
+    if isinstance(layer, SpikingRecurrent):  # its spikes return through delay neurons
         inputs, delays = inputs + layer.out_features, 2 * layer.out_features
     return layer.out_features * math.ceil(2 * inputs / ROWS) + delays
 
 
 def placement(network: Network) -> list[int]:
     """The circuits of all neurons in the order in which their populations are made, one for each."""
-    lifs = [(index, layer) for index, layer in enumerate(network) if isinstance(layer, DenseLIFLayer)]
+    lifs = [(index, layer) for index, layer in enumerate(network) if isinstance(layer, DenseLayer)]
     delays = sum(layer.features for layer in network if isinstance(layer, Delay))
     size, room = sum(layer.out_features for _, layer in lifs), FIRST_DELAY if delays else CIRCUITS
     problems = [
@@ -89,7 +89,7 @@ def placement(network: Network) -> list[int]:
     found: list[int] = []
     neuron, pair = 0, FIRST_DELAY
     for layer in network:
-        if isinstance(layer, DenseLIFLayer):
+        if isinstance(layer, DenseLayer):
             found += range(neuron, neuron + layer.out_features)
             neuron += layer.out_features
         elif isinstance(layer, Delay):
@@ -104,14 +104,14 @@ def _refuse(problems: list[str]) -> None:
         raise ValueError("the network does not fit on BrainScaleS-2: " + "; ".join(problems))
 
 
-def _lif_problems(layer: DenseLIFLayer) -> Iterator[str]:
+def _lif_problems(layer: DenseLayer) -> Iterator[str]:
     neuron = layer.neuron
-    resets = torch.as_tensor(neuron.reset).unique() if isinstance(layer, LIFSpikeTrains) else ()
+    resets = torch.as_tensor(neuron.reset).unique() if isinstance(layer, SpikeTrains) else ()
     for reset in filter(bool, resets):
         yield f"a reset to {reset:g}; the chip is calibrated to a reset to the leak, 0"
     if layer.delay is not None:
         yield "synaptic delays; the chip only has axonal ones, a delay layer before this one"
-    if isinstance(layer, LIFRecurrent) and layer.recurrent_delays is not None:
+    if isinstance(layer, SpikingRecurrent) and layer.recurrent_delays is not None:
         yield "a recurrent_delay; the chip only has axonal delays, which are the window"
     if any(isinstance(x, Tensor) for x in (neuron.tau_mem, neuron.tau_syn, neuron.threshold)):
         yield "parameters of neurons that learn or differ; the chip is calibrated to one number for each"
@@ -149,14 +149,14 @@ class Bss2(QuantisedWeights):
         for index, layer in enumerate(network):
             found: Iterable[str] = ()
             match layer:
-                case DenseLIFLayer() if self.has(layer):
+                case DenseLayer() if self.has(layer):
                     needed[index], found = circuits_of(layer), _lif_problems(layer)
                 case Delay():
                     needed[index], found = circuits_of(layer), _delay_problems(layer, not lifs or index > lifs[-1])
                 case BiasSpikes() | Multiplex() | FirstSpike() | Readout():
                     pass
                 case _:
-                    found = [f"the chip does not support {type(layer).__name__}"]
+                    found = [f"the chip does not support {layer._get_name()}"]
             problems += [f"layer {index}: {problem}" for problem in found]
         if not lifs:
             problems.append("the network has no LIF layer")
@@ -165,11 +165,11 @@ class Bss2(QuantisedWeights):
             problems.append(f"{sum(needed.values())} neuron circuits needed, the chip has {CIRCUITS}: {parts}")
         _refuse(problems)
         first = network[lifs[0]]
-        assert isinstance(first, DenseLIFLayer)
+        assert isinstance(first, DenseLayer)
         clock = Clock(self.tau_us / float(first.neuron.tau_syn))
         low, high = SHORTEST_DELAY_US / clock.unit_us, LONGEST_DELAY_US / clock.unit_us
         for index, layer in enumerate(network):
-            if isinstance(layer, Delay | LIFRecurrent):
+            if isinstance(layer, Delay | SpikingRecurrent):
                 delay = layer.delay if isinstance(layer, Delay) else layer.own_delay
                 least, most = (float(x) for x in delay.detach().aminmax())
                 if least < low - 1e-6 or most > high + 1e-6:

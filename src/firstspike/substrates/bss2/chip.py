@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from firstspike.layers import BiasSpikes, LIFLinear, LIFSpikeTrains, Network, Record
+from firstspike.layers import BiasSpikes, Network, Record, SpikeTrains, SpikingLinear
 from firstspike.ranges import NotNegative, Positive, Retries, Size, checks_ranges
 from firstspike.substrates.base import SubstrateError
 from firstspike.substrates.bss2.base import CLOCK_US, Bss2, StalledError, placement
@@ -54,7 +54,7 @@ class BrainScaleS2(Bss2):
     """
 
     kind = "brainscales2"
-    neurons = (LIFLinear, LIFSpikeTrains)
+    neurons = (SpikingLinear, SpikeTrains)
     exclusive = True
 
     calibration: str = "calibrations/{chip}.pbin"

@@ -15,14 +15,14 @@ from firstspike.layers import (
     BiasSpikes,
     Delay,
     FirstSpike,
-    LIFLinear,
-    LIFRecurrent,
-    LIFSpikeTrains,
     Network,
     Readout,
     Record,
+    SpikeTrains,
+    SpikingLinear,
+    SpikingRecurrent,
 )
-from firstspike.layers.lif import DenseLIFLayer
+from firstspike.layers.dense import DenseLayer
 from firstspike.layers.windows import joined_trains
 from firstspike.neurons import LIF
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed, checks_ranges
@@ -76,7 +76,7 @@ class MockBss2(Bss2, Imperfect):
     """
 
     kind = "mock_bss2"
-    neurons = (LIFLinear, LIFSpikeTrains, LIFRecurrent)
+    neurons = (SpikingLinear, SpikeTrains, SpikingRecurrent)
 
     chip: Seed = 1
     tau_us: Positive = 6.0
@@ -105,7 +105,7 @@ class MockBss2(Bss2, Imperfect):
     def open(self, network: Network) -> Self:
         clock = self.clock_for(network)
         for index, layer in enumerate(network):
-            if isinstance(layer, DenseLIFLayer):
+            if isinstance(layer, DenseLayer):
                 threshold, noise = float(layer.neuron.threshold), abs(self.threshold_offset) + self.threshold_spread
                 if noise > _USUAL * threshold:
                     logger.warning(
@@ -113,7 +113,7 @@ class MockBss2(Bss2, Imperfect):
                         "%.0f %%; their defaults are for thresholds of about 2.6",
                         *(index, threshold, 100 * noise / threshold),
                     )
-            if isinstance(layer, LIFSpikeTrains):
+            if isinstance(layer, SpikeTrains):
                 wanted = self.refractory * self.tau_us / clock.unit_us
                 for refractory in torch.as_tensor(layer.neuron.refractory).unique().tolist():
                     if not math.isclose(refractory, wanted, rel_tol=1e-3):
@@ -161,7 +161,7 @@ class MockBss2(Bss2, Imperfect):
         layers = []
         for index, layer in enumerate(network):
             match layer:
-                case DenseLIFLayer():
+                case DenseLayer():
                     spikes = self._fire(index, layer, spikes.trains, clock)
                 case FirstSpike() | Readout():  # on the host: the chip's neurons get all spikes
                     spikes = spikes._replace(known=layer(spikes.known.to(times.dtype)))
@@ -180,17 +180,17 @@ class MockBss2(Bss2, Imperfect):
             layers.append(spikes.known.to(times.dtype))
         return Record(received.to(times.dtype), tuple(layers))
 
-    def _fire(self, index: int, layer: DenseLIFLayer, trains: Tensor, clock: Clock) -> _Spikes:
+    def _fire(self, index: int, layer: DenseLayer, trains: Tensor, clock: Clock) -> _Spikes:
         weight, tau = self._strengths("weight", index, layer.weight), self._tau
         mem, syn = (self._spread(name, index, getattr(layer.neuron, name), weight) for name in ("tau_mem", "tau_syn"))
         neurons = LIF(mem, syn), self.thresholds(index, layer, len(trains), weight), self.refractory * tau
-        if isinstance(layer, LIFRecurrent):
+        if isinstance(layer, SpikingRecurrent):
             weight = torch.cat([weight, self._strengths("recurrent weight", index, layer.recurrent_weight)], dim=1)
             delay = clock.delay(trains.new_tensor(layer.window))
             found = self._loop(trains, weight, neurons, delay, min(self.window * tau, layer.duration))
         else:
             found = self.imperfect(_fired(trains, weight, *neurons, self.window * tau)[0], tau)
-        if isinstance(layer, LIFSpikeTrains):
+        if isinstance(layer, SpikeTrains):
             found = found.sort(dim=-1).values
             return _Spikes(found, layer.fitted(self._noted(found, clock)))
         return _Spikes(found, self._noted(found.amin(dim=-1), clock))

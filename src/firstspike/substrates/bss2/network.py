@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from firstspike.layers import BiasSpikes, Delay, LIFSpikeTrains, Multiplex, Network, Readout, Record
-from firstspike.layers.lif import DenseLIFLayer
+from firstspike.layers import BiasSpikes, Delay, Multiplex, Network, Readout, Record, SpikeTrains
+from firstspike.layers.dense import DenseLayer
 from firstspike.substrates.bss2.base import CLOCK_US, DELAY_STEP_US, Clock
 from firstspike.substrates.windows import Spikes, Windows, recorded
 
@@ -49,7 +49,7 @@ class ChipNetwork:
         parts, channels, outside = [_Part(None, every, every)], inputs, inputs
         for index, layer in enumerate(network):
             match layer:
-                case DenseLIFLayer():
+                case DenseLayer():
                     parts, channels = self._lif(index, layer, parts), layer.out_features
                 case Delay():
                     parts = self._delay(index, layer, parts)
@@ -63,7 +63,7 @@ class ChipNetwork:
                         channels * layer.copies,
                     )
 
-    def _lif(self, index: int, layer: DenseLIFLayer, parts: list[_Part]) -> list[_Part]:
+    def _lif(self, index: int, layer: DenseLayer, parts: list[_Part]) -> list[_Part]:
         pynn = self.pynn
         neurons = pynn.Population(layer.out_features, pynn.cells.HXNeuron())
         neurons.record(["spikes"])
@@ -143,7 +143,7 @@ class ChipNetwork:
                 every = windows.each(self._recorded[index].size, neurons, at - late_ms)
                 fine = self.clock.step / 1000  # far above the rounding errors of a long run
                 trains = torch.from_numpy(np.round(every / fine) * fine)
-                known = layer.fitted(trains) if isinstance(layer, LIFSpikeTrains) else trains[..., 0]
+                known = layer.fitted(trains) if isinstance(layer, SpikeTrains) else trains[..., 0]
             elif isinstance(layer, BiasSpikes):
                 bias = self.clock.floor(layer.times.cpu().double())
                 known = torch.cat([known, bias.expand(len(known), -1)], dim=1)

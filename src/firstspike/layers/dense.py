@@ -1,8 +1,8 @@
-"""LIF neurons that are fully connected to their inputs, and spike once or several times."""
+"""Neurons that are fully connected to their inputs, and spike once or several times."""
 
 import math
 import warnings
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Unpack, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from firstspike.layers.delay import DelayRule
-from firstspike.layers.neurons import Arriving, LIFLayer, LIFOptions, NeuronLayer
+from firstspike.layers.neurons import Arriving, NeuronLayer, SpikingLayer, SpikingOptions
 from firstspike.layers.trains import Noise, Spikes
-from firstspike.neurons import LIF
+from firstspike.neurons import LIF, Neuron
 from firstspike.ranges import Finite, NotNegative, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import first_spike_time, spike_trains
@@ -22,14 +22,14 @@ from firstspike.spiketime.values import values_of
 Overflow = Literal["error", "warn", "drop"]
 
 
-class DenseLIFOptions(LIFOptions, total=False):
-    """Keyword arguments of all fully connected layers of LIF neurons, see ``DenseLIFLayer``."""
+class DenseOptions(SpikingOptions, total=False):
+    """Keyword arguments of all fully connected layers of neurons, see ``DenseLayer``."""
 
     delay: DelayRule | None
 
 
-class SpikeTrainOptions(DenseLIFOptions, total=False):
-    """Keyword arguments of all layers of LIF neurons that spike several times, see ``LIFSpikeTrains``."""
+class SpikeTrainOptions(DenseOptions, total=False):
+    """Keyword arguments of all layers of neurons that spike several times, see ``SpikeTrains``."""
 
     refractory: NotNegative | None
     reset: Finite | None
@@ -37,8 +37,8 @@ class SpikeTrainOptions(DenseLIFOptions, total=False):
 
 
 @takes_arguments_of(NeuronLayer, without=("shape",))
-class DenseLIFLayer(LIFLayer):
-    """Fully connected LIF neurons, optionally with synaptic delays.
+class DenseLayer(SpikingLayer):
+    """Fully connected neurons, optionally with synaptic delays.
 
     Args:
         delay: rule by which synaptic delays (out_features, in_features) start and stay >= 0; None for no delays.
@@ -48,10 +48,10 @@ class DenseLIFLayer(LIFLayer):
         self,
         in_features: Size,
         out_features: Size,
-        neuron: LIF | None = None,
+        neuron: Neuron | None = None,
         *,
         delay: DelayRule | None = None,
-        **options: Unpack[LIFOptions],
+        **options: Unpack[SpikingOptions],
     ) -> None:
         super().__init__((out_features, in_features), in_features, out_features, neuron, **options)
         self.delay_rule = delay
@@ -85,9 +85,9 @@ class DenseLIFLayer(LIFLayer):
         return self.delay_rule if name == "delay" else super()._argument(name)
 
 
-@takes_arguments_of(DenseLIFLayer)
-class LIFLinear(DenseLIFLayer):
-    """Fully connected LIF neurons: ``times (..., in_features) -> first spike times (..., out_features)``.
+@takes_arguments_of(DenseLayer)
+class SpikingLinear(DenseLayer):
+    """Fully connected neurons: ``times (..., in_features) -> first spike times (..., out_features)``.
 
     Stateless: every sample is one presentation that starts at rest, and each neuron spikes at most once. The times of
     silent neurons are ``inf``.
@@ -107,10 +107,10 @@ class LIFLinear(DenseLIFLayer):
         return first_spike_time(times, self.weight, self.neuron, delay=delay, observed=observed, **self.dynamics)
 
 
-@takes_arguments_of(DenseLIFLayer)
+@takes_arguments_of(DenseLayer)
 @checks_ranges
-class LIFSpikeTrains(DenseLIFLayer):
-    """LIF neurons that spike several times: ``times (batch, in_features[, spikes]) -> (batch, out, max_spikes)``.
+class SpikeTrains(DenseLayer):
+    """Neurons that spike several times: ``times (batch, in_features[, spikes]) -> (batch, out, max_spikes)``.
 
     Input and output are spike trains, sorted along the last dimension, ``inf`` after the last spike. First spikes
     ``(batch, in_features)`` are trains of one spike. At each spike the membrane is set to the neuron's ``reset`` and
@@ -127,7 +127,7 @@ class LIFSpikeTrains(DenseLIFLayer):
 
     Raises:
         ValueError: sizes < 1, ``max_spikes`` above 1000000, a reset at the threshold or above, a negative refractory
-            time; otherwise as ``LIFLinear``. More spikes than ``max_spikes``, in ``forward``.
+            time; otherwise as ``SpikingLinear``. More spikes than ``max_spikes``, in ``forward``.
     """
 
     takes_trains = True
@@ -140,20 +140,20 @@ class LIFSpikeTrains(DenseLIFLayer):
         in_features: Size,
         out_features: Size,
         max_spikes: Size,
-        neuron: LIF | None = None,
+        neuron: Neuron | None = None,
         *,
         refractory: NotNegative | None = None,
         reset: Finite | None = None,
         overflow: Overflow = "error",
-        **options: Unpack[DenseLIFOptions],
+        **options: Unpack[DenseOptions],
     ) -> None:
-        neuron = with_dynamics(LIF() if neuron is None else neuron, 4, refractory=refractory, reset=reset)
+        neuron = with_dynamics(cast(Any, LIF() if neuron is None else neuron), 4, refractory=refractory, reset=reset)
         super().__init__(in_features, out_features, neuron, **options)
         self.max_spikes = max_spikes
         self.overflow: Overflow = overflow
 
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
-        """See ``LIFLayer``."""
+        """See ``SpikingLayer``."""
         return Arriving(*each_spike(self.seen(inputs), self.weight, self.delay), math.inf)
 
     def forward(
@@ -165,7 +165,7 @@ class LIFSpikeTrains(DenseLIFLayer):
 
     @property
     def dynamics(self) -> dict[str, Any]:
-        """See ``LIFLayer``."""
+        """See ``SpikingLayer``."""
         return {name: getattr(self, name) for name in ("overflow", "max_weight_grad", "backend")}
 
     def fitted(self, trains: Float[Tensor, "*batch out_features spikes"]) -> Float[Tensor, "*batch out_features most"]:
