@@ -235,6 +235,8 @@ def note_segments(g, at, lane, start, stop):
     holds = free > start
     while True:
         due = np.float64(g.spikes[at.b, j, spiked]) if spiked < g.most else math.inf
+        if due == math.inf and g.overflows[at.b, j] != 0:
+            break  # it is held for ever
         until = free if holds and free <= due else due
         if until > stop or until == math.inf:
             break

@@ -120,7 +120,7 @@ def fill_drives(g, e, j, drives, lane, step):
 
 
 @jit
-def prepare_own(g, at, slopes):
+def prepare_own(g, at):
     """Sort what arrives at each neuron of a group in a sample, and fill in the numbers of its intervals; the most."""
     keys, shifted, times = g.own_keys[at.slot], g.shifted[at.slot], g.times[at.b]
     to, source, packed, most = g.sorted_to[at.slot], g.sorted_from[at.slot], g.packed[at.group], 0
@@ -152,10 +152,18 @@ def prepare_own(g, at, slopes):
             wait = interval(g, keys[:, lane], i)
             start = (i + 1) * g.parts_of_row * LANES + lane
             fill_row(rows[start:], LANES, wait, g.kinds, leak, rates)
-            if slopes:
-                start = (i + 1) * g.parts_of_slopes * LANES + lane
-                fill_slopes(g.own_slopes[at.slot].reshape(-1)[start:], LANES, wait, g.kinds, leak, rates)
     return most
+
+
+@jit
+def fill_own_slopes(g, at, n):
+    """Fill in the derivatives of these numbers."""
+    slopes = g.own_slopes[at.slot].reshape(-1)
+    for lane in range(LANES):
+        j = at.first + min(lane, at.size - 1)
+        for i in range(-1, n):
+            wait, start = interval(g, g.own_keys[at.slot][:, lane], i), (i + 1) * g.parts_of_slopes * LANES + lane
+            fill_slopes(slopes[start:], LANES, wait, g.kinds, g.leak[at.e, j], g.rates[at.e, j])
 
 
 @jit
@@ -225,7 +233,7 @@ def forward_kernel(dtype: str, own: bool):
             fill_drives(g, e, 0, g.drives[e, 0].reshape(-1), 0, 1)
         for b in range(e * g.batch + begin, e * g.batch + min(begin + SAMPLES, g.batch)):
             at = At(slot, e, b, group, place * LANES, size, 0, 0)
-            scan_group(g, at, prepare_own(g, at, False) if own else 0)
+            scan_group(g, at, prepare_own(g, at) if own else 0)
 
     return prepared(own, False), run
 
@@ -265,8 +273,10 @@ def backward_kernel(dtype: str, own: bool):
             for b in range(begin, end):
                 at = At(slot, e, b, group, place * LANES, size, chunk, part)
                 if own:
-                    g.place[slot, 1] = prepare_own(g, at, g.by_taus != 0)
+                    g.place[slot, 1] = prepare_own(g, at)
                 if g.by_taus != 0:
+                    if own:
+                        fill_own_slopes(g, at, g.place[slot, 1])
                     scan_group(g, at, g.place[slot, 1])
                 if g.bounded == 0:
                     unwound(g, at, ALL, 0)

@@ -144,7 +144,7 @@ def go_alone(g, at, lane, here, there, now, stop, holds):
         y[k] = state[here + (1 + k) * LANES + lane]
     while True:
         due = g.spikes[at.b, j, spiked] if g.observes != 0 and spiked < g.most else math.inf
-        pending = g.observes != 0 and due <= stop
+        pending = g.observes != 0 and due <= stop and due < math.inf
         if holds and not (pending and due < free):
             if free > stop:
                 break
@@ -176,28 +176,27 @@ def go_alone(g, at, lane, here, there, now, stop, holds):
             if kinds[k] == THRESHOLD:
                 slope += y[k] * rates[k]
         if spiked >= g.most:
-            stuck = True
-        else:
-            again = now == free and time == g.spikes.dtype.type(free)
-            if holds or slope <= 0:
-                slope = FIXED
-            if again and not holds and excess(v, y, theta, kinds) >= 0:
-                slope = FORCED
-            if g.records == 0:
-                g.slopes[at.b, j, spiked] = slope
-            if g.observes == 0:
-                g.spikes[at.b, j, spiked] = time
-            spiked += 1
+            free = math.inf
+            v = np.float64(g.reset[at.e, j]) if g.resets != 0 else v
+            now, holds, stuck = np.float64(time), True, True
+            break
+        again = now == free and time == g.spikes.dtype.type(free)
+        if holds or slope <= 0:
+            slope = FIXED
+        if again and not holds and excess(v, y, theta, kinds) >= 0:
+            slope = FORCED
+        if g.records == 0:
+            g.slopes[at.b, j, spiked] = slope
+        if g.observes == 0:
+            g.spikes[at.b, j, spiked] = time
+        spiked += 1
         now = np.float64(time)
         for k in range(count):
             y[k] += 0.0 if kinds[k] == BIAS else g.jumps[at.e, j, k]
         if g.resets != 0:
             v = np.float64(g.reset[at.e, j])
         free = np.float64(g.spikes.dtype.type(time + g.refractory[at.e, j]))
-        holds = free > now or stuck
-        if stuck:
-            free = math.inf
-            break
+        holds = free > now
         if not holds:
             free = -math.inf
             if g.records == 0:
@@ -303,7 +302,7 @@ def scan(g, at, keys, rows, drives, weights, source, n):
             if source is None:
                 alone |= due_lanes(g, at, keys, i, active)
             else:
-                alone |= (fill32(state, min(keys[i + 1], g.bounds[1])) >= busy) & active
+                alone |= (fill32(state, min(keys[i + 1], g.bounds[1])) >= busy) & (busy < math.inf) & active
             alone &= ~stuck
         while alone:
             lane = lowest_bit(alone)
@@ -334,7 +333,7 @@ def due_lanes(g, at, keys, i, active):
     found, end = np.uint64(0), np.float64(g.bounds[1])
     for lane in range(at.size):
         busy = g.state[at.slot, (2 * (1 + g.kinds.size) + _BUSY) * LANES + lane]
-        if busy <= min(time_of(keys, i + 1, lane), end):
+        if busy <= min(time_of(keys, i + 1, lane), end) and busy < math.inf:
             found |= np.uint64(1) << np.uint64(lane)
     return found & active
 
