@@ -1,10 +1,5 @@
-"""Code that imperfect devices share: quantised weights, noise, and layers whose neurons are connected to each other.
+"""Code that imperfect devices share: quantised weights, and noise."""
 
-A spike arrives at other neurons after a delay of at least the window of its layer. In slices of half a window, what
-arrives in a slice left its neuron before the slice, even if it was moved ahead by up to half a window.
-"""
-
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -16,7 +11,6 @@ from torch import Tensor
 from firstspike.deferred import sent
 from firstspike.layers import LIFRecurrent, LIFSpikeTrains, Network
 from firstspike.layers.lif import DenseLIFLayer
-from firstspike.layers.windows import columns_within
 from firstspike.neurons import LIF
 from firstspike.seeding import generator
 from firstspike.spiketime import TrainState, spike_window
@@ -153,20 +147,3 @@ def window_of(
 
     found, *held = with_thresholds(spikes, neuron, threshold, trains, *(() if state is None else state[:3]))
     return found, TrainState(*held, until)  # type: ignore[call-arg]
-
-
-def slices(inputs: Float[Tensor, "batch inputs spikes"], duration: float, window: float) -> list[float]:
-    """Ends of slices of half a window, the first within one after the earliest input, or after 0 if all are later."""
-    half = window / 2
-    count = max(1, math.ceil(duration / half - 1e-9))
-    earliest = min(0.0, float(inputs.amin())) if inputs.numel() else 0.0
-    return [*(k * half for k in range(math.floor(earliest / half) + 1, count)), duration]
-
-
-def joined(
-    *trains: Float[Tensor, "batch neurons spikes"], since: float = -math.inf
-) -> Float[Tensor, "batch neurons all"]:
-    """Trains of the same neurons as one, sorted and as long as the longest; only spikes after ``since``."""
-    both = torch.cat(trains, dim=-1)
-    both = torch.where(both > since, both, math.inf).sort(dim=-1).values
-    return columns_within(both, -math.inf, math.inf)

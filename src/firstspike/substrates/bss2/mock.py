@@ -23,12 +23,12 @@ from firstspike.layers import (
     Record,
 )
 from firstspike.layers.lif import DenseLIFLayer
-from firstspike.layers.windows import joined_trains
 from firstspike.neurons import LIF
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed, checks_ranges
 from firstspike.spiketime import TrainState
 from firstspike.substrates.bss2.base import Bss2, Clock, StalledError
-from firstspike.substrates.imperfect import Imperfect, Noise, joined, slices, window_of
+from firstspike.substrates.imperfect import Imperfect, Noise, window_of
+from firstspike.substrates.loops import joined, looped
 
 logger = logging.getLogger(__name__)
 
@@ -212,17 +212,16 @@ class MockBss2(Bss2, Imperfect):
     def _loop(
         self, trains: Tensor, weight: Tensor, neurons: tuple[LIF, Tensor, float], delay: Tensor, until: float
     ) -> Tensor:
-        """Spikes of neurons that get their own ones back through delay neurons, in slices of half the delay."""
-        start, state = -math.inf, None
-        spikes = arriving = trains.new_full((len(trains), len(weight), 1), math.inf)
-        busy = torch.full_like(spikes[..., 0], -math.inf)
-        for end in slices(trains, until, float(delay)):
-            fired, state = _fired(joined_trains(trains, arriving), weight, *neurons, end, state)
-            now = self.imperfect(fired, self._tau).sort(dim=-1).values
-            spikes = joined(spikes, now)
-            late, busy = self._through_delays(now, delay, busy)
-            arriving, start = joined(arriving, late.clamp(min=end), since=start), end
-        return torch.where(spikes <= until, spikes, math.inf)
+        """Spikes of neurons that get their own ones back through delay neurons."""
+
+        def fire(trains: Tensor, end: float, state: tuple[TrainState | None, Tensor] | None) -> Any:
+            before, busy = state or (None, trains.new_full((len(trains), len(weight)), -math.inf))
+            fired, after = _fired(trains, weight, *neurons, end, before)
+            fired = self.imperfect(fired, self._tau).sort(dim=-1).values
+            late, busy = self._through_delays(fired, delay, busy)
+            return fired, late.clamp(min=end), (after, busy)
+
+        return looped(trains, len(weight), until, float(delay), 0.0, fire)
 
     def _through_delays(self, trains: Tensor, delay: Tensor, busy: Tensor) -> tuple[Tensor, Tensor]:
         """Sorted trains after delay neurons that are busy until then, and until when they are busy now."""
