@@ -40,7 +40,7 @@ class QuantisedWeights(Substrate):
 
     @torch.no_grad()
     def project_(self, network: Network) -> None:
-        """See ``Substrate``. Beyond the limit, weights would drift without an effect."""
+        """Keep weights within the limit: beyond it they would drift without an effect."""
         if self.weight_max is not None:
             for _, weight in _weights(network):
                 weight.clamp_(-self.weight_max, self.weight_max)
@@ -81,8 +81,8 @@ class Imperfect(QuantisedWeights):
     """Substrates with quantised weights and individual thresholds, which also draw random numbers."""
 
     noise: Noise
-    pattern: Noise
-    """Of the device."""
+    fixed: Noise
+    """Patterns of the device, which never change."""
     threshold_offset: float
     threshold_spread: float
     threshold_batch_noise: float
@@ -96,7 +96,7 @@ class Imperfect(QuantisedWeights):
         nominal = nominal.expand(layer.out_features)
         found = nominal + self.threshold_offset
         if self.threshold_spread:
-            found = found + self.threshold_spread * self.pattern.pattern("threshold", index, nominal)
+            found = found + self.threshold_spread * self.fixed.pattern("threshold", index, nominal)
         if self.threshold_batch_noise:
             found = found + self.noise.normal(self.threshold_batch_noise, nominal)
         if self.threshold_sample_noise:

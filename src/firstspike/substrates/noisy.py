@@ -64,7 +64,7 @@ class Noisy(Imperfect, LayerByLayer):
     seed: Seed | None = None
 
     def __post_init__(self) -> None:
-        self.noise = self.pattern = Noise(self.seed or 0)
+        self.noise = self.fixed = Noise(self.seed or 0)
 
     def received(self, times: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch inputs"]:
         if not self.input_jitter:

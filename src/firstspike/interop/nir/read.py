@@ -12,27 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from firstspike import layers
 from firstspike.config.network import too_many_spikes
 from firstspike.interop.nir.conventions import RESET, Convention, Neurons
 from firstspike.interop.nir.synapses import Synapses, after, finite, numbers
-from firstspike.layers import (
-    LAYERS,
-    BiasSpikes,
-    Concatenate,
-    Delay,
-    DelayRule,
-    LIFLinear,
-    LIFRecurrent,
-    LIFSpikeTrains,
-    Multiplex,
-    Network,
-    Readout,
-)
+from firstspike.layers import Network
 from firstspike.layers.trains import form_of
 from firstspike.neurons import LIF
 
 _FIELDS = ("tau_mem", "tau_syn", "r", "v_leak", "w_in")
-_DELAYS = DelayRule("clip", scale=math.inf, std=0.0)
+_DELAYS = layers.DelayRule("clip", scale=math.inf, std=0.0)
 _BIAS = "bias spikes"
 
 Signal = dict[str, Synapses]
@@ -147,13 +136,13 @@ class Reader:
             else:
                 rule = _DELAYS
                 synapses, copies = synapses.apart()
-                self.layers += [Multiplex(copies)] if copies > 1 else []
+                self.layers += [layers.Multiplex(copies)] if copies > 1 else []
         parameters = LIF(*(self._shared(values) for values in (neurons.tau_mem, neurons.tau_syn, neurons.threshold)))
         make: dict[str, Any] = {"delay": rule, "generator": torch.Generator(), "dtype": self.dtype}
         size = synapses.inputs, out
-        layer: LIFLinear | LIFSpikeTrains
+        layer: layers.LIFLinear | layers.LIFSpikeTrains
         if not trains["max_spikes"]:
-            layer = LIFLinear(*size, parameters, **make)
+            layer = layers.LIFLinear(*size, parameters, **make)
             if self.once and (neurons.reset > -RESET / 10 * neurons.threshold).any():
                 again = f"{name} has a v_reset after which neurons may spike again; here they spike at most once"
                 warnings.warn(f"{again}. For more give from_nir their max_spikes, or 0", stacklevel=5)
@@ -162,7 +151,7 @@ class Reader:
             parameters = replace(parameters, reset=reset, refractory=trains["refractory"])
             make["overflow"] = trains["overflow"] or "error"
             if loop is None:
-                layer = LIFSpikeTrains(*size, trains["max_spikes"], parameters, **make)
+                layer = layers.LIFSpikeTrains(*size, trains["max_spikes"], parameters, **make)
             else:
                 loop = replace(loop, weight=loop.weight * neurons.gain[loop.row])
                 layer = _recurrent(size, parameters, make, trains, loop)
@@ -174,8 +163,8 @@ class Reader:
     def _readout(self, name: str, node: Any, before: Signal) -> None:
         """A readout; how its membrane is read is in the metadata alone."""
         found, unit = self.graph.metadata, self.convention.time_unit
-        target = LAYERS.get(str(found.get("readout")))
-        if target is None or not issubclass(target, Readout):
+        target = layers.LAYERS.get(str(found.get("readout")))
+        if target is None or not issubclass(target, layers.Readout):
             raise ValueError(f"{name} is a readout (CubaLI), and the metadata do not define how its membrane is read")
         neurons, synapses = self._neurons(name, node), self._inputs(name, before)
         if synapses.delay.any():
@@ -203,12 +192,12 @@ class Reader:
             part = before[origin]
             if len(part.row):
                 past = len(self.layers) - self.places[origin]
-                self.layers.append(Concatenate(joined.inputs, past, skipped=part.inputs, delay=0.0))
+                self.layers.append(layers.Concatenate(joined.inputs, past, skipped=part.inputs, delay=0.0))
                 joined = _beside(joined, part)
         if _BIAS not in before or not len(before[_BIAS].row):
             return joined
         used, column = np.unique(before[_BIAS].column, return_inverse=True)
-        self.layers.append(BiasSpikes([self.bias[k] for k in used], dtype=self.dtype))
+        self.layers.append(layers.BiasSpikes([self.bias[k] for k in used], dtype=self.dtype))
         return _beside(joined, replace(before[_BIAS], inputs=len(used), column=column))
 
     def _neurons(self, name: str, node: Any) -> Neurons:
@@ -243,10 +232,10 @@ class Reader:
         if synapses.delay.any():
             self.layers.append(self._delays(synapses.delay))
 
-    def _delays(self, delay: np.ndarray) -> Delay:
+    def _delays(self, delay: np.ndarray) -> layers.Delay:
         """Delays of what the last layer gives."""
         trains = bool(self.layers) and form_of(self.layers[-1]) == "trains"
-        found = Delay(len(delay), _DELAYS, trains=trains, generator=torch.Generator(), dtype=self.dtype)
+        found = layers.Delay(len(delay), _DELAYS, trains=trains, generator=torch.Generator(), dtype=self.dtype)
         with torch.no_grad():
             found.delay_raw.copy_(torch.from_numpy(delay))
         return found
@@ -270,13 +259,13 @@ def _loop(name: str, found: Synapses | None) -> Synapses | None:
 
 def _recurrent(
     size: tuple[int, int], parameters: LIF, make: dict[str, Any], trains: dict[str, Any], loop: Synapses
-) -> LIFRecurrent:
+) -> layers.LIFRecurrent:
     """A layer with a loop, whose shortest delay is the window."""
     window = float(loop.delay.min())
     more = np.where(np.isclose(loop.delay, window, rtol=1e-9, atol=0), 0.0, loop.delay - window)
     make |= {"window": window, "window_spikes": trains["window_spikes"] or trains["max_spikes"]}
-    make |= {"recurrent_delay": DelayRule("clip", scale=float(more.max()), std=0.0) if more.any() else None}
-    layer = LIFRecurrent(*size, trains["max_spikes"], trains["duration"], parameters, **make)
+    make |= {"recurrent_delay": layers.DelayRule("clip", scale=float(more.max()), std=0.0) if more.any() else None}
+    layer = layers.LIFRecurrent(*size, trains["max_spikes"], trains["duration"], parameters, **make)
     if layer.recurrent_delays is not None:
         _fill(layer.recurrent_delays.delay_raw, loop, more)
     _fill(layer.recurrent_weight, loop, loop.weight)

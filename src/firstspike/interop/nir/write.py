@@ -9,24 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from firstspike import layers
 from firstspike._version import __version__
 from firstspike.interop.nir.conventions import Convention
 from firstspike.interop.nir.synapses import Matrix
-from firstspike.layers import (
-    LAYERS,
-    BiasSpikes,
-    Concatenate,
-    Delay,
-    LIFConv2d,
-    LIFLayer,
-    LIFLinear,
-    LIFRecurrent,
-    LIFSpikeTrains,
-    Multiplex,
-    Network,
-    Readout,
-    SpikeDropout,
-)
+from firstspike.layers import LIFLayer, Network
 from firstspike.layers.named import to_numpy
 from firstspike.layers.neurons import NeuronLayer
 
@@ -47,7 +34,7 @@ class Writer:
         if network.inputs is None or not any(isinstance(layer, LIFLayer) for layer in network):
             raise ValueError("the network has no LIF layer: nothing for NIR")
         self.network, self.convention, self.inputs = network, convention, network.inputs
-        self.bias = [float(t) for layer in network if isinstance(layer, BiasSpikes) for t in layer.times]
+        self.bias = [float(t) for layer in network if isinstance(layer, layers.BiasSpikes) for t in layer.times]
         self.nodes: dict[str, Any] = {}
         self.edges: list[tuple[str, str]] = []
         self.sizes: dict[str, int] = {}  # number of outputs of each node
@@ -67,7 +54,7 @@ class Writer:
         for index, layer in enumerate(self.network):
             self.entered.append((self.source, self.column))
             try:
-                if index > last and isinstance(layer, BiasSpikes | Multiplex | Concatenate):
+                if index > last and isinstance(layer, layers.BiasSpikes | layers.Multiplex | layers.Concatenate):
                     raise ValueError(f"after the last LIF layer NIR has delays only, no {type(layer).__name__}")
                 self._layer(layer)
             except ValueError as error:
@@ -91,22 +78,22 @@ class Writer:
 
     def _layer(self, layer: nn.Module) -> None:
         match layer:
-            case LIFLinear() | LIFConv2d() | LIFSpikeTrains():
+            case layers.LIFLinear() | layers.LIFConv2d() | layers.LIFSpikeTrains():
                 self._lif(layer)
-            case Readout():
+            case layers.Readout():
                 self._readout(layer)
-            case Delay():
+            case layers.Delay():
                 self.source, self.column = self._delayed(layer, self.source, self.column)
-            case SpikeDropout():
+            case layers.SpikeDropout():
                 pass  # in training only
-            case BiasSpikes():
+            case layers.BiasSpikes():
                 count = len(layer.times)
                 self.source = np.append(self.source, np.full(count, "input", dtype=object))
                 self.column = np.append(self.column, self.biases + np.arange(count))
                 self.biases += count
-            case Multiplex():
+            case layers.Multiplex():
                 self.source, self.column = self.source.repeat(layer.copies), self.column.repeat(layer.copies)
-            case Concatenate() if layer.reduce is None:
+            case layers.Concatenate() if layer.reduce is None:
                 past = self.entered[-1 - layer.over]
                 ends = (self.source, self.column), past if layer.delays is None else self._delayed(layer.delays, *past)
                 self.source, self.column = (np.concatenate(x) for x in zip(*ends, strict=True))
@@ -118,12 +105,12 @@ class Writer:
         target, step, found = self.convention.target, self.convention.step, []
         if step is not None:
             found.append(f"{target} moves spikes to a grid of {step:g}")
-        if target != "nir" and not all(isinstance(lif, LIFSpikeTrains) for lif in self.lifs):
+        if target != "nir" and not all(isinstance(lif, layers.LIFSpikeTrains) for lif in self.lifs):
             how = "ignores v_reset" if target == "norse" else "resets to 0"
             found.append(f"{target} {how}, so that neurons may spike again after their first spike")
         if target != "nir" and any(isinstance(node, nir.Delay) for node in self.nodes.values()):
             found.append(f"{target} has no counterpart of delays")
-        trains = [lif for lif in self.lifs if isinstance(lif, LIFSpikeTrains)]
+        trains = [lif for lif in self.lifs if isinstance(lif, layers.LIFSpikeTrains)]
         if trains:
             most = min(lif.max_spikes for lif in trains)
             found.append(f"readers ignore max_spikes: neurons may spike more than {most} times")
@@ -145,11 +132,11 @@ class Writer:
     def _linear(self, name: str, weight: Matrix, before: str) -> str:
         return self._add(name, nir.Linear(weight=weight), len(weight), before)
 
-    def _lif(self, layer: LIFLinear | LIFConv2d | LIFSpikeTrains) -> None:
+    def _lif(self, layer: layers.LIFLinear | layers.LIFConv2d | layers.LIFSpikeTrains) -> None:
         mem, syn, threshold = (_per_neuron(layer, name) for name in ("tau_mem", "tau_syn", "threshold"))
         reset = None
         self.lifs.append(layer)
-        if isinstance(layer, LIFSpikeTrains):
+        if isinstance(layer, layers.LIFSpikeTrains):
             reset = _per_neuron(layer, "reset")
             if _refractory(layer) and not self.keep_refractory:
                 raise ValueError(
@@ -160,10 +147,10 @@ class Writer:
                 raise ValueError(f"snnTorch always resets to 0, the layer to {layer.neuron.reset}")
         fields, gain = self.convention.node(mem, syn, threshold, reset)
         self._neurons(layer, "lif", nir.CubaLIF(**fields), gain)
-        if isinstance(layer, LIFRecurrent):
+        if isinstance(layer, layers.LIFRecurrent):
             self._recurrent(layer, gain)
 
-    def _recurrent(self, layer: LIFRecurrent, gain: Float[np.ndarray, " neurons"]) -> None:
+    def _recurrent(self, layer: layers.LIFRecurrent, gain: Float[np.ndarray, " neurons"]) -> None:
         """A loop from the neurons of the layer that was just made to themselves: their delays, then weights."""
         if (target := self.convention.target) != "nir":
             hint = "write the target nir, for a reader that supports them"
@@ -179,12 +166,12 @@ class Writer:
             last = self._linear(name, weight, delayed)
         self.edges.append((last, lif))
 
-    def _readout(self, layer: Readout) -> None:
+    def _readout(self, layer: layers.Readout) -> None:
         mem, syn = (_per_neuron(layer, name) for name in ("tau_mem", "tau_syn"))
         fields, gain = self.convention.node(mem, syn, np.ones(layer.out_features))
         node = nir.CubaLI(**{name: x for name, x in fields.items() if name not in ("v_threshold", "v_reset")})
         self._neurons(layer, "readout", node, gain)
-        kind = next((kind for kind, target in LAYERS.items() if target is type(layer)), None)
+        kind = next((kind for kind, target in layers.LAYERS.items() if target is type(layer)), None)
         if kind is None:
             raise ValueError(f"NIR has nothing for a {type(layer).__name__}")
         unit, times = self.convention.time_unit, [name for name in ("tau", "time") if hasattr(layer, name)]
@@ -193,7 +180,7 @@ class Writer:
     def _neurons(self, layer: NeuronLayer, kind: str, neurons: Any, gain: Float[np.ndarray, " neurons"]) -> None:
         """Weights and delays of a layer, and its neurons after them."""
         number = len(self.lifs) - (kind == "lif")
-        weight = _expanded(layer) if isinstance(layer, LIFConv2d) else to_numpy(layer.weight)
+        weight = _expanded(layer) if isinstance(layer, layers.LIFConv2d) else to_numpy(layer.weight)
         weight = weight * gain[:, None]
         delay = getattr(layer, "delay", None)
         delays = None if delay is None or not delay.any() else to_numpy(delay)
@@ -225,7 +212,7 @@ class Writer:
         summed[np.repeat(np.arange(out), channels), np.arange(copies)] = weight.ravel()
         return self._linear(name, summed, delayed)
 
-    def _delayed(self, layer: Delay, source: np.ndarray, channel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _delayed(self, layer: layers.Delay, source: np.ndarray, channel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Channels after delays."""
         delay = to_numpy(layer.delay) * self.convention.time_unit
         if not delay.any():
@@ -250,7 +237,7 @@ def _parts(source: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 def _refractory(layer: NeuronLayer) -> float:
     """The refractory time of a layer, 0 of neurons that spike once."""
-    times = _per_neuron(layer, "refractory") if isinstance(layer, LIFSpikeTrains) else np.zeros(1)
+    times = _per_neuron(layer, "refractory") if isinstance(layer, layers.LIFSpikeTrains) else np.zeros(1)
     if (times != times[0]).any():
         raise ValueError("the metadata have one refractory time for all neurons of a layer, this one has several")
     return float(times[0])
@@ -264,7 +251,7 @@ def _per_neuron(layer: NeuronLayer, name: str) -> Float[np.ndarray, " neurons"]:
     return np.repeat(np.atleast_1d(values), layer.out_features // values.size)
 
 
-def _expanded(layer: LIFConv2d) -> Matrix:
+def _expanded(layer: layers.LIFConv2d) -> Matrix:
     """Filters as a matrix over all pixels."""
     seen, made = layer.image, layer.out_image
     if seen.size * made.size > _LARGEST:

@@ -98,7 +98,7 @@ class MockBss2(Bss2, Imperfect):
     seed: Seed | None = None
 
     def __post_init__(self) -> None:
-        self.pattern = Noise(self.chip)
+        self.fixed = Noise(self.chip)
         self.noise = Noise(self.seed or 0)
         self._clock: Clock | None = None
 
@@ -137,9 +137,6 @@ class MockBss2(Bss2, Imperfect):
 
     @torch.no_grad()
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
-        if self._clock is None:
-            raise ValueError("the chip is not open: call open(network) first")
-
         def attempt() -> Record:
             if self.stall and float(self.noise.uniform(times.new_empty(1))) < self.stall:
                 raise StalledError("by chance")
@@ -148,28 +145,33 @@ class MockBss2(Bss2, Imperfect):
         return self.repeated(attempt, f"the mock chip {self.chip}")
 
     @property
+    def clock(self) -> Clock:
+        """The chip's times in the network's unit; a ValueError unless it is open."""
+        if self._clock is None:
+            raise ValueError("the chip is not open: call open(network) first")
+        return self._clock
+
+    @property
     def _tau(self) -> float:
         """``tau_syn`` in the network's unit."""
-        assert self._clock is not None
-        return self.tau_us / self._clock.unit_us
+        return self.tau_us / self.clock.unit_us
 
     def _run(self, network: Network, times: Tensor) -> Record:
-        clock = self._clock
-        assert clock is not None
+        clock = self.clock
         received = clock.floor(times.double())
         spikes = _Spikes(received if received.ndim > 2 else received.unsqueeze(-1), received)
         layers = []
         for index, layer in enumerate(network):
             match layer:
                 case DenseLIFLayer():
-                    spikes = self._fire(index, layer, spikes.trains, clock)
+                    spikes = self._fire(index, layer, spikes.trains)
                 case FirstSpike() | Readout():  # on the host: the chip's neurons get all spikes
                     spikes = spikes._replace(known=layer(spikes.known.to(times.dtype)))
                 case Delay():
                     # delay neurons rest until their delay is over: a spike that comes earlier passes unseen
                     delay, idle = clock.delay(layer.delay.double()), torch.full_like(spikes.known, -math.inf)
                     trains, _ = self._through_delays(spikes.trains.sort(dim=-1).values, delay, idle)
-                    spikes = _Spikes(trains, self._noted(trains.amin(dim=-1), clock))
+                    spikes = _Spikes(trains, self._noted(trains.amin(dim=-1)))
                 case BiasSpikes():  # from outside, too, and once
                     bias = clock.floor(layer.times.to(spikes.known)).expand(len(spikes.known), -1)
                     train = pad(bias.unsqueeze(-1), (0, spikes.trains.shape[2] - 1), value=math.inf)
@@ -180,34 +182,33 @@ class MockBss2(Bss2, Imperfect):
             layers.append(spikes.known.to(times.dtype))
         return Record(received.to(times.dtype), tuple(layers))
 
-    def _fire(self, index: int, layer: DenseLIFLayer, trains: Tensor, clock: Clock) -> _Spikes:
+    def _fire(self, index: int, layer: DenseLIFLayer, trains: Tensor) -> _Spikes:
         weight, tau = self._strengths("weight", index, layer.weight), self._tau
-        mem, syn = (self._spread(name, index, getattr(layer.neuron, name), weight) for name in ("tau_mem", "tau_syn"))
+        row = weight.new_empty(len(weight))
+        mem, syn = (
+            float(getattr(layer.neuron, name)) * self._varied(name, index, row, self.tau_spread, 0.1)
+            for name in ("tau_mem", "tau_syn")
+        )
         neurons = LIF(mem, syn), self.thresholds(index, layer, len(trains), weight), self.refractory * tau
         if isinstance(layer, LIFRecurrent):
             weight = torch.cat([weight, self._strengths("recurrent weight", index, layer.recurrent_weight)], dim=1)
-            delay = clock.delay(trains.new_tensor(layer.window))
+            delay = self.clock.delay(trains.new_tensor(layer.window))
             found = self._loop(trains, weight, neurons, delay, min(self.window * tau, layer.duration))
         else:
             found = self.imperfect(_fired(trains, weight, *neurons, self.window * tau)[0], tau)
         if isinstance(layer, LIFSpikeTrains):
             found = found.sort(dim=-1).values
-            return _Spikes(found, layer.fitted(self._noted(found, clock)))
-        return _Spikes(found, self._noted(found.amin(dim=-1), clock))
+            return _Spikes(found, layer.fitted(self._noted(found)))
+        return _Spikes(found, self._noted(found.amin(dim=-1)))
 
     def _strengths(self, purpose: str, index: int, weight: Tensor) -> Tensor:
         """Weights as the synapses have them."""
         weight = self.stored(weight).double()
-        if self.weight_spread:
-            weight = weight * (1 + self.weight_spread * self.pattern.pattern(purpose, index, weight)).clamp(0)
-        return weight
+        return weight * self._varied(purpose, index, weight, self.weight_spread, 0.0)
 
-    def _spread(self, name: str, index: int, tau: Any, weight: Tensor) -> Any:
-        """A time constant as the neurons have it."""
-        if not self.tau_spread:
-            return float(tau)
-        pattern = self.pattern.pattern(name, index, weight.new_empty(len(weight)))
-        return float(tau) * (1 + self.tau_spread * pattern).clamp(min=0.1)
+    def _varied(self, purpose: str, index: int, like: Tensor, spread: float, least: float) -> float | Tensor:
+        """Factors of a fixed pattern around 1."""
+        return (1 + spread * self.fixed.pattern(purpose, index, like)).clamp(least) if spread else 1.0
 
     def _loop(
         self, trains: Tensor, weight: Tensor, neurons: tuple[LIF, Tensor, float], delay: Tensor, until: float
@@ -233,10 +234,10 @@ class MockBss2(Bss2, Imperfect):
             found.append(later.masked_fill(later >= self.window * self._tau, math.inf))
         return torch.stack(found, dim=-1), busy
 
-    def _noted(self, times: Tensor, clock: Clock) -> Tensor:
+    def _noted(self, times: Tensor) -> Tensor:
         """Spike times as the host receives them: a little late, on the clock, the known latency subtracted."""
-        latency = self.latency_us / clock.unit_us
-        return clock.floor(times + latency) - latency
+        latency = self.latency_us / self.clock.unit_us
+        return self.clock.floor(times + latency) - latency
 
 
 def _fired(
