@@ -41,8 +41,8 @@ class NetworkBuilder:
         self.layers: list[dict[str, Any]] = []
         self.sources: dict[str, Source] = {}  # of their parameters, by name in ``state_dict``
         self.silent_limits: list[float] = []  # ``max_num_missing_spikes`` of each layer of neurons
-        self.weight_grad_limits: list[float | None] = []  # likewise ``max_dw_norm``
-        self.noise: list[dict[str, float]] = []  # likewise
+        self.weight_grad_limits: list[float | None] = []  # ``max_dw_norm`` of each layer of neurons
+        self.noise: list[dict[str, float]] = []  # of each layer of neurons
         self.jitter: list[float] = []  # of each delay layer
         self.neuron = neuron(defaults)
         self._defaults, self._exact = defaults.raw, exact

@@ -32,10 +32,10 @@ class Imported:
     """The outcome of an import, as ``import.json`` has it."""
 
     config: str  # the original's file
-    network: str | None  # likewise
+    network: str | None  # the original's file
     epoch: int  # up to which it was trained
     inexact: list[str]  # as in ``Translation``
-    no_counterpart: list[str]  # likewise
+    no_counterpart: list[str]  # as in ``Translation``
     parameters: int = 0  # number of imported weights and delays
     comparison: Comparison | str = "there is no trained network"  # with the saved spike times, or why there is none
 

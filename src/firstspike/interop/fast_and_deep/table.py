@@ -62,7 +62,7 @@ class Table:
         return [_number(entry, f"{self._name(key)}[{i}]") for i, entry in enumerate(value)]
 
     def integers(self, key: str, count: int | None = None) -> list[int]:
-        """The same for integers from 0 to ``LIMIT``."""
+        """A list of integers from 0 to ``LIMIT``, or one number for all, as ``numbers`` takes them."""
         return [_integer(value, self._name(key), LIMIT) for value in self.numbers(key, count)]
 
     def choice(self, key: str, known: Iterable[str], default: str | None = None) -> str:

@@ -47,7 +47,7 @@ class Writer:
         self.entered: list[tuple[np.ndarray, np.ndarray]] = []
 
     def graph(self) -> nir.NIRGraph:
-        """See ``to_nir``."""
+        """The graph of the whole network."""
         size = self.inputs + len(self.bias)
         self._add("input", nir.Input(input_type={"input": np.array([size])}), size)
         last = max(index for index, layer in enumerate(self.network) if isinstance(layer, LIFLayer))
