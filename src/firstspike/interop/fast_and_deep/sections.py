@@ -48,23 +48,19 @@ def data(params: Table, n_inputs: int, on_chip: bool) -> Inputs:
         section = {"kind": "xor", "train": 4, "validation": 4, "test": 4, "early": 0.15, "late": 2.0}
         inputs = Inputs(section, 2, bias=[0.15, 2.0])  # the original's data set has two constant inputs
     elif name == "single_in_single_out":
-        inputs = _single(params)
+        # one class of one jittered spike: the network learns the target time of an ``MSE`` loss
+        own = params.table("input_params", {})  # the original's file nests its parameters, its program reads them flat
+        read = own if own.raw else params
+        mean, jitter = read.number("input_mean", 1.0), read.number("input_std_dev", 0.001)
+        sizes = dict.fromkeys(("train", "validation", "test"), read.integer("num_samples", 1))
+        own.close()
+        inputs = Inputs({"kind": "pattern", **sizes, "patterns": [[mean]], "jitter": jitter}, 1)
     else:
         inputs = _images(params, *_IMAGES[name])
     params.close()
     if inputs.size != n_inputs and not (on_chip and inputs.size == 5 * n_inputs):
         raise ValueError(f"network_layout.n_inputs: {name} has {inputs.size} inputs, got {n_inputs}")
     return inputs
-
-
-def _single(params: Table) -> Inputs:
-    """One class of one jittered spike: the network learns the target time of an ``MSE`` loss."""
-    own = params.table("input_params", {})  # the original's file nests its parameters, its program reads them flat
-    read = own if own.raw else params
-    mean, jitter = read.number("input_mean", 1.0), read.number("input_std_dev", 0.001)
-    sizes = dict.fromkeys(("train", "validation", "test"), read.integer("num_samples", 1))
-    own.close()
-    return Inputs({"kind": "pattern", **sizes, "patterns": [[mean]], "jitter": jitter}, 1)
 
 
 def _images(params: Table, kind: str, side: int) -> Inputs:

@@ -10,18 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from firstspike import layers
 from firstspike._version import __version__
-from firstspike.layers import (
-    BiasSpikes,
-    Delay,
-    FirstSpike,
-    LIFLinear,
-    LIFRecurrent,
-    LIFSpikeTrains,
-    Network,
-    Readout,
-    Record,
-)
+from firstspike.layers import Network, Record
 from firstspike.layers.lif import DenseLIFLayer
 from firstspike.neurons import LIF
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed, checks_ranges
@@ -76,7 +67,7 @@ class MockBss2(Bss2, Imperfect):
     """
 
     kind = "mock_bss2"
-    neurons = (LIFLinear, LIFSpikeTrains, LIFRecurrent)
+    neurons = (layers.LIFLinear, layers.LIFSpikeTrains, layers.LIFRecurrent)
 
     chip: Seed = 1
     tau_us: Positive = 6.0
@@ -113,7 +104,7 @@ class MockBss2(Bss2, Imperfect):
                         "%.0f %%; their defaults are for thresholds of about 2.6",
                         *(index, threshold, 100 * noise / threshold),
                     )
-            if isinstance(layer, LIFSpikeTrains):
+            if isinstance(layer, layers.LIFSpikeTrains):
                 wanted = self.refractory * self.tau_us / clock.unit_us
                 for refractory in torch.as_tensor(layer.neuron.refractory).unique().tolist():
                     if not math.isclose(refractory, wanted, rel_tol=1e-3):
@@ -160,27 +151,27 @@ class MockBss2(Bss2, Imperfect):
         clock = self.clock
         received = clock.floor(times.double())
         spikes = _Spikes(received if received.ndim > 2 else received.unsqueeze(-1), received)
-        layers = []
+        known = []
         for index, layer in enumerate(network):
             match layer:
                 case DenseLIFLayer():
                     spikes = self._fire(index, layer, spikes.trains)
-                case FirstSpike() | Readout():  # on the host: the chip's neurons get all spikes
+                case layers.FirstSpike() | layers.Readout():  # on the host: the chip's neurons get all spikes
                     spikes = spikes._replace(known=layer(spikes.known.to(times.dtype)))
-                case Delay():
+                case layers.Delay():
                     # delay neurons rest until their delay is over: a spike that comes earlier passes unseen
                     delay, idle = clock.delay(layer.delay.double()), torch.full_like(spikes.known, -math.inf)
                     trains, _ = self._through_delays(spikes.trains.sort(dim=-1).values, delay, idle)
                     spikes = _Spikes(trains, self._noted(trains.amin(dim=-1)))
-                case BiasSpikes():  # from outside, too, and once
+                case layers.BiasSpikes():  # from outside, too, and once
                     bias = clock.floor(layer.times.to(spikes.known)).expand(len(spikes.known), -1)
                     train = pad(bias.unsqueeze(-1), (0, spikes.trains.shape[2] - 1), value=math.inf)
                     spikes = _Spikes(torch.cat([spikes.trains, train], dim=1), torch.cat([spikes.known, bias], dim=1))
                 case _:
                     each = [layer(train) for train in spikes.trains.unbind(-1)]
                     spikes = _Spikes(torch.stack(each, dim=-1), layer(spikes.known))
-            layers.append(spikes.known.to(times.dtype))
-        return Record(received.to(times.dtype), tuple(layers))
+            known.append(spikes.known.to(times.dtype))
+        return Record(received.to(times.dtype), tuple(known))
 
     def _fire(self, index: int, layer: DenseLIFLayer, trains: Tensor) -> _Spikes:
         weight, tau = self._strengths("weight", index, layer.weight), self._tau
@@ -190,13 +181,13 @@ class MockBss2(Bss2, Imperfect):
             for name in ("tau_mem", "tau_syn")
         )
         neurons = LIF(mem, syn), self.thresholds(index, layer, len(trains), weight), self.refractory * tau
-        if isinstance(layer, LIFRecurrent):
+        if isinstance(layer, layers.LIFRecurrent):
             weight = torch.cat([weight, self._strengths("recurrent weight", index, layer.recurrent_weight)], dim=1)
             delay = self.clock.delay(trains.new_tensor(layer.window))
             found = self._loop(trains, weight, neurons, delay, min(self.window * tau, layer.duration))
         else:
             found = self.imperfect(_fired(trains, weight, *neurons, self.window * tau)[0], tau)
-        if isinstance(layer, LIFSpikeTrains):
+        if isinstance(layer, layers.LIFSpikeTrains):
             found = found.sort(dim=-1).values
             return _Spikes(found, layer.fitted(self._noted(found)))
         return _Spikes(found, self._noted(found.amin(dim=-1)))
