@@ -55,7 +55,7 @@ def _weights(network: Network) -> Iterator[tuple[str, Tensor]]:
             yield f"{index}.recurrent_weight", layer.recurrent_weight
 
 
-class Noise:
+class DeviceNoise:
     """Random numbers of a device, in the shape of a tensor: one stream, and patterns that never change."""
 
     def __init__(self, seed: int) -> None:
@@ -80,8 +80,8 @@ class Noise:
 class Imperfect(QuantisedWeights):
     """Substrates with quantised weights and individual thresholds, which also draw random numbers."""
 
-    noise: Noise
-    fixed: Noise
+    noise: DeviceNoise
+    fixed: DeviceNoise
     """Patterns of the device, which never change."""
     threshold_offset: float
     threshold_spread: float

@@ -13,7 +13,7 @@ from firstspike.neurons import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Probability, Seed, checks_ranges
 from firstspike.spiketime import TrainState, first_spike_time, spike_trains
 from firstspike.substrates.base import LayerByLayer
-from firstspike.substrates.imperfect import Imperfect, Noise, window_of, with_thresholds
+from firstspike.substrates.imperfect import DeviceNoise, Imperfect, window_of, with_thresholds
 from firstspike.substrates.loops import all_delays, looped
 
 TYPICAL_NOISE = {"threshold_spread": 0.03, "threshold_batch_noise": 0.015, "spike_jitter": 0.01, "delay_jitter": 0.01}
@@ -64,7 +64,7 @@ class Noisy(Imperfect, LayerByLayer):
     seed: Seed | None = None
 
     def __post_init__(self) -> None:
-        self.noise = self.fixed = Noise(self.seed or 0)
+        self.noise = self.fixed = DeviceNoise(self.seed or 0)
 
     def received(self, times: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch inputs"]:
         if not self.input_jitter:

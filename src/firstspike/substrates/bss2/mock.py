@@ -18,7 +18,7 @@ from firstspike.neurons import LIF
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed, checks_ranges
 from firstspike.spiketime import TrainState
 from firstspike.substrates.bss2.base import Bss2, Clock, StalledError
-from firstspike.substrates.imperfect import Imperfect, Noise, window_of
+from firstspike.substrates.imperfect import DeviceNoise, Imperfect, window_of
 from firstspike.substrates.loops import joined, looped
 
 logger = logging.getLogger(__name__)
@@ -89,8 +89,8 @@ class MockBss2(Bss2, Imperfect):
     seed: Seed | None = None
 
     def __post_init__(self) -> None:
-        self.fixed = Noise(self.chip)
-        self.noise = Noise(self.seed or 0)
+        self.fixed = DeviceNoise(self.chip)
+        self.noise = DeviceNoise(self.seed or 0)
         self._clock: Clock | None = None
 
     def open(self, network: Network) -> Self:
