@@ -1,5 +1,10 @@
-"""Code that imperfect devices share: quantised weights, and noise."""
+"""Code that imperfect devices share: quantised weights, noise, and layers whose neurons are connected to each other.
 
+A spike arrives at other neurons after a delay of at least the window of its layer. In slices of half a window, what
+arrives in a slice left its neuron before the slice, even if it was moved ahead by up to half a window.
+"""
+
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,10 +16,13 @@ from torch import Tensor
 from firstspike.deferred import sent
 from firstspike.layers import LIFRecurrent, LIFSpikeTrains, Network
 from firstspike.layers.lif import DenseLIFLayer
+from firstspike.layers.windows import columns_within, joined_trains
 from firstspike.neurons import LIF
 from firstspike.seeding import generator
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.substrates.base import Substrate
+
+Trains = Float[Tensor, "batch sources spikes"]
 
 _LOWEST = 0.01  # fraction of the nominal threshold below which no noise takes one
 
@@ -147,3 +155,41 @@ def window_of(
 
     found, *held = with_thresholds(spikes, neuron, threshold, trains, *(() if state is None else state[:3]))
     return found, TrainState(*held, until)  # type: ignore[call-arg]
+
+
+def looped(
+    inputs: Trains,
+    neurons: int,
+    duration: float,
+    window: float,
+    reach: float,
+    fire: Callable[[Trains, float, Any], tuple[Trains, Trains, Any]],
+) -> Trains:
+    """All spikes up to ``duration`` of neurons that are connected to each other, sorted.
+
+    ``fire(trains, end, state)`` takes the inputs and, after them, the neurons' own spikes as they return. It gives the
+    spikes of the slice up to ``end``, the same as they return, and the state then, which is None at first. ``reach`` is
+    the longest delay that it adds to what returns.
+    """
+    spikes = own = inputs.new_full((len(inputs), neurons, 1), math.inf)
+    start, state = -math.inf, None
+    for end in _slices(inputs, duration, window):
+        fired, back, state = fire(joined_trains(inputs, own), end, state)
+        spikes, own = joined(spikes, fired), joined(own, back, since=start - reach)
+        start = end
+    return torch.where(spikes <= duration, spikes, math.inf)
+
+
+def _slices(inputs: Trains, duration: float, window: float) -> list[float]:
+    """Ends of slices of half a window, the first within one after the earliest input, or after 0 if all are later."""
+    half = window / 2
+    count = max(1, math.ceil(duration / half - 1e-9))
+    earliest = min(0.0, float(inputs.amin())) if inputs.numel() else 0.0
+    return [*(k * half for k in range(math.floor(earliest / half) + 1, count)), duration]
+
+
+def joined(*trains: Trains, since: float = -math.inf) -> Trains:
+    """Trains of the same neurons as one, sorted and as long as the longest; only spikes after ``since``."""
+    both = torch.cat(trains, dim=-1)
+    both = torch.where(both > since, both, math.inf).sort(dim=-1).values
+    return columns_within(both, -math.inf, math.inf)

@@ -2,10 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains
@@ -13,7 +12,6 @@ from firstspike.layers.lif import DenseLIFLayer, each_spike
 from firstspike.ranges import Positive, checks_ranges
 from firstspike.spiketime.reference.response import kappa
 from firstspike.substrates.base import LayerByLayer
-from firstspike.substrates.loops import all_delays, looped
 
 _LOOK = 32  # steps between two looks whether anything can still happen
 
@@ -47,38 +45,22 @@ class Integrator(LayerByLayer):
             raise ValueError(f"duration must be 1 to a million steps, got {self.duration} in steps of {self.step}")
 
     def spikes(self, index: int, layer: DenseLIFLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
-        delay, inputs = layer.delay_in_pass(), layer.seen(times).double()
-        if isinstance(layer, LIFRecurrent):
-            weight = torch.cat([layer.weight, layer.recurrent_weight], dim=1)
-            (delay, shift), reach = all_delays(layer, delay, layer.own_delay), float(layer.own_delay.max())
-            most = math.ceil(layer.window / 2 / self.step) + 1
-
-            def fire(trains: Tensor, end: float, state: Any) -> Any:
-                found, state = self._simulated(layer, most, end, *each_spike(trains, weight, delay), state)
-                return found, found + shift, state
-
-            until = min(self.duration, layer.duration)
-            found = looped(inputs, layer.out_features, until, layer.window, reach + self.step, fire)
-            return layer.fitted(found).to(times)
+        delay = layer.delay_in_pass()
         if isinstance(layer, LIFSpikeTrains):
-            each = each_spike(inputs, layer.weight, delay)
-            return self._simulated(layer, layer.max_spikes, self.duration, *each)[0].to(times)
-        return self._simulated(layer, 1, self.duration, inputs, layer.weight, delay)[0].squeeze(-1).to(times)
+            return self._simulated(layer, *each_spike(layer.seen(times), layer.weight, delay))
+        return self._simulated(layer, times, layer.weight, delay).squeeze(-1)
 
     def _simulated(
         self,
         layer: DenseLIFLayer,
-        most: int,
-        until: float,
         times: Float[Tensor, "batch inputs"],
         weight: Float[Tensor, "outputs inputs"],
         delay: Float[Tensor, "outputs inputs"] | None,
-        state: tuple[Tensor, Tensor, Tensor, int] | None = None,
-    ) -> tuple[Float[Tensor, "batch outputs spikes"], tuple[Tensor, Tensor, Tensor, int]]:
-        """Spikes on the grid after a state, at most so many of each neuron, and the state then."""
+    ) -> Float[Tensor, "batch outputs spikes"]:
+        """Spikes on the grid: the first one of each neuron, or the train of neurons that are reset."""
         neuron = layer.neuron
         trains = layer if isinstance(layer, LIFSpikeTrains) else None
-        after = (0.0, math.inf) if trains is None else (neuron.reset, neuron.refractory)
+        most, *after = (1, 0.0, math.inf) if trains is None else (trains.max_spikes, neuron.reset, neuron.refractory)
         reset, refractory, threshold = (torch.as_tensor(x).to(times) for x in (*after, neuron.threshold))
         arrival = times if delay is None else times.unsqueeze(-2) + delay
         tau_mem, tau_syn = neuron.tau_mem, neuron.tau_syn
@@ -86,30 +68,32 @@ class Integrator(LayerByLayer):
             arrival = arrival if arrival.ndim == 3 else arrival.unsqueeze(-2).expand(-1, layer.out_features, -1)
         column = [tau.unsqueeze(-1) if isinstance(tau, Tensor) and tau.ndim else tau for tau in (tau_mem, tau_syn)]
 
-        at = torch.ceil(arrival / self.step - 1e-6)  # the point at or after each arrival
+        at = torch.ceil(arrival / self.step)  # the point at or after each arrival
         rest = torch.where(torch.isfinite(arrival), at * self.step - arrival, 0.0).clamp(min=0)
         current_gain, voltage_gain = torch.exp(-rest / column[1]), kappa(rest, *column)
-        last = math.floor(until / self.step + 1e-9)
+        feedback = _Feedback(layer, self.step, times, *column) if isinstance(layer, LIFRecurrent) else None
+        duration = min(self.duration, layer.duration) if isinstance(layer, LIFRecurrent) else self.duration
+        last = math.floor(duration / self.step + 1e-9)
         arriving = {int(x) for x in at[at <= last].unique().tolist()}
 
         length = torch.full((), self.step, dtype=times.dtype, device=times.device)
         decay_mem, decay_syn = (torch.exp(-length / tau) for tau in (tau_mem, tau_syn))
         rise = kappa(length, tau_mem, tau_syn)
-        if state is None:
-            rested = times.new_zeros(len(times), layer.out_features)
-            state = rested, rested, torch.full_like(rested, -math.inf), min(arriving, default=0) - 1
-        voltage, current, free, before = state  # free: end of the refractory time
-        weight = weight.to(times)
-        count = torch.zeros_like(voltage, dtype=torch.int64)
+        voltage = times.new_zeros(len(times), layer.out_features)
+        current, count = torch.zeros_like(voltage), torch.zeros_like(voltage, dtype=torch.int64)
         found = voltage.new_full((*voltage.shape, most), math.inf)
+        free = torch.full_like(voltage, -math.inf)  # end of the refractory time
         final = max(arriving, default=0)
-        for point in range(before + 1, last + 1):
+        for point in range(min(arriving, default=0), last + 1):
             voltage = voltage * decay_mem + current * rise
             current = current * decay_syn
             if point in arriving:
                 now = at == point
                 current = current + _into(now * current_gain, weight)
                 voltage = voltage + _into(now * voltage_gain, weight)
+            if feedback is not None:
+                of_voltage, of_current = feedback.arriving(point)
+                voltage, current = voltage + of_voltage, current + of_current
             time = point * self.step
             voltage = torch.where(free > time + 1e-4 * self.step, reset, voltage)
             reached = voltage >= threshold
@@ -120,11 +104,44 @@ class Integrator(LayerByLayer):
             spiking = reached & (count < most)
             found[spiking] = found[spiking].scatter(-1, count[spiking].unsqueeze(-1), time)
             count += spiking
-            if point >= final and point % _LOOK == 0 and not isinstance(layer, LIFRecurrent):
+            if feedback is not None:
+                feedback.send(point, reached)
+            if feedback is None and point >= final and point % _LOOK == 0:
                 rising = current / tau_syn > voltage / tau_mem
                 if not bool((rising & (count < most)).any()):
                     break
-        return found, (voltage, current, free, last)
+        return found
+
+
+class _Feedback:
+    """What is on its way between the neurons of a recurrent layer, for each of the next points."""
+
+    def __init__(
+        self, layer: LIFRecurrent, step: float, times: Tensor, tau_mem: float | Tensor, tau_syn: float | Tensor
+    ) -> None:
+        delay = layer.own_delay.to(times)
+        self.points = torch.ceil(delay / step - 1e-9).clamp(min=1)
+        rest = (self.points * step - delay).clamp(min=0)
+        self.points = self.points.long()
+        self.of_voltage = layer.recurrent_weight * kappa(rest, tau_mem, tau_syn)
+        self.of_current = layer.recurrent_weight * torch.exp(-rest / tau_syn)
+        self.pending = times.new_zeros(2, int(self.points.max()) + 1, len(times), layer.out_features)
+
+    def arriving(self, point: int) -> Float[Tensor, "2 batch outputs"]:
+        """Inputs to membranes and currents at a point."""
+        now = self.pending[:, point % self.pending.shape[1]]
+        found = now.clone()
+        now.zero_()
+        return found
+
+    def send(self, point: int, spiking: Bool[Tensor, "batch outputs"]) -> None:
+        """Spikes of a point, to all neurons."""
+        sample, neuron = spiking.nonzero(as_tuple=True)
+        if len(sample):
+            at = (point + self.points.T[neuron]) % self.pending.shape[1]
+            every = torch.arange(spiking.shape[1], device=spiking.device)
+            for pending, weight in zip(self.pending, (self.of_voltage, self.of_current), strict=True):
+                pending.index_put_((at, sample[:, None], every), weight.T[neuron], accumulate=True)
 
 
 def _into(

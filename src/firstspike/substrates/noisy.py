@@ -13,8 +13,7 @@ from firstspike.neurons import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Probability, Seed, checks_ranges
 from firstspike.spiketime import TrainState, first_spike_time, spike_trains
 from firstspike.substrates.base import LayerByLayer
-from firstspike.substrates.imperfect import DeviceNoise, Imperfect, window_of, with_thresholds
-from firstspike.substrates.loops import all_delays, looped
+from firstspike.substrates.imperfect import DeviceNoise, Imperfect, looped, window_of, with_thresholds
 
 TYPICAL_NOISE = {"threshold_spread": 0.03, "threshold_batch_noise": 0.015, "spike_jitter": 0.01, "delay_jitter": 0.01}
 """Settings of a config with ``kind: noisy`` alone: about those of DelGrad for a threshold of 1."""
@@ -101,7 +100,10 @@ class Noisy(Imperfect, LayerByLayer):
         if layer.recurrent_delays is not None and self.delay_jitter:
             own = (own + self.noise.normal(self.delay_jitter, own)).clamp(min=layer.window)
         threshold = self.thresholds(index, layer, len(times), layer.weight)
-        delay, shift = all_delays(layer, delay, own)
+        shift, reach = layer.window, 0.0  # without delays of synapses the kernels are faster
+        if delay is not None or layer.recurrent_delays is not None:
+            shift, reach = 0.0, float(own.max())
+            delay = torch.cat([torch.zeros_like(layer.weight) if delay is None else delay, own], dim=1)
         options = {"max_spikes": layer.window_spikes, "delay": delay, **layer.dynamics}
 
         def fire(trains: Tensor, end: float, state: TrainState | None) -> Any:
@@ -109,8 +111,8 @@ class Noisy(Imperfect, LayerByLayer):
             found = torch.maximum(self.imperfect(found), found - layer.window / 2)
             return found, found + shift, state
 
-        inputs, reach = layer.seen(times), float(own.max())
-        return layer.fitted(looped(inputs, layer.out_features, layer.duration, layer.window, reach, fire))
+        found = looped(layer.seen(times), layer.out_features, layer.duration, layer.window, reach, fire)
+        return layer.fitted(found)
 
     def _synapses(self, layer: DenseLIFLayer) -> tuple[Tensor, Tensor | None]:
         """Weights and delays of a layer in this run."""

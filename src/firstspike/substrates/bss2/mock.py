@@ -18,8 +18,7 @@ from firstspike.neurons import LIF
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed, checks_ranges
 from firstspike.spiketime import TrainState
 from firstspike.substrates.bss2.base import Bss2, Clock, StalledError
-from firstspike.substrates.imperfect import DeviceNoise, Imperfect, window_of
-from firstspike.substrates.loops import joined, looped
+from firstspike.substrates.imperfect import DeviceNoise, Imperfect, joined, looped, window_of
 
 logger = logging.getLogger(__name__)
 
