@@ -168,15 +168,14 @@ def looped(
     """All spikes up to ``duration`` of neurons that are connected to each other, sorted.
 
     ``fire(trains, end, state)`` takes the inputs and, after them, the neurons' own spikes as they return. It gives the
-    spikes of the slice up to ``end``, the same as they return, and the state then, which is None at first. ``reach`` is
-    the longest delay that it adds to what returns.
+    spikes of the slice up to ``end``, the same as they return, and the state then, which is None at first. What returned
+    more than ``reach`` before the end of a slice is no longer needed.
     """
     spikes = own = inputs.new_full((len(inputs), neurons, 1), math.inf)
-    start, state = -math.inf, None
+    state = None
     for end in _slices(inputs, duration, window):
         fired, back, state = fire(joined_trains(inputs, own), end, state)
-        spikes, own = joined(spikes, fired), joined(own, back, since=start - reach)
-        start = end
+        spikes, own = joined(spikes, fired), joined(own, back, since=end - reach)
     return torch.where(spikes <= duration, spikes, math.inf)
 
 

@@ -212,7 +212,7 @@ class MockBss2(Bss2, Imperfect):
             late, busy = self._through_delays(fired, delay, busy)
             return fired, late.clamp(min=end), (after, busy)
 
-        return looped(trains, len(weight), until, float(delay), 0.0, fire)
+        return looped(trains, len(weight), until, float(delay), float(delay) / 2, fire)
 
     def _through_delays(self, trains: Tensor, delay: Tensor, busy: Tensor) -> tuple[Tensor, Tensor]:
         """Sorted trains after delay neurons that are busy until then, and until when they are busy now."""
