@@ -168,8 +168,8 @@ def looped(
     """All spikes up to ``duration`` of neurons that are connected to each other, sorted.
 
     ``fire(trains, end, state)`` takes the inputs and, after them, the neurons' own spikes as they return. It gives the
-    spikes of the slice up to ``end``, the same as they return, and the state then, which is None at first. What returned
-    more than ``reach`` before the end of a slice is no longer needed.
+    spikes of the slice up to ``end``, the same as they return, and the state then, which is None at first. Spikes that
+    returned more than ``reach`` before the end of a slice are no longer needed.
     """
     spikes = own = inputs.new_full((len(inputs), neurons, 1), math.inf)
     state = None
