@@ -137,14 +137,14 @@ def with_thresholds(spikes: Callable[..., Any], neuron: LIF, threshold: Tensor, 
 
 
 def window_of(
-    trains: Float[Tensor, "batch inputs spikes"],
+    trains: Trains,
     weight: Float[Tensor, "neurons inputs"],
     neuron: LIF,
     threshold: Float[Tensor, "*batch neurons"],
     until: float,
     state: TrainState | None,
     **options: Any,
-) -> tuple[Float[Tensor, "batch neurons fired"], TrainState]:
+) -> tuple[Trains, TrainState]:
     """Spikes up to a time, and the state then: ``spike_window`` with such thresholds."""
 
     def spikes(neuron: LIF, trains: Tensor, *held: Any) -> tuple[Tensor, ...]:

@@ -18,7 +18,7 @@ from firstspike.neurons import LIF
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed, checks_ranges
 from firstspike.spiketime import TrainState
 from firstspike.substrates.bss2.base import Bss2, Clock, StalledError
-from firstspike.substrates.imperfect import DeviceNoise, Imperfect, joined, looped, window_of
+from firstspike.substrates.imperfect import DeviceNoise, Imperfect, Trains, joined, looped, window_of
 
 logger = logging.getLogger(__name__)
 
@@ -231,14 +231,14 @@ class MockBss2(Bss2, Imperfect):
 
 
 def _fired(
-    trains: Float[Tensor, "batch inputs spikes"],
+    trains: Trains,
     weight: Float[Tensor, "neurons inputs"],
     neuron: LIF,
     threshold: Float[Tensor, "*batch neurons"],
     refractory: float,
     until: float,
     state: TrainState | None = None,
-) -> tuple[Float[Tensor, "batch neurons fired"], TrainState]:
+) -> tuple[Trains, TrainState]:
     """All spikes of a layer up to a time, at least one column of them, and the state then."""
     begin = (float(trains.amin()) if trains.numel() else until) if state is None else state.time
     span = until - begin
