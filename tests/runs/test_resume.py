@@ -179,6 +179,14 @@ def test_another_number_of_networks_is_refused(tmp_path, first, second, place):
     assert content(tmp_path / "run") == before
 
 
+def test_another_seed_is_refused(tmp_path):
+    trained_again(tmp_path / "run", epochs=1, seed=3)
+    before = content(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="the seed belongs to the run, expected 3, got 4"):
+        trained_again(tmp_path / "run", epochs=2, resume=True, seed=4)
+    assert content(tmp_path / "run") == before
+
+
 def test_copies_of_checkpoints_under_other_names_stay(tmp_path):
     """Also those whose names are like those of checkpoints that are replaced."""
     trained_again(tmp_path / "run", epochs=1)

@@ -70,6 +70,7 @@ class RunFolder:
         check_free(path)
         fresh = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
         try:
             self._write_config(config)
             self.write("environment", environment(config, substrate, data))
@@ -214,8 +215,9 @@ def _rows_until(epoch: int | None, path: Path) -> list[str]:
 
 def check_free(path: Path) -> None:
     """Raise a FileExistsError if a new run may not use a folder: it is not empty, or a file."""
-    beginnings = (LOCK, HOLDER, ".config.yaml.partial")  # of a training that was killed, or of the one that asks
-    if path.exists() and (not path.is_dir() or any(entry.name not in beginnings for entry in path.iterdir())):
+    # of a training that was killed, or of the one that asks
+    beginnings = {path / LOCK, path / HOLDER, *path.glob(".config.yaml.*.partial")}
+    if path.exists() and (not path.is_dir() or not beginnings.issuperset(path.iterdir())):
         raise FileExistsError(f"{path} is not empty; choose another --out, or continue it with: firstspike resume")
 
 

@@ -83,6 +83,8 @@ class RunWriter(Callback):
                 f"{strange[0]} has checkpoints, and this training's are in {', '.join(map(str, own))}: "
                 "continue with as many networks as it began with, on the same seeds"
             )
+        if (seed := RunFolder(self.folder).config.training.seed) != fit.seeds[0]:
+            raise CheckpointError(f"{self.folder}: the seed belongs to the run, expected {seed}, got {fit.seeds[0]}")
         try:
             newest = newest_of_all([run.checkpoints for run in runs])
         except CheckpointError as error:
