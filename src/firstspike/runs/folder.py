@@ -33,7 +33,7 @@ from firstspike.config import Config, load_config
 from firstspike.data import Splits
 from firstspike.runs.checkpoint import remove_others
 from firstspike.runs.files import naming, remove_empty, remove_leftovers, write_whole
-from firstspike.runs.forms import Environment, Form, Results, read_json
+from firstspike.runs.forms import Environment, JsonForm, Results, read_json
 from firstspike.runs.lock import HOLDER, LOCK
 from firstspike.torchrun import processes, rank
 from firstspike.training.fit import Row
@@ -72,7 +72,7 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
         try:
-            self._write_config(config)
+            write_whole(path / "config.yaml", config.to_yaml())
             self.write("environment", environment(config, substrate, data))
         except OSError:  # a half-made folder would block the next attempt
             (path / "config.yaml").unlink(missing_ok=True)
@@ -101,15 +101,12 @@ class RunFolder:
             remove_others(self.checkpoints)
         self.drop_rows_after(epoch)
         if config.training.epochs != self.config.training.epochs:
-            self._write_config(config)
+            write_whole(self.path / "config.yaml", config.to_yaml())
 
     @property
     def config(self) -> Config:
         """The config as it ran."""
         return load_config(self.path / "config.yaml", read_tables=False)  # the folder may hold a copy
-
-    def _write_config(self, config: Config) -> None:
-        write_whole(self.path / "config.yaml", config.to_yaml())
 
     @property
     def checkpoints(self) -> Path:
@@ -126,7 +123,7 @@ class RunFolder:
         """Contents of ``results.json``; empty before the end of the training, a ValueError if it is damaged."""
         return self._read("results", Results)
 
-    def _read(self, name: str, form: type[Form]) -> dict[str, Any]:
+    def _read(self, name: str, form: type[JsonForm]) -> dict[str, Any]:
         path = self.path / f"{name}.json"
         return read_json(path, form) if path.is_file() else {}
 

@@ -14,13 +14,13 @@ from firstspike.runs.files import read_regular
 Count = Annotated[int, Field(ge=0)]
 
 
-class Form(BaseModel):
+class JsonForm(BaseModel):
     """A mapping with at least these keys, each of exactly this type."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
 
-class Manifest(Form):
+class Manifest(JsonForm):
     """``manifest.json`` of a checkpoint."""
 
     format: Literal[1]
@@ -29,7 +29,7 @@ class Manifest(Form):
     sha256: dict[str, str]
 
 
-class Environment(Form):
+class Environment(JsonForm):
     """``environment.json``."""
 
     command: list[str] = []
@@ -38,7 +38,7 @@ class Environment(Form):
     earlier_substrates: list[dict[str, Any]] = []
 
 
-class Part(Form):
+class Part(JsonForm):
     """Results on a part of the data: of one training, or mean and standard deviation over several."""
 
     samples: Count
@@ -49,7 +49,7 @@ class Part(Form):
     accuracy_std: float = nan
 
 
-class Results(Form):
+class Results(JsonForm):
     """``results.json``, of one training or of several seeds; a part of the data that was not given is null."""
 
     epochs: Count
@@ -61,7 +61,7 @@ class Results(Form):
     seeds: dict[str, "Results"] = {}
 
 
-def read_json(path: Path, form: type[Form]) -> dict[str, Any]:
+def read_json(path: Path, form: type[JsonForm]) -> dict[str, Any]:
     """The content of a JSON file; a ValueError if it is not JSON, or has another form."""
     try:
         found: dict[str, Any] = json.loads(read_regular(path))

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ _COPIED = 64_000_000
 """Bytes up to which your own data are copied into the folder; of more it has the checksums only."""
 
 
+@dataclass(eq=False)
 class RunWriter(Callback):
     """Writes a training into a run folder, and restores it from there.
 
@@ -41,22 +43,15 @@ class RunWriter(Callback):
 
     essential = True
 
-    def __init__(
-        self,
-        folder: Path | str,
-        config: Config | None = None,
-        *,
-        resume: bool = False,
-        checkpoint_every: int | None = None,
-        allow_other_chip: bool = False,
-        from_scratch: bool = False,
-    ) -> None:
-        self.folder = Path(folder)
-        self.config = config
-        self.resume = resume
-        self.checkpoint_every = checkpoint_every
-        self.allow_other_chip = allow_other_chip
-        self.from_scratch = from_scratch
+    folder: Path
+    config: Config | None = None
+    _: KW_ONLY
+    resume: bool = False
+    checkpoint_every: int | None = None
+    allow_other_chip: bool = False
+    from_scratch: bool = False
+
+    def __post_init__(self) -> None:
         self.results: dict[str, Any] = {}
         self.data: Splits | None = None
         self.parts: dict[str, Any] = {}

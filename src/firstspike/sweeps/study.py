@@ -24,7 +24,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
 
-from firstspike.runs.forms import Form, read_json
+from firstspike.runs.forms import JsonForm, read_json
 from firstspike.sweeps import RUNS, sweep_folder
 from firstspike.sweeps.config import Params, Sweep
 from firstspike.sweeps.plan import Plan
@@ -164,7 +164,7 @@ def queue_again(study: optuna.Study, storage: RDBStorage, failed: bool = False) 
                 RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(study, trial)
 
 
-class Where(Form):
+class Where(JsonForm):
     """``sweep.json``: the name of the study and its storage, None for a file in the folder, or for a secret."""
 
     name: str

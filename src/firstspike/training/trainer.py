@@ -216,7 +216,7 @@ class Trainer:
             from firstspike.runs import Run
             from firstspike.runs.writer import RunWriter
 
-            writer = RunWriter(folder, resume=resume, checkpoint_every=checkpoint_every)
+            writer = RunWriter(Path(folder), resume=resume, checkpoint_every=checkpoint_every)
             callbacks, written = [*callbacks, writer], partial(Run.written, writer)
         with joined(self.members, self.device) as ranks, ExitStack() as stack:
             if ranks.first and progress_bar:
