@@ -22,11 +22,11 @@ def problems_of(error: ValidationError, raw: Any, root: type[BaseModel]) -> list
 
 def _explain(detail: Any, raw: Any, root: type[BaseModel]) -> Problem:
     """One pydantic error: its place, the problem, and how to fix it."""
-    place, value, _ = _walk(detail["loc"], raw, root)
+    place, value, sections = _walk(detail["loc"], raw, root)
+    *_, parents = _walk(detail["loc"][:-1], raw, root)
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        *_, sections = _walk(detail["loc"][:-1], raw, root)
-        key, valid = str(place[-1]), _keys(sections[0])
+        key, valid = str(place[-1]), _keys(parents[0])
         near = difflib.get_close_matches(key, valid, 1)
         hint = f", did you mean {near[0]}?" if near else ";"
         return place, f"unknown key{hint} valid keys: {', '.join(valid)}"
@@ -40,8 +40,6 @@ def _explain(detail: Any, raw: Any, root: type[BaseModel]) -> Problem:
     if context.get("lt") == inf:
         return place, f"should be a finite number, got {shown_value(value)}"
     if kind in ("model_type", "dataclass_type", "model_attributes_type"):
-        *_, sections = _walk(detail["loc"], raw, root)
-        *_, parents = _walk(detail["loc"][:-1], raw, root)
         keys = _keys(sections[0]) if len(sections) == 1 else ["kind"]
         shown = f"the key{'s' if len(keys) > 1 else ''} {', '.join(keys)}"
         name = str(place[-1]) if place else ""

@@ -23,12 +23,9 @@ UNNAMED = "the training data have no names of columns: these are taken in their 
 def read_times(
     path: Path | str, like: SpikeData, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "samples inputs"] | Float[Tensor, "samples inputs spikes"]:
-    """Input spike times, a row per sample, or spike trains; of a file as for the data that a network was trained on.
+    """Input spike times, a row per sample, or spike trains, of a file such as that of ``like``, see ``file_splits``.
 
-    If it names its columns, they are brought into the order of ``like.columns``. If there is an encoder, the file holds
-    the values that it encodes, in an ``.npz`` in the array ``values``, of signals ``(samples, channels, time)``; an
-    ``.npz`` with ``times`` alone still holds spike times. For spike trains it holds ``(samples, inputs, spikes)``, in
-    an ``.npz`` in the array ``trains``; one with ``times`` alone holds first spikes.
+    If there is an encoder, it encodes the file's values; an ``.npz`` with ``times`` alone still holds spike times.
     """
     table = _in_order(read_table(path, _kinds(like), columns=like.columns), like)
     numbers = _numbers(table, like.encoder, like.features)

@@ -17,7 +17,7 @@ from firstspike.data.paths import folder_of
 from firstspike.data.splits import Samples, divided
 from firstspike.ranges import Positive, Seed, checks_ranges
 from firstspike.signature import takes_arguments_of
-from firstspike.text import needed
+from firstspike.text import first_line, needed
 
 WHERE = "https://compneuro.net/datasets or https://zenkelab.org/datasets"
 _UNITS = 700
@@ -128,7 +128,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with h5py.File(path, "r") as file:
             yield file
     except Exception as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)
+        said = first_line(error)
         if not isinstance(error, ValueError):
             said = f"cannot be read as HDF5: {said}; download it again"
         raise ValueError(f"{path}: {said}") from None

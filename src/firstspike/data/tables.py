@@ -48,10 +48,7 @@ class Table(NamedTuple):
 def read_table(
     path: Path | str, inputs: Mapping[str, int | None], label: str | int | None = None, columns: Sequence[str] = ()
 ) -> Table:
-    """Read a table: ``.npz`` or a folder of ``.npy`` with an array ``times``, ``trains`` or ``values``; ``.npy``; text.
-
-    Text, ``.csv``, has ``,``, ``;`` or tabs between the columns, and its first line may name them. An ``.npz`` may also
-    have ``class_names`` and ``columns``, the names of the inputs. Known ``columns`` are brought into their order.
+    """Read a table in one of the forms of ``file_splits``; known ``columns`` are brought into their order.
 
     ``inputs`` has the kinds of numbers that the file may hold, and how many a sample must have, None for any; a file
     that does not say of which kind it is holds the first one. ``label`` is the array, or the column by name or number,

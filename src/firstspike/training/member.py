@@ -39,7 +39,10 @@ class Progress:
 
     def end_epoch(self) -> None:
         """One more epoch is done."""
-        self.epoch, self.batch, self.totals, self.noise = self.epoch + 1, 0, None, None
+        self.epoch += 1
+        self.batch = 0
+        self.totals = None
+        self.noise = None
 
     def improve(self, validation: Evaluation) -> bool:
         """Note an evaluation if it is the best so far; of equal scores, the lower loss wins."""
