@@ -15,7 +15,6 @@ from firstspike.config.section import Section
 from firstspike.config.sections import SUBSTRATE_SECTIONS, outline_of
 from firstspike.config.yaml_file import Document, YamlError, decode_yaml, parse_yaml, shown_place, shown_text
 from firstspike.configs import shipped_configs
-from firstspike.losses import LOSSES
 from firstspike.neurons import LIF
 from firstspike.text import counted
 from firstspike.training.augment import misfits
@@ -175,7 +174,7 @@ def _check(document: Document, errors: Sequence[str], source: str, read_tables: 
         if outline is not None and network is not None:
             limits = config.training.silent.limits if config is not None else 1.0
             built = LIF() if neuron is None else neuron.build()
-            reads = LOSSES[config.loss.kind].reads if config is not None and config.loss.kind in LOSSES else None
+            reads = None if config is None else getattr(getattr(config.loss, "_target", None), "reads", None)
             problems += network_problems(network, outline, built, limits, _labels(data), reads)
         if outline is not None and config is not None:
             found = misfits(config.training.augment.build(), outline)
