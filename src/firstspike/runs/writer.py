@@ -14,7 +14,7 @@ from firstspike.data import Splits
 from firstspike.runs.checkpoint import Checkpoint, checkpoints, newest_of_all, place_of, remove_others, save_checkpoint
 from firstspike.runs.folder import RunFolder, changed_data, check_free
 from firstspike.runs.lock import locked
-from firstspike.runs.seeds import joint_results, member_folders, write_table
+from firstspike.runs.seeds import mean_of, member_folders, write_table
 from firstspike.runs.stored import OWN_DATA, copy_of_data, save_splits
 from firstspike.substrates import SubstrateError
 from firstspike.torchrun import rank
@@ -212,7 +212,9 @@ class RunWriter(Callback):
             }
             for k, (member, best) in enumerate(zip(fit.trainer.members, result.best_validation_accuracy, strict=True))
         ]
-        self.results = found[0] if len(found) == 1 else joint_results(fit.seeds, found)
+        self.results = found[0]
+        if len(found) > 1:
+            self.results = mean_of(found) | {"seeds": dict(zip(map(str, fit.seeds), found, strict=True))}
         if not fit.first:
             return
         for run, numbers in zip(self.runs, found, strict=True):
