@@ -196,7 +196,7 @@ class Distributed(Sequential):
 
     @torch.no_grad()
     def evaluate(self, data: SpikeData) -> list[Evaluation]:
-        """See ``Sequential``. Each process has the times of its part of the samples; all get those of all."""
+        """Evaluate the network on the data, of which each process takes a part; all get the output times of all."""
         member = self.members[0]
         mine = self.ranks.part(len(data))
         part, silent = outputs_of(member.network, data.times[mine], member.substrate)

@@ -120,7 +120,7 @@ class SideBySide(Sequential):
         self.optimizer = _joint_optimizer([member.optimizer for member in members])
 
     def step(self, times: Tensor, labels: Tensor) -> Tensor:
-        """See ``Sequential``."""
+        """Train on one batch of each network, as ``Sequential.step``."""
         members, substrate = self.members, self.members[0].substrate
         skip = members[0].silent.skip_step
 
@@ -157,14 +157,14 @@ class SideBySide(Sequential):
         return torch.cat([sums, active], dim=1).double() * labels.shape[1]
 
     def end_epoch(self) -> None:
-        """See ``Sequential``."""
+        """Advance the schedules, whose learning rates the joint optimiser follows."""
         super().end_epoch()
         for own, joint in zip(self.members[0].optimizer.param_groups, self.optimizer.param_groups, strict=True):
             joint["lr"] = own["lr"]
 
     @torch.no_grad()
     def evaluate(self, data: SpikeData) -> list[Evaluation]:
-        """See ``Sequential``."""
+        """Evaluate each network on the data."""
         times, silent = outputs_of(self.ensemble, data.times)
         return [evaluation_of(*each, self.objective, data.labels) for each in zip(times, silent, strict=True)]
 

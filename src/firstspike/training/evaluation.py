@@ -145,7 +145,7 @@ def outputs_of(
 def evaluate_record(
     network: nn.Module, record: Record, objective: Objective, labels: Int64[Tensor, " samples"]
 ) -> Evaluation:
-    """The same from spike times that are known already."""
+    """Evaluate a network from the spike times of all its layers, which are known already."""
     return evaluation_of(record.output, fractions(*_silent(network, record)), objective, labels)
 
 

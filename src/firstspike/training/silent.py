@@ -196,7 +196,7 @@ def activity(network: nn.Module, layers: Sequence[Tensor]) -> Float[Tensor, "*me
 def activity_counts(
     network: nn.Module, layers: Sequence[Tensor]
 ) -> tuple[Float64[Tensor, "*members numbers"], list[int]]:
-    """The same as sums over samples and neurons, and the neurons of each: whole numbers add up exactly."""
+    """The numbers of ``activity`` as sums over samples and neurons, which are exact, and the neurons of each."""
     found = _counted(network, layers)
     if not found:
         return layers[-1].new_zeros((*layers[-1].shape[:-2], 0), dtype=torch.float64), []
