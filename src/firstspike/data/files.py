@@ -65,8 +65,7 @@ def file_splits(
     time)``, NaN after their end, with an encoder of time series.
 
     Args:
-        train: the table of the training data, from which validation and test data are taken unless they have their
-            own.
+        train: the table of the training data, from which validation and test data are taken unless they have their own.
         validation: another table, or the part of ``train`` to hold out: below 1 a fraction, from 1 on the number of
             samples; 0 for none. Columns that both tables name may be in another order.
         test: another table, or the part of ``train`` that becomes test data, like ``validation``.

@@ -84,8 +84,7 @@ def xor(
     Args:
         samples: number of samples; the four combinations are balanced.
         seed: of their order and of the noise.
-        noise: standard deviation of Gaussian noise on the spike times, in units of `tau_syn`;
-            times never fall below 0.
+        noise: standard deviation of Gaussian noise on the spike times, in units of `tau_syn`; times never fall below 0.
         early: spike time of logical 0, in units of `tau_syn`.
         late: spike time of logical 1.
         dtype: of the times.

@@ -122,7 +122,7 @@ def spoken_digits_splits(
     return parts._replace(test=test.data(parts.train.encoder, dtype))
 
 
-def spoken_digits_outline(channels: int = 32, encode: dict[str, Any] | None = None, **_: Any) -> SpikeData:
+def spoken_digits_outline(channels: int, encode: dict[str, Any] | None, **_: Any) -> SpikeData:
     """Inputs and class names without samples; no file is read."""
     return no_trains(channels * series_encoder(encode, **_USUAL).inputs_per_channel, _WORDS)
 

@@ -62,7 +62,7 @@ def ssc_splits(**options: Any) -> Splits:
     return Splits(*_read_parts("ssc", ("train", "valid", "test"), **options))
 
 
-def spoken_outline(kind: str, folder: str | Path | None = None, units_per_input: int = 1, **_: Any) -> SpikeData:
+def spoken_outline(kind: str, folder: str | Path | None, units_per_input: int, **_: Any) -> SpikeData:
     """Inputs and class names without samples; of the files only the names of the classes are read."""
     with _opened(_paths(kind, folder, ("train",))[0]) as file:
         names = _class_names(file)

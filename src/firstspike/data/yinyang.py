@@ -1,10 +1,9 @@
 """The Yin-Yang data set (Kriener, Göltz, Petrovici, 2022, arXiv 2102.08211), sample for sample.
 
-The published generator draws from one `numpy.random.RandomState`: for every sample a goal class by
-`randint(3)`, then points by `rand(2)` until one lies in the disc and has that class. How many random words
-a sample takes is known only after it has been drawn, so the definition is sequential. What is costly in it
-is not: here all words are drawn at once, the class of the point that would start at *each* word is found
-in one sweep, and a loop goes from point to point.
+The published generator draws from one `numpy.random.RandomState`: for every sample a goal class by `randint(3)`, then
+points by `rand(2)` until one lies in the disc and has that class. How many random words a sample takes is known only
+after it has been drawn, so the definition is sequential. What is costly in it is not: here all words are drawn at once,
+the class of the point that would start at *each* word is found in one sweep, and a loop goes from point to point.
 """
 
 from typing import Annotated
@@ -69,10 +68,9 @@ def yin_yang(
 def yin_yang_class(x: ArrayLike, y: ArrayLike, r_small: float = 0.1, r_big: float = 0.5) -> Int64[np.ndarray, "*shape"]:
     """Class of the points `(x, y)`: 2 in a dot, 1 and 0 in the two halves, -1 outside the symbol.
 
-    With `d_r`, `d_l` the distances to the right and left dot's centre, a point of the disc is of class 2 if
-    `d_r < r_small` or `d_l < r_small`; otherwise of class 1 if `d_r <= r_small`, or
-    `r_small < d_l <= r_big/2`, or `y > r_big` and `d_r > r_big/2`; otherwise of class 0. The symbol spans
-    `[0, 2 r_big]`.
+    With `d_r`, `d_l` the distances to the right and left dot's centre, a point of the disc is of class 2 if `d_r <
+    r_small` or `d_l < r_small`; otherwise of class 1 if `d_r <= r_small`, or `r_small < d_l <= r_big/2`, or `y > r_big`
+    and `d_r > r_big/2`; otherwise of class 0. The symbol spans `[0, 2 r_big]`.
     """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
 

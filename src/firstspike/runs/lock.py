@@ -1,8 +1,7 @@
 """The lock of a run: one process at a time trains it.
 
 The operating system locks the file ``RUN/.lock`` for a process that trains the run, and drops the lock when the process
-ends, however that happens. ``RUN/.lock.json`` names that process; one that a crash left does not
-block others.
+ends, however that happens. ``RUN/.lock.json`` names that process; one that a crash left does not block others.
 """
 
 import json

@@ -39,8 +39,7 @@ class Evaluation:
 
     Args:
         loss: mean over the samples, without regularisers.
-        accuracy: fraction of correct decisions; a sample without a decision is wrong. NaN if labels are
-            numbers.
+        accuracy: fraction of correct decisions; a sample without a decision is wrong. NaN if labels are numbers.
         silent: silent fraction of each LIF layer.
         times: output times, ``inf`` if silent; for a readout its values.
         predictions: class per sample, -1 if the deciding neuron is silent; or the predicted numbers.
