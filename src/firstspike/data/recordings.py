@@ -144,13 +144,13 @@ def read_wav(path: Path) -> tuple[np.ndarray, int]:
     """Values and sampling rate of a WAV file."""
     try:
         with wave.open(str(path), "rb") as file:
-            channels, size, rate, count, *_ = file.getparams()
-            if (channels, size) != (1, 2) or not 0 < rate <= _MOST_RATE:
-                got = f"{channels} of {8 * size} at {rate} Hz"
+            form = file.getparams()
+            if (form.nchannels, form.sampwidth) != (1, 2) or not 0 < form.framerate <= _MOST_RATE:
+                got = f"{form.nchannels} of {8 * form.sampwidth} at {form.framerate} Hz"
                 raise ValueError(f"{path}: expected one channel of 16 bits, at most at {_MOST_RATE} Hz, got {got}")
-            content = file.readframes(count)
-            if not count or len(content) < size * count:
+            content = file.readframes(form.nframes)
+            if not form.nframes or len(content) < form.sampwidth * form.nframes:
                 raise EOFError
-            return np.frombuffer(content, "<i2"), rate
+            return np.frombuffer(content, "<i2"), form.framerate
     except (wave.Error, EOFError, RuntimeError) as error:  # the last one for parts longer than the whole
         raise ValueError(f"{path} cannot be read as a WAV file: {str(error) or 'it ends too early'}") from None

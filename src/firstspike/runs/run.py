@@ -139,7 +139,7 @@ class Run(OpenedRun):
             callbacks: additional receivers of the events of the training.
             allow_other_chip: resume even if the run used another chip.
             from_scratch: remove all checkpoints and tables and start over.
-            stop: see ``start``.
+            stop: polled before every batch, as well as the signals; return True to save and stop.
 
         Returns:
             The run with the new results. This object still has what it has loaded, of the training before.

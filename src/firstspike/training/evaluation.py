@@ -130,14 +130,10 @@ def outputs_of(
 
     Those of an ensemble have a leading dimension for the member. ``substrate`` is for a single network.
     """
-    outputs, counts, neurons = [], [], list[int]()
-    for record in _records(network, times, substrate):
-        outputs.append(record.output)
-        found, neurons = _silent(network, record)
-        counts.append(found)
-    return torch.cat(outputs, dim=int(isinstance(network, Ensemble))), fractions(
-        torch.stack(counts).sum(dim=0), neurons
-    )
+    parts = [(record.output, *_silent(network, record)) for record in _records(network, times, substrate)]
+    outputs, counts, (neurons, *_) = zip(*parts, strict=True)
+    output = torch.cat(outputs, dim=int(isinstance(network, Ensemble)))
+    return output, fractions(torch.stack(counts).sum(dim=0), neurons)
 
 
 @torch.no_grad()

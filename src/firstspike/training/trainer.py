@@ -203,7 +203,7 @@ class Trainer:
             TypeError: data that are not ``SpikeData``.
             ValueError: a number out of its range, data that do not fit the network, or fewer epochs than are done.
             SubstrateError: the substrate cannot be reached or does not answer; the last whole epoch is saved.
-            DivergedError: weights that are not finite any more; likewise.
+            DivergedError: weights that are not finite any more; the last whole epoch is saved.
             RunLockedError: another process trains the run in ``folder``.
             ProcessLostError: another process of the training has ended.
             Interrupted: one of these signals, or ``stop``.
