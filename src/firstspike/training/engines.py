@@ -17,7 +17,7 @@ from firstspike.layers.ensembles import Ensemble
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
 from firstspike.training.member import Member
 from firstspike.training.objective import Objective
-from firstspike.training.silent import activity, first_spikes_in, silence, silent_share
+from firstspike.training.silent import activity, first_spikes_in, silence, silent_share, spiking_layers
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Sequential:
     def _step(self, member: Member, times: Tensor, labels: Tensor) -> Tensor:
         network, silent = member.network, member.silent
         loss, total, correct, active, layers = self._pass(member, times, labels)
-        raised = silent.too_silent(network, active.tolist()[: len(member.spiking)]) if silent.active else None
+        raised = silent.too_silent(network, active.tolist()[: len(spiking_layers(network))]) if silent.active else None
         if raised is None or not silent.skip_step:  # otherwise nothing learns from this batch
             member.optimizer.zero_grad()
             self._backward(member, total)
@@ -73,7 +73,7 @@ class Sequential:
             if self.has_delays:
                 project_delays_(network)
         if raised is not None:
-            share = self._mean(silence(first_spikes_in(network, layers, member.spiking[raised])))
+            share = self._mean(silence(first_spikes_in(network, layers, raised)))
             silent.raise_layer_(network, raised, share)
         if isinstance(network, Network):
             member.substrate.project_(network)
@@ -129,11 +129,10 @@ class SideBySide(Sequential):
             return loss, total, record.layers
 
         losses, totals, layers = self.ensemble.map(objective, times, labels)
-        spiking = members[0].spiking
         active = activity(members[0].network, layers)
         raised: list[int | None] = [None] * len(members)
         if any(member.silent.active for member in members):
-            fractions = active[:, : len(spiking)].tolist()
+            fractions = active[:, : len(spiking_layers(members[0].network))].tolist()
             raised = [x.silent.too_silent(x.network, mine) for x, mine in zip(members, fractions, strict=True)]
         learning = [e for e, layer in enumerate(raised) if layer is None or not skip]
         if learning:
@@ -149,7 +148,7 @@ class SideBySide(Sequential):
                     project_delays_(members[e].network)
         for e, layer in enumerate(raised):
             if layer is not None:
-                spikes = first_spikes_in(members[0].network, layers, spiking[layer])[e]
+                spikes = first_spikes_in(members[0].network, layers, layer)[e]
                 members[e].silent.raise_layer_(members[e].network, layer, silent_share(spikes))
         correct = self.objective.success(layers[-1].detach(), labels).mean(-1, dtype=times.dtype)
         skipped = sent(torch.tensor([layer is not None for layer in raised], dtype=correct.dtype), correct.device)

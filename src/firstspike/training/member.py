@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from firstspike.substrates import Substrate
 from firstspike.training.averaging import WeightAverage
 from firstspike.training.evaluation import Evaluation
-from firstspike.training.silent import SilentNeurons, activity_names, spiking_layers
+from firstspike.training.silent import SilentNeurons
 from firstspike.training.state import CheckpointError, checked_state, own_tensors
 
 
@@ -85,16 +85,6 @@ class Member:
                 f"optimizer: expected one of the network's parameters, got one of {len(moved)} others, which would "
                 f"train none of the {len(learning)} here; make it of network.parameters(), after the network"
             )
-
-    @property
-    def spiking(self) -> list[int]:
-        """Indices of the LIF layers in the network."""
-        return spiking_layers(self.network)
-
-    @property
-    def activity(self) -> list[str]:
-        """Names of the counts in the layers."""
-        return activity_names(self.network)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
