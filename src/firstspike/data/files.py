@@ -15,7 +15,7 @@ from firstspike.data.labels import class_indices, targets
 from firstspike.data.paths import naming
 from firstspike.data.series_encoding import SeriesEncoder, as_encoder
 from firstspike.data.splits import Samples, divided
-from firstspike.data.tables import Table, read_arrays, read_rows, read_table
+from firstspike.data.tables import Table, read_arrays, read_lines, read_table
 
 UNNAMED = "the training data have no names of columns: these are taken in their order"
 
@@ -134,7 +134,7 @@ def _labelled(
     if labels is None:
         raise ValueError(f"{path}: labels are missing; give an .npz with times and labels, a .csv, or labels")
     other = Path(str(labels))
-    found = read_arrays(other).values() if other.suffix == ".npy" else [[cells[-1] for _, cells in read_rows(other)]]
+    found = read_arrays(other).values() if other.suffix == ".npy" else [[cells[-1] for _, cells in read_lines(other)]]
     return read_table(path, inputs)._replace(labels=next(iter(found)))
 
 

@@ -19,7 +19,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Gives the path of a temporary file to write; it takes the place of ``path`` at the end, if nothing failed."""
     temporary = path.with_name(f".{path.name}.{token_hex(4)}.partial")  # others may write the same file
     try:
-        with naming(path):
+        with with_file_name(path):
             if path.exists() and not path.is_file():  # such as /dev/null, whose place root may take
                 raise OSError(errno.EINVAL, "expected a file, or nothing yet")
             yield temporary
@@ -58,7 +58,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with naming(path):
+        with with_file_name(path):
             temporary.mkdir(parents=True)
             yield temporary
             for entry in (*temporary.iterdir(), temporary):
@@ -91,7 +91,7 @@ def remove_leftovers(parent: Path) -> None:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def with_file_name(path: Path) -> Iterator[None]:
     """Errors of the system inside have the name of the file: writing to a full disk raises one without."""
     try:
         yield

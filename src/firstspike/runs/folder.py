@@ -32,7 +32,7 @@ from firstspike._version import __version__
 from firstspike.config import Config, load_config
 from firstspike.data import Splits
 from firstspike.runs.checkpoint import remove_others
-from firstspike.runs.files import naming, remove_empty, remove_leftovers, write_whole
+from firstspike.runs.files import remove_empty, remove_leftovers, with_file_name, write_whole
 from firstspike.runs.forms import Environment, JsonForm, Results, read_json
 from firstspike.runs.lock import HOLDER, LOCK
 from firstspike.torchrun import processes, rank
@@ -135,7 +135,7 @@ class RunFolder:
         """Add rows to ``table`` (``metrics`` or ``output_times``)."""
         rows = list(rows)
         path = self.path / f"{table}.csv"
-        with naming(path):
+        with with_file_name(path):
             names = _names(path)
             with path.open("a", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, names or rows[0].keys(), lineterminator="\n")

@@ -3,15 +3,14 @@
 import json
 from math import nan
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from firstspike.config.problems import problems_of
 from firstspike.config.yaml_file import shown_place
+from firstspike.ranges import NotNegativeInt
 from firstspike.runs.files import read_regular
-
-Count = Annotated[int, Field(ge=0)]
 
 
 class JsonForm(BaseModel):
@@ -24,8 +23,8 @@ class Manifest(JsonForm):
     """``manifest.json`` of a checkpoint."""
 
     format: Literal[1]
-    epoch: Count
-    batch: Count
+    epoch: NotNegativeInt
+    batch: NotNegativeInt
     sha256: dict[str, str]
 
 
@@ -38,10 +37,10 @@ class Environment(JsonForm):
     earlier_substrates: list[dict[str, Any]] = []
 
 
-class Part(JsonForm):
+class SplitResults(JsonForm):
     """Results on a part of the data: of one training, or mean and standard deviation over several."""
 
-    samples: Count
+    samples: NotNegativeInt
     accuracy: float | None = None
     metrics: dict[str, float] = {}
     loss: float
@@ -52,11 +51,11 @@ class Part(JsonForm):
 class Results(JsonForm):
     """``results.json``, of one training or of several seeds; a part of the data that was not given is null."""
 
-    epochs: Count
-    parameters: Count
+    epochs: NotNegativeInt
+    parameters: NotNegativeInt
     seconds: FiniteFloat
-    validation: Part | None
-    test: Part | None
+    validation: SplitResults | None
+    test: SplitResults | None
     best_validation_accuracy: float | None
     seeds: dict[str, "Results"] = {}
 

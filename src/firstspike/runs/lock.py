@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from firstspike.runs.files import naming, remove_empty
+from firstspike.runs.files import remove_empty, with_file_name
 
 LOCK, HOLDER = ".lock", ".lock.json"
 
@@ -41,7 +41,7 @@ def locked(folder: Path) -> Iterator[None]:
             try:
                 since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
                 holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
-                with naming(folder / HOLDER):
+                with with_file_name(folder / HOLDER):
                     (folder / HOLDER).write_text(json.dumps(holder), encoding="utf-8")
                 yield
             finally:
