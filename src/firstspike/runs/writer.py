@@ -78,7 +78,7 @@ class RunWriter(Callback):
                 f"{strange[0]} has checkpoints, and this training's are in {', '.join(map(str, own))}: "
                 "continue with as many networks as it began with, on the same seeds"
             )
-        if (seed := RunFolder(self.folder).config.training.seed) != fit.seeds[0]:
+        if (seed := RunFolder(self.folder).environment.get("seed", fit.seeds[0])) != fit.seeds[0]:
             raise CheckpointError(f"{self.folder}: the seed belongs to the run, expected {seed}, got {fit.seeds[0]}")
         try:
             newest = newest_of_all([run.checkpoints for run in runs])

@@ -189,7 +189,7 @@ class Trainer:
                 one on.
             test: evaluated once, at the end.
             folder: a run folder to write: metrics, checkpoints, results, figures; see ``fs.Run``.
-            resume: continue the training in ``folder`` from its newest checkpoint, if there is one.
+            resume: continue the training in ``folder`` from its newest checkpoint, if there is one, on its seed.
             checkpoint_every: epochs between checkpoints in the run folder; by default about twenty over the training.
             callbacks: additional receivers of the events of the training.
             progress_bar: whether to show one.
