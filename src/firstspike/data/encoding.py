@@ -126,8 +126,9 @@ class LatencyEncoder(Encoder):
         encoder = fs.data.LatencyEncoder(late=1.5).fit(train)
         times = encoder(test)
 
-    * Values outside the range are clipped to it. * Missing values, NaN, do not spike: their time is `inf`. * A feature
-    that is constant in the training part, or has no value there, always spikes at the time of the smallest
+    * Values outside the range are clipped to it.
+    * Missing values, NaN, do not spike: their time is `inf`.
+    * A feature that is constant in the training part, or has no value there, always spikes at the time of the smallest
       value.
 
     The default window is that of Göltz et al., Nat. Mach. Intell. 3, 823 (2021).

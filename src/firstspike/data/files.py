@@ -25,7 +25,8 @@ def read_times(
 ) -> Float[Tensor, "samples inputs"] | Float[Tensor, "samples inputs spikes"]:
     """Input spike times, a row per sample, or spike trains, of a file such as that of ``like``, see ``file_splits``.
 
-    If there is an encoder, it encodes the file's values; an ``.npz`` with ``times`` alone still holds spike times.
+    If it names its columns, they are brought into the order of ``like.columns``. If there is an encoder, it encodes the
+    file's values; an ``.npz`` with ``times`` alone still holds spike times, where ``like`` has trains the first spikes.
     """
     table = _in_order(read_table(path, _kinds(like), columns=like.columns), like)
     numbers = _numbers(table, like.encoder, like.features)

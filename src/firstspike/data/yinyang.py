@@ -68,9 +68,10 @@ def yin_yang(
 def yin_yang_class(x: ArrayLike, y: ArrayLike, r_small: float = 0.1, r_big: float = 0.5) -> Int64[np.ndarray, "*shape"]:
     """Class of the points `(x, y)`: 2 in a dot, 1 and 0 in the two halves, -1 outside the symbol.
 
-    With `d_r`, `d_l` the distances to the right and left dot's centre, a point of the disc is of class 2 if `d_r <
-    r_small` or `d_l < r_small`; otherwise of class 1 if `d_r <= r_small`, or `r_small < d_l <= r_big/2`, or `y > r_big`
-    and `d_r > r_big/2`; otherwise of class 0. The symbol spans `[0, 2 r_big]`.
+    With `d_r`, `d_l` the distances to the right and left dot's centre, a point of the disc is of class 2 if
+    `d_r < r_small` or `d_l < r_small`; otherwise of class 1 if `d_r <= r_small`, or
+    `r_small < d_l <= r_big/2`, or `y > r_big` and `d_r > r_big/2`; otherwise of class 0. The symbol spans
+    `[0, 2 r_big]`.
     """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
 
