@@ -17,6 +17,7 @@ from firstspike.layers.branches import Branch
 from firstspike.losses.base import Loss
 from firstspike.seeding import generator
 from firstspike.substrates import Substrate
+from firstspike.text import first_line
 from firstspike.training import Trainer
 from firstspike.training.distributed import own_device
 
@@ -141,7 +142,7 @@ def device_of(config: Config) -> torch.device:
         check_float64(device)
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # what torch raises if it is not available
-        raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; try cpu") from None
+        raise ValueError(f"device {name!r} cannot be used: {first_line(error)}; try cpu") from None
 
 
 def _built(place: str, section: Section, **more: Any) -> Any:

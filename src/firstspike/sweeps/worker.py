@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 _POLL = 1.0  # seconds between polls of the study
 
 
-@dataclass
+@dataclass(eq=False)
 class Worker:
     """Trains trials of a sweep in run folders inside ``folder``.
 

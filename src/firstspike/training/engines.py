@@ -21,7 +21,6 @@ from firstspike.training.silent import activity, first_spikes_in, silence, silen
 
 logger = logging.getLogger(__name__)
 
-
 Pass = tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...]]
 """Loss, loss with regularisers, share of correct decisions, activity and spikes of the layers."""
 

@@ -27,7 +27,6 @@ from firstspike.training.threads import Pace, threads_worth_starting
 
 logger = logging.getLogger(__name__)
 
-
 _ENDS = ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # of terminals that close, and of batch systems
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import LRScheduler
 
 from firstspike.substrates import Substrate
+from firstspike.text import first_line
 from firstspike.training.averaging import WeightAverage
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.silent import SilentNeurons
@@ -179,4 +180,4 @@ class Member:
             self.progress = Progress(**state["progress"])
             self.best, self.trained = state.get("best"), state.get("trained")
         except (AttributeError, KeyError, TypeError, RuntimeError) as error:
-            raise CheckpointError(f"{where}: does not fit the training: {str(error).splitlines()[0]}") from None
+            raise CheckpointError(f"{where}: does not fit the training: {first_line(error)}") from None
