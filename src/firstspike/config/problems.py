@@ -12,10 +12,8 @@ from firstspike.config.yaml_file import Place, shown_value
 
 def problems_of(error: ValidationError, raw: Any, root: type[BaseModel]) -> list[Problem]:
     """What is wrong in a section, and how to mend it; a "wrong type" only if no other type of a union fits."""
-    details = error.errors(include_url=False)
-    places = [_walk(detail["loc"], raw, root)[0] for detail in details]
-    of_type = [str(detail["type"]).endswith("_type") for detail in details]
-    found = list(zip(details, places, of_type, strict=True))
+    details: list[Any] = error.errors(include_url=False)
+    found = [(x, _walk(x["loc"], raw, root)[0], x["type"].endswith("_type")) for x in details]
     fitting = {place for _, place, wrong in found if not wrong}
     return [_explain(detail, raw, root) for detail, place, wrong in found if not wrong or place not in fitting]
 
