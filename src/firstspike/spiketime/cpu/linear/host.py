@@ -20,7 +20,7 @@ from firstspike.spiketime.cpu.arrays import LANES, PAD, numbers
 from firstspike.spiketime.cpu.linear.adjoint import BY_LEAK, BY_PARTS, BY_RESET, BY_THRESHOLD
 from firstspike.spiketime.cpu.linear.flow import BIAS, FIRST, KINDS, PER, SLOPES
 from firstspike.spiketime.cpu.linear.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
-from firstspike.spiketime.cpu.linear.scan import TAIL
+from firstspike.spiketime.cpu.linear.lanes import JUMPS
 from firstspike.spiketime.cpu.linear.search import TERMS
 from firstspike.spiketime.cpu.runtime.parallel import call, name_of
 from firstspike.spiketime.cpu.sort import sorting_for
@@ -173,9 +173,10 @@ def _both(given: Arguments) -> tuple[bool, dict[str, Any], dict[str, Any]]:
         "intervals": events + 1, "own_intervals": events + 2 if own else 0, "receptors": len(places),
         "signed": given.receptor is None, "biased": biased, "resets": given.resets and several,
         "starts": given.state is not None, "ends": False, "observes": given.observed is not None, "once": not several,
-        "records": False, "taped": 0, "state_rows": (2 * (1 + count) + TAIL) * LANES, "work_rows": 0,
+        "records": False, "taped": 0, "state_rows": (3 * (1 + count) + 1 + JUMPS + count) * LANES, "work_rows": 0,
         "width": max(TERMS, FIRST + PER * count, 1 + SLOPES * count), "lanes": (events + 1) * LANES if own else 0,
         "delayed": outputs if given.delay is not None else 0, "tape_rows": (1 + count) * LANES,
+        "drives_each": 2 * count + 1, "series_rows": TERMS * (2 + count) * LANES,
         "blocks": -(-ensemble * batch // SAMPLES), **sorting_for(events),
     }  # fmt: skip
     sizes["threads"] = threads_for(_COST * ensemble * batch * events * outputs)

@@ -13,7 +13,6 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.core import types
 
 from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.linear.flow import (
@@ -32,16 +31,26 @@ from firstspike.spiketime.cpu.linear.flow import (
     drive_of,
     pass_time,
 )
+from firstspike.spiketime.cpu.linear.lanes import (
+    BUSY,
+    HOLD,
+    JUMPS,
+    LIMIT,
+    LONGEST,
+    RESET,
+    THETA,
+    fire_lanes,
+    part_of,
+    spent_lanes,
+    terms_for,
+)
 from firstspike.spiketime.cpu.linear.search import crossing
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, jit
-from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, select, store
+from firstspike.spiketime.cpu.vectors.simd import fill32, fma, highest, load32, lowest_bit, select, store
 
 FORCED, FIXED = -1.0, 0.0  # in place of slopes: a spike at a release; one that nothing moves
 # rows of float64 for one neuron: its components, and where the search works
 WORK = 4
-# rows of lanes: the membrane and the components, twice, and what follows
-TAIL = 2
-_LIMIT, _BUSY = range(TAIL)
 
 
 class At(NamedTuple):
@@ -55,14 +64,6 @@ class At(NamedTuple):
     size: Any  # how many it has
     chunk: Any  # backward: those samples, and those groups, whose gradients are summed together
     part: Any
-
-
-@chosen_by_type
-def part_of(row, place):
-    """A number that all lanes share, or that of each."""
-    if isinstance(row, types.Array) and row.ndim == 1:
-        return lambda row, place: row[place]
-    return lambda row, place: load32(row, place * LANES)
 
 
 @chosen_by_type
@@ -97,20 +98,29 @@ def add_input(g, at, i, base, weights, source):
 
 
 @jit
+def constants_of(g):
+    """Where the rows of constants begin."""
+    return (3 * (1 + g.kinds.size) + 1) * LANES
+
+
+@jit
 def start_lanes(g, at):
     """The states of a group at the start; returns which lanes are held."""
-    state, count, begin = g.state[at.slot], g.kinds.size, g.bounds[0]
-    rows = 1 + count
-    held = np.uint64(0)
-    for place in range((2 * rows + TAIL) * LANES):
+    state, count, tail, held = g.state[at.slot], g.kinds.size, constants_of(g), np.uint64(0)
+    for place in range(state.size):
         state[place] = 0
-    tail = 2 * rows * LANES
     for lane in range(LANES):
-        state[tail + _LIMIT * LANES + lane], state[tail + _BUSY * LANES + lane] = math.inf, math.inf
+        for row in (LIMIT, BUSY, THETA):
+            state[tail + row * LANES + lane] = math.inf
         g.counts[at.slot, lane], g.free[at.slot, lane] = 0, -math.inf
     for lane in range(at.size):
         j = at.first + lane
-        state[tail + _LIMIT * LANES + lane] = g.threshold[at.e, j] * (1 - 64 * g.tiny[0])
+        state[tail + THETA * LANES + lane] = g.threshold[at.e, j]
+        state[tail + LIMIT * LANES + lane] = g.threshold[at.e, j] * (1 - 64 * g.tiny[0])
+        state[tail + RESET * LANES + lane] = g.reset[at.e, j]
+        state[tail + HOLD * LANES + lane] = g.refractory[at.e, j]
+        for k in range(count - g.biased):
+            state[tail + (JUMPS + k) * LANES + lane] = g.jumps[at.e, j, k]
         if g.biased != 0:
             state[count * LANES + lane] = g.bias[at.e, j]
         if g.starts != 0:
@@ -118,14 +128,13 @@ def start_lanes(g, at):
             for k in range(count - g.biased):
                 state[(1 + k) * LANES + lane] = g.current[at.b, j, k]
             if g.left[at.b, j] > 0:
-                g.free[at.slot, lane] = np.float64(begin) + np.float64(g.left[at.b, j])
-                state[tail + _BUSY * LANES + lane] = g.free[at.slot, lane]
+                g.free[at.slot, lane] = np.float64(g.bounds[0]) + np.float64(g.left[at.b, j])
+                state[tail + BUSY * LANES + lane] = g.free[at.slot, lane]
                 held |= np.uint64(1) << np.uint64(lane)
                 if g.resets != 0:
                     state[lane] = g.reset[at.e, j]
         if g.observes != 0:
-            due = g.spikes[at.b, j, 0]
-            state[tail + _BUSY * LANES + lane] = min(state[tail + _BUSY * LANES + lane], due)
+            state[tail + BUSY * LANES + lane] = min(state[tail + BUSY * LANES + lane], g.spikes[at.b, j, 0])
     return held
 
 
@@ -138,7 +147,7 @@ def go_alone(g, at, lane, here, there, now, stop, holds):
     state, work, kinds, j = g.state[at.slot], g.work[at.slot], g.kinds, at.first + lane
     count = kinds.size
     rates, leak, theta = g.rates[at.e, j], g.leak[at.e, j], np.float64(g.threshold[at.e, j])
-    y, copy, tail = work[3], work[4], 2 * (1 + count) * LANES
+    y, copy = work[3], work[4]
     v, free, spiked, stuck = np.float64(state[here + lane]), g.free[at.slot, lane], g.counts[at.slot, lane], False
     for k in range(count):
         y[k] = state[here + (1 + k) * LANES + lane]
@@ -211,7 +220,7 @@ def go_alone(g, at, lane, here, there, now, stop, holds):
     busy = free if holds else math.inf
     if g.observes != 0 and spiked < g.most:
         busy = min(busy, np.float64(g.spikes[at.b, j, spiked]))
-    state[tail + _BUSY * LANES + lane] = busy
+    state[constants_of(g) + BUSY * LANES + lane] = busy
     return holds, stuck
 
 
@@ -276,11 +285,10 @@ def scan(g, at, keys, rows, drives, weights, source, n):
     has those of each input, and ``source`` tells the input; without (None) both are in the order of each lane.
     """
     state, rows_each = g.state[at.slot], (1 + g.kinds.size) * LANES
-    here, there, tail = 0, rows_each, 2 * rows_each
+    here, there, middle, tail = 0, rows_each, 2 * rows_each, constants_of(g)
     held, stuck, active = start_lanes(g, at), np.uint64(0), ~np.uint64(0) >> np.uint64(64 - at.size)
-    begin, end = np.float64(g.bounds[0]), np.float64(g.bounds[1])
-    limit = load32(state, tail + _LIMIT * LANES)
-    busy = load32(state, tail + _BUSY * LANES)
+    begin, end, fastest = np.float64(g.bounds[0]), np.float64(g.bounds[1]), fastest_rate(g, at, source is None)
+    limit = load32(state, tail + LIMIT * LANES)
     any_busy = held != 0 or g.observes != 0
     for i in range(-1, n):
         if i >= 0:
@@ -293,32 +301,38 @@ def scan(g, at, keys, rows, drives, weights, source, n):
             for place in range(0, rows_each, LANES):
                 store(g.tape[at.slot, i + 1], place, load32(state, here + place))
         bound = step(g, at, rows[i + 1], drives, here, there)
-        alone = np.uint64(0)
+        now = arrival_lanes(g, keys, i) if i >= 0 else fill32(state, g.bounds[0])
+        stop = min(arrival_lanes(g, keys, i + 1), fill32(state, g.bounds[1]))
+        some, alone = np.uint64(0), np.uint64(0)
         if g.observes == 0:
-            alone = (bound >= limit) & active & ~held
+            some = (bound >= limit) & (stop > now) & active & ~held
         if any_busy:
+            busy = load32(state, tail + BUSY * LANES)
             if held and g.resets != 0:
                 store(state, there, select(held, load32(state, here), load32(state, there)))
-            if source is None:
-                alone |= due_lanes(g, at, keys, i, active)
+            alone = (stop >= busy) & (busy < math.inf) & (stop > now) & active & ~stuck
+            some &= ~alone
+        if some:
+            x = fastest * longest_wait(g, at, some, now, stop)
+            if x <= LONGEST and g.resets != 0:
+                terms = terms_for(x, g.tiny[0])
+                holds, full, rest = fire_lanes(g, at, drives, some, here, middle, there, now, stop, terms)
+                held, stuck = held | holds, stuck | full
+                if g.once != 0:
+                    active &= ~(some & spent_lanes(g, at, some))
+                while rest:
+                    lane = lowest_bit(rest)
+                    rest &= rest - np.uint64(1)
+                    start = np.float64(state[middle + rows_each + lane])
+                    held, stuck, active = alone_at(g, at, lane, middle, there, start, keys, i, held, stuck, active)
             else:
-                alone |= (fill32(state, min(keys[i + 1], g.bounds[1])) >= busy) & (busy < math.inf) & active
-            alone &= ~stuck
+                alone |= some
+            any_busy = held != 0 or g.observes != 0
         while alone:
             lane = lowest_bit(alone)
-            bit = np.uint64(1) << np.uint64(lane)
-            alone &= ~bit
-            now = time_of(keys, i, lane) if i >= 0 else begin
-            stop = min(time_of(keys, i + 1, lane), end)
-            if not stop > now:
-                continue
-            holds, full = go_alone(g, at, lane, here, there, now, stop, (held & bit) != 0)
-            held = held | bit if holds else held & ~bit
-            if full:
-                stuck |= bit
-            if g.once != 0 and g.counts[at.slot, lane] >= g.most:
-                active &= ~bit
-            busy = load32(state, tail + _BUSY * LANES)
+            alone &= alone - np.uint64(1)
+            start = time_of(keys, i, lane) if i >= 0 else begin
+            held, stuck, active = alone_at(g, at, lane, here, there, start, keys, i, held, stuck, active)
             any_busy = held != 0 or g.observes != 0
         here, there = there, here
         if active & ~stuck == 0 and end == math.inf:
@@ -328,14 +342,42 @@ def scan(g, at, keys, rows, drives, weights, source, n):
 
 
 @jit
-def due_lanes(g, at, keys, i, active):
-    """Lanes with an event up to the next input, each in its own order."""
-    found, end = np.uint64(0), np.float64(g.bounds[1])
-    for lane in range(at.size):
-        busy = g.state[at.slot, (2 * (1 + g.kinds.size) + _BUSY) * LANES + lane]
-        if busy <= min(time_of(keys, i + 1, lane), end) and busy < math.inf:
-            found |= np.uint64(1) << np.uint64(lane)
-    return found & active
+def alone_at(g, at, lane, base, there, start, keys, i, held, stuck, active):
+    """``go_alone`` up to the next input; returns the bits of lanes with this one's."""
+    bit, stop = np.uint64(1) << np.uint64(lane), min(time_of(keys, i + 1, lane), np.float64(g.bounds[1]))
+    holds, full = go_alone(g, at, lane, base, there, start, stop, g.free[at.slot, lane] > start)
+    held = held | bit if holds else held & ~bit
+    if full:
+        stuck |= bit
+    if g.once != 0 and g.counts[at.slot, lane] >= g.most:
+        active &= ~bit
+    return held, stuck, active
+
+
+@jit
+def fastest_rate(g, at, own):
+    """Of the neurons of a group."""
+    found = 0.0
+    for j in range(at.first if own else 0, at.first + at.size if own else 1):
+        found = max(found, g.leak[at.e, j])
+        for k in range(g.kinds.size):
+            found = max(found, g.rates[at.e, j, k])
+    return found
+
+
+@chosen_by_type
+def arrival_lanes(g, keys, i):
+    """When an input arrives at each lane."""
+    if keys.ndim == 1:
+        return lambda g, keys, i: fill32(g.tiny, keys[i])
+    return lambda g, keys, i: load32(keys, i * LANES)
+
+
+@jit
+def longest_wait(g, at, lanes, now, stop):
+    """Of these lanes."""
+    none = fill32(g.tiny, 0.0)
+    return np.float64(highest(select(lanes, stop - now, none)))
 
 
 @jit
