@@ -69,13 +69,14 @@ FORWARD = Layout(
     work=f"float64 threads {WORK + 1} width",
     counts=f"int32 threads {LANES}",
     free=f"float64 threads {LANES}",
+    piece="real threads parts_of_row",
     series="real threads series_rows",
     tape="real threads taped tape_rows",
     **SORTING,
 )
 BACKWARD = FORWARD.extended(
     "parts chunks stride by_taus by_time asks_end bounded parts_of_slopes sloped own_sloped total_rows largest_rows "
-    "segments_each noted",
+    "segments_each noted jumping rises",
     bound="real 1",
     grad="real samples outputs most",
     of_voltage="real samples outputs",
@@ -90,6 +91,7 @@ BACKWARD = FORWARD.extended(
     slopes_of="real samples sloped parts_of_slopes",
     own_slopes=f"real threads own_sloped parts_of_slopes {LANES}",
     adjoint="real threads state_rows",
+    jump_rows="real threads jumping",
     weight_parts="real all_groups chunks group_inputs",
     delay_parts="real all_groups chunks group_inputs",
     times_parts="real parts samples stride",

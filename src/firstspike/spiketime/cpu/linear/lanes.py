@@ -11,16 +11,23 @@ import numpy as np
 from numba.core import types
 
 from firstspike.spiketime.cpu.arrays import LANES
-from firstspike.spiketime.cpu.linear.flow import RISE, THRESHOLD
+from firstspike.spiketime.cpu.linear.flow import CURRENT, RISE, THRESHOLD
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, jit
+from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, next_up, select, sqrt, store
 
-# rows of lanes after three states, each the membrane and the components, and the times up to which the third is known:
-# where to look for spikes, when the next event is that is known, constants of the neurons, spikes to be noted, jumps
-LIMIT, BUSY, THETA, RESET, HOLD, TIME, SLOPE, UP, FREE, JUMPS = range(10)
+# rows of lanes after two states, each the membrane and the components: where to look for spikes, when the next event is
+# that is known, constants of the neurons, spikes to be noted, the interval, jumps
+LIMIT, BUSY, THETA, RESET, HOLD, TIME, SLOPE, UP, FREE, NOW, STOP, JUMPS = range(12)
 
-LONGEST = 1.0  # interval, in units of the fastest time constant, whose series is short
+LONGEST = 0.25  # interval, in units of the fastest time constant, whose series is short
 _STEPS = 40
+
+
+@jit
+def constants_of(g):
+    """Where the rows of constants begin."""
+    return 2 * (1 + g.kinds.size) * LANES
 
 
 @chosen_by_type
@@ -31,82 +38,67 @@ def part_of(row, place):
     return lambda row, place: load32(row, place * LANES)
 
 
-@jit
-def terms_for(x, tiny):
-    """How many terms of the exponential series of a number up to ``LONGEST`` matter."""
-    n, term = 2, x
-    while term > 0.1 * tiny:
-        term *= x / n
-        n += 1
-    return max(n, 4)
+@chosen_by_type
+def terms_of(array):
+    """How many terms of a series matter in an interval up to ``LONGEST``."""
+    terms = 8 if array.dtype == types.float32 else 14
+    return lambda array: terms
 
 
 @jit
-def expand(g, at, drives, base, wait, terms):
-    """Fill in the series of all lanes: rows of V - threshold(t), of each component and of V, for each power."""
-    state, out, count = g.state[at.slot], g.series[at.slot], g.kinds.size
-    width = 2 + count
-    v, none = load32(state, base), fill32(state, 0.0)
-    lift = none
+def expand(g, at, drives, base, wait):
+    """Fill in the series of V - threshold(t) of all lanes, as a function of time in units of ``wait``."""
+    state, out, terms = g.state[at.slot], g.series[at.slot], terms_of(g.tiny)
+    count, none, lifts = g.kinds.size, fill32(g.tiny, 0.0), terms * LANES
+    v, fed, flow = load32(state, base), none, none
+    for n in range(terms):
+        store(out, n * LANES, none)
+        store(out, lifts + n * LANES, none)
     for k in range(count):
-        y = load32(state, base + (1 + k) * LANES)
-        store(out, (1 + k) * LANES, y)
-        if g.kinds[k] == THRESHOLD:
-            lift = lift + y
-    store(out, 0, v - lift)
-    store(out, (1 + count) * LANES, v)
-    leak = part_of(drives, 2 * count)
-    for n in range(1, terms):
-        step, change, fed, lift = wait * (1 / n), v * leak * -1.0, none, none
-        before = (n - 1) * width * LANES
-        after = before + width * LANES
-        for k in range(count):
-            term = load32(out, before + (1 + k) * LANES)
-            decays = term * part_of(drives, count + k)
-            change = fma(term, part_of(drives, k), change)
-            following = (fed - decays) * step
-            fed = none
-            if g.kinds[k] == RISE:
-                fed = decays
-            elif g.kinds[k] == THRESHOLD:
-                lift = lift + following
-            store(out, after + (1 + k) * LANES, following)
-        v = change * step
-        store(out, after, v - lift)
-        store(out, after + (1 + count) * LANES, v)
+        y, rate, kind = load32(state, base + (1 + k) * LANES), part_of(drives, count + k), g.kinds[k]
+        if kind == RISE:
+            fed, flow = y, fill32(g.tiny, 1.0) * rate
+            continue
+        # derivatives of the component, and what they add to those of V, or of the threshold
+        drive, to = part_of(drives, k), 0
+        if kind == THRESHOLD:
+            drive, to = drive + 1.0, lifts
+        for n in range(terms):
+            place = to + n * LANES
+            store(out, place, fma(y, drive, load32(out, place)))
+            passed = fed * flow
+            y = passed - y * rate
+            fed = passed * -1.0
+        fed = none
+    power, leak = fill32(g.tiny, 1.0), part_of(drives, 2 * count)
+    for n in range(terms):
+        push, lift = load32(out, n * LANES), load32(out, lifts + n * LANES)
+        store(out, n * LANES, v - lift * power)
+        v = (push * power - v * leak) * (wait * (1 / (n + 1)))
+        power = power * wait * (1 / (n + 1))
 
 
 @jit
-def row_at(g, at, column, terms, u):
-    """A column of the series at a time in units of the interval."""
-    out, width = g.series[at.slot], 2 + g.kinds.size
-    total = load32(out, ((terms - 1) * width + column) * LANES)
-    for n in range(terms - 2, -1, -1):
-        total = fma(total, u, load32(out, (n * width + column) * LANES))
-    return total
-
-
-@jit
-def excess_at(g, at, theta, terms, u):
-    """V - threshold and two derivatives, likewise."""
-    out, width = g.series[at.slot], (2 + g.kinds.size) * LANES
-    p = load32(out, (terms - 1) * width)
-    q = r = fill32(out, 0.0)
+def excess_at(g, at, theta, u):
+    """V - threshold and two derivatives."""
+    out, terms = g.series[at.slot], terms_of(g.tiny)
+    p = load32(out, (terms - 1) * LANES)
+    q = r = fill32(g.tiny, 0.0)
     for n in range(terms - 2, -1, -1):
         r = fma(r, u, q)
         q = fma(q, u, p)
-        p = fma(p, u, load32(out, n * width))
+        p = fma(p, u, load32(out, n * LANES))
     return p - theta, q, r + r
 
 
 @jit
-def crossing_lanes(g, at, theta, terms, lanes):
+def crossing_lanes(g, at, theta, lanes):
     """Which lanes reach the threshold within the interval, and when in units of it; and which do not tell."""
-    out, width, none = g.series[at.slot], (2 + g.kinds.size) * LANES, fill32(g.tiny, 0.0)
-    start, x = load32(out, 0) - theta, load32(out, width)
-    top, end, slope, steepest, least, bend = start + max(x, 0.0), start + x, x, x, x, none
+    out, none, terms = g.series[at.slot], fill32(g.tiny, 0.0), terms_of(g.tiny)
+    start, x = load32(out, 0) - theta, load32(out, LANES)
+    top, end, slope, steepest, least, bend, first = start + max(x, 0.0), start + x, x, x, x, none, x
     for n in range(2, terms):
-        x = load32(out, n * width)
+        x = load32(out, n * LANES)
         up, many = max(x, 0.0), float(n)
         top, end = top + up, end + x
         slope, steepest, least = fma(x, many, slope), fma(up, many, steepest), fma(min(x, 0.0), many, least)
@@ -116,41 +108,38 @@ def crossing_lanes(g, at, theta, terms, lanes):
     rises = ((least >= 0.0) & possible) | ((slope >= 0.0) & concave)
     unclear = (possible & ~rises & ~concave) | ((start >= 0.0) & lanes)
     fires, peaks = rises & (end >= 0.0) & ~unclear, concave & ~rises & ~unclear
-    x, high = load32(out, width), fill32(g.tiny, 1.0)
-    first = select(x > start * -1.0, start * -1.0 / x, 0.5)
+    low, high = none, fill32(g.tiny, 1.0)
     if peaks:
-        low, u = none, fill32(g.tiny, 0.5)
-        above = high
+        u, above = fill32(g.tiny, 0.5), high
         for _ in range(_STEPS):
-            _, q, r = excess_at(g, at, theta, terms, u)
+            _, q, r = excess_at(g, at, theta, u)
             low, above = select(q > 0.0, u, low), select(q > 0.0, above, u)
             following = u - q / r
             inside = (none > r) & (following >= low) & (above >= following)
             following = select(inside, following, (low + above) * 0.5)
-            moving = (abs(following - u) > u * 1e-3) & peaks
+            moving = (abs(following - u) > 1e-5) & peaks
             u = following
             if not moving:
                 break
-        _, q, r = excess_at(g, at, theta, terms, u)
-        u = select((none > r) & peaks, max(min(u - q / r, 1.0), 0.0), u)
-        p, _, r = excess_at(g, at, theta, terms, u)
+        p, _, _ = excess_at(g, at, theta, u)
         reach = (p >= 0.0) & peaks
         fires |= reach
-        high = select(reach, u, high)
-        first = select(reach, max(u - sqrt(max(p * -2.0 / r, 0.0)), 0.0), first)
+        low, high = none, select(reach, u, high)
     if not fires:
         return fires, high, unclear
-    low, u, tiny = none, min(first, high), g.tiny[0]
+    # a parabola through the start, then steps of third order
+    under = first + sqrt(max(first * first - start * load32(out, 2 * LANES) * 4.0, 0.0))
+    u, tiny = start * -2.0 / under, g.tiny[0]
+    u = select((u > 0.0) & (high >= u), u, high * 0.5)
     for _ in range(_STEPS):
-        p, q, r = excess_at(g, at, theta, terms, u)
+        p, q, r = excess_at(g, at, theta, u)
         low, high = select(none > p, u, low), select(none > p, high, u)
-        under = q + sqrt(max(q * q - p * r * 2.0, 0.0))
-        following = u - (p + p) / under
-        inside = (under > 0.0) & (following >= low) & (high >= following)
+        step = p / q
+        following = u - fma(step * step * 0.5, r / q, step)
+        inside = (q > 0.0) & (following >= low) & (high >= following)
         following = select(inside, following, (low + high) * 0.5)
         moved = abs(following - u)
         u = following
-        # the error of a step is about the cube of its length
         moving = (moved * moved * moved > u * tiny) & (moved > u * tiny) & (high - low > high * tiny) & fires
         if not moving:
             break
@@ -192,64 +181,55 @@ def note_lanes(g, at, lanes, constants):
 
 
 @jit
-def fire_lanes(g, at, drives, lanes, here, middle, there, now, stop, terms):
-    """Take lanes through a short interval, from the rows ``here`` to ``there``, with all that spike in it at once.
+def fire_lanes(g, at, drives, lanes, here, there, now, stop, push, low):
+    """Let all lanes spike that do once in a short interval, from the rows ``here``; ``there`` is how it would end.
 
-    Returns bits: the lanes that are held at the end, those that would spike more often than they may, and those that
-    have to go alone from the rows ``middle``, from the times in the row after these.
+    ``push`` and ``low`` bound what the components add to dV/dt and what they take from the threshold. Returns bits: the
+    lanes that are held at the end, those that would spike more often than they may, and those that have to go alone.
     """
-    state, out, count = g.state[at.slot], g.series[at.slot], g.kinds.size
-    rows, held, stuck, alone, none = 1 + count, np.uint64(0), np.uint64(0), np.uint64(0), fill32(g.tiny, 0.0)
-    constants = 3 * rows * LANES + LANES
+    state, count = g.state[at.slot], g.kinds.size
+    wait, none, constants = stop - now, fill32(g.tiny, 0.0), constants_of(g)
     theta, reset = load32(state, constants + THETA * LANES), load32(state, constants + RESET * LANES)
-    hold = load32(state, constants + HOLD * LANES)
-    for place in range(0, rows * LANES, LANES):
-        store(state, middle + place, load32(state, here + place))
-    first = True
-    while lanes:
-        wait = stop - now
-        store(state, middle + rows * LANES, now)
-        expand(g, at, drives, middle, wait, terms)
-        fires, u, unclear = crossing_lanes(g, at, theta, terms, lanes & ~held)
-        unclear &= lanes & ~held
-        alone |= unclear
-        quiet = lanes & ~fires & ~unclear
-        if quiet and not first:
-            for column in range(1, 2 + count):
-                total, to = none, there + (column if column <= count else 0) * LANES
-                for n in range(terms - 1, -1, -1):
-                    total = total + load32(out, (n * (2 + count) + column) * LANES)
-                if column > count:
-                    total = select(held, reset, total)
-                store(state, to, select(quiet, total, load32(state, to)))
-        first = False
-        if not fires:
-            break
-        spike = now + wait * u
-        spike = min(select(spike > now, spike, next_up(now)), stop)
-        u = (spike - now) / wait
-        slope = excess_at(g, at, theta, terms, u)[1] / wait
-        up, full = reset * part_of(drives, 2 * count) * -1.0, spent_lanes(g, at, fires)
-        for k in range(count):
-            place, jump = middle + (1 + k) * LANES, load32(state, constants + (JUMPS + k) * LANES)
-            y = row_at(g, at, 1 + k, terms, u) + select(full, none, jump)
-            up = fma(y, part_of(drives, k), up)
-            store(state, place, select(fires, y, load32(state, place)))
-        store(state, middle, select(fires, reset, load32(state, middle)))
-        free = spike + hold
-        store(state, constants + TIME * LANES, spike)
-        store(state, constants + SLOPE * LANES, max(slope, 0.0))
-        store(state, constants + UP * LANES, up)
-        store(state, constants + FREE * LANES, free)
-        note_lanes(g, at, fires, constants)
-        now = select(fires, spike, now)
-        stuck |= full
-        store(state, middle + rows * LANES, now)
-        holds = ((free > spike) & fires) | full
-        early = (stop > free) & holds & ~full
-        alone |= early
-        held |= holds & ~early
-        lanes = fires & ~early
-        if g.once != 0:
-            break
-    return held, stuck, alone
+    hold, leak = load32(state, constants + HOLD * LANES), part_of(drives, 2 * count)
+    expand(g, at, drives, here, wait)
+    fires, u, alone = crossing_lanes(g, at, theta, lanes)
+    if not fires:
+        return np.uint64(0), np.uint64(0), alone
+    spike = now + wait * u
+    spike = min(select(spike > now, spike, next_up(now)), stop)
+    free, rest, full = spike + hold, stop - spike, spent_lanes(g, at, fires)
+    since, left = (spike - now) * -1.0, exp(rest * leak * -1.0)
+    _, slope, _ = excess_at(g, at, theta, since * -1.0 / wait)
+    slope = max(slope / wait, 0.0)
+    above, change, moves, more = theta - reset, none, none, none  # V - reset, by how fast the threshold falls, by jumps
+    for k in range(count):
+        kind, rate, drive = g.kinds[k], part_of(drives, count + k), part_of(drives, k)
+        if kind == THRESHOLD:
+            part = exp(since * rate) * load32(state, here + (1 + k) * LANES)
+            above, change = above + part, fma(part, rate, change)
+        if kind == CURRENT:
+            jump = load32(state, constants + (JUMPS + k) * LANES)
+            gap = (rate - leak) * rest * -1.0
+            moves = fma(jump * drive * left * rest, select(abs(gap) > 0.0, expm1(gap) / gap, 1.0), moves)
+            more = fma(jump, drive, more)
+    push = max(push + max(more, 0.0), 0.0)
+    again = max(reset, fma(reset, left, push * rest)) + low >= load32(state, constants + LIMIT * LANES)
+    holds = free > spike
+    apart = ((again & ~holds) | ((stop > free) & holds)) & fires & ~full
+    alone |= apart
+    fires &= ~apart
+    holds = (holds & fires) | (full & fires)
+    for k in range(count):
+        kind, place = g.kinds[k], there + (1 + k) * LANES
+        if kind in (THRESHOLD, CURRENT):
+            jump = load32(state, constants + (JUMPS + k) * LANES) * exp(rest * part_of(drives, count + k) * -1.0)
+            y = load32(state, place)
+            store(state, place, select(fires & ~full, y + jump, y))
+    after = select(holds, reset, load32(state, there) - above * left + moves)
+    store(state, there, select(fires, after, load32(state, there)))
+    store(state, constants + TIME * LANES, spike)
+    store(state, constants + SLOPE * LANES, slope)
+    store(state, constants + UP * LANES, slope - change + above * leak + more)
+    store(state, constants + FREE * LANES, free)
+    note_lanes(g, at, fires, constants)
+    return holds, full & fires, alone

@@ -29,6 +29,7 @@ from firstspike.spiketime.cpu.linear.flow import (
     SYNAPSE,
     THRESHOLD,
     drive_of,
+    fill_row,
     pass_time,
 )
 from firstspike.spiketime.cpu.linear.lanes import (
@@ -37,12 +38,14 @@ from firstspike.spiketime.cpu.linear.lanes import (
     JUMPS,
     LIMIT,
     LONGEST,
+    NOW,
     RESET,
+    STOP,
     THETA,
+    constants_of,
     fire_lanes,
     part_of,
     spent_lanes,
-    terms_for,
 )
 from firstspike.spiketime.cpu.linear.search import crossing
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, jit
@@ -51,6 +54,7 @@ from firstspike.spiketime.cpu.vectors.simd import fill32, fma, highest, load32, 
 FORCED, FIXED = -1.0, 0.0  # in place of slopes: a spike at a release; one that nothing moves
 # rows of float64 for one neuron: its components, and where the search works
 WORK = 4
+_PIECES = 200  # of a long interval, more of which go alone
 
 
 class At(NamedTuple):
@@ -95,12 +99,6 @@ def add_input(g, at, i, base, weights, source):
         else:
             where = base + (1 + g.places[g.receptor[at.e, source[i]]]) * LANES
     store(state, where, load32(state, where) + w)
-
-
-@jit
-def constants_of(g):
-    """Where the rows of constants begin."""
-    return (3 * (1 + g.kinds.size) + 1) * LANES
 
 
 @jit
@@ -244,9 +242,10 @@ def excess(v, y, theta, kinds):
 
 @jit
 def step(g, at, row, drives, here, there):
-    """Let the time of a row pass for all lanes, from the rows ``here`` to ``there``; returns a bound of V - threshold.
+    """Let the time of a row pass for all lanes, from the rows ``here`` to ``there``, without spikes.
 
-    That is without the constant part of the threshold, and for lanes that have no event.
+    Returns bounds: of the membrane without the varying part of the threshold, of what the components add to dV/dt, and
+    of what they take from the threshold.
     """
     state, kinds = g.state[at.slot], g.kinds
     v = load32(state, here)
@@ -274,7 +273,48 @@ def step(g, at, row, drives, here, there):
             push = fma(y, part_of(drives, k), push)
     store(state, there, after)
     # as far as rounding goes, V is between its start and where it would come to rest
-    return max(v, fma(push, part_of(row, HOW_LONG), moved)) + lift + abs(v) * (32 * g.tiny[0])
+    return max(v, fma(push, part_of(row, HOW_LONG), moved)) + lift + abs(v) * (32 * g.tiny[0]), push, lift
+
+
+@jit
+def advance(g, at, row, drives, here, there, now, stop, brief, held, stuck, active):
+    """Take all lanes through an interval; returns which are held then, which are stuck, and which still may spike.
+
+    ``brief`` intervals are those in which lanes may spike at once.
+    """
+    state, tail = g.state[at.slot], constants_of(g)
+    bound, push, low = step(g, at, row, drives, here, there)
+    waits, alone, some = (stop > now) & active, np.uint64(0), np.uint64(0)
+    if g.observes == 0:
+        some = (bound >= load32(state, tail + LIMIT * LANES)) & waits & ~held
+    if held or g.observes != 0:
+        busy = load32(state, tail + BUSY * LANES)
+        if held and g.resets != 0:
+            store(state, there, select(held, load32(state, here), load32(state, there)))
+        alone = (stop >= busy) & (busy < math.inf) & waits & ~stuck
+        some &= ~alone
+    if some and brief:
+        holds, full, rest = fire_lanes(g, at, drives, some, here, there, now, stop, push, low)
+        held, stuck, alone = held | holds, stuck | full, alone | rest
+        if g.once != 0:
+            active &= ~spent_lanes(g, at, some & ~rest)
+    else:
+        alone |= some
+    if alone:
+        store(state, tail + NOW * LANES, now)
+        store(state, tail + STOP * LANES, stop)
+    while alone:
+        lane = lowest_bit(alone)
+        bit = np.uint64(1) << np.uint64(lane)
+        alone &= ~bit
+        begin, end = np.float64(state[tail + NOW * LANES + lane]), np.float64(state[tail + STOP * LANES + lane])
+        holds, full = go_alone(g, at, lane, here, there, begin, end, (held & bit) != 0)
+        held = held | bit if holds else held & ~bit
+        if full:
+            stuck |= bit
+        if g.once != 0 and g.counts[at.slot, lane] >= g.most:
+            active &= ~bit
+    return held, stuck, active
 
 
 @jit
@@ -282,76 +322,62 @@ def scan(g, at, keys, rows, drives, weights, source, n):
     """Fill in the spikes of a group, their slopes, those at releases, and the states at the end.
 
     ``keys`` are the times of the n inputs that arrive, then ``inf``. With an order that all lanes share, ``weights``
-    has those of each input, and ``source`` tells the input; without (None) both are in the order of each lane.
+    has those of each input, and ``source`` tells the input; without (None) both are in the order of each lane. Where
+    lanes share them, long intervals are cut into brief ones.
     """
     state, rows_each = g.state[at.slot], (1 + g.kinds.size) * LANES
-    here, there, middle, tail = 0, rows_each, 2 * rows_each, constants_of(g)
+    here, there, piece = 0, rows_each, g.piece[at.slot]
     held, stuck, active = start_lanes(g, at), np.uint64(0), ~np.uint64(0) >> np.uint64(64 - at.size)
-    begin, end, fastest = np.float64(g.bounds[0]), np.float64(g.bounds[1]), fastest_rate(g, at, source is None)
-    limit = load32(state, tail + LIMIT * LANES)
-    any_busy = held != 0 or g.observes != 0
+    end, fastest, may = g.bounds[1], fastest_rate(g, at, source is None), g.resets != 0 and g.observes == 0
     for i in range(-1, n):
         if i >= 0:
             add_input(g, at, i, here, weights, source)
-        elif begin == -math.inf:
+        elif g.bounds[0] == -math.inf:
             continue
-        if source is not None and not min(time_of(keys, i + 1, 0), end) > (time_of(keys, i, 0) if i >= 0 else begin):
+        wait = longest_wait(g, at, keys, i)
+        if source is not None and wait == 0:
             continue
+        now = arrival_lanes(g, keys, i) if i >= 0 else fill32(state, g.bounds[0])
+        stop = min(arrival_lanes(g, keys, i + 1), fill32(state, end))
         if g.records != 0:
             for place in range(0, rows_each, LANES):
                 store(g.tape[at.slot, i + 1], place, load32(state, here + place))
-        bound = step(g, at, rows[i + 1], drives, here, there)
-        now = arrival_lanes(g, keys, i) if i >= 0 else fill32(state, g.bounds[0])
-        stop = min(arrival_lanes(g, keys, i + 1), fill32(state, g.bounds[1]))
-        some, alone = np.uint64(0), np.uint64(0)
-        if g.observes == 0:
-            some = (bound >= limit) & (stop > now) & active & ~held
-        if any_busy:
-            busy = load32(state, tail + BUSY * LANES)
-            if held and g.resets != 0:
-                store(state, there, select(held, load32(state, here), load32(state, there)))
-            alone = (stop >= busy) & (busy < math.inf) & (stop > now) & active & ~stuck
-            some &= ~alone
-        if some:
-            x = fastest * longest_wait(g, at, some, now, stop)
-            if x <= LONGEST and g.resets != 0:
-                terms = terms_for(x, g.tiny[0])
-                holds, full, rest = fire_lanes(g, at, drives, some, here, middle, there, now, stop, terms)
-                held, stuck = held | holds, stuck | full
-                if g.once != 0:
-                    active &= ~(some & spent_lanes(g, at, some))
-                while rest:
-                    lane = lowest_bit(rest)
-                    rest &= rest - np.uint64(1)
-                    start = np.float64(state[middle + rows_each + lane])
-                    held, stuck, active = alone_at(g, at, lane, middle, there, start, keys, i, held, stuck, active)
-            else:
-                alone |= some
-            any_busy = held != 0 or g.observes != 0
-        while alone:
-            lane = lowest_bit(alone)
-            alone &= alone - np.uint64(1)
-            start = time_of(keys, i, lane) if i >= 0 else begin
-            held, stuck, active = alone_at(g, at, lane, here, there, start, keys, i, held, stuck, active)
-            any_busy = held != 0 or g.observes != 0
-        here, there = there, here
+        brief, pieces = may and fastest * wait <= LONGEST, 1
+        if source is not None and may and not brief and fastest > 0:
+            pieces = _PIECES if wait == math.inf else min(math.ceil(fastest * wait / LONGEST), _PIECES)
+            if pieces == _PIECES and wait < math.inf:
+                pieces = 1
+        if source is None or pieces == 1:
+            held, stuck, active = advance(
+                g, at, rows[i + 1], drives, here, there, now, stop, brief, held, stuck, active
+            )
+            here, there = there, here
+        else:
+            length, start = (
+                LONGEST / fastest if wait == math.inf else wait / pieces,
+                np.float64(keys[i] if i >= 0 else g.bounds[0]),
+            )
+            fill_row(piece, 1, length, g.kinds, g.leak[at.e, 0], g.rates[at.e, 0])
+            for number in range(pieces):
+                if wait == math.inf:
+                    bound, _, _ = step(g, at, rows[i + 1], drives, here, there)
+                    may_spike = (bound >= load32(state, constants_of(g) + LIMIT * LANES)) & active & ~stuck
+                    if not may_spike | (held & ~stuck) or number + 1 == pieces:
+                        break
+                following = fill32(state, start + length * (number + 1)) if number + 1 < pieces else stop
+                held, stuck, active = advance(
+                    g, at, piece, drives, here, there, now, following, True, held, stuck, active
+                )
+                here, there, now = there, here, following
+            if wait == math.inf:  # those that are not done, if any are
+                held, stuck, active = advance(
+                    g, at, rows[i + 1], drives, here, there, now, stop, False, held, stuck, active
+                )
+                here, there = there, here
         if active & ~stuck == 0 and end == math.inf:
             break
     if g.records == 0:
         end_lanes(g, at, here, stuck)
-
-
-@jit
-def alone_at(g, at, lane, base, there, start, keys, i, held, stuck, active):
-    """``go_alone`` up to the next input; returns the bits of lanes with this one's."""
-    bit, stop = np.uint64(1) << np.uint64(lane), min(time_of(keys, i + 1, lane), np.float64(g.bounds[1]))
-    holds, full = go_alone(g, at, lane, base, there, start, stop, g.free[at.slot, lane] > start)
-    held = held | bit if holds else held & ~bit
-    if full:
-        stuck |= bit
-    if g.once != 0 and g.counts[at.slot, lane] >= g.most:
-        active &= ~bit
-    return held, stuck, active
 
 
 @jit
@@ -374,10 +400,24 @@ def arrival_lanes(g, keys, i):
 
 
 @jit
-def longest_wait(g, at, lanes, now, stop):
-    """Of these lanes."""
-    none = fill32(g.tiny, 0.0)
-    return np.float64(highest(select(lanes, stop - now, none)))
+def _wait_of_all(g, at, keys, i):
+    return max(np.float64(min(keys[i + 1], g.bounds[1])) - np.float64(keys[i] if i >= 0 else g.bounds[0]), 0.0)
+
+
+@jit
+def _longest_wait(g, at, keys, i):
+    every = ~np.uint64(0) >> np.uint64(64 - at.size)
+    stop = min(load32(keys, (i + 1) * LANES), fill32(g.tiny, g.bounds[1]))
+    now = load32(keys, i * LANES) if i >= 0 else fill32(g.tiny, g.bounds[0])
+    return np.float64(highest(select((stop > now) & every, stop - now, 0.0)))
+
+
+@chosen_by_type
+def longest_wait(g, at, keys, i):
+    """For the next input, of the lanes of a group."""
+    if keys.ndim == 1:
+        return lambda g, at, keys, i: _wait_of_all(g, at, keys, i)
+    return lambda g, at, keys, i: _longest_wait(g, at, keys, i)
 
 
 @jit
