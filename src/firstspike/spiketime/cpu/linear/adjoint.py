@@ -36,7 +36,7 @@ from firstspike.spiketime.cpu.linear.lanes import part_of
 from firstspike.spiketime.cpu.linear.scan import FORCED, arrival_lanes, time_of
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
-from firstspike.spiketime.cpu.vectors.shuffles import fold16
+from firstspike.spiketime.cpu.vectors.shuffles import fold16, total16
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, select, store
 
 # what a pass is for: all gradients, those by all but the weights, those by weights alone, within the bound; or the
@@ -461,12 +461,7 @@ def input_gradients(g, at, i, base, drives, weights, source, order, mode, number
     if mode != OTHERS:
         store(by_weight, j * LANES, load32(by_weight, j * LANES) + q)
     if mode != WEIGHTS and g.by_time != 0:
-        parts = fold16(moved * w)
-        store(g.sums[at.slot], 0, parts)
-        x = 0.0
-        for lane in range(16):
-            x += g.sums[at.slot, lane]
-        g.times_parts[at.part, at.b, order[i]] += x
+        g.times_parts[at.part, at.b, order[i]] += total16(fold16(moved * w))
 
 
 @jit
@@ -477,7 +472,7 @@ def unwind(g, at, keys, rows, slopes, drives, weights, source, order, n, mode, n
     begin, end = np.float64(g.bounds[0]), np.float64(g.bounds[1])
     finish(g, at, mode, number)
     sums = g.by_taus != 0 and mode != WEIGHTS and mode != LARGEST
-    plain = mode == ALL and g.by_taus == 0 and g.resets != 0 and g.rises == 0
+    plain = mode == ALL and g.by_taus == 0 and g.resets != 0 and g.rising == 0
     if plain:
         for lane in range(at.size):
             for k in range(g.kinds.size - g.biased):

@@ -93,7 +93,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         "own_sloped": sizes["own_intervals"] if by_taus and own else 0,
         "total_rows": (BY_PARTS + 2 * count + 1) * LANES, "largest_rows": sizes["most"] * LANES,
         "segments_each": 2 * sizes["most"] + 3, "noted": 1 + count, "jumping": max(1, count) * LANES,
-        "rises": "rise" in given.components, "observes": True, "records": True, "once": False,
+        "observes": True, "records": True, "once": False,
         "taped": (sizes["own_intervals"] if own else sizes["intervals"]) if by_taus else 0,
     }  # fmt: skip
     arrays |= {
@@ -177,7 +177,7 @@ def _both(given: Arguments) -> tuple[bool, dict[str, Any], dict[str, Any]]:
         "records": False, "taped": 0, "state_rows": (2 * (1 + count) + JUMPS + count) * LANES, "work_rows": 0,
         "width": max(TERMS, FIRST + PER * count, 1 + SLOPES * count), "lanes": (events + 1) * LANES if own else 0,
         "delayed": outputs if given.delay is not None else 0, "tape_rows": (1 + count) * LANES,
-        "drives_each": 2 * count + 1, "series_rows": 2 * TERMS * LANES,
+        "drives_each": 2 * count + 1, "rising": "rise" in given.components, "series_rows": 2 * TERMS * LANES,
         "blocks": -(-ensemble * batch // SAMPLES), **sorting_for(events),
     }  # fmt: skip
     sizes["threads"] = threads_for(_COST * ensemble * batch * events * outputs)

@@ -282,8 +282,14 @@ def advance(g, at, row, drives, here, there, now, stop, brief, held, stuck, acti
 
     ``brief`` intervals are those in which lanes may spike at once.
     """
-    state, tail = g.state[at.slot], constants_of(g)
     bound, push, low = step(g, at, row, drives, here, there)
+    return events(g, at, bound, push, low, drives, here, there, now, stop, brief, held, stuck, active)
+
+
+@jit
+def events(g, at, bound, push, low, drives, here, there, now, stop, brief, held, stuck, active):
+    """What happens to lanes in the interval of a ``step``."""
+    state, tail = g.state[at.slot], constants_of(g)
     waits, alone, some = (stop > now) & active, np.uint64(0), np.uint64(0)
     if g.observes == 0:
         some = (bound >= load32(state, tail + LIMIT * LANES)) & waits & ~held
@@ -328,6 +334,7 @@ def scan(g, at, keys, rows, drives, weights, source, n):
     state, rows_each = g.state[at.slot], (1 + g.kinds.size) * LANES
     here, there, piece = 0, rows_each, g.piece[at.slot]
     held, stuck, active = start_lanes(g, at), np.uint64(0), ~np.uint64(0) >> np.uint64(64 - at.size)
+    plain, limits = g.observes == 0 and g.records == 0, constants_of(g) + LIMIT * LANES
     end, fastest, may = g.bounds[1], fastest_rate(g, at, source is None), g.resets != 0 and g.observes == 0
     for i in range(-1, n):
         if i >= 0:
@@ -335,8 +342,14 @@ def scan(g, at, keys, rows, drives, weights, source, n):
         elif g.bounds[0] == -math.inf:
             continue
         wait = longest_wait(g, at, keys, i)
-        if source is not None and wait == 0:
-            continue
+        if source is not None:
+            if wait == 0:
+                continue
+            if plain and not held:
+                bound = step(g, at, rows[i + 1], drives, here, there)[0]
+                if not (bound >= load32(state, limits)) & active:
+                    here, there = there, here
+                    continue
         now = arrival_lanes(g, keys, i) if i >= 0 else fill32(state, g.bounds[0])
         stop = min(arrival_lanes(g, keys, i + 1), fill32(state, end))
         if g.records != 0:
@@ -360,7 +373,7 @@ def scan(g, at, keys, rows, drives, weights, source, n):
             fill_row(piece, 1, length, g.kinds, g.leak[at.e, 0], g.rates[at.e, 0])
             for number in range(pieces):
                 if wait == math.inf:
-                    bound, _, _ = step(g, at, rows[i + 1], drives, here, there)
+                    bound = step(g, at, rows[i + 1], drives, here, there)[0]
                     may_spike = (bound >= load32(state, constants_of(g) + LIMIT * LANES)) & active & ~stuck
                     if not may_spike | (held & ~stuck) or number + 1 == pieces:
                         break
