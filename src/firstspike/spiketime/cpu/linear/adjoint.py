@@ -34,7 +34,7 @@ from firstspike.spiketime.cpu.linear.flow import (
 )
 from firstspike.spiketime.cpu.linear.lanes import part_of
 from firstspike.spiketime.cpu.linear.scan import FORCED, arrival_lanes, time_of
-from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
 from firstspike.spiketime.cpu.vectors.shuffles import fold16, total16
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, select, store
@@ -362,7 +362,7 @@ def back_lanes(g, at, drives, lanes, base, start, now):
             g.by_left[at.b, at.first + lane] = -adjoint[tail + _OWED * LANES + lane]
 
 
-@jit
+@inlined
 def step_back(g, at, row, here, there):
     """Bring P and Q of all lanes to the start of a row's interval, from the rows ``here`` to ``there``."""
     adjoint = g.adjoint[at.slot]
@@ -397,7 +397,7 @@ def add_rates(g, at, row, here, tape, besides):
     store(sums, BY_LEAK * LANES, load32(sums, BY_LEAK * LANES) + by_leak)
 
 
-@jit
+@inlined
 def reach(g, at, drives, base, place):
     """P and Q for an input that reaches a component: dL/dw, and dL/dt for a weight of 1."""
     adjoint, k = g.adjoint[at.slot], np.intp(place)
@@ -408,7 +408,7 @@ def reach(g, at, drives, base, place):
     return q, moved
 
 
-@jit
+@inlined
 def input_gradients(g, at, i, base, drives, weights, source, order, mode, number):
     """Add to the gradients by the weights, times and delays of an input."""
     every = ~np.uint64(0) >> np.uint64(64 - at.size)

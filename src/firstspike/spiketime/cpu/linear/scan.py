@@ -48,7 +48,7 @@ from firstspike.spiketime.cpu.linear.lanes import (
     spent_lanes,
 )
 from firstspike.spiketime.cpu.linear.search import crossing
-from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, jit
+from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, highest, load32, lowest_bit, select, store
 
 FORCED, FIXED = -1.0, 0.0  # in place of slopes: a spike at a release; one that nothing moves
@@ -78,7 +78,7 @@ def time_of(keys, i, lane):
     return lambda keys, i, lane: np.float64(keys[i, lane])
 
 
-@jit
+@inlined
 def add_input(g, at, i, base, weights, source):
     """Add the weights of an input to the components that it reaches, in the rows from ``base`` on."""
     state = g.state[at.slot]
@@ -240,7 +240,7 @@ def excess(v, y, theta, kinds):
     return over
 
 
-@jit
+@inlined
 def step(g, at, row, drives, here, there):
     """Let the time of a row pass for all lanes, from the rows ``here`` to ``there``, without spikes.
 
