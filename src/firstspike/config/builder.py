@@ -64,7 +64,7 @@ def build(config: Config, data: Splits | None = None, parts: Parts | None = None
     regularizers = parts.regularizers
     if regularizers is None:
         regularizers = [
-            _target("regularizers", REGULARIZERS, section)(**section.arguments(), tau_syn=config.neuron.tau_syn)
+            _target("regularizers", REGULARIZERS, section)(**section.arguments(), tau_syn=config.neuron.time_unit)
             for section in config.loss.regularizers
         ]
     return Trainer(
@@ -118,7 +118,7 @@ def build_substrate(config: Config, seed: int | None = None) -> Substrate:
 def build_loss(config: Config) -> Loss:
     """The config's loss, without regularisers."""
     make = _target("loss", LOSSES, config.loss)
-    return make(**config.loss.arguments("regularizers"), tau_syn=config.neuron.tau_syn)
+    return make(**config.loss.arguments("regularizers"), tau_syn=config.neuron.time_unit)
 
 
 def build_optimizer(config: Config, network: nn.Module) -> optim.Optimizer:

@@ -154,7 +154,7 @@ class SpikeTrains(DenseLayer):
 
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
         """See ``SpikingLayer``."""
-        return Arriving(*each_spike(self.seen(inputs), self.weight, self.delay), math.inf)
+        return each_spike(Arriving(self.seen(inputs), self.weight, self.delay, math.inf, self.reached))
 
     def forward(
         self, times: Spikes, observed: Float[Tensor, "*batch out_features max_spikes"] | None = None
@@ -166,7 +166,8 @@ class SpikeTrains(DenseLayer):
     @property
     def dynamics(self) -> dict[str, Any]:
         """See ``SpikingLayer``."""
-        return {name: getattr(self, name) for name in ("overflow", "max_weight_grad", "backend")}
+        own = {name: getattr(self, name) for name in ("overflow", "max_weight_grad", "backend")}
+        return own | {"receptor": self.reached}
 
     def fitted(self, trains: Float[Tensor, "*batch out_features spikes"]) -> Float[Tensor, "*batch out_features most"]:
         """Sorted trains with ``max_spikes`` columns; ``overflow`` controls what happens to longer ones."""
@@ -189,8 +190,9 @@ class SpikeTrains(DenseLayer):
         warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=2)
 
 
-def each_spike(trains: Tensor, weight: Tensor, delay: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Times, weights and delays with every spike of a train as a separate input."""
-    each = trains.shape[-1]
-    delay = None if delay is None else delay.repeat_interleave(each, dim=-1)
-    return trains.flatten(-2), weight.repeat_interleave(each, dim=-1), delay
+def each_spike(of_trains: Arriving) -> Arriving:
+    """What arrives, with every spike of a train as a separate input."""
+    each = of_trains.times.shape[-1]
+    own = {name: getattr(of_trains, name) for name in ("weight", "delay", "receptor")}
+    own = {name: x.repeat_interleave(each, dim=-1) for name, x in own.items() if isinstance(x, Tensor)}
+    return of_trains._replace(times=of_trains.times.flatten(-2), **own)

@@ -1,7 +1,8 @@
 """Initial weights that make neurons fire, from the neuron's own response."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,6 +20,15 @@ class NormalWeights(NamedTuple):
 
     mean: float
     std: float
+
+
+def first_response(values: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Time constants of a ``LIF`` that responds like a neuron with these parameters to its first receptor.
+
+    Adding the time of a rise to that of the synapse keeps the area of the response and its mean time.
+    """
+    syn, rise = (x[0] if isinstance(x, tuple) else x for x in (values["tau_syn"], values.get("tau_rise", 0.0)))
+    return values["tau_mem"], syn + rise
 
 
 def firing_weights(inputs: int, neuron: LIF, window: float = 2.0) -> NormalWeights:

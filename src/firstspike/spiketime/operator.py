@@ -249,7 +249,8 @@ def spike_window(
         return None if x is None else x.reshape(1, samples, *shape)
 
     network |= {"weight": weight, "delay": delay}
-    network |= {name: of_neurons(neuron.values[name] or 0.0, weight) for name in ("refractory", "reset")}
+    fixed_at = {name: 0.0 if (x := neuron.values[name]) is None else x for name in ("refractory", "reset")}
+    network |= {name: of_neurons(x, weight) for name, x in fixed_at.items()}
     given = {name: None if x is None else x[None] for name, x in network.items()}
     given["times"] = times.reshape(1, samples, *times.shape[-2:])
     given["observed"] = of_samples(observed, outputs, max_spikes)
@@ -334,7 +335,7 @@ def parameters_of(
     given["jumps"] = torch.stack([of_neurons(component.jump, weight) for component in components], -1)
     bias = values["bias"]
     given["bias"] = of_neurons(bias, weight) if isinstance(bias, Tensor) or bias != 0.0 else None
-    given["receptor"] = _receptor_of(neuron, receptor, weight)
+    given["receptor"] = receptor_of(neuron, receptor, weight)
     kind: dict[str, Any] = {"components": " ".join(component.kind for component in components)}
     kind["resets"] = values["reset"] is not None
     if given["bias"] is not None:
@@ -342,7 +343,7 @@ def parameters_of(
     return (fixed_mem, 1.0), given, kind
 
 
-def _receptor_of(neuron: Neuron, receptor: Receptor, weight: Tensor) -> Tensor | None:
+def receptor_of(neuron: Neuron, receptor: Receptor, weight: Tensor) -> Tensor | None:
     """The receptor that each input reaches; None if the signs of the weights tell."""
     inputs, several = weight.shape[1], len(neuron.receptors)
     if isinstance(receptor, str):
