@@ -14,7 +14,6 @@ from firstspike.layers.neurons import NeuronLayer
 from firstspike.losses import LOSSES, REGULARIZERS
 from firstspike.neurons import LIF, AdaptiveLIF
 from firstspike.ranges import Count, Finite, Fraction, InnerFraction, NotNegative, NotNegativeInt, Positive, Probability
-from firstspike.spiketime.contract import each_tensor
 from firstspike.substrates import SUBSTRATES, Noisy
 from firstspike.substrates.noisy import TYPICAL_NOISE
 from firstspike.training import OPTIMIZERS, Augment, EarlyStopping, SilentNeurons, Trainer
@@ -67,12 +66,9 @@ class _Neuron(Built):
 
     @model_serializer(mode="wrap")
     def _shown(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = type(self).model_fields
-        return {
-            name: x
-            for name, x in write(self).items()
-            if name not in _RARE or getattr(self, name) != fields[name].default
-        }
+        usual = {name: type(self).model_fields[name].default for name in _RARE}
+        given = write(self) | {"reset": self.reset}  # type: ignore[attr-defined]  # None is left out elsewhere
+        return {name: x for name, x in given.items() if usual.get(name, ...) != getattr(self, name)}
 
 
 def described_neuron(neuron: object) -> dict[str, Any] | None:
@@ -80,13 +76,13 @@ def described_neuron(neuron: object) -> dict[str, Any] | None:
     kind = next((kind for kind, target in NEURONS.items() if target is type(neuron)), None)
     if kind is None or not isinstance(neuron, LIF):
         return None
+    if any(isinstance(x, Tensor) for y in neuron.values.values() for x in (y if isinstance(y, tuple) else (y,))):
+        return None
     found: dict[str, Any] = {"kind": kind} | neuron.values
-    for name, of in (("adaptation", "adaptation"), ("threshold", "threshold_adaptation")):
+    for name, pairs in zip(("adaptation", "threshold"), _ADAPTS, strict=True):
         if isinstance(neuron, AdaptiveLIF):
-            found[of] = tuple(zip(found.pop(f"{name}_tau"), found.pop(f"{name}_jump"), strict=True))
-    held: list[Tensor] = []
-    each_tensor(lambda x: held.append(x) or x, found)  # type: ignore[func-returns-value]
-    return None if held else found
+            found[pairs] = tuple(zip(found.pop(f"{name}_tau"), found.pop(f"{name}_jump"), strict=True))
+    return found
 
 
 _PAIRS: Any = tuple[tuple[Positive, Finite], ...]
@@ -96,8 +92,7 @@ _OF_NEURONS: dict[str, Any] = {
 }
 Neuron: Any = derive(LIF, name="Neuron", base=_Neuron, extra=_OF_NEURONS)
 Rule: Any = derive(DelayRule)
-_LEARNT: Any = tuple(name for name, x in AdaptiveLIF.parameters.items() if x.learnt)
-_PARAMETERS: Any = tuple[Literal[_LEARNT], ...]
+_PARAMETERS: Any = tuple[Literal[tuple(name for name, x in AdaptiveLIF.parameters.items() if x.learnt)], ...]  # type: ignore[misc]
 
 
 def _layer(kind: str, target: type[Any]) -> type[Section]:

@@ -133,6 +133,7 @@ class SpikeTrains(DenseLayer):
     takes_trains = True
     gives = "trains"
     unused = ()
+    passes_on = ("overflow", *SpikingLayer.passes_on)
     usual_weights = 0.5  # with those of neurons that spike once they would spike several times in a row
 
     def __init__(
@@ -162,12 +163,6 @@ class SpikeTrains(DenseLayer):
         """Spike trains; with ``observed``, these times and the gradient at them."""
         given, delay = (self.seen(times), self.weight, self.neuron), self.delay_in_pass(observed)
         return spike_trains(*given, max_spikes=self.max_spikes, delay=delay, observed=observed, **self.dynamics)
-
-    @property
-    def dynamics(self) -> dict[str, Any]:
-        """See ``SpikingLayer``."""
-        own = {name: getattr(self, name) for name in ("overflow", "max_weight_grad", "backend")}
-        return own | {"receptor": self.reached}
 
     def fitted(self, trains: Float[Tensor, "*batch out_features spikes"]) -> Float[Tensor, "*batch out_features most"]:
         """Sorted trains with ``max_spikes`` columns; ``overflow`` controls what happens to longer ones."""

@@ -71,8 +71,7 @@ class NeuronLayer(SpikeLayer):
 
     Raises:
         ValueError: sizes < 1, one of ``weight_mean`` and ``weight_std`` without the other, a negative ``weight_std``,
-            parameters that cannot be trained from their initial values, receptors that the neuron does not have, or
-            not one for each input, signs likewise.
+            parameters that cannot be trained from their initial values, receptors or signs that do not fit.
     """
 
     def __init__(
@@ -110,6 +109,7 @@ class NeuronLayer(SpikeLayer):
             reached = reached.repeat_interleave(math.prod(shape[2:])).to(self.weight.device)
         self.register_buffer("receptors", reached, persistent=False)
         self.signs = checked_signs("signs", signs, shape[1])
+        self._signed = {"weight": self.signs}
         NeuronLayer.reset_parameters(self, generator)
 
     def _take(self, neuron: Neuron, trainable: Collection[str], per_neuron: bool) -> None:
@@ -123,7 +123,6 @@ class NeuronLayer(SpikeLayer):
         self._tensors: list[str] = []
         self._numbers: dict[str, Any] = {}
         for name, value in neuron.values.items():
-            several = isinstance(value, tuple)
             if name in trainable:
                 self._starts[name] = start = _start_of(name, value, len(self.weight) if per_neuron else None)
                 if self._key(name) != name and name != "reset" and not bool(((start > 0) & (start < math.inf)).all()):
@@ -131,18 +130,17 @@ class NeuronLayer(SpikeLayer):
                 self.register_parameter(self._key(name), nn.Parameter(self.weight.new_empty(start.shape)))
                 self._tensors.append(name)
                 continue
-            parts = {f"{name}_{k}": x for k, x in enumerate(value)} if several else {name: value}
-            parts = {key: x for key, x in parts.items() if isinstance(x, Tensor)}
+            parts = {f"{name}_{k}": x for k, x in enumerate(value)} if isinstance(value, tuple) else {name: value}
+            if not any(isinstance(x, Tensor) for x in parts.values()):
+                self._numbers[name] = value
+                continue
+            self._tensors.append(name)
             for key, x in parts.items():
-                if isinstance(x, nn.Parameter):
-                    self.register_parameter(key, x)
+                held = x if isinstance(x, Tensor) else self.weight.new_tensor(x)  # a number beside tensors
+                if isinstance(held, nn.Parameter):
+                    self.register_parameter(key, held)
                 else:
-                    self.register_buffer(key, x.to(self.weight.device))
-            if parts:
-                self._tensors.append(name)
-            if several or not parts:  # of a tuple, tensors leave a gap
-                gaps = (None if isinstance(x, Tensor) else x for x in value) if several else ()
-                self._numbers[name] = tuple(gaps) if several else value
+                    self.register_buffer(key, held.to(self.weight.device))
         self._neuron = None if self._tensors else neuron
         if (reset := self._starts.get("reset")) is not None:
             threshold = torch.as_tensor(neuron.values["threshold"], dtype=torch.float64).detach().cpu()
@@ -170,8 +168,9 @@ class NeuronLayer(SpikeLayer):
             key = self._key(name)
             value = getattr(self, key) if key == name else getattr(self, key).exp()
             return value.unbind(-1) if self._is_tuple(name) else value
-        if name in self._numbers:
-            return tuple(getattr(self, f"{name}_{k}") if x is None else x for k, x in enumerate(self._numbers[name]))
+        initial = self.initial_neuron.values[name]
+        if isinstance(initial, tuple):
+            return tuple(getattr(self, f"{name}_{k}") for k in range(len(initial)))
         return getattr(self, name)
 
     @torch.no_grad()
@@ -229,7 +228,7 @@ class NeuronLayer(SpikeLayer):
         for name in self.initial_neuron.parameters:
             value = 0.0 if name in self.unused else self._numbers.get(name, 0.0)
             if isinstance(value, tuple):
-                found |= {f"{name}[{k}]": x or 0.0 for k, x in enumerate(value)}
+                found |= {f"{name}[{k}]": x for k, x in enumerate(value)}
             elif name in _RECORDED or (value and name not in ("reset", "refractory")):
                 found[name] = value
         return found
@@ -281,9 +280,8 @@ def _start_of(name: str, value: Any, rows: int | None) -> Float[Tensor, "*rows"]
     if not given:
         raise ValueError(f"{name} can only learn from a number, got {value}")
     starts = [torch.as_tensor(x, dtype=torch.float64).detach().cpu() for x in given]
-    for start in starts:
-        if rows is None and start.numel() != 1:
-            raise ValueError(f"{name} starts with {start.numel()} values: set per_neuron, or give one number")
+    if rows is None and (most := max(start.numel() for start in starts)) != 1:
+        raise ValueError(f"{name} starts with {most} values: set per_neuron, or give one number")
     found = torch.stack([x.reshape(()) if rows is None else x.expand(rows) for x in starts], -1)
     return found if several else found[..., 0]
 
@@ -320,6 +318,8 @@ class SpikingLayer(NeuronLayer):
 
     usual_weights: ClassVar[float] = 1.0
     """Initial weights in units of those with which neurons spike once."""
+    passes_on: ClassVar[tuple[str, ...]] = ("max_weight_grad", "backend")
+    """Arguments of the operator that are the layer's."""
 
     def _get_name(self) -> str:
         name = type(self).__name__
@@ -359,21 +359,13 @@ class SpikingLayer(NeuronLayer):
         give_signs_(self.weight, self.signs, usual=True)
 
     def project_(self) -> None:
-        """Put weights and delays that a step carried outside their bounds back, see ``signs`` and ``DelayRule``.
-
-        A training does so after each step; a loop of your own calls it after that of the optimiser.
-        """
+        """Put weights and delays that a step carried out of bounds back; a loop of your own calls it after each."""
         project_(self)
-
-    @property
-    def signed(self) -> list[tuple[Tensor, tuple[int, ...]]]:
-        """Weights whose signs are fixed, and the signs of their inputs."""
-        return [] if self.signs is None else [(self.weight, self.signs)]
 
     @property
     def dynamics(self) -> dict[str, Any]:
         """Arguments of the operator other than inputs, synapses and neurons."""
-        return {"max_weight_grad": self.max_weight_grad, "backend": self.backend, "receptor": self.reached}
+        return {name: getattr(self, name) for name in self.passes_on} | {"receptor": self.reached}
 
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
         """Spikes, weights and delays that reach the neurons: from inputs and, of the same samples, its own spikes."""

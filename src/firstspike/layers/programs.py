@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from firstspike import neurons
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.neurons import LIF_NAMES
+from firstspike.spiketime.contract import each_tensor
 from firstspike.spiketime.values import records
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -31,19 +32,11 @@ class MadeAgain(nn.Module):
         found = {name: self._argument(name) for name in inspect.signature(kind).parameters}
         neuron = type(self.initial_neuron)
         if getattr(neurons, neuron.__name__, None) is not neuron:
-            raise NotImplementedError(
-                f"torch.export does not know a {neuron.__name__}, only those of firstspike.neurons"
-            )
-
-        def placed(name: str, value: Any) -> Any:
-            if isinstance(value, tuple):
-                return [placed(name, x) for x in value]
-            if name in self._starts or isinstance(value, Tensor):
-                return {"shape": list(torch.as_tensor(value).shape), "like": 0.0 if name == "reset" else 1.0}
-            return value
-
+            raise NotImplementedError(f"torch.export does not know a {neuron.__name__}, only firstspike.neurons")
         found["neuron"] = {"class": neuron.__name__}
-        found["neuron"] |= {name: placed(name, x) for name, x in self.initial_neuron.values.items()}
+        for name, value in self.neuron.values.items():
+            like = 0.0 if name == "reset" else 1.0
+            found["neuron"][name] = each_tensor(lambda x, like=like: {"shape": list(x.shape), "like": like}, value)
         return kind.__name__, json.dumps(found, default=asdict)
 
     # its result is recorded; ``torch.compiler.assume_constant_result`` would import the compiler

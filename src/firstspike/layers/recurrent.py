@@ -134,16 +134,11 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         if own is not None:
             self.receptors = torch.cat([self.receptors, own.to(self.weight.device)])
         self.recurrent_signs = checked_signs("recurrent_signs", recurrent_signs, out_features)
+        self._signed["recurrent_weight"] = self.recurrent_signs
         self.recurrent_weight = nn.Parameter(self.weight.new_empty(out_features, out_features))
         self.recurrent_delay = rule
         self.recurrent_delays = None if rule is None else RecurrentDelays(rule, self.recurrent_weight)
         self._reset_recurrent_parameters(options.get("generator"))
-
-    @property
-    def signed(self) -> list[tuple[Tensor, tuple[int, ...]]]:
-        """See ``SpikingLayer``."""
-        own = [] if self.recurrent_signs is None else [(self.recurrent_weight, self.recurrent_signs)]
-        return super().signed + own
 
     @property
     def _begin(self) -> float | None:

@@ -41,8 +41,7 @@ def checked_signs(name: str, signs: Sequence[int] | None, inputs: int) -> tuple[
     """The signs of the weights of inputs as a layer keeps them."""
     found = _whole(name, signs)
     if found is not None and (len(found) != inputs or not set(found) <= {-1, 0, 1}):
-        shown = f"{len(found)}" if len(found) != inputs else f"{signs}"
-        raise ValueError(f"{name} must be 1, -1 or 0 for each of {inputs} inputs, got {shown}")
+        raise ValueError(f"{name} must be 1, -1 or 0 for each of {inputs} inputs, got {len(found)}: {signs}")
     return found
 
 
@@ -63,7 +62,8 @@ def give_signs_(weight: Tensor, signs: Sequence[int] | None, usual: bool = False
 
 def signed_in(network: nn.Module) -> list[tuple[Tensor, tuple[int, ...]]]:
     """All weights in a network whose signs are fixed, and the signs."""
-    return [pair for layer in network.modules() for pair in getattr(layer, "signed", ())]
+    found = [(x, *pair) for x in network.modules() for pair in getattr(x, "_signed", {}).items()]
+    return [(getattr(layer, name), signs) for layer, name, signs in found if signs is not None]
 
 
 @torch.no_grad()
