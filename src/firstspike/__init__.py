@@ -57,18 +57,8 @@ __all__ = [
 # Looked up on first use, so that reading a config or printing a help text does not load torch.
 _ROOMS = ("deferred", "neurons", "spiketime", "layers", "training", "runs", "interop.nir")
 _MODULES = (
-    "config",
-    "data",
-    "interop",
-    "layers",
-    "losses",
-    "neurons",
-    "plots",
-    "runs",
-    "spiketime",
-    "substrates",
-    "training",
-)
+    "config", "data", "interop", "layers", "losses", "neurons", "plots", "runs", "spiketime", "substrates", "training",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

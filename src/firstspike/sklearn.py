@@ -78,7 +78,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         loss_: the last one.
         best_loss_: the lowest one; None with ``early_stopping``.
         validation_scores_: validation accuracy of every epoch; None without ``early_stopping``.
-        best_validation_score_: the highest one; likewise.
+        best_validation_score_: the highest one; None without ``early_stopping``.
         n_iter_: epochs done.
 
     Raises:

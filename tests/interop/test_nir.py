@@ -268,7 +268,8 @@ def test_export_says_what_is_wrong(run, tmp_path, monkeypatch, capsys, arguments
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /dev/full")
 def test_export_on_a_full_disk(run, tmp_path, monkeypatch, capsys):
-    (tmp_path / ".model.nir.partial").symlink_to("/dev/full")
+    monkeypatch.setattr("firstspike.runs.files.token_hex", lambda _: "0")
+    (tmp_path / ".model.nir.0.partial").symlink_to("/dev/full")
     found, _, shown = command(monkeypatch, capsys, "export", run, tmp_path / "model.nir")
     assert (found, shown) == (1, f"error: {tmp_path / 'model.nir'}: No space left on device\n")
 

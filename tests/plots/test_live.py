@@ -7,7 +7,7 @@ from matplotlib.image import imread
 
 from firstspike import plots
 from firstspike.config import load_config
-from firstspike.plots.callbacks import LiveFigure, Pace
+from firstspike.plots.callbacks import DrawingPace, LiveFigure
 from trained import start
 
 CONFIG = ["training.epochs=6", "training.checkpoint_every=2"]
@@ -34,7 +34,7 @@ def drawn(monkeypatch):
 @pytest.mark.slow
 def test_a_watched_training_is_the_same_training(tmp_path):
     start(tmp_path / "plain", load_config("bars", CONFIG), progress_bar=False)
-    watched(tmp_path / "live", Pace(share=1.0, guess=-1.0))
+    watched(tmp_path / "live", DrawingPace(share=1.0, guess=-1.0))
     assert (tmp_path / "plain" / "metrics.csv").read_bytes() == (tmp_path / "live" / "metrics.csv").read_bytes()
     height, width, _ = imread(tmp_path / "live" / "figures" / "loss_and_error.png").shape
     assert 300 < height < width < 2000
@@ -42,9 +42,9 @@ def test_a_watched_training_is_the_same_training(tmp_path):
 
 
 def test_it_is_drawn_when_it_is_due(tmp_path, drawn):
-    watched(tmp_path / "seldom", Pace(share=0.0))
+    watched(tmp_path / "seldom", DrawingPace(share=0.0))
     assert drawn == []
-    watched(tmp_path / "often", Pace(share=math.inf))
+    watched(tmp_path / "often", DrawingPace(share=math.inf))
     assert drawn == [list(range(1, epoch + 1)) for epoch in range(1, 7)]
 
 
@@ -53,7 +53,7 @@ def test_a_drawing_that_fails_stops_no_training(tmp_path, monkeypatch, caplog):
         raise RuntimeError("no ink")
 
     monkeypatch.setitem(plots.PLOTS, "loss_and_error", fail)
-    assert watched(tmp_path / "run", Pace(share=1.0, guess=-1.0))["epochs"] == 6
+    assert watched(tmp_path / "run", DrawingPace(share=1.0, guess=-1.0))["epochs"] == 6
     reason = "no figure loss_and_error: RuntimeError: no ink"
     assert f"LiveFigure failed ({reason}); the training continues without it" in caplog.text
 
@@ -67,7 +67,7 @@ def test_accuracy_of_one_epoch_is_a_point(ax):
 def test_pace(monkeypatch):
     now = 100.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    pace, drawn = Pace(share=0.05, guess=0.5), []
+    pace, drawn = DrawingPace(share=0.05, guess=0.5), []
 
     def draw():
         nonlocal now

@@ -36,10 +36,18 @@ def windows(monkeypatch):
 
 def test_checkpoints_and_files_on_windows(tmp_path, windows):
     write_whole(tmp_path / "a.txt", "text")
-    assert windows == [".a.txt.partial"]
+    assert [name[: len(".a.txt.")] for name in windows] == [".a.txt."]
     save_checkpoint(tmp_path / "epoch_0001", Checkpoint(1, 0, {}, {"value": 1}))
     assert sorted(windows[1:]) == ["manifest.json", "state.pt", "weights.safetensors"]
     assert load_checkpoint(tmp_path / "epoch_0001").state == {"value": 1}
+
+
+def test_two_that_write_the_same_file_at_the_same_time_do_not_share_a_temporary_one(tmp_path):
+    with files.whole_file(tmp_path / "a.json") as mine:
+        mine.write_text("mine")
+        write_whole(tmp_path / "a.json", "other")
+    assert (tmp_path / "a.json").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_a_file_system_that_cannot_flush_folders(tmp_path, monkeypatch):

@@ -179,6 +179,24 @@ def test_another_number_of_networks_is_refused(tmp_path, first, second, place):
     assert content(tmp_path / "run") == before
 
 
+def test_another_seed_is_refused(tmp_path):
+    trained_again(tmp_path / "run", epochs=1, seed=3)
+    before = content(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="the seed belongs to the run, expected 3, got 4"):
+        trained_again(tmp_path / "run", epochs=2, resume=True, seed=4)
+    assert content(tmp_path / "run") == before
+
+
+def test_another_seed_in_the_config_is_refused(trained, tmp_path, monkeypatch, capsys):
+    run = shutil.copytree(trained / "alone", tmp_path / "run")
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("  seed: 7\n", "  seed: 8\n"))
+    monkeypatch.setattr(sys, "argv", ["firstspike", "resume", str(run), "--epochs", "9"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {run}: the seed belongs to the run, expected 7, got 8\n"
+
+
 def test_copies_of_checkpoints_under_other_names_stay(tmp_path):
     """Also those whose names are like those of checkpoints that are replaced."""
     trained_again(tmp_path / "run", epochs=1)

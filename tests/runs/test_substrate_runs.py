@@ -251,7 +251,7 @@ class OnlyOne(Exact):
 
 @pytest.mark.slow
 def test_several_seeds_share_what_there_is_only_one_of(tmp_path, monkeypatch):
-    monkeypatch.setattr("firstspike.config.builder.SUBSTRATES", {"exact": OnlyOne})
+    monkeypatch.setattr(SUBSTRATE_SECTIONS["exact"], "_target", OnlyOne)
     settings = [*SHORT, "training.n_seeds=3", "data.train=60"]
     start(tmp_path / "run", load_config("bars", settings), progress_bar=False)
     assert (OnlyOne.opened, OnlyOne.closed) == (1, 1)
@@ -276,7 +276,7 @@ class Broken(Substrate):
 
 
 def test_a_substrate_that_does_not_open_leaves_no_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("firstspike.config.builder.SUBSTRATES", {"exact": Broken})
+    monkeypatch.setattr(SUBSTRATE_SECTIONS["exact"], "_target", Broken)
     assert isinstance(build_substrate(load_config("bars")), Broken)
     with pytest.raises(OSError, match="no chip answers"):
         start(tmp_path / "run", load_config("bars", SHORT), progress_bar=False)

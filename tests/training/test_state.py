@@ -34,8 +34,9 @@ def newest(trained, tmp_path):
 
 def restore(trainer, folder):
     """Continue from a checkpoint, as a run does."""
-    data = build_data(load_config("bars", SETTINGS))
-    settings = {"epochs": 3, "batch_size": 10, "progress_bar": False}
+    config = load_config("bars", SETTINGS)
+    data = build_data(config)
+    settings = {"epochs": 3, "batch_size": 10, "seed": config.training.seed, "progress_bar": False}
     writer = RunWriter(folder.parents[1], resume=True)
     trainer.fit(data.train, data.validation, test=data.test, callbacks=[writer], **settings)
 

@@ -1,7 +1,6 @@
 """From a config to the objects that it describes."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn, optim
@@ -10,22 +9,20 @@ from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, LRScheduler
 from firstspike.config.load import Config, ConfigError
 from firstspike.config.network import layers_of, parameter_groups
 from firstspike.config.section import Section
-from firstspike.config.sections import CUSTOM
-from firstspike.data import DATASETS, SpikeData, Splits
+from firstspike.config.sections import SCHEDULE_SECTIONS, Custom, Given
+from firstspike.data import SpikeData, Splits
 from firstspike.deferred import check_float64
 from firstspike.layers import Network, SpikingLayer, start_firing_
 from firstspike.layers.branches import Branch
-from firstspike.losses import LOSSES, REGULARIZERS
 from firstspike.losses.base import Loss
 from firstspike.seeding import generator
-from firstspike.substrates import SUBSTRATES, Substrate
-from firstspike.training import OPTIMIZERS, CosineLR, Trainer
+from firstspike.substrates import Substrate
+from firstspike.text import first_line
+from firstspike.training import Trainer
 from firstspike.training.distributed import own_device
-from firstspike.training.schedules import SCHEDULES
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _SAMPLES = 256  # of the training data, from which networks start
-_Target = TypeVar("_Target", bound=Callable[..., Any])
 
 
 class Parts(NamedTuple):
@@ -63,10 +60,8 @@ def build(config: Config, data: Splits | None = None, parts: Parts | None = None
     optimizers = [parts.optimizer or build_optimizer(config, network) for network in networks]
     regularizers = parts.regularizers
     if regularizers is None:
-        regularizers = [
-            _target("regularizers", REGULARIZERS, section)(**section.arguments(), tau_syn=config.neuron.time_unit)
-            for section in config.loss.regularizers
-        ]
+        tau_syn = config.neuron.time_unit
+        regularizers = [_built("regularizers", section, tau_syn=tau_syn) for section in config.loss.regularizers]
     return Trainer(
         networks,
         build_loss(config).to(device) if parts.loss is None else parts.loss,
@@ -90,8 +85,7 @@ def build_data(config: Config) -> Splits:
         ValueError: data that are not available.
         ImportError: a data set whose extra is not installed.
     """
-    make = _target("data", DATASETS, config.data)
-    splits = make(**config.data.arguments(), dtype=DTYPES[config.training.dtype])
+    splits = _built("data", config.data, dtype=DTYPES[config.training.dtype])
     return Splits(*(split.to(device_of(config)) for split in splits))
 
 
@@ -108,25 +102,22 @@ def build_network(config: Config, data: SpikeData, seed: int, from_samples: bool
 
 def build_substrate(config: Config, seed: int | None = None) -> Substrate:
     """The config's substrate, not open yet; a ``seed`` that it leaves open is the training's."""
-    make = _target("substrate", SUBSTRATES, config.substrate)
-    given = config.substrate.arguments()
-    if "seed" in given and given["seed"] is None:
-        given["seed"] = config.training.seed if seed is None else seed
-    return make(**given)
+    section = config.substrate
+    if getattr(section, "seed", 0) is None:
+        section = section.model_copy(update={"seed": config.training.seed if seed is None else seed})
+    return _built("substrate", section)
 
 
 def build_loss(config: Config) -> Loss:
     """The config's loss, without regularisers."""
-    make = _target("loss", LOSSES, config.loss)
-    return make(**config.loss.arguments("regularizers"), tau_syn=config.neuron.time_unit)
+    return _built("loss", config.loss, tau_syn=config.neuron.time_unit)
 
 
 def build_optimizer(config: Config, network: nn.Module) -> optim.Optimizer:
     """The config's optimiser of a network's parameters."""
     section = config.training.optimizer
-    make: Callable[..., optim.Optimizer] = _target("training.optimizer", OPTIMIZERS, section)
-    groups = parameter_groups(config.network, network, section.lr)
-    return make(groups, **section.arguments(), fused=True)
+    groups = parameter_groups(config.network, network, getattr(section, "lr", 0.0))
+    return _built("training.optimizer", section, params=groups, fused=True)
 
 
 def build_schedule(config: Config, optimizer: optim.Optimizer) -> LRScheduler | None:
@@ -134,11 +125,10 @@ def build_schedule(config: Config, optimizer: optim.Optimizer) -> LRScheduler | 
     section = config.training.schedule
     if section is None:
         return None
-    make = _target("training.schedule", SCHEDULES, section)
-    if make is CosineLR:
-        return CosineLR(optimizer, config.training.epochs, **section.arguments())
-    schedule: LRScheduler = make(optimizer, **section.arguments("warmup"))
-    if not section.warmup:
+    cosine = isinstance(section, SCHEDULE_SECTIONS["cosine"])
+    epochs = {"epochs": config.training.epochs} if cosine else {}
+    schedule: LRScheduler = _built("training.schedule", section, optimizer=optimizer, **epochs)
+    if cosine or not section.warmup:
         return schedule
     warmup = LinearLR(optimizer, 1 / (section.warmup + 1), total_iters=section.warmup)
     return ChainedScheduler([warmup, schedule])
@@ -152,13 +142,14 @@ def device_of(config: Config) -> torch.device:
         check_float64(device)
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # what torch raises if it is not available
-        raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; try cpu") from None
+        raise ValueError(f"device {name!r} cannot be used: {first_line(error)}; try cpu") from None
 
 
-def _target(place: str, registry: Mapping[str, _Target], section: Section) -> _Target:
-    """What a section's kind names in its registry."""
-    kind: str = section.kind  # type: ignore[attr-defined]
-    if kind in registry:
-        return registry[kind]
-    what = f"{section.name!r} is not in the registries" if kind == CUSTOM else "the data were made in Python"  # type: ignore[attr-defined]
+def _built(place: str, section: Section, **more: Any) -> Any:
+    """What a section describes, made with further arguments; a ConfigError if the config only names it."""
+    if not isinstance(section, Custom | Given):
+        return section.build(**more)
+    what = (
+        f"{section.name!r} is not in the registries" if isinstance(section, Custom) else "the data were made in Python"
+    )
     raise ConfigError("config", [f"{place}: {what}; pass it in Python: {place.rpartition('.')[2]}=..."])

@@ -21,11 +21,8 @@ from firstspike.config.sections import (
     described_neuron,
 )
 from firstspike.layers.neurons import NeuronLayer
-from firstspike.losses import LOSSES, REGULARIZERS
 from firstspike.neurons import LIF
-from firstspike.substrates import SUBSTRATES
-from firstspike.training import OPTIMIZERS, Augment, EarlyStopping, Fit, SilentNeurons, Trainer
-from firstspike.training.schedules import SCHEDULES
+from firstspike.training import Augment, EarlyStopping, Fit, SilentNeurons, Trainer
 
 
 def describe(trainer: Trainer, fit: Fit | None = None, checkpoint_every: int | None = None) -> Config:
@@ -42,7 +39,7 @@ def describe(trainer: Trainer, fit: Fit | None = None, checkpoint_every: int | N
     member = trainer.members[0]
     loss = trainer.objective.loss
     network = describe_network(member.network, member.optimizer)
-    regularizers = [_described(REGULARIZERS, REGULARIZER_SECTIONS, part) for part in trainer.objective.regularizers]
+    regularizers = [_described(REGULARIZER_SECTIONS, part) for part in trainer.objective.regularizers]
     tau_syn = getattr(loss, "tau_syn", None)
     callbacks = () if fit is None else fit.callbacks.callbacks
     parameter = next(member.network.parameters(), torch.zeros(1))
@@ -52,7 +49,7 @@ def describe(trainer: Trainer, fit: Fit | None = None, checkpoint_every: int | N
         "seed": 0 if fit is None else fit.seeds[0],
         "n_seeds": len(trainer.members),
         "checkpoint_every": checkpoint_every,
-        "optimizer": _described(OPTIMIZERS, OPTIMIZER_SECTIONS, member.optimizer, lambda x, name: x.defaults[name]),
+        "optimizer": _described(OPTIMIZER_SECTIONS, member.optimizer, lambda x, name: x.defaults[name]),
         "schedule": _schedule(member.schedule),
         "clip_grad_norm": trainer.clip_grad_norm,
         "weight_average": trainer.weight_average,
@@ -63,14 +60,14 @@ def describe(trainer: Trainer, fit: Fit | None = None, checkpoint_every: int | N
         "dtype": str(parameter.dtype).removeprefix("torch."),
         "device": parameter.device.type,
     }
-    substrate = _described(SUBSTRATES, SUBSTRATE_SECTIONS, member.substrate)
+    substrate = _described(SUBSTRATE_SECTIONS, member.substrate)
     if fit is not None and substrate.get("seed") == fit.seeds[0]:
         substrate["seed"] = None  # it follows the training's
     found = {
         "data": {"kind": "given"},
         "neuron": _neuron(member.network, tau_syn),
         "network": [section.model_dump() for section in network],
-        "loss": _described(LOSSES, LOSS_SECTIONS, loss) | {"regularizers": regularizers},
+        "loss": _described(LOSS_SECTIONS, loss) | {"regularizers": regularizers},
         "training": training,
         "substrate": substrate,
     }
@@ -99,13 +96,10 @@ def custom_parts(config: Config, trainer: Trainer) -> dict[str, Any]:
 
 
 def _described(
-    registry: Mapping[str, Any],
-    sections: Mapping[str, type[Section]],
-    part: Any,
-    argument: Callable[[Any, str], Any] = getattr,
+    sections: Mapping[str, type[Section]], part: Any, argument: Callable[[Any, str], Any] = getattr
 ) -> dict[str, Any]:
     """The section of an object by its class; of one that is not in the registry its name."""
-    kind = next((kind for kind, target in registry.items() if target is type(part)), None)
+    kind = next((kind for kind, section in sections.items() if section._target is type(part)), None)
     if kind is None:
         return {"kind": CUSTOM, "name": getattr(part, "__name__", type(part).__name__)}
     names = sections[kind].model_fields.keys() - {"kind", "regularizers", "warmup"}
@@ -132,7 +126,7 @@ def _schedule(schedule: LRScheduler | None) -> dict[str, Any] | None:
         first, *others = schedule._schedulers
         if len(others) == 1 and isinstance(first, LinearLR):
             found, warmup = others[0], first.total_iters
-    given = _described(SCHEDULES, SCHEDULE_SECTIONS, found)
+    given = _described(SCHEDULE_SECTIONS, found)
     if given["kind"] == CUSTOM:
         return {"kind": CUSTOM, "name": type(schedule).__name__}
     if "milestones" in given:

@@ -15,7 +15,6 @@ from firstspike.config.section import Section
 from firstspike.config.sections import SUBSTRATE_SECTIONS, outline_of
 from firstspike.config.yaml_file import Document, YamlError, decode_yaml, parse_yaml, shown_place, shown_text
 from firstspike.configs import shipped_configs
-from firstspike.losses import LOSSES
 from firstspike.neurons import LIF
 from firstspike.text import counted
 from firstspike.training.augment import misfits
@@ -158,7 +157,7 @@ def with_substrate(config: Config, kind: str | None, settings: Iterable[str] = (
 
 def _check(document: Document, errors: Sequence[str], source: str, read_tables: bool = True) -> Config:
     """The config; a ConfigError also has the ``errors`` found before."""
-    raw = document.data
+    raw = document.data  # a mapping
     problems: list[Problem] = []
     config = None
     try:
@@ -166,20 +165,19 @@ def _check(document: Document, errors: Sequence[str], source: str, read_tables: 
     except ValidationError as error:
         problems += problems_of(error, raw, Config)
     # sizes are compared even if another section has errors, so that all errors are shown together
-    if isinstance(raw, dict):
-        data = _valid(Data, raw.get("data"))
-        network = _valid(Network, raw.get("network"))
-        neuron = _valid(Neuron, raw.get("neuron", {}))
-        known = data is not None and (read_tables or data.kind != "files")
-        outline = outline_of(data, problems) if known else None
-        if outline is not None and network is not None:
-            limits = config.training.silent.limits if config is not None else 1.0
-            built = LIF() if neuron is None else neuron.build()
-            reads = LOSSES[config.loss.kind].reads if config is not None and config.loss.kind in LOSSES else None
-            problems += network_problems(network, outline, built, limits, _labels(data), reads)
-        if outline is not None and config is not None:
-            found = misfits(config.training.augment.build(), outline)
-            problems += [(("training", "augment", name), reason) for name, reason in found]
+    data = _valid(Data, raw.get("data"))
+    network = _valid(Network, raw.get("network"))
+    neuron = _valid(Neuron, raw.get("neuron", {}))
+    known = data is not None and (read_tables or data.kind != "files")
+    outline = outline_of(data, problems) if known else None
+    if outline is not None and network is not None:
+        limits = config.training.silent.limits if config is not None else 1.0
+        built = LIF() if neuron is None else neuron.build()
+        reads = None if config is None else getattr(getattr(config.loss, "_target", None), "reads", None)
+        problems += network_problems(network, outline, built, limits, _labels(data), reads)
+    if outline is not None and config is not None:
+        found = misfits(config.training.augment.build(), outline)
+        problems += [(("training", "augment", name), reason) for name, reason in found]
     if errors or problems or config is None:
         texts = [f"{shown_place(place) or 'config'}: {message}" for place, message in problems]
         lines = [document.line(place) for place, _ in problems]

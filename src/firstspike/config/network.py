@@ -13,7 +13,6 @@ from firstspike.config.sections import CUSTOM, LAYER_SECTIONS, Custom, described
 from firstspike.config.yaml_file import Place, shown_place
 from firstspike.data import SpikeData
 from firstspike.layers import (
-    LAYERS,
     Delay,
     DelayRule,
     FirstSpike,
@@ -65,7 +64,7 @@ def layers_of(
             name: str = section.name  # type: ignore[attr-defined]
             hint = "hand the network over in Python: network=..."
             raise LayerError(("network", index), f"{name!r} is not in the registries; {hint}")
-        target: Any = LAYERS[kind]
+        target: Any = type(section)._target
         takes = inspect.signature(target).parameters
         points.append(size if image is None else image)
         given = section.arguments(*_RATES) | {name: x for name, x in runtime.items() if name in takes}
@@ -197,23 +196,23 @@ def describe_network(network: nn.Module, optimizer: optim.Optimizer) -> list[Sec
     """The sections of a network; of a module that is not a ``Network`` of registered layers only its name."""
     if not isinstance(network, Network):
         return [Custom(kind="custom", name=network._get_name())]
-    kinds = {target: kind for kind, target in LAYERS.items()}
+    kinds = {section._target: (kind, section) for kind, section in LAYER_SECTIONS.items()}
     rates = {id(p): group.get("initial_lr", group["lr"]) for group in optimizer.param_groups for p in group["params"]}
     usual = optimizer.defaults.get("lr")
     sections: list[Section] = []
     for layer in network:
-        kind = kinds.get(type(layer))
-        found = None if kind is None else _describe_layer(LAYER_SECTIONS[kind], kind, layer)
+        kind, section = kinds.get(type(layer), ("custom", Custom))
+        found = None if section is Custom else _describe_layer(section, layer)
         if found is None:
             sections.append(Custom(kind="custom", name=layer._get_name()))
             continue
         own = {_rate_of(layer, name): rates.get(id(p)) for name, p in layer.named_parameters()}
         found |= {key: lr for key, lr in own.items() if lr not in (None, usual)}
-        sections.append(LAYER_SECTIONS[kind](kind=kind, **found))  # type: ignore[index,call-arg]
+        sections.append(section(kind=kind, **found))  # type: ignore[call-arg]
     return sections
 
 
-def _describe_layer(section: type[Section], kind: str, layer: nn.Module) -> dict[str, Any] | None:
+def _describe_layer(section: type[Section], layer: nn.Module) -> dict[str, Any] | None:
     """The fields of a layer's section; None if a value is a tensor that a config cannot hold."""
     names = [name for name in section.model_fields if name not in ("kind", "reset", "refractory", *_RATES)]
     if isinstance(layer, Delay):

@@ -12,21 +12,19 @@ from firstspike.config.yaml_file import Place, shown_value
 
 def problems_of(error: ValidationError, raw: Any, root: type[BaseModel]) -> list[Problem]:
     """What is wrong in a section, and how to mend it; a "wrong type" only if no other type of a union fits."""
-    details = error.errors(include_url=False)
-    places = [_walk(detail["loc"], raw, root)[0] for detail in details]
-    of_type = [str(detail["type"]).endswith("_type") for detail in details]
-    found = list(zip(details, places, of_type, strict=True))
+    details: list[Any] = error.errors(include_url=False)
+    found = [(x, _walk(x["loc"], raw, root)[0], x["type"].endswith("_type")) for x in details]
     fitting = {place for _, place, wrong in found if not wrong}
     return [_explain(detail, raw, root) for detail, place, wrong in found if not wrong or place not in fitting]
 
 
 def _explain(detail: Any, raw: Any, root: type[BaseModel]) -> Problem:
     """One pydantic error: its place, the problem, and how to fix it."""
-    place, value, _ = _walk(detail["loc"], raw, root)
+    place, value, sections = _walk(detail["loc"], raw, root)
+    *_, parents = _walk(detail["loc"][:-1], raw, root)
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        *_, sections = _walk(detail["loc"][:-1], raw, root)
-        key, valid = str(place[-1]), _keys(sections[0])
+        key, valid = str(place[-1]), _keys(parents[0])
         near = difflib.get_close_matches(key, valid, 1)
         hint = f", did you mean {near[0]}?" if near else ";"
         return place, f"unknown key{hint} valid keys: {', '.join(valid)}"
@@ -40,8 +38,6 @@ def _explain(detail: Any, raw: Any, root: type[BaseModel]) -> Problem:
     if context.get("lt") == inf:
         return place, f"should be a finite number, got {shown_value(value)}"
     if kind in ("model_type", "dataclass_type", "model_attributes_type"):
-        *_, sections = _walk(detail["loc"], raw, root)
-        *_, parents = _walk(detail["loc"][:-1], raw, root)
         keys = _keys(sections[0]) if len(sections) == 1 else ["kind"]
         shown = f"the key{'s' if len(keys) > 1 else ''} {', '.join(keys)}"
         name = str(place[-1]) if place else ""

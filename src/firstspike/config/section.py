@@ -27,6 +27,8 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=False, ser_json_inf_nan="constants")
 
+    _target: ClassVar[Callable[..., Any]]
+
     def arguments(self, *omit: str) -> dict[str, Any]:
         """The fields other than ``kind``: the arguments of the section's target. Sections inside are built."""
         return {
@@ -35,16 +37,14 @@ class Section(BaseModel):
             if name not in ("kind", *omit)
         }
 
+    def build(self, **more: Any) -> Any:
+        """The object that the section describes, made with its fields and further arguments."""
+        takes = inspect.signature(type(self)._target).parameters
+        return type(self)._target(**{name: value for name, value in self.arguments().items() if name in takes}, **more)
+
 
 class Built(Section):
     """A section whose target is called with its fields alone; also when a config is checked, for its ValueErrors."""
-
-    _target: ClassVar[Callable[..., Any]]
-
-    def build(self) -> Any:
-        """The object that the section describes."""
-        takes = inspect.signature(type(self)._target).parameters
-        return type(self)._target(**{name: value for name, value in self.arguments().items() if name in takes})
 
     @model_validator(mode="after")
     def _checked(self) -> Self:

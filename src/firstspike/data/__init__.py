@@ -20,7 +20,7 @@ from firstspike.data.events import EventLists, event_lists, trains_from_events
 from firstspike.data.files import file_splits
 from firstspike.data.generated import bars, delayed_xor, pattern, xor
 from firstspike.data.image_files import SOURCES, source_splits
-from firstspike.data.images import DIGIT_IMAGES, digits_splits, encode_images
+from firstspike.data.images import DIGIT_IMAGES, digits_splits
 from firstspike.data.rasters import first_spikes, trains_from_raster
 from firstspike.data.recordings import cochleagram, spoken_digits_outline, spoken_digits_splits
 from firstspike.data.series_encoding import LevelCrossingEncoder, ThresholdEncoder
@@ -45,12 +45,13 @@ DATASETS: dict[str, Callable[..., Splits]] = {
 }
 digits, fashion_mnist, mnist = (part_of(kind, DATASETS[kind]) for kind in ("digits", "fashion_mnist", "mnist"))
 _OUTLINES: dict[str, Callable[..., SpikeData]] = {
+    "digits": DIGIT_IMAGES.outline,
     "shd": partial(spoken_outline, "shd"),
     "spoken_digits": spoken_digits_outline,
     "ssc": partial(spoken_outline, "ssc"),
     "time_series": time_series_outline,
+    **{kind: source.image_set().outline for kind, source in SOURCES.items()},
 }
-_IMAGES = {"digits": DIGIT_IMAGES} | {kind: source.image_set() for kind, source in SOURCES.items()}
 
 
 def outline(kind: str, **arguments: Any) -> SpikeData:
@@ -58,12 +59,9 @@ def outline(kind: str, **arguments: Any) -> SpikeData:
 
     No image is read; `files` are, for all of this follows from them, and the names of the words in `shd` and `ssc`.
     """
-    if kind in _IMAGES:
-        given = {name: p.default for name, p in inspect.signature(DATASETS[kind]).parameters.items()} | arguments
-        encoding = {name: x for name, x in arguments.items() if name in inspect.signature(encode_images).parameters}
-        return _IMAGES[kind].outline(tuple(given[name] for name in Splits._fields), **encoding)
     if kind in _OUTLINES:
-        return _OUTLINES[kind](**arguments)
+        defaults = {name: p.default for name, p in inspect.signature(DATASETS[kind]).parameters.items()}
+        return _OUTLINES[kind](**defaults | arguments)
     small = {} if kind == "files" else dict.fromkeys(Splits._fields, 1)
     return DATASETS[kind](**arguments | small).train.empty()
 

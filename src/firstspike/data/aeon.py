@@ -52,9 +52,7 @@ def time_series_splits(
     return parts._replace(test=test.data(parts.train.encoder, dtype))
 
 
-def time_series_outline(
-    name: str = "JapaneseVowels", encode: dict[str, Any] | None = None, **options: Any
-) -> SpikeData:
+def time_series_outline(name: str, encode: dict[str, Any] | None, **options: Any) -> SpikeData:
     """Inputs and class names without samples, of a set that is known without its files; otherwise they are read."""
     if name not in _KNOWN:
         return time_series_splits(name=name, encode=encode, **options).train.empty()

@@ -15,7 +15,7 @@ from firstspike.data.labels import class_indices, targets
 from firstspike.data.paths import naming
 from firstspike.data.series_encoding import SeriesEncoder, as_encoder
 from firstspike.data.splits import Samples, divided
-from firstspike.data.tables import Table, read_arrays, read_rows, read_table
+from firstspike.data.tables import Table, read_arrays, read_lines, read_table
 
 UNNAMED = "the training data have no names of columns: these are taken in their order"
 
@@ -23,12 +23,10 @@ UNNAMED = "the training data have no names of columns: these are taken in their 
 def read_times(
     path: Path | str, like: SpikeData, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "samples inputs"] | Float[Tensor, "samples inputs spikes"]:
-    """Input spike times, a row per sample, or spike trains; of a file as for the data that a network was trained on.
+    """Input spike times, a row per sample, or spike trains, of a file such as that of ``like``, see ``file_splits``.
 
-    If it names its columns, they are brought into the order of ``like.columns``. If there is an encoder, the file holds
-    the values that it encodes, in an ``.npz`` in the array ``values``, of signals ``(samples, channels, time)``; an
-    ``.npz`` with ``times`` alone still holds spike times. For spike trains it holds ``(samples, inputs, spikes)``, in
-    an ``.npz`` in the array ``trains``; one with ``times`` alone holds first spikes.
+    If it names its columns, they are brought into the order of ``like.columns``. If there is an encoder, it encodes the
+    file's values; an ``.npz`` with ``times`` alone still holds spike times, where ``like`` has trains the first spikes.
     """
     table = _in_order(read_table(path, _kinds(like), columns=like.columns), like)
     numbers = _numbers(table, like.encoder, like.features)
@@ -68,8 +66,7 @@ def file_splits(
     time)``, NaN after their end, with an encoder of time series.
 
     Args:
-        train: the table of the training data, from which validation and test data are taken unless they have their
-            own.
+        train: the table of the training data, from which validation and test data are taken unless they have their own.
         validation: another table, or the part of ``train`` to hold out: below 1 a fraction, from 1 on the number of
             samples; 0 for none. Columns that both tables name may be in another order.
         test: another table, or the part of ``train`` that becomes test data, like ``validation``.
@@ -138,7 +135,7 @@ def _labelled(
     if labels is None:
         raise ValueError(f"{path}: labels are missing; give an .npz with times and labels, a .csv, or labels")
     other = Path(str(labels))
-    found = read_arrays(other).values() if other.suffix == ".npy" else [[cells[-1] for _, cells in read_rows(other)]]
+    found = read_arrays(other).values() if other.suffix == ".npy" else [[cells[-1] for _, cells in read_lines(other)]]
     return read_table(path, inputs)._replace(labels=next(iter(found)))
 
 

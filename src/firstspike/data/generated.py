@@ -58,19 +58,14 @@ def bars(
     first_of_class = torch.tensor([0, size, 2 * size])
     draw = torch.rand(samples, generator=generator, dtype=torch.float64)
     chosen = first_of_class[labels] + (draw * bars_of_class[labels]).long()
-    pixels = _bar_images(size)[chosen].flatten(1)
+    eye = torch.eye(size, dtype=torch.float64)
+    horizontal = eye[:, :, None].expand(size, size, size)
+    vertical = eye[:, None, :].expand(size, size, size)
+    pixels = torch.cat([horizontal, vertical, torch.stack([eye, eye.flip(1)])])[chosen].flatten(1)
     pixels = _shifted(pixels, noise, generator).clamp(max=1)
     times = latency(pixels, early, late, invert=True, silent_background=silent_background)
     blank = (math.inf if silent_background else late,)
     return SpikeData(times.to(dtype), labels, _DIRECTIONS, (1, size, size), blank)
-
-
-def _bar_images(size: int) -> Float64[Tensor, "bars size size"]:
-    """All horizontal bars, all vertical bars, the main and the anti-diagonal; 1 on the bar."""
-    eye = torch.eye(size, dtype=torch.float64)
-    horizontal = eye[:, :, None].expand(size, size, size)
-    vertical = eye[:, None, :].expand(size, size, size)
-    return torch.cat([horizontal, vertical, torch.stack([eye, eye.flip(1)])])
 
 
 @checks_ranges
@@ -89,8 +84,7 @@ def xor(
     Args:
         samples: number of samples; the four combinations are balanced.
         seed: of their order and of the noise.
-        noise: standard deviation of Gaussian noise on the spike times, in units of `tau_syn`;
-            times never fall below 0.
+        noise: standard deviation of Gaussian noise on the spike times, in units of `tau_syn`; times never fall below 0.
         early: spike time of logical 0, in units of `tau_syn`.
         late: spike time of logical 1.
         dtype: of the times.

@@ -99,11 +99,11 @@ def image_splits(
         ValueError: sizes out of range, a window that violates `0 <= early < late`, or files that do not fit.
         FileNotFoundError: the files are not there and cannot be downloaded; the message says how to get them.
     """
-    source, sizes = SOURCES[kind], (train, validation, test)
-    source.image_set().outline(sizes, **encoding)  # wrong arguments are refused before files are read
+    source = SOURCES[kind]
+    source.image_set().outline(train, validation, test, **encoding)  # wrong arguments are refused before files are read
     paths = _paths(source, kind, folder)
     (learn, targets), (fresh, truth) = _read(*paths[:2]), _read(*paths[2:])
-    source.image_set(len(learn), len(fresh)).outline(sizes)
+    source.image_set(len(learn), len(fresh)).outline(train, validation, test)
     order = torch.randperm(len(learn), generator=torch.Generator().manual_seed(seed))[: train + validation].numpy()
 
     def make(pixels: UInt8[np.ndarray, "images height width"], labels: UInt8[np.ndarray, " images"]) -> SpikeData:

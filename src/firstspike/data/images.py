@@ -74,9 +74,11 @@ class ImageSet(NamedTuple):
     class_names: tuple[str, ...]
     totals: dict[tuple[str, ...], int]
 
-    def outline(self, sizes: tuple[int, ...], **encoding: Any) -> SpikeData:
+    def outline(
+        self, train: int, validation: int, test: int, seed: int = 0, folder: Any = None, **encoding: Any
+    ) -> SpikeData:
         """The data without samples; a ValueError for parts of these sizes that are empty or too large."""
-        size = dict(zip(Splits._fields, sizes, strict=True))
+        size = {"train": train, "validation": validation, "test": test}
         for parts, most in self.totals.items():
             for part in parts:
                 if size[part] < 1:
@@ -113,7 +115,7 @@ def digits_splits(
         ValueError: sizes below 1 or above 1797 in total, a window that violates `0 <= early < late`.
     """
     datasets = needed("sklearn.datasets", "digits", "scikit-learn, which has the digits,")
-    DIGIT_IMAGES.outline((train, validation, test), **encoding)
+    DIGIT_IMAGES.outline(train, validation, test, **encoding)
     data = datasets.load_digits()
     pixels, labels = data.images.astype(np.uint8), torch.from_numpy(data.target).long()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[: train + validation + test]

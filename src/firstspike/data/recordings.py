@@ -4,7 +4,7 @@ import math
 import re
 import wave
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,15 +25,6 @@ TEST_RECORDINGS = 5  # recordings of each speaker and digit, by the data set's o
 _LOWEST = 100.0  # Hz
 _MOST_RATE = 10**6  # of a file that is not damaged
 _USUAL = {"levels": 8, "dt": 1.0}
-
-
-class Recording(NamedTuple):
-    """The fields of a file name."""
-
-    digit: int
-    speaker: str
-    number: int
-    path: Path
 
 
 @checks_ranges
@@ -120,28 +111,28 @@ def spoken_digits_splits(
     """
     encoder = series_encoder(encode, **_USUAL)
     known = recordings_in(folder)
-    speakers = sorted({recording.speaker for recording in known})
+    speakers = sorted({own for _, own, _, _ in known})
     if speaker is not None and speaker not in speakers:
         raise ValueError(f"speaker: expected one of {', '.join(speakers)}, got {speaker!r}")
-    fresh = [x.number < TEST_RECORDINGS if speaker is None else x.speaker == speaker for x in known]
-    series = as_series([cochleagram(*read_wav(x.path), channels, frame) for x in known])
-    samples = Samples(series, torch.tensor([x.digit for x in known]), _WORDS)
+    fresh = [number < TEST_RECORDINGS if speaker is None else own == speaker for _, own, number, _ in known]
+    series = as_series([cochleagram(*read_wav(path), channels, frame) for *_, path in known])
+    samples = Samples(series, torch.tensor([digit for digit, *_ in known]), _WORDS)
     learn, test = (samples.chosen(torch.tensor(fresh).eq(part).nonzero().squeeze(1)) for part in (False, True))
     parts = divided(learn, validation, 0, seed, encoder, dtype)
     return parts._replace(test=test.data(parts.train.encoder, dtype))
 
 
-def spoken_digits_outline(channels: int = 32, encode: dict[str, Any] | None = None, **_: Any) -> SpikeData:
+def spoken_digits_outline(channels: int, encode: dict[str, Any] | None, **_: Any) -> SpikeData:
     """Inputs and class names without samples; no file is read."""
     return no_trains(channels * series_encoder(encode, **_USUAL).inputs_per_channel, _WORDS)
 
 
-def recordings_in(given: str | Path | None) -> list[Recording]:
-    """All recordings of a folder, by digit, speaker and number."""
+def recordings_in(given: str | Path | None) -> list[tuple[int, str, int, Path]]:
+    """Digit, speaker, number and file of all recordings of a folder, in this order."""
     place = folder_of(given, "free-spoken-digit-dataset")
     inner = place / "recordings" if (place / "recordings").is_dir() else place
     named = ((re.fullmatch(r"(\d)_([a-z]+)_(\d+)\.wav", path.name), path) for path in inner.glob("*.wav"))
-    found = [Recording(int(name[1]), name[2], int(name[3]), path) for name, path in named if name]
+    found = [(int(name[1]), name[2], int(name[3]), path) for name, path in named if name]
     if not found:
         raise FileNotFoundError(
             f"spoken_digits: no recordings such as 0_jackson_0.wav in {inner}: get {WHERE}, or set data.folder"
@@ -153,13 +144,13 @@ def read_wav(path: Path) -> tuple[np.ndarray, int]:
     """Values and sampling rate of a WAV file."""
     try:
         with wave.open(str(path), "rb") as file:
-            channels, size, rate, count, *_ = file.getparams()
-            if (channels, size) != (1, 2) or not 0 < rate <= _MOST_RATE:
-                got = f"{channels} of {8 * size} at {rate} Hz"
+            form = file.getparams()
+            if (form.nchannels, form.sampwidth) != (1, 2) or not 0 < form.framerate <= _MOST_RATE:
+                got = f"{form.nchannels} of {8 * form.sampwidth} at {form.framerate} Hz"
                 raise ValueError(f"{path}: expected one channel of 16 bits, at most at {_MOST_RATE} Hz, got {got}")
-            content = file.readframes(count)
-            if not count or len(content) < size * count:
+            content = file.readframes(form.nframes)
+            if not form.nframes or len(content) < form.sampwidth * form.nframes:
                 raise EOFError
-            return np.frombuffer(content, "<i2"), rate
+            return np.frombuffer(content, "<i2"), form.framerate
     except (wave.Error, EOFError, RuntimeError) as error:  # the last one for parts longer than the whole
         raise ValueError(f"{path} cannot be read as a WAV file: {str(error) or 'it ends too early'}") from None

@@ -17,7 +17,7 @@ from firstspike.data.paths import folder_of
 from firstspike.data.splits import Samples, divided
 from firstspike.ranges import Positive, Seed, checks_ranges
 from firstspike.signature import takes_arguments_of
-from firstspike.text import needed
+from firstspike.text import first_line, needed
 
 WHERE = "https://compneuro.net/datasets or https://zenkelab.org/datasets"
 _UNITS = 700
@@ -62,7 +62,7 @@ def ssc_splits(**options: Any) -> Splits:
     return Splits(*_read_parts("ssc", ("train", "valid", "test"), **options))
 
 
-def spoken_outline(kind: str, folder: str | Path | None = None, units_per_input: int = 1, **_: Any) -> SpikeData:
+def spoken_outline(kind: str, folder: str | Path | None, units_per_input: int, **_: Any) -> SpikeData:
     """Inputs and class names without samples; of the files only the names of the classes are read."""
     with _opened(_paths(kind, folder, ("train",))[0]) as file:
         names = _class_names(file)
@@ -128,7 +128,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with h5py.File(path, "r") as file:
             yield file
     except Exception as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)
+        said = first_line(error)
         if not isinstance(error, ValueError):
             said = f"cannot be read as HDF5: {said}; download it again"
         raise ValueError(f"{path}: {said}") from None

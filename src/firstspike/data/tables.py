@@ -16,7 +16,7 @@ from firstspike.data.arrays import Image, as_number, as_table
 from firstspike.data.paths import naming
 from firstspike.text import first_line
 
-Row = tuple[int, list[str]]
+Line = tuple[int, list[str]]
 """A line of a text file: its number and its cells."""
 _SEPARATORS = (";", "\t", ",")
 _WORDS = {"": np.nan, "na": np.nan, "?": np.nan, "false": 0.0, "true": 1.0}  # among values
@@ -48,10 +48,7 @@ class Table(NamedTuple):
 def read_table(
     path: Path | str, inputs: Mapping[str, int | None], label: str | int | None = None, columns: Sequence[str] = ()
 ) -> Table:
-    """Read a table: ``.npz`` or a folder of ``.npy`` with an array ``times``, ``trains`` or ``values``; ``.npy``; text.
-
-    Text, ``.csv``, has ``,``, ``;`` or tabs between the columns, and its first line may name them. An ``.npz`` may also
-    have ``class_names`` and ``columns``, the names of the inputs. Known ``columns`` are brought into their order.
+    """Read a table in one of the forms of ``file_splits``; known ``columns`` are brought into their order.
 
     ``inputs`` has the kinds of numbers that the file may hold, and how many a sample must have, None for any; a file
     that does not say of which kind it is holds the first one. ``label`` is the array, or the column by name or number,
@@ -111,13 +108,13 @@ class _Text(NamedTuple):
     """A text file: its lines, the cells of the first one, whether these are names, and which column has the labels."""
 
     path: Path
-    rows: list[Row]
+    rows: list[Line]
     names: list[str]
     header: bool
     label: int | None
 
     @property
-    def samples(self) -> list[Row]:
+    def samples(self) -> list[Line]:
         """All lines but the one of names."""
         return self.rows[self.header :]
 
@@ -127,7 +124,7 @@ class _Text(NamedTuple):
 
 
 def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | None, known: Sequence[str]) -> Table:
-    rows = read_rows(path)
+    rows = read_lines(path)
     names = [" ".join(cell.split()) for cell in rows[0][1]] if rows else []
     place = _label_column(path, names, label)
     header = isinstance(label, str) or _is_header(names, rows[1:], place, known)
@@ -224,7 +221,7 @@ def _label_column(path: Path, names: list[str], label: str | int | None) -> int 
     return label % len(names)
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_lines(path: Path) -> list[Line]:
     """Lines of a text file that are not empty."""
     try:
         with _opened(path, "rb") as raw:
@@ -239,7 +236,7 @@ def read_rows(path: Path) -> list[Row]:
         raise ValueError(f"{path}: is not a {what}: {error}") from None
 
 
-def _is_header(first: list[str], below: list[Row], label: int | None, known: Sequence[str]) -> bool:
+def _is_header(first: list[str], below: list[Line], label: int | None, known: Sequence[str]) -> bool:
     """Whether the first line names the columns: it holds the known names, or no number.
 
     Names may be numbers, too, if the cell of the labels is a word that no line below has there.

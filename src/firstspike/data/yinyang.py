@@ -1,10 +1,9 @@
 """The Yin-Yang data set (Kriener, Göltz, Petrovici, 2022, arXiv 2102.08211), sample for sample.
 
-The published generator draws from one `numpy.random.RandomState`: for every sample a goal class by
-`randint(3)`, then points by `rand(2)` until one lies in the disc and has that class. How many random words
-a sample takes is known only after it has been drawn, so the definition is sequential. What is costly in it
-is not: here all words are drawn at once, the class of the point that would start at *each* word is found
-in one sweep, and a loop goes from point to point.
+The published generator draws from one `numpy.random.RandomState`: for every sample a goal class by `randint(3)`, then
+points by `rand(2)` until one lies in the disc and has that class. How many random words a sample takes is known only
+after it has been drawn, so the definition is sequential. What is costly in it is not: here all words are drawn at once,
+the class of the point that would start at *each* word is found in one sweep, and a loop goes from point to point.
 """
 
 from typing import Annotated

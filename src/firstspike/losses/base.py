@@ -101,7 +101,15 @@ class Loss(nn.Module):
             raise ValueError(f"weight: expected one for each class, got {got}") from None
 
     def per_sample(self, output: Outputs, labels: Classes, /) -> Costs:
-        """Loss of each sample, in a subclass."""
+        """Loss of each sample, in a subclass.
+
+        Args:
+            output: first spike times, `inf` = silent; in a `ReadoutLoss` the values of the readout.
+            labels: true classes, int64, 0 ... outputs - 1; in `ReadoutRegression` numbers, one for each output.
+
+        Raises:
+            ValueError: wrong dtype, shape or device, a label without an output; times that are NaN or -inf.
+        """
         raise NotImplementedError
 
     def predict(self, output: Outputs, /) -> Classes:
@@ -128,15 +136,7 @@ class TimeLoss(Loss):
         self.silent_cost = float(silent_cost)
 
     def per_sample(self, times: Outputs, labels: Classes) -> Costs:
-        """Loss of each sample.
-
-        Args:
-            times: first spike times, `inf` = silent.
-            labels: true classes, int64, 0 ... outputs - 1.
-
-        Raises:
-            ValueError: wrong dtype, shape or device, a label without an output, NaN or -inf.
-        """
+        """Loss of each sample: `cost`, or `silent_cost` where the true neuron is silent."""
         check_batch(times, labels)
         times = real_times(times)
         is_true = labels.unsqueeze(-1) == torch.arange(times.shape[-1], device=times.device)

@@ -56,15 +56,7 @@ class ReadoutCrossEntropy(ReadoutLoss):
         self.temperature = float(temperature)
 
     def per_sample(self, output: Outputs, labels: Classes) -> Costs:
-        """Loss of each sample.
-
-        Args:
-            output: values of the readout.
-            labels: true classes, int64, 0 ... outputs - 1.
-
-        Raises:
-            ValueError: wrong dtype, shape or device, or a label without an output.
-        """
+        """The cross-entropy of each sample; arguments and errors as in `Loss.per_sample`."""
         check_batch(output, labels, "output", "values of a readout")
         likely = functional.log_softmax(output / self.temperature, dim=-1)
         true = of_true(likely, labels).squeeze(-1)
@@ -95,11 +87,7 @@ class ReadoutRegression(Loss):
         self.error = error
 
     def per_sample(self, output: Outputs, labels: Outputs) -> Costs:
-        """Loss of each sample.
-
-        Raises:
-            ValueError: labels that are not floating-point numbers, one for each output.
-        """
+        """The mean distance in each sample; arguments and errors as in `Loss.per_sample`."""
         check_tensor("output", output)
         if not labels.is_floating_point() or labels.shape != output.shape:
             raise ValueError(
@@ -142,7 +130,7 @@ class ReadoutMSE(ReadoutLoss):
         self.correct, self.wrong = float(correct), float(wrong)
 
     def per_sample(self, output: Outputs, labels: Classes) -> Costs:
-        """The formula above. Arguments and errors as in `ReadoutCrossEntropy`."""
+        """The formula above; arguments and errors as in `Loss.per_sample`."""
         check_batch(output, labels, "output", "values of a readout")
         check_range(labels, output.shape[-1])
         is_true = labels.unsqueeze(-1) == torch.arange(output.shape[-1], device=output.device)

@@ -153,7 +153,7 @@ class LayerWindow(LayerRegularizer):
         self.start, self.stop = float(start), float(stop)
 
     def of_layer(self, layer: SpikingLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
-        """See `LayerRegularizer`."""
+        """Mean squared distance of the spikes from the window."""
         several = takes_trains(layer) and inputs.ndim > 2
         arrival = _mean_spike(inputs[..., 0] if several else inputs)
         spikes = first_of(layer, spikes)
@@ -194,7 +194,7 @@ class SilentPeak(LayerRegularizer):
         self.max_silent = float(max_silent)
 
     def of_layer(self, layer: SpikingLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
-        """See `LayerRegularizer`."""
+        """What the maxima of too silent neurons lack to the threshold."""
         seen, synapses, delay, until, _ = layer.arriving(inputs, spikes)
         first, rows = first_of(layer, spikes), len(layer.weight)
         # (..., places, rows), where a layer has places at which the same neurons see different inputs
@@ -237,7 +237,7 @@ class SpikeCount(LayerRegularizer):
         self.least, self.most = float(least), float(most)
 
     def of_layer(self, layer: SpikingLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
-        """See `LayerRegularizer`."""
+        """Squared distance of the numbers of spikes from the bounds."""
         seen, rows = layer.seen(inputs), len(layer.weight)
         received = spike_counts(seen if takes_trains(layer) else seen.unsqueeze(-1))
         sent = spike_counts(spikes if form_of(layer) == "trains" else spikes.unsqueeze(-1))

@@ -15,7 +15,7 @@ from firstspike.training import Callback, Evaluation, Fit, FitResult
 from firstspike.training.fit import Row
 
 
-class Pace:
+class DrawingPace:
     """Draws so rarely that it takes at most a ``share`` of the time.
 
     With 0.03 it waits 33 times as long as the last time took; before that is measured, it is a ``guess`` in seconds.
@@ -37,8 +37,8 @@ class Pace:
 class LiveFigure(Callback):
     """Redraws ``figures/loss_and_error.png`` in the run folder, rarely enough to cost little."""
 
-    def __init__(self, folder: Path | str, pace: Pace | None = None) -> None:
-        self.folder, self.pace = Path(folder), pace or Pace()
+    def __init__(self, folder: Path | str, pace: DrawingPace | None = None) -> None:
+        self.folder, self.pace = Path(folder), pace or DrawingPace()
 
     def on_epoch_end(self, fit: Fit, row: Row) -> None:
         """Draw, if enough time has passed since the last drawing."""
@@ -55,7 +55,7 @@ class TensorBoard(Callback):
     def __init__(self, folder: Path | str) -> None:
         self.writer = needed("torch.utils.tensorboard", "tensorboard", "TensorBoard").SummaryWriter
         self.folder = Path(folder) / "tensorboard"
-        self.pace = Pace(guess=0.4)
+        self.pace = DrawingPace(guess=0.4)
         self.log: Any = None
 
     def on_fit_start(self, fit: Fit) -> None:

@@ -66,9 +66,9 @@ def spike_images(
     return flat
 
 
-def input_raster(data: SpikeData, ax: Axes, label: int, samples: int = 20, unit: str = look.TAU_SYN) -> Axes:
-    """Input spikes of up to ``samples`` samples of the class ``label`` over each other; inputs in rows."""
-    times = to_numpy(data.times[data.labels == label][:samples])
+def input_raster(data: SpikeData, ax: Axes, label: int, unit: str = look.TAU_SYN) -> Axes:
+    """Input spikes of up to 20 samples of the class ``label`` over each other; inputs in rows."""
+    times = to_numpy(data.times[data.labels == label][:20])
     numbers = np.arange(data.features)
     inputs = np.broadcast_to(numbers[:, None] if data.trains else numbers, times.shape)
     spiked = np.isfinite(times)

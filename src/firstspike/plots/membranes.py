@@ -3,7 +3,6 @@
 Every input adds ``w kappa(t - t_i)`` (see ``spiketime/reference/response.py``), so the voltage needs no integration.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,10 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor, nn
-from torch.nn import functional
 
-from firstspike.layers import SpikeTrains, SpikingLinear, SpikingRecurrent
-from firstspike.layers.neurons import NeuronLayer
+from firstspike.layers import SpikeTrains, SpikingLinear
+from firstspike.layers.neurons import Arriving, NeuronLayer
 from firstspike.layers.trains import form_of
 from firstspike.neurons import LIF
 from firstspike.plots import look, run_data
@@ -31,7 +29,7 @@ TRACES = 6  # more in one panel cannot be told apart
 
 def membrane_voltage(
     at: Float[Tensor, " points"],
-    times: Float[Tensor, " inputs"] | Float[Tensor, "inputs spikes"],
+    times: Float[Tensor, " inputs"],
     weight: Float[Tensor, "out inputs"],
     neuron: LIF,
     delay: Float[Tensor, "out inputs"] | None = None,
@@ -44,17 +42,14 @@ def membrane_voltage(
     that just before it; then the neuron stays at its reset for its refractory time. A reset moves the membrane and
     not the current, so what it adds decays with ``tau_mem`` alone.
     """
-    taus = (neuron.tau_mem, neuron.tau_syn)
-    tau_mem, tau_syn = (torch.as_tensor(tau, dtype=torch.float64).detach().cpu().reshape(-1, 1, 1) for tau in taus)
-    every = times.double().reshape(len(times), -1)
-    arrival = every if delay is None else every + delay.double().unsqueeze(-1)  # (inputs, spikes) or with outputs
-    arrival, weight = arrival.flatten(-2), weight.double().repeat_interleave(every.shape[1], dim=-1)
+    tau_mem, tau_syn = (_double(tau).reshape(-1, 1, 1) for tau in (neuron.tau_mem, neuron.tau_syn))
+    arrival = times.double() if delay is None else times.double() + delay.double()
 
     def driven(at: Tensor) -> Tensor:
         """At points (points,), or (out, points) of each neuron."""
         since = at.unsqueeze(-1) - arrival.unsqueeze(-2)  # (points, inputs) or (out, points, inputs)
         response = torch.where(since > 0, kappa(since.clamp(min=0), tau_mem, tau_syn), 0.0)
-        return (weight.unsqueeze(-2) * response).sum(dim=-1)
+        return (weight.double().unsqueeze(-2) * response).sum(dim=-1)
 
     at = at.double()
     voltage = driven(at)
@@ -75,16 +70,17 @@ def _double(value: float | Tensor) -> Float64[Tensor, "..."]:
     return torch.as_tensor(value, dtype=torch.float64).detach().cpu()
 
 
-def _chosen(layer: SpikingLinear | SpikeTrains, neurons: Sequence[int]) -> tuple[LIF, Tensor, Tensor | None]:
-    """Constants, weights and delays of some neurons of a layer; after the inputs, those of recurrent connections."""
+@torch.no_grad()
+def _chosen(
+    layer: SpikingLinear | SpikeTrains, neurons: Sequence[int], times: Tensor, spikes: Tensor
+) -> tuple[LIF, Arriving]:
+    """Constants of some neurons of a layer, and all that arrives at them in a sample, on the CPU."""
     constants = (_double(x).expand(layer.out_features)[neurons] for x in layer.neuron.values.values())
-    weight: Tensor = layer.weight
-    delay = layer.delay
-    if isinstance(layer, SpikingRecurrent):
-        delay = torch.cat([torch.zeros_like(weight) if delay is None else delay, layer.own_delay], dim=1)
-        weight = torch.cat([weight, layer.recurrent_weight], dim=1)
-    delay = None if delay is None else delay.detach().cpu()[neurons]
-    return LIF(*constants), weight.detach().cpu()[neurons], delay
+    each = (x.double().to(layer.weight.device).unsqueeze(0) for x in (times, spikes))
+    arriving = layer.arriving(*each)
+    delay = None if arriving.delay is None else arriving.delay.cpu()[neurons]
+    weight = arriving.weight.cpu()[neurons]
+    return LIF(*constants), Arriving(arriving.times[0].cpu(), weight, delay, arriving.until)
 
 
 def voltages(
@@ -100,15 +96,11 @@ def voltages(
     ``max_spikes`` are held at the reset, as their layer does. ``times`` are those of the inputs, ``spikes`` those of
     all neurons of the layer.
     """
-    neuron, weight, delay = _chosen(layer, neurons)
+    neuron, (seen, weight, delay, _) = _chosen(layer, neurons, times, spikes)
     if not isinstance(layer, SpikeTrains):
-        return membrane_voltage(at, times, weight, neuron, delay)
-    if isinstance(layer, SpikingRecurrent):
-        both = times.reshape(len(times), -1), spikes.to(times)
-        most = max(x.shape[-1] for x in both)
-        times = torch.cat([functional.pad(x, (0, most - x.shape[-1]), value=torch.inf) for x in both])
+        return membrane_voltage(at, seen, weight, neuron, delay)
     own = spikes[neurons].double()
-    voltage = membrane_voltage(at, times, weight, neuron, delay, resets=own)
+    voltage = membrane_voltage(at, seen, weight, neuron, delay, resets=own)
     late = (own[:, -1:] < at) & torch.isfinite(own[:, -1:])  # after the last spike that there is room for
     held = (late & (voltage > torch.as_tensor(neuron.threshold).unsqueeze(-1))).any(dim=-1, keepdim=True)
     return torch.where(late & held, torch.as_tensor(neuron.reset).unsqueeze(-1), voltage)
@@ -117,7 +109,7 @@ def voltages(
 def unit_of(module: nn.Module) -> str:
     """The unit of a module's times, by the ``tau_syn`` that its layers started with; none if they differ."""
     layers = (x for x in module.modules() if isinstance(x, NeuronLayer) and "tau_syn" not in x.unused)
-    taus = {y for x in layers for y in torch.as_tensor(x.initial_neuron.values["tau_syn"]).flatten().tolist()} or {1.0}
+    taus = {tau for x in layers for tau in torch.as_tensor(x.initial_neuron.tau_syn).flatten().tolist()} or {1.0}
     return look.time_unit(*taus) if len(taus) == 1 else ""
 
 
@@ -155,13 +147,12 @@ def traces(
     """
     names = [str(number) for number in neurons] if names is None else look.class_names(names, len(neurons))
     times, spikes, neurons = times.detach().cpu(), spikes.detach().cpu().double(), list(neurons)
-    (neuron, _, delay), trains = _chosen(layer, neurons), isinstance(layer, SpikeTrains)
+    neuron, (arrivals, _, delay, last) = _chosen(layer, neurons, times, spikes)
+    trains = isinstance(layer, SpikeTrains)
     tau, threshold = float(torch.as_tensor(neuron.tau_syn).max()), torch.as_tensor(neuron.threshold).unsqueeze(-1)
-    arrivals = times.double().reshape(len(times), -1)
     if delay is not None:
-        arrivals = arrivals + delay.double()[:, : len(times), None]
+        arrivals = arrivals + delay
     every = spikes[neurons].reshape(len(neurons), -1)
-    last = layer.duration if isinstance(layer, SpikingRecurrent) else math.inf
     fired, arrivals = every[torch.isfinite(every)], arrivals[torch.isfinite(arrivals) & (arrivals <= last)]
     known = torch.cat([arrivals, fired]) if len(arrivals) + len(fired) else torch.zeros(1).double()
     first, end = float(known.min()), float(known.max())

@@ -76,11 +76,13 @@ def render(template: str, data: Mapping[str, Any] | None, **head: Any) -> str:
     own = files("firstspike.reports").joinpath("assets")
     styles, *scripts = (own.joinpath(name).read_text(encoding="utf-8") for name in names)
     script = "\n".join(scripts)
+    # every copy of the plotting library has to include its licence
+    licences = [file for file in metadata.files("plotly") or () if "dist-info" in str(file) and "LICENSE" in file.name]
     return environment.get_template(f"{template}.html.j2").render(
         **head,
         version=__version__,
         plotly_version=plotly.__version__,
-        licence=_licence(),
+        licence=licences[0].read_text() if licences else "",
         policy=_policy([script, library], [styles]),
         style=styles,
         script=script,
@@ -99,12 +101,6 @@ def _policy(scripts: list[str], styles: list[str]) -> str:
         for texts in (scripts, [*styles, ""])
     )
     return "default-src 'none'; script-src {}; style-src {}; img-src data: blob:".format(*allowed)
-
-
-def _licence() -> str:
-    """The licence of the plotting library, which every copy has to include."""
-    found = [file for file in metadata.files("plotly") or () if "dist-info" in str(file) and "LICENSE" in file.name]
-    return found[0].read_text() if found else ""
 
 
 def _packed(text: str) -> str:

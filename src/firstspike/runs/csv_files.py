@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from firstspike.runs.files import whole_file
 
@@ -21,7 +20,12 @@ def write_csv_files(run: "Run", folder: Path) -> list[Path]:
     Returns:
         The files.
     """
-    tables = {f"{name.replace('.', '_')}.csv": x.numpy() for name, x in _parameters(run).items()}
+    network = run.stored_network
+    found = {name: x for name, x in network.named_parameters() if name.endswith("weight")}
+    for name, layer in network.named_modules():
+        if getattr(layer, "delay", None) is not None:
+            found[f"{name}.delay"] = layer.delay
+    tables = {f"{name.replace('.', '_')}.csv": found[name].detach().numpy() for name in sorted(found)}
     tables |= {f"spikes_{name}.csv": times for name, times in run.evaluate().spikes.items()}
     folder.mkdir(parents=True, exist_ok=True)
     for name, values in tables.items():
@@ -31,13 +35,3 @@ def write_csv_files(run: "Run", folder: Path) -> list[Path]:
         with whole_file(folder / name) as temporary:
             np.savetxt(temporary, rows, fmt=kind, delimiter=",")
     return [folder / name for name in tables]
-
-
-def _parameters(run: "Run") -> dict[str, Tensor]:
-    """Weights, as the run's substrate stores them, and delays, by layer."""
-    network = run.stored_network
-    found = {name: x for name, x in network.named_parameters() if name.endswith("weight")}
-    for name, layer in network.named_modules():
-        if getattr(layer, "delay", None) is not None:
-            found[f"{name}.delay"] = layer.delay
-    return {name: found[name].detach() for name in sorted(found)}

@@ -24,6 +24,7 @@ from firstspike.layers.cost import LayerCost, energy_estimates, layer_costs
 from firstspike.layers.named import named_layers, named_spikes
 from firstspike.runs.files import csv_text, whole_file, write_whole
 from firstspike.runs.rows import Rows, in_classes, input_times
+from firstspike.runs.writer import summary
 from firstspike.text import no_decision, printable
 from firstspike.training import Evaluation
 from firstspike.training.evaluation import confusion_counts, evaluate_record, success_text
@@ -117,10 +118,8 @@ class RunEvaluation(Evaluation):
             "checkpoint": self.run.checkpoint.name,
             "epoch": self.run.checkpoint.epoch,
             "substrate": self.run.substrate,
-            "samples": len(self.data),
-            **({"accuracy": self.accuracy, "accuracy_interval": list(self.accuracy_interval)} if classes else {}),
-            **({"metrics": dict(self.metrics)} if self.metrics else {}),
-            "loss": self.loss,
+            **summary(self),
+            **({"accuracy_interval": list(self.accuracy_interval)} if classes else {}),
             "silent": dict(zip(layers, self.silent, strict=True)),
             "decided": self.decided,
             "decision_time": time if math.isfinite(time) else None,

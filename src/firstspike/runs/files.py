@@ -10,15 +10,16 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Gives the path of a temporary file to write; it takes the place of ``path`` at the end, if nothing failed."""
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = path.with_name(f".{path.name}.{token_hex(4)}.partial")  # others may write the same file
     try:
-        with naming(path):
+        with with_file_name(path):
             if path.exists() and not path.is_file():  # such as /dev/null, whose place root may take
                 raise OSError(errno.EINVAL, "expected a file, or nothing yet")
             yield temporary
@@ -57,7 +58,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with naming(path):
+        with with_file_name(path):
             temporary.mkdir(parents=True)
             yield temporary
             for entry in (*temporary.iterdir(), temporary):
@@ -80,15 +81,17 @@ def remove_folder(path: Path) -> None:
 
 
 def remove_leftovers(parent: Path) -> None:
-    """Remove the folders that ``whole_folder`` and ``remove_folder`` left in another one when they were killed."""
+    """Remove what was left in a folder by those that were killed while they wrote or removed something there."""
     for ending in ("partial", "leaving"):
         for path in parent.glob(f".*.{ending}"):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def with_file_name(path: Path) -> Iterator[None]:
     """Errors of the system inside have the name of the file: writing to a full disk raises one without."""
     try:
         yield

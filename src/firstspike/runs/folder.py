@@ -32,8 +32,8 @@ from firstspike._version import __version__
 from firstspike.config import Config, load_config
 from firstspike.data import Splits
 from firstspike.runs.checkpoint import remove_others
-from firstspike.runs.files import naming, remove_empty, remove_leftovers, write_whole
-from firstspike.runs.forms import Environment, Form, Results, read_json
+from firstspike.runs.files import remove_empty, remove_leftovers, with_file_name, write_whole
+from firstspike.runs.forms import Environment, JsonForm, Results, read_json
 from firstspike.runs.lock import HOLDER, LOCK
 from firstspike.torchrun import processes, rank
 from firstspike.training.fit import Row
@@ -70,8 +70,9 @@ class RunFolder:
         check_free(path)
         fresh = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
         try:
-            self._write_config(config)
+            write_whole(path / "config.yaml", config.to_yaml())
             self.write("environment", environment(config, substrate, data))
         except OSError:  # a half-made folder would block the next attempt
             (path / "config.yaml").unlink(missing_ok=True)
@@ -100,15 +101,12 @@ class RunFolder:
             remove_others(self.checkpoints)
         self.drop_rows_after(epoch)
         if config.training.epochs != self.config.training.epochs:
-            self._write_config(config)
+            write_whole(self.path / "config.yaml", config.to_yaml())
 
     @property
     def config(self) -> Config:
         """The config as it ran."""
         return load_config(self.path / "config.yaml", read_tables=False)  # the folder may hold a copy
-
-    def _write_config(self, config: Config) -> None:
-        write_whole(self.path / "config.yaml", config.to_yaml())
 
     @property
     def checkpoints(self) -> Path:
@@ -125,7 +123,7 @@ class RunFolder:
         """Contents of ``results.json``; empty before the end of the training, a ValueError if it is damaged."""
         return self._read("results", Results)
 
-    def _read(self, name: str, form: type[Form]) -> dict[str, Any]:
+    def _read(self, name: str, form: type[JsonForm]) -> dict[str, Any]:
         path = self.path / f"{name}.json"
         return read_json(path, form) if path.is_file() else {}
 
@@ -137,7 +135,7 @@ class RunFolder:
         """Add rows to ``table`` (``metrics`` or ``output_times``)."""
         rows = list(rows)
         path = self.path / f"{table}.csv"
-        with naming(path):
+        with with_file_name(path):
             names = _names(path)
             with path.open("a", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, names or rows[0].keys(), lineterminator="\n")
@@ -214,8 +212,9 @@ def _rows_until(epoch: int | None, path: Path) -> list[str]:
 
 def check_free(path: Path) -> None:
     """Raise a FileExistsError if a new run may not use a folder: it is not empty, or a file."""
-    beginnings = (LOCK, HOLDER, ".config.yaml.partial")  # of a training that was killed, or of the one that asks
-    if path.exists() and (not path.is_dir() or any(entry.name not in beginnings for entry in path.iterdir())):
+    # of a training that was killed, or of the one that asks
+    beginnings = {path / LOCK, path / HOLDER, *path.glob(".config.yaml.*.partial")}
+    if path.exists() and (not path.is_dir() or not beginnings.issuperset(path.iterdir())):
         raise FileExistsError(f"{path} is not empty; choose another --out, or continue it with: firstspike resume")
 
 

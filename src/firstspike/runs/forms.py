@@ -3,33 +3,32 @@
 import json
 from math import nan
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from firstspike.config.problems import problems_of
 from firstspike.config.yaml_file import shown_place
+from firstspike.ranges import NotNegativeInt
 from firstspike.runs.files import read_regular
 
-Count = Annotated[int, Field(ge=0)]
 
-
-class Form(BaseModel):
+class JsonForm(BaseModel):
     """A mapping with at least these keys, each of exactly this type."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
 
-class Manifest(Form):
+class Manifest(JsonForm):
     """``manifest.json`` of a checkpoint."""
 
     format: Literal[1]
-    epoch: Count
-    batch: Count
+    epoch: NotNegativeInt
+    batch: NotNegativeInt
     sha256: dict[str, str]
 
 
-class Environment(Form):
+class Environment(JsonForm):
     """``environment.json``."""
 
     command: list[str] = []
@@ -38,10 +37,10 @@ class Environment(Form):
     earlier_substrates: list[dict[str, Any]] = []
 
 
-class Part(Form):
+class SplitResults(JsonForm):
     """Results on a part of the data: of one training, or mean and standard deviation over several."""
 
-    samples: Count
+    samples: NotNegativeInt
     accuracy: float | None = None
     metrics: dict[str, float] = {}
     loss: float
@@ -49,19 +48,19 @@ class Part(Form):
     accuracy_std: float = nan
 
 
-class Results(Form):
+class Results(JsonForm):
     """``results.json``, of one training or of several seeds; a part of the data that was not given is null."""
 
-    epochs: Count
-    parameters: Count
+    epochs: NotNegativeInt
+    parameters: NotNegativeInt
     seconds: FiniteFloat
-    validation: Part | None
-    test: Part | None
+    validation: SplitResults | None
+    test: SplitResults | None
     best_validation_accuracy: float | None
     seeds: dict[str, "Results"] = {}
 
 
-def read_json(path: Path, form: type[Form]) -> dict[str, Any]:
+def read_json(path: Path, form: type[JsonForm]) -> dict[str, Any]:
     """The content of a JSON file; a ValueError if it is not JSON, or has another form."""
     try:
         found: dict[str, Any] = json.loads(read_regular(path))

@@ -1,8 +1,7 @@
 """The lock of a run: one process at a time trains it.
 
 The operating system locks the file ``RUN/.lock`` for a process that trains the run, and drops the lock when the process
-ends, however that happens. ``RUN/.lock.json`` names that process; one that a crash left does not
-block others.
+ends, however that happens. ``RUN/.lock.json`` names that process; one that a crash left does not block others.
 """
 
 import json
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from firstspike.runs.files import naming, remove_empty
+from firstspike.runs.files import remove_empty, with_file_name
 
 LOCK, HOLDER = ".lock", ".lock.json"
 
@@ -42,7 +41,7 @@ def locked(folder: Path) -> Iterator[None]:
             try:
                 since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
                 holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
-                with naming(folder / HOLDER):
+                with with_file_name(folder / HOLDER):
                     (folder / HOLDER).write_text(json.dumps(holder), encoding="utf-8")
                 yield
             finally:

@@ -21,11 +21,6 @@ def member_folders(top: Path, seeds: Sequence[int]) -> list[Path]:
     return [top] if len(seeds) == 1 else [top / f"seed_{seed}" for seed in seeds]
 
 
-def joint_results(seeds: Sequence[int], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and standard deviation over the seeds, in the form of one seed's results, and all of them."""
-    return mean_of(results) | {"seeds": {str(seed): result for seed, result in zip(seeds, results, strict=True)}}
-
-
 def mean_of(found: Sequence[Any]) -> Any:
     """Mean of each number in nested results of several networks, of accuracies also the standard deviation.
 

@@ -30,11 +30,14 @@ def save_splits(folder: Path, data: Splits) -> None:
             if not len(part) and name != "train":
                 (target / f"{name}.npz").unlink(missing_ok=True)
                 continue
-            arrays: dict[str, Any] = {
-                **_times(part),
-                "labels": part.labels.cpu().numpy(),
-                "class_names": np.array(part.class_names),
-            }
+            times: Any = part.times
+            tensors = {"times": times, "labels": part.labels}
+            if isinstance(times, EventLists):
+                tensors |= {"times": times.when, "source": times.source, "starts": times.starts}
+            arrays: dict[str, Any] = {key: tensor.cpu().numpy() for key, tensor in tensors.items()}
+            arrays["class_names"] = np.array(part.class_names)
+            if isinstance(times, EventLists):
+                arrays["inputs"] = np.array(times.inputs)
             if part.image is not None:
                 arrays |= {"image": np.array(part.image), "blank": np.array(part.blank or (np.inf,) * part.image[0])}
             if part.encoder is not None:
@@ -43,15 +46,6 @@ def save_splits(folder: Path, data: Splits) -> None:
                 arrays["columns"] = np.array(part.columns)
             with whole_file(target / f"{name}.npz") as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **arrays)
-
-
-def _times(part: SpikeData) -> dict[str, Any]:
-    """Arrays of the times, or of events."""
-    times = part.times
-    if not isinstance(times, EventLists):
-        return {"times": times.cpu().numpy()}
-    lists = {"times": times.when, "source": times.source, "starts": times.starts}
-    return {name: tensor.cpu().numpy() for name, tensor in lists.items()} | {"inputs": np.array(times.inputs)}
 
 
 def copy_of_data(run: Path) -> Path | None:

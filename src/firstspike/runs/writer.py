@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from firstspike.data import Splits
 from firstspike.runs.checkpoint import Checkpoint, checkpoints, newest_of_all, place_of, remove_others, save_checkpoint
 from firstspike.runs.folder import RunFolder, changed_data, check_free
 from firstspike.runs.lock import locked
-from firstspike.runs.seeds import joint_results, member_folders, write_table
+from firstspike.runs.seeds import mean_of, member_folders, write_table
 from firstspike.runs.stored import OWN_DATA, copy_of_data, save_splits
 from firstspike.substrates import SubstrateError
 from firstspike.torchrun import rank
@@ -28,6 +29,7 @@ _COPIED = 64_000_000
 """Bytes up to which your own data are copied into the folder; of more it has the checksums only."""
 
 
+@dataclass(eq=False)
 class RunWriter(Callback):
     """Writes a training into a run folder, and restores it from there.
 
@@ -41,22 +43,15 @@ class RunWriter(Callback):
 
     essential = True
 
-    def __init__(
-        self,
-        folder: Path | str,
-        config: Config | None = None,
-        *,
-        resume: bool = False,
-        checkpoint_every: int | None = None,
-        allow_other_chip: bool = False,
-        from_scratch: bool = False,
-    ) -> None:
-        self.folder = Path(folder)
-        self.config = config
-        self.resume = resume
-        self.checkpoint_every = checkpoint_every
-        self.allow_other_chip = allow_other_chip
-        self.from_scratch = from_scratch
+    folder: Path
+    config: Config | None = None
+    _: KW_ONLY
+    resume: bool = False
+    checkpoint_every: int | None = None
+    allow_other_chip: bool = False
+    from_scratch: bool = False
+
+    def __post_init__(self) -> None:
         self.results: dict[str, Any] = {}
         self.data: Splits | None = None
         self.parts: dict[str, Any] = {}
@@ -83,6 +78,8 @@ class RunWriter(Callback):
                 f"{strange[0]} has checkpoints, and this training's are in {', '.join(map(str, own))}: "
                 "continue with as many networks as it began with, on the same seeds"
             )
+        if (seed := RunFolder(self.folder).environment.get("seed", fit.seeds[0])) != fit.seeds[0]:
+            raise CheckpointError(f"{self.folder}: the seed belongs to the run, expected {seed}, got {fit.seeds[0]}")
         try:
             newest = newest_of_all([run.checkpoints for run in runs])
         except CheckpointError as error:
@@ -215,7 +212,9 @@ class RunWriter(Callback):
             }
             for k, (member, best) in enumerate(zip(fit.trainer.members, result.best_validation_accuracy, strict=True))
         ]
-        self.results = found[0] if len(found) == 1 else joint_results(fit.seeds, found)
+        self.results = found[0]
+        if len(found) > 1:
+            self.results = mean_of(found) | {"seeds": dict(zip(map(str, fit.seeds), found, strict=True))}
         if not fit.first:
             return
         for run, numbers in zip(self.runs, found, strict=True):

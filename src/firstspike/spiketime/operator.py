@@ -249,8 +249,11 @@ def spike_window(
         return None if x is None else x.reshape(1, samples, *shape)
 
     network |= {"weight": weight, "delay": delay}
-    fixed_at = {name: 0.0 if (x := neuron.values[name]) is None else x for name in ("refractory", "reset")}
-    network |= {name: of_neurons(x, weight) for name, x in fixed_at.items()}
+    held = {
+        "refractory": neuron.values["refractory"],
+        "reset": neuron.values["reset"] if kind.get("resets", True) else 0.0,
+    }
+    network |= {name: of_neurons(x, weight) for name, x in held.items()}
     given = {name: None if x is None else x[None] for name, x in network.items()}
     given["times"] = times.reshape(1, samples, *times.shape[-2:])
     given["observed"] = of_samples(observed, outputs, max_spikes)

@@ -113,7 +113,7 @@ class Substrate(ABC):
         return record_at(network, *seen, used)
 
     def trials(self, network: Network, times: Float[Tensor, "batch inputs"], count: int) -> list[Record]:
-        """The same batch several times, to compare runs; see ``run``.
+        """Several runs of one batch, to compare them; see ``run``.
 
         Raises:
             ValueError: a count below 1.
@@ -134,14 +134,11 @@ def record_at(network: Network, times: Tensor, observed: Sequence[Tensor] | None
     """Times of each layer, observed or computed, with the exact gradient; ``used`` parameters replace its own."""
     if not used:
         return network.record(times, observed)
-    through = {name: _through(attrgetter(name)(network), value) for name, value in used.items()}
+    own = {name: attrgetter(name)(network) for name in used}
+    # the values, to the last bit, with the gradient of the parameters
+    through = {name: value.detach() + (own[name] - own[name].detach()) for name, value in used.items()}
     found: Record = Call(network).with_parameters(through, Network.record, times, observed)
     return found
-
-
-def _through(parameter: Tensor, value: Tensor) -> Tensor:
-    """The value, to the last bit, with the gradient of the parameter."""
-    return value.detach() + (parameter - parameter.detach())
 
 
 @checks_ranges
@@ -186,7 +183,7 @@ class Exact(Substrate):
         return Record(times, tuple(layer.detach() for layer in self.record(network, times).layers))
 
     def record(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
-        """See ``Substrate``; in one pass."""
+        """Spike times of all layers and their gradient, in one pass."""
         return record_at(network, times, None, self.parameters(network))
 
 

@@ -16,11 +16,13 @@ from torch import Tensor
 from firstspike.deferred import sent
 from firstspike.layers import Network, SpikeTrains, SpikingRecurrent
 from firstspike.layers.dense import DenseLayer
-from firstspike.layers.windows import columns_within
+from firstspike.layers.windows import columns_within, joined_trains
 from firstspike.neurons import LIF
 from firstspike.seeding import generator
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.substrates.base import Substrate
+
+Trains = Float[Tensor, "batch sources spikes"]
 
 _LOWEST = 0.01  # fraction of the nominal threshold below which no noise takes one
 
@@ -46,7 +48,7 @@ class QuantisedWeights(Substrate):
 
     @torch.no_grad()
     def project_(self, network: Network) -> None:
-        """See ``Substrate``. Beyond the limit, weights would drift without an effect."""
+        """Keep weights within the limit: beyond it they would drift without an effect."""
         if self.weight_max is not None:
             for _, weight in _weights(network):
                 weight.clamp_(-self.weight_max, self.weight_max)
@@ -61,7 +63,7 @@ def _weights(network: Network) -> Iterator[tuple[str, Tensor]]:
             yield f"{index}.recurrent_weight", layer.recurrent_weight
 
 
-class Noise:
+class DeviceNoise:
     """Random numbers of a device, in the shape of a tensor: one stream, and patterns that never change."""
 
     def __init__(self, seed: int) -> None:
@@ -86,9 +88,9 @@ class Noise:
 class Imperfect(QuantisedWeights):
     """Substrates with quantised weights and individual thresholds, which also draw random numbers."""
 
-    noise: Noise
-    pattern: Noise
-    """Of the device."""
+    noise: DeviceNoise
+    fixed: DeviceNoise
+    """Patterns of the device, which never change."""
     threshold_offset: float
     threshold_spread: float
     threshold_batch_noise: float
@@ -102,7 +104,7 @@ class Imperfect(QuantisedWeights):
         nominal = nominal.expand(layer.out_features)
         found = nominal + self.threshold_offset
         if self.threshold_spread:
-            found = found + self.threshold_spread * self.pattern.pattern("threshold", index, nominal)
+            found = found + self.threshold_spread * self.fixed.pattern("threshold", index, nominal)
         if self.threshold_batch_noise:
             found = found + self.noise.normal(self.threshold_batch_noise, nominal)
         if self.threshold_sample_noise:
@@ -135,14 +137,14 @@ def with_thresholds(spikes: Callable[..., Any], neuron: LIF, threshold: Tensor, 
 
 
 def window_of(
-    trains: Float[Tensor, "batch inputs spikes"],
+    trains: Trains,
     weight: Float[Tensor, "neurons inputs"],
     neuron: LIF,
     threshold: Float[Tensor, "*batch neurons"],
     until: float,
     state: TrainState | None,
     **options: Any,
-) -> tuple[Float[Tensor, "batch neurons fired"], TrainState]:
+) -> tuple[Trains, TrainState]:
     """Spikes up to a time, and the state then: ``spike_window`` with such thresholds."""
 
     def spikes(neuron: LIF, trains: Tensor, *held: Any) -> tuple[Tensor, ...]:
@@ -155,7 +157,29 @@ def window_of(
     return found, TrainState(*held, until)  # type: ignore[call-arg]
 
 
-def slices(inputs: Float[Tensor, "batch inputs spikes"], duration: float, window: float) -> list[float]:
+def looped(
+    inputs: Trains,
+    neurons: int,
+    duration: float,
+    window: float,
+    reach: float,
+    fire: Callable[[Trains, float, Any], tuple[Trains, Trains, Any]],
+) -> Trains:
+    """All spikes up to ``duration`` of neurons that are connected to each other, sorted.
+
+    ``fire(trains, end, state)`` takes the inputs and, after them, the neurons' own spikes as they return. It gives the
+    spikes of the slice up to ``end``, the same as they return, and the state then, which is None at first. Spikes that
+    returned more than ``reach`` before the end of a slice are no longer needed.
+    """
+    spikes = own = inputs.new_full((len(inputs), neurons, 1), math.inf)
+    state = None
+    for end in _slices(inputs, duration, window):
+        fired, back, state = fire(joined_trains(inputs, own), end, state)
+        spikes, own = joined(spikes, fired), joined(own, back, since=end - reach)
+    return torch.where(spikes <= duration, spikes, math.inf)
+
+
+def _slices(inputs: Trains, duration: float, window: float) -> list[float]:
     """Ends of slices of half a window, the first within one after the earliest input, or after 0 if all are later."""
     half = window / 2
     count = max(1, math.ceil(duration / half - 1e-9))
@@ -163,9 +187,7 @@ def slices(inputs: Float[Tensor, "batch inputs spikes"], duration: float, window
     return [*(k * half for k in range(math.floor(earliest / half) + 1, count)), duration]
 
 
-def joined(
-    *trains: Float[Tensor, "batch neurons spikes"], since: float = -math.inf
-) -> Float[Tensor, "batch neurons all"]:
+def joined(*trains: Trains, since: float = -math.inf) -> Trains:
     """Trains of the same neurons as one, sorted and as long as the longest; only spikes after ``since``."""
     both = torch.cat(trains, dim=-1)
     both = torch.where(both > since, both, math.inf).sort(dim=-1).values

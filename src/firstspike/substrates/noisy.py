@@ -1,6 +1,7 @@
 """The exact equations with the imperfections of a device, for hardware-aware training."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -8,12 +9,11 @@ from torch import Tensor
 
 from firstspike.layers import Delay, SpikeTrains, SpikingLinear, SpikingRecurrent
 from firstspike.layers.dense import DenseLayer
-from firstspike.layers.windows import joined_trains
 from firstspike.neurons import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Probability, Seed, checks_ranges
-from firstspike.spiketime import first_spike_time, spike_trains
+from firstspike.spiketime import TrainState, first_spike_time, spike_trains
 from firstspike.substrates.base import LayerByLayer
-from firstspike.substrates.imperfect import Imperfect, Noise, joined, slices, window_of, with_thresholds
+from firstspike.substrates.imperfect import DeviceNoise, Imperfect, looped, window_of, with_thresholds
 
 TYPICAL_NOISE = {"threshold_spread": 0.03, "threshold_batch_noise": 0.015, "spike_jitter": 0.01, "delay_jitter": 0.01}
 """Settings of a config with ``kind: noisy`` alone: about those of DelGrad for a threshold of 1."""
@@ -63,7 +63,7 @@ class Noisy(Imperfect, LayerByLayer):
     seed: Seed | None = None
 
     def __post_init__(self) -> None:
-        self.noise = self.pattern = Noise(self.seed or 0)
+        self.noise = self.fixed = DeviceNoise(self.seed or 0)
 
     def received(self, times: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch inputs"]:
         if not self.input_jitter:
@@ -81,7 +81,7 @@ class Noisy(Imperfect, LayerByLayer):
 
     def spikes(self, index: int, layer: DenseLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
         if isinstance(layer, SpikingRecurrent):
-            return self._recurrent(index, layer, layer.seen(times))
+            return self._recurrent(index, layer, times)
         weight, delay = self._synapses(layer)
 
         def fired(neuron: LIF, times: Tensor) -> Tensor:
@@ -92,29 +92,27 @@ class Noisy(Imperfect, LayerByLayer):
         threshold = self.thresholds(index, layer, len(times), layer.weight)
         return _sorted(self.imperfect(with_thresholds(fired, layer.neuron, threshold, layer.seen(times))))
 
-    def _recurrent(
-        self, index: int, layer: SpikingRecurrent, inputs: Float[Tensor, "batch inputs spikes"]
-    ) -> Float[Tensor, "batch outputs spikes"]:
-        """Slice after slice: spikes arrive at other neurons with the jitter that they are observed with."""
+    def _recurrent(self, index: int, layer: SpikingRecurrent, times: Tensor) -> Float[Tensor, "batch outputs spikes"]:
+        """Spikes arrive at other neurons with the jitter that they are observed with."""
         weight, delay = self._synapses(layer)
         weight = torch.cat([weight, self.stored(layer.recurrent_weight)], dim=1)
         own = layer.own_delay
         if layer.recurrent_delays is not None and self.delay_jitter:
             own = (own + self.noise.normal(self.delay_jitter, own)).clamp(min=layer.window)
-        shift, longest = 0.0, float(own.max())
-        if delay is None and layer.recurrent_delays is None:
-            shift = layer.window  # without delays of synapses the kernels are faster
-        else:
+        threshold = self.thresholds(index, layer, len(times), layer.weight)
+        shift, reach = layer.window, 0.0  # without delays of synapses the kernels are faster
+        if delay is not None or layer.recurrent_delays is not None:
+            shift, reach = 0.0, float(own.max())
             delay = torch.cat([torch.zeros_like(layer.weight) if delay is None else delay, own], dim=1)
-        threshold = self.thresholds(index, layer, len(inputs), layer.weight)
         options = {"max_spikes": layer.window_spikes, "delay": delay, **layer.dynamics}
-        sent, state = inputs.new_full((len(inputs), layer.out_features, 1), torch.inf), None
-        for end in slices(inputs, layer.duration, layer.window):
-            since = -torch.inf if state is None else state.time - longest
-            arriving = joined_trains(inputs, joined(sent, since=since) + shift)
-            found, state = window_of(arriving, weight, layer.neuron, threshold, end, state, **options)
-            sent = joined(sent, torch.maximum(self.imperfect(found), found - layer.window / 2))
-        return layer.fitted(torch.where(sent <= layer.duration, sent, torch.inf))
+
+        def fire(trains: Tensor, end: float, state: TrainState | None) -> Any:
+            found, state = window_of(trains, weight, layer.neuron, threshold, end, state, **options)
+            found = torch.maximum(self.imperfect(found), found - layer.window / 2)
+            return found, found + shift, state
+
+        found = looped(layer.seen(times), layer.out_features, layer.duration, layer.window, reach, fire)
+        return layer.fitted(found)
 
     def _synapses(self, layer: DenseLayer) -> tuple[Tensor, Tensor | None]:
         """Weights and delays of a layer in this run."""

@@ -119,9 +119,8 @@ class Simulator(LayerByLayer):
         self._sim = None
 
     def identity(self) -> dict[str, Any]:
-        names = () if self._sim is None else ("pynn", self.package)
-        versions = {"versions": {name: version(name) for name in names}} if names else {}
-        return {"kind": self.kind, "step": self.step, "duration": self.duration} | versions
+        found = {"kind": self.kind, "step": self.step, "duration": self.duration}
+        return found if self._sim is None else found | {"versions": {x: version(x) for x in ("pynn", self.package)}}
 
     def _check_time(self, layer: str, name: str, value: float) -> None:
         """Raise a ValueError if the simulator cannot do ``refractory`` or ``window``, in units of ``tau_syn``."""

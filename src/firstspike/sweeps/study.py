@@ -24,15 +24,15 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
 
-from firstspike.runs.forms import Form, read_json
+from firstspike.runs.forms import JsonForm, read_json
 from firstspike.sweeps import RUNS, sweep_folder
 from firstspike.sweeps.config import Params, Sweep
 from firstspike.sweeps.plan import Plan
 from firstspike.sweeps.table import NUMBERS, SweepTable, Value
+from firstspike.text import first_line
 
 TRIAL, WORKER, ERROR = "trial", "worker", "error"
 """Attributes of trials, besides their ``NUMBERS``. Without ``trial``: Optuna made it as the queue was empty."""
-DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 ACTIVE = (TrialState.RUNNING, TrialState.WAITING)
 
 _DEFINITION = "firstspike"  # attribute of a study: the definition that all workers must share
@@ -63,7 +63,7 @@ def cause(error: BaseException) -> str:
     """The first line of the message of whatever caused a storage's error."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)
 
 
 def open_storage(url: URL, heartbeat: int | None = None) -> RDBStorage:
@@ -140,7 +140,7 @@ def suggest(trial: optuna.Trial, sweep: Sweep) -> Params:
 
 def trials_of(study: optuna.Study) -> dict[int, FrozenTrial]:
     """The relevant entry of each trial, by its number: its first result, else the active one, else its failure."""
-    order = (*DONE, *ACTIVE, TrialState.FAIL)
+    order = (TrialState.COMPLETE, TrialState.PRUNED, *ACTIVE, TrialState.FAIL)
     found: dict[int, FrozenTrial] = {}
     for trial in study.get_trials(deepcopy=False):
         if (number := trial.user_attrs.get(TRIAL)) is not None:
@@ -164,7 +164,7 @@ def queue_again(study: optuna.Study, storage: RDBStorage, failed: bool = False) 
                 RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(study, trial)
 
 
-class Where(Form):
+class Where(JsonForm):
     """``sweep.json``: the name of the study and its storage, None for a file in the folder, or for a secret."""
 
     name: str

@@ -11,8 +11,9 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from firstspike.sweeps import study as studies
 from firstspike.sweeps.plan import Plan
 from firstspike.sweeps.table import digest
 from firstspike.training import Callback, Fit, Interrupted
+from firstspike.training.callbacks import Stop
 from firstspike.training.fit import Row
 from firstspike.training.state import CheckpointError
 
@@ -42,15 +44,20 @@ logger = logging.getLogger(__name__)
 _POLL = 1.0  # seconds between polls of the study
 
 
+@dataclass(eq=False)
 class Worker:
     """Trains trials of a sweep in run folders inside ``folder``.
 
     ``stop`` is polled before every batch; True asks the worker to save and stop.
     """
 
-    def __init__(self, plan: Plan, storage: RDBStorage, folder: Path, stop: Callable[[], bool] = lambda: False) -> None:
-        self.plan, self.storage, self.folder, self.stop = plan, storage, folder, stop
-        self.study = studies.open_study(plan, storage)
+    plan: Plan
+    storage: RDBStorage
+    folder: Path
+    stop: Stop = lambda: False
+
+    def __post_init__(self) -> None:
+        self.study = studies.open_study(self.plan, self.storage)
 
     def work(self) -> None:
         """Train until no trial is left, or until asked to stop; waits for trials elsewhere, whose workers may die."""
@@ -124,11 +131,13 @@ class Worker:
                 raise
 
 
+@dataclass(eq=False)
 class Epochs(Callback):
     """Reports the epochs of a trial to the pruner, as means over the seeds."""
 
-    def __init__(self, trial: optuna.Trial, column: str) -> None:
-        self.trial, self.column, self.pruned = trial, column, False
+    trial: optuna.Trial
+    column: str
+    pruned: bool = False
 
     def on_epoch_end(self, fit: Fit, row: Row) -> None:
         """Report an epoch."""

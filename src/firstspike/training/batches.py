@@ -28,7 +28,9 @@ class Batches:
     """
 
     def __init__(self, source: SpikeData | Loader, size: int, network: nn.Module, like: SpikeData | None) -> None:
-        self.network, self.samples, self.loader = network, 0, None if isinstance(source, SpikeData) else source
+        self.network = network
+        self.samples = 0
+        self.loader = None if isinstance(source, SpikeData) else source
         if isinstance(source, SpikeData | _NO_LOADERS) or not isinstance(source, Iterable):
             self.data = to_network(source, network)  # type: ignore[arg-type]  # it refuses others
             self.size, self.count = size, -(-len(self.data) // size)
@@ -47,15 +49,11 @@ class Batches:
         self.count = 0
         with suppress(TypeError):  # it has no length
             self.count = len(source)  # type: ignore[arg-type]
-        self.data = to_network((self._known(source) or like or self._peek(source)).empty(), network)
-
-    @staticmethod
-    def _known(loader: Any) -> SpikeData | None:
-        """The data that a loader draws from, if they are ``SpikeData``."""
-        dataset: Any = getattr(loader, "dataset", None)
+        dataset: Any = getattr(source, "dataset", None)
         while not isinstance(dataset, SpikeData) and hasattr(dataset, "dataset"):  # torch's Subset
             dataset = dataset.dataset
-        return dataset if isinstance(dataset, SpikeData) else None
+        known = dataset if isinstance(dataset, SpikeData) else like or self._peek(source)
+        self.data = to_network(known.empty(), network)
 
     @torch.no_grad()
     def _peek(self, loader: Loader) -> SpikeData:

@@ -4,6 +4,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -130,10 +131,7 @@ class ProgressBar(Callback):
         success = f"mae {row[f'{part}_mae']:.4g}" if accuracy is None else f"accuracy {100 * float(accuracy):.2f} %"
         silent = "/".join(f"{100 * float(value):.1f}" for name, value in row.items() if name.startswith("silent_"))
         self.bar.set_description(f"epoch {row['epoch']}/{fit.epochs}", refresh=False)
-        self.bar.set_postfix_str(
-            f"loss {row[f'{part}_loss']:.4g}, {success}, silent {silent} %",
-            refresh=False,
-        )
+        self.bar.set_postfix_str(f"loss {row[f'{part}_loss']:.4g}, {success}, silent {silent} %", refresh=False)
 
     def close(self) -> None:
         """Leave the bar as it is."""
@@ -143,6 +141,7 @@ class ProgressBar(Callback):
 
 
 @checks_ranges
+@dataclass(eq=False, repr=False)
 class EarlyStopping(Callback):
     """Ends a training whose validation results no longer improve.
 
@@ -165,17 +164,16 @@ class EarlyStopping(Callback):
 
     essential = True
 
-    def __init__(
-        self,
-        patience: PositiveInt = 10,
-        metric: str | None = None,
-        min_delta: NotNegative = 0.0,
-        restore_best: bool = False,
-        mode: Mode | None = None,
-    ) -> None:
-        self.patience, self.metric, self.min_delta, self.restore_best = patience, metric, min_delta, restore_best
-        self.mode, self.looked_for = mode, mode
-        self.best, self.waited = math.inf, 0
+    patience: PositiveInt = 10
+    metric: str | None = None
+    min_delta: NotNegative = 0.0
+    restore_best: bool = False
+    mode: Mode | None = None
+
+    def __post_init__(self) -> None:
+        self.looked_for = self.mode
+        self.best = math.inf
+        self.waited = 0
 
     def on_fit_start(self, fit: "Fit") -> None:
         """A training that was stopped is not continued."""

@@ -10,7 +10,7 @@ would gain little for networks of a few layers.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import torch
@@ -32,14 +32,15 @@ _PATIENCE = timedelta(minutes=10)  # with a process that does not answer
 _BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 
 
+@dataclass(frozen=True)
 class Ranks:
     """The processes that train together; by default this one alone, and nothing is sent.
 
     What is sent raises a ``ProcessLostError`` if another process has ended.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size = rank, size
+    rank: int = 0
+    size: int = 1
 
     @property
     def first(self) -> bool:
@@ -195,7 +196,7 @@ class Distributed(Sequential):
 
     @torch.no_grad()
     def evaluate(self, data: SpikeData) -> list[Evaluation]:
-        """See ``Sequential``. Each process has the times of its part of the samples; all get those of all."""
+        """Evaluate the network on the data, of which each process takes a part; all get the output times of all."""
         member = self.members[0]
         mine = self.ranks.part(len(data))
         part, silent = outputs_of(member.network, data.times[mine], member.substrate)

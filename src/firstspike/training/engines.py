@@ -18,10 +18,9 @@ from firstspike.layers.synapses import project_, signed_in
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
 from firstspike.training.member import Member
 from firstspike.training.objective import Objective
-from firstspike.training.silent import activity, first_spikes_in, silence, silent_share
+from firstspike.training.silent import activity, first_spikes_in, silence, silent_share, spiking_layers
 
 logger = logging.getLogger(__name__)
-
 
 Pass = tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...]]
 """Loss, loss with regularisers, share of correct decisions, activity and spikes of the layers."""
@@ -65,14 +64,14 @@ class Sequential:
     def _step(self, member: Member, times: Tensor, labels: Tensor) -> Tensor:
         network, silent = member.network, member.silent
         loss, total, correct, active, layers = self._pass(member, times, labels)
-        raised = silent.too_silent(network, active.tolist()[: len(member.spiking)]) if silent.active else None
+        raised = silent.too_silent(network, active.tolist()[: len(spiking_layers(network))]) if silent.active else None
         if raised is None or not silent.skip_step:  # otherwise nothing learns from this batch
             member.optimizer.zero_grad()
             self._backward(member, total)
             self._clip(member)
             member.optimizer.step()
         if raised is not None:
-            share = self._mean(silence(first_spikes_in(network, layers, member.spiking[raised])))
+            share = self._mean(silence(first_spikes_in(network, layers, raised)))
             silent.raise_layer_(network, raised, share)
         if self.has_bounds:
             project_(network)
@@ -121,7 +120,7 @@ class SideBySide(Sequential):
         self.optimizer = _joint_optimizer([member.optimizer for member in members])
 
     def step(self, times: Tensor, labels: Tensor) -> Tensor:
-        """See ``Sequential``."""
+        """Train on one batch of each network, as ``Sequential.step``."""
         members, substrate = self.members, self.members[0].substrate
         skip = members[0].silent.skip_step
 
@@ -130,11 +129,10 @@ class SideBySide(Sequential):
             return loss, total, record.layers
 
         losses, totals, layers = self.ensemble.map(objective, times, labels)
-        spiking = members[0].spiking
         active = activity(members[0].network, layers)
         raised: list[int | None] = [None] * len(members)
         if any(member.silent.active for member in members):
-            fractions = active[:, : len(spiking)].tolist()
+            fractions = active[:, : len(spiking_layers(members[0].network))].tolist()
             raised = [x.silent.too_silent(x.network, mine) for x, mine in zip(members, fractions, strict=True)]
         learning = [e for e, layer in enumerate(raised) if layer is None or not skip]
         if learning:
@@ -147,7 +145,7 @@ class SideBySide(Sequential):
             self.optimizer.step()
         for e, layer in enumerate(raised):
             if layer is not None:
-                spikes = first_spikes_in(members[0].network, layers, spiking[layer])[e]
+                spikes = first_spikes_in(members[0].network, layers, layer)[e]
                 members[e].silent.raise_layer_(members[e].network, layer, silent_share(spikes))
         if self.has_bounds:
             for member in members:
@@ -158,14 +156,14 @@ class SideBySide(Sequential):
         return torch.cat([sums, active], dim=1).double() * labels.shape[1]
 
     def end_epoch(self) -> None:
-        """See ``Sequential``."""
+        """Advance the schedules, whose learning rates the joint optimiser follows."""
         super().end_epoch()
         for own, joint in zip(self.members[0].optimizer.param_groups, self.optimizer.param_groups, strict=True):
             joint["lr"] = own["lr"]
 
     @torch.no_grad()
     def evaluate(self, data: SpikeData) -> list[Evaluation]:
-        """See ``Sequential``."""
+        """Evaluate each network on the data."""
         times, silent = outputs_of(self.ensemble, data.times)
         return [evaluation_of(*each, self.objective, data.labels) for each in zip(times, silent, strict=True)]
 

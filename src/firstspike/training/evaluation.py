@@ -39,8 +39,7 @@ class Evaluation:
 
     Args:
         loss: mean over the samples, without regularisers.
-        accuracy: fraction of correct decisions; a sample without a decision is wrong. NaN if labels are
-            numbers.
+        accuracy: fraction of correct decisions; a sample without a decision is wrong. NaN if labels are numbers.
         silent: silent fraction of each LIF layer.
         times: output times, ``inf`` if silent; for a readout its values.
         predictions: class per sample, -1 if the deciding neuron is silent; or the predicted numbers.
@@ -131,21 +130,17 @@ def outputs_of(
 
     Those of an ensemble have a leading dimension for the member. ``substrate`` is for a single network.
     """
-    outputs, counts, neurons = [], [], list[int]()
-    for record in _records(network, times, substrate):
-        outputs.append(record.output)
-        found, neurons = _silent(network, record)
-        counts.append(found)
-    return torch.cat(outputs, dim=int(isinstance(network, Ensemble))), fractions(
-        torch.stack(counts).sum(dim=0), neurons
-    )
+    parts = [(record.output, *_silent(network, record)) for record in _records(network, times, substrate)]
+    outputs, counts, (neurons, *_) = zip(*parts, strict=True)
+    output = torch.cat(outputs, dim=int(isinstance(network, Ensemble)))
+    return output, fractions(torch.stack(counts).sum(dim=0), neurons)
 
 
 @torch.no_grad()
 def evaluate_record(
     network: nn.Module, record: Record, objective: Objective, labels: Int64[Tensor, " samples"]
 ) -> Evaluation:
-    """The same from spike times that are known already."""
+    """Evaluate a network from the spike times of all its layers, which are known already."""
     return evaluation_of(record.output, fractions(*_silent(network, record)), objective, labels)
 
 

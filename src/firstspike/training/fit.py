@@ -12,6 +12,7 @@ from firstspike.ranges import Count, Seed
 from firstspike.text import counted
 from firstspike.training.callbacks import Callback, Callbacks, Stop
 from firstspike.training.evaluation import Evaluation, success_text, warn_of_unseen
+from firstspike.training.silent import activity_names
 
 if TYPE_CHECKING:
     from firstspike.training.batches import Batches
@@ -68,7 +69,7 @@ class Fit:
         success, *more = ("mae", "mse", "r2") if self.train.regression else ("accuracy",)
         scores = dict.fromkeys(["loss", success, *more, *self.trainer.objective.metrics]) if self.validation else {}
         means = ["train_loss", f"train_{success}", *(f"validation_{name}" for name in scores)]
-        return ["epoch", "lr", *means, "raised", *self.trainer.members[0].activity]
+        return ["epoch", "lr", *means, "raised", *activity_names(self.trainer.network)]
 
     @property
     def batches(self) -> int:

@@ -22,10 +22,10 @@ from firstspike.training.distributed import Distributed, Ranks
 from firstspike.training.divergence import signs_of_failure, staying_finite
 from firstspike.training.engines import Sequential, engine_for
 from firstspike.training.fit import Fit, FitResult, Interrupted, Row
+from firstspike.training.silent import activity_names
 from firstspike.training.threads import Pace, threads_worth_starting
 
 logger = logging.getLogger(__name__)
-
 
 _ENDS = ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # of terminals that close, and of batch systems
 
@@ -136,7 +136,7 @@ def _epoch(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> list[list[fl
     for source, member in zip(sources, members, strict=True):
         if member.progress.noise is not None:
             source.set_state(member.progress.noise.cpu())
-    empty = torch.zeros(3 + len(members[0].activity), dtype=torch.float64, device=trainer.device)
+    empty = torch.zeros(3 + len(activity_names(trainer.network)), dtype=torch.float64, device=trainer.device)
     saved = [member.progress.totals for member in members]
     totals = torch.stack([empty if sums is None else sums.to(empty) for sums in saved])
 

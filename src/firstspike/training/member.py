@@ -9,9 +9,10 @@ from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import LRScheduler
 
 from firstspike.substrates import Substrate
+from firstspike.text import first_line
 from firstspike.training.averaging import WeightAverage
 from firstspike.training.evaluation import Evaluation
-from firstspike.training.silent import SilentNeurons, activity_names, spiking_layers
+from firstspike.training.silent import SilentNeurons
 from firstspike.training.state import CheckpointError, checked_state, own_tensors
 
 
@@ -39,7 +40,10 @@ class Progress:
 
     def end_epoch(self) -> None:
         """One more epoch is done."""
-        self.epoch, self.batch, self.totals, self.noise = self.epoch + 1, 0, None, None
+        self.epoch += 1
+        self.batch = 0
+        self.totals = None
+        self.noise = None
 
     def improve(self, validation: Evaluation) -> bool:
         """Note an evaluation if it is the best so far; of equal scores, the lower loss wins."""
@@ -82,16 +86,6 @@ class Member:
                 f"optimizer: expected one of the network's parameters, got one of {len(moved)} others, which would "
                 f"train none of the {len(learning)} here; make it of network.parameters(), after the network"
             )
-
-    @property
-    def spiking(self) -> list[int]:
-        """Indices of the LIF layers in the network."""
-        return spiking_layers(self.network)
-
-    @property
-    def activity(self) -> list[str]:
-        """Names of the counts in the layers."""
-        return activity_names(self.network)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -186,4 +180,4 @@ class Member:
             self.progress = Progress(**state["progress"])
             self.best, self.trained = state.get("best"), state.get("trained")
         except (AttributeError, KeyError, TypeError, RuntimeError) as error:
-            raise CheckpointError(f"{where}: does not fit the training: {str(error).splitlines()[0]}") from None
+            raise CheckpointError(f"{where}: does not fit the training: {first_line(error)}") from None

@@ -113,11 +113,11 @@ class SilentNeurons:
         Returns:
             Whether to skip the optimiser step: weights were raised and ``skip_step`` is set.
         """
-        spiking = spiking_layers(network)
-        found = self.too_silent(network, activity(network, record.layers)[: len(spiking)].tolist())
+        layers = len(spiking_layers(network))
+        found = self.too_silent(network, activity(network, record.layers)[:layers].tolist())
         if found is None:
             return False
-        spikes = first_spikes_in(network, record.layers, spiking[found])
+        spikes = first_spikes_in(network, record.layers, found)
         self.raise_layer_(network, found, silent_share(spikes.flatten(0, -2)), shared)
         return self.skip_step
 
@@ -169,9 +169,10 @@ def spiking_layers(network: nn.Module) -> list[int]:
 
 
 def first_spikes_in(
-    network: nn.Module, layers: Sequence[Tensor], index: int
+    network: nn.Module, layers: Sequence[Tensor], number: int
 ) -> Float[Tensor, "*members batch neurons"]:
-    """First spikes of the layer with that index in a network, from the outputs of all layers."""
+    """First spikes of the LIF layer of that number in a network, from the outputs of all layers."""
+    index = spiking_layers(network)[number]
     return first_of(network[index], layers[index]) if isinstance(network, Network) else layers[index]
 
 
@@ -196,7 +197,7 @@ def activity(network: nn.Module, layers: Sequence[Tensor]) -> Float[Tensor, "*me
 def activity_counts(
     network: nn.Module, layers: Sequence[Tensor]
 ) -> tuple[Float64[Tensor, "*members numbers"], list[int]]:
-    """The same as sums over samples and neurons, and the neurons of each: whole numbers add up exactly."""
+    """The numbers of ``activity`` as sums over samples and neurons, which are exact, and the neurons of each."""
     found = _counted(network, layers)
     if not found:
         return layers[-1].new_zeros((*layers[-1].shape[:-2], 0), dtype=torch.float64), []
@@ -207,7 +208,7 @@ def activity_counts(
 def _counted(network: nn.Module, layers: Sequence[Tensor]) -> list[Tensor]:
     """The numbers of each sample and neuron that ``activity`` is the mean of."""
     spiking = spiking_layers(network)
-    first = [first_spikes_in(network, layers, index) for index in spiking]
+    first = [first_spikes_in(network, layers, number) for number in range(len(spiking))]
     found = [silence(spikes) for spikes in first]
     for index, alone in zip(spiking, first, strict=True):
         if layers[index] is not alone:  # trains

@@ -189,7 +189,7 @@ class Trainer:
                 one on.
             test: evaluated once, at the end.
             folder: a run folder to write: metrics, checkpoints, results, figures; see ``fs.Run``.
-            resume: continue the training in ``folder`` from its newest checkpoint, if there is one.
+            resume: continue the training in ``folder`` from its newest checkpoint, if there is one, on its seed.
             checkpoint_every: epochs between checkpoints in the run folder; by default about twenty over the training.
             callbacks: additional receivers of the events of the training.
             progress_bar: whether to show one.
@@ -203,7 +203,7 @@ class Trainer:
             TypeError: data that are not ``SpikeData``.
             ValueError: a number out of its range, data that do not fit the network, or fewer epochs than are done.
             SubstrateError: the substrate cannot be reached or does not answer; the last whole epoch is saved.
-            DivergedError: weights that are not finite any more; likewise.
+            DivergedError: weights that are not finite any more; the last whole epoch is saved.
             RunLockedError: another process trains the run in ``folder``.
             ProcessLostError: another process of the training has ended.
             Interrupted: one of these signals, or ``stop``.
@@ -216,7 +216,7 @@ class Trainer:
             from firstspike.runs import Run
             from firstspike.runs.writer import RunWriter
 
-            writer = RunWriter(folder, resume=resume, checkpoint_every=checkpoint_every)
+            writer = RunWriter(Path(folder), resume=resume, checkpoint_every=checkpoint_every)
             callbacks, written = [*callbacks, writer], partial(Run.written, writer)
         with joined(self.members, self.device) as ranks, ExitStack() as stack:
             if ranks.first and progress_bar:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from firstspike.interop.fast_and_deep.sections import Inputs, noise
-from firstspike.interop.fast_and_deep.table import LIMIT, Table
+from firstspike.interop.fast_and_deep.table import LIMIT, Settings
 
 _NEURONS = ("NeuronLayer", "EqualtimeLayer")
 _NEURON_KEYS = ("tau_syn", "tau_mem", "model_tau_ratio", "g_leak", "leak", "threshold", "max_dw_norm")
@@ -24,7 +24,7 @@ _SHARING = "presyn_sharing_factor"
 
 
 @dataclass(frozen=True)
-class Source:
+class Origin:
     """The source of one of our parameters in the original's network: a layer of it, and its tensor."""
 
     layer: int
@@ -37,16 +37,16 @@ class Source:
 class NetworkBuilder:
     """Collects our layers, beginning with the inputs, with all delays as the original has them if ``exact``."""
 
-    def __init__(self, inputs: Inputs, defaults: Table, exact: bool) -> None:
+    def __init__(self, inputs: Inputs, defaults: Settings, exact: bool) -> None:
         self.layers: list[dict[str, Any]] = []
-        self.sources: dict[str, Source] = {}  # of their parameters, by name in ``state_dict``
+        self.sources: dict[str, Origin] = {}  # of their parameters, by name in ``state_dict``
         self.silent_limits: list[float] = []  # ``max_num_missing_spikes`` of each layer of neurons
-        self.weight_grad_limits: list[float | None] = []  # likewise ``max_dw_norm``
-        self.noise: list[dict[str, float]] = []  # likewise
+        self.weight_grad_limits: list[float | None] = []  # ``max_dw_norm`` of each layer of neurons
+        self.noise: list[dict[str, float]] = []  # of each layer of neurons
         self.jitter: list[float] = []  # of each delay layer
         self.neuron = neuron(defaults)
         self._defaults, self._exact = defaults.raw, exact
-        self._pending: dict[str, tuple[dict[str, Any], Source]] = {}  # synaptic and dendritic delays of the next layer
+        self._pending: dict[str, tuple[dict[str, Any], Origin]] = {}  # synaptic and dendritic delays of the next layer
         defaults.optional("max_dw_norm")
         noise(defaults, 1.0)  # reads the keys; each layer merges them with its own
         defaults.close()
@@ -56,7 +56,7 @@ class NetworkBuilder:
         self.order = [copy * features + index for index in range(features) for copy in range(copies)]
         self._bias(inputs.bias)
 
-    def add_layers(self, tables: list[Table], listed: bool) -> None:
+    def add_layers(self, tables: list[Settings], listed: bool) -> None:
         """Add layers; ``listed``: whether the original's network has all of them, or only those of neurons."""
         for index, table in enumerate(tables):
             name = str(table.take("name"))
@@ -90,7 +90,7 @@ class NetworkBuilder:
         self.layers.append({"kind": "multiplex", "copies": factor})
         self.order = [index * factor + copy for index in self.order for copy in range(factor)]
 
-    def _neurons(self, table: Table, index: int) -> None:
+    def _neurons(self, table: Settings, index: int) -> None:
         """A layer of neurons with the delays that came before it."""
         own = table.table("neuron_params", {})
         changed = not own.raw.keys().isdisjoint(_NEURON_KEYS)
@@ -109,7 +109,7 @@ class NetworkBuilder:
             section["neuron"] = parameters
         table.note_value("trainable", "the weights of a layer always learn here", (True,))
         table.note_value("biases", "the original does not read it either; use a layer Biases", ([],))
-        sources = {"weight": Source(index, "weight", (len(self.order), size), order=tuple(self.order))}
+        sources = {"weight": Origin(index, "weight", (len(self.order), size), order=tuple(self.order))}
         if "synaptic" in self._pending:
             delay, sources["delay_raw"] = self._pending["synaptic"]
             if "lr" in delay:
@@ -122,7 +122,7 @@ class NetworkBuilder:
         self.order = list(range(size))
         self._pending = {}
 
-    def _delay(self, table: Table, kind: str, index: int, size: int) -> None:
+    def _delay(self, table: Settings, kind: str, index: int, size: int) -> None:
         """A delay layer of the original before ``size`` neurons."""
         pre = table.integer(_SHARING, 1) if kind == "axonal" else 1
         inputs = len(self.order)
@@ -132,11 +132,11 @@ class NetworkBuilder:
             raise ValueError(f"{table.place}: a second {kind} delay before one layer has no counterpart here")
         delay, jitter = _delay_section(table, {} if kind == "synaptic" else {"kind": "delay"})
         shape = (1 if kind == "dendritic" else inputs // pre, 1 if kind == "axonal" else size)
-        source = Source(index, kind, shape, pre, () if kind == "dendritic" else tuple(self.order))
+        source = Origin(index, kind, shape, pre, () if kind == "dendritic" else tuple(self.order))
         if kind == "axonal":
             if shared := self._shared(table, pre, shape[0]):
                 delay["copies"] = pre
-                source = Source(index, kind, shape, order=shared)
+                source = Origin(index, kind, shape, order=shared)
                 pre = 1
             self._add(delay, delay_raw=source)
         else:
@@ -145,17 +145,17 @@ class NetworkBuilder:
             table.note(_SHARING, f" = {pre}: delays are not shared here; they start equal and learn apart")
         self.jitter.append(jitter)
 
-    def _refuse_after(self, table: Table, *delays: str) -> None:
+    def _refuse_after(self, table: Settings, *delays: str) -> None:
         """Refuse inputs that the original adds after such delays: here the delays would be after them."""
         if self._pending.keys() & set(delays):
             what = f"{table.raw['name']} between delays and their neurons"
             raise ValueError(f"{table.place}: {what} has no counterpart here; its spikes would also be delayed")
 
-    def _add(self, section: dict[str, Any], **sources: Source) -> None:
+    def _add(self, section: dict[str, Any], **sources: Origin) -> None:
         self.sources |= {f"{len(self.layers)}.{key}": source for key, source in sources.items()}
         self.layers.append(section)
 
-    def _shared(self, table: Table, pre: int, rows: int) -> tuple[int, ...]:
+    def _shared(self, table: Settings, pre: int, rows: int) -> tuple[int, ...]:
         """For each axonal delay that ``pre`` neighbouring inputs of ours share its index; empty if none do."""
         indices = [index % rows for index in self.order]
         if all(len(set(indices[i : i + pre])) == 1 for i in range(0, len(indices), pre)):
@@ -171,7 +171,7 @@ class NetworkBuilder:
         return tuple(range(rows))
 
 
-def neuron(params: Table) -> dict[str, float]:
+def neuron(params: Settings) -> dict[str, float]:
     """A ``neuron`` section."""
     tau_syn = params.number("tau_syn", 1.0)
     tau_mem = params.number("tau_mem", tau_syn)
@@ -189,13 +189,13 @@ def neuron(params: Table) -> dict[str, float]:
     return section | {"threshold": float(height if math.isclose(unit, 1, rel_tol=1e-12) else height * unit)}
 
 
-def threshold_unit(params: Table, neuron: dict[str, float]) -> float:
+def threshold_unit(params: Settings, neuron: dict[str, float]) -> float:
     """One unit of the original's threshold in ours."""
     ratio = neuron["tau_mem"] / neuron["tau_syn"]
     return float(params.number("g_leak", 1 / ratio) * ratio)
 
 
-def _delay_section(table: Table, section: dict[str, Any]) -> tuple[dict[str, Any], float]:
+def _delay_section(table: Settings, section: dict[str, Any]) -> tuple[dict[str, Any], float]:
     """The section of a delay, and the standard deviation of its jitter."""
     section |= {"bound": "clip", "scale": math.inf}
     if table.take("positivity", None) is None:  # configs from before there was a choice

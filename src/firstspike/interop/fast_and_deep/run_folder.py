@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from firstspike.config import build, build_data
-from firstspike.interop.fast_and_deep.layers import Source
+from firstspike.interop.fast_and_deep.layers import Origin
 from firstspike.interop.fast_and_deep.results import Comparison, ResultsError, compare, find_files, saved_spike_times
 from firstspike.interop.fast_and_deep.translate import import_config
 from firstspike.interop.torch_file import StandIn, read_torch_file
@@ -32,10 +32,10 @@ class Imported:
     """The outcome of an import, as ``import.json`` has it."""
 
     config: str  # the original's file
-    network: str | None  # likewise
+    network: str | None  # the original's file
     epoch: int  # up to which it was trained
     inexact: list[str]  # as in ``Translation``
-    no_counterpart: list[str]  # likewise
+    no_counterpart: list[str]  # as in ``Translation``
     parameters: int = 0  # number of imported weights and delays
     comparison: Comparison | str = "there is no trained network"  # with the saved spike times, or why there is none
 
@@ -111,7 +111,7 @@ def _outputs(member: Member, times: Tensor) -> np.ndarray:
         return record_in_parts(member.network, times, opened).output.cpu().double().numpy()
 
 
-def _read_network(path: Path, sources: dict[str, Source]) -> dict[str, Tensor]:
+def _read_network(path: Path, sources: dict[str, Origin]) -> dict[str, Tensor]:
     """Our parameters from a pickled network, in double precision: weights ``(out, in)``, delays before the bound."""
     network = read_torch_file(path)
     if not isinstance(network, StandIn):
@@ -128,7 +128,7 @@ def _modules(module: StandIn) -> dict[str, object]:
     return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
 
 
-def _values(path: Path, layers: dict[str, object], source: Source) -> Tensor:
+def _values(path: Path, layers: dict[str, object], source: Origin) -> Tensor:
     """A parameter of the original, ``(inputs, neurons)``, in the order and form of ours."""
     attribute, classes = _WEIGHTS if source.kind == "weight" else _DELAYS
     layer, place = layers.get(str(source.layer)), f"{path}: layers[{source.layer}]"

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from firstspike.interop.fast_and_deep.table import Table
+from firstspike.interop.fast_and_deep.table import Settings
 
 _IMAGES = {"mnist": ("mnist", 28), "16x16_mnist": ("mnist_16x16", 16)}  # our name and the side in pixels
 # how often something is printed or written, and in which portions networks are evaluated
@@ -34,7 +34,7 @@ class Inputs:
         return self.features * self.copies + len(self.bias)
 
 
-def data(params: Table, n_inputs: int, on_chip: bool) -> Inputs:
+def data(params: Settings, n_inputs: int, on_chip: bool) -> Inputs:
     """The data set for a network with ``n_inputs`` inputs; on the chip the original repeats those of some."""
     name = params.choice("name", ("yin_yang", "xor", "single_in_single_out", *_IMAGES))
     params.skip("which", "n_inputs")
@@ -48,7 +48,13 @@ def data(params: Table, n_inputs: int, on_chip: bool) -> Inputs:
         section = {"kind": "xor", "train": 4, "validation": 4, "test": 4, "early": 0.15, "late": 2.0}
         inputs = Inputs(section, 2, bias=[0.15, 2.0])  # the original's data set has two constant inputs
     elif name == "single_in_single_out":
-        inputs = _single(params)
+        # one class of one jittered spike: the network learns the target time of an ``MSE`` loss
+        own = params.table("input_params", {})  # the original's file nests its parameters, its program reads them flat
+        read = own if own.raw else params
+        mean, jitter = read.number("input_mean", 1.0), read.number("input_std_dev", 0.001)
+        sizes = dict.fromkeys(("train", "validation", "test"), read.integer("num_samples", 1))
+        own.close()
+        inputs = Inputs({"kind": "pattern", **sizes, "patterns": [[mean]], "jitter": jitter}, 1)
     else:
         inputs = _images(params, *_IMAGES[name])
     params.close()
@@ -57,17 +63,7 @@ def data(params: Table, n_inputs: int, on_chip: bool) -> Inputs:
     return inputs
 
 
-def _single(params: Table) -> Inputs:
-    """One class of one jittered spike: the network learns the target time of an ``MSE`` loss."""
-    own = params.table("input_params", {})  # the original's file nests its parameters, its program reads them flat
-    read = own if own.raw else params
-    mean, jitter = read.number("input_mean", 1.0), read.number("input_std_dev", 0.001)
-    sizes = dict.fromkeys(("train", "validation", "test"), read.integer("num_samples", 1))
-    own.close()
-    return Inputs({"kind": "pattern", **sizes, "patterns": [[mean]], "jitter": jitter}, 1)
-
-
-def _images(params: Table, kind: str, side: int) -> Inputs:
+def _images(params: Settings, kind: str, side: int) -> Inputs:
     scale = "" if side == 16 else ", and a white pixel spikes at early, the original's a 256th of the window later"
     params.no_counterpart.append(
         f"{kind}: the original's validation images are the last 10000 of 60000, here they are drawn by a seed{scale}"
@@ -77,7 +73,7 @@ def _images(params: Table, kind: str, side: int) -> Inputs:
     return Inputs(section, side**2)
 
 
-def loss(params: Table, current: bool, tau_syn: float, outputs: int) -> dict[str, Any]:
+def loss(params: Settings, current: bool, tau_syn: float, outputs: int) -> dict[str, Any]:
     """A ``loss`` section. In configs of the current form only regularisers ask for early outputs."""
     if "loss" not in params:
         return {"kind": "cross_entropy", "xi": params.number("xi"), "regularizers": [_early_output(params)]}
@@ -111,11 +107,11 @@ def loss(params: Table, current: bool, tau_syn: float, outputs: int) -> dict[str
     return section | {"regularizers": regularizers}
 
 
-def _early_output(table: Table) -> dict[str, Any]:
+def _early_output(table: Settings) -> dict[str, Any]:
     return {"kind": "early_output", "alpha": table.number("alpha"), "beta": table.number("beta", 1.0)}
 
 
-def training(params: Table, weight_grad_limits: list[float | None], silent_limits: list[float]) -> dict[str, Any]:
+def training(params: Settings, weight_grad_limits: list[float | None], silent_limits: list[float]) -> dict[str, Any]:
     """A ``training`` section; for each layer of neurons ``max_dw_norm`` and the largest silent fraction."""
     section: dict[str, Any] = {
         "epochs": params.integer("epoch_number"),
@@ -149,7 +145,7 @@ def training(params: Table, weight_grad_limits: list[float | None], silent_limit
     return section
 
 
-def _optimizer(params: Table) -> dict[str, Any]:
+def _optimizer(params: Settings) -> dict[str, Any]:
     name, lr = params.choice("optimizer", ("adam", "sgd"), "sgd"), params.number("learning_rate")
     if name == "sgd":
         return {"kind": "sgd", "lr": lr, "momentum": params.number("momentum", 0.0)}
@@ -157,7 +153,7 @@ def _optimizer(params: Table) -> dict[str, Any]:
     return {"kind": "adam", "lr": lr}
 
 
-def _schedule(params: Table) -> dict[str, Any] | None:
+def _schedule(params: Settings) -> dict[str, Any] | None:
     if params.take("lr_scheduler", None) is None:
         return None
     table = params.table("lr_scheduler")
@@ -176,7 +172,7 @@ def _schedule(params: Table) -> dict[str, Any] | None:
     return schedule
 
 
-def noise(params: Table, unit: float) -> dict[str, float]:
+def noise(params: Settings, unit: float) -> dict[str, float]:
     """The noise of a layer by our names, without those that are 0; ``unit`` is one of the original's threshold."""
     found = {}
     for key, name in _NOISE.items():
@@ -191,7 +187,9 @@ def runs_on_chip(params: dict[str, Any]) -> bool:
     return bool(params.get("use_hicannx")) or str(params.get("substrate") or "sim").startswith("hx")
 
 
-def substrate(params: Table, neurons: list[dict[str, float]], jitter: list[float]) -> tuple[dict[str, Any], list[str]]:
+def substrate(
+    params: Settings, neurons: list[dict[str, float]], jitter: list[float]
+) -> tuple[dict[str, Any], list[str]]:
     """A ``substrate`` section, and why the original's spike times may differ from ours by more than rounding."""
     precision, limit = (params.optional(key) or None for key in ("rounding_precision", "clip_weights_max"))
     for key, value in (("rounding_precision", precision), ("clip_weights_max", limit)):

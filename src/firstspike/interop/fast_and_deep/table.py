@@ -10,14 +10,14 @@ LIMIT = 1_000_000  # largest size, count or number of epochs that is accepted
 _REQUIRED: Any = object()
 
 
-class Table:
+class Settings:
     """A mapping in the original's config. Each key has to be read once; ``close`` notes the others.
 
     ``no_counterpart`` has settings without a counterpart in firstspike, one line each, together with those of the
     mapping around it. All methods raise a ValueError for a missing key and for a value of another kind.
     """
 
-    def __init__(self, raw: Any, place: str = "", parent: "Table | None" = None) -> None:
+    def __init__(self, raw: Any, place: str = "", parent: "Settings | None" = None) -> None:
         if not isinstance(raw, dict):
             where = place or "not a config of fastAndDeep"
             raise ValueError(f"{where}: expected a mapping of names to values, got {reprlib.repr(raw)}")
@@ -62,7 +62,7 @@ class Table:
         return [_number(entry, f"{self._name(key)}[{i}]") for i, entry in enumerate(value)]
 
     def integers(self, key: str, count: int | None = None) -> list[int]:
-        """The same for integers from 0 to ``LIMIT``."""
+        """A list of integers from 0 to ``LIMIT``, or one number for all, as ``numbers`` takes them."""
         return [_integer(value, self._name(key), LIMIT) for value in self.numbers(key, count)]
 
     def choice(self, key: str, known: Iterable[str], default: str | None = None) -> str:
@@ -72,16 +72,16 @@ class Table:
             raise ValueError(f"{self._name(key)}: {value!r} has no counterpart here; known: {', '.join(known)}")
         return value
 
-    def table(self, key: str, default: Any = _REQUIRED) -> "Table":
+    def table(self, key: str, default: Any = _REQUIRED) -> "Settings":
         """A nested mapping."""
-        return Table(self.take(key, default), self._name(key), self)
+        return Settings(self.take(key, default), self._name(key), self)
 
-    def tables(self, key: str, default: Any = _REQUIRED) -> list["Table"]:
+    def tables(self, key: str, default: Any = _REQUIRED) -> list["Settings"]:
         """A list of mappings."""
         value = self.take(key, default)
         if not isinstance(value, list):
             raise ValueError(f"{self._name(key)}: expected a list, got {reprlib.repr(value)}")
-        return [Table(entry, f"{self._name(key)}[{i}]", self) for i, entry in enumerate(value)]
+        return [Settings(entry, f"{self._name(key)}[{i}]", self) for i, entry in enumerate(value)]
 
     def note(self, key: str, text: str) -> None:
         """Note that a key has no counterpart."""

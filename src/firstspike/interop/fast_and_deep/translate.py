@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from firstspike.config import Config, ConfigError, load_config
-from firstspike.interop.fast_and_deep.layers import NetworkBuilder, Source
+from firstspike.interop.fast_and_deep.layers import NetworkBuilder, Origin
 from firstspike.interop.fast_and_deep.sections import data, loss, runs_on_chip, substrate, training
-from firstspike.interop.fast_and_deep.table import Table
+from firstspike.interop.fast_and_deep.table import Settings
 
 _MAX_BYTES = 1_000_000
 
@@ -23,7 +23,7 @@ class Translation:
     """What a config of the original is here: our config, as ``load_config`` takes it, and what it leaves out."""
 
     config: dict[str, Any]
-    sources: dict[str, Source]  # of our parameters, by name in ``state_dict``
+    sources: dict[str, Origin]  # of our parameters, by name in ``state_dict``
     inexact: list[str]  # why the original's spike times may differ by more than rounding
     no_counterpart: list[str]  # settings that are missing here
 
@@ -48,7 +48,7 @@ def import_config(path: Path, exact: bool = False) -> tuple[Config, Translation]
 
 def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
     """Translate a config; ``exact``: a trained network is imported as well, whose delays must all keep their place."""
-    root = Table(raw)
+    root = Settings(raw)
     if "network_layout" not in root or "training_params" not in root:
         raise ValueError("not a config of fastAndDeep: expected the keys network_layout and training_params")
     layout, params = root.table("network_layout"), root.table("training_params")
@@ -56,7 +56,7 @@ def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
         dataset = root.table("dataset_params")
     else:  # older configs have only the name
         named = root.take("dataset")
-        dataset = Table(named if isinstance(named, dict) else {"name": named}, "dataset", root)
+        dataset = Settings(named if isinstance(named, dict) else {"name": named}, "dataset", root)
     current = "default_neuron_params" in root
     defaults = root.table("default_neuron_params" if current else "neuron_params")
     root.close()
@@ -89,7 +89,7 @@ def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
     return Translation(config, builder.sources, inexact, root.no_counterpart)
 
 
-def _layers_from_sizes(layout: Table, params: Table, copies: int) -> list[Table]:
+def _layers_from_sizes(layout: Settings, params: Settings, copies: int) -> list[Settings]:
     """The network of release 1.0.0 as a list of layers: neurons, each after its bias spikes."""
     sizes = layout.integers("layer_sizes")
     count = len(sizes)
@@ -105,14 +105,14 @@ def _layers_from_sizes(layout: Table, params: Table, copies: int) -> list[Table]
         layers += [{"name": "Biases", "times": times}] if times else []
         layers.append({"name": "EqualtimeLayer", "size": size, "weights_mean": mean, "weights_std": std})
         layers[-1]["max_num_missing_spikes"] = limit
-    return [Table(layer, layout.place, layout) for layer in layers]
+    return [Settings(layer, layout.place, layout) for layer in layers]
 
 
-def _bias_times(layout: Table, count: int) -> list[list[float]]:
+def _bias_times(layout: Settings, count: int) -> list[list[float]]:
     """Bias spikes of each layer: one list for all, or a list each."""
     times, numbers = layout.take("bias_times", []), layout.integers("n_biases", count)
     if isinstance(times, list) and times and isinstance(times[0], list):
-        each = [Table({"bias_times": entry}, layout.place, layout).numbers("bias_times") for entry in times]
+        each = [Settings({"bias_times": entry}, layout.place, layout).numbers("bias_times") for entry in times]
         each += [[] for _ in range(count - len(each))]
     else:
         each = [layout.numbers("bias_times") if n else [] for n in numbers]

@@ -9,7 +9,7 @@ take 1 for r: ``r = 1`` and ``w_in = tau_syn`` is correct for them and by the sp
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -21,16 +21,6 @@ _SNNTORCH_DT = 1e-4  # seconds; fixed in its reader
 RESET = 1000.0  # thresholds below rest: e^-7 of it is left after seven membrane time constants
 
 Values = Float[np.ndarray, " neurons"]
-
-
-class Neurons(NamedTuple):
-    """Neurons of a layer in the terms of ``LIF``, in the network's unit of time, and the factor of their weights."""
-
-    tau_mem: Values
-    tau_syn: Values
-    threshold: Values
-    reset: Values
-    gain: Values
 
 
 @checks_ranges
@@ -73,8 +63,8 @@ class Convention:
         }
         return fields, gain
 
-    def neurons(self, fields: dict[str, Values]) -> Neurons:
-        """The inverse of ``node``: our weights are the graph's times ``gain``."""
+    def neurons(self, fields: dict[str, Values]) -> tuple[dict[str, Values], Values]:
+        """The inverse of ``node``: parameters of ``LIF``, and the factor of the graph's weights in ours."""
         mem, syn, step = fields["tau_mem"], fields["tau_syn"], self.step or 1.0
         threshold, gain = fields["v_threshold"] - fields["v_leak"], fields["w_in"] * fields["r"] / mem
         if self.target != "nir":
@@ -82,4 +72,5 @@ class Convention:
         if self.target == "snntorch":
             gain, threshold = gain * step / syn, threshold * step / syn
         reset = (fields["v_reset"] - fields["v_leak"]) / (fields["v_threshold"] - fields["v_leak"]) * threshold
-        return Neurons(mem / self.time_unit, syn / self.time_unit, threshold, reset, gain)
+        taus = {"tau_mem": mem / self.time_unit, "tau_syn": syn / self.time_unit}
+        return taus | {"threshold": threshold, "reset": reset}, gain

@@ -12,27 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from firstspike import layers
 from firstspike.config.network import too_many_spikes
-from firstspike.interop.nir.conventions import RESET, Convention, Neurons
+from firstspike.interop.nir.conventions import RESET, Convention, Values
 from firstspike.interop.nir.synapses import Synapses, after, finite, numbers
-from firstspike.layers import (
-    LAYERS,
-    BiasSpikes,
-    Concatenate,
-    Delay,
-    DelayRule,
-    Multiplex,
-    Network,
-    Readout,
-    SpikeTrains,
-    SpikingLinear,
-    SpikingRecurrent,
-)
+from firstspike.layers import Network
 from firstspike.layers.trains import form_of
 from firstspike.neurons import LIF
 
 _FIELDS = ("tau_mem", "tau_syn", "r", "v_leak", "w_in")
-_DELAYS = DelayRule("clip", scale=math.inf, std=0.0)
+_DELAYS = layers.DelayRule("clip", scale=math.inf, std=0.0)
 _BIAS = "bias spikes"
 
 Signal = dict[str, Synapses]
@@ -95,7 +84,7 @@ class Reader:
         return found[0]
 
     def network(self) -> Network:
-        """See ``from_nir``."""
+        """The network of the whole graph."""
         nodes, sources = self.graph.nodes, dict[str, list[str]]()
         for source, name in self.graph.edges:
             sources.setdefault(name, []).append(source)
@@ -127,9 +116,9 @@ class Reader:
         return Network(*self.layers)
 
     def _lif(self, name: str, node: Any, before: Signal) -> None:
-        neurons, trains = self._neurons(name, node), self.trains.pop(0)
+        (neurons, gain), trains = self._neurons(name, node), self.trains.pop(0)
         loop, synapses = _loop(name, before.pop(name, None)), self._inputs(name, before)
-        out, rule = len(neurons.threshold), None
+        out, rule = len(gain), None
         last: list[nn.Module] = []
         for spikes in (trains["max_spikes"], trains["window_spikes"]):
             if (problem := too_many_spikes(out, spikes)) is not None:
@@ -147,26 +136,26 @@ class Reader:
             else:
                 rule = _DELAYS
                 synapses, copies = synapses.apart()
-                self.layers += [Multiplex(copies)] if copies > 1 else []
-        parameters = LIF(*(self._shared(values) for values in (neurons.tau_mem, neurons.tau_syn, neurons.threshold)))
+                self.layers += [layers.Multiplex(copies)] if copies > 1 else []
+        parameters = LIF(**{key: self._shared(neurons[key]) for key in ("tau_mem", "tau_syn", "threshold")})
         make: dict[str, Any] = {"delay": rule, "generator": torch.Generator(), "dtype": self.dtype}
         size = synapses.inputs, out
-        layer: SpikingLinear | SpikeTrains
+        layer: layers.SpikingLinear | layers.SpikeTrains
         if not trains["max_spikes"]:
-            layer = SpikingLinear(*size, parameters, **make)
-            if self.once and (neurons.reset > -RESET / 10 * neurons.threshold).any():
+            layer = layers.SpikingLinear(*size, parameters, **make)
+            if self.once and (neurons["reset"] > -RESET / 10 * neurons["threshold"]).any():
                 again = f"{name} has a v_reset after which neurons may spike again; here they spike at most once"
                 warnings.warn(f"{again}. For more give from_nir their max_spikes, or 0", stacklevel=5)
         else:
-            reset = self._shared(neurons.reset, rtol=1e-6, atol=1e-12)
+            reset = self._shared(neurons["reset"], rtol=1e-6, atol=1e-12)
             parameters = replace(parameters, reset=reset, refractory=trains["refractory"])
             make["overflow"] = trains["overflow"] or "error"
             if loop is None:
-                layer = SpikeTrains(*size, trains["max_spikes"], parameters, **make)
+                layer = layers.SpikeTrains(*size, trains["max_spikes"], parameters, **make)
             else:
-                loop = replace(loop, weight=loop.weight * neurons.gain[loop.row])
+                loop = replace(loop, weight=loop.weight * gain[loop.row])
                 layer = _recurrent(size, parameters, make, trains, loop)
-        _fill(layer.weight, synapses, synapses.weight * neurons.gain[synapses.row])
+        _fill(layer.weight, synapses, synapses.weight * gain[synapses.row])
         if layer.delay_raw is not None:
             _fill(layer.delay_raw, synapses, synapses.delay)
         self.layers += [layer, *last]
@@ -174,20 +163,20 @@ class Reader:
     def _readout(self, name: str, node: Any, before: Signal) -> None:
         """A readout; how its membrane is read is in the metadata alone."""
         found, unit = self.graph.metadata, self.convention.time_unit
-        target = LAYERS.get(str(found.get("readout")))
-        if target is None or not issubclass(target, Readout):
+        target = layers.LAYERS.get(str(found.get("readout")))
+        if target is None or not issubclass(target, layers.Readout):
             raise ValueError(f"{name} is a readout (CubaLI), and the metadata do not define how its membrane is read")
-        neurons, synapses = self._neurons(name, node), self._inputs(name, before)
+        (neurons, gain), synapses = self._neurons(name, node), self._inputs(name, before)
         if synapses.delay.any():
             axonal = synapses.common_delay(synapses.column, synapses.inputs)
             if axonal is None:
                 raise ValueError(f"{name} is a readout whose synapses have delays, which has no counterpart here")
             self.layers.append(self._delays(axonal))
         options = {x: float(found[f"readout_{x}"]) / unit for x in ("tau", "time") if f"readout_{x}" in found}
-        parameters = LIF(self._shared(neurons.tau_mem), self._shared(neurons.tau_syn))
+        parameters = LIF(self._shared(neurons["tau_mem"]), self._shared(neurons["tau_syn"]))
         make: Any = target
-        layer = make(synapses.inputs, len(neurons.tau_mem), parameters, **options, dtype=self.dtype)
-        _fill(layer.weight, synapses, synapses.weight * neurons.gain[synapses.row])
+        layer = make(synapses.inputs, len(gain), parameters, **options, dtype=self.dtype)
+        _fill(layer.weight, synapses, synapses.weight * gain[synapses.row])
         self.layers.append(layer)
 
     def _inputs(self, name: str, before: Signal) -> Synapses:
@@ -203,15 +192,16 @@ class Reader:
             part = before[origin]
             if len(part.row):
                 past = len(self.layers) - self.places[origin]
-                self.layers.append(Concatenate(joined.inputs, past, skipped=part.inputs, delay=0.0))
+                self.layers.append(layers.Concatenate(joined.inputs, past, skipped=part.inputs, delay=0.0))
                 joined = _beside(joined, part)
         if _BIAS not in before or not len(before[_BIAS].row):
             return joined
         used, column = np.unique(before[_BIAS].column, return_inverse=True)
-        self.layers.append(BiasSpikes([self.bias[k] for k in used], dtype=self.dtype))
+        self.layers.append(layers.BiasSpikes([self.bias[k] for k in used], dtype=self.dtype))
         return _beside(joined, replace(before[_BIAS], inputs=len(used), column=column))
 
-    def _neurons(self, name: str, node: Any) -> Neurons:
+    def _neurons(self, name: str, node: Any) -> tuple[dict[str, Values], Values]:
+        """What ``Convention.neurons`` gives for a node, checked."""
         given = {key: getattr(node, key) for key in _FIELDS}
         # a readout has no threshold and no reset: any values do
         given |= {"v_threshold": getattr(node, "v_threshold", np.asarray(node.v_leak) + 1.0)}
@@ -225,12 +215,12 @@ class Reader:
             if not (fields[key] > 0).all():
                 raise ValueError(f"{name}: {key} must be > 0, got {fields[key].min()}")
         with np.errstate(all="ignore"):
-            neurons = self.convention.neurons(fields)
+            neurons, gain = self.convention.neurons(fields)
         for key in ("tau_mem", "tau_syn", "threshold"):
-            finite(f"{name}: its {key} here", getattr(neurons, key), self.dtype)
-        if not (neurons.threshold > 0).all():
+            finite(f"{name}: its {key} here", neurons[key], self.dtype)
+        if not (neurons["threshold"] > 0).all():
             raise ValueError(f"{name}: v_threshold must be above v_leak; these neurons would spike without input")
-        return neurons
+        return neurons, gain
 
     def _end(self, before: Signal) -> None:
         """Delays after the last neurons; nothing else is allowed there."""
@@ -243,10 +233,10 @@ class Reader:
         if synapses.delay.any():
             self.layers.append(self._delays(synapses.delay))
 
-    def _delays(self, delay: np.ndarray) -> Delay:
+    def _delays(self, delay: np.ndarray) -> layers.Delay:
         """Delays of what the last layer gives."""
         trains = bool(self.layers) and form_of(self.layers[-1]) == "trains"
-        found = Delay(len(delay), _DELAYS, trains=trains, generator=torch.Generator(), dtype=self.dtype)
+        found = layers.Delay(len(delay), _DELAYS, trains=trains, generator=torch.Generator(), dtype=self.dtype)
         with torch.no_grad():
             found.delay_raw.copy_(torch.from_numpy(delay))
         return found
@@ -270,13 +260,13 @@ def _loop(name: str, found: Synapses | None) -> Synapses | None:
 
 def _recurrent(
     size: tuple[int, int], parameters: LIF, make: dict[str, Any], trains: dict[str, Any], loop: Synapses
-) -> SpikingRecurrent:
+) -> layers.SpikingRecurrent:
     """A layer with a loop, whose shortest delay is the window."""
     window = float(loop.delay.min())
     more = np.where(np.isclose(loop.delay, window, rtol=1e-9, atol=0), 0.0, loop.delay - window)
     make |= {"window": window, "window_spikes": trains["window_spikes"] or trains["max_spikes"]}
-    make |= {"recurrent_delay": DelayRule("clip", scale=float(more.max()), std=0.0) if more.any() else None}
-    layer = SpikingRecurrent(*size, trains["max_spikes"], trains["duration"], parameters, **make)
+    make |= {"recurrent_delay": layers.DelayRule("clip", scale=float(more.max()), std=0.0) if more.any() else None}
+    layer = layers.SpikingRecurrent(*size, trains["max_spikes"], trains["duration"], parameters, **make)
     if layer.recurrent_delays is not None:
         _fill(layer.recurrent_delays.delay_raw, loop, more)
     _fill(layer.recurrent_weight, loop, loop.weight)

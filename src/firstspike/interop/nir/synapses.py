@@ -41,7 +41,7 @@ class Synapses:
         return self.summed(self.inputs, *map(np.concatenate, pairs))
 
     def through(self, weight: Matrix) -> Self:
-        """The same with a matrix after the outputs."""
+        """The connections to the outputs of a matrix that follows."""
         if not self.delay.any():  # not one entry for each path: of two dense matrices there are very many
             dense = np.zeros((weight.shape[1], self.inputs))
             dense[self.row, self.column] = self.weight
@@ -64,7 +64,7 @@ class Synapses:
         return found if np.array_equal(found[index], self.delay) else None
 
     def apart(self) -> tuple[Self, int]:
-        """The same with a copy of its input for each connection of a pair, and how many copies every input has."""
+        """Connections of which each of a pair has its own copy of the input, and the number of copies of an input."""
         every = np.arange(len(self.row))
         rank = every - np.maximum.accumulate(np.where(_first(self.row, self.column), every, 0))
         copies = int(rank.max()) + 1

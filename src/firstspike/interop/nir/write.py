@@ -9,24 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from firstspike import layers
 from firstspike._version import __version__
 from firstspike.interop.nir.conventions import Convention
 from firstspike.interop.nir.synapses import Matrix
-from firstspike.layers import (
-    LAYERS,
-    BiasSpikes,
-    Concatenate,
-    Delay,
-    Multiplex,
-    Network,
-    Readout,
-    SpikeDropout,
-    SpikeTrains,
-    SpikingConv2d,
-    SpikingLayer,
-    SpikingLinear,
-    SpikingRecurrent,
-)
+from firstspike.layers import Network, SpikingLayer
 from firstspike.layers.named import to_numpy
 from firstspike.layers.neurons import NeuronLayer
 
@@ -48,7 +35,7 @@ class Writer:
         if network.inputs is None or not any(isinstance(layer, SpikingLayer) for layer in network):
             raise ValueError("the network has no LIF layer: nothing for NIR")
         self.network, self.convention, self.inputs = network, convention, network.inputs
-        self.bias = [float(t) for layer in network if isinstance(layer, BiasSpikes) for t in layer.times]
+        self.bias = [float(t) for layer in network if isinstance(layer, layers.BiasSpikes) for t in layer.times]
         self.nodes: dict[str, Any] = {}
         self.edges: list[tuple[str, str]] = []
         self.sizes: dict[str, int] = {}  # number of outputs of each node
@@ -61,14 +48,14 @@ class Writer:
         self.entered: list[tuple[np.ndarray, np.ndarray]] = []
 
     def graph(self) -> nir.NIRGraph:
-        """See ``to_nir``."""
+        """The graph of the whole network."""
         size = self.inputs + len(self.bias)
         self._add("input", nir.Input(input_type={"input": np.array([size])}), size)
         last = max(index for index, layer in enumerate(self.network) if isinstance(layer, SpikingLayer))
         for index, layer in enumerate(self.network):
             self.entered.append((self.source, self.column))
             try:
-                if index > last and isinstance(layer, BiasSpikes | Multiplex | Concatenate):
+                if index > last and isinstance(layer, layers.BiasSpikes | layers.Multiplex | layers.Concatenate):
                     raise ValueError(f"after the last LIF layer NIR has delays only, no {layer._get_name()}")
                 self._layer(layer)
             except ValueError as error:
@@ -92,22 +79,22 @@ class Writer:
 
     def _layer(self, layer: nn.Module) -> None:
         match layer:
-            case SpikingLinear() | SpikingConv2d() | SpikeTrains():
+            case layers.SpikingLinear() | layers.SpikingConv2d() | layers.SpikeTrains():
                 self._lif(layer)
-            case Readout():
+            case layers.Readout():
                 self._readout(layer)
-            case Delay():
+            case layers.Delay():
                 self.source, self.column = self._delayed(layer, self.source, self.column)
-            case SpikeDropout():
+            case layers.SpikeDropout():
                 pass  # in training only
-            case BiasSpikes():
+            case layers.BiasSpikes():
                 count = len(layer.times)
                 self.source = np.append(self.source, np.full(count, "input", dtype=object))
                 self.column = np.append(self.column, self.biases + np.arange(count))
                 self.biases += count
-            case Multiplex():
+            case layers.Multiplex():
                 self.source, self.column = self.source.repeat(layer.copies), self.column.repeat(layer.copies)
-            case Concatenate() if layer.reduce is None:
+            case layers.Concatenate() if layer.reduce is None:
                 past = self.entered[-1 - layer.over]
                 ends = (self.source, self.column), past if layer.delays is None else self._delayed(layer.delays, *past)
                 self.source, self.column = (np.concatenate(x) for x in zip(*ends, strict=True))
@@ -119,12 +106,12 @@ class Writer:
         target, step, found = self.convention.target, self.convention.step, []
         if step is not None:
             found.append(f"{target} moves spikes to a grid of {step:g}")
-        if target != "nir" and not all(isinstance(lif, SpikeTrains) for lif in self.lifs):
+        if target != "nir" and not all(isinstance(lif, layers.SpikeTrains) for lif in self.lifs):
             how = "ignores v_reset" if target == "norse" else "resets to 0"
             found.append(f"{target} {how}, so that neurons may spike again after their first spike")
         if target != "nir" and any(isinstance(node, nir.Delay) for node in self.nodes.values()):
             found.append(f"{target} has no counterpart of delays")
-        trains = [lif for lif in self.lifs if isinstance(lif, SpikeTrains)]
+        trains = [lif for lif in self.lifs if isinstance(lif, layers.SpikeTrains)]
         if trains:
             most = min(lif.max_spikes for lif in trains)
             found.append(f"readers ignore max_spikes: neurons may spike more than {most} times")
@@ -146,11 +133,11 @@ class Writer:
     def _linear(self, name: str, weight: Matrix, before: str) -> str:
         return self._add(name, nir.Linear(weight=weight), len(weight), before)
 
-    def _lif(self, layer: SpikingLinear | SpikingConv2d | SpikeTrains) -> None:
+    def _lif(self, layer: layers.SpikingLinear | layers.SpikingConv2d | layers.SpikeTrains) -> None:
         mem, syn, threshold = (_per_neuron(layer, name) for name in ("tau_mem", "tau_syn", "threshold"))
         reset = None
         self.lifs.append(layer)
-        if isinstance(layer, SpikeTrains):
+        if isinstance(layer, layers.SpikeTrains):
             reset = _per_neuron(layer, "reset")
             if _refractory(layer) and not self.keep_refractory:
                 raise ValueError(
@@ -161,10 +148,10 @@ class Writer:
                 raise ValueError(f"snnTorch always resets to 0, the layer to {layer.neuron.reset}")
         fields, gain = self.convention.node(mem, syn, threshold, reset)
         self._neurons(layer, "lif", nir.CubaLIF(**fields), gain)
-        if isinstance(layer, SpikingRecurrent):
+        if isinstance(layer, layers.SpikingRecurrent):
             self._recurrent(layer, gain)
 
-    def _recurrent(self, layer: SpikingRecurrent, gain: Float[np.ndarray, " neurons"]) -> None:
+    def _recurrent(self, layer: layers.SpikingRecurrent, gain: Float[np.ndarray, " neurons"]) -> None:
         """A loop from the neurons of the layer that was just made to themselves: their delays, then weights."""
         if (target := self.convention.target) != "nir":
             hint = "write the target nir, for a reader that supports them"
@@ -180,21 +167,21 @@ class Writer:
             last = self._linear(name, weight, delayed)
         self.edges.append((last, lif))
 
-    def _readout(self, layer: Readout) -> None:
+    def _readout(self, layer: layers.Readout) -> None:
         mem, syn = (_per_neuron(layer, name) for name in ("tau_mem", "tau_syn"))
         fields, gain = self.convention.node(mem, syn, np.ones(layer.out_features))
         node = nir.CubaLI(**{name: x for name, x in fields.items() if name not in ("v_threshold", "v_reset")})
         self._neurons(layer, "readout", node, gain)
-        kind = next((kind for kind, target in LAYERS.items() if target is type(layer)), None)
+        kind = next((kind for kind, target in layers.LAYERS.items() if target is type(layer)), None)
         if kind is None:
-            raise ValueError(f"NIR has nothing for a {type(layer).__name__}")
+            raise ValueError(f"NIR has nothing for a {layer._get_name()}")
         unit, times = self.convention.time_unit, [name for name in ("tau", "time") if hasattr(layer, name)]
         self.readout = {"readout": kind} | {f"readout_{name}": getattr(layer, name) * unit for name in times}
 
     def _neurons(self, layer: NeuronLayer, kind: str, neurons: Any, gain: Float[np.ndarray, " neurons"]) -> None:
         """Weights and delays of a layer, and its neurons after them."""
         number = len(self.lifs) - (kind == "lif")
-        weight = _expanded(layer) if isinstance(layer, SpikingConv2d) else to_numpy(layer.weight)
+        weight = _expanded(layer) if isinstance(layer, layers.SpikingConv2d) else to_numpy(layer.weight)
         weight = weight * gain[:, None]
         delay = getattr(layer, "delay", None)
         delays = None if delay is None or not delay.any() else to_numpy(delay)
@@ -226,7 +213,7 @@ class Writer:
         summed[np.repeat(np.arange(out), channels), np.arange(copies)] = weight.ravel()
         return self._linear(name, summed, delayed)
 
-    def _delayed(self, layer: Delay, source: np.ndarray, channel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _delayed(self, layer: layers.Delay, source: np.ndarray, channel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Channels after delays."""
         delay = to_numpy(layer.delay) * self.convention.time_unit
         if not delay.any():
@@ -251,7 +238,7 @@ def _parts(source: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 def _refractory(layer: NeuronLayer) -> float:
     """The refractory time of a layer, 0 of neurons that spike once."""
-    times = _per_neuron(layer, "refractory") if isinstance(layer, SpikeTrains) else np.zeros(1)
+    times = _per_neuron(layer, "refractory") if isinstance(layer, layers.SpikeTrains) else np.zeros(1)
     if (times != times[0]).any():
         raise ValueError("the metadata have one refractory time for all neurons of a layer, this one has several")
     return float(times[0])
@@ -265,7 +252,7 @@ def _per_neuron(layer: NeuronLayer, name: str) -> Float[np.ndarray, " neurons"]:
     return np.repeat(np.atleast_1d(values), layer.out_features // values.size)
 
 
-def _expanded(layer: SpikingConv2d) -> Matrix:
+def _expanded(layer: layers.SpikingConv2d) -> Matrix:
     """Filters as a matrix over all pixels."""
     seen, made = layer.image, layer.out_image
     if seen.size * made.size > _LARGEST:

@@ -12,17 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from firstspike.layers import (
-    BiasSpikes,
-    Delay,
-    FirstSpike,
-    Multiplex,
-    Network,
-    Readout,
-    Record,
-    SpikeTrains,
-    SpikingRecurrent,
-)
+from firstspike import layers
+from firstspike.layers import Network, Record
 from firstspike.layers.dense import DenseLayer
 from firstspike.substrates.base import SubstrateError
 from firstspike.substrates.imperfect import QuantisedWeights
@@ -61,12 +52,12 @@ class Clock:
         return (SHORTEST_DELAY_US + DELAY_STEP_US * steps.clamp(0, most)) / self.unit_us
 
 
-def circuits_of(layer: DenseLayer | Delay) -> int:
+def circuits_of(layer: DenseLayer | layers.Delay) -> int:
     """Number of the chip's circuits that a layer takes."""
-    if isinstance(layer, Delay):
+    if isinstance(layer, layers.Delay):
         return 2 * layer.features
     inputs, delays = layer.in_features, 0
-    if isinstance(layer, SpikingRecurrent):  # its spikes return through delay neurons
+    if isinstance(layer, layers.SpikingRecurrent):  # its spikes return through delay neurons
         inputs, delays = inputs + layer.out_features, 2 * layer.out_features
     return layer.out_features * math.ceil(2 * inputs / ROWS) + delays
 
@@ -74,7 +65,7 @@ def circuits_of(layer: DenseLayer | Delay) -> int:
 def placement(network: Network) -> list[int]:
     """The circuits of all neurons in the order in which their populations are made, one for each."""
     lifs = [(index, layer) for index, layer in enumerate(network) if isinstance(layer, DenseLayer)]
-    delays = sum(layer.features for layer in network if isinstance(layer, Delay))
+    delays = sum(layer.features for layer in network if isinstance(layer, layers.Delay))
     size, room = sum(layer.out_features for _, layer in lifs), FIRST_DELAY if delays else CIRCUITS
     problems = [
         f"layer {index}: {layer.in_features} inputs per neuron; a neuron here is one circuit, which has {ROWS // 2}"
@@ -92,7 +83,7 @@ def placement(network: Network) -> list[int]:
         if isinstance(layer, DenseLayer):
             found += range(neuron, neuron + layer.out_features)
             neuron += layer.out_features
-        elif isinstance(layer, Delay):
+        elif isinstance(layer, layers.Delay):
             pairs = range(pair, pair + 2 * layer.features, 2)
             found += [*pairs, *(first + 1 for first in pairs)]
             pair += 2 * layer.features
@@ -106,12 +97,12 @@ def _refuse(problems: list[str]) -> None:
 
 def _lif_problems(layer: DenseLayer) -> Iterator[str]:
     neuron = layer.neuron
-    resets = torch.as_tensor(neuron.reset).unique() if isinstance(layer, SpikeTrains) else ()
+    resets = torch.as_tensor(neuron.reset).unique() if isinstance(layer, layers.SpikeTrains) else ()
     for reset in filter(bool, resets):
         yield f"a reset to {reset:g}; the chip is calibrated to a reset to the leak, 0"
     if layer.delay is not None:
         yield "synaptic delays; the chip only has axonal ones, a delay layer before this one"
-    if isinstance(layer, SpikingRecurrent) and layer.recurrent_delays is not None:
+    if isinstance(layer, layers.SpikingRecurrent) and layer.recurrent_delays is not None:
         yield "a recurrent_delay; the chip only has axonal delays, which are the window"
     if any(isinstance(x, Tensor) for x in (neuron.tau_mem, neuron.tau_syn, neuron.threshold)):
         yield "parameters of neurons that learn or differ; the chip is calibrated to one number for each"
@@ -119,7 +110,7 @@ def _lif_problems(layer: DenseLayer) -> Iterator[str]:
         yield "neurons without leak (tau_mem inf); the chip's leak always"
 
 
-def _delay_problems(layer: Delay, last: bool) -> Iterator[str]:
+def _delay_problems(layer: layers.Delay, last: bool) -> Iterator[str]:
     if last:
         yield "delays after the last LIF layer; the chip only has axonal ones"
     if layer.trains:
@@ -151,9 +142,9 @@ class Bss2(QuantisedWeights):
             match layer:
                 case DenseLayer() if self.has(layer):
                     needed[index], found = circuits_of(layer), _lif_problems(layer)
-                case Delay():
+                case layers.Delay():
                     needed[index], found = circuits_of(layer), _delay_problems(layer, not lifs or index > lifs[-1])
-                case BiasSpikes() | Multiplex() | FirstSpike() | Readout():
+                case layers.BiasSpikes() | layers.Multiplex() | layers.FirstSpike() | layers.Readout():
                     pass
                 case _:
                     found = [f"the chip does not support {layer._get_name()}"]
@@ -169,8 +160,8 @@ class Bss2(QuantisedWeights):
         clock = Clock(self.tau_us / float(first.neuron.tau_syn))
         low, high = SHORTEST_DELAY_US / clock.unit_us, LONGEST_DELAY_US / clock.unit_us
         for index, layer in enumerate(network):
-            if isinstance(layer, Delay | SpikingRecurrent):
-                delay = layer.delay if isinstance(layer, Delay) else layer.own_delay
+            if isinstance(layer, layers.Delay | layers.SpikingRecurrent):
+                delay = layer.delay if isinstance(layer, layers.Delay) else layer.own_delay
                 least, most = (float(x) for x in delay.detach().aminmax())
                 if least < low - 1e-6 or most > high + 1e-6:
                     raise ValueError(

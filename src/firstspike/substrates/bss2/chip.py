@@ -110,11 +110,11 @@ class BrainScaleS2(Bss2):
         return {"kind": self.kind, **self._identity}
 
     def parameters(self, network: Network) -> dict[str, Tensor]:
-        """See ``Substrate``; with the settings of the chip."""
+        """The stored weights, by the settings of the chip, which may override those given here."""
         return super().parameters(network) if self._chip is None else self._chip.settings.parameters(network)
 
     def project_(self, network: Network) -> None:
-        """See ``Substrate``; with the settings of the chip."""
+        """Keep weights in the range of the chip, by its settings."""
         super().project_(network) if self._chip is None else self._chip.settings.project_(network)
 
     @torch.no_grad()

@@ -111,10 +111,10 @@ def calibrate(file: Path | str) -> None:
         SubstrateError: the calibration fails.
     """
     load_pynn()
-    base, neuron, dlens, quantities = (
-        importlib.import_module(name)
-        for name in ("calix.common.base", "calix.spiking.neuron", "dlens_vx_v3", "quantities")
-    )
+    base = importlib.import_module("calix.common.base")
+    neuron = importlib.import_module("calix.spiking.neuron")
+    dlens = importlib.import_module("dlens_vx_v3")
+    quantities = importlib.import_module("quantities")
     targets = {name: value * quantities.s if name in _TIMES else value for name, value in _TARGETS.items()}
     try:
         with dlens.hxcomm.ManagedConnection() as connection:

@@ -10,25 +10,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from firstspike import layers
 from firstspike._version import __version__
-from firstspike.layers import (
-    BiasSpikes,
-    Delay,
-    FirstSpike,
-    Network,
-    Readout,
-    Record,
-    SpikeTrains,
-    SpikingLinear,
-    SpikingRecurrent,
-)
+from firstspike.layers import Network, Record
 from firstspike.layers.dense import DenseLayer
-from firstspike.layers.windows import joined_trains
 from firstspike.neurons import LIF
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed, checks_ranges
 from firstspike.spiketime import TrainState
 from firstspike.substrates.bss2.base import Bss2, Clock, StalledError
-from firstspike.substrates.imperfect import Imperfect, Noise, joined, slices, window_of
+from firstspike.substrates.imperfect import DeviceNoise, Imperfect, Trains, joined, looped, window_of
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +66,7 @@ class MockBss2(Bss2, Imperfect):
     """
 
     kind = "mock_bss2"
-    neurons = (SpikingLinear, SpikeTrains, SpikingRecurrent)
+    neurons = (layers.SpikingLinear, layers.SpikeTrains, layers.SpikingRecurrent)
 
     chip: Seed = 1
     tau_us: Positive = 6.0
@@ -98,8 +88,8 @@ class MockBss2(Bss2, Imperfect):
     seed: Seed | None = None
 
     def __post_init__(self) -> None:
-        self.pattern = Noise(self.chip)
-        self.noise = Noise(self.seed or 0)
+        self.fixed = DeviceNoise(self.chip)
+        self.noise = DeviceNoise(self.seed or 0)
         self._clock: Clock | None = None
 
     def open(self, network: Network) -> Self:
@@ -113,7 +103,7 @@ class MockBss2(Bss2, Imperfect):
                         "%.0f %%; their defaults are for thresholds of about 2.6",
                         *(index, threshold, 100 * noise / threshold),
                     )
-            if isinstance(layer, SpikeTrains):
+            if isinstance(layer, layers.SpikeTrains):
                 wanted = self.refractory * self.tau_us / clock.unit_us
                 for refractory in torch.as_tensor(layer.neuron.refractory).unique().tolist():
                     if not math.isclose(refractory, wanted, rel_tol=1e-3):
@@ -137,9 +127,6 @@ class MockBss2(Bss2, Imperfect):
 
     @torch.no_grad()
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
-        if self._clock is None:
-            raise ValueError("the chip is not open: call open(network) first")
-
         def attempt() -> Record:
             if self.stall and float(self.noise.uniform(times.new_empty(1))) < self.stall:
                 raise StalledError("by chance")
@@ -148,81 +135,84 @@ class MockBss2(Bss2, Imperfect):
         return self.repeated(attempt, f"the mock chip {self.chip}")
 
     @property
+    def clock(self) -> Clock:
+        """The chip's times in the network's unit; a ValueError unless it is open."""
+        if self._clock is None:
+            raise ValueError("the chip is not open: call open(network) first")
+        return self._clock
+
+    @property
     def _tau(self) -> float:
         """``tau_syn`` in the network's unit."""
-        assert self._clock is not None
-        return self.tau_us / self._clock.unit_us
+        return self.tau_us / self.clock.unit_us
 
     def _run(self, network: Network, times: Tensor) -> Record:
-        clock = self._clock
-        assert clock is not None
+        clock = self.clock
         received = clock.floor(times.double())
         spikes = _Spikes(received if received.ndim > 2 else received.unsqueeze(-1), received)
-        layers = []
+        known = []
         for index, layer in enumerate(network):
             match layer:
                 case DenseLayer():
-                    spikes = self._fire(index, layer, spikes.trains, clock)
-                case FirstSpike() | Readout():  # on the host: the chip's neurons get all spikes
+                    spikes = self._fire(index, layer, spikes.trains)
+                case layers.FirstSpike() | layers.Readout():  # on the host: the chip's neurons get all spikes
                     spikes = spikes._replace(known=layer(spikes.known.to(times.dtype)))
-                case Delay():
+                case layers.Delay():
                     # delay neurons rest until their delay is over: a spike that comes earlier passes unseen
                     delay, idle = clock.delay(layer.delay.double()), torch.full_like(spikes.known, -math.inf)
                     trains, _ = self._through_delays(spikes.trains.sort(dim=-1).values, delay, idle)
-                    spikes = _Spikes(trains, self._noted(trains.amin(dim=-1), clock))
-                case BiasSpikes():  # from outside, too, and once
+                    spikes = _Spikes(trains, self._noted(trains.amin(dim=-1)))
+                case layers.BiasSpikes():  # from outside, too, and once
                     bias = clock.floor(layer.times.to(spikes.known)).expand(len(spikes.known), -1)
                     train = pad(bias.unsqueeze(-1), (0, spikes.trains.shape[2] - 1), value=math.inf)
                     spikes = _Spikes(torch.cat([spikes.trains, train], dim=1), torch.cat([spikes.known, bias], dim=1))
                 case _:
                     each = [layer(train) for train in spikes.trains.unbind(-1)]
                     spikes = _Spikes(torch.stack(each, dim=-1), layer(spikes.known))
-            layers.append(spikes.known.to(times.dtype))
-        return Record(received.to(times.dtype), tuple(layers))
+            known.append(spikes.known.to(times.dtype))
+        return Record(received.to(times.dtype), tuple(known))
 
-    def _fire(self, index: int, layer: DenseLayer, trains: Tensor, clock: Clock) -> _Spikes:
+    def _fire(self, index: int, layer: DenseLayer, trains: Tensor) -> _Spikes:
         weight, tau = self._strengths("weight", index, layer.weight), self._tau
-        mem, syn = (self._spread(name, index, getattr(layer.neuron, name), weight) for name in ("tau_mem", "tau_syn"))
+        row = weight.new_empty(len(weight))
+        mem, syn = (
+            float(getattr(layer.neuron, name)) * self._varied(name, index, row, self.tau_spread, 0.1)
+            for name in ("tau_mem", "tau_syn")
+        )
         neurons = LIF(mem, syn), self.thresholds(index, layer, len(trains), weight), self.refractory * tau
-        if isinstance(layer, SpikingRecurrent):
+        if isinstance(layer, layers.SpikingRecurrent):
             weight = torch.cat([weight, self._strengths("recurrent weight", index, layer.recurrent_weight)], dim=1)
-            delay = clock.delay(trains.new_tensor(layer.window))
+            delay = self.clock.delay(trains.new_tensor(layer.window))
             found = self._loop(trains, weight, neurons, delay, min(self.window * tau, layer.duration))
         else:
             found = self.imperfect(_fired(trains, weight, *neurons, self.window * tau)[0], tau)
-        if isinstance(layer, SpikeTrains):
+        if isinstance(layer, layers.SpikeTrains):
             found = found.sort(dim=-1).values
-            return _Spikes(found, layer.fitted(self._noted(found, clock)))
-        return _Spikes(found, self._noted(found.amin(dim=-1), clock))
+            return _Spikes(found, layer.fitted(self._noted(found)))
+        return _Spikes(found, self._noted(found.amin(dim=-1)))
 
     def _strengths(self, purpose: str, index: int, weight: Tensor) -> Tensor:
         """Weights as the synapses have them."""
         weight = self.stored(weight).double()
-        if self.weight_spread:
-            weight = weight * (1 + self.weight_spread * self.pattern.pattern(purpose, index, weight)).clamp(0)
-        return weight
+        return weight * self._varied(purpose, index, weight, self.weight_spread, 0.0)
 
-    def _spread(self, name: str, index: int, tau: Any, weight: Tensor) -> Any:
-        """A time constant as the neurons have it."""
-        if not self.tau_spread:
-            return float(tau)
-        pattern = self.pattern.pattern(name, index, weight.new_empty(len(weight)))
-        return float(tau) * (1 + self.tau_spread * pattern).clamp(min=0.1)
+    def _varied(self, purpose: str, index: int, like: Tensor, spread: float, least: float) -> float | Tensor:
+        """Factors of a fixed pattern around 1."""
+        return (1 + spread * self.fixed.pattern(purpose, index, like)).clamp(least) if spread else 1.0
 
     def _loop(
         self, trains: Tensor, weight: Tensor, neurons: tuple[LIF, Tensor, float], delay: Tensor, until: float
     ) -> Tensor:
-        """Spikes of neurons that get their own ones back through delay neurons, in slices of half the delay."""
-        start, state = -math.inf, None
-        spikes = arriving = trains.new_full((len(trains), len(weight), 1), math.inf)
-        busy = torch.full_like(spikes[..., 0], -math.inf)
-        for end in slices(trains, until, float(delay)):
-            fired, state = _fired(joined_trains(trains, arriving), weight, *neurons, end, state)
-            now = self.imperfect(fired, self._tau).sort(dim=-1).values
-            spikes = joined(spikes, now)
-            late, busy = self._through_delays(now, delay, busy)
-            arriving, start = joined(arriving, late.clamp(min=end), since=start), end
-        return torch.where(spikes <= until, spikes, math.inf)
+        """Spikes of neurons that get their own ones back through delay neurons."""
+
+        def fire(trains: Tensor, end: float, state: tuple[TrainState | None, Tensor] | None) -> Any:
+            before, busy = state or (None, trains.new_full((len(trains), len(weight)), -math.inf))
+            fired, after = _fired(trains, weight, *neurons, end, before)
+            fired = self.imperfect(fired, self._tau).sort(dim=-1).values
+            late, busy = self._through_delays(fired, delay, busy)
+            return fired, late.clamp(min=end), (after, busy)
+
+        return looped(trains, len(weight), until, float(delay), float(delay) / 2, fire)
 
     def _through_delays(self, trains: Tensor, delay: Tensor, busy: Tensor) -> tuple[Tensor, Tensor]:
         """Sorted trains after delay neurons that are busy until then, and until when they are busy now."""
@@ -234,21 +224,21 @@ class MockBss2(Bss2, Imperfect):
             found.append(later.masked_fill(later >= self.window * self._tau, math.inf))
         return torch.stack(found, dim=-1), busy
 
-    def _noted(self, times: Tensor, clock: Clock) -> Tensor:
+    def _noted(self, times: Tensor) -> Tensor:
         """Spike times as the host receives them: a little late, on the clock, the known latency subtracted."""
-        latency = self.latency_us / clock.unit_us
-        return clock.floor(times + latency) - latency
+        latency = self.latency_us / self.clock.unit_us
+        return self.clock.floor(times + latency) - latency
 
 
 def _fired(
-    trains: Float[Tensor, "batch inputs spikes"],
+    trains: Trains,
     weight: Float[Tensor, "neurons inputs"],
     neuron: LIF,
     threshold: Float[Tensor, "*batch neurons"],
     refractory: float,
     until: float,
     state: TrainState | None = None,
-) -> tuple[Float[Tensor, "batch neurons fired"], TrainState]:
+) -> tuple[Trains, TrainState]:
     """All spikes of a layer up to a time, at least one column of them, and the state then."""
     begin = (float(trains.amin()) if trains.numel() else until) if state is None else state.time
     span = until - begin

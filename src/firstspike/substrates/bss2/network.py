@@ -22,7 +22,7 @@ _DELAY_OFFSET_US = 2.0  # a delay is this plus as many steps as the setting of t
 
 
 @dataclass
-class _Part:
+class _Channels:
     """Channels of the signal between two layers that come from one population, cell by cell."""
 
     population: Any
@@ -46,7 +46,7 @@ class ChipNetwork:
         self._delays: dict[int, Any] = {}
         self._written: dict[object, np.ndarray] = {}
         every = np.arange(inputs)
-        parts, channels, outside = [_Part(None, every, every)], inputs, inputs
+        parts, channels, outside = [_Channels(None, every, every)], inputs, inputs
         for index, layer in enumerate(network):
             match layer:
                 case DenseLayer():
@@ -55,7 +55,7 @@ class ChipNetwork:
                     parts = self._delay(index, layer, parts)
                 case BiasSpikes():
                     new = np.arange(len(layer.times))
-                    parts = [*parts, _Part(None, channels + new, outside + new)]
+                    parts = [*parts, _Channels(None, channels + new, outside + new)]
                     channels, outside = channels + len(new), outside + len(new)
                 case Multiplex():
                     parts, channels = (
@@ -63,7 +63,7 @@ class ChipNetwork:
                         channels * layer.copies,
                     )
 
-    def _lif(self, index: int, layer: DenseLayer, parts: list[_Part]) -> list[_Part]:
+    def _lif(self, index: int, layer: DenseLayer, parts: list[_Channels]) -> list[_Channels]:
         pynn = self.pynn
         neurons = pynn.Population(layer.out_features, pynn.cells.HXNeuron())
         neurons.record(["spikes"])
@@ -75,9 +75,9 @@ class ChipNetwork:
                 connector = pynn.AllToAllConnector()
                 made = pynn.Projection(before, neurons, connector, synapse_type=synapse, receptor_type=receptor)
                 self._projections.append((made, index, part.place, sign))
-        return [_Part(neurons, np.arange(layer.out_features))]
+        return [_Channels(neurons, np.arange(layer.out_features))]
 
-    def _delay(self, index: int, layer: Delay, parts: list[_Part]) -> list[_Part]:
+    def _delay(self, index: int, layer: Delay, parts: list[_Channels]) -> list[_Channels]:
         pynn, size = self.pynn, layer.features
         cell = pynn.cells.HXNeuron(event_routing_enable_bypass_excitatory=True, multicompartment_connect_right=True)
         first, second = pynn.Population(size, cell), pynn.Population(size, pynn.cells.HXNeuron())
@@ -89,9 +89,9 @@ class ChipNetwork:
             connector = pynn.ArrayConnector(chosen)
             pynn.Projection(self._population(part), first, connector, synapse_type=synapse, receptor_type="excitatory")
         self._delays[index], self._recorded[index] = first, second
-        return [_Part(second, np.arange(size))]
+        return [_Channels(second, np.arange(size))]
 
-    def _population(self, part: _Part) -> Any:
+    def _population(self, part: _Channels) -> Any:
         if part.population is not None:
             return part.population
         assert part.origin is not None
@@ -153,9 +153,9 @@ class ChipNetwork:
         return Record(received, tuple(layers))
 
 
-def _copies(part: _Part, copies: int) -> list[_Part]:
+def _copies(part: _Channels, copies: int) -> list[_Channels]:
     """Copies of inputs are separate sources, those of neurons further synapses of the same."""
     places = part.place[:, None] * copies + np.arange(copies)
     if part.origin is not None:
-        return [_Part(None, places.ravel(), part.origin.repeat(copies))]
-    return [_Part(part.population, place) for place in places.T]
+        return [_Channels(None, places.ravel(), part.origin.repeat(copies))]
+    return [_Channels(part.population, place) for place in places.T]

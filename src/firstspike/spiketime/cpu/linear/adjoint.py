@@ -1,0 +1,412 @@
+"""Linear neurons, backward: the derivatives of the loss by the state, from the last input back to the first.
+
+With P = dL/dV and Q = dL/dy of each component, a row of ``flow`` brings both from the end of an interval to its start.
+At a spike with the slope v- of V - threshold, the loss that depends on when it is, g = dL/dT, gives
+
+    P = (X + P+ v+ + sum_k Q_k (change of dy_k/dt) - g) / v-
+
+where v+ is the slope after a reset, X what a release from the refractory time owes to this spike, P+ and Q what comes
+from later. See Wunderlich and Pehle 2021 for neurons of one component. Lanes with events go through an interval alone.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+import math
+
+import numpy as np
+
+from firstspike.spiketime.cpu.arrays import LANES
+from firstspike.spiketime.cpu.linear.flow import (
+    BIAS,
+    FEEDS,
+    FIRST,
+    LEFT,
+    MOVES,
+    OWN,
+    PER,
+    RISE,
+    SLOPES,
+    THRESHOLD,
+    drive_of,
+    fill_row,
+    fill_slopes,
+    pass_time,
+)
+from firstspike.spiketime.cpu.linear.scan import FORCED, part_of, time_of
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.vectors.shuffles import fold16
+from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, select, store
+
+# what a pass is for: all gradients, those by all but the weights, those by weights alone, within the bound; or the
+# largest derivative by a weight of the membrane at one spike of each lane
+ALL, OTHERS, WEIGHTS, LARGEST = range(4)
+# rows of lanes after those of P and Q: when the next event is, and what it owes
+_DUE, _OWED = range(2)
+# rows of lanes of sums of gradients: those by each component's rate come last, then those by their jumps, by the bias
+BY_THRESHOLD, BY_RESET, BY_LEAK, BY_PARTS = range(4)
+
+
+@jit
+def finish(g, at, mode, number):
+    """P and Q at the end, and the last event of each lane."""
+    adjoint, count, most = g.adjoint[at.slot], g.kinds.size, g.most
+    tail = 2 * (1 + count) * LANES
+    for place in range((2 * (1 + count) + 2) * LANES):
+        adjoint[place] = 0
+    end = np.float64(g.bounds[1])
+    for lane in range(LANES):
+        adjoint[tail + _DUE * LANES + lane] = -math.inf
+    for lane in range(at.size):
+        j, spiked = at.first + lane, 0
+        while spiked < most and g.spikes[at.b, j, spiked] < math.inf:
+            spiked += 1
+        if mode == LARGEST:
+            spiked = min(spiked, number + 1)
+        g.counts[at.slot, lane] = spiked
+        full = g.overflows[at.b, j] != 0
+        free = free_after(g, at, j, spiked)
+        held = free > end or full
+        owed = 0.0
+        if g.asks_end != 0 and mode < LARGEST:
+            p = g.of_voltage[at.b, j]
+            if held and g.resets != 0:
+                if mode != WEIGHTS:
+                    total(g, at, BY_RESET, lane, p)
+                p = g.spikes.dtype.type(0.0)
+            adjoint[lane] = p
+            for k in range(count - g.biased):
+                adjoint[(1 + k) * LANES + lane] = g.of_current[at.b, j, k]
+            if held and not full:
+                owed = -np.float64(g.of_left[at.b, j])
+        adjoint[tail + _OWED * LANES + lane] = owed
+        due = free if free > -math.inf and not held else -math.inf
+        if due == -math.inf and spiked > 0:
+            due = np.float64(g.spikes[at.b, j, spiked - 1])
+        if due == -math.inf and held and mode < LARGEST and g.starts != 0:
+            g.by_left[at.b, j] = -owed
+        adjoint[tail + _DUE * LANES + lane] = due
+
+
+@jit
+def free_after(g, at, j, spiked):
+    """When a neuron is released after so many spikes; -inf if it is not held then."""
+    if spiked == 0:
+        if g.starts != 0 and g.left[at.b, j] > 0:
+            return np.float64(g.bounds[0]) + np.float64(g.left[at.b, j])
+        return -math.inf
+    time = g.spikes[at.b, j, spiked - 1]
+    free = g.spikes.dtype.type(time + g.refractory[at.e, j])
+    return np.float64(free) if free > time else -math.inf
+
+
+@jit
+def total(g, at, row, lane, x):
+    """Add to the sum of a gradient by a parameter of the neurons."""
+    g.totals[at.group, at.chunk, row * LANES + lane] += x
+
+
+@jit
+def back_alone(g, at, lane, base, start, now, mode, number):
+    """Bring P and Q of one neuron from ``now`` back to ``start``, event by event, in the rows from ``base`` on."""
+    adjoint, kinds, work, j = g.adjoint[at.slot], g.kinds, g.work[at.slot], at.first + lane
+    count, tail = kinds.size, 2 * (1 + kinds.size) * LANES
+    leak, rates, q, row = g.leak[at.e, j], g.rates[at.e, j], work[3], work[0]
+    p, owed = np.float64(adjoint[base + lane]), np.float64(adjoint[tail + _OWED * LANES + lane])
+    due, spiked = np.float64(adjoint[tail + _DUE * LANES + lane]), g.counts[at.slot, lane]
+    for k in range(count):
+        q[k] = adjoint[base + (1 + k) * LANES + lane]
+    sums = mode != WEIGHTS and mode != LARGEST
+    segment = 0
+    if g.by_taus != 0 and sums:
+        segment = note_segments(g, at, lane, start, now)
+    while True:
+        until = max(due, start)
+        p = back_in_time(g, at, lane, p, q, now - until, row, segment if sums else -1)
+        segment -= 1
+        now = until
+        if due <= start:
+            break
+        is_release = spiked == 0 or due > np.float64(g.spikes[at.b, j, spiked - 1])
+        if is_release:
+            if g.resets != 0:
+                if sums:
+                    total(g, at, BY_RESET, lane, p)
+                owed += p * g.ups[at.b, j, spiked]
+                p = 0.0
+            if spiked == 0:
+                if sums:
+                    g.by_left[at.b, j] = -owed
+                due = -math.inf
+            else:
+                due = np.float64(g.spikes[at.b, j, spiked - 1])
+            continue
+        spiked -= 1
+        slope, asked = np.float64(g.slopes[at.b, j, spiked]), 0.0
+        if mode < LARGEST:
+            asked = np.float64(g.grad[at.b, j, spiked])
+        pull = owed - asked
+        for k in range(count):
+            if kinds[k] != BIAS:
+                jump = g.jumps[at.e, j, k]
+                if g.resets == 0:
+                    pull += p * drive_of(kinds[k], leak, rates[k]) * jump
+                pull -= q[k] * rates[k] * jump
+                if kinds[k] == RISE:
+                    pull += q[k + 1] * rates[k] * jump
+                if sums:
+                    total(g, at, BY_PARTS + count + k, lane, q[k])
+        if g.resets != 0:
+            if free_after(g, at, j, spiked + 1) == -math.inf:
+                pull += p * g.ups[at.b, j, spiked + 1]
+                if sums:
+                    total(g, at, BY_RESET, lane, p)
+            p = 0.0
+        owed, change = 0.0, 0.0
+        if mode == LARGEST:
+            change = 1.0 if spiked == number and slope > 0 else 0.0
+        elif slope > 0:
+            change = pull / slope
+            if mode == WEIGHTS and abs(change) * g.largest[at.slot, spiked * LANES + lane] > g.bound[0]:
+                change = 0.0
+        elif slope == FORCED:
+            owed = pull
+        p += change
+        for k in range(count):
+            if kinds[k] == THRESHOLD:
+                q[k] -= change
+        if sums:
+            total(g, at, BY_THRESHOLD, lane, -change)
+        free = free_after(g, at, j, spiked)
+        due = -math.inf if spiked == 0 else np.float64(g.spikes[at.b, j, spiked - 1])
+        if -math.inf < free <= now:
+            due = free
+        elif spiked == 0 and free > now:
+            due = -math.inf
+    adjoint[base + lane] = p
+    for k in range(count):
+        adjoint[base + (1 + k) * LANES + lane] = q[k]
+    adjoint[tail + _DUE * LANES + lane], adjoint[tail + _OWED * LANES + lane] = due, owed
+    g.counts[at.slot, lane] = spiked
+
+
+@jit
+def back_in_time(g, at, lane, p, q, s, row, segment):
+    """Bring P and Q of one neuron back by a time without events, in place; returns P. While it is held, P is 0."""
+    if s <= 0:
+        return p
+    kinds, j, count = g.kinds, at.first + lane, g.kinds.size
+    leak, rates, slopes = g.leak[at.e, j], g.rates[at.e, j], g.work[at.slot, 1]
+    if g.by_taus != 0 and segment >= 0:
+        state = g.segments[at.slot, segment]
+        fill_slopes(slopes, 1, s, kinds, leak, rates)
+        by_leak = p * state[0] * slopes[0]
+        for k in range(count):
+            place, y, after = 1 + k * SLOPES, state[1 + k], 0.0
+            by_leak += p * y * slopes[place + 1]
+            by = q[k] * y * slopes[place] + p * y * slopes[place + 2]
+            if kinds[k] == RISE:
+                after = q[k + 1] * y
+                by += after * slopes[place + 4]
+                total(g, at, BY_PARTS + k + 1, lane, p * y * slopes[place + 3] + after * slopes[place + 5])
+            total(g, at, BY_PARTS + k, lane, by)
+        total(g, at, BY_LEAK, lane, by_leak)
+    fill_row(row, 1, s, kinds, leak, rates)
+    for k in range(count):
+        place = FIRST + k * PER
+        following = q[k + 1] * row[place + FEEDS] if kinds[k] == RISE else 0.0
+        q[k] = q[k] * row[place + OWN] + p * row[place + MOVES] + following
+    return p * row[LEFT]
+
+
+@jit
+def note_segments(g, at, lane, start, stop):
+    """Note the states at the start of an interval and after each event in it; returns the number of the last one.
+
+    Segments of a neuron that is held have no membrane that acts, as P is 0 there.
+    """
+    kinds, j, found = g.kinds, at.first + lane, g.segments[at.slot]
+    count, leak, rates = kinds.size, g.leak[at.e, j], g.rates[at.e, j]
+    tape, number, now = g.tape[at.slot, g.place[at.slot, 0]], 0, start
+    for k in range(1 + count):
+        found[0, k] = tape[k * LANES + lane]
+    spiked = 0
+    while spiked < g.most and np.float64(g.spikes[at.b, j, spiked]) <= start:
+        spiked += 1
+    free = free_after(g, at, j, spiked)
+    holds = free > start
+    while True:
+        due = np.float64(g.spikes[at.b, j, spiked]) if spiked < g.most else math.inf
+        if due == math.inf and g.overflows[at.b, j] != 0:
+            break  # it is held for ever
+        until = free if holds and free <= due else due
+        if until > stop or until == math.inf:
+            break
+        y, v = found[number + 1, 1:], found[number, 0]
+        for k in range(count):
+            y[k] = found[number, 1 + k]
+        v = pass_time(v, y, until - now, holds and g.resets != 0, kinds, leak, rates)
+        now = until
+        if holds and free <= due:
+            holds = False
+        else:
+            spiked += 1
+            free = free_after(g, at, j, spiked)
+            holds = free > now
+            v = np.float64(g.reset[at.e, j]) if g.resets != 0 else v
+            for k in range(count):
+                y[k] += 0.0 if kinds[k] == BIAS else g.jumps[at.e, j, k]
+        number += 1
+        found[number, 0] = v
+    return number
+
+
+@jit
+def step_back(g, at, row, here, there):
+    """Bring P and Q of all lanes to the start of a row's interval, from the rows ``here`` to ``there``."""
+    adjoint = g.adjoint[at.slot]
+    p = load32(adjoint, here)
+    store(adjoint, there, p * part_of(row, LEFT))
+    for k in range(g.kinds.size):
+        place = FIRST + k * PER
+        q = load32(adjoint, here + (1 + k) * LANES)
+        before = fma(q, part_of(row, place + OWN), p * part_of(row, place + MOVES))
+        if g.kinds[k] == RISE:
+            before = fma(load32(adjoint, here + (2 + k) * LANES), part_of(row, place + FEEDS), before)
+        store(adjoint, there + (1 + k) * LANES, before)
+
+
+@jit
+def add_rates(g, at, row, here, tape, besides):
+    """Add the gradients by the rates of an interval, but for the lanes ``besides``; ``row`` has slopes."""
+    adjoint, sums, none = g.adjoint[at.slot], g.totals[at.group, at.chunk], fill32(g.tape[at.slot, 0], 0.0)
+    p = select(besides, none, load32(adjoint, here))
+    by_leak = p * load32(tape, 0) * part_of(row, 0)
+    for k in range(g.kinds.size):
+        place, q = 1 + k * SLOPES, select(besides, none, load32(adjoint, here + (1 + k) * LANES))
+        y, to = load32(tape, (1 + k) * LANES), (BY_PARTS + k) * LANES
+        by_leak = fma(p * y, part_of(row, place + 1), by_leak)
+        by = y * fma(q, part_of(row, place), p * part_of(row, place + 2))
+        if g.kinds[k] == RISE:
+            after = select(besides, none, load32(adjoint, here + (2 + k) * LANES)) * y
+            by = fma(after, part_of(row, place + 4), by)
+            other = fma(p * y, part_of(row, place + 3), after * part_of(row, place + 5))
+            store(sums, to + LANES, load32(sums, to + LANES) + other)
+        store(sums, to, load32(sums, to) + by)
+    store(sums, BY_LEAK * LANES, load32(sums, BY_LEAK * LANES) + by_leak)
+
+
+@jit
+def reach(g, at, drives, base, place):
+    """P and Q for an input that reaches a component: dL/dw, and dL/dt for a weight of 1."""
+    adjoint, k = g.adjoint[at.slot], np.intp(place)
+    q, p = load32(adjoint, base + (1 + k) * LANES), load32(adjoint, base)
+    moved = q * part_of(drives, g.kinds.size + k) - p * part_of(drives, k)
+    if g.kinds[k] == RISE:
+        moved = moved - load32(adjoint, base + (2 + k) * LANES) * part_of(drives, g.kinds.size + k)
+    return q, moved
+
+
+@jit
+def input_gradients(g, at, i, base, drives, weights, source, order, mode, number):
+    """Add to the gradients by the weights, times and delays of an input."""
+    every = ~np.uint64(0) >> np.uint64(64 - at.size)
+    by_weight, by_delay = g.weight_parts[at.group, at.chunk], g.delay_parts[at.group, at.chunk]
+    if source is None:
+        w = load32(weights, i * LANES)
+        q, moved = reach(g, at, drives, base, g.places[0])
+        for receptor in range(1, g.receptors):
+            chosen = np.uint64(0)
+            for lane in range(at.size):
+                own = (
+                    weights[i * LANES + lane] <= 0
+                    if g.signed != 0
+                    else (g.receptor[at.e, g.inputs_of[at.slot, i, lane]] == receptor)
+                )
+                chosen |= np.uint64(own) << np.uint64(lane)
+            other, other_moved = reach(g, at, drives, base, g.places[receptor])
+            q, moved = select(chosen, other, q), select(chosen, other_moved, moved)
+        moved = moved * w
+        store(g.sums[at.slot], 0, q)
+        store(g.sums[at.slot], LANES, moved)
+        for lane in range(at.size):
+            if time_of(g.own_keys[at.slot], i, lane) == math.inf:
+                continue
+            j, event = np.intp(g.inputs_of[at.slot, i, lane]), np.intp(g.events_of[at.slot, i, lane])
+            x = g.sums[at.slot, lane]
+            if mode == LARGEST:
+                most = g.largest[at.slot]
+                most[number * LANES + lane] = max(most[number * LANES + lane], abs(x))
+                continue
+            if mode != OTHERS:
+                by_weight[j * LANES + lane] += x
+            if mode != WEIGHTS:
+                by_delay[j * LANES + lane] += g.sums[at.slot, LANES + lane]
+                g.times_parts[at.part, at.b, event] += g.sums[at.slot, LANES + lane]
+        return
+    j = np.intp(source[i])
+    w, place = load32(weights, j * LANES), g.places[0]
+    if g.signed == 0:
+        place = g.places[g.receptor[at.e, j]]
+    q, moved = reach(g, at, drives, base, place)
+    if g.signed != 0:
+        negative = ~(w > 0.0) & every
+        other, other_moved = reach(g, at, drives, base, g.places[1])
+        q, moved = select(negative, other, q), select(negative, other_moved, moved)
+    if mode == LARGEST:
+        most = g.largest[at.slot]
+        store(most, number * LANES, max(load32(most, number * LANES), abs(q)))
+        return
+    if mode != OTHERS:
+        store(by_weight, j * LANES, load32(by_weight, j * LANES) + q)
+    if mode != WEIGHTS and g.by_time != 0:
+        parts = fold16(moved * w)
+        store(g.sums[at.slot], 0, parts)
+        x = 0.0
+        for lane in range(16):
+            x += g.sums[at.slot, lane]
+        g.times_parts[at.part, at.b, order[i]] += x
+
+
+@jit
+def unwind(g, at, keys, rows, slopes, drives, weights, source, order, n, mode, number):
+    """Add the gradients of a group's neurons in a sample, see ``scan`` for the arguments."""
+    adjoint, each = g.adjoint[at.slot], (1 + g.kinds.size) * LANES
+    here, there, tail = 0, each, 2 * each
+    begin, end = np.float64(g.bounds[0]), np.float64(g.bounds[1])
+    finish(g, at, mode, number)
+    sums = g.by_taus != 0 and mode != WEIGHTS and mode != LARGEST
+    for i in range(n - 1, -2, -1):
+        if i < 0 and begin == -math.inf:
+            break
+        waits = source is None or min(time_of(keys, i + 1, 0), end) > (time_of(keys, i, 0) if i >= 0 else begin)
+        if waits:
+            g.place[at.slot, 0] = i + 1
+            due, alone = load32(adjoint, tail + _DUE * LANES), np.uint64(0)
+            if source is None:
+                for lane in range(at.size):
+                    start = time_of(keys, i, lane) if i >= 0 else begin
+                    alone |= np.uint64(adjoint[tail + _DUE * LANES + lane] > start) << np.uint64(lane)
+            else:
+                alone = due > (keys[i] if i >= 0 else g.bounds[0])
+            if sums:
+                add_rates(g, at, slopes[i + 1], here, g.tape[at.slot, i + 1], alone)
+            step_back(g, at, rows[i + 1], here, there)
+            while alone:
+                lane = lowest_bit(alone)
+                alone &= alone - np.uint64(1)
+                for k in range(1 + g.kinds.size):
+                    adjoint[there + k * LANES + lane] = adjoint[here + k * LANES + lane]
+                start = time_of(keys, i, lane) if i >= 0 else begin
+                back_alone(g, at, lane, there, start, min(time_of(keys, i + 1, lane), end), mode, number)
+            here, there = there, here
+        if i >= 0:
+            input_gradients(g, at, i, here, drives, weights, source, order, mode, number)
+    if mode == LARGEST:
+        return
+    for lane in range(at.size):
+        j = at.first + lane
+        if g.biased != 0 and mode != WEIGHTS:
+            total(g, at, BY_PARTS + 2 * g.kinds.size, lane, adjoint[here + g.kinds.size * LANES + lane])
+        if g.starts != 0 and mode != WEIGHTS:
+            g.by_voltage[at.b, j] = adjoint[here + lane]
+            for k in range(g.kinds.size - g.biased):
+                g.by_current[at.b, j, k] = adjoint[here + (1 + k) * LANES + lane]

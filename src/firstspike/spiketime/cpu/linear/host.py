@@ -1,0 +1,182 @@
+"""Host side of linear neurons."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from firstspike.spiketime.contract import (
+    Arguments,
+    Gradients,
+    Grads,
+    Held,
+    Needs,
+    Result,
+    of_several,
+    zero_gradients,
+)
+from firstspike.spiketime.cpu.arrays import LANES, PAD, numbers
+from firstspike.spiketime.cpu.linear.adjoint import BY_LEAK, BY_PARTS, BY_RESET, BY_THRESHOLD
+from firstspike.spiketime.cpu.linear.flow import BIAS, FIRST, KINDS, PER, SLOPES
+from firstspike.spiketime.cpu.linear.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
+from firstspike.spiketime.cpu.linear.scan import TAIL
+from firstspike.spiketime.cpu.linear.search import TERMS
+from firstspike.spiketime.cpu.runtime.parallel import call, name_of
+from firstspike.spiketime.cpu.sort import sorting_for
+from firstspike.spiketime.shared import threads_for
+
+_PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
+_COST = 8  # of a synapse, in units of one of the kernels of first spikes
+_SHARED = "order", "source", "inside", "arrival", "rows"
+
+
+def _shares(given: Arguments) -> bool:
+    """Whether neurons of a network share their order of arrival and their time constants."""
+    taus = [x for x in (given.tau_mem, given.tau_syn) if isinstance(x, Tensor)]
+    return given.delay is None and all(bool((x == x[:, :1]).all()) for x in taus)
+
+
+@of_several
+def forward(given: Arguments) -> Result:
+    """Spike times. See ``contract``."""
+    own, sizes, arrays = _both(given)
+    real = given.times.new_empty
+    lead, most = (sizes["ensemble"], sizes["batch"], sizes["outputs"]), sizes["most"]
+    spikes = real((*lead, most)).fill_(math.inf)
+    if given.observed is not None:
+        spikes.copy_(given.observed)
+    saved = {"slopes": real((*lead, most)), "ups": real((*lead, most + 1))}
+    saved["overflows"] = torch.zeros(lead, dtype=torch.uint8)
+    if not own:
+        samples, padded = lead[:2], sizes["padded"]
+        for name in ("order", "source"):
+            saved[name] = torch.empty((*samples, padded), dtype=torch.int32)
+        saved["inside"] = torch.empty((*samples, 1), dtype=torch.int32)
+        saved["arrival"] = real((*samples, padded))
+        saved["rows"] = real((*samples, sizes["intervals"], sizes["parts_of_row"]))
+    ends = {}
+    if given.max_spikes and given.until < math.inf:
+        ends = {"end_voltage": real(lead), "end_current": real((*lead, sizes["components"])), "end_left": real(lead)}
+    sizes["ends"] = len(ends) > 0
+    arrays |= saved | ends | {"spikes": spikes}
+    groups, batch = sizes["all_groups"], sizes["batch"]
+    phases = groups + (0 if own else sizes["blocks"]), groups * -(-batch // SAMPLES)
+    call(forward_kernel(name_of(given.times.dtype), own), FORWARD, phases, sizes, arrays)
+    if not given.max_spikes:
+        return Result(spikes.squeeze(-1), tuple(saved.values()))
+    return Result(spikes, tuple(saved.values()), saved["overflows"].bool(), Held(*ends.values()) if ends else None)
+
+
+@of_several
+def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
+    """Gradients at the given spike times. See ``contract``."""
+    found = zero_gradients(given, needs)
+    if not result.saved:
+        spikes = result.spikes if given.max_spikes else result.spikes.unsqueeze(-1)
+        result = result._replace(saved=forward(given._replace(observed=spikes)).saved)
+    own, sizes, arrays = _both(given)
+    names = "slopes", "ups", "overflows", *(() if own else _SHARED)
+    arrays |= zip(names, result.saved, strict=True)
+    if result.overflows is not None:
+        arrays["overflows"] = result.overflows.to(torch.uint8)
+    if not own:
+        sizes["padded"], sizes["intervals"] = arrays["arrival"].shape[-1], arrays["rows"].shape[-2]
+    count, events = sizes["count"], sizes["events"]
+    by_taus = not needs.isdisjoint(("tau_mem", "tau_syn"))
+    parts, chunks = min(_PARTS, max(1, sizes["groups"])), min(_CHUNKS, max(1, sizes["batch"]))
+    sizes |= {
+        "parts": parts, "chunks": chunks, "stride": max(1, events), "by_taus": by_taus,
+        "by_time": not needs.isdisjoint(("times", "delay")), "asks_end": grads.state is not None,
+        "bounded": max_weight_grad is not None, "parts_of_slopes": 1 + SLOPES * count,
+        "sloped": sizes["intervals"] if by_taus and not own else 0,
+        "own_sloped": sizes["own_intervals"] if by_taus and own else 0,
+        "total_rows": (BY_PARTS + 2 * count + 1) * LANES, "largest_rows": sizes["most"] * LANES,
+        "segments_each": 2 * sizes["most"] + 3, "noted": 1 + count, "observes": True, "records": True, "once": False,
+        "taped": (sizes["own_intervals"] if own else sizes["intervals"]) if by_taus else 0,
+    }  # fmt: skip
+    arrays |= {
+        "spikes": result.spikes,
+        "grad": grads.spikes,
+        "bound": numbers(given.times.dtype, max_weight_grad or 0.0),
+    }
+    if grads.state is not None:
+        arrays |= zip(("of_voltage", "of_current", "of_left"), grads.state, strict=True)
+    lead = (sizes["ensemble"], sizes["outputs"])
+    made = {"by_weight": torch.empty_like(given.weight, memory_format=torch.contiguous_format)}
+    made["by_times"] = given.times.new_empty((*lead[:1], sizes["batch"], events))
+    if given.delay is not None:
+        made["by_delay"] = torch.empty_like(made["by_weight"])
+    if given.state is not None:
+        made["by_voltage"], made["by_current"] = (torch.empty_like(x).contiguous() for x in given.state[:2])
+        made["by_left"] = torch.zeros_like(given.state.left).contiguous()
+    made["summed"] = given.times.new_empty((sizes["all_groups"], sizes["total_rows"]))
+    groups, blocks = sizes["all_groups"], sizes["blocks"]
+    phases = groups + (blocks if by_taus and not own else 0), sizes["ensemble"] * parts * chunks, groups + blocks
+    call(backward_kernel(name_of(given.times.dtype), own), BACKWARD, phases, sizes, arrays | made)
+    totals = made.pop("summed").view(lead[0], sizes["groups"], -1, LANES).transpose(1, 2).flatten(2)[..., : lead[1]]
+    leak = -(1 / _tau_mem(given) ** 2)
+    rates = -(1 / given.tau_syn.double() ** 2)
+    parts_of = totals[:, BY_PARTS : BY_PARTS + len(given.components)].transpose(1, 2)
+    jumps = totals[:, BY_PARTS + count : BY_PARTS + count + len(given.components)].transpose(1, 2)
+    by = {
+        "weight": made["by_weight"], "times": made["by_times"].view_as(given.times), "delay": made.get("by_delay"),
+        "threshold": totals[:, BY_THRESHOLD], "reset": totals[:, BY_RESET], "jumps": jumps,
+        "tau_mem": (totals[:, BY_LEAK] * leak).to(totals), "tau_syn": (parts_of * rates).to(totals),
+        "bias": totals[:, -1], "voltage": made.get("by_voltage"), "current": made.get("by_current"),
+        "left": made.get("by_left"),
+    }  # fmt: skip
+    return {name: by[name] for name in found}
+
+
+def _tau_mem(given: Arguments) -> Tensor:
+    mem = given.tau_mem
+    return (mem if isinstance(mem, Tensor) else torch.full_like(given.threshold, mem)).double()
+
+
+def _both(given: Arguments) -> tuple[bool, dict[str, Any], dict[str, Any]]:
+    """Whether neurons have their own order or constants, and sizes and arrays of both passes."""
+    own, dtype = not _shares(given), given.times.dtype
+    ensemble, batch, inputs, outputs = given.sizes
+    several = given.max_spikes > 0
+    copies = given.times.shape[-1] if several else 1
+    events, most = inputs * copies, max(1, given.max_spikes)
+    biased = given.bias is not None
+    kinds = [KINDS[kind] for kind in given.components] + [BIAS] * biased
+    count, rises = len(kinds), [False, *(kind == "rise" for kind in given.components)]
+    places = [k for k, kind in enumerate(given.components) if kind == "rise" or (kind == "synapse" and not rises[k])]
+    start, until = given.start, given.until
+    if given.observed is not None and start == -math.inf:  # a spike before all inputs is after the start, too
+        earliest = min(float(given.observed.min()), float(given.times.min())) if events else 0.0
+        start = earliest - max(1.0, abs(earliest)) if math.isfinite(earliest) else start
+    rates = 1 / given.tau_syn.double()
+    if biased:
+        rates = torch.cat([rates, torch.zeros_like(rates[..., :1])], -1)
+    none = torch.zeros_like(given.threshold)
+    arrays: dict[str, Any] = {
+        "times": given.times, "weight": given.weight, "threshold": given.threshold, "jumps": given.jumps,
+        "delay": given.delay, "reset": given.reset if several else none,
+        "refractory": given.refractory if several else none, "bias": given.bias, "leak": 1 / _tau_mem(given),
+        "rates": rates, "kinds": torch.tensor(kinds, dtype=torch.int32),
+        "places": torch.tensor(places, dtype=torch.int32), "bounds": numbers(dtype, start, until),
+        "tiny": numbers(dtype, torch.finfo(dtype).eps),
+        "receptor": None if given.receptor is None else given.receptor.to(torch.int32),
+    }  # fmt: skip
+    if given.state is not None:
+        arrays |= {name: getattr(given, name) for name in Held._fields}
+    groups, padded = -(-outputs // LANES), events + PAD
+    sizes: dict[str, Any] = {
+        "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "copies": copies,
+        "events": events, "outputs": outputs, "most": most, "releases": most + 1, "groups": groups,
+        "all_groups": ensemble * groups, "group_inputs": inputs * LANES, "parts_of_row": FIRST + PER * count,
+        "count": count, "synapses": len(places), "components": count - biased, "padded": padded,
+        "intervals": events + 1, "own_intervals": events + 2 if own else 0, "receptors": len(places),
+        "signed": given.receptor is None, "biased": biased, "resets": given.resets and several,
+        "starts": given.state is not None, "ends": False, "observes": given.observed is not None, "once": not several,
+        "records": False, "taped": 0, "state_rows": (2 * (1 + count) + TAIL) * LANES, "work_rows": 0,
+        "width": max(TERMS, FIRST + PER * count, 1 + SLOPES * count), "lanes": (events + 1) * LANES if own else 0,
+        "delayed": outputs if given.delay is not None else 0, "tape_rows": (1 + count) * LANES,
+        "blocks": -(-ensemble * batch // SAMPLES), **sorting_for(events),
+    }  # fmt: skip
+    sizes["threads"] = threads_for(_COST * ensemble * batch * events * outputs)
+    return own, sizes, arrays
