@@ -50,13 +50,13 @@ _RARE = ("kind", "tau_rise", "bias", *_ADAPTS)
 class _Neuron(Built):
     """Neurons of any kind; a described one shows of the rarer parameters those that play a part."""
 
-    def build(self) -> LIF:
+    def build(self, **more: Any) -> LIF:
         """The neuron."""
         kind: str = self.kind  # type: ignore[attr-defined]
         given = self.arguments()
         if kind == "lif" and any(given.pop(name) for name in _ADAPTS):
             raise ValueError("adaptation and threshold_adaptation need kind: adaptive_lif")
-        return NEURONS[kind](**given)
+        return NEURONS[kind](**given, **more)
 
     @property
     def time_unit(self) -> float:
@@ -87,7 +87,7 @@ def described_neuron(neuron: object) -> dict[str, Any] | None:
 
 _PAIRS: Any = tuple[tuple[Positive, Finite], ...]
 _OF_NEURONS: dict[str, Any] = {
-    "kind": (Literal[tuple(NEURONS)], Field("lif", description="what this is")),  # type: ignore[misc]
+    "kind": (Literal[tuple(NEURONS)], Field("lif", description="what this is")),
     **{name: (_PAIRS, Field((), description=argument_texts(AdaptiveLIF)[name])) for name in _ADAPTS},
 }
 Neuron: Any = derive(LIF, name="Neuron", base=_Neuron, extra=_OF_NEURONS)

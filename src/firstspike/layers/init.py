@@ -38,7 +38,7 @@ def firing_weights(inputs: int, neuron: LIF, window: float = 2.0) -> NormalWeigh
     ``n std^2 psi(t)``, where phi and psi are the averages of ``kappa`` and ``kappa^2`` over the arrival times. Taken at
     the time at which phi has its maximum, mean and std follow from the membrane that is wanted there.
     """
-    tau_mem, tau_syn = float(neuron.tau_mem), float(neuron.tau_syn)
+    tau_mem, tau_syn = map(float, first_response(neuron.values))
     length = window * tau_syn
     # without leak the response never falls; ten synaptic time constants are its end
     horizon = length + 10 * tau_syn + (0 if math.isinf(tau_mem) else 5 * tau_mem)

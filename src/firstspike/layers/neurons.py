@@ -216,6 +216,7 @@ class NeuronLayer(SpikeLayer):
             return "neuron"
         return "delay" if parameter.endswith("delay_raw") else "weight"
 
+    receptors: Tensor | None
     unused: ClassVar[tuple[str, ...]] = (
         *("reset", "refractory", "adaptation_tau", "adaptation_jump", "threshold_tau", "threshold_jump"),
     )

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from firstspike import neurons
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.neurons import LIF_NAMES
-from firstspike.spiketime.contract import each_tensor
 from firstspike.spiketime.values import records
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -33,11 +32,10 @@ class MadeAgain(nn.Module):
         neuron = type(self.initial_neuron)
         if getattr(neurons, neuron.__name__, None) is not neuron:
             raise NotImplementedError(f"torch.export does not know a {neuron.__name__}, only firstspike.neurons")
-        found["neuron"] = {"class": neuron.__name__}
-        for name, value in self.neuron.values.items():
-            like = 0.0 if name == "reset" else 1.0
-            found["neuron"][name] = each_tensor(lambda x, like=like: {"shape": list(x.shape), "like": like}, value)
-        return kind.__name__, json.dumps(found, default=asdict)
+        found["neuron"] = self.neuron.values | {"class": neuron.__name__}
+        return kind.__name__, json.dumps(
+            found, default=lambda x: {"shape": x.shape} if isinstance(x, Tensor) else asdict(x)
+        )
 
     # its result is recorded; ``torch.compiler.assume_constant_result`` would import the compiler
     recipe._dynamo_marked_constant = True  # type: ignore[attr-defined]
@@ -54,7 +52,9 @@ def _made(found: dict[str, Any]) -> Any:
     if "neuron" in found:
         return found | {"device": "meta"}
     if "shape" in found:
-        return torch.full(found["shape"], found["like"])
+        return torch.ones(found["shape"])
+    if isinstance(found["reset"], Tensor):  # below any threshold
+        found["reset"] -= 1
     return getattr(neurons, found.pop("class"))(**found)
 
 

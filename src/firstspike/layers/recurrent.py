@@ -131,7 +131,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         self.recurrent_receptor, own = checked_receptors(*given)
         if (self.receptor == "sign") != (self.recurrent_receptor == "sign"):
             raise ValueError('recurrent_receptor and receptor must both be "sign", or both have numbers')
-        if own is not None:
+        if own is not None and self.receptors is not None:
             self.receptors = torch.cat([self.receptors, own.to(self.weight.device)])
         self.recurrent_signs = checked_signs("recurrent_signs", recurrent_signs, out_features)
         self._signed["recurrent_weight"] = self.recurrent_signs
