@@ -53,10 +53,9 @@ class NeuronLayer(SpikeLayer):
         trainable: names of the neuron's parameters that are trained, such as ``"tau_mem"``, ``"tau_syn"``,
             ``"threshold"`` and ``"bias"``, and for trains ``"reset"`` and what adapts. All values of a tuple are.
         per_neuron: whether each neuron has separate values of the trainable parameters; otherwise the layer shares one.
-        receptor: of neurons with several, the number of that which each input reaches, such as ``[0] * 80 + [1] * 20``,
-            or ``"sign"``: the first where a weight is > 0, otherwise the second. In a convolution of each channel.
-        signs: of the weights of each input, in a convolution of each channel: 1 (>= 0), -1 (<= 0) or 0 (any), as in
-            Dale's law. Initial weights have them. A training puts weights that a step carried across 0 back on it, and
+        receptor: number of the receptor that each input, or channel of an image, reaches, such as
+            ``[0] * 80 + [1] * 20``, or ``"sign"``: the first where a weight is > 0, otherwise the second.
+        signs: signs of the weights of each input, or channel: 1 (>= 0), -1 (<= 0) or 0 (any). Initial weights have them. A training puts weights that a step carried across 0 back on it, and
             so does ``project_`` in a loop of your own.
         weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``.
             Without both, most neurons initially spike for inputs in [0, 2] tau_syn, for any number of inputs, by the

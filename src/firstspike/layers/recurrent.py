@@ -83,7 +83,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             ``window`` alone.
         recurrent_receptor: the receptor that the spikes of each neuron reach, see ``receptor``; with ``"sign"`` there,
             that of the recurrent weights tells, too.
-        recurrent_signs: of the recurrent weights of each source neuron, see ``signs``.
+        recurrent_signs: signs of the recurrent weights of each source neuron, see ``signs``.
         recurrent_mean: mean of the initial recurrent weights, which are normally distributed.
         recurrent_std: standard deviation of the initial recurrent weights; by default such that they alone rarely make
             a neuron spike.
