@@ -55,8 +55,8 @@ class NeuronLayer(SpikeLayer):
         per_neuron: whether each neuron has separate values of the trainable parameters; otherwise the layer shares one.
         receptor: number of the receptor that each input, or channel of an image, reaches, such as
             ``[0] * 80 + [1] * 20``, or ``"sign"``: the first where a weight is > 0, otherwise the second.
-        signs: signs of the weights of each input, or channel: 1 (>= 0), -1 (<= 0) or 0 (any). Initial weights have them. A training puts weights that a step carried across 0 back on it, and
-            so does ``project_`` in a loop of your own.
+        signs: signs of the weights of each input, or channel: 1 (>= 0), -1 (<= 0) or 0 (any). Initial weights have
+            them. A training puts weights that a step carried across 0 back on it, and so does ``project_``.
         weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``.
             Without both, most neurons initially spike for inputs in [0, 2] tau_syn, for any number of inputs, by the
             response of the first receptor. Where some ``signs`` are -1, inhibition is half of the excitation.
