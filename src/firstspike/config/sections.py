@@ -43,7 +43,7 @@ def _rate(of: str) -> Any:
 
 
 NEURONS: dict[str, type[LIF]] = {"lif": LIF, "adaptive_lif": AdaptiveLIF}
-_ADAPTS = ("adaptation", "threshold_adaptation")
+_ADAPTS, _TEXTS = ("adaptation", "threshold_adaptation"), argument_texts(AdaptiveLIF)
 _RARE = ("kind", "tau_rise", "bias", *_ADAPTS)
 
 
@@ -52,8 +52,7 @@ class _Neuron(Built):
 
     def build(self, **more: Any) -> LIF:
         """The neuron."""
-        kind: str = self.kind  # type: ignore[attr-defined]
-        given = self.arguments()
+        kind, given = self.kind, self.arguments()  # type: ignore[attr-defined]
         if kind == "lif" and any(given.pop(name) for name in _ADAPTS):
             raise ValueError("adaptation and threshold_adaptation need kind: adaptive_lif")
         return NEURONS[kind](**given, **more)
@@ -85,10 +84,9 @@ def described_neuron(neuron: object) -> dict[str, Any] | None:
     return found
 
 
-_PAIRS: Any = tuple[tuple[Positive, Finite], ...]
 _OF_NEURONS: dict[str, Any] = {
     "kind": (Literal[tuple(NEURONS)], Field("lif", description="what this is")),
-    **{name: (_PAIRS, Field((), description=argument_texts(AdaptiveLIF)[name])) for name in _ADAPTS},
+    **{x: (tuple[tuple[Positive, Finite], ...], Field((), description=_TEXTS[x])) for x in _ADAPTS},
 }
 Neuron: Any = derive(LIF, name="Neuron", base=_Neuron, extra=_OF_NEURONS)
 Rule: Any = derive(DelayRule)

@@ -326,10 +326,8 @@ class SpikingLayer(NeuronLayer):
         return LIF_NAMES.get(name, name) if type(self.initial_neuron) is LIF else name
 
     def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
-        def start(unit: LIF) -> NormalWeights:
-            return NormalWeights(*(self.usual_weights * x for x in firing_weights(self.synapses.shape[1], unit)))
-
-        self.draw_weights_(start, generator)
+        inputs, scale = self.synapses.shape[1], self.usual_weights
+        self.draw_weights_(lambda unit: NormalWeights(*(scale * x for x in firing_weights(inputs, unit))), generator)
 
     @torch.no_grad()
     def draw_weights_(
