@@ -97,7 +97,7 @@ def inputs(kind, samples=5):
     return times
 
 
-KINDS = ["delays", "own neurons", "connections", "images", "trains"]
+KINDS = ["delays", "own neurons", "connections", "images", "trains", "linear"]
 
 
 @pytest.fixture(params=KINDS)
@@ -239,7 +239,7 @@ BY_VALUES = ["recurrent", "recurrent delays", "recurrent own", "maximum"]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("kind", [*KINDS, *BY_VALUES, "linear", "linear recurrent"])
+@pytest.mark.parametrize("kind", [*KINDS, *BY_VALUES, "linear recurrent"])
 def test_exported(strict, kind):
     """For any number of samples, from a file."""
     network = make(kind).eval()
