@@ -17,6 +17,7 @@ import numpy as np
 from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.linear.flow import (
     BIAS,
+    CURRENT,
     FEEDS,
     FIRST,
     LEFT,
@@ -31,16 +32,18 @@ from firstspike.spiketime.cpu.linear.flow import (
     fill_slopes,
     pass_time,
 )
-from firstspike.spiketime.cpu.linear.scan import FORCED, part_of, time_of
+from firstspike.spiketime.cpu.linear.lanes import part_of
+from firstspike.spiketime.cpu.linear.scan import FORCED, arrival_lanes, time_of
 from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
 from firstspike.spiketime.cpu.vectors.shuffles import fold16
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, select, store
 
 # what a pass is for: all gradients, those by all but the weights, those by weights alone, within the bound; or the
 # largest derivative by a weight of the membrane at one spike of each lane
 ALL, OTHERS, WEIGHTS, LARGEST = range(4)
-# rows of lanes after those of P and Q: when the next event is, and what it owes
-_DUE, _OWED = range(2)
+# rows of lanes after those of P and Q: when the last event is, what it owes, and what is known of it
+_DUE, _OWED, _SLOPE, _ASKED, _UP = range(5)
 # rows of lanes of sums of gradients: those by each component's rate come last, then those by their jumps, by the bias
 BY_THRESHOLD, BY_RESET, BY_LEAK, BY_PARTS = range(4)
 
@@ -50,7 +53,7 @@ def finish(g, at, mode, number):
     """P and Q at the end, and the last event of each lane."""
     adjoint, count, most = g.adjoint[at.slot], g.kinds.size, g.most
     tail = 2 * (1 + count) * LANES
-    for place in range((2 * (1 + count) + 2) * LANES):
+    for place in range((2 * (1 + count) + 5) * LANES):
         adjoint[place] = 0
     end = np.float64(g.bounds[1])
     for lane in range(LANES):
@@ -260,6 +263,106 @@ def note_segments(g, at, lane, start, stop):
 
 
 @jit
+def flow_lanes(g, at, drives, base, s):
+    """Bring P and Q of all lanes back by times of their own, in place; not of components that rise."""
+    adjoint, count, leak = g.adjoint[at.slot], g.kinds.size, part_of(drives, 2 * g.kinds.size)
+    p, left = load32(adjoint, base), exp(s * leak * -1.0)
+    for k in range(count):
+        place, rate = base + (1 + k) * LANES, part_of(drives, count + k)
+        q, gap = load32(adjoint, place), (rate - leak) * s * -1.0
+        if g.kinds[k] == BIAS:
+            moves = expm1(s * leak * -1.0) * -1.0
+        else:
+            moves = left * s * part_of(drives, k) * select(abs(gap) > 0.0, expm1(gap) / gap, 1.0)
+        store(adjoint, place, fma(q, exp(s * rate * -1.0), p * moves))
+    store(adjoint, base, p * left)
+
+
+@jit
+def last_events(g, at, lanes):
+    """Look up the last events of these lanes, in rows after those of P and Q, and step back; bits of several kinds.
+
+    These are spikes, those among them that no hold follows, and releases before the first spike.
+    """
+    adjoint, tail = g.adjoint[at.slot], 2 * (1 + g.kinds.size) * LANES
+    spikes, frees, firsts = np.uint64(0), np.uint64(0), np.uint64(0)
+    while lanes:
+        lane = lowest_bit(lanes)
+        bit = np.uint64(1) << np.uint64(lane)
+        lanes &= ~bit
+        j, spiked, due = at.first + lane, g.counts[at.slot, lane], np.float64(adjoint[tail + _DUE * LANES + lane])
+        slope, asked, up = 0.0, 0.0, np.float64(g.ups[at.b, j, spiked])
+        if spiked == 0 or due > np.float64(g.spikes[at.b, j, spiked - 1]):
+            firsts |= bit if spiked == 0 else np.uint64(0)
+            following = -math.inf if spiked == 0 else np.float64(g.spikes[at.b, j, spiked - 1])
+        else:
+            spikes |= bit
+            if free_after(g, at, j, spiked) == -math.inf:
+                frees |= bit
+            else:
+                up = 0.0
+            spiked -= 1
+            slope, asked = np.float64(g.slopes[at.b, j, spiked]), np.float64(g.grad[at.b, j, spiked])
+            g.counts[at.slot, lane] = spiked
+            free = free_after(g, at, j, spiked)
+            following = -math.inf if spiked == 0 else np.float64(g.spikes[at.b, j, spiked - 1])
+            if -math.inf < free <= due:
+                following = free
+            elif spiked == 0:
+                following = -math.inf
+        adjoint[tail + _DUE * LANES + lane] = following
+        adjoint[tail + _SLOPE * LANES + lane] = slope
+        adjoint[tail + _ASKED * LANES + lane] = asked
+        adjoint[tail + _UP * LANES + lane] = up
+    return spikes, frees, firsts
+
+
+@jit
+def add_total(g, at, row, lanes, x):
+    """Add to the sums of a gradient by a parameter of the neurons."""
+    sums, place = g.totals[at.group, at.chunk], row * LANES
+    store(sums, place, load32(sums, place) + select(lanes, x, 0.0))
+
+
+@jit
+def back_lanes(g, at, drives, lanes, base, start, now):
+    """``back_alone`` of many lanes at once, from ``now`` back to ``start``; of neurons with a reset, without a rise."""
+    adjoint, count, tail = g.adjoint[at.slot], g.kinds.size, 2 * (1 + g.kinds.size) * LANES
+    none = fill32(g.tiny, 0.0)
+    while True:
+        due = load32(adjoint, tail + _DUE * LANES)
+        until = max(due, start)
+        flow_lanes(g, at, drives, base, select(lanes, now - until, none))
+        now, events = until, (due > start) & lanes
+        if not events:
+            break
+        spikes, frees, firsts = last_events(g, at, events)
+        p, owed = load32(adjoint, base), load32(adjoint, tail + _OWED * LANES)
+        slope, up = load32(adjoint, tail + _SLOPE * LANES), load32(adjoint, tail + _UP * LANES)
+        add_total(g, at, BY_RESET, (events & ~spikes) | frees, p)
+        owed = select(events, fma(p, up, owed), owed)
+        pull = owed - load32(adjoint, tail + _ASKED * LANES)
+        for k in range(count):
+            if g.kinds[k] in (CURRENT, THRESHOLD):
+                q, jump = load32(adjoint, base + (1 + k) * LANES), load32(g.jump_rows[at.slot], k * LANES)
+                pull = pull - q * jump * part_of(drives, count + k)
+                add_total(g, at, BY_PARTS + count + k, spikes, q)
+        change = select((slope > 0.0) & spikes, pull / slope, none)
+        for k in range(count):
+            if g.kinds[k] == THRESHOLD:
+                place = base + (1 + k) * LANES
+                store(adjoint, place, load32(adjoint, place) - change)
+        add_total(g, at, BY_THRESHOLD, spikes, change * -1.0)
+        store(adjoint, base, select(events, change, p))
+        owed = select(spikes, select(none > slope, pull, none), owed)
+        store(adjoint, tail + _OWED * LANES, owed)
+        while firsts:
+            lane = lowest_bit(firsts)
+            firsts &= firsts - np.uint64(1)
+            g.by_left[at.b, at.first + lane] = -adjoint[tail + _OWED * LANES + lane]
+
+
+@jit
 def step_back(g, at, row, here, there):
     """Bring P and Q of all lanes to the start of a row's interval, from the rows ``here`` to ``there``."""
     adjoint = g.adjoint[at.slot]
@@ -374,9 +477,22 @@ def unwind(g, at, keys, rows, slopes, drives, weights, source, order, n, mode, n
     begin, end = np.float64(g.bounds[0]), np.float64(g.bounds[1])
     finish(g, at, mode, number)
     sums = g.by_taus != 0 and mode != WEIGHTS and mode != LARGEST
+    plain = mode == ALL and g.by_taus == 0 and g.resets != 0 and g.rises == 0
+    if plain:
+        for lane in range(at.size):
+            for k in range(g.kinds.size - g.biased):
+                g.jump_rows[at.slot, k * LANES + lane] = g.jumps[at.e, at.first + lane, k]
+    quiet = g.asks_end == 0
     for i in range(n - 1, -2, -1):
         if i < 0 and begin == -math.inf:
             break
+        if quiet:  # nothing that comes later has a gradient
+            if source is None:
+                quiet = not load32(adjoint, tail + _DUE * LANES) > fill32(adjoint, -math.inf)
+            else:
+                quiet = not load32(adjoint, tail + _DUE * LANES) > (keys[i] if i >= 0 else g.bounds[0])
+            if quiet:
+                continue
         waits = source is None or min(time_of(keys, i + 1, 0), end) > (time_of(keys, i, 0) if i >= 0 else begin)
         if waits:
             g.place[at.slot, 0] = i + 1
@@ -390,6 +506,14 @@ def unwind(g, at, keys, rows, slopes, drives, weights, source, order, n, mode, n
             if sums:
                 add_rates(g, at, slopes[i + 1], here, g.tape[at.slot, i + 1], alone)
             step_back(g, at, rows[i + 1], here, there)
+            if alone and plain:
+                for place in range(0, each, LANES):
+                    before = select(alone, load32(adjoint, here + place), load32(adjoint, there + place))
+                    store(adjoint, there + place, before)
+                start = arrival_lanes(g, keys, i) if i >= 0 else fill32(adjoint, g.bounds[0])
+                stop = min(arrival_lanes(g, keys, i + 1), fill32(adjoint, g.bounds[1]))
+                back_lanes(g, at, drives, alone, there, start, stop)
+                alone = np.uint64(0)
             while alone:
                 lane = lowest_bit(alone)
                 alone &= alone - np.uint64(1)

@@ -20,7 +20,7 @@ from firstspike.spiketime.cpu.arrays import LANES, PAD, numbers
 from firstspike.spiketime.cpu.linear.adjoint import BY_LEAK, BY_PARTS, BY_RESET, BY_THRESHOLD
 from firstspike.spiketime.cpu.linear.flow import BIAS, FIRST, KINDS, PER, SLOPES
 from firstspike.spiketime.cpu.linear.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
-from firstspike.spiketime.cpu.linear.scan import TAIL
+from firstspike.spiketime.cpu.linear.lanes import JUMPS
 from firstspike.spiketime.cpu.linear.search import TERMS
 from firstspike.spiketime.cpu.runtime.parallel import call, name_of
 from firstspike.spiketime.cpu.sort import sorting_for
@@ -92,7 +92,8 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         "sloped": sizes["intervals"] if by_taus and not own else 0,
         "own_sloped": sizes["own_intervals"] if by_taus and own else 0,
         "total_rows": (BY_PARTS + 2 * count + 1) * LANES, "largest_rows": sizes["most"] * LANES,
-        "segments_each": 2 * sizes["most"] + 3, "noted": 1 + count, "observes": True, "records": True, "once": False,
+        "segments_each": 2 * sizes["most"] + 3, "noted": 1 + count, "jumping": max(1, count) * LANES,
+        "rises": "rise" in given.components, "observes": True, "records": True, "once": False,
         "taped": (sizes["own_intervals"] if own else sizes["intervals"]) if by_taus else 0,
     }  # fmt: skip
     arrays |= {
@@ -173,9 +174,10 @@ def _both(given: Arguments) -> tuple[bool, dict[str, Any], dict[str, Any]]:
         "intervals": events + 1, "own_intervals": events + 2 if own else 0, "receptors": len(places),
         "signed": given.receptor is None, "biased": biased, "resets": given.resets and several,
         "starts": given.state is not None, "ends": False, "observes": given.observed is not None, "once": not several,
-        "records": False, "taped": 0, "state_rows": (2 * (1 + count) + TAIL) * LANES, "work_rows": 0,
+        "records": False, "taped": 0, "state_rows": (2 * (1 + count) + JUMPS + count) * LANES, "work_rows": 0,
         "width": max(TERMS, FIRST + PER * count, 1 + SLOPES * count), "lanes": (events + 1) * LANES if own else 0,
         "delayed": outputs if given.delay is not None else 0, "tape_rows": (1 + count) * LANES,
+        "drives_each": 2 * count + 1, "series_rows": 2 * TERMS * LANES,
         "blocks": -(-ensemble * batch // SAMPLES), **sorting_for(events),
     }  # fmt: skip
     sizes["threads"] = threads_for(_COST * ensemble * batch * events * outputs)

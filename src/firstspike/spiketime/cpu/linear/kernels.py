@@ -21,7 +21,7 @@ SAMPLES = 8  # of one task
 FORWARD = Layout(
     "ensemble batch samples inputs copies events outputs most releases groups all_groups group_inputs threads sorting "
     "parts_of_row count synapses components padded intervals own_intervals receptors signed biased resets starts ends "
-    "observes once records taped state_rows work_rows width lanes delayed tape_rows",
+    "observes once records taped state_rows work_rows width lanes delayed tape_rows drives_each series_rows",
     times="real samples events",
     weight="real ensemble outputs inputs",
     delay="real ensemble delayed inputs",
@@ -53,11 +53,11 @@ FORWARD = Layout(
     inside="int32 samples 1",
     arrival="real samples padded",
     rows="real samples intervals parts_of_row",
-    drives=f"real ensemble 1 {2} count",
+    drives="real ensemble drives_each",
     # the same of each lane, for what a thread works on
     own_keys=f"real threads own_intervals {LANES}",
     own_rows=f"real threads own_intervals parts_of_row {LANES}",
-    own_drives=f"real threads 2 count {LANES}",
+    own_drives=f"real threads drives_each {LANES}",
     own_weights="real threads lanes",
     inputs_of=f"int32 threads own_intervals {LANES}",
     events_of=f"int32 threads own_intervals {LANES}",
@@ -69,12 +69,14 @@ FORWARD = Layout(
     work=f"float64 threads {WORK + 1} width",
     counts=f"int32 threads {LANES}",
     free=f"float64 threads {LANES}",
+    piece="real threads parts_of_row",
+    series="real threads series_rows",
     tape="real threads taped tape_rows",
     **SORTING,
 )
 BACKWARD = FORWARD.extended(
     "parts chunks stride by_taus by_time asks_end bounded parts_of_slopes sloped own_sloped total_rows largest_rows "
-    "segments_each noted",
+    "segments_each noted jumping rises",
     bound="real 1",
     grad="real samples outputs most",
     of_voltage="real samples outputs",
@@ -89,6 +91,7 @@ BACKWARD = FORWARD.extended(
     slopes_of="real samples sloped parts_of_slopes",
     own_slopes=f"real threads own_sloped parts_of_slopes {LANES}",
     adjoint="real threads state_rows",
+    jump_rows="real threads jumping",
     weight_parts="real all_groups chunks group_inputs",
     delay_parts="real all_groups chunks group_inputs",
     times_parts="real parts samples stride",
@@ -112,11 +115,12 @@ def interval(g, keys, i):
 
 @jit
 def fill_drives(g, e, j, drives, lane, step):
-    """Fill in what each component gives the membrane, then how fast it decays."""
+    """Fill in what each component gives the membrane, then how fast it decays, and the leak."""
     for k in range(g.count):
         rate = g.rates[e, j, k]
         drives[k * step + lane] = drive_of(g.kinds[k], g.leak[e, j], rate)
         drives[(g.count + k) * step + lane] = rate
+    drives[2 * g.count * step + lane] = g.leak[e, j]
 
 
 @jit
@@ -188,10 +192,10 @@ def scanned(own):
     def run(g, at, n):
         slot, b, e = at.slot, at.b, at.e
         if own:
-            drives = g.own_drives[slot].reshape(-1, LANES)
+            drives = g.own_drives[slot]
             scan(g, at, g.own_keys[slot], g.own_rows[slot], drives, g.own_weights[slot], None, n)
         else:
-            drives = g.drives[e, 0].reshape(-1)
+            drives = g.drives[e]
             scan(g, at, g.arrival[b], g.rows[b], drives, g.packed[at.group], g.source[b], g.inside[b, 0])
 
     return run
@@ -230,7 +234,7 @@ def forward_kernel(dtype: str, own: bool):
         e, begin, place = task // (g.groups * blocks), task // g.groups % blocks * SAMPLES, task % g.groups
         group, size = e * g.groups + place, min(LANES, g.outputs - place * LANES)
         if not own:
-            fill_drives(g, e, 0, g.drives[e, 0].reshape(-1), 0, 1)
+            fill_drives(g, e, 0, g.drives[e], 0, 1)
         for b in range(e * g.batch + begin, e * g.batch + min(begin + SAMPLES, g.batch)):
             at = At(slot, e, b, group, place * LANES, size, 0, 0)
             scan_group(g, at, prepare_own(g, at) if own else 0)
@@ -249,12 +253,12 @@ def backward_kernel(dtype: str, own: bool):
         if own:
             n = g.place[slot, 1]
             unwind(
-                g, at, g.own_keys[slot], g.own_rows[slot], g.own_slopes[slot], g.own_drives[slot].reshape(-1, LANES),
+                g, at, g.own_keys[slot], g.own_rows[slot], g.own_slopes[slot], g.own_drives[slot],
                 g.own_weights[slot], None, g.order[0], n, mode, number,
             )  # fmt: skip
         else:
             unwind(
-                g, at, g.arrival[b], g.rows[b], g.slopes_of[b], g.drives[e, 0].reshape(-1), g.packed[at.group],
+                g, at, g.arrival[b], g.rows[b], g.slopes_of[b], g.drives[e], g.packed[at.group],
                 g.source[b], g.order[b], g.inside[b, 0], mode, number,
             )  # fmt: skip
 
@@ -264,7 +268,7 @@ def backward_kernel(dtype: str, own: bool):
         begin, end = e * g.batch + chunk * g.batch // g.chunks, e * g.batch + (chunk + 1) * g.batch // g.chunks
         g.times_parts[part, begin:end] = 0
         if not own:
-            fill_drives(g, e, 0, g.drives[e, 0].reshape(-1), 0, 1)
+            fill_drives(g, e, 0, g.drives[e], 0, 1)
         for place in range(part * g.groups // g.parts, (part + 1) * g.groups // g.parts):
             group, size = e * g.groups + place, min(LANES, g.outputs - place * LANES)
             g.weight_parts[group, chunk] = 0

@@ -13,7 +13,6 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.core import types
 
 from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.linear.flow import (
@@ -30,18 +29,32 @@ from firstspike.spiketime.cpu.linear.flow import (
     SYNAPSE,
     THRESHOLD,
     drive_of,
+    fill_row,
     pass_time,
+)
+from firstspike.spiketime.cpu.linear.lanes import (
+    BUSY,
+    HOLD,
+    JUMPS,
+    LIMIT,
+    LONGEST,
+    NOW,
+    RESET,
+    STOP,
+    THETA,
+    constants_of,
+    fire_lanes,
+    part_of,
+    spent_lanes,
 )
 from firstspike.spiketime.cpu.linear.search import crossing
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, jit
-from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, select, store
+from firstspike.spiketime.cpu.vectors.simd import fill32, fma, highest, load32, lowest_bit, select, store
 
 FORCED, FIXED = -1.0, 0.0  # in place of slopes: a spike at a release; one that nothing moves
 # rows of float64 for one neuron: its components, and where the search works
 WORK = 4
-# rows of lanes: the membrane and the components, twice, and what follows
-TAIL = 2
-_LIMIT, _BUSY = range(TAIL)
+_PIECES = 200  # of a long interval, more of which go alone
 
 
 class At(NamedTuple):
@@ -55,14 +68,6 @@ class At(NamedTuple):
     size: Any  # how many it has
     chunk: Any  # backward: those samples, and those groups, whose gradients are summed together
     part: Any
-
-
-@chosen_by_type
-def part_of(row, place):
-    """A number that all lanes share, or that of each."""
-    if isinstance(row, types.Array) and row.ndim == 1:
-        return lambda row, place: row[place]
-    return lambda row, place: load32(row, place * LANES)
 
 
 @chosen_by_type
@@ -99,18 +104,21 @@ def add_input(g, at, i, base, weights, source):
 @jit
 def start_lanes(g, at):
     """The states of a group at the start; returns which lanes are held."""
-    state, count, begin = g.state[at.slot], g.kinds.size, g.bounds[0]
-    rows = 1 + count
-    held = np.uint64(0)
-    for place in range((2 * rows + TAIL) * LANES):
+    state, count, tail, held = g.state[at.slot], g.kinds.size, constants_of(g), np.uint64(0)
+    for place in range(state.size):
         state[place] = 0
-    tail = 2 * rows * LANES
     for lane in range(LANES):
-        state[tail + _LIMIT * LANES + lane], state[tail + _BUSY * LANES + lane] = math.inf, math.inf
+        for row in (LIMIT, BUSY, THETA):
+            state[tail + row * LANES + lane] = math.inf
         g.counts[at.slot, lane], g.free[at.slot, lane] = 0, -math.inf
     for lane in range(at.size):
         j = at.first + lane
-        state[tail + _LIMIT * LANES + lane] = g.threshold[at.e, j] * (1 - 64 * g.tiny[0])
+        state[tail + THETA * LANES + lane] = g.threshold[at.e, j]
+        state[tail + LIMIT * LANES + lane] = g.threshold[at.e, j] * (1 - 64 * g.tiny[0])
+        state[tail + RESET * LANES + lane] = g.reset[at.e, j]
+        state[tail + HOLD * LANES + lane] = g.refractory[at.e, j]
+        for k in range(count - g.biased):
+            state[tail + (JUMPS + k) * LANES + lane] = g.jumps[at.e, j, k]
         if g.biased != 0:
             state[count * LANES + lane] = g.bias[at.e, j]
         if g.starts != 0:
@@ -118,14 +126,13 @@ def start_lanes(g, at):
             for k in range(count - g.biased):
                 state[(1 + k) * LANES + lane] = g.current[at.b, j, k]
             if g.left[at.b, j] > 0:
-                g.free[at.slot, lane] = np.float64(begin) + np.float64(g.left[at.b, j])
-                state[tail + _BUSY * LANES + lane] = g.free[at.slot, lane]
+                g.free[at.slot, lane] = np.float64(g.bounds[0]) + np.float64(g.left[at.b, j])
+                state[tail + BUSY * LANES + lane] = g.free[at.slot, lane]
                 held |= np.uint64(1) << np.uint64(lane)
                 if g.resets != 0:
                     state[lane] = g.reset[at.e, j]
         if g.observes != 0:
-            due = g.spikes[at.b, j, 0]
-            state[tail + _BUSY * LANES + lane] = min(state[tail + _BUSY * LANES + lane], due)
+            state[tail + BUSY * LANES + lane] = min(state[tail + BUSY * LANES + lane], g.spikes[at.b, j, 0])
     return held
 
 
@@ -138,7 +145,7 @@ def go_alone(g, at, lane, here, there, now, stop, holds):
     state, work, kinds, j = g.state[at.slot], g.work[at.slot], g.kinds, at.first + lane
     count = kinds.size
     rates, leak, theta = g.rates[at.e, j], g.leak[at.e, j], np.float64(g.threshold[at.e, j])
-    y, copy, tail = work[3], work[4], 2 * (1 + count) * LANES
+    y, copy = work[3], work[4]
     v, free, spiked, stuck = np.float64(state[here + lane]), g.free[at.slot, lane], g.counts[at.slot, lane], False
     for k in range(count):
         y[k] = state[here + (1 + k) * LANES + lane]
@@ -211,7 +218,7 @@ def go_alone(g, at, lane, here, there, now, stop, holds):
     busy = free if holds else math.inf
     if g.observes != 0 and spiked < g.most:
         busy = min(busy, np.float64(g.spikes[at.b, j, spiked]))
-    state[tail + _BUSY * LANES + lane] = busy
+    state[constants_of(g) + BUSY * LANES + lane] = busy
     return holds, stuck
 
 
@@ -235,9 +242,10 @@ def excess(v, y, theta, kinds):
 
 @jit
 def step(g, at, row, drives, here, there):
-    """Let the time of a row pass for all lanes, from the rows ``here`` to ``there``; returns a bound of V - threshold.
+    """Let the time of a row pass for all lanes, from the rows ``here`` to ``there``, without spikes.
 
-    That is without the constant part of the threshold, and for lanes that have no event.
+    Returns bounds: of the membrane without the varying part of the threshold, of what the components add to dV/dt, and
+    of what they take from the threshold.
     """
     state, kinds = g.state[at.slot], g.kinds
     v = load32(state, here)
@@ -265,7 +273,48 @@ def step(g, at, row, drives, here, there):
             push = fma(y, part_of(drives, k), push)
     store(state, there, after)
     # as far as rounding goes, V is between its start and where it would come to rest
-    return max(v, fma(push, part_of(row, HOW_LONG), moved)) + lift + abs(v) * (32 * g.tiny[0])
+    return max(v, fma(push, part_of(row, HOW_LONG), moved)) + lift + abs(v) * (32 * g.tiny[0]), push, lift
+
+
+@jit
+def advance(g, at, row, drives, here, there, now, stop, brief, held, stuck, active):
+    """Take all lanes through an interval; returns which are held then, which are stuck, and which still may spike.
+
+    ``brief`` intervals are those in which lanes may spike at once.
+    """
+    state, tail = g.state[at.slot], constants_of(g)
+    bound, push, low = step(g, at, row, drives, here, there)
+    waits, alone, some = (stop > now) & active, np.uint64(0), np.uint64(0)
+    if g.observes == 0:
+        some = (bound >= load32(state, tail + LIMIT * LANES)) & waits & ~held
+    if held or g.observes != 0:
+        busy = load32(state, tail + BUSY * LANES)
+        if held and g.resets != 0:
+            store(state, there, select(held, load32(state, here), load32(state, there)))
+        alone = (stop >= busy) & (busy < math.inf) & waits & ~stuck
+        some &= ~alone
+    if some and brief:
+        holds, full, rest = fire_lanes(g, at, drives, some, here, there, now, stop, push, low)
+        held, stuck, alone = held | holds, stuck | full, alone | rest
+        if g.once != 0:
+            active &= ~spent_lanes(g, at, some & ~rest)
+    else:
+        alone |= some
+    if alone:
+        store(state, tail + NOW * LANES, now)
+        store(state, tail + STOP * LANES, stop)
+    while alone:
+        lane = lowest_bit(alone)
+        bit = np.uint64(1) << np.uint64(lane)
+        alone &= ~bit
+        begin, end = np.float64(state[tail + NOW * LANES + lane]), np.float64(state[tail + STOP * LANES + lane])
+        holds, full = go_alone(g, at, lane, here, there, begin, end, (held & bit) != 0)
+        held = held | bit if holds else held & ~bit
+        if full:
+            stuck |= bit
+        if g.once != 0 and g.counts[at.slot, lane] >= g.most:
+            active &= ~bit
+    return held, stuck, active
 
 
 @jit
@@ -273,54 +322,58 @@ def scan(g, at, keys, rows, drives, weights, source, n):
     """Fill in the spikes of a group, their slopes, those at releases, and the states at the end.
 
     ``keys`` are the times of the n inputs that arrive, then ``inf``. With an order that all lanes share, ``weights``
-    has those of each input, and ``source`` tells the input; without (None) both are in the order of each lane.
+    has those of each input, and ``source`` tells the input; without (None) both are in the order of each lane. Where
+    lanes share them, long intervals are cut into brief ones.
     """
     state, rows_each = g.state[at.slot], (1 + g.kinds.size) * LANES
-    here, there, tail = 0, rows_each, 2 * rows_each
+    here, there, piece = 0, rows_each, g.piece[at.slot]
     held, stuck, active = start_lanes(g, at), np.uint64(0), ~np.uint64(0) >> np.uint64(64 - at.size)
-    begin, end = np.float64(g.bounds[0]), np.float64(g.bounds[1])
-    limit = load32(state, tail + _LIMIT * LANES)
-    busy = load32(state, tail + _BUSY * LANES)
-    any_busy = held != 0 or g.observes != 0
+    end, fastest, may = g.bounds[1], fastest_rate(g, at, source is None), g.resets != 0 and g.observes == 0
     for i in range(-1, n):
         if i >= 0:
             add_input(g, at, i, here, weights, source)
-        elif begin == -math.inf:
+        elif g.bounds[0] == -math.inf:
             continue
-        if source is not None and not min(time_of(keys, i + 1, 0), end) > (time_of(keys, i, 0) if i >= 0 else begin):
+        wait = longest_wait(g, at, keys, i)
+        if source is not None and wait == 0:
             continue
+        now = arrival_lanes(g, keys, i) if i >= 0 else fill32(state, g.bounds[0])
+        stop = min(arrival_lanes(g, keys, i + 1), fill32(state, end))
         if g.records != 0:
             for place in range(0, rows_each, LANES):
                 store(g.tape[at.slot, i + 1], place, load32(state, here + place))
-        bound = step(g, at, rows[i + 1], drives, here, there)
-        alone = np.uint64(0)
-        if g.observes == 0:
-            alone = (bound >= limit) & active & ~held
-        if any_busy:
-            if held and g.resets != 0:
-                store(state, there, select(held, load32(state, here), load32(state, there)))
-            if source is None:
-                alone |= due_lanes(g, at, keys, i, active)
-            else:
-                alone |= (fill32(state, min(keys[i + 1], g.bounds[1])) >= busy) & (busy < math.inf) & active
-            alone &= ~stuck
-        while alone:
-            lane = lowest_bit(alone)
-            bit = np.uint64(1) << np.uint64(lane)
-            alone &= ~bit
-            now = time_of(keys, i, lane) if i >= 0 else begin
-            stop = min(time_of(keys, i + 1, lane), end)
-            if not stop > now:
-                continue
-            holds, full = go_alone(g, at, lane, here, there, now, stop, (held & bit) != 0)
-            held = held | bit if holds else held & ~bit
-            if full:
-                stuck |= bit
-            if g.once != 0 and g.counts[at.slot, lane] >= g.most:
-                active &= ~bit
-            busy = load32(state, tail + _BUSY * LANES)
-            any_busy = held != 0 or g.observes != 0
-        here, there = there, here
+        brief, pieces = may and fastest * wait <= LONGEST, 1
+        if source is not None and may and not brief and fastest > 0:
+            pieces = _PIECES if wait == math.inf else min(math.ceil(fastest * wait / LONGEST), _PIECES)
+            if pieces == _PIECES and wait < math.inf:
+                pieces = 1
+        if source is None or pieces == 1:
+            held, stuck, active = advance(
+                g, at, rows[i + 1], drives, here, there, now, stop, brief, held, stuck, active
+            )
+            here, there = there, here
+        else:
+            length, start = (
+                LONGEST / fastest if wait == math.inf else wait / pieces,
+                np.float64(keys[i] if i >= 0 else g.bounds[0]),
+            )
+            fill_row(piece, 1, length, g.kinds, g.leak[at.e, 0], g.rates[at.e, 0])
+            for number in range(pieces):
+                if wait == math.inf:
+                    bound, _, _ = step(g, at, rows[i + 1], drives, here, there)
+                    may_spike = (bound >= load32(state, constants_of(g) + LIMIT * LANES)) & active & ~stuck
+                    if not may_spike | (held & ~stuck) or number + 1 == pieces:
+                        break
+                following = fill32(state, start + length * (number + 1)) if number + 1 < pieces else stop
+                held, stuck, active = advance(
+                    g, at, piece, drives, here, there, now, following, True, held, stuck, active
+                )
+                here, there, now = there, here, following
+            if wait == math.inf:  # those that are not done, if any are
+                held, stuck, active = advance(
+                    g, at, rows[i + 1], drives, here, there, now, stop, False, held, stuck, active
+                )
+                here, there = there, here
         if active & ~stuck == 0 and end == math.inf:
             break
     if g.records == 0:
@@ -328,14 +381,43 @@ def scan(g, at, keys, rows, drives, weights, source, n):
 
 
 @jit
-def due_lanes(g, at, keys, i, active):
-    """Lanes with an event up to the next input, each in its own order."""
-    found, end = np.uint64(0), np.float64(g.bounds[1])
-    for lane in range(at.size):
-        busy = g.state[at.slot, (2 * (1 + g.kinds.size) + _BUSY) * LANES + lane]
-        if busy <= min(time_of(keys, i + 1, lane), end) and busy < math.inf:
-            found |= np.uint64(1) << np.uint64(lane)
-    return found & active
+def fastest_rate(g, at, own):
+    """Of the neurons of a group."""
+    found = 0.0
+    for j in range(at.first if own else 0, at.first + at.size if own else 1):
+        found = max(found, g.leak[at.e, j])
+        for k in range(g.kinds.size):
+            found = max(found, g.rates[at.e, j, k])
+    return found
+
+
+@chosen_by_type
+def arrival_lanes(g, keys, i):
+    """When an input arrives at each lane."""
+    if keys.ndim == 1:
+        return lambda g, keys, i: fill32(g.tiny, keys[i])
+    return lambda g, keys, i: load32(keys, i * LANES)
+
+
+@jit
+def _wait_of_all(g, at, keys, i):
+    return max(np.float64(min(keys[i + 1], g.bounds[1])) - np.float64(keys[i] if i >= 0 else g.bounds[0]), 0.0)
+
+
+@jit
+def _longest_wait(g, at, keys, i):
+    every = ~np.uint64(0) >> np.uint64(64 - at.size)
+    stop = min(load32(keys, (i + 1) * LANES), fill32(g.tiny, g.bounds[1]))
+    now = load32(keys, i * LANES) if i >= 0 else fill32(g.tiny, g.bounds[0])
+    return np.float64(highest(select((stop > now) & every, stop - now, 0.0)))
+
+
+@chosen_by_type
+def longest_wait(g, at, keys, i):
+    """For the next input, of the lanes of a group."""
+    if keys.ndim == 1:
+        return lambda g, at, keys, i: _wait_of_all(g, at, keys, i)
+    return lambda g, at, keys, i: _longest_wait(g, at, keys, i)
 
 
 @jit
