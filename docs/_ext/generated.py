@@ -63,7 +63,7 @@ def descriptions() -> dict[str, str]:
         for path, model in [*models, *_inner(section, top.annotation)]:
             kind = f" ({_kind(model)})" if _kind(model) else ""
             for name, field in model.model_fields.items():
-                if name != "kind":
+                if name != "kind" or _kind(model) is None:
                     found[f"{path}{kind}.{name}"] = _description(model, name, field)
     return found
 
@@ -88,7 +88,7 @@ def _section(path: str, model: type[BaseModel], titled: bool) -> str:
     kind = _kind(model)
     names = [f"`{path}`"] if path else []
     title = ", ".join([*names, f"`kind: {kind}`"] if kind else names)
-    rows = [_key(path, model, name, field) for name, field in model.model_fields.items() if name != "kind"]
+    rows = [_key(path, model, name, x) for name, x in model.model_fields.items() if name != "kind" or kind is None]
     text = _plain(inspect.cleandoc(model.__doc__ or "")).removeprefix("Implements ")  # as torch begins
     text = text[:1].upper() + text[1:]
     parts = (f"### {title}" if titled else "", text, _table(HEAD, rows) if rows else "It has no keys.")
@@ -199,8 +199,9 @@ def _bare(annotation: Any) -> Any:
 
 
 def _kind(model: type[BaseModel]) -> str | None:
+    """The value of the key ``kind`` where it tells sections apart, and so has to be given."""
     field = model.model_fields.get("kind")
-    return get_args(field.annotation)[0] if field else None
+    return get_args(field.annotation)[0] if field and field.is_required() else None
 
 
 def _label(path: str) -> str:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 import firstspike as fs
@@ -143,6 +144,52 @@ def test_spike_trains():
         "overflow": "drop",
         "delay_lr": 0.2,
     }
+
+
+LINEAR = {"tau_mem": 2.0, "tau_syn": (5.0, 8.0), "threshold": 1.0, "reset": None, "refractory": 0.1}
+READOUT = {"kind": "integral", "out_features": 2, "neuron": {}}
+PARTS = {"adaptation": ((9.0, 0.3),), "threshold_adaptation": ((3.0, 0.1), (6.0, 0.2))}
+
+
+def test_neurons_of_other_kinds():
+    adaptive = LINEAR | PARTS | {"kind": "adaptive_lif", "bias": 0.2}
+    trains = {"kind": "spike_trains", "max_spikes": 8, "out_features": 4, "neuron": adaptive, "overflow": "drop"}
+    trains |= {"receptor": "sign", "signs": (1, -1), "trainable": ("tau_syn", "adaptation_jump"), "neuron_lr": 0.1}
+    recurrent = {"kind": "recurrent", "out_features": 4, "max_spikes": 8, "duration": 5.0, "receptor": (0, 1, 1, 0)}
+    recurrent |= {"recurrent_receptor": (0, 0, 1, 1), "recurrent_signs": (1, 1, -1, 0), "overflow": "drop"}
+    trains, recurrent = (x | {"weight_mean": 0.5, "weight_std": 0.2} for x in (trains, recurrent))
+    given = raw(
+        data={"kind": "delayed_xor", "train": 20, "validation": 10, "test": 10},
+        neuron=LINEAR | {"tau_rise": (0.5, 0.0)},
+        network=[trains, recurrent, READOUT],
+        loss={"kind": "readout_cross_entropy"},
+    )
+    found = same_objects(given)
+    assert found["network"][0].items() >= trains.items()
+    assert found["network"][1].items() >= (recurrent | {"neuron": LINEAR | {"tau_rise": (0.5, 0.0)}}).items()
+    config = load_config(given)
+    assert load_config(yaml.safe_load(config.to_yaml())) == config
+    assert config.neuron.time_unit == 5.0
+
+
+@pytest.mark.parametrize(
+    ("neuron", "layer", "message"),
+    [
+        (PARTS, {}, r"neuron: adaptation and threshold_adaptation need kind: adaptive_lif"),
+        ({"tau_syn": []}, {}, r"neuron: tau_syn must have a time constant for each receptor, got none"),
+        ({"tau_syn": [1.0, -1.0]}, {}, r"neuron.tau_syn"),
+        ({"tau_syn": [1.0, 2.0]}, {}, r"network\[0\]: LIF\(.* has 2 receptors: say which one each input reaches"),
+        (
+            {"tau_syn": [1.0, 2.0]},
+            {"receptor": [0]},
+            r"network\[0\]: receptor must have a number for each of 64 inputs, got",
+        ),
+        ({}, {"signs": [1, 2]}, r"network\[0\]: signs must be 1, -1 or 0 for each of 64 inputs, got 2"),
+    ],
+)
+def test_neurons_and_receptors_that_do_not_fit(neuron, layer, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(raw(neuron=neuron, network=[{"kind": "lif", "out_features": 10} | layer]))
 
 
 def test_reset_and_refractory_time_of_earlier_configs_become_the_neuron_s():

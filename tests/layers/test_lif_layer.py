@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from firstspike import LIF, DelayRule, LIFLinear, first_spike_time
+from firstspike import LIF, DelayRule, LIFLinear, SpikeTrains, first_spike_time
 from firstspike.layers.init import firing_weights
+from firstspike.neurons import AdaptiveLIF
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "on_device")
 
@@ -226,6 +227,79 @@ def test_learnt_parameters_of_the_neuron_survive(per_neuron):
     assert LIFLinear(4, 3, trainable=NEURON, device="meta").log_tau_syn.device.type == "meta"
 
 
+LINEAR = {
+    "receptors": (LIF(2.0, (0.5, 1.5)), ["tau_syn", "tau_mem"], {"log_tau_syn": (2,), "log_tau_mem": ()}),
+    "bias": (LIF(2.0, bias=-0.2), ["bias", "threshold"], {"bias": (), "log_threshold": ()}),
+    "rise": (LIF(2.0, 0.5, tau_rise=0.2), ["tau_rise"], {"log_tau_rise": ()}),
+    "rises": (LIF(2.0, (0.5, 1.5), tau_rise=(0.2, 0.4)), ["tau_rise"], {"log_tau_rise": (2,)}),
+}
+ADAPTIVE = AdaptiveLIF(2.0, adaptation=[(3.0, 0.5), (1.0, -0.2)], threshold_adaptation=[(2.0, 0.3)], reset=-0.1)
+ADAPTS = {"log_adaptation_tau": (2,), "adaptation_jump": (2,), "log_threshold_tau": (1,), "threshold_jump": (1,)}
+
+
+@pytest.mark.parametrize("per_neuron", [False, True])
+@pytest.mark.parametrize("case", [*LINEAR, "adaptation"])
+def test_parameters_of_linear_neurons_that_learn(case, per_neuron):
+    neuron, names, shapes = LINEAR.get(case, (ADAPTIVE, [x.removeprefix("log_") for x in ADAPTS], ADAPTS))
+    options = {"trainable": names, "per_neuron": per_neuron, "dtype": torch.float64, "backend": "reference"}
+    options |= {"receptor": [0, 1, 0, 1]} if len(neuron.receptors) > 1 else {}
+
+    def make(neuron=neuron, seed=0):
+        if case == "adaptation":
+            return SpikeTrains(4, 3, 5, neuron, overflow="drop", generator=seeded(seed), **options)
+        return LIFLinear(4, 3, neuron, generator=seeded(seed), **options)
+
+    layer, times = make(), torch.rand(2, 4, generator=seeded(1), dtype=torch.float64)
+    wide = (3,) if per_neuron else ()
+    own = {name: tuple(p.shape) for name, p in layer.named_parameters() if name != "weight"}
+    assert own == {name: (*wide, *shape) for name, shape in shapes.items()}
+    for name in names:
+        found, given = (getattr(x, name) for x in (layer.neuron, neuron))
+        for one, other in zip(*(x if isinstance(x, tuple) else (x,) for x in (found, given)), strict=True):
+            torch.testing.assert_close(one.double(), torch.full(wide, other).double())
+        assert f"{name}=learnt" in repr(layer)
+        assert layer.kind_of(next(key for key in shapes if key.endswith(name))) == "neuron"
+    values = {name: p for name, p in layer.named_parameters() if name != "weight"}
+    assert layer(times).isfinite().any()
+
+    def spikes(*new):
+        return torch.func.functional_call(layer, dict(zip(values, new, strict=True)), (times,)).nan_to_num(posinf=0)
+
+    assert torch.autograd.gradcheck(spikes, tuple(values.values()), atol=1e-6)
+    spikes(*values.values()).sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in values.values())
+
+    other = make(seed=3)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(0.01)
+    other.load_state_dict(layer.state_dict())
+    for twin in (other, *copies(layer)):
+        assert torch.equal(twin(times), layer(times))
+        assert repr(twin) == repr(layer)
+    layer.reset_parameters(seeded())
+    torch.testing.assert_close(layer(times), make()(times), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.host
+def test_tensors_in_tuples_belong_to_the_layer():
+    taus = torch.tensor([1.0, 2.0], dtype=torch.float64), nn.Parameter(torch.tensor(3.0).double()), 4.0
+    layer = LIFLinear(3, 2, LIF(2.0, taus), receptor=[0, 1, 2], dtype=torch.float64, backend="reference")
+    assert list(layer.state_dict()) == ["weight", "tau_syn_1", "tau_syn_0", "tau_syn_2", "_extra_state"]
+    assert [name for name, _ in layer.named_parameters()] == ["weight", "tau_syn_1"]
+    times = torch.zeros(1, 3, dtype=torch.float64)
+    layer(times).sum().backward()
+    assert layer.tau_syn_1.grad.any()
+    numbers = LIFLinear(3, 2, LIF(2.0, (1.0, 3.0, 4.0)), receptor=[0, 1, 2], dtype=torch.float64, backend="reference")
+    with torch.no_grad():
+        numbers.weight.copy_(layer.weight)
+    assert torch.equal(numbers(times)[:, 0], layer(times)[:, 0])
+    assert layer.to("meta").neuron.tau_syn[2].device.type == "meta"
+    assert "tau_syn=(tensor([1., 2.], dtype=torch.float64), learnt (), tensor(4., dtype=torch.float64))" in repr(
+        LIFLinear(3, 2, LIF(2.0, taus), receptor=[0, 1, 2], dtype=torch.float64)
+    )
+
+
 def test_neurons_that_start_with_their_own_values_fire():
     """Each neuron's weights fit its time constants, also far apart."""
     mem, syn = torch.logspace(-2, 2, 60, dtype=torch.float64), torch.logspace(1, -1, 60, dtype=torch.float64)
@@ -263,12 +337,28 @@ def test_time_constants_are_recovered():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"trainable": ["tau"]}, "trainable must be some of tau_mem, tau_syn, threshold in a list, got"),
-        ({"trainable": "tau_mem"}, "trainable must be some of tau_mem, tau_syn, threshold in a list, got 'tau_mem'"),
+        (
+            {"trainable": ["tau"]},
+            "trainable must be some of tau_mem, tau_syn, threshold, tau_rise, bias in a list, got",
+        ),
+        (
+            {"trainable": "tau_mem"},
+            "trainable must be some of tau_mem, tau_syn, threshold, tau_rise, bias in a list, got 'tau_mem'",
+        ),
         ({"per_neuron": True}, "per_neuron is about parameters that learn"),
         ({"trainable": ["tau_mem"], "neuron": LIF(math.inf)}, "tau_mem can only learn from a finite value > 0"),
         ({"trainable": ["threshold"], "neuron": LIF(threshold=torch.tensor(0.0))}, "threshold can only learn from"),
         ({"trainable": ["tau_mem"], "neuron": LIF(torch.ones(2))}, "tau_mem starts with 2 values: set per_neuron"),
+        ({"trainable": ["tau_syn"], "neuron": LIF(1.0, (1.0, torch.ones(2)))}, "tau_syn starts with 2 values: set per"),
+        ({"trainable": ["tau_rise"]}, "tau_rise can only learn from a finite value > 0, got 0.0"),
+        (
+            {"trainable": ["tau_rise"], "neuron": LIF(1.0, (1.0, 2.0), tau_rise=(0.2, 0.0))},
+            "tau_rise can only learn fro",
+        ),
+        (
+            {"trainable": ["bias"], "neuron": LIF(math.inf)},
+            r"bias is the membrane at rest, which a neuron without leak",
+        ),
     ],
 )
 def test_parameters_that_cannot_learn(options, message):

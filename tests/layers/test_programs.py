@@ -31,6 +31,7 @@ from firstspike import (
     Network,
 )
 from firstspike.layers.ensembles import Ensemble
+from firstspike.neurons import AdaptiveLIF
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch's own parts
 
@@ -77,6 +78,15 @@ def make(kind, seed=0, backend="auto"):
         lif |= {"overflow": "drop"}
         spikes = LIFSpikeTrains(4, 6, 5, LIF(2.0), **lif)
         return Network(spikes, MaximumReadout(6, 3, LIF(torch.tensor([0.5, 1.0, 2.0]).double()), **given))
+    if kind.startswith("linear"):
+        lif |= {"backend": "reference", "overflow": "drop", "receptor": "sign", **OWN}
+        neuron = AdaptiveLIF(2.0, (1.0, 1.5), adaptation=[(3.0, 0.2)], threshold=torch.full((3,), 1.1).double())
+        if kind == "linear recurrent":
+            lif |= {"recurrent_signs": [1, -1, 0], "trainable": ["adaptation_jump", "tau_syn", "bias"]}
+            return Network(LIFRecurrent(4, 3, 20, 3.0, neuron, window=0.7, **lif))
+        lif |= {"trainable": ["tau_syn", "bias"]}
+        first = {name: x for name, x in lif.items() if name != "overflow"} | {"receptor": [0, 1, 1, 0]}
+        return Network(LIFLinear(4, 3, LIF(2.0, (1.0, 1.5)), **first), LIFSpikeTrains(3, 3, 9, neuron, **lif))
     conv = LIFConv2d((1, 6, 6), 3, 3, **lif)
     return Network(conv, EarliestPool2d((3, 4, 4), 2), LIFLinear(12, 3, **lif))
 
@@ -87,7 +97,7 @@ def inputs(kind, samples=5):
     return times
 
 
-KINDS = ["delays", "own neurons", "connections", "images", "trains"]
+KINDS = ["delays", "own neurons", "connections", "images", "trains", "linear"]
 
 
 @pytest.fixture(params=KINDS)
@@ -229,7 +239,7 @@ BY_VALUES = ["recurrent", "recurrent delays", "recurrent own", "maximum"]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("kind", KINDS + BY_VALUES)
+@pytest.mark.parametrize("kind", [*KINDS, *BY_VALUES, "linear recurrent"])
 def test_exported(strict, kind):
     """For any number of samples, from a file."""
     network = make(kind).eval()

@@ -68,6 +68,31 @@ def test_a_state_of_an_earlier_version_is_loaded():
         network().load_state_dict({})
 
 
+def linear(neuron, **options):
+    return LIFLinear(3, 2, neuron, receptor=[0, 1, 0], backend="reference", **options)
+
+
+def test_weights_of_other_linear_neurons_are_refused():
+    trained = linear(LIF(2.0, (1.0, 2.0), tau_rise=0.1, bias=0.5))
+    state = trained.state_dict()
+    linear(LIF(2.0, (1.0, 2.0), tau_rise=0.1, bias=0.5)).load_state_dict(state)
+    for other, message in (
+        (
+            LIF(2.0, (1.0, 3.0), tau_rise=0.1, bias=0.5),
+            r"with tau_syn\[1\]=2, but this LIFLinear has tau_syn\[1\]=3; bu",
+        ),
+        (
+            LIF(2.0, (1.0, 2.0), tau_rise=0.2, bias=0.4),
+            r"with tau_rise=0\.1, bias=0\.5, but .* tau_rise=0\.2, bias=0\.4",
+        ),
+        (LIF(2.0, (1.0, 2.0)), r"must hold tau_mem, tau_syn\[0\], tau_syn\[1\], threshold as a tensor \(4,\), got"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            linear(other).load_state_dict(state)
+    plain = LIFLinear(3, 2).state_dict()
+    assert plain["_extra_state"].tolist() == [1.0, 1.0, 1.0]
+
+
 def test_parameters_that_learn_are_not_compared():
     one, other = (network(LIF(1.5, 0.5, start), trainable=["threshold"]) for start in (2.6, 1.0))
     other.load_state_dict(one.state_dict())

@@ -201,3 +201,15 @@ def test_state_goes_on_where_it_was(network, times):
 def test_bad_settings(bad):
     with pytest.raises(ValueError, match=r"must be"):
         Noisy(**bad)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_neurons_with_several_receptors(several):
+    """Without noise they spike as the layer says."""
+    given = {"receptor": [0, 1, 0], "signs": [1, -1, 1], "backend": "reference", "dtype": torch.float64}
+    neuron = LIF(2.0, (1.0, 2.5))
+    trains = LIFSpikeTrains(3, 4, 9, neuron, overflow="drop", **given)
+    layer = trains if several else LIFLinear(3, 4, neuron, **given)
+    times = torch.rand(5, 3, dtype=torch.float64)
+    with Noisy() as quiet:
+        torch.testing.assert_close(quiet.run(Network(layer), times).output, layer(times), rtol=1e-12, atol=1e-12)

@@ -60,7 +60,7 @@ def build(config: Config, data: Splits | None = None, parts: Parts | None = None
     optimizers = [parts.optimizer or build_optimizer(config, network) for network in networks]
     regularizers = parts.regularizers
     if regularizers is None:
-        tau_syn = config.neuron.tau_syn
+        tau_syn = config.neuron.time_unit
         regularizers = [_built("regularizers", section, tau_syn=tau_syn) for section in config.loss.regularizers]
     return Trainer(
         networks,
@@ -110,7 +110,7 @@ def build_substrate(config: Config, seed: int | None = None) -> Substrate:
 
 def build_loss(config: Config) -> Loss:
     """The config's loss, without regularisers."""
-    return _built("loss", config.loss, tau_syn=config.neuron.tau_syn)
+    return _built("loss", config.loss, tau_syn=config.neuron.time_unit)
 
 
 def build_optimizer(config: Config, network: nn.Module) -> optim.Optimizer:

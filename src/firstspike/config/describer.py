@@ -18,6 +18,7 @@ from firstspike.config.sections import (
     SCHEDULE_SECTIONS,
     SUBSTRATE_SECTIONS,
     Custom,
+    described_neuron,
 )
 from firstspike.layers.neurons import NeuronLayer
 from firstspike.neurons import LIF
@@ -113,8 +114,8 @@ def _settings(part: Any, target: type[Any]) -> dict[str, Any]:
 def _neuron(network: Any, tau_syn: float | None) -> dict[str, Any]:
     """The neuron of layers without their own: here each has its own, so that it is the first one's for readers."""
     first = next((layer.initial_neuron for layer in network.modules() if isinstance(layer, NeuronLayer)), LIF())
-    numbers = {name: value for name, value in first.values.items() if isinstance(value, float)}
-    return numbers if tau_syn is None else numbers | {"tau_syn": tau_syn}
+    found = described_neuron(first) or {name: x for name, x in first.values.items() if isinstance(x, float)}
+    return found if tau_syn is None or isinstance(found.get("tau_syn"), tuple) else found | {"tau_syn": tau_syn}
 
 
 def _schedule(schedule: LRScheduler | None) -> dict[str, Any] | None:

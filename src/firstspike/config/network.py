@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn, optim
 
 from firstspike.config.section import Section
-from firstspike.config.sections import CUSTOM, LAYER_SECTIONS, Custom
+from firstspike.config.sections import CUSTOM, LAYER_SECTIONS, Custom, described_neuron
 from firstspike.config.yaml_file import Place, shown_place
 from firstspike.data import SpikeData
 from firstspike.layers import (
@@ -221,8 +221,8 @@ def _describe_layer(section: type[Section], layer: nn.Module) -> dict[str, Any] 
     if "delay" in names:
         values["delay"] = layer.delay if isinstance(layer, Branch) else layer.delay_rule
     if isinstance(layer, NeuronLayer):
-        values["neuron"] = layer.initial_neuron.values
-        if any(isinstance(value, Tensor) for value in values["neuron"].values()):
+        values["neuron"] = described_neuron(layer.initial_neuron)
+        if values["neuron"] is None:
             return None
     return {
         name: x.tolist() if isinstance(x, Tensor) else vars(x) if isinstance(x, DelayRule) else x

@@ -25,7 +25,7 @@ _RUNTIME = {"self", "device", "dtype", "generator", "backend"}
 class Section(BaseModel):
     """A part of a config: unknown keys are errors, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=False, ser_json_inf_nan="constants")
 
     _target: ClassVar[Callable[..., Any]]
 

@@ -3,7 +3,8 @@
 import inspect
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, create_model, model_serializer, model_validator
+from torch import Tensor
 
 from firstspike.config.section import Built, Section, argument_texts, derive, union
 from firstspike.data import DATASETS, SpikeData, Splits, outline
@@ -11,8 +12,8 @@ from firstspike.layers import LAYERS, Delay, DelayRule
 from firstspike.layers.branches import Branch
 from firstspike.layers.neurons import NeuronLayer
 from firstspike.losses import LOSSES, REGULARIZERS
-from firstspike.neurons import LIF
-from firstspike.ranges import Count, Fraction, InnerFraction, NotNegative, NotNegativeInt, Positive, Probability
+from firstspike.neurons import LIF, AdaptiveLIF
+from firstspike.ranges import Count, Finite, Fraction, InnerFraction, NotNegative, NotNegativeInt, Positive, Probability
 from firstspike.substrates import SUBSTRATES, Noisy
 from firstspike.substrates.noisy import TYPICAL_NOISE
 from firstspike.training import OPTIMIZERS, Augment, EarlyStopping, SilentNeurons, Trainer
@@ -41,9 +42,55 @@ def _rate(of: str) -> Any:
     return Positive | None, Field(None, description=f"learning rate of {of}; by default the optimiser's")
 
 
-Neuron: Any = derive(LIF, name="Neuron")
+NEURONS: dict[str, type[LIF]] = {"lif": LIF, "adaptive_lif": AdaptiveLIF}
+_ADAPTS, _TEXTS = ("adaptation", "threshold_adaptation"), argument_texts(AdaptiveLIF)
+_RARE = ("kind", "tau_rise", "bias", *_ADAPTS)
+
+
+class _Neuron(Built):
+    """Neurons of any kind; a described one shows of the rarer parameters those that play a part."""
+
+    def build(self, **more: Any) -> LIF:
+        """The neuron."""
+        kind, given = self.kind, self.arguments()  # type: ignore[attr-defined]
+        if kind == "lif" and any(given.pop(name) for name in _ADAPTS):
+            raise ValueError("adaptation and threshold_adaptation need kind: adaptive_lif")
+        return NEURONS[kind](**given, **more)
+
+    @property
+    def time_unit(self) -> float:
+        """The synaptic time constant, of several that of the first receptor."""
+        tau: Any = self.tau_syn  # type: ignore[attr-defined]
+        return float(tau[0] if isinstance(tau, tuple) else tau)
+
+    @model_serializer(mode="wrap")
+    def _shown(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        usual = {name: type(self).model_fields[name].default for name in _RARE}
+        given = write(self) | {"reset": self.reset}  # type: ignore[attr-defined]  # None is left out elsewhere
+        return {name: x for name, x in given.items() if usual.get(name, ...) != getattr(self, name)}
+
+
+def described_neuron(neuron: object) -> dict[str, Any] | None:
+    """The fields of a neuron's section; None if a config cannot hold it."""
+    kind = next((kind for kind, target in NEURONS.items() if target is type(neuron)), None)
+    if kind is None or not isinstance(neuron, LIF):
+        return None
+    if any(isinstance(x, Tensor) for y in neuron.values.values() for x in (y if isinstance(y, tuple) else (y,))):
+        return None
+    found: dict[str, Any] = {"kind": kind} | neuron.values
+    for name, pairs in zip(("adaptation", "threshold"), _ADAPTS, strict=True):
+        if isinstance(neuron, AdaptiveLIF):
+            found[pairs] = tuple(zip(found.pop(f"{name}_tau"), found.pop(f"{name}_jump"), strict=True))
+    return found
+
+
+_OF_NEURONS: dict[str, Any] = {
+    "kind": (Literal[tuple(NEURONS)], Field("lif", description="what this is")),
+    **{x: (tuple[tuple[Positive, Finite], ...], Field((), description=_TEXTS[x])) for x in _ADAPTS},
+}
+Neuron: Any = derive(LIF, name="Neuron", base=_Neuron, extra=_OF_NEURONS)
 Rule: Any = derive(DelayRule)
-_PARAMETERS: Any = tuple[Literal[tuple(name for name, x in LIF.parameters.items() if x.learnt)], ...]  # type: ignore[misc]
+_PARAMETERS: Any = tuple[Literal[tuple(name for name, x in AdaptiveLIF.parameters.items() if x.learnt)], ...]  # type: ignore[misc]
 
 
 def _layer(kind: str, target: type[Any]) -> type[Section]:

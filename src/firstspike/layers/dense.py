@@ -133,6 +133,7 @@ class SpikeTrains(DenseLayer):
     takes_trains = True
     gives = "trains"
     unused = ()
+    passes_on = ("overflow", *SpikingLayer.passes_on)
     usual_weights = 0.5  # with those of neurons that spike once they would spike several times in a row
 
     def __init__(
@@ -154,7 +155,7 @@ class SpikeTrains(DenseLayer):
 
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
         """See ``SpikingLayer``."""
-        return Arriving(*each_spike(self.seen(inputs), self.weight, self.delay), math.inf)
+        return each_spike(Arriving(self.seen(inputs), self.weight, self.delay, math.inf, self.reached))
 
     def forward(
         self, times: Spikes, observed: Float[Tensor, "*batch out_features max_spikes"] | None = None
@@ -162,11 +163,6 @@ class SpikeTrains(DenseLayer):
         """Spike trains; with ``observed``, these times and the gradient at them."""
         given, delay = (self.seen(times), self.weight, self.neuron), self.delay_in_pass(observed)
         return spike_trains(*given, max_spikes=self.max_spikes, delay=delay, observed=observed, **self.dynamics)
-
-    @property
-    def dynamics(self) -> dict[str, Any]:
-        """See ``SpikingLayer``."""
-        return {name: getattr(self, name) for name in ("overflow", "max_weight_grad", "backend")}
 
     def fitted(self, trains: Float[Tensor, "*batch out_features spikes"]) -> Float[Tensor, "*batch out_features most"]:
         """Sorted trains with ``max_spikes`` columns; ``overflow`` controls what happens to longer ones."""
@@ -189,8 +185,9 @@ class SpikeTrains(DenseLayer):
         warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=2)
 
 
-def each_spike(trains: Tensor, weight: Tensor, delay: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Times, weights and delays with every spike of a train as a separate input."""
-    each = trains.shape[-1]
-    delay = None if delay is None else delay.repeat_interleave(each, dim=-1)
-    return trains.flatten(-2), weight.repeat_interleave(each, dim=-1), delay
+def each_spike(of_trains: Arriving) -> Arriving:
+    """What arrives, with every spike of a train as a separate input."""
+    each = of_trains.times.shape[-1]
+    own = {name: getattr(of_trains, name) for name in ("weight", "delay", "receptor")}
+    own = {name: x.repeat_interleave(each, dim=-1) for name, x in own.items() if isinstance(x, Tensor)}
+    return of_trains._replace(times=of_trains.times.flatten(-2), **own)

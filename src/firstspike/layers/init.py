@@ -1,7 +1,8 @@
 """Initial weights that make neurons fire, from the neuron's own response."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,6 +22,15 @@ class NormalWeights(NamedTuple):
     std: float
 
 
+def first_response(values: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Time constants of a ``LIF`` that responds like a neuron with these parameters to its first receptor.
+
+    Adding the time of a rise to that of the synapse keeps the area of the response and its mean time.
+    """
+    syn, rise = (x[0] if isinstance(x, tuple) else x for x in (values["tau_syn"], values.get("tau_rise", 0.0)))
+    return values["tau_mem"], syn + rise
+
+
 def firing_weights(inputs: int, neuron: LIF, window: float = 2.0) -> NormalWeights:
     """Weights for a threshold of 1 with which most neurons fire on ``inputs`` spikes in ``[0, window]`` tau_syn.
 
@@ -28,7 +38,7 @@ def firing_weights(inputs: int, neuron: LIF, window: float = 2.0) -> NormalWeigh
     ``n std^2 psi(t)``, where phi and psi are the averages of ``kappa`` and ``kappa^2`` over the arrival times. Taken at
     the time at which phi has its maximum, mean and std follow from the membrane that is wanted there.
     """
-    tau_mem, tau_syn = float(neuron.tau_mem), float(neuron.tau_syn)
+    tau_mem, tau_syn = map(float, first_response(neuron.values))
     length = window * tau_syn
     # without leak the response never falls; ten synaptic time constants are its end
     horizon = length + 10 * tau_syn + (0 if math.isinf(tau_mem) else 5 * tau_mem)

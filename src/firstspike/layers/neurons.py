@@ -1,14 +1,15 @@
 """The base of all layers of neurons with weights: weights, parameters of the neurons, and initial values."""
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from firstspike.layers.init import NormalWeights, firing_weights
+from firstspike.layers.init import NormalWeights, firing_weights, first_response
+from firstspike.layers.synapses import Receptors, checked_receptors, checked_signs, give_signs_, project_
 from firstspike.layers.trains import SpikeLayer, Spikes, TensorOptions
 from firstspike.neurons import LIF, Neuron, check_neuron, shown_parameters
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt, checks_ranges
@@ -28,6 +29,9 @@ class NeuronOptions(TensorOptions, total=False):
 class SpikingOptions(NeuronOptions, total=False):
     """Keyword arguments of all layers of neurons that spike, see ``NeuronLayer``."""
 
+    receptor: Receptors
+    signs: Sequence[int] | None
+
     trainable: Collection[str]
     per_neuron: bool
     max_weight_grad: Positive | None
@@ -46,10 +50,16 @@ class NeuronLayer(SpikeLayer):
         in_features: number of inputs.
         out_features: number of neurons.
         neuron: parameters of the neurons, ``LIF()`` by default; initial values of those that are trained.
-        trainable: which of ``"tau_mem"``, ``"tau_syn"``, ``"threshold"`` and, for trains, ``"reset"`` are trained.
+        trainable: names of the neuron's parameters that are trained, such as ``"tau_mem"``, ``"tau_syn"``,
+            ``"threshold"`` and ``"bias"``, and for trains ``"reset"`` and what adapts. All values of a tuple are.
         per_neuron: whether each neuron has separate values of the trainable parameters; otherwise the layer shares one.
+        receptor: number of the receptor that each input, or channel of an image, reaches, such as
+            ``[0] * 80 + [1] * 20``, or ``"sign"``: the first where a weight is > 0, otherwise the second.
+        signs: signs of the weights of each input, or channel: 1 (>= 0), -1 (<= 0) or 0 (any). Initial weights have
+            them. A training puts weights that a step carried across 0 back on it, and so does ``project_``.
         weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``.
-            Without both, most neurons initially spike for inputs in [0, 2] tau_syn, for any number of inputs.
+            Without both, most neurons initially spike for inputs in [0, 2] tau_syn, for any number of inputs, by the
+            response of the first receptor. Where some ``signs`` are -1, inhibition is half of the excitation.
         weight_std: standard deviation of the initial weights; given together with ``weight_mean``.
         max_weight_grad: bound on the weight gradient of one sample and neuron, see ``first_spike_time``; of spike
             trains on that of each spike, see ``spike_trains``.
@@ -60,7 +70,7 @@ class NeuronLayer(SpikeLayer):
 
     Raises:
         ValueError: sizes < 1, one of ``weight_mean`` and ``weight_std`` without the other, a negative ``weight_std``,
-            parameters that cannot be trained from their initial values.
+            parameters that cannot be trained from their initial values, receptors or signs that do not fit.
     """
 
     def __init__(
@@ -72,6 +82,8 @@ class NeuronLayer(SpikeLayer):
         *,
         trainable: Collection[str] = (),
         per_neuron: bool = False,
+        receptor: Receptors = None,
+        signs: Sequence[int] | None = None,
         weight_mean: Finite | None = None,
         weight_std: NotNegative | None = None,
         max_weight_grad: Positive | None = None,
@@ -91,6 +103,12 @@ class NeuronLayer(SpikeLayer):
         check_neuron(self.initial_neuron)
         self.trainable, self.per_neuron = trainable if isinstance(trainable, str) else tuple(trainable), per_neuron
         self._take(self.initial_neuron, trainable, per_neuron)
+        self.receptor, reached = checked_receptors(self.initial_neuron, receptor, shape[1])
+        if reached is not None:
+            reached = reached.repeat_interleave(math.prod(shape[2:])).to(self.weight.device)
+        self.register_buffer("receptors", reached, persistent=False)
+        self.signs = checked_signs("signs", signs, shape[1])
+        self._signed = {"weight": self.signs}
         NeuronLayer.reset_parameters(self, generator)
 
     def _take(self, neuron: Neuron, trainable: Collection[str], per_neuron: bool) -> None:
@@ -102,37 +120,67 @@ class NeuronLayer(SpikeLayer):
             raise ValueError("per_neuron is about parameters that learn: name them in trainable")
         self._starts: dict[str, Tensor] = {}
         self._tensors: list[str] = []
+        self._numbers: dict[str, Any] = {}
         for name, value in neuron.values.items():
             if name in trainable:
-                start = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
-                if not per_neuron and start.numel() != 1:
-                    raise ValueError(f"{name} starts with {start.numel()} values: set per_neuron, or give one number")
-                if name != "reset" and not bool(((start > 0) & (start < math.inf)).all()):
+                self._starts[name] = start = _start_of(name, value, len(self.weight) if per_neuron else None)
+                if self._key(name) != name and name != "reset" and not bool(((start > 0) & (start < math.inf)).all()):
                     raise ValueError(f"{name} can only learn from a finite value > 0, got {value}")
-                self._starts[name] = start.expand(len(self.weight)) if per_neuron else start.reshape(())
-                self.register_parameter(f"log_{name}", nn.Parameter(self.weight.new_empty(self._starts[name].shape)))
-            elif isinstance(value, nn.Parameter):
-                self.register_parameter(name, value)
-            elif isinstance(value, Tensor):
-                self.register_buffer(name, value.to(self.weight.device))
-            else:
+                self.register_parameter(self._key(name), nn.Parameter(self.weight.new_empty(start.shape)))
+                self._tensors.append(name)
+                continue
+            parts = {f"{name}_{k}": x for k, x in enumerate(value)} if isinstance(value, tuple) else {name: value}
+            if not any(isinstance(x, Tensor) for x in parts.values()):
+                self._numbers[name] = value
                 continue
             self._tensors.append(name)
-        self._numbers = {name: x for name, x in neuron.values.items() if name not in self._tensors}
+            for key, x in parts.items():
+                held = x if isinstance(x, Tensor) else self.weight.new_tensor(x)  # a number beside tensors
+                if isinstance(held, nn.Parameter):
+                    self.register_parameter(key, held)
+                else:
+                    self.register_buffer(key, held.to(self.weight.device))
         self._neuron = None if self._tensors else neuron
         if (reset := self._starts.get("reset")) is not None:
             threshold = torch.as_tensor(neuron.values["threshold"], dtype=torch.float64).detach().cpu()
             self._starts["reset"] = depth = _below(threshold, reset)
             if not bool((depth > 0).all()):
                 raise ValueError(f"reset can only learn from a value below the threshold, got {neuron.values['reset']}")
+        check_neuron(self.neuron)  # a bias that learns needs a leak
+
+    @property
+    def reached(self) -> Int64[Tensor, " sources"] | Literal["sign"] | None:
+        """The receptor that each input of a neuron reaches, as the operator takes it."""
+        return "sign" if self.receptor == "sign" else self.receptors
+
+    def _key(self, name: str) -> str:
+        """The parameter by which one of the neuron learns: itself if it may be negative, otherwise its logarithm."""
+        free = self.initial_neuron.parameters[name].least < 0 and name != "reset"
+        return name if free else f"log_{name}"
+
+    def _is_tuple(self, name: str) -> bool:
+        return isinstance(self.initial_neuron.values[name], tuple)
+
+    def _now(self, name: str) -> Any:
+        """A parameter of the neuron that is a tensor, or a tuple with tensors."""
+        if name in self._starts:
+            key = self._key(name)
+            value = getattr(self, key) if key == name else getattr(self, key).exp()
+            return value.unbind(-1) if self._is_tuple(name) else value
+        initial = self.initial_neuron.values[name]
+        if isinstance(initial, tuple):
+            return tuple(getattr(self, f"{name}_{k}") for k in range(len(initial)))
+        return getattr(self, name)
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Redraw the weights; trainable parameters of the neuron start again."""
         for name, start in self._starts.items():
-            getattr(self, f"log_{name}").copy_(start.log())
+            key = self._key(name)
+            getattr(self, key).copy_(start if key == name else start.log())
         if self.weight_mean is not None and self.weight_std is not None:
             self.weight.normal_(self.weight_mean, self.weight_std, generator=generator)
+            give_signs_(self.weight, self.signs)
         else:
             self._draw_usual_weights_(generator)
 
@@ -156,13 +204,10 @@ class NeuronLayer(SpikeLayer):
         """The neurons' parameters as they are now."""
         if self._neuron is not None:
             return self._neuron
-        given: dict[str, Any] = {
-            name: getattr(self, f"log_{name}").exp() if name in self._starts else getattr(self, name)
-            for name in self._tensors
-        }
+        given: dict[str, Any] = self._numbers | {name: self._now(name) for name in self._tensors}
         if "reset" in self._starts:  # it learns how far below the threshold it is
-            given["reset"] = _below((self._numbers | given)["threshold"], given["reset"])
-        return type(self.initial_neuron)(**self._numbers, **given)
+            given["reset"] = _below(given["threshold"], given["reset"])
+        return type(self.initial_neuron)(**given)
 
     def kind_of(self, parameter: str) -> Literal["weight", "delay", "neuron"]:
         """What a parameter of the layer, as PyTorch names it, belongs to: synapses, their delays, or the neurons."""
@@ -170,12 +215,27 @@ class NeuronLayer(SpikeLayer):
             return "neuron"
         return "delay" if parameter.endswith("delay_raw") else "weight"
 
-    unused: ClassVar[tuple[str, ...]] = ("reset", "refractory")
+    receptors: Tensor | None
+    unused: ClassVar[tuple[str, ...]] = (
+        *("reset", "refractory", "adaptation_tau", "adaptation_jump", "threshold_tau", "threshold_jump"),
+    )
     """Parameters of the neurons that play no part, here those of neurons that spike again."""
 
-    def get_extra_state(self) -> Float[Tensor, "3"]:
+    @property
+    def _recorded(self) -> dict[str, float]:
         """Numbers of the neurons for a ``state_dict``; 0 for tensors, which have own entries, and for unused ones."""
-        return self.weight.new_tensor([0.0 if x in self.unused else self._numbers.get(x, 0.0) for x in _RECORDED])
+        found: dict[str, float] = {}
+        for name in self.initial_neuron.parameters:
+            value = 0.0 if name in self.unused else self._numbers.get(name, 0.0)
+            if isinstance(value, tuple):
+                found |= {f"{name}[{k}]": x for k, x in enumerate(value)}
+            elif name in _RECORDED or (value and name not in ("reset", "refractory")):
+                found[name] = value
+        return found
+
+    def get_extra_state(self) -> Float[Tensor, " numbers"]:
+        """Numbers of the neurons for a ``state_dict``, of plain ones two time constants and the threshold."""
+        return self.weight.new_tensor(list(self._recorded.values()))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         # states of earlier versions have no such entry; others are checked before anything is overwritten
@@ -186,11 +246,11 @@ class NeuronLayer(SpikeLayer):
         """Raise a ValueError if saved weights are for neurons with another threshold or other time constants."""
         own, key = self.get_extra_state(), f"{prefix}_extra_state"
         if not isinstance(state, Tensor) or state.shape != own.shape or not state.is_floating_point():
-            raise ValueError(f"{key} must hold {', '.join(_RECORDED)} as a tensor ({len(own)},), got {state!r}")
+            raise ValueError(f"{key} must hold {', '.join(self._recorded)} as a tensor ({len(own)},), got {state!r}")
         if state.is_meta or own.is_meta:
             return
         eps = max(torch.finfo(x.dtype).eps for x in (state, own))
-        values = zip(_RECORDED, *(x.detach().cpu().tolist() for x in (state, own)), strict=True)
+        values = zip(self._recorded, *(x.detach().cpu().tolist() for x in (state, own)), strict=True)
         differ = [x for x in values if x[1] and x[2] and not math.isclose(*x[1:], rel_tol=4 * eps)]
         if differ:
             digits = math.ceil(-math.log10(eps))
@@ -208,10 +268,29 @@ class NeuronLayer(SpikeLayer):
         if name != "neuron":
             return None if name in self.initial_neuron.parameters else super()._argument(name)
         # values that learn are state, not form: two networks of one form print alike
-        learnt = {name for name in self._tensors if name in self._starts or name in self._parameters}
-        shown: dict[str, Any] = {name: x for name, x in self.neuron.values.items() if name not in self.unused}
-        shown |= {name: f"learnt {tuple(shown[name].shape)}" for name in learnt}
+        shown = {name: _shown(x) for name, x in self.neuron.values.items() if name not in self.unused}
+        shown |= {name: f"learnt {tuple(start.shape)}" for name, start in self._starts.items()}
         return f"{type(self.initial_neuron).__name__}({shown_parameters(shown)})"
+
+
+def _start_of(name: str, value: Any, rows: int | None) -> Float[Tensor, "*rows"]:
+    """Where a parameter that learns starts: one number, or one for each row; of a tuple in a last dimension."""
+    several = isinstance(value, tuple)
+    given = [x for x in (value if several else (value,)) if x is not None]
+    if not given:
+        raise ValueError(f"{name} can only learn from a number, got {value}")
+    starts = [torch.as_tensor(x, dtype=torch.float64).detach().cpu() for x in given]
+    if rows is None and (most := max(start.numel() for start in starts)) != 1:
+        raise ValueError(f"{name} starts with {most} values: set per_neuron, or give one number")
+    found = torch.stack([x.reshape(()) if rows is None else x.expand(rows) for x in starts], -1)
+    return found if several else found[..., 0]
+
+
+def _shown(value: Any) -> Any:
+    """A parameter of the neuron as it is printed."""
+    if isinstance(value, tuple):
+        return f"({', '.join(str(_shown(x)) for x in value)})"
+    return f"learnt {tuple(value.shape)}" if isinstance(value, nn.Parameter) else value
 
 
 def _below(threshold: float | Tensor, depth: Tensor) -> Tensor:
@@ -230,6 +309,8 @@ class Arriving(NamedTuple):
     delay: Float[Tensor, "rows inputs"] | None
     until: float
     """When the layer stops."""
+    receptor: Int64[Tensor, " inputs"] | Literal["sign"] | None = None
+    """The receptor that each reaches, see ``first_spike_time``; None if there is one."""
 
 
 class SpikingLayer(NeuronLayer):
@@ -237,16 +318,16 @@ class SpikingLayer(NeuronLayer):
 
     usual_weights: ClassVar[float] = 1.0
     """Initial weights in units of those with which neurons spike once."""
+    passes_on: ClassVar[tuple[str, ...]] = ("max_weight_grad", "backend")
+    """Arguments of the operator that are the layer's."""
 
     def _get_name(self) -> str:
         name = type(self).__name__
         return LIF_NAMES.get(name, name) if type(self.initial_neuron) is LIF else name
 
     def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
-        def start(unit: LIF) -> NormalWeights:
-            return NormalWeights(*(self.usual_weights * x for x in firing_weights(self.synapses.shape[1], unit)))
-
-        self.draw_weights_(start, generator)
+        inputs, scale = self.synapses.shape[1], self.usual_weights
+        self.draw_weights_(lambda unit: NormalWeights(*(scale * x for x in firing_weights(inputs, unit))), generator)
 
     @torch.no_grad()
     def draw_weights_(
@@ -259,9 +340,10 @@ class SpikingLayer(NeuronLayer):
         weight, first = self.synapses, self.neuron.values | self._starts
         if weight.is_meta:
             return
-        mem, syn, threshold = (
-            torch.as_tensor(x).detach().cpu().double().expand(len(weight)) for x in (first[name] for name in _RECORDED)
-        )
+        first |= {name: x.unbind(-1) for name, x in self._starts.items() if self._is_tuple(name)}
+        threshold, bias = (torch.as_tensor(first.get(name, 0.0)).detach().cpu() for name in ("threshold", "bias"))
+        threshold = (threshold - bias.clamp(max=0)).double().expand(len(weight))
+        mem, syn = (torch.as_tensor(x).detach().cpu().double().expand(len(weight)) for x in first_response(first))
         pairs = list(zip(mem.tolist(), syn.tolist(), strict=True))
         starts = {pair: start(LIF(*pair)) for pair in set(pairs)}
         if len(starts) == 1 and not balanced:
@@ -272,12 +354,17 @@ class SpikingLayer(NeuronLayer):
             weight.normal_(generator=generator)
             weight.sub_(weight.mean(dim=1, keepdim=True) if balanced else 0.0).mul_(std).add_(mean)
         weight.mul_(threshold.to(weight).unsqueeze(-1))
+        give_signs_(self.weight, self.signs, usual=True)
+
+    def project_(self) -> None:
+        """Put weights and delays that a step carried out of bounds back; a loop of your own calls it after each."""
+        project_(self)
 
     @property
     def dynamics(self) -> dict[str, Any]:
         """Arguments of the operator other than inputs, synapses and neurons."""
-        return {"max_weight_grad": self.max_weight_grad, "backend": self.backend}
+        return {name: getattr(self, name) for name in self.passes_on} | {"receptor": self.reached}
 
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
         """Spikes, weights and delays that reach the neurons: from inputs and, of the same samples, its own spikes."""
-        return Arriving(self.seen(inputs), self.synapses, getattr(self, "delay", None), math.inf)
+        return Arriving(self.seen(inputs), self.synapses, getattr(self, "delay", None), math.inf, self.reached)

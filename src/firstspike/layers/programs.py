@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from firstspike import neurons
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.neurons import LIF_NAMES
-from firstspike.neurons import LIF
 from firstspike.spiketime.values import records
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -29,9 +29,13 @@ class MadeAgain(nn.Module):
         if kind not in MadeAgain.__subclasses__():
             raise NotImplementedError(f"torch.export does not know a {kind.__name__}, only the layer that it extends")
         found = {name: self._argument(name) for name in inspect.signature(kind).parameters}
-        shapes = {name: list(getattr(self, name).shape) for name in LIF.parameters if hasattr(self, name)}
-        found["neuron"] = LIF().values | self._numbers | shapes
-        return kind.__name__, json.dumps(found, default=asdict)
+        neuron = type(self.initial_neuron)
+        if getattr(neurons, neuron.__name__, None) is not neuron:
+            raise NotImplementedError(f"torch.export does not know a {neuron.__name__}, only firstspike.neurons")
+        found["neuron"] = self.neuron.values | {"class": neuron.__name__}
+        return kind.__name__, json.dumps(
+            found, default=lambda x: {"shape": x.shape} if isinstance(x, Tensor) else asdict(x)
+        )
 
     # its result is recorded; ``torch.compiler.assume_constant_result`` would import the compiler
     recipe._dynamo_marked_constant = True  # type: ignore[attr-defined]
@@ -42,12 +46,16 @@ def _tensors(layer: nn.Module) -> dict[str, Tensor]:
 
 
 def _made(found: dict[str, Any]) -> Any:
-    """A rule, a neuron, or all arguments of a recipe."""
+    """A rule, a tensor, a neuron, or all arguments of a recipe."""
     if "bound" in found:
         return DelayRule(**found)
     if "neuron" in found:
         return found | {"device": "meta"}
-    return LIF(**{name: torch.ones(x) if isinstance(x, list) else x for name, x in found.items()})
+    if "shape" in found:
+        return torch.ones(found["shape"])
+    if isinstance(found["reset"], Tensor):  # below any threshold
+        found["reset"] -= 1
+    return getattr(neurons, found.pop("class"))(**found)
 
 
 @torch.library.impl("firstspike::layer", ("cpu", "cuda"))

@@ -30,7 +30,7 @@ class ReadoutOptions(NeuronOptions, total=False):
     per_neuron: bool
 
 
-@takes_arguments_of(NeuronLayer, without=("shape", "max_weight_grad", "backend"))
+@takes_arguments_of(NeuronLayer, without=("shape", "max_weight_grad", "backend", "receptor", "signs"))
 class Readout(NeuronLayer):
     """A layer of leaky integrators: ``times (batch, in_features[, spikes]) -> values (batch, out_features)``.
 
@@ -45,13 +45,15 @@ class Readout(NeuronLayer):
             default the mean is 0 and the standard deviation ``1 / sqrt(in_features)``.
     """
 
-    unused = ("threshold", "reset", "refractory")
+    unused = (*NeuronLayer.unused, "threshold", "tau_rise", "bias")
     takes_trains = True
     gives = "values"
 
     def __init__(
         self, in_features: Size, out_features: Size, neuron: LIF | None = None, **options: Unpack[ReadoutOptions]
     ) -> None:
+        if neuron is not None and neuron.components:
+            raise ValueError(f"readouts integrate a LIF with one receptor, without bias and tau_rise, got {neuron}")
         super().__init__((out_features, in_features), in_features, out_features, neuron, **options)
 
     def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:

@@ -6,6 +6,7 @@ itself in a window is known before the window begins. The simulator NEST divides
 """
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, Self, Unpack
 
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.dense import SpikeTrainOptions, SpikeTrains, each_spike
-from firstspike.layers.init import firing_weights
+from firstspike.layers.init import firing_weights, first_response
 from firstspike.layers.neurons import Arriving
 from firstspike.layers.programs import MadeAgain, by_values
+from firstspike.layers.synapses import Receptors, checked_receptors, checked_signs, give_signs_
 from firstspike.layers.trains import Spikes
 from firstspike.layers.windows import columns_within, joined_trains, largest, only_within, window_bounds
 from firstspike.neurons import LIF, Neuron
@@ -79,6 +81,9 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             neuron stays at the reset until the window ends.
         recurrent_delay: rule of further delays of the recurrent synapses, bounded and without jitter; None for
             ``window`` alone.
+        recurrent_receptor: the receptor that the spikes of each neuron reach, see ``receptor``; with ``"sign"`` there,
+            that of the recurrent weights tells, too.
+        recurrent_signs: signs of the recurrent weights of each source neuron, see ``signs``.
         recurrent_mean: mean of the initial recurrent weights, which are normally distributed.
         recurrent_std: standard deviation of the initial recurrent weights; by default such that they alone rarely make
             a neuron spike.
@@ -100,6 +105,8 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         window: Positive = 1.0,
         window_spikes: Size = 4,
         recurrent_delay: DelayRule | None = None,
+        recurrent_receptor: Receptors = None,
+        recurrent_signs: Sequence[int] | None = None,
         recurrent_mean: Finite = 0.0,
         recurrent_std: NotNegative | None = None,
         **options: Unpack[SpikeTrainOptions],
@@ -118,10 +125,26 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         super().__init__(in_features, out_features, max_spikes, neuron, **options)
         self.duration, self.window, self.window_spikes = duration, window, window_spikes
         self.recurrent_mean, self.recurrent_std = recurrent_mean, recurrent_std
+        if self.receptor == "sign" and recurrent_receptor is None:
+            recurrent_receptor = "sign"
+        given = self.initial_neuron, recurrent_receptor, out_features, "recurrent_receptor"
+        self.recurrent_receptor, own = checked_receptors(*given)
+        if (self.receptor == "sign") != (self.recurrent_receptor == "sign"):
+            raise ValueError('recurrent_receptor and receptor must both be "sign", or both have numbers')
+        if own is not None and self.receptors is not None:
+            self.receptors = torch.cat([self.receptors, own.to(self.weight.device)])
+        self.recurrent_signs = checked_signs("recurrent_signs", recurrent_signs, out_features)
+        self._signed["recurrent_weight"] = self.recurrent_signs
         self.recurrent_weight = nn.Parameter(self.weight.new_empty(out_features, out_features))
         self.recurrent_delay = rule
         self.recurrent_delays = None if rule is None else RecurrentDelays(rule, self.recurrent_weight)
         self._reset_recurrent_parameters(options.get("generator"))
+
+    @property
+    def _begin(self) -> float | None:
+        """When neurons begin without a state: with a bias, which has acted for ever otherwise, at 0."""
+        bias = self.neuron.values.get("bias", 0.0)
+        return 0.0 if isinstance(bias, Tensor) or bias != 0 else None
 
     @property
     def own_delay(self) -> Float[Tensor, "out_features out_features"]:
@@ -141,12 +164,11 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             return
         std = self.recurrent_std
         if std is None:
-            mem, syn, threshold = (
-                float(torch.as_tensor(x).detach().double().mean())
-                for x in (self.neuron.tau_mem, self.neuron.tau_syn, self.neuron.threshold)
-            )
+            given = (*first_response(self.neuron.values), self.neuron.threshold)
+            mem, syn, threshold = (float(torch.as_tensor(x).detach().double().mean()) for x in given)
             std = _SPREAD * threshold * firing_weights(self.out_features, LIF(mem, syn)).std
         self.recurrent_weight.normal_(self.recurrent_mean, std, generator=generator)
+        give_signs_(self.recurrent_weight, self.recurrent_signs)
         if self.recurrent_delays is not None:
             self.recurrent_delays.delay_rule.draw_(self.recurrent_delays.delay_raw, generator)
 
@@ -156,7 +178,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
     ) -> Float[Tensor, "*batch out_features max_spikes"]:
         """Spike trains up to ``duration``; with ``observed``, these times and the gradient at them."""
         inputs = self.seen(times)
-        bounds = window_bounds(None, self.duration, self.window, self.weight.dtype, inputs, observed)
+        bounds = window_bounds(self._begin, self.duration, self.window, self.weight.dtype, inputs, observed)
         if self._in_one_call():
             return self._all_windows(inputs, bounds, None, observed, self.max_spikes).trains
         room = math.prod(inputs.shape[:-2]), self.out_features, self.max_spikes
@@ -194,7 +216,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
                 1000000 windows.
         """
         inputs = self.seen(times)
-        begin = None if state is None else state.neurons.time
+        begin = self._begin if state is None else state.neurons.time
         bounds = window_bounds(begin, until, self.window, self.weight.dtype, inputs, observed)
         if self._in_one_call():
             result = self._all_windows(inputs, bounds, state, observed, (len(bounds) - 1) * self.window_spikes)
@@ -251,7 +273,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         """See ``SpikingLayer``: inputs, and the spikes of the layer itself."""
         delay = self._delays(jitters=False)
         trains = joined_trains(self.seen(inputs), spikes if delay is not None else spikes + self.window)
-        return Arriving(*each_spike(trains, self._weights, delay), self.duration)
+        return each_spike(Arriving(trains, self._weights, delay, self.duration, self.reached))
 
     @property
     def _weights(self) -> Float[Tensor, "out_features sources"]:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from firstspike.layers.branches import Branch
 from firstspike.layers.dense import SpikeTrains
-from firstspike.layers.init import NormalWeights, firing_weights
+from firstspike.layers.init import NormalWeights, firing_weights, first_response
 from firstspike.layers.network import Network, applied, over
 from firstspike.layers.neurons import SpikingLayer
 from firstspike.layers.trains import takes_trains
@@ -62,7 +62,7 @@ def passing_weights(
     are those of ``firing_weights``. The more ``layers`` the network has, the more each has to pass on. ``peak`` is the
     maximum of the mean membrane, in thresholds; ``balanced``: all neurons will have the same mean weight.
     """
-    tau_mem, tau_syn = float(neuron.tau_mem), float(neuron.tau_syn)
+    tau_mem, tau_syn = map(float, first_response(neuron.values))
     arrived = times[torch.isfinite(times)].detach().cpu().double().sort().values
     if not len(arrived):
         return firing_weights(inputs, neuron)

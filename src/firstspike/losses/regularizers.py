@@ -195,7 +195,7 @@ class SilentPeak(LayerRegularizer):
 
     def of_layer(self, layer: SpikingLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
         """What the maxima of too silent neurons lack to the threshold."""
-        seen, synapses, delay, until = layer.arriving(inputs, spikes)
+        seen, synapses, delay, until, _ = layer.arriving(inputs, spikes)
         first, rows = first_of(layer, spikes), len(layer.weight)
         # (..., places, rows), where a layer has places at which the same neurons see different inputs
         first = first.unflatten(-1, (rows, -1)).movedim(-1, -2).reshape(-1, rows)

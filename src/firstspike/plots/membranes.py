@@ -80,7 +80,7 @@ def _chosen(
     arriving = layer.arriving(*each)
     delay = None if arriving.delay is None else arriving.delay.cpu()[neurons]
     weight = arriving.weight.cpu()[neurons]
-    return LIF(*constants), Arriving(arriving.times[0].cpu(), weight, delay, arriving.until)
+    return LIF(*constants), arriving._replace(times=arriving.times[0].cpu(), weight=weight, delay=delay)
 
 
 def voltages(
@@ -96,7 +96,7 @@ def voltages(
     ``max_spikes`` are held at the reset, as their layer does. ``times`` are those of the inputs, ``spikes`` those of
     all neurons of the layer.
     """
-    neuron, (seen, weight, delay, _) = _chosen(layer, neurons, times, spikes)
+    neuron, (seen, weight, delay, *_) = _chosen(layer, neurons, times, spikes)
     if not isinstance(layer, SpikeTrains):
         return membrane_voltage(at, seen, weight, neuron, delay)
     own = spikes[neurons].double()
@@ -147,7 +147,7 @@ def traces(
     """
     names = [str(number) for number in neurons] if names is None else look.class_names(names, len(neurons))
     times, spikes, neurons = times.detach().cpu(), spikes.detach().cpu().double(), list(neurons)
-    neuron, (arrivals, _, delay, last) = _chosen(layer, neurons, times, spikes)
+    neuron, (arrivals, _, delay, last, _) = _chosen(layer, neurons, times, spikes)
     trains = isinstance(layer, SpikeTrains)
     tau, threshold = float(torch.as_tensor(neuron.tau_syn).max()), torch.as_tensor(neuron.threshold).unsqueeze(-1)
     if delay is not None:

@@ -91,7 +91,7 @@ def run_page(run: Run, budget: int = BUDGET) -> str:
         changed = ""
     return render(
         "run",
-        {"tau": run.config.neuron.tau_syn, "substrate": run.config.substrate.kind, "members": found},
+        {"tau": run.config.neuron.time_unit, "substrate": run.config.substrate.kind, "members": found},
         title=run.folder.resolve().name,
         kind=data_name(run),
         summary=summary(run),

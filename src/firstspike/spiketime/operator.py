@@ -338,7 +338,7 @@ def parameters_of(
     given["jumps"] = torch.stack([of_neurons(component.jump, weight) for component in components], -1)
     bias = values["bias"]
     given["bias"] = of_neurons(bias, weight) if isinstance(bias, Tensor) or bias != 0.0 else None
-    given["receptor"] = _receptor_of(neuron, receptor, weight)
+    given["receptor"] = receptor_of(neuron, receptor, weight)
     kind: dict[str, Any] = {"components": " ".join(component.kind for component in components)}
     kind["resets"] = values["reset"] is not None
     if given["bias"] is not None:
@@ -346,7 +346,7 @@ def parameters_of(
     return (fixed_mem, 1.0), given, kind
 
 
-def _receptor_of(neuron: Neuron, receptor: Receptor, weight: Tensor) -> Tensor | None:
+def receptor_of(neuron: Neuron, receptor: Receptor, weight: Tensor) -> Tensor | None:
     """The receptor that each input reaches; None if the signs of the weights tell."""
     inputs, several = weight.shape[1], len(neuron.receptors)
     if isinstance(receptor, str):

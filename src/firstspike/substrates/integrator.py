@@ -9,6 +9,7 @@ from torch import Tensor
 
 from firstspike.layers import SpikeTrains, SpikingLinear, SpikingRecurrent
 from firstspike.layers.dense import DenseLayer, each_spike
+from firstspike.layers.neurons import Arriving
 from firstspike.ranges import Positive, checks_ranges
 from firstspike.spiketime.reference.response import kappa
 from firstspike.substrates.base import LayerByLayer
@@ -47,7 +48,7 @@ class Integrator(LayerByLayer):
     def spikes(self, index: int, layer: DenseLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
         delay = layer.delay_in_pass()
         if isinstance(layer, SpikeTrains):
-            return self._simulated(layer, *each_spike(layer.seen(times), layer.weight, delay))
+            return self._simulated(layer, *each_spike(Arriving(layer.seen(times), layer.weight, delay, math.inf))[:3])
         return self._simulated(layer, times, layer.weight, delay).squeeze(-1)
 
     def _simulated(

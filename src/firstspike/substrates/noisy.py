@@ -87,7 +87,7 @@ class Noisy(Imperfect, LayerByLayer):
         def fired(neuron: LIF, times: Tensor) -> Tensor:
             if isinstance(layer, SpikeTrains):
                 return spike_trains(times, weight, neuron, max_spikes=layer.max_spikes, delay=delay, **layer.dynamics)
-            return first_spike_time(times, weight, neuron, delay=delay, backend=layer.backend)
+            return first_spike_time(times, weight, neuron, delay=delay, receptor=layer.reached, backend=layer.backend)
 
         threshold = self.thresholds(index, layer, len(times), layer.weight)
         return _sorted(self.imperfect(with_thresholds(fired, layer.neuron, threshold, layer.seen(times))))

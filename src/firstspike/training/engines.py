@@ -12,8 +12,9 @@ from torch import Tensor, nn, optim
 from firstspike.data import SpikeData
 from firstspike.deferred import sent
 from firstspike.layers import Network, SpikeDropout
-from firstspike.layers.delay import delays_in, project_delays_
+from firstspike.layers.delay import delays_in
 from firstspike.layers.ensembles import Ensemble
+from firstspike.layers.synapses import project_, signed_in
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
 from firstspike.training.member import Member
 from firstspike.training.objective import Objective
@@ -43,7 +44,7 @@ class Sequential:
         # the last batch of an epoch is the only one of another size: two programs instead of one for any size
         self._pass = torch.compile(self._forward, dynamic=False) if compile else self._forward
         # a search after every step would take long compared with a small step
-        self.has_delays = any(delays_in(member.network) for member in members)
+        self.has_bounds = any(delays_in(x.network) or signed_in(x.network) for x in members)
 
     def step(
         self, times: Float[Tensor, "members batch inputs"], labels: Int64[Tensor, "members batch"]
@@ -69,11 +70,11 @@ class Sequential:
             self._backward(member, total)
             self._clip(member)
             member.optimizer.step()
-            if self.has_delays:
-                project_delays_(network)
         if raised is not None:
             share = self._mean(silence(first_spikes_in(network, layers, raised)))
             silent.raise_layer_(network, raised, share)
+        if self.has_bounds:
+            project_(network)
         if isinstance(network, Network):
             member.substrate.project_(network)
         sums = torch.stack([loss, correct, torch.full_like(correct, raised is not None)])
@@ -142,13 +143,13 @@ class SideBySide(Sequential):
             for e in learning:
                 self._clip(members[e])
             self.optimizer.step()
-            if self.has_delays:
-                for e in learning:
-                    project_delays_(members[e].network)
         for e, layer in enumerate(raised):
             if layer is not None:
                 spikes = first_spikes_in(members[0].network, layers, layer)[e]
                 members[e].silent.raise_layer_(members[e].network, layer, silent_share(spikes))
+        if self.has_bounds:
+            for member in members:
+                project_(member.network)
         correct = self.objective.success(layers[-1].detach(), labels).mean(-1, dtype=times.dtype)
         skipped = sent(torch.tensor([layer is not None for layer in raised], dtype=correct.dtype), correct.device)
         sums = torch.stack([losses.detach(), correct, skipped], dim=1)
