@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from firstspike.layers.delay import project_delays_
 from firstspike.neurons import Neuron
-from firstspike.spiketime.operator import receptor_of
+from firstspike.spiketime.parameters import receptor_of
 
 Receptors = Sequence[int] | Literal["sign"] | None
 

@@ -1,7 +1,7 @@
 """What all neurons have: parameters with units and bounds, and facts that a backend relies on."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -96,12 +96,7 @@ class Neuron:
     @property
     def receptors(self) -> tuple[int, ...]:
         """The component that an input adds its weight to, for each receptor."""
-        found = []
-        for place, component in enumerate(self.components):
-            fed = place and self.components[place - 1].kind == "rise"
-            if component.kind == "rise" or (component.kind == "synapse" and not fed):
-                found.append(place)
-        return tuple(found)
+        return receptors_of([component.kind for component in self.components])
 
     def __post_init__(self) -> None:
         # not by ``checks_ranges``: layers make neurons in every pass, also in compiled programs
@@ -128,6 +123,12 @@ class Neuron:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({shown_parameters(self.values)})"
+
+
+def receptors_of(kinds: Sequence[Kind]) -> tuple[int, ...]:
+    """The component that an input adds its weight to, for each receptor of a neuron with components of these kinds."""
+    fed = (False, *(kind == "rise" for kind in kinds))
+    return tuple(k for k, kind in enumerate(kinds) if kind == "rise" or (kind == "synapse" and not fed[k]))
 
 
 _USUAL = {"reset": "0.0", "refractory": "0.0", "tau_rise": "0.0", "bias": "0.0"}

@@ -140,14 +140,15 @@ class AdaptiveLIF(LIF):
     adaptation: InitVar[Pairs] = ()
     threshold_adaptation: InitVar[Pairs] = ()
 
-    parameters: ClassVar[Mapping[str, Parameter]] = LIF.parameters | {
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        **LIF.parameters,
         "adaptation_tau": Parameter(TIME, 0.0, several=True),
         "adaptation_jump": Parameter(POTENTIAL, -math.inf, several=True),
         "threshold_tau": Parameter(TIME, 0.0, several=True),
         "threshold_jump": Parameter(POTENTIAL, -math.inf, several=True),
     }
 
-    def __post_init__(self, adaptation: Pairs, threshold_adaptation: Pairs) -> None:  # type: ignore[override]
+    def __post_init__(self, adaptation: Pairs, threshold_adaptation: Pairs) -> None:
         for name, pairs in (("adaptation", adaptation), ("threshold", threshold_adaptation)):
             try:
                 split = tuple(zip(*((tau, jump) for tau, jump in pairs), strict=True)) or ((), ())

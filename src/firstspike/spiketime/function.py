@@ -242,10 +242,10 @@ def _arguments(tensors: Sequence[Any], options: Options) -> Arguments:
     start = -math.inf if options.start is None else options.start
     if not options.max_spikes:
         given[_OBSERVED] = None
-        return Arguments(*given, start, **kind)
+        return Arguments(*(*given, start), **kind)
     recurrence = None if options.bounds is None else Recurrence(tuple(options.bounds), options.lag, options.budget)
     until = math.inf if options.until is None else options.until
-    return Arguments(*given, start, until, options.max_spikes, recurrence, **kind)
+    return Arguments(*(*given, start, until, options.max_spikes, recurrence), **kind)
 
 
 def _flat(result: Result, given: Arguments) -> tuple[Tensor, ...]:

@@ -2,23 +2,21 @@
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from firstspike.neurons import LIF, Neuron, check_neuron
+from firstspike.neurons import Neuron, check_neuron
 from firstspike.spiketime.backends import accepting
-from firstspike.spiketime.contract import QUANTITIES, Held, Recurrence
+from firstspike.spiketime.contract import Held, Recurrence
 from firstspike.spiketime.function import Options, spikes_of
+from firstspike.spiketime.parameters import Receptor, all_tensors, of_neurons, parameters_of
 from firstspike.spiketime.values import check_spikes, checked
 
 OVERFLOW = ("error", "warn", "drop")
-Receptor = str | Sequence[int] | Int64[Tensor, " inputs"] | None
-"""Which receptor each input reaches, see ``first_spike_time``."""
 _AT_ONCE = 1 << 21  # input and output times that are worked on at once where no gradient is asked for
 
 
@@ -286,7 +284,7 @@ def chosen(backend: str, device: torch.device, neuron: Neuron, recurrent: bool =
     return name
 
 
-def with_dynamics(neuron: LIF, stacklevel: int = 3, **given: float | Tensor | None) -> LIF:
+def with_dynamics(neuron: Any, stacklevel: int = 3, **given: float | Tensor | None) -> Any:
     """The neuron with a refractory time and a reset that were arguments of their own in earlier versions."""
     found: dict[str, Any] = {name: x for name, x in given.items() if x is not None}
     check_neuron(neuron)
@@ -306,66 +304,3 @@ def _in_parts(tensors: dict[str, Any], options: Options) -> Tensor:
     if whole or len(times) <= samples:
         return spikes_of(tensors, options)[0]
     return torch.cat([spikes_of(tensors | {"times": x}, options)[0] for x in times.split(samples)])
-
-
-def all_tensors(given: dict[str, Any]) -> dict[str, Any]:
-    """All ``QUANTITIES`` in order, None for those that are not given."""
-    return {name: given.get(name) for name in QUANTITIES}
-
-
-def of_neurons(value: float | Tensor, weight: Tensor) -> Tensor:
-    """One number for each neuron, ``(outputs,)``."""
-    if isinstance(value, Tensor):
-        return value.to(dtype=weight.dtype, device=weight.device).expand(weight.shape[0])
-    return torch.full((weight.shape[0],), value, dtype=weight.dtype, device=weight.device)
-
-
-def parameters_of(
-    neuron: Neuron, weight: Tensor, receptor: Receptor
-) -> tuple[tuple[float | None, float], dict[str, Any], dict[str, Any]]:
-    """Of a neuron: time constants for ``Options``; tensors by name; and what else ``Options`` tell of it."""
-    values, components = neuron.values, neuron.components
-    mem, syn = values["tau_mem"], values["tau_syn"]
-    given = {"threshold": of_neurons(values["threshold"], weight)}
-    given["tau_mem"] = of_neurons(mem, weight) if isinstance(mem, Tensor) else None
-    fixed_mem = None if isinstance(mem, Tensor) or mem == math.inf else mem
-    if not components:
-        if receptor is not None:
-            raise ValueError(f"receptor needs a neuron with several, such as LIF(tau_syn=(1.0, 2.0)), got {neuron}")
-        given["tau_syn"] = of_neurons(syn, weight) if isinstance(syn, Tensor) else None
-        return (fixed_mem, 1.0 if isinstance(syn, Tensor) else syn), given, {}
-    given["tau_syn"] = torch.stack([of_neurons(component.tau, weight) for component in components], -1)
-    given["jumps"] = torch.stack([of_neurons(component.jump, weight) for component in components], -1)
-    bias = values["bias"]
-    given["bias"] = of_neurons(bias, weight) if isinstance(bias, Tensor) or bias != 0.0 else None
-    given["receptor"] = receptor_of(neuron, receptor, weight)
-    kind: dict[str, Any] = {"components": " ".join(component.kind for component in components)}
-    kind["resets"] = values["reset"] is not None
-    if given["bias"] is not None:
-        kind["start"] = 0.0
-    return (fixed_mem, 1.0), given, kind
-
-
-def receptor_of(neuron: Neuron, receptor: Receptor, weight: Tensor) -> Tensor | None:
-    """The receptor that each input reaches; None if the signs of the weights tell."""
-    inputs, several = weight.shape[1], len(neuron.receptors)
-    if isinstance(receptor, str):
-        if receptor != "sign":
-            raise ValueError(f'receptor must be "sign", or a number for each input, got {receptor!r}')
-        if several != 2:
-            raise ValueError(
-                f'receptor="sign" needs a neuron with two receptors, such as LIF(tau_syn=(1.0, 2.0)), got {neuron}'
-            )
-        return None
-    if receptor is None:
-        if several > 1:
-            raise ValueError(
-                f'{neuron} has {several} receptors: say which one each input reaches, as receptor=[0, 1, ...] or "sign"'
-            )
-        return torch.zeros(inputs, dtype=torch.int64, device=weight.device)
-    numbers = torch.as_tensor(receptor, dtype=torch.int64, device=weight.device)
-    if numbers.shape != (inputs,):
-        raise ValueError(f"receptor must have a number for each of {inputs} inputs, got {tuple(numbers.shape)}")
-    if inputs and not torch.compiler.is_compiling() and not 0 <= int(numbers.min()) <= int(numbers.max()) < several:
-        raise ValueError(f"receptor must be from 0 to {several - 1} for {neuron}, got {receptor}")
-    return numbers

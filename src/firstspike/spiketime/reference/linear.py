@@ -16,12 +16,13 @@ Shapes: P (sample, neuron) pairs of all networks, N events, D numbers of a state
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from firstspike.neurons.base import receptors_of
 from firstspike.spiketime.contract import (
     Arguments,
     Gradients,
@@ -70,6 +71,8 @@ class _Neurons(NamedTuple):
 def _neurons(given: Arguments) -> _Neurons:
     """In float64, and differentiable."""
     given = _wide(given)
+    assert isinstance(given.tau_syn, Tensor)
+    assert given.jumps is not None
     ensemble, batch, _, outputs = given.sizes
     shape, size = (ensemble, batch, outputs), len(given.components) + 2
 
@@ -106,7 +109,7 @@ def _neurons(given: Arguments) -> _Neurons:
     copies = given.times.shape[-1] if given.max_spikes else 1
     time = arrivals(given).expand(*shape, -1).flatten(0, 2)
     weight = of_pairs(given.weight.repeat_interleave(copies, -1))
-    firsts = given.weight.new_tensor(_receptors(given.components), dtype=torch.int64)
+    firsts = given.weight.new_tensor(receptors_of(given.components), dtype=torch.int64) + 1
     if given.receptor is None:
         place = firsts[(weight <= 0).long()]
     else:
@@ -119,15 +122,9 @@ def _neurons(given: Arguments) -> _Neurons:
 
 
 def _wide(given: Arguments) -> Arguments:
-    return given._replace(**{
-        name: x.double() for name, x in given._asdict().items() if isinstance(x, Tensor) and x.is_floating_point()
-    })  # fmt: skip
-
-
-def _receptors(components: tuple[str, ...]) -> list[int]:
-    """The place in a state of what each receptor's inputs add to."""
-    rises = (False, *(kind == "rise" for kind in components))
-    return [k for k, kind in enumerate(components, 1) if kind == "rise" or (kind == "synapse" and not rises[k - 1])]
+    found = {name: x for name, x in given._asdict().items() if isinstance(x, Tensor) and x.is_floating_point()}
+    wide: dict[str, Any] = {name: x.double() for name, x in found.items()}
+    return given._replace(**wide)
 
 
 def _exponential(matrix: Matrix, time: Float64[Tensor, " P"]) -> Matrix:

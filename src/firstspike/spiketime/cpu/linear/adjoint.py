@@ -15,6 +15,24 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import LANES
+from firstspike.spiketime.cpu.linear.alone_adjoint import (
+    ALL,
+    ASKED,
+    BY_LEAK,
+    BY_PARTS,
+    BY_RESET,
+    BY_THRESHOLD,
+    DUE,
+    LARGEST,
+    OTHERS,
+    OWED,
+    SLOPE,
+    UP,
+    WEIGHTS,
+    back_alone,
+    free_after,
+    total,
+)
 from firstspike.spiketime.cpu.linear.flow import (
     BIAS,
     CURRENT,
@@ -27,25 +45,13 @@ from firstspike.spiketime.cpu.linear.flow import (
     RISE,
     SLOPES,
     THRESHOLD,
-    drive_of,
-    fill_row,
-    fill_slopes,
-    pass_time,
 )
 from firstspike.spiketime.cpu.linear.lanes import part_of
-from firstspike.spiketime.cpu.linear.scan import FORCED, arrival_lanes, time_of
+from firstspike.spiketime.cpu.linear.scan import arrival_lanes, time_of
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
 from firstspike.spiketime.cpu.vectors.shuffles import fold16, total16
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, select, store
-
-# what a pass is for: all gradients, those by all but the weights, those by weights alone, within the bound; or the
-# largest derivative by a weight of the membrane at one spike of each lane
-ALL, OTHERS, WEIGHTS, LARGEST = range(4)
-# rows of lanes after those of P and Q: when the last event is, what it owes, and what is known of it
-_DUE, _OWED, _SLOPE, _ASKED, _UP = range(5)
-# rows of lanes of sums of gradients: those by each component's rate come last, then those by their jumps, by the bias
-BY_THRESHOLD, BY_RESET, BY_LEAK, BY_PARTS = range(4)
 
 
 @jit
@@ -57,7 +63,7 @@ def finish(g, at, mode, number):
         adjoint[place] = 0
     end = np.float64(g.bounds[1])
     for lane in range(LANES):
-        adjoint[tail + _DUE * LANES + lane] = -math.inf
+        adjoint[tail + DUE * LANES + lane] = -math.inf
     for lane in range(at.size):
         j, spiked = at.first + lane, 0
         while spiked < most and g.spikes[at.b, j, spiked] < math.inf:
@@ -80,186 +86,13 @@ def finish(g, at, mode, number):
                 adjoint[(1 + k) * LANES + lane] = g.of_current[at.b, j, k]
             if held and not full:
                 owed = -np.float64(g.of_left[at.b, j])
-        adjoint[tail + _OWED * LANES + lane] = owed
+        adjoint[tail + OWED * LANES + lane] = owed
         due = free if free > -math.inf and not held else -math.inf
         if due == -math.inf and spiked > 0:
             due = np.float64(g.spikes[at.b, j, spiked - 1])
         if due == -math.inf and held and mode < LARGEST and g.starts != 0:
             g.by_left[at.b, j] = -owed
-        adjoint[tail + _DUE * LANES + lane] = due
-
-
-@jit
-def free_after(g, at, j, spiked):
-    """When a neuron is released after so many spikes; -inf if it is not held then."""
-    if spiked == 0:
-        if g.starts != 0 and g.left[at.b, j] > 0:
-            return np.float64(g.bounds[0]) + np.float64(g.left[at.b, j])
-        return -math.inf
-    time = g.spikes[at.b, j, spiked - 1]
-    free = g.spikes.dtype.type(time + g.refractory[at.e, j])
-    return np.float64(free) if free > time else -math.inf
-
-
-@jit
-def total(g, at, row, lane, x):
-    """Add to the sum of a gradient by a parameter of the neurons."""
-    g.totals[at.group, at.chunk, row * LANES + lane] += x
-
-
-@jit
-def back_alone(g, at, lane, base, start, now, mode, number):
-    """Bring P and Q of one neuron from ``now`` back to ``start``, event by event, in the rows from ``base`` on."""
-    adjoint, kinds, work, j = g.adjoint[at.slot], g.kinds, g.work[at.slot], at.first + lane
-    count, tail = kinds.size, 2 * (1 + kinds.size) * LANES
-    leak, rates, q, row = g.leak[at.e, j], g.rates[at.e, j], work[3], work[0]
-    p, owed = np.float64(adjoint[base + lane]), np.float64(adjoint[tail + _OWED * LANES + lane])
-    due, spiked = np.float64(adjoint[tail + _DUE * LANES + lane]), g.counts[at.slot, lane]
-    for k in range(count):
-        q[k] = adjoint[base + (1 + k) * LANES + lane]
-    sums = mode != WEIGHTS and mode != LARGEST
-    segment = 0
-    if g.by_taus != 0 and sums:
-        segment = note_segments(g, at, lane, start, now)
-    while True:
-        until = max(due, start)
-        p = back_in_time(g, at, lane, p, q, now - until, row, segment if sums else -1)
-        segment -= 1
-        now = until
-        if due <= start:
-            break
-        is_release = spiked == 0 or due > np.float64(g.spikes[at.b, j, spiked - 1])
-        if is_release:
-            if g.resets != 0:
-                if sums:
-                    total(g, at, BY_RESET, lane, p)
-                owed += p * g.ups[at.b, j, spiked]
-                p = 0.0
-            if spiked == 0:
-                if sums:
-                    g.by_left[at.b, j] = -owed
-                due = -math.inf
-            else:
-                due = np.float64(g.spikes[at.b, j, spiked - 1])
-            continue
-        spiked -= 1
-        slope, asked = np.float64(g.slopes[at.b, j, spiked]), 0.0
-        if mode < LARGEST:
-            asked = np.float64(g.grad[at.b, j, spiked])
-        pull = owed - asked
-        for k in range(count):
-            if kinds[k] != BIAS:
-                jump = g.jumps[at.e, j, k]
-                if g.resets == 0:
-                    pull += p * drive_of(kinds[k], leak, rates[k]) * jump
-                pull -= q[k] * rates[k] * jump
-                if kinds[k] == RISE:
-                    pull += q[k + 1] * rates[k] * jump
-                if sums:
-                    total(g, at, BY_PARTS + count + k, lane, q[k])
-        if g.resets != 0:
-            if free_after(g, at, j, spiked + 1) == -math.inf:
-                pull += p * g.ups[at.b, j, spiked + 1]
-                if sums:
-                    total(g, at, BY_RESET, lane, p)
-            p = 0.0
-        owed, change = 0.0, 0.0
-        if mode == LARGEST:
-            change = 1.0 if spiked == number and slope > 0 else 0.0
-        elif slope > 0:
-            change = pull / slope
-            if mode == WEIGHTS and abs(change) * g.largest[at.slot, spiked * LANES + lane] > g.bound[0]:
-                change = 0.0
-        elif slope == FORCED:
-            owed = pull
-        p += change
-        for k in range(count):
-            if kinds[k] == THRESHOLD:
-                q[k] -= change
-        if sums:
-            total(g, at, BY_THRESHOLD, lane, -change)
-        free = free_after(g, at, j, spiked)
-        due = -math.inf if spiked == 0 else np.float64(g.spikes[at.b, j, spiked - 1])
-        if -math.inf < free <= now:
-            due = free
-        elif spiked == 0 and free > now:
-            due = -math.inf
-    adjoint[base + lane] = p
-    for k in range(count):
-        adjoint[base + (1 + k) * LANES + lane] = q[k]
-    adjoint[tail + _DUE * LANES + lane], adjoint[tail + _OWED * LANES + lane] = due, owed
-    g.counts[at.slot, lane] = spiked
-
-
-@jit
-def back_in_time(g, at, lane, p, q, s, row, segment):
-    """Bring P and Q of one neuron back by a time without events, in place; returns P. While it is held, P is 0."""
-    if s <= 0:
-        return p
-    kinds, j, count = g.kinds, at.first + lane, g.kinds.size
-    leak, rates, slopes = g.leak[at.e, j], g.rates[at.e, j], g.work[at.slot, 1]
-    if g.by_taus != 0 and segment >= 0:
-        state = g.segments[at.slot, segment]
-        fill_slopes(slopes, 1, s, kinds, leak, rates)
-        by_leak = p * state[0] * slopes[0]
-        for k in range(count):
-            place, y, after = 1 + k * SLOPES, state[1 + k], 0.0
-            by_leak += p * y * slopes[place + 1]
-            by = q[k] * y * slopes[place] + p * y * slopes[place + 2]
-            if kinds[k] == RISE:
-                after = q[k + 1] * y
-                by += after * slopes[place + 4]
-                total(g, at, BY_PARTS + k + 1, lane, p * y * slopes[place + 3] + after * slopes[place + 5])
-            total(g, at, BY_PARTS + k, lane, by)
-        total(g, at, BY_LEAK, lane, by_leak)
-    fill_row(row, 1, s, kinds, leak, rates)
-    for k in range(count):
-        place = FIRST + k * PER
-        following = q[k + 1] * row[place + FEEDS] if kinds[k] == RISE else 0.0
-        q[k] = q[k] * row[place + OWN] + p * row[place + MOVES] + following
-    return p * row[LEFT]
-
-
-@jit
-def note_segments(g, at, lane, start, stop):
-    """Note the states at the start of an interval and after each event in it; returns the number of the last one.
-
-    Segments of a neuron that is held have no membrane that acts, as P is 0 there.
-    """
-    kinds, j, found = g.kinds, at.first + lane, g.segments[at.slot]
-    count, leak, rates = kinds.size, g.leak[at.e, j], g.rates[at.e, j]
-    tape, number, now = g.tape[at.slot, g.place[at.slot, 0]], 0, start
-    for k in range(1 + count):
-        found[0, k] = tape[k * LANES + lane]
-    spiked = 0
-    while spiked < g.most and np.float64(g.spikes[at.b, j, spiked]) <= start:
-        spiked += 1
-    free = free_after(g, at, j, spiked)
-    holds = free > start
-    while True:
-        due = np.float64(g.spikes[at.b, j, spiked]) if spiked < g.most else math.inf
-        if due == math.inf and g.overflows[at.b, j] != 0:
-            break  # it is held for ever
-        until = free if holds and free <= due else due
-        if until > stop or until == math.inf:
-            break
-        y, v = found[number + 1, 1:], found[number, 0]
-        for k in range(count):
-            y[k] = found[number, 1 + k]
-        v = pass_time(v, y, until - now, holds and g.resets != 0, kinds, leak, rates)
-        now = until
-        if holds and free <= due:
-            holds = False
-        else:
-            spiked += 1
-            free = free_after(g, at, j, spiked)
-            holds = free > now
-            v = np.float64(g.reset[at.e, j]) if g.resets != 0 else v
-            for k in range(count):
-                y[k] += 0.0 if kinds[k] == BIAS else g.jumps[at.e, j, k]
-        number += 1
-        found[number, 0] = v
-    return number
+        adjoint[tail + DUE * LANES + lane] = due
 
 
 @jit
@@ -290,7 +123,7 @@ def last_events(g, at, lanes):
         lane = lowest_bit(lanes)
         bit = np.uint64(1) << np.uint64(lane)
         lanes &= ~bit
-        j, spiked, due = at.first + lane, g.counts[at.slot, lane], np.float64(adjoint[tail + _DUE * LANES + lane])
+        j, spiked, due = at.first + lane, g.counts[at.slot, lane], np.float64(adjoint[tail + DUE * LANES + lane])
         slope, asked, up = 0.0, 0.0, np.float64(g.ups[at.b, j, spiked])
         if spiked == 0 or due > np.float64(g.spikes[at.b, j, spiked - 1]):
             firsts |= bit if spiked == 0 else np.uint64(0)
@@ -310,10 +143,10 @@ def last_events(g, at, lanes):
                 following = free
             elif spiked == 0:
                 following = -math.inf
-        adjoint[tail + _DUE * LANES + lane] = following
-        adjoint[tail + _SLOPE * LANES + lane] = slope
-        adjoint[tail + _ASKED * LANES + lane] = asked
-        adjoint[tail + _UP * LANES + lane] = up
+        adjoint[tail + DUE * LANES + lane] = following
+        adjoint[tail + SLOPE * LANES + lane] = slope
+        adjoint[tail + ASKED * LANES + lane] = asked
+        adjoint[tail + UP * LANES + lane] = up
     return spikes, frees, firsts
 
 
@@ -330,18 +163,18 @@ def back_lanes(g, at, drives, lanes, base, start, now):
     adjoint, count, tail = g.adjoint[at.slot], g.kinds.size, 2 * (1 + g.kinds.size) * LANES
     none = fill32(g.tiny, 0.0)
     while True:
-        due = load32(adjoint, tail + _DUE * LANES)
+        due = load32(adjoint, tail + DUE * LANES)
         until = max(due, start)
         flow_lanes(g, at, drives, base, select(lanes, now - until, none))
         now, events = until, (due > start) & lanes
         if not events:
             break
         spikes, frees, firsts = last_events(g, at, events)
-        p, owed = load32(adjoint, base), load32(adjoint, tail + _OWED * LANES)
-        slope, up = load32(adjoint, tail + _SLOPE * LANES), load32(adjoint, tail + _UP * LANES)
+        p, owed = load32(adjoint, base), load32(adjoint, tail + OWED * LANES)
+        slope, up = load32(adjoint, tail + SLOPE * LANES), load32(adjoint, tail + UP * LANES)
         add_total(g, at, BY_RESET, (events & ~spikes) | frees, p)
         owed = select(events, fma(p, up, owed), owed)
-        pull = owed - load32(adjoint, tail + _ASKED * LANES)
+        pull = owed - load32(adjoint, tail + ASKED * LANES)
         for k in range(count):
             if g.kinds[k] in (CURRENT, THRESHOLD):
                 q, jump = load32(adjoint, base + (1 + k) * LANES), load32(g.jump_rows[at.slot], k * LANES)
@@ -355,11 +188,11 @@ def back_lanes(g, at, drives, lanes, base, start, now):
         add_total(g, at, BY_THRESHOLD, spikes, change * -1.0)
         store(adjoint, base, select(events, change, p))
         owed = select(spikes, select(none > slope, pull, none), owed)
-        store(adjoint, tail + _OWED * LANES, owed)
+        store(adjoint, tail + OWED * LANES, owed)
         while firsts:
             lane = lowest_bit(firsts)
             firsts &= firsts - np.uint64(1)
-            g.by_left[at.b, at.first + lane] = -adjoint[tail + _OWED * LANES + lane]
+            g.by_left[at.b, at.first + lane] = -adjoint[tail + OWED * LANES + lane]
 
 
 @inlined
@@ -483,19 +316,19 @@ def unwind(g, at, keys, rows, slopes, drives, weights, source, order, n, mode, n
             break
         if quiet:  # nothing that comes later has a gradient
             if source is None:
-                quiet = not load32(adjoint, tail + _DUE * LANES) > fill32(adjoint, -math.inf)
+                quiet = not load32(adjoint, tail + DUE * LANES) > fill32(adjoint, -math.inf)
             else:
-                quiet = not load32(adjoint, tail + _DUE * LANES) > (keys[i] if i >= 0 else g.bounds[0])
+                quiet = not load32(adjoint, tail + DUE * LANES) > (keys[i] if i >= 0 else g.bounds[0])
             if quiet:
                 continue
         waits = source is None or min(time_of(keys, i + 1, 0), end) > (time_of(keys, i, 0) if i >= 0 else begin)
         if waits:
             g.place[at.slot, 0] = i + 1
-            due, alone = load32(adjoint, tail + _DUE * LANES), np.uint64(0)
+            due, alone = load32(adjoint, tail + DUE * LANES), np.uint64(0)
             if source is None:
                 for lane in range(at.size):
                     start = time_of(keys, i, lane) if i >= 0 else begin
-                    alone |= np.uint64(adjoint[tail + _DUE * LANES + lane] > start) << np.uint64(lane)
+                    alone |= np.uint64(adjoint[tail + DUE * LANES + lane] > start) << np.uint64(lane)
             else:
                 alone = due > (keys[i] if i >= 0 else g.bounds[0])
             if sums:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from firstspike.neurons.base import receptors_of
 from firstspike.spiketime.contract import (
     Arguments,
     Gradients,
@@ -17,7 +18,7 @@ from firstspike.spiketime.contract import (
     zero_gradients,
 )
 from firstspike.spiketime.cpu.arrays import LANES, PAD, numbers
-from firstspike.spiketime.cpu.linear.adjoint import BY_LEAK, BY_PARTS, BY_RESET, BY_THRESHOLD
+from firstspike.spiketime.cpu.linear.alone_adjoint import BY_LEAK, BY_PARTS, BY_RESET, BY_THRESHOLD
 from firstspike.spiketime.cpu.linear.flow import BIAS, FIRST, KINDS, PER, SLOPES
 from firstspike.spiketime.cpu.linear.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.linear.lanes import JUMPS
@@ -71,6 +72,7 @@ def forward(given: Arguments) -> Result:
 @of_several
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``contract``."""
+    assert isinstance(given.tau_syn, Tensor)
     found = zero_gradients(given, needs)
     if not result.saved:
         spikes = result.spikes if given.max_spikes else result.spikes.unsqueeze(-1)
@@ -144,12 +146,12 @@ def _both(given: Arguments) -> tuple[bool, dict[str, Any], dict[str, Any]]:
     events, most = inputs * copies, max(1, given.max_spikes)
     biased = given.bias is not None
     kinds = [KINDS[kind] for kind in given.components] + [BIAS] * biased
-    count, rises = len(kinds), [False, *(kind == "rise" for kind in given.components)]
-    places = [k for k, kind in enumerate(given.components) if kind == "rise" or (kind == "synapse" and not rises[k])]
+    count, places = len(kinds), receptors_of(given.components)
     start, until = given.start, given.until
     if given.observed is not None and start == -math.inf:  # a spike before all inputs is after the start, too
         earliest = min(float(given.observed.min()), float(given.times.min())) if events else 0.0
         start = earliest - max(1.0, abs(earliest)) if math.isfinite(earliest) else start
+    assert isinstance(given.tau_syn, Tensor)
     rates = 1 / given.tau_syn.double()
     if biased:
         rates = torch.cat([rates, torch.zeros_like(rates[..., :1])], -1)
