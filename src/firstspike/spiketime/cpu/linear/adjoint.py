@@ -95,7 +95,7 @@ def finish(g, at, mode, number):
         adjoint[tail + DUE * LANES + lane] = due
 
 
-@jit
+@inlined
 def flow_lanes(g, at, drives, base, s):
     """Bring P and Q of all lanes back by times of their own, in place; not of components that rise."""
     adjoint, count, leak = g.adjoint[at.slot], g.kinds.size, part_of(drives, 2 * g.kinds.size)
@@ -150,7 +150,7 @@ def last_events(g, at, lanes):
     return spikes, frees, firsts
 
 
-@jit
+@inlined
 def add_total(g, at, row, lanes, x):
     """Add to the sums of a gradient by a parameter of the neurons."""
     sums, place = g.totals[at.group, at.chunk], row * LANES

@@ -12,7 +12,7 @@ from numba.core import types
 
 from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.linear.flow import CURRENT, RISE, THRESHOLD
-from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, jit
+from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, next_up, select, sqrt, store
 
@@ -45,7 +45,7 @@ def terms_of(array):
     return lambda array: terms
 
 
-@jit
+@inlined
 def expand(g, at, drives, base, wait):
     """Fill in the series of V - threshold(t) of all lanes, as a function of time in units of ``wait``."""
     state, out, terms = g.state[at.slot], g.series[at.slot], terms_of(g.tiny)
@@ -78,7 +78,7 @@ def expand(g, at, drives, base, wait):
         power = power * wait * (1 / (n + 1))
 
 
-@jit
+@inlined
 def excess_at(g, at, theta, u):
     """V - threshold and two derivatives."""
     out, terms = g.series[at.slot], terms_of(g.tiny)
@@ -91,7 +91,7 @@ def excess_at(g, at, theta, u):
     return p - theta, q, r + r
 
 
-@jit
+@inlined
 def crossing_lanes(g, at, theta, lanes):
     """Which lanes reach the threshold within the interval, and when in units of it; and which do not tell."""
     out, none, terms = g.series[at.slot], fill32(g.tiny, 0.0), terms_of(g.tiny)

@@ -104,6 +104,7 @@ def start_lanes(g, at):
     for lane in range(LANES):
         for row in (LIMIT, BUSY, THETA):
             state[tail + row * LANES + lane] = math.inf
+        g.counts[at.slot, LANES] = 0
         g.counts[at.slot, lane], g.free[at.slot, lane] = 0, -math.inf
     for lane in range(at.size):
         j = at.first + lane
@@ -189,6 +190,13 @@ def events(g, at, bound, push, low, drives, here, there, now, stop, brief, held,
             store(state, there, select(held, load32(state, here), load32(state, there)))
         alone = (stop >= busy) & (busy < math.inf) & waits & ~stuck
         some &= ~alone
+    if some and brief and g.once != 0:  # those that are above the threshold at the end are looked at together, later
+        sure = (load32(state, there) >= load32(state, tail + THETA * LANES)) & some
+        if sure:
+            keep_lanes(g, at, sure, here, now, stop)
+            active &= ~sure
+            some &= ~sure
+            alone &= ~sure
     if some and brief:
         holds, full, rest = fire_lanes(g, at, drives, some, here, there, now, stop, push, low)
         held, stuck, alone = held | holds, stuck | full, alone | rest
@@ -211,6 +219,41 @@ def events(g, at, bound, push, low, drives, here, there, now, stop, brief, held,
         if g.once != 0 and g.counts[at.slot, lane] >= g.most:
             active &= ~bit
     return held, stuck, active
+
+
+@jit
+def kept_rows(g):
+    """Where the states of ``keep_lanes`` begin, and after them the ends of their intervals."""
+    return constants_of(g) + (JUMPS + g.kinds.size) * LANES
+
+
+@jit
+def keep_lanes(g, at, lanes, here, now, stop):
+    """Keep states of lanes that surely spike in an interval."""
+    state, kept, rows = g.state[at.slot], kept_rows(g), 1 + g.kinds.size
+    for place in range(0, rows * LANES, LANES):
+        store(state, kept + place, select(lanes, load32(state, here + place), load32(state, kept + place)))
+    place = kept + rows * LANES
+    store(state, place, select(lanes, now, load32(state, place)))
+    store(state, place + LANES, select(lanes, stop, load32(state, place + LANES)))
+    g.counts[at.slot, LANES] |= np.int64(lanes)
+
+
+@jit
+def finish_kept(g, at, drives, there):
+    """Find the spikes of the lanes that were kept."""
+    state, kept, rows = g.state[at.slot], kept_rows(g), 1 + g.kinds.size
+    lanes = np.uint64(g.counts[at.slot, LANES])
+    if not lanes:
+        return
+    now, stop = load32(state, kept + rows * LANES), load32(state, kept + (rows + 1) * LANES)
+    none = fill32(state, 0.0)
+    _, _, alone = fire_lanes(g, at, drives, lanes, kept, there, now, stop, none, fill32(state, -math.inf))
+    while alone:
+        lane = lowest_bit(alone)
+        alone &= alone - np.uint64(1)
+        place = kept + rows * LANES + lane
+        go_alone(g, at, lane, kept, there, np.float64(state[place]), np.float64(state[place + LANES]), False)
 
 
 @jit
@@ -279,6 +322,8 @@ def scan(g, at, keys, rows, drives, weights, source, n):
                 here, there = there, here
         if active & ~stuck == 0 and end == math.inf:
             break
+    if g.once != 0:
+        finish_kept(g, at, drives, there)
     if g.records == 0:
         end_lanes(g, at, here, stuck)
 
