@@ -222,6 +222,52 @@ def events(g, at, bound, push, low, drives, here, there, now, stop, brief, held,
 
 
 @jit
+def run_quiet(g, at, i, n, keys, rows, drives, weights, source, base, limit, active):
+    """Take inputs from ``i`` on, as long as no lane may spike, of neurons with up to two components.
+
+    Their state stays in registers. Returns the input after which one may, or n; that has been added to the state.
+    """
+    state, second, both = g.state[at.slot], base + 2 * LANES, g.count == 2
+    v, y, z = load32(state, base), load32(state, base + LANES), fill32(state, 0.0)
+    drive, other = part_of(drives, 0), part_of(drives, 0)
+    if both:
+        z, other = load32(state, second), part_of(drives, 1)
+    end = g.bounds[1]
+    while True:
+        w = load32(weights, np.intp(source[i]) * LANES)
+        if g.signed != 0:
+            positive = max(w, 0.0)
+            y, z = y + positive, z + (w - positive)
+        elif g.places[g.receptor[at.e, source[i]]] == 0:
+            y = y + w
+        else:
+            z = z + w
+        if i + 1 == n:
+            break
+        if min(keys[i + 1], end) > keys[i]:
+            row = rows[i + 1]
+            left, moved = v * row[LEFT], y * row[FIRST + OWN]
+            a, b = y * drive, moved * drive
+            following, push = fma(y, row[FIRST + MOVES], left), max(a, b)
+            if both:
+                kept = z * row[FIRST + PER + OWN]
+                following = fma(z, row[FIRST + PER + MOVES], following)
+                push = push + max(z * other, kept * other)
+                if (max(v, fma(push, row[HOW_LONG], left)) >= limit) & active:
+                    break
+                z = kept
+            elif (max(v, fma(push, row[HOW_LONG], left)) >= limit) & active:
+                break
+            v, y = following, moved
+        i += 1
+    store(state, base, v)
+    store(state, base + LANES, y)
+    if both:
+        store(state, second, z)
+    return i
+
+
+@jit
 def kept_rows(g):
     """Where the states of ``keep_lanes`` begin, and after them the ends of their intervals."""
     return constants_of(g) + (JUMPS + g.kinds.size) * LANES
@@ -269,20 +315,22 @@ def scan(g, at, keys, rows, drives, weights, source, n):
     held, stuck, active = start_lanes(g, at), np.uint64(0), ~np.uint64(0) >> np.uint64(64 - at.size)
     plain, limits = g.observes == 0 and g.records == 0, constants_of(g) + LIMIT * LANES
     end, fastest, may = g.bounds[1], fastest_rate(g, at, source is None), g.resets != 0 and g.observes == 0
-    for i in range(-1, n):
-        if i >= 0:
+    simple = source is not None and plain and g.count <= 2
+    for k in range(g.count):
+        simple &= g.kinds[k] != RISE and g.kinds[k] != THRESHOLD
+    i = -2 if g.bounds[0] > -math.inf else -1
+    while i + 1 < n:
+        i += 1
+        if active & ~stuck == 0 and end == math.inf:
+            break
+        if i >= 0 and simple and not held:
+            if source is not None:
+                i = run_quiet(g, at, i, n, keys, rows, drives, weights, source, here, load32(state, limits), active)
+        elif i >= 0:
             add_input(g, at, i, here, weights, source)
-        elif g.bounds[0] == -math.inf:
-            continue
         wait = longest_wait(g, at, keys, i)
-        if source is not None:
-            if wait == 0:
-                continue
-            if plain and not held:
-                bound = step(g, at, rows[i + 1], drives, here, there)[0]
-                if not (bound >= load32(state, limits)) & active:
-                    here, there = there, here
-                    continue
+        if source is not None and wait == 0:
+            continue
         now = arrival_lanes(g, keys, i) if i >= 0 else fill32(state, g.bounds[0])
         stop = min(arrival_lanes(g, keys, i + 1), fill32(state, end))
         if g.records != 0:
@@ -320,8 +368,6 @@ def scan(g, at, keys, rows, drives, weights, source, n):
                     g, at, rows[i + 1], drives, here, there, now, stop, False, held, stuck, active
                 )
                 here, there = there, here
-        if active & ~stuck == 0 and end == math.inf:
-            break
     if g.once != 0:
         finish_kept(g, at, drives, there)
     if g.records == 0:
