@@ -4,7 +4,7 @@ import gzip
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,9 +23,15 @@ class Case(NamedTuple):
     weight: Tensor
     neuron: LIF
     delay: Tensor | None = None
+    receptor: str | list[int] | None = None
 
     def layer(self, backend: str = "auto") -> Tensor:
-        return first_spike_time(self.times, self.weight, self.neuron, delay=self.delay, backend=backend)
+        options: Any = {"delay": self.delay, "receptor": self.receptor, "backend": backend}
+        return first_spike_time(self.times, self.weight, self.neuron, **options)
+
+    def trains(self, most: int) -> Tensor:
+        options: Any = {"max_spikes": most, "overflow": "drop", "receptor": self.receptor}
+        return spike_trains(self.times.unsqueeze(-1), self.weight, self.neuron, **options)
 
     def grad(self) -> Tensor:
         shape = (self.times.shape[0], self.weight.shape[0])
@@ -34,8 +40,12 @@ class Case(NamedTuple):
 
     def to(self, device: torch.device) -> "Case":
         """The same on a device; leaves stay leaves."""
-        times, weight = (x.detach().to(device).requires_grad_() for x in (self.times, self.weight))
-        return Case(times, weight, self.neuron, None if self.delay is None else self.delay.to(device))
+        delay = None if self.delay is None else self.delay.to(device)
+        return self.leaves(self.times.to(device), self.weight.to(device))._replace(delay=delay)
+
+    def leaves(self, times: Tensor, weight: Tensor) -> "Case":
+        """The same with other values, which get gradients."""
+        return self._replace(times=times.detach().requires_grad_(), weight=weight.detach().requires_grad_())
 
 
 def uniform(
@@ -79,28 +89,24 @@ def scaled(case: Case, arrived: float = 1 / 3) -> Case:
     with torch.no_grad():
         for _ in range(40):
             factor = math.sqrt(low * high)
-            spikes = first_spike_time(sample, case.weight * factor, case.neuron, delay=case.delay, backend="cpu")
+            spikes = case._replace(times=sample, weight=case.weight * factor).layer("cpu")
             late = spikes.clamp(max=2 * finite[-1].item() + 10).mean().item() > target
             low, high = (factor, high) if late else (low, factor)
-    weight = (case.weight * high).requires_grad_()
-    return Case(case.times.clone().requires_grad_(), weight, case.neuron, case.delay)
+    return case.leaves(case.times, case.weight * high)
 
 
 def several(case: Case, wanted: float, most: int = 30) -> tuple[Case, Callable[[], Tensor]]:
     """The case with weights with which neurons spike so often on average, and the layer of spike trains."""
 
-    def trains(case: Case) -> Tensor:
-        return spike_trains(case.times.unsqueeze(-1), case.weight, case.neuron, max_spikes=most, overflow="drop")
-
     low, high = 1e-2, 1e2
     with torch.no_grad():
         for _ in range(20):
             factor = math.sqrt(low * high)
-            found = trains(Case(case.times[:16], case.weight * factor, case.neuron))
+            found = case._replace(times=case.times[:16], weight=case.weight * factor).trains(most)
             often = torch.isfinite(found).sum().item() > wanted * found[..., 0].numel()
             low, high = (low, factor) if often else (factor, high)
-    case = Case(case.times.detach().requires_grad_(), (case.weight.detach() * low).requires_grad_(), case.neuron)
-    return case, lambda: trains(case)
+    case = case.leaves(case.times, case.weight * low)
+    return case, lambda: case.trains(most)
 
 
 def dense(case: Case) -> Callable[[], Tensor]:

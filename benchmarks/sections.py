@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from cases import Case, dense, images, neurons, several, uniform
+from cases import Case, dense, images, neurons, scaled, several, uniform
 from epochs import CONFIGS, SAMPLES, epochs
 from heidelberg import heidelberg
 from peers import PEERS
@@ -20,6 +20,8 @@ from recurrent import PEERS as RECURRENT
 from recurrent import ours as recurrent_layer
 from timing import Table, clock_on, interleave, labelled, milliseconds, peak_memory, ratios, spread, two_passes
 from torch import Tensor
+
+from firstspike.neurons import LIF, AdaptiveLIF
 
 SHAPES = ((150, 5, 30), (50, 256, 128), (128, 784, 512), (256, 1024, 1024), (1024, 1024, 1024))
 RATIOS = (1.0, 2.0, 1.37)
@@ -156,6 +158,30 @@ def trains(settings: Settings) -> Table:
     return table
 
 
+def linear(settings: Settings) -> Table:
+    table = Table(
+        "Other linear neurons, against LIF with as many spikes",
+        ("shape", "neuron", "spikes", "LIF ms", "forward ms", "backward ms", *AGAINST[3:]),
+    )
+    for shape in ((100, 60, 60), (128, 784, 512)):
+        plain = uniform(*shape, 2.0, settings.dtype).to(settings.device)
+        halves = [index % 2 for index in range(shape[1])]
+        others = {
+            "two receptors": plain._replace(neuron=LIF(2.0, (1.0, 0.7)), receptor=halves),
+            "two receptors, by sign": plain._replace(neuron=LIF(2.0, (1.0, 0.7)), receptor="sign"),
+            "adaptation current": plain._replace(neuron=AdaptiveLIF(2.0, adaptation=[(5.0, 0.3)])),
+            "adaptive threshold": plain._replace(neuron=AdaptiveLIF(2.0, threshold_adaptation=[(5.0, 0.3)])),
+        }
+        size, (_, trains_of_lif) = "x".join(map(str, shape)), several(plain, 3.0)
+        for name, case in others.items():
+            own = scaled(case)
+            table.add(size, name, "first", *compare(plain.layer, own.layer, plain.grad(), settings))
+            _, own_trains = several(case, 3.0)
+            grads = [torch.where(torch.isfinite(x), 1.0, 0.0).to(x) for x in (trains_of_lif(), own_trains())]
+            table.add(size, name, "3", *compare(trains_of_lif, own_trains, grads[0], settings, grads[1]))
+    return table
+
+
 def training(settings: Settings) -> Table:
     table = Table(
         "An epoch: batches, loss, gradient, Adam; against a dense network with ReLU",
@@ -268,6 +294,7 @@ SECTIONS: dict[str, Callable[[Settings], Table]] = {
     "delays": delays,
     "constants": constants,
     "trains": trains,
+    "linear": linear,
     "training": training,
     "peers": peers,
     "recurrence": recurrence,

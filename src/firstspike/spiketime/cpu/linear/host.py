@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from firstspike.neurons.base import receptors_of
 from firstspike.spiketime.contract import (
@@ -41,6 +42,7 @@ def _shares(given: Arguments) -> bool:
 @of_several
 def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
+    given = _without_spikes(given)
     own, sizes, arrays = _both(given)
     real = given.times.new_empty
     lead, most = (sizes["ensemble"], sizes["batch"], sizes["outputs"]), sizes["most"]
@@ -77,6 +79,8 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     if not result.saved:
         spikes = result.spikes if given.max_spikes else result.spikes.unsqueeze(-1)
         result = result._replace(saved=forward(given._replace(observed=spikes)).saved)
+    whole, given = given, _without_spikes(given)
+    assert isinstance(given.tau_syn, Tensor)
     own, sizes, arrays = _both(given)
     names = "slopes", "ups", "overflows", *(() if own else _SHARED)
     arrays |= zip(names, result.saved, strict=True)
@@ -129,7 +133,21 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         "bias": totals[:, -1], "voltage": made.get("by_voltage"), "current": made.get("by_current"),
         "left": made.get("by_left"),
     }  # fmt: skip
+    for name in ("tau_syn", "jumps"):  # what only acts after a spike has no gradient
+        x, size = by[name], len(whole.components)
+        by[name] = functional.pad(x, (0, size - x.shape[-1])) if x is not None else None
     return {name: by[name] for name in found}
+
+
+def _without_spikes(given: Arguments) -> Arguments:
+    """Of first spikes without what spikes change: components that come after those of the synapses."""
+    if given.max_spikes:
+        return given
+    kept = sum(kind in ("synapse", "rise") for kind in given.components)
+    assert isinstance(given.tau_syn, Tensor)
+    assert given.jumps is not None
+    parts: Any = {"tau_syn": given.tau_syn[..., :kept], "jumps": given.jumps[..., :kept]}
+    return given._replace(components=given.components[:kept], **parts)
 
 
 def _tau_mem(given: Arguments) -> Tensor:

@@ -228,6 +228,7 @@ def run_quiet(g, at, i, n, keys, rows, drives, weights, source, base, limit, act
     Their state stays in registers. Returns the input after which one may, or n; that has been added to the state.
     """
     state, second, both = g.state[at.slot], base + 2 * LANES, g.count == 2
+    falls, none = both and g.kinds[1] == THRESHOLD, fill32(g.state[at.slot], 0.0)
     v, y, z = load32(state, base), load32(state, base + LANES), fill32(state, 0.0)
     drive, other = part_of(drives, 0), part_of(drives, 0)
     if both:
@@ -253,7 +254,8 @@ def run_quiet(g, at, i, n, keys, rows, drives, weights, source, base, limit, act
                 kept = z * row[FIRST + PER + OWN]
                 following = fma(z, row[FIRST + PER + MOVES], following)
                 push = push + max(z * other, kept * other)
-                if (max(v, fma(push, row[HOW_LONG], left)) >= limit) & active:
+                lift = min(z, kept) if falls else none
+                if (max(v, fma(push, row[HOW_LONG], left)) - lift >= limit) & active:
                     break
                 z = kept
             elif (max(v, fma(push, row[HOW_LONG], left)) >= limit) & active:
@@ -317,7 +319,7 @@ def scan(g, at, keys, rows, drives, weights, source, n):
     end, fastest, may = g.bounds[1], fastest_rate(g, at, source is None), g.resets != 0 and g.observes == 0
     simple = source is not None and plain and g.count <= 2
     for k in range(g.count):
-        simple &= g.kinds[k] != RISE and g.kinds[k] != THRESHOLD
+        simple &= g.kinds[k] != RISE and (g.kinds[k] != THRESHOLD or k == 1)
     i = -2 if g.bounds[0] > -math.inf else -1
     while i + 1 < n:
         i += 1
