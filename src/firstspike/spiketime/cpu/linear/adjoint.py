@@ -34,7 +34,6 @@ from firstspike.spiketime.cpu.linear.alone_adjoint import (
     total,
 )
 from firstspike.spiketime.cpu.linear.flow import (
-    BIAS,
     CURRENT,
     FEEDS,
     FIRST,
@@ -46,10 +45,10 @@ from firstspike.spiketime.cpu.linear.flow import (
     SLOPES,
     THRESHOLD,
 )
-from firstspike.spiketime.cpu.linear.lanes import part_of
+from firstspike.spiketime.cpu.linear.lanes import part_of, response_lanes
 from firstspike.spiketime.cpu.linear.scan import arrival_lanes, time_of
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
+from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.shuffles import fold16, total16
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, select, store
 
@@ -102,12 +101,9 @@ def flow_lanes(g, at, drives, base, s):
     p, left = load32(adjoint, base), exp(s * leak * -1.0)
     for k in range(count):
         place, rate = base + (1 + k) * LANES, part_of(drives, count + k)
-        q, gap = load32(adjoint, place), (rate - leak) * s * -1.0
-        if g.kinds[k] == BIAS:
-            moves = expm1(s * leak * -1.0) * -1.0
-        else:
-            moves = left * s * part_of(drives, k) * select(abs(gap) > 0.0, expm1(gap) / gap, 1.0)
-        store(adjoint, place, fma(q, exp(s * rate * -1.0), p * moves))
+        own = exp(s * rate * -1.0)
+        moves = response_lanes(s, leak, rate, left, own) * part_of(drives, k)
+        store(adjoint, place, fma(load32(adjoint, place), own, p * moves))
     store(adjoint, base, p * left)
 
 

@@ -26,6 +26,7 @@ from firstspike.spiketime.cpu.linear.lanes import JUMPS
 from firstspike.spiketime.cpu.linear.search import TERMS
 from firstspike.spiketime.cpu.runtime.parallel import call, name_of
 from firstspike.spiketime.cpu.sort import sorting_for
+from firstspike.spiketime.cpu.vectors.shuffles import rows_for
 from firstspike.spiketime.shared import threads_for
 
 _PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
@@ -185,17 +186,19 @@ def _both(given: Arguments) -> tuple[bool, dict[str, Any], dict[str, Any]]:
     }  # fmt: skip
     if given.state is not None:
         arrays |= {name: getattr(given, name) for name in Held._fields}
+    rows = rows_for.py_func(events)
     groups, padded = -(-outputs // LANES), events + PAD
     sizes: dict[str, Any] = {
         "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "copies": copies,
         "events": events, "outputs": outputs, "most": most, "releases": most + 1, "groups": groups,
         "all_groups": ensemble * groups, "group_inputs": inputs * LANES, "parts_of_row": FIRST + PER * count,
         "count": count, "synapses": len(places), "components": count - biased, "padded": padded,
-        "intervals": events + 1, "own_intervals": events + 2 if own else 0, "receptors": len(places),
+        "intervals": events + 1, "own_intervals": rows + 1 if own else 0, "receptors": len(places),
         "signed": given.receptor is None, "biased": biased, "resets": given.resets or not several,
         "starts": given.state is not None, "ends": False, "observes": given.observed is not None, "once": not several,
         "records": False, "taped": 0, "state_rows": (3 * (1 + count) + 2 + JUMPS + count) * LANES, "work_rows": 0,
-        "width": max(TERMS, FIRST + PER * count, 1 + SLOPES * count), "lanes": (events + 1) * LANES if own else 0,
+        "width": max(TERMS, FIRST + PER * count, 1 + SLOPES * count), "lanes": (rows + 1) * LANES if own else 0,
+        "delay_inputs": inputs * LANES if given.delay is not None else 0,
         "delayed": outputs if given.delay is not None else 0, "tape_rows": (1 + count) * LANES,
         "drives_each": 2 * count + 1, "rising": "rise" in given.components, "series_rows": 2 * TERMS * LANES,
         "blocks": -(-ensemble * batch // SAMPLES), **sorting_for(events),

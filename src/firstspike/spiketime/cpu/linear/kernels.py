@@ -25,7 +25,7 @@ SAMPLES = 8  # of one task
 FORWARD = Layout(
     "ensemble batch samples inputs copies events outputs most releases groups all_groups group_inputs threads sorting "
     "parts_of_row count synapses components padded intervals own_intervals receptors signed biased resets starts ends "
-    "observes once records taped state_rows work_rows width lanes delayed tape_rows drives_each series_rows rising",
+    "observes once records taped state_rows work_rows width lanes delayed tape_rows drives_each series_rows rising delay_inputs",
     times="real samples events",
     weight="real ensemble outputs inputs",
     delay="real ensemble delayed inputs",
@@ -67,7 +67,8 @@ FORWARD = Layout(
     column="real threads 16",
     inputs_of=f"int32 threads own_intervals {LANES}",
     events_of=f"int32 threads own_intervals {LANES}",
-    shifted="real threads padded",
+    own_values="real threads lanes",
+    delays="real all_groups delay_inputs",
     sorted_to="real threads padded",
     sorted_from="int32 threads padded",
     packed="real all_groups group_inputs",
@@ -133,7 +134,10 @@ def prepared(own, backward):
     def prepare(g, slot, task):
         if task < g.all_groups:
             e, first = task // g.groups, task % g.groups * LANES
-            pack_tile(g.weight[e], np.ones(g.groups * LANES, g.times.dtype), first, g.packed[task])
+            ones = np.ones(g.groups * LANES, g.times.dtype)
+            pack_tile(g.weight[e], ones, first, g.packed[task])
+            if g.delayed > 0:
+                pack_tile(g.delay[e], ones, first, g.delays[task])
             return
         begin = (task - g.all_groups) * SAMPLES
         for b in range(begin, min(begin + SAMPLES, g.samples)):

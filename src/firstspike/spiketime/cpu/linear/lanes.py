@@ -38,6 +38,13 @@ def part_of(row, place):
     return lambda row, place: load32(row, place * LANES)
 
 
+@inlined
+def response_lanes(s, leak, rate, left, own):
+    """K(leak, rate), see ``flow``, for vectors of times, with what is left of the membrane and of the component."""
+    x = s * abs(leak - rate)
+    return max(left, own) * s * select(x > 0.0, expm1(x * -1.0) / x * -1.0, 1.0)
+
+
 @chosen_by_type
 def terms_of(array):
     """How many terms of a series matter in an interval up to ``LONGEST``."""
@@ -209,8 +216,7 @@ def fire_lanes(g, at, drives, lanes, here, there, now, stop, push, low):
             above, change = above + part, fma(part, rate, change)
         if kind == CURRENT:
             jump = load32(state, constants + (JUMPS + k) * LANES)
-            gap = (rate - leak) * rest * -1.0
-            moves = fma(jump * drive * left * rest, select(abs(gap) > 0.0, expm1(gap) / gap, 1.0), moves)
+            moves = fma(jump * drive, response_lanes(rest, leak, rate, left, exp(rest * rate * -1.0)), moves)
             more = fma(jump, drive, more)
     push = max(push + max(more, 0.0), 0.0)
     again = max(reset, fma(reset, left, push * rest)) + low >= load32(state, constants + LIMIT * LANES)

@@ -5,9 +5,8 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import LANES
+from firstspike.spiketime.cpu.arrays import LANES, every_lane
 from firstspike.spiketime.cpu.linear.flow import (
-    BIAS,
     FEEDS,
     FIRST,
     HOW_LONG,
@@ -19,10 +18,12 @@ from firstspike.spiketime.cpu.linear.flow import (
     fill_row,
     fill_slopes,
 )
+from firstspike.spiketime.cpu.linear.lanes import response_lanes
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.sort import sort_row
-from firstspike.spiketime.cpu.vectors.mathfun import exp, exp_and_expm1, expm1
-from firstspike.spiketime.cpu.vectors.simd import load16, select, store
+from firstspike.spiketime.cpu.vectors.mathfun import exp, exp_and_expm1
+from firstspike.spiketime.cpu.vectors.shuffles import sort_lanes
+from firstspike.spiketime.cpu.vectors.simd import fill32, load16, load32, select, store
 
 
 @jit
@@ -47,37 +48,69 @@ def fill_drives(g, e, j, drives, lane, step):
 @jit
 def prepare_own(g, at):
     """Sort what arrives at each neuron of a group in a sample, and fill in the numbers of its intervals; the most."""
-    keys, shifted, times = g.own_keys[at.slot], g.shifted[at.slot], g.times[at.b]
-    to, source, packed, most = g.sorted_to[at.slot], g.sorted_from[at.slot], g.packed[at.group], 0
-    rows, weights = g.own_rows[at.slot].reshape(-1), g.own_weights[at.slot]
-    for k in range(keys.shape[0]):
-        for lane in range(LANES):
-            keys[k, lane], g.inputs_of[at.slot, k, lane], g.events_of[at.slot, k, lane] = math.inf, 0, 0
-    for place in range(weights.size):
-        weights[place] = 0
-    for lane in range(at.size):
-        j = at.first + lane
+    keys, values, times, every = g.own_keys[at.slot], g.own_values[at.slot], g.times[at.b], every_lane(at.size)
+    begin, end, never, source, n = g.bounds[0], g.bounds[1], fill32(g.tiny, math.inf), g.sorted_from[at.slot], 0
+    if g.delayed > 0:
         for event in range(times.size):
-            shifted[event] = times[event] + (g.delay[at.e, j, event // g.copies] if g.delayed > 0 else 0)
-        n = sort_row(
-            shifted[: times.size], g.bounds[0], g.bounds[1], source, to, g.sort_keys[at.slot], g.sort_labels[at.slot]
-        )
+            if times[event] < end:
+                arrival = load32(g.delays[at.group], event // g.copies * LANES) + times[event]
+                store(keys, n * LANES, select((arrival >= begin) & (end > arrival) & every, arrival, never))
+                store(values, n * LANES, fill32(g.tiny, n))
+                source[n] = event
+                n += 1
+        sort_lanes(keys.reshape(-1), values, n, LANES)
+        while n > 0 and not never > load32(keys, (n - 1) * LANES):
+            n -= 1
+    else:
+        to = g.sorted_to[at.slot]
+        n = sort_row(times, begin, end, source, to, g.sort_keys[at.slot], g.sort_labels[at.slot])
         while n > 0 and to[n - 1] == math.inf:
             n -= 1
-        most = max(most, n)
         for k in range(n):
-            i = source[k] // g.copies
-            keys[k, lane], g.events_of[at.slot, k, lane], g.inputs_of[at.slot, k, lane] = to[k], source[k], i
-            weights[k * LANES + lane] = packed[i * LANES + lane]
+            store(keys, k * LANES, select(every, fill32(g.tiny, to[k]), never))
+            store(values, k * LANES, fill32(g.tiny, k))
+        store(keys, n * LANES, never)
+    weights, packed = g.own_weights[at.slot], g.packed[at.group]
+    for k in range(n):
+        for lane in range(LANES):
+            event = source[np.intp(values[k * LANES + lane])]
+            i, arrives = event // g.copies, keys[k, lane] < math.inf
+            g.events_of[at.slot, k, lane], g.inputs_of[at.slot, k, lane] = event, i
+            weights[k * LANES + lane] = packed[i * LANES + lane] if arrives else 0
+    for lane in range(LANES):
+        fill_drives(g, at.e, at.first + min(lane, at.size - 1), g.own_drives[at.slot].reshape(-1), lane, LANES)
+    for i in range(-1 if begin > -math.inf else 0, n):
+        now = fill32(g.tiny, begin) if i < 0 else min(load32(keys, i * LANES), fill32(g.tiny, end))
+        stop = min(load32(keys, (i + 1) * LANES), fill32(g.tiny, end))
+        waits = select(stop > now, stop - now, 0.0)
+        if g.rising != 0:
+            store(weights, n * LANES, waits)
+            fill_rising_lanes(g, at, g.own_rows[at.slot, i + 1].reshape(-1), weights[n * LANES :])
+        else:
+            fill_row_lanes(g, g.own_rows[at.slot, i + 1], g.own_drives[at.slot], min(waits, 1e30))
+    return n
+
+
+@jit
+def fill_row_lanes(g, row, drives, s):
+    """``fill_row`` for an interval of each lane, of neurons without a rise."""
+    leak = load32(drives, 2 * g.count * LANES)
+    left, gone = exp_and_expm1(s * leak * -1.0)
+    store(row, LEFT * LANES, left)
+    store(row, HOW_LONG * LANES, select(leak > 0.0, gone * -1.0 / leak, s))
+    for k in range(g.count):
+        place, rate = (FIRST + k * PER) * LANES, load32(drives, (g.count + k) * LANES)
+        own = exp(s * rate * -1.0)
+        store(row, place + OWN * LANES, own)
+        store(row, place + MOVES * LANES, response_lanes(s, leak, rate, left, own) * load32(drives, k * LANES))
+
+
+@jit
+def fill_rising_lanes(g, at, row, waits):
+    """``fill_row`` for an interval of each lane."""
     for lane in range(LANES):
         j = at.first + min(lane, at.size - 1)
-        leak, rates = g.leak[at.e, j], g.rates[at.e, j]
-        fill_drives(g, at.e, j, g.own_drives[at.slot].reshape(-1), lane, LANES)
-        for i in range(-1, most):
-            wait = interval(g, keys[:, lane], i)
-            start = (i + 1) * g.parts_of_row * LANES + lane
-            fill_row(rows[start:], LANES, wait, g.kinds, leak, rates)
-    return most
+        fill_row(row[lane:], LANES, np.float64(waits[lane]), g.kinds, g.leak[at.e, j], g.rates[at.e, j])
 
 
 @jit
@@ -123,12 +156,11 @@ def fill_rows(g, b, e, first, slot):
     spread(g, b, first, HOW_LONG, gone * -1.0 / leak if leak > 0 else s, out)
     for k in range(g.count):
         place, kind, rate = FIRST + k * PER, g.kinds[k], g.times.dtype.type(g.rates[e, 0, k])
-        spread(g, b, first, place + OWN, exp(s * rate * -1.0), out)
+        own = exp(s * rate * -1.0)
+        spread(g, b, first, place + OWN, own, out)
         spread(g, b, first, place + FEEDS, s * 0.0, out)
-        drive = drive_of(kind, g.leak[e, 0], g.rates[e, 0, k])
-        gap = s * (g.times.dtype.type(g.rates[e, 0, k] - g.leak[e, 0]) * -1.0)
-        moves = left * s * select(abs(gap) > 0.0, expm1(gap) / gap, 1.0) * g.times.dtype.type(drive)
-        spread(g, b, first, place + MOVES, gone * -1.0 if kind == BIAS else moves, out)
+        drive = g.times.dtype.type(drive_of(kind, g.leak[e, 0], g.rates[e, 0, k]))
+        spread(g, b, first, place + MOVES, response_lanes(s, leak, rate, left, own) * drive, out)
 
 
 @jit
