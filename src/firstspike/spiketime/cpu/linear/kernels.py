@@ -23,9 +23,10 @@ from firstspike.spiketime.cpu.sort import SORTING
 SAMPLES = 8  # of one task
 
 FORWARD = Layout(
-    "ensemble batch samples inputs copies events outputs most releases groups all_groups group_inputs threads sorting "
-    "parts_of_row count synapses components padded intervals own_intervals receptors signed biased resets starts ends "
-    "observes once records taped state_rows work_rows width lanes delayed tape_rows drives_each series_rows rising delay_inputs",
+    "ensemble batch samples inputs copies events outputs most releases groups all_groups group_inputs threads "
+    "sorting parts_of_row count components padded intervals own_intervals receptors signed biased resets starts "
+    "ends observes once records taped state_rows width lanes delayed tape_rows drives_each series_rows rising "
+    "delay_inputs",
     times="real samples events",
     weight="real ensemble outputs inputs",
     delay="real ensemble delayed inputs",
