@@ -239,7 +239,7 @@ def again(cell, arrivals, truth, *, start=None, until=mp.inf, state=None):
 
 def summit(cell, x):
     """The highest excess that follows without another event."""
-    best, step = cell.excess(x), PIECE / max(cell.rates)
+    best, step = cell.excess(x), mp.mpf(1) / (8 * max(cell.rates))
     while ceiling(cell, x) > best:
         terms = series(cell, x, step, False)
         p = [cell.excess(term, n == 0) for n, term in enumerate(terms)]

@@ -356,7 +356,9 @@ def _replayed(
         out = out.index_put((some, count[some]), now[some])
         count = count + fires
         x = torch.where(fires[:, None], _reset(neurons, x, given.resets), x)
-        free = torch.where(fires, now + neurons.refractory, free)
+        later = now + neurons.refractory
+        released = (now.to(spikes.dtype) + neurons.refractory.to(spikes.dtype)).double()  # as it was noted
+        free = torch.where(fires, later + (released - later).detach(), free)
         held = (held | (fires & (neurons.refractory > 0)) | (fires & overflows & (count == out.shape[1]))) & ~freed
         kick = torch.where(arrives, neurons.weight[pairs, which], 0.0)
         x = x.scatter_add(1, neurons.place[pairs, which].unsqueeze(1), kick.unsqueeze(1))
