@@ -158,7 +158,10 @@ def crossing(cell, x, length):
 
 def spiked(cell, x):
     """The state after a spike."""
-    return [x[0] if cell.reset is None else mp.mpf(cell.reset), *(y + mp.mpf(b) for y, b in zip(x[1:], cell.jumps, strict=True))]
+    return [
+        x[0] if cell.reset is None else mp.mpf(cell.reset),
+        *(y + mp.mpf(b) for y, b in zip(x[1:], cell.jumps, strict=True)),
+    ]
 
 
 def train(cell, arrivals, *, most, start=None, until=mp.inf, state=None):

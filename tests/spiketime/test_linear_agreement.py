@@ -299,10 +299,22 @@ def test_first_spikes_are_the_first_of_trains_bit_for_bit(backend):
         for call in (
             lambda w: first_spike_time(times, w, neuron, receptor="sign", backend=backend),  # noqa: B023
             lambda w: spike_trains(
-                times.unsqueeze(-1), w, neuron, receptor="sign", max_spikes=1, overflow="drop", backend=backend  # noqa: B023
+                times.unsqueeze(-1),
+                w,
+                neuron,
+                receptor="sign",
+                max_spikes=1,
+                overflow="drop",
+                backend=backend,  # noqa: B023
             ).squeeze(-1),
             lambda w: spike_window(
-                times.unsqueeze(-1), w, neuron, receptor="sign", max_spikes=1, overflow="drop", backend=backend  # noqa: B023
+                times.unsqueeze(-1),
+                w,
+                neuron,
+                receptor="sign",
+                max_spikes=1,
+                overflow="drop",
+                backend=backend,  # noqa: B023
             ).trains.squeeze(-1),
         ):
             out = call(weight)
@@ -348,7 +360,9 @@ def test_sizes_that_do_not_fit_lanes_in_float32(backend):
     """Padding stays out of results, and float32 is float64 up to rounding."""
     draw = Drawn(10)
     times, weight = draw.uniform(1, 9, high=3.0).unsqueeze(-1), draw.normal(33, 9) * 0.5 + 0.6
-    neuron = AdaptiveLIF(1.7, (1.0, 0.6), 1.0, refractory=0.2, adaptation=[(3.0, 0.2)], threshold_adaptation=[(1.0, 0.1)])
+    neuron = AdaptiveLIF(
+        1.7, (1.0, 0.6), 1.0, refractory=0.2, adaptation=[(3.0, 0.2)], threshold_adaptation=[(1.0, 0.1)]
+    )
     options = {"receptor": "sign", "max_spikes": 30, "backend": backend}
     found = []
     for dtype in (torch.float32, torch.float64):

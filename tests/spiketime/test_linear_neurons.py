@@ -376,11 +376,15 @@ def check_tangents(kind, backend, dtype, exact, relative):
 TANGENT = [kind for kind in KINDS if kind != "bias above"]  # it spikes for ever
 
 
-@pytest.mark.parametrize("kind", [x if k % 4 == 2 else pytest.param(x, marks=pytest.mark.slow) for k, x in enumerate(TANGENT)])
+@pytest.mark.parametrize(
+    "kind", [x if k % 4 == 2 else pytest.param(x, marks=pytest.mark.slow) for k, x in enumerate(TANGENT)]
+)
 def test_near_tangents(kind, backend):
     check_tangents(kind, backend, torch.float64, 1e-13, 1e-10)
 
 
-@pytest.mark.parametrize("kind", [x if k % 4 == 3 else pytest.param(x, marks=pytest.mark.slow) for k, x in enumerate(TANGENT)])
+@pytest.mark.parametrize(
+    "kind", [x if k % 4 == 3 else pytest.param(x, marks=pytest.mark.slow) for k, x in enumerate(TANGENT)]
+)
 def test_near_tangents_in_float32(kind, backend):
     check_tangents(kind, backend, torch.float32, 1e-5, 1e-4)
