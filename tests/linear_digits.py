@@ -5,6 +5,7 @@ summed until the terms are below the precision; where the polynomial that is lef
 Bernstein form finds out for certain.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -106,7 +107,7 @@ def first_zero(p):
         if max(b) < 0:
             continue
         signs = [c >= 0 for c in b]
-        if sum(x != y for x, y in zip(signs, signs[1:], strict=False)) == 1:
+        if sum(x != y for x, y in itertools.pairwise(signs)) == 1:
             high = low + width
             s = high
             for _ in range(300):
@@ -121,7 +122,7 @@ def first_zero(p):
         assert width > mp.mpf(10) ** (-mp.mp.dps // 2), "a tangent that this precision cannot decide"
         left, right = [b[0]], [b[-1]]
         while len(b) > 1:
-            b = [(y + z) / 2 for y, z in zip(b, b[1:], strict=False)]
+            b = [(y + z) / 2 for y, z in itertools.pairwise(b)]
             left.append(b[0])
             right.append(b[-1])
         width /= 2
@@ -178,12 +179,12 @@ def train(cell, arrivals, *, most, start=None, until=mp.inf, state=None):
         x, free = list(map(mp.mpf, state[0])), now + mp.mpf(state[1])
         if state[1] > 0 and cell.reset is not None:
             x[0] = mp.mpf(cell.reset)
-    spikes, slopes, log, last = [], [], [], None
+    spikes, slopes, log = [], [], []
     while mp.isfinite(now):
         end = min(arrivals[queue[0]][0], until) if queue else until
         if now < free:
             stop = min(free, end)
-            x, now = moved(cell, x, stop - now, True and cell.reset is not None), stop
+            x, now = moved(cell, x, stop - now, cell.reset is not None), stop
             if now == free:
                 log.append(("release", len(spikes)))
         else:
@@ -222,7 +223,7 @@ def again(cell, arrivals, truth, *, start=None, until=mp.inf, state=None):
             x[0] = mp.mpf(cell.reset)
     held, free, spikes = left > 0, now + left, []
     for what, n in truth.log:
-        time = {"arrival": lambda n=n: arrivals[n][0], "spike": lambda n=n: truth.spikes[n]}.get(what, lambda: free)()
+        time = arrivals[n][0] if what == "arrival" else truth.spikes[n] if what == "spike" else free
         x, now = moved(cell, x, time - now, held and cell.reset is not None), time
         if what == "release":
             held = False

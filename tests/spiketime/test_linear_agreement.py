@@ -290,40 +290,34 @@ def test_windows_that_follow_one_another_are_one_long_call(reset, backend):
     same(pieces, whole, times=1e-12, grads=1e-9)
 
 
-def test_first_spikes_are_the_first_of_trains_bit_for_bit(backend):
+def first(times, weight, neuron, **shared):
+    return first_spike_time(times, weight, neuron, **shared)
+
+
+def first_of_trains(times, weight, neuron, **shared):
+    more = {"max_spikes": 1, "overflow": "drop"}
+    return spike_trains(times.unsqueeze(-1), weight, neuron, **more, **shared).squeeze(-1)
+
+
+def first_of_window(times, weight, neuron, **shared):
+    more = {"max_spikes": 1, "overflow": "drop"}
+    return spike_window(times.unsqueeze(-1), weight, neuron, **more, **shared).trains.squeeze(-1)
+
+
+@pytest.mark.parametrize(("outputs", "bias"), [(5, 0.0), (33, 0.4), (3, 1.2)])
+def test_first_spikes_are_the_first_of_trains_bit_for_bit(outputs, bias, backend):
     draw = Drawn(8)
-    for outputs, bias in ((5, 0.0), (33, 0.4), (3, 1.2)):
-        neuron = typical(outputs, draw, bias=bias)
-        times, weight = draw.uniform(2, 6, high=3.0), (draw.normal(outputs, 6) + 0.8).requires_grad_()
-        found = []
-        for call in (
-            lambda w: first_spike_time(times, w, neuron, receptor="sign", backend=backend),  # noqa: B023
-            lambda w: spike_trains(
-                times.unsqueeze(-1),
-                w,
-                neuron,
-                receptor="sign",
-                max_spikes=1,
-                overflow="drop",
-                backend=backend,  # noqa: B023
-            ).squeeze(-1),
-            lambda w: spike_window(
-                times.unsqueeze(-1),
-                w,
-                neuron,
-                receptor="sign",
-                max_spikes=1,
-                overflow="drop",
-                backend=backend,  # noqa: B023
-            ).trains.squeeze(-1),
-        ):
-            out = call(weight)
-            grads = torch.autograd.grad(out[out.isfinite()].square().sum(), [weight, *learnt(neuron).values()])
-            found.append((out.detach(), *grads))
-        assert found[0][0].isfinite().any()
-        for other in found[1:]:
-            for x, y in zip(found[0], other, strict=True):
-                torch.testing.assert_close(x, y, rtol=0, atol=0)
+    neuron = typical(outputs, draw, bias=bias)
+    times, weight = draw.uniform(2, 6, high=3.0), (draw.normal(outputs, 6) + 0.8).requires_grad_()
+    found = []
+    for call in (first, first_of_trains, first_of_window):
+        out = call(times, weight, neuron, receptor="sign", backend=backend)
+        grads = torch.autograd.grad(out[out.isfinite()].square().sum(), [weight, *learnt(neuron).values()])
+        found.append((out.detach(), *grads))
+    assert found[0][0].isfinite().any()
+    for other in found[1:]:
+        for x, y in zip(found[0], other, strict=True):
+            assert torch.equal(x, y)
 
 
 def test_ensembles_through_vmap(backend):

@@ -1,4 +1,4 @@
-"""Spike trains of NEST, whose linear neurons spike at its time steps, against ``spike_trains``: finer steps come nearer.
+"""Spike trains of NEST, whose linear neurons spike at its time steps, against ``spike_trains``.
 
 NEST's numbers are in ms, mV, pF and pA. A current of w pA that decays is ``w tau_syn / C_m`` mV here. NEST's alpha
 functions have w at their peak, and are ``w e tau_syn / C_m``.

@@ -11,7 +11,7 @@ import torch
 from firstspike import LIF
 from firstspike.neurons import AdaptiveLIF
 from firstspike.spiketime import TrainState, spike_window
-from linear_digits import DIGITS, Cell, again, moved, spiked, summit, train
+from linear_digits import DIGITS, Cell, again, summit, train
 
 STEP = mp.mpf(10) ** -20  # of differences; their error is its square, and that of rounding 1e-30
 NEAR = 1e-9
