@@ -207,7 +207,7 @@ def train(cell, arrivals, *, most, start=None, until=mp.inf, state=None):
             log.append(("arrival", n))
             x = list(x)
             x[1 + arrivals[n][1]] += mp.mpf(arrivals[n][2])
-        if now == until:
+        if now == until and not (now == free and cell.excess(x) >= 0):
             return Truth(spikes, slopes, x, log, False)
     return Truth(spikes, slopes, None, log, False)
 

@@ -131,7 +131,7 @@ def make(kind, own, seed=0, neurons=2, inputs=3, spikes=2, dtype=torch.float64):
             scaled[name] = some
         values.append(scaled if own or j == 0 else values[0])
     receptors = len(KINDS[kind]["tau_syn"])
-    weight = draw(neurons, inputs, low=0.8, high=3.0)
+    weight = draw(neurons, inputs, low=0.8, high=3.0) * min(1.0, 8 / (inputs * spikes))
     weight[:, inputs // 2] *= -0.4
     held = KINDS[kind].get("held")
     state = None

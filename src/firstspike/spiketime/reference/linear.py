@@ -219,7 +219,7 @@ def _trains(neurons: _Neurons, given: Arguments, most: int) -> tuple[Float[Tenso
         some, which = pairs[arrives], order[pairs[arrives], place[arrives]]
         x[some, neurons.place[some, which]] += neurons.weight[some, which]
         place = place + arrives
-        alive &= fires | arrives | (stop < end)
+        alive &= fires | arrives | (stop < end) | (held & (stop == free))
         if not given.max_spikes:
             alive &= count < most
     return spikes, overflows
