@@ -154,7 +154,9 @@ def test_backends_agree(seed):
 
 
 @pytest.mark.parametrize("each", [False, True], ids=["shared", "each"])
-@pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, 1.37, 1 + 1e-9, INF])
+@pytest.mark.parametrize(
+    "ratio", [1.0, 1.37, *(pytest.param(x, marks=pytest.mark.slow) for x in (2.0, 0.5, 1 + 1e-9, INF))]
+)
 def test_one_receptor_or_two_alike_are_the_closed_solution(ratio, each, backend):
     draw = Drawn(3)
     times, weight = draw.uniform(4, 7, 2, high=3.0), 0.9 + draw.normal(5, 7)
