@@ -382,7 +382,9 @@ TANGENT = [kind for kind in KINDS if kind != "bias above"]  # it spikes for ever
     "kind", [x if k % 4 == 2 else pytest.param(x, marks=pytest.mark.slow) for k, x in enumerate(TANGENT)]
 )
 def test_near_tangents(kind, backend):
-    check_tangents(kind, backend, torch.float64, 1e-13, 1e-10)
+    # matrix exponentials of torch have errors of 1e-12, which late spikes without leak enlarge
+    relative = 1e-9 if kind == "no leak" and backend == "reference" else 1e-10
+    check_tangents(kind, backend, torch.float64, 1e-13, relative)
 
 
 @pytest.mark.parametrize(
