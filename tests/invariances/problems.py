@@ -172,17 +172,31 @@ class Source:
 
     def neuron(self, neurons: int, threshold: bool = True, axes: str = "o", learnt: bool = True) -> None:
         """Time constants and threshold: numbers, shared tensors, or tensors with a value for each neuron."""
-        ratio, constants = self.setting.ratio, self.setting.constants
+        ratio = self.setting.ratio
         starts = {"tau_mem": 0.8 * ratio, "tau_syn": 0.8} | ({"threshold": 0.9} if threshold else {})
         for name, start in starts.items():
             unit = Quantity(weight=1) if name == "threshold" else Quantity(time=1)
-            if constants == "numbers" or math.isinf(start):
-                self.add(name, unit, start)
-            elif constants == "shared":
-                factor = float(self.uniform(1, low=0.9, high=1.1)) if name == "threshold" else 1.0
-                self.add(name, unit, torch.tensor(start * factor, **DOUBLE), learnt)
-            else:
-                self.add(name, unit._replace(axes=axes), start * self.uniform(neurons, low=0.8, high=1.2), learnt)
+            self.parameter(name, unit, start, neurons, axes, learnt, near=name != "threshold")
+
+    def parameter(
+        self,
+        name: str,
+        unit: Quantity,
+        start: float,
+        neurons: int,
+        axes: str = "o",
+        learnt: bool = True,
+        near: bool = False,
+    ) -> None:
+        """One of a neuron, near a number; exactly there where all share it, unless it may be elsewhere."""
+        constants = self.setting.constants
+        if constants == "numbers" or math.isinf(start):
+            self.add(name, unit, start)
+        elif constants == "shared":
+            factor = 1.0 if near else float(self.uniform(1, low=0.9, high=1.1))
+            self.add(name, unit, torch.tensor(start * factor, **DOUBLE), learnt)
+        else:
+            self.add(name, unit._replace(axes=axes), start * self.uniform(neurons, low=0.8, high=1.2), learnt)
 
     def problem(self, function: Callable[[Mapping[str, Any], str], Outputs], **outputs: Quantity) -> Problem:
         return Problem(self.values, self.quantities, function, outputs, tuple(self.learnt))

@@ -16,6 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.library import opcheck
 
 from firstspike import LIF, first_spike_time
+from firstspike.neurons import AdaptiveLIF
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.contract import DIFFERENTIABLE, QUANTITIES
 
@@ -57,14 +58,49 @@ def trains_case(everything):
     return spikes, values
 
 
+def linear_case(everything):
+    """Linear neurons: first spikes by receptor; or windows with adaptation and a bias, from a state."""
+    values = {"times": 1.5 * draw(SAMPLES, INPUTS), "weight": 2.0 + draw(OUTPUTS, INPUTS, seed=1)}
+    values |= {"first": 0.8 + draw(OUTPUTS, seed=2), "second": 1 + draw(1, seed=3), "rise": 0.3 + draw(OUTPUTS, seed=4)}
+    if everything:
+        values["times"] = torch.stack([values["times"], values["times"] + 0.4], -1)
+        values |= {"jump": 0.1 + 0.3 * draw(OUTPUTS, seed=5), "bias": 0.5 * draw(OUTPUTS, seed=6)}
+        values |= {"tau": 2 + draw(1, seed=7), "voltage": 0.3 * draw(SAMPLES, OUTPUTS, seed=8)}
+        values |= {"current": 0.3 * draw(SAMPLES, OUTPUTS, 5, seed=9), "left": 0.2 * draw(SAMPLES, OUTPUTS, seed=10)}
+        values |= {"delay": draw(OUTPUTS, INPUTS, seed=11), "reset": -draw(OUTPUTS, seed=12)}
+        values["left"][:2] = 0
+
+    def spikes(values, backend):
+        values = dict(values)
+        taus = {"tau_syn": (values.pop("first"), values.pop("second")), "tau_rise": (values.pop("rise"), 0.0)}
+        receptor = [k % 2 for k in range(INPUTS)]
+        if not everything:
+            return first_spike_time(neuron=LIF(2.0, **taus), receptor=receptor, backend=backend, **values)
+        tau, jump = values.pop("tau"), values.pop("jump")
+        neuron = AdaptiveLIF(
+            2.0, **taus, bias=values.pop("bias"), reset=values.pop("reset"), refractory=0.1,
+            adaptation=[(tau, jump)], threshold_adaptation=[(1.5, jump)],
+        )  # fmt: skip
+        state = TrainState(*(values.pop(name) for name in ("voltage", "current", "left")), 0.0)
+        trains, state, _ = spike_window(
+            neuron=neuron, backend=backend, max_spikes=6, overflow="drop", state=state, until=2.5, receptor="sign",
+            **values,
+        )  # fmt: skip
+        return torch.cat([trains.flatten(1), *(x.flatten(1) for x in state[:3])], 1)
+
+    return spikes, values
+
+
 CASES = ["plain", "leakless", "everything", "observed", "trains", "trains with everything"]
+CASES += ["linear", "linear with everything"]
 
 
 @pytest.fixture(params=CASES)
 def case(request):
     """A function of some of its arguments, and these."""
-    if request.param.startswith("trains"):
-        return trains_case("everything" in request.param)
+    for kind, made in (("trains", trains_case), ("linear", linear_case)):
+        if request.param.startswith(kind):
+            return made("everything" in request.param)
     values = {"times": 1.5 * draw(SAMPLES, INPUTS), "weight": 2.0 + draw(OUTPUTS, INPUTS, seed=1)}
     values["times"][0, 0] = INF
     ratio, options = 2.0, {}
@@ -95,6 +131,7 @@ def derive(function, values):
 
 def same(found, expected):
     assert torch.equal(found["spikes"], expected["spikes"])
+    assert found["spikes"].isfinite().any()
     for name, x in expected.items():
         assert x.any(), name
         torch.testing.assert_close(found[name], x, rtol=1e-12, atol=1e-13, msg=lambda text, name=name: name + text)

@@ -9,6 +9,7 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, linearize, vmap
 
 from fifty_digits import RATIOS
 from firstspike import LIF, LIFRecurrent, first_spike_time
+from firstspike.neurons import AdaptiveLIF
 from firstspike.spiketime import TrainState, spike_window, transforms
 
 pytestmark = [
@@ -148,6 +149,69 @@ def test_jacobians_of_trains(delayed, started, ratio, backend):
     for name in values:
         assert backward[name].any() == (started or name not in state), name
         torch.testing.assert_close(forward[name], backward[name], rtol=1e-10, atol=1e-12)
+
+
+def linear_arguments(several):
+    """Of neurons with two receptors, one of which has a rise time, adaptation and a bias."""
+    weight = 2.0 + draw(OUTPUTS, INPUTS, seed=1)
+    weight[:, 1] = -0.5
+    values = {"times": 1.5 * draw(SAMPLES, INPUTS), "weight": weight, "delay": 0.1 + draw(OUTPUTS, INPUTS, seed=2)}
+    if several:
+        values["times"] = torch.stack([values["times"], values["times"] + 0.3], -1)
+        values |= {"reset": -0.2 * draw(OUTPUTS, seed=3), "jump": 0.1 + 0.2 * draw(OUTPUTS, seed=4)}
+        values |= {
+            "other": 0.1 + draw(1, seed=5),
+            "part": 1.0 + draw(OUTPUTS, seed=6),
+            "current": draw(SAMPLES, OUTPUTS, 5),
+        }
+        values |= {"voltage": 0.3 * draw(SAMPLES, OUTPUTS, seed=7), "left": 0.2 * draw(SAMPLES, OUTPUTS, seed=8)}
+        values["left"][0] = 0
+    values |= {
+        "mem": 1.5 + draw(OUTPUTS, seed=9),
+        "first": 0.8 + draw(1, seed=10),
+        "second": 0.8 + draw(OUTPUTS, seed=11),
+    }
+    return values | {
+        "rise": 0.3 + draw(OUTPUTS, seed=12),
+        "bias": 0.3 * draw(OUTPUTS, seed=13),
+        "threshold": 1 + draw(1),
+    }
+
+
+def linear_spikes(values, several, backend):
+    given = dict(values)
+    taus = {"tau_syn": (given.pop("first"), given.pop("second")), "tau_rise": (given.pop("rise"), 0.0)}
+    taus |= {name: given.pop(name) for name in ("bias", "threshold")}
+    if not several:
+        neuron = LIF(given.pop("mem"), **taus)
+        return first_spike_time(neuron=neuron, receptor=[0, 1, 0, 1, 1], backend=backend, **given)
+    neuron = AdaptiveLIF(
+        given.pop("mem"), **taus, reset=given.pop("reset"), refractory=0.05,
+        adaptation=[(2.0, given.pop("jump"))], threshold_adaptation=[(given.pop("part"), given.pop("other"))],
+    )  # fmt: skip
+    state = TrainState(*(given.pop(name) for name in ("voltage", "current", "left")), 0.0)
+    found = spike_window(
+        neuron=neuron, receptor="sign", max_spikes=8, overflow="drop", until=2.5, state=state, backend=backend, **given
+    )
+    trains = torch.where(found.trains.isfinite(), found.trains, 0.0)
+    return torch.cat([trains, found.state.current, *(found.state[k].unsqueeze(-1) for k in (0, 2))], -1)
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["first", "window"])
+def test_jacobians_of_linear_neurons(several, backend):
+    """First spikes, trains, states at the end with all components, by everything; also along one direction."""
+    values = linear_arguments(several)
+    out = linear_spikes(values, several, backend)
+    assert (out.isfinite() & (out != 0)).sum() > SAMPLES * OUTPUTS / 2
+    forward, backward = (jac(lambda v: linear_spikes(v, several, backend))(values) for jac in (jacfwd, jacrev))
+    for name in values:
+        assert backward[name].any(), name
+        torch.testing.assert_close(forward[name], backward[name], rtol=1e-9, atol=1e-11)
+    tangents = tangents_of(values)
+    found, moved = push(lambda v: linear_spikes(v, several, backend), values, tangents)
+    torch.testing.assert_close(found, out, rtol=1e-13, atol=1e-14)
+    expected = sum((backward[name] * tangents[name]).flatten(out.ndim).sum(-1) for name in values)
+    torch.testing.assert_close(moved, expected, rtol=1e-9, atol=1e-10)
 
 
 def test_trains_of_recurrent_kernels_have_no_forward_mode():

@@ -7,6 +7,8 @@ import torch
 from torch.func import functional_call, grad, grad_and_value, stack_module_state, vmap
 
 from firstspike import LIF, BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network, first_spike_time
+from firstspike.neurons import AdaptiveLIF
+from firstspike.spiketime import TrainState, spike_window
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "on_device")
 
@@ -157,6 +159,49 @@ def test_other_dimensions(ratio, backend):
     assert torch.equal(moved.movedim(1, 0), plain)
     chunked = vmap(one, chunk_size=2)(values["times"], values["weight"])
     assert torch.equal(chunked, plain)
+
+
+LINEAR = ("times", "weight", "delay", "first", "second", "jump", "bias", "voltage", "current")
+
+
+@pytest.mark.parametrize("mapped", [("weight",), ("times", "voltage", "current"), ("first", "jump", "bias"), LINEAR])
+def test_linear_neurons_equal_a_loop(mapped, backend):
+    """Windows and gradients; the reference multiplies matrices in another order."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "times": (SAMPLES, INPUTS, 2), "weight": (OUTPUTS, INPUTS), "delay": (OUTPUTS, INPUTS), "first": (OUTPUTS,),
+        "second": (1,), "jump": (OUTPUTS,), "bias": (OUTPUTS,), "voltage": (SAMPLES, OUTPUTS),
+        "current": (SAMPLES, OUTPUTS, 4),
+    }  # fmt: skip
+    values = {
+        name: torch.rand(*(N,) * (name in mapped), *shape, generator=generator, dtype=torch.float64)
+        for name, shape in shapes.items()
+    }
+    values["weight"] = 4 * values["weight"] - 0.8
+
+    def window(v):
+        neuron = AdaptiveLIF(
+            1.5, (0.5 + v["first"], 0.5 + v["second"]), 1.0, -0.1, 0.1, bias=v["bias"],
+            adaptation=[(2.0, v["jump"])], threshold_adaptation=[(1.5, 0.3)],
+        )  # fmt: skip
+        state = TrainState(0.9 * v["voltage"], v["current"], torch.zeros_like(v["voltage"]), 0.0)
+        found = spike_window(
+            v["times"], v["weight"], neuron, delay=v["delay"], receptor="sign", max_spikes=20, overflow="drop",
+            state=state, until=2.0, backend=backend,
+        )  # fmt: skip
+        trains = torch.where(found.trains.isfinite(), found.trains, 0.0)
+        return trains.square().sum() + found.state.current.square().sum(), found.trains
+
+    derive = grad(window, has_aux=True)
+    grads, trains = vmap(derive, in_dims=dims(values, mapped))(values)
+    exact = {"rtol": 0, "atol": 0} if backend == "cpu" else {"rtol": 1e-11, "atol": 1e-12}
+    for k in range(N):
+        own, alone = derive(at(values, mapped, k))
+        assert alone.isfinite().any()
+        torch.testing.assert_close(trains[k], alone, **exact)
+        for name, x in own.items():
+            assert x.any()
+            torch.testing.assert_close(grads[name][k], x, **exact, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("sizes", [(0, INPUTS, OUTPUTS), (SAMPLES, 0, OUTPUTS), (SAMPLES, INPUTS, 0)])

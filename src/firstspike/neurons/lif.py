@@ -42,7 +42,7 @@ class LIF(Neuron):
         reset: membrane after a spike, below the threshold, in spike trains. As a spike is exactly at the threshold, a
             reset to 0 is the same as subtracting the threshold. None: a spike leaves the membrane as it is, and is
             followed by another only where the membrane has been below the threshold, or the refractory time ends above
-            it.
+            it; this needs a refractory time, or parts of the threshold that rise.
         refractory: time for which the membrane stays at ``reset`` after a spike, >= 0, in spike trains. Spike times
             have no gradient with respect to it. Without a reset the neuron does not spike for that time.
         tau_rise: time constant with which a synaptic current rises, 0 for one that jumps; equal to ``tau_syn`` it is an
@@ -78,6 +78,8 @@ class LIF(Neuron):
         super().__post_init__()
         if isinstance(self.reset, float) and isinstance(self.threshold, float) and not self.reset < self.threshold:
             raise ValueError(f"reset must be finite and below the threshold of {self.threshold}, got {self.reset}")
+        if self.reset is None and _absent(self.refractory) and not getattr(self, "threshold_jump", ()):
+            raise ValueError("reset=None needs a refractory time > 0: the membrane is still at the threshold, got 0")
         if self.tau_syn == ():
             raise ValueError("tau_syn must have a time constant for each receptor, got none")
         if not isinstance(self.tau_mem, Tensor) and self.tau_mem == math.inf and not _absent(self.bias):

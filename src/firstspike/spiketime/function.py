@@ -102,7 +102,7 @@ class Spikes(Direct):
             return tuple(torch.ops.firstspike.spike_forward(*inputs[:-1], *options))
         given = Arguments(*inputs[:INPUTS])
         observed, backend = given.observed, resolve_backend(options.backend, given.times.device)
-        if options.max_spikes or observed is not None or not backend.checks:
+        if options.max_spikes or observed is not None or options.components or not backend.checks:
             check_values(given)
         if options.components:
             check_linear(given)

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from firstspike.neurons import Neuron
 from firstspike.spiketime.contract import QUANTITIES
+from firstspike.spiketime.values import records, values_of
 
 Receptor = str | Sequence[int] | Int64[Tensor, " inputs"] | None
 """Which receptor each input reaches, see ``first_spike_time``."""
+_WRONG = 'receptor must be "sign", or a whole number for each input, got {!r}'
 _AT_ONCE = 1 << 21  # input and output times that are worked on at once where no gradient is asked for
 
 
@@ -59,7 +61,7 @@ def receptor_of(neuron: Neuron, receptor: Receptor, weight: Tensor) -> Tensor | 
     inputs, several = weight.shape[1], len(neuron.receptors)
     if isinstance(receptor, str):
         if receptor != "sign":
-            raise ValueError(f'receptor must be "sign", or a number for each input, got {receptor!r}')
+            raise ValueError(_WRONG.format(receptor))
         if several != 2:
             raise ValueError(
                 f'receptor="sign" needs a neuron with two receptors, such as LIF(tau_syn=(1.0, 2.0)), got {neuron}'
@@ -71,9 +73,17 @@ def receptor_of(neuron: Neuron, receptor: Receptor, weight: Tensor) -> Tensor | 
                 f'{neuron} has {several} receptors: say which one each input reaches, as receptor=[0, 1, ...] or "sign"'
             )
         return torch.zeros(inputs, dtype=torch.int64, device=weight.device)
-    numbers = torch.as_tensor(receptor, dtype=torch.int64, device=weight.device)
+    try:
+        numbers = torch.as_tensor(receptor, device=weight.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(_WRONG.format(receptor)) from None
+    if numbers.numel() and (numbers.is_floating_point() or numbers.dtype == torch.bool):
+        raise ValueError(_WRONG.format(receptor))
+    numbers = numbers.long()
     if numbers.shape != (inputs,):
         raise ValueError(f"receptor must have a number for each of {inputs} inputs, got {tuple(numbers.shape)}")
-    if inputs and not torch.compiler.is_compiling() and not 0 <= int(numbers.min()) <= int(numbers.max()) < several:
-        raise ValueError(f"receptor must be from 0 to {several - 1} for {neuron}, got {receptor}")
+    if inputs and not records():
+        known = values_of(numbers)
+        if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < several:
+            raise ValueError(f"receptor must be from 0 to {several - 1} for {neuron}, got {receptor}")
     return numbers

@@ -172,7 +172,8 @@ def check_values(given: Arguments) -> None:
 def check_linear(given: Arguments) -> None:
     """Raise ValueError for time constants, jumps and a bias that no linear neuron can have, on a GPU later."""
     assert isinstance(given.tau_syn, Tensor)
-    check_range(TAU_SYN, "time constants of synapses and of adaptation", given.tau_syn)
+    if given.tau_syn.numel():
+        check_range(TAU_SYN, "time constants of synapses and of adaptation", given.tau_syn)
     if isinstance(given.tau_mem, Tensor) and given.tau_mem.numel():
         hint = " in a tensor; a neuron without leak has the number math.inf"
         check_range(TAU_MEM, "tau_mem", given.tau_mem, hint=hint)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
+from torch.nn.functional import pad
 
 from firstspike.neurons.base import receptors_of
 from firstspike.spiketime.contract import (
@@ -62,7 +63,7 @@ class _Neurons(NamedTuple):
     left: Float64[Tensor, " P"]
     """Of the refractory time at the start."""
     time: Float64[Tensor, "P N"]
-    """Of arrivals, ``inf`` for those outside of the window."""
+    """Of arrivals, ``inf`` for those outside of the window, and for one more."""
     weight: Float64[Tensor, "P N"]
     place: Int64[Tensor, "P N"]
     """Of what the arrivals add to."""
@@ -114,6 +115,7 @@ def _neurons(given: Arguments) -> _Neurons:
         place = firsts[(weight <= 0).long()]
     else:
         place = of_pairs(firsts[given.receptor].repeat_interleave(copies, -1).unsqueeze(1).expand(-1, outputs, -1))
+    time, weight, place = (pad(x, (0, 1), value=y) for x, y in ((time, math.inf), (weight, 0.0), (place, 1)))
     refractory = of_pairs(given.refractory) if given.max_spikes else torch.zeros_like(left.flatten())
     return _Neurons(
         of_pairs(flow), of_pairs(held), of_pairs(torch.stack(reads, -1)), rest.flatten(0, 2), of_pairs(reset),
@@ -175,9 +177,7 @@ def forward(given: Arguments) -> Result:
 def _trains(neurons: _Neurons, given: Arguments, most: int) -> tuple[Float[Tensor, "P S"], Bool[Tensor, " P"]]:
     """Spike trains, and which neurons would spike more often than ``most`` times."""
     dtype, flow, reads = given.times.dtype, neurons.flow, neurons.reads
-    time = torch.cat([neurons.time, torch.full_like(neurons.left[:, None], math.inf)], 1)
-    time, order = time.sort(dim=-1, stable=True)
-    order = order.clamp(max=max(0, neurons.weight.shape[1] - 1))
+    time, order = neurons.time.sort(dim=-1, stable=True)
     x, pairs = neurons.rest.clone(), torch.arange(len(time), device=time.device)
     now = torch.where(time[:, 0].isinf(), 0.0, time[:, 0])
     free, place, count = torch.full_like(now, -math.inf), torch.zeros_like(pairs), torch.zeros_like(pairs)
@@ -216,7 +216,7 @@ def _trains(neurons: _Neurons, given: Arguments, most: int) -> tuple[Float[Tenso
         some, which = pairs[arrives], order[pairs[arrives], place[arrives]]
         x[some, neurons.place[some, which]] += neurons.weight[some, which]
         place = place + arrives
-        alive &= fires | arrives | (stop < end)
+        alive &= fires | arrives | (stop < end) | (held & (stop == free))
         if not given.max_spikes:
             alive &= count < most
     return spikes, overflows
@@ -338,7 +338,8 @@ def _replayed(
         now = torch.where(there, time, now)
 
         value, change = _value(neurons.reads, x), (neurons.flow @ x.unsqueeze(-1)).squeeze(-1).detach()
-        slope = _value(neurons.reads, change).detach()
+        # as if it were at the threshold, which observed spikes are not
+        slope = (_value(neurons.reads, change) - neurons.flow[:, 0, 0] * value).detach()
         forced = again & (value >= 0)
         crosses = fires & ~held & ~forced & (slope > 0)
         if bound is not None:
@@ -353,7 +354,9 @@ def _replayed(
         out = out.index_put((some, count[some]), now[some])
         count = count + fires
         x = torch.where(fires[:, None], _reset(neurons, x, given.resets), x)
-        free = torch.where(fires, now + neurons.refractory, free)
+        later = now + neurons.refractory
+        released = (now.to(spikes.dtype) + neurons.refractory.to(spikes.dtype)).double()  # as it was noted
+        free = torch.where(fires, later + (released - later).detach(), free)
         held = (held | (fires & (neurons.refractory > 0)) | (fires & overflows & (count == out.shape[1]))) & ~freed
         kick = torch.where(arrives, neurons.weight[pairs, which], 0.0)
         x = x.scatter_add(1, neurons.place[pairs, which].unsqueeze(1), kick.unsqueeze(1))

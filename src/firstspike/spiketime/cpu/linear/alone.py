@@ -57,7 +57,10 @@ def go_alone(g, at, lane, here, there, now, stop, holds):
         elif g.observes == 0:
             time = g.spikes.dtype.type(now)
         v = pass_time(v, y, time - now, holds and g.resets != 0, kinds, leak, rates)
-        slope = rate_of(v, y, kinds, leak, rates)
+        over = excess(v, y, theta, kinds)
+        slope = rate_of(
+            v - over, y, kinds, leak, rates
+        )  # as if it were at the threshold, which observed spikes are not
         for k in range(count):
             if kinds[k] == THRESHOLD:
                 slope += y[k] * rates[k]
@@ -69,7 +72,7 @@ def go_alone(g, at, lane, here, there, now, stop, holds):
         again = now == free and time == g.spikes.dtype.type(free)
         if holds or slope <= 0:
             slope = FIXED
-        if again and not holds and excess(v, y, theta, kinds) >= 0:
+        if again and not holds and over >= 0:
             slope = FORCED
         if g.records == 0:
             g.slopes[at.b, j, spiked] = slope

@@ -44,7 +44,7 @@ def _shares(given: Arguments) -> bool:
 def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
     given = _without_spikes(given)
-    own, sizes, arrays = _both(given)
+    own, sizes, arrays = _both(given, given.observed)
     real = given.times.new_empty
     lead, most = (sizes["ensemble"], sizes["batch"], sizes["outputs"]), sizes["most"]
     spikes = real((*lead, most)).fill_(math.inf)
@@ -82,7 +82,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         result = result._replace(saved=forward(given._replace(observed=spikes)).saved)
     whole, given = given, _without_spikes(given)
     assert isinstance(given.tau_syn, Tensor)
-    own, sizes, arrays = _both(given)
+    own, sizes, arrays = _both(given, result.spikes)
     names = "slopes", "ups", "overflows", *(() if own else _SHARED)
     arrays |= zip(names, result.saved, strict=True)
     if result.overflows is not None:
@@ -122,7 +122,12 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     groups, blocks = sizes["all_groups"], sizes["blocks"]
     phases = groups + (blocks if by_taus and not own else 0), sizes["ensemble"] * parts * chunks, groups + blocks
     call(backward_kernel(name_of(given.times.dtype), own), BACKWARD, phases, sizes, arrays | made)
-    totals = made.pop("summed").view(lead[0], sizes["groups"], -1, LANES).transpose(1, 2).flatten(2)[..., : lead[1]]
+    totals = (
+        made.pop("summed")
+        .view(lead[0], sizes["groups"], sizes["total_rows"] // LANES, LANES)
+        .transpose(1, 2)
+        .flatten(2)[..., : lead[1]]
+    )
     leak = -(1 / _tau_mem(given) ** 2)
     rates = -(1 / given.tau_syn.double() ** 2)
     parts_of = totals[:, BY_PARTS : BY_PARTS + len(given.components)].transpose(1, 2)
@@ -156,7 +161,7 @@ def _tau_mem(given: Arguments) -> Tensor:
     return (mem if isinstance(mem, Tensor) else torch.full_like(given.threshold, mem)).double()
 
 
-def _both(given: Arguments) -> tuple[bool, dict[str, Any], dict[str, Any]]:
+def _both(given: Arguments, spikes: Tensor | None) -> tuple[bool, dict[str, Any], dict[str, Any]]:
     """Whether neurons have their own order or constants, and sizes and arrays of both passes."""
     own, dtype = not _shares(given), given.times.dtype
     ensemble, batch, inputs, outputs = given.sizes
@@ -167,9 +172,12 @@ def _both(given: Arguments) -> tuple[bool, dict[str, Any], dict[str, Any]]:
     kinds = [KINDS[kind] for kind in given.components] + [BIAS] * biased
     count, places = len(kinds), receptors_of(given.components)
     start, until = given.start, given.until
-    if given.observed is not None and start == -math.inf:  # a spike before all inputs is after the start, too
-        earliest = min(float(given.observed.min()), float(given.times.min())) if events else 0.0
-        start = earliest - max(1.0, abs(earliest)) if math.isfinite(earliest) else start
+    if (
+        spikes is not None and start == -math.inf and spikes.numel()
+    ):  # a spike before all inputs is after the start, too
+        earliest = float(spikes.min())
+        if earliest <= (float(given.times.min()) if events else math.inf) and earliest < math.inf:
+            start = earliest - max(1.0, abs(earliest))
     assert isinstance(given.tau_syn, Tensor)
     rates = 1 / given.tau_syn.double()
     if biased:
