@@ -68,6 +68,4 @@ WITHOUT_ROW = {
 }
 
 # For each pair of a row and an invariance that is known not to hold, the fault in words.
-KNOWN_FAULTS: dict[tuple[str, str], str] = {
-    ("spike_trains, no reset", "observed"): "the CPU's gradient by tau_mem after a spike before all inputs",
-}
+KNOWN_FAULTS: dict[tuple[str, str], str] = {}

@@ -58,9 +58,7 @@ def go_alone(g, at, lane, here, there, now, stop, holds):
             time = g.spikes.dtype.type(now)
         v = pass_time(v, y, time - now, holds and g.resets != 0, kinds, leak, rates)
         over = excess(v, y, theta, kinds)
-        slope = rate_of(
-            v - over, y, kinds, leak, rates
-        )  # as if it were at the threshold, which observed spikes are not
+        slope = rate_of(v - over, y, kinds, leak, rates)  # at the threshold, where observed spikes are not
         for k in range(count):
             if kinds[k] == THRESHOLD:
                 slope += y[k] * rates[k]

@@ -122,12 +122,8 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     groups, blocks = sizes["all_groups"], sizes["blocks"]
     phases = groups + (blocks if by_taus and not own else 0), sizes["ensemble"] * parts * chunks, groups + blocks
     call(backward_kernel(name_of(given.times.dtype), own), BACKWARD, phases, sizes, arrays | made)
-    totals = (
-        made.pop("summed")
-        .view(lead[0], sizes["groups"], sizes["total_rows"] // LANES, LANES)
-        .transpose(1, 2)
-        .flatten(2)[..., : lead[1]]
-    )
+    totals = made.pop("summed").view(lead[0], sizes["groups"], sizes["total_rows"] // LANES, LANES)
+    totals = totals.transpose(1, 2).flatten(2)[..., : lead[1]]
     leak = -(1 / _tau_mem(given) ** 2)
     rates = -(1 / given.tau_syn.double() ** 2)
     parts_of = totals[:, BY_PARTS : BY_PARTS + len(given.components)].transpose(1, 2)
