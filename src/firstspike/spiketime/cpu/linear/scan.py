@@ -167,7 +167,7 @@ def step(g, at, row, drives, here, there):
     return max(v, fma(push, part_of(row, HOW_LONG), moved)) + lift + abs(v) * (32 * g.tiny[0]), push, lift
 
 
-@jit
+@inlined
 def advance(g, at, row, drives, here, there, now, stop, brief, held, stuck, active):
     """Take all lanes through an interval; returns which are held then, which are stuck, and which still may spike.
 
@@ -305,6 +305,29 @@ def finish_kept(g, at, drives, there):
 
 
 @jit
+def pass_long(g, at, row, drives, here, there, start, wait, now, stop, fastest, held, stuck, active):
+    """Take all lanes through a long interval in brief pieces; one without an end until no lane can spike any more.
+
+    Returns the rows of the state then, those of the other state, and bits as ``advance``.
+    """
+    state, piece, for_ever = g.state[at.slot], g.piece[at.slot], wait == math.inf
+    pieces = _PIECES if for_ever else math.ceil(fastest * wait / LONGEST)
+    length = LONGEST / fastest if for_ever else wait / pieces
+    fill_row(piece, 1, length, g.kinds, g.leak[at.e, 0], g.rates[at.e, 0])
+    for number in range(1, pieces + 1):
+        if for_ever:
+            bound = step(g, at, row, drives, here, there)[0]
+            may_spike = (bound >= load32(state, constants_of(g) + LIMIT * LANES)) & active & ~stuck
+            if not may_spike | (held & ~stuck) or number == pieces:
+                held, stuck, active = advance(g, at, row, drives, here, there, now, stop, False, held, stuck, active)
+                return there, here, held, stuck, active
+        following = fill32(state, start + length * number) if number < pieces else stop
+        held, stuck, active = advance(g, at, piece, drives, here, there, now, following, True, held, stuck, active)
+        here, there, now = there, here, following
+    return here, there, held, stuck, active
+
+
+@jit
 def scan(g, at, keys, rows, drives, weights, source, n):
     """Fill in the spikes of a group, their slopes, those at releases, and the states at the end.
 
@@ -313,7 +336,7 @@ def scan(g, at, keys, rows, drives, weights, source, n):
     lanes share them, long intervals are cut into brief ones.
     """
     state, rows_each = g.state[at.slot], (1 + g.kinds.size) * LANES
-    here, there, piece = 0, rows_each, g.piece[at.slot]
+    here, there = 0, rows_each
     held, stuck, active = start_lanes(g, at), np.uint64(0), ~np.uint64(0) >> np.uint64(64 - at.size)
     plain, limits = g.observes == 0 and g.records == 0, constants_of(g) + LIMIT * LANES
     end, fastest, may = g.bounds[1], fastest_rate(g, at, source is None), g.resets != 0 and g.observes == 0
@@ -326,7 +349,7 @@ def scan(g, at, keys, rows, drives, weights, source, n):
         if active & ~stuck == 0 and end == math.inf:
             break
         if i >= 0 and simple and not held:
-            if source is not None:
+            if source is not None:  # which is known when this is compiled
                 i = run_quiet(g, at, i, n, keys, rows, drives, weights, source, here, load32(state, limits), active)
         elif i >= 0:
             add_input(g, at, i, here, weights, source)
@@ -338,38 +361,17 @@ def scan(g, at, keys, rows, drives, weights, source, n):
         if g.records != 0:
             for place in range(0, rows_each, LANES):
                 store(g.tape[at.slot, i + 1], place, load32(state, here + place))
-        brief, pieces = may and fastest * wait <= LONGEST, 1
-        if source is not None and may and not brief and fastest > 0:
-            pieces = _PIECES if wait == math.inf else min(math.ceil(fastest * wait / LONGEST), _PIECES)
-            if pieces == _PIECES and wait < math.inf:
-                pieces = 1
-        if source is None or pieces == 1:
+        brief = may and fastest * wait <= LONGEST
+        if source is not None and may and not brief and (wait == math.inf or fastest * wait < LONGEST * _PIECES):
+            start = np.float64(keys[i] if i >= 0 else g.bounds[0])
+            here, there, held, stuck, active = pass_long(
+                g, at, rows[i + 1], drives, here, there, start, wait, now, stop, fastest, held, stuck, active
+            )
+        else:
             held, stuck, active = advance(
                 g, at, rows[i + 1], drives, here, there, now, stop, brief, held, stuck, active
             )
             here, there = there, here
-        else:
-            length, start = (
-                LONGEST / fastest if wait == math.inf else wait / pieces,
-                np.float64(keys[i] if i >= 0 else g.bounds[0]),
-            )
-            fill_row(piece, 1, length, g.kinds, g.leak[at.e, 0], g.rates[at.e, 0])
-            for number in range(pieces):
-                if wait == math.inf:
-                    bound = step(g, at, rows[i + 1], drives, here, there)[0]
-                    may_spike = (bound >= load32(state, constants_of(g) + LIMIT * LANES)) & active & ~stuck
-                    if not may_spike | (held & ~stuck) or number + 1 == pieces:
-                        break
-                following = fill32(state, start + length * (number + 1)) if number + 1 < pieces else stop
-                held, stuck, active = advance(
-                    g, at, piece, drives, here, there, now, following, True, held, stuck, active
-                )
-                here, there, now = there, here, following
-            if wait == math.inf:  # those that are not done, if any are
-                held, stuck, active = advance(
-                    g, at, rows[i + 1], drives, here, there, now, stop, False, held, stuck, active
-                )
-                here, there = there, here
     if g.once != 0:
         finish_kept(g, at, drives, there)
     if g.records == 0:
