@@ -87,6 +87,8 @@ class LIF(Neuron):
         if isinstance(self.tau_rise, tuple) and len(self.tau_rise) != len(_each(self.tau_syn)):
             most = len(_each(self.tau_syn))
             raise ValueError(f"tau_rise must have one value for each of {most} receptors, got {len(self.tau_rise)}")
+        simple = _absent(self.tau_rise) and _absent(self.bias) and self.reset is not None
+        self.__dict__["_closed"] = simple and not isinstance(self.tau_syn, tuple)  # asked for in every call
 
     @property
     def concave_rise(self) -> bool:
@@ -96,8 +98,7 @@ class LIF(Neuron):
     @property
     def components(self) -> tuple[Component, ...]:
         """The currents of the receptors; none of a neuron that has a closed solution: one receptor, and no extras."""
-        simple = _absent(self.tau_rise) and _absent(self.bias) and self.reset is not None
-        return () if simple and not isinstance(self.tau_syn, tuple) else self._synapses
+        return () if self.__dict__["_closed"] else self._synapses
 
     @property
     def _synapses(self) -> tuple[Component, ...]:

@@ -234,11 +234,13 @@ def named(given: Sequence[Any]) -> dict[str, Any]:
 
 def _arguments(tensors: Sequence[Any], options: Options) -> Arguments:
     given: Any = list(tensors[:INPUTS])
-    kind: dict[str, Any] = {"components": tuple(options.components.split()), "resets": options.resets}
+    kind: dict[str, Any] = {}
     if not options.components:
         given[_TAU_MEM], given[_TAU_SYN] = resolve(options.constants, given[_TAU_MEM], given[_TAU_SYN])
-    elif given[_TAU_MEM] is None:
-        given[_TAU_MEM] = options.constants.tau_mem
+    else:
+        kind = {"components": tuple(options.components.split()), "resets": options.resets}
+        if given[_TAU_MEM] is None:
+            given[_TAU_MEM] = options.constants.tau_mem
     start = -math.inf if options.start is None else options.start
     if not options.max_spikes:
         given[_OBSERVED] = None

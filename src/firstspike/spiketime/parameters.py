@@ -31,12 +31,11 @@ def of_neurons(value: float | Tensor, weight: Tensor) -> Tensor:
 
 
 def parameters_of(
-    neuron: Neuron, weight: Tensor, receptor: Receptor
+    neuron: Any, weight: Tensor, receptor: Receptor
 ) -> tuple[tuple[float | None, float], dict[str, Any], dict[str, Any]]:
     """Of a neuron: time constants for ``Options``; tensors by name; and what else ``Options`` tell of it."""
-    values, components = neuron.values, neuron.components
-    mem, syn = values["tau_mem"], values["tau_syn"]
-    given: dict[str, Any] = {"threshold": of_neurons(values["threshold"], weight)}
+    components, mem, syn = neuron.components, neuron.tau_mem, neuron.tau_syn
+    given: dict[str, Any] = {"threshold": of_neurons(neuron.threshold, weight)}
     given["tau_mem"] = of_neurons(mem, weight) if isinstance(mem, Tensor) else None
     fixed_mem = None if isinstance(mem, Tensor) or mem == math.inf else mem
     if not components:
@@ -46,11 +45,11 @@ def parameters_of(
         return (fixed_mem, 1.0 if isinstance(syn, Tensor) else syn), given, {}
     given["tau_syn"] = torch.stack([of_neurons(component.tau, weight) for component in components], -1)
     given["jumps"] = torch.stack([of_neurons(component.jump, weight) for component in components], -1)
-    bias = values["bias"]
+    bias = neuron.bias
     given["bias"] = of_neurons(bias, weight) if isinstance(bias, Tensor) or bias != 0.0 else None
     given["receptor"] = receptor_of(neuron, receptor, weight)
     kind: dict[str, Any] = {"components": " ".join(component.kind for component in components)}
-    kind["resets"] = values["reset"] is not None
+    kind["resets"] = neuron.reset is not None
     if given["bias"] is not None:
         kind["start"] = 0.0
     return (fixed_mem, 1.0), given, kind

@@ -114,7 +114,10 @@ def checked(
                 f"{name} is {x.dtype} on {x.device}, weight is {weight.dtype} on {weight.device}; "
                 f"convert one of them, e.g. {name}.to(weight)"
             )
-    for name, given in neuron.values.items():
+    for name in neuron.parameters:
+        given = getattr(neuron, name)
+        if type(given) is float:
+            continue
         for value in given if isinstance(given, tuple) else (given,):
             if isinstance(value, Tensor) and value.shape not in ((), (1,), (outputs,)):
                 raise ValueError(f"{name} must be one number or ({outputs},), got {tuple(value.shape)}")
