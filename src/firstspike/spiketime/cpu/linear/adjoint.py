@@ -161,7 +161,7 @@ def back_lanes(g, at, drives, lanes, base, start, now):
     while True:
         due = load32(adjoint, tail + DUE * LANES)
         until = max(due, start)
-        flow_lanes(g, at, drives, base, select(lanes, now - until, none))
+        flow_lanes(g, at, drives, base, select(lanes, min(now - until, 1e30), none))  # there may be no end
         now, events = until, (due > start) & lanes
         if not events:
             break
