@@ -15,6 +15,14 @@ from firstspike.neurons import LIF, Neuron, check_neuron, shown_parameters
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt, checks_ranges
 
 _RECORDED = "tau_mem", "tau_syn", "threshold"  # in a ``state_dict``
+_UNUSUAL = {
+    "tau_syn": "with several receptors (tau_syn)",
+    "tau_rise": "whose synapses have a rise time (tau_rise)",
+    "bias": "with a constant input (bias)",
+    "reset": "without a reset (reset=None)",
+    "adaptation_tau": "with adaptation currents (adaptation)",
+    "threshold_tau": "with an adaptive threshold (threshold_adaptation)",
+}
 LIF_NAMES = {f"Spiking{x}": f"LIF{x}" for x in ("Linear", "Recurrent", "Conv2d")} | {"SpikeTrains": "LIFSpikeTrains"}
 """Second names of layers, with which those of ``LIF`` neurons are printed."""
 
@@ -222,6 +230,13 @@ class NeuronLayer(SpikeLayer):
     """Parameters of the neurons that play no part, here those of neurons that spike again."""
 
     @property
+    def unusual(self) -> dict[str, str]:
+        """What the neurons have beyond a plain ``LIF``, by parameter and in words, without what plays no part."""
+        values = self.neuron.values
+        found = [name for name in _UNUSUAL if name in values and name not in self.unused]
+        return {name: _UNUSUAL[name] for name in found if not _plain(name, values[name])}
+
+    @property
     def _recorded(self) -> dict[str, float]:
         """Numbers of the neurons for a ``state_dict``; 0 for tensors, which have own entries, and for unused ones."""
         found: dict[str, float] = {}
@@ -284,6 +299,12 @@ def _start_of(name: str, value: Any, rows: int | None) -> Float[Tensor, "*rows"]
         raise ValueError(f"{name} starts with {most} values: set per_neuron, or give one number")
     found = torch.stack([x.reshape(()) if rows is None else x.expand(rows) for x in starts], -1)
     return found if several else found[..., 0]
+
+
+def _plain(name: str, value: Any) -> bool:
+    if name in ("tau_syn", "reset"):
+        return value is not None and not isinstance(value, tuple)
+    return value == () or (isinstance(value, float) and value == 0)
 
 
 def _shown(value: Any) -> Any:
