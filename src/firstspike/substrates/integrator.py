@@ -87,10 +87,11 @@ class Integrator(LayerByLayer):
         count = torch.zeros_like(state[..., 0], dtype=torch.int64)
         found = state.new_full((*count.shape, most), math.inf)
         free = torch.full_like(state[..., 0], -math.inf)  # end of the refractory time
-        armed = torch.ones_like(count, dtype=torch.bool)  # it has been below its threshold since its last spike
         final, move = max(arriving, default=0), flow.over(self.step)
-        for point in range(min(arriving, default=0), last + 1):
-            state = state @ move.mT if move.ndim == 2 else torch.einsum("boi,oji->boj", state, move)
+        first = min(arriving, default=0)
+        for point in range(first, last + 1):
+            if point > first:
+                state = state @ move.mT if move.ndim == 2 else torch.einsum("boi,oji->boj", state, move)
             if point in arriving:
                 now = at == point
                 for place, gain, weight in gains:
@@ -101,16 +102,12 @@ class Integrator(LayerByLayer):
             held = free > time + 1e-4 * self.step
             if reset is not None:
                 state[..., 0] = torch.where(held, reset, state[..., 0])
-            above = state[..., 0] >= threshold + flow.raised(state)
-            armed |= ~above
-            reached = above & armed & ~held
+            reached = (state[..., 0] >= threshold + flow.raised(state)) & ~held
             if trains is not None:
                 trains.check_room(reached & (count == most))
                 state = state + reached.unsqueeze(-1) * flow.jumps
             if reset is not None:
                 state[..., 0] = torch.where(reached, reset, state[..., 0])
-            below = state[..., 0] < threshold + flow.raised(state)
-            armed = torch.where(reached, below | (refractory > 0), armed)
             free = torch.where(reached, time + refractory, free)
             spiking = reached & (count < most)
             found[spiking] = found[spiking].scatter(-1, count[spiking].unsqueeze(-1), time)
