@@ -171,8 +171,8 @@ def model_of(layer: DenseLayer) -> str:
     unusual = layer.unusual
     if "tau_rise" in unusual:
         rises, taus = (each(x) for x in (layer.neuron.tau_rise, layer.neuron.tau_syn))
-        same = all(np.array_equal(*map(array, pair)) for pair in zip(rises * len(taus), taus, strict=False))
-        if not same:
+        pairs = zip(rises * len(taus), taus, strict=False)
+        if not all(np.array_equal(array(rise), array(tau)) for rise, tau in pairs):
             raise ValueError("has synapses with a rise time (tau_rise) only where that is tau_syn: alpha functions")
     adapts = {"reset", "adaptation_tau", "threshold_tau"} & set(unusual)
     if not adapts:
@@ -195,8 +195,10 @@ def reached(layer: DenseLayer) -> tuple[int, int]:
         return 0, 1
     if layer.receptors is None:
         return 0, 0
-    weights = [layer.weight, *([layer.recurrent_weight] if isinstance(layer, SpikingRecurrent) else [])]
-    every, found = torch.cat(weights, dim=1), []
+    every: Tensor = layer.weight
+    if isinstance(layer, SpikingRecurrent):
+        every = torch.cat([every, layer.recurrent_weight], dim=1)
+    found: list[list[int]] = []
     for sign, side in ((1, "> 0"), (-1, "< 0")):
         receptors = layer.receptors[(sign * every > 0).any(dim=0)].unique().tolist()
         if len(receptors) > 1:
@@ -206,7 +208,7 @@ def reached(layer: DenseLayer) -> tuple[int, int]:
             )
         found.append(receptors)
     excites, inhibits = found
-    return tuple((one or other or [0])[0] for one, other in ((excites, inhibits), (inhibits, excites)))  # type: ignore[return-value]
+    return (excites or inhibits or [0])[0], (inhibits or excites or [0])[0]
 
 
 def unit_of(layer: DenseLayer) -> float:

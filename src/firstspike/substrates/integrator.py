@@ -48,7 +48,7 @@ class Integrator(LayerByLayer):
             raise ValueError(f"duration must be 1 to a million steps, got {self.duration} in steps of {self.step}")
 
     def spikes(self, index: int, layer: DenseLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
-        receptor = "sign" if layer.receptor == "sign" else layer.receptors
+        receptor = layer.reached
         if isinstance(receptor, Tensor):
             receptor = receptor[: layer.in_features]  # the others are of recurrent synapses
         given = Arriving(layer.seen(times), layer.weight, layer.delay_in_pass(), math.inf, receptor)
@@ -61,9 +61,11 @@ class Integrator(LayerByLayer):
         neuron, times, delay = layer.neuron, given.times, given.delay
         flow = _Flow(neuron, times)
         trains = layer if isinstance(layer, SpikeTrains) else None
-        most, *after = (1, 0.0, math.inf) if trains is None else (trains.max_spikes, neuron.reset, neuron.refractory)
-        levels = (*after, neuron.threshold)
-        reset, refractory, threshold = (None if x is None else torch.as_tensor(x).to(times) for x in levels)
+        most, resets, after = 1, 0.0, math.inf
+        if trains is not None:
+            most, resets, after = trains.max_spikes, neuron.reset, neuron.refractory
+        refractory, threshold = (torch.as_tensor(x).to(times) for x in (after, neuron.threshold))
+        reset = None if resets is None else torch.as_tensor(resets).to(times)
         arrival = times if delay is None else times.unsqueeze(-2) + delay
         if flow.differs:  # each neuron sees an input in its own way
             arrival = arrival if arrival.ndim == 3 else arrival.unsqueeze(-2).expand(-1, layer.out_features, -1)
@@ -82,32 +84,32 @@ class Integrator(LayerByLayer):
         last = math.floor(duration / self.step + 1e-9)
         arriving = {int(x) for x in at[at <= last].unique().tolist()} | ({0} if flow.biased else set())
 
-        state = times.new_zeros(len(times), layer.out_features, flow.size)
-        state[..., -1] = 1
-        count = torch.zeros_like(state[..., 0], dtype=torch.int64)
-        found = state.new_full((*count.shape, most), math.inf)
-        free = torch.full_like(state[..., 0], -math.inf)  # end of the refractory time
-        final, move = max(arriving, default=0), flow.over(self.step)
+        state = [times.new_zeros(len(times), layer.out_features) for _ in range(flow.size - 1)]
+        count = torch.zeros_like(state[0], dtype=torch.int64)
+        found = times.new_full((*count.shape, most), math.inf)
+        free = torch.full_like(state[0], -math.inf)  # end of the refractory time
+        final, move = max(arriving, default=0), flow.over(self.step, times)
         first = min(arriving, default=0)
         for point in range(first, last + 1):
             if point > first:
-                state = state @ move.mT if move.ndim == 2 else torch.einsum("boi,oji->boj", state, move)
+                state = [sum(part * (*state, 1.0)[place] for place, part in row) for row in move]  # type: ignore[misc]
             if point in arriving:
                 now = at == point
                 for place, gain, weight in gains:
-                    state[..., place] += _into(now * gain, weight)
+                    state[place] = state[place] + _into(now * gain, weight)
             if feedback is not None:
-                state[..., :-1] += feedback.arriving(point)
+                state = [part + more for part, more in zip(state, feedback.arriving(point), strict=True)]
             time = point * self.step
             held = free > time + 1e-4 * self.step
             if reset is not None:
-                state[..., 0] = torch.where(held, reset, state[..., 0])
-            reached = (state[..., 0] >= threshold + flow.raised(state)) & ~held
+                state[0] = torch.where(held, reset, state[0])
+            reached = (flow.above(state) >= threshold) & ~held
             if trains is not None:
                 trains.check_room(reached & (count == most))
-                state = state + reached.unsqueeze(-1) * flow.jumps
+                for place, jump in flow.jumps:
+                    state[place] = state[place] + reached * jump
             if reset is not None:
-                state[..., 0] = torch.where(reached, reset, state[..., 0])
+                state[0] = torch.where(reached, reset, state[0])
             free = torch.where(reached, time + refractory, free)
             spiking = reached & (count < most)
             found[spiking] = found[spiking].scatter(-1, count[spiking].unsqueeze(-1), time)
@@ -129,6 +131,7 @@ class _Flow:
         self.starts = [place + 1 for place in neuron.receptors or (0,)]
         self.biased = isinstance(neuron.bias, Tensor) or neuron.bias != 0
         self.size = len(self.components) + 2
+        self.places = range(1, self.size - 1)
 
         def number(x: float | Tensor) -> Tensor:
             return torch.as_tensor(x).detach().to(like.device, torch.float64)
@@ -148,30 +151,35 @@ class _Flow:
         for (row, column), rate in rates.items():
             self.matrix[..., row, column] = rate
         self.differs = bool(shape)
-        jumps = [number(component.jump) for component in self.components]
-        none = torch.zeros_like(leak)
-        self.jumps = torch.stack(torch.broadcast_tensors(none, *jumps, none), -1).to(like)
-        self.rest = (number(neuron.bias) if self.biased else none).to(like)
-        fastest = torch.maximum(leak.unsqueeze(-1), -self.matrix.diagonal(dim1=-2, dim2=-1)[..., 1:-1])
-        self.drive = (self.matrix[..., 0, 1:-1] / fastest).to(like)  # by how much a component raises the membrane
-        for k, component in enumerate(self.components[:-1]):
-            if component.kind == "rise":
-                self.drive[..., k] = self.drive[..., k + 1]
-        kinds = [float(component.kind == "threshold") for component in self.components]
-        self.of_threshold = like.new_tensor(kinds)
+        self.jumps = [
+            (k, number(component.jump).to(like))
+            for k, component in enumerate(self.components, 1)
+            if component.kind in ("current", "threshold")
+        ]
+        self.rest = (number(neuron.bias) if self.biased else torch.zeros_like(leak)).to(like)
+        # by how much what is left of each can raise the membrane, seen from its threshold
+        self.lifts = [(rates.get((0, k), 0 * leak) / torch.maximum(leak, -rates[k, k])).to(like) for k in self.places]
+        for k, component in enumerate(self.components):
+            if component.kind == "threshold":
+                self.lifts[k] = self.lifts[k] - 1
+            elif component.kind == "rise":
+                self.lifts[k] = (rates[0, k + 2] / torch.maximum(leak, -rates[k + 2, k + 2])).to(like)
 
-    def over(self, step: float) -> Float[Tensor, "*out size size"]:
-        """What a step does."""
-        return torch.matrix_exp(self.matrix * step).to(self.jumps)
+    def over(self, step: float, like: Tensor) -> list[list[tuple[int, Tensor]]]:
+        """What a step does: of each part of the state what it consists of."""
+        matrix = torch.matrix_exp(self.matrix * step).to(like)
+        rows = [[(place, matrix[..., row, place]) for place in range(self.size)] for row in range(self.size - 1)]
+        return [[(place, part) for place, part in row if bool(part.any())] for row in rows]
 
-    def raised(self, state: Tensor) -> Float[Tensor, "batch outputs"]:
-        """By how much the threshold is above its lowest value."""
-        return state[..., 1:-1] @ self.of_threshold
+    def above(self, state: list[Tensor]) -> Float[Tensor, "batch outputs"]:
+        """The membrane, seen from its threshold."""
+        raises = (state[k] for k, component in enumerate(self.components, 1) if component.kind == "threshold")
+        return state[0] - sum(raises)
 
-    def ceiling(self, state: Tensor) -> Float[Tensor, "batch outputs"]:
+    def ceiling(self, state: list[Tensor]) -> Float[Tensor, "batch outputs"]:
         """What the membrane does not exceed any more, seen from its threshold, without further inputs and spikes."""
-        lifts = (state[..., 1:-1] * (self.drive - self.of_threshold)).clamp(min=0).sum(-1)
-        return torch.maximum(state[..., 0], self.rest) + lifts
+        lifts = ((part * lift).clamp(min=0) for part, lift in zip(state[1:], self.lifts, strict=True))
+        return torch.maximum(state[0], self.rest) + sum(lifts)
 
     def parts(self, weight: Tensor, receptor: Tensor | str | None) -> list[tuple[int, Tensor]]:
         """The weights by what they add to."""
@@ -202,16 +210,18 @@ class _Feedback:
         self.points = torch.ceil(delay / step - 1e-9).clamp(min=1)
         rest = (self.points * step - delay).clamp(min=0)
         self.points = self.points.long()
-        self.kicks = times.new_zeros(*delay.shape, flow.size - 1)
-        receptor = layer.receptors[-layer.out_features :] if layer.receptors is not None else layer.receptor
+        self.kicks = times.new_zeros(flow.size - 1, *delay.shape)
+        receptor = layer.reached
+        if isinstance(receptor, Tensor):
+            receptor = receptor[-layer.out_features :]
         for start, weight in flow.parts(layer.recurrent_weight, receptor):
             for place, gain in flow.response(rest, start).items():
-                self.kicks[..., place] += weight * gain
-        self.pending = times.new_zeros(int(self.points.max()) + 1, len(times), layer.out_features, flow.size - 1)
+                self.kicks[place] += weight * gain
+        self.pending = times.new_zeros(len(self.kicks), int(self.points.max()) + 1, len(times), layer.out_features)
 
-    def arriving(self, point: int) -> Float[Tensor, "batch outputs parts"]:
+    def arriving(self, point: int) -> Float[Tensor, "parts batch outputs"]:
         """Inputs to membranes and components at a point."""
-        now = self.pending[point % len(self.pending)]
+        now = self.pending[:, point % self.pending.shape[1]]
         found = now.clone()
         now.zero_()
         return found
@@ -220,9 +230,10 @@ class _Feedback:
         """Spikes of a point, to all neurons."""
         sample, neuron = spiking.nonzero(as_tuple=True)
         if len(sample):
-            at = (point + self.points.T[neuron]) % len(self.pending)
+            at = (point + self.points.T[neuron]) % self.pending.shape[1]
             every = torch.arange(spiking.shape[1], device=spiking.device)
-            self.pending.index_put_((at, sample[:, None], every), self.kicks.transpose(0, 1)[neuron], accumulate=True)
+            for pending, kick in zip(self.pending, self.kicks, strict=True):
+                pending.index_put_((at, sample[:, None], every), kick.T[neuron], accumulate=True)
 
 
 def _into(

@@ -52,7 +52,7 @@ class Simulator(LayerByLayer):
     """
 
     neurons = (SpikingLinear, SpikeTrains, SpikingRecurrent)
-    unusual = ("tau_syn", "tau_rise", "bias")
+    unusual: ClassVar[tuple[str, ...] | None] = ("tau_syn", "tau_rise", "bias")
 
     title: ClassVar[str]
     """Name; that of PyNN's module is ``kind``."""

@@ -5,8 +5,6 @@ import sysconfig
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
-
 from firstspike.signature import takes_arguments_of
 from firstspike.substrates.pynn import Simulator
 
@@ -24,7 +22,7 @@ class Nest(Simulator):
     """
 
     kind = "nest"
-    unusual = (*Simulator.unusual, "reset", "adaptation_tau", "threshold_tau")
+    unusual = ("tau_syn", "tau_rise", "bias", "reset", "adaptation_tau", "threshold_tau")
     title, package = "NEST", "nest-simulator"
     rest = 35.0  # exp(-35) is below the resolution of float64
     delay = 2.0  # NEST works in slices as long as the shortest delay: a long one makes it several times faster
@@ -43,11 +41,12 @@ class Nest(Simulator):
             cell.default_parameters = {name: x for name, x in cell.default_parameters.items() if name in parameters}
         from pyNN.parameters import Sequence
 
-        given = {name: x if x.ndim else float(x) for name, x in parameters.items()}
-        for name, x in given.items():
-            if np.ndim(x) > 1:  # lists of each neuron, or one for all
-                given[name] = Sequence(x[0]) if len(x) == 1 else [Sequence(row) for row in x]
-        return cell(**given)
+        def written(x: Any) -> Any:
+            if x.ndim < 2:
+                return x if x.ndim else float(x)
+            return Sequence(x[0]) if len(x) == 1 else [Sequence(row) for row in x]  # one for all, or each its own
+
+        return cell(**{name: written(x) for name, x in parameters.items()})
 
     def _check_time(self, layer: str, name: str, value: float) -> None:
         steps = value / self.step
