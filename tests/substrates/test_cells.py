@@ -73,7 +73,7 @@ STEPPED = {
     "gif with bias": (AdaptiveLIF(2.0, 1.0, bias=0.5, **REST, threshold_adaptation=[(5, 0.3), (9, 0.2), (2, 0.1)]), {}),
     "mat": (AdaptiveLIF(2.0, TWO, reset=None, **REST, threshold_adaptation=[(5.0, 0.3), (9.0, 0.2)]), SIGNS),
     "mat of one part": (AdaptiveLIF(2.0, 1.0, bias=1.3, reset=None, **REST, threshold_adaptation=[(5.0, 0.3)]), {}),
-    "mat of none": (LIF(1.0, 1.0, reset=None, bias=0.3, **REST), {}),
+    "mat of none": (LIF(2.0, 1.0, reset=None, bias=0.3, **REST), {}),
     "recurrent": (AdaptiveLIF(2.0, 1.0, **REST, **ADAPTS), {"kind": SpikingRecurrent}),
 }
 

@@ -232,9 +232,10 @@ class NeuronLayer(SpikeLayer):
     @property
     def unusual(self) -> dict[str, str]:
         """What the neurons have beyond a plain ``LIF``, by parameter and in words, without what plays no part."""
-        values = self.neuron.values
-        found = [name for name in _UNUSUAL if name in values and name not in self.unused]
-        return {name: _UNUSUAL[name] for name in found if not _plain(name, values[name])}
+        values = {name: x for name, x in self.neuron.values.items() if name not in self.unused}
+        plain = {"tau_syn": not isinstance(values.get("tau_syn"), tuple), "reset": values.get("reset") is not None}
+        found = {name: words for name, words in _UNUSUAL.items() if name in values}
+        return {name: words for name, words in found.items() if not plain.get(name, str(values[name]) in ("0.0", "()"))}
 
     @property
     def _recorded(self) -> dict[str, float]:
@@ -299,12 +300,6 @@ def _start_of(name: str, value: Any, rows: int | None) -> Float[Tensor, "*rows"]
         raise ValueError(f"{name} starts with {most} values: set per_neuron, or give one number")
     found = torch.stack([x.reshape(()) if rows is None else x.expand(rows) for x in starts], -1)
     return found if several else found[..., 0]
-
-
-def _plain(name: str, value: Any) -> bool:
-    if name in ("tau_syn", "reset"):
-        return value is not None and not isinstance(value, tuple)
-    return value == () or (isinstance(value, float) and value == 0)
 
 
 def _shown(value: Any) -> Any:

@@ -75,11 +75,6 @@ class Cells(NamedTuple):
         return found._replace(rest=pause, refractory=np.array(pause / 2))
 
     @property
-    def membrane(self) -> str:
-        """Its name in the model."""
-        return "v" if self.model.startswith("IF") else "V_m"
-
-    @property
     def slowest(self) -> float:
         """The longest of the time constants."""
         taus = self.tau_mem, self.excites, self.inhibits, *(tau for tau, _ in (*self.currents, *self.raises))
@@ -141,8 +136,7 @@ class Cells(NamedTuple):
 
     def parameters(self, unit_ms: float, step_ms: float) -> dict[str, Any]:
         """Parameters of the cells; in the layer's own unit the capacity is the time constant that excites."""
-        taus = {"tau_mem": self.tau_mem, "excites": self.excites, "inhibits": self.inhibits}
-        mem, excites, inhibits = (x * unit_ms for x in taus.values())
+        mem, excites, inhibits = (x * unit_ms for x in (self.tau_mem, self.excites, self.inhibits))
         threshold, reset, rest = (x * unit_ms for x in (self.threshold, self.reset, self.refractory))
         if self.model.startswith("IF"):
             return {
@@ -160,9 +154,10 @@ class Cells(NamedTuple):
             return found
         found |= {"g_L": capacity / mem, "V_T_star": threshold, "V_reset": reset, "t_ref": rest}
         found |= {"Delta_V": np.array(_SHARP), "lambda_0": np.array(1.0)}
-        for name, parts, strength in (("sfa", self.raises, unit_ms), ("stc", self.currents, None)):
-            jumps = [jump * (capacity / tau if strength is None else strength) for tau, jump in parts]
-            found |= {f"tau_{name}": _lists([tau * unit_ms for tau, _ in parts]), f"q_{name}": _lists(jumps)}
+        kinds = {"sfa": self.raises, "stc": self.currents}
+        found |= {f"tau_{name}": _lists([tau * unit_ms for tau, _ in parts]) for name, parts in kinds.items()}
+        found |= {"q_sfa": _lists([jump * unit_ms for _, jump in self.raises])}
+        found |= {"q_stc": _lists([jump * capacity / tau for tau, jump in self.currents])}
         return found
 
 

@@ -85,14 +85,14 @@ class Integrator(LayerByLayer):
         arriving = {int(x) for x in at[at <= last].unique().tolist()} | ({0} if flow.biased else set())
 
         state = [times.new_zeros(len(times), layer.out_features) for _ in range(flow.size - 1)]
-        count = torch.zeros_like(state[0], dtype=torch.int64)
+        count, none = torch.zeros_like(state[0], dtype=torch.int64), torch.zeros_like(times[:1, :1])
         found = times.new_full((*count.shape, most), math.inf)
         free = torch.full_like(state[0], -math.inf)  # end of the refractory time
-        final, move = max(arriving, default=0), flow.over(self.step, times)
-        first = min(arriving, default=0)
+        first, final, move = min(arriving, default=0), max(arriving, default=0), flow.over(self.step, times)
         for point in range(first, last + 1):
             if point > first:
-                state = [sum(part * (*state, 1.0)[place] for place, part in row) for row in move]  # type: ignore[misc]
+                before = [*state, none + 1]
+                state = [sum((part * before[k] for k, part in row), none) for row in move]
             if point in arriving:
                 now = at == point
                 for place, gain, weight in gains:
@@ -116,10 +116,9 @@ class Integrator(LayerByLayer):
             count += spiking
             if feedback is not None:
                 feedback.send(point, reached)
-            if feedback is None and point >= final and point % _LOOK == 0:
-                rises = flow.ceiling(state) >= threshold
-                if not bool((rises & (count < most)).any()):
-                    break
+            looks = feedback is None and point >= final and point % _LOOK == 0
+            if looks and not bool((flow.may_rise(state) & (count < most)).any()):
+                break
         return found
 
 
@@ -127,11 +126,11 @@ class _Flow:
     """What happens to the state of a layer's neurons between events: membrane, components, and the number 1."""
 
     def __init__(self, neuron: Any, like: Tensor) -> None:
+        self.plain = not neuron.components
         self.components = neuron.components or (Component("synapse", neuron.tau_syn),)
         self.starts = [place + 1 for place in neuron.receptors or (0,)]
         self.biased = isinstance(neuron.bias, Tensor) or neuron.bias != 0
         self.size = len(self.components) + 2
-        self.places = range(1, self.size - 1)
 
         def number(x: float | Tensor) -> Tensor:
             return torch.as_tensor(x).detach().to(like.device, torch.float64)
@@ -156,14 +155,6 @@ class _Flow:
             for k, component in enumerate(self.components, 1)
             if component.kind in ("current", "threshold")
         ]
-        self.rest = (number(neuron.bias) if self.biased else torch.zeros_like(leak)).to(like)
-        # by how much what is left of each can raise the membrane, seen from its threshold
-        self.lifts = [(rates.get((0, k), 0 * leak) / torch.maximum(leak, -rates[k, k])).to(like) for k in self.places]
-        for k, component in enumerate(self.components):
-            if component.kind == "threshold":
-                self.lifts[k] = self.lifts[k] - 1
-            elif component.kind == "rise":
-                self.lifts[k] = (rates[0, k + 2] / torch.maximum(leak, -rates[k + 2, k + 2])).to(like)
 
     def over(self, step: float, like: Tensor) -> list[list[tuple[int, Tensor]]]:
         """What a step does: of each part of the state what it consists of."""
@@ -174,12 +165,13 @@ class _Flow:
     def above(self, state: list[Tensor]) -> Float[Tensor, "batch outputs"]:
         """The membrane, seen from its threshold."""
         raises = (state[k] for k, component in enumerate(self.components, 1) if component.kind == "threshold")
-        return state[0] - sum(raises)
+        return sum((-part for part in raises), state[0])
 
-    def ceiling(self, state: list[Tensor]) -> Float[Tensor, "batch outputs"]:
-        """What the membrane does not exceed any more, seen from its threshold, without further inputs and spikes."""
-        lifts = ((part * lift).clamp(min=0) for part, lift in zip(state[1:], self.lifts, strict=True))
-        return torch.maximum(state[0], self.rest) + sum(lifts)
+    def may_rise(self, state: list[Tensor]) -> Bool[Tensor, "batch outputs"]:
+        """Whether the membrane may rise without further inputs: of plain neurons while it does."""
+        if not self.plain:
+            return torch.ones_like(state[0], dtype=torch.bool)
+        return state[1] / self.taus[0] > state[0] / self.mem
 
     def parts(self, weight: Tensor, receptor: Tensor | str | None) -> list[tuple[int, Tensor]]:
         """The weights by what they add to."""

@@ -162,9 +162,8 @@ class Simulator(LayerByLayer):
                 self._setup(step_ms, float(delays.min()), float(delays.max()))
                 before = sources(sim, windows.trains(arrival))
                 neurons = cells.parameters(unit_ms, step_ms)
-                after = sim.Population(
-                    len(weight), self._cell(cells.model, neurons), initial_values={cells.membrane: 0.0}
-                )
+                rest = {"v" if cells.model.startswith("IF") else "V_m": 0.0}
+                after = sim.Population(len(weight), self._cell(cells.model, neurons), initial_values=rest)
                 project(sim, before, after, cells.strengths(weight), delay_ms)
                 if cells.weight is not None:
                     project(sim, after, after, cells.strengths(cells.weight), loop_ms)

@@ -101,8 +101,8 @@ def _lif_problems(layer: DenseLayer) -> Iterator[str]:
     resets = isinstance(layer, layers.SpikeTrains) and neuron.reset is not None
     for reset in filter(bool, torch.as_tensor(neuron.reset).unique() if resets else ()):
         yield f"a reset to {reset:g}; the chip is calibrated to a reset to the leak, 0"
-    words = [words for name, words in layer.unusual.items() if name != "tau_syn"]
-    yield from (f"neurons {each}; those of the chip have none" for each in words)
+    for words in (words for name, words in layer.unusual.items() if name != "tau_syn"):
+        yield f"neurons {words}; those of the chip have none"
     if len(each(neuron.tau_syn)) > 1 and layer.receptor != "sign":
         yield 'receptors (tau_syn) by number; the chip has one for each sign of the weights: set receptor="sign"'
     if layer.delay is not None:
