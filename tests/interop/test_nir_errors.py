@@ -11,6 +11,7 @@ import torch
 
 import firstspike as fs
 from firstspike.interop.nir.conventions import Convention
+from firstspike.neurons import AdaptiveLIF
 
 
 def lif(inputs, outputs, tau_mem=2.0, **options):
@@ -36,9 +37,24 @@ class Foreign(torch.nn.Module):
         ([lif(2, 3), fs.BiasSpikes([1.0])], r"layer 1: after the last LIF layer"),
         ([fs.Multiplex(2)], "the network has no LIF layer"),
         ([lif(2, 3), Foreign()], "layer 1: NIR has nothing for a Foreign"),
+        (
+            [fs.LIFLinear(2, 3, fs.LIF(tau_syn=(1.0, 2.0)), receptor="sign")],
+            r"layer 0: NIR .* several receptors",
+        ),
+        ([fs.LIFConv2d((1, 4, 4), 2, 3, fs.LIF(tau_rise=0.5))], r"layer 0: NIR .* whose synapses have a rise time"),
+        ([fs.LIFLinear(2, 3, fs.LIF(bias=0.5))], r"layer 0: NIR has no neurons with a constant input \(bias\)"),
+        ([fs.SpikeTrains(2, 3, 4, fs.LIF(reset=None))], r"layer 0: NIR has no neurons without a reset"),
+        ([fs.SpikeTrains(2, 3, 4, AdaptiveLIF(adaptation=[(2, 1)]))], r"layer 0: NIR .* with adaptation currents"),
+        (
+            [fs.SpikeTrains(2, 3, 4, AdaptiveLIF(threshold_adaptation=[(2, 1)]))],
+            r"layer 0: NIR .* adaptive threshold",
+        ),
         ([lif(500, 300, delay=fs.DelayRule())], r"layer 0: 150000 synaptic delays are too many.*axonal or dendritic"),
     ],
-    ids=["leak", "pool", "earliest", "joined", "copies", "bias", "none", "foreign", "many"],
+    ids=[
+        *("leak", "pool", "earliest", "joined", "copies", "bias", "none", "foreign", "receptors", "rise", "constant"),
+        *("no reset", "adaptation", "threshold", "many"),
+    ],
 )
 def test_what_nir_cannot_say(layers, message):
     with pytest.raises(ValueError, match=message):

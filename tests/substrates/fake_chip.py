@@ -44,10 +44,12 @@ def fired(machine, population, trains, until_us):
     padded = [[*train, *([math.inf] * (longest - len(train)))] for train in sources]
     times = torch.tensor(np.asarray(padded), dtype=torch.float64)[None]
     most = 1 + int((until_us - float(times.min())) / chip["refractory_us"])
-    neuron = fs.LIF(chip["tau_mem_us"], chip["tau_syn_us"], chip["threshold"])
-    found = fs.spike_trains(
-        times, torch.from_numpy(weight), neuron, max_spikes=most, refractory=chip["refractory_us"], until=until_us
-    )[0].numpy()
+    tau_syn = chip["tau_syn_us"]
+    two = isinstance(tau_syn, list)
+    rest = chip["refractory_us"]
+    neuron = fs.LIF(chip["tau_mem_us"], tuple(tau_syn) if two else tau_syn, chip["threshold"], refractory=rest)
+    options = {"max_spikes": most, "until": until_us} | ({"receptor": "sign"} if two else {})
+    found = fs.spike_trains(times, torch.from_numpy(weight), neuron, **options)[0].numpy()
     return [row[np.isfinite(row)] for row in found]
 
 

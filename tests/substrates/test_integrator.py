@@ -1,8 +1,16 @@
 import pytest
 import torch
 
-from firstspike.layers import BiasSpikes, DelayRule, IntegralReadout, LIFLinear, LIFSpikeTrains, Network
-from firstspike.neurons import LIF
+from firstspike.layers import (
+    BiasSpikes,
+    DelayRule,
+    IntegralReadout,
+    LIFLinear,
+    LIFSpikeTrains,
+    Network,
+    SpikingRecurrent,
+)
+from firstspike.neurons import LIF, AdaptiveLIF
 from firstspike.substrates import Exact, Integrator
 
 DOUBLE = {"dtype": torch.float64}
@@ -96,6 +104,51 @@ def test_spike_trains(source, options):
     seen.output.sum().backward()
     assert bool(layer.weight.grad.isfinite().all())
     assert bool(layer.weight.grad.any())
+
+
+TWO = {"receptor": "sign"}
+ADAPTS = {"adaptation": [(3.0, 0.4), (8.0, 0.2)], "threshold_adaptation": [(5.0, 0.3)]}
+LINEAR = {
+    "two": (LIF(2.0, (1.0, 1.7)), TWO),
+    "by number": (LIF(2.0, (1.7, 1.0)), {"receptor": [0, 0, 1, 1, 1, 1], "delay": DelayRule("softplus")}),
+    "rise": (LIF(2.0, 1.0, tau_rise=torch.tensor([0.2, 0.5, 1.0, 2.0], **DOUBLE)), {}),
+    "bias": (LIF(2.0, 1.0, bias=torch.tensor([0.3, -0.4, 0.8, 1.2], **DOUBLE)), {}),
+    "adaptation": (AdaptiveLIF(2.0, (1.0, 1.7), reset=-0.2, refractory=0.3, **ADAPTS), TWO),
+    "no reset": (AdaptiveLIF(2.0, 1.0, reset=None, refractory=0.3, **ADAPTS), {}),
+    "no adaptation": (LIF(1.0, 1.0, reset=None, refractory=0.3), {}),
+    "recurrent": (AdaptiveLIF(2.0, (1.0, 1.7), bias=0.3, refractory=0.3, **ADAPTS), TWO),
+}
+
+
+@pytest.mark.parametrize(("neuron", "options"), LINEAR.values(), ids=LINEAR)
+def test_trains_of_linear_neurons(source, neuron, options, request):
+    recurrent = (10.0,) if "recurrent" in request.node.name else ()
+    make = {"weight_mean": 0.5, "weight_std": 0.6, "overflow": "drop", "generator": source} | DOUBLE | options
+    layer = (SpikingRecurrent if recurrent else LIFSpikeTrains)(6, 4, 60, *recurrent, neuron, **make)
+    network = Network(layer).requires_grad_(False)
+    times, errors = (4 * torch.rand(8, 6, 3, generator=source, **DOUBLE)).sort(-1).values - 0.3, []
+    wanted = network(times)
+    wanted = wanted.masked_fill(wanted > 10, torch.inf)
+    for step in (0.02, 0.005):
+        found = Integrator(step, 10).run(network, times).output
+        same = found.isfinite().sum(-1) == wanted.isfinite().sum(-1)
+        assert float(same.double().mean()) > 0.7  # errors of a step add up over spikes
+        late = (found - wanted)[same.unsqueeze(-1) & wanted.isfinite()].abs()
+        errors.append(float(late.median()))
+        assert errors[-1] < 3 * step
+    assert int(wanted.isfinite().sum(-1).max()) >= 3
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.4)
+
+
+def test_first_spikes_of_linear_neurons(source):
+    neuron = AdaptiveLIF(2.0, (1.0, 1.7), bias=0.6, tau_rise=(0.0, 0.5), reset=None, **ADAPTS)
+    layer = LIFLinear(6, 30, neuron, **TWO, generator=source, weight_mean=0.5, weight_std=0.5, **DOUBLE)
+    times = 2 * torch.rand(20, 6, generator=source, **DOUBLE) - 0.5
+    found, wanted = both(Network(layer), times, step=0.005, duration=30)
+    late = (found - wanted)[torch.isfinite(found) & torch.isfinite(wanted)]
+    assert len(late) > 200
+    assert int(((late < -1e-9) | (late > 0.0051)).sum()) <= 3  # those that only just touch their threshold
+    assert int((torch.isfinite(found) != torch.isfinite(wanted)).sum()) <= 1
 
 
 def test_room_for_spike_trains(source):

@@ -241,6 +241,32 @@ class TestChip:
         record.output.sum().backward()
         assert bool(network[0].weight.grad.any())
 
+    @pytest.mark.parametrize("kind", ["mock_bss2", "brainscales2"])
+    def test_two_receptors(self, kind, source, request, tmp_path):
+        lif = LIF(1.0, (1.0, 2.0), 2.6, refractory=2.67)
+        options = {"receptor": "sign", "generator": source} | DOUBLE
+        network = Network(
+            LIFSpikeTrains(5, 8, 12, lif, weight_mean=1.6, weight_std=1.2, **options),
+            LIFSpikeTrains(8, 6, 12, lif, weight_mean=0.4, weight_std=0.6, **options),
+        )
+        with torch.no_grad():
+            for layer in network:
+                layer.weight.copy_((layer.weight * 30).round().clamp(-57, 57) / 30)
+        ideal = {"threshold_offset": 0.0, "threshold_spread": 0.0, "threshold_batch_noise": 0.0}
+        if kind == "brainscales2":
+            request.getfixturevalue("machine")
+            file = calibration(tmp_path / "two.pbin", refractory_us=6 * 2.67, tau_syn_us=[6.0, 12.0])
+            ideal = {"calibration": file}
+        times = random_trains(source, 12, 5, 4, 9.0)
+        with SUBSTRATES[kind](**ideal).open(network) as substrate:
+            record = substrate.record(network, times)
+        exact = network.record(record.inputs)
+        same = counts(record.layers[0]) == counts(exact.layers[0])
+        assert int(counts(exact.layers[0]).max()) >= 2
+        assert bool((network[0].weight < 0).any())
+        assert float(same.double().mean()) > 0.95
+        torch.testing.assert_close(record.layers[0][same], exact.layers[0][same], atol=0.01, rtol=0)
+
     def test_float32(self, chip, network, source):
         times = random_trains(source, 4, 5, 3, 9.0).float()
         with chip.open(network.float()) as substrate:

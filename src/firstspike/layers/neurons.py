@@ -15,6 +15,14 @@ from firstspike.neurons import LIF, Neuron, check_neuron, shown_parameters
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt, checks_ranges
 
 _RECORDED = "tau_mem", "tau_syn", "threshold"  # in a ``state_dict``
+_UNUSUAL = {
+    "tau_syn": "with several receptors (tau_syn)",
+    "tau_rise": "whose synapses have a rise time (tau_rise)",
+    "bias": "with a constant input (bias)",
+    "reset": "without a reset (reset=None)",
+    "adaptation_tau": "with adaptation currents (adaptation)",
+    "threshold_tau": "with an adaptive threshold (threshold_adaptation)",
+}
 LIF_NAMES = {f"Spiking{x}": f"LIF{x}" for x in ("Linear", "Recurrent", "Conv2d")} | {"SpikeTrains": "LIFSpikeTrains"}
 """Second names of layers, with which those of ``LIF`` neurons are printed."""
 
@@ -220,6 +228,14 @@ class NeuronLayer(SpikeLayer):
         *("reset", "refractory", "adaptation_tau", "adaptation_jump", "threshold_tau", "threshold_jump"),
     )
     """Parameters of the neurons that play no part, here those of neurons that spike again."""
+
+    @property
+    def unusual(self) -> dict[str, str]:
+        """What the neurons have beyond a plain ``LIF``, by parameter and in words, without what plays no part."""
+        values = {name: x for name, x in self.neuron.values.items() if name not in self.unused}
+        plain = {"tau_syn": not isinstance(values.get("tau_syn"), tuple), "reset": values.get("reset") is not None}
+        found = {name: words for name, words in _UNUSUAL.items() if name in values}
+        return {name: words for name, words in found.items() if not plain.get(name, str(values[name]) in ("0.0", "()"))}
 
     @property
     def _recorded(self) -> dict[str, float]:

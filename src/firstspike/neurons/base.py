@@ -146,6 +146,11 @@ def check_neuron(value: Any) -> None:
         raise ValueError(f"neuron must be a LIF, such as LIF(tau_mem=2.0), got {value!r}")
 
 
+def each(value: Any) -> tuple[Any, ...]:
+    """The values of a parameter that may have several."""
+    return value if isinstance(value, tuple) else (value,)
+
+
 def _checked(name: str, parameter: Parameter, value: Any) -> float | Tensor | None:
     """A number, a tensor, or None where that is allowed."""
     if isinstance(value, Tensor) or (value is None and parameter.optional):

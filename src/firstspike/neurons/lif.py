@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from firstspike.neurons.base import POTENTIAL, TIME, Component, Neuron, Parameter, Unit
+from firstspike.neurons.base import POTENTIAL, TIME, Component, Neuron, Parameter, Unit, each
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveOrInf
 
 Positives = Positive | Tensor | tuple[Positive | Tensor, ...]
@@ -84,8 +84,8 @@ class LIF(Neuron):
             raise ValueError("tau_syn must have a time constant for each receptor, got none")
         if not isinstance(self.tau_mem, Tensor) and self.tau_mem == math.inf and not _absent(self.bias):
             raise ValueError("bias is the membrane at rest, which a neuron without leak (tau_mem=inf) does not have")
-        if isinstance(self.tau_rise, tuple) and len(self.tau_rise) != len(_each(self.tau_syn)):
-            most = len(_each(self.tau_syn))
+        if isinstance(self.tau_rise, tuple) and len(self.tau_rise) != len(each(self.tau_syn)):
+            most = len(each(self.tau_syn))
             raise ValueError(f"tau_rise must have one value for each of {most} receptors, got {len(self.tau_rise)}")
         simple = _absent(self.tau_rise) and _absent(self.bias) and self.reset is not None
         self.__dict__["_closed"] = simple and not isinstance(self.tau_syn, tuple)  # asked for in every call
@@ -103,7 +103,7 @@ class LIF(Neuron):
     @property
     def _synapses(self) -> tuple[Component, ...]:
         found = []
-        for tau, rise in zip(_each(self.tau_syn), _each(self.tau_rise) * len(_each(self.tau_syn)), strict=False):
+        for tau, rise in zip(each(self.tau_syn), each(self.tau_rise) * len(each(self.tau_syn)), strict=False):
             if not _absent(rise):
                 found.append(Component("rise", rise))
             found.append(Component("synapse", tau))
@@ -163,23 +163,19 @@ class AdaptiveLIF(LIF):
                 object.__setattr__(self, f"{name}_jump", split[1])
         super().__post_init__()
         for name in ("adaptation", "threshold"):
-            taus, jumps = _each(getattr(self, f"{name}_tau")), _each(getattr(self, f"{name}_jump"))
+            taus, jumps = each(getattr(self, f"{name}_tau")), each(getattr(self, f"{name}_jump"))
             if len(taus) != len(jumps):
                 raise ValueError(f"{name}_tau and {name}_jump need as many values, got {len(taus)} and {len(jumps)}")
 
     @property
     def components(self) -> tuple[Component, ...]:
         """The currents of the receptors, of the adaptation, and the parts of the threshold."""
-        adaptation = zip(_each(self.adaptation_tau), _each(self.adaptation_jump), strict=True)
-        threshold = zip(_each(self.threshold_tau), _each(self.threshold_jump), strict=True)
+        adaptation = zip(each(self.adaptation_tau), each(self.adaptation_jump), strict=True)
+        threshold = zip(each(self.threshold_tau), each(self.threshold_jump), strict=True)
         own = [Component("current", *pair) for pair in adaptation] + [
             Component("threshold", *pair) for pair in threshold
         ]
         return (*self._synapses, *own)
-
-
-def _each(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
 
 
 def _absent(value: Any) -> bool:

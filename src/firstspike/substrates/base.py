@@ -41,6 +41,8 @@ class Substrate(ABC):
     """Whether ``record`` is a pure function that ``torch.vmap`` may map over networks."""
     neurons: ClassVar[tuple[type[SpikingLayer], ...]] = (SpikingLinear,)
     """Classes of spiking layers that it has, ``SpikingLinear`` with its subclasses."""
+    unusual: ClassVar[tuple[str, ...] | None] = None
+    """What neurons may have beyond plain ones, of ``NeuronLayer.unusual``; None for all."""
     exclusive: ClassVar[bool] = False
     """Whether there is only one, as a chip: several networks then take turns on the same object."""
 
@@ -53,9 +55,16 @@ class Substrate(ABC):
             ImportError: software that is not installed.
         """
         for index, layer in enumerate(network):
-            if isinstance(layer, SpikingLayer) and not self.has(layer):
-                raise ValueError(f"layer {index}: the substrate {self.kind} does not support {layer._get_name()}")
+            if isinstance(layer, SpikingLayer):
+                if not self.has(layer):
+                    raise ValueError(f"layer {index}: the substrate {self.kind} does not support {layer._get_name()}")
+                for words in self.lacks(layer):
+                    raise ValueError(f"layer {index}: the substrate {self.kind} has no neurons {words}")
         return self
+
+    def lacks(self, layer: SpikingLayer) -> list[str]:
+        """What it does not have of the neurons of a layer, in words."""
+        return [] if self.unusual is None else [x for name, x in layer.unusual.items() if name not in self.unusual]
 
     def has(self, layer: nn.Module) -> bool:
         """Whether a layer is one of its ``neurons``."""

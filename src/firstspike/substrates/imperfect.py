@@ -109,7 +109,8 @@ class Imperfect(QuantisedWeights):
             found = found + self.noise.normal(self.threshold_batch_noise, nominal)
         if self.threshold_sample_noise:
             found = found + self.noise.normal(self.threshold_sample_noise, nominal, batch)
-        reset = torch.as_tensor(layer.neuron.reset if isinstance(layer, SpikeTrains) else 0.0).to(like).clamp(min=0)
+        lowest = layer.neuron.reset if isinstance(layer, SpikeTrains) else 0.0
+        reset = torch.as_tensor(0.0 if lowest is None else lowest).to(like).clamp(min=0)
         return torch.maximum(found, reset + _LOWEST * (nominal - reset))
 
     def imperfect(self, spikes: Tensor, unit: float = 1.0) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,6 +11,7 @@ from torch import Tensor
 from firstspike.layers import SpikeTrains, SpikingLinear, SpikingRecurrent
 from firstspike.layers.dense import DenseLayer, each_spike
 from firstspike.layers.neurons import Arriving
+from firstspike.neurons.base import Component
 from firstspike.ranges import Positive, checks_ranges
 from firstspike.spiketime.reference.response import kappa
 from firstspike.substrates.base import LayerByLayer
@@ -24,7 +26,7 @@ class Integrator(LayerByLayer):
 
     The update from point to point is the exact solution, with inputs at their own times, so the membrane at a point is
     correct up to rounding. A spike is up to one step late, and one that begins and ends between two points is missed.
-    Neurons of spike trains are reset at that point.
+    Neurons of spike trains are reset, and adapt, at that point.
 
     Args:
         step: distance of two points of the grid, in the unit of the times.
@@ -46,90 +48,171 @@ class Integrator(LayerByLayer):
             raise ValueError(f"duration must be 1 to a million steps, got {self.duration} in steps of {self.step}")
 
     def spikes(self, index: int, layer: DenseLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
-        delay = layer.delay_in_pass()
+        receptor = layer.reached
+        if isinstance(receptor, Tensor):
+            receptor = receptor[: layer.in_features]  # the others are of recurrent synapses
+        given = Arriving(layer.seen(times), layer.weight, layer.delay_in_pass(), math.inf, receptor)
         if isinstance(layer, SpikeTrains):
-            return self._simulated(layer, *each_spike(Arriving(layer.seen(times), layer.weight, delay, math.inf))[:3])
-        return self._simulated(layer, times, layer.weight, delay).squeeze(-1)
+            return self._simulated(layer, each_spike(given))
+        return self._simulated(layer, given).squeeze(-1)
 
-    def _simulated(
-        self,
-        layer: DenseLayer,
-        times: Float[Tensor, "batch inputs"],
-        weight: Float[Tensor, "outputs inputs"],
-        delay: Float[Tensor, "outputs inputs"] | None,
-    ) -> Float[Tensor, "batch outputs spikes"]:
-        """Spikes on the grid: the first one of each neuron, or the train of neurons that are reset."""
-        neuron = layer.neuron
+    def _simulated(self, layer: DenseLayer, given: Arriving) -> Float[Tensor, "batch outputs spikes"]:
+        """Spikes on the grid: the first one of each neuron, or the train of neurons that spike again."""
+        neuron, times, delay = layer.neuron, given.times, given.delay
+        flow = _Flow(neuron, times)
         trains = layer if isinstance(layer, SpikeTrains) else None
-        most, *after = (1, 0.0, math.inf) if trains is None else (trains.max_spikes, neuron.reset, neuron.refractory)
-        reset, refractory, threshold = (torch.as_tensor(x).to(times) for x in (*after, neuron.threshold))
+        most, resets, after = 1, 0.0, math.inf
+        if trains is not None:
+            most, resets, after = trains.max_spikes, neuron.reset, neuron.refractory
+        refractory, threshold = (torch.as_tensor(x).to(times) for x in (after, neuron.threshold))
+        reset = None if resets is None else torch.as_tensor(resets).to(times)
         arrival = times if delay is None else times.unsqueeze(-2) + delay
-        tau_mem, tau_syn = neuron.tau_mem, neuron.tau_syn
-        if isinstance(tau_mem, Tensor) or isinstance(tau_syn, Tensor):  # each neuron sees an input in its own way
+        if flow.differs:  # each neuron sees an input in its own way
             arrival = arrival if arrival.ndim == 3 else arrival.unsqueeze(-2).expand(-1, layer.out_features, -1)
-        column = [tau.unsqueeze(-1) if isinstance(tau, Tensor) and tau.ndim else tau for tau in (tau_mem, tau_syn)]
+        if flow.biased:
+            arrival = arrival.masked_fill(arrival < 0, math.inf)
 
         at = torch.ceil(arrival / self.step)  # the point at or after each arrival
         rest = torch.where(torch.isfinite(arrival), at * self.step - arrival, 0.0).clamp(min=0)
-        current_gain, voltage_gain = torch.exp(-rest / column[1]), kappa(rest, *column)
-        feedback = _Feedback(layer, self.step, times, *column) if isinstance(layer, SpikingRecurrent) else None
+        gains = [
+            (place, gain, part)
+            for start, part in flow.parts(given.weight, given.receptor)
+            for place, gain in flow.response(rest, start).items()
+        ]
+        feedback = _Feedback(layer, flow, self.step, times) if isinstance(layer, SpikingRecurrent) else None
         duration = min(self.duration, layer.duration) if isinstance(layer, SpikingRecurrent) else self.duration
         last = math.floor(duration / self.step + 1e-9)
-        arriving = {int(x) for x in at[at <= last].unique().tolist()}
+        arriving = {int(x) for x in at[at <= last].unique().tolist()} | ({0} if flow.biased else set())
 
-        length = torch.full((), self.step, dtype=times.dtype, device=times.device)
-        decay_mem, decay_syn = (torch.exp(-length / tau) for tau in (tau_mem, tau_syn))
-        rise = kappa(length, tau_mem, tau_syn)
-        voltage = times.new_zeros(len(times), layer.out_features)
-        current, count = torch.zeros_like(voltage), torch.zeros_like(voltage, dtype=torch.int64)
-        found = voltage.new_full((*voltage.shape, most), math.inf)
-        free = torch.full_like(voltage, -math.inf)  # end of the refractory time
-        final = max(arriving, default=0)
-        for point in range(min(arriving, default=0), last + 1):
-            voltage = voltage * decay_mem + current * rise
-            current = current * decay_syn
+        state = [times.new_zeros(len(times), layer.out_features) for _ in range(flow.size - 1)]
+        count, none = torch.zeros_like(state[0], dtype=torch.int64), torch.zeros_like(times[:1, :1])
+        found = times.new_full((*count.shape, most), math.inf)
+        free = torch.full_like(state[0], -math.inf)  # end of the refractory time
+        first, final, move = min(arriving, default=0), max(arriving, default=0), flow.over(self.step, times)
+        for point in range(first, last + 1):
+            if point > first:
+                before = [*state, none + 1]
+                state = [sum((part * before[k] for k, part in row), none) for row in move]
             if point in arriving:
                 now = at == point
-                current = current + _into(now * current_gain, weight)
-                voltage = voltage + _into(now * voltage_gain, weight)
+                for place, gain, weight in gains:
+                    state[place] = state[place] + _into(now * gain, weight)
             if feedback is not None:
-                of_voltage, of_current = feedback.arriving(point)
-                voltage, current = voltage + of_voltage, current + of_current
+                state = [part + more for part, more in zip(state, feedback.arriving(point), strict=True)]
             time = point * self.step
-            voltage = torch.where(free > time + 1e-4 * self.step, reset, voltage)
-            reached = voltage >= threshold
+            held = free > time + 1e-4 * self.step
+            if reset is not None:
+                state[0] = torch.where(held, reset, state[0])
+            reached = (flow.above(state) >= threshold) & ~held
             if trains is not None:
                 trains.check_room(reached & (count == most))
-            voltage = torch.where(reached, reset, voltage)
+                for place, jump in flow.jumps:
+                    state[place] = state[place] + reached * jump
+            if reset is not None:
+                state[0] = torch.where(reached, reset, state[0])
             free = torch.where(reached, time + refractory, free)
             spiking = reached & (count < most)
             found[spiking] = found[spiking].scatter(-1, count[spiking].unsqueeze(-1), time)
             count += spiking
             if feedback is not None:
                 feedback.send(point, reached)
-            if feedback is None and point >= final and point % _LOOK == 0:
-                rising = current / tau_syn > voltage / tau_mem
-                if not bool((rising & (count < most)).any()):
-                    break
+            looks = feedback is None and point >= final and point % _LOOK == 0
+            if looks and not bool((flow.may_rise(state) & (count < most)).any()):
+                break
         return found
+
+
+class _Flow:
+    """What happens to the state of a layer's neurons between events: membrane, components, and the number 1."""
+
+    def __init__(self, neuron: Any, like: Tensor) -> None:
+        self.plain = not neuron.components
+        self.components = neuron.components or (Component("synapse", neuron.tau_syn),)
+        self.starts = [place + 1 for place in neuron.receptors or (0,)]
+        self.biased = isinstance(neuron.bias, Tensor) or neuron.bias != 0
+        self.size = len(self.components) + 2
+
+        def number(x: float | Tensor) -> Tensor:
+            return torch.as_tensor(x).detach().to(like.device, torch.float64)
+
+        self.mem, self.taus = neuron.tau_mem, [component.tau for component in self.components]
+        leak = 1 / number(neuron.tau_mem)
+        rates = {(0, 0): -leak, (0, self.size - 1): number(neuron.bias) * leak}
+        for k, component in enumerate(self.components, 1):
+            rate = 1 / number(component.tau)
+            rates[k, k] = -rate
+            if component.kind == "rise":
+                rates[k + 1, k] = rate
+            elif component.kind != "threshold":
+                rates[0, k] = rate if component.kind == "synapse" else -rate
+        shape = torch.broadcast_shapes(*(rate.shape for rate in rates.values()))
+        self.matrix = leak.new_zeros(*shape, self.size, self.size)
+        for (row, column), rate in rates.items():
+            self.matrix[..., row, column] = rate
+        self.differs = bool(shape)
+        self.jumps = [
+            (k, number(component.jump).to(like))
+            for k, component in enumerate(self.components, 1)
+            if component.kind in ("current", "threshold")
+        ]
+
+    def over(self, step: float, like: Tensor) -> list[list[tuple[int, Tensor]]]:
+        """What a step does: of each part of the state what it consists of."""
+        matrix = torch.matrix_exp(self.matrix * step).to(like)
+        rows = [[(place, matrix[..., row, place]) for place in range(self.size)] for row in range(self.size - 1)]
+        return [[(place, part) for place, part in row if bool(part.any())] for row in rows]
+
+    def above(self, state: list[Tensor]) -> Float[Tensor, "batch outputs"]:
+        """The membrane, seen from its threshold."""
+        raises = (state[k] for k, component in enumerate(self.components, 1) if component.kind == "threshold")
+        return sum((-part for part in raises), state[0])
+
+    def may_rise(self, state: list[Tensor]) -> Bool[Tensor, "batch outputs"]:
+        """Whether the membrane may rise without further inputs: of plain neurons while it does."""
+        if not self.plain:
+            return torch.ones_like(state[0], dtype=torch.bool)
+        return state[1] / self.taus[0] > state[0] / self.mem
+
+    def parts(self, weight: Tensor, receptor: Tensor | str | None) -> list[tuple[int, Tensor]]:
+        """The weights by what they add to."""
+        if receptor == "sign":
+            each = [weight.clamp(min=0), weight.clamp(max=0)]
+        elif isinstance(receptor, Tensor):
+            each = [weight * (receptor == k) for k in range(len(self.starts))]
+        else:
+            each = [weight]
+        return list(zip(self.starts, each, strict=False))
+
+    def response(self, rest: Tensor, start: int) -> dict[int, Tensor]:
+        """What an input adds to the parts of a state, after a time for each neuron and input, or each input."""
+        if self.components[start - 1].kind == "rise":
+            matrix = self.matrix.unsqueeze(-3) * rest.double()[..., None, None]
+            column = torch.matrix_exp(matrix)[..., start].to(rest)
+            return {place: column[..., place] for place in (0, start, start + 1)}
+        taus = self.mem, self.taus[start - 1]
+        mem, tau = (x.unsqueeze(-1) if isinstance(x, Tensor) and x.ndim else x for x in taus)
+        return {0: kappa(rest, mem, tau), start: torch.exp(-rest / tau)}
 
 
 class _Feedback:
     """What is on its way between the neurons of a recurrent layer, for each of the next points."""
 
-    def __init__(
-        self, layer: SpikingRecurrent, step: float, times: Tensor, tau_mem: float | Tensor, tau_syn: float | Tensor
-    ) -> None:
+    def __init__(self, layer: SpikingRecurrent, flow: _Flow, step: float, times: Tensor) -> None:
         delay = layer.own_delay.to(times)
         self.points = torch.ceil(delay / step - 1e-9).clamp(min=1)
         rest = (self.points * step - delay).clamp(min=0)
         self.points = self.points.long()
-        self.of_voltage = layer.recurrent_weight * kappa(rest, tau_mem, tau_syn)
-        self.of_current = layer.recurrent_weight * torch.exp(-rest / tau_syn)
-        self.pending = times.new_zeros(2, int(self.points.max()) + 1, len(times), layer.out_features)
+        self.kicks = times.new_zeros(flow.size - 1, *delay.shape)
+        receptor = layer.reached
+        if isinstance(receptor, Tensor):
+            receptor = receptor[-layer.out_features :]
+        for start, weight in flow.parts(layer.recurrent_weight, receptor):
+            for place, gain in flow.response(rest, start).items():
+                self.kicks[place] += weight * gain
+        self.pending = times.new_zeros(len(self.kicks), int(self.points.max()) + 1, len(times), layer.out_features)
 
-    def arriving(self, point: int) -> Float[Tensor, "2 batch outputs"]:
-        """Inputs to membranes and currents at a point."""
+    def arriving(self, point: int) -> Float[Tensor, "parts batch outputs"]:
+        """Inputs to membranes and components at a point."""
         now = self.pending[:, point % self.pending.shape[1]]
         found = now.clone()
         now.zero_()
@@ -141,8 +224,8 @@ class _Feedback:
         if len(sample):
             at = (point + self.points.T[neuron]) % self.pending.shape[1]
             every = torch.arange(spiking.shape[1], device=spiking.device)
-            for pending, weight in zip(self.pending, (self.of_voltage, self.of_current), strict=True):
-                pending.index_put_((at, sample[:, None], every), weight.T[neuron], accumulate=True)
+            for pending, kick in zip(self.pending, self.kicks, strict=True):
+                pending.index_put_((at, sample[:, None], every), kick.T[neuron], accumulate=True)
 
 
 def _into(

@@ -2,7 +2,8 @@
 
 import os
 import sysconfig
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from firstspike.signature import takes_arguments_of
 from firstspike.substrates.pynn import Simulator
@@ -21,11 +22,31 @@ class Nest(Simulator):
     """
 
     kind = "nest"
+    unusual = ("tau_syn", "tau_rise", "bias", "reset", "adaptation_tau", "threshold_tau")
     title, package = "NEST", "nest-simulator"
     rest = 35.0  # exp(-35) is below the resolution of float64
     delay = 2.0  # NEST works in slices as long as the shortest delay: a long one makes it several times faster
     path = ""  # with nest-config in it PyNN would compile neurons that are not needed
     options: ClassVar = {"spike_precision": "off_grid", "verbosity": "error"}
+
+    def _cell(self, model: str, parameters: Mapping[str, Any]) -> Any:
+        if model == "IF_curr_exp":
+            return super()._cell(model, parameters)
+        if model == "IF_curr_alpha":
+            precise = {"nest_name": dict.fromkeys(("on_grid", "off_grid"), "iaf_psc_alpha_ps")}
+            cell = type(model, (self._sim.IF_curr_alpha,), precise)
+        else:
+            cell = self._sim.native_cell_type(model)
+            # the others, some of which PyNN cannot write, stay as NEST has them
+            cell.default_parameters = {name: x for name, x in cell.default_parameters.items() if name in parameters}
+        from pyNN.parameters import Sequence
+
+        def written(x: Any) -> Any:
+            if x.ndim < 2:
+                return x if x.ndim else float(x)
+            return Sequence(x[0]) if len(x) == 1 else [Sequence(row) for row in x]  # one for all, or each its own
+
+        return cell(**{name: written(x) for name, x in parameters.items()})
 
     def _check_time(self, layer: str, name: str, value: float) -> None:
         steps = value / self.step

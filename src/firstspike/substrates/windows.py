@@ -1,6 +1,6 @@
 """What PyNN gets and gives: a batch as one long run, each sample in its own window, and a layer as populations."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,13 +30,18 @@ class Windows:
         """Milliseconds until the last window ends."""
         return self.lead_ms + self.samples * self.length * self.unit_ms
 
+    def at(self, time: float) -> Float[np.ndarray, " samples"]:
+        """Milliseconds of the run at which each sample has that time."""
+        begin = np.arange(self.samples) * self.length - self.start
+        return np.asarray((time + begin) * self.unit_ms + self.lead_ms)
+
     def trains(
         self, times: Float[np.ndarray, "samples sources"] | Float[np.ndarray, "samples sources spikes"]
     ) -> list[Float[np.ndarray, " spikes"]]:
         """For each source its spikes in the run, in order and in milliseconds; ``inf`` means no spike."""
         times = times.reshape(*times.shape[:2], -1)
-        begin = np.arange(self.samples)[:, None, None] * self.length - self.start
-        at = np.sort(((times + begin) * self.unit_ms + self.lead_ms).swapaxes(0, 1).reshape(times.shape[1], -1))
+        at = times * self.unit_ms + self.at(0.0)[:, None, None]
+        at = np.sort(at.swapaxes(0, 1).reshape(times.shape[1], -1))
         return [train[np.isfinite(train)] for train in at]
 
     def each(
@@ -90,3 +95,22 @@ def project(
             synapses = np.column_stack([x[chosen] for x in of_synapses]).tolist()
             connector = sim.FromListConnector(synapses, column_names=["weight", "delay"], safe=False)
             sim.Projection(before, after, connector, sim.StaticSynapse(), receptor_type=receptor)
+
+
+def inject(
+    sim: Any,
+    cells: Any,
+    turns: Sequence[tuple[float, Float[np.ndarray, "..."]]],
+    at_ms: Callable[[float], Float[np.ndarray, " samples"]],
+) -> None:
+    """Let currents, in nA, into a population at these times of every sample."""
+    if not turns:
+        return
+    from pyNN.parameters import Sequence
+
+    times = np.stack([at_ms(time) for time, _ in turns], axis=1).ravel()
+    amplitudes = np.stack(np.broadcast_arrays(*(current for _, current in turns)), axis=-1)
+    views = [cells] if amplitudes.ndim == 1 else [cells[k : k + 1] for k in range(len(amplitudes))]
+    for view, steps in zip(views, np.atleast_2d(amplitudes), strict=True):
+        course = np.tile(steps, len(times) // len(steps))
+        sim.StepCurrentSource(times=Sequence(times), amplitudes=Sequence(course)).inject_into(view)

@@ -3,6 +3,7 @@
 import sys
 import types
 
+import numpy as np
 import pytest
 import torch
 from fake_pynn_brainscales import IDEAL, calibration
@@ -145,8 +146,10 @@ def test_bad_settings(bad):
 
 
 class Quantity(float):
+    __array_ufunc__ = None  # a product with an array is this one's
+
     def __mul__(self, other):
-        return (float(other), "s")
+        return (np.asarray(other).tolist(), "s")
 
     __rmul__ = __mul__
 
@@ -204,12 +207,22 @@ def test_calibrate(machine, monkeypatch, tmp_path):
     assert (tmp_path / "new" / "chip.pbin").read_bytes() == b"['calibrated']"
     assert seen["closed"]
     assert seen["target"]["tau_mem"] == (6e-6, "s")
+    assert seen["target"]["tau_syn"] == ([6e-6, 6e-6], "s")
     assert seen["target"]["refractory_time"] == (16e-6, "s")
     assert (seen["target"]["leak"], seen["target"]["i_synin_gm"]) == (80, 550)
     stand_in_for_calix(monkeypatch, fails=True)
     with pytest.raises(SubstrateError, match="the calibration failed: no convergence"):
         calibrate("other.pbin")
     assert not (tmp_path / "other.pbin").exists()
+
+
+def test_calibrate_two_receptors(machine, monkeypatch):
+    seen = stand_in_for_calix(monkeypatch)
+    calibrate("two.pbin", tau_syn_us=(8.0, 12.0))
+    assert seen["target"]["tau_syn"] == (pytest.approx([8e-6, 12e-6]), "s")
+    for bad in ((6.0,), (6.0, 51.0), (0.0, 6.0), (float("nan"), 6.0)):
+        with pytest.raises(ValueError, match=r"tau_syn_us must be two times from 0\.1 to 50\.0 us, got"):
+            calibrate("two.pbin", tau_syn_us=bad)
 
 
 def test_the_stand_in_is_strict(machine):

@@ -245,6 +245,8 @@ def _refractory(layer: NeuronLayer) -> float:
 
 
 def _per_neuron(layer: NeuronLayer, name: str) -> Float[np.ndarray, " neurons"]:
+    for words in layer.unusual.values():
+        raise ValueError(f"NIR has no neurons {words}")
     value = getattr(layer.neuron, name)
     values = to_numpy(value) if isinstance(value, Tensor) else np.array(value, dtype=np.float64)
     if np.isinf(values).any():

@@ -15,6 +15,7 @@ from torch import Tensor
 from firstspike import layers
 from firstspike.layers import Network, Record
 from firstspike.layers.dense import DenseLayer
+from firstspike.neurons.base import each
 from firstspike.substrates.base import SubstrateError
 from firstspike.substrates.imperfect import QuantisedWeights
 
@@ -97,14 +98,18 @@ def _refuse(problems: list[str]) -> None:
 
 def _lif_problems(layer: DenseLayer) -> Iterator[str]:
     neuron = layer.neuron
-    resets = torch.as_tensor(neuron.reset).unique() if isinstance(layer, layers.SpikeTrains) else ()
-    for reset in filter(bool, resets):
+    resets = isinstance(layer, layers.SpikeTrains) and neuron.reset is not None
+    for reset in filter(bool, torch.as_tensor(neuron.reset).unique() if resets else ()):
         yield f"a reset to {reset:g}; the chip is calibrated to a reset to the leak, 0"
+    for words in (words for name, words in layer.unusual.items() if name != "tau_syn"):
+        yield f"neurons {words}; those of the chip have none"
+    if len(each(neuron.tau_syn)) > 1 and layer.receptor != "sign":
+        yield 'receptors (tau_syn) by number; the chip has one for each sign of the weights: set receptor="sign"'
     if layer.delay is not None:
         yield "synaptic delays; the chip only has axonal ones, a delay layer before this one"
     if isinstance(layer, layers.SpikingRecurrent) and layer.recurrent_delays is not None:
         yield "a recurrent_delay; the chip only has axonal delays, which are the window"
-    if any(isinstance(x, Tensor) for x in (neuron.tau_mem, neuron.tau_syn, neuron.threshold)):
+    if any(isinstance(x, Tensor) for x in (neuron.tau_mem, *each(neuron.tau_syn), neuron.threshold)):
         yield "parameters of neurons that learn or differ; the chip is calibrated to one number for each"
     elif math.isinf(neuron.tau_mem):
         yield "neurons without leak (tau_mem inf); the chip's leak always"
@@ -134,7 +139,7 @@ class Bss2(QuantisedWeights):
         return MAX_WEIGHT / self.weight_scale
 
     def clock_for(self, network: Network) -> Clock:
-        """The chip's times for a network, whose ``tau_syn`` is ``tau_us``; a ValueError if it does not fit."""
+        """The chip's times for a network, whose first ``tau_syn`` is ``tau_us``; a ValueError if it does not fit."""
         problems, needed = [], {}
         lifs = [index for index, layer in enumerate(network) if self.has(layer)]
         for index, layer in enumerate(network):
@@ -157,7 +162,7 @@ class Bss2(QuantisedWeights):
         _refuse(problems)
         first = network[lifs[0]]
         assert isinstance(first, DenseLayer)
-        clock = Clock(self.tau_us / float(first.neuron.tau_syn))
+        clock = Clock(self.tau_us / float(each(first.neuron.tau_syn)[0]))
         low, high = SHORTEST_DELAY_US / clock.unit_us, LONGEST_DELAY_US / clock.unit_us
         for index, layer in enumerate(network):
             if isinstance(layer, layers.Delay | layers.SpikingRecurrent):

@@ -42,7 +42,7 @@ class BrainScaleS2(Bss2):
     Args:
         calibration: a file (.pbin); ``{chip}`` in its name is the chip's. Or ``nightly``, the one of the cluster.
         settings: a YAML file with sections by chip, and one called ``default``, which override the other arguments.
-        tau_us: ``tau_syn`` on the chip, in microseconds.
+        tau_us: ``tau_syn`` on the chip, in microseconds; of two that of the excitatory synapses.
         weight_scale: a weight w becomes the integer ``round(w weight_scale)``, at most 63.
         window: duration of a sample, in units of ``tau_syn``; membranes must be at rest again at its end.
         latency_us: delay with which spikes are recorded, in microseconds; subtracted.

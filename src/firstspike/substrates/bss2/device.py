@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from firstspike.substrates.base import SubstrateError
 from firstspike.text import first_line
 
@@ -20,12 +22,12 @@ _TARGETS: dict[str, float] = {
     "reset": 80,
     "threshold": 150,
     "tau_mem": 6e-6,
-    "tau_syn": 6e-6,
     "i_synin_gm": 550,
     "membrane_capacitance": 63,
     "synapse_dac_bias": 800,
     "refractory_time": 16e-6,
 }
+_SHORTEST_US, _LONGEST_US = 0.1, 50.0  # of synapses
 _TIMES = ("tau_mem", "tau_syn", "refractory_time")
 
 
@@ -98,24 +100,30 @@ def load_calibration(pynn: Any, calibration: str, chip: str) -> tuple[Any, dict[
     return found, {"calibration": str(path), "calibration_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def calibrate(file: Path | str) -> None:
+def calibrate(file: Path | str, tau_syn_us: tuple[float, float] = (6.0, 6.0)) -> None:
     """Calibrate the neurons of the chip, to time constants of 6 µs, and write the result into a file: it takes minutes.
 
     It has never run on a chip: written after the sources of calix, and tested against a stand-in for it.
 
     Args:
         file: the target; a portable binary (.pbin), as ``pynn.helper.chip_from_file`` reads it.
+        tau_syn_us: time constants of excitatory and of inhibitory synapses, in microseconds: ``tau_us`` is the first
+            one, and their ratio that of the neuron's ``tau_syn``.
 
     Raises:
+        ValueError: time constants that the chip does not have.
         ImportError: the software of the chip is not installed.
         SubstrateError: the calibration fails.
     """
+    if len(tau_syn_us) != 2 or not all(_SHORTEST_US <= tau <= _LONGEST_US for tau in tau_syn_us):
+        raise ValueError(f"tau_syn_us must be two times from {_SHORTEST_US} to {_LONGEST_US} us, got {tau_syn_us}")
     load_pynn()
     base = importlib.import_module("calix.common.base")
     neuron = importlib.import_module("calix.spiking.neuron")
     dlens = importlib.import_module("dlens_vx_v3")
     quantities = importlib.import_module("quantities")
-    targets = {name: value * quantities.s if name in _TIMES else value for name, value in _TARGETS.items()}
+    wanted: dict[str, Any] = _TARGETS | {"tau_syn": np.array(tau_syn_us) * 1e-6}
+    targets = {name: value * quantities.s if name in _TIMES else value for name, value in wanted.items()}
     try:
         with dlens.hxcomm.ManagedConnection() as connection:
             target = neuron.NeuronCalibTarget(**targets)

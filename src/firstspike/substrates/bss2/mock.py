@@ -15,6 +15,7 @@ from firstspike._version import __version__
 from firstspike.layers import Network, Record
 from firstspike.layers.dense import DenseLayer
 from firstspike.neurons import LIF
+from firstspike.neurons.base import each
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed, checks_ranges
 from firstspike.spiketime import TrainState
 from firstspike.substrates.bss2.base import Bss2, Clock, StalledError
@@ -42,7 +43,7 @@ class MockBss2(Bss2, Imperfect):
 
     Args:
         chip: number of the chip, which determines its fixed pattern.
-        tau_us: ``tau_syn`` on the chip, in microseconds.
+        tau_us: ``tau_syn`` on the chip, in microseconds; of two that of the excitatory synapses.
         weight_scale: a weight w becomes the integer ``round(w weight_scale)``, at most 63.
         weight_spread: relative standard deviation of the strengths of the synapses, a fixed pattern.
         threshold_offset: mean offset of the thresholds, in their unit.
@@ -174,12 +175,11 @@ class MockBss2(Bss2, Imperfect):
 
     def _fire(self, index: int, layer: DenseLayer, trains: Tensor) -> _Spikes:
         weight, tau = self._strengths("weight", index, layer.weight), self._tau
-        row = weight.new_empty(len(weight))
-        mem, syn = (
-            float(getattr(layer.neuron, name)) * self._varied(name, index, row, self.tau_spread, 0.1)
-            for name in ("tau_mem", "tau_syn")
-        )
-        neurons = LIF(mem, syn), self.thresholds(index, layer, len(trains), weight), self.refractory * tau
+        row, given = weight.new_empty(len(weight)), layer.neuron.tau_syn
+        taus = {"tau_mem": layer.neuron.tau_mem} | {f"tau_syn{k or ''}": x for k, x in enumerate(each(given))}
+        mem, *syn = (x * self._varied(name, index, row, self.tau_spread, 0.1) for name, x in taus.items())
+        lif = LIF(mem, tuple(syn) if isinstance(given, tuple) else syn[0])
+        neurons = lif, self.thresholds(index, layer, len(trains), weight), self.refractory * tau
         if isinstance(layer, layers.SpikingRecurrent):
             weight = torch.cat([weight, self._strengths("recurrent weight", index, layer.recurrent_weight)], dim=1)
             delay = self.clock.delay(trains.new_tensor(layer.window))
@@ -244,5 +244,7 @@ def _fired(
     span = until - begin
     most = 1 + math.floor(span / refractory) if 0 < span < math.inf else 1
     neuron = replace(neuron, refractory=refractory)
-    found, state = window_of(trains, weight, neuron, threshold, until, state, max_spikes=most, overflow="drop")
+    options: dict[str, Any] = {"max_spikes": most, "overflow": "drop"}
+    options |= {"receptor": "sign"} if len(neuron.receptors) > 1 else {}
+    found, state = window_of(trains, weight, neuron, threshold, until, state, **options)
     return joined(found), state

@@ -1,0 +1,221 @@
+"""Neurons of a layer as cells of a simulator: which of PyNN's, or of NEST's own, and what their parameters are."""
+
+import math
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from firstspike.layers import SpikeTrains, SpikingRecurrent
+from firstspike.layers.dense import DenseLayer
+from firstspike.neurons.base import each
+
+PerNeuron = Float[np.ndarray, "..."]
+"""One number, or one for each neuron."""
+_MAT_PARTS = 2  # of the threshold of mat2_psc_exp
+_MAT_APART = 1e-6  # by that part its time constants differ at least
+_SHARP = 1e-9  # mV within which gif_psc_exp, whose spikes are random, begins to spike with certainty
+
+
+class Cells(NamedTuple):
+    """Neurons of a layer, in units of ``tau_syn``."""
+
+    model: str
+    """``IF_curr_exp`` or ``IF_curr_alpha`` of PyNN, ``gif_psc_exp`` or ``mat2_psc_exp`` of NEST."""
+    tau_mem: PerNeuron
+    excites: PerNeuron
+    """Time constants of synapses whose weights are > 0."""
+    inhibits: PerNeuron
+    """And of those whose weights are < 0."""
+    threshold: PerNeuron
+    bias: PerNeuron
+    reset: PerNeuron
+    refractory: PerNeuron
+    until: float
+    """When they stop."""
+    rest: float
+    """From the last input until membranes are at rest."""
+    currents: tuple[tuple[PerNeuron, PerNeuron], ...] = ()
+    """Time constants and jumps of adaptation currents."""
+    raises: tuple[tuple[PerNeuron, PerNeuron], ...] = ()
+    """Likewise of parts of the threshold."""
+    weight: Float[np.ndarray, "out out"] | None = None
+    """Of the synapses between them, if there are any."""
+    delay: Float[np.ndarray, "out out"] | None = None
+
+    @classmethod
+    def of(cls, layer: DenseLayer, unit: float, until: float, rest: float, apart: float) -> Self:
+        """The cells of a layer; a ValueError in words that follow "the simulator" if there are none.
+
+        Those of first spikes rest so long afterwards, in their slowest time constants, that few spike again. Time
+        constants of membranes and synapses differ by the part ``apart``.
+        """
+        neuron, trains = layer.neuron, isinstance(layer, SpikeTrains)
+        model, mem = model_of(layer), array(neuron.tau_mem) / unit
+        apart = max(apart, _MAT_APART * (model == "mat2_psc_exp"))
+        synapses = [array(tau) / unit for tau in each(neuron.tau_syn)]
+        synapses = [np.where(np.abs(tau / mem - 1) < apart, mem / (1 + apart), tau) for tau in synapses]
+        excites, inhibits = (synapses[k] for k in reached(layer))
+        own: dict[str, Any] = {}
+        if isinstance(layer, SpikingRecurrent):
+            own |= {"weight": array(layer.recurrent_weight), "delay": array(layer.own_delay) / unit}
+            until = min(until, layer.duration / unit)
+        if trains:
+            for name, key in (("currents", "adaptation"), ("raises", "threshold")):
+                pairs = (each(getattr(neuron, f"{key}_{part}", ())) for part in ("tau", "jump"))
+                own[name] = tuple((array(tau) / unit, array(jump)) for tau, jump in zip(*pairs, strict=True))
+        reset = array(neuron.reset) if trains and neuron.reset is not None else np.array(0.0)
+        levels = array(neuron.threshold), array(neuron.bias), reset, array(neuron.refractory) / unit
+        found = cls(model, mem, excites, inhibits, *levels, until, 0.0, **own)
+        pause = rest * found.slowest
+        if trains:
+            return found._replace(rest=pause + float(found.refractory.max()))
+        return found._replace(rest=pause, refractory=np.array(pause / 2))
+
+    @property
+    def slowest(self) -> float:
+        """The longest of the time constants."""
+        taus = self.tau_mem, self.excites, self.inhibits, *(tau for tau, _ in (*self.currents, *self.raises))
+        return float(max(tau.max() for tau in taus))
+
+    @property
+    def biased(self) -> bool:
+        """Whether there is a bias: inputs before time 0 then do not arrive."""
+        return bool(self.bias.any())
+
+    @property
+    def busy(self) -> bool:
+        """Whether they may spike for ever without inputs."""
+        excited = any((jump < 0).any() for _, jump in (*self.currents, *self.raises))
+        return self.weight is not None or excited or bool((self.bias >= self.threshold).any())
+
+    def strengths(self, weight: Float[np.ndarray, "out inputs"]) -> Float[np.ndarray, "out inputs"]:
+        """Weights of the simulator's synapses, where the capacity is the time constant of those that excite.
+
+        Those of PyNN's alpha functions are their maxima.
+        """
+        ratio = np.broadcast_to(self.excites / self.inhibits, len(weight))[:, None]
+        scaled = np.where(weight < 0, weight * ratio, weight)
+        return scaled / np.e if self.model == "IF_curr_alpha" else scaled
+
+    def course(
+        self, weight: Float[np.ndarray, "out inputs"], spikes: int, last: float, step: float
+    ) -> tuple[list[tuple[float, PerNeuron]], float]:
+        """Currents, in nanoamperes, with the times from which they flow, and when membranes are at rest again.
+
+        Each input spikes that often, for the last time at ``last``. Bias is a current; neurons that may spike for ever
+        are silenced by one that outweighs all that came or is still on its way.
+        """
+
+        def steps(time: float) -> float:
+            return math.ceil(time / step - 1e-6) * step
+
+        turns, wait, recovery = [(0.0, self.excites * self.bias / self.tau_mem)] * self.biased, self.rest, self.rest
+        if self.busy:
+            last, longest = steps(self.until), 0.0 if self.delay is None else float(self.delay.max())
+            current = self._silence(spikes * weight.clip(min=0).sum(axis=1), longest, step)
+            depth = math.log1p(float((current * self.tau_mem / self.excites / self.threshold).max()))
+            wait, recovery = longest + depth * self.slowest, self.rest + depth * float(self.tau_mem.max())
+            turns = [*turns, (last, np.array(-current))]
+        if not turns:
+            return turns, steps(last + self.rest)
+        over = steps(last + wait)
+        return [*turns, (over, np.array(0.0))], steps(over + recovery)
+
+    def _silence(self, inputs: Float[np.ndarray, " out"], longest: float, step: float) -> float:
+        """A current against all inputs, and what neurons may still do to each other and themselves."""
+        rest = np.maximum(self.refractory, step)
+        if self.weight is not None:
+            inputs = inputs + (np.ceil(longest / rest) + 1) * self.weight.clip(min=0).sum(axis=1)
+        slope = inputs / np.minimum(self.excites, self.inhibits) + (self.threshold + abs(self.bias)) / self.tau_mem
+        for tau, jump in (*self.currents, *self.raises):
+            slope = slope - jump.clip(max=0) * (tau / rest + 1) * (1 / tau + 1 / self.tau_mem)
+        return float(np.max(self.excites * slope))
+
+    def parameters(self, unit_ms: float, step_ms: float) -> dict[str, Any]:
+        """Parameters of the cells; in the layer's own unit the capacity is the time constant that excites."""
+        mem, excites, inhibits = (x * unit_ms for x in (self.tau_mem, self.excites, self.inhibits))
+        threshold, reset, rest = (x * unit_ms for x in (self.threshold, self.reset, self.refractory))
+        if self.model.startswith("IF"):
+            return {
+                "tau_m": mem, "tau_syn_E": excites, "tau_syn_I": inhibits, "cm": self.excites, "v_thresh": threshold,
+                "v_rest": np.array(0.0), "i_offset": np.array(0.0), "v_reset": reset, "tau_refrac": rest,
+            }  # fmt: skip
+        capacity = 1000 * self.excites  # picofarads
+        found = {"tau_syn_ex": excites, "tau_syn_in": inhibits, "C_m": capacity, "E_L": np.array(0.0)}
+        if self.model == "mat2_psc_exp":
+            # it counts one step more
+            found |= {"tau_m": mem, "omega": threshold, "t_ref": np.round(rest - step_ms, 3)}
+            silent = (self.tau_mem, np.array(0.0))
+            for number, (tau, jump) in enumerate((*self.raises, silent, silent)[:_MAT_PARTS], 1):
+                found |= {f"tau_{number}": tau * unit_ms, f"alpha_{number}": jump * unit_ms}
+            return found
+        found |= {"g_L": capacity / mem, "V_T_star": threshold, "V_reset": reset, "t_ref": rest}
+        found |= {"Delta_V": np.array(_SHARP), "lambda_0": np.array(1.0)}
+        kinds = {"sfa": self.raises, "stc": self.currents}
+        found |= {f"tau_{name}": _lists([tau * unit_ms for tau, _ in parts]) for name, parts in kinds.items()}
+        found |= {"q_sfa": _lists([jump * unit_ms for _, jump in self.raises])}
+        found |= {"q_stc": _lists([jump * capacity / tau for tau, jump in self.currents])}
+        return found
+
+
+def model_of(layer: DenseLayer) -> str:
+    """The cell of a layer's neurons; a ValueError if there is none."""
+    unusual = layer.unusual
+    if "tau_rise" in unusual:
+        rises, taus = (each(x) for x in (layer.neuron.tau_rise, layer.neuron.tau_syn))
+        pairs = zip(rises * len(taus), taus, strict=False)
+        if not all(np.array_equal(array(rise), array(tau)) for rise, tau in pairs):
+            raise ValueError("has synapses with a rise time (tau_rise) only where that is tau_syn: alpha functions")
+    adapts = {"reset", "adaptation_tau", "threshold_tau"} & set(unusual)
+    if not adapts:
+        return "IF_curr_alpha" if "tau_rise" in unusual else "IF_curr_exp"
+    words = " and ".join(unusual[name] for name in sorted(adapts))
+    if "tau_rise" in unusual:
+        raise ValueError(f"has no neurons {words} whose synapses have a rise time (tau_rise)")
+    if "reset" not in unusual:
+        return "gif_psc_exp"
+    if "adaptation_tau" in unusual or len(each(getattr(layer.neuron, "threshold_tau", ()))) > _MAT_PARTS:
+        raise ValueError(
+            "has neurons without a reset (reset=None) only with at most two threshold parts, and no adaptation"
+        )
+    return "mat2_psc_exp"
+
+
+def reached(layer: DenseLayer) -> tuple[int, int]:
+    """The receptors that weights > 0 and those < 0 reach; a ValueError if those of one sign reach several."""
+    if layer.receptor == "sign":
+        return 0, 1
+    if layer.receptors is None:
+        return 0, 0
+    every: Tensor = layer.weight
+    if isinstance(layer, SpikingRecurrent):
+        every = torch.cat([every, layer.recurrent_weight], dim=1)
+    found: list[list[int]] = []
+    for sign, side in ((1, "> 0"), (-1, "< 0")):
+        receptors = layer.receptors[(sign * every > 0).any(dim=0)].unique().tolist()
+        if len(receptors) > 1:
+            raise ValueError(
+                f"has one receptor (tau_syn) for weights {side}, those here reach receptors {receptors}: give weights "
+                'signs that fit, or set receptor="sign"'
+            )
+        found.append(receptors)
+    excites, inhibits = found
+    return (excites or inhibits or [0])[0], (inhibits or excites or [0])[0]
+
+
+def unit_of(layer: DenseLayer) -> float:
+    """``tau_syn`` of a layer, of the first receptor, on average over its neurons."""
+    return float(array(each(layer.neuron.tau_syn)[0]).mean())
+
+
+def array(x: float | Tensor) -> PerNeuron:
+    """A parameter in double precision."""
+    return torch.as_tensor(x, dtype=torch.float64).detach().cpu().numpy()
+
+
+def _lists(parts: list[PerNeuron]) -> Float[np.ndarray, "... parts"]:
+    """Numbers of each neuron."""
+    return np.atleast_2d(np.stack(np.broadcast_arrays(*parts), axis=-1)) if parts else np.empty((1, 0))
