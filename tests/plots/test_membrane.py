@@ -7,7 +7,8 @@ from scipy.integrate import solve_ivp
 
 import firstspike as fs
 from firstspike import plots
-from firstspike.plots.membranes import membrane_voltage, traces, voltages
+from firstspike.plots.membranes import traces
+from firstspike.plots.voltages import membrane_voltage, voltages
 
 
 def integrated(at, times, weight, neuron, delay):
@@ -118,12 +119,12 @@ def test_membranes_are_at_the_threshold_at_each_spike_and_then_at_the_reset(sour
         spikes = train[torch.isfinite(train)]
         rest = 0.99 * layer.neuron.refractory
         before, after = (
-            voltages(layer, range(4), spikes + shift, times, trains)[neuron] for shift in (0.0, max(rest, 1e-9))
+            voltages(layer, range(4), spikes + shift, times, trains).voltage[neuron] for shift in (0.0, max(rest, 1e-9))
         )
         torch.testing.assert_close(before, torch.full_like(before, 0.8), atol=1e-9, rtol=0)
         torch.testing.assert_close(after, torch.full_like(after, layer.neuron.reset), atol=1e-7, rtol=0)
     at = torch.linspace(0, 8, 4001, dtype=torch.float64)
-    assert float(voltages(layer, range(4), at, times, trains).max()) <= 0.8 + 1e-9
+    assert float(voltages(layer, range(4), at, times, trains).voltage.max()) <= 0.8 + 1e-9
 
 
 def test_neurons_without_room_for_more_spikes_stay_at_the_reset(source):
@@ -132,7 +133,7 @@ def test_neurons_without_room_for_more_spikes_stay_at_the_reset(source):
     times = (5 * torch.rand(6, 3, generator=source, dtype=torch.float64)).sort(-1).values
     trains = layer(times.unsqueeze(0))[0].detach()
     at = torch.linspace(0, 8, 2001, dtype=torch.float64)
-    voltage = voltages(layer, range(4), at, times, trains)
+    voltage = voltages(layer, range(4), at, times, trains).voltage
     assert bool(torch.isfinite(trains[:, -1]).any())
     assert float(voltage.max()) <= 0.8 + 1e-9
     late = at > trains[0, -1]
@@ -190,5 +191,5 @@ def test_one_spike_per_input_is_a_train_of_one(source):
     times = torch.rand(6, generator=source, dtype=torch.float64)
     at = torch.linspace(0, 3, 50, dtype=torch.float64)
     trains = layer(times.unsqueeze(0))[0].detach()
-    one, other = (voltages(layer, range(4), at, x, trains) for x in (times, times.unsqueeze(-1)))
+    one, other = (voltages(layer, range(4), at, x, trains).voltage for x in (times, times.unsqueeze(-1)))
     torch.testing.assert_close(one, other)

@@ -195,13 +195,13 @@ class SilentPeak(LayerRegularizer):
 
     def of_layer(self, layer: SpikingLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
         """What the maxima of too silent neurons lack to the threshold."""
-        seen, synapses, delay, until, _ = layer.arriving(inputs, spikes)
+        seen, synapses, delay, until, receptor = layer.arriving(inputs, spikes)
         first, rows = first_of(layer, spikes), len(layer.weight)
         # (..., places, rows), where a layer has places at which the same neurons see different inputs
         first = first.unflatten(-1, (rows, -1)).movedim(-1, -2).reshape(-1, rows)
         silent = torch.isinf(first)
         silent = silent & (self.batch_mean(silent.to(first.dtype)) > self.max_silent)
-        lack = lacking(seen.reshape(-1, seen.shape[-1]), synapses, layer.neuron, silent, delay, until)
+        lack = lacking(seen.reshape(-1, seen.shape[-1]), synapses, layer.neuron, silent, delay, until, receptor)
         threshold = of_neurons(layer.neuron.threshold, layer.synapses).detach()
         return layer.out_features // rows * (lack / threshold).mean(dim=0).sum()
 
