@@ -24,7 +24,7 @@ class Voltages(NamedTuple):
     voltage: Float64[Tensor, "out points"]
     threshold: Float64[Tensor, "out points"]
     currents: dict[str, Float64[Tensor, "out points"]]
-    """By name: of receptors, and what adapts, which acts against them, with its sign."""
+    """Of receptors, and of what adapts with the sign with which it acts; of neurons with ``components``."""
 
 
 class _Inputs(NamedTuple):
@@ -39,7 +39,7 @@ def _inputs(neuron: LIF, times: Tensor, weight: Tensor, delay: Tensor | None, re
     arrival = times.double() if delay is None else times.double() + delay.double()
     if _bias(neuron) is not None:
         arrival = torch.where(arrival < 0, torch.inf, arrival)
-    receptors, numbers = receptors_of(neuron), None if isinstance(reached, str) else reached
+    receptors, numbers = receptors_of(neuron), reached if isinstance(reached, Tensor) else None
     several = len(receptors) > 1
     weights = [reaching(weight.double(), numbers, k) if several else weight.double() for k in range(len(receptors))]
     return _Inputs(arrival, [Receptor(*map(_by_neuron, one)) for one in receptors], weights)
@@ -80,8 +80,8 @@ def membrane_voltage(
             total = at_rest(at.clamp(min=0), tau_mem.squeeze(-1), double(bias).reshape(-1, 1))
         for one, strength in zip(inputs.receptors, inputs.weights, strict=True):
             total = total + (strength.unsqueeze(-2) * response(since, tau_mem, one)).sum(dim=-1)
-        for part in neuron.components if own is not None else ():
-            if part.kind == "current":
+        for part in neuron.components:
+            if part.kind == "current" and own is not None:
                 kick = response(_since(at, own), tau_mem, Receptor(_by_neuron(part.tau), None)).sum(dim=-1)
                 total = total - double(part.jump).reshape(-1, 1) * kick
         return total

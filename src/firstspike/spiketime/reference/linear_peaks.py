@@ -106,7 +106,8 @@ class _HeightGradient(FirstDerivative):
         given_leaves = [x for x in leaves if x is not None]
         total = [torch.zeros_like(x) for x in given_leaves]
         scale = torch.where(height > 0, grad, 0.0).double()
-        for some in _membranes(*leaves, silent, constants):  # type: ignore[arg-type]
+        first, second, third = leaves
+        for some in _membranes(first, second, third, silent, constants):  # type: ignore[arg-type]
             at = some.sample, some.neuron
             value = (_value_at(some, time[at], place[at], constants) * scale[at]).sum()
             total = [x + y for x, y in zip(total, torch.autograd.grad(value, given_leaves), strict=True)]
@@ -166,9 +167,10 @@ def _highest(
     some: _Membranes, constants: _Constants
 ) -> tuple[Float64[Tensor, " P"], Float64[Tensor, " P"], Int64[Tensor, " P"]]:
     """Height and time of the maximum, and the spike at whose arrival it is, or -1; height 0 where nothing rises."""
-    mem, syn, bias = (None if x is None else x.double() for x in constants[:3])
+    mem, syn = constants.tau_mem.double(), constants.tau_syn.double()
+    bias = None if constants.bias is None else constants.bias.double()
     none = torch.zeros_like(mem)
-    widened = Arguments(some.time, none, None, mem, syn, none, bias=bias, components=constants.kinds)  # type: ignore[arg-type]
+    widened = Arguments(some.time, none, None, mem, syn, none, bias=bias, components=constants.kinds)
     flow = flow_of(widened)[some.neuron]
     begin, states = _states(some, flow, constants)
     ends = torch.cat([begin[:, 1:], _end_of(begin, flow, constants)[:, None]], 1)
@@ -268,7 +270,8 @@ def _value_at(
     some: _Membranes, time: Float64[Tensor, " P"], place: Int64[Tensor, " P"], constants: _Constants
 ) -> Float64[Tensor, " P"]:
     """Membranes at times, which move along with the arrivals that are named."""
-    mem, syn, bias = (None if x is None else x.double()[some.neuron] for x in constants[:3])
+    mem, syn = (x.double()[some.neuron] for x in (constants.tau_mem, constants.tau_syn))
+    bias = None if constants.bias is None else constants.bias.double()[some.neuron]
     arrival = torch.where(some.time.isfinite(), some.time, 0.0)
     along = (torch.where(some.spike == place[:, None], arrival, 0.0)).sum(1)
     time = torch.where(place >= 0, along, time)

@@ -83,7 +83,8 @@ def _height(
 
 def _constants(neuron: LIF, outputs: int) -> list[Tau]:
     """Time constants without gradient, of tensors one for each output."""
-    return [x.detach().expand(outputs) if isinstance(x, Tensor) else x for x in (neuron.tau_mem, neuron.tau_syn)]
+    taus: tuple[Any, Any] = neuron.tau_mem, neuron.tau_syn
+    return [x.detach().expand(outputs) if isinstance(x, Tensor) else x for x in taus]
 
 
 def highest(
