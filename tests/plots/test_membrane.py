@@ -7,8 +7,10 @@ from scipy.integrate import solve_ivp
 
 import firstspike as fs
 from firstspike import plots
+from firstspike.neurons import AdaptiveLIF
 from firstspike.plots.membranes import traces
 from firstspike.plots.voltages import membrane_voltage, voltages
+from firstspike.spiketime import spike_window
 
 
 def integrated(at, times, weight, neuron, delay):
@@ -193,3 +195,58 @@ def test_one_spike_per_input_is_a_train_of_one(source):
     trains = layer(times.unsqueeze(0))[0].detach()
     one, other = (voltages(layer, range(4), at, x, trains).voltage for x in (times, times.unsqueeze(-1)))
     torch.testing.assert_close(one, other)
+
+
+ADAPTIVE = {
+    "everything": AdaptiveLIF(
+        *(2.0, (0.7, 1.9)),
+        tau_rise=(0.2, 0.0),
+        bias=0.3,
+        reset=-0.2,
+        refractory=0.3,
+        adaptation=[(3.0, 0.5), (1.0, 0.2)],
+        threshold_adaptation=[(1.5, 0.4)],
+    ),
+    "not reset": AdaptiveLIF(
+        2.0, (0.7, 1.9), reset=None, refractory=0.2, threshold_adaptation=[(1.0, 1.0), (5.0, 0.2)]
+    ),
+    "receptors": fs.LIF(2.0, (torch.linspace(0.5, 1.0, 3).double(), 1.9)),
+}
+
+
+@pytest.mark.parametrize("kind", ADAPTIVE)
+def test_voltages_currents_and_thresholds_are_the_operator_s(source, kind):
+    neuron, shape = ADAPTIVE[kind], {"max_spikes": 300, "receptor": [0, 0, 0, 0, 1, 1], "dtype": torch.float64}
+    layer = fs.SpikeTrains(6, 3, neuron=neuron, signs=[1, 1, 1, 1, -1, -1], generator=source, **shape)
+    times = (10 * torch.rand(6, 8, generator=source, dtype=torch.float64)).sort(-1).values
+    weight = layer.weight.detach()
+    given = {"max_spikes": 300, "receptor": layer.reached, "backend": "reference"}
+    spikes = fs.spike_trains(times, weight, neuron, **given)
+    assert int(spikes.isfinite().sum()) > 8
+    at = torch.tensor([0.4, 1.7, 3.1, 5.0, 8.8, 12.0], dtype=torch.float64)
+    drawn = voltages(layer, range(3), at, times, spikes)
+    kinds = [part.kind for part in neuron.components]
+    for place, time in enumerate(at.tolist()):
+        state = spike_window(times, weight, neuron, until=time, **given).state
+        torch.testing.assert_close(drawn.voltage[:, place], state.voltage, rtol=1e-9, atol=1e-10)
+        currents = [x[:, place].abs() for x in drawn.currents.values()]
+        expected = [
+            x.abs() for x, part in zip(state.current.unbind(-1), kinds, strict=True) if part in ("synapse", "current")
+        ]
+        torch.testing.assert_close(currents, expected, rtol=1e-9, atol=1e-10)
+        lifted = sum(x for x, part in zip(state.current.unbind(-1), kinds, strict=True) if part == "threshold")
+        torch.testing.assert_close(drawn.threshold[:, place], 1.0 + lifted + torch.zeros(3).double(), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("kind", ADAPTIVE)
+def test_membranes_with_currents_are_in_rows(source, kind, ax):
+    shape = {"receptor": [0, 0, 0, 1, 1, 1], "generator": source}
+    make = fs.SpikingLinear if kind == "receptors" else fs.SpikeTrains
+    layer = make(6, 3, neuron=ADAPTIVE[kind], **shape, **({} if kind == "receptors" else {"max_spikes": 60}))
+    plots.membrane(layer, 3 * torch.rand(6, generator=source), ax)
+    labels = {line.get_label() for line in ax.lines}
+    assert {"receptor 0", "receptor 1"} <= labels
+    assert ("adaptation 0" in labels) == (kind == "everything")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["0", "1", "2"]
+    bases = ax.get_yticks()
+    assert bool((np.diff(bases) < -1.9).all())

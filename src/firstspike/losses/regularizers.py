@@ -183,7 +183,8 @@ class SilentPeak(LayerRegularizer):
     over the samples in which a neuron is silent, for the neurons of all LIF layers that are silent in more than
     ``max_silent`` of the batch; in a ``SpikingRecurrent`` this includes spikes of the layer itself, and times up to its
     ``duration``. The derivative of the maximum with respect to weights, spike times and delays is exact. A membrane
-    that never rises above rest has none: there, only raising weights helps (``SilentNeurons``).
+    that never rises above rest has none: there, only raising weights helps (``SilentNeurons``). Parameters of the
+    neurons have no gradient; what adapts plays no part in a neuron without spikes.
 
     Args:
         max_silent: neurons that are silent in at most this fraction of a batch are left alone.

@@ -18,7 +18,10 @@ NEURONS = {
     "rise and bias": (LIF(2.0, (0.6, 3.0), tau_rise=(0.3, 3.0), bias=0.2), [0, 1, 1, 0, 1]),
     "bias below rest": (LIF(2.0, reset=None, bias=-0.3), None),
     "no leak": (LIF(math.inf, 1.0, tau_rise=0.5), None),
-    "of each neuron": (LIF(torch.tensor([1.0, 2.5]).double(), (torch.tensor([0.5, 1.0]).double(), 2.0)), [0, 1, 1, 0, 1]),
+    "of each neuron": (
+        LIF(torch.tensor([1.0, 2.5]).double(), (torch.tensor([0.5, 1.0]).double(), 2.0)),
+        [0, 1, 1, 0, 1],
+    ),
 }
 
 
@@ -34,7 +37,9 @@ def problem(seed=0):
 def test_response_to_a_current_that_rises(taus):
     since = torch.cat([torch.zeros(1).double(), torch.logspace(-6, 2, 60).double()])
     mem, syn, rise = taus
-    flow = torch.tensor([[-1 / mem, 1 / syn, 0.0], [0.0, -1 / syn, 1 / rise], [0.0, 0.0, -1 / rise]], dtype=torch.float64)
+    flow = torch.tensor(
+        [[-1 / mem, 1 / syn, 0.0], [0.0, -1 / syn, 1 / rise], [0.0, 0.0, -1 / rise]], dtype=torch.float64
+    )
     expected = exponential(flow.expand(len(since), 3, 3), since)[:, 0, 2]
     found = response(since, mem, Receptor(syn, rise))
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-15)
@@ -67,7 +72,9 @@ def test_a_membrane_reaches_its_maximum_and_no_more(kind):
             for factor, spikes in ((1 - 1e-9, True), (1 + 1e-9, False)):
                 own = {name: _row(x, row) for name, x in neuron.values.items()}
                 one = LIF(**(own | {"threshold": top[sample, row].item() * factor}))
-                when = first_spike_time(first[sample], weight[row : row + 1], one, receptor=receptor, backend="reference")
+                when = first_spike_time(
+                    first[sample], weight[row : row + 1], one, receptor=receptor, backend="reference"
+                )
                 assert bool(when.isfinite()) == spikes
 
 
@@ -95,7 +102,9 @@ def test_nothing_arrives():
     never = torch.full_like(times, math.inf)
     assert maximum(never, weight, TWO, "sign").tolist() == [[0.0, 0.0]] * 2
     assert maximum(never, weight, LIF(reset=None, bias=0.4)).flatten().tolist() == pytest.approx([0.4] * 4)
-    assert maximum(times[:, :0], weight[:, :0], LIF(reset=None, bias=0.4)).flatten().tolist() == pytest.approx([0.4] * 4)
+    assert maximum(times[:, :0], weight[:, :0], LIF(reset=None, bias=0.4)).flatten().tolist() == pytest.approx(
+        [0.4] * 4
+    )
     assert maximum(times[:, :0], weight[:, :0], TWO, "sign").tolist() == [[0.0, 0.0]] * 2
 
 
@@ -104,7 +113,8 @@ def test_what_adapts_plays_no_part_without_spikes():
     silent = torch.ones(2, 2, dtype=torch.bool)
     adaptive = AdaptiveLIF(2.0, threshold=9.0, adaptation=[(3.0, 0.5)], threshold_adaptation=[(2.0, 0.3)])
     torch.testing.assert_close(
-        lacking(times[..., 0], weight, adaptive, silent), lacking(times[..., 0], weight, LIF(2.0, threshold=9.0), silent)
+        lacking(times[..., 0], weight, adaptive, silent),
+        lacking(times[..., 0], weight, LIF(2.0, threshold=9.0), silent),
     )
     assert receptors_of(adaptive) == [Receptor(1.0, None)]
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from firstspike.neurons import Neuron
 from firstspike.spiketime.contract import Arguments
-from firstspike.spiketime.operator import parameters_of
 from firstspike.spiketime.operator import Receptor as Reached
+from firstspike.spiketime.operator import parameters_of
 from firstspike.spiketime.reference.linear import (
     Matrix,
     State,
