@@ -193,8 +193,8 @@ class MaximumReadout(Readout, MadeAgain):
     """The largest value that the membrane ever reaches: ``max V(t)`` over all times, exact and differentiable.
 
     It is at least 0, the value at rest, from which every sample starts, and does not change if all times are later by
-    any c. A membrane with a bias comes to rest there, so that it is at least the bias. The derivative is that of the membrane at the time of the maximum; an output whose membrane never rises above
-    rest has none.
+    any c. A membrane with a bias comes to rest there, so that it is at least the bias. The derivative is that of the
+    membrane at the time of the maximum; an output whose membrane never rises above rest has none.
 
     Raises:
         ValueError: time constants that require a gradient, for which the maximum has none; otherwise as ``Readout``.

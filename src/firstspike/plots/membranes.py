@@ -109,7 +109,8 @@ def traces(
 def draw_traces(drawn: Traces, ax: Axes, unit: str = look.TAU_SYN, other: Traces | None = None) -> list[Line2D]:
     """Draw traces with thresholds and spikes, those in rows with the names on the y axis; the lines.
 
-    Currents are below the membranes, all on one scale. The ``other`` ones are of the same neurons: they are dashed, and both end with the spikes.
+    Currents are below the membranes, all on one scale. The ``other`` ones are of the same neurons: they are dashed, and
+    both end with the spikes.
     """
     sides = (drawn,) if other is None else (drawn, other)
     for base, threshold in zip(drawn.bases, drawn.threshold, strict=True):

@@ -145,6 +145,7 @@ def exponential(matrix: Matrix, time: Float64[Tensor, " P"]) -> Matrix:
 
 
 def moved(matrix: Matrix, x: State, time: Float64[Tensor, " P"]) -> State:
+    """States after a time without events."""
     return (exponential(matrix, time) @ x.unsqueeze(-1)).squeeze(-1)
 
 
