@@ -7,8 +7,9 @@ import torch
 
 import firstspike as fs
 from firstspike import layers
+from firstspike.layers.named import named_parameters
 from firstspike.layers.neurons import LIF_NAMES
-from firstspike.neurons import Neuron
+from firstspike.neurons import AdaptiveLIF, Neuron
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,3 +62,13 @@ def test_a_class_of_ones_own_has_its_own_name():
         pass
 
     assert str(Own(6, 3)).startswith("Own(6, 3, LIF(")
+
+
+def test_learnt_values_of_a_tuple():
+    neuron = AdaptiveLIF(2.0, (0.7, 1.9), adaptation=[(3.0, 0.5)])
+    names = ["tau_syn", "adaptation_tau", "bias"]
+    trains = fs.SpikeTrains(2, 3, neuron=neuron, receptor=[0, 1], max_spikes=9, trainable=names, per_neuron=True)
+    found = named_parameters(fs.Network(trains, fs.MembraneReadout(3, 2, time=1.0)))
+    shapes = {name: values.shape for name, values in found.items() if "hidden" in name and "weights" not in name}
+    expected = {"synaptic time constants": (3, 2), "adaptation time constants": (3, 1), "biases": (3,)}
+    assert shapes == {f"{name}, hidden": shape for name, shape in expected.items()}

@@ -199,3 +199,17 @@ def test_wrong_use():
         SilentPeak(1.0, max_silent=2)
     with pytest.raises(ValueError, match="needs a Network and its record"):
         SilentPeak(1.0)(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64), nn.Identity())
+
+
+def test_linear_neurons():
+    """Equal receptors are one, and the gradient is that of differences where they are not."""
+    make = {"dtype": torch.float64, "weight_mean": 0.05, "weight_std": 0.05}
+    plain = Network(LIFLinear(16, 5, LIF(2.0), generator=seeded(), **make))
+    for tau, same in (((1.0, 1.0), True), ((0.6, 3.0), False)):
+        net = Network(LIFLinear(16, 5, LIF(2.0, tau), receptor=[0, 1] * 8, generator=seeded(), **make))
+        value = term(net, batch(), max_silent=0.0)
+        assert (value.item() == pytest.approx(term(plain, batch(), max_silent=0.0).item())) == same
+    (found,) = torch.autograd.grad(value, net[0].weight)
+    with torch.no_grad():
+        net[0].weight[2, 3] += 1e-6
+    assert ((term(net, batch(), max_silent=0.0) - value) / 1e-6).item() == pytest.approx(found[2, 3].item(), rel=1e-4)

@@ -7,7 +7,10 @@ from scipy.integrate import solve_ivp
 
 import firstspike as fs
 from firstspike import plots
-from firstspike.plots.membranes import membrane_voltage, traces, voltages
+from firstspike.neurons import AdaptiveLIF
+from firstspike.plots.membranes import traces
+from firstspike.plots.voltages import membrane_voltage, voltages
+from firstspike.spiketime import spike_window
 
 
 def integrated(at, times, weight, neuron, delay):
@@ -118,12 +121,12 @@ def test_membranes_are_at_the_threshold_at_each_spike_and_then_at_the_reset(sour
         spikes = train[torch.isfinite(train)]
         rest = 0.99 * layer.neuron.refractory
         before, after = (
-            voltages(layer, range(4), spikes + shift, times, trains)[neuron] for shift in (0.0, max(rest, 1e-9))
+            voltages(layer, range(4), spikes + shift, times, trains).voltage[neuron] for shift in (0.0, max(rest, 1e-9))
         )
         torch.testing.assert_close(before, torch.full_like(before, 0.8), atol=1e-9, rtol=0)
         torch.testing.assert_close(after, torch.full_like(after, layer.neuron.reset), atol=1e-7, rtol=0)
     at = torch.linspace(0, 8, 4001, dtype=torch.float64)
-    assert float(voltages(layer, range(4), at, times, trains).max()) <= 0.8 + 1e-9
+    assert float(voltages(layer, range(4), at, times, trains).voltage.max()) <= 0.8 + 1e-9
 
 
 def test_neurons_without_room_for_more_spikes_stay_at_the_reset(source):
@@ -132,7 +135,7 @@ def test_neurons_without_room_for_more_spikes_stay_at_the_reset(source):
     times = (5 * torch.rand(6, 3, generator=source, dtype=torch.float64)).sort(-1).values
     trains = layer(times.unsqueeze(0))[0].detach()
     at = torch.linspace(0, 8, 2001, dtype=torch.float64)
-    voltage = voltages(layer, range(4), at, times, trains)
+    voltage = voltages(layer, range(4), at, times, trains).voltage
     assert bool(torch.isfinite(trains[:, -1]).any())
     assert float(voltage.max()) <= 0.8 + 1e-9
     late = at > trains[0, -1]
@@ -190,5 +193,60 @@ def test_one_spike_per_input_is_a_train_of_one(source):
     times = torch.rand(6, generator=source, dtype=torch.float64)
     at = torch.linspace(0, 3, 50, dtype=torch.float64)
     trains = layer(times.unsqueeze(0))[0].detach()
-    one, other = (voltages(layer, range(4), at, x, trains) for x in (times, times.unsqueeze(-1)))
+    one, other = (voltages(layer, range(4), at, x, trains).voltage for x in (times, times.unsqueeze(-1)))
     torch.testing.assert_close(one, other)
+
+
+ADAPTIVE = {
+    "everything": AdaptiveLIF(
+        *(2.0, (0.7, 1.9)),
+        tau_rise=(0.2, 0.0),
+        bias=0.3,
+        reset=-0.2,
+        refractory=0.3,
+        adaptation=[(3.0, 0.5), (1.0, 0.2)],
+        threshold_adaptation=[(1.5, 0.4)],
+    ),
+    "not reset": AdaptiveLIF(
+        2.0, (0.7, 1.9), reset=None, refractory=0.2, threshold_adaptation=[(1.0, 1.0), (5.0, 0.2)]
+    ),
+    "receptors": fs.LIF(2.0, (torch.linspace(0.5, 1.0, 3).double(), 1.9)),
+}
+
+
+@pytest.mark.parametrize("kind", ADAPTIVE)
+def test_voltages_currents_and_thresholds_are_the_operator_s(source, kind):
+    neuron, shape = ADAPTIVE[kind], {"max_spikes": 300, "receptor": [0, 0, 0, 0, 1, 1], "dtype": torch.float64}
+    layer = fs.SpikeTrains(6, 3, neuron=neuron, signs=[1, 1, 1, 1, -1, -1], generator=source, **shape)
+    times = (10 * torch.rand(6, 8, generator=source, dtype=torch.float64)).sort(-1).values
+    weight = layer.weight.detach()
+    given = {"max_spikes": 300, "receptor": layer.reached, "backend": "reference"}
+    spikes = fs.spike_trains(times, weight, neuron, **given)
+    assert int(spikes.isfinite().sum()) > 8
+    at = torch.tensor([0.4, 1.7, 3.1, 5.0, 8.8, 12.0], dtype=torch.float64)
+    drawn = voltages(layer, range(3), at, times, spikes)
+    kinds = [part.kind for part in neuron.components]
+    for place, time in enumerate(at.tolist()):
+        state = spike_window(times, weight, neuron, until=time, **given).state
+        torch.testing.assert_close(drawn.voltage[:, place], state.voltage, rtol=1e-9, atol=1e-10)
+        currents = [x[:, place].abs() for x in drawn.currents.values()]
+        expected = [
+            x.abs() for x, part in zip(state.current.unbind(-1), kinds, strict=True) if part in ("synapse", "current")
+        ]
+        torch.testing.assert_close(currents, expected, rtol=1e-9, atol=1e-10)
+        lifted = sum(x for x, part in zip(state.current.unbind(-1), kinds, strict=True) if part == "threshold")
+        torch.testing.assert_close(drawn.threshold[:, place], 1.0 + lifted + torch.zeros(3).double(), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("kind", ADAPTIVE)
+def test_membranes_with_currents_are_in_rows(source, kind, ax):
+    shape = {"receptor": [0, 0, 0, 1, 1, 1], "generator": source}
+    make = fs.SpikingLinear if kind == "receptors" else fs.SpikeTrains
+    layer = make(6, 3, neuron=ADAPTIVE[kind], **shape, **({} if kind == "receptors" else {"max_spikes": 60}))
+    plots.membrane(layer, 3 * torch.rand(6, generator=source), ax)
+    labels = {line.get_label() for line in ax.lines}
+    assert {"receptor 0", "receptor 1"} <= labels
+    assert ("adaptation 0" in labels) == (kind == "everything")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["0", "1", "2"]
+    bases = ax.get_yticks()
+    assert bool((np.diff(bases) < -1.9).all())

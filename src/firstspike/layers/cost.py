@@ -1,4 +1,7 @@
-"""What a network does for a sample, as event-driven hardware counts it: spikes, and their deliveries to synapses."""
+"""What a network does for a sample, as event-driven hardware counts it: spikes, and their deliveries to synapses.
+
+A spike reaches each synapse once, whatever receptor that has; adaptation is part of the update of a neuron.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple

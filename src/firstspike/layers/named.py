@@ -25,6 +25,12 @@ _NEURON = {
     "threshold": "thresholds",
     "reset": "resets",
     "refractory": "refractory times",
+    "tau_rise": "rise time constants",
+    "bias": "biases",
+    "adaptation_tau": "adaptation time constants",
+    "adaptation_jump": "adaptation jumps",
+    "threshold_tau": "threshold time constants",
+    "threshold_jump": "threshold jumps",
 }
 
 
@@ -105,9 +111,12 @@ def named_parameters(network: nn.Module) -> dict[str, Float[np.ndarray, "..."]]:
                 found[f"recurrent weights, {source}"] = to_numpy(layer.recurrent_weight)
                 if layer.recurrent_delays is not None:
                     found[f"recurrent delays, {source}"] = to_numpy(layer.own_delay)
-            for parameter, title in _NEURON.items():
-                if parameter not in layer.unused and isinstance(value := getattr(layer.neuron, parameter), Tensor):
-                    found[f"{title}, {source}"] = to_numpy(value)
+            for parameter, value in layer.neuron.values.items():
+                parts = value if isinstance(value, tuple) else (value,)
+                if parameter not in layer.unused and any(isinstance(x, Tensor) for x in parts):
+                    each = torch.broadcast_tensors(*(torch.as_tensor(x).detach().cpu().double() for x in parts))
+                    several = torch.stack(each, -1) if isinstance(value, tuple) else each[0]
+                    found[f"{_NEURON.get(parameter, parameter)}, {source}"] = to_numpy(several)
         elif isinstance(layer, Delay):
             name = f"delays, {source}" if f"delays, {source}" not in found else f"delays, {index}"
             found[name] = to_numpy(layer.delay[:: layer.copies])  # copies of an input share one

@@ -1,12 +1,13 @@
 """Readouts: leaky integrators without threshold, which turn spikes into values, one for each output.
 
-The membrane of an output is ``V(t) = sum_i w_i kappa(t - t_i)`` over all spikes of all inputs. A readout returns its
-integral, its maximum or its value at a time; all three are exact.
+The membrane of an output is ``V(t) = sum_i w_i kappa(t - t_i)`` over all spikes of all inputs, each with the response
+``kappa`` of the receptor that it reaches. A readout returns its integral, its maximum or its value at a time; all three
+are exact.
 """
 
 import math
 from collections.abc import Collection
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Float
@@ -14,12 +15,13 @@ from torch import Tensor
 
 from firstspike.layers.neurons import NeuronLayer, NeuronOptions
 from firstspike.layers.programs import MadeAgain, by_values
+from firstspike.layers.synapses import Receptors
 from firstspike.layers.trains import Spikes
 from firstspike.neurons import LIF
 from firstspike.ranges import Positive, PositiveOrInf, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
+from firstspike.spiketime.reference.linear_response import Receptor, at_rest, reaching, receptors_of, response
 from firstspike.spiketime.reference.peaks import maximum
-from firstspike.spiketime.reference.response import differentiable_kappa, kappa
 from firstspike.spiketime.values import raised, real_times
 
 
@@ -28,9 +30,10 @@ class ReadoutOptions(NeuronOptions, total=False):
 
     trainable: Collection[str]
     per_neuron: bool
+    receptor: Receptors
 
 
-@takes_arguments_of(NeuronLayer, without=("shape", "max_weight_grad", "backend", "receptor", "signs"))
+@takes_arguments_of(NeuronLayer, without=("shape", "max_weight_grad", "backend", "signs"))
 class Readout(NeuronLayer):
     """A layer of leaky integrators: ``times (batch, in_features[, spikes]) -> values (batch, out_features)``.
 
@@ -38,22 +41,23 @@ class Readout(NeuronLayer):
 
     Args:
         out_features: number of outputs.
-        neuron: time constants of the integrators, a ``LIF``; its threshold is not used.
-        trainable: which of ``"tau_mem"`` and ``"tau_syn"`` are trained.
+        neuron: time constants and bias of the integrators, a ``LIF``; its threshold is not used. A bias acts from time
+            0 on; earlier spikes do not arrive then.
+        trainable: which of ``"tau_mem"``, ``"tau_syn"``, ``"tau_rise"`` and ``"bias"`` are trained.
         per_neuron: whether each output has separate values of the trainable parameters; otherwise the layer shares one.
         weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``. By
             default the mean is 0 and the standard deviation ``1 / sqrt(in_features)``.
     """
 
-    unused = (*NeuronLayer.unused, "threshold", "tau_rise", "bias")
+    unused = (*NeuronLayer.unused, "threshold")
     takes_trains = True
     gives = "values"
 
     def __init__(
         self, in_features: Size, out_features: Size, neuron: LIF | None = None, **options: Unpack[ReadoutOptions]
     ) -> None:
-        if neuron is not None and neuron.components:
-            raise ValueError(f"readouts integrate a LIF with one receptor, without bias and tau_rise, got {neuron}")
+        if neuron is not None and any(part.kind in ("current", "threshold") for part in neuron.components):
+            raise ValueError(f"readouts do not spike: nothing of them adapts, give a LIF instead of {neuron}")
         super().__init__((out_features, in_features), in_features, out_features, neuron, **options)
 
     def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
@@ -75,6 +79,18 @@ class Readout(NeuronLayer):
         """The values, in a subclass."""
         raise NotImplementedError
 
+    def _parts(self) -> list[tuple[Receptor, Float[Tensor, "out_features in_features"]]]:
+        """All receptors, and the weights of the inputs that reach each."""
+        receptors = receptors_of(self.neuron)
+        if len(receptors) == 1:
+            return [(receptors[0], self.weight)]
+        return [(one, reaching(self.weight, self.receptors, k)) for k, one in enumerate(receptors)]
+
+    def _bias(self) -> Any:
+        """The bias, None without one."""
+        bias = self.neuron.bias
+        return bias if isinstance(bias, Tensor) or bias else None
+
 
 @takes_arguments_of(Readout)
 @checks_ranges
@@ -90,8 +106,8 @@ class IntegralReadout(Readout):
             values depend on the numbers of spikes only, not on their times.
 
     Raises:
-        ValueError: ``tau`` not above 0, or ``inf`` together with a ``tau_mem`` of ``inf``, where the integral diverges;
-            otherwise as ``Readout``.
+        ValueError: ``tau`` not above 0, or ``inf`` together with a bias or a ``tau_mem`` of ``inf``, where the integral
+            diverges; otherwise as ``Readout``.
     """
 
     def __init__(
@@ -106,16 +122,22 @@ class IntegralReadout(Readout):
         if math.isinf(tau) and neuron is not None and bool(torch.as_tensor(neuron.tau_mem).isinf().any()):
             raise ValueError("the integral diverges for tau_mem=inf with tau=inf; give a finite tau")
         super().__init__(in_features, out_features, neuron, **options)
+        if math.isinf(tau) and self._bias() is not None:
+            raise ValueError("the integral diverges for a bias with tau=inf; give a finite tau")
         self.tau = tau
 
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
         """See ``Readout``."""
-        arrives = ~torch.isposinf(trains)  # NaN, which compiled code does not refuse, stays NaN
+        arrives, bias = ~torch.isposinf(trains), self._bias()  # NaN, which compiled code does not refuse, stays NaN
+        arrives = arrives if bias is None else arrives & ~(trains < 0)
         discount = torch.exp(-torch.where(arrives, trains, 0.0) / self.tau)
         per_input = torch.where(arrives, discount, 0.0).sum(dim=-1)
-        neuron = self.neuron
-        mem, syn = (1 / self.tau + 1 / x for x in (neuron.tau_mem, neuron.tau_syn))
-        return (per_input @ self.weight.mT) / (neuron.tau_syn * mem * syn)
+        leak = 1 / self.tau + 1 / self.neuron.tau_mem
+        values = per_input.new_zeros(()) if bias is None else bias * (self.tau - 1 / leak)
+        for (syn, rise), weight in self._parts():
+            fed = (per_input @ weight.mT) / (syn * leak * (1 / self.tau + 1 / syn))
+            values = values + (fed if rise is None else fed / (1 + rise / self.tau))
+        return values
 
 
 @takes_arguments_of(Readout)
@@ -147,17 +169,23 @@ class MembraneReadout(Readout):
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
         """See ``Readout``."""
         since = self.time - trains
-        causal = ~(since <= 0)
+        causal, mem, bias = ~(since <= 0), self.neuron.tau_mem, self._bias()
+        causal = causal if bias is None else causal & ~(trains < 0)
         since = torch.where(causal, since, 0.0)  # kappa(0) is 0
-        mem, syn = self.neuron.tau_mem, self.neuron.tau_syn
-        if not isinstance(mem, Tensor) and not isinstance(syn, Tensor):
-            return torch.where(causal, kappa(since, mem, syn), 0.0).sum(dim=-1) @ self.weight.mT
-        _check_reverse("MembraneReadout with trained time constants")
-        taus = [x if isinstance(x, Tensor) else since.new_tensor(x) for x in (mem, syn)]
-        if all(x.ndim == 0 for x in taus):
-            return differentiable_kappa(since, *taus).sum(dim=-1) @ self.weight.mT
-        each = [x.view(-1, 1, 1) for x in taus]  # outputs differ
-        return (differentiable_kappa(since.unsqueeze(-3), *each).sum(dim=-1) * self.weight).sum(dim=-1)
+        parts = self._parts()
+        used = [x for x in (mem, *(x for one, _ in parts for x in one)) if isinstance(x, Tensor)]
+        if used:
+            _check_reverse("MembraneReadout with trained time constants")
+        values = since.new_zeros(()) if bias is None else at_rest(since.new_tensor(self.time), mem, bias)
+        if all(x.ndim == 0 for x in used):
+            for one, weight in parts:
+                values = values + response(since, mem, one).sum(dim=-1) @ weight.mT
+            return values
+        mem = _by_output(mem)
+        for (syn, rise), weight in parts:
+            one = Receptor(_by_output(syn), None if rise is None else _by_output(rise))
+            values = values + (response(since.unsqueeze(-3), mem, one).sum(dim=-1) * weight).sum(dim=-1)
+        return values
 
 
 @takes_arguments_of(Readout, without=("trainable", "per_neuron"))
@@ -165,8 +193,8 @@ class MaximumReadout(Readout, MadeAgain):
     """The largest value that the membrane ever reaches: ``max V(t)`` over all times, exact and differentiable.
 
     It is at least 0, the value at rest, from which every sample starts, and does not change if all times are later by
-    any c. The derivative is that of the membrane at the time of the maximum; an output whose membrane never rises above
-    rest has none.
+    any c. A membrane with a bias comes to rest there, so that it is at least the bias. The derivative is that of the
+    membrane at the time of the maximum; an output whose membrane never rises above rest has none.
 
     Raises:
         ValueError: time constants that require a gradient, for which the maximum has none; otherwise as ``Readout``.
@@ -176,7 +204,8 @@ class MaximumReadout(Readout, MadeAgain):
         self, in_features: Size, out_features: Size, neuron: LIF | None = None, **options: Unpack[NeuronOptions]
     ) -> None:
         given = LIF() if neuron is None else neuron
-        if any(isinstance(x, Tensor) and x.requires_grad for x in (given.tau_mem, given.tau_syn)):
+        taus = (given.tau_mem, given.bias, *(x for one in receptors_of(given) for x in one))
+        if any(isinstance(x, Tensor) and x.requires_grad for x in taus):
             raise ValueError("MaximumReadout has no gradient of time constants; give numbers, or tensors without one")
         super().__init__(in_features, out_features, neuron, **options)
 
@@ -186,8 +215,13 @@ class MaximumReadout(Readout, MadeAgain):
         """See ``Readout``."""
         _check_reverse("MaximumReadout")
         batch = trains.shape[:-2]
-        found = maximum(trains.reshape(math.prod(batch), *trains.shape[-2:]), self.weight, self.neuron)
+        found = maximum(trains.reshape(math.prod(batch), *trains.shape[-2:]), self.weight, self.neuron, self.reached)
         return found.reshape(*batch, self.out_features)
+
+
+def _by_output(value: float | Tensor) -> float | Tensor:
+    """In a dimension before those of inputs and spikes."""
+    return value.view(-1, 1, 1) if isinstance(value, Tensor) else value
 
 
 def _check_reverse(what: str) -> None:

@@ -183,7 +183,8 @@ class SilentPeak(LayerRegularizer):
     over the samples in which a neuron is silent, for the neurons of all LIF layers that are silent in more than
     ``max_silent`` of the batch; in a ``SpikingRecurrent`` this includes spikes of the layer itself, and times up to its
     ``duration``. The derivative of the maximum with respect to weights, spike times and delays is exact. A membrane
-    that never rises above rest has none: there, only raising weights helps (``SilentNeurons``).
+    that never rises above rest has none: there, only raising weights helps (``SilentNeurons``). Parameters of the
+    neurons have no gradient; what adapts plays no part in a neuron without spikes.
 
     Args:
         max_silent: neurons that are silent in at most this fraction of a batch are left alone.
@@ -195,13 +196,13 @@ class SilentPeak(LayerRegularizer):
 
     def of_layer(self, layer: SpikingLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
         """What the maxima of too silent neurons lack to the threshold."""
-        seen, synapses, delay, until, _ = layer.arriving(inputs, spikes)
+        seen, synapses, delay, until, receptor = layer.arriving(inputs, spikes)
         first, rows = first_of(layer, spikes), len(layer.weight)
         # (..., places, rows), where a layer has places at which the same neurons see different inputs
         first = first.unflatten(-1, (rows, -1)).movedim(-1, -2).reshape(-1, rows)
         silent = torch.isinf(first)
         silent = silent & (self.batch_mean(silent.to(first.dtype)) > self.max_silent)
-        lack = lacking(seen.reshape(-1, seen.shape[-1]), synapses, layer.neuron, silent, delay, until)
+        lack = lacking(seen.reshape(-1, seen.shape[-1]), synapses, layer.neuron, silent, delay, until, receptor)
         threshold = of_neurons(layer.neuron.threshold, layer.synapses).detach()
         return layer.out_features // rows * (lack / threshold).mean(dim=0).sum()
 

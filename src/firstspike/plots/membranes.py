@@ -1,119 +1,41 @@
-"""Membrane voltages of one sample, exact.
-
-Every input adds ``w kappa(t - t_i)`` (see ``spiketime/reference/response.py``), so the voltage needs no integration.
-"""
+"""Membranes of one sample, exact, with the currents and moving thresholds of neurons that have any."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor, nn
 
 from firstspike.layers import SpikeTrains, SpikingLinear
-from firstspike.layers.neurons import Arriving, NeuronLayer
+from firstspike.layers.neurons import NeuronLayer
 from firstspike.layers.trains import form_of
-from firstspike.neurons import LIF
 from firstspike.plots import look, run_data
 from firstspike.plots.run_data import run_figure
+from firstspike.plots.voltages import chosen_of, double, voltages
 from firstspike.runs import Run
-from firstspike.spiketime.reference.response import kappa
+from firstspike.spiketime.reference.linear_response import receptors_of
 
 _POINTS = 1000
+_STRIP = 1.0  # height of the currents of a neuron, in thresholds
 TRACES = 6  # more in one panel cannot be told apart
-
-
-def membrane_voltage(
-    at: Float[Tensor, " points"],
-    times: Float[Tensor, " inputs"],
-    weight: Float[Tensor, "out inputs"],
-    neuron: LIF,
-    delay: Float[Tensor, "out inputs"] | None = None,
-    *,
-    resets: Float[Tensor, "out spikes"] | None = None,
-) -> Float[Tensor, "out points"]:
-    """Voltage of neurons relative to the leak, in float64; without ``resets`` that of neurons that do not spike.
-
-    ``resets`` are sorted times of the neurons' own spikes, ``inf`` after the last one. At such a time, the voltage is
-    that just before it; then the neuron stays at its reset for its refractory time. A reset moves the membrane and
-    not the current, so what it adds decays with ``tau_mem`` alone.
-    """
-    tau_mem, tau_syn = (_double(tau).reshape(-1, 1, 1) for tau in (neuron.tau_mem, neuron.tau_syn))
-    arrival = times.double() if delay is None else times.double() + delay.double()
-
-    def driven(at: Tensor) -> Tensor:
-        """At points (points,), or (out, points) of each neuron."""
-        since = at.unsqueeze(-1) - arrival.unsqueeze(-2)  # (points, inputs) or (out, points, inputs)
-        response = torch.where(since > 0, kappa(since.clamp(min=0), tau_mem, tau_syn), 0.0)
-        return (weight.double().unsqueeze(-2) * response).sum(dim=-1)
-
-    at = at.double()
-    voltage = driven(at)
-    if resets is None:
-        return voltage
-    resets = resets.double()
-    reset, refractory = (_double(x).reshape(-1, 1) for x in (neuron.reset, neuron.refractory))
-    free = torch.where(torch.isfinite(resets), resets + refractory, 0.0)  # when membranes go on
-    shift = reset - driven(free)
-    last = torch.searchsorted(resets.contiguous(), at.expand(len(resets), -1).contiguous()) - 1  # spike before a point
-    nth, since = last.clamp(min=0), at - free.gather(1, last.clamp(min=0))
-    decay = torch.exp(-since.clamp(min=0) / tau_mem.squeeze(-1))
-    voltage = torch.where(last >= 0, voltage + shift.gather(1, nth) * decay, voltage)
-    return torch.where((last >= 0) & (since < 0), reset, voltage)
-
-
-def _double(value: float | Tensor) -> Float64[Tensor, "..."]:
-    return torch.as_tensor(value, dtype=torch.float64).detach().cpu()
-
-
-@torch.no_grad()
-def _chosen(
-    layer: SpikingLinear | SpikeTrains, neurons: Sequence[int], times: Tensor, spikes: Tensor
-) -> tuple[LIF, Arriving]:
-    """Constants of some neurons of a layer, and all that arrives at them in a sample, on the CPU."""
-    constants = (_double(x).expand(layer.out_features)[neurons] for x in layer.neuron.values.values())
-    each = (x.double().to(layer.weight.device).unsqueeze(0) for x in (times, spikes))
-    arriving = layer.arriving(*each)
-    delay = None if arriving.delay is None else arriving.delay.cpu()[neurons]
-    weight = arriving.weight.cpu()[neurons]
-    return LIF(*constants), arriving._replace(times=arriving.times[0].cpu(), weight=weight, delay=delay)
-
-
-def voltages(
-    layer: SpikingLinear | SpikeTrains,
-    neurons: Sequence[int],
-    at: Float[Tensor, " points"],
-    times: Float[Tensor, " inputs *spikes"],
-    spikes: Float[Tensor, " out *spikes"],
-) -> Float[Tensor, "neurons points"]:
-    """Membranes of some neurons of a layer relative to the leak, in float64 on the CPU.
-
-    Those of spike trains are reset at their spikes, all others never. Neurons that would spike more often than
-    ``max_spikes`` are held at the reset, as their layer does. ``times`` are those of the inputs, ``spikes`` those of
-    all neurons of the layer.
-    """
-    neuron, (seen, weight, delay, *_) = _chosen(layer, neurons, times, spikes)
-    if not isinstance(layer, SpikeTrains):
-        return membrane_voltage(at, seen, weight, neuron, delay)
-    own = spikes[neurons].double()
-    voltage = membrane_voltage(at, seen, weight, neuron, delay, resets=own)
-    late = (own[:, -1:] < at) & torch.isfinite(own[:, -1:])  # after the last spike that there is room for
-    held = (late & (voltage > torch.as_tensor(neuron.threshold).unsqueeze(-1))).any(dim=-1, keepdim=True)
-    return torch.where(late & held, torch.as_tensor(neuron.reset).unsqueeze(-1), voltage)
 
 
 def unit_of(module: nn.Module) -> str:
     """The unit of a module's times, by the ``tau_syn`` that its layers started with; none if they differ."""
     layers = (x for x in module.modules() if isinstance(x, NeuronLayer) and "tau_syn" not in x.unused)
-    taus = {tau for x in layers for tau in torch.as_tensor(x.initial_neuron.tau_syn).flatten().tolist()} or {1.0}
+    firsts = [receptors_of(x.initial_neuron)[0].tau_syn for x in layers]  # as in a config
+    taus = {tau for first in firsts for tau in torch.as_tensor(first).flatten().tolist()} or {1.0}
     return look.time_unit(*taus) if len(taus) == 1 else ""
 
 
-class Traces(NamedTuple):
+@dataclass(frozen=True)
+class Traces:
     """Membranes of some neurons in one sample, in units of the thresholds, as figures and reports draw them."""
 
     neurons: list[int]
@@ -122,12 +44,23 @@ class Traces(NamedTuple):
     voltage: Float[Tensor, "neurons points"]
     spikes: list[Tensor]
     trains: bool
+    threshold: Float[Tensor, "neurons points"]
+    currents: dict[str, Float[Tensor, "neurons points"]] = field(default_factory=dict)
+    """Of neurons with ``components``."""
+
+    @property
+    def in_rows(self) -> bool:
+        """Whether each membrane has a row of its own: those of trains, and those with currents."""
+        return self.trains or bool(self.currents)
 
     @property
     def bases(self) -> list[float]:
-        """Height of each membrane at rest: those of trains are in rows, the first at the top."""
-        rows = (self.voltage[:-1].amin(dim=-1).clamp(max=0) - 1.3).cumsum(dim=0)
-        return [0.0, *rows.tolist()] if self.trains else [0.0] * len(self.neurons)
+        """Height of each membrane at rest, in rows the first at the top."""
+        highest = torch.maximum(self.threshold, self.voltage) if self.trains else self.threshold
+        above = highest.amax(dim=-1).clamp(min=1)[1:]
+        strip = _STRIP * bool(self.currents)
+        rows = (self.voltage[:-1].amin(dim=-1).clamp(max=0) - above - 0.3 - strip).cumsum(dim=0)
+        return [0.0, *rows.tolist()] if self.in_rows else [0.0] * len(self.neurons)
 
 
 def traces(
@@ -147,9 +80,9 @@ def traces(
     """
     names = [str(number) for number in neurons] if names is None else look.class_names(names, len(neurons))
     times, spikes, neurons = times.detach().cpu(), spikes.detach().cpu().double(), list(neurons)
-    neuron, (arrivals, _, delay, last, _) = _chosen(layer, neurons, times, spikes)
-    trains = isinstance(layer, SpikeTrains)
-    tau, threshold = float(torch.as_tensor(neuron.tau_syn).max()), torch.as_tensor(neuron.threshold).unsqueeze(-1)
+    neuron, (arrivals, _, delay, last, _) = chosen_of(layer, neurons, times, spikes)
+    trains, unit = isinstance(layer, SpikeTrains), double(neuron.threshold).unsqueeze(-1)
+    tau = max(float(double(one.tau_syn).max()) for one in receptors_of(neuron))
     if delay is not None:
         arrivals = arrivals + delay
     every = spikes[neurons].reshape(len(neurons), -1)
@@ -168,24 +101,30 @@ def traces(
     at = torch.cat([torch.linspace(start, end, count).double(), fired, after]).unique()
     at = at[at <= end]
     own = [spiked[torch.isfinite(spiked)] for spiked in every]
-    return Traces(neurons, names, at, voltages(layer, neurons, at, times, spikes) / threshold, own, trains)
+    voltage, threshold, currents = voltages(layer, neurons, at, times, spikes)
+    shown = {name: current / unit for name, current in currents.items()}
+    return Traces(neurons, names, at, voltage / unit, own, trains, threshold / unit, shown)
 
 
 def draw_traces(drawn: Traces, ax: Axes, unit: str = look.TAU_SYN, other: Traces | None = None) -> list[Line2D]:
-    """Draw traces with thresholds and spikes, those of trains in rows with the names on the y axis; the lines.
+    """Draw traces with thresholds and spikes, those in rows with the names on the y axis; the lines.
 
-    The ``other`` ones are of the same neurons: they are dashed, and both end with the spikes.
+    Currents are below the membranes, all on one scale. The ``other`` ones are of the same neurons: they are dashed, and
+    both end with the spikes.
     """
     sides = (drawn,) if other is None else (drawn, other)
-    for height in set(drawn.bases):
-        ax.axhline(height + 1, color=look.GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    for base, threshold in zip(drawn.bases, drawn.threshold, strict=True):
+        ax.plot(drawn.at, base + threshold, color=look.GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+        if not drawn.in_rows:
+            break
+    _draw_currents(drawn, ax)
     lines: list[Line2D] = []
     for k, base in enumerate(drawn.bases):
         for side in sides:
             drawn_as = look.line_style(drawn.neurons[k])
-            if drawn.trains or other is not None:
+            if drawn.in_rows or other is not None:
                 drawn_as["linestyle"] = (0, (3, 2)) if side is other else "-"
-            label = drawn.names[k] if side is drawn and not drawn.trains else None
+            label = drawn.names[k] if side is drawn and not drawn.in_rows else None
             spikes, heights = side.spikes[k], base + side.voltage[k]
             end = side.at[-1] if drawn.trains or not len(spikes) else spikes[0]
             before, after = side.at <= end, side.at >= end
@@ -195,16 +134,29 @@ def draw_traces(drawn: Traces, ax: Axes, unit: str = look.TAU_SYN, other: Traces
                 ax.plot(side.at[after], heights[after], **faint)
             marker = look.marker_style(drawn.neurons[k]) | ({"markerfacecolor": "white"} if side is other else {})
             reached = heights[torch.searchsorted(side.at, spikes).clamp(max=len(side.at) - 1)]
-            ax.plot(spikes, reached, linestyle="none", markersize=4 if drawn.trains else 6, zorder=4, **marker)
+            ax.plot(spikes, reached, linestyle="none", markersize=4 if drawn.in_rows else 6, zorder=4, **marker)
     drawn_heights = np.concatenate([line.get_ydata(orig=False) for line in lines])
-    bottom, top = min(drawn.bases[-1], drawn_heights.min()), max(1.0, drawn_heights.max())
-    above = (0.05 if drawn.trains else 0.25) * (top - bottom)
+    bottom = min(drawn.bases[-1], drawn_heights.min()) - _STRIP * bool(drawn.currents)
+    top = max(1.0, float(drawn.threshold[0].max()), drawn_heights.max())
+    above = (0.05 if drawn.in_rows else 0.25) * (top - bottom)
     ax.set(xlabel=look.time_label(unit), ylim=(bottom - 0.15 * (top - bottom), top + above))
     ax.set_xlim(min(float(side.at[0]) for side in sides), max(float(side.at[-1]) for side in sides))
-    if drawn.trains:
+    if drawn.in_rows:
         ax.set_yticks(drawn.bases, drawn.names)
-    ax.set_ylabel("membranes, thresholds dashed" if drawn.trains else "membrane [threshold]")
+    ax.set_ylabel("membranes, thresholds dashed" if drawn.in_rows else "membrane [threshold]")
     return lines[:: len(sides)]
+
+
+def _draw_currents(drawn: Traces, ax: Axes) -> None:
+    """In a strip below each membrane."""
+    most = max((float(current.abs().max()) for current in drawn.currents.values()), default=0.0)
+    for k, base in enumerate(drawn.bases):
+        middle = base + float(drawn.voltage[k].min().clamp(max=0)) - 0.55 * _STRIP
+        for place, (name, current) in enumerate(drawn.currents.items()):
+            heights = middle + 0.45 * _STRIP * current[k] / (most or 1.0)
+            colour = look.COLOURS[-1 - place % (len(look.COLOURS) - 1)]
+            ax.fill_between(drawn.at, middle, heights, color=colour, alpha=0.3, linewidth=0, zorder=1)
+            ax.plot(drawn.at, heights, color=colour, linewidth=0.7, label=None if k else name, zorder=2)
 
 
 def membrane(
@@ -219,7 +171,8 @@ def membrane(
     """Membrane voltages of a layer in one sample, with threshold, spikes and, as ticks below, input spikes.
 
     Neurons of a layer of spike trains are reset at each spike, and drawn in rows. A neuron that spikes once has a faint
-    trace after its spike: the voltage that the inputs would cause without a reset.
+    trace after its spike: the voltage that the inputs would cause without a reset. Neurons with several receptors, or
+    that adapt, have their currents below the membrane, all on one scale, and a threshold that moves.
 
     Args:
         layer: the neurons, their weights and delays.

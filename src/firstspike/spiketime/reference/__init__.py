@@ -2,7 +2,8 @@
 
 ``response`` has the membrane after an input and its maximum, ``solutions`` the time at which it reaches the threshold.
 ``event_loop`` and ``adjoint`` are the passes of the operator, which every other backend is tested against; ``peaks`` is
-about neurons that stay silent, or have no threshold.
+about neurons that stay silent, or have no threshold. ``linear``, ``linear_response`` and ``linear_peaks`` are the same
+for linear neurons.
 """
 
 from firstspike.neurons import Neuron

@@ -80,23 +80,8 @@ def _neurons(given: Arguments) -> _Neurons:
     def of_pairs(x: Tensor) -> Tensor:
         return x.unsqueeze(1).expand(*shape, *x.shape[2:]).flatten(0, 2)
 
-    mem = given.tau_mem if isinstance(given.tau_mem, Tensor) else torch.full_like(given.threshold, given.tau_mem)
-    leak, rates = 1 / mem, 1 / given.tau_syn
-    none = torch.zeros_like(leak)
-    rows = [[none] * size for _ in range(size)]
-    reads = [none + 1, *[none] * len(given.components), -given.threshold]
-    rows[0][0] = -leak
-    rows[0][-1] = none if given.bias is None else given.bias * leak
-    for k, kind in enumerate(given.components, 1):
-        rate = rates[..., k - 1]
-        rows[k][k] = -rate
-        if kind == "rise":
-            rows[k + 1][k] = rate
-        elif kind == "threshold":
-            reads[k] = none - 1
-        else:
-            rows[0][k] = rate if kind == "synapse" else -rate
-    flow = torch.stack([torch.stack(row, -1) for row in rows], -2)
+    flow, none = flow_of(given), torch.zeros_like(given.threshold)
+    reads = [none + 1, *(none - float(kind == "threshold") for kind in given.components), -given.threshold]
     held = torch.cat([torch.zeros_like(flow[..., :1, :]), flow[..., 1:, :]], -2) if given.resets else flow
 
     one = flow.new_ones(*shape, 1)
@@ -123,13 +108,32 @@ def _neurons(given: Arguments) -> _Neurons:
     )  # fmt: skip
 
 
+def flow_of(given: Arguments) -> Float64[Tensor, "E O D D"]:
+    """A, of neurons without spikes."""
+    mem = given.tau_mem if isinstance(given.tau_mem, Tensor) else torch.full_like(given.threshold, given.tau_mem)
+    assert isinstance(given.tau_syn, Tensor)
+    leak, rates = 1 / mem, 1 / given.tau_syn
+    none, size = torch.zeros_like(leak), len(given.components) + 2
+    rows = [[none] * size for _ in range(size)]
+    rows[0][0] = -leak
+    rows[0][-1] = none if given.bias is None else given.bias * leak
+    for k, kind in enumerate(given.components, 1):
+        rate = rates[..., k - 1]
+        rows[k][k] = -rate
+        if kind == "rise":
+            rows[k + 1][k] = rate
+        elif kind != "threshold":
+            rows[0][k] = rate if kind == "synapse" else -rate
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
 def _wide(given: Arguments) -> Arguments:
     found = {name: x for name, x in given._asdict().items() if isinstance(x, Tensor) and x.is_floating_point()}
     wide: dict[str, Any] = {name: x.double() for name, x in found.items()}
     return given._replace(**wide)
 
 
-def _exponential(matrix: Matrix, time: Float64[Tensor, " P"]) -> Matrix:
+def exponential(matrix: Matrix, time: Float64[Tensor, " P"]) -> Matrix:
     """exp(A s), by its series of a part of the time, and squares. That of torch has errors of 1e-11."""
     whole = matrix * time[:, None, None]
     norm = whole.detach().abs().sum(-1).amax(-1)
@@ -143,8 +147,9 @@ def _exponential(matrix: Matrix, time: Float64[Tensor, " P"]) -> Matrix:
     return found
 
 
-def _moved(matrix: Matrix, x: State, time: Float64[Tensor, " P"]) -> State:
-    return (_exponential(matrix, time) @ x.unsqueeze(-1)).squeeze(-1)
+def moved(matrix: Matrix, x: State, time: Float64[Tensor, " P"]) -> State:
+    """States after a time without events."""
+    return (exponential(matrix, time) @ x.unsqueeze(-1)).squeeze(-1)
 
 
 def _value(reads: State, x: State) -> Float64[Tensor, " P"]:
@@ -210,7 +215,7 @@ def _trains(neurons: _Neurons, given: Arguments, most: int) -> tuple[Float[Tenso
         until = torch.where(fires, spike, stop)
         alive &= until.isfinite()
         length = torch.where(alive, until - now, 0.0)
-        x = torch.where(alive[:, None], _moved(torch.where(held[:, None, None], neurons.held, flow), x, length), x)
+        x = torch.where(alive[:, None], moved(torch.where(held[:, None, None], neurons.held, flow), x, length), x)
         now = torch.where(alive, until, now)
         x = torch.where(fires[:, None], _reset(neurons, x, given.resets), x)
         released = (spike.to(dtype) + neurons.refractory.to(dtype)).double()
@@ -242,18 +247,18 @@ def _first_crossing(flow: Matrix, reads: State, x: State, length: Float64[Tensor
     derivatives = [once, once @ flow, once @ flow @ flow]
     looks = (found.isinf() & (length > 0)).nonzero().squeeze(-1)
     for _ in range(_STEPS * _STEPS):
-        looks = looks[~(_never(flow[looks], reads[looks], x[looks]) & length[looks].isinf())]
+        looks = looks[~(stays_below(flow[looks], reads[looks], x[looks]) & length[looks].isinf())]
         if not len(looks):
             break
         a, g, now = flow[looks], reads[looks], x[looks]
         g1, g2 = (_value(by[looks].squeeze(1), now) for by in derivatives[:2])
         d = torch.minimum(step[looks], length[looks] - begin[looks])
-        change = (derivatives[2][looks].squeeze(1).abs() * _largest(a, now, d)).sum(-1)
+        change = (derivatives[2][looks].squeeze(1).abs() * largest(a, now, d)).sum(-1)
         below = _value(g, now) + g1.clamp(min=0) * d + g2.clamp(min=0) * d**2 / 2 + change * d**3 / 6 < 0
         falls = g1 + g2.clamp(min=0) * d + change * d**2 / 2 <= 0
         rises = g1 + g2.clamp(max=0) * d - change * d**2 / 2 >= 0
         bends = g2 + change * d < 0
-        following = _moved(a, now, d)
+        following = moved(a, now, d)
         until = _value(g, following) >= 0
         at_end = (derivatives[0][looks].squeeze(1) * following).sum(-1)
         rises |= bends & (at_end >= 0)
@@ -261,13 +266,13 @@ def _first_crossing(flow: Matrix, reads: State, x: State, length: Float64[Tensor
         high = torch.where(rises & ~below & ~falls & until, d, -1.0)
         summit = (bends & ~below & ~falls & ~rises).nonzero().squeeze(-1)
         if len(summit):
-            top = _root(-(once[looks][summit].squeeze(1)), a[summit], now[summit], d[summit])
-            reached = _value(g[summit], _moved(a[summit], now[summit], top)) >= 0
+            top = root_of(-(once[looks][summit].squeeze(1)), a[summit], now[summit], d[summit])
+            reached = _value(g[summit], moved(a[summit], now[summit], top)) >= 0
             high[summit] = torch.where(reached, top, -1.0)
         crosses = (high >= 0).nonzero().squeeze(-1)
         if len(crosses):
             which = looks[crosses]
-            found[which] = begin[which] + _root(g[crosses], a[crosses], now[crosses], high[crosses])
+            found[which] = begin[which] + root_of(g[crosses], a[crosses], now[crosses], high[crosses])
         passed = known & (high < 0)
         begin[looks] = torch.where(passed, begin[looks] + d, begin[looks])
         x = x.index_copy(0, looks, torch.where(passed[:, None], following, now))
@@ -276,7 +281,7 @@ def _first_crossing(flow: Matrix, reads: State, x: State, length: Float64[Tensor
     return found
 
 
-def _largest(flow: Matrix, x: State, time: Float64[Tensor, " P"]) -> State:
+def largest(flow: Matrix, x: State, time: Float64[Tensor, " P"]) -> State:
     """Bounds of the magnitudes of all numbers of a state for a time that follows."""
     size, coupling = x.abs(), flow.abs() - torch.diag_embed(flow.diagonal(dim1=1, dim2=2).abs())
     inner = size.clone()
@@ -285,7 +290,7 @@ def _largest(flow: Matrix, x: State, time: Float64[Tensor, " P"]) -> State:
     return inner
 
 
-def _never(flow: Matrix, reads: State, x: State) -> Bool[Tensor, " P"]:
+def stays_below(flow: Matrix, reads: State, x: State) -> Bool[Tensor, " P"]:
     """Whether g stays below 0 for ever, by what all that is left of each component can do at most."""
     rates, leak = -flow.diagonal(dim1=1, dim2=2), -flow[:, :1, 0]
     alone = torch.where(leak > 0, flow[:, :1, -1] / leak, 0.0).squeeze(-1)
@@ -296,11 +301,11 @@ def _never(flow: Matrix, reads: State, x: State) -> Bool[Tensor, " P"]:
     return torch.maximum(x[:, 0], alone) + lifts.sum(-1) + reads[:, -1] < 0
 
 
-def _root(reads: State, flow: Matrix, x: State, high: Float64[Tensor, " P"]) -> Float64[Tensor, " P"]:
+def root_of(reads: State, flow: Matrix, x: State, high: Float64[Tensor, " P"]) -> Float64[Tensor, " P"]:
     """Where a value that rises from below 0 at 0 to 0 or more at ``high`` is 0: Newton's method within brackets."""
     low, s, slope = torch.zeros_like(high), high / 2, (reads.unsqueeze(1) @ flow).squeeze(1)
     for _ in range(_STEPS):
-        now = _moved(flow, x, s)
+        now = moved(flow, x, s)
         value = _value(reads, now)
         low, high = torch.where(value < 0, s, low), torch.where(value < 0, high, s)
         step = s - value / _value(slope, now)
@@ -386,7 +391,7 @@ def _events(
 
 
 def _propagator(neurons: _Neurons, held: Bool[Tensor, " P"], time: Float64[Tensor, " P"]) -> Matrix:
-    return _exponential(torch.where(held[:, None, None], neurons.held, neurons.flow), time)
+    return exponential(torch.where(held[:, None, None], neurons.held, neurons.flow), time)
 
 
 def _largest_kick(

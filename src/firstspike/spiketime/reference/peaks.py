@@ -22,7 +22,10 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from firstspike.neurons import LIF
+from firstspike.spiketime.parameters import Receptor
+from firstspike.spiketime.reference import linear_peaks
 from firstspike.spiketime.reference.event_loop import accumulate, in_order, settled
+from firstspike.spiketime.reference.members import FirstDerivative, MemberByMember
 from firstspike.spiketime.reference.response import Tau, kappa, kappa_slope, membrane
 from firstspike.spiketime.reference.solutions import peaks_within
 from firstspike.spiketime.values import check_finite_weight
@@ -37,6 +40,7 @@ def lacking(
     silent: Bool[Tensor, "batch outputs"],
     delay: Float[Tensor, "outputs inputs"] | None = None,
     until: float = math.inf,
+    receptor: Receptor = None,
 ) -> Float[Tensor, "batch outputs"]:
     """How far below the threshold the membrane of a silent neuron stays; 0 for all others.
 
@@ -45,25 +49,41 @@ def lacking(
     ``until`` on play no part.
     """
     threshold = torch.as_tensor(neuron.threshold, dtype=weight.dtype, device=weight.device).detach()
-    taus = _constants(neuron, len(weight))
-    height: Tensor = _Height.apply(times.unsqueeze(-1), weight, delay, silent, *taus, until)[0]
+    height = _height(times.unsqueeze(-1), weight, delay, silent, neuron, until, receptor)
     return torch.where(silent, (threshold - height).clamp(min=0), 0.0)
 
 
 def maximum(
-    trains: Float[Tensor, "batch inputs spikes"], weight: Float[Tensor, "outputs inputs"], neuron: LIF
+    trains: Float[Tensor, "batch inputs spikes"],
+    weight: Float[Tensor, "outputs inputs"],
+    neuron: LIF,
+    receptor: Receptor = None,
 ) -> Float[Tensor, "batch outputs"]:
-    """Maximum of the membrane of a neuron without threshold; at least 0, its value at rest.
+    """Maximum of the membrane of a neuron without threshold; at least 0, its value at rest, and at least the bias.
 
     Differentiable by trains and weight; a membrane that never rises above rest has no gradient.
     """
-    height: Tensor = _Height.apply(trains, weight, None, None, *_constants(neuron, len(weight)), math.inf)[0]
-    return height
+    return _height(trains, weight, None, None, neuron, math.inf, receptor)
+
+
+def _height(
+    trains: Tensor,
+    weight: Tensor,
+    delay: Tensor | None,
+    silent: Tensor | None,
+    neuron: LIF,
+    until: float,
+    receptor: Receptor,
+) -> Float[Tensor, "batch outputs"]:
+    if neuron.components:
+        return linear_peaks.height(trains, weight, delay, silent, neuron, until, receptor)
+    found: Tensor = _Height.apply(trains, weight, delay, silent, *_constants(neuron, len(weight)), until)[0]
+    return found
 
 
 def _constants(neuron: LIF, outputs: int) -> list[Tau]:
     """Time constants without gradient, of tensors one for each output."""
-    taus: Any = neuron.tau_mem, neuron.tau_syn
+    taus: tuple[Any, Any] = neuron.tau_mem, neuron.tau_syn
     return [x.detach().expand(outputs) if isinstance(x, Tensor) else x for x in taus]
 
 
@@ -75,23 +95,7 @@ def highest(
     return float(height), float(time)
 
 
-class _MemberByMember(torch.autograd.Function):
-    """A function of tensors that ``torch.func.vmap`` maps member after member, as its work depends on their values."""
-
-    @classmethod
-    def vmap(
-        cls, info: Any, in_dims: tuple[int | None, ...], *inputs: Any
-    ) -> tuple[tuple[Tensor | None, ...], tuple[int | None, ...]]:
-        """See ``torch.autograd.Function``."""
-        members = [
-            cls.apply(*(x if dim is None else x.select(dim, k) for x, dim in zip(inputs, in_dims, strict=True)))
-            for k in range(info.batch_size)
-        ]
-        found = tuple(None if x[0] is None else torch.stack(x) for x in zip(*members, strict=True))
-        return found, tuple(None if x is None else 0 for x in found)
-
-
-class _Height(_MemberByMember):
+class _Height(MemberByMember):
     """``(trains, weight, delay, silent, tau_mem, tau_syn, until) -> (height, time, place)`` of the maxima.
 
     ``place`` is the spike, in the flattened trains of the sample, at whose arrival the maximum is, or -1. Where
@@ -123,7 +127,7 @@ class _Height(_MemberByMember):
         return *_HeightGradient.apply(grad, *ctx.saved_tensors, *ctx.options), None, None, None, None
 
 
-class _HeightGradient(_MemberByMember):
+class _HeightGradient(FirstDerivative):
     """``(grad, trains, weight, delay, silent, height, time, place, tau_mem, tau_syn, until)``.
 
     Gives the gradients by the first three after ``grad``.
@@ -151,15 +155,6 @@ class _HeightGradient(_MemberByMember):
             if by_delay is not None:
                 by_delay.index_put_((some.neuron, some.input), of_time, accumulate=True)
         return by_trains.view_as(trains), by_weight, by_delay
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-        """Nothing is kept."""
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        """Raise a NotImplementedError."""
-        raise NotImplementedError("the maximum has first derivatives only, no Hessian")
 
 
 class _Membranes(NamedTuple):
