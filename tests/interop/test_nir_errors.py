@@ -43,7 +43,7 @@ class Foreign(torch.nn.Module):
         ),
         ([fs.LIFConv2d((1, 4, 4), 2, 3, fs.LIF(tau_rise=0.5))], r"layer 0: NIR .* whose synapses have a rise time"),
         ([fs.LIFLinear(2, 3, fs.LIF(bias=0.5))], r"layer 0: NIR has no neurons with a constant input \(bias\)"),
-        ([fs.SpikeTrains(2, 3, 4, fs.LIF(reset=None))], r"layer 0: NIR has no neurons without a reset"),
+        ([fs.SpikeTrains(2, 3, 4, fs.LIF(reset=None, refractory=0.1))], r"layer 0: NIR has no neurons without a reset"),
         ([fs.SpikeTrains(2, 3, 4, AdaptiveLIF(adaptation=[(2, 1)]))], r"layer 0: NIR .* with adaptation currents"),
         (
             [fs.SpikeTrains(2, 3, 4, AdaptiveLIF(threshold_adaptation=[(2, 1)]))],

@@ -274,7 +274,7 @@ def test_wrong_inputs():
         (lambda: MembraneReadout(3, 2, time=INF), "time must be > 0 and finite, got inf"),
         (
             lambda: IntegralReadout(3, 2, trainable=["threshold"]),
-            "trainable must be some of tau_mem, tau_syn in a list",
+            "trainable must be some of tau_mem, tau_syn, tau_rise, bias in a list",
         ),
         (lambda: MaximumReadout(3, 2, LIF(torch.ones(2).requires_grad_())), "no gradient of time constants"),
         (lambda: IntegralReadout(3, 2, weight_mean=1.0), "weight_mean and weight_std belong together"),

@@ -135,7 +135,7 @@ def test_the_signs_of_all_weights_tell_the_receptor():
         (lambda: dense(receptor=[0, 1, 2, 0]), r"^receptor must be from 0 to 1 for LIF\("),
         (lambda: dense(receptor=[0, 0.5, 1, 0]), r"^receptor must be a list with a whole number for each input, got"),
         (lambda: dense(receptor=1), r"^receptor must be 'sign', got 1$"),
-        (lambda: dense(receptor="sing"), r'^receptor must be "sign", or a number for each input, got \'sing\'$'),
+        (lambda: dense(receptor="sing"), r'^receptor must be "sign", or a whole number for each input, got \'sing\'$'),
         (lambda: dense(LIF(2.0, (1.0, 2.0, 3.0)), receptor="sign"), r'^receptor="sign" needs a neuron with two'),
         (lambda: dense(LIF(2.0)), r"^receptor needs a neuron with several, such as LIF\(tau_syn=\(1\.0, 2\.0\)\), got"),
         (lambda: recurrent(recurrent_receptor=None), r"^recurrent_receptor: LIF\(.* has 2 receptors: say which one"),
@@ -153,7 +153,7 @@ def test_the_signs_of_all_weights_tell_the_receptor():
         (lambda: dense(signs="+-+-"), r"^signs must be a list with a whole number for each input, got '\+-\+-'$"),
         (
             lambda: fs.IntegralReadout(4, 3, TWO),
-            r"^readouts integrate a LIF with one receptor, without bias and tau_ri",
+            r"^LIF\(.*\) has 2 receptors: say which one each input reaches",
         ),
     ],
 )

@@ -145,7 +145,7 @@ def test_cells_of_fixed_steps(source, simulator, case):
 MANY = {"threshold_adaptation": [(1.0, 0.1), (2.0, 0.1), (3.0, 0.1)]}
 REFUSED = {
     "neuron": [
-        (LIF(reset=None), {}, "the substrate neuron has no neurons without a reset (reset=None)"),
+        (LIF(reset=None, refractory=0.1), {}, "the substrate neuron has no neurons without a reset (reset=None)"),
         (AdaptiveLIF(adaptation=[(3.0, 0.4)]), {}, "the substrate neuron has no neurons with adaptation currents"),
         (AdaptiveLIF(**MANY), {}, "the substrate neuron has no neurons with an adaptive threshold"),
     ],
@@ -156,7 +156,11 @@ REFUSED = {
     "nest": [
         (LIF(tau_syn=TWO, tau_rise=1.0), SIGNS, "NEST has synapses with a rise time (tau_rise) only where"),
         (AdaptiveLIF(tau_rise=1.0, **ADAPTS), {}, "NEST has no neurons with adaptation currents (adaptation) and with"),
-        (LIF(tau_rise=1.0, reset=None), {}, "NEST has no neurons without a reset (reset=None) whose synapses"),
+        (
+            LIF(tau_rise=1.0, reset=None, refractory=0.1),
+            {},
+            "NEST has no neurons without a reset (reset=None) whose synapses",
+        ),
         (AdaptiveLIF(reset=None, **ADAPTS), {}, "NEST has neurons without a reset (reset=None) only with at most two"),
         (AdaptiveLIF(reset=None, **MANY), {}, "NEST has neurons without a reset (reset=None) only with at most two"),
         (LIF(reset=None, refractory=0.01), {}, "NEST has neurons without a reset (reset=None) only with a refractory"),
@@ -180,7 +184,7 @@ REFUSED = {
         ),
         (LIF(tau_rise=1.0), {}, "neurons whose synapses have a rise time (tau_rise); those of the chip have none"),
         (LIF(bias=0.3), {}, "neurons with a constant input (bias); those of the chip have none"),
-        (LIF(reset=None), {}, "neurons without a reset (reset=None); those of the chip have none"),
+        (LIF(reset=None, refractory=0.1), {}, "neurons without a reset (reset=None); those of the chip have none"),
         (AdaptiveLIF(**ADAPTS), {}, "neurons with adaptation currents (adaptation); those of the chip have none"),
         (AdaptiveLIF(**MANY), {}, "neurons with an adaptive threshold (threshold_adaptation); those of the chip have"),
     ],

@@ -16,7 +16,7 @@ NEURONS = {
     "two receptors": (TWO, [0, 1, 1, 0, 1]),
     "by sign": (TWO, "sign"),
     "rise and bias": (LIF(2.0, (0.6, 3.0), tau_rise=(0.3, 3.0), bias=0.2), [0, 1, 1, 0, 1]),
-    "bias below rest": (LIF(2.0, reset=None, bias=-0.3), None),
+    "bias below rest": (LIF(2.0, reset=None, refractory=0.1, bias=-0.3), None),
     "no leak": (LIF(math.inf, 1.0, tau_rise=0.5), None),
     "of each neuron": (
         LIF(torch.tensor([1.0, 2.5]).double(), (torch.tensor([0.5, 1.0]).double(), 2.0)),
@@ -101,10 +101,12 @@ def test_nothing_arrives():
     times, weight = problem()
     never = torch.full_like(times, math.inf)
     assert maximum(never, weight, TWO, "sign").tolist() == [[0.0, 0.0]] * 2
-    assert maximum(never, weight, LIF(reset=None, bias=0.4)).flatten().tolist() == pytest.approx([0.4] * 4)
-    assert maximum(times[:, :0], weight[:, :0], LIF(reset=None, bias=0.4)).flatten().tolist() == pytest.approx(
+    assert maximum(never, weight, LIF(reset=None, refractory=0.1, bias=0.4)).flatten().tolist() == pytest.approx(
         [0.4] * 4
     )
+    assert maximum(
+        times[:, :0], weight[:, :0], LIF(reset=None, refractory=0.1, bias=0.4)
+    ).flatten().tolist() == pytest.approx([0.4] * 4)
     assert maximum(times[:, :0], weight[:, :0], TWO, "sign").tolist() == [[0.0, 0.0]] * 2
 
 
