@@ -53,7 +53,10 @@ class Readout(NeuronLayer):
         self, in_features: Size, out_features: Size, neuron: LIF | None = None, **options: Unpack[ReadoutOptions]
     ) -> None:
         if neuron is not None and neuron.components:
-            raise ValueError(f"readouts integrate a LIF with one receptor, without bias and tau_rise, got {neuron}")
+            raise ValueError(
+                f"readouts integrate a LIF with one receptor, without bias and tau_rise: give this one such a neuron, "
+                f"or {neuron} to the other layers alone"
+            )
         super().__init__((out_features, in_features), in_features, out_features, neuron, **options)
 
     def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
