@@ -153,7 +153,7 @@ def test_the_signs_of_all_weights_tell_the_receptor():
         (lambda: dense(signs="+-+-"), r"^signs must be a list with a whole number for each input, got '\+-\+-'$"),
         (
             lambda: fs.IntegralReadout(4, 3, TWO),
-            r"^readouts integrate a LIF with one receptor, without bias and tau_rise: give this one such a neuron, or LIF\(",
+            r"^readouts integrate a LIF with one receptor, .*: give this one such a neuron, or LIF\(",
         ),
     ],
 )
