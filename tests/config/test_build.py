@@ -191,7 +191,7 @@ def test_layers_without_given_weights_start_from_what_reaches_them():
 @pytest.mark.parametrize(
     ("name", "small", "learnt"),
     [
-        ("yin_yang_ei", ["data.train=20", "data.validation=10", "data.test=10"], ["log_tau_syn"]),
+        ("yin_yang_ei", ["data.train=300", "data.validation=10", "data.test=10"], ["log_tau_syn"]),
         pytest.param(
             "japanese_vowels_adaptive",
             ["data.validation=0.9", "network[0].out_features=10"],
