@@ -50,6 +50,7 @@ TABLES = {
         "yin_yang_dendritic": "4-30-3",
         "yin_yang_synaptic": "4-30-3",
         "yin_yang_synaptic_h5": "4-5-3",
+        "yin_yang_ei": "8-30-3, Dale's law, two receptors",
     },
     "mnist": {
         "mnist": "784-350-10",
@@ -73,6 +74,7 @@ TABLES = {
     "sequences": {
         "delayed_xor": "2-20-2, several spikes",
         "japanese_vowels": "200 hidden neurons, several spikes",
+        "japanese_vowels_adaptive": "the same, with thresholds that adapt",
         "spoken_digits": "96-200-10, several spikes",
         "spoken_digits_delays": "the same, with delays of the inputs",
         "spoken_digits_recurrent": "96-200-10, recurrent",

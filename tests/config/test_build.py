@@ -9,6 +9,7 @@ from firstspike.config.builder import build_network
 from firstspike.config.sections import outline_of
 from firstspike.data import DATASETS
 from firstspike.layers import DelayRule
+from firstspike.runs import Run
 from firstspike.seeding import generator
 
 
@@ -184,3 +185,26 @@ def test_layers_without_given_weights_start_from_what_reaches_them():
     assert all(torch.equal(x, y) for x, y in zip(again.parameters(), trainer.network.parameters(), strict=True))
     usual = build_network(config, data, config.training.seed, from_samples=False)
     assert float(usual[0].weight.detach().mean()) < 0.7 * float(again[0].weight.detach().mean())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "small", "learnt"),
+    [
+        ("yin_yang_ei", ["data.train=300", "data.validation=10", "data.test=10"], ["log_tau_syn"]),
+        pytest.param(
+            "japanese_vowels_adaptive",
+            ["data.validation=0.9", "network[0].out_features=10"],
+            ["log_threshold_tau", "threshold_jump"],
+            marks=pytest.mark.timeseries,
+        ),
+    ],
+)
+def test_constants_of_shipped_configs_learn(name, small, learnt, tmp_path):
+    config = load_config(name, ["training.epochs=1", "training.batch_size=10", *small])
+    before = dict(build(config).members[0].network.named_parameters())
+    run = Run.start(tmp_path / "run", config, progress_bar=False)
+    after = dict(run.network.named_parameters())
+    constants = {key for key in after if key.endswith(tuple(learnt))}
+    assert {key.rpartition(".")[2] for key in constants} == set(learnt)
+    assert all(not torch.equal(before[key], after[key]) for key in constants)

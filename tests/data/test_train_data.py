@@ -46,6 +46,8 @@ def test_checksums_know_the_number_of_spikes(data):
     assert json.loads(json.dumps(splits.checksum)) == splits.checksum
     shorter = dataclasses.replace(data, times=TRAINS[..., :2])
     assert Splits(shorter, data, data).differences(splits.checksum) == ["train: 2 spikes instead of 3"]
+    none = Splits(data, data.empty(), data)
+    assert Splits(data, shorter.empty(), data).differences(none.checksum) == []
     first = data.first_spikes()
     assert "spikes" not in Splits(first, first, first).checksum["train"]
 

@@ -214,6 +214,8 @@ class Splits(NamedTuple):
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    if old.get("samples") == new["samples"] == 0:  # what they would have says nothing
+        return []
     other = [key for key in new if old.get(key, new[key]) != new[key]]
     if sizes := [f"{new[key]} {key} instead of {old[key]}" for key in ("samples", "inputs", "spikes") if key in other]:
         return sizes
