@@ -24,6 +24,7 @@ from firstspike.spiketime.cpu.linear.alone_adjoint import (
     BY_THRESHOLD,
     DUE,
     LARGEST,
+    MOST,
     OTHERS,
     OWED,
     SLOPE,
@@ -58,7 +59,7 @@ def finish(g, at, mode, number):
     """P and Q at the end, and the last event of each lane."""
     adjoint, count, most = g.adjoint[at.slot], g.kinds.size, g.most
     tail = 2 * (1 + count) * LANES
-    for place in range((2 * (1 + count) + 5) * LANES):
+    for place in range((2 * (1 + count) + 6) * LANES):
         adjoint[place] = 0
     end = np.float64(g.bounds[1])
     for lane in range(LANES):
@@ -108,7 +109,7 @@ def flow_lanes(g, at, drives, base, s):
 
 
 @jit
-def last_events(g, at, lanes):
+def last_events(g, at, lanes, mode, number):
     """Look up the last events of these lanes, in rows after those of P and Q, and step back; bits of several kinds.
 
     These are spikes, those among them that no hold follows, and releases before the first spike.
@@ -120,7 +121,7 @@ def last_events(g, at, lanes):
         bit = np.uint64(1) << np.uint64(lane)
         lanes &= ~bit
         j, spiked, due = at.first + lane, g.counts[at.slot, lane], np.float64(adjoint[tail + DUE * LANES + lane])
-        slope, asked, up = 0.0, 0.0, np.float64(g.ups[at.b, j, spiked])
+        slope, asked, up, most = 0.0, 0.0, np.float64(g.ups[at.b, j, spiked]), 0.0
         if spiked == 0 or due > np.float64(g.spikes[at.b, j, spiked - 1]):
             firsts |= bit if spiked == 0 else np.uint64(0)
             following = -math.inf if spiked == 0 else np.float64(g.spikes[at.b, j, spiked - 1])
@@ -132,6 +133,10 @@ def last_events(g, at, lanes):
                 up = 0.0
             spiked -= 1
             slope, asked = np.float64(g.slopes[at.b, j, spiked]), np.float64(g.grad[at.b, j, spiked])
+            if mode == LARGEST:
+                most = 1.0 if spiked == number else 0.0
+            elif mode == WEIGHTS:
+                most = np.float64(g.largest[at.slot, spiked * LANES + lane])
             g.counts[at.slot, lane] = spiked
             free = free_after(g, at, j, spiked)
             following = -math.inf if spiked == 0 else np.float64(g.spikes[at.b, j, spiked - 1])
@@ -143,6 +148,7 @@ def last_events(g, at, lanes):
         adjoint[tail + SLOPE * LANES + lane] = slope
         adjoint[tail + ASKED * LANES + lane] = asked
         adjoint[tail + UP * LANES + lane] = up
+        adjoint[tail + MOST * LANES + lane] = most
     return spikes, frees, firsts
 
 
@@ -154,10 +160,10 @@ def add_total(g, at, row, lanes, x):
 
 
 @jit
-def back_lanes(g, at, drives, lanes, base, start, now):
+def back_lanes(g, at, drives, lanes, base, start, now, mode, number):
     """``back_alone`` of many lanes at once, from ``now`` back to ``start``; of neurons with a reset, without a rise."""
     adjoint, count, tail = g.adjoint[at.slot], g.kinds.size, 2 * (1 + g.kinds.size) * LANES
-    none = fill32(g.tiny, 0.0)
+    none, sums = fill32(g.tiny, 0.0), mode in (ALL, OTHERS)
     while True:
         due = load32(adjoint, tail + DUE * LANES)
         until = max(due, start)
@@ -165,27 +171,34 @@ def back_lanes(g, at, drives, lanes, base, start, now):
         now, events = until, (due > start) & lanes
         if not events:
             break
-        spikes, frees, firsts = last_events(g, at, events)
+        spikes, frees, firsts = last_events(g, at, events, mode, number)
         p, owed = load32(adjoint, base), load32(adjoint, tail + OWED * LANES)
         slope, up = load32(adjoint, tail + SLOPE * LANES), load32(adjoint, tail + UP * LANES)
-        add_total(g, at, BY_RESET, (events & ~spikes) | frees, p)
+        if sums:
+            add_total(g, at, BY_RESET, (events & ~spikes) | frees, p)
         owed = select(events, fma(p, up, owed), owed)
         pull = owed - load32(adjoint, tail + ASKED * LANES)
         for k in range(count):
             if g.kinds[k] in (CURRENT, THRESHOLD):
                 q, jump = load32(adjoint, base + (1 + k) * LANES), load32(g.jump_rows[at.slot], k * LANES)
                 pull = pull - q * jump * part_of(drives, count + k)
-                add_total(g, at, BY_PARTS + count + k, spikes, q)
-        change = select((slope > 0.0) & spikes, pull / slope, none)
+                if sums:
+                    add_total(g, at, BY_PARTS + count + k, spikes, q)
+        change, most = select((slope > 0.0) & spikes, pull / slope, none), load32(adjoint, tail + MOST * LANES)
+        if mode == LARGEST:
+            change = select((slope > 0.0) & spikes, most, none)
+        elif mode == WEIGHTS:
+            change = select(abs(change) * most > g.bound[0], none, change)
         for k in range(count):
             if g.kinds[k] == THRESHOLD:
                 place = base + (1 + k) * LANES
                 store(adjoint, place, load32(adjoint, place) - change)
-        add_total(g, at, BY_THRESHOLD, spikes, change * -1.0)
+        if sums:
+            add_total(g, at, BY_THRESHOLD, spikes, change * -1.0)
         store(adjoint, base, select(events, change, p))
         owed = select(spikes, select(none > slope, pull, none), owed)
         store(adjoint, tail + OWED * LANES, owed)
-        while firsts:
+        while sums and firsts:
             lane = lowest_bit(firsts)
             firsts &= firsts - np.uint64(1)
             g.by_left[at.b, at.first + lane] = -adjoint[tail + OWED * LANES + lane]
@@ -301,7 +314,7 @@ def unwind(g, at, keys, rows, slopes, drives, weights, source, order, n, mode, n
     begin, end = np.float64(g.bounds[0]), np.float64(g.bounds[1])
     finish(g, at, mode, number)
     sums = g.by_taus != 0 and mode != WEIGHTS and mode != LARGEST
-    plain = mode == ALL and g.by_taus == 0 and g.resets != 0 and g.rising == 0
+    plain = not sums and g.resets != 0 and g.rising == 0
     if plain:
         for lane in range(at.size):
             for k in range(g.kinds.size - g.biased):
@@ -336,7 +349,7 @@ def unwind(g, at, keys, rows, slopes, drives, weights, source, order, n, mode, n
                     store(adjoint, there + place, before)
                 start = arrival_lanes(g, keys, i) if i >= 0 else fill32(adjoint, g.bounds[0])
                 stop = min(arrival_lanes(g, keys, i + 1), fill32(adjoint, g.bounds[1]))
-                back_lanes(g, at, drives, alone, there, start, stop)
+                back_lanes(g, at, drives, alone, there, start, stop, mode, number)
                 alone = np.uint64(0)
             while alone:
                 lane = lowest_bit(alone)

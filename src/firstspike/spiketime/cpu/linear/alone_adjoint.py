@@ -29,7 +29,7 @@ from firstspike.spiketime.cpu.runtime.compiling import jit
 # largest derivative by a weight of the membrane at one spike of each lane
 ALL, OTHERS, WEIGHTS, LARGEST = range(4)
 # rows of lanes after those of P and Q: when the last event is, what it owes, and what is known of it
-DUE, OWED, SLOPE, ASKED, UP = range(5)
+DUE, OWED, SLOPE, ASKED, UP, MOST = range(6)
 # rows of lanes of sums of gradients: those by each component's rate come last, then those by their jumps, by the bias
 BY_THRESHOLD, BY_RESET, BY_LEAK, BY_PARTS = range(4)
 
