@@ -117,8 +117,8 @@ def _turn(item):
     return len(FIRST) + (not IN_FLOAT32.intersection(item.path.parts))
 
 
-# Tests that need an extra which is not in dev
-ASKED_FOR = ["neuron", "brian2", "postgresql", "nir_readers", "timeseries", "wandb"]
+# Tests that need an extra which is not in dev, or take too long to run each time
+ASKED_FOR = ["exhaustive", "neuron", "brian2", "postgresql", "nir_readers", "timeseries", "wandb"]
 
 
 def pytest_collection_modifyitems(config, items):

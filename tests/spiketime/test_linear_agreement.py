@@ -139,7 +139,7 @@ def same(found, expected, times=1e-10, grads=1e-7):
         )
 
 
-@pytest.mark.parametrize("seed", [*range(30), *(pytest.param(k, marks=pytest.mark.slow) for k in range(30, 330))])
+@pytest.mark.parametrize("seed", [*range(30), *(pytest.param(k, marks=pytest.mark.exhaustive) for k in range(30, 330))])
 def test_backends_agree(seed):
     leaves, own, run, window, draw = problem_of(seed)
     if seed % 2:  # kernels go other ways where no constant learns

@@ -261,7 +261,7 @@ def case(kind, own, seed, size):
 CASES = [pytest.param(kind, bool(k % 2), 0, (), id=kind) for k, kind in enumerate(KINDS)]
 LARGE = (("neurons", 3), ("inputs", 6), ("spikes", 3))
 CASES += [
-    pytest.param(kind, own, seed, LARGE, id=f"{kind}-{own}-{seed}", marks=pytest.mark.slow)
+    pytest.param(kind, own, seed, LARGE, id=f"{kind}-{own}-{seed}", marks=pytest.mark.exhaustive)
     for kind in KINDS
     for own in (False, True)
     for seed in (1, 2)
@@ -379,14 +379,14 @@ TANGENT = [kind for kind in KINDS if kind != "bias above"]  # it spikes for ever
 
 
 @pytest.mark.parametrize(
-    "kind", [x if k % 4 == 2 else pytest.param(x, marks=pytest.mark.slow) for k, x in enumerate(TANGENT)]
+    "kind", [x if k % 4 == 2 else pytest.param(x, marks=pytest.mark.exhaustive) for k, x in enumerate(TANGENT)]
 )
 def test_near_tangents(kind, backend):
     check_tangents(kind, backend, torch.float64, 1e-13, 1e-10)
 
 
 @pytest.mark.parametrize(
-    "kind", [x if k % 4 == 3 else pytest.param(x, marks=pytest.mark.slow) for k, x in enumerate(TANGENT)]
+    "kind", [x if k % 4 == 3 else pytest.param(x, marks=pytest.mark.exhaustive) for k, x in enumerate(TANGENT)]
 )
 def test_near_tangents_in_float32(kind, backend):
     check_tangents(kind, backend, torch.float32, 1e-5, 1e-4)

@@ -54,7 +54,7 @@ def truth_of(neuron, inputs, options, most):
         return train(cell, arrivals, most=most, **options)
 
 
-SEEDS = [pytest.param(k, marks=[pytest.mark.slow] * (k >= 25)) for k in range(300)]
+SEEDS = [pytest.param(k, marks=[pytest.mark.exhaustive] * (k >= 12)) for k in range(300)]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
