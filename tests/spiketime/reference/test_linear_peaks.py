@@ -60,7 +60,9 @@ def test_gradient_of_the_maximum(kind):
     assert torch.autograd.gradcheck(lambda *given: maximum(*given, neuron, receptor), (times, weight), atol=1e-7)
 
 
-@pytest.mark.parametrize("kind", NEURONS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "rise and bias")) for kind in NEURONS]
+)
 def test_a_membrane_reaches_its_maximum_and_no_more(kind):
     """A neuron with a threshold just below the maximum spikes, one with a threshold just above does not."""
     neuron, receptor = NEURONS[kind]
