@@ -141,13 +141,15 @@ def crossing_lanes(g, at, theta, lanes):
     for _ in range(_STEPS):
         p, q, r = excess_at(g, at, theta, u)
         low, high = select(none > p, u, low), select(none > p, high, u)
-        step = p / q
-        following = u - fma(step * step * 0.5, r / q, step)
+        step, bent = p / q, r / q
+        following = u - fma(step * step * 0.5, bent, step)
         inside = (q > 0.0) & (following >= low) & (high >= following)
         following = select(inside, following, (low + high) * 0.5)
         moved = abs(following - u)
         u = following
-        moving = (moved * moved * moved > u * tiny) & (moved > u * tiny) & (high - low > high * tiny) & fires
+        # the error of a step is about its cube, near a maximum times the square of how much the slope changes
+        error = moved * moved * moved * max(bent * bent, 1.0)
+        moving = (error > u * tiny) & (moved > u * tiny) & (high - low > high * tiny) & fires
         if not moving:
             break
     return fires, u, unclear
