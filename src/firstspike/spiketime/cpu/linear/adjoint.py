@@ -47,7 +47,7 @@ from firstspike.spiketime.cpu.linear.flow import (
     THRESHOLD,
 )
 from firstspike.spiketime.cpu.linear.lanes import part_of, response_lanes
-from firstspike.spiketime.cpu.linear.scan import arrival_lanes, time_of
+from firstspike.spiketime.cpu.linear.scan import arrival_lanes, size_of, time_of
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.shuffles import fold16, total16
@@ -64,7 +64,7 @@ def finish(g, at, mode, number):
     end = np.float64(g.bounds[1])
     for lane in range(LANES):
         adjoint[tail + DUE * LANES + lane] = -math.inf
-    for lane in range(at.size):
+    for lane in range(size_of(g, at)):
         j, spiked = at.first + lane, 0
         while spiked < most and g.spikes[at.b, j, spiked] < math.inf:
             spiked += 1
@@ -253,14 +253,13 @@ def reach(g, at, drives, base, place):
 @inlined
 def input_gradients(g, at, i, base, drives, weights, source, order, mode, number):
     """Add to the gradients by the weights, times and delays of an input."""
-    every = ~np.uint64(0) >> np.uint64(64 - at.size)
     by_weight, by_delay = g.weight_parts[at.group, at.chunk], g.delay_parts[at.group, at.chunk]
     if source is None:
         w = load32(weights, i * LANES)
         q, moved = reach(g, at, drives, base, g.places[0])
         for receptor in range(1, g.receptors):
             chosen = np.uint64(0)
-            for lane in range(at.size):
+            for lane in range(size_of(g, at)):
                 own = (
                     weights[i * LANES + lane] <= 0
                     if g.signed != 0
@@ -272,8 +271,8 @@ def input_gradients(g, at, i, base, drives, weights, source, order, mode, number
         moved = moved * w
         store(g.sums[at.slot], 0, q)
         store(g.sums[at.slot], LANES, moved)
-        for lane in range(at.size):
-            if time_of(g.own_keys[at.slot], i, lane) == math.inf:
+        for lane in range(size_of(g, at)):
+            if g.keys[at.slot, i * LANES + lane] == math.inf:
                 continue
             j, event = np.intp(g.inputs_of[at.slot, i, lane]), np.intp(g.events_of[at.slot, i, lane])
             x = g.sums[at.slot, lane]
@@ -293,7 +292,7 @@ def input_gradients(g, at, i, base, drives, weights, source, order, mode, number
         place = g.places[g.receptor[at.e, j]]
     q, moved = reach(g, at, drives, base, place)
     if g.signed != 0:
-        negative = ~(w > 0.0) & every
+        negative = ~(w > 0.0) & at.every
         other, other_moved = reach(g, at, drives, base, g.places[1])
         q, moved = select(negative, other, q), select(negative, other_moved, moved)
     if mode == LARGEST:
@@ -316,7 +315,7 @@ def unwind(g, at, keys, rows, slopes, drives, weights, source, order, n, mode, n
     sums = g.by_taus != 0 and mode != WEIGHTS and mode != LARGEST
     plain = not sums and g.resets != 0 and g.rising == 0
     if plain:
-        for lane in range(at.size):
+        for lane in range(size_of(g, at)):
             for k in range(g.kinds.size - g.biased):
                 g.jump_rows[at.slot, k * LANES + lane] = g.jumps[at.e, at.first + lane, k]
     quiet = g.asks_end == 0
@@ -335,7 +334,7 @@ def unwind(g, at, keys, rows, slopes, drives, weights, source, order, n, mode, n
             g.place[at.slot, 0] = i + 1
             due, alone = load32(adjoint, tail + DUE * LANES), np.uint64(0)
             if source is None:
-                for lane in range(at.size):
+                for lane in range(size_of(g, at)):
                     start = time_of(keys, i, lane) if i >= 0 else begin
                     alone |= np.uint64(adjoint[tail + DUE * LANES + lane] > start) << np.uint64(lane)
             else:
@@ -363,7 +362,7 @@ def unwind(g, at, keys, rows, slopes, drives, weights, source, order, n, mode, n
             input_gradients(g, at, i, here, drives, weights, source, order, mode, number)
     if mode == LARGEST:
         return
-    for lane in range(at.size):
+    for lane in range(size_of(g, at)):
         j = at.first + lane
         if g.biased != 0 and mode != WEIGHTS:
             total(g, at, BY_PARTS + 2 * g.kinds.size, lane, adjoint[here + g.kinds.size * LANES + lane])

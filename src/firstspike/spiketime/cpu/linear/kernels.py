@@ -7,7 +7,8 @@ Whether neurons have an order of arrival or time constants of their own is known
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import LANES, pack_tile, sum_parts, unpack_tile
+from firstspike.spiketime.cpu.arrays import LANES, every_lane, pack_tile, sum_parts, unpack_tile
+from firstspike.spiketime.cpu.lanes.scan import At
 from firstspike.spiketime.cpu.linear.adjoint import unwind
 from firstspike.spiketime.cpu.linear.alone import WORK
 from firstspike.spiketime.cpu.linear.alone_adjoint import ALL, LARGEST, OTHERS, WEIGHTS
@@ -15,7 +16,7 @@ from firstspike.spiketime.cpu.linear.flow import (
     fill_slopes,
 )
 from firstspike.spiketime.cpu.linear.rows import fill_drives, fill_own_slopes, interval, prepare_own, prepare_shared
-from firstspike.spiketime.cpu.linear.scan import At, scan
+from firstspike.spiketime.cpu.linear.scan import scan
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel
 from firstspike.spiketime.cpu.sort import SORTING
@@ -60,7 +61,6 @@ FORWARD = Layout(
     rows="real samples intervals parts_of_row",
     drives="real ensemble drives_each",
     # the same of each lane, for what a thread works on
-    own_keys=f"real threads own_intervals {LANES}",
     own_rows=f"real threads own_intervals parts_of_row {LANES}",
     own_drives=f"real threads drives_each {LANES}",
     own_weights="real threads lanes",
@@ -68,10 +68,12 @@ FORWARD = Layout(
     column="real threads 16",
     inputs_of=f"int32 threads own_intervals {LANES}",
     events_of=f"int32 threads own_intervals {LANES}",
-    own_values="real threads lanes",
+    # of inputs in the order of each lane, see ``lanes.scan.sort_arrivals``
+    keys="real threads lanes",
+    values="real threads lanes",
+    arrived="int32 threads padded",
     delays="real all_groups delay_inputs",
     sorted_to="real threads padded",
-    sorted_from="int32 threads padded",
     packed="real all_groups group_inputs",
     state="real threads state_rows",
     work=f"float64 threads {WORK + 1} width",
@@ -120,7 +122,7 @@ def scanned(own):
         slot, b, e = at.slot, at.b, at.e
         if own:
             drives = g.own_drives[slot]
-            scan(g, at, g.own_keys[slot], g.own_rows[slot], drives, g.own_weights[slot], None, n)
+            scan(g, at, g.keys[slot].reshape(-1, LANES), g.own_rows[slot], drives, g.own_weights[slot], None, n)
         else:
             drives = g.drives[e]
             scan(g, at, g.arrival[b], g.rows[b], drives, g.packed[at.group], g.source[b], g.inside[b, 0])
@@ -139,6 +141,8 @@ def prepared(own, backward):
             pack_tile(g.weight[e], ones, first, g.packed[task])
             if g.delayed > 0:
                 pack_tile(g.delay[e], ones, first, g.delays[task])
+            if not own and first == 0:
+                fill_drives(g, e, 0, g.drives[e], 0, 1)
             return
         begin = (task - g.all_groups) * SAMPLES
         for b in range(begin, min(begin + SAMPLES, g.samples)):
@@ -162,11 +166,9 @@ def forward_kernel(dtype: str, own: bool):
     def run(g, slot, task):
         blocks = (g.batch + SAMPLES - 1) // SAMPLES
         e, begin, place = task // (g.groups * blocks), task // g.groups % blocks * SAMPLES, task % g.groups
-        group, size = e * g.groups + place, min(LANES, g.outputs - place * LANES)
-        if not own:
-            fill_drives(g, e, 0, g.drives[e], 0, 1)
+        group, every = e * g.groups + place, every_lane(min(LANES, g.outputs - place * LANES))
         for b in range(e * g.batch + begin, e * g.batch + min(begin + SAMPLES, g.batch)):
-            at = At(slot, e, b, group, place * LANES, size, 0, 0)
+            at = At(slot, e, b, group, place * LANES, every, 0, 0)
             scan_group(g, at, prepare_own(g, at) if own else 0)
 
     return prepared(own, False), run
@@ -183,7 +185,7 @@ def backward_kernel(dtype: str, own: bool):
         if own:
             n = g.place[slot, 1]
             unwind(
-                g, at, g.own_keys[slot], g.own_rows[slot], g.own_slopes[slot], g.own_drives[slot],
+                g, at, g.keys[slot].reshape(-1, LANES), g.own_rows[slot], g.own_slopes[slot], g.own_drives[slot],
                 g.own_weights[slot], None, g.order[0], n, mode, number,
             )  # fmt: skip
         else:
@@ -197,15 +199,13 @@ def backward_kernel(dtype: str, own: bool):
         e, chunk, part = task // (g.parts * g.chunks), task // g.parts % g.chunks, task % g.parts
         begin, end = e * g.batch + chunk * g.batch // g.chunks, e * g.batch + (chunk + 1) * g.batch // g.chunks
         g.times_parts[part, begin:end] = 0
-        if not own:
-            fill_drives(g, e, 0, g.drives[e], 0, 1)
         for place in range(part * g.groups // g.parts, (part + 1) * g.groups // g.parts):
-            group, size = e * g.groups + place, min(LANES, g.outputs - place * LANES)
+            group, every = e * g.groups + place, every_lane(min(LANES, g.outputs - place * LANES))
             g.weight_parts[group, chunk] = 0
             g.delay_parts[group, chunk] = 0
             g.totals[group, chunk] = 0
             for b in range(begin, end):
-                at = At(slot, e, b, group, place * LANES, size, chunk, part)
+                at = At(slot, e, b, group, place * LANES, every, chunk, part)
                 if own:
                     g.place[slot, 1] = prepare_own(g, at)
                 if g.by_taus != 0:

@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import LANES, every_lane
+from firstspike.spiketime.cpu.arrays import LANES
+from firstspike.spiketime.cpu.lanes.scan import sort_arrivals
 from firstspike.spiketime.cpu.linear.flow import (
     FEEDS,
     FIRST,
@@ -19,10 +20,10 @@ from firstspike.spiketime.cpu.linear.flow import (
     fill_slopes,
 )
 from firstspike.spiketime.cpu.linear.lanes import response_lanes
+from firstspike.spiketime.cpu.linear.scan import size_of
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.sort import sort_row
 from firstspike.spiketime.cpu.vectors.mathfun import exp, exp_and_expm1
-from firstspike.spiketime.cpu.vectors.shuffles import sort_lanes
 from firstspike.spiketime.cpu.vectors.simd import fill32, load16, load32, select, store
 
 
@@ -46,39 +47,37 @@ def fill_drives(g, e, j, drives, lane, step):
 
 
 @jit
+def sort_finite(g, b, order, arrival, slot):
+    """Sort the inputs of a sample that arrive between start and end; returns how many."""
+    n = sort_row(g.times[b], g.bounds[0], g.bounds[1], order, arrival, g.sort_keys[slot], g.sort_labels[slot])
+    while n > 0 and arrival[n - 1] == math.inf:
+        n -= 1
+    return n
+
+
+@jit
 def prepare_own(g, at):
     """Sort what arrives at each neuron of a group in a sample, and fill in the numbers of its intervals; the most."""
-    keys, values, times, every = g.own_keys[at.slot], g.own_values[at.slot], g.times[at.b], every_lane(at.size)
-    begin, end, never, source, n = g.bounds[0], g.bounds[1], fill32(g.tiny, math.inf), g.sorted_from[at.slot], 0
+    keys, values, arrived = g.keys[at.slot].reshape(-1, LANES), g.values[at.slot], g.arrived[at.slot]
+    begin, end, never = g.bounds[0], g.bounds[1], fill32(g.tiny, math.inf)
     if g.delayed > 0:
-        for event in range(times.size):
-            if times[event] < end:
-                arrival = load32(g.delays[at.group], event // g.copies * LANES) + times[event]
-                store(keys, n * LANES, select((arrival >= begin) & (end > arrival) & every, arrival, never))
-                store(values, n * LANES, fill32(g.tiny, n))
-                source[n] = event
-                n += 1
-        sort_lanes(keys.reshape(-1), values, n, LANES)
-        while n > 0 and not never > load32(keys, (n - 1) * LANES):
-            n -= 1
+        _, n = sort_arrivals(g, at, None)
     else:
         to = g.sorted_to[at.slot]
-        n = sort_row(times, begin, end, source, to, g.sort_keys[at.slot], g.sort_labels[at.slot])
-        while n > 0 and to[n - 1] == math.inf:
-            n -= 1
+        n = sort_finite(g, at.b, arrived, to, at.slot)
         for k in range(n):
-            store(keys, k * LANES, select(every, fill32(g.tiny, to[k]), never))
+            store(keys, k * LANES, select(at.every, fill32(g.tiny, to[k]), never))
             store(values, k * LANES, fill32(g.tiny, k))
         store(keys, n * LANES, never)
     weights, packed = g.own_weights[at.slot], g.packed[at.group]
     for k in range(n):
         for lane in range(LANES):
-            event = source[np.intp(values[k * LANES + lane])]
+            event = arrived[np.intp(values[k * LANES + lane])]
             i, arrives = event // g.copies, keys[k, lane] < math.inf
             g.events_of[at.slot, k, lane], g.inputs_of[at.slot, k, lane] = event, i
             weights[k * LANES + lane] = packed[i * LANES + lane] if arrives else 0
     for lane in range(LANES):
-        fill_drives(g, at.e, at.first + min(lane, at.size - 1), g.own_drives[at.slot].reshape(-1), lane, LANES)
+        fill_drives(g, at.e, at.first + min(lane, size_of(g, at) - 1), g.own_drives[at.slot].reshape(-1), lane, LANES)
     for i in range(-1 if begin > -math.inf else 0, n):
         now = fill32(g.tiny, begin) if i < 0 else min(load32(keys, i * LANES), fill32(g.tiny, end))
         stop = min(load32(keys, (i + 1) * LANES), fill32(g.tiny, end))
@@ -109,7 +108,7 @@ def fill_row_lanes(g, row, drives, s):
 def fill_rising_lanes(g, at, row, waits):
     """``fill_row`` for an interval of each lane."""
     for lane in range(LANES):
-        j = at.first + min(lane, at.size - 1)
+        j = at.first + min(lane, size_of(g, at) - 1)
         fill_row(row[lane:], LANES, np.float64(waits[lane]), g.kinds, g.leak[at.e, j], g.rates[at.e, j])
 
 
@@ -118,9 +117,12 @@ def fill_own_slopes(g, at, n):
     """Fill in the derivatives of these numbers."""
     slopes = g.own_slopes[at.slot].reshape(-1)
     for lane in range(LANES):
-        j = at.first + min(lane, at.size - 1)
+        j = at.first + min(lane, size_of(g, at) - 1)
         for i in range(-1, n):
-            wait, start = interval(g, g.own_keys[at.slot][:, lane], i), (i + 1) * g.parts_of_slopes * LANES + lane
+            wait, start = (
+                interval(g, g.keys[at.slot].reshape(-1, LANES)[:, lane], i),
+                (i + 1) * g.parts_of_slopes * LANES + lane,
+            )
             fill_slopes(slopes[start:], LANES, wait, g.kinds, g.leak[at.e, j], g.rates[at.e, j])
 
 
@@ -128,9 +130,7 @@ def fill_own_slopes(g, at, n):
 def prepare_shared(g, b, slot):
     """Sort what arrives in a sample, and fill in the numbers of its intervals."""
     order, arrival = g.order[b], g.arrival[b]
-    n = sort_row(g.times[b], g.bounds[0], g.bounds[1], order, arrival, g.sort_keys[slot], g.sort_labels[slot])
-    while n > 0 and arrival[n - 1] == math.inf:
-        n -= 1
+    n = sort_finite(g, b, order, arrival, slot)
     arrival[n], g.inside[b, 0] = math.inf, n
     for k in range(n):
         g.source[b, k] = order[k] // g.copies

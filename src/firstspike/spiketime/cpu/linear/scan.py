@@ -10,7 +10,6 @@ lanes of them. The functions find which by the dimensions of the arrays, and whe
 
 # mypy: disable-error-code="no-untyped-def"
 import math
-from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,17 +50,10 @@ from firstspike.spiketime.cpu.vectors.simd import fill32, fma, highest, load32, 
 _PIECES = 200  # of a long interval, more of which go alone
 
 
-class At(NamedTuple):
-    """What a thread works on: a group of neurons in a sample. Groups and samples are counted through all networks."""
-
-    slot: Any  # number of the thread
-    e: Any  # network
-    b: Any  # sample
-    group: Any
-    first: Any  # the group's first neuron
-    size: Any  # how many it has
-    chunk: Any  # backward: those samples, and those groups, whose gradients are summed together
-    part: Any
+@inlined
+def size_of(g, at):
+    """How many neurons a group has."""
+    return min(LANES, g.outputs - at.first)
 
 
 @chosen_by_type
@@ -78,7 +70,7 @@ def add_input(g, at, i, base, weights, source):
     state = g.state[at.slot]
     if source is None:
         if g.signed != 0 or g.receptors > 1:
-            for lane in range(at.size):
+            for lane in range(size_of(g, at)):
                 w = weights[i * LANES + lane]
                 reached = np.intp(w <= 0) if g.signed != 0 else g.receptor[at.e, g.inputs_of[at.slot, i, lane]]
                 state[base + (1 + g.places[reached]) * LANES + lane] += w
@@ -106,7 +98,7 @@ def start_lanes(g, at):
             state[tail + row * LANES + lane] = math.inf
         g.counts[at.slot, LANES] = 0
         g.counts[at.slot, lane], g.free[at.slot, lane] = 0, -math.inf
-    for lane in range(at.size):
+    for lane in range(size_of(g, at)):
         j = at.first + lane
         state[tail + THETA * LANES + lane] = g.threshold[at.e, j]
         state[tail + LIMIT * LANES + lane] = g.threshold[at.e, j] * (1 - 64 * g.tiny[0])
@@ -337,7 +329,7 @@ def scan(g, at, keys, rows, drives, weights, source, n):
     """
     state, rows_each = g.state[at.slot], (1 + g.kinds.size) * LANES
     here, there = 0, rows_each
-    held, stuck, active = start_lanes(g, at), np.uint64(0), ~np.uint64(0) >> np.uint64(64 - at.size)
+    held, stuck, active = start_lanes(g, at), np.uint64(0), at.every
     plain, limits = g.observes == 0 and g.records == 0, constants_of(g) + LIMIT * LANES
     end, fastest, may = g.bounds[1], fastest_rate(g, at, source is None), g.resets != 0 and g.observes == 0
     simple = source is not None and plain and g.count <= 2
@@ -382,7 +374,7 @@ def scan(g, at, keys, rows, drives, weights, source, n):
 def fastest_rate(g, at, own):
     """Of the neurons of a group."""
     found = 0.0
-    for j in range(at.first if own else 0, at.first + at.size if own else 1):
+    for j in range(at.first if own else 0, at.first + size_of(g, at) if own else 1):
         found = max(found, g.leak[at.e, j])
         for k in range(g.kinds.size):
             found = max(found, g.rates[at.e, j, k])
@@ -404,10 +396,9 @@ def _wait_of_all(g, at, keys, i):
 
 @jit
 def _longest_wait(g, at, keys, i):
-    every = ~np.uint64(0) >> np.uint64(64 - at.size)
     stop = min(load32(keys, (i + 1) * LANES), fill32(g.tiny, g.bounds[1]))
     now = load32(keys, i * LANES) if i >= 0 else fill32(g.tiny, g.bounds[0])
-    return np.float64(highest(select((stop > now) & every, stop - now, 0.0)))
+    return np.float64(highest(select((stop > now) & at.every, stop - now, 0.0)))
 
 
 @chosen_by_type
@@ -422,7 +413,7 @@ def longest_wait(g, at, keys, i):
 def end_lanes(g, at, here, stuck):
     """Write the states at the end, and who would spike more often."""
     state, end = g.state[at.slot], np.float64(g.bounds[1])
-    for lane in range(at.size):
+    for lane in range(size_of(g, at)):
         j, full = at.first + lane, (stuck >> np.uint64(lane)) & np.uint64(1) != 0
         g.overflows[at.b, j] = full
         if g.ends != 0:
