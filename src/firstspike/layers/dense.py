@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from typing import Any, Literal, Unpack, cast
+from typing import Any, Literal, Unpack
 
 import torch
 from jaxtyping import Bool, Float
@@ -148,7 +148,7 @@ class SpikeTrains(DenseLayer):
         overflow: Overflow = "error",
         **options: Unpack[DenseOptions],
     ) -> None:
-        neuron = with_dynamics(cast(Any, LIF() if neuron is None else neuron), 4, refractory=refractory, reset=reset)
+        neuron = with_dynamics(LIF() if neuron is None else neuron, 4, refractory=refractory, reset=reset)
         super().__init__(in_features, out_features, neuron, **options)
         self.max_spikes = max_spikes
         self.overflow: Overflow = overflow

@@ -20,7 +20,7 @@ from firstspike.layers.trains import Spikes
 from firstspike.neurons import LIF
 from firstspike.ranges import Positive, PositiveOrInf, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
-from firstspike.spiketime.reference.linear_response import Receptor, at_rest, reaching, receptors_of, response
+from firstspike.spiketime.reference.linear_response import Receptor, at_rest, reaching, response, time_constants_of
 from firstspike.spiketime.reference.peaks import maximum
 from firstspike.spiketime.values import raised, real_times
 
@@ -81,7 +81,7 @@ class Readout(NeuronLayer):
 
     def _parts(self) -> list[tuple[Receptor, Float[Tensor, "out_features in_features"]]]:
         """All receptors, and the weights of the inputs that reach each."""
-        receptors = receptors_of(self.neuron)
+        receptors = time_constants_of(self.neuron)
         if len(receptors) == 1:
             return [(receptors[0], self.weight)]
         return [(one, reaching(self.weight, self.receptors, k)) for k, one in enumerate(receptors)]
@@ -204,7 +204,7 @@ class MaximumReadout(Readout, MadeAgain):
         self, in_features: Size, out_features: Size, neuron: LIF | None = None, **options: Unpack[NeuronOptions]
     ) -> None:
         given = LIF() if neuron is None else neuron
-        taus = (given.tau_mem, given.bias, *(x for one in receptors_of(given) for x in one))
+        taus = (given.tau_mem, given.bias, *(x for one in time_constants_of(given) for x in one))
         if any(isinstance(x, Tensor) and x.requires_grad for x in taus):
             raise ValueError("MaximumReadout has no gradient of time constants; give numbers, or tensors without one")
         super().__init__(in_features, out_features, neuron, **options)

@@ -19,7 +19,7 @@ from firstspike.plots import look, run_data
 from firstspike.plots.run_data import run_figure
 from firstspike.plots.voltages import chosen_of, double, voltages
 from firstspike.runs import Run
-from firstspike.spiketime.reference.linear_response import receptors_of
+from firstspike.spiketime.reference.linear_response import time_constants_of
 
 _POINTS = 1000
 _STRIP = 1.0  # height of the currents of a neuron, in thresholds
@@ -29,7 +29,7 @@ TRACES = 6  # more in one panel cannot be told apart
 def unit_of(module: nn.Module) -> str:
     """The unit of a module's times, by the ``tau_syn`` that its layers started with; none if they differ."""
     layers = (x for x in module.modules() if isinstance(x, NeuronLayer) and "tau_syn" not in x.unused)
-    firsts = [receptors_of(x.initial_neuron)[0].tau_syn for x in layers]  # as in a config
+    firsts = [time_constants_of(x.initial_neuron)[0].tau_syn for x in layers]  # as in a config
     taus = {tau for first in firsts for tau in torch.as_tensor(first).flatten().tolist()} or {1.0}
     return look.time_unit(*taus) if len(taus) == 1 else ""
 
@@ -82,7 +82,7 @@ def traces(
     times, spikes, neurons = times.detach().cpu(), spikes.detach().cpu().double(), list(neurons)
     neuron, (arrivals, _, delay, last, _) = chosen_of(layer, neurons, times, spikes)
     trains, unit = isinstance(layer, SpikeTrains), double(neuron.threshold).unsqueeze(-1)
-    tau = max(float(double(one.tau_syn).max()) for one in receptors_of(neuron))
+    tau = max(float(double(one.tau_syn).max()) for one in time_constants_of(neuron))
     if delay is not None:
         arrivals = arrivals + delay
     every = spikes[neurons].reshape(len(neurons), -1)

@@ -15,7 +15,7 @@ from firstspike.layers import SpikeTrains, SpikingLinear
 from firstspike.layers.neurons import Arriving
 from firstspike.neurons import LIF
 from firstspike.spiketime.parameters import Receptor as Reached
-from firstspike.spiketime.reference.linear_response import Receptor, at_rest, reaching, receptors_of, response
+from firstspike.spiketime.reference.linear_response import Receptor, at_rest, reaching, response, time_constants_of
 
 
 class Voltages(NamedTuple):
@@ -39,7 +39,7 @@ def _inputs(neuron: LIF, times: Tensor, weight: Tensor, delay: Tensor | None, re
     arrival = times.double() if delay is None else times.double() + delay.double()
     if _bias(neuron) is not None:
         arrival = torch.where(arrival < 0, torch.inf, arrival)
-    receptors, numbers = receptors_of(neuron), reached if isinstance(reached, Tensor) else None
+    receptors, numbers = time_constants_of(neuron), reached if isinstance(reached, Tensor) else None
     several = len(receptors) > 1
     weights = [reaching(weight.double(), numbers, k) if several else weight.double() for k in range(len(receptors))]
     return _Inputs(arrival, [Receptor(*map(_by_neuron, one)) for one in receptors], weights)

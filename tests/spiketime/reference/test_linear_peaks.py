@@ -8,7 +8,7 @@ import torch
 from firstspike import LIF, first_spike_time
 from firstspike.neurons import AdaptiveLIF
 from firstspike.spiketime.reference.linear import exponential
-from firstspike.spiketime.reference.linear_response import Receptor, receptors_of, response
+from firstspike.spiketime.reference.linear_response import Receptor, response, time_constants_of
 from firstspike.spiketime.reference.peaks import lacking, maximum
 
 TWO = LIF(2.0, (0.6, 3.0))
@@ -120,7 +120,7 @@ def test_what_adapts_plays_no_part_without_spikes():
         lacking(times[..., 0], weight, adaptive, silent),
         lacking(times[..., 0], weight, LIF(2.0, threshold=9.0), silent),
     )
-    assert receptors_of(adaptive) == [Receptor(1.0, None)]
+    assert time_constants_of(adaptive) == [Receptor(1.0, None)]
 
 
 def test_under_vmap_and_in_single_precision():

@@ -239,11 +239,8 @@ def _reset(neurons: _Neurons, x: State, resets: bool) -> State:
 def _first_crossing(flow: Matrix, reads: State, x: State, length: Float64[Tensor, " P"]) -> Float64[Tensor, " P"]:
     """Time until g first is >= 0, ``inf`` if it is not within the length."""
     found = torch.full_like(length, math.inf).masked_fill(_value(reads, x) >= 0, 0.0)
-    once, begin, step = (
-        reads.unsqueeze(1) @ flow,
-        torch.zeros_like(length),
-        1 / flow.diagonal(dim1=1, dim2=2).abs().amax(1),
-    )
+    begin, step = torch.zeros_like(length), 1 / flow.diagonal(dim1=1, dim2=2).abs().amax(1)
+    once = reads.unsqueeze(1) @ flow
     derivatives = [once, once @ flow, once @ flow @ flow]
     looks = (found.isinf() & (length > 0)).nonzero().squeeze(-1)
     for _ in range(_STEPS * _STEPS):
@@ -254,14 +251,11 @@ def _first_crossing(flow: Matrix, reads: State, x: State, length: Float64[Tensor
         g1, g2 = (_value(by[looks].squeeze(1), now) for by in derivatives[:2])
         d = torch.minimum(step[looks], length[looks] - begin[looks])
         change = (derivatives[2][looks].squeeze(1).abs() * largest(a, now, d)).sum(-1)
-        below = _value(g, now) + g1.clamp(min=0) * d + g2.clamp(min=0) * d**2 / 2 + change * d**3 / 6 < 0
-        falls = g1 + g2.clamp(min=0) * d + change * d**2 / 2 <= 0
-        rises = g1 + g2.clamp(max=0) * d - change * d**2 / 2 >= 0
-        bends = g2 + change * d < 0
         following = moved(a, now, d)
         until = _value(g, following) >= 0
         at_end = (derivatives[0][looks].squeeze(1) * following).sum(-1)
-        rises |= bends & (at_end >= 0)
+        most, falls, rises, bends = course_of(_value(g, now), g1, g2, change, at_end, d)
+        below = most < 0
         known = below | falls | rises | bends
         high = torch.where(rises & ~below & ~falls & until, d, -1.0)
         summit = (bends & ~below & ~falls & ~rises).nonzero().squeeze(-1)
@@ -279,6 +273,26 @@ def _first_crossing(flow: Matrix, reads: State, x: State, length: Float64[Tensor
         step[looks] = torch.where(passed, 2 * d, d / 2)
         looks = looks[found[looks].isinf() & (begin[looks] < length[looks])]
     return found
+
+
+class Course(NamedTuple):
+    """What a value does in some time; where none of the last three holds, the time has to be cut."""
+
+    most: Float64[Tensor, " P"]
+    """An upper bound."""
+    falls: Bool[Tensor, " P"]
+    rises: Bool[Tensor, " P"]
+    bends: Bool[Tensor, " P"]
+    """Whether it is concave, and so has one maximum at most."""
+
+
+def course_of(value: Tensor, slope: Tensor, bend: Tensor, change: Tensor, slope_at_end: Tensor, time: Tensor) -> Course:
+    """From the value and two derivatives at the start, a bound of the third, and the first at the end."""
+    most = value + slope.clamp(min=0) * time + bend.clamp(min=0) * time**2 / 2 + change * time**3 / 6
+    bends = bend + change * time < 0
+    falls = slope + bend.clamp(min=0) * time + change * time**2 / 2 <= 0
+    rises = slope + bend.clamp(max=0) * time - change * time**2 / 2 >= 0
+    return Course(most, falls, rises | (bends & (slope_at_end >= 0)), bends)
 
 
 def largest(flow: Matrix, x: State, time: Float64[Tensor, " P"]) -> State:

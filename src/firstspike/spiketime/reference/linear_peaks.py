@@ -25,6 +25,7 @@ from firstspike.spiketime.parameters import parameters_of
 from firstspike.spiketime.reference.linear import (
     Matrix,
     State,
+    course_of,
     exponential,
     flow_of,
     largest,
@@ -243,13 +244,9 @@ def _search(
         a, d = flow[pair], torch.minimum(step, end - begin)
         g1, g2 = (once[pair] * x).sum(-1), (twice[pair] * x).sum(-1)
         change = (thrice[pair] * largest(a, x, d)).sum(-1)
-        most = x[:, 0] + g1.clamp(min=0) * d + g2.clamp(min=0) * d**2 / 2 + change * d**3 / 6
-        below = most <= (best + rounding)[pair]
         following = moved(a, x, d)
-        at_end = (once[pair] * following).sum(-1)
-        bends = g2 + change * d < 0
-        falls = (g1 + g2.clamp(min=0) * d + change * d**2 / 2 <= 0) | (bends & (g1 <= 0))
-        rises = (g1 + g2.clamp(max=0) * d - change * d**2 / 2 >= 0) | (bends & (at_end >= 0))
+        most, falls, rises, bends = course_of(x[:, 0], g1, g2, change, (once[pair] * following).sum(-1), d)
+        below, falls = most <= (best + rounding)[pair], falls | (bends & (g1 <= 0))
         summit = (bends & ~below & ~falls & ~rises).nonzero().squeeze(-1)
         top, at = torch.full_like(d, -math.inf), begin + d
         inner = rises & (at < end)  # the ends of intervals are known

@@ -25,7 +25,7 @@ class Receptor(NamedTuple):
     tau_rise: Tau | None
 
 
-def receptors_of(neuron: Neuron) -> list[Receptor]:
+def time_constants_of(neuron: Neuron) -> list[Receptor]:
     """All of a neuron, a LIF has one; each is a number, or a tensor ``()`` or ``(out,)``."""
     parts, found = neuron.components, []
     if not parts:

@@ -14,7 +14,7 @@ from firstspike.spiketime.cpu.sort import sorting_for
 from firstspike.spiketime.cpu.vectors.shuffles import rows_for
 from firstspike.spiketime.shared import threads_for
 
-PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
+PARTS, CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
 _COST = 4  # of a synapse, in units of one of the usual kernels; trains cost twice as much
 _NEEDS = Needs(Arguments._fields).difference(Held._fields)  # gradients by states are one array
 _MOST_EVENTS = (1 << 24) - 1  # which float32 can count
@@ -75,7 +75,7 @@ def backward_lanes(
     if kind.several:
         sizes["padded"] = saved[-1].shape[-1]  # of these samples it may be less
         arrays["overflows"] = result.overflows.to(torch.uint8)
-    parts, chunks = min(PARTS, sizes["groups"]), min(_CHUNKS, sizes["batch"])
+    parts, chunks = min(PARTS, sizes["groups"]), min(CHUNKS, sizes["batch"])
     sizes |= {
         "parts": parts, "chunks": chunks, "stride": -(-sizes["events"] // 16) * 16, "lanes": sizes["groups"] * LANES,
         "by_taus": not needs.isdisjoint(("tau_mem", "tau_syn")), "asks_end": grads.state is not None,

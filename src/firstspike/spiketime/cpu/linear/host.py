@@ -19,6 +19,7 @@ from firstspike.spiketime.contract import (
     zero_gradients,
 )
 from firstspike.spiketime.cpu.arrays import LANES, PAD, numbers
+from firstspike.spiketime.cpu.lanes.host import CHUNKS, PARTS
 from firstspike.spiketime.cpu.linear.alone_adjoint import BY_LEAK, BY_PARTS, BY_RESET, BY_THRESHOLD
 from firstspike.spiketime.cpu.linear.flow import BIAS, FIRST, KINDS, PER, SLOPES
 from firstspike.spiketime.cpu.linear.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
@@ -29,7 +30,6 @@ from firstspike.spiketime.cpu.sort import sorting_for
 from firstspike.spiketime.cpu.vectors.shuffles import rows_for
 from firstspike.spiketime.shared import threads_for
 
-_PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
 _COST = 8  # of a synapse, in units of one of the kernels of first spikes
 _SHARED = "order", "source", "inside", "arrival", "rows"
 
@@ -91,7 +91,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         sizes["padded"], sizes["intervals"] = arrays["arrival"].shape[-1], arrays["rows"].shape[-2]
     count, events = sizes["count"], sizes["events"]
     by_taus = not needs.isdisjoint(("tau_mem", "tau_syn"))
-    parts, chunks = min(_PARTS, max(1, sizes["groups"])), min(_CHUNKS, max(1, sizes["batch"]))
+    parts, chunks = min(PARTS, max(1, sizes["groups"])), min(CHUNKS, max(1, sizes["batch"]))
     sizes |= {
         "parts": parts, "chunks": chunks, "stride": max(1, events), "by_taus": by_taus,
         "by_time": not needs.isdisjoint(("times", "delay")), "asks_end": grads.state is not None,

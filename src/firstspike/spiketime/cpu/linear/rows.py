@@ -119,10 +119,8 @@ def fill_own_slopes(g, at, n):
     for lane in range(LANES):
         j = at.first + min(lane, size_of(g, at) - 1)
         for i in range(-1, n):
-            wait, start = (
-                interval(g, g.keys[at.slot].reshape(-1, LANES)[:, lane], i),
-                (i + 1) * g.parts_of_slopes * LANES + lane,
-            )
+            wait = interval(g, g.keys[at.slot].reshape(-1, LANES)[:, lane], i)
+            start = (i + 1) * g.parts_of_slopes * LANES + lane
             fill_slopes(slopes[start:], LANES, wait, g.kinds, g.leak[at.e, j], g.rates[at.e, j])
 
 
