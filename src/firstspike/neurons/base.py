@@ -1,12 +1,15 @@
 """What all neurons have: parameters with units and bounds, and facts that a backend relies on."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
+
+from firstspike.neurons.equations import Equations, read_equations
+from firstspike.neurons.expressions import Expression, names_in, read
 
 
 class Unit(NamedTuple):
@@ -66,22 +69,126 @@ class Component(NamedTuple):
 
 
 class Neuron:
-    """What all neurons have: parameters by name, and facts that a backend relies on.
+    """Any neuron, from its equations::
 
-    A neuron is a frozen dataclass whose fields are its ``parameters``. Each is one number for all neurons of a layer,
-    or a tensor ``()`` or ``(out,)``, which may require a gradient. The values of tensors are checked when they are
-    used: reading them here would break under vmap. A backend accepts a neuron or refuses it with a reason.
+        fs.Neuron(
+            "dv/dt = (v*(v - 1) + i) / tau_m; di/dt = -i / tau_s",
+            threshold="v > v_th", reset="v = v_r", receptors=["i"], tau_m=1.0, tau_s=0.5, v_th=10.0, v_r=-10.0)
 
-    Two are equal if they are of the same kind and all values are; of tensors shape and values count. A number never
-    equals a tensor.
+    Between events its states follow the equations; an input adds its weight to the state of its receptor; where the
+    threshold is reached from below, the neuron spikes, and the reset is carried out. ``neurons`` has named ones, whose
+    parameters are documented, and which are its subclasses: ``LIF``, ``QIF``, ``AdEx`` and others.
+
+    Parameters are the names that are no states. Each is one number for all neurons of a layer, or a tensor ``()`` or
+    ``(out,)``, which may require a gradient. The values of tensors are checked when they are used: reading them here
+    would break under vmap. A backend accepts a neuron or refuses it with a reason.
+
+    Two neurons are equal if they are of the same kind and all values are; of tensors shape and values count. A number
+    never equals a tensor.
+
+    Args:
+        equations: a line ``dx/dt = ...`` for each state, the membrane first, and lines ``name = ...`` for parts that
+            they use, also separated by ``;``, in the notation of Brian2: ``+ - * / **``, brackets, ``exp log sqrt sin cos tanh``, numbers and
+            names. Times are in any one unit; there are no other units.
+        threshold: a comparison, such as ``"v > v_th"``.
+        reset: what a spike does to the states, such as ``"v = v_r; u += d"``. All see the states before the spike.
+        receptors: the states that inputs add their weights to; which of them an input reaches is said by the layer.
+        held: states that stand still within the refractory time, by default the first. Without any, a neuron only does
+            not spike within that time.
+        start: states at the start that are not 0: numbers, or formulas of parameters.
+        positive: names of parameters that are > 0, by default those that begin with ``tau``. They learn by their
+            logarithms.
+        refractory: time after a spike without another one, >= 0.
+        parameters: numbers or tensors for all other names in the equations.
+
+    Raises:
+        ValueError: equations that are not of this form, with the line and the column; names without a value.
     """
 
-    parameters: ClassVar[Mapping[str, Parameter]] = {}
+    parameters: Mapping[str, Parameter] = {}
     """Units and bounds of all parameters."""
     state: ClassVar[Mapping[str, Unit]] = {}
     """What changes in time, the membrane ``voltage`` first."""
     resets: ClassVar[Mapping[str, str]] = {}
     """The parts of the state that a spike sets, each to a parameter, at which a refractory time holds it."""
+    equations: Equations | None = None
+    """What the neuron does between events, of those that are described by it; None of ``LIF`` and its kin."""
+    start: Mapping[str, Expression] = {}
+    """States that do not start at 0, of neurons with ``equations``."""
+
+    def __init__(
+        self,
+        equations: str,
+        *,
+        threshold: str,
+        reset: str = "",
+        receptors: Sequence[str],
+        held: Sequence[str] | None = None,
+        start: Mapping[str, float | str] = {},
+        positive: Iterable[str] | None = None,
+        refractory: float | Tensor = 0.0,
+        **parameters: float | Tensor,
+    ) -> None:
+        found = read_equations(equations, threshold, reset, receptors, [] if held is None else held)
+        if held is None and not found.held:
+            found = read_equations(equations, threshold, reset, receptors, found.states[:1])
+        starts = {name: read(x, f"start of {name}") if isinstance(x, str) else float(x) for name, x in start.items()}
+        used = dict.fromkeys((*found.parameters, *(name for x in starts.values() for name in names_in(x))))
+        self._check_names(found, starts, used, parameters)
+        above = [name for name in used if name.startswith("tau")] if positive is None else list(positive)
+        if not set(above) <= set(used):
+            raise ValueError(f"positive must be some of the parameters {', '.join(used)}, got {', '.join(above)}")
+        self.equations, self.start = found, starts
+        self.parameters = {
+            name: Parameter(Unit(), 0.0 if name in above else -math.inf) for name in used if name != "refractory"
+        } | {"refractory": Parameter(TIME, 0.0, included=True)}
+        for name, value in (parameters | {"refractory": refractory}).items():
+            object.__setattr__(self, name, _checked(name, self.parameters[name], value))
+
+    def _check_names(
+        self,
+        found: Equations,
+        starts: Mapping[str, Expression],
+        used: Mapping[str, None],
+        given: Mapping[str, Any],
+    ) -> None:
+        if not set(starts) <= set(found.states):
+            raise ValueError(f"start must name states ({', '.join(found.states)}), got {', '.join(starts)}")
+        if (missing := [name for name in used if name not in given and name != "refractory"]) or set(given) - set(used):
+            extra = f"; they do not use {', '.join(x for x in given if x not in used)}" if set(given) - set(used) else ""
+            raise ValueError(
+                f"the equations use {', '.join(used) or 'no parameters'}: give each a value"
+                + (f", missing {', '.join(missing)}" if missing else "")
+                + extra
+            )
+        for name in (*found.states, *used):
+            if hasattr(Neuron, name):
+                raise ValueError(f"{name} cannot be the name of a state or parameter, as neurons have an attribute {name}")
+
+    def with_values(self, **values: Any) -> Self:
+        """The same neuron with other values of some parameters."""
+        if type(self) is not Neuron:
+            return type(self)(**self.values | values)
+        found = object.__new__(Neuron)
+        found.__dict__.update(self.__dict__)
+        for name, value in values.items():
+            object.__setattr__(found, name, _checked(name, self.parameters[name], value))
+        return found
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """The dimension that the state has beside the membrane, if it has one of its own: how many numbers that are."""
+        if self.equations is not None:
+            return (len(self.equations.states) - 1,)
+        return (len(self.components),) if self.components else ()
+
+    @property
+    def named_values(self) -> dict[str, float | Tensor]:
+        """Values of the names in the ``equations``; of a parameter with several, they end with their numbers."""
+        found: dict[str, float | Tensor] = {}
+        for name, value in self.values.items():
+            found |= {f"{name}_{k}": x for k, x in enumerate(value)} if isinstance(value, tuple) else {name: value}
+        return found
 
     @property
     def concave_rise(self) -> bool:
@@ -96,6 +203,8 @@ class Neuron:
     @property
     def receptors(self) -> tuple[int, ...]:
         """The component that an input adds its weight to, for each receptor."""
+        if self.equations is not None:
+            return tuple(map(self.equations.states.index, self.equations.receptors))
         return receptors_of([component.kind for component in self.components])
 
     def __post_init__(self) -> None:
@@ -116,13 +225,18 @@ class Neuron:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Neuron):
             return NotImplemented
-        return type(self) is type(other) and all(map(_same, self.values.values(), other.values.values()))
+        same = type(self) is type(other) and self.equations == other.equations and self.start == other.start
+        return same and all(map(_same, self.values.values(), other.values.values()))
 
     def __hash__(self) -> int:
         return hash(tuple(map(_hashable, self.values.values())))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({shown_parameters(self.values)})"
+        shown = shown_parameters(self.values)
+        if type(self) is not Neuron or self.equations is None:
+            return f"{type(self).__name__}({shown})"
+        text = "; ".join(self.equations.text.splitlines())
+        return f"Neuron({text!r}, threshold={self.equations.threshold!r}, reset={self.equations.reset!r}, {shown})"
 
 
 def receptors_of(kinds: Sequence[Kind]) -> tuple[int, ...]:

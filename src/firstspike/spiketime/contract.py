@@ -21,6 +21,10 @@ Neurons that are linear between events have ``components``, exponentials y each:
 constants of all, ``(E, O, M)``, ``current`` all y, ``(E, B, O, M)``, and time constants are tensors. An input adds its
 weight to the component ``receptors[r]`` of the receptor r that it reaches. See ``neurons.Component``.
 
+Neurons from ``equations`` have D states: ``voltage`` is the first, ``current`` all others, ``(E, B, O, D - 1)``. They
+always come as trains, in float64, with a state and a finite ``until``; ``parameters`` holds what their equations name,
+in the order of ``Equations.parameters``, and then the refractory time.
+
 The gradient is taken at ``spikes``, whoever computed them, with the causal set ``t_i + delay_i < T``. Where the
 neuron is silent, or ``V'(T) <= 0``, or within the refractory time of another spike, all derivatives are zero.
 ``max_weight_grad`` bounds the gradient by the weights of each spike, through this spike and for one input spike: where
@@ -64,7 +68,7 @@ _STATE = {name: Quantity("EBO", *unit) for name, unit in LIF.state.items()} | {"
 DIFFERENTIABLE = (
     {"times": Quantity("EBI", time=1), "weight": Quantity("EOI", potential=1), "delay": Quantity("EOI", time=1)}
     | _PARAMETERS
-    | {"jumps": Quantity("EOM", potential=1)}
+    | {"jumps": Quantity("EOM", potential=1), "parameters": Quantity("EOP")}
     | _STATE
 )
 """What has a gradient, in the order in which autograd sees it. Times of trains have a dimension K more."""
@@ -138,6 +142,8 @@ class Arguments(NamedTuple):
     """Of linear neurons, as what follows."""
     jumps: Float[Tensor, "E O M"] | None = None
     """What a spike adds to each component."""
+    parameters: Float[Tensor, "E O P"] | None = None
+    """Of neurons from equations."""
     voltage: Float[Tensor, "E B O"] | None = None
     """At ``start``, as the two that follow; without them the neurons are at rest until the first input."""
     current: Float[Tensor, "E B O"] | None = None
@@ -158,6 +164,13 @@ class Arguments(NamedTuple):
     """Of linear neurons; none of others."""
     resets: bool = True
     """Whether a spike resets the membrane of linear neurons."""
+    equations: str = ""
+    """The key of ``Equations``, of neurons that are described by them; empty for others."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the membrane has a closed solution in units of its own: a plain LIF neuron."""
+        return not self.components and not self.equations
 
     @property
     def constants(self) -> Constants:

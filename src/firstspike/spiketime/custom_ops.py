@@ -50,7 +50,7 @@ def _spikes(*given: Any) -> list[Tensor]:
     """First spikes and what is saved; or trains, the state at the end, and overflows."""
     tensors, options = given[:INPUTS], Options(*given[INPUTS:])
     found = Spikes.forward(*tensors, options)
-    if options.max_spikes or options.components:
+    if options.max_spikes or not options.closed:
         found = found[: 5 if options.max_spikes else 1]
     elif len(found) == 1:  # of no inputs, say
         found = (*found, *_saved(tensors, options))
@@ -61,7 +61,7 @@ def _spikes(*given: Any) -> list[Tensor]:
 def _spike_gradients(needs: Sequence[str], *given: Any) -> list[Tensor]:
     """The gradients that ``needs`` asks for, in the order of ``DIFFERENTIABLE``."""
     tensors, saved, options = given[:_GIVEN], given[_GIVEN], Options(*given[_GIVEN + 1 :])
-    if options.max_spikes or options.components:
+    if options.max_spikes or not options.closed:
         again = Spikes.forward(*tensors[5:], options._replace(overflow="drop"))
         saved = again[4 if options.max_spikes else 1 :]
     return [_alone(x) for x in SpikeGradient.forward(Needs(needs), options, *tensors, *saved)]
@@ -75,7 +75,7 @@ def _alone(x: Tensor) -> Tensor:
 def _saved(tensors: Sequence[Any], options: Options) -> tuple[Tensor, ...]:
     """Tensors like those that the forward pass of first spikes saves."""
     given, saves = named(tensors), resolve_backend(options.backend, tensors[0].device).saves
-    if given["observed"] is not None or saves is None or options.components:
+    if given["observed"] is not None or saves is None or not options.closed:
         return ()
     return saves(Arguments(**given | options.constants._asdict()))
 
@@ -91,7 +91,10 @@ def _(*given: Any) -> list[Tensor]:
         return [spikes, *(torch.empty_like(x) for x in _saved(tensors, options))]
     shape = (*times.shape[:2], weight.shape[1])
     ends = (*shape[:2], 0) if options.until is None else shape
-    parts = [] if named(tensors)["jumps"] is None else [len(options.components.split())]
+    inputs = named(tensors)
+    parts = [] if inputs["jumps"] is None else [len(options.components.split())]
+    if options.equations:
+        parts = [inputs["current"].shape[-1]]
     state = [times.new_empty(ends), times.new_empty((*ends, *parts)), times.new_empty(ends)]
     return [times.new_empty((*shape, options.max_spikes)), *state, times.new_empty(shape, dtype=torch.bool)]
 

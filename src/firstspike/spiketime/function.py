@@ -61,6 +61,12 @@ class Options(NamedTuple):
     components: str = ""
     """Of linear neurons, with a space between them; they take no ``fixed_syn``."""
     resets: bool = True
+    equations: str = ""
+
+    @property
+    def closed(self) -> bool:
+        """See ``Arguments``."""
+        return not self.components and not self.equations
 
     @property
     def constants(self) -> Constants:
@@ -102,11 +108,11 @@ class Spikes(Direct):
             return tuple(torch.ops.firstspike.spike_forward(*inputs[:-1], *options))
         given = Arguments(*inputs[:INPUTS])
         observed, backend = given.observed, resolve_backend(options.backend, given.times.device)
-        if options.max_spikes or observed is not None or options.components or not backend.checks:
+        if options.max_spikes or observed is not None or not options.closed or not backend.checks:
             check_values(given)
         if options.components:
             check_linear(given)
-        else:
+        elif options.closed:
             check_time_constants(options.constants, given)
         arguments = _arguments(inputs, options)
         if options.max_spikes:
@@ -212,7 +218,7 @@ def pulled_back(
     grad = torch.zeros_like(saved[0]) if grad is None else grad
     if any(x is not None for x in ends):
         each = torch.zeros_like(saved[0][..., 0])
-        parts = named(saved[1:])["jumps"]
+        parts = named(saved[1:])["current" if ctx.options.equations else "jumps"]
         none = each, each if parts is None else each.unsqueeze(-1).repeat(*(1,) * each.ndim, parts.shape[-1]), each
         ends = [zero if x is None else x for x, zero in zip(ends, none, strict=True)]
     else:
@@ -235,7 +241,9 @@ def named(given: Sequence[Any]) -> dict[str, Any]:
 def _arguments(tensors: Sequence[Any], options: Options) -> Arguments:
     given: Any = list(tensors[:INPUTS])
     kind: dict[str, Any] = {}
-    if not options.components:
+    if options.equations:
+        kind = {"equations": options.equations}
+    elif not options.components:
         given[_TAU_MEM], given[_TAU_SYN] = resolve(options.constants, given[_TAU_MEM], given[_TAU_SYN])
     else:
         kind = {"components": tuple(options.components.split()), "resets": options.resets}

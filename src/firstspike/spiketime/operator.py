@@ -13,7 +13,7 @@ from firstspike.neurons import Neuron, check_neuron
 from firstspike.spiketime.backends import accepting
 from firstspike.spiketime.contract import Held, Recurrence
 from firstspike.spiketime.function import Options, spikes_of
-from firstspike.spiketime.parameters import Receptor, all_tensors, of_neurons, parameters_of
+from firstspike.spiketime.parameters import Receptor, all_tensors, of_neurons, parameters_of, starting_state
 from firstspike.spiketime.values import check_spikes, checked
 
 OVERFLOW = ("error", "warn", "drop")
@@ -239,8 +239,17 @@ def spike_window(
         times, of_inputs, neuron, max_weight_grad, delay, observed, (max_spikes,), **states
     )
     backend = chosen(backend, weight.device, neuron, windows is not None)
-    lead, outputs = times.shape[:-2], weight.shape[0]
+    lead, outputs, dtype = times.shape[:-2], weight.shape[0], weight.dtype
     samples = math.prod(lead)
+    if neuron.equations is not None:
+        if math.isinf(until):
+            raise ValueError(f"{type(neuron).__name__} needs a finite until: its series go on until there")
+        # in single precision a membrane that runs away loses its gradients
+        times, weight = times.double(), weight.double()
+        delay, observed = (None if x is None else x.double() for x in (delay, observed))
+        if state is None:
+            state = TrainState(*starting_state(neuron, samples, weight), 0.0)
+        state = TrainState(*(x.double() for x in state[:3]), state.time)
     fixed, network, kind = parameters_of(neuron, weight, receptor)
 
     def of_samples(x: Tensor | None, *shape: int) -> Tensor | None:
@@ -249,15 +258,14 @@ def spike_window(
     network |= {"weight": weight, "delay": delay}
     held = {
         "refractory": neuron.values["refractory"],
-        "reset": neuron.values["reset"] if kind.get("resets", True) else 0.0,
+        "reset": neuron.values["reset"] if neuron.equations is None and kind.get("resets", True) else 0.0,
     }
     network |= {name: of_neurons(x, weight) for name, x in held.items()}
     given = {name: None if x is None else x[None] for name, x in network.items()}
     given["times"] = times.reshape(1, samples, *times.shape[-2:])
     given["observed"] = of_samples(observed, outputs, max_spikes)
     if state is not None:
-        parts = (len(neuron.components),) if neuron.components else ()
-        shapes = (outputs,), (outputs, *parts), (outputs,)
+        shapes = (outputs,), (outputs, *neuron.parts), (outputs,)
         given |= zip(Held._fields, (of_samples(x, *y) for x, y in zip(state[:3], shapes, strict=True)), strict=True)
     tensors = all_tensors(given)
     bounds, lag, budget = (None, 0.0, 0) if windows is None else windows
@@ -269,9 +277,9 @@ def spike_window(
     trains, *after, overflows = spikes_of(tensors, options)[:5]
     ends = None
     if end is not None:
-        voltage, current, left = (x.reshape(*lead, *x.shape[2:]) for x in after)
+        voltage, current, left = (x.reshape(*lead, *x.shape[2:]).to(dtype) for x in after)
         ends = TrainState(voltage, current, left, until)
-    return WindowResult(trains.reshape(*lead, outputs, max_spikes), ends, overflows.reshape(*lead, outputs))
+    return WindowResult(trains.reshape(*lead, outputs, max_spikes).to(dtype), ends, overflows.reshape(*lead, outputs))
 
 
 def chosen(backend: str, device: torch.device, neuron: Neuron, recurrent: bool = False) -> str:

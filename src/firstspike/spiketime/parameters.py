@@ -9,6 +9,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from firstspike.neurons import Neuron
+from firstspike.neurons.expressions import value_of
 from firstspike.spiketime.contract import QUANTITIES
 from firstspike.spiketime.values import records, values_of
 
@@ -34,6 +35,8 @@ def parameters_of(
     neuron: Any, weight: Tensor, receptor: Receptor
 ) -> tuple[tuple[float | None, float], dict[str, Any], dict[str, Any]]:
     """Of a neuron: time constants for ``Options``; tensors by name; and what else ``Options`` tell of it."""
+    if neuron.equations is not None:
+        return _of_equations(neuron, weight, receptor)
     components, mem, syn = neuron.components, neuron.tau_mem, neuron.tau_syn
     given: dict[str, Any] = {"threshold": of_neurons(neuron.threshold, weight)}
     given["tau_mem"] = of_neurons(mem, weight) if isinstance(mem, Tensor) else None
@@ -53,6 +56,27 @@ def parameters_of(
     if given["bias"] is not None:
         kind["start"] = 0.0
     return (fixed_mem, 1.0), given, kind
+
+
+def _of_equations(
+    neuron: Neuron, weight: Tensor, receptor: Receptor
+) -> tuple[tuple[float | None, float], dict[str, Any], dict[str, Any]]:
+    equations, values = neuron.equations, neuron.named_values
+    assert equations is not None
+    names = (*equations.parameters, "refractory")
+    one = torch.ones_like(weight[:, 0]) if weight.shape[1] else weight.new_ones(len(weight))
+    given: dict[str, Any] = {"threshold": one, "receptor": receptor_of(neuron, receptor, weight)}
+    given["parameters"] = torch.stack([of_neurons(values[name], weight) for name in names], -1)
+    return (None, 1.0), given, {"equations": equations.key, "start": 0.0}
+
+
+def starting_state(neuron: Neuron, samples: int, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Membrane, other states and what is left of a refractory time of neurons with equations, at the start."""
+    assert neuron.equations is not None
+    values = {name: torch.as_tensor(x).to(weight) for name, x in neuron.named_values.items()}
+    found = [value_of(neuron.start.get(name, 0.0), values) for name in neuron.equations.states]
+    voltage, *others = (of_neurons(x, weight).expand(samples, -1) for x in found)
+    return voltage, torch.stack(others, -1) if others else voltage.new_empty(*voltage.shape, 0), torch.zeros_like(voltage)
 
 
 def receptor_of(neuron: Neuron, receptor: Receptor, weight: Tensor) -> Tensor | None:

@@ -61,7 +61,7 @@ def in_units(backend: Backend) -> Backend:
 
     @_by_network
     def forward(given: Arguments) -> Result:
-        if given.components:  # which are computed in the unit that is given
+        if not given.closed:  # which are computed in the unit that is given
             return backend.forward(given)
         unit, inner = _inside(given)
         found = backend.forward(inner)
@@ -80,7 +80,7 @@ def in_units(backend: Backend) -> Backend:
     def backward(
         grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
     ) -> Gradients:
-        unit, inner = (1.0, given) if given.components else _inside(given)
+        unit, inner = _inside(given) if given.closed else (1.0, given)
         if unit == 1:
             return backend.backward(grads, result, inner, max_weight_grad, needs)
         # derivatives by what is no time are times: a long unit counts before they are small, a short one after
@@ -109,7 +109,7 @@ def _by_network(run: Run) -> Run:
     @wraps(run)
     def each(*given: Any) -> Any:
         place = 0 if len(given) == 1 else 2  # of the arguments: forward, backward
-        networks = () if given[place].components else _members(given[place].constants)
+        networks = () if not given[place].closed else _members(given[place].constants)
         if not networks:
             return run(*given)
         found = []

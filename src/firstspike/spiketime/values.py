@@ -102,8 +102,7 @@ def checked(
     outputs = weight.shape[0]
     neurons = (*times.shape[:-dims], outputs)
     shaped = [("times", times, times.shape), ("delay", delay, weight.shape), ("observed", observed, neurons + copies)]
-    parts = (len(neuron.components),) if isinstance(neuron, Neuron) and neuron.components else ()
-    shaped += [(name, x, neurons + parts * (name == "state.current")) for name, x in others.items()]
+    shaped += [(name, x, neurons + neuron.parts * (name == "state.current")) for name, x in others.items()]
     for name, x, shape in shaped:
         if x is None:
             continue
@@ -115,7 +114,7 @@ def checked(
                 f"convert one of them, e.g. {name}.to(weight)"
             )
     for name in neuron.parameters:
-        given = getattr(neuron, name)
+        given = neuron.values[name]
         if type(given) is float:
             continue
         for value in given if isinstance(given, tuple) else (given,):

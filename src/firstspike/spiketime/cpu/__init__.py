@@ -24,6 +24,7 @@ from firstspike.spiketime.contract import (
 from firstspike.spiketime.cpu.arrays import PAD, saved_for
 from firstspike.spiketime.cpu.lanes.host import PARTS, backward_lanes, forward_lanes
 from firstspike.spiketime.cpu.linear import host as linear
+from firstspike.spiketime.cpu.series import host as series
 from firstspike.spiketime.cpu.rows.host import MAX_GROUPS, backward_rows, backward_trains, forward_rows, forward_trains
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD
 from firstspike.spiketime.values import check_values
@@ -46,8 +47,8 @@ def _holds(given: Arguments) -> bool:
 
 def supports(neuron: Neuron, recurrent: bool) -> str | None:
     """See ``contract.Backend``."""
-    if neuron.components:
-        return "its recurrent kernels take neurons without components" if recurrent else None
+    if neuron.components or neuron.equations is not None:
+        return "its recurrent kernels take plain LIF neurons" if recurrent else None
     if recurrent and any(isinstance(neuron.values[name], Tensor) for name in CONSTANTS & neuron.values.keys()):
         return "its recurrent kernels take time constants that are numbers"
     return refuses_closed_form(neuron)
@@ -55,8 +56,8 @@ def supports(neuron: Neuron, recurrent: bool) -> str | None:
 
 def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
-    if given.components:
-        return linear.forward(given)
+    if not given.closed:
+        return (series if given.equations else linear).forward(given)
     shares, empty = _shares(given), 0 in given.times.shape or 0 in given.weight.shape
     if not given.max_spikes and (empty or not shares):
         check_values(given)
@@ -74,8 +75,8 @@ def saves(given: Arguments) -> tuple[Tensor, ...]:
 
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``contract``."""
-    if given.components:
-        return linear.backward(grads, result, given, max_weight_grad, needs)
+    if not given.closed:
+        return (series if given.equations else linear).backward(grads, result, given, max_weight_grad, needs)
     run = _of_trains if given.max_spikes else _of_first_spikes
     return run(grads, result, given, max_weight_grad, needs)
 

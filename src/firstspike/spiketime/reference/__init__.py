@@ -15,7 +15,7 @@ def supports(neuron: Neuron, recurrent: bool) -> str | None:
     """See ``contract.Backend``."""
     if recurrent:
         return "it computes recurrent neurons window by window"
-    return None if neuron.components else refuses_closed_form(neuron)
+    return None if neuron.components or neuron.equations is not None else refuses_closed_form(neuron)
 
 
 def forward(given: Arguments) -> Result:

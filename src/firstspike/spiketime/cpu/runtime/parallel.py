@@ -116,8 +116,11 @@ def call(
     phases: tuple[int, ...],
     sizes: Mapping[str, int],
     arrays: Mapping[str, torch.Tensor | None],
-) -> None:
-    """Call a kernel with arrays by their names, None for those that it does not use; ``sizes`` tell the threads."""
+) -> Any:
+    """Call a kernel with arrays by their names, None for those that it does not use; ``sizes`` tell the threads.
+
+    Returns what ``run`` does.
+    """
     plan = layout.plan(name_of(arrays["weight"].dtype), sizes, arrays)  # type: ignore[union-attr]
     given = (x if x is None else x.contiguous() for x in arrays.values())
-    Call(kernel, phases, plan, sizes["threads"])(*given)
+    return Call(kernel, phases, plan, sizes["threads"])(*given)

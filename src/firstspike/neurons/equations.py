@@ -1,0 +1,179 @@
+"""A neuron as differential equations, a threshold and a reset, read from text in the notation of Brian2."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from firstspike.neurons.expressions import FUNCTIONS, Expression, names_in, read
+
+_LINES, _CHARACTERS, _STATES = 100, 20_000, 16
+_NAMES = 2000  # names in an equation, those of each part counted wherever it is used
+_RATE = re.compile(r"d\s*(\w+)\s*/\s*dt")
+_CHANGE = re.compile(r"(\w+)\s*([-+*/]?)=(?!=)(.*)", re.DOTALL)
+_FLAG = re.compile(r"(?::[^()]*)?(\(unless refractory\))?\s*$")
+_RESERVED = {
+    "t": "neurons do not depend on the time itself: write what changes as a state with its own equation",
+    "dt": "there are no time steps",
+    "xi": "there is no noise: spike times are functions of inputs and parameters",
+}
+
+
+@dataclass(frozen=True)
+class Equations:
+    """What a neuron does between events, when it spikes, and what a spike does."""
+
+    text: str
+    threshold: str
+    reset: str
+    receptors: tuple[str, ...]
+    states: tuple[str, ...]
+    flow: tuple[Expression, ...]
+    """The derivative of each state by time."""
+    excess: Expression
+    """The neuron spikes where this rises to 0."""
+    after: tuple[Expression, ...]
+    """Each state after a spike."""
+    held: tuple[str, ...]
+    """States that stand still for the refractory time."""
+    parameters: tuple[str, ...]
+    """All other names, in the order in which they occur."""
+
+    @property
+    def key(self) -> str:
+        """A text from which ``equations_of`` makes the same equations again."""
+        return json.dumps([self.text, self.threshold, self.reset, self.receptors, self.held])
+
+    def __str__(self) -> str:
+        return f"{self.text}\nspike where {self.threshold}" + (f"\nthen {self.reset}" if self.reset else "")
+
+
+@lru_cache(maxsize=256)
+def equations_of(key: str) -> Equations:
+    """The equations of a ``key``."""
+    text, threshold, reset, receptors, held = json.loads(key)
+    return read_equations(text, threshold, reset, receptors, held)
+
+
+def read_equations(text: str, threshold: str, reset: str, receptors: Sequence[str], held: Sequence[str]) -> Equations:
+    """Read equations.
+
+    Args:
+        text: lines ``dx/dt = ...`` and, for names of parts that they use, ``name = ...``; a line may end with a comment
+            after ``#`` or, as in Brian2, with ``: 1`` and ``(unless refractory)``.
+        threshold: a comparison ``left > right``.
+        reset: assignments ``x = ...``, ``x += ...``, separated by ``;`` or lines. All see the states before the spike.
+        receptors: states to which inputs add their weights.
+        held: states that stand still for the refractory time.
+
+    Raises:
+        ValueError: what cannot be read, with the place.
+    """
+    for name, value in (("equations", text), ("threshold", threshold), ("reset", reset)):
+        if not isinstance(value, str):
+            raise ValueError(f"{name} must be a text, got {value!r}")
+        if len(value) > _CHARACTERS:
+            raise ValueError(f"{name} must have at most {_CHARACTERS} characters, got {len(value)}")
+    rates: dict[str, Expression] = {}
+    parts: dict[str, tuple[str, Expression]] = {}
+    flagged, kept = [], []
+    for number, line in enumerate(text.replace(";", "\n").splitlines()[: _LINES + 1], 1):
+        line = line.partition("#")[0].strip()
+        if not line:
+            continue
+        place = f"equations, line {number}"
+        left, equals, right = line.partition("=")
+        if not equals:
+            raise ValueError(f"{place}: expected dx/dt = ... or name = ..., got {line[:60]!r}")
+        flag = _FLAG.search(right)
+        right, rate, left = right[: flag.start()] if flag else right, _RATE.fullmatch(left.strip()), left.strip()
+        name = rate[1] if rate else left
+        if not name.isidentifier() or name in FUNCTIONS or name in _RESERVED or name.startswith("_"):
+            raise ValueError(f"{place}: expected dx/dt = ... or name = ..., got {left[:60]!r} on the left")
+        if name in rates or name in parts:
+            raise ValueError(f"{place}: {name} has an equation already")
+        kept.append(line)
+        if rate:
+            rates[name] = read(right, place)
+            flagged += [name] if flag and flag[1] else []
+        else:
+            parts[name] = place, read(right, place)
+    if len(kept) > _LINES or not 1 <= len(rates) <= _STATES:
+        raise ValueError(
+            f"equations must have 1 to {_STATES} lines dx/dt = ... among at most {_LINES}, got {len(rates)} of {len(kept)}"
+        )
+    states = tuple(rates)
+    inside: dict[str, Expression] = {}
+    for name in parts:
+        if name not in inside:
+            _fill(name, parts, inside)
+    flow = tuple(_limited(_substituted(x, inside), f"equations, {name}") for name, x in rates.items())
+    sides = re.split(r">=|>", threshold)
+    if len(sides) != 2:
+        raise ValueError(f"threshold must be a comparison such as 'v > 1', got {threshold!r}")
+    left, right = (_substituted(read(side, "threshold"), inside) for side in sides)
+    after = _after(reset, states, inside)
+    chosen = _some("receptors", receptors, states)
+    if not chosen:
+        raise ValueError(f"receptors must name the states that inputs add to, among {', '.join(states)}, got none")
+    all_held = _some("held", [*held, *(x for x in flagged if x not in held)], states)
+    every = [name for x in (*flow, left, right, *after) for name in names_in(x)]
+    parameters = tuple(dict.fromkeys(name for name in every if name not in states))
+    for name in parameters:
+        if name in _RESERVED:
+            raise ValueError(f"{name} is not allowed in equations: {_RESERVED[name]}")
+        if name in FUNCTIONS or name.startswith("_"):
+            raise ValueError(f"{name} is no name for a parameter")
+    excess: Expression = ("-", left, right)
+    return Equations(
+        "\n".join(kept), threshold.strip(), reset.strip(), chosen, states, flow, excess, after, all_held, parameters
+    )
+
+
+def _after(reset: str, states: tuple[str, ...], inside: dict[str, Expression]) -> tuple[Expression, ...]:
+    found: dict[str, Expression] = {}
+    for part in filter(None, (x.strip() for x in re.split(r"[;\n]", reset))):
+        change = _CHANGE.fullmatch(part)
+        if change is None or change[1] not in states:
+            raise ValueError(f"reset must set states ({', '.join(states)}), such as 'v = 0; u += 1', got {part[:60]!r}")
+        name, operation, value = change[1], change[2], _substituted(read(change[3], "reset"), inside)
+        if name in found:
+            raise ValueError(f"reset: {name} is set twice")
+        found[name] = (operation, name, value) if operation else value
+    return tuple(found.get(name, name) for name in states)
+
+
+def _some(name: str, given: Iterable[str], states: tuple[str, ...]) -> tuple[str, ...]:
+    chosen = (given,) if isinstance(given, str) else tuple(given)
+    if not set(chosen) <= set(states) or len(set(chosen)) != len(chosen):
+        raise ValueError(f"{name} must be some of the states {', '.join(states)}, got {', '.join(map(str, chosen))}")
+    return chosen
+
+
+def _fill(
+    name: str, parts: dict[str, tuple[str, Expression]], inside: dict[str, Expression], above: tuple[str, ...] = ()
+) -> None:
+    """Note a named part without names of other parts in ``inside``."""
+    place, expression = parts[name]
+    if name in above:
+        raise ValueError(f"{place}: {name} is defined by itself")
+    for used in dict.fromkeys(names_in(expression)):
+        if used in parts and used not in inside:
+            _fill(used, parts, inside, (*above, name))
+    inside[name] = _limited(_substituted(expression, inside), place)
+
+
+def _limited(expression: Expression, place: str) -> Expression:
+    if sum(1 for _, _ in zip(names_in(expression), range(_NAMES + 1), strict=False)) > _NAMES:
+        raise ValueError(f"{place}: more than {_NAMES} names, counting those of each part wherever it is used")
+    return expression
+
+
+def _substituted(expression: Expression, inside: dict[str, Expression]) -> Expression:
+    if isinstance(expression, str):
+        return inside.get(expression, expression)
+    if not isinstance(expression, tuple) or not inside:
+        return expression
+    operation, *operands = expression
+    return (operation, *(_substituted(x, inside) for x in operands))  # type: ignore[arg-type]

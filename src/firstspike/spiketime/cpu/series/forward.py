@@ -1,0 +1,256 @@
+"""Neurons from equations go from event to event, 16 at once, each with a clock of its own.
+
+A step goes to the next event of a neuron: an arrival, the end of a refractory time, a spike that was observed, or the
+end. It is shorter where its Taylor series does not reach that far, or where the neuron spikes. What happens at an event
+is worked out for one neuron after the other; the series, which take most of the time, for all.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+import math
+
+import numpy as np
+
+from firstspike.spiketime.cpu.linear.search import first_zero
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.series.expansion import (
+    LANES,
+    ROW,
+    derive,
+    expand,
+    expand_for,
+    output_of,
+    upper_bound,
+    value_at,
+)
+from firstspike.spiketime.cpu.vectors.simd import fill16, load16, lowest_bit, store
+
+# what an entry of a record is about; HOLDS is added where the neuron is held
+STEP, ARRIVAL, RELEASE, SPIKE, AT_RELEASE, AT_ARRIVAL, LOST = range(7)
+HOLDS = 8
+# what neurons may do that has no result: see ``host``
+FINE, OVERFLOWS, STUCK_STEP, NOT_FINITE, RESET_ABOVE, NO_ROOM = range(6)
+_NOTHING, _SPIKED, _RELEASED, _ARRIVED = range(4)  # the last event, if it was at this very time
+_MOST_ENTRIES = 1 << 22
+_SMALLEST = 1e-15  # a step, relative to the time
+
+
+@inlined
+def arrivals_of(g, slot, lane, b):
+    """Sorted arrivals of a neuron, and from which inputs they are."""
+    if g.delayed != 0:
+        return g.own_arrival[slot, lane], g.own_order[slot, lane]
+    return g.arrival[b], g.order[b]
+
+
+@inlined
+def state_of(g, e, j, source):
+    """The number of the state that an input adds to."""
+    if g.signed != 0:
+        return g.places[0 if g.weight[e, j, source // g.copies] > 0 else 1]
+    return g.places[g.receptor[e, source // g.copies]]
+
+
+@jit
+def note(g, slot, lane, kind, value):
+    """Add an entry to the record of a lane: what it is about, a number, and the states before it."""
+    place = g.entries[slot, lane]
+    g.entries[slot, lane] = place + 1
+    if g.records == 0:
+        return
+    if place >= g.room:
+        g.status[slot, lane] = NO_ROOM
+        return
+    row = g.record[slot, lane, place]
+    row[0], row[1] = kind, value
+    for k in range(g.states):
+        row[2 + k] = g.x[slot, k * LANES + lane]
+
+
+@jit
+def begin(g, slot, e, first, lanes):
+    """Put neurons into the lanes, at the start."""
+    for lane in range(LANES):
+        pair = first + min(lane, lanes - 1)
+        b, j = e * g.batch + pair // g.outputs, pair % g.outputs
+        g.sample[slot, lane], g.neuron[slot, lane] = b, j
+        x = g.x[slot]
+        x[lane] = g.voltage[b, j]
+        for k in range(1, g.states):
+            x[k * LANES + lane] = g.current[b, j, k - 1]
+        for k in range(g.slots):
+            g.own_slots[slot, k * LANES + lane] = g.slot_values[e, j, k]
+        g.now[slot, lane], left = g.bounds[0], g.left[b, j]
+        g.free[slot, lane] = g.bounds[0] + left if left > 0 else -math.inf
+        g.place[slot, lane], g.count[slot, lane], g.last[slot, lane] = 0, 0, _NOTHING
+        g.entries[slot, lane], g.status[slot, lane] = 0, FINE
+        g.done[slot, lane] = lane >= lanes
+
+
+@jit
+def go_on(g, slot, lane):
+    """Work out all that happens to one neuron at its present time; the time until what comes next, 0 if nothing does."""
+    b, j, until = g.sample[slot, lane], g.neuron[slot, lane], g.bounds[1]
+    e = b // g.batch
+    now, place = g.now[slot, lane], g.place[slot, lane]
+    arrival, order = arrivals_of(g, slot, lane, b)
+    arrivals = g.inside[slot, lane] if g.delayed != 0 else g.inside_of[b]
+    while True:
+        free, count = g.free[slot, lane], g.count[slot, lane]
+        if free <= now and free > -math.inf:
+            note(g, slot, lane, RELEASE, 0.0)
+            g.free[slot, lane], g.last[slot, lane] = -math.inf, _RELEASED
+            continue
+        due = g.spikes[b, j, count] if g.observes != 0 and count < g.most else math.inf
+        source = order[place] if place < arrivals else 0
+        arrives = place < arrivals and arrival[place] <= now
+        direct = arrives and g.direct[state_of(g, e, j, source)] != 0
+        if due <= now and not direct:
+            spike(g, slot, lane, now)
+            continue
+        if arrives:
+            note(g, slot, lane, ARRIVAL + (HOLDS if free > now else 0), source)
+            g.x[slot, state_of(g, e, j, source) * LANES + lane] += g.weight[e, j, source // g.copies]
+            place += 1
+            g.place[slot, lane] = place
+            if direct:
+                g.last[slot, lane] = _ARRIVED
+            continue
+        break
+    if now >= until or (g.observes != 0 and g.overflows[b, j] != 0 and g.count[slot, lane] == g.most):
+        g.done[slot, lane] = 1
+        return 0.0
+    target = min(until, due)
+    if place < arrivals:
+        target = min(target, arrival[place])
+    if free > now:
+        target = min(target, free)
+    g.target[slot, lane] = target
+    return target - now
+
+
+@jit
+def spike(g, slot, lane, time):
+    """Note a spike of one neuron. Its reset comes with those of others, see ``reset_lanes``."""
+    b, j, count = g.sample[slot, lane], g.neuron[slot, lane], g.count[slot, lane]
+    holds = g.free[slot, lane] > time
+    kind = LOST if holds else SPIKE
+    if not holds and g.last[slot, lane] == _RELEASED:
+        kind = AT_RELEASE
+    elif not holds and g.last[slot, lane] == _ARRIVED:
+        kind = AT_ARRIVAL
+    if g.observes == 0:
+        if g.last[slot, lane] == _SPIKED:
+            g.status[slot, lane] = RESET_ABOVE
+            g.done[slot, lane] = 1
+            return
+        if count >= g.most:
+            g.status[slot, lane] = OVERFLOWS
+            g.overflows[b, j] = 1
+        else:
+            g.spikes[b, j, count] = time
+    note(g, slot, lane, kind, count)
+    refractory = g.refractory[b // g.batch, j]
+    reset_lane(g, slot, lane)
+    g.count[slot, lane] = count + 1
+    g.last[slot, lane] = _SPIKED
+    g.free[slot, lane] = time + refractory if refractory > 0 and time + refractory > time else -math.inf
+    if g.observes == 0 and count >= g.most:
+        g.free[slot, lane] = math.inf
+    elif g.once != 0 and count + 1 >= g.most:
+        g.done[slot, lane] = 1
+
+
+@jit
+def reset_lane(g, slot, lane):
+    """The states of one neuron after a spike."""
+    s = g.work[slot]
+    for k in range(g.states):
+        store(s, k * ROW, load16(g.x[slot], k * LANES))
+    expand(g.reset, s, g.own_slots[slot], 0, ~np.uint64(0))
+    for k in range(g.states):
+        g.x[slot, k * LANES + lane] = s[output_of(g.reset, k) * ROW + lane]
+
+
+@jit
+def integrate(g, slot):
+    """Take the neurons in the lanes to the end."""
+    s, x, wait, at, waits = g.work[slot], g.x[slot], g.vectors[slot, 0], g.vectors[slot, 1], g.vectors[slot, 2]
+    slots, level = g.own_slots[slot], output_of(g.flow, g.states)
+    while True:
+        busy = free = np.uint64(0)
+        for lane in range(LANES):
+            wait[lane] = 0.0
+            if g.done[slot, lane] == 0:
+                wait[lane] = go_on(g, slot, lane)
+            bit = np.uint64(1) << np.uint64(lane)
+            busy |= bit if g.done[slot, lane] == 0 else np.uint64(0)
+            free |= bit if not g.free[slot, lane] > g.now[slot, lane] else np.uint64(0)
+        if not busy:
+            return
+        for k in range(g.states):
+            store(s, k * ROW, load16(x, k * LANES))
+        whole = load16(wait, 0)
+        order, time = expand_for(g.flow, s, slots, g.held, free, whole, busy, 0, g.tops[slot])
+        expand(g.flow, s, slots, order, free)
+        store(at, 0, time)
+        fired = np.uint64(0)
+        if g.observes == 0:
+            looks = (upper_bound(s, level, order, time) >= 0.0) & busy & free
+            while looks:
+                lane = lowest_bit(looks)
+                bit = np.uint64(1) << np.uint64(lane)
+                looks &= ~bit
+                found = crossing(g, slot, lane, level, order, at[lane])
+                if found >= 0:
+                    at[lane] = found
+                    fired |= bit
+        time = load16(at, 0)
+        for k in range(g.states):
+            store(x, k * LANES, value_at(s, k, order, time))
+        for lane in range(LANES):
+            bit = np.uint64(1) << np.uint64(lane)
+            if busy & bit:
+                advance(g, slot, lane, wait[lane], at[lane], bool(fired & bit))
+
+
+@jit
+def crossing(g, slot, lane, level, order, time):
+    """When a neuron reaches its threshold in a step, from its start; -1 if it does not."""
+    s, b = g.work[slot], g.polynomial[slot, 0]
+    power = 1.0
+    for n in range(order + 1):
+        b[n] = s[level * ROW + n * LANES + lane] * power
+        power *= time
+    if b[0] > 0 or (b[0] == 0 and b[1] > 0):
+        return 0.0
+    found = first_zero(b, order + 1, g.polynomial[slot, 1])
+    return found * time if found >= 0 else -1.0
+
+
+@jit
+def advance(g, slot, lane, wait, at, fires):
+    """The time of one neuron after a step, and its spike."""
+    now = g.now[slot, lane]
+    finite = True
+    for k in range(g.states):
+        finite &= math.isfinite(g.x[slot, k * LANES + lane])
+    if not finite:
+        g.status[slot, lane] = NOT_FINITE
+        g.done[slot, lane] = 1
+        return
+    if at > 0:
+        note(g, slot, lane, STEP + (HOLDS if g.free[slot, lane] > now else 0), at)
+    reached = not fires and not at < wait
+    time = now + at
+    if reached:
+        time = g.target[slot, lane]
+    elif fires and at > 0:
+        time = min(max(time, np.nextafter(now, math.inf)), g.target[slot, lane])
+    elif not fires and (not at > _SMALLEST * max(abs(now), 1e-6 * wait) or g.entries[slot, lane] > _MOST_ENTRIES):
+        g.status[slot, lane] = STUCK_STEP
+        g.done[slot, lane] = 1
+    if time > now:
+        g.last[slot, lane] = _NOTHING
+    g.now[slot, lane] = time
+    if fires:
+        spike(g, slot, lane, time)

@@ -1,0 +1,180 @@
+"""Host side of neurons from equations."""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from firstspike.neurons.expressions import names_in, value_of
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, of_several, zero_gradients
+from firstspike.spiketime.cpu.arrays import numbers
+from firstspike.spiketime.cpu.runtime.kernels import REFUSED
+from firstspike.spiketime.cpu.runtime.parallel import call
+from firstspike.spiketime.cpu.series.expansion import LANES, ROW, code_of
+from firstspike.spiketime.cpu.series.forward import FINE, NOT_FINITE, OVERFLOWS, RESET_ABOVE, STUCK_STEP
+from firstspike.spiketime.cpu.series.kernels import BACKWARD, FORWARD, backward_kernel, forward_kernel
+from firstspike.spiketime.cpu.sort import sorting_for
+from firstspike.spiketime.series import Program, Programs, programs_of
+from firstspike.spiketime.shared import threads_for
+
+_COST = 40  # of a synapse, in units of one of the kernels of first spikes
+_CHUNKS = 16  # parts of the samples of a network, with gradients of their own
+_WRONG = {
+    STUCK_STEP: "the steps of its series become too small: its equations have a pole, or rates that are much too fast",
+    NOT_FINITE: "its states are not finite: they grow without bound before the threshold, or leave what log, "
+    "powers or a quotient allow",
+    RESET_ABOVE: "it is above its threshold right after its reset; lower the reset, or give it a refractory time",
+}
+"""Of what a kernel says of a neuron, for which there is no result."""
+
+
+@lru_cache(maxsize=64)
+def _codes(key: str) -> dict[str, Tensor]:
+    """Programs as the kernels read them."""
+    programs = programs_of(key)
+    found = {
+        "flow": programs.flow, "reset": programs.reset, "adjoint": programs.adjoint,
+        "plain_adjoint": programs.plain_adjoint, "excess_adjoint": programs.excess_adjoint,
+        "reset_adjoint": programs.reset_adjoint,
+    }  # fmt: skip
+    return {name: torch.tensor(code_of(x), dtype=torch.int32) for name, x in found.items()}
+
+
+def slot_values(programs: Programs, parameters: Tensor) -> Tensor:
+    """The numbers of all slots, for each neuron; differentiable."""
+    names = {name: parameters[..., k] for k, name in enumerate(programs.equations.parameters)}
+    like = parameters[..., 0]
+    found = (torch.as_tensor(value_of(x, names), dtype=like.dtype).expand(like.shape) for x in programs.slots)
+    return torch.stack(list(found), -1)
+
+
+@of_several
+def forward(given: Arguments) -> Result:
+    """Spike times. See ``contract``."""
+    sizes, arrays = _both(given, given.observed)
+    real, lead = given.times.new_empty, (sizes["ensemble"], sizes["batch"], sizes["outputs"])
+    spikes = real((*lead, sizes["most"])).fill_(math.inf)
+    if given.observed is not None:
+        spikes.copy_(given.observed)
+    overflows = torch.zeros(lead, dtype=torch.uint8)
+    found = torch.zeros((*lead, 2), dtype=torch.int32)
+    ends = {"end_voltage": real(lead), "end_current": real((*lead, sizes["extra"])), "end_left": real(lead)}
+    phases = 0 if sizes["delayed"] else sizes["samples"], sizes["ensemble"] * sizes["chunks"]
+    arrays |= ends | {"spikes": spikes, "overflows": overflows, "found": found}
+    call(forward_kernel("float64"), FORWARD, phases, sizes, arrays)
+    _check(found, given)
+    return Result(spikes, (found,), overflows.bool(), Held(*ends.values()))
+
+
+def _check(found: Tensor, given: Arguments) -> None:
+    """Raise a ValueError for neurons without a result."""
+    wrong = (found[..., 1] != FINE) & (found[..., 1] != OVERFLOWS)
+    if bool(wrong.any()):
+        e, b, j = wrong.nonzero()[0].tolist()
+        which = f"neuron {j} in sample {b}" + (f" of network {e}" if len(found) > 1 else "")
+        raise ValueError(f"{which} has no spike times: {_WRONG[int(found[e, b, j, 1])]}\n{programs_of(given.equations).equations}")
+
+
+@of_several
+def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
+    """Gradients at the given spike times. See ``contract``."""
+    by = zero_gradients(given, needs)
+    sizes, arrays = _both(given, result.spikes)
+    (found,) = result.saved
+    codes, programs = _codes(given.equations), programs_of(given.equations)
+    steps = int(found[..., 0].max()) if found.numel() else 0
+    sizes |= {
+        "adjoint_size": len(codes["adjoint"]), "plain_size": len(codes["plain_adjoint"]),
+        "excess_size": len(codes["excess_adjoint"]), "before_size": len(codes["reset_adjoint"]),
+        "by_slots": "parameters" in by, "by_time": not needs.isdisjoint(("times", "delay")),
+        "bounded": max_weight_grad is not None, "asks_end": grads.state is not None,
+        "all_chunks": sizes["ensemble"] * sizes["chunks"], "vector_flows": (sizes["states"] + 1) * LANES,
+        "delayed_parts": sizes["ensemble"] * sizes["chunks"] if sizes["delayed"] else 0,
+        "observes": True, "once": False, "records": True, "coefficients": _rows(*programs[2:]),
+    }  # fmt: skip
+    arrays |= {name: codes[name] for name in ("adjoint", "plain_adjoint", "excess_adjoint", "reset_adjoint")}
+    arrays |= {"spikes": result.spikes, "overflows": result.overflows.to(torch.uint8), "found": found}
+    arrays |= {"grad": grads.spikes, "bound": numbers(torch.float64, max_weight_grad or 0.0)}
+    arrays |= dict.fromkeys(("end_voltage", "end_current", "end_left"))
+    if grads.state is not None:
+        arrays |= zip(("of_voltage", "of_current", "of_left"), grads.state, strict=True)
+    made = BACKWARD.tensors(
+        ("by_times", "by_voltage", "by_current", "by_left", "weight_parts", "delay_parts", "slot_parts",
+         "refractory_parts"), given.times, sizes,
+    )  # fmt: skip
+    phases = 0 if sizes["delayed"] else sizes["samples"], sizes["all_chunks"]
+    room = steps + steps // 8 + 16
+    while call(backward_kernel("float64"), BACKWARD, phases, sizes | {"room": room}, arrays | made)[REFUSED]:
+        room *= 2  # a step that ends in another place can take more of them
+    shape = (sizes["ensemble"], sizes["chunks"])
+
+    def total(name: str) -> Tensor:
+        return made[name].unflatten(0, shape).sum(1)
+
+    found_by = {
+        "weight": total("weight_parts"), "times": made["by_times"].view_as(given.times),
+        "voltage": made["by_voltage"].view_as(given.voltage), "left": made["by_left"].view_as(given.voltage),
+        "current": made["by_current"].view_as(given.current),
+    }  # fmt: skip
+    if given.delay is not None:
+        found_by["delay"] = total("delay_parts")
+    if "parameters" in by:
+        found_by["parameters"] = _by_parameters(programs, given.parameters, total("slot_parts"), total("refractory_parts"))
+    return {name: found_by.get(name, zero) for name, zero in by.items()}
+
+
+@torch.enable_grad()
+def _by_parameters(programs: Programs, parameters: Tensor, by_slots: Tensor, by_refractory: Tensor) -> Tensor:
+    """Gradients by the parameters from those by the slots."""
+    leaf = parameters.detach().clone().requires_grad_()
+    values = slot_values(programs, leaf)
+    (found,) = torch.autograd.grad(values, leaf, by_slots, allow_unused=True) if values.requires_grad else (None,)
+    found = torch.zeros_like(leaf) if found is None else found
+    found[..., -1] += by_refractory
+    return found
+
+
+def _rows(*programs: Program) -> int:
+    """Room for the coefficients of any of these programs."""
+    return ROW * max(x.inputs + len(x.steps) for x in programs)
+
+
+def _both(given: Arguments, spikes: Tensor | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sizes and arrays of both passes."""
+    programs, codes = programs_of(given.equations), _codes(given.equations)
+    equations, parameters = programs.equations, given.parameters
+    assert parameters is not None
+    ensemble, batch, inputs, outputs = given.sizes
+    copies = given.times.shape[-1]
+    events, states = inputs * copies, len(equations.states)
+    direct = [name in names_in(equations.excess) for name in equations.states]
+    values = slot_values(programs, parameters)
+    sizes: dict[str, Any] = {
+        "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "copies": copies,
+        "events": events, "outputs": outputs, "most": given.max_spikes, "states": states, "extra": states - 1,
+        "slots": values.shape[-1], "coefficients": _rows(programs.flow, programs.reset),
+        "receptors": len(equations.receptors), "chunks": max(1, min(_CHUNKS, batch)),
+        "delayed": outputs if given.delay is not None else 0, "signed": given.receptor is None, "observes": spikes is not None,
+        "once": False, "records": False, "room": 0, "shared_events": 0 if given.delay is not None else events,
+        "own_events": events if given.delay is not None else 0, "flow_size": len(codes["flow"]),
+        "reset_size": len(codes["reset"]), "vector_states": states * LANES, "vector_slots": values.shape[-1] * LANES,
+        "noted": 2 + states, "ends": given.until < math.inf, **sorting_for(events),
+    }  # fmt: skip
+    sizes["threads"] = threads_for(_COST * ensemble * batch * max(1, events) * outputs)
+    arrays: dict[str, Any] = {
+        "times": given.times, "weight": given.weight, "delay": given.delay, "slot_values": values,
+        "refractory": parameters[..., -1], "bounds": numbers(torch.float64, given.start, given.until),
+        "receptor": None if given.receptor is None else given.receptor.to(torch.int32),
+        "places": _whole([equations.states.index(name) for name in equations.receptors]),
+        "direct": _whole(direct), "held": _whole([name in equations.held for name in equations.states]),
+        "flow": codes["flow"], "reset": codes["reset"],
+        "voltage": given.voltage, "current": given.current, "left": given.left,
+    }  # fmt: skip
+    return sizes, arrays
+
+
+def _whole(values: Sequence[int]) -> Tensor:
+    return torch.tensor(values, dtype=torch.int32)

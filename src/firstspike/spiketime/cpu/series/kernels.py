@@ -1,0 +1,197 @@
+"""Kernels for neurons from equations. A task is a part of the samples of one network; its neurons go 16 at a time."""
+
+# mypy: disable-error-code="no-untyped-def"
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel
+from firstspike.spiketime.cpu.series.adjoint import ALL, LARGEST, OTHERS, WEIGHTS, unwind
+from firstspike.spiketime.cpu.series.expansion import LANES, WIDTH
+from firstspike.spiketime.cpu.series.forward import NO_ROOM, begin, integrate
+from firstspike.spiketime.cpu.sort import SORTING, sort_row
+
+FORWARD = Layout(
+    "ensemble batch samples inputs copies events outputs most states extra slots coefficients receptors threads chunks delayed "
+    "signed observes once records room sorting shared_events own_events flow_size reset_size vector_states "
+    "vector_slots noted ends",
+    times="real samples events",
+    weight="real ensemble outputs inputs",
+    delay="real ensemble delayed inputs",
+    slot_values="real ensemble outputs slots",
+    refractory="real ensemble outputs",
+    receptor="int32 ensemble inputs",
+    places="int32 receptors",
+    direct="int32 states",
+    held="int32 states",
+    bounds="real 2",
+    flow="int32 flow_size",
+    reset="int32 reset_size",
+    voltage="real samples outputs",
+    current="real samples outputs extra",
+    left="real samples outputs",
+    spikes="real samples outputs most",
+    overflows="uint8 samples outputs",
+    found="int32 samples outputs 2",
+    end_voltage="real samples outputs",
+    end_current="real samples outputs extra",
+    end_left="real samples outputs",
+    # what a thread works on
+    order="int32 samples shared_events",
+    arrival="real samples shared_events",
+    inside_of="int32 samples",
+    own_order=f"int32 threads {LANES} own_events",
+    own_arrival=f"real threads {LANES} own_events",
+    inside=f"int32 threads {LANES}",
+    column="real threads events",
+    work="real threads coefficients",
+    x="real threads vector_states",
+    own_slots="real threads vector_slots",
+    tops="real threads vector_states 2",
+    vectors=f"real threads 3 {LANES}",
+    polynomial=f"real threads 2 {WIDTH}",
+    now=f"real threads {LANES}",
+    target=f"real threads {LANES}",
+    free=f"real threads {LANES}",
+    sample=f"int64 threads {LANES}",
+    neuron=f"int64 threads {LANES}",
+    place=f"int64 threads {LANES}",
+    count=f"int64 threads {LANES}",
+    last=f"int64 threads {LANES}",
+    done=f"int64 threads {LANES}",
+    entries=f"int64 threads {LANES}",
+    status=f"int64 threads {LANES}",
+    record=f"real threads {LANES} room noted",
+    **SORTING,
+)
+BACKWARD = FORWARD.extended(
+    "adjoint_size plain_size excess_size before_size by_slots by_time bounded asks_end all_chunks delayed_parts "
+    "vector_flows",
+    adjoint="int32 adjoint_size",
+    plain_adjoint="int32 plain_size",
+    excess_adjoint="int32 excess_size",
+    reset_adjoint="int32 before_size",
+    bound="real 1",
+    grad="real samples outputs most",
+    of_voltage="real samples outputs",
+    of_current="real samples outputs extra",
+    of_left="real samples outputs",
+    by_times="real samples events",
+    by_voltage="real samples outputs",
+    by_current="real samples outputs extra",
+    by_left="real samples outputs",
+    weight_parts="real all_chunks outputs inputs",
+    delay_parts="real delayed_parts outputs inputs",
+    slot_parts="real all_chunks outputs slots",
+    refractory_parts="real all_chunks outputs",
+    a="real threads vector_states",
+    owed=f"real threads {LANES}",
+    entry=f"int64 threads {LANES}",
+    flows="real threads 4 vector_flows",
+    slot_rows="real threads vector_slots",
+    own_parts="real threads vector_slots",
+    largest=f"real threads most {LANES}",
+)
+
+
+@jit
+def sort_samples(g, slot, b):
+    """Arrivals of one sample in order."""
+    g.inside_of[b] = sort_row(
+        g.times[b], g.bounds[0], g.bounds[1], g.order[b], g.arrival[b], g.sort_keys[slot], g.sort_labels[slot]
+    )
+
+
+@jit
+def fill(g, slot, e, first, lanes):
+    """Put neurons into the lanes, with their arrivals where they have delays."""
+    begin(g, slot, e, first, lanes)
+    if g.delayed == 0:
+        return
+    for lane in range(lanes):
+        b, j = g.sample[slot, lane], g.neuron[slot, lane]
+        for k in range(g.events):
+            g.column[slot, k] = g.times[b, k] + g.delay[e, j, k // g.copies]
+        g.inside[slot, lane] = sort_row(
+            g.column[slot], g.bounds[0], g.bounds[1], g.own_order[slot, lane], g.own_arrival[slot, lane],
+            g.sort_keys[slot], g.sort_labels[slot],
+        )  # fmt: skip
+
+
+@jit
+def pairs_of(g, task):
+    """The network of a task, and its first pair of sample and neuron and the one after the last."""
+    e, chunk = task // g.chunks, task % g.chunks
+    return e, chunk * g.batch // g.chunks * g.outputs, (chunk + 1) * g.batch // g.chunks * g.outputs
+
+
+@kernel(FORWARD, following=f"{__name__}.backward_kernel")
+def forward_kernel(dtype: str):
+    """Forward."""
+
+    @jit
+    def sort(g, slot, task):
+        sort_samples(g, slot, task)
+
+    @jit
+    def run(g, slot, task):
+        e, first, stop = pairs_of(g, task)
+        while first < stop:
+            lanes = min(LANES, stop - first)
+            fill(g, slot, e, first, lanes)
+            integrate(g, slot)
+            for lane in range(lanes):
+                b, j = g.sample[slot, lane], g.neuron[slot, lane]
+                g.found[b, j, 0], g.found[b, j, 1] = g.entries[slot, lane], g.status[slot, lane]
+                if g.ends != 0:
+                    g.end_voltage[b, j] = g.x[slot, lane]
+                    for k in range(1, g.states):
+                        g.end_current[b, j, k - 1] = g.x[slot, k * LANES + lane]
+                    left = g.free[slot, lane] - g.bounds[1]
+                    g.end_left[b, j] = left if left > 0 and g.overflows[b, j] == 0 else 0.0
+            first += LANES
+
+    return sort, run
+
+
+@kernel(BACKWARD)
+def backward_kernel(dtype: str):
+    """Backward."""
+
+    @jit
+    def sort(g, slot, task):
+        sort_samples(g, slot, task)
+
+    @jit
+    def run(g, slot, task):
+        e, first, stop = pairs_of(g, task)
+        g.weight_parts[task] = 0
+        g.slot_parts[task] = 0
+        g.refractory_parts[task] = 0
+        if g.delayed != 0:
+            g.delay_parts[task] = 0
+        for b in range(e * g.batch + first // g.outputs, e * g.batch + stop // g.outputs):
+            g.by_times[b] = 0
+        while first < stop:
+            lanes = min(LANES, stop - first)
+            fill(g, slot, e, first, lanes)
+            integrate(g, slot)
+            for lane in range(LANES):
+                if lane >= lanes:
+                    g.done[slot, lane] = 2
+                    g.entries[slot, lane] = 0
+                elif g.status[slot, lane] == NO_ROOM:
+                    g.refused = 1
+                    return
+            g.own_parts[slot] = 0
+            if g.bounded == 0:
+                unwind(g, slot, task, ALL, 0)
+            else:
+                g.largest[slot] = 0
+                for number in range(g.most):
+                    unwind(g, slot, task, LARGEST, number)
+                unwind(g, slot, task, OTHERS, 0)
+                unwind(g, slot, task, WEIGHTS, 0)
+            for lane in range(lanes):
+                for k in range(g.slots):
+                    g.slot_parts[task, g.neuron[slot, lane], k] += g.own_parts[slot, k * LANES + lane]
+            first += LANES
+
+    return sort, run
