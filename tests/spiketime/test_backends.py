@@ -41,9 +41,9 @@ def test_a_neuron_is_refused_with_a_reason(backend):
         spike_trains(times[..., None], weight, Leaky(), max_spikes=3, backend=backend)
 
 
-def test_the_base_of_neurons_is_no_neuron():
-    with pytest.raises(ValueError, match=f"refuses Neuron: {CONVEX}"):
-        first_spike_time(torch.zeros(2, 3), torch.ones(4, 3), Neuron())
+def test_the_base_of_neurons_needs_equations():
+    with pytest.raises(TypeError, match="equations"):
+        Neuron()
 
 
 def test_a_neuron_has_the_checks_of_its_parameters():

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from firstspike.neurons import LIF
+from firstspike.neurons import LIF, Neuron
+from firstspike.spiketime import first_spike_time
 from firstspike.spiketime.reference.response import kappa
 
 # The membrane peaks at this multiple of the threshold in the mean over neurons, with this standard deviation: almost
@@ -48,3 +49,23 @@ def firing_weights(inputs: int, neuron: LIF, window: float = 2.0) -> NormalWeigh
     phi, at = response.mean(dim=1).max(dim=0)
     psi = response[at].square().mean()
     return NormalWeights(_MEAN_PEAK / (inputs * phi.item()), _SPREAD / math.sqrt(inputs * psi.item()))
+
+
+@torch.no_grad()
+def measured_weights(inputs: int, neuron: Neuron, until: float, window: float = 2.0) -> NormalWeights:
+    """The same for neurons from equations, by trying: what makes one just spike takes the place of the threshold.
+
+    The inputs come within ``window`` units of time, by the first receptor, and the neuron has until ``until``.
+    """
+    several, least = 64, 1e-3
+    values = {name: torch.as_tensor(x).detach().cpu() for name, x in neuron.named_values.items()}
+    mean = {name: x.double().mean() for name, x in values.items()}
+    one = neuron.with_values(**{name: mean[name] for name in neuron.values if name in mean})
+    weight = torch.logspace(math.log10(least), 9, several, dtype=torch.float64)
+    times = (torch.arange(64, dtype=torch.float64) + 0.5) / 64 * min(window, until)
+    spikes = first_spike_time(
+        times[None], (weight / 64)[:, None].expand(-1, 64), one, receptor=[0] * 64, until=until, backend="auto"
+    )
+    fires = spikes[0].isfinite().nonzero()
+    total = float(weight[fires[0, 0]]) if len(fires) else 1.0
+    return NormalWeights(_MEAN_PEAK * total / inputs, _SPREAD * total / math.sqrt(inputs))

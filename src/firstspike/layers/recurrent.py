@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.dense import SpikeTrainOptions, SpikeTrains, each_spike
-from firstspike.layers.init import firing_weights, first_response
+from firstspike.layers.init import firing_weights, first_response, measured_weights
 from firstspike.layers.neurons import Arriving
 from firstspike.layers.programs import MadeAgain, by_values
 from firstspike.layers.synapses import Receptors, checked_receptors, checked_signs, give_signs_
@@ -62,7 +62,7 @@ class RecurrentDelays(nn.Module):
         return self.delay_rule(self.delay_raw)
 
 
-@takes_arguments_of(SpikeTrains)
+@takes_arguments_of(SpikeTrains, without=("until", "silent"))
 @checks_ranges
 class SpikingRecurrent(SpikeTrains, MadeAgain):
     """Recurrent neurons: ``(batch, in[, spikes]) -> (batch, out, max_spikes)``.
@@ -94,6 +94,8 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             otherwise as ``SpikeTrains``.
     """
 
+    passes_on = tuple(name for name in SpikeTrains.passes_on if name not in ("until", "silent"))
+
     def __init__(
         self,
         in_features: Size,
@@ -122,7 +124,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
                 "recurrent_delay must be bounded and without jitter (bound sigmoid, or clip with a finite scale), "
                 f"got {rule}"
             )
-        super().__init__(in_features, out_features, max_spikes, neuron, **options)
+        super().__init__(in_features, out_features, max_spikes, neuron, **options, until=duration)
         self.duration, self.window, self.window_spikes = duration, window, window_spikes
         self.recurrent_mean, self.recurrent_std = recurrent_mean, recurrent_std
         if self.receptor == "sign" and recurrent_receptor is None:
@@ -142,7 +144,9 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
 
     @property
     def _begin(self) -> float | None:
-        """When neurons begin without a state: with a bias, which has acted for ever otherwise, at 0."""
+        """When neurons begin without a state: at 0 with a bias, which has acted for ever otherwise, or equations."""
+        if self.initial_neuron.equations is not None:
+            return 0.0
         bias = self.neuron.values.get("bias", 0.0)
         return 0.0 if isinstance(bias, Tensor) or bias != 0 else None
 
@@ -163,7 +167,9 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         if self.recurrent_weight.is_meta:
             return
         std = self.recurrent_std
-        if std is None:
+        if std is None and self.initial_neuron.equations is not None:
+            std = _SPREAD * measured_weights(self.out_features, self.initial_neuron, self.duration).std
+        elif std is None:
             given = (*first_response(self.neuron.values), self.neuron.threshold)
             mem, syn, threshold = (float(torch.as_tensor(x).detach().double().mean()) for x in given)
             std = _SPREAD * threshold * firing_weights(self.out_features, LIF(mem, syn)).std

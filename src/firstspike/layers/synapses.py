@@ -19,7 +19,7 @@ def checked_receptors(
     neuron: Neuron, receptor: Receptors, inputs: int, name: str = "receptor"
 ) -> tuple[Receptors, Int64[Tensor, " inputs"] | None]:
     """The receptors of inputs as a layer keeps them, and in a tensor, unless there is one or signs tell."""
-    if receptor is not None and not neuron.components:
+    if receptor is not None and not neuron.receptors:
         raise ValueError(f"{name} needs a neuron with several, such as LIF(tau_syn=(1.0, 2.0)), got {neuron}")
     kept = receptor if isinstance(receptor, str) else _whole(name, receptor)
     if kept is None and len(neuron.receptors) <= 1:

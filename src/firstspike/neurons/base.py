@@ -175,6 +175,16 @@ class Neuron:
             object.__setattr__(found, name, _checked(name, self.parameters[name], value))
         return found
 
+    def without_spikes(self) -> "Neuron":
+        """The same equations, with values as they are, without a threshold."""
+        assert self.equations is not None
+        old, found = self.equations, object.__new__(Neuron)
+        new = read_equations(old.text, "0 > 1", "", old.receptors, ())
+        found.__dict__ |= {"equations": new, "start": self.start}
+        values = self.named_values
+        found.__dict__ |= {"parameters": {name: Parameter(Unit(), -math.inf) for name in values}, **values}
+        return found
+
     @property
     def parts(self) -> tuple[int, ...]:
         """The dimension that the state has beside the membrane, if it has one of its own: how many numbers that are."""

@@ -229,7 +229,11 @@ def pass_spikes(g, slot, chunk, mode, number, spiked):
                 pull += a[at] * after[at]
             rate += slope[at] * before[at]
         c, owed, over = 0.0, 0.0, before[g.states * LANES + lane] >= 0
-        if (kind == AT_RELEASE or kind == AT_ARRIVAL) and over:
+        if g.probes != 0:
+            c, owed = asked, g.owed[slot, lane]
+            for k in range(g.states):
+                change[k * LANES + lane] = a[k * LANES + lane]
+        elif (kind == AT_RELEASE or kind == AT_ARRIVAL) and over:
             owed = pull
         elif kind != LOST and rate > 0:
             c = pull / rate
@@ -243,7 +247,7 @@ def pass_spikes(g, slot, chunk, mode, number, spiked):
             for q in range(count):
                 place = g.excess_adjoint[begin + 2 * q]
                 g.slot_parts[chunk, j, place] += c * g.slot_rows[slot, q * LANES + lane]
-            for q in range(resets):
+            for q in range(resets if g.probes == 0 else 0):
                 place = g.reset_adjoint[first + 2 * q]
                 g.slot_parts[chunk, j, place] += s[g.reset_adjoint[first + 2 * q + 1] * ROW + lane]
         for k in range(g.states):

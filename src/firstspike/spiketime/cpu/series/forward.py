@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.linear.search import first_zero
+from firstspike.spiketime.cpu.linear.search import first_zero, taylor_shift, values
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.series.expansion import (
     LANES,
@@ -150,9 +150,13 @@ def spike(g, slot, lane, time):
             g.spikes[b, j, count] = time
     note(g, slot, lane, kind, count)
     refractory = g.refractory[b // g.batch, j]
-    reset_lane(g, slot, lane)
+    if g.probes == 0:
+        reset_lane(g, slot, lane)
     g.count[slot, lane] = count + 1
     g.last[slot, lane] = _SPIKED
+    if g.probes != 0:
+        g.done[slot, lane] = count + 1 >= g.most
+        return
     g.free[slot, lane] = time + refractory if refractory > 0 and time + refractory > time else -math.inf
     if g.observes == 0 and count >= g.most:
         g.free[slot, lane] = math.inf
@@ -194,6 +198,10 @@ def integrate(g, slot):
         expand(g.flow, s, slots, order, free)
         store(at, 0, time)
         fired = np.uint64(0)
+        if g.peaks != 0:
+            for lane in range(LANES):
+                if (busy & free) & (np.uint64(1) << np.uint64(lane)):
+                    note_peak(g, slot, lane, level, order, at[lane])
         if g.observes == 0:
             looks = (upper_bound(s, level, order, time) >= 0.0) & busy & free
             while looks:
@@ -211,6 +219,57 @@ def integrate(g, slot):
             bit = np.uint64(1) << np.uint64(lane)
             if busy & bit:
                 advance(g, slot, lane, wait[lane], at[lane], bool(fired & bit))
+
+
+@jit
+def note_peak(g, slot, lane, level, order, time):
+    """Note the largest excess in a step, if it is the largest so far: its value, its time, and at an input the slope."""
+    s, b, work = g.work[slot], g.polynomial[slot, 0], g.polynomial[slot]
+    row, now, place = g.highest[g.sample[slot, lane], g.neuron[slot, lane]], g.now[slot, lane], g.place[slot, lane]
+    power = 1.0
+    for n in range(order + 1):
+        b[n] = s[level * ROW + n * LANES + lane] * power
+        power *= time
+    arrival, order_of = arrivals_of(g, slot, lane, g.sample[slot, lane])
+    arrivals = g.inside[slot, lane] if g.delayed != 0 else g.inside_of[g.sample[slot, lane]]
+    if g.last[slot, lane] == _ARRIVED and b[0] > row[0]:
+        row[0], row[1], row[2], row[3] = b[0], now, b[1] / time, order_of[place - 1]
+    elif now == g.bounds[0] and b[0] > row[0]:
+        row[0], row[1], row[2], row[3] = b[0], now, 0.0, -1.0
+    last, slope, _ = values(b, order + 1, 1.0)
+    if last > row[0]:
+        ends = not time < g.target[slot, lane] - now
+        row[0], row[1], row[2], row[3] = last, g.target[slot, lane] if ends else now + time, slope / time, -1.0
+        if ends and place < arrivals and arrival[place] == g.target[slot, lane]:
+            row[3] = order_of[place]
+    u = highest_in(b, order + 1, work[1], work[2], work[3])
+    value, _, _ = values(b, order + 1, u)
+    if u > 0 and value > row[0]:
+        row[0], row[1], row[2], row[3] = value, now + u * time, 0.0, -1.0
+
+
+@jit
+def highest_in(b, count, c, d, e):
+    """Where the polynomial ``b`` has its largest maximum within [0, 1], from zero to zero of its slope; 0 if nowhere."""
+    best, at, start, sign = b[0], 0.0, 0.0, 0.0
+    for n in range(count - 1):
+        c[n] = -(n + 1) * b[n + 1]
+        if sign == 0 and c[n] != 0:
+            sign = 1.0 if c[n] < 0 else -1.0
+    while start < 1 and sign != 0:
+        taylor_shift(c, count - 1, start, 1 - start, d)
+        for n in range(count - 1):
+            d[n] *= sign
+        d[0] = min(d[0], -1e-300)
+        found = first_zero(d, count - 1, e)
+        if found < 0:
+            break
+        start += max(found, 1e-9) * (1 - start)
+        value, _, _ = values(b, count, min(start, 1.0))
+        if sign > 0 and value > best:
+            best, at = value, min(start, 1.0)
+        sign = -sign
+    return at
 
 
 @jit

@@ -69,6 +69,25 @@ def forward(given: Arguments) -> Result:
     return Result(spikes, (found,), overflows.bool(), Held(*ends.values()))
 
 
+def peaks(given: Arguments) -> Tensor:
+    """The largest excess over the threshold of neurons that do not spike: ``(E, B, O, 4)``.
+
+    The four are its value, its time, and, where an input ends its rise, the slope just before and which event that is;
+    otherwise -1.
+    """
+    sizes, arrays = _both(given, given.observed)
+    lead = (sizes["ensemble"], sizes["batch"], sizes["outputs"])
+    found, highest = torch.zeros((*lead, 2), dtype=torch.int32), given.times.new_full((*lead, 4), -math.inf)
+    arrays |= dict.fromkeys(("end_voltage", "end_current", "end_left"))
+    arrays |= {"spikes": given.times.new_full((*lead, 1), math.inf), "found": found, "highest": highest}
+    arrays |= {"overflows": torch.zeros(lead, dtype=torch.uint8)}
+    phases = 0 if sizes["delayed"] else sizes["samples"], sizes["ensemble"] * sizes["chunks"]
+    more = {"observes": True, "peaks": True, "peaked": sizes["samples"], "ends": False}
+    call(forward_kernel("float64"), FORWARD, phases, sizes | more, arrays)
+    _check(found, given)
+    return highest
+
+
 def _check(found: Tensor, given: Arguments) -> None:
     """Raise a ValueError for neurons without a result."""
     wrong = (found[..., 1] != FINE) & (found[..., 1] != OVERFLOWS)
@@ -79,8 +98,18 @@ def _check(found: Tensor, given: Arguments) -> None:
 
 
 @of_several
-def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
-    """Gradients at the given spike times. See ``contract``."""
+def backward(
+    grads: Grads,
+    result: Result,
+    given: Arguments,
+    max_weight_grad: float | None,
+    needs: Needs,
+    probes: bool = False,
+) -> Gradients:
+    """Gradients at the given spike times. See ``contract``.
+
+    With ``probes``, the times are no spikes: ``grads.spikes`` are by how much the neuron is above its threshold there.
+    """
     by = zero_gradients(given, needs)
     sizes, arrays = _both(given, result.spikes)
     (found,) = result.saved
@@ -93,7 +122,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         "bounded": max_weight_grad is not None, "asks_end": grads.state is not None,
         "all_chunks": sizes["ensemble"] * sizes["chunks"], "vector_flows": (sizes["states"] + 1) * LANES,
         "delayed_parts": sizes["ensemble"] * sizes["chunks"] if sizes["delayed"] else 0,
-        "observes": True, "once": False, "records": True, "coefficients": _rows(*programs[2:]),
+        "observes": True, "once": False, "records": True, "probes": probes, "coefficients": _rows(*programs[2:]),
     }  # fmt: skip
     arrays |= {name: codes[name] for name in ("adjoint", "plain_adjoint", "excess_adjoint", "reset_adjoint")}
     arrays |= {"spikes": result.spikes, "overflows": result.overflows.to(torch.uint8), "found": found}
@@ -161,7 +190,7 @@ def _both(given: Arguments, spikes: Tensor | None) -> tuple[dict[str, Any], dict
         "once": False, "records": False, "room": 0, "shared_events": 0 if given.delay is not None else events,
         "own_events": events if given.delay is not None else 0, "flow_size": len(codes["flow"]),
         "reset_size": len(codes["reset"]), "vector_states": states * LANES, "vector_slots": values.shape[-1] * LANES,
-        "noted": 2 + states, "ends": given.until < math.inf, **sorting_for(events),
+        "noted": 2 + states, "peaks": False, "probes": False, "peaked": 0, "ends": given.until < math.inf, **sorting_for(events),
     }  # fmt: skip
     sizes["threads"] = threads_for(_COST * ensemble * batch * max(1, events) * outputs)
     arrays: dict[str, Any] = {

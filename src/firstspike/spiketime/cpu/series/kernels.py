@@ -11,7 +11,7 @@ from firstspike.spiketime.cpu.sort import SORTING, sort_row
 FORWARD = Layout(
     "ensemble batch samples inputs copies events outputs most states extra slots coefficients receptors threads chunks delayed "
     "signed observes once records room sorting shared_events own_events flow_size reset_size vector_states "
-    "vector_slots noted ends",
+    "vector_slots noted ends peaks probes peaked",
     times="real samples events",
     weight="real ensemble outputs inputs",
     delay="real ensemble delayed inputs",
@@ -30,6 +30,7 @@ FORWARD = Layout(
     spikes="real samples outputs most",
     overflows="uint8 samples outputs",
     found="int32 samples outputs 2",
+    highest="real peaked outputs 4",
     end_voltage="real samples outputs",
     end_current="real samples outputs extra",
     end_left="real samples outputs",
@@ -46,7 +47,7 @@ FORWARD = Layout(
     own_slots="real threads vector_slots",
     tops="real threads vector_states 2",
     vectors=f"real threads 3 {LANES}",
-    polynomial=f"real threads 2 {WIDTH}",
+    polynomial=f"real threads 4 {WIDTH}",
     now=f"real threads {LANES}",
     target=f"real threads {LANES}",
     free=f"real threads {LANES}",
