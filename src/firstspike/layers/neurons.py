@@ -117,7 +117,8 @@ class NeuronLayer(SpikeLayer):
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.initial_neuron: Neuron = LIF() if neuron is None else neuron
         check_neuron(self.initial_neuron)
-        check_end(self.initial_neuron, until, silent)
+        if "threshold" not in self.unused:
+            check_end(self.initial_neuron, until, silent)
         self.trainable, self.per_neuron = trainable if isinstance(trainable, str) else tuple(trainable), per_neuron
         self._take(self.initial_neuron, trainable, per_neuron)
         self.receptor, reached = checked_receptors(self.initial_neuron, receptor, shape[1])

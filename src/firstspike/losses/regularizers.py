@@ -246,6 +246,8 @@ class SpikeCount(LayerRegularizer):
         sent = spike_counts(spikes if form_of(layer) == "trains" else spikes.unsqueeze(-1))
         sent = sent.unflatten(-1, (rows, -1)).movedim(-1, -2)  # (batch, places, rows)
         arrived = self.batch_mean(received.flatten(1)).view(-1, received.shape[-1])
+        if layer.neuron.equations is not None:
+            raise ValueError(f"SpikeCount is about LIF neurons: others have no charge for each spike; got {layer.neuron}")
         charge = arrived @ layer.synapses.mT / of_neurons(layer.neuron.threshold, layer.synapses).detach()
         count = self.batch_mean(sent.flatten(1)).view(-1, rows) + (charge - charge.detach())
         few, many = (self.least - count).clamp(min=0), (count - self.most).clamp(min=0)

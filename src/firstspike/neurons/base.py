@@ -175,6 +175,16 @@ class Neuron:
             object.__setattr__(found, name, _checked(name, self.parameters[name], value))
         return found
 
+    @property
+    def membrane(self) -> Expression:
+        """The membrane by the states, of neurons with ``equations``: the first state, if no other is named."""
+        return self.equations.states[0] if self.equations is not None else "voltage"
+
+    @property
+    def membrane_states(self) -> set[str]:
+        """The states that it follows from."""
+        return set(names_in(self.membrane))
+
     def without_spikes(self) -> "Neuron":
         """The same equations, with values as they are, without a threshold."""
         assert self.equations is not None
