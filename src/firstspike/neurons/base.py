@@ -115,6 +115,8 @@ class Neuron:
     """What the neuron does between events, of those that are described by it; None of ``LIF`` and its kin."""
     start: Mapping[str, Expression] = {}
     """States that do not start at 0, of neurons with ``equations``."""
+    conducts: ClassVar[bool] = False
+    """Whether weights are conductances, which are >= 0."""
 
     def __init__(
         self,
@@ -174,6 +176,11 @@ class Neuron:
         for name, value in values.items():
             object.__setattr__(found, name, _checked(name, self.parameters[name], value))
         return found
+
+    @property
+    def membrane(self) -> str:
+        """The membrane as a formula of the states; of neurons without ``equations`` it is ``voltage``."""
+        return "voltage" if self.equations is None else self.equations.states[0]
 
     @property
     def parts(self) -> tuple[int, ...]:
