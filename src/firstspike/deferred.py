@@ -23,8 +23,9 @@ _FAILURES = (
     "observed trains must be sorted, and within their window",
     "refractory must be >= 0 and finite, and reset finite and below the threshold",
     "states must be finite, and their refractory times >= 0",
+    "weights of synapses that are conductances must be >= 0",
 )
-TIMES, OBSERVED, THRESHOLD, WEIGHT, DELAY, TAU_MEM, TAU_SYN, UNIT, ORDER, RESET, STATE = range(len(_FAILURES))
+TIMES, OBSERVED, THRESHOLD, WEIGHT, DELAY, TAU_MEM, TAU_SYN, UNIT, ORDER, RESET, STATE, CONDUCTS = range(len(_FAILURES))
 
 _AT_ONCE = "FIRSTSPIKE_CHECK_AT_ONCE"
 _HOSTS = frozenset({"cpu"})

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from firstspike.layers.init import NormalWeights, firing_weights, first_response, measured_weights
-from firstspike.layers.synapses import Receptors, checked_receptors, checked_signs, give_signs_, project_
+from firstspike.layers.synapses import Receptors, checked_receptors, checked_signs, give_signs_, project_, usual_signs
 from firstspike.layers.trains import SpikeLayer, Spikes, TensorOptions
 from firstspike.neurons import LIF, Neuron, check_neuron, shown_parameters
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt, PositiveOrInf, checks_ranges
@@ -125,7 +125,7 @@ class NeuronLayer(SpikeLayer):
         if reached is not None:
             reached = reached.repeat_interleave(math.prod(shape[2:])).to(self.weight.device)
         self.register_buffer("receptors", reached, persistent=False)
-        self.signs = checked_signs("signs", signs, shape[1])
+        self.signs = checked_signs("signs", usual_signs(signs, self.initial_neuron, shape[1]), shape[1])
         self._signed = {"weight": self.signs}
         NeuronLayer.reset_parameters(self, generator)
 

@@ -18,7 +18,6 @@ from firstspike.layers.programs import MadeAgain, by_values
 from firstspike.layers.synapses import Receptors
 from firstspike.layers.trains import Spikes
 from firstspike.neurons import LIF, Neuron
-from firstspike.neurons.expressions import value_of
 from firstspike.ranges import Positive, PositiveOrInf, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import spike_window
@@ -206,9 +205,7 @@ class MembraneReadout(Readout):
         assert state is not None
         assert neuron.equations is not None
         states = (state.voltage, *state.current.unbind(-1))
-        values = {name: torch.as_tensor(x).to(self.weight) for name, x in neuron.named_values.items()}
-        found = value_of(neuron.membrane, values | dict(zip(neuron.equations.states, states, strict=True)))
-        return torch.as_tensor(found).to(self.weight)
+        return neuron.membrane_of(dict(zip(neuron.equations.states, states, strict=True)), self.weight)
 
 
 @takes_arguments_of(Readout, without=("trainable", "per_neuron"))

@@ -19,7 +19,7 @@ from firstspike.layers.dense import SpikeTrainOptions, SpikeTrains, each_spike
 from firstspike.layers.init import firing_weights, first_response, measured_weights
 from firstspike.layers.neurons import Arriving
 from firstspike.layers.programs import MadeAgain, by_values
-from firstspike.layers.synapses import Receptors, checked_receptors, checked_signs, give_signs_
+from firstspike.layers.synapses import Receptors, checked_receptors, checked_signs, give_signs_, usual_signs
 from firstspike.layers.trains import Spikes
 from firstspike.layers.windows import columns_within, joined_trains, largest, only_within, window_bounds
 from firstspike.neurons import LIF, Neuron
@@ -135,7 +135,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             raise ValueError('recurrent_receptor and receptor must both be "sign", or both have numbers')
         if own is not None and self.receptors is not None:
             self.receptors = torch.cat([self.receptors, own.to(self.weight.device)])
-        self.recurrent_signs = checked_signs("recurrent_signs", recurrent_signs, out_features)
+        self.recurrent_signs = checked_signs("recurrent_signs", usual_signs(recurrent_signs, self.initial_neuron, out_features), out_features)
         self._signed["recurrent_weight"] = self.recurrent_signs
         self.recurrent_weight = nn.Parameter(self.weight.new_empty(out_features, out_features))
         self.recurrent_delay = rule

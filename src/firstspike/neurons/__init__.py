@@ -2,5 +2,9 @@
 
 from firstspike.neurons.base import Component, Neuron, Parameter, Unit, check_neuron, shown_parameters
 from firstspike.neurons.lif import LIF, AdaptiveLIF
+from firstspike.neurons.named import EIF, QIF, AdEx, AdLIF, ConductanceLIF, Izhikevich
 
-__all__ = ["LIF", "AdaptiveLIF", "Component", "Neuron", "Parameter", "Unit", "check_neuron", "shown_parameters"]
+__all__ = [
+    "EIF", "LIF", "QIF", "AdEx", "AdLIF", "AdaptiveLIF", "Component", "ConductanceLIF", "Izhikevich", "Neuron",
+    "Parameter", "Unit", "check_neuron", "shown_parameters",
+]  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from firstspike.neurons.equations import Equations, read_equations
-from firstspike.neurons.expressions import Expression, names_in, read
+from firstspike.neurons.expressions import Expression, names_in, read, value_of
 
 
 class Unit(NamedTuple):
@@ -115,6 +115,8 @@ class Neuron:
     """What the neuron does between events, of those that are described by it; None of ``LIF`` and its kin."""
     start: Mapping[str, Expression] = {}
     """States that do not start at 0, of neurons with ``equations``."""
+    conducts: ClassVar[bool] = False
+    """Whether weights are conductances, which are >= 0."""
 
     def __init__(
         self,
@@ -176,14 +178,19 @@ class Neuron:
         return found
 
     @property
-    def membrane(self) -> Expression:
-        """The membrane by the states, of neurons with ``equations``: the first state, if no other is named."""
-        return self.equations.states[0] if self.equations is not None else "voltage"
+    def membrane(self) -> str:
+        """The membrane as a formula of the states; of neurons without ``equations`` it is ``voltage``."""
+        return "voltage" if self.equations is None else self.equations.states[0]
+
+    def membrane_of(self, states: Mapping[str, Tensor], like: Tensor) -> Tensor:
+        """The membrane where the states are known by their names, and all values as the tensor ``like``."""
+        values = {name: torch.as_tensor(x).to(like) for name, x in self.named_values.items()}
+        return torch.as_tensor(value_of(read(self.membrane, "membrane"), values | dict(states))).to(like)
 
     @property
     def membrane_states(self) -> set[str]:
         """The states that it follows from."""
-        return set(names_in(self.membrane))
+        return set(names_in(read(self.membrane, "membrane")))
 
     def without_spikes(self) -> "Neuron":
         """The same equations, with values as they are, without a threshold."""

@@ -39,8 +39,8 @@ def scale_of(neuron: Neuron) -> tuple[Float64[Tensor, "..."], Float64[Tensor, ".
     """The membrane at the start, and how far the threshold is above; 1 where that is at infinity."""
     assert neuron.equations is not None
     values = {name: double(x) for name, x in neuron.named_values.items()}
-    starts = {name: value_of(neuron.start.get(name, 0.0), values) for name in neuron.equations.states}
-    rest = torch.as_tensor(value_of(neuron.membrane, values | starts), dtype=torch.float64)
+    starts = {name: double(value_of(neuron.start.get(name, 0.0), values)) for name in neuron.equations.states}
+    rest = neuron.membrane_of(starts, torch.zeros(1).double())
     if "threshold" in values:
         above = values["threshold"] - rest
     else:
@@ -57,9 +57,9 @@ def voltages_of(
     """
     assert neuron.equations is not None
     states = states_at(at, neuron, seen)
-    values = {name: double(x).unsqueeze(-1) for name, x in neuron.named_values.items()}
     rest, above = (x.reshape(-1, 1) for x in scale_of(neuron))
-    membrane = (torch.as_tensor(value_of(neuron.membrane, values | states)) - rest) / above
+    turned = neuron.membrane_of({name: x.mT for name, x in states.items()}, at.double())  # neurons come last
+    membrane = (turned.mT - rest) / above
     membrane = torch.where(membrane.isfinite(), membrane, _BELOW).clamp(_BELOW, _ABOVE)
     used = neuron.membrane_states
     currents = {name: x for name, x in states.items() if name not in used}

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from firstspike.deferred import CONDUCTS, require
 from firstspike.neurons import Neuron
 from firstspike.neurons.expressions import value_of
 from firstspike.spiketime.contract import QUANTITIES
@@ -16,7 +17,10 @@ from firstspike.spiketime.values import records, values_of
 Receptor = str | Sequence[int] | Int64[Tensor, " inputs"] | None
 """Which receptor each input reaches, see ``first_spike_time``."""
 _WRONG = 'receptor must be "sign", or a whole number for each input, got {!r}'
-_AT_ONCE = 1 << 21  # input and output times that are worked on at once where no gradient is asked for
+_NEGATIVE = (
+    "weights of {} must be >= 0, as its synapses are conductances, got {:g}: name the receptor of inputs that inhibit, "
+    "and give layers signs=[1, ...]"
+)
 
 
 def all_tensors(given: dict[str, Any]) -> dict[str, Any]:
@@ -63,6 +67,9 @@ def _of_equations(
 ) -> tuple[tuple[float | None, float], dict[str, Any], dict[str, Any]]:
     equations, values = neuron.equations, neuron.named_values
     assert equations is not None
+    if neuron.conducts and weight.numel() and not records():
+        least = values_of(weight).amin()
+        require(CONDUCTS, least >= 0, lambda: _NEGATIVE.format(type(neuron).__name__, float(least)))
     names = (*equations.parameters, "refractory")
     one = torch.ones_like(weight[:, 0]) if weight.shape[1] else weight.new_ones(len(weight))
     given: dict[str, Any] = {"threshold": one, "receptor": receptor_of(neuron, receptor, weight)}
