@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from firstspike.neurons import LIF, Neuron
+from firstspike.neurons.base import each
 from firstspike.spiketime import first_spike_time
 from firstspike.spiketime.reference.response import kappa
 
@@ -51,17 +52,22 @@ def firing_weights(inputs: int, neuron: LIF, window: float = 2.0) -> NormalWeigh
     return NormalWeights(_MEAN_PEAK / (inputs * phi.item()), _SPREAD / math.sqrt(inputs * psi.item()))
 
 
+def _number(value: Any) -> Any:
+    """One number for all neurons."""
+    if isinstance(value, tuple):
+        return tuple(map(_number, value))
+    return float(value.double().mean()) if isinstance(value, torch.Tensor) else value
+
+
 @torch.no_grad()
-def measured_weights(inputs: int, neuron: Neuron, until: float, window: float = 2.0) -> NormalWeights:
+def measured_weights(inputs: int, neuron: Neuron, until: float) -> NormalWeights:
     """The same for neurons from equations, by trying: what makes one just spike takes the place of the threshold.
 
-    The inputs come within ``window`` units of time, by the first receptor, and the neuron has until ``until``.
+    The inputs come within two synaptic time constants, by the first receptor, and the neuron has until ``until``.
     """
-    several, least = 64, 1e-3
-    values = {name: torch.as_tensor(x).detach().cpu() for name, x in neuron.named_values.items()}
-    mean = {name: x.double().mean() for name, x in values.items()}
-    one = neuron.with_values(**{name: mean[name] for name in neuron.values if name in mean})
-    weight = torch.logspace(math.log10(least), 9, several, dtype=torch.float64)
+    one = neuron.with_values(**{name: _number(x) for name, x in neuron.values.items()})
+    weight = torch.logspace(-3, 9, 96, dtype=torch.float64)
+    window = 2 * each(one.values.get("tau_syn", 1.0))[0]
     times = (torch.arange(64, dtype=torch.float64) + 0.5) / 64 * min(window, until)
     spikes = first_spike_time(
         times[None], (weight / 64)[:, None].expand(-1, 64), one, receptor=[0] * 64, until=until, backend="auto"
