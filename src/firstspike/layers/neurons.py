@@ -142,7 +142,11 @@ class NeuronLayer(SpikeLayer):
         for name, value in neuron.values.items():
             if name in trainable:
                 self._starts[name] = start = _start_of(name, value, len(self.weight) if per_neuron else None)
-                if self._key(name) != name and not self._is_depth(name) and not bool(((start > 0) & (start < math.inf)).all()):
+                if (
+                    self._key(name) != name
+                    and not self._is_depth(name)
+                    and not bool(((start > 0) & (start < math.inf)).all())
+                ):
                     raise ValueError(f"{name} can only learn from a finite value > 0, got {value}")
                 self.register_parameter(self._key(name), nn.Parameter(self.weight.new_empty(start.shape)))
                 self._tensors.append(name)

@@ -124,7 +124,7 @@ class IntegralReadout(Readout):
         tau: PositiveOrInf = 10.0,
         **options: Unpack[ReadoutOptions],
     ) -> None:
-        if math.isinf(tau) and neuron is not None and bool(torch.as_tensor(neuron.tau_mem).isinf().any()):
+        if math.isinf(tau) and neuron is not None and bool(torch.as_tensor(neuron.values["tau_mem"]).isinf().any()):
             raise ValueError("the integral diverges for tau_mem=inf with tau=inf; give a finite tau")
         super().__init__(in_features, out_features, neuron, **options)
         if math.isinf(tau) and self._bias() is not None:
@@ -197,10 +197,9 @@ class MembraneReadout(Readout):
             values = values + (response(since.unsqueeze(-3), mem, one).sum(dim=-1) * weight).sum(dim=-1)
         return values
 
-
     def _integrated(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
         neuron: Neuron = self.neuron
-        given = {"max_spikes": 1, "receptor": self.reached, "until": self.time}
+        given: dict[str, Any] = {"max_spikes": 1, "receptor": self.reached, "until": self.time}
         state = spike_window(trains, self.weight, neuron.without_spikes(), **given).state
         assert state is not None
         assert neuron.equations is not None
@@ -223,7 +222,7 @@ class MaximumReadout(Readout, MadeAgain):
     def __init__(
         self, in_features: Size, out_features: Size, neuron: Neuron | None = None, **options: Unpack[NeuronOptions]
     ) -> None:
-        given = LIF() if neuron is None else neuron
+        given: Any = LIF() if neuron is None else neuron
         taus = (given.tau_mem, given.bias, *(x for one in time_constants_of(given) for x in one))
         if any(isinstance(x, Tensor) and x.requires_grad for x in taus):
             raise ValueError("MaximumReadout has no gradient of time constants; give numbers, or tensors without one")

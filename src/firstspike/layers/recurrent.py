@@ -124,7 +124,8 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
                 "recurrent_delay must be bounded and without jitter (bound sigmoid, or clip with a finite scale), "
                 f"got {rule}"
             )
-        super().__init__(in_features, out_features, max_spikes, neuron, **options, until=duration)
+        options["until"] = duration
+        super().__init__(in_features, out_features, max_spikes, neuron, **options)
         self.duration, self.window, self.window_spikes = duration, window, window_spikes
         self.recurrent_mean, self.recurrent_std = recurrent_mean, recurrent_std
         if self.receptor == "sign" and recurrent_receptor is None:
@@ -135,7 +136,9 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             raise ValueError('recurrent_receptor and receptor must both be "sign", or both have numbers')
         if own is not None and self.receptors is not None:
             self.receptors = torch.cat([self.receptors, own.to(self.weight.device)])
-        self.recurrent_signs = checked_signs("recurrent_signs", usual_signs(recurrent_signs, self.initial_neuron, out_features), out_features)
+        self.recurrent_signs = checked_signs(
+            "recurrent_signs", usual_signs(recurrent_signs, self.initial_neuron, out_features), out_features
+        )
         self._signed["recurrent_weight"] = self.recurrent_signs
         self.recurrent_weight = nn.Parameter(self.weight.new_empty(out_features, out_features))
         self.recurrent_delay = rule

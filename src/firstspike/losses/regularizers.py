@@ -247,7 +247,9 @@ class SpikeCount(LayerRegularizer):
         sent = sent.unflatten(-1, (rows, -1)).movedim(-1, -2)  # (batch, places, rows)
         arrived = self.batch_mean(received.flatten(1)).view(-1, received.shape[-1])
         if layer.neuron.equations is not None:
-            raise ValueError(f"SpikeCount is about LIF neurons: others have no charge for each spike; got {layer.neuron}")
+            raise ValueError(
+                f"SpikeCount is about LIF neurons: others have no charge for each spike; got {layer.neuron}"
+            )
         charge = arrived @ layer.synapses.mT / of_neurons(layer.neuron.threshold, layer.synapses).detach()
         count = self.batch_mean(sent.flatten(1)).view(-1, rows) + (charge - charge.detach())
         few, many = (self.least - count).clamp(min=0), (count - self.most).clamp(min=0)

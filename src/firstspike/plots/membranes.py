@@ -114,10 +114,7 @@ def traces(
     at = torch.cat([torch.linspace(start, end, count).double(), fired, after]).unique()
     at = at[at <= end]
     own = [spiked[torch.isfinite(spiked)] for spiked in every]
-    if described:
-        drawn = voltages_of(neuron, at, arriving)
-    else:
-        drawn = voltages(layer, neurons, at, times, spikes)
+    drawn = voltages_of(neuron, at, arriving) if described else voltages(layer, neurons, at, times, spikes)
     voltage, threshold, currents = drawn
     shown = {name: current / unit for name, current in currents.items()}
     return Traces(neurons, names, at, voltage / unit, own, trains, threshold / unit, shown)

@@ -1,6 +1,7 @@
 """States of neurons from equations at given times, by the operator from one time to the next."""
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float64
@@ -18,17 +19,21 @@ _ABOVE, _BELOW = 2.5, -2.5  # in which membranes are drawn that run away, in thr
 
 
 @torch.no_grad()
-def states_at(
-    at: Float[Tensor, " points"], neuron: Neuron, seen: Arriving
-) -> dict[str, Float64[Tensor, "out points"]]:
+def states_at(at: Float[Tensor, " points"], neuron: Neuron, seen: Arriving) -> dict[str, Float64[Tensor, "out points"]]:
     """All states by name, at sorted times after 0, of neurons that spike as their equations say."""
     assert neuron.equations is not None
     weight, state = seen.weight.double(), None
     found = []
     for start, end in pairwise([0.0, *at.tolist()]):
         if end > start:
-            given = {"max_spikes": _MOST, "overflow": "drop", "delay": seen.delay, "receptor": seen.receptor}
-            state = spike_window(seen.times.double()[None, :, None], weight, neuron, state=state, until=end, **given)[1]
+            given: dict[str, Any] = {
+                "max_spikes": _MOST,
+                "overflow": "drop",
+                "delay": seen.delay,
+                "receptor": seen.receptor,
+            }
+            times = seen.times.double()[None, :, None]
+            state = spike_window(times, weight, neuron, state=state, until=end, **given).state
         now = starting_state(neuron, 1, weight) if state is None else state
         found.append([now[0][0], *now[1][0].unbind(-1)])
     rows = (torch.stack(x, -1) for x in zip(*found, strict=True))
@@ -48,10 +53,8 @@ def scale_of(neuron: Neuron) -> tuple[Float64[Tensor, "..."], Float64[Tensor, ".
     return rest, torch.where(above.isfinite() & (above > 0), above, 1.0)
 
 
-def voltages_of(
-    neuron: Neuron, at: Float[Tensor, " points"], seen: Arriving
-) -> Voltages:
-    """The membrane, 0 at the start and 1 at the threshold, and all other states, from where they start and by the largest change.
+def voltages_of(neuron: Neuron, at: Float[Tensor, " points"], seen: Arriving) -> Voltages:
+    """The membrane, 0 at the start and 1 at the threshold; all other states, as changes, the largest of which is 1.
 
     Membranes that run away are cut. Neurons spike on here, also those of layers that have no room for it.
     """

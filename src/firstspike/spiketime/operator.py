@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from dataclasses import replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -287,8 +286,10 @@ def spike_window(
         times, weight = times.double(), weight.double()
         delay, observed = (None if x is None else x.double() for x in (delay, observed))
         if state is None:
-            state = TrainState(*starting_state(neuron, samples, weight), 0.0)
-        state = TrainState(*(x.double() for x in state[:3]), state.time)
+            voltage, current, left = starting_state(neuron, samples, weight)
+            state = TrainState(voltage, current, left, 0.0)
+        voltage, current, left = (x.double() for x in state[:3])
+        state = TrainState(voltage, current, left, state.time)
     fixed, network, kind = parameters_of(neuron, weight, receptor)
 
     def of_samples(x: Tensor | None, *shape: int) -> Tensor | None:
@@ -340,7 +341,7 @@ def with_dynamics(neuron: Any, stacklevel: int = 3, **given: float | Tensor | No
     message = f"{' and '.join(found)} became part of the neuron: write neuron=LIF({'=..., '.join(found)}=...)"
     if not torch.compiler.is_compiling():
         warnings.warn(message, FutureWarning, stacklevel=stacklevel)
-    return replace(neuron, **found)
+    return neuron.with_values(**found)
 
 
 def _in_parts(tensors: dict[str, Any], options: Options) -> Tensor:

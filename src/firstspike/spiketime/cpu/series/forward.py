@@ -15,14 +15,13 @@ from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.series.expansion import (
     LANES,
     ROW,
-    derive,
     expand,
     expand_for,
     output_of,
     upper_bound,
     value_at,
 )
-from firstspike.spiketime.cpu.vectors.simd import fill16, load16, lowest_bit, store
+from firstspike.spiketime.cpu.vectors.simd import load16, lowest_bit, store
 
 # what an entry of a record is about; HOLDS is added where the neuron is held
 STEP, ARRIVAL, RELEASE, SPIKE, AT_RELEASE, AT_ARRIVAL, LOST = range(7)
@@ -88,7 +87,7 @@ def begin(g, slot, e, first, lanes):
 
 @jit
 def go_on(g, slot, lane):
-    """Work out all that happens to one neuron at its present time; the time until what comes next, 0 if nothing does."""
+    """Work out all that happens to one neuron at its present time; the time to what comes next, 0 if nothing does."""
     b, j, until = g.sample[slot, lane], g.neuron[slot, lane], g.bounds[1]
     e = b // g.batch
     now, place = g.now[slot, lane], g.place[slot, lane]
@@ -178,7 +177,7 @@ def reset_lane(g, slot, lane):
 @jit
 def integrate(g, slot):
     """Take the neurons in the lanes to the end."""
-    s, x, wait, at, waits = g.work[slot], g.x[slot], g.vectors[slot, 0], g.vectors[slot, 1], g.vectors[slot, 2]
+    s, x, wait, at = g.work[slot], g.x[slot], g.vectors[slot, 0], g.vectors[slot, 1]
     slots, level = g.own_slots[slot], output_of(g.flow, g.states)
     while True:
         busy = free = np.uint64(0)
@@ -223,7 +222,7 @@ def integrate(g, slot):
 
 @jit
 def note_peak(g, slot, lane, level, order, time):
-    """Note the largest excess in a step, if it is the largest so far: its value, its time, and at an input the slope."""
+    """Note the largest excess in a step, if it is the largest so far: value, time, and at an input slope and event."""
     s, b, work = g.work[slot], g.polynomial[slot, 0], g.polynomial[slot]
     row, now, place = g.highest[g.sample[slot, lane], g.neuron[slot, lane]], g.now[slot, lane], g.place[slot, lane]
     power = 1.0
@@ -250,7 +249,7 @@ def note_peak(g, slot, lane, level, order, time):
 
 @jit
 def highest_in(b, count, c, d, e):
-    """Where the polynomial ``b`` has its largest maximum within [0, 1], from zero to zero of its slope; 0 if nowhere."""
+    """Where the polynomial ``b`` has its largest maximum in [0, 1], from zero to zero of its slope; 0 if nowhere."""
     best, at, start, sign = b[0], 0.0, 0.0, 0.0
     for n in range(count - 1):
         c[n] = -(n + 1) * b[n + 1]

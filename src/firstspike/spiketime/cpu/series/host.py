@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from firstspike.neurons.equations import equations_of
 from firstspike.neurons.expressions import names_in, value_of
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, of_several, zero_gradients
 from firstspike.spiketime.cpu.arrays import numbers
@@ -94,7 +95,8 @@ def _check(found: Tensor, given: Arguments) -> None:
     if bool(wrong.any()):
         e, b, j = wrong.nonzero()[0].tolist()
         which = f"neuron {j} in sample {b}" + (f" of network {e}" if len(found) > 1 else "")
-        raise ValueError(f"{which} has no spike times: {_WRONG[int(found[e, b, j, 1])]}\n{programs_of(given.equations).equations}")
+        reason, equations = _WRONG[int(found[e, b, j, 1])], "; ".join(str(equations_of(given.equations)).splitlines())
+        raise ValueError(f"{which} has no spike times: {reason} ({equations})")
 
 
 @of_several
@@ -113,6 +115,9 @@ def backward(
     by = zero_gradients(given, needs)
     sizes, arrays = _both(given, result.spikes)
     (found,) = result.saved
+    assert given.parameters is not None
+    assert given.voltage is not None
+    assert given.current is not None
     codes, programs = _codes(given.equations), programs_of(given.equations)
     steps = int(found[..., 0].max()) if found.numel() else 0
     sizes |= {
@@ -151,7 +156,9 @@ def backward(
     if given.delay is not None:
         found_by["delay"] = total("delay_parts")
     if "parameters" in by:
-        found_by["parameters"] = _by_parameters(programs, given.parameters, total("slot_parts"), total("refractory_parts"))
+        found_by["parameters"] = _by_parameters(
+            programs, given.parameters, total("slot_parts"), total("refractory_parts")
+        )
     return {name: found_by.get(name, zero) for name, zero in by.items()}
 
 
@@ -181,16 +188,17 @@ def _both(given: Arguments, spikes: Tensor | None) -> tuple[dict[str, Any], dict
     events, states = inputs * copies, len(equations.states)
     direct = [name in names_in(equations.excess) for name in equations.states]
     values = slot_values(programs, parameters)
+    delayed = given.delay is not None
     sizes: dict[str, Any] = {
         "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "copies": copies,
         "events": events, "outputs": outputs, "most": given.max_spikes, "states": states, "extra": states - 1,
         "slots": values.shape[-1], "coefficients": _rows(programs.flow, programs.reset),
         "receptors": len(equations.receptors), "chunks": max(1, min(_CHUNKS, batch)),
-        "delayed": outputs if given.delay is not None else 0, "signed": given.receptor is None, "observes": spikes is not None,
-        "once": False, "records": False, "room": 0, "shared_events": 0 if given.delay is not None else events,
-        "own_events": events if given.delay is not None else 0, "flow_size": len(codes["flow"]),
-        "reset_size": len(codes["reset"]), "vector_states": states * LANES, "vector_slots": values.shape[-1] * LANES,
-        "noted": 2 + states, "peaks": False, "probes": False, "peaked": 0, "ends": given.until < math.inf, **sorting_for(events),
+        "delayed": outputs * delayed, "signed": given.receptor is None, "observes": spikes is not None,
+        "once": False, "records": False, "room": 0, "shared_events": events * (not delayed),
+        "own_events": events * delayed, "flow_size": len(codes["flow"]), "reset_size": len(codes["reset"]),
+        "vector_states": states * LANES, "vector_slots": values.shape[-1] * LANES, "noted": 2 + states, "peaks": False,
+        "probes": False, "peaked": 0, "ends": given.until < math.inf, **sorting_for(events),
     }  # fmt: skip
     sizes["threads"] = threads_for(_COST * ensemble * batch * max(1, events) * outputs)
     arrays: dict[str, Any] = {

@@ -9,8 +9,8 @@ from firstspike.spiketime.cpu.series.forward import NO_ROOM, begin, integrate
 from firstspike.spiketime.cpu.sort import SORTING, sort_row
 
 FORWARD = Layout(
-    "ensemble batch samples inputs copies events outputs most states extra slots coefficients receptors threads chunks delayed "
-    "signed observes once records room sorting shared_events own_events flow_size reset_size vector_states "
+    "ensemble batch samples inputs copies events outputs most states extra slots coefficients receptors threads chunks "
+    "delayed signed observes once records room sorting shared_events own_events flow_size reset_size vector_states "
     "vector_slots noted ends peaks probes peaked",
     times="real samples events",
     weight="real ensemble outputs inputs",
@@ -46,7 +46,7 @@ FORWARD = Layout(
     x="real threads vector_states",
     own_slots="real threads vector_slots",
     tops="real threads vector_states 2",
-    vectors=f"real threads 3 {LANES}",
+    vectors=f"real threads 2 {LANES}",
     polynomial=f"real threads 4 {WIDTH}",
     now=f"real threads {LANES}",
     target=f"real threads {LANES}",

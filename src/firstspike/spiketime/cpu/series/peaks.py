@@ -37,20 +37,30 @@ def lacking(
     _, given, kind = parameters_of(neuron, wide, receptor)
     state = starting_state(neuron, len(times), wide)
     values = {name: torch.as_tensor(x).detach().double() for name, x in neuron.named_values.items()}
-    starts = {name: value_of(neuron.start.get(name, 0.0), values) for name in neuron.equations.states}
+    starts = {name: torch.as_tensor(value_of(neuron.start.get(name, 0.0), values)) for name in neuron.equations.states}
     scale = -torch.as_tensor(value_of(neuron.equations.excess, values | starts)).to(weight)
     constants = given["parameters"], given["receptor"], *state
     options = kind["equations"], kind["start"], until
-    excess = _Excess.apply(times, weight, delay, silent, *(x if x is None else x.detach() for x in constants), *options)[0]
+    excess = _Excess.apply(
+        times, weight, delay, silent, *(x if x is None else x.detach() for x in constants), *options
+    )[0]
     return torch.where(silent, (-excess).clamp(min=0) / scale.clamp(min=1e-30), 0.0)
 
 
 def _arguments(times: Tensor, weight: Tensor, delay: Tensor | None, *given: Any) -> Arguments:
     parameters, receptor, voltage, current, left, equations, start, until = given
-    named = {"times": times.unsqueeze(-1), "weight": weight, "delay": delay, "parameters": parameters, "left": left}
+    named: dict[str, Any] = {
+        "times": times.unsqueeze(-1),
+        "weight": weight,
+        "delay": delay,
+        "parameters": parameters,
+        "left": left,
+    }
     named |= {"receptor": receptor, "voltage": voltage, "current": current, "threshold": torch.ones_like(left[0])}
-    wide = {name: x if x is None else x.double() for name, x in named.items() if name != "receptor"}
-    tensors = {name: x if x is None else x[None] for name, x in all_tensors(wide | {"receptor": receptor}).items()}
+    wide: dict[str, Any] = {name: x if x is None else x.double() for name, x in named.items() if name != "receptor"}
+    tensors: dict[str, Any] = {
+        name: x if x is None else x[None] for name, x in all_tensors(wide | {"receptor": receptor}).items()
+    }
     tensors |= {"tau_mem": math.inf, "tau_syn": 1.0}
     return Arguments(**tensors, start=start, until=until, max_spikes=1, equations=equations)
 
@@ -59,7 +69,9 @@ class _Excess(MemberByMember):
     """``(times, weight, delay, silent, ...) -> (excess, what the kernel says of it)``."""
 
     @staticmethod
-    def forward(times: Tensor, weight: Tensor, delay: Tensor | None, silent: Tensor, *given: Any) -> tuple[Tensor, Tensor]:
+    def forward(
+        times: Tensor, weight: Tensor, delay: Tensor | None, silent: Tensor, *given: Any
+    ) -> tuple[Tensor, Tensor]:
         found = host.peaks(_arguments(times, weight, delay, *given))[0]
         return found[..., 0].to(times.dtype), found
 
