@@ -164,6 +164,7 @@ def test_gradients_are_differences(kind):
 
 
 LIMITS = {
+    "EIF": (EIF(delta_t=1e-4, threshold=1.002, reset=-0.3, bias=1.5), LIF(reset=-0.3, bias=1.5), 0.015),
     "AdLIF": (
         AdLIF(1.2, 0.8, a=0.0, b=0.4, tau_w=3.0, refractory=0.2, bias=1.5),
         AdaptiveLIF(1.2, 0.8, refractory=0.2, bias=1.5, adaptation=[(3.0, 0.4 * 3.0 / 1.2)]),

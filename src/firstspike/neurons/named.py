@@ -18,15 +18,14 @@ from torch import Tensor
 
 from firstspike.neurons.base import POTENTIAL, TIME, Neuron, Parameter, Unit, each
 from firstspike.neurons.equations import read_equations
-from firstspike.neurons.expressions import Expression, read
+from firstspike.neurons.expressions import read
 from firstspike.neurons.lif import Positives
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveOrInf
+from firstspike.signature import takes_arguments_of
 
 Finites = Finite | Tensor | tuple[Finite | Tensor, ...]
 
 _PLAIN, _RATE, _CURRENT = Unit(), Unit(time=-1), Unit(time=-1, potential=1)  # where capacities are plain numbers
-_SYNAPSE = Parameter(TIME, 0.0, several=True)
-_REFRACTORY = Parameter(TIME, 0.0, included=True)
 _read = lru_cache(maxsize=256)(read_equations)
 
 
@@ -47,30 +46,61 @@ class _Named(Neuron):
     """A neuron whose equations are known; they depend on how many receptors it has."""
 
     tau_syn: Any
+    threshold: Any
     state_of_synapses: ClassVar[str] = "i"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        reset, threshold = self.values.get("reset"), self.values["threshold"]
+        reset, threshold = self.values.get("reset"), self.threshold
         if isinstance(reset, float) and isinstance(threshold, float) and not reset < threshold:
             raise ValueError(f"reset must be below the threshold of {threshold}, got {reset}")
         if self.tau_syn == ():
             raise ValueError("tau_syn must have a time constant for each receptor, got none")
         ends = [f"_{k}" for k in range(len(self.tau_syn))] if isinstance(self.tau_syn, tuple) else [""]
-        name = self.state_of_synapses
-        text = self._text(ends)
-        synapses = [f"d{name}{x}/dt = -{name}{x} / tau_syn{x}" for x in ends]
+        text, name = self._text(ends), self.state_of_synapses
+        lines = [text.flow, *(f"d{name}{x}/dt = -{name}{x} / tau_syn{x}" for x in ends)]
         held = tuple(x for x in ("v", "n", "d") if f"d{x}/dt" in text.flow)
         receptors = tuple(f"{name}{x}" for x in ends)
-        found = _read("\n".join([text.flow, *synapses]), text.threshold, text.reset, receptors, held)
-        start: dict[str, Expression] = {}
-        for state, value in text.start.items():
-            start[state] = read(value, f"start of {state}") if isinstance(value, str) else value
+        start = {state: read(x, "start") if isinstance(x, str) else x for state, x in text.start.items()}
+        found = _read("\n".join(lines), text.threshold, text.reset, receptors, held)
         self.__dict__.update(equations=found, start=start)
 
     def _text(self, ends: list[str]) -> _Text:
         """Equations of a neuron whose synapses have names that end so."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Membrane(_Named):
+    """A neuron whose membrane has a time constant and is reset.
+
+    Args:
+        tau_mem: membrane time constant, > 0, in the unit of all times.
+        tau_syn: synaptic time constant, > 0; a tuple with one for each receptor.
+        threshold: v of a spike, > 0.
+        reset: v after a spike, below the threshold.
+        refractory: time for which v stays there, >= 0; other states go on.
+        bias: constant input, as the membrane where it alone acts on the leak comes to rest.
+
+    Raises:
+        ValueError: a value outside of these bounds, or not a number.
+    """
+
+    tau_mem: Positive | Tensor = 1.0
+    tau_syn: Positives = 1.0
+    threshold: Finite | Tensor = 1.0
+    reset: Finite | Tensor = 0.0
+    refractory: NotNegative | Tensor = 0.0
+    bias: Finite | Tensor = 0.0
+
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "tau_mem": Parameter(TIME, 0.0),
+        "tau_syn": Parameter(TIME, 0.0, several=True),
+        "threshold": Parameter(POTENTIAL, 0.0),
+        "reset": _free(POTENTIAL),
+        "refractory": Parameter(TIME, 0.0, included=True),
+        "bias": _free(POTENTIAL),
+    }
 
 
 def _sum(ends: list[str], form: str = "i{}") -> str:
@@ -81,8 +111,9 @@ _AS_LIF = "bias + tau_mem*({})"
 _JUMPS = "i{0}/tau_syn{0}"
 
 
+@takes_arguments_of(_Membrane)
 @dataclass(frozen=True, eq=False, repr=False)
-class QIF(_Named):
+class QIF(_Membrane):
     """A quadratic integrate-and-fire neuron: what all neurons at the onset of slow regular spiking have in common::
 
         tau_mem dv/dt = v (v - 1) + bias + I
@@ -93,34 +124,22 @@ class QIF(_Named):
     faster: ``tau_mem dn/dt = (bias + I) d - n``, ``tau_mem dd/dt = -n``.
 
     Args:
-        tau_mem: membrane time constant, > 0, in the unit of all times.
-        tau_syn: synaptic time constant, > 0; a tuple with one for each receptor.
         threshold: v of a spike, > 0; the number ``math.inf`` is a spike at infinity.
         reset: v after a spike, below the threshold; the number ``-math.inf`` is the other side of infinity.
-        refractory: time for which v stays at ``reset`` after a spike, >= 0.
         bias: constant input; above 1/4 the neuron spikes without others.
-
-    Raises:
-        ValueError: a value outside of these bounds, or not a number.
 
     Source: Latham et al. 2000, "Intrinsic dynamics in neuronal networks. I. Theory"; as here, with v in units of the
     distance from rest to threshold, Klos and Memmesheimer 2025, "Smooth exact gradient descent learning in spiking
     neural networks".
     """
 
-    tau_mem: Positive | Tensor = 1.0
-    tau_syn: Positives = 1.0
     threshold: PositiveOrInf | Tensor = math.inf
     reset: float | Tensor = -math.inf
-    refractory: NotNegative | Tensor = 0.0
-    bias: Finite | Tensor = 0.0
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        "tau_mem": Parameter(TIME, 0.0),
-        "tau_syn": _SYNAPSE,
+        **_Membrane.parameters,
         "threshold": Parameter(_PLAIN, 0.0, infinite=True),
         "reset": _free(_PLAIN, included=True),
-        "refractory": _REFRACTORY,
         "bias": _free(_PLAIN),
     }
 
@@ -156,8 +175,9 @@ class QIF(_Named):
         return _Text(flow, "-d > 0" if at_infinity else "n > threshold*d", reset, {"d": 1.0})
 
 
+@takes_arguments_of(_Membrane)
 @dataclass(frozen=True, eq=False, repr=False)
-class EIF(_Named):
+class EIF(_Membrane):
     """An exponential integrate-and-fire neuron: a ``LIF`` whose spikes take off by themselves::
 
         tau_mem dv/dt = -v + delta_t exp((v - v_t) / delta_t) + bias + tau_mem sum_r I_r / tau_syn_r
@@ -165,39 +185,22 @@ class EIF(_Named):
     v is relative to the leak potential. With a small ``delta_t`` it becomes a ``LIF`` with the threshold ``v_t``.
 
     Args:
-        tau_mem: membrane time constant, > 0, in the unit of all times.
-        tau_syn: synaptic time constant, > 0; a tuple with one for each receptor.
         threshold: v of a spike. It changes times little where it is a few ``delta_t`` above ``v_t``; from some 20
             ``delta_t`` on, v runs away too fast for steps that numbers can tell apart.
-        reset: v after a spike, below the threshold.
-        refractory: time for which v stays at ``reset`` after a spike, >= 0.
-        bias: constant input, as the membrane where it alone acts on the leak comes to rest.
-        v_t: v beyond which a constant input of that size makes it spike.
+        v_t: v above which the upstroke of a spike begins.
         delta_t: over which range of v spikes take off, > 0.
-
-    Raises:
-        ValueError: a value outside of these bounds, or not a number.
 
     Source: Fourcaud-Trocmé et al. 2003, "How spike generation mechanisms determine the neuronal response to fluctuating
     inputs".
     """
 
-    tau_mem: Positive | Tensor = 1.0
-    tau_syn: Positives = 1.0
     threshold: Finite | Tensor = 2.0
-    reset: Finite | Tensor = 0.0
-    refractory: NotNegative | Tensor = 0.0
-    bias: Finite | Tensor = 0.0
     v_t: Finite | Tensor = 1.0
     delta_t: Positive | Tensor = 0.2
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        "tau_mem": Parameter(TIME, 0.0),
-        "tau_syn": _SYNAPSE,
+        **_Membrane.parameters,
         "threshold": _free(POTENTIAL),
-        "reset": _free(POTENTIAL),
-        "refractory": _REFRACTORY,
-        "bias": _free(POTENTIAL),
         "v_t": _free(POTENTIAL),
         "delta_t": Parameter(POTENTIAL, 0.0),
     }
@@ -208,8 +211,9 @@ class EIF(_Named):
         return _Text(flow, "v > threshold", "v = reset")
 
 
+@takes_arguments_of(_Membrane)
 @dataclass(frozen=True, eq=False, repr=False)
-class AdEx(_Named):
+class AdEx(_Membrane):
     """An adaptive exponential integrate-and-fire neuron, in ms, mV, pF, nS and pA, with weights in pA::
 
         c_m dv/dt = g_l (-(v - e_l) + delta_t exp((v - v_t) / delta_t)) - w + bias + I,      g_l = c_m / tau_mem
@@ -224,18 +228,15 @@ class AdEx(_Named):
         threshold: v of a spike in mV: NEST's ``V_peak``, PyNN's ``v_spike``. It changes times little where it is a few
             ``delta_t`` above ``v_t``; from some 20 ``delta_t`` on, steps are too short for numbers to tell apart.
         reset: v after a spike in mV: ``V_reset``, ``v_reset``.
-        refractory: time in ms for which v stays there, while w goes on, >= 0: ``t_ref``, ``tau_refrac``.
+        refractory: time in ms for which v stays there, >= 0, while w goes on: ``t_ref``, ``tau_refrac``.
         bias: constant current in pA: ``I_e``, ``i_offset``.
         c_m: capacity in pF, > 0: ``C_m``, ``cm``.
         e_l: leak potential in mV: ``E_L``, ``v_rest``.
-        v_t: threshold of slow inputs in mV: ``V_th``, ``v_thresh``.
+        v_t: v above which the upstroke of a spike begins, in mV: ``V_th``, ``v_thresh``.
         delta_t: over which range of v spikes take off, in mV, > 0: ``Delta_T``, ``delta_T``.
         tau_w: time constant of the adaptation in ms, > 0.
         a: its conductance in nS: adaptation below the threshold.
         b: its jump at a spike in pA.
-
-    Raises:
-        ValueError: a value outside of these bounds, or not a number.
 
     Source: Brette and Gerstner 2005, "Adaptive exponential integrate-and-fire model as an effective description of
     neuronal activity", there with conductances as synapses.
@@ -245,8 +246,6 @@ class AdEx(_Named):
     tau_syn: Positives = 5.0
     threshold: Finite | Tensor = -40.0
     reset: Finite | Tensor = -70.6
-    refractory: NotNegative | Tensor = 0.0
-    bias: Finite | Tensor = 0.0
     c_m: Positive | Tensor = 281.0
     e_l: Finite | Tensor = -70.6
     v_t: Finite | Tensor = -50.4
@@ -275,6 +274,7 @@ class AdEx(_Named):
         return _Text(flow, "v > threshold", "v = reset; w += b", {"v": "e_l"})
 
 
+@takes_arguments_of(_Membrane, without=("tau_mem", "reset"))
 @dataclass(frozen=True, eq=False, repr=False)
 class Izhikevich(_Named):
     """Izhikevich's simple model, in ms and mV, with many patterns of spikes by few parameters::
@@ -294,9 +294,6 @@ class Izhikevich(_Named):
         c: v after a spike in mV, below the threshold.
         d: jump of u at a spike.
 
-    Raises:
-        ValueError: a value outside of these bounds, or not a number.
-
     Source: Izhikevich 2003, "Simple model of spiking neurons", eqs. 1 to 3; the defaults are regular spiking.
     """
 
@@ -310,9 +307,9 @@ class Izhikevich(_Named):
     d: Finite | Tensor = 8.0
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        "tau_syn": _SYNAPSE,
+        "tau_syn": _Membrane.parameters["tau_syn"],
         "threshold": _free(POTENTIAL),
-        "refractory": _REFRACTORY,
+        "refractory": _Membrane.parameters["refractory"],
         "bias": _free(_CURRENT),
         "a": _free(_RATE),
         "b": _free(_RATE),
@@ -325,8 +322,9 @@ class Izhikevich(_Named):
         return _Text(flow, "v > threshold", "v = c; u += d", {"v": -70.0, "u": "-70*b"})
 
 
+@takes_arguments_of(_Membrane)
 @dataclass(frozen=True, eq=False, repr=False)
-class AdLIF(_Named):
+class AdLIF(_Membrane):
     """A ``LIF`` with an adaptation that also follows the membrane below the threshold, so that it may resonate::
 
         tau_mem dv/dt = -v - w + bias + tau_mem sum_r I_r / tau_syn_r
@@ -336,41 +334,21 @@ class AdLIF(_Named):
     are then also found exactly. Adaptation by spikes alone (a = 0) is computed faster by ``AdaptiveLIF``.
 
     Args:
-        tau_mem: membrane time constant, > 0, in the unit of all times.
-        tau_syn: synaptic time constant, > 0; a tuple with one for each receptor.
-        threshold: v of a spike, > 0.
-        reset: v after a spike, below the threshold.
-        refractory: time for which v stays at ``reset`` after a spike, while w goes on, >= 0.
-        bias: constant input, as the membrane where it alone acts on the leak comes to rest.
         tau_w: time constant of the adaptation, > 0.
         a: how much it follows the membrane; -1 and below is unstable.
         b: its jump at a spike.
-
-    Raises:
-        ValueError: a value outside of these bounds, or not a number.
 
     Source: Bittar and Garner 2022, "A surrogate gradient spiking baseline for speech command recognition", and Baronig
     et al. 2025, "Advancing spatio-temporal processing through adaptation in spiking neural networks", in continuous
     time. There weights act without a synaptic current; spikes of the first subtract the threshold.
     """
 
-    tau_mem: Positive | Tensor = 1.0
-    tau_syn: Positives = 1.0
-    threshold: Positive | Tensor = 1.0
-    reset: Finite | Tensor = 0.0
-    refractory: NotNegative | Tensor = 0.0
-    bias: Finite | Tensor = 0.0
     tau_w: Positive | Tensor = 4.0
     a: Finite | Tensor = 1.0
     b: Finite | Tensor = 0.5
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        "tau_mem": Parameter(TIME, 0.0),
-        "tau_syn": _SYNAPSE,
-        "threshold": Parameter(POTENTIAL, 0.0),
-        "reset": _free(POTENTIAL),
-        "refractory": _REFRACTORY,
-        "bias": _free(POTENTIAL),
+        **_Membrane.parameters,
         "tau_w": Parameter(TIME, 0.0),
         "a": _free(_PLAIN),
         "b": _free(POTENTIAL),
@@ -382,8 +360,9 @@ class AdLIF(_Named):
         return _Text(flow, "v > threshold", "v = reset; w += b")
 
 
+@takes_arguments_of(_Membrane)
 @dataclass(frozen=True, eq=False, repr=False)
-class ConductanceLIF(_Named):
+class ConductanceLIF(_Membrane):
     """A ``LIF`` whose synapses are conductances: each input pulls the membrane to the reversal potential of its kind::
 
         tau_mem dv/dt = -v + bias + sum_r g_r (reversal_r - v),      dg_r/dt = -g_r / tau_syn_r
@@ -392,12 +371,7 @@ class ConductanceLIF(_Named):
     the g of their receptor; layers keep them so with ``signs``. With reversal potentials far away it becomes a ``LIF``.
 
     Args:
-        tau_mem: membrane time constant, > 0, in the unit of all times.
         tau_syn: time constants of the conductances, > 0, here of excitation and inhibition.
-        threshold: v of a spike, > 0.
-        reset: v after a spike, below the threshold.
-        refractory: time for which v stays at ``reset`` after a spike, >= 0.
-        bias: constant input, as the membrane where it alone acts on the leak comes to rest.
         reversal: reversal potentials, one for each of ``tau_syn``.
 
     Raises:
@@ -407,21 +381,11 @@ class ConductanceLIF(_Named):
     Source: Destexhe 1997, "Conductance-based integrate-and-fire models"; PyNN's ``IF_cond_exp``.
     """
 
-    tau_mem: Positive | Tensor = 1.0
     tau_syn: Positives = (1.0, 1.0)
-    threshold: Positive | Tensor = 1.0
-    reset: Finite | Tensor = 0.0
-    refractory: NotNegative | Tensor = 0.0
-    bias: Finite | Tensor = 0.0
     reversal: Finites = (4.0, -1.0)
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        "tau_mem": Parameter(TIME, 0.0),
-        "tau_syn": _SYNAPSE,
-        "threshold": Parameter(POTENTIAL, 0.0),
-        "reset": _free(POTENTIAL),
-        "refractory": _REFRACTORY,
-        "bias": _free(POTENTIAL),
+        **_Membrane.parameters,
         "reversal": _free(POTENTIAL, several=True),
     }
     conducts = True

@@ -34,18 +34,34 @@ WIDTH = MOST + 2
 ROW = WIDTH * LANES
 TOLERANCE = 1e-16
 """Size of a term, relative to the largest, that is left out."""
-_HEADER = 4  # numbers of inputs, steps, outputs and slots; then the latter two
+_HEADER = 5  # numbers of inputs, steps, outputs and slots, the least order; then outputs and slots
+_FAR_EXP, _FAR_TANH = 8.0, 1.0  # what arguments move by in a step at most: else growth from next to nothing is missed
 _TINY = 1e-300
 
 
 def code_of(program: Program) -> list[int]:
     """A program as whole numbers."""
-    found = [program.inputs, len(program.steps), len(program.outputs), len(program.by_slot), *program.outputs]
+    found = [program.inputs, len(program.steps), len(program.outputs), len(program.by_slot), _least_order(program)]
+    found += program.outputs
     for pair in program.by_slot:
         found += pair
     for step in program.steps:
         found += [step.kind, len(step.operands), len(step.slots), *step.operands, *step.slots]
     return found
+
+
+def _least_order(program: Program) -> int:
+    """The first order in which anything may show up, next to states that are 0: ``x**5`` does in the fifth."""
+    degrees = [1] * program.inputs
+    for kind, operands, _ in program.steps:
+        of_operands = [degrees[x] for x in operands] or [0]
+        if kind == PRODUCT:
+            degrees.append(sum(of_operands))
+        elif kind == SQUARE:
+            degrees.append(2 * of_operands[0])
+        else:  # such as ``sin(x) - x``
+            degrees.append(max(of_operands) * (1 if kind in (SUM, HELD) else 3))
+    return min(max(degrees), MOST - 2)
 
 
 @inlined
@@ -190,8 +206,8 @@ def expand_for(code, s, slots, held, free, wait, busy, first, tops):
             store(tops, k * LANES, top)
             good &= (term < top * TOLERANCE) | (top == 0.0)
         small = small + 1 if not busy & ~good else 0
-        if small == 2:
-            return n + 1, wait
+        if small >= 2 and n >= code[4]:
+            return n + 1, nearer(code, s, n, wait)
         power = power * wait
     least = wait
     for k in range(first, inputs):
@@ -201,7 +217,25 @@ def expand_for(code, s, slots, held, free, wait, busy, first, tops):
             slope = max(abs(load16(s, k * ROW + LANES)) * TOLERANCE, _TINY)
             time = exp(log(value / term) * (1.0 / n))
             least = min(least, max(time, exp(log(slope / term) * (1.0 / (n - 1)))))
-    return MOST, least
+    return MOST, nearer(code, s, MOST - 1, least)
+
+
+@jit
+def nearer(code, s, order, time):
+    """The time, or less of it where the argument of an exponential moves too far in one step."""
+    p, least = _HEADER + code[2] + 2 * code[3], time
+    for _ in range(code[1]):
+        kind, operands, many = code[p], code[p + 1], code[p + 2]
+        p += 3
+        if kind in (EXP, TANH):
+            moves, power = fill16(s, _TINY), time
+            for n in range(1, order + 1):
+                moves = fma(abs(load16(s, code[p] * ROW + n * LANES)), power, moves)
+                power = power * time
+            # of a shorter time every term is smaller by this factor at least
+            least = min(least, time * ((_FAR_EXP if kind == EXP else _FAR_TANH) / moves))
+        p += operands + many
+    return least
 
 
 @jit

@@ -1,0 +1,43 @@
+"""Steps of series do not overlook what grows from next to nothing, or from nothing, while all else stands still."""
+
+import math
+
+import pytest
+import torch
+
+from firstspike import Neuron, spike_trains
+
+LEVEL, SPEED = 0.05, 20.0
+# dv/dt by x, which grows by SPEED in a unit of time, and x when v is at LEVEL
+HIDDEN = {
+    "exp": ("exp(x - 90)", 90 + math.log(SPEED * LEVEL)),
+    "exp of a line": ("2*exp(3*x/2 - 200)", (200 + math.log(0.75 * SPEED * LEVEL)) / 1.5),
+    "tanh": ("tanh(x - 50) + 1", 50 + math.log(math.expm1(SPEED * LEVEL)) / 2),
+    "logistic": ("1 / (1 + exp(50 - x))", 50 + math.log(math.expm1(SPEED * LEVEL))),
+    "sin": ("x - sin(x)", 1.2302967564),
+} | {f"power {p}": (f"x**{p}", ((p + 1) * SPEED * LEVEL) ** (1 / (p + 1))) for p in (3, 4, 7, 16)}
+
+
+@pytest.mark.parametrize(("rate", "reached"), HIDDEN.values(), ids=HIDDEN)
+def test_growth_from_nothing(rate, reached):
+    if rate == "x - sin(x)":  # x^2 / 2 + cos(x) - 1 = SPEED LEVEL has no closed form
+        for _ in range(50):
+            reached -= (reached**2 / 2 + math.cos(reached) - 1 - SPEED * LEVEL) / (reached - math.sin(reached))
+    neuron = Neuron(
+        f"dv/dt = {rate}; dx/dt = i; di/dt = 0", threshold="v > level", receptors=["i"], reset="v = 0; x = 0; i = 0",
+        level=LEVEL,
+    )  # fmt: skip
+    times, weight = torch.ones(1, 1, 1, dtype=torch.float64), torch.full((1, 1), SPEED, dtype=torch.float64)
+    weight.requires_grad_()
+    spike = spike_trains(times, weight, neuron, max_spikes=4, until=20.0)[0, 0]
+    assert spike[1:].isinf().all()
+    torch.testing.assert_close(spike[0].item(), 1 + reached / SPEED, rtol=0, atol=1e-12)
+    spike[0].backward()
+    # v at a fixed time is a function of SPEED t, divided by SPEED
+    slope = weight.grad.item() * SPEED
+    eps = 1e-4
+    faster, slower = (
+        spike_trains(times, torch.full_like(weight, SPEED * (1 + x)), neuron, max_spikes=4, until=20.0)[0, 0, 0].item()
+        for x in (eps, -eps)
+    )
+    assert slope == pytest.approx((faster - slower) / (2 * eps), abs=1e-6)
