@@ -80,8 +80,7 @@ def log(x):
     if not isinstance(x, Series):
         return mp.log(x)
     slope = 1 / x
-    found = x._of(lambda n: _weighted(x, slope, n) if n else mp.log(x.c[0]))
-    return found
+    return x._of(lambda n: _weighted(x, slope, n) if n else mp.log(x.c[0]))
 
 
 def power(x, exponent):

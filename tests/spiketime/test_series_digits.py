@@ -1,6 +1,7 @@
 """Neurons from equations against 40 digits: times, decisions near tangents, and all derivatives."""
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import mpmath as mp
@@ -32,19 +33,17 @@ class Problem(NamedTuple):
         return [name for name in (*self.kind.values, "refractory") if name in self.values]
 
     def solved(self, j, by=0, direction=None, watch=None, last=None) -> Truth:
-        """The truth about neuron j, all of whose numbers are moved; or but for the last weight, and what comes after."""
+        """The truth about neuron j, all of whose numbers are moved, perhaps with another weight of the last input."""
 
         def at(name, *place):
             x = self.values[name]
             place = place[-x.ndim :] if x.ndim else ()
             return mp.mpf(x[place].item()) + (by * mp.mpf(direction[name][place].item()) if by else 0)
 
-        inputs, spikes = self.values["times"].shape
-        arrivals = [
-            (at("times", i, k) + (at("delay", j, i) if "delay" in self.values else 0), self.receptor[i], at("weight", j, i))
-            for i in range(inputs)
-            for k in range(spikes)
-        ]
+        arrivals = []
+        for i, k in itertools.product(*map(range, self.values["times"].shape)):
+            late = at("delay", j, i) if "delay" in self.values else 0
+            arrivals.append((at("times", i, k) + late, self.receptor[i], at("weight", j, i)))
         p = {name: at(name, j) for name in self.parameters}
         p.setdefault("refractory", mp.mpf(0))
         if "voltage" in self.values:
