@@ -79,7 +79,7 @@ def test_the_table_follows_the_neuron():
     assert names[:3] == ["times", "weight", "delay"]
     closed = [name for name in LIF.parameters if LIF.parameters[name].learnt and name != "tau_rise"]
     assert closed == names[3:8]  # a rise time is the time constant of a component
-    assert ["jumps", *LIF.state, "left"] == names[8:]
+    assert ["jumps", "parameters", *LIF.state, "left"] == names[8:]
     assert list(QUANTITIES)[len(names) :] == ["refractory", "observed", "receptor"]
     assert {name for name, quantity in QUANTITIES.items() if quantity.time} == {
         "times", "delay", "tau_mem", "tau_syn", "left", "refractory", "observed",

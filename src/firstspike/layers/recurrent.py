@@ -124,7 +124,8 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
                 "recurrent_delay must be bounded and without jitter (bound sigmoid, or clip with a finite scale), "
                 f"got {rule}"
             )
-        options["until"] = duration
+        if neuron is not None and neuron.equations is not None:
+            options["until"] = duration
         super().__init__(in_features, out_features, max_spikes, neuron, **options)
         self.duration, self.window, self.window_spikes = duration, window, window_spikes
         self.recurrent_mean, self.recurrent_std = recurrent_mean, recurrent_std

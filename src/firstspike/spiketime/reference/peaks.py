@@ -42,7 +42,7 @@ def lacking(
     until: float = math.inf,
     receptor: Receptor = None,
 ) -> Float[Tensor, "batch outputs"]:
-    """How far below the threshold the membrane of a silent neuron stays, in thresholds; 0 for all others.
+    """How far below the threshold the membrane of a silent neuron stays; 0 for all others.
 
     Differentiable by times, weight and delay; the neuron's parameters count as constants. A membrane that never rises
     above rest lacks the whole threshold and has no gradient. ``silent`` are the pairs that did not spike; times from
@@ -54,7 +54,7 @@ def lacking(
         return series_peaks.lacking(times, weight, neuron, silent, delay, until, receptor)
     threshold = torch.as_tensor(neuron.threshold, dtype=weight.dtype, device=weight.device).detach()
     height = _height(times.unsqueeze(-1), weight, delay, silent, neuron, until, receptor)
-    return torch.where(silent, (threshold - height).clamp(min=0) / threshold, 0.0)
+    return torch.where(silent, (threshold - height).clamp(min=0), 0.0)
 
 
 def maximum(

@@ -22,12 +22,11 @@ from firstspike.spiketime.cpu.series.expansion import (
     value_at,
 )
 from firstspike.spiketime.cpu.vectors.simd import load16, lowest_bit, store
+from firstspike.spiketime.statuses import FINE, NO_ROOM, NOT_FINITE, OVERFLOWS, RESET_ABOVE, STUCK_STEP
 
 # what an entry of a record is about; HOLDS is added where the neuron is held
 STEP, ARRIVAL, RELEASE, SPIKE, AT_RELEASE, AT_ARRIVAL, LOST = range(7)
 HOLDS = 8
-# what neurons may do that has no result: see ``host``
-FINE, OVERFLOWS, STUCK_STEP, NOT_FINITE, RESET_ABOVE, NO_ROOM = range(6)
 _NOTHING, _SPIKED, _RELEASED, _ARRIVED = range(4)  # the last event, if it was at this very time
 _MOST_ENTRIES = 1 << 22
 _SMALLEST = 1e-15  # a step, relative to the time

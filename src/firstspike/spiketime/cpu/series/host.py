@@ -8,28 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstspike.neurons.equations import equations_of
-from firstspike.neurons.expressions import names_in, value_of
+from firstspike.neurons.expressions import names_in
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, of_several, zero_gradients
 from firstspike.spiketime.cpu.arrays import numbers
 from firstspike.spiketime.cpu.runtime.kernels import REFUSED
 from firstspike.spiketime.cpu.runtime.parallel import call
 from firstspike.spiketime.cpu.series.expansion import LANES, ROW, code_of
-from firstspike.spiketime.cpu.series.forward import FINE, NOT_FINITE, OVERFLOWS, RESET_ABOVE, STUCK_STEP
 from firstspike.spiketime.cpu.series.kernels import BACKWARD, FORWARD, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.sort import sorting_for
-from firstspike.spiketime.series import Program, Programs, programs_of
+from firstspike.spiketime.series import Program, Programs, programs_of, slot_values
 from firstspike.spiketime.shared import threads_for
+from firstspike.spiketime.statuses import check_statuses
 
 _COST = 40  # of a synapse, in units of one of the kernels of first spikes
 _CHUNKS = 16  # parts of the samples of a network, with gradients of their own
-_WRONG = {
-    STUCK_STEP: "the steps of its series become too small: its equations have a pole, or rates that are much too fast",
-    NOT_FINITE: "its states are not finite: they grow without bound before the threshold, or leave what log, "
-    "powers or a quotient allow",
-    RESET_ABOVE: "it is above its threshold right after its reset; lower the reset, or give it a refractory time",
-}
-"""Of what a kernel says of a neuron, for which there is no result."""
 
 
 @lru_cache(maxsize=64)
@@ -42,14 +34,6 @@ def _codes(key: str) -> dict[str, Tensor]:
         "reset_adjoint": programs.reset_adjoint,
     }  # fmt: skip
     return {name: torch.tensor(code_of(x), dtype=torch.int32) for name, x in found.items()}
-
-
-def slot_values(programs: Programs, parameters: Tensor) -> Tensor:
-    """The numbers of all slots, for each neuron; differentiable."""
-    names = {name: parameters[..., k] for k, name in enumerate(programs.equations.parameters)}
-    like = parameters[..., 0]
-    found = (torch.as_tensor(value_of(x, names), dtype=like.dtype).expand(like.shape) for x in programs.slots)
-    return torch.stack(list(found), -1)
 
 
 @of_several
@@ -66,7 +50,7 @@ def forward(given: Arguments) -> Result:
     phases = 0 if sizes["delayed"] else sizes["samples"], sizes["ensemble"] * sizes["chunks"]
     arrays |= ends | {"spikes": spikes, "overflows": overflows, "found": found}
     call(forward_kernel("float64"), FORWARD, phases, sizes, arrays)
-    _check(found, given)
+    check_statuses(found[..., 1], given.equations)
     return Result(spikes, (found,), overflows.bool(), Held(*ends.values()))
 
 
@@ -85,18 +69,8 @@ def peaks(given: Arguments) -> Tensor:
     phases = 0 if sizes["delayed"] else sizes["samples"], sizes["ensemble"] * sizes["chunks"]
     more = {"observes": True, "peaks": True, "peaked": sizes["samples"], "ends": False}
     call(forward_kernel("float64"), FORWARD, phases, sizes | more, arrays)
-    _check(found, given)
+    check_statuses(found[..., 1], given.equations)
     return highest
-
-
-def _check(found: Tensor, given: Arguments) -> None:
-    """Raise a ValueError for neurons without a result."""
-    wrong = (found[..., 1] != FINE) & (found[..., 1] != OVERFLOWS)
-    if bool(wrong.any()):
-        e, b, j = wrong.nonzero()[0].tolist()
-        which = f"neuron {j} in sample {b}" + (f" of network {e}" if len(found) > 1 else "")
-        reason, equations = _WRONG[int(found[e, b, j, 1])], "; ".join(str(equations_of(given.equations)).splitlines())
-        raise ValueError(f"{which} has no spike times: {reason} ({equations})")
 
 
 @of_several

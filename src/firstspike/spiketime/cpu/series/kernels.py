@@ -5,8 +5,9 @@ from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel
 from firstspike.spiketime.cpu.series.adjoint import ALL, LARGEST, OTHERS, WEIGHTS, unwind
 from firstspike.spiketime.cpu.series.expansion import LANES, WIDTH
-from firstspike.spiketime.cpu.series.forward import NO_ROOM, begin, integrate
+from firstspike.spiketime.cpu.series.forward import begin, integrate
 from firstspike.spiketime.cpu.sort import SORTING, sort_row
+from firstspike.spiketime.statuses import NO_ROOM
 
 FORWARD = Layout(
     "ensemble batch samples inputs copies events outputs most states extra slots coefficients receptors threads chunks "
