@@ -139,7 +139,7 @@ def test_a_wrong_size_is_found_beside_other_errors():
             [{"kind": "delay", "bound": "relu"}, {"kind": "lif", "out_features": 3}],
             "should be 'sigmoid', 'softplus' or 'clip'",
         ),
-        ([{"kind": "lif", "out_features": 3, "trainable": ["tau"]}], "network[0].trainable[0]: should be 'tau_mem'"),
+        ([{"kind": "lif", "out_features": 3, "trainable": ["tau"]}], "network[0]: trainable must be some of tau_mem"),
         ([{"kind": "lif", "out_features": 3, "per_neuron": True}], "name them in trainable"),
         ([{"kind": "lif", "out_features": 3, "neuron_lr": 0.1}], "neuron_lr needs trainable"),
         (
@@ -194,8 +194,8 @@ training:
         "  neuron.tau_mem: should be greater than 0, got -1 (line 3)",
         "  network[0].out_features: should be greater than 0, got 0",
         "  network[1].out_feature: unknown key, did you mean out_features? valid keys: kind, out_features, neuron, "
-        "delay, trainable, per_neuron, receptor, signs, weight_mean, weight_std, max_weight_grad, lr, neuron_lr, "
-        "delay_lr",
+        "delay, trainable, per_neuron, receptor, signs, weight_mean, weight_std, max_weight_grad, until, silent, lr, "
+        "neuron_lr, delay_lr",
         "  loss: needs a kind (line 8)",
         "  training.epochs: should be a valid integer, unable to parse string as an integer, got '0x_' (line 11)",
         "  training.optimizer.kind: expected one of 'adam', 'adamw', 'sgd', 'custom', got 'adma' (line 13)",

@@ -22,12 +22,13 @@ from firstspike.training.augment import misfits
 if TYPE_CHECKING:  # made from signatures of classes: type checkers do not see their fields
     Data: TypeAlias = Any
     Loss: TypeAlias = Any
+    LIFNeuron: TypeAlias = Any
     Neuron: TypeAlias = Any
     Network: TypeAlias = list[Any]
     Substrate: TypeAlias = Any
     Training: TypeAlias = Any
 else:
-    from firstspike.config.sections import Data, Loss, Network, Neuron, Substrate, Training
+    from firstspike.config.sections import Data, LIFNeuron, Loss, Network, Neuron, Substrate, Training
 
 _MAX_BYTES = 1_000_000
 _MOST_ERRORS = 50
@@ -59,7 +60,7 @@ class Config(Section):
     """One training, as its file describes it."""
 
     data: Data
-    neuron: Neuron = Neuron()
+    neuron: Neuron = LIFNeuron()
     network: Network
     loss: Loss
     training: Training

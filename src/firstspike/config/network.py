@@ -3,7 +3,6 @@
 import inspect
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn, optim
@@ -72,7 +71,7 @@ def layers_of(
             if issubclass(target, NeuronLayer):
                 earlier = {name: given.pop(name, None) for name in ("reset", "refractory")}  # keys of older configs
                 own = {name: x for name, x in earlier.items() if x is not None}
-                given["neuron"] = replace(given["neuron"] or neuron, **own)
+                given["neuron"] = (given["neuron"] or neuron).with_values(**own)
             if "max_weight_grad" in given:
                 given["max_weight_grad"] = given["max_weight_grad"] or max_weight_grad
             if issubclass(target, Delay):

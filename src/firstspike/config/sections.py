@@ -1,9 +1,17 @@
 """The sections of a config. Each follows from the class that it configures; this file adds what only configs have."""
 
 import inspect
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
-from pydantic import Field, SerializerFunctionWrapHandler, create_model, model_serializer, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    create_model,
+    model_serializer,
+    model_validator,
+)
 from torch import Tensor
 
 from firstspike.config.section import Built, Section, argument_texts, derive, union
@@ -12,7 +20,8 @@ from firstspike.layers import LAYERS, Delay, DelayRule
 from firstspike.layers.branches import Branch
 from firstspike.layers.neurons import NeuronLayer
 from firstspike.losses import LOSSES, REGULARIZERS
-from firstspike.neurons import LIF, AdaptiveLIF
+from firstspike.neurons import EIF, LIF, QIF, AdaptiveLIF, AdEx, AdLIF, ConductanceLIF, Izhikevich
+from firstspike.neurons import Neuron as AnyNeuron
 from firstspike.ranges import Count, Finite, Fraction, InnerFraction, NotNegative, NotNegativeInt, Positive, Probability
 from firstspike.substrates import SUBSTRATES, Noisy
 from firstspike.substrates.noisy import TYPICAL_NOISE
@@ -42,15 +51,19 @@ def _rate(of: str) -> Any:
     return Positive | None, Field(None, description=f"learning rate of {of}; by default the optimiser's")
 
 
-NEURONS: dict[str, type[LIF]] = {"lif": LIF, "adaptive_lif": AdaptiveLIF}
+NEURONS: dict[str, Any] = {
+    "lif": LIF, "adaptive_lif": AdaptiveLIF, "qif": QIF, "eif": EIF, "adex": AdEx, "izhikevich": Izhikevich,
+    "adlif": AdLIF, "conductance_lif": ConductanceLIF, "equations": AnyNeuron,
+}  # fmt: skip
+_LIFS = "lif", "adaptive_lif"
 _ADAPTS, _TEXTS = ("adaptation", "threshold_adaptation"), argument_texts(AdaptiveLIF)
 _RARE = ("kind", "tau_rise", "bias", *_ADAPTS)
 
 
-class _Neuron(Built):
-    """Neurons of any kind; a described one shows of the rarer parameters those that play a part."""
+class _LIF(Built):
+    """LIF neurons; a described one shows of the rarer parameters those that play a part."""
 
-    def build(self, **more: Any) -> LIF:
+    def build(self, **more: Any) -> Any:
         """The neuron."""
         kind, given = self.kind, self.arguments()  # type: ignore[attr-defined]
         if kind == "lif" and any(given.pop(name) for name in _ADAPTS):
@@ -60,8 +73,7 @@ class _Neuron(Built):
     @property
     def time_unit(self) -> float:
         """The synaptic time constant, of several that of the first receptor."""
-        tau: Any = self.tau_syn  # type: ignore[attr-defined]
-        return float(tau[0] if isinstance(tau, tuple) else tau)
+        return _time_unit(self)
 
     @model_serializer(mode="wrap")
     def _shown(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -73,10 +85,12 @@ class _Neuron(Built):
 def described_neuron(neuron: object) -> dict[str, Any] | None:
     """The fields of a neuron's section; None if a config cannot hold it."""
     kind = next((kind for kind, target in NEURONS.items() if target is type(neuron)), None)
-    if kind is None or not isinstance(neuron, LIF):
+    if kind is None or not isinstance(neuron, AnyNeuron):
         return None
-    if any(isinstance(x, Tensor) for y in neuron.values.values() for x in (y if isinstance(y, tuple) else (y,))):
+    if any(isinstance(x, Tensor) for x in neuron.named_values.values()):
         return None
+    if kind == "equations":
+        return {"kind": kind} | neuron.written
     found: dict[str, Any] = {"kind": kind} | neuron.values
     for name, pairs in zip(("adaptation", "threshold"), _ADAPTS, strict=True):
         if isinstance(neuron, AdaptiveLIF):
@@ -84,13 +98,50 @@ def described_neuron(neuron: object) -> dict[str, Any] | None:
     return found
 
 
+def _time_unit(section: Any) -> float:
+    tau = getattr(section, "tau_syn", 1.0)
+    return float(tau[0] if isinstance(tau, tuple) else tau)
+
+
+class _FromEquations(Built):
+    """Neurons from equations, with a name or without one."""
+
+    def build(self, **more: Any) -> Any:
+        """The neuron."""
+        given = self.arguments()
+        parameters = given.pop("parameters", {})
+        return NEURONS[self.kind](**given, **parameters, **more)  # type: ignore[attr-defined]
+
+    @property
+    def time_unit(self) -> float:
+        """The synaptic time constant, as of others; 1 where the equations have none of this name."""
+        return _time_unit(self)
+
+
 _OF_NEURONS: dict[str, Any] = {
-    "kind": (Literal[tuple(NEURONS)], Field("lif", description="what this is")),
+    "kind": (Literal[_LIFS], Field("lif", description="what this is")),
     **{x: (tuple[tuple[Positive, Finite], ...], Field((), description=_TEXTS[x])) for x in _ADAPTS},
 }
-Neuron: Any = derive(LIF, name="Neuron", base=_Neuron, extra=_OF_NEURONS)
+LIFNeuron: Any = derive(LIF, name="Neuron", base=_LIF, extra=_OF_NEURONS)
+_FORMULAS = {"start": dict[str, float | str], "parameters": dict[str, Finite]}
+_OTHERS = {
+    kind: derive(target, kind, base=_FromEquations, types=_FORMULAS)
+    for kind, target in NEURONS.items()
+    if kind not in _LIFS
+}
+
+
+def _kind_of(given: Any) -> str:
+    kind = given.get("kind", "lif") if isinstance(given, dict) else getattr(given, "kind", "lif")
+    return "lif" if kind in _LIFS else str(kind)
+
+
+Neuron: Any = Annotated[
+    Union[(Annotated[LIFNeuron, Tag("lif")], *(Annotated[section, Tag(kind)] for kind, section in _OTHERS.items()))],
+    Discriminator(_kind_of),
+]
 Rule: Any = derive(DelayRule)
-_PARAMETERS: Any = tuple[Literal[tuple(name for name, x in AdaptiveLIF.parameters.items() if x.learnt)], ...]  # type: ignore[misc]
+_PARAMETERS: Any = tuple[str, ...]
 
 
 def _layer(kind: str, target: type[Any]) -> type[Section]:

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from firstspike.neurons import LIF
+from firstspike.neurons import LIF, Neuron
+from firstspike.neurons.base import each
+from firstspike.spiketime import first_spike_time
 from firstspike.spiketime.reference.response import kappa
 
 # The membrane peaks at this multiple of the threshold in the mean over neurons, with this standard deviation: almost
@@ -48,3 +50,28 @@ def firing_weights(inputs: int, neuron: LIF, window: float = 2.0) -> NormalWeigh
     phi, at = response.mean(dim=1).max(dim=0)
     psi = response[at].square().mean()
     return NormalWeights(_MEAN_PEAK / (inputs * phi.item()), _SPREAD / math.sqrt(inputs * psi.item()))
+
+
+def _number(value: Any) -> Any:
+    """One number for all neurons."""
+    if isinstance(value, tuple):
+        return tuple(map(_number, value))
+    return float(value.double().mean()) if isinstance(value, torch.Tensor) else value
+
+
+@torch.no_grad()
+def measured_weights(inputs: int, neuron: Neuron, until: float) -> NormalWeights:
+    """The same for neurons from equations, by trying: what makes one just spike takes the place of the threshold.
+
+    The inputs come within two synaptic time constants, by the first receptor, and the neuron has until ``until``.
+    """
+    one = neuron.with_values(**{name: _number(x) for name, x in neuron.values.items()})
+    weight = torch.logspace(-3, 9, 96, dtype=torch.float64)
+    window = 2 * each(one.values.get("tau_syn", 1.0))[0]
+    times = (torch.arange(64, dtype=torch.float64) + 0.5) / 64 * min(window, until)
+    spikes = first_spike_time(
+        times[None], (weight / 64)[:, None].expand(-1, 64), one, receptor=[0] * 64, until=until, backend="auto"
+    )
+    fires = spikes[0].isfinite().nonzero()
+    total = float(weight[fires[0, 0]]) if len(fires) else 1.0
+    return NormalWeights(_MEAN_PEAK * total / inputs, _SPREAD * total / math.sqrt(inputs))

@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from firstspike.layers.init import NormalWeights, firing_weights, first_response
-from firstspike.layers.synapses import Receptors, checked_receptors, checked_signs, give_signs_, project_
+from firstspike.layers.init import NormalWeights, firing_weights, first_response, measured_weights
+from firstspike.layers.synapses import Receptors, checked_receptors, checked_signs, give_signs_, project_, usual_signs
 from firstspike.layers.trains import SpikeLayer, Spikes, TensorOptions
 from firstspike.neurons import LIF, Neuron, check_neuron, shown_parameters
-from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt, checks_ranges
+from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt, PositiveOrInf, checks_ranges
+from firstspike.spiketime.operator import Silent, check_end
 
 _RECORDED = "tau_mem", "tau_syn", "threshold"  # in a ``state_dict``
 _UNUSUAL = {
@@ -43,6 +44,8 @@ class SpikingOptions(NeuronOptions, total=False):
     trainable: Collection[str]
     per_neuron: bool
     max_weight_grad: Positive | None
+    until: PositiveOrInf
+    silent: Silent
     backend: str
 
 
@@ -71,6 +74,8 @@ class NeuronLayer(SpikeLayer):
         weight_std: standard deviation of the initial weights; given together with ``weight_mean``.
         max_weight_grad: bound on the weight gradient of one sample and neuron, see ``first_spike_time``; of spike
             trains on that of each spike, see ``spike_trains``.
+        until: when a sample ends: no spike is later. Neurons from equations need an end.
+        silent: what silent neurons get: ``"inf"``, or ``"pseudospikes"`` after ``until``, see ``first_spike_time``.
         backend: see ``first_spike_time`` and ``spike_trains``.
         generator: source of the initial values; torch's global one by default.
         device: as in torch.
@@ -95,6 +100,8 @@ class NeuronLayer(SpikeLayer):
         weight_mean: Finite | None = None,
         weight_std: NotNegative | None = None,
         max_weight_grad: Positive | None = None,
+        until: PositiveOrInf = math.inf,
+        silent: Silent = "inf",
         backend: str = "auto",
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
@@ -106,16 +113,19 @@ class NeuronLayer(SpikeLayer):
         self.in_features, self.out_features = in_features, out_features
         self.weight_mean, self.weight_std = weight_mean, weight_std
         self.max_weight_grad, self.backend = max_weight_grad, backend
+        self.until, self.silent = until, silent
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.initial_neuron: Neuron = LIF() if neuron is None else neuron
         check_neuron(self.initial_neuron)
+        if "threshold" not in self.unused:
+            check_end(self.initial_neuron, until, silent)
         self.trainable, self.per_neuron = trainable if isinstance(trainable, str) else tuple(trainable), per_neuron
         self._take(self.initial_neuron, trainable, per_neuron)
         self.receptor, reached = checked_receptors(self.initial_neuron, receptor, shape[1])
         if reached is not None:
             reached = reached.repeat_interleave(math.prod(shape[2:])).to(self.weight.device)
         self.register_buffer("receptors", reached, persistent=False)
-        self.signs = checked_signs("signs", signs, shape[1])
+        self.signs = checked_signs("signs", usual_signs(signs, self.initial_neuron, shape[1]), shape[1])
         self._signed = {"weight": self.signs}
         NeuronLayer.reset_parameters(self, generator)
 
@@ -132,7 +142,11 @@ class NeuronLayer(SpikeLayer):
         for name, value in neuron.values.items():
             if name in trainable:
                 self._starts[name] = start = _start_of(name, value, len(self.weight) if per_neuron else None)
-                if self._key(name) != name and name != "reset" and not bool(((start > 0) & (start < math.inf)).all()):
+                if (
+                    self._key(name) != name
+                    and not self._is_depth(name)
+                    and not bool(((start > 0) & (start < math.inf)).all())
+                ):
                     raise ValueError(f"{name} can only learn from a finite value > 0, got {value}")
                 self.register_parameter(self._key(name), nn.Parameter(self.weight.new_empty(start.shape)))
                 self._tensors.append(name)
@@ -149,7 +163,7 @@ class NeuronLayer(SpikeLayer):
                 else:
                     self.register_buffer(key, held.to(self.weight.device))
         self._neuron = None if self._tensors else neuron
-        if (reset := self._starts.get("reset")) is not None:
+        if self._is_depth("reset") and (reset := self._starts.get("reset")) is not None:
             threshold = torch.as_tensor(neuron.values["threshold"], dtype=torch.float64).detach().cpu()
             self._starts["reset"] = depth = _below(threshold, reset)
             if not bool((depth > 0).all()):
@@ -163,8 +177,12 @@ class NeuronLayer(SpikeLayer):
 
     def _key(self, name: str) -> str:
         """The parameter by which one of the neuron learns: itself if it may be negative, otherwise its logarithm."""
-        free = self.initial_neuron.parameters[name].least < 0 and name != "reset"
+        free = self.initial_neuron.parameters[name].least < 0 and not self._is_depth(name)
         return name if free else f"log_{name}"
+
+    def _is_depth(self, name: str) -> bool:
+        """Whether a parameter learns how far it is below the threshold, as the reset of LIF neurons does."""
+        return name == "reset" and self.initial_neuron.equations is None
 
     def _is_tuple(self, name: str) -> bool:
         return isinstance(self.initial_neuron.values[name], tuple)
@@ -213,9 +231,9 @@ class NeuronLayer(SpikeLayer):
         if self._neuron is not None:
             return self._neuron
         given: dict[str, Any] = self._numbers | {name: self._now(name) for name in self._tensors}
-        if "reset" in self._starts:  # it learns how far below the threshold it is
+        if "reset" in self._starts and self._is_depth("reset"):
             given["reset"] = _below(given["threshold"], given["reset"])
-        return type(self.initial_neuron)(**given)
+        return self.initial_neuron.with_values(**given)
 
     def kind_of(self, parameter: str) -> Literal["weight", "delay", "neuron"]:
         """What a parameter of the layer, as PyTorch names it, belongs to: synapses, their delays, or the neurons."""
@@ -232,6 +250,8 @@ class NeuronLayer(SpikeLayer):
     @property
     def unusual(self) -> dict[str, str]:
         """What the neurons have beyond a plain ``LIF``, by parameter and in words, without what plays no part."""
+        if self.initial_neuron.equations is not None:
+            return {"equations": f"of the kind {type(self.initial_neuron).__name__}"}
         values = {name: x for name, x in self.neuron.values.items() if name not in self.unused}
         plain = {"tau_syn": not isinstance(values.get("tau_syn"), tuple), "reset": values.get("reset") is not None}
         found = {name: words for name, words in _UNUSUAL.items() if name in values}
@@ -334,7 +354,7 @@ class SpikingLayer(NeuronLayer):
 
     usual_weights: ClassVar[float] = 1.0
     """Initial weights in units of those with which neurons spike once."""
-    passes_on: ClassVar[tuple[str, ...]] = ("max_weight_grad", "backend")
+    passes_on: ClassVar[tuple[str, ...]] = ("max_weight_grad", "until", "silent", "backend")
     """Arguments of the operator that are the layer's."""
 
     def _get_name(self) -> str:
@@ -355,6 +375,11 @@ class SpikingLayer(NeuronLayer):
         """
         weight, first = self.synapses, self.neuron.values | self._starts
         if weight.is_meta:
+            return
+        if self.initial_neuron.equations is not None:
+            drawn = measured_weights(weight.shape[1], self.initial_neuron, self.until)
+            weight.normal_(*(self.usual_weights * x for x in drawn), generator=generator)
+            give_signs_(self.weight, self.signs, usual=True)
             return
         first |= {name: x.unbind(-1) for name, x in self._starts.items() if self._is_tuple(name)}
         threshold, bias = (torch.as_tensor(first.get(name, 0.0)).detach().cpu() for name in ("threshold", "bias"))
@@ -383,4 +408,4 @@ class SpikingLayer(NeuronLayer):
 
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
         """Spikes, weights and delays that reach the neurons: from inputs and, of the same samples, its own spikes."""
-        return Arriving(self.seen(inputs), self.synapses, getattr(self, "delay", None), math.inf, self.reached)
+        return Arriving(self.seen(inputs), self.synapses, getattr(self, "delay", None), self.until, self.reached)

@@ -7,7 +7,7 @@ are exact.
 
 import math
 from collections.abc import Collection
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
 from jaxtyping import Float
@@ -17,9 +17,10 @@ from firstspike.layers.neurons import NeuronLayer, NeuronOptions
 from firstspike.layers.programs import MadeAgain, by_values
 from firstspike.layers.synapses import Receptors
 from firstspike.layers.trains import Spikes
-from firstspike.neurons import LIF
+from firstspike.neurons import LIF, Neuron
 from firstspike.ranges import Positive, PositiveOrInf, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
+from firstspike.spiketime import spike_window
 from firstspike.spiketime.reference.linear_response import Receptor, at_rest, reaching, response, time_constants_of
 from firstspike.spiketime.reference.peaks import maximum
 from firstspike.spiketime.values import raised, real_times
@@ -33,7 +34,7 @@ class ReadoutOptions(NeuronOptions, total=False):
     receptor: Receptors
 
 
-@takes_arguments_of(NeuronLayer, without=("shape", "max_weight_grad", "backend", "signs"))
+@takes_arguments_of(NeuronLayer, without=("shape", "max_weight_grad", "until", "silent", "backend", "signs"))
 class Readout(NeuronLayer):
     """A layer of leaky integrators: ``times (batch, in_features[, spikes]) -> values (batch, out_features)``.
 
@@ -51,11 +52,15 @@ class Readout(NeuronLayer):
 
     unused = (*NeuronLayer.unused, "threshold")
     takes_trains = True
+    from_equations: ClassVar[bool] = False
+    """Whether neurons from equations may be its integrators."""
     gives = "values"
 
     def __init__(
-        self, in_features: Size, out_features: Size, neuron: LIF | None = None, **options: Unpack[ReadoutOptions]
+        self, in_features: Size, out_features: Size, neuron: Neuron | None = None, **options: Unpack[ReadoutOptions]
     ) -> None:
+        if neuron is not None and neuron.equations is not None and not self.from_equations:
+            raise ValueError(f"{self._get_name()} takes LIF neurons; MembraneReadout takes neurons from equations, too")
         if neuron is not None and any(part.kind in ("current", "threshold") for part in neuron.components):
             raise ValueError(f"readouts do not spike: nothing of them adapts, give a LIF instead of {neuron}")
         super().__init__((out_features, in_features), in_features, out_features, neuron, **options)
@@ -114,12 +119,12 @@ class IntegralReadout(Readout):
         self,
         in_features: Size,
         out_features: Size,
-        neuron: LIF | None = None,
+        neuron: Neuron | None = None,
         *,
         tau: PositiveOrInf = 10.0,
         **options: Unpack[ReadoutOptions],
     ) -> None:
-        if math.isinf(tau) and neuron is not None and bool(torch.as_tensor(neuron.tau_mem).isinf().any()):
+        if math.isinf(tau) and neuron is not None and bool(torch.as_tensor(neuron.values["tau_mem"]).isinf().any()):
             raise ValueError("the integral diverges for tau_mem=inf with tau=inf; give a finite tau")
         super().__init__(in_features, out_features, neuron, **options)
         if math.isinf(tau) and self._bias() is not None:
@@ -145,7 +150,8 @@ class IntegralReadout(Readout):
 class MembraneReadout(Readout):
     """The membrane at one time: ``V(time)``, of the spikes before it, which may be before time 0.
 
-    If all times are later by c, the values are those of the time ``time - c``.
+    If all times are later by c, the values are those of the time ``time - c``. Neurons from equations begin at time 0,
+    and have no threshold here: their equations must lead nowhere without one.
 
     Args:
         time: when the membrane is read, in the unit of the times. Later spikes do not count.
@@ -158,7 +164,7 @@ class MembraneReadout(Readout):
         self,
         in_features: Size,
         out_features: Size,
-        neuron: LIF | None = None,
+        neuron: Neuron | None = None,
         *,
         time: Positive,
         **options: Unpack[ReadoutOptions],
@@ -166,8 +172,12 @@ class MembraneReadout(Readout):
         super().__init__(in_features, out_features, neuron, **options)
         self.time = time
 
+    from_equations = True
+
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
         """See ``Readout``."""
+        if self.initial_neuron.equations is not None:
+            return self._integrated(trains)
         since = self.time - trains
         causal, mem, bias = ~(since <= 0), self.neuron.tau_mem, self._bias()
         causal = causal if bias is None else causal & ~(trains < 0)
@@ -187,6 +197,15 @@ class MembraneReadout(Readout):
             values = values + (response(since.unsqueeze(-3), mem, one).sum(dim=-1) * weight).sum(dim=-1)
         return values
 
+    def _integrated(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
+        neuron: Neuron = self.neuron
+        given: dict[str, Any] = {"max_spikes": 1, "receptor": self.reached, "until": self.time}
+        state = spike_window(trains, self.weight, neuron.without_spikes(), **given).state
+        assert state is not None
+        assert neuron.equations is not None
+        states = (state.voltage, *state.current.unbind(-1))
+        return neuron.membrane_of(dict(zip(neuron.equations.states, states, strict=True)), self.weight)
+
 
 @takes_arguments_of(Readout, without=("trainable", "per_neuron"))
 class MaximumReadout(Readout, MadeAgain):
@@ -201,9 +220,9 @@ class MaximumReadout(Readout, MadeAgain):
     """
 
     def __init__(
-        self, in_features: Size, out_features: Size, neuron: LIF | None = None, **options: Unpack[NeuronOptions]
+        self, in_features: Size, out_features: Size, neuron: Neuron | None = None, **options: Unpack[NeuronOptions]
     ) -> None:
-        given = LIF() if neuron is None else neuron
+        given: Any = LIF() if neuron is None else neuron
         taus = (given.tau_mem, given.bias, *(x for one in time_constants_of(given) for x in one))
         if any(isinstance(x, Tensor) and x.requires_grad for x in taus):
             raise ValueError("MaximumReadout has no gradient of time constants; give numbers, or tensors without one")

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.dense import SpikeTrainOptions, SpikeTrains, each_spike
-from firstspike.layers.init import firing_weights, first_response
+from firstspike.layers.init import firing_weights, first_response, measured_weights
 from firstspike.layers.neurons import Arriving
 from firstspike.layers.programs import MadeAgain, by_values
-from firstspike.layers.synapses import Receptors, checked_receptors, checked_signs, give_signs_
+from firstspike.layers.synapses import Receptors, checked_receptors, checked_signs, give_signs_, usual_signs
 from firstspike.layers.trains import Spikes
 from firstspike.layers.windows import columns_within, joined_trains, largest, only_within, window_bounds
 from firstspike.neurons import LIF, Neuron
@@ -62,7 +62,7 @@ class RecurrentDelays(nn.Module):
         return self.delay_rule(self.delay_raw)
 
 
-@takes_arguments_of(SpikeTrains)
+@takes_arguments_of(SpikeTrains, without=("until", "silent"))
 @checks_ranges
 class SpikingRecurrent(SpikeTrains, MadeAgain):
     """Recurrent neurons: ``(batch, in[, spikes]) -> (batch, out, max_spikes)``.
@@ -94,6 +94,8 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             otherwise as ``SpikeTrains``.
     """
 
+    passes_on = tuple(name for name in SpikeTrains.passes_on if name not in ("until", "silent"))
+
     def __init__(
         self,
         in_features: Size,
@@ -122,6 +124,8 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
                 "recurrent_delay must be bounded and without jitter (bound sigmoid, or clip with a finite scale), "
                 f"got {rule}"
             )
+        if neuron is not None and neuron.equations is not None:
+            options["until"] = duration
         super().__init__(in_features, out_features, max_spikes, neuron, **options)
         self.duration, self.window, self.window_spikes = duration, window, window_spikes
         self.recurrent_mean, self.recurrent_std = recurrent_mean, recurrent_std
@@ -133,7 +137,9 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             raise ValueError('recurrent_receptor and receptor must both be "sign", or both have numbers')
         if own is not None and self.receptors is not None:
             self.receptors = torch.cat([self.receptors, own.to(self.weight.device)])
-        self.recurrent_signs = checked_signs("recurrent_signs", recurrent_signs, out_features)
+        self.recurrent_signs = checked_signs(
+            "recurrent_signs", usual_signs(recurrent_signs, self.initial_neuron, out_features), out_features
+        )
         self._signed["recurrent_weight"] = self.recurrent_signs
         self.recurrent_weight = nn.Parameter(self.weight.new_empty(out_features, out_features))
         self.recurrent_delay = rule
@@ -142,7 +148,9 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
 
     @property
     def _begin(self) -> float | None:
-        """When neurons begin without a state: with a bias, which has acted for ever otherwise, at 0."""
+        """When neurons begin without a state: at 0 with a bias, which has acted for ever otherwise, or equations."""
+        if self.initial_neuron.equations is not None:
+            return 0.0
         bias = self.neuron.values.get("bias", 0.0)
         return 0.0 if isinstance(bias, Tensor) or bias != 0 else None
 
@@ -163,7 +171,9 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         if self.recurrent_weight.is_meta:
             return
         std = self.recurrent_std
-        if std is None:
+        if std is None and self.initial_neuron.equations is not None:
+            std = _SPREAD * measured_weights(self.out_features, self.initial_neuron, self.duration).std
+        elif std is None:
             given = (*first_response(self.neuron.values), self.neuron.threshold)
             mem, syn, threshold = (float(torch.as_tensor(x).detach().double().mean()) for x in given)
             std = _SPREAD * threshold * firing_weights(self.out_features, LIF(mem, syn)).std

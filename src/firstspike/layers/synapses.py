@@ -19,7 +19,7 @@ def checked_receptors(
     neuron: Neuron, receptor: Receptors, inputs: int, name: str = "receptor"
 ) -> tuple[Receptors, Int64[Tensor, " inputs"] | None]:
     """The receptors of inputs as a layer keeps them, and in a tensor, unless there is one or signs tell."""
-    if receptor is not None and not neuron.components:
+    if receptor is not None and not neuron.receptors:
         raise ValueError(f"{name} needs a neuron with several, such as LIF(tau_syn=(1.0, 2.0)), got {neuron}")
     kept = receptor if isinstance(receptor, str) else _whole(name, receptor)
     if kept is None and len(neuron.receptors) <= 1:
@@ -35,6 +35,11 @@ def _whole(name: str, numbers: Sequence[int] | None) -> tuple[int, ...] | None:
         return None if numbers is None else tuple(map(operator.index, numbers))
     except TypeError:
         raise ValueError(f"{name} must be a list with a whole number for each input, got {numbers!r}") from None
+
+
+def usual_signs(signs: Sequence[int] | None, neuron: Neuron, inputs: int) -> Sequence[int] | None:
+    """The signs that are given, and by default no negative one where weights are conductances."""
+    return [1] * inputs if signs is None and neuron.conducts else signs
 
 
 def checked_signs(name: str, signs: Sequence[int] | None, inputs: int) -> tuple[int, ...] | None:

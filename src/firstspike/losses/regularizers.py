@@ -184,7 +184,8 @@ class SilentPeak(LayerRegularizer):
     ``max_silent`` of the batch; in a ``SpikingRecurrent`` this includes spikes of the layer itself, and times up to its
     ``duration``. The derivative of the maximum with respect to weights, spike times and delays is exact. A membrane
     that never rises above rest has none: there, only raising weights helps (``SilentNeurons``). Parameters of the
-    neurons have no gradient; what adapts plays no part in a neuron without spikes.
+    neurons have no gradient; what adapts plays no part in a neuron without spikes. Of neurons from equations, it is how
+    far a neuron stays from its threshold, relative to how far it is at the start; they are on the CPU.
 
     Args:
         max_silent: neurons that are silent in at most this fraction of a batch are left alone.
@@ -203,8 +204,9 @@ class SilentPeak(LayerRegularizer):
         silent = torch.isinf(first)
         silent = silent & (self.batch_mean(silent.to(first.dtype)) > self.max_silent)
         lack = lacking(seen.reshape(-1, seen.shape[-1]), synapses, layer.neuron, silent, delay, until, receptor)
-        threshold = of_neurons(layer.neuron.threshold, layer.synapses).detach()
-        return layer.out_features // rows * (lack / threshold).mean(dim=0).sum()
+        if layer.neuron.equations is None:  # others lack a part of what they had to rise at the start
+            lack = lack / of_neurons(layer.neuron.threshold, layer.synapses).detach()
+        return layer.out_features // rows * lack.mean(dim=0).sum()
 
 
 @takes_arguments_of(Regularizer)
@@ -244,6 +246,10 @@ class SpikeCount(LayerRegularizer):
         sent = spike_counts(spikes if form_of(layer) == "trains" else spikes.unsqueeze(-1))
         sent = sent.unflatten(-1, (rows, -1)).movedim(-1, -2)  # (batch, places, rows)
         arrived = self.batch_mean(received.flatten(1)).view(-1, received.shape[-1])
+        if layer.neuron.equations is not None:
+            raise ValueError(
+                f"SpikeCount is about LIF neurons: others have no charge for each spike; got {layer.neuron}"
+            )
         charge = arrived @ layer.synapses.mT / of_neurons(layer.neuron.threshold, layer.synapses).detach()
         count = self.batch_mean(sent.flatten(1)).view(-1, rows) + (charge - charge.detach())
         few, many = (self.least - count).clamp(min=0), (count - self.most).clamp(min=0)

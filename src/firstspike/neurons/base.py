@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from firstspike.neurons.equations import Equations, read_equations
-from firstspike.neurons.expressions import Expression, names_in, read
+from firstspike.neurons.expressions import Expression, names_in, read, value_of
 
 
 class Unit(NamedTuple):
@@ -88,8 +88,8 @@ class Neuron:
 
     Args:
         equations: a line ``dx/dt = ...`` for each state, the membrane first, and lines ``name = ...`` for parts that
-            they use, also separated by ``;``, in the notation of Brian2: ``+ - * / **``, brackets, ``exp log sqrt sin cos tanh``, numbers and
-            names. Times are in any one unit; there are no other units.
+            they use, also separated by ``;``, in the notation of Brian2: ``+ - * / **``, brackets, numbers, names, and
+            ``exp log sqrt sin cos tanh``. Times are in any one unit; there are no other units.
         threshold: a comparison, such as ``"v > v_th"``.
         reset: what a spike does to the states, such as ``"v = v_r; u += d"``. All see the states before the spike.
         receptors: the states that inputs add their weights to; which of them an input reaches is said by the layer.
@@ -105,7 +105,7 @@ class Neuron:
         ValueError: equations that are not of this form, with the line and the column; names without a value.
     """
 
-    parameters: Mapping[str, Parameter] = {}
+    parameters: ClassVar[Mapping[str, Parameter]] = {}
     """Units and bounds of all parameters."""
     state: ClassVar[Mapping[str, Unit]] = {}
     """What changes in time, the membrane ``voltage`` first."""
@@ -117,6 +117,9 @@ class Neuron:
     """States that do not start at 0, of neurons with ``equations``."""
     conducts: ClassVar[bool] = False
     """Whether weights are conductances, which are >= 0."""
+
+    written: dict[str, Any]
+    """The arguments other than values, of neurons that are given by equations."""
 
     def __init__(
         self,
@@ -141,9 +144,12 @@ class Neuron:
         if not set(above) <= set(used):
             raise ValueError(f"positive must be some of the parameters {', '.join(used)}, got {', '.join(above)}")
         self.equations, self.start = found, starts
-        self.parameters = {
-            name: Parameter(Unit(), 0.0 if name in above else -math.inf) for name in used if name != "refractory"
-        } | {"refractory": Parameter(TIME, 0.0, included=True)}
+        self.written = {
+            "equations": found.text, "threshold": threshold, "reset": reset, "receptors": found.receptors,
+            "held": found.held, "start": dict(start), "positive": tuple(above),
+        }  # fmt: skip
+        known = {name: Parameter(Unit(), 0.0 if name in above else -math.inf) for name in used if name != "refractory"}
+        self.__dict__["parameters"] = known | {"refractory": Parameter(TIME, 0.0, included=True)}
         for name, value in (parameters | {"refractory": refractory}).items():
             object.__setattr__(self, name, _checked(name, self.parameters[name], value))
 
@@ -157,7 +163,9 @@ class Neuron:
         if not set(starts) <= set(found.states):
             raise ValueError(f"start must name states ({', '.join(found.states)}), got {', '.join(starts)}")
         if (missing := [name for name in used if name not in given and name != "refractory"]) or set(given) - set(used):
-            extra = f"; they do not use {', '.join(x for x in given if x not in used)}" if set(given) - set(used) else ""
+            extra = (
+                f"; they do not use {', '.join(x for x in given if x not in used)}" if set(given) - set(used) else ""
+            )
             raise ValueError(
                 f"the equations use {', '.join(used) or 'no parameters'}: give each a value"
                 + (f", missing {', '.join(missing)}" if missing else "")
@@ -165,13 +173,15 @@ class Neuron:
             )
         for name in (*found.states, *used):
             if hasattr(Neuron, name):
-                raise ValueError(f"{name} cannot be the name of a state or parameter, as neurons have an attribute {name}")
+                raise ValueError(
+                    f"{name} cannot be the name of a state or parameter, as neurons have an attribute {name}"
+                )
 
     def with_values(self, **values: Any) -> Self:
         """The same neuron with other values of some parameters."""
         if type(self) is not Neuron:
             return type(self)(**self.values | values)
-        found = object.__new__(Neuron)
+        found = object.__new__(type(self))
         found.__dict__.update(self.__dict__)
         for name, value in values.items():
             object.__setattr__(found, name, _checked(name, self.parameters[name], value))
@@ -181,6 +191,26 @@ class Neuron:
     def membrane(self) -> str:
         """The membrane as a formula of the states; of neurons without ``equations`` it is ``voltage``."""
         return "voltage" if self.equations is None else self.equations.states[0]
+
+    def membrane_of(self, states: Mapping[str, Tensor], like: Tensor) -> Tensor:
+        """The membrane where the states are known by their names, and all values as the tensor ``like``."""
+        values = {name: torch.as_tensor(x).to(like) for name, x in self.named_values.items()}
+        return torch.as_tensor(value_of(read(self.membrane, "membrane"), values | dict(states))).to(like)
+
+    @property
+    def membrane_states(self) -> set[str]:
+        """The states that it follows from."""
+        return set(names_in(read(self.membrane, "membrane")))
+
+    def without_spikes(self) -> "Neuron":
+        """The same equations, with values as they are, without a threshold."""
+        assert self.equations is not None
+        old, found = self.equations, object.__new__(Neuron)
+        new = read_equations(old.text, "0 > 1", "", old.receptors, ())
+        found.__dict__ |= {"equations": new, "start": self.start}
+        values = self.named_values
+        found.__dict__ |= {"parameters": {name: Parameter(Unit(), -math.inf) for name in values}, **values}
+        return found
 
     @property
     def parts(self) -> tuple[int, ...]:

@@ -101,7 +101,7 @@ def read_equations(text: str, threshold: str, reset: str, receptors: Sequence[st
             parts[name] = place, read(right, place)
     if len(kept) > _LINES or not 1 <= len(rates) <= _STATES:
         raise ValueError(
-            f"equations must have 1 to {_STATES} lines dx/dt = ... among at most {_LINES}, got {len(rates)} of {len(kept)}"
+            f"equations must have 1 to {_STATES} lines dx/dt = ... of at most {_LINES}, got {len(rates)} of {len(kept)}"
         )
     states = tuple(rates)
     inside: dict[str, Expression] = {}
@@ -112,20 +112,20 @@ def read_equations(text: str, threshold: str, reset: str, receptors: Sequence[st
     sides = re.split(r">=|>", threshold)
     if len(sides) != 2:
         raise ValueError(f"threshold must be a comparison such as 'v > 1', got {threshold!r}")
-    left, right = (_substituted(read(side, "threshold"), inside) for side in sides)
+    above, below = (_substituted(read(side, "threshold"), inside) for side in sides)
     after = _after(reset, states, inside)
     chosen = _some("receptors", receptors, states)
     if not chosen:
         raise ValueError(f"receptors must name the states that inputs add to, among {', '.join(states)}, got none")
     all_held = _some("held", [*held, *(x for x in flagged if x not in held)], states)
-    every = [name for x in (*flow, left, right, *after) for name in names_in(x)]
+    every = [name for x in (*flow, above, below, *after) for name in names_in(x)]
     parameters = tuple(dict.fromkeys(name for name in every if name not in states))
     for name in parameters:
         if name in _RESERVED:
             raise ValueError(f"{name} is not allowed in equations: {_RESERVED[name]}")
         if name in FUNCTIONS or name.startswith("_"):
             raise ValueError(f"{name} is no name for a parameter")
-    excess: Expression = ("-", left, right)
+    excess: Expression = ("-", above, below)
     return Equations(
         "\n".join(kept), threshold.strip(), reset.strip(), chosen, states, flow, excess, after, all_held, parameters
     )

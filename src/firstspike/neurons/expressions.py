@@ -44,8 +44,10 @@ def read(text: str, place: str) -> Expression:
 def _read(node: ast.AST, place: str, depth: int) -> Expression:
     column = getattr(node, "col_offset", 0) + 1
     if depth > _DEEPEST:
-        raise ValueError(_at(place, column, f"formulas are nested at most {_DEEPEST} deep; name a part in a line above"))
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        raise ValueError(
+            _at(place, column, f"formulas are nested at most {_DEEPEST} deep; name a part in a line above")
+        )
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
         number = _finite(node.value)
         if number is None:
             raise ValueError(_at(place, column, "numbers must be finite"))
@@ -101,7 +103,7 @@ def value_of(expression: Expression, values: Mapping[str, Tensor]) -> Tensor | f
     operation, *operands = expression
     given = [value_of(x, values) for x in operands]  # type: ignore[arg-type]
     if operation in FUNCTIONS:
-        return FUNCTIONS[operation](torch.as_tensor(given[0], dtype=torch.float64))  # type: ignore[index]
+        return FUNCTIONS[operation](torch.as_tensor(given[0], dtype=torch.float64))
     one, other = given
     if operation == "+":
         return one + other

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.neurons.base import POTENTIAL, TIME, Neuron, Parameter, Unit, each
@@ -145,6 +147,25 @@ class QIF(_Membrane):
     def membrane(self) -> str:
         """See ``Neuron``."""
         return "n/d"
+
+    def pseudospikes(
+        self, voltage: Tensor, current: Tensor, left: Tensor, until: float, count: int
+    ) -> Float[Tensor, "*batch outputs count"]:
+        """Spikes after ``until``, from the state there: all currents end, and a constant drive of pi^2 + 1/4 begins.
+
+        From minus to plus infinity the membrane then takes one ``tau_mem``. A spike that comes at ``until`` is the same
+        as the first of these, so that spikes pass the end without a jump.
+        """
+
+        def phase(v: float | Tensor) -> Tensor:
+            return torch.atan((torch.as_tensor(v).to(voltage) - 0.5) / math.pi)
+
+        tau, refractory = (torch.as_tensor(x).to(voltage) for x in (self.tau_mem, self.refractory))
+        n, d = voltage, current[..., 0]
+        now, top = torch.atan2(n - d / 2, math.pi * d), phase(self.threshold)
+        first = until + left + (top - now) * tau / math.pi
+        period = refractory + (top - phase(self.reset)) * tau / math.pi
+        return first.unsqueeze(-1) + torch.arange(count).to(first) * period.unsqueeze(-1)
 
     def _text(self, ends: list[str]) -> _Text:
         flow = f"dn/dt = ((bias + {_sum(ends)})*d - n) / tau_mem\ndd/dt = -n / tau_mem"

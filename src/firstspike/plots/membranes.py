@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from firstspike.layers import SpikeTrains, SpikingLinear
 from firstspike.layers.neurons import NeuronLayer
 from firstspike.layers.trains import form_of
+from firstspike.neurons.base import each
 from firstspike.plots import look, run_data
 from firstspike.plots.run_data import run_figure
+from firstspike.plots.states import voltages_of
 from firstspike.plots.voltages import chosen_of, double, voltages
 from firstspike.runs import Run
 from firstspike.spiketime.reference.linear_response import time_constants_of
@@ -29,9 +31,16 @@ TRACES = 6  # more in one panel cannot be told apart
 def unit_of(module: nn.Module) -> str:
     """The unit of a module's times, by the ``tau_syn`` that its layers started with; none if they differ."""
     layers = (x for x in module.modules() if isinstance(x, NeuronLayer) and "tau_syn" not in x.unused)
-    firsts = [time_constants_of(x.initial_neuron)[0].tau_syn for x in layers]  # as in a config
+    firsts = [first_tau(x.initial_neuron) for x in layers]  # as in a config
     taus = {tau for first in firsts for tau in torch.as_tensor(first).flatten().tolist()} or {1.0}
     return look.time_unit(*taus) if len(taus) == 1 else ""
+
+
+def first_tau(neuron: Any) -> Any:
+    """The synaptic time constant of a neuron, of several the first; 1 where its equations have none of this name."""
+    if neuron.equations is None:
+        return time_constants_of(neuron)[0].tau_syn
+    return each(neuron.values.get("tau_syn", 1.0))[0]
 
 
 @dataclass(frozen=True)
@@ -80,9 +89,12 @@ def traces(
     """
     names = [str(number) for number in neurons] if names is None else look.class_names(names, len(neurons))
     times, spikes, neurons = times.detach().cpu(), spikes.detach().cpu().double(), list(neurons)
-    neuron, (arrivals, _, delay, last, _) = chosen_of(layer, neurons, times, spikes)
-    trains, unit = isinstance(layer, SpikeTrains), double(neuron.threshold).unsqueeze(-1)
-    tau = max(float(double(one.tau_syn).max()) for one in time_constants_of(neuron))
+    neuron, arriving = chosen_of(layer, neurons, times, spikes)
+    arrivals, _, delay, last, _ = arriving
+    trains, described = isinstance(layer, SpikeTrains), neuron.equations is not None
+    unit = torch.ones(1, 1).double() if described else double(neuron.threshold).unsqueeze(-1)
+    taus = [first_tau(neuron)] if described else [one.tau_syn for one in time_constants_of(neuron)]
+    tau = max(float(double(x).max()) for x in taus)
     if delay is not None:
         arrivals = arrivals + delay
     every = spikes[neurons].reshape(len(neurons), -1)
@@ -96,12 +108,14 @@ def traces(
         end = start + 1.15 * max(float(fired.max()) - start, 1e-3 * tau)
     if until is not None:
         start, end = min(0.0, start), until
+    start = max(start, 0.0) if described else start  # where they begin
     end = min(end, last)
     after = torch.nextafter(fired, torch.full_like(fired, torch.inf)) if trains else fired  # the resets
     at = torch.cat([torch.linspace(start, end, count).double(), fired, after]).unique()
     at = at[at <= end]
     own = [spiked[torch.isfinite(spiked)] for spiked in every]
-    voltage, threshold, currents = voltages(layer, neurons, at, times, spikes)
+    drawn = voltages_of(neuron, at, arriving) if described else voltages(layer, neurons, at, times, spikes)
+    voltage, threshold, currents = drawn
     shown = {name: current / unit for name, current in currents.items()}
     return Traces(neurons, names, at, voltage / unit, own, trains, threshold / unit, shown)
 
@@ -133,7 +147,8 @@ def draw_traces(drawn: Traces, ax: Axes, unit: str = look.TAU_SYN, other: Traces
                 faint = {"alpha": look.FAINT, "linewidth": 1, "color": drawn_as["color"]}
                 ax.plot(side.at[after], heights[after], **faint)
             marker = look.marker_style(drawn.neurons[k]) | ({"markerfacecolor": "white"} if side is other else {})
-            reached = heights[torch.searchsorted(side.at, spikes).clamp(max=len(side.at) - 1)]
+            place = torch.searchsorted(side.at, spikes).clamp(max=len(side.at) - 1)
+            reached = torch.maximum(heights[place], heights[(place - 1).clamp(min=0)])  # a rounded time may be after it
             ax.plot(spikes, reached, linestyle="none", markersize=4 if drawn.in_rows else 6, zorder=4, **marker)
     drawn_heights = np.concatenate([line.get_ydata(orig=False) for line in lines])
     bottom = min(drawn.bases[-1], drawn_heights.min()) - _STRIP * bool(drawn.currents)
@@ -172,7 +187,8 @@ def membrane(
 
     Neurons of a layer of spike trains are reset at each spike, and drawn in rows. A neuron that spikes once has a faint
     trace after its spike: the voltage that the inputs would cause without a reset. Neurons with several receptors, or
-    that adapt, have their currents below the membrane, all on one scale, and a threshold that moves.
+    that adapt, have their currents below the membrane, all on one scale, and a threshold that moves. Those from
+    equations have all their states there, each on its own scale, and the membrane 0 where it starts.
 
     Args:
         layer: the neurons, their weights and delays.

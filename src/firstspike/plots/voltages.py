@@ -122,7 +122,7 @@ def chosen_of(
         return double(x).expand(layer.out_features)[neurons] if isinstance(x, Tensor) else x
 
     # numbers stay numbers: 0 and None stand for what a neuron does not have
-    neuron = type(layer.neuron)(**{name: of_them(x) for name, x in layer.neuron.values.items()})
+    neuron = layer.neuron.with_values(**{name: of_them(x) for name, x in layer.neuron.values.items()})
     each = (x.double().to(layer.weight.device).unsqueeze(0) for x in (times, spikes))
     arriving = layer.arriving(*each)
     delay = None if arriving.delay is None else arriving.delay.cpu()[neurons]

@@ -2,8 +2,7 @@
 
 import math
 import warnings
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,6 +16,8 @@ from firstspike.spiketime.parameters import Receptor, all_tensors, of_neurons, p
 from firstspike.spiketime.values import check_spikes, checked
 
 OVERFLOW = ("error", "warn", "drop")
+Silent = Literal["inf", "pseudospikes"]
+"""What silent neurons get, see ``first_spike_time``."""
 _AT_ONCE = 1 << 21  # input and output times that are worked on at once where no gradient is asked for
 
 
@@ -53,6 +54,8 @@ def first_spike_time(
     receptor: Receptor = None,
     observed: Float[Tensor, "*batch outputs"] | None = None,
     max_weight_grad: float | None = None,
+    until: float = math.inf,
+    silent: Silent = "inf",
     backend: str = "auto",
 ) -> Float[Tensor, "*batch outputs"]:
     """First time at which each neuron's membrane reaches the threshold, exact and differentiable.
@@ -84,6 +87,12 @@ def first_spike_time(
             largest magnitude exceeds the bound it becomes zero: V only just reaches the threshold, and the derivative
             diverges. The gradient by the input times is left alone (``max_dw_norm`` of Göltz et al. 2021), and so are
             tangents in forward mode.
+        until: when to stop: no spike is later. Neurons from equations need it.
+        silent: what neurons get that do not spike: ``"inf"``, or, of ``QIF`` neurons, ``"pseudospikes"``: after
+            ``until`` all inputs end, and a constant drive makes every neuron spike within about one ``tau_mem``. So a
+            spike that moves beyond ``until`` becomes a pseudospike without a jump, and no neuron is ever without a
+            gradient (Klos and Memmesheimer 2025, "Smooth exact gradient descent learning in spiking neural networks").
+            Its gradient is that of the membrane at ``until``.
         backend: ``"auto"`` (the fastest for the device) or a key of ``BACKENDS``.
 
     Returns:
@@ -97,6 +106,14 @@ def first_spike_time(
     Source: Göltz et al. 2021, "Fast and energy-efficient neuromorphic deep learning with first-spike times".
     """
     times, delay, observed = checked(times, weight, neuron, max_weight_grad, delay, observed)
+    check_end(neuron, until, silent)
+    if neuron.equations is not None:
+        trains = spike_trains(
+            times.unsqueeze(-1), weight, neuron, max_spikes=1, delay=delay, receptor=receptor, overflow="drop",
+            observed=None if observed is None else observed.unsqueeze(-1), max_weight_grad=max_weight_grad,
+            until=until, silent=silent, backend=backend,
+        )  # fmt: skip
+        return trains.squeeze(-1)
     backend = chosen(backend, weight.device, neuron)
     outputs, lead = weight.shape[0], times.shape[:-1]
     fixed, given, kind = parameters_of(neuron, weight, receptor)
@@ -109,6 +126,8 @@ def first_spike_time(
         weight = weight.view_as(weight)
     given |= {"times": times, "weight": weight, "delay": delay, "observed": observed}
     spikes = _in_parts(all_tensors(given), Options(backend, *fixed, max_weight_grad, **kind))
+    if until < math.inf and observed is None:
+        spikes = torch.where(spikes > until, math.inf, spikes)
     return spikes if len(lead) == 1 else spikes.reshape(*lead, outputs)
 
 
@@ -127,6 +146,7 @@ def spike_trains(
     max_weight_grad: float | None = None,
     state: TrainState | None = None,
     until: float = math.inf,
+    silent: Silent = "inf",
     backend: str = "auto",
 ) -> Float[Tensor, "*batch outputs max_spikes"]:
     """All times at which each neuron's membrane reaches the threshold, exact and differentiable.
@@ -161,7 +181,8 @@ def spike_trains(
             weights: its membrane only just reaches the threshold, and the derivative diverges. All other gradients are
             left alone.
         state: of the neurons at the start, with which only inputs from then on arrive; by default they are at rest.
-        until: when to stop: inputs from then on do not arrive, and no spike is later.
+        until: when to stop: inputs from then on do not arrive, and no spike is later. Neurons from equations need it.
+        silent: what fills up a train: ``"inf"``, or ``"pseudospikes"``, see ``first_spike_time``.
         backend: ``"auto"`` (the fastest for the device), ``"cpu"``, ``"triton"`` (GPUs), or ``"reference"``, which is
             plain PyTorch and much slower.
 
@@ -181,13 +202,31 @@ def spike_trains(
     columns = [getattr(x, "shape", ())[-1:] for x in (times, observed) if x is not None]
     # nobody asks for a second spike, nor for what comes after the first, where no reset and no refractory time acts
     alone = type(max_spikes) is int and max_spikes == 1 and columns.count((1,)) == len(columns)
+    check_end(neuron, until, silent)
     alone = alone and state is None and until == math.inf
     alone = alone and not any(isinstance(neuron.values[name], Tensor) for name in neuron.resets.values())
     if alone and (overflow == "drop" or (observed is not None and overflow in OVERFLOW)):
         seen = None if observed is None else observed.squeeze(-1)
         return first_spike_time(times.squeeze(-1), weight, neuron, observed=seen, **shared).unsqueeze(-1)
     shared |= {"max_spikes": max_spikes, "observed": observed, "overflow": overflow, "state": state, "until": until}
-    return spike_window(times, weight, neuron, **shared).trains
+    result = spike_window(times, weight, neuron, **shared)
+    if silent == "inf" or observed is not None:
+        return result.trains
+    assert result.state is not None
+    pseudo = neuron.pseudospikes(*result.state, max_spikes)  # type: ignore[attr-defined]
+    count = result.trains.isfinite().sum(-1, keepdim=True)
+    later = pseudo.gather(-1, (torch.arange(max_spikes, device=count.device) - count).clamp(min=0))
+    return torch.where(result.trains.isfinite(), result.trains, later.to(result.trains))
+
+
+def check_end(neuron: Neuron, until: float, silent: str) -> None:
+    """Raise a ValueError for an end that a neuron cannot do without, or pseudospikes that it does not have."""
+    if neuron.equations is not None and not until < math.inf:
+        raise ValueError(f"{type(neuron).__name__} needs a finite until, got {until}: its series go on until there")
+    if silent not in get_args(Silent):
+        raise ValueError(f"silent must be one of {', '.join(get_args(Silent))}, got {silent!r}")
+    if silent != "inf" and not (hasattr(neuron, "pseudospikes") and until < math.inf):
+        raise ValueError(f"silent={silent!r} needs QIF neurons and a finite until, got {neuron} and {until}")
 
 
 def spike_window(
@@ -242,14 +281,15 @@ def spike_window(
     lead, outputs, dtype = times.shape[:-2], weight.shape[0], weight.dtype
     samples = math.prod(lead)
     if neuron.equations is not None:
-        if math.isinf(until):
-            raise ValueError(f"{type(neuron).__name__} needs a finite until: its series go on until there")
+        check_end(neuron, until, "inf")
         # in single precision a membrane that runs away loses its gradients
         times, weight = times.double(), weight.double()
         delay, observed = (None if x is None else x.double() for x in (delay, observed))
         if state is None:
-            state = TrainState(*starting_state(neuron, samples, weight), 0.0)
-        state = TrainState(*(x.double() for x in state[:3]), state.time)
+            voltage, current, left = starting_state(neuron, samples, weight)
+            state = TrainState(voltage, current, left, 0.0)
+        voltage, current, left = (x.double() for x in state[:3])
+        state = TrainState(voltage, current, left, state.time)
     fixed, network, kind = parameters_of(neuron, weight, receptor)
 
     def of_samples(x: Tensor | None, *shape: int) -> Tensor | None:
@@ -301,7 +341,7 @@ def with_dynamics(neuron: Any, stacklevel: int = 3, **given: float | Tensor | No
     message = f"{' and '.join(found)} became part of the neuron: write neuron=LIF({'=..., '.join(found)}=...)"
     if not torch.compiler.is_compiling():
         warnings.warn(message, FutureWarning, stacklevel=stacklevel)
-    return replace(neuron, **found)
+    return neuron.with_values(**found)
 
 
 def _in_parts(tensors: dict[str, Any], options: Options) -> Tensor:

@@ -14,8 +14,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from firstspike.neurons.equations import Equations, equations_of
-from firstspike.neurons.expressions import Expression
+from firstspike.neurons.expressions import Expression, value_of
 
 SUM, PRODUCT, SQUARE, INVERSE, EXP, LOG, POWER, SIN, COS, TANH, HELD = range(11)
 """Kinds of steps. ``HELD`` is 0 in a refractory time, and otherwise its operand."""
@@ -90,6 +93,14 @@ def programs_of(key: str) -> Programs:
     adjoints, by_slot = top.pulled_back([(top.row(top.form(equations.excess)), _Form({}, 1.0))])
     excess_adjoint = top.program([top.row(x) for x in adjoints], by_slot)
     return Programs(equations, tuple(slots), forward, adjoint, plain_adjoint, reset, reset_adjoint, excess_adjoint)
+
+
+def slot_values(programs: Programs, parameters: Tensor) -> Tensor:
+    """The numbers of all slots, for each neuron; differentiable."""
+    names = {name: parameters[..., k] for k, name in enumerate(programs.equations.parameters)}
+    like = parameters[..., 0]
+    found = (torch.as_tensor(value_of(x, names), dtype=like.dtype).expand(like.shape) for x in programs.slots)
+    return torch.stack(list(found), -1)
 
 
 class _Form(NamedTuple):

@@ -24,9 +24,9 @@ from firstspike.spiketime.contract import (
 from firstspike.spiketime.cpu.arrays import PAD, saved_for
 from firstspike.spiketime.cpu.lanes.host import PARTS, backward_lanes, forward_lanes
 from firstspike.spiketime.cpu.linear import host as linear
-from firstspike.spiketime.cpu.series import host as series
 from firstspike.spiketime.cpu.rows.host import MAX_GROUPS, backward_rows, backward_trains, forward_rows, forward_trains
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD
+from firstspike.spiketime.cpu.series import host as series
 from firstspike.spiketime.values import check_values
 
 _MEMORY = 1 << 26  # bytes of a backward pass beside its results

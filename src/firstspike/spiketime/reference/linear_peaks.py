@@ -24,8 +24,6 @@ from firstspike.spiketime.parameters import Receptor as Reached
 from firstspike.spiketime.parameters import parameters_of
 from firstspike.spiketime.reference.linear import (
     Matrix,
-    State,
-    course_of,
     exponential,
     flow_of,
     largest,
@@ -34,7 +32,9 @@ from firstspike.spiketime.reference.linear import (
     stays_below,
 )
 from firstspike.spiketime.reference.linear_response import Receptor, at_rest, reaching, response
+from firstspike.spiketime.reference.loop import State
 from firstspike.spiketime.reference.members import FirstDerivative, MemberByMember
+from firstspike.spiketime.reference.search import course_of
 from firstspike.spiketime.values import check_finite_weight
 
 _CHUNK = 1 << 22  # numbers at once

@@ -46,8 +46,12 @@ def lacking(
 
     Differentiable by times, weight and delay; the neuron's parameters count as constants. A membrane that never rises
     above rest lacks the whole threshold and has no gradient. ``silent`` are the pairs that did not spike; times from
-    ``until`` on play no part.
+    ``until`` on play no part. Of neurons from equations it is relative to how far below the threshold they start.
     """
+    if neuron.equations is not None:
+        from firstspike.spiketime.cpu.series import peaks as series_peaks  # loads numba
+
+        return series_peaks.lacking(times, weight, neuron, silent, delay, until, receptor)
     threshold = torch.as_tensor(neuron.threshold, dtype=weight.dtype, device=weight.device).detach()
     height = _height(times.unsqueeze(-1), weight, delay, silent, neuron, until, receptor)
     return torch.where(silent, (threshold - height).clamp(min=0), 0.0)

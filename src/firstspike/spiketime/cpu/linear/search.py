@@ -112,12 +112,14 @@ def root(c, n, high, u):
         bent = q * q - 2 * p * r
         under = q + (math.sqrt(bent) if bent > 0 else 0.0)
         following = u - 2 * p / under if under > 0 else -1.0
-        if not low <= following <= high:
+        halves = not low <= following <= high
+        if halves:
             following = 0.5 * (low + high)
         moved = abs(following - u)
         u = following
-        # the error of a step is about the cube of its length
-        if moved * moved * moved < 1e-18 * u or moved <= 1e-16 * u or high - low <= 1e-16 * high:
+        # the error of a step by a parabola is about the cube of its length
+        near = moved * moved * moved < 1e-18 * u and not halves
+        if near or moved <= 1e-16 * u or high - low <= 1e-16 * high:
             break
     return u
 

@@ -36,9 +36,7 @@ from firstspike.spiketime.cpu.series.forward import (
     HOLDS,
     LOST,
     RELEASE,
-    SPIKE,
     STEP,
-    arrivals_of,
     state_of,
 )
 from firstspike.spiketime.cpu.vectors.simd import load16, select, store
@@ -88,7 +86,7 @@ def unwind(g, slot, chunk, mode, number):
             pass_steps(g, slot, chunk, mode, steps)
         else:
             break
-    if mode == WEIGHTS or mode == LARGEST:
+    if mode >= WEIGHTS:
         return
     for lane in range(LANES):
         if g.done[slot, lane] == 2:  # a lane without a neuron
@@ -103,7 +101,7 @@ def unwind(g, slot, chunk, mode, number):
 @jit
 def by_refractory(g, slot, chunk, lane, mode, x):
     """Add to the gradient by the refractory time, unless it is that of a spike before the start."""
-    if (mode == ALL or mode == OTHERS) and g.count[slot, lane] > 0:
+    if mode < WEIGHTS and g.count[slot, lane] > 0:
         g.refractory_parts[chunk, g.neuron[slot, lane]] += x
 
 
@@ -151,7 +149,7 @@ def pass_events(g, slot, chunk, mode, number, events):
         else:
             spiked |= bit
     arrived = events & ~spiked
-    if arrived and g.by_time != 0 and mode != WEIGHTS and mode != LARGEST:
+    if arrived and g.by_time != 0 and mode < WEIGHTS:
         flow_into(g, slot, s, after)
     for lane in range(LANES):
         if arrived & (np.uint64(1) << np.uint64(lane)):
@@ -212,7 +210,7 @@ def pass_spikes(g, slot, chunk, mode, number, spiked):
     expand(g.reset_adjoint, s, slots, 0, _EVERY)
     for k in range(g.states):
         store(change, k * LANES, load16(s, output_of(g.reset_adjoint, k) * ROW))
-    sums = mode == ALL or mode == OTHERS
+    sums = mode < WEIGHTS
     resets, first = slots_of(g.reset_adjoint)
     for lane in range(LANES):
         if not spiked & (np.uint64(1) << np.uint64(lane)):
@@ -229,7 +227,11 @@ def pass_spikes(g, slot, chunk, mode, number, spiked):
                 pull += a[at] * after[at]
             rate += slope[at] * before[at]
         c, owed, over = 0.0, 0.0, before[g.states * LANES + lane] >= 0
-        if (kind == AT_RELEASE or kind == AT_ARRIVAL) and over:
+        if g.probes != 0:
+            c, owed = asked, g.owed[slot, lane]
+            for k in range(g.states):
+                change[k * LANES + lane] = a[k * LANES + lane]
+        elif AT_RELEASE <= kind <= AT_ARRIVAL and over:
             owed = pull
         elif kind != LOST and rate > 0:
             c = pull / rate
@@ -243,7 +245,7 @@ def pass_spikes(g, slot, chunk, mode, number, spiked):
             for q in range(count):
                 place = g.excess_adjoint[begin + 2 * q]
                 g.slot_parts[chunk, j, place] += c * g.slot_rows[slot, q * LANES + lane]
-            for q in range(resets):
+            for q in range(resets if g.probes == 0 else 0):
                 place = g.reset_adjoint[first + 2 * q]
                 g.slot_parts[chunk, j, place] += s[g.reset_adjoint[first + 2 * q + 1] * ROW + lane]
         for k in range(g.states):
@@ -255,7 +257,7 @@ def pass_spikes(g, slot, chunk, mode, number, spiked):
 def pass_steps(g, slot, chunk, mode, steps):
     """A step of each of these neurons, or as much of it as a Taylor series reaches."""
     s, slots, a, left, size = g.work[slot], g.own_slots[slot], g.a[slot], g.vectors[slot, 0], g.states
-    code = g.adjoint if g.by_slots != 0 and (mode == ALL or mode == OTHERS) else g.plain_adjoint
+    code = g.adjoint if g.by_slots != 0 and mode < WEIGHTS else g.plain_adjoint
     free = np.uint64(0)
     for lane in range(LANES):
         bit = np.uint64(1) << np.uint64(lane)

@@ -10,25 +10,23 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.linear.search import first_zero
+from firstspike.spiketime.cpu.linear.search import first_zero, taylor_shift, values
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.series.expansion import (
     LANES,
     ROW,
-    derive,
     expand,
     expand_for,
     output_of,
     upper_bound,
     value_at,
 )
-from firstspike.spiketime.cpu.vectors.simd import fill16, load16, lowest_bit, store
+from firstspike.spiketime.cpu.vectors.simd import load16, lowest_bit, store
+from firstspike.spiketime.statuses import FINE, NO_ROOM, NOT_FINITE, OVERFLOWS, RESET_ABOVE, STUCK_STEP
 
 # what an entry of a record is about; HOLDS is added where the neuron is held
 STEP, ARRIVAL, RELEASE, SPIKE, AT_RELEASE, AT_ARRIVAL, LOST = range(7)
 HOLDS = 8
-# what neurons may do that has no result: see ``host``
-FINE, OVERFLOWS, STUCK_STEP, NOT_FINITE, RESET_ABOVE, NO_ROOM = range(6)
 _NOTHING, _SPIKED, _RELEASED, _ARRIVED = range(4)  # the last event, if it was at this very time
 _MOST_ENTRIES = 1 << 22
 _SMALLEST = 1e-15  # a step, relative to the time
@@ -88,7 +86,7 @@ def begin(g, slot, e, first, lanes):
 
 @jit
 def go_on(g, slot, lane):
-    """Work out all that happens to one neuron at its present time; the time until what comes next, 0 if nothing does."""
+    """Work out all that happens to one neuron at its present time; the time to what comes next, 0 if nothing does."""
     b, j, until = g.sample[slot, lane], g.neuron[slot, lane], g.bounds[1]
     e = b // g.batch
     now, place = g.now[slot, lane], g.place[slot, lane]
@@ -150,9 +148,13 @@ def spike(g, slot, lane, time):
             g.spikes[b, j, count] = time
     note(g, slot, lane, kind, count)
     refractory = g.refractory[b // g.batch, j]
-    reset_lane(g, slot, lane)
+    if g.probes == 0:
+        reset_lane(g, slot, lane)
     g.count[slot, lane] = count + 1
     g.last[slot, lane] = _SPIKED
+    if g.probes != 0:
+        g.done[slot, lane] = count + 1 >= g.most
+        return
     g.free[slot, lane] = time + refractory if refractory > 0 and time + refractory > time else -math.inf
     if g.observes == 0 and count >= g.most:
         g.free[slot, lane] = math.inf
@@ -174,7 +176,7 @@ def reset_lane(g, slot, lane):
 @jit
 def integrate(g, slot):
     """Take the neurons in the lanes to the end."""
-    s, x, wait, at, waits = g.work[slot], g.x[slot], g.vectors[slot, 0], g.vectors[slot, 1], g.vectors[slot, 2]
+    s, x, wait, at = g.work[slot], g.x[slot], g.vectors[slot, 0], g.vectors[slot, 1]
     slots, level = g.own_slots[slot], output_of(g.flow, g.states)
     while True:
         busy = free = np.uint64(0)
@@ -194,6 +196,10 @@ def integrate(g, slot):
         expand(g.flow, s, slots, order, free)
         store(at, 0, time)
         fired = np.uint64(0)
+        if g.peaks != 0:
+            for lane in range(LANES):
+                if (busy & free) & (np.uint64(1) << np.uint64(lane)):
+                    note_peak(g, slot, lane, level, order, at[lane])
         if g.observes == 0:
             looks = (upper_bound(s, level, order, time) >= 0.0) & busy & free
             while looks:
@@ -211,6 +217,57 @@ def integrate(g, slot):
             bit = np.uint64(1) << np.uint64(lane)
             if busy & bit:
                 advance(g, slot, lane, wait[lane], at[lane], bool(fired & bit))
+
+
+@jit
+def note_peak(g, slot, lane, level, order, time):
+    """Note the largest excess in a step, if it is the largest so far: value, time, and at an input slope and event."""
+    s, b, work = g.work[slot], g.polynomial[slot, 0], g.polynomial[slot]
+    row, now, place = g.highest[g.sample[slot, lane], g.neuron[slot, lane]], g.now[slot, lane], g.place[slot, lane]
+    power = 1.0
+    for n in range(order + 1):
+        b[n] = s[level * ROW + n * LANES + lane] * power
+        power *= time
+    arrival, order_of = arrivals_of(g, slot, lane, g.sample[slot, lane])
+    arrivals = g.inside[slot, lane] if g.delayed != 0 else g.inside_of[g.sample[slot, lane]]
+    if g.last[slot, lane] == _ARRIVED and b[0] > row[0]:
+        row[0], row[1], row[2], row[3] = b[0], now, b[1] / time, order_of[place - 1]
+    elif now == g.bounds[0] and b[0] > row[0]:
+        row[0], row[1], row[2], row[3] = b[0], now, 0.0, -1.0
+    last, slope, _ = values(b, order + 1, 1.0)
+    if last > row[0]:
+        ends = not time < g.target[slot, lane] - now
+        row[0], row[1], row[2], row[3] = last, g.target[slot, lane] if ends else now + time, slope / time, -1.0
+        if ends and place < arrivals and arrival[place] == g.target[slot, lane]:
+            row[3] = order_of[place]
+    u = highest_in(b, order + 1, work[1], work[2], work[3])
+    value, _, _ = values(b, order + 1, u)
+    if u > 0 and value > row[0]:
+        row[0], row[1], row[2], row[3] = value, now + u * time, 0.0, -1.0
+
+
+@jit
+def highest_in(b, count, c, d, e):
+    """Where the polynomial ``b`` has its largest maximum in [0, 1], from zero to zero of its slope; 0 if nowhere."""
+    best, at, start, sign = b[0], 0.0, 0.0, 0.0
+    for n in range(count - 1):
+        c[n] = -(n + 1) * b[n + 1]
+        if sign == 0 and c[n] != 0:
+            sign = 1.0 if c[n] < 0 else -1.0
+    while start < 1 and sign != 0:
+        taylor_shift(c, count - 1, start, 1 - start, d)
+        for n in range(count - 1):
+            d[n] *= sign
+        d[0] = min(d[0], -1e-300)
+        found = first_zero(d, count - 1, e)
+        if found < 0:
+            break
+        start += max(found, 1e-9) * (1 - start)
+        value, _, _ = values(b, count, min(start, 1.0))
+        if sign > 0 and value > best:
+            best, at = value, min(start, 1.0)
+        sign = -sign
+    return at
 
 
 @jit

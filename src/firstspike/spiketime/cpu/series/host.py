@@ -8,27 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstspike.neurons.expressions import names_in, value_of
+from firstspike.neurons.expressions import names_in
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, of_several, zero_gradients
 from firstspike.spiketime.cpu.arrays import numbers
 from firstspike.spiketime.cpu.runtime.kernels import REFUSED
 from firstspike.spiketime.cpu.runtime.parallel import call
 from firstspike.spiketime.cpu.series.expansion import LANES, ROW, code_of
-from firstspike.spiketime.cpu.series.forward import FINE, NOT_FINITE, OVERFLOWS, RESET_ABOVE, STUCK_STEP
 from firstspike.spiketime.cpu.series.kernels import BACKWARD, FORWARD, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.sort import sorting_for
-from firstspike.spiketime.series import Program, Programs, programs_of
+from firstspike.spiketime.series import Program, Programs, programs_of, slot_values
 from firstspike.spiketime.shared import threads_for
+from firstspike.spiketime.statuses import check_statuses
 
 _COST = 40  # of a synapse, in units of one of the kernels of first spikes
 _CHUNKS = 16  # parts of the samples of a network, with gradients of their own
-_WRONG = {
-    STUCK_STEP: "the steps of its series become too small: its equations have a pole, or rates that are much too fast",
-    NOT_FINITE: "its states are not finite: they grow without bound before the threshold, or leave what log, "
-    "powers or a quotient allow",
-    RESET_ABOVE: "it is above its threshold right after its reset; lower the reset, or give it a refractory time",
-}
-"""Of what a kernel says of a neuron, for which there is no result."""
 
 
 @lru_cache(maxsize=64)
@@ -41,14 +34,6 @@ def _codes(key: str) -> dict[str, Tensor]:
         "reset_adjoint": programs.reset_adjoint,
     }  # fmt: skip
     return {name: torch.tensor(code_of(x), dtype=torch.int32) for name, x in found.items()}
-
-
-def slot_values(programs: Programs, parameters: Tensor) -> Tensor:
-    """The numbers of all slots, for each neuron; differentiable."""
-    names = {name: parameters[..., k] for k, name in enumerate(programs.equations.parameters)}
-    like = parameters[..., 0]
-    found = (torch.as_tensor(value_of(x, names), dtype=like.dtype).expand(like.shape) for x in programs.slots)
-    return torch.stack(list(found), -1)
 
 
 @of_several
@@ -65,25 +50,48 @@ def forward(given: Arguments) -> Result:
     phases = 0 if sizes["delayed"] else sizes["samples"], sizes["ensemble"] * sizes["chunks"]
     arrays |= ends | {"spikes": spikes, "overflows": overflows, "found": found}
     call(forward_kernel("float64"), FORWARD, phases, sizes, arrays)
-    _check(found, given)
+    check_statuses(found[..., 1], given.equations)
     return Result(spikes, (found,), overflows.bool(), Held(*ends.values()))
 
 
-def _check(found: Tensor, given: Arguments) -> None:
-    """Raise a ValueError for neurons without a result."""
-    wrong = (found[..., 1] != FINE) & (found[..., 1] != OVERFLOWS)
-    if bool(wrong.any()):
-        e, b, j = wrong.nonzero()[0].tolist()
-        which = f"neuron {j} in sample {b}" + (f" of network {e}" if len(found) > 1 else "")
-        raise ValueError(f"{which} has no spike times: {_WRONG[int(found[e, b, j, 1])]}\n{programs_of(given.equations).equations}")
+def peaks(given: Arguments) -> Tensor:
+    """The largest excess over the threshold of neurons that do not spike: ``(E, B, O, 4)``.
+
+    The four are its value, its time, and, where an input ends its rise, the slope just before and which event that is;
+    otherwise -1.
+    """
+    sizes, arrays = _both(given, given.observed)
+    lead = (sizes["ensemble"], sizes["batch"], sizes["outputs"])
+    found, highest = torch.zeros((*lead, 2), dtype=torch.int32), given.times.new_full((*lead, 4), -math.inf)
+    arrays |= dict.fromkeys(("end_voltage", "end_current", "end_left"))
+    arrays |= {"spikes": given.times.new_full((*lead, 1), math.inf), "found": found, "highest": highest}
+    arrays |= {"overflows": torch.zeros(lead, dtype=torch.uint8)}
+    phases = 0 if sizes["delayed"] else sizes["samples"], sizes["ensemble"] * sizes["chunks"]
+    more = {"observes": True, "peaks": True, "peaked": sizes["samples"], "ends": False}
+    call(forward_kernel("float64"), FORWARD, phases, sizes | more, arrays)
+    check_statuses(found[..., 1], given.equations)
+    return highest
 
 
 @of_several
-def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
-    """Gradients at the given spike times. See ``contract``."""
+def backward(
+    grads: Grads,
+    result: Result,
+    given: Arguments,
+    max_weight_grad: float | None,
+    needs: Needs,
+    probes: bool = False,
+) -> Gradients:
+    """Gradients at the given spike times. See ``contract``.
+
+    With ``probes``, the times are no spikes: ``grads.spikes`` are by how much the neuron is above its threshold there.
+    """
     by = zero_gradients(given, needs)
     sizes, arrays = _both(given, result.spikes)
     (found,) = result.saved
+    assert given.parameters is not None
+    assert given.voltage is not None
+    assert given.current is not None
     codes, programs = _codes(given.equations), programs_of(given.equations)
     steps = int(found[..., 0].max()) if found.numel() else 0
     sizes |= {
@@ -93,7 +101,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         "bounded": max_weight_grad is not None, "asks_end": grads.state is not None,
         "all_chunks": sizes["ensemble"] * sizes["chunks"], "vector_flows": (sizes["states"] + 1) * LANES,
         "delayed_parts": sizes["ensemble"] * sizes["chunks"] if sizes["delayed"] else 0,
-        "observes": True, "once": False, "records": True, "coefficients": _rows(*programs[2:]),
+        "observes": True, "once": False, "records": True, "probes": probes, "coefficients": _rows(*programs[2:]),
     }  # fmt: skip
     arrays |= {name: codes[name] for name in ("adjoint", "plain_adjoint", "excess_adjoint", "reset_adjoint")}
     arrays |= {"spikes": result.spikes, "overflows": result.overflows.to(torch.uint8), "found": found}
@@ -122,7 +130,9 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     if given.delay is not None:
         found_by["delay"] = total("delay_parts")
     if "parameters" in by:
-        found_by["parameters"] = _by_parameters(programs, given.parameters, total("slot_parts"), total("refractory_parts"))
+        found_by["parameters"] = _by_parameters(
+            programs, given.parameters, total("slot_parts"), total("refractory_parts")
+        )
     return {name: found_by.get(name, zero) for name, zero in by.items()}
 
 
@@ -152,16 +162,17 @@ def _both(given: Arguments, spikes: Tensor | None) -> tuple[dict[str, Any], dict
     events, states = inputs * copies, len(equations.states)
     direct = [name in names_in(equations.excess) for name in equations.states]
     values = slot_values(programs, parameters)
+    delayed = given.delay is not None
     sizes: dict[str, Any] = {
         "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "copies": copies,
         "events": events, "outputs": outputs, "most": given.max_spikes, "states": states, "extra": states - 1,
         "slots": values.shape[-1], "coefficients": _rows(programs.flow, programs.reset),
         "receptors": len(equations.receptors), "chunks": max(1, min(_CHUNKS, batch)),
-        "delayed": outputs if given.delay is not None else 0, "signed": given.receptor is None, "observes": spikes is not None,
-        "once": False, "records": False, "room": 0, "shared_events": 0 if given.delay is not None else events,
-        "own_events": events if given.delay is not None else 0, "flow_size": len(codes["flow"]),
-        "reset_size": len(codes["reset"]), "vector_states": states * LANES, "vector_slots": values.shape[-1] * LANES,
-        "noted": 2 + states, "ends": given.until < math.inf, **sorting_for(events),
+        "delayed": outputs * delayed, "signed": given.receptor is None, "observes": spikes is not None,
+        "once": False, "records": False, "room": 0, "shared_events": events * (not delayed),
+        "own_events": events * delayed, "flow_size": len(codes["flow"]), "reset_size": len(codes["reset"]),
+        "vector_states": states * LANES, "vector_slots": values.shape[-1] * LANES, "noted": 2 + states, "peaks": False,
+        "probes": False, "peaked": 0, "ends": given.until < math.inf, **sorting_for(events),
     }  # fmt: skip
     sizes["threads"] = threads_for(_COST * ensemble * batch * max(1, events) * outputs)
     arrays: dict[str, Any] = {

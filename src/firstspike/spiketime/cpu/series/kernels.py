@@ -5,13 +5,14 @@ from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel
 from firstspike.spiketime.cpu.series.adjoint import ALL, LARGEST, OTHERS, WEIGHTS, unwind
 from firstspike.spiketime.cpu.series.expansion import LANES, WIDTH
-from firstspike.spiketime.cpu.series.forward import NO_ROOM, begin, integrate
+from firstspike.spiketime.cpu.series.forward import begin, integrate
 from firstspike.spiketime.cpu.sort import SORTING, sort_row
+from firstspike.spiketime.statuses import NO_ROOM
 
 FORWARD = Layout(
-    "ensemble batch samples inputs copies events outputs most states extra slots coefficients receptors threads chunks delayed "
-    "signed observes once records room sorting shared_events own_events flow_size reset_size vector_states "
-    "vector_slots noted ends",
+    "ensemble batch samples inputs copies events outputs most states extra slots coefficients receptors threads chunks "
+    "delayed signed observes once records room sorting shared_events own_events flow_size reset_size vector_states "
+    "vector_slots noted ends peaks probes peaked",
     times="real samples events",
     weight="real ensemble outputs inputs",
     delay="real ensemble delayed inputs",
@@ -30,6 +31,7 @@ FORWARD = Layout(
     spikes="real samples outputs most",
     overflows="uint8 samples outputs",
     found="int32 samples outputs 2",
+    highest="real peaked outputs 4",
     end_voltage="real samples outputs",
     end_current="real samples outputs extra",
     end_left="real samples outputs",
@@ -45,8 +47,8 @@ FORWARD = Layout(
     x="real threads vector_states",
     own_slots="real threads vector_slots",
     tops="real threads vector_states 2",
-    vectors=f"real threads 3 {LANES}",
-    polynomial=f"real threads 2 {WIDTH}",
+    vectors=f"real threads 2 {LANES}",
+    polynomial=f"real threads 4 {WIDTH}",
     now=f"real threads {LANES}",
     target=f"real threads {LANES}",
     free=f"real threads {LANES}",

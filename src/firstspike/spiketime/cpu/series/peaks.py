@@ -1,0 +1,113 @@
+"""What neurons from equations lack to their threshold where they are silent, with its exact gradient.
+
+The largest excess is where its slope is 0, at an input that ends its rise, or at the end. Its derivative is that of the
+excess at a fixed time, and at an input, which moves this time, also the slope just before.
+"""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from firstspike.neurons import Neuron
+from firstspike.neurons.expressions import value_of
+from firstspike.spiketime.contract import Arguments, Grads, Needs, Result
+from firstspike.spiketime.cpu.series import host
+from firstspike.spiketime.parameters import Receptor, all_tensors, parameters_of, starting_state
+from firstspike.spiketime.reference.members import FirstDerivative, MemberByMember
+
+
+def lacking(
+    times: Float[Tensor, "batch inputs"],
+    weight: Float[Tensor, "outputs inputs"],
+    neuron: Neuron,
+    silent: Bool[Tensor, "batch outputs"],
+    delay: Float[Tensor, "outputs inputs"] | None,
+    until: float,
+    receptor: Receptor,
+) -> Float[Tensor, "batch outputs"]:
+    """How far below the threshold a silent neuron stays, relative to how far it is at the start; 0 for all others.
+
+    Differentiable by times, weight and delay; the neuron's parameters count as constants.
+    """
+    assert neuron.equations is not None
+    wide = weight.detach().double()
+    _, given, kind = parameters_of(neuron, wide, receptor)
+    state = starting_state(neuron, len(times), wide)
+    values = {name: torch.as_tensor(x).detach().double() for name, x in neuron.named_values.items()}
+    starts = {name: torch.as_tensor(value_of(neuron.start.get(name, 0.0), values)) for name in neuron.equations.states}
+    scale = -torch.as_tensor(value_of(neuron.equations.excess, values | starts)).to(weight)
+    constants = given["parameters"], given["receptor"], *state
+    options = kind["equations"], kind["start"], until
+    excess = _Excess.apply(
+        times, weight, delay, silent, *(x if x is None else x.detach() for x in constants), *options
+    )[0]
+    return torch.where(silent, (-excess).clamp(min=0) / scale.clamp(min=1e-30), 0.0)
+
+
+def _arguments(times: Tensor, weight: Tensor, delay: Tensor | None, *given: Any) -> Arguments:
+    parameters, receptor, voltage, current, left, equations, start, until = given
+    named: dict[str, Any] = {
+        "times": times.unsqueeze(-1),
+        "weight": weight,
+        "delay": delay,
+        "parameters": parameters,
+        "left": left,
+    }
+    named |= {"receptor": receptor, "voltage": voltage, "current": current, "threshold": torch.ones_like(left[0])}
+    wide: dict[str, Any] = {name: x if x is None else x.double() for name, x in named.items() if name != "receptor"}
+    tensors: dict[str, Any] = {
+        name: x if x is None else x[None] for name, x in all_tensors(wide | {"receptor": receptor}).items()
+    }
+    tensors |= {"tau_mem": math.inf, "tau_syn": 1.0}
+    return Arguments(**tensors, start=start, until=until, max_spikes=1, equations=equations)
+
+
+class _Excess(MemberByMember):
+    """``(times, weight, delay, silent, ...) -> (excess, what the kernel says of it)``."""
+
+    @staticmethod
+    def forward(
+        times: Tensor, weight: Tensor, delay: Tensor | None, silent: Tensor, *given: Any
+    ) -> tuple[Tensor, Tensor]:
+        found = host.peaks(_arguments(times, weight, delay, *given))[0]
+        return found[..., 0].to(times.dtype), found
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        *tensors, ctx.equations, ctx.start, ctx.until = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * 12
+        options = ctx.equations, ctx.start, ctx.until
+        return *_ExcessGradient.apply(grad, *ctx.saved_tensors, *options), *(None,) * 9
+
+
+class _ExcessGradient(FirstDerivative):
+    """The gradients by times, weight and delay."""
+
+    @staticmethod
+    def forward(grad: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+        (times, weight, delay, silent), found, options = given[:4], given[9], given[10:]
+        arguments = _arguments(times, weight, delay, *given[4:9], *options)
+        wide = torch.where(silent, grad.double(), 0.0)
+        at = torch.where(silent & (found[..., 0] < 0), found[..., 1], math.inf)[None, ..., None]
+        result = Result(at, (torch.full((*at.shape[:3], 2), 64, dtype=torch.int32),), torch.zeros_like(at[..., 0]) > 0)
+        needs = Needs(("times", "weight") if delay is None else ("times", "weight", "delay"))
+        by = host.backward(Grads(wide[None, ..., None]), result, arguments, None, needs, True)
+        first, second = by["times"][0, ..., 0], by["weight"][0]
+        third = None if delay is None else by["delay"][0]
+        moves = silent & (found[..., 3] >= 0) & at[0, ..., 0].isfinite()
+        sample, neuron = moves.nonzero(as_tuple=True)
+        source, extra = found[..., 3].long()[moves], (wide * found[..., 2])[moves]
+        first = first.index_put((sample, source), extra, accumulate=True)
+        if third is not None:
+            third = third.index_put((neuron, source), extra, accumulate=True).to(delay.dtype)
+        return first.to(times.dtype), second.to(weight.dtype), third

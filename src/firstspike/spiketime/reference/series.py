@@ -1,0 +1,327 @@
+"""Neurons from equations in plain PyTorch, in float64: the Taylor series of ``spiketime.series``, over tensors.
+
+A step is as long as the terms that are left out are negligible, and ``loop`` goes from event to event by such steps.
+Autograd goes through the coefficients, so that nothing of the adjoint equations of the kernels is used here. The first
+crossing in a step is that of the polynomial of the excess g: bounds from its coefficients tell whether it stays below
+0, rises or falls throughout, or is concave, with one maximum. Otherwise the piece is halved.
+
+Shapes: P (sample, neuron) pairs of all networks, D states, K coefficients.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache, partial
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+from torch.nn.functional import pad
+
+from firstspike.neurons.expressions import FUNCTIONS, names_in
+from firstspike.spiketime.contract import (
+    Arguments,
+    Gradients,
+    Grads,
+    Needs,
+    Result,
+    backward_in_parts,
+    forward_in_parts,
+    of_several,
+)
+from firstspike.spiketime.reference import loop
+from firstspike.spiketime.reference.adjoint import samples_at_once
+from firstspike.spiketime.reference.loop import Some, State, Values
+from firstspike.spiketime.reference.search import course_of, root_within
+from firstspike.spiketime.series import (
+    COS,
+    EXP,
+    INVERSE,
+    LOG,
+    POWER,
+    PRODUCT,
+    SIN,
+    SQUARE,
+    SUM,
+    TANH,
+    Program,
+    programs_of,
+    slot_values,
+)
+from firstspike.spiketime.statuses import FINE, NOT_FINITE, STUCK_STEP, check_statuses
+
+_MOST = 24  # orders of a step
+_SMALL = 1e-16  # size of a term, relative to the largest, that is left out
+_HALVINGS = 64  # of a step, after which it is stuck
+_SHORTEST = 2.0**-40  # part of a step that is not halved again in the search
+_NUMBERS = 200  # that autograd keeps for each row of a program at an event, or so
+
+Row = Float64[Tensor, "K P"]
+Slot = float | Values
+
+
+class _Series(loop.Neurons):
+    """See ``Neurons``."""
+
+    goes_on = True
+
+    def __init__(self, given: Arguments) -> None:
+        assert given.parameters is not None
+        assert given.state is not None
+        self.programs = programs_of(given.equations)
+        equations = self.programs.equations
+        places, reads = map(equations.states.index, equations.receptors), set(names_in(equations.excess))
+        super().__init__(given, given.parameters[..., -1], list(places), [name in reads for name in equations.states])
+        self.parts = len(equations.states) - 1
+        self.holds = torch.tensor([[name in equations.held] for name in equations.states], device=given.weight.device)
+        values = self.of_pairs(slot_values(self.programs, given.parameters)).unbind(-1)
+        numbers = zip(self.programs.slots, values, strict=True)
+        self.slots: list[Slot] = [number if isinstance(number, float) else x for number, x in numbers]
+        self.rest = torch.cat([given.state.voltage.unsqueeze(-1), given.state.current], -1).flatten(0, 2)
+
+    def moved(self, x: State, time: Values, held: Some) -> State:
+        every = torch.arange(len(x), device=x.device)
+        while True:
+            rest = time.detach()
+            states, _, reach = self._expanded(x, self.slots, held, rest)
+            last = reach >= rest
+            x = _at(states, torch.where(last, time, reach))
+            time = torch.where(self._goes_on(every, x, reach, rest), time - reach, 0.0)
+            if not bool((time > 0).any()):
+                return x
+
+    def first_crossing(self, x: State, length: Values, looks: Int64[Tensor, " L"]) -> Float64[Tensor, " L"]:
+        found, begin = torch.full_like(length, math.inf), torch.zeros_like(length)
+        some, free = torch.arange(len(looks), device=x.device), torch.zeros_like(length, dtype=torch.bool)
+        while len(some):
+            rest, which = length[some] - begin[some], looks[some]
+            slots = [slot if isinstance(slot, float) else slot[which] for slot in self.slots]
+            states, level, reach = self._expanded(x[some], slots, free[some], rest, searches=True)
+            found[some] = begin[some] + _first_zero(level * _powers(reach, len(level))) * reach
+            x[some], begin[some] = _at(states, reach), begin[some] + reach
+            none = found[some].isinf()
+            more = torch.zeros_like(none)
+            more[none] = self._goes_on(looks[some[none]], x[some[none]], reach[none], rest[none])
+            some = some[more]
+        return found
+
+    def excess(self, x: State) -> Values:
+        return self._once(self.programs.flow, x)[:, -1]
+
+    def rates(self, x: State) -> tuple[State, Values]:
+        now = torch.zeros_like(x[:, 0])
+        states, level, _ = self._expanded(x, self.slots, now > 0, now, searches=True)
+        return states[1].T.detach(), level[1].detach()
+
+    def reset(self, x: State) -> State:
+        return self._once(self.programs.reset, x)
+
+    def _once(self, program: Program, x: State) -> State:
+        """The outputs of a program for these states."""
+        rows: list[Values] = list(x.unbind(1))
+        _expand(program, self.slots, rows, {row: part.unsqueeze(0) for row, part in enumerate(rows)}, 0)
+        return torch.stack([rows[place] for place in program.outputs], 1)
+
+    def _expanded(
+        self, x: State, slots: Sequence[Slot], held: Some, wait: Values, searches: bool = False
+    ) -> tuple[Float64[Tensor, "K D P"], Row, Values]:
+        """Coefficients of the states and of g, and the time up to which they do; that of g only for searches."""
+        program, states, wait = self.programs.flow, x.T.unsqueeze(0), wait.detach()
+        rows, before, levels = list(states[0].unbind(0)), dict[int, Row](), list[Values]()
+        still = held & self.holds if bool(held.any()) else None
+        tops, power, small = pad(states[0].detach().abs(), (0, 0, 0, int(searches))), torch.ones_like(wait), 0
+        for n in range(_MOST):
+            before |= enumerate(states.unbind(1))
+            _expand(program, slots, rows, before, n)
+            *rates, level = (rows[place] for place in program.outputs)
+            following = torch.stack(rates) / (n + 1)
+            following = following if still is None else torch.where(still, 0.0, following)
+            states = torch.cat([states, following.unsqueeze(0)])
+            rows[: program.inputs] = following.unbind(0)
+            levels.append(level)
+            terms = following.detach().abs() * (power * wait)
+            terms = torch.cat([terms, (level.detach().abs() * power).unsqueeze(0)]) if searches else terms
+            tops, power = torch.maximum(tops, terms), power * wait
+            small = small + 1 if bool((terms <= tops * _SMALL).all()) else 0
+            if small == 2:
+                break
+        excess = torch.stack(levels)
+        if small < 2:
+            parts = torch.cat([states[:-1], excess.unsqueeze(1)], 1) if searches else states
+            wait = _reach(parts.detach().abs(), wait)
+        return states, excess, wait
+
+    def _goes_on(self, some: Int64[Tensor, " L"], x: State, reach: Values, rest: Values) -> Some:
+        """Which of these pairs need another step; notes those that cannot go on."""
+        finite = x.detach().isfinite().all(1)
+        stuck = (reach < rest) & (reach <= rest * 2.0 ** (1 - _HALVINGS))
+        wrong = torch.where(stuck, STUCK_STEP, self.status[some])
+        self.status[some] = torch.where(finite, wrong, NOT_FINITE)
+        return (reach < rest) & (self.status[some] == FINE)
+
+
+def _powers(time: Values, number: int) -> Row:
+    return time ** torch.arange(number, device=time.device).unsqueeze(1)
+
+
+def _at(states: Float64[Tensor, "K D P"], time: Values) -> State:
+    """States after a time."""
+    return (states * _powers(time, len(states)).unsqueeze(1)).sum(0).T
+
+
+def _reach(sizes: Float64[Tensor, "K D P"], wait: Values) -> Values:
+    """Half of that time, or half of that, and so on, until the last two terms are negligible."""
+    for _ in range(_HALVINGS):
+        terms = sizes * _powers(wait, len(sizes)).unsqueeze(1)
+        good = (terms[-2:] <= terms.amax(0) * _SMALL).all(0).all(0)
+        if bool(good.all()):
+            break
+        wait = torch.where(good, wait, wait / 2)
+    return wait
+
+
+def _expand(program: Program, slots: Sequence[Slot], rows: list[Values], before: dict[int, Row], n: int) -> None:
+    """Put the n-th coefficients of all steps into ``rows``, from those of the inputs.
+
+    ``before`` has all coefficients so far of rows that are not only added to others.
+    """
+    kept = _kept(program)
+    for place, (kind, operands, used) in enumerate(program.steps, program.inputs):
+        if kind == SUM:
+            x = _sum([rows[row] for row in operands], [slots[k] for k in used], rows[0], n)
+        else:
+            a = before[operands[0]]
+            if kind in (PRODUCT, SQUARE):
+                x = (a * before[operands[-1]].flip(0)).sum(0)
+            elif n == 0:
+                x = _first(kind, a[0], slots[used[0]] if used else 1.0)
+            else:
+                x = _following(kind, a, slots[used[0]] if used else 1.0, before, place, n)
+        if n == 0:
+            rows.append(x)
+        else:
+            rows[place] = x
+        if place in kept:
+            before[place] = torch.cat([before[place], x.unsqueeze(0)]) if n else x.unsqueeze(0)
+
+
+@lru_cache(maxsize=64)
+def _kept(program: Program) -> frozenset[int]:
+    """Rows whose earlier coefficients a step needs."""
+    found: set[int] = set()
+    for place, (kind, operands, _) in enumerate(program.steps, program.inputs):
+        found |= set() if kind == SUM else {*operands} if kind in (PRODUCT, SQUARE) else {*operands, place}
+        found |= {place + 1} if kind in (SIN, TANH) else set()
+    return frozenset(found)
+
+
+def _sum(terms: Sequence[Values], slots: Sequence[Slot], like: Values, n: int) -> Values:
+    """A sum of rows with factors, and of a constant."""
+    x: Values | None = None
+    for term, slot in zip(terms, slots, strict=False):
+        if x is None:
+            x = term if isinstance(slot, float) and slot == 1.0 else term * slot
+        else:
+            x = torch.addcmul(x, term, slot) if isinstance(slot, Tensor) else torch.add(x, term, alpha=slot)
+    x = torch.zeros_like(like) if x is None else x
+    return x + slots[-1] if len(slots) > len(terms) and n == 0 else x
+
+
+def _following(kind: int, a: Row, exponent: Slot, before: dict[int, Row], place: int, n: int) -> Values:
+    """The n-th coefficients of a function, from its own equation for its derivative."""
+    y, part = before[place], torch.arange(n + 1, device=a.device).to(a).unsqueeze(1) / n
+    back = a[1 : n + 1].flip(0)
+    if kind == INVERSE:
+        return -y[0] * (back * y).sum(0)
+    if kind == LOG:
+        return (a[n] - (part[1:n] * y[1:] * back[1:]).sum(0)) / a[0]
+    if kind == POWER:
+        return ((exponent * (1 - part[:n]) - part[:n]) * y * back).sum(0) / a[0]
+    other = before[{EXP: place, COS: place - 1}.get(kind, place + 1)]
+    x = (part[1:] * a[1:] * other[:n].flip(0)).sum(0)
+    return -x if kind == COS else a[n] - x if kind == TANH else x
+
+
+_CALLED = {EXP: "exp", LOG: "log", SIN: "sin", COS: "cos", TANH: "tanh"}
+
+
+def _first(kind: int, a: Values, exponent: Slot) -> Values:
+    if kind == INVERSE:
+        return 1 / a
+    if kind in (LOG, POWER):
+        a = torch.where(a > 0, a, math.nan)
+    return a**exponent if kind == POWER else FUNCTIONS[_CALLED[kind]](a)
+
+
+def _first_zero(level: Row) -> Values:
+    """Where polynomials on [0, 1] are first >= 0; ``inf`` if nowhere."""
+    level = pad(level, (0, 0, 0, max(0, 3 - len(level))))
+    above = (level[0] > 0) | ((level[0] == 0) & (level[1] > 0))
+    found = torch.where(above, 0.0, torch.full_like(level[0], math.inf))
+    begin, width = torch.zeros_like(found), torch.ones_like(found)
+    orders = torch.arange(len(level), device=level.device).unsqueeze(1)
+    falling = orders * (orders - 1) * (orders - 2)
+    looks = (found.isinf() & level.isfinite().all(0) & (level[0] + level[1:].clamp(min=0).sum(0) >= 0)).nonzero()[:, 0]
+    while len(looks):
+        part = _part(level[:, looks], begin[looks], width[looks])
+        end, slope = part.sum(0), (orders * part).sum(0)
+        change = (falling * part.abs()).sum(0)
+        most, falls, rises, bends = course_of(part[0], part[1], 2 * part[2], change, slope, 1.0)
+        below = (most < 0) | (part[0] + part[1:].clamp(min=0).sum(0) < 0) | falls
+        high = torch.where(rises & ~below & (end >= 0), 1.0, -1.0)
+        summit = (bends & ~below & ~rises).nonzero()[:, 0]
+        if len(summit):
+            inner = part[:, summit]
+            top = root_within(partial(_values, -orders[1:] * inner[1:]), torch.ones_like(high[summit]))
+            high[summit] = torch.where(_values(inner, top)[0] >= 0, top, -1.0)
+        hits = (high >= 0).nonzero()[:, 0]
+        if len(hits):
+            which = looks[hits]
+            found[which] = begin[which] + width[which] * root_within(partial(_values, part[:, hits]), high[hits])
+        passed = below | rises | bends | (width[looks] < _SHORTEST)
+        begin[looks] = torch.where(passed, begin[looks] + width[looks], begin[looks])
+        longer = torch.minimum(2 * width[looks], 1 - begin[looks])
+        width[looks] = torch.where(passed, longer, width[looks] / 2)
+        looks = looks[found[looks].isinf() & (begin[looks] < 1)]
+    return found
+
+
+def _part(level: Row, begin: Values, width: Values) -> Row:
+    """Coefficients of polynomials on a part of their piece."""
+    orders = torch.arange(len(level), device=level.device)
+    ahead = orders - orders.unsqueeze(1)
+    binomial = torch.tensor([[math.comb(k, j) for k in range(len(level))] for j in range(len(level))]).to(level)
+    moved = binomial.unsqueeze(-1) * begin ** ahead.clamp(min=0).unsqueeze(-1)
+    return (moved * level).sum(1) * _powers(width, len(level))
+
+
+def _values(level: Row, time: Values) -> tuple[Values, Values]:
+    """Polynomials and their derivatives."""
+    orders, powers = torch.arange(len(level), device=level.device).unsqueeze(1), _powers(time, len(level))
+    return (level * powers).sum(0), (orders[1:] * level[1:] * powers[:-1]).sum(0)
+
+
+def _samples(given: Arguments) -> int:
+    programs, (_, _, inputs, _) = programs_of(given.equations), given.sizes
+    events = inputs * given.times.shape[-1] + 2 * given.max_spikes + 2
+    return samples_at_once(given, _NUMBERS * events * (programs.flow.inputs + len(programs.flow.steps)))
+
+
+@of_several
+def forward(given: Arguments) -> Result:
+    """Spike times. See ``contract``."""
+    result = _in_parts(given)
+    check_statuses(result.saved[0], given.equations)
+    return result._replace(saved=())
+
+
+@partial(forward_in_parts, samples=_samples)
+def _in_parts(given: Arguments) -> Result:
+    result, statuses = loop.forward(_Series, given)
+    return result._replace(saved=(statuses,))
+
+
+@of_several
+@partial(backward_in_parts, samples=_samples)
+def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
+    """Gradients at the given spike times. See ``contract``."""
+    return loop.backward(_Series, grads, result, given, max_weight_grad, needs)
