@@ -88,7 +88,7 @@ def backward(
     """
     by = zero_gradients(given, needs)
     sizes, arrays = _both(given, result.spikes)
-    (found,) = result.saved
+    (found,) = result.saved or forward(given._replace(observed=result.spikes)).saved
     assert given.parameters is not None
     assert given.voltage is not None
     assert given.current is not None
