@@ -32,9 +32,11 @@ MOST = 24
 """Orders of a step at most; twelve or so are the rule."""
 WIDTH = MOST + 2
 ROW = WIDTH * LANES
+GAP = 16
+"""Orders that may have no terms between others that have, at most."""
 TOLERANCE = 1e-16
 """Size of a term, relative to the largest, that is left out."""
-_HEADER = 4  # numbers of inputs, steps, outputs and slots; then the latter two
+_HEADER = 4  # numbers of inputs, steps, outputs and slots; then the latter two, and a degree for each input
 _TINY = 1e-300
 
 
@@ -43,6 +45,7 @@ def code_of(program: Program) -> list[int]:
     found = [program.inputs, len(program.steps), len(program.outputs), len(program.by_slot), *program.outputs]
     for pair in program.by_slot:
         found += pair
+    found += program.degrees
     for step in program.steps:
         found += [step.kind, len(step.operands), len(step.slots), *step.operands, *step.slots]
     return found
@@ -58,6 +61,12 @@ def output_of(code, k):
 def slots_of(code):
     """How many slots a program has gradients by, and where their pairs of slot and row begin."""
     return code[3], _HEADER + code[2]
+
+
+@inlined
+def degrees_of(code):
+    """Where the degrees of the inputs begin."""
+    return _HEADER + code[2] + 2 * code[3]
 
 
 @jit
@@ -108,7 +117,7 @@ def first_of(kind, s, place, a, exponent):
 def expand(code, s, slots, n, free):
     """The n-th coefficients of all steps, from those of the inputs; ``free`` are lanes without a refractory time."""
     inputs, steps = code[0], code[1]
-    p = _HEADER + code[2] + 2 * code[3]
+    p = degrees_of(code) + inputs
     for k in range(steps):
         kind, operands, many = code[p], code[p + 1], code[p + 2]
         p += 3
@@ -171,34 +180,55 @@ def derive(code, s, n, held, free):
 
 
 @jit
-def expand_for(code, s, slots, held, free, wait, busy, first, tops):
+def expand_for(code, s, slots, held, free, wait, busy, first, level, tops):
     """Expand until what is left out over the time ``wait`` is negligible in all inputs from the ``first`` on.
 
+    So it is in the row ``level``, if that is not negative, which follows from the inputs and is an order behind.
+    Two terms in a row that are negligible do. Where an input has no terms beyond an order, such as a state that grows
+    with the time, its powers have terms at multiples of that order alone, and more in a row are needed, at most ``GAP``.
+
     Returns the order, and the time up to which it holds, which is shorter where ``MOST`` orders do not do. ``busy`` are
-    lanes that count, ``tops`` room for a vector of each input.
+    lanes that count, ``tops`` room for two vectors of each of these rows.
     """
-    power, small, inputs = wait, 0, code[0]
-    for k in range(first, inputs):
-        store(tops, k * LANES, abs(load16(s, k * ROW)))
+    power, before, small, inputs, degrees = wait, fill16(s, 1.0), 0, code[0], degrees_of(code)
+    ends = (inputs + 1) * LANES  # the last orders at which inputs have a term
+    last = inputs + (1 if level >= 0 else 0)
+    for k in range(first, last):
+        store(tops, k * LANES, abs(load16(s, k * ROW)) if k < inputs else fill16(s, 0.0))
+    for k in range(inputs):
+        store(tops, ends + k * LANES, fill16(s, 0.0))
+    far = np.uint64(0)
     for n in range(MOST):
         expand(code, s, slots, n, free)
         derive(code, s, n, held, free)
-        good = ~np.uint64(0)
-        for k in range(first, inputs):
-            term = abs(load16(s, k * ROW + (n + 1) * LANES)) * power
+        good, far = ~np.uint64(0), np.uint64(0)
+        for k in range(inputs):
+            degree = code[degrees + k]
+            if degree > 0:
+                none = load16(s, k * ROW + (n + 1) * LANES) == 0.0
+                end = select(none, load16(tops, ends + k * LANES), n + 1.0)
+                store(tops, ends + k * LANES, end)
+                far |= none & (end * degree > small + 1.5)
+        for k in range(first, last):
+            if k < inputs:
+                term = abs(load16(s, k * ROW + (n + 1) * LANES)) * power
+            else:
+                term = abs(load16(s, level * ROW + n * LANES)) * before
             top = max(load16(tops, k * LANES), term)
             store(tops, k * LANES, top)
             good &= (term < top * TOLERANCE) | (top == 0.0)
         small = small + 1 if not busy & ~good else 0
-        if small == 2:
+        if small >= GAP or (small >= 2 and not busy & far):
             return n + 1, wait
+        before = power
         power = power * wait
-    least = wait
-    for k in range(first, inputs):
-        for n in range(MOST - 1, MOST + 1):
-            term = max(abs(load16(s, k * ROW + n * LANES)), _TINY)
-            value = max(abs(load16(s, k * ROW)) * TOLERANCE, _TINY)
-            slope = max(abs(load16(s, k * ROW + LANES)) * TOLERANCE, _TINY)
+    least, gap = wait, GAP if busy & far else 2
+    for k in range(first, last):
+        row, behind = (k * ROW, 0) if k < inputs else (level * ROW, 1)
+        for n in range(MOST + 1 - gap - behind, MOST + 1 - behind):
+            term = max(abs(load16(s, row + n * LANES)), _TINY)
+            value = max(abs(load16(s, row)) * TOLERANCE, _TINY)
+            slope = max(abs(load16(s, row + LANES)) * TOLERANCE, _TINY)
             time = exp(log(value / term) * (1.0 / n))
             least = min(least, max(time, exp(log(slope / term) * (1.0 / (n - 1)))))
     return MOST, least
