@@ -59,7 +59,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     """Gradients at the given spike times. See ``contract``."""
     by = zero_gradients(given, needs)
     sizes, arrays = _both(given, result.spikes)
-    (found,) = result.saved
+    found = result.saved[0] if result.saved else torch.zeros((*result.overflows.shape, 2), dtype=torch.int32)
     codes, programs = _codes(given.equations), programs_of(given.equations)
     steps = int(found[..., 0].max()) if found.numel() else 0
     sizes |= {
