@@ -43,6 +43,18 @@ class Program(NamedTuple):
     by_slot: tuple[tuple[int, int], ...] = ()
     """Of adjoints: the row of what the loss owes to a slot, for slots that depend on parameters."""
 
+    @property
+    def degrees(self) -> tuple[int, ...]:
+        """How often each input is a factor of a step, at most; a function counts thrice, as in ``x - sin(x)``."""
+        found = [[int(k == x) for k in range(self.inputs)] for x in range(self.inputs)]
+        for kind, operands, _ in self.steps:
+            parts = [found[x] for x in operands] if kind != COS else [found[operands[0]]]
+            many = sum if kind == PRODUCT else max
+            factor = 1 if kind in (SUM, PRODUCT, HELD) else 2 if kind == SQUARE else 3
+            found.append([factor * many(x) for x in zip(*parts, strict=True)] if parts else [0] * self.inputs)
+        most = (max(x) for x in zip(*found, strict=True))
+        return tuple(max(x, 1) for x in most)
+
 
 class Programs(NamedTuple):
     """All programs of a neuron with D states."""

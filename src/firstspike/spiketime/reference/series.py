@@ -68,6 +68,7 @@ class _Series(loop.Neurons):
         assert given.parameters is not None
         assert given.state is not None
         self.programs = programs_of(given.equations)
+        self.degrees = torch.tensor(self.programs.flow.degrees, device=given.weight.device).unsqueeze(1)
         equations = self.programs.equations
         places, reads = map(equations.states.index, equations.receptors), set(names_in(equations.excess))
         super().__init__(given, given.parameters[..., -1], list(places), [name in reads for name in equations.states])
@@ -142,13 +143,18 @@ class _Series(loop.Neurons):
             terms = torch.cat([terms, (level.detach().abs() * power).unsqueeze(0)]) if searches else terms
             tops, power = torch.maximum(tops, terms), power * wait
             small = small + 1 if bool((terms <= tops * _SMALL).all()) else 0
-            if small == 2:
-                break
+            if small >= 2 and n >= self._least(states.detach()):
+                return states, torch.stack(levels), wait
         excess = torch.stack(levels)
-        if small < 2:
-            parts = torch.cat([states[:-1], excess.unsqueeze(1)], 1) if searches else states
-            wait = _reach(parts.detach().abs(), wait)
+        parts = torch.cat([states[:-1], excess.unsqueeze(1)], 1) if searches else states
+        wait = _reach(parts.detach().abs(), wait)
         return states, excess, wait
+
+    def _least(self, states: Float64[Tensor, "K D P"]) -> int:
+        """The order up to which products may have terms, of states that have none beyond some order."""
+        orders, there = torch.arange(len(states), device=states.device), states != 0
+        ends = (there * orders[:, None, None]).amax(0) * ~there[-1]
+        return min(int((self.degrees * ends).sum(0).max()) if ends.numel() else 0, _MOST - 3)
 
     def _goes_on(self, some: Int64[Tensor, " L"], x: State, reach: Values, rest: Values) -> Some:
         """Which of these pairs need another step; notes those that cannot go on."""
@@ -267,7 +273,7 @@ def _first_zero(level: Row) -> Values:
         change = (falling * part.abs()).sum(0)
         most, falls, rises, bends = course_of(part[0], part[1], 2 * part[2], change, slope, 1.0)
         below = (most < 0) | (part[0] + part[1:].clamp(min=0).sum(0) < 0) | falls
-        high = torch.where(rises & ~below & (end >= 0), 1.0, -1.0)
+        high = torch.where(rises & ~below & (end >= 0), torch.ones_like(end), -1.0)
         summit = (bends & ~below & ~rises).nonzero()[:, 0]
         if len(summit):
             inner = part[:, summit]

@@ -277,7 +277,7 @@ def pass_steps(g, slot, chunk, mode, steps):
         store(s, k * ROW, load16(g.x[slot], k * LANES))
         store(s, (size + k) * ROW, load16(a, k * LANES))
     whole = load16(left, 0)
-    order, time = expand_for(code, s, slots, g.held, free, whole, steps, size, g.tops[slot])
+    order, time = expand_for(code, s, slots, g.held, free, whole, steps, size, -1, g.tops[slot])
     time = select(steps, time, 0.0)
     back = time * -1.0
     count, begin = slots_of(code)

@@ -34,34 +34,20 @@ WIDTH = MOST + 2
 ROW = WIDTH * LANES
 TOLERANCE = 1e-16
 """Size of a term, relative to the largest, that is left out."""
-_HEADER = 5  # numbers of inputs, steps, outputs and slots, the least order; then outputs and slots
+_HEADER = 4  # numbers of inputs, steps, outputs and slots; then the latter two, and a degree for each input
 _FAR_EXP, _FAR_TANH = 8.0, 1.0  # what arguments move by in a step at most: else growth from next to nothing is missed
 _TINY = 1e-300
 
 
 def code_of(program: Program) -> list[int]:
     """A program as whole numbers."""
-    found = [program.inputs, len(program.steps), len(program.outputs), len(program.by_slot), _least_order(program)]
-    found += program.outputs
+    found = [program.inputs, len(program.steps), len(program.outputs), len(program.by_slot), *program.outputs]
     for pair in program.by_slot:
         found += pair
+    found += program.degrees
     for step in program.steps:
         found += [step.kind, len(step.operands), len(step.slots), *step.operands, *step.slots]
     return found
-
-
-def _least_order(program: Program) -> int:
-    """The first order in which anything may show up, next to states that are 0: ``x**5`` does in the fifth."""
-    degrees = [1] * program.inputs
-    for kind, operands, _ in program.steps:
-        of_operands = [degrees[x] for x in operands] or [0]
-        if kind == PRODUCT:
-            degrees.append(sum(of_operands))
-        elif kind == SQUARE:
-            degrees.append(2 * of_operands[0])
-        else:  # such as ``sin(x) - x``
-            degrees.append(max(of_operands) * (1 if kind in (SUM, HELD) else 3))
-    return min(max(degrees), MOST - 2)
 
 
 @inlined
@@ -74,6 +60,12 @@ def output_of(code, k):
 def slots_of(code):
     """How many slots a program has gradients by, and where their pairs of slot and row begin."""
     return code[3], _HEADER + code[2]
+
+
+@inlined
+def degrees_of(code):
+    """Where the degrees of the inputs begin."""
+    return _HEADER + code[2] + 2 * code[3]
 
 
 @jit
@@ -124,7 +116,7 @@ def first_of(kind, s, place, a, exponent):
 def expand(code, s, slots, n, free):
     """The n-th coefficients of all steps, from those of the inputs; ``free`` are lanes without a refractory time."""
     inputs, steps = code[0], code[1]
-    p = _HEADER + code[2] + 2 * code[3]
+    p = degrees_of(code) + inputs
     for k in range(steps):
         kind, operands, many = code[p], code[p + 1], code[p + 2]
         p += 3
@@ -187,34 +179,53 @@ def derive(code, s, n, held, free):
 
 
 @jit
-def expand_for(code, s, slots, held, free, wait, busy, first, tops):
+def expand_for(code, s, slots, held, free, wait, busy, first, level, tops):
     """Expand until what is left out over the time ``wait`` is negligible in all inputs from the ``first`` on.
 
+    So it is in the row ``level``, if that is not negative, which follows from the inputs and is an order behind.
+    Two terms in a row that are negligible do. Where inputs have no terms beyond an order, as a state that grows with
+    the time, a product of them may still have one where their orders add up to: up to there none is left out.
+
     Returns the order, and the time up to which it holds, which is shorter where ``MOST`` orders do not do. ``busy`` are
-    lanes that count, ``tops`` room for a vector of each input.
+    lanes that count, ``tops`` room for two vectors of each of these rows.
     """
-    power, small, inputs = wait, 0, code[0]
-    for k in range(first, inputs):
-        store(tops, k * LANES, abs(load16(s, k * ROW)))
+    power, before, small, inputs, degrees = wait, fill16(s, 1.0), 0, code[0], degrees_of(code)
+    ends = (inputs + 1) * LANES  # the last orders at which inputs have a term
+    last = inputs + (1 if level >= 0 else 0)
+    for k in range(first, last):
+        store(tops, k * LANES, abs(load16(s, k * ROW)) if k < inputs else fill16(s, 0.0))
+    for k in range(inputs):
+        store(tops, ends + k * LANES, fill16(s, 0.0))
     for n in range(MOST):
         expand(code, s, slots, n, free)
         derive(code, s, n, held, free)
-        good = ~np.uint64(0)
-        for k in range(first, inputs):
-            term = abs(load16(s, k * ROW + (n + 1) * LANES)) * power
+        good, highest = ~np.uint64(0), fill16(s, 0.0)
+        for k in range(inputs):
+            none = load16(s, k * ROW + (n + 1) * LANES) == 0.0
+            end = select(none, load16(tops, ends + k * LANES), n + 1.0)
+            store(tops, ends + k * LANES, end)
+            highest = fma(select(none, end, 0.0), code[degrees + k], highest)
+        far = highest > n + 0.5
+        for k in range(first, last):
+            if k < inputs:
+                term = abs(load16(s, k * ROW + (n + 1) * LANES)) * power
+            else:
+                term = abs(load16(s, level * ROW + n * LANES)) * before
             top = max(load16(tops, k * LANES), term)
             store(tops, k * LANES, top)
             good &= (term < top * TOLERANCE) | (top == 0.0)
         small = small + 1 if not busy & ~good else 0
-        if small >= 2 and n >= code[4]:
+        if small >= 2 and (n >= MOST - 3 or not busy & far):
             return n + 1, nearer(code, s, n, wait)
+        before = power
         power = power * wait
     least = wait
-    for k in range(first, inputs):
-        for n in range(MOST - 1, MOST + 1):
-            term = max(abs(load16(s, k * ROW + n * LANES)), _TINY)
-            value = max(abs(load16(s, k * ROW)) * TOLERANCE, _TINY)
-            slope = max(abs(load16(s, k * ROW + LANES)) * TOLERANCE, _TINY)
+    for k in range(first, last):
+        row, behind = (k * ROW, 0) if k < inputs else (level * ROW, 1)
+        for n in range(MOST - 1 - behind, MOST + 1 - behind):
+            term = max(abs(load16(s, row + n * LANES)), _TINY)
+            value = max(abs(load16(s, row)) * TOLERANCE, _TINY)
+            slope = max(abs(load16(s, row + LANES)) * TOLERANCE, _TINY)
             time = exp(log(value / term) * (1.0 / n))
             least = min(least, max(time, exp(log(slope / term) * (1.0 / (n - 1)))))
     return MOST, nearer(code, s, MOST - 1, least)
@@ -223,7 +234,7 @@ def expand_for(code, s, slots, held, free, wait, busy, first, tops):
 @jit
 def nearer(code, s, order, time):
     """The time, or less of it where the argument of an exponential moves too far in one step."""
-    p, least = _HEADER + code[2] + 2 * code[3], time
+    p, least = degrees_of(code) + code[0], time
     for _ in range(code[1]):
         kind, operands, many = code[p], code[p + 1], code[p + 2]
         p += 3

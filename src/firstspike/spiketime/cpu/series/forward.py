@@ -100,17 +100,23 @@ def go_on(g, slot, lane):
             continue
         due = g.spikes[b, j, count] if g.observes != 0 and count < g.most else math.inf
         source = order[place] if place < arrivals else 0
-        arrives = place < arrivals and arrival[place] <= now
-        direct = arrives and g.direct[state_of(g, e, j, source)] != 0
-        if due <= now and not direct:
+        arrives, lifts = place < arrivals and arrival[place] <= now, g.last[slot, lane] == _ARRIVED
+        after = place
+        while not lifts and after < arrivals and arrival[after] <= now:
+            lifts = g.direct[state_of(g, e, j, order[after])] != 0
+            after += 1
+        if due <= now and not (arrives and lifts):
             spike(g, slot, lane, now)
             continue
+        if arrives and g.observes == 0 and g.last[slot, lane] == _RELEASED and not lifts:
+            g.last[slot, lane], g.target[slot, lane] = _NOTHING, now  # it may spike as it is released
+            return 0.0
         if arrives:
             note(g, slot, lane, ARRIVAL + (HOLDS if free > now else 0), source)
             g.x[slot, state_of(g, e, j, source) * LANES + lane] += g.weight[e, j, source // g.copies]
             place += 1
             g.place[slot, lane] = place
-            if direct:
+            if lifts:
                 g.last[slot, lane] = _ARRIVED
             continue
         break
@@ -192,7 +198,8 @@ def integrate(g, slot):
         for k in range(g.states):
             store(s, k * ROW, load16(x, k * LANES))
         whole = load16(wait, 0)
-        order, time = expand_for(g.flow, s, slots, g.held, free, whole, busy, 0, g.tops[slot])
+        searched = level if g.observes == 0 else -1
+        order, time = expand_for(g.flow, s, slots, g.held, free, whole, busy, 0, searched, g.tops[slot])
         expand(g.flow, s, slots, order, free)
         store(at, 0, time)
         fired = np.uint64(0)
