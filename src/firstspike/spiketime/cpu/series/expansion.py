@@ -34,13 +34,22 @@ WIDTH = MOST + 2
 ROW = WIDTH * LANES
 TOLERANCE = 1e-16
 """Size of a term, relative to the largest, that is left out."""
-_HEADER = 4  # numbers of inputs, steps, outputs and slots; then the latter two
+PARTS_TOLERANCE = 1e-12
+"""The same for what is not carried on to the next step."""
+_HEADER = 5  # numbers of inputs, steps, outputs, slots and outputs to watch; then outputs and slots
 _TINY = 1e-300
 
 
 def code_of(program: Program) -> list[int]:
     """A program as whole numbers."""
-    found = [program.inputs, len(program.steps), len(program.outputs), len(program.by_slot), *program.outputs]
+    inputs, steps, outputs, by_slot = program
+
+    def plain(row: int) -> bool:
+        """Whether a row converges as the inputs do."""
+        return row < inputs or (steps[row - inputs].kind == SUM and max(steps[row - inputs].operands, default=0) < inputs)
+
+    watched = sum(not plain(row) for row in outputs[inputs:])
+    found = [inputs, len(steps), len(outputs), len(by_slot), watched, *outputs]
     for pair in program.by_slot:
         found += pair
     for step in program.steps:
@@ -58,6 +67,18 @@ def output_of(code, k):
 def slots_of(code):
     """How many slots a program has gradients by, and where their pairs of slot and row begin."""
     return code[3], _HEADER + code[2]
+
+
+@inlined
+def watched_rows(code):
+    """How many rows have to converge that are no inputs: the excess, unless it does with them, and parts of slots."""
+    return code[3] + code[4]
+
+
+@inlined
+def watched_row(code, k):
+    """One of them."""
+    return code[_HEADER + code[2] - code[4] + k] if k < code[4] else code[_HEADER + code[2] + 2 * (k - code[4]) + 1]
 
 
 @jit
@@ -170,37 +191,57 @@ def derive(code, s, n, held, free):
         store(s, k * ROW + (n + 1) * LANES, x)
 
 
+@inlined
+def negligible(s, place, power, tops, k, tolerance):
+    """Lanes in which a term is small beside the largest one of its row so far, which is noted."""
+    term = abs(load16(s, place)) * power
+    top = max(load16(tops, k * LANES), term)
+    store(tops, k * LANES, top)
+    return (term < top * tolerance) | (top == 0.0)
+
+
+@inlined
+def reach(s, place, n, tolerance):
+    """Up to when the n-th term of a row is negligible."""
+    term = max(abs(load16(s, place + n * LANES)), _TINY)
+    value = max(abs(load16(s, place)) * tolerance, _TINY)
+    slope = max(abs(load16(s, place + LANES)) * tolerance, _TINY)
+    return max(exp(log(value / term) * (1.0 / n)), exp(log(slope / term) * (1.0 / (n - 1))))
+
+
 @jit
 def expand_for(code, s, slots, held, free, wait, busy, first, tops):
-    """Expand until what is left out over the time ``wait`` is negligible in all inputs from the ``first`` on.
+    """Expand until what is left out over the time ``wait`` is negligible in all that counts.
 
-    Returns the order, and the time up to which it holds, which is shorter where ``MOST`` orders do not do. ``busy`` are
-    lanes that count, ``tops`` room for a vector of each input.
+    These are inputs from the ``first`` on, and ``watched_rows``, which may converge more slowly. Returns the order, and
+    the time up to which it holds, which is shorter where ``MOST`` orders do not do. ``busy`` are lanes that count,
+    ``tops`` room for a vector of each of these rows.
     """
-    power, small, inputs = wait, 0, code[0]
+    power, before, small, inputs, watched = wait, fill16(s, 1.0), 0, code[0], watched_rows(code)
+    loose = TOLERANCE if first == 0 else PARTS_TOLERANCE
     for k in range(first, inputs):
         store(tops, k * LANES, abs(load16(s, k * ROW)))
+    for k in range(watched):
+        store(tops, (inputs + k) * LANES, fill16(s, 0.0))
     for n in range(MOST):
         expand(code, s, slots, n, free)
         derive(code, s, n, held, free)
         good = ~np.uint64(0)
         for k in range(first, inputs):
-            term = abs(load16(s, k * ROW + (n + 1) * LANES)) * power
-            top = max(load16(tops, k * LANES), term)
-            store(tops, k * LANES, top)
-            good &= (term < top * TOLERANCE) | (top == 0.0)
+            good &= negligible(s, k * ROW + (n + 1) * LANES, power, tops, k, TOLERANCE)
+        for k in range(watched):
+            good &= negligible(s, watched_row(code, k) * ROW + n * LANES, before, tops, inputs + k, loose)
         small = small + 1 if not busy & ~good else 0
         if small == 2:
             return n + 1, wait
+        before = power
         power = power * wait
     least = wait
-    for k in range(first, inputs):
-        for n in range(MOST - 1, MOST + 1):
-            term = max(abs(load16(s, k * ROW + n * LANES)), _TINY)
-            value = max(abs(load16(s, k * ROW)) * TOLERANCE, _TINY)
-            slope = max(abs(load16(s, k * ROW + LANES)) * TOLERANCE, _TINY)
-            time = exp(log(value / term) * (1.0 / n))
-            least = min(least, max(time, exp(log(slope / term) * (1.0 / (n - 1)))))
+    for n in range(MOST - 2, MOST):
+        for k in range(inputs):
+            least = min(least, reach(s, k * ROW, n + 1, TOLERANCE if k >= first else loose))
+        for k in range(watched):
+            least = min(least, reach(s, watched_row(code, k) * ROW, n, loose))
     return MOST, least
 
 
