@@ -1,4 +1,4 @@
-"""Programs of a neuron, see ``spiketime.series``, carried out for 16 neurons at once.
+"""Programs of a neuron, see ``spiketime.series``, carried out for 32 neurons at once.
 
 The coefficients of a row lie one order after the other, ``WIDTH`` orders of ``LANES`` numbers. A program is a row of
 whole numbers that kernels read, so that they are compiled once for all neurons.
@@ -11,7 +11,7 @@ import numpy as np
 
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp, log
-from firstspike.spiketime.cpu.vectors.simd import fill16, fma, load16, select, store
+from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, select, store
 from firstspike.spiketime.series import (
     COS,
     EXP,
@@ -27,26 +27,38 @@ from firstspike.spiketime.series import (
     Program,
 )
 
-LANES = 16
+LANES = 32
 MOST = 24
 """Orders of a step at most; twelve or so are the rule."""
 WIDTH = MOST + 2
 ROW = WIDTH * LANES
 TOLERANCE = 1e-16
 """Size of a term, relative to the largest, that is left out."""
-_HEADER = 4  # numbers of inputs, steps, outputs and slots; then the latter two, and a degree for each input
+PARTS_TOLERANCE = 1e-12
+"""The same for what is not carried on to the next step."""
+_HEADER = 5  # numbers of inputs, steps, outputs, slots and outputs to watch; then outputs, slots and degrees of inputs
 _FAR_EXP, _FAR_TANH = 8.0, 1.0  # what arguments move by in a step at most: else growth from next to nothing is missed
 _TINY = 1e-300
 
 
 def code_of(program: Program) -> list[int]:
     """A program as whole numbers."""
-    found = [program.inputs, len(program.steps), len(program.outputs), len(program.by_slot), *program.outputs]
+    inputs, steps, outputs, by_slot = program
+
+    def plain(row: int) -> bool:
+        """Whether a row converges as the inputs do."""
+        return row < inputs or (
+            steps[row - inputs].kind == SUM and max(steps[row - inputs].operands, default=0) < inputs
+        )
+
+    watched = sum(not plain(row) for row in outputs[inputs:])
+    found = [inputs, len(steps), len(outputs), len(by_slot), watched, *outputs]
     for pair in program.by_slot:
         found += pair
     found += program.degrees
     for step in program.steps:
-        found += [step.kind, len(step.operands), len(step.slots), *step.operands, *step.slots]
+        found += [step.kind, len(step.operands), len(step.slots), *(ROW * x for x in step.operands)]
+        found += [LANES * x for x in step.slots]
     return found
 
 
@@ -68,26 +80,38 @@ def degrees_of(code):
     return _HEADER + code[2] + 2 * code[3]
 
 
+@inlined
+def watched_rows(code):
+    """How many rows have to converge that are no inputs: the excess, unless it does with them, and parts of slots."""
+    return code[3] + code[4]
+
+
+@inlined
+def watched_row(code, k):
+    """One of them."""
+    return code[_HEADER + code[2] - code[4] + k] if k < code[4] else code[_HEADER + code[2] + 2 * (k - code[4]) + 1]
+
+
 @jit
 def convolved(s, a, b, n):
     """The n-th coefficients of a product of two rows."""
-    x, y = load16(s, a) * load16(s, b + n * LANES), fill16(s, 0.0)
+    x, y = load32(s, a) * load32(s, b + n * LANES), fill32(s, 0.0)
     if n > 0:
-        y = load16(s, a + LANES) * load16(s, b + (n - 1) * LANES)
+        y = load32(s, a + LANES) * load32(s, b + (n - 1) * LANES)
     for j in range(2, n, 2):
-        x = fma(load16(s, a + j * LANES), load16(s, b + (n - j) * LANES), x)
-        y = fma(load16(s, a + (j + 1) * LANES), load16(s, b + (n - j - 1) * LANES), y)
+        x = fma(load32(s, a + j * LANES), load32(s, b + (n - j) * LANES), x)
+        y = fma(load32(s, a + (j + 1) * LANES), load32(s, b + (n - j - 1) * LANES), y)
     if n > 0 and n % 2 == 0:
-        x = fma(load16(s, a + n * LANES), load16(s, b), x)
+        x = fma(load32(s, a + n * LANES), load32(s, b), x)
     return x + y
 
 
 @jit
 def weighted(s, a, b, n):
     """``sum_j j a_j b_(n-j) / n`` for j from 1 to n."""
-    x = fill16(s, 0.0)
+    x = fill32(s, 0.0)
     for j in range(1, n + 1):
-        x = fma(load16(s, a + j * LANES) * (j / n), load16(s, b + (n - j) * LANES), x)
+        x = fma(load32(s, a + j * LANES) * (j / n), load32(s, b + (n - j) * LANES), x)
     return x
 
 
@@ -95,7 +119,7 @@ def weighted(s, a, b, n):
 def first_of(kind, s, place, a, exponent):
     """The value of a function; what has no short cut is called for one lane after the other."""
     if kind == EXP:
-        return exp(load16(s, a))
+        return exp(load32(s, a))
     for lane in range(LANES):
         x = s[a + lane]
         if kind == LOG:
@@ -109,7 +133,7 @@ def first_of(kind, s, place, a, exponent):
         else:
             y = x ** exponent[lane] if x > 0 else math.nan
         s[place + lane] = y
-    return load16(s, place)
+    return load32(s, place)
 
 
 @jit
@@ -123,47 +147,46 @@ def expand(code, s, slots, n, free):
         place = (inputs + k) * ROW
         at = place + n * LANES
         if kind == SUM:
-            x = fill16(s, 0.0)
+            x = fill32(s, 0.0)
             for j in range(operands):
-                factor = load16(slots, code[p + operands + j] * LANES)
-                x = fma(load16(s, code[p + j] * ROW + n * LANES), factor, x)
+                x = fma(load32(s, code[p + j] + n * LANES), load32(slots, code[p + operands + j]), x)
             if many > operands and n == 0:
-                x = x + load16(slots, code[p + 2 * operands] * LANES)
+                x = x + load32(slots, code[p + 2 * operands])
         elif kind == PRODUCT:
-            x = convolved(s, code[p] * ROW, code[p + 1] * ROW, n)
+            x = convolved(s, code[p], code[p + 1], n)
         elif kind == HELD:
-            x = select(free, load16(s, code[p] * ROW + n * LANES), 0.0)
+            x = select(free, load32(s, code[p] + n * LANES), 0.0)
         else:
-            a = code[p] * ROW
+            a = code[p]
             if kind == SQUARE:
                 x = convolved(s, a, a, n)
             elif kind == INVERSE:
                 if n == 0:
-                    x = 1.0 / load16(s, a)
+                    x = 1.0 / load32(s, a)
                 else:
-                    store(s, at, fill16(s, 0.0))
-                    x = convolved(s, a, place, n) * load16(s, place) * -1.0
+                    store(s, at, fill32(s, 0.0))
+                    x = convolved(s, a, place, n) * load32(s, place) * -1.0
             elif n == 0:
-                x = first_of(kind, s, place, a, slots[code[p + 1] * LANES :] if kind == POWER else slots)
+                x = first_of(kind, s, place, a, slots[code[p + 1] :] if kind == POWER else slots)
             elif kind == EXP:
                 x = weighted(s, a, place, n)
             elif kind == LOG:
-                x = fill16(s, 0.0)
+                x = fill32(s, 0.0)
                 for j in range(1, n):
-                    x = fma(load16(s, place + j * LANES) * (j / n), load16(s, a + (n - j) * LANES), x)
-                x = (load16(s, a + n * LANES) - x) / load16(s, a)
+                    x = fma(load32(s, place + j * LANES) * (j / n), load32(s, a + (n - j) * LANES), x)
+                x = (load32(s, a + n * LANES) - x) / load32(s, a)
             elif kind == POWER:
-                power, x = load16(slots, code[p + 1] * LANES), fill16(s, 0.0)
+                power, x = load32(slots, code[p + 1]), fill32(s, 0.0)
                 for j in range(n):
                     factor = power * ((n - j) / n) - j / n
-                    x = fma(load16(s, a + (n - j) * LANES) * factor, load16(s, place + j * LANES), x)
-                x = x / load16(s, a)
+                    x = fma(load32(s, a + (n - j) * LANES) * factor, load32(s, place + j * LANES), x)
+                x = x / load32(s, a)
             elif kind == SIN:
                 x = weighted(s, a, place + ROW, n)
             elif kind == COS:
                 x = weighted(s, a, place - ROW, n) * -1.0
             else:  # TANH, whose square comes next
-                x = load16(s, a + n * LANES) - weighted(s, a, place + ROW, n)
+                x = load32(s, a + n * LANES) - weighted(s, a, place + ROW, n)
         store(s, at, x)
         p += operands + many
 
@@ -172,62 +195,72 @@ def expand(code, s, slots, n, free):
 def derive(code, s, n, held, free):
     """The coefficients n + 1 of all inputs, from their derivatives; ``held`` says which stand still in some lanes."""
     for k in range(code[0]):
-        x = load16(s, output_of(code, k) * ROW + n * LANES) * (1.0 / (n + 1))
+        x = load32(s, output_of(code, k) * ROW + n * LANES) * (1.0 / (n + 1))
         if k < held.size and held[k] != 0:
             x = select(free, x, 0.0)
         store(s, k * ROW + (n + 1) * LANES, x)
 
 
-@jit
-def expand_for(code, s, slots, held, free, wait, busy, first, level, tops):
-    """Expand until what is left out over the time ``wait`` is negligible in all inputs from the ``first`` on.
+@inlined
+def negligible(s, place, power, tops, k, tolerance):
+    """Lanes in which a term is small beside the largest one of its row so far, which is noted."""
+    term = abs(load32(s, place)) * power
+    top = max(load32(tops, k * LANES), term)
+    store(tops, k * LANES, top)
+    return (term < top * tolerance) | (top == 0.0)
 
-    So it is in the row ``level``, if that is not negative, which follows from the inputs and is an order behind.
-    Two terms in a row that are negligible do. Where inputs have no terms beyond an order, as a state that grows with
-    the time, a product of them may still have one where their orders add up to: up to there none is left out.
+
+@inlined
+def reach(s, place, n, tolerance):
+    """Up to when the n-th term of a row is negligible."""
+    term = max(abs(load32(s, place + n * LANES)), _TINY)
+    value = max(abs(load32(s, place)) * tolerance, _TINY)
+    slope = max(abs(load32(s, place + LANES)) * tolerance, _TINY)
+    return max(exp(log(value / term) * (1.0 / n)), exp(log(slope / term) * (1.0 / (n - 1))))
+
+
+@jit
+def expand_for(code, s, slots, held, free, wait, busy, first, tops):
+    """Expand until what is left out over the time ``wait`` is negligible in all that counts.
+
+    These are inputs from the ``first`` on, and ``watched_rows``, which may converge more slowly. Two terms in a row
+    that are negligible do. Where inputs have no terms beyond an order, as a state that grows with the time, a product
+    of them may still have one where their orders add up to: up to there none is left out.
 
     Returns the order, and the time up to which it holds, which is shorter where ``MOST`` orders do not do. ``busy`` are
-    lanes that count, ``tops`` room for two vectors of each of these rows.
+    lanes that count, ``tops`` room for a vector of each of these rows, and for one of each input.
     """
-    power, before, small, inputs, degrees = wait, fill16(s, 1.0), 0, code[0], degrees_of(code)
-    ends = (inputs + 1) * LANES  # the last orders at which inputs have a term
-    last = inputs + (1 if level >= 0 else 0)
-    for k in range(first, last):
-        store(tops, k * LANES, abs(load16(s, k * ROW)) if k < inputs else fill16(s, 0.0))
-    for k in range(inputs):
-        store(tops, ends + k * LANES, fill16(s, 0.0))
+    power, before, small, inputs, watched = wait, fill32(s, 1.0), 0, code[0], watched_rows(code)
+    loose, degrees = TOLERANCE if first == 0 else PARTS_TOLERANCE, degrees_of(code)
+    ends = inputs + watched  # of these rows come the last orders at which inputs have a term
+    for k in range(first, inputs):
+        store(tops, k * LANES, abs(load32(s, k * ROW)))
+    for k in range(inputs, ends + inputs):
+        store(tops, k * LANES, fill32(s, 0.0))
     for n in range(MOST):
         expand(code, s, slots, n, free)
         derive(code, s, n, held, free)
-        good, highest = ~np.uint64(0), fill16(s, 0.0)
+        good, highest = ~np.uint64(0), fill32(s, 0.0)
         for k in range(inputs):
-            none = load16(s, k * ROW + (n + 1) * LANES) == 0.0
-            end = select(none, load16(tops, ends + k * LANES), n + 1.0)
-            store(tops, ends + k * LANES, end)
+            none = load32(s, k * ROW + (n + 1) * LANES) == 0.0
+            end = select(none, load32(tops, (ends + k) * LANES), n + 1.0)
+            store(tops, (ends + k) * LANES, end)
             highest = fma(select(none, end, 0.0), code[degrees + k], highest)
-        far = highest > n + 0.5
-        for k in range(first, last):
-            if k < inputs:
-                term = abs(load16(s, k * ROW + (n + 1) * LANES)) * power
-            else:
-                term = abs(load16(s, level * ROW + n * LANES)) * before
-            top = max(load16(tops, k * LANES), term)
-            store(tops, k * LANES, top)
-            good &= (term < top * TOLERANCE) | (top == 0.0)
+        for k in range(first, inputs):
+            good &= negligible(s, k * ROW + (n + 1) * LANES, power, tops, k, TOLERANCE)
+        for k in range(watched):
+            good &= negligible(s, watched_row(code, k) * ROW + n * LANES, before, tops, inputs + k, loose)
         small = small + 1 if not busy & ~good else 0
-        if small >= 2 and (n >= MOST - 3 or not busy & far):
+        if small >= 2 and (n >= MOST - 3 or not busy & (highest > n + 0.5)):
             return n + 1, nearer(code, s, n, wait)
         before = power
         power = power * wait
     least = wait
-    for k in range(first, last):
-        row, behind = (k * ROW, 0) if k < inputs else (level * ROW, 1)
-        for n in range(MOST - 1 - behind, MOST + 1 - behind):
-            term = max(abs(load16(s, row + n * LANES)), _TINY)
-            value = max(abs(load16(s, row)) * TOLERANCE, _TINY)
-            slope = max(abs(load16(s, row + LANES)) * TOLERANCE, _TINY)
-            time = exp(log(value / term) * (1.0 / n))
-            least = min(least, max(time, exp(log(slope / term) * (1.0 / (n - 1)))))
+    for n in range(MOST - 2, MOST):
+        for k in range(inputs):
+            least = min(least, reach(s, k * ROW, n + 1, TOLERANCE if k >= first else loose))
+        for k in range(watched):
+            least = min(least, reach(s, watched_row(code, k) * ROW, n, loose))
     return MOST, nearer(code, s, MOST - 1, least)
 
 
@@ -239,9 +272,9 @@ def nearer(code, s, order, time):
         kind, operands, many = code[p], code[p + 1], code[p + 2]
         p += 3
         if kind in (EXP, TANH):
-            moves, power = fill16(s, _TINY), time
+            moves, power = fill32(s, _TINY), time
             for n in range(1, order + 1):
-                moves = fma(abs(load16(s, code[p] * ROW + n * LANES)), power, moves)
+                moves = fma(abs(load32(s, code[p] + n * LANES)), power, moves)
                 power = power * time
             # of a shorter time every term is smaller by this factor at least
             least = min(least, time * ((_FAR_EXP if kind == EXP else _FAR_TANH) / moves))
@@ -252,26 +285,26 @@ def nearer(code, s, order, time):
 @jit
 def value_at(s, row, order, time):
     """The polynomial of a row at some time."""
-    x = load16(s, row * ROW + order * LANES)
+    x = load32(s, row * ROW + order * LANES)
     for n in range(order - 1, -1, -1):
-        x = fma(x, time, load16(s, row * ROW + n * LANES))
+        x = fma(x, time, load32(s, row * ROW + n * LANES))
     return x
 
 
 @jit
 def integral_to(s, row, order, time):
     """Its integral from 0 on."""
-    x = load16(s, row * ROW + order * LANES) * (1.0 / (order + 1))
+    x = load32(s, row * ROW + order * LANES) * (1.0 / (order + 1))
     for n in range(order - 1, -1, -1):
-        x = fma(x, time, load16(s, row * ROW + n * LANES) * (1.0 / (n + 1)))
+        x = fma(x, time, load32(s, row * ROW + n * LANES) * (1.0 / (n + 1)))
     return x * time
 
 
 @jit
 def upper_bound(s, row, order, time):
     """A bound of the polynomial of a row up to some time."""
-    x, power = load16(s, row * ROW), time
+    x, power = load32(s, row * ROW), time
     for n in range(1, order + 1):
-        x = x + max(load16(s, row * ROW + n * LANES) * power, 0.0)
+        x = x + max(load32(s, row * ROW + n * LANES) * power, 0.0)
         power = power * time
     return x
