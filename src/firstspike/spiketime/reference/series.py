@@ -144,7 +144,7 @@ class _Series(loop.Neurons):
             terms = torch.cat([terms, (level.detach().abs() * power).unsqueeze(0)]) if searches else terms
             tops, power = torch.maximum(tops, terms), power * wait
             small = small + 1 if bool((terms <= tops * _SMALL).all()) else 0
-            gap = self._gap(states.detach(), small)
+            gap = self._gap(states.detach())
             if small >= gap:
                 break
         excess = torch.stack(levels)
@@ -153,15 +153,15 @@ class _Series(loop.Neurons):
             wait = _reach(parts.detach().abs(), wait, gap)
         return states, excess, wait
 
-    def _gap(self, states: Float64[Tensor, "K D P"], small: int) -> int:
-        """How many terms in a row must be negligible, of which so many are.
+    def _gap(self, states: Float64[Tensor, "K D P"]) -> int:
+        """How many terms in a row must be negligible.
 
         Two, unless a state has no terms beyond an order, such as one that grows with the time: its powers have terms at
         multiples of that order alone.
         """
         orders, there = torch.arange(len(states), device=states.device), states != 0
         ends = (there * orders[:, None, None]).amax(0) * ~there[-1]
-        return _GAP if bool((self.degrees * ends > small).any()) else 2
+        return min(max(2, int((self.degrees * ends).max())), _GAP)
 
     def _goes_on(self, some: Int64[Tensor, " L"], x: State, reach: Values, rest: Values) -> Some:
         """Which of these pairs need another step; notes those that cannot go on."""

@@ -197,11 +197,12 @@ def expand_for(code, s, slots, held, free, wait, busy, first, level, tops):
         store(tops, k * LANES, abs(load16(s, k * ROW)) if k < inputs else fill16(s, 0.0))
     for k in range(inputs):
         store(tops, ends + k * LANES, fill16(s, 0.0))
-    far = np.uint64(0)
+    far = wide = np.uint64(0)
     for n in range(MOST):
         expand(code, s, slots, n, free)
         derive(code, s, n, held, free)
-        good, far = ~np.uint64(0), np.uint64(0)
+        good = ~np.uint64(0)
+        far = wide = np.uint64(0)
         for k in range(inputs):
             degree = code[degrees + k]
             if degree > 0:
@@ -209,6 +210,7 @@ def expand_for(code, s, slots, held, free, wait, busy, first, level, tops):
                 end = select(none, load16(tops, ends + k * LANES), n + 1.0)
                 store(tops, ends + k * LANES, end)
                 far |= none & (end * degree > small + 1.5)
+                wide |= none & (end * degree > 2.5)
         for k in range(first, last):
             if k < inputs:
                 term = abs(load16(s, k * ROW + (n + 1) * LANES)) * power
@@ -222,7 +224,7 @@ def expand_for(code, s, slots, held, free, wait, busy, first, level, tops):
             return n + 1, wait
         before = power
         power = power * wait
-    least, gap = wait, GAP if busy & far else 2
+    least, gap = wait, GAP if busy & wide else 2
     for k in range(first, last):
         row, behind = (k * ROW, 0) if k < inputs else (level * ROW, 1)
         for n in range(MOST + 1 - gap - behind, MOST + 1 - behind):
