@@ -136,11 +136,24 @@ def test_backends_agree(kind, seed):
     own = learnt(neuron)
     expected = results(leaves, own, run, "reference")
     same(results(leaves, own, run, "cpu"), expected, times=1e-11)
-    trains, overflows = expected[0][:2]
-    if seed % 3 == 0 and not overflows.any():  # after the last spike that is observed, those may run away
+    if seed % 3 == 0:
+        trains = expected[0][0]
         seen = trains - 0.03 * Drawn(seed).uniform(*trains.shape)
         seen = torch.where(seen <= begin, INF, seen).sort(-1).values
-        same(*(results(leaves, own, run, backend, seen) for backend in ("cpu", "reference")), times=1e-11)
+        found, expected = (observing(leaves, own, run, backend, seen) for backend in ("cpu", "reference"))
+        if expected is None:
+            assert found is None
+        else:
+            same(found, expected, times=1e-11)
+
+
+def observing(*given):
+    """Results, or None for neurons whose membranes run away where a spike of theirs is not among those observed."""
+    try:
+        return results(*given)
+    except ValueError as error:
+        assert "has no spike times" in str(error)  # noqa: PT017
+        return None
 
 
 def qif(outputs, draw, refractory=0.0):
