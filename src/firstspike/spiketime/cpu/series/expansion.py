@@ -11,7 +11,7 @@ import numpy as np
 
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp, log
-from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, select, store
+from firstspike.spiketime.cpu.vectors.simd import fill32, fma, highest, load32, select, store
 from firstspike.spiketime.series import (
     COS,
     EXP,
@@ -34,6 +34,8 @@ WIDTH = MOST + 2
 ROW = WIDTH * LANES
 TOLERANCE = 1e-16
 """Size of a term, relative to the largest, that is left out."""
+GAP = 16
+"""Orders without terms between others that have some, at most."""
 PARTS_TOLERANCE = 1e-12
 """The same for what is not carried on to the next step."""
 _HEADER = 5  # numbers of inputs, steps, outputs, slots and outputs to watch; then outputs, slots and degrees of inputs
@@ -55,7 +57,8 @@ def code_of(program: Program) -> list[int]:
     found = [inputs, len(steps), len(outputs), len(by_slot), watched, *outputs]
     for pair in program.by_slot:
         found += pair
-    found += program.degrees
+    for degrees in program.degrees:
+        found += degrees
     for step in program.steps:
         found += [step.kind, len(step.operands), len(step.slots), *(ROW * x for x in step.operands)]
         found += [LANES * x for x in step.slots]
@@ -76,7 +79,7 @@ def slots_of(code):
 
 @inlined
 def degrees_of(code):
-    """Where the degrees of the inputs begin."""
+    """Where both degrees of all inputs begin."""
     return _HEADER + code[2] + 2 * code[3]
 
 
@@ -140,7 +143,7 @@ def first_of(kind, s, place, a, exponent):
 def expand(code, s, slots, n, free):
     """The n-th coefficients of all steps, from those of the inputs; ``free`` are lanes without a refractory time."""
     inputs, steps = code[0], code[1]
-    p = degrees_of(code) + inputs
+    p = degrees_of(code) + 2 * inputs
     for k in range(steps):
         kind, operands, many = code[p], code[p + 1], code[p + 2]
         p += 3
@@ -225,7 +228,8 @@ def expand_for(code, s, slots, held, free, wait, busy, first, tops):
 
     These are inputs from the ``first`` on, and ``watched_rows``, which may converge more slowly. Two terms in a row
     that are negligible do. Where inputs have no terms beyond an order, as a state that grows with the time, a product
-    of them may still have one where their orders add up to: up to there none is left out.
+    of them may still have one where their orders add up to, up to which none is left out, and a function of them one
+    after a gap, so that more in a row are needed, at most ``GAP``.
 
     Returns the order, and the time up to which it holds, which is shorter where ``MOST`` orders do not do. ``busy`` are
     lanes that count, ``tops`` room for a vector of each of these rows, and for one of each input.
@@ -237,26 +241,31 @@ def expand_for(code, s, slots, held, free, wait, busy, first, tops):
         store(tops, k * LANES, abs(load32(s, k * ROW)))
     for k in range(inputs, ends + inputs):
         store(tops, k * LANES, fill32(s, 0.0))
+    gap = 2
     for n in range(MOST):
         expand(code, s, slots, n, free)
         derive(code, s, n, held, free)
-        good, highest = ~np.uint64(0), fill32(s, 0.0)
+        good, furthest, widest = ~np.uint64(0), fill32(s, 0.0), fill32(s, 0.0)
         for k in range(inputs):
             none = load32(s, k * ROW + (n + 1) * LANES) == 0.0
             end = select(none, load32(tops, (ends + k) * LANES), n + 1.0)
             store(tops, (ends + k) * LANES, end)
-            highest = fma(select(none, end, 0.0), code[degrees + k], highest)
+            end = select(none, end, 0.0)
+            furthest = fma(end, code[degrees + k], furthest)
+            widest = max(widest, end * code[degrees + inputs + k])
         for k in range(first, inputs):
             good &= negligible(s, k * ROW + (n + 1) * LANES, power, tops, k, TOLERANCE)
         for k in range(watched):
             good &= negligible(s, watched_row(code, k) * ROW + n * LANES, before, tops, inputs + k, loose)
         small = small + 1 if not busy & ~good else 0
-        if small >= 2 and (n >= MOST - 3 or not busy & (highest > n + 0.5)):
-            return n + 1, nearer(code, s, n, wait)
+        if small >= 2 and (n >= MOST - 3 or not busy & (furthest > n + 0.5)):
+            gap = int(min(max(highest(select(busy, widest, 0.0)), 2.0), GAP))
+            if small >= gap:
+                return n + 1, nearer(code, s, n, wait)
         before = power
         power = power * wait
     least = wait
-    for n in range(MOST - 2, MOST):
+    for n in range(MOST - gap, MOST):
         for k in range(inputs):
             least = min(least, reach(s, k * ROW, n + 1, TOLERANCE if k >= first else loose))
         for k in range(watched):
@@ -267,7 +276,7 @@ def expand_for(code, s, slots, held, free, wait, busy, first, tops):
 @jit
 def nearer(code, s, order, time):
     """The time, or less of it where the argument of an exponential moves too far in one step."""
-    p, least = degrees_of(code) + code[0], time
+    p, least = degrees_of(code) + 2 * code[0], time
     for _ in range(code[1]):
         kind, operands, many = code[p], code[p + 1], code[p + 2]
         p += 3
