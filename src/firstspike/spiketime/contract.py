@@ -166,6 +166,8 @@ class Arguments(NamedTuple):
     """Whether a spike resets the membrane of linear neurons."""
     equations: str = ""
     """The key of ``Equations``, of neurons that are described by them; empty for others."""
+    once: bool = False
+    """Whether these need not be followed after ``max_spikes`` spikes, whatever is asked for at ``until``."""
 
     @property
     def closed(self) -> bool:

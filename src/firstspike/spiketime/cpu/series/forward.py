@@ -165,7 +165,7 @@ def spike(g, slot, lane, time):
     if g.observes == 0 and count >= g.most:
         g.free[slot, lane] = math.inf
     elif g.once != 0 and count + 1 >= g.most:
-        g.done[slot, lane] = 1
+        g.done[slot, lane] = g.overflows[b, j] = 1  # so that nothing comes back from a state after it
 
 
 @jit

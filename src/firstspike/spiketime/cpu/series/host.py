@@ -169,7 +169,7 @@ def _both(given: Arguments, spikes: Tensor | None) -> tuple[dict[str, Any], dict
         "slots": values.shape[-1], "coefficients": _rows(programs.flow, programs.reset),
         "receptors": len(equations.receptors), "chunks": max(1, min(_CHUNKS, batch)),
         "delayed": outputs * delayed, "signed": given.receptor is None, "observes": spikes is not None,
-        "once": False, "records": False, "room": 0, "shared_events": events * (not delayed),
+        "once": given.once, "records": False, "room": 0, "shared_events": events * (not delayed),
         "own_events": events * delayed, "flow_size": len(codes["flow"]), "reset_size": len(codes["reset"]),
         "vector_states": states * LANES, "vector_slots": values.shape[-1] * LANES,
         "vector_tops": (4 * states + 1 + values.shape[-1]) * LANES, "noted": 2 + states, "peaks": False,
