@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstspike.neurons.expressions import names_in
+from firstspike.neurons.expressions import names_in, short, shown
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, of_several, zero_gradients
 from firstspike.spiketime.cpu.arrays import numbers
 from firstspike.spiketime.cpu.runtime.kernels import REFUSED
@@ -36,10 +36,19 @@ def _codes(key: str) -> dict[str, Tensor]:
     return {name: torch.tensor(code_of(x), dtype=torch.int32) for name, x in found.items()}
 
 
+def _check_slots(programs: Programs, values: Tensor) -> None:
+    """Raise a ValueError where numbers or expressions of parameters are not finite."""
+    if not bool(values.isfinite().all()):
+        e, j, k = (~values.isfinite()).nonzero()[0].tolist()
+        formula = short(shown(programs.slots[k]))
+        raise ValueError(f"{formula} must be finite, got {float(values[e, j, k])} for neuron {j}")
+
+
 @of_several
 def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
     sizes, arrays = _both(given, given.observed)
+    _check_slots(programs_of(given.equations), arrays["slot_values"])
     real, lead = given.times.new_empty, (sizes["ensemble"], sizes["batch"], sizes["outputs"])
     spikes = real((*lead, sizes["most"])).fill_(math.inf)
     if given.observed is not None:
