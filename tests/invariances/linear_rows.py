@@ -154,6 +154,6 @@ LINEAR_ROWS = [
         observed="trains"),
     Row("spike_trains, no reset", partial(_make_trains, False), (), OPERATOR | {"cut": "see spike_window"}, empty=True,
         observed="trains"),
-    Row("spike_window, linear", _make_window, (), OPERATOR, empty=True, observed="trains", pieces=partial(window_in_pieces, neuron_of),
-        unchecked=("start",)),
+    Row("spike_window, linear", _make_window, (), OPERATOR, empty=True, observed="trains",
+        pieces=partial(window_in_pieces, neuron_of), unchecked=("start",)),
 ]  # fmt: skip

@@ -123,7 +123,9 @@ CASES = [
 ]
 LARGE = (("neurons", 3), ("inputs", 6), ("spikes", 3))
 CASES += [
-    pytest.param(name, own, seed, () if name in HEAVY else LARGE, id=f"{name}-{own}-{seed}", marks=pytest.mark.exhaustive)
+    pytest.param(
+        name, own, seed, () if name in HEAVY else LARGE, id=f"{name}-{own}-{seed}", marks=pytest.mark.exhaustive
+    )
     for name in KINDS
     for own in (False, True)
     for seed in (11, 12)

@@ -85,7 +85,11 @@ class Random:
                 rises = np.flatnonzero(self.excess(done(grid)) >= 0)
                 if len(rises):  # at once, where an input lifts the neuron over its threshold
                     k = int(rises[0])
-                    here = brentq(lambda t, done=done: self.excess(done(t)), *grid[k - 1 : k + 1], xtol=1e-14) if k else now
+                    here = (
+                        brentq(lambda t, done=done: self.excess(done(t)), *grid[k - 1 : k + 1], xtol=1e-14)
+                        if k
+                        else now
+                    )
             x = list(done(end if here is None else here))
             if here is None:
                 now = end

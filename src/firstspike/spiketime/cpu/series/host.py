@@ -170,7 +170,8 @@ def _both(given: Arguments, spikes: Tensor | None) -> tuple[dict[str, Any], dict
         "once": False, "records": False, "room": 0, "shared_events": 0 if given.delay is not None else events,
         "own_events": events if given.delay is not None else 0, "flow_size": len(codes["flow"]),
         "reset_size": len(codes["reset"]), "vector_states": states * LANES, "vector_slots": values.shape[-1] * LANES,
-        "vector_tops": (2 * states + 1 + values.shape[-1]) * LANES, "noted": 2 + states, "ends": given.until < math.inf, **sorting_for(events),
+        "vector_tops": (2 * states + 1 + values.shape[-1]) * LANES, "noted": 2 + states,
+        "ends": given.until < math.inf, **sorting_for(events),
     }  # fmt: skip
     sizes["threads"] = threads_for(_COST * ensemble * batch * max(1, events) * outputs)
     arrays: dict[str, Any] = {
