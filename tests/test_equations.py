@@ -27,8 +27,8 @@ FLOWS = {
     "lambda": ("(lambda: v)()", "column 9: only numbers, names"),
     "an f-string": ("f'{v}'", "column 9: only numbers, names"),
     "a string": ("'v'", "column 9: only numbers, names"),
-    "a look-alike": ("i - ｖ", "column 13: 'ｖ' is not a letter from a to z"),  # noqa: RUF001
-    "another alphabet": ("-ν", "column 10: 'ν' is not a letter"),  # noqa: RUF001
+    "a look-alike": ("i - \uff56", "column 13: '\uff56' is not a letter from a to z"),
+    "another alphabet": ("-\u03bd", "column 10: '\u03bd' is not a letter"),
     "a walrus": ("(v := 3)", "column 10: only numbers, names"),
     "a list": ("[v for v in i]", "column 9: only numbers, names"),
     "an index": ("v[0]", "column 9: an index is not allowed"),
@@ -57,10 +57,10 @@ WHOLE = {
     "doubled numbers": (chain("a0 = 1 + 1", "a{k} = {0}*{0}"), "more than 5000 numbers, names and operations"),
     "a chain": (chain("a0 = v", "a{k} = " + "-" * 150 + "{0}"), "nested more than 200 deep"),
     "a circle": ("a = b; b = a; dv/dt = a; di/dt = -i", "line 1: a is defined by itself"),
-    "a keyword": ("dlambda/dt = -1; di/dt = -i", r"line 1: expected dx/dt = ..., got 'dlambda/dt' on the left"),
+    "a keyword": ("dlambda/dt = -1; di/dt = -i", "line 1: expected dx/dt = ..., got 'dlambda/dt' on the left"),
     "a part lambda": ("lambda = 3; dv/dt = -v; di/dt = -i", "line 1: expected dx/dt"),
     "time as a state": ("dt/dt = -1; dv/dt = -v; di/dt = -i", "line 1: expected dx/dt"),
-    "a look-alike": ("dｖ/dt = -1; di/dt = -i", "line 1: expected dx/dt"),  # noqa: RUF001
+    "a look-alike": ("d\uff56/dt = -1; di/dt = -i", "line 1: expected dx/dt"),
     "twice": ("dv/dt = -v; dv/dt = i; di/dt = -i", "line 2: v has an equation already"),
     "none": ("", "must have 1 to 16 lines"),
     "no text": (b"dv/dt = -v", "equations must be a text"),
@@ -69,7 +69,7 @@ WHOLE = {name: (text, message.replace("...,", "... or name = ...,")) for name, (
 
 
 def refused(message, make):
-    with pytest.raises(ValueError, match=message.replace("(", r"\(").replace("*", r"\*")) as error:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
         make()
     assert len(str(error.value).splitlines()) == 1
     assert len(str(error.value)) < 250
@@ -120,9 +120,9 @@ def test_other_arguments_that_cannot_be(name, value, message):
 
 NONE = "neuron 0 in sample 0 has no spike times: "
 RUNS = {
-    "nested powers": ({"flow": "9**9**9**9*v"}, r"(9 ** (9 ** (9 ** 9))) must be finite, got inf for neuron 0"),
+    "nested powers": ({"flow": "9**9**9**9*v"}, "(9 ** (9 ** (9 ** 9))) must be finite, got inf for neuron 0"),
     "a quotient": ({"flow": "v/(a - b)", "a": 1.0, "b": 1.0}, "must be finite, got inf for neuron 0"),
-    "a power": ({"flow": "v*a**0.5", "a": torch.tensor(-2.0)}, r"(a ** 0.5) must be finite, got nan"),
+    "a power": ({"flow": "v*a**0.5", "a": torch.tensor(-2.0)}, "(a ** 0.5) must be finite, got nan"),
     "a start": ({"flow": "-v", "start": {"v": "1/0"}}, "must be finite"),
     "no number": ({"flow": "-a*v", "a": torch.tensor(math.nan)}, "a must be finite, got nan"),
     "a time constant": ({"flow": "-v/tau", "tau": torch.tensor(-1.0)}, "tau must be > 0 and finite, got -1.0"),

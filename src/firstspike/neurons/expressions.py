@@ -72,11 +72,8 @@ def _read(node: ast.AST, place: str, before: int, depth: int) -> Expression:
         inner = _read(node.operand, place, before, depth + 1)
         return inner if isinstance(node.op, ast.UAdd) else ("-", 0.0, inner)
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        return (
-            _OPERATORS[type(node.op)],
-            _read(node.left, place, before, depth + 1),
-            _read(node.right, place, before, depth + 1),
-        )
+        left, right = (_read(x, place, before, depth + 1) for x in (node.left, node.right))
+        return (_OPERATORS[type(node.op)], left, right)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         if node.func.id not in FUNCTIONS:
             raise ValueError(_at(place, column, f"{node.func.id} is not one of {', '.join(FUNCTIONS)}"))

@@ -49,9 +49,8 @@ def code_of(program: Program) -> list[int]:
 
     def plain(row: int) -> bool:
         """Whether a row converges as the inputs do."""
-        return row < inputs or (
-            steps[row - inputs].kind == SUM and max(steps[row - inputs].operands, default=0) < inputs
-        )
+        step = steps[row - inputs] if row >= inputs else None
+        return step is None or (step.kind == SUM and max(step.operands, default=0) < inputs)
 
     watched = sum(not plain(row) for row in outputs[inputs:])
     found = [inputs, len(steps), len(outputs), len(by_slot), watched, *outputs]
