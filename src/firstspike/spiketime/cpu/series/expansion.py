@@ -180,37 +180,38 @@ def derive(code, s, n, held, free):
 
 
 @jit
+def gapped(code, s, order, many):
+    """Lanes in which more than so many terms in a row may be 0: where powers of inputs without further terms come in."""
+    far, degrees = np.uint64(0), degrees_of(code)
+    for k in range(code[0]):
+        degree, none = code[degrees + k], load16(s, k * ROW + order * LANES) == 0.0
+        if degree > 0 and none:
+            end = fill16(s, 0.0)
+            for n in range(1, order):
+                end = select(load16(s, k * ROW + n * LANES) == 0.0, end, n * 1.0)
+            far |= none & (end * degree > many + 0.5)
+    return far
+
+
+@jit
 def expand_for(code, s, slots, held, free, wait, busy, first, level, tops):
     """Expand until what is left out over the time ``wait`` is negligible in all inputs from the ``first`` on.
 
     So it is in the row ``level``, if that is not negative, which follows from the inputs and is an order behind.
     Two terms in a row that are negligible do. Where an input has no terms beyond an order, such as a state that grows
-    with the time, its powers have terms at multiples of that order alone, and more in a row are needed, at most ``GAP``.
+    with the time, its powers have terms at multiples of that order alone, and more are needed, at most ``GAP``.
 
     Returns the order, and the time up to which it holds, which is shorter where ``MOST`` orders do not do. ``busy`` are
-    lanes that count, ``tops`` room for two vectors of each of these rows.
+    lanes that count, ``tops`` room for a vector of each of these rows.
     """
-    power, before, small, inputs, degrees = wait, fill16(s, 1.0), 0, code[0], degrees_of(code)
-    ends = (inputs + 1) * LANES  # the last orders at which inputs have a term
+    power, before, small, inputs = wait, fill16(s, 1.0), 0, code[0]
     last = inputs + (1 if level >= 0 else 0)
     for k in range(first, last):
         store(tops, k * LANES, abs(load16(s, k * ROW)) if k < inputs else fill16(s, 0.0))
-    for k in range(inputs):
-        store(tops, ends + k * LANES, fill16(s, 0.0))
-    far = wide = np.uint64(0)
     for n in range(MOST):
         expand(code, s, slots, n, free)
         derive(code, s, n, held, free)
         good = ~np.uint64(0)
-        far = wide = np.uint64(0)
-        for k in range(inputs):
-            degree = code[degrees + k]
-            if degree > 0:
-                none = load16(s, k * ROW + (n + 1) * LANES) == 0.0
-                end = select(none, load16(tops, ends + k * LANES), n + 1.0)
-                store(tops, ends + k * LANES, end)
-                far |= none & (end * degree > small + 1.5)
-                wide |= none & (end * degree > 2.5)
         for k in range(first, last):
             if k < inputs:
                 term = abs(load16(s, k * ROW + (n + 1) * LANES)) * power
@@ -220,11 +221,11 @@ def expand_for(code, s, slots, held, free, wait, busy, first, level, tops):
             store(tops, k * LANES, top)
             good &= (term < top * TOLERANCE) | (top == 0.0)
         small = small + 1 if not busy & ~good else 0
-        if small >= GAP or (small >= 2 and not busy & far):
+        if small >= GAP or (small >= 2 and not busy & gapped(code, s, n + 1, small)):
             return n + 1, wait
         before = power
         power = power * wait
-    least, gap = wait, GAP if busy & wide else 2
+    least, gap = wait, GAP if busy & gapped(code, s, MOST, 2) else 2
     for k in range(first, last):
         row, behind = (k * ROW, 0) if k < inputs else (level * ROW, 1)
         for n in range(MOST + 1 - gap - behind, MOST + 1 - behind):

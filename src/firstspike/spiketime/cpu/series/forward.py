@@ -195,7 +195,7 @@ def integrate(g, slot):
         for k in range(g.states):
             store(s, k * ROW, load16(x, k * LANES))
         whole = load16(wait, 0)
-        searched = level if g.observes == 0 else -1
+        searched = level if g.observes == 0 and g.curved != 0 else -1
         order, time = expand_for(g.flow, s, slots, g.held, free, whole, busy, 0, searched, g.tops[slot])
         expand(g.flow, s, slots, order, free)
         store(at, 0, time)

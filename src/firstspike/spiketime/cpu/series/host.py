@@ -16,7 +16,7 @@ from firstspike.spiketime.cpu.runtime.parallel import call
 from firstspike.spiketime.cpu.series.expansion import LANES, ROW, code_of
 from firstspike.spiketime.cpu.series.kernels import BACKWARD, FORWARD, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.sort import sorting_for
-from firstspike.spiketime.series import Program, Programs, programs_of, slot_values
+from firstspike.spiketime.series import SUM, Program, Programs, programs_of, slot_values
 from firstspike.spiketime.shared import threads_for
 from firstspike.spiketime.statuses import check_statuses
 
@@ -137,7 +137,7 @@ def _both(given: Arguments, spikes: Tensor | None) -> tuple[dict[str, Any], dict
         "once": False, "records": False, "room": 0, "shared_events": 0 if given.delay is not None else events,
         "own_events": events if given.delay is not None else 0, "flow_size": len(codes["flow"]),
         "reset_size": len(codes["reset"]), "vector_states": states * LANES, "vector_slots": values.shape[-1] * LANES,
-        "noted": 2 + states, "ends": given.until < math.inf, **sorting_for(events),
+        "noted": 2 + states, "curved": not _is_flat(programs.flow), "ends": given.until < math.inf, **sorting_for(events),
     }  # fmt: skip
     sizes["threads"] = threads_for(_COST * ensemble * batch * max(1, events) * outputs)
     arrays: dict[str, Any] = {
@@ -150,6 +150,12 @@ def _both(given: Arguments, spikes: Tensor | None) -> tuple[dict[str, Any], dict
         "voltage": given.voltage, "current": given.current, "left": given.left,
     }  # fmt: skip
     return sizes, arrays
+
+
+def _is_flat(flow: Program) -> bool:
+    """Whether the excess is a sum of states, so that its series ends with theirs."""
+    place = flow.outputs[-1] - flow.inputs
+    return place < 0 or (flow.steps[place].kind == SUM and max(flow.steps[place].operands, default=0) < flow.inputs)
 
 
 def _whole(values: Sequence[int]) -> Tensor:

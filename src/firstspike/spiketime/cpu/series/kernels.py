@@ -12,7 +12,7 @@ from firstspike.spiketime.statuses import NO_ROOM
 FORWARD = Layout(
     "ensemble batch samples inputs copies events outputs most states extra slots coefficients receptors threads chunks delayed "
     "signed observes once records room sorting shared_events own_events flow_size reset_size vector_states "
-    "vector_slots noted ends",
+    "vector_slots noted ends curved",
     times="real samples events",
     weight="real ensemble outputs inputs",
     delay="real ensemble delayed inputs",
@@ -45,7 +45,7 @@ FORWARD = Layout(
     work="real threads coefficients",
     x="real threads vector_states",
     own_slots="real threads vector_slots",
-    tops="real threads vector_states 6",
+    tops="real threads vector_states 2",
     vectors=f"real threads 3 {LANES}",
     polynomial=f"real threads 2 {WIDTH}",
     now=f"real threads {LANES}",
