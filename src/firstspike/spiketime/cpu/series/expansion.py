@@ -181,7 +181,7 @@ def derive(code, s, n, held, free):
 
 @jit
 def gapped(code, s, order, many):
-    """Lanes in which more than so many terms in a row may be 0: where powers of inputs without further terms come in."""
+    """Lanes in which more than so many terms in a row may be 0, before powers of inputs without further terms."""
     far, degrees = np.uint64(0), degrees_of(code)
     for k in range(code[0]):
         degree, none = code[degrees + k], load16(s, k * ROW + order * LANES) == 0.0
