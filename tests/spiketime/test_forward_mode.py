@@ -219,6 +219,7 @@ def test_trains_with_numbered_receptors(backend):
     """All times of an input reach the receptor of that input."""
     values = linear_arguments(True)
     tangents = tangents_of(values)
+    tangents["left"] = torch.where(values["left"] > 0, tangents["left"], 0.0)  # which cannot be less
 
     def run(values):
         return linear_spikes(values, True, backend, [0, 1, 0, 1, 1])

@@ -181,7 +181,7 @@ def _both(given: Arguments, spikes: Tensor | None) -> tuple[dict[str, Any], dict
         "once": given.once, "records": False, "room": 0, "shared_events": events * (not delayed),
         "own_events": events * delayed, "flow_size": len(codes["flow"]), "reset_size": len(codes["reset"]),
         "vector_states": states * LANES, "vector_slots": values.shape[-1] * LANES,
-        "vector_tops": (4 * states + 1 + values.shape[-1]) * LANES, "noted": 2 + states, "peaks": False,
+        "vector_tops": (2 * states + 1 + values.shape[-1]) * LANES, "noted": 2 + states, "peaks": False,
         "probes": False, "peaked": 0, "ends": given.until < math.inf, **sorting_for(events),
     }  # fmt: skip
     sizes["threads"] = threads_for(_COST * ensemble * batch * max(1, events) * outputs)
