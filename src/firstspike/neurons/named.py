@@ -94,13 +94,10 @@ class _Membrane(_Named):
     bias: Finite | Tensor = 0.0
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        "tau_mem": Parameter(TIME, 0.0),
-        "tau_syn": Parameter(TIME, 0.0, several=True),
-        "threshold": Parameter(POTENTIAL, 0.0),
-        "reset": _free(POTENTIAL),
-        "refractory": Parameter(TIME, 0.0, included=True),
-        "bias": _free(POTENTIAL),
-    }
+        "tau_mem": Parameter(TIME, 0.0), "tau_syn": Parameter(TIME, 0.0, several=True),
+        "threshold": Parameter(POTENTIAL, 0.0), "reset": _free(POTENTIAL),
+        "refractory": Parameter(TIME, 0.0, included=True), "bias": _free(POTENTIAL),
+    }  # fmt: skip
 
 
 def _sum(ends: list[str], form: str = "i{}") -> str:
@@ -137,11 +134,9 @@ class QIF(_Membrane):
     reset: float | Tensor = -math.inf
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        **_Membrane.parameters,
-        "threshold": Parameter(_PLAIN, 0.0, infinite=True),
-        "reset": _free(_PLAIN, included=True),
-        "bias": _free(_PLAIN),
-    }
+        **_Membrane.parameters, "threshold": Parameter(_PLAIN, 0.0, infinite=True),
+        "reset": _free(_PLAIN, included=True), "bias": _free(_PLAIN),
+    }  # fmt: skip
 
     @property
     def membrane(self) -> str:
@@ -199,11 +194,9 @@ class EIF(_Membrane):
     delta_t: Positive | Tensor = 0.2
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        **_Membrane.parameters,
-        "threshold": _free(POTENTIAL),
-        "v_t": _free(POTENTIAL),
+        **_Membrane.parameters, "threshold": _free(POTENTIAL), "v_t": _free(POTENTIAL),
         "delta_t": Parameter(POTENTIAL, 0.0),
-    }
+    }  # fmt: skip
 
     def _text(self, ends: list[str]) -> _Text:
         drive = _AS_LIF.format(_sum(ends, _JUMPS))
@@ -255,16 +248,9 @@ class AdEx(_Membrane):
     b: Finite | Tensor = 80.5
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        **EIF.parameters,
-        "bias": _free(_CURRENT),
-        "c_m": Parameter(_PLAIN, 0.0),
-        "e_l": _free(POTENTIAL),
-        "v_t": _free(POTENTIAL),
-        "delta_t": Parameter(POTENTIAL, 0.0),
-        "tau_w": Parameter(TIME, 0.0),
-        "a": _free(_RATE),
-        "b": _free(_CURRENT),
-    }
+        **EIF.parameters, "bias": _free(_CURRENT), "c_m": Parameter(_PLAIN, 0.0), "e_l": _free(POTENTIAL),
+        "tau_w": Parameter(TIME, 0.0), "a": _free(_RATE), "b": _free(_CURRENT),
+    }  # fmt: skip
 
     def _text(self, ends: list[str]) -> _Text:
         flow = (
@@ -307,15 +293,10 @@ class Izhikevich(_Named):
     d: Finite | Tensor = 8.0
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        "tau_syn": _Membrane.parameters["tau_syn"],
-        "threshold": _free(POTENTIAL),
-        "refractory": _Membrane.parameters["refractory"],
-        "bias": _free(_CURRENT),
-        "a": _free(_RATE),
-        "b": _free(_RATE),
-        "c": _free(POTENTIAL),
-        "d": _free(_CURRENT),
-    }
+        "tau_syn": _Membrane.parameters["tau_syn"], "threshold": _free(POTENTIAL),
+        "refractory": _Membrane.parameters["refractory"], "bias": _free(_CURRENT), "a": _free(_RATE),
+        "b": _free(_RATE), "c": _free(POTENTIAL), "d": _free(_CURRENT),
+    }  # fmt: skip
 
     def _text(self, ends: list[str]) -> _Text:
         flow = f"dv/dt = 0.04*v**2 + 5*v + 140 - u + bias + {_sum(ends)}\ndu/dt = a*(b*v - u)"
@@ -348,11 +329,8 @@ class AdLIF(_Membrane):
     b: Finite | Tensor = 0.5
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        **_Membrane.parameters,
-        "tau_w": Parameter(TIME, 0.0),
-        "a": _free(_PLAIN),
-        "b": _free(POTENTIAL),
-    }
+        **_Membrane.parameters, "tau_w": Parameter(TIME, 0.0), "a": _free(_PLAIN), "b": _free(POTENTIAL),
+    }  # fmt: skip
 
     def _text(self, ends: list[str]) -> _Text:
         drive = _AS_LIF.format(_sum(ends, _JUMPS))
@@ -385,9 +363,8 @@ class ConductanceLIF(_Membrane):
     reversal: Finites = (4.0, -1.0)
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        **_Membrane.parameters,
-        "reversal": _free(POTENTIAL, several=True),
-    }
+        **_Membrane.parameters, "reversal": _free(POTENTIAL, several=True),
+    }  # fmt: skip
     conducts = True
     state_of_synapses = "g"
 
