@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.neurons.base import POTENTIAL, TIME, Neuron, Parameter, Unit, each
-from firstspike.neurons.equations import read_equations
+from firstspike.neurons.equations import Equations, read_equations
 from firstspike.neurons.expressions import read
 from firstspike.neurons.lif import Positives
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveOrInf
@@ -26,7 +26,12 @@ from firstspike.signature import takes_arguments_of
 Finites = Finite | Tensor | tuple[Finite | Tensor, ...]
 
 _PLAIN, _RATE, _CURRENT = Unit(), Unit(time=-1), Unit(time=-1, potential=1)  # where capacities are plain numbers
-_read = lru_cache(maxsize=256)(read_equations)
+_cached = lru_cache(maxsize=256)(read_equations)
+
+
+@torch.compiler.assume_constant_result
+def _read(*given: Any) -> Equations:
+    return _cached(*given)
 
 
 def _free(unit: Unit, **more: bool) -> Parameter:
