@@ -9,7 +9,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -26,12 +25,8 @@ from firstspike.signature import takes_arguments_of
 Finites = Finite | Tensor | tuple[Finite | Tensor, ...]
 
 _PLAIN, _RATE, _CURRENT = Unit(), Unit(time=-1), Unit(time=-1, potential=1)  # where capacities are plain numbers
-_cached = lru_cache(maxsize=256)(read_equations)
-
-
-@torch.compiler.assume_constant_result
-def _read(*given: Any) -> Equations:
-    return _cached(*given)
+_known: dict[tuple[Any, ...], Equations] = {}
+"""Equations by their texts; unlike ``lru_cache``, programs that torch records look them up."""
 
 
 def _free(unit: Unit, **more: bool) -> Parameter:
@@ -67,8 +62,10 @@ class _Named(Neuron):
         held = tuple(x for x in ("v", "n", "d") if f"d{x}/dt" in text.flow)
         receptors = tuple(f"{name}{x}" for x in ends)
         start = {state: read(x, "start") if isinstance(x, str) else x for state, x in text.start.items()}
-        found = _read("\n".join(lines), text.threshold, text.reset, receptors, held)
-        self.__dict__.update(equations=found, start=start)
+        given = "\n".join(lines), text.threshold, text.reset, receptors, held
+        if given not in _known:
+            _known[given] = read_equations(*given)
+        self.__dict__.update(equations=_known[given], start=start)
 
     def _text(self, ends: list[str]) -> _Text:
         """Equations of a neuron whose synapses have names that end so."""
