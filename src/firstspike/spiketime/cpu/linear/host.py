@@ -93,7 +93,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     by_taus = not needs.isdisjoint(("tau_mem", "tau_syn"))
     parts, chunks = min(PARTS, max(1, sizes["groups"])), min(CHUNKS, max(1, sizes["batch"]))
     sizes |= {
-        "parts": parts, "chunks": chunks, "stride": max(1, events), "by_taus": by_taus,
+        "parts": parts, "chunks": chunks, "stride": (events + 16) // 16 * 16, "by_taus": by_taus,
         "by_time": not needs.isdisjoint(("times", "delay")), "asks_end": grads.state is not None,
         "bounded": max_weight_grad is not None, "parts_of_slopes": 1 + SLOPES * count,
         "sloped": sizes["intervals"] if by_taus and not own else 0,
@@ -101,6 +101,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         "total_rows": (BY_PARTS + 2 * count + 1) * LANES, "largest_rows": sizes["most"] * LANES,
         "segments_each": 2 * sizes["most"] + 3, "noted": 1 + count, "jumping": max(1, count) * LANES,
         "observes": True, "records": True, "once": False,
+        "firsts": given.max_spikes == 0 and given.bias is None,
         "taped": (sizes["own_intervals"] if own else sizes["intervals"]) if by_taus else 0,
     }  # fmt: skip
     arrays |= {

@@ -8,7 +8,6 @@ import numpy as np
 from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.lanes.scan import sort_arrivals
 from firstspike.spiketime.cpu.linear.flow import (
-    FEEDS,
     FIRST,
     HOW_LONG,
     LEFT,
@@ -131,7 +130,7 @@ def prepare_shared(g, b, slot):
     n = sort_finite(g, b, order, arrival, slot)
     arrival[n], g.inside[b, 0] = math.inf, n
     for k in range(n):
-        g.source[b, k] = order[k] // g.copies
+        g.source[b, k] = order[k] if g.copies == 1 else order[k] // g.copies
     e, waits = b // g.batch, g.waits[slot]
     for i in range(-1, n):
         waits[i + 1] = interval(g, arrival, i)
@@ -156,7 +155,6 @@ def fill_rows(g, b, e, first, slot):
         place, kind, rate = FIRST + k * PER, g.kinds[k], g.times.dtype.type(g.rates[e, 0, k])
         own = exp(s * rate * -1.0)
         spread(g, b, first, place + OWN, own, out)
-        spread(g, b, first, place + FEEDS, s * 0.0, out)
         drive = g.times.dtype.type(drive_of(kind, g.leak[e, 0], g.rates[e, 0, k]))
         spread(g, b, first, place + MOVES, response_lanes(s, leak, rate, left, own) * drive, out)
 
