@@ -386,12 +386,6 @@ def unwind(g, at, keys, rows, slopes, drives, weights, source, n, mode, number):
                 quiet = not load32(adjoint, tail + DUE * LANES) > (keys[i] if i >= 0 else g.bounds[0])
             if quiet:
                 continue
-        if source is not None:  # which is known when this is compiled
-            since = highest(load32(adjoint, tail + DUE * LANES))
-            if fast and i >= 0 and not since > keys[i]:
-                none = g.joins[at.slot, :0]
-                i = 1 + back_quiet(g, at, i, since, none, keys, rows, drives, weights, source, here, mode)
-                continue
         waits = source is None or min(time_of(keys, i + 1, 0), end) > (time_of(keys, i, 0) if i >= 0 else begin)
         if waits:
             g.place[at.slot, 0] = i + 1
@@ -421,7 +415,10 @@ def unwind(g, at, keys, rows, slopes, drives, weights, source, n, mode, number):
                 start = time_of(keys, i, lane) if i >= 0 else begin
                 back_alone(g, at, lane, there, start, min(time_of(keys, i + 1, lane), end), mode, number)
             here, there = there, here
-        if i >= 0:
+        if source is not None and fast and i >= 0:
+            since, none = highest(load32(adjoint, tail + DUE * LANES)), g.joins[at.slot, :0]
+            i = 1 + back_quiet(g, at, i, since, none, keys, rows, drives, weights, source, here, mode)
+        elif i >= 0:
             input_gradients(g, at, i, here, drives, weights, source, mode, number)
     if mode == LARGEST:
         return

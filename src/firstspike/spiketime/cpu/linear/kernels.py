@@ -37,7 +37,7 @@ FORWARD = Layout(
     bias="real ensemble outputs",
     jumps="real ensemble outputs components",
     receptor="int32 ensemble inputs",
-    reached="int64 ensemble inputs",
+    reached="real ensemble inputs",
     leak="float64 ensemble outputs",
     rates="float64 ensemble outputs count",
     kinds="int32 count",
@@ -146,7 +146,7 @@ def prepared(own, backward):
             if not own and first == 0:
                 fill_drives(g, e, 0, g.drives[e], 0, 1)
                 for i in range(0 if g.signed else g.inputs):
-                    g.reached[e, i] = -1 if g.places[g.receptor[e, i]] == 0 else 0
+                    g.reached[e, i] = g.places[g.receptor[e, i]] == 0
             return
         begin = (task - g.all_groups) * SAMPLES
         for b in range(begin, min(begin + SAMPLES, g.samples)):

@@ -5,11 +5,14 @@ import numpy as np
 
 from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.linear.alone_adjoint import OTHERS, WEIGHTS
-from firstspike.spiketime.cpu.linear.flow import FIRST, HOW_LONG, LEFT, MOVES, OWN, PER, THRESHOLD
-from firstspike.spiketime.cpu.linear.lanes import JUMPS, THETA, constants_of, part_of
+from firstspike.spiketime.cpu.linear.flow import CURRENT, FIRST, HOW_LONG, LEFT, MOVES, OWN, PER, THRESHOLD
+from firstspike.spiketime.cpu.linear.lanes import JUMPS, LIMIT, THETA, constants_of
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.shuffles import fold16, sum_rows16
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load16, load32, select, store
+
+# the second component: none, that of a receptor or of negative weights, or one that is not for inputs
+_NONE, _RECEPTOR, _SIGNED, _CURRENT, _THRESHOLD = range(5)
 
 
 @jit
@@ -36,57 +39,61 @@ def keep_lanes(g, at, lanes, here, now, stop):
 
 
 @jit
-def run_quiet(g, at, i, n, keys, rows, drives, weights, source, base, limit, active, brief):
-    """Take inputs from ``i`` on, as long as no lane may spike; first spikes that are sure, in an interval that is
-    ``brief``, are kept for later.
+def keep_state(g, at, lanes, v, y, z, now, stop):
+    """The same of a state with up to two components."""
+    state, place, rows = g.state[at.slot], kept_rows(g), 1 + g.kinds.size
+    keep_row(state, place, lanes, v)
+    keep_row(state, place + LANES, lanes, y)
+    if rows > 2:
+        keep_row(state, place + 2 * LANES, lanes, z)
+    keep_row(state, place + rows * LANES, lanes, fill32(g.tiny, now))
+    keep_row(state, place + (rows + 1) * LANES, lanes, fill32(g.tiny, stop))
+    g.counts[at.slot, LANES] |= np.int64(lanes)
 
-    Returns the input after which a lane may spike, or n, which has been added to the state, and which lanes are active.
-    """
-    state, second, both, kept = g.state[at.slot], base + 2 * LANES, g.count == 2, kept_rows(g)
-    falls, none = both and g.kinds[1] == THRESHOLD, fill32(g.tiny, 0.0)
+
+@inlined
+def run(g, at, i, n, keys, rows, drives, weights, source, base, active, brief, second):
+    """``run_quiet`` with what the ``second`` component is."""
+    state, tail, none, reached = g.state[at.slot], constants_of(g), fill32(g.tiny, 0.0), g.reached[at.e]
     v, y, z = load32(state, base), load32(state, base + LANES), none
-    theta, drive, other = load32(state, constants_of(g) + THETA * LANES), part_of(drives, 0), part_of(drives, 0)
-    if both:
-        z, other = load32(state, second), part_of(drives, 1)
+    limit, theta = load32(state, tail + LIMIT * LANES), load32(state, tail + THETA * LANES)
+    drive, other = drives[0], drives[0]
+    if second != _NONE:
+        z, other = load32(state, base + 2 * LANES), drives[1]
     end, once = g.bounds[1], g.once != 0
     while True:
         k = np.uintp(i)  # without a sign, an index needs no test for one below 0
         j = np.uintp(source[k])
         w = load32(weights, np.intp(j) * LANES)
-        if g.signed != 0:
+        if second == _SIGNED:
             positive = max(w, 0.0)
             y, z = y + positive, z + (w - positive)
-        elif g.places[np.uintp(g.receptor[at.e, j])] == 0:
-            y = y + w
+        elif second == _RECEPTOR:
+            y, z = fma(w, reached[j], y), fma(w, 1 - reached[j], z)
         else:
-            z = z + w
+            y = y + w
         if i + 1 == n:
             break
         now, stop = keys[k], min(keys[k + np.uintp(1)], end)
         if stop > now:
             row = rows[k + np.uintp(1)]
-            left, moved = v * row[LEFT], y * row[FIRST + OWN]
-            a, b = y * drive, moved * drive
-            following, push = fma(y, row[FIRST + MOVES], left), max(a, b)
-            rest, lift = none, none
-            if both:
+            moved, rest, left, long = y * row[FIRST + OWN], none, row[LEFT], row[HOW_LONG]
+            gain, push = y * row[FIRST + MOVES], max(y, moved) * (drive * long)
+            if second != _NONE:
                 rest = z * row[FIRST + PER + OWN]
-                following = fma(z, row[FIRST + PER + MOVES], following)
-                push = push + max(z * other, rest * other)
-                lift = min(z, rest) if falls else none
-            may = (max(v, fma(push, row[HOW_LONG], left)) - lift >= limit) & active
+            if second in (_RECEPTOR, _SIGNED, _CURRENT):
+                most = min(z, rest) if second == _CURRENT else max(z, rest)
+                gain, push = fma(z, row[FIRST + PER + MOVES], gain), fma(most, other * long, push)
+            # what V waits for comes last
+            following, bound = fma(v, left, gain), fma(v, left, push)
+            if second == _THRESHOLD:
+                bound = max(v, bound) - min(z, rest)
+            may = (bound >= limit) & active
             if may:
                 sure = (following >= theta) & may
                 if not once or sure != may or stop - now > brief:
                     break
-                keep_row(state, kept, may, v)
-                keep_row(state, kept + LANES, may, y)
-                if both:
-                    keep_row(state, kept + 2 * LANES, may, z)
-                times = kept + (1 + g.count) * LANES
-                keep_row(state, times, may, fill32(g.tiny, now))
-                keep_row(state, times + LANES, may, fill32(g.tiny, stop))
-                g.counts[at.slot, LANES] |= np.int64(may)
+                keep_state(g, at, may, v, y, z, now, stop)
                 active &= ~may
                 if not active:
                     break
@@ -94,9 +101,28 @@ def run_quiet(g, at, i, n, keys, rows, drives, weights, source, base, limit, act
         i += 1
     store(state, base, v)
     store(state, base + LANES, y)
-    if both:
-        store(state, second, z)
+    if second != _NONE:
+        store(state, base + 2 * LANES, z)
     return i, active
+
+
+@jit
+def run_quiet(g, at, i, n, keys, rows, drives, weights, source, base, active, brief):
+    """Take inputs from ``i`` on, as long as no lane may spike.
+
+    First spikes that are sure, in an interval that is ``brief``, are kept for later. Returns the input after which a
+    lane may spike, or the last one, which has been added to the state, and which lanes are active.
+    """
+    given = i, n, keys, rows, drives, weights, source, base, active, brief
+    if g.count == 1:
+        return run(g, at, *given, _NONE)
+    if g.kinds[1] == CURRENT:
+        return run(g, at, *given, _CURRENT)
+    if g.kinds[1] == THRESHOLD:
+        return run(g, at, *given, _THRESHOLD)
+    if g.signed != 0:
+        return run(g, at, *given, _SIGNED)
+    return run(g, at, *given, _RECEPTOR)
 
 
 @inlined
@@ -122,12 +148,6 @@ def walk_back(g, at, i, since, joins, keys, rows, drives, weights, source, base,
     weighs, times = mode != OTHERS, mode != WEIGHTS and g.by_time != 0
     while True:
         k = np.uintp(i)  # without a sign, an index needs no test for one below 0
-        if keys[k + np.uintp(1)] > keys[k]:
-            row = rows[k + np.uintp(1)]
-            q = fma(q, row[FIRST + OWN], p * row[FIRST + MOVES])
-            if two:
-                r = fma(r, row[FIRST + PER + OWN], p * row[FIRST + PER + MOVES])
-            p = p * row[LEFT]
         if joining:
             bits = joins[k]
             if bits:
@@ -139,7 +159,7 @@ def walk_back(g, at, i, since, joins, keys, rows, drives, weights, source, base,
         place = np.intp(j) * LANES
         w, by, first = load32(weights, place), q, at.every
         if two:
-            first = w > 0.0 if signed else np.uint64(reached[j])
+            first = w > 0.0 if signed else fill32(g.tiny, reached[j]) > 0.0
             by = select(first, q, r)
         if weighs:
             store(by_weight, place, load32(by_weight, place) + by)
@@ -148,6 +168,12 @@ def walk_back(g, at, i, since, joins, keys, rows, drives, weights, source, base,
         i -= 1
         if i < 0 or since > keys[np.uintp(i)]:
             break
+        if keys[k] > keys[np.uintp(i)]:
+            row = rows[k]
+            q = fma(q, row[FIRST + OWN], p * row[FIRST + MOVES])
+            if two:
+                r = fma(r, row[FIRST + PER + OWN], p * row[FIRST + PER + MOVES])
+            p = p * row[LEFT]
     if not joining:
         store(adjoint, base, p)
         store(adjoint, base + LANES, q)
@@ -158,7 +184,7 @@ def walk_back(g, at, i, since, joins, keys, rows, drives, weights, source, base,
 
 @jit
 def back_quiet(g, at, i, since, joins, keys, rows, drives, weights, source, base, mode):
-    """Take P and Q in the rows from ``base`` on back from input ``i`` to the first that is not before ``since``.
+    """Take P and Q in the rows from ``base`` on from input ``i``, where they are known, back to the first from ``since``.
 
     Adds to the gradients, and returns the input before. Where there are bits of ``joins``, P and Q of these lanes are
     those of the rows; before they are 0.

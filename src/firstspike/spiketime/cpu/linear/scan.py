@@ -265,7 +265,7 @@ def scan(g, at, keys, rows, drives, weights, source, n):
     state, rows_each = g.state[at.slot], (1 + g.kinds.size) * LANES
     here, there = 0, rows_each
     held, stuck, active = start_lanes(g, at), np.uint64(0), at.every
-    plain, limits = g.observes == 0 and g.records == 0, constants_of(g) + LIMIT * LANES
+    plain = g.observes == 0 and g.records == 0
     end, fastest, may = g.bounds[1], fastest_rate(g, at, source is None), g.resets != 0 and g.observes == 0
     simple = source is not None and plain and g.count <= 2
     for k in range(g.count):
@@ -277,8 +277,7 @@ def scan(g, at, keys, rows, drives, weights, source, n):
             break
         if i >= 0 and simple and not held:
             if source is not None:  # which is known when this is compiled
-                limit, most = load32(state, limits), LONGEST / fastest
-                i, active = run_quiet(g, at, i, n, keys, rows, drives, weights, source, here, limit, active, most)
+                i, active = run_quiet(g, at, i, n, keys, rows, drives, weights, source, here, active, LONGEST / fastest)
         elif i >= 0:
             add_input(g, at, i, here, weights, source)
         wait = longest_wait(g, at, keys, i)
