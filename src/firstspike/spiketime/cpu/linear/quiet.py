@@ -184,7 +184,7 @@ def walk_back(g, at, i, since, joins, keys, rows, drives, weights, source, base,
 
 @jit
 def back_quiet(g, at, i, since, joins, keys, rows, drives, weights, source, base, mode):
-    """Take P and Q in the rows from ``base`` on from input ``i``, where they are known, back to the first from ``since``.
+    """Take P and Q in the rows from ``base`` on, of input ``i``, back to the first input from ``since`` on.
 
     Adds to the gradients, and returns the input before. Where there are bits of ``joins``, P and Q of these lanes are
     those of the rows; before they are 0.
