@@ -34,18 +34,7 @@ from firstspike.spiketime.cpu.linear.alone_adjoint import (
     free_after,
     total,
 )
-from firstspike.spiketime.cpu.linear.flow import (
-    CURRENT,
-    FEEDS,
-    FIRST,
-    LEFT,
-    MOVES,
-    OWN,
-    PER,
-    RISE,
-    SLOPES,
-    THRESHOLD,
-)
+from firstspike.spiketime.cpu.linear.flow import CURRENT, FEEDS, FIRST, LEFT, MOVES, OWN, PER, RISE, SLOPES, THRESHOLD
 from firstspike.spiketime.cpu.linear.lanes import part_of, response_lanes
 from firstspike.spiketime.cpu.linear.quiet import add_times, back_quiet
 from firstspike.spiketime.cpu.linear.scan import arrival_lanes, size_of, time_of
@@ -366,13 +355,9 @@ def unwind(g, at, keys, rows, slopes, drives, weights, source, n, mode, number):
     if source is not None:
         clear(g.sums[at.slot])
         if fast and g.firsts != 0:
-            never, joins, top = (
-                g.tiny.dtype.type(-math.inf),
-                g.joins[at.slot],
-                join_first(g, at, keys, drives, here, n, mode),
-            )
+            top, always = join_first(g, at, keys, drives, here, n, mode), g.tiny.dtype.type(-math.inf)
             if top >= 0:
-                back_quiet(g, at, top, never, joins, keys, rows, drives, weights, source, here, mode)
+                back_quiet(g, at, top, always, g.joins[at.slot], keys, rows, drives, weights, source, here, mode)
             return
     finish(g, at, mode, number)
     while i > -1:

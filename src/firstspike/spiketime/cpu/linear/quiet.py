@@ -21,33 +21,15 @@ def kept_rows(g):
     return constants_of(g) + (JUMPS + g.kinds.size) * LANES
 
 
-@inlined
-def keep_row(state, row, lanes, x):
-    """Keep the numbers of these lanes."""
-    store(state, row, select(lanes, x, load32(state, row)))
-
-
 @jit
 def keep_lanes(g, at, lanes, here, now, stop):
     """Keep states of lanes that surely spike in an interval."""
     state, kept, rows = g.state[at.slot], kept_rows(g), 1 + g.kinds.size
     for place in range(0, rows * LANES, LANES):
-        keep_row(state, kept + place, lanes, load32(state, here + place))
-    keep_row(state, kept + rows * LANES, lanes, now)
-    keep_row(state, kept + (rows + 1) * LANES, lanes, stop)
-    g.counts[at.slot, LANES] |= np.int64(lanes)
-
-
-@jit
-def keep_state(g, at, lanes, v, y, z, now, stop):
-    """The same of a state with up to two components."""
-    state, place, rows = g.state[at.slot], kept_rows(g), 1 + g.kinds.size
-    keep_row(state, place, lanes, v)
-    keep_row(state, place + LANES, lanes, y)
-    if rows > 2:
-        keep_row(state, place + 2 * LANES, lanes, z)
-    keep_row(state, place + rows * LANES, lanes, fill32(g.tiny, now))
-    keep_row(state, place + (rows + 1) * LANES, lanes, fill32(g.tiny, stop))
+        store(state, kept + place, select(lanes, load32(state, here + place), load32(state, kept + place)))
+    place = kept + rows * LANES
+    store(state, place, select(lanes, now, load32(state, place)))
+    store(state, place + LANES, select(lanes, stop, load32(state, place + LANES)))
     g.counts[at.slot, LANES] |= np.int64(lanes)
 
 
@@ -85,15 +67,19 @@ def run(g, at, i, n, keys, rows, drives, weights, source, base, active, brief, s
                 most = min(z, rest) if second == _CURRENT else max(z, rest)
                 gain, push = fma(z, row[FIRST + PER + MOVES], gain), fma(most, other * long, push)
             # what V waits for comes last
-            following, bound = fma(v, left, gain), fma(v, left, push)
+            following, bound = fma(v, left, gain), max(v, fma(v, left, push))
             if second == _THRESHOLD:
-                bound = max(v, bound) - min(z, rest)
+                bound = bound - min(z, rest)
             may = (bound >= limit) & active
             if may:
                 sure = (following >= theta) & may
                 if not once or sure != may or stop - now > brief:
                     break
-                keep_state(g, at, may, v, y, z, now, stop)
+                store(state, base, v)
+                store(state, base + LANES, y)
+                if second != _NONE:
+                    store(state, base + 2 * LANES, z)
+                keep_lanes(g, at, may, base, fill32(g.tiny, now), fill32(g.tiny, stop))
                 active &= ~may
                 if not active:
                     break

@@ -7,17 +7,7 @@ import numpy as np
 
 from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.lanes.scan import sort_arrivals
-from firstspike.spiketime.cpu.linear.flow import (
-    FIRST,
-    HOW_LONG,
-    LEFT,
-    MOVES,
-    OWN,
-    PER,
-    drive_of,
-    fill_row,
-    fill_slopes,
-)
+from firstspike.spiketime.cpu.linear.flow import FIRST, HOW_LONG, LEFT, MOVES, OWN, PER, drive_of, fill_row, fill_slopes
 from firstspike.spiketime.cpu.linear.lanes import response_lanes
 from firstspike.spiketime.cpu.linear.scan import size_of
 from firstspike.spiketime.cpu.runtime.compiling import jit
