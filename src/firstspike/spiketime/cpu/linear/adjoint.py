@@ -364,23 +364,14 @@ def unwind(g, at, keys, rows, slopes, drives, weights, source, n, mode, number):
         i -= 1
         if i < 0 and begin == -math.inf:
             break
+        since = arrival_lanes(g, keys, i) if i >= 0 else fill32(adjoint, g.bounds[0])
+        alone = (load32(adjoint, tail + DUE * LANES) > since) & at.every
+        quiet = quiet and not alone
         if quiet:  # nothing that comes later has a gradient
-            if source is None:
-                quiet = not load32(adjoint, tail + DUE * LANES) > fill32(adjoint, -math.inf)
-            else:
-                quiet = not load32(adjoint, tail + DUE * LANES) > (keys[i] if i >= 0 else g.bounds[0])
-            if quiet:
-                continue
+            continue
         waits = source is None or min(time_of(keys, i + 1, 0), end) > (time_of(keys, i, 0) if i >= 0 else begin)
         if waits:
             g.place[at.slot, 0] = i + 1
-            due, alone = load32(adjoint, tail + DUE * LANES), np.uint64(0)
-            if source is None:
-                for lane in range(size_of(g, at)):
-                    start = time_of(keys, i, lane) if i >= 0 else begin
-                    alone |= np.uint64(adjoint[tail + DUE * LANES + lane] > start) << np.uint64(lane)
-            else:
-                alone = due > (keys[i] if i >= 0 else g.bounds[0])
             if sums:
                 add_rates(g, at, slopes[i + 1], here, g.tape[at.slot, i + 1], alone)
             step_back(g, at, rows[i + 1], here, there)
@@ -388,9 +379,8 @@ def unwind(g, at, keys, rows, slopes, drives, weights, source, n, mode, number):
                 for place in range(0, each, LANES):
                     before = select(alone, load32(adjoint, here + place), load32(adjoint, there + place))
                     store(adjoint, there + place, before)
-                start = arrival_lanes(g, keys, i) if i >= 0 else fill32(adjoint, g.bounds[0])
                 stop = min(arrival_lanes(g, keys, i + 1), fill32(adjoint, g.bounds[1]))
-                back_lanes(g, at, drives, alone, there, start, stop, mode, number)
+                back_lanes(g, at, drives, alone, there, since, stop, mode, number)
                 alone = np.uint64(0)
             while alone:
                 lane = lowest_bit(alone)
@@ -401,8 +391,8 @@ def unwind(g, at, keys, rows, slopes, drives, weights, source, n, mode, number):
                 back_alone(g, at, lane, there, start, min(time_of(keys, i + 1, lane), end), mode, number)
             here, there = there, here
         if source is not None and fast and i >= 0:
-            since, none = highest(load32(adjoint, tail + DUE * LANES)), g.joins[at.slot, :0]
-            i = 1 + back_quiet(g, at, i, since, none, keys, rows, drives, weights, source, here, mode)
+            latest, none = highest(load32(adjoint, tail + DUE * LANES)), g.joins[at.slot, :0]
+            i = 1 + back_quiet(g, at, i, latest, none, keys, rows, drives, weights, source, here, mode)
         elif i >= 0:
             input_gradients(g, at, i, here, drives, weights, source, mode, number)
     if mode == LARGEST:

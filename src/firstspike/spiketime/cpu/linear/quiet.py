@@ -16,15 +16,9 @@ _NONE, _RECEPTOR, _SIGNED, _CURRENT, _THRESHOLD = range(5)
 
 
 @jit
-def kept_rows(g):
-    """Where the states of ``keep_lanes`` begin, and after them the ends of their intervals."""
-    return constants_of(g) + (JUMPS + g.kinds.size) * LANES
-
-
-@jit
 def keep_lanes(g, at, lanes, here, now, stop):
     """Keep states of lanes that surely spike in an interval."""
-    state, kept, rows = g.state[at.slot], kept_rows(g), 1 + g.kinds.size
+    state, kept, rows = g.state[at.slot], constants_of(g) + (JUMPS + g.kinds.size) * LANES, 1 + g.kinds.size
     for place in range(0, rows * LANES, LANES):
         store(state, kept + place, select(lanes, load32(state, here + place), load32(state, kept + place)))
     place = kept + rows * LANES

@@ -44,7 +44,7 @@ from firstspike.spiketime.cpu.linear.lanes import (
     part_of,
     spent_lanes,
 )
-from firstspike.spiketime.cpu.linear.quiet import keep_lanes, kept_rows, run_quiet
+from firstspike.spiketime.cpu.linear.quiet import keep_lanes, run_quiet
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, highest, load32, lowest_bit, select, store
 
@@ -217,7 +217,7 @@ def events(g, at, bound, push, low, drives, here, there, now, stop, brief, held,
 @jit
 def finish_kept(g, at, drives, there):
     """Find the spikes of the lanes that were kept."""
-    state, kept, rows = g.state[at.slot], kept_rows(g), 1 + g.kinds.size
+    state, kept, rows = g.state[at.slot], constants_of(g) + (JUMPS + g.kinds.size) * LANES, 1 + g.kinds.size
     lanes = np.uint64(g.counts[at.slot, LANES])
     if not lanes:
         return
