@@ -308,10 +308,7 @@ def input_gradients(g, at, i, base, drives, weights, source, mode, number):
 
 @jit
 def join_first(g, at, keys, drives, base, n, mode):
-    """First spikes: P and Q of each lane after its last causal input, in the rows from ``base`` on; the last of these.
-
-    The bits of ``joins`` are the lanes of an input.
-    """
+    """First spikes: fill in P and Q of lanes at their last causal inputs, and ``joins`` by input; the last of these."""
     adjoint, joins, sums = g.adjoint[at.slot], g.joins[at.slot], g.totals[at.group, at.chunk]
     first, none, top = at.b * g.outputs + at.first, fill32(g.tiny, 0.0), -1
     spike, slope = load_some32(at.every, g.spikes, first), load_some32(at.every, g.slopes, first)

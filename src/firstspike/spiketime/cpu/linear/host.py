@@ -91,8 +91,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         "own_sloped": sizes["own_intervals"] if by_taus and own else 0,
         "total_rows": (BY_PARTS + 2 * count + 1) * LANES, "largest_rows": sizes["most"] * LANES,
         "segments_each": 2 * sizes["most"] + 3, "noted": 1 + count, "jumping": max(1, count) * LANES,
-        "observes": True, "records": True, "once": False,
-        "firsts": given.max_spikes == 0 and given.bias is None,
+        "observes": True, "records": True, "once": False, "firsts": given.max_spikes == 0 and given.bias is None,
         "taped": (sizes["own_intervals"] if own else sizes["intervals"]) if by_taus else 0,
     }  # fmt: skip
     arrays |= {

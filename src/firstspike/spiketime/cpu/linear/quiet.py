@@ -31,12 +31,9 @@ def keep_lanes(g, at, lanes, here, now, stop):
 def run(g, at, i, n, keys, rows, drives, weights, source, base, active, brief, second):
     """``run_quiet`` with what the ``second`` component is."""
     state, tail, none, reached = g.state[at.slot], constants_of(g), fill32(g.tiny, 0.0), g.reached[at.e]
-    v, y, z = load32(state, base), load32(state, base + LANES), none
+    v, y, z = load32(state, base), load32(state, base + LANES), load32(state, base + g.count * LANES)
     limit, theta = load32(state, tail + LIMIT * LANES), load32(state, tail + THETA * LANES)
-    drive, other = drives[0], drives[0]
-    if second != _NONE:
-        z, other = load32(state, base + 2 * LANES), drives[1]
-    end, once = g.bounds[1], g.once != 0
+    drive, other, end, once = drives[0], drives[g.count - 1], g.bounds[1], g.once != 0
     while True:
         k = np.uintp(i)  # without a sign, an index needs no test for one below 0
         j = np.uintp(source[k])
@@ -119,10 +116,8 @@ def walk_back(g, at, i, since, joins, keys, rows, drives, weights, source, base,
     """``back_quiet`` of neurons with one component or ``two``."""
     adjoint, count, joining = g.adjoint[at.slot], g.kinds.size, joins.size > 0
     by_weight, reached, none = g.weight_parts[at.group, at.chunk], g.reached[at.e], fill32(g.tiny, 0.0)
-    p, q, r = load32(adjoint, base), load32(adjoint, base + LANES), none
+    p, q, r = load32(adjoint, base), load32(adjoint, base + LANES), load32(adjoint, base + count * LANES)
     rates, others = fill32(g.tiny, drives[count]), fill32(g.tiny, drives[2 * count - 1])
-    if two:
-        r = load32(adjoint, base + 2 * LANES)
     if joining:
         p, q, r = none, none, none
     weighs, times = mode != OTHERS, mode != WEIGHTS and g.by_time != 0
