@@ -116,7 +116,8 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     by: dict[str, Any] = {name: made.get(f"by_{name}") for name in ("weight", "delay", *Held._fields)}
     by["times"] = made["by_times"].view_as(given.times)
     if not needs.isdisjoint(_SUMMED):
-        by |= _of_parameters(made["summed"].view(lead[0], sizes["groups"], -1, LANES), whole, given)
+        totals = made["summed"].view(lead[0], sizes["groups"], sizes["total_rows"] // LANES, LANES)
+        by |= _of_parameters(totals, whole, given)
     return {name: by[name] for name in DIFFERENTIABLE if name in needs and getattr(whole, name) is not None}
 
 
