@@ -169,8 +169,8 @@ def backward_kernel(dtype: str):
         g.refractory_parts[task] = 0
         if g.delayed != 0:
             g.delay_parts[task] = 0
-        for b in range(e * g.batch + first // g.outputs, e * g.batch + stop // g.outputs):
-            g.by_times[b] = 0
+        for b in range(task % g.chunks * g.batch // g.chunks, (task % g.chunks + 1) * g.batch // g.chunks):
+            g.by_times[e * g.batch + b] = 0
         while first < stop:
             lanes = min(LANES, stop - first)
             fill(g, slot, e, first, lanes)
