@@ -21,16 +21,17 @@ class Case(NamedTuple):
 
     times: Tensor
     weight: Tensor
-    neuron: LIF
+    neuron: Any
     delay: Tensor | None = None
     receptor: str | list[int] | None = None
+    until: float = math.inf
 
     def layer(self, backend: str = "auto") -> Tensor:
         options: Any = {"delay": self.delay, "receptor": self.receptor, "backend": backend}
         return first_spike_time(self.times, self.weight, self.neuron, **options)
 
     def trains(self, most: int) -> Tensor:
-        options: Any = {"max_spikes": most, "overflow": "drop", "receptor": self.receptor}
+        options: Any = {"max_spikes": most, "overflow": "drop", "receptor": self.receptor, "until": self.until}
         return spike_trains(self.times.unsqueeze(-1), self.weight, self.neuron, **options)
 
     def grad(self) -> Tensor:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from cases import Case, dense, images, neurons, scaled, several, uniform
@@ -21,10 +21,20 @@ from recurrent import ours as recurrent_layer
 from timing import Table, clock_on, interleave, labelled, milliseconds, peak_memory, ratios, spread, two_passes
 from torch import Tensor
 
-from firstspike.neurons import LIF, AdaptiveLIF
+from firstspike.neurons import EIF, LIF, QIF, AdaptiveLIF, AdEx, AdLIF, ConductanceLIF, Izhikevich
 
 SHAPES = ((150, 5, 30), (50, 256, 128), (128, 784, 512), (256, 1024, 1024), (1024, 1024, 1024))
 RATIOS = (1.0, 2.0, 1.37)
+NAMED: list[tuple[Any, float, float]] = [
+    (QIF(), 1.0, 1.0),
+    (QIF(threshold=10.0, reset=-10.0), 1.0, 1.0),
+    (EIF(), 1.0, 1.0),
+    (AdLIF(), 1.0, 1.0),
+    (ConductanceLIF(), 1.0, 1.0),
+    (Izhikevich(), 5.0, 1.0),
+    (AdEx(), 5.0, 100.0),
+]
+"""Neurons, synaptic time constants, and about how strong their weights are."""
 _TOO_BIG = 4 << 30  # bytes that a peer may need at least
 
 
@@ -182,6 +192,25 @@ def linear(settings: Settings) -> Table:
     return table
 
 
+def equations(settings: Settings) -> Table:
+    table = Table(
+        "Neurons from equations, against trains of LIF with as many spikes",
+        ("shape", "neuron", "spikes", "LIF ms", "forward ms", "backward ms", *AGAINST[3:]),
+    )
+    shape = (100, 60, 60)
+    size, plain = "x".join(map(str, shape)), uniform(*shape, 2.0, settings.dtype).to(settings.device)
+    _, of_lif = several(plain, 3.0)
+    halves = [index % 2 for index in range(shape[1])]
+    for neuron, unit, strength in NAMED:
+        case = plain._replace(neuron=neuron, until=6.0 * unit).leaves(unit * plain.times, strength * plain.weight)
+        if len(neuron.receptors) > 1:
+            case = case._replace(receptor=halves).leaves(case.times, case.weight.abs())
+        _, own = several(case, 3.0)
+        grads = [torch.where(torch.isfinite(x), 1.0, 0.0).to(x) for x in (of_lif(), own())]
+        table.add(size, type(neuron).__name__, "3", *compare(of_lif, own, grads[0], settings, grads[1]))
+    return table
+
+
 def training(settings: Settings) -> Table:
     table = Table(
         "An epoch: batches, loss, gradient, Adam; against a dense network with ReLU",
@@ -295,6 +324,7 @@ SECTIONS: dict[str, Callable[[Settings], Table]] = {
     "constants": constants,
     "trains": trains,
     "linear": linear,
+    "equations": equations,
     "training": training,
     "peers": peers,
     "recurrence": recurrence,

@@ -63,6 +63,10 @@ def _mixture(x, p):
     return (i - v + shape) / p["tau_m"], log(1.5 + u * u) * p["a"] - u * u * u / p["tau_w"], -i / p["tau_s"]
 
 
+def _weak(x, p):
+    return (x[1] - x[0] + p["k"] * exp(sin(4 * x[0]))) / p["tau_m"], -x[1] / p["tau_s"]
+
+
 def _above(x, p):
     return x[0] - p["v_th"]
 
@@ -127,6 +131,12 @@ KINDS = {
     "not held": Kind(  # above its threshold as soon as it is released
         f"dv/dt = (i - v) / tau_m; {SYNAPSE}", PLAIN | {"held": []}, Cell(_lif, _above, _to_reset, (1,), ()),
         {"tau_m": 0.5, "tau_s": 0.8, "v_th": 0.5, "v_r": -0.1}, (4.0,), refractory=0.4,
+    ),
+    "weak": Kind(  # series of the states say nothing of what the threshold, and the derivative by k, follow from
+        f"dv/dt = (i - v + k*exp(sin(4*v))) / tau_m; {SYNAPSE}",
+        PLAIN | {"threshold": "v + b*sin(exp(sin(3*v))) > v_th"},
+        Cell(_weak, lambda x, p: x[0] + p["b"] * sin(exp(sin(3 * x[0]))) - p["v_th"], _to_reset, (1,), (0,)),
+        {"k": 0.0, "b": 0.2, "tau_m": 1.1, "tau_s": 0.8, "v_th": 1.0, "v_r": -0.1}, (6.0,), until=1.0, refractory=0.1,
     ),
     "mixture": Kind(
         "shape = tanh(v) + k*sin(v*u) - (1 + v**2)**q / (2 + cos(u)); dv/dt = (i - v + shape) / tau_m; "

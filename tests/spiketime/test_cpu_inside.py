@@ -63,15 +63,11 @@ def parts(dtype, call):
         yield spikes.detach()
         yield from torch.autograd.grad(spikes.square().sum(), (times, weight, delay))
 
-def first(times, weight, neuron, delay):
-    return fs.first_spike_time(times, weight, neuron, delay=delay, backend="cpu")
-
 def trains(times, weight, neuron, delay):
     options = dict(max_spikes=4, overflow="drop", backend="cpu")
     return fs.spike_trains(times[..., None], weight, neuron, delay=delay, **options)
 
-for dtype, call in ((torch.float64, first), (torch.float32, trains)):
-    print(hashlib.sha256(b"".join(x.numpy().tobytes() for x in parts(dtype, call))).hexdigest())
+print(hashlib.sha256(b"".join(x.numpy().tobytes() for x in parts(torch.float32, trains))).hexdigest())
 """
 
 

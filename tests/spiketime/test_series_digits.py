@@ -116,17 +116,19 @@ def case(name, own, seed, size):
         return problem, [problem.solved(j) for j in range(len(problem.values["weight"]))]
 
 
-HEAVY = ("qif", "izhikevich", "adex", "mixture")  # many small steps in 40 digits
+HEAVY = ("qif", "izhikevich", "adex", "mixture", "weak")  # many small steps in 40 digits
 CASES = [
     pytest.param(name, bool(k % 2), k // 2 + 1, (("neurons", 1 if name in HEAVY else 2),), id=name)
     for k, name in enumerate(KINDS)
 ]
 LARGE = (("neurons", 3), ("inputs", 6), ("spikes", 3))
 CASES += [
-    pytest.param(name, own, seed, LARGE, id=f"{name}-{own}-{seed}", marks=pytest.mark.exhaustive)
+    pytest.param(
+        name, own, seed, () if name in HEAVY else LARGE, id=f"{name}-{own}-{seed}", marks=pytest.mark.exhaustive
+    )
     for name in KINDS
     for own in (False, True)
-    for seed in (11, 12, 13, 14)
+    for seed in (11, 12)
 ]
 
 

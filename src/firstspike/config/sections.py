@@ -90,7 +90,9 @@ def described_neuron(neuron: object) -> dict[str, Any] | None:
     if any(isinstance(x, Tensor) for x in neuron.named_values.values()):
         return None
     if kind == "equations":
-        return {"kind": kind} | neuron.written
+        parameters = dict(neuron.values)
+        refractory = parameters.pop("refractory")
+        return {"kind": kind, "refractory": refractory, "parameters": parameters} | neuron.written
     found: dict[str, Any] = {"kind": kind} | neuron.values
     for name, pairs in zip(("adaptation", "threshold"), _ADAPTS, strict=True):
         if isinstance(neuron, AdaptiveLIF):

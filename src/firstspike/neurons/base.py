@@ -194,7 +194,7 @@ class Neuron:
 
     def membrane_of(self, states: Mapping[str, Tensor], like: Tensor) -> Tensor:
         """The membrane where the states are known by their names, and all values as the tensor ``like``."""
-        values = {name: torch.as_tensor(x).to(like) for name, x in self.named_values.items()}
+        values = {name: torch.as_tensor(x, dtype=like.dtype).to(like) for name, x in self.named_values.items()}
         return torch.as_tensor(value_of(read(self.membrane, "membrane"), values | dict(states))).to(like)
 
     @property

@@ -158,9 +158,9 @@ class QIF(_Membrane):
         """
 
         def phase(v: float | Tensor) -> Tensor:
-            return torch.atan((torch.as_tensor(v).to(voltage) - 0.5) / math.pi)
+            return torch.atan((torch.as_tensor(v, dtype=voltage.dtype).to(voltage) - 0.5) / math.pi)
 
-        tau, refractory = (torch.as_tensor(x).to(voltage) for x in (self.tau_mem, self.refractory))
+        tau, refractory = (torch.as_tensor(x, dtype=voltage.dtype).to(voltage) for x in (self.tau_mem, self.refractory))
         n, d = voltage, current[..., 0]
         now, top = torch.atan2(n - d / 2, math.pi * d), phase(self.threshold)
         first = until + left + (top - now) * tau / math.pi

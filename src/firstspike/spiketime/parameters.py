@@ -80,7 +80,7 @@ def _of_equations(
 def starting_state(neuron: Neuron, samples: int, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Membrane, other states and what is left of a refractory time of neurons with equations, at the start."""
     assert neuron.equations is not None
-    values = {name: torch.as_tensor(x).to(weight) for name, x in neuron.named_values.items()}
+    values = {name: torch.as_tensor(x, dtype=weight.dtype).to(weight) for name, x in neuron.named_values.items()}
     found = [value_of(neuron.start.get(name, 0.0), values) for name in neuron.equations.states]
     voltage, *others = (of_neurons(x, weight).expand(samples, -1) for x in found)
     return (

@@ -43,6 +43,25 @@ class Program(NamedTuple):
     by_slot: tuple[tuple[int, int], ...] = ()
     """Of adjoints: the row of what the loss owes to a slot, for slots that depend on parameters."""
 
+    @property
+    def degrees(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """How often each input is a factor of a step, at most; and the same of steps that are no polynomials in it.
+
+        Of an input that is t, a polynomial has no terms beyond that order. A function of one has terms at multiples of
+        it alone, perhaps at every other one, and may begin with the third, as ``x - sin(x)``.
+        """
+        found = [[int(k == x) for k in range(self.inputs)] for x in range(self.inputs)]
+        curved = [[0] * self.inputs for _ in range(self.inputs)]
+        for kind, operands, _ in self.steps:
+            used = operands[:1] if kind == COS else operands
+            own = [[found[x][k] for x in used] or [0] for k in range(self.inputs)]
+            bent = [max([curved[x][k] for x in used] or [0]) for k in range(self.inputs)]
+            plain = kind in (SUM, PRODUCT, HELD, SQUARE)
+            factor = 2 if kind == SQUARE else 1 if plain else 3
+            found.append([factor * (sum(x) if kind == PRODUCT else max(x)) for x in own])
+            curved.append([x if (y or not plain) and x else 0 for x, y in zip(found[-1], bent, strict=True)])
+        return tuple(map(max, zip(*found, strict=True))), tuple(map(max, zip(*curved, strict=True)))
+
 
 class Programs(NamedTuple):
     """All programs of a neuron with D states."""

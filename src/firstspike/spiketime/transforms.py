@@ -34,8 +34,8 @@ except ImportError:  # another torch, whose public way takes longer
 _AT_ONCE = 1 << 22  # numbers in a part of the Jacobian
 OF_SAMPLES = [name for name, quantity in QUANTITIES.items() if quantity.of_samples]
 _PRODUCTS = {
-    "EOI": "ebroi,eoi->ebro", "EO": "ebro...,eo...->ebro", "EOM": "ebrom,eom->ebro", "EBO": "ebrso...,ebo...->ebro",
-    "EBI": "ebroi,ebi->ebro",
+    "EOI": "ebroi,eoi->ebro", "EO": "ebro...,eo...->ebro", "EOM": "ebrom,eom->ebro", "EOP": "ebrop,eop->ebro",
+    "EBO": "ebrso...,ebo...->ebro", "EBI": "ebroi,ebi->ebro",
 }  # fmt: skip
 """Of rows of the Jacobian by quantities of a shape, and tangents; those by times are those by delays."""
 
@@ -118,7 +118,8 @@ def tangent(
     if "times" in moved:  # what never arrives moves nothing
         moves = moves | {"times": torch.where(inputs["times"].isfinite(), moves["times"], 0.0)}
     each = 1 if overflows is None else spikes.shape[3]
-    parts = 1 if inputs["jumps"] is None else inputs["jumps"].shape[-1]  # of the current
+    several = inputs["jumps" if inputs["parameters"] is None else "current"]
+    parts = 1 if several is None else several.shape[-1]  # of the current
     rows = each + (2 + parts) * ends
 
     def jacobian(some: slice) -> dict[str, Tensor]:
@@ -142,9 +143,9 @@ def tangent(
             neurons = (*lead, spikes.shape[2])
             grad = one[:, None, :each].expand(*neurons, each)
             if ends:
-                at_end = [x[:, None].expand(neurons).flatten(0, 2).unsqueeze(1) for x in one[:, each:].unbind(1)]
-                current = at_end[1] if inputs["jumps"] is None else torch.stack(at_end[1:-1], -1)
-                by_ends = [at_end[0], current, at_end[-1]]
+                at_end = one[:, None, each:].expand(*neurons, -1).flatten(0, 2).unsqueeze(1)
+                current = at_end[..., 1] if several is None else at_end[..., 1:-1]
+                by_ends = [at_end[..., 0], current, at_end[..., -1]]
             given["times"] = given["times"].unsqueeze(-1)
         saved = () if overflows is None else (alone(overflows),)
         found = gradients(needs, grad.flatten(0, 2).unsqueeze(1), *by_ends, alone(spikes), *given.values(), *saved)
@@ -171,7 +172,7 @@ def tangent(
     return (
         whole[..., :each],
         whole[..., each],
-        current.squeeze(-1) if inputs["jumps"] is None else current,
+        current.squeeze(-1) if several is None else current,
         whole[..., -1],
     )
 
@@ -179,5 +180,5 @@ def tangent(
 def _each_time_apart(x: dict[str, Any], copies: int) -> dict[str, Any]:
     """Of trains, with each time of an input as an input of its own."""
     changed: dict[str, Callable[[Tensor], Tensor]] = {"times": lambda y: y.flatten(2)}
-    changed["weight"] = changed["delay"] = lambda y: y.repeat_interleave(copies, -1)
+    changed["weight"] = changed["delay"] = changed["receptor"] = lambda y: y.repeat_interleave(copies, -1)
     return x | {name: None if x[name] is None else change(x[name]) for name, change in changed.items()}

@@ -190,9 +190,7 @@ def reached(layer: DenseLayer) -> tuple[int, int]:
         return 0, 1
     if layer.receptors is None:
         return 0, 0
-    every: Tensor = layer.weight
-    if isinstance(layer, SpikingRecurrent):
-        every = torch.cat([every, layer.recurrent_weight], dim=1)
+    every = every_weight(layer)
     found: list[list[int]] = []
     for sign, side in ((1, "> 0"), (-1, "< 0")):
         receptors = layer.receptors[(sign * every > 0).any(dim=0)].unique().tolist()
@@ -204,6 +202,15 @@ def reached(layer: DenseLayer) -> tuple[int, int]:
         found.append(receptors)
     excites, inhibits = found
     return (excites or inhibits or [0])[0], (inhibits or excites or [0])[0]
+
+
+def every_weight(layer: DenseLayer) -> Tensor:
+    """The weights of the inputs, and then those of recurrent synapses."""
+    return (
+        torch.cat([layer.weight, layer.recurrent_weight], dim=1)
+        if isinstance(layer, SpikingRecurrent)
+        else layer.weight
+    )
 
 
 def unit_of(layer: DenseLayer) -> float:

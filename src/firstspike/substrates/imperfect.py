@@ -128,8 +128,10 @@ class Imperfect(QuantisedWeights):
         self.noise.source.set_state(state["noise"].cpu())
 
 
-def with_thresholds(spikes: Callable[..., Any], neuron: LIF, threshold: Tensor, *given: Tensor) -> Any:
-    """``spikes(neuron, *given)`` with these thresholds; if those of samples differ, of each sample alone."""
+def with_thresholds(spikes: Callable[..., Any], neuron: LIF, threshold: Tensor | None, *given: Tensor) -> Any:
+    """``spikes(neuron, *given)`` with these thresholds or its own; if those of samples differ, of each sample alone."""
+    if threshold is None:
+        return spikes(neuron, *given)
 
     def one(threshold: Tensor, *given: Tensor) -> Any:
         return spikes(replace(neuron, threshold=threshold), *given)
@@ -141,7 +143,7 @@ def window_of(
     trains: Trains,
     weight: Float[Tensor, "neurons inputs"],
     neuron: LIF,
-    threshold: Float[Tensor, "*batch neurons"],
+    threshold: Float[Tensor, "*batch neurons"] | None,
     until: float,
     state: TrainState | None,
     **options: Any,

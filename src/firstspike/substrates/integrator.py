@@ -38,6 +38,7 @@ class Integrator(LayerByLayer):
     """
 
     kind = "integrator"
+    unusual = ("tau_syn", "tau_rise", "bias", "reset", "adaptation_tau", "threshold_tau")
     neurons = (SpikingLinear, SpikeTrains, SpikingRecurrent)
 
     step: Positive = 0.01

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.layers import Delay, SpikeTrains, SpikingLinear, SpikingRecurrent
+from firstspike.layers import Delay, SpikeTrains, SpikingLayer, SpikingLinear, SpikingRecurrent
 from firstspike.layers.dense import DenseLayer
 from firstspike.neurons import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Probability, Seed, checks_ranges
@@ -65,6 +65,19 @@ class Noisy(Imperfect, LayerByLayer):
     def __post_init__(self) -> None:
         self.noise = self.fixed = DeviceNoise(self.seed or 0)
 
+    def lacks(self, layer: SpikingLayer) -> list[str]:
+        noise = self.threshold_spread, self.threshold_batch_noise, self.threshold_sample_noise
+        kind = layer.unusual.get("equations") if any((self.threshold_offset, *noise)) else None
+        return (
+            super().lacks(layer)
+            if kind is None
+            else [f"{kind} whose thresholds vary: set threshold_spread and its like to 0"]
+        )
+
+    def _thresholds(self, index: int, layer: DenseLayer, times: Tensor) -> Float[Tensor, "*batch neurons"] | None:
+        """Thresholds in this run; None of neurons from equations, which keep theirs."""
+        return None if layer.neuron.equations else self.thresholds(index, layer, len(times), layer.weight)
+
     def received(self, times: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch inputs"]:
         if not self.input_jitter:
             return times
@@ -87,9 +100,9 @@ class Noisy(Imperfect, LayerByLayer):
         def fired(neuron: LIF, times: Tensor) -> Tensor:
             if isinstance(layer, SpikeTrains):
                 return spike_trains(times, weight, neuron, max_spikes=layer.max_spikes, delay=delay, **layer.dynamics)
-            return first_spike_time(times, weight, neuron, delay=delay, receptor=layer.reached, backend=layer.backend)
+            return first_spike_time(times, weight, neuron, delay=delay, **layer.dynamics)
 
-        threshold = self.thresholds(index, layer, len(times), layer.weight)
+        threshold = self._thresholds(index, layer, times)
         return _sorted(self.imperfect(with_thresholds(fired, layer.neuron, threshold, layer.seen(times))))
 
     def _recurrent(self, index: int, layer: SpikingRecurrent, times: Tensor) -> Float[Tensor, "batch outputs spikes"]:
@@ -99,7 +112,7 @@ class Noisy(Imperfect, LayerByLayer):
         own = layer.own_delay
         if layer.recurrent_delays is not None and self.delay_jitter:
             own = (own + self.noise.normal(self.delay_jitter, own)).clamp(min=layer.window)
-        threshold = self.thresholds(index, layer, len(times), layer.weight)
+        threshold = self._thresholds(index, layer, times)
         shift, reach = layer.window, 0.0  # without delays of synapses the kernels are faster
         if delay is not None or layer.recurrent_delays is not None:
             shift, reach = 0.0, float(own.max())

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from typing import Annotated, Any, ClassVar, Self
@@ -23,7 +23,8 @@ from firstspike.layers import Network, SpikeTrains, SpikingLinear, SpikingRecurr
 from firstspike.layers.dense import DenseLayer
 from firstspike.ranges import checks_ranges
 from firstspike.substrates.base import LayerByLayer, SubstrateError
-from firstspike.substrates.cells import Cells, array, unit_of
+from firstspike.substrates.cells import Cells, PerNeuron, array, unit_of
+from firstspike.substrates.described import DescribedCells
 from firstspike.substrates.windows import Windows, inject, project, recorded, sources
 from firstspike.text import first_line, installed_with
 
@@ -33,7 +34,7 @@ _LEAD_MS = 2.0  # simulators need a moment before the first spike
 
 @checks_ranges
 class Simulator(LayerByLayer):
-    """A simulator, whose neurons are PyNN's ``IF_curr_exp`` and ``IF_curr_alpha``, and in NEST some of its own.
+    """A simulator, whose neurons are PyNN's ``IF_curr_exp``, ``IF_curr_alpha`` and ``IF_cond_exp``, and some of NEST.
 
     Each LIF layer is one run, in which the samples of a batch follow one another. The next layer receives the
     recorded spikes: the first one of each neuron and sample, of ``SpikeTrains`` the train. All delays are added to
@@ -52,7 +53,9 @@ class Simulator(LayerByLayer):
     """
 
     neurons = (SpikingLinear, SpikeTrains, SpikingRecurrent)
-    unusual: ClassVar[tuple[str, ...] | None] = ("tau_syn", "tau_rise", "bias")
+    unusual: ClassVar[tuple[str, ...] | None] = ("tau_syn", "tau_rise", "bias", "equations")
+    described: ClassVar[tuple[str, ...]] = ("IF_cond_exp",)
+    """Its cells for neurons from equations."""
 
     title: ClassVar[str]
     """Name; that of PyNN's module is ``kind``."""
@@ -80,12 +83,12 @@ class Simulator(LayerByLayer):
         for index, layer in enumerate(network):
             if not isinstance(layer, DenseLayer):
                 continue
-            if np.isinf(array(layer.neuron.tau_mem)).any():
-                raise ValueError(f"layer {index}: {self.title} has no neurons without leak (tau_mem inf)")
-            unit, cells = unit_of(layer), self._cells(f"layer {index}", layer)
+            cells = self._cells(f"layer {index}", layer)
+            unit = unit_of(layer)
             if isinstance(layer, SpikeTrains):
-                for rest in np.unique(cells.refractory):
-                    self._check_time(f"layer {index}", "refractory", rest)
+                for rest in np.unique(array(layer.neuron.refractory) / unit):
+                    if rest or isinstance(cells, Cells):
+                        self._check_time(f"layer {index}", "refractory", rest)
                 if cells.model == "mat2_psc_exp" and cells.refractory.min() < 1.5 * self.step:
                     raise ValueError(
                         f"layer {index}: {self.title} has neurons without a reset (reset=None) only with a refractory "
@@ -103,9 +106,13 @@ class Simulator(LayerByLayer):
         found = {"kind": self.kind, "step": self.step, "duration": self.duration}
         return found if self._sim is None else found | {"versions": {x: version(x) for x in ("pynn", self.package)}}
 
-    def _cells(self, place: str, layer: DenseLayer) -> Cells:
+    def _cells(self, place: str, layer: DenseLayer) -> Any:
         """The cells of a layer; a ValueError if there are none."""
         try:
+            if layer.neuron.equations is not None:
+                return DescribedCells.of(layer, self._clock()[1], self.described)
+            if np.isinf(array(layer.neuron.tau_mem)).any():
+                raise ValueError("has no neurons without leak (tau_mem inf)")
             return Cells.of(layer, unit_of(layer), self.duration, self.rest, self.apart)
         except ValueError as error:
             raise ValueError(f"{place}: {self.title} {error}") from None
@@ -127,10 +134,15 @@ class Simulator(LayerByLayer):
         """All spikes of a layer, those of first spikes with a refractory time that lets few neurons spike again."""
         if self._sim is None:
             raise ValueError(f"{self.title} is not open: call open(network) first")
-        unit, delay, cells = unit_of(layer), layer.delay_in_pass(), self._cells(f"layer {index}", layer)
+        unit, delay = unit_of(layer), layer.delay_in_pass()
         arrival = times if delay is None else (times.unsqueeze(-3) + delay.unsqueeze(-1)).flatten(-3, -2)
-        found = self._simulate(array(arrival) / unit, array(layer.weight), cells)
-        return torch.from_numpy(np.where(found > cells.until, np.inf, found) * unit).to(times)
+        if layer.neuron.equations is None:
+            cells = self._cells(f"layer {index}", layer)
+            until, found = cells.until, self._simulate(array(arrival) / unit, array(layer.weight), cells)
+        else:
+            until = min(self.duration, getattr(layer, "duration", layer.until) / unit)
+            found = self._simulate_each(layer, array(arrival) / unit, until)
+        return torch.from_numpy(np.where(found > until, np.inf, found) * unit).to(times)
 
     def _simulate(
         self, arrival: Float[np.ndarray, "batch sources spikes"], weight: Float[np.ndarray, "out inputs"], cells: Cells
@@ -141,13 +153,7 @@ class Simulator(LayerByLayer):
         arrives = np.append(arrival[np.isfinite(arrival)], [0.0] * cells.biased)
         if not len(arrives):
             return np.full((len(arrival), len(weight), 1), np.inf)
-        step_ms = max(round(1000 * self.step * _TAU_MS), 1) / 1000  # NEST has whole microseconds
-        unit_ms = step_ms / self.step
-
-        def whole(ms: Any) -> Any:
-            """In steps, at least one, without rounding errors."""
-            return np.round(np.maximum(np.round(ms / step_ms), 1) * step_ms, 3)
-
+        step_ms, unit_ms, whole = self._clock()
         delay_ms = float(whole(self.delay * unit_ms))
         delays = np.array(delay_ms)
         if cells.delay is not None:
@@ -157,30 +163,82 @@ class Simulator(LayerByLayer):
         start = math.floor((float(arrives.min()) - 1) / self.step) * self.step
         windows = Windows(len(arrival), start, end - start, unit_ms, float(whole(_LEAD_MS + 2 * delay_ms)))
         sim = self._sim
+        with self._running(step_ms, delays):
+            before = sources(sim, windows.trains(arrival))
+            neurons = cells.parameters(unit_ms, step_ms)
+            rest = {"v" if cells.model.startswith("IF") else "V_m": 0.0}
+            after = sim.Population(len(weight), self._cell(cells.model, neurons), initial_values=rest)
+            project(sim, before, after, cells.strengths(weight), delay_ms)
+            if cells.weight is not None:
+                project(sim, after, after, cells.strengths(cells.weight), loop_ms)
+            inject(sim, after, turns, lambda time: whole(windows.at(time) + delay_ms))
+            return self._found(after, neurons, windows, step_ms, delay_ms)
+
+    def _simulate_each(
+        self, layer: DenseLayer, arrival: Float[np.ndarray, "batch sources spikes"], until: float
+    ) -> Float[np.ndarray, "batch out found"]:
+        """Spikes of neurons from equations: those of each sample are cells of their own, which begin at time 0."""
+        step_ms, unit_ms, whole = self._clock()
+        cells, sim, samples = self._cells("the layer", layer), self._sim, len(arrival)
+        inputs, outputs, delays = arrival.shape[1], layer.out_features, np.array(step_ms)
+        if isinstance(layer, SpikingRecurrent):
+            loop_ms = whole(array(layer.own_delay) / unit_of(layer) * unit_ms)
+            delays = np.append(loop_ms, step_ms)
+        arrival = np.where((arrival < 0) | (arrival > until), np.inf, arrival).reshape(1, samples * inputs, -1)
+        windows = Windows(1, 0.0, until + 2 * self.step, unit_ms, step_ms)
+
+        def everywhere(x: Any) -> Any:
+            return np.tile(x, samples) if x.ndim else x
+
+        with self._running(step_ms, delays):
+            before = sources(sim, windows.trains(arrival))
+            neurons = {name: everywhere(x) for name, x in cells.parameters.items()}
+            start = {name: everywhere(x) if x.ndim else float(x) for name, x in cells.start.items()}
+            after = sim.Population(samples * outputs, self._cell(cells.model, neurons), initial_values=start)
+            for k in range(samples):
+                mine = after[k * outputs : (k + 1) * outputs]
+                project(sim, before[k * inputs : (k + 1) * inputs], mine, cells.weight[:, : layer.in_features], step_ms)
+                if isinstance(layer, SpikingRecurrent):
+                    project(sim, mine, mine, cells.weight[:, layer.in_features :], loop_ms)
+            turns = [(0.0, everywhere(cells.bias))] if cells.bias.any() else []
+            inject(sim, after, turns, lambda time: whole(windows.at(time) + step_ms))
+            found = self._found(after, neurons, windows, step_ms, step_ms)
+        return found.reshape(samples, outputs, -1)
+
+    def _clock(self) -> tuple[float, float, Callable[[Any], Any]]:
+        """Milliseconds of a step and of a unit of time, and a function that rounds others to steps."""
+        step_ms = max(round(1000 * self.step * _TAU_MS), 1) / 1000  # NEST has whole microseconds
+
+        def whole(ms: Any) -> Any:
+            """In steps, at least one, without rounding errors."""
+            return np.round(np.maximum(np.round(ms / step_ms), 1) * step_ms, 3)
+
+        return step_ms, step_ms / self.step, whole
+
+    @contextmanager
+    def _running(self, step_ms: float, delays_ms: PerNeuron) -> Iterator[None]:
+        """A run with synapses of these delays, quiet and with its errors named."""
         with self._quiet():
             try:
-                self._setup(step_ms, float(delays.min()), float(delays.max()))
-                before = sources(sim, windows.trains(arrival))
-                neurons = cells.parameters(unit_ms, step_ms)
-                rest = {"v" if cells.model.startswith("IF") else "V_m": 0.0}
-                after = sim.Population(len(weight), self._cell(cells.model, neurons), initial_values=rest)
-                project(sim, before, after, cells.strengths(weight), delay_ms)
-                if cells.weight is not None:
-                    project(sim, after, after, cells.strengths(cells.weight), loop_ms)
-                inject(sim, after, turns, lambda time: whole(windows.at(time) + delay_ms))
-                after.record("spikes")
-                told = {name: x for name, x in neurons.items() if x.ndim < 2}
-                there = sim.get_time_step(), *after.get(list(told))
-                for name, wanted, got in zip(("step", *told), (step_ms, *told.values()), there, strict=True):
-                    if not np.allclose(got, wanted, rtol=1e-9, atol=0):  # rounded, say
-                        raise ValueError(f"it has a {name} of {got} in place of {wanted}")
-                sim.run(round(math.ceil((windows.run_ms + delay_ms) / step_ms) * step_ms, 3))  # whole steps
-                index, at = recorded(after)
-                found = windows.each(after.size, index, at - delay_ms)
-                sim.end()
+                self._setup(step_ms, float(delays_ms.min()), float(delays_ms.max()))
+                yield
+                self._sim.end()
             except Exception as error:  # each simulator has its own
                 raise SubstrateError(f"{self.title} failed: {first_line(error)}") from error
-        return found
+
+    def _found(
+        self, after: Any, neurons: Mapping[str, Any], windows: Windows, step_ms: float, delay_ms: float
+    ) -> Float[np.ndarray, "windows cells found"]:
+        """The spikes of cells, once it is clear that the simulator has their parameters as they are."""
+        after.record("spikes")
+        told = {name: x for name, x in neurons.items() if x.ndim < 2}
+        there = self._sim.get_time_step(), *after.get(list(told))
+        for name, wanted, got in zip(("step", *told), (step_ms, *told.values()), there, strict=True):
+            if not np.allclose(got, wanted, rtol=1e-9, atol=0):  # rounded, say
+                raise ValueError(f"it has a {name} of {got} in place of {wanted}")
+        self._sim.run(round(math.ceil((windows.run_ms + delay_ms) / step_ms) * step_ms, 3))  # whole steps
+        index, at = recorded(after)
+        return windows.each(after.size, index, at - delay_ms)
 
     def _cell(self, model: str, parameters: Mapping[str, Any]) -> Any:
         """PyNN's cell of that name."""

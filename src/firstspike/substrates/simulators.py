@@ -22,7 +22,8 @@ class Nest(Simulator):
     """
 
     kind = "nest"
-    unusual = ("tau_syn", "tau_rise", "bias", "reset", "adaptation_tau", "threshold_tau")
+    unusual = ("tau_syn", "tau_rise", "bias", "reset", "adaptation_tau", "threshold_tau", "equations")
+    described = ("IF_cond_exp", "aeif_psc_exp")
     title, package = "NEST", "nest-simulator"
     rest = 35.0  # exp(-35) is below the resolution of float64
     delay = 2.0  # NEST works in slices as long as the shortest delay: a long one makes it several times faster
@@ -30,7 +31,7 @@ class Nest(Simulator):
     options: ClassVar = {"spike_precision": "off_grid", "verbosity": "error"}
 
     def _cell(self, model: str, parameters: Mapping[str, Any]) -> Any:
-        if model == "IF_curr_exp":
+        if model in ("IF_curr_exp", "IF_cond_exp"):
             return super()._cell(model, parameters)
         if model == "IF_curr_alpha":
             precise = {"nest_name": dict.fromkeys(("on_grid", "off_grid"), "iaf_psc_alpha_ps")}

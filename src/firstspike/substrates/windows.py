@@ -86,10 +86,14 @@ def project(
     weight: Float[np.ndarray, "after inputs"],
     delay_ms: float | Float[np.ndarray, "after inputs"],
 ) -> None:
-    """Connect two populations by weights in nA; ``before`` has a cell for each input or, by rows, for each synapse."""
+    """Connect two populations by weights in nA, or in uS where they are conductances, of which those < 0 inhibit.
+
+    ``before`` has a cell for each input or, by rows, for each synapse.
+    """
     row, column = np.indices(weight.shape)
     source = column if before.size == weight.shape[1] else row * weight.shape[1] + column
-    of_synapses: tuple[Any, ...] = source, row, weight, np.broadcast_to(delay_ms, weight.shape)
+    size = abs(weight) if after.conductance_based else weight
+    of_synapses: tuple[Any, ...] = source, row, size, np.broadcast_to(delay_ms, weight.shape)
     for receptor, chosen in (("excitatory", weight > 0), ("inhibitory", weight < 0)):
         if chosen.any():
             synapses = np.column_stack([x[chosen] for x in of_synapses]).tolist()

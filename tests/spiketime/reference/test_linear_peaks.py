@@ -66,7 +66,7 @@ def test_gradient_of_the_maximum(kind):
 def test_a_membrane_reaches_its_maximum_and_no_more(kind):
     """A neuron with a threshold just below the maximum spikes, one with a threshold just above does not."""
     neuron, receptor = NEURONS[kind]
-    for seed in range(5):
+    for seed in range(1 if kind == "rise and bias" else 5):  # which takes as long as all others
         times, weight = problem(seed)
         first = times[..., 0]
         top = maximum(first.unsqueeze(-1), weight, neuron, receptor)

@@ -51,6 +51,7 @@ from firstspike.spiketime.statuses import FINE, NOT_FINITE, STUCK_STEP, check_st
 
 _MOST = 24  # orders of a step
 _SMALL = 1e-16  # size of a term, relative to the largest, that is left out
+_GAP = 16  # orders without terms between others that have some, at most
 _HALVINGS = 64  # of a step, after which it is stuck
 _SHORTEST = 2.0**-40  # part of a step that is not halved again in the search
 _NUMBERS = 200  # that autograd keeps for each row of a program at an event, or so
@@ -68,6 +69,7 @@ class _Series(loop.Neurons):
         assert given.parameters is not None
         assert given.state is not None
         self.programs = programs_of(given.equations)
+        self.degrees = torch.tensor(self.programs.flow.degrees, device=given.weight.device).unsqueeze(-1)
         equations = self.programs.equations
         places, reads = map(equations.states.index, equations.receptors), set(names_in(equations.excess))
         super().__init__(given, given.parameters[..., -1], list(places), [name in reads for name in equations.states])
@@ -142,13 +144,26 @@ class _Series(loop.Neurons):
             terms = torch.cat([terms, (level.detach().abs() * power).unsqueeze(0)]) if searches else terms
             tops, power = torch.maximum(tops, terms), power * wait
             small = small + 1 if bool((terms <= tops * _SMALL).all()) else 0
-            if small == 2:
-                break
+            least, gap = self._orders(states.detach())
+            if small >= gap and n >= least:
+                return states, torch.stack(levels), wait
         excess = torch.stack(levels)
-        if small < 2:
-            parts = torch.cat([states[:-1], excess.unsqueeze(1)], 1) if searches else states
-            wait = _reach(parts.detach().abs(), wait)
+        parts = torch.cat([states[:-1], excess.unsqueeze(1)], 1) if searches else states
+        wait = _reach(parts.detach().abs(), wait, gap)
         return states, excess, wait
+
+    def _orders(self, states: Float64[Tensor, "K D P"]) -> tuple[int, int]:
+        """Up to which order products may have terms, and how many in a row must be negligible.
+
+        That is 0 and 2, unless states have no terms beyond an order, such as one that grows with the time.
+        """
+        orders, there = torch.arange(len(states), device=states.device), states != 0
+        ends = (there * orders[:, None, None]).amax(0) * ~there[-1]
+        if not ends.numel():
+            return 0, 2
+        of_products, of_functions = self.degrees
+        gap = int((of_functions * ends).max())
+        return min(int((of_products * ends).sum(0).max()), _MOST - 3), min(max(gap, 2), _GAP)
 
     def _goes_on(self, some: Int64[Tensor, " L"], x: State, reach: Values, rest: Values) -> Some:
         """Which of these pairs need another step; notes those that cannot go on."""
@@ -168,11 +183,11 @@ def _at(states: Float64[Tensor, "K D P"], time: Values) -> State:
     return (states * _powers(time, len(states)).unsqueeze(1)).sum(0).T
 
 
-def _reach(sizes: Float64[Tensor, "K D P"], wait: Values) -> Values:
-    """Half of that time, or half of that, and so on, until the last two terms are negligible."""
+def _reach(sizes: Float64[Tensor, "K D P"], wait: Values, gap: int) -> Values:
+    """Half of that time, or half of that, and so on, until so many of the last terms are negligible."""
     for _ in range(_HALVINGS):
         terms = sizes * _powers(wait, len(sizes)).unsqueeze(1)
-        good = (terms[-2:] <= terms.amax(0) * _SMALL).all(0).all(0)
+        good = (terms[-gap:] <= terms.amax(0) * _SMALL).all(0).all(0)
         if bool(good.all()):
             break
         wait = torch.where(good, wait, wait / 2)
@@ -267,7 +282,7 @@ def _first_zero(level: Row) -> Values:
         change = (falling * part.abs()).sum(0)
         most, falls, rises, bends = course_of(part[0], part[1], 2 * part[2], change, slope, 1.0)
         below = (most < 0) | (part[0] + part[1:].clamp(min=0).sum(0) < 0) | falls
-        high = torch.where(rises & ~below & (end >= 0), 1.0, -1.0)
+        high = torch.where(rises & ~below & (end >= 0), torch.ones_like(end), -1.0)
         summit = (bends & ~below & ~rises).nonzero()[:, 0]
         if len(summit):
             inner = part[:, summit]

@@ -98,6 +98,9 @@ def _refuse(problems: list[str]) -> None:
 
 def _lif_problems(layer: DenseLayer) -> Iterator[str]:
     neuron = layer.neuron
+    if neuron.equations is not None:
+        yield f"neurons of the kind {type(neuron).__name__}; those of the chip are LIF"
+        return
     resets = isinstance(layer, layers.SpikeTrains) and neuron.reset is not None
     for reset in filter(bool, torch.as_tensor(neuron.reset).unique() if resets else ()):
         yield f"a reset to {reset:g}; the chip is calibrated to a reset to the leak, 0"

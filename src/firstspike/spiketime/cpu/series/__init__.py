@@ -1,1 +1,1 @@
-"""Kernels for neurons from equations: Taylor series by programs that kernels read, 16 neurons at once, in float64."""
+"""Kernels for neurons from equations: Taylor series by programs that kernels read, 32 neurons at once, in float64."""

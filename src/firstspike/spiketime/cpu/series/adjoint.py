@@ -1,4 +1,4 @@
-"""Backwards through the record of a forward pass, 16 neurons at once, each with a clock of its own.
+"""Backwards through the record of a forward pass, 32 neurons at once, each with a clock of its own.
 
 With ``a = dL/dx`` for the states x, the flow f, the excess g over the threshold and the reset R (``-`` before and ``+``
 after an event; f is that of held neurons within a refractory time)::
@@ -39,7 +39,7 @@ from firstspike.spiketime.cpu.series.forward import (
     STEP,
     state_of,
 )
-from firstspike.spiketime.cpu.vectors.simd import load16, select, store
+from firstspike.spiketime.cpu.vectors.simd import load32, select, store
 
 # what a pass is for: all gradients; those by all but the weights; those by weights alone, within the bound; or the
 # largest derivative by a weight of the excess at one spike of each neuron
@@ -120,7 +120,7 @@ def flow_into(g, slot, s, into):
     """The flow of the states in ``s`` without a refractory time, and the excess."""
     expand(g.flow, s, g.own_slots[slot], 0, _EVERY)
     for k in range(g.states + 1):
-        store(into, k * LANES, load16(s, output_of(g.flow, k) * ROW))
+        store(into, k * LANES, load32(s, output_of(g.flow, k) * ROW))
 
 
 @jit
@@ -194,22 +194,22 @@ def pass_spikes(g, slot, chunk, mode, number, spiked):
     put(g, slot, s, spiked)
     expand(g.excess_adjoint, s, slots, 0, _EVERY)
     for k in range(g.states):
-        store(slope, k * LANES, load16(s, output_of(g.excess_adjoint, k) * ROW))
+        store(slope, k * LANES, load32(s, output_of(g.excess_adjoint, k) * ROW))
     count, begin = slots_of(g.excess_adjoint)
     for q in range(count):
-        store(g.slot_rows[slot], q * LANES, load16(s, g.excess_adjoint[begin + 2 * q + 1] * ROW))
+        store(g.slot_rows[slot], q * LANES, load32(s, g.excess_adjoint[begin + 2 * q + 1] * ROW))
     expand(g.reset, s, slots, 0, _EVERY)
     for k in range(g.states):
-        store(change, k * LANES, load16(s, output_of(g.reset, k) * ROW))
+        store(change, k * LANES, load32(s, output_of(g.reset, k) * ROW))
     for k in range(g.states):
-        store(s, k * ROW, load16(change, k * LANES))
+        store(s, k * ROW, load32(change, k * LANES))
     flow_into(g, slot, s, after)
     put(g, slot, s, spiked)
     for k in range(g.states):
-        store(s, (g.states + k) * ROW, load16(a, k * LANES))
+        store(s, (g.states + k) * ROW, load32(a, k * LANES))
     expand(g.reset_adjoint, s, slots, 0, _EVERY)
     for k in range(g.states):
-        store(change, k * LANES, load16(s, output_of(g.reset_adjoint, k) * ROW))
+        store(change, k * LANES, load32(s, output_of(g.reset_adjoint, k) * ROW))
     sums = mode < WEIGHTS
     resets, first = slots_of(g.reset_adjoint)
     for lane in range(LANES):
@@ -274,9 +274,9 @@ def pass_steps(g, slot, chunk, mode, steps):
                 s[k * ROW + lane] = row[2 + k]
                 g.x[slot, k * LANES + lane] = row[2 + k]
     for k in range(size):
-        store(s, k * ROW, load16(g.x[slot], k * LANES))
-        store(s, (size + k) * ROW, load16(a, k * LANES))
-    whole = load16(left, 0)
+        store(s, k * ROW, load32(g.x[slot], k * LANES))
+        store(s, (size + k) * ROW, load32(a, k * LANES))
+    whole = load32(left, 0)
     order, time = expand_for(code, s, slots, g.held, free, whole, steps, size, g.tops[slot])
     time = select(steps, time, 0.0)
     back = time * -1.0
@@ -286,7 +286,7 @@ def pass_steps(g, slot, chunk, mode, steps):
         for q in range(count):
             place = code[begin + 2 * q]
             part = integral_to(s, code[begin + 2 * q + 1], order, back)
-            total = load16(g.own_parts[slot], place * LANES)
+            total = load32(g.own_parts[slot], place * LANES)
             store(g.own_parts[slot], place * LANES, select(steps, total - part, total))
     for k in range(size):
         store(a, k * LANES, value_at(s, size + k, order, back))

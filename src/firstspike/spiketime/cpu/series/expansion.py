@@ -1,4 +1,4 @@
-"""Programs of a neuron, see ``spiketime.series``, carried out for 16 neurons at once.
+"""Programs of a neuron, see ``spiketime.series``, carried out for 32 neurons at once.
 
 The coefficients of a row lie one order after the other, ``WIDTH`` orders of ``LANES`` numbers. A program is a row of
 whole numbers that kernels read, so that they are compiled once for all neurons.
@@ -11,7 +11,7 @@ import numpy as np
 
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp, log
-from firstspike.spiketime.cpu.vectors.simd import fill16, fma, load16, select, store
+from firstspike.spiketime.cpu.vectors.simd import fill32, fma, highest, load32, select, store
 from firstspike.spiketime.series import (
     COS,
     EXP,
@@ -27,41 +27,42 @@ from firstspike.spiketime.series import (
     Program,
 )
 
-LANES = 16
+LANES = 32
 MOST = 24
 """Orders of a step at most; twelve or so are the rule."""
 WIDTH = MOST + 2
 ROW = WIDTH * LANES
 TOLERANCE = 1e-16
 """Size of a term, relative to the largest, that is left out."""
-_HEADER = 5  # numbers of inputs, steps, outputs and slots, the least order; then outputs and slots
+GAP = 16
+"""Orders without terms between others that have some, at most."""
+PARTS_TOLERANCE = 1e-12
+"""The same for what is not carried on to the next step."""
+_HEADER = 5  # numbers of inputs, steps, outputs, slots and outputs to watch; then outputs, slots and degrees of inputs
 _FAR_EXP, _FAR_TANH = 8.0, 1.0  # what arguments move by in a step at most: else growth from next to nothing is missed
 _TINY = 1e-300
 
 
 def code_of(program: Program) -> list[int]:
     """A program as whole numbers."""
-    found = [program.inputs, len(program.steps), len(program.outputs), len(program.by_slot), _least_order(program)]
-    found += program.outputs
+    inputs, steps, outputs, by_slot = program
+
+    def plain(row: int) -> bool:
+        """Whether a row converges as the inputs do."""
+        return row < inputs or (
+            steps[row - inputs].kind == SUM and max(steps[row - inputs].operands, default=0) < inputs
+        )
+
+    watched = sum(not plain(row) for row in outputs[inputs:])
+    found = [inputs, len(steps), len(outputs), len(by_slot), watched, *outputs]
     for pair in program.by_slot:
         found += pair
+    for degrees in program.degrees:
+        found += degrees
     for step in program.steps:
-        found += [step.kind, len(step.operands), len(step.slots), *step.operands, *step.slots]
+        found += [step.kind, len(step.operands), len(step.slots), *(ROW * x for x in step.operands)]
+        found += [LANES * x for x in step.slots]
     return found
-
-
-def _least_order(program: Program) -> int:
-    """The first order in which anything may show up, next to states that are 0: ``x**5`` does in the fifth."""
-    degrees = [1] * program.inputs
-    for kind, operands, _ in program.steps:
-        of_operands = [degrees[x] for x in operands] or [0]
-        if kind == PRODUCT:
-            degrees.append(sum(of_operands))
-        elif kind == SQUARE:
-            degrees.append(2 * of_operands[0])
-        else:  # such as ``sin(x) - x``
-            degrees.append(max(of_operands) * (1 if kind in (SUM, HELD) else 3))
-    return min(max(degrees), MOST - 2)
 
 
 @inlined
@@ -76,26 +77,44 @@ def slots_of(code):
     return code[3], _HEADER + code[2]
 
 
+@inlined
+def degrees_of(code):
+    """Where both degrees of all inputs begin."""
+    return _HEADER + code[2] + 2 * code[3]
+
+
+@inlined
+def watched_rows(code):
+    """How many rows have to converge that are no inputs: the excess, unless it does with them, and parts of slots."""
+    return code[3] + code[4]
+
+
+@inlined
+def watched_row(code, k):
+    """One of them."""
+    return code[_HEADER + code[2] - code[4] + k] if k < code[4] else code[_HEADER + code[2] + 2 * (k - code[4]) + 1]
+
+
 @jit
 def convolved(s, a, b, n):
     """The n-th coefficients of a product of two rows."""
-    x, y = load16(s, a) * load16(s, b + n * LANES), fill16(s, 0.0)
+    x, y = load32(s, a) * load32(s, b + n * LANES), fill32(s, 0.0)
     if n > 0:
-        y = load16(s, a + LANES) * load16(s, b + (n - 1) * LANES)
+        y = load32(s, a + LANES) * load32(s, b + (n - 1) * LANES)
     for j in range(2, n, 2):
-        x = fma(load16(s, a + j * LANES), load16(s, b + (n - j) * LANES), x)
-        y = fma(load16(s, a + (j + 1) * LANES), load16(s, b + (n - j - 1) * LANES), y)
+        x = fma(load32(s, a + j * LANES), load32(s, b + (n - j) * LANES), x)
+        y = fma(load32(s, a + (j + 1) * LANES), load32(s, b + (n - j - 1) * LANES), y)
     if n > 0 and n % 2 == 0:
-        x = fma(load16(s, a + n * LANES), load16(s, b), x)
+        x = fma(load32(s, a + n * LANES), load32(s, b), x)
     return x + y
 
 
 @jit
 def weighted(s, a, b, n):
     """``sum_j j a_j b_(n-j) / n`` for j from 1 to n."""
-    x = fill16(s, 0.0)
+    x = fill32(s, 0.0)
     for j in range(1, n + 1):
-        x = fma(load16(s, a + j * LANES) * (j / n), load16(s, b + (n - j) * LANES), x)
+        x = fma(load32(s, a + j * LANES) * (j / n), load32(s, b + (n - j) * LANES), x)
     return x
 
 
@@ -103,7 +122,7 @@ def weighted(s, a, b, n):
 def first_of(kind, s, place, a, exponent):
     """The value of a function; what has no short cut is called for one lane after the other."""
     if kind == EXP:
-        return exp(load16(s, a))
+        return exp(load32(s, a))
     for lane in range(LANES):
         x = s[a + lane]
         if kind == LOG:
@@ -117,61 +136,60 @@ def first_of(kind, s, place, a, exponent):
         else:
             y = x ** exponent[lane] if x > 0 else math.nan
         s[place + lane] = y
-    return load16(s, place)
+    return load32(s, place)
 
 
 @jit
 def expand(code, s, slots, n, free):
     """The n-th coefficients of all steps, from those of the inputs; ``free`` are lanes without a refractory time."""
     inputs, steps = code[0], code[1]
-    p = _HEADER + code[2] + 2 * code[3]
+    p = degrees_of(code) + 2 * inputs
     for k in range(steps):
         kind, operands, many = code[p], code[p + 1], code[p + 2]
         p += 3
         place = (inputs + k) * ROW
         at = place + n * LANES
         if kind == SUM:
-            x = fill16(s, 0.0)
+            x = fill32(s, 0.0)
             for j in range(operands):
-                factor = load16(slots, code[p + operands + j] * LANES)
-                x = fma(load16(s, code[p + j] * ROW + n * LANES), factor, x)
+                x = fma(load32(s, code[p + j] + n * LANES), load32(slots, code[p + operands + j]), x)
             if many > operands and n == 0:
-                x = x + load16(slots, code[p + 2 * operands] * LANES)
+                x = x + load32(slots, code[p + 2 * operands])
         elif kind == PRODUCT:
-            x = convolved(s, code[p] * ROW, code[p + 1] * ROW, n)
+            x = convolved(s, code[p], code[p + 1], n)
         elif kind == HELD:
-            x = select(free, load16(s, code[p] * ROW + n * LANES), 0.0)
+            x = select(free, load32(s, code[p] + n * LANES), 0.0)
         else:
-            a = code[p] * ROW
+            a = code[p]
             if kind == SQUARE:
                 x = convolved(s, a, a, n)
             elif kind == INVERSE:
                 if n == 0:
-                    x = 1.0 / load16(s, a)
+                    x = 1.0 / load32(s, a)
                 else:
-                    store(s, at, fill16(s, 0.0))
-                    x = convolved(s, a, place, n) * load16(s, place) * -1.0
+                    store(s, at, fill32(s, 0.0))
+                    x = convolved(s, a, place, n) * load32(s, place) * -1.0
             elif n == 0:
-                x = first_of(kind, s, place, a, slots[code[p + 1] * LANES :] if kind == POWER else slots)
+                x = first_of(kind, s, place, a, slots[code[p + 1] :] if kind == POWER else slots)
             elif kind == EXP:
                 x = weighted(s, a, place, n)
             elif kind == LOG:
-                x = fill16(s, 0.0)
+                x = fill32(s, 0.0)
                 for j in range(1, n):
-                    x = fma(load16(s, place + j * LANES) * (j / n), load16(s, a + (n - j) * LANES), x)
-                x = (load16(s, a + n * LANES) - x) / load16(s, a)
+                    x = fma(load32(s, place + j * LANES) * (j / n), load32(s, a + (n - j) * LANES), x)
+                x = (load32(s, a + n * LANES) - x) / load32(s, a)
             elif kind == POWER:
-                power, x = load16(slots, code[p + 1] * LANES), fill16(s, 0.0)
+                power, x = load32(slots, code[p + 1]), fill32(s, 0.0)
                 for j in range(n):
                     factor = power * ((n - j) / n) - j / n
-                    x = fma(load16(s, a + (n - j) * LANES) * factor, load16(s, place + j * LANES), x)
-                x = x / load16(s, a)
+                    x = fma(load32(s, a + (n - j) * LANES) * factor, load32(s, place + j * LANES), x)
+                x = x / load32(s, a)
             elif kind == SIN:
                 x = weighted(s, a, place + ROW, n)
             elif kind == COS:
                 x = weighted(s, a, place - ROW, n) * -1.0
             else:  # TANH, whose square comes next
-                x = load16(s, a + n * LANES) - weighted(s, a, place + ROW, n)
+                x = load32(s, a + n * LANES) - weighted(s, a, place + ROW, n)
         store(s, at, x)
         p += operands + many
 
@@ -180,57 +198,92 @@ def expand(code, s, slots, n, free):
 def derive(code, s, n, held, free):
     """The coefficients n + 1 of all inputs, from their derivatives; ``held`` says which stand still in some lanes."""
     for k in range(code[0]):
-        x = load16(s, output_of(code, k) * ROW + n * LANES) * (1.0 / (n + 1))
+        x = load32(s, output_of(code, k) * ROW + n * LANES) * (1.0 / (n + 1))
         if k < held.size and held[k] != 0:
             x = select(free, x, 0.0)
         store(s, k * ROW + (n + 1) * LANES, x)
 
 
+@inlined
+def negligible(s, place, power, tops, k, tolerance):
+    """Lanes in which a term is small beside the largest one of its row so far, which is noted."""
+    term = abs(load32(s, place)) * power
+    top = max(load32(tops, k * LANES), term)
+    store(tops, k * LANES, top)
+    return (term < top * tolerance) | (top == 0.0)
+
+
+@inlined
+def reach(s, place, n, tolerance):
+    """Up to when the n-th term of a row is negligible."""
+    term = max(abs(load32(s, place + n * LANES)), _TINY)
+    value = max(abs(load32(s, place)) * tolerance, _TINY)
+    slope = max(abs(load32(s, place + LANES)) * tolerance, _TINY)
+    return max(exp(log(value / term) * (1.0 / n)), exp(log(slope / term) * (1.0 / (n - 1))))
+
+
 @jit
 def expand_for(code, s, slots, held, free, wait, busy, first, tops):
-    """Expand until what is left out over the time ``wait`` is negligible in all inputs from the ``first`` on.
+    """Expand until what is left out over the time ``wait`` is negligible in all that counts.
+
+    These are inputs from the ``first`` on, and ``watched_rows``, which may converge more slowly. Two terms in a row
+    that are negligible do. Where inputs have no terms beyond an order, as a state that grows with the time, a product
+    of them may still have one where their orders add up to, up to which none is left out, and a function of them one
+    after a gap, so that more in a row are needed, at most ``GAP``.
 
     Returns the order, and the time up to which it holds, which is shorter where ``MOST`` orders do not do. ``busy`` are
-    lanes that count, ``tops`` room for a vector of each input.
+    lanes that count, ``tops`` room for a vector of each of these rows, and for one of each input.
     """
-    power, small, inputs = wait, 0, code[0]
+    power, before, small, inputs, watched = wait, fill32(s, 1.0), 0, code[0], watched_rows(code)
+    loose, degrees = TOLERANCE if first == 0 else PARTS_TOLERANCE, degrees_of(code)
+    ends = inputs + watched  # of these rows come the last orders at which inputs have a term
     for k in range(first, inputs):
-        store(tops, k * LANES, abs(load16(s, k * ROW)))
+        store(tops, k * LANES, abs(load32(s, k * ROW)))
+    for k in range(inputs, ends + inputs):
+        store(tops, k * LANES, fill32(s, 0.0))
+    gap = 2
     for n in range(MOST):
         expand(code, s, slots, n, free)
         derive(code, s, n, held, free)
-        good = ~np.uint64(0)
+        good, furthest, widest = ~np.uint64(0), fill32(s, 0.0), fill32(s, 0.0)
+        for k in range(inputs):
+            none = load32(s, k * ROW + (n + 1) * LANES) == 0.0
+            end = select(none, load32(tops, (ends + k) * LANES), n + 1.0)
+            store(tops, (ends + k) * LANES, end)
+            end = select(none, end, 0.0)
+            furthest = fma(end, code[degrees + k], furthest)
+            widest = max(widest, end * code[degrees + inputs + k])
         for k in range(first, inputs):
-            term = abs(load16(s, k * ROW + (n + 1) * LANES)) * power
-            top = max(load16(tops, k * LANES), term)
-            store(tops, k * LANES, top)
-            good &= (term < top * TOLERANCE) | (top == 0.0)
+            good &= negligible(s, k * ROW + (n + 1) * LANES, power, tops, k, TOLERANCE)
+        for k in range(watched):
+            good &= negligible(s, watched_row(code, k) * ROW + n * LANES, before, tops, inputs + k, loose)
         small = small + 1 if not busy & ~good else 0
-        if small >= 2 and n >= code[4]:
-            return n + 1, nearer(code, s, n, wait)
+        if small >= 2 and (n >= MOST - 3 or not busy & (furthest > n + 0.5)):
+            gap = int(min(max(highest(select(busy, widest, 0.0)), 2.0), GAP))
+            if small >= gap:
+                return n + 1, nearer(code, s, n, wait)
+        before = power
         power = power * wait
     least = wait
-    for k in range(first, inputs):
-        for n in range(MOST - 1, MOST + 1):
-            term = max(abs(load16(s, k * ROW + n * LANES)), _TINY)
-            value = max(abs(load16(s, k * ROW)) * TOLERANCE, _TINY)
-            slope = max(abs(load16(s, k * ROW + LANES)) * TOLERANCE, _TINY)
-            time = exp(log(value / term) * (1.0 / n))
-            least = min(least, max(time, exp(log(slope / term) * (1.0 / (n - 1)))))
+    for n in range(MOST - gap, MOST):
+        for k in range(inputs):
+            least = min(least, reach(s, k * ROW, n + 1, TOLERANCE if k >= first else loose))
+        for k in range(watched):
+            least = min(least, reach(s, watched_row(code, k) * ROW, n, loose))
     return MOST, nearer(code, s, MOST - 1, least)
 
 
 @jit
 def nearer(code, s, order, time):
     """The time, or less of it where the argument of an exponential moves too far in one step."""
-    p, least = _HEADER + code[2] + 2 * code[3], time
+    p, least = degrees_of(code) + 2 * code[0], time
     for _ in range(code[1]):
         kind, operands, many = code[p], code[p + 1], code[p + 2]
         p += 3
         if kind in (EXP, TANH):
-            moves, power = fill16(s, _TINY), time
+            moves, power = fill32(s, _TINY), time
             for n in range(1, order + 1):
-                moves = fma(abs(load16(s, code[p] * ROW + n * LANES)), power, moves)
+                moves = fma(abs(load32(s, code[p] + n * LANES)), power, moves)
                 power = power * time
             # of a shorter time every term is smaller by this factor at least
             least = min(least, time * ((_FAR_EXP if kind == EXP else _FAR_TANH) / moves))
@@ -241,26 +294,26 @@ def nearer(code, s, order, time):
 @jit
 def value_at(s, row, order, time):
     """The polynomial of a row at some time."""
-    x = load16(s, row * ROW + order * LANES)
+    x = load32(s, row * ROW + order * LANES)
     for n in range(order - 1, -1, -1):
-        x = fma(x, time, load16(s, row * ROW + n * LANES))
+        x = fma(x, time, load32(s, row * ROW + n * LANES))
     return x
 
 
 @jit
 def integral_to(s, row, order, time):
     """Its integral from 0 on."""
-    x = load16(s, row * ROW + order * LANES) * (1.0 / (order + 1))
+    x = load32(s, row * ROW + order * LANES) * (1.0 / (order + 1))
     for n in range(order - 1, -1, -1):
-        x = fma(x, time, load16(s, row * ROW + n * LANES) * (1.0 / (n + 1)))
+        x = fma(x, time, load32(s, row * ROW + n * LANES) * (1.0 / (n + 1)))
     return x * time
 
 
 @jit
 def upper_bound(s, row, order, time):
     """A bound of the polynomial of a row up to some time."""
-    x, power = load16(s, row * ROW), time
+    x, power = load32(s, row * ROW), time
     for n in range(1, order + 1):
-        x = x + max(load16(s, row * ROW + n * LANES) * power, 0.0)
+        x = x + max(load32(s, row * ROW + n * LANES) * power, 0.0)
         power = power * time
     return x

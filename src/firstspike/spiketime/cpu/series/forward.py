@@ -1,4 +1,4 @@
-"""Neurons from equations go from event to event, 16 at once, each with a clock of its own.
+"""Neurons from equations go from event to event, 32 at once, each with a clock of its own.
 
 A step goes to the next event of a neuron: an arrival, the end of a refractory time, a spike that was observed, or the
 end. It is shorter where its Taylor series does not reach that far, or where the neuron spikes. What happens at an event
@@ -21,7 +21,7 @@ from firstspike.spiketime.cpu.series.expansion import (
     upper_bound,
     value_at,
 )
-from firstspike.spiketime.cpu.vectors.simd import load16, lowest_bit, store
+from firstspike.spiketime.cpu.vectors.simd import load32, lowest_bit, store
 from firstspike.spiketime.statuses import FINE, NO_ROOM, NOT_FINITE, OVERFLOWS, RESET_ABOVE, STUCK_STEP
 
 # what an entry of a record is about; HOLDS is added where the neuron is held
@@ -100,17 +100,23 @@ def go_on(g, slot, lane):
             continue
         due = g.spikes[b, j, count] if g.observes != 0 and count < g.most else math.inf
         source = order[place] if place < arrivals else 0
-        arrives = place < arrivals and arrival[place] <= now
-        direct = arrives and g.direct[state_of(g, e, j, source)] != 0
-        if due <= now and not direct:
+        arrives, lifts = place < arrivals and arrival[place] <= now, g.last[slot, lane] == _ARRIVED
+        after = place
+        while not lifts and after < arrivals and arrival[after] <= now:
+            lifts = g.direct[state_of(g, e, j, order[after])] != 0
+            after += 1
+        if due <= now and not (arrives and lifts):
             spike(g, slot, lane, now)
             continue
+        if arrives and g.observes == 0 and g.last[slot, lane] == _RELEASED and not lifts:
+            g.last[slot, lane], g.target[slot, lane] = _NOTHING, now  # it may spike as it is released
+            return 0.0
         if arrives:
             note(g, slot, lane, ARRIVAL + (HOLDS if free > now else 0), source)
             g.x[slot, state_of(g, e, j, source) * LANES + lane] += g.weight[e, j, source // g.copies]
             place += 1
             g.place[slot, lane] = place
-            if direct:
+            if lifts:
                 g.last[slot, lane] = _ARRIVED
             continue
         break
@@ -167,7 +173,7 @@ def reset_lane(g, slot, lane):
     """The states of one neuron after a spike."""
     s = g.work[slot]
     for k in range(g.states):
-        store(s, k * ROW, load16(g.x[slot], k * LANES))
+        store(s, k * ROW, load32(g.x[slot], k * LANES))
     expand(g.reset, s, g.own_slots[slot], 0, ~np.uint64(0))
     for k in range(g.states):
         g.x[slot, k * LANES + lane] = s[output_of(g.reset, k) * ROW + lane]
@@ -190,8 +196,8 @@ def integrate(g, slot):
         if not busy:
             return
         for k in range(g.states):
-            store(s, k * ROW, load16(x, k * LANES))
-        whole = load16(wait, 0)
+            store(s, k * ROW, load32(x, k * LANES))
+        whole = load32(wait, 0)
         order, time = expand_for(g.flow, s, slots, g.held, free, whole, busy, 0, g.tops[slot])
         expand(g.flow, s, slots, order, free)
         store(at, 0, time)
@@ -210,7 +216,7 @@ def integrate(g, slot):
                 if found >= 0:
                     at[lane] = found
                     fired |= bit
-        time = load16(at, 0)
+        time = load32(at, 0)
         for k in range(g.states):
             store(x, k * LANES, value_at(s, k, order, time))
         for lane in range(LANES):

@@ -88,7 +88,7 @@ def backward(
     """
     by = zero_gradients(given, needs)
     sizes, arrays = _both(given, result.spikes)
-    (found,) = result.saved
+    (found,) = result.saved or forward(given._replace(observed=result.spikes)).saved
     assert given.parameters is not None
     assert given.voltage is not None
     assert given.current is not None
@@ -171,7 +171,8 @@ def _both(given: Arguments, spikes: Tensor | None) -> tuple[dict[str, Any], dict
         "delayed": outputs * delayed, "signed": given.receptor is None, "observes": spikes is not None,
         "once": False, "records": False, "room": 0, "shared_events": events * (not delayed),
         "own_events": events * delayed, "flow_size": len(codes["flow"]), "reset_size": len(codes["reset"]),
-        "vector_states": states * LANES, "vector_slots": values.shape[-1] * LANES, "noted": 2 + states, "peaks": False,
+        "vector_states": states * LANES, "vector_slots": values.shape[-1] * LANES,
+        "vector_tops": (4 * states + 1 + values.shape[-1]) * LANES, "noted": 2 + states, "peaks": False,
         "probes": False, "peaked": 0, "ends": given.until < math.inf, **sorting_for(events),
     }  # fmt: skip
     sizes["threads"] = threads_for(_COST * ensemble * batch * max(1, events) * outputs)

@@ -1,4 +1,4 @@
-"""Kernels for neurons from equations. A task is a part of the samples of one network; its neurons go 16 at a time."""
+"""Kernels for neurons from equations. A task is a part of the samples of one network; its neurons go 32 at a time."""
 
 # mypy: disable-error-code="no-untyped-def"
 from firstspike.spiketime.cpu.runtime.compiling import jit
@@ -12,7 +12,7 @@ from firstspike.spiketime.statuses import NO_ROOM
 FORWARD = Layout(
     "ensemble batch samples inputs copies events outputs most states extra slots coefficients receptors threads chunks "
     "delayed signed observes once records room sorting shared_events own_events flow_size reset_size vector_states "
-    "vector_slots noted ends peaks probes peaked",
+    "vector_slots vector_tops noted ends peaks probes peaked",
     times="real samples events",
     weight="real ensemble outputs inputs",
     delay="real ensemble delayed inputs",
@@ -46,7 +46,7 @@ FORWARD = Layout(
     work="real threads coefficients",
     x="real threads vector_states",
     own_slots="real threads vector_slots",
-    tops="real threads vector_states 2",
+    tops="real threads vector_tops",
     vectors=f"real threads 2 {LANES}",
     polynomial=f"real threads 4 {WIDTH}",
     now=f"real threads {LANES}",

@@ -1,0 +1,70 @@
+"""Configs of neurons from equations."""
+
+import pytest
+import torch
+import yaml
+
+from firstspike import Neuron
+from firstspike.config import ConfigError, load_config
+from firstspike.config.sections import NEURONS, described_neuron
+from firstspike.neurons import QIF, AdEx
+
+TEXT = {
+    "kind": "equations",
+    "equations": "dv/dt = (v*(v - 1) + i)/tau_m\ndi/dt = -i/tau_s",
+    "threshold": "v > 10",
+    "reset": "v = v_r",
+    "receptors": ["i"],
+    "start": {"v": "0.1*v_r"},
+    "refractory": 0.2,
+    "parameters": {"tau_m": 1.0, "tau_s": 0.5, "v_r": -10.0},
+}
+
+
+def config(neuron, **layer):
+    return {
+        "data": {"kind": "yin_yang", "train": 20, "validation": 10, "test": 10},
+        "neuron": neuron,
+        "network": [{"kind": "lif", "out_features": 5, **layer}, {"kind": "lif", "out_features": 3, **layer}],
+        "loss": {"kind": "cross_entropy", "xi": 0.2},
+        "training": {"epochs": 1, "seed": 1},
+    }
+
+
+@pytest.mark.parametrize("kind", [*(set(NEURONS) - {"lif", "adaptive_lif", "conductance_lif", "equations"})])
+def test_kinds_are_read_and_written(kind):
+    found = load_config(config({"kind": kind}, until=6.0))
+    assert found.neuron.build() == NEURONS[kind]()
+    assert load_config(yaml.safe_load(found.to_yaml())) == found
+    assert found.neuron.time_unit == NEURONS[kind]().tau_syn
+
+
+def test_equations():
+    found = load_config(config(TEXT, until=6.0, trainable=["tau_m"]))
+    assert load_config(yaml.safe_load(found.to_yaml())) == found
+    neuron = found.neuron.build()
+    assert neuron == Neuron(
+        TEXT["equations"], threshold="v > 10", reset="v = v_r", receptors=["i"], start={"v": "0.1*v_r"}, refractory=0.2,
+        **TEXT["parameters"],
+    )  # fmt: skip
+    again = described_neuron(neuron)
+    assert load_config(config(again, until=6.0)).neuron.build() == neuron
+    assert described_neuron(QIF(tau_mem=torch.ones(3))) is None
+    assert load_config(config(described_neuron(AdEx()), until=60.0)).neuron.build() == AdEx()
+
+
+@pytest.mark.parametrize(
+    ("neuron", "layer", "message"),
+    [
+        ({"kind": "qiff"}, {}, "neuron.kind: expected one of 'lif'"),
+        ({"kind": "qif", "tau": 1.0}, {}, "neuron.tau: unknown key, did you mean tau_syn"),
+        ({"kind": "qif"}, {}, "needs a finite until, got inf"),
+        ({"kind": "eif"}, {"until": 3.0, "silent": "pseudospikes"}, "needs QIF neurons"),
+        (TEXT | {"parameters": {"tau_m": 1.0}}, {"until": 3.0}, "missing tau_s, v_r"),
+        (TEXT | {"equations": "dv/dt = __import__('os').system('x')"}, {"until": 3.0}, "only numbers, names"),
+        (TEXT, {"until": 3.0, "trainable": ["tau"]}, "trainable must be some of tau_m, tau_s, v_r"),
+    ],
+)
+def test_errors_say_what_is_expected(neuron, layer, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(config(neuron, **layer))

@@ -1,0 +1,43 @@
+"""States of neurons from equations at given times."""
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from firstspike import LIF, Neuron
+from firstspike.layers import SpikeTrains, SpikingLinear
+from firstspike.neurons import QIF
+from firstspike.plots.membranes import membrane, traces
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_membranes_are_those_of_lif_neurons(trains):
+    text = "dv/dt = -v/tau_mem + i/tau_syn; di/dt = -i/tau_syn"
+    described = Neuron(text, threshold="v > 1", reset="v = 0", receptors=["i"], tau_mem=2.0, tau_syn=1.0)
+    torch.manual_seed(0)
+    options = {"until": 8.0, "dtype": torch.float64, "weight_mean": 0.8, "weight_std": 0.4}
+    kind, more = (SpikeTrains, {"max_spikes": 9}) if trains else (SpikingLinear, {})
+    layers = [kind(6, 3, neuron=x, **options, **more) for x in (LIF(2.0), described)]
+    layers[1].weight.data.copy_(layers[0].weight.data)
+    times = 2 * torch.rand(6, dtype=torch.float64)
+    spikes = layers[0](times[None])[0].detach()
+    one, other = (traces(layer, times, spikes, range(3), until=7.0) for layer in layers)
+    torch.testing.assert_close(one.at[one.at >= 0], other.at)
+    for k in range(3):  # a neuron that spikes once is followed without a reset, others from equations spike on
+        known = (other.at < one.spikes[k].min()) if not trains and len(one.spikes[k]) else other.at < 7.0
+        near = (
+            torch.stack([(other.at - t).abs() < 1e-9 for t in one.spikes[k]]).any(0) if len(one.spikes[k]) else ~known
+        )
+        torch.testing.assert_close(one.voltage[k][known & ~near], other.voltage[k][known & ~near], rtol=1e-9, atol=1e-9)
+    assert set(other.currents) == {"i"}
+    assert not one.currents
+
+
+def test_a_figure_of_quadratic_neurons():
+    torch.manual_seed(0)
+    layer = SpikeTrains(6, 3, 20, QIF(), until=8.0, overflow="drop")
+    figure, ax = plt.subplots()
+    membrane(layer, 2 * torch.rand(6), ax)
+    heights = [line.get_ydata() for line in ax.lines]
+    assert all(torch.as_tensor(y).isfinite().all() for y in heights)
+    plt.close(figure)
