@@ -32,7 +32,7 @@ import firstspike as fs
 from firstspike.configs import shipped_configs
 from firstspike.layers import LIFLinear
 from firstspike.layers.named import to_numpy
-from firstspike.plots.look import COLOURS, GREY, new_figure, time_label
+from firstspike.plots.look import COLOURS, GREY, legend_right, new_figure, time_label
 from firstspike.plots.run_data import named_layers_of
 from firstspike.plots.save import write_figure
 from firstspike.plots.yin_yang import plane_of, plane_record
@@ -199,7 +199,7 @@ def neurons(path: Path) -> None:
         "QIF": (fs.neurons.QIF(tau_mem=5.0, tau_syn=5.0), 0.7 * both),
         "EIF": (fs.neurons.EIF(**common, tau_syn=5.0), 1.1 * both),
         "AdEx": (fs.neurons.AdEx(), 800.0 * both),
-        "Izhikevich": (fs.neurons.Izhikevich(), 6.0 * both),
+        "Izhikevich": (fs.neurons.Izhikevich(), 10.0 * both),
         "AdLIF": (fs.neurons.AdLIF(**common, tau_syn=5.0, tau_w=20.0, a=2.0, b=0.3), 1.8 * both),
         "ConductanceLIF": (fs.neurons.ConductanceLIF(**common, tau_syn=(5.0, 5.0)), 0.4 * both.abs()),
     }
@@ -214,7 +214,7 @@ def neurons(path: Path) -> None:
             fs.plots.membrane(layer, times, ax, until=end, unit="ms")
             lines = [x for x in ax.get_lines() if not str(x.get_label()).startswith(("_", "input spikes"))]
             if lines:
-                ax.legend(handles=lines, loc="upper right")
+                legend_right(ax, handles=lines)
             ax.set(title=name, ylabel="", yticks=[])
             ax.label_outer()
         save(figure, path)
