@@ -32,7 +32,7 @@ import firstspike as fs
 from firstspike.configs import shipped_configs
 from firstspike.layers import LIFLinear
 from firstspike.layers.named import to_numpy
-from firstspike.plots.look import COLOURS, GREY, new_figure, time_label
+from firstspike.plots.look import COLOURS, GREY, legend_right, new_figure, time_label
 from firstspike.plots.run_data import named_layers_of
 from firstspike.plots.save import write_figure
 from firstspike.plots.yin_yang import plane_of, plane_record
@@ -183,6 +183,43 @@ def spike_and_gradient(data: fs.Run, axes: Sequence[Axes]) -> None:
     lower.margins(y=0.15)
 
 
+def neurons(path: Path) -> None:
+    """Membranes and states of all neurons with a name, for the same input spikes."""
+    end, never = 120.0, torch.inf
+    excitation = [5.0, *(20.0 + 5.0 * torch.arange(10)).tolist()]
+    times = torch.tensor([excitation, [80.0, 85.0] + [never] * 9], dtype=torch.float64)
+    common: Any = {"tau_mem": 10.0, "refractory": 2.0}
+    both = torch.tensor([[1.0, -1.0]])  # the second input inhibits
+    shown = {
+        "LIF": (fs.LIF(**common, tau_syn=5.0), 1.1 * both),
+        "AdaptiveLIF": (
+            fs.neurons.AdaptiveLIF(**common, tau_syn=5.0, threshold_adaptation=[(40.0, 0.3)]),
+            1.1 * both,
+        ),
+        "QIF": (fs.neurons.QIF(tau_mem=5.0, tau_syn=5.0), 0.7 * both),
+        "EIF": (fs.neurons.EIF(**common, tau_syn=5.0), 1.1 * both),
+        "AdEx": (fs.neurons.AdEx(), 800.0 * both),
+        "Izhikevich": (fs.neurons.Izhikevich(), 10.0 * both),
+        "AdLIF": (fs.neurons.AdLIF(**common, tau_syn=5.0, tau_w=20.0, a=2.0, b=0.3), 1.8 * both),
+        "ConductanceLIF": (fs.neurons.ConductanceLIF(**common, tau_syn=(5.0, 5.0)), 0.4 * both.abs()),
+    }
+    with fs.plots.style():
+        figure = new_figure(9.0, 8.6)
+        axes = figure.subplots(4, 2, sharex=True)
+        for ax, (name, (neuron, weight)) in zip(axes.T.flat, shown.items(), strict=True):
+            receptor = [0, 1] if len(neuron.receptors) > 1 else None
+            layer = fs.SpikeTrains(2, 1, 50, neuron, receptor=receptor, until=end, dtype=torch.float64)
+            with torch.no_grad():
+                layer.weight.copy_(weight)
+            fs.plots.membrane(layer, times, ax, until=end, unit="ms")
+            lines = [x for x in ax.get_lines() if not str(x.get_label()).startswith(("_", "input spikes"))]
+            if lines:
+                legend_right(ax, handles=lines)
+            ax.set(title=name, ylabel="", yticks=[])
+            ax.label_outer()
+        save(figure, path)
+
+
 def report(path: Path) -> None:
     """A part of the report of the same run, in Chromium."""
     from playwright.sync_api import FloatRect, sync_playwright
@@ -231,7 +268,12 @@ def digest(texts: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
-FIGURES = {"readme": (readme, "readme.png"), "report": (report, "report.png"), "gallery": (gallery, "gallery")}
+FIGURES = {
+    "readme": (readme, "readme.png"),
+    "report": (report, "report.png"),
+    "neurons": (neurons, "neurons.png"),
+    "gallery": (gallery, "gallery"),
+}
 
 if __name__ == "__main__":
     RUNS.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [
     "concepts",
+    "neurons",
     "own_parts",
     "devices",
     "deep_networks",
@@ -77,6 +78,13 @@ def test_config_of_the_page_is_valid():
     (text,) = blocks("training", "yaml")
     config = load_config(yaml.safe_load(text))
     assert config.training.epochs == 400
+
+
+def test_neuron_of_the_page_is_valid():
+    (text,) = blocks("neurons", "yaml")
+    rest = "{data: {kind: yin_yang}, loss: {kind: cross_entropy}, training: {epochs: 1, batch_size: 20}}"
+    config = load_config(yaml.safe_load(text) | yaml.safe_load(rest))
+    assert config.neuron.kind == "equations"
 
 
 def test_substrate_of_the_page_is_valid():

@@ -125,7 +125,7 @@ def test_yin_yang(tmp_path, monkeypatch):
 def test_every_tutorial_has_a_test_and_a_line_in_the_index():
     assert {f"test_{name.partition('_')[2]}" for name in NAMES} <= set(globals())
     index = (TUTORIALS / "index.md").read_text(encoding="utf-8")
-    assert re.findall(r"^\d\. .*\((\w+)\.ipynb\)", index, re.MULTILINE) == NAMES
+    assert re.findall(r"^\d+\. .*\((\w+)\.ipynb\)", index, re.MULTILINE) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -153,3 +153,11 @@ def test_sequences(tmp_path, monkeypatch):
     assert percent(text, "first spikes: test accuracy") < 65
     assert percent(text, "recurrent: test accuracy") > 75
     assert 1 < numbers(text, "spikes per neuron:")[0] < 5
+
+
+def test_quadratic_neurons(tmp_path, monkeypatch):
+    text = executed("10_quadratic_neurons", tmp_path, monkeypatch)
+    assert percent(text, "pseudospikes: test accuracy") > 90
+    assert "silent neurons (0.0, 0.0)" in text
+    assert "the same spikes: True" in text
+    assert percent(text, "own equations: test accuracy") > 85

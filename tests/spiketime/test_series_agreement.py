@@ -281,6 +281,14 @@ def test_errors(flow, threshold, reset, message, backend):
         spike_trains(times, weight, neuron, max_spikes=3, until=4.0, backend=backend)
 
 
+def test_a_quotient_0_by_0_on_the_way_is_an_error_not_a_nan(backend):
+    flow = "dv/dt = v / (1 - exp(-v)) + i; di/dt = -i"
+    neuron = Neuron(flow, threshold="v > 1", reset="v = -1", receptors=["i"], start={"v": -1.0})
+    times, weight = torch.zeros(1, 1, 1, **DOUBLE), torch.full((1, 1), 2.0, **DOUBLE, requires_grad=True)
+    with pytest.raises(ValueError, match=r"no gradient: .* a quotient 0 / 0|no spike times: .* a quotient"):
+        spike_trains(times, weight, neuron, max_spikes=1, overflow="drop", until=1.0, backend=backend).sum().backward()
+
+
 def test_windows_that_follow_one_another_are_one_long_call(backend):
     draw = Drawn(7)
     refractory = torch.full((), 0.2, **DOUBLE).requires_grad_()

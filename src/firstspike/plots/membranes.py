@@ -110,8 +110,9 @@ def traces(
         start, end = min(0.0, start), until
     start = max(start, 0.0) if described else start  # where they begin
     end = min(end, last)
-    after = torch.nextafter(fired, torch.full_like(fired, torch.inf)) if trains else fired  # the resets
-    at = torch.cat([torch.linspace(start, end, count).double(), fired, after]).unique()
+    after = torch.nextafter(fired, torch.full_like(fired, torch.inf)) if trains or described else fired  # the resets
+    top = fired - 1e-9 * (end - start) if described else fired  # rounding may put their spikes before
+    at = torch.cat([torch.linspace(start, end, count).double(), top, after]).unique()
     at = at[at <= end]
     own = [spiked[torch.isfinite(spiked)] for spiked in every]
     drawn = voltages_of(neuron, at, arriving) if described else voltages(layer, neurons, at, times, spikes)

@@ -27,6 +27,7 @@ from firstspike.spiketime.contract import (
     Tensors,
     as_several,
 )
+from firstspike.spiketime.statuses import check_gradients
 from firstspike.spiketime.transforms import OF_SAMPLES, Direct, mapped, tangent
 from firstspike.spiketime.units import check_time_constants, resolve
 from firstspike.spiketime.values import check_linear, check_trains, check_values
@@ -182,6 +183,8 @@ class SpikeGradient(Direct):
 
         state = None if of_state[0] is None else Held(*of_state)
         by = backend.backward(Grads(grad, state), result, arguments, options.max_weight_grad, needs)
+        if options.equations:
+            check_gradients(by.values(), [x for x in (grad, *of_state) if x is not None], options.equations)
         return tuple([by[name] for name in DIFFERENTIABLE if name in needs])
 
     @staticmethod

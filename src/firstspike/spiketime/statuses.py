@@ -1,5 +1,7 @@
 """What may be wrong with neurons from equations, for which there then is no result."""
 
+from collections.abc import Iterable
+
 from jaxtyping import Int
 from torch import Tensor
 
@@ -23,3 +25,10 @@ def check_statuses(found: Int[Tensor, "E B O"], key: str) -> None:
         which = f"neuron {j} in sample {b}" + (f" of network {e}" if len(found) > 1 else "")
         equations = "; ".join(str(equations_of(key)).splitlines())
         raise ValueError(f"{which} has no spike times: {_WRONG[int(found[e, b, j])]} ({equations})")
+
+
+def check_gradients(found: Iterable[Tensor], grads: Iterable[Tensor], key: str) -> None:
+    """Raise a ValueError for gradients that are not finite though those that the loss has are."""
+    if not all(bool(x.isfinite().all()) for x in found) and all(bool(x.isfinite().all()) for x in grads):
+        equations = "; ".join(str(equations_of(key)).splitlines())
+        raise ValueError(f"neurons have no gradient: their states pass a pole or a quotient 0 / 0 ({equations})")
