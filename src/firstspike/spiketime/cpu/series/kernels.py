@@ -129,10 +129,6 @@ def forward_kernel(dtype: str):
     """Forward."""
 
     @jit
-    def sort(g, slot, task):
-        sort_samples(g, slot, task)
-
-    @jit
     def run(g, slot, task):
         e, first, stop = pairs_of(g, task)
         while first < stop:
@@ -150,16 +146,12 @@ def forward_kernel(dtype: str):
                     g.end_left[b, j] = left if left > 0 and g.overflows[b, j] == 0 else 0.0
             first += LANES
 
-    return sort, run
+    return sort_samples, run
 
 
 @kernel(BACKWARD)
 def backward_kernel(dtype: str):
     """Backward."""
-
-    @jit
-    def sort(g, slot, task):
-        sort_samples(g, slot, task)
 
     @jit
     def run(g, slot, task):
@@ -196,4 +188,4 @@ def backward_kernel(dtype: str):
                     g.slot_parts[task, g.neuron[slot, lane], k] += g.own_parts[slot, k * LANES + lane]
             first += LANES
 
-    return sort, run
+    return sort_samples, run
