@@ -235,8 +235,8 @@ class AdEx(_Membrane):
         v_t: v above which the upstroke of a spike begins, in mV: ``V_th``, ``v_thresh``.
         delta_t: over which range of v spikes take off, in mV, > 0: ``Delta_T``, ``delta_T``.
         tau_w: time constant of the adaptation in ms, > 0.
-        a: its conductance in nS: adaptation below the threshold.
-        b: its jump at a spike in pA.
+        a: conductance of the adaptation in nS, which acts below the threshold, too.
+        b: jump of the adaptation at a spike, in pA.
 
     Source: Brette and Gerstner 2005, "Adaptive exponential integrate-and-fire model as an effective description of
     neuronal activity", there with conductances as synapses.
@@ -336,7 +336,7 @@ class AdLIF(_Membrane):
     Args:
         tau_w: time constant of the adaptation, > 0.
         a: how much it follows the membrane; -1 and below is unstable.
-        b: its jump at a spike.
+        b: jump of the adaptation at a spike.
 
     Source: Bittar and Garner 2022, "A surrogate gradient spiking baseline for speech command recognition", and Baronig
     et al. 2025, "Advancing spatio-temporal processing through adaptation in spiking neural networks", in continuous
