@@ -16,9 +16,9 @@ from timing import markdown
 
 HERE = Path(__file__).parent
 NUMBERS, PAGE, DOCS = HERE / "benchmarks.json", HERE / "benchmarks.template.md", HERE.parent / "docs"
-BOTH = ["shapes", "images", "delays", "constants", "trains", "linear", "training"]
+BOTH = ["shapes", "images", "delays", "constants", "trains", "linear", "equations", "training"]
 """Sections that are measured with AVX-512 and with AVX2."""
-MEASURED = {"native": [*BOTH, "memory", "peers", "recurrence", "heidelberg", "start"], "avx2": BOTH}
+MEASURED = {"native": [*BOTH, "eventax", "memory", "peers", "recurrence", "heidelberg", "start"], "avx2": BOTH}
 LEFT_OUT = ("forward ratio", "backward ratio")
 Numbers = dict[str, Any]
 

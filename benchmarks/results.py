@@ -51,6 +51,8 @@ TABLES = {
         "yin_yang_synaptic": "4-30-3",
         "yin_yang_synaptic_h5": "4-5-3",
         "yin_yang_ei": "8-30-3, Dale's law, two receptors",
+        "yin_yang_qif": "4-20-3, QIF neurons, pseudospikes",
+        "yin_yang_izhikevich": "4-20-3, Izhikevich's neurons",
     },
     "mnist": {
         "mnist": "784-350-10",
@@ -73,6 +75,7 @@ TABLES = {
     },
     "sequences": {
         "delayed_xor": "2-20-2, several spikes",
+        "delayed_xor_resonators": "2-20-2, recurrent, neurons that resonate",
         "japanese_vowels": "200 hidden neurons, several spikes",
         "japanese_vowels_adaptive": "the same, with thresholds that adapt",
         "spoken_digits": "96-200-10, several spikes",

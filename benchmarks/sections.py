@@ -18,6 +18,8 @@ from peers import PEERS
 from recurrent import INPUTS, NEURONS, STEPS, Call, sequences
 from recurrent import PEERS as RECURRENT
 from recurrent import ours as recurrent_layer
+from solvers import COLUMNS
+from solvers import rows as solver_rows
 from timing import Table, clock_on, interleave, labelled, milliseconds, peak_memory, ratios, spread, two_passes
 from torch import Tensor
 
@@ -211,6 +213,20 @@ def equations(settings: Settings) -> Table:
     return table
 
 
+def eventax(settings: Settings) -> Table:
+    table = Table("Eventax, which integrates equations by an ODE solver, in one thread", COLUMNS)
+    most = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for row in solver_rows():
+            table.add(*row)
+    except ImportError as error:
+        table.add(f"not measured: {error}", *["-"] * (len(COLUMNS) - 1))
+    finally:
+        torch.set_num_threads(most)
+    return table
+
+
 def training(settings: Settings) -> Table:
     table = Table(
         "An epoch: batches, loss, gradient, Adam; against a dense network with ReLU",
@@ -325,6 +341,7 @@ SECTIONS: dict[str, Callable[[Settings], Table]] = {
     "trains": trains,
     "linear": linear,
     "equations": equations,
+    "eventax": eventax,
     "training": training,
     "peers": peers,
     "recurrence": recurrence,

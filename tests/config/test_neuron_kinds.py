@@ -31,7 +31,7 @@ def config(neuron, **layer):
     }
 
 
-@pytest.mark.parametrize("kind", [*(set(NEURONS) - {"lif", "adaptive_lif", "conductance_lif", "equations"})])
+@pytest.mark.parametrize("kind", sorted(set(NEURONS) - {"lif", "adaptive_lif", "conductance_lif", "equations"}))
 def test_kinds_are_read_and_written(kind):
     found = load_config(config({"kind": kind}, until=6.0))
     assert found.neuron.build() == NEURONS[kind]()

@@ -1,7 +1,7 @@
 """Neurons that are linear between events: several receptors, a rise, a bias, adaptation, no reset."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ from operator_rows import ONCE, OPERATOR, OUT_TRAINS, STATE
 from problems import DELAY, DURATION, POINT, SPIKES, TIMES, TRAINS, WEIGHT, Outputs, Problem, Quantity, Setting, Source
 from rows import Row
 
-from firstspike.neurons import AdaptiveLIF
+from firstspike.neurons import AdaptiveLIF, Neuron
 from firstspike.spiketime import TrainState, first_spike_time, spike_trains, spike_window
 
 TAU, LEVEL = Quantity(time=1), Quantity(weight=1)
@@ -32,6 +32,9 @@ def neuron_of(values: Mapping[str, Any]) -> AdaptiveLIF:
         values["tau_mem"], (values["tau_syn"], values["second"]), values["threshold"], values.get("reset"),
         tau_rise=(values.get("rise", 0.0), 0.0), **single, **several,
     )  # fmt: skip
+
+
+Of = Callable[[Mapping[str, Any]], Neuron]
 
 
 def options_of(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,14 +76,14 @@ def _make_trains(resets: bool, setting: Setting, member: int = 0) -> Problem:
     """Receptors by sign: no weight is 0, where the derivative jumps."""
     setting = setting._replace(zeros=False)
     source = Source(setting, member)
-    _add_trains(source, 8)
+    add_trains(source, 8)
     _add(source, (*SYNAPSES, *ADAPTATION), by_sign=True)
     if resets:
         source.add("reset", LEVEL, -0.2)
     return source.problem(_trains, trains=OUT_TRAINS)
 
 
-def _add_trains(source: Source, budget: int) -> None:
+def add_trains(source: Source, budget: int) -> None:
     size = source.setting
     arrivals = size.inputs * size.spikes
     source.add("times", TRAINS, source.trains(size.samples, size.inputs, size.spikes), learnt=True)
@@ -99,7 +102,7 @@ def _trains(values: Mapping[str, Any], backend: str) -> Outputs:
 
 def _make_window(setting: Setting, member: int = 0) -> Problem:
     source, size = Source(setting, member), setting
-    _add_trains(source, 12)
+    add_trains(source, 12)
     _add(source, tuple(PARAMETERS), by_sign=False)
     source.add("reset", LEVEL, torch.tensor(-0.2, dtype=torch.float64), learnt=True)
     pairs, parts = (size.samples, size.neurons), len(neuron_of(source.values).components)
@@ -112,18 +115,18 @@ def _make_window(setting: Setting, member: int = 0) -> Problem:
     source.add("start", POINT, 0.25)
     source.add("until", POINT, 3.0)
     state = {"voltage": level, "current": levels, "left": Quantity("bo", time=1)}
-    return source.problem(_window, trains=OUT_TRAINS, overflows=Quantity("bo"), **state)
+    return source.problem(partial(window, neuron_of), trains=OUT_TRAINS, overflows=Quantity("bo"), **state)
 
 
 def _state_of(values: Mapping[str, Any]) -> TrainState:
     return TrainState(values["voltage"], values["current"], values["left"], values["start"])
 
 
-def _window(values: Mapping[str, Any], backend: str) -> Outputs:
-    return _of_window(values, backend, _state_of(values), values["until"])
+def window(neuron_of: Of, values: Mapping[str, Any], backend: str) -> Outputs:
+    return _of_window(neuron_of, values, backend, _state_of(values), values["until"])
 
 
-def _of_window(values: Mapping[str, Any], backend: str, state: TrainState, until: float) -> Outputs:
+def _of_window(neuron_of: Of, values: Mapping[str, Any], backend: str, state: TrainState, until: float) -> Outputs:
     trains, ends, overflows = spike_window(
         values["times"], values["weight"], neuron_of(values), state=state, until=until, backend=backend,
         **options_of(values),
@@ -131,11 +134,11 @@ def _of_window(values: Mapping[str, Any], backend: str, state: TrainState, until
     return {"trains": trains, "overflows": overflows.double(), **dict(zip(STATE, ends[:3], strict=True))}
 
 
-def _window_in_pieces(problem: Problem, cuts: list[float], backend: str) -> Outputs:
+def window_in_pieces(neuron_of: Of, problem: Problem, cuts: list[float], backend: str) -> Outputs:
     values = problem.values
     state, trains, over = _state_of(values), [], []
     for until in [*(x for x in cuts if values["start"] < x < values["until"]), values["until"]]:
-        found = _of_window(values, backend, state, until)
+        found = _of_window(neuron_of, values, backend, state, until)
         state = TrainState(found["voltage"], found["current"], found["left"], until)
         trains.append(found["trains"])
         over.append(found["overflows"])
@@ -151,6 +154,6 @@ LINEAR_ROWS = [
         observed="trains"),
     Row("spike_trains, no reset", partial(_make_trains, False), (), OPERATOR | {"cut": "see spike_window"}, empty=True,
         observed="trains"),
-    Row("spike_window, linear", _make_window, (), OPERATOR, empty=True, observed="trains", pieces=_window_in_pieces,
-        unchecked=("start",)),
+    Row("spike_window, linear", _make_window, (), OPERATOR, empty=True, observed="trains",
+        pieces=partial(window_in_pieces, neuron_of), unchecked=("start",)),
 ]  # fmt: skip

@@ -19,6 +19,7 @@ from checks import (
     unit,
 )
 from ensemble_checks import other_options, together
+from equation_rows import EQUATION_ROWS
 from gradient_checks import differences, layout, nonfinite, observed, subsets, transforms
 from layer_rows import LAYER_ROWS
 from linear_rows import LINEAR_ROWS
@@ -27,7 +28,7 @@ from moving_rows import MOVING_ROWS
 from operator_rows import OPERATOR_ROWS
 from substrate_rows import SUBSTRATE_ROWS
 
-ROWS = [*OPERATOR_ROWS, *LINEAR_ROWS, *LAYER_ROWS, *MOVING_ROWS, *LOSS_ROWS, *SUBSTRATE_ROWS]
+ROWS = [*OPERATOR_ROWS, *LINEAR_ROWS, *EQUATION_ROWS, *LAYER_ROWS, *MOVING_ROWS, *LOSS_ROWS, *SUBSTRATE_ROWS]
 
 INVARIANCES: dict[str, Callable[[Case], None]] = {
     "shift": shift,

@@ -318,7 +318,7 @@ def test_torchs_own_checks_of_trains(backend):
         if bounds is not None and backend == "reference":
             continue
         w = weight if bounds is None else torch.cat([weight, 0.1 * draw(1, OUTPUTS, OUTPUTS)], -1)
-        numbers = (backend, 2.0, 1.0, None, 4, 0.0, until, bounds, 1.0, 4, "drop", "", True)
+        numbers = (backend, 2.0, 1.0, None, 4, 0.0, until, bounds, 1.0, 4, "drop", "", True, "", False)
         tensors = tuple((given | {"weight": w}).get(name) for name in QUANTITIES)
         leaves = tuple(
             None if x is None else x.clone().requires_grad_(name in DIFFERENTIABLE)
@@ -344,7 +344,7 @@ def filled_memory(monkeypatch):
 def test_torchs_own_checks(fixed_mem, backend):
     times, weight, threshold = draw(2, SAMPLES, INPUTS), 2.0 + draw(2, OUTPUTS, INPUTS), 0.5 + draw(2, OUTPUTS)
     delay, tau = draw(2, OUTPUTS, INPUTS), 1 + draw(2, OUTPUTS)
-    numbers = (backend, fixed_mem, 1.0, None, 0, None, None, None, 0.0, 0, "drop", "", True)
+    numbers = (backend, fixed_mem, 1.0, None, 0, None, None, None, 0.0, 0, "drop", "", True, "", False)
     given = {"times": times, "weight": weight, "threshold": threshold}
     for own in ({}, {"delay": delay}, {"delay": delay, "tau_mem": tau, "tau_syn": tau}):
         named = given | own

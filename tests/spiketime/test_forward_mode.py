@@ -178,7 +178,7 @@ def linear_arguments(several):
     }
 
 
-def linear_spikes(values, several, backend):
+def linear_spikes(values, several, backend, receptor="sign"):
     given = dict(values)
     taus = {"tau_syn": (given.pop("first"), given.pop("second")), "tau_rise": (given.pop("rise"), 0.0)}
     taus |= {name: given.pop(name) for name in ("bias", "threshold")}
@@ -191,8 +191,9 @@ def linear_spikes(values, several, backend):
     )  # fmt: skip
     state = TrainState(*(given.pop(name) for name in ("voltage", "current", "left")), 0.0)
     found = spike_window(
-        neuron=neuron, receptor="sign", max_spikes=8, overflow="drop", until=2.5, state=state, backend=backend, **given
-    )
+        neuron=neuron, receptor=receptor, max_spikes=8, overflow="drop", until=2.5, state=state, backend=backend,
+        **given,
+    )  # fmt: skip
     trains = torch.where(found.trains.isfinite(), found.trains, 0.0)
     return torch.cat([trains, found.state.current, *(found.state[k].unsqueeze(-1) for k in (0, 2))], -1)
 
@@ -212,6 +213,20 @@ def test_jacobians_of_linear_neurons(several, backend):
     torch.testing.assert_close(found, out, rtol=1e-13, atol=1e-14)
     expected = sum((backward[name] * tangents[name]).flatten(out.ndim).sum(-1) for name in values)
     torch.testing.assert_close(moved, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_trains_with_numbered_receptors(backend):
+    """All times of an input reach the receptor of that input."""
+    values = linear_arguments(True)
+    tangents = tangents_of(values)
+    tangents["left"] = torch.where(values["left"] > 0, tangents["left"], 0.0)  # which cannot be less
+
+    def run(values):
+        return linear_spikes(values, True, backend, [0, 1, 0, 1, 1])
+
+    moved = push(run, values, tangents)[1]
+    up, down = (run({name: x + h * tangents[name] for name, x in values.items()}) for h in (1e-6, -1e-6))
+    torch.testing.assert_close(moved, (up - down) / 2e-6, rtol=1e-6, atol=1e-6)
 
 
 def test_trains_of_recurrent_kernels_have_no_forward_mode():

@@ -137,6 +137,8 @@ class Neuron:
         found = read_equations(equations, threshold, reset, receptors, [] if held is None else held)
         if held is None and not found.held:
             found = read_equations(equations, threshold, reset, receptors, found.states[:1])
+        if not isinstance(start, Mapping):
+            raise ValueError(f"start must be a dict of states, such as {{'v': -1.0}}, got {start!r}")
         starts = {name: read(x, f"start of {name}") if isinstance(x, str) else float(x) for name, x in start.items()}
         used = dict.fromkeys((*found.parameters, *(name for x in starts.values() for name in names_in(x))))
         self._check_names(found, starts, used, parameters)
@@ -162,6 +164,9 @@ class Neuron:
     ) -> None:
         if not set(starts) <= set(found.states):
             raise ValueError(f"start must name states ({', '.join(found.states)}), got {', '.join(starts)}")
+        for name in (*found.states, *used):
+            if hasattr(Neuron, name) or name in ("threshold", "reset", "held", "positive"):
+                raise ValueError(f"{name} cannot be the name of a state or parameter: neurons use it themselves")
         if (missing := [name for name in used if name not in given and name != "refractory"]) or set(given) - set(used):
             extra = (
                 f"; they do not use {', '.join(x for x in given if x not in used)}" if set(given) - set(used) else ""
@@ -171,11 +176,6 @@ class Neuron:
                 + (f", missing {', '.join(missing)}" if missing else "")
                 + extra
             )
-        for name in (*found.states, *used):
-            if hasattr(Neuron, name):
-                raise ValueError(
-                    f"{name} cannot be the name of a state or parameter, as neurons have an attribute {name}"
-                )
 
     def with_values(self, **values: Any) -> Self:
         """The same neuron with other values of some parameters."""

@@ -5,19 +5,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from keyword import iskeyword
 
-from firstspike.neurons.expressions import FUNCTIONS, Expression, names_in, read
+from firstspike.neurons.expressions import FUNCTIONS, RESERVED, Expression, limited, names_in, read
 
 _LINES, _CHARACTERS, _STATES = 100, 20_000, 16
-_NAMES = 2000  # names in an equation, those of each part counted wherever it is used
 _RATE = re.compile(r"d\s*(\w+)\s*/\s*dt")
 _CHANGE = re.compile(r"(\w+)\s*([-+*/]?)=(?!=)(.*)", re.DOTALL)
 _FLAG = re.compile(r"(?::[^()]*)?(\(unless refractory\))?\s*$")
-_RESERVED = {
-    "t": "neurons do not depend on the time itself: write what changes as a state with its own equation",
-    "dt": "there are no time steps",
-    "xi": "there is no noise: spike times are functions of inputs and parameters",
-}
 
 
 @dataclass(frozen=True)
@@ -87,18 +82,20 @@ def read_equations(text: str, threshold: str, reset: str, receptors: Sequence[st
         if not equals:
             raise ValueError(f"{place}: expected dx/dt = ... or name = ..., got {line[:60]!r}")
         flag = _FLAG.search(right)
-        right, rate, left = right[: flag.start()] if flag else right, _RATE.fullmatch(left.strip()), left.strip()
+        before, right = len(left) + 1, right[: flag.start()] if flag else right
+        rate, left = _RATE.fullmatch(left.strip()), left.strip()
         name = rate[1] if rate else left
-        if not name.isidentifier() or name in FUNCTIONS or name in _RESERVED or name.startswith("_"):
+        allowed = name.isascii() and name.isidentifier() and not iskeyword(name) and not name.startswith("_")
+        if not allowed or name in FUNCTIONS or name in RESERVED:
             raise ValueError(f"{place}: expected dx/dt = ... or name = ..., got {left[:60]!r} on the left")
         if name in rates or name in parts:
             raise ValueError(f"{place}: {name} has an equation already")
         kept.append(line)
         if rate:
-            rates[name] = read(right, place)
+            rates[name] = read(right, place, before)
             flagged += [name] if flag and flag[1] else []
         else:
-            parts[name] = place, read(right, place)
+            parts[name] = place, read(right, place, before)
     if len(kept) > _LINES or not 1 <= len(rates) <= _STATES:
         raise ValueError(
             f"equations must have 1 to {_STATES} lines dx/dt = ... of at most {_LINES}, got {len(rates)} of {len(kept)}"
@@ -108,11 +105,11 @@ def read_equations(text: str, threshold: str, reset: str, receptors: Sequence[st
     for name in parts:
         if name not in inside:
             _fill(name, parts, inside)
-    flow = tuple(_limited(_substituted(x, inside), f"equations, {name}") for name, x in rates.items())
+    flow = tuple(limited(_substituted(x, inside), f"equations, {name}") for name, x in rates.items())
     sides = re.split(r">=|>", threshold)
     if len(sides) != 2:
         raise ValueError(f"threshold must be a comparison such as 'v > 1', got {threshold!r}")
-    above, below = (_substituted(read(side, "threshold"), inside) for side in sides)
+    above, below = (limited(_substituted(read(side, "threshold"), inside), "threshold") for side in sides)
     after = _after(reset, states, inside)
     chosen = _some("receptors", receptors, states)
     if not chosen:
@@ -120,11 +117,6 @@ def read_equations(text: str, threshold: str, reset: str, receptors: Sequence[st
     all_held = _some("held", [*held, *(x for x in flagged if x not in held)], states)
     every = [name for x in (*flow, above, below, *after) for name in names_in(x)]
     parameters = tuple(dict.fromkeys(name for name in every if name not in states))
-    for name in parameters:
-        if name in _RESERVED:
-            raise ValueError(f"{name} is not allowed in equations: {_RESERVED[name]}")
-        if name in FUNCTIONS or name.startswith("_"):
-            raise ValueError(f"{name} is no name for a parameter")
     excess: Expression = ("-", above, below)
     return Equations(
         "\n".join(kept), threshold.strip(), reset.strip(), chosen, states, flow, excess, after, all_held, parameters
@@ -137,10 +129,10 @@ def _after(reset: str, states: tuple[str, ...], inside: dict[str, Expression]) -
         change = _CHANGE.fullmatch(part)
         if change is None or change[1] not in states:
             raise ValueError(f"reset must set states ({', '.join(states)}), such as 'v = 0; u += 1', got {part[:60]!r}")
-        name, operation, value = change[1], change[2], _substituted(read(change[3], "reset"), inside)
+        name, operation, value = change[1], change[2], _substituted(read(change[3], "reset", change.start(3)), inside)
         if name in found:
             raise ValueError(f"reset: {name} is set twice")
-        found[name] = (operation, name, value) if operation else value
+        found[name] = limited((operation, name, value) if operation else value, f"reset of {name}")
     return tuple(found.get(name, name) for name in states)
 
 
@@ -161,13 +153,7 @@ def _fill(
     for used in dict.fromkeys(names_in(expression)):
         if used in parts and used not in inside:
             _fill(used, parts, inside, (*above, name))
-    inside[name] = _limited(_substituted(expression, inside), place)
-
-
-def _limited(expression: Expression, place: str) -> Expression:
-    if sum(1 for _, _ in zip(names_in(expression), range(_NAMES + 1), strict=False)) > _NAMES:
-        raise ValueError(f"{place}: more than {_NAMES} names, counting those of each part wherever it is used")
-    return expression
+    inside[name] = limited(_substituted(expression, inside), place)
 
 
 def _substituted(expression: Expression, inside: dict[str, Expression]) -> Expression:

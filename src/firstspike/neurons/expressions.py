@@ -17,7 +17,13 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """What expressions may call, by name; each has one argument, and is analytic where it is defined."""
 
-_LONGEST, _DEEPEST = 10_000, 200
+RESERVED = {
+    "t": "neurons do not depend on the time itself; write what changes as a state with its own equation",
+    "dt": "there are no time steps",
+    "xi": "there is no noise: spike times are functions of inputs and parameters",
+}
+"""Names with a meaning in Brian2 that is not there."""
+_LONGEST, _DEEPEST, _LARGEST = 10_000, 200, 5000
 _OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**"}
 _REFUSED = {
     ast.IfExp: "`if` is not allowed: what a spike does is said by threshold and reset",
@@ -28,21 +34,25 @@ _REFUSED = {
 }
 
 
-def read(text: str, place: str) -> Expression:
-    """The expression of a text; a ValueError says what is not allowed in it, and where: ``place`` and the column."""
+def read(text: str, place: str, before: int = 0) -> Expression:
+    """The expression of a text; a ValueError says what is not allowed in it, and where: ``place`` and the column.
+
+    ``before`` is how many characters of a line come before the text.
+    """
     if len(text) > _LONGEST:
         raise ValueError(f"{place}: a formula has at most {_LONGEST} characters, got {len(text)}")
-    source = text.strip()
+    if (strange := next((k for k, x in enumerate(text) if not x.isascii()), None)) is not None:
+        raise ValueError(_at(place, before + strange + 1, f"{text[strange]!r} is not a letter from a to z"))
+    source, indent = text.strip(), before + len(text) - len(text.lstrip())
     try:
         tree = ast.parse(source, mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        column = getattr(error, "offset", None)
-        raise ValueError(_at(place, column, f"is not a formula: {_short(source)}")) from None
-    return _read(tree, place, 0)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        raise ValueError(_at(place, None, f"is not a formula: {short(source)}")) from None
+    return _read(tree, place, indent, 0)
 
 
-def _read(node: ast.AST, place: str, depth: int) -> Expression:
-    column = getattr(node, "col_offset", 0) + 1
+def _read(node: ast.AST, place: str, before: int, depth: int) -> Expression:
+    column = before + getattr(node, "col_offset", 0) + 1
     if depth > _DEEPEST:
         raise ValueError(
             _at(place, column, f"formulas are nested at most {_DEEPEST} deep; name a part in a line above")
@@ -53,18 +63,23 @@ def _read(node: ast.AST, place: str, depth: int) -> Expression:
             raise ValueError(_at(place, column, "numbers must be finite"))
         return number
     if isinstance(node, ast.Name):
+        if node.id.startswith("_") or node.id in FUNCTIONS:
+            raise ValueError(_at(place, column, f"{node.id} is no name for a state or parameter"))
+        if node.id in RESERVED:
+            raise ValueError(_at(place, column, f"{node.id} is not allowed: {RESERVED[node.id]}"))
         return node.id
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
-        inner = _read(node.operand, place, depth + 1)
+        inner = _read(node.operand, place, before, depth + 1)
         return inner if isinstance(node.op, ast.UAdd) else ("-", 0.0, inner)
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        return (_OPERATORS[type(node.op)], _read(node.left, place, depth + 1), _read(node.right, place, depth + 1))
+        left, right = (_read(x, place, before, depth + 1) for x in (node.left, node.right))
+        return (_OPERATORS[type(node.op)], left, right)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         if node.func.id not in FUNCTIONS:
             raise ValueError(_at(place, column, f"{node.func.id} is not one of {', '.join(FUNCTIONS)}"))
         if len(node.args) != 1 or node.keywords or isinstance(node.args[0], ast.Starred):
             raise ValueError(_at(place, column, f"{node.func.id} takes one argument"))
-        return (node.func.id, _read(node.args[0], place, depth + 1))
+        return (node.func.id, _read(node.args[0], place, before, depth + 1))
     message = _REFUSED.get(type(node), "only numbers, names, + - * / **, brackets and functions are allowed")
     raise ValueError(_at(place, column, message))
 
@@ -81,8 +96,33 @@ def _at(place: str, column: int | None, message: str) -> str:
     return f"{place}{'' if column is None else f', column {column}'}: {message}"
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """A text that fits on a line."""
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def shown(expression: Expression) -> str:
+    """A text of an expression."""
+    if not isinstance(expression, tuple):
+        return expression if isinstance(expression, str) else f"{expression:g}"
+    operation, *operands = map(shown, expression)  # type: ignore[arg-type]
+    return f"{operation}({operands[0]})" if operation in FUNCTIONS else f"({f' {operation} '.join(operands)})"
+
+
+def limited(expression: Expression, place: str) -> Expression:
+    """The same expression; a ValueError if it is too large, or too deep, for what goes through all of it."""
+    rest, count = [(expression, 0)], 0
+    while rest:
+        part, depth = rest.pop()
+        count += 1
+        if count > _LARGEST or depth > _DEEPEST:
+            raise ValueError(
+                f"{place}: more than {_LARGEST} numbers, names and operations, or nested more than {_DEEPEST} deep, "
+                "counting those of each part wherever it is used"
+            )
+        if isinstance(part, tuple):
+            rest += [(x, depth + 1) for x in part[1:]]  # type: ignore[misc]
+    return expression
 
 
 def names_in(expression: Expression) -> Iterator[str]:

@@ -9,7 +9,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -17,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.neurons.base import POTENTIAL, TIME, Neuron, Parameter, Unit, each
-from firstspike.neurons.equations import read_equations
+from firstspike.neurons.equations import Equations, read_equations
 from firstspike.neurons.expressions import read
 from firstspike.neurons.lif import Positives
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveOrInf
@@ -26,7 +25,8 @@ from firstspike.signature import takes_arguments_of
 Finites = Finite | Tensor | tuple[Finite | Tensor, ...]
 
 _PLAIN, _RATE, _CURRENT = Unit(), Unit(time=-1), Unit(time=-1, potential=1)  # where capacities are plain numbers
-_read = lru_cache(maxsize=256)(read_equations)
+_known: dict[tuple[Any, ...], Equations] = {}
+"""Equations by their texts; unlike ``lru_cache``, programs that torch records look them up."""
 
 
 def _free(unit: Unit, **more: bool) -> Parameter:
@@ -62,8 +62,10 @@ class _Named(Neuron):
         held = tuple(x for x in ("v", "n", "d") if f"d{x}/dt" in text.flow)
         receptors = tuple(f"{name}{x}" for x in ends)
         start = {state: read(x, "start") if isinstance(x, str) else x for state, x in text.start.items()}
-        found = _read("\n".join(lines), text.threshold, text.reset, receptors, held)
-        self.__dict__.update(equations=found, start=start)
+        given = "\n".join(lines), text.threshold, text.reset, receptors, held
+        if given not in _known:
+            _known[given] = read_equations(*given)
+        self.__dict__.update(equations=_known[given], start=start)
 
     def _text(self, ends: list[str]) -> _Text:
         """Equations of a neuron whose synapses have names that end so."""
@@ -94,13 +96,10 @@ class _Membrane(_Named):
     bias: Finite | Tensor = 0.0
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        "tau_mem": Parameter(TIME, 0.0),
-        "tau_syn": Parameter(TIME, 0.0, several=True),
-        "threshold": Parameter(POTENTIAL, 0.0),
-        "reset": _free(POTENTIAL),
-        "refractory": Parameter(TIME, 0.0, included=True),
-        "bias": _free(POTENTIAL),
-    }
+        "tau_mem": Parameter(TIME, 0.0), "tau_syn": Parameter(TIME, 0.0, several=True),
+        "threshold": Parameter(POTENTIAL, 0.0), "reset": _free(POTENTIAL),
+        "refractory": Parameter(TIME, 0.0, included=True), "bias": _free(POTENTIAL),
+    }  # fmt: skip
 
 
 def _sum(ends: list[str], form: str = "i{}") -> str:
@@ -137,11 +136,9 @@ class QIF(_Membrane):
     reset: float | Tensor = -math.inf
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        **_Membrane.parameters,
-        "threshold": Parameter(_PLAIN, 0.0, infinite=True),
-        "reset": _free(_PLAIN, included=True),
-        "bias": _free(_PLAIN),
-    }
+        **_Membrane.parameters, "threshold": Parameter(_PLAIN, 0.0, infinite=True),
+        "reset": _free(_PLAIN, included=True), "bias": _free(_PLAIN),
+    }  # fmt: skip
 
     @property
     def membrane(self) -> str:
@@ -199,11 +196,9 @@ class EIF(_Membrane):
     delta_t: Positive | Tensor = 0.2
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        **_Membrane.parameters,
-        "threshold": _free(POTENTIAL),
-        "v_t": _free(POTENTIAL),
+        **_Membrane.parameters, "threshold": _free(POTENTIAL), "v_t": _free(POTENTIAL),
         "delta_t": Parameter(POTENTIAL, 0.0),
-    }
+    }  # fmt: skip
 
     def _text(self, ends: list[str]) -> _Text:
         drive = _AS_LIF.format(_sum(ends, _JUMPS))
@@ -235,8 +230,8 @@ class AdEx(_Membrane):
         v_t: v above which the upstroke of a spike begins, in mV: ``V_th``, ``v_thresh``.
         delta_t: over which range of v spikes take off, in mV, > 0: ``Delta_T``, ``delta_T``.
         tau_w: time constant of the adaptation in ms, > 0.
-        a: conductance of the adaptation in nS, which acts below the threshold, too.
-        b: jump of the adaptation at a spike, in pA.
+        a: conductance in nS with which the adaptation follows v below the threshold.
+        b: jump of the adaptation at a spike in pA.
 
     Source: Brette and Gerstner 2005, "Adaptive exponential integrate-and-fire model as an effective description of
     neuronal activity", there with conductances as synapses.
@@ -255,16 +250,9 @@ class AdEx(_Membrane):
     b: Finite | Tensor = 80.5
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        **EIF.parameters,
-        "bias": _free(_CURRENT),
-        "c_m": Parameter(_PLAIN, 0.0),
-        "e_l": _free(POTENTIAL),
-        "v_t": _free(POTENTIAL),
-        "delta_t": Parameter(POTENTIAL, 0.0),
-        "tau_w": Parameter(TIME, 0.0),
-        "a": _free(_RATE),
-        "b": _free(_CURRENT),
-    }
+        **EIF.parameters, "bias": _free(_CURRENT), "c_m": Parameter(_PLAIN, 0.0), "e_l": _free(POTENTIAL),
+        "tau_w": Parameter(TIME, 0.0), "a": _free(_RATE), "b": _free(_CURRENT),
+    }  # fmt: skip
 
     def _text(self, ends: list[str]) -> _Text:
         flow = (
@@ -307,15 +295,10 @@ class Izhikevich(_Named):
     d: Finite | Tensor = 8.0
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        "tau_syn": _Membrane.parameters["tau_syn"],
-        "threshold": _free(POTENTIAL),
-        "refractory": _Membrane.parameters["refractory"],
-        "bias": _free(_CURRENT),
-        "a": _free(_RATE),
-        "b": _free(_RATE),
-        "c": _free(POTENTIAL),
-        "d": _free(_CURRENT),
-    }
+        "tau_syn": _Membrane.parameters["tau_syn"], "threshold": _free(POTENTIAL),
+        "refractory": _Membrane.parameters["refractory"], "bias": _free(_CURRENT), "a": _free(_RATE),
+        "b": _free(_RATE), "c": _free(POTENTIAL), "d": _free(_CURRENT),
+    }  # fmt: skip
 
     def _text(self, ends: list[str]) -> _Text:
         flow = f"dv/dt = 0.04*v**2 + 5*v + 140 - u + bias + {_sum(ends)}\ndu/dt = a*(b*v - u)"
@@ -335,7 +318,7 @@ class AdLIF(_Membrane):
 
     Args:
         tau_w: time constant of the adaptation, > 0.
-        a: how much it follows the membrane; -1 and below is unstable.
+        a: how much the adaptation follows the membrane; -1 and below is unstable.
         b: jump of the adaptation at a spike.
 
     Source: Bittar and Garner 2022, "A surrogate gradient spiking baseline for speech command recognition", and Baronig
@@ -348,11 +331,8 @@ class AdLIF(_Membrane):
     b: Finite | Tensor = 0.5
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        **_Membrane.parameters,
-        "tau_w": Parameter(TIME, 0.0),
-        "a": _free(_PLAIN),
-        "b": _free(POTENTIAL),
-    }
+        **_Membrane.parameters, "tau_w": Parameter(TIME, 0.0), "a": _free(_PLAIN), "b": _free(POTENTIAL),
+    }  # fmt: skip
 
     def _text(self, ends: list[str]) -> _Text:
         drive = _AS_LIF.format(_sum(ends, _JUMPS))
@@ -385,9 +365,8 @@ class ConductanceLIF(_Membrane):
     reversal: Finites = (4.0, -1.0)
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        **_Membrane.parameters,
-        "reversal": _free(POTENTIAL, several=True),
-    }
+        **_Membrane.parameters, "reversal": _free(POTENTIAL, several=True),
+    }  # fmt: skip
     conducts = True
     state_of_synapses = "g"
 

@@ -166,6 +166,8 @@ class Arguments(NamedTuple):
     """Whether a spike resets the membrane of linear neurons."""
     equations: str = ""
     """The key of ``Equations``, of neurons that are described by them; empty for others."""
+    once: bool = False
+    """Whether these need not be followed after ``max_spikes`` spikes, whatever is asked for at ``until``."""
 
     @property
     def closed(self) -> bool:
@@ -247,7 +249,7 @@ def each_tensor(function: Callable[[Tensor], Tensor], x: Any) -> Any:
         return {name: each_tensor(function, item) for name, item in x.items()}
     if not isinstance(x, tuple):
         return x
-    items = (each_tensor(function, item) for item in x)
+    items = [each_tensor(function, item) if isinstance(item, Tensor | tuple | dict) else item for item in x]
     return type(x)(*items) if hasattr(x, "_fields") else tuple(items)
 
 

@@ -63,6 +63,7 @@ class Options(NamedTuple):
     """Of linear neurons, with a space between them; they take no ``fixed_syn``."""
     resets: bool = True
     equations: str = ""
+    once: bool = False
 
     @property
     def closed(self) -> bool:
@@ -245,7 +246,7 @@ def _arguments(tensors: Sequence[Any], options: Options) -> Arguments:
     given: Any = list(tensors[:INPUTS])
     kind: dict[str, Any] = {}
     if options.equations:
-        kind = {"equations": options.equations}
+        kind = {"equations": options.equations, "once": options.once}
     elif not options.components:
         given[_TAU_MEM], given[_TAU_SYN] = resolve(options.constants, given[_TAU_MEM], given[_TAU_SYN])
     else:

@@ -108,11 +108,12 @@ def first_spike_time(
     times, delay, observed = checked(times, weight, neuron, max_weight_grad, delay, observed)
     check_end(neuron, until, silent)
     if neuron.equations is not None:
-        trains = spike_trains(
-            times.unsqueeze(-1), weight, neuron, max_spikes=1, delay=delay, receptor=receptor, overflow="drop",
-            observed=None if observed is None else observed.unsqueeze(-1), max_weight_grad=max_weight_grad,
-            until=until, silent=silent, backend=backend,
+        seen = None if observed is None else observed.unsqueeze(-1)
+        result = spike_window(
+            times.unsqueeze(-1), weight, neuron, max_spikes=1, delay=delay, receptor=receptor, observed=seen,
+            overflow="drop", max_weight_grad=max_weight_grad, until=until, backend=backend, once=True,
         )  # fmt: skip
+        trains = result.trains if observed is not None else filled_up(result, neuron, silent)
         return trains.squeeze(-1)
     backend = chosen(backend, weight.device, neuron)
     outputs, lead = weight.shape[0], times.shape[:-1]
@@ -210,12 +211,18 @@ def spike_trains(
         return first_spike_time(times.squeeze(-1), weight, neuron, observed=seen, **shared).unsqueeze(-1)
     shared |= {"max_spikes": max_spikes, "observed": observed, "overflow": overflow, "state": state, "until": until}
     result = spike_window(times, weight, neuron, **shared)
-    if silent == "inf" or observed is not None:
+    return result.trains if observed is not None else filled_up(result, neuron, silent)
+
+
+def filled_up(result: WindowResult, neuron: Neuron, silent: str) -> Float[Tensor, "*batch outputs max_spikes"]:
+    """Trains with what comes after their last spike."""
+    if silent == "inf":
         return result.trains
     assert result.state is not None
-    pseudo = neuron.pseudospikes(*result.state, max_spikes)  # type: ignore[attr-defined]
+    most = result.trains.shape[-1]
+    pseudo = neuron.pseudospikes(*result.state, most)  # type: ignore[attr-defined]
     count = result.trains.isfinite().sum(-1, keepdim=True)
-    later = pseudo.gather(-1, (torch.arange(max_spikes, device=count.device) - count).clamp(min=0))
+    later = pseudo.gather(-1, (torch.arange(most, device=count.device) - count).clamp(min=0))
     return torch.where(result.trains.isfinite(), result.trains, later.to(result.trains))
 
 
@@ -246,6 +253,7 @@ def spike_window(
     until: float = math.inf,
     windows: Recurrence | None = None,
     backend: str = "auto",
+    once: bool = False,
 ) -> WindowResult:
     """``spike_trains`` of a window of time, with the state that the next window needs.
 
@@ -264,6 +272,7 @@ def spike_window(
             backend does that. The last ``outputs`` columns of the weight are then those of the neurons themselves,
             and ``times`` may leave these inputs out; ``max_spikes`` counts those of all windows. A neuron with more
             spikes in a window than `max_spikes` stays at ``reset`` until it ends.
+        once: of neurons from equations, whether the state of those with ``max_spikes`` spikes is not needed.
 
     Raises:
         ValueError: what ``spike_trains`` refuses, or an end that is not after the time of the state.
@@ -291,6 +300,7 @@ def spike_window(
         voltage, current, left = (x.double() for x in state[:3])
         state = TrainState(voltage, current, left, state.time)
     fixed, network, kind = parameters_of(neuron, weight, receptor)
+    kind |= {"once": once}
 
     def of_samples(x: Tensor | None, *shape: int) -> Tensor | None:
         return None if x is None else x.reshape(1, samples, *shape)

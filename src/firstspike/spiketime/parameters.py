@@ -10,6 +10,7 @@ from torch import Tensor
 
 from firstspike.deferred import CONDUCTS, require
 from firstspike.neurons import Neuron
+from firstspike.neurons.base import each
 from firstspike.neurons.expressions import value_of
 from firstspike.spiketime.contract import QUANTITIES
 from firstspike.spiketime.values import records, values_of
@@ -70,6 +71,12 @@ def _of_equations(
     if neuron.conducts and weight.numel() and not records():
         least = values_of(weight).amin()
         require(CONDUCTS, least >= 0, lambda: _NEGATIVE.format(type(neuron).__name__, float(least)))
+    for name, parameter in neuron.parameters.items() if not records() else ():
+        for value in each(neuron.values[name]):
+            if isinstance(value, Tensor) and value.numel():
+                wrong = [x for x in map(float, values_of(value).aminmax()) if not parameter.allows(x)]
+                if wrong:
+                    raise ValueError(f"{name} must be {parameter.range}, got {wrong[0]}")
     names = (*equations.parameters, "refractory")
     one = torch.ones_like(weight[:, 0]) if weight.shape[1] else weight.new_ones(len(weight))
     given: dict[str, Any] = {"threshold": one, "receptor": receptor_of(neuron, receptor, weight)}

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from firstspike.neurons.expressions import FUNCTIONS, names_in
+from firstspike.spiketime import series as steps
 from firstspike.spiketime.contract import (
     Arguments,
     Gradients,
@@ -32,21 +33,6 @@ from firstspike.spiketime.reference import loop
 from firstspike.spiketime.reference.adjoint import samples_at_once
 from firstspike.spiketime.reference.loop import Some, State, Values
 from firstspike.spiketime.reference.search import course_of, root_within
-from firstspike.spiketime.series import (
-    COS,
-    EXP,
-    INVERSE,
-    LOG,
-    POWER,
-    PRODUCT,
-    SIN,
-    SQUARE,
-    SUM,
-    TANH,
-    Program,
-    programs_of,
-    slot_values,
-)
 from firstspike.spiketime.statuses import FINE, NOT_FINITE, STUCK_STEP, check_statuses
 
 _MOST = 24  # orders of a step
@@ -68,14 +54,14 @@ class _Series(loop.Neurons):
     def __init__(self, given: Arguments) -> None:
         assert given.parameters is not None
         assert given.state is not None
-        self.programs = programs_of(given.equations)
+        self.programs = steps.programs_of(given.equations)
         self.degrees = torch.tensor(self.programs.flow.degrees, device=given.weight.device).unsqueeze(-1)
         equations = self.programs.equations
         places, reads = map(equations.states.index, equations.receptors), set(names_in(equations.excess))
         super().__init__(given, given.parameters[..., -1], list(places), [name in reads for name in equations.states])
         self.parts = len(equations.states) - 1
         self.holds = torch.tensor([[name in equations.held] for name in equations.states], device=given.weight.device)
-        values = self.of_pairs(slot_values(self.programs, given.parameters)).unbind(-1)
+        values = self.of_pairs(steps.slot_values(self.programs, given.parameters)).unbind(-1)
         numbers = zip(self.programs.slots, values, strict=True)
         self.slots: list[Slot] = [number if isinstance(number, float) else x for number, x in numbers]
         self.rest = torch.cat([given.state.voltage.unsqueeze(-1), given.state.current], -1).flatten(0, 2)
@@ -117,7 +103,7 @@ class _Series(loop.Neurons):
     def reset(self, x: State) -> State:
         return self._once(self.programs.reset, x)
 
-    def _once(self, program: Program, x: State) -> State:
+    def _once(self, program: steps.Program, x: State) -> State:
         """The outputs of a program for these states."""
         rows: list[Values] = list(x.unbind(1))
         _expand(program, self.slots, rows, {row: part.unsqueeze(0) for row, part in enumerate(rows)}, 0)
@@ -194,18 +180,18 @@ def _reach(sizes: Float64[Tensor, "K D P"], wait: Values, gap: int) -> Values:
     return wait
 
 
-def _expand(program: Program, slots: Sequence[Slot], rows: list[Values], before: dict[int, Row], n: int) -> None:
+def _expand(program: steps.Program, slots: Sequence[Slot], rows: list[Values], before: dict[int, Row], n: int) -> None:
     """Put the n-th coefficients of all steps into ``rows``, from those of the inputs.
 
     ``before`` has all coefficients so far of rows that are not only added to others.
     """
     kept = _kept(program)
     for place, (kind, operands, used) in enumerate(program.steps, program.inputs):
-        if kind == SUM:
+        if kind == steps.SUM:
             x = _sum([rows[row] for row in operands], [slots[k] for k in used], rows[0], n)
         else:
             a = before[operands[0]]
-            if kind in (PRODUCT, SQUARE):
+            if kind in (steps.PRODUCT, steps.SQUARE):
                 x = (a * before[operands[-1]].flip(0)).sum(0)
             elif n == 0:
                 x = _first(kind, a[0], slots[used[0]] if used else 1.0)
@@ -220,12 +206,14 @@ def _expand(program: Program, slots: Sequence[Slot], rows: list[Values], before:
 
 
 @lru_cache(maxsize=64)
-def _kept(program: Program) -> frozenset[int]:
+def _kept(program: steps.Program) -> frozenset[int]:
     """Rows whose earlier coefficients a step needs."""
     found: set[int] = set()
     for place, (kind, operands, _) in enumerate(program.steps, program.inputs):
-        found |= set() if kind == SUM else {*operands} if kind in (PRODUCT, SQUARE) else {*operands, place}
-        found |= {place + 1} if kind in (SIN, TANH) else set()
+        found |= (
+            set() if kind == steps.SUM else {*operands} if kind in (steps.PRODUCT, steps.SQUARE) else {*operands, place}
+        )
+        found |= {place + 1} if kind in (steps.SIN, steps.TANH) else set()
     return frozenset(found)
 
 
@@ -245,26 +233,26 @@ def _following(kind: int, a: Row, exponent: Slot, before: dict[int, Row], place:
     """The n-th coefficients of a function, from its own equation for its derivative."""
     y, part = before[place], torch.arange(n + 1, device=a.device).to(a).unsqueeze(1) / n
     back = a[1 : n + 1].flip(0)
-    if kind == INVERSE:
+    if kind == steps.INVERSE:
         return -y[0] * (back * y).sum(0)
-    if kind == LOG:
+    if kind == steps.LOG:
         return (a[n] - (part[1:n] * y[1:] * back[1:]).sum(0)) / a[0]
-    if kind == POWER:
+    if kind == steps.POWER:
         return ((exponent * (1 - part[:n]) - part[:n]) * y * back).sum(0) / a[0]
-    other = before[{EXP: place, COS: place - 1}.get(kind, place + 1)]
+    other = before[{steps.EXP: place, steps.COS: place - 1}.get(kind, place + 1)]
     x = (part[1:] * a[1:] * other[:n].flip(0)).sum(0)
-    return -x if kind == COS else a[n] - x if kind == TANH else x
+    return -x if kind == steps.COS else a[n] - x if kind == steps.TANH else x
 
 
-_CALLED = {EXP: "exp", LOG: "log", SIN: "sin", COS: "cos", TANH: "tanh"}
+_CALLED = {steps.EXP: "exp", steps.LOG: "log", steps.SIN: "sin", steps.COS: "cos", steps.TANH: "tanh"}
 
 
 def _first(kind: int, a: Values, exponent: Slot) -> Values:
-    if kind == INVERSE:
+    if kind == steps.INVERSE:
         return 1 / a
-    if kind in (LOG, POWER):
+    if kind in (steps.LOG, steps.POWER):
         a = torch.where(a > 0, a, math.nan)
-    return a**exponent if kind == POWER else FUNCTIONS[_CALLED[kind]](a)
+    return a**exponent if kind == steps.POWER else FUNCTIONS[_CALLED[kind]](a)
 
 
 def _first_zero(level: Row) -> Values:
@@ -316,7 +304,7 @@ def _values(level: Row, time: Values) -> tuple[Values, Values]:
 
 
 def _samples(given: Arguments) -> int:
-    programs, (_, _, inputs, _) = programs_of(given.equations), given.sizes
+    programs, (_, _, inputs, _) = steps.programs_of(given.equations), given.sizes
     events = inputs * given.times.shape[-1] + 2 * given.max_spikes + 2
     return samples_at_once(given, _NUMBERS * events * (programs.flow.inputs + len(programs.flow.steps)))
 

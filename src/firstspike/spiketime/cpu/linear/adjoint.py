@@ -34,24 +34,25 @@ from firstspike.spiketime.cpu.linear.alone_adjoint import (
     free_after,
     total,
 )
-from firstspike.spiketime.cpu.linear.flow import (
-    CURRENT,
-    FEEDS,
-    FIRST,
-    LEFT,
-    MOVES,
-    OWN,
-    PER,
-    RISE,
-    SLOPES,
-    THRESHOLD,
-)
+from firstspike.spiketime.cpu.linear.flow import CURRENT, FEEDS, FIRST, LEFT, MOVES, OWN, PER, RISE, SLOPES, THRESHOLD
 from firstspike.spiketime.cpu.linear.lanes import part_of, response_lanes
+from firstspike.spiketime.cpu.linear.quiet import add_times, back_quiet
 from firstspike.spiketime.cpu.linear.scan import arrival_lanes, size_of, time_of
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.mathfun import exp
-from firstspike.spiketime.cpu.vectors.shuffles import fold16, total16
-from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, select, store
+from firstspike.spiketime.cpu.vectors.simd import (
+    clear,
+    fill32,
+    fma,
+    highest,
+    load32,
+    load_some32,
+    lowest,
+    lowest_bit,
+    select,
+    store,
+)
 
 
 @jit
@@ -251,7 +252,7 @@ def reach(g, at, drives, base, place):
 
 
 @inlined
-def input_gradients(g, at, i, base, drives, weights, source, order, mode, number):
+def input_gradients(g, at, i, base, drives, weights, source, mode, number):
     """Add to the gradients by the weights, times and delays of an input."""
     by_weight, by_delay = g.weight_parts[at.group, at.chunk], g.delay_parts[at.group, at.chunk]
     if source is None:
@@ -302,43 +303,72 @@ def input_gradients(g, at, i, base, drives, weights, source, order, mode, number
     if mode != OTHERS:
         store(by_weight, j * LANES, load32(by_weight, j * LANES) + q)
     if mode != WEIGHTS and g.by_time != 0:
-        g.times_parts[at.part, at.b, order[i]] += total16(fold16(moved * w))
+        add_times(g, at, i, moved * w)
 
 
 @jit
-def unwind(g, at, keys, rows, slopes, drives, weights, source, order, n, mode, number):
+def join_first(g, at, keys, drives, base, n, mode):
+    """First spikes: fill in P and Q of lanes at their last causal inputs, and ``joins`` by input; the last of these."""
+    adjoint, joins, sums = g.adjoint[at.slot], g.joins[at.slot], g.totals[at.group, at.chunk]
+    first, none, top = at.b * g.outputs + at.first, fill32(g.tiny, 0.0), -1
+    spike, slope = load_some32(at.every, g.spikes, first), load_some32(at.every, g.slopes, first)
+    left = (slope > 0.0) & ~(spike == math.inf) & at.every
+    change = select(left, load_some32(at.every, g.grad, first) * -1.0 / slope, none)
+    if mode == WEIGHTS:
+        change = select(abs(change) * load32(g.largest[at.slot], 0) > g.bound[0], none, change)
+    else:
+        store(sums, BY_THRESHOLD * LANES, load32(sums, BY_THRESHOLD * LANES) - change)
+    left &= ~(change == 0.0)
+    since, k = spike, first_from(keys, 0, n, lowest(select(left, spike, math.inf)))
+    if k > 0:
+        since = fill32(g.tiny, keys[k - 1])
+    while left:
+        later = (spike > keys[k]) & left  # keys[n] is inf
+        if k > 0:
+            joins[k - 1], top = left & ~later, k - 1
+        since, left = select(later, fill32(g.tiny, keys[k]), since), later
+        k += 1
+    store(adjoint, base, change)
+    for k in range(g.kinds.size):
+        store(adjoint, base + (1 + k) * LANES, none)
+    flow_lanes(g, at, drives, base, spike - since)
+    return top
+
+
+@jit
+def unwind(g, at, keys, rows, slopes, drives, weights, source, n, mode, number):
     """Add the gradients of a group's neurons in a sample, see ``scan`` for the arguments."""
     adjoint, each = g.adjoint[at.slot], (1 + g.kinds.size) * LANES
     here, there, tail = 0, each, 2 * each
     begin, end = np.float64(g.bounds[0]), np.float64(g.bounds[1])
-    finish(g, at, mode, number)
     sums = g.by_taus != 0 and mode != WEIGHTS and mode != LARGEST
     plain = not sums and g.resets != 0 and g.rising == 0
     if plain:
         for lane in range(size_of(g, at)):
             for k in range(g.kinds.size - g.biased):
                 g.jump_rows[at.slot, k * LANES + lane] = g.jumps[at.e, at.first + lane, k]
-    quiet = g.asks_end == 0
-    for i in range(n - 1, -2, -1):
+    quiet, i = g.asks_end == 0, n
+    fast = not sums and g.rising == 0 and g.kinds.size <= 2 and mode != LARGEST
+    if source is not None:
+        clear(g.sums[at.slot])
+        if fast and g.firsts != 0:
+            top, always = join_first(g, at, keys, drives, here, n, mode), g.tiny.dtype.type(-math.inf)
+            if top >= 0:
+                back_quiet(g, at, top, always, g.joins[at.slot], keys, rows, drives, weights, source, here, mode)
+            return
+    finish(g, at, mode, number)
+    while i > -1:
+        i -= 1
         if i < 0 and begin == -math.inf:
             break
+        since = arrival_lanes(g, keys, i) if i >= 0 else fill32(adjoint, g.bounds[0])
+        alone = (load32(adjoint, tail + DUE * LANES) > since) & at.every
+        quiet = quiet and not alone
         if quiet:  # nothing that comes later has a gradient
-            if source is None:
-                quiet = not load32(adjoint, tail + DUE * LANES) > fill32(adjoint, -math.inf)
-            else:
-                quiet = not load32(adjoint, tail + DUE * LANES) > (keys[i] if i >= 0 else g.bounds[0])
-            if quiet:
-                continue
+            continue
         waits = source is None or min(time_of(keys, i + 1, 0), end) > (time_of(keys, i, 0) if i >= 0 else begin)
         if waits:
             g.place[at.slot, 0] = i + 1
-            due, alone = load32(adjoint, tail + DUE * LANES), np.uint64(0)
-            if source is None:
-                for lane in range(size_of(g, at)):
-                    start = time_of(keys, i, lane) if i >= 0 else begin
-                    alone |= np.uint64(adjoint[tail + DUE * LANES + lane] > start) << np.uint64(lane)
-            else:
-                alone = due > (keys[i] if i >= 0 else g.bounds[0])
             if sums:
                 add_rates(g, at, slopes[i + 1], here, g.tape[at.slot, i + 1], alone)
             step_back(g, at, rows[i + 1], here, there)
@@ -346,9 +376,8 @@ def unwind(g, at, keys, rows, slopes, drives, weights, source, order, n, mode, n
                 for place in range(0, each, LANES):
                     before = select(alone, load32(adjoint, here + place), load32(adjoint, there + place))
                     store(adjoint, there + place, before)
-                start = arrival_lanes(g, keys, i) if i >= 0 else fill32(adjoint, g.bounds[0])
                 stop = min(arrival_lanes(g, keys, i + 1), fill32(adjoint, g.bounds[1]))
-                back_lanes(g, at, drives, alone, there, start, stop, mode, number)
+                back_lanes(g, at, drives, alone, there, since, stop, mode, number)
                 alone = np.uint64(0)
             while alone:
                 lane = lowest_bit(alone)
@@ -358,8 +387,11 @@ def unwind(g, at, keys, rows, slopes, drives, weights, source, order, n, mode, n
                 start = time_of(keys, i, lane) if i >= 0 else begin
                 back_alone(g, at, lane, there, start, min(time_of(keys, i + 1, lane), end), mode, number)
             here, there = there, here
-        if i >= 0:
-            input_gradients(g, at, i, here, drives, weights, source, order, mode, number)
+        if source is not None and fast and i >= 0:
+            latest, none = highest(load32(adjoint, tail + DUE * LANES)), g.joins[at.slot, :0]
+            i = 1 + back_quiet(g, at, i, latest, none, keys, rows, drives, weights, source, here, mode)
+        elif i >= 0:
+            input_gradients(g, at, i, here, drives, weights, source, mode, number)
     if mode == LARGEST:
         return
     for lane in range(size_of(g, at)):

@@ -8,16 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from firstspike.neurons.base import receptors_of
-from firstspike.spiketime.contract import (
-    Arguments,
-    Gradients,
-    Grads,
-    Held,
-    Needs,
-    Result,
-    of_several,
-    zero_gradients,
-)
+from firstspike.spiketime.contract import DIFFERENTIABLE, Arguments, Gradients, Grads, Held, Needs, Result, of_several
 from firstspike.spiketime.cpu.arrays import LANES, PAD, numbers
 from firstspike.spiketime.cpu.lanes.host import CHUNKS, PARTS
 from firstspike.spiketime.cpu.linear.alone_adjoint import BY_LEAK, BY_PARTS, BY_RESET, BY_THRESHOLD
@@ -31,13 +22,14 @@ from firstspike.spiketime.cpu.vectors.shuffles import rows_for
 from firstspike.spiketime.shared import threads_for
 
 _COST = 8  # of a synapse, in units of one of the kernels of first spikes
+_SUMMED = "threshold", "reset", "jumps", "tau_mem", "tau_syn", "bias"  # over samples, for each neuron
 _SHARED = "order", "source", "inside", "arrival", "rows"
 
 
 def _shares(given: Arguments) -> bool:
     """Whether neurons of a network share their order of arrival and their time constants."""
-    taus = [x for x in (given.tau_mem, given.tau_syn) if isinstance(x, Tensor)]
-    return given.delay is None and all(bool((x == x[:, :1]).all()) for x in taus)
+    taus = (x for x in (given.tau_mem, given.tau_syn) if isinstance(x, Tensor))
+    return given.delay is None and all(torch.equal(x, x[:, :1].expand_as(x)) for x in taus)
 
 
 @of_several
@@ -76,7 +68,6 @@ def forward(given: Arguments) -> Result:
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``contract``."""
     assert isinstance(given.tau_syn, Tensor)
-    found = zero_gradients(given, needs)
     if not result.saved:
         spikes = result.spikes if given.max_spikes else result.spikes.unsqueeze(-1)
         result = result._replace(saved=forward(given._replace(observed=spikes)).saved)
@@ -93,14 +84,14 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     by_taus = not needs.isdisjoint(("tau_mem", "tau_syn"))
     parts, chunks = min(PARTS, max(1, sizes["groups"])), min(CHUNKS, max(1, sizes["batch"]))
     sizes |= {
-        "parts": parts, "chunks": chunks, "stride": max(1, events), "by_taus": by_taus,
+        "parts": parts, "chunks": chunks, "stride": (events + 16) // 16 * 16, "by_taus": by_taus,
         "by_time": not needs.isdisjoint(("times", "delay")), "asks_end": grads.state is not None,
         "bounded": max_weight_grad is not None, "parts_of_slopes": 1 + SLOPES * count,
         "sloped": sizes["intervals"] if by_taus and not own else 0,
         "own_sloped": sizes["own_intervals"] if by_taus and own else 0,
         "total_rows": (BY_PARTS + 2 * count + 1) * LANES, "largest_rows": sizes["most"] * LANES,
         "segments_each": 2 * sizes["most"] + 3, "noted": 1 + count, "jumping": max(1, count) * LANES,
-        "observes": True, "records": True, "once": False,
+        "observes": True, "records": True, "once": False, "firsts": given.max_spikes == 0 and given.bias is None,
         "taped": (sizes["own_intervals"] if own else sizes["intervals"]) if by_taus else 0,
     }  # fmt: skip
     arrays |= {
@@ -122,30 +113,33 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     groups, blocks = sizes["all_groups"], sizes["blocks"]
     phases = groups + (blocks if by_taus and not own else 0), sizes["ensemble"] * parts * chunks, groups + blocks
     call(backward_kernel(name_of(given.times.dtype), own), BACKWARD, phases, sizes, arrays | made)
-    totals = made.pop("summed").view(lead[0], sizes["groups"], sizes["total_rows"] // LANES, LANES)
-    totals = totals.transpose(1, 2).flatten(2)[..., : lead[1]]
-    leak = -(1 / _tau_mem(given) ** 2)
-    rates = -(1 / given.tau_syn.double() ** 2)
-    parts_of = totals[:, BY_PARTS : BY_PARTS + len(given.components)].transpose(1, 2)
-    jumps = totals[:, BY_PARTS + count : BY_PARTS + count + len(given.components)].transpose(1, 2)
-    by = {
-        "weight": made["by_weight"], "times": made["by_times"].view_as(given.times), "delay": made.get("by_delay"),
-        "threshold": totals[:, BY_THRESHOLD], "reset": totals[:, BY_RESET], "jumps": jumps,
-        "tau_mem": (totals[:, BY_LEAK] * leak).to(totals), "tau_syn": (parts_of * rates).to(totals),
-        "bias": totals[:, -1], "voltage": made.get("by_voltage"), "current": made.get("by_current"),
-        "left": made.get("by_left"),
+    by: dict[str, Any] = {name: made.get(f"by_{name}") for name in ("weight", "delay", *Held._fields)}
+    by["times"] = made["by_times"].view_as(given.times)
+    if not needs.isdisjoint(_SUMMED):
+        totals = made["summed"].view(lead[0], sizes["groups"], sizes["total_rows"] // LANES, LANES)
+        by |= _of_parameters(totals, whole, given)
+    return {name: by[name] for name in DIFFERENTIABLE if name in needs and getattr(whole, name) is not None}
+
+
+def _of_parameters(totals: Tensor, whole: Arguments, given: Arguments) -> dict[str, Tensor]:
+    """Gradients by parameters of the neurons, from the sums of groups; ``given`` is without what the spikes change."""
+    assert isinstance(given.tau_syn, Tensor)
+    totals = totals.transpose(1, 2).flatten(2)[..., : whole.sizes[3]]
+    kept, count, more = len(given.components), len(given.components) + (given.bias is not None), len(whole.components)
+    parts, jumps = (totals[:, place : place + kept].transpose(1, 2) for place in (BY_PARTS, BY_PARTS + count))
+    by_mem, by_syn = -totals[:, BY_LEAK] / _tau_mem(given) ** 2, -parts / given.tau_syn.double() ** 2
+    return {
+        "threshold": totals[:, BY_THRESHOLD], "reset": totals[:, BY_RESET], "bias": totals[:, -1],
+        "tau_mem": by_mem.to(totals), "tau_syn": functional.pad(by_syn.to(totals), (0, more - kept)),
+        "jumps": functional.pad(jumps, (0, more - kept)),
     }  # fmt: skip
-    for name in ("tau_syn", "jumps"):  # what only acts after a spike has no gradient
-        x, size = by[name], len(whole.components)
-        by[name] = functional.pad(x, (0, size - x.shape[-1])) if x is not None else None
-    return {name: by[name] for name in found}
 
 
 def _without_spikes(given: Arguments) -> Arguments:
     """Of first spikes without what spikes change: components that come after those of the synapses."""
-    if given.max_spikes:
-        return given
     kept = sum(kind in ("synapse", "rise") for kind in given.components)
+    if given.max_spikes or kept == len(given.components):
+        return given
     assert isinstance(given.tau_syn, Tensor)
     assert given.jumps is not None
     parts: Any = {"tau_syn": given.tau_syn[..., :kept], "jumps": given.jumps[..., :kept]}
@@ -154,7 +148,7 @@ def _without_spikes(given: Arguments) -> Arguments:
 
 def _tau_mem(given: Arguments) -> Tensor:
     mem = given.tau_mem
-    return (mem if isinstance(mem, Tensor) else torch.full_like(given.threshold, mem)).double()
+    return mem.double() if isinstance(mem, Tensor) else torch.full_like(given.threshold, mem, dtype=torch.float64)
 
 
 def _both(given: Arguments, spikes: Tensor | None) -> tuple[bool, dict[str, Any], dict[str, Any]]:
@@ -175,16 +169,16 @@ def _both(given: Arguments, spikes: Tensor | None) -> tuple[bool, dict[str, Any]
         if earliest <= (float(given.times.min()) if events else math.inf) and earliest < math.inf:
             start = earliest - max(1.0, abs(earliest))
     assert isinstance(given.tau_syn, Tensor)
-    rates = 1 / given.tau_syn.double()
+    rates = given.tau_syn.double().reciprocal()
     if biased:
         rates = torch.cat([rates, torch.zeros_like(rates[..., :1])], -1)
-    none = torch.zeros_like(given.threshold)
+    none = given.reset if several else torch.zeros_like(given.threshold)
     arrays: dict[str, Any] = {
         "times": given.times, "weight": given.weight, "threshold": given.threshold, "jumps": given.jumps,
-        "delay": given.delay, "reset": given.reset if several else none,
-        "refractory": given.refractory if several else none, "bias": given.bias, "leak": 1 / _tau_mem(given),
-        "rates": rates, "kinds": torch.tensor(kinds, dtype=torch.int32),
-        "places": torch.tensor(places, dtype=torch.int32), "bounds": numbers(dtype, start, until),
+        "delay": given.delay, "reset": none,
+        "refractory": given.refractory if several else none, "bias": given.bias, "leak": _tau_mem(given).reciprocal(),
+        "rates": rates, "kinds": numbers(torch.int32, *kinds),
+        "places": numbers(torch.int32, *places), "bounds": numbers(dtype, start, until),
         "tiny": numbers(dtype, torch.finfo(dtype).eps),
         "receptor": None if given.receptor is None else given.receptor.to(torch.int32),
     }  # fmt: skip

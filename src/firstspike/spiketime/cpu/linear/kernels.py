@@ -12,9 +12,7 @@ from firstspike.spiketime.cpu.lanes.scan import At
 from firstspike.spiketime.cpu.linear.adjoint import unwind
 from firstspike.spiketime.cpu.linear.alone import WORK
 from firstspike.spiketime.cpu.linear.alone_adjoint import ALL, LARGEST, OTHERS, WEIGHTS
-from firstspike.spiketime.cpu.linear.flow import (
-    fill_slopes,
-)
+from firstspike.spiketime.cpu.linear.flow import fill_slopes
 from firstspike.spiketime.cpu.linear.rows import fill_drives, fill_own_slopes, interval, prepare_own, prepare_shared
 from firstspike.spiketime.cpu.linear.scan import scan
 from firstspike.spiketime.cpu.runtime.compiling import jit
@@ -37,6 +35,7 @@ FORWARD = Layout(
     bias="real ensemble outputs",
     jumps="real ensemble outputs components",
     receptor="int32 ensemble inputs",
+    reached="real ensemble inputs",
     leak="float64 ensemble outputs",
     rates="float64 ensemble outputs count",
     kinds="int32 count",
@@ -86,7 +85,7 @@ FORWARD = Layout(
 )
 BACKWARD = FORWARD.extended(
     "parts chunks stride by_taus by_time asks_end bounded parts_of_slopes sloped own_sloped total_rows largest_rows "
-    "segments_each noted jumping",
+    "segments_each noted jumping firsts",
     bound="real 1",
     grad="real samples outputs most",
     of_voltage="real samples outputs",
@@ -109,8 +108,9 @@ BACKWARD = FORWARD.extended(
     summed="real all_groups total_rows",
     largest="real threads largest_rows",
     segments="float64 threads segments_each noted",
-    sums=f"real threads {2 * LANES}",
+    sums="real threads 256",
     place="int32 threads 2",
+    joins="uint64 threads padded",
 )
 
 
@@ -143,6 +143,8 @@ def prepared(own, backward):
                 pack_tile(g.delay[e], ones, first, g.delays[task])
             if not own and first == 0:
                 fill_drives(g, e, 0, g.drives[e], 0, 1)
+                for i in range(0 if g.signed else g.inputs):
+                    g.reached[e, i] = g.places[g.receptor[e, i]] == 0
             return
         begin = (task - g.all_groups) * SAMPLES
         for b in range(begin, min(begin + SAMPLES, g.samples)):
@@ -186,12 +188,12 @@ def backward_kernel(dtype: str, own: bool):
             n = g.place[slot, 1]
             unwind(
                 g, at, g.keys[slot].reshape(-1, LANES), g.own_rows[slot], g.own_slopes[slot], g.own_drives[slot],
-                g.own_weights[slot], None, g.order[0], n, mode, number,
+                g.own_weights[slot], None, n, mode, number,
             )  # fmt: skip
         else:
             unwind(
                 g, at, g.arrival[b], g.rows[b], g.slopes_of[b], g.drives[e], g.packed[at.group],
-                g.source[b], g.order[b], g.inside[b, 0], mode, number,
+                g.source[b], g.inside[b, 0], mode, number,
             )  # fmt: skip
 
     @jit
@@ -199,6 +201,8 @@ def backward_kernel(dtype: str, own: bool):
         e, chunk, part = task // (g.parts * g.chunks), task // g.parts % g.chunks, task % g.parts
         begin, end = e * g.batch + chunk * g.batch // g.chunks, e * g.batch + (chunk + 1) * g.batch // g.chunks
         g.times_parts[part, begin:end] = 0
+        for i in range(g.padded):
+            g.joins[slot, i] = 0
         for place in range(part * g.groups // g.parts, (part + 1) * g.groups // g.parts):
             group, every = e * g.groups + place, every_lane(min(LANES, g.outputs - place * LANES))
             g.weight_parts[group, chunk] = 0
@@ -226,11 +230,12 @@ def backward_kernel(dtype: str, own: bool):
         if task >= g.all_groups:
             begin = (task - g.all_groups) * SAMPLES
             for b in range(begin, min(begin + SAMPLES, g.samples)):
+                parts, by_times = g.times_parts[:, b], g.by_times[b]
+                sum_parts(parts, 0, g.stride)
                 for i in range(g.events):
-                    x = g.times_parts[0, b, i]
-                    for part in range(1, g.parts):
-                        x += g.times_parts[part, b, i]
-                    g.by_times[b, i] = x
+                    by_times[i] = parts[0, i] if own else 0
+                for i in range(0 if own else g.inside[b, 0]):
+                    by_times[np.uintp(g.order[b, i])] = parts[0, i]
             return
         e, first, ones = task // g.groups, task % g.groups * LANES, np.full(g.groups * LANES, -1, g.times.dtype)
         unpack_tile(g.weight_parts[task], ones, first, g.by_weight[e])

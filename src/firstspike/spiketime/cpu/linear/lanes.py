@@ -14,7 +14,7 @@ from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.linear.flow import CURRENT, RISE, THRESHOLD
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
-from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, next_up, select, sqrt, store
+from firstspike.spiketime.cpu.vectors.simd import fill32, fma, highest, load32, lowest_bit, next_up, select, sqrt, store
 
 # rows of lanes after two states, each the membrane and the components: where to look for spikes, when the next event is
 # that is known, constants of the neurons, spikes to be noted, the interval, jumps
@@ -47,15 +47,24 @@ def response_lanes(s, leak, rate, left, own):
 
 @chosen_by_type
 def terms_of(array):
-    """How many terms of a series matter in an interval up to ``LONGEST``."""
-    terms = 8 if array.dtype == types.float32 else 14
+    """How many terms of a series matter in an interval up to ``LONGEST``; and up to another length, and that."""
+    terms = (8, 4, 0.01) if array.dtype == types.float32 else (14, 8, 0.014)
     return lambda array: terms
 
 
 @inlined
-def expand(g, at, drives, base, wait):
+def are_short(g, drives, waits, most):
+    """Whether all intervals are, in units of the fastest time constant."""
+    fastest = waits * part_of(drives, 2 * g.kinds.size)
+    for k in range(g.kinds.size):
+        fastest = max(fastest, waits * part_of(drives, g.kinds.size + k))
+    return highest(fastest) <= most
+
+
+@inlined
+def expand(g, at, drives, base, wait, terms):
     """Fill in the series of V - threshold(t) of all lanes, as a function of time in units of ``wait``."""
-    state, out, terms = g.state[at.slot], g.series[at.slot], terms_of(g.tiny)
+    state, out = g.state[at.slot], g.series[at.slot]
     count, none, lifts = g.kinds.size, fill32(g.tiny, 0.0), terms * LANES
     v, fed, flow = load32(state, base), none, none
     for n in range(terms):
@@ -86,9 +95,9 @@ def expand(g, at, drives, base, wait):
 
 
 @inlined
-def excess_at(g, at, theta, u):
+def excess_at(g, at, theta, u, terms):
     """V - threshold and two derivatives."""
-    out, terms = g.series[at.slot], terms_of(g.tiny)
+    out = g.series[at.slot]
     p = load32(out, (terms - 1) * LANES)
     q = r = fill32(g.tiny, 0.0)
     for n in range(terms - 2, -1, -1):
@@ -99,9 +108,9 @@ def excess_at(g, at, theta, u):
 
 
 @inlined
-def crossing_lanes(g, at, theta, lanes):
+def crossing_lanes(g, at, theta, lanes, terms):
     """Which lanes reach the threshold within the interval, and when in units of it; and which do not tell."""
-    out, none, terms = g.series[at.slot], fill32(g.tiny, 0.0), terms_of(g.tiny)
+    out, none = g.series[at.slot], fill32(g.tiny, 0.0)
     start, x = load32(out, 0) - theta, load32(out, LANES)
     top, end, slope, steepest, least, bend, first = start + max(x, 0.0), start + x, x, x, x, none, x
     for n in range(2, terms):
@@ -119,7 +128,7 @@ def crossing_lanes(g, at, theta, lanes):
     if peaks:
         u, above = fill32(g.tiny, 0.5), high
         for _ in range(_STEPS):
-            _, q, r = excess_at(g, at, theta, u)
+            _, q, r = excess_at(g, at, theta, u, terms)
             low, above = select(q > 0.0, u, low), select(q > 0.0, above, u)
             following = u - q / r
             inside = (none > r) & (following >= low) & (above >= following)
@@ -128,7 +137,7 @@ def crossing_lanes(g, at, theta, lanes):
             u = following
             if not moving:
                 break
-        p, _, _ = excess_at(g, at, theta, u)
+        p, _, _ = excess_at(g, at, theta, u, terms)
         reach = (p >= 0.0) & peaks
         fires |= reach
         low, high = none, select(reach, u, high)
@@ -139,7 +148,7 @@ def crossing_lanes(g, at, theta, lanes):
     u, tiny = start * -2.0 / under, g.tiny[0]
     u = select((u > 0.0) & (high >= u), u, high * 0.5)
     for _ in range(_STEPS):
-        p, q, r = excess_at(g, at, theta, u)
+        p, q, r = excess_at(g, at, theta, u, terms)
         low, high = select(none > p, u, low), select(none > p, high, u)
         step, bent = p / q, r / q
         following = u - fma(step * step * 0.5, bent, step)
@@ -153,6 +162,18 @@ def crossing_lanes(g, at, theta, lanes):
         if not moving:
             break
     return fires, u, unclear
+
+
+@inlined
+def solve_lanes(g, at, drives, base, now, stop, theta, lanes, terms):
+    """Which lanes reach the threshold within the interval, and which do not tell; when, and how steeply."""
+    wait = stop - now
+    expand(g, at, drives, base, wait, terms)
+    fires, u, alone = crossing_lanes(g, at, theta, lanes, terms)
+    spike = now + wait * u
+    spike = min(select(spike > now, spike, next_up(now)), stop)
+    _, slope, _ = excess_at(g, at, theta, (spike - now) / wait, terms)
+    return fires, alone, spike, max(slope / wait, 0.0)
 
 
 @jit
@@ -197,19 +218,18 @@ def fire_lanes(g, at, drives, lanes, here, there, now, stop, push, low):
     lanes that are held at the end, those that would spike more often than they may, and those that have to go alone.
     """
     state, count = g.state[at.slot], g.kinds.size
-    wait, none, constants = stop - now, fill32(g.tiny, 0.0), constants_of(g)
+    none, constants = fill32(g.tiny, 0.0), constants_of(g)
     theta, reset = load32(state, constants + THETA * LANES), load32(state, constants + RESET * LANES)
     hold, leak = load32(state, constants + HOLD * LANES), part_of(drives, 2 * count)
-    expand(g, at, drives, here, wait)
-    fires, u, alone = crossing_lanes(g, at, theta, lanes)
+    many, few, short = terms_of(g.tiny)
+    if are_short(g, drives, select(lanes, stop - now, none), short):
+        fires, alone, spike, slope = solve_lanes(g, at, drives, here, now, stop, theta, lanes, few)
+    else:
+        fires, alone, spike, slope = solve_lanes(g, at, drives, here, now, stop, theta, lanes, many)
     if not fires:
         return np.uint64(0), np.uint64(0), alone
-    spike = now + wait * u
-    spike = min(select(spike > now, spike, next_up(now)), stop)
     free, rest, full = spike + hold, stop - spike, spent_lanes(g, at, fires)
     since, left = (spike - now) * -1.0, exp(rest * leak * -1.0)
-    _, slope, _ = excess_at(g, at, theta, since * -1.0 / wait)
-    slope = max(slope / wait, 0.0)
     above, change, moves, more = theta - reset, none, none, none  # V - reset, by how fast the threshold falls, by jumps
     for k in range(count):
         kind, rate, drive = g.kinds[k], part_of(drives, count + k), part_of(drives, k)

@@ -7,18 +7,7 @@ import numpy as np
 
 from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.lanes.scan import sort_arrivals
-from firstspike.spiketime.cpu.linear.flow import (
-    FEEDS,
-    FIRST,
-    HOW_LONG,
-    LEFT,
-    MOVES,
-    OWN,
-    PER,
-    drive_of,
-    fill_row,
-    fill_slopes,
-)
+from firstspike.spiketime.cpu.linear.flow import FIRST, HOW_LONG, LEFT, MOVES, OWN, PER, drive_of, fill_row, fill_slopes
 from firstspike.spiketime.cpu.linear.lanes import response_lanes
 from firstspike.spiketime.cpu.linear.scan import size_of
 from firstspike.spiketime.cpu.runtime.compiling import jit
@@ -131,7 +120,7 @@ def prepare_shared(g, b, slot):
     n = sort_finite(g, b, order, arrival, slot)
     arrival[n], g.inside[b, 0] = math.inf, n
     for k in range(n):
-        g.source[b, k] = order[k] // g.copies
+        g.source[b, k] = order[k] if g.copies == 1 else order[k] // g.copies
     e, waits = b // g.batch, g.waits[slot]
     for i in range(-1, n):
         waits[i + 1] = interval(g, arrival, i)
@@ -156,7 +145,6 @@ def fill_rows(g, b, e, first, slot):
         place, kind, rate = FIRST + k * PER, g.kinds[k], g.times.dtype.type(g.rates[e, 0, k])
         own = exp(s * rate * -1.0)
         spread(g, b, first, place + OWN, own, out)
-        spread(g, b, first, place + FEEDS, s * 0.0, out)
         drive = g.times.dtype.type(drive_of(kind, g.leak[e, 0], g.rates[e, 0, k]))
         spread(g, b, first, place + MOVES, response_lanes(s, leak, rate, left, own) * drive, out)
 

@@ -44,6 +44,7 @@ from firstspike.spiketime.cpu.linear.lanes import (
     part_of,
     spent_lanes,
 )
+from firstspike.spiketime.cpu.linear.quiet import keep_lanes, run_quiet
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, highest, load32, lowest_bit, select, store
 
@@ -214,75 +215,9 @@ def events(g, at, bound, push, low, drives, here, there, now, stop, brief, held,
 
 
 @jit
-def run_quiet(g, at, i, n, keys, rows, drives, weights, source, base, limit, active):
-    """Take inputs from ``i`` on, as long as no lane may spike, of neurons with up to two components.
-
-    Their state stays in registers. Returns the input after which one may, or n; that has been added to the state.
-    """
-    state, second, both = g.state[at.slot], base + 2 * LANES, g.count == 2
-    falls, none = both and g.kinds[1] == THRESHOLD, fill32(g.state[at.slot], 0.0)
-    v, y, z = load32(state, base), load32(state, base + LANES), fill32(state, 0.0)
-    drive, other = part_of(drives, 0), part_of(drives, 0)
-    if both:
-        z, other = load32(state, second), part_of(drives, 1)
-    end = g.bounds[1]
-    while True:
-        w = load32(weights, np.intp(source[i]) * LANES)
-        if g.signed != 0:
-            positive = max(w, 0.0)
-            y, z = y + positive, z + (w - positive)
-        elif g.places[g.receptor[at.e, source[i]]] == 0:
-            y = y + w
-        else:
-            z = z + w
-        if i + 1 == n:
-            break
-        if min(keys[i + 1], end) > keys[i]:
-            row = rows[i + 1]
-            left, moved = v * row[LEFT], y * row[FIRST + OWN]
-            a, b = y * drive, moved * drive
-            following, push = fma(y, row[FIRST + MOVES], left), max(a, b)
-            if both:
-                kept = z * row[FIRST + PER + OWN]
-                following = fma(z, row[FIRST + PER + MOVES], following)
-                push = push + max(z * other, kept * other)
-                lift = min(z, kept) if falls else none
-                if (max(v, fma(push, row[HOW_LONG], left)) - lift >= limit) & active:
-                    break
-                z = kept
-            elif (max(v, fma(push, row[HOW_LONG], left)) >= limit) & active:
-                break
-            v, y = following, moved
-        i += 1
-    store(state, base, v)
-    store(state, base + LANES, y)
-    if both:
-        store(state, second, z)
-    return i
-
-
-@jit
-def kept_rows(g):
-    """Where the states of ``keep_lanes`` begin, and after them the ends of their intervals."""
-    return constants_of(g) + (JUMPS + g.kinds.size) * LANES
-
-
-@jit
-def keep_lanes(g, at, lanes, here, now, stop):
-    """Keep states of lanes that surely spike in an interval."""
-    state, kept, rows = g.state[at.slot], kept_rows(g), 1 + g.kinds.size
-    for place in range(0, rows * LANES, LANES):
-        store(state, kept + place, select(lanes, load32(state, here + place), load32(state, kept + place)))
-    place = kept + rows * LANES
-    store(state, place, select(lanes, now, load32(state, place)))
-    store(state, place + LANES, select(lanes, stop, load32(state, place + LANES)))
-    g.counts[at.slot, LANES] |= np.int64(lanes)
-
-
-@jit
 def finish_kept(g, at, drives, there):
     """Find the spikes of the lanes that were kept."""
-    state, kept, rows = g.state[at.slot], kept_rows(g), 1 + g.kinds.size
+    state, kept, rows = g.state[at.slot], constants_of(g) + (JUMPS + g.kinds.size) * LANES, 1 + g.kinds.size
     lanes = np.uint64(g.counts[at.slot, LANES])
     if not lanes:
         return
@@ -330,7 +265,7 @@ def scan(g, at, keys, rows, drives, weights, source, n):
     state, rows_each = g.state[at.slot], (1 + g.kinds.size) * LANES
     here, there = 0, rows_each
     held, stuck, active = start_lanes(g, at), np.uint64(0), at.every
-    plain, limits = g.observes == 0 and g.records == 0, constants_of(g) + LIMIT * LANES
+    plain = g.observes == 0 and g.records == 0
     end, fastest, may = g.bounds[1], fastest_rate(g, at, source is None), g.resets != 0 and g.observes == 0
     simple = source is not None and plain and g.count <= 2
     for k in range(g.count):
@@ -342,7 +277,7 @@ def scan(g, at, keys, rows, drives, weights, source, n):
             break
         if i >= 0 and simple and not held:
             if source is not None:  # which is known when this is compiled
-                i = run_quiet(g, at, i, n, keys, rows, drives, weights, source, here, load32(state, limits), active)
+                i, active = run_quiet(g, at, i, n, keys, rows, drives, weights, source, here, active, LONGEST / fastest)
         elif i >= 0:
             add_input(g, at, i, here, weights, source)
         wait = longest_wait(g, at, keys, i)

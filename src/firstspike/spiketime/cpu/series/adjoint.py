@@ -293,10 +293,13 @@ def pass_steps(g, slot, chunk, mode, steps):
         store(g.x[slot], k * LANES, value_at(s, k, order, back))
     rest = whole - time
     store(left, 0, rest)
+    store(g.vectors[slot, 1], 0, time)
     for lane in range(LANES):
         if steps & (np.uint64(1) << np.uint64(lane)):
             if not left[lane] > 1e-15 * g.record[slot, lane, g.entry[slot, lane], 1]:
                 left[lane] = 0.0
                 g.entry[slot, lane] -= 1
-            elif not math.isfinite(left[lane]):
+            elif not (math.isfinite(left[lane]) and g.vectors[slot, 1, lane] > 0):  # coefficients that overflow
                 g.entry[slot, lane] = -1
+                for k in range(size):
+                    a[k * LANES + lane] = math.nan

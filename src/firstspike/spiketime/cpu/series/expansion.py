@@ -49,9 +49,8 @@ def code_of(program: Program) -> list[int]:
 
     def plain(row: int) -> bool:
         """Whether a row converges as the inputs do."""
-        return row < inputs or (
-            steps[row - inputs].kind == SUM and max(steps[row - inputs].operands, default=0) < inputs
-        )
+        step = steps[row - inputs] if row >= inputs else None
+        return step is None or (step.kind == SUM and max(step.operands, default=0) < inputs)
 
     watched = sum(not plain(row) for row in outputs[inputs:])
     found = [inputs, len(steps), len(outputs), len(by_slot), watched, *outputs]
@@ -232,35 +231,26 @@ def expand_for(code, s, slots, held, free, wait, busy, first, tops):
     after a gap, so that more in a row are needed, at most ``GAP``.
 
     Returns the order, and the time up to which it holds, which is shorter where ``MOST`` orders do not do. ``busy`` are
-    lanes that count, ``tops`` room for a vector of each of these rows, and for one of each input.
+    lanes that count, ``tops`` room for a vector of each of these rows.
     """
     power, before, small, inputs, watched = wait, fill32(s, 1.0), 0, code[0], watched_rows(code)
-    loose, degrees = TOLERANCE if first == 0 else PARTS_TOLERANCE, degrees_of(code)
-    ends = inputs + watched  # of these rows come the last orders at which inputs have a term
+    loose, gap = TOLERANCE if first == 0 else PARTS_TOLERANCE, 2
     for k in range(first, inputs):
         store(tops, k * LANES, abs(load32(s, k * ROW)))
-    for k in range(inputs, ends + inputs):
+    for k in range(inputs, inputs + watched):
         store(tops, k * LANES, fill32(s, 0.0))
-    gap = 2
     for n in range(MOST):
         expand(code, s, slots, n, free)
         derive(code, s, n, held, free)
-        good, furthest, widest = ~np.uint64(0), fill32(s, 0.0), fill32(s, 0.0)
-        for k in range(inputs):
-            none = load32(s, k * ROW + (n + 1) * LANES) == 0.0
-            end = select(none, load32(tops, (ends + k) * LANES), n + 1.0)
-            store(tops, (ends + k) * LANES, end)
-            end = select(none, end, 0.0)
-            furthest = fma(end, code[degrees + k], furthest)
-            widest = max(widest, end * code[degrees + inputs + k])
+        good = ~np.uint64(0)
         for k in range(first, inputs):
             good &= negligible(s, k * ROW + (n + 1) * LANES, power, tops, k, TOLERANCE)
         for k in range(watched):
             good &= negligible(s, watched_row(code, k) * ROW + n * LANES, before, tops, inputs + k, loose)
         small = small + 1 if not busy & ~good else 0
-        if small >= 2 and (n >= MOST - 3 or not busy & (furthest > n + 0.5)):
-            gap = int(min(max(highest(select(busy, widest, 0.0)), 2.0), GAP))
-            if small >= gap:
+        if small >= 2:
+            least, gap = ends_of(code, s, n + 1, busy)
+            if small >= gap and n >= least:
                 return n + 1, nearer(code, s, n, wait)
         before = power
         power = power * wait
@@ -271,6 +261,22 @@ def expand_for(code, s, slots, held, free, wait, busy, first, tops):
         for k in range(watched):
             least = min(least, reach(s, watched_row(code, k) * ROW, n, loose))
     return MOST, nearer(code, s, MOST - 1, least)
+
+
+@jit
+def ends_of(code, s, order, busy):
+    """The least order, and how many terms in a row must be negligible, for inputs without terms beyond some order."""
+    furthest, widest, degrees = fill32(s, 0.0), fill32(s, 0.0), degrees_of(code)
+    for k in range(code[0]):
+        none = load32(s, k * ROW + order * LANES) == 0.0
+        if none & busy:
+            end = fill32(s, 0.0)
+            for n in range(1, order):
+                end = select(load32(s, k * ROW + n * LANES) == 0.0, end, n * 1.0)
+            end = select(none & busy, end, 0.0)
+            furthest = fma(end, code[degrees + k], furthest)
+            widest = max(widest, end * code[degrees + code[0] + k])
+    return min(highest(furthest), MOST - 3.0), int(min(max(highest(widest), 2.0), GAP))
 
 
 @jit

@@ -28,7 +28,7 @@ from firstspike.spiketime.statuses import FINE, NO_ROOM, NOT_FINITE, OVERFLOWS, 
 STEP, ARRIVAL, RELEASE, SPIKE, AT_RELEASE, AT_ARRIVAL, LOST = range(7)
 HOLDS = 8
 _NOTHING, _SPIKED, _RELEASED, _ARRIVED = range(4)  # the last event, if it was at this very time
-_MOST_ENTRIES = 1 << 22
+_MOST_STEPS = 1 << 17  # of a neuron that are not due to events
 _SMALLEST = 1e-15  # a step, relative to the time
 
 
@@ -165,7 +165,7 @@ def spike(g, slot, lane, time):
     if g.observes == 0 and count >= g.most:
         g.free[slot, lane] = math.inf
     elif g.once != 0 and count + 1 >= g.most:
-        g.done[slot, lane] = 1
+        g.done[slot, lane] = g.overflows[b, j] = 1  # so that nothing comes back from a state after it
 
 
 @jit
@@ -207,13 +207,13 @@ def integrate(g, slot):
                 if (busy & free) & (np.uint64(1) << np.uint64(lane)):
                     note_peak(g, slot, lane, level, order, at[lane])
         if g.observes == 0:
-            looks = (upper_bound(s, level, order, time) >= 0.0) & busy & free
+            looks = ~(upper_bound(s, level, order, time) < 0.0) & busy & free  # also where that is no number
             while looks:
                 lane = lowest_bit(looks)
                 bit = np.uint64(1) << np.uint64(lane)
                 looks &= ~bit
                 found = crossing(g, slot, lane, level, order, at[lane])
-                if found >= 0:
+                if not found < 0:
                     at[lane] = found
                     fired |= bit
         time = load32(at, 0)
@@ -278,12 +278,15 @@ def highest_in(b, count, c, d, e):
 
 @jit
 def crossing(g, slot, lane, level, order, time):
-    """When a neuron reaches its threshold in a step, from its start; -1 if it does not."""
+    """When a neuron reaches its threshold in a step, from its start; -1 if it does not, NaN if nobody knows."""
     s, b = g.work[slot], g.polynomial[slot, 0]
-    power = 1.0
+    power, total = 1.0, 0.0
     for n in range(order + 1):
         b[n] = s[level * ROW + n * LANES + lane] * power
         power *= time
+        total += b[n]
+    if not math.isfinite(total):
+        return math.nan
     if b[0] > 0 or (b[0] == 0 and b[1] > 0):
         return 0.0
     found = first_zero(b, order + 1, g.polynomial[slot, 1])
@@ -303,13 +306,13 @@ def advance(g, slot, lane, wait, at, fires):
         return
     if at > 0:
         note(g, slot, lane, STEP + (HOLDS if g.free[slot, lane] > now else 0), at)
-    reached = not fires and not at < wait
+    reached, most = not fires and not at < wait, _MOST_STEPS + 4 * (g.events + g.most)
     time = now + at
     if reached:
         time = g.target[slot, lane]
     elif fires and at > 0:
         time = min(max(time, np.nextafter(now, math.inf)), g.target[slot, lane])
-    elif not fires and (not at > _SMALLEST * max(abs(now), 1e-6 * wait) or g.entries[slot, lane] > _MOST_ENTRIES):
+    elif not fires and (not at > _SMALLEST * max(abs(now), 1e-6 * wait) or g.entries[slot, lane] > most):
         g.status[slot, lane] = STUCK_STEP
         g.done[slot, lane] = 1
     if time > now:

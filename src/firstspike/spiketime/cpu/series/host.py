@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstspike.neurons.expressions import names_in
+from firstspike.neurons.expressions import names_in, short, shown
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, of_several, zero_gradients
 from firstspike.spiketime.cpu.arrays import numbers
 from firstspike.spiketime.cpu.runtime.kernels import REFUSED
@@ -36,10 +36,19 @@ def _codes(key: str) -> dict[str, Tensor]:
     return {name: torch.tensor(code_of(x), dtype=torch.int32) for name, x in found.items()}
 
 
+def _check_slots(programs: Programs, values: Tensor) -> None:
+    """Raise a ValueError where numbers or expressions of parameters are not finite."""
+    if not bool(values.isfinite().all()):
+        e, j, k = (~values.isfinite()).nonzero()[0].tolist()
+        formula = short(shown(programs.slots[k]))
+        raise ValueError(f"{formula} must be finite, got {float(values[e, j, k])} for neuron {j}")
+
+
 @of_several
 def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
     sizes, arrays = _both(given, given.observed)
+    _check_slots(programs_of(given.equations), arrays["slot_values"])
     real, lead = given.times.new_empty, (sizes["ensemble"], sizes["batch"], sizes["outputs"])
     spikes = real((*lead, sizes["most"])).fill_(math.inf)
     if given.observed is not None:
@@ -169,10 +178,10 @@ def _both(given: Arguments, spikes: Tensor | None) -> tuple[dict[str, Any], dict
         "slots": values.shape[-1], "coefficients": _rows(programs.flow, programs.reset),
         "receptors": len(equations.receptors), "chunks": max(1, min(_CHUNKS, batch)),
         "delayed": outputs * delayed, "signed": given.receptor is None, "observes": spikes is not None,
-        "once": False, "records": False, "room": 0, "shared_events": events * (not delayed),
+        "once": given.once, "records": False, "room": 0, "shared_events": events * (not delayed),
         "own_events": events * delayed, "flow_size": len(codes["flow"]), "reset_size": len(codes["reset"]),
         "vector_states": states * LANES, "vector_slots": values.shape[-1] * LANES,
-        "vector_tops": (4 * states + 1 + values.shape[-1]) * LANES, "noted": 2 + states, "peaks": False,
+        "vector_tops": (2 * states + 1 + values.shape[-1]) * LANES, "noted": 2 + states, "peaks": False,
         "probes": False, "peaked": 0, "ends": given.until < math.inf, **sorting_for(events),
     }  # fmt: skip
     sizes["threads"] = threads_for(_COST * ensemble * batch * max(1, events) * outputs)

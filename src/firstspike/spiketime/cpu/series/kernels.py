@@ -129,10 +129,6 @@ def forward_kernel(dtype: str):
     """Forward."""
 
     @jit
-    def sort(g, slot, task):
-        sort_samples(g, slot, task)
-
-    @jit
     def run(g, slot, task):
         e, first, stop = pairs_of(g, task)
         while first < stop:
@@ -150,16 +146,12 @@ def forward_kernel(dtype: str):
                     g.end_left[b, j] = left if left > 0 and g.overflows[b, j] == 0 else 0.0
             first += LANES
 
-    return sort, run
+    return sort_samples, run
 
 
 @kernel(BACKWARD)
 def backward_kernel(dtype: str):
     """Backward."""
-
-    @jit
-    def sort(g, slot, task):
-        sort_samples(g, slot, task)
 
     @jit
     def run(g, slot, task):
@@ -169,8 +161,8 @@ def backward_kernel(dtype: str):
         g.refractory_parts[task] = 0
         if g.delayed != 0:
             g.delay_parts[task] = 0
-        for b in range(e * g.batch + first // g.outputs, e * g.batch + stop // g.outputs):
-            g.by_times[b] = 0
+        for b in range(task % g.chunks * g.batch // g.chunks, (task % g.chunks + 1) * g.batch // g.chunks):
+            g.by_times[e * g.batch + b] = 0
         while first < stop:
             lanes = min(LANES, stop - first)
             fill(g, slot, e, first, lanes)
@@ -196,4 +188,4 @@ def backward_kernel(dtype: str):
                     g.slot_parts[task, g.neuron[slot, lane], k] += g.own_parts[slot, k * LANES + lane]
             first += LANES
 
-    return sort, run
+    return sort_samples, run

@@ -56,8 +56,7 @@ def theirs(kind: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
     import jax
     import jax.numpy as jnp
     from eventax.evnn import EvNN
-    from eventax.neuron_models.lif import LIF as TheirLIF
-    from eventax.neuron_models.qif import QIF as TheirQIF
+    from eventax.neuron_models import lif, qif
 
     times, weight = problem(kind)
     mask, weights = np.zeros((OUTPUTS + INPUTS, OUTPUTS)), np.zeros((OUTPUTS + INPUTS, OUTPUTS))
@@ -65,7 +64,7 @@ def theirs(kind: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
     weights[OUTPUTS:] = weight.T * (2.0 / 0.7 if kind == "LIF" else 1.0)
     values = {"tmem": 2.0, "tsyn": 0.7, "thresh": 1.0} if kind == "LIF" else {"tmem": 1.0, "tsyn": 0.5}
     network = EvNN(
-        TheirLIF if kind == "LIF" else TheirQIF, OUTPUTS, END, INPUTS, key=jax.random.PRNGKey(0), wmask=jnp.array(mask),
+        lif.LIF if kind == "LIF" else qif.QIF, OUTPUTS, END, INPUTS, key=jax.random.PRNGKey(0), wmask=jnp.array(mask),
         init_weights=jnp.array(weights, jnp.float32), init_bias=0.0, max_event_steps=1200, dtype=jnp.float32, **values,
     )  # fmt: skip
     given = jnp.array(times, jnp.float32)[:, :, None]
@@ -98,7 +97,6 @@ def measured(call: Callable[[], Any], repeats: int) -> tuple[Any, float, float]:
 
 def rows(repeats: int = 3) -> list[list[str]]:
     """For each neuron: spikes of both, how far times and gradients differ, milliseconds of both and their ratio."""
-    torch.set_num_threads(1)
     found = []
     for kind, neuron in (("LIF", LIF(2.0, 0.7)), ("QIF", QIF(tau_mem=1.0, tau_syn=0.5))):
         mine = [measured(call, 20) for call in ours(kind, neuron)]
@@ -123,7 +121,3 @@ COLUMNS = (
     "neuron", "passes", "spikes", "as many spikes", "times apart", "gradients apart", "Eventax ms", "ours ms",
     "first call", "its / ours",
 )  # fmt: skip
-
-if __name__ == "__main__":
-    for row in [COLUMNS, *rows()]:
-        print(" | ".join(row))
