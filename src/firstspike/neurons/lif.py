@@ -9,7 +9,6 @@ are in any unit, the same for all; by convention ``tau_syn = 1``.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass
-from functools import cached_property
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -101,7 +100,7 @@ class LIF(Neuron):
         """The currents of the receptors; none of a neuron that has a closed solution: one receptor, and no extras."""
         return () if self.__dict__["_closed"] else self._synapses
 
-    @cached_property
+    @property
     def _synapses(self) -> tuple[Component, ...]:
         found = []
         for tau, rise in zip(each(self.tau_syn), each(self.tau_rise) * len(each(self.tau_syn)), strict=False):
