@@ -127,12 +127,17 @@ def flow_into(g, slot, s, into):
 def pass_events(g, slot, chunk, mode, number, events):
     """One event of each of these neurons."""
     s, before, after, a = g.work[slot], g.flows[slot, 0], g.flows[slot, 1], g.a[slot]
-    put(g, slot, s, events)
-    flow_into(g, slot, s, before)
-    spiked = np.uint64(0)
+    timed, others, spiked = g.by_time != 0 and mode < WEIGHTS, np.uint64(0), np.uint64(0)
     for lane in range(LANES):
         bit = np.uint64(1) << np.uint64(lane)
-        if not events & bit:
+        if events & bit and int(g.record[slot, lane, g.entry[slot, lane], 0]) % HOLDS != ARRIVAL:
+            others |= bit
+    if timed or others:
+        put(g, slot, s, events)
+        flow_into(g, slot, s, before)
+    for lane in range(LANES):
+        bit = np.uint64(1) << np.uint64(lane)
+        if not events & bit or not (timed or others & bit):
             continue
         row = g.record[slot, lane, g.entry[slot, lane]]
         kind = int(row[0]) % HOLDS
@@ -149,7 +154,7 @@ def pass_events(g, slot, chunk, mode, number, events):
         else:
             spiked |= bit
     arrived = events & ~spiked
-    if arrived and g.by_time != 0 and mode < WEIGHTS:
+    if arrived and timed:
         flow_into(g, slot, s, after)
     for lane in range(LANES):
         if arrived & (np.uint64(1) << np.uint64(lane)):
