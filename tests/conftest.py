@@ -118,7 +118,7 @@ def _turn(item):
 
 
 # Tests that need an extra which is not in dev, or take too long to run each time
-ASKED_FOR = ["exhaustive", "neuron", "brian2", "postgresql", "nir_readers", "timeseries", "wandb"]
+ASKED_FOR = ["exhaustive", "heyoka", "neuron", "brian2", "postgresql", "nir_readers", "timeseries", "wandb"]
 
 
 def pytest_collection_modifyitems(config, items):

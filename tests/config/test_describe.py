@@ -238,8 +238,8 @@ def test_shipped_configs(name):
     assert bound[0] is None  # it is written into each layer
     assert all(layer["max_weight_grad"] == bound[1] for layer in found["network"] if layer["kind"] == "lif")
     if given["training"]["silent"]["limits"] is None:  # those that follow from the network are written down
-        assert name == "delayed_xor"
-        given["training"]["silent"]["limits"] = (1.0,)
+        assert name in ("delayed_xor", "delayed_xor_resonators", "yin_yang_qif")
+        given["training"]["silent"]["limits"] = (0.5, 0.1) if name == "yin_yang_qif" else (1.0,)
     assert found["training"] == given["training"]
 
 

@@ -86,5 +86,6 @@ def test_a_kernel_is_the_same_the_public_way(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # compiles all twice
 def test_spikes_and_gradients_are_the_same_the_public_way(tmp_path):
     assert printed(SPIKES, "nothing", tmp_path) == printed(SPIKES, "a module", tmp_path)

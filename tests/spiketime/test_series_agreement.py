@@ -129,7 +129,7 @@ def problem_of(kind, seed):
 KINDS = ["qif", "quotient", "izhikevich", "adex", "conductances", "resonator", "delta", "functions"]
 
 
-@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(k, marks=pytest.mark.exhaustive) for k in range(3, 43))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(k, marks=pytest.mark.exhaustive) for k in range(1, 43))])
 @pytest.mark.parametrize("kind", KINDS)
 def test_backends_agree(kind, seed):
     leaves, neuron, begin, run = problem_of(kind, 1000 * KINDS.index(kind) + seed)

@@ -5,7 +5,7 @@ import torch
 
 from firstspike import Neuron, spike_trains
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.heyoka
 
 NEURONS = {
     "qif": (

@@ -127,7 +127,13 @@ def nest_trains(folder, step, model, given, weight, times):
 
 @pytest.mark.nest
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        x if x in ("AdEx", "ConductanceLIF", "Izhikevich") else pytest.param(x, marks=pytest.mark.exhaustive)
+        for x in MODELS
+    ],
+)
 def test_errors_of_nest_fall_with_its_step(kind, tmp_path):
     neuron, ours, model, given, theirs, times, receptor = problem(kind)
     runs = [

@@ -6,6 +6,7 @@ from test_triton import run_interpreted
 
 @pytest.mark.triton
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [pytest.param("float64", marks=pytest.mark.exhaustive), "float32"])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_interpreted(dtype):
     run_interpreted(dtype)
