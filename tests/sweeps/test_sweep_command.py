@@ -14,6 +14,7 @@ from firstspike.sweeps.study import TRIAL
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # others interrupt workers, and kill runs
 def test_a_worker_is_killed_and_another_finishes(command, six, study_of, busy, check_six, tmp_path):
     process = command.start("sweep", six, "--workers", 2, "-q")
     study = study_of(tmp_path / "runs" / "six" / "study.db")
