@@ -197,6 +197,12 @@ class Neuron:
         values = {name: torch.as_tensor(x, dtype=like.dtype).to(like) for name, x in self.named_values.items()}
         return torch.as_tensor(value_of(read(self.membrane, "membrane"), values | dict(states))).to(like)
 
+    def beginning(self, values: Mapping[str, Any]) -> tuple[dict[str, Tensor], Tensor]:
+        """States and the excess over the threshold at the start, for values by their names, of those with equations."""
+        assert self.equations is not None
+        states = {name: torch.as_tensor(value_of(self.start.get(name, 0.0), values)) for name in self.equations.states}
+        return states, torch.as_tensor(value_of(self.equations.excess, {**values, **states}))
+
     @property
     def membrane_states(self) -> set[str]:
         """The states that it follows from."""

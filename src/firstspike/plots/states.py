@@ -9,7 +9,6 @@ from torch import Tensor
 
 from firstspike.layers.neurons import Arriving
 from firstspike.neurons import Neuron
-from firstspike.neurons.expressions import value_of
 from firstspike.plots.voltages import Voltages, double
 from firstspike.spiketime import spike_window
 from firstspike.spiketime.parameters import starting_state
@@ -42,14 +41,10 @@ def states_at(at: Float[Tensor, " points"], neuron: Neuron, seen: Arriving) -> d
 
 def scale_of(neuron: Neuron) -> tuple[Float64[Tensor, "..."], Float64[Tensor, "..."]]:
     """The membrane at the start, and how far the threshold is above; 1 where that is at infinity."""
-    assert neuron.equations is not None
     values = {name: double(x) for name, x in neuron.named_values.items()}
-    starts = {name: double(value_of(neuron.start.get(name, 0.0), values)) for name in neuron.equations.states}
-    rest = neuron.membrane_of(starts, torch.zeros(1).double())
-    if "threshold" in values:
-        above = values["threshold"] - rest
-    else:
-        above = -torch.as_tensor(value_of(neuron.equations.excess, values | starts), dtype=torch.float64)
+    starts, excess = neuron.beginning(values)
+    rest = neuron.membrane_of({name: double(x) for name, x in starts.items()}, torch.zeros(1).double())
+    above = values["threshold"] - rest if "threshold" in values else -double(excess)
     return rest, torch.where(above.isfinite() & (above > 0), above, 1.0)
 
 

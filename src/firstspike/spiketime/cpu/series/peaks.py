@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from firstspike.neurons import Neuron
-from firstspike.neurons.expressions import value_of
 from firstspike.spiketime.contract import Arguments, Grads, Needs, Result
 from firstspike.spiketime.cpu.series import host
 from firstspike.spiketime.parameters import Receptor, all_tensors, parameters_of, starting_state
@@ -32,13 +31,11 @@ def lacking(
 
     Differentiable by times, weight and delay; the neuron's parameters count as constants.
     """
-    assert neuron.equations is not None
     wide = weight.detach().double()
     _, given, kind = parameters_of(neuron, wide, receptor)
     state = starting_state(neuron, len(times), wide)
     values = {name: torch.as_tensor(x).detach().double() for name, x in neuron.named_values.items()}
-    starts = {name: torch.as_tensor(value_of(neuron.start.get(name, 0.0), values)) for name in neuron.equations.states}
-    scale = -torch.as_tensor(value_of(neuron.equations.excess, values | starts)).to(weight)
+    scale = -neuron.beginning(values)[1].to(weight)
     constants = given["parameters"], given["receptor"], *state
     options = kind["equations"], kind["start"], until
     excess = _Excess.apply(
