@@ -134,7 +134,7 @@ def go_on(g, slot, lane):
 
 @jit
 def spike(g, slot, lane, time):
-    """Note a spike of one neuron. Its reset comes with those of others, see ``reset_lanes``."""
+    """Note a spike of one neuron, and reset it."""
     b, j, count = g.sample[slot, lane], g.neuron[slot, lane], g.count[slot, lane]
     holds = g.free[slot, lane] > time
     kind = LOST if holds else SPIKE
@@ -226,14 +226,20 @@ def integrate(g, slot):
 
 
 @jit
-def note_peak(g, slot, lane, level, order, time):
-    """Note the largest excess in a step, if it is the largest so far: value, time, and at an input slope and event."""
-    s, b, work = g.work[slot], g.polynomial[slot, 0], g.polynomial[slot]
-    row, now, place = g.highest[g.sample[slot, lane], g.neuron[slot, lane]], g.now[slot, lane], g.place[slot, lane]
-    power = 1.0
+def excess_within(g, slot, lane, level, order, time):
+    """Fill in the polynomial of the excess of one neuron, in units of a step's time."""
+    s, b, power = g.work[slot], g.polynomial[slot, 0], 1.0
     for n in range(order + 1):
         b[n] = s[level * ROW + n * LANES + lane] * power
         power *= time
+
+
+@jit
+def note_peak(g, slot, lane, level, order, time):
+    """Note the largest excess in a step, if it is the largest so far: value, time, and at an input slope and event."""
+    excess_within(g, slot, lane, level, order, time)
+    b, work = g.polynomial[slot, 0], g.polynomial[slot]
+    row, now, place = g.highest[g.sample[slot, lane], g.neuron[slot, lane]], g.now[slot, lane], g.place[slot, lane]
     arrival, order_of = arrivals_of(g, slot, lane, g.sample[slot, lane])
     arrivals = g.inside[slot, lane] if g.delayed != 0 else g.inside_of[g.sample[slot, lane]]
     if g.last[slot, lane] == _ARRIVED and b[0] > row[0]:
@@ -279,11 +285,9 @@ def highest_in(b, count, c, d, e):
 @jit
 def crossing(g, slot, lane, level, order, time):
     """When a neuron reaches its threshold in a step, from its start; -1 if it does not, NaN if nobody knows."""
-    s, b = g.work[slot], g.polynomial[slot, 0]
-    power, total = 1.0, 0.0
+    excess_within(g, slot, lane, level, order, time)
+    b, total = g.polynomial[slot, 0], 0.0
     for n in range(order + 1):
-        b[n] = s[level * ROW + n * LANES + lane] * power
-        power *= time
         total += b[n]
     if not math.isfinite(total):
         return math.nan
