@@ -155,7 +155,7 @@ class SpikeTrains(DenseLayer):
 
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
         """See ``SpikingLayer``."""
-        return each_spike(Arriving(self.seen(inputs), self.weight, self.delay, self.until, self.reached))
+        return each_spike(self.fed(inputs, spikes))
 
     def forward(
         self, times: Spikes, observed: Float[Tensor, "*batch out_features max_spikes"] | None = None

@@ -174,6 +174,34 @@ class Network(nn.Sequential):
             entered.append(applied(layer, entered, None if observed is None else observed[index]))
         return Record(entered[0], tuple(entered[1:]))
 
+    def voltages(
+        self,
+        times: Float[Tensor, "*batch inputs"],
+        at: Float[Tensor, " points"],
+        layer: int | None = None,
+        observed: Sequence[Tensor | None] | None = None,
+    ) -> Float[Tensor, "*batch out points"]:
+        """Membranes of a layer at given times, exact and differentiable; see ``NeuronLayer.voltages``.
+
+        Args:
+            times: input times.
+            at: times in any order, in the unit of the inputs.
+            layer: index of the layer; by default the last one with neurons.
+            observed: as in ``record``.
+
+        Raises:
+            ValueError: a layer without neurons; what ``record`` and the layer refuse.
+        """
+        neurons = [index for index, one in enumerate(self) if hasattr(one, "voltages")]
+        index = layer if layer is not None else neurons[-1] if neurons else 0
+        index += len(self) * (index < 0)
+        if index not in neurons:
+            raise ValueError(f"layer: expected one with neurons, of {neurons}, got {layer}")
+        seen = None if observed is None else observed[:index]
+        inputs = self[:index].record(times, seen).output
+        found: Tensor = self[index].voltages(inputs, at, None if observed is None else observed[index])
+        return found
+
 
 def _check_past(layer: nn.Module, points: Sequence[tuple[int | None, Form]]) -> None:
     """Raise a ValueError unless a connection past layers, with inputs ``points``, begins in the network, and fits."""

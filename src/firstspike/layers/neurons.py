@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from firstspike.layers.init import NormalWeights, firing_weights, first_response, measured_weights
 from firstspike.layers.synapses import Receptors, checked_receptors, checked_signs, give_signs_, project_, usual_signs
 from firstspike.layers.trains import SpikeLayer, Spikes, TensorOptions
+from firstspike.layers.voltages import membranes
 from firstspike.neurons import LIF, Neuron, check_neuron, shown_parameters
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt, PositiveOrInf, checks_ranges
 from firstspike.spiketime.operator import Silent, check_end
@@ -224,6 +225,29 @@ class NeuronLayer(SpikeLayer):
         A layer whose neurons see different inputs puts a dimension for their places before the last one.
         """
         return self._as_trains(times) if self.takes_trains else times
+
+    def fed(self, inputs: Spikes, spikes: Tensor | None = None) -> "Arriving":
+        """All that reaches the neurons, as trains: the inputs and, of recurrent layers, their own ``spikes``."""
+        trains = self.seen(inputs) if self.takes_trains else self.seen(inputs).unsqueeze(-1)
+        return Arriving(trains, self.synapses, getattr(self, "delay", None), math.inf, self.reached)
+
+    def voltages(
+        self, times: Spikes, at: Float[Tensor, " points"], observed: Float[Tensor, "*batch out spikes"] | None = None
+    ) -> Float[Tensor, "*batch out points"]:
+        """Membranes at given times, exact and differentiable, relative to the leak, or as the equations have them.
+
+        Just after what happens at such a time. Neurons of trains are reset at their spikes; of those that spike once,
+        ``LIF`` neurons go on without a reset, and others spike on. Readouts never spike.
+
+        Args:
+            times: the inputs, as in ``forward``.
+            at: times in any order, in the unit of the inputs. Neurons with a bias, or from equations, begin at 0.
+            observed: trains from elsewhere, at which neurons are reset in place of their own spikes.
+
+        Raises:
+            ValueError: points that are not finite, or later than the layer's end; layers for images.
+        """
+        return membranes(self, times, at, observed)
 
     @property
     def neuron(self) -> Any:

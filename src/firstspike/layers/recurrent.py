@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstspike.layers.delay import DelayRule
-from firstspike.layers.dense import SpikeTrainOptions, SpikeTrains, each_spike
+from firstspike.layers.dense import SpikeTrainOptions, SpikeTrains
 from firstspike.layers.init import firing_weights, first_response, measured_weights
 from firstspike.layers.neurons import Arriving
 from firstspike.layers.programs import MadeAgain, by_values
@@ -279,11 +279,12 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         trains = torch.cat([window.trains for window in found], dim=-1).sort(dim=-1).values
         return found[-1]._replace(trains=trains)
 
-    def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
-        """See ``SpikingLayer``: inputs, and the spikes of the layer itself."""
+    def fed(self, inputs: Spikes, spikes: Tensor | None = None) -> Arriving:
+        """See ``NeuronLayer``."""
+        assert spikes is not None
         delay = self._delays(jitters=False)
         trains = joined_trains(self.seen(inputs), spikes if delay is not None else spikes + self.window)
-        return each_spike(Arriving(trains, self._weights, delay, self.duration, self.reached))
+        return Arriving(trains, self._weights, delay, self.duration, self.reached)
 
     @property
     def _weights(self) -> Float[Tensor, "out_features sources"]:

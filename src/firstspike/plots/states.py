@@ -1,42 +1,16 @@
 """States of neurons from equations at given times, by the operator from one time to the next."""
 
-from itertools import pairwise
-from typing import Any
-
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
 from firstspike.layers.neurons import Arriving
+from firstspike.layers.voltages import states_at
 from firstspike.neurons import Neuron
 from firstspike.plots.voltages import Voltages, double
-from firstspike.spiketime import spike_window
-from firstspike.spiketime.parameters import starting_state
 
 _MOST = 1000  # spikes between two points
 _ABOVE, _BELOW = 2.5, -2.5  # in which membranes are drawn that run away, in thresholds
-
-
-@torch.no_grad()
-def states_at(at: Float[Tensor, " points"], neuron: Neuron, seen: Arriving) -> dict[str, Float64[Tensor, "out points"]]:
-    """All states by name, at sorted times after 0, of neurons that spike as their equations say."""
-    assert neuron.equations is not None
-    weight, state = seen.weight.double(), None
-    found = []
-    for start, end in pairwise([0.0, *at.tolist()]):
-        if end > start:
-            given: dict[str, Any] = {
-                "max_spikes": _MOST,
-                "overflow": "drop",
-                "delay": seen.delay,
-                "receptor": seen.receptor,
-            }
-            times = seen.times.double()[None, :, None]
-            state = spike_window(times, weight, neuron, state=state, until=end, **given).state
-        now = starting_state(neuron, 1, weight) if state is None else state
-        found.append([now[0][0], *now[1][0].unbind(-1)])
-    rows = (torch.stack(x, -1) for x in zip(*found, strict=True))
-    return dict(zip(neuron.equations.states, rows, strict=True))
 
 
 def scale_of(neuron: Neuron) -> tuple[Float64[Tensor, "..."], Float64[Tensor, "..."]]:
@@ -54,7 +28,10 @@ def voltages_of(neuron: Neuron, at: Float[Tensor, " points"], seen: Arriving) ->
     Membranes that run away are cut. Neurons spike on here, also those of layers that have no room for it.
     """
     assert neuron.equations is not None
-    states = states_at(at, neuron, seen)
+    with torch.no_grad():
+        inputs, given = seen.times.double()[None, :, None], {"delay": seen.delay, "receptor": seen.receptor}
+        voltage, others = states_at(at, inputs, seen.weight.double(), neuron, max_spikes=_MOST, **given)
+    states = dict(zip(neuron.equations.states, (voltage[0], *others[0].unbind(-1)), strict=True))
     rest, above = (x.reshape(-1, 1) for x in scale_of(neuron))
     turned = neuron.membrane_of({name: x.mT for name, x in states.items()}, at.double())  # neurons come last
     membrane = (turned.mT - rest) / above

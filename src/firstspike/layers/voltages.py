@@ -1,0 +1,104 @@
+"""Membranes at given times, as data: the operator runs from each point to the next, and gradients flow through it."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from firstspike.layers.trains import Spikes, form_of
+from firstspike.layers.windows import columns_within, largest, only_within
+from firstspike.neurons import Neuron
+from firstspike.spiketime import spike_window
+from firstspike.spiketime.parameters import Receptor, starting_state
+from firstspike.spiketime.values import check_tensor, real_times
+
+if TYPE_CHECKING:
+    from firstspike.layers.neurons import NeuronLayer
+
+_QUIET = 1e12  # a threshold that no membrane reaches
+
+
+def states_at(
+    at: Float[Tensor, " points"],
+    trains: Float[Tensor, "*batch inputs spikes"],
+    weight: Float[Tensor, "out inputs"],
+    neuron: Neuron,
+    *,
+    max_spikes: int = 1,
+    observed: Float[Tensor, "*batch out observed"] | None = None,
+    delay: Float[Tensor, "out inputs"] | None = None,
+    receptor: Receptor = None,
+    backend: str = "auto",
+) -> tuple[Float[Tensor, "*batch out points"], Float[Tensor, "*batch out points states"]]:
+    """Membranes, and all other states, at times in any order; just after a spike or an input that is at one of them.
+
+    Args:
+        at: the times, finite. Neurons from equations, and those with a bias, begin at 0, and are as at 0 before it.
+        trains: see ``spike_trains``, as all that is not here.
+        max_spikes: most spikes from one point to the next; a neuron with more stays at its reset until there.
+        observed: spikes from elsewhere, at which the neurons are reset in place of their own.
+
+    Raises:
+        ValueError: points that are no list of finite numbers; what ``spike_trains`` refuses.
+    """
+    check_tensor("at", at)
+    if at.ndim != 1 or not bool(at.isfinite().all()):
+        raise ValueError(f"at: expected finite times (points,), got {at.dtype} of shape {tuple(at.shape)}")
+    given: dict[str, Any] = {"delay": delay, "receptor": receptor, "overflow": "drop", "backend": backend}
+    trains = real_times(trains).sort(dim=-1).values
+    longest = 0.0 if delay is None else 1.001 * largest(delay)
+    starts = neuron.equations is not None or isinstance(neuron.values["bias"], Tensor) or neuron.values["bias"] != 0
+    start, state, kept = 0.0 if starts else -math.inf, None, []
+    for end in at.unique().tolist():  # sorted
+        if end > start:
+            seen = None if observed is None else only_within(observed, start, end)
+            most = max_spikes if seen is None else seen.shape[-1]
+            now = columns_within(trains, start - longest, end) if trains.shape[-1] > 1 else trains
+            state = spike_window(
+                now, weight, neuron, max_spikes=most, observed=seen, state=state, until=end, **given
+            ).state
+            start = end
+        kept.append(_at_start(neuron, trains, weight) if state is None else state[:2])
+    place = torch.searchsorted(at.unique(), at)
+    voltage = torch.stack([x for x, _ in kept], -1)
+    others = torch.stack([x if neuron.parts else x.unsqueeze(-1) for _, x in kept], -2)
+    return voltage[..., place], others[..., place, :]
+
+
+def _at_start(neuron: Neuron, trains: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    samples, lead = math.prod(trains.shape[:-2]), trains.shape[:-2]
+    if neuron.equations is not None:
+        voltage, others, _ = starting_state(neuron, samples, weight)
+    else:
+        voltage = weight.new_zeros(samples, len(weight))
+        others = voltage.new_zeros(*voltage.shape, *neuron.parts)
+    return voltage.reshape(*lead, *voltage.shape[1:]), others.reshape(*lead, *others.shape[1:])
+
+
+def membranes(
+    layer: "NeuronLayer", times: Spikes, at: Float[Tensor, " points"], observed: Tensor | None = None
+) -> Float[Tensor, "*batch out points"]:
+    """See ``NeuronLayer.voltages``."""
+    if layer.weight.ndim != 2:
+        raise ValueError(f"{layer._name} has no voltages: neurons at several places see different inputs")
+    end = min(getattr(layer, "until", math.inf), getattr(layer, "duration", math.inf))
+    if at.numel() and float(at.max()) > end:
+        raise ValueError(f"at: the layer stops at {end:g}, got a time of {float(at.max()):g}")
+    neuron, trains = layer.neuron, form_of(layer) == "trains"
+    spikes = layer(times, observed) if hasattr(layer, "recurrent_weight") else None
+    seen = layer.fed(times, spikes)
+    if not trains and neuron.equations is None:
+        neuron = neuron.with_values(threshold=_QUIET)
+    elif form_of(layer) == "values":
+        neuron = neuron.without_spikes()
+    voltage, others = states_at(
+        at, seen.times, seen.weight, neuron, max_spikes=layer.max_spikes if trains else 1, delay=seen.delay,
+        observed=observed if trains else None, receptor=seen.receptor, backend=getattr(layer, "backend", "auto"),
+    )  # fmt: skip
+    if neuron.equations is None:
+        return voltage
+    states = dict(zip(neuron.equations.states, (voltage, *others.unbind(-1)), strict=True))
+    turned = neuron.membrane_of({name: x.mT for name, x in states.items()}, layer.weight)  # neurons come last
+    return turned.mT
