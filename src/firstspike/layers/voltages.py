@@ -10,6 +10,7 @@ from torch import Tensor
 from firstspike.layers.trains import Spikes, form_of
 from firstspike.layers.windows import columns_within, largest, only_within
 from firstspike.neurons import Neuron
+from firstspike.neurons.expressions import value_of
 from firstspike.spiketime import spike_window
 from firstspike.spiketime.parameters import Receptor, starting_state
 from firstspike.spiketime.values import check_tensor, real_times
@@ -81,24 +82,46 @@ def membranes(
     layer: "NeuronLayer", times: Spikes, at: Float[Tensor, " points"], observed: Tensor | None = None
 ) -> Float[Tensor, "*batch out points"]:
     """See ``NeuronLayer.voltages``."""
+    neuron, voltage, others = _run(layer, times, at, observed)
+    if neuron.equations is None:
+        return voltage
+    return neuron.membrane_of(_by_name(neuron, voltage, others), layer.weight).mT
+
+
+def excess(
+    layer: "NeuronLayer", times: Spikes, at: Float[Tensor, " points"], observed: Tensor | None = None
+) -> Float[Tensor, "*batch out points"]:
+    """How far neurons are above their threshold at given times, in units of it, or of how far they start below it."""
+    neuron, voltage, others = _run(layer, times, at, observed)
+    if neuron.equations is not None:
+        values = {name: torch.as_tensor(x) for name, x in neuron.named_values.items()}
+        above = torch.as_tensor(value_of(neuron.equations.excess, values | _by_name(neuron, voltage, others)))
+        return above.mT / neuron.beginning(values)[1].detach().abs().reshape(-1, 1).to(above)
+    threshold = torch.as_tensor(neuron.threshold).to(voltage).reshape(-1, 1)
+    for k, component in enumerate(neuron.components):
+        if component.kind == "threshold":
+            voltage = voltage - others[..., k]
+    return (voltage - threshold) / threshold.detach()
+
+
+def _by_name(neuron: Any, voltage: Tensor, others: Tensor) -> dict[str, Float[Tensor, "*batch points out"]]:
+    """States of neurons from equations; the neurons come last, as in their values."""
+    return {name: x.mT for name, x in zip(neuron.equations.states, (voltage, *others.unbind(-1)), strict=True)}
+
+
+def _run(layer: Any, times: Spikes, at: Tensor, observed: Tensor | None) -> tuple[Any, Tensor, Tensor]:
+    """The neurons, and their states at the points."""
     if layer.weight.ndim != 2:
         raise ValueError(f"{layer._name} has no voltages: neurons at several places see different inputs")
     end = min(getattr(layer, "until", math.inf), getattr(layer, "duration", math.inf))
     if at.numel() and float(at.max()) > end:
         raise ValueError(f"at: the layer stops at {end:g}, got a time of {float(at.max()):g}")
-    neuron, trains = layer.neuron, form_of(layer) == "trains"
-    spikes = layer(times, observed) if hasattr(layer, "recurrent_weight") else None
-    seen = layer.fed(times, spikes)
+    neuron, trains, quiet = layer.neuron, form_of(layer) == "trains", layer.neuron
+    seen = layer.fed(times, layer(times, observed) if hasattr(layer, "recurrent_weight") else None)
     if not trains and neuron.equations is None:
-        neuron = neuron.with_values(threshold=_QUIET)
+        quiet = neuron.with_values(threshold=_QUIET)
     elif form_of(layer) == "values":
-        neuron = neuron.without_spikes()
-    voltage, others = states_at(
-        at, seen.times, seen.weight, neuron, max_spikes=layer.max_spikes if trains else 1, delay=seen.delay,
-        observed=observed if trains else None, receptor=seen.receptor, backend=getattr(layer, "backend", "auto"),
-    )  # fmt: skip
-    if neuron.equations is None:
-        return voltage
-    states = dict(zip(neuron.equations.states, (voltage, *others.unbind(-1)), strict=True))
-    turned = neuron.membrane_of({name: x.mT for name, x in states.items()}, layer.weight)  # neurons come last
-    return turned.mT
+        quiet = neuron.without_spikes()
+    given: dict[str, Any] = {"delay": seen.delay, "receptor": seen.receptor, "backend": getattr(layer, "backend", "auto")}
+    given |= {"max_spikes": layer.max_spikes, "observed": observed} if trains else {}
+    return neuron, *states_at(at, seen.times, seen.weight, quiet, **given)

@@ -17,6 +17,7 @@ from torch import nn
 from firstspike.losses.base import Loss, TimeLoss
 from firstspike.losses.readout import ReadoutCrossEntropy, ReadoutMSE, ReadoutRegression
 from firstspike.losses.regularizers import DelayL2, EarlyOutput, LayerWindow, SilentPeak, SpikeCount
+from firstspike.losses.trains import MatchedSpikes, SpikeErrors, TrainLoss, VanRossum
 from firstspike.losses.times import ShiftInvariantMSE, TimeCrossEntropy, TimeMSE
 
 LOSSES: dict[str, type[Loss]] = {
