@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Multiplex,
         Network,
         Record,
+        SmoothCount,
         SpikeDropout,
         SpikeTrains,
         SpikingConv2d,
@@ -48,9 +49,9 @@ __all__ = [
     "LIF", "Augment", "BiasSpikes", "Callback", "Concatenate", "CosineLR", "Delay", "DelayRule", "Earliest",
     "EarliestPool2d", "EarlyStopping", "Evaluation", "FirstSpike", "IntegralReadout", "LIFConv2d", "LIFLinear",
     "LIFRecurrent", "LIFSpikeTrains", "MaximumReadout", "MembraneReadout", "Multiplex", "Network", "Neuron", "Record",
-    "Run", "SilentNeurons", "SpikeDropout", "SpikeTrains", "SpikingConv2d", "SpikingLinear", "SpikingRecurrent",
-    "Trainer", "__version__", "config", "data", "first_spike_time", "from_nir", "interop", "layers", "losses",
-    "neurons", "plots", "raise_deferred_errors", "runs", "spike_trains", "spiketime", "substrates", "to_nir",
+    "Run", "SilentNeurons", "SmoothCount", "SpikeDropout", "SpikeTrains", "SpikingConv2d", "SpikingLinear",
+    "SpikingRecurrent", "Trainer", "__version__", "config", "data", "first_spike_time", "from_nir", "interop", "layers",
+    "losses", "neurons", "plots", "raise_deferred_errors", "runs", "spike_trains", "spiketime", "substrates", "to_nir",
     "training",
 ]  # fmt: skip
 

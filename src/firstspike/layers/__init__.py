@@ -14,7 +14,7 @@ from firstspike.layers.noise import SpikeDropout
 from firstspike.layers.readouts import IntegralReadout, MaximumReadout, MembraneReadout, Readout
 from firstspike.layers.recurrent import SpikingRecurrent
 from firstspike.layers.start import start_firing_
-from firstspike.layers.trains import FirstSpike
+from firstspike.layers.trains import FirstSpike, SmoothCount
 
 LIFConv2d = SpikingConv2d  # the names that layers had, with which those of LIF neurons are printed
 LIFLayer = SpikingLayer
@@ -38,11 +38,13 @@ LAYERS: dict[str, type[nn.Module]] = {
     "integral": IntegralReadout,
     "maximum": MaximumReadout,
     "membrane": MembraneReadout,
+    "smooth_count": SmoothCount,
 }
 
 __all__ = [
     "ENERGIES", "BiasSpikes", "Concatenate", "Delay", "DelayRule", "Earliest", "EarliestPool2d", "FirstSpike",
     "IntegralReadout", "LIFConv2d", "LIFLayer", "LIFLinear", "LIFRecurrent", "LIFSpikeTrains", "MaximumReadout",
-    "MembraneReadout", "Multiplex", "Network", "Readout", "Record", "SpikeDropout", "SpikeTrains", "SpikingConv2d",
-    "SpikingLayer", "SpikingLinear", "SpikingRecurrent", "energy_estimates", "layer_costs", "start_firing_",
+    "MembraneReadout", "Multiplex", "Network", "Readout", "Record", "SmoothCount", "SpikeDropout", "SpikeTrains",
+    "SpikingConv2d", "SpikingLayer", "SpikingLinear", "SpikingRecurrent", "energy_estimates", "layer_costs",
+    "start_firing_",
 ]  # fmt: skip

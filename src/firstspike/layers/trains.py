@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from firstspike.ranges import Finite, Positive, checks_ranges
 from firstspike.signature import shown_arguments
 from firstspike.spiketime.values import check_times
 
@@ -143,6 +144,46 @@ class FirstSpike(SpikeLayer):
         check_times(times)
         first = times[..., 0] if times.ndim > 2 else times
         return first if observed is None else at_observed(first, observed)
+
+
+@checks_ranges
+class SmoothCount(FirstSpike):
+    """The number of spikes of each train in a window, with smooth ends: ``(batch, n, spikes) -> values (batch, n)``::
+
+        n = sum_k sigmoid((until - t_k) / xi) - sigmoid((start - t_k) / xi)
+
+    It ends a network as a readout does, for losses on values. Value and gradient are exact, and the gradient says what
+    can be reached by moving spikes: only those within a few ``xi`` of an end of the window count for it, so that a
+    long ``xi`` is a gradient for all. A neuron without spikes has none.
+
+    Args:
+        until: end of the window, in the unit of the times.
+        xi: width of its ends, > 0, in the unit of the times.
+        start: start of the window; None counts from the first spike on.
+
+    Raises:
+        ValueError: a number outside its range, a start that is not before ``until``.
+    """
+
+    gives = "values"
+
+    def __init__(self, until: Finite, xi: Positive, start: Finite | None = None) -> None:
+        super().__init__()
+        if start is not None and not start < until:
+            raise ValueError(f"start must be before until, {until:g}, got {start:g}")
+        self.until, self.xi, self.start = until, xi, start
+
+    def forward(
+        self, times: Spikes, observed: Float[Tensor, "*batch inputs"] | None = None
+    ) -> Float[Tensor, "*batch inputs"]:
+        """The smooth numbers; with ``observed``, these values and the gradient of the computed ones."""
+        check_times(times)
+        trains = times if times.ndim > 2 else times.unsqueeze(-1)
+        count = torch.sigmoid((self.until - trains) / self.xi)
+        if self.start is not None:
+            count = count - torch.sigmoid((self.start - trains) / self.xi)
+        values = torch.where(trains < torch.inf, count, 0.0).sum(dim=-1)
+        return values if observed is None else at_observed(values, observed)
 
 
 def spike_counts(times: Float[Tensor, "*batch neurons spikes"]) -> Float[Tensor, "*batch neurons"]:

@@ -122,6 +122,10 @@ def _run(layer: Any, times: Spikes, at: Tensor, observed: Tensor | None) -> tupl
         quiet = neuron.with_values(threshold=_QUIET)
     elif form_of(layer) == "values":
         quiet = neuron.without_spikes()
-    given: dict[str, Any] = {"delay": seen.delay, "receptor": seen.receptor, "backend": getattr(layer, "backend", "auto")}
+    given: dict[str, Any] = {
+        "delay": seen.delay,
+        "receptor": seen.receptor,
+        "backend": getattr(layer, "backend", "auto"),
+    }
     given |= {"max_spikes": layer.max_spikes, "observed": observed} if trains else {}
     return neuron, *states_at(at, seen.times, seen.weight, quiet, **given)

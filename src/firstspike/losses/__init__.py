@@ -2,7 +2,7 @@
 
 A loss is a module: `loss(times, labels)` is the mean of `loss.per_sample(times, labels)`, and
 `loss.predict(times)` returns the class of each sample, -1 if no neuron spikes. A `ReadoutLoss` takes the values of a
-readout in place of the times.
+readout in place of the times. `VanRossum` and `MatchedSpikes` compare whole trains with target trains.
 
 Do not apply losses of torch such as `torch.nn.CrossEntropyLoss` to spike times: they take scores, the largest of which
 wins, and push the neuron of the true class to spike late; `inf` makes them NaN. `TimeCrossEntropy` is the one to use:
@@ -17,8 +17,8 @@ from torch import nn
 from firstspike.losses.base import Loss, TimeLoss
 from firstspike.losses.readout import ReadoutCrossEntropy, ReadoutMSE, ReadoutRegression
 from firstspike.losses.regularizers import DelayL2, EarlyOutput, LayerWindow, SilentPeak, SpikeCount
-from firstspike.losses.trains import MatchedSpikes, SpikeErrors, TrainLoss, VanRossum
 from firstspike.losses.times import ShiftInvariantMSE, TimeCrossEntropy, TimeMSE
+from firstspike.losses.trains import MatchedSpikes, SpikeErrors, VanRossum
 
 LOSSES: dict[str, type[Loss]] = {
     "cross_entropy": TimeCrossEntropy,
@@ -38,6 +38,7 @@ REGULARIZERS: dict[str, type[nn.Module]] = {
 }
 
 __all__ = [
-    "DelayL2", "EarlyOutput", "LayerWindow", "ReadoutCrossEntropy", "ReadoutMSE", "ReadoutRegression",
-    "ShiftInvariantMSE", "SilentPeak", "SpikeCount", "TimeCrossEntropy", "TimeLoss", "TimeMSE",
+    "DelayL2", "EarlyOutput", "LayerWindow", "MatchedSpikes", "ReadoutCrossEntropy", "ReadoutMSE", "ReadoutRegression",
+    "ShiftInvariantMSE", "SilentPeak", "SpikeCount", "SpikeErrors", "TimeCrossEntropy", "TimeLoss", "TimeMSE",
+    "VanRossum",
 ]  # fmt: skip
