@@ -34,7 +34,8 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
             spike. Or spike trains `(samples, inputs, spikes)`, sorted, `inf` after the last spike; or `EventLists`,
             which are padded when samples are taken.
         labels: class of each sample `(samples,)`, int64, an index into `class_names`. Or, for regression,
-            floating-point numbers `(samples, targets)`; without `class_names`, also `(samples,)` of one target.
+            floating-point numbers `(samples, targets)`; without `class_names`, also `(samples,)` of one target. Or
+            target trains `(samples, outputs, spikes)`, like those of times.
         class_names: one name per class, or per target.
         image: channels, height and width, if the inputs are pixels in this order.
         blank: spike time of a pixel with nothing on it, in each channel; `inf` if it does not spike.
@@ -46,7 +47,7 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
     """
 
     times: Float[Tensor, "samples inputs"] | Float[Tensor, "samples inputs spikes"] | EventLists
-    labels: Int64[Tensor, " samples"] | Float[Tensor, "samples targets"]
+    labels: Int64[Tensor, " samples"] | Float[Tensor, "samples targets"] | Float[Tensor, "samples outputs spikes"]
     class_names: tuple[str, ...] = ()
     image: tuple[int, int, int] | None = None
     blank: tuple[float, ...] | None = None
@@ -58,15 +59,15 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         labels = as_tensor("labels", self.labels)
         if not isinstance(self.labels, Tensor) and not labels.is_floating_point():
             labels = labels.to(times.device, torch.int64)
-        if labels.is_floating_point() and (labels.ndim == 2 or not self.class_names):
-            labels = labels if labels.ndim == 2 else labels.unsqueeze(-1)
+        if labels.is_floating_point() and (labels.ndim > 1 or not self.class_names):
+            labels = labels if labels.ndim > 1 else labels.unsqueeze(-1)
             columns = labels.shape[1]
             usual = tuple(f"target {k}" for k in range(columns)) if columns > 1 else ("target",)
             object.__setattr__(self, "class_names", self.class_names or usual)
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "labels", labels)
         _check_times(times)
-        if self.regression and labels.ndim == 2:
+        if self.regression and labels.ndim > 1:
             self._check_targets()
         else:
             self._check_classes()
@@ -82,6 +83,9 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
     def _check_targets(self) -> None:
         """Raise a ValueError unless numerical labels fit the samples and their names."""
         expected = (len(self), len(self.class_names))
+        if self.labels.ndim == 3 and self.labels.shape[:2] == expected:
+            _check_times(self.labels)
+            return
         if self.labels.shape != expected or not bool(self.labels.isfinite().all()):
             raise ValueError(
                 f"labels: expected finite numbers {expected}, a row per sample and a column for each of "

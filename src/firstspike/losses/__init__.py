@@ -22,11 +22,13 @@ from firstspike.losses.trains import MatchedSpikes, SpikeErrors, VanRossum
 
 LOSSES: dict[str, type[Loss]] = {
     "cross_entropy": TimeCrossEntropy,
+    "matched_spikes": MatchedSpikes,
     "mse": TimeMSE,
     "readout_cross_entropy": ReadoutCrossEntropy,
     "readout_mse": ReadoutMSE,
     "regression": ReadoutRegression,
     "shift_invariant": ShiftInvariantMSE,
+    "van_rossum": VanRossum,
 }
 
 REGULARIZERS: dict[str, type[nn.Module]] = {
@@ -35,6 +37,7 @@ REGULARIZERS: dict[str, type[nn.Module]] = {
     "layer_window": LayerWindow,
     "silent_peak": SilentPeak,
     "spike_count": SpikeCount,
+    "spike_errors": SpikeErrors,
 }
 
 __all__ = [

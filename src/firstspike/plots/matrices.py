@@ -19,6 +19,7 @@ from firstspike.plots.run_data import NotApplicable, run_figure
 from firstspike.runs import Run
 from firstspike.text import no_decision
 from firstspike.training.evaluation import Evaluation, confusion_counts, success_text
+from firstspike.training.objective import numbers_of
 
 _NUMBERS_UP_TO = 20  # classes; beyond that, numbers in the cells are too small to read
 _LETTERS = 32  # of all classes; more do not fit in a line
@@ -150,7 +151,8 @@ def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = No
 
 def _predictions(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None) -> Axes:
     """Predicted numbers against the labels, and the line on which they would be equal."""
-    labels, found = to_numpy(evaluation.labels), to_numpy(evaluation.predictions)
+    given = evaluation.labels, evaluation.predictions
+    labels, found = (to_numpy(numbers_of(x, evaluation.labels)) for x in given)
     for target, name in enumerate(look.class_names(names, labels.shape[1])):
         colour = look.COLOURS[target % len(look.COLOURS)]
         ax.plot(labels[:, target], found[:, target], ".", color=colour, alpha=0.6, label=name)

@@ -65,6 +65,8 @@ def unit_in(run: Run) -> str:
 def sample_title(run: Run, sample: int) -> str:
     """Number and class of a sample of ``held_out``."""
     split, data = run.held_out
+    if data.labels.ndim > 2:
+        return f"{split} sample {sample}"
     if data.regression:
         numbers = zip(run.class_names, data.labels[sample].tolist(), strict=True)
         return f"{split} sample {sample}, {', '.join(f'{as_text(name)} {number:.3g}' for name, number in numbers)}"
@@ -112,8 +114,9 @@ def neuron_names(run: Run) -> list[str]:
 
 
 def spiking_output(run: Run) -> bool:
-    """Whether the output spikes, which a readout does not."""
-    return form_of(LAYERS.get(run.config.network[-1].kind, Network)) != "values"
+    """Whether the spikes of the last layer are an output that decides: not before a readout, nor compared with trains."""
+    decides = form_of(LAYERS.get(run.config.network[-1].kind, Network)) != "values"
+    return decides and not run.data.train.regression
 
 
 def left_out(what: str, error: Exception) -> str:

@@ -135,11 +135,11 @@ class RunEvaluation(Evaluation):
         """Spikes and synaptic events per sample, by layer; see ``layer_costs``.
 
         Args:
-            until_decision: only up to the first output spike of each sample; [] for a readout.
+            until_decision: only up to the first output spike of each sample; [] for a readout, or trains.
         """
         if not until_decision:
             return layer_costs(self.run.network, self.record)
-        if self.readout:
+        if self.readout or self.times.ndim > 2:
             return []
         return layer_costs(self.run.network, self.record, self.times.amin(dim=-1))
 

@@ -23,7 +23,7 @@ from firstspike.layers import EarliestPool2d, Network, Record, SpikingLayer, Spi
 from firstspike.layers.ensembles import Ensemble
 from firstspike.layers.trains import form_of
 from firstspike.substrates import Exact, Substrate
-from firstspike.training.objective import Objective
+from firstspike.training.objective import Objective, numbers_of
 from firstspike.training.silent import activity_counts, fractions, spiking_layers
 
 PART_MEMORY = 2**30
@@ -46,7 +46,8 @@ class Evaluation:
         labels: true classes, or numbers.
         readout: whether ``times`` are the values of a readout.
         metrics: further numbers by name: for numerical labels ``mae`` and ``mse``, the mean absolute and squared error,
-            and ``r2``, the fraction of the variance that is explained; and those that the ``Trainer`` was given.
+            and ``r2``, the fraction of the variance that is explained (of target trains, of the numbers of spikes); and
+            those that the ``Trainer`` was given.
     """
 
     loss: float
@@ -83,8 +84,8 @@ class Evaluation:
 
     @property
     def decision_time(self) -> float:
-        """Mean time of the first output spike over the samples with a decision; NaN if there is none, or a readout."""
-        if self.readout:
+        """Mean time of the first output spike over the samples with a decision; NaN if nothing decides by a time."""
+        if self.readout or self.times.ndim > 2:
             return math.nan
         return self.times[self.predictions >= 0].amin(dim=-1).mean(dtype=torch.float64).item()
 
@@ -201,16 +202,17 @@ def evaluation_of(
     metrics = {name: torch.as_tensor(metric(times, labels)) for name, metric in objective.metrics.items()}
     success = objective.success(times, labels).mean(dtype=torch.float64)
     if labels.is_floating_point():
-        square = (times - labels).double().square().mean(dim=0)
-        spread = labels.double().var(dim=0, correction=0)
-        metrics = {"mae": success, "mse": square.mean(), "r2": (1 - square / spread).mean(), **metrics}
+        found, wanted = (numbers_of(x, labels).double() for x in (times, labels))
+        square, spread = (found - wanted).square().mean(dim=0), wanted.var(dim=0, correction=0)
+        explained = torch.where(spread > 0, 1 - square / spread, math.nan)  # constant labels have no variance
+        metrics = {"mae": success, "mse": square.mean(), "r2": explained.mean(), **metrics}
         success = success.new_full((), math.nan)
     loss, *others = (x.double().view(1) for x in (torch.as_tensor(objective.loss(times, labels)), *metrics.values()))
     numbers = [loss, success.view(1), *others, silent / len(labels)]
-    found, accuracy, *rest = torch.cat([x.to(times.device) for x in numbers]).tolist()  # wait for a GPU once
+    mean_loss, accuracy, *rest = torch.cat([x.to(times.device) for x in numbers]).tolist()  # wait for a GPU once
     raise_deferred_errors()
     return Evaluation(
-        loss=found,
+        loss=mean_loss,
         accuracy=accuracy,
         silent=tuple(rest[len(metrics) :]),
         times=times,

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from firstspike.layers import Network, Record
-from firstspike.layers.trains import Form
+from firstspike.layers.trains import Form, spike_counts
 from firstspike.losses.base import FIRST_OR_READOUT, check_reads, largest, smallest
 from firstspike.substrates import Substrate
 
@@ -88,12 +88,17 @@ class Objective:
     def success(
         self, output: Float[Tensor, "*batch outputs"], labels: Shaped[Tensor, "..."]
     ) -> Shaped[Tensor, "*batch"]:
-        """Whether each sample is decided correctly; if labels are numbers, its absolute error."""
+        """Whether each sample is decided correctly; if labels are numbers, its absolute error, see ``numbers_of``."""
         if labels.is_floating_point():
-            return (output - labels).abs().mean(dim=-1)
+            return (numbers_of(output, labels) - numbers_of(labels, labels)).abs().mean(dim=-1)
         return self.predict(output) == labels
 
     def share(self, part: Int64[Tensor, " part"], whole: Int64[Tensor, " batch"]) -> float | Tensor:
         """Weight of the mean over a part of a batch in the mean over all of it."""
         weigh: Callable[[Tensor, Tensor], float | Tensor] | None = getattr(self.loss, "share", None)
         return len(part) / len(whole) if weigh is None else weigh(part, whole)
+
+
+def numbers_of(output: Tensor, labels: Float[Tensor, "..."]) -> Float[Tensor, "*batch outputs"]:
+    """An output, or the labels, as numbers: where labels are target trains, the number of spikes of each train."""
+    return spike_counts(output) if labels.ndim > 2 else output
