@@ -18,6 +18,7 @@ from firstspike.spiketime.values import check_tensor, real_times
 if TYPE_CHECKING:
     from firstspike.layers.neurons import NeuronLayer
 
+_NUMBERS = 1 << 22  # of input times that are worked on at once
 _QUIET = 1e12  # a threshold that no membrane reaches
 
 
@@ -49,23 +50,44 @@ def states_at(
         raise ValueError(f"at: expected finite times (points,), got {at.dtype} of shape {tuple(at.shape)}")
     given: dict[str, Any] = {"delay": delay, "receptor": receptor, "overflow": "drop", "backend": backend}
     trains = real_times(trains).sort(dim=-1).values
-    longest = 0.0 if delay is None else 1.001 * largest(delay)
-    starts = neuron.equations is not None or isinstance(neuron.values["bias"], Tensor) or neuron.values["bias"] != 0
-    start, state, kept = 0.0 if starts else -math.inf, None, []
-    for end in at.unique().tolist():  # sorted
+    if neuron.equations is not None or isinstance(neuron.values["bias"], Tensor) or neuron.values["bias"] != 0:
+        voltage, others = _one_by_one(at, trains, weight, neuron, max_spikes, observed, given)
+    else:
+        voltage, others = _at_once(at, trains, weight, neuron, max_spikes, observed, given)
+    return voltage, others if neuron.parts else others.unsqueeze(-1)
+
+
+def _at_once(
+    at: Tensor, trains: Tensor, weight: Tensor, neuron: Neuron, most: int, observed: Tensor | None, given: Any
+) -> tuple[Tensor, Tensor]:
+    """For neurons without a start: samples for each point, whose times are moved so that they all end at 0."""
+    kept = []
+    for some in at.to(trains).split(max(1, _NUMBERS // max(1, trains.numel()))):
+        ends = some.view(-1, *[1] * trains.ndim)
+        seen = None if observed is None else torch.where(observed <= ends, observed - ends, math.inf)
+        options = given | {"max_spikes": most if observed is None else observed.shape[-1], "observed": seen}
+        kept.append(spike_window(trains - ends, weight, neuron, until=0.0, **options).state[:2])
+    voltage, others = (torch.cat(x) for x in zip(*kept, strict=True))
+    return voltage.movedim(0, -1), others.movedim(0, trains.ndim - 1)
+
+
+def _one_by_one(
+    at: Tensor, trains: Tensor, weight: Tensor, neuron: Neuron, most: int, observed: Tensor | None, given: Any
+) -> tuple[Tensor, Tensor]:
+    """For those that begin at 0: from each point to the next."""
+    longest = 0.0 if given["delay"] is None else 1.001 * largest(given["delay"])
+    start, state, kept, points = 0.0, None, [], at.unique()  # sorted
+    for end in points.tolist():
         if end > start:
             seen = None if observed is None else only_within(observed, start, end)
-            most = max_spikes if seen is None else seen.shape[-1]
+            options = given | {"max_spikes": most if seen is None else seen.shape[-1], "observed": seen}
             now = columns_within(trains, start - longest, end) if trains.shape[-1] > 1 else trains
-            state = spike_window(
-                now, weight, neuron, max_spikes=most, observed=seen, state=state, until=end, **given
-            ).state
+            state = spike_window(now, weight, neuron, state=state, until=end, **options).state
             start = end
         kept.append(_at_start(neuron, trains, weight) if state is None else state[:2])
-    place = torch.searchsorted(at.unique(), at)
-    voltage = torch.stack([x for x, _ in kept], -1)
-    others = torch.stack([x if neuron.parts else x.unsqueeze(-1) for _, x in kept], -2)
-    return voltage[..., place], others[..., place, :]
+    place = torch.searchsorted(points, at)
+    voltage, others = (torch.stack([x[k] for x in kept]) for k in (0, 1))
+    return voltage[place].movedim(0, -1), others[place].movedim(0, trains.ndim - 1)
 
 
 def _at_start(neuron: Neuron, trains: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

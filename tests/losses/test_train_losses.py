@@ -1,0 +1,152 @@
+"""Losses between spike trains, and what makes spikes appear or go."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+import firstspike as fs
+from firstspike.layers.voltages import excess
+from firstspike.losses import MatchedSpikes, SpikeErrors, VanRossum
+
+inf = math.inf
+
+
+def trains(*shape, seed=0):
+    drawn = torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 5
+    drawn[0, 0, 1:] = inf
+    drawn[-1, -1] = inf
+    return drawn.sort(dim=-1).values
+
+
+def cheapest(a, b, scale, power):
+    """The cost of the best of all pairings."""
+    a, b = ([x for x in train.tolist() if x < inf] for train in (a, b))
+    best = len(a) + len(b)
+    for k in range(1, min(len(a), len(b)) + 1):
+        for some in itertools.product(itertools.combinations(a, k), itertools.combinations(b, k)):
+            moved = sum((abs(x - y) / scale) ** power for x, y in zip(*some, strict=True))
+            best = min(best, len(a) + len(b) - 2 * k + moved)
+    return best
+
+
+@pytest.mark.parametrize(("error", "power"), [("absolute", 1), ("squared", 2)])
+@pytest.mark.parametrize("columns", [(4, 5), (1, 3), (5, 1)])
+def test_matched_spikes_have_the_cheapest_pairing(error, power, columns):
+    output, target = (trains(3, 2, count, seed=k) for k, count in enumerate(columns))
+    found = MatchedSpikes(0.7, error).distance(output, target)
+    expected = [
+        [cheapest(*pair, 0.7, power) for pair in zip(*rows, strict=True)] for rows in zip(output, target, strict=True)
+    ]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_van_rossum_is_the_integral():
+    output, target = torch.tensor([[[1.0, 2.0, inf]]]).double(), torch.tensor([[[1.5, 3.0]]]).double()
+    at = torch.linspace(0, 30, 3_000_001, dtype=torch.float64)
+
+    def trace(train):
+        return sum(torch.where(at > t, torch.exp((t - at) / 0.7), 0.0) for t in train[0, 0] if t < inf)
+
+    integral = torch.trapezoid((trace(output) - trace(target)) ** 2, at) / 0.7
+    assert VanRossum(0.7)(output, target).item() == pytest.approx(integral.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [VanRossum(0.5), MatchedSpikes(0.5), MatchedSpikes(0.5, "squared")])
+def test_gradients_and_invariances(loss):
+    output, target = trains(3, 2, 4).requires_grad_(), trains(3, 2, 3, seed=1)
+    finite = output.isfinite()
+    spikes = output.detach()[finite].requires_grad_()
+
+    def cost(spikes):
+        return loss(torch.full_like(output, inf).masked_scatter(finite, spikes), target)
+
+    assert torch.autograd.gradcheck(cost, spikes)
+    assert loss(target, target).item() == pytest.approx(0, abs=1e-12)
+    torch.testing.assert_close(loss(output + 3, target + 3), loss(output, target))
+    padded = torch.nn.functional.pad(output, (0, 3), value=inf)
+    torch.testing.assert_close(loss(padded, target), loss(output, target))
+    loss(output, target).backward()
+    assert output.grad.isfinite().all()
+    assert (output.grad[~finite] == 0).all()
+
+
+def test_a_spike_alone():
+    output, target = torch.tensor([[[1.0]]]), torch.tensor([[[inf]]])
+    assert VanRossum(0.5)(output, target).item() == 0.5
+    assert MatchedSpikes(0.5)(output, target).item() == 1
+    assert MatchedSpikes(0.5)(output, torch.tensor([[[1.1]]])).item() == pytest.approx(0.2)
+    assert MatchedSpikes(0.5)(output, torch.tensor([[[9.0]]])).item() == 2
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (torch.tensor([0, 1]), r"targets: expected spike trains \(batch, outputs, spikes\), got torch.int64"),
+        (torch.rand(2, 3), "targets: expected spike trains"),
+        (torch.full((2, 3, 1), math.nan), "NaN"),
+    ],
+)
+def test_wrong_targets(targets, message):
+    with pytest.raises(ValueError, match=message):
+        VanRossum(0.5)(trains(2, 3, 4), targets)
+
+
+NEURONS = {
+    "lif": (fs.LIF(refractory=0.1), {}),
+    "receptors": (fs.LIF(tau_syn=(1.0, 0.5)), {"receptor": [0] * 20 + [1] * 10}),
+    "adaptive": (fs.neurons.AdaptiveLIF(threshold_adaptation=[(2.0, 0.3)]), {}),
+    "adlif": (fs.neurons.AdLIF(), {"until": 12.0}),
+}
+
+
+@pytest.mark.parametrize("kind", NEURONS)
+def test_spike_errors_raise_and_lower_the_membrane(kind):
+    neuron, options = NEURONS[kind]
+    options = options | {"generator": torch.Generator().manual_seed(2), "dtype": torch.float64}
+    network = fs.Network(fs.SpikeTrains(30, 2, 40, neuron, **options))
+    record = network.record(trains(2, 30, 4, seed=3))
+    spikes = record.output.detach()
+    target = spikes.clone()
+    target[0, 0] = torch.cat([spikes[0, 0, :1], spikes[0, 0, 2:], spikes.new_tensor([inf])])  # its second is too many
+    target[1, 0, 1:] = inf
+    target[1, 0, 1] = 11.0  # is missing; all but its first are too many
+    errors = [(0, 0, float(spikes[0, 0, 1]) - 1e-9, 1), (1, 0, 11.0, -1)]
+    errors += [(1, 0, float(t) - 1e-9, 1) for t in spikes[1, 0, 1:] if t < inf]
+    assert len(errors) > 3
+    above = excess(network[0], record.inputs, torch.tensor([t for *_, t, _ in errors], dtype=torch.float64))
+    expected = sum(sign * above[sample, out, k] for k, (sample, out, _, sign) in enumerate(errors)) / 2
+    found = SpikeErrors(1.0, 1e-3)(record.output, target, network, record)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    slopes = [torch.autograd.grad(x, network[0].weight, retain_graph=True)[0] for x in (found, expected)]
+    torch.testing.assert_close(*slopes, rtol=1e-6, atol=1e-6)
+
+
+def test_spike_errors_without_errors():
+    network = fs.Network(fs.SpikeTrains(30, 2, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(2)))
+    times = trains(2, 30, 4, seed=3)
+    record = network.record(times)
+    assert SpikeErrors(1.0, 0.5)(record.output, record.output.detach(), network, record) == 0
+    with pytest.raises(ValueError, match="SpikeErrors needs a Network whose last layer gives trains"):
+        SpikeErrors(1.0, 0.5)(record.output, record.output, fs.Network(fs.LIFLinear(3, 2)), record)
+
+
+def test_missing_spikes_appear_and_extra_ones_go():
+    generator = torch.Generator().manual_seed(1)
+    times = (torch.rand(1, 100, 10, generator=generator, dtype=torch.float64) * 10).sort(dim=-1).values
+    target = torch.tensor([[[2.0, 4.0, 6.5, 9.0]]], dtype=torch.float64)
+    options = {"weight_mean": 0.01, "weight_std": 0.02, "overflow": "drop", "dtype": torch.float64}
+    network = fs.Network(fs.SpikeTrains(100, 1, 40, fs.LIF(refractory=0.1), generator=generator, **options))
+    assert network(times).isinf().all()
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 150)
+    loss, errors = MatchedSpikes(0.5), SpikeErrors(10.0, 0.5)
+    for _ in range(150):
+        optimizer.zero_grad()
+        record = network.record(times)
+        (loss(record.output, target) + errors(record.output, target, network, record)).backward()
+        optimizer.step()
+        schedule.step()
+    found = network(times)[0, 0]
+    torch.testing.assert_close(found[found < inf], target[0, 0], atol=0.3, rtol=0)
