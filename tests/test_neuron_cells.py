@@ -1,6 +1,8 @@
 """Neurons and weights by the names and in the units of PyNN and NEST."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -106,7 +108,9 @@ def test_a_cell_of_its_neuron_is_the_same(name, values):
     for key, x in cell.parameters.items():
         both = torch.broadcast_tensors(*(torch.as_tensor(y, **DOUBLE) for y in (found.parameters[key], x)))
         torch.testing.assert_close(*both, rtol=1e-13, atol=1e-13)
-    assert repr(Cell(name)).startswith(f"Cell('{name}', ")
+    for copied in (copy.deepcopy(cell), pickle.loads(pickle.dumps(cell))):
+        assert copied.neuron == cell.neuron
+        assert repr(copied) == repr(cell)
 
 
 def test_the_cell_of_a_layer_that_learns():

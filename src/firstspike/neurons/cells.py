@@ -48,24 +48,18 @@ dw/dt = (a*(v - E_L) - w) / tau_w; dg_ex/dt = -g_ex / tau_syn_ex; dg_in/dt = -g_
 _NANO = "cm", "i_offset", "w"
 _PYNN = {"cm": 1.0, "tau_m": 20.0, "tau_refrac": 0.1, "i_offset": 0.0}
 _PYNN |= {"v_rest": -65.0, "v_reset": -65.0, "v_thresh": -50.0}
-_PYNN_EXP = _PYNN | {"tau_syn_E": 5.0, "tau_syn_I": 5.0}
-_PYNN_COND = _PYNN_EXP | {"e_rev_E": 0.0, "e_rev_I": -70.0}
-_PYNN_ADEX = _PYNN_COND | {
-    "cm": 0.281, "tau_m": 9.3667, "v_rest": -70.6, "v_reset": -70.6, "v_thresh": -50.4, "v_spike": -40.0,
-    "delta_T": 2.0, "tau_w": 144.0, "a": 4.0, "b": 0.0805, "e_rev_I": -80.0,
-}  # fmt: skip
-_NEST = {"C_m": 250.0, "tau_m": 10.0, "t_ref": 2.0, "I_e": 0.0, "E_L": -70.0, "V_reset": -70.0, "V_th": -55.0}
-_NEST_EXP = _NEST | {"tau_syn_ex": 2.0, "tau_syn_in": 2.0}
-_NEST_COND = {name: x for name, x in _NEST.items() if name != "tau_m"}
-_NEST_COND |= {"g_L": 16.6667, "V_reset": -60.0, "tau_syn_ex": 0.2, "tau_syn_in": 2.0}
-_NEST_ADEX = _NEST_COND | {
-    "C_m": 281.0, "g_L": 30.0, "t_ref": 0.0, "E_L": -70.6, "V_th": -50.4, "V_peak": 0.0, "Delta_T": 2.0,
-    "tau_w": 144.0, "a": 4.0, "b": 80.5,
-}  # fmt: skip
-_NEST_MAT = {
-    "C_m": 100.0, "tau_m": 5.0, "t_ref": 2.0, "I_e": 0.0, "E_L": -70.0, "tau_syn_ex": 1.0, "tau_syn_in": 3.0,
-    "omega": -51.0, "tau_1": 10.0, "alpha_1": 37.0, "tau_2": 200.0, "alpha_2": 2.0,
-}  # fmt: skip
+_PYNN_EXP = dict(_PYNN, tau_syn_E=5.0, tau_syn_I=5.0)
+_PYNN_COND = dict(_PYNN_EXP, e_rev_E=0.0, e_rev_I=-70.0)
+_PYNN_ADEX = dict(_PYNN_COND, cm=0.281, tau_m=9.3667, v_rest=-70.6, v_reset=-70.6, v_thresh=-50.4, v_spike=-40.0)
+_PYNN_ADEX |= {"delta_T": 2.0, "tau_w": 144.0, "a": 4.0, "b": 0.0805, "e_rev_I": -80.0}
+_NEST = {"C_m": 250.0, "t_ref": 2.0, "I_e": 0.0, "E_L": -70.0, "V_reset": -70.0, "V_th": -55.0}
+_NEST_LIF = dict(_NEST, tau_m=10.0)
+_NEST_EXP = dict(_NEST_LIF, tau_syn_ex=2.0, tau_syn_in=2.0)
+_NEST_COND = dict(_NEST, g_L=16.6667, V_reset=-60.0, tau_syn_ex=0.2, tau_syn_in=2.0)
+_NEST_ADEX = dict(_NEST_COND, C_m=281.0, g_L=30.0, t_ref=0.0, E_L=-70.6, V_th=-50.4, V_peak=0.0)
+_NEST_ADEX |= {"Delta_T": 2.0, "tau_w": 144.0, "a": 4.0, "b": 80.5}
+_NEST_MAT = {"C_m": 100.0, "tau_m": 5.0, "t_ref": 2.0, "I_e": 0.0, "E_L": -70.0, "tau_syn_ex": 1.0, "tau_syn_in": 3.0}
+_NEST_MAT |= {"omega": -51.0, "tau_1": 10.0, "alpha_1": 37.0, "tau_2": 200.0, "alpha_2": 2.0}
 _REVERSAL, _ABC = {"E_ex": 0.0, "E_in": -85.0}, {"a": 0.02, "b": 0.2, "c": -65.0}
 
 
@@ -92,7 +86,7 @@ CELLS = {
     "Izhikevich": _IZHI_PYNN(_ABC | {"d": 2.0, "i_offset": 0.0}, _NANO[1:2]),
     **dict.fromkeys(("iaf_psc_exp", "iaf_psc_exp_ps"), _EXP(_NEST_EXP)),
     **dict.fromkeys(("iaf_psc_alpha", "iaf_psc_alpha_ps"), _ALPHA(_NEST_EXP)),
-    **dict.fromkeys(("iaf_psc_delta", "iaf_psc_delta_ps"), _DELTA(_NEST)),
+    **dict.fromkeys(("iaf_psc_delta", "iaf_psc_delta_ps"), _DELTA(_NEST_LIF)),
     "iaf_cond_exp": _COND(_NEST_COND | _REVERSAL),
     "aeif_psc_exp": _Model(AdEx, _ADEX, lambda tau, p: 1.0, _NEST_ADEX),
     "aeif_cond_exp": _ADEX_COND(_NEST_ADEX | _REVERSAL),
@@ -124,10 +118,10 @@ class Cell:
     """
 
     def __init__(self, name: str, **parameters: Any) -> None:
-        self.name, self._model = name, _known("there is no cell", name, CELLS)
-        make, names, gain, defaults, small = self._model
+        make, names, gain, defaults, small = _known("there is no cell", name, CELLS)
         for key in parameters:
             _known(f"{name} has no parameter", key, defaults)
+        self.name = name
         self.parameters = {key: _value(key, x) for key, x in (defaults | parameters).items()}
         given = _in_nest(self.parameters, small)
         self._names = {"refractory" if x == "t_ref" else x: x for x in given} if names is None else names
@@ -156,8 +150,8 @@ class Cell:
         Raises:
             ValueError: a neuron that the cell cannot be, with the parameter.
         """
-        like = cls(name)
-        model, chosen = like._model, {key: _value(key, x) for key, x in parameters.items()}
+        like, chosen = cls(name), {key: _value(key, x) for key, x in parameters.items()}
+        model = CELLS[name]
         given = _in_nest(like.parameters | chosen, model.small)
         kinds = [(type(x), model.names is None and (x.equations, x.start)) for x in (neuron, like.neuron)]
         if kinds[0] != kinds[1]:
