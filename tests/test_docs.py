@@ -35,6 +35,7 @@ PAGES = [
     "sequences",
     "nir",
     "coming_from_time_steps",
+    "coming_from_simulators",
 ]
 
 
