@@ -142,6 +142,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 WIDTHS, DRAW = arrays.NARROW, save.draw_after_training
+ABOUT_NUMBERS = {"test_extremes"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -149,9 +150,10 @@ def pytest_runtest_setup(item):
     """What takes most of the time is done where it is tested: compiling kernels, and figures after a training.
 
     Outside of tests/spiketime and tests/invariances all layers take the kernels of large layers, which give the same
-    bits. There so do those of 17 to 32 neurons, but in slow tests of tests/spiketime.
+    bits. There so do those of 17 to 32 neurons, but in slow tests of tests/spiketime that are not about numbers.
     """
-    widths = WIDTHS if "spiketime" in item.path.parts and item.get_closest_marker("slow") else WIDTHS[:1]
+    all_widths = "spiketime" in item.path.parts and item.path.stem not in ABOUT_NUMBERS
+    widths = WIDTHS if all_widths and item.get_closest_marker("slow") else WIDTHS[:1]
     arrays.NARROW = widths if {"spiketime", "invariances"}.intersection(item.path.parts) else ()
     save.draw_after_training = DRAW if item.get_closest_marker("draws") else lambda run: None
 

@@ -104,7 +104,7 @@ def test_in_blocks_of_inputs(ratio, delayed):
 TRAINS = {
     "blocks": ((1, 20, 2, 5, 3.0, 0.8), 1.37, {}),
     "blocks of windows": ((1, 20, 2, 5, 3.0, 0.8), 2.0, {"windows": True, "refractory": 0.3}),
-    "bound": ((2, 6, 3, 3, 4.0, 2.5), 0.5, {"windows": True, "refractory": 0.4, "bound": 0.2}),
+    "bound": ((1, 6, 3, 3, 4.0, 2.5), 0.5, {"windows": True, "refractory": 0.4, "bound": 0.2}),
     "no leak": ((1, 6, 3, 3, 4.0, 2.5), INF, {"windows": True}),
     "burst": ((1, 1, 5, 1, 3.0, 8.0), 1.0, {}),
 }
@@ -142,7 +142,7 @@ def test_observed_trains(windows):
 def test_trains_of_neurons_with_constants_of_their_own(size):
     """And those that would spike more often than there is room for."""
     generator = torch.Generator().manual_seed(3)
-    times = 3 * torch.rand(2, 9, 2, generator=generator, dtype=torch.float64)
+    times = 3 * torch.rand(1, 9, 2, generator=generator, dtype=torch.float64)
     weight = (torch.rand(4, 9, generator=generator, dtype=torch.float64) - 0.2).requires_grad_()
     neuron = LIF(1 + draw(4, seed=1), 0.5 + draw(4, seed=2), 0.4 + draw(4, seed=3))
     options = {"max_spikes": size, "overflow": "drop", "refractory": 0.05}
