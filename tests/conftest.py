@@ -103,8 +103,9 @@ def pytest_report_header():
 # compile kernels for different types of numbers, as two workers at once would compile the same ones. Then what works in
 # float32, while the first of them still compiles for float64
 FIRST = [
-    "test_invariances", "test_describe", "test_forward_mode", "test_tutorials", "test_triton", "test_triton_dtypes",
-    "test_sweep_command", "test_distributed", "test_train_kernels", "test_cpu_guards",
+    "test_invariances", "test_describe", "test_forward_mode", "test_tutorials", "test_triton", "test_distributed",
+    "test_sweep_command", "test_programs", "test_readme", "test_custom_ops", "test_deferred", "test_own_data",
+    "test_train_kernels", "test_cpu_guards", "test_triton_dtypes",
 ]  # fmt: skip
 
 IN_FLOAT32 = {"training", "runs", "plots", "reports"}
