@@ -103,8 +103,9 @@ def pytest_report_header():
 # compile kernels for different types of numbers, as two workers at once would compile the same ones. Then what works in
 # float32, while the first of them still compiles for float64
 FIRST = [
-    "test_invariances", "test_describe", "test_forward_mode", "test_tutorials", "test_triton", "test_triton_dtypes",
-    "test_sweep_command", "test_distributed", "test_train_kernels", "test_cpu_guards",
+    "test_invariances", "test_describe", "test_forward_mode", "test_tutorials", "test_triton", "test_distributed",
+    "test_sweep_command", "test_programs", "test_readme", "test_custom_ops", "test_deferred", "test_own_data",
+    "test_train_kernels", "test_cpu_guards", "test_triton_dtypes",
 ]  # fmt: skip
 
 IN_FLOAT32 = {"training", "runs", "plots", "reports"}
@@ -142,6 +143,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 WIDTHS, DRAW = arrays.NARROW, save.draw_after_training
+ABOUT_NUMBERS = {"test_extremes"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -149,9 +151,10 @@ def pytest_runtest_setup(item):
     """What takes most of the time is done where it is tested: compiling kernels, and figures after a training.
 
     Outside of tests/spiketime and tests/invariances all layers take the kernels of large layers, which give the same
-    bits. There so do those of 17 to 32 neurons, but in slow tests of tests/spiketime.
+    bits. There so do those of 17 to 32 neurons, but in slow tests of tests/spiketime that are not about numbers.
     """
-    widths = WIDTHS if "spiketime" in item.path.parts and item.get_closest_marker("slow") else WIDTHS[:1]
+    all_widths = "spiketime" in item.path.parts and item.path.stem not in ABOUT_NUMBERS
+    widths = WIDTHS if all_widths and item.get_closest_marker("slow") else WIDTHS[:1]
     arrays.NARROW = widths if {"spiketime", "invariances"}.intersection(item.path.parts) else ()
     save.draw_after_training = DRAW if item.get_closest_marker("draws") else lambda run: None
 

@@ -12,14 +12,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import forked
 import python_runs
 from firstspike.cli import app, main
-
-
-def run(*arguments):
-    """The command in a process of its own: what a user sees, and the exit code."""
-    command = [sys.executable, "-m", "firstspike", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def test_help_loads_no_torch():
@@ -80,7 +75,7 @@ def test_configs_are_listed_and_printed():
 @pytest.mark.slow
 def test_train_evaluate_plot(tmp_path, command_here):
     out = tmp_path / "run"
-    trained = run(
+    trained = forked.run(
         "train",
         "bars",
         "--out",
@@ -110,7 +105,7 @@ def test_train_evaluate_plot(tmp_path, command_here):
 def trained(tmp_path_factory):
     """A small run, made by the command with everything that may look on."""
     out = tmp_path_factory.mktemp("runs") / "bars"
-    done = run("train", "bars", "-q", "--out", out, "--set", "training.epochs=8", "--live", "--tensorboard")
+    done = forked.run("train", "bars", "-q", "--out", out, "--set", "training.epochs=8", "--live", "--tensorboard")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return out
@@ -129,8 +124,8 @@ def test_a_warning_is_one_line(tmp_path):
     (tmp_path / "t.csv").write_text("a,b,label\n" + "".join(f"{k},-1,{'xy'[k % 2]}\n" for k in range(9)))
     settings = "loss: {kind: cross_entropy}\ntraining: {epochs: 1}\nnetwork: [{kind: lif, out_features: 2}]\n"
     (tmp_path / "c.yaml").write_text("data: {kind: files, train: t.csv, test: 0.2}\n" + settings)
-    command = [sys.executable, "-m", "firstspike", "train", "c.yaml", "-q"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = forked.run("train", "c.yaml", "-q", cwd=tmp_path)
+    assert done.returncode == 0
     assert re.search(r"^warning: there are spike times before 0, the earliest is -1[^\n]+$", done.stderr, re.MULTILINE)
     assert "UserWarning" not in done.stderr
 

@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,16 +11,13 @@ import torch
 from sklearn.datasets import load_wine
 
 import firstspike as fs
+import forked
 from firstspike.config import load_config
 from firstspike.runs.checkpoint import load_checkpoint, newest_first
 from firstspike.runs.evaluate import prediction_table
 from trained import start
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "own_data.py"
-
-
-def command(*arguments):
-    return [sys.executable, *map(str, arguments)]
 
 
 def newest(folder):
@@ -31,7 +27,8 @@ def newest(folder):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wine") / "whole"
-    done = subprocess.run(command(SCRIPT, folder), capture_output=True, text=True, check=True, timeout=300)
+    done = forked.run(SCRIPT, folder)
+    assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
 
@@ -45,14 +42,14 @@ def test_the_script_is_short_and_has_no_yaml():
 def test_a_killed_script_resumes_bit_for_bit(whole, tmp_path):
     folder, shown = whole
     assert float(shown.split()[-2]) > 85
-    process = subprocess.Popen(command(SCRIPT, tmp_path / "killed"), stderr=subprocess.DEVNULL)
+    process = forked.Forked(SCRIPT, tmp_path / "killed")
     while not (tmp_path / "killed" / "checkpoints" / "epoch_0012").exists():
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert newest(tmp_path / "killed").epoch < 60
-    subprocess.run(command(SCRIPT, tmp_path / "killed"), capture_output=True, check=True, timeout=300)
+    assert forked.run(SCRIPT, tmp_path / "killed").returncode == 0
     for table in ("metrics.csv", "output_times.csv"):
         assert (tmp_path / "killed" / table).read_bytes() == (folder / table).read_bytes()
     one, other = newest(folder).weights, newest(tmp_path / "killed").weights
@@ -76,7 +73,7 @@ def test_a_loss_of_ones_own_is_named_and_can_be_handed_over(whole, command_here)
 @pytest.mark.slow
 def test_commands_work_on_a_run_made_in_python(tmp_path, command_here):
     folder = tmp_path / "run"
-    subprocess.run(command(SCRIPT, folder, "--cross-entropy"), capture_output=True, check=True, timeout=300)
+    assert forked.run(SCRIPT, folder, "--cross-entropy").returncode == 0
     for arguments, shown in (
         (["evaluate", folder], "test accuracy"),
         (["plot", folder], "summary.png"),

@@ -32,23 +32,48 @@ def form(text):
     return re.sub(r"-?(?:\d[\d.]*(?:e-?\d+)?|inf|nan)", "0", text).split()
 
 
-def executed(name, tmp_path, monkeypatch, quicker=()):
-    """Text, whose form is that of what is stored, with as many figures; ``quicker`` is replaced in the first cell."""
+@pytest.fixture(scope="module")
+def manager(tmp_path_factory):
+    """Of the kernel that executes all notebooks one after another: each of its own would import torch for seconds."""
     import nbclient
+    import nbformat
+    from nbclient.util import run_sync
 
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))  # no settings of whoever runs the tests
-    notebook = stored(name)
-    shown, drawn = outputs(notebook)
-    if quicker:
-        first = notebook.cells[1]
-        assert quicker[0] in first.source
-        first.source = first.source.replace(*quicker)
-    client = nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3")
-    client.execute(cwd=str(tmp_path))  # raises at an error in a cell
-    text, figures = outputs(notebook)
-    assert figures == drawn > 0
-    assert form(text) == form(shown)
-    return text
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))  # no settings of whoever runs the tests
+        first = nbclient.NotebookClient(nbformat.v4.new_notebook(), kernel_name="python3")
+        first.create_kernel_manager()
+        first.execute(cleanup_kc=False)
+        first.kc.stop_channels()
+        yield first.km
+        run_sync(first.km.shutdown_kernel)(now=True)
+
+
+@pytest.fixture
+def executed(manager, tmp_path):
+    """Executes a notebook: its text has the form of what is stored, and there are as many figures.
+
+    ``quicker`` takes the place of a part of its code.
+    """
+    import nbclient
+    import nbformat
+
+    def execute(name, quicker=()):
+        notebook = stored(name)
+        shown, drawn = outputs(notebook)
+        if quicker:
+            changed = next(cell for cell in notebook.cells if cell.cell_type == "code" and quicker[0] in cell.source)
+            changed.source = changed.source.replace(*quicker)
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {tmp_path}"))  # nothing of others
+        client = nbclient.NotebookClient(notebook, timeout=300, km=manager)
+        client.execute(cleanup_kc=False)  # raises at an error in a cell
+        client.kc.stop_channels()
+        text, figures = outputs(notebook)
+        assert figures == drawn > 0
+        assert form(text) == form(shown)
+        return text
+
+    return execute
 
 
 def numbers(text, before, after=""):
@@ -64,16 +89,16 @@ def percent(text, what):
 pytestmark = pytest.mark.slow
 
 
-def test_spike_times(tmp_path, monkeypatch):
-    text = executed("01_spike_times", tmp_path, monkeypatch)
+def test_spike_times(executed):
+    text = executed("01_spike_times")
     exact, quotient = numbers(text, "exact"), numbers(text, "difference quotient")
     assert exact == pytest.approx(quotient, abs=1e-6)
     assert numbers(text, "sum of derivatives by input times") == [pytest.approx(1)]
     assert "after:  tensor([0.9000, 1.2000, 1.5000]" in text
 
 
-def test_your_own_data(tmp_path, monkeypatch):
-    text = executed("02_your_own_data", tmp_path, monkeypatch)
+def test_your_own_data(executed):
+    text = executed("02_your_own_data")
     assert percent(text, "after:  validation accuracy") > 80
     assert percent(text, "test accuracy with the other loss") > 80
     assert percent(text, "test accuracy") > 80
@@ -81,8 +106,8 @@ def test_your_own_data(tmp_path, monkeypatch):
     assert "run folder: runs/mine" in text
 
 
-def test_silent_neurons(tmp_path, monkeypatch):
-    text = executed("03_silent_neurons", tmp_path, monkeypatch)
+def test_silent_neurons(executed):
+    text = executed("03_silent_neurons")
     without, raised, peak = numbers(text, "accuracy")
     assert without == 0
     assert min(raised, peak) > 60  # rounding decides how far these short trainings get
@@ -90,30 +115,30 @@ def test_silent_neurons(tmp_path, monkeypatch):
     assert lost > 10 > 1 > recovered
 
 
-def test_delays(tmp_path, monkeypatch):
-    text = executed("04_delays", tmp_path, monkeypatch)
+def test_delays(executed):
+    text = executed("04_delays", ("HIDDEN, EPOCHS, SEEDS = 8, 40, 3", "HIDDEN, EPOCHS, SEEDS = 8, 10, 3"))
     means = numbers(text, "mean", " %")  # without delays, axonal, synaptic
     assert len(means) == 3
     assert min(means) > 75
     assert "after:  delays tensor([1.0143, 0.3143]) spike tensor([[2.2000]])" in text
 
 
-def test_noisy_device(tmp_path, monkeypatch):
-    text = executed("05_noisy_device", tmp_path, monkeypatch)
+def test_noisy_device(executed):
+    text = executed("05_noisy_device")
     before, after = percent(text, "trained in software, on device 7"), percent(text, "trained on device 7, on device 7")
     assert percent(text, "trained and tested in software") > after > before
     assert after > numbers(text, "on device 7", " %")[-1]
 
 
-def test_images_and_depth(tmp_path, monkeypatch):
-    text = executed("06_images_and_depth", tmp_path, monkeypatch)
+def test_images_and_depth(executed):
+    text = executed("06_images_and_depth")
     dense, conv, default, started = numbers(text, "test accuracy", " %")
     assert min(dense, conv) > 75
     assert min(default, started) > 40
 
 
-def test_fast_and_not_so_deep(tmp_path, monkeypatch):
-    text = executed("07_fast_and_not_so_deep", tmp_path, monkeypatch)
+def test_fast_and_not_so_deep(executed):
+    text = executed("07_fast_and_not_so_deep")
     assert len(re.findall(r"^epoch ", text, re.MULTILINE)) == 9  # the first and every 25th of 200
     assert percent(text, "validation accuracy") == 100
     assert percent(text, "test accuracy") == 100
@@ -121,8 +146,8 @@ def test_fast_and_not_so_deep(tmp_path, monkeypatch):
     assert percent(text, "trained with it") > percent(text, "trained without")
 
 
-def test_yin_yang(tmp_path, monkeypatch):
-    text = executed("08_yin_yang", tmp_path, monkeypatch)
+def test_yin_yang(executed):
+    text = executed("08_yin_yang")
     assert percent(text, "test accuracy") > 97
 
 
@@ -151,16 +176,16 @@ def test_tutorials_are_small():
     assert sum((TUTORIALS / f"{name}.ipynb").stat().st_size for name in NAMES) < LARGEST
 
 
-def test_sequences(tmp_path, monkeypatch):
-    text = executed("09_sequences", tmp_path, monkeypatch)
+def test_sequences(executed):
+    text = executed("09_sequences")
     assert percent(text, "several spikes: test accuracy") > 95
     assert percent(text, "first spikes: test accuracy") < 65
     assert percent(text, "recurrent: test accuracy") > 75
     assert 1 < numbers(text, "spikes per neuron:")[0] < 5
 
 
-def test_quadratic_neurons(tmp_path, monkeypatch):
-    text = executed("10_quadratic_neurons", tmp_path, monkeypatch, ("EPOCHS = 15", "EPOCHS = 3"))
+def test_quadratic_neurons(executed):
+    text = executed("10_quadratic_neurons", ("EPOCHS = 15", "EPOCHS = 3"))
     assert percent(text, "pseudospikes: test accuracy") > 60
     assert "silent neurons (0.0, 0.0)" in text
     assert "the same spikes: True" in text

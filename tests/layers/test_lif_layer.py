@@ -237,8 +237,14 @@ ADAPTIVE = AdaptiveLIF(2.0, adaptation=[(3.0, 0.5), (1.0, -0.2)], threshold_adap
 ADAPTS = {"log_adaptation_tau": (2,), "adaptation_jump": (2,), "log_threshold_tau": (1,), "threshold_jump": (1,)}
 
 
-@pytest.mark.parametrize("per_neuron", [False, True])
-@pytest.mark.parametrize("case", [*LINEAR, "adaptation"])
+@pytest.mark.parametrize(
+    ("case", "per_neuron"),
+    [
+        *((case, per_neuron) for case in LINEAR for per_neuron in (False, True)),
+        pytest.param("adaptation", False, marks=pytest.mark.exhaustive),
+        ("adaptation", True),
+    ],
+)
 def test_parameters_of_linear_neurons_that_learn(case, per_neuron):
     neuron, names, shapes = LINEAR.get(case, (ADAPTIVE, [x.removeprefix("log_") for x in ADAPTS], ADAPTS))
     options = {"trainable": names, "per_neuron": per_neuron, "dtype": torch.float64, "backend": "reference"}

@@ -1,15 +1,17 @@
 """Disks that are full and folders that cannot be written: one message, nothing lost, and the run goes on later."""
 
+import ctypes
 import errno
 import os
 import shutil
 import stat
-import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 
+import forked
 from firstspike.config import load_config
 from firstspike.runs.checkpoint import Checkpoint, checkpoints, load_checkpoint, save_checkpoint
 from firstspike.runs.files import write_whole
@@ -18,27 +20,23 @@ from firstspike.runs.lock import HOLDER, locked
 from trained import start
 
 SETTINGS = ["training.epochs=40", "training.checkpoint_every=10"]
-LIMITED = """
-import resource, sys
-import firstspike.runs
-from firstspike.cli import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)), resource.RLIM_INFINITY))
-main()
-"""
-
-# Root writes into any folder; without the capability CAP_DAC_OVERRIDE (1) it heeds permissions like everyone else.
-UNPRIVILEGED = """
-import ctypes, os, sys
-if sys.platform == "linux":
-    PR_CAPBSET_DROP = 24
-    ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, 1, 0, 0, 0)
-os.execv(sys.executable, [sys.executable, "-m", "firstspike", *sys.argv[1:]])
-"""
 
 
-def command(*arguments, start=("-m", "firstspike")):
-    line = [sys.executable, *start, *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=120)
+def limited(size):
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def unprivileged():
+    """Root writes into any folder; without the capability CAP_DAC_OVERRIDE it heeds permissions like everyone else."""
+    if sys.platform == "linux":
+        version_3, dac_override = 0x20080522, 1 << 1
+        process, sets = (ctypes.c_uint32 * 2)(version_3, 0), (ctypes.c_uint32 * 6)()
+        libc = ctypes.CDLL(None)
+        libc.capget(process, sets)
+        sets[0] &= ~dac_override  # of those in effect
+        assert libc.capset(process, sets) == 0
 
 
 def one_message(done, *parts):
@@ -82,7 +80,7 @@ def test_no_room_while_training(whole, tmp_path, command_here, limit, every, fil
     changed = [*SETTINGS, f"training.checkpoint_every={every}"]
     settings = [part for setting in changed for part in ("--set", setting)]
     run = tmp_path / "run"
-    done = command(limit, "train", "bars", "-q", "--out", run, *settings, start=("-c", LIMITED))
+    done = forked.run("train", "bars", "-q", "--out", run, *settings, before=partial(limited, limit))
     one_message(done, f"{run / file}", "File too large", f"firstspike resume {run}")
     assert [path.name for path in checkpoints(run / "checkpoints") if path.name.startswith("epoch")] == saved
     assert not list(run.rglob("*.partial"))
@@ -99,16 +97,15 @@ def test_a_run_folder_that_cannot_be_written(bars_folder, tmp_path, read_only):
     run = shutil.copytree(bars_folder, tmp_path / "run")
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     read_only(tmp_path, run, *(path for path in run.rglob("*") if path.is_dir()))
-    as_user = {"start": ("-c", UNPRIVILEGED)}
     one_message(
-        command("resume", run, "-q", "--epochs", 14, **as_user),
+        forked.run("resume", run, "-q", "--epochs", 14, before=unprivileged),
         f"{run / '.lock.json'}: Permission denied",
         "Everything saved so far is kept",
         f"firstspike resume {run}",
     )
-    one_message(command("train", "bars", "-q", "--out", tmp_path / "new", **as_user), "Permission denied")
-    one_message(command("plot", run, "confusion", **as_user), f"{run / 'figures'}: Permission denied")
-    tested = command("evaluate", run, **as_user)
+    one_message(forked.run("train", "bars", "-q", "--out", tmp_path / "new", before=unprivileged), "Permission denied")
+    one_message(forked.run("plot", run, "confusion", before=unprivileged), f"{run / 'figures'}: Permission denied")
+    tested = forked.run("evaluate", run, before=unprivileged)
     assert tested.stdout.startswith("test accuracy")
     assert tested.stderr == f"error: {run / 'evaluation'}: Permission denied\n"
     assert tested.returncode == 1

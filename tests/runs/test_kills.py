@@ -5,7 +5,6 @@
 
 import collections
 import logging
-import multiprocessing
 import os
 import random
 import sys
@@ -20,6 +19,7 @@ from firstspike.config import load_config
 from firstspike.plots import save
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint
 from firstspike.runs.lock import HOLDER
+from forked import processes
 from trained import resume, start
 
 KILLS = int(os.environ.get("FIRSTSPIKE_KILLS", "4"))
@@ -50,22 +50,14 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
 
 
 @pytest.fixture(scope="module")
-def processes():
-    """Processes that have imported everything."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["firstspike.runs", "pytest"])
-    return context
-
-
-@pytest.fixture(scope="module")
-def whole(processes, tmp_path_factory):
+def whole(tmp_path_factory):
     """Undisturbed runs, by name."""
     top, done = tmp_path_factory.mktemp("whole"), set()
 
     def get(name):
         if name not in done:
             done.add(name)
-            run(processes, start, top / name, load_config("bars", [*TINY, *RUNS[name]])).join()
+            run(start, top / name, load_config("bars", [*TINY, *RUNS[name]])).join()
         return top / name
 
     return get
@@ -79,8 +71,8 @@ def killed():
     sys.stdout.write("".join(f"\n{count:6} {what}" for what, count in sorted(counts.items())) + "\n")
 
 
-def run(processes, function, *arguments):
-    process = processes.Process(target=victim, args=(function, *arguments))
+def run(function, *arguments):
+    process = processes().Process(target=victim, args=(function, *arguments))
     process.start()
     return process
 
@@ -113,14 +105,14 @@ def moment(folder, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(0, KILLS, 2))
-def test_killed_runs_are_resumed(processes, whole, killed, tmp_path, number):
+def test_killed_runs_are_resumed(whole, killed, tmp_path, number):
     chance = random.Random(number)
     name = list(RUNS)[number // 2 % len(RUNS)]
     config, folder, expected = load_config("bars", [*TINY, *RUNS[name]]), tmp_path / "run", whole(name)
     first, *_ = seeds = SEEDS.get(name, ["."])
     for last in (8, 13):
         begun = (folder / "config.yaml").exists()
-        process = run(processes, *((resume, folder) if begun else (start, folder, config)))
+        process = run(*((resume, folder) if begun else (start, folder, config)))
         after = chance.randint(-2, last)  # rows of the first table; also before there is any
         while process.is_alive() and (lines(folder / first / "metrics.csv") < after or not (folder / HOLDER).exists()):
             time.sleep(0.0005)
@@ -128,10 +120,7 @@ def test_killed_runs_are_resumed(processes, whole, killed, tmp_path, number):
         process.kill()
         process.join()
         killed[f"{name}: {moment(folder, first)}"] += 1
-    if (folder / "config.yaml").exists():
-        process = run(processes, resume, folder)
-    else:
-        process = run(processes, start, folder, config)
+    process = run(resume, folder) if (folder / "config.yaml").exists() else run(start, folder, config)
     process.join()
     assert process.exitcode == 0
     assert not (folder / HOLDER).exists()

@@ -1,14 +1,14 @@
 """One process at a time trains a run."""
 
+import multiprocessing
 import os
-import signal
 import socket
-import subprocess
 import sys
 import threading
 
 import pytest
 
+import forked
 from firstspike.config import load_config
 from firstspike.runs.folder import RunFolder, next_folder, run_folder
 from firstspike.runs.lock import HOLDER, LOCK, RunLockedError, locked
@@ -16,24 +16,25 @@ from firstspike.training import Interrupted
 from trained import resume, start
 
 SETTINGS = ["training.epochs=3"]
-HOLD = """
-import sys
-from pathlib import Path
-from firstspike.runs.lock import locked
-with locked(Path(sys.argv[1])):
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
+
+
+def hold(folder, connection):
+    with locked(folder):
+        connection.send("locked")
+        connection.recv()
 
 
 @pytest.fixture
 def another(tmp_path):
-    """Another process that holds the lock of a folder."""
-    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "locked\n"
-        yield process
-        process.kill()
+    """Another process that holds the lock of a folder, until something is sent."""
+    mine, its = multiprocessing.Pipe()
+    process = forked.processes().Process(target=hold, args=(tmp_path / "run", its))
+    process.start()
+    assert mine.recv() == "locked"
+    process.connection = mine
+    yield process
+    process.kill()
+    process.join()
 
 
 @pytest.mark.slow
@@ -41,8 +42,8 @@ def test_the_other_process_is_named(another, tmp_path):
     message = rf"run is being trained by process {another.pid} on {socket.gethostname()}, since \d{{4}}-"
     with pytest.raises(RunLockedError, match=message), locked(tmp_path / "run"):
         pass
-    another.stdin.close()
-    another.wait()
+    another.connection.send("enough")
+    another.join()
     assert not (tmp_path / "run").exists(), "a folder of its own, and empty"
     with locked(tmp_path / "run"):
         assert (tmp_path / "run" / LOCK).exists()
@@ -51,8 +52,8 @@ def test_the_other_process_is_named(another, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
 def test_a_killed_process_is_in_nobodys_way(another, tmp_path):
-    another.send_signal(signal.SIGKILL)
-    another.wait()
+    another.kill()
+    another.join()
     assert (tmp_path / "run" / HOLDER).exists()
     with locked(tmp_path / "run"):
         pass
@@ -83,7 +84,7 @@ def test_a_process_that_is_not_named_holds_the_lock_as_well(another, tmp_path, c
     (tmp_path / "run" / HOLDER).write_text(content, encoding="latin-1")
     with pytest.raises(RunLockedError, match=r"run is being trained by another process$"), locked(tmp_path / "run"):
         pass
-    assert another.poll() is None
+    assert another.is_alive()
 
 
 class TestRuns:
@@ -96,8 +97,7 @@ class TestRuns:
         for attempt in (resume, lambda folder, **rest: start(folder, load_config("bars", SETTINGS), **rest)):
             with pytest.raises((RunLockedError, FileExistsError)):
                 attempt(tmp_path / "run", progress_bar=False)
-        command = [sys.executable, "-m", "firstspike", "resume", str(tmp_path / "run"), "-q"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = forked.run("resume", tmp_path / "run", "-q")
         assert done.returncode == 1
         assert f"run is being trained by process {another.pid} on {socket.gethostname()}" in done.stderr
         assert done.stderr.count("\n") == 1

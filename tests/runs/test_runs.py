@@ -3,13 +3,12 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
 
+import forked
 from firstspike.config import build, build_data, load_config
 from firstspike.layers import LIFLinear, Network, Record
 from firstspike.runs.checkpoint import CheckpointError, checkpoints, load_checkpoint, newest_first
@@ -158,26 +157,25 @@ def test_evaluation_knows_no_jitter():
 @pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
     settings = [x for pair in (("--set", setting) for setting in [*SMALL, "training.epochs=6"]) for x in pair]
-    command = [sys.executable, "-m", "firstspike"]
-    subprocess.run([*command, "train", "yin_yang", "-q", "--out", tmp_path / "whole", *settings], check=True)
-    first = [*command, "train", "yin_yang", "-q", "--out", tmp_path / "parts", *settings]
-    for delay, again in ((0.0, first), (0.3, None), (0.1, None)):
-        process = subprocess.Popen(again or [*command, "resume", tmp_path / "parts", "-q"], stdout=subprocess.DEVNULL)
+    assert forked.run("train", "yin_yang", "-q", "--out", tmp_path / "whole", *settings).returncode == 0
+    first, again = (
+        ("train", "yin_yang", "-q", "--out", tmp_path / "parts", *settings),
+        ("resume", tmp_path / "parts", "-q"),
+    )
+    for delay, arguments in ((0.0, first), (0.5, again), (0.3, again)):
+        process = forked.Forked(*arguments)
         while not (tmp_path / "parts" / "config.yaml").exists() and process.poll() is None:
             time.sleep(0.02)
-        if again is None:
-            time.sleep(2.0)
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    subprocess.run([*command, "resume", tmp_path / "parts", "-q"], check=True)
+    assert forked.run(*again).returncode == 0
     same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 @pytest.mark.slow
 def test_a_signal_saves_and_ends(tmp_path):
-    command = [sys.executable, "-m", "firstspike", "train", "bars", "-q", "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = forked.Forked("train", "bars", "-q", "--out", tmp_path / "run")
     while not (tmp_path / "run" / "metrics.csv").exists():
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)

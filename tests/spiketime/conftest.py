@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fifty_digits import DIGITS, EXTREME, current, first_spike, membrane, response, slope, spike_train, summit
+from firstspike.spiketime.cpu import arrays
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +36,9 @@ def exact():
         spikes=spikes,
         spike_train=spike_train,
     )
+
+
+@pytest.fixture
+def wide_kernels(monkeypatch):
+    """Small layers take the kernels of large ones: those in float32 are compiled for trainings anyway."""
+    monkeypatch.setattr(arrays, "NARROW", ())

@@ -86,6 +86,7 @@ def test_the_table_follows_the_neuron():
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("wide_kernels")
 @pytest.mark.parametrize("given", [{"reset": -0.2}, {"refractory": 0.3}, {"refractory": 0.3, "reset": -0.2}])
 def test_reset_and_refractory_time_beside_the_neuron_still_work(given):
     times, weight = torch.rand(3, 4, 2), torch.rand(5, 4)

@@ -206,9 +206,10 @@ def test_kernels_with_and_without_checks_are_kept_apart(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_kernels_stay_within_bounds():
+@pytest.mark.parametrize("part", ["shift or sorted", pytest.param("not shift", marks=pytest.mark.exhaustive)])
+def test_kernels_stay_within_bounds(part):
     """The tests of kernels where all indices are checked, with more examples than elsewhere."""
-    options = "-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile", "thorough", "-k", "cpu"
+    options = "-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile", "thorough", "-k", f"cpu and ({part})"
     subprocess.run(
         [sys.executable, "-m", "pytest", *options, *BOUNDED],
         env={**os.environ, "NUMBA_BOUNDSCHECK": "1"},

@@ -149,6 +149,7 @@ def test_large_scratch_memory_is_given_back(monkeypatch):
 def test_tensors_on_the_cpu_where_the_default_device_is_another():
     code = """
 import torch, firstspike as fs
+torch.set_default_dtype(torch.float64)
 def gradients():
     gen = torch.Generator().manual_seed(0)
     times, weight, delay = (torch.rand(n, 9, generator=gen, device="cpu", requires_grad=True) for n in (6, 4, 4))

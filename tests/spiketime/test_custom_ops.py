@@ -179,6 +179,9 @@ def test_compiled_with_numbers_that_change(compiled, backend):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="inductor needs a C++ compiler")
+@pytest.mark.parametrize(
+    "case", [pytest.param(x, marks=[] if "everything" in x else pytest.mark.exhaustive) for x in CASES], indirect=True
+)
 def test_inductor(case, compiled):
     spikes, values = case
     eager = derive(lambda v: spikes(v, "cpu"), values)
@@ -241,8 +244,16 @@ class Spikes(torch.nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strict", [False, True])
-def test_exported_program(strict, case, backend):
+@pytest.mark.parametrize(
+    ("case", "strict"),
+    [  # in one of torch's ways to record programs; the other one then finds the same calls
+        pytest.param(name, strict, marks=[pytest.mark.exhaustive] * (strict != k % 2), id=f"{name}-{strict}")
+        for k, name in enumerate(CASES)
+        for strict in (False, True)
+    ],
+    indirect=["case"],
+)
+def test_exported_program(case, strict, backend):
     """Written to a file and read again, it gives the same numbers, and gradients."""
     spikes, values = case
     program = torch.export.export(Spikes(spikes, backend), (values,), strict=strict)

@@ -315,6 +315,7 @@ def test_two_layers(ratio, backend):
     assert torch.autograd.gradcheck(network, (first, second), atol=1e-6)
 
 
+@pytest.mark.usefixtures("wide_kernels")
 def test_float32(ratio, backend):
     times, weight = firing_case(3, samples=10, inputs=20, outputs=6)
     weight = weight / 5

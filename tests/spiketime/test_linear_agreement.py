@@ -301,6 +301,7 @@ def trains_of(times, weight, backend):
     return spike_trains(times, weight, LIF(1.5, (1.0, 2.0)), receptor="sign", max_spikes=20, backend=backend)
 
 
+@pytest.mark.slow  # it has kernels of its own to compile
 def test_sizes_that_do_not_fit_lanes_in_float32(backend):
     """Padding stays out of results, and float32 is float64 up to rounding."""
     draw = Drawn(10)

@@ -379,12 +379,13 @@ TANGENT = [kind for kind in KINDS if kind != "bias above"]  # it spikes for ever
 
 
 @pytest.mark.parametrize(
-    "kind", [x if k % 4 == 2 else pytest.param(x, marks=pytest.mark.exhaustive) for k, x in enumerate(TANGENT)]
+    "kind", [x if x in ("alpha", "two currents") else pytest.param(x, marks=pytest.mark.exhaustive) for x in TANGENT]
 )
 def test_near_tangents(kind, backend):
     check_tangents(kind, backend, torch.float64, 1e-13, 1e-10)
 
 
+@pytest.mark.slow  # it has kernels of its own to compile
 @pytest.mark.parametrize(
     "kind", [x if k % 4 == 3 else pytest.param(x, marks=pytest.mark.exhaustive) for k, x in enumerate(TANGENT)]
 )

@@ -85,6 +85,7 @@ def test_gradients_are_those_of_the_spike_time_as_it_is_rounded(ratio, kind, bac
     assert checked >= NEURONS / 2
 
 
+@pytest.mark.usefixtures("wide_kernels")
 @pytest.mark.parametrize("what", ["times", "weight"])
 def test_late_gradients_of_trains_are_those_of_double_precision(what, backend, exact):
     """Without leak a last spike that is only just reached comes late; what it owes to the spikes before cancels."""

@@ -23,10 +23,10 @@ def run(*command, **environment):
     return found.stdout
 
 
-def run_interpreted(part):
+def run_interpreted(part, *more):
     """Tests of that part in a process of their own, as kernels are interpreted from their definition on."""
     options = ("-q", "-p", "no:cacheprovider", "-W", "ignore::RuntimeWarning")  # of NumPy, in lanes without a neuron
-    output = run("-m", "pytest", *options, "-k", part, "triton_interpreted.py", TRITON_INTERPRET="1")
+    output = run("-m", "pytest", *options, "-k", part, *more, "triton_interpreted.py", TRITON_INTERPRET="1")
     assert " passed" in output
 
 
@@ -38,7 +38,7 @@ def test_interpreted():
 
 @pytest.mark.triton
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["cuda:80", "cuda:100", "hip:gfx942"])
+@pytest.mark.parametrize("target", [pytest.param("cuda:80", marks=pytest.mark.exhaustive), "cuda:100", "hip:gfx942"])
 def test_compiled_without_a_device(target):
     """Some variants; ``python benchmarks/gpu_code.py --registers`` compiles all, which takes minutes."""
     _, _, *rows = run(GPU_CODE, "--registers", target, "--every", "31").splitlines()

@@ -164,7 +164,10 @@ def test_other_dimensions(ratio, backend):
 LINEAR = ("times", "weight", "delay", "first", "second", "jump", "bias", "voltage", "current")
 
 
-@pytest.mark.parametrize("mapped", [("weight",), ("times", "voltage", "current"), ("first", "jump", "bias"), LINEAR])
+MAPPED = [pytest.param(x, marks=pytest.mark.exhaustive) for x in (("weight",), ("times", "voltage", "current"))]
+
+
+@pytest.mark.parametrize("mapped", [*MAPPED, ("first", "jump", "bias"), LINEAR])
 def test_linear_neurons_equal_a_loop(mapped, backend):
     """Windows and gradients; the reference multiplies matrices in another order."""
     generator = torch.Generator().manual_seed(0)

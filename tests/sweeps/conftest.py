@@ -11,6 +11,7 @@ import pytest
 
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.study import TRIAL, open_storage, storage_url, trials_of
+from forked import Forked
 from trained import start
 
 SMALL = """
@@ -73,10 +74,13 @@ class Command:
         self.folder, self.started = folder, []
 
     def start(self, *arguments, before=()):
-        line = [*before, sys.executable, "-m", "firstspike", *map(str, arguments)]
-        process = subprocess.Popen(
-            line, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
+        if before:
+            line = [*before, sys.executable, "-m", "firstspike", *map(str, arguments)]
+            process = subprocess.Popen(
+                line, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            )
+        else:
+            process = Forked(*arguments, cwd=self.folder)
         self.started.append(process)
         return process
 

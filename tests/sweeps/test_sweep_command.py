@@ -38,7 +38,7 @@ def test_interrupted_and_continued(command, six, study_of, busy, check_six, tmp_
     assert first.returncode == 130
     assert "interrupted; all trials are kept in runs/six. Run the same command again to resume." in err
     assert not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
-    code, _, err = command("sweep", six, "--workers", 2, "-q")
+    code, _, err = command("sweep", six, "-q")
     assert code == 0, err
     check_six(six, study, taken)
 

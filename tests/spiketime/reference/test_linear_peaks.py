@@ -53,7 +53,12 @@ def test_response_to_a_current_that_rises(taus):
     assert torch.autograd.gradcheck(of, (since[20::8].clone().requires_grad_(), *leaves), atol=1e-7)
 
 
-@pytest.mark.parametrize("kind", NEURONS)
+IN_READOUTS = "by sign", "two receptors"  # tests/layers/test_readouts.py has these gradients
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.exhaustive] * (kind in IN_READOUTS)) for kind in NEURONS]
+)
 def test_gradient_of_the_maximum(kind):
     neuron, receptor = NEURONS[kind]
     times, weight = (x.requires_grad_() for x in problem())
