@@ -9,7 +9,6 @@ spikes before, is a smooth function of the parameters, whose derivatives are exa
 """
 
 import argparse
-import math
 
 import nest
 import torch
