@@ -15,6 +15,7 @@ from firstspike.layers.readouts import IntegralReadout, MaximumReadout, Membrane
 from firstspike.layers.recurrent import SpikingRecurrent
 from firstspike.layers.start import start_firing_
 from firstspike.layers.trains import FirstSpike, SmoothCount
+from firstspike.layers.voltages import states_at
 
 LIFConv2d = SpikingConv2d  # the names that layers had, with which those of LIF neurons are printed
 LIFLayer = SpikingLayer
@@ -46,5 +47,5 @@ __all__ = [
     "IntegralReadout", "LIFConv2d", "LIFLayer", "LIFLinear", "LIFRecurrent", "LIFSpikeTrains", "MaximumReadout",
     "MembraneReadout", "Multiplex", "Network", "Readout", "Record", "SmoothCount", "SpikeDropout", "SpikeTrains",
     "SpikingConv2d", "SpikingLayer", "SpikingLinear", "SpikingRecurrent", "energy_estimates", "layer_costs",
-    "start_firing_",
+    "start_firing_", "states_at",
 ]  # fmt: skip

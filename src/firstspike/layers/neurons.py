@@ -242,7 +242,7 @@ class NeuronLayer(SpikeLayer):
         Args:
             times: the inputs, as in ``forward``.
             at: times in any order, in the unit of the inputs. Neurons with a bias, or from equations, begin at 0.
-            observed: trains from elsewhere, at which neurons are reset in place of their own spikes.
+            observed: trains from elsewhere: data, at which neurons are reset in place of at their own spikes.
 
         Raises:
             ValueError: points that are not finite, or later than the layer's end; layers for images.

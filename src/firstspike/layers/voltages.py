@@ -4,14 +4,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from firstspike.layers.trains import Spikes, form_of
-from firstspike.layers.windows import columns_within, largest, only_within
+from firstspike.layers.windows import columns_within, largest
 from firstspike.neurons import Neuron
 from firstspike.neurons.expressions import value_of
-from firstspike.spiketime import spike_window
+from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.parameters import Receptor, starting_state
 from firstspike.spiketime.values import check_tensor, real_times
 
@@ -39,8 +39,8 @@ def states_at(
     Args:
         at: the times, finite. Neurons from equations, and those with a bias, begin at 0, and are as at 0 before it.
         trains: see ``spike_trains``, as all that is not here.
-        max_spikes: most spikes from one point to the next; a neuron with more stays at its reset until there.
-        observed: spikes from elsewhere, at which the neurons are reset in place of their own.
+        max_spikes: most spikes; a neuron with more stays at its reset.
+        observed: spikes from elsewhere: data, at which neurons are reset in place of at their own.
 
     Raises:
         ValueError: points that are no list of finite numbers; what ``spike_trains`` refuses.
@@ -50,54 +50,79 @@ def states_at(
         raise ValueError(f"at: expected finite times (points,), got {at.dtype} of shape {tuple(at.shape)}")
     given: dict[str, Any] = {"delay": delay, "receptor": receptor, "overflow": "drop", "backend": backend}
     trains = real_times(trains).sort(dim=-1).values
-    if neuron.equations is not None or isinstance(neuron.values["bias"], Tensor) or neuron.values["bias"] != 0:
-        voltage, others = _one_by_one(at, trains, weight, neuron, max_spikes, observed, given)
+    starts = neuron.equations is not None or isinstance(neuron.values["bias"], Tensor) or neuron.values["bias"] != 0
+    if observed is not None or starts:
+        given |= {"max_spikes": max_spikes}
+        voltage, others = _one_by_one(at, trains, weight, neuron, observed, 0.0 if starts else -math.inf, given)
     else:
-        voltage, others = _at_once(at, trains, weight, neuron, max_spikes, observed, given)
+        voltage, others = _at_once(at, trains, weight, neuron, given | {"max_spikes": max_spikes})
     return voltage, others if neuron.parts else others.unsqueeze(-1)
 
 
-def _at_once(
-    at: Tensor, trains: Tensor, weight: Tensor, neuron: Neuron, most: int, observed: Tensor | None, given: Any
-) -> tuple[Tensor, Tensor]:
+def _at_once(at: Tensor, trains: Tensor, weight: Tensor, neuron: Neuron, given: Any) -> tuple[Tensor, Tensor]:
     """For neurons without a start: samples for each point, whose times are moved so that they all end at 0."""
     kept = []
     for some in at.to(trains).split(max(1, _NUMBERS // max(1, trains.numel()))):
         ends = some.view(-1, *[1] * trains.ndim)
-        seen = None if observed is None else torch.where(observed <= ends, observed - ends, math.inf)
-        options = given | {"max_spikes": most if observed is None else observed.shape[-1], "observed": seen}
-        kept.append(spike_window(trains - ends, weight, neuron, until=0.0, **options).state[:2])
+        kept.append(spike_window(trains - ends, weight, neuron, until=0.0, **given).state[:2])  # type: ignore[index]
     voltage, others = (torch.cat(x) for x in zip(*kept, strict=True))
     return voltage.movedim(0, -1), others.movedim(0, trains.ndim - 1)
 
 
 def _one_by_one(
-    at: Tensor, trains: Tensor, weight: Tensor, neuron: Neuron, most: int, observed: Tensor | None, given: Any
+    at: Tensor, trains: Tensor, weight: Tensor, neuron: Neuron, observed: Tensor | None, start: float, given: Any
 ) -> tuple[Tensor, Tensor]:
-    """For those that begin at 0: from each point to the next."""
+    """From each point to the next, which are also the spikes where these are observed."""
     longest = 0.0 if given["delay"] is None else 1.001 * largest(given["delay"])
-    start, state, kept, points = 0.0, None, [], at.unique()  # sorted
+    runs, points = neuron, at
+    if observed is not None:
+        runs, points = without_spikes(neuron), torch.cat([at, observed[observed.isfinite()].to(at)])
+    state, kept, points = None, [], points.unique()  # sorted
     for end in points.tolist():
         if end > start:
-            seen = None if observed is None else only_within(observed, start, end)
-            options = given | {"max_spikes": most if seen is None else seen.shape[-1], "observed": seen}
             now = columns_within(trains, start - longest, end) if trains.shape[-1] > 1 else trains
-            state = spike_window(now, weight, neuron, state=state, until=end, **options).state
+            state = spike_window(now, weight, runs, state=state, until=end, **given).state
             start = end
-        kept.append(_at_start(neuron, trains, weight) if state is None else state[:2])
+        if observed is not None and bool((spiking := (observed == end).any(dim=-1)).any()):
+            state = _after_spikes(neuron, _at_start(neuron, trains, weight) if state is None else state, spiking)
+        kept.append((_at_start(neuron, trains, weight) if state is None else state)[:2])
     place = torch.searchsorted(points, at)
     voltage, others = (torch.stack([x[k] for x in kept]) for k in (0, 1))
     return voltage[place].movedim(0, -1), others[place].movedim(0, trains.ndim - 1)
 
 
-def _at_start(neuron: Neuron, trains: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def _after_spikes(neuron: Any, state: TrainState, spiking: Bool[Tensor, "*batch out"]) -> TrainState:
+    """The state after neurons spiked at its end."""
+    voltage, others, left, end = state
+    if neuron.equations is not None:
+        old = dict(zip(neuron.equations.states, (voltage, *others.unbind(-1)), strict=True))
+        values = {name: torch.as_tensor(x) for name, x in neuron.named_values.items()} | old
+        new = [torch.as_tensor(value_of(x, values)).to(voltage).expand_as(voltage) for x in neuron.equations.after]
+        after, jumped = new[0], torch.stack(new[1:], dim=-1) if new[1:] else others
+    else:
+        after = voltage if neuron.reset is None else torch.as_tensor(neuron.reset).to(voltage).expand_as(voltage)
+        jumps = [part.jump if part.kind in ("current", "threshold") else 0.0 for part in neuron.components]
+        added = [torch.as_tensor(x).to(voltage).expand_as(voltage) for x in jumps]
+        jumped = others + torch.stack(added, dim=-1) if added else others
+    held = torch.as_tensor(neuron.values["refractory"]).to(voltage).expand_as(voltage)
+    some = spiking.unsqueeze(-1) if neuron.parts else spiking
+    voltage, others = torch.where(spiking, after, voltage), torch.where(some, jumped, others)
+    return TrainState(voltage, others, torch.where(spiking, held, left), end)
+
+
+def _at_start(neuron: Neuron, trains: Tensor, weight: Tensor) -> TrainState:
     samples, lead = math.prod(trains.shape[:-2]), trains.shape[:-2]
     if neuron.equations is not None:
-        voltage, others, _ = starting_state(neuron, samples, weight)
+        voltage, others, left = starting_state(neuron, samples, weight)
     else:
-        voltage = weight.new_zeros(samples, len(weight))
+        voltage = left = weight.new_zeros(samples, len(weight))
         others = voltage.new_zeros(*voltage.shape, *neuron.parts)
-    return voltage.reshape(*lead, *voltage.shape[1:]), others.reshape(*lead, *others.shape[1:])
+    return TrainState(*(x.reshape(*lead, *x.shape[1:]) for x in (voltage, others, left)), time=0.0)
+
+
+def without_spikes(neuron: Any) -> Any:
+    """The neuron with a threshold that it does not reach."""
+    return neuron.without_spikes() if neuron.equations is not None else neuron.with_values(threshold=_QUIET)
 
 
 def membranes(
@@ -140,10 +165,8 @@ def _run(layer: Any, times: Spikes, at: Tensor, observed: Tensor | None) -> tupl
         raise ValueError(f"at: the layer stops at {end:g}, got a time of {float(at.max()):g}")
     neuron, trains, quiet = layer.neuron, form_of(layer) == "trains", layer.neuron
     seen = layer.fed(times, layer(times, observed) if hasattr(layer, "recurrent_weight") else None)
-    if not trains and neuron.equations is None:
-        quiet = neuron.with_values(threshold=_QUIET)
-    elif form_of(layer) == "values":
-        quiet = neuron.without_spikes()
+    if form_of(layer) == "values" or not (trains or neuron.equations):
+        quiet = without_spikes(neuron)
     given: dict[str, Any] = {
         "delay": seen.delay,
         "receptor": seen.receptor,

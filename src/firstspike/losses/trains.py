@@ -190,6 +190,6 @@ class SpikeErrors(Regularizer):
         if not bool(errors.any()):
             return times.new_zeros(())
         points = at[errors != 0].unique()
-        above = excess(last.layer, last.inputs(record), points, times.detach())
+        above = excess(last.layer, last.inputs(record), points)
         place = torch.searchsorted(points, at).clamp(max=len(points) - 1)
         return self.alpha * (errors * above.gather(-1, place)).sum(dim=(-1, -2)).mean()

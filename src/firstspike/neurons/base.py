@@ -212,7 +212,7 @@ class Neuron:
         """The same equations, with values as they are, without a threshold."""
         assert self.equations is not None
         old, found = self.equations, object.__new__(Neuron)
-        new = read_equations(old.text, "0 > 1", "", old.receptors, ())
+        new = read_equations(old.text, "0 > 1", "", old.receptors, old.held)
         found.__dict__ |= {"equations": new, "start": self.start}
         values = self.named_values
         found.__dict__ |= {"parameters": {name: Parameter(Unit(), -math.inf) for name in values}, **values}

@@ -114,7 +114,7 @@ def neuron_names(run: Run) -> list[str]:
 
 
 def spiking_output(run: Run) -> bool:
-    """Whether the spikes of the last layer are an output that decides: not before a readout, nor compared with trains."""
+    """Whether the output's spikes decide for a class: not before a readout, nor where labels are numbers or trains."""
     decides = form_of(LAYERS.get(run.config.network[-1].kind, Network)) != "values"
     return decides and not run.data.train.regression
 
