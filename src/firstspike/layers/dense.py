@@ -104,7 +104,7 @@ class SpikingLinear(DenseLayer):
         """First spike times; with ``observed``, these times and the gradient at them."""
         self._check_first(times, "put FirstSpike() before it, or take LIFSpikeTrains", self.weight)
         delay = self.delay_in_pass(observed)
-        return first_spike_time(times, self.weight, self.neuron, delay=delay, observed=observed, **self.dynamics)
+        return first_spike_time(times, self.synapses, self.neuron, delay=delay, observed=observed, **self.dynamics)
 
 
 @takes_arguments_of(DenseLayer)
@@ -155,13 +155,13 @@ class SpikeTrains(DenseLayer):
 
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
         """See ``SpikingLayer``."""
-        return each_spike(Arriving(self.seen(inputs), self.weight, self.delay, self.until, self.reached))
+        return each_spike(Arriving(self.seen(inputs), self.synapses, self.delay, self.until, self.reached))
 
     def forward(
         self, times: Spikes, observed: Float[Tensor, "*batch out_features max_spikes"] | None = None
     ) -> Float[Tensor, "*batch out_features max_spikes"]:
         """Spike trains; with ``observed``, these times and the gradient at them."""
-        given, delay = (self.seen(times), self.weight, self.neuron), self.delay_in_pass(observed)
+        given, delay = (self.seen(times), self.synapses, self.neuron), self.delay_in_pass(observed)
         return spike_trains(*given, max_spikes=self.max_spikes, delay=delay, observed=observed, **self.dynamics)
 
     def fitted(self, trains: Float[Tensor, "*batch out_features spikes"]) -> Float[Tensor, "*batch out_features most"]:

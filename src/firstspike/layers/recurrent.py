@@ -14,12 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from firstspike.layers import synapses
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.dense import SpikeTrainOptions, SpikeTrains, each_spike
 from firstspike.layers.init import firing_weights, first_response, measured_weights
 from firstspike.layers.neurons import Arriving
 from firstspike.layers.programs import MadeAgain, by_values
-from firstspike.layers.synapses import Receptors, checked_receptors, checked_signs, give_signs_, usual_signs
+from firstspike.layers.synapses import Mask, Receptors, checked_receptors, checked_signs, usual_signs
 from firstspike.layers.trains import Spikes
 from firstspike.layers.windows import columns_within, joined_trains, largest, only_within, window_bounds
 from firstspike.neurons import LIF, Neuron
@@ -87,6 +88,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         recurrent_mean: mean of the initial recurrent weights, which are normally distributed.
         recurrent_std: standard deviation of the initial recurrent weights; by default such that they alone rarely make
             a neuron spike.
+        recurrent_mask: which recurrent connections exist, see ``mask``; in states ``recurrent_connections``.
 
     Raises:
         ValueError: sizes < 1, a ``max_spikes`` or ``window_spikes`` above 1000000, a window or duration that is not
@@ -111,6 +113,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         recurrent_signs: Sequence[int] | None = None,
         recurrent_mean: Finite = 0.0,
         recurrent_std: NotNegative | None = None,
+        recurrent_mask: Mask = None,
         **options: Unpack[SpikeTrainOptions],
     ) -> None:
         if duration / window > MOST_WINDOWS:
@@ -142,6 +145,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         )
         self._signed["recurrent_weight"] = self.recurrent_signs
         self.recurrent_weight = nn.Parameter(self.weight.new_empty(out_features, out_features))
+        synapses.connect(self, "recurrent_weight", recurrent_mask)
         self.recurrent_delay = rule
         self.recurrent_delays = None if rule is None else RecurrentDelays(rule, self.recurrent_weight)
         self._reset_recurrent_parameters(options.get("generator"))
@@ -170,15 +174,15 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
     def _reset_recurrent_parameters(self, generator: torch.Generator | None) -> None:
         if self.recurrent_weight.is_meta:
             return
-        std = self.recurrent_std
+        std, usual = self.recurrent_std, self.recurrent_std is None
         if std is None and self.initial_neuron.equations is not None:
             std = _SPREAD * measured_weights(self.out_features, self.initial_neuron, self.duration).std
         elif std is None:
             given = (*first_response(self.neuron.values), self.neuron.threshold)
             mem, syn, threshold = (float(torch.as_tensor(x).detach().double().mean()) for x in given)
             std = _SPREAD * threshold * firing_weights(self.out_features, LIF(mem, syn)).std
-        self.recurrent_weight.normal_(self.recurrent_mean, std, generator=generator)
-        give_signs_(self.recurrent_weight, self.recurrent_signs)
+        assert std is not None
+        synapses.draw_(self, "recurrent_weight", self.recurrent_mean, std, generator, "spread" if usual else False)
         if self.recurrent_delays is not None:
             self.recurrent_delays.delay_rule.draw_(self.recurrent_delays.delay_raw, generator)
 
@@ -288,7 +292,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
     @property
     def _weights(self) -> Float[Tensor, "out_features sources"]:
         """Weights of the inputs and of the recurrent synapses together."""
-        return torch.cat([self.weight, self.recurrent_weight], dim=1)
+        return torch.cat([self.synapses, synapses.existing(self, "recurrent_weight")], dim=1)
 
     @property
     def _reach(self) -> float:

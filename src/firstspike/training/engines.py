@@ -14,7 +14,7 @@ from firstspike.deferred import sent
 from firstspike.layers import Network, SpikeDropout
 from firstspike.layers.delay import delays_in
 from firstspike.layers.ensembles import Ensemble
-from firstspike.layers.synapses import project_, signed_in
+from firstspike.layers.synapses import bounded_in, project_
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
 from firstspike.training.member import Member
 from firstspike.training.objective import Objective
@@ -44,7 +44,7 @@ class Sequential:
         # the last batch of an epoch is the only one of another size: two programs instead of one for any size
         self._pass = torch.compile(self._forward, dynamic=False) if compile else self._forward
         # a search after every step would take long compared with a small step
-        self.has_bounds = any(delays_in(x.network) or signed_in(x.network) for x in members)
+        self.has_bounds = any(delays_in(x.network) or bounded_in(x.network) for x in members)
 
     def step(
         self, times: Float[Tensor, "members batch inputs"], labels: Int64[Tensor, "members batch"]
