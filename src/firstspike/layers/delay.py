@@ -68,6 +68,25 @@ class DelayRule:
         bounded = torch.sigmoid(raw) if self.bound == "sigmoid" else functional.softplus(raw)
         return self.shift + self.scale * bounded
 
+    def raw_of(self, delay: Any, raw: Tensor, beyond: float = 0.0) -> Float[Tensor, "*shape"]:
+        """Raw values like ``raw``, of delays that exceed those of the rule by ``beyond``: the inverse of a call."""
+        given, low = torch.as_tensor(delay, dtype=raw.dtype, device=raw.device), self.shift + beyond
+        try:
+            found = given.expand_as(raw)
+        except RuntimeError:
+            wanted, got = tuple(raw.shape), tuple(given.shape)
+            raise ValueError(f"delays must be a number or have the shape {wanted}, got {got}") from None
+        clip, high = self.bound == "clip", math.inf if self.bound == "softplus" else low + self.scale
+        inside = (found >= low) & (found <= high) if clip else (found > low) & (found < high)
+        if not bool((inside & found.isfinite()).all()):
+            sign, got = "=" if clip else "", f"{float(found.min()):g} to {float(found.max()):g}"
+            bounds = f">{sign} {low:g} and {'finite' if math.isinf(high) else f'<{sign} {high:g}'}"
+            raise ValueError(f"delays must be {bounds} with the bound {self.bound}, got {got}; change scale or shift")
+        if clip:
+            return found - beyond
+        unit = (found.double() - low) / self.scale
+        return torch.logit(unit) if self.bound == "sigmoid" else unit + torch.log(-torch.expm1(-unit))
+
     def draw_(self, raw: Tensor, generator: torch.Generator | None) -> None:
         """Fill raw values with their start."""
         raw.normal_(self.mean, self.std, generator=generator)
@@ -128,8 +147,29 @@ def delays_in(network: nn.Module) -> list[tuple[DelayRule, Tensor]]:
     return [(rule, raw) for rule, raw in found if isinstance(rule, DelayRule) and isinstance(raw, Tensor)]
 
 
+class Delayed(nn.Module):
+    """What has delays that can be set."""
+
+    delay_rule: DelayRule | None
+    delay_raw: nn.Parameter | None
+
+    @torch.no_grad()
+    def set_delays_(self, delay: float | Float[Tensor, "*shape"]) -> None:
+        """Set the delays. They are trained, saved and redrawn as before.
+
+        Args:
+            delay: in the unit of the times: one for all, or in the shape of ``delay_raw``.
+
+        Raises:
+            ValueError: no delays, delays out of the bounds of their rule, or of another shape.
+        """
+        if self.delay_rule is None or self.delay_raw is None:
+            raise ValueError(f"{self._get_name()} has no delays to set; make it with delay=fs.DelayRule(...)")
+        self.delay_raw.copy_(self.delay_rule.raw_of(delay, self.delay_raw))
+
+
 @checks_ranges
-class Delay(SpikeLayer):
+class Delay(Delayed, SpikeLayer):
     """Adds a delay to each spike: ``times (..., features) -> times (..., features)``; ``inf`` stays ``inf``.
 
     With ``trains`` all spikes of an input get its delay: ``(batch, features[, spikes]) -> (batch, features, spikes)``,

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from firstspike.layers.delay import DelayRule
+from firstspike.layers.delay import Delayed, DelayRule
 from firstspike.layers.neurons import Arriving, NeuronLayer, SpikingLayer, SpikingOptions
 from firstspike.layers.trains import Noise, Spikes
 from firstspike.neurons import LIF, Neuron
@@ -37,7 +37,7 @@ class SpikeTrainOptions(DenseOptions, total=False):
 
 
 @takes_arguments_of(NeuronLayer, without=("shape",))
-class DenseLayer(SpikingLayer):
+class DenseLayer(Delayed, SpikingLayer):
     """Fully connected neurons, optionally with synaptic delays.
 
     Args:

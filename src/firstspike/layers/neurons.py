@@ -386,7 +386,8 @@ class SpikingLayer(NeuronLayer):
             return
         if self.initial_neuron.equations is not None:
             drawn = measured_weights(weight.shape[1], self.initial_neuron, self.until)
-            synapses.draw_(self, "weight", *(self.usual_weights * x for x in drawn), generator, usual=True)
+            mean, std = (self.usual_weights * x for x in drawn)
+            synapses.draw_(self, "weight", mean, std, generator, usual=True)
             return
         first |= {name: x.unbind(-1) for name, x in self._starts.items() if self._is_tuple(name)}
         threshold, bias = (torch.as_tensor(first.get(name, 0.0)).detach().cpu() for name in ("threshold", "bias"))
@@ -397,7 +398,8 @@ class SpikingLayer(NeuronLayer):
         each: Any = next(iter(starts.values()))
         if len(starts) > 1 or balanced:
             each = torch.tensor([starts[pair] for pair in pairs]).to(weight).unsqueeze(-1).unbind(1)
-        synapses.draw_(self, "weight", *each, generator, True, balanced, threshold.to(weight).unsqueeze(-1))
+        mean, std = each
+        synapses.draw_(self, "weight", mean, std, generator, True, balanced, threshold.to(weight).unsqueeze(-1))
 
     def project_(self) -> None:
         """Put weights and delays that a step carried out of bounds back; a loop of your own calls it after each."""

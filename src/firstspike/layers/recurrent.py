@@ -165,6 +165,15 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         return window if self.recurrent_delays is None else window + self.recurrent_delays.delay
 
     @torch.no_grad()
+    def set_recurrent_delays_(self, delay: float | Float[Tensor, "out_features out_features"]) -> None:
+        """Set the delays of recurrent synapses, ``window`` included; see ``set_delays_``."""
+        if (own := self.recurrent_delays) is None:
+            raise ValueError(
+                f"{self._get_name()} has the delay window alone; give it recurrent_delay=fs.DelayRule(...)"
+            )
+        own.delay_raw.copy_(own.delay_rule.raw_of(delay, own.delay_raw, beyond=self.window))
+
+    @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Redraw weights and delays; trainable parameters of the neuron start again."""
         super().reset_parameters(generator)

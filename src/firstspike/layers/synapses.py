@@ -80,7 +80,7 @@ def existing(layer: nn.Module, name: str = "weight") -> Float[Tensor, "*shape"]:
 
 @torch.no_grad()
 def draw_(
-    layer: nn.Module,
+    layer: Any,
     name: str,
     mean: float | Tensor,
     std: float | Tensor,
@@ -95,7 +95,7 @@ def draw_(
     and inhibition is half of the excitation. ``balanced``: weights of all rows have the same mean.
     """
     weight, connections, mask = getattr(layer, name), _connections(layer, name), name.replace("weight", "mask")
-    signs, rows, more = layer._signed[name], weight.flatten(1), 1.0  # type: ignore[index,union-attr]
+    signs, rows, more = layer._signed[name], weight.flatten(1), 1.0
     if connections is not None:
         if not isinstance(chance := getattr(layer, mask), Tensor):
             connections.copy_(torch.empty_like(weight).uniform_(generator=generator) < chance)
