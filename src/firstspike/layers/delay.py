@@ -74,8 +74,8 @@ class DelayRule:
         try:
             found = given.expand_as(raw)
         except RuntimeError:
-            wanted, got = tuple(raw.shape), tuple(given.shape)
-            raise ValueError(f"delays must be a number or have the shape {wanted}, got {got}") from None
+            shapes = f"{tuple(raw.shape)}, got {tuple(given.shape)}"
+            raise ValueError(f"delays must be a number or have the shape {shapes}") from None
         clip, high = self.bound == "clip", math.inf if self.bound == "softplus" else low + self.scale
         inside = (found >= low) & (found <= high) if clip else (found > low) & (found < high)
         if not bool((inside & found.isfinite()).all()):
@@ -150,8 +150,8 @@ def delays_in(network: nn.Module) -> list[tuple[DelayRule, Tensor]]:
 class Delayed(nn.Module):
     """What has delays that can be set."""
 
-    delay_rule: DelayRule | None
-    delay_raw: nn.Parameter | None
+    delay_rule: Any
+    delay_raw: Any
 
     @torch.no_grad()
     def set_delays_(self, delay: float | Float[Tensor, "*shape"]) -> None:

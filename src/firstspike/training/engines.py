@@ -11,7 +11,7 @@ from torch import Tensor, nn, optim
 
 from firstspike.data import SpikeData
 from firstspike.deferred import sent
-from firstspike.layers import Network, SpikeDropout
+from firstspike.layers import Network, PoissonSpikes, SpikeDropout
 from firstspike.layers.delay import delays_in
 from firstspike.layers.ensembles import Ensemble
 from firstspike.layers.synapses import bounded_in, project_
@@ -182,6 +182,7 @@ def engine_for(
         and all(isinstance(member.network, Network) for member in members)
         and not any(rule.jitter for rule, _ in delays_in(first.network))
         and not any(isinstance(module, SpikeDropout) and module.p for module in first.network.modules())
+        and not any(isinstance(module, PoissonSpikes) for module in first.network.modules())
         and all(_settings(member.optimizer) == _settings(first.optimizer) for member in members)
         and all(member.silent == first.silent for member in members)
         and all(member.substrate.side_by_side for member in members)
