@@ -57,7 +57,7 @@ NEURONS: dict[str, Any] = {
 }  # fmt: skip
 _LIFS = "lif", "adaptive_lif"
 _ADAPTS, _TEXTS = ("adaptation", "threshold_adaptation"), argument_texts(AdaptiveLIF)
-_RARE = ("kind", "tau_rise", "bias", *_ADAPTS)
+_RARE = ("kind", "tau_rise", "bias", "unit", *_ADAPTS)
 
 
 class _LIF(Built):
@@ -93,7 +93,7 @@ def described_neuron(neuron: object) -> dict[str, Any] | None:
         parameters = dict(neuron.values)
         refractory = parameters.pop("refractory")
         return {"kind": kind, "refractory": refractory, "parameters": parameters} | neuron.written
-    found: dict[str, Any] = {"kind": kind} | neuron.values
+    found: dict[str, Any] = {"kind": kind, "unit": neuron.unit} | neuron.values
     for name, pairs in zip(("adaptation", "threshold"), _ADAPTS, strict=True):
         if isinstance(neuron, AdaptiveLIF):
             found[pairs] = tuple(zip(found.pop(f"{name}_tau"), found.pop(f"{name}_jump"), strict=True))

@@ -78,9 +78,9 @@ class PoissonSpikes(SpikeLayer):
 
     Args:
         sources: number of further inputs.
-        rate: their spikes per unit of time: with times in ms, a rate in Hz divided by 1000.
+        rate: spikes of each per unit of time: with times in ms, a rate in Hz divided by 1000.
         duration: when they end; they begin at time 0.
-        seed: of the trains in evaluation mode.
+        seed: number that fixes the trains of evaluation mode.
 
     Raises:
         ValueError: a value out of its range, more spikes than fit.
