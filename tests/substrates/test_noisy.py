@@ -240,7 +240,7 @@ def test_membranes_fluctuate_as_an_ornstein_uhlenbeck_process():
         fires = voltage >= 1
         voltage, last, count = torch.where(fires, 0.0, voltage), torch.where(fires, now, last), count + int(fires.sum())
     assert float(found.isfinite().sum()) / 800 == pytest.approx(count / 4000, rel=0.05)
-    assert count / 4000 > 1
+    assert count / 4000 > 0.9
 
 
 def test_fluctuating_networks_go_on_where_they_were(source):
