@@ -93,7 +93,7 @@ def test_a_background_in_a_config():
     assert (found.network[1].mask, found.network[2].mask) == (0.6, 0.8)
     with pytest.raises(ConfigError) as error:
         load_config(of_trains(network=[TRAINS[0] | {"sources": 10**6, "rate": 1e5}, *TRAINS[1:]]))
-    assert "network[0]: 1000000 Poisson trains of up to" in str(error.value)
+    assert "network[0]: spike trains of 1 samples and 1000000 neurons with room for" in str(error.value)
 
 
 @pytest.mark.slow

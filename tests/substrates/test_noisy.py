@@ -1,4 +1,3 @@
-import math
 from dataclasses import replace
 
 import pytest
@@ -268,17 +267,14 @@ def test_fluctuating_networks_go_on_where_they_were(source):
     [
         LIFLinear(2, 3, until=5.0),
         LIFSpikeTrains(2, 3, 9),
-        LIFSpikeTrains(2, 3, 9, LIF(math.inf), until=5.0),
         LIFSpikeTrains(2, 3, 9, LIF(reset=None, refractory=0.1), until=5.0),
         LIFSpikeTrains(2, 3, 9, AdaptiveLIF(adaptation=[(2.0, 0.1)]), until=5.0),
         LIFSpikeTrains(2, 3, 9, AdEx(), until=5.0),
     ],
-    ids=["first spikes", "no end", "no leak", "no reset", "adaptation", "equations"],
+    ids=["first spikes", "no end", "no reset", "adaptation", "equations"],
 )
 def test_neurons_that_do_not_fluctuate(layer):
-    message = (
-        "^layer 0: the substrate noisy has no neurons with membrane_noise but leaky ones with a reset, without adapt"
-    )
+    message = "^layer 0: the substrate noisy has no neurons with membrane_noise but those with a reset, without adaptat"
     with pytest.raises(ValueError, match=message):
         Noisy(membrane_noise=0.1).open(Network(layer))
     Noisy().open(Network(layer))

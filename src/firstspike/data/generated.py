@@ -192,8 +192,7 @@ def poisson(
     """Poisson spike trains from time 0 to the duration, exact, sorted and padded with `inf`.
 
     Args:
-        rate: spikes per unit of time, >= 0: a number, or one for each input. With times in ms, a rate in Hz divided by
-            1000.
+        rate: spikes per unit of time, a number or one for each input; with times in ms, a rate in Hz divided by 1000.
         duration: when they end.
         inputs: number of trains in a sample.
         samples: number of samples.

@@ -70,22 +70,17 @@ class DelayRule:
 
     def raw_of(self, delay: Any, raw: Tensor, beyond: float = 0.0) -> Float[Tensor, "*shape"]:
         """Raw values like ``raw``, of delays that exceed those of the rule by ``beyond``: the inverse of a call."""
-        given, low = torch.as_tensor(delay, dtype=raw.dtype, device=raw.device), self.shift + beyond
-        try:
-            found = given.expand_as(raw)
-        except RuntimeError:
-            shapes = f"{tuple(raw.shape)}, got {tuple(given.shape)}"
-            raise ValueError(f"delays must be a number or have the shape {shapes}") from None
-        clip, high = self.bound == "clip", math.inf if self.bound == "softplus" else low + self.scale
-        inside = (found >= low) & (found <= high) if clip else (found > low) & (found < high)
-        if not bool((inside & found.isfinite()).all()):
-            sign, got = "=" if clip else "", f"{float(found.min()):g} to {float(found.max()):g}"
-            bounds = f">{sign} {low:g} and {'finite' if math.isinf(high) else f'<{sign} {high:g}'}"
-            raise ValueError(f"delays must be {bounds} with the bound {self.bound}, got {got}; change scale or shift")
-        if clip:
-            return found - beyond
-        unit = (found.double() - low) / self.scale
-        return torch.logit(unit) if self.bound == "sigmoid" else unit + torch.log(-torch.expm1(-unit))
+        given = torch.as_tensor(delay, dtype=raw.dtype, device=raw.device)
+        if given.ndim and given.shape != raw.shape:
+            raise ValueError(f"delays must be a number or in the shape {tuple(raw.shape)}, got {tuple(given.shape)}")
+        own = given - beyond
+        found, unit = own, (own.double() - self.shift) / self.scale
+        if self.bound != "clip":
+            found = torch.logit(unit) if self.bound == "sigmoid" else unit + torch.log(-torch.expm1(-unit))
+        if not bool((found.isfinite() & torch.isclose(self(found).to(own), own)).all()):
+            got = f"{float(own.min()):g} to {float(own.max()):g}" + (f" beyond {beyond:g}" if beyond else "")
+            raise ValueError(f"delays must be within scale and shift of {self}, got {got}; take another rule")
+        return found
 
     def draw_(self, raw: Tensor, generator: torch.Generator | None) -> None:
         """Fill raw values with their start."""
@@ -152,6 +147,11 @@ class Delayed(nn.Module):
 
     delay_rule: Any
     delay_raw: Any
+
+    @property
+    def delay(self) -> Any:
+        """The delays, >= 0, without jitter; None without delays."""
+        return None if self.delay_rule is None or self.delay_raw is None else self.delay_rule(self.delay_raw)
 
     @torch.no_grad()
     def set_delays_(self, delay: float | Float[Tensor, "*shape"]) -> None:

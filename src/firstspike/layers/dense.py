@@ -69,11 +69,6 @@ class DenseLayer(Delayed, SpikingLayer):
         if self.delay_rule is not None and self.delay_raw is not None:
             self.delay_rule.draw_(self.delay_raw, generator)
 
-    @property
-    def delay(self) -> Float[Tensor, "out_features in_features"] | None:
-        """Synaptic delays, >= 0, without jitter; None without delays."""
-        return None if self.delay_rule is None or self.delay_raw is None else self.delay_rule(self.delay_raw)
-
     def delay_in_pass(self, observed: Tensor | None = None) -> Float[Tensor, "out_features in_features"] | None:
         """Synaptic delays of a forward pass: in training mode, if nothing is observed, with jitter that is redrawn."""
         delay, rule = self.delay, self.delay_rule

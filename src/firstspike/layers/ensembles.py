@@ -12,7 +12,7 @@ from firstspike.layers.neurons import NeuronLayer
 
 
 class Ensemble(nn.Module):
-    """Networks that differ in their parameters only, with a leading dimension for the member.
+    """Networks that differ in their parameters and connections only, with a leading dimension for the member.
 
     Members remain usable: their parameters are views of the ensemble's, and their gradients are after
     ``share_gradients``. The ensemble itself is not copied, moved or loaded; a ValueError says how members differ.

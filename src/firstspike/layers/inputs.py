@@ -11,7 +11,7 @@ from firstspike.layers.noise import drawn
 from firstspike.layers.trains import Noise, SpikeLayer, Spikes, at_observed
 from firstspike.layers.windows import columns_within, joined_trains
 from firstspike.ranges import Finite, Positive, Seed, Size, checks_ranges
-from firstspike.spiketime.values import check_times
+from firstspike.spiketime.values import check_room, check_times
 
 
 class BiasSpikes(SpikeLayer):
@@ -50,22 +50,16 @@ class BiasSpikes(SpikeLayer):
         return ", ".join(f"{t:g}" for t in self.times.tolist())
 
 
-_MOST_SPIKES = 10**8
-
-
-def poisson_trains(
-    rate: float | Tensor, duration: float, shape: Sequence[int], noise: Noise, device: torch.device | None = None
-) -> Float[Tensor, "*shape spikes"]:
+def poisson_trains(rate: float | Tensor, duration: float, shape: Sequence[int], noise: Noise) -> Tensor:
     """Poisson trains up to a time, in float64: sums of exponential intervals, each train with a rate of its own.
 
     They have room for more spikes than come with a probability of 1e-15, so that it does not depend on what is drawn.
     """
     mean = duration * float(torch.as_tensor(rate).max())
     room = math.ceil(mean + 9 * math.sqrt(mean) + 15)
-    if (trains := math.prod(shape)) * room > _MOST_SPIKES:
-        raise ValueError(f"{trains} Poisson trains of up to {room} spikes are more than fit, {_MOST_SPIKES} spikes")
-    numbers = drawn(torch.rand, torch.empty(*shape, room, dtype=torch.float64, device=device), noise)
-    times = -torch.log1p(-numbers).cumsum(dim=-1) / torch.as_tensor(rate, device=device).unsqueeze(-1)
+    check_room(1, math.prod(shape), room, f"room for {room} spikes", torch.float64, torch.device("cpu"))
+    numbers = torch.empty(*shape, room, dtype=torch.float64, device="cpu")
+    times = -torch.log1p(-drawn(torch.rand, numbers, noise)).cumsum(dim=-1) / torch.as_tensor(rate).unsqueeze(-1)
     return torch.where(times < duration, times, math.inf)
 
 
@@ -107,8 +101,8 @@ class PoissonSpikes(SpikeLayer):
         if observed is not None:
             return at_observed(joined_trains(trains, observed[..., trains.shape[-2] :, :]), observed)
         shape = (*trains.shape[:-2], self.sources)
-        new = self.training and poisson_trains(self.rate, self.duration, shape, self.noise, trains.device)
-        return joined_trains(trains, (new if isinstance(new, Tensor) else self.times.expand(*shape, -1)).to(trains))
+        new = poisson_trains(self.rate, self.duration, shape, self.noise) if self.training else None
+        return joined_trains(trains, (self.times.expand(*shape, -1) if new is None else new).to(trains))
 
 
 @checks_ranges

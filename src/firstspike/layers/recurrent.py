@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstspike.layers import synapses
-from firstspike.layers.delay import DelayRule
+from firstspike.layers.delay import Delayed, DelayRule
 from firstspike.layers.dense import SpikeTrainOptions, SpikeTrains, each_spike
 from firstspike.layers.init import firing_weights, first_response, measured_weights
 from firstspike.layers.neurons import Arriving
@@ -49,18 +49,13 @@ class RecurrentState(NamedTuple):
         return type(self)(TrainState(voltage, current, refractory, self.neurons.time), self.pending.detach())
 
 
-class RecurrentDelays(nn.Module):
+class RecurrentDelays(Delayed):
     """Delays of recurrent synapses beyond the window: a rule, and raw values in the shape of the weights."""
 
     def __init__(self, rule: DelayRule, like: Tensor) -> None:
         super().__init__()
         self.delay_rule = rule
         self.delay_raw = nn.Parameter(torch.empty_like(like), rule.trainable)
-
-    @property
-    def delay(self) -> Float[Tensor, "neurons neurons"]:
-        """The delays, >= 0."""
-        return self.delay_rule(self.delay_raw)
 
 
 @takes_arguments_of(SpikeTrains, without=("until", "silent"))
@@ -168,9 +163,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
     def set_recurrent_delays_(self, delay: float | Float[Tensor, "out_features out_features"]) -> None:
         """Set the delays of recurrent synapses, ``window`` included; see ``set_delays_``."""
         if (own := self.recurrent_delays) is None:
-            raise ValueError(
-                f"{self._get_name()} has the delay window alone; give it recurrent_delay=fs.DelayRule(...)"
-            )
+            raise ValueError(f"{self._get_name()} has no delays beyond window to set; give recurrent_delay a DelayRule")
         own.delay_raw.copy_(own.delay_rule.raw_of(delay, own.delay_raw, beyond=self.window))
 
     @torch.no_grad()
@@ -183,15 +176,15 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
     def _reset_recurrent_parameters(self, generator: torch.Generator | None) -> None:
         if self.recurrent_weight.is_meta:
             return
-        std, usual = self.recurrent_std, self.recurrent_std is None
+        std: Any = self.recurrent_std
+        usual: Any = "spread" if std is None else False
         if std is None and self.initial_neuron.equations is not None:
             std = _SPREAD * measured_weights(self.out_features, self.initial_neuron, self.duration).std
         elif std is None:
             given = (*first_response(self.neuron.values), self.neuron.threshold)
             mem, syn, threshold = (float(torch.as_tensor(x).detach().double().mean()) for x in given)
             std = _SPREAD * threshold * firing_weights(self.out_features, LIF(mem, syn)).std
-        assert std is not None
-        synapses.draw_(self, "recurrent_weight", self.recurrent_mean, std, generator, "spread" if usual else False)
+        synapses.draw_(self, "recurrent_weight", self.recurrent_mean, std, generator, usual)
         if self.recurrent_delays is not None:
             self.recurrent_delays.delay_rule.draw_(self.recurrent_delays.delay_raw, generator)
 

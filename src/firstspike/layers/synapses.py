@@ -60,11 +60,11 @@ def _sides(weight: Tensor, signs: Sequence[int]) -> Tensor:
 def connect(layer: nn.Module, name: str, mask: Mask) -> None:
     """Give a layer a buffer for the connections of the weights of that name, of a mask or yet to be drawn."""
     weight, of = getattr(layer, name), name.replace("weight", "mask")
-    if isinstance(mask, Tensor) and (mask.dtype != torch.bool or mask.shape != weight.shape):
-        got = f"{mask.dtype} {tuple(mask.shape)}"
-        raise ValueError(f"{of} must be a probability or a boolean tensor {tuple(weight.shape)}, got {got}")
+    if isinstance(mask, Tensor) and (mask.dtype, mask.shape) != (torch.bool, weight.shape):
+        wanted, got = tuple(weight.shape), tuple(mask.shape)
+        raise ValueError(f"{of} must be a probability or a boolean tensor {wanted}, got {mask.dtype} {got}")
     setattr(layer, of, mask)
-    held = mask.to(weight.device, copy=True) if isinstance(mask, Tensor) else torch.empty_like(weight).bool()
+    held = mask.to(weight.device, copy=True) if isinstance(mask, Tensor) else torch.empty_like(weight, dtype=torch.bool)
     layer.register_buffer(name.replace("weight", "connections"), None if mask is None else held)
 
 
@@ -103,8 +103,7 @@ def draw_(
         mean, std = mean * (more if usual is True else 1.0), std * (more.sqrt() if usual else torch.ones_like(more))
     if isinstance(std, Tensor):
         rows.normal_(generator=generator)
-        if balanced:
-            rows.sub_(existing(layer, name).flatten(1).mean(dim=1, keepdim=True) * more)
+        rows.sub_(existing(layer, name).flatten(1).mean(dim=1, keepdim=True) * more if balanced else 0.0)
         rows.mul_(std).add_(mean)
     else:
         rows.normal_(mean, std, generator=generator)
@@ -129,4 +128,5 @@ def project_(network: nn.Module) -> None:
     project_delays_(network)
     for layer, name, signs in bounded_in(network):
         weight = existing(layer, name)
-        getattr(layer, name).copy_(weight if signs is None else weight.where(_sides(weight, signs) * weight >= 0, 0.0))
+        weight = weight if signs is None else torch.where(_sides(weight, signs) * weight < 0, 0.0, weight)
+        getattr(layer, name).copy_(weight)

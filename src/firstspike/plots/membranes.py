@@ -38,8 +38,6 @@ def unit_of(module: nn.Module) -> str:
 
 def first_tau(neuron: Any) -> Any:
     """The synaptic time constant of a neuron, of several the first; 1 where its equations have none of this name."""
-    if neuron.equations is None:
-        return time_constants_of(neuron)[0].tau_syn
     return each(neuron.values.get("tau_syn", 1.0))[0]
 
 

@@ -37,7 +37,7 @@ class Noisy(Imperfect, LayerByLayer):
             each sample is then computed alone.
         membrane_noise: standard deviation of a random fluctuation of the membranes of spike trains, in their unit: an
             Ornstein-Uhlenbeck process with the time constant ``tau_mem``, by kicks every ``noise_time``, between which
-            all is exact. Layers need an end, ``until``, and neurons a leak, a reset and no adaptation.
+            all is exact. It needs an end of the layer, ``until``, a leak, a reset and no adaptation.
         noise_time: time between kicks, in the unit of the times; recurrent layers have two or more in a ``window``.
         input_jitter: standard deviation of noise on the input times; the network sees and records the jittered times.
         spike_jitter: standard deviation of noise on the spike times of LIF layers.
@@ -73,17 +73,13 @@ class Noisy(Imperfect, LayerByLayer):
         self.noise = self.fixed = DeviceNoise(self.seed or 0)
 
     def lacks(self, layer: SpikingLayer) -> list[str]:
-        if self.membrane_noise and not _fluctuates(layer):
-            return [
-                "with membrane_noise but leaky ones with a reset, without adaptation, in layers of trains with an end"
-            ]
+        unfit = {"equations", "reset", "adaptation_tau", "threshold_tau"} & layer.unusual.keys()
+        endless = not isinstance(layer, SpikeTrains) or getattr(layer, "duration", layer.until) == math.inf
+        if self.membrane_noise and (unfit or endless):
+            return ["with membrane_noise but those with a reset, without adaptation, in layers of trains with an end"]
         noise = self.threshold_spread, self.threshold_batch_noise, self.threshold_sample_noise
         kind = layer.unusual.get("equations") if any((self.threshold_offset, *noise)) else None
-        return (
-            super().lacks(layer)
-            if kind is None
-            else [f"{kind} whose thresholds vary: set threshold_spread and its like to 0"]
-        )
+        return [] if kind is None else [f"{kind} whose thresholds vary: set threshold_spread and its like to 0"]
 
     def _thresholds(self, index: int, layer: DenseLayer, times: Tensor) -> Float[Tensor, "*batch neurons"] | None:
         """Thresholds in this run; None of neurons from equations, which keep theirs."""
@@ -131,37 +127,32 @@ class Noisy(Imperfect, LayerByLayer):
             if delay is not None or layer.recurrent_delays is not None:
                 shift, reach = 0.0, float(own.max())
                 delay = torch.cat([torch.zeros_like(layer.weight) if delay is None else delay, own], dim=1)
-        options = {name: x for name, x in layer.dynamics.items() if name not in ("until", "silent")}
-        options |= {"max_spikes": most, "delay": delay}
+        given: Any = {"receptor": layer.reached, "overflow": layer.overflow, "backend": layer.backend}
 
         def fire(trains: Tensor, end: float, state: TrainState | None) -> Any:
             kicked, state = self._kicked(layer, threshold, end, state)
-            trains = trains[:, : weight.shape[1]]
-            found, state = window_of(trains, weight, layer.neuron, threshold, end, state, **options)
-            found = found if kicked is None else joined(kicked, found)
+            arriving = trains[:, : weight.shape[1]], weight, layer.neuron, threshold, end, state
+            found, state = window_of(*arriving, max_spikes=most, delay=delay, **given)
+            found = joined(*kicked, found) if kicked else found
             seen = self.imperfect(found)
-            if isinstance(layer, SpikingRecurrent):
-                seen = torch.maximum(seen, found - layer.window / 2)
+            seen = torch.maximum(seen, found - layer.window / 2) if isinstance(layer, SpikingRecurrent) else seen
             return seen, seen + shift, state
 
         return layer.fitted(looped(layer.seen(times), layer.out_features, end, length, reach, fire))
 
     def _kicked(
-        self, layer: SpikeTrains, threshold: Tensor | None, end: float, state: TrainState | None
-    ) -> tuple[Tensor | None, TrainState | None]:
+        self, layer: SpikeTrains, threshold: Any, end: float, state: TrainState | None
+    ) -> tuple[list[Tensor], TrainState | None]:
         """Spikes of membranes that a kick takes over the threshold, and the state after kicks, up to the next ones."""
         if state is None or not self.membrane_noise:
-            return None, state
-        tau, reset, rest = (
-            torch.as_tensor(x).to(state.voltage)
-            for x in (layer.neuron.tau_mem, layer.neuron.reset, layer.neuron.refractory)
-        )
-        kick = torch.sqrt(-torch.expm1(-2 * (end - state.time) / tau))
-        kick = kick * self.noise.normal(self.membrane_noise, state.voltage)
-        voltage = torch.where(state.refractory > 0, state.voltage, state.voltage + kick)
-        over = (state.refractory <= 0) & (voltage >= threshold)
-        held = torch.where(over, reset, voltage), state.current, torch.where(over, rest, state.refractory)
-        return torch.where(over, state.time, math.inf).unsqueeze(-1), TrainState(*held, state.time)
+            return [], state
+        (voltage, current, left), neuron = state[:3], layer.neuron
+        tau, reset, rest = (torch.as_tensor(x).to(left) for x in (neuron.tau_mem, neuron.reset, neuron.refractory))
+        size = torch.sqrt(-torch.expm1(-2 * (end - state.time) / tau)) * (left <= 0)
+        voltage = voltage + size * self.noise.normal(self.membrane_noise, voltage)
+        over = (left <= 0) & (voltage >= threshold)
+        held = torch.where(over, reset, voltage), current, torch.where(over, rest, left), state.time
+        return [torch.where(over, state.time, math.inf).unsqueeze(-1)], TrainState(*held)
 
     def _synapses(self, layer: DenseLayer) -> tuple[Tensor, Tensor | None]:
         """Weights and delays of a layer in this run."""
@@ -169,15 +160,6 @@ class Noisy(Imperfect, LayerByLayer):
         if delay is not None and self.delay_jitter:
             delay = (delay + self.noise.normal(self.delay_jitter, delay)).clamp(min=0)
         return weight, delay
-
-
-def _fluctuates(layer: SpikingLayer) -> bool:
-    """Whether a layer has neurons of which membranes can be kicked."""
-    if not isinstance(layer, SpikeTrains) or "equations" in layer.unusual:
-        return False
-    end, neuron = getattr(layer, "duration", layer.until), layer.neuron
-    leaks = isinstance(neuron.tau_mem, Tensor) or neuron.tau_mem < math.inf
-    return leaks and end < math.inf and not {"reset", "adaptation_tau", "threshold_tau"} & layer.unusual.keys()
 
 
 def _sorted(times: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -181,8 +181,7 @@ def engine_for(
         len(members) > 1
         and all(isinstance(member.network, Network) for member in members)
         and not any(rule.jitter for rule, _ in delays_in(first.network))
-        and not any(isinstance(module, SpikeDropout) and module.p for module in first.network.modules())
-        and not any(isinstance(module, PoissonSpikes) for module in first.network.modules())
+        and not any(isinstance(x, PoissonSpikes | SpikeDropout) and getattr(x, "p", 1) for x in first.network.modules())
         and all(_settings(member.optimizer) == _settings(first.optimizer) for member in members)
         and all(member.silent == first.silent for member in members)
         and all(member.substrate.side_by_side for member in members)

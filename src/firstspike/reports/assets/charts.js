@@ -20,7 +20,6 @@ const label = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&
 const smallest = (values) => values.reduce((found, value) => Math.min(found, value), Infinity);
 const largest = (values) => values.reduce((found, value) => Math.max(found, value), -Infinity);
 
-// A unit is a name, or how many units tau_syn is.
 function timeLabel(unit, what = "time") {
   return `${what} [${typeof unit === "string" ? label(unit) : `τ<sub>syn</sub>${unit === 1 ? "" : `/${unit}`}`}]`;
 }
