@@ -204,7 +204,7 @@ def test_silent_neurons_get_no_connections():
 
 
 def test_a_substrate_with_rounded_weights():
-    network = bars_network(0, dtype=torch.float64)
+    network = bars_network(0, **REFERENCE)
     for substrate in (fs.substrates.Noisy(weight_scale=8.0, spike_jitter=0.01), fs.substrates.Exact(weight_bits=5)):
         record = substrate.open(network).record(network, inputs(5, 9))
         network.zero_grad()
