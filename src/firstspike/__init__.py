@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         MembraneReadout,
         Multiplex,
         Network,
+        PoissonSpikes,
         Record,
         SmoothCount,
         SpikeDropout,
@@ -48,11 +49,11 @@ if TYPE_CHECKING:
 __all__ = [
     "LIF", "Augment", "BiasSpikes", "Callback", "Concatenate", "CosineLR", "Delay", "DelayRule", "Earliest",
     "EarliestPool2d", "EarlyStopping", "Evaluation", "FirstSpike", "IntegralReadout", "LIFConv2d", "LIFLinear",
-    "LIFRecurrent", "LIFSpikeTrains", "MaximumReadout", "MembraneReadout", "Multiplex", "Network", "Neuron", "Record",
-    "Run", "SilentNeurons", "SmoothCount", "SpikeDropout", "SpikeTrains", "SpikingConv2d", "SpikingLinear",
-    "SpikingRecurrent", "Trainer", "__version__", "config", "data", "first_spike_time", "from_nir", "interop", "layers",
-    "losses", "neurons", "plots", "raise_deferred_errors", "runs", "spike_trains", "spiketime", "substrates", "to_nir",
-    "training",
+    "LIFRecurrent", "LIFSpikeTrains", "MaximumReadout", "MembraneReadout", "Multiplex", "Network", "Neuron",
+    "PoissonSpikes", "Record", "Run", "SilentNeurons", "SmoothCount", "SpikeDropout", "SpikeTrains", "SpikingConv2d",
+    "SpikingLinear", "SpikingRecurrent", "Trainer", "__version__", "config", "data", "first_spike_time", "from_nir",
+    "interop", "layers", "losses", "neurons", "plots", "raise_deferred_errors", "runs", "spike_trains", "spiketime",
+    "substrates", "to_nir", "training",
 ]  # fmt: skip
 
 # Looked up on first use, so that reading a config or printing a help text does not load torch.

@@ -74,6 +74,44 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path, seeds):
         assert all(torch.equal(alone[name], beside[name]) for name in alone)
 
 
+TRAINS = [
+    {"kind": "poisson_spikes", "sources": 5, "rate": 0.3, "duration": 6.0},
+    {"kind": "spike_trains", "out_features": 12, "max_spikes": 60, "overflow": "drop", "mask": 0.6},
+    {"kind": "integral", "out_features": 2, "mask": 0.8},
+]
+
+
+def of_trains(**more):
+    data = {"kind": "delayed_xor", "train": 60, "validation": 8, "test": 8}
+    return raw(TRAINS) | {"data": data, "loss": {"kind": "readout_cross_entropy"}} | more
+
+
+def test_a_background_in_a_config():
+    config = load_config(of_trains())
+    found = describe(build(config))
+    assert found.network[0].model_dump() == config.network[0].model_dump()
+    assert (found.network[1].mask, found.network[2].mask) == (0.6, 0.8)
+    with pytest.raises(ConfigError) as error:
+        load_config(of_trains(network=[TRAINS[0] | {"sources": 10**6, "rate": 1e5}, *TRAINS[1:]]))
+    assert "network[0]: spike trains of 1 samples and 1000000 neurons with room for" in str(error.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("substrate", ["exact", "noisy"])
+def test_a_training_with_a_background_is_resumed(tmp_path, substrate):
+    """Bit for bit, with the connections that were drawn, and evaluated alike."""
+    config = load_config(of_trains(substrate={"kind": substrate}))
+    start(tmp_path / "whole", config, progress_bar=False)
+    asked = iter(range(3))  # in the middle of an epoch
+    with pytest.raises(Interrupted):
+        start(tmp_path / "parts", config, progress_bar=False, stop=lambda: next(asked, None) is None)
+    resume(tmp_path / "parts", progress_bar=False)
+    whole, parts = (Run(tmp_path / run).network.state_dict() for run in ("whole", "parts"))
+    assert {"1.connections", "2.connections"} <= whole.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert not whole["1.weight"][~whole["1.connections"]].any()
+
+
 @pytest.mark.slow
 def test_figures_and_report(tmp_path):
     start(tmp_path / "run", load_config(raw()), progress_bar=False)

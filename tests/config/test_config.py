@@ -88,9 +88,9 @@ def test_all_errors_are_reported_together():
         "neuron.tau_mem: should be greater than 0, got -1",
         "neuron.tau_syn: should be a finite number",
         "network[0].wieght_mean: unknown key, did you mean weight_mean?",
-        "network[1].kind: expected one of 'lif', 'conv', 'pool', 'delay', 'bias', 'multiplex', 'dropout', "
-        "'concatenate', 'earliest', 'spike_trains', 'recurrent', 'first_spike', 'integral', 'maximum', 'membrane', "
-        "'custom', got 'foo'",
+        "network[1].kind: expected one of 'lif', 'conv', 'pool', 'delay', 'bias', 'poisson_spikes', "
+        "'multiplex', 'dropout', 'concatenate', 'earliest', 'spike_trains', 'recurrent', 'first_spike', 'integral', "
+        "'maximum', 'membrane', 'custom', got 'foo'",
         "loss.xi: should be greater than 0",
         "loss.regularizers[0].alpha: is missing",
         "training.epochs: should be greater than 0",
@@ -194,8 +194,8 @@ training:
         "  neuron.tau_mem: should be greater than 0, got -1 (line 3)",
         "  network[0].out_features: should be greater than 0, got 0",
         "  network[1].out_feature: unknown key, did you mean out_features? valid keys: kind, out_features, neuron, "
-        "delay, trainable, per_neuron, receptor, signs, weight_mean, weight_std, max_weight_grad, until, silent, lr, "
-        "neuron_lr, delay_lr",
+        "delay, trainable, per_neuron, receptor, signs, weight_mean, weight_std, mask, max_weight_grad, until, silent, "
+        "lr, neuron_lr, delay_lr",
         "  loss: needs a kind (line 8)",
         "  training.epochs: should be a valid integer, unable to parse string as an integer, got '0x_' (line 11)",
         "  training.optimizer.kind: expected one of 'adam', 'adamw', 'sgd', 'custom', got 'adma' (line 13)",

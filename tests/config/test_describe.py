@@ -27,6 +27,7 @@ LAYERS = [
         "delay_lr": 0.03,
         "neuron_lr": 0.04,
         "max_weight_grad": 0.5,
+        "mask": 0.5,
     },
     {"kind": "lif", "out_features": 10, "weight_mean": 0.5, "weight_std": 0.25},
 ]
@@ -261,3 +262,15 @@ def test_parts_that_are_not_in_the_registries_have_names():
     assert config.training.schedule.name == "ConstantLR"
     assert config.data.kind == "given"
     assert load_config(config.model_dump()) == config
+
+
+def test_layers_with_tensors_have_names():
+    """Here a mask that is given; one that is drawn by its probability is described."""
+    given = fs.LIFSpikeTrains(4, 3, 9, mask=torch.ones(3, 4, dtype=torch.bool))
+    drawn = fs.LIFRecurrent(3, 2, 9, 4.0, mask=0.5, recurrent_mask=0.25)
+    network = fs.Network(given, drawn, fs.FirstSpike())
+    config = describe(fs.Trainer(network, fs.losses.TimeCrossEntropy(), torch.optim.Adam(network.parameters())))
+    assert (config.network[0].kind, config.network[0].name) == ("custom", "LIFSpikeTrains")
+    assert (config.network[1].mask, config.network[1].recurrent_mask) == (0.5, 0.25)
+    with pytest.raises(ConfigError, match=r"network\[5\]\.mask: should be a valid number"):
+        load_config(raw(network=[*LAYERS[:5], LAYERS[5] | {"mask": [[True, False]]}]))

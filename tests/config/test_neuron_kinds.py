@@ -5,7 +5,8 @@ import torch
 import yaml
 
 from firstspike import Neuron
-from firstspike.config import ConfigError, load_config
+from firstspike.config import ConfigError, build_data, load_config
+from firstspike.config.builder import build_network
 from firstspike.config.sections import NEURONS, described_neuron
 from firstspike.neurons import QIF, AdEx
 
@@ -37,6 +38,21 @@ def test_kinds_are_read_and_written(kind):
     assert found.neuron.build() == NEURONS[kind]()
     assert load_config(yaml.safe_load(found.to_yaml())) == found
     assert found.neuron.time_unit == NEURONS[kind]().tau_syn
+
+
+def test_a_unit_is_read_and_written():
+    """For all kinds; AdEx and Izhikevich are in ms unless something else is said."""
+    for kind in sorted(set(NEURONS) - {"conductance_lif"}):
+        raw = TEXT if kind == "equations" else {"kind": kind}
+        plain = load_config(config(raw, until=6.0)).neuron
+        assert plain.unit == ("ms" if kind in ("adex", "izhikevich") else None)
+        found = load_config(config(raw | {"unit": "s"}, until=6.0))
+        assert found.neuron.build().unit == "s"
+        assert found.neuron.build() == plain.build()
+        assert load_config(yaml.safe_load(found.to_yaml())) == found
+        assert described_neuron(found.neuron.build())["unit"] == "s"
+        network = build_network(found, build_data(found).train, 0, from_samples=False)
+        assert all(layer.initial_neuron.unit == "s" for layer in network)
 
 
 def test_equations():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from firstspike.data import DATASETS, bars
-from firstspike.data.generated import delayed_xor, pattern, xor
+from firstspike.data.generated import delayed_xor, pattern, poisson, xor
 
 
 def dark(data, size):
@@ -169,3 +169,48 @@ def test_jitter_of_patterns():
 def test_wrong_arguments_of_patterns(arguments, message):
     with pytest.raises(ValueError, match=message):
         pattern(**arguments)
+
+
+def test_poisson_trains():
+    """Counts and intervals are those of a Poisson process, for each rate."""
+    rates = [0.0, 0.02, 1.0]
+    trains = poisson(rates, 50.0, 3, samples=4000, dtype=torch.float64)
+    assert trains.shape[:2] == (4000, 3)
+    assert trains[..., -1].isfinite().any(), "no longer than the longest"
+    assert torch.equal(trains, trains.sort(dim=-1).values)
+    assert trains[trains.isfinite()].max() < 50
+    counts = trains.isfinite().sum(dim=-1).double()
+    for rate, count in zip(rates, counts.unbind(-1), strict=True):
+        assert count.mean().item() == pytest.approx(50 * rate, rel=0.05)
+        assert count.var().item() == pytest.approx(50 * rate, rel=0.1)
+    assert (counts[:, 1] == 0).double().mean().item() == pytest.approx(math.exp(-1), abs=0.03)
+    first = trains[:, 2, 0]
+    assert (first > 1.0).double().mean().item() == pytest.approx(math.exp(-1), abs=0.03)
+    inside = trains[:, 2][trains[:, 2].isfinite()] / 50
+    assert inside.mean().item() == pytest.approx(0.5, abs=0.01)
+    assert inside.var().item() == pytest.approx(1 / 12, rel=0.02)
+
+
+def test_poisson_trains_follow_their_seed():
+    one = poisson(0.2, 20.0, 5, samples=3)
+    assert one.dtype == torch.float32
+    assert torch.equal(one, poisson(0.2, 20.0, 5, samples=3))
+    assert not torch.equal(one[..., 0], poisson(0.2, 20.0, 5, samples=3, seed=1)[..., 0])
+    source = torch.Generator().manual_seed(42)
+    assert torch.equal(one, poisson(0.2, 20.0, 5, samples=3, seed=source))
+    assert not torch.equal(one[..., 0], poisson(0.2, 20.0, 5, samples=3, seed=source)[..., 0])
+    assert poisson(0.0, 20.0, 5).shape == (1, 5, 1)
+
+
+@pytest.mark.parametrize(
+    ("rate", "message"),
+    [
+        ([0.1, 0.2], "rate must be finite and >= 0, a number or one for each of 3 inputs, got"),
+        ([0.1, -0.2, 0.1], "rate must be finite and >= 0, a number or one for each of 3 inputs, got"),
+        (math.inf, "rate must be >= 0 and finite or a "),
+        (1e12, "spike trains of 1 samples and 3 neurons with room for .* spikes take about"),
+    ],
+)
+def test_wrong_rates(rate, message):
+    with pytest.raises(ValueError, match=message):
+        poisson(rate, 20.0, 3)

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from networks import UNBOUNDED, layer_row
+from networks import OUT_TRAINS, UNBOUNDED, layer_row
 from problems import (
     DOUBLE,
     POINT,
@@ -90,6 +90,9 @@ MOVING_ROWS = [
         lambda _: {}, Quantity("boc", time=1, point=True), places=lambda x, _: x.unflatten(-1, (-1, 3)), **MOVING),
     layer_row("SpikeDropout", ("dropout", "SpikeDropout"), fill_times,
         lambda *_: Network(layers.SpikeDropout(0.5)).eval(), lambda _: {}, SPIKES, **MOVING),
+    layer_row("PoissonSpikes", ("poisson_spikes", "PoissonSpikes"), partial(fill_times, trains=True),
+        lambda *_: Network(layers.PoissonSpikes(2, 0.5, 4.0)).eval(), lambda _: {}, OUT_TRAINS,
+        places=lambda x, values: x[..., :-2, : values["times"].shape[-1]], **MOVING | {"observed": None}),
     layer_row("FirstSpike", ("first_spike", "FirstSpike"), partial(fill_times, trains=True),
         lambda *_: Network(layers.FirstSpike()), lambda _: {}, SPIKES, **MOVING),
     layer_row("Concatenate", ("concatenate", "Concatenate"), fill_branch, partial(build_branch, layers.Concatenate),

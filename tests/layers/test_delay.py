@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from firstspike import LIF, Delay, DelayRule, LIFLinear, Multiplex, Network, first_spike_time
+from firstspike import LIF, Delay, DelayRule, LIFLinear, LIFRecurrent, Multiplex, Network, first_spike_time
 from firstspike.layers.delay import project_delays_
 from firstspike.layers.noise import jitter_from
 
@@ -281,3 +281,95 @@ def test_dtype_device_state_and_copies():
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert torch.equal(twin(times), layer(times))
     assert repr(layer).startswith("Delay(3, DelayRule(bound='sigmoid', scale=1.0")
+
+
+RULES = {
+    "sigmoid": DelayRule(scale=4.0, shift=0.5),
+    "softplus": DelayRule("softplus", scale=2.0, shift=0.5),
+    "clip": DelayRule("clip", scale=4.0, shift=0.5),
+    "endless": DelayRule("clip", scale=INF),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bound", RULES)
+def test_delays_that_are_given(bound, dtype):
+    """By distance in synapses, drawn from any distribution for inputs, and beyond a window in recurrent ones."""
+    rule, places = RULES[bound], torch.rand(2, 6, 2, generator=seeded(), dtype=torch.float64)
+    layer = LIFLinear(6, 6, delay=rule, dtype=dtype)
+    distance = torch.cdist(places[0], places[1]) / 0.5 + 0.6
+    layer.set_delays_(distance)
+    torch.testing.assert_close(layer.delay, distance.to(dtype))
+    state = layer.state_dict()
+    layer.set_delays_(layer.delay)
+    torch.testing.assert_close(layer.delay, distance.to(dtype))
+    layer.set_delays_(1.5)
+    torch.testing.assert_close(layer.delay, torch.full_like(layer.delay, 1.5))
+    layer.load_state_dict(state)
+    layer.delay.sum().backward()
+    assert layer.delay_raw.grad.all()
+    axonal = Delay(6, rule, copies=2, dtype=dtype)
+    drawn = 0.6 + torch.empty(3).log_normal_(-1.0, 0.3, generator=seeded())
+    axonal.set_delays_(drawn)
+    torch.testing.assert_close(axonal.delay, drawn.repeat_interleave(2).to(dtype))
+    if bound != "softplus":
+        rule = dataclasses.replace(rule, scale=4.0, shift=0.0)
+        own = LIFRecurrent(6, 6, 9, 8.0, window=0.6, recurrent_delay=rule, dtype=dtype)
+        own.set_recurrent_delays_(distance.clamp(max=4.5))
+        torch.testing.assert_close(own.own_delay, distance.clamp(max=4.5).to(dtype))
+        if bound != "sigmoid":
+            own.set_recurrent_delays_(0.6)
+            assert torch.equal(own.own_delay, torch.full((6, 6), 0.6, dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    ("rule", "delay", "message"),
+    [
+        (
+            "sigmoid",
+            [1.0, 4.5, 2.0],
+            r"^delays must be within scale and shift of DelayRule\(bound='sigmoid', .*, got 1 to 4\.5; take another",
+        ),
+        (
+            "softplus",
+            0.5,
+            r"^delays must be within scale and shift of DelayRule\(bound='softplus', .*, got 0\.5 to 0\.5; take ano",
+        ),
+        (
+            "clip",
+            [0.4, 1.0, 5.0],
+            r"^delays must be within scale and shift of DelayRule\(bound='clip', .*, got 0\.4 to 5; take another",
+        ),
+        (
+            "endless",
+            INF,
+            r"^delays must be within scale and shift of DelayRule\(bound='clip', .*, got inf to inf; take another",
+        ),
+        (
+            "clip",
+            math.nan,
+            r"^delays must be within scale and shift of DelayRule\(bound='clip', .*, got nan to nan; take another",
+        ),
+        ("clip", [1.0, 1.0], r"^delays must be a number or in the shape \(3,\), got \(2,\)$"),
+    ],
+)
+def test_delays_that_cannot_be(rule, delay, message):
+    layer = Delay(3, RULES[rule])
+    before = layer.delay_raw.detach().clone()
+    with pytest.raises(ValueError, match=message):
+        layer.set_delays_(delay)
+    assert torch.equal(layer.delay_raw, before)
+
+
+def test_layers_without_delays_have_none_to_set():
+    with pytest.raises(ValueError, match=r"^LIFLinear has no delays to set; make it with delay=fs\.DelayRule"):
+        LIFLinear(4, 3).set_delays_(1.0)
+    layer = LIFRecurrent(4, 3, 9, 4.0, window=1.5)
+    with pytest.raises(ValueError, match=r"^LIFRecurrent has no delays beyond window to set; give recurrent_delay a D"):
+        layer.set_recurrent_delays_(2.0)
+    layer = LIFRecurrent(4, 3, 9, 4.0, window=1.5, recurrent_delay=DelayRule("clip", scale=2.0))
+    message = (
+        r"^delays must be within scale and shift of DelayRule\(bound='clip', .*, got -0\.5 to -0\.5 beyond 1\.5; take"
+    )
+    with pytest.raises(ValueError, match=message):
+        layer.set_recurrent_delays_(1.0)

@@ -5,7 +5,10 @@ import pickle
 import pytest
 import torch
 
-from firstspike import BiasSpikes, Multiplex
+from firstspike import BiasSpikes, Multiplex, Network, PoissonSpikes, SpikeTrains
+from firstspike.layers.named import named_spikes
+from firstspike.layers.noise import jitter_from
+from firstspike.substrates import Noisy
 
 INF = math.inf
 
@@ -97,3 +100,72 @@ def test_sizes_state_and_copies():
         for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
             assert torch.equal(twin(times), layer(times))
     assert BiasSpikes([0.9], device="meta").times.device.type == "meta"
+
+
+def background(sources=30, rate=0.5, duration=20.0, **options):
+    return PoissonSpikes(sources, rate, duration, **options)
+
+
+def test_a_background_is_drawn_anew_in_training_alone():
+    layer, times = background(), torch.rand(40, 3)
+    with jitter_from(layer, torch.Generator().manual_seed(1)):
+        one, other = layer(times), layer(times)
+    assert torch.equal(one[:, :3, 0], times)
+    assert one[:, :3, 1:].isinf().all()
+    assert one.dtype == times.dtype
+    own = one[:, 3:]
+    assert not torch.equal(own[0], own[1])
+    assert not torch.equal(one, other)
+    with jitter_from(layer, torch.Generator().manual_seed(1)):
+        assert torch.equal(layer(times), one)
+        assert torch.equal(layer(times), other), "the source goes on"
+    counts = own.isfinite().sum(dim=-1).double()
+    assert counts.mean().item() == pytest.approx(10, abs=0.3)
+    assert counts.var().item() == pytest.approx(10, rel=0.15), "as many as counts of a Poisson process"
+    still = layer.eval()(times)
+    assert torch.equal(still[0, 3:], still[1, 3:])
+    assert torch.equal(still, background().eval()(times)), "those of the seed"
+    assert not torch.equal(still[0, 3:], background(seed=1).eval()(times)[0, 3:])
+    trains = torch.stack([times, times + 1], dim=-1)
+    assert torch.equal(layer(trains)[:, :3, :2], trains)
+    assert layer.output_size(3) == 33
+    assert str(layer) == "PoissonSpikes(30, 0.5, duration=20.0)"
+
+
+def test_a_part_of_a_batch_has_the_background_that_it_has_in_the_whole():
+    layer, times = background(), torch.rand(6, 3)
+    with jitter_from(layer, torch.Generator().manual_seed(2)):
+        whole = layer(times)
+    with jitter_from(layer, torch.Generator().manual_seed(2)), jitter_from(layer, part=(6, slice(2, 5))):
+        assert torch.equal(layer(times[2:5]), whole[2:5])
+
+
+def test_a_background_in_networks_and_substrates():
+    """Its spikes are recorded; the gradient at observed times is that of the inputs."""
+    generator = torch.Generator().manual_seed(0)
+    options = {"backend": "reference", "generator": generator, "dtype": torch.float64}
+    layer = SpikeTrains(8, 4, 50, weight_mean=1.0, weight_std=0.1, **options)
+    network = Network(background(5, 0.3, 6.0), layer)
+    assert network.inputs == 3
+    times = torch.rand(4, 3, dtype=torch.float64, requires_grad=True)
+    record = Noisy(spike_jitter=0.01).open(network).record(network, times)
+    assert [x.name for x in named_spikes(network, record)] == ["input", "background", "output"]
+    assert named_spikes(network, record)[1].neurons == 5
+    record.output.nan_to_num(posinf=0).sum().backward()
+    assert times.grad.any()
+    again = network.record(times, record.layers)
+    assert all(torch.equal(one, other) for one, other in zip(again.layers, record.layers, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 0.5, 20.0), "sources must be > 0 and <= 1000000, got 0"),
+        ((5, 0.0, 20.0), r"rate must be > 0 and finite, got 0\.0"),
+        ((5, 0.5, INF), "duration must be > 0 and finite, got inf"),
+        ((10**6, 1e3, 1e3), "spike trains of 1 samples and 1000000 neurons with room for 1009015 spikes take about"),
+    ],
+)
+def test_wrong_background(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PoissonSpikes(*arguments)

@@ -8,7 +8,8 @@ from scipy.integrate import solve_ivp
 import firstspike as fs
 from firstspike import plots
 from firstspike.neurons import AdaptiveLIF
-from firstspike.plots.membranes import traces
+from firstspike.plots.look import time_label
+from firstspike.plots.membranes import traces, unit_of
 from firstspike.plots.voltages import membrane_voltage, voltages
 from firstspike.spiketime import spike_window
 
@@ -186,6 +187,29 @@ def test_times_have_the_unit_of_the_layers(axes, source, tau, other, label):
     assert axes[0].get_xlabel() == label
     assert axes[1].get_xlabel() == "time [ms]"
     assert axes[2].get_xlabel() == ("time [$\\tau_\\mathrm{syn}$]" if tau == 1 else "time [$\\tau_\\mathrm{syn}$/5]")
+
+
+@pytest.mark.parametrize(
+    ("neuron", "other", "label"),
+    [
+        (fs.LIF(20.0, 5.0, unit="ms"), fs.LIF(20.0, 10.0, unit="ms").with_values(tau_mem=10.0), "time [ms]"),
+        (fs.LIF(20.0, 5.0, unit="$"), fs.LIF(20.0, 5.0, unit="$"), r"time [\$]"),
+        (fs.LIF(20.0, 5.0, unit="ms"), fs.LIF(20.0, 5.0), "time"),
+        (fs.neurons.AdEx(), fs.neurons.Izhikevich(), "time [ms]"),
+        (fs.neurons.QIF(unit="ms"), fs.neurons.AdLIF(unit="ms"), "time [ms]"),
+    ],
+    ids=str,
+)
+def test_a_unit_of_the_neurons_names_the_times(neuron, other, label):
+    """It changes nothing else."""
+    options = {"dtype": torch.float64, "until": 50.0, "device": "meta"}
+    network = fs.Network(*(fs.SpikingLinear(4, 4, x, **options) for x in (neuron, other)))
+    assert time_label(unit_of(network)) == label
+    assert neuron == neuron.with_values()
+    assert hash(neuron) == hash(neuron.with_values())
+    assert str(neuron) == str(neuron.with_values())
+    assert neuron.with_values().unit == neuron.unit
+    assert fs.LIF(unit="ms") == fs.LIF()
 
 
 def test_one_spike_per_input_is_a_train_of_one(source):

@@ -111,6 +111,10 @@ def test_run_that_has_just_begun(report_runs, tmp_path, data_in):
     html = write_report(run).read_text("utf-8")
     (member,) = data_in(html)["members"]
     assert set(member) == {"name", "classes", "notes", "split"}
+    assert data_in(html)["unit"] == 1.0
+    config = (run / "config.yaml").read_text("utf-8")
+    (run / "config.yaml").write_text(config.replace("neuron:\n", "neuron:\n  unit: ms\n", 1), "utf-8")
+    assert data_in(write_report(run).read_text("utf-8"))["unit"] == "ms"
     shown = text_of(html)
     assert "not finished: 0 of 3 epochs" in shown
     assert "Left out: confusion matrix, single samples:" in shown

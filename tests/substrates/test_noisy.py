@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from firstspike.layers import Delay, DelayRule, FirstSpike, LIFLinear, LIFSpikeTrains, Network
-from firstspike.neurons import LIF
+from firstspike.layers import Delay, DelayRule, FirstSpike, LIFLinear, LIFRecurrent, LIFSpikeTrains, Network
+from firstspike.neurons import LIF, AdaptiveLIF, AdEx
 from firstspike.substrates import Exact, Noisy
 
 DOUBLE = {"dtype": torch.float64}
@@ -213,3 +213,68 @@ def test_neurons_with_several_receptors(several):
     times = torch.rand(5, 3, dtype=torch.float64)
     with Noisy() as quiet:
         torch.testing.assert_close(quiet.run(Network(layer), times).output, layer(times), rtol=1e-12, atol=1e-12)
+
+
+FLUCTUATING = {"backend": "reference", "weight_mean": 0.0, "weight_std": 0.0, **DOUBLE}
+
+
+@pytest.mark.slow
+def test_membranes_fluctuate_as_an_ornstein_uhlenbeck_process():
+    """Numbers of spikes below the threshold of the mean membrane, against the process itself; none without noise."""
+    layer = LIFSpikeTrains(1, 200, 60, LIF(2.0, bias=0.8, refractory=0.25), until=12.0, **FLUCTUATING)
+    network, times = Network(layer), torch.zeros(4, 1, **DOUBLE)
+    assert network(times).isinf().all()
+    found = Noisy(membrane_noise=0.2, noise_time=0.1, seed=1).open(network).run(network, times).output
+    assert torch.equal(found, found.sort(dim=-1).values)
+    gaps = found[..., 1:] - found[..., :-1]
+    assert gaps[gaps.isfinite()].min() >= 0.25
+
+    generator, count, last = torch.Generator().manual_seed(2), 0, torch.full((4000,), -1.0, **DOUBLE)
+    voltage = torch.zeros(4000, **DOUBLE)
+    kick = 0.2 * (1 - torch.exp(torch.tensor(-0.1, **DOUBLE))).sqrt()
+    for step in range(1, 120):
+        now, held = 0.1 * step, (0.1 * step - last - 0.25).clamp(max=0.1)  # time since its refractory time
+        towards = (1 - torch.exp(-held.clamp(min=0) / 2)) * (0.8 - voltage)
+        voltage = voltage + towards + (held > 1e-9) * kick * torch.randn(4000, generator=generator, **DOUBLE)
+        fires = voltage >= 1
+        voltage, last, count = torch.where(fires, 0.0, voltage), torch.where(fires, now, last), count + int(fires.sum())
+    assert float(found.isfinite().sum()) / 800 == pytest.approx(count / 4000, rel=0.05)
+    assert count / 4000 > 0.9
+
+
+def test_fluctuating_networks_go_on_where_they_were(source):
+    layer = LIFRecurrent(
+        6, 8, 200, 4.0, LIF(2.0, 1.0), window=0.7, window_spikes=60, weight_mean=1.5, weight_std=0.3,
+        recurrent_delay=DelayRule("clip", scale=1.0, mean=0.3), generator=source, backend="reference", **DOUBLE,
+    )  # fmt: skip
+    network, times = Network(layer), torch.rand(3, 6, generator=source, **DOUBLE)
+    substrate = Noisy(membrane_noise=0.3, noise_time=0.2, threshold_spread=0.05, seed=3).open(network)
+    state = substrate.state_dict()
+    one, other = substrate.record(network, times).output, substrate.run(network, times).output
+    assert not torch.equal(one, other)
+    substrate.load_state_dict(state)
+    assert torch.equal(substrate.run(network, times).output, one)
+    one.nan_to_num(posinf=0).sum().backward()
+    assert layer.weight.grad.isfinite().all()
+    assert layer.weight.grad.any()
+    plain = Noisy(threshold_spread=0.05, seed=3).open(network).run(network, times).output
+    little = Noisy(membrane_noise=1e-12, threshold_spread=0.05, seed=3).open(network).run(network, times).output
+    torch.testing.assert_close(little, plain, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        LIFLinear(2, 3, until=5.0),
+        LIFSpikeTrains(2, 3, 9),
+        LIFSpikeTrains(2, 3, 9, LIF(reset=None, refractory=0.1), until=5.0),
+        LIFSpikeTrains(2, 3, 9, AdaptiveLIF(adaptation=[(2.0, 0.1)]), until=5.0),
+        LIFSpikeTrains(2, 3, 9, AdEx(), until=5.0),
+    ],
+    ids=["first spikes", "no end", "no reset", "adaptation", "equations"],
+)
+def test_neurons_that_do_not_fluctuate(layer):
+    message = "^layer 0: the substrate noisy has no neurons with membrane_noise but those with a reset, without adaptat"
+    with pytest.raises(ValueError, match=message):
+        Noisy(membrane_noise=0.1).open(Network(layer))
+    Noisy().open(Network(layer))

@@ -221,7 +221,7 @@ def _describe_layer(section: type[Section], layer: nn.Module) -> dict[str, Any] 
         values["delay"] = layer.delay if isinstance(layer, Branch) else layer.delay_rule
     if isinstance(layer, NeuronLayer):
         values["neuron"] = described_neuron(layer.initial_neuron)
-        if values["neuron"] is None:
+        if values["neuron"] is None or any(isinstance(values.get(x), Tensor) for x in ("mask", "recurrent_mask")):
             return None
     return {
         name: x.tolist() if isinstance(x, Tensor) else vars(x) if isinstance(x, DelayRule) else x

@@ -22,6 +22,7 @@ from firstspike.layers.neurons import NeuronLayer
 from firstspike.losses import LOSSES, REGULARIZERS
 from firstspike.neurons import EIF, LIF, QIF, AdaptiveLIF, AdEx, AdLIF, ConductanceLIF, Izhikevich
 from firstspike.neurons import Neuron as AnyNeuron
+from firstspike.neurons.base import each
 from firstspike.ranges import Count, Finite, Fraction, InnerFraction, NotNegative, NotNegativeInt, Positive, Probability
 from firstspike.substrates import SUBSTRATES, Noisy
 from firstspike.substrates.noisy import TYPICAL_NOISE
@@ -57,10 +58,19 @@ NEURONS: dict[str, Any] = {
 }  # fmt: skip
 _LIFS = "lif", "adaptive_lif"
 _ADAPTS, _TEXTS = ("adaptation", "threshold_adaptation"), argument_texts(AdaptiveLIF)
-_RARE = ("kind", "tau_rise", "bias", *_ADAPTS)
+_RARE = ("kind", "tau_rise", "bias", "unit", *_ADAPTS)
 
 
-class _LIF(Built):
+class _Timed(Built):
+    """A neuron, whose times have a unit."""
+
+    @property
+    def time_unit(self) -> float:
+        """The synaptic time constant, of several that of the first receptor; 1 where equations have none so named."""
+        return float(each(getattr(self, "tau_syn", 1.0))[0])
+
+
+class _LIF(_Timed):
     """LIF neurons; a described one shows of the rarer parameters those that play a part."""
 
     def build(self, **more: Any) -> Any:
@@ -69,11 +79,6 @@ class _LIF(Built):
         if kind == "lif" and any(given.pop(name) for name in _ADAPTS):
             raise ValueError("adaptation and threshold_adaptation need kind: adaptive_lif")
         return NEURONS[kind](**given, **more)
-
-    @property
-    def time_unit(self) -> float:
-        """The synaptic time constant, of several that of the first receptor."""
-        return _time_unit(self)
 
     @model_serializer(mode="wrap")
     def _shown(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -93,19 +98,14 @@ def described_neuron(neuron: object) -> dict[str, Any] | None:
         parameters = dict(neuron.values)
         refractory = parameters.pop("refractory")
         return {"kind": kind, "refractory": refractory, "parameters": parameters} | neuron.written
-    found: dict[str, Any] = {"kind": kind} | neuron.values
+    found: dict[str, Any] = {"kind": kind, "unit": neuron.unit} | neuron.values
     for name, pairs in zip(("adaptation", "threshold"), _ADAPTS, strict=True):
         if isinstance(neuron, AdaptiveLIF):
             found[pairs] = tuple(zip(found.pop(f"{name}_tau"), found.pop(f"{name}_jump"), strict=True))
     return found
 
 
-def _time_unit(section: Any) -> float:
-    tau = getattr(section, "tau_syn", 1.0)
-    return float(tau[0] if isinstance(tau, tuple) else tau)
-
-
-class _FromEquations(Built):
+class _FromEquations(_Timed):
     """Neurons from equations, with a name or without one."""
 
     def build(self, **more: Any) -> Any:
@@ -113,11 +113,6 @@ class _FromEquations(Built):
         given = self.arguments()
         parameters = given.pop("parameters", {})
         return NEURONS[self.kind](**given, **parameters, **more)  # type: ignore[attr-defined]
-
-    @property
-    def time_unit(self) -> float:
-        """The synaptic time constant, as of others; 1 where the equations have none of this name."""
-        return _time_unit(self)
 
 
 _OF_NEURONS: dict[str, Any] = {

@@ -18,7 +18,7 @@ from firstspike.data.base import SpikeData, Splits
 from firstspike.data.encoding import LatencyEncoder
 from firstspike.data.events import EventLists, event_lists, trains_from_events
 from firstspike.data.files import file_splits
-from firstspike.data.generated import bars, delayed_xor, pattern, xor
+from firstspike.data.generated import bars, delayed_xor, pattern, poisson, xor
 from firstspike.data.image_files import SOURCES, source_splits
 from firstspike.data.images import DIGIT_IMAGES, digits_splits
 from firstspike.data.rasters import first_spikes, trains_from_raster
@@ -69,5 +69,5 @@ def outline(kind: str, **arguments: Any) -> SpikeData:
 __all__ = [
     "EventLists", "LatencyEncoder", "LevelCrossingEncoder", "SpikeData", "Splits", "ThresholdEncoder", "bars",
     "cochleagram", "digits", "event_lists", "fashion_mnist", "file_splits", "first_spikes", "from_tonic", "mnist",
-    "split", "trains_from_events", "trains_from_raster", "yin_yang",
+    "poisson", "split", "trains_from_events", "trains_from_raster", "yin_yang",
 ]  # fmt: skip

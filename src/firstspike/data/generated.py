@@ -1,4 +1,4 @@
-"""Small tasks that are drawn at random: bars, XOR, delayed XOR and spike patterns."""
+"""Small tasks that are drawn at random: bars, XOR, delayed XOR and spike patterns; Poisson spike trains."""
 
 import math
 from collections.abc import Sequence
@@ -6,12 +6,15 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge, Le
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from firstspike.data.base import SpikeData
 from firstspike.data.encoding import check_window, latency
-from firstspike.ranges import Finite, NotNegative, Seed, Size, checks_ranges
+from firstspike.layers.inputs import poisson_trains
+from firstspike.layers.trains import Noise
+from firstspike.layers.windows import columns_within
+from firstspike.ranges import Finite, NotNegative, Positive, Seed, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 
 _DIRECTIONS = ("horizontal", "vertical", "diagonal")
@@ -175,6 +178,36 @@ def pattern(
     labels = _balanced_labels(samples, len(prototypes), generator)
     times = _shifted(prototypes[labels], jitter, generator)
     return SpikeData(times.to(dtype), labels, tuple(f"pattern {k}" for k in range(len(prototypes))))
+
+
+@checks_ranges
+def poisson(
+    rate: NotNegative | Sequence[float] | Tensor,
+    duration: Positive,
+    inputs: Size,
+    samples: Size = 1,
+    seed: Seed | torch.Generator = 42,
+    dtype: torch.dtype = torch.float32,
+) -> Float[Tensor, "samples inputs spikes"]:
+    """Poisson spike trains from time 0 to the duration, exact, sorted and padded with `inf`.
+
+    Args:
+        rate: spikes per unit of time, a number or one for each input; with times in ms, a rate in Hz divided by 1000.
+        duration: when they end.
+        inputs: number of trains in a sample.
+        samples: number of samples.
+        seed: of all trains; a generator continues.
+        dtype: of the times.
+
+    Raises:
+        ValueError: a value out of its range, another number of rates than inputs, more spikes than fit.
+    """
+    rates = torch.as_tensor(rate, dtype=torch.float64, device="cpu")
+    if rates.shape not in ((), (inputs,)) or not bool((rates.isfinite() & (rates >= 0)).all()):
+        raise ValueError(f"rate must be finite and >= 0, a number or one for each of {inputs} inputs, got {rate}")
+    source = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+    trains = poisson_trains(rates, duration, (samples, inputs), Noise(source))
+    return columns_within(trains, -math.inf, math.inf).to(dtype)
 
 
 def _balanced_labels(samples: int, classes: int, generator: torch.Generator) -> Int64[Tensor, " samples"]:

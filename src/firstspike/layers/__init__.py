@@ -7,7 +7,7 @@ from firstspike.layers.conv import EarliestPool2d, SpikingConv2d
 from firstspike.layers.cost import ENERGIES, energy_estimates, layer_costs
 from firstspike.layers.delay import Delay, DelayRule
 from firstspike.layers.dense import SpikeTrains, SpikingLinear
-from firstspike.layers.inputs import BiasSpikes, Multiplex
+from firstspike.layers.inputs import BiasSpikes, Multiplex, PoissonSpikes
 from firstspike.layers.network import Network, Record
 from firstspike.layers.neurons import SpikingLayer
 from firstspike.layers.noise import SpikeDropout
@@ -29,6 +29,7 @@ LAYERS: dict[str, type[nn.Module]] = {
     "pool": EarliestPool2d,
     "delay": Delay,
     "bias": BiasSpikes,
+    "poisson_spikes": PoissonSpikes,
     "multiplex": Multiplex,
     "dropout": SpikeDropout,
     "concatenate": Concatenate,
@@ -45,7 +46,7 @@ LAYERS: dict[str, type[nn.Module]] = {
 __all__ = [
     "ENERGIES", "BiasSpikes", "Concatenate", "Delay", "DelayRule", "Earliest", "EarliestPool2d", "FirstSpike",
     "IntegralReadout", "LIFConv2d", "LIFLayer", "LIFLinear", "LIFRecurrent", "LIFSpikeTrains", "MaximumReadout",
-    "MembraneReadout", "Multiplex", "Network", "Readout", "Record", "SmoothCount", "SpikeDropout", "SpikeTrains",
-    "SpikingConv2d", "SpikingLayer", "SpikingLinear", "SpikingRecurrent", "energy_estimates", "layer_costs",
-    "start_firing_", "states_at",
+    "MembraneReadout", "Multiplex", "Network", "PoissonSpikes", "Readout", "Record", "SmoothCount", "SpikeDropout",
+    "SpikeTrains", "SpikingConv2d", "SpikingLayer", "SpikingLinear", "SpikingRecurrent", "energy_estimates",
+    "layer_costs", "start_firing_", "states_at",
 ]  # fmt: skip

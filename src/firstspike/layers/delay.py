@@ -68,6 +68,20 @@ class DelayRule:
         bounded = torch.sigmoid(raw) if self.bound == "sigmoid" else functional.softplus(raw)
         return self.shift + self.scale * bounded
 
+    def raw_of(self, delay: Any, raw: Tensor, beyond: float = 0.0) -> Float[Tensor, "*shape"]:
+        """Raw values like ``raw``, of delays that exceed those of the rule by ``beyond``: the inverse of a call."""
+        given = torch.as_tensor(delay, dtype=raw.dtype, device=raw.device)
+        if given.ndim and given.shape != raw.shape:
+            raise ValueError(f"delays must be a number or in the shape {tuple(raw.shape)}, got {tuple(given.shape)}")
+        own = given - beyond
+        found, unit = own, (own.double() - self.shift) / self.scale
+        if self.bound != "clip":
+            found = torch.logit(unit) if self.bound == "sigmoid" else unit + torch.log(-torch.expm1(-unit))
+        if not bool((found.isfinite() & torch.isclose(self(found).to(own), own)).all()):
+            got = f"{float(own.min()):g} to {float(own.max()):g}" + (f" beyond {beyond:g}" if beyond else "")
+            raise ValueError(f"delays must be within scale and shift of {self}, got {got}; take another rule")
+        return found
+
     def draw_(self, raw: Tensor, generator: torch.Generator | None) -> None:
         """Fill raw values with their start."""
         raw.normal_(self.mean, self.std, generator=generator)
@@ -128,8 +142,34 @@ def delays_in(network: nn.Module) -> list[tuple[DelayRule, Tensor]]:
     return [(rule, raw) for rule, raw in found if isinstance(rule, DelayRule) and isinstance(raw, Tensor)]
 
 
+class Delayed(nn.Module):
+    """What has delays that can be set."""
+
+    delay_rule: Any
+    delay_raw: Any
+
+    @property
+    def delay(self) -> Any:
+        """The delays, >= 0, without jitter; None without delays."""
+        return None if self.delay_rule is None or self.delay_raw is None else self.delay_rule(self.delay_raw)
+
+    @torch.no_grad()
+    def set_delays_(self, delay: float | Float[Tensor, "*shape"]) -> None:
+        """Set the delays. They are trained, saved and redrawn as before.
+
+        Args:
+            delay: in the unit of the times: one for all, or in the shape of ``delay_raw``.
+
+        Raises:
+            ValueError: no delays, delays out of the bounds of their rule, or of another shape.
+        """
+        if self.delay_rule is None or self.delay_raw is None:
+            raise ValueError(f"{self._get_name()} has no delays to set; make it with delay=fs.DelayRule(...)")
+        self.delay_raw.copy_(self.delay_rule.raw_of(delay, self.delay_raw))
+
+
 @checks_ranges
-class Delay(SpikeLayer):
+class Delay(Delayed, SpikeLayer):
     """Adds a delay to each spike: ``times (..., features) -> times (..., features)``; ``inf`` stays ``inf``.
 
     With ``trains`` all spikes of an input get its delay: ``(batch, features[, spikes]) -> (batch, features, spikes)``,

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from firstspike.layers.delay import DelayRule
+from firstspike.layers.delay import Delayed, DelayRule
 from firstspike.layers.neurons import Arriving, NeuronLayer, SpikingLayer, SpikingOptions
 from firstspike.layers.trains import Noise, Spikes
 from firstspike.neurons import LIF, Neuron
@@ -37,7 +37,7 @@ class SpikeTrainOptions(DenseOptions, total=False):
 
 
 @takes_arguments_of(NeuronLayer, without=("shape",))
-class DenseLayer(SpikingLayer):
+class DenseLayer(Delayed, SpikingLayer):
     """Fully connected neurons, optionally with synaptic delays.
 
     Args:
@@ -69,11 +69,6 @@ class DenseLayer(SpikingLayer):
         if self.delay_rule is not None and self.delay_raw is not None:
             self.delay_rule.draw_(self.delay_raw, generator)
 
-    @property
-    def delay(self) -> Float[Tensor, "out_features in_features"] | None:
-        """Synaptic delays, >= 0, without jitter; None without delays."""
-        return None if self.delay_rule is None or self.delay_raw is None else self.delay_rule(self.delay_raw)
-
     def delay_in_pass(self, observed: Tensor | None = None) -> Float[Tensor, "out_features in_features"] | None:
         """Synaptic delays of a forward pass: in training mode, if nothing is observed, with jitter that is redrawn."""
         delay, rule = self.delay, self.delay_rule
@@ -104,7 +99,7 @@ class SpikingLinear(DenseLayer):
         """First spike times; with ``observed``, these times and the gradient at them."""
         self._check_first(times, "put FirstSpike() before it, or take LIFSpikeTrains", self.weight)
         delay = self.delay_in_pass(observed)
-        return first_spike_time(times, self.weight, self.neuron, delay=delay, observed=observed, **self.dynamics)
+        return first_spike_time(times, self.synapses, self.neuron, delay=delay, observed=observed, **self.dynamics)
 
 
 @takes_arguments_of(DenseLayer)
@@ -161,7 +156,7 @@ class SpikeTrains(DenseLayer):
         self, times: Spikes, observed: Float[Tensor, "*batch out_features max_spikes"] | None = None
     ) -> Float[Tensor, "*batch out_features max_spikes"]:
         """Spike trains; with ``observed``, these times and the gradient at them."""
-        given, delay = (self.seen(times), self.weight, self.neuron), self.delay_in_pass(observed)
+        given, delay = (self.seen(times), self.synapses, self.neuron), self.delay_in_pass(observed)
         return spike_trains(*given, max_spikes=self.max_spikes, delay=delay, observed=observed, **self.dynamics)
 
     def fitted(self, trains: Float[Tensor, "*batch out_features spikes"]) -> Float[Tensor, "*batch out_features most"]:

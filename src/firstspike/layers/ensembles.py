@@ -12,7 +12,7 @@ from firstspike.layers.neurons import NeuronLayer
 
 
 class Ensemble(nn.Module):
-    """Networks that differ in their parameters only, with a leading dimension for the member.
+    """Networks that differ in their parameters and connections only, with a leading dimension for the member.
 
     Members remain usable: their parameters are views of the ensemble's, and their gradients are after
     ``share_gradients``. The ensemble itself is not copied, moved or loaded; a ValueError says how members differ.
@@ -27,8 +27,9 @@ class Ensemble(nn.Module):
                 raise ValueError(f"member {index} differs from member 0: {difference}")
         self.members = tuple(members)  # in a tuple, so that their parameters are not registered twice
         self._call = (Call(members[0]),)  # likewise
-        self._names = [name for name, _ in members[0].named_parameters()]
-        self._parts = [[member.get_parameter(name) for member in members] for name in self._names]
+        own = [dict(member.named_parameters()) | _connections_in(member) for member in members]
+        self._names = list(own[0])
+        self._parts = [[parts[name] for parts in own] for name in self._names]
         self.stacked = nn.ParameterList()
         for parts in self._parts:
             stacked = torch.stack([part.detach() for part in parts])
@@ -106,10 +107,16 @@ def _settings(module: nn.Module) -> dict[str, Any]:
     if isinstance(module, NeuronLayer):
         found.pop("_neuron")
         found |= {name: x for name, x in found.pop("_numbers").items() if name not in module.unused}
-    for name, x in module.named_parameters(recurse=False):
+    found |= dict(module.named_buffers(recurse=False))
+    for name, x in (*module.named_parameters(recurse=False), *_connections_in(module, recurse=False).items()):
         learns = "a parameter" if x.requires_grad else "a parameter that does not learn"
         found[name] = f"{learns} {tuple(x.shape)}, {x.dtype} on {x.device}"
-    return found | dict(module.named_buffers(recurse=False))
+    return found
+
+
+def _connections_in(module: nn.Module, recurse: bool = True) -> dict[str, Tensor]:
+    """Which connections exist, where there are masks: they differ between networks, as parameters do."""
+    return {name: x for name, x in module.named_buffers(recurse=recurse) if name.endswith("connections")}
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -1,14 +1,17 @@
-"""Layers that add to the input: bias spikes and copies."""
+"""Layers that add to the input: bias spikes, a Poisson background, copies."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.layers.trains import SpikeLayer, at_observed
-from firstspike.ranges import Finite, Size, checks_ranges
-from firstspike.spiketime.values import check_times
+from firstspike.layers.noise import drawn
+from firstspike.layers.trains import Noise, SpikeLayer, Spikes, at_observed
+from firstspike.layers.windows import columns_within, joined_trains
+from firstspike.ranges import Finite, Positive, Seed, Size, checks_ranges
+from firstspike.spiketime.values import check_room, check_times
 
 
 class BiasSpikes(SpikeLayer):
@@ -45,6 +48,61 @@ class BiasSpikes(SpikeLayer):
     def extra_repr(self) -> str:
         """The times."""
         return ", ".join(f"{t:g}" for t in self.times.tolist())
+
+
+def poisson_trains(rate: float | Tensor, duration: float, shape: Sequence[int], noise: Noise) -> Tensor:
+    """Poisson trains up to a time, in float64: sums of exponential intervals, each train with a rate of its own.
+
+    They have room for more spikes than come with a probability of 1e-15, so that it does not depend on what is drawn.
+    """
+    mean = duration * float(torch.as_tensor(rate).max())
+    room = math.ceil(mean + 9 * math.sqrt(mean) + 15)
+    check_room(1, math.prod(shape), room, f"room for {room} spikes", torch.float64, torch.device("cpu"))
+    numbers = torch.empty(*shape, room, dtype=torch.float64, device="cpu")
+    times = -torch.log1p(-drawn(torch.rand, numbers, noise)).cumsum(dim=-1) / torch.as_tensor(rate).unsqueeze(-1)
+    return torch.where(times < duration, times, math.inf)
+
+
+@checks_ranges
+class PoissonSpikes(SpikeLayer):
+    """Appends Poisson spike trains: ``times (batch, n[, spikes]) -> trains (batch, n + sources, spikes)``.
+
+    In training mode they are drawn anew for each sample, from where jitter and dropout come, so that a training that is
+    resumed continues bit for bit. In evaluation mode all samples have the same, those of the ``seed``.
+
+    Args:
+        sources: number of further inputs.
+        rate: spikes of each per unit of time: with times in ms, a rate in Hz divided by 1000.
+        duration: when they end; they begin at time 0.
+        seed: number that fixes the trains of evaluation mode.
+
+    Raises:
+        ValueError: a value out of its range, more spikes than fit.
+    """
+
+    takes_trains = True
+    gives = "trains"
+    times: Tensor
+
+    def __init__(self, sources: Size, rate: Positive, duration: Positive, *, seed: Seed = 0) -> None:
+        super().__init__()
+        self.sources, self.rate, self.duration, self.seed = sources, rate, duration, seed
+        trains = poisson_trains(rate, duration, (sources,), Noise(torch.Generator().manual_seed(seed)))
+        self.register_buffer("times", columns_within(trains, -math.inf, math.inf), persistent=False)
+
+    def output_size(self, inputs: int) -> int:
+        """Number of outputs for that number of inputs."""
+        return inputs + self.sources
+
+    def forward(self, times: Spikes, observed: Tensor | None = None) -> Tensor:
+        """The trains with the background appended; with ``observed``, these times and the gradient of the times."""
+        check_times(times)
+        trains = times.unsqueeze(-1) if times.ndim <= 2 else times
+        if observed is not None:
+            return at_observed(joined_trains(trains, observed[..., trains.shape[-2] :, :]), observed)
+        shape = (*trains.shape[:-2], self.sources)
+        new = poisson_trains(self.rate, self.duration, shape, self.noise) if self.training else None
+        return joined_trains(trains, (self.times.expand(*shape, -1) if new is None else new).to(trains))
 
 
 @checks_ranges

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from firstspike.layers.branches import Branch, Concatenate
 from firstspike.layers.conv import EarliestPool2d
 from firstspike.layers.delay import Delay
-from firstspike.layers.inputs import BiasSpikes, Multiplex
+from firstspike.layers.inputs import BiasSpikes, Multiplex, PoissonSpikes
 from firstspike.layers.network import Network, Record
 from firstspike.layers.neurons import NeuronLayer, SpikingLayer
 from firstspike.layers.noise import SpikeDropout
@@ -88,6 +88,8 @@ def named_spikes(network: nn.Module, record: Record) -> list[NamedSpikes]:
         if isinstance(layer, BiasSpikes | Concatenate):
             name = "bias" if isinstance(layer, BiasSpikes) else "carried past"
             found.append(NamedSpikes(name, times[..., before.shape[-1] :]))
+        elif isinstance(layer, PoissonSpikes):
+            found.append(NamedSpikes("background", times[:, -layer.sources :]))
         elif not isinstance(layer, Multiplex | SpikeDropout | FirstSpike | Readout):
             kinds = {EarliestPool2d: "pooled", Delay: "delayed", Branch: "earliest"}
             kind = next((kind for known, kind in kinds.items() if isinstance(layer, known)), type(layer).__name__)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from firstspike.layers.inputs import BiasSpikes, Multiplex
+from firstspike.layers.inputs import BiasSpikes, Multiplex, PoissonSpikes
 from firstspike.layers.patches import is_image
 from firstspike.layers.trains import FirstSpike, Form, check_follows, form_of, takes_trains
 from firstspike.spiketime.values import check_tensor
@@ -119,11 +119,11 @@ class Network(nn.Sequential):
             size = getattr(layer, "in_features", None)
             if size is not None:
                 for earlier in reversed(before):
-                    size = size - len(earlier.times) if isinstance(earlier, BiasSpikes) else size // earlier.copies
+                    size = size // earlier.copies if isinstance(earlier, Multiplex) else size - earlier.output_size(0)
                 return int(size)
             if isinstance(layer, FirstSpike):
                 continue
-            if not isinstance(layer, BiasSpikes | Multiplex):
+            if not isinstance(layer, BiasSpikes | Multiplex | PoissonSpikes):
                 return None
             before.append(layer)
         return None

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from firstspike.layers import synapses
 from firstspike.layers.init import NormalWeights, firing_weights, first_response, measured_weights
-from firstspike.layers.synapses import Receptors, checked_receptors, checked_signs, give_signs_, project_, usual_signs
+from firstspike.layers.synapses import Mask, Receptors, checked_receptors, checked_signs, usual_signs
 from firstspike.layers.trains import SpikeLayer, Spikes, TensorOptions
 from firstspike.layers.voltages import membranes
 from firstspike.neurons import LIF, Neuron, check_neuron, shown_parameters
@@ -34,6 +35,7 @@ class NeuronOptions(TensorOptions, total=False):
 
     weight_mean: Finite | None
     weight_std: NotNegative | None
+    mask: Mask
 
 
 class SpikingOptions(NeuronOptions, total=False):
@@ -73,6 +75,9 @@ class NeuronLayer(SpikeLayer):
             Without both, most neurons initially spike for inputs in [0, 2] tau_syn, for any number of inputs, by the
             response of the first receptor. Where some ``signs`` are -1, inhibition is half of the excitation.
         weight_std: standard deviation of the initial weights; given together with ``weight_mean``.
+        mask: which connections exist: a boolean tensor in the shape of the weights, or the probability of each, with
+            which they are drawn whenever weights are. Those that are missing have the weight 0 and keep it; usual
+            weights count the others. States of the layer have them as ``connections``.
         max_weight_grad: bound on the weight gradient of one sample and neuron, see ``first_spike_time``; of spike
             trains on that of each spike, see ``spike_trains``.
         until: when a sample ends: no spike is later. Neurons from equations need an end.
@@ -84,7 +89,7 @@ class NeuronLayer(SpikeLayer):
 
     Raises:
         ValueError: sizes < 1, one of ``weight_mean`` and ``weight_std`` without the other, a negative ``weight_std``,
-            parameters that cannot be trained from their initial values, receptors or signs that do not fit.
+            parameters that cannot be trained from their initial values, receptors, signs or a mask that do not fit.
     """
 
     def __init__(
@@ -100,6 +105,7 @@ class NeuronLayer(SpikeLayer):
         signs: Sequence[int] | None = None,
         weight_mean: Finite | None = None,
         weight_std: NotNegative | None = None,
+        mask: Mask = None,
         max_weight_grad: Positive | None = None,
         until: PositiveOrInf = math.inf,
         silent: Silent = "inf",
@@ -128,6 +134,7 @@ class NeuronLayer(SpikeLayer):
         self.register_buffer("receptors", reached, persistent=False)
         self.signs = checked_signs("signs", usual_signs(signs, self.initial_neuron, shape[1]), shape[1])
         self._signed = {"weight": self.signs}
+        synapses.connect(self, "weight", mask)
         NeuronLayer.reset_parameters(self, generator)
 
     def _take(self, neuron: Neuron, trainable: Collection[str], per_neuron: bool) -> None:
@@ -206,8 +213,7 @@ class NeuronLayer(SpikeLayer):
             key = self._key(name)
             getattr(self, key).copy_(start if key == name else start.log())
         if self.weight_mean is not None and self.weight_std is not None:
-            self.weight.normal_(self.weight_mean, self.weight_std, generator=generator)
-            give_signs_(self.weight, self.signs)
+            synapses.draw_(self, "weight", self.weight_mean, self.weight_std, generator)
         else:
             self._draw_usual_weights_(generator)
 
@@ -216,8 +222,8 @@ class NeuronLayer(SpikeLayer):
 
     @property
     def synapses(self) -> Float[Tensor, "rows inputs"]:
-        """The weights as a matrix, a row for the neurons that share them, in the memory of ``weight``."""
-        return self.weight.flatten(1)
+        """The weights as a matrix, a row for the neurons that share them; those of missing connections are 0."""
+        return synapses.existing(self).flatten(1)
 
     def seen(self, times: Spikes) -> Spikes:
         """Input times or trains of each neuron, without synaptic delays; its inputs are the columns of ``synapses``.
@@ -325,6 +331,8 @@ class NeuronLayer(SpikeLayer):
         return f"{self._get_name()}({self.in_features}, {self.out_features})"
 
     def _argument(self, name: str) -> Any:
+        if name.endswith("mask") and isinstance(mask := getattr(self, name, None), Tensor):
+            return f"{int(mask.sum())} of {mask.numel()}"
         if name != "neuron":
             return None if name in self.initial_neuron.parameters else super()._argument(name)
         # values that learn are state, not form: two networks of one form print alike
@@ -397,13 +405,13 @@ class SpikingLayer(NeuronLayer):
 
         ``balanced`` shifts those of each neuron so that all neurons of a kind have the same mean weight.
         """
-        weight, first = self.synapses, self.neuron.values | self._starts
+        weight, first = self.weight.flatten(1), self.neuron.values | self._starts
         if weight.is_meta:
             return
         if self.initial_neuron.equations is not None:
             drawn = measured_weights(weight.shape[1], self.initial_neuron, self.until)
-            weight.normal_(*(self.usual_weights * x for x in drawn), generator=generator)
-            give_signs_(self.weight, self.signs, usual=True)
+            mean, std = (self.usual_weights * x for x in drawn)
+            synapses.draw_(self, "weight", mean, std, generator, usual=True)
             return
         first |= {name: x.unbind(-1) for name, x in self._starts.items() if self._is_tuple(name)}
         threshold, bias = (torch.as_tensor(first.get(name, 0.0)).detach().cpu() for name in ("threshold", "bias"))
@@ -411,19 +419,15 @@ class SpikingLayer(NeuronLayer):
         mem, syn = (torch.as_tensor(x).detach().cpu().double().expand(len(weight)) for x in first_response(first))
         pairs = list(zip(mem.tolist(), syn.tolist(), strict=True))
         starts = {pair: start(LIF(*pair)) for pair in set(pairs)}
-        if len(starts) == 1 and not balanced:
-            (only,) = starts.values()
-            weight.normal_(only.mean, only.std, generator=generator)
-        else:
-            mean, std = torch.tensor([starts[pair] for pair in pairs]).to(weight).unsqueeze(-1).unbind(1)
-            weight.normal_(generator=generator)
-            weight.sub_(weight.mean(dim=1, keepdim=True) if balanced else 0.0).mul_(std).add_(mean)
-        weight.mul_(threshold.to(weight).unsqueeze(-1))
-        give_signs_(self.weight, self.signs, usual=True)
+        each: Any = next(iter(starts.values()))
+        if len(starts) > 1 or balanced:
+            each = torch.tensor([starts[pair] for pair in pairs]).to(weight).unsqueeze(-1).unbind(1)
+        mean, std = each
+        synapses.draw_(self, "weight", mean, std, generator, True, balanced, threshold.to(weight).unsqueeze(-1))
 
     def project_(self) -> None:
         """Put weights and delays that a step carried out of bounds back; a loop of your own calls it after each."""
-        project_(self)
+        synapses.project_(self)
 
     @property
     def dynamics(self) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class MadeAgain(nn.Module):
         neuron = type(self.initial_neuron)
         if getattr(neurons, neuron.__name__, None) is not neuron:
             raise NotImplementedError(f"torch.export does not know a {neuron.__name__}, only firstspike.neurons")
+        found |= {name: 1.0 for name in found if name.endswith("mask") and found[name] is not None}  # tensors tell
         found["neuron"] = self.neuron.values | {"class": neuron.__name__}
         return kind.__name__, json.dumps(
             found, default=lambda x: {"shape": x.shape} if isinstance(x, Tensor) else asdict(x)

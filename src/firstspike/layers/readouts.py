@@ -15,7 +15,7 @@ from torch import Tensor
 
 from firstspike.layers.neurons import NeuronLayer, NeuronOptions
 from firstspike.layers.programs import MadeAgain, by_values
-from firstspike.layers.synapses import Receptors
+from firstspike.layers.synapses import Receptors, draw_
 from firstspike.layers.trains import Spikes
 from firstspike.neurons import LIF, Neuron
 from firstspike.ranges import Positive, PositiveOrInf, Size, checks_ranges
@@ -66,7 +66,7 @@ class Readout(NeuronLayer):
         super().__init__((out_features, in_features), in_features, out_features, neuron, **options)
 
     def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
-        self.weight.normal_(0.0, 1 / math.sqrt(self.in_features), generator=generator)
+        draw_(self, "weight", 0.0, 1 / math.sqrt(self.in_features), generator, usual=True)
 
     def forward(
         self, times: Spikes, observed: Float[Tensor, "*batch out_features"] | None = None
@@ -88,8 +88,8 @@ class Readout(NeuronLayer):
         """All receptors, and the weights of the inputs that reach each."""
         receptors = time_constants_of(self.neuron)
         if len(receptors) == 1:
-            return [(receptors[0], self.weight)]
-        return [(one, reaching(self.weight, self.receptors, k)) for k, one in enumerate(receptors)]
+            return [(receptors[0], self.synapses)]
+        return [(one, reaching(self.synapses, self.receptors, k)) for k, one in enumerate(receptors)]
 
     def _bias(self) -> Any:
         """The bias, None without one."""
@@ -200,7 +200,7 @@ class MembraneReadout(Readout):
     def _integrated(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
         neuron: Neuron = self.neuron
         given: dict[str, Any] = {"max_spikes": 1, "receptor": self.reached, "until": self.time}
-        state = spike_window(trains, self.weight, neuron.without_spikes(), **given).state
+        state = spike_window(trains, self.synapses, neuron.without_spikes(), **given).state
         assert state is not None
         assert neuron.equations is not None
         states = (state.voltage, *state.current.unbind(-1))
@@ -234,7 +234,7 @@ class MaximumReadout(Readout, MadeAgain):
         """See ``Readout``."""
         _check_reverse("MaximumReadout")
         batch = trains.shape[:-2]
-        found = maximum(trains.reshape(math.prod(batch), *trains.shape[-2:]), self.weight, self.neuron, self.reached)
+        found = maximum(trains.reshape(math.prod(batch), *trains.shape[-2:]), self.synapses, self.neuron, self.reached)
         return found.reshape(*batch, self.out_features)
 
 

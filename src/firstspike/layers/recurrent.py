@@ -14,12 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstspike.layers.delay import DelayRule
+from firstspike.layers import synapses
+from firstspike.layers.delay import Delayed, DelayRule
 from firstspike.layers.dense import SpikeTrainOptions, SpikeTrains
 from firstspike.layers.init import firing_weights, first_response, measured_weights
 from firstspike.layers.neurons import Arriving
 from firstspike.layers.programs import MadeAgain, by_values
-from firstspike.layers.synapses import Receptors, checked_receptors, checked_signs, give_signs_, usual_signs
+from firstspike.layers.synapses import Mask, Receptors, checked_receptors, checked_signs, usual_signs
 from firstspike.layers.trains import Spikes
 from firstspike.layers.windows import columns_within, joined_trains, largest, only_within, window_bounds
 from firstspike.neurons import LIF, Neuron
@@ -48,18 +49,13 @@ class RecurrentState(NamedTuple):
         return type(self)(TrainState(voltage, current, refractory, self.neurons.time), self.pending.detach())
 
 
-class RecurrentDelays(nn.Module):
+class RecurrentDelays(Delayed):
     """Delays of recurrent synapses beyond the window: a rule, and raw values in the shape of the weights."""
 
     def __init__(self, rule: DelayRule, like: Tensor) -> None:
         super().__init__()
         self.delay_rule = rule
         self.delay_raw = nn.Parameter(torch.empty_like(like), rule.trainable)
-
-    @property
-    def delay(self) -> Float[Tensor, "neurons neurons"]:
-        """The delays, >= 0."""
-        return self.delay_rule(self.delay_raw)
 
 
 @takes_arguments_of(SpikeTrains, without=("until", "silent"))
@@ -87,6 +83,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         recurrent_mean: mean of the initial recurrent weights, which are normally distributed.
         recurrent_std: standard deviation of the initial recurrent weights; by default such that they alone rarely make
             a neuron spike.
+        recurrent_mask: which recurrent connections exist, see ``mask``; in states ``recurrent_connections``.
 
     Raises:
         ValueError: sizes < 1, a ``max_spikes`` or ``window_spikes`` above 1000000, a window or duration that is not
@@ -111,6 +108,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         recurrent_signs: Sequence[int] | None = None,
         recurrent_mean: Finite = 0.0,
         recurrent_std: NotNegative | None = None,
+        recurrent_mask: Mask = None,
         **options: Unpack[SpikeTrainOptions],
     ) -> None:
         if duration / window > MOST_WINDOWS:
@@ -142,6 +140,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         )
         self._signed["recurrent_weight"] = self.recurrent_signs
         self.recurrent_weight = nn.Parameter(self.weight.new_empty(out_features, out_features))
+        synapses.connect(self, "recurrent_weight", recurrent_mask)
         self.recurrent_delay = rule
         self.recurrent_delays = None if rule is None else RecurrentDelays(rule, self.recurrent_weight)
         self._reset_recurrent_parameters(options.get("generator"))
@@ -161,6 +160,13 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         return window if self.recurrent_delays is None else window + self.recurrent_delays.delay
 
     @torch.no_grad()
+    def set_recurrent_delays_(self, delay: float | Float[Tensor, "out_features out_features"]) -> None:
+        """Set the delays of recurrent synapses, ``window`` included; see ``set_delays_``."""
+        if (own := self.recurrent_delays) is None:
+            raise ValueError(f"{self._get_name()} has no delays beyond window to set; give recurrent_delay a DelayRule")
+        own.delay_raw.copy_(own.delay_rule.raw_of(delay, own.delay_raw, beyond=self.window))
+
+    @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Redraw weights and delays; trainable parameters of the neuron start again."""
         super().reset_parameters(generator)
@@ -170,15 +176,15 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
     def _reset_recurrent_parameters(self, generator: torch.Generator | None) -> None:
         if self.recurrent_weight.is_meta:
             return
-        std = self.recurrent_std
+        std: Any = self.recurrent_std
+        usual: Any = "spread" if std is None else False
         if std is None and self.initial_neuron.equations is not None:
             std = _SPREAD * measured_weights(self.out_features, self.initial_neuron, self.duration).std
         elif std is None:
             given = (*first_response(self.neuron.values), self.neuron.threshold)
             mem, syn, threshold = (float(torch.as_tensor(x).detach().double().mean()) for x in given)
             std = _SPREAD * threshold * firing_weights(self.out_features, LIF(mem, syn)).std
-        self.recurrent_weight.normal_(self.recurrent_mean, std, generator=generator)
-        give_signs_(self.recurrent_weight, self.recurrent_signs)
+        synapses.draw_(self, "recurrent_weight", self.recurrent_mean, std, generator, usual)
         if self.recurrent_delays is not None:
             self.recurrent_delays.delay_rule.draw_(self.recurrent_delays.delay_raw, generator)
 
@@ -289,7 +295,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
     @property
     def _weights(self) -> Float[Tensor, "out_features sources"]:
         """Weights of the inputs and of the recurrent synapses together."""
-        return torch.cat([self.weight, self.recurrent_weight], dim=1)
+        return torch.cat([self.synapses, synapses.existing(self, "recurrent_weight")], dim=1)
 
     @property
     def _reach(self) -> float:

@@ -1,18 +1,21 @@
-"""Which receptor an input reaches, and the sign of its weights."""
+"""Which receptor an input reaches, the signs of weights, and which connections exist."""
 
 import operator
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from firstspike.layers.delay import project_delays_
 from firstspike.neurons import Neuron
+from firstspike.ranges import PositiveFraction
 from firstspike.spiketime.parameters import receptor_of
 
 Receptors = Sequence[int] | Literal["sign"] | None
+Mask = PositiveFraction | Tensor | None
+"""Which connections exist: a boolean tensor, or the probability of each; None for all."""
 
 
 def checked_receptors(
@@ -54,26 +57,76 @@ def _sides(weight: Tensor, signs: Sequence[int]) -> Tensor:
     return weight.new_tensor(signs).view(-1, *[1] * (weight.ndim - 2))
 
 
+def connect(layer: nn.Module, name: str, mask: Mask) -> None:
+    """Give a layer a buffer for the connections of the weights of that name, of a mask or yet to be drawn."""
+    weight, of = getattr(layer, name), name.replace("weight", "mask")
+    if isinstance(mask, Tensor) and (mask.dtype, mask.shape) != (torch.bool, weight.shape):
+        wanted, got = tuple(weight.shape), tuple(mask.shape)
+        raise ValueError(f"{of} must be a probability or a boolean tensor {wanted}, got {mask.dtype} {got}")
+    setattr(layer, of, mask)
+    held = mask.to(weight.device, copy=True) if isinstance(mask, Tensor) else torch.empty_like(weight, dtype=torch.bool)
+    layer.register_buffer(name.replace("weight", "connections"), None if mask is None else held)
+
+
+def _connections(layer: nn.Module, name: str) -> Any:
+    return getattr(layer, name.replace("weight", "connections"))
+
+
+def existing(layer: nn.Module, name: str = "weight") -> Float[Tensor, "*shape"]:
+    """Weights as they act: those of missing connections are 0, and have no gradient."""
+    weight, connections = getattr(layer, name), _connections(layer, name)
+    return weight if connections is None else torch.where(connections, weight, 0.0)
+
+
 @torch.no_grad()
-def give_signs_(weight: Tensor, signs: Sequence[int] | None, usual: bool = False) -> None:
-    """Give weights their signs; ``usual``: scaled so that inhibition is half of the excitation, with the same sum."""
-    if signs is None:
-        return
-    side, inhibits = _sides(weight, signs), signs.count(-1) / len(signs)
-    if usual and 0 < inhibits < 1:
-        weight.mul_(torch.where(side < 0, 1 / inhibits, 2 / (1 - inhibits)))
-    weight.copy_(torch.where(side == 0, weight, side * weight.abs()))
+def draw_(
+    layer: Any,
+    name: str,
+    mean: float | Tensor,
+    std: float | Tensor,
+    generator: torch.Generator | None,
+    usual: bool | Literal["spread"] = False,
+    balanced: bool = False,
+    scale: float | Tensor = 1.0,
+) -> None:
+    """Draw connections, if their probability is given, and normally distributed weights with their signs.
+
+    The ``usual`` mean and spread, or the spread alone, are for all inputs: those that exist take the place of others,
+    and inhibition is half of the excitation. ``balanced``: weights of all rows have the same mean.
+    """
+    weight, connections, mask = getattr(layer, name), _connections(layer, name), name.replace("weight", "mask")
+    signs, rows, more = layer._signed[name], weight.flatten(1), 1.0
+    if connections is not None:
+        if not isinstance(chance := getattr(layer, mask), Tensor):
+            connections.copy_(torch.empty_like(weight).uniform_(generator=generator) < chance)
+        more = 1 / connections.flatten(1).to(weight).mean(dim=1, keepdim=True).clamp(min=1 / rows.shape[1])
+        mean, std = mean * (more if usual is True else 1.0), std * (more.sqrt() if usual else torch.ones_like(more))
+    if isinstance(std, Tensor):
+        rows.normal_(generator=generator)
+        rows.sub_(existing(layer, name).flatten(1).mean(dim=1, keepdim=True) * more if balanced else 0.0)
+        rows.mul_(std).add_(mean)
+    else:
+        rows.normal_(mean, std, generator=generator)
+    rows.mul_(scale)
+    if signs is not None:
+        side, inhibits = _sides(weight, signs), signs.count(-1) / len(signs)
+        if usual is True and 0 < inhibits < 1:
+            weight.mul_(torch.where(side < 0, 1 / inhibits, 2 / (1 - inhibits)))
+        weight.copy_(torch.where(side == 0, weight, side * weight.abs()))
+    weight.copy_(existing(layer, name))
 
 
-def signed_in(network: nn.Module) -> list[tuple[Tensor, tuple[int, ...]]]:
-    """All weights in a network whose signs are fixed, and the signs."""
+def bounded_in(network: nn.Module) -> list[tuple[nn.Module, str, tuple[int, ...] | None]]:
+    """The layers and names of all weights whose signs are fixed or of which some are missing, and the signs."""
     found = [(x, *pair) for x in network.modules() for pair in getattr(x, "_signed", {}).items()]
-    return [(getattr(layer, name), signs) for layer, name, signs in found if signs is not None]
+    return [each for each in found if each[2] is not None or _connections(*each[:2]) is not None]
 
 
 @torch.no_grad()
 def project_(network: nn.Module) -> None:
-    """Put raw delays and weights that an optimiser carried outside their bounds back."""
+    """Put raw delays and weights that an optimiser carried outside their bounds back, missing weights to 0."""
     project_delays_(network)
-    for weight, signs in signed_in(network):
-        weight.copy_(torch.where(_sides(weight, signs) * weight < 0, 0.0, weight))
+    for layer, name, signs in bounded_in(network):
+        weight = existing(layer, name)
+        weight = weight if signs is None else torch.where(_sides(weight, signs) * weight < 0, 0.0, weight)
+        getattr(layer, name).copy_(weight)

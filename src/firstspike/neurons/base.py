@@ -99,6 +99,7 @@ class Neuron:
         positive: names of parameters that are > 0, by default those that begin with ``tau``. They learn by their
             logarithms.
         refractory: time after a spike without another one, >= 0.
+        unit: name of the unit of all times in figures and reports, such as ``"ms"``; None for ``tau_syn``.
         parameters: numbers or tensors for all other names in the equations.
 
     Raises:
@@ -115,6 +116,8 @@ class Neuron:
     """What the neuron does between events, of those that are described by it; None of ``LIF`` and its kin."""
     start: Mapping[str, Expression] = {}
     """States that do not start at 0, of neurons with ``equations``."""
+    unit: str | None = None
+    """Of all times, for figures and reports."""
     conducts: ClassVar[bool] = False
     """Whether weights are conductances, which are >= 0."""
 
@@ -132,6 +135,7 @@ class Neuron:
         start: Mapping[str, float | str] = {},
         positive: Iterable[str] | None = None,
         refractory: float | Tensor = 0.0,
+        unit: str | None = None,
         **parameters: float | Tensor,
     ) -> None:
         found = read_equations(equations, threshold, reset, receptors, [] if held is None else held)
@@ -145,10 +149,10 @@ class Neuron:
         above = [name for name in used if name.startswith("tau")] if positive is None else list(positive)
         if not set(above) <= set(used):
             raise ValueError(f"positive must be some of the parameters {', '.join(used)}, got {', '.join(above)}")
-        self.equations, self.start = found, starts
+        self.equations, self.start, self.unit = found, starts, unit
         self.written = {
             "equations": found.text, "threshold": threshold, "reset": reset, "receptors": found.receptors,
-            "held": found.held, "start": dict(start), "positive": tuple(above),
+            "held": found.held, "start": dict(start), "positive": tuple(above), "unit": unit,
         }  # fmt: skip
         known = {name: Parameter(Unit(), 0.0 if name in above else -math.inf) for name in used if name != "refractory"}
         self.__dict__["parameters"] = known | {"refractory": Parameter(TIME, 0.0, included=True)}
@@ -180,7 +184,9 @@ class Neuron:
     def with_values(self, **values: Any) -> Self:
         """The same neuron with other values of some parameters."""
         if type(self) is not Neuron:
-            return type(self)(**self.values | values)
+            made = type(self)(**self.values | values)
+            made.__dict__["unit"] = self.unit
+            return made
         found = object.__new__(type(self))
         found.__dict__.update(self.__dict__)
         for name, value in values.items():

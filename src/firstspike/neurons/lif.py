@@ -8,7 +8,7 @@ are in any unit, the same for all; by convention ``tau_syn = 1``.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -49,6 +49,7 @@ class LIF(Neuron):
             alpha function. A tuple has one for each receptor.
         bias: constant input, as the membrane where it alone acts comes to rest. It acts from time 0 on, or from the
             start of a window, with the membrane at 0; inputs before that do not arrive.
+        unit: name of the unit of all times in figures and reports, such as ``"ms"``; None for ``tau_syn``.
 
     Raises:
         ValueError: a value outside of these bounds, or not a number.
@@ -61,6 +62,7 @@ class LIF(Neuron):
     refractory: NotNegative | Tensor = 0.0
     tau_rise: NotNegatives = 0.0
     bias: Finite | Tensor = 0.0
+    unit: str | None = field(default=None, kw_only=True)
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "tau_mem": Parameter(TIME, 0.0, infinite=True),

@@ -8,7 +8,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -83,6 +83,7 @@ class _Membrane(_Named):
         reset: v after a spike, below the threshold.
         refractory: time for which v stays there, >= 0; other states go on.
         bias: constant input, as the membrane where it alone acts on the leak comes to rest.
+        unit: name of the unit of all times in figures and reports, such as ``"ms"``; None for ``tau_syn``.
 
     Raises:
         ValueError: a value outside of these bounds, or not a number.
@@ -94,6 +95,7 @@ class _Membrane(_Named):
     reset: Finite | Tensor = 0.0
     refractory: NotNegative | Tensor = 0.0
     bias: Finite | Tensor = 0.0
+    unit: str | None = field(default=None, kw_only=True)
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "tau_mem": Parameter(TIME, 0.0), "tau_syn": Parameter(TIME, 0.0, several=True),
@@ -248,6 +250,7 @@ class AdEx(_Membrane):
     tau_w: Positive | Tensor = 144.0
     a: Finite | Tensor = 4.0
     b: Finite | Tensor = 80.5
+    unit: str | None = field(default="ms", kw_only=True)
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         **EIF.parameters, "bias": _free(_CURRENT), "c_m": Parameter(_PLAIN, 0.0), "e_l": _free(POTENTIAL),
@@ -281,6 +284,7 @@ class Izhikevich(_Named):
         b: how much u follows v.
         c: v after a spike in mV, below the threshold.
         d: jump of u at a spike.
+        unit: name of the unit of all times in figures and reports.
 
     Source: Izhikevich 2003, "Simple model of spiking neurons", eqs. 1 to 3; the defaults are regular spiking.
     """
@@ -293,6 +297,7 @@ class Izhikevich(_Named):
     b: Finite | Tensor = 0.2
     c: Finite | Tensor = -65.0
     d: Finite | Tensor = 8.0
+    unit: str | None = field(default="ms", kw_only=True)
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "tau_syn": _Membrane.parameters["tau_syn"], "threshold": _free(POTENTIAL),

@@ -115,8 +115,10 @@ def axes_list(axes: Axes | Iterable[Any], needed: int) -> list[Axes]:
     return flat
 
 
-def time_unit(tau_syn: float = 1.0) -> str:
-    """The unit of all times, for an axis: ``tau_syn``, or the fraction of it that is 1."""
+def time_unit(tau_syn: float = 1.0, unit: str | None = None) -> str:
+    """The unit of all times, for an axis: a given one, ``tau_syn``, or the fraction of it that is 1."""
+    if unit:
+        return as_text(unit)
     return r"$\tau_\mathrm{syn}$" if tau_syn == 1 else rf"$\tau_\mathrm{{syn}}$/{tau_syn:g}"
 
 

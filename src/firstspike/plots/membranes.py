@@ -29,17 +29,15 @@ TRACES = 6  # more in one panel cannot be told apart
 
 
 def unit_of(module: nn.Module) -> str:
-    """The unit of a module's times, by the ``tau_syn`` that its layers started with; none if they differ."""
+    """The unit of a module's times, by its neurons or the ``tau_syn`` that they started with; none if they differ."""
     layers = (x for x in module.modules() if isinstance(x, NeuronLayer) and "tau_syn" not in x.unused)
-    firsts = [first_tau(x.initial_neuron) for x in layers]  # as in a config
-    taus = {tau for first in firsts for tau in torch.as_tensor(first).flatten().tolist()} or {1.0}
-    return look.time_unit(*taus) if len(taus) == 1 else ""
+    neurons = [(x.initial_neuron, first_tau(x.initial_neuron)) for x in layers]  # as in a config
+    units = {look.time_unit(tau, x.unit) for x, first in neurons for tau in torch.as_tensor(first).flatten().tolist()}
+    return "" if len(units) > 1 else next(iter(units), look.TAU_SYN)
 
 
 def first_tau(neuron: Any) -> Any:
     """The synaptic time constant of a neuron, of several the first; 1 where its equations have none of this name."""
-    if neuron.equations is None:
-        return time_constants_of(neuron)[0].tau_syn
     return each(neuron.values.get("tau_syn", 1.0))[0]
 
 

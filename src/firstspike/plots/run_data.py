@@ -59,7 +59,7 @@ def data_name(run: Run) -> str:
 
 def unit_in(run: Run) -> str:
     """Unit of all times, for an axis."""
-    return time_unit(run.config.neuron.time_unit)
+    return time_unit(run.config.neuron.time_unit, run.config.neuron.unit)
 
 
 def sample_title(run: Run, sample: int) -> str:

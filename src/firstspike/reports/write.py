@@ -81,7 +81,7 @@ def pictures(run: Run, notes: list[str]) -> Iterator[Picture]:
 
 def run_page(run: Run, budget: int = BUDGET) -> str:
     """The page of a run, with at most ``budget`` numbers for its samples."""
-    members = run.seeds or (run,)
+    members, kind = run.seeds or (run,), run.config.substrate.kind
     notes: list[str] = []
     drawn = list(pictures(run, notes))
     found = [details(member, budget // len(members)) for member in members]
@@ -91,12 +91,12 @@ def run_page(run: Run, budget: int = BUDGET) -> str:
         changed = ""
     return render(
         "run",
-        {"tau": run.config.neuron.time_unit, "substrate": run.config.substrate.kind, "members": found},
+        {"unit": run.config.neuron.unit or run.config.neuron.time_unit, "substrate": kind, "members": found},
         title=run.folder.resolve().name,
         kind=data_name(run),
         summary=summary(run),
         making=making(run),
-        substrate=run.config.substrate.kind,
+        substrate=kind,
         changed=changed,
         config=run.config.to_yaml(),
         seeds=[member["name"] for member in found] if len(found) > 1 else [],

@@ -11,10 +11,10 @@ from torch import Tensor, nn, optim
 
 from firstspike.data import SpikeData
 from firstspike.deferred import sent
-from firstspike.layers import Network, SpikeDropout
+from firstspike.layers import Network, PoissonSpikes, SpikeDropout
 from firstspike.layers.delay import delays_in
 from firstspike.layers.ensembles import Ensemble
-from firstspike.layers.synapses import project_, signed_in
+from firstspike.layers.synapses import bounded_in, project_
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
 from firstspike.training.member import Member
 from firstspike.training.objective import Objective
@@ -44,7 +44,7 @@ class Sequential:
         # the last batch of an epoch is the only one of another size: two programs instead of one for any size
         self._pass = torch.compile(self._forward, dynamic=False) if compile else self._forward
         # a search after every step would take long compared with a small step
-        self.has_bounds = any(delays_in(x.network) or signed_in(x.network) for x in members)
+        self.has_bounds = any(delays_in(x.network) or bounded_in(x.network) for x in members)
 
     def step(
         self, times: Float[Tensor, "members batch inputs"], labels: Int64[Tensor, "members batch"]
@@ -181,7 +181,7 @@ def engine_for(
         len(members) > 1
         and all(isinstance(member.network, Network) for member in members)
         and not any(rule.jitter for rule, _ in delays_in(first.network))
-        and not any(isinstance(module, SpikeDropout) and module.p for module in first.network.modules())
+        and not any(isinstance(x, PoissonSpikes | SpikeDropout) and getattr(x, "p", 1) for x in first.network.modules())
         and all(_settings(member.optimizer) == _settings(first.optimizer) for member in members)
         and all(member.silent == first.silent for member in members)
         and all(member.substrate.side_by_side for member in members)

@@ -13,6 +13,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from firstspike.layers import Network, Record, SpikingLayer
+from firstspike.layers.synapses import existing
 from firstspike.layers.trains import first_of, form_of
 from firstspike.ranges import Positive, checks_ranges
 
@@ -141,6 +142,7 @@ class SilentNeurons:
         if not shared:  # a backward pass that is still to come needs the weights of the forward pass
             weight.data = weight.detach().clone()
         weight.data.add_(amount * raised.view(-1, *[1] * (weight.ndim - 1)))
+        weight.data.copy_(existing(lif))
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs."""

@@ -137,7 +137,7 @@ class Reader:
                 rule = _DELAYS
                 synapses, copies = synapses.apart()
                 self.layers += [layers.Multiplex(copies)] if copies > 1 else []
-        parameters = LIF(**{key: self._shared(neurons[key]) for key in ("tau_mem", "tau_syn", "threshold")})
+        parameters = LIF(*(self._shared(neurons[key]) for key in ("tau_mem", "tau_syn", "threshold")))
         make: dict[str, Any] = {"delay": rule, "generator": torch.Generator(), "dtype": self.dtype}
         size = synapses.inputs, out
         layer: layers.SpikingLinear | layers.SpikeTrains

@@ -20,8 +20,8 @@ const label = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&
 const smallest = (values) => values.reduce((found, value) => Math.min(found, value), Infinity);
 const largest = (values) => values.reduce((found, value) => Math.max(found, value), -Infinity);
 
-function timeLabel(tau, what = "time") {
-  return `${what} [τ<sub>syn</sub>${tau === 1 ? "" : `/${tau}`}]`;
+function timeLabel(unit, what = "time") {
+  return `${what} [${typeof unit === "string" ? label(unit) : `τ<sub>syn</sub>${unit === 1 ? "" : `/${unit}`}`}]`;
 }
 
 function axis(title, more = {}) {

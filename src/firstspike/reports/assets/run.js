@@ -1,14 +1,14 @@
 // The page of a run: its parts follow the chosen seed and the chosen sample.
 
-start(({ members, tau, substrate }) => {
+start(({ members, unit, substrate }) => {
   const has = (part) => members.some((member) => member[part] !== undefined);
   let map = () => {};
 
   const choice = has("samples") && picker((member, place, places) => {
     map(member, place, places);
-    drawInput(member, place, tau);
-    drawRaster(member, place, tau);
-    drawMembrane(member, place, tau, substrate === "exact");
+    drawInput(member, place, unit);
+    drawRaster(member, place, unit);
+    drawMembrane(member, place, unit, substrate === "exact");
   });
   if (has("plane") && has("samples")) map = decisionMap((place) => choice.pick(place));
 
