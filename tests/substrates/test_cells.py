@@ -24,7 +24,7 @@ def counts(trains):
 
 
 def trains_of(neuron, source, kind=SpikeTrains, **options):
-    more = (15.0,) if kind is SpikingRecurrent else ()
+    more = (12.0,) if kind is SpikingRecurrent else ()
     options = {"overflow": "drop", "generator": source} | WEIGHTS | DOUBLE | options
     return Network(kind(6, 4, 60, *more, neuron, **options)).requires_grad_(False)
 
@@ -163,7 +163,11 @@ REFUSED = {
         ),
         (AdaptiveLIF(reset=None, **ADAPTS), {}, "NEST has neurons without a reset (reset=None) only with at most two"),
         (AdaptiveLIF(reset=None, **MANY), {}, "NEST has neurons without a reset (reset=None) only with at most two"),
-        (LIF(reset=None, refractory=0.01), {}, "NEST has neurons without a reset (reset=None) only with a refractory"),
+        (
+            LIF(reset=None, refractory=0.01),
+            {},
+            "NEST has refractory times of whole steps, at least 2, and a step here is 0.01; got a refractory of 0.01",
+        ),
         (AdaptiveLIF(**ADAPTS, refractory=0.0), {}, "NEST has refractory times of whole steps"),
         (
             LIF(tau_syn=(1.0, 2.0, 3.0)),

@@ -87,9 +87,13 @@ def test_nest_after_other_layers(source):
         (
             Nest,
             0.015,
-            r"layer 0: NEST has delays of whole steps, at least one, .* got a window of 0\.015\. Set the layer",
+            r"layer 0: NEST has delays of whole steps, at least 1, .* got a window of 0\.015\. Set the layer",
         ),
-        (Neuron, 0.005, r"layer 0: its window of 0\.005 tau_syn is shorter than substrate.step, 0\.01"),
+        (
+            Neuron,
+            0.005,
+            r"layer 0: NEURON has delays of at least one step, and a step here is 0\.01; got a window of 0\.005\.",
+        ),
     ],
 )
 def test_windows_that_a_simulator_lacks(source, simulator, window, message):

@@ -214,8 +214,8 @@ def every_weight(layer: DenseLayer) -> Tensor:
 
 
 def unit_of(layer: DenseLayer) -> float:
-    """``tau_syn`` of a layer, of the first receptor, on average over its neurons."""
-    return float(array(each(layer.neuron.tau_syn)[0]).mean())
+    """``tau_syn`` of a layer, of the first receptor, on average over its neurons; 1 for neurons without that name."""
+    return float(array(each(layer.neuron.values.get("tau_syn", 1.0))[0]).mean())
 
 
 def array(x: float | Tensor) -> PerNeuron:
