@@ -24,7 +24,7 @@ def counts(trains):
 
 
 def trains_of(neuron, source, kind=SpikeTrains, **options):
-    more = (12.0,) if kind is SpikingRecurrent else ()
+    more = (15.0,) if kind is SpikingRecurrent else ()
     options = {"overflow": "drop", "generator": source} | WEIGHTS | DOUBLE | options
     return Network(kind(6, 4, 60, *more, neuron, **options)).requires_grad_(False)
 
@@ -34,7 +34,7 @@ def run_on(substrate, network, times):
     with substrate.open(network) as opened:
         found = opened.run(network, times).output
     wanted = network(times)
-    return found, wanted.masked_fill(wanted > getattr(substrate, "duration", torch.inf), torch.inf)
+    return found, wanted.masked_fill(wanted > (getattr(substrate, "duration", None) or torch.inf), torch.inf)
 
 
 SIGNS = {"receptor": "sign"}
@@ -166,7 +166,7 @@ REFUSED = {
         (
             LIF(reset=None, refractory=0.01),
             {},
-            "NEST has refractory times of whole steps, at least 2, and a step here is 0.01; got a refractory of 0.01",
+            "NEST has refractory times of whole steps of 0.01, at least 2, got a refractory of 0.01",
         ),
         (AdaptiveLIF(**ADAPTS, refractory=0.0), {}, "NEST has refractory times of whole steps"),
         (

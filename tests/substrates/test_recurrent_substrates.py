@@ -87,12 +87,12 @@ def test_nest_after_other_layers(source):
         (
             Nest,
             0.015,
-            r"layer 0: NEST has delays of whole steps, at least 1, .* got a window of 0\.015\. Set the layer",
+            r"layer 0: NEST has delays of whole steps of 0\.01, at least 1, got a window of 0\.015: set the layer",
         ),
         (
             Neuron,
             0.005,
-            r"layer 0: NEURON has delays of at least one step, and a step here is 0\.01; got a window of 0\.005\.",
+            r"layer 0: NEURON has delays of whole steps of 0\.01, at least 1, got a window of 0\.005:",
         ),
     ],
 )

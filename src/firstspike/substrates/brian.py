@@ -1,6 +1,7 @@
 """Neurons from equations in Brian2, in whose notation their equations are."""
 
 import re
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +23,11 @@ def simulated(
     """
     import brian2 as b2
 
-    neuron, equations, samples, outputs = layer.neuron, layer.neuron.equations, len(arrival), layer.out_features
+    neuron, equations, weight = layer.neuron, layer.neuron.equations, array(every_weight(layer))
+    samples, inputs, outputs = len(arrival), layer.in_features, layer.out_features
     assert equations is not None
     dt, size, states, values = step * unit * b2.ms, samples * outputs, equations.states, neuron.named_values
-    own = {
-        name: f"x{k}" for k, name in enumerate((*states, *equations.parameters))
-    }  # Brian2 has i, N and others itself
+    own = {name: f"x{k}" for k, name in enumerate((*states, *equations.parameters))}  # Brian2 has an i and N itself
 
     def text(expression: Expression) -> str:
         return re.sub(r"\b[A-Za-z_]\w*", lambda name: own.get(name[0], name[0]), shown(expression))
@@ -45,34 +45,31 @@ def simulated(
         setattr(group, own[name], np.resize(array(start[name] if name in start else values[name]), size))
     group.rest = np.resize(np.round(array(neuron.refractory) / unit / step) + 1, size) * dt  # from the spike's step on
 
+    reached = (weight < 0) if layer.receptor == "sign" else array(layer.receptors) if layer.receptors is not None else 0
+    wires = {f"w{k}": (own[x], weight * (reached == k)) for k, x in enumerate(equations.receptors)}
+
+    def wired(before: Any, pre: Any, sample: Any, out: Any, source: Any) -> Any:
+        """Synapses to the neurons ``out`` of the samples, with the weights of these sources."""
+        jumps = "\n".join(f"{state}_post += {w}" for w, (state, _) in wires.items())
+        found = b2.Synapses(before, group, "\n".join(f"{w} : 1" for w in wires), on_pre=jumps, dt=dt)
+        found.connect(i=pre, j=sample * outputs + out)
+        for w, (_, strength) in wires.items():
+            setattr(found, w, strength[out, source])
+        return found
+
     sample, source, nth = np.nonzero((arrival >= 0) & (arrival <= until))
     given = np.arange(len(sample)), np.round(arrival[sample, source, nth] / step) * dt
     events = b2.SpikeGeneratorGroup(max(1, len(sample)), *given, dt=dt, when="start")  # each spike has a source
-    reaches = (arrival.shape[1] == layer.in_features) | (source[:, None] // layer.in_features == np.arange(outputs))
+    reaches = (arrival.shape[1] == inputs) | (source[:, None] // inputs == np.arange(outputs))  # delays: one for each
     pre, out = np.nonzero(np.broadcast_to(reaches, (len(sample), outputs)))
-    wires = [(events, pre, sample[pre], out, source[pre] % layer.in_features)]
+    parts = [group, events, b2.SpikeMonitor(group), wired(events, pre, sample[pre], out, source[pre] % inputs)]
+    parts[-1].pre.when = "before_groups"
     if isinstance(layer, SpikingRecurrent):
         sample, out, source = np.indices((samples, outputs, outputs)).reshape(3, -1)
-        wires.append((group, sample * outputs + source, sample, out, layer.in_features + source))
-        delay = np.maximum(np.round(array(layer.own_delay) / unit / step), 1)
-    weight, monitor, parts = array(every_weight(layer)), b2.SpikeMonitor(group), []
-    receptors = np.resize(0 if layer.receptors is None else array(layer.receptors), weight.shape)
-    receptors = (weight < 0) if layer.receptor == "sign" else receptors
-    for before, *places in wires:
-        for k, name in enumerate(equations.receptors):
-            chosen = (receptors[places[2], places[3]] == k) & (weight[places[2], places[3]] != 0)
-            if chosen.any():
-                pre, sample, out, source = (x[chosen] for x in places)
-                synapses = b2.Synapses(before, group, "w : 1", on_pre=f"{own[name]}_post += w", dt=dt)
-                synapses.connect(i=pre, j=sample * outputs + out)
-                synapses.w = weight[out, source]
-                if before is group:
-                    synapses.delay = delay[out, source - layer.in_features] * dt
-                else:
-                    synapses.pre.when = "before_groups"
-                parts.append(synapses)
-    b2.Network(group, events, monitor, parts).run((np.ceil(until / step) + 1) * dt, namespace={"ms": b2.ms})
+        parts.append(wired(group, sample * outputs + source, sample, out, inputs + source))
+        parts[-1].delay = np.maximum(np.round(array(layer.own_delay) / unit / step), 1)[out, source] * dt
+    b2.Network(parts).run((np.ceil(until / step) + 1) * dt, namespace={"ms": b2.ms})
     if not all(np.isfinite(getattr(group, own[name])[:]).all() for name in states):
         raise ValueError("a state is no number any more: choose a smaller substrate.step, or a lower threshold")
-    at = (np.round(np.asarray(monitor.t / dt)) + 1) * step
-    return Windows(1, 0.0, until + 2 * step, 1.0).each(size, monitor.i[:], at).reshape(samples, outputs, -1)
+    at = (np.round(np.asarray(parts[2].t / dt)) + 1) * step
+    return Windows(1, 0.0, until + 2 * step, 1.0).each(size, parts[2].i[:], at).reshape(samples, outputs, -1)

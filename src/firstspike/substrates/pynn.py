@@ -25,7 +25,7 @@ from firstspike.ranges import checks_ranges
 from firstspike.substrates.base import LayerByLayer, SubstrateError
 from firstspike.substrates.cells import Cells, PerNeuron, array, unit_of
 from firstspike.substrates.described import DescribedCells
-from firstspike.substrates.steps import check_steps
+from firstspike.substrates.rounding import check_steps
 from firstspike.substrates.windows import Windows, inject, project, recorded, sources
 from firstspike.text import first_line, installed_with
 
@@ -46,7 +46,8 @@ class Simulator(LayerByLayer):
 
     Args:
         step: time step of the simulation.
-        duration: simulated time from 0, or from an earlier first input; later spikes are missed.
+        duration: when the simulation of a layer ends: later spikes are missed. By default, neurons that may spike for
+            ever end with their layer, or else at 100 ``tau_syn``, and others when they are at rest after all inputs.
         unit: what step and duration are in: ``tau_syn`` of each layer, or the unit of the times, such as ms.
 
     Raises:
@@ -78,7 +79,7 @@ class Simulator(LayerByLayer):
     def __init__(
         self,
         step: Annotated[float, Ge(0.0001), Le(1)] = 0.01,
-        duration: Annotated[float, Gt(1), Le(10**5)] = 100.0,
+        duration: Annotated[float, Gt(1), Le(10**5)] | None = None,
         unit: Literal["tau_syn", "times"] = "tau_syn",
     ) -> None:
         self.step, self.duration, self.unit = step, duration, unit
@@ -86,17 +87,10 @@ class Simulator(LayerByLayer):
 
     def open(self, network: Network) -> Self:
         super().open(network)
-        layers = [
-            (f"layer {index}", layer, self._unit(layer))
-            for index, layer in enumerate(network)
-            if isinstance(layer, DenseLayer)
-        ]
-        for place, layer, unit in layers:
+        layers = [(f"layer {index}", layer) for index, layer in enumerate(network) if isinstance(layer, DenseLayer)]
+        for place, layer in layers:
             self._cells(place, layer)
-            end = layer.until if layer.neuron.equations is not None else getattr(layer, "duration", None)
-            if end is not None and end > self.duration * unit * (1 + 1e-9):
-                self._ends_early(place, unit, f"the layer's end of {end:g}")
-        check_steps(self.title, self.step, self.precise, layers)
+        check_steps(self.title, self.step, self.precise, [(*x, self._unit(x[1])) for x in layers])
         self._sim = self._load()
         return self
 
@@ -114,21 +108,13 @@ class Simulator(LayerByLayer):
                 return DescribedCells.of(layer, self._clock()[1] / self._unit(layer), self.described)
             if np.isinf(array(layer.neuron.tau_mem)).any():
                 raise ValueError("has no neurons without leak (tau_mem inf)")
-            return Cells.of(layer, self._unit(layer), self.duration, self.rest, self.apart)
+            return Cells.of(layer, self._unit(layer), self.duration or math.inf, self.rest, self.apart)
         except ValueError as error:
             raise ValueError(f"{place}: {self.title} {error}") from None
 
     def _unit(self, layer: DenseLayer) -> float:
         """What step and duration are given in, in the unit of the times."""
         return 1.0 if self.unit == "times" else unit_of(layer)
-
-    def _ends_early(self, place: str, unit: float, what: str) -> None:
-        """Warn that the simulation ends before something that is still to come."""
-        warnings.warn(
-            f"{place}: {self.title} stops at {self.duration * unit:g}, before {what}: raise substrate.duration, "
-            f"{self.duration:g}" + ("" if self.unit == "times" else " tau_syn"),
-            stacklevel=2,
-        )
 
     def spikes(self, index: int, layer: DenseLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
         if isinstance(layer, SpikeTrains):
@@ -145,14 +131,10 @@ class Simulator(LayerByLayer):
         unit, delay = self._unit(layer), layer.delay_in_pass()
         arrival = times if delay is None else (times.unsqueeze(-3) + delay.unsqueeze(-1)).flatten(-3, -2)
         if layer.neuron.equations is None:
-            if not isinstance(layer, SpikingRecurrent) and bool(
-                (arrival > self.duration * unit)[arrival.isfinite()].any()
-            ):
-                self._ends_early(f"layer {index}", unit, "some of its inputs")
             cells = self._cells(f"layer {index}", layer)
             until, found = cells.until, self._simulate(array(arrival) / unit, array(layer.weight), cells)
         else:
-            until = min(self.duration, getattr(layer, "duration", layer.until) / unit)
+            until = min(self.duration or math.inf, getattr(layer, "duration", layer.until) / unit)
             found = self._simulate_each(layer, array(arrival) / unit, until)
         return torch.from_numpy(np.where(found > until, np.inf, found) * unit).to(times)
 

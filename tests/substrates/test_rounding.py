@@ -44,11 +44,11 @@ def test_networks_in_milliseconds(source, shift):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tau_syn": 2.2}, "a step here is 0.022; got a refractory of 2. Set the layer's refractory, or set substrate."
-         "step to 0.00909090909"),
-        ({"refractory": 0.0}, "least 1, and a step here is 0.05; got a refractory of 0. Set the layer's refractory"),
-        ({"window": 1.52}, "delays of whole steps, at least 1, and a step here is 0.05; got a window of 1.52. Set "
-         "the layer's window, or set substrate.step to 0.008"),
+        ({"tau_syn": 2.2}, "times of whole steps of 0.022, at least 1, got a refractory of 2: set the layer's "
+         "refractory, or a substrate.step of 0.00909090909"),
+        ({"refractory": 0.0}, "of 0.05, at least 1, got a refractory of 0: set the layer's refractory"),
+        ({"window": 1.52}, "delays of whole steps of 0.05, at least 1, got a window of 1.52: set the layer's window, "
+         "or a substrate.step of 0.008"),
     ],
 )  # fmt: skip
 def test_nest_refuses_what_it_would_round(source, options, message):
@@ -67,20 +67,29 @@ def test_steps_that_are_proposed_fit(source, step):
     ("simulator", "options", "message"),
     [
         (Nest, {"window": 1.5, "recurrent_delay": DelayRule("clip", 3.0, mean=1.0)},
-         r"NEST rounds delays to whole steps of 0\.05, here a recurrent_delay of 2\.\d+ by 0\.0[12]\d*; a smaller "),
+         r"NEST has delays of .* of 0\.05, and rounds a recurrent_delay of 2\.\d+ by 0\.0[12]\d*: smaller steps"),
         (Nest, {"window": 1.5, "recurrent_delay": DelayRule("clip", 3.0, mean=0.52, std=0.0)},
-         r"NEST rounds delays .* a recurrent_delay of 2\.02 by 0\.02; set substrate\.step to 0\.004$"),
-        (Neuron, {"refractory": 2.02}, r"NEURON rounds refractory .* by 0\.02; set substrate\.step to 0\.00985365854$"),
-        (Brian2, {"window": 1.52}, r"Brian2 rounds delays to .* of 0\.05, here a window of 1\.52 by 0\.02; set"),
-        (Nest, {"window": 1.5, "more": 450.0}, r"NEST stops at 500, before the layer's end of 550: raise substrate\."
-         r"duration, 100 tau_syn$"),
+         r"NEST has delays .* a recurrent_delay of 2\.02 by 0\.02: a substrate\.step of 0\.004 does not$"),
+        (Neuron, {"refractory": 2.02}, r"NEURON has refractory times .* by 0\.02: a substrate\.step of 0\.00985365854"),
+        (Brian2, {"window": 1.52}, r"Brian2 has delays of .* of 0\.05, and rounds a window of 1\.52 by 0\.02: a subs"),
     ],
 )  # fmt: skip
 def test_rounding_is_warned_of(source, monkeypatch, simulator, options, message):
     monkeypatch.setattr(simulator, "_load", lambda self: None)
-    more = options.pop("more", 0.0)
-    layer = layer_of(source, **options)
-    if more:
-        layer.duration += more
     with pytest.warns(UserWarning, match=f"^layer 0: {message}"):
-        simulator().open(Network(layer))
+        simulator().open(Network(layer_of(source, **options)))
+
+
+@pytest.mark.nest
+@pytest.mark.parametrize("kind", ["window", "bias", "plain"])
+def test_nothing_is_left_out_by_default(source, kind):
+    """Spikes come for 120 time constants, and neurons that spike for ever end with their layer."""
+    options = {"window": {"window": 1.5}, "bias": {"window": 1.5, "bias": 16.0}, "plain": {}}[kind]
+    layer = layer_of(source, 2.0, **options)
+    layer.duration, layer.max_spikes = 240.0, 200
+    times = (240 * torch.rand(2, 6, 12, generator=source, **DOUBLE)).sort(-1).values
+    network = Network(layer).requires_grad_(False)
+    with Nest(0.1, unit="times").open(network) as nest:
+        found, wanted = nest.run(network, times).output, network(times)
+    assert float(wanted[wanted.isfinite()].max()) > 210
+    torch.testing.assert_close(found, wanted, atol=1e-9, rtol=0)
