@@ -32,12 +32,10 @@ def check_steps(title: str, step: float, precise: bool, layers: list[tuple[str, 
         away = np.abs(steps - np.maximum(np.round(steps), least))
         if (away <= _WHOLE * steps).all():
             continue
-        worst = times.flat[away.argmax()]
+        worst, kind = times.flat[away.argmax()], "refractory times" if name == "refractory" else "delays"
         shared = reduce(_common, (x for _, _, every, u, _ in timed for x in np.unique(every / u)), 0.0)
         fits = f"a substrate.step of {shared / math.ceil(shared / step - _WHOLE):.9g}" if shared > _FINEST else ""
-        text = (
-            f"{place}: {title} has {'refractory times' if name == 'refractory' else 'delays'} of whole steps of {one:g}"
-        )
+        text = f"{place}: {title} has {kind} of whole steps of {one:g}"
         if (precise and name != "recurrent_delay") or steps.min() < least * (1 - _WHOLE):
             remedy = f"set the layer's {name}" + (f", or {fits}" if fits and worst else "")
             raise ValueError(f"{text}, at least {least}, got a {name} of {worst:g}: {remedy}")
