@@ -220,6 +220,13 @@ def neurons(path: Path) -> None:
         save(figure, path)
 
 
+def nest_twin(path: Path) -> None:
+    """A recurrent network here and in NEST."""
+    example = Path(__file__).parents[1] / "examples" / "nest_twin.py"
+    subprocess.run([sys.executable, str(example), str(path)], check=True)
+    shrink(path, path)
+
+
 def report(path: Path) -> None:
     """A part of the report of the same run, in Chromium."""
     from playwright.sync_api import FloatRect, sync_playwright
@@ -272,6 +279,7 @@ FIGURES = {
     "readme": (readme, "readme.png"),
     "report": (report, "report.png"),
     "neurons": (neurons, "neurons.png"),
+    "nest_twin": (nest_twin, "nest_twin.png"),
     "gallery": (gallery, "gallery"),
 }
 

@@ -66,6 +66,7 @@ WITHOUT_ROW = {
     **dict.fromkeys(("Substrate", "LayerByLayer"), BASE),
     **dict.fromkeys(("nest", "Nest", "neuron", "Neuron", "brian2", "Brian2", "brainscales2", "BrainScaleS2"), PROGRAM),
     "SubstrateError": "an error",
+    "NeuronDifference": "a row of a table, without computation; see tests/substrates/test_differences.py",
 }
 
 # For each pair of a row and an invariance that is known not to hold, the fault in words.

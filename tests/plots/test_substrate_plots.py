@@ -20,8 +20,10 @@ def test_times_are_compared(ax):
     observed = torch.tensor([[1.1, torch.inf], [2.0, 1.5], [0.8, torch.inf], [torch.inf, torch.inf]])
     plots.time_comparison(exact, observed, ax, "hidden")
     assert ax.get_title() == "hidden, median distance 0.1\nspikes lost 12.5 %, added 12.5 %"
-    dots = next(line for line in ax.get_lines() if line.get_marker() == ".")
-    np.testing.assert_allclose(dots.get_xydata(), [[1.0, 1.1], [1.5, 1.5], [0.5, 0.8]], rtol=1e-6)
+    dots, most = (line.get_xydata() for line in ax.get_lines() if line.get_marker() == ".")
+    np.testing.assert_allclose(dots, [[1.0, 1.1], [1.5, 1.5], [0.5, 0.8]], rtol=1e-6)
+    np.testing.assert_allclose(most, [[1.0, 1.1], [0.5, 0.8]], rtol=1e-6)  # one spike more each, and further apart
+    assert [text.get_text() for text in ax.texts] == ["neuron 0"]
     with pytest.raises(ValueError, match="exact and observed must have one shape"):
         plots.time_comparison(exact, observed[:2], ax)
 

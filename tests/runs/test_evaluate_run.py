@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 
@@ -8,6 +9,7 @@ from scipy.stats import binomtest
 
 import firstspike as fs
 from firstspike.runs.evaluate import decisions, prediction_table, table
+from firstspike.substrates import differences
 
 
 def report(folder, data="test", checkpoint=None):
@@ -60,6 +62,22 @@ def test_names_of_files_follow_from_the_substrate_not_from_what_was_typed(folder
     assert long[0].elsewhere != long[1].elsewhere
     for each in long:
         assert all(path.is_file() and len(path.name) < 150 for path in each.evaluate().save())
+
+
+def test_differences_on_a_substrate_are_those_from_the_exact_spikes_of_the_same_weights(folder):
+    found = fs.Run(folder, substrate="noisy").evaluate()
+    run = fs.Run(folder)
+    assert found.differences == differences(run.network, run.record, found.record)
+    assert sum(x.missing + x.extra for x in found.differences) > 0
+    assert found.text().count("hidden: ") == 1
+    *_, file = found.save()
+    assert file == folder / "evaluation" / "differences_test_on_noisy.csv"
+    with file.open() as rows:
+        read = list(csv.DictReader(rows))
+    assert [int(row["matched"]) for row in read] == [x.matched for x in found.differences]
+    rounded = fs.Run(folder, substrate="exact", settings=["substrate.weight_bits=4"]).evaluate()
+    assert rounded.differences == []
+    assert len(rounded.save()) == 2
 
 
 def test_both_files_can_be_read_back(folder):

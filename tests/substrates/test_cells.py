@@ -34,7 +34,7 @@ def run_on(substrate, network, times):
     with substrate.open(network) as opened:
         found = opened.run(network, times).output
     wanted = network(times)
-    return found, wanted.masked_fill(wanted > getattr(substrate, "duration", torch.inf), torch.inf)
+    return found, wanted.masked_fill(wanted > (getattr(substrate, "duration", None) or torch.inf), torch.inf)
 
 
 SIGNS = {"receptor": "sign"}
@@ -163,7 +163,11 @@ REFUSED = {
         ),
         (AdaptiveLIF(reset=None, **ADAPTS), {}, "NEST has neurons without a reset (reset=None) only with at most two"),
         (AdaptiveLIF(reset=None, **MANY), {}, "NEST has neurons without a reset (reset=None) only with at most two"),
-        (LIF(reset=None, refractory=0.01), {}, "NEST has neurons without a reset (reset=None) only with a refractory"),
+        (
+            LIF(reset=None, refractory=0.01),
+            {},
+            "NEST has refractory times of whole steps of 0.01, at least 2, got a refractory of 0.01",
+        ),
         (AdaptiveLIF(**ADAPTS, refractory=0.0), {}, "NEST has refractory times of whole steps"),
         (
             LIF(tau_syn=(1.0, 2.0, 3.0)),

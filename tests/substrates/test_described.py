@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import firstspike as fs
-from firstspike.layers import Network, SpikeTrains, SpikingLinear, SpikingRecurrent
+from firstspike.layers import DelayRule, Network, SpikeTrains, SpikingLinear, SpikingRecurrent
 from firstspike.neurons import EIF, QIF, AdEx, AdLIF, ConductanceLIF, Izhikevich
-from firstspike.substrates import SUBSTRATES, Brian2, Nest, Neuron, Noisy
+from firstspike.substrates import SUBSTRATES, Brian2, Nest, Neuron, Noisy, SubstrateError
 
 DOUBLE = {"dtype": torch.float64}
 UNTIL, MS = 12.0, 5.0
@@ -32,6 +32,16 @@ CELLS = {
     ),
 }
 FIXED = {name: x for name, x in CELLS.items() if name.startswith("ConductanceLIF")}
+FEW = {"weight_mean": 1.5, "weight_std": 0.5}
+LEAP = fs.Neuron("dv/dt = -v/tau", threshold="v > 1", reset="v = 0", receptors=["v"], refractory=0.32, tau=2.0)
+NATIVE = CELLS | {
+    "QIF": (QIF(2.0, (1.0, 0.5)), FEW | SIGNS, SpikeTrains),
+    "QIF, finite": (QIF(2.0, threshold=20.0, reset=-3.0, refractory=0.2), FEW, SpikeTrains),
+    "QIF, recurrent": (QIF(2.0), FEW | LOOP | {"recurrent_std": 1.0}, SpikingRecurrent),
+    "Izhikevich": (Izhikevich(bias=6.0), FEW, SpikeTrains),
+    "own": (OWN, {"weight_mean": 0.5, "weight_std": 0.3, "delay": DelayRule("softplus")}, SpikeTrains),
+    "own that leaps": (LEAP, {"weight_mean": 0.5, "weight_std": 0.5}, SpikeTrains),
+}
 
 
 def network_of(neuron, options, kind, source):
@@ -67,15 +77,49 @@ def test_errors_of_nest_fall_with_its_step(source, neuron, options, kind):
     assert errors[1] < errors[0] / 4
 
 
-@pytest.mark.parametrize(
-    "simulator", [pytest.param(Neuron, marks=pytest.mark.neuron), pytest.param(Brian2, marks=pytest.mark.brian2)]
-)
+@pytest.mark.neuron
 @pytest.mark.parametrize(("neuron", "options", "kind"), FIXED.values(), ids=FIXED)
-def test_cells_of_fixed_steps(source, simulator, neuron, options, kind):
+def test_cells_of_neuron(source, neuron, options, kind):
     network, times, _ = network_of(neuron, options, kind, source)
-    found, same = late(simulator(step=0.01, duration=UNTIL), network, times)
+    found, same = late(Neuron(step=0.01, duration=UNTIL), network, times)
     assert same > 0.7
     assert float(found.abs().median()) < 0.05
+
+
+@pytest.fixture
+def interpreted():
+    """Without minutes of compiling."""
+    brian2 = pytest.importorskip("brian2")
+    before, brian2.prefs.codegen.target = brian2.prefs.codegen.target, "numpy"
+    yield
+    brian2.prefs.codegen.target = before
+
+
+@pytest.mark.brian2
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize(("neuron", "options", "kind"), NATIVE.values(), ids=NATIVE)
+def test_errors_of_brian2_fall_with_its_step(source, neuron, options, kind):
+    network, times, unit = network_of(neuron, options, kind, source)
+    errors = []
+    for step in (0.02, 0.005):
+        found, same = late(Brian2(step, duration=UNTIL), network, times)
+        assert same > (0.9 if step < 0.01 else 0.7)
+        errors.append(float(found.abs().median()) / unit)
+        assert errors[-1] < 5 * step  # half a step for each spike before
+    assert errors[1] < errors[0] / (1.5 if kind is SpikingLinear else 2.5)
+
+
+@pytest.mark.brian2
+@pytest.mark.usefixtures("interpreted")
+def test_a_membrane_that_runs_away_from_the_steps_of_brian2(source):
+    network, times, _ = network_of(EIF(threshold=3.9), CELLS["AdLIF"][1], SpikeTrains, source)
+    with (
+        Brian2(1.0, duration=UNTIL).open(network) as opened,
+        pytest.raises(
+            SubstrateError, match=r"^Brian2 failed: a state is no number any more: choose a smaller substrate\."
+        ),
+    ):
+        opened.run(network, times)
 
 
 @pytest.mark.nest
@@ -105,7 +149,6 @@ REFUSED = {
         ),
     ],
     "neuron": [(EIF(), {}, "NEURON has no neurons of the kind EIF: only NEST has its aeif_psc_exp")],
-    "brian2": [(AdEx(), {}, "Brian2 has no neurons of the kind AdEx: only NEST has its aeif_psc_exp")],
     "integrator": [(AdLIF(), {}, "the substrate integrator has no neurons of the kind AdLIF")],
     "mock_bss2": [(Izhikevich(), {}, "neurons of the kind Izhikevich; those of the chip are LIF")],
     "brainscales2": [(OWN, {}, "neurons of the kind Neuron; those of the chip are LIF")],

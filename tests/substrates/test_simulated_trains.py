@@ -145,7 +145,7 @@ def test_trains_through_fixed_steps(source, simulator):
 
 @pytest.mark.parametrize("refractory", [0.0, 0.015])
 def test_refractory_times_that_nest_lacks(refractory):
-    with pytest.raises(ValueError, match=r"layer 0: NEST has refractory times of whole steps, at least one, .*0\.01"):
+    with pytest.raises(ValueError, match=r"layer 0: NEST has refractory times of whole steps of .*0\.01"):
         Nest().open(Network(LIFSpikeTrains(2, 2, 3, refractory=refractory)))
 
 

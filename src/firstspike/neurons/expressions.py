@@ -102,9 +102,9 @@ def short(text: str) -> str:
 
 
 def shown(expression: Expression) -> str:
-    """A text of an expression."""
+    """A text of an expression, with all digits."""
     if not isinstance(expression, tuple):
-        return expression if isinstance(expression, str) else f"{expression:g}"
+        return str(expression)
     operation, *operands = map(shown, expression)  # type: ignore[arg-type]
     return f"{operation}({operands[0]})" if operation in FUNCTIONS else f"({f' {operation} '.join(operands)})"
 

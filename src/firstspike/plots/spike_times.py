@@ -216,7 +216,8 @@ def time_comparison(
 ) -> Axes:
     """Observed against exact spike times, a dot for each sample and neuron (of many, some evenly chosen).
 
-    The title has the median distance, and the fractions whose spike is lost, or added, on the substrate.
+    The title has the median distance, and the fractions whose spike is lost, or added, on the substrate. The neuron
+    with most of these, or else the largest distance, is orange.
 
     Of trains, the first spikes are compared with each other, then the second ones, and so on.
 
@@ -230,15 +231,20 @@ def time_comparison(
     """
     if exact.shape != observed.shape:
         raise ValueError(f"exact and observed must have one shape, got {tuple(exact.shape)}, {tuple(observed.shape)}")
-    one, other = to_numpy(exact).ravel(), to_numpy(observed).ravel()
-    both = np.isfinite(one) & np.isfinite(other)
+    one, other = (to_numpy(times).reshape(*times.shape[:2], -1) for times in (exact, observed))
+    both, changed = np.isfinite(one) & np.isfinite(other), np.isfinite(one) != np.isfinite(other)
     x, y = one[both], other[both]
+    apart = np.subtract(one, other, out=np.zeros_like(one), where=both)
+    worst = np.lexsort((abs(apart).max(axis=(0, 2)), changed.sum(axis=(0, 2))))[-1]
     lost, new = (100 * np.mean(np.isfinite(a) & ~np.isfinite(b)) for a, b in ((one, other), (other, one)))
     if len(x):
         limits = [min(x.min(), y.min()), max(x.max(), y.max())]
         ax.plot(limits, limits, color=look.GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
         step = -(-len(x) // _DOTS)
-        ax.plot(x[::step], y[::step], ".", color=look.COLOURS[0], markersize=3, alpha=0.4, markeredgewidth=0, zorder=2)
+        dots: Any = {"markersize": 3, "markeredgewidth": 0, "linestyle": "", "marker": "."}
+        ax.plot(x[::step], y[::step], **dots, color=look.COLOURS[0], alpha=0.4, zorder=2)
+        ax.plot(*(times[:, worst][both[:, worst]][:_DOTS] for times in (one, other)), **dots, color=look.COLOURS[1])
+        ax.text(0.98, 0.04, f"neuron {worst}", color=look.COLOURS[1], ha="right", transform=ax.transAxes)
         title = f"median distance {np.median(np.abs(x - y)):.2g}"
     else:
         title = f"{100 - lost - new:.1f} % silent in both"
@@ -255,7 +261,7 @@ def substrate_figure(run: Run) -> Figure:
     if run.substrate == "exact":
         raise NotApplicable("the run is on the exact substrate: there is nothing to compare it with")
     layers, (output, last), observed = run_data.named_layers_of(run), run_data.membrane_layer(run), run.record
-    exact = record_in_parts(run.network, run.held_out[1].times)
+    exact = record_in_parts(run.stored_network, run.held_out[1].times)
     figure = look.new_figure(max(6.5, 2.7 * len(layers)), 5.2)
     grid = figure.add_gridspec(2, len(layers), height_ratios=(1.15, 1))
     for place, lif in enumerate(layers):

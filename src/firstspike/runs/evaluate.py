@@ -1,6 +1,7 @@
 """Evaluation of a run on labelled data: as numbers, as text, and as files in the run folder.
 
 evaluation/NAME.json    accuracy, loss, silent fractions, decision time, spikes and synaptic events, confusion matrix
+evaluation/differences_NAME.csv    on a substrate: its spikes against the exact ones, by neuron
 spikes/NAME.npz         spike times of every layer, labels, predictions; ``numpy.load`` needs no pickle
 """
 
@@ -25,9 +26,10 @@ from firstspike.layers.named import named_layers, named_spikes
 from firstspike.runs.files import csv_text, whole_file, write_whole
 from firstspike.runs.rows import Rows, in_classes, input_times
 from firstspike.runs.writer import summary
+from firstspike.substrates.differences import NeuronDifference, differences, differences_text
 from firstspike.text import no_decision, printable
 from firstspike.training import Evaluation
-from firstspike.training.evaluation import confusion_counts, evaluate_record, success_text
+from firstspike.training.evaluation import confusion_counts, evaluate_record, record_in_parts, success_text
 
 if TYPE_CHECKING:
     from firstspike.runs.run import Run
@@ -157,8 +159,15 @@ class RunEvaluation(Evaluation):
             arrays[f"{name}_{again + 1}" if again else name] = spikes.times.numpy()
         return arrays | {"labels": self.data.labels.numpy(), "predictions": self.predictions.numpy()}
 
+    @cached_property
+    def differences(self) -> list[NeuronDifference]:
+        """Spikes on the substrate against the exact ones of the same weights, by neuron; [] on the exact substrate."""
+        network = self.run.stored_network
+        exact = self.run.substrate == "exact"
+        return [] if exact else differences(network, record_in_parts(network, self.data.times), self.record)
+
     def save(self) -> list[Path]:
-        """Write both files into the run's folder, each whole or not at all.
+        """Write the files into the run's folder, each whole or not at all.
 
         Raises:
             OSError: no space, no permission.
@@ -171,6 +180,9 @@ class RunEvaluation(Evaluation):
         write_whole(files[0], json.dumps(self.numbers, indent=1) + "\n")
         with whole_file(files[1]) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **self.spikes)  # type: ignore[arg-type]  # (any names)
+        if self.differences:
+            files.append(numbers / f"differences_{name}.csv")
+            write_whole(files[-1], csv_text([NeuronDifference._fields, *self.differences]))
         return files
 
     def text(self) -> str:
@@ -192,6 +204,8 @@ class RunEvaluation(Evaluation):
                 lines.append(f"{what}: {spikes:.0f} spikes, {events:.0f} synaptic events")
         if estimates := found["energy_estimate"]:
             lines.append(f"energy per sample, estimated from published numbers, not measured: {energy_text(estimates)}")
+        if self.differences:
+            lines += ["against the exact spikes, neurons that differ most first:", differences_text(self.differences)]
         if len(found.get("classes", range(_TABLE_UP_TO + 1))) <= _TABLE_UP_TO:
             names, decisions = ([printable(name) for name in found[key]] for key in ("classes", "decisions"))
             lines += ["", *table(names, decisions, found["confusion"])]

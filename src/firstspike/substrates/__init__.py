@@ -7,6 +7,7 @@ from firstspike.substrates.base import Exact, LayerByLayer, Substrate, Substrate
 from firstspike.substrates.bss2.chip import BrainScaleS2
 from firstspike.substrates.bss2.device import calibrate
 from firstspike.substrates.bss2.mock import MockBss2
+from firstspike.substrates.differences import NeuronDifference, differences
 from firstspike.substrates.integrator import Integrator
 from firstspike.substrates.noisy import Noisy
 from firstspike.substrates.simulators import Brian2, Nest, Neuron
@@ -16,6 +17,6 @@ SUBSTRATES: dict[str, type[Substrate]] = {
 }
 
 __all__ = [
-    "BrainScaleS2", "Brian2", "Exact", "Integrator", "LayerByLayer", "MockBss2", "Nest", "Neuron", "Noisy", "Substrate",
-    "SubstrateError", "calibrate",
+    "BrainScaleS2", "Brian2", "Exact", "Integrator", "LayerByLayer", "MockBss2", "Nest", "Neuron", "NeuronDifference",
+    "Noisy", "Substrate", "SubstrateError", "calibrate", "differences",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from firstspike.neurons.base import each
 
 PerNeuron = Float[np.ndarray, "..."]
 """One number, or one for each neuron."""
+_LONG = 100.0  # after so many tau_syn neurons end that may spike for ever
 _MAT_PARTS = 2  # of the threshold of mat2_psc_exp
 _MAT_APART = 1e-6  # by that part its time constants differ at least
 _SHARP = 1e-9  # mV within which gif_psc_exp, whose spikes are random, begins to spike with certainty
@@ -69,6 +70,8 @@ class Cells(NamedTuple):
         reset = array(neuron.reset) if trains and neuron.reset is not None else np.array(0.0)
         levels = array(neuron.threshold), array(neuron.bias), reset, array(neuron.refractory) / unit
         found = cls(model, mem, excites, inhibits, *levels, until, 0.0, **own)
+        if found.busy and math.isinf(until):
+            found = found._replace(until=_LONG * unit_of(layer) / unit)
         pause = rest * found.slowest
         if trains:
             return found._replace(rest=pause + float(found.refractory.max()))
@@ -214,8 +217,8 @@ def every_weight(layer: DenseLayer) -> Tensor:
 
 
 def unit_of(layer: DenseLayer) -> float:
-    """``tau_syn`` of a layer, of the first receptor, on average over its neurons."""
-    return float(array(each(layer.neuron.tau_syn)[0]).mean())
+    """``tau_syn`` of a layer, of the first receptor, on average over its neurons; 1 for neurons without that name."""
+    return float(array(each(layer.neuron.values.get("tau_syn", 1.0))[0]).mean())
 
 
 def array(x: float | Tensor) -> PerNeuron:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from firstspike.layers.dense import DenseLayer
 from firstspike.neurons import EIF, QIF, AdEx, AdLIF, ConductanceLIF, Izhikevich, Neuron
 from firstspike.neurons.base import each
-from firstspike.substrates.cells import PerNeuron, array, every_weight, reached, unit_of
+from firstspike.substrates.cells import PerNeuron, array, every_weight, reached
 
 _MV = 10.0  # are 1 where the membrane has no unit
 _PF = 1000.0  # per ms of a unit of time, where the neuron says nothing
@@ -20,7 +20,7 @@ _KINDS = EIF, AdEx, AdLIF, ConductanceLIF
 
 
 class DescribedCells(NamedTuple):
-    """Cells of a layer; times are in units of its ``tau_syn``, of which ``ms`` are one."""
+    """Cells of a layer, in milliseconds of the simulation."""
 
     model: str
     """``aeif_psc_exp`` of NEST, or ``IF_cond_exp`` of PyNN."""
@@ -32,10 +32,10 @@ class DescribedCells(NamedTuple):
     """In nA or, of conductances, in uS; those < 0 inhibit. Recurrent synapses come last."""
 
     @classmethod
-    def of(cls, layer: DenseLayer, ms: float, models: tuple[str, ...]) -> Self:
+    def of(cls, layer: DenseLayer, longer: float, models: tuple[str, ...]) -> Self:
         """The cells of a layer; a ValueError in words that follow "the simulator" if it has none.
 
-        Times become longer by ``ms / tau_syn``, and so does the capacity: then currents and conductances stay.
+        Times become ``longer`` by that factor, and so does the capacity: then currents and conductances stay.
         """
         neuron, name = layer.neuron, type(layer.neuron).__name__
         if type(neuron) not in _KINDS:
@@ -43,7 +43,6 @@ class DescribedCells(NamedTuple):
         model = "IF_cond_exp" if neuron.conducts else "aeif_psc_exp"
         if model not in models:
             raise ValueError(f"has no neurons of the kind {name}: only NEST has its {model}")
-        longer = ms / unit_of(layer)
         weight, values = array(every_weight(layer)), {x: array(v) for x, v in neuron.named_values.items()}
         taus = [array(tau) for tau in each(neuron.tau_syn)]
         if neuron.conducts:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import version
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from unittest.mock import patch
 
 import numpy as np
@@ -25,6 +25,7 @@ from firstspike.ranges import checks_ranges
 from firstspike.substrates.base import LayerByLayer, SubstrateError
 from firstspike.substrates.cells import Cells, PerNeuron, array, unit_of
 from firstspike.substrates.described import DescribedCells
+from firstspike.substrates.rounding import check_steps
 from firstspike.substrates.windows import Windows, inject, project, recorded, sources
 from firstspike.text import first_line, installed_with
 
@@ -44,9 +45,10 @@ class Simulator(LayerByLayer):
     ``duration``, or of their layer's. A ``bias`` is a current that begins with each sample.
 
     Args:
-        step: time step of the simulation, in units of ``tau_syn``.
-        duration: simulated time, in units of ``tau_syn``, from 0 or from an earlier first input; later spikes are
-            missed.
+        step: time step of the simulation.
+        duration: when the simulation of a layer ends: later spikes are missed. By default, neurons that may spike for
+            ever end with their layer, or else at 100 ``tau_syn``, and others when they are at rest after all inputs.
+        unit: what step and duration are in: ``tau_syn`` of each layer, or the unit of the times, such as ms.
 
     Raises:
         ValueError: a step below 0.0001 or above 1, a duration that is not longer than a step, or not finite.
@@ -67,35 +69,28 @@ class Simulator(LayerByLayer):
     """Time constants have to differ by that part."""
     delay: ClassVar[float] = 0.0
     """That all synapses have, in ``tau_syn``, or one step. It is subtracted from the spikes."""
+    precise: ClassVar[bool] = False
+    """Whether spikes are not bound to steps."""
     path: ClassVar[str] = os.environ.get("PATH", os.defpath)
     """Programs that PyNN may find while it is imported."""
     options: ClassVar[dict[str, Any]] = {}
     """Further arguments of PyNN's ``setup``."""
 
     def __init__(
-        self, step: Annotated[float, Ge(0.0001), Le(1)] = 0.01, duration: Annotated[float, Gt(1), Le(10**5)] = 100.0
+        self,
+        step: Annotated[float, Ge(0.0001), Le(1)] = 0.01,
+        duration: Annotated[float, Gt(1), Le(10**5)] | None = None,
+        unit: Literal["tau_syn", "times"] = "tau_syn",
     ) -> None:
-        self.step, self.duration = step, duration
+        self.step, self.duration, self.unit = step, duration, unit
         self._sim: Any = None
 
     def open(self, network: Network) -> Self:
         super().open(network)
-        for index, layer in enumerate(network):
-            if not isinstance(layer, DenseLayer):
-                continue
-            cells = self._cells(f"layer {index}", layer)
-            unit = unit_of(layer)
-            if isinstance(layer, SpikeTrains):
-                for rest in np.unique(array(layer.neuron.refractory) / unit):
-                    if rest or isinstance(cells, Cells):
-                        self._check_time(f"layer {index}", "refractory", rest)
-                if cells.model == "mat2_psc_exp" and cells.refractory.min() < 1.5 * self.step:
-                    raise ValueError(
-                        f"layer {index}: {self.title} has neurons without a reset (reset=None) only with a refractory "
-                        f"time of two steps of {self.step:g} tau_syn or more; set the neuron's refractory"
-                    )
-            if isinstance(layer, SpikingRecurrent):
-                self._check_time(f"layer {index}", "window", layer.window / unit)
+        layers = [(f"layer {index}", layer) for index, layer in enumerate(network) if isinstance(layer, DenseLayer)]
+        for place, layer in layers:
+            self._cells(place, layer)
+        check_steps(self.title, self.step, self.precise, [(*x, self._unit(x[1])) for x in layers])
         self._sim = self._load()
         return self
 
@@ -103,24 +98,23 @@ class Simulator(LayerByLayer):
         self._sim = None
 
     def identity(self) -> dict[str, Any]:
-        found = {"kind": self.kind, "step": self.step, "duration": self.duration}
+        found = {"kind": self.kind, "step": self.step, "duration": self.duration, "unit": self.unit}
         return found if self._sim is None else found | {"versions": {x: version(x) for x in ("pynn", self.package)}}
 
     def _cells(self, place: str, layer: DenseLayer) -> Any:
         """The cells of a layer; a ValueError if there are none."""
         try:
             if layer.neuron.equations is not None:
-                return DescribedCells.of(layer, self._clock()[1], self.described)
+                return DescribedCells.of(layer, self._clock()[1] / self._unit(layer), self.described)
             if np.isinf(array(layer.neuron.tau_mem)).any():
                 raise ValueError("has no neurons without leak (tau_mem inf)")
-            return Cells.of(layer, unit_of(layer), self.duration, self.rest, self.apart)
+            return Cells.of(layer, self._unit(layer), self.duration or math.inf, self.rest, self.apart)
         except ValueError as error:
             raise ValueError(f"{place}: {self.title} {error}") from None
 
-    def _check_time(self, layer: str, name: str, value: float) -> None:
-        """Raise a ValueError if the simulator cannot do ``refractory`` or ``window``, in units of ``tau_syn``."""
-        if name == "window" and value < self.step:
-            raise ValueError(f"{layer}: its window of {value:g} tau_syn is shorter than substrate.step, {self.step:g}")
+    def _unit(self, layer: DenseLayer) -> float:
+        """What step and duration are given in, in the unit of the times."""
+        return 1.0 if self.unit == "times" else unit_of(layer)
 
     def spikes(self, index: int, layer: DenseLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
         if isinstance(layer, SpikeTrains):
@@ -134,13 +128,13 @@ class Simulator(LayerByLayer):
         """All spikes of a layer, those of first spikes with a refractory time that lets few neurons spike again."""
         if self._sim is None:
             raise ValueError(f"{self.title} is not open: call open(network) first")
-        unit, delay = unit_of(layer), layer.delay_in_pass()
+        unit, delay = self._unit(layer), layer.delay_in_pass()
         arrival = times if delay is None else (times.unsqueeze(-3) + delay.unsqueeze(-1)).flatten(-3, -2)
         if layer.neuron.equations is None:
             cells = self._cells(f"layer {index}", layer)
             until, found = cells.until, self._simulate(array(arrival) / unit, array(layer.weight), cells)
         else:
-            until = min(self.duration, getattr(layer, "duration", layer.until) / unit)
+            until = min(self.duration or math.inf, getattr(layer, "duration", layer.until) / unit)
             found = self._simulate_each(layer, array(arrival) / unit, until)
         return torch.from_numpy(np.where(found > until, np.inf, found) * unit).to(times)
 
@@ -182,7 +176,7 @@ class Simulator(LayerByLayer):
         cells, sim, samples = self._cells("the layer", layer), self._sim, len(arrival)
         inputs, outputs, delays = arrival.shape[1], layer.out_features, np.array(step_ms)
         if isinstance(layer, SpikingRecurrent):
-            loop_ms = whole(array(layer.own_delay) / unit_of(layer) * unit_ms)
+            loop_ms = whole(array(layer.own_delay) / self._unit(layer) * unit_ms)
             delays = np.append(loop_ms, step_ms)
         arrival = np.where((arrival < 0) | (arrival > until), np.inf, arrival).reshape(1, samples * inputs, -1)
         windows = Windows(1, 0.0, until + 2 * self.step, unit_ms, step_ms)
@@ -224,7 +218,7 @@ class Simulator(LayerByLayer):
                 yield
                 self._sim.end()
             except Exception as error:  # each simulator has its own
-                raise SubstrateError(f"{self.title} failed: {first_line(error)}") from error
+                raise SubstrateError(f"{self.title} failed: {first_line(error.__cause__ or error)}") from error
 
     def _found(
         self, after: Any, neurons: Mapping[str, Any], windows: Windows, step_ms: float, delay_ms: float

@@ -5,7 +5,12 @@ import sysconfig
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+from jaxtyping import Float
+
+from firstspike.layers.dense import DenseLayer
 from firstspike.signature import takes_arguments_of
+from firstspike.substrates.brian import simulated
 from firstspike.substrates.pynn import Simulator
 
 
@@ -25,6 +30,7 @@ class Nest(Simulator):
     unusual = ("tau_syn", "tau_rise", "bias", "reset", "adaptation_tau", "threshold_tau", "equations")
     described = ("IF_cond_exp", "aeif_psc_exp")
     title, package = "NEST", "nest-simulator"
+    precise = True
     rest = 35.0  # exp(-35) is below the resolution of float64
     delay = 2.0  # NEST works in slices as long as the shortest delay: a long one makes it several times faster
     path = ""  # with nest-config in it PyNN would compile neurons that are not needed
@@ -49,15 +55,6 @@ class Nest(Simulator):
 
         return cell(**{name: written(x) for name, x in parameters.items()})
 
-    def _check_time(self, layer: str, name: str, value: float) -> None:
-        steps = value / self.step
-        if round(steps) < 1 or abs(steps - round(steps)) > 1e-6 * steps:
-            what = {"refractory": "refractory times", "window": "delays"}[name]
-            raise ValueError(
-                f"{layer}: NEST has {what} of whole steps, at least one, and the step is {self.step:g} tau_syn; got a "
-                f"{name} of {value:g}. Set the layer's {name}, or substrate.step"
-            )
-
 
 @takes_arguments_of(Simulator)
 class Neuron(Simulator):
@@ -76,12 +73,23 @@ class Neuron(Simulator):
 class Brian2(Simulator):
     """Brian2. Times are off by up to a step or two, more if membranes are flat. The slowest of the simulators.
 
-    Equal time constants are moved one millionth apart, as Brian2 divides by their difference.
+    Equal time constants are moved one millionth apart, as Brian2 divides by their difference. It has all neurons from
+    equations, without PyNN: their equations are integrated in steps by the method of Runge and Kutta (``rk4``).
     """
 
     kind = "brian2"
     title, package = "Brian2", "brian2"
     apart = 1e-6
+
+    def _cells(self, place: str, layer: DenseLayer) -> Any:
+        return super()._cells(place, layer) if layer.neuron.equations is None else layer.neuron
+
+    def _simulate_each(
+        self, layer: DenseLayer, arrival: Float[np.ndarray, "batch sources spikes"], until: float
+    ) -> Float[np.ndarray, "batch out found"]:
+        step_ms = np.array(self._clock()[0])
+        with self._running(float(step_ms), step_ms):
+            return simulated(layer, arrival, until, self.step, self._unit(layer))
 
     def _setup(self, step_ms: float, shortest_ms: float, longest_ms: float) -> None:
         import brian2
