@@ -97,9 +97,12 @@ def main():
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--until", type=float, default=500.0, help="length of the recording in ms")
     parser.add_argument("--inputs", type=int, default=50)
+    parser.add_argument("--only", default="", help="only the rows that begin so, such as 'lif, no noise'")
     given = parser.parse_args()
     for kind, names in NAMES.items():
         for what, jitter, noise in NOISE:
+            if not f"{kind}, {what}".startswith(given.only):
+                continue
             errors, count = [], 0
             for seed in range(given.seeds):
                 generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The sweeps of examples/ can be built, and a network agrees with NEST; tests/test_own_data.py has the other script."""
+"""The sweeps and scripts of examples/, with few steps; tests/test_own_data.py has own_data.py."""
 
 import re
 import subprocess
@@ -33,3 +33,27 @@ def test_twin_in_nest(tmp_path):
     assert all(float(row[4]) < 1e-9 for row in found)
     assert shown.stderr == ""
     assert (tmp_path / "twin.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("target_trains", ["--steps", "3"], r"one neuron: \d of 6 targets hit.*\nrecurrent: \d+ of 30 targets hit"),
+        ("coincidence", ["--epochs", "2"], r"test accuracy [\d.]+ %\nleft minus right delay \[us\]:(?: -?\d+){5}"),
+    ],
+)
+def test_scripts_draw_a_picture(name, arguments, says, tmp_path):
+    command = [sys.executable, EXAMPLES / f"{name}.py", *arguments, "--out", tmp_path / "picture.png"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert re.search(says, shown.stdout)
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.nest
+def test_parameters_of_a_neuron_are_found():
+    command = [sys.executable, EXAMPLES / "fit_neuron.py", "--seeds", "1", "--until", "200", "--only", "lif, no noise"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    found = re.search(r"tau_m (\S+) .*, tau_syn (\S+) .*, V_th (\S+) ", shown.stdout)
+    assert all(float(error) < 1e-3 for error in found.groups())  # %

@@ -132,21 +132,20 @@ def test_spike_errors_without_errors():
         SpikeErrors(1.0, 0.5)(record.output, record.output, fs.Network(fs.LIFLinear(3, 2)), record)
 
 
-def test_missing_spikes_appear_and_extra_ones_go():
+@pytest.mark.parametrize(("mean", "target", "expected"), [(0.005, 4.0, 1), (0.03, inf, 0)])
+def test_missing_spikes_appear_and_extra_ones_go(mean, target, expected):
     generator = torch.Generator().manual_seed(1)
-    times = (torch.rand(1, 100, 10, generator=generator, dtype=torch.float64) * 10).sort(dim=-1).values
-    target = torch.tensor([[[2.0, 4.0, 6.5, 9.0]]], dtype=torch.float64)
-    options = {"weight_mean": 0.01, "weight_std": 0.02, "overflow": "drop", "dtype": torch.float64}
-    network = fs.Network(fs.SpikeTrains(100, 1, 40, fs.LIF(refractory=0.1), generator=generator, **options))
-    assert network(times).isinf().all()
-    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 150)
-    loss, errors = MatchedSpikes(0.5), SpikeErrors(10.0, 0.5)
-    for _ in range(150):
+    times = (torch.rand(1, 100, 4, generator=generator, dtype=torch.float64) * 10).sort(dim=-1).values
+    weights = {"weight_mean": mean, "weight_std": 0.01, "dtype": torch.float64, "generator": generator}
+    network = fs.Network(fs.SpikeTrains(100, 1, 40, **weights))
+    assert int(network(times).isfinite().sum()) == 0 if expected else network(times).isfinite().any()
+    optimizer = torch.optim.SGD(network.parameters(), 1e-3)
+    for _ in range(100):
         optimizer.zero_grad()
         record = network.record(times)
-        (loss(record.output, target) + errors(record.output, target, network, record)).backward()
+        cost = SpikeErrors(1.0, 1.0)(record.output, torch.tensor([[[target]]]), network, record)
+        if cost == 0:  # no errors are left
+            break
+        cost.backward()
         optimizer.step()
-        schedule.step()
-    found = network(times)[0, 0]
-    torch.testing.assert_close(found[found < inf], target[0, 0], atol=0.3, rtol=0)
+    assert int(network(times).isfinite().sum()) == expected
