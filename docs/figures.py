@@ -222,7 +222,17 @@ def neurons(path: Path) -> None:
 
 def nest_twin(path: Path) -> None:
     """A recurrent network here and in NEST."""
-    example = Path(__file__).parents[1] / "examples" / "nest_twin.py"
+    draw_example("nest_twin.py", path)
+
+
+def target_trains(path: Path) -> None:
+    """Trains before and after learning."""
+    draw_example("target_trains.py", path)
+
+
+def draw_example(name: str, path: Path) -> None:
+    """The picture of a script in examples/."""
+    example = Path(__file__).parents[1] / "examples" / name
     subprocess.run([sys.executable, str(example), str(path)], check=True)
     shrink(path, path)
 
@@ -280,6 +290,7 @@ FIGURES = {
     "report": (report, "report.png"),
     "neurons": (neurons, "neurons.png"),
     "nest_twin": (nest_twin, "nest_twin.png"),
+    "target_trains": (target_trains, "target_trains.png"),
     "gallery": (gallery, "gallery"),
 }
 

@@ -4,7 +4,7 @@ A sound reaches the two ears up to 0.4 ms apart, and each sends one spike, with 
 spikes arrive at about the same time (Jeffress 1948), and the earliest neuron says where the sound was. All weights are
 equal and fixed: only delays learn, two for each neuron.
 
-    python examples/coincidence.py --out coincidence.png
+    python examples/coincidence.py coincidence.png
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="coincidence.png", help="the picture")
+    parser.add_argument("out", nargs="?", default="coincidence.png", help="the picture")
     given = parser.parse_args()
     generator = torch.Generator().manual_seed(given.seed)
     names = [f"{1000 * x:.0f} us" for x in DIFFERENCES]

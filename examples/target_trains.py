@@ -3,7 +3,7 @@
 Pairs of spikes and targets pull at each other; targets without a spike raise the membrane where they are, and spikes
 without a target lower it. All are exact gradients.
 
-    python examples/target_trains.py --out target_trains.png
+    python examples/target_trains.py target_trains.png
 """
 
 import argparse
@@ -72,7 +72,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="target_trains.png", help="the picture")
+    parser.add_argument("out", nargs="?", default="target_trains.png", help="the picture")
     given = parser.parse_args()
     figure, axes = plt.subplots(2, 3, figsize=(11, 5), layout="constrained")
     for row, (name, make) in zip(axes, (("one neuron", one_neuron), ("recurrent", recurrent)), strict=True):

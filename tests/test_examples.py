@@ -44,7 +44,7 @@ def test_twin_in_nest(tmp_path):
     ],
 )
 def test_scripts_draw_a_picture(name, arguments, says, tmp_path):
-    command = [sys.executable, EXAMPLES / f"{name}.py", *arguments, "--out", tmp_path / "picture.png"]
+    command = [sys.executable, EXAMPLES / f"{name}.py", *arguments, tmp_path / "picture.png"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert re.search(says, shown.stdout)
     assert (tmp_path / "picture.png").stat().st_size > 10_000

@@ -190,3 +190,10 @@ def test_quadratic_neurons(executed):
     assert "silent neurons (0.0, 0.0)" in text
     assert "the same spikes: True" in text
     assert percent(text, "own equations: test accuracy") > 60
+
+
+def test_target_trains(executed):
+    text = executed("11_target_trains", ("STEPS, UNTIL = 600", "STEPS, UNTIL = 100"))
+    alone, both = numbers(text, r"spikes, distance")
+    assert both < alone
+    assert "tau_mem, tau_syn and threshold found: [17.0, 3.0, 14.0]" in text
