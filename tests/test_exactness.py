@@ -84,7 +84,7 @@ def test_a_system_is_compared_with_the_answers(scripts, layers):
     assert scores["hard: peaks"].missed == spikes["peaks"]
     assert scores["hard: dips"].missed == spikes["dips"]
     assert scores["hard: brief"].invented == sum((~x.fires).sum() for x in layers if x.family == "brief") > 0
-    assert scores["hard: ties"].reasons == {"ValueError: no": scores["hard: ties"].raised}
+    assert scores["hard: ties"].errors_raised == {"ValueError: no": scores["hard: ties"].raised}
     assert scores["trains"].cannot == scores["trains"].problems
     assert (scores["random: unsure"].compared, scores["random: unsure"].beyond) == (0, 8)
 
@@ -138,6 +138,34 @@ def test_answers_are_those_of_another_solver(layers):
                 with mp.workdps(60):
                     for spike, answer in zip(found, answers, strict=True):
                         assert abs(spike - mp.mpf(answer)) < 1e-35, layer.id
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 1 + 1e-9, 10.0, np.inf])
+def test_derivatives_are_those_of_differences(scripts, ratio):
+    """Of a first spike and of a sum of spikes, by weights and times."""
+    from solver import Neuron, first_spike, train
+
+    random = np.random.default_rng(7)
+    times, weights = random.uniform(0, 3, 6).tolist(), (3 * random.normal(1, 1, 6) / min(ratio, 1.0)).tolist()
+    neuron, step = Neuron(ratio, refractory=0.3), mp.mpf(10) ** -30
+
+    for solve in (first_spike, train):
+
+        def total(given, solve=solve):
+            return mp.fsum(solve(neuron, *given).spikes)
+
+        with mp.workdps(120):
+            given = [mp.mpf(x) for x in times], [mp.mpf(x) for x in weights]
+            found = solve(neuron, *given)
+            assert found.spikes
+            for which, derivatives in ((1, found.by_weight), (0, found.by_time)):
+                for k in range(6):
+                    ends = []
+                    for sign in (1, -1):
+                        moved = [list(x) for x in given]
+                        moved[which][k] += sign * step
+                        ends.append(total(moved))
+                    assert abs((ends[0] - ends[1]) / (2 * step) - derivatives[k]) < 1e-25 * (1 + abs(derivatives[k]))
 
 
 @pytest.mark.slow

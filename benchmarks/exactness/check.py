@@ -9,6 +9,7 @@ import argparse
 import datetime
 import importlib
 import json
+import os
 import platform
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread for all
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
 from lines import Layer, read  # noqa: E402
 from score import asked, microseconds  # noqa: E402
@@ -23,19 +26,14 @@ from score import asked, microseconds  # noqa: E402
 COUNTS = {"problems": "problems", "cannot": "cannot", "raised": "raised", "beyond": "beyond", "missed": "missed",
           "invented": "invented", "far": "> 0.1"}  # fmt: skip
 COLUMNS = ("", *COUNTS.values(), "largest", "median", "by weight", "by time")
-FILES = {
-    "firstspike": "firstspike", "firstspike-float32": "firstspike", "spikingjelly": "spikingjelly", "jaxsnn": "jaxsnn",
-    "spikegd": "spikegd", "exact-snn-nn": "exact_snn_nn", "exact-snn-nn-grid": "exact_snn_nn",
-    "exact-event-adjoint": "exact_event_adjoint", "fastanddeep": "fastanddeep", "nest-ps": "nest",
-    "nest-lossless": "nest", "nest-grid": "nest", "brian2": "brian2", "snntorch": "snntorch", "norse": "norse",
-}  # fmt: skip
-"""Systems, and in which file of ``systems`` each has its adapter."""
+SYSTEMS = json.loads((HERE / "systems" / "systems.json").read_text("utf-8"))
+"""Systems: in which file of ``systems`` each has its adapter, what it needs, and where its source is, if no package."""
 
 
 def system_of(name: str) -> Any:
     """A system; SystemExit if it is not installed."""
     try:
-        return importlib.import_module(f"systems.{FILES[name]}").SYSTEMS[name]()
+        return importlib.import_module(f"systems.{SYSTEMS[name]['file']}").SYSTEMS[name]()
     except ImportError as error:
         how = f"nox -s \"exactness(system='{name}')\" installs and runs it"
         raise SystemExit(f"{name} is not installed here ({error}); {how}") from None
@@ -61,10 +59,9 @@ def table(scores: dict[str, dict[str, Any]]) -> str:
     return "\n".join("  ".join([x[0].ljust(widths[0]), *map(str.rjust, x[1:], widths[1:])]) for x in rows)
 
 
-def checked(name: str, layers: list[Layer], seconds: bool = False, progress: bool = False) -> dict[str, Any]:
+def checked(name: str, layers: list[Layer], progress: bool = False) -> dict[str, Any]:
     """What is saved of a system."""
     system = system_of(name)
-    found = {key: score.summary() for key, score in asked(system, layers, progress).items()}
     return {
         "name": system.name,
         "version": system.version(),
@@ -72,29 +69,43 @@ def checked(name: str, layers: list[Layer], seconds: bool = False, progress: boo
         "gradients": system.gradients,
         "notes": system.notes,
         "date": f"{datetime.date.today()}",
-        "machine": f"{platform.machine()}, Python {platform.python_version()}",
-        "microseconds": microseconds(system, layers) if seconds else None,
-        "scores": found,
+        "python": platform.python_version(),
+        "microseconds": None,
+        "scores": {key: score.summary() for key, score in asked(system, layers, progress).items()},
     }
+
+
+def shown(found: dict[str, Any]) -> str:
+    groups = [score for key, score in found["scores"].items() if ":" not in key]
+    reasons = [
+        f"{n} problems {what}: {reason}"
+        for score in groups
+        for what, key in (("cannot be expressed", "reasons"), ("raise", "errors_raised"))
+        for reason, n in score[key].items()
+    ]
+    first = f"{found['name']}: {found['version']}" + (f", steps of {found['step']}" if found["step"] else "")
+    return "\n".join([first, table(found["scores"]), *reasons])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", nargs="?", type=Path, default=HERE / "small.jsonl")
-    parser.add_argument("--system", default="firstspike", choices=FILES)
+    parser.add_argument("--system", default="firstspike", choices=SYSTEMS)
     parser.add_argument("--save", type=Path, help="a JSON file that keeps what all systems got")
-    parser.add_argument("--seconds", action="store_true", help="also the time for an output")
+    parser.add_argument("--seconds", action="store_true", help="only the time for an output; what is saved stays")
     options = parser.parse_args()
-    found = checked(options.system, read(options.file), options.seconds, progress=True)
-    print(f"{found['name']}: {found['version']}", f"step {found['step']}" if found["step"] else "", sep="\n")
-    print(table(found["scores"]))
-    reasons = {x: n for key, score in found["scores"].items() if ":" not in key for x, n in score["reasons"].items()}
-    print(*(f"{n} problems: {reason}" for reason, n in reasons.items()), sep="\n")
+    layers = read(options.file)
+    saved = json.loads(options.save.read_text("utf-8")) if options.save and options.save.exists() else {}
     if options.seconds:
-        print(f"{found['microseconds']} microseconds for an output")
-    if options.save:
-        saved = json.loads(options.save.read_text("utf-8")) if options.save.exists() else {}
+        time = microseconds(system_of(options.system), layers)
+        print(f"{options.system}: {time} microseconds for an output")
+        if found := saved.get(options.system):
+            found["microseconds"] = min((x for x in (time, found["microseconds"]) if x is not None), default=None)
+    else:
+        found = checked(options.system, layers, progress=True)
+        print(shown(found))
         saved[options.system] = found
+    if options.save:
         options.save.write_text(json.dumps(saved, indent=1) + "\n", "utf-8")
 
 

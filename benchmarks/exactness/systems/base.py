@@ -39,7 +39,7 @@ class System:
     """``exact``, ``surrogate`` or ``none``."""
     notes = ""
     most: dict[str, int] = {}  # noqa: RUF012
-    """Of a group, how many layers are asked for at most, where one takes long; the others count as not run."""
+    """Of a family of a group, how many layers are asked for at most, where one takes long; the others are not run."""
 
     def version(self) -> str:
         return ", ".join(f"{name} {version(name)}" for name in self.packages)

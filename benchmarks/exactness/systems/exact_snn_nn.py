@@ -26,7 +26,7 @@ class ExactSNN(System):
 
     def __init__(self, grid: bool) -> None:
         self.grid = grid
-        self.name = f"exact-snn-nn, {'grid' if grid else 'events'}"
+        self.name = f"exact-snn-nn ({'grid' if grid else 'events'})"
         self.step = "1/200, then Newton's method" if grid else ""
 
     def cannot(self, layer: Any) -> str:

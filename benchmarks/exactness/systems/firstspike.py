@@ -15,7 +15,7 @@ class Firstspike(System):
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        self.name = f"firstspike, {'float64' if dtype == torch.float64 else 'float32'}"
+        self.name = f"firstspike ({'float64' if dtype == torch.float64 else 'float32'})"
 
     def version(self) -> str:
         return f"firstspike {__version__}, {super().version()}"

@@ -18,7 +18,7 @@ STEP = 0.01
 class InSteps(System):
     step = f"{STEP:g}"
     gradients = "surrogate"
-    most = {"random": 60, "hard": 150, "trains": 40, "hard trains": 40}  # noqa: RUF012
+    most = {"random": 25, "hard": 15, "trains": 25, "hard trains": 12}  # noqa: RUF012
 
     def cannot(self, layer: Any) -> str:
         if layer.neuron == "lif" and layer.tau_mem == math.inf:
@@ -37,10 +37,10 @@ class InSteps(System):
         for b, arrivals in enumerate(times):
             here = arrivals < math.inf
             currents[:, b].index_add_(0, torch.tensor(np.rint(arrivals[here] / STEP).astype(int)), weights[here])
-        start = time.perf_counter()
+        start = time.process_time()
         with torch.no_grad():
             found = self.spikes(currents, layer)
-        return found, first, time.perf_counter() - start
+        return found, first, time.process_time() - start
 
     def first(self, layer: Any, factors: Array | None) -> Found:
         found, first, seconds = self.simulated(layer)

@@ -60,9 +60,9 @@ class Nest(System):
         nest.Connect(sources, cells, "one_to_one", {"weight": 1.0, "delay": STEP})
         recorder = nest.Create("spike_recorder")
         nest.Connect(cells, recorder)
-        start = time.perf_counter()
+        start = time.process_time()
         nest.Simulate(math.ceil((times[times < math.inf].max() + AFTER + BEFORE) * TAU))
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         senders = np.array(recorder.events["senders"]) - cells[0].global_id
         spikes = (np.array(recorder.events["times"]) - STEP) / TAU - BEFORE + first
         trains = [np.sort(spikes[senders == k]).tolist() for k in range(count)]
