@@ -106,7 +106,8 @@ def main() -> None:
         print(shown(found))
         saved[options.system] = found
     if options.save:
-        options.save.write_text(json.dumps(saved, indent=1) + "\n", "utf-8")
+        rows = [f"{json.dumps(name)}: {json.dumps(found)}" for name, found in saved.items()]
+        options.save.write_text("{\n" + ",\n".join(rows) + "\n}\n", "utf-8")
 
 
 if __name__ == "__main__":
