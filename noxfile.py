@@ -4,6 +4,8 @@
 that is there need no nox: see README.md.
 """
 
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -18,6 +20,8 @@ CORE = [*(f"tests/{x}" for x in ("spiketime", "layers", "losses", "data", "confi
 EXTRAS = "digits,nir,report,sweep,tensorboard"
 KINDS = ["whl", "tar.gz"]
 TOOLS = ["beartype", "hypothesis", "mpmath", "pytest", "pytest-xdist", "scipy"]
+EXACTNESS = Path(__file__).parent / "benchmarks" / "exactness"
+SYSTEMS = json.loads((EXACTNESS / "systems" / "systems.json").read_text("utf-8"))
 PARALLEL = ["-n", "logical", "--dist", "loadfile"]
 
 
@@ -97,3 +101,17 @@ def package(session: nox.Session, kind: str) -> None:
     session.run("firstspike", "train", "bars", "--set", "training.epochs=10", "--quiet", "--out", run)
     session.run("firstspike", "evaluate", run)
     session.run("firstspike", "plot", run, "summary")
+
+
+@nox.session
+@nox.parametrize("system", list(SYSTEMS))
+def exactness(session: nox.Session, system: str) -> None:
+    """How exact another simulator is, in an environment of its own: see docs/exactness.md."""
+    session.install("numpy", *SYSTEMS[system]["needs"])
+    environment = {}
+    if "source" in SYSTEMS[system] and SYSTEMS[system]["variable"] not in os.environ:  # not ours to pass on: fetched
+        folder = Path(session.create_tmp()) / "source"
+        if not folder.exists():
+            session.run("git", "clone", "--quiet", SYSTEMS[system]["source"], str(folder), external=True)
+        environment = {SYSTEMS[system]["variable"]: str(folder)}
+    session.run("python", str(EXACTNESS / "check.py"), "--system", system, *session.posargs, env=environment)
