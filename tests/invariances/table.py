@@ -60,11 +60,14 @@ INVARIANCES: dict[str, Callable[[Case], None]] = {
 BASE = "a base class, tested as its subclasses"
 NAME = "a second name of a class, see tests/layers/test_names.py"
 PROGRAM = "needs another program; tests/substrates compare it with the exact substrate"
+TARGETS = "compares with target trains; invariances are in tests/losses/test_train_losses.py"
 WITHOUT_ROW = {
     **dict.fromkeys(("SpikingLayer", "Readout", "TimeLoss"), BASE),
     **dict.fromkeys(("SpikingLinear", "SpikeTrains", "SpikingRecurrent", "SpikingConv2d", "LIFLayer"), NAME),
     **dict.fromkeys(("Substrate", "LayerByLayer"), BASE),
     **dict.fromkeys(("nest", "Nest", "neuron", "Neuron", "brian2", "Brian2", "brainscales2", "BrainScaleS2"), PROGRAM),
+    **dict.fromkeys(("MatchedSpikes", "matched_spikes", "VanRossum", "van_rossum", "SpikeErrors", "spike_errors"), TARGETS),
+    **dict.fromkeys(("SmoothCount", "smooth_count"), "a sum of sigmoids; see tests/layers/test_smooth_count.py"),
     "SubstrateError": "an error",
     "NeuronDifference": "a row of a table, without computation; see tests/substrates/test_differences.py",
 }

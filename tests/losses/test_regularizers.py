@@ -36,7 +36,8 @@ def double(values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-NEED_RECORDS = {"layer_window", "silent_peak", "spike_count"}
+NEED_RECORDS = {"layer_window", "silent_peak", "spike_count", "spike_errors"}
+NEEDED = {"spike_errors": {"scale": 1.0}}
 
 
 @pytest.mark.parametrize("name", sorted(set(REGULARIZERS) - NEED_RECORDS))
@@ -54,7 +55,7 @@ def test_scalar_in_proportion_to_alpha(name):
 @pytest.mark.parametrize("arguments", [{"alpha": -1.0}, {"alpha": inf}, {"alpha": 1.0, "tau_syn": 0.0}])
 def test_wrong_arguments(name, arguments):
     with pytest.raises(ValueError, match=r"(alpha|tau_syn) must be"):
-        REGULARIZERS[name](**arguments)
+        REGULARIZERS[name](**NEEDED.get(name, {}), **arguments)
 
 
 def test_early_output_formula_and_mean():

@@ -104,7 +104,7 @@ def short(text: str) -> str:
 def shown(expression: Expression) -> str:
     """A text of an expression, with all digits."""
     if not isinstance(expression, tuple):
-        return str(expression)
+        return str(expression).removesuffix(".0")
     operation, *operands = map(shown, expression)  # type: ignore[arg-type]
     return f"{operation}({operands[0]})" if operation in FUNCTIONS else f"({f' {operation} '.join(operands)})"
 
