@@ -197,9 +197,10 @@ class Network(nn.Sequential):
         index += len(self) * (index < 0)
         if index not in neurons:
             raise ValueError(f"layer: expected one with neurons, of {neurons}, got {layer}")
-        seen = None if observed is None else observed[:index]
-        inputs = self[:index].record(times, seen).output
-        found: Tensor = self[index].voltages(inputs, at, None if observed is None else observed[index])
+        before: Any = self[:index]  # torch takes modules for tensors
+        one: Any = self[index]
+        seen = [None] * len(self) if observed is None else observed
+        found: Tensor = one.voltages(before.record(times, seen[:index]).output, at, seen[index])
         return found
 
 

@@ -117,7 +117,8 @@ def _at_start(neuron: Neuron, trains: Tensor, weight: Tensor) -> TrainState:
     else:
         voltage = left = weight.new_zeros(samples, len(weight))
         others = voltage.new_zeros(*voltage.shape, *neuron.parts)
-    return TrainState(*(x.reshape(*lead, *x.shape[1:]) for x in (voltage, others, left)), time=0.0)
+    voltage, others, left = (x.reshape(*lead, *x.shape[1:]) for x in (voltage, others, left))
+    return TrainState(voltage, others, left, 0.0)
 
 
 def without_spikes(neuron: Any) -> Any:

@@ -29,8 +29,10 @@ def voltages_of(neuron: Neuron, at: Float[Tensor, " points"], seen: Arriving) ->
     """
     assert neuron.equations is not None
     with torch.no_grad():
-        inputs, given = seen.times.double()[None, :, None], {"delay": seen.delay, "receptor": seen.receptor}
-        voltage, others = states_at(at, inputs, seen.weight.double(), neuron, max_spikes=_MOST, **given)
+        inputs, weight = seen.times.double()[None, :, None], seen.weight.double()
+        voltage, others = states_at(
+            at, inputs, weight, neuron, max_spikes=_MOST, delay=seen.delay, receptor=seen.receptor
+        )
     states = dict(zip(neuron.equations.states, (voltage[0], *others[0].unbind(-1)), strict=True))
     rest, above = (x.reshape(-1, 1) for x in scale_of(neuron))
     turned = neuron.membrane_of({name: x.mT for name, x in states.items()}, at.double())  # neurons come last
