@@ -29,6 +29,8 @@ PAGES = [
     "own_data",
     "sklearn",
     "training",
+    "troubleshooting",
+    "gradients",
     "plots",
     "substrates",
     "images",

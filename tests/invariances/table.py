@@ -66,7 +66,9 @@ WITHOUT_ROW = {
     **dict.fromkeys(("SpikingLinear", "SpikeTrains", "SpikingRecurrent", "SpikingConv2d", "LIFLayer"), NAME),
     **dict.fromkeys(("Substrate", "LayerByLayer"), BASE),
     **dict.fromkeys(("nest", "Nest", "neuron", "Neuron", "brian2", "Brian2", "brainscales2", "BrainScaleS2"), PROGRAM),
-    **dict.fromkeys(("MatchedSpikes", "matched_spikes", "VanRossum", "van_rossum", "SpikeErrors", "spike_errors"), TARGETS),
+    **dict.fromkeys(
+        ("MatchedSpikes", "matched_spikes", "VanRossum", "van_rossum", "SpikeErrors", "spike_errors"), TARGETS
+    ),
     **dict.fromkeys(("SmoothCount", "smooth_count"), "a sum of sigmoids; see tests/layers/test_smooth_count.py"),
     "SubstrateError": "an error",
     "NeuronDifference": "a row of a table, without computation; see tests/substrates/test_differences.py",
