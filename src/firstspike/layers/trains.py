@@ -71,7 +71,7 @@ class SpikeLayer(nn.Module):
         return f"{self._get_name()}({self.in_features})"
 
     def __prepare_scriptable__(self) -> None:
-        raise NotImplementedError("torch.jit.script cannot record spike times; export a program with torch.export")
+        raise NotImplementedError("torch.jit.script cannot record spike times; write a program with fs.export")
 
     def output_size(self, inputs: int) -> int:
         """Number of outputs for that number of inputs; ValueError if the layer is made for another one."""
