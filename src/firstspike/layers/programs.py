@@ -80,7 +80,7 @@ def _made(found: dict[str, Any]) -> Any:
 def _layer(kind: str, arguments: str, backward: bool, thread: int) -> Any:
     """The layer of a recipe, without values; one for each thread, as calls put tensors into it."""
     (make,) = (x for x in MadeAgain.__subclasses__() if kind in (x.__name__, LIF_NAMES.get(x.__name__)))
-    layer = make(**json.loads(arguments, object_hook=_made)).eval()
+    layer: Any = make(**json.loads(arguments, object_hook=_made)).eval()
     if backward:  # the forward pass has told
         layer.overflow = "drop"
     return layer
@@ -186,7 +186,7 @@ def export(network: nn.Module, path: str | os.PathLike[str], times: Tensor | Non
     inputs = getattr(network, "inputs", getattr(network, "in_features", None))
     if times is None and inputs is None:
         raise ValueError("export needs times, example inputs of the network: no layer fixes their number")
-    shape = (2, inputs, 2)[: 2 + trains] if times is None else (2, *times.shape[1:])
+    shape: Any = (2, inputs, 2)[: 2 + trains] if times is None else (2, *times.shape[1:])
     dynamic = {0: torch.export.Dim("batch")}
     if trains and len(shape) > 2:
         shape = (*shape[:-1], 2)
