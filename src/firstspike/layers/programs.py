@@ -77,19 +77,18 @@ def _made(found: dict[str, Any]) -> Any:
 
 
 @lru_cache(maxsize=128)
-def _layer(kind: str, arguments: str, backward: bool, thread: int) -> Any:
-    """The layer of a recipe, without values; one for each thread, as calls put tensors into it."""
+def _layer(kind: str, arguments: str, backward: bool, thread: int) -> tuple[Any, list[str]]:
+    """The layer of a recipe, and names of its tensors; one for each thread, as calls put values into it."""
     (make,) = (x for x in MadeAgain.__subclasses__() if kind in (x.__name__, LIF_NAMES.get(x.__name__)))
     layer: Any = make(**json.loads(arguments, object_hook=_made)).eval()
     if backward:  # the forward pass has told
         layer.overflow = "drop"
-    return layer
+    return layer, sorted(_tensors(layer))
 
 
 def _called(trains: Tensor, tensors: Sequence[Tensor], *recipe: Any) -> Tensor:
-    layer = _layer(*recipe, threading.get_ident())
-    given = dict(zip(sorted(_tensors(layer)), tensors, strict=True))
-    found: Tensor = torch.func.functional_call(layer, given, (trains,))
+    layer, names = _layer(*recipe, threading.get_ident())
+    found: Tensor = torch.func.functional_call(layer, dict(zip(names, tensors, strict=True)), (trains,))
     return found.contiguous()
 
 
