@@ -17,7 +17,7 @@ from timing import markdown
 HERE = Path(__file__).parent
 NUMBERS, PAGE, DOCS = HERE / "benchmarks.json", HERE / "benchmarks.template.md", HERE.parent / "docs"
 BOTH = ["shapes", "images", "delays", "constants", "trains", "linear", "equations", "training"]
-"""Sections that are measured with AVX-512 and with AVX2."""
+"""Sections that are measured with all instructions and with AVX2."""
 MEASURED = {"native": [*BOTH, "eventax", "memory", "peers", "recurrence", "heidelberg", "start"], "avx2": BOTH}
 LEFT_OUT = ("forward ratio", "backward ratio")
 Numbers = dict[str, Any]
@@ -37,40 +37,49 @@ TOP = {
 """Rows of the first table: the section, and how the first row of it that counts begins."""
 
 
-def ratio(numbers: Numbers, section: str, begins: str) -> str:
-    """The ratio at the end of the first such row, or a dash where it was not measured."""
-    rows = numbers.get(section, {}).get("rows", [])
+def ratio(sections: Numbers, section: str, begins: str) -> str:
+    """The ratio at the end of the first such row of a run, or a dash where it was not measured."""
+    rows = sections.get(section, {}).get("rows", [])
     return next((row[-1] for row in rows if row[0].startswith(begins)), "-")
 
 
 def top(numbers: Numbers) -> str:
-    kinds = (numbers["native"], numbers.get("avx2", {}))
-    rows = [[name, *(ratio(kind, *place) for kind in kinds)] for name, place in TOP.items()]
-    return markdown([["", "AVX-512", "AVX2"], *rows])
+    rows = [[name, *(ratio(sections, *place) for sections in numbers.values())] for name, place in TOP.items()]
+    return markdown([["", *numbers], *rows])
 
 
 def table(name: str, numbers: Numbers) -> str:
-    """A section as Markdown: its command, its columns, and the last one of the run with AVX2; of times the median."""
-    native, other = numbers["native"][name], numbers.get("avx2", {}).get(name)
-    kept = [k for k, column in enumerate(native["columns"]) if column not in LEFT_OUT]
-    timed = [column.endswith(" ms") for column in native["columns"]]
-    cells = [[x.split(" (")[0] if ms else x for x, ms in zip(row, timed, strict=True)] for row in native["rows"]]
-    rows = [[row[k] for k in kept] for row in [native["columns"], *cells]]
-    if other:
-        for row, found in zip(rows, [[f"{native['columns'][-1]}, AVX2"], *other["rows"]], strict=True):
-            row.append(found[-1])
-    return f"## {native['title']}\n\n`python benchmarks/run.py --only {name}`\n\n{markdown(rows)}"
+    """A section as Markdown: its command, the first run of it, and the ratios of all others; of times the median."""
+    (own, first), *others = ((run, sections[name]) for run, sections in numbers.items() if name in sections)
+    kept = [k for k, column in enumerate(first["columns"]) if column not in LEFT_OUT]
+    timed = [column.endswith(" ms") for column in first["columns"]]
+    cells = [[x.split(" (")[0] if ms else x for x, ms in zip(row, timed, strict=True)] for row in first["rows"]]
+    rows = [[row[k] for k in kept] for row in [first["columns"], *cells]]
+    if "ratio" not in rows[0][-1] and "/" not in rows[0][-1]:
+        others = []
+    for run, other in others:
+        rows[0].append(f"{first['columns'][-1]}, {run}")
+        found = {tuple(row[:2]): row[-1] for row in other["rows"][::-1]}
+        for k, row in enumerate(first["rows"]):
+            same = k < len(other["rows"]) and other["rows"][k][:2] == row[:2]  # rows may begin alike
+            rows[k + 1].append(other["rows"][k][-1] if same else found.get(tuple(row[:2]), "-"))
+    return f"## {first['title']}\n\n`python benchmarks/run.py --only {name}` ({own})\n\n{markdown(rows)}"
 
 
 def origin(numbers: Numbers) -> str:
-    """Commits, dates and machine of all tables: one of each, if all were measured in one go."""
-    tables = [table for sections in numbers.values() for table in sections.values()]
-    commits, dates = (sorted({table[key] for table in tables}) for key in ("commit", "date"))
-    return f"{', '.join(dates)}, commit {', '.join(commits)}. {next(iter(numbers['native'].values()))['machine']}"
+    """Dates, commits and machine of each run: one of each, if all was measured in one go."""
+    lines = []
+    for sections in numbers.values():
+        found = (
+            sorted({x[key].split(". Numbers")[0] for x in sections.values()}) for key in ("machine", "date", "commit")
+        )
+        machines, dates, commits = map(", ".join, found)
+        lines.append(f"* {machines}; {dates}, commit {commits}")
+    return "\n".join(lines)
 
 
 def page(numbers: Numbers) -> str:
-    tables = {name: table(name, numbers) for name in numbers["native"]}
+    tables = {name: table(name, numbers) for sections in numbers.values() for name in sections}
     text = Template(PAGE.read_text(encoding="utf-8"))
     return text.substitute(tables, top=top(numbers), origin=origin(numbers))
 
@@ -78,11 +87,13 @@ def page(numbers: Numbers) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true", help="measure everything first")
+    parser.add_argument("--processor", help="its name, as of benchmarks/run.py")
     parser.add_argument("--images", help="folder with MNIST-like idx files, as of benchmarks/run.py")
     options = parser.parse_args()
     for instructions, sections in MEASURED.items() if options.measure else ():
-        images = ["--images", options.images] if options.images else []
-        command = ["--instructions", instructions, "--save", *images, "--only", *sections]
+        named = [("--images", options.images), ("--processor", options.processor)]
+        given = [x for option in named if option[1] for x in option]
+        command = ["--instructions", instructions, "--save", *given, "--only", *sections]
         subprocess.run([sys.executable, str(HERE / "run.py"), *command], check=True)
     numbers = json.loads(NUMBERS.read_text(encoding="utf-8"))
     (DOCS / "benchmarks.md").write_text(page(numbers), encoding="utf-8")

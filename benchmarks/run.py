@@ -2,7 +2,8 @@
 
 Each row is measured in one go as interleaved repeats. On a machine that others use, ``--clock cpu --threads 1`` counts
 only the time that this process ran. ``--instructions avx2`` limits both sides to older instructions. ``--save`` keeps
-the tables in ``benchmarks.json``, from which ``page.py`` writes docs/benchmarks.md.
+the tables in ``benchmarks.json``, in the run of this processor with these instructions and beside those of others;
+``page.py`` writes docs/benchmarks.md from it.
 
 With ``--device cuda`` everything runs on a GPU, and every clock is read after the GPU has finished. By default these
 are the sections that say in a few minutes whether the kernels are right and what they cost, and the text for an issue
@@ -43,11 +44,11 @@ def limited(instructions: str) -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **limit})
 
 
-def save(name: str, instructions: str, table: Table, description: str) -> None:
-    """Keep a table, with what it was measured on."""
+def save(name: str, table: Table, description: str) -> None:
+    """Keep a table in the run of a processor with its instructions, in place of an earlier one."""
     numbers = json.loads(NUMBERS.read_text(encoding="utf-8")) if NUMBERS.exists() else {}
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-    numbers.setdefault(instructions, {})[name] = {
+    numbers.setdefault(description.split(";")[0], {})[name] = {
         "title": table.title,
         "columns": list(table.columns),
         "rows": table.rows,
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument(
         "--instructions", choices=["native", *LIMITS], default="native", help="of the CPU; default: all"
     )
+    parser.add_argument("--processor", help="its name, where a virtual machine does not tell")
     parser.add_argument("--save", action="store_true", help="keep the tables in benchmarks.json")
     parser.add_argument("--markdown", type=Path, help="file for the tables")
     options = parser.parse_args()
@@ -85,14 +87,14 @@ def main() -> None:
     settings = Settings(
         options.repeats, options.clock, torch.float64 if options.double else torch.float32, options.images, device
     )
-    description = machine(options.clock, device)
+    description = machine(options.clock, device, options.processor)
     print(description)
     first = device.type == "cuda" and not options.only
     tables = []
     for name in options.only or (ON_GPUS if first else MEASURED):
         tables.append(SECTIONS[name](settings))
         if options.save:
-            save(name, options.instructions, tables[-1], description)
+            save(name, tables[-1], description)
     file = options.markdown or (Path("gpu.md") if first else None)
     if file:
         text = "\n".join(["# Benchmarks\n", description + "\n", *(x.markdown() for x in tables)])

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 
+INSTRUCTIONS = {"AVX512": "AVX-512", "DEFAULT": "SSE"}
 Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -157,19 +159,20 @@ def labelled(peer: str) -> str:
         return peer
 
 
-def machine(clock: str, device: torch.device) -> str:
-    """What the numbers depend on."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [x.split(":")[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")]
-        model = f"{names[0]} ({torch.backends.cpu.get_cpu_capability()})" if names else model
+def machine(clock: str, device: torch.device, name: str | None = None) -> str:
+    """What the numbers depend on; up to the semicolon the name of their run, with that of the processor if given."""
+    model, info = name or platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if not name and info.exists():
+        names = [x.split(":")[1] for x in info.read_text().splitlines() if x.startswith("model name")]
+        model = re.sub(r"\((R|TM)\)|@.*| CPU| Processor", "", names[0]).strip() if names else model
+    capability = torch.backends.cpu.get_cpu_capability()
+    model = f"{model}, {INSTRUCTIONS.get(capability, capability)}"
     versions = ", ".join(f"{x} {version(x)}" for x in ("torch", "numba", "numpy"))
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         model = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB; {model}"
         versions += f", CUDA {torch.version.cuda or f'(HIP {torch.version.hip})'}, triton {version('triton')}"
     return (
-        f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch, {clock} time; "
+        f"{model}; {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch, {clock} time; "
         f"Python {platform.python_version()}, {versions}. Numbers are medians, with the quartiles in brackets."
     )

@@ -64,3 +64,20 @@ def test_without_a_gpu():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "finds no GPU here" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_replaces_its_own_tables_alone(tmp_path):
+    code = (
+        "import json, sys, run; from pathlib import Path; from timing import Table, machine; import torch\n"
+        "run.NUMBERS = Path(sys.argv[1])\n"
+        "for number, name in enumerate(['One', 'Two', 'One']):\n"
+        "    table = Table('Title', ('shape', 'ratio')); table.rows.append(['1x1x1', str(number)])\n"
+        "    run.save('shapes', table, machine('wall', torch.device('cpu'), name))\n"
+        "found = json.loads(run.NUMBERS.read_text())\n"
+        "print({run.split(',')[0]: x['shapes']['rows'][0][1] for run, x in found.items()})\n"
+    )
+    given = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path])}
+    command = [sys.executable, "-W", "ignore", "-c", code, tmp_path / "benchmarks.json"]
+    done = subprocess.run(command, env=given, cwd=FOLDER, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "{'One': '2', 'Two': '1'}"

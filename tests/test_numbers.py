@@ -39,11 +39,19 @@ WRITTEN |= {f"config {name}": re.sub("published:.*", "", text(path)) for name, p
 WRITTEN |= {"CITATION.cff": text(ROOT / "CITATION.cff")}
 
 
-def ratios(part, column):
-    """Ratios to a dense layer of all shapes in a part of the benchmarks: forward and backward together."""
-    rows = (DOCS / "benchmarks.md").read_text(encoding="utf-8").split(f"## {part}\n")[1].split("\n## ")[0].splitlines()
-    shapes = [row for row in rows if re.match(r"\| \d+x", row)]
-    return [float(row.split("|")[column].split()[0]) for row in shapes]
+RUNS = json.loads((ROOT / "benchmarks" / "benchmarks.json").read_text(encoding="utf-8"))
+
+
+def rows_of(section, instructions=""):
+    """Rows of a section in all runs whose processor used such instructions."""
+    runs = [sections for run, sections in RUNS.items() if run.endswith(instructions) and section in sections]
+    return [row for sections in runs for row in sections[section]["rows"]]
+
+
+def whole_range(instructions):
+    """The least and the largest ratio to a dense layer, forward and backward together, over all runs."""
+    found = [float(row[-1].split()[0]) for row in rows_of("shapes", instructions)]
+    return f"{min(found):.1f}", f"{max(found):.1f}"
 
 
 @pytest.mark.parametrize(
@@ -83,15 +91,39 @@ def test_published_accuracies_are_those_of_the_results():
 
 
 def test_ratios_are_measured_ones():
-    fast, slow = (ratios("Uniform random times, against Linear + softplus", column) for column in (-3, -2))
-    found = [found for name in ("README.md", "paper.md") for found in RANGE.findall(WRITTEN[name])]
-    assert found == 2 * [(f"{min(fast):.1f}", f"{max(fast):.1f}")]
-    assert NARROW.findall(WRITTEN["README.md"]) == [(f"{min(slow):.1f}", f"{max(slow):.1f}")]
+    """The README, the paper and guides have the range over all processors that were measured."""
+    found = {name: RANGE.findall(text) for name, text in WRITTEN.items() if RANGE.search(text)}
+    assert found.keys() >= {"README.md", "paper.md"}
+    assert {x for ranges in found.values() for x in ranges} == {whole_range("AVX-512")}
+    assert NARROW.findall(WRITTEN["README.md"]) == [whole_range("AVX2")]
 
 
 def test_peers_in_the_paper_are_as_measured():
-    rows = [row.split("|") for row in tables(DOCS / "benchmarks.md").splitlines() if row.startswith("| 50x256x128 |")]
-    times = {row[2].split()[0]: row[-2].split()[0] for row in rows if "steps" in row[2]}
+    """With the least advantage of all processors."""
+    rows = [row for row in rows_of("peers") if row[0] == "50x256x128" and "steps" in row[1]]
+    times = {x: min(int(row[-1].split()[0]) for row in rows if row[1].startswith(x)) for x in ("snnTorch", "Norse")}
     assert re.findall(
         r"an? (\d+)(?:th|st|nd|rd) of the time of snnTorch and an? (\d+)(?:th|st|nd|rd) of", WRITTEN["paper.md"]
-    ) == [(times["snnTorch"], times["Norse"])]
+    ) == [tuple(map(str, times.values()))]
+
+
+def test_runs_of_processors_stand_side_by_side(monkeypatch):
+    """One that is measured again replaces its own tables; another one adds columns of ratios, with what it measured."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    page, numbers = runpy.run_path(str(ROOT / "benchmarks" / "page.py"))["page"], json.loads(json.dumps(RUNS))
+    own = next(iter(RUNS.values()))
+    other = {
+        name: {**own[name], "machine": "Other, AVX2; 4 cores. Numbers", "rows": own[name]["rows"][1:]}
+        for name in ("shapes", "memory")
+    }
+    found = page({**numbers, "Other, AVX2": other})
+    head = next(line for line in found.splitlines() if line.startswith("| shape | "))
+    assert [x.strip() for x in head.strip("|").split("|")][-1].endswith("ratio, Other, AVX2")
+    assert "* Other, AVX2; 4 cores; " in found
+    rows = [line for line in found.split("## ")[1].splitlines() if line.startswith("| ") and "x" in line.split("|")[1]]
+    assert rows[0].endswith("| - |")
+    assert all(
+        row.split("|")[-2].strip() == measured[-1]
+        for row, measured in zip(rows[1:], other["shapes"]["rows"], strict=True)
+    )
+    assert len(page(numbers).split("## ")) == len(found.split("## "))

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         SpikingConv2d,
         SpikingLinear,
         SpikingRecurrent,
+        export,
     )
     from firstspike.neurons import LIF, Neuron
     from firstspike.runs import Run
@@ -51,9 +52,9 @@ __all__ = [
     "EarliestPool2d", "EarlyStopping", "Evaluation", "FirstSpike", "IntegralReadout", "LIFConv2d", "LIFLinear",
     "LIFRecurrent", "LIFSpikeTrains", "MaximumReadout", "MembraneReadout", "Multiplex", "Network", "Neuron",
     "PoissonSpikes", "Record", "Run", "SilentNeurons", "SmoothCount", "SpikeDropout", "SpikeTrains", "SpikingConv2d",
-    "SpikingLinear", "SpikingRecurrent", "Trainer", "__version__", "config", "data", "first_spike_time", "from_nir",
-    "interop", "layers", "losses", "neurons", "plots", "raise_deferred_errors", "runs", "spike_trains", "spiketime",
-    "substrates", "to_nir", "training",
+    "SpikingLinear", "SpikingRecurrent", "Trainer", "__version__", "config", "data", "export", "first_spike_time",
+    "from_nir", "interop", "layers", "losses", "neurons", "plots", "raise_deferred_errors", "runs", "spike_trains",
+    "spiketime", "substrates", "to_nir", "training",
 ]  # fmt: skip
 
 # Looked up on first use, so that reading a config or printing a help text does not load torch.

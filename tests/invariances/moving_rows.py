@@ -54,6 +54,12 @@ def fill_bias(source: Source) -> None:
     source.add("bias", POINT, 0.4)
 
 
+def fill_count(source: Source) -> None:
+    fill_times(source, trains=True)
+    for name, quantity, value in (("start", POINT, 0.3), ("until", POINT, 2.5), ("xi", Quantity(time=1), 0.7)):
+        source.add(name, quantity, value)
+
+
 def with_bias(values: Mapping[str, Any], _: str) -> Network:
     return Network(layers.BiasSpikes([values["bias"]], **DOUBLE))
 
@@ -95,6 +101,9 @@ MOVING_ROWS = [
         places=lambda x, values: x[..., :-2, : values["times"].shape[-1]], **MOVING | {"observed": None}),
     layer_row("FirstSpike", ("first_spike", "FirstSpike"), partial(fill_times, trains=True),
         lambda *_: Network(layers.FirstSpike()), lambda _: {}, SPIKES, **MOVING),
+    layer_row("SmoothCount", ("smooth_count", "SmoothCount"), fill_count,
+        lambda values, _: Network(layers.SmoothCount(values["until"], values["xi"], values["start"])), lambda _: {},
+        Quantity("bo"), result="values", **MOVING | {"observed": None}),
     layer_row("Concatenate", ("concatenate", "Concatenate"), fill_branch, partial(build_branch, layers.Concatenate),
         branch_state, Quantity("bco", time=1, point=True), places=lambda x, _: x.unflatten(-1, (2, -1)), **MOVING),
     layer_row("Earliest", ("earliest", "Earliest"), fill_branch, partial(build_branch, layers.Earliest),

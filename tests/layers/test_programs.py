@@ -29,6 +29,7 @@ from firstspike import (
     MembraneReadout,
     Multiplex,
     Network,
+    export,
 )
 from firstspike.layers.ensembles import Ensemble
 from firstspike.neurons import AdaptiveLIF
@@ -98,6 +99,7 @@ def inputs(kind, samples=5):
 
 
 KINDS = ["delays", "own neurons", "connections", "images", "trains", "linear"]
+BY_VALUES = ["recurrent", "recurrent delays", "recurrent own", "maximum"]
 
 
 @pytest.fixture(params=KINDS)
@@ -168,6 +170,7 @@ def compiled():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [*KINDS, *BY_VALUES])
 def test_compiled(kind, compiled):
     network, times = make(kind), inputs(kind)
     run = compiled(network)
@@ -234,9 +237,6 @@ def test_compiled_jitter(compiled):
         assert torch.equal(*found)
 
 
-BY_VALUES = ["recurrent", "recurrent delays", "recurrent own", "maximum"]
-
-
 # each kind in one of torch's ways to record programs; the other one then finds the same calls
 EXPORTED = [
     pytest.param(kind, strict, marks=[pytest.mark.exhaustive] * (strict != k % 2), id=f"{kind}-{strict}")
@@ -276,28 +276,47 @@ def test_programs_that_call_a_layer_by_its_earlier_name():
 
 
 def test_what_cannot_be_exported():
-    class Own(LIFRecurrent):
-        pass
-
     layer, times = LIFRecurrent(4, 3, 5, 3.0, overflow="drop"), torch.rand(2, 4)
     with pytest.raises(
-        NotImplementedError, match=r"^torch\.export does not know a Own, only the layer that it extends$"
+        NotImplementedError, match=r"^torch\.export does not know a OwnRecurrent, only the layer that it extends$"
     ):
-        torch.export.export(Own(4, 3, 5, 3.0, overflow="drop"), (times,))
+        torch.export.export(OwnRecurrent(4, 3, 5, 3.0, overflow="drop"), (times,))
     with pytest.raises(NotImplementedError, match=r"^LIFRecurrent\.forward can be exported with times alone$"):
         torch.export.export(layer, (times, layer(times).detach()))
 
 
+class OwnRecurrent(LIFRecurrent):
+    pass
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # by torch, where compiled code is left
-@pytest.mark.parametrize("kind", BY_VALUES)
-def test_compiled_code_leaves_out_what_depends_on_values(kind):
+@pytest.mark.parametrize("kind", ["jitter", "own class"])
+def test_what_compiled_code_calls_as_it_is(kind):
+    """Recurrent layers of which it cannot record one call."""
     torch._dynamo.reset()
-    network, times = make(kind), inputs(kind)
-    out = torch.compile(network, backend="aot_eager")(times)
-    assert torch.equal(out, network(times))
-    close(gradients(network, out), gradients(network, network(times)))
+    given = {"overflow": "drop", "generator": seeded(), "dtype": torch.float64}
+    if kind == "jitter":
+        module = LIFRecurrent(4, 3, 5, 3.0, delay=DelayRule(jitter=0.1), **given)
+    else:
+        module = OwnRecurrent(4, 3, 5, 3.0, **given)
+    times = inputs("recurrent")
+    found = []
+    for run in (module, torch.compile(module, backend="aot_eager")):
+        torch.manual_seed(3)
+        found.append(run(times))
+    assert torch.equal(*found)
+    assert kind != "jitter" or not torch.equal(module(times), found[0])
+    close(gradients(module, found[1]), gradients(module, found[0]))
     torch._dynamo.reset()
+
+
+@pytest.mark.slow
+def test_full_trains_are_reported_once_by_compiled_code(compiled):
+    layer = LIFRecurrent(4, 6, 1, 6.0, overflow="warn", generator=seeded(), dtype=torch.float64)
+    with pytest.warns(UserWarning, match="spike more than max_spikes=1 times") as warned:
+        compiled(layer)(torch.rand(5, 4, 3, dtype=torch.float64)).sum().backward()
+    assert len([x for x in warned if "max_spikes" in str(x.message)]) == 1
 
 
 READOUTS = {
@@ -342,12 +361,16 @@ def test_what_is_not_linearized(layer):
         linearize(layer, torch.rand(5, 4))
 
 
-@pytest.mark.parametrize("module", [LIFLinear(4, 3), Network(LIFLinear(4, 3))], ids=["layer", "network"])
+@pytest.mark.parametrize(
+    "module",
+    [LIFLinear(4, 3), Network(LIFLinear(4, 3)), LIFRecurrent(4, 3, 5, 3.0)],
+    ids=["layer", "network", "recurrent"],
+)
 def test_other_formats_name_the_one_that_works(module, monkeypatch):
-    with pytest.raises(NotImplementedError, match=r"^torch\.jit\.script cannot record .* with torch\.export$"):
+    with pytest.raises(NotImplementedError, match=r"^torch\.jit\.script cannot record .* with fs\.export$"):
         torch.jit.script(module)
     monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
-    with pytest.raises(NotImplementedError, match=r"^ONNX has no operator for spike times; .* with torch\.export$"):
+    with pytest.raises(NotImplementedError, match=r"^ONNX has no operator for spike times; .* with fs\.export$"):
         torch.export.export(module, (torch.rand(5, 4),))
 
 
@@ -416,21 +439,42 @@ def test_low_precision_without_autocast_is_refused():
 @pytest.mark.parametrize("layer", [LIFLinear(3, 2), LIFSpikeTrains(3, 2, 5), LIFRecurrent(3, 2, 5, 3.0)], ids=repr)
 def test_traces_are_refused(layer):
     """In one line: the recorded program would end the process."""
-    with pytest.raises(NotImplementedError, match=r"cannot record spike times; .* with torch\.export$"):
+    with pytest.raises(NotImplementedError, match=r"cannot record spike times; .* with fs\.export$"):
         torch.jit.trace(layer, torch.rand(4, 3))
 
 
 @pytest.mark.slow
-def test_exported_programs_run_in_another_process(tmp_path):
-    network, times = make("recurrent").eval(), inputs("recurrent")
-    batch = torch.export.Dim("batch", min=2)
-    torch.export.save(torch.export.export(network, (times,), dynamic_shapes=({0: batch},)), tmp_path / "program.pt2")
+def test_programs_in_files_for_another_process(tmp_path):
+    """Any number of samples and of spikes, bit for bit; and a process that begins with writing one."""
+    network, times = make("recurrent"), torch.rand(5, 4, 3, generator=seeded(1), dtype=torch.float64)
+    export(network, tmp_path / "program.pt2")
+    assert network.training
     torch.save((times, network(times).detach()), tmp_path / "expected.pt")
     code = (
-        "import sys, torch, firstspike.layers\n"
-        "run = torch.export.load(sys.argv[1]).module()\n"
-        "times, expected = torch.load(sys.argv[2])\n"
-        "assert torch.equal(run(times), expected) and torch.equal(run(times[:3]), expected[:3])"
+        "import sys, torch, firstspike as fs\n"
+        "program, expected, other = sys.argv[1:]\n"
+        "fs.export(fs.Network(fs.Multiplex(2), fs.LIFLinear(6, 2)), other)\n"
+        "run = torch.export.load(program).module()\n"
+        "times, expected = torch.load(expected)\n"
+        "padded = torch.nn.functional.pad(times[:1], (0, 4), value=torch.inf)\n"
+        "assert torch.equal(run(times), expected)\n"
+        "assert torch.equal(run(padded), expected[:1])\n"
+        "assert torch.export.load(other).module()(torch.rand(1, 3)).shape == (1, 2)\n"
     )
-    files = tmp_path / "program.pt2", tmp_path / "expected.pt"
+    files = (tmp_path / name for name in ("program.pt2", "expected.pt", "other.pt2"))
     subprocess.run([sys.executable, "-c", code, *files], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["images", "sequential"])
+def test_written_for_inputs_like_an_example(kind, tmp_path):
+    network, times = make("images"), inputs("images").unflatten(1, (1, 6, 6))
+    if kind == "sequential":
+        network = nn.Sequential(LIFSpikeTrains(36, 4, 3, overflow="drop", dtype=torch.float64), nn.Flatten())
+        times = times.reshape(5, 36, 1)
+        with pytest.raises(ValueError, match=r"^export needs times, example inputs of the network: no layer fixes "):
+            export(network, tmp_path / "program.pt2")
+    export(network, tmp_path / "program.pt2", times[:1])
+    run = torch.export.load(tmp_path / "program.pt2").module()
+    for x in (times, times[:1]):
+        assert torch.equal(run(x), network(x))

@@ -11,6 +11,7 @@ from firstspike.layers.inputs import BiasSpikes, Multiplex, PoissonSpikes
 from firstspike.layers.network import Network, Record
 from firstspike.layers.neurons import SpikingLayer
 from firstspike.layers.noise import SpikeDropout
+from firstspike.layers.programs import export
 from firstspike.layers.readouts import IntegralReadout, MaximumReadout, MembraneReadout, Readout
 from firstspike.layers.recurrent import SpikingRecurrent
 from firstspike.layers.start import start_firing_
@@ -47,6 +48,6 @@ __all__ = [
     "ENERGIES", "BiasSpikes", "Concatenate", "Delay", "DelayRule", "Earliest", "EarliestPool2d", "FirstSpike",
     "IntegralReadout", "LIFConv2d", "LIFLayer", "LIFLinear", "LIFRecurrent", "LIFSpikeTrains", "MaximumReadout",
     "MembraneReadout", "Multiplex", "Network", "PoissonSpikes", "Readout", "Record", "SmoothCount", "SpikeDropout",
-    "SpikeTrains", "SpikingConv2d", "SpikingLayer", "SpikingLinear", "SpikingRecurrent", "energy_estimates",
+    "SpikeTrains", "SpikingConv2d", "SpikingLayer", "SpikingLinear", "SpikingRecurrent", "energy_estimates", "export",
     "layer_costs", "start_firing_", "states_at",
 ]  # fmt: skip

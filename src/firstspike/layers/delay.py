@@ -15,6 +15,7 @@ from torch.nn import functional
 from firstspike.layers.noise import drawn
 from firstspike.layers.trains import Noise, SpikeLayer, Spikes, at_observed
 from firstspike.ranges import Finite, NotNegative, PositiveOrInf, Size, checks_ranges
+from firstspike.spiketime.transforms import Direct
 
 
 @checks_ranges
@@ -119,7 +120,7 @@ class _Clip(torch.autograd.Function):
         return torch.where(outward, 0.0, grad), None, None
 
 
-class _ClipWithTangent(_Clip):
+class _ClipWithTangent(Direct, _Clip):
     """The same with forward mode, which ``torch.compile`` does not take."""
 
     @staticmethod

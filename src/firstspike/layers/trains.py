@@ -71,7 +71,7 @@ class SpikeLayer(nn.Module):
         return f"{self._get_name()}({self.in_features})"
 
     def __prepare_scriptable__(self) -> None:
-        raise NotImplementedError("torch.jit.script cannot record spike times; export a program with torch.export")
+        raise NotImplementedError("torch.jit.script cannot record spike times; write a program with fs.export")
 
     def output_size(self, inputs: int) -> int:
         """Number of outputs for that number of inputs; ValueError if the layer is made for another one."""
@@ -160,18 +160,29 @@ class SmoothCount(FirstSpike):
         until: end of the window, in the unit of the times.
         xi: width of its ends, > 0, in the unit of the times.
         start: start of the window; None counts from the first spike on.
+        gradient: ``"smooth"`` is exact; ``"counting"`` is not the derivative of the number: every spike of the train
+            gets the same error, as if the number rose by ``1 / xi`` for each unit of time by which it is earlier.
 
     Raises:
-        ValueError: a number outside its range, a start that is not before ``until``.
+        ValueError: a number outside its range, a start that is not before ``until``, another ``gradient``.
+
+    Source: Bacho and Chu 2022, "Exact Error Backpropagation Through Spikes for Precise Training of Spiking Neural
+    Networks" (the counting gradient, there with ``xi = 1``).
     """
 
     gives = "values"
 
-    def __init__(self, until: Finite, xi: Positive, start: Finite | None = None) -> None:
+    def __init__(
+        self,
+        until: Finite,
+        xi: Positive,
+        start: Finite | None = None,
+        gradient: Literal["smooth", "counting"] = "smooth",
+    ) -> None:
         super().__init__()
         if start is not None and not start < until:
             raise ValueError(f"start must be before until, {until:g}, got {start:g}")
-        self.until, self.xi, self.start = until, xi, start
+        self.until, self.xi, self.start, self.gradient = until, xi, start, gradient
 
     def forward(
         self, times: Spikes, observed: Float[Tensor, "*batch inputs"] | None = None
@@ -183,6 +194,9 @@ class SmoothCount(FirstSpike):
         if self.start is not None:
             count = count - torch.sigmoid((self.start - trains) / self.xi)
         values = torch.where(trains < torch.inf, count, 0.0).sum(dim=-1)
+        if self.gradient == "counting":
+            earlier = torch.where(trains < torch.inf, -trains / self.xi, 0.0).sum(dim=-1)
+            values = at_observed(earlier, values.detach())
         return values if observed is None else at_observed(values, observed)
 
 

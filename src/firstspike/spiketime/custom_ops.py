@@ -80,10 +80,15 @@ def _saved(tensors: Sequence[Any], options: Options) -> tuple[Tensor, ...]:
     return saves(Arguments(**given | options.constants._asdict()))
 
 
+def refuse_onnx() -> None:
+    """Raise a NotImplementedError where a program for ONNX is recorded."""
+    if torch.onnx.is_in_onnx_export():
+        raise NotImplementedError("ONNX has no operator for spike times; write a program of PyTorch with fs.export")
+
+
 @torch.library.register_fake("firstspike::spike_forward")
 def _(*given: Any) -> list[Tensor]:
-    if torch.onnx.is_in_onnx_export():
-        raise NotImplementedError("ONNX has no operator for spike times; export a program of PyTorch with torch.export")
+    refuse_onnx()
     times, weight, *_ = tensors = given[:INPUTS]
     options = Options(*given[INPUTS:])
     if not options.max_spikes:

@@ -56,7 +56,7 @@ class Direct(torch.autograd.Function):
     def _mapped(cls, args: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
         """The call below ``vmap``, None below others: what torch does, without a look into each argument's parts."""
         interpreter = retrieve_current_functorch_interpreter()
-        if not isinstance(interpreter, VmapInterpreter):
+        if not isinstance(interpreter, VmapInterpreter) or cls.generate_vmap_rule:
             return None
         level = interpreter.level()
         parts = [_unwrap_batched(x, level) if isinstance(x, Tensor) else (x, None) for x in args]

@@ -83,7 +83,7 @@ def checked(
     """
     # a trace would record addresses of memory that is gone when its program runs
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
-        raise NotImplementedError("torch.jit.trace cannot record spike times; export a program with torch.export")
+        raise NotImplementedError("torch.jit.trace cannot record spike times; write a program with fs.export")
     for name, x in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
         if x is not None:
             check_tensor(name, x)
