@@ -69,7 +69,6 @@ WITHOUT_ROW = {
     **dict.fromkeys(
         ("MatchedSpikes", "matched_spikes", "VanRossum", "van_rossum", "SpikeErrors", "spike_errors"), TARGETS
     ),
-    **dict.fromkeys(("SmoothCount", "smooth_count"), "a sum of sigmoids; see tests/layers/test_smooth_count.py"),
     "SubstrateError": "an error",
     "NeuronDifference": "a row of a table, without computation; see tests/substrates/test_differences.py",
 }
