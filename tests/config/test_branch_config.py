@@ -129,7 +129,7 @@ def test_figures_and_report(tmp_path):
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([{"kind": "concatenate", "over": 1}, OUTPUT], "network[0]: over: it passes over 1 layers, and comes after 0"),
+        ([{"kind": "concatenate", "over": 1}, OUTPUT], "network[0]: over=1 skips 1 layers, but only 0 precede it"),
         ([CONV, {"kind": "concatenate", "over": 0}, OUTPUT], "network[1].over"),
         ([CONV, {"kind": "earliest", "over": 1}, OUTPUT], "got 256 inputs and 64 that are carried past"),
         (

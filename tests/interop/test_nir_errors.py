@@ -30,13 +30,13 @@ class Foreign(torch.nn.Module):
     ("layers", "message"),
     [
         ([lif(2, 3, float("inf"))], r"layer 0: NIR has no neurons with synapses and without leak"),
-        ([fs.EarliestPool2d((1, 4, 4), 2), lif(4, 3)], r"layer 0: NIR has nothing for a EarliestPool2d"),
-        ([lif(4, 4), fs.Earliest(4, 1), lif(4, 3)], r"layer 1: NIR has nothing for a Earliest"),
+        ([fs.EarliestPool2d((1, 4, 4), 2), lif(4, 3)], r"layer 0: NIR cannot represent EarliestPool2d"),
+        ([lif(4, 4), fs.Earliest(4, 1), lif(4, 3)], r"layer 1: NIR cannot represent Earliest"),
         ([lif(4, 4), fs.Concatenate(4, 1)], r"layer 1: after the last LIF layer NIR has delays only, no Concatenate"),
         ([lif(2, 3), fs.Multiplex(2)], r"layer 1: after the last LIF layer NIR has delays only, no Multiplex"),
         ([lif(2, 3), fs.BiasSpikes([1.0])], r"layer 1: after the last LIF layer"),
         ([fs.Multiplex(2)], "the network has no LIF layer"),
-        ([lif(2, 3), Foreign()], "layer 1: NIR has nothing for a Foreign"),
+        ([lif(2, 3), Foreign()], "layer 1: NIR cannot represent Foreign"),
         (
             [fs.LIFLinear(2, 3, fs.LIF(tau_syn=(1.0, 2.0)), receptor="sign")],
             r"layer 0: NIR .* several receptors",

@@ -85,7 +85,7 @@ def test_what_nir_cannot_express():
         fs.to_nir(fs.Network(spiking(reset=-1.0)), target="snntorch")
     with pytest.raises(ValueError, match="layer 0: snntorch reads no delays, which loops have; write the target nir"):
         fs.to_nir(fs.Network(fs.LIFRecurrent(4, 6, 10, 5.0)), target="snntorch")
-    with pytest.raises(ValueError, match="layer 1: NIR has nothing for a FirstSpike"):
+    with pytest.raises(ValueError, match="layer 1: NIR cannot represent FirstSpike"):
         fs.to_nir(fs.Network(spiking(), fs.FirstSpike()))
     graph = fs.to_nir(fs.Network(spiking(), READOUTS["integral"]()))
     del graph.metadata["readout"]

@@ -267,7 +267,7 @@ def test_wrong_size(features):
 
 def test_output_size():
     assert Delay(3).output_size(3) == 3
-    with pytest.raises(ValueError, match=r"Delay\(3\) gets 4 inputs"):
+    with pytest.raises(ValueError, match=r"Delay\(3\) expects \d+ inputs, got 4"):
         Delay(3).output_size(4)
 
 

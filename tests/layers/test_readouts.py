@@ -262,7 +262,7 @@ def test_wrong_inputs():
         readout(torch.rand(5, 4))
     with pytest.raises(ValueError, match=r"first spikes with more than one batch dimension are times.unsqueeze\(-1\)"):
         readout(torch.rand(5, 4, 3))
-    with pytest.raises(ValueError, match="gets 4 inputs"):
+    with pytest.raises(ValueError, match=r"expects \d+ inputs, got 4"):
         readout.output_size(4)
 
 

@@ -222,9 +222,7 @@ def test_what_does_not_fit_is_refused(make, message):
 
 def test_an_optimizer_of_another_network_is_refused():
     net, loss = network(), fs.losses.TimeCrossEntropy()
-    message = (
-        "optimizer: expected one of the network's parameters, got one of 2 others, which would train none of the 2"
-    )
+    message = "optimizer: it has none of the network's parameters"
     with pytest.raises(ValueError, match=message):
         fs.Trainer(net, loss, torch.optim.Adam(network().parameters()))
     nets = [network(), network()]

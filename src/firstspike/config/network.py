@@ -100,7 +100,7 @@ def layers_of(
 def _ends(points: Sequence[int | tuple[int, int, int]], over: int) -> dict[str, Any]:
     """What a connection over layers joins, of all layers' inputs ``points``, for a ``Branch``: images if both are."""
     if over >= len(points):
-        raise ValueError(f"over: it passes over {over} layers, and comes after {len(points) - 1}")
+        raise ValueError(f"over={over} skips {over} layers, but only {len(points) - 1} precede it")
     ends: dict[str, Any] = {"inputs": points[-1], "skipped": points[-1 - over]}
     if all(isinstance(end, tuple) for end in ends.values()):
         return ends

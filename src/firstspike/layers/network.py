@@ -210,7 +210,7 @@ def _check_past(layer: nn.Module, points: Sequence[tuple[int | None, Form]]) -> 
     if not past:
         return
     if past >= len(points):
-        raise ValueError(f"it passes over {past} layers, and comes after {len(points) - 1}")
+        raise ValueError(f"over={past} skips {past} layers, but only {len(points) - 1} precede it")
     size, form = points[-1 - past]
     needed = getattr(layer, "skipped_features", size)
     if form != "first spikes":

@@ -143,7 +143,7 @@ class NeuronLayer(SpikeLayer):
         if isinstance(trainable, str) or not set(trainable) <= set(names):
             raise ValueError(f"trainable must be some of {', '.join(names)} in a list, got {trainable!r}")
         if per_neuron and not trainable:
-            raise ValueError("per_neuron is about parameters that learn: name them in trainable")
+            raise ValueError("per_neuron=True needs trainable=[...], the parameters that each neuron learns")
         self._starts: dict[str, Tensor] = {}
         self._tensors: list[str] = []
         self._numbers: dict[str, Any] = {}

@@ -76,7 +76,7 @@ class SpikeLayer(nn.Module):
     def output_size(self, inputs: int) -> int:
         """Number of outputs for that number of inputs; ValueError if the layer is made for another one."""
         if inputs != getattr(self, "in_features", inputs):
-            raise ValueError(f"{self._name} gets {inputs} inputs")
+            raise ValueError(f"{self._name} expects {self.in_features} inputs, got {inputs}")
         return getattr(self, "out_features", inputs)
 
     def extra_repr(self) -> str:

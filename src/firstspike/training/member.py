@@ -83,8 +83,8 @@ class Member:
         moved = {id(p) for p in self.parameters}
         if learning and not any(id(p) in moved for p in learning):
             raise ValueError(
-                f"optimizer: expected one of the network's parameters, got one of {len(moved)} others, which would "
-                f"train none of the {len(learning)} here; make it of network.parameters(), after the network"
+                "optimizer: it has none of the network's parameters; create it from network.parameters(), after the "
+                "network"
             )
 
     @property

@@ -99,7 +99,7 @@ class Writer:
                 ends = (self.source, self.column), past if layer.delays is None else self._delayed(layer.delays, *past)
                 self.source, self.column = (np.concatenate(x) for x in zip(*ends, strict=True))
             case _:
-                raise ValueError(f"NIR has nothing for a {layer._get_name()}")
+                raise ValueError(f"NIR cannot represent {layer._get_name()}")
 
     def _approximations(self) -> list[str]:
         """Differences between a reader and the network, in words; none if the graph is faithful."""
@@ -174,7 +174,7 @@ class Writer:
         self._neurons(layer, "readout", node, gain)
         kind = next((kind for kind, target in layers.LAYERS.items() if target is type(layer)), None)
         if kind is None:
-            raise ValueError(f"NIR has nothing for a {layer._get_name()}")
+            raise ValueError(f"NIR cannot represent {layer._get_name()}")
         unit, times = self.convention.time_unit, [name for name in ("tau", "time") if hasattr(layer, name)]
         self.readout = {"readout": kind} | {f"readout_{name}": getattr(layer, name) * unit for name in times}
 
