@@ -113,6 +113,14 @@ def test_figures(name, tmp_path):
     assert all(ax.get_xlabel() or ax.get_ylabel() or ax.get_xticks().size for ax in figure.axes)
 
 
+def test_what_holds_for_all_panels_is_said_once():
+    figure = SWEEP_PLOTS["over"](grid(lrs=[0.1, 0.2]))
+    assert figure.get_suptitle() == (
+        "mean and standard deviation of 5 seeds; on the other axes: the best on validation data"
+    )
+    assert [ax.get_title() for ax in figure.axes] == [""] * len(figure.axes)
+
+
 def test_over_has_a_panel_for_numbers_and_lines_for_names():
     figure = SWEEP_PLOTS["over"](grid())
     ax, parameters = figure.axes

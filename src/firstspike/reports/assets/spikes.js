@@ -8,7 +8,7 @@ const TALLEST = 600; // pixels of a raster
 const listed = (time) => (Array.isArray(time) ? time : [time]).filter((x) => x !== null);
 
 function drawInput(member, place, tau) {
-  const { layers, image, inputs } = member.samples;
+  const { layers, image, inputs, values } = member.samples;
   const times = layers[0].times[place];
   element("input").hidden = image === undefined;
   if (image !== undefined) {
@@ -28,7 +28,10 @@ function drawInput(member, place, tau) {
   const table = element("input-table");
   table.replaceChildren();
   if (inputs === undefined) return;
-  table.append(tableOf([["input", "spike time"], ...times.map((time, k) => [inputs[k], listed(time).join(", ") || "none"])]));
+  const rows = values === undefined
+    ? [["input", "spike time"], ...times.map((time, k) => [inputs[k], listed(time).join(", ") || "none"])]
+    : [["column", "value, at the ends of its range if outside"], ...inputs.map((name, k) => [name, values[place][k]])];
+  table.append(tableOf(rows));
 }
 
 function drawRaster(member, place, tau) {
