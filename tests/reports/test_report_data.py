@@ -33,7 +33,7 @@ def test_inputs_have_the_names_and_values_of_the_table(train_run, tmp_path, bars
     names = ["left", "right"]
     assert samples(run, 1000)["inputs"] == names
     values = np.array(samples(run, 1000)["values"], dtype=float)
-    inside = [row for row in values if 0.2 < row.min() and row.max() < 0.8]  # of the range of the training data
+    inside = [row for row in values if row.min() > 0.2 and row.max() < 0.8]  # of the range of the training data
     assert inside
     assert all(np.abs(cells - row).max(axis=1).min() < 1e-6 for row in inside)
     table.unlink()

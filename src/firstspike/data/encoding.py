@@ -197,14 +197,28 @@ class LatencyEncoder(Encoder):
         return times.to(values.device if isinstance(values, Tensor) else None, dtype)
 
     def decode(self, times: Float[Tensor, "samples inputs"]) -> Float64[Tensor, "samples features"]:
-        """The values whose times, in the first channel, these are: inside the ranges, NaN without a spike."""
+        """The values that times stand for, NaN without a spike.
+
+        Args:
+            times: as this encoder returns them; the first channel is read.
+
+        Returns:
+            Values `(samples, features)`; those outside a range are at its ends.
+        """
         low, high = self._ranges()
         fraction = (times[:, : self.features].double().cpu() - self.early) / (self.late - self.early)
         fraction = 1 - fraction if self.invert else fraction
         return torch.where(fraction.isfinite(), low + (high - low) * fraction, math.nan)
 
     def by_values(self, by_times: Float[Tensor, "samples inputs"]) -> Float64[Tensor, "samples features"]:
-        """Derivatives with respect to the values, in units of their ranges, from those with respect to the times."""
+        """Derivatives with respect to values, of all channels together.
+
+        Args:
+            by_times: derivatives with respect to the times `(samples, inputs)`.
+
+        Returns:
+            Derivatives `(samples, features)`, where the range of a feature is 1.
+        """
         signs = torch.tensor([-1.0 if way else 1.0 for way in self._ways], dtype=torch.float64)
         channels = by_times.double().cpu().unflatten(1, (len(signs), -1))
         return (self.late - self.early) * torch.einsum("scf,c->sf", channels, signs)

@@ -30,7 +30,7 @@ function drawInput(member, place, tau) {
   if (inputs === undefined) return;
   const rows = values === undefined
     ? [["input", "spike time"], ...times.map((time, k) => [inputs[k], listed(time).join(", ") || "none"])]
-    : [["column", "value, at the ends of its range if outside"], ...inputs.map((name, k) => [name, values[place][k]])];
+    : [["column", "value"], ...inputs.map((name, k) => [name, values[place][k]])];
   table.append(tableOf(rows));
 }
 
