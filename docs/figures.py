@@ -15,16 +15,15 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from unittest.mock import patch
 
 import guide_figures as guides
 import matplotlib as mpl
+import site_figures as site
 import torch
 import yaml
 from matplotlib.axes import Axes
@@ -41,7 +40,7 @@ from firstspike.plots.look import COLOURS, GREY, legend_right, new_figure, time_
 from firstspike.plots.run_data import named_layers_of
 from firstspike.plots.save import write_figure
 from firstspike.plots.yin_yang import plane_of, plane_record
-from firstspike.reports.write import run_page, write_report
+from firstspike.reports.write import write_report
 from firstspike.sweeps.figures import SWEEP_PLOTS
 
 STATIC = Path(__file__).parent / "_static"
@@ -153,7 +152,7 @@ def guide(name: str, path: Path) -> None:
 
 def learning(path: Path) -> None:
     """The moving image of the first page."""
-    guides.learning(run("five_neurons"), path, EPOCHS)
+    site.learning(run("five_neurons"), path, EPOCHS)
 
 
 def gallery(folder: Path) -> None:
@@ -297,23 +296,8 @@ def report(path: Path) -> None:
 
 
 def live_report(path: Path) -> None:
-    """A whole report, with the part of the plotting library that a page without images needs."""
-    from plotly.offline import get_plotlyjs_version
-
-    source, name = run("five_neurons"), "plotly.js-basic-dist-min"
-    environment = json.loads((source.folder / "environment.json").read_text("utf-8"))
-    for name_of in ("platform", "processor", "commit"):  # of whoever draws it
-        environment.pop(name_of, None)
-    (source.folder / "environment.json").write_text(json.dumps(environment), "utf-8")
-    with TemporaryDirectory() as folder:
-        subprocess.run(["npm", "pack", f"{name}@{get_plotlyjs_version()}"], check=True, cwd=folder)
-        (packed,) = Path(folder).glob("*.tgz")
-        with tarfile.open(packed) as archive:
-            found = archive.extractfile("package/plotly-basic.min.js")
-            assert found is not None
-            library = found.read().decode()
-    with patch("plotly.offline.get_plotlyjs", lambda: library):
-        path.write_text(run_page(source, budget=100_000), "utf-8")
+    """The report of the site."""
+    site.live_report(run("five_neurons"), path)
 
 
 def execute(path: Path) -> None:
@@ -340,14 +324,17 @@ def figure_digest(name: str) -> str:
         sources = map(inspect.getsource, (draw, guide, save, shrink))
         return digest([*sources, str(TRAININGS.get(str(takes))), guides.measured(name)])
     if name == "data_flow":
-        return digest([inspect.getsource(guides.data_flow), str(guides.FLOW)])
+        return digest([inspect.getsource(site.data_flow), str(site.FLOW)])
     configs = (
         yaml.safe_load(shipped_configs()[training[0]].read_text("utf-8"))
         for training in TRAININGS.values()
         if not training[0].endswith(".yaml")
     )
     own = [inspect.getsource(part) for part in (FIGURES[name][0], spike_and_gradient, save, shrink)]
-    own += [inspect.getsource(part) for part in (guides.learning, guides.frame) if name == "learning"]
+    own += [
+        inspect.getsource(part)
+        for part in {"learning": (site.learning, site.frame), "live_report": (site.live_report,)}.get(name, ())
+    ]
     return digest([*own, str(TRAININGS), SWEEP, IRIS, str(EPOCHS), str(GALLERY), *map(str, configs)])
 
 
@@ -362,7 +349,7 @@ FIGURES = {
     "neurons": (neurons, "neurons.png"),
     "gallery": (gallery, "gallery"),
     "learning": (learning, "learning.gif"),
-    "data_flow": (guides.data_flow, "data_flow.svg"),
+    "data_flow": (site.data_flow, "data_flow.svg"),
     "live_report": (live_report, "report_yin_yang.html"),
     **{name: (partial(guide, name), f"guides/{name}.png") for name in GUIDES},
 }
