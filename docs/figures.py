@@ -331,10 +331,8 @@ def figure_digest(name: str) -> str:
         if not training[0].endswith(".yaml")
     )
     own = [inspect.getsource(part) for part in (FIGURES[name][0], spike_and_gradient, save, shrink)]
-    own += [
-        inspect.getsource(part)
-        for part in {"learning": (site.learning, site.frame), "live_report": (site.live_report,)}.get(name, ())
-    ]
+    beside = {"learning": (site.learning, site.frame), "live_report": (site.live_report,)}
+    own += map(inspect.getsource, beside.get(name, ()))
     return digest([*own, str(TRAININGS), SWEEP, IRIS, str(EPOCHS), str(GALLERY), *map(str, configs)])
 
 

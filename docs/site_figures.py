@@ -1,4 +1,4 @@
-"""What ``figures.py`` draws beside images of runs: the data flow, the moving image of the first page, the live report."""
+"""What ``figures.py`` draws of the site itself: data flow, the moving image of the first page, the live report."""
 
 import json
 import subprocess
