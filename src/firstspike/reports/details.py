@@ -122,6 +122,7 @@ def _membranes(run: Run, chosen: Tensor) -> dict[str, Any]:
         "samples": [
             {
                 "neurons": x.neurons,
+                "tones": x.tones,
                 "names": x.names,
                 "at": plain(x.at),
                 "bases": x.bases,
