@@ -24,6 +24,7 @@ from firstspike.config import load_config
 from firstspike.config.builder import build, build_data
 from firstspike.layers import LIFLayer
 from firstspike.plots import style
+from firstspike.plots.look import COLOURS, log_axis
 from firstspike.training import Trainer
 from firstspike.training.batches import shuffled
 
@@ -116,18 +117,27 @@ def figure(theirs: np.ndarray, ours: np.ndarray, nudged: np.ndarray, per_epoch: 
     theirs, ours, nudged = (losses[:shown] for losses in (theirs, ours, nudged))
     epochs = np.arange(1, shown + 1) / per_epoch
     with style():
-        _, (above, below) = plt.subplots(2, 1, figsize=(6, 4.6), sharex=True, layout="constrained")
-        above.semilogy(epochs, theirs, linewidth=1.0, label="original code")
-        above.semilogy(epochs, ours, linewidth=0.6, label="firstspike")
-        above.set(ylabel="loss of a batch")
-        above.legend()
-        below.semilogy(epochs, np.abs(theirs - ours), linewidth=1.0, label="original code and firstspike")
-        below.semilogy(
-            epochs, np.abs(ours - nudged), linewidth=0.6, label=f"firstspike, and from weights changed by {NUDGE:.0e}"
+        _, (above, below) = plt.subplots(2, 1, figsize=(6, 5), sharex=True, layout="constrained")
+        panels = (
+            (above, "loss of a batch", {"original code": theirs, "firstspike": ours}, COLOURS[:2]),
+            (
+                below,
+                "difference of losses",
+                {
+                    "original code and firstspike": np.abs(theirs - ours),
+                    f"firstspike twice, weights {NUDGE:.0e} apart": np.abs(ours - nudged),
+                },
+                COLOURS[3:5],
+            ),
         )
-        below.set(xlabel="epoch", ylabel="difference of losses")
-        below.legend()
-        plt.savefig(path, dpi=100)
+        for ax, label, lines, colours in panels:
+            for (name, losses), colour, width in zip(lines.items(), colours, (1.2, 0.7), strict=True):
+                ax.plot(epochs, losses, color=colour, linewidth=width, label=name)
+            log_axis(ax, np.concatenate(list(lines.values())).tolist())
+            ax.set_ylabel(label)
+            ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
+        below.set_xlabel("epoch")
+        plt.savefig(path, dpi=130)
 
 
 def main() -> None:

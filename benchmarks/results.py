@@ -149,9 +149,9 @@ def accuracy(found: Numbers) -> str:
     """In percent: mean and standard deviation over seeds; if they do not differ, a 95 % interval (Wilson)."""
     values = list(found["test"].values())
     if len(set(values)) > 1:
-        return f"**{100 * statistics.fmean(values):.2f} +- {100 * statistics.stdev(values):.2f}**"
+        return f"**{100 * statistics.fmean(values):.2f} ± {100 * statistics.stdev(values):.2f}**"
     if "std" in found:  # of older runs
-        return f"**{100 * found['mean']:.2f} +- {100 * found['std']:.2f}**"
+        return f"**{100 * found['mean']:.2f} ± {100 * found['std']:.2f}**"
     low, high = wilson(values[0], found["samples"] * len(values))
     return f"**{100 * values[0]:.2f}** ({100 * low:.2f} to {100 * high:.2f})"
 
@@ -164,14 +164,22 @@ def seeds(found: Numbers) -> str:
 
 def table(rows: dict[str, str], accuracies: Numbers) -> str:
     """A line for each config of which there is a result."""
-    header = "config,network,test accuracy in %,published,parameters,epochs,seeds,minutes,commit"
-    lines = [header.split(",")]
+    lines = [["config", "network", "test accuracy in %", "published", "parameters"]]
     for name, network in rows.items():
         if found := accuracies.get(name):
-            sizes = (str(found["parameters"] or "-"), str(found["epochs"]), seeds(found))
+            published = load_config(name).published.replace("+-", "±")
+            lines.append([f"`{name}`", network, accuracy(found), published, str(found["parameters"] or "-")])
+    return markdown(lines)
+
+
+def origins(accuracies: Numbers) -> str:
+    """How each result was made: epochs, seeds, time and version."""
+    lines = [["config", "epochs", "seeds", "minutes", "commit"]]
+    for name in (name for rows in TABLES.values() for name in rows):
+        if found := accuracies.get(name):
             minutes = "-" if found["minutes"] is None else f"{max(found['minutes'], 1):.0f}"
             commits = ", ".join(found.get("commits", ["-"]))
-            lines.append([f"`{name}`", network, accuracy(found), load_config(name).published, *sizes, minutes, commits])
+            lines.append([f"`{name}`", str(found["epochs"]), seeds(found), minutes, commits])
     return markdown(lines)
 
 
@@ -189,14 +197,15 @@ def sizes_figure(found: dict[str, dict[str, list[float]]], path: Path) -> None:
     with style():
         _, ax = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
         accuracy_over(x, means, stds, ax, labels)
-        ax.set(xlabel="hidden neurons", ylabel="test accuracy in %")
+        ax.set(xlabel="hidden neurons", ylabel="test accuracy [%],\nmean and standard deviation of 5 seeds")
         ax.legend()
         plt.savefig(path, dpi=150)
 
 
 def page(numbers: Numbers) -> str:
     tables = {name: table(rows, numbers["accuracies"]) for name, rows in TABLES.items()}
-    return Template(PAGE.read_text(encoding="utf-8")).substitute(tables, speakers=speakers(numbers["speakers"]))
+    others = {"speakers": speakers(numbers["speakers"]), "origins": origins(numbers["accuracies"])}
+    return Template(PAGE.read_text(encoding="utf-8")).substitute(tables, **others)
 
 
 def main() -> None:

@@ -77,7 +77,7 @@ def main() -> None:
         test = torch.tensor(np.array(held))
         linear = regression(spectra, labels, test)
         gru = [recurrent(spectra, labels, test, seed) for seed in range(SEEDS)]
-        spread = f"{100 * statistics.fmean(gru):.1f} +- {100 * statistics.stdev(gru):.1f}"
+        spread = f"{100 * statistics.fmean(gru):.1f} ± {100 * statistics.stdev(gru):.1f}"
         print(f"{name}: logistic regression {100 * linear:.1f} %, GRU {spread} %", flush=True)
         found["logistic regression"].append(linear)
         found["GRU"] += gru

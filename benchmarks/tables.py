@@ -186,7 +186,7 @@ def main() -> None:
     SET.update({name: yaml.safe_load(value) for name, _, value in (x.partition("=") for x in options.set)})
     warnings.simplefilter("ignore", ConvergenceWarning)
     part = "validation" if options.validation else "test"
-    print(f"`{' '.join(['python', *sys.argv])}`: {part} accuracy in %, mean +- std over {options.seeds} seeds\n")
+    print(f"`{' '.join(['python', *sys.argv])}`: {part} accuracy in %, mean ± std over {options.seeds} seeds\n")
     print("| data | samples | features | classes |", " | ".join(options.columns), "|")
     print("| " + " | ".join(["---"] * (4 + len(options.columns))) + " |")
     means = []
@@ -200,7 +200,7 @@ def main() -> None:
             for k, column in enumerate(options.columns):
                 found[seed, k] = 100 * COLUMNS[column](parts[::2], parts[1::2], seed)
         means.append(found.mean(axis=0))
-        cells = [f"{mean:.1f} +- {std:.1f}" for mean, std in zip(means[-1], found.std(axis=0), strict=True)]
+        cells = [f"{mean:.1f} ± {std:.1f}" for mean, std in zip(means[-1], found.std(axis=0), strict=True)]
         print(f"| {name} | {len(x)} | {x.shape[1]} | {len(np.unique(y))} |", " | ".join(cells), "|", flush=True)
     print("| median | | | |", " | ".join(f"**{median:.1f}**" for median in np.median(means, axis=0)), "|")
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -20,10 +21,11 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
     "sphinx_copybutton",
+    "sphinx.ext.mathjax",
     "docstrings",
     "generated",
+    "mathml",
     "pages",
 ]
 exclude_patterns = ["_build", "_ext"]
@@ -56,6 +58,13 @@ pygments_dark_style = "github-dark"  # the theme's own underlines modules
 html_title = f"firstspike {release}"
 html_static_path = ["_static"]
 html_css_files = ["firstspike.css"]
+
+# Formulas are drawn by MathJax from the site itself or, without its package, by browsers alone; never from elsewhere.
+mathjax = find_spec("mathjax")
+html_math_renderer = "mathml"
+if mathjax and mathjax.origin:
+    html_math_renderer, mathjax_path = "mathjax", "tex-svg.js"
+    html_static_path.append(str(Path(mathjax.origin).parent / "static" / "mathjax" / "es5" / mathjax_path))
 
 myst_enable_extensions = ["alert", "amsmath", "dollarmath"]
 myst_heading_anchors = 3

@@ -2,6 +2,7 @@
 
 python docs/figures.py                                       # all
 python docs/figures.py readme gallery                        # some images
+python docs/figures.py live_report                           # the report of the site; needs npm
 python docs/figures.py docs/tutorials/01_spike_times.ipynb   # executes a tutorial
 
 Digests of what made them are kept in ``figures.json`` and in the tutorials. A test fails where they have changed since.
@@ -15,11 +16,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import guide_figures as guides
 import matplotlib as mpl
+import site_figures as site
 import torch
 import yaml
 from matplotlib.axes import Axes
@@ -54,6 +58,8 @@ TRAININGS = {
     "digits": ("digits", "--set", "training.epochs=40"),
     "convolution": ("digits", "--set", CONVOLUTION, "--set", "training.silent.limits=[0.5, 0.3, 0.1]"),
     "delayed_xor": ("delayed_xor",),
+    "iris": ("iris.yaml",),
+    "five_neurons": ("yin_yang_synaptic_h5", "--set", "training.epochs=60", "--set", "training.checkpoint_every=1"),
     "seeds": ("yin_yang_w", "--seeds", "4", "--set", "training.epochs=25"),
 }
 SWEEP = """
@@ -64,9 +70,32 @@ axes:
   training.optimizer.lr: {from: 0.003, to: 0.03, log: true, count: 3}
 seeds: 3
 """
+IRIS = """
+data: {kind: files, train: iris.csv, validation: 0.2, test: 0.2, encode: {late: 2.0}}
+neuron: {tau_mem: 4.0}
+network: [{kind: lif, out_features: 20}, {kind: lif, out_features: 3}]
+loss: {kind: cross_entropy, xi: 0.05}
+training: {epochs: 60, batch_size: 12}
+"""
+TABLE = RUNS.parent / "iris.csv"
+GUIDES: dict[str, tuple[Any, str | Path | None]] = {
+    "raster_and_membranes": (guides.raster_and_membranes, "bars"),
+    "table_to_spikes": (guides.table_to_spikes, TABLE),
+    "in_the_loop": (guides.in_the_loop, "yin_yang"),
+    "causal_set": (guides.causal_set, None),
+    "time_steps": (guides.time_steps, None),
+    "depth": (guides.depth, None),
+    "receptors": (guides.receptors, None),
+    "published": (guides.published, None),
+    "against_dense": (guides.against_dense, None),
+}
+"""Images of the guides: what draws each of them, and the run or the table that it takes."""
+EPOCHS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60)
+"""Frames of the moving image."""
 GALLERY = {
     "yin_yang": ("summary", "weight_matrices"),
     "bars": ("loss_and_error", "output_times"),
+    "iris": ("margins",),
     "seeds": ("loss_and_error",),
     "digits": (
         "output_times",
@@ -90,13 +119,40 @@ def run(name: str, substrate: str | None = None) -> fs.Run:
     """A run, trained if it is not there, possibly on another substrate."""
     folder = RUNS / name
     if not (folder / "results.json").is_file():
-        firstspike("train", *TRAININGS[name], "--out", str(folder))
+        if name == "iris":
+            iris_table()
+            (RUNS.parent / "iris.yaml").write_text(IRIS)
+        firstspike("train", *TRAININGS[name], "--out", f"{RUNS.name}/{name}")
     return fs.Run(folder, substrate=substrate)
 
 
 def firstspike(*arguments: str) -> None:
     """Run the command."""
     subprocess.run([sys.executable, "-m", "firstspike", *arguments], check=True, cwd=RUNS.parent)
+
+
+def iris_table() -> None:
+    """Fisher's irises, which come with scikit-learn, as a table."""
+    from sklearn.datasets import load_iris
+
+    iris = load_iris()
+    rows = [[*map(str, values), iris.target_names[kind]] for values, kind in zip(iris.data, iris.target, strict=True)]
+    TABLE.write_text("\n".join(map(",".join, [[*iris.feature_names, "kind"], *rows])) + "\n")
+
+
+def guide(name: str, path: Path) -> None:
+    """The image of a guide."""
+    draw, takes = GUIDES[name]
+    path.parent.mkdir(exist_ok=True)
+    if takes == TABLE:
+        iris_table()
+    with fs.plots.style():
+        save(draw(*([] if takes is None else [run(takes) if isinstance(takes, str) else takes])), path)
+
+
+def learning(path: Path) -> None:
+    """The moving image of the first page."""
+    site.learning(run("five_neurons"), path, EPOCHS)
 
 
 def gallery(folder: Path) -> None:
@@ -256,6 +312,11 @@ def report(path: Path) -> None:
     shrink(path, path)
 
 
+def live_report(path: Path) -> None:
+    """The report of the site."""
+    site.live_report(run("five_neurons"), path)
+
+
 def execute(path: Path) -> None:
     """Run a tutorial and store it with its outputs and the digest of its code."""
     import nbformat
@@ -275,9 +336,21 @@ def code_digest(notebook: Mapping[str, Any]) -> str:
 
 def figure_digest(name: str) -> str:
     """Of what makes an image: the functions here, trainings, and their configs; not of the package's code."""
-    configs = (yaml.safe_load(shipped_configs()[training[0]].read_text("utf-8")) for training in TRAININGS.values())
+    if name in GUIDES:
+        draw, takes = GUIDES[name]
+        sources = map(inspect.getsource, (draw, guide, save, shrink))
+        return digest([*sources, str(TRAININGS.get(str(takes))), guides.measured(name)])
+    if name == "data_flow":
+        return digest([inspect.getsource(site.data_flow), str(site.FLOW)])
+    configs = (
+        yaml.safe_load(shipped_configs()[training[0]].read_text("utf-8"))
+        for training in TRAININGS.values()
+        if not training[0].endswith(".yaml")
+    )
     own = [inspect.getsource(part) for part in (FIGURES[name][0], spike_and_gradient, save, shrink)]
-    return digest([*own, str(TRAININGS), SWEEP, str(GALLERY), *map(str, configs)])
+    beside = {"learning": (site.learning, site.frame), "live_report": (site.live_report,)}
+    own += map(inspect.getsource, beside.get(name, ()))
+    return digest([*own, str(TRAININGS), SWEEP, IRIS, str(EPOCHS), str(GALLERY), *map(str, configs)])
 
 
 def digest(texts: Iterable[str]) -> str:
@@ -292,6 +365,10 @@ FIGURES = {
     "nest_twin": (nest_twin, "nest_twin.png"),
     "target_trains": (target_trains, "target_trains.png"),
     "gallery": (gallery, "gallery"),
+    "learning": (learning, "learning.gif"),
+    "data_flow": (site.data_flow, "data_flow.svg"),
+    "live_report": (live_report, "report_yin_yang.html"),
+    **{name: (partial(guide, name), f"guides/{name}.png") for name in GUIDES},
 }
 
 if __name__ == "__main__":

@@ -288,7 +288,7 @@ def test_a_run_with_validation_data_only(tmp_path, monkeypatch, capsys):
     *seeds, mean, _ = shown.splitlines()
     assert len(seeds) == 2
     assert all(re.fullmatch(r"seed \d: validation accuracy \S+ % \(\S+ to \S+\)", line) for line in seeds)
-    assert re.match(r"mean of 2 seeds: validation accuracy \S+ \+- \S+ %, 4 epochs", mean)
+    assert re.match(r"mean of 2 seeds: validation accuracy \S+ ± \S+ %, 4 epochs", mean)
 
 
 def test_missing_extra(tmp_path, monkeypatch, capsys):

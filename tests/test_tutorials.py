@@ -83,7 +83,7 @@ def numbers(text, before, after=""):
 
 
 def percent(text, what):
-    return numbers(text, f"{what}:?", r"(?: \+- [0-9.]+)? %")[-1]
+    return numbers(text, f"{what}:?", r"(?: ± [0-9.]+)? %")[-1]
 
 
 pytestmark = pytest.mark.slow

@@ -256,6 +256,7 @@ def plot(
     run: Annotated[Path, typer.Argument(help="A run folder; or a sweep, by its folder or name.")],
     names: Annotated[list[str] | None, typer.Argument(help="Figures; by default all that apply.")] = None,
     formats: Annotated[list[str] | None, typer.Option("--format", help="png, pdf or svg; may be repeated.")] = None,
+    sample: Annotated[int | None, typer.Option(help="Only figures of one sample, of the one with this number.")] = None,
     checkpoint: Chosen = None,
     substrate: On = None,
 ) -> None:
@@ -267,7 +268,7 @@ def plot(
     from firstspike.runs import Run
 
     try:
-        files = Run(run, checkpoint, substrate).plot(names or None, formats or ("png",))
+        files = Run(run, checkpoint, substrate).plot(names or None, formats or ("png",), sample)
     except NotApplicable as reason:
         raise ValueError(str(reason)) from None
     typer.echo("\n".join(map(str, files)))

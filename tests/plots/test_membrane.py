@@ -274,3 +274,11 @@ def test_membranes_with_currents_are_in_rows(source, kind, ax):
     assert [label.get_text() for label in ax.get_yticklabels()] == ["0", "1", "2"]
     bases = ax.get_yticks()
     assert bool((np.diff(bases) < -1.9).all())
+
+
+def test_neurons_in_one_panel_have_different_colours(ax, source):
+    wide = fs.LIFSpikeTrains(6, 12, 50)
+    times = 3 * torch.rand(6, 2, generator=source).sort(-1).values
+    plots.membrane(wide, times, ax, [0, 4, 10])
+    solid = [line for line in ax.lines if line.get_linestyle() == "-" and len(line.get_xdata()) > 900]
+    assert len({line.get_color() for line in solid}) == 3

@@ -165,15 +165,72 @@ def test_images_with_two_channels_are_shown_once(tmp_path):
     assert {ax.images[0].get_array().shape for ax in figure.axes if ax.images} == {(8, 8)}
 
 
-def test_rasters_of_a_table_name_its_columns(tmp_path):
-    (tmp_path / "a.csv").write_text("width,height,kind\n" + "1,2,b\n3,4,c\n" * 4)
+@pytest.fixture
+def table_run(tmp_path):
+    """A run of a table that is not trained."""
+    (tmp_path / "a.csv").write_text("width,height,kind\n" + "1,2,b\n3,4,c\n1,,b\n" * 4)
     data = "data: {kind: files, train: a.csv, validation: 0.25, test: 0.25, encode: {}}"
     layers = "network: [{kind: lif, out_features: 2}]\nloss: {kind: cross_entropy}"
     (tmp_path / "own.yaml").write_text(f"{data}\n{layers}\ntraining: {{epochs: 1, batch_size: 2}}\n")
     (tmp_path / "config.yaml").write_text(load_config(tmp_path / "own.yaml").to_yaml())
-    left, *_ = plots.PLOTS["dataset"](Run(tmp_path)).axes
-    assert [text.get_text() for text in left.get_yticklabels()] == ["width", "height", "width (off)", "height (off)"]
+    run = Run(tmp_path)
+    run.network = run.initial
+    return run
+
+
+def ticks(axis):
+    return [text.get_text() for text in axis.get_ticklabels()]
+
+
+def test_figures_of_a_table_name_its_columns_and_classes(table_run):
+    left, *_ = plots.PLOTS["dataset"](table_run).axes
+    assert ticks(left.yaxis) == ["width", "height", "width (off)", "height (off)"]
     assert left.get_ylabel() == ""
+    weights = plots.PLOTS["weight_matrices"](table_run).axes[0]
+    assert ticks(weights.xaxis) == ["width", "height", "width (off)", "height (off)"]
+    assert ticks(weights.yaxis) == ["b", "c"]
+
+
+def test_margins_of_a_table_are_of_its_values(table_run):
+    """Both channels of a column are one, and a larger value speaks for or against the decision."""
+    run, encoder = table_run, table_run.data.train.table
+    values = encoder.decode(run.held_out[1].times)
+    known = int(values.isfinite().all(dim=1).nonzero()[0])
+    figure = plots.PLOTS["margins"](run, sample=known)
+    left, right = figure.axes[:2]
+    named = {f"{name} = {value:.4g}" for name, value in zip(("width", "height"), values[known].tolist(), strict=True)}
+    assert set(ticks(left.yaxis)) == named
+    widths = [bar.get_width() for bar in right.patches]
+    assert widths == sorted(widths, reverse=True)
+    change = torch.tensor([[0.001 * 2, 0.0]])  # of the width, whose range is 2
+    middle = torch.tensor([[2.0, 3.0]])
+    before, after = (
+        fs.training.margins(run.network, encoder(x), labels=torch.tensor([0])).margin.item()
+        for x in (middle - change, middle + change)
+    )
+    found = fs.training.margins(run.network, encoder(middle), labels=torch.tensor([0]))
+    assert encoder.by_values(found.by_times)[0, 0].item() == pytest.approx((after - before) / 0.002, rel=0.02)
+
+
+def test_a_missing_value_has_no_number(table_run):
+    values = table_run.data.train.table.decode(table_run.held_out[1].times)
+    missing = int(values.isnan().any(dim=1).nonzero()[0])
+    left = plots.PLOTS["margins"](table_run, sample=missing).axes[0]
+    assert "height = missing" in ticks(left.yaxis)
+
+
+def test_figures_of_a_chosen_sample(yin_yang_run):
+    files = yin_yang_run.plot(["raster", "membrane"], sample=7)
+    assert [file.name for file in files] == ["raster_7.png", "membrane_7.png"]
+    assert plots.of_sample(7).keys() == {"summary", "margins", "raster", "membrane"}
+    (ax,) = plots.of_sample(7)["membrane"](yin_yang_run).axes
+    assert "test sample 7, class" in ax.get_title()
+    with pytest.raises(ValueError, match=r"sample: expected 0 \.\.\. 39 for the test data, got 40"):
+        yin_yang_run.plot(sample=40)
+    with pytest.raises(
+        ValueError, match="there is no figure 'confusion'; choose from summary, margins, raster, membrane"
+    ):
+        yin_yang_run.plot(["confusion"], sample=0)
 
 
 def test_networks_before_and_after(yin_yang_run):

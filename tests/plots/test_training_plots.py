@@ -131,3 +131,14 @@ def test_receptive_fields_share_a_scale_around_zero(axes):
     for ax, field in zip(axes, weight.double(), strict=True):
         np.testing.assert_allclose(ax.images[0].get_array(), field)
         assert ax.images[0].get_clim() == (-float(weight.abs().max()), float(weight.abs().max()))
+
+
+@pytest.mark.parametrize("full", [0.0, 0.1])
+def test_spike_counts_need_no_second_panel_where_no_neuron_is_silent_or_full(ax, full):
+    metrics = {"epoch": [1, 2], "spikes_0": [2.0, 3.0], "silent_0": [0.0, 0.0], "full_0": [0.0, full]}
+    if full:
+        with pytest.raises(ValueError, match="expected 2"):
+            plots.spike_counts(metrics, ax, {0: "hidden"})
+    else:
+        plots.spike_counts(metrics, ax, {0: "hidden"})
+        assert ax.get_title() == "no neuron is ever silent or full"

@@ -22,7 +22,7 @@ def test_numbers_become_short_and_infinity_none():
     assert plain([[1.23456, np.inf], [np.nan, -2.0]]) == [[1.2346, None], [None, -2.0]]
 
 
-def test_inputs_have_the_names_of_the_table(train_run, tmp_path, bars_config):
+def test_inputs_have_the_names_and_values_of_the_table(train_run, tmp_path, bars_config):
     cells = np.random.default_rng(0).random((30, 2)).round(2)
     table = tmp_path / "two.csv"
     table.write_text("left,right,class\n" + "".join(f"{x},{y},{'ab'[int(x > y)]}\n" for x, y in cells))
@@ -30,8 +30,12 @@ def test_inputs_have_the_names_of_the_table(train_run, tmp_path, bars_config):
     layers = [{"kind": "lif", "out_features": 4}, {"kind": "lif", "out_features": 2}]
     run = Run(train_run(tmp_path / "run", bars_config | {"data": data, "network": layers}))
     assert data_name(run) == "data from two.csv"
-    names = ["left", "right", "left (off)", "right (off)"]
+    names = ["left", "right"]
     assert samples(run, 1000)["inputs"] == names
+    values = np.array(samples(run, 1000)["values"], dtype=float)
+    inside = [row for row in values if row.min() > 0.2 and row.max() < 0.8]  # of the range of the training data
+    assert inside
+    assert all(np.abs(cells - row).max(axis=1).min() < 1e-6 for row in inside)
     table.unlink()
     found = samples(Run(tmp_path / "run"), 1000)  # the run has a copy
     assert found["inputs"] == names

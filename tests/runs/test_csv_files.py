@@ -47,5 +47,5 @@ def test_evaluation_of_all_seeds(tmp_path, command_here):
     runs = fs.Run(tmp_path / "run").seeds
     first, second = (run.results["test"]["accuracy"] for run in runs)
     assert lines[0].startswith(f"{runs[0].folder.name}: test accuracy {100 * first:.2f} % (")
-    assert f"mean of 2 seeds: accuracy {100 * (first + second) / 2:.2f} +- " in lines[2]
+    assert f"mean of 2 seeds: accuracy {100 * (first + second) / 2:.2f} ± " in lines[2]
     assert lines[-1].endswith("spikes/test.npz")

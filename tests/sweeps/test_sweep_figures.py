@@ -113,19 +113,27 @@ def test_figures(name, tmp_path):
     assert all(ax.get_xlabel() or ax.get_ylabel() or ax.get_xticks().size for ax in figure.axes)
 
 
+def test_what_holds_for_all_panels_is_said_once():
+    figure = SWEEP_PLOTS["over"](grid(lrs=[0.1, 0.2]))
+    assert figure.get_suptitle() == (
+        "mean and standard deviation of 5 seeds; on the other axes: the best on validation data"
+    )
+    assert [ax.get_title() for ax in figure.axes] == [""] * len(figure.axes)
+
+
 def test_over_has_a_panel_for_numbers_and_lines_for_names():
     figure = SWEEP_PLOTS["over"](grid())
     ax, parameters = figure.axes
     assert [ax.get_xlabel(), parameters.get_xlabel()] == ["size", "parameters"]
     assert [label for label, *_ in curves(ax)] == ["plain", "delays"]
-    assert ax.get_ylabel() == "test accuracy [%], 5 seeds"
+    assert ax.get_ylabel() == "test accuracy [%]"
 
 
 def test_of_trials_that_cannot_be_told_apart_the_best_on_validation_data_is_shown():
     axes = {"size": [5, 5, 10], "lr": [0.1, 0.2, 0.1]}
     figure = SWEEP_PLOTS["over"](study_of(axes, [0.9, 0.5, 0.7], [1, 1, 2], validation=[0.6, 0.8, 0.7]))
     assert curves(figure.axes[0])[0][2] == pytest.approx([50, 70])
-    assert "the best on validation data" in figure.axes[0].get_title()
+    assert "the best on validation data" in figure.get_suptitle()
 
 
 def test_random_numbers_are_not_connected():

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from firstspike.data.arrays import as_tensor
-from firstspike.data.encoding import Encoder
+from firstspike.data.encoding import Encoder, LatencyEncoder
 from firstspike.data.events import EventLists
 from firstspike.spiketime.values import FROM_RASTER, not_floating
 
@@ -145,6 +145,11 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         if getattr(self.encoder, "on_off", False):
             names += tuple(f"{name} (off)" for name in names)
         return names if len(names) == self.features else ()
+
+    @property
+    def table(self) -> LatencyEncoder | None:
+        """The encoder of a table whose columns have names."""
+        return self.encoder if isinstance(self.encoder, LatencyEncoder) and self.input_names else None
 
     @property
     def trains(self) -> bool:

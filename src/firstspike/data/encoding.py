@@ -196,6 +196,33 @@ class LatencyEncoder(Encoder):
         times = torch.cat([torch.where(torch.isnan(table), math.inf, channel) for channel in channels], dim=1)
         return times.to(values.device if isinstance(values, Tensor) else None, dtype)
 
+    def decode(self, times: Float[Tensor, "samples inputs"]) -> Float64[Tensor, "samples features"]:
+        """The values that times stand for, NaN without a spike.
+
+        Args:
+            times: as this encoder returns them; the first channel is read.
+
+        Returns:
+            Values `(samples, features)`; those outside a range are at its ends.
+        """
+        low, high = self._ranges()
+        fraction = (times[:, : self.features].double().cpu() - self.early) / (self.late - self.early)
+        fraction = 1 - fraction if self.invert else fraction
+        return torch.where(fraction.isfinite(), low + (high - low) * fraction, math.nan)
+
+    def by_values(self, by_times: Float[Tensor, "samples inputs"]) -> Float64[Tensor, "samples features"]:
+        """Derivatives with respect to values, of all channels together.
+
+        Args:
+            by_times: derivatives with respect to the times `(samples, inputs)`.
+
+        Returns:
+            Derivatives `(samples, features)`, where the range of a feature is 1.
+        """
+        signs = torch.tensor([-1.0 if way else 1.0 for way in self._ways], dtype=torch.float64)
+        channels = by_times.double().cpu().unflatten(1, (len(signs), -1))
+        return (self.late - self.early) * torch.einsum("scf,c->sf", channels, signs)
+
     @property
     def _ways(self) -> tuple[bool, ...]:
         """Whether large values spike first, in the "on" and in the "off" channel."""

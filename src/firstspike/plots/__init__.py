@@ -15,6 +15,8 @@ To add a figure: ``<name>(data, ax) -> ax`` and ``<name>_figure(run) -> Figure``
 """
 
 from collections.abc import Callable
+from functools import partial
+from inspect import signature
 
 from matplotlib.figure import Figure
 
@@ -49,6 +51,13 @@ PLOTS: dict[str, Callable[..., Figure]] = {
     "hidden_maps": yin_yang.hidden_maps_figure,
 }
 """Figures of a run by name; each takes an ``fs.Run``, and raises a ``ValueError`` if it does not apply to it."""
+
+
+def of_sample(sample: int) -> dict[str, Callable[..., Figure]]:
+    """The figures that show one sample, of this one."""
+    takes = {name: draw for name, draw in PLOTS.items() if "sample" in signature(draw).parameters}
+    return {name: partial(draw, sample=sample) for name, draw in takes.items()}
+
 
 AFTER_TRAINING = ("loss_and_error", "output_times")
 """Figures that every training draws at its end, if they apply. They need no network, only the tables."""

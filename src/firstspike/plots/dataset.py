@@ -100,7 +100,8 @@ def dataset_figure(run: Run) -> Figure:
         figure = look.new_figure(5.6, 4.2)
         ax = figure.subplots()
         _scatter(to_numpy(data.dense), data, ax)
-        first, second = (look.time_label(run_data.unit_in(run), f"input {k}") for k in (0, 1))
+        names = data.input_names or ("input 0", "input 1")
+        first, second = (look.time_label(run_data.unit_in(run), look.as_text(name)) for name in names)
         ax.set(xlabel=first, ylabel=second)
     else:
         classes = len(data.class_names)

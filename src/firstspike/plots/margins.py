@@ -54,6 +54,30 @@ def _input_derivatives(run: Run, found: Margins, sample: int, ax: Axes) -> None:
     ax.set(xlabel=time_label(run_data.unit_in(run)), ylim=(len(when) - 0.4, -0.6))  # from top to bottom
 
 
+def _value_derivatives(run: Run, found: Margins, sample: int, axes: tuple[Axes, Axes]) -> None:
+    """Of a table, bars for each column, those that matter most on average at the top: in the sample, and the mean."""
+    train, (_, data) = run.data.train, run.held_out
+    encoder = train.table
+    assert encoder is not None
+    derivatives = encoder.by_values(found.by_times)
+    mean = to_numpy(derivatives[torch.isfinite(found.margin)].abs().mean(dim=0))
+    shown = np.argsort(-mean, kind="stable")[:_NAMES_UP_TO]
+    values = encoder.decode(data.times[[sample]])[0]
+    names = [f"{as_text(train.columns[k])} = {number_text(float(values[k]))}" for k in shown]
+    left, right = axes
+    own = to_numpy(derivatives[sample])[shown]
+    left.barh(range(len(shown)), own, color=[COLOURS[4] if x > 0 else COLOURS[0] for x in own])
+    left.axvline(0, color=GREY, linewidth=0.8)
+    left.set_yticks(range(len(shown)), names)
+    left.set(ylim=(len(shown) - 0.4, -0.6), xlabel="derivative of the margin")
+    right.barh(range(len(shown)), mean[shown], color=COLOURS[0])
+
+
+def number_text(value: float) -> str:
+    """A value of a table."""
+    return "missing" if math.isnan(value) else f"{value:.4g}"
+
+
 @run_figure
 def margins_figure(run: Run, sample: int = 0) -> Figure:
     """Which inputs decisions depend on: in one test sample, and on average."""
@@ -67,10 +91,14 @@ def margins_figure(run: Run, sample: int = 0) -> Figure:
         image_panels([shown], [left], None, "derivative of the margin", image[0], **signed(shown))
         image_panels([mean], [right], None, "|derivative|", image[0], cmap="Greys", vmin=0)
     else:
-        figure = new_figure(7.5, min(7.0, 2.0 + 0.17 * len(effects)))
+        rows = len(effects) if run.data.train.table is None else len(run.data.train.columns)
+        figure = new_figure(7.5, min(7.0, 2.0 + 0.17 * rows))
         left, right = figure.subplots(1, 2, width_ratios=(1.6, 1), sharey=True)
-        _input_derivatives(run, found, sample, left)
-        right.barh(range(len(effects)), effects, color=COLOURS[0])
+        if run.data.train.table is not None:
+            _value_derivatives(run, found, sample, (left, right))
+        else:
+            _input_derivatives(run, found, sample, left)
+            right.barh(range(len(effects)), effects, color=COLOURS[0])
         right.set_xlabel("|derivative|")
     figure.suptitle(textwrap.fill(f"{run_data.sample_title(run, sample)}: {_decision(run, found, sample)}", 95))
     left.set_title("this sample")

@@ -24,6 +24,7 @@ from firstspike.training.objective import numbers_of
 _NUMBERS_UP_TO = 20  # classes; beyond that, numbers in the cells are too small to read
 _LETTERS = 32  # of all classes; more do not fit in a line
 _DARK = 36  # percent, beyond which numbers are white
+_NAMES_UP_TO = 16  # inputs or outputs, whose ticks have names
 _IMAGES = 24  # neurons whose weights are images
 
 
@@ -66,6 +67,7 @@ def receptive_fields(
 def weight_matrices_figure(run: Run) -> Figure:
     """Weight matrices of every LIF layer before and after training."""
     layers = list(zip(named_layers(run.initial), run_data.named_layers_of(run), strict=True))
+    names = run_data.output_names(run)
     figure = look.new_figure(7.0, 2.7 * len(layers))
     for row, pair in zip(figure.subplots(len(layers), 2, squeeze=False), layers, strict=True):
         limit = max(float(lif.layer.weight.abs().max()) for lif in pair)
@@ -73,9 +75,21 @@ def weight_matrices_figure(run: Run) -> Figure:
             filters = isinstance(lif.layer, SpikingConv2d)
             weight_matrix(lif.layer.synapses, ax, limit, 0 if filters else _bias_columns(run.network, lif))
             ax.set_title(f"{lif.name}, {when}")
+            if lif.index == layers[-1][0].index and 0 < len(names) <= _NAMES_UP_TO:
+                ax.set_yticks(range(len(names)), names)
+            if all(isinstance(x, BiasSpikes | Delay | SpikeDropout) for x in list(run.network)[: lif.index]):
+                _name_inputs(run, ax)
             if filters:
                 ax.set(xlabel="place in the filter", ylabel="filter")
     return figure
+
+
+def _name_inputs(run: Run, ax: Axes) -> None:
+    """Ticks with the names of the inputs, if they are known and few."""
+    names = list(map(look.as_text, run_data.input_names(run)))
+    if len(names) <= _NAMES_UP_TO and names[0] != "0":
+        upright = sum(map(len, names)) > _LETTERS
+        ax.set_xticks(range(len(names)), names, rotation=30 if upright else 0, ha="right" if upright else "center")
 
 
 def _bias_columns(network: Network, lif: NamedLayer) -> int:

@@ -61,6 +61,12 @@ class Traces:
         return self.trains or bool(self.currents)
 
     @property
+    def tones(self) -> list[int]:
+        """Index of each neuron's colour: its number, or its place where two would have the same colour."""
+        colours = {neuron % len(look.COLOURS) for neuron in self.neurons}
+        return self.neurons if len(colours) == len(self.neurons) else list(range(len(self.neurons)))
+
+    @property
     def bases(self) -> list[float]:
         """Height of each membrane at rest, in rows the first at the top."""
         highest = torch.maximum(self.threshold, self.voltage) if self.trains else self.threshold
@@ -134,7 +140,7 @@ def draw_traces(drawn: Traces, ax: Axes, unit: str = look.TAU_SYN, other: Traces
     lines: list[Line2D] = []
     for k, base in enumerate(drawn.bases):
         for side in sides:
-            drawn_as = look.line_style(drawn.neurons[k])
+            drawn_as = look.line_style(drawn.tones[k])
             if drawn.in_rows or other is not None:
                 drawn_as["linestyle"] = (0, (3, 2)) if side is other else "-"
             label = drawn.names[k] if side is drawn and not drawn.in_rows else None
@@ -145,7 +151,7 @@ def draw_traces(drawn: Traces, ax: Axes, unit: str = look.TAU_SYN, other: Traces
             if other is None:
                 faint = {"alpha": look.FAINT, "linewidth": 1, "color": drawn_as["color"]}
                 ax.plot(side.at[after], heights[after], **faint)
-            marker = look.marker_style(drawn.neurons[k]) | ({"markerfacecolor": "white"} if side is other else {})
+            marker = look.marker_style(drawn.tones[k]) | ({"markerfacecolor": "white"} if side is other else {})
             place = torch.searchsorted(side.at, spikes).clamp(max=len(side.at) - 1)
             reached = torch.maximum(heights[place], heights[(place - 1).clamp(min=0)])  # a rounded time may be after it
             ax.plot(spikes, reached, linestyle="none", markersize=4 if drawn.in_rows else 6, zorder=4, **marker)
@@ -248,12 +254,12 @@ def output_membranes(run: Run, sample: int, ax: Axes) -> Axes:
 
 
 @run_figure
-def membrane_figure(run: Run) -> Figure:
+def membrane_figure(run: Run, sample: int | None = None) -> Figure:
     """Membranes of the output neurons, or of those before a readout, in test samples of up to three classes."""
     labels = run.held_out[1].labels
     if labels.is_floating_point():
         labels = torch.arange(len(labels))  # each sample is a class of its own
-    samples = [int((labels == label).nonzero()[0]) for label in labels.unique()[:3]]
+    samples = [int((labels == label).nonzero()[0]) for label in labels.unique()[:3]] if sample is None else [sample]
     tall = 2.6 if form_of(run_data.membrane_layer(run)[1]) == "trains" else 1.9
     figure, axes = look.panels(len(samples), 1, (6.5, tall), (0.0, 0.4))
     for sample, ax in zip(samples, axes, strict=True):

@@ -113,6 +113,12 @@ def neuron_names(run: Run) -> list[str]:
     return run.names(count) if spiking_output(run) else list(map(str, range(count)))
 
 
+def output_names(run: Run) -> list[str]:
+    """Names of the neurons of the last spiking layer: their classes; none where they are not outputs."""
+    last = named_layers_of(run)[-1].layer
+    return list(map(as_text, run.names(last.out_features))) if spiking_output(run) else []
+
+
 def spiking_output(run: Run) -> bool:
     """Whether the output's spikes decide for a class: not before a readout, nor where labels are numbers or trains."""
     decides = form_of(LAYERS.get(run.config.network[-1].kind, Network)) != "values"

@@ -70,5 +70,5 @@ def _headline(run: Run) -> str:
     return (
         f"{run_data.data_name(run)}, network {' - '.join([str(run.data.train.features), *layers])}, {loss}, "
         f"{int(run_data.metrics_of(run)['epoch'][-1])} epochs, seed {config.training.seed}: {run.held_out[0]} "
-        f"{success_text(summary(result), 1)}".replace("+-", "±")
+        f"{success_text(summary(result), 1)}"
     )

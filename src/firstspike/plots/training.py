@@ -119,25 +119,38 @@ def spike_counts(metrics: Mapping[str, ArrayLike], axes: Axes | Iterable[Any], n
         metrics: the columns ``epoch`` and, for each of the layers, ``spikes_LAYER``, ``silent_LAYER`` and
             ``full_LAYER``: the mean number of spikes, the fraction of (sample, neuron) pairs without a spike, and of
             those with as many as their capacity. ``LAYER`` is the index in the network.
-        axes: two, for the numbers of spikes and for the fractions in percent.
+        axes: two, for the numbers of spikes and for the fractions in percent; where all fractions are 0, the title of
+            the first says so, and there is no need for a second.
         names: of the layers, by their index in the network.
     """
-    left, right = look.axes_list(axes, 2)[:2]
+    none = not _some_silent_or_full(metrics, names)
+    left, *others = look.axes_list(axes, 1 if none else 2)[:2]
+    right = others[0] if others else None
     epochs = np.asarray(metrics["epoch"], dtype=float)
     for place, (layer, name) in enumerate(names.items()):
         drawn_as: dict[str, Any] = {"color": look.COLOURS[place % len(look.COLOURS)]}
         spikes, silent, full = (np.asarray(metrics[f"{x}_{layer}"], dtype=float) for x in ("spikes", "silent", "full"))
         left.plot(epochs, spikes, label=name, **drawn_as)
+        if right is None:
+            continue
         right.plot(epochs, 100 * silent, label=f"{name}, silent", **drawn_as)
         right.plot(epochs, 100 * full, label=f"{name}, full", linestyle=look.LINES[2], **drawn_as)
-    left.set_ylabel("spikes per neuron")
-    right.set_ylabel(r"neurons $\times$ samples [%]")
-    for ax, least in ((left, 0.1), (right, 1.0)):
-        top = max(least, 1.05 * ax.dataLim.y1)
+    shown = {left: "spikes per neuron"} | ({} if right is None else {right: r"neurons $\times$ samples [%]"})
+    for ax, label in shown.items():
+        ax.set_ylabel(label)
+        top = max(0.1 if ax is left else 1.0, 1.05 * ax.dataLim.y1)
         ax.set_ylim(-0.05 * top, top)  # lines at 0 are above the axis
         look.epoch_axis(ax)
         look.label_lines(ax)
-    return [left, right]
+    if none:
+        left.set_title("no neuron is ever silent or full")
+    return list(shown)
+
+
+def _some_silent_or_full(metrics: Mapping[str, ArrayLike], layers: Iterable[int]) -> bool:
+    """Whether, in any epoch, a neuron of these layers has no spike in a sample, or as many as its capacity."""
+    columns = (np.asarray(metrics[f"{x}_{layer}"], dtype=float) for layer in layers for x in ("silent", "full"))
+    return any((column > 0).any() for column in columns)
 
 
 def parameter_history(
@@ -205,8 +218,9 @@ def spike_counts_figure(run: Run) -> Figure:
     names = {lif.index: lif.name for lif in run_data.named_layers_of(run) if form_of(lif.layer) == "trains"}
     if not names:
         raise NotApplicable("the network has no layers of spike trains; their neurons spike at most once")
-    figure = look.new_figure(7.5, 2.8)
-    spike_counts(run_data.metrics_of(run), figure.subplots(1, 2), names)
+    metrics = run_data.metrics_of(run)
+    figure, axes = look.panels(1 + _some_silent_or_full(metrics, names), 2, (3.75, 2.8))
+    spike_counts(metrics, axes, names)
     return figure
 
 

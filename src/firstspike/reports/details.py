@@ -16,6 +16,7 @@ from torch import Tensor
 from firstspike.layers.named import named_spikes
 from firstspike.layers.trains import form_of
 from firstspike.plots import run_data
+from firstspike.plots.margins import number_text
 from firstspike.plots.membranes import TRACES, membranes_of
 from firstspike.plots.run_data import UNAVAILABLE, NotApplicable
 from firstspike.plots.spike_times import raster_rows
@@ -69,7 +70,8 @@ def samples(run: Run, budget: int) -> dict[str, Any]:
     ``index``, ``label`` and ``decision`` (-1 is silent), one per sample; ``layers`` with ``name``, ``rows`` and
     ``times[sample][neuron]``, each a time or, of trains, a list of times; ``readout``, whether the classes are not
     neurons of the last of these layers; if they apply, ``membrane`` (of the last spiking layer, in units of the
-    thresholds), ``image`` with its shape or the names of the ``inputs``, and ``points`` on the plane.
+    thresholds), ``image`` with its shape or the names of the ``inputs`` (of a table, with
+    ``values``), and ``points`` on the plane.
     """
     evaluation, (_, data), shown = run_data.classified(run), run.held_out, named_spikes(run.network, run.record)
     size = sum(spikes.times[0].numel() for spikes in shown) + POINTS * TRACES
@@ -93,6 +95,9 @@ def samples(run: Run, budget: int) -> dict[str, Any]:
         found["points"] = plain(plane_of(run).coordinates(data.times[chosen]))
     if data.image is not None:
         found["image"] = dict(zip(("rows", "columns"), data.image[1:], strict=True))
+    elif (encoder := run.data.train.table) is not None and encoder.features <= _NAMED:
+        found["inputs"] = list(run.data.train.columns)
+        found["values"] = [list(map(number_text, row)) for row in encoder.decode(data.times[chosen]).tolist()]
     elif data.features <= _NAMED:
         found["inputs"] = run_data.input_names(run)
     return found
@@ -117,6 +122,7 @@ def _membranes(run: Run, chosen: Tensor) -> dict[str, Any]:
         "samples": [
             {
                 "neurons": x.neurons,
+                "tones": x.tones,
                 "names": x.names,
                 "at": plain(x.at),
                 "bases": x.bases,

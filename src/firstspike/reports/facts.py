@@ -34,7 +34,7 @@ def summary(run: Run) -> dict[str, str]:
     for split in ("test", "validation"):
         if found := results.get(split):
             over = f"{len(results['seeds'])} seeds" if "seeds" in results else f"{found['samples']} samples"
-            name, _, value = success_text(found).replace("+-", "±").partition(" ")
+            name, _, value = success_text(found).partition(" ")
             facts[f"{split} {name}"] = f"{value} ({over})"
     if config.published:
         facts["published"] = config.published

@@ -267,7 +267,9 @@ class Run(OpenedRun):
         name, data = self.held_out
         return RunEvaluation.of(self, data, name, self.record)
 
-    def plot(self, names: Sequence[str] | None = None, formats: Sequence[str] = ("png",)) -> list[Path]:
+    def plot(
+        self, names: Sequence[str] | None = None, formats: Sequence[str] = ("png",), sample: int | None = None
+    ) -> list[Path]:
         """Draw figures and write them to ``figures/NAME.png``, or other formats, each whole or not at all.
 
         On another substrate than the run's they are called ``NAME_on_KIND``, at a chosen checkpoint ``NAME_at_...``.
@@ -275,18 +277,25 @@ class Run(OpenedRun):
         Args:
             names: keys of ``fs.plots.PLOTS``; by default all that apply.
             formats: ``png``, ``pdf`` or ``svg``.
+            sample: index in ``held_out``: only the figures that show one sample, of this one, as ``NAME_SAMPLE``.
 
         Returns:
             The files.
 
         Raises:
-            ValueError: unknown names or formats; figures asked for by name that do not apply, where the others are
-                written.
+            ValueError: unknown names or formats, no such sample; figures asked for by name that do not apply, where the
+                others are written.
         """
-        from firstspike.plots import PLOTS
+        from firstspike.plots import PLOTS, of_sample
         from firstspike.plots.save import save_all
 
-        return save_all(PLOTS, self, self.folder / "figures", names, formats, self.on_other + self.at_chosen)
+        plots, ending = PLOTS, self.on_other + self.at_chosen
+        if sample is not None:
+            split, data = self.held_out
+            if not 0 <= sample < len(data):
+                raise ValueError(f"sample: expected 0 ... {len(data) - 1} for the {split} data, got {sample}")
+            plots, ending = of_sample(sample), f"_{sample}{ending}"
+        return save_all(plots, self, self.folder / "figures", names, formats, ending)
 
     def report(self, out: Path | str | None = None) -> Path:
         """Write the report, by default into the folder; see ``firstspike.reports.write_report``."""

@@ -70,6 +70,8 @@ def over_figure(study: optuna.Study) -> Figure:
     order = np.argsort([row["validation_accuracy"] or 0.0 for row in rows], kind="stable")  # the best last
     lines = [""] * len(rows) if second is None else varied[second]
     said = study.user_attrs["firstspike"]
+    seeds = rows[0]["seeds"]
+    said_once = [f"mean and standard deviation of {seeds} seeds"] if seeds > 1 else []
     figure, axes = panels(len(shown), 2, (4.6, 3.0))
     for ax, name in zip(axes, shown, strict=True):
         best = list({(str(varied[name][k]), lines[k]): k for k in order}.values())
@@ -77,12 +79,12 @@ def over_figure(study: optuna.Study) -> Figure:
         axis = said["axes"].get(name)
         log = True if isinstance(axis, dict) and axis.get("log") else None
         accuracy_over(x, accuracy[best], spread[best], ax, of, said["sampler"] == "grid", log)
-        seeds = f", {rows[0]['seeds']} seeds" if rows[0]["seeds"] > 1 else ""
-        ax.set(xlabel=name, ylabel=f"{split} accuracy [%]{seeds}")
+        ax.set(xlabel=name, ylabel=f"{split} accuracy [%]")
         if len(best) < len(rows):
-            ax.set_title("other axes: the best on validation data", fontsize=8)
+            said_once.append("on the other axes: the best on validation data")
         if second is not None:
             legend_right(ax, title=second, title_fontsize=8)
+    figure.suptitle("; ".join(dict.fromkeys(said_once)), fontsize=9)
     return figure
 
 

@@ -107,7 +107,7 @@ def success_text(found: Mapping[str, Any], digits: int = 2) -> str:
     if accuracy is not None and not math.isnan(accuracy):
         text = f"accuracy {100 * accuracy:.{digits}f}"
         if "accuracy_std" in found:
-            parts.append(f"{text} +- {100 * found['accuracy_std']:.{digits}f} %")
+            parts.append(f"{text} ± {100 * found['accuracy_std']:.{digits}f} %")
         else:
             low, high = wilson(accuracy, found["samples"] if "samples" in found else len(found["labels"]))
             parts.append(f"{text} % ({100 * low:.{digits}f} to {100 * high:.{digits}f})")

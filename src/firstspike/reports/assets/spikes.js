@@ -8,7 +8,7 @@ const TALLEST = 600; // pixels of a raster
 const listed = (time) => (Array.isArray(time) ? time : [time]).filter((x) => x !== null);
 
 function drawInput(member, place, tau) {
-  const { layers, image, inputs } = member.samples;
+  const { layers, image, inputs, values } = member.samples;
   const times = layers[0].times[place];
   element("input").hidden = image === undefined;
   if (image !== undefined) {
@@ -28,7 +28,10 @@ function drawInput(member, place, tau) {
   const table = element("input-table");
   table.replaceChildren();
   if (inputs === undefined) return;
-  table.append(tableOf([["input", "spike time"], ...times.map((time, k) => [inputs[k], listed(time).join(", ") || "none"])]));
+  const rows = values === undefined
+    ? [["input", "spike time"], ...times.map((time, k) => [inputs[k], listed(time).join(", ") || "none"])]
+    : [["column", "value"], ...inputs.map((name, k) => [name, values[place][k]])];
+  table.append(tableOf(rows));
 }
 
 function drawRaster(member, place, tau) {
@@ -69,14 +72,14 @@ function drawMembrane(member, place, tau, exact) {
   element("membrane-said").textContent = membrane === undefined ? `Left out: ${member.samples.no_membrane}` : membraneSaid(membrane, exact);
   if (membrane === undefined) return;
   chart(element("membrane"), () => {
-    const { neurons, names, at, bases, voltage, spikes } = membrane.samples[place];
-    const traces = neurons.flatMap((neuron, k) => {
+    const { tones, names, at, bases, voltage, spikes } = membrane.samples[place];
+    const traces = tones.flatMap((tone, k) => {
       const cut = membrane.trains || !spikes[k].length ? at.length : at.findIndex((time) => time >= spikes[k][0]); // faint after it
       const name = label(names[k]);
-      const line = { color: colour(neuron), dash: membrane.trains ? "solid" : dash(neuron), width: k === 0 && membrane.outputs ? 3 : 1.7 }; // the true class is the first
+      const line = { color: colour(tone), dash: membrane.trains ? "solid" : dash(tone), width: k === 0 && membrane.outputs ? 3 : 1.7 }; // the true class is the first
       const group = { name, legendgroup: name, mode: "lines", line, showlegend: !membrane.trains };
       const heights = voltage[k].map((x) => bases[k] + x);
-      const marker = { size: membrane.trains ? 6 : 10, color: colour(neuron), line: { width: 1.5, color: shown("--back") } };
+      const marker = { size: membrane.trains ? 6 : 10, color: colour(tone), line: { width: 1.5, color: shown("--back") } };
       return [
         { ...group, x: at.slice(0, cut + 1), y: heights.slice(0, cut + 1), customdata: voltage[k], hovertemplate: "%{customdata:.3f} at %{x:.3f}" },
         { ...group, x: at.slice(cut), y: heights.slice(cut), opacity: 0.35, showlegend: false, hoverinfo: "skip" },
