@@ -64,7 +64,7 @@ def learn(network, times, target, steps):
         for layer in network:
             layer.project_()  # signs stay
         schedule.step()
-        costs.append(float(cost))
+        costs.append(cost.item())
     return costs
 
 

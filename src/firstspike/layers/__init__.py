@@ -1,4 +1,4 @@
-"""Modules from spike times to spike times, and readouts, in the order in which data meets them."""
+"""Modules from spike times to spike times, and readouts."""
 
 from torch import nn
 
