@@ -1,7 +1,7 @@
 """Backends accept a neuron or refuse it with a reason."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest

@@ -105,9 +105,9 @@ def _of_trains(
         run, numbers = backward_trains, (N_BACKWARD + 1 + MAX_GROUPS) * (result.saved[0].shape[-1] + 2 * PAD)
     else:
         if _shares(given):  # what its kernels save is not what the others need
-            # in recurrent layers dropped spikes count as well, so all are found again
-            known = given if given.recurrence and bool(result.overflows.any()) else given._replace(observed=result.spikes)
-            result = result._replace(saved=forward_lanes(known, _holds(known)).saved)
+            if given.recurrence is None or not bool(result.overflows.any()):  # dropped spikes act on other neurons
+                given = given._replace(observed=result.spikes)
+            result = result._replace(saved=forward_lanes(given, _holds(given)).saved)
         run, numbers = backward_lanes, PARTS * given.times[0, 0].numel()
     samples = _TRAIN_MEMORY // (len(given.weight) * numbers * given.times.element_size())
     return backward_in_parts(run, lambda _: samples)(grads, result, given, max_weight_grad, needs)

@@ -22,7 +22,7 @@ from firstspike.spiketime.cpu.arrays import (
     rates_in,
     saved_of,
 )
-from firstspike.spiketime.cpu.lanes.windows import arrivals, prepare_window, window_of
+from firstspike.spiketime.cpu.lanes.windows import arrivals, window_of
 from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, exact_slope, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
@@ -129,8 +129,7 @@ def start(g, at, delay):
         most = load32(g.unit[at.e], first) * (g.bound[0] * c[UNIT, 0])
         suspects = (abs(scale) * load32(c, HEIGHT * LANES) > most) & asks
         if suspects:
-            prepare_window(g, at.slot, 0, at.b, 0, True)
-            window = window_of(g, at.slot, 0, at.b, 0, True)
+            window = window_of(g, at.slot, at.b, 0, True)
             kept = bounded(scale, suspects, g, at, window, delay is not None, spike, never, most)
     return asks, spike, scale, kept
 

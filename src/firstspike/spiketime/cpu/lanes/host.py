@@ -18,7 +18,6 @@ PARTS, CHUNKS = 8, 4  # into which the sums over neurons and over samples are cu
 _COST = 4  # of a synapse, in units of one of the usual kernels; trains cost twice as much
 _NEEDS = Needs(Arguments._fields).difference(Held._fields)  # gradients by states are one array
 _ROOM = 8  # spikes of a neuron, on average, that may arrive in a window, and beyond those asked for; more are tried
-_TOGETHER = 8  # samples of recurrent layers, which share weights in the cache
 _OF_TRAINS = "slopes", "again", "counts", "full", "order", "source", "count", "arrival", "sent", "sent_at"
 
 
@@ -56,7 +55,8 @@ def forward_lanes(given: Arguments, holds: bool = False) -> Result:
 def _forward_lanes(given: Arguments, holds: bool, room: int, waiting: int) -> tuple[Result, bool]:
     """The result, and whether there was too little room for it."""
     kind, sizes, arrays = _both(given, given.observed is not None, room)
-    lead, outputs, recurrent = given.times.shape[: given.weight.ndim - 1], sizes["outputs"], given.recurrence is not None
+    lead, outputs = given.times.shape[: given.weight.ndim - 1], sizes["outputs"]
+    recurrent = given.recurrence is not None
     sizes |= {"dues": sizes["inside"] + (outputs * waiting if recurrent else 0) + PAD, "releases": holds * (room + 1)}
     sizes |= sorting_for(max(sizes["events"], sizes["dues"]))
     sizes |= {"holds": holds, "sorted": rows_for.py_func(sizes["dues"]) * LANES if kind.delayed else 1}
@@ -142,9 +142,8 @@ def _both(given: Arguments, observes: bool, room: int) -> tuple[_Kind, dict[str,
         "blocks": -(-ensemble * batch // SAMPLES), "group_inputs": inputs * LANES, "n_arrived": inside + 1,
         "delay_inputs": inputs * LANES if kind.delayed else 0, "n_saved": saved_size(inputs, outputs),
         "windows": len(bounds) - 1, "bounds_size": len(bounds), "sendings": outputs * room if recurrent else 0,
-        "tasks": 1 if recurrent else groups, "kept": threads * (_TOGETHER * groups if recurrent else 1),
+        "tasks": 1 if recurrent else groups, "kept": threads * (groups if recurrent else 1),
         "block": min(SAMPLES, -(-batch // (2 * threads))) if recurrent else SAMPLES,
-        "together": _TOGETHER if recurrent else 1,
     }  # fmt: skip
     if kind.several:
         arrays |= {"reset": given.reset, "refractory": given.refractory}

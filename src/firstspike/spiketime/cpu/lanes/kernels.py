@@ -27,7 +27,7 @@ from firstspike.spiketime.cpu.arrays import (
 from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_RESET, BY_SYN, BY_THRESHOLD, unwind_delayed, unwind_sorted
 from firstspike.spiketime.cpu.lanes.scan import At, scan_once, scan_trains, sort_arrivals
 from firstspike.spiketime.cpu.lanes.train_adjoint import N_STATE, N_WHOLE, unwind_apart, unwind_together
-from firstspike.spiketime.cpu.lanes.windows import prepare_window, sort_due, window_of
+from firstspike.spiketime.cpu.lanes.windows import sort_due, window_of
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
 from firstspike.spiketime.cpu.sort import SORTING, sort_row
@@ -39,7 +39,7 @@ SAMPLES = 16  # of one task
 FORWARD = Layout(
     "ensemble batch samples inputs copies events outputs most groups all_groups group_inputs delay_inputs "
     "taus threads sorted sorting n_arrived observes holds padded releases n_saved "
-    "windows bounds_size budget room block tasks kept dues sendings together",
+    "windows bounds_size budget room block tasks kept dues sendings",
     mem="real taus",
     syn="real taus",
     times="real samples events",
@@ -68,13 +68,12 @@ FORWARD = Layout(
     reach="real 2",
     sent="int32 samples sendings",
     sent_at="int32 samples bounds_size",
-    due_events="int32 threads together dues",
-    due_sources="int32 threads together dues",
-    due_rows="int32 threads together dues",
-    due_places="int32 threads together dues",
-    due_times="real threads together dues",
-    due_moments="real threads together dues",
-    due_count="int32 threads together 2",
+    due_events="int32 threads dues",
+    due_sources="int32 threads dues",
+    due_rows="int32 threads dues",
+    due_places="int32 threads dues",
+    due_times="real threads dues",
+    due_moments="real threads dues",
     filled=f"int32 threads {LANES}",
     line=f"real threads {LANES}",
     rates=f"real all_groups {N_RATES} {LANES}",
@@ -118,11 +117,11 @@ def part_of(size, parts, number):
 
 
 @inlined
-def at_of(g, slot, e, first, n, place, chunk, part):
-    """Sample n after the first one, and a group of its network."""
+def at_of(g, slot, e, b, place, chunk, part):
+    """A group of a network in a sample."""
     every = every_lane(min(LANES, g.outputs - place * LANES))
-    kept = (slot * g.together + n) * g.groups + place if g.windows > 1 else slot
-    return At(slot, e, first + n, e * g.groups + place, place * LANES, every, chunk, part, kept)
+    kept = slot * g.groups + place if g.windows > 1 else slot
+    return At(slot, e, b, e * g.groups + place, place * LANES, every, chunk, part, kept)
 
 
 @jit
@@ -172,33 +171,30 @@ def prepared(delayed, several, backward):
 @kernel(FORWARD, following=f"{__name__}.backward_kernel")
 def forward_kernel(dtype: str, delayed: bool, several: bool):
     """Forward, with synaptic delays or without, for one spike or several."""
+
     @jit
     def scan(g, slot, task):
         e, begin, stop = samples_of(task // g.tasks, g.batch, g.block)
         groups = part_of(g.groups, g.tasks, task % g.tasks)
-        for first in range(e * g.batch + begin, e * g.batch + stop, g.together):
-            samples = min(g.together, e * g.batch + stop - first)
+        for b in range(e * g.batch + begin, e * g.batch + stop):
             for w in range(g.windows):
-                for n in range(samples if several else 0):
-                    prepare_window(g, slot, n, first + n, w, delayed)
+                if several:
+                    window = window_of(g, slot, b, w, delayed)
                     if g.windows > 1:
-                        g.sent_at[first + n, w + 1] = g.sent_at[first + n, w]
+                        g.sent_at[b, w + 1] = g.sent_at[b, w]
                 for place in range(groups[0], groups[1]):
-                    for n in range(samples):
-                        at, packed = at_of(g, slot, e, first, n, place, 0, 0), g.packed[e * g.groups + place]
-                        if several and delayed:
-                            window = window_of(g, slot, n, at.b, w, delayed)
-                            rows = sort_due(g, at, window, packed)
-                            scan_trains(g, at, window, g.keys[slot], g.values[slot], None, rows)
-                        elif several:
-                            window = window_of(g, slot, n, at.b, w, delayed)
-                            scan_trains(g, at, window, window.times, packed, window.sources, window.n)
-                        elif delayed:
-                            _, rows = sort_arrivals(g, at, packed)
-                            scan_once(g, at, g.keys[slot], g.values[slot], None, rows)
-                        else:
-                            saved = saved_of(g, at.b)
-                            scan_once(g, at, saved.arrival, packed, saved.order, saved.last[g.outputs])
+                    at, packed = at_of(g, slot, e, b, place, 0, 0), g.packed[e * g.groups + place]
+                    if several and delayed:
+                        n = sort_due(g, at, window, packed)
+                        scan_trains(g, at, window, g.keys[slot], g.values[slot], None, n)
+                    elif several:
+                        scan_trains(g, at, window, window.times, packed, window.sources, window.n)
+                    elif delayed:
+                        _, n = sort_arrivals(g, at, packed)
+                        scan_once(g, at, g.keys[slot], g.values[slot], None, n)
+                    else:
+                        saved = saved_of(g, b)
+                        scan_once(g, at, saved.arrival, packed, saved.order, saved.last[g.outputs])
 
     return prepared(delayed, several, False), scan
 
@@ -221,19 +217,17 @@ def backward_kernel(dtype: str, delayed: bool, several: bool):
             g.delay_parts[group, chunk] = 0
             g.totals[group, chunk] = 0
         step = groups[1] - groups[0] if g.windows > 1 else 1
-        for low in range(groups[0], groups[1], step):
-            for first in range(begin, end, g.together):
-                samples = min(g.together, end - first)
+        for first in range(groups[0], groups[1], step):
+            for b in range(begin, end):
                 for w in range(g.windows - 1, -1, -1):
-                    for n in range(samples if several else 0):
-                        prepare_window(g, slot, n, first + n, w, delayed)
-                    for place in range(low, low + step):
-                        for n in range(samples):
-                            at = at_of(g, slot, e, first, n, place, chunk, part)
-                            if several:
-                                unwind_sample(g, at, window_of(g, slot, n, at.b, w, delayed))
-                            else:
-                                unwind_sample(g, at)
+                    if several:
+                        window = window_of(g, slot, b, w, delayed)
+                    for place in range(first, first + step):
+                        at = at_of(g, slot, e, b, place, chunk, part)
+                        if several:
+                            unwind_sample(g, at, window)
+                        else:
+                            unwind_sample(g, at)
 
     @jit
     def gather(g, slot, task):

@@ -31,73 +31,49 @@ class Window(NamedTuple):
     times: Any
 
 
-@inlined
-def window_of(g, slot, at, b, w, delayed):
-    """A window that ``prepare_window`` has prepared."""
-    begin, end, n = g.bounds[w], g.bounds[w + 1], np.intp(g.due_count[slot, at, 0])
-    if delayed:
-        events, sources, times = g.due_events[slot, at], g.due_sources[slot, at], g.due_times[slot, at]
-    elif g.windows == 1:
-        events, sources, times = g.order[b], g.source[b], g.arrival[b]
-    else:
-        events, sources, times = g.due_places[slot, at], g.due_rows[slot, at], g.due_moments[slot, at]
-    return Window(w, begin, end, n, np.intp(g.due_count[slot, at, 1]), events, sources, times)
-
-
 @jit
-def prepare_window(g, slot, at, b, w, delayed):
-    """Note the events of a window; those of the neurons themselves were sent in windows before."""
-    begin, end, n, owns, fresh = g.bounds[w], g.bounds[w + 1], 0, g.inputs - g.outputs, 0
-    events, sources, times = g.due_events[slot, at], g.due_sources[slot, at], g.due_times[slot, at]
+def window_of(g, slot, b, w, delayed):
+    """The events of a window; those of the neurons themselves were sent in windows before."""
+    begin, end, n, owns = g.bounds[w], g.bounds[w + 1], 0, g.inputs - g.outputs
+    events, sources, times = g.due_events[slot], g.due_sources[slot], g.due_times[slot]
+    order, arrival, count, reach = g.order[b], g.arrival[b], np.intp(g.count[b, 0]), g.reach
     if g.windows == 1:
-        for event in range(g.events if delayed else 0):
+        if not delayed:
+            return Window(w, begin, end, count, count, order, g.source[b], arrival)
+        for event in range(g.events):
             if g.times[b, event] < end:
                 events[n], sources[n], times[n] = event, event // g.copies, g.times[b, event]
                 n += 1
-        fresh = n = n if delayed else np.intp(g.count[b, 0])
-    else:
-        order, arrival, count, reach = g.order[b], g.arrival[b], g.count[b, 0], g.reach
-        k = first_from(arrival, 0, count, begin - reach[0])
-        while k > 0 and arrival[k - 1] + reach[0] >= begin:
-            k -= 1
-        while k < count and arrival[k] < end:
-            events[n], sources[n], times[n] = order[k], order[k] // g.copies, arrival[k]
-            n, k = n + 1, k + 1
-        since = w
-        while since > 0 and g.bounds[since] + reach[1] >= begin:
-            since -= 1
-        for v in range(since, w):
-            fresh = n
-            for entry in range(g.sent_at[b, v], g.sent_at[b, v + 1]):
-                if n == g.dues - PAD:  # all is done again with more room
-                    g.lacks[b] = 1
-                    break
-                event = g.sent[b, entry]
-                j, k = (event - g.events) % g.outputs, (event - g.events) // g.outputs
-                events[n], sources[n], times[n] = event, owns + j, g.spikes[b, j, k]
-                n += 1
-        if w == 0:
-            fresh = n
-        if not delayed:
-            n = sort_window(g, slot, at, n, fresh, begin, end)
-    g.due_count[slot, at, 0], g.due_count[slot, at, 1] = n, fresh
-
-
-@jit
-def sort_window(g, slot, at, n, fresh, begin, end):
-    """Sort the n events of a window, own spikes later by the lag; returns how many there are."""
-    events, sources, times = g.due_events[slot, at], g.due_sources[slot, at], g.due_times[slot, at]
-    places, moments = g.due_places[slot, at], g.due_moments[slot, at]
-    for k in range(n):
-        if events[k] >= g.events:
-            times[k] = times[k] + g.reach[1]
-            if k >= fresh:
-                times[k] = max(times[k], begin)
+        return Window(w, begin, end, n, n, events, sources, times)
+    k = first_from(arrival, 0, count, begin - reach[0])
+    while k > 0 and arrival[k - 1] + reach[0] >= begin:
+        k -= 1
+    while k < count and arrival[k] < end:
+        events[n], sources[n], times[n] = order[k], order[k] // g.copies, arrival[k]
+        n, k = n + 1, k + 1
+    since, fresh = w, n
+    while since > 0 and g.bounds[since] + reach[1] >= begin:
+        since -= 1
+    for v in range(since, w):
+        fresh = n
+        for entry in range(g.sent_at[b, v], g.sent_at[b, v + 1]):
+            if n == g.dues - PAD:  # all is done again with more room
+                g.lacks[b] = 1
+                break
+            event = g.sent[b, entry]
+            j, k = (event - g.events) % g.outputs, (event - g.events) // g.outputs
+            events[n], sources[n], times[n] = event, owns + j, g.spikes[b, j, k]
+            if not delayed:
+                times[n] = max(times[n] + reach[1], begin) if v == w - 1 else times[n] + reach[1]
+            n += 1
+    if delayed:
+        return Window(w, begin, end, n, fresh, events, sources, times)
+    places, rows, moments = g.due_places[slot], g.due_rows[slot], g.due_moments[slot]
     n = sort_row(times[:n], begin, end, places, moments, g.sort_keys[slot], g.sort_labels[slot])
     moments[n] = math.inf
     for k in range(n):
-        places[k], g.due_rows[slot, at, k] = events[places[k]], sources[places[k]]
-    return n
+        places[k], rows[k] = events[places[k]], sources[places[k]]
+    return Window(w, begin, end, n, n, places, rows, moments)
 
 
 @inlined
