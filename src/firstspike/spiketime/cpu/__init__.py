@@ -22,7 +22,7 @@ from firstspike.spiketime.contract import (
     zero_gradients,
 )
 from firstspike.spiketime.cpu.arrays import PAD, saved_for
-from firstspike.spiketime.cpu.lanes.host import PARTS, backward_lanes, forward_lanes
+from firstspike.spiketime.cpu.lanes.host import PARTS, SENT, backward_lanes, forward_lanes
 from firstspike.spiketime.cpu.linear import host as linear
 from firstspike.spiketime.cpu.rows.host import MAX_GROUPS, backward_rows, backward_trains, forward_rows, forward_trains
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD
@@ -108,6 +108,6 @@ def _of_trains(
             if given.recurrence is None or not bool(result.overflows.any()):  # dropped spikes act on other neurons
                 given = given._replace(observed=result.spikes)
             result = result._replace(saved=forward_lanes(given, _holds(given)).saved)
-        run, numbers = backward_lanes, PARTS * given.times[0, 0].numel()
+        run, numbers = backward_lanes, PARTS * given.times[0, 0].numel() + result.saved[SENT].shape[-1]
     samples = _TRAIN_MEMORY // (len(given.weight) * numbers * given.times.element_size())
     return backward_in_parts(run, lambda _: samples)(grads, result, given, max_weight_grad, needs)

@@ -7,8 +7,8 @@ import torch
 
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Recurrence, Result, empty_gradients
 from firstspike.spiketime.cpu.arrays import LANES, PAD, SAVED, STATES, numbers, saved_for, saved_size
+from firstspike.spiketime.cpu.lanes.carried import N_ADJOINT
 from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
-from firstspike.spiketime.cpu.lanes.train_adjoint import N_PIECE
 from firstspike.spiketime.cpu.runtime.parallel import call, name_of
 from firstspike.spiketime.cpu.sort import sorting_for
 from firstspike.spiketime.cpu.vectors.shuffles import rows_for
@@ -19,6 +19,7 @@ _COST = 4  # of a synapse, in units of one of the usual kernels; trains cost twi
 _NEEDS = Needs(Arguments._fields).difference(Held._fields)  # gradients by states are one array
 _ROOM = 8  # spikes of a neuron, on average, that may arrive in a window, and beyond those asked for; more are tried
 _OF_TRAINS = "slopes", "again", "counts", "full", "order", "source", "count", "arrival", "sent", "sent_at"
+SENT = _OF_TRAINS.index("sent")
 
 
 class _Kind(NamedTuple):
@@ -27,11 +28,6 @@ class _Kind(NamedTuple):
     real: str
     delayed: bool
     several: bool
-
-    @property
-    def saved(self) -> tuple[str, ...]:
-        """The arrays that ``forward_lanes`` saves; those of recurrent layers are followed by all their spikes."""
-        return _OF_TRAINS if self.several else tuple(SAVED)
 
 
 def forward_lanes(given: Arguments, holds: bool = False) -> Result:
@@ -60,10 +56,10 @@ def _forward_lanes(given: Arguments, holds: bool, room: int, waiting: int) -> tu
     sizes |= {"dues": sizes["inside"] + (outputs * waiting if recurrent else 0) + PAD, "releases": holds * (room + 1)}
     sizes |= sorting_for(max(sizes["events"], sizes["dues"]))
     sizes |= {"holds": holds, "sorted": rows_for.py_func(sizes["dues"]) * LANES if kind.delayed else 1}
-    presorted = recurrent or not kind.delayed
+    presorted, names = recurrent or not kind.delayed, _OF_TRAINS if kind.several else tuple(SAVED)
     if kind.several:
         sizes["padded"] = sizes["inside"] + PAD if presorted else 0
-        arrays |= FORWARD.tensors((*kind.saved, "spikes", "overflows", "lacks"), given.times, sizes)
+        arrays |= FORWARD.tensors((*names, "spikes", "overflows", "lacks"), given.times, sizes)
         for name in ("overflows", "lacks", "sent_at"):
             arrays[name].zero_()
         arrays["spikes"].fill_(math.inf)
@@ -71,15 +67,15 @@ def _forward_lanes(given: Arguments, holds: bool, room: int, waiting: int) -> tu
             arrays["spikes"].copy_(given.observed.flatten(0, 1))
     else:
         arrays["spikes"] = given.times.new_empty((*lead, outputs))
-        arrays |= zip(kind.saved, saved_for(given.times, outputs), strict=True)
+        arrays |= zip(names, saved_for(given.times, outputs), strict=True)
     tasks = sizes["ensemble"] * -(-sizes["batch"] // sizes["block"]) * sizes["tasks"]
     phases = sizes["all_groups"] + sizes["blocks"] * presorted, tasks
     call(forward_kernel(*kind), FORWARD, phases, sizes, arrays)
     if not kind.several:
-        return Result(arrays["spikes"], tuple(arrays[name] for name in kind.saved)), False
+        return Result(arrays["spikes"], tuple(arrays[name] for name in names)), False
     state = None if given.until == math.inf else Held(*arrays["held"][:, :, STATES:].unbind(2))
-    each = {name: arrays[name].unflatten(0, lead) for name in (*kind.saved, "spikes", "overflows")}
-    saved = tuple(each[name] for name in (*kind.saved, *(["spikes"] if recurrent else [])))
+    each = {name: arrays[name].unflatten(0, lead) for name in (*names, "spikes", "overflows")}
+    saved = tuple(each[name] for name in (*names, *(["spikes"] if recurrent else [])))
     spikes = each["spikes"][..., : given.max_spikes].contiguous() if recurrent else each["spikes"]
     return Result(spikes, saved, each["overflows"].bool(), state), bool(arrays["lacks"].any())
 
@@ -92,8 +88,7 @@ def backward_lanes(
     several, recurrent = given.max_spikes > 0, given.recurrence is not None
     kept = {"spikes": result.spikes} | dict(zip((*(_OF_TRAINS if several else SAVED), "spikes"), saved, strict=False))
     kind, sizes, arrays = _both(given, not (several or result.saved), kept["spikes"].shape[-1] if several else 1)
-    groups, blocks = sizes["all_groups"], sizes["blocks"]
-    pieces = 0
+    groups, blocks, pieces = sizes["all_groups"], sizes["blocks"], 0
     if several:
         arrays["overflows"] = result.overflows.to(torch.uint8)
         releases, count = kept["again"].shape[-1], int(kept["counts"].max())
@@ -102,7 +97,7 @@ def backward_lanes(
     parts = 1 if recurrent else min(PARTS, sizes["groups"])
     sizes |= {
         "parts": parts, "chunks": min(CHUNKS, sizes["batch"]), "lanes": sizes["groups"] * LANES,
-        "stride": -(-(sizes["events"] + sizes["sendings"]) // 16) * 16, "pieces_size": pieces * N_PIECE,
+        "stride": -(-(sizes["events"] + sizes["sendings"]) // 16) * 16, "pieces_size": pieces * N_ADJOINT,
         "by_taus": not needs.isdisjoint(("tau_mem", "tau_syn")), "asks_end": grads.state is not None,
         "dues": sizes["inside"] + sizes["sendings"] + PAD, "sorted": 1,
     }  # fmt: skip
@@ -127,19 +122,18 @@ def _both(given: Arguments, observes: bool, room: int) -> tuple[_Kind, dict[str,
     ensemble, batch = len(given.weight) if given.weight.ndim == 3 else 1, given.times.shape[given.weight.ndim - 2]
     groups, recurrent, (bounds, lag, budget) = -(-outputs // LANES), given.recurrence is not None, _recurrence(given)
     mem, syn = (numbers(dtype, x) if isinstance(x, (int, float)) else x for x in given.constants)
-    arrays: dict[str, Any] = {"mem": mem, "syn": syn, "bounds": numbers(dtype, *bounds)}
+    arrays: dict[str, Any] = {"mem": mem, "syn": syn, "bounds": torch.tensor(bounds, dtype=dtype, device="cpu")}
     arrays |= {name: getattr(given, name) for name in ("times", "weight", "threshold", "delay")}
     copies = given.times.shape[-1] if kind.several else 1
     events = given.times.shape[-2] * copies if kind.several else inputs
     inside = int((given.times < math.inf).sum((-1, -2)).max()) if kind.several else inputs
-    work = (2 * _COST if kind.several else _COST) * ensemble * batch * events * outputs
-    threads = threads_for(work)
+    threads = threads_for((2 * _COST if kind.several else _COST) * ensemble * batch * events * outputs)
     sizes = {
         "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "outputs": outputs,
         "copies": copies, "events": events, "inside": inside, "padded": 0, "most": max(given.max_spikes, 1),
         "room": max(room, 1), "budget": max(budget, 1), "releases": 0, "holds": False, "observes": observes,
         "taus": mem.numel(), "groups": groups, "all_groups": ensemble * groups, "threads": threads,
-        "blocks": -(-ensemble * batch // SAMPLES), "group_inputs": inputs * LANES, "n_arrived": inside + 1,
+        "blocks": -(-ensemble * batch // SAMPLES), "group_inputs": inputs * LANES,
         "delay_inputs": inputs * LANES if kind.delayed else 0, "n_saved": saved_size(inputs, outputs),
         "windows": len(bounds) - 1, "bounds_size": len(bounds), "sendings": outputs * room if recurrent else 0,
         "tasks": 1 if recurrent else groups, "kept": threads * (groups if recurrent else 1),

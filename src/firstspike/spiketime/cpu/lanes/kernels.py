@@ -25,11 +25,11 @@ from firstspike.spiketime.cpu.arrays import (
     unpack_tile,
 )
 from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_RESET, BY_SYN, BY_THRESHOLD, unwind_delayed, unwind_sorted
-from firstspike.spiketime.cpu.lanes.scan import At, scan_once, scan_trains, sort_arrivals
+from firstspike.spiketime.cpu.lanes.scan import At, scan_once, scan_trains
 from firstspike.spiketime.cpu.lanes.train_adjoint import N_STATE, N_WHOLE, unwind_apart, unwind_together
 from firstspike.spiketime.cpu.lanes.windows import sort_due, window_of
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
+from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, part_of, samples_of
 from firstspike.spiketime.cpu.sort import SORTING, sort_row
 
 SAMPLES = 16  # of one task
@@ -38,7 +38,7 @@ SAMPLES = 16  # of one task
 # networks
 FORWARD = Layout(
     "ensemble batch samples inputs copies events outputs most groups all_groups group_inputs delay_inputs "
-    "taus threads sorted sorting n_arrived observes holds padded releases n_saved "
+    "taus threads sorted sorting observes holds padded releases n_saved "
     "windows bounds_size budget room block tasks kept dues sendings",
     mem="real taus",
     syn="real taus",
@@ -81,7 +81,6 @@ FORWARD = Layout(
     delays="real all_groups delay_inputs",
     keys="real threads sorted",
     values="real threads sorted",
-    arrived="int32 threads n_arrived",
     state=f"real kept {N_STATE}",  # backward, which is more than forward
     whole=f"int32 kept {N_WHOLE}",
     **SORTING,
@@ -108,12 +107,6 @@ BACKWARD = FORWARD.extended(
     pieces="real threads pieces_size",
     sums=f"real threads {17 * 16}",  # over lanes, and a row of sums
 )
-
-
-@jit
-def part_of(size, parts, number):
-    """The first of a part's things, and the one after its last."""
-    return number * size // parts, (number + 1) * size // parts
 
 
 @inlined
@@ -178,20 +171,20 @@ def forward_kernel(dtype: str, delayed: bool, several: bool):
         groups = part_of(g.groups, g.tasks, task % g.tasks)
         for b in range(e * g.batch + begin, e * g.batch + stop):
             for w in range(g.windows):
-                if several:
+                if several or delayed:
                     window = window_of(g, slot, b, w, delayed)
-                    if g.windows > 1:
-                        g.sent_at[b, w + 1] = g.sent_at[b, w]
+                if several and g.windows > 1:
+                    g.sent_at[b, w + 1] = g.sent_at[b, w]
                 for place in range(groups[0], groups[1]):
                     at, packed = at_of(g, slot, e, b, place, 0, 0), g.packed[e * g.groups + place]
-                    if several and delayed:
+                    if delayed:
                         n = sort_due(g, at, window, packed)
-                        scan_trains(g, at, window, g.keys[slot], g.values[slot], None, n)
+                        if several:
+                            scan_trains(g, at, window, g.keys[slot], g.values[slot], None, n)
+                        else:
+                            scan_once(g, at, g.keys[slot], g.values[slot], None, n)
                     elif several:
                         scan_trains(g, at, window, window.times, packed, window.sources, window.n)
-                    elif delayed:
-                        _, n = sort_arrivals(g, at, packed)
-                        scan_once(g, at, g.keys[slot], g.values[slot], None, n)
                     else:
                         saved = saved_of(g, b)
                         scan_once(g, at, saved.arrival, packed, saved.order, saved.last[g.outputs])

@@ -17,7 +17,6 @@ from firstspike.spiketime.cpu.arrays import BRIEF_END, LANES, UNIT, rates_in, sa
 from firstspike.spiketime.cpu.membrane import ENOUGH, brief, crossings, reaches, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
-from firstspike.spiketime.cpu.vectors.shuffles import sort_lanes
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, next_up, select, store, store_some
 
 # of 32 lanes: the state (membrane, current, and the end of the refractory time, later what is left of it), constants,
@@ -44,36 +43,6 @@ class At(NamedTuple):
 def arrival_at(keys, source, k):
     """When input ``k`` arrives at each lane, see ``scan_once``."""
     return load32(keys, k * LANES) if source is None else fill32(keys, keys[k])
-
-
-@jit
-def sort_arrivals(g, at, weight):
-    """Sort the inputs that reach some of 32 lanes between start and end, for each lane: their times are the keys.
-
-    The values are the lanes' ``weight``, or with None numbers of rows: row r is input time ``g.arrived[at.slot, r]``.
-    Returns how many there are, and how many reach the lane that most reach.
-    """
-    times, delay, begin, end = g.times[at.b], g.delays[at.group], g.bounds[0], g.bounds[1]
-    keys, values, arrived, copies = g.keys[at.slot], g.values[at.slot], g.arrived[at.slot], g.copies
-    n, never = 0, fill32(keys, math.inf)
-    for event in range(times.size):
-        if times[event] < end:
-            i = event // copies
-            arrival = load32(delay, i * LANES) + times[event]
-            inside = (arrival >= begin) & (end > arrival) & at.every
-            if inside:
-                store(keys, n * LANES, select(inside, arrival, never))
-                if weight is None:
-                    store(values, n * LANES, fill32(keys, float(n)))
-                    arrived[n] = event
-                else:
-                    store(values, n * LANES, load32(weight, i * LANES))
-                n += 1
-    sort_lanes(keys, values, n, LANES)
-    most = n
-    while most > 0 and not never > load32(keys, (most - 1) * LANES):
-        most -= 1
-    return n, most
 
 
 @jit

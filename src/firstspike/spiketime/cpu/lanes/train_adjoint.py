@@ -1,7 +1,8 @@
 """Spike trains of 32 neurons of one sample, each with its own order of arrival or its own constants: backward.
 
 All lanes go from their last input back to the first, between two inputs as often as any of them has a spike or a
-release. They carry ``y = dL/dV`` and ``C = dL/dI`` in units of the neurons, which over a time s become
+release; with delays from one spike or release to the one before, between which inputs in any order are put. They carry
+``y = dL/dV`` and ``C = dL/dI`` in units of the neurons, which over a time s become
 
     y -> y exp(-s/tau_mem),      C -> C exp(-s/tau_syn) + y kappa(s)
 
@@ -15,95 +16,43 @@ constants is the sum of the derivatives of C times the weights, and of y times t
 
 # mypy: disable-error-code="no-untyped-def"
 import math
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import BRIEF_END, HEIGHT, LANES, PER_MEM, PER_SYN, UNIT, rates_in
+from firstspike.spiketime.cpu.arrays import BRIEF_END, HEIGHT, LANES, PER_MEM, UNIT, rates_in
 from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_RESET, BY_SYN, BY_THRESHOLD, bounded
+from firstspike.spiketime.cpu.lanes.carried import (
+    C_KEPT,
+    DUE,
+    N_ADJOINT,
+    NOW,
+    OF_MEM,
+    OF_SYN,
+    ORIGIN,
+    Y_KEPT,
+    Adjoint,
+    C,
+    Y,
+    add_event,
+    back_to,
+    chosen,
+    into_of,
+    load_adjoint,
+    store_adjoint,
+)
 from firstspike.spiketime.cpu.lanes.scan import longest_wait
 from firstspike.spiketime.cpu.lanes.windows import arrivals
-from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, responses
-from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.vectors.shuffles import fold16, total16
-from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, select, store
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.vectors.simd import fill32, load32, lowest_bit, select, store
 
-# of 32 lanes: y and C at the end, later at the start, and y and C for the weights, without what the bound drops
-Y, C, Y_KEPT, C_KEPT = (row * LANES for row in range(4))
-# derivatives of C by the logarithms of the time constants, and of y by that of tau_mem
-OF_MEM, OF_SYN, OF_Y = (row * LANES for row in range(4, 7))
-# where lanes are, the next spike or release back, the spike that y comes from, what the last release gives to its spike
-NOW, DUE, ORIGIN, PULL, PULL_KEPT = (row * LANES for row in range(7, 12))
+# of 32 lanes, after what they carry: the derivative of y by log(tau_mem), and what the last release gives to its spike
+OF_Y, PULL, PULL_KEPT = (N_ADJOINT + row * LANES for row in range(3))
 # the neurons' unit, and in it threshold and reset; refractory time; release at the start; loss by the last one's time
-SIZE, LEVEL, RESET, HOLD, FIRST, OF_LEFT = (row * LANES for row in range(12, 18))
-BEFORE = 18 * LANES  # release before a spike
-N_STATE = 19 * LANES
-N_PIECE = 10 * LANES  # of the adjoint at some time: the first rows, where DUE is the spike or release before
+SIZE, LEVEL, RESET, HOLD, FIRST, OF_LEFT = (N_ADJOINT + row * LANES for row in range(3, 9))
+BEFORE = N_ADJOINT + 9 * LANES  # release before a spike
+N_STATE = N_ADJOINT + 10 * LANES
 LEFT, COUNT, RELEASES = (row * LANES for row in range(3))  # whole numbers: spikes that are left, all, what is DUE
 N_WHOLE = 3 * LANES
-
-
-class Adjoint(NamedTuple):
-    """Of 32 lanes, see the rows of the state."""
-
-    now: Any
-    y: Any
-    current: Any
-    y_kept: Any
-    current_kept: Any
-    of_mem: Any
-    of_syn: Any
-    origin: Any
-
-
-@inlined
-def load_adjoint(rows, at):
-    """From rows like those of the state."""
-    return Adjoint(
-        load32(rows, at + NOW), load32(rows, at + Y), load32(rows, at + C), load32(rows, at + Y_KEPT),
-        load32(rows, at + C_KEPT), load32(rows, at + OF_MEM), load32(rows, at + OF_SYN), load32(rows, at + ORIGIN),
-    )  # fmt: skip
-
-
-@inlined
-def store_adjoint(rows, at, x):
-    """Into rows like those of the state."""
-    store(rows, at + NOW, x.now)
-    store(rows, at + Y, x.y)
-    store(rows, at + C, x.current)
-    store(rows, at + Y_KEPT, x.y_kept)
-    store(rows, at + C_KEPT, x.current_kept)
-    store(rows, at + OF_MEM, x.of_mem)
-    store(rows, at + OF_SYN, x.of_syn)
-    store(rows, at + ORIGIN, x.origin)
-
-
-@inlined
-def chosen(bits, x, y):
-    """One adjoint or the other."""
-    return Adjoint(
-        select(bits, x.now, y.now), select(bits, x.y, y.y), select(bits, x.current, y.current),
-        select(bits, x.y_kept, y.y_kept), select(bits, x.current_kept, y.current_kept),
-        select(bits, x.of_mem, y.of_mem), select(bits, x.of_syn, y.of_syn), select(bits, x.origin, y.origin),
-    )  # fmt: skip
-
-
-@inlined
-def back_to(x, target, is_brief, r, unit, longest, bounds, taus):
-    """The adjoint at the time ``target``, where that is earlier."""
-    wait = min(select(x.now > target, (x.now - target) * unit, 0.0), longest)
-    mem, syn, rise = brief(wait, r) if is_brief else responses(wait, r)
-    of_mem, of_syn = x.of_mem, x.of_syn
-    if taus:
-        rise_by_mem, rise_by_syn = brief_derivatives(wait, r) if is_brief else derivatives(wait, r)
-        age = select(x.now > target, (x.origin - x.now) * r.mem * unit, 0.0)
-        of_mem = fma(of_mem, syn, x.y * fma(age, rise, rise_by_mem))
-        of_syn = fma(of_syn, syn, fma(x.current * r.syn * wait, syn, x.y * rise_by_syn))
-    current, y = fma(x.current, syn, x.y * rise), x.y * mem
-    current_kept, y_kept = current, y
-    if bounds:
-        current_kept, y_kept = fma(x.current_kept, syn, x.y_kept * rise), x.y_kept * mem
-    return Adjoint(min(x.now, target), y, current, y_kept, current_kept, of_mem, of_syn, x.origin)
 
 
 @jit
@@ -252,7 +201,7 @@ def enter(g, at, window):
 @jit
 def back_over(g, at, window, delayed, x, hits):
     """The adjoint before the spikes and releases of the lanes ``hits``, which are at DUE."""
-    state, c = g.state[at.place], g.rates[at.group]
+    state = g.state[at.place]
     store(state, Y, x.y)
     store(state, Y_KEPT, x.y_kept)
     suspects = jump(g, at, hits)
@@ -277,42 +226,6 @@ def leave(g, at, window, x):
         age = (x.origin - x.now) * load32(c, PER_MEM * LANES) * c[UNIT, 0]
         store(state, OF_Y, select(x.now > -math.inf, age * x.y, 0.0))
         gradients_by_start(g, at)
-
-
-class Into(NamedTuple):
-    """Where the gradients of a group in a sample are added."""
-
-    weight: Any
-    by_weight: Any
-    by_delay: Any
-    by_times: Any
-    totals: Any
-    rate: Any  # 1/tau_syn
-
-
-@inlined
-def into_of(g, at):
-    """Those of a group, once for all events."""
-    c = g.rates[at.group]
-    parts = g.weight_parts[at.group, at.chunk], g.delay_parts[at.group, at.chunk], g.times_parts[at.part, at.b]
-    rate = load32(c, PER_SYN * LANES) * c[UNIT, 0]
-    return Into(g.packed[at.group], *parts, g.totals[at.group, at.chunk], rate)
-
-
-@inlined
-def add_event(into, window, k, x, inside, delayed, taus):
-    """Add the gradients by the weights, the delays and the time of an event, from the adjoint where it arrives."""
-    place = np.uintp(window.sources[k]) * np.uintp(LANES)  # without a sign, an index needs no test for one below 0
-    w, kept = load32(into.weight, place), x.current_kept
-    each = (x.current - x.y) * w * into.rate
-    if delayed:
-        each, kept, w = select(inside, each, 0.0), select(inside, kept, 0.0), select(inside, w, 0.0)
-        store(into.by_delay, place, load32(into.by_delay, place) - each)
-    store(into.by_weight, place, load32(into.by_weight, place) - kept)
-    into.by_times[np.uintp(window.events[k])] += total16(fold16(each))
-    if taus:
-        store(into.totals, BY_MEM, fma(w, x.of_mem, load32(into.totals, BY_MEM)))
-        store(into.totals, BY_SYN, fma(w, x.of_syn, load32(into.totals, BY_SYN)))
 
 
 @jit
@@ -357,7 +270,7 @@ def unwind_apart(g, at, window):
         hits = before > begin
         store_adjoint(pieces, size, x)
         store(pieces, size + DUE, select(hits, before, -math.inf))
-        size += N_PIECE
+        size += N_ADJOINT
         if not hits:
             break
         x = back_to(x, select(hits, before, x.now), False, r, unit, longest, bounds, taus)
@@ -367,8 +280,8 @@ def unwind_apart(g, at, window):
         if not inside:
             continue
         later = load_adjoint(pieces, 0)
-        for piece in range(N_PIECE, size, N_PIECE):
-            earlier = load32(pieces, piece - N_PIECE + DUE) > arrival
+        for piece in range(N_ADJOINT, size, N_ADJOINT):
+            earlier = load32(pieces, piece - N_ADJOINT + DUE) > arrival
             if earlier & inside:
                 later = chosen(earlier, load_adjoint(pieces, piece), later)
         here = back_to(later, arrival, False, r, unit, longest, bounds, taus)

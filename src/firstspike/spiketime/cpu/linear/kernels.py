@@ -67,7 +67,7 @@ FORWARD = Layout(
     column="real threads 16",
     inputs_of=f"int32 threads own_intervals {LANES}",
     events_of=f"int32 threads own_intervals {LANES}",
-    # of inputs in the order of each lane, see ``lanes.scan.sort_arrivals``
+    # of inputs in the order of each lane, see ``rows.sort_arrivals``
     keys="real threads lanes",
     values="real threads lanes",
     arrived="int32 threads padded",
