@@ -283,7 +283,8 @@ def spike_window(
         raise ValueError(f"overflow must be one of {', '.join(OVERFLOW)}, got {overflow!r}")
     of_inputs, delays = weight, delay
     if windows is not None:  # of the neurons themselves, times may be left out
-        of_inputs, delays = (None if x is None else x[:, : times.shape[-2]] for x in (weight, delay))
+        of_inputs = weight[:, : times.shape[-2]]
+        delays = None if delay is None else delay[:, : times.shape[-2]]
     states = {} if state is None else {f"state.{name}": getattr(state, name) for name in state._fields[:3]}
     times, delays, observed = checked(
         times, of_inputs, neuron, max_weight_grad, delays, observed, (max_spikes,), **states
