@@ -73,18 +73,23 @@ def test_neighbouring_memory_is_left_alone():
     assert done.stdout.strip() == "lived"
 
 
+@pytest.mark.parametrize("own", [None, "constants", "delays"])
 @pytest.mark.parametrize("outputs", [5, 70])
-def test_windows_far_shorter_than_the_lag(outputs):
+def test_windows_far_shorter_than_the_lag(outputs, own):
     """Spikes of many windows are on their way at the same time."""
     generator, bounds = seeded(2), [0.0, 0.02, 0.1, 0.15, 0.2, 0.21, 0.4, 0.9, 1.5, 2.0, 3.0]
     times = torch.rand(3, 6, 5, generator=generator, dtype=torch.float64) * 0.4
     weight = torch.rand(outputs, 6 + outputs, generator=generator, dtype=torch.float64) + 0.5
     weight[:, 6:] *= 2.0 / outputs
     state = TrainState(*(torch.zeros(3, outputs, dtype=torch.float64) for _ in range(3)), 0.0)
+    tau_mem = 2.0 if own is None else torch.linspace(1.8, 2.2, outputs, dtype=torch.float64)
+    delay = None if own != "delays" else torch.rand(outputs, 6 + outputs, generator=generator, dtype=torch.float64)
+    if delay is not None:
+        delay[:, 6:] += 1.0
     results = []
     for cuts in (bounds, [0.0, 1.0, 2.0, 3.0]):
         windows = Recurrence(tuple(cuts), 1.0, 100 if len(cuts) < 5 else 40)
-        found = spike_window(times, weight, LIF(2.0), windows=windows, max_spikes=200, state=state)
+        found = spike_window(times, weight, LIF(tau_mem), windows=windows, max_spikes=200, state=state, delay=delay)
         results.append(found.trains)
     assert results[0].isfinite().sum(-1).min() > 10
     torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)

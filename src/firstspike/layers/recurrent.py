@@ -247,14 +247,14 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None, most: int
     ) -> WindowResult:
         """The spikes of a piece in one call, at most ``most`` per neuron."""
-        budget = self.window_spikes
+        budget, delay = self.window_spikes, self._delays(observed is None)
         if state is not None:
-            inputs = joined_trains(inputs, state.pending + self.window)
+            inputs = joined_trains(inputs, state.pending if delay is not None else state.pending + self.window)
         if observed is not None:
             observed = only_within(observed, bounds[0], bounds[-1])
             most = budget = observed.shape[-1]
         windows, before = Recurrence(tuple(bounds), self.window, budget), None if state is None else state.neurons
-        options: dict[str, Any] = {"max_spikes": most, "observed": observed, **self.dynamics}
+        options: dict[str, Any] = {"max_spikes": most, "observed": observed, "delay": delay, **self.dynamics}
         return spike_window(inputs, self._weights, self.neuron, windows=windows, state=before, **options)
 
     def _each_window(
@@ -304,9 +304,8 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         return 1.001 * (self.window + (0.0 if rule is None else rule.shift + rule.scale))
 
     def _in_one_call(self) -> bool:
-        """Whether the kernels take all windows at once: all spikes arrive after the same delay."""
-        delayed = self.delay is not None or self.recurrent_delays is not None
-        return not delayed and accepting(self.backend, self.weight.device, self.neuron, recurrent=True)[0] is not None
+        """Whether the kernels take all windows at once."""
+        return accepting(self.backend, self.weight.device, self.neuron, recurrent=True)[0] is not None
 
     def _delays(self, jitters: bool) -> Tensor | None:
         """Synaptic delays of inputs and recurrent synapses together; None if those are all ``window``."""

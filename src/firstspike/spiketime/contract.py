@@ -118,7 +118,7 @@ class Recurrence(NamedTuple):
     bounds: tuple[float, ...]
     """The start, the ends of all windows but the last, and the end. No window is longer than ``lag``."""
     lag: float
-    """Delay of all recurrent synapses."""
+    """Delay of all recurrent synapses where these have none of their own, otherwise at most the shortest of these."""
     budget: int
     """Most spikes of a neuron in a window."""
 

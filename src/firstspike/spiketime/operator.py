@@ -281,11 +281,15 @@ def spike_window(
     check_spikes(*("max_spikes", max_spikes) if windows is None else ("spikes in a window", windows.budget))
     if overflow not in OVERFLOW:
         raise ValueError(f"overflow must be one of {', '.join(OVERFLOW)}, got {overflow!r}")
-    of_inputs = weight if windows is None else weight[:, : times.shape[-2]]
+    of_inputs, delays = weight, delay
+    if windows is not None:  # of the neurons themselves, times may be left out
+        of_inputs = weight[:, : times.shape[-2]]
+        delays = None if delay is None else delay[:, : times.shape[-2]]
     states = {} if state is None else {f"state.{name}": getattr(state, name) for name in state._fields[:3]}
-    times, delay, observed = checked(
-        times, of_inputs, neuron, max_weight_grad, delay, observed, (max_spikes,), **states
+    times, delays, observed = checked(
+        times, of_inputs, neuron, max_weight_grad, delays, observed, (max_spikes,), **states
     )
+    delay = delays if windows is None else delay
     backend = chosen(backend, weight.device, neuron, windows is not None)
     lead, outputs, dtype = times.shape[:-2], weight.shape[0], weight.dtype
     samples = math.prod(lead)

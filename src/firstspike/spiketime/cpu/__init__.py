@@ -22,7 +22,7 @@ from firstspike.spiketime.contract import (
     zero_gradients,
 )
 from firstspike.spiketime.cpu.arrays import PAD, saved_for
-from firstspike.spiketime.cpu.lanes.host import PARTS, backward_lanes, forward_lanes
+from firstspike.spiketime.cpu.lanes.host import PARTS, SENT, backward_lanes, forward_lanes
 from firstspike.spiketime.cpu.linear import host as linear
 from firstspike.spiketime.cpu.rows.host import MAX_GROUPS, backward_rows, backward_trains, forward_rows, forward_trains
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD
@@ -49,8 +49,6 @@ def supports(neuron: Neuron, recurrent: bool) -> str | None:
     """See ``contract.Backend``."""
     if neuron.components or neuron.equations is not None:
         return "its recurrent kernels take plain LIF neurons" if recurrent else None
-    if recurrent and any(isinstance(neuron.values[name], Tensor) for name in CONSTANTS & neuron.values.keys()):
-        return "its recurrent kernels take time constants that are numbers"
     return refuses_closed_form(neuron)
 
 
@@ -107,8 +105,9 @@ def _of_trains(
         run, numbers = backward_trains, (N_BACKWARD + 1 + MAX_GROUPS) * (result.saved[0].shape[-1] + 2 * PAD)
     else:
         if _shares(given):  # what its kernels save is not what the others need
-            again = forward_lanes(given._replace(observed=result.spikes), _holds(given))
-            result = result._replace(saved=again.saved)
-        run, numbers = backward_lanes, PARTS * given.times[0, 0].numel()
+            if given.recurrence is None or not bool(result.overflows.any()):  # dropped spikes act on other neurons
+                given = given._replace(observed=result.spikes)
+            result = result._replace(saved=forward_lanes(given, _holds(given)).saved)
+        run, numbers = backward_lanes, PARTS * given.times[0, 0].numel() + result.saved[SENT].shape[-1]
     samples = _TRAIN_MEMORY // (len(given.weight) * numbers * given.times.element_size())
     return backward_in_parts(run, lambda _: samples)(grads, result, given, max_weight_grad, needs)

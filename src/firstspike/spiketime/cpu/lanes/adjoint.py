@@ -22,6 +22,7 @@ from firstspike.spiketime.cpu.arrays import (
     rates_in,
     saved_of,
 )
+from firstspike.spiketime.cpu.lanes.windows import arrivals, window_of
 from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, exact_slope, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
@@ -65,18 +66,18 @@ def observed_slopes(times, weight, delay, c, level, spike):
 
 
 @jit
-def bounded(scale, suspects, g, at, delay, spike, since, most):
+def bounded(scale, suspects, g, at, window, delayed, spike, since, most):
     """``scale``, but 0 for ``suspects`` where a weight's gradient exceeds ``most`` by an input, or what is left of it.
 
     The responses are those of a spike to what has come ``since``.
     """
-    times, c, copies, begin = g.times[at.b], g.rates[at.group], g.copies, g.bounds[0]
+    c = g.rates[at.group]
     r, unit, largest = rates_in(c), c[UNIT, 0], fill32(c, 0.0)
-    for event in range(times.size):
-        arrival = fill32(c, times[event])
-        if delay is not None:
-            arrival = arrival + load32(delay, event // copies * LANES)
-        causal = (spike > arrival) & (arrival >= begin) & suspects
+    for k in range(window.n):
+        arrival, inside = fill32(c, window.times[k]), at.every
+        if delayed:
+            arrival, inside = arrivals(g, at, window, k)
+        causal = (spike > arrival) & (arrival >= window.begin) & inside & suspects
         if causal:
             start = max(arrival, since)
             wait = select(causal, max(spike - start, 0.0) * unit, 0.0)
@@ -128,7 +129,8 @@ def start(g, at, delay):
         most = load32(g.unit[at.e], first) * (g.bound[0] * c[UNIT, 0])
         suspects = (abs(scale) * load32(c, HEIGHT * LANES) > most) & asks
         if suspects:
-            kept = bounded(scale, suspects, g, at, delay, spike, never, most)
+            window = window_of(g, at.slot, at.b, 0, True)
+            kept = bounded(scale, suspects, g, at, window, delay is not None, spike, never, most)
     return asks, spike, scale, kept
 
 

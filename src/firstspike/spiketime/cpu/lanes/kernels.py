@@ -25,10 +25,11 @@ from firstspike.spiketime.cpu.arrays import (
     unpack_tile,
 )
 from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_RESET, BY_SYN, BY_THRESHOLD, unwind_delayed, unwind_sorted
-from firstspike.spiketime.cpu.lanes.scan import At, scan_once, scan_trains, sort_arrivals
-from firstspike.spiketime.cpu.lanes.train_adjoint import N_STATE, N_WHOLE, unwind_trains
-from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel
+from firstspike.spiketime.cpu.lanes.scan import At, scan_once, scan_trains
+from firstspike.spiketime.cpu.lanes.train_adjoint import N_STATE, N_WHOLE, unwind_apart, unwind_together
+from firstspike.spiketime.cpu.lanes.windows import sort_due, window_of
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, part_of, samples_of
 from firstspike.spiketime.cpu.sort import SORTING, sort_row
 
 SAMPLES = 16  # of one task
@@ -37,17 +38,18 @@ SAMPLES = 16  # of one task
 # networks
 FORWARD = Layout(
     "ensemble batch samples inputs copies events outputs most groups all_groups group_inputs delay_inputs "
-    "taus threads sorted sorting n_arrived observes holds padded releases n_saved",
+    "taus threads sorted sorting observes holds padded releases n_saved "
+    "windows bounds_size budget room block tasks kept dues sendings",
     mem="real taus",
     syn="real taus",
     times="real samples events",
     weight="real ensemble outputs inputs",
     threshold="real ensemble outputs",
     delay="real ensemble outputs inputs",
-    spikes="real samples outputs most",
+    spikes="real samples outputs room",
     ints="int32 samples n_saved",  # of first spikes; with delays they have no order
     reals="real samples n_saved",
-    bounds="real 2",  # start and end
+    bounds="real bounds_size",  # starts of the windows, and the end
     # of trains: the inputs in order of arrival, and the slopes at spikes and at releases
     reset="real ensemble outputs",
     refractory="real ensemble outputs",
@@ -57,20 +59,34 @@ FORWARD = Layout(
     source="int32 samples padded",
     count="int32 samples 1",
     arrival="real samples padded",
-    slopes="real samples outputs most",
+    slopes="real samples outputs room",
     again="real samples outputs releases",
+    counts="int32 samples outputs",
+    full="int64 samples windows groups",  # lanes that have too many spikes in a window
+    lacks="int32 samples",
+    # of recurrent layers: longest delays of inputs and of own spikes, those that were sent, and up to each window
+    reach="real 2",
+    sent="int32 samples sendings",
+    sent_at="int32 samples bounds_size",
+    due_events="int32 threads dues",
+    due_sources="int32 threads dues",
+    due_rows="int32 threads dues",
+    due_places="int32 threads dues",
+    due_times="real threads dues",
+    due_moments="real threads dues",
+    filled=f"int32 threads {LANES}",
+    line=f"real threads {LANES}",
     rates=f"real all_groups {N_RATES} {LANES}",
     packed="real all_groups group_inputs",
     delays="real all_groups delay_inputs",
     keys="real threads sorted",
     values="real threads sorted",
-    arrived="int32 threads n_arrived",
-    state=f"real threads {N_STATE}",  # backward, which is more than forward
-    whole=f"int32 threads {N_WHOLE}",
+    state=f"real kept {N_STATE}",  # backward, which is more than forward
+    whole=f"int32 kept {N_WHOLE}",
     **SORTING,
 )
 BACKWARD = FORWARD.extended(
-    "parts chunks stride lanes rows by_taus asks_end",
+    "parts chunks stride lanes pieces_size by_taus asks_end",
     bound="real 1",
     grad="real samples outputs most",
     of_end=f"real samples {STATES} outputs",
@@ -88,9 +104,17 @@ BACKWARD = FORWARD.extended(
     delay_parts="real all_groups chunks delay_inputs",
     times_parts="real parts samples stride",
     totals=f"real all_groups chunks {4 * LANES}",  # from BY_THRESHOLD to BY_RESET
-    by_arrival="real threads rows",
+    pieces="real threads pieces_size",
     sums=f"real threads {17 * 16}",  # over lanes, and a row of sums
 )
+
+
+@inlined
+def at_of(g, slot, e, b, place, chunk, part):
+    """A group of a network in a sample."""
+    every = every_lane(min(LANES, g.outputs - place * LANES))
+    kept = slot * g.groups + place if g.windows > 1 else slot
+    return At(slot, e, b, e * g.groups + place, place * LANES, every, chunk, part, kept)
 
 
 @jit
@@ -124,7 +148,8 @@ def prepared(delayed, several, backward):
                 order, arrival = g.order[b], g.arrival[b]
             else:
                 last, _, order, arrival = saved_of(g, b)
-            n = sort_row(g.times[b], g.bounds[0], g.bounds[1], order, arrival, keys, labels)
+            begin_here = -math.inf if delayed else g.bounds[0]
+            n = sort_row(g.times[b], begin_here, g.bounds[g.windows], order, arrival, keys, labels)
             arrival[n] = math.inf
             if several:
                 g.count[b, 0] = n
@@ -139,24 +164,30 @@ def prepared(delayed, several, backward):
 @kernel(FORWARD, following=f"{__name__}.backward_kernel")
 def forward_kernel(dtype: str, delayed: bool, several: bool):
     """Forward, with synaptic delays or without, for one spike or several."""
-    scan_sample = scan_trains if several else scan_once
 
     @jit
     def scan(g, slot, task):
-        blocks = (g.batch + SAMPLES - 1) // SAMPLES
-        e, begin, place = task // (g.groups * blocks), task // g.groups % blocks * SAMPLES, task % g.groups
-        group, every = e * g.groups + place, every_lane(min(LANES, g.outputs - place * LANES))
-        packed = g.packed[group]
-        for b in range(e * g.batch + begin, e * g.batch + min(begin + SAMPLES, g.batch)):
-            at = At(slot, e, b, group, place * LANES, every, 0, 0)
-            if delayed:
-                _, n = sort_arrivals(g, at, packed)
-                scan_sample(g, at, g.keys[slot], g.values[slot], None, n)
-            elif several:
-                scan_sample(g, at, g.arrival[b], packed, g.source[b], g.count[b, 0])
-            else:
-                saved = saved_of(g, b)
-                scan_sample(g, at, saved.arrival, packed, saved.order, saved.last[g.outputs])
+        e, begin, stop = samples_of(task // g.tasks, g.batch, g.block)
+        groups = part_of(g.groups, g.tasks, task % g.tasks)
+        for b in range(e * g.batch + begin, e * g.batch + stop):
+            for w in range(g.windows):
+                if several or delayed:
+                    window = window_of(g, slot, b, w, delayed)
+                if several and g.windows > 1:
+                    g.sent_at[b, w + 1] = g.sent_at[b, w]
+                for place in range(groups[0], groups[1]):
+                    at, packed = at_of(g, slot, e, b, place, 0, 0), g.packed[e * g.groups + place]
+                    if delayed:
+                        n = sort_due(g, at, window, packed)
+                        if several:
+                            scan_trains(g, at, window, g.keys[slot], g.values[slot], None, n)
+                        else:
+                            scan_once(g, at, g.keys[slot], g.values[slot], None, n)
+                    elif several:
+                        scan_trains(g, at, window, window.times, packed, window.sources, window.n)
+                    else:
+                        saved = saved_of(g, b)
+                        scan_once(g, at, saved.arrival, packed, saved.order, saved.last[g.outputs])
 
     return prepared(delayed, several, False), scan
 
@@ -164,7 +195,8 @@ def forward_kernel(dtype: str, delayed: bool, several: bool):
 @kernel(BACKWARD)
 def backward_kernel(dtype: str, delayed: bool, several: bool):
     """Backward of all four."""
-    unwind_sample = unwind_delayed if delayed else unwind_sorted
+    of_trains, of_first = (unwind_apart, unwind_delayed) if delayed else (unwind_together, unwind_sorted)
+    unwind_sample = of_trains if several else of_first
     in_order = not (delayed or several)  # whether gradients by times come in the order of arrival
 
     @jit
@@ -172,20 +204,23 @@ def backward_kernel(dtype: str, delayed: bool, several: bool):
         e, chunk, part = task // (g.parts * g.chunks), task // g.parts % g.chunks, task % g.parts
         begin, end = e * g.batch + chunk * g.batch // g.chunks, e * g.batch + (chunk + 1) * g.batch // g.chunks
         g.times_parts[part, begin:end] = 0
-        for place in range(part * g.groups // g.parts, (part + 1) * g.groups // g.parts):
-            group, every = e * g.groups + place, every_lane(min(LANES, g.outputs - place * LANES))
+        groups = part_of(g.groups, g.parts, part)
+        for group in range(e * g.groups + groups[0], e * g.groups + groups[1]):
             g.weight_parts[group, chunk] = 0
             g.delay_parts[group, chunk] = 0
             g.totals[group, chunk] = 0
+        step = groups[1] - groups[0] if g.windows > 1 else 1
+        for first in range(groups[0], groups[1], step):
             for b in range(begin, end):
-                at = At(slot, e, b, group, place * LANES, every, chunk, part)
-                if not several:
-                    unwind_sample(g, at)
-                elif delayed:
-                    n, most = sort_arrivals(g, at, None)
-                    unwind_trains(g, at, g.delays[group], g.keys[slot], None, most, n, g.arrived[slot])
-                else:
-                    unwind_trains(g, at, None, g.arrival[b], g.source[b], g.count[b, 0], g.count[b, 0], g.order[b])
+                for w in range(g.windows - 1, -1, -1):
+                    if several:
+                        window = window_of(g, slot, b, w, delayed)
+                    for place in range(first, first + step):
+                        at = at_of(g, slot, e, b, place, chunk, part)
+                        if several:
+                            unwind_sample(g, at, window)
+                        else:
+                            unwind_sample(g, at)
 
     @jit
     def gather(g, slot, task):

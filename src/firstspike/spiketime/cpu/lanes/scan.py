@@ -17,7 +17,6 @@ from firstspike.spiketime.cpu.arrays import BRIEF_END, LANES, UNIT, rates_in, sa
 from firstspike.spiketime.cpu.membrane import ENOUGH, brief, crossings, reaches, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
-from firstspike.spiketime.cpu.vectors.shuffles import sort_lanes
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, next_up, select, store, store_some
 
 # of 32 lanes: the state (membrane, current, and the end of the refractory time, later what is left of it), constants,
@@ -37,42 +36,13 @@ class At(NamedTuple):
     every: Any  # lanes that have a neuron
     chunk: Any  # backward: those samples, and those groups, whose gradients are summed together
     part: Any
+    place: Any  # of what is kept of these neurons from window to window
 
 
 @inlined
 def arrival_at(keys, source, k):
     """When input ``k`` arrives at each lane, see ``scan_once``."""
     return load32(keys, k * LANES) if source is None else fill32(keys, keys[k])
-
-
-@jit
-def sort_arrivals(g, at, weight):
-    """Sort the inputs that reach some of 32 lanes between start and end, for each lane: their times are the keys.
-
-    The values are the lanes' ``weight``, or with None numbers of rows: row r is input time ``g.arrived[at.slot, r]``.
-    Returns how many there are, and how many reach the lane that most reach.
-    """
-    times, delay, begin, end = g.times[at.b], g.delays[at.group], g.bounds[0], g.bounds[1]
-    keys, values, arrived, copies = g.keys[at.slot], g.values[at.slot], g.arrived[at.slot], g.copies
-    n, never = 0, fill32(keys, math.inf)
-    for event in range(times.size):
-        if times[event] < end:
-            i = event // copies
-            arrival = load32(delay, i * LANES) + times[event]
-            inside = (arrival >= begin) & (end > arrival) & at.every
-            if inside:
-                store(keys, n * LANES, select(inside, arrival, never))
-                if weight is None:
-                    store(values, n * LANES, fill32(keys, float(n)))
-                    arrived[n] = event
-                else:
-                    store(values, n * LANES, load32(weight, i * LANES))
-                n += 1
-    sort_lanes(keys, values, n, LANES)
-    most = n
-    while most > 0 and not never > load32(keys, (most - 1) * LANES):
-        most -= 1
-    return n, most
 
 
 @jit
@@ -159,7 +129,7 @@ def spikes_of(voltage, current, now, stop, wait, end, current_end, candidates, c
 @jit
 def start_lanes(g, at):
     """The states of 32 neurons at the start; no spikes yet."""
-    state, counts, begin = g.state[at.slot], g.whole[at.slot], g.bounds[0]
+    state, counts, begin = g.state[at.place], g.whole[at.place], g.bounds[0]
     for lane in range(LANES):
         state[VOLTAGE + lane] = state[CURRENT + lane] = state[RESET + lane] = state[HOLD + lane] = 0
         state[RELEASE + lane], state[DUE + lane], counts[lane] = -math.inf, math.inf, 0
@@ -172,42 +142,52 @@ def start_lanes(g, at):
             state[CURRENT + lane] = g.held[at.b, 1, j] / threshold
             if g.held[at.b, 2, j] > 0:
                 state[VOLTAGE + lane], state[RELEASE + lane] = state[RESET + lane], begin + g.held[at.b, 2, j]
-        if g.observes and g.most > 0:
+        if g.observes and g.room > 0:
             state[DUE + lane] = g.spikes[at.b, j, 0]
 
 
 @jit
-def end_lanes(g, at, stuck):
-    """Write the states at the end."""
-    state = g.state[at.slot]
+def end_lanes(g, at, window, stuck):
+    """Keep what follows from a window, in which ``stuck`` lanes have too many spikes; the states at the end."""
+    state, counts = g.state[at.place], g.whole[at.place]
+    g.full[at.b, window.number, at.first // LANES] = stuck
     for lane in range(min(LANES, g.outputs - at.first)):
         j = at.first + lane
-        g.held[at.b, 3, j] = state[VOLTAGE + lane] * g.threshold[at.e, j]
-        g.held[at.b, 4, j] = state[CURRENT + lane] * g.threshold[at.e, j]
-        g.held[at.b, 5, j] = state[RELEASE + lane]
-        g.overflows[at.b, j] = (stuck >> np.uint64(lane)) & np.uint64(1)
+        g.counts[at.b, j] = counts[lane]
+        over = (stuck >> np.uint64(lane)) & np.uint64(1) or counts[lane] > g.most
+        g.overflows[at.b, j] |= np.uint8(1) if over else np.uint8(0)
+        if window.number == g.windows - 1:
+            g.held[at.b, 3, j] = state[VOLTAGE + lane] * g.threshold[at.e, j]
+            g.held[at.b, 4, j] = state[CURRENT + lane] * g.threshold[at.e, j]
+            g.held[at.b, 5, j] = max(state[RELEASE + lane] - window.end, 0)
 
 
 @jit
-def note_spikes(g, at, fires):
-    """Note the spikes TIME of the lanes ``fires``; returns those that have more than there is room for."""
-    state, counts, full = g.state[at.slot], g.whole[at.slot], np.uint64(0)
+def note_spikes(g, at, window, fires):
+    """Note the spikes TIME of the lanes ``fires``; returns those that have more in a window than they may."""
+    state, counts, full = g.state[at.place], g.whole[at.place], np.uint64(0)
     while fires:
         lane = lowest_bit(fires)
         bit = np.uint64(1) << np.uint64(lane)
         fires &= ~bit
         count, j = counts[lane], at.first + lane
-        if count >= g.most:
+        if count == counts[LANES + lane] + g.budget or count == g.room:
             full |= bit
+            if count < counts[LANES + lane] + g.budget:
+                g.lacks[at.b] = 1
             continue
         time = state[TIME + lane]
         g.slopes[at.b, j, count] = state[SLOPE + lane]
         counts[lane] = count + 1
         state[RELEASE + lane] = time + state[HOLD + lane]
         if g.observes:
-            state[DUE + lane] = g.spikes[at.b, j, count + 1] if count + 1 < g.most else math.inf
+            state[DUE + lane] = g.spikes[at.b, j, count + 1] if count + 1 < g.room else math.inf
         else:
             g.spikes[at.b, j, count] = time
+        if window.number < g.windows - 1:
+            entry = g.sent_at[at.b, window.number + 1]
+            g.sent[at.b, entry] = g.events + count * g.outputs + j
+            g.sent_at[at.b, window.number + 1] = entry + 1
     return full
 
 
@@ -217,19 +197,22 @@ def note_releases(g, at, freed):
     while freed:
         lane = lowest_bit(freed)
         freed &= freed - np.uint64(1)
-        g.again[at.b, at.first + lane, g.whole[at.slot, lane]] = g.state[at.slot, SLOPE + lane]
+        g.again[at.b, at.first + lane, g.whole[at.place, lane]] = g.state[at.place, SLOPE + lane]
 
 
 @jit
-def scan_trains(g, at, keys, values, source, n):
-    """Fill in the spikes of the 32 neurons of a group, their slopes there and at releases, and what follows from them.
+def scan_trains(g, at, window, keys, values, source, n):
+    """Fill in the spikes of the 32 neurons of a group in a window, their slopes there and at releases, and the states.
 
     Arguments are those of ``scan_once``. Observed spikes are passed through; the slope at one while the neuron was
     refractory is 0. Entry k of ``again`` is the release after k spikes.
     """
-    state, c, every = g.state[at.slot], g.rates[at.group], at.every
-    start_lanes(g, at)
-    holds, observes, begin, end = g.holds != 0, g.observes != 0, g.bounds[0], g.bounds[1]
+    state, counts, c, every = g.state[at.place], g.whole[at.place], g.rates[at.group], at.every
+    if window.number == 0:
+        start_lanes(g, at)
+    for lane in range(LANES):
+        counts[LANES + lane] = counts[lane]
+    holds, observes, begin, end = g.holds != 0, g.observes != 0, window.begin, window.end
     r, never, unit, longest, last = rates_in(c), fill32(c, math.inf), c[UNIT, 0], longest_wait(c), fill32(c, end)
     voltage, current, reset = load32(state, VOLTAGE), load32(state, CURRENT), load32(state, RESET)
     release, due, stuck, now = load32(state, RELEASE), load32(state, DUE), np.uint64(0), fill32(c, begin)
@@ -242,6 +225,7 @@ def scan_trains(g, at, keys, values, source, n):
                 arrives = never > load32(keys, k * LANES)
                 current = current + select(arrives, load32(values, k * LANES), 0.0)
             following = min(load32(keys, (k + 1) * LANES), last)
+            is_brief = not (following - now) * unit >= c[BRIEF_END, 0]
         else:
             if k >= 0:
                 current = current + load32(values, np.intp(source[k]) * LANES)
@@ -287,7 +271,7 @@ def scan_trains(g, at, keys, values, source, n):
                 store(state, TIME, spike)
                 store(state, SLOPE, slope)
                 store(state, RELEASE, release)
-                stuck |= note_spikes(g, at, fires)
+                stuck |= note_spikes(g, at, window, fires)
                 release, due = load32(state, RELEASE), load32(state, DUE)
             voltage = select(pending, select(fires | held, reset, after), voltage)
             current = select(pending, current_after, current)
@@ -297,5 +281,5 @@ def scan_trains(g, at, keys, values, source, n):
                 pending |= (following >= due) & (never > due) & every
     store(state, VOLTAGE, voltage)
     store(state, CURRENT, current)
-    store(state, RELEASE, select(stuck, 0.0, max(release - end, 0.0)))
-    end_lanes(g, at, stuck)
+    store(state, RELEASE, select(stuck, never * -1.0, release))
+    end_lanes(g, at, window, stuck)

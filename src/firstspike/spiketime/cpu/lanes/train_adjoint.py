@@ -1,7 +1,8 @@
 """Spike trains of 32 neurons of one sample, each with its own order of arrival or its own constants: backward.
 
 All lanes go from their last input back to the first, between two inputs as often as any of them has a spike or a
-release. They carry ``y = dL/dV`` and ``C = dL/dI`` in units of the neurons, which over a time s become
+release; with delays from one spike or release to the one before, between which inputs in any order are put. They carry
+``y = dL/dV`` and ``C = dL/dI`` in units of the neurons, which over a time s become
 
     y -> y exp(-s/tau_mem),      C -> C exp(-s/tau_syn) + y kappa(s)
 
@@ -18,23 +19,38 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import BRIEF_END, HEIGHT, LANES, PER_MEM, PER_SYN, UNIT, rates_in
-from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_RESET, BY_SYN, BY_THRESHOLD, add_row, bounded
-from firstspike.spiketime.cpu.lanes.scan import arrival_at, longest_wait
-from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, responses
+from firstspike.spiketime.cpu.arrays import BRIEF_END, HEIGHT, LANES, PER_MEM, UNIT, rates_in
+from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_RESET, BY_SYN, BY_THRESHOLD, bounded
+from firstspike.spiketime.cpu.lanes.carried import (
+    C_KEPT,
+    DUE,
+    N_ADJOINT,
+    NOW,
+    OF_MEM,
+    OF_SYN,
+    ORIGIN,
+    Y_KEPT,
+    Adjoint,
+    C,
+    Y,
+    add_event,
+    back_to,
+    chosen,
+    into_of,
+    load_adjoint,
+    store_adjoint,
+)
+from firstspike.spiketime.cpu.lanes.scan import longest_wait
+from firstspike.spiketime.cpu.lanes.windows import arrivals
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.vectors.simd import fill16, fill32, fma, load32, lowest_bit, select, store
+from firstspike.spiketime.cpu.vectors.simd import fill32, load32, lowest_bit, select, store
 
-# of 32 lanes: y and C at the end, later at the start, and y and C for the weights, without what the bound drops
-Y, C, Y_KEPT, C_KEPT = (row * LANES for row in range(4))
-# derivatives of C by the logarithms of the time constants, and of y by that of tau_mem
-OF_MEM, OF_SYN, OF_Y = (row * LANES for row in range(4, 7))
-# where lanes are, the next spike or release back, the spike that y comes from, what the last release gives to its spike
-NOW, DUE, ORIGIN, PULL, PULL_KEPT = (row * LANES for row in range(7, 12))
+# of 32 lanes, after what they carry: the derivative of y by log(tau_mem), and what the last release gives to its spike
+OF_Y, PULL, PULL_KEPT = (N_ADJOINT + row * LANES for row in range(3))
 # the neurons' unit, and in it threshold and reset; refractory time; release at the start; loss by the last one's time
-SIZE, LEVEL, RESET, HOLD, FIRST, OF_LEFT = (row * LANES for row in range(12, 18))
-BEFORE = 18 * LANES  # release before a spike
-N_STATE = 19 * LANES
+SIZE, LEVEL, RESET, HOLD, FIRST, OF_LEFT = (N_ADJOINT + row * LANES for row in range(3, 9))
+BEFORE = N_ADJOINT + 9 * LANES  # release before a spike
+N_STATE = N_ADJOINT + 10 * LANES
 LEFT, COUNT, RELEASES = (row * LANES for row in range(3))  # whole numbers: spikes that are left, all, what is DUE
 N_WHOLE = 3 * LANES
 
@@ -42,7 +58,7 @@ N_WHOLE = 3 * LANES
 @jit
 def next_due(g, at, lane, before):
     """The release or the spike of a lane that comes before ``before``, and whether it is a release."""
-    state, j = g.state[at.slot], g.whole[at.slot, LEFT + lane]
+    state, j = g.state[at.place], g.whole[at.place, LEFT + lane]
     spike = g.spikes[at.b, at.first + lane, j - 1] if j > 0 else state.dtype.type(-math.inf)
     release = spike + state[HOLD + lane] if j > 0 else state[FIRST + lane]
     if spike < release < before:
@@ -53,7 +69,7 @@ def next_due(g, at, lane, before):
 @jit
 def jump(g, at, hits):
     """Take the lanes ``hits`` back over their spikes or releases at NOW; returns those that the bound may drop."""
-    state, whole, c, totals = g.state[at.slot], g.whole[at.slot], g.rates[at.group], g.totals[at.group, at.chunk]
+    state, whole, c, totals = g.state[at.place], g.whole[at.place], g.rates[at.group], g.totals[at.group, at.chunk]
     unit, suspects = c[UNIT, 0], np.uint64(0)
     while hits:
         lane = lowest_bit(hits)
@@ -74,7 +90,11 @@ def jump(g, at, hits):
             state[PULL + lane], state[PULL_KEPT + lane] = slope * y, slope * kept
             state[Y + lane] = state[Y_KEPT + lane] = 0
         else:
-            slope, asked = g.slopes[at.b, at.first + lane, j] * level, g.grad[at.b, at.first + lane, j]
+            slope, asked = g.slopes[at.b, at.first + lane, j] * level, state.dtype.type(0)
+            if j < g.most:
+                asked += g.grad[at.b, at.first + lane, j]
+            if g.windows > 1:  # by its arrivals at other neurons
+                asked += g.times_parts[at.part, at.b, g.events + j * g.outputs + at.first + lane]
             if j == whole[COUNT + lane] - 1:
                 asked += state[OF_LEFT + lane]
             if now + state[HOLD + lane] > now:
@@ -98,16 +118,17 @@ def jump(g, at, hits):
 
 
 @jit
-def start_back(g, at):
+def start_back(g, at, window):
     """What 32 neurons begin with; OF_LEFT becomes the loss by the last spike, or the refractory time at the start."""
-    state, whole, begin, end, asks_end = g.state[at.slot], g.whole[at.slot], g.bounds[0], g.bounds[1], g.asks_end != 0
-    totals = g.totals[at.group, at.chunk]
+    state, whole, begin, end, asks_end = g.state[at.place], g.whole[at.place], g.bounds[0], window.end, g.asks_end != 0
+    totals, stuck = g.totals[at.group, at.chunk], np.uint64(g.full[at.b, window.number, at.first // LANES])
     for lane in range(LANES):
         state[SIZE + lane] = state[LEVEL + lane] = 1
         state[RESET + lane] = state[HOLD + lane] = state[Y + lane] = state[C + lane] = state[OF_LEFT + lane] = 0
         state[FIRST + lane], count, full, j = -math.inf, 0, False, at.first + lane
         if j < g.outputs:
-            unit, full = g.unit[at.e, j], g.overflows[at.b, j] != 0
+            unit, full = g.unit[at.e, j], (stuck >> np.uint64(lane)) & np.uint64(1) != 0
+            full |= g.windows == 1 and g.overflows[at.b, j] != 0  # of spikes that other kernels found
             state[SIZE + lane], state[LEVEL + lane] = unit, g.level[at.e, j]
             state[RESET + lane], state[HOLD + lane] = g.reset[at.e, j] / unit, g.refractory[at.e, j]
             if begin > -math.inf and g.held[at.b, 2, j] > 0:
@@ -115,8 +136,7 @@ def start_back(g, at):
             if asks_end:
                 state[Y + lane], state[C + lane] = g.of_end[at.b, 0, j] * unit, g.of_end[at.b, 1, j] * unit
                 state[OF_LEFT + lane] = g.of_end[at.b, 2, j]
-            while count < g.most and g.spikes[at.b, j, count] < math.inf:
-                count += 1
+            count = np.intp(g.counts[at.b, j])
         whole[COUNT + lane] = whole[LEFT + lane] = count
         spike = g.spikes[at.b, j, count - 1] if count > 0 else state.dtype.type(-math.inf)
         last = spike + state[HOLD + lane] if count > 0 else state[FIRST + lane]
@@ -133,19 +153,20 @@ def start_back(g, at):
             state[DUE + lane], whole[RELEASES + lane] = next_due(g, at, lane, following)
         state[ORIGIN + lane], state[Y_KEPT + lane] = state[NOW + lane], state[Y + lane]
         state[PULL + lane] = state[PULL_KEPT + lane] = state[OF_MEM + lane] = state[OF_SYN + lane] = 0
+        state[C_KEPT + lane] = state[C + lane]
 
 
 @jit
 def gradients_by_start(g, at):
     """Write the gradients by the state of some neurons at the start, and add what it means for time constants."""
-    state, totals = g.state[at.slot], g.totals[at.group, at.chunk]
+    state, totals = g.state[at.place], g.totals[at.group, at.chunk]
     for lane in range(min(LANES, g.outputs - at.first)):
         j = at.first + lane
         unit, y, free = g.unit[at.e, j], state[Y + lane], not g.held[at.b, 2, j] > 0
         g.by_start[at.b, 0, j] = y / unit if free else 0
         g.by_start[at.b, 1, j] = state[C + lane] / unit
         g.by_start[at.b, 2, j] = -state[PULL + lane]
-        if g.whole[at.slot, COUNT + lane] == 0:
+        if g.whole[at.place, COUNT + lane] == 0:
             g.by_start[at.b, 2, j] += state[OF_LEFT + lane]
         if g.by_taus:
             v, i = g.held[at.b, 0, j] / unit, g.held[at.b, 1, j] / unit
@@ -156,105 +177,115 @@ def gradients_by_start(g, at):
 
 
 @jit
-def unwind_trains(g, at, delay, keys, source, n, rows, events):
-    """Add the gradients of 32 neurons for a sample, from the end or their last spikes to the first input or the start.
-
-    ``keys``, ``source`` and ``n`` are as in ``scan.scan_once``; where each lane has its own order, ``g.values`` tells
-    the row of each. ``events`` has for each of the ``rows`` the input time.
-    """
-    state, by_arrival, c, copies = g.state[at.slot], g.by_arrival[at.slot], g.rates[at.group], g.copies
-    weight, by_weight = g.packed[at.group], g.weight_parts[at.group, at.chunk]
-    totals, values = g.totals[at.group, at.chunk], g.values[at.slot]
-    begin, bounds, taus = g.bounds[0], g.bound[0] < math.inf, g.by_taus != 0
-    start_back(g, at)
-    for row in range(rows * LANES):
-        by_arrival[row] = 0
-    r, unit, longest = rates_in(c), c[UNIT, 0], longest_wait(c)
-    y, current, now, due = load32(state, Y), load32(state, C), load32(state, NOW), load32(state, DUE)
-    y_kept, current_kept, origin = y, current, load32(state, ORIGIN)
-    of_mem = of_syn = fill32(c, 0.0)
-    is_brief = False
-    for k in range(n - 1, -2, -1):
-        arrival = fill32(c, begin) if k < 0 else arrival_at(keys, source, k)
-        if not now >= arrival or (k < 0 and begin == -math.inf and not due > arrival):
-            continue  # spikes before the first input are observed ones
-        if source is not None:
-            is_brief = (keys[k + 1] - (keys[k] if k >= 0 else begin)) * unit < c[BRIEF_END, 0]
-        while True:
-            hits = due > arrival
-            target = select(hits, due, arrival)
-            wait = min(max(now - target, 0.0) * unit, longest)
-            mem, syn, rise = brief(wait, r) if is_brief else responses(wait, r)
-            if taus:
-                rise_by_mem, rise_by_syn = brief_derivatives(wait, r) if is_brief else derivatives(wait, r)
-                age = select(now > target, (origin - now) * r.mem * unit, 0.0)
-                of_mem = fma(of_mem, syn, y * fma(age, rise, rise_by_mem))
-                of_syn = fma(of_syn, syn, fma(current * r.syn * wait, syn, y * rise_by_syn))
-            current, y = fma(current, syn, y * rise), y * mem
-            if bounds:
-                current_kept, y_kept = fma(current_kept, syn, y_kept * rise), y_kept * mem
-            else:
-                current_kept, y_kept = current, y
-            now = min(now, target)
-            if not hits:
-                break
-            store(state, Y, y)
-            store(state, Y_KEPT, y_kept)
-            suspects = jump(g, at, hits)
-            if suspects:
-                spike, since, most = load32(state, ORIGIN), load32(state, BEFORE), load32(state, SIZE) * g.bound[0]
-                kept = bounded(load32(state, Y_KEPT), suspects, g, at, delay, spike, since, most)
-                store(state, Y_KEPT, kept)
-            y, y_kept = load32(state, Y), load32(state, Y_KEPT)
-            due, origin = load32(state, DUE), load32(state, ORIGIN)
-        if k < 0:
-            continue
-        if source is None:
-            store(state, C, current)
-            store(state, Y, current - y)
-            store(state, C_KEPT, current_kept)
-            store(state, OF_MEM, of_mem)
-            store(state, OF_SYN, of_syn)
-            for lane in range(LANES):
-                if keys[k * LANES + lane] < math.inf:
-                    row = np.intp(values[k * LANES + lane])
-                    place = events[row] // copies * LANES + lane
-                    by_arrival[row * LANES + lane] = state[Y + lane]
-                    by_weight[place] -= state[C_KEPT + lane]
-                    if taus:
-                        totals[BY_MEM + lane] += weight[place] * state[OF_MEM + lane]
-                        totals[BY_SYN + lane] += weight[place] * state[OF_SYN + lane]
-        else:
-            place = np.intp(source[k]) * LANES
-            store(by_arrival, k * LANES, current - y)
-            store(by_weight, place, load32(by_weight, place) - current_kept)
-            if taus:
-                w = load32(weight, place)
-                store(totals, BY_MEM, fma(w, of_mem, load32(totals, BY_MEM)))
-                store(totals, BY_SYN, fma(w, of_syn, load32(totals, BY_SYN)))
-    store(state, Y, y)
-    store(state, C, current)
-    store(state, OF_MEM, of_mem)
-    store(state, OF_SYN, of_syn)
-    store(state, OF_Y, select(now > -math.inf, (origin - now) * r.mem * unit * y, 0.0))
-    if begin > -math.inf:
-        gradients_by_start(g, at)
-    add_arrivals(g, at, rows, events, delay)
+def enter(g, at, window):
+    """The adjoint at the end of a window, where lanes that had too many spikes in it were held at the reset."""
+    state, totals, c = g.state[at.place], g.totals[at.group, at.chunk], g.rates[at.group]
+    if window.number == g.windows - 1:
+        start_back(g, at, window)
+        return
+    stuck = np.uint64(g.full[at.b, window.number, at.first // LANES])
+    if not stuck:
+        return
+    x, r, unit = load_adjoint(state, 0), rates_in(c), c[UNIT, 0]
+    target = select(stuck, fill32(c, window.end), x.now)
+    store_adjoint(state, 0, back_to(x, target, False, r, unit, longest_wait(c), g.bound[0] < math.inf, g.by_taus != 0))
+    y = select(stuck, load32(state, Y), 0.0)
+    store(totals, BY_RESET, load32(totals, BY_RESET) + y)
+    aged = (load32(state, ORIGIN) - load32(state, NOW)) * r.mem * unit
+    aged = select((y > 0.0) | (y < 0.0), aged * y * load32(state, RESET), 0.0)
+    store(totals, BY_MEM, load32(totals, BY_MEM) + aged)
+    store(state, Y, load32(state, Y) - y)
+    store(state, Y_KEPT, select(stuck, 0.0, load32(state, Y_KEPT)))
 
 
 @jit
-def add_arrivals(g, at, n, events, delay):
-    """Add the gradients by the arrivals to those by delays, if there are any, and by times, over the lanes."""
-    weight, c, by_arrival, sums = g.packed[at.group], g.rates[at.group], g.by_arrival[at.slot], g.sums[at.slot]
-    by_times, line, rate = g.times_parts[at.part, at.b], sums[256:], load32(c, PER_SYN * LANES) * c[UNIT, 0]
-    store(line, 0, fill16(sums, 0.0))
-    for start in range(0, n, 16):
-        for row in range(start, min(start + 16, n)):
-            place = events[row] // g.copies * LANES
-            each = load32(by_arrival, row * LANES) * load32(weight, place) * rate
-            if delay is not None:
-                store(g.delay_parts[at.group, at.chunk], place, load32(g.delay_parts[at.group, at.chunk], place) - each)
-            add_row(each, row - start, min(16, n - start), sums, line)
-        for row in range(start, min(start + 16, n)):
-            by_times[events[row]] += line[row - start]
-            line[row - start] = 0
+def back_over(g, at, window, delayed, x, hits):
+    """The adjoint before the spikes and releases of the lanes ``hits``, which are at DUE."""
+    state = g.state[at.place]
+    store(state, Y, x.y)
+    store(state, Y_KEPT, x.y_kept)
+    suspects = jump(g, at, hits)
+    if suspects:
+        spike, since, most = load32(state, ORIGIN), load32(state, BEFORE), load32(state, SIZE) * g.bound[0]
+        kept = bounded(load32(state, Y_KEPT), suspects, g, at, window, delayed, spike, since, most)
+        store(state, Y_KEPT, kept)
+    y, kept, origin = load32(state, Y), load32(state, Y_KEPT), load32(state, ORIGIN)
+    return Adjoint(x.now, y, x.current, kept, x.current_kept, x.of_mem, x.of_syn, origin)
+
+
+@jit
+def leave(g, at, window, x):
+    """Keep the adjoint at the beginning of a window, and write the gradients by the state if it is the first one.
+
+    What the bound drops, it drops in a window.
+    """
+    state, c = g.state[at.place], g.rates[at.group]
+    store_adjoint(state, 0, Adjoint(x.now, x.y, x.current, x.y, x.current, x.of_mem, x.of_syn, x.origin))
+    store(state, PULL_KEPT, load32(state, PULL))
+    if window.number == 0 and window.begin > -math.inf:
+        age = (x.origin - x.now) * load32(c, PER_MEM * LANES) * c[UNIT, 0]
+        store(state, OF_Y, select(x.now > -math.inf, age * x.y, 0.0))
+        gradients_by_start(g, at)
+
+
+@jit
+def unwind_together(g, at, window):
+    """Add the gradients of 32 neurons for a window, from its end or their last spikes to the first event or its begin.
+
+    All have the same order of arrival.
+    """
+    state, c, times, n = g.state[at.place], g.rates[at.group], window.times, window.n
+    enter(g, at, window)
+    begin, bounds, taus, into = window.begin, g.bound[0] < math.inf, g.by_taus != 0, into_of(g, at)
+    r, unit, longest, x = rates_in(c), c[UNIT, 0], longest_wait(c), load_adjoint(state, 0)
+    for k in range(n - 1, -2, -1):
+        arrival = times[k] if k >= 0 else begin
+        if not x.now >= arrival or (k < 0 and begin == -math.inf and not load32(state, DUE) > arrival):
+            continue  # spikes before the first input are observed ones
+        is_brief = (min(times[k + 1], window.end) - arrival) * unit < c[BRIEF_END, 0]
+        while True:
+            before = load32(state, DUE)
+            hits = before > arrival
+            x = back_to(x, select(hits, before, arrival), is_brief, r, unit, longest, bounds, taus)
+            if not hits:
+                break
+            x = back_over(g, at, window, False, x, hits)
+        if k >= 0:
+            add_event(into, window, k, x, at.every, False, taus)
+    leave(g, at, window, x)
+
+
+@jit
+def unwind_apart(g, at, window):
+    """The same of neurons with delays, whose events may come in any order: the adjoint at each is found from pieces.
+
+    A piece is what lies between two of a lane's spikes or releases, where exponentials tell it.
+    """
+    state, c, pieces, size = g.state[at.place], g.rates[at.group], g.pieces[at.slot], 0
+    enter(g, at, window)
+    begin, bounds, taus, into = window.begin, g.bound[0] < math.inf, g.by_taus != 0, into_of(g, at)
+    r, unit, longest, x = rates_in(c), c[UNIT, 0], longest_wait(c), load_adjoint(state, 0)
+    while True:
+        before = load32(state, DUE)
+        hits = before > begin
+        store_adjoint(pieces, size, x)
+        store(pieces, size + DUE, select(hits, before, -math.inf))
+        size += N_ADJOINT
+        if not hits:
+            break
+        x = back_to(x, select(hits, before, x.now), False, r, unit, longest, bounds, taus)
+        x = back_over(g, at, window, True, x, hits)
+    for k in range(window.n):
+        arrival, inside = arrivals(g, at, window, k)
+        if not inside:
+            continue
+        later = load_adjoint(pieces, 0)
+        for piece in range(N_ADJOINT, size, N_ADJOINT):
+            earlier = load32(pieces, piece - N_ADJOINT + DUE) > arrival
+            if earlier & inside:
+                later = chosen(earlier, load_adjoint(pieces, piece), later)
+        here = back_to(later, arrival, False, r, unit, longest, bounds, taus)
+        add_event(into, window, k, here, inside, True, taus)
+    if begin > -math.inf:
+        x = back_to(x, fill32(c, begin), False, r, unit, longest, bounds, taus)
+    leave(g, at, window, x)

@@ -67,7 +67,7 @@ FORWARD = Layout(
     column="real threads 16",
     inputs_of=f"int32 threads own_intervals {LANES}",
     events_of=f"int32 threads own_intervals {LANES}",
-    # of inputs in the order of each lane, see ``lanes.scan.sort_arrivals``
+    # of inputs in the order of each lane, see ``rows.sort_arrivals``
     keys="real threads lanes",
     values="real threads lanes",
     arrived="int32 threads padded",
@@ -170,7 +170,7 @@ def forward_kernel(dtype: str, own: bool):
         e, begin, place = task // (g.groups * blocks), task // g.groups % blocks * SAMPLES, task % g.groups
         group, every = e * g.groups + place, every_lane(min(LANES, g.outputs - place * LANES))
         for b in range(e * g.batch + begin, e * g.batch + min(begin + SAMPLES, g.batch)):
-            at = At(slot, e, b, group, place * LANES, every, 0, 0)
+            at = At(slot, e, b, group, place * LANES, every, 0, 0, slot)
             scan_group(g, at, prepare_own(g, at) if own else 0)
 
     return prepared(own, False), run
@@ -209,7 +209,7 @@ def backward_kernel(dtype: str, own: bool):
             g.delay_parts[group, chunk] = 0
             g.totals[group, chunk] = 0
             for b in range(begin, end):
-                at = At(slot, e, b, group, place * LANES, every, chunk, part)
+                at = At(slot, e, b, group, place * LANES, every, chunk, part, slot)
                 if own:
                     g.place[slot, 1] = prepare_own(g, at)
                 if g.by_taus != 0:

@@ -6,13 +6,13 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import LANES
-from firstspike.spiketime.cpu.lanes.scan import sort_arrivals
 from firstspike.spiketime.cpu.linear.flow import FIRST, HOW_LONG, LEFT, MOVES, OWN, PER, drive_of, fill_row, fill_slopes
 from firstspike.spiketime.cpu.linear.lanes import response_lanes
 from firstspike.spiketime.cpu.linear.scan import size_of
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.sort import sort_row
 from firstspike.spiketime.cpu.vectors.mathfun import exp, exp_and_expm1
+from firstspike.spiketime.cpu.vectors.shuffles import sort_lanes
 from firstspike.spiketime.cpu.vectors.simd import fill32, load16, load32, select, store
 
 
@@ -45,12 +45,37 @@ def sort_finite(g, b, order, arrival, slot):
 
 
 @jit
+def sort_arrivals(g, at):
+    """Sort the inputs that reach some of 32 lanes between start and end, for each lane: their times are the keys.
+
+    The values are numbers of rows: row r is input time ``g.arrived[at.slot, r]``. Returns how many reach the lane that
+    most reach.
+    """
+    times, delay, begin, end = g.times[at.b], g.delays[at.group], g.bounds[0], g.bounds[1]
+    keys, values, arrived, copies = g.keys[at.slot], g.values[at.slot], g.arrived[at.slot], g.copies
+    n, never = 0, fill32(keys, math.inf)
+    for event in range(times.size):
+        if times[event] < end:
+            arrival = load32(delay, event // copies * LANES) + times[event]
+            inside = (arrival >= begin) & (end > arrival) & at.every
+            if inside:
+                store(keys, n * LANES, select(inside, arrival, never))
+                store(values, n * LANES, fill32(keys, float(n)))
+                arrived[n] = event
+                n += 1
+    sort_lanes(keys, values, n, LANES)
+    while n > 0 and not never > load32(keys, (n - 1) * LANES):
+        n -= 1
+    return n
+
+
+@jit
 def prepare_own(g, at):
     """Sort what arrives at each neuron of a group in a sample, and fill in the numbers of its intervals; the most."""
     keys, values, arrived = g.keys[at.slot].reshape(-1, LANES), g.values[at.slot], g.arrived[at.slot]
     begin, end, never = g.bounds[0], g.bounds[1], fill32(g.tiny, math.inf)
     if g.delayed > 0:
-        _, n = sort_arrivals(g, at, None)
+        n = sort_arrivals(g, at)
     else:
         to = g.sorted_to[at.slot]
         n = sort_finite(g, at.b, arrived, to, at.slot)

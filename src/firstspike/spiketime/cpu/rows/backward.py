@@ -37,7 +37,7 @@ from firstspike.spiketime.cpu.rows.joins import (
 from firstspike.spiketime.cpu.rows.layouts import BACKWARD, TRAIN_BACKWARD
 from firstspike.spiketime.cpu.rows.train_adjoint import rows_of_window, unwind_window
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
+from firstspike.spiketime.cpu.runtime.kernels import kernel, part_of, samples_of
 from firstspike.spiketime.cpu.vectors.simd import clear, filled, load, load16, store
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
@@ -61,12 +61,6 @@ def prepare_samples(g, e, slot, first, stop):
         elif n:
             segments[b] = find_segments(arrival, n, c, math.inf, start, g.ends[e, b])
             backward_rows(arrival, n, c, start, rows)
-
-
-@jit
-def part_of(size, parts, number):
-    """The first of a part's things, and the one after its last."""
-    return number * size // parts, (number + 1) * size // parts
 
 
 @inlined

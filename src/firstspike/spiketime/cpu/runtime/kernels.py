@@ -187,6 +187,12 @@ def samples_of(task, batch, most):
     return task // blocks, first, min(first + most, batch)
 
 
+@jit
+def part_of(size, parts, number):
+    """The first of a part's things, and the one after its last."""
+    return number * size // parts, (number + 1) * size // parts
+
+
 def _as_it_is(context, builder, sig, numbers):
     return numbers
 

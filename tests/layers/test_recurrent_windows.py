@@ -1,0 +1,100 @@
+"""Recurrent layers with delays or time constants of their own: all windows in one call of the kernels."""
+
+import math
+
+import pytest
+import torch
+
+from firstspike import LIF, DelayRule, LIFRecurrent
+from firstspike.layers.recurrent import SpikingRecurrent
+from firstspike.spiketime.cpu.lanes import host
+
+INF = math.inf
+LEARNT = {"trainable": ("tau_mem", "tau_syn", "threshold", "reset"), "per_neuron": True}
+BOTH = {"delay": DelayRule(scale=1.5), "recurrent_delay": DelayRule(scale=0.7)}
+FEW = {"window_spikes": 1, "overflow": "drop"}
+CASES = {
+    "own constants": LEARNT,
+    "own constants, refractory, too many spikes": LEARNT | FEW | {"refractory": 0.3},
+    "shared constants, too many spikes": {"trainable": ("tau_mem", "tau_syn"), "max_spikes": 3} | FEW,
+    "recurrent delays": {"recurrent_delay": DelayRule(scale=2.0)},
+    "input delays, bounded": {"delay": DelayRule(scale=1.5), "trainable": ("tau_mem",), "max_weight_grad": 0.5},
+    "delays, refractory, bounded": BOTH | {"refractory": 0.7, "max_weight_grad": 0.3},
+    "delays and own constants": BOTH | LEARNT,
+    "delays, too many spikes": BOTH | FEW | {"refractory": 0.1},
+}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def layer(neurons, max_spikes=60, refractory=0.0, **options):
+    """A layer whose neurons differ in what they have of their own."""
+    made = LIFRecurrent(
+        4, neurons, max_spikes, 4.0, LIF(1.37, refractory=refractory, reset=-0.1), window=0.5,
+        recurrent_std=0.6 / neurons**0.5, weight_mean=1.0, weight_std=0.4, dtype=torch.float64, generator=seeded(3),
+        **{"window_spikes": 12} | options,
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.shape == (neurons,):
+                parameter.add_(0.05 * torch.rand(neurons, generator=seeded(4), dtype=torch.float64))
+    return made
+
+
+def inputs(samples=5):
+    times = torch.rand(samples, 4, 3, generator=seeded(), dtype=torch.float64) * 4.0
+    times[0, 1] = INF
+    return times.sort(-1).values.requires_grad_()
+
+
+def gradients(net, times, trains, total=0.0):
+    total = total + torch.where(trains.isfinite(), trains, 0.0).sin().sum()
+    return torch.autograd.grad(total, [times, *net.parameters()])
+
+
+def whole(net, times):
+    trains = net(times)
+    found = trains, *gradients(net, times, trains)
+    if net.overflow == "drop":  # with spikes that were dropped, the rest could not be observed
+        return found
+    return *found, *gradients(net, times, net(times, trains.detach()))
+
+
+def in_pieces(net, times):
+    one, state = net.proceed(times, 1.7)
+    two, state = net.proceed(times, 4.0, state)
+    total = state.neurons.voltage.sum() + state.neurons.current.sum() + state.neurons.refractory.square().sum()
+    trains = torch.cat([one, two], dim=-1).sort(-1).values[..., :60]
+    return trains, *state.neurons[:3], *gradients(net, times, trains, total)
+
+
+@pytest.mark.parametrize("call", [whole, in_pieces])
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+def test_one_call_equals_window_after_window(options, call, monkeypatch):
+    """More neurons than lanes. That each window is right, others test."""
+    net, times = layer(37, **options), inputs()
+    assert net._in_one_call()
+    found = call(net, times)
+    monkeypatch.setattr(SpikingRecurrent, "_in_one_call", lambda self: False)
+    expected = call(net, times)
+    assert found[0].isfinite().sum(-1).double().mean() > 1.5
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("options", [BOTH, LEARNT], ids=["delays", "constants"])
+def test_room_and_threads_do_not_matter(options, monkeypatch):
+    """With too little room at first, more is found; many spikes are on their way at the same time."""
+    net, times, results = layer(37, 2, window_spikes=40, overflow="drop", **options), inputs(33), []
+    with torch.no_grad():
+        net.weight.mul_(3.0)
+    for room, threads in ((1, 1), (8, 3)):
+        monkeypatch.setattr(host, "_ROOM", room)
+        monkeypatch.setattr(host, "threads_for", lambda work, threads=threads: threads)
+        trains = net(times)
+        results.append((trains, *gradients(net, times, trains)))
+    assert net.proceed(times, 4.0)[0].isfinite().sum(-1).max() > 8
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
