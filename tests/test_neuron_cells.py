@@ -161,9 +161,9 @@ def test_periods_of_a_constant_current(dtype):
         (lambda: Cell.of(LIF(math.inf), "IF_curr_exp"), "tau_mem must be finite, or a tensor, got inf"),
         (lambda: Cell.of(LIF(2.0), "IF_curr_exp", tau_m=3.0), "IF_curr_exp cannot have tau_mem=2.0: there it is 3.0"),
         (lambda: Cell.of(LIF(2.0), "IF_curr_exp", g_L=3.0), "IF_curr_exp has no parameter 'g_L'"),
-        (lambda: Cell.of(AdEx(), "iaf_psc_exp"), "iaf_psc_exp is such a neuron: LIF(tau_mem=10.0, "),
-        (lambda: Cell.of(Izhikevich(), "izhikevich"), "izhikevich is such a neuron: Neuron('dv/dt = 0.04*v**2 + "),
-        (lambda: Cell.of(Cell("Izhikevich").neuron, "izhikevich"), "izhikevich is such a neuron: "),
+        (lambda: Cell.of(AdEx(), "iaf_psc_exp"), "iaf_psc_exp needs a neuron such as LIF(tau_mem=10.0, "),
+        (lambda: Cell.of(Izhikevich(), "izhikevich"), "izhikevich needs a neuron such as Neuron('dv/dt = 0.04*v**2 + "),
+        (lambda: Cell.of(Cell("Izhikevich").neuron, "izhikevich"), "izhikevich needs a neuron such as "),
     ],
 )  # fmt: skip
 def test_errors(wrong, message):

@@ -90,7 +90,7 @@ def test_all_errors_are_reported_together():
         "network[0].wieght_mean: unknown key, did you mean weight_mean?",
         "network[1].kind: expected one of 'lif', 'conv', 'pool', 'delay', 'bias', 'poisson_spikes', "
         "'multiplex', 'dropout', 'concatenate', 'earliest', 'spike_trains', 'recurrent', 'first_spike', 'integral', "
-        "'maximum', 'membrane', 'custom', got 'foo'",
+        "'maximum', 'membrane', 'smooth_count', 'custom', got 'foo'",
         "loss.xi: should be greater than 0",
         "loss.regularizers[0].alpha: is missing",
         "training.epochs: should be greater than 0",
@@ -140,7 +140,7 @@ def test_a_wrong_size_is_found_beside_other_errors():
             "should be 'sigmoid', 'softplus' or 'clip'",
         ),
         ([{"kind": "lif", "out_features": 3, "trainable": ["tau"]}], "network[0]: trainable must be some of tau_mem"),
-        ([{"kind": "lif", "out_features": 3, "per_neuron": True}], "name them in trainable"),
+        ([{"kind": "lif", "out_features": 3, "per_neuron": True}], "per_neuron=True needs trainable="),
         ([{"kind": "lif", "out_features": 3, "neuron_lr": 0.1}], "neuron_lr needs trainable"),
         (
             [{"kind": "lif", "out_features": 3, "trainable": ["tau_mem"], "neuron": {"tau_mem": float("inf")}}],

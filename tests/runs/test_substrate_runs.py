@@ -48,7 +48,7 @@ def test_noisy_by_name_alone_is_noisy(tmp_path):
     assert (own.spike_jitter, own.threshold_spread, own.threshold_batch_noise, own.delay_jitter) == (0.2, 0, 0, 0)
     assert load_config("bars", ["substrate={kind: noisy, weight_max: 2}"]).substrate.spike_jitter == 0.0
     ideal = load_config("bars", ["substrate={kind: noisy, threshold_spread: 0}"])
-    assert not any(ideal.substrate.arguments().values())
+    assert not any(x for name, x in ideal.substrate.arguments().items() if name != "noise_time")
     (tmp_path / "as_it_ran.yaml").write_text(ideal.to_yaml())
     assert load_config(tmp_path / "as_it_ran.yaml") == ideal
 

@@ -31,7 +31,7 @@ def trainer_of(count=1, **options):
     nets = [fs.Network(fs.LIFLinear(DATA.train.features, 12), fs.LIFLinear(12, 3)) for _ in range(count)]
     lr = 0.3 if options.get("weight_average") else 0.6  # the sixth epoch is worse than one before
     optimizers = [torch.optim.Adam(net.parameters(), lr=lr) for net in nets]
-    return fs.Trainer(nets, fs.losses.TimeCrossEntropy(), optimizers, **options)
+    return fs.Trainer(nets, fs.losses.TimeCrossEntropy(xi=0.2), optimizers, **options)
 
 
 def fit(trainer, epochs=6, callbacks=(), **options):

@@ -200,6 +200,8 @@ class Network(nn.Sequential):
         before: Any = self[:index]  # torch takes modules for tensors
         one: Any = self[index]
         seen = [None] * len(self) if observed is None else observed
+        if isinstance(seen, Tensor) or len(seen) != len(self):
+            raise ValueError(f"observed must be a list with one entry for each of {len(self)} layers, got {type(seen)}")
         found: Tensor = one.voltages(before.record(times, seen[:index]).output, at, seen[index])
         return found
 

@@ -23,7 +23,8 @@ def checked_receptors(
 ) -> tuple[Receptors, Int64[Tensor, " inputs"] | None]:
     """The receptors of inputs as a layer keeps them, and in a tensor, unless there is one or signs tell."""
     if receptor is not None and not neuron.receptors:
-        raise ValueError(f"{name} needs a neuron with several, such as LIF(tau_syn=(1.0, 2.0)), got {neuron}")
+        hint = "; without it, weights of both signs reach the one that there is" if receptor == "sign" else ""
+        raise ValueError(f"{name} needs a neuron with several, such as LIF(tau_syn=(1.0, 2.0)), got {neuron}{hint}")
     kept = receptor if isinstance(receptor, str) else _whole(name, receptor)
     if kept is None and len(neuron.receptors) <= 1:
         return None, None

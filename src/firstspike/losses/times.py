@@ -26,8 +26,8 @@ class TimeCrossEntropy(TimeLoss):
     those that spike, and `t_true` becomes `(1 - label_smoothing) t_true + label_smoothing mean_n t_n`.
 
     Args:
-        xi: width of the softmax in units of `tau_syn`: time differences much above it are treated as certain. The papers
-            have 0.2; smaller ones learn better where inputs come within some `tau_syn`.
+        xi: width of the softmax in units of `tau_syn`: time differences much above it are treated as certain. It is
+            0.2 in the papers; smaller ones mostly learn better.
         label_smoothing: share of the target that is spread evenly over all neurons that spike, in [0, 1), so that
             the lead of the true neuron need not grow for ever. As in torch's loss.
     """

@@ -131,7 +131,7 @@ class Cell:
         if "tau_syn" in values and "E_ex" not in given and _same(*taus):
             values["tau_syn"] = taus[0]
         try:
-            self.neuron = make(**values)
+            self.neuron = make(**values, unit="ms")
         except ValueError as error:
             raise ValueError(f"{name}: {'' if there is given else 'relative to rest, '}{error}") from None
         gains = (gain(tau, given) * 1000.0 ** ("w" in small) for tau in taus)
@@ -155,7 +155,7 @@ class Cell:
         given = _in_nest(like.parameters | chosen, model.small)
         kinds = [(type(x), model.names is None and (x.equations, x.start)) for x in (neuron, like.neuron)]
         if kinds[0] != kinds[1]:
-            raise ValueError(f"{name} is such a neuron: {like.neuron}; got {neuron}")
+            raise ValueError(f"{name} needs a neuron such as {like.neuron}, got {neuron}")
         told: dict[str, Any] = {}
         for own, keys in like._names.items():
             values = each(getattr(neuron, own))

@@ -166,7 +166,7 @@ def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = No
 def _predictions(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None) -> Axes:
     """Predicted numbers against the labels, and the line on which they would be equal."""
     given = evaluation.labels, evaluation.predictions
-    labels, found = (to_numpy(numbers_of(x, evaluation.labels)) for x in given)
+    labels, found = (to_numpy(numbers_of(x, evaluation.labels.ndim > 2)) for x in given)
     for target, name in enumerate(look.class_names(names, labels.shape[1])):
         colour = look.COLOURS[target % len(look.COLOURS)]
         ax.plot(labels[:, target], found[:, target], ".", color=colour, alpha=0.6, label=name)

@@ -202,7 +202,7 @@ def evaluation_of(
     metrics = {name: torch.as_tensor(metric(times, labels)) for name, metric in objective.metrics.items()}
     success = objective.success(times, labels).mean(dtype=torch.float64)
     if labels.is_floating_point():
-        found, wanted = (numbers_of(x, labels).double() for x in (times, labels))
+        found, wanted = (numbers_of(x, labels.ndim > 2).double() for x in (times, labels))
         square, spread = (found - wanted).square().mean(dim=0), wanted.var(dim=0, correction=0)
         explained = torch.where(spread > 0, 1 - square / spread, math.nan)  # constant labels have no variance
         metrics = {"mae": success, "mse": square.mean(), "r2": explained.mean(), **metrics}

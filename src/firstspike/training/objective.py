@@ -90,7 +90,8 @@ class Objective:
     ) -> Shaped[Tensor, "*batch"]:
         """Whether each sample is decided correctly; if labels are numbers, its absolute error, see ``numbers_of``."""
         if labels.is_floating_point():
-            return (numbers_of(output, labels) - numbers_of(labels, labels)).abs().mean(dim=-1)
+            trains = self.gives == "trains" if self.gives else labels.ndim > 2
+            return (numbers_of(output, trains) - numbers_of(labels, trains)).abs().mean(dim=-1)
         return self.predict(output) == labels
 
     def share(self, part: Int64[Tensor, " part"], whole: Int64[Tensor, " batch"]) -> float | Tensor:
@@ -99,6 +100,6 @@ class Objective:
         return len(part) / len(whole) if weigh is None else weigh(part, whole)
 
 
-def numbers_of(output: Tensor, labels: Float[Tensor, "..."]) -> Float[Tensor, "*batch outputs"]:
-    """An output, or the labels, as numbers: where labels are target trains, the number of spikes of each train."""
-    return spike_counts(output) if labels.ndim > 2 else output
+def numbers_of(output: Tensor, trains: bool) -> Float[Tensor, "*batch outputs"]:
+    """An output, or labels, as numbers: where labels are target trains, the number of spikes of each train."""
+    return spike_counts(output) if trains else output
