@@ -44,9 +44,9 @@ def test_networks_in_milliseconds(source, shift):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tau_syn": 2.2}, "times of whole steps of 0.022, at least 1, got a refractory of 2: set the layer's "
+        ({"tau_syn": 2.2}, "times of whole steps of 0.022, at least 1, got a refractory of 2: set the neuron's "
          "refractory, or a substrate.step of 0.00909090909"),
-        ({"refractory": 0.0}, "of 0.05, at least 1, got a refractory of 0: set the layer's refractory"),
+        ({"refractory": 0.0}, "of 0.05, at least 1, got a refractory of 0: set the neuron's refractory"),
         ({"window": 1.52}, "delays of whole steps of 0.05, at least 1, got a window of 1.52: set the layer's window, "
          "or a substrate.step of 0.008"),
     ],
