@@ -132,7 +132,6 @@ def test_a_warning_is_one_line(tmp_path):
 
 @pytest.mark.slow
 def test_who_looks_on(trained, command_here):
-    assert (trained / "figures" / "loss_and_error.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((trained / "tensorboard").glob("events.out.tfevents.*"))) == 1
     resumed = command_here("resume", trained, "--epochs", 10, "-q", "--live", "--tensorboard")
     assert resumed.returncode == 0, resumed.stderr

@@ -193,7 +193,7 @@ def test_quadratic_neurons(executed):
 
 
 def test_target_trains(executed):
-    text = executed("11_target_trains", ("STEPS, UNTIL = 600", "STEPS, UNTIL = 100"))
+    text = executed("11_target_trains", ("STEPS, UNTIL = 600", "STEPS, UNTIL = 250"))
     alone, both = numbers(text, r"spikes, distance")
     assert both < alone
     assert "tau_mem, tau_syn and threshold found: [17.0, 3.0, 14.0]" in text

@@ -107,12 +107,14 @@ def test_layers_optimizers_and_schedules(optimizer, schedule):
 @pytest.mark.parametrize("kind", LOSSES)
 def test_losses(kind):
     names = [x for x in REGULARIZERS if getattr(REGULARIZERS[x], "reads", LOSSES[kind].reads) == LOSSES[kind].reads]
-    terms = [{"kind": name, "alpha": 0.1} for name in names]
-    targets = {"correct": 0.5, "wrong": 1.5} if kind == "mse" else {}
-    weights = {} if kind == "regression" else {"weight": (1.0, 2.0, *[0.5] * 8)}
+    terms = [{"kind": name, "alpha": 0.1} | ({"scale": 1.0} if name == "spike_errors" else {}) for name in names]
+    needed = {"mse": {"correct": 0.5, "wrong": 1.5}, "matched_spikes": {"scale": 1.0}, "van_rossum": {"tau": 1.0}}
+    targets, trains = needed.get(kind, {}), LOSSES[kind].reads == "trains"
+    weights = {} if kind == "regression" or trains else {"weight": (1.0, 2.0, *[0.5] * 8)}
     loss = {"kind": kind, **targets, **weights, "reduction": "sum", "regularizers": terms}
     readout = {"kind": "integral", "out_features": 10, "tau": 5.0, "trainable": ["tau_mem"], "neuron_lr": 0.1}
     network = [*LAYERS, readout] if LOSSES[kind].reads == "values" else LAYERS
+    network = [{"kind": "spike_trains", "out_features": 10, "max_spikes": 5}] if trains else network
     found = same_objects(raw(loss=loss, network=network))["loss"]
     assert weights.items() <= found.items()
     assert [term["kind"] for term in found["regularizers"]] == names

@@ -103,12 +103,14 @@ def _(grad: Tensor, trains: Tensor, tensors: list[Tensor], needs: list[bool], *r
     first, *rest = given = [x.detach().requires_grad_(need) for x, need in zip((trains, *tensors), needs, strict=True)]
     with torch.enable_grad():
         found = _called(first, rest, *recipe, True)
-    return list(torch.autograd.grad(found, [x for x in given if x.requires_grad], grad, materialize_grads=True))
+    asked = [x for x in given if x.requires_grad]
+    return [x.contiguous() for x in torch.autograd.grad(found, asked, grad, materialize_grads=True)]
 
 
 @torch.library.register_fake("firstspike::layer_backward")
 def _(grad: Tensor, trains: Tensor, tensors: list[Tensor], needs: list[bool], *recipe: str) -> list[Tensor]:
-    return [torch.empty_like(x) for x, need in zip((trains, *tensors), needs, strict=True) if need]
+    pairs = zip((trains, *tensors), needs, strict=True)
+    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x, need in pairs if need]
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

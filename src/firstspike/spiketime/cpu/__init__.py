@@ -59,8 +59,8 @@ def forward(given: Arguments) -> Result:
     shares, empty = _shares(given), 0 in given.times.shape or 0 in given.weight.shape
     if not given.max_spikes and (empty or not shares):
         check_values(given)
-    if empty:
-        return reference.forward(given)
+    if empty:  # also without spikes of the neurons, whose delays come after those of the inputs
+        return reference.forward(given if given.recurrence is None else given._replace(delay=None))
     if given.max_spikes:
         return (forward_trains if shares else forward_lanes)(given, _holds(given))
     return forward_rows(given) if shares else forward_lanes(given)
