@@ -101,8 +101,10 @@ class PoissonSpikes(SpikeLayer):
         if observed is not None:
             return at_observed(joined_trains(trains, observed[..., trains.shape[-2] :, :]), observed)
         shape = (*trains.shape[:-2], self.sources)
-        new = poisson_trains(self.rate, self.duration, shape, self.noise) if self.training else None
-        return joined_trains(trains, (self.times.expand(*shape, -1) if new is None else new).to(trains))
+        background = self.times.expand(*shape, -1)
+        if self.training:
+            background = poisson_trains(self.rate, self.duration, shape, self.noise)
+        return joined_trains(trains, background.to(trains))
 
 
 @checks_ranges

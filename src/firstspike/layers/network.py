@@ -167,12 +167,16 @@ class Network(nn.Sequential):
         Raises:
             ValueError: another number of observed times than layers.
         """
+        entered, seen = [self.flat(times)], self._each(observed)
+        for index, layer in enumerate(self):
+            entered.append(applied(layer, entered, seen[index]))
+        return Record(entered[0], tuple(entered[1:]))
+
+    def _each(self, observed: Sequence[Tensor | None] | None) -> Sequence[Tensor | None]:
+        """What was observed of each layer, None where nothing was."""
         if observed is not None and len(observed) != len(self):
             raise ValueError(f"observed must have one entry for each of {len(self)} layers, got {len(observed)}")
-        entered = [self.flat(times)]
-        for index, layer in enumerate(self):
-            entered.append(applied(layer, entered, None if observed is None else observed[index]))
-        return Record(entered[0], tuple(entered[1:]))
+        return [None] * len(self) if observed is None else observed
 
     def voltages(
         self,
@@ -199,9 +203,9 @@ class Network(nn.Sequential):
             raise ValueError(f"layer: expected one with neurons, of {neurons}, got {layer}")
         before: Any = self[:index]  # torch takes modules for tensors
         one: Any = self[index]
-        seen = [None] * len(self) if observed is None else observed
-        if isinstance(seen, Tensor) or len(seen) != len(self):
-            raise ValueError(f"observed must be a list with one entry for each of {len(self)} layers, got {type(seen)}")
+        if isinstance(observed, Tensor):
+            raise ValueError(f"observed must be a list, one entry for each of {len(self)} layers, got a tensor")
+        seen = self._each(observed)
         found: Tensor = one.voltages(before.record(times, seen[:index]).output, at, seen[index])
         return found
 

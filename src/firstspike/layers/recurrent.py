@@ -148,10 +148,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
     @property
     def _begin(self) -> float | None:
         """When neurons begin without a state: at 0 with a bias, which has acted for ever otherwise, or equations."""
-        if self.initial_neuron.equations is not None:
-            return 0.0
-        bias = self.neuron.values.get("bias", 0.0)
-        return 0.0 if isinstance(bias, Tensor) or bias != 0 else None
+        return 0.0 if self.neuron.begins else None
 
     @property
     def own_delay(self) -> Float[Tensor, "out_features out_features"]:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from firstspike.layers.neurons import NeuronLayer
 
 _NUMBERS = 1 << 22  # of input times that are worked on at once
-_QUIET = 1e12  # a threshold that no membrane reaches
 
 
 def states_at(
@@ -50,12 +49,11 @@ def states_at(
         raise ValueError(f"at: expected finite times (points,), got {at.dtype} of shape {tuple(at.shape)}")
     given: dict[str, Any] = {"delay": delay, "receptor": receptor, "overflow": "drop", "backend": backend}
     trains = real_times(trains).sort(dim=-1).values
-    starts = neuron.equations is not None or isinstance(neuron.values["bias"], Tensor) or neuron.values["bias"] != 0
-    if observed is not None or starts:
-        given |= {"max_spikes": max_spikes}
-        voltage, others = _one_by_one(at, trains, weight, neuron, observed, 0.0 if starts else -math.inf, given)
+    given["max_spikes"] = max_spikes
+    if observed is not None or neuron.begins:
+        voltage, others = _one_by_one(at, trains, weight, neuron, observed, given)
     else:
-        voltage, others = _at_once(at, trains, weight, neuron, given | {"max_spikes": max_spikes})
+        voltage, others = _at_once(at, trains, weight, neuron, given)
     return voltage, others if neuron.parts else others.unsqueeze(-1)
 
 
@@ -70,14 +68,14 @@ def _at_once(at: Tensor, trains: Tensor, weight: Tensor, neuron: Neuron, given: 
 
 
 def _one_by_one(
-    at: Tensor, trains: Tensor, weight: Tensor, neuron: Neuron, observed: Tensor | None, start: float, given: Any
+    at: Tensor, trains: Tensor, weight: Tensor, neuron: Neuron, observed: Tensor | None, given: Any
 ) -> tuple[Tensor, Tensor]:
     """From each point to the next, which are also the spikes where these are observed."""
     longest = 0.0 if given["delay"] is None else 1.001 * largest(given["delay"])
     runs, points = neuron, at
     if observed is not None:
-        runs, points = without_spikes(neuron), torch.cat([at, observed[observed.isfinite()].to(at)])
-    state, kept, points = None, [], points.unique()  # sorted
+        runs, points = neuron.without_spikes(), torch.cat([at, observed[observed.isfinite()].to(at)])
+    start, state, kept, points = 0.0 if neuron.begins else -math.inf, None, [], points.unique()  # sorted
     for end in points.tolist():
         if end > start:
             now = columns_within(trains, start - longest, end) if trains.shape[-1] > 1 else trains
@@ -121,11 +119,6 @@ def _at_start(neuron: Neuron, trains: Tensor, weight: Tensor) -> TrainState:
     return TrainState(voltage, others, left, 0.0)
 
 
-def without_spikes(neuron: Any) -> Any:
-    """The neuron with a threshold that it does not reach."""
-    return neuron.without_spikes() if neuron.equations is not None else neuron.with_values(threshold=_QUIET)
-
-
 def membranes(
     layer: "NeuronLayer", times: Spikes, at: Float[Tensor, " points"], observed: Tensor | None = None
 ) -> Float[Tensor, "*batch out points"]:
@@ -167,7 +160,7 @@ def _run(layer: Any, times: Spikes, at: Tensor, observed: Tensor | None) -> tupl
     neuron, trains, quiet = layer.neuron, form_of(layer) == "trains", layer.neuron
     seen = layer.fed(times, layer(times, observed) if hasattr(layer, "recurrent_weight") else None)
     if form_of(layer) == "values" or not (trains or neuron.equations):
-        quiet = without_spikes(neuron)
+        quiet = neuron.without_spikes()
     given: dict[str, Any] = {
         "delay": seen.delay,
         "receptor": seen.receptor,

@@ -92,10 +92,10 @@ class VanRossum(TrainLoss):
 
     def distance(self, output: Trains, target: Trains) -> Float[Tensor, "*batch outputs"]:
         """See `TrainLoss`."""
-        times, kept = torch.cat([output, target], dim=-1), torch.cat([output, target], dim=-1).isfinite()
-        times = torch.where(kept, times, 0.0)  # before any arithmetic: the gradient of inf is NaN
-        sign = kept.to(times.dtype)
-        sign = torch.cat([sign[..., : output.shape[-1]], -sign[..., output.shape[-1] :]], dim=-1)
+        times = torch.cat([output, target], dim=-1)
+        side = torch.cat([torch.ones_like(output), -torch.ones_like(target)], dim=-1)
+        sign = torch.where(times.isfinite(), side, 0.0)
+        times = torch.where(times.isfinite(), times, 0.0)  # before any arithmetic: the gradient of inf is NaN
         apart = (times.unsqueeze(-1) - times.unsqueeze(-2)).abs() / self.tau
         return 0.5 * (sign.unsqueeze(-1) * sign.unsqueeze(-2) * torch.exp(-apart)).sum(dim=(-1, -2))
 
@@ -124,10 +124,15 @@ class MatchedSpikes(TrainLoss):
 
     def distance(self, output: Trains, target: Trains) -> Float[Tensor, "*batch outputs"]:
         """See `TrainLoss`."""
-        here, there = output.isfinite(), target.isfinite()
-        shift = (torch.where(here, output, 0.0).unsqueeze(-1) - torch.where(there, target, 0.0).unsqueeze(-2)).abs()
-        shift = (shift / self.scale) ** (1 if self.error == "absolute" else 2)
-        return pairing(shift, here, there)
+        shift = distances(output, target) / self.scale
+        shift = shift if self.error == "absolute" else shift.square()
+        return pairing(shift, output.isfinite(), target.isfinite())
+
+
+def distances(output: Trains, target: Trains) -> Float[Tensor, "*batch outputs here there"]:
+    """Of each spike from each target; any number where one of them is not there."""
+    times, targets = (torch.where(x.isfinite(), x, 0.0) for x in (output, target))
+    return (times.unsqueeze(-1) - targets.unsqueeze(-2)).abs()
 
 
 def pairing(
@@ -137,7 +142,7 @@ def pairing(
     alone = here.to(shift.dtype)  # spikes that are not there cost nothing
     passed = torch.nn.functional.pad(there.to(shift.dtype).cumsum(dim=-1), (1, 0))
     paired = here.unsqueeze(-1) & there.unsqueeze(-2)
-    least = passed  # of no spike here and so many there
+    least = passed  # no spikes here, against the first ones there
     for k in range(shift.shape[-2]):
         single = least + alone[..., k : k + 1]
         pair = torch.where(paired[..., k, :], least[..., :-1] + shift[..., k, :], torch.inf)
@@ -180,8 +185,7 @@ class SpikeErrors(Regularizer):
         last, target = layers[-1], labels.to(times)
         with torch.enable_grad():
             here, there = times.isfinite(), target.isfinite()
-            apart = torch.where(here, times, 0.0).unsqueeze(-1) - torch.where(there, target, 0.0).unsqueeze(-2)
-            shift = (apart.abs() / self.scale).detach().requires_grad_()
+            shift = (distances(times, target) / self.scale).detach().requires_grad_()
             (pairs,) = torch.autograd.grad(pairing(shift, here, there).sum(), shift)
         extra, missing = here & (pairs.sum(dim=-1) == 0), there & (pairs.sum(dim=-2) == 0)
         before = times.detach() - 64 * torch.finfo(times.dtype).eps * (times.detach().abs() + self.tau_syn)

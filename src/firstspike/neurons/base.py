@@ -225,6 +225,12 @@ class Neuron:
         return found
 
     @property
+    def begins(self) -> bool:
+        """Whether it begins at time 0, with a bias or from equations; others are at rest until the first input."""
+        bias = self.values.get("bias", 0.0)
+        return self.equations is not None or isinstance(bias, Tensor) or bias != 0
+
+    @property
     def parts(self) -> tuple[int, ...]:
         """The dimension that the state has beside the membrane, if it has one of its own: how many numbers that are."""
         if self.equations is not None:

@@ -9,13 +9,14 @@ are in any unit, the same for all; by convention ``tau_syn = 1``.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
 from firstspike.neurons.base import POTENTIAL, TIME, Component, Neuron, Parameter, Unit, each
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveOrInf
 
+_OUT_OF_REACH = 1e12
 Positives = Positive | Tensor | tuple[Positive | Tensor, ...]
 NotNegatives = NotNegative | Tensor | tuple[NotNegative | Tensor, ...]
 Pairs = Sequence[tuple[Positive | Tensor, Finite | Tensor]]
@@ -91,6 +92,10 @@ class LIF(Neuron):
             raise ValueError(f"tau_rise must have one value for each of {most} receptors, got {len(self.tau_rise)}")
         simple = _absent(self.tau_rise) and _absent(self.bias) and self.reset is not None
         self.__dict__["_closed"] = simple and not isinstance(self.tau_syn, tuple)  # asked for in every call
+
+    def without_spikes(self) -> Self:
+        """The same neuron with a threshold that no membrane reaches."""
+        return self.with_values(threshold=_OUT_OF_REACH)
 
     @property
     def concave_rise(self) -> bool:

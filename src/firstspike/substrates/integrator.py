@@ -130,7 +130,7 @@ class _Flow:
         self.plain = not neuron.components
         self.components = neuron.components or (Component("synapse", neuron.tau_syn),)
         self.starts = [place + 1 for place in neuron.receptors or (0,)]
-        self.biased = isinstance(neuron.bias, Tensor) or neuron.bias != 0
+        self.biased = neuron.begins
         self.size = len(self.components) + 2
 
         def number(x: float | Tensor) -> Tensor:

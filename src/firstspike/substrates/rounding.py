@@ -37,10 +37,8 @@ def check_steps(title: str, step: float, precise: bool, layers: list[tuple[str, 
         fits = f"a substrate.step of {shared / math.ceil(shared / step - _WHOLE):.9g}" if shared > _FINEST else ""
         text = f"{place}: {title} has {kind} of whole steps of {one:g}"
         if (precise and name != "recurrent_delay") or steps.min() < least * (1 - _WHOLE):
-            remedy = f"set {'the neuron' if name == 'refractory' else 'the layer'}'s {name}" + (
-                f", or {fits}" if fits and worst else ""
-            )
-            raise ValueError(f"{text}, at least {least}, got a {name} of {worst:g}: {remedy}")
+            owner, other = "neuron" if name == "refractory" else "layer", f", or {fits}" if fits and worst else ""
+            raise ValueError(f"{text}, at least {least}, got a {name} of {worst:g}: set the {owner}'s {name}{other}")
         finer = f"{fits} does not" if fits else "smaller steps do less"
         warnings.warn(f"{text}, and rounds a {name} of {worst:g} by {away.max() * one:.2g}: {finer}", stacklevel=2)
 
