@@ -83,40 +83,31 @@ def dips(random: Random, name: str) -> Layer:
     return layer(name, "dips", ratio, np.concatenate([times, later]), of_neurons(draw))
 
 
-def _crossing(random: Random, ratio: float, times: Array) -> tuple[Array, float, float] | None:
-    """Weights, a spike of theirs that is not close to a tangent, and its slope."""
-    weights = drawn_weights(random, 1, times.size, ratio)[0]
-    found = membrane(ratio, times, weights)
-    at = found.crossing(mp.mpf(1))
-    if at is None:
-        return None
-    slope = float(found.at(*at, order=1))
-    return (weights, float(at[0]), slope) if slope > 0.1 else None
+def _crossing(random: Random) -> tuple[float, Array, Array, float, float]:
+    """Ratio, times and weights, a spike of theirs that is not close to a tangent, and its slope."""
+    ratio, times = float(random.choice(RATIOS)), np.sort(random.uniform(0, 2, 4))
+    for _ in range(TRIES):
+        weights = drawn_weights(random, 1, times.size, ratio)[0]
+        found = membrane(ratio, times, weights)
+        at = found.crossing(mp.mpf(1))
+        if at is not None and (slope := float(found.at(*at, order=1))) > 0.1:
+            return ratio, times, weights, float(at[0]), slope
+    raise ArithmeticError("no such problem found")
 
 
 def brief(random: Random, name: str) -> Layer:
     """An input ends the rise 1e-3 to 1e-9 after the membrane has reached the threshold, or before it would."""
-    ratio, times = float(random.choice(RATIOS)), np.sort(random.uniform(0, 2, 4))
-    for _ in range(TRIES):
-        found = _crossing(random, ratio, times)
-        if found is not None:
-            weights, at, slope = found
-            gap = float(random.choice([-1, 1])) * excess(random, 3, 9)
-            row = np.append(weights, -slope * random.uniform(1.5, 6.0))
-            return layer(name, "brief", ratio, np.append(times, at + gap), row[None])
-    raise ArithmeticError("no such problem found")
+    ratio, times, weights, at, slope = _crossing(random)
+    gap = float(random.choice([-1, 1])) * excess(random, 3, 9)
+    row = np.append(weights, -slope * random.uniform(1.5, 6.0))
+    return layer(name, "brief", ratio, np.append(times, at + gap), row[None])
 
 
 def close(random: Random, name: str) -> Layer:
     """The spike is between two inputs that are 1e-9 apart."""
-    ratio, times = float(random.choice(RATIOS)), np.sort(random.uniform(0, 2, 4))
-    for _ in range(TRIES):
-        found = _crossing(random, ratio, times)
-        if found is not None:
-            weights, at, slope = found
-            row = np.append(weights, slope * random.uniform([-0.5, -3.0], [0.5, 3.0]))
-            return layer(name, "close", ratio, np.append(times, [at - 5e-10, at + 5e-10]), row[None])
-    raise ArithmeticError("no such problem found")
+    ratio, times, weights, at, slope = _crossing(random)
+    row = np.append(weights, slope * random.uniform([-0.5, -3.0], [0.5, 3.0]))
+    return layer(name, "close", ratio, np.append(times, [at - 5e-10, at + 5e-10]), row[None])
 
 
 def ties(random: Random, name: str) -> Layer:

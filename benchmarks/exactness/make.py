@@ -144,7 +144,7 @@ def main() -> None:
 
 
 def made_of(seed: int, name: str, problems: int, pool: Any) -> list[Layer]:
-    """Layers of a family, a few at a time, until they have so many problems."""
+    """Layers of a family, a few at a time, until they have as many problems as asked for."""
     found: list[Layer] = []
     while sum(x.problems for x in found) < problems:
         found += pool.map(made, [(seed, name, len(found) + k) for k in range(4)], chunksize=1)

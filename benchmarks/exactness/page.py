@@ -39,7 +39,7 @@ def cell(x: Any, missing: str = "") -> str:
 
 
 def gradient(score: Numbers) -> str:
-    """The larger of the errors by weights and by times."""
+    """The larger of the errors with respect to weights and to times."""
     both = [score[name]["largest"] for name in ("by_weight", "by_time") if score[name]]
     bad = max(score.get(f"{name}_not_finite", 0) for name in ("by_weight", "by_time"))
     found = [cell(max(both))] if both else []

@@ -40,7 +40,7 @@ class Neuron:
 
 @dataclass
 class Spike:
-    """A spike, and its derivatives by what came before."""
+    """A spike and its derivatives with respect to what came before it."""
 
     time: Number
     slope: Number
@@ -142,7 +142,7 @@ class Membrane:
         return self.ends
 
     def crossing(self, threshold: Number, moved: int = 0) -> tuple[Number, int] | None:
-        """The first time with V >= threshold, and its interval; ``moved``: by so many times the rounding error."""
+        """The first time with V >= threshold, raised by ``moved`` rounding errors, and the interval."""
         for end, value, size, k in self.intervals():
             level = threshold + moved * ROUNDING * max(threshold, size)
             if value > level if mp.isinf(end) else value >= level:

@@ -1,6 +1,7 @@
 """The published code of Göltz et al. 2021, in double precision: first spikes, tau_mem = tau_syn or 2 tau_syn.
 
-It is no package, and under another licence: ``FASTANDDEEP`` is a checkout of github.com/JulianGoeltz/fastAndDeep.
+It is not on a package index and has another licence: set ``FASTANDDEEP`` to a checkout of
+github.com/JulianGoeltz/fastAndDeep.
 """
 
 import os
