@@ -1,7 +1,8 @@
 """spikegd of Klos and Memmesheimer 2025: LIF and QIF neurons with tau_mem = 2 tau_syn.
 
 It is not on a package index: set ``SPIKEGD`` to a checkout of github.com/chklos/spikegd. One neuron is one
-simulation, which JAX vectorises. Its current is that of ``tau_mem V' = -V + I``, so weights of LIF neurons are multiplied by 2.
+simulation, which JAX vectorises. Its current is that of ``tau_mem V' = -V + I``, so weights of LIF neurons are
+multiplied by 2.
 """
 
 import math
