@@ -55,6 +55,7 @@ def _forward_lanes(given: Arguments, holds: bool, room: int, waiting: int) -> tu
     recurrent = given.recurrence is not None
     sizes |= {"dues": sizes["inside"] + (outputs * waiting if recurrent else 0) + PAD, "releases": holds * (room + 1)}
     sizes |= sorting_for(max(sizes["events"], sizes["dues"]))
+    sizes |= {"listed": LANES * (sizes["dues"] + 3 * PAD) * (recurrent and kind.delayed)}
     sizes |= {"holds": holds, "sorted": rows_for.py_func(sizes["dues"]) * LANES if kind.delayed else 1}
     presorted, names = recurrent or not kind.delayed, _OF_TRAINS if kind.several else tuple(SAVED)
     if kind.several:
@@ -99,7 +100,7 @@ def backward_lanes(
         "parts": parts, "chunks": min(CHUNKS, sizes["batch"]), "lanes": sizes["groups"] * LANES,
         "stride": -(-(sizes["events"] + sizes["sendings"]) // 16) * 16, "pieces_size": pieces * N_ADJOINT,
         "by_taus": not needs.isdisjoint(("tau_mem", "tau_syn")), "asks_end": grads.state is not None,
-        "dues": sizes["inside"] + sizes["sendings"] + PAD, "sorted": 1,
+        "dues": sizes["inside"] + sizes["sendings"] + PAD, "sorted": 1, "listed": 0,
     }  # fmt: skip
     sizes |= sorting_for(max(sizes["events"], sizes["dues"]))
     arrays |= kept | {"grad": grads.spikes, "bound": numbers(given.times.dtype, max_weight_grad or math.inf)}

@@ -31,6 +31,7 @@ from firstspike.spiketime.cpu.lanes.windows import sort_due, window_of
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, part_of, samples_of
 from firstspike.spiketime.cpu.sort import SORTING, sort_row
+from firstspike.spiketime.cpu.vectors.simd import fill32, highest, load32, lowest, select
 
 SAMPLES = 16  # of one task
 
@@ -39,7 +40,7 @@ SAMPLES = 16  # of one task
 FORWARD = Layout(
     "ensemble batch samples inputs copies events outputs most groups all_groups group_inputs delay_inputs "
     "taus threads sorted sorting observes holds padded releases n_saved "
-    "windows bounds_size budget room block tasks kept dues sendings",
+    "windows bounds_size budget room block tasks kept dues listed sendings",
     mem="real taus",
     syn="real taus",
     times="real samples events",
@@ -75,10 +76,13 @@ FORWARD = Layout(
     due_times="real threads dues",
     due_moments="real threads dues",
     filled=f"int32 threads {LANES}",
-    line=f"real threads {LANES}",
+    tile="real threads 512",
+    lists="real threads 2 listed",
     rates=f"real all_groups {N_RATES} {LANES}",
     packed="real all_groups group_inputs",
     delays="real all_groups delay_inputs",
+    soonest="real all_groups inputs",  # shortest and longest delay of each input to a group
+    latest="real all_groups inputs",
     keys="real threads sorted",
     values="real threads sorted",
     state=f"real kept {N_STATE}",  # backward, which is more than forward
@@ -141,6 +145,11 @@ def prepared(delayed, several, backward):
                 pack_tile(g.weight[e], g.threshold[e], first, g.packed[task])
             if delayed:
                 pack_tile(g.delay[e], np.ones(g.groups * LANES, g.times.dtype), first, g.delays[task])
+                every, never = every_lane(min(LANES, g.outputs - first)), fill32(g.times, math.inf)
+                for i in range(g.inputs):
+                    delay = load32(g.delays[task], i * LANES)
+                    g.soonest[task, i] = lowest(select(every, delay, never))
+                    g.latest[task, i] = highest(select(every, delay, never * -1.0))
             return
         keys, labels, begin = g.sort_keys[slot], g.sort_labels[slot], (task - g.all_groups) * SAMPLES
         for b in range(begin, min(begin + SAMPLES, g.samples)):  # the inputs that arrive between start and end

@@ -41,7 +41,7 @@ from firstspike.spiketime.cpu.lanes.carried import (
     store_adjoint,
 )
 from firstspike.spiketime.cpu.lanes.scan import longest_wait
-from firstspike.spiketime.cpu.lanes.windows import arrivals
+from firstspike.spiketime.cpu.lanes.windows import arrivals, due_at, fetch_ahead
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.simd import fill32, load32, lowest_bit, select, store
 
@@ -275,7 +275,10 @@ def unwind_apart(g, at, window):
             break
         x = back_to(x, select(hits, before, x.now), False, r, unit, longest, bounds, taus)
         x = back_over(g, at, window, True, x, hits)
+    if g.windows > 1:
+        window = due_at(g, at, window)
     for k in range(window.n):
+        fetch_ahead(g, at, window, k)
         arrival, inside = arrivals(g, at, window, k)
         if not inside:
             continue

@@ -14,8 +14,21 @@ import numpy as np
 from firstspike.spiketime.cpu.arrays import LANES, PAD
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from, sort_row
-from firstspike.spiketime.cpu.vectors.shuffles import sort_lanes
-from firstspike.spiketime.cpu.vectors.simd import fill32, load32, lowest_bit, select, store
+from firstspike.spiketime.cpu.vectors.masks import has_mask_registers
+from firstspike.spiketime.cpu.vectors.shuffles import columns16, sort_lanes, transpose16
+from firstspike.spiketime.cpu.vectors.simd import (
+    fill16,
+    fill32,
+    load16,
+    load32,
+    lowest_bit,
+    pack16,
+    prefetch32,
+    select,
+    store,
+)
+
+_AHEAD = 4  # events whose numbers are on their way to the processor
 
 
 class Window(NamedTuple):
@@ -79,46 +92,126 @@ def window_of(g, slot, b, w, delayed):
 @inlined
 def arrivals(g, at, window, k):
     """When event ``k`` arrives at each lane, and those at which it does in the window."""
-    arrival = load32(g.delays[at.group], np.uintp(window.sources[k]) * np.uintp(LANES)) + window.times[k]
+    arrival = load32(g.delays[at.group], np.uintp(window.sources[np.uintp(k)]) * np.uintp(LANES)) + window.times[np.uintp(k)]
     if k >= window.fresh:
         arrival = max(arrival, window.begin)
     return arrival, (arrival >= window.begin) & (window.end > arrival) & at.every
 
 
 @jit
+def due_at(g, at, window):
+    """The events of a window that may arrive in it at one of 32 lanes, those first that do at all of them.
+
+    The delays and weights of the others are not even read. Behind them are 16 that never come.
+    """
+    events, sources, times = g.due_places[at.slot], g.due_rows[at.slot], g.due_moments[at.slot]
+    soonest, latest, begin, end, n, fresh = g.soonest[at.group], g.latest[at.group], window.begin, window.end, 0, 0
+    for part in range(2):
+        for number in range(window.n):
+            k, place = np.uintp(number), np.uintp(n)  # without a sign, an index needs no test for one below 0
+            source, time, is_old = np.uintp(window.sources[k]), window.times[k], number < window.fresh
+            first, last = soonest[source] + time, latest[source] + time
+            every = (first >= begin) & (last < end)
+            some = (first < end) & ((last >= begin) | (not is_old))
+            taken = every if part == 0 else some ^ every
+            events[place], sources[place], times[place] = window.events[k], window.sources[k], time
+            n += taken
+            fresh += taken & (is_old | (part == 0))
+    for k in range(n, n + 16):
+        sources[k], times[k] = 0, math.inf
+    return Window(window.number, begin, end, n, fresh, events, sources, times)
+
+
+@inlined
+def fetch_ahead(g, at, window, k):
+    """Have the processor read the delays and weights of a later event."""
+    place = np.uintp(window.sources[np.uintp(min(k + _AHEAD, window.n - 1))]) * np.uintp(LANES)
+    prefetch32(g.delays[at.group], place)
+    prefetch32(g.packed[at.group], place)
+
+
+@jit
 def sort_due(g, at, window, weight):
     """Sort what arrives at each of 32 lanes: times into ``keys``, and weights into ``values``; returns how many rows.
 
-    What arrives at all lanes fills rows. In a recurrent layer the rest does not: each lane has its own, one after the
-    other.
+    In a recurrent layer each lane is handed what arrives at it, otherwise all lanes have the same rows.
     """
-    keys, values, counts, line = g.keys[at.slot], g.values[at.slot], g.filled[at.slot], g.line[at.slot]
-    n, never, full, back = 0, fill32(keys, math.inf), -1, g.windows > 1 and g.reach[0] > 0
-    for number in range(window.n):
-        k = window.n - 1 - number if back else number  # inputs or own spikes may all have the same delay: these first
+    keys, values, never, n = g.keys[at.slot], g.values[at.slot], fill32(g.keys, math.inf), 0
+    if g.windows > 1:
+        n = _hand_over(g, at, due_at(g, at, window), weight)
+    for k in range(window.n if g.windows == 1 else 0):
         arrival, inside = arrivals(g, at, window, k)
-        if not inside:
-            continue
-        place = window.sources[k] * LANES
-        if g.windows == 1 or (full < 0 and inside == at.every):
+        if inside:
             store(keys, n * LANES, select(inside, arrival, never))
-            store(values, n * LANES, load32(weight, place))
+            store(values, n * LANES, load32(weight, window.sources[k] * LANES))
             n += 1
-            continue
-        if full < 0:
-            full = n
-            for lane in range(LANES):
-                counts[lane] = n
-        store(line, 0, arrival)
-        while inside:
-            lane = np.uintp(lowest_bit(inside))  # without a sign, an index needs no test for one below 0
-            inside &= inside - np.uint64(1)
-            row = counts[lane]
-            counts[lane] = row + 1
-            if row == n:
-                store(keys, n * LANES, never)
-                n += 1
-            to = np.uintp(row * LANES) + lane
-            keys[to], values[to] = line[lane], weight[np.uintp(place) + lane]
     sort_lanes(keys, values, n, LANES)
     return n
+
+
+@jit
+def _packed(g, at, window, weight):
+    """Hand over by vectors of 16 events, whose times at each lane are those in the window, one after the other."""
+    tile, places, parts = g.tile[at.slot], g.filled[at.slot], g.lists[at.slot]
+    times, weights, never, rows = parts[0], parts[1], fill16(g.tile, math.inf), 0
+    size = (window.n + 31) // 32 * 32 + 16  # of a lane's list; an odd number of cache lines
+    for lane in range(LANES):
+        places[lane] = lane * size
+    for k in range(0, window.n, 16):
+        fresh = np.uint64(0xFFFF) << np.uint64(min(max(window.fresh - k, 0), 16))
+        moments, floor = load16(window.times, k), select(fresh, fill16(tile, window.begin), never * -1.0)
+        for half in range(0, LANES, 16):
+            columns16(g.delays[at.group], window.sources, k, LANES, half, tile, 0)
+            columns16(weight, window.sources, k, LANES, half, tile, 256)
+            for lane in range(16):
+                arrival, to = max(load16(tile, 16 * lane) + moments, floor), np.intp(places[half + lane])
+                inside = (arrival >= window.begin) & (window.end > arrival)
+                pack16(inside, times, to, arrival)
+                places[half + lane] = pack16(inside, weights, to, load16(tile, 256 + 16 * lane))
+    for lane in range(LANES):
+        if at.every >> np.uint64(lane) == 0:
+            places[lane] = lane * size
+        rows = max(rows, places[lane] - lane * size)
+    for lane in range(LANES):
+        for place in range(places[lane], lane * size + rows, 16):
+            store(times, place, never)
+    for row in range(0, rows, 16):
+        for half in range(0, LANES, 16):
+            transpose16(times, half * size + row, size, g.keys[at.slot], row * LANES + half, LANES)
+            transpose16(weights, half * size + row, size, g.values[at.slot], row * LANES + half, LANES)
+    return rows
+
+
+@jit
+def _one_by_one(g, at, window, weight):
+    """Hand over without vectors, but for what arrives at all lanes."""
+    keys, values, counts, line = g.keys[at.slot], g.values[at.slot], g.filled[at.slot], g.tile[at.slot]
+    never, full, rows = fill32(keys, math.inf), True, 0
+    for lane in range(LANES):
+        counts[lane] = lane
+    for row in range(window.n):
+        store(keys, row * LANES, never)
+    for k in range(window.n):
+        fetch_ahead(g, at, window, k)
+        arrival, inside = arrivals(g, at, window, k)
+        place = np.uintp(window.sources[np.uintp(k)]) * np.uintp(LANES)
+        full &= inside == at.every
+        if full:
+            store(keys, k * LANES, select(inside, arrival, never))
+            store(values, k * LANES, load32(weight, place))
+            for lane in range(LANES):
+                counts[lane] += LANES
+            continue
+        store(line, 0, arrival)
+        while inside:
+            lane = np.uintp(lowest_bit(inside))
+            inside &= inside - np.uint64(1)
+            to = np.uintp(counts[lane])
+            counts[lane] = to + np.uintp(LANES)
+            keys[to], values[to] = line[lane], weight[place + lane]
+    for lane in range(LANES):
+        rows = max(rows, counts[lane] // LANES)
+    return rows
+
+
+_hand_over = _packed if has_mask_registers() else _one_by_one

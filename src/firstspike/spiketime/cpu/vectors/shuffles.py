@@ -46,17 +46,35 @@ def transpose16(context, builder, sig, source, index, step, target, to, to_step)
     for _ in _LANES:
         rows.append(builder.load(pointer_to(context, builder, sig.args[0], source, index, vec), align=vec.bytes))
         index = builder.add(index, step)
+    for row in _transposed(builder, rows):
+        builder.store(row, pointer_to(context, builder, sig.args[3], target, to, vec), align=vec.bytes)
+        to = builder.add(to, to_step)
+
+
+def _transposed(builder, rows):
+    """The columns of 16 rows: blocks of lanes are exchanged between pairs of rows."""
     width = 1
-    while width < 16:  # exchange blocks of lanes between pairs of rows
+    while width < 16:
         done = list(rows)
         for i in (i for i in _LANES if not i & width):
             left = [x if not x & width else x - width + 16 for x in _LANES]
             done[i] = shuffle(builder, rows[i], rows[i + width], left)
             done[i + width] = shuffle(builder, rows[i], rows[i + width], [x + width for x in left])
         rows, width = done, 2 * width
-    for row in rows:
-        builder.store(row, pointer_to(context, builder, sig.args[3], target, to, vec), align=vec.bytes)
-        to = builder.add(to, to_step)
+    return rows
+
+
+@emitted(lambda x, places, *numbers: types.void(x, places, *[types.intp] * 3, x, types.intp))
+def columns16(context, builder, sig, source, places, first, step, start, target, to):
+    """Write the columns of 16 rows, at ``step * places[first + i] + start``, one after the other."""
+    vec, rows = VecType(sig.args[0].dtype, 16), []
+    for i in _LANES:
+        place = builder.load(element_of(context, builder, sig.args[1], places, builder.add(first, INT64(i)), 1))
+        index = builder.add(builder.mul(builder.zext(place, INT64), step), start)
+        rows.append(builder.load(pointer_to(context, builder, sig.args[0], source, index, vec), align=vec.bytes))
+    target = pointer_to(context, builder, sig.args[5], target, to, vec, count=16)
+    for i, row in enumerate(_transposed(builder, rows)):
+        builder.store(row, builder.gep(target, [INT64(i)]), align=vec.bytes)
 
 
 @emitted(lambda array, index: VecType(array.dtype, 16)(array, types.intp))
