@@ -278,7 +278,7 @@ def unwind_apart(g, at, window):
     if g.windows > 1:
         window = due_at(g, at, window)
     for k in range(window.n):
-        fetch_ahead(g, at, window, k)
+        fetch_ahead(g, at, window, k + 4)
         arrival, inside = arrivals(g, at, window, k)
         if not inside:
             continue

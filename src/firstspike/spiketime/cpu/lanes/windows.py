@@ -28,6 +28,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     store,
 )
 
+_PACKS = int(has_mask_registers())  # whether vectors are handed over
 _AHEAD = 4  # events whose numbers are on their way to the processor
 
 
@@ -100,20 +101,20 @@ def arrivals(g, at, window, k):
 
 @jit
 def due_at(g, at, window):
-    """The events of a window that may arrive in it at one of 32 lanes, those first that do at all of them.
+    """The events of a window that may arrive in it at one of 32 lanes; where it matters, first those that do at all.
 
     The delays and weights of the others are not even read. Behind them are 16 that never come.
     """
     events, sources, times = g.due_places[at.slot], g.due_rows[at.slot], g.due_moments[at.slot]
     soonest, latest, begin, end, n, fresh = g.soonest[at.group], g.latest[at.group], window.begin, window.end, 0, 0
-    for part in range(2):
+    for part in range(_PACKS, 2):
         for number in range(window.n):
             k, place = np.uintp(number), np.uintp(n)  # without a sign, an index needs no test for one below 0
             source, time, is_old = np.uintp(window.sources[k]), window.times[k], number < window.fresh
             first, last = soonest[source] + time, latest[source] + time
             every = (first >= begin) & (last < end)
             some = (first < end) & ((last >= begin) | (not is_old))
-            taken = every if part == 0 else some ^ every
+            taken = every if part == 0 else some if _PACKS else some ^ every
             events[place], sources[place], times[place] = window.events[k], window.sources[k], time
             n += taken
             fresh += taken & (is_old | (part == 0))
@@ -125,7 +126,7 @@ def due_at(g, at, window):
 @inlined
 def fetch_ahead(g, at, window, k):
     """Have the processor read the delays and weights of a later event."""
-    place = np.uintp(window.sources[np.uintp(min(k + _AHEAD, window.n - 1))]) * np.uintp(LANES)
+    place = np.uintp(window.sources[np.uintp(min(k, window.n))]) * np.uintp(LANES)
     prefetch32(g.delays[at.group], place)
     prefetch32(g.packed[at.group], place)
 
@@ -158,6 +159,8 @@ def _packed(g, at, window, weight):
     for lane in range(LANES):
         places[lane] = lane * size
     for k in range(0, window.n, 16):
+        for ahead in range(k + 16, k + 32):
+            fetch_ahead(g, at, window, ahead)
         fresh = np.uint64(0xFFFF) << np.uint64(min(max(window.fresh - k, 0), 16))
         moments, floor = load16(window.times, k), select(fresh, fill16(tile, window.begin), never * -1.0)
         for half in range(0, LANES, 16):
@@ -192,7 +195,7 @@ def _one_by_one(g, at, window, weight):
     for row in range(window.n):
         store(keys, row * LANES, never)
     for k in range(window.n):
-        fetch_ahead(g, at, window, k)
+        fetch_ahead(g, at, window, k + _AHEAD)
         arrival, inside = arrivals(g, at, window, k)
         place = np.uintp(window.sources[np.uintp(k)]) * np.uintp(LANES)
         full &= inside == at.every
@@ -214,4 +217,4 @@ def _one_by_one(g, at, window, weight):
     return rows
 
 
-_hand_over = _packed if has_mask_registers() else _one_by_one
+_hand_over = _packed if _PACKS else _one_by_one
