@@ -41,7 +41,7 @@ from firstspike.spiketime.cpu.lanes.carried import (
     store_adjoint,
 )
 from firstspike.spiketime.cpu.lanes.scan import longest_wait
-from firstspike.spiketime.cpu.lanes.windows import arrivals, due_at, fetch_ahead
+from firstspike.spiketime.cpu.lanes.windows import AHEAD, arrivals, due_at, fetch_ahead
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.simd import fill32, load32, lowest_bit, select, store
 
@@ -278,7 +278,8 @@ def unwind_apart(g, at, window):
     if g.windows > 1:
         window = due_at(g, at, window)
     for k in range(window.n):
-        fetch_ahead(g, at, window, k + 4)
+        fetch_ahead(window, k + 2 * AHEAD, g.delays[at.group], into.weight)
+        fetch_ahead(window, k + AHEAD, into.by_weight, into.by_delay)
         arrival, inside = arrivals(g, at, window, k)
         if not inside:
             continue

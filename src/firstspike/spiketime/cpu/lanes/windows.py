@@ -29,7 +29,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
 )
 
 _PACKS = int(has_mask_registers())  # whether vectors are handed over
-_AHEAD = 4  # events whose numbers are on their way to the processor
+AHEAD = 4  # events whose numbers are on their way to the processor
 
 
 class Window(NamedTuple):
@@ -124,11 +124,11 @@ def due_at(g, at, window):
 
 
 @inlined
-def fetch_ahead(g, at, window, k):
-    """Have the processor read the delays and weights of a later event."""
+def fetch_ahead(window, k, first, second):
+    """Have the processor read what two arrays have for a later event."""
     place = np.uintp(window.sources[np.uintp(min(k, window.n))]) * np.uintp(LANES)
-    prefetch32(g.delays[at.group], place)
-    prefetch32(g.packed[at.group], place)
+    prefetch32(first, place)
+    prefetch32(second, place)
 
 
 @jit
@@ -160,7 +160,7 @@ def _packed(g, at, window, weight):
         places[lane] = lane * size
     for k in range(0, window.n, 16):
         for ahead in range(k + 16, k + 32):
-            fetch_ahead(g, at, window, ahead)
+            fetch_ahead(window, ahead, g.delays[at.group], weight)
         fresh = np.uint64(0xFFFF) << np.uint64(min(max(window.fresh - k, 0), 16))
         moments, floor = load16(window.times, k), select(fresh, fill16(tile, window.begin), never * -1.0)
         for half in range(0, LANES, 16):
@@ -195,7 +195,7 @@ def _one_by_one(g, at, window, weight):
     for row in range(window.n):
         store(keys, row * LANES, never)
     for k in range(window.n):
-        fetch_ahead(g, at, window, k + _AHEAD)
+        fetch_ahead(window, k + AHEAD, g.delays[at.group], weight)
         arrival, inside = arrivals(g, at, window, k)
         place = np.uintp(window.sources[np.uintp(k)]) * np.uintp(LANES)
         full &= inside == at.every
