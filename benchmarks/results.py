@@ -156,30 +156,13 @@ def accuracy(found: Numbers) -> str:
     return f"**{100 * values[0]:.2f}** ({100 * low:.2f} to {100 * high:.2f})"
 
 
-def seeds(found: Numbers) -> str:
-    names = sorted(map(int, found["test"])) or found["seeds"]
-    consecutive = names == list(range(names[0], names[-1] + 1))
-    return f"{names[0]} to {names[-1]}" if consecutive and len(names) > 2 else ", ".join(map(str, names))
-
-
 def table(rows: dict[str, str], accuracies: Numbers) -> str:
     """A line for each config of which there is a result."""
-    lines = [["config", "network", "test accuracy in %", "published", "parameters"]]
+    lines = [["config", "network", "test accuracy in %", "published in %", "parameters"]]
     for name, network in rows.items():
         if found := accuracies.get(name):
-            published = load_config(name).published.replace("+-", "±")
+            published = load_config(name).published.replace("+-", "±").replace(" %", "")
             lines.append([f"`{name}`", network, accuracy(found), published, str(found["parameters"] or "-")])
-    return markdown(lines)
-
-
-def origins(accuracies: Numbers) -> str:
-    """How each result was made: epochs, seeds, time and version."""
-    lines = [["config", "epochs", "seeds", "minutes", "commit"]]
-    for name in (name for rows in TABLES.values() for name in rows):
-        if found := accuracies.get(name):
-            minutes = "-" if found["minutes"] is None else f"{max(found['minutes'], 1):.0f}"
-            commits = ", ".join(found.get("commits", ["-"]))
-            lines.append([f"`{name}`", str(found["epochs"]), seeds(found), minutes, commits])
     return markdown(lines)
 
 
@@ -204,8 +187,8 @@ def sizes_figure(found: dict[str, dict[str, list[float]]], path: Path) -> None:
 
 def page(numbers: Numbers) -> str:
     tables = {name: table(rows, numbers["accuracies"]) for name, rows in TABLES.items()}
-    others = {"speakers": speakers(numbers["speakers"]), "origins": origins(numbers["accuracies"])}
-    return Template(PAGE.read_text(encoding="utf-8")).substitute(tables, **others)
+    text = Template(PAGE.read_text(encoding="utf-8"))
+    return text.substitute(tables, speakers=speakers(numbers["speakers"]))
 
 
 def main() -> None:
