@@ -1,4 +1,4 @@
-"""The command. It parses, calls and prints; every import that takes time waits until it is needed."""
+"""The command. It parses, calls and prints. Every import that takes time waits until it is needed."""
 
 import contextlib
 import os
@@ -194,7 +194,7 @@ def evaluate(
         typer.Option("--set", metavar="KEY=VALUE", help="Change the substrate, e.g. substrate.weight_bits=4."),
     ] = None,
 ) -> None:
-    """Evaluate a trained network, or those of all seeds; writes evaluation/NAME.json and spikes/NAME.npz into the run.
+    """Evaluate a trained network, or those of all seeds. Writes evaluation/NAME.json and spikes/NAME.npz into the run.
 
     With the networks of several seeds, mean and standard deviation come last.
     """
@@ -232,7 +232,7 @@ def predict(
     checkpoint: Chosen = None,
     substrate: On = None,
 ) -> None:
-    """Classify samples; prints classes and output spike times.
+    """Classify samples. Prints classes and output spike times.
 
     Inputs are spike times in units of tau_syn (inf or an empty cell means no spike). A run whose config encodes values
     takes values instead.

@@ -74,7 +74,7 @@ def _ranges(function: Callable[..., Any]) -> dict[str, tuple[Any, ...]]:
 
 
 def _allows(option: Any, value: Any) -> bool:
-    """Whether a value fits; without bounds in the annotation, any value does."""
+    """Whether a value fits. Without bounds in the annotation, any value does."""
     if isinstance(option, type):
         return isinstance(value, option)
     if get_origin(option) is Literal:

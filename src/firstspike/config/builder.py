@@ -41,7 +41,7 @@ def build(config: Config, data: Splits | None = None, parts: Parts | None = None
 
     Args:
         config: what to build.
-        data: the config's data, if already known; new networks start from the training part.
+        data: the config's data, if already known. New networks start from the training part.
         parts: your own objects, for parts that the config only names.
 
     Raises:

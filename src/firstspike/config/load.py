@@ -95,7 +95,7 @@ def load_config(
         read_tables: whether to read tables of your own data, to check that the network fits them.
 
     Raises:
-        ConfigError: no such file, no YAML, or values that do not fit; the message names all of them.
+        ConfigError: no such file, no YAML, or values that do not fit. The message names all of them.
     """
     if isinstance(source, dict):
         return _check(*_changed(Document(source), substrate, overrides), "config", read_tables)
@@ -157,7 +157,7 @@ def with_substrate(config: Config, kind: str | None, settings: Iterable[str] = (
 
 
 def _check(document: Document, errors: Sequence[str], source: str, read_tables: bool = True) -> Config:
-    """The config; a ConfigError also has the ``errors`` found before."""
+    """The config. A ConfigError also has the ``errors`` found before."""
     raw = document.data  # a mapping
     problems: list[Problem] = []
     config = None

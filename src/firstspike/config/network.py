@@ -169,7 +169,7 @@ def too_many_spikes(neurons: int, spikes: int) -> str | None:
 
 
 def parameter_groups(sections: Sequence[Section], network: nn.Module, lr: float) -> list[dict[str, Any]]:
-    """The parameters that learn, those with the same settings together; ``lr`` is that of layers without their own."""
+    """The parameters that learn, those with the same settings together. ``lr`` is that of layers without their own."""
     if not isinstance(network, Network) or len(network) != len(sections):  # of your own: sections name it only
         return [{"params": [p for p in network.parameters() if p.requires_grad], "lr": lr}]
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}

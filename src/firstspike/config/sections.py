@@ -1,4 +1,4 @@
-"""The sections of a config. Each follows from the class that it configures; this file adds what only configs have."""
+"""The sections of a config. Each follows from the class that it configures. This file adds what only configs have."""
 
 import inspect
 from typing import Annotated, Any, Literal, Union
@@ -35,7 +35,7 @@ CUSTOM = "custom"
 class Custom(Section):
     """A part that was made in Python and is not in the registries: only its name is known.
 
-    Commands cannot use it; in Python it can be handed over, as in ``fs.Run(folder, network=network)``.
+    Commands cannot use it. In Python it can be handed over, as in ``fs.Run(folder, network=network)``.
     """
 
     kind: Literal["custom"]
@@ -43,7 +43,7 @@ class Custom(Section):
 
 
 class Given(Section):
-    """Data that were handed over in Python; a run folder may hold a copy of them."""
+    """Data that were handed over in Python. A run folder may hold a copy of them."""
 
     kind: Literal["given"]
 
@@ -71,7 +71,7 @@ class _Timed(Built):
 
 
 class _LIF(_Timed):
-    """LIF neurons; a described one shows of the rarer parameters those that play a part."""
+    """LIF neurons. A described one shows of the rarer parameters those that play a part."""
 
     def build(self, **more: Any) -> Any:
         """The neuron."""

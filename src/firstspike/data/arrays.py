@@ -95,7 +95,7 @@ def as_tensor(name: str, values: Any, dtype: torch.dtype | None = None, columns:
 
 
 def _numbers(array: np.ndarray, columns: Sequence[Any]) -> np.ndarray:
-    """Objects as numbers; the ValueError names a value that is none, and the columns with such values."""
+    """Objects as numbers. The ValueError names a value that is none, and the columns with such values."""
     try:
         return array.astype(np.float64)
     except (TypeError, ValueError):

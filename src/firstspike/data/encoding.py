@@ -164,10 +164,10 @@ class LatencyEncoder(Encoder):
         return tuple(self.late if way else self.early for way in self._ways)
 
     def fit(self, values: ArrayLike | Tensor) -> Self:
-        """The same encoder with the ranges of these values; NaN is ignored.
+        """The same encoder with the ranges of these values. NaN is ignored.
 
         Args:
-            values: `(samples, features)`, numbers or NaN; images are flattened.
+            values: `(samples, features)`, numbers or NaN. Images are flattened.
 
         Raises:
             ValueError: values of another shape or kind, infinite values, ranges beyond float64.
@@ -181,7 +181,7 @@ class LatencyEncoder(Encoder):
 
         Args:
             values: `(samples, features)`, numbers or NaN.
-            dtype: of the times; they are computed in float64.
+            dtype: of the times. They are computed in float64.
 
         Returns:
             Times `(samples, features)`, twice as many columns with `on_off`; `inf` if the value is missing.
@@ -200,10 +200,10 @@ class LatencyEncoder(Encoder):
         """The values that times stand for, NaN without a spike.
 
         Args:
-            times: as this encoder returns them; the first channel is read.
+            times: as this encoder returns them. The first channel is read.
 
         Returns:
-            Values `(samples, features)`; those outside a range are at its ends.
+            Values `(samples, features)`. Those outside a range are at its ends.
         """
         low, high = self._ranges()
         fraction = (times[:, : self.features].double().cpu() - self.early) / (self.late - self.early)

@@ -146,7 +146,7 @@ def numbered(
 
 
 def event_lists(events: Sequence[Events], inputs: int, dtype: torch.dtype = torch.float32) -> EventLists:
-    """Spike trains from events, kept as lists of events; `trains_from_events` makes one padded tensor of them.
+    """Spike trains from events, kept as lists of events. `trains_from_events` makes one padded tensor of them.
 
     Args:
         events: as `trains_from_events` takes them.
@@ -227,7 +227,7 @@ def _in_order(rows: np.ndarray, times: np.ndarray, count: int) -> np.ndarray:
 def padded_trains(
     rows: Int64[Tensor, " events"], times: Float[Tensor, " events"], count: int, in_order: bool = False
 ) -> Float[Tensor, "rows spikes"]:
-    """Sorted trains, ``count`` of them, padded with `inf`; events may be in any order, unless given ``in_order``."""
+    """Sorted trains, ``count`` of them, padded with `inf`. Events may be in any order, unless given ``in_order``."""
     if not in_order:
         order = torch.from_numpy(_in_order(rows.numpy(), times.numpy(), count))
         rows, times = rows[order], times[order]

@@ -47,10 +47,10 @@ def yin_yang(
         r_big: radius of the symbol, at most 0.5.
         early: spike time of value 0, in units of `tau_syn`.
         late: spike time of value 1.
-        dtype: of the times; they are computed in float64 first.
+        dtype: of the times. They are computed in float64 first.
 
     Returns:
-        Times `(samples, 4)`, all finite, and labels `(samples,)`; see `yin_yang_class` for what they mean.
+        Times `(samples, 4)`, all finite, and labels `(samples,)`. See `yin_yang_class` for what they mean.
 
     Raises:
         ValueError: `samples` below 1, a seed or radius out of range, a window that violates `0 <= early < late`.

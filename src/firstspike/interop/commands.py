@@ -60,7 +60,7 @@ def export(
         bool, typer.Option("--csv", help="Write a folder of .csv instead: weights, delays, spikes of held-out data.")
     ] = False,
 ) -> None:
-    """Export a trained network as a NIR graph, for other simulators and chips; needs the extra nir. Or as CSV files."""
+    """Export a trained network as a NIR graph, which needs the extra nir, or as CSV files."""
     from firstspike.runs import Run
     from firstspike.runs.files import whole_file
 

@@ -75,7 +75,7 @@ class Neuron:
             "dv/dt = (v*(v - 1) + i) / tau_m; di/dt = -i / tau_s",
             threshold="v > v_th", reset="v = v_r", receptors=["i"], tau_m=1.0, tau_s=0.5, v_th=10.0, v_r=-10.0)
 
-    Between events its states follow the equations; an input adds its weight to the state of its receptor; where the
+    Between events its states follow the equations. An input adds its weight to the state of its receptor. Where the
     threshold is reached from below, the neuron spikes, and the reset is carried out. ``neurons`` has named ones, whose
     parameters are documented, and which are its subclasses: ``LIF``, ``QIF``, ``AdEx`` and others.
 
@@ -83,16 +83,16 @@ class Neuron:
     ``(out,)``, which may require a gradient. The values of tensors are checked when they are used: reading them here
     would break under vmap. A backend accepts a neuron or refuses it with a reason.
 
-    Two neurons are equal if they are of the same kind and all values are; of tensors shape and values count. A number
+    Two neurons are equal if they are of the same kind and all values are. Of tensors shape and values count. A number
     never equals a tensor.
 
     Args:
         equations: a line ``dx/dt = ...`` for each state, the membrane first, and lines ``name = ...`` for parts that
             they use, also separated by ``;``, in the notation of Brian2: ``+ - * / **``, brackets, numbers, names, and
-            ``exp log sqrt sin cos tanh``. Times are in any one unit; there are no other units.
+            ``exp log sqrt sin cos tanh``. Times are in any one unit. There are no other units.
         threshold: a comparison, such as ``"v > v_th"``.
         reset: what a spike does to the states, such as ``"v = v_r; u += d"``. All see the states before the spike.
-        receptors: the states that inputs add their weights to; which of them an input reaches is said by the layer.
+        receptors: the states that inputs add their weights to. Which of them an input reaches is said by the layer.
         held: states that stand still within the refractory time, by default the first. Without any, a neuron only does
             not spike within that time.
         start: states at the start that are not 0: numbers, or formulas of parameters.
@@ -195,7 +195,7 @@ class Neuron:
 
     @property
     def membrane(self) -> str:
-        """The membrane as a formula of the states; of neurons without ``equations`` it is ``voltage``."""
+        """The membrane as a formula of the states. Of neurons without ``equations`` it is ``voltage``."""
         return "voltage" if self.equations is None else self.equations.states[0]
 
     def membrane_of(self, states: Mapping[str, Tensor], like: Tensor) -> Tensor:
@@ -226,7 +226,7 @@ class Neuron:
 
     @property
     def begins(self) -> bool:
-        """Whether it begins at time 0, with a bias or from equations; others are at rest until the first input."""
+        """Whether it begins at time 0, with a bias or from equations. Others are at rest until the first input."""
         bias = self.values.get("bias", 0.0)
         return self.equations is not None or isinstance(bias, Tensor) or bias != 0
 
@@ -239,7 +239,7 @@ class Neuron:
 
     @property
     def named_values(self) -> dict[str, float | Tensor]:
-        """Values of the names in the ``equations``; of a parameter with several, they end with their numbers."""
+        """Values of the names in the ``equations``. Of a parameter with several, they end with their numbers."""
         found: dict[str, float | Tensor] = {}
         for name, value in self.values.items():
             found |= {f"{name}_{k}": x for k, x in enumerate(value)} if isinstance(value, tuple) else {name: value}

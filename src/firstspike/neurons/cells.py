@@ -230,7 +230,7 @@ def _moved(values: Any, given: Mapping[str, Any], names: Mapping[str, Any], back
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether values are the same to rounding; a single one stands for all."""
+    """Whether values are the same to rounding. A single one stands for all."""
     most = max(len(each(one)), len(each(other)))
     both = [each(x) * (most if len(each(x)) == 1 else 1) for x in (one, other)]
     one, other = ([torch.as_tensor(math.nan if y is None else y).detach().cpu().double() for y in x] for x in both)

@@ -55,7 +55,7 @@ def read_equations(text: str, threshold: str, reset: str, receptors: Sequence[st
     """Read equations.
 
     Args:
-        text: lines ``dx/dt = ...`` and, for names of parts that they use, ``name = ...``; a line may end with a comment
+        text: lines ``dx/dt = ...`` and, for names of parts that they use, ``name = ...``. A line may end with a comment
             after ``#`` or, as in Brian2, with ``: 1`` and ``(unless refractory)``.
         threshold: a comparison ``left > right``.
         reset: assignments ``x = ...``, ``x += ...``, separated by ``;`` or lines. All see the states before the spike.

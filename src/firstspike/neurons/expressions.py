@@ -15,7 +15,7 @@ Expression = float | str | tuple[object, ...]
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     name: getattr(torch, name) for name in ("exp", "log", "sqrt", "sin", "cos", "tanh")
 }
-"""What expressions may call, by name; each has one argument, and is analytic where it is defined."""
+"""What expressions may call, by name. Each has one argument, and is analytic where it is defined."""
 
 RESERVED = {
     "t": "neurons do not depend on the time itself; write what changes as a state with its own equation",
@@ -35,7 +35,7 @@ _REFUSED = {
 
 
 def read(text: str, place: str, before: int = 0) -> Expression:
-    """The expression of a text; a ValueError says what is not allowed in it, and where: ``place`` and the column.
+    """The expression of a text. A ValueError says what is not allowed in it, and where: ``place`` and the column.
 
     ``before`` is how many characters of a line come before the text.
     """

@@ -200,7 +200,7 @@ def membrane(
         times: input spike times of the sample, or trains.
         neurons: which of them; by default all, at most six.
         names: of the chosen neurons, by default their numbers.
-        until: end of a time axis that starts at 0; by default it is as long as something happens.
+        until: end of a time axis that starts at 0. By default it is as long as something happens.
     """
     with torch.no_grad():
         spikes = layer(times.to(layer.weight).unsqueeze(0))[0]

@@ -24,7 +24,7 @@ NO_CLASSES = "the labels are numbers, not classes"
 
 
 class NotApplicable(ValueError):  # noqa: N818  (a reason to leave a figure out, not a fault)
-    """A figure that does not apply to a run; the message says why."""
+    """A figure that does not apply to a run. The message says why."""
 
 
 UNAVAILABLE = (NotApplicable, CheckpointError, ConfigError, LayerError, SubstrateError, ImportError, OSError)
@@ -126,7 +126,7 @@ def spiking_output(run: Run) -> bool:
 
 
 def left_out(what: str, error: Exception) -> str:
-    """Why a figure or part is left out, in one line; what is a fault rather than a reason is also a warning."""
+    """Why a figure or part is left out, in one line. What is a fault rather than a reason is also a warning."""
     if isinstance(error, UNAVAILABLE):
         return str(error)
     reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -135,7 +135,7 @@ def left_out(what: str, error: Exception) -> str:
 
 
 def run_figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draw a figure of a run in the package's style; it is ``NotApplicable`` where a part of the run is missing."""
+    """Draw a figure of a run in the package's style. It is ``NotApplicable`` where a part of the run is missing."""
     draw = styled(draw)
 
     @functools.wraps(draw)

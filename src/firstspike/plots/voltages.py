@@ -67,7 +67,7 @@ def membrane_voltage(
     """Voltage of neurons relative to the leak, in float64; without ``resets`` that of neurons that do not spike.
 
     ``resets`` are sorted times of the neurons' own spikes, ``inf`` after the last one. At such a time, the voltage is
-    that just before it; then the neuron stays at its reset for its refractory time. A reset moves the membrane and
+    that just before it. Then the neuron stays at its reset for its refractory time. A reset moves the membrane and
     not the currents, so what it adds decays with ``tau_mem`` alone.
     """
     inputs, tau_mem = _inputs(neuron, times, weight, delay, receptor), _by_neuron(neuron.tau_mem)

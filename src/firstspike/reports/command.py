@@ -18,7 +18,7 @@ def report(
     ] = None,
     runs: Annotated[bool, typer.Option("--runs", help="Of a sweep: first write the report of each run.")] = False,
 ) -> None:
-    """Write an interactive page, one self-contained HTML file; needs the extra report."""
+    """Write an interactive page, one self-contained HTML file. Needs the extra report."""
     from firstspike.reports.write import write_report
     from firstspike.sweeps import sweep_folder
 

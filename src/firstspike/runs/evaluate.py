@@ -2,7 +2,7 @@
 
 evaluation/NAME.json    accuracy, loss, silent fractions, decision time, spikes and synaptic events, confusion matrix
 evaluation/differences_NAME.csv    on a substrate: its spikes against the exact ones, by neuron
-spikes/NAME.npz         spike times of every layer, labels, predictions; ``numpy.load`` needs no pickle
+spikes/NAME.npz         spike times of every layer, labels, predictions (``numpy.load`` needs no pickle)
 """
 
 import json
@@ -34,7 +34,7 @@ from firstspike.training.evaluation import confusion_counts, evaluate_record, re
 if TYPE_CHECKING:
     from firstspike.runs.run import Run
 
-_TABLE_UP_TO = 10  # classes; a larger confusion matrix is not readable
+_TABLE_UP_TO = 10  # classes. A larger confusion matrix is not readable
 
 
 def decisions(run: "Run", output: Tensor) -> list[str]:
@@ -134,7 +134,7 @@ class RunEvaluation(Evaluation):
         }
 
     def cost(self, until_decision: bool = False) -> list[LayerCost]:
-        """Spikes and synaptic events per sample, by layer; see ``layer_costs``.
+        """Spikes and synaptic events per sample, by layer. See ``layer_costs``.
 
         Args:
             until_decision: only up to the first output spike of each sample; [] for a readout, or trains.
@@ -149,7 +149,7 @@ class RunEvaluation(Evaluation):
     def spikes(self) -> dict[str, np.ndarray]:
         """Spike times by layer, each ``(samples, neurons)``, in order; ``inputs`` first, then labels and predictions.
 
-        Further layers of a name have a number after it. Of bias layers these are the bias spikes alone; copies are left
+        Further layers of a name have a number after it. Of bias layers these are the bias spikes alone. Copies are left
         out.
         """
         arrays: dict[str, np.ndarray] = {}

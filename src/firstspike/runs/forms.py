@@ -49,7 +49,7 @@ class SplitResults(JsonForm):
 
 
 class Results(JsonForm):
-    """``results.json``, of one training or of several seeds; a part of the data that was not given is null."""
+    """``results.json``, of one training or of several seeds. A part of the data that was not given is null."""
 
     epochs: NotNegativeInt
     parameters: NotNegativeInt

@@ -141,7 +141,7 @@ class OpenedRun:
 
     @cached_property
     def network(self) -> Network:
-        """The trained network, with the weights of ``checkpoint``; its parameters require no gradient."""
+        """The trained network, with the weights of ``checkpoint``. Its parameters require no gradient."""
         return self.network_at(self.checkpoint)
 
     @cached_property
@@ -182,7 +182,7 @@ class OpenedRun:
 
     @cached_property
     def data(self) -> Splits:
-        """The three splits, on the CPU as the network; those that the run does not have are empty.
+        """The three splits, on the CPU as the network. Those that the run does not have are empty.
 
         If they are not those that the run was trained on, there is a warning (logging).
         """

@@ -24,7 +24,7 @@ def member_folders(top: Path, seeds: Sequence[int]) -> list[Path]:
 def mean_of(found: Sequence[Any]) -> Any:
     """Mean of each number in nested results of several networks, of accuracies also the standard deviation.
 
-    None if one of them lacks it; numbers that all share stay as they are.
+    None if one of them lacks it. Numbers that all share stay as they are.
     """
     first = found[0]
     if isinstance(first, dict):

@@ -9,7 +9,7 @@ neurons up to S spikes, ``(E, B, O, S)``.
 
 All tensors share device and dtype (float32 or float64), and their values are checked, unless the backend does that in
 its forward pass of first spikes (``checks``). Their shapes have E networks side by side, B samples, I inputs and O
-outputs. For first spikes, the first dimension of one network alone may be missing in all of them; ``of_several`` is for
+outputs. For first spikes, the first dimension of one network alone may be missing in all of them. ``of_several`` is for
 passes that need it. They may have any strides, and no backend changes one in place.
 
 A spike time is larger than that of the last input that causes it, by one unit in the last place if it would round to
@@ -22,7 +22,7 @@ constants of all, ``(E, O, M)``, ``current`` all y, ``(E, B, O, M)``, and time c
 weight to the component ``receptors[r]`` of the receptor r that it reaches. See ``neurons.Component``.
 
 Neurons from ``equations`` have D states: ``voltage`` is the first, ``current`` all others, ``(E, B, O, D - 1)``. They
-always come as trains, in float64, with a state and a finite ``until``; ``parameters`` holds what their equations name,
+always come as trains, in float64, with a state and a finite ``until``. ``parameters`` holds what their equations name,
 in the order of ``Equations.parameters``, and then the refractory time.
 
 The gradient is taken at ``spikes``, whoever computed them, with the causal set ``t_i + delay_i < T``. Where the
@@ -49,7 +49,7 @@ class Quantity(NamedTuple):
     """What is known of a tensor that spike times follow from, in the dimensions and units of the module's docstring."""
 
     shape: str
-    """A letter for each dimension; a gradient is summed over all that the quantity does not have."""
+    """A letter for each dimension. A gradient is summed over all that the quantity does not have."""
     time: int = 0
     """Power of the unit of time in its unit."""
     potential: int = 0
@@ -94,7 +94,7 @@ Gradients = dict[str, Tensor]
 
 
 class Constants(NamedTuple):
-    """The two time constants, numbers or tensors ``(E, O)``; ``tau_mem`` is ``inf`` for all neurons or for none.
+    """The two time constants, numbers or tensors ``(E, O)``. ``tau_mem`` is ``inf`` for all neurons or for none.
 
     On a GPU, tensors may hold what all neurons share, and ``tau_mem`` may be the number ``inf`` beside a tensor.
     """
@@ -145,7 +145,7 @@ class Arguments(NamedTuple):
     parameters: Float[Tensor, "E O P"] | None = None
     """Of neurons from equations."""
     voltage: Float[Tensor, "E B O"] | None = None
-    """At ``start``, as the two that follow; without them the neurons are at rest until the first input."""
+    """At ``start``, as the two that follow. Without them the neurons are at rest until the first input."""
     current: Float[Tensor, "E B O"] | None = None
     left: Float[Tensor, "E B O"] | None = None
     refractory: Float[Tensor, "E O"] = None  # type: ignore[assignment]
@@ -225,7 +225,7 @@ class Backend(NamedTuple):
     forward: Forward
     backward: Backward
     supports: Supports
-    """None for neurons that it computes, and a reason to refuse others; ``recurrent`` asks for ``recurrence``."""
+    """None for neurons that it computes, and a reason to refuse others. ``recurrent`` asks for ``recurrence``."""
     checks: bool = False
     """Whether ``forward`` raises the errors of ``check_values`` itself for first spikes."""
     saves: Callable[[Arguments], tuple[Tensor, ...]] | None = None
@@ -271,7 +271,7 @@ def as_several(x: Any) -> Any:
 
 
 Samples = Callable[[Arguments], int]
-"""How many samples of each network to work on at once; 0 is one, and more than there are means all."""
+"""How many samples of each network to work on at once. 0 is one, and more than there are means all."""
 
 
 def forward_in_parts(forward: Forward, samples: Samples) -> Forward:

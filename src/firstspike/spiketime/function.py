@@ -32,7 +32,7 @@ from firstspike.spiketime.transforms import OF_SAMPLES, Direct, mapped, tangent
 from firstspike.spiketime.units import check_time_constants, resolve
 from firstspike.spiketime.values import check_linear, check_trains, check_values
 
-# Whether modes record or replace calls of torch, as ``make_fx`` does; backends work on memory that they do not see
+# Whether modes record or replace calls of torch, as ``make_fx`` does. Backends work on memory that they do not see
 _modes = torch._C._len_torch_dispatch_stack
 
 INPUTS = len(QUANTITIES)
@@ -60,7 +60,7 @@ class Options(NamedTuple):
     budget: int = 0
     overflow: str = "drop"
     components: str = ""
-    """Of linear neurons, with a space between them; they take no ``fixed_syn``."""
+    """Of linear neurons, with a space between them. They take no ``fixed_syn``."""
     resets: bool = True
     equations: str = ""
     once: bool = False

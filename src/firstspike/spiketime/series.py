@@ -26,7 +26,7 @@ _MOST_POWER = 64
 
 
 class Step(NamedTuple):
-    """One step; operands are rows, those of the inputs first and then one for each step."""
+    """One step. Operands are rows, those of the inputs first and then one for each step."""
 
     kind: int
     operands: tuple[int, ...] = ()
@@ -160,7 +160,7 @@ def _added(one: _Form, other: _Form) -> _Form:
 
 
 class _Graph:
-    """Steps that grow; equal ones are made once."""
+    """Steps that grow. Equal ones are made once."""
 
     def __init__(self, states: Sequence[str], inputs: int, slots: dict[Expression, int]) -> None:
         self.states, self.inputs, self.slots = {name: row for row, name in enumerate(states)}, inputs, slots

@@ -107,7 +107,7 @@ def tangent(
 ) -> tuple[Tensor, ...]:
     """The directional derivative of the spike times and, with ``ends``, of the state at the end.
 
-    ``gradients`` is the backward pass, ``SpikeGradient`` without options; ``moves`` are the tangents, None for 0.
+    ``gradients`` is the backward pass, ``SpikeGradient`` without options. ``moves`` are the tangents, None for 0.
     """
     if overflows is not None:
         moves, inputs = (_each_time_apart(x, inputs["times"].shape[-1]) for x in (moves, inputs))
@@ -123,7 +123,7 @@ def tangent(
     rows = each + (2 + parts) * ends
 
     def jacobian(some: slice) -> dict[str, Tensor]:
-        """The derivatives of each row, ``(E, B, R, ...)``; each becomes a network of its own."""
+        """The derivatives of each row, ``(E, B, R, ...)``. Each becomes a network of its own."""
         lead = (*spikes[:, some].shape[:2], rows)
 
         def alone(x: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ from firstspike.spiketime.contract import (
 from firstspike.spiketime.values import LARGEST, check_range
 
 LONGEST = {torch.float32: 1e35, torch.float64: 1e250}
-"""Limit of time constants; the shortest is the inverse of the longest."""
+"""Limit of time constants. The shortest is the inverse of the longest."""
 
 _LONGEST_UNREAD = {torch.float32: 1e9, torch.float64: 1e60}
 """The same of tensors on a GPU, for which no unit is chosen, as that would wait for their values."""
@@ -146,7 +146,7 @@ def _inside(given: Arguments) -> tuple[float, Arguments]:
 
 
 def in_unit(name: str, x: Tensor, unit: float | Tensor) -> Tensor:
-    """Times in a unit; those that have no number in it raise a ValueError, on a GPU later."""
+    """Times in a unit. Those that have no number in it raise a ValueError, on a GPU later."""
     inner = x / unit
     fits, limit = (inner.isinf() == x.isinf()).all(), torch.finfo(x.dtype).max
     require(UNIT, fits, lambda: f"{name} must be below {float(unit) * limit:g} with such time constants in {x.dtype}")

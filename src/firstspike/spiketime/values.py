@@ -36,7 +36,7 @@ FROM_RASTER = (
     "a raster of 0 and 1 with the shape (steps, batch, inputs) becomes spike times by "
     "firstspike.data.first_spikes(raster, dt)"
 )
-"""How to convert what other libraries for spiking networks take; ``dt`` is the length of a time step."""
+"""How to convert what other libraries for spiking networks take. ``dt`` is the length of a time step."""
 
 LARGEST = {torch.float32: LARGEST_32, torch.float64: LARGEST_64}
 """Limit of weights, in thresholds, and of ``tau_mem / tau_syn``, beyond which ``tau_mem`` counts as infinite."""
@@ -78,7 +78,7 @@ def checked(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Times, delay and observed spikes whose types and shapes fit, under autocast converted to the dtype of the weight.
 
-    Shapes are those of ``first_spike_time``, or of ``spike_trains`` where there are ``copies``, the spikes of a neuron;
+    Shapes are those of ``first_spike_time``, or of ``spike_trains`` where there are ``copies``, the spikes of a neuron.
     ``others`` are numbers of each neuron in each sample.
     """
     # a trace would record addresses of memory that is gone when its program runs
@@ -185,7 +185,7 @@ def check_linear(given: Arguments) -> None:
 
 
 def check_range(failure: int, name: str, x: Tensor, least: str = "> 0", hint: str = "") -> tuple[Any, Any]:
-    """Least and largest of some numbers, which have to be finite and > 0 or >= 0; errors come later on a GPU."""
+    """Least and largest of some numbers, which have to be finite and > 0 or >= 0. Errors come later on a GPU."""
     low, high = x.detach().aminmax()
     if read_at_once(x.device):  # numbers are compared faster than tensors
         low, high = low.item(), high.item()  # type: ignore[assignment]
@@ -209,7 +209,7 @@ def check_finite_weight(weight: Tensor) -> None:
 def check_weights(weight: Float[Tensor, "E O I"], threshold: Float[Tensor, "E O"]) -> None:
     """Raise ValueError for weights that are not finite, or too large for arithmetic with the neuron's threshold."""
     weight, threshold, limit = weight.detach(), threshold.detach(), LARGEST[weight.dtype]
-    # the norm shows any NaN or inf in one pass, and no weight is larger; it may also overflow, hence the second look
+    # the norm shows any NaN or inf in one pass, and no weight is larger. It may also overflow, hence the second look
     if not weight.numel() or (
         read_at_once(weight.device) and float(torch.linalg.vector_norm(weight)) <= limit * float(threshold.amin())
     ):
@@ -234,7 +234,7 @@ def records() -> bool:
 
 
 def real_times(times: Tensor) -> Tensor:
-    """The times, once it is clear that they are real numbers or ``inf``; recorded code does not look at them."""
+    """The times, once it is clear that they are real numbers or ``inf``. Recorded code does not look at them."""
     if not records():
         check_real("times", values_of(times), TIMES)
     return times
@@ -276,7 +276,7 @@ def check_trains(given: Arguments) -> None:
 
 
 def check_spikes(name: str, value: int) -> None:
-    """Raise ValueError for a number of spikes that is too small or far too large; ``name`` says of which."""
+    """Raise ValueError for a number of spikes that is too small or far too large. ``name`` says of which."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
     if value > MOST_SPIKES:

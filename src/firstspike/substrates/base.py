@@ -19,7 +19,7 @@ from firstspike.spiketime.values import real_times
 
 
 class SubstrateError(OSError):
-    """A substrate that cannot be reached, or did not answer; the message names it, and a remedy."""
+    """A substrate that cannot be reached, or did not answer. The message names it, and a remedy."""
 
 
 class Substrate(ABC):
@@ -78,7 +78,7 @@ class Substrate(ABC):
         """Spike times of a batch on the substrate, without gradient.
 
         Args:
-            network: its weights and delays as they are now; nothing in it is changed.
+            network: its weights and delays as they are now. Nothing in it is changed.
             times: input times, ``inf`` = no spike.
 
         Returns:
@@ -122,7 +122,7 @@ class Substrate(ABC):
         return record_at(network, *seen, used)
 
     def trials(self, network: Network, times: Float[Tensor, "batch inputs"], count: int) -> list[Record]:
-        """Several runs of one batch, to compare them; see ``run``.
+        """Several runs of one batch, to compare them. See ``run``.
 
         Raises:
             ValueError: a count below 1.
@@ -140,7 +140,7 @@ class Substrate(ABC):
 
 
 def record_at(network: Network, times: Tensor, observed: Sequence[Tensor] | None, used: Mapping[str, Tensor]) -> Record:
-    """Times of each layer, observed or computed, with the exact gradient; ``used`` parameters replace its own."""
+    """Times of each layer, observed or computed, with the exact gradient. ``used`` parameters replace its own."""
     if not used:
         return network.record(times, observed)
     own = {name: attrgetter(name)(network) for name in used}

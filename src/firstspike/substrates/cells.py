@@ -108,7 +108,7 @@ class Cells(NamedTuple):
     ) -> tuple[list[tuple[float, PerNeuron]], float]:
         """Currents, in nanoamperes, with the times from which they flow, and when membranes are at rest again.
 
-        Each input spikes that often, for the last time at ``last``. Bias is a current; neurons that may spike for ever
+        Each input spikes that often, for the last time at ``last``. Bias is a current. Neurons that may spike for ever
         are silenced by one that outweighs all that came or is still on its way.
         """
 
@@ -138,7 +138,7 @@ class Cells(NamedTuple):
         return float(np.max(self.excites * slope))
 
     def parameters(self, unit_ms: float, step_ms: float) -> dict[str, Any]:
-        """Parameters of the cells; in the layer's own unit the capacity is the time constant that excites."""
+        """Parameters of the cells. In the layer's own unit the capacity is the time constant that excites."""
         mem, excites, inhibits = (x * unit_ms for x in (self.tau_mem, self.excites, self.inhibits))
         threshold, reset, rest = (x * unit_ms for x in (self.threshold, self.reset, self.refractory))
         if self.model.startswith("IF"):

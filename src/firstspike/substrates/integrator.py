@@ -22,7 +22,7 @@ _LOOK = 32  # steps between two looks whether anything can still happen
 @checks_ranges
 @dataclass(eq=False)
 class Integrator(LayerByLayer):
-    """Membranes at the points of a time grid; a neuron spikes at the first one at which it has reached its threshold.
+    """Membranes at the points of a time grid. A neuron spikes at the first one at which it has reached its threshold.
 
     The update from point to point is the exact solution, with inputs at their own times, so the membrane at a point is
     correct up to rounding. A spike is up to one step late, and one that begins and ends between two points is missed.
@@ -30,7 +30,7 @@ class Integrator(LayerByLayer):
 
     Args:
         step: distance of two points of the grid, in the unit of the times.
-        duration: simulated time, in the unit of the times, from 0 or from an earlier first input; later spikes are
+        duration: simulated time, in the unit of the times, from 0 or from an earlier first input. Later spikes are
             missed.
 
     Raises:

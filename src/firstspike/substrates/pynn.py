@@ -29,7 +29,7 @@ from firstspike.substrates.rounding import check_steps
 from firstspike.substrates.windows import Windows, inject, project, recorded, sources
 from firstspike.text import first_line, installed_with
 
-_TAU_MS = 10.0  # about that many milliseconds are ``tau_syn``; as many millivolts are 1: then weights are in nA
+_TAU_MS = 10.0  # about that many milliseconds are ``tau_syn``. As many millivolts are 1: then weights are in nA
 _LEAD_MS = 2.0  # simulators need a moment before the first spike
 
 
@@ -60,7 +60,7 @@ class Simulator(LayerByLayer):
     """Its cells for neurons from equations."""
 
     title: ClassVar[str]
-    """Name; that of PyNN's module is ``kind``."""
+    """Name. That of PyNN's module is ``kind``."""
     package: ClassVar[str]
     """Distribution name."""
     rest: ClassVar[float] = 20.0

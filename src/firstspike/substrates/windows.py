@@ -38,7 +38,7 @@ class Windows:
     def trains(
         self, times: Float[np.ndarray, "samples sources"] | Float[np.ndarray, "samples sources spikes"]
     ) -> list[Float[np.ndarray, " spikes"]]:
-        """For each source its spikes in the run, in order and in milliseconds; ``inf`` means no spike."""
+        """For each source its spikes in the run, in order and in milliseconds. ``inf`` means no spike."""
         times = times.reshape(*times.shape[:2], -1)
         at = times * self.unit_ms + self.at(0.0)[:, None, None]
         at = np.sort(at.swapaxes(0, 1).reshape(times.shape[1], -1))

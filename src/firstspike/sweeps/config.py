@@ -98,7 +98,7 @@ else:
 
 
 class Sweep(Section):
-    """A sweep, as its file describes it; ``docs/sweeps.md`` explains the keys."""
+    """A sweep, as its file describes it. ``docs/sweeps.md`` explains the keys."""
 
     base: str | None = None
     settings: dict[str, Any] = Field(default={}, alias="set")
@@ -115,7 +115,7 @@ class Sweep(Section):
 
     @property
     def loss(self) -> bool:
-        """Whether the metric is a loss, which is minimised; accuracies are maximised."""
+        """Whether the metric is a loss, which is minimised. Accuracies are maximised."""
         return self.metric.endswith("loss")
 
     def distributions(self) -> dict[str, BaseDistribution]:

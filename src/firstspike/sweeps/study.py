@@ -203,7 +203,7 @@ def table_of(study: optuna.Study, folder: Path) -> SweepTable:
         said, failed = trial.user_attrs, trial.state is TrialState.FAIL
         params = trial.params or trial.system_attrs.get("fixed_params", {})
         row: dict[str, Value] = {"trial": number, "state": "failed" if failed else trial.state.name.lower()}
-        # tables leave None empty; in a sweep's file it is null
+        # tables leave None empty. In a sweep's file it is null
         row |= {key: "null" if (value := params.get(key, "")) is None else value for key in axes}
         row |= {key: said.get(key) for key in NUMBERS}
         row |= {"folder": str(folder / f"{number:04d}"), "worker": said.get(WORKER, "")}

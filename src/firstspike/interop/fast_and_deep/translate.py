@@ -1,7 +1,7 @@
-"""A config of the original becomes one of ours, dict to dict; it loads no torch.
+"""A config of the original becomes one of ours, dict to dict. It loads no torch.
 
 Two forms are known. In release 1.0.0 ``network_layout`` has ``layer_sizes``, ``n_biases``, ``bias_times``,
-``weight_means`` and ``weight_stdevs``; the current form lists ``layers``.
+``weight_means`` and ``weight_stdevs``. The current form lists ``layers``.
 """
 
 from dataclasses import dataclass

@@ -25,7 +25,7 @@ def read_graph(path: Path) -> nir.NIRGraph:
 
 
 def _refuse_links(group: h5py.Group) -> None:
-    """HDF5 can refer to other files; these links are rejected."""
+    """HDF5 can refer to other files. These links are rejected."""
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise ValueError(f"{name} is a link")

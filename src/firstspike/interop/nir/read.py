@@ -25,7 +25,7 @@ _DELAYS = layers.DelayRule("clip", scale=math.inf, std=0.0)
 _BIAS = "bias spikes"
 
 Signal = dict[str, Synapses]
-"""The connections of a node by the node whose spikes they carry; those of bias spikes, which the input has last, by
+"""The connections of a node by the node whose spikes they carry. Those of bias spikes, which the input has last, by
 ``_BIAS``."""
 
 
@@ -161,7 +161,7 @@ class Reader:
         self.layers += [layer, *last]
 
     def _readout(self, name: str, node: Any, before: Signal) -> None:
-        """A readout; how its membrane is read is in the metadata alone."""
+        """A readout. How its membrane is read is in the metadata alone."""
         found, unit = self.graph.metadata, self.convention.time_unit
         target = layers.LAYERS.get(str(found.get("readout")))
         if target is None or not issubclass(target, layers.Readout):
@@ -223,7 +223,7 @@ class Reader:
         return neurons, gain
 
     def _end(self, before: Signal) -> None:
-        """Delays after the last neurons; nothing else is allowed there."""
+        """Delays after the last neurons. Nothing else is allowed there."""
         synapses = before.get(self.last)
         if self.last == self.input or synapses is None or len(before) > 1:
             raise ValueError(f"{self.output} must follow the last neurons alone, got {' and '.join(sorted(before))}")
@@ -274,7 +274,7 @@ def _recurrent(
 
 
 def _alone(name: str, synapses: Synapses) -> Synapses:
-    """Synapses with separate delays; layers of spike trains have no copies of inputs before them."""
+    """Synapses with separate delays. Layers of spike trains have no copies of inputs before them."""
     apart, copies = synapses.apart()
     if copies > 1:
         raise ValueError(f"{name}: two neurons are connected by several synapses with other delays; trains have one")

@@ -28,7 +28,7 @@ class Synapses:
 
     @classmethod
     def summed(cls, inputs: int, row: np.ndarray, column: np.ndarray, weight: np.ndarray, delay: np.ndarray) -> Self:
-        """Connections in any order; the weights of equal ones are added."""
+        """Connections in any order. The weights of equal ones are added."""
         order = np.lexsort((delay, column, row))
         row, column, delay = row[order], column[order], delay[order]
         start = np.flatnonzero(_first(row, column, delay))
@@ -72,7 +72,7 @@ class Synapses:
 
 
 def after(name: str, node: Any, before: Synapses, time_unit: float) -> Synapses:
-    """A signal after a node that does not spike itself; delays are in the network's unit of time."""
+    """A signal after a node that does not spike itself. Delays are in the network's unit of time."""
     match node:
         case nir.Linear() | nir.Affine():
             weight = finite(name, node.weight)

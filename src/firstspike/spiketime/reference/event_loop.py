@@ -13,7 +13,7 @@ looks at its next few inputs and advances to its next spike or, if there is none
 at a spike, or where the refractory time after it ends, is the first input of what follows, and what arrives in between
 acts as what is left of it then. Weights and thresholds of a neuron are in a unit of its own, so that nothing overflows.
 
-Memory is bounded; kernels do with less and are faster, this package is what they are tested against.
+Memory is bounded. Kernels do with less and are faster, this package is what they are tested against.
 
 Shapes: E ensemble, B batch, I inputs, K times of each, N = I K, O outputs, S spikes; P (sample, neuron) pairs.
 """

@@ -1,7 +1,7 @@
 """Linear neurons in plain PyTorch, in float64: one matrix for what happens between events.
 
 The state x of a neuron is its membrane, its ``components`` and the number 1. Between events ``dx/dt = A x``, so that
-``x(t + s) = exp(A s) x(t)``; a spike is where ``g = G x`` rises to 0. Nothing else is known of the neuron here, while
+``x(t + s) = exp(A s) x(t)``. A spike is where ``g = G x`` rises to 0. Nothing else is known of the neuron here, while
 kernels solve the same equations term by term. ``loop`` goes from event to event.
 
 The first crossing in a piece of time follows from g and its derivatives at the start and a bound of the third: they

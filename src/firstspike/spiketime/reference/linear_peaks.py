@@ -2,7 +2,7 @@
 
 The state goes from arrival to arrival, as in ``linear``, and intervals in which the membrane might exceed what it has
 at their ends are searched: by the same bounds a piece stays below the largest value so far, rises or falls throughout,
-or is concave with one maximum; otherwise it is halved. The derivative is that of the membrane at the time that is
+or is concave with one maximum. Otherwise it is halved. The derivative is that of the membrane at the time that is
 found, a sum of responses.
 
 Without spikes there is neither adaptation nor a threshold that moves. Shapes: P (sample, neuron) pairs, N spikes, D
@@ -193,7 +193,7 @@ def _highest(
 def _states(
     some: _Membranes, flow: Matrix, constants: _Constants
 ) -> tuple[Float64[Tensor, "P N+1"], Float64[Tensor, "P N+1 D"]]:
-    """The start and all arrivals, and the states just after them; those that never arrive change nothing."""
+    """The start and all arrivals, and the states just after them. Those that never arrive change nothing."""
     first = some.time[:, :1] if some.time.shape[1] else some.time.new_zeros(len(some.time), 1)
     first = first.nan_to_num(posinf=0.0) if constants.start == -math.inf else torch.full_like(first, constants.start)
     begin = torch.cat([first, some.time], 1)

@@ -26,7 +26,7 @@ class Receptor(NamedTuple):
 
 
 def time_constants_of(neuron: Neuron) -> list[Receptor]:
-    """All of a neuron, a LIF has one; each is a number, or a tensor ``()`` or ``(out,)``."""
+    """All of a neuron, a LIF has one. Each is a number, or a tensor ``()`` or ``(out,)``."""
     parts, found = neuron.components, []
     if not parts:
         return [Receptor(neuron.values["tau_syn"], None)]
@@ -39,7 +39,7 @@ def time_constants_of(neuron: Neuron) -> list[Receptor]:
 def reaching(
     weight: Float[Tensor, "*rows inputs"], receptor: Int64[Tensor, "*#rows inputs"] | None, number: int
 ) -> Float[Tensor, "*rows inputs"]:
-    """The weights of the inputs that reach one receptor, 0 for others; without ``receptor`` the signs tell."""
+    """The weights of the inputs that reach one receptor, 0 for others. Without ``receptor`` the signs tell."""
     reached = (weight <= 0).long() if receptor is None else receptor
     return torch.where(reached == number, weight, 0.0)
 

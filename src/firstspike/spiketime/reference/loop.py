@@ -38,7 +38,7 @@ class Neurons(ABC):
     rest: State
     """At the start."""
     parts: int
-    """Numbers of a state beside the membrane that others see; they come after it."""
+    """Numbers of a state beside the membrane that others see. They come after it."""
     goes_on: ClassVar[bool]
     """Whether the spike that there is no room for changes the state at the end, which then has no gradient."""
 
@@ -79,7 +79,7 @@ class Neurons(ABC):
 
     @abstractmethod
     def moved(self, x: State, time: Values, held: Some) -> State:
-        """States after a time without events, differentiable; ``held`` are within a refractory time."""
+        """States after a time without events, differentiable. ``held`` are within a refractory time."""
 
     @abstractmethod
     def first_crossing(self, x: State, length: Values, looks: Int64[Tensor, " L"]) -> Float64[Tensor, " L"]:

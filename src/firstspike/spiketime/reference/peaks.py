@@ -44,8 +44,8 @@ def lacking(
 ) -> Float[Tensor, "batch outputs"]:
     """How far below the threshold the membrane of a silent neuron stays; 0 for all others.
 
-    Differentiable by times, weight and delay; the neuron's parameters count as constants. A membrane that never rises
-    above rest lacks the whole threshold and has no gradient. ``silent`` are the pairs that did not spike; times from
+    Differentiable by times, weight and delay. The neuron's parameters count as constants. A membrane that never rises
+    above rest lacks the whole threshold and has no gradient. ``silent`` are the pairs that did not spike. Times from
     ``until`` on play no part. Of neurons from equations it is relative to how far below the threshold they start.
     """
     if neuron.equations is not None:
@@ -65,7 +65,7 @@ def maximum(
 ) -> Float[Tensor, "batch outputs"]:
     """Maximum of the membrane of a neuron without threshold; at least 0, its value at rest, and at least the bias.
 
-    Differentiable by trains and weight; a membrane that never rises above rest has no gradient.
+    Differentiable by trains and weight. A membrane that never rises above rest has no gradient.
     """
     return _height(trains, weight, None, None, neuron, math.inf, receptor)
 
@@ -103,7 +103,7 @@ class _Height(MemberByMember):
     """``(trains, weight, delay, silent, tau_mem, tau_syn, until) -> (height, time, place)`` of the maxima.
 
     ``place`` is the spike, in the flattened trains of the sample, at whose arrival the maximum is, or -1. Where
-    ``silent`` is given, only pairs for which it is true have a maximum; the height is 0 elsewhere.
+    ``silent`` is given, only pairs for which it is true have a maximum. The height is 0 elsewhere.
     """
 
     @staticmethod

@@ -15,7 +15,7 @@ they are, where tau_mem is the slower one (the other way round the two functions
     dkappa/dtau_mem = s^2 / (tau_mem^2 tau_syn) exp(-s/tau_slow) G_1(y)
     dkappa/dtau_syn = s^2 / tau_syn^3 exp(-s/tau_slow) G_2(y) - kappa(s) / tau_syn
 
-Time constants are numbers, or tensors that broadcast with the times; ``tau_mem`` may be ``inf``.
+Time constants are numbers, or tensors that broadcast with the times. ``tau_mem`` may be ``inf``.
 """
 
 import math
@@ -146,7 +146,7 @@ class _Kappa(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         since, tau_mem, tau_syn = ctx.saved_tensors
         taus: tuple[Tau, Tau] = (tau_mem, tau_syn)
-        # at s = 0 stand spikes that have not arrived; kappa has a kink there
+        # at s = 0 stand spikes that have not arrived. Kappa has a kink there
         slope = torch.where(since > 0, kappa_slope(since, *taus), 0.0)
         by_mem, by_syn = kappa_by_taus(since, *taus)
         return (

@@ -13,7 +13,7 @@ Values = Float64[Tensor, " P"]
 
 
 class Course(NamedTuple):
-    """What a value does in some time; where none of the last three holds, the time has to be cut."""
+    """What a value does in some time. Where none of the last three holds, the time has to be cut."""
 
     most: Values
     """An upper bound."""

@@ -1,4 +1,4 @@
-"""Kernels for GPUs in Triton, which GPU builds of PyTorch include; the contract is ``contract``'s."""
+"""Kernels for GPUs in Triton, which GPU builds of PyTorch include. The contract is ``contract``'s."""
 
 from firstspike.neurons import Neuron
 from firstspike.spiketime.contract import refuses_closed_form

@@ -152,6 +152,6 @@ def root(voltage, current, theta, length, solves, mem, syn, top,
 
 @triton.jit
 def following(x, WHOLE: tl.constexpr):
-    """The next larger number after a finite one; ``WHOLE`` is the type of whole numbers of the same size."""
+    """The next larger number after a finite one. ``WHOLE`` is the type of whole numbers of the same size."""
     bits = (x + 0.0).to(WHOLE, bitcast=True)  # -0 becomes 0
     return tl.where(bits < 0, bits - 1, bits + 1).to(x.dtype, bitcast=True)

@@ -21,7 +21,7 @@ from firstspike.spiketime.triton.scan import forward_kernel
 from firstspike.spiketime.units import unit_of_weights
 
 TILE = 64  # neurons of a program
-_STEPS = 60  # of Newton's method; about 6 are needed, and many only next to a tangent
+_STEPS = 60  # of Newton's method. About 6 are needed, and many only next to a tangent
 _MEMORY = 1 << 28  # bytes in which the inputs of neurons with synaptic delays are sorted
 _COPIES = 12  # numbers for each synapse and sample meanwhile: arrivals, weights, 64-bit places, those of torch.sort
 
@@ -31,7 +31,7 @@ class Events(NamedTuple):
 
     arrival: Float[Tensor, "E B N *W"]
     place: Int[Tensor, "E B N"]
-    """Whose time it is; the state at the start and the end of a window follow after all inputs."""
+    """Whose time it is. The state at the start and the end of a window follow after all inputs."""
     number: Int[Tensor, "E B *O"]
     """How many arrive."""
 
@@ -111,7 +111,7 @@ def _of_networks(constants: Constants) -> Constants:
 
 
 def _rates(constants: Constants, like: Float[Tensor, "E O"]) -> Float[Tensor, "E 3 R"]:
-    """``1/tau_mem``, ``1/tau_syn``, and the time of kappa's maximum in units of ``tau_syn``; R is 1 or O."""
+    """``1/tau_mem``, ``1/tau_syn``, and the time of kappa's maximum in units of ``tau_syn``. R is 1 or O."""
     mem, syn = torch.broadcast_tensors(
         *(1 / tau if isinstance(tau, Tensor) else like.new_full((len(like), 1), 1 / tau) for tau in constants)
     )

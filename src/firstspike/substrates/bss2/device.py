@@ -80,7 +80,7 @@ def own_settings(file: str | None, chip: str, known: Collection[str]) -> tuple[d
 
 
 def load_calibration(pynn: Any, calibration: str, chip: str) -> tuple[Any, dict[str, str]]:
-    """The configuration of the calibrated chip, and its part of the identity; see ``BrainScaleS2``."""
+    """The configuration of the calibrated chip, and its part of the identity. See ``BrainScaleS2``."""
     if calibration == "nightly":
         try:
             return pynn.helper.chip_from_nightly(), {"calibration": calibration}

@@ -53,9 +53,9 @@ class MockBss2(Bss2, Imperfect):
         tau_spread: relative standard deviation of the time constants from neuron to neuron, a fixed pattern.
         spike_jitter: standard deviation of noise on the spikes of LIF layers.
         delay_jitter: standard deviation of noise on the delays, drawn for each spike.
-        refractory: refractory period; a neuron may spike again after it, and later layers receive these spikes. Layers
+        refractory: refractory period. A neuron may spike again after it, and later layers receive these spikes. Layers
             of spike trains need the same ``refractory``.
-        window: duration of a sample; later spikes are lost.
+        window: duration of a sample. Later spikes are lost.
         latency_us: delay with which spikes are recorded, in microseconds; known and subtracted.
         spike_loss: probability with which a spike is lost.
         stall: probability with which a run stalls and is repeated.

@@ -17,7 +17,7 @@ from firstspike.layers.dense import DenseLayer
 from firstspike.substrates.bss2.base import CLOCK_US, DELAY_STEP_US, Clock
 from firstspike.substrates.windows import Spikes, Windows, recorded
 
-_DRIVE = 800  # makes a delay neuron forward any spike; PyNN takes as many synapses for it as it needs
+_DRIVE = 800  # makes a delay neuron forward any spike. PyNN takes as many synapses for it as it needs
 _DELAY_OFFSET_US = 2.0  # a delay is this plus as many steps as the setting of the refractory period
 
 
@@ -34,7 +34,7 @@ class _Channels:
 
 
 class ChipNetwork:
-    """Populations and projections of a network, and of later ones with its layers; ``pynn`` has its ``placement``."""
+    """Populations and projections of a network, and of later ones with its layers. ``pynn`` has its ``placement``."""
 
     def __init__(self, pynn: Any, network: Network, clock: Clock, settings: Any) -> None:
         self.pynn, self.clock, self.settings = pynn, clock, settings
@@ -116,7 +116,7 @@ class ChipNetwork:
                 first.set(refractory_period_refractory_time=steps)
 
     def _changed(self, key: object, values: np.ndarray) -> bool:
-        """Whether the chip has other values than these; from now on it has them."""
+        """Whether the chip has other values than these. From now on it has them."""
         same = key in self._written and np.array_equal(self._written[key], values)
         self._written[key] = values
         return not same
