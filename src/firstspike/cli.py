@@ -1,4 +1,4 @@
-"""The command. It parses, calls and prints. Every import that takes time waits until it is needed."""
+"""The command. It parses, calls and prints. Slow imports wait until they are needed."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Text that people read: what users have given, such as names of classes, and how extras are installed."""
+"""Text that people read: users' names, such as those of classes, and how extras are installed."""
 
 import re
 import sys

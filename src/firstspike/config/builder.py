@@ -40,7 +40,7 @@ def build(config: Config, data: Splits | None = None, parts: Parts | None = None
     """The trainer that a config describes: networks, loss, optimisers and the rest.
 
     Args:
-        config: what to build.
+        config: the config to build.
         data: the config's data, if already known. New networks start from the training part.
         parts: your own objects, for parts that the config only names.
 
@@ -146,7 +146,7 @@ def device_of(config: Config) -> torch.device:
 
 
 def _built(place: str, section: Section, **more: Any) -> Any:
-    """What a section describes, made with further arguments; a ConfigError if the config only names it."""
+    """Build the object of a section, with further arguments. A ConfigError if the config only names it."""
     if not isinstance(section, Custom | Given):
         return section.build(**more)
     what = (

@@ -89,7 +89,7 @@ def load_config(
     """Read a config.
 
     Args:
-        source: a file, the name of a shipped config, or what a file would hold.
+        source: a file, the name of a shipped config, or the contents of a file as a dict.
         overrides: settings such as ``training.epochs=10`` or ``network[1].out_features=30``, applied before the check.
         substrate: the kind that takes the place of another kind in the config, with its defaults.
         read_tables: whether to read tables of your own data, to check that the network fits them.

@@ -1,4 +1,4 @@
-"""The sections of a config. Each follows from the class that it configures. This file adds what only configs have."""
+"""The sections of a config. Each follows from the class that it configures, plus the parts that only configs have."""
 
 import inspect
 from typing import Annotated, Any, Literal, Union

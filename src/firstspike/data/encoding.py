@@ -1,4 +1,4 @@
-"""From values to spike times, and what all encoders share."""
+"""Encoders from values to spike times, and their shared base."""
 
 import math
 from abc import ABC, abstractmethod

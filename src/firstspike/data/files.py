@@ -91,7 +91,7 @@ def file_splits(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a table that cannot be used: the message names file, line, column, and what was expected.
+        ValueError: a table that cannot be used. The message names file, line, column and the expected value.
     """
     own = dict(labels) if isinstance(labels, Mapping) else dict.fromkeys(Splits._fields, labels)
     with naming(train):

@@ -30,7 +30,7 @@ _FILES = tuple(f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in 
 
 
 class Source(NamedTuple):
-    """What images show, torchvision's name, where the system's package puts them, and how they are processed."""
+    """Contents of a set of images, its name in torchvision, the system package's folder, and how they are processed."""
 
     text: str
     origin: str

@@ -60,7 +60,7 @@ def encode_images(
 
 
 def _curved(brightness: Float64[Tensor, " levels"], invert: bool, curvature: float) -> Float64[Tensor, " levels"]:
-    """What is encoded linearly in place of the brightness."""
+    """The curved brightness, which is then encoded linearly."""
     if not curvature:
         return brightness
     curved = torch.log1p(curvature * (brightness if invert else 1 - brightness)) / math.log1p(curvature)

@@ -34,7 +34,7 @@ class TorchFileError(ValueError):
 
 
 def read_torch_file(path: Path) -> Any:
-    """What ``torch.save`` wrote to a file: plain data, tensors, and a ``StandIn`` for everything that has a class."""
+    """The contents of a file from ``torch.save``: plain data, tensors, and a ``StandIn`` for each object of a class."""
     raw = read_regular(path)
     try:
         if raw.startswith(b"PK"):

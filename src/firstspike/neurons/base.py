@@ -1,4 +1,4 @@
-"""What all neurons have: parameters with units and bounds, and facts that a backend relies on."""
+"""The base of all neurons: parameters with units and bounds, and properties that backends rely on."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ class Unit(NamedTuple):
 
 
 class Parameter(NamedTuple):
-    """What is known of one parameter of a neuron."""
+    """Unit, bounds and kind of one parameter of a neuron."""
 
     unit: Unit
     least: float
@@ -58,14 +58,14 @@ Kind = Literal["synapse", "rise", "current", "threshold"]
 class Component(NamedTuple):
     """One of the exponentials ``y`` of a linear neuron, ``dy/dt = -y / tau``, with the membrane ``V``.
 
-    A ``synapse`` adds ``y / tau`` to ``dV/dt``. A ``rise`` comes before the synapse that it feeds: what decays in it
-    flows there. A ``current`` subtracts ``y / tau`` from ``dV/dt``. A part of the ``threshold`` adds y to it.
+    A ``synapse`` adds ``y / tau`` to ``dV/dt``. A ``rise`` comes before the synapse that it feeds: it decays into
+    it. A ``current`` subtracts ``y / tau`` from ``dV/dt``. A part of the ``threshold`` adds y to it.
     """
 
     kind: Kind
     tau: float | Tensor
     jump: float | Tensor = 0.0
-    """What a spike of the neuron adds to it."""
+    """The jump at a spike of the neuron."""
 
 
 class Neuron:
@@ -91,7 +91,7 @@ class Neuron:
             they use, also separated by ``;``, in the notation of Brian2: ``+ - * / **``, brackets, numbers, names, and
             ``exp log sqrt sin cos tanh``. Times are in any one unit. There are no other units.
         threshold: a comparison, such as ``"v > v_th"``.
-        reset: what a spike does to the states, such as ``"v = v_r; u += d"``. All see the states before the spike.
+        reset: the change of the states at a spike, such as ``"v = v_r; u += d"``. All see the states before the spike.
         receptors: the states that inputs add their weights to. Which of them an input reaches is said by the layer.
         held: states that stand still within the refractory time, by default the first. Without any, a neuron only does
             not spike within that time.
@@ -109,11 +109,11 @@ class Neuron:
     parameters: ClassVar[Mapping[str, Parameter]] = {}
     """Units and bounds of all parameters."""
     state: ClassVar[Mapping[str, Unit]] = {}
-    """What changes in time, the membrane ``voltage`` first."""
+    """The states that change in time, the membrane ``voltage`` first."""
     resets: ClassVar[Mapping[str, str]] = {}
     """The parts of the state that a spike sets, each to a parameter, at which a refractory time holds it."""
     equations: Equations | None = None
-    """What the neuron does between events, of those that are described by it; None of ``LIF`` and its kin."""
+    """The equations of neurons that are described by them; None for ``LIF`` and its kin."""
     start: Mapping[str, Expression] = {}
     """States that do not start at 0, of neurons with ``equations``."""
     unit: str | None = None

@@ -144,7 +144,7 @@ class Cell:
         Args:
             neuron: in ms and mV.
             name: see ``Cell``.
-            parameters: what does not follow from a ``LIF``, ``AdaptiveLIF`` or ``ConductanceLIF``: ``cm`` and
+            parameters: those that do not follow from a ``LIF``, ``AdaptiveLIF`` or ``ConductanceLIF``: ``cm`` and
                 ``v_rest``, in NEST ``C_m`` and ``E_L``, by default those there.
 
         Raises:

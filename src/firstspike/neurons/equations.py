@@ -17,7 +17,7 @@ _FLAG = re.compile(r"(?::[^()]*)?(\(unless refractory\))?\s*$")
 
 @dataclass(frozen=True)
 class Equations:
-    """What a neuron does between events, when it spikes, and what a spike does."""
+    """The equations of a neuron between events, its threshold, and its reset."""
 
     text: str
     threshold: str
@@ -63,7 +63,7 @@ def read_equations(text: str, threshold: str, reset: str, receptors: Sequence[st
         held: states that stand still for the refractory time.
 
     Raises:
-        ValueError: what cannot be read, with the place.
+        ValueError: text that cannot be read, with its place.
     """
     for name, value in (("equations", text), ("threshold", threshold), ("reset", reset)):
         if not isinstance(value, str):

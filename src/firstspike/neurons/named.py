@@ -1,4 +1,4 @@
-"""Neurons with a name that are described by their equations. What they have in common::
+"""Neurons with a name that are described by their equations. They share::
 
     dI_r/dt = -I_r / tau_syn_r,      I_r = I_r + w at an input of weight w that reaches the receptor r
 
@@ -34,7 +34,7 @@ def _free(unit: Unit, **more: bool) -> Parameter:
 
 
 class _Text(NamedTuple):
-    """What is known of a neuron as text, beside its synapses."""
+    """The text of a neuron's equations, without its synapses."""
 
     flow: str
     threshold: str
@@ -115,7 +115,7 @@ _JUMPS = "i{0}/tau_syn{0}"
 @takes_arguments_of(_Membrane)
 @dataclass(frozen=True, eq=False, repr=False)
 class QIF(_Membrane):
-    """A quadratic integrate-and-fire neuron: what all neurons at the onset of slow regular spiking have in common::
+    """A quadratic integrate-and-fire neuron, the normal form of neurons at the onset of slow regular spiking::
 
         tau_mem dv/dt = v (v - 1) + bias + I
 

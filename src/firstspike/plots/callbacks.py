@@ -49,7 +49,7 @@ class TensorBoard(Callback):
     """Logs to ``tensorboard/`` in the run folder: scalars every epoch, histograms of parameters with every checkpoint.
 
     The confusion matrix comes with the last checkpoint, and with earlier ones where drawing takes little of the time.
-    A resumed training continues the same log. What an earlier one wrote of later epochs is marked as void.
+    A resumed training continues the same log. Entries of later epochs by an earlier one are marked as void.
     """
 
     def __init__(self, folder: Path | str) -> None:

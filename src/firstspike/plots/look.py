@@ -196,7 +196,7 @@ def log_ticks(axis: Axis, low: float, high: float, zero: bool = False) -> None:
 
 
 def log_axis(ax: Axes, values: Iterable[float]) -> None:
-    """A logarithmic y axis for values >= 0, leaving out what is not finite. 0 has a tick below the smallest other."""
+    """A logarithmic y axis for finite values >= 0. 0 has a tick below the smallest other."""
     finite = np.asarray([v for v in values if math.isfinite(v)], dtype=float)
     positive = finite[finite > 0]
     if not positive.size:

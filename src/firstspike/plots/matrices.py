@@ -1,4 +1,4 @@
-"""What a network has learnt: weights before and after training, receptive fields, and its confusions."""
+"""Figures of a trained network: weights before and after training, receptive fields, and its confusions."""
 
 import math
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""What figures and reports say of a run, and why some figures do not apply to it."""
+"""Data of a run for figures and reports, and reasons why some figures do not apply to it."""
 
 import functools
 import logging
@@ -50,7 +50,7 @@ def output_times_of(run: Run) -> Table:
 
 
 def data_name(run: Run) -> str:
-    """What the run learns."""
+    """The name of the data that the run learns."""
     kind: str = run.config.data.kind
     if kind == "files":
         return as_text(f"data from {Path(run.config.data.train).name}")
@@ -126,7 +126,7 @@ def spiking_output(run: Run) -> bool:
 
 
 def left_out(what: str, error: Exception) -> str:
-    """Why a figure or part is left out, in one line. What is a fault rather than a reason is also a warning."""
+    """Why a figure or part is left out, in one line. A fault is also logged as a warning."""
     if isinstance(error, UNAVAILABLE):
         return str(error)
     reason = " ".join(f"{type(error).__name__}: {error}".split())

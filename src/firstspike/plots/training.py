@@ -1,4 +1,4 @@
-"""What training changes over the epochs: loss, error, weights and other parameters."""
+"""Figures over the epochs of a training: loss, error, weights and other parameters."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence

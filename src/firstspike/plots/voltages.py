@@ -19,16 +19,16 @@ from firstspike.spiketime.reference.linear_response import Receptor, at_rest, re
 
 
 class Voltages(NamedTuple):
-    """What is drawn of neurons, relative to the leak."""
+    """Membranes, thresholds and currents to draw, relative to the leak."""
 
     voltage: Float64[Tensor, "out points"]
     threshold: Float64[Tensor, "out points"]
     currents: dict[str, Float64[Tensor, "out points"]]
-    """Of receptors, and of what adapts with the sign with which it acts; of neurons with ``components``."""
+    """Currents of receptors and of adaptation, with their signs, for neurons with ``components``."""
 
 
 class _Inputs(NamedTuple):
-    """What arrives at neurons, by receptor."""
+    """Inputs of neurons, by receptor."""
 
     arrival: Float64[Tensor, "*out inputs"]
     receptors: list[Receptor]
@@ -68,7 +68,7 @@ def membrane_voltage(
 
     ``resets`` are sorted times of the neurons' own spikes, ``inf`` after the last one. At such a time, the voltage is
     that just before it. Then the neuron stays at its reset for its refractory time. A reset moves the membrane and
-    not the currents, so what it adds decays with ``tau_mem`` alone.
+    not the currents, so its effect decays with ``tau_mem`` alone.
     """
     inputs, tau_mem = _inputs(neuron, times, weight, delay, receptor), _by_neuron(neuron.tau_mem)
     own = None if resets is None else resets.double()

@@ -113,7 +113,7 @@ def load_newest(folder: Path) -> Checkpoint | None:
 def newest_of_all(folders: Sequence[Path]) -> list[Checkpoint] | None:
     """The newest regular checkpoints in the folders of several runs. Damaged ones are reported (logging).
 
-    None before the first of them. Several runs are saved one after the other: what was saved of a first moment is then
+    None before the first of them. Several runs are saved one after the other, so the last save may be
     there without the rest. A CheckpointError if none can be read, or none is in all of the runs.
     """
     names = [[path.name for path in newest_first(folder) if path.name.startswith("epoch_")] for folder in folders]

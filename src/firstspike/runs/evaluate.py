@@ -54,7 +54,7 @@ def name_elsewhere(substrate: Any, settings: Sequence[str]) -> str:
 
 
 def data_called(run: "Run", data: SpikeData | Path | str | None) -> tuple[SpikeData, str]:
-    """Labelled data as ``Run.evaluate`` takes them, and what they are called."""
+    """Labelled data as ``Run.evaluate`` takes them, and their name."""
     if data is None:
         data = run.held_out[0]
     if isinstance(data, SpikeData):

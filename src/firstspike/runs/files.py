@@ -81,7 +81,7 @@ def remove_folder(path: Path) -> None:
 
 
 def remove_leftovers(parent: Path) -> None:
-    """Remove what was left in a folder by those that were killed while they wrote or removed something there."""
+    """Remove the remains of processes that were killed while they wrote to, or removed from, a folder."""
     for ending in ("partial", "leaving"):
         for path in parent.glob(f".*.{ending}"):
             if path.is_dir():

@@ -259,7 +259,7 @@ def run_folder(out: Path | None, name: str) -> Iterator[Path]:
 def environment(
     config: Config, substrate: Mapping[str, Any] | None = None, data: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What a run depends on, besides its config. See ``RunFolder.create``."""
+    """Versions, machine and data on which a run depends, besides its config."""
     packages = ("torch", "numpy", "numba", "safetensors", "pydantic")
     return {
         "firstspike": __version__,

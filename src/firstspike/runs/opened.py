@@ -1,4 +1,4 @@
-"""What a run's folder holds, loaded when it is first used: config, tables, data and networks."""
+"""The contents of a run's folder, loaded on first use: config, tables, data and networks."""
 
 import copy
 import logging
@@ -34,7 +34,7 @@ Table = dict[str, Float[np.ndarray, " rows"]]
 
 
 class OpenedRun:
-    """The base of ``Run``: what its folder holds."""
+    """The base of ``Run``: the contents of its folder."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A run, one object: what ``Trainer.fit(folder=...)`` returns and ``fs.Run(folder)`` opens."""
+"""The class ``Run``, which ``Trainer.fit(folder=...)`` returns and ``fs.Run(folder)`` opens."""
 
 from collections.abc import Sequence
 from functools import cached_property

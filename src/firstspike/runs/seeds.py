@@ -42,7 +42,7 @@ COLUMNS = ("best_validation_accuracy", "validation_accuracy", "test_accuracy", "
 
 
 def write_table(top: Path, results: dict[str, Any]) -> None:
-    """Write ``seeds.csv``: ``COLUMNS`` of each seed, then mean and standard deviation; NaN for what a seed lacks."""
+    """Write ``seeds.csv``: ``COLUMNS`` of each seed, then mean and standard deviation; NaN for missing values."""
     numbers = {}
     for seed, result in results["seeds"].items():
         validation, test = ((result.get(split) or {}) for split in ("validation", "test"))

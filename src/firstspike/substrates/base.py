@@ -42,7 +42,7 @@ class Substrate(ABC):
     neurons: ClassVar[tuple[type[SpikingLayer], ...]] = (SpikingLinear,)
     """Classes of spiking layers that it has, ``SpikingLinear`` with its subclasses."""
     unusual: ClassVar[tuple[str, ...] | None] = None
-    """What neurons may have beyond plain ones, of ``NeuronLayer.unusual``; None for all."""
+    """Properties beyond plain neurons that are supported, named as in ``NeuronLayer.unusual``; None for all."""
     exclusive: ClassVar[bool] = False
     """Whether there is only one, as a chip: several networks then take turns on the same object."""
 
@@ -63,7 +63,7 @@ class Substrate(ABC):
         return self
 
     def lacks(self, layer: SpikingLayer) -> list[str]:
-        """What it does not have of the neurons of a layer, in words."""
+        """Properties of a layer's neurons that the substrate lacks, in words."""
         return [] if self.unusual is None else [x for name, x in layer.unusual.items() if name not in self.unusual]
 
     def has(self, layer: nn.Module) -> bool:
@@ -71,7 +71,7 @@ class Substrate(ABC):
         return isinstance(layer, SpikingLinear) or type(layer) in self.neurons
 
     def close(self) -> None:  # noqa: B027  (nothing to do by default)
-        """Release what ``open`` acquired. May be called twice."""
+        """Release the resources of ``open``. May be called twice."""
 
     @abstractmethod
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:

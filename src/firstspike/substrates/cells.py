@@ -1,4 +1,4 @@
-"""Neurons of a layer as cells of a simulator: which of PyNN's, or of NEST's own, and what their parameters are."""
+"""Neurons of a layer as cells of a simulator, PyNN's or NEST's own, with their parameters."""
 
 import math
 from typing import Any, NamedTuple, Self
@@ -128,7 +128,7 @@ class Cells(NamedTuple):
         return [*turns, (over, np.array(0.0))], steps(over + recovery)
 
     def _silence(self, inputs: Float[np.ndarray, " out"], longest: float, step: float) -> float:
-        """A current against all inputs, and what neurons may still do to each other and themselves."""
+        """A current that outweighs all inputs, and the neurons' effects on each other and themselves."""
         rest = np.maximum(self.refractory, step)
         if self.weight is not None:
             inputs = inputs + (np.ceil(longest / rest) + 1) * self.weight.clip(min=0).sum(axis=1)

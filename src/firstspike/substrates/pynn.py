@@ -48,7 +48,7 @@ class Simulator(LayerByLayer):
         step: time step of the simulation.
         duration: when the simulation of a layer ends: later spikes are missed. By default, neurons that may spike for
             ever end with their layer, or else at 100 ``tau_syn``, and others when they are at rest after all inputs.
-        unit: what step and duration are in: ``tau_syn`` of each layer, or the unit of the times, such as ms.
+        unit: unit of step and duration: ``tau_syn`` of each layer, or the unit of the times, such as ms.
 
     Raises:
         ValueError: a step below 0.0001 or above 1, a duration that is not longer than a step, or not finite.
@@ -113,7 +113,7 @@ class Simulator(LayerByLayer):
             raise ValueError(f"{place}: {self.title} {error}") from None
 
     def _unit(self, layer: DenseLayer) -> float:
-        """What step and duration are given in, in the unit of the times."""
+        """The unit of step and duration, in the unit of the times."""
         return 1.0 if self.unit == "times" else unit_of(layer)
 
     def spikes(self, index: int, layer: DenseLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:

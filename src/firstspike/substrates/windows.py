@@ -1,4 +1,4 @@
-"""What PyNN gets and gives: a batch as one long run, each sample in its own window, and a layer as populations."""
+"""A batch as one long run of PyNN, each sample in its own window, and a layer as populations."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The commands of sweeps. What takes time to import waits until it is needed."""
+"""The commands of sweeps. Slow imports wait until they are needed."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -89,7 +89,7 @@ def as_yaml(value: Any) -> str:
 
 
 PRUNERS = {"median": MedianPruner, "percentile": PercentilePruner, "halving": SuccessiveHalvingPruner}
-"""What stops trials early, with the keys that are the arguments of Optuna's class."""
+"""A pruner, which stops trials early. Its keys are the arguments of Optuna's class."""
 
 if TYPE_CHECKING:  # made from signatures of classes
     Pruning: TypeAlias = Any

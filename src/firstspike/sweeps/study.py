@@ -86,7 +86,7 @@ def open_storage(url: URL, heartbeat: int | None = None) -> RDBStorage:
 
 @contextmanager
 def _alone(storage: RDBStorage, name: str) -> Iterator[None]:
-    """Keep all others from queueing trials of a study: what this thread does there meanwhile is one transaction."""
+    """Keep all others from queueing trials of a study, so that this thread's changes are one transaction."""
     storage.remove_session()
     with storage.engine.begin() as connection, ExitStack() as end:  # SQLite is locked from here on
         lock = sqlalchemy.text("UPDATE studies SET study_name = study_name WHERE study_name = :name")
@@ -174,7 +174,7 @@ class Where(JsonForm):
 def read_study(name: str, storage: str | None = None) -> tuple[optuna.Study, Path]:
     """The study of a sweep, and the sweep's folder, by the name of the study or by the folder.
 
-    ``storage`` is its storage, by default that of the folder. Errors name what is missing or does not answer.
+    ``storage`` is its storage, by default that of the folder. Errors name the part that is missing or does not answer.
     """
     folder = sweep_folder(name) or RUNS / name
     if (file := folder / "sweep.json").is_file():

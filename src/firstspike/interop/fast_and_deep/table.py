@@ -99,7 +99,7 @@ class Settings:
             self.no_counterpart.append(f"{key} differs between layers ({values}); here all layers have {chosen}")
 
     def skip(self, *keys: str) -> None:
-        """Skip keys that affect neither what a network computes nor what it learns."""
+        """Skip keys that affect neither the results nor the training of a network."""
         self._unread.difference_update(keys)
 
     def close(self) -> None:

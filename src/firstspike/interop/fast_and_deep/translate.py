@@ -20,7 +20,7 @@ _MAX_BYTES = 1_000_000
 
 @dataclass
 class Translation:
-    """What a config of the original is here: our config, as ``load_config`` takes it, and what it leaves out."""
+    """A translated config, as ``load_config`` takes it, and the settings that it leaves out."""
 
     config: dict[str, Any]
     sources: dict[str, Origin]  # of our parameters, by name in ``state_dict``

@@ -1,4 +1,4 @@
-"""What the numbers of a ``CubaLIF`` mean to its readers: one specification, several readings.
+"""The numbers of a ``CubaLIF`` as its readers take them: one specification, several readings.
 
 By the specification an input spike increases the current I by ``w_in W / tau_syn``, and
 

@@ -37,7 +37,7 @@ def _refuse_links(group: h5py.Group) -> None:
 
 
 def read_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
-    """How a graph was written, and what NIR cannot express of its layers: arguments of ``from_nir`` and ``Reader``."""
+    """Arguments of ``from_nir`` and ``Reader``: how a graph was written, and properties that NIR cannot express."""
     found = graph.metadata
 
     def each(name: str, kind: type) -> Any:

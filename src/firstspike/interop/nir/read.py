@@ -180,7 +180,7 @@ class Reader:
         self.layers.append(layer)
 
     def _inputs(self, name: str, before: Signal) -> Synapses:
-        """What comes from the layer before, from earlier ones past it, and bias spikes."""
+        """Inputs from the layer before, from earlier layers that skip it, and from bias spikes."""
         if self.last not in before:
             origins = " and ".join(sorted(before)) or "nothing"
             row = f"the layers must be a row, in which it follows {self.last}"
@@ -201,7 +201,7 @@ class Reader:
         return _beside(joined, replace(before[_BIAS], inputs=len(used), column=column))
 
     def _neurons(self, name: str, node: Any) -> tuple[dict[str, Values], Values]:
-        """What ``Convention.neurons`` gives for a node, checked."""
+        """The checked result of ``Convention.neurons`` for a node."""
         given = {key: getattr(node, key) for key in _FIELDS}
         # a readout has no threshold and no reset: any values do
         given |= {"v_threshold": getattr(node, "v_threshold", np.asarray(node.v_leak) + 1.0)}
@@ -234,7 +234,7 @@ class Reader:
             self.layers.append(self._delays(synapses.delay))
 
     def _delays(self, delay: np.ndarray) -> layers.Delay:
-        """Delays of what the last layer gives."""
+        """Delays of the outputs of the last layer."""
         trains = bool(self.layers) and form_of(self.layers[-1]) == "trains"
         found = layers.Delay(len(delay), _DELAYS, trains=trains, generator=torch.Generator(), dtype=self.dtype)
         with torch.no_grad():

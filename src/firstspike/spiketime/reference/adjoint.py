@@ -19,7 +19,7 @@ function theorem is left, ``P = -g / v-`` and ``c_i = kappa(T - t_i)`` (Göltz e
 spike that no threshold makes.
 
 Shapes: E ensemble, B batch, I inputs, K times of each, N events, which are the I K times and the state, O outputs, S
-spikes. O is 1 where all neurons see the same arrivals.
+spikes. o is 1 where all neurons see the same arrivals.
 """
 
 import math

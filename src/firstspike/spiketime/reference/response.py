@@ -146,7 +146,7 @@ class _Kappa(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         since, tau_mem, tau_syn = ctx.saved_tensors
         taus: tuple[Tau, Tau] = (tau_mem, tau_syn)
-        # at s = 0 stand spikes that have not arrived. Kappa has a kink there
+        # at s = 0 stand spikes that have not arrived. kappa has a kink there
         slope = torch.where(since > 0, kappa_slope(since, *taus), 0.0)
         by_mem, by_syn = kappa_by_taus(since, *taus)
         return (

@@ -181,7 +181,7 @@ def gradient_kernel(
 
     ``at``, ``scale`` and, for weights with a ``BOUND``, ``kept`` are the jumps ``(E, B, O, JUMPS)``, in order of time.
     ``by_weight`` and ``by_delay (E, chunks, I, W)``, and ``by_times (tiles, E, B, N)`` in the order of arrival, are
-    zeros at the beginning. C begins as ``final`` where there is a loss by the current at the end (``ENDS``), and is
+    zeros at the beginning. c begins as ``final`` where there is a loss by the current at the end (``ENDS``), and is
     the gradient by that at the start (``START``). Other arguments are as in ``forward_kernel`` and ``terms_kernel``.
     Each number of a sum has one program that adds to it, one after the other.
     """

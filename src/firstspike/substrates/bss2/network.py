@@ -100,7 +100,7 @@ class ChipNetwork:
         return source
 
     def write(self, network: Network) -> None:
-        """Give the chip the weights and delays of a network, as far as they differ from what it has."""
+        """Write the weights and delays of a network to the chip, as far as they have changed."""
         stored = self.settings.parameters(network)
         for number, (projection, index, place, sign) in enumerate(self._projections):
             whole = (stored[f"{index}.weight"].cpu().double() * self.settings.weight_scale).round()
