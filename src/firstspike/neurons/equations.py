@@ -25,7 +25,7 @@ class Equations:
     receptors: tuple[str, ...]
     states: tuple[str, ...]
     flow: tuple[Expression, ...]
-    """The derivative of each state by time."""
+    """The derivative of each state with respect to time."""
     excess: Expression
     """The neuron spikes where this rises to 0."""
     after: tuple[Expression, ...]

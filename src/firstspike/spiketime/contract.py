@@ -1,4 +1,4 @@
-"""What a backend provides: two functions of plain tensors that know nothing of autograd::
+"""A backend provides two functions of plain tensors, without autograd::
 
     forward(arguments) -> result
     backward(grads, result, arguments, max_weight_grad, needs) -> gradients
@@ -22,13 +22,13 @@ constants of all, ``(E, O, M)``, ``current`` all y, ``(E, B, O, M)``, and time c
 weight to the component ``receptors[r]`` of the receptor r that it reaches. See ``neurons.Component``.
 
 Neurons from ``equations`` have D states: ``voltage`` is the first, ``current`` all others, ``(E, B, O, D - 1)``. They
-always come as trains, in float64, with a state and a finite ``until``. ``parameters`` holds what their equations name,
-in the order of ``Equations.parameters``, and then the refractory time.
+always come as trains, in float64, with a state and a finite ``until``. ``parameters`` holds the values that their
+equations name, in the order of ``Equations.parameters``, and then the refractory time.
 
 The gradient is taken at ``spikes``, whoever computed them, with the causal set ``t_i + delay_i < T``. Where the
 neuron is silent, or ``V'(T) <= 0``, or within the refractory time of another spike, all derivatives are zero.
-``max_weight_grad`` bounds the gradient by the weights of each spike, through this spike and for one input spike: where
-the largest ``|dL/dw_i|`` exceeds it, the spike counts as fixed for that gradient, and for no other.
+``max_weight_grad`` bounds the gradient with respect to the weights of each spike, through this spike and for one input
+spike: where the largest ``|dL/dw_i|`` exceeds it, the spike counts as fixed for that gradient, and for no other.
 """
 
 import math
@@ -46,7 +46,7 @@ from firstspike.neurons.base import Kind
 
 
 class Quantity(NamedTuple):
-    """What is known of a tensor that spike times follow from, in the dimensions and units of the module's docstring."""
+    """Properties of an argument of spike times, in the dimensions and units of the module's docstring."""
 
     shape: str
     """A letter for each dimension. A gradient is summed over all that the quantity does not have."""
@@ -71,7 +71,7 @@ DIFFERENTIABLE = (
     | {"jumps": Quantity("EOM", potential=1), "parameters": Quantity("EOP")}
     | _STATE
 )
-"""What has a gradient, in the order in which autograd sees it. Times of trains have a dimension K more."""
+"""The quantities with a gradient, in autograd's order. Times of trains have a dimension K more."""
 
 QUANTITIES = DIFFERENTIABLE | {
     "refractory": Quantity("EO", time=1),
@@ -81,7 +81,7 @@ QUANTITIES = DIFFERENTIABLE | {
 """All tensors, those without a gradient last. Observed trains have a dimension S more."""
 
 CONSTANTS = frozenset(("tau_mem", "tau_syn"))
-"""Gradients by these cost as much as neurons that each have their own."""
+"""Gradients with respect to these cost as much as neurons that each have their own."""
 
 Tensors = dict[str, Tensor | None]
 """All ``QUANTITIES``, in this order, as autograd and recorded programs need them."""
@@ -96,7 +96,7 @@ Gradients = dict[str, Tensor]
 class Constants(NamedTuple):
     """The two time constants, numbers or tensors ``(E, O)``. ``tau_mem`` is ``inf`` for all neurons or for none.
 
-    On a GPU, tensors may hold what all neurons share, and ``tau_mem`` may be the number ``inf`` beside a tensor.
+    On a GPU, tensors may hold values that all neurons share, and ``tau_mem`` may be the number ``inf`` beside a tensor.
     """
 
     tau_mem: float | Tensor
@@ -104,7 +104,7 @@ class Constants(NamedTuple):
 
 
 class Held(NamedTuple):
-    """State of each neuron at a time, or gradients by it."""
+    """State of each neuron at a time, or gradients with respect to it."""
 
     voltage: Float[Tensor, "E B O"]
     current: Float[Tensor, "E B O"]
@@ -128,7 +128,7 @@ Sizes = tuple[int, int, int, int]
 
 
 class Arguments(NamedTuple):
-    """What spike times follow from. Time constants are tensors only where not all neurons have the same."""
+    """The arguments of spike times. Time constants are tensors only if they differ between neurons."""
 
     times: Float[Tensor, "E B I *K"]
     weight: Float[Tensor, "E O I"]
@@ -139,9 +139,9 @@ class Arguments(NamedTuple):
     reset: Float[Tensor, "E O"] = None  # type: ignore[assignment]
     """Of trains, as all that follows."""
     bias: Float[Tensor, "E O"] | None = None
-    """Of linear neurons, as what follows."""
+    """The components of linear neurons."""
     jumps: Float[Tensor, "E O M"] | None = None
-    """What a spike adds to each component."""
+    """The jump of each component at a spike."""
     parameters: Float[Tensor, "E O P"] | None = None
     """Of neurons from equations."""
     voltage: Float[Tensor, "E B O"] | None = None
@@ -159,7 +159,7 @@ class Arguments(NamedTuple):
     """Room for that many; 0 asks for first spikes."""
     recurrence: Recurrence | None = None
     """Of neurons that are connected to each other: the last O columns of ``weight`` are those of their own spikes, and
-    ``times`` may leave out what arrives there from before ``start``. Only the CPU kernels know this."""
+    ``times`` may leave out their arrivals from before ``start``. Only the CPU kernels support this."""
     components: tuple[Kind, ...] = ()
     """Of linear neurons; none of others."""
     resets: bool = True
@@ -193,7 +193,7 @@ class Arguments(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Spike times, ``inf`` where there is none, and what backward can use again (a sorting order, say).
+    """Spike times, ``inf`` where there is none, and values that backward can reuse, such as a sorting order.
 
     Shapes begin with ``(E, B)``. Nothing is saved where first spikes were observed and no forward ran.
     """
@@ -207,7 +207,7 @@ class Result(NamedTuple):
 
 
 class Grads(NamedTuple):
-    """Gradients of the loss by what came out; None for zero."""
+    """Gradients of the loss with respect to the outputs; None for zero."""
 
     spikes: Float[Tensor, "E B O *S"]
     state: Held | None = None
@@ -306,7 +306,7 @@ def backward_in_parts(backward: Backward, samples: Samples) -> Backward:
 
 
 def empty_gradients(given: Arguments, needs: Needs) -> Gradients:
-    """Room for what is needed, and there, also where that is a number for all neurons."""
+    """Uninitialised tensors for the needed gradients, also of numbers that all neurons share."""
     found = {}
     for name in DIFFERENTIABLE:
         value = getattr(given, name) if name in needs else None
@@ -322,7 +322,7 @@ def zero_gradients(given: Arguments, needs: Needs) -> Gradients:
 
 
 def _parts(given: Arguments, samples: Samples) -> Iterator[Callable[[Any], Any]]:
-    """Functions that give some samples of all tensors in what begins with networks and samples."""
+    """Functions that return some samples of all tensors whose first dimensions are networks and samples."""
     batch, step = given.sizes[1], max(1, samples(given))
     for start in range(0, max(1, batch), step):
         yield partial(each_tensor, itemgetter((slice(None), slice(start, start + step))))
@@ -334,7 +334,7 @@ def _some(part: Callable[[Any], Any], given: Arguments) -> Arguments:
 
 
 def joined(parts: Sequence[Any], cat: Callable[[Sequence[Tensor]], Tensor]) -> Any:
-    """One of what several passes gave, by a function that joins tensors."""
+    """One result from those of several passes, by a function that joins tensors."""
     whole = map(cat, zip(*map(_tensors, parts), strict=True))
     return each_tensor(lambda _: next(whole), parts[0])
 

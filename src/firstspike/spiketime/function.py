@@ -1,4 +1,4 @@
-"""The one differentiable function: checks values, asks a backend, saves what backward needs. No maths.
+"""The one differentiable function: it checks values, calls a backend, and saves the tensors for backward. No maths.
 
 Two ``autograd.Function`` classes, so that ``torch.func`` can map over the backward pass as well. Both work on tensors
 of one network or with a dimension for several (see ``contract``).
@@ -41,7 +41,7 @@ _TAU_MEM, _TAU_SYN, _OBSERVED = map(Arguments._fields.index, ("tau_mem", "tau_sy
 
 
 class Options(NamedTuple):
-    """What a call fixes beside its tensors, as custom ops take it.
+    """The arguments of a call that are no tensors, as custom ops take them.
 
     None stands for an infinite number, which some formats of exported programs cannot store.
     """
@@ -97,10 +97,10 @@ def recorded_gradients(needs: Needs, options: Options, *given: Any) -> list[Tens
 
 
 class Spikes(Direct):
-    """Spikes from the values of ``Tensors`` and ``Options``: first spikes and what is saved, or trains and more.
+    """Spikes from the values of ``Tensors`` and ``Options``: first spikes and saved tensors, or trains and more.
 
     Of trains these are voltage, current and refractory time at ``until`` (of no neurons where that is ``inf``),
-    overflows, and what is saved.
+    overflows, and the saved tensors.
     """
 
     @staticmethod
@@ -170,7 +170,7 @@ class Spikes(Direct):
 
 
 class SpikeGradient(Direct):
-    """The needed gradients, from ``needs, options, grad, those by the state, spikes``, and what ``Spikes`` saved."""
+    """The needed gradients, from ``needs, options, grad, those by the state, spikes`` and the saved tensors."""
 
     @staticmethod
     def forward(needs: Needs, options: Options, *given: Any) -> tuple[Tensor, ...]:
@@ -210,7 +210,7 @@ class SpikeGradient(Direct):
 def pulled_back(
     ctx: Any, grads: Sequence[Tensor | None], gradients: Callable[..., Sequence[Tensor]]
 ) -> tuple[Tensor | None, ...]:
-    """The gradients by all inputs of a function that saved the spikes and ``Tensors`` first, which it has as well.
+    """The gradients with respect to all inputs of a function that saved the spikes and ``Tensors`` first.
 
     ``grads`` are by the output of ``Spikes``, None for zero.
     """
@@ -238,7 +238,7 @@ def _needs_of(asked: tuple[bool, ...]) -> Needs:
 
 
 def named(given: Sequence[Any]) -> dict[str, Any]:
-    """``Tensors``, or what else belongs to each of them, that come first in a flat tuple."""
+    """``Tensors``, or one value for each of them, from the beginning of a flat tuple."""
     return dict(zip(QUANTITIES, given, strict=False))
 
 

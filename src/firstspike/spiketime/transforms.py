@@ -1,16 +1,16 @@
-"""What ``torch.func`` needs, for any backend: vmap and forward mode.
+"""Support for ``torch.func`` with any backend: vmap and forward mode.
 
 vmap folds a mapped dimension into that of the networks, or into the batch where nothing of the network is mapped.
 
 Forward mode uses the backward pass, which sums over spikes, samples and, for the input times, over neurons. With one
-spike of each neuron in one sample per network nothing is left to sum but that: the gradients by weights, delays,
-thresholds and time constants of ``sum_j T_j`` are the derivatives of each T_j alone, since neuron j has its own. An
-input that shifts acts on neuron j like its delay there, so that the derivative by the delay serves for both. The
-tangent follows from these rows of the Jacobian by a sum over the inputs:
+spike of each neuron in one sample per network nothing is left to sum but that: the gradients with respect to weights,
+delays, thresholds and time constants of ``sum_j T_j`` are the derivatives of each T_j alone, since neuron j has its
+own. An input that shifts acts on neuron j like its delay there, so that the derivative with respect to the delay serves
+for both. The tangent follows from these rows of the Jacobian by a sum over the inputs:
 
     dT_j = sum_i (dT_j/dw_ji dw_ji + dT_j/ddelay_ji (ddelay_ji + dt_i)) + dT_j/dthreshold_j dthreshold_j + ...
 
-It is linear in the tangents, and exactly what the backward pass computes, with the same kernels. Of trains, each spike
+It is linear in the tangents, and computed exactly by the backward pass, with the same kernels. Of trains, each spike
 and each number of the state at the end is a row of its own, and each time of an input an input of its own.
 """
 
@@ -41,7 +41,7 @@ _PRODUCTS = {
 
 
 class Direct(torch.autograd.Function):
-    """A function whose calls skip what only calls with default arguments or below ``torch.func`` need."""
+    """A function whose calls skip the work that only default arguments or ``torch.func`` need."""
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
@@ -54,7 +54,7 @@ class Direct(torch.autograd.Function):
 
     @classmethod
     def _mapped(cls, args: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
-        """The call below ``vmap``, None below others: what torch does, without a look into each argument's parts."""
+        """The call below ``vmap``, None below others. Unlike torch, it skips each argument's parts."""
         interpreter = retrieve_current_functorch_interpreter()
         if not isinstance(interpreter, VmapInterpreter) or cls.generate_vmap_rule:
             return None
@@ -76,7 +76,7 @@ def mapped(
     tensors: Sequence[Tensor | None],
     of_samples: Collection[str] = (),
 ) -> tuple[list[Tensor], list[int]]:
-    """A call with a mapped dimension, for ``vmap``: what it gives, and the places of the dimension.
+    """A call with a mapped dimension, for ``vmap``: its result, and the places of the dimension.
 
     The dimension is merged into that of the networks, or becomes it where there is none; or it is merged into that of
     samples where only tensors ``of_samples`` are mapped.

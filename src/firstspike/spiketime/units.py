@@ -83,7 +83,7 @@ def in_units(backend: Backend) -> Backend:
         unit, inner = _inside(given) if given.closed else (1.0, given)
         if unit == 1:
             return backend.backward(grads, result, inner, max_weight_grad, needs)
-        # derivatives by what is no time are times: a long unit counts before they are small, a short one after
+        # some derivatives are times, too: a long unit counts before they are small, a short one after
         first, then = max(unit, 1.0), min(unit, 1.0)
         bound = None if max_weight_grad is None else max_weight_grad / then
         before = 1 / then, first  # by power of time
@@ -99,7 +99,7 @@ def in_units(backend: Backend) -> Backend:
 def _by_network(run: Run) -> Run:
     """A pass that goes network by network where each has constants of its own, shared by its neurons.
 
-    What is saved of one network may be longer than that of another, and is filled up.
+    Tensors saved for one network may be longer than those of another, and are padded.
     """
 
     def padded(tensors: Sequence[Tensor]) -> Tensor:
@@ -124,7 +124,7 @@ def _by_network(run: Run) -> Run:
 
 _POWERS = [DIFFERENTIABLE[name].time for name in Held._fields]
 _IN_TIME = {name: name for name, quantity in QUANTITIES.items() if quantity.time} | {"left": "state.refractory"}
-"""What is measured in the unit of time, and how errors call it."""
+"""Values in the unit of time, by their names in errors."""
 
 
 def _inside(given: Arguments) -> tuple[float, Arguments]:

@@ -1,5 +1,5 @@
-"""What every call checks: types and shapes, values that no neuron can work with, and numbers of spikes that no machine
-has room for, which are then one clear error and not a failed allocation.
+"""Checks of every call: types and shapes, values that no neuron can work with, and numbers of spikes that exceed the
+machine's memory, which are then one clear error and not a failed allocation.
 """
 
 import math
@@ -36,7 +36,7 @@ FROM_RASTER = (
     "a raster of 0 and 1 with the shape (steps, batch, inputs) becomes spike times by "
     "firstspike.data.first_spikes(raster, dt)"
 )
-"""How to convert what other libraries for spiking networks take. ``dt`` is the length of a time step."""
+"""How to convert the inputs of other libraries for spiking networks. ``dt`` is the length of a time step."""
 
 LARGEST = {torch.float32: LARGEST_32, torch.float64: LARGEST_64}
 """Limit of weights, in thresholds, and of ``tau_mem / tau_syn``, beyond which ``tau_mem`` counts as infinite."""
@@ -126,7 +126,7 @@ def checked(
 
 
 def check_times(times: Any) -> None:
-    """Raise a ValueError unless these may be spike times ``(..., inputs)``; warn of what looks like a raster."""
+    """Raise a ValueError unless these may be spike times ``(..., inputs)``; warn of inputs that look like a raster."""
     check_tensor("times", times)
     if not times.is_floating_point():
         raise ValueError(f"times must be float32 or float64, got {times.dtype}: {not_floating(times)}")
@@ -139,7 +139,7 @@ def check_times(times: Any) -> None:
 
 
 def not_floating(times: Tensor) -> str:
-    """What to do with times that are no floating-point numbers."""
+    """A hint for times that are no floating-point numbers."""
     if times.ndim > 2 or times.dtype == torch.bool:
         return FROM_RASTER
     return "spike times are real numbers in the unit of tau_syn; numbers of steps become times by times * step"
@@ -284,7 +284,7 @@ def check_spikes(name: str, value: int) -> None:
 
 
 def check_room(samples: int, neurons: int, spikes: int, cause: str, dtype: torch.dtype, device: torch.device) -> None:
-    """Raise ValueError for trains that are larger than the memory of the machine, together with what computes them.
+    """Raise ValueError for trains that are larger than the memory of the machine, together with their computation.
 
     ``cause`` is the argument that sets the number of spikes. On other devices, failed allocations are clear errors.
     """

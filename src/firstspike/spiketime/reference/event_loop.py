@@ -10,10 +10,11 @@ scans inputs are in the first dimension of all tensors. Times broadcast: neurons
 
 First spikes follow from the states just after each input. For spike trains this is repeated: every neuron
 looks at its next few inputs and advances to its next spike or, if there is none, to the last of these inputs. The state
-at a spike, or where the refractory time after it ends, is the first input of what follows, and what arrives in between
-acts as what is left of it then. Weights and thresholds of a neuron are in a unit of its own, so that nothing overflows.
+at a spike, or where the refractory time after it ends, is the first input of the next piece. Inputs that arrive in
+between act with their rest then. Weights and thresholds of a neuron are in a unit of its own, so that nothing
+overflows.
 
-Memory is bounded. Kernels do with less and are faster, this package is what they are tested against.
+Memory is bounded. Kernels need less memory, are faster, and are tested against this package.
 
 Shapes: E ensemble, B batch, I inputs, K times of each, N = I K, O outputs, S spikes; P (sample, neuron) pairs.
 """
@@ -53,7 +54,7 @@ def settled(time: Values, weight: Values) -> tuple[Values, Values]:
 
 
 def accumulate(time: Values, voltage: Values, current: Values, tau_mem: Tau, tau_syn: Tau) -> None:
-    """Add what is left of all earlier inputs to what each input changes, in place: states just after each."""
+    """Add the rest of all earlier inputs to the change by each input, in place: states just after each."""
     reach = 1  # of how many inputs, up to its own, each state knows
     while reach < len(time):
         elapsed = time[reach:] - time[:-reach]
@@ -104,7 +105,7 @@ class _Neurons(NamedTuple):
 
     pair: Int64[Tensor, " P"]
     time: Float[Tensor, " P"]
-    """Up to which a neuron is known; what arrived before counts as arriving then."""
+    """Time up to which a neuron is solved. Earlier inputs count as arriving then."""
     voltage: Float[Tensor, " P"]
     current: Float[Tensor, " P"]
     free: Float[Tensor, " P"]

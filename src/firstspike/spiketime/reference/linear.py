@@ -1,4 +1,4 @@
-"""Linear neurons in plain PyTorch, in float64: one matrix for what happens between events.
+"""Linear neurons in plain PyTorch, in float64: one matrix for the flow between events.
 
 The state x of a neuron is its membrane, its ``components`` and the number 1. Between events ``dx/dt = A x``, so that
 ``x(t + s) = exp(A s) x(t)``. A spike is where ``g = G x`` rises to 0. Nothing else is known of the neuron here, while
@@ -175,7 +175,7 @@ def largest(flow: Matrix, x: State, time: Float64[Tensor, " P"]) -> State:
 
 
 def stays_below(flow: Matrix, reads: State, x: State) -> Bool[Tensor, " P"]:
-    """Whether g stays below 0 for ever, by what all that is left of each component can do at most."""
+    """Whether g stays below 0 for ever, by a bound on the effect of each component's rest."""
     rates, leak = -flow.diagonal(dim1=1, dim2=2), -flow[:, :1, 0]
     alone = torch.where(leak > 0, flow[:, :1, -1] / leak, 0.0).squeeze(-1)
     drive = flow[:, 0, 1:-1] / torch.maximum(leak, rates[:, 1:-1])

@@ -96,7 +96,7 @@ class _Height(MemberByMember):
 
 
 class _HeightGradient(FirstDerivative):
-    """``(grad, *inputs of _Height, height, time, place, *options)``, the gradients by trains, weight and delay."""
+    """Gradients for trains, weight and delay, from ``(grad, *inputs of _Height, height, time, place, *options)``."""
 
     @staticmethod
     @torch.enable_grad()
@@ -130,7 +130,7 @@ class _Constants(NamedTuple):
 
 
 class _Membranes(NamedTuple):
-    """Some pairs, and what arrives at them, in order."""
+    """Some pairs, and their inputs, in order."""
 
     sample: Int64[Tensor, " P"]
     neuron: Int64[Tensor, " P"]

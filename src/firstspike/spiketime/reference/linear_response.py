@@ -1,4 +1,4 @@
-"""What one input does to the membrane of a linear neuron without spikes, for each of its receptors.
+"""The response of a linear neuron's membrane to one input without spikes, for each of its receptors.
 
 A current that jumps gives ``kappa``. One that rises with ``tau_rise`` gives the convolution of three exponentials, a
 divided difference of the exponential function: a difference of two that are ``kappa``, or, where all three time
@@ -55,7 +55,7 @@ def response(since: Values, tau_mem: Tau, receptor: Receptor) -> Values:
 
 
 def at_rest(since: Values, tau_mem: Tau, bias: Tau) -> Values:
-    """What a constant input makes of the membrane."""
+    """The membrane at rest under a constant input."""
     held: Tensor = bias * -torch.expm1(-since / tau_mem)
     return held
 

@@ -1,7 +1,7 @@
 """From event to event: spike trains of neurons of any kind in plain PyTorch, in float64, with autograd for gradients.
 
 A kind of neuron is a class that knows how its state moves between events, when its excess g over the threshold first
-rises to 0, and what a spike does: ``linear`` has matrix exponentials for that, ``series`` Taylor series.
+rises to 0, and the change by a spike: ``linear`` has matrix exponentials for that, ``series`` Taylor series.
 
 Backward, the events are gone through again at the given spikes, with a step of Newton's method at each, whose value is
 0: it carries the derivative of the spike time. A spike at a release moves with that instead, and one at an arrival that
@@ -33,7 +33,7 @@ Some = Bool[Tensor, " P"]
 
 
 class Neurons(ABC):
-    """All pairs: what they are, and what arrives at them; differentiable."""
+    """All pairs with their parameters and inputs, differentiable."""
 
     rest: State
     """At the start."""
@@ -52,7 +52,7 @@ class Neurons(ABC):
         self.left = left.flatten()
         """Of the refractory time at the start."""
         self.status = torch.full_like(self.left, FINE, dtype=torch.int64)
-        """What is wrong with them, see ``statuses``."""
+        """Their error codes, from ``statuses``."""
         copies = given.times.shape[-1] if given.max_spikes else 1
         time = arrivals(given).expand(*self.shape, -1).flatten(0, 2)
         weight = self.of_pairs(given.weight.repeat_interleave(copies, -1))
@@ -91,7 +91,7 @@ class Neurons(ABC):
 
     @abstractmethod
     def rates(self, x: State) -> tuple[State, Values]:
-        """Derivatives of the states and of g by time, as if g were 0, which it is not at observed spikes."""
+        """Derivatives of the states and of g with respect to time, as if g were 0 also at observed spikes."""
 
     @abstractmethod
     def reset(self, x: State) -> State:
@@ -110,7 +110,7 @@ def wide(given: Arguments) -> Arguments:
 
 @torch.no_grad()
 def forward(make: Make, given: Arguments) -> tuple[Result, Int64[Tensor, "E B O"]]:
-    """Spike times, and what is wrong with neurons."""
+    """Spike times, and the neurons' ``statuses``."""
     most, neurons = max(1, given.max_spikes), make(wide(given))
     shape, ends = neurons.shape, None
     if given.observed is None:
@@ -187,7 +187,7 @@ class _Passed(NamedTuple):
     """An event that was gone through, and derivatives of the state after by that before, at fixed times."""
 
     move: Float64[Tensor, "P D D"]
-    """Without what the event does."""
+    """Without the effect of the event."""
     reset: Float64[Tensor, "P D D"] | None
     fires: Some
     arrives: Some
@@ -199,7 +199,7 @@ def _replayed(
 ) -> tuple[Float64[Tensor, "P S"], Values, State, Values]:
     """The spikes, and the state at the end (voltages, other states, times that are left), all differentiable.
 
-    With a ``bound``, spikes whose gradient by some weight exceeds it count as fixed in the backward pass.
+    With a ``bound``, spikes whose gradient with respect to some weight exceeds it count as fixed in the backward pass.
     """
     times, kinds, source = _events(neurons, given, spikes, overflows)
     out, pairs = spikes.double(), torch.arange(len(spikes), device=spikes.device)
@@ -286,7 +286,7 @@ def _events(
 
 
 def _by(values: Tensor, x: State) -> State:
-    """Derivatives of values by the state of their pair."""
+    """Derivatives of values with respect to the state of their pair."""
     (found,) = torch.autograd.grad(values.sum(), x, retain_graph=True, allow_unused=True)
     return torch.zeros_like(x) if found is None else found
 
@@ -298,7 +298,7 @@ def _jacobian(after: State, before: State) -> Float64[Tensor, "P D D"]:
 def _largest_kick(by: State, passed: list[_Passed], move: Float64[Tensor, "P D D"]) -> Values:
     """By how much g at a spike grows at most with the weight of one input spike before, at fixed spike times.
 
-    ``by`` are its derivatives by the state then, ``move`` leads there from the event before.
+    ``by`` are its derivatives with respect to the state then, ``move`` leads there from the event before.
     """
     most, row = torch.zeros_like(by[:, 0]), by.unsqueeze(1) @ move
     for event in reversed(passed):

@@ -1,4 +1,4 @@
-"""The largest value that a membrane reaches, with its exact gradient: what silent neurons lack, and what readouts see.
+"""The largest value that a membrane reaches, with its exact gradient, for silent neurons and readouts.
 
 A membrane has its maximum where its slope is 0, or at an arrival that ends its rise. With the time t* of the maximum
 
@@ -134,7 +134,7 @@ class _Height(MemberByMember):
 class _HeightGradient(FirstDerivative):
     """``(grad, trains, weight, delay, silent, height, time, place, tau_mem, tau_syn, until)``.
 
-    Gives the gradients by the first three after ``grad``.
+    Gives the gradients with respect to the first three after ``grad``.
     """
 
     @staticmethod

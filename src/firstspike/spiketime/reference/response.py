@@ -5,8 +5,8 @@ With the slower constant ``tau_slow`` and ``rate = |1/tau_syn - 1/tau_mem|``
     kappa(s) = exp(-s/tau_slow) (1 - exp(-s rate)) / (rate tau_syn)       -> (s/tau_syn) exp(-s/tau_slow) for rate -> 0
 
 is the membrane at time s after an input of weight 1 (Göltz et al. 2021, eq. 1 solved), without a difference of almost
-equal terms and without an overflow. Its derivatives by the time constants, at fixed s, have such a form as well: with
-``y = s rate`` and
+equal terms and without an overflow. Its derivatives with respect to the time constants, at fixed s, have such a form as
+well: with ``y = s rate`` and
 
     G_1(y) = (y - 1 + exp(-y)) / y^2,     G_2(y) = (1 - (1 + y) exp(-y)) / y^2               both -> 1/2 for y -> 0
 
@@ -126,7 +126,7 @@ def peak(voltage: Values, current: Values, tau_mem: Tau, tau_syn: Tau) -> tuple[
 
 
 def differentiable_kappa(since: Tensor, tau_mem: Tensor, tau_syn: Tensor) -> Tensor:
-    """``kappa`` with derivatives by all three that hold where the time constants are equal, too."""
+    """``kappa`` with derivatives with respect to all three that hold where the time constants are equal, too."""
     found: Tensor = _Kappa.apply(since, tau_mem, tau_syn)
     return found
 

@@ -1,4 +1,4 @@
-"""What bounds tell of a value in a piece of time, and where one that rises is 0."""
+"""Bounds of a value in a piece of time, and the root of one that rises."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ Values = Float64[Tensor, " P"]
 
 
 class Course(NamedTuple):
-    """What a value does in some time. Where none of the last three holds, the time has to be cut."""
+    """The course of a value in some time. If none of the last three holds, the time has to be cut."""
 
     most: Values
     """An upper bound."""

@@ -23,7 +23,7 @@ _MAX_STEPS = 60  # about 6 are needed. Many only next to a tangent, where a step
 
 
 class Crossing(NamedTuple):
-    """What membranes do until their first spike."""
+    """The course of membranes until their first spike."""
 
     fires: Bool[Tensor, "..."]
     spike: Values

@@ -105,9 +105,9 @@ def constants_of(rates, e, columns, outputs, OWN: tl.constexpr):
 
 @triton.jit
 def coefficients_of(coefficients, gap, one, other, syn, OWN: tl.constexpr, TERMS: tl.constexpr):
-    """What an interval leaves of two quantities, which decay at the one rate and the other, and kappa of its length.
+    """Two quantities after an interval, in which they decay at the one rate and the other, and kappa of its length.
 
-    What neurons share stands at the pointer.
+    Values that neurons share stand at the pointer.
     """
     if OWN:
         left, other_left = tl.exp(-gap * one), tl.exp(-gap * other)

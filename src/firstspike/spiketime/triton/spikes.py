@@ -1,4 +1,4 @@
-"""The forward pass from tensors to the kernel, and what both passes work on: order of arrival, units, coefficients.
+"""The forward pass from tensors to the kernel, and the inputs of both passes: order of arrival, units, coefficients.
 
 Nothing in the passes reads a value of a tensor, so that none waits for the GPU.
 """
@@ -27,7 +27,7 @@ _COPIES = 12  # numbers for each synapse and sample meanwhile: arrivals, weights
 
 
 class Events(NamedTuple):
-    """What arrives at the neurons of a sample, or with delays at each, in order of arrival."""
+    """Inputs of the neurons of a sample, or with delays of each neuron, in order of arrival."""
 
     arrival: Float[Tensor, "E B N *W"]
     place: Int[Tensor, "E B N"]
@@ -37,7 +37,7 @@ class Events(NamedTuple):
 
 
 class Problem:
-    """Sizes, options, and what follows from the parameters of the neurons."""
+    """Sizes, options, and values derived from the neurons' parameters."""
 
     def __init__(self, given: Arguments) -> None:
         self.given, self.again = given, given.max_spikes > 0
@@ -75,7 +75,7 @@ class Problem:
         return row * (self.tiles * TILE)
 
     def coefficients(self, arrival: Float[Tensor, "E B N"], backward: bool = False) -> Float[Tensor, "E B N 3"]:
-        """Of the interval after each input: what is left of a membrane and a current, or of c and e, and kappa."""
+        """Factors of the interval after each input: decay of membrane and current, or of c and e, and kappa."""
         if self.options["OWN"] or self.given.delay is not None:
             return self.rates
         later = torch.cat([arrival[..., 1:], torch.full_like(arrival[..., :1], math.inf)], dim=-1)
@@ -121,7 +121,7 @@ def _rates(constants: Constants, like: Float[Tensor, "E O"]) -> Float[Tensor, "E
 
 
 class Scanned(NamedTuple):
-    """What the forward kernel gives, see there."""
+    """The results of the forward kernel."""
 
     spikes: Float[Tensor, "E B O S"]
     currents: Float[Tensor, "E B O S"]
@@ -155,7 +155,7 @@ def saves(given: Arguments) -> tuple[Tensor, ...]:
 
 
 def is_left_out(given: Arguments) -> bool:
-    """What ``reference`` does: trains of neurons with delays, and problems of size 0."""
+    """Problems left to ``reference``: trains of neurons with delays, and problems of size 0."""
     return 0 in (*given.times.shape, given.weight.shape[1]) or (given.max_spikes > 0 and given.delay is not None)
 
 
@@ -174,7 +174,7 @@ def _forward_delayed(given: Arguments) -> Result:
 
 
 def scanned(problem: Problem, events: Events, weight: Tensor, observed: Tensor | None = None) -> Scanned:
-    """What the forward kernel finds, or finds at observed spikes."""
+    """The results of the forward kernel, or those at observed spikes."""
     given, most = problem.given, max(1, problem.given.max_spikes)
     delayed = given.delay is not None
     arrival, count = (x.contiguous() for x in (events.arrival, events.number))
