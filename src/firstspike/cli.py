@@ -39,10 +39,10 @@ Setting = Annotated[
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 Live = Annotated[bool, typer.Option("--live", help="Redraw figures/loss_and_error.png during the training.")]
-Log = Annotated[bool, typer.Option("--tensorboard", help="Log to the run's tensorboard/; needs the extra tensorboard.")]
-Wandb = Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases; needs the extra wandb.")]
+Log = Annotated[bool, typer.Option("--tensorboard", help="Log to the run's tensorboard/. Needs the extra tensorboard.")]
+Wandb = Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases. Needs the extra wandb.")]
 Chosen = Annotated[
-    str | None, typer.Option("--checkpoint", help="A name in checkpoints/, or best; by default the newest.")
+    str | None, typer.Option("--checkpoint", help="A name in checkpoints/, or best. By default the newest.")
 ]
 On = Annotated[
     str | None, typer.Option("--substrate", help="Use this substrate (with default settings) instead of the run's.")
@@ -116,14 +116,14 @@ def _options(
 @app.command()
 def train(
     config: Annotated[str, typer.Argument(help="A config file, or the name of a shipped one.")],
-    out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/NAME, numbered.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder. By default runs/NAME, numbered.")] = None,
     settings: Setting = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default the config's.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... By default the config's.")] = None,
     seed: Annotated[int | None, typer.Option(help="By default the config's.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Train N networks in parallel, with consecutive seeds.")] = None,
     substrate: Annotated[
         str | None,
-        typer.Option(help="Train on this kind, e.g. noisy; with default settings if the config has another."),
+        typer.Option(help="Train on this kind, e.g. noisy, with default settings if the config has another."),
     ] = None,
     quiet: Quiet = False,
     live: Live = False,
@@ -183,7 +183,7 @@ def evaluate(
     substrate: On = None,
     split: Annotated[
         Literal["train", "validation", "test"] | None,
-        typer.Option(help="Split of the run's data; by default test, otherwise validation or train."),
+        typer.Option(help="Split of the run's data. By default test, otherwise validation or train."),
     ] = None,
     data: Annotated[
         Path | None,
@@ -228,7 +228,7 @@ def evaluate(
 def predict(
     run: RunFolder,
     file: Annotated[Path, typer.Argument(help="Inputs without labels: .npy, .npz or .csv, a row per sample.")],
-    out: Annotated[Path | None, typer.Option(help="A CSV file; by default the terminal.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A CSV file. By default the terminal.")] = None,
     checkpoint: Chosen = None,
     substrate: On = None,
 ) -> None:
@@ -253,9 +253,9 @@ def predict(
 
 @app.command()
 def plot(
-    run: Annotated[Path, typer.Argument(help="A run folder; or a sweep, by its folder or name.")],
-    names: Annotated[list[str] | None, typer.Argument(help="Figures; by default all that apply.")] = None,
-    formats: Annotated[list[str] | None, typer.Option("--format", help="png, pdf or svg; may be repeated.")] = None,
+    run: Annotated[Path, typer.Argument(help="A run folder, or a sweep, by its folder or name.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Figures. By default all that apply.")] = None,
+    formats: Annotated[list[str] | None, typer.Option("--format", help="png, pdf or svg. May be repeated.")] = None,
     sample: Annotated[int | None, typer.Option(help="Only figures of one sample, of the one with this number.")] = None,
     checkpoint: Chosen = None,
     substrate: On = None,

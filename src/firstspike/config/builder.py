@@ -1,4 +1,4 @@
-"""From a config to the objects that it describes."""
+"""Builds the objects that a config describes."""
 
 from typing import Any, NamedTuple
 

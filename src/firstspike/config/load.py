@@ -1,4 +1,4 @@
-"""From a file, a shipped name or a dict to a checked ``Config``; every error of a config in one go."""
+"""Reads a file, a shipped config or a dict as a checked ``Config``, and reports all errors of a config at once."""
 
 import difflib
 from collections.abc import Iterable, Sequence

@@ -73,7 +73,7 @@ def _walk(loc: tuple[int | str, ...], raw: Any, root: type[BaseModel]) -> tuple[
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
-    """All sections in an annotation."""
+    """The sections in an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [section for option in get_args(annotation) for section in _sections(option)]

@@ -49,7 +49,7 @@ class Given(Section):
 
 
 def _rate(of: str) -> Any:
-    return Positive | None, Field(None, description=f"learning rate of {of}; by default the optimiser's")
+    return Positive | None, Field(None, description=f"learning rate of {of}. By default the optimiser's")
 
 
 NEURONS: dict[str, Any] = {
@@ -74,7 +74,7 @@ class _LIF(_Timed):
     """LIF neurons. A described one shows of the rarer parameters those that play a part."""
 
     def build(self, **more: Any) -> Any:
-        """The neuron."""
+        """The neuron that this section describes."""
         kind, given = self.kind, self.arguments()  # type: ignore[attr-defined]
         if kind == "lif" and any(given.pop(name) for name in _ADAPTS):
             raise ValueError("adaptation and threshold_adaptation need kind: adaptive_lif")
@@ -109,7 +109,7 @@ class _FromEquations(_Timed):
     """Neurons from equations, with a name or without one."""
 
     def build(self, **more: Any) -> Any:
-        """The neuron."""
+        """The neuron that this section describes."""
         given = self.arguments()
         parameters = given.pop("parameters", {})
         return NEURONS[self.kind](**given, **parameters, **more)  # type: ignore[attr-defined]

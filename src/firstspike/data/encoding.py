@@ -69,7 +69,7 @@ class Encoder(ABC):
 
     @abstractmethod
     def fit(self, values: Any) -> Self:
-        """The same encoder with the ranges of these values."""
+        """Learn the ranges of these values and return the encoder."""
 
     @abstractmethod
     def __call__(self, values: Any, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -164,7 +164,7 @@ class LatencyEncoder(Encoder):
         return tuple(self.late if way else self.early for way in self._ways)
 
     def fit(self, values: ArrayLike | Tensor) -> Self:
-        """The same encoder with the ranges of these values. NaN is ignored.
+        """Learn the ranges of these values, ignoring NaN, and return the encoder.
 
         Args:
             values: `(samples, features)`, numbers or NaN. Images are flattened.

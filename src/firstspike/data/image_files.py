@@ -164,7 +164,7 @@ def _paths(source: Source, kind: str, given: str | Path | None) -> list[Path]:
 
 
 def _complete(source: Source, root: Path) -> list[Path] | None:
-    """All four files at or under ``root``, where torchvision puts them into a subfolder; None unless all are there."""
+    """The four files at or under ``root``, where torchvision puts them into a subfolder; None unless all are there."""
     for place in (root, root / source.origin / "raw", root / "raw"):
         found = [path for name in _FILES if (path := _find_idx(place, name)) is not None]
         if len(found) == len(_FILES):

@@ -87,7 +87,7 @@ class SeriesEncoder(Encoder):
         """Number of inputs that one channel is encoded by."""
 
     def fit(self, values: Series) -> Self:
-        """The same encoder with the ranges of these signals.
+        """Learn the ranges of these signals and return the encoder.
 
         Args:
             values: `(samples, channels, time)`, or a list of `(channels, time)` of different lengths; NaN after the end

@@ -107,7 +107,7 @@ class Samples(NamedTuple):
     columns: tuple[str, ...] = ()
 
     def chosen(self, index: Int64[Tensor, " chosen"]) -> "Samples":
-        """Some of them."""
+        """The samples with these indices."""
         table = self.table.select(index) if isinstance(self.table, EventLists) else self.table[index]
         return self._replace(table=table, labels=self.labels[index])
 

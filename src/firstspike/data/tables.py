@@ -115,7 +115,7 @@ class _Text(NamedTuple):
 
     @property
     def samples(self) -> list[Line]:
-        """All lines but the one of names."""
+        """The lines after the one of names."""
         return self.rows[self.header :]
 
     def column(self, number: int) -> str:

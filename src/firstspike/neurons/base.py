@@ -16,9 +16,9 @@ class Unit(NamedTuple):
     """The unit of a quantity, as powers."""
 
     time: int = 0
-    """Of the unit of time."""
+    """Exponent of the unit of time."""
     potential: int = 0
-    """Of the unit of the membrane."""
+    """Exponent of the unit of the membrane."""
 
 
 class Parameter(NamedTuple):
@@ -26,7 +26,7 @@ class Parameter(NamedTuple):
 
     unit: Unit
     least: float
-    """It is larger than this number, or equal to it if that is ``included``."""
+    """The lower bound, which is a valid value if it is ``included``."""
     included: bool = False
     infinite: bool = False
     """Whether it may be ``inf``, which only a number is."""
@@ -51,7 +51,7 @@ class Parameter(NamedTuple):
 
 TIME, POTENTIAL = Unit(time=1), Unit(potential=1)
 Value = float | Tensor | tuple[float | Tensor, ...] | None
-"""Of a parameter."""
+"""The value of a parameter."""
 Kind = Literal["synapse", "rise", "current", "threshold"]
 
 
@@ -117,7 +117,7 @@ class Neuron:
     start: Mapping[str, Expression] = {}
     """States that do not start at 0, of neurons with ``equations``."""
     unit: str | None = None
-    """Of all times, for figures and reports."""
+    """The unit of all times, for figures and reports."""
     conducts: ClassVar[bool] = False
     """Whether weights are conductances, which are >= 0."""
 
@@ -182,7 +182,7 @@ class Neuron:
             )
 
     def with_values(self, **values: Any) -> Self:
-        """The same neuron with other values of some parameters."""
+        """A copy of the neuron with other values of some parameters."""
         if type(self) is not Neuron:
             made = type(self)(**self.values | values)
             made.__dict__["unit"] = self.unit
@@ -215,7 +215,7 @@ class Neuron:
         return set(names_in(read(self.membrane, "membrane")))
 
     def without_spikes(self) -> "Neuron":
-        """The same equations, with values as they are, without a threshold."""
+        """A copy of the neuron without a threshold."""
         assert self.equations is not None
         old, found = self.equations, object.__new__(Neuron)
         new = read_equations(old.text, "0 > 1", "", old.receptors, old.held)

@@ -20,11 +20,11 @@ class _Model(NamedTuple):
 
     make: Callable[..., Neuron]
     names: Mapping[str, Any] | None
-    """Those of the neuron's parameters, of two that of excitation first; None: they are the same."""
+    """The names of the neuron's parameters, the one of excitation first; None if they are the same."""
     gain: Callable[[Any, Any], Any]
     """The neuron's weight for one of 1 there, by a synapse's time constant and all parameters."""
     defaults: dict[str, float]
-    """In the names and units there."""
+    """The defaults, in the simulator's names and units."""
     small: tuple[str, ...] = ()
     """Parameters in thousands of NEST's units, and ``w`` if weights are."""
 
@@ -197,7 +197,7 @@ class Cell:
 
 
 def _in_nest(parameters: Mapping[str, Any], small: tuple[str, ...]) -> dict[str, Any]:
-    """The same in NEST's names and units, with ``tau_m``."""
+    """The parameters in NEST's names and units, with ``tau_m``."""
     found = {_TO_NEST.get(key, key): x * 1000.0 ** (key in small) for key, x in parameters.items()}
     return found | ({"tau_m": found["C_m"] / found.pop("g_L")} if "g_L" in found else {})
 

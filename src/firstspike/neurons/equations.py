@@ -29,11 +29,11 @@ class Equations:
     excess: Expression
     """The neuron spikes where this rises to 0."""
     after: tuple[Expression, ...]
-    """Each state after a spike."""
+    """The states after a spike."""
     held: tuple[str, ...]
     """States that stand still for the refractory time."""
     parameters: tuple[str, ...]
-    """All other names, in the order in which they occur."""
+    """The names of the parameters, in the order in which they occur."""
 
     @property
     def key(self) -> str:

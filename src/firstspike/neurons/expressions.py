@@ -110,7 +110,7 @@ def shown(expression: Expression) -> str:
 
 
 def limited(expression: Expression, place: str) -> Expression:
-    """The same expression; a ValueError if it is too large or too deep to be traversed."""
+    """The expression as it is; a ValueError if it is too large or too deep to be traversed."""
     rest, count = [(expression, 0)], 0
     while rest:
         part, depth = rest.pop()
@@ -126,7 +126,7 @@ def limited(expression: Expression, place: str) -> Expression:
 
 
 def names_in(expression: Expression) -> Iterator[str]:
-    """All names, each as often as it occurs."""
+    """The names in an expression, each as often as it occurs."""
     if isinstance(expression, str):
         yield expression
     elif isinstance(expression, tuple):

@@ -94,12 +94,12 @@ class LIF(Neuron):
         self.__dict__["_closed"] = simple and not isinstance(self.tau_syn, tuple)  # asked for in every call
 
     def without_spikes(self) -> Self:
-        """The same neuron with a threshold that no membrane reaches."""
+        """A copy of the neuron with a threshold that no membrane reaches."""
         return self.with_values(threshold=_OUT_OF_REACH)
 
     @property
     def concave_rise(self) -> bool:
-        """See ``Neuron``: d2V/dt2 = -dV/dt / tau_mem - I / tau_syn**2 < 0 where V > 0 rises."""
+        """Whether the membrane rises concavely: d2V/dt2 = -dV/dt / tau_mem - I / tau_syn**2 < 0 where V > 0 rises."""
         return not self.components
 
     @property

@@ -144,7 +144,7 @@ class QIF(_Membrane):
 
     @property
     def membrane(self) -> str:
-        """See ``Neuron``."""
+        """The membrane as a formula of the states."""
         return "n/d"
 
     def pseudospikes(

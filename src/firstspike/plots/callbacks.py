@@ -134,4 +134,4 @@ class WandbLog(Callback):
 
 
 CALLBACKS: dict[str, Callable[[Path], Callback]] = {"live": LiveFigure, "tensorboard": TensorBoard, "wandb": WandbLog}
-"""Each is made from the run folder."""
+"""The callbacks that draw or log, made from the run folder."""

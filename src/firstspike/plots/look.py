@@ -99,7 +99,7 @@ def panels(
 
 
 def label_outer(axes: Sequence[Axes], columns: int) -> None:
-    """In a grid of panels with the same axes, name these on the left and at the bottom only."""
+    """Label axes that panels of a grid share only on the left and at the bottom."""
     for index, ax in enumerate(axes):
         if index % min(columns, len(axes)):
             ax.set_ylabel("")

@@ -53,7 +53,7 @@ class Traces:
     trains: bool
     threshold: Float[Tensor, "neurons points"]
     currents: dict[str, Float[Tensor, "neurons points"]] = field(default_factory=dict)
-    """Of neurons with ``components``."""
+    """The currents of neurons with ``components``."""
 
     @property
     def in_rows(self) -> bool:
@@ -168,7 +168,7 @@ def draw_traces(drawn: Traces, ax: Axes, unit: str = look.TAU_SYN, other: Traces
 
 
 def _draw_currents(drawn: Traces, ax: Axes) -> None:
-    """In a strip below each membrane."""
+    """Draw the currents in a strip below each membrane."""
     most = max((float(current.abs().max()) for current in drawn.currents.values()), default=0.0)
     for k, base in enumerate(drawn.bases):
         middle = base + float(drawn.voltage[k].min().clamp(max=0)) - 0.55 * _STRIP

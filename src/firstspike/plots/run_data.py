@@ -83,7 +83,7 @@ def input_names(run: Run) -> list[str]:
 
 
 def classified(run: Run) -> RunEvaluation:
-    """``evaluation`` of a run whose labels are classes."""
+    """The ``evaluation`` of a run whose labels are classes."""
     if run.evaluation.labels.is_floating_point():
         raise NotApplicable(NO_CLASSES)
     return run.evaluation

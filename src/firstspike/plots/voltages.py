@@ -106,7 +106,7 @@ def double(value: Any) -> Float64[Tensor, "..."]:
 
 
 def _by_neuron(value: Any) -> Any:
-    """For neurons, points and inputs."""
+    """A value per neuron, shaped to broadcast over points and inputs."""
     return None if value is None else double(value).reshape(-1, 1, 1)
 
 
@@ -163,7 +163,7 @@ def voltages(
 def _currents(
     at: Float64[Tensor, " points"], neuron: LIF, inputs: _Inputs, own: Float64[Tensor, "out spikes"] | None
 ) -> Iterator[tuple[str, Float64[Tensor, "out points"]]]:
-    """Those of all components, by name; parts of the threshold have none."""
+    """The currents of all components, by name; parts of the threshold have none."""
     if not neuron.components:
         return
     since, outputs = _since(at, inputs.arrival), len(inputs.weights[0])

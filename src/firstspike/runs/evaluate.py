@@ -107,7 +107,7 @@ class RunEvaluation(Evaluation):
 
     @cached_property
     def numbers(self) -> dict[str, Any]:
-        """All but the spikes, ready for JSON. ``confusion`` has true classes in rows and ``decisions`` in columns."""
+        """The results without spikes, for JSON. ``confusion`` has true classes in rows and ``decisions`` in columns."""
         time, classes, costs = self.decision_time, {}, self.cost()
         if not self.data.regression:
             counts = confusion_counts(self, len(self.data.class_names))

@@ -20,7 +20,7 @@ class JsonForm(BaseModel):
 
 
 class Manifest(JsonForm):
-    """``manifest.json`` of a checkpoint."""
+    """The contents of ``manifest.json`` of a checkpoint."""
 
     format: Literal[1]
     epoch: NotNegativeInt
@@ -29,7 +29,7 @@ class Manifest(JsonForm):
 
 
 class Environment(JsonForm):
-    """``environment.json``."""
+    """The contents of ``environment.json``."""
 
     command: list[str] = []
     packages: dict[str, str] = {}

@@ -104,7 +104,7 @@ class OpenedRun:
 
     @property
     def best_validation_accuracy(self) -> tuple[float, ...]:
-        """Of each network; NaN without validation data, and before the end of the training."""
+        """The best accuracy of each network; NaN without validation data, and before the end of the training."""
         each = self.results.get("seeds", {"": self.results}).values()
         return tuple(np.nan if (best := x.get("best_validation_accuracy")) is None else best for x in each)
 
@@ -177,7 +177,7 @@ class OpenedRun:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of all times and parameters."""
+        """The dtype of all times and parameters."""
         return DTYPES[self.config.training.dtype]
 
     @cached_property

@@ -78,7 +78,7 @@ QUANTITIES = DIFFERENTIABLE | {
     "observed": Quantity("EBO", time=1),
     "receptor": Quantity("EI"),
 }
-"""All tensors, those without a gradient last. Observed trains have a dimension S more."""
+"""The tensors of a call, those without a gradient last. Observed trains have a dimension S more."""
 
 CONSTANTS = frozenset(("tau_mem", "tau_syn"))
 """Gradients with respect to these cost as much as neurons that each have their own."""
@@ -137,31 +137,31 @@ class Arguments(NamedTuple):
     tau_syn: float | Float[Tensor, "E O"]
     threshold: Float[Tensor, "E O"]
     reset: Float[Tensor, "E O"] = None  # type: ignore[assignment]
-    """Of trains, as all that follows."""
+    """This and all fields below are for spike trains."""
     bias: Float[Tensor, "E O"] | None = None
-    """The components of linear neurons."""
+    """The constant input of linear neurons."""
     jumps: Float[Tensor, "E O M"] | None = None
     """The jump of each component at a spike."""
     parameters: Float[Tensor, "E O P"] | None = None
-    """Of neurons from equations."""
+    """The parameters of neurons from equations."""
     voltage: Float[Tensor, "E B O"] | None = None
-    """At ``start``, as the two that follow. Without them the neurons are at rest until the first input."""
+    """State at ``start``, with the next two fields. Without it the neurons are at rest until the first input."""
     current: Float[Tensor, "E B O"] | None = None
     left: Float[Tensor, "E B O"] | None = None
     refractory: Float[Tensor, "E O"] = None  # type: ignore[assignment]
     observed: Float[Tensor, "E B O S"] | None = None
     """Trains to take the gradient at, in place of those of the neurons."""
     receptor: Int64[Tensor, "E I"] | None = None
-    """That each input reaches, of linear neurons; None: by the sign of the weight, the first where it is > 0."""
+    """The receptor of linear neurons for each input; None: the first if the weight is > 0, otherwise the second."""
     start: float = -math.inf
     until: float = math.inf
     max_spikes: int = 0
-    """Room for that many; 0 asks for first spikes."""
+    """Largest number of spikes; 0 for first spikes."""
     recurrence: Recurrence | None = None
-    """Of neurons that are connected to each other: the last O columns of ``weight`` are those of their own spikes, and
+    """Connections among the neurons: the last O columns of ``weight`` are those of their own spikes, and
     ``times`` may leave out their arrivals from before ``start``. Only the CPU kernels support this."""
     components: tuple[Kind, ...] = ()
-    """Of linear neurons; none of others."""
+    """The components of linear neurons, empty for others."""
     resets: bool = True
     """Whether a spike resets the membrane of linear neurons."""
     equations: str = ""
@@ -181,12 +181,12 @@ class Arguments(NamedTuple):
 
     @property
     def state(self) -> Held | None:
-        """At ``start``."""
+        """The state at ``start``."""
         return None if self.voltage is None else Held(self.voltage, self.current, self.left)  # type: ignore[arg-type]
 
     @property
     def sizes(self) -> Sizes:
-        """Of all tensors."""
+        """The sizes E, B, I and O."""
         outputs, inputs = self.weight.shape[-2:]
         several = self.weight.ndim == 3
         return len(self.weight) if several else 1, self.times.shape[several], inputs, outputs
@@ -201,9 +201,9 @@ class Result(NamedTuple):
     spikes: Float[Tensor, "E B O *S"]
     saved: tuple[Tensor, ...] = ()
     overflows: Bool[Tensor, "E B O"] = None  # type: ignore[assignment]
-    """Of trains: neurons that would spike again after ``max_spikes``. They are held at ``reset`` until ``until``."""
+    """For trains: neurons that would spike again after ``max_spikes``. They are held at ``reset`` until ``until``."""
     state: Held | None = None
-    """At a finite ``until``."""
+    """The state at a finite ``until``."""
 
 
 class Grads(NamedTuple):
@@ -317,7 +317,7 @@ def empty_gradients(given: Arguments, needs: Needs) -> Gradients:
 
 
 def zero_gradients(given: Arguments, needs: Needs) -> Gradients:
-    """The same as zeros."""
+    """Zeros for the needed gradients."""
     return {name: x.zero_() for name, x in empty_gradients(given, needs).items()}
 
 
@@ -340,7 +340,7 @@ def joined(parts: Sequence[Any], cat: Callable[[Sequence[Tensor]], Tensor]) -> A
 
 
 def _tensors(x: Any) -> list[Tensor]:
-    """All tensors in ``x``, in order."""
+    """The tensors in ``x``, in order."""
     found: list[Tensor] = []
     each_tensor(lambda tensor: found.append(tensor) or tensor, x)  # type: ignore[func-returns-value]
     return found

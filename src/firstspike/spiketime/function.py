@@ -52,7 +52,7 @@ class Options(NamedTuple):
     fixed_syn: float
     max_weight_grad: float | None
     max_spikes: int = 0
-    """As all that follows but ``overflow``, see ``Arguments`` and ``Recurrence``."""
+    """This and the fields below, except ``overflow``, are as in ``Arguments`` and ``Recurrence``."""
     start: float | None = None
     until: float | None = None
     bounds: Sequence[float] | None = None
@@ -60,14 +60,14 @@ class Options(NamedTuple):
     budget: int = 0
     overflow: str = "drop"
     components: str = ""
-    """Of linear neurons, with a space between them. They take no ``fixed_syn``."""
+    """The components of linear neurons, separated by spaces. They take no ``fixed_syn``."""
     resets: bool = True
     equations: str = ""
     once: bool = False
 
     @property
     def closed(self) -> bool:
-        """See ``Arguments``."""
+        """Whether the membrane has a closed solution, as in ``Arguments``."""
         return not self.components and not self.equations
 
     @property

@@ -40,7 +40,7 @@ class WindowResult(NamedTuple):
     trains: Float[Tensor, "*batch outputs max_spikes"]
     """Spike times, sorted; ``inf`` after the last spike."""
     state: TrainState | None
-    """At ``until``; None where that is ``inf``."""
+    """The state at ``until``; None if that is ``inf``."""
     overflows: Bool[Tensor, "*batch outputs"]
     """Neurons that would spike more than ``max_spikes`` times."""
 

@@ -25,7 +25,7 @@ _NEGATIVE = (
 
 
 def all_tensors(given: dict[str, Any]) -> dict[str, Any]:
-    """All ``QUANTITIES`` in order, None for those that are not given."""
+    """The ``QUANTITIES`` in order, None for those that are not given."""
     return {name: given.get(name) for name in QUANTITIES}
 
 
@@ -39,7 +39,7 @@ def of_neurons(value: float | Tensor, weight: Tensor) -> Tensor:
 def parameters_of(
     neuron: Any, weight: Tensor, receptor: Receptor
 ) -> tuple[tuple[float | None, float], dict[str, Any], dict[str, Any]]:
-    """Of a neuron: time constants for ``Options``; tensors by name; and what else ``Options`` tell of it."""
+    """A neuron's time constants for ``Options``, its tensors by name, and its other ``Options``."""
     if neuron.equations is not None:
         return _of_equations(neuron, weight, receptor)
     components, mem, syn = neuron.components, neuron.tau_mem, neuron.tau_syn

@@ -31,7 +31,7 @@ class Step(NamedTuple):
     kind: int
     operands: tuple[int, ...] = ()
     slots: tuple[int, ...] = ()
-    """Of a sum the factors of its operands, and then perhaps a constant; of a power the exponent."""
+    """Factors of a sum's operands, perhaps followed by a constant, or the exponent of a power."""
 
 
 class Program(NamedTuple):
@@ -64,7 +64,7 @@ class Program(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """All programs of a neuron with D states."""
+    """The programs of a neuron with D states."""
 
     equations: Equations
     slots: tuple[Expression, ...]
@@ -73,13 +73,13 @@ class Programs(NamedTuple):
     adjoint: Program
     """From states and adjoints, the derivatives of both, and the part of a slot's gradient at a time."""
     plain_adjoint: Program
-    """The same without slots."""
+    """The adjoint without slots."""
     reset: Program
     """From the states before a spike: those after it."""
     reset_adjoint: Program
     """From the states before a spike and adjoints after it: the adjoints before it."""
     excess_adjoint: Program
-    """From the states: the derivatives, by them, of the last output of the flow."""
+    """From the states: the derivatives of the flow's last output with respect to them."""
 
 
 @lru_cache(maxsize=64)

@@ -37,7 +37,7 @@ _PRODUCTS = {
     "EOI": "ebroi,eoi->ebro", "EO": "ebro...,eo...->ebro", "EOM": "ebrom,eom->ebro", "EOP": "ebrop,eop->ebro",
     "EBO": "ebrso...,ebo...->ebro", "EBI": "ebroi,ebi->ebro",
 }  # fmt: skip
-"""Of rows of the Jacobian by quantities of a shape, and tangents; those by times are those by delays."""
+"""Products of Jacobian rows and tangents, by the quantities' shapes; those for times equal those for delays."""
 
 
 class Direct(torch.autograd.Function):
@@ -178,7 +178,7 @@ def tangent(
 
 
 def _each_time_apart(x: dict[str, Any], copies: int) -> dict[str, Any]:
-    """Of trains, with each time of an input as an input of its own."""
+    """The arguments of trains with each time of an input as a separate input."""
     changed: dict[str, Callable[[Tensor], Tensor]] = {"times": lambda y: y.flatten(2)}
     changed["weight"] = changed["delay"] = changed["receptor"] = lambda y: y.repeat_interleave(copies, -1)
     return x | {name: None if x[name] is None else change(x[name]) for name, change in changed.items()}

@@ -41,9 +41,9 @@ LONGEST = {torch.float32: 1e35, torch.float64: 1e250}
 """Limit of time constants. The shortest is the inverse of the longest."""
 
 _LONGEST_UNREAD = {torch.float32: 1e9, torch.float64: 1e60}
-"""The same of tensors on a GPU, for which no unit is chosen, as that would wait for their values."""
+"""The limit for tensors on a GPU, for which no unit is chosen, as that would wait for their values."""
 
-_NEAR = 2.0**12  # a unit that much shorter or longer than the faster time constant does
+_NEAR = 2.0**12  # largest ratio of the unit to the faster time constant, and of that to the unit
 
 
 def unit_of_weights(weight: Float[Tensor, "E O I"], threshold: Float[Tensor, "E O"]) -> Float[Tensor, "E O"]:
@@ -175,7 +175,7 @@ def _unit_of(given: Arguments) -> tuple[float, Constants]:
 
 @lru_cache(maxsize=256)
 def _unit_of_numbers(mem: float, syn: float, dtype: torch.dtype) -> tuple[float, Constants]:
-    """The same of numbers. Neurons that leak too slowly to show have no leak."""
+    """The unit of time constants that are numbers. Neurons that leak too slowly to show have no leak."""
     unit = _power_of(min(mem, syn))
     return unit, Constants(math.inf if mem > LARGEST[dtype] * syn else mem / unit, syn / unit)
 

@@ -42,9 +42,9 @@ LARGEST = {torch.float32: LARGEST_32, torch.float64: LARGEST_64}
 """Limit of weights, in thresholds, and of ``tau_mem / tau_syn``, beyond which ``tau_mem`` counts as infinite."""
 
 MOST_SPIKES = 10**6
-"""Of a neuron in a sample, or in a window of a recurrent layer."""
+"""Largest number of spikes of a neuron in a sample, or in a window of a recurrent layer."""
 MOST_WINDOWS = 10**6
-"""Of a recurrent layer."""
+"""Largest number of windows of a recurrent layer."""
 
 _NOT_FINITE = "weight must be finite, got NaN or inf; did the training diverge?"
 _TENSORS = 4  # of the size of the trains that computing them takes, at least

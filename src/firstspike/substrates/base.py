@@ -36,7 +36,7 @@ class Substrate(ABC):
     """
 
     kind: ClassVar[str]
-    """Its key in ``SUBSTRATES``."""
+    """The key of the substrate in ``SUBSTRATES``."""
     side_by_side: bool = False
     """Whether ``record`` is a pure function that ``torch.vmap`` may map over networks."""
     neurons: ClassVar[tuple[type[SpikingLayer], ...]] = (SpikingLinear,)

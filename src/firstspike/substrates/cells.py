@@ -29,7 +29,7 @@ class Cells(NamedTuple):
     excites: PerNeuron
     """Time constants of synapses whose weights are > 0."""
     inhibits: PerNeuron
-    """And of those whose weights are < 0."""
+    """Time constants of synapses whose weights are < 0."""
     threshold: PerNeuron
     bias: PerNeuron
     reset: PerNeuron
@@ -37,13 +37,13 @@ class Cells(NamedTuple):
     until: float
     """When they stop."""
     rest: float
-    """From the last input until membranes are at rest."""
+    """Duration from the last input until membranes are at rest."""
     currents: tuple[tuple[PerNeuron, PerNeuron], ...] = ()
     """Time constants and jumps of adaptation currents."""
     raises: tuple[tuple[PerNeuron, PerNeuron], ...] = ()
-    """Likewise of parts of the threshold."""
+    """Time constants and jumps of parts of the threshold."""
     weight: Float[np.ndarray, "out out"] | None = None
-    """Of the synapses between them, if there are any."""
+    """Weights of the synapses between the cells, if there are any."""
     delay: Float[np.ndarray, "out out"] | None = None
 
     @classmethod

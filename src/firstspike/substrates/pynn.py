@@ -57,7 +57,7 @@ class Simulator(LayerByLayer):
     neurons = (SpikingLinear, SpikeTrains, SpikingRecurrent)
     unusual: ClassVar[tuple[str, ...] | None] = ("tau_syn", "tau_rise", "bias", "equations")
     described: ClassVar[tuple[str, ...]] = ("IF_cond_exp",)
-    """Its cells for neurons from equations."""
+    """Cells of the simulator for neurons from equations."""
 
     title: ClassVar[str]
     """Name. That of PyNN's module is ``kind``."""
@@ -68,7 +68,7 @@ class Simulator(LayerByLayer):
     apart: ClassVar[float] = 0.0
     """Time constants have to differ by that part."""
     delay: ClassVar[float] = 0.0
-    """That all synapses have, in ``tau_syn``, or one step. It is subtracted from the spikes."""
+    """Delay of all synapses, in ``tau_syn``, or one step. It is subtracted from the spikes."""
     precise: ClassVar[bool] = False
     """Whether spikes are not bound to steps."""
     path: ClassVar[str] = os.environ.get("PATH", os.defpath)
@@ -125,7 +125,7 @@ class Simulator(LayerByLayer):
     def _simulated(
         self, index: int, layer: DenseLayer, times: Float[Tensor, "batch inputs spikes"]
     ) -> Float[Tensor, "batch outputs found"]:
-        """All spikes of a layer, those of first spikes with a refractory time that lets few neurons spike again."""
+        """The spikes of a layer, those of first spikes with a refractory time that lets few neurons spike again."""
         if self._sim is None:
             raise ValueError(f"{self.title} is not open: call open(network) first")
         unit, delay = self._unit(layer), layer.delay_in_pass()
@@ -204,7 +204,7 @@ class Simulator(LayerByLayer):
         step_ms = max(round(1000 * self.step * _TAU_MS), 1) / 1000  # NEST has whole microseconds
 
         def whole(ms: Any) -> Any:
-            """In steps, at least one, without rounding errors."""
+            """Milliseconds rounded to steps, at least one, without rounding errors."""
             return np.round(np.maximum(np.round(ms / step_ms), 1) * step_ms, 3)
 
         return step_ms, step_ms / self.step, whole
@@ -261,7 +261,7 @@ class Simulator(LayerByLayer):
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
-        """Without the chatter of simulators: banners, and warnings that calls from PyNN are old."""
+        """Suppress banners of simulators, and warnings that calls from PyNN are old."""
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield

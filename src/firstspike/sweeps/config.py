@@ -54,7 +54,7 @@ class Range(Section):
             return FloatDistribution(self.start, self.to, self.log, self.step)
 
     def values(self) -> list[Choice]:
-        """Its numbers in a grid; a ValueError if they are not determined, or too many."""
+        """The numbers in a grid; a ValueError if they are not determined, or too many."""
         if self.count is not None:
             found: np.ndarray = (np.geomspace if self.log else np.linspace)(self.start, self.to, self.count)
         elif self.log or not (step := self.step or int(self.integer)):

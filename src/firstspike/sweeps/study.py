@@ -149,7 +149,7 @@ def trials_of(study: optuna.Study) -> dict[int, FrozenTrial]:
 
 
 def active(study: optuna.Study) -> set[TrialState]:
-    """In which of the states waiting and running trials are; empty if all are done."""
+    """The states of unfinished trials, waiting and running; empty if all are done."""
     return {trial.state for trial in trials_of(study).values()} & set(ACTIVE)
 
 

@@ -34,7 +34,7 @@ class ResultFiles(NamedTuple):
 
 
 def find_files(folder: Path) -> ResultFiles:
-    """Those of a result folder, or of one ``epoch_N`` in it. Without a network it means the last of its ``epoch_N``."""
+    """The files of a result folder, or of one ``epoch_N`` in it. Without a network, of its last ``epoch_N``."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such file or folder")
     numbered = [(number, inner) for inner in folder.glob("epoch_*") if (number := _epoch(inner)) is not None]

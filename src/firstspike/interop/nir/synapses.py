@@ -36,7 +36,7 @@ class Synapses:
         return cls(inputs, row[start], column[start], weight, delay[start])
 
     def __add__(self, other: Self) -> Self:
-        """Both, from the same inputs."""
+        """The sum of two sets of connections from the same inputs."""
         pairs = ((getattr(self, name), getattr(other, name)) for name in ("row", "column", "weight", "delay"))
         return self.summed(self.inputs, *map(np.concatenate, pairs))
 

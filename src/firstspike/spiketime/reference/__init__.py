@@ -12,7 +12,7 @@ from firstspike.spiketime.reference import adjoint, event_loop, linear, series
 
 
 def supports(neuron: Neuron, recurrent: bool) -> str | None:
-    """See ``contract.Backend``."""
+    """The reason why such neurons are not supported, or None."""
     if recurrent:
         return "it computes recurrent neurons window by window"
     return None if neuron.components or neuron.equations is not None else refuses_closed_form(neuron)

@@ -102,9 +102,9 @@ class _Membrane(NamedTuple):
     since: Float[Tensor, "E B O N"]
     """Time from the arrival or, if that is later, from the release; 0 for inputs that arrive too late."""
     response: Float[Tensor, "E B O N"]
-    """To a current of 1 then."""
+    """Response to a current of 1 that starts then."""
     left: Float[Tensor, "E B O N"]
-    """Of each input's current then."""
+    """The rest of each input's current then."""
     by_weight: Float[Tensor, "E B O N"]
     """c_i, the product of both."""
     start: _Each
@@ -112,7 +112,7 @@ class _Membrane(NamedTuple):
 
 
 def _membrane(events: _Events, time: _Each, release: _Each) -> _Membrane:
-    """At times (``-inf`` for never) of neurons that were released before (``-inf`` for always free)."""
+    """The membrane at times (``-inf``: never) of neurons that were released before (``-inf``: always free)."""
     arrival, mem, syn = events.arrival, events.tau_mem, events.tau_syn
     since = (time - torch.maximum(arrival, release)).clamp(min=0)
     left = torch.exp((arrival - release).clamp(max=0) / syn)

@@ -111,9 +111,9 @@ class _Neurons(NamedTuple):
     free: Float[Tensor, " P"]
     """When the refractory time ends, or ended."""
     place: Int64[Tensor, " P"]
-    """Of its next input."""
+    """Index of its next input."""
     spiked: Int64[Tensor, " P"]
-    """How many times."""
+    """Number of spikes so far."""
 
 
 def _ahead(given: Arguments, events: int) -> int:
@@ -187,7 +187,7 @@ def _trains(given: Arguments) -> Result:
 
 
 def _start(given: Arguments, unit: Tensor, first: Tensor, reset: Tensor, tau_syn: Tau) -> _Neurons:
-    """All pairs, at rest at their first input, or as the state says."""
+    """The start of all pairs: at rest at their first input, or in the given state."""
     pair = torch.arange(len(first), device=first.device)
     none, rest = torch.zeros_like(pair), torch.zeros_like(first)
     if given.state is None:

@@ -41,7 +41,7 @@ Matrix = Float64[Tensor, "P D D"]
 
 
 class _Linear(loop.Neurons):
-    """See ``Neurons``."""
+    """Linear neurons, whose flow is a matrix exponential."""
 
     goes_on = False
 

@@ -137,14 +137,14 @@ class _Membranes(NamedTuple):
     time: Float64[Tensor, "P N"]
     weight: Float64[Tensor, "P N"]
     spike: Int64[Tensor, "P N"]
-    """In the flattened trains of the sample."""
+    """Index of the input spike in the sample's flattened trains."""
     receptor: Int64[Tensor, "P N"]
 
 
 def _membranes(
     trains: Tensor, weight: Tensor, delay: Tensor | None, silent: Tensor | None, constants: _Constants
 ) -> Iterator[_Membranes]:
-    """All, or the silent ones, as many at once as memory is worth."""
+    """The membranes of all pairs, or of silent ones, in parts that fit in memory."""
     batch, inputs, copies = trains.shape
     if not inputs * copies and constants.bias is None:
         return

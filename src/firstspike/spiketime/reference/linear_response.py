@@ -26,7 +26,7 @@ class Receptor(NamedTuple):
 
 
 def time_constants_of(neuron: Neuron) -> list[Receptor]:
-    """All of a neuron, a LIF has one. Each is a number, or a tensor ``()`` or ``(out,)``."""
+    """The receptors' time constants (a LIF has one receptor), each a number, or a tensor ``()`` or ``(out,)``."""
     parts, found = neuron.components, []
     if not parts:
         return [Receptor(neuron.values["tau_syn"], None)]

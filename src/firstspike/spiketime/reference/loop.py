@@ -1,4 +1,4 @@
-"""From event to event: spike trains of neurons of any kind in plain PyTorch, in float64, with autograd for gradients.
+"""Spike trains of any neuron, from event to event, in plain PyTorch and float64, with autograd for gradients.
 
 A kind of neuron is a class that knows how its state moves between events, when its excess g over the threshold first
 rises to 0, and the change by a spike: ``linear`` has matrix exponentials for that, ``series`` Taylor series.
@@ -36,9 +36,9 @@ class Neurons(ABC):
     """All pairs with their parameters and inputs, differentiable."""
 
     rest: State
-    """At the start."""
+    """The state at the start."""
     parts: int
-    """Numbers of a state beside the membrane that others see. They come after it."""
+    """Number of variables of a state after the membrane that others see."""
     goes_on: ClassVar[bool]
     """Whether the spike that there is no room for changes the state at the end, which then has no gradient."""
 
@@ -50,7 +50,7 @@ class Neurons(ABC):
         self.refractory = self.of_pairs(refractory)
         left = given.weight.new_zeros(self.shape) if given.state is None else given.state.left
         self.left = left.flatten()
-        """Of the refractory time at the start."""
+        """The rest of the refractory time at the start."""
         self.status = torch.full_like(self.left, FINE, dtype=torch.int64)
         """Their error codes, from ``statuses``."""
         copies = given.times.shape[-1] if given.max_spikes else 1
@@ -63,10 +63,10 @@ class Neurons(ABC):
             reached = firsts[given.receptor].repeat_interleave(copies, -1).unsqueeze(1)
             place = self.of_pairs(reached.expand(ensemble, outputs, -1))
         self.time: Float64[Tensor, "P N"] = pad(time, (0, 1), value=math.inf)
-        """Of arrivals, ``inf`` for those outside of the window, and for one more."""
+        """Times of arrivals, ``inf`` for those outside of the window, and for one more."""
         self.weight: Float64[Tensor, "P N"] = pad(weight, (0, 1))
         self.place: Int64[Tensor, "P N"] = pad(place, (0, 1))
-        """Of what the arrivals add to."""
+        """Index of the variable that each arrival adds to."""
         lifting = torch.tensor(direct, device=place.device)[self.place]
         alone = torch.where(lifting, self.time.detach(), math.inf).sort(-1).values
         nearest = torch.searchsorted(alone, self.time.detach()).clamp(max=alone.shape[-1] - 1)
@@ -74,7 +74,7 @@ class Neurons(ABC):
         """Arrivals at times at which some lift g itself."""
 
     def of_pairs(self, x: Tensor) -> Tensor:
-        """What belongs to neurons."""
+        """Values of neurons, repeated for all pairs."""
         return x.unsqueeze(1).expand(*self.shape, *x.shape[2:]).flatten(0, 2)
 
     @abstractmethod
@@ -102,7 +102,7 @@ Make = Callable[[Arguments], Neurons]
 
 
 def wide(given: Arguments) -> Arguments:
-    """All numbers in float64."""
+    """The arguments in float64."""
     found = {name: x for name, x in given._asdict().items() if isinstance(x, Tensor) and x.is_floating_point()}
     doubled: dict[str, Any] = {name: x.double() for name, x in found.items()}
     return given._replace(**doubled)
@@ -187,7 +187,7 @@ class _Passed(NamedTuple):
     """An event that was gone through, and derivatives of the state after by that before, at fixed times."""
 
     move: Float64[Tensor, "P D D"]
-    """Without the effect of the event."""
+    """The move to the event, without its effect."""
     reset: Float64[Tensor, "P D D"] | None
     fires: Some
     arrives: Some
@@ -296,7 +296,7 @@ def _jacobian(after: State, before: State) -> Float64[Tensor, "P D D"]:
 
 
 def _largest_kick(by: State, passed: list[_Passed], move: Float64[Tensor, "P D D"]) -> Values:
-    """By how much g at a spike grows at most with the weight of one input spike before, at fixed spike times.
+    """The largest derivative of g at a spike with respect to the weight of one input spike, at fixed spike times.
 
     ``by`` are its derivatives with respect to the state then, ``move`` leads there from the event before.
     """

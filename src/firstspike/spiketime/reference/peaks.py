@@ -169,7 +169,7 @@ class _Membranes(NamedTuple):
     time: Float[Tensor, "N ..."]
     weight: Float[Tensor, "N ..."]
     spike: Int64[Tensor, "N ..."]
-    """In the flattened trains of the sample."""
+    """Index of the input spike in the sample's flattened trains."""
     input: Int64[Tensor, "N ..."]
     arriving: Int64[Tensor, "..."]
     """How many arrive."""
@@ -186,7 +186,7 @@ def _membranes(
     tau_syn: Tau,
     until: float,
 ) -> Iterator[_Membranes]:
-    """All, or the silent ones, as many at once as memory is worth."""
+    """The membranes of all pairs, or of silent ones, in parts that fit in memory."""
     batch, inputs, copies = trains.shape
     spikes, outputs = inputs * copies, len(weight)
     index: Iterator[tuple[Tensor, Tensor]]

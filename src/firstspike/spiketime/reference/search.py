@@ -26,7 +26,7 @@ class Course(NamedTuple):
 def course_of(
     value: Values, slope: Values, bend: Values, change: Values, slope_at_end: Values, time: Values | float
 ) -> Course:
-    """From the value and two derivatives at the start, a bound of the third, and the first at the end."""
+    """The course from the value and two derivatives at the start, a bound of the third, and the first at the end."""
     most = value + slope.clamp(min=0) * time + bend.clamp(min=0) * time**2 / 2 + change * time**3 / 6
     bends = bend + change * time < 0
     falls = slope + bend.clamp(min=0) * time + change * time**2 / 2 <= 0

@@ -8,5 +8,5 @@ from firstspike.spiketime.triton.spikes import saves as saves
 
 
 def supports(neuron: Neuron, recurrent: bool) -> str | None:
-    """See ``contract.Backend``."""
+    """The reason why such neurons are not supported, or None."""
     return "it computes recurrent neurons window by window" if recurrent else refuses_closed_form(neuron)

@@ -26,7 +26,7 @@ def terms_kernel(
     batch, inputs, events, outputs, width,
     OWN: tl.constexpr, DELAYED: tl.constexpr, TAUS: tl.constexpr, TERMS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """Each neuron at its spike: the synaptic current, its largest response to one input, dV/dtau_mem and dV/dtau_syn.
+    """Terms of each neuron at its spike: synaptic current, largest response to one input, dV/dtau_mem and dV/dtau_syn.
 
     ``spikes`` of neurons without a gradient are ``-inf``. With delays ``delay`` is like ``weight``, and ``arrival`` in
     the order of the inputs. Each term of the sums is computed by itself, for which delays need no order.

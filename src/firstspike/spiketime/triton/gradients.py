@@ -53,7 +53,7 @@ class _Jumps(NamedTuple):
     by_threshold: Float[Tensor, "E B O"]
     by_taus: tuple[Tensor, ...] = ()
     last: Tensor | None = None
-    """Of trains, as all that follows."""
+    """This and all fields below are for trains."""
     final: Tensor | None = None
     by_voltage: Tensor = None  # type: ignore[assignment]
     by_left: Tensor = None  # type: ignore[assignment]

@@ -64,7 +64,7 @@ class Problem:
 
     @cached_property
     def weight(self) -> Float[Tensor, "E I W"]:
-        """In units of the neurons."""
+        """The weights in units of the neurons."""
         return self.padded(self.given.weight / self.unit.unsqueeze(-1))
 
     def order(self, events: Events) -> Int[Tensor, "E B N"]:

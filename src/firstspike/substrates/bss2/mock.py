@@ -239,7 +239,7 @@ def _fired(
     until: float,
     state: TrainState | None = None,
 ) -> tuple[Trains, TrainState]:
-    """All spikes of a layer up to a time, at least one column of them, and the state then."""
+    """The spikes of a layer up to a time, at least one column of them, and the state then."""
     begin = (float(trains.amin()) if trains.numel() else until) if state is None else state.time
     span = until - begin
     most = 1 + math.floor(span / refractory) if 0 < span < math.inf else 1

@@ -28,9 +28,9 @@ class _Channels:
     population: Any
     """None for spikes from outside, which get a population if they are needed."""
     place: Int[np.ndarray, " cells"]
-    """Among all channels."""
+    """Index among all channels."""
     origin: Int[np.ndarray, " cells"] | None = None
-    """Of spikes from outside, which of them each is."""
+    """Indices of spikes from outside, None for others."""
 
 
 class ChipNetwork:
@@ -131,7 +131,7 @@ class ChipNetwork:
             source.set(spike_times=[Sequence(train + 0.25e-3 * CLOCK_US) for train in trains])
 
     def spikes(self) -> dict[int, Spikes]:
-        """All recorded spikes of the last run, by the index of the layer."""
+        """The recorded spikes of the last run, by the index of the layer."""
         return {index: recorded(population) for index, population in self._recorded.items()}
 
     def record(self, network: Network, received: Tensor, spikes: dict[int, Spikes], windows: Windows) -> Record:
