@@ -91,7 +91,7 @@ def _reason(error: Exception) -> str:
         try:
             place = error.filename
             sys.stdout.flush()
-        except OSError:  # what could not be written is still there
+        except OSError:  # output that could not be written is still there
             place = place or "standard output"
         return f"{place}: {error.strerror}" if place else str(error)
     return str(error)

@@ -141,7 +141,7 @@ def device_of(config: Config) -> torch.device:
         device = own_device(torch.device(name))
         check_float64(device)
         return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # what torch raises if it is not available
+    except (RuntimeError, AssertionError) as error:  # raised by torch if it is not available
         raise ValueError(f"device {name!r} cannot be used: {first_line(error)}; try cpu") from None
 
 

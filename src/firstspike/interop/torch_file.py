@@ -58,7 +58,7 @@ class StandIn:
 
     qualified: ClassVar[str] = ""  # full name of the class or function
     arguments: tuple[Any, ...]  # those it was given
-    state: Any  # what the pickle set, usually the dict of attributes, or None
+    state: Any  # set by the pickle: usually the dict of attributes, or None
 
     def __new__(cls, *args: Any) -> "StandIn":
         """An object. Pickles make most of them without calling their class."""

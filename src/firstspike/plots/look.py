@@ -152,7 +152,7 @@ def label_lines(ax: Axes) -> None:
 
     Call it last: the limits of the axes have to be final.
     """
-    ax.autoscale_view()  # what is drawn may not be in the limits yet
+    ax.autoscale_view()  # the limits may not include all that is drawn yet
     ends: list[tuple[float, str, Any]] = []
     for line in ax.get_lines():
         points = np.asarray(line.get_xydata(), dtype=float)

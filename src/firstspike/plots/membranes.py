@@ -57,7 +57,7 @@ class Traces:
 
     @property
     def in_rows(self) -> bool:
-        """Whether each membrane has a row of its own: those of trains, and those with currents."""
+        """Whether each membrane has its own row: those of trains, and those with currents."""
         return self.trains or bool(self.currents)
 
     @property
@@ -258,7 +258,7 @@ def membrane_figure(run: Run, sample: int | None = None) -> Figure:
     """Membranes of the output neurons, or of those before a readout, in test samples of up to three classes."""
     labels = run.held_out[1].labels
     if labels.is_floating_point():
-        labels = torch.arange(len(labels))  # each sample is a class of its own
+        labels = torch.arange(len(labels))  # each sample is a separate class
     samples = [int((labels == label).nonzero()[0]) for label in labels.unique()[:3]] if sample is None else [sample]
     tall = 2.6 if form_of(run_data.membrane_layer(run)[1]) == "trains" else 1.9
     figure, axes = look.panels(len(samples), 1, (6.5, tall), (0.0, 0.4))

@@ -174,7 +174,7 @@ def parameter_history(
         ax.plot(epochs, median, color=colour, linewidth=2, label="median", **dots)
     ax.set_ylabel(label)
     look.epoch_axis(ax)
-    if len(epochs) == 2:  # nothing is known of what lies between
+    if len(epochs) == 2:  # values in between are unknown
         ax.set_xticks(epochs, ["before training", f"epoch {epochs[-1]:g}"])
         ax.set(xlabel="", xlim=(epochs[0] - 0.3 * np.ptp(epochs), epochs[-1] + 0.3 * np.ptp(epochs)))
     return ax

@@ -121,7 +121,7 @@ def chosen_of(
             return tuple(map(of_them, x))
         return double(x).expand(layer.out_features)[neurons] if isinstance(x, Tensor) else x
 
-    # numbers stay numbers: 0 and None stand for what a neuron does not have
+    # numbers stay numbers: 0 and None stand for missing parts
     neuron = layer.neuron.with_values(**{name: of_them(x) for name, x in layer.neuron.values.items()})
     each = (x.double().to(layer.weight.device).unsqueeze(0) for x in (times, spikes))
     arriving = layer.arriving(*each)

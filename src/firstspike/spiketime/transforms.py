@@ -11,7 +11,7 @@ for both. The tangent follows from these rows of the Jacobian by a sum over the 
     dT_j = sum_i (dT_j/dw_ji dw_ji + dT_j/ddelay_ji (ddelay_ji + dt_i)) + dT_j/dthreshold_j dthreshold_j + ...
 
 It is linear in the tangents, and computed exactly by the backward pass, with the same kernels. Of trains, each spike
-and each number of the state at the end is a row of its own, and each time of an input an input of its own.
+and each number of the state at the end is a separate row, and each time of an input a separate input.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -115,7 +115,7 @@ def tangent(
     needs = Needs("delay" if name == "times" else name for name in moved)
     if "delay" in needs and inputs["delay"] is None:
         inputs = inputs | {"delay": torch.zeros_like(inputs["weight"])}
-    if "times" in moved:  # what never arrives moves nothing
+    if "times" in moved:  # inputs that never arrive move nothing
         moves = moves | {"times": torch.where(inputs["times"].isfinite(), moves["times"], 0.0)}
     each = 1 if overflows is None else spikes.shape[3]
     several = inputs["jumps" if inputs["parameters"] is None else "current"]
@@ -123,7 +123,7 @@ def tangent(
     rows = each + (2 + parts) * ends
 
     def jacobian(some: slice) -> dict[str, Tensor]:
-        """The derivatives of each row, ``(E, B, R, ...)``. Each becomes a network of its own."""
+        """The derivatives of each row, ``(E, B, R, ...)``. Each becomes a separate network."""
         lead = (*spikes[:, some].shape[:2], rows)
 
         def alone(x: Tensor) -> Tensor:

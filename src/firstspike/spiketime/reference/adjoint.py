@@ -15,7 +15,7 @@ is released, all gradients follow from the derivatives of V(T_k) at fixed spike 
 
 This is the adjoint of Wunderlich and Pehle 2021 with the parts between spikes solved. Of first spikes the implicit
 function theorem is left, ``P = -g / v-`` and ``c_i = kappa(T - t_i)`` (Göltz et al. 2021, eqs. 2 to 6, for ratios 1 and
-2; Göltz et al. 2025 for delays). The state at the start is an input of its own, and a loss by the state at the end a
+2; Göltz et al. 2025 for delays). The state at the start is a separate input, and a loss by the state at the end a
 spike that no threshold makes.
 
 Shapes: E ensemble, B batch, I inputs, K times of each, N events, which are the I K times and the state, O outputs, S
@@ -230,7 +230,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         sums.by_current(last.double(), ends.current.unsqueeze(-1) * events.unit)
         spikes, asked, most = torch.cat([spikes, last + math.inf], -1), torch.cat([asked, none], -1), most + 1
 
-    # the loss by the membrane where it is released, without and with what is bounded, and the slope there
+    # the gradient of the membrane at the release, without and with bounded parts, and the slope there
     scale, kept, slope = none, none, none
     for k in reversed(range(most)):
         time = torch.where(k < count, spikes[..., k : k + 1], -math.inf)

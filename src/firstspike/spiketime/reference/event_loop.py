@@ -6,12 +6,12 @@ The state just after input k, membrane ``V_k`` and current ``Q_k``, gives everyt
 
 States add once they are brought to the same time, so that inputs need not be taken one after the other: all states take
 up the one of the input before, then those 2, 4, 8, ... inputs earlier. Nothing overflows at any time scale. In these
-scans inputs are in the first dimension of all tensors. Times broadcast: neurons without delays of their own share them.
+scans inputs are in the first dimension of all tensors. Times broadcast: neurons without their own delays share them.
 
 First spikes follow from the states just after each input. For spike trains this is repeated: every neuron
 looks at its next few inputs and advances to its next spike or, if there is none, to the last of these inputs. The state
 at a spike, or where the refractory time after it ends, is the first input of the next piece. Inputs that arrive in
-between act with their rest then. Weights and thresholds of a neuron are in a unit of its own, so that nothing
+between act with their rest then. Weights and thresholds of a neuron are in its own unit, so that nothing
 overflows.
 
 Memory is bounded. Kernels need less memory, are faster, and are tested against this package.

@@ -40,7 +40,7 @@ from firstspike.spiketime.values import check_finite_weight
 _CHUNK = 1 << 22  # numbers at once
 _LONG = 80.0  # time constants, after which nothing is left of a spike
 _STEPS = 10_000  # of a search, whose pieces double and halve
-_ROUNDING = 1e-15  # of all weights: by less a piece is not above what is known
+_ROUNDING = 1e-15  # of all weights: a smaller difference is not above the known maximum
 
 
 def height(

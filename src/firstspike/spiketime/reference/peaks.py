@@ -218,7 +218,7 @@ def _highest(some: _Membranes, until: float) -> tuple[Float[Tensor, "..."], Floa
     voltage = torch.zeros_like(current)
     accumulate(arrival, voltage, current, *taus)
     best, index = voltage.max(dim=0, keepdim=True)
-    # what never arrives stands, with the same membrane, at the last arrival
+    # inputs that never arrive stand, with the same membrane, at the last arrival
     index = torch.minimum(index, (some.arriving - 1).clamp(min=0))
     time, place = (x.expand(voltage.shape).gather(0, index).squeeze(0) for x in (arrival, some.spike))
     best = best.squeeze(0).clamp(min=0)

@@ -150,7 +150,7 @@ def _largest(
     arrival, constants = events.arrival, problem.constants
     mem, syn, top = (x[:, None, :, None] for x in problem.rates.unbind(dim=1))
     taus = [tau[:, None, :, None] if isinstance(tau, Tensor) else tau for tau in constants]
-    first = int(problem.given.state is not None)  # what is left of a state's current is no input
+    first = int(problem.given.state is not None)  # the rest of a state's current is no input
     time = torch.where(spikes.isfinite(), spikes, -math.inf)
 
     def place(x: Tensor) -> Tensor:

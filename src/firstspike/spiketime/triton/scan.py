@@ -4,7 +4,7 @@ Neurons see their inputs in the order of arrival of the sample, ``arrival (E, B,
 (``DELAYED``) each in one of its own. ``order`` says where the weights of each begin in ``weight (E, I, W)``, whose rows
 are filled up to whole tiles. The effect of the interval after an input on any neuron of the sample, ``exp(-gap mem)``,
 ``exp(-gap syn)`` and ``kappa(gap)``, is computed before, as ``coefficients (E, B, N, 3)``. Neurons with an order or
-time constants of their own (``OWN``) compute theirs.
+their own time constants (``OWN``) compute theirs.
 
 Inputs are taken in blocks, as if nobody spiked. After a crossing upwards the current is positive for the rest of the
 interval, so that the membrane ends it at ``theta exp(-gap mem)`` at least: only blocks with an end so high are done

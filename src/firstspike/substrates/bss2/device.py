@@ -16,7 +16,7 @@ from firstspike.text import first_line
 
 _CHIP_VARIABLE = "SLURM_HARDWARE_LICENSES"  # in which the cluster of the chips names a job's chip
 
-# what the neurons are calibrated to; times in seconds, the rest in the chip's units. Source: Göltz et al. 2021
+# the neurons' calibration; times in seconds, the rest in the chip's units. Source: Göltz et al. 2021
 _TARGETS: dict[str, float] = {
     "leak": 80,
     "reset": 80,
