@@ -1,6 +1,6 @@
 """Speed: writes ``docs/benchmarks.md`` from ``benchmarks.json`` and ``benchmarks.template.md``.
 
-python benchmarks/page.py --measure   # everything again, about half an hour; nothing else may run
+python benchmarks/page.py --measure   # everything again, about half an hour. Nothing else may run
 python benchmarks/page.py             # only writes
 """
 
@@ -37,7 +37,7 @@ KEYS = (
     "library",
     "kernels",
 )
-"""Columns that name what a row measures."""
+"""Columns that name a row."""
 Numbers = dict[str, Any]
 
 TOP = {
@@ -92,7 +92,7 @@ def table(name: str, numbers: Numbers) -> str:
 
 
 def merged(section: Numbers, columns: list[str]) -> dict[tuple[str, ...], list[str]]:
-    """These columns of a section, by the cells that are not measured; where several rows have the same, their range."""
+    """These columns of a section, by the cells that name a row. Equal names become one row, with a range."""
     places = [section["columns"].index(x) for x in columns]
     keys = [k for k in places if section["columns"][k] in KEYS]
     groups: dict[tuple[str, ...], list[list[str]]] = {}
@@ -105,7 +105,7 @@ def merged(section: Numbers, columns: list[str]) -> dict[tuple[str, ...], list[s
 
 
 def range_of(cells: list[str]) -> str:
-    """A median without its quartiles, or the least and the largest of several; text as it is."""
+    """A median without its quartiles, or the least and the largest of several. Text stays as it is."""
     found = sorted({x.split(" (")[0] for x in cells if x[:1].isdigit()}, key=float)
     return "\u2011".join(found[:: max(len(found) - 1, 1)]) if found else cells[0]
 

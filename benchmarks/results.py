@@ -83,7 +83,7 @@ TABLES = {
         "spoken_digits_recurrent": "96-200-10, recurrent",
     },
 }
-"""Shipped configs of each table, and their networks. What was published for one is in its config."""
+"""Shipped configs of each table, and their networks. Published accuracies are in the configs."""
 
 
 def taken_over(runs: Path, numbers: Numbers) -> None:
@@ -140,13 +140,13 @@ def run_of(config: str, path: Path, *changes: str) -> RunFolder:
 
 
 def comparable(config: Config) -> Config:
-    """The config without what may differ: seeds, where the data are, what was published."""
+    """The config without the parts that may differ: seeds, folder of the data, published accuracy."""
     data = config.data.model_copy(update={"folder": None}) if hasattr(config.data, "folder") else config.data
     return config.with_training(seed=0, n_seeds=1).model_copy(update={"data": data, "published": ""})
 
 
 def accuracy(found: Numbers) -> str:
-    """In percent: mean and standard deviation over seeds; if they do not differ, a 95 % interval (Wilson)."""
+    """The accuracy in percent: mean and standard deviation, or a 95 % interval (Wilson) if seeds do not differ."""
     values = list(found["test"].values())
     if len(set(values)) > 1:
         return f"**{100 * statistics.fmean(values):.2f} ± {100 * statistics.stdev(values):.2f}**"

@@ -1,7 +1,7 @@
 """How exact simulators are: writes ``docs/exactness.md`` and its figure from ``results.json``.
 
 nox -s exactness -- SET/exactness.jsonl.gz --save results.json             # asks all systems, about an hour
-nox -s exactness -- SET/exactness.jsonl.gz --save results.json --seconds   # what an output takes; nothing else may run
+nox -s exactness -- SET/exactness.jsonl.gz --save results.json --seconds   # time for an output. Nothing else may run
 python benchmarks/exactness/page.py                                        # only writes
 """
 
@@ -47,7 +47,7 @@ def gradient(score: Numbers) -> str:
 
 
 def wrong(score: Numbers, trains: bool) -> str:
-    """The percentage of first spikes that are missed, invented, far off or an error; of trains, that of spikes."""
+    """The percentage of first spikes, or of the spikes of trains, that are missed, invented, far off or an error."""
     asked = score["problems"] - score["cannot"] - score["not_run"]
     if not asked:
         return ""
@@ -86,7 +86,7 @@ def families(systems: list[Numbers]) -> str:
 
 
 def figure(systems: list[Numbers], path: Path) -> None:
-    """Errors of random problems over what an output takes: a line from the median to the largest."""
+    """Errors of random problems over the time for an output: a line from the median to the largest."""
     shown = [x for x in systems if x["microseconds"] is not None and x["scores"]["random"]["errors"]]
     with style():
         drawn = new_figure(6.5, 4.0)
@@ -132,7 +132,7 @@ def page(numbers: Numbers) -> str:
 
 
 def not_run(systems: list[Numbers]) -> str:
-    """Which systems were asked a part of what they can express, as they take long."""
+    """The systems that were asked only some problems, because they take long."""
     names = [x["name"].split()[0] for x in systems if any(x["scores"][g]["not_run"] for g in GROUPS)]
     return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names) or "No systems"
 

@@ -11,8 +11,7 @@ scans inputs are in the first dimension of all tensors. Times broadcast: neurons
 First spikes follow from the states just after each input. For spike trains this is repeated: every neuron
 looks at its next few inputs and advances to its next spike or, if there is none, to the last of these inputs. The state
 at a spike, or where the refractory time after it ends, is the first input of the next piece. Inputs that arrive in
-between act with their rest then. Weights and thresholds of a neuron are in its own unit, so that nothing
-overflows.
+between act with their rest then. Weights and thresholds of a neuron are in its own unit, so nothing overflows.
 
 Memory is bounded. Kernels need less memory, are faster, and are tested against this package.
 
