@@ -1,6 +1,6 @@
 """What a network does for a sample, as event-driven hardware counts it: spikes, and their deliveries to synapses.
 
-A spike reaches each synapse once, whatever receptor that has; adaptation is part of the update of a neuron.
+A spike reaches each synapse once, whatever receptor that has. Adaptation is part of the update of a neuron.
 """
 
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ ENERGIES = {
 
 
 def energy_estimates(costs: Sequence[LayerCost]) -> dict[str, float]:
-    """Joules per sample by device, from the synaptic events of all layers; see ``ENERGIES`` for what is left out."""
+    """Joules per sample by device, from the synaptic events of all layers. See ``ENERGIES`` for what is left out."""
     events = sum(layer.events for layer in costs)
     return {device: energy.sample + energy.event * events for device, energy in ENERGIES.items()}
 
@@ -83,7 +83,7 @@ def layer_costs(network: nn.Module, record: Record, until: Float[Tensor, " sampl
     Args:
         network: the network.
         record: spike times of its layers.
-        until: count the spikes up to this time of each sample only, such as the time of its decision; delays of
+        until: count the spikes up to this time of each sample only, such as the time of its decision. Delays of
             synapses are not added.
     """
     lif_layers = named_layers(network)

@@ -60,7 +60,7 @@ class DenseLayer(Delayed, SpikingLayer):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Redraw weights and delays; trainable parameters of the neuron start again."""
+        """Redraw weights and delays. Trainable parameters of the neuron start again."""
         super().reset_parameters(generator)
         self._reset_delays_(generator)
 
@@ -114,8 +114,8 @@ class SpikeTrains(DenseLayer):
 
     Args:
         max_spikes: most spikes of a neuron in a sample.
-        refractory: deprecated; write it into the neuron.
-        reset: deprecated; write it into the neuron.
+        refractory: deprecated. Write it into the neuron.
+        reset: deprecated. Write it into the neuron.
         overflow: what happens if a neuron would spike more than ``max_spikes`` times: ``"error"`` raises ValueError,
             ``"warn"`` warns and drops the later spikes, ``"drop"`` drops them. A training reports the fraction of
             trains with ``max_spikes`` spikes, as ``full`` in its metrics.
@@ -160,7 +160,7 @@ class SpikeTrains(DenseLayer):
         return spike_trains(*given, max_spikes=self.max_spikes, delay=delay, observed=observed, **self.dynamics)
 
     def fitted(self, trains: Float[Tensor, "*batch out_features spikes"]) -> Float[Tensor, "*batch out_features most"]:
-        """Sorted trains with ``max_spikes`` columns; ``overflow`` controls what happens to longer ones."""
+        """Sorted trains with ``max_spikes`` columns. ``overflow`` controls what happens to longer ones."""
         most, columns = self.max_spikes, trains.shape[-1]
         if columns <= most:
             return functional.pad(trains, (0, most - columns), value=math.inf)

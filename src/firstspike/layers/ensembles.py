@@ -15,7 +15,7 @@ class Ensemble(nn.Module):
     """Networks that differ in their parameters and connections only, with a leading dimension for the member.
 
     Members remain usable: their parameters are views of the ensemble's, and their gradients are after
-    ``share_gradients``. The ensemble itself is not copied, moved or loaded; a ValueError says how members differ.
+    ``share_gradients``. The ensemble itself is not copied, moved or loaded. A ValueError says how members differ.
     """
 
     def __init__(self, members: Sequence[Network]) -> None:

@@ -20,7 +20,7 @@ class BiasSpikes(SpikeLayer):
     Args:
         times: when the bias neurons spike, in the unit of the times.
         device: as in torch.
-        dtype: as in torch; the input's own is used when it differs.
+        dtype: as in torch. The input's own is used when it differs.
     """
 
     times: Tensor
@@ -73,7 +73,7 @@ class PoissonSpikes(SpikeLayer):
     Args:
         sources: number of further inputs.
         rate: spikes of each per unit of time: with times in ms, a rate in Hz divided by 1000.
-        duration: when they end; they begin at time 0.
+        duration: when they end. They begin at time 0.
         seed: number that fixes the trains of evaluation mode.
 
     Raises:

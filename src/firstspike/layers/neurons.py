@@ -60,13 +60,13 @@ class NeuronLayer(SpikeLayer):
     subclass draws its own parameters itself, at its start and in ``reset_parameters``.
 
     Args:
-        shape: of the weights; the first dimension counts the neurons that have separate weights and parameters.
+        shape: of the weights. The first dimension counts the neurons that have separate weights and parameters.
         in_features: number of inputs.
         out_features: number of neurons.
         neuron: parameters of the neurons, ``LIF()`` by default; initial values of those that are trained.
         trainable: names of the neuron's parameters that are trained, such as ``"tau_mem"``, ``"tau_syn"``,
             ``"threshold"`` and ``"bias"``, and for trains ``"reset"`` and what adapts. All values of a tuple are.
-        per_neuron: whether each neuron has separate values of the trainable parameters; otherwise the layer shares one.
+        per_neuron: whether each neuron has separate values of the trainable parameters. Otherwise the layer shares one.
         receptor: number of the receptor that each input, or channel of an image, reaches, such as
             ``[0] * 80 + [1] * 20``, or ``"sign"``: the first where a weight is > 0, otherwise the second.
         signs: signs of the weights of each input, or channel: 1 (>= 0), -1 (<= 0) or 0 (any). Initial weights have
@@ -208,7 +208,7 @@ class NeuronLayer(SpikeLayer):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Redraw the weights; trainable parameters of the neuron start again."""
+        """Redraw the weights. Trainable parameters of the neuron start again."""
         for name, start in self._starts.items():
             key = self._key(name)
             getattr(self, key).copy_(start if key == name else start.log())
@@ -222,11 +222,11 @@ class NeuronLayer(SpikeLayer):
 
     @property
     def synapses(self) -> Float[Tensor, "rows inputs"]:
-        """The weights as a matrix, a row for the neurons that share them; those of missing connections are 0."""
+        """The weights as a matrix, a row for the neurons that share them. Those of missing connections are 0."""
         return synapses.existing(self).flatten(1)
 
     def seen(self, times: Spikes) -> Spikes:
-        """Input times or trains of each neuron, without synaptic delays; its inputs are the columns of ``synapses``.
+        """Input times or trains of each neuron, without synaptic delays. Its inputs are the columns of ``synapses``.
 
         A layer whose neurons see different inputs puts a dimension for their places before the last one.
         """
@@ -242,7 +242,7 @@ class NeuronLayer(SpikeLayer):
     ) -> Float[Tensor, "*batch out points"]:
         """Membranes at given times, exact and differentiable, relative to the leak, or as the equations have them.
 
-        Just after what happens at such a time. Neurons of trains are reset at their spikes; of those that spike once,
+        Just after what happens at such a time. Neurons of trains are reset at their spikes. Of those that spike once,
         ``LIF`` neurons go on without a reset, and others spike on. Readouts never spike.
 
         Args:
@@ -304,7 +304,7 @@ class NeuronLayer(SpikeLayer):
         return self.weight.new_tensor(list(self._recorded.values()))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # states of earlier versions have no such entry; others are checked before anything is overwritten
+        # states of earlier versions have no such entry. Others are checked before anything is overwritten
         self.set_extra_state(state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state()), prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
@@ -382,7 +382,7 @@ class Arriving(NamedTuple):
 
 
 class SpikingLayer(NeuronLayer):
-    """A layer of neurons that spike; its subclasses define which inputs a neuron receives."""
+    """A layer of neurons that spike. Its subclasses define which inputs a neuron receives."""
 
     usual_weights: ClassVar[float] = 1.0
     """Initial weights in units of those with which neurons spike once."""
@@ -426,7 +426,7 @@ class SpikingLayer(NeuronLayer):
         synapses.draw_(self, "weight", mean, std, generator, True, balanced, threshold.to(weight).unsqueeze(-1))
 
     def project_(self) -> None:
-        """Put weights and delays that a step carried out of bounds back; a loop of your own calls it after each."""
+        """Put weights and delays that a step carried out of bounds back. A loop of your own calls it after each."""
         synapses.project_(self)
 
     @property

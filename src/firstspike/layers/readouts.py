@@ -1,7 +1,7 @@
 """Readouts: leaky integrators without threshold, which turn spikes into values, one for each output.
 
 The membrane of an output is ``V(t) = sum_i w_i kappa(t - t_i)`` over all spikes of all inputs, each with the response
-``kappa`` of the receptor that it reaches. A readout returns its integral, its maximum or its value at a time; all three
+``kappa`` of the receptor that it reaches. A readout returns its integral, its maximum or its value at a time. All three
 are exact.
 """
 
@@ -42,10 +42,10 @@ class Readout(NeuronLayer):
 
     Args:
         out_features: number of outputs.
-        neuron: time constants and bias of the integrators, a ``LIF``; its threshold is not used. A bias acts from time
-            0 on; earlier spikes do not arrive then.
+        neuron: time constants and bias of the integrators, a ``LIF``. Its threshold is not used. A bias acts from time
+            0 on. Earlier spikes do not arrive then.
         trainable: which of ``"tau_mem"``, ``"tau_syn"``, ``"tau_rise"`` and ``"bias"`` are trained.
-        per_neuron: whether each output has separate values of the trainable parameters; otherwise the layer shares one.
+        per_neuron: whether each output has separate values of the trainable parameters. Otherwise the layer shares one.
         weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``. By
             default the mean is 0 and the standard deviation ``1 / sqrt(in_features)``.
     """
@@ -213,7 +213,7 @@ class MaximumReadout(Readout, MadeAgain):
 
     It is at least 0, the value at rest, from which every sample starts, and does not change if all times are later by
     any c. A membrane with a bias comes to rest there, so that it is at least the bias. The derivative is that of the
-    membrane at the time of the maximum; an output whose membrane never rises above rest has none.
+    membrane at the time of the maximum. An output whose membrane never rises above rest has none.
 
     Raises:
         ValueError: time constants that require a gradient, for which the maximum has none; otherwise as ``Readout``.

@@ -38,7 +38,7 @@ def states_at(
     Args:
         at: the times, finite. Neurons from equations, and those with a bias, begin at 0, and are as at 0 before it.
         trains: see ``spike_trains``, as all that is not here.
-        max_spikes: most spikes; a neuron with more stays at its reset.
+        max_spikes: most spikes. A neuron with more stays at its reset.
         observed: spikes from elsewhere: data, at which neurons are reset in place of at their own.
 
     Raises:
@@ -146,7 +146,7 @@ def excess(
 
 
 def _by_name(neuron: Any, voltage: Tensor, others: Tensor) -> dict[str, Float[Tensor, "*batch points out"]]:
-    """States of neurons from equations; the neurons come last, as in their values."""
+    """States of neurons from equations. The neurons come last, as in their values."""
     return {name: x.mT for name, x in zip(neuron.equations.states, (voltage, *others.unbind(-1)), strict=True)}
 
 

@@ -122,11 +122,11 @@ class Loss(nn.Module):
 class TimeLoss(Loss):
     """Loss on the first spike times of the output neurons, one neuron per class.
 
-    A subclass writes `cost`; this class makes silent neurons (`inf`) safe for it, in value and in gradient:
+    A subclass writes `cost`. This class makes silent neurons (`inf`) safe for it, in value and in gradient:
     a sample whose true neuron is silent costs `silent_cost` and has no gradient.
 
     Args:
-        silent_cost: cost of a sample whose true neuron is silent; it has no gradient.
+        silent_cost: cost of a sample whose true neuron is silent. It has no gradient.
     """
 
     reads = "first spikes"

@@ -27,7 +27,7 @@ class TimeCrossEntropy(TimeLoss):
 
     Args:
         xi: width of the softmax in units of `tau_syn`: time differences much above it are treated as certain. It is
-            0.2 in the papers; smaller ones mostly learn better.
+            0.2 in the papers. Smaller ones mostly learn better.
         label_smoothing: share of the target that is spread evenly over all neurons that spike, in [0, 1), so that
             the lead of the true neuron need not grow for ever. As in torch's loss.
     """

@@ -33,7 +33,7 @@ class _TrainOptions(TypedDict, total=False):
 
 @checks_ranges
 class TrainLoss(Loss):
-    """Base class of losses between spike trains; a subclass writes `distance` of two trains.
+    """Base class of losses between spike trains. A subclass writes `distance` of two trains.
 
     Args:
         reduction: how the losses of the samples are combined: `"mean"`, `"sum"` or `"none"`.
@@ -138,7 +138,7 @@ def distances(output: Trains, target: Trains) -> Float[Tensor, "*batch outputs h
 def pairing(
     shift: Float[Tensor, "*batch here there"], here: Bool[Tensor, "*batch here"], there: Bool[Tensor, "*batch there"]
 ) -> Float[Tensor, "*batch"]:
-    """The least cost of a pairing in order, by the costs of pairs; its derivative by them says which are paired."""
+    """The least cost of a pairing in order, by the costs of pairs. Its derivative by them says which are paired."""
     alone = here.to(shift.dtype)  # spikes that are not there cost nothing
     passed = torch.nn.functional.pad(there.to(shift.dtype).cumsum(dim=-1), (1, 0))
     paired = here.unsqueeze(-1) & there.unsqueeze(-2)
@@ -159,7 +159,7 @@ class SpikeErrors(Regularizer):
         R = alpha (sum_missing (threshold - V(s)) + sum_extra (V(t-) - threshold)) / threshold,    mean over the samples
 
     Targets s without a partner raise the membrane at their time, and spikes t without one lower it just before them,
-    with the exact derivative of the membrane; pairs are those of `MatchedSpikes(scale)`, and have no part in it. Of
+    with the exact derivative of the membrane. Pairs are those of `MatchedSpikes(scale)`, and have no part in it. Of
     neurons from equations it is what compares with the threshold, divided by its value at the start. The output must
     be the last layer's trains.
 
@@ -178,7 +178,7 @@ class SpikeErrors(Regularizer):
     def forward(
         self, times: Trains, labels: Trains, network: nn.Module, record: Record | None = None
     ) -> Float[Tensor, ""]:
-        """The term above; `labels` are the target trains, `record` that of a `Network`."""
+        """The term above. `labels` are the target trains, `record` that of a `Network`."""
         layers = named_layers(network)
         if record is None or not isinstance(network, Network) or not layers or form_of(network[-1]) != "trains":
             raise ValueError("SpikeErrors needs a Network whose last layer gives trains, and its record")

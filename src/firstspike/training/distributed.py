@@ -2,7 +2,7 @@
 
 Each process takes its part of every batch. Two flat ``all_reduce`` sum what the parts give: loss, decisions, counts of
 silent neurons, and whether anyone asked to stop; then, unless the batch raises weights, the gradients.
-``DistributedDataParallel`` takes the mean over processes instead, and needs a sample in each; a weighted sum is correct
+``DistributedDataParallel`` takes the mean over processes instead, and needs a sample in each. A weighted sum is correct
 for parts of any size, also empty ones, and counts terms on weights once. Overlapping the sum with the backward pass
 would gain little for networks of a few layers.
 """
@@ -48,7 +48,7 @@ class Ranks:
         return self.rank == 0
 
     def part(self, samples: int) -> slice:
-        """The samples of this process; the parts differ by one at most and may be empty."""
+        """The samples of this process. The parts differ by one at most and may be empty."""
         return slice(samples * self.rank // self.size, samples * (self.rank + 1) // self.size)
 
     def sum_(self, tensor: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def joined(members: Sequence[Member], device: torch.device) -> Iterator[Ranks]:
         return
     with _lost():
         store, *_ = next(rendezvous("env://", timeout=_PATIENCE))
-        # a script may train several times; the store still has the addresses of the group before
+        # a script may train several times. The store still has the addresses of the group before
         turn = store.add(f"firstspike/{rank()}", 1)
         store = dist.PrefixStore(f"firstspike/group_{turn}", store)  # type: ignore[attr-defined]
         dist.init_process_group(_BACKENDS[device.type], store=store, rank=rank(), world_size=size, timeout=_PATIENCE)
@@ -149,7 +149,7 @@ def _lost() -> Iterator[None]:
 
 
 class Distributed(Sequential):
-    """One network, the same in all processes; each goes through its part of every batch.
+    """One network, the same in all processes. Each goes through its part of every batch.
 
     All processes get whole batches and draw the same random numbers for them, so that a sample meets the same noise as
     in one process. The first process's weights are copied to all. ``asked`` says whether this process was asked to
@@ -196,7 +196,7 @@ class Distributed(Sequential):
 
     @torch.no_grad()
     def evaluate(self, data: SpikeData) -> list[Evaluation]:
-        """Evaluate the network on the data, of which each process takes a part; all get the output times of all."""
+        """Evaluate the network on the data, of which each process takes a part. All get the output times of all."""
         member = self.members[0]
         mine = self.ranks.part(len(data))
         part, silent = outputs_of(member.network, data.times[mine], member.substrate)
@@ -207,7 +207,7 @@ class Distributed(Sequential):
         return [evaluation_of(times, silent, self.objective, data.labels)]
 
     def _over_all(self, regularizer: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """A regulariser that takes means over the batches of all processes; the caller's stays as it is."""
+        """A regulariser that takes means over the batches of all processes. The caller's stays as it is."""
         if not isinstance(regularizer, SilentPeak | SpikeCount):
             return regularizer
         own = copy(regularizer)  # with the same parameters, if it has any

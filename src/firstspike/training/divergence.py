@@ -14,7 +14,7 @@ _UNDECIDED = 0.05  # share of samples in which all outputs are silent
 
 
 class DivergedError(FloatingPointError):
-    """A training whose weights are not finite any more; the message names the epoch."""
+    """A training whose weights are not finite any more. The message names the epoch."""
 
 
 @contextmanager

@@ -205,7 +205,7 @@ def _settings(optimizer: optim.Optimizer) -> Any:
 
 
 def _joint_optimizer(optimizers: Sequence[optim.Optimizer]) -> optim.Optimizer:
-    """One optimiser whose groups hold the parameters of all, one network after the other; it shares their states."""
+    """One optimiser whose groups hold the parameters of all, one network after the other. It shares their states."""
     groups = [
         {**same[0], "params": [p for group in same for p in group["params"]]}
         for same in zip(*(optimizer.param_groups for optimizer in optimizers), strict=True)

@@ -32,7 +32,7 @@ _ENDS = ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # of terminals t
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Yields a function that returns whether a signal to stop came; a second Ctrl-C interrupts at once."""
+    """Yields a function that returns whether a signal to stop came. A second Ctrl-C interrupts at once."""
     asked = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:

@@ -24,7 +24,7 @@ class Progress:
         epoch: whole epochs done.
         batch: batches done of the next one.
         best: highest validation accuracy so far, or ``r2``.
-        best_loss: validation loss at that epoch; of equal scores the lower loss is the better one.
+        best_loss: validation loss at that epoch. Of equal scores the lower loss is the better one.
         seconds: time spent so far.
         totals: sums over the batches of the unfinished epoch, see ``Sequential.step``.
         noise: state of the random numbers of the unfinished epoch.
@@ -46,7 +46,7 @@ class Progress:
         self.noise = None
 
     def improve(self, validation: Evaluation) -> bool:
-        """Note an evaluation if it is the best so far; of equal scores, the lower loss wins."""
+        """Note an evaluation if it is the best so far. Of equal scores, the lower loss wins."""
         better = (validation.score, -validation.loss) > (self.best, -self.best_loss)
         if better:
             self.best, self.best_loss = validation.score, validation.loss
@@ -138,7 +138,7 @@ class Member:
             average.copy_(averages[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a training needs to continue bit for bit; ``network`` holds the weights, averaged if they are."""
+        """All that a training needs to continue bit for bit. ``network`` holds the weights, averaged if they are."""
         weights, average, optimizer = self.network.state_dict(), self.average, self.optimizer.state_dict()
         optimizer["state"] = {number: kept for number, kept in optimizer["state"].items() if kept}
         return {

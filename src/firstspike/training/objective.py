@@ -13,10 +13,10 @@ from firstspike.losses.base import FIRST_OR_READOUT, check_reads, largest, small
 from firstspike.substrates import Substrate
 
 Metric = Callable[[Tensor, Tensor], float | Tensor]
-"""``metric(output, labels)`` -> a number, as of ``torchmetrics``; it may have their attribute ``higher_is_better``."""
+"""``metric(output, labels)`` -> a number, as of ``torchmetrics``. It may have their attribute ``higher_is_better``."""
 Mode = Literal["min", "max"]
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""``loss(output, labels)`` -> mean over the samples; with a method ``predict(output)`` it also decides."""
+"""``loss(output, labels)`` -> mean over the samples. With a method ``predict(output)`` it also decides."""
 
 
 @dataclass(eq=False)

@@ -21,7 +21,7 @@ _OWN = {"params", "capturable", "differentiable"}
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message gives the reason."""
+    """A checkpoint that cannot be used. The message gives the reason."""
 
 
 def checked_state(member: "Member", found: Any, where: str) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def checked_state(member: "Member", found: Any, where: str) -> dict[str, Any]:
 
 
 def own_tensors(value: Any) -> Any:
-    """Nested mappings and sequences with copied tensors; ``deepcopy`` would copy the whole base of a view."""
+    """Nested mappings and sequences with copied tensors. ``deepcopy`` would copy the whole base of a view."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if type(value) in (dict, OrderedDict):
