@@ -1,4 +1,4 @@
-"""The configs that come with the package. Listing them loads nothing else."""
+"""The configs that come with the package; listing them loads nothing else."""
 
 from importlib import resources
 from importlib.resources.abc import Traversable
