@@ -96,7 +96,7 @@ class Branch(SpikeLayer):
     def join(
         self, times: Float[Tensor, "*batch inputs"], carried: Float[Tensor, "*batch carried"]
     ) -> Float[Tensor, "*batch outputs"]:
-        """Both together, after the delay; in a subclass."""
+        """Join both after the delay; subclasses define it."""
         raise NotImplementedError
 
     def forward(

@@ -82,7 +82,7 @@ class SpikingConv2d(ImageLayer, SpikingLayer):
         self._places = None if self.weight.is_meta else window.places(seen)
 
     def seen(self, times: Float[Tensor, "*batch pixels"]) -> Float[Tensor, "*batch positions patch"]:
-        """The patches."""
+        """The inputs of each patch."""
         pixels = flat(times, self.image, self._get_name())
         if self._places is None or not pixels.is_cpu:
             return self.window.patches(pixels, self.image)

@@ -121,7 +121,7 @@ class _Clip(torch.autograd.Function):
 
 
 class _ClipWithTangent(Direct, _Clip):
-    """The same with forward mode, which ``torch.compile`` does not take."""
+    """``_Clip`` with forward mode, which ``torch.compile`` does not take."""
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
@@ -144,7 +144,7 @@ def delays_in(network: nn.Module) -> list[tuple[DelayRule, Tensor]]:
 
 
 class Delayed(nn.Module):
-    """What has delays that can be set."""
+    """A layer whose delays can be set."""
 
     delay_rule: Any
     delay_raw: Any

@@ -102,7 +102,7 @@ def difference_of(module: nn.Module, expected: nn.Module) -> str | None:
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:
-    """All that a module computes with apart from the values of its parameters, without its parts."""
+    """The settings of a module, without parameter values and without its parts."""
     found = {name: x for name, x in vars(module).items() if name not in _NOT_COMPARED}
     if isinstance(module, NeuronLayer):
         found.pop("_neuron")

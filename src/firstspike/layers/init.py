@@ -61,7 +61,7 @@ def _number(value: Any) -> Any:
 
 @torch.no_grad()
 def measured_weights(inputs: int, neuron: Neuron, until: float) -> NormalWeights:
-    """The same for neurons from equations, by trying: what makes one just spike takes the place of the threshold.
+    """Weights for neurons from equations, by trial: the input that just makes one spike replaces the threshold.
 
     The inputs come within two synaptic time constants, by the first receptor, and the neuron has until ``until``.
     """

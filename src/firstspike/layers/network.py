@@ -62,7 +62,7 @@ class Call(nn.Module):
 
 
 class Network(nn.Sequential):
-    """An ``nn.Sequential`` of layers that can also record what happens inside.
+    """An ``nn.Sequential`` of layers that can also record every layer's spikes.
 
     Times are flat between layers, ``(..., inputs)``. If the first layer is one on images, the network takes times of
     the form ``(..., channels, height, width)`` as well. If the last one is, too, the output then has that form.
@@ -173,7 +173,7 @@ class Network(nn.Sequential):
         return Record(entered[0], tuple(entered[1:]))
 
     def _each(self, observed: Sequence[Tensor | None] | None) -> Sequence[Tensor | None]:
-        """What was observed of each layer, None where nothing was."""
+        """The observed times of each layer, None without any."""
         if observed is not None and len(observed) != len(self):
             raise ValueError(f"observed must have one entry for each of {len(self)} layers, got {len(observed)}")
         return [None] * len(self) if observed is None else observed
@@ -194,7 +194,7 @@ class Network(nn.Sequential):
             observed: as in ``record``.
 
         Raises:
-            ValueError: a layer without neurons; what ``record`` and the layer refuse.
+            ValueError: a layer without neurons; errors of ``record`` and of the layer.
         """
         neurons = [index for index, one in enumerate(self) if hasattr(one, "voltages")]
         index = layer if layer is not None else neurons[-1] if neurons else 0

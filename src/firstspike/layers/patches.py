@@ -76,7 +76,7 @@ class Window(NamedTuple):
         return rows, columns
 
     def patches(self, times: Float[Tensor, "*batch pixels"], image: Image) -> Float[Tensor, "*batch positions patch"]:
-        """What the window sees at each position, channel after channel. Nothing spikes in the border."""
+        """The inputs of the window at each position, channel after channel. Nothing spikes in the border."""
         lead, (above, beside) = times.shape[:-1], self.padding
         pixels = times.reshape(-1, *image)
         if any(self.padding):

@@ -36,7 +36,7 @@ class MadeAgain(nn.Module):
     def recipe(self: Any) -> tuple[str, str]:
         """The class, and its arguments in JSON: shapes in place of tensors, no values that are trained.
 
-        In place of what is not known by its name, an empty name and who that is.
+        For classes without a known name, an empty name and the class.
         """
         kind, neuron = type(self), type(self.initial_neuron)
         if kind not in MadeAgain.__subclasses__():

@@ -85,7 +85,7 @@ class Readout(NeuronLayer):
         raise NotImplementedError
 
     def _parts(self) -> list[tuple[Receptor, Float[Tensor, "out_features in_features"]]]:
-        """All receptors, and the weights of the inputs that reach each."""
+        """The receptors, and the weights of the inputs that reach each."""
         receptors = time_constants_of(self.neuron)
         if len(receptors) == 1:
             return [(receptors[0], self.synapses)]
@@ -132,7 +132,7 @@ class IntegralReadout(Readout):
         self.tau = tau
 
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
-        """See ``Readout``."""
+        """The values of the outputs, as in ``Readout``."""
         arrives, bias = ~torch.isposinf(trains), self._bias()  # NaN, which compiled code does not refuse, stays NaN
         arrives = arrives if bias is None else arrives & ~(trains < 0)
         discount = torch.exp(-torch.where(arrives, trains, 0.0) / self.tau)
@@ -175,7 +175,7 @@ class MembraneReadout(Readout):
     from_equations = True
 
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
-        """See ``Readout``."""
+        """The values of the outputs, as in ``Readout``."""
         if self.initial_neuron.equations is not None:
             return self._integrated(trains)
         since = self.time - trains
@@ -231,7 +231,7 @@ class MaximumReadout(Readout, MadeAgain):
     forward = by_values(Readout.forward)
 
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
-        """See ``Readout``."""
+        """The values of the outputs, as in ``Readout``."""
         _check_reverse("MaximumReadout")
         batch = trains.shape[:-2]
         found = maximum(trains.reshape(math.prod(batch), *trains.shape[-2:]), self.synapses, self.neuron, self.reached)
@@ -239,7 +239,7 @@ class MaximumReadout(Readout, MadeAgain):
 
 
 def _by_output(value: float | Tensor) -> float | Tensor:
-    """In a dimension before those of inputs and spikes."""
+    """Values of the outputs, in a dimension before those of inputs and spikes."""
     return value.view(-1, 1, 1) if isinstance(value, Tensor) else value
 
 

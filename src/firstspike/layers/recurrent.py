@@ -39,12 +39,12 @@ class RecurrentState(NamedTuple):
     """The state of a recurrent layer between two pieces of a sequence."""
 
     neurons: TrainState
-    """Of the neurons, at the time up to which they are known."""
+    """State of the neurons, at the time up to which they are known."""
     pending: Float[Tensor, "*batch neurons spikes"]
     """Spikes that may still have to arrive at other neurons of the layer."""
 
     def detach(self) -> Self:
-        """The same state without its history, so that gradients end here."""
+        """The state without its history, so that gradients end here."""
         voltage, current, refractory = (x.detach() for x in self.neurons[:3])
         return type(self)(TrainState(voltage, current, refractory, self.neurons.time), self.pending.detach())
 
@@ -283,7 +283,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         return found[-1]._replace(trains=trains)
 
     def fed(self, inputs: Spikes, spikes: Tensor | None = None) -> Arriving:
-        """See ``NeuronLayer``."""
+        """The inputs and the layer's own spikes, as in ``NeuronLayer``."""
         assert spikes is not None
         delay = self._delays(jitters=False)
         trains = joined_trains(self.seen(inputs), spikes if delay is not None else spikes + self.window)

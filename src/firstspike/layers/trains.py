@@ -15,7 +15,7 @@ from firstspike.signature import shown_arguments
 from firstspike.spiketime.values import check_times
 
 Form = Literal["first spikes", "trains", "values"]
-"""What a layer gives: spike times ``(batch, neurons)``, trains ``(batch, neurons, spikes)``, or a readout's values."""
+"""A layer's outputs: spike times ``(batch, neurons)``, trains ``(batch, neurons, spikes)``, or a readout's values."""
 
 
 Spikes = Float[Tensor, "*batch inputs"] | Float[Tensor, "*batch inputs spikes"]
@@ -57,7 +57,7 @@ class Noise(NamedTuple):
 
 
 class SpikeLayer(nn.Module):
-    """What layers share: sizes, if they fix them, and how they print. Arguments are in attributes of the same name."""
+    """The base of layers: sizes, if they fix them, and how they print. Arguments are in attributes of the same name."""
 
     in_features: int
     out_features: int

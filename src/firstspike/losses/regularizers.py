@@ -184,7 +184,7 @@ class SilentPeak(LayerRegularizer):
     ``max_silent`` of the batch. In a ``SpikingRecurrent`` this includes spikes of the layer itself, and times up to its
     ``duration``. The derivative of the maximum with respect to weights, spike times and delays is exact. A membrane
     that never rises above rest has none: there, only raising weights helps (``SilentNeurons``). Parameters of the
-    neurons have no gradient. What adapts plays no part in a neuron without spikes. Of neurons from equations, it is how
+    neurons have no gradient. Adaptation plays no part in a neuron without spikes. Of neurons from equations, it is how
     far a neuron stays from its threshold, relative to how far it is at the start. They are on the CPU.
 
     Args:
@@ -196,7 +196,7 @@ class SilentPeak(LayerRegularizer):
         self.max_silent = float(max_silent)
 
     def of_layer(self, layer: SpikingLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
-        """What the maxima of too silent neurons lack to the threshold."""
+        """The distance to the threshold of the maxima of too silent neurons."""
         seen, synapses, delay, until, receptor = layer.arriving(inputs, spikes)
         first, rows = first_of(layer, spikes), len(layer.weight)
         # (..., places, rows), where a layer has places at which the same neurons see different inputs

@@ -89,7 +89,7 @@ class TimeMSE(TimeLoss):
 @takes_arguments_of(TimeLoss)
 @checks_ranges
 class ShiftInvariantMSE(TimeLoss):
-    """All other neurons should spike `delta` after the true one, whenever that is (DelGrad: Göltz, Weber, Kriener et
+    """The other neurons should spike `delta` after the true one, whenever that is (DelGrad: Göltz, Weber, Kriener et
     al., Nat. Commun. 16, 8245, 2025)::
 
         L = 1/2 sum_n ((t_n - t_true) / tau_syn - delta (1 - [n = true]))^2

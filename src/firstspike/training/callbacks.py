@@ -44,13 +44,13 @@ class Callback:
         """The training ends early: a request to stop, or an error."""
 
     def on_fit_end(self, fit: "Fit", result: "FitResult") -> None:
-        """All epochs are done, and the networks are evaluated."""
+        """The epochs are done, and the networks are evaluated."""
 
     def close(self) -> None:
-        """Release what ``on_fit_start`` acquired; called last, however the training ends."""
+        """Release the resources of ``on_fit_start``; called last, however the training ends."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs: tensors and plain values."""
+        """The state for a resumed training: tensors and plain values."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -105,7 +105,7 @@ class ProgressBar(Callback):
         self.said = False
 
     def on_fit_start(self, fit: "Fit") -> None:
-        """Show the bar."""
+        """Show the progress bar."""
         self.bar = tqdm(
             total=fit.epochs * fit.batches or None,
             initial=fit.epoch * fit.batches + fit.batch,
@@ -121,7 +121,7 @@ class ProgressBar(Callback):
             self.bar.write("compiling CPU kernels for networks like this, kept for later runs ...", file=sys.stderr)
 
     def on_batch_end(self, fit: "Fit") -> None:
-        """Move the bar."""
+        """Move the progress bar."""
         self.bar.update()
 
     def on_epoch_end(self, fit: "Fit", row: "Row") -> None:

@@ -36,7 +36,7 @@ _BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 class Ranks:
     """The processes that train together; by default this one alone, and nothing is sent.
 
-    What is sent raises a ``ProcessLostError`` if another process has ended.
+    Communication raises a ``ProcessLostError`` if another process has ended.
     """
 
     rank: int = 0
@@ -170,7 +170,7 @@ class Distributed(Sequential):
         ranks.from_first_(x for x in member.network.state_dict().values() if isinstance(x, Tensor))
 
     def _forward(self, member: Member, times: Tensor, labels: Tensor) -> Pass:
-        """As in ``Sequential``; but of the loss with regularisers, and of the layers, the part of this process."""
+        """``Sequential._forward``, but with this process's part of the regularised loss and of the layers."""
         network, samples, mine = member.network, len(labels), self.ranks.part(len(labels))
         truth = labels[mine]
         with jitter_from(network, part=(samples, mine)):
@@ -221,7 +221,7 @@ class Distributed(Sequential):
         return summed[:-1] / summed[-1]
 
     def _summed(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Each of the tensors, summed over the processes, in one call."""
+        """The tensors, each summed over the processes, in one call."""
         whole = self.ranks.sum_(torch.cat([tensor.flatten() for tensor in tensors]))
         parts = whole.split([tensor.numel() for tensor in tensors])
         return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]

@@ -48,7 +48,7 @@ def _diverged(members: Sequence[Member], epoch: int, seeds: Sequence[int]) -> Di
 
 
 def _of_silent(network: nn.Module) -> str:
-    """What else may be the cause: a layer of torch's that computes with the times of silent neurons."""
+    """Another possible cause: a layer of torch's that computes with the times of silent neurons."""
     for name, module in network.named_modules():
         own = list(module.parameters(recurse=False))
         if type(module).__module__.startswith("torch.nn") and not all(bool(p.isfinite().all()) for p in own):

@@ -64,7 +64,7 @@ class Evaluation:
 
     @property
     def score(self) -> float:
-        """What is to be high: the accuracy, or ``r2``."""
+        """The score to be maximised: the accuracy, or ``r2``."""
         return self.metrics.get("r2", self.accuracy)
 
     @property

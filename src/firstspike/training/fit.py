@@ -108,7 +108,7 @@ class FitOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, eq=False)
 class FitResult:
-    """What a training gives: the last evaluation on validation and test data, one for each network.
+    """The results of a training: the last evaluation on validation and test data, one for each network.
 
     Args:
         epochs: whole epochs done.

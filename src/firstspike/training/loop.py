@@ -104,7 +104,7 @@ def run(fit: Fit, ranks: Ranks, stop: Stop, stack: ExitStack) -> FitResult:
 
 
 def _train(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> dict[str, list[float]]:
-    """All epochs that are left; their metrics."""
+    """Train the remaining epochs and return their metrics."""
     members, metrics = fit.trainer.members, dict[str, list[float]]()
     began = time.monotonic() - members[0].progress.seconds
     for member in members:

@@ -145,7 +145,7 @@ class SilentNeurons:
         weight.data.copy_(existing(lif))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs."""
+        """The state for a resumed training."""
         return {"last_layer": self.last_layer, "repeats": self.repeats}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -69,7 +69,7 @@ class Pace:
 
 @contextmanager
 def threads_worth_starting(network: nn.Module, batch: int) -> Iterator[Pace]:
-    """Torch on one thread while it works on small layers; yields what sets the kernels' threads at each step.
+    """Torch on one thread while it works on small layers; yields the ``Pace`` of the kernels' threads.
 
     For a few hundred numbers some of torch's functions (``exp``, ``log``, ``sqrt`` of MKL) start all threads at every
     call, which costs more than the call. If other programs use the cores, twenty times as much as all the rest.

@@ -56,7 +56,7 @@ class Trainer:
         optimizer: of the network's parameters; with several networks a list.
         schedule: steps once an epoch; with several networks a list.
         regularizers: terms ``regularizer(times, labels, network, record)`` that are added to the loss.
-        silent: what happens if too many neurons are silent. By default their weights are raised. With
+        silent: behaviour if too many neurons are silent. By default their weights are raised. With
             ``SilentNeurons(limits=1)`` nothing happens.
         substrate: the source of spike times; by default the exact equations. With several networks it may be a list.
         augment: how training samples vary, ``augment(times, data, generators)``. See ``Augment``.

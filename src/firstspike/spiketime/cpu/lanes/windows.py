@@ -1,4 +1,4 @@
-"""Spike trains window after window: what may arrive in one, and in which order.
+"""Spike trains window after window: the possible inputs of a window, and their order.
 
 Without recurrence there is one window. In a recurrent layer the spikes of one window are inputs of the next ones, by
 the last columns of the weights: events count input spikes, then spike k of neuron j as ``events + k outputs + j``.
@@ -33,7 +33,7 @@ class Window(NamedTuple):
 
 @jit
 def window_of(g, slot, b, w, delayed):
-    """The events of a window; those of the neurons themselves were sent in windows before."""
+    """The events of a window. Those of the neurons themselves were sent in windows before."""
     begin, end, n, owns = g.bounds[w], g.bounds[w + 1], 0, g.inputs - g.outputs
     events, sources, times = g.due_events[slot], g.due_sources[slot], g.due_times[slot]
     order, arrival, count, reach = g.order[b], g.arrival[b], np.intp(g.count[b, 0]), g.reach
@@ -87,9 +87,9 @@ def arrivals(g, at, window, k):
 
 @jit
 def sort_due(g, at, window, weight):
-    """Sort what arrives at each of 32 lanes: times into ``keys``, and weights into ``values``; returns how many rows.
+    """Sort the inputs of each of 32 lanes: times into ``keys``, and weights into ``values``. Returns how many rows.
 
-    What arrives at all lanes fills rows. In a recurrent layer the rest does not: each lane has its own, one after the
+    Inputs of all lanes fill rows. In a recurrent layer the rest does not: each lane has its own, one after the
     other.
     """
     keys, values, counts, line = g.keys[at.slot], g.values[at.slot], g.filled[at.slot], g.line[at.slot]
