@@ -233,7 +233,7 @@ def finish_kept(g, at, drives, there):
 
 @jit
 def pass_long(g, at, row, drives, here, there, start, wait, now, stop, fastest, held, stuck, active):
-    """Take all lanes through a long interval in brief pieces, through one without an end until no lane can spike any more.
+    """Take all lanes through a long interval in brief pieces, or without an end until no lane can spike any more.
 
     Returns the rows of the state then, those of the other state, and bits as ``advance``.
     """
