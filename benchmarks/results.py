@@ -161,8 +161,9 @@ def table(rows: dict[str, str], accuracies: Numbers) -> str:
     lines = [["config", "network", "test accuracy in %", "published in %", "parameters"]]
     for name, network in rows.items():
         if found := accuracies.get(name):
-            published = load_config(name).published.replace("+-", "±").replace(" %", "")
-            lines.append([f"`{name}`", network, accuracy(found), published, str(found["parameters"] or "-")])
+            published = load_config(name).published.replace("+-", "±")
+            numbers = [accuracy(found), published.replace(" %", ""), str(found["parameters"] or "-")]
+            lines.append([f"`{name}`", network, *numbers])
     return markdown(lines)
 
 

@@ -119,16 +119,9 @@ def page(numbers: Numbers) -> str:
     lines = [json.loads(line) for line in SMALL.read_text(encoding="utf-8").splitlines()]
     counts["small"] = sum(len(x["times"]) * len(x["weights"]) for x in lines)
     dates = sorted({x["date"] for x in systems})
-    versions = {
-        f"{x['name']} {part}" if part.startswith("commit") else part
-        for x in systems
-        for part in x["version"].split(", ")
-    }
-    values = {"dates": " to ".join(dict.fromkeys([dates[0], dates[-1]])), "versions": ", ".join(sorted(versions))}
+    values = {"dates": " to ".join(dict.fromkeys([dates[0], dates[-1]])), "figure": FIGURE}
     tables = {"overview": overview(systems), "families": families(systems)}
-    return Template(PAGE.read_text(encoding="utf-8")).substitute(
-        tables, **counts, **values, figure=FIGURE, not_run=not_run(systems)
-    )
+    return Template(PAGE.read_text(encoding="utf-8")).substitute(tables, **counts, **values, not_run=not_run(systems))
 
 
 def not_run(systems: list[Numbers]) -> str:

@@ -89,7 +89,7 @@ def arrivals(g, at, window, k):
 def sort_due(g, at, window, weight):
     """Sort the inputs of each of 32 lanes: times into ``keys``, and weights into ``values``. Returns how many rows.
 
-    Inputs of all lanes fill rows. In a recurrent layer the rest does not: each lane has its own, one after the
+    What arrives at all lanes fills rows. In a recurrent layer the rest does not: each lane has its own, one after the
     other.
     """
     keys, values, counts, line = g.keys[at.slot], g.values[at.slot], g.filled[at.slot], g.line[at.slot]

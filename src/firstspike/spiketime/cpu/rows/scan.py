@@ -143,7 +143,7 @@ def advance(zero, packed, order, begin, end, rows, first, active, voltage, curre
 def advance16(packed, order, begin, end, rows, first, active, state):
     """``advance`` for 16 lanes without mask registers, where a masked update costs as much as three others.
 
-    All lanes pass a block of rows. If one might have a candidate in it (the coarse test of ``intervals``), once more
+    All lanes pass a block of rows; if one might have a candidate in it (the coarse test of ``intervals``), once more
     with masks. Few rows are not worth the first pass. States are in ``state``.
     """
     syn, rise, mem, near = rows[SYN], rows[RISE], rows[MEM], rows.dtype.type(ENOUGH)

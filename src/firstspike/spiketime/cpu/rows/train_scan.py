@@ -105,7 +105,7 @@ def scan_trains(zero, packed, sample, stops, every, holds, c, state, entries, ob
             at = np.uintp(k)  # without a sign, an index needs no test for one below 0
             current = fma(load(zero, packed, np.intp(source[at]) * TILE), syn[at], current)
             following = fma(current, rise[at], voltage)
-            # the coarse test of ``intervals``. Rise is 0 where the next input arrives at the same time
+            # the coarse test of ``intervals``; rise is 0 where the next input arrives at the same time
             if any_reaches(following, mem[at] * near) and rise[at] > 0:
                 candidates = (fma(current, tangent[at], voltage) >= bound[at]) & active & tested
                 if candidates:
