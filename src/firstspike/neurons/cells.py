@@ -221,7 +221,7 @@ def _value(name: str, value: Any) -> float | Tensor:
 
 
 def _moved(values: Any, given: Mapping[str, Any], names: Mapping[str, Any], back: bool = False) -> Any:
-    """Potentials relative to rest, and the current as what it does to the membrane, or back; or all as it is."""
+    """Potentials relative to rest, and the current as its effect on the membrane, or back; or all as it is."""
     if "E_L" in names.values() or "E_L" not in given:
         return values
     resistance, sign = given["tau_m"] / given["C_m"], 1 if back else -1

@@ -1,4 +1,4 @@
-"""What the operator is given of a neuron, as tensors with a number for each neuron of a layer."""
+"""A neuron's arguments of the operator, as tensors with a number for each neuron of a layer."""
 
 import math
 from collections.abc import Sequence
@@ -85,7 +85,7 @@ def _of_equations(
 
 
 def starting_state(neuron: Neuron, samples: int, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Membrane, other states and what is left of a refractory time of neurons with equations, at the start."""
+    """Membrane, other states and the rest of a refractory time of neurons with equations, at the start."""
     assert neuron.equations is not None
     values = {name: torch.as_tensor(x, dtype=weight.dtype).to(weight) for name, x in neuron.named_values.items()}
     found = [value_of(neuron.start.get(name, 0.0), values) for name in neuron.equations.states]

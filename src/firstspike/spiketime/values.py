@@ -294,7 +294,7 @@ def check_room(samples: int, neurons: int, spikes: int, cause: str, dtype: torch
 
 
 def check_memory(needed: int, what: str) -> None:
-    """Raise ValueError if that many bytes, for ``what``, are more than the machine has."""
+    """Raise ValueError if that many bytes, for ``what``, exceed the machine's memory."""
     there = _memory()
     if needed > there:
         raise ValueError(

@@ -105,7 +105,7 @@ class Substrate(ABC):
         return {"kind": self.kind, **(asdict(self) if is_dataclass(self) else {})}
 
     def state_dict(self) -> dict[str, Any]:
-        """What it needs to continue as if it had never stopped: tensors and plain values."""
+        """The state to continue as if it had never stopped: tensors and plain values."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027

@@ -1,7 +1,7 @@
 """Processes that ``torchrun`` started train one network together: the group, and a step whose batch is split.
 
-Each process takes its part of every batch. Two flat ``all_reduce`` sum what the parts give: loss, decisions, counts of
-silent neurons, and whether anyone asked to stop; then, unless the batch raises weights, the gradients.
+Each process takes its part of every batch. Two flat ``all_reduce`` sum the results of the parts: loss, decisions,
+counts of silent neurons, and whether anyone asked to stop; then, unless the batch raises weights, the gradients.
 ``DistributedDataParallel`` takes the mean over processes instead, and needs a sample in each. A weighted sum is correct
 for parts of any size, also empty ones, and counts terms on weights once. Overlapping the sum with the backward pass
 would gain little for networks of a few layers.

@@ -19,7 +19,7 @@ class DivergedError(FloatingPointError):
 
 @contextmanager
 def staying_finite(members: Sequence[Member], epoch: int, seeds: Sequence[int]) -> Iterator[None]:
-    """A DivergedError if the networks are not finite after an epoch, in this block; also for what this led to."""
+    """A DivergedError if the networks are not finite after an epoch, in this block; also for errors due to this."""
     try:
         yield
     except (ValueError, OverflowError) as error:

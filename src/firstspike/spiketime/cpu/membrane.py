@@ -256,7 +256,7 @@ _first = polynomial(*([1 / math.factorial(n + 2) for n in range(terms)] for term
 
 @inlined
 def derivatives(s, r):
-    """Derivatives of ``kappa(s)`` by the logarithms of tau_mem and tau_syn, for ``s >= 0``.
+    """Derivatives of ``kappa(s)`` with respect to the logarithms of tau_mem and tau_syn, for ``s >= 0``.
 
     With ``y = s DELTA`` the response and its derivatives consist of
 

@@ -184,7 +184,7 @@ def _trains(neurons: Neurons, given: Arguments, most: int) -> tuple[Float[Tensor
 
 
 class _Passed(NamedTuple):
-    """An event that was gone through, and derivatives of the state after by that before, at fixed times."""
+    """An event, and derivatives of the state after it with respect to the one before, at fixed times."""
 
     move: Float64[Tensor, "P D D"]
     """The move to the event, without its effect."""

@@ -73,7 +73,7 @@ def kappa_slope(s: Values, tau_mem: Tau, tau_syn: Tau, response: Values | None =
 
 
 def kappa_by_taus(s: Values, tau_mem: Tau, tau_syn: Tau) -> tuple[Values, Values]:
-    """Derivatives of ``kappa`` by ``tau_mem`` and ``tau_syn`` at the finite time ``s >= 0``."""
+    """Derivatives of ``kappa`` with respect to ``tau_mem`` and ``tau_syn`` at the finite time ``s >= 0``."""
     y = s * _rate(tau_mem, tau_syn)
     large = y.clamp(min=0.5)
     decay = torch.exp(-large)

@@ -23,7 +23,7 @@ SENT = _OF_TRAINS.index("sent")
 
 
 class _Kind(NamedTuple):
-    """What a kernel is compiled for."""
+    """The kind for which a kernel is compiled."""
 
     real: str
     delayed: bool

@@ -106,7 +106,7 @@ def fill_row(row, step, wait, kinds, leak, rates):
 
 @jit
 def fill_slopes(row, step, wait, kinds, leak, rates):
-    """Fill in the derivatives of these numbers by the rates, likewise."""
+    """Fill in the derivatives of these numbers with respect to the rates, likewise."""
     s = min(wait, LONG)
     row[0] = -s * math.exp(-s * leak)
     for k in range(kinds.size):

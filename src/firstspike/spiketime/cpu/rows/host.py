@@ -166,7 +166,7 @@ def backward_trains(
 
 
 def _kind(given: Arguments) -> tuple[str, int, bool]:
-    """What kernels are compiled for."""
+    """The kind for which kernels are compiled."""
     return name_of(given.times.dtype), lanes_for(given.weight.shape[-2]), given.max_spikes > 0
 
 

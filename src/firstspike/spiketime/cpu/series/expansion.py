@@ -72,7 +72,7 @@ def output_of(code, k):
 
 @inlined
 def slots_of(code):
-    """How many slots a program has gradients by, and where their pairs of slot and row begin."""
+    """How many slots of a program have gradients, and where their pairs of slot and row begin."""
     return code[3], _HEADER + code[2]
 
 
