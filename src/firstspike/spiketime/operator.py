@@ -17,7 +17,7 @@ from firstspike.spiketime.values import check_spikes, checked
 
 OVERFLOW = ("error", "warn", "drop")
 Silent = Literal["inf", "pseudospikes"]
-"""The output of silent neurons, as ``first_spike_time`` explains."""
+"""What silent neurons get, see ``first_spike_time``."""
 _AT_ONCE = 1 << 21  # input and output times that are worked on at once where no gradient is asked for
 
 

@@ -68,7 +68,7 @@ def peak(voltage, current, mem, syn, top, TERMS: tl.constexpr):
 
 @triton.jit
 def kappa_by_taus(s, mem, syn, response, TERMS: tl.constexpr):
-    """Derivatives of ``kappa`` at the finite time ``s >= 0``, where it is ``response``, with respect to both time constants.
+    """Derivatives of ``kappa`` at a finite ``s >= 0``, where it is ``response``, with respect to both time constants.
 
     ``G_1`` and ``G_2`` as in ``spiketime.reference.response``, for ``y < 1/2`` from a series.
     """
