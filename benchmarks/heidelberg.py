@@ -74,7 +74,7 @@ def measured(folder: str, hidden: dict[str, Any]) -> dict[str, float]:
 
 
 def heidelberg(recordings: dict[str, int] = RECORDINGS) -> Table:
-    title = f"Files of the shape of Spiking Heidelberg Digits, {sum(recordings.values())} recordings"
+    title = f"Synthetic files the size of Spiking Heidelberg Digits, {sum(recordings.values())} recordings"
     table = Table(title, ("", "seconds", "peak memory MiB"))
     with tempfile.TemporaryDirectory() as folder:
         made_up(Path(folder), recordings)

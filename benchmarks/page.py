@@ -1,6 +1,6 @@
 """Speed: writes ``docs/benchmarks.md`` from ``benchmarks.json`` and ``benchmarks.template.md``.
 
-python benchmarks/page.py --measure   # everything again, about half an hour; nothing else may run
+python benchmarks/page.py --measure   # everything again, about half an hour. Nothing else may run
 python benchmarks/page.py             # only writes
 """
 
@@ -19,7 +19,25 @@ NUMBERS, PAGE, DOCS = HERE / "benchmarks.json", HERE / "benchmarks.template.md",
 BOTH = ["shapes", "images", "delays", "constants", "trains", "linear", "equations", "training"]
 """Sections that are measured with all instructions and with AVX2."""
 MEASURED = {"native": [*BOTH, "eventax", "memory", "peers", "recurrence", "heidelberg", "start"], "avx2": BOTH}
-LEFT_OUT = ("forward ratio", "backward ratio")
+LEFT_OUT = ("forward ratio", "backward ratio", "as many spikes", "first call", "samples", "cache MiB")
+RANGES = {"shapes": "tau ratio", "delays": "tau ratio", "linear": "neuron", "recurrence": "batch"}
+"""Columns whose rows are one, with the range of their numbers."""
+KEYS = (
+    "",
+    "shape",
+    "images",
+    "background",
+    "learn",
+    "neuron",
+    "spikes",
+    "passes",
+    "config",
+    "layers",
+    "samples",
+    "library",
+    "kernels",
+)
+"""Columns that name a row."""
 Numbers = dict[str, Any]
 
 TOP = {
@@ -49,33 +67,72 @@ def top(numbers: Numbers) -> str:
 
 
 def table(name: str, numbers: Numbers) -> str:
-    """A section as Markdown: its command, the first run of it, and the ratios of all others; of times the median."""
+    """A section as Markdown: the first run of it, and the ratios of all others."""
     (own, first), *others = ((run, sections[name]) for run, sections in numbers.items() if name in sections)
-    kept = [k for k, column in enumerate(first["columns"]) if column not in LEFT_OUT]
-    timed = [column.endswith(" ms") for column in first["columns"]]
-    cells = [[x.split(" (")[0] if ms else x for x, ms in zip(row, timed, strict=True)] for row in first["rows"]]
-    rows = [[row[k] for k in kept] for row in [first["columns"], *cells]]
-    if "ratio" not in rows[0][-1] and "/" not in rows[0][-1]:
-        others = []
-    for run, other in others:
-        rows[0].append(f"{first['columns'][-1]}, {run}")
-        found = {tuple(row[:2]): row[-1] for row in other["rows"][::-1]}
-        for k, row in enumerate(first["rows"]):
-            same = k < len(other["rows"]) and other["rows"][k][:2] == row[:2]  # rows may begin alike
-            rows[k + 1].append(other["rows"][k][-1] if same else found.get(tuple(row[:2]), "-"))
-    return f"## {first['title']}\n\n`python benchmarks/run.py --only {name}` ({own})\n\n{markdown(rows)}"
+    columns = [x for x in first["columns"] if x not in (*LEFT_OUT, RANGES.get(name))]
+    columns = [x for x in columns if name == "shapes" or not x.endswith((" ms", " s"))]
+    if name == "peers":
+        rows = wide(own, first, others)
+    else:
+        found = merged(first, columns)
+        rows = [[x.removeprefix("both ") for x in columns], *found.values()]
+        if "ratio" in columns[-1] or "/" in columns[-1]:
+            for run, other in others:
+                ratios = merged(other, columns)
+                rows[0].append(f"{rows[0][len(columns) - 1]}, {run}")
+                for key, row in zip(found, rows[1:], strict=True):
+                    row.append(ratios[key][-1] if key in ratios else "-")
+    same = [k for k, x in enumerate(rows[0]) if x in ("shape", "spikes") and len({row[k] for row in rows[1:]}) == 1]
+    shared = "".join(f", {rows[0][k]} {rows[1][k]}" for k in same if len(rows) > 2)
+    rows = [[x for k, x in enumerate(row) if k not in same or len(rows) == 2] for row in rows]
+    lines = [f"## {first['title']}"]
+    if shared or own != next(iter(numbers)):
+        lines.append(f"{own}{shared}:")
+    return "\n\n".join([*lines, markdown(rows)])
+
+
+def merged(section: Numbers, columns: list[str]) -> dict[tuple[str, ...], list[str]]:
+    """These columns of a section, by the cells that name a row. Equal names become one row, with a range."""
+    places = [section["columns"].index(x) for x in columns]
+    keys = [k for k in places if section["columns"][k] in KEYS]
+    groups: dict[tuple[str, ...], list[list[str]]] = {}
+    for row in section["rows"]:
+        groups.setdefault(tuple(row[k] for k in keys), []).append(row)
+    return {
+        key: [rows[0][k] if k in keys else range_of([row[k] for row in rows]) for k in places]
+        for key, rows in groups.items()
+    }
+
+
+def range_of(cells: list[str]) -> str:
+    """A median without its quartiles, or the least and the largest of several. Text stays as it is."""
+    found = sorted({x.split(" (")[0] for x in cells if x[:1].isdigit()}, key=float)
+    return "\u2011".join(found[:: max(len(found) - 1, 1)]) if found else cells[0]
+
+
+def wide(own: str, first: Numbers, others: list[tuple[str, Numbers]]) -> list[list[str]]:
+    """Ratios of each library, with a column for each shape and run."""
+    rows = {row[1]: [row[1]] for row in first["rows"]}
+    head = ["theirs / ours"]
+    for run, section in [(own, first), *others]:
+        cells = {(row[0], row[1]): row[-1] if row[-1] != "-" else row[2] for row in section["rows"]}
+        for shape in dict.fromkeys(x[0] for x in cells):
+            head.append(shape if run == own else f"{shape}, {run}")
+            for library, row in rows.items():
+                row.append(cells.get((shape, library), "-"))
+    return [head, *rows.values()]
 
 
 def origin(numbers: Numbers) -> str:
     """Dates, commits and machine of each run: one of each, if all was measured in one go."""
-    lines = []
-    for sections in numbers.values():
+    runs: dict[str, list[str]] = {}
+    for run, sections in numbers.items():
         found = (
             sorted({x[key].split(". Numbers")[0] for x in sections.values()}) for key in ("machine", "date", "commit")
         )
         machines, dates, commits = map(", ".join, found)
-        lines.append(f"* {machines}; {dates}, commit {commits}")
-    return "\n".join(lines)
+        runs.setdefault(f"{machines.partition('; ')[2]}; {dates}, commit {commits}", []).append(run)
+    return "\n".join(f"* {' and '.join(names)}; {rest}" for rest, names in runs.items())
 
 
 def page(numbers: Numbers) -> str:

@@ -83,7 +83,7 @@ TABLES = {
         "spoken_digits_recurrent": "96-200-10, recurrent",
     },
 }
-"""Shipped configs of each table, and their networks. What was published for one is in its config."""
+"""Shipped configs of each table, and their networks. Published accuracies are in the configs."""
 
 
 def taken_over(runs: Path, numbers: Numbers) -> None:
@@ -140,13 +140,13 @@ def run_of(config: str, path: Path, *changes: str) -> RunFolder:
 
 
 def comparable(config: Config) -> Config:
-    """The config without what may differ: seeds, where the data are, what was published."""
+    """The config without the parts that may differ: seeds, folder of the data, published accuracy."""
     data = config.data.model_copy(update={"folder": None}) if hasattr(config.data, "folder") else config.data
     return config.with_training(seed=0, n_seeds=1).model_copy(update={"data": data, "published": ""})
 
 
 def accuracy(found: Numbers) -> str:
-    """In percent: mean and standard deviation over seeds; if they do not differ, a 95 % interval (Wilson)."""
+    """The accuracy in percent: mean and standard deviation, or a 95 % interval (Wilson) if seeds do not differ."""
     values = list(found["test"].values())
     if len(set(values)) > 1:
         return f"**{100 * statistics.fmean(values):.2f} ± {100 * statistics.stdev(values):.2f}**"
@@ -156,30 +156,14 @@ def accuracy(found: Numbers) -> str:
     return f"**{100 * values[0]:.2f}** ({100 * low:.2f} to {100 * high:.2f})"
 
 
-def seeds(found: Numbers) -> str:
-    names = sorted(map(int, found["test"])) or found["seeds"]
-    consecutive = names == list(range(names[0], names[-1] + 1))
-    return f"{names[0]} to {names[-1]}" if consecutive and len(names) > 2 else ", ".join(map(str, names))
-
-
 def table(rows: dict[str, str], accuracies: Numbers) -> str:
     """A line for each config of which there is a result."""
-    lines = [["config", "network", "test accuracy in %", "published", "parameters"]]
+    lines = [["config", "network", "test accuracy in %", "published in %", "parameters"]]
     for name, network in rows.items():
         if found := accuracies.get(name):
             published = load_config(name).published.replace("+-", "±")
-            lines.append([f"`{name}`", network, accuracy(found), published, str(found["parameters"] or "-")])
-    return markdown(lines)
-
-
-def origins(accuracies: Numbers) -> str:
-    """How each result was made: epochs, seeds, time and version."""
-    lines = [["config", "epochs", "seeds", "minutes", "commit"]]
-    for name in (name for rows in TABLES.values() for name in rows):
-        if found := accuracies.get(name):
-            minutes = "-" if found["minutes"] is None else f"{max(found['minutes'], 1):.0f}"
-            commits = ", ".join(found.get("commits", ["-"]))
-            lines.append([f"`{name}`", str(found["epochs"]), seeds(found), minutes, commits])
+            numbers = [accuracy(found), published.replace(" %", ""), str(found["parameters"] or "-")]
+            lines.append([f"`{name}`", network, *numbers])
     return markdown(lines)
 
 
@@ -204,8 +188,8 @@ def sizes_figure(found: dict[str, dict[str, list[float]]], path: Path) -> None:
 
 def page(numbers: Numbers) -> str:
     tables = {name: table(rows, numbers["accuracies"]) for name, rows in TABLES.items()}
-    others = {"speakers": speakers(numbers["speakers"]), "origins": origins(numbers["accuracies"])}
-    return Template(PAGE.read_text(encoding="utf-8")).substitute(tables, **others)
+    text = Template(PAGE.read_text(encoding="utf-8"))
+    return text.substitute(tables, speakers=speakers(numbers["speakers"]))
 
 
 def main() -> None:

@@ -145,7 +145,7 @@ def delays(settings: Settings) -> Table:
 
 def constants(settings: Settings) -> Table:
     table = Table(
-        "Time constants of each neuron, against those that all share",
+        "Time constants per neuron, against shared ones",
         ("shape", "learn", "shared ms", "forward ms", "backward ms", "forward ratio", "backward ratio", "both ratio"),
     )
     for shape in ((150, 5, 30), (128, 64, 64), (128, 784, 512)):
@@ -159,7 +159,7 @@ def constants(settings: Settings) -> Table:
 
 def trains(settings: Settings) -> Table:
     table = Table(
-        "Several spikes, against the layer of first spikes with the same weights",
+        "Several spikes, against first spikes with the same weights",
         ("shape", "spikes", "first ms", "forward ms", "backward ms", "forward ratio", "backward ratio", "both ratio"),
     )
     case, layer = several(uniform(128, 784, 512, 1.37, settings.dtype).to(settings.device), 4.0)
@@ -243,7 +243,8 @@ def training(settings: Settings) -> Table:
 
 def peers(settings: Settings) -> Table:
     table = Table(
-        "Other libraries at tau ratio 2, forward + backward", ("shape", "library", "its ms", "ours ms", "its / ours")
+        "Other libraries at tau ratio 2, forward + backward",
+        ("shape", "library", "theirs ms", "ours ms", "theirs / ours"),
     )
     clock, gpu = clock_on(settings.device, settings.clock), settings.device.type == "cuda"
     most = torch.cuda.get_device_properties(settings.device).total_memory if gpu else _TOO_BIG
@@ -281,7 +282,7 @@ def peers(settings: Settings) -> Table:
 
 def recurrence(settings: Settings) -> Table:
     title = f"Recurrent layers, {INPUTS} inputs, {NEURONS} neurons, {STEPS} delays of duration, forward + backward"
-    table = Table(title, ("batch", "library", "spikes of a neuron", "its ms", "ours ms", "its / ours"))
+    table = Table(title, ("batch", "library", "spikes of a neuron", "theirs ms", "ours ms", "theirs / ours"))
     clock = clock_on(settings.device, settings.clock)
 
     def timed(call: Call) -> Callable[[], list[float]]:

@@ -130,5 +130,5 @@ def rows(repeats: int = 3) -> list[list[str]]:
 
 COLUMNS = (
     "neuron", "passes", "spikes", "as many spikes", "times apart", "gradients apart", "Eventax ms", "ours ms",
-    "first call", "its / ours",
+    "first call", "theirs / ours",
 )  # fmt: skip

@@ -1,10 +1,10 @@
 """Accuracies on eight tables, next to scikit-learn's classifiers: ``python benchmarks/tables.py > tables.md``.
 
-scikit-learn has or makes the data; ``--only`` knows four more tables, from ``pip install river palmerpenguins``.
-Of each table 80 % are for training, with the same proportions of classes; each seed divides anew. With ``--validation``
-accuracies are those on a quarter of the training data, and the test data stay unused. Everything has its defaults but
-for what ``--set`` gives SpikingClassifier. Logistic regression and MLPClassifier get the mean for a missing value, and
-StandardScaler.
+scikit-learn has or makes the data. ``--only`` takes four more tables, from ``pip install river palmerpenguins``. For
+training, 80 % of each table are used, with the same proportions of classes. Each seed divides anew. With
+``--validation`` accuracies are those on a quarter of the training data, and the test data stay unused. Everything has
+its defaults, except the arguments of SpikingClassifier in ``--set``. Logistic regression and MLPClassifier get the mean
+for a missing value, and StandardScaler.
 """
 
 import argparse
@@ -57,13 +57,13 @@ def unzipped(path: Path) -> str:
 
 
 def number(cell: str) -> float:
-    """The number in a cell; male and female are numbers, too."""
+    """The number in a cell. Male and female are numbers, too."""
     named = {"": np.nan, "NA": np.nan, "male": 1.0, "female": 0.0}
     return named[cell] if cell in named else float(cell)
 
 
 def table(text: str, label: str, columns: Sequence[str] = ()) -> Data:
-    """Values and labels of a table with a header; by default all other columns are values."""
+    """Values and labels of a table with a header. By default all other columns are values."""
     rows = list(csv.DictReader(io.StringIO(text)))
     columns = columns or [name for name in rows[0] if name != label]
     return np.array([[number(row[name]) for name in columns] for row in rows]), np.array([row[label] for row in rows])

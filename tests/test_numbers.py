@@ -114,17 +114,17 @@ def test_runs_of_processors_stand_side_by_side(monkeypatch):
     page, numbers = runpy.run_path(str(ROOT / "benchmarks" / "page.py"))["page"], json.loads(json.dumps(RUNS))
     own = next(iter(RUNS.values()))
     other = {
-        name: {**own[name], "machine": "Other, AVX2; 4 cores. Numbers", "rows": own[name]["rows"][1:]}
-        for name in ("shapes", "memory")
+        name: {**own[name], "machine": "Other, AVX2; 4 cores. Numbers", "rows": own[name]["rows"][3:]}
+        for name in ("shapes", "memory", "peers")
     }
     found = page({**numbers, "Other, AVX2": other})
     head = next(line for line in found.splitlines() if line.startswith("| shape | "))
     assert [x.strip() for x in head.strip("|").split("|")][-1].endswith("ratio, Other, AVX2")
     assert "* Other, AVX2; 4 cores; " in found
     rows = [line for line in found.split("## ")[1].splitlines() if line.startswith("| ") and "x" in line.split("|")[1]]
-    assert rows[0].endswith("| - |")
-    assert all(
-        row.split("|")[-2].strip() == measured[-1]
-        for row, measured in zip(rows[1:], other["shapes"]["rows"], strict=True)
-    )
+    assert rows[0].endswith("| - |")  # a row is a shape, with the range over the time constants
+    measured = iter(float(row[-1].split()[0]) for row in other["shapes"]["rows"])
+    for row, ratios in zip(rows[1:], zip(measured, measured, measured, strict=True), strict=True):
+        assert row.split("|")[-2].strip() == f"{min(ratios):.2f}\u2011{max(ratios):.2f}"
+    assert "| 128x784x512, Other, AVX2 |" in found
     assert len(page(numbers).split("## ")) == len(found.split("## "))

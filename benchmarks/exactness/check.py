@@ -60,7 +60,7 @@ def table(scores: dict[str, dict[str, Any]]) -> str:
 
 
 def checked(name: str, layers: list[Layer], progress: bool = False) -> dict[str, Any]:
-    """What is saved of a system."""
+    """The saved numbers of a system."""
     system = system_of(name)
     return {
         "name": system.name,

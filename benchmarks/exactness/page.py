@@ -1,7 +1,7 @@
 """How exact simulators are: writes ``docs/exactness.md`` and its figure from ``results.json``.
 
 nox -s exactness -- SET/exactness.jsonl.gz --save results.json             # asks all systems, about an hour
-nox -s exactness -- SET/exactness.jsonl.gz --save results.json --seconds   # what an output takes; nothing else may run
+nox -s exactness -- SET/exactness.jsonl.gz --save results.json --seconds   # time for an output. Nothing else may run
 python benchmarks/exactness/page.py                                        # only writes
 """
 
@@ -21,6 +21,7 @@ from firstspike.plots.look import GREY, log_ticks, marker_style, new_figure, sty
 NUMBERS, PAGE, DOCS = HERE / "results.json", HERE / "exactness.template.md", HERE.parents[1] / "docs"
 SMALL = HERE / "small.jsonl"
 FIGURE = "exactness.png"
+NO_BREAK = "\u2011"  # a hyphen at which no line of a narrow column ends
 Numbers = dict[str, Any]
 GROUPS = ("random", "hard", "trains", "hard trains", "other neurons")
 
@@ -31,82 +32,61 @@ def order(numbers: Numbers) -> list[Numbers]:
 
 
 def cell(x: Any, missing: str = "") -> str:
-    """A size with one digit; what is not finite is counted after it."""
+    """A size with one digit."""
     if x is None or x == 0 or 0.095 <= x < 99.5:
         return missing if x is None else f"{x:.1g}" if x < 1 else f"{x:.0f}"
     mantissa, exponent = f"{x:.0e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
+    return f"{mantissa}e{int(exponent)}".replace("-", NO_BREAK)
 
 
 def gradient(score: Numbers) -> str:
     """The larger of the errors with respect to weights and to times."""
-    both = [score[name]["largest"] for name in ("by_weight", "by_time") if score[name]]
-    bad = max(score.get(f"{name}_not_finite", 0) for name in ("by_weight", "by_time"))
-    found = [cell(max(both))] if both else []
-    return ", ".join([*found, *([f"not finite in {bad}"] if bad else [])])
+    if any(f"{name}_not_finite" in score for name in ("by_weight", "by_time")):
+        return "not finite"
+    return cell(max(score[name]["largest"] for name in ("by_weight", "by_time") if score[name]))
 
 
-def expresses(systems: list[Numbers]) -> str:
-    """Which share of each group a system can express, and why not all."""
-    rows = [["", "version", *GROUPS, "cannot"]]
+def wrong(score: Numbers, trains: bool) -> str:
+    """The percentage of first spikes, or of the spikes of trains, that are missed, invented, far off or an error."""
+    asked = score["problems"] - score["cannot"] - score["not_run"]
+    if not asked:
+        return ""
+    count = sum(score[x] for x in ("missed", "invented", "far"))
+    percent = 100 * count / score["spikes"] if trains else 100 * (count + score["raised"]) / asked
+    raised = f", {score['raised']} raised" if trains and score["raised"] else ""
+    return f"{percent:.{0 if percent >= 1 else 1}{'f' if percent >= 1 else 'g'}}{raised}"
+
+
+def overview(systems: list[Numbers]) -> str:
+    """A row for each system: which problems it can express, how many spikes are wrong, errors and costs."""
+    groups = [g for g in GROUPS if g not in ("hard", "other neurons")]
+    rows = [["", "asked", *groups, "error", "gradient", "µs"]]
     for system in systems:
-        scores = [system["scores"][g] for g in GROUPS]
-        shares = [f"{100 * (1 - x['cannot'] / x['problems']):.0f} %" for x in scores]
-        reasons = list(dict.fromkeys(reason for x in scores for reason in x["reasons"]))
-        rows.append([system["name"], system["version"], *shares, ", ".join(reasons)])
+        scores = system["scores"]
+        asked = 1 - sum(scores[g]["cannot"] for g in GROUPS) / sum(scores[g]["problems"] for g in GROUPS)
+        failed = [wrong(scores[g], "train" in g) for g in groups]
+        error = cell(scores["random"]["errors"]["largest"])
+        kind = gradient(scores["random"]) if system["gradients"] == "exact" else system["gradients"]
+        time = system["microseconds"]
+        cost = "" if time is None else f"{time:.{0 if time > 20 else 1}f}"
+        rows.append([system["name"], f"{100 * asked:.0f}", *failed, error, kind, cost])
     return markdown(rows)
 
 
-def results(systems: list[Numbers], group: str) -> str:
-    """What came out for a group."""
-    header = ["", "step", "asked", "raised", "missed", "invented", "off by > 0.1", "largest error", "median"]
-    rounded = "train" not in group
-    rows: list[list[str]] = [[*header, *(["of rounding"] if rounded else []), "gradient"]]
-    for system in systems:
-        score = system["scores"][group]
-        asked = score["problems"] - score["cannot"] - score["not_run"]
-        if not asked:
-            continue
-        errors = score["errors"] or {"largest": None, "median": None}
-        counts = [f"{score[x]}" for x in ("raised", "missed", "invented", "far")]
-        kind = gradient(score) if system["gradients"] == "exact" else system["gradients"]
-        sizes = [errors["largest"], errors["median"], *([(score["allowed"] or errors)["largest"]] if rounded else [])]
-        rows.append([system["name"], system["step"], f"{asked}", *counts, *map(cell, sizes), kind])
-    return markdown(rows)
-
-
-def families(systems: list[Numbers], group: str) -> str:
-    """For each family of a group, in how many of the problems something went wrong; of trains, in how many spikes."""
-    names = [key for key in systems[0]["scores"] if key.startswith(f"{group}: ")]
-    rows = [["", *(name.split(": ")[1] for name in names)]]
-    for system in systems:
-        cells = []
-        for name in names:
-            score = system["scores"][name]
-            asked = score["problems"] - score["cannot"] - score["not_run"]
-            wrong = sum(score[x] for x in ("missed", "invented", "far"))
-            if "train" in group:
-                raised = f", {score['raised']} trains raised" if score["raised"] else ""
-                cells.append(f"{wrong} of {score['spikes']}{raised}" if asked else "")
-            else:
-                cells.append(f"{wrong + score['raised']} of {asked}" if asked else "")
-        if any(cells):
-            rows.append([system["name"], *cells])
-    return markdown(rows)
-
-
-def costs(systems: list[Numbers]) -> str:
-    rows = [["", "step", "forward and backward", "forward alone"]]
-    for system in sorted(systems, key=lambda x: x["microseconds"] or 0):
-        if system["microseconds"] is not None:
-            time = f"{system['microseconds']:.{0 if system['microseconds'] > 20 else 1}f}"
-            exact = system["gradients"] == "exact"
-            rows.append([system["name"], system["step"], time if exact else "", "" if exact else time])
+def families(systems: list[Numbers]) -> str:
+    """The percentage of wrong hard problems, in total and of families that are hard for several systems."""
+    names = [key for key in systems[0]["scores"] if key.startswith("hard")]
+    names = [key for key in names if "trains" not in key]
+    names = [key for key in names if sum(wrong(x["scores"][key], False) not in ("", "0") for x in systems) > 1]
+    rows = [["", *(name.removeprefix("hard: ").replace("hard", "all") for name in names), "error"]]
+    for x in systems:
+        error = cell(x["scores"]["hard"]["allowed"]["largest"])
+        rows.append([x["name"], *(wrong(x["scores"][name], False) for name in names), error])
     return markdown(rows)
 
 
 def figure(systems: list[Numbers], path: Path) -> None:
-    """Errors of random problems over what an output takes: a line from the median to the largest."""
+    """Errors of random problems over the time for an output: a line from the median to the largest."""
     shown = [x for x in systems if x["microseconds"] is not None and x["scores"]["random"]["errors"]]
     with style():
         drawn = new_figure(6.5, 4.0)
@@ -132,8 +112,6 @@ def figure(systems: list[Numbers], path: Path) -> None:
 
 def page(numbers: Numbers) -> str:
     systems = order(numbers)
-    tables = {f"{g.replace(' ', '_')}_table": results(systems, g) for g in GROUPS}
-    tables |= {f"{g.replace(' ', '_')}_families": families(systems, g) for g in ("hard", "hard trains")}
     first = systems[0]["scores"]
     counts = {f"{g.replace(' ', '_')}_count": first[g]["problems"] for g in GROUPS}
     counts["beyond"] = sum(first[g]["beyond"] for g in GROUPS)
@@ -142,14 +120,13 @@ def page(numbers: Numbers) -> str:
     counts["small"] = sum(len(x["times"]) * len(x["weights"]) for x in lines)
     dates = sorted({x["date"] for x in systems})
     values = {"dates": " to ".join(dict.fromkeys([dates[0], dates[-1]])), "figure": FIGURE}
-    return Template(PAGE.read_text(encoding="utf-8")).substitute(
-        tables, **counts, **values, expresses=expresses(systems), costs=costs(systems), not_run=not_run(systems)
-    )
+    tables = {"overview": overview(systems), "families": families(systems)}
+    return Template(PAGE.read_text(encoding="utf-8")).substitute(tables, **counts, **values, not_run=not_run(systems))
 
 
 def not_run(systems: list[Numbers]) -> str:
-    """Which systems were asked a part of what they can express, as they take long."""
-    names = [x["name"] for x in systems if any(x["scores"][g]["not_run"] for g in GROUPS)]
+    """The systems that were asked only some problems, because they take long."""
+    names = [x["name"].split()[0] for x in systems if any(x["scores"][g]["not_run"] for g in GROUPS)]
     return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names) or "No systems"
 
 

@@ -1,4 +1,4 @@
-"""Compares what a system says with the answers."""
+"""Compares the spikes of a system with the answers."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""The command. It parses, calls and prints; every import that takes time waits until it is needed."""
+"""The command. It parses, calls and prints. Slow imports wait until they are needed."""
 
 import contextlib
 import os
@@ -39,10 +39,10 @@ Setting = Annotated[
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 Live = Annotated[bool, typer.Option("--live", help="Redraw figures/loss_and_error.png during the training.")]
-Log = Annotated[bool, typer.Option("--tensorboard", help="Log to the run's tensorboard/; needs the extra tensorboard.")]
-Wandb = Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases; needs the extra wandb.")]
+Log = Annotated[bool, typer.Option("--tensorboard", help="Log to the run's tensorboard/. Needs the extra tensorboard.")]
+Wandb = Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases. Needs the extra wandb.")]
 Chosen = Annotated[
-    str | None, typer.Option("--checkpoint", help="A name in checkpoints/, or best; by default the newest.")
+    str | None, typer.Option("--checkpoint", help="A name in checkpoints/, or best. By default the newest.")
 ]
 On = Annotated[
     str | None, typer.Option("--substrate", help="Use this substrate (with default settings) instead of the run's.")
@@ -91,7 +91,7 @@ def _reason(error: Exception) -> str:
         try:
             place = error.filename
             sys.stdout.flush()
-        except OSError:  # what could not be written is still there
+        except OSError:  # output that could not be written is still there
             place = place or "standard output"
         return f"{place}: {error.strerror}" if place else str(error)
     return str(error)
@@ -116,14 +116,14 @@ def _options(
 @app.command()
 def train(
     config: Annotated[str, typer.Argument(help="A config file, or the name of a shipped one.")],
-    out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/NAME, numbered.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder. By default runs/NAME, numbered.")] = None,
     settings: Setting = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default the config's.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... By default the config's.")] = None,
     seed: Annotated[int | None, typer.Option(help="By default the config's.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Train N networks in parallel, with consecutive seeds.")] = None,
     substrate: Annotated[
         str | None,
-        typer.Option(help="Train on this kind, e.g. noisy; with default settings if the config has another."),
+        typer.Option(help="Train on this kind, e.g. noisy, with default settings if the config has another."),
     ] = None,
     quiet: Quiet = False,
     live: Live = False,
@@ -183,7 +183,7 @@ def evaluate(
     substrate: On = None,
     split: Annotated[
         Literal["train", "validation", "test"] | None,
-        typer.Option(help="Split of the run's data; by default test, otherwise validation or train."),
+        typer.Option(help="Split of the run's data. By default test, otherwise validation or train."),
     ] = None,
     data: Annotated[
         Path | None,
@@ -194,7 +194,7 @@ def evaluate(
         typer.Option("--set", metavar="KEY=VALUE", help="Change the substrate, e.g. substrate.weight_bits=4."),
     ] = None,
 ) -> None:
-    """Evaluate a trained network, or those of all seeds; writes evaluation/NAME.json and spikes/NAME.npz into the run.
+    """Evaluate a trained network, or those of all seeds. Writes evaluation/NAME.json and spikes/NAME.npz into the run.
 
     With the networks of several seeds, mean and standard deviation come last.
     """
@@ -228,11 +228,11 @@ def evaluate(
 def predict(
     run: RunFolder,
     file: Annotated[Path, typer.Argument(help="Inputs without labels: .npy, .npz or .csv, a row per sample.")],
-    out: Annotated[Path | None, typer.Option(help="A CSV file; by default the terminal.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A CSV file. By default the terminal.")] = None,
     checkpoint: Chosen = None,
     substrate: On = None,
 ) -> None:
-    """Classify samples; prints classes and output spike times.
+    """Classify samples. Prints classes and output spike times.
 
     Inputs are spike times in units of tau_syn (inf or an empty cell means no spike). A run whose config encodes values
     takes values instead.
@@ -253,9 +253,9 @@ def predict(
 
 @app.command()
 def plot(
-    run: Annotated[Path, typer.Argument(help="A run folder; or a sweep, by its folder or name.")],
-    names: Annotated[list[str] | None, typer.Argument(help="Figures; by default all that apply.")] = None,
-    formats: Annotated[list[str] | None, typer.Option("--format", help="png, pdf or svg; may be repeated.")] = None,
+    run: Annotated[Path, typer.Argument(help="A run folder, or a sweep, by its folder or name.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Figures. By default all that apply.")] = None,
+    formats: Annotated[list[str] | None, typer.Option("--format", help="png, pdf or svg. May be repeated.")] = None,
     sample: Annotated[int | None, typer.Option(help="Only figures of one sample, of the one with this number.")] = None,
     checkpoint: Chosen = None,
     substrate: On = None,

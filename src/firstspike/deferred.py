@@ -62,7 +62,7 @@ def raise_deferred_errors() -> None:
     """Raise a ValueError for values on GPUs that checks have found to be wrong since the last call.
 
     On a GPU, ``first_spike_time`` and layers check values without waiting for the result, and compute on. ``Trainer``
-    calls this after every epoch and evaluation; call it in a training loop of your own, as often as it may wait for the
+    calls this after every epoch and evaluation. Call it in a training loop of your own, as often as it may wait for the
     GPU. With ``FIRSTSPIKE_CHECK_AT_ONCE=1`` in the environment every check waits, and its error comes from the place of
     the mistake, as on the CPU.
 

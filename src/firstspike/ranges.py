@@ -1,6 +1,6 @@
 """Ranges of numbers, for annotations: ``float`` and ``int`` to a type checker, bounds to a config and to readers.
 
-``checks_ranges`` makes a function or class refuse what is outside the ranges of its arguments.
+``checks_ranges`` makes a function or class refuse arguments outside their ranges.
 """
 
 import inspect
@@ -74,7 +74,7 @@ def _ranges(function: Callable[..., Any]) -> dict[str, tuple[Any, ...]]:
 
 
 def _allows(option: Any, value: Any) -> bool:
-    """Whether a value fits; without bounds in the annotation, any value does."""
+    """Whether a value fits. Without bounds in the annotation, any value does."""
     if isinstance(option, type):
         return isinstance(value, option)
     if get_origin(option) is Literal:
@@ -95,7 +95,7 @@ def _parts(bound: Any) -> tuple[str, float]:
 
 
 def _described(option: Any) -> str:
-    """What fits, in words."""
+    """The allowed values, in words."""
     if isinstance(option, type):
         return "" if option is NoneType else "True, False" if option is bool else f"a {option.__name__}"
     if get_origin(option) is Literal:

@@ -12,7 +12,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 def takes_arguments_of(source: Callable[..., Any], without: Collection[str] = ()) -> Callable[[_Function], _Function]:
     """A decorator for a function or class whose ``**`` arguments are keyword arguments of another one.
 
-    ``inspect.signature`` and the docstring then list the arguments of both; those of the source keep the annotation,
+    ``inspect.signature`` and the docstring then list the arguments of both. Those of the source keep the annotation,
     default and description that they have there. Arguments that are declared, or described, by the function itself
     take precedence. Without a ``Raises:`` section it has that of the source. Arguments ``without`` it does not take.
     """

@@ -42,7 +42,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         classifier.score(x_test, y_test)
 
     It has the interface of ``sklearn.neural_network.MLPClassifier``. Values are encoded by spike times, from the range
-    of each column in the training data, so that no scaler is needed; larger values are clipped to that range. Missing
+    of each column in the training data, so that no scaler is needed. Larger values are clipped to that range. Missing
     values (NaN) do not spike, so that no imputer is needed.
 
     Args:
@@ -51,9 +51,9 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         late: time of the latest input spike, in the same unit.
         xi: width of the softmax over spike times, in the same unit, see ``TimeCrossEntropy``.
         jitter: standard deviation of noise on the input times in the training, in the same unit, without which a
-            network learns samples by heart; ``"auto"`` is 0.02 times the square root of the number of columns.
-        learning_rate_init: initial rate of Adam; it falls to 0 along a cosine until ``max_iter``.
-        batch_size: samples per gradient step; ``"auto"`` is a fiftieth of the samples, from 20 to 200.
+            network learns samples by heart. ``"auto"`` is 0.02 times the square root of the number of columns.
+        learning_rate_init: initial rate of Adam. It falls to 0 along a cosine until ``max_iter``.
+        batch_size: samples per gradient step. ``"auto"`` is a fiftieth of the samples, from 20 to 200.
         max_iter: largest number of epochs.
         tol: smallest improvement that counts, of the loss or, with ``early_stopping``, of the accuracy.
         n_iter_no_change: epochs without such an improvement after which the training ends.
@@ -106,7 +106,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         """Train on a table.
 
         Args:
-            X: ``(samples, features)``, an array or a frame of numbers; NaN is a missing value.
+            X: ``(samples, features)``, an array or a frame of numbers. NaN is a missing value.
             y: class of each sample, ``(samples,)``: numbers or names.
 
         Returns:
@@ -115,7 +115,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: arguments outside their range, infinite values, another number of labels than of samples, labels
                 that are not classes.
-            KeyboardInterrupt: Ctrl-C; the classifier is then not fitted.
+            KeyboardInterrupt: Ctrl-C. The classifier is then not fitted.
         """
         check_ranges(type(self).__init__, self.get_params())
         given = self.hidden_layer_sizes
@@ -201,7 +201,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         A silent output has probability 0. If all of them are silent, it is ``class_prior_``.
 
         Args:
-            X: ``(samples, features)``, an array or a frame of numbers; NaN is a missing value.
+            X: ``(samples, features)``, an array or a frame of numbers. NaN is a missing value.
 
         Returns:
             ``(samples, classes)``, in the order of ``classes_``.

@@ -1,4 +1,4 @@
-"""Text that people read: what users have given, such as names of classes, and how extras are installed."""
+"""Text that people read: users' names, such as those of classes, and how extras are installed."""
 
 import re
 import sys
@@ -39,7 +39,7 @@ def first_line(error: BaseException) -> str:
 
 
 def needed(module: str, extra: str, what: str) -> Any:
-    """A module that an extra installs; the ImportError says ``what`` is missing, and the command that installs it."""
+    """A module that an extra installs. The ImportError says ``what`` is missing, and the command that installs it."""
     try:
         return import_module(module)
     except ImportError as error:

@@ -21,7 +21,7 @@ def processes() -> int:
 
 
 def rank() -> int:
-    """Number of this process among them; the first one, 0, writes and prints."""
+    """Number of this process among them. The first one, 0, writes and prints."""
     return int(os.environ["RANK"]) if processes() > 1 else 0
 
 

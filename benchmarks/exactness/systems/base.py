@@ -1,4 +1,4 @@
-"""What the adapter of a system has. Needs NumPy alone, as each system runs in an environment of its own."""
+"""The base of adapters. It needs NumPy alone, as each system runs in its own environment."""
 
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -11,41 +11,41 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass
 class Found:
-    """What a system says of a layer."""
+    """The spikes and gradients of a layer by a system."""
 
     spikes: Any
-    """Of first spikes (B, O), inf where there is none; of trains, lists of times in the same nesting."""
+    """First spikes (B, O), inf where there is none, or trains: lists of times in the same nesting."""
     by_weight: Array | None = None
-    """(O, n): gradient of the sum of spikes, each times its factor."""
+    """Gradient of the sum of spikes, each times its factor, with respect to weights (O, n)."""
     by_time: Array | None = None
-    """(B, n)."""
+    """Gradient with respect to input times (B, n)."""
     seconds: float | None = None
-    """What the simulation took, where it was measured inside, without what a user does once."""
+    """Time of the simulation without its setup, if it was measured inside."""
 
 
 class System:
-    """One system with its settings: what it can express, and how its users would ask it.
+    """An adapter: one system with its settings, which says what it can express and solves layers as its users would.
 
-    ``first`` and ``trains`` may raise: that is counted. ``factors`` (B, O) are 0 where the exact neuron is silent;
-    without them no gradient is asked for. A spike that the system does not have must not count in its gradient.
+    ``first`` and ``trains`` may raise: that is counted. ``factors`` (B, O) are 0 where the exact neuron is silent.
+    Without them no gradient is asked for. A spike that the system does not have must not count in its gradient.
     """
 
     name = ""
     packages: tuple[str, ...] = ()
-    """Whose versions are shown."""
+    """Packages whose versions are shown."""
     step = ""
-    """Of its time grid, in tau_syn, if it has one."""
+    """Step of the time grid, in tau_syn, if there is one."""
     gradients = "exact"
     """``exact``, ``surrogate`` or ``none``."""
     notes = ""
     most: dict[str, int] = {}  # noqa: RUF012
-    """Of a family of a group, how many layers are asked for at most, where one takes long; the others are not run."""
+    """Largest number of layers per family of a group, for slow systems. The others are not run."""
 
     def version(self) -> str:
         return ", ".join(f"{name} {version(name)}" for name in self.packages)
 
     def cannot(self, layer: Any) -> str:
-        """Why it cannot express a layer, in a few words; empty if it can."""
+        """The reason why it cannot express a layer, in a few words; empty if it can."""
         raise NotImplementedError
 
     def first(self, layer: Any, factors: Array | None) -> Found:

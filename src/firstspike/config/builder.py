@@ -1,4 +1,4 @@
-"""From a config to the objects that it describes."""
+"""Builds the objects that a config describes."""
 
 from typing import Any, NamedTuple
 
@@ -40,8 +40,8 @@ def build(config: Config, data: Splits | None = None, parts: Parts | None = None
     """The trainer that a config describes: networks, loss, optimisers and the rest.
 
     Args:
-        config: what to build.
-        data: the config's data, if already known; new networks start from the training part.
+        config: the config to build.
+        data: the config's data, if already known. New networks start from the training part.
         parts: your own objects, for parts that the config only names.
 
     Raises:
@@ -141,12 +141,12 @@ def device_of(config: Config) -> torch.device:
         device = own_device(torch.device(name))
         check_float64(device)
         return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # what torch raises if it is not available
+    except (RuntimeError, AssertionError) as error:  # raised by torch if it is not available
         raise ValueError(f"device {name!r} cannot be used: {first_line(error)}; try cpu") from None
 
 
 def _built(place: str, section: Section, **more: Any) -> Any:
-    """What a section describes, made with further arguments; a ConfigError if the config only names it."""
+    """Build the object of a section, with further arguments. A ConfigError if the config only names it."""
     if not isinstance(section, Custom | Given):
         return section.build(**more)
     what = (

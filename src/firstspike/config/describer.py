@@ -1,4 +1,4 @@
-"""From the objects of a training to the config that describes them: the inverse of ``build``."""
+"""Describes the objects of a training by a config: the inverse of ``build``."""
 
 import inspect
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""From a file, a shipped name or a dict to a checked ``Config``; every error of a config in one go."""
+"""Reads a file, a shipped config or a dict as a checked ``Config``, and reports all errors of a config at once."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -89,13 +89,13 @@ def load_config(
     """Read a config.
 
     Args:
-        source: a file, the name of a shipped config, or what a file would hold.
+        source: a file, the name of a shipped config, or the contents of a file as a dict.
         overrides: settings such as ``training.epochs=10`` or ``network[1].out_features=30``, applied before the check.
         substrate: the kind that takes the place of another kind in the config, with its defaults.
         read_tables: whether to read tables of your own data, to check that the network fits them.
 
     Raises:
-        ConfigError: no such file, no YAML, or values that do not fit; the message names all of them.
+        ConfigError: no such file, no YAML, or values that do not fit. The message names all of them.
     """
     if isinstance(source, dict):
         return _check(*_changed(Document(source), substrate, overrides), "config", read_tables)
@@ -157,7 +157,7 @@ def with_substrate(config: Config, kind: str | None, settings: Iterable[str] = (
 
 
 def _check(document: Document, errors: Sequence[str], source: str, read_tables: bool = True) -> Config:
-    """The config; a ConfigError also has the ``errors`` found before."""
+    """The config. A ConfigError also has the ``errors`` found before."""
     raw = document.data  # a mapping
     problems: list[Problem] = []
     config = None

@@ -35,7 +35,7 @@ _OUTPUTS = (SpikingLinear, SpikeTrains, Readout)
 """Layers whose neurons can be the classes."""
 
 Problem = tuple[Place, str]
-"""An error in a config: its place, what was expected, what was received, how to fix it."""
+"""An error in a config: its place, the expected and the received value, and how to fix it."""
 
 
 class LayerError(ValueError):
@@ -98,7 +98,7 @@ def layers_of(
 
 
 def _ends(points: Sequence[int | tuple[int, int, int]], over: int) -> dict[str, Any]:
-    """What a connection over layers joins, of all layers' inputs ``points``, for a ``Branch``: images if both are."""
+    """The sizes that a ``Branch`` joins, given the inputs of all layers (``points``): images if both are images."""
     if over >= len(points):
         raise ValueError(f"over={over} skips {over} layers, but only {len(points) - 1} precede it")
     ends: dict[str, Any] = {"inputs": points[-1], "skipped": points[-1 - over]}
@@ -115,7 +115,7 @@ def network_problems(
     labels: str | None = None,
     reads: Form | None = None,
 ) -> list[Problem]:
-    """What does not fit in a network for these data, of which samples are not needed.
+    """Errors in a network for these data, whose samples are not needed.
 
     ``limits`` are those of silent neurons, ``labels`` is the column or array of the classes, if another one could be
     meant, ``reads`` the form that the loss takes, if it is known.
@@ -169,7 +169,7 @@ def too_many_spikes(neurons: int, spikes: int) -> str | None:
 
 
 def parameter_groups(sections: Sequence[Section], network: nn.Module, lr: float) -> list[dict[str, Any]]:
-    """The parameters that learn, those with the same settings together; ``lr`` is that of layers without their own."""
+    """The parameters that learn, those with the same settings together. ``lr`` is that of layers without their own."""
     if not isinstance(network, Network) or len(network) != len(sections):  # of your own: sections name it only
         return [{"params": [p for p in network.parameters() if p.requires_grad], "lr": lr}]
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong in a config, with the place, and how to mend it."""
+"""Pydantic's errors in a config as messages: the place, the error, and how to mend it."""
 
 import difflib
 from math import inf
@@ -11,7 +11,7 @@ from firstspike.config.yaml_file import Place, shown_value
 
 
 def problems_of(error: ValidationError, raw: Any, root: type[BaseModel]) -> list[Problem]:
-    """What is wrong in a section, and how to mend it; a "wrong type" only if no other type of a union fits."""
+    """The errors in a section, and how to mend them. A "wrong type" counts only if no type of a union fits."""
     details: list[Any] = error.errors(include_url=False)
     found = [(x, _walk(x["loc"], raw, root)[0], x["type"].endswith("_type")) for x in details]
     fitting = {place for _, place, wrong in found if not wrong}
@@ -54,7 +54,7 @@ def _keys(section: type[BaseModel]) -> list[str]:
 
 
 def _walk(loc: tuple[int | str, ...], raw: Any, root: type[BaseModel]) -> tuple[Place, Any, list[type[BaseModel]]]:
-    """The place of an error without what pydantic adds for unions, the value there, and the sections it may be."""
+    """The place of an error without pydantic's additions for unions, the value there, and the possible sections."""
     place: Place = ()
     value, sections, tagged = raw, [root], True
     for part in loc:
@@ -73,7 +73,7 @@ def _walk(loc: tuple[int | str, ...], raw: Any, root: type[BaseModel]) -> tuple[
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
-    """All sections in an annotation."""
+    """The sections in an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [section for option in get_args(annotation) for section in _sections(option)]

@@ -64,12 +64,12 @@ def derive(
 ) -> type[Section]:
     """The section of a class or function, whose arguments become the fields, except those to ``omit``.
 
-    ``kind`` is the value of the key ``kind``, if it has one; ``types`` take the place of those in the signature,
+    ``kind`` is the value of the key ``kind``, if it has one. ``types`` take the place of those in the signature,
     ``extra`` are further fields ``(type, Field(...))``. ``name`` is for readers, by default that of the target.
     """
     try:
         hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
-    except NameError:  # names that exist for type checkers only; ``types`` has the needed ones
+    except NameError:  # names that exist for type checkers only. ``types`` has the needed ones
         hints = {}
     texts = argument_texts(target)
     fields: dict[str, Any] = {}

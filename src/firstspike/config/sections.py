@@ -1,4 +1,4 @@
-"""The sections of a config. Each follows from the class that it configures; this file adds what only configs have."""
+"""The sections of a config. Each follows from the class that it configures, plus the parts that only configs have."""
 
 import inspect
 from typing import Annotated, Any, Literal, Union
@@ -35,7 +35,7 @@ CUSTOM = "custom"
 class Custom(Section):
     """A part that was made in Python and is not in the registries: only its name is known.
 
-    Commands cannot use it; in Python it can be handed over, as in ``fs.Run(folder, network=network)``.
+    Commands cannot use it. In Python it can be handed over, as in ``fs.Run(folder, network=network)``.
     """
 
     kind: Literal["custom"]
@@ -43,13 +43,13 @@ class Custom(Section):
 
 
 class Given(Section):
-    """Data that were handed over in Python; a run folder may hold a copy of them."""
+    """Data that were handed over in Python. A run folder may hold a copy of them."""
 
     kind: Literal["given"]
 
 
 def _rate(of: str) -> Any:
-    return Positive | None, Field(None, description=f"learning rate of {of}; by default the optimiser's")
+    return Positive | None, Field(None, description=f"learning rate of {of}. By default the optimiser's")
 
 
 NEURONS: dict[str, Any] = {
@@ -71,10 +71,10 @@ class _Timed(Built):
 
 
 class _LIF(_Timed):
-    """LIF neurons; a described one shows of the rarer parameters those that play a part."""
+    """LIF neurons. A described one shows of the rarer parameters those that play a part."""
 
     def build(self, **more: Any) -> Any:
-        """The neuron."""
+        """The neuron that this section describes."""
         kind, given = self.kind, self.arguments()  # type: ignore[attr-defined]
         if kind == "lif" and any(given.pop(name) for name in _ADAPTS):
             raise ValueError("adaptation and threshold_adaptation need kind: adaptive_lif")
@@ -109,7 +109,7 @@ class _FromEquations(_Timed):
     """Neurons from equations, with a name or without one."""
 
     def build(self, **more: Any) -> Any:
-        """The neuron."""
+        """The neuron that this section describes."""
         given = self.arguments()
         parameters = given.pop("parameters", {})
         return NEURONS[self.kind](**given, **parameters, **more)  # type: ignore[attr-defined]

@@ -29,7 +29,7 @@ _SETTING = re.compile(rf"({_KEY}(?:\.{_KEY})*)=(.*)", re.ASCII | re.DOTALL)
 
 
 class YamlError(ValueError):
-    """Text that is not plain data; line and column count from 1, without them it has no place."""
+    """Text that is not plain data. Line and column count from 1, without them it has no place."""
 
     def __init__(self, problem: str, line: int | None = None, column: int = 1) -> None:
         self.problem = problem
@@ -52,7 +52,7 @@ class Document:
         """The document with one value changed or added, or a YamlError for a place that cannot be in it.
 
         A setting is ``training.epochs=10`` or ``network[1].size=30``, or ``network[lif:0].size=30`` for the first of
-        its kind; the value is YAML.
+        its kind. The value is YAML.
         """
         found = _SETTING.fullmatch(setting)
         if found is None:
@@ -85,7 +85,7 @@ class Document:
 
 
 def parse_yaml(text: str) -> Document:
-    """Plain data from YAML, of an empty text None; the YamlError for other text names line and column."""
+    """Plain data from YAML, of an empty text None. The YamlError for other text names line and column."""
     if wrong := Reader.NON_PRINTABLE.search(text):
         line = text.count("\n", 0, wrong.start()) + 1
         column = wrong.start() - text.rfind("\n", 0, wrong.start())
@@ -104,7 +104,7 @@ def parse_yaml(text: str) -> Document:
 
 
 def decode_yaml(content: bytes) -> str:
-    """The text of a file; a YamlError names the line that is not UTF-8."""
+    """The text of a file. A YamlError names the line that is not UTF-8."""
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
@@ -119,7 +119,7 @@ def shown_place(place: Place) -> str:
 
 
 def shown_text(text: str) -> str:
-    """Text for people, in one line that is not too long; control characters are escaped."""
+    """Text for people, in one line that is not too long. Control characters are escaped."""
     return text if text.isprintable() and 0 < len(text) <= _LONGEST else shown_value(text)
 
 
@@ -158,7 +158,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.012345
 
 
 def _plain(node: Any, place: Place, document: Document, loader: _Loader) -> Any:
-    """The data of a node; the lines of its parts are added."""
+    """The data of a node. The lines of its parts are added."""
 
     def part(step: str | int, begin: Any, entry: Any) -> Any:
         document.lines[*place, step] = begin.start_mark.line + 1
@@ -195,7 +195,7 @@ def _scalar(node: yaml.ScalarNode, loader: _Loader) -> Any:
 
 
 def _replaced(data: Any, place: Place, value: Any) -> Any:
-    """The data with another value at a place; missing mappings on the way there are created."""
+    """The data with another value at a place. Missing mappings on the way there are created."""
     if not place:
         return value
     key, rest = place[0], place[1:]

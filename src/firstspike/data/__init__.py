@@ -57,7 +57,7 @@ _OUTLINES: dict[str, Callable[..., SpikeData]] = {
 def outline(kind: str, **arguments: Any) -> SpikeData:
     """The data of a builder's arguments without samples: number of inputs, class names, image and blank times.
 
-    No image is read; `files` are, for all of this follows from them, and the names of the words in `shd` and `ssc`.
+    No image is read. `files` are, for all of this follows from them, and the names of the words in `shd` and `ssc`.
     """
     if kind in _OUTLINES:
         defaults = {name: p.default for name, p in inspect.signature(DATASETS[kind]).parameters.items()}

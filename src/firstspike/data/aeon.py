@@ -38,7 +38,7 @@ def time_series_splits(
         validation: part of its training data that is held out: below 1 a fraction, from 1 on the number of samples; 0
             for none.
         seed: seed of the random choice of the held-out samples.
-        folder: where aeon looks for sets that its package does not have, and puts what it downloads; by default its
+        folder: folder in which aeon looks for, and saves, sets that its package does not have; by default its
             own folder.
         encode: encoder of the series: `kind`, which is `level_crossing` or `threshold`, and its arguments, see
             `LevelCrossingEncoder` and `ThresholdEncoder`. Ranges are those of the training part. By default

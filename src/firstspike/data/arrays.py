@@ -60,7 +60,7 @@ def as_table(
 
 
 def unmasked(values: Any) -> Any:
-    """Values as they are, of masked arrays with NaN, among names None, in place of what is hidden."""
+    """Values as they are. Hidden values of masked arrays become NaN, or None among names."""
     if isinstance(values, list | tuple) and any(isinstance(each, np.ma.MaskedArray) for each in values):
         return [unmasked(each) for each in values]
     if not isinstance(values, np.ma.MaskedArray) or not np.ma.is_masked(values):
@@ -95,7 +95,7 @@ def as_tensor(name: str, values: Any, dtype: torch.dtype | None = None, columns:
 
 
 def _numbers(array: np.ndarray, columns: Sequence[Any]) -> np.ndarray:
-    """Objects as numbers; the ValueError names a value that is none, and the columns with such values."""
+    """Objects as numbers. The ValueError names a value that is none, and the columns with such values."""
     try:
         return array.astype(np.float64)
     except (TypeError, ValueError):
@@ -117,7 +117,7 @@ def _numbers(array: np.ndarray, columns: Sequence[Any]) -> np.ndarray:
 
 
 def as_number(kind: type[int] | type[float], value: Any) -> int | float | None:
-    """What Python reads as such a number; None for others."""
+    """The number that Python reads from a value, or None."""
     with suppress(TypeError, ValueError):
         return kind(value)
     return None

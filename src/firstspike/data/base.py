@@ -184,7 +184,7 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         }
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SpikeData":
-        """The same data on `device`, with times, and labels that are numbers, of `dtype`; classes stay int64."""
+        """The same data on `device`, with times, and labels that are numbers, of `dtype`. Classes stay int64."""
         moved = copy.copy(self)  # its values are checked
         moved.__dict__.pop("checksum", None)
         object.__setattr__(moved, "times", self.times.to(device, dtype))

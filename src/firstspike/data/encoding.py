@@ -1,4 +1,4 @@
-"""From values to spike times, and what all encoders share."""
+"""Encoders from values to spike times, and their shared base."""
 
 import math
 from abc import ABC, abstractmethod
@@ -69,7 +69,7 @@ class Encoder(ABC):
 
     @abstractmethod
     def fit(self, values: Any) -> Self:
-        """The same encoder with the ranges of these values."""
+        """Learn the ranges of these values and return the encoder."""
 
     @abstractmethod
     def __call__(self, values: Any, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -164,10 +164,10 @@ class LatencyEncoder(Encoder):
         return tuple(self.late if way else self.early for way in self._ways)
 
     def fit(self, values: ArrayLike | Tensor) -> Self:
-        """The same encoder with the ranges of these values; NaN is ignored.
+        """Learn the ranges of these values, ignoring NaN, and return the encoder.
 
         Args:
-            values: `(samples, features)`, numbers or NaN; images are flattened.
+            values: `(samples, features)`, numbers or NaN. Images are flattened.
 
         Raises:
             ValueError: values of another shape or kind, infinite values, ranges beyond float64.
@@ -181,7 +181,7 @@ class LatencyEncoder(Encoder):
 
         Args:
             values: `(samples, features)`, numbers or NaN.
-            dtype: of the times; they are computed in float64.
+            dtype: of the times. They are computed in float64.
 
         Returns:
             Times `(samples, features)`, twice as many columns with `on_off`; `inf` if the value is missing.
@@ -200,10 +200,10 @@ class LatencyEncoder(Encoder):
         """The values that times stand for, NaN without a spike.
 
         Args:
-            times: as this encoder returns them; the first channel is read.
+            times: as this encoder returns them. The first channel is read.
 
         Returns:
-            Values `(samples, features)`; those outside a range are at its ends.
+            Values `(samples, features)`. Those outside a range are at its ends.
         """
         low, high = self._ranges()
         fraction = (times[:, : self.features].double().cpu() - self.early) / (self.late - self.early)

@@ -15,7 +15,7 @@ from torch import Tensor
 from firstspike.data.arrays import as_tensor
 
 Events = tuple[ArrayLike | Tensor, ArrayLike | Tensor] | list[tuple[float, int]] | np.ndarray | Tensor
-"""Of a sample: times and inputs, or pairs of them."""
+"""The events of a sample: times and inputs, or pairs of them."""
 MOST_TIMES = 2**31
 """Most times of one tensor of trains, with padding: 8 GiB in float32."""
 
@@ -79,7 +79,7 @@ class EventLists:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the times."""
+        """The dtype of the times."""
         return self.when.dtype
 
     @property
@@ -118,7 +118,7 @@ class EventLists:
         return type(self)(self.when[events], self.source[events], starts, self.inputs)
 
     def padded(self) -> Float[Tensor, "samples inputs spikes"]:
-        """All samples in one tensor."""
+        """The samples in one padded tensor."""
         return self[:]
 
     def first(self) -> Float[Tensor, "samples inputs"]:
@@ -128,7 +128,7 @@ class EventLists:
         return found.scatter_reduce_(0, row, self.when[events], "amin").view(len(self), self.inputs)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """The same on another device, or with times of another type."""
+        """A copy on another device, or with times of another type."""
         return type(self)(self.when.to(device, dtype), self.source.to(device), self.starts, self.inputs)
 
     def _chosen(self, samples: Int64[Tensor, " chosen"]) -> tuple[Int64[Tensor, " found"], Int64[Tensor, " found"]]:
@@ -146,7 +146,7 @@ def numbered(
 
 
 def event_lists(events: Sequence[Events], inputs: int, dtype: torch.dtype = torch.float32) -> EventLists:
-    """Spike trains from events, kept as lists of events; `trains_from_events` makes one padded tensor of them.
+    """Spike trains from events, kept as lists of events. `trains_from_events` makes one padded tensor of them.
 
     Args:
         events: as `trains_from_events` takes them.
@@ -227,7 +227,7 @@ def _in_order(rows: np.ndarray, times: np.ndarray, count: int) -> np.ndarray:
 def padded_trains(
     rows: Int64[Tensor, " events"], times: Float[Tensor, " events"], count: int, in_order: bool = False
 ) -> Float[Tensor, "rows spikes"]:
-    """Sorted trains, ``count`` of them, padded with `inf`; events may be in any order, unless given ``in_order``."""
+    """Sorted trains, ``count`` of them, padded with `inf`. Events may be in any order, unless given ``in_order``."""
     if not in_order:
         order = torch.from_numpy(_in_order(rows.numpy(), times.numpy(), count))
         rows, times = rows[order], times[order]

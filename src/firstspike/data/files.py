@@ -26,7 +26,7 @@ def read_times(
     """Input spike times, a row per sample, or spike trains, of a file such as that of ``like``, see ``file_splits``.
 
     If it names its columns, they are brought into the order of ``like.columns``. If there is an encoder, it encodes the
-    file's values; an ``.npz`` with ``times`` alone still holds spike times, where ``like`` has trains the first spikes.
+    file's values. An ``.npz`` with ``times`` alone still holds spike times, where ``like`` has trains the first spikes.
     """
     table = _in_order(read_table(path, _kinds(like), columns=like.columns), like)
     numbers = _numbers(table, like.encoder, like.features)
@@ -80,7 +80,7 @@ def file_splits(
             cell means no spike.
         class_names: names of the classes 0, 1, 2, ...; by default they follow from the training table. Labels of a
             table with its own ``class_names`` are found by those names.
-        seed: seed of the random choice of the held-out samples; every part has the classes in the proportions of the
+        seed: seed of the random choice of the held-out samples. Every part has the classes in the proportions of the
             whole.
         dtype: of the times.
         regression: labels are numbers: a column of ``.csv``, an array ``(samples,)`` or ``(samples,
@@ -91,7 +91,7 @@ def file_splits(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a table that cannot be used: the message names file, line, column, and what was expected.
+        ValueError: a table that cannot be used. The message names file, line, column and the expected value.
     """
     own = dict(labels) if isinstance(labels, Mapping) else dict.fromkeys(Splits._fields, labels)
     with naming(train):
@@ -142,7 +142,7 @@ def _labelled(
 def _samples(
     table: Table, names: Sequence[str] | None, regression: bool, encoder: Encoder | None, inputs: int | None = None
 ) -> Samples:
-    """Samples of a table with labels; names of classes or targets are by default the table's."""
+    """Samples of a table with labels. Names of classes or targets are by default the table's."""
     with naming(table.path):
         numbers = targets if regression else class_indices
         labels, class_names = numbers(table.labels, len(table.numbers), names or None, table.place, table.class_names)

@@ -33,10 +33,10 @@ def bars(
     silent_background: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> SpikeData:
-    """Square images with one dark bar, whose pixels spike early; the class is the bar's direction.
+    """Square images with one dark bar, whose pixels spike early. The class is the bar's direction.
 
     The data set of Göltz et al., Nat. Mach. Intell. 3, 823 (2021), at any size. A class has `size`
-    horizontal or vertical bars, or the two diagonals. Classes are balanced; the bar is drawn at random.
+    horizontal or vertical bars, or the two diagonals. Classes are balanced. The bar is drawn at random.
 
     Args:
         size: side of the image, at least 2.
@@ -85,9 +85,9 @@ def xor(
     Both early and both late differ only by a shift in time, which a network sees only against a bias spike.
 
     Args:
-        samples: number of samples; the four combinations are balanced.
+        samples: number of samples. The four combinations are balanced.
         seed: of their order and of the noise.
-        noise: standard deviation of Gaussian noise on the spike times, in units of `tau_syn`; times never fall below 0.
+        noise: standard deviation of Gaussian noise on the spike times, in units of `tau_syn`. Times never fall below 0.
         early: spike time of logical 0, in units of `tau_syn`.
         late: spike time of logical 1.
         dtype: of the times.
@@ -152,10 +152,10 @@ def pattern(
         patterns: spike times `(classes, inputs)`, lists or a tensor, in units of `tau_syn`, `inf` = no spike. If
             given, `classes`, `inputs`, `pattern_seed`, `early` and `late` are not used.
         classes: number of random patterns, at least 2.
-        inputs: number of inputs of a random pattern; each spikes once.
+        inputs: number of inputs of a random pattern. Each spikes once.
         pattern_seed: seed of the random patterns.
-        jitter: standard deviation of Gaussian noise on each spike time, in units of `tau_syn`;
-            times never fall below 0, and an input that does not spike in a pattern never does.
+        jitter: standard deviation of Gaussian noise on each spike time, in units of `tau_syn`.
+            Times never fall below 0, and an input that does not spike in a pattern never does.
         early: earliest spike time of a random pattern.
         late: latest spike time of a random pattern.
         dtype: of the times.
@@ -196,7 +196,7 @@ def poisson(
         duration: when they end.
         inputs: number of trains in a sample.
         samples: number of samples.
-        seed: of all trains; a generator continues.
+        seed: seed of all trains, or a generator, which continues.
         dtype: of the times.
 
     Raises:
@@ -222,5 +222,5 @@ def _bits(samples: int, generator: torch.Generator) -> Int64[Tensor, "samples 2"
 
 
 def _shifted(values: Float64[Tensor, "*shape"], std: float, generator: torch.Generator) -> Float64[Tensor, "*shape"]:
-    """Values with Gaussian noise on each; none falls below 0."""
+    """Values with Gaussian noise on each. None falls below 0."""
     return (values + std * torch.randn(values.shape, generator=generator, dtype=torch.float64)).clamp(min=0)

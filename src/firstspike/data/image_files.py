@@ -30,18 +30,18 @@ _FILES = tuple(f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in 
 
 
 class Source(NamedTuple):
-    """What images show, torchvision's name, where the system's package puts them, and how they are processed."""
+    """Contents of a set of images, its name in torchvision, the system package's folder, and how they are processed."""
 
     text: str
     origin: str
     class_names: tuple[str, ...]
     folders: tuple[Path, ...] = ()
     package: str | None = None
-    crop: int = 0  # pixels that are cut off at each side; the rest is shrunk to the size ``side``
+    crop: int = 0  # pixels that are cut off at each side. The rest is shrunk to the size ``side``
     side: int = _SIDE
 
     def image_set(self, learn: int = 60_000, fresh: int = 10_000) -> ImageSet:
-        """Properties of the images; the files have ``learn`` for training and ``fresh`` for tests."""
+        """Properties of the images. The files have ``learn`` for training and ``fresh`` for tests."""
         return ImageSet(self.side, self.class_names, {("train", "validation"): learn, ("test",): fresh})
 
 
@@ -81,7 +81,7 @@ def image_splits(
     """The three parts of a key of `SOURCES`.
 
     Training and validation images are the first ones of the 60000 that the data set has for learning, shuffled by
-    `seed`; the test images are the first of its 10000 test images, in their order.
+    `seed`. The test images are the first of its 10000 test images, in their order.
 
     Args:
         train: images in the training part.
@@ -97,7 +97,7 @@ def image_splits(
 
     Raises:
         ValueError: sizes out of range, a window that violates `0 <= early < late`, or files that do not fit.
-        FileNotFoundError: the files are not there and cannot be downloaded; the message says how to get them.
+        FileNotFoundError: the files are not there and cannot be downloaded. The message says how to get them.
     """
     source = SOURCES[kind]
     source.image_set().outline(train, validation, test, **encoding)  # wrong arguments are refused before files are read
@@ -136,7 +136,7 @@ def _shrunk(pixels: UInt8[np.ndarray, "images height width"], source: Source) ->
 
 
 def _paths(source: Source, kind: str, given: str | Path | None) -> list[Path]:
-    """The four files, as in ``_FILES``; they may have to be downloaded first."""
+    """The four files, as in ``_FILES``. They may have to be downloaded first."""
     cache = folder_of(None)
     roots = (*source.folders, cache) if given is None else (folder_of(given),)
     for root in roots:
@@ -164,7 +164,7 @@ def _paths(source: Source, kind: str, given: str | Path | None) -> list[Path]:
 
 
 def _complete(source: Source, root: Path) -> list[Path] | None:
-    """All four files at or under ``root``, where torchvision puts them into a subfolder; None unless all are there."""
+    """The four files at or under ``root``, where torchvision puts them into a subfolder; None unless all are there."""
     for place in (root, root / source.origin / "raw", root / "raw"):
         found = [path for name in _FILES if (path := _find_idx(place, name)) is not None]
         if len(found) == len(_FILES):

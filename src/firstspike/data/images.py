@@ -41,7 +41,7 @@ def encode_images(
         silent_background: pixels whose spike would come at `late` never spike: `inf`.
         on_off: two inputs for each pixel: an "on" channel as described above, and after all of them an "off" channel
             encoded the other way round, so that dark pixels also spike early.
-        curvature: 0 for times that are linear in brightness; above 0 they are logarithmic, which spreads dark levels
+        curvature: 0 for times that are linear in brightness. Above 0 they are logarithmic, which spreads dark levels
             over more of the window: `late - (late - early) * log(1 + curvature * b) / log(1 + curvature)` for a
             brightness `b` in [0, 1]. 255 gives each doubling of the level the same step.
         dtype: of the times.
@@ -60,7 +60,7 @@ def encode_images(
 
 
 def _curved(brightness: Float64[Tensor, " levels"], invert: bool, curvature: float) -> Float64[Tensor, " levels"]:
-    """What is encoded linearly in place of the brightness."""
+    """The curved brightness, which is then encoded linearly."""
     if not curvature:
         return brightness
     curved = torch.log1p(curvature * (brightness if invert else 1 - brightness)) / math.log1p(curvature)
@@ -68,7 +68,7 @@ def _curved(brightness: Float64[Tensor, " levels"], invert: bool, curvature: flo
 
 
 class ImageSet(NamedTuple):
-    """Properties of square images before they are read; `totals` has their numbers by part."""
+    """Properties of square images before they are read. `totals` has their numbers by part."""
 
     side: int
     class_names: tuple[str, ...]
@@ -96,9 +96,9 @@ DIGIT_IMAGES = ImageSet(8, DIGITS, {Splits._fields: 1797})
 def digits_splits(
     train: Size = 1197, validation: Size = 300, test: Size = 300, seed: Seed = 42, **encoding: Any
 ) -> Splits:
-    """The 1797 handwritten digits of 8x8 pixels that come with scikit-learn; nothing is downloaded.
+    """The 1797 handwritten digits of 8x8 pixels that come with scikit-learn. Nothing is downloaded.
 
-    Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998. The images are shuffled; the three parts
+    Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998. The images are shuffled. The three parts
     share none.
 
     Args:

@@ -93,7 +93,7 @@ def _is_whole(text: str) -> bool:
 
 
 def _number(text: str) -> int | float | None:
-    """The number that a text is; None for names, such as ``01`` and what only Python reads as a number."""
+    """The number that a text is; None for names, ``01``, and forms that only Python reads as numbers."""
     if not text.isascii() or "_" in text or re.match(r"[+-]?0[0-9]", text):
         return None
     whole = as_number(int, text)

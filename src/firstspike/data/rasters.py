@@ -43,11 +43,11 @@ def first_spikes(
 def trains_from_raster(
     raster: Tensor | ArrayLike, dt: Positive, *, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "batch inputs spikes"]:
-    """All spike times of a raster; `first_spikes` keeps the first spike of each input only.
+    """All spike times of a raster. `first_spikes` keeps the first spike of each input only.
 
     Args:
         raster: `(steps, batch, inputs)`, time first; 0 and 1, or bool; a tensor, an array or a list.
-        dt: length of a time step, in units of `tau_syn`; a spike in step `k`, counted from 0, has the time `k * dt`.
+        dt: length of a time step, in units of `tau_syn`. A spike in step `k`, counted from 0, has the time `k * dt`.
         dtype: of the times.
 
     Returns:

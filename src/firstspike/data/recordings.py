@@ -94,7 +94,7 @@ def spoken_digits_splits(
     """Free Spoken Digit Dataset: six speakers say the digits 0 to 9 fifty times each, 3000 recordings at 8 kHz.
 
     Jackson et al., https://github.com/Jakobovski/free-spoken-digit-dataset (CC BY-SA 4.0). The WAV files of a copy of
-    that repository are read; nothing is downloaded. The test data are the recordings 0 to 4 of each speaker and digit,
+    that repository are read. Nothing is downloaded. The test data are the recordings 0 to 4 of each speaker and digit,
     or those of one speaker, who is then absent from the training data.
 
     Args:
@@ -123,7 +123,7 @@ def spoken_digits_splits(
 
 
 def spoken_digits_outline(channels: int, encode: dict[str, Any] | None, **_: Any) -> SpikeData:
-    """Inputs and class names without samples; no file is read."""
+    """Inputs and class names without samples. No file is read."""
     return no_trains(channels * series_encoder(encode, **_USUAL).inputs_per_channel, _WORDS)
 
 

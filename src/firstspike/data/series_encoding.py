@@ -31,7 +31,7 @@ MOST_EVENTS = 10**6
 
 
 def as_series(values: Series) -> Float64[Tensor, "samples channels time"]:
-    """Signals as one tensor on the CPU; those of shorter samples end with NaN."""
+    """Signals as one tensor on the CPU. Those of shorter samples end with NaN."""
     signals: list[Tensor] = []
     for sample, given in enumerate(values):  # type: ignore[arg-type]  # (an array is a sequence of its rows)
         array = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(unmasked(given))
@@ -87,7 +87,7 @@ class SeriesEncoder(Encoder):
         """Number of inputs that one channel is encoded by."""
 
     def fit(self, values: Series) -> Self:
-        """The same encoder with the ranges of these signals.
+        """Learn the ranges of these signals and return the encoder.
 
         Args:
             values: `(samples, channels, time)`, or a list of `(channels, time)` of different lengths; NaN after the end
@@ -103,7 +103,7 @@ class SeriesEncoder(Encoder):
 
         Args:
             values: as in `fit`.
-            dtype: of the times; they are computed in float64.
+            dtype: of the times. They are computed in float64.
 
         Returns:
             Times `(samples, channels * inputs_per_channel, spikes)`, sorted along the last dimension, `inf` after the

@@ -48,9 +48,9 @@ def split(
         splits = fs.data.split(wine.data, wine.target, encode={"late": 1.5}, class_names=wine.target_names)
 
     Arrays, tensors and nested lists are accepted. Samples of more than one dimension, `(samples, height, width)` or
-    `(samples, channels, height, width)`, are images, which `SpikingConv2d` can take; with `trains` they are spike
+    `(samples, channels, height, width)`, are images, which `SpikingConv2d` can take. With `trains` they are spike
     trains, and with an encoder of time series signals. Times `(samples, height, width)` that are sorted along the last
-    dimension, as spike trains are, are refused without `trains`; images of that kind are `(samples, 1, height, width)`.
+    dimension, as spike trains are, are refused without `trains`. Images of that kind are `(samples, 1, height, width)`.
 
     Args:
         times: spike times `(samples, inputs)` in units of `tau_syn`, `inf` = no spike; with `encode` values of any
@@ -61,19 +61,19 @@ def split(
         validation: part of the samples for validation: below 1 a fraction, from 1 on their number; None or 0 for none.
         test: part of the samples for testing, like ``validation``.
         seed: seed of the random choice.
-        class_names: names of the classes 0, 1, 2, ...; labels are then such numbers, or these names. By default
+        class_names: names of the classes 0, 1, 2, ... Labels are then such numbers, or these names. By default
             they follow from the labels in sorted order.
         stratified: every part has the classes in the proportions of the whole, as far as whole samples allow.
         encode: encodes values by spike times: a `LatencyEncoder`, or a dict of its arguments, for instance
             `{"early": 0.15, "late": 2.0}`. Signals take a `LevelCrossingEncoder` or `ThresholdEncoder`, or a dict such
-            as `{"kind": "level_crossing", "levels": 8}`; those of different lengths are a list of `(channels, time)`.
+            as `{"kind": "level_crossing", "levels": 8}`. Those of different lengths are a list of `(channels, time)`.
             Unless it has ranges already, it is fitted to the training part alone.
         dtype: of the times.
         trains: `times` are spike trains `(samples, inputs, spikes)`, sorted, `inf` after the last spike.
-        regression: labels are numbers; `class_names` name the targets.
+        regression: labels are numbers. `class_names` name the targets.
 
     Returns:
-        The three parts; samples of a part are in random order. Their `encoder` is the fitted one.
+        The three parts. Samples of a part are in random order. Their `encoder` is the fitted one.
 
     Raises:
         ValueError: shapes or labels that do not fit, sizes that leave no sample for training, and as in `SpikeData`.
@@ -107,7 +107,7 @@ class Samples(NamedTuple):
     columns: tuple[str, ...] = ()
 
     def chosen(self, index: Int64[Tensor, " chosen"]) -> "Samples":
-        """Some of them."""
+        """The samples with these indices."""
         table = self.table.select(index) if isinstance(self.table, EventLists) else self.table[index]
         return self._replace(table=table, labels=self.labels[index])
 
@@ -163,7 +163,7 @@ def _size(part: str, share: float | None, samples: int) -> int:
 
 
 def _random_order(labels: Tensor, seed: int, stratified: bool) -> Int64[Tensor, " samples"]:
-    """Samples in random order; if stratified, every stretch of them has all classes in proportion."""
+    """Samples in random order. If stratified, every stretch of them has all classes in proportion."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     if not stratified or labels.is_floating_point():
         return order
@@ -176,7 +176,7 @@ def _random_order(labels: Tensor, seed: int, stratified: bool) -> Int64[Tensor, 
 
 
 def independent_splits(draw: Callable[..., SpikeData], train: int, validation: int, test: int) -> Callable[..., Splits]:
-    """A builder of three independent draws, with these default sizes; it takes other arguments of ``draw``, too."""
+    """A builder of three independent draws, with these default sizes. It takes other arguments of ``draw``, too."""
 
     def build(
         train: Size = train,

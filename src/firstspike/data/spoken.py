@@ -36,8 +36,8 @@ def shd_splits(
     """Spiking Heidelberg Digits: spoken digits, English and German, as spikes of 700 units of an artificial cochlea.
 
     Cramer, Stradmann, Schemmel and Zenke, IEEE Trans. Neural Netw. Learn. Syst. 33, 2744 (2022). The published files
-    `shd_train.h5` and `shd_test.h5` are read (extra `h5py`); nothing is downloaded. The file for training is divided
-    into training and validation data; the file for tests has speakers that the other one lacks.
+    `shd_train.h5` and `shd_test.h5` are read (extra `h5py`). Nothing is downloaded. The file for training is divided
+    into training and validation data. The file for tests has speakers that the other one lacks.
 
     Args:
         validation: part of the file for training that is held out: below 1 a fraction, from 1 on the number of samples.
@@ -57,13 +57,13 @@ def ssc_splits(**options: Any) -> Splits:
     """Spiking Speech Commands: 35 spoken words as spikes of 700 units of an artificial cochlea.
 
     Cramer, Stradmann, Schemmel and Zenke, IEEE Trans. Neural Netw. Learn. Syst. 33, 2744 (2022). The published files
-    `ssc_train.h5`, `ssc_valid.h5` and `ssc_test.h5` are read (extra `h5py`); nothing is downloaded.
+    `ssc_train.h5`, `ssc_valid.h5` and `ssc_test.h5` are read (extra `h5py`). Nothing is downloaded.
     """
     return Splits(*_read_parts("ssc", ("train", "valid", "test"), **options))
 
 
 def spoken_outline(kind: str, folder: str | Path | None, units_per_input: int, **_: Any) -> SpikeData:
-    """Inputs and class names without samples; of the files only the names of the classes are read."""
+    """Inputs and class names without samples. Of the files only the names of the classes are read."""
     with _opened(_paths(kind, folder, ("train",))[0]) as file:
         names = _class_names(file)
     return no_trains(-(-_UNITS // units_per_input), names)
@@ -122,7 +122,7 @@ def _class_names(file: Any) -> tuple[str, ...]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The file, open for reading; all errors inside, also of parsers of damaged files, are a one-line ValueError."""
+    """The file, open for reading. All errors inside, also of parsers of damaged files, are a one-line ValueError."""
     h5py = needed("h5py", "h5py", f"h5py, which reads {path.name},")
     try:
         with h5py.File(path, "r") as file:

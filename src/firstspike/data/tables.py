@@ -48,9 +48,9 @@ class Table(NamedTuple):
 def read_table(
     path: Path | str, inputs: Mapping[str, int | None], label: str | int | None = None, columns: Sequence[str] = ()
 ) -> Table:
-    """Read a table in one of the forms of ``file_splits``; known ``columns`` are brought into their order.
+    """Read a table in one of the forms of ``file_splits``. Known ``columns`` are brought into their order.
 
-    ``inputs`` has the kinds of numbers that the file may hold, and how many a sample must have, None for any; a file
+    ``inputs`` has the kinds of numbers that the file may hold, and how many a sample must have, None for any. A file
     that does not say of which kind it is holds the first one. ``label`` is the array, or the column by name or number,
     that has the labels. A ValueError names the file, and for text line and column.
     """
@@ -115,7 +115,7 @@ class _Text(NamedTuple):
 
     @property
     def samples(self) -> list[Line]:
-        """All lines but the one of names."""
+        """The lines after the one of names."""
         return self.rows[self.header :]
 
     def column(self, number: int) -> str:
@@ -188,7 +188,7 @@ def _numbers(text: _Text, columns: list[int], kind: str) -> Float64[Tensor, "sam
 
 
 def _in_order(place: str, names: list[str], columns: list[int], known: Sequence[str], labelled: bool) -> list[int]:
-    """Columns in the order of known names, or of the file if some are equal; without labels others are left out."""
+    """Columns in the order of known names, or of the file if some are equal. Without labels others are left out."""
     if not labelled and len(set(known)) == len(known):  # new samples may have others, too
         columns = [k for k in columns if names[k] in known]
     found, wanted = Counter(names[k] for k in columns), Counter(known)

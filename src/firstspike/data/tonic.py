@@ -12,7 +12,7 @@ from firstspike.data.base import SpikeData
 from firstspike.data.events import event_lists
 from firstspike.ranges import Positive, checks_ranges
 
-_SHORT = 1e-3  # units of time; no neuron tells spikes within it apart
+_SHORT = 1e-3  # units of time. No neuron tells spikes within it apart
 _FIELDS = ("p", "y", "x")  # of an event: polarity, row and column, from the slowest to the fastest in an input's number
 
 

@@ -2,7 +2,7 @@
 
 The published generator draws from one `numpy.random.RandomState`: for every sample a goal class by `randint(3)`, then
 points by `rand(2)` until one lies in the disc and has that class. How many random words a sample takes is known only
-after it has been drawn, so the definition is sequential. What is costly in it is not: here all words are drawn at once,
+after it has been drawn, so the definition is sequential. Its costly part is not: here all words are drawn at once,
 the class of the point that would start at *each* word is found in one sweep, and a loop goes from point to point.
 """
 
@@ -47,10 +47,10 @@ def yin_yang(
         r_big: radius of the symbol, at most 0.5.
         early: spike time of value 0, in units of `tau_syn`.
         late: spike time of value 1.
-        dtype: of the times; they are computed in float64 first.
+        dtype: of the times. They are computed in float64 first.
 
     Returns:
-        Times `(samples, 4)`, all finite, and labels `(samples,)`; see `yin_yang_class` for what they mean.
+        Times `(samples, 4)`, all finite, and labels `(samples,)`. `yin_yang_class` explains the labels.
 
     Raises:
         ValueError: `samples` below 1, a seed or radius out of range, a window that violates `0 <= early < late`.
@@ -101,7 +101,7 @@ def _sample(
 
 
 def _points(words: UInt32[np.ndarray, " words"]) -> Float64[np.ndarray, "points 2"]:
-    """What `RandomState.rand(2)` returns if its first word is number i, for every i."""
+    """The results of `RandomState.rand(2)` whose first word is number i, for every i."""
     high, low = (words[:-1] >> 5).astype(np.float64), (words[1:] >> 6).astype(np.float64)
     uniform = (high * 2.0**26 + low) / 2.0**53
     return np.stack([uniform[:-2], uniform[2:]], axis=1)

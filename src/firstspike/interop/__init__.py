@@ -1,1 +1,1 @@
-"""Reading from and writing for other programs. Their files are read as data; nothing in them is executed."""
+"""Reading from and writing for other programs. Their files are read as data. Nothing in them is executed."""

@@ -46,21 +46,21 @@ def _echo_no_counterpart(lines: Sequence[str], err: bool = False) -> None:
 
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    file: Annotated[Path, typer.Argument(help="File to write, e.g. model.nir; with --csv a folder.")],
+    file: Annotated[Path, typer.Argument(help="File to write, e.g. model.nir, or with --csv a folder.")],
     target: Annotated[str, typer.Option(help="Reader: nir (also jaxsnn and hxtorch), norse or snntorch.")] = "nir",
     time_unit: Annotated[float, typer.Option(help="Length of the network's unit of time in the file's.")] = 1.0,
-    dt: Annotated[float | None, typer.Option(help="Time step of the reader; Norse needs it.")] = None,
+    dt: Annotated[float | None, typer.Option(help="Time step of the reader. Norse needs it.")] = None,
     keep_refractory: Annotated[
         bool, typer.Option("--keep-refractory", help="Put refractory times, which NIR lacks, into the metadata.")
     ] = False,
     checkpoint: Annotated[
-        str | None, typer.Option("--checkpoint", help="Its name in checkpoints/, or best; by default the newest.")
+        str | None, typer.Option("--checkpoint", help="A name in checkpoints/, or best. By default the newest.")
     ] = None,
     csv: Annotated[
         bool, typer.Option("--csv", help="Write a folder of .csv instead: weights, delays, spikes of held-out data.")
     ] = False,
 ) -> None:
-    """Export a trained network as a NIR graph, for other simulators and chips; needs the extra nir. Or as CSV files."""
+    """Export a trained network as a NIR graph, which needs the extra nir, or as CSV files."""
     from firstspike.runs import Run
     from firstspike.runs.files import whole_file
 

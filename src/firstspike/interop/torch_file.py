@@ -2,7 +2,7 @@
 
 A pickle is a small program that names classes and functions and calls them. Here it reaches only those that put tensors
 and containers together. Every other name becomes an empty stand-in, a type that keeps its name and the state that the
-pickle gives it; calling one, as a malicious pickle has to, is an error with that name. ``torch.load`` with
+pickle gives it. Calling one, as a malicious pickle has to, is an error with that name. ``torch.load`` with
 ``weights_only=True`` is not an alternative: it refuses whole modules in the format of torch before version 1.6.
 """
 
@@ -20,21 +20,21 @@ import torch
 
 from firstspike.runs.files import read_regular
 
-# calls that are only recorded; ``getattr`` is how methods are pickled
+# calls that are only recorded. ``getattr`` is how methods are pickled
 _RECORDED = {"builtins.getattr", "_codecs.encode", "numpy.dtype", "torch.device"}
 _RECORDED |= {f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")}
 
 
 class UnsafePickleError(ValueError):
-    """A pickle that contains more than data; the message names the rest."""
+    """A pickle that contains more than data. The message names the rest."""
 
 
 class TorchFileError(ValueError):
-    """A file that cannot be read as one of ``torch.save``; the message gives the reason."""
+    """A file that cannot be read as one of ``torch.save``. The message gives the reason."""
 
 
 def read_torch_file(path: Path) -> Any:
-    """What ``torch.save`` wrote to a file: plain data, tensors, and a ``StandIn`` for everything that has a class."""
+    """The contents of a file from ``torch.save``: plain data, tensors, and a ``StandIn`` for each object of a class."""
     raw = read_regular(path)
     try:
         if raw.startswith(b"PK"):
@@ -58,10 +58,10 @@ class StandIn:
 
     qualified: ClassVar[str] = ""  # full name of the class or function
     arguments: tuple[Any, ...]  # those it was given
-    state: Any  # what the pickle set, usually the dict of attributes, or None
+    state: Any  # set by the pickle: usually the dict of attributes, or None
 
     def __new__(cls, *args: Any) -> "StandIn":
-        """An object; pickles make most of them without calling their class."""
+        """An object. Pickles make most of them without calling their class."""
         made = object.__new__(cls)
         made.arguments, made.state = args, None
         return made

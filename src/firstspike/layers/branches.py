@@ -6,7 +6,7 @@ before it::
     fs.LIFLinear(64, 64), fs.LIFLinear(64, 64), fs.Concatenate(64, over=2), fs.LIFLinear(128, 10)
 
 has the inputs of the first layer as further inputs of the last one. A ``Network`` passes these spikes as
-``skipped``; a layer of another package gets them as well if it has an attribute ``over``.
+``skipped``. A layer of another package gets them as well if it has an attribute ``over``.
 """
 
 import math
@@ -38,7 +38,7 @@ class Branch(SpikeLayer):
     Args:
         inputs: size of the last layer's output: a number, or an image ``(channels, height, width)``.
         over: number of skipped layers: 2 takes the spikes that entered two layers earlier.
-        skipped: number or image that is carried past them; by default it is like the inputs.
+        skipped: number or image that is carried past them. By default it is like the inputs.
         delay: delay of the spikes that are carried past, in the unit of the times: a rule for trainable delays, one
             for each input or channel; a number for a fixed delay, 0 for none. By default they are trained, without an
             upper bound, from 0 or, after ``start_firing_`` (always in a config), from the delay with which these spikes
@@ -96,7 +96,7 @@ class Branch(SpikeLayer):
     def join(
         self, times: Float[Tensor, "*batch inputs"], carried: Float[Tensor, "*batch carried"]
     ) -> Float[Tensor, "*batch outputs"]:
-        """Both together, after the delay; in a subclass."""
+        """Join both after the delay; subclasses define it."""
         raise NotImplementedError
 
     def forward(
@@ -129,7 +129,7 @@ class Concatenate(Branch):
     """Appends earlier spikes, delayed, to those of the last layer: further inputs, with separate weights.
 
     ``times (..., inputs), skipped (..., skipped) -> (..., inputs + skipped)``, the appended spikes last. For
-    images the channels are appended, ``(channels + skipped channels, height, width)``; a larger image is reduced by the
+    images the channels are appended, ``(channels + skipped channels, height, width)``. A larger image is reduced by the
     earliest spike of each window.
     """
 
@@ -148,7 +148,7 @@ class Concatenate(Branch):
 class Earliest(Branch):
     """The earlier of two spikes: that of a neuron of the last layer, or that of an earlier one, delayed.
 
-    ``times (..., inputs), skipped (..., inputs) -> (..., inputs)``; the gradient goes to the earlier spike alone, of
+    ``times (..., inputs), skipped (..., inputs) -> (..., inputs)``. The gradient goes to the earlier spike alone, of
     two at the same time to the last layer's. A neuron that is silent passes on the earlier spike. Without a delay most
     of the layers between would have no effect, as their spikes come after their inputs.
 

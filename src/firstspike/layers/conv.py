@@ -39,7 +39,7 @@ class ImageLayer(SpikeLayer):
 @takes_arguments_of(NeuronLayer, without=("shape", "in_features", "out_features"))
 @checks_ranges
 class SpikingConv2d(ImageLayer, SpikingLayer):
-    """Neurons that each see a patch of an image; all of one output channel share their weights.
+    """Neurons that each see a patch of an image. All of one output channel share their weights.
 
     Times are flat on both sides, channel after channel, each row by row: ``(..., channels * height * width)``. Those of
     the form ``(..., channels, height, width)`` are accepted as well, and then the output has the same form. A neuron is
@@ -49,12 +49,12 @@ class SpikingConv2d(ImageLayer, SpikingLayer):
         image: of the inputs, ``(channels, height, width)``.
         out_channels: number of filters.
         kernel_size: height and width of a patch, or one number for both.
-        neuron: parameters of the neurons; tensors have one value or one per output channel.
+        neuron: parameters of the neurons. Tensors have one value or one per output channel.
         stride: steps from patch to patch, one number or two.
         padding: width of the silent border around the image, one number or two, below ``kernel_size``.
-        per_neuron: whether each output channel has separate values of the trainable parameters; otherwise the layer
+        per_neuron: whether each output channel has separate values of the trainable parameters. Otherwise the layer
             shares one.
-        max_weight_grad: bound on the weight gradient of one (sample, neuron) pair, see ``first_spike_time``; it holds
+        max_weight_grad: bound on the weight gradient of one (sample, neuron) pair, see ``first_spike_time``. It holds
             for each neuron, not for the sum over those that share weights.
 
     Raises:
@@ -82,7 +82,7 @@ class SpikingConv2d(ImageLayer, SpikingLayer):
         self._places = None if self.weight.is_meta else window.places(seen)
 
     def seen(self, times: Float[Tensor, "*batch pixels"]) -> Float[Tensor, "*batch positions patch"]:
-        """The patches."""
+        """The inputs of each patch."""
         pixels = flat(times, self.image, self._get_name())
         if self._places is None or not pixels.is_cpu:
             return self.window.patches(pixels, self.image)
@@ -106,13 +106,13 @@ class EarliestPool2d(ImageLayer):
     """The earliest spike in each window of an image, channel by channel; ``inf`` if nothing spikes.
 
     This is what a neuron without memory that fires on its first input would do. The gradient goes to the earliest input
-    alone, of several at the same time to the first. Times are flat or images as in ``SpikingConv2d``; pixels
+    alone, of several at the same time to the first. Times are flat or images as in ``SpikingConv2d``. Pixels
     that no window reaches are left out.
 
     Args:
         image: of the inputs, ``(channels, height, width)``.
         kernel_size: height and width of a window, or one number for both.
-        stride: steps from window to window; by default windows lie side by side.
+        stride: steps from window to window. By default windows lie side by side.
 
     Raises:
         ValueError: sizes below 1, a window larger than the image.

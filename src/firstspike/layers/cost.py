@@ -1,6 +1,6 @@
-"""What a network does for a sample, as event-driven hardware counts it: spikes, and their deliveries to synapses.
+"""The cost of a sample on event-driven hardware: spikes, and their deliveries to synapses.
 
-A spike reaches each synapse once, whatever receptor that has; adaptation is part of the update of a neuron.
+A spike reaches each synapse once, whatever receptor that has. Adaptation is part of the update of a neuron.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ class LayerCost(NamedTuple):
     """Means over the samples."""
 
     name: str
-    """Of the layer; that of ``input`` has no synapses."""
+    """Name of the layer; ``input`` has no synapses."""
     spikes: float
-    """Of its neurons; 0 for a readout."""
+    """Spikes of its neurons; 0 for a readout."""
     events: float
     """Spikes that reach its neurons, once for each synapse."""
 
@@ -35,7 +35,7 @@ class Energy(NamedTuple):
     sample: float
     source: str
     without: str
-    """What the estimates leave out."""
+    """The costs that the estimates leave out."""
 
 
 ENERGIES = {
@@ -69,7 +69,7 @@ ENERGIES = {
 
 
 def energy_estimates(costs: Sequence[LayerCost]) -> dict[str, float]:
-    """Joules per sample by device, from the synaptic events of all layers; see ``ENERGIES`` for what is left out."""
+    """Joules per sample by device, from the synaptic events of all layers. ``ENERGIES`` says which costs it omits."""
     events = sum(layer.events for layer in costs)
     return {device: energy.sample + energy.event * events for device, energy in ENERGIES.items()}
 
@@ -83,7 +83,7 @@ def layer_costs(network: nn.Module, record: Record, until: Float[Tensor, " sampl
     Args:
         network: the network.
         record: spike times of its layers.
-        until: count the spikes up to this time of each sample only, such as the time of its decision; delays of
+        until: count the spikes up to this time of each sample only, such as the time of its decision. Delays of
             synapses are not added.
     """
     lif_layers = named_layers(network)

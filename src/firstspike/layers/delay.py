@@ -39,7 +39,7 @@ class DelayRule:
         scale: range of the delays above ``shift``, > 0, in the unit of the times; ``inf`` for a ``"clip"`` without
             upper bound.
         shift: smallest delay, >= 0, in the unit of the times.
-        mean: mean of the raw values at the start, which are normally distributed; for ``"clip"`` these are the delays.
+        mean: mean of the raw values at the start, which are normally distributed. For ``"clip"`` these are the delays.
         std: standard deviation of the raw values at the start.
         trainable: whether the delays are trained.
         jitter: standard deviation of the noise on the delays in training, in the unit of the times.
@@ -89,12 +89,12 @@ class DelayRule:
         self.project_(raw)
 
     def project_(self, raw: Tensor) -> None:
-        """Put raw values that are outside their bounds back; only ``"clip"`` allows them."""
+        """Put raw values that are outside their bounds back. Only ``"clip"`` allows them."""
         if self.bound == "clip":
             raw.clamp_(self.shift, self.shift + self.scale)
 
     def jittered(self, delay: Tensor, like: Tensor, noise: Noise) -> Tensor:
-        """The delays with noise in the shape of ``like``, which broadcasts; they stay >= 0. See ``drawn``."""
+        """The delays with noise in the shape of ``like``, which broadcasts. They stay >= 0. See ``drawn``."""
         return delay + torch.maximum(self.jitter * drawn(torch.randn, like, noise), -delay.detach())
 
 
@@ -121,7 +121,7 @@ class _Clip(torch.autograd.Function):
 
 
 class _ClipWithTangent(Direct, _Clip):
-    """The same with forward mode, which ``torch.compile`` does not take."""
+    """``_Clip`` with forward mode, which ``torch.compile`` does not take."""
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
@@ -144,7 +144,7 @@ def delays_in(network: nn.Module) -> list[tuple[DelayRule, Tensor]]:
 
 
 class Delayed(nn.Module):
-    """What has delays that can be set."""
+    """A layer whose delays can be set."""
 
     delay_rule: Any
     delay_raw: Any
@@ -171,7 +171,7 @@ class Delayed(nn.Module):
 
 @checks_ranges
 class Delay(Delayed, SpikeLayer):
-    """Adds a delay to each spike: ``times (..., features) -> times (..., features)``; ``inf`` stays ``inf``.
+    """Adds a delay to each spike: ``times (..., features) -> times (..., features)``. ``inf`` stays ``inf``.
 
     With ``trains`` all spikes of an input get its delay: ``(batch, features[, spikes]) -> (batch, features, spikes)``,
     sorted as before.

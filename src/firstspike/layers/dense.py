@@ -60,7 +60,7 @@ class DenseLayer(Delayed, SpikingLayer):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Redraw weights and delays; trainable parameters of the neuron start again."""
+        """Redraw weights and delays. Trainable parameters of the neuron start again."""
         super().reset_parameters(generator)
         self._reset_delays_(generator)
 
@@ -114,9 +114,9 @@ class SpikeTrains(DenseLayer):
 
     Args:
         max_spikes: most spikes of a neuron in a sample.
-        refractory: deprecated; write it into the neuron.
-        reset: deprecated; write it into the neuron.
-        overflow: what happens if a neuron would spike more than ``max_spikes`` times: ``"error"`` raises ValueError,
+        refractory: deprecated. Write it into the neuron.
+        reset: deprecated. Write it into the neuron.
+        overflow: behaviour if a neuron would spike more than ``max_spikes`` times: ``"error"`` raises ValueError,
             ``"warn"`` warns and drops the later spikes, ``"drop"`` drops them. A training reports the fraction of
             trains with ``max_spikes`` spikes, as ``full`` in its metrics.
 
@@ -149,7 +149,7 @@ class SpikeTrains(DenseLayer):
         self.overflow: Overflow = overflow
 
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
-        """See ``SpikingLayer``."""
+        """The arriving spikes, as in ``SpikingLayer``."""
         return each_spike(self.fed(inputs, spikes))
 
     def forward(
@@ -160,7 +160,7 @@ class SpikeTrains(DenseLayer):
         return spike_trains(*given, max_spikes=self.max_spikes, delay=delay, observed=observed, **self.dynamics)
 
     def fitted(self, trains: Float[Tensor, "*batch out_features spikes"]) -> Float[Tensor, "*batch out_features most"]:
-        """Sorted trains with ``max_spikes`` columns; ``overflow`` controls what happens to longer ones."""
+        """Sorted trains with ``max_spikes`` columns. ``overflow`` controls longer ones."""
         most, columns = self.max_spikes, trains.shape[-1]
         if columns <= most:
             return functional.pad(trains, (0, most - columns), value=math.inf)
@@ -181,7 +181,7 @@ class SpikeTrains(DenseLayer):
 
 
 def each_spike(of_trains: Arriving) -> Arriving:
-    """What arrives, with every spike of a train as a separate input."""
+    """The arriving spikes, with every spike of a train as a separate input."""
     each = of_trains.times.shape[-1]
     own = {name: getattr(of_trains, name) for name in ("weight", "delay", "receptor")}
     own = {name: x.repeat_interleave(each, dim=-1) for name, x in own.items() if isinstance(x, Tensor)}

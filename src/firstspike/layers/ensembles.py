@@ -15,7 +15,7 @@ class Ensemble(nn.Module):
     """Networks that differ in their parameters and connections only, with a leading dimension for the member.
 
     Members remain usable: their parameters are views of the ensemble's, and their gradients are after
-    ``share_gradients``. The ensemble itself is not copied, moved or loaded; a ValueError says how members differ.
+    ``share_gradients``. The ensemble itself is not copied, moved or loaded. A ValueError says how members differ.
     """
 
     def __init__(self, members: Sequence[Network]) -> None:
@@ -102,7 +102,7 @@ def difference_of(module: nn.Module, expected: nn.Module) -> str | None:
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:
-    """All that a module computes with apart from the values of its parameters, without its parts."""
+    """The settings of a module, without parameter values and without its parts."""
     found = {name: x for name, x in vars(module).items() if name not in _NOT_COMPARED}
     if isinstance(module, NeuronLayer):
         found.pop("_neuron")

@@ -42,7 +42,7 @@ def firing_weights(inputs: int, neuron: LIF, window: float = 2.0) -> NormalWeigh
     """
     tau_mem, tau_syn = map(float, first_response(neuron.values))
     length = window * tau_syn
-    # without leak the response never falls; ten synaptic time constants are its end
+    # without leak the response never falls. Ten synaptic time constants are its end
     horizon = length + 10 * tau_syn + (0 if math.isinf(tau_mem) else 5 * tau_mem)
     time = torch.linspace(0, horizon, 512, dtype=torch.float64)[:, None]
     arrival = (torch.arange(64, dtype=torch.float64) + 0.5) / 64 * length
@@ -61,7 +61,7 @@ def _number(value: Any) -> Any:
 
 @torch.no_grad()
 def measured_weights(inputs: int, neuron: Neuron, until: float) -> NormalWeights:
-    """The same for neurons from equations, by trying: what makes one just spike takes the place of the threshold.
+    """Weights for neurons from equations, by trial: the input that just makes one spike replaces the threshold.
 
     The inputs come within two synaptic time constants, by the first receptor, and the neuron has until ``until``.
     """

@@ -20,7 +20,7 @@ class BiasSpikes(SpikeLayer):
     Args:
         times: when the bias neurons spike, in the unit of the times.
         device: as in torch.
-        dtype: as in torch; the input's own is used when it differs.
+        dtype: as in torch. The input's own is used when it differs.
     """
 
     times: Tensor
@@ -46,14 +46,14 @@ class BiasSpikes(SpikeLayer):
         return joined if observed is None else at_observed(joined, observed)
 
     def extra_repr(self) -> str:
-        """The times."""
+        """The times, for ``repr``."""
         return ", ".join(f"{t:g}" for t in self.times.tolist())
 
 
 def poisson_trains(rate: float | Tensor, duration: float, shape: Sequence[int], noise: Noise) -> Tensor:
-    """Poisson trains up to a time, in float64: sums of exponential intervals, each train with a rate of its own.
+    """Poisson trains up to a time, in float64: sums of exponential intervals, each train with its own rate.
 
-    They have room for more spikes than come with a probability of 1e-15, so that it does not depend on what is drawn.
+    Their size covers all but a probability of 1e-15, so it does not depend on the random numbers.
     """
     mean = duration * float(torch.as_tensor(rate).max())
     room = math.ceil(mean + 9 * math.sqrt(mean) + 15)
@@ -73,7 +73,7 @@ class PoissonSpikes(SpikeLayer):
     Args:
         sources: number of further inputs.
         rate: spikes of each per unit of time: with times in ms, a rate in Hz divided by 1000.
-        duration: when they end; they begin at time 0.
+        duration: when they end. They begin at time 0.
         seed: number that fixes the trains of evaluation mode.
 
     Raises:

@@ -16,7 +16,7 @@ from firstspike.spiketime.values import check_tensor
 class Record(NamedTuple):
     """Spike times of a batch in a network: its input, and the output of each layer.
 
-    Trains have one more dimension, for their spikes; a readout, which is the last layer, has values instead.
+    Trains have one more dimension, for their spikes. A readout, which is the last layer, has values instead.
     """
 
     inputs: Tensor
@@ -45,7 +45,7 @@ def applied(layer: nn.Module, entered: Sequence[Tensor], observed: Tensor | None
 
 
 class Call(nn.Module):
-    """A function of a network as a module, for ``functional_call``; in compiled programs it has to be made before."""
+    """A function of a network as a module, for ``functional_call``. In compiled programs it has to be made before."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -62,10 +62,10 @@ class Call(nn.Module):
 
 
 class Network(nn.Sequential):
-    """An ``nn.Sequential`` of layers that can also record what happens inside.
+    """An ``nn.Sequential`` of layers that can also record every layer's spikes.
 
     Times are flat between layers, ``(..., inputs)``. If the first layer is one on images, the network takes times of
-    the form ``(..., channels, height, width)`` as well; if the last one is, too, the output then has that form.
+    the form ``(..., channels, height, width)`` as well. If the last one is, too, the output then has that form.
     Between layers for spike trains the times are trains, ``(batch, inputs, spikes)``. A layer such as ``Concatenate``
     also gets the inputs of an earlier layer.
 
@@ -173,7 +173,7 @@ class Network(nn.Sequential):
         return Record(entered[0], tuple(entered[1:]))
 
     def _each(self, observed: Sequence[Tensor | None] | None) -> Sequence[Tensor | None]:
-        """What was observed of each layer, None where nothing was."""
+        """The observed times of each layer, None without any."""
         if observed is not None and len(observed) != len(self):
             raise ValueError(f"observed must have one entry for each of {len(self)} layers, got {len(observed)}")
         return [None] * len(self) if observed is None else observed
@@ -185,7 +185,7 @@ class Network(nn.Sequential):
         layer: int | None = None,
         observed: Sequence[Tensor | None] | None = None,
     ) -> Float[Tensor, "*batch out points"]:
-        """Membranes of a layer at given times, exact and differentiable; see ``NeuronLayer.voltages``.
+        """Membranes of a layer at given times, exact and differentiable. See ``NeuronLayer.voltages``.
 
         Args:
             times: input times.
@@ -194,7 +194,7 @@ class Network(nn.Sequential):
             observed: as in ``record``.
 
         Raises:
-            ValueError: a layer without neurons; what ``record`` and the layer refuse.
+            ValueError: a layer without neurons; errors of ``record`` and of the layer.
         """
         neurons = [index for index, one in enumerate(self) if hasattr(one, "voltages")]
         index = layer if layer is not None else neurons[-1] if neurons else 0

@@ -60,13 +60,13 @@ class NeuronLayer(SpikeLayer):
     subclass draws its own parameters itself, at its start and in ``reset_parameters``.
 
     Args:
-        shape: of the weights; the first dimension counts the neurons that have separate weights and parameters.
+        shape: of the weights. The first dimension counts the neurons that have separate weights and parameters.
         in_features: number of inputs.
         out_features: number of neurons.
         neuron: parameters of the neurons, ``LIF()`` by default; initial values of those that are trained.
         trainable: names of the neuron's parameters that are trained, such as ``"tau_mem"``, ``"tau_syn"``,
-            ``"threshold"`` and ``"bias"``, and for trains ``"reset"`` and what adapts. All values of a tuple are.
-        per_neuron: whether each neuron has separate values of the trainable parameters; otherwise the layer shares one.
+            ``"threshold"`` and ``"bias"``, and for trains ``"reset"`` and adaptation. All values of a tuple are.
+        per_neuron: whether each neuron has separate values of the trainable parameters. Otherwise the layer shares one.
         receptor: number of the receptor that each input, or channel of an image, reaches, such as
             ``[0] * 80 + [1] * 20``, or ``"sign"``: the first where a weight is > 0, otherwise the second.
         signs: signs of the weights of each input, or channel: 1 (>= 0), -1 (<= 0) or 0 (any). Initial weights have
@@ -81,7 +81,7 @@ class NeuronLayer(SpikeLayer):
         max_weight_grad: bound on the weight gradient of one sample and neuron, see ``first_spike_time``; of spike
             trains on that of each spike, see ``spike_trains``.
         until: when a sample ends: no spike is later. Neurons from equations need an end.
-        silent: what silent neurons get: ``"inf"``, or ``"pseudospikes"`` after ``until``, see ``first_spike_time``.
+        silent: output of silent neurons: ``"inf"``, or ``"pseudospikes"`` after ``until``, see ``first_spike_time``.
         backend: see ``first_spike_time`` and ``spike_trains``.
         generator: source of the initial values; torch's global one by default.
         device: as in torch.
@@ -208,7 +208,7 @@ class NeuronLayer(SpikeLayer):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Redraw the weights; trainable parameters of the neuron start again."""
+        """Redraw the weights. Trainable parameters of the neuron start again."""
         for name, start in self._starts.items():
             key = self._key(name)
             getattr(self, key).copy_(start if key == name else start.log())
@@ -222,18 +222,18 @@ class NeuronLayer(SpikeLayer):
 
     @property
     def synapses(self) -> Float[Tensor, "rows inputs"]:
-        """The weights as a matrix, a row for the neurons that share them; those of missing connections are 0."""
+        """The weights as a matrix, a row for the neurons that share them. Those of missing connections are 0."""
         return synapses.existing(self).flatten(1)
 
     def seen(self, times: Spikes) -> Spikes:
-        """Input times or trains of each neuron, without synaptic delays; its inputs are the columns of ``synapses``.
+        """Input times or trains of each neuron, without synaptic delays. Its inputs are the columns of ``synapses``.
 
         A layer whose neurons see different inputs puts a dimension for their places before the last one.
         """
         return self._as_trains(times) if self.takes_trains else times
 
     def fed(self, inputs: Spikes, spikes: Tensor | None = None) -> "Arriving":
-        """All that reaches the neurons, as trains: the inputs and, of recurrent layers, their own ``spikes``."""
+        """The inputs of the neurons as trains; in recurrent layers with their own ``spikes``."""
         trains = self.seen(inputs) if self.takes_trains else self.seen(inputs).unsqueeze(-1)
         return Arriving(trains, self.synapses, getattr(self, "delay", None), math.inf, self.reached)
 
@@ -242,7 +242,7 @@ class NeuronLayer(SpikeLayer):
     ) -> Float[Tensor, "*batch out points"]:
         """Membranes at given times, exact and differentiable, relative to the leak, or as the equations have them.
 
-        Just after what happens at such a time. Neurons of trains are reset at their spikes; of those that spike once,
+        Just after events at such a time. Neurons of trains are reset at their spikes. Of those that spike once,
         ``LIF`` neurons go on without a reset, and others spike on. Readouts never spike.
 
         Args:
@@ -266,7 +266,7 @@ class NeuronLayer(SpikeLayer):
         return self.initial_neuron.with_values(**given)
 
     def kind_of(self, parameter: str) -> Literal["weight", "delay", "neuron"]:
-        """What a parameter of the layer, as PyTorch names it, belongs to: synapses, their delays, or the neurons."""
+        """The owner of a parameter of the layer, by PyTorch's name: synapses, their delays, or the neurons."""
         if parameter.removeprefix("log_") in self._starts:
             return "neuron"
         return "delay" if parameter.endswith("delay_raw") else "weight"
@@ -279,7 +279,7 @@ class NeuronLayer(SpikeLayer):
 
     @property
     def unusual(self) -> dict[str, str]:
-        """What the neurons have beyond a plain ``LIF``, by parameter and in words, without what plays no part."""
+        """The neurons' properties beyond a plain ``LIF``, by parameter and in words, without unused ones."""
         if self.initial_neuron.equations is not None:
             return {"equations": f"of the kind {type(self.initial_neuron).__name__}"}
         values = {name: x for name, x in self.neuron.values.items() if name not in self.unused}
@@ -304,7 +304,7 @@ class NeuronLayer(SpikeLayer):
         return self.weight.new_tensor(list(self._recorded.values()))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # states of earlier versions have no such entry; others are checked before anything is overwritten
+        # states of earlier versions have no such entry. Others are checked before anything is overwritten
         self.set_extra_state(state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state()), prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
@@ -369,10 +369,10 @@ def _below(threshold: float | Tensor, depth: Tensor) -> Tensor:
 
 
 class Arriving(NamedTuple):
-    """All that reaches the membranes of a layer's neurons, each spike as a separate input."""
+    """The inputs of a layer's neurons, each spike as a separate input."""
 
     times: Float[Tensor, "*batch inputs"]
-    """As a neuron sees them, without delays."""
+    """Times as a neuron sees them, without delays."""
     weight: Float[Tensor, "rows inputs"]
     delay: Float[Tensor, "rows inputs"] | None
     until: float
@@ -382,7 +382,7 @@ class Arriving(NamedTuple):
 
 
 class SpikingLayer(NeuronLayer):
-    """A layer of neurons that spike; its subclasses define which inputs a neuron receives."""
+    """A layer of neurons that spike. Its subclasses define which inputs a neuron receives."""
 
     usual_weights: ClassVar[float] = 1.0
     """Initial weights in units of those with which neurons spike once."""
@@ -426,7 +426,7 @@ class SpikingLayer(NeuronLayer):
         synapses.draw_(self, "weight", mean, std, generator, True, balanced, threshold.to(weight).unsqueeze(-1))
 
     def project_(self) -> None:
-        """Put weights and delays that a step carried out of bounds back; a loop of your own calls it after each."""
+        """Put weights and delays that a step carried out of bounds back. A loop of your own calls it after each."""
         synapses.project_(self)
 
     @property

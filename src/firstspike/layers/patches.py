@@ -76,7 +76,7 @@ class Window(NamedTuple):
         return rows, columns
 
     def patches(self, times: Float[Tensor, "*batch pixels"], image: Image) -> Float[Tensor, "*batch positions patch"]:
-        """What the window sees at each position, channel after channel; nothing spikes in the border."""
+        """The inputs of the window at each position, channel after channel. Nothing spikes in the border."""
         lead, (above, beside) = times.shape[:-1], self.padding
         pixels = times.reshape(-1, *image)
         if any(self.padding):
@@ -85,7 +85,7 @@ class Window(NamedTuple):
         return seen.transpose(-1, -2).reshape(*lead, seen.shape[-1], seen.shape[-2])
 
     def places(self, image: Image) -> Int[Tensor, "positions patch"]:
-        """Numbers of the pixels that ``patches`` holds; ``image.size`` stands for the border."""
+        """Numbers of the pixels that ``patches`` holds. ``image.size`` stands for the border."""
         numbered = torch.arange(image.size, dtype=torch.float64, device="cpu")
         return self.patches(numbered, image).nan_to_num(posinf=image.size).long().contiguous()
 

@@ -36,7 +36,7 @@ class MadeAgain(nn.Module):
     def recipe(self: Any) -> tuple[str, str]:
         """The class, and its arguments in JSON: shapes in place of tensors, no values that are trained.
 
-        In place of what is not known by its name, an empty name and who that is.
+        For classes without a known name, an empty name and the class.
         """
         kind, neuron = type(self), type(self.initial_neuron)
         if kind not in MadeAgain.__subclasses__():
@@ -50,7 +50,7 @@ class MadeAgain(nn.Module):
             found, default=lambda x: {"shape": x.shape} if isinstance(x, Tensor) else asdict(x)
         )
 
-    # its result is recorded; ``torch.compiler.assume_constant_result`` would import the compiler
+    # its result is recorded. ``torch.compiler.assume_constant_result`` would import the compiler
     recipe._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def _varies(self: Any) -> bool:
@@ -138,7 +138,7 @@ def _(trains: Tensor, tensors: list[Tensor], kind: str, arguments: str) -> Tenso
 
 
 def by_values(method: _Method) -> _Method:
-    """A method of such a layer, which programs record as one call with times alone; others are left out."""
+    """A method of such a layer, which programs record as one call with times alone. Others are left out."""
 
     @wraps(method)
     def call(self: Any, times: Tensor, *more: Any, **others: Any) -> Any:
@@ -174,7 +174,7 @@ def export(network: nn.Module, path: str | os.PathLike[str], times: Tensor | Non
         run = torch.export.load("network.pt2").module()
 
     Args:
-        network: a ``Network``, a layer, or a module that begins with one; it stays as it is.
+        network: a ``Network``, a layer, or a module that begins with one. It stays as it is.
         path: the file, usually with the ending ``.pt2``. A file that is there is replaced.
         times: example inputs of which only the shape counts. By default first spikes ``(batch, inputs)``, or trains
             ``(batch, inputs, spikes)`` if the first layer takes them.

@@ -1,7 +1,7 @@
 """Readouts: leaky integrators without threshold, which turn spikes into values, one for each output.
 
 The membrane of an output is ``V(t) = sum_i w_i kappa(t - t_i)`` over all spikes of all inputs, each with the response
-``kappa`` of the receptor that it reaches. A readout returns its integral, its maximum or its value at a time; all three
+``kappa`` of the receptor that it reaches. A readout returns its integral, its maximum or its value at a time. All three
 are exact.
 """
 
@@ -42,10 +42,10 @@ class Readout(NeuronLayer):
 
     Args:
         out_features: number of outputs.
-        neuron: time constants and bias of the integrators, a ``LIF``; its threshold is not used. A bias acts from time
-            0 on; earlier spikes do not arrive then.
+        neuron: time constants and bias of the integrators, a ``LIF``. Its threshold is not used. A bias acts from time
+            0 on. Earlier spikes do not arrive then.
         trainable: which of ``"tau_mem"``, ``"tau_syn"``, ``"tau_rise"`` and ``"bias"`` are trained.
-        per_neuron: whether each output has separate values of the trainable parameters; otherwise the layer shares one.
+        per_neuron: whether each output has separate values of the trainable parameters. Otherwise the layer shares one.
         weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``. By
             default the mean is 0 and the standard deviation ``1 / sqrt(in_features)``.
     """
@@ -85,7 +85,7 @@ class Readout(NeuronLayer):
         raise NotImplementedError
 
     def _parts(self) -> list[tuple[Receptor, Float[Tensor, "out_features in_features"]]]:
-        """All receptors, and the weights of the inputs that reach each."""
+        """The receptors, and the weights of the inputs that reach each."""
         receptors = time_constants_of(self.neuron)
         if len(receptors) == 1:
             return [(receptors[0], self.synapses)]
@@ -132,7 +132,7 @@ class IntegralReadout(Readout):
         self.tau = tau
 
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
-        """See ``Readout``."""
+        """The values of the outputs, as in ``Readout``."""
         arrives, bias = ~torch.isposinf(trains), self._bias()  # NaN, which compiled code does not refuse, stays NaN
         arrives = arrives if bias is None else arrives & ~(trains < 0)
         discount = torch.exp(-torch.where(arrives, trains, 0.0) / self.tau)
@@ -175,7 +175,7 @@ class MembraneReadout(Readout):
     from_equations = True
 
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
-        """See ``Readout``."""
+        """The values of the outputs, as in ``Readout``."""
         if self.initial_neuron.equations is not None:
             return self._integrated(trains)
         since = self.time - trains
@@ -213,7 +213,7 @@ class MaximumReadout(Readout, MadeAgain):
 
     It is at least 0, the value at rest, from which every sample starts, and does not change if all times are later by
     any c. A membrane with a bias comes to rest there, so that it is at least the bias. The derivative is that of the
-    membrane at the time of the maximum; an output whose membrane never rises above rest has none.
+    membrane at the time of the maximum. An output whose membrane never rises above rest has none.
 
     Raises:
         ValueError: time constants that require a gradient, for which the maximum has none; otherwise as ``Readout``.
@@ -231,7 +231,7 @@ class MaximumReadout(Readout, MadeAgain):
     forward = by_values(Readout.forward)
 
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
-        """See ``Readout``."""
+        """The values of the outputs, as in ``Readout``."""
         _check_reverse("MaximumReadout")
         batch = trains.shape[:-2]
         found = maximum(trains.reshape(math.prod(batch), *trains.shape[-2:]), self.synapses, self.neuron, self.reached)
@@ -239,7 +239,7 @@ class MaximumReadout(Readout, MadeAgain):
 
 
 def _by_output(value: float | Tensor) -> float | Tensor:
-    """In a dimension before those of inputs and spikes."""
+    """Values of the outputs, in a dimension before those of inputs and spikes."""
     return value.view(-1, 1, 1) if isinstance(value, Tensor) else value
 
 

@@ -1,7 +1,7 @@
 """Recurrent neurons, computed exactly: window by window, each as long as the shortest delay.
 
 A spike reaches other neurons of the layer after a delay of at least ``window``. So within a window of that length all
-neurons are independent of each other, and the operator for spike trains computes them; what arrives from the layer
+neurons are independent of each other, and the operator for spike trains computes them. What arrives from the layer
 itself in a window is known before the window begins. The simulator NEST divides time in the same way.
 """
 
@@ -39,12 +39,12 @@ class RecurrentState(NamedTuple):
     """The state of a recurrent layer between two pieces of a sequence."""
 
     neurons: TrainState
-    """Of the neurons, at the time up to which they are known."""
+    """State of the neurons, at the time up to which they are known."""
     pending: Float[Tensor, "*batch neurons spikes"]
     """Spikes that may still have to arrive at other neurons of the layer."""
 
     def detach(self) -> Self:
-        """The same state without its history, so that gradients end here."""
+        """The state without its history, so that gradients end here."""
         voltage, current, refractory = (x.detach() for x in self.neurons[:3])
         return type(self)(TrainState(voltage, current, refractory, self.neurons.time), self.pending.detach())
 
@@ -71,13 +71,13 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
     it. ``proceed`` returns the state in addition, for long sequences in pieces.
 
     Args:
-        duration: time at which the layer stops, in the unit of the times; no spike is later.
+        duration: time at which the layer stops, in the unit of the times. No spike is later.
         window: shortest delay of recurrent synapses, in the unit of the times.
-        window_spikes: most spikes of a neuron within a window; ``overflow`` controls what happens to more: dropped, the
+        window_spikes: most spikes of a neuron within a window. ``overflow`` controls what happens to more: dropped, the
             neuron stays at the reset until the window ends.
         recurrent_delay: rule of further delays of the recurrent synapses, bounded and without jitter; None for
             ``window`` alone.
-        recurrent_receptor: the receptor that the spikes of each neuron reach, see ``receptor``; with ``"sign"`` there,
+        recurrent_receptor: the receptor that the spikes of each neuron reach, see ``receptor``. With ``"sign"`` there,
             that of the recurrent weights tells, too.
         recurrent_signs: signs of the recurrent weights of each source neuron, see ``signs``.
         recurrent_mean: mean of the initial recurrent weights, which are normally distributed.
@@ -158,14 +158,14 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
 
     @torch.no_grad()
     def set_recurrent_delays_(self, delay: float | Float[Tensor, "out_features out_features"]) -> None:
-        """Set the delays of recurrent synapses, ``window`` included; see ``set_delays_``."""
+        """Set the delays of recurrent synapses, ``window`` included. See ``set_delays_``."""
         if (own := self.recurrent_delays) is None:
             raise ValueError(f"{self._get_name()} has no delays beyond window to set; give recurrent_delay a DelayRule")
         own.delay_raw.copy_(own.delay_rule.raw_of(delay, own.delay_raw, beyond=self.window))
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Redraw weights and delays; trainable parameters of the neuron start again."""
+        """Redraw weights and delays. Trainable parameters of the neuron start again."""
         super().reset_parameters(generator)
         self._reset_recurrent_parameters(generator)
 
@@ -212,10 +212,10 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             state = None
             for until in (10.0, 20.0, 30.0):
                 trains, state = layer.proceed(times, until, state)
-                state = state.detach()                         # truncated gradients; without it they are exact
+                state = state.detach()                         # truncated gradients. Without it they are exact
 
         Args:
-            times: the inputs; only those from the time of the state up to ``until`` arrive. If inputs have synaptic
+            times: the inputs. Only those from the time of the state up to ``until`` arrive. If inputs have synaptic
                 delays, pass earlier ones again: they may arrive now.
             until: end of the piece, in the unit of the times.
             state: of the piece before; None for the start, with neurons at rest until the first input.
@@ -283,7 +283,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         return found[-1]._replace(trains=trains)
 
     def fed(self, inputs: Spikes, spikes: Tensor | None = None) -> Arriving:
-        """See ``NeuronLayer``."""
+        """The inputs and the layer's own spikes, as in ``NeuronLayer``."""
         assert spikes is not None
         delay = self._delays(jitters=False)
         trains = joined_trains(self.seen(inputs), spikes if delay is not None else spikes + self.window)

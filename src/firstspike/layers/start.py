@@ -10,7 +10,7 @@ averages of ``kappa(t - t_i)`` and its square. Its slope has the averages ``phi'
 square. A shift of the inputs by dt_i shifts the spike by ``sum_i w_i kappa'_i dt_i / sum_i w_i kappa'_i``, so that
 differences between neurons pass on with the gain ``std sqrt(n chi) / (n mean phi')``, taken where the mean membrane
 reaches the threshold. The mean is chosen so that the mean membrane peaks at ``_PEAK`` thresholds, or at fewer
-if neurons spike several times; the spread so that the gain through all layers together is ``_PASSED``, but not so wide
+if neurons spike several times. The spread so that the gain through all layers together is ``_PASSED``, but not so wide
 that more than a tenth of the neurons stay silent.
 
 Most of the spread between neurons is the same in all samples: a neuron has larger weights than another. In a deep
@@ -58,7 +58,7 @@ def passing_weights(
 ) -> NormalWeights:
     """Weights for a threshold of 1 with which most neurons fire, and differences between samples pass on.
 
-    Of the arriving spikes ``times`` only the overall distribution matters; where nothing arrives at all, the weights
+    Of the arriving spikes ``times`` only the overall distribution matters. Where nothing arrives at all, the weights
     are those of ``firing_weights``. The more ``layers`` the network has, the more each has to pass on. ``peak`` is the
     maximum of the mean membrane, in thresholds; ``balanced``: all neurons will have the same mean weight.
     """
@@ -94,7 +94,7 @@ def passing_weights(
 
 
 def _passed_on(layer: nn.Module, entered: Sequence[Tensor]) -> Tensor:
-    """The output of a layer; if neurons spike too often at the start, their first spikes are enough."""
+    """The output of a layer. If neurons spike too often at the start, their first spikes are enough."""
     if not isinstance(layer, SpikeTrains):
         return applied(layer, entered)
     overflow, layer.overflow = layer.overflow, "drop"
@@ -125,7 +125,7 @@ def start_firing_(
 
     Args:
         network: whose weights change, in place.
-        times: input times of some samples, or spike trains, also as ``EventLists``; a hundred are enough.
+        times: input times of some samples, or spike trains, also as ``EventLists``. A hundred are enough.
         generator: source of the weights; torch's global one by default.
     """
     entered = [network.flat(times.padded() if hasattr(times, "padded") else times)]

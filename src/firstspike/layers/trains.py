@@ -15,7 +15,7 @@ from firstspike.signature import shown_arguments
 from firstspike.spiketime.values import check_times
 
 Form = Literal["first spikes", "trains", "values"]
-"""What a layer gives: spike times ``(batch, neurons)``, trains ``(batch, neurons, spikes)``, or a readout's values."""
+"""A layer's outputs: spike times ``(batch, neurons)``, trains ``(batch, neurons, spikes)``, or a readout's values."""
 
 
 Spikes = Float[Tensor, "*batch inputs"] | Float[Tensor, "*batch inputs spikes"]
@@ -37,7 +37,7 @@ def form_of(layer: nn.Module | type[nn.Module]) -> Form:
 
 
 def takes_trains(layer: nn.Module) -> bool:
-    """Whether a layer takes spike trains; those that do have a true attribute of this name."""
+    """Whether a layer takes spike trains. Those that do have a true attribute of this name."""
     return bool(getattr(layer, "takes_trains", False))
 
 
@@ -47,7 +47,7 @@ def first_of(layer: nn.Module, times: Tensor) -> Float[Tensor, "*batch neurons"]
 
 
 class Noise(NamedTuple):
-    """Where random numbers of a forward pass come from, by default torch's global source; see ``jitter_from``.
+    """Where random numbers of a forward pass come from, by default torch's global source. See ``jitter_from``.
 
     With ``part``, the number of samples of a whole batch and which of them these are, they are drawn for all of it.
     """
@@ -57,7 +57,7 @@ class Noise(NamedTuple):
 
 
 class SpikeLayer(nn.Module):
-    """What layers share: sizes, if they fix them, and how they print. Arguments are in attributes of the same name."""
+    """The base of layers: sizes, if they fix them, and how they print. Arguments are in attributes of the same name."""
 
     in_features: int
     out_features: int
@@ -88,7 +88,7 @@ class SpikeLayer(nn.Module):
         return getattr(self, name, None)
 
     def _check_first(self, times: Tensor, hint: str, weight: Tensor | None = None) -> None:
-        """Raise a ValueError unless these are first spikes of all inputs; the hint is about spike trains."""
+        """Raise a ValueError unless these are first spikes of all inputs. The hint is about spike trains."""
         check_times(times)
         inputs = self.in_features
         if times.ndim and times.shape[-1] == inputs:
@@ -160,7 +160,7 @@ class SmoothCount(FirstSpike):
         until: end of the window, in the unit of the times.
         xi: width of its ends, > 0, in the unit of the times.
         start: start of the window; None counts from the first spike on.
-        gradient: ``"smooth"`` is exact; ``"counting"`` is not the derivative of the number: every spike of the train
+        gradient: ``"smooth"`` is exact. ``"counting"`` is not the derivative of the number: every spike of the train
             gets the same error, as if the number rose by ``1 / xi`` for each unit of time by which it is earlier.
 
     Raises:

@@ -38,11 +38,11 @@ def states_at(
     Args:
         at: the times, finite. Neurons from equations, and those with a bias, begin at 0, and are as at 0 before it.
         trains: see ``spike_trains``, as all that is not here.
-        max_spikes: most spikes; a neuron with more stays at its reset.
+        max_spikes: most spikes. A neuron with more stays at its reset.
         observed: spikes from elsewhere: data, at which neurons are reset in place of at their own.
 
     Raises:
-        ValueError: points that are no list of finite numbers; what ``spike_trains`` refuses.
+        ValueError: points that are no list of finite numbers; errors of ``spike_trains``.
     """
     check_tensor("at", at)
     if at.ndim != 1 or not bool(at.isfinite().all()):
@@ -58,7 +58,7 @@ def states_at(
 
 
 def _at_once(at: Tensor, trains: Tensor, weight: Tensor, neuron: Neuron, given: Any) -> tuple[Tensor, Tensor]:
-    """For neurons without a start: samples for each point, whose times are moved so that they all end at 0."""
+    """Membranes of neurons without a start: samples for each point, whose times are moved so that they all end at 0."""
     kept = []
     for some in at.to(trains).split(max(1, _NUMBERS // max(1, trains.numel()))):
         ends = some.view(-1, *[1] * trains.ndim)
@@ -70,7 +70,7 @@ def _at_once(at: Tensor, trains: Tensor, weight: Tensor, neuron: Neuron, given: 
 def _one_by_one(
     at: Tensor, trains: Tensor, weight: Tensor, neuron: Neuron, observed: Tensor | None, given: Any
 ) -> tuple[Tensor, Tensor]:
-    """From each point to the next, which are also the spikes where these are observed."""
+    """Membranes from each point to the next; observed spikes are also points."""
     longest = 0.0 if given["delay"] is None else 1.001 * largest(given["delay"])
     runs, points = neuron, at
     if observed is not None:
@@ -122,7 +122,7 @@ def _at_start(neuron: Neuron, trains: Tensor, weight: Tensor) -> TrainState:
 def membranes(
     layer: "NeuronLayer", times: Spikes, at: Float[Tensor, " points"], observed: Tensor | None = None
 ) -> Float[Tensor, "*batch out points"]:
-    """See ``NeuronLayer.voltages``."""
+    """The membranes of a layer, as in ``NeuronLayer.voltages``."""
     neuron, voltage, others = _run(layer, times, at, observed)
     if neuron.equations is None:
         return voltage
@@ -146,7 +146,7 @@ def excess(
 
 
 def _by_name(neuron: Any, voltage: Tensor, others: Tensor) -> dict[str, Float[Tensor, "*batch points out"]]:
-    """States of neurons from equations; the neurons come last, as in their values."""
+    """States of neurons from equations. The neurons come last, as in their values."""
     return {name: x.mT for name, x in zip(neuron.equations.states, (voltage, *others.unbind(-1)), strict=True)}
 
 

@@ -5,10 +5,10 @@ A loss is a module: `loss(times, labels)` is the mean of `loss.per_sample(times,
 readout in place of the times. `VanRossum` and `MatchedSpikes` compare whole trains with target trains.
 
 Do not apply losses of torch such as `torch.nn.CrossEntropyLoss` to spike times: they take scores, the largest of which
-wins, and push the neuron of the true class to spike late; `inf` makes them NaN. `TimeCrossEntropy` is the one to use:
+wins, and push the neuron of the true class to spike late. `inf` makes them NaN. `TimeCrossEntropy` is the one to use:
 the cross-entropy of `-times / xi`, safe for silent neurons. Likewise, use `loss.predict(times)` instead of `argmax`.
 
-A regularizer is a module called `regularizer(times, labels, network, record)`. Both take `tau_syn`; their other times
+A regularizer is a module called `regularizer(times, labels, network, record)`. Both take `tau_syn`. Their other times
 are in units of it. Means over a batch without samples are NaN, as in torch.
 """
 

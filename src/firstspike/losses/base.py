@@ -55,7 +55,7 @@ class Loss(nn.Module):
     """
 
     reads: ClassVar[Form]
-    """What a loss takes: first spike times, or the values of a readout."""
+    """The kind of outputs that a loss takes: first spike times, or the values of a readout."""
 
     def __init__(
         self, weight: Sequence[float] | None = None, reduction: Reduction = "mean", tau_syn: Positive = 1.0
@@ -122,11 +122,11 @@ class Loss(nn.Module):
 class TimeLoss(Loss):
     """Loss on the first spike times of the output neurons, one neuron per class.
 
-    A subclass writes `cost`; this class makes silent neurons (`inf`) safe for it, in value and in gradient:
+    A subclass writes `cost`. This class makes silent neurons (`inf`) safe for it, in value and in gradient:
     a sample whose true neuron is silent costs `silent_cost` and has no gradient.
 
     Args:
-        silent_cost: cost of a sample whose true neuron is silent; it has no gradient.
+        silent_cost: cost of a sample whose true neuron is silent. It has no gradient.
     """
 
     reads = "first spikes"
@@ -178,7 +178,7 @@ def largest(values: Outputs) -> Classes:
 
 
 def check_reads(loss: str, reads: Form, gives: Form) -> None:
-    """Raise a ValueError unless a loss takes what the last layer of a network gives."""
+    """Raise a ValueError unless a loss takes the outputs of a network's last layer."""
     if reads == gives:
         return
     fit = {

@@ -1,6 +1,6 @@
 """Terms that are added to a loss: `regularizer(times, labels, network, record) -> scalar`.
 
-`times` are the output's; `record` has those of all layers, and may be left out if it is not used.
+`times` are the output's. `record` has those of all layers, and may be left out if it is not used.
 """
 
 import math
@@ -71,7 +71,7 @@ class EarlyOutput(Regularizer):
     def forward(
         self, times: Outputs, labels: Classes, network: nn.Module, record: Record | None = None
     ) -> Float[Tensor, ""]:
-        """The term above; `times` are the output's (`inf` = silent), and `network` is not used."""
+        """The term above. `times` are the output's (`inf` = silent), and `network` is not used."""
         check_batch(times, labels)
         true_time = of_true(times, labels)
         silent = torch.isposinf(true_time)
@@ -95,7 +95,7 @@ class DelayL2(Regularizer):
     def forward(
         self, times: Outputs, labels: Classes, network: nn.Module, record: Record | None = None
     ) -> Float[Tensor, ""]:
-        """The term above, 0 for a network without delays; of `times` only dtype and device matter."""
+        """The term above, 0 for a network without delays. Of `times` only dtype and device matter."""
         total = times.new_zeros(())
         for module in network.modules():
             delay = getattr(module, "delay", None)
@@ -111,7 +111,7 @@ class LayerRegularizer(Regularizer):
     def forward(
         self, times: Outputs, labels: Classes, network: nn.Module, record: Record | None = None
     ) -> Float[Tensor, ""]:
-        """The term, summed over the LIF layers of a `Network`; `times` and `labels` are not used."""
+        """The term, summed over the LIF layers of a `Network`. `times` and `labels` are not used."""
         if record is None or not isinstance(network, Network):
             name = type(self).__name__
             raise ValueError(f"{name} needs a Network and its record: regularizer(times, labels, network, record)")
@@ -134,12 +134,12 @@ class LayerWindow(LayerRegularizer):
         R = alpha mean (max(start - s, 0)^2 + max(s - stop, 0)^2),    s = (t - m) / tau_syn,    summed over LIF layers
 
     where t are the first spikes of a layer's neurons and m is the mean first spike of its inputs in the same sample.
-    A layer whose spikes drift ahead of its inputs leaves most of them unused; one whose spikes spread over long times
+    A layer whose spikes drift ahead of its inputs leaves most of them unused. One whose spikes spread over long times
     leaves the next layer few that arrive together. Silent neurons and inputs are left out, and samples in which a
-    layer has no input; the gradient goes to both t and m.
+    layer has no input. The gradient goes to both t and m.
 
     Args:
-        start: start of the window, in ``tau_syn`` after the mean input; it may be negative.
+        start: start of the window, in ``tau_syn`` after the mean input. It may be negative.
         stop: end of the window, in ``tau_syn`` after the mean input.
 
     Raises:
@@ -181,11 +181,11 @@ class SilentPeak(LayerRegularizer):
         R = alpha sum_neurons mean_samples (threshold - max_t V(t)) / threshold
 
     over the samples in which a neuron is silent, for the neurons of all LIF layers that are silent in more than
-    ``max_silent`` of the batch; in a ``SpikingRecurrent`` this includes spikes of the layer itself, and times up to its
+    ``max_silent`` of the batch. In a ``SpikingRecurrent`` this includes spikes of the layer itself, and times up to its
     ``duration``. The derivative of the maximum with respect to weights, spike times and delays is exact. A membrane
     that never rises above rest has none: there, only raising weights helps (``SilentNeurons``). Parameters of the
-    neurons have no gradient; what adapts plays no part in a neuron without spikes. Of neurons from equations, it is how
-    far a neuron stays from its threshold, relative to how far it is at the start; they are on the CPU.
+    neurons have no gradient. Adaptation plays no part in a neuron without spikes. Of neurons from equations, it is how
+    far a neuron stays from its threshold, relative to how far it is at the start. They are on the CPU.
 
     Args:
         max_silent: neurons that are silent in at most this fraction of a batch are left alone.
@@ -196,7 +196,7 @@ class SilentPeak(LayerRegularizer):
         self.max_silent = float(max_silent)
 
     def of_layer(self, layer: SpikingLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
-        """What the maxima of too silent neurons lack to the threshold."""
+        """The distance to the threshold of the maxima of too silent neurons."""
         seen, synapses, delay, until, receptor = layer.arriving(inputs, spikes)
         first, rows = first_of(layer, spikes), len(layer.weight)
         # (..., places, rows), where a layer has places at which the same neurons see different inputs

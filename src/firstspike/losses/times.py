@@ -27,7 +27,7 @@ class TimeCrossEntropy(TimeLoss):
 
     Args:
         xi: width of the softmax in units of `tau_syn`: time differences much above it are treated as certain. It is
-            0.2 in the papers; smaller ones mostly learn better.
+            0.2 in the papers. Smaller ones mostly learn better.
         label_smoothing: share of the target that is spread evenly over all neurons that spike, in [0, 1), so that
             the lead of the true neuron need not grow for ever. As in torch's loss.
     """
@@ -89,7 +89,7 @@ class TimeMSE(TimeLoss):
 @takes_arguments_of(TimeLoss)
 @checks_ranges
 class ShiftInvariantMSE(TimeLoss):
-    """All other neurons should spike `delta` after the true one, whenever that is (DelGrad: Göltz, Weber, Kriener et
+    """The other neurons should spike `delta` after the true one, whenever that is (DelGrad: Göltz, Weber, Kriener et
     al., Nat. Commun. 16, 8245, 2025)::
 
         L = 1/2 sum_n ((t_n - t_true) / tau_syn - delta (1 - [n = true]))^2

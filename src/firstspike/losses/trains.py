@@ -33,7 +33,7 @@ class _TrainOptions(TypedDict, total=False):
 
 @checks_ranges
 class TrainLoss(Loss):
-    """Base class of losses between spike trains; a subclass writes `distance` of two trains.
+    """Base class of losses between spike trains. A subclass writes `distance` of two trains.
 
     Args:
         reduction: how the losses of the samples are combined: `"mean"`, `"sum"` or `"none"`.
@@ -91,7 +91,7 @@ class VanRossum(TrainLoss):
         self.tau = float(tau)
 
     def distance(self, output: Trains, target: Trains) -> Float[Tensor, "*batch outputs"]:
-        """See `TrainLoss`."""
+        """The distance of two trains, as in `TrainLoss`."""
         times = torch.cat([output, target], dim=-1)
         side = torch.cat([torch.ones_like(output), -torch.ones_like(target)], dim=-1)
         sign = torch.where(times.isfinite(), side, 0.0)
@@ -123,14 +123,14 @@ class MatchedSpikes(TrainLoss):
         self.scale, self.error = float(scale), error
 
     def distance(self, output: Trains, target: Trains) -> Float[Tensor, "*batch outputs"]:
-        """See `TrainLoss`."""
+        """The distance of two trains, as in `TrainLoss`."""
         shift = distances(output, target) / self.scale
         shift = shift if self.error == "absolute" else shift.square()
         return pairing(shift, output.isfinite(), target.isfinite())
 
 
 def distances(output: Trains, target: Trains) -> Float[Tensor, "*batch outputs here there"]:
-    """Of each spike from each target; any number where one of them is not there."""
+    """The distance of each spike from each target; any number if one of them is missing."""
     times, targets = (torch.where(x.isfinite(), x, 0.0) for x in (output, target))
     return (times.unsqueeze(-1) - targets.unsqueeze(-2)).abs()
 
@@ -138,7 +138,7 @@ def distances(output: Trains, target: Trains) -> Float[Tensor, "*batch outputs h
 def pairing(
     shift: Float[Tensor, "*batch here there"], here: Bool[Tensor, "*batch here"], there: Bool[Tensor, "*batch there"]
 ) -> Float[Tensor, "*batch"]:
-    """The least cost of a pairing in order, by the costs of pairs; its derivative by them says which are paired."""
+    """The least cost of a pairing in order, from the costs of pairs; its gradient marks the pairs."""
     alone = here.to(shift.dtype)  # spikes that are not there cost nothing
     passed = torch.nn.functional.pad(there.to(shift.dtype).cumsum(dim=-1), (1, 0))
     paired = here.unsqueeze(-1) & there.unsqueeze(-2)
@@ -159,9 +159,9 @@ class SpikeErrors(Regularizer):
         R = alpha (sum_missing (threshold - V(s)) + sum_extra (V(t-) - threshold)) / threshold,    mean over the samples
 
     Targets s without a partner raise the membrane at their time, and spikes t without one lower it just before them,
-    with the exact derivative of the membrane; pairs are those of `MatchedSpikes(scale)`, and have no part in it. Of
-    neurons from equations it is what compares with the threshold, divided by its value at the start. The output must
-    be the last layer's trains.
+    with the exact derivative of the membrane. Pairs are those of `MatchedSpikes(scale)`, and have no part in it. Of
+    neurons from equations it is the value that is compared with the threshold, divided by its value at the start. The
+    output must be the last layer's trains.
 
     Args:
         scale: as in `MatchedSpikes`.
@@ -178,7 +178,7 @@ class SpikeErrors(Regularizer):
     def forward(
         self, times: Trains, labels: Trains, network: nn.Module, record: Record | None = None
     ) -> Float[Tensor, ""]:
-        """The term above; `labels` are the target trains, `record` that of a `Network`."""
+        """The term above. `labels` are the target trains, `record` that of a `Network`."""
         layers = named_layers(network)
         if record is None or not isinstance(network, Network) or not layers or form_of(network[-1]) != "trains":
             raise ValueError("SpikeErrors needs a Network whose last layer gives trains, and its record")

@@ -1,4 +1,4 @@
-"""Neurons: their parameters, and what a backend may ask of them."""
+"""Neurons: their parameters, and their properties that backends use."""
 
 from firstspike.neurons.base import Component, Neuron, Parameter, Unit, check_neuron, shown_parameters
 from firstspike.neurons.cells import Cell

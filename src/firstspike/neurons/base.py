@@ -1,4 +1,4 @@
-"""What all neurons have: parameters with units and bounds, and facts that a backend relies on."""
+"""The base of all neurons: parameters with units and bounds, and properties that backends rely on."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,17 +16,17 @@ class Unit(NamedTuple):
     """The unit of a quantity, as powers."""
 
     time: int = 0
-    """Of the unit of time."""
+    """Exponent of the unit of time."""
     potential: int = 0
-    """Of the unit of the membrane."""
+    """Exponent of the unit of the membrane."""
 
 
 class Parameter(NamedTuple):
-    """What is known of one parameter of a neuron."""
+    """Unit, bounds and kind of one parameter of a neuron."""
 
     unit: Unit
     least: float
-    """It is larger than this number, or equal to it if that is ``included``."""
+    """The lower bound, which is a valid value if it is ``included``."""
     included: bool = False
     infinite: bool = False
     """Whether it may be ``inf``, which only a number is."""
@@ -51,21 +51,21 @@ class Parameter(NamedTuple):
 
 TIME, POTENTIAL = Unit(time=1), Unit(potential=1)
 Value = float | Tensor | tuple[float | Tensor, ...] | None
-"""Of a parameter."""
+"""The value of a parameter."""
 Kind = Literal["synapse", "rise", "current", "threshold"]
 
 
 class Component(NamedTuple):
     """One of the exponentials ``y`` of a linear neuron, ``dy/dt = -y / tau``, with the membrane ``V``.
 
-    A ``synapse`` adds ``y / tau`` to ``dV/dt``. A ``rise`` comes before the synapse that it feeds: what decays in it
-    flows there. A ``current`` subtracts ``y / tau`` from ``dV/dt``. A part of the ``threshold`` adds y to it.
+    A ``synapse`` adds ``y / tau`` to ``dV/dt``. A ``rise`` comes before the synapse that it feeds: it decays into
+    it. A ``current`` subtracts ``y / tau`` from ``dV/dt``. A part of the ``threshold`` adds y to it.
     """
 
     kind: Kind
     tau: float | Tensor
     jump: float | Tensor = 0.0
-    """What a spike of the neuron adds to it."""
+    """The jump at a spike of the neuron."""
 
 
 class Neuron:
@@ -75,7 +75,7 @@ class Neuron:
             "dv/dt = (v*(v - 1) + i) / tau_m; di/dt = -i / tau_s",
             threshold="v > v_th", reset="v = v_r", receptors=["i"], tau_m=1.0, tau_s=0.5, v_th=10.0, v_r=-10.0)
 
-    Between events its states follow the equations; an input adds its weight to the state of its receptor; where the
+    Between events its states follow the equations. An input adds its weight to the state of its receptor. Where the
     threshold is reached from below, the neuron spikes, and the reset is carried out. ``neurons`` has named ones, whose
     parameters are documented, and which are its subclasses: ``LIF``, ``QIF``, ``AdEx`` and others.
 
@@ -83,16 +83,16 @@ class Neuron:
     ``(out,)``, which may require a gradient. The values of tensors are checked when they are used: reading them here
     would break under vmap. A backend accepts a neuron or refuses it with a reason.
 
-    Two neurons are equal if they are of the same kind and all values are; of tensors shape and values count. A number
+    Two neurons are equal if they are of the same kind and all values are. Of tensors shape and values count. A number
     never equals a tensor.
 
     Args:
         equations: a line ``dx/dt = ...`` for each state, the membrane first, and lines ``name = ...`` for parts that
             they use, also separated by ``;``, in the notation of Brian2: ``+ - * / **``, brackets, numbers, names, and
-            ``exp log sqrt sin cos tanh``. Times are in any one unit; there are no other units.
+            ``exp log sqrt sin cos tanh``. Times are in any one unit. There are no other units.
         threshold: a comparison, such as ``"v > v_th"``.
-        reset: what a spike does to the states, such as ``"v = v_r; u += d"``. All see the states before the spike.
-        receptors: the states that inputs add their weights to; which of them an input reaches is said by the layer.
+        reset: the change of the states at a spike, such as ``"v = v_r; u += d"``. All see the states before the spike.
+        receptors: the states that inputs add their weights to. Which of them an input reaches is said by the layer.
         held: states that stand still within the refractory time, by default the first. Without any, a neuron only does
             not spike within that time.
         start: states at the start that are not 0: numbers, or formulas of parameters.
@@ -109,15 +109,15 @@ class Neuron:
     parameters: ClassVar[Mapping[str, Parameter]] = {}
     """Units and bounds of all parameters."""
     state: ClassVar[Mapping[str, Unit]] = {}
-    """What changes in time, the membrane ``voltage`` first."""
+    """The states that change in time, the membrane ``voltage`` first."""
     resets: ClassVar[Mapping[str, str]] = {}
     """The parts of the state that a spike sets, each to a parameter, at which a refractory time holds it."""
     equations: Equations | None = None
-    """What the neuron does between events, of those that are described by it; None of ``LIF`` and its kin."""
+    """The equations of neurons that are described by them; None for ``LIF`` and its kin."""
     start: Mapping[str, Expression] = {}
     """States that do not start at 0, of neurons with ``equations``."""
     unit: str | None = None
-    """Of all times, for figures and reports."""
+    """The unit of all times, for figures and reports."""
     conducts: ClassVar[bool] = False
     """Whether weights are conductances, which are >= 0."""
 
@@ -182,7 +182,7 @@ class Neuron:
             )
 
     def with_values(self, **values: Any) -> Self:
-        """The same neuron with other values of some parameters."""
+        """A copy of the neuron with other values of some parameters."""
         if type(self) is not Neuron:
             made = type(self)(**self.values | values)
             made.__dict__["unit"] = self.unit
@@ -195,7 +195,7 @@ class Neuron:
 
     @property
     def membrane(self) -> str:
-        """The membrane as a formula of the states; of neurons without ``equations`` it is ``voltage``."""
+        """The membrane as a formula of the states. Of neurons without ``equations`` it is ``voltage``."""
         return "voltage" if self.equations is None else self.equations.states[0]
 
     def membrane_of(self, states: Mapping[str, Tensor], like: Tensor) -> Tensor:
@@ -215,7 +215,7 @@ class Neuron:
         return set(names_in(read(self.membrane, "membrane")))
 
     def without_spikes(self) -> "Neuron":
-        """The same equations, with values as they are, without a threshold."""
+        """A copy of the neuron without a threshold."""
         assert self.equations is not None
         old, found = self.equations, object.__new__(Neuron)
         new = read_equations(old.text, "0 > 1", "", old.receptors, old.held)
@@ -226,7 +226,7 @@ class Neuron:
 
     @property
     def begins(self) -> bool:
-        """Whether it begins at time 0, with a bias or from equations; others are at rest until the first input."""
+        """Whether it begins at time 0, with a bias or from equations. Others are at rest until the first input."""
         bias = self.values.get("bias", 0.0)
         return self.equations is not None or isinstance(bias, Tensor) or bias != 0
 
@@ -239,7 +239,7 @@ class Neuron:
 
     @property
     def named_values(self) -> dict[str, float | Tensor]:
-        """Values of the names in the ``equations``; of a parameter with several, they end with their numbers."""
+        """Values of the names in the ``equations``. Of a parameter with several, they end with their numbers."""
         found: dict[str, float | Tensor] = {}
         for name, value in self.values.items():
             found |= {f"{name}_{k}": x for k, x in enumerate(value)} if isinstance(value, tuple) else {name: value}

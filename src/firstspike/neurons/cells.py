@@ -20,11 +20,11 @@ class _Model(NamedTuple):
 
     make: Callable[..., Neuron]
     names: Mapping[str, Any] | None
-    """Those of the neuron's parameters, of two that of excitation first; None: they are the same."""
+    """The names of the neuron's parameters, the one of excitation first; None if they are the same."""
     gain: Callable[[Any, Any], Any]
     """The neuron's weight for one of 1 there, by a synapse's time constant and all parameters."""
     defaults: dict[str, float]
-    """In the names and units there."""
+    """The defaults, in the simulator's names and units."""
     small: tuple[str, ...] = ()
     """Parameters in thousands of NEST's units, and ``w`` if weights are."""
 
@@ -144,7 +144,7 @@ class Cell:
         Args:
             neuron: in ms and mV.
             name: see ``Cell``.
-            parameters: what does not follow from a ``LIF``, ``AdaptiveLIF`` or ``ConductanceLIF``: ``cm`` and
+            parameters: those that do not follow from a ``LIF``, ``AdaptiveLIF`` or ``ConductanceLIF``: ``cm`` and
                 ``v_rest``, in NEST ``C_m`` and ``E_L``, by default those there.
 
         Raises:
@@ -197,7 +197,7 @@ class Cell:
 
 
 def _in_nest(parameters: Mapping[str, Any], small: tuple[str, ...]) -> dict[str, Any]:
-    """The same in NEST's names and units, with ``tau_m``."""
+    """The parameters in NEST's names and units, with ``tau_m``."""
     found = {_TO_NEST.get(key, key): x * 1000.0 ** (key in small) for key, x in parameters.items()}
     return found | ({"tau_m": found["C_m"] / found.pop("g_L")} if "g_L" in found else {})
 
@@ -221,7 +221,7 @@ def _value(name: str, value: Any) -> float | Tensor:
 
 
 def _moved(values: Any, given: Mapping[str, Any], names: Mapping[str, Any], back: bool = False) -> Any:
-    """Potentials relative to rest, and the current as what it does to the membrane, or back; or all as it is."""
+    """Potentials relative to rest, and the current as its effect on the membrane, or back; or all as it is."""
     if "E_L" in names.values() or "E_L" not in given:
         return values
     resistance, sign = given["tau_m"] / given["C_m"], 1 if back else -1
@@ -230,7 +230,7 @@ def _moved(values: Any, given: Mapping[str, Any], names: Mapping[str, Any], back
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether values are the same to rounding; a single one stands for all."""
+    """Whether values are the same to rounding. A single one stands for all."""
     most = max(len(each(one)), len(each(other)))
     both = [each(x) * (most if len(each(x)) == 1 else 1) for x in (one, other)]
     one, other = ([torch.as_tensor(math.nan if y is None else y).detach().cpu().double() for y in x] for x in both)

@@ -17,7 +17,7 @@ _FLAG = re.compile(r"(?::[^()]*)?(\(unless refractory\))?\s*$")
 
 @dataclass(frozen=True)
 class Equations:
-    """What a neuron does between events, when it spikes, and what a spike does."""
+    """The equations of a neuron between events, its threshold, and its reset."""
 
     text: str
     threshold: str
@@ -25,15 +25,15 @@ class Equations:
     receptors: tuple[str, ...]
     states: tuple[str, ...]
     flow: tuple[Expression, ...]
-    """The derivative of each state by time."""
+    """The derivative of each state with respect to time."""
     excess: Expression
     """The neuron spikes where this rises to 0."""
     after: tuple[Expression, ...]
-    """Each state after a spike."""
+    """The states after a spike."""
     held: tuple[str, ...]
     """States that stand still for the refractory time."""
     parameters: tuple[str, ...]
-    """All other names, in the order in which they occur."""
+    """The names of the parameters, in the order in which they occur."""
 
     @property
     def key(self) -> str:
@@ -55,7 +55,7 @@ def read_equations(text: str, threshold: str, reset: str, receptors: Sequence[st
     """Read equations.
 
     Args:
-        text: lines ``dx/dt = ...`` and, for names of parts that they use, ``name = ...``; a line may end with a comment
+        text: lines ``dx/dt = ...`` and, for names of parts that they use, ``name = ...``. A line may end with a comment
             after ``#`` or, as in Brian2, with ``: 1`` and ``(unless refractory)``.
         threshold: a comparison ``left > right``.
         reset: assignments ``x = ...``, ``x += ...``, separated by ``;`` or lines. All see the states before the spike.
@@ -63,7 +63,7 @@ def read_equations(text: str, threshold: str, reset: str, receptors: Sequence[st
         held: states that stand still for the refractory time.
 
     Raises:
-        ValueError: what cannot be read, with the place.
+        ValueError: text that cannot be read, with its place.
     """
     for name, value in (("equations", text), ("threshold", threshold), ("reset", reset)):
         if not isinstance(value, str):

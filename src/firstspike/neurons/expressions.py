@@ -15,7 +15,7 @@ Expression = float | str | tuple[object, ...]
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     name: getattr(torch, name) for name in ("exp", "log", "sqrt", "sin", "cos", "tanh")
 }
-"""What expressions may call, by name; each has one argument, and is analytic where it is defined."""
+"""Functions that expressions may call, by name. Each has one argument, and is analytic where it is defined."""
 
 RESERVED = {
     "t": "neurons do not depend on the time itself; write what changes as a state with its own equation",
@@ -35,7 +35,7 @@ _REFUSED = {
 
 
 def read(text: str, place: str, before: int = 0) -> Expression:
-    """The expression of a text; a ValueError says what is not allowed in it, and where: ``place`` and the column.
+    """The expression of a text. A ValueError names a part that is not allowed, its ``place`` and its column.
 
     ``before`` is how many characters of a line come before the text.
     """
@@ -110,7 +110,7 @@ def shown(expression: Expression) -> str:
 
 
 def limited(expression: Expression, place: str) -> Expression:
-    """The same expression; a ValueError if it is too large, or too deep, for what goes through all of it."""
+    """The expression as it is; a ValueError if it is too large or too deep to be traversed."""
     rest, count = [(expression, 0)], 0
     while rest:
         part, depth = rest.pop()
@@ -126,7 +126,7 @@ def limited(expression: Expression, place: str) -> Expression:
 
 
 def names_in(expression: Expression) -> Iterator[str]:
-    """All names, each as often as it occurs."""
+    """The names in an expression, each as often as it occurs."""
     if isinstance(expression, str):
         yield expression
     elif isinstance(expression, tuple):

@@ -3,7 +3,7 @@
     tau_mem dV/dt = -V + bias + tau_mem sum_r I_r(t) / tau_syn_r,      I_r(t) = sum_i w_i exp(-(t - t_i) / tau_syn_r)
 
 where the sum goes over receptors r, and over the inputs i that reach each. V is relative to the leak potential. Times
-are in any unit, the same for all; by convention ``tau_syn = 1``.
+are in any unit, the same for all. By convention ``tau_syn = 1``.
 """
 
 import math
@@ -36,20 +36,20 @@ class LIF(Neuron):
     reset are solved event by event; all others in closed form.
 
     Args:
-        tau_mem: membrane time constant, > 0; the number ``math.inf`` is a neuron without leak, a tensor is finite.
+        tau_mem: membrane time constant, > 0. The number ``math.inf`` is a neuron without leak, a tensor is finite.
         tau_syn: synaptic time constant, > 0, in the same unit as all times; a tuple with one for each receptor, such as
             an excitatory and an inhibitory one. Which receptor an input reaches is said by the layer.
         threshold: membrane potential, relative to the leak potential, at which the neuron spikes, > 0.
         reset: membrane after a spike, below the threshold, in spike trains. As a spike is exactly at the threshold, a
             reset to 0 is the same as subtracting the threshold. None: a spike leaves the membrane as it is, and is
             followed by another only where the membrane has been below the threshold, or the refractory time ends above
-            it; this needs a refractory time, or parts of the threshold that rise.
+            it. This needs a refractory time, or parts of the threshold that rise.
         refractory: time for which the membrane stays at ``reset`` after a spike, >= 0, in spike trains. Spike times
             have no gradient with respect to it. Without a reset the neuron does not spike for that time.
-        tau_rise: time constant with which a synaptic current rises, 0 for one that jumps; equal to ``tau_syn`` it is an
+        tau_rise: time constant with which a synaptic current rises, 0 for one that jumps. Equal to ``tau_syn`` it is an
             alpha function. A tuple has one for each receptor.
         bias: constant input, as the membrane where it alone acts comes to rest. It acts from time 0 on, or from the
-            start of a window, with the membrane at 0; inputs before that do not arrive.
+            start of a window, with the membrane at 0. Inputs before that do not arrive.
         unit: name of the unit of all times in figures and reports, such as ``"ms"``; None for ``tau_syn``.
 
     Raises:
@@ -94,12 +94,12 @@ class LIF(Neuron):
         self.__dict__["_closed"] = simple and not isinstance(self.tau_syn, tuple)  # asked for in every call
 
     def without_spikes(self) -> Self:
-        """The same neuron with a threshold that no membrane reaches."""
+        """A copy of the neuron with a threshold that no membrane reaches."""
         return self.with_values(threshold=_OUT_OF_REACH)
 
     @property
     def concave_rise(self) -> bool:
-        """See ``Neuron``: d2V/dt2 = -dV/dt / tau_mem - I / tau_syn**2 < 0 where V > 0 rises."""
+        """Whether the membrane rises concavely: d2V/dt2 = -dV/dt / tau_mem - I / tau_syn**2 < 0 where V > 0 rises."""
         return not self.components
 
     @property
@@ -135,12 +135,12 @@ class AdaptiveLIF(LIF):
         adaptation: time constants and jumps of the adaptation currents, ``[(tau, jump), ...]``.
         threshold_adaptation: likewise of the parts of the threshold.
         adaptation_tau: in place of ``adaptation``, its time constants, > 0: the name under which they are trained.
-        adaptation_jump: and its jumps, as an inhibitory weight, in the unit of the membrane; negative ones excite.
+        adaptation_jump: and its jumps, as an inhibitory weight, in the unit of the membrane. Negative ones excite.
         threshold_tau: in place of ``threshold_adaptation``, its time constants, > 0.
         threshold_jump: and its jumps, in the unit of the membrane.
 
     Raises:
-        ValueError: a value outside of these bounds; as many jumps as time constants are needed.
+        ValueError: a value outside of these bounds. As many jumps as time constants are needed.
     """
 
     adaptation_tau: tuple[Positive | Tensor, ...] = ()

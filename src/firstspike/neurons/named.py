@@ -1,4 +1,4 @@
-"""Neurons with a name that are described by their equations. What they have in common::
+"""Neurons with a name that are described by their equations. They share::
 
     dI_r/dt = -I_r / tau_syn_r,      I_r = I_r + w at an input of weight w that reaches the receptor r
 
@@ -26,7 +26,7 @@ Finites = Finite | Tensor | tuple[Finite | Tensor, ...]
 
 _PLAIN, _RATE, _CURRENT = Unit(), Unit(time=-1), Unit(time=-1, potential=1)  # where capacities are plain numbers
 _known: dict[tuple[Any, ...], Equations] = {}
-"""Equations by their texts; unlike ``lru_cache``, programs that torch records look them up."""
+"""Equations by their texts. Unlike ``lru_cache``, programs that torch records look them up."""
 
 
 def _free(unit: Unit, **more: bool) -> Parameter:
@@ -34,7 +34,7 @@ def _free(unit: Unit, **more: bool) -> Parameter:
 
 
 class _Text(NamedTuple):
-    """What is known of a neuron as text, beside its synapses."""
+    """The text of a neuron's equations, without its synapses."""
 
     flow: str
     threshold: str
@@ -43,7 +43,7 @@ class _Text(NamedTuple):
 
 
 class _Named(Neuron):
-    """A neuron whose equations are known; they depend on how many receptors it has."""
+    """A neuron whose equations are known. They depend on how many receptors it has."""
 
     tau_syn: Any
     threshold: Any
@@ -81,7 +81,7 @@ class _Membrane(_Named):
         tau_syn: synaptic time constant, > 0; a tuple with one for each receptor.
         threshold: v of a spike, > 0.
         reset: v after a spike, below the threshold.
-        refractory: time for which v stays there, >= 0; other states go on.
+        refractory: time for which v stays there, >= 0. Other states go on.
         bias: constant input, as the membrane where it alone acts on the leak comes to rest.
         unit: name of the unit of all times in figures and reports, such as ``"ms"``; None for ``tau_syn``.
 
@@ -115,19 +115,19 @@ _JUMPS = "i{0}/tau_syn{0}"
 @takes_arguments_of(_Membrane)
 @dataclass(frozen=True, eq=False, repr=False)
 class QIF(_Membrane):
-    """A quadratic integrate-and-fire neuron: what all neurons at the onset of slow regular spiking have in common::
+    """A quadratic integrate-and-fire neuron, the normal form of neurons at the onset of slow regular spiking::
 
         tau_mem dv/dt = v (v - 1) + bias + I
 
-    It rests at v = 0, and spikes once v has passed 1 for good; v is a number without a unit. By default it spikes where
+    It rests at v = 0, and spikes once v has passed 1 for good. v is a number without a unit. By default it spikes where
     v is infinite, and goes on from minus infinity by itself: no reset is chosen. So a spike only comes or goes at the
     end of a trial. Its states are n and d with v = n / d, in which the equation is linear, and computed several times
     faster: ``tau_mem dn/dt = (bias + I) d - n``, ``tau_mem dd/dt = -n``.
 
     Args:
-        threshold: v of a spike, > 0; the number ``math.inf`` is a spike at infinity.
-        reset: v after a spike, below the threshold; the number ``-math.inf`` is the other side of infinity.
-        bias: constant input; above 1/4 the neuron spikes without others.
+        threshold: v of a spike, > 0. The number ``math.inf`` is a spike at infinity.
+        reset: v after a spike, below the threshold. The number ``-math.inf`` is the other side of infinity.
+        bias: constant input. Above 1/4 the neuron spikes without others.
 
     Source: Latham et al. 2000, "Intrinsic dynamics in neuronal networks. I. Theory"; as here, with v in units of the
     distance from rest to threshold, Klos and Memmesheimer 2025, "Smooth exact gradient descent learning in spiking
@@ -144,7 +144,7 @@ class QIF(_Membrane):
 
     @property
     def membrane(self) -> str:
-        """See ``Neuron``."""
+        """The membrane as a formula of the states."""
         return "n/d"
 
     def pseudospikes(
@@ -184,7 +184,7 @@ class EIF(_Membrane):
     v is relative to the leak potential. With a small ``delta_t`` it becomes a ``LIF`` with the threshold ``v_t``.
 
     Args:
-        threshold: v of a spike. It changes times little where it is a few ``delta_t`` above ``v_t``; from some 20
+        threshold: v of a spike. It changes times little where it is a few ``delta_t`` above ``v_t``. From some 20
             ``delta_t`` on, v runs away too fast for steps that numbers can tell apart.
         v_t: v above which the upstroke of a spike begins.
         delta_t: over which range of v spikes take off, > 0.
@@ -223,7 +223,7 @@ class AdEx(_Membrane):
         tau_mem: membrane time constant ``c_m / g_l`` in ms, > 0.
         tau_syn: synaptic time constant in ms, > 0; a tuple with one for each receptor.
         threshold: v of a spike in mV: NEST's ``V_peak``, PyNN's ``v_spike``. It changes times little where it is a few
-            ``delta_t`` above ``v_t``; from some 20 ``delta_t`` on, steps are too short for numbers to tell apart.
+            ``delta_t`` above ``v_t``. From some 20 ``delta_t`` on, steps are too short for numbers to tell apart.
         reset: v after a spike in mV: ``V_reset``, ``v_reset``.
         refractory: time in ms for which v stays there, >= 0, while w goes on: ``t_ref``, ``tau_refrac``.
         bias: constant current in pA: ``I_e``, ``i_offset``.
@@ -286,7 +286,7 @@ class Izhikevich(_Named):
         d: jump of u at a spike.
         unit: name of the unit of all times in figures and reports.
 
-    Source: Izhikevich 2003, "Simple model of spiking neurons", eqs. 1 to 3; the defaults are regular spiking.
+    Source: Izhikevich 2003, "Simple model of spiking neurons", eqs. 1 to 3. The defaults are regular spiking.
     """
 
     tau_syn: Positives = 5.0
@@ -318,17 +318,17 @@ class AdLIF(_Membrane):
         tau_mem dv/dt = -v - w + bias + tau_mem sum_r I_r / tau_syn_r
         tau_w dw/dt = a v - w;       v = reset, w = w + b at a spike
 
-    v is relative to the leak potential. It oscillates where ``4 a tau_mem tau_w > (tau_mem - tau_w)^2``; its spikes
+    v is relative to the leak potential. It oscillates where ``4 a tau_mem tau_w > (tau_mem - tau_w)^2``. Its spikes
     are then also found exactly. Adaptation by spikes alone (a = 0) is computed faster by ``AdaptiveLIF``.
 
     Args:
         tau_w: time constant of the adaptation, > 0.
-        a: how much the adaptation follows the membrane; -1 and below is unstable.
+        a: how much the adaptation follows the membrane. -1 and below is unstable.
         b: jump of the adaptation at a spike.
 
     Source: Bittar and Garner 2022, "A surrogate gradient spiking baseline for speech command recognition", and Baronig
     et al. 2025, "Advancing spatio-temporal processing through adaptation in spiking neural networks", in continuous
-    time. There weights act without a synaptic current; spikes of the first subtract the threshold.
+    time. There weights act without a synaptic current. Spikes of the first subtract the threshold.
     """
 
     tau_w: Positive | Tensor = 4.0
@@ -353,14 +353,14 @@ class ConductanceLIF(_Membrane):
         tau_mem dv/dt = -v + bias + sum_r g_r (reversal_r - v),      dg_r/dt = -g_r / tau_syn_r
 
     v is relative to the leak potential, and g to the leak's conductance. Inputs add their weights, which are >= 0, to
-    the g of their receptor; layers keep them so with ``signs``. With reversal potentials far away it becomes a ``LIF``.
+    the g of their receptor. Layers keep them so with ``signs``. With reversal potentials far away it becomes a ``LIF``.
 
     Args:
         tau_syn: time constants of the conductances, > 0, here of excitation and inhibition.
         reversal: reversal potentials, one for each of ``tau_syn``.
 
     Raises:
-        ValueError: a value outside of these bounds, or not a number; as many reversal potentials as time constants are
+        ValueError: a value outside of these bounds, or not a number. As many reversal potentials as time constants are
             needed. When it is used, a negative weight.
 
     Source: Destexhe 1997, "Conductance-based integrate-and-fire models"; PyNN's ``IF_cond_exp``.

@@ -7,7 +7,7 @@
 
 The colour-blind can read all of them. Nothing here touches pyplot.
 
-Functions that draw data take the axes to draw into as ``ax`` and return them; ``unit`` is that of all times, by default
+Functions that draw data take the axes to draw into as ``ax`` and return them. ``unit`` is that of all times, by default
 ``tau_syn`` or, where layers are given, what 1 is to theirs.
 
 To add a figure: ``<name>(data, ax) -> ax`` and ``<name>_figure(run) -> Figure`` in a file here, and a line in
@@ -50,7 +50,7 @@ PLOTS: dict[str, Callable[..., Figure]] = {
     "output_maps": yin_yang.output_maps_figure,
     "hidden_maps": yin_yang.hidden_maps_figure,
 }
-"""Figures of a run by name; each takes an ``fs.Run``, and raises a ``ValueError`` if it does not apply to it."""
+"""Figures of a run by name. Each takes an ``fs.Run``, and raises a ``ValueError`` if it does not apply to it."""
 
 
 def of_sample(sample: int) -> dict[str, Callable[..., Figure]]:

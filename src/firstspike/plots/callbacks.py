@@ -18,7 +18,7 @@ from firstspike.training.fit import Row
 class DrawingPace:
     """Draws so rarely that it takes at most a ``share`` of the time.
 
-    With 0.03 it waits 33 times as long as the last time took; before that is measured, it is a ``guess`` in seconds.
+    With 0.03 it waits 33 times as long as the last time took. Before that is measured, it is a ``guess`` in seconds.
     """
 
     def __init__(self, share: float = 0.03, guess: float = 0.15) -> None:
@@ -49,7 +49,7 @@ class TensorBoard(Callback):
     """Logs to ``tensorboard/`` in the run folder: scalars every epoch, histograms of parameters with every checkpoint.
 
     The confusion matrix comes with the last checkpoint, and with earlier ones where drawing takes little of the time.
-    A resumed training continues the same log; what an earlier one wrote of later epochs is marked as void.
+    A resumed training continues the same log. Entries of later epochs by an earlier one are marked as void.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -134,4 +134,4 @@ class WandbLog(Callback):
 
 
 CALLBACKS: dict[str, Callable[[Path], Callback]] = {"live": LiveFigure, "tensorboard": TensorBoard, "wandb": WandbLog}
-"""Each is made from the run folder."""
+"""The callbacks that draw or log, made from the run folder."""

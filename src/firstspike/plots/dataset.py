@@ -48,7 +48,7 @@ def spike_images(
     titles: Sequence[str] | None = None,
     unit: str = look.TAU_SYN,
 ) -> list[Axes]:
-    """Samples as images of spike times, early is dark; hatched pixels never spike.
+    """Samples as images of spike times, early is dark. Hatched pixels never spike.
 
     Args:
         times: a sample for each of the axes, pixels row by row.

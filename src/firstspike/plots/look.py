@@ -1,6 +1,6 @@
 """The look of all figures: colours that the colour-blind tell apart, sizes for a page, axes with units.
 
-Functions that draw data use the caller's axes and fonts; figures of a run are made inside ``style``. Nothing here
+Functions that draw data use the caller's axes and fonts. Figures of a run are made inside ``style``. Nothing here
 touches pyplot.
 """
 
@@ -26,7 +26,7 @@ P = ParamSpec("P")
 
 DPI = 150
 
-# Okabe and Ito's colours without yellow, and three more; neighbours differ in lightness, too
+# Okabe and Ito's colours without yellow, and three more. Neighbours differ in lightness, too
 COLOURS = (
     "#0072B2", "#E69F00", "#222222", "#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#8452EA", "#593B00", "#EA004E",
 )  # fmt: skip
@@ -99,7 +99,7 @@ def panels(
 
 
 def label_outer(axes: Sequence[Axes], columns: int) -> None:
-    """In a grid of panels with the same axes, name these on the left and at the bottom only."""
+    """Label axes that panels of a grid share only on the left and at the bottom."""
     for index, ax in enumerate(axes):
         if index % min(columns, len(axes)):
             ax.set_ylabel("")
@@ -148,11 +148,11 @@ def legend_right(ax: Axes, **options: Any) -> None:
 
 
 def label_lines(ax: Axes) -> None:
-    """Name each labelled line at its right end, in its colour; names that would overlap move apart.
+    """Name each labelled line at its right end, in its colour. Names that would overlap move apart.
 
     Call it last: the limits of the axes have to be final.
     """
-    ax.autoscale_view()  # what is drawn may not be in the limits yet
+    ax.autoscale_view()  # the limits may not include all that is drawn yet
     ends: list[tuple[float, str, Any]] = []
     for line in ax.get_lines():
         points = np.asarray(line.get_xydata(), dtype=float)
@@ -172,7 +172,7 @@ def label_lines(ax: Axes) -> None:
 
 
 def epoch_axis(ax: Axes, most: int = 6) -> None:
-    """Name the x axis, with ticks at whole epochs and at most ``most`` intervals; lines of a single epoch are dots."""
+    """Name the x axis, with ticks at whole epochs and at most ``most`` intervals. Lines of a single epoch are dots."""
     ax.set_xlabel("epoch")
     first, last = ax.dataLim.intervalx
     if 0 <= last - first < 1:
@@ -183,7 +183,7 @@ def epoch_axis(ax: Axes, most: int = 6) -> None:
 
 
 def log_ticks(axis: Axis, low: float, high: float, zero: bool = False) -> None:
-    """Few ticks of a logarithmic axis have numbers, without powers if possible; ``zero`` adds a tick at 0."""
+    """Few ticks of a logarithmic axis have numbers, without powers if possible. ``zero`` adds a tick at 0."""
     steps = LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,), numticks=8)
     ticks = [float(t) for t in steps.tick_values(low, high) if low <= t <= high]
     if zero:
@@ -196,7 +196,7 @@ def log_ticks(axis: Axis, low: float, high: float, zero: bool = False) -> None:
 
 
 def log_axis(ax: Axes, values: Iterable[float]) -> None:
-    """A logarithmic y axis for values >= 0, leaving out what is not finite; 0 has a tick below the smallest other."""
+    """A logarithmic y axis for finite values >= 0. 0 has a tick below the smallest other."""
     finite = np.asarray([v for v in values if math.isfinite(v)], dtype=float)
     positive = finite[finite > 0]
     if not positive.size:
@@ -212,7 +212,7 @@ def log_axis(ax: Axes, values: Iterable[float]) -> None:
 
 
 def signed(values: ArrayLike, limit: float | None = None) -> dict[str, Any]:
-    """Colours of an image of signed values, up to the largest magnitude or a ``limit``; zero is white."""
+    """Colours of an image of signed values, up to the largest magnitude or a ``limit``. Zero is white."""
     limit = limit or float(np.abs(values).max(initial=0)) or 1.0
     return {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
 
@@ -225,7 +225,7 @@ def image_panels(
     channels: int = 1,
     **options: Any,
 ) -> None:
-    """Images with one colour bar and no ticks, a panel for each; ``options`` are those of ``imshow``.
+    """Images with one colour bar and no ticks, a panel for each. ``options`` are those of ``imshow``.
 
     Lines divide the ``channels``, which are next to each other.
     """

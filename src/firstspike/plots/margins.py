@@ -30,7 +30,7 @@ def margins_of(run: Run) -> Margins:
 
 
 def input_effects(found: Margins) -> Float[np.ndarray, " inputs"]:
-    """Mean absolute derivative of the margins by the time of each input, of a train by that of all its spikes."""
+    """Mean absolute derivative of the margins with respect to each input's time, for trains that of all spikes."""
     values = to_numpy(found.by_times[torch.isfinite(found.margin)])
     if not len(values):
         raise NotApplicable("in no sample do two outputs spike, so that no decision has a margin")

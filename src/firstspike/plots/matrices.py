@@ -1,4 +1,4 @@
-"""What a network has learnt: weights before and after training, receptive fields, and its confusions."""
+"""Figures of a trained network: weights before and after training, receptive fields, and its confusions."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -21,15 +21,15 @@ from firstspike.text import no_decision
 from firstspike.training.evaluation import Evaluation, confusion_counts, success_text
 from firstspike.training.objective import numbers_of
 
-_NUMBERS_UP_TO = 20  # classes; beyond that, numbers in the cells are too small to read
-_LETTERS = 32  # of all classes; more do not fit in a line
+_NUMBERS_UP_TO = 20  # classes. Beyond that, numbers in the cells are too small to read
+_LETTERS = 32  # of all classes. More do not fit in a line
 _DARK = 36  # percent, beyond which numbers are white
 _NAMES_UP_TO = 16  # inputs or outputs, whose ticks have names
 _IMAGES = 24  # neurons whose weights are images
 
 
 def weight_matrix(weight: Float[Tensor, "out inputs"], ax: Axes, limit: float | None = None, bias: int = 0) -> Axes:
-    """Weights as an image, red is positive, blue negative; the last ``bias`` columns are marked as bias spikes."""
+    """Weights as an image, red is positive, blue negative. The last ``bias`` columns are marked as bias spikes."""
     values = to_numpy(weight)
     image = ax.imshow(values, aspect="auto", interpolation="nearest", **look.signed(values, limit))
     ax.figure.colorbar(image, ax=ax, label="weight", pad=0.02)
@@ -49,7 +49,7 @@ def receptive_fields(
     titles: Sequence[str] | None = None,
     channels: int = 1,
 ) -> list[Axes]:
-    """The weights of neurons as images of their inputs; red is positive, blue negative.
+    """The weights of neurons as images of their inputs. Red is positive, blue negative.
 
     Args:
         weight: of each neuron to draw, with ``channels`` next to each other.
@@ -133,7 +133,7 @@ def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = No
 
     Args:
         evaluation: labels and predictions of a data set.
-        names: of the classes; other outputs that the network decides for have numbers. Of numbers, the targets.
+        names: of the classes. Other outputs that the network decides for have numbers. Of numbers, the targets.
     """
     if evaluation.labels.is_floating_point():
         return _predictions(evaluation, ax, names)

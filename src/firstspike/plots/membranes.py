@@ -53,11 +53,11 @@ class Traces:
     trains: bool
     threshold: Float[Tensor, "neurons points"]
     currents: dict[str, Float[Tensor, "neurons points"]] = field(default_factory=dict)
-    """Of neurons with ``components``."""
+    """The currents of neurons with ``components``."""
 
     @property
     def in_rows(self) -> bool:
-        """Whether each membrane has a row of its own: those of trains, and those with currents."""
+        """Whether each membrane has its own row: those of trains, and those with currents."""
         return self.trains or bool(self.currents)
 
     @property
@@ -168,7 +168,7 @@ def draw_traces(drawn: Traces, ax: Axes, unit: str = look.TAU_SYN, other: Traces
 
 
 def _draw_currents(drawn: Traces, ax: Axes) -> None:
-    """In a strip below each membrane."""
+    """Draw the currents in a strip below each membrane."""
     most = max((float(current.abs().max()) for current in drawn.currents.values()), default=0.0)
     for k, base in enumerate(drawn.bases):
         middle = base + float(drawn.voltage[k].min().clamp(max=0)) - 0.55 * _STRIP
@@ -200,7 +200,7 @@ def membrane(
         times: input spike times of the sample, or trains.
         neurons: which of them; by default all, at most six.
         names: of the chosen neurons, by default their numbers.
-        until: end of a time axis that starts at 0; by default it is as long as something happens.
+        until: end of a time axis that starts at 0. By default it is as long as something happens.
     """
     with torch.no_grad():
         spikes = layer(times.to(layer.weight).unsqueeze(0))[0]
@@ -258,7 +258,7 @@ def membrane_figure(run: Run, sample: int | None = None) -> Figure:
     """Membranes of the output neurons, or of those before a readout, in test samples of up to three classes."""
     labels = run.held_out[1].labels
     if labels.is_floating_point():
-        labels = torch.arange(len(labels))  # each sample is a class of its own
+        labels = torch.arange(len(labels))  # each sample is a separate class
     samples = [int((labels == label).nonzero()[0]) for label in labels.unique()[:3]] if sample is None else [sample]
     tall = 2.6 if form_of(run_data.membrane_layer(run)[1]) == "trains" else 1.9
     figure, axes = look.panels(len(samples), 1, (6.5, tall), (0.0, 0.4))

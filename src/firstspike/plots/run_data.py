@@ -1,4 +1,4 @@
-"""What figures and reports say of a run, and why some figures do not apply to it."""
+"""Data of a run for figures and reports, and reasons why some figures do not apply to it."""
 
 import functools
 import logging
@@ -24,7 +24,7 @@ NO_CLASSES = "the labels are numbers, not classes"
 
 
 class NotApplicable(ValueError):  # noqa: N818  (a reason to leave a figure out, not a fault)
-    """A figure that does not apply to a run; the message says why."""
+    """A figure that does not apply to a run. The message says why."""
 
 
 UNAVAILABLE = (NotApplicable, CheckpointError, ConfigError, LayerError, SubstrateError, ImportError, OSError)
@@ -50,7 +50,7 @@ def output_times_of(run: Run) -> Table:
 
 
 def data_name(run: Run) -> str:
-    """What the run learns."""
+    """The name of the data that the run learns."""
     kind: str = run.config.data.kind
     if kind == "files":
         return as_text(f"data from {Path(run.config.data.train).name}")
@@ -83,7 +83,7 @@ def input_names(run: Run) -> list[str]:
 
 
 def classified(run: Run) -> RunEvaluation:
-    """``evaluation`` of a run whose labels are classes."""
+    """The ``evaluation`` of a run whose labels are classes."""
     if run.evaluation.labels.is_floating_point():
         raise NotApplicable(NO_CLASSES)
     return run.evaluation
@@ -126,7 +126,7 @@ def spiking_output(run: Run) -> bool:
 
 
 def left_out(what: str, error: Exception) -> str:
-    """Why a figure or part is left out, in one line; what is a fault rather than a reason is also a warning."""
+    """Why a figure or part is left out, in one line. A fault is also logged as a warning."""
     if isinstance(error, UNAVAILABLE):
         return str(error)
     reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -135,7 +135,7 @@ def left_out(what: str, error: Exception) -> str:
 
 
 def run_figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draw a figure of a run in the package's style; it is ``NotApplicable`` where a part of the run is missing."""
+    """Draw a figure of a run in the package's style. It is ``NotApplicable`` where a part of the run is missing."""
     draw = styled(draw)
 
     @functools.wraps(draw)

@@ -31,7 +31,7 @@ def save_all(
 ) -> list[Path]:
     """Draw the ``plots`` of these names, or all that apply, and write them to ``folder/NAME + ending.FORMAT``.
 
-    Of those asked for by name, a ``NotApplicable`` names the ones that do not apply to these data, or fail; the others
+    Of those asked for by name, a ``NotApplicable`` names the ones that do not apply to these data, or fail. The others
     are written.
     """
     for kind, given, valid in (("figure", names or (), plots), ("format", formats, FORMATS)):
@@ -67,7 +67,7 @@ def draw_after_training(run: Run) -> None:
 
 
 def write_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure whole or not at all, in the format of the path's suffix; the same figure gives the same bytes."""
+    """Write a figure whole or not at all, in the format of the path's suffix. The same figure gives the same bytes."""
     suffix = path.suffix.removeprefix(".")
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(suffix)
     with whole_file(path) as temporary, style():

@@ -23,7 +23,7 @@ from firstspike.training.evaluation import record_in_parts
 
 _LINES_UP_TO = 4  # outputs; of more, all but the true class's are a band
 _OFTEN, _SELDOM = 0.5, 0.1  # fractions of the samples
-_DOTS = 4000  # of a comparison; more merge into a blot
+_DOTS = 4000  # of a comparison. More merge into a blot
 _TICKS_UP_TO = 20  # neurons of a layer whose spikes are drawn as ticks, otherwise as dots
 
 
@@ -43,7 +43,7 @@ def output_times(
     Args:
         rows: the columns ``epoch``, ``label``, ``neuron``, ``mean``, ``std``, ``spiked`` (fraction of the samples in
             which the neuron spiked), a row for each epoch, class and neuron. Times in the unit of the run.
-        axes: as many as there are classes; fewer show the first classes.
+        axes: as many as there are classes. Fewer show the first classes.
         names: of the classes.
     """
     order = np.lexsort([np.asarray(rows[name], dtype=float) for name in ("neuron", "epoch")])
@@ -115,7 +115,7 @@ def spike_histogram(
 
 
 def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: str | None = None) -> Axes:
-    """Spikes of one sample in all layers, input at the bottom, a row per neuron; larger layers are taller.
+    """Spikes of one sample in all layers, input at the bottom, a row per neuron. Larger layers are taller.
 
     Outputs have the colours of their classes, all else is grey. Rows of silent neurons are empty. The number of neurons
     that spiked follows the name of a layer, and of trains the number of spikes.
@@ -156,7 +156,7 @@ def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: 
 
 
 def raster_rows(shown: list[NamedSpikes]) -> list[Float[np.ndarray, " neurons"]]:
-    """Height of each neuron in a raster, layer by layer from 0 upwards; the next layer begins as far above the middle.
+    """Height of each neuron in a raster, layer by layer from 0 upwards. The next layer begins as far above the middle.
 
     Larger layers are taller, but none vanishes or dwarfs the others.
     """

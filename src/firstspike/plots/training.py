@@ -1,4 +1,4 @@
-"""What training changes over the epochs: loss, error, weights and other parameters."""
+"""Figures over the epochs of a training: loss, error, weights and other parameters."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,11 +38,11 @@ def loss_and_error(
 
     Args:
         metrics: the columns ``epoch``, ``train_loss``, ``train_accuracy``, each ``(epochs,)``; with validation data
-            ``validation_loss``, ``validation_accuracy``; with ``raised`` ticks at the bottom mark epochs in which
+            ``validation_loss``, ``validation_accuracy``. With ``raised``, ticks at the bottom mark epochs in which
             weights of silent neurons were raised.
-        axes: two, for the loss and for the error in percent. Both are logarithmic; if some errors are 0, the axis is
+        axes: two, for the loss and for the error in percent. Both are logarithmic. If some errors are 0, the axis is
             linear below the smallest other value.
-        seeds: metrics of each seed, where ``metrics`` are their mean; their range is drawn as a band.
+        seeds: metrics of each seed, where ``metrics`` are their mean. Their range is drawn as a band.
     """
     loss_ax, error_ax = look.axes_list(axes, 2)[:2]
     epochs = np.asarray(metrics["epoch"], dtype=float)
@@ -119,7 +119,7 @@ def spike_counts(metrics: Mapping[str, ArrayLike], axes: Axes | Iterable[Any], n
         metrics: the columns ``epoch`` and, for each of the layers, ``spikes_LAYER``, ``silent_LAYER`` and
             ``full_LAYER``: the mean number of spikes, the fraction of (sample, neuron) pairs without a spike, and of
             those with as many as their capacity. ``LAYER`` is the index in the network.
-        axes: two, for the numbers of spikes and for the fractions in percent; where all fractions are 0, the title of
+        axes: two, for the numbers of spikes and for the fractions in percent. Where all fractions are 0, the title of
             the first says so, and there is no need for a second.
         names: of the layers, by their index in the network.
     """
@@ -174,7 +174,7 @@ def parameter_history(
         ax.plot(epochs, median, color=colour, linewidth=2, label="median", **dots)
     ax.set_ylabel(label)
     look.epoch_axis(ax)
-    if len(epochs) == 2:  # nothing is known of what lies between
+    if len(epochs) == 2:  # values in between are unknown
         ax.set_xticks(epochs, ["before training", f"epoch {epochs[-1]:g}"])
         ax.set(xlabel="", xlim=(epochs[0] - 0.3 * np.ptp(epochs), epochs[-1] + 0.3 * np.ptp(epochs)))
     return ax

@@ -19,16 +19,16 @@ from firstspike.spiketime.reference.linear_response import Receptor, at_rest, re
 
 
 class Voltages(NamedTuple):
-    """What is drawn of neurons, relative to the leak."""
+    """Membranes, thresholds and currents to draw, relative to the leak."""
 
     voltage: Float64[Tensor, "out points"]
     threshold: Float64[Tensor, "out points"]
     currents: dict[str, Float64[Tensor, "out points"]]
-    """Of receptors, and of what adapts with the sign with which it acts; of neurons with ``components``."""
+    """Currents of receptors and of adaptation, with their signs, for neurons with ``components``."""
 
 
 class _Inputs(NamedTuple):
-    """What arrives at neurons, by receptor."""
+    """Inputs of neurons, by receptor."""
 
     arrival: Float64[Tensor, "*out inputs"]
     receptors: list[Receptor]
@@ -67,8 +67,8 @@ def membrane_voltage(
     """Voltage of neurons relative to the leak, in float64; without ``resets`` that of neurons that do not spike.
 
     ``resets`` are sorted times of the neurons' own spikes, ``inf`` after the last one. At such a time, the voltage is
-    that just before it; then the neuron stays at its reset for its refractory time. A reset moves the membrane and
-    not the currents, so what it adds decays with ``tau_mem`` alone.
+    that just before it. Then the neuron stays at its reset for its refractory time. A reset moves the membrane and
+    not the currents, so its effect decays with ``tau_mem`` alone.
     """
     inputs, tau_mem = _inputs(neuron, times, weight, delay, receptor), _by_neuron(neuron.tau_mem)
     own = None if resets is None else resets.double()
@@ -106,7 +106,7 @@ def double(value: Any) -> Float64[Tensor, "..."]:
 
 
 def _by_neuron(value: Any) -> Any:
-    """For neurons, points and inputs."""
+    """A value per neuron, shaped to broadcast over points and inputs."""
     return None if value is None else double(value).reshape(-1, 1, 1)
 
 
@@ -121,7 +121,7 @@ def chosen_of(
             return tuple(map(of_them, x))
         return double(x).expand(layer.out_features)[neurons] if isinstance(x, Tensor) else x
 
-    # numbers stay numbers: 0 and None stand for what a neuron does not have
+    # numbers stay numbers: 0 and None stand for missing parts
     neuron = layer.neuron.with_values(**{name: of_them(x) for name, x in layer.neuron.values.items()})
     each = (x.double().to(layer.weight.device).unsqueeze(0) for x in (times, spikes))
     arriving = layer.arriving(*each)
@@ -163,7 +163,7 @@ def voltages(
 def _currents(
     at: Float64[Tensor, " points"], neuron: LIF, inputs: _Inputs, own: Float64[Tensor, "out spikes"] | None
 ) -> Iterator[tuple[str, Float64[Tensor, "out points"]]]:
-    """Those of all components, by name; parts of the threshold have none."""
+    """The currents of all components, by name; parts of the threshold have none."""
     if not neuron.components:
         return
     since, outputs = _since(at, inputs.arrival), len(inputs.weights[0])

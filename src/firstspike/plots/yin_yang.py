@@ -41,7 +41,7 @@ def decision_map(
         times: output times on the grid, from ``plane.record(network).output``.
         loss: its ``predict(times)`` decides, otherwise the earliest spike.
         plane: the grid.
-        points: samples to draw, if any; those with a wrong decision of the map are crosses.
+        points: samples to draw, if any. Those with a wrong decision of the map are crosses.
         names: of the classes.
     """
     decisions = plane.image(Objective(loss).predict(times))
@@ -82,7 +82,7 @@ def time_map(
         times: on the grid, a column of a layer's times in ``plane.record(network)``.
         plane: the grid.
         limits: of the colour scale, by default earliest and latest.
-        unit: of the times, for the colour bar; None draws none.
+        unit: of the times, for the colour bar. None draws none.
     """
     image = np.ma.masked_invalid(plane.image(times))
     low, high = limits or ((image.min(), image.max()) if image.count() else (0.0, 1.0))

@@ -1,6 +1,6 @@
-"""What a trained network does, as plain data for the page's scripts.
+"""Spikes, decisions and membranes of a trained network, as plain data for the page's scripts.
 
-What a run lacks (a checkpoint, a chip that is not here, data that are gone) is left out, with the reason among the
+Parts that a run lacks (a checkpoint, a chip that is not here, data that are gone) are left out, with reasons in the
 ``notes``.
 """
 

@@ -1,7 +1,7 @@
 """Templates, scripts and data become one file.
 
-The plotting library and the data are compressed inside the page; the browser unpacks them. They come from installed
-packages and from the run. The page makes no network requests; its content security policy blocks them.
+The plotting library and the data are compressed inside the page. The browser unpacks them. They come from installed
+packages and from the run. The page makes no network requests. Its content security policy blocks them.
 """
 
 import base64
@@ -58,7 +58,7 @@ def render(template: str, data: Mapping[str, Any] | None, **head: Any) -> str:
     """A page from the template ``run`` or ``sweep``.
 
     The ``data`` are for its scripts, plain values without NaN or infinity, or None for a page without charts. ``head``
-    is for the template; all of it is escaped.
+    is for the template. All of it is escaped.
     """
     import jinja2
     import plotly
@@ -94,7 +94,7 @@ def render(template: str, data: Mapping[str, Any] | None, **head: Any) -> str:
 def _policy(scripts: list[str], styles: list[str]) -> str:
     """A content security policy: only these scripts run and only these styles apply, and no request is made.
 
-    Styles without text are allowed as well; scripts that run add their rules to such a one.
+    Styles without text are allowed as well. Scripts that run add their rules to such a one.
     """
     allowed = (
         " ".join(f"'sha256-{_letters(hashlib.sha256(text.encode()).digest())}'" for text in texts)
@@ -104,7 +104,7 @@ def _policy(scripts: list[str], styles: list[str]) -> str:
 
 
 def _packed(text: str) -> str:
-    """Compressed, as base64; the same text gives the same letters."""
+    """Compressed, as base64. The same text gives the same letters."""
     return _letters(gzip.compress(text.encode(), mtime=0))
 
 

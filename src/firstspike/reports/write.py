@@ -65,7 +65,7 @@ def write_report(
 
 
 def pictures(run: Run, notes: list[str]) -> Iterator[Picture]:
-    """The figures of a run or, if they do not apply to several seeds, of each seed; ``notes`` get the reasons."""
+    """The figures of a run or, if they do not apply to several seeds, of each seed. ``notes`` get the reasons."""
     regression = any("accuracy" not in part for part in map(run.results.get, ("validation", "test")) if part)
     for name, title in (FIGURES | ({"confusion": "Predictions"} if regression else {})).items():
         for member, of in [(None, run), *enumerate(run.seeds)]:

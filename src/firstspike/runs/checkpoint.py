@@ -29,7 +29,7 @@ from firstspike.training.state import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-_MADE = re.compile(r"(epoch|best)_\d+(_batch_\d+)?")  # names that a training gives; copies may have others
+_MADE = re.compile(r"(epoch|best)_\d+(_batch_\d+)?")  # names that a training gives. Copies may have others
 _WEIGHTS, _STATE, _MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 
 
@@ -53,10 +53,10 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; one of the same name is replaced.
+    """Write a checkpoint. One of the same name is replaced.
 
     Raises:
-        OSError: no space or no permission; earlier files are unchanged.
+        OSError: no space or no permission. Earlier files are unchanged.
     """
     weights = {key: value.detach().cpu().contiguous() for key, value in checkpoint.weights.items()}
     state = io.BytesIO()  # on a full disk the libraries' own writing raises misleading errors
@@ -101,7 +101,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 def load_newest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint in a folder that can be read; damaged ones are reported (logging) and passed over.
+    """The newest checkpoint in a folder that can be read. Damaged ones are reported (logging) and passed over.
 
     Raises:
         CheckpointError: there are some, and none of them can be read.
@@ -111,9 +111,9 @@ def load_newest(folder: Path) -> Checkpoint | None:
 
 
 def newest_of_all(folders: Sequence[Path]) -> list[Checkpoint] | None:
-    """The newest regular checkpoints in the folders of several runs; damaged ones are reported (logging).
+    """The newest regular checkpoints in the folders of several runs. Damaged ones are reported (logging).
 
-    None before the first of them. Several runs are saved one after the other: what was saved of a first moment is then
+    None before the first of them. Several runs are saved one after the other, so the last save may be
     there without the rest. A CheckpointError if none can be read, or none is in all of the runs.
     """
     names = [[path.name for path in newest_first(folder) if path.name.startswith("epoch_")] for folder in folders]
@@ -140,7 +140,7 @@ def newest_of_all(folders: Sequence[Path]) -> list[Checkpoint] | None:
 
 
 def find_checkpoint(folder: Path, name: str) -> Path:
-    """The checkpoint of a name in a folder, or a CheckpointError; ``best`` is that of the best validation accuracy."""
+    """The checkpoint of a name in a folder, or a CheckpointError. ``best`` is that of the best validation accuracy."""
     known = {path.name: path for path in newest_first(folder)}
     if best := next((path for path in known.values() if path.name.startswith("best_")), None):
         known.setdefault("best", best)
@@ -169,7 +169,7 @@ def place_of(folder: Path, checkpoint: Checkpoint, mark: str = "") -> Path:
 
 
 def remove_others(folder: Path, mark: str = "", kept: Path | None = None) -> None:
-    """Remove the training's checkpoints whose names have the mark, but for one; copies under other names stay."""
+    """Remove the training's checkpoints whose names have the mark, but for one. Copies under other names stay."""
     for path in newest_first(folder):
         if mark in path.name and _MADE.fullmatch(path.name) and path != kept:
             remove_folder(path)

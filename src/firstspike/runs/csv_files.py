@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def write_csv_files(run: "Run", folder: Path) -> list[Path]:
     """Write weights and delays of every layer, a row for each neuron, and the spike times of the held-out data.
 
-    In those a row is a sample, a column a neuron; of spike trains the spikes of a neuron are columns one after the
-    other. ``inf`` means no spike. Other files in the folder stay; those of the same names are replaced.
+    In those a row is a sample, a column a neuron. Of spike trains the spikes of a neuron are columns one after the
+    other. ``inf`` means no spike. Other files in the folder stay. Those of the same names are replaced.
 
     Returns:
         The files.

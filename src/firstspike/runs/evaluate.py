@@ -2,7 +2,7 @@
 
 evaluation/NAME.json    accuracy, loss, silent fractions, decision time, spikes and synaptic events, confusion matrix
 evaluation/differences_NAME.csv    on a substrate: its spikes against the exact ones, by neuron
-spikes/NAME.npz         spike times of every layer, labels, predictions; ``numpy.load`` needs no pickle
+spikes/NAME.npz         spike times of every layer, labels, predictions (``numpy.load`` needs no pickle)
 """
 
 import json
@@ -34,7 +34,7 @@ from firstspike.training.evaluation import confusion_counts, evaluate_record, re
 if TYPE_CHECKING:
     from firstspike.runs.run import Run
 
-_TABLE_UP_TO = 10  # classes; a larger confusion matrix is not readable
+_TABLE_UP_TO = 10  # classes. A larger confusion matrix is not readable
 
 
 def decisions(run: "Run", output: Tensor) -> list[str]:
@@ -54,7 +54,7 @@ def name_elsewhere(substrate: Any, settings: Sequence[str]) -> str:
 
 
 def data_called(run: "Run", data: SpikeData | Path | str | None) -> tuple[SpikeData, str]:
-    """Labelled data as ``Run.evaluate`` takes them, and what they are called."""
+    """Labelled data as ``Run.evaluate`` takes them, and their name."""
     if data is None:
         data = run.held_out[0]
     if isinstance(data, SpikeData):
@@ -107,7 +107,7 @@ class RunEvaluation(Evaluation):
 
     @cached_property
     def numbers(self) -> dict[str, Any]:
-        """All but the spikes, ready for JSON. ``confusion`` has true classes in rows and ``decisions`` in columns."""
+        """The results without spikes, for JSON. ``confusion`` has true classes in rows and ``decisions`` in columns."""
         time, classes, costs = self.decision_time, {}, self.cost()
         if not self.data.regression:
             counts = confusion_counts(self, len(self.data.class_names))
@@ -134,7 +134,7 @@ class RunEvaluation(Evaluation):
         }
 
     def cost(self, until_decision: bool = False) -> list[LayerCost]:
-        """Spikes and synaptic events per sample, by layer; see ``layer_costs``.
+        """Spikes and synaptic events per sample, by layer. See ``layer_costs``.
 
         Args:
             until_decision: only up to the first output spike of each sample; [] for a readout, or trains.
@@ -149,7 +149,7 @@ class RunEvaluation(Evaluation):
     def spikes(self) -> dict[str, np.ndarray]:
         """Spike times by layer, each ``(samples, neurons)``, in order; ``inputs`` first, then labels and predictions.
 
-        Further layers of a name have a number after it. Of bias layers these are the bias spikes alone; copies are left
+        Further layers of a name have a number after it. Of bias layers these are the bias spikes alone. Copies are left
         out.
         """
         arrays: dict[str, np.ndarray] = {}

@@ -16,7 +16,7 @@ from typing import Any
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Gives the path of a temporary file to write; it takes the place of ``path`` at the end, if nothing failed."""
+    """Gives the path of a temporary file to write. It takes the place of ``path`` at the end, if nothing failed."""
     temporary = path.with_name(f".{path.name}.{token_hex(4)}.partial")  # others may write the same file
     try:
         with with_file_name(path):
@@ -26,7 +26,7 @@ def whole_file(path: Path) -> Iterator[Path]:
             flush_to_disk(temporary)
             temporary.replace(path)
     finally:
-        with suppress(OSError):  # if nothing can be written nothing is left over; the first error is raised
+        with suppress(OSError):  # if nothing can be written nothing is left over. The first error is raised
             temporary.unlink(missing_ok=True)
 
 
@@ -54,7 +54,7 @@ def csv_text(rows: Iterable[Iterable[Any]]) -> str:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Gives a temporary folder to fill; it takes the place of ``path``, and of all in it, if nothing failed."""
+    """Gives a temporary folder to fill. It takes the place of ``path``, and of all in it, if nothing failed."""
     temporary = path.with_name(f".{path.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -81,7 +81,7 @@ def remove_folder(path: Path) -> None:
 
 
 def remove_leftovers(parent: Path) -> None:
-    """Remove what was left in a folder by those that were killed while they wrote or removed something there."""
+    """Remove the remains of processes that were killed while they wrote to, or removed from, a folder."""
     for ending in ("partial", "leaving"):
         for path in parent.glob(f".*.{ending}"):
             if path.is_dir():

@@ -228,7 +228,7 @@ def changed_data(run: RunFolder, data: Splits) -> str:
 
 
 def next_folder(parent: Path, name: str) -> Path:
-    """Make ``parent/name``, or with the first free number after it; no two processes get the same one."""
+    """Make ``parent/name``, or with the first free number after it. No two processes get the same one."""
     for number in itertools.count(1):
         path = parent / (name if number == 1 else f"{name}-{number}")
         with suppress(FileExistsError):
@@ -259,7 +259,7 @@ def run_folder(out: Path | None, name: str) -> Iterator[Path]:
 def environment(
     config: Config, substrate: Mapping[str, Any] | None = None, data: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What a run depends on, besides its config; see ``RunFolder.create``."""
+    """Versions, machine and data on which a run depends, besides its config."""
     packages = ("torch", "numpy", "numba", "safetensors", "pydantic")
     return {
         "firstspike": __version__,

@@ -20,7 +20,7 @@ class JsonForm(BaseModel):
 
 
 class Manifest(JsonForm):
-    """``manifest.json`` of a checkpoint."""
+    """The contents of ``manifest.json`` of a checkpoint."""
 
     format: Literal[1]
     epoch: NotNegativeInt
@@ -29,7 +29,7 @@ class Manifest(JsonForm):
 
 
 class Environment(JsonForm):
-    """``environment.json``."""
+    """The contents of ``environment.json``."""
 
     command: list[str] = []
     packages: dict[str, str] = {}
@@ -49,7 +49,7 @@ class SplitResults(JsonForm):
 
 
 class Results(JsonForm):
-    """``results.json``, of one training or of several seeds; a part of the data that was not given is null."""
+    """``results.json``, of one training or of several seeds. A part of the data that was not given is null."""
 
     epochs: NotNegativeInt
     parameters: NotNegativeInt

@@ -1,7 +1,7 @@
 """The lock of a run: one process at a time trains it.
 
 The operating system locks the file ``RUN/.lock`` for a process that trains the run, and drops the lock when the process
-ends, however that happens. ``RUN/.lock.json`` names that process; one that a crash left does not block others.
+ends, however that happens. ``RUN/.lock.json`` names that process. One that a crash left does not block others.
 """
 
 import json
@@ -20,7 +20,7 @@ LOCK, HOLDER = ".lock", ".lock.json"
 
 
 class RunLockedError(OSError):
-    """Another process trains the run; the message names it."""
+    """Another process trains the run. The message names it."""
 
 
 @contextmanager

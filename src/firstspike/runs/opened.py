@@ -1,4 +1,4 @@
-"""What a run's folder holds, loaded when it is first used: config, tables, data and networks."""
+"""The contents of a run's folder, loaded on first use: config, tables, data and networks."""
 
 import copy
 import logging
@@ -34,7 +34,7 @@ Table = dict[str, Float[np.ndarray, " rows"]]
 
 
 class OpenedRun:
-    """The base of ``Run``: what its folder holds."""
+    """The base of ``Run``: the contents of its folder."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class OpenedRun:
 
     @property
     def best_validation_accuracy(self) -> tuple[float, ...]:
-        """Of each network; NaN without validation data, and before the end of the training."""
+        """The best accuracy of each network; NaN without validation data, and before the end of the training."""
         each = self.results.get("seeds", {"": self.results}).values()
         return tuple(np.nan if (best := x.get("best_validation_accuracy")) is None else best for x in each)
 
@@ -141,7 +141,7 @@ class OpenedRun:
 
     @cached_property
     def network(self) -> Network:
-        """The trained network, with the weights of ``checkpoint``; its parameters require no gradient."""
+        """The trained network, with the weights of ``checkpoint``. Its parameters require no gradient."""
         return self.network_at(self.checkpoint)
 
     @cached_property
@@ -177,12 +177,12 @@ class OpenedRun:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of all times and parameters."""
+        """The dtype of all times and parameters."""
         return DTYPES[self.config.training.dtype]
 
     @cached_property
     def data(self) -> Splits:
-        """The three splits, on the CPU as the network; those that the run does not have are empty.
+        """The three splits, on the CPU as the network. Those that the run does not have are empty.
 
         If they are not those that the run was trained on, there is a warning (logging).
         """

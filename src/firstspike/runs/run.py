@@ -1,4 +1,4 @@
-"""A run, one object: what ``Trainer.fit(folder=...)`` returns and ``fs.Run(folder)`` opens."""
+"""The class ``Run``, which ``Trainer.fit(folder=...)`` returns and ``fs.Run(folder)`` opens."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -100,11 +100,11 @@ class Run(OpenedRun):
         Processes that ``torchrun`` started train it together, and the first one writes.
 
         Args:
-            folder: the run folder; it must not exist, or be empty.
+            folder: the run folder. It must not exist, or be empty.
             config: the training, see ``fs.config.load_config``.
             progress_bar: whether to show one.
             callbacks: additional receivers of the events of the training.
-            stop: polled before every batch, as well as the signals; return True to save and stop.
+            stop: polled before every batch, as well as the signals. Return True to save and stop.
 
         Raises:
             FileExistsError: the folder is not empty.
@@ -139,7 +139,7 @@ class Run(OpenedRun):
             callbacks: additional receivers of the events of the training.
             allow_other_chip: resume even if the run used another chip.
             from_scratch: remove all checkpoints and tables and start over.
-            stop: polled before every batch, as well as the signals; return True to save and stop.
+            stop: polled before every batch, as well as the signals. Return True to save and stop.
 
         Returns:
             The run with the new results. This object still has what it has loaded, of the training before.
@@ -298,7 +298,7 @@ class Run(OpenedRun):
         return save_all(plots, self, self.folder / "figures", names, formats, ending)
 
     def report(self, out: Path | str | None = None) -> Path:
-        """Write the report, by default into the folder; see ``firstspike.reports.write_report``."""
+        """Write the report, by default into the folder. See ``firstspike.reports.write_report``."""
         from firstspike.reports.write import write_report
 
         return write_report(self, out)

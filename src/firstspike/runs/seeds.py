@@ -24,7 +24,7 @@ def member_folders(top: Path, seeds: Sequence[int]) -> list[Path]:
 def mean_of(found: Sequence[Any]) -> Any:
     """Mean of each number in nested results of several networks, of accuracies also the standard deviation.
 
-    None if one of them lacks it; numbers that all share stay as they are.
+    None if one of them lacks it. Numbers that all share stay as they are.
     """
     first = found[0]
     if isinstance(first, dict):
@@ -42,7 +42,7 @@ COLUMNS = ("best_validation_accuracy", "validation_accuracy", "test_accuracy", "
 
 
 def write_table(top: Path, results: dict[str, Any]) -> None:
-    """Write ``seeds.csv``: ``COLUMNS`` of each seed, then mean and standard deviation; NaN for what a seed lacks."""
+    """Write ``seeds.csv``: ``COLUMNS`` of each seed, then mean and standard deviation; NaN for missing values."""
     numbers = {}
     for seed, result in results["seeds"].items():
         validation, test = ((result.get(split) or {}) for split in ("validation", "test"))

@@ -34,10 +34,10 @@ class RunWriter(Callback):
     """Writes a training into a run folder, and restores it from there.
 
     Without ``config``, it follows from the objects, see ``firstspike.config.describe``. With ``resume`` the training
-    continues from the newest checkpoint, if the folder holds a run, or ``from_scratch``; otherwise the folder must not
+    continues from the newest checkpoint, if the folder holds a run, or ``from_scratch``. Otherwise the folder must not
     exist, or be empty. ``checkpoint_every`` is the config's by default, otherwise about twenty over the training.
 
-    ``results`` are the contents of ``results.json``, empty before the end of the training; ``data`` are those of the
+    ``results`` are the contents of ``results.json``, empty before the end of the training. ``data`` are those of the
     training, ``parts`` objects of your own that a config read off the objects only names.
     """
 
@@ -224,7 +224,7 @@ class RunWriter(Callback):
             write_table(self.folder, self.results)
 
     def _save(self, found: Sequence[tuple[Path, Checkpoint]]) -> None:
-        """Checkpoints of all networks, also the best ones that wait in memory; those that they replace are removed."""
+        """Checkpoints of all networks, also the best ones that wait in memory. Those that they replace are removed."""
         self._write_best()
         for place, checkpoint in found:
             save_checkpoint(place, checkpoint)
@@ -232,7 +232,7 @@ class RunWriter(Callback):
             remove_others(place.parent, "_batch_", place)
 
     def _write_best(self) -> None:
-        """Write the networks that are the best so far; after a crash before, the repeated epochs find them again."""
+        """Write the networks that are the best so far. After a crash before, the repeated epochs find them again."""
         for index, checkpoint in sorted(self.best.items()):
             place = place_of(self.runs[index].checkpoints, checkpoint, "best_")
             save_checkpoint(place, checkpoint)
@@ -251,7 +251,7 @@ class RunWriter(Callback):
 
 
 def captured(trainer: Trainer, callbacks: dict[str, Any] | None = None) -> list[Checkpoint]:
-    """A checkpoint of each network with copied tensors; ``callbacks`` are their states."""
+    """A checkpoint of each network with copied tensors. ``callbacks`` are their states."""
     members = [own_tensors(member | {"callbacks": callbacks or {}}) for member in trainer.state_dict()["members"]]
     return [Checkpoint(x["progress"]["epoch"], x["progress"]["batch"], x.pop("network"), x) for x in members]
 

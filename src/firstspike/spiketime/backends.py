@@ -30,7 +30,7 @@ def _load(name: str) -> Backend:
 BACKENDS: dict[str, Callable[[], Backend]] = {
     name: cache(partial(_load, name)) for name in ("triton", "cpu", "reference")
 }
-"""Each loads its backend, the fastest first; whatever a backend needs is imported when it is used first."""
+"""Functions that load the backends, the fastest first. A backend's dependencies are imported on its first use."""
 
 
 def resolve_backend(name: str, device: torch.device) -> Backend:

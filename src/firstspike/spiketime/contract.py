@@ -1,4 +1,4 @@
-"""What a backend provides: two functions of plain tensors that know nothing of autograd::
+"""A backend provides two functions of plain tensors, without autograd::
 
     forward(arguments) -> result
     backward(grads, result, arguments, max_weight_grad, needs) -> gradients
@@ -9,7 +9,7 @@ neurons up to S spikes, ``(E, B, O, S)``.
 
 All tensors share device and dtype (float32 or float64), and their values are checked, unless the backend does that in
 its forward pass of first spikes (``checks``). Their shapes have E networks side by side, B samples, I inputs and O
-outputs. For first spikes, the first dimension of one network alone may be missing in all of them; ``of_several`` is for
+outputs. For first spikes, the first dimension of one network alone may be missing in all of them. ``of_several`` is for
 passes that need it. They may have any strides, and no backend changes one in place.
 
 A spike time is larger than that of the last input that causes it, by one unit in the last place if it would round to
@@ -22,13 +22,13 @@ constants of all, ``(E, O, M)``, ``current`` all y, ``(E, B, O, M)``, and time c
 weight to the component ``receptors[r]`` of the receptor r that it reaches. See ``neurons.Component``.
 
 Neurons from ``equations`` have D states: ``voltage`` is the first, ``current`` all others, ``(E, B, O, D - 1)``. They
-always come as trains, in float64, with a state and a finite ``until``; ``parameters`` holds what their equations name,
-in the order of ``Equations.parameters``, and then the refractory time.
+always come as trains, in float64, with a state and a finite ``until``. ``parameters`` holds the values that their
+equations name, in the order of ``Equations.parameters``, and then the refractory time.
 
 The gradient is taken at ``spikes``, whoever computed them, with the causal set ``t_i + delay_i < T``. Where the
 neuron is silent, or ``V'(T) <= 0``, or within the refractory time of another spike, all derivatives are zero.
-``max_weight_grad`` bounds the gradient by the weights of each spike, through this spike and for one input spike: where
-the largest ``|dL/dw_i|`` exceeds it, the spike counts as fixed for that gradient, and for no other.
+``max_weight_grad`` bounds the gradient with respect to the weights of each spike, through this spike and for one input
+spike: where the largest ``|dL/dw_i|`` exceeds it, the spike counts as fixed for that gradient, and for no other.
 """
 
 import math
@@ -46,10 +46,10 @@ from firstspike.neurons.base import Kind
 
 
 class Quantity(NamedTuple):
-    """What is known of a tensor that spike times follow from, in the dimensions and units of the module's docstring."""
+    """Properties of an argument of spike times, in the dimensions and units of the module's docstring."""
 
     shape: str
-    """A letter for each dimension; a gradient is summed over all that the quantity does not have."""
+    """A letter for each dimension. A gradient is summed over all that the quantity does not have."""
     time: int = 0
     """Power of the unit of time in its unit."""
     potential: int = 0
@@ -71,17 +71,17 @@ DIFFERENTIABLE = (
     | {"jumps": Quantity("EOM", potential=1), "parameters": Quantity("EOP")}
     | _STATE
 )
-"""What has a gradient, in the order in which autograd sees it. Times of trains have a dimension K more."""
+"""The quantities with a gradient, in autograd's order. Times of trains have a dimension K more."""
 
 QUANTITIES = DIFFERENTIABLE | {
     "refractory": Quantity("EO", time=1),
     "observed": Quantity("EBO", time=1),
     "receptor": Quantity("EI"),
 }
-"""All tensors, those without a gradient last. Observed trains have a dimension S more."""
+"""The tensors of a call, those without a gradient last. Observed trains have a dimension S more."""
 
 CONSTANTS = frozenset(("tau_mem", "tau_syn"))
-"""Gradients by these cost as much as neurons that each have their own."""
+"""Gradients with respect to these cost as much as neurons that each have their own."""
 
 Tensors = dict[str, Tensor | None]
 """All ``QUANTITIES``, in this order, as autograd and recorded programs need them."""
@@ -94,9 +94,9 @@ Gradients = dict[str, Tensor]
 
 
 class Constants(NamedTuple):
-    """The two time constants, numbers or tensors ``(E, O)``; ``tau_mem`` is ``inf`` for all neurons or for none.
+    """The two time constants, numbers or tensors ``(E, O)``. ``tau_mem`` is ``inf`` for all neurons or for none.
 
-    On a GPU, tensors may hold what all neurons share, and ``tau_mem`` may be the number ``inf`` beside a tensor.
+    On a GPU, tensors may hold values that all neurons share, and ``tau_mem`` may be the number ``inf`` beside a tensor.
     """
 
     tau_mem: float | Tensor
@@ -104,7 +104,7 @@ class Constants(NamedTuple):
 
 
 class Held(NamedTuple):
-    """State of each neuron at a time, or gradients by it."""
+    """State of each neuron at a time, or gradients with respect to it."""
 
     voltage: Float[Tensor, "E B O"]
     current: Float[Tensor, "E B O"]
@@ -128,7 +128,7 @@ Sizes = tuple[int, int, int, int]
 
 
 class Arguments(NamedTuple):
-    """What spike times follow from. Time constants are tensors only where not all neurons have the same."""
+    """The arguments of spike times. Time constants are tensors only if they differ between neurons."""
 
     times: Float[Tensor, "E B I *K"]
     weight: Float[Tensor, "E O I"]
@@ -137,31 +137,31 @@ class Arguments(NamedTuple):
     tau_syn: float | Float[Tensor, "E O"]
     threshold: Float[Tensor, "E O"]
     reset: Float[Tensor, "E O"] = None  # type: ignore[assignment]
-    """Of trains, as all that follows."""
+    """This and all fields below are for spike trains."""
     bias: Float[Tensor, "E O"] | None = None
-    """Of linear neurons, as what follows."""
+    """The constant input of linear neurons."""
     jumps: Float[Tensor, "E O M"] | None = None
-    """What a spike adds to each component."""
+    """The jump of each component at a spike."""
     parameters: Float[Tensor, "E O P"] | None = None
-    """Of neurons from equations."""
+    """The parameters of neurons from equations."""
     voltage: Float[Tensor, "E B O"] | None = None
-    """At ``start``, as the two that follow; without them the neurons are at rest until the first input."""
+    """State at ``start``, with the next two fields. Without it the neurons are at rest until the first input."""
     current: Float[Tensor, "E B O"] | None = None
     left: Float[Tensor, "E B O"] | None = None
     refractory: Float[Tensor, "E O"] = None  # type: ignore[assignment]
     observed: Float[Tensor, "E B O S"] | None = None
     """Trains to take the gradient at, in place of those of the neurons."""
     receptor: Int64[Tensor, "E I"] | None = None
-    """That each input reaches, of linear neurons; None: by the sign of the weight, the first where it is > 0."""
+    """The receptor of linear neurons for each input; None: the first if the weight is > 0, otherwise the second."""
     start: float = -math.inf
     until: float = math.inf
     max_spikes: int = 0
-    """Room for that many; 0 asks for first spikes."""
+    """Largest number of spikes; 0 for first spikes."""
     recurrence: Recurrence | None = None
-    """Of neurons that are connected to each other: the last O columns of ``weight`` are those of their own spikes, and
-    ``times`` may leave out what arrives there from before ``start``. Only the CPU kernels know this."""
+    """Connections among the neurons: the last O columns of ``weight`` are those of their own spikes, and
+    ``times`` may leave out their arrivals from before ``start``. Only the CPU kernels support this."""
     components: tuple[Kind, ...] = ()
-    """Of linear neurons; none of others."""
+    """The components of linear neurons, empty for others."""
     resets: bool = True
     """Whether a spike resets the membrane of linear neurons."""
     equations: str = ""
@@ -181,19 +181,19 @@ class Arguments(NamedTuple):
 
     @property
     def state(self) -> Held | None:
-        """At ``start``."""
+        """The state at ``start``."""
         return None if self.voltage is None else Held(self.voltage, self.current, self.left)  # type: ignore[arg-type]
 
     @property
     def sizes(self) -> Sizes:
-        """Of all tensors."""
+        """The sizes E, B, I and O."""
         outputs, inputs = self.weight.shape[-2:]
         several = self.weight.ndim == 3
         return len(self.weight) if several else 1, self.times.shape[several], inputs, outputs
 
 
 class Result(NamedTuple):
-    """Spike times, ``inf`` where there is none, and what backward can use again (a sorting order, say).
+    """Spike times, ``inf`` where there is none, and values that backward can reuse, such as a sorting order.
 
     Shapes begin with ``(E, B)``. Nothing is saved where first spikes were observed and no forward ran.
     """
@@ -201,13 +201,13 @@ class Result(NamedTuple):
     spikes: Float[Tensor, "E B O *S"]
     saved: tuple[Tensor, ...] = ()
     overflows: Bool[Tensor, "E B O"] = None  # type: ignore[assignment]
-    """Of trains: neurons that would spike again after ``max_spikes``. They are held at ``reset`` until ``until``."""
+    """For trains: neurons that would spike again after ``max_spikes``. They are held at ``reset`` until ``until``."""
     state: Held | None = None
-    """At a finite ``until``."""
+    """The state at a finite ``until``."""
 
 
 class Grads(NamedTuple):
-    """Gradients of the loss by what came out; None for zero."""
+    """Gradients of the loss with respect to the outputs; None for zero."""
 
     spikes: Float[Tensor, "E B O *S"]
     state: Held | None = None
@@ -225,7 +225,7 @@ class Backend(NamedTuple):
     forward: Forward
     backward: Backward
     supports: Supports
-    """None for neurons that it computes, and a reason to refuse others; ``recurrent`` asks for ``recurrence``."""
+    """None for neurons that it computes, and a reason to refuse others. ``recurrent`` asks for ``recurrence``."""
     checks: bool = False
     """Whether ``forward`` raises the errors of ``check_values`` itself for first spikes."""
     saves: Callable[[Arguments], tuple[Tensor, ...]] | None = None
@@ -271,7 +271,7 @@ def as_several(x: Any) -> Any:
 
 
 Samples = Callable[[Arguments], int]
-"""How many samples of each network to work on at once; 0 is one, and more than there are means all."""
+"""How many samples of each network to work on at once. 0 is one, and more than there are means all."""
 
 
 def forward_in_parts(forward: Forward, samples: Samples) -> Forward:
@@ -306,7 +306,7 @@ def backward_in_parts(backward: Backward, samples: Samples) -> Backward:
 
 
 def empty_gradients(given: Arguments, needs: Needs) -> Gradients:
-    """Room for what is needed, and there, also where that is a number for all neurons."""
+    """Uninitialised tensors for the needed gradients, also of numbers that all neurons share."""
     found = {}
     for name in DIFFERENTIABLE:
         value = getattr(given, name) if name in needs else None
@@ -317,12 +317,12 @@ def empty_gradients(given: Arguments, needs: Needs) -> Gradients:
 
 
 def zero_gradients(given: Arguments, needs: Needs) -> Gradients:
-    """The same as zeros."""
+    """Zeros for the needed gradients."""
     return {name: x.zero_() for name, x in empty_gradients(given, needs).items()}
 
 
 def _parts(given: Arguments, samples: Samples) -> Iterator[Callable[[Any], Any]]:
-    """Functions that give some samples of all tensors in what begins with networks and samples."""
+    """Functions that return some samples of all tensors whose first dimensions are networks and samples."""
     batch, step = given.sizes[1], max(1, samples(given))
     for start in range(0, max(1, batch), step):
         yield partial(each_tensor, itemgetter((slice(None), slice(start, start + step))))
@@ -334,13 +334,13 @@ def _some(part: Callable[[Any], Any], given: Arguments) -> Arguments:
 
 
 def joined(parts: Sequence[Any], cat: Callable[[Sequence[Tensor]], Tensor]) -> Any:
-    """One of what several passes gave, by a function that joins tensors."""
+    """One result from those of several passes, by a function that joins tensors."""
     whole = map(cat, zip(*map(_tensors, parts), strict=True))
     return each_tensor(lambda _: next(whole), parts[0])
 
 
 def _tensors(x: Any) -> list[Tensor]:
-    """All tensors in ``x``, in order."""
+    """The tensors in ``x``, in order."""
     found: list[Tensor] = []
     each_tensor(lambda tensor: found.append(tensor) or tensor, x)  # type: ignore[func-returns-value]
     return found

@@ -47,7 +47,7 @@ torch.library.define(
 
 @torch.library.impl("firstspike::spike_forward", _DEVICES)
 def _spikes(*given: Any) -> list[Tensor]:
-    """First spikes and what is saved; or trains, the state at the end, and overflows."""
+    """First spikes and saved tensors; or trains, the state at the end, and overflows."""
     tensors, options = given[:INPUTS], Options(*given[INPUTS:])
     found = Spikes.forward(*tensors, options)
     if options.max_spikes or not options.closed:

@@ -1,4 +1,4 @@
-"""The one differentiable function: checks values, asks a backend, saves what backward needs. No maths.
+"""The one differentiable function: it checks values, calls a backend, and saves the tensors for backward. No maths.
 
 Two ``autograd.Function`` classes, so that ``torch.func`` can map over the backward pass as well. Both work on tensors
 of one network or with a dimension for several (see ``contract``).
@@ -32,7 +32,7 @@ from firstspike.spiketime.transforms import OF_SAMPLES, Direct, mapped, tangent
 from firstspike.spiketime.units import check_time_constants, resolve
 from firstspike.spiketime.values import check_linear, check_trains, check_values
 
-# Whether modes record or replace calls of torch, as ``make_fx`` does; backends work on memory that they do not see
+# Whether modes record or replace calls of torch, as ``make_fx`` does. Backends work on memory that they do not see
 _modes = torch._C._len_torch_dispatch_stack
 
 INPUTS = len(QUANTITIES)
@@ -41,7 +41,7 @@ _TAU_MEM, _TAU_SYN, _OBSERVED = map(Arguments._fields.index, ("tau_mem", "tau_sy
 
 
 class Options(NamedTuple):
-    """What a call fixes beside its tensors, as custom ops take it.
+    """The arguments of a call that are no tensors, as custom ops take them.
 
     None stands for an infinite number, which some formats of exported programs cannot store.
     """
@@ -52,7 +52,7 @@ class Options(NamedTuple):
     fixed_syn: float
     max_weight_grad: float | None
     max_spikes: int = 0
-    """As all that follows but ``overflow``, see ``Arguments`` and ``Recurrence``."""
+    """This and the fields below, except ``overflow``, are as in ``Arguments`` and ``Recurrence``."""
     start: float | None = None
     until: float | None = None
     bounds: Sequence[float] | None = None
@@ -60,14 +60,14 @@ class Options(NamedTuple):
     budget: int = 0
     overflow: str = "drop"
     components: str = ""
-    """Of linear neurons, with a space between them; they take no ``fixed_syn``."""
+    """The components of linear neurons, separated by spaces. They take no ``fixed_syn``."""
     resets: bool = True
     equations: str = ""
     once: bool = False
 
     @property
     def closed(self) -> bool:
-        """See ``Arguments``."""
+        """Whether the membrane has a closed solution, as in ``Arguments``."""
         return not self.components and not self.equations
 
     @property
@@ -97,10 +97,10 @@ def recorded_gradients(needs: Needs, options: Options, *given: Any) -> list[Tens
 
 
 class Spikes(Direct):
-    """Spikes from the values of ``Tensors`` and ``Options``: first spikes and what is saved, or trains and more.
+    """Spikes from the values of ``Tensors`` and ``Options``: first spikes and saved tensors, or trains and more.
 
     Of trains these are voltage, current and refractory time at ``until`` (of no neurons where that is ``inf``),
-    overflows, and what is saved.
+    overflows, and the saved tensors.
     """
 
     @staticmethod
@@ -170,7 +170,7 @@ class Spikes(Direct):
 
 
 class SpikeGradient(Direct):
-    """The needed gradients, from ``needs, options, grad, those by the state, spikes``, and what ``Spikes`` saved."""
+    """The needed gradients, from ``needs, options, grad, those by the state, spikes`` and the saved tensors."""
 
     @staticmethod
     def forward(needs: Needs, options: Options, *given: Any) -> tuple[Tensor, ...]:
@@ -210,7 +210,7 @@ class SpikeGradient(Direct):
 def pulled_back(
     ctx: Any, grads: Sequence[Tensor | None], gradients: Callable[..., Sequence[Tensor]]
 ) -> tuple[Tensor | None, ...]:
-    """The gradients by all inputs of a function that saved the spikes and ``Tensors`` first, which it has as well.
+    """The gradients with respect to all inputs of a function that saved the spikes and ``Tensors`` first.
 
     ``grads`` are by the output of ``Spikes``, None for zero.
     """
@@ -238,7 +238,7 @@ def _needs_of(asked: tuple[bool, ...]) -> Needs:
 
 
 def named(given: Sequence[Any]) -> dict[str, Any]:
-    """``Tensors``, or what else belongs to each of them, that come first in a flat tuple."""
+    """``Tensors``, or one value for each of them, from the beginning of a flat tuple."""
     return dict(zip(QUANTITIES, given, strict=False))
 
 

@@ -22,7 +22,7 @@ _AT_ONCE = 1 << 21  # input and output times that are worked on at once where no
 
 
 class TrainState(NamedTuple):
-    """What neurons keep from one window of time to the next: see ``spike_window``."""
+    """The state of neurons between two windows of time, for ``spike_window``."""
 
     voltage: Float[Tensor, "*batch outputs"]
     """Membrane, below the threshold."""
@@ -40,7 +40,7 @@ class WindowResult(NamedTuple):
     trains: Float[Tensor, "*batch outputs max_spikes"]
     """Spike times, sorted; ``inf`` after the last spike."""
     state: TrainState | None
-    """At ``until``; None where that is ``inf``."""
+    """The state at ``until``; None if that is ``inf``."""
     overflows: Bool[Tensor, "*batch outputs"]
     """Neurons that would spike more than ``max_spikes`` times."""
 
@@ -61,11 +61,11 @@ def first_spike_time(
     """First time at which each neuron's membrane reaches the threshold, exact and differentiable.
 
     ``T = min { t : V(t) >= threshold }`` with V as in ``LIF``. Inputs at equal times arrive together. The derivatives
-    by weight, times, delay, threshold and time constants come from the implicit function theorem; only inputs that
-    arrive before T count, and those of other inputs and of silent neurons are exactly zero. With
+    with respect to weight, times, delay, threshold and time constants come from the implicit function theorem. Only
+    inputs that arrive before T count, and those of other inputs and of silent neurons are exactly zero. With
     ``s_i = T - t_i - delay_i`` and ``V(T) = sum_i w_i kappa(s_i)``, the response ``kappa`` to one input, any parameter
     p has ``dT/dp = -(dV/dp) / (dV/dT)``, with dV/dp taken at a fixed T. Reverse and forward mode, ``torch.func``
-    transforms, ``torch.compile`` and ``torch.export`` work; second derivatives raise NotImplementedError. Under
+    transforms, ``torch.compile`` and ``torch.export`` work. Second derivatives raise NotImplementedError. Under
     ``torch.autocast`` times in a lower precision are converted to the dtype of the weight.
 
     T is exact up to rounding for weights up to 1e30 thresholds, for any ratio ``tau_mem / tau_syn`` from 1e-30 (above
@@ -74,21 +74,21 @@ def first_spike_time(
     round to that, it is the next number.
 
     Args:
-        times: arrival of each input's spike, in the unit of ``neuron.tau_syn``; ``inf`` never arrives.
+        times: arrival of each input's spike, in the unit of ``neuron.tau_syn``. ``inf`` never arrives.
         weight: synaptic weights.
         neuron: time constants and threshold, each a number or a tensor ``()`` or ``(outputs,)``.
-        delay: synaptic delays >= 0; synapse (j, i) sees ``times[..., i] + delay[j, i]``.
+        delay: synaptic delays >= 0. Synapse (j, i) sees ``times[..., i] + delay[j, i]``.
         receptor: of neurons with several, the number of that which each input reaches, or ``"sign"``: the first where
             a weight is > 0, otherwise the second. There the membrane is continuous where a weight passes 0, but not its
             derivative.
         observed: output times from elsewhere (a simulator, a chip): returned as they are, with the gradient taken
             there, and none where ``V'(observed) <= 0``: the ideal neuron could not spike there.
-        max_weight_grad: bound on the gradient of the loss by the weights of one (sample, neuron) pair. Where its
-            largest magnitude exceeds the bound it becomes zero: V only just reaches the threshold, and the derivative
-            diverges. The gradient by the input times is left alone (``max_dw_norm`` of Göltz et al. 2021), and so are
-            tangents in forward mode.
+        max_weight_grad: bound on the gradient of the loss with respect to the weights of one (sample, neuron) pair.
+            Where its largest magnitude exceeds the bound it becomes zero: V only just reaches the threshold, and the
+            derivative diverges. The gradient with respect to the input times is left alone (``max_dw_norm`` of Göltz et
+            al. 2021), and so are tangents in forward mode.
         until: when to stop: no spike is later. Neurons from equations need it.
-        silent: what neurons get that do not spike: ``"inf"``, or, of ``QIF`` neurons, ``"pseudospikes"``: after
+        silent: output of neurons that do not spike: ``"inf"``, or, of ``QIF`` neurons, ``"pseudospikes"``: after
             ``until`` all inputs end, and a constant drive makes every neuron spike within about one ``tau_mem``. So a
             spike that moves beyond ``until`` becomes a pseudospike without a jump, and no neuron is ever without a
             gradient (Klos and Memmesheimer 2025, "Smooth exact gradient descent learning in spiking neural networks").
@@ -162,28 +162,28 @@ def spike_trains(
     ``first_spike_time``, and cost as much.
 
     Args:
-        times: arrivals of each input's spikes, in the unit of ``neuron.tau_syn`` and any order along K; ``inf`` never
+        times: arrivals of each input's spikes, in the unit of ``neuron.tau_syn`` and any order along K. ``inf`` never
             arrives, and fills up trains that are shorter than K.
         weight: synaptic weights.
         neuron: as in ``first_spike_time``.
         max_spikes: capacity: most spikes of a neuron, from 1 to 1000000.
-        delay: synaptic delays >= 0; synapse (j, i) sees ``times[..., i, :] + delay[j, i]``.
+        delay: synaptic delays >= 0. Synapse (j, i) sees ``times[..., i, :] + delay[j, i]``.
         receptor: see ``first_spike_time``.
         observed: trains from elsewhere (a simulator, a chip), sorted, ``inf`` after the last spike: returned as they
             are, with the gradient taken there. A spike where the ideal membrane would not rise, or within the
             refractory time of the one before, has none.
-        refractory: deprecated; write it into the neuron.
-        reset: deprecated; write it into the neuron.
-        overflow: what happens where a neuron would spike more than ``max_spikes`` times: ``"error"`` raises
+        refractory: deprecated. Write it into the neuron.
+        reset: deprecated. Write it into the neuron.
+        overflow: behaviour if a neuron would spike more than ``max_spikes`` times: ``"error"`` raises
             ValueError, ``"warn"`` warns and drops the later spikes, ``"drop"`` drops them. The neuron then stays at
             ``reset`` until ``until``.
-        max_weight_grad: bound on the gradient of the loss by the weights of one spike. Where the largest magnitude of
-            its parts, one for each input spike, exceeds the bound, this spike counts as fixed for the gradient by the
-            weights: its membrane only just reaches the threshold, and the derivative diverges. All other gradients are
-            left alone.
-        state: of the neurons at the start, with which only inputs from then on arrive; by default they are at rest.
+        max_weight_grad: bound on the gradient of the loss with respect to the weights of one spike. Where the largest
+            magnitude of its parts, one for each input spike, exceeds the bound, this spike counts as fixed for the
+            gradient with respect to the weights: its membrane only just reaches the threshold, and the derivative
+            diverges. All other gradients are left alone.
+        state: of the neurons at the start, with which only inputs from then on arrive. By default they are at rest.
         until: when to stop: inputs from then on do not arrive, and no spike is later. Neurons from equations need it.
-        silent: what fills up a train: ``"inf"``, or ``"pseudospikes"``, see ``first_spike_time``.
+        silent: padding of a train: ``"inf"``, or ``"pseudospikes"``, see ``first_spike_time``.
         backend: ``"auto"`` (the fastest for the device), ``"cpu"``, ``"triton"`` (GPUs), or ``"reference"``, which is
             plain PyTorch and much slower.
 
@@ -191,7 +191,7 @@ def spike_trains(
         Spike times, sorted along the last dimension; ``inf`` after the last spike.
 
     Raises:
-        ValueError: what ``first_spike_time`` refuses, more spikes than ``max_spikes``, trains that are larger than the
+        ValueError: as ``first_spike_time``, more spikes than ``max_spikes``, trains that are larger than the
             memory, observed trains that are not sorted, a reset at the threshold or above, a negative refractory time.
 
     Source: Wunderlich and Pehle 2021, "Event-based backpropagation can compute exact gradients for spiking neural
@@ -215,7 +215,7 @@ def spike_trains(
 
 
 def filled_up(result: WindowResult, neuron: Neuron, silent: str) -> Float[Tensor, "*batch outputs max_spikes"]:
-    """Trains with what comes after their last spike."""
+    """Trains, padded after their last spike."""
     if silent == "inf":
         return result.trains
     assert result.state is not None
@@ -267,15 +267,15 @@ def spike_window(
             trains, state, _ = spike_window(inputs, weight, neuron, max_spikes=4, state=state, until=until)
 
     Args:
-        times: see ``spike_trains``, as for all that is not here; ``max_spikes`` and ``observed`` are of the window.
+        times: see ``spike_trains``, as for all that is not here. ``max_spikes`` and ``observed`` are of the window.
         windows: of neurons that see their own spikes again, in place of ``until``: many windows in one call, where the
             backend does that. The last ``outputs`` columns of the weight are then those of the neurons themselves,
-            and ``times`` may leave these inputs out; ``max_spikes`` counts those of all windows. A neuron with more
+            and ``times`` may leave these inputs out. ``max_spikes`` counts those of all windows. A neuron with more
             spikes in a window than `max_spikes` stays at ``reset`` until it ends.
         once: of neurons from equations, whether the state of those with ``max_spikes`` spikes is not needed.
 
     Raises:
-        ValueError: what ``spike_trains`` refuses, or an end that is not after the time of the state.
+        ValueError: as ``spike_trains``, or an end that is not after the time of the state.
     """
     neuron = with_dynamics(neuron, refractory=refractory, reset=reset)
     check_spikes(*("max_spikes", max_spikes) if windows is None else ("spikes in a window", windows.budget))
@@ -337,7 +337,7 @@ def spike_window(
 
 
 def chosen(backend: str, device: torch.device, neuron: Neuron, recurrent: bool = False) -> str:
-    """The backend that computes such neurons; a ValueError has the reasons of those that do not."""
+    """The backend that computes such neurons. A ValueError has the reasons of those that do not."""
     if torch.compiler.is_compiling():
         return backend  # the call that is recorded looks for it
     name, reason = accepting(backend, device, neuron, recurrent)

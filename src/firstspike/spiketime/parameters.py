@@ -1,4 +1,4 @@
-"""What the operator is given of a neuron, as tensors with a number for each neuron of a layer."""
+"""A neuron's arguments of the operator, as tensors with a number for each neuron of a layer."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _NEGATIVE = (
 
 
 def all_tensors(given: dict[str, Any]) -> dict[str, Any]:
-    """All ``QUANTITIES`` in order, None for those that are not given."""
+    """The ``QUANTITIES`` in order, None for those that are not given."""
     return {name: given.get(name) for name in QUANTITIES}
 
 
@@ -39,7 +39,7 @@ def of_neurons(value: float | Tensor, weight: Tensor) -> Tensor:
 def parameters_of(
     neuron: Any, weight: Tensor, receptor: Receptor
 ) -> tuple[tuple[float | None, float], dict[str, Any], dict[str, Any]]:
-    """Of a neuron: time constants for ``Options``; tensors by name; and what else ``Options`` tell of it."""
+    """A neuron's time constants for ``Options``, its tensors by name, and its other ``Options``."""
     if neuron.equations is not None:
         return _of_equations(neuron, weight, receptor)
     components, mem, syn = neuron.components, neuron.tau_mem, neuron.tau_syn
@@ -85,7 +85,7 @@ def _of_equations(
 
 
 def starting_state(neuron: Neuron, samples: int, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Membrane, other states and what is left of a refractory time of neurons with equations, at the start."""
+    """Membrane, other states and the rest of a refractory time of neurons with equations, at the start."""
     assert neuron.equations is not None
     values = {name: torch.as_tensor(x, dtype=weight.dtype).to(weight) for name, x in neuron.named_values.items()}
     found = [value_of(neuron.start.get(name, 0.0), values) for name in neuron.equations.states]

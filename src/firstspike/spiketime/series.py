@@ -1,9 +1,9 @@
-"""Equations of a neuron as programs whose steps have Taylor series: of its flow, its adjoint, and what a spike does.
+"""Equations of a neuron as programs whose steps have Taylor series: of its flow, its adjoint, and its spikes.
 
 Each step gives the n-th coefficients of a quantity from coefficients up to the n-th of quantities before it: a product
 is a sum over products, an exponential follows from its own derivative, and so on (Moore 1966, "Interval analysis",
 chapter 11; Jorba and Zou 2005, "A software package for the numerical integration of ODEs by means of high-order Taylor
-methods"). The n-th coefficients of what the states' derivatives are give the next ones of the states. So one walk
+methods"). The n-th coefficients of the states' derivatives give the next ones of the states. So one walk
 through a program for each order expands a flow to any order.
 
 Adjoints are the same programs backwards (reverse mode): each step passes what the loss owes to it on to its operands.
@@ -26,22 +26,22 @@ _MOST_POWER = 64
 
 
 class Step(NamedTuple):
-    """One step; operands are rows, those of the inputs first and then one for each step."""
+    """One step. Operands are rows, those of the inputs first and then one for each step."""
 
     kind: int
     operands: tuple[int, ...] = ()
     slots: tuple[int, ...] = ()
-    """Of a sum the factors of its operands, and then perhaps a constant; of a power the exponent."""
+    """Factors of a sum's operands, perhaps followed by a constant, or the exponent of a power."""
 
 
 class Program(NamedTuple):
-    """Steps, and the rows of what they are for."""
+    """Steps, and the rows of their results."""
 
     inputs: int
     steps: tuple[Step, ...]
     outputs: tuple[int, ...]
     by_slot: tuple[tuple[int, int], ...] = ()
-    """Of adjoints: the row of what the loss owes to a slot, for slots that depend on parameters."""
+    """In adjoints, the row of a slot's gradient, for slots that depend on parameters."""
 
     @property
     def degrees(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -64,22 +64,22 @@ class Program(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """All programs of a neuron with D states."""
+    """The programs of a neuron with D states."""
 
     equations: Equations
     slots: tuple[Expression, ...]
     flow: Program
-    """From the states: their derivatives by time, and then by how much the neuron is above its threshold."""
+    """From the states: their derivatives with respect to time, and then the distance above the threshold."""
     adjoint: Program
-    """From states and adjoints: the derivatives of both; what is owed to a slot is its part at a time."""
+    """From states and adjoints, the derivatives of both, and the part of a slot's gradient at a time."""
     plain_adjoint: Program
-    """The same without slots."""
+    """The adjoint without slots."""
     reset: Program
     """From the states before a spike: those after it."""
     reset_adjoint: Program
     """From the states before a spike and adjoints after it: the adjoints before it."""
     excess_adjoint: Program
-    """From the states: the derivatives, by them, of the last output of the flow."""
+    """From the states: the derivatives of the flow's last output with respect to them."""
 
 
 @lru_cache(maxsize=64)
@@ -160,7 +160,7 @@ def _added(one: _Form, other: _Form) -> _Form:
 
 
 class _Graph:
-    """Steps that grow; equal ones are made once."""
+    """Steps that grow. Equal ones are made once."""
 
     def __init__(self, states: Sequence[str], inputs: int, slots: dict[Expression, int]) -> None:
         self.states, self.inputs, self.slots = {name: row for row, name in enumerate(states)}, inputs, slots
@@ -280,7 +280,7 @@ class _Graph:
         return _only(self.step(Step(EXP if name == "exp" else LOG, (row,))))
 
     def pulled_back(self, outputs: Sequence[tuple[int, _Form]]) -> tuple[list[_Form], list[tuple[int, int]]]:
-        """What the loss owes to each input, and to slots, from what it owes to some rows."""
+        """The gradient of each input and slot, from the gradients of some rows."""
         owed: dict[int, _Form] = {}
         parts: dict[int, _Form] = {}
 

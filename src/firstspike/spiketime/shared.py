@@ -1,4 +1,4 @@
-"""What CPU kernels share with the rest of the package, and what it knows of them, before they load with the first call.
+"""Values that CPU kernels share with the rest of the package, available before they load with the first call.
 
 Kernels are compiled without torch, so it is not loaded here before it is used.
 """

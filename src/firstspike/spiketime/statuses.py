@@ -1,4 +1,4 @@
-"""What may be wrong with neurons from equations, for which there then is no result."""
+"""Errors of neurons from equations, which then have no result."""
 
 from collections.abc import Iterable
 

@@ -1,17 +1,17 @@
-"""What ``torch.func`` needs, for any backend: vmap and forward mode.
+"""Support for ``torch.func`` with any backend: vmap and forward mode.
 
 vmap folds a mapped dimension into that of the networks, or into the batch where nothing of the network is mapped.
 
 Forward mode uses the backward pass, which sums over spikes, samples and, for the input times, over neurons. With one
-spike of each neuron in one sample per network nothing is left to sum but that: the gradients by weights, delays,
-thresholds and time constants of ``sum_j T_j`` are the derivatives of each T_j alone, since neuron j has its own. An
-input that shifts acts on neuron j like its delay there, so that the derivative by the delay serves for both. The
-tangent follows from these rows of the Jacobian by a sum over the inputs:
+spike of each neuron in one sample per network nothing is left to sum but that: the gradients with respect to weights,
+delays, thresholds and time constants of ``sum_j T_j`` are the derivatives of each T_j alone, since neuron j has its
+own. An input that shifts acts on neuron j like its delay there, so that the derivative with respect to the delay serves
+for both. The tangent follows from these rows of the Jacobian by a sum over the inputs:
 
     dT_j = sum_i (dT_j/dw_ji dw_ji + dT_j/ddelay_ji (ddelay_ji + dt_i)) + dT_j/dthreshold_j dthreshold_j + ...
 
-It is linear in the tangents, and exactly what the backward pass computes, with the same kernels. Of trains, each spike
-and each number of the state at the end is a row of its own, and each time of an input an input of its own.
+It is linear in the tangents, and computed exactly by the backward pass, with the same kernels. Of trains, each spike
+and each number of the state at the end is a separate row, and each time of an input a separate input.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -37,11 +37,11 @@ _PRODUCTS = {
     "EOI": "ebroi,eoi->ebro", "EO": "ebro...,eo...->ebro", "EOM": "ebrom,eom->ebro", "EOP": "ebrop,eop->ebro",
     "EBO": "ebrso...,ebo...->ebro", "EBI": "ebroi,ebi->ebro",
 }  # fmt: skip
-"""Of rows of the Jacobian by quantities of a shape, and tangents; those by times are those by delays."""
+"""Products of Jacobian rows and tangents, by the quantities' shapes; those for times equal those for delays."""
 
 
 class Direct(torch.autograd.Function):
-    """A function whose calls skip what only calls with default arguments or below ``torch.func`` need."""
+    """A function whose calls skip the work that only default arguments or ``torch.func`` need."""
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
@@ -54,7 +54,7 @@ class Direct(torch.autograd.Function):
 
     @classmethod
     def _mapped(cls, args: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
-        """The call below ``vmap``, None below others: what torch does, without a look into each argument's parts."""
+        """The call below ``vmap``, None below others. Unlike torch, it skips each argument's parts."""
         interpreter = retrieve_current_functorch_interpreter()
         if not isinstance(interpreter, VmapInterpreter) or cls.generate_vmap_rule:
             return None
@@ -76,7 +76,7 @@ def mapped(
     tensors: Sequence[Tensor | None],
     of_samples: Collection[str] = (),
 ) -> tuple[list[Tensor], list[int]]:
-    """A call with a mapped dimension, for ``vmap``: what it gives, and the places of the dimension.
+    """A call with a mapped dimension, for ``vmap``: its result, and the places of the dimension.
 
     The dimension is merged into that of the networks, or becomes it where there is none; or it is merged into that of
     samples where only tensors ``of_samples`` are mapped.
@@ -107,7 +107,7 @@ def tangent(
 ) -> tuple[Tensor, ...]:
     """The directional derivative of the spike times and, with ``ends``, of the state at the end.
 
-    ``gradients`` is the backward pass, ``SpikeGradient`` without options; ``moves`` are the tangents, None for 0.
+    ``gradients`` is the backward pass, ``SpikeGradient`` without options. ``moves`` are the tangents, None for 0.
     """
     if overflows is not None:
         moves, inputs = (_each_time_apart(x, inputs["times"].shape[-1]) for x in (moves, inputs))
@@ -115,7 +115,7 @@ def tangent(
     needs = Needs("delay" if name == "times" else name for name in moved)
     if "delay" in needs and inputs["delay"] is None:
         inputs = inputs | {"delay": torch.zeros_like(inputs["weight"])}
-    if "times" in moved:  # what never arrives moves nothing
+    if "times" in moved:  # inputs that never arrive move nothing
         moves = moves | {"times": torch.where(inputs["times"].isfinite(), moves["times"], 0.0)}
     each = 1 if overflows is None else spikes.shape[3]
     several = inputs["jumps" if inputs["parameters"] is None else "current"]
@@ -123,7 +123,7 @@ def tangent(
     rows = each + (2 + parts) * ends
 
     def jacobian(some: slice) -> dict[str, Tensor]:
-        """The derivatives of each row, ``(E, B, R, ...)``; each becomes a network of its own."""
+        """The derivatives of each row, ``(E, B, R, ...)``. Each becomes a separate network."""
         lead = (*spikes[:, some].shape[:2], rows)
 
         def alone(x: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ def tangent(
 
 
 def _each_time_apart(x: dict[str, Any], copies: int) -> dict[str, Any]:
-    """Of trains, with each time of an input as an input of its own."""
+    """The arguments of trains with each time of an input as a separate input."""
     changed: dict[str, Callable[[Tensor], Tensor]] = {"times": lambda y: y.flatten(2)}
     changed["weight"] = changed["delay"] = changed["receptor"] = lambda y: y.repeat_interleave(copies, -1)
     return x | {name: None if x[name] is None else change(x[name]) for name, change in changed.items()}

@@ -38,12 +38,12 @@ from firstspike.spiketime.contract import (
 from firstspike.spiketime.values import LARGEST, check_range
 
 LONGEST = {torch.float32: 1e35, torch.float64: 1e250}
-"""Limit of time constants; the shortest is the inverse of the longest."""
+"""Limit of time constants. The shortest is the inverse of the longest."""
 
 _LONGEST_UNREAD = {torch.float32: 1e9, torch.float64: 1e60}
-"""The same of tensors on a GPU, for which no unit is chosen, as that would wait for their values."""
+"""The limit for tensors on a GPU, for which no unit is chosen, as that would wait for their values."""
 
-_NEAR = 2.0**12  # a unit that much shorter or longer than the faster time constant does
+_NEAR = 2.0**12  # largest ratio of the unit to the faster time constant, and of that to the unit
 
 
 def unit_of_weights(weight: Float[Tensor, "E O I"], threshold: Float[Tensor, "E O"]) -> Float[Tensor, "E O"]:
@@ -83,7 +83,7 @@ def in_units(backend: Backend) -> Backend:
         unit, inner = _inside(given) if given.closed else (1.0, given)
         if unit == 1:
             return backend.backward(grads, result, inner, max_weight_grad, needs)
-        # derivatives by what is no time are times: a long unit counts before they are small, a short one after
+        # some derivatives are times, too: a long unit counts before they are small, a short one after
         first, then = max(unit, 1.0), min(unit, 1.0)
         bound = None if max_weight_grad is None else max_weight_grad / then
         before = 1 / then, first  # by power of time
@@ -99,7 +99,7 @@ def in_units(backend: Backend) -> Backend:
 def _by_network(run: Run) -> Run:
     """A pass that goes network by network where each has constants of its own, shared by its neurons.
 
-    What is saved of one network may be longer than that of another, and is filled up.
+    Tensors saved for one network may be longer than those of another, and are padded.
     """
 
     def padded(tensors: Sequence[Tensor]) -> Tensor:
@@ -124,7 +124,7 @@ def _by_network(run: Run) -> Run:
 
 _POWERS = [DIFFERENTIABLE[name].time for name in Held._fields]
 _IN_TIME = {name: name for name, quantity in QUANTITIES.items() if quantity.time} | {"left": "state.refractory"}
-"""What is measured in the unit of time, and how errors call it."""
+"""Values in the unit of time, by their names in errors."""
 
 
 def _inside(given: Arguments) -> tuple[float, Arguments]:
@@ -146,7 +146,7 @@ def _inside(given: Arguments) -> tuple[float, Arguments]:
 
 
 def in_unit(name: str, x: Tensor, unit: float | Tensor) -> Tensor:
-    """Times in a unit; those that have no number in it raise a ValueError, on a GPU later."""
+    """Times in a unit. Those that have no number in it raise a ValueError, on a GPU later."""
     inner = x / unit
     fits, limit = (inner.isinf() == x.isinf()).all(), torch.finfo(x.dtype).max
     require(UNIT, fits, lambda: f"{name} must be below {float(unit) * limit:g} with such time constants in {x.dtype}")
@@ -175,7 +175,7 @@ def _unit_of(given: Arguments) -> tuple[float, Constants]:
 
 @lru_cache(maxsize=256)
 def _unit_of_numbers(mem: float, syn: float, dtype: torch.dtype) -> tuple[float, Constants]:
-    """The same of numbers. Neurons that leak too slowly to show have no leak."""
+    """The unit of time constants that are numbers. Neurons that leak too slowly to show have no leak."""
     unit = _power_of(min(mem, syn))
     return unit, Constants(math.inf if mem > LARGEST[dtype] * syn else mem / unit, syn / unit)
 

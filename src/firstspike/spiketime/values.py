@@ -1,5 +1,5 @@
-"""What every call checks: types and shapes, values that no neuron can work with, and numbers of spikes that no machine
-has room for, which are then one clear error and not a failed allocation.
+"""Checks of every call: types and shapes, values that no neuron can work with, and numbers of spikes that exceed the
+machine's memory, which are then one clear error and not a failed allocation.
 """
 
 import math
@@ -36,15 +36,15 @@ FROM_RASTER = (
     "a raster of 0 and 1 with the shape (steps, batch, inputs) becomes spike times by "
     "firstspike.data.first_spikes(raster, dt)"
 )
-"""How to convert what other libraries for spiking networks take; ``dt`` is the length of a time step."""
+"""How to convert the inputs of other libraries for spiking networks. ``dt`` is the length of a time step."""
 
 LARGEST = {torch.float32: LARGEST_32, torch.float64: LARGEST_64}
 """Limit of weights, in thresholds, and of ``tau_mem / tau_syn``, beyond which ``tau_mem`` counts as infinite."""
 
 MOST_SPIKES = 10**6
-"""Of a neuron in a sample, or in a window of a recurrent layer."""
+"""Largest number of spikes of a neuron in a sample, or in a window of a recurrent layer."""
 MOST_WINDOWS = 10**6
-"""Of a recurrent layer."""
+"""Largest number of windows of a recurrent layer."""
 
 _NOT_FINITE = "weight must be finite, got NaN or inf; did the training diverge?"
 _TENSORS = 4  # of the size of the trains that computing them takes, at least
@@ -78,7 +78,7 @@ def checked(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Times, delay and observed spikes whose types and shapes fit, under autocast converted to the dtype of the weight.
 
-    Shapes are those of ``first_spike_time``, or of ``spike_trains`` where there are ``copies``, the spikes of a neuron;
+    Shapes are those of ``first_spike_time``, or of ``spike_trains`` where there are ``copies``, the spikes of a neuron.
     ``others`` are numbers of each neuron in each sample.
     """
     # a trace would record addresses of memory that is gone when its program runs
@@ -126,7 +126,7 @@ def checked(
 
 
 def check_times(times: Any) -> None:
-    """Raise a ValueError unless these may be spike times ``(..., inputs)``; warn of what looks like a raster."""
+    """Raise a ValueError unless these may be spike times ``(..., inputs)``; warn of inputs that look like a raster."""
     check_tensor("times", times)
     if not times.is_floating_point():
         raise ValueError(f"times must be float32 or float64, got {times.dtype}: {not_floating(times)}")
@@ -139,7 +139,7 @@ def check_times(times: Any) -> None:
 
 
 def not_floating(times: Tensor) -> str:
-    """What to do with times that are no floating-point numbers."""
+    """A hint for times that are no floating-point numbers."""
     if times.ndim > 2 or times.dtype == torch.bool:
         return FROM_RASTER
     return "spike times are real numbers in the unit of tau_syn; numbers of steps become times by times * step"
@@ -185,7 +185,7 @@ def check_linear(given: Arguments) -> None:
 
 
 def check_range(failure: int, name: str, x: Tensor, least: str = "> 0", hint: str = "") -> tuple[Any, Any]:
-    """Least and largest of some numbers, which have to be finite and > 0 or >= 0; errors come later on a GPU."""
+    """Least and largest of some numbers, which have to be finite and > 0 or >= 0. Errors come later on a GPU."""
     low, high = x.detach().aminmax()
     if read_at_once(x.device):  # numbers are compared faster than tensors
         low, high = low.item(), high.item()  # type: ignore[assignment]
@@ -209,7 +209,7 @@ def check_finite_weight(weight: Tensor) -> None:
 def check_weights(weight: Float[Tensor, "E O I"], threshold: Float[Tensor, "E O"]) -> None:
     """Raise ValueError for weights that are not finite, or too large for arithmetic with the neuron's threshold."""
     weight, threshold, limit = weight.detach(), threshold.detach(), LARGEST[weight.dtype]
-    # the norm shows any NaN or inf in one pass, and no weight is larger; it may also overflow, hence the second look
+    # the norm shows any NaN or inf in one pass, and no weight is larger. It may also overflow, hence the second look
     if not weight.numel() or (
         read_at_once(weight.device) and float(torch.linalg.vector_norm(weight)) <= limit * float(threshold.amin())
     ):
@@ -234,7 +234,7 @@ def records() -> bool:
 
 
 def real_times(times: Tensor) -> Tensor:
-    """The times, once it is clear that they are real numbers or ``inf``; recorded code does not look at them."""
+    """The times, once it is clear that they are real numbers or ``inf``. Recorded code does not look at them."""
     if not records():
         check_real("times", values_of(times), TIMES)
     return times
@@ -276,7 +276,7 @@ def check_trains(given: Arguments) -> None:
 
 
 def check_spikes(name: str, value: int) -> None:
-    """Raise ValueError for a number of spikes that is too small or far too large; ``name`` says of which."""
+    """Raise ValueError for a number of spikes that is too small or far too large. ``name`` says of which."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
     if value > MOST_SPIKES:
@@ -284,7 +284,7 @@ def check_spikes(name: str, value: int) -> None:
 
 
 def check_room(samples: int, neurons: int, spikes: int, cause: str, dtype: torch.dtype, device: torch.device) -> None:
-    """Raise ValueError for trains that are larger than the memory of the machine, together with what computes them.
+    """Raise ValueError for trains that are larger than the memory of the machine, together with their computation.
 
     ``cause`` is the argument that sets the number of spikes. On other devices, failed allocations are clear errors.
     """
@@ -294,7 +294,7 @@ def check_room(samples: int, neurons: int, spikes: int, cause: str, dtype: torch
 
 
 def check_memory(needed: int, what: str) -> None:
-    """Raise ValueError if that many bytes, for ``what``, are more than the machine has."""
+    """Raise ValueError if that many bytes, for ``what``, exceed the machine's memory."""
     there = _memory()
     if needed > there:
         raise ValueError(

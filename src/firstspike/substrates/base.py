@@ -19,7 +19,7 @@ from firstspike.spiketime.values import real_times
 
 
 class SubstrateError(OSError):
-    """A substrate that cannot be reached, or did not answer; the message names it, and a remedy."""
+    """A substrate that cannot be reached, or did not answer. The message names it, and a remedy."""
 
 
 class Substrate(ABC):
@@ -36,13 +36,13 @@ class Substrate(ABC):
     """
 
     kind: ClassVar[str]
-    """Its key in ``SUBSTRATES``."""
+    """The key of the substrate in ``SUBSTRATES``."""
     side_by_side: bool = False
     """Whether ``record`` is a pure function that ``torch.vmap`` may map over networks."""
     neurons: ClassVar[tuple[type[SpikingLayer], ...]] = (SpikingLinear,)
     """Classes of spiking layers that it has, ``SpikingLinear`` with its subclasses."""
     unusual: ClassVar[tuple[str, ...] | None] = None
-    """What neurons may have beyond plain ones, of ``NeuronLayer.unusual``; None for all."""
+    """Properties beyond plain neurons that are supported, named as in ``NeuronLayer.unusual``; None for all."""
     exclusive: ClassVar[bool] = False
     """Whether there is only one, as a chip: several networks then take turns on the same object."""
 
@@ -63,7 +63,7 @@ class Substrate(ABC):
         return self
 
     def lacks(self, layer: SpikingLayer) -> list[str]:
-        """What it does not have of the neurons of a layer, in words."""
+        """Properties of a layer's neurons that the substrate lacks, in words."""
         return [] if self.unusual is None else [x for name, x in layer.unusual.items() if name not in self.unusual]
 
     def has(self, layer: nn.Module) -> bool:
@@ -71,14 +71,14 @@ class Substrate(ABC):
         return isinstance(layer, SpikingLinear) or type(layer) in self.neurons
 
     def close(self) -> None:  # noqa: B027  (nothing to do by default)
-        """Release what ``open`` acquired. May be called twice."""
+        """Release the resources of ``open``. May be called twice."""
 
     @abstractmethod
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
         """Spike times of a batch on the substrate, without gradient.
 
         Args:
-            network: its weights and delays as they are now; nothing in it is changed.
+            network: its weights and delays as they are now. Nothing in it is changed.
             times: input times, ``inf`` = no spike.
 
         Returns:
@@ -105,7 +105,7 @@ class Substrate(ABC):
         return {"kind": self.kind, **(asdict(self) if is_dataclass(self) else {})}
 
     def state_dict(self) -> dict[str, Any]:
-        """What it needs to continue as if it had never stopped: tensors and plain values."""
+        """The state to continue as if it had never stopped: tensors and plain values."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
@@ -122,7 +122,7 @@ class Substrate(ABC):
         return record_at(network, *seen, used)
 
     def trials(self, network: Network, times: Float[Tensor, "batch inputs"], count: int) -> list[Record]:
-        """Several runs of one batch, to compare them; see ``run``.
+        """Several runs of one batch, to compare them. See ``run``.
 
         Raises:
             ValueError: a count below 1.
@@ -140,7 +140,7 @@ class Substrate(ABC):
 
 
 def record_at(network: Network, times: Tensor, observed: Sequence[Tensor] | None, used: Mapping[str, Tensor]) -> Record:
-    """Times of each layer, observed or computed, with the exact gradient; ``used`` parameters replace its own."""
+    """Times of each layer, observed or computed, with the exact gradient. ``used`` parameters replace its own."""
     if not used:
         return network.record(times, observed)
     own = {name: attrgetter(name)(network) for name in used}

@@ -17,7 +17,7 @@ from firstspike.substrates.windows import Windows
 def simulated(
     layer: DenseLayer, arrival: Float[np.ndarray, "batch sources spikes"], until: float, step: float, unit: float
 ) -> Float[np.ndarray, "batch out found"]:
-    """Spikes of a layer, with cells of its own for each sample; all times but the layer's are in that unit of its own.
+    """Spikes of a layer, with cells of its own for each sample. All times but the layer's are in that unit of its own.
 
     Inputs come at the nearest step, and spikes at the end of theirs. The layer's unit of time is 1 ms.
     """

@@ -1,4 +1,4 @@
-"""Neurons of a layer as cells of a simulator: which of PyNN's, or of NEST's own, and what their parameters are."""
+"""Neurons of a layer as cells of a simulator, PyNN's or NEST's own, with their parameters."""
 
 import math
 from typing import Any, NamedTuple, Self
@@ -29,7 +29,7 @@ class Cells(NamedTuple):
     excites: PerNeuron
     """Time constants of synapses whose weights are > 0."""
     inhibits: PerNeuron
-    """And of those whose weights are < 0."""
+    """Time constants of synapses whose weights are < 0."""
     threshold: PerNeuron
     bias: PerNeuron
     reset: PerNeuron
@@ -37,13 +37,13 @@ class Cells(NamedTuple):
     until: float
     """When they stop."""
     rest: float
-    """From the last input until membranes are at rest."""
+    """Duration from the last input until membranes are at rest."""
     currents: tuple[tuple[PerNeuron, PerNeuron], ...] = ()
     """Time constants and jumps of adaptation currents."""
     raises: tuple[tuple[PerNeuron, PerNeuron], ...] = ()
-    """Likewise of parts of the threshold."""
+    """Time constants and jumps of parts of the threshold."""
     weight: Float[np.ndarray, "out out"] | None = None
-    """Of the synapses between them, if there are any."""
+    """Weights of the synapses between the cells, if there are any."""
     delay: Float[np.ndarray, "out out"] | None = None
 
     @classmethod
@@ -108,7 +108,7 @@ class Cells(NamedTuple):
     ) -> tuple[list[tuple[float, PerNeuron]], float]:
         """Currents, in nanoamperes, with the times from which they flow, and when membranes are at rest again.
 
-        Each input spikes that often, for the last time at ``last``. Bias is a current; neurons that may spike for ever
+        Each input spikes that often, for the last time at ``last``. Bias is a current. Neurons that may spike for ever
         are silenced by one that outweighs all that came or is still on its way.
         """
 
@@ -128,7 +128,7 @@ class Cells(NamedTuple):
         return [*turns, (over, np.array(0.0))], steps(over + recovery)
 
     def _silence(self, inputs: Float[np.ndarray, " out"], longest: float, step: float) -> float:
-        """A current against all inputs, and what neurons may still do to each other and themselves."""
+        """A current that outweighs all inputs, and the neurons' effects on each other and themselves."""
         rest = np.maximum(self.refractory, step)
         if self.weight is not None:
             inputs = inputs + (np.ceil(longest / rest) + 1) * self.weight.clip(min=0).sum(axis=1)
@@ -138,7 +138,7 @@ class Cells(NamedTuple):
         return float(np.max(self.excites * slope))
 
     def parameters(self, unit_ms: float, step_ms: float) -> dict[str, Any]:
-        """Parameters of the cells; in the layer's own unit the capacity is the time constant that excites."""
+        """Parameters of the cells. In the layer's own unit the capacity is the time constant that excites."""
         mem, excites, inhibits = (x * unit_ms for x in (self.tau_mem, self.excites, self.inhibits))
         threshold, reset, rest = (x * unit_ms for x in (self.threshold, self.reset, self.refractory))
         if self.model.startswith("IF"):

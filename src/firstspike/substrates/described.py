@@ -29,7 +29,7 @@ class DescribedCells(NamedTuple):
     bias: PerNeuron
     """A current in nA."""
     weight: Float[np.ndarray, "out sources"]
-    """In nA or, of conductances, in uS; those < 0 inhibit. Recurrent synapses come last."""
+    """Weights in nA or, of conductances, in uS. Those < 0 inhibit. Recurrent synapses come last."""
 
     @classmethod
     def of(cls, layer: DenseLayer, longer: float, models: tuple[str, ...]) -> Self:

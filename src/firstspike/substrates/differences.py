@@ -15,7 +15,7 @@ from firstspike.layers.named import named_layers, to_numpy
 class NeuronDifference(NamedTuple):
     """How the spikes of a neuron differ in all samples: numbers of spikes, and distances of matched ones in time.
 
-    Spikes here without one there are ``missing``, the others ``extra``; distances are NaN where none match.
+    Spikes here without one there are ``missing``, the others ``extra``. Distances are NaN where none match.
     """
 
     layer: str
@@ -33,7 +33,7 @@ def differences(network: nn.Module, here: Record, there: Record, within: float =
     """Compare spikes, neuron by neuron. Two match if they are neighbours in time, and both are further from others.
 
     Args:
-        network: the network; its layers have the names that figures show.
+        network: the network. Its layers have the names that figures show.
         here: spike times of its layers, such as ``network.record(times)``.
         there: others for the same inputs, such as ``substrate.run(network, times)``.
         within: the largest distance of spikes that match, in the unit of the times.

@@ -168,7 +168,7 @@ def looped(
     reach: float,
     fire: Callable[[Trains, float, Any], tuple[Trains, Trains, Any]],
 ) -> Trains:
-    """All spikes up to ``duration`` of neurons that are connected to each other, sorted.
+    """The spikes up to ``duration`` of neurons that are connected to each other, sorted.
 
     ``fire(trains, end, state)`` takes the inputs and, after them, the neurons' own spikes as they return. It gives the
     spikes of the slice up to ``end``, the same as they return, and the state then, which is None at first. Spikes that

@@ -22,7 +22,7 @@ _LOOK = 32  # steps between two looks whether anything can still happen
 @checks_ranges
 @dataclass(eq=False)
 class Integrator(LayerByLayer):
-    """Membranes at the points of a time grid; a neuron spikes at the first one at which it has reached its threshold.
+    """Membranes at the points of a time grid. A neuron spikes at the first one at which it has reached its threshold.
 
     The update from point to point is the exact solution, with inputs at their own times, so the membrane at a point is
     correct up to rounding. A spike is up to one step late, and one that begins and ends between two points is missed.
@@ -30,7 +30,7 @@ class Integrator(LayerByLayer):
 
     Args:
         step: distance of two points of the grid, in the unit of the times.
-        duration: simulated time, in the unit of the times, from 0 or from an earlier first input; later spikes are
+        duration: simulated time, in the unit of the times, from 0 or from an earlier first input. Later spikes are
             missed.
 
     Raises:
@@ -124,7 +124,7 @@ class Integrator(LayerByLayer):
 
 
 class _Flow:
-    """What happens to the state of a layer's neurons between events: membrane, components, and the number 1."""
+    """The evolution of a layer's neurons between events. Their state is membrane, components, and the number 1."""
 
     def __init__(self, neuron: Any, like: Tensor) -> None:
         self.plain = not neuron.components
@@ -158,7 +158,7 @@ class _Flow:
         ]
 
     def over(self, step: float, like: Tensor) -> list[list[tuple[int, Tensor]]]:
-        """What a step does: of each part of the state what it consists of."""
+        """The matrix of a step: each part of the state as a sum of parts."""
         matrix = torch.matrix_exp(self.matrix * step).to(like)
         rows = [[(place, matrix[..., row, place]) for place in range(self.size)] for row in range(self.size - 1)]
         return [[(place, part) for place, part in row if bool(part.any())] for row in rows]
@@ -175,7 +175,7 @@ class _Flow:
         return state[1] / self.taus[0] > state[0] / self.mem
 
     def parts(self, weight: Tensor, receptor: Tensor | str | None) -> list[tuple[int, Tensor]]:
-        """The weights by what they add to."""
+        """The weights by the part of the state that they add to."""
         if receptor == "sign":
             each = [weight.clamp(min=0), weight.clamp(max=0)]
         elif isinstance(receptor, Tensor):
@@ -185,7 +185,7 @@ class _Flow:
         return list(zip(self.starts, each, strict=False))
 
     def response(self, rest: Tensor, start: int) -> dict[int, Tensor]:
-        """What an input adds to the parts of a state, after a time for each neuron and input, or each input."""
+        """The effect of an input on the parts of a state, after a time for each neuron and input, or each input."""
         if self.components[start - 1].kind == "rise":
             matrix = self.matrix.unsqueeze(-3) * rest.double()[..., None, None]
             column = torch.matrix_exp(matrix)[..., start].to(rest)
@@ -196,7 +196,7 @@ class _Flow:
 
 
 class _Feedback:
-    """What is on its way between the neurons of a recurrent layer, for each of the next points."""
+    """Spikes on their way between the neurons of a recurrent layer, for each of the next points."""
 
     def __init__(self, layer: SpikingRecurrent, flow: _Flow, step: float, times: Tensor) -> None:
         delay = layer.own_delay.to(times)

@@ -25,7 +25,7 @@ TYPICAL_NOISE = {"threshold_spread": 0.03, "threshold_batch_noise": 0.015, "spik
 class Noisy(Imperfect, LayerByLayer):
     """Exact spike times of neurons with imperfect thresholds, weights, delays and spikes; all off by default.
 
-    ``fs.substrates.Noisy()`` is an ideal device; a config with ``kind: noisy`` alone has typical noise.
+    ``fs.substrates.Noisy()`` is an ideal device. A config with ``kind: noisy`` alone has typical noise.
     All random numbers come from separate generators. The gradient is that of ideal neurons at the resulting
     times, for the rounded weights, as it would be on a device.
 
@@ -38,14 +38,14 @@ class Noisy(Imperfect, LayerByLayer):
         membrane_noise: standard deviation of a random fluctuation of the membranes of spike trains, in their unit: an
             Ornstein-Uhlenbeck process with the time constant ``tau_mem``, by kicks every ``noise_time``, between which
             all is exact. It needs an end of the layer, ``until``, a leak, a reset and no adaptation.
-        noise_time: time between kicks, in the unit of the times; recurrent layers have two or more in a ``window``.
-        input_jitter: standard deviation of noise on the input times; the network sees and records the jittered times.
+        noise_time: time between kicks, in the unit of the times. Recurrent layers have two or more in a ``window``.
+        input_jitter: standard deviation of noise on the input times. The network sees and records the jittered times.
         spike_jitter: standard deviation of noise on the spike times of LIF layers.
         delay_jitter: standard deviation of noise on delays, drawn for each spike of a ``Delay``, and for each synapse
             and batch of synaptic delays.
         spike_loss: probability with which a spike of a LIF layer is lost.
         weight_scale: weights are rounded to multiples of ``1 / weight_scale``; None for no rounding.
-        weight_max: largest magnitude of a weight; a training also keeps the weights themselves within.
+        weight_max: largest magnitude of a weight. A training also keeps the weights themselves within.
         seed: seed of the fixed pattern and of all noise.
 
     Raises:

@@ -29,7 +29,7 @@ from firstspike.substrates.rounding import check_steps
 from firstspike.substrates.windows import Windows, inject, project, recorded, sources
 from firstspike.text import first_line, installed_with
 
-_TAU_MS = 10.0  # about that many milliseconds are ``tau_syn``; as many millivolts are 1: then weights are in nA
+_TAU_MS = 10.0  # about that many milliseconds are ``tau_syn``. As many millivolts are 1: then weights are in nA
 _LEAD_MS = 2.0  # simulators need a moment before the first spike
 
 
@@ -48,7 +48,7 @@ class Simulator(LayerByLayer):
         step: time step of the simulation.
         duration: when the simulation of a layer ends: later spikes are missed. By default, neurons that may spike for
             ever end with their layer, or else at 100 ``tau_syn``, and others when they are at rest after all inputs.
-        unit: what step and duration are in: ``tau_syn`` of each layer, or the unit of the times, such as ms.
+        unit: unit of step and duration: ``tau_syn`` of each layer, or the unit of the times, such as ms.
 
     Raises:
         ValueError: a step below 0.0001 or above 1, a duration that is not longer than a step, or not finite.
@@ -57,10 +57,10 @@ class Simulator(LayerByLayer):
     neurons = (SpikingLinear, SpikeTrains, SpikingRecurrent)
     unusual: ClassVar[tuple[str, ...] | None] = ("tau_syn", "tau_rise", "bias", "equations")
     described: ClassVar[tuple[str, ...]] = ("IF_cond_exp",)
-    """Its cells for neurons from equations."""
+    """Cells of the simulator for neurons from equations."""
 
     title: ClassVar[str]
-    """Name; that of PyNN's module is ``kind``."""
+    """Name. That of PyNN's module is ``kind``."""
     package: ClassVar[str]
     """Distribution name."""
     rest: ClassVar[float] = 20.0
@@ -68,7 +68,7 @@ class Simulator(LayerByLayer):
     apart: ClassVar[float] = 0.0
     """Time constants have to differ by that part."""
     delay: ClassVar[float] = 0.0
-    """That all synapses have, in ``tau_syn``, or one step. It is subtracted from the spikes."""
+    """Delay of all synapses, in ``tau_syn``, or one step. It is subtracted from the spikes."""
     precise: ClassVar[bool] = False
     """Whether spikes are not bound to steps."""
     path: ClassVar[str] = os.environ.get("PATH", os.defpath)
@@ -113,7 +113,7 @@ class Simulator(LayerByLayer):
             raise ValueError(f"{place}: {self.title} {error}") from None
 
     def _unit(self, layer: DenseLayer) -> float:
-        """What step and duration are given in, in the unit of the times."""
+        """The unit of step and duration, in the unit of the times."""
         return 1.0 if self.unit == "times" else unit_of(layer)
 
     def spikes(self, index: int, layer: DenseLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
@@ -125,7 +125,7 @@ class Simulator(LayerByLayer):
     def _simulated(
         self, index: int, layer: DenseLayer, times: Float[Tensor, "batch inputs spikes"]
     ) -> Float[Tensor, "batch outputs found"]:
-        """All spikes of a layer, those of first spikes with a refractory time that lets few neurons spike again."""
+        """The spikes of a layer, those of first spikes with a refractory time that lets few neurons spike again."""
         if self._sim is None:
             raise ValueError(f"{self.title} is not open: call open(network) first")
         unit, delay = self._unit(layer), layer.delay_in_pass()
@@ -204,7 +204,7 @@ class Simulator(LayerByLayer):
         step_ms = max(round(1000 * self.step * _TAU_MS), 1) / 1000  # NEST has whole microseconds
 
         def whole(ms: Any) -> Any:
-            """In steps, at least one, without rounding errors."""
+            """Milliseconds rounded to steps, at least one, without rounding errors."""
             return np.round(np.maximum(np.round(ms / step_ms), 1) * step_ms, 3)
 
         return step_ms, step_ms / self.step, whole
@@ -261,7 +261,7 @@ class Simulator(LayerByLayer):
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
-        """Without the chatter of simulators: banners, and warnings that calls from PyNN are old."""
+        """Suppress banners of simulators, and warnings that calls from PyNN are old."""
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield

@@ -10,7 +10,7 @@ from firstspike.layers import SpikeTrains, SpikingRecurrent
 from firstspike.layers.dense import DenseLayer
 from firstspike.substrates.cells import array
 
-_WHOLE, _FINEST = 1e-6, 1e-4  # what rounding explains, and the shortest step
+_WHOLE, _FINEST = 1e-6, 1e-4  # largest difference by rounding, and the shortest step
 
 
 def check_steps(title: str, step: float, precise: bool, layers: list[tuple[str, DenseLayer, float]]) -> None:

@@ -1,4 +1,4 @@
-"""What PyNN gets and gives: a batch as one long run, each sample in its own window, and a layer as populations."""
+"""A batch as one long run of PyNN, each sample in its own window, and a layer as populations."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Windows:
     start: float
     """Earliest time of a sample that is in its window, in the unit of the network's times."""
     length: float
-    """In the same unit."""
+    """Length of a window, in the same unit."""
     unit_ms: float
     """Milliseconds that this unit takes in the run."""
     lead_ms: float = 0.0
@@ -38,7 +38,7 @@ class Windows:
     def trains(
         self, times: Float[np.ndarray, "samples sources"] | Float[np.ndarray, "samples sources spikes"]
     ) -> list[Float[np.ndarray, " spikes"]]:
-        """For each source its spikes in the run, in order and in milliseconds; ``inf`` means no spike."""
+        """The spikes of each source in the run, in order and in milliseconds. ``inf`` means no spike."""
         times = times.reshape(*times.shape[:2], -1)
         at = times * self.unit_ms + self.at(0.0)[:, None, None]
         at = np.sort(at.swapaxes(0, 1).reshape(times.shape[1], -1))
@@ -62,7 +62,7 @@ class Windows:
 
 
 def recorded(population: Any) -> Spikes:
-    """All recorded spikes of a population of PyNN: which neurons, and when in the run."""
+    """The recorded spikes of a population of PyNN: which neurons, and when in the run."""
     trains = population.get_data("spikes", clear=True).segments[-1].spiketrains
     index: list[Int[np.ndarray, " spikes"]] = [np.empty(0, np.int64)]
     at: list[Float[np.ndarray, " spikes"]] = [np.empty(0)]

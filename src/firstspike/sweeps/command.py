@@ -1,4 +1,4 @@
-"""The commands of sweeps. What takes time to import waits until it is needed."""
+"""The commands of sweeps. Slow imports wait until they are needed."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +11,7 @@ from firstspike.text import needed
 if TYPE_CHECKING:
     from firstspike.sweeps.table import SweepTable
 
-_URLS = "sqlite:///FILE, postgresql://... or mysql+pymysql://...; by default runs/NAME/study.db."
+_URLS = "sqlite:///FILE, postgresql://... or mysql+pymysql://... By default runs/NAME/study.db."
 Storage = Annotated[str | None, typer.Option(metavar="URL", help=_URLS)]
 
 
@@ -19,7 +19,7 @@ def sweep(
     file: Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="A base config and axes over its keys.")],
     workers: Annotated[int, typer.Option(min=1, help="Number of processes on this machine.")] = 1,
     storage: Storage = None,
-    name: Annotated[str | None, typer.Option(help="Name of the study; by default the file's.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the study. By default the file's.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed trials once more.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:

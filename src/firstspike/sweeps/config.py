@@ -54,7 +54,7 @@ class Range(Section):
             return FloatDistribution(self.start, self.to, self.log, self.step)
 
     def values(self) -> list[Choice]:
-        """Its numbers in a grid; a ValueError if they are not determined, or too many."""
+        """The numbers in a grid; a ValueError if they are not determined, or too many."""
         if self.count is not None:
             found: np.ndarray = (np.geomspace if self.log else np.linspace)(self.start, self.to, self.count)
         elif self.log or not (step := self.step or int(self.integer)):
@@ -89,7 +89,7 @@ def as_yaml(value: Any) -> str:
 
 
 PRUNERS = {"median": MedianPruner, "percentile": PercentilePruner, "halving": SuccessiveHalvingPruner}
-"""What stops trials early, with the keys that are the arguments of Optuna's class."""
+"""A pruner, which stops trials early. Its keys are the arguments of Optuna's class."""
 
 if TYPE_CHECKING:  # made from signatures of classes
     Pruning: TypeAlias = Any
@@ -98,7 +98,7 @@ else:
 
 
 class Sweep(Section):
-    """A sweep, as its file describes it; ``docs/sweeps.md`` explains the keys."""
+    """A sweep, as its file describes it. ``docs/sweeps.md`` explains the keys."""
 
     base: str | None = None
     settings: dict[str, Any] = Field(default={}, alias="set")
@@ -115,7 +115,7 @@ class Sweep(Section):
 
     @property
     def loss(self) -> bool:
-        """Whether the metric is a loss, which is minimised; accuracies are maximised."""
+        """Whether the metric is a loss, which is minimised. Accuracies are maximised."""
         return self.metric.endswith("loss")
 
     def distributions(self) -> dict[str, BaseDistribution]:

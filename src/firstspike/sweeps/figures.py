@@ -58,7 +58,7 @@ def accuracy_over(
 
 @styled
 def over_figure(study: optuna.Study) -> Figure:
-    """Accuracy over each axis and the number of parameters, with its spread; lines show an axis of names."""
+    """Accuracy over each axis and the number of parameters, with its spread. Lines show an axis of names."""
     varied = _varied(study, "parameters")
     shown = [name for name, values in varied.items() if _numeric(values)] or list(varied)
     if not shown:
@@ -89,7 +89,7 @@ def over_figure(study: optuna.Study) -> Figure:
 
 
 SWEEP_PLOTS: dict[str, Callable[[optuna.Study], Figure]] = {"over": over_figure}
-"""Figures of a sweep by name; each takes its study."""
+"""Figures of a sweep by name. Each takes its study."""
 
 
 def _complete(study: optuna.Study) -> list[FrozenTrial]:

@@ -38,7 +38,7 @@ class Plan:
         return [study.ask(self.sweep.distributions()).params for _ in range(self.sweep.trials or 0)]
 
     def config(self, params: Params) -> Config:
-        """The config of a trial; a ConfigError names all values that do not fit."""
+        """The config of a trial. A ConfigError names all values that do not fit."""
         values = self.sweep.settings | {key: value for key, value in params.items() if key != "base"}
         if self.sweep.seeds is not None:
             values[N_SEEDS] = self.sweep.seeds
@@ -79,7 +79,7 @@ class Plan:
 
 
 def load_plan(file: Path, name: str | None = None) -> Plan:
-    """Read a sweep's file and check all of it (ConfigError); by default the study has the file's name."""
+    """Read a sweep's file and check all of it (ConfigError). By default the study has the file's name."""
     if not file.is_file():
         raise ConfigError(str(file), ["no such file; a sweep is a YAML file with a base and axes"])
     document = read_yaml(file, (field.alias or key for key, field in Sweep.model_fields.items()))

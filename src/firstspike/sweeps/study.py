@@ -86,7 +86,7 @@ def open_storage(url: URL, heartbeat: int | None = None) -> RDBStorage:
 
 @contextmanager
 def _alone(storage: RDBStorage, name: str) -> Iterator[None]:
-    """Keep all others from queueing trials of a study: what this thread does there meanwhile is one transaction."""
+    """Keep all others from queueing trials of a study, so that this thread's changes are one transaction."""
     storage.remove_session()
     with storage.engine.begin() as connection, ExitStack() as end:  # SQLite is locked from here on
         lock = sqlalchemy.text("UPDATE studies SET study_name = study_name WHERE study_name = :name")
@@ -149,7 +149,7 @@ def trials_of(study: optuna.Study) -> dict[int, FrozenTrial]:
 
 
 def active(study: optuna.Study) -> set[TrialState]:
-    """In which of the states waiting and running trials are; empty if all are done."""
+    """The states of unfinished trials, waiting and running; empty if all are done."""
     return {trial.state for trial in trials_of(study).values()} & set(ACTIVE)
 
 
@@ -174,7 +174,7 @@ class Where(JsonForm):
 def read_study(name: str, storage: str | None = None) -> tuple[optuna.Study, Path]:
     """The study of a sweep, and the sweep's folder, by the name of the study or by the folder.
 
-    ``storage`` is its storage, by default that of the folder. Errors name what is missing or does not answer.
+    ``storage`` is its storage, by default that of the folder. Errors name the part that is missing or does not answer.
     """
     folder = sweep_folder(name) or RUNS / name
     if (file := folder / "sweep.json").is_file():
@@ -203,7 +203,7 @@ def table_of(study: optuna.Study, folder: Path) -> SweepTable:
         said, failed = trial.user_attrs, trial.state is TrialState.FAIL
         params = trial.params or trial.system_attrs.get("fixed_params", {})
         row: dict[str, Value] = {"trial": number, "state": "failed" if failed else trial.state.name.lower()}
-        # tables leave None empty; in a sweep's file it is null
+        # tables leave None empty. In a sweep's file it is null
         row |= {key: "null" if (value := params.get(key, "")) is None else value for key in axes}
         row |= {key: said.get(key) for key in NUMBERS}
         row |= {"folder": str(folder / f"{number:04d}"), "worker": said.get(WORKER, "")}

@@ -52,7 +52,7 @@ class SweepTable:
         return [titles.get(name, name) for name in names], [[cell(name, row) for name in names] for row in self.rows]
 
     def text(self) -> str:
-        """What is ``shown``, in lines."""
+        """The ``shown`` table as lines of text."""
         head, rows = self.shown()
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in (head, *rows))

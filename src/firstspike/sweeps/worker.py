@@ -48,7 +48,7 @@ _POLL = 1.0  # seconds between polls of the study
 class Worker:
     """Trains trials of a sweep in run folders inside ``folder``.
 
-    ``stop`` is polled before every batch; True asks the worker to save and stop.
+    ``stop`` is polled before every batch. True asks the worker to save and stop.
     """
 
     plan: Plan

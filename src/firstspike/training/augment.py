@@ -22,9 +22,9 @@ class Augment:
         flip: mirror half of the images left to right.
         shift: move images by up to this many pixels in each direction: by whole pixels if it is a whole number,
             otherwise by any distance, and times are interpolated.
-        deform: standard deviation, in pixels, of the distances by which the corners of an image move; what lies between
+        deform: standard deviation, in pixels, of the distances by which the corners of an image move. What lies between
             moves with them, so that images are stretched, sheared and turned.
-        cutout: side of a square of each image that is blank, at a random place; its centre is inside the image
+        cutout: side of a square of each image that is blank, at a random place. Its centre is inside the image
             (DeVries and Taylor, arXiv 1708.04552, 2017).
         jitter: standard deviation of Gaussian noise on the input times, in the unit of the times.
         reflect: where the noise would make a time negative, take its absolute value, as the code of Göltz et al. 2021.
@@ -48,9 +48,9 @@ class Augment:
         """A batch as each of several networks sees it this time.
 
         Args:
-            times: the batch of each network; of trains every spike jitters by itself, and pixels move with theirs.
-            data: the data of the samples; all changes but ``jitter`` and ``dropout`` need its ``image``.
-            sources: of the random numbers of each network; only enabled changes draw any.
+            times: the batch of each network. Of trains every spike jitters by itself, and pixels move with theirs.
+            data: the data of the samples. All changes but ``jitter`` and ``dropout`` need its ``image``.
+            sources: of the random numbers of each network. Only enabled changes draw any.
 
         Raises:
             ValueError: changes of images for data without an image shape, or as large as the images; ``deform``, or
@@ -151,7 +151,7 @@ def interpolated(
     """Images moved by any distance: each time is the bilinear mean over the four pixels that meet there.
 
     ``steps``, down and to the right, are those of a whole image or of each of its pixels. Silent pixels are left out of
-    the mean; a pixel of which half or more is silent is silent.
+    the mean. A pixel of which half or more is silent is silent.
     """
     _, height, width = image
     outside = sent(torch.tensor(blank, dtype=times.dtype), times.device)[:, None, None]
@@ -180,7 +180,7 @@ def cut_out(
     image: tuple[int, int, int],
     blank: Sequence[float],
 ) -> Float[Tensor, "*batch pixels"]:
-    """Flat images with a blank square; near the border only a part of it lies inside.
+    """Flat images with a blank square. Near the border only a part of it lies inside.
 
     ``places`` are row and column of the centre, as fractions of height and width in [0, 1).
     """

@@ -113,7 +113,7 @@ def shuffled(samples: int, seed: int, epoch: int) -> Tensor:
 
 
 def _samplers(loader: Any) -> list[Any]:
-    """What chooses the samples of a loader's batches; None for what it does not have."""
+    """The samplers of a loader, None for a missing one."""
     batches = getattr(loader, "batch_sampler", None)
     return [getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)]
 

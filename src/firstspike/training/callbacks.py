@@ -20,10 +20,10 @@ logger = logging.getLogger(__name__)
 
 
 class Callback:
-    """Receives the events of a training; override the ones you need."""
+    """Receives the events of a training. Override the ones you need."""
 
     essential = False
-    """Whether an error of this callback ends the training; others are reported (logging) and dropped."""
+    """Whether an error of this callback ends the training. Others are reported (logging) and dropped."""
 
     def on_restore(self, fit: "Fit") -> None:
         """Before the training begins: a saved state may be restored."""
@@ -35,7 +35,7 @@ class Callback:
         """One batch is done."""
 
     def on_epoch_end(self, fit: "Fit", row: "Row") -> None:
-        """One epoch is done; ``row`` is its line of metrics, with several networks their mean."""
+        """One epoch is done. ``row`` is its line of metrics, with several networks their mean."""
 
     def on_checkpoint(self, fit: "Fit") -> None:
         """A checkpoint was saved after ``fit.epoch`` epochs."""
@@ -44,13 +44,13 @@ class Callback:
         """The training ends early: a request to stop, or an error."""
 
     def on_fit_end(self, fit: "Fit", result: "FitResult") -> None:
-        """All epochs are done, and the networks are evaluated."""
+        """The epochs are done, and the networks are evaluated."""
 
     def close(self) -> None:
-        """Release what ``on_fit_start`` acquired; called last, however the training ends."""
+        """Release the resources of ``on_fit_start``; called last, however the training ends."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs: tensors and plain values."""
+        """The state for a resumed training: tensors and plain values."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -78,7 +78,7 @@ class Callbacks:
                 self.callbacks.remove(callback)
 
     def state_dict(self) -> dict[str, Any]:
-        """States of all callbacks that have one, by class name; further ones of a class are numbered from 2 on."""
+        """States of all callbacks that have one, by class name. Further ones of a class are numbered from 2 on."""
         states = {self._names[id(callback)]: callback.state_dict() for callback in self.callbacks}
         return {name: state for name, state in states.items() if state}
 
@@ -105,7 +105,7 @@ class ProgressBar(Callback):
         self.said = False
 
     def on_fit_start(self, fit: "Fit") -> None:
-        """Show the bar."""
+        """Show the progress bar."""
         self.bar = tqdm(
             total=fit.epochs * fit.batches or None,
             initial=fit.epoch * fit.batches + fit.batch,
@@ -121,7 +121,7 @@ class ProgressBar(Callback):
             self.bar.write("compiling CPU kernels for networks like this, kept for later runs ...", file=sys.stderr)
 
     def on_batch_end(self, fit: "Fit") -> None:
-        """Move the bar."""
+        """Move the progress bar."""
         self.bar.update()
 
     def on_epoch_end(self, fit: "Fit", row: "Row") -> None:
@@ -154,7 +154,7 @@ class EarlyStopping(Callback):
             epoch, and the results are theirs; of equal accuracies that with the lower loss. By default it keeps the
             last ones.
         mode: whether the smallest or the largest values of ``metric`` are the best. By default the largest of
-            accuracies and ``r2``, the smallest of all else; a metric of your own says so by an attribute
+            accuracies and ``r2``, the smallest of all else. A metric of your own says so by an attribute
             ``higher_is_better``, as torchmetrics have it.
 
     Raises:
@@ -220,4 +220,4 @@ class EarlyStopping(Callback):
 
 
 Stop = Callable[[], bool]
-"""Polled before every batch; True saves and stops the training."""
+"""Polled before every batch. True saves and stops the training."""

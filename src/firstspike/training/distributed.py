@@ -1,8 +1,8 @@
 """Processes that ``torchrun`` started train one network together: the group, and a step whose batch is split.
 
-Each process takes its part of every batch. Two flat ``all_reduce`` sum what the parts give: loss, decisions, counts of
-silent neurons, and whether anyone asked to stop; then, unless the batch raises weights, the gradients.
-``DistributedDataParallel`` takes the mean over processes instead, and needs a sample in each; a weighted sum is correct
+Each process takes its part of every batch. Two flat ``all_reduce`` sum the results of the parts: loss, decisions,
+counts of silent neurons, and whether anyone asked to stop; then, unless the batch raises weights, the gradients.
+``DistributedDataParallel`` takes the mean over processes instead, and needs a sample in each. A weighted sum is correct
 for parts of any size, also empty ones, and counts terms on weights once. Overlapping the sum with the backward pass
 would gain little for networks of a few layers.
 """
@@ -36,7 +36,7 @@ _BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 class Ranks:
     """The processes that train together; by default this one alone, and nothing is sent.
 
-    What is sent raises a ``ProcessLostError`` if another process has ended.
+    Communication raises a ``ProcessLostError`` if another process has ended.
     """
 
     rank: int = 0
@@ -48,7 +48,7 @@ class Ranks:
         return self.rank == 0
 
     def part(self, samples: int) -> slice:
-        """The samples of this process; the parts differ by one at most and may be empty."""
+        """The samples of this process. The parts differ by one at most and may be empty."""
         return slice(samples * self.rank // self.size, samples * (self.rank + 1) // self.size)
 
     def sum_(self, tensor: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def joined(members: Sequence[Member], device: torch.device) -> Iterator[Ranks]:
         return
     with _lost():
         store, *_ = next(rendezvous("env://", timeout=_PATIENCE))
-        # a script may train several times; the store still has the addresses of the group before
+        # a script may train several times. The store still has the addresses of the group before
         turn = store.add(f"firstspike/{rank()}", 1)
         store = dist.PrefixStore(f"firstspike/group_{turn}", store)  # type: ignore[attr-defined]
         dist.init_process_group(_BACKENDS[device.type], store=store, rank=rank(), world_size=size, timeout=_PATIENCE)
@@ -149,7 +149,7 @@ def _lost() -> Iterator[None]:
 
 
 class Distributed(Sequential):
-    """One network, the same in all processes; each goes through its part of every batch.
+    """One network, the same in all processes. Each goes through its part of every batch.
 
     All processes get whole batches and draw the same random numbers for them, so that a sample meets the same noise as
     in one process. The first process's weights are copied to all. ``asked`` says whether this process was asked to
@@ -170,7 +170,7 @@ class Distributed(Sequential):
         ranks.from_first_(x for x in member.network.state_dict().values() if isinstance(x, Tensor))
 
     def _forward(self, member: Member, times: Tensor, labels: Tensor) -> Pass:
-        """As in ``Sequential``; but of the loss with regularisers, and of the layers, the part of this process."""
+        """``Sequential._forward``, but with this process's part of the regularised loss and of the layers."""
         network, samples, mine = member.network, len(labels), self.ranks.part(len(labels))
         truth = labels[mine]
         with jitter_from(network, part=(samples, mine)):
@@ -196,7 +196,7 @@ class Distributed(Sequential):
 
     @torch.no_grad()
     def evaluate(self, data: SpikeData) -> list[Evaluation]:
-        """Evaluate the network on the data, of which each process takes a part; all get the output times of all."""
+        """Evaluate the network on the data, of which each process takes a part. All get the output times of all."""
         member = self.members[0]
         mine = self.ranks.part(len(data))
         part, silent = outputs_of(member.network, data.times[mine], member.substrate)
@@ -207,7 +207,7 @@ class Distributed(Sequential):
         return [evaluation_of(times, silent, self.objective, data.labels)]
 
     def _over_all(self, regularizer: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """A regulariser that takes means over the batches of all processes; the caller's stays as it is."""
+        """A regulariser that takes means over the batches of all processes. The caller's stays as it is."""
         if not isinstance(regularizer, SilentPeak | SpikeCount):
             return regularizer
         own = copy(regularizer)  # with the same parameters, if it has any
@@ -221,7 +221,7 @@ class Distributed(Sequential):
         return summed[:-1] / summed[-1]
 
     def _summed(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Each of the tensors, summed over the processes, in one call."""
+        """The tensors, each summed over the processes, in one call."""
         whole = self.ranks.sum_(torch.cat([tensor.flatten() for tensor in tensors]))
         parts = whole.split([tensor.numel() for tensor in tensors])
         return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]

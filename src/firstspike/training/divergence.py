@@ -14,12 +14,12 @@ _UNDECIDED = 0.05  # share of samples in which all outputs are silent
 
 
 class DivergedError(FloatingPointError):
-    """A training whose weights are not finite any more; the message names the epoch."""
+    """A training whose weights are not finite any more. The message names the epoch."""
 
 
 @contextmanager
 def staying_finite(members: Sequence[Member], epoch: int, seeds: Sequence[int]) -> Iterator[None]:
-    """A DivergedError if the networks are not finite after an epoch, in this block; also for what this led to."""
+    """A DivergedError if the networks are not finite after an epoch, in this block; also for errors due to this."""
     try:
         yield
     except (ValueError, OverflowError) as error:
@@ -48,7 +48,7 @@ def _diverged(members: Sequence[Member], epoch: int, seeds: Sequence[int]) -> Di
 
 
 def _of_silent(network: nn.Module) -> str:
-    """What else may be the cause: a layer of torch's that computes with the times of silent neurons."""
+    """Another possible cause: a layer of torch's that computes with the times of silent neurons."""
     for name, module in network.named_modules():
         own = list(module.parameters(recurse=False))
         if type(module).__module__.startswith("torch.nn") and not all(bool(p.isfinite().all()) for p in own):

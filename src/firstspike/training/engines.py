@@ -108,7 +108,7 @@ class Sequential:
 
 
 class SideBySide(Sequential):
-    """All networks as one program, each with the results that it would have alone.
+    """Computes all networks as one program, each with the results that it would have alone.
 
     They have one shape, and optimisers of the same settings. A network that skips its step in a batch does not count it
     in its optimiser, as alone.
@@ -171,7 +171,7 @@ class SideBySide(Sequential):
 def engine_for(
     members: Sequence[Member], objective: Objective, clip_grad_norm: float | None = None, compile: bool = False
 ) -> Sequential:
-    """In parallel if that gives the results that each network would have alone, otherwise one after the other.
+    """The engine: parallel if each network's results are as if it were alone, otherwise sequential.
 
     One network, networks that draw random numbers, networks with other settings of their layers, optimisers or
     substrates, and those on a substrate that is not a pure function run one after the other.
@@ -205,7 +205,7 @@ def _settings(optimizer: optim.Optimizer) -> Any:
 
 
 def _joint_optimizer(optimizers: Sequence[optim.Optimizer]) -> optim.Optimizer:
-    """One optimiser whose groups hold the parameters of all, one network after the other; it shares their states."""
+    """One optimiser whose groups hold the parameters of all, one network after the other. It shares their states."""
     groups = [
         {**same[0], "params": [p for group in same for p in group["params"]]}
         for same in zip(*(optimizer.param_groups for optimizer in optimizers), strict=True)

@@ -39,7 +39,7 @@ class Evaluation:
 
     Args:
         loss: mean over the samples, without regularisers.
-        accuracy: fraction of correct decisions; a sample without a decision is wrong. NaN if labels are numbers.
+        accuracy: fraction of correct decisions. A sample without a decision is wrong. NaN if labels are numbers.
         silent: silent fraction of each LIF layer.
         times: output times, ``inf`` if silent; for a readout its values.
         predictions: class per sample, -1 if the deciding neuron is silent; or the predicted numbers.
@@ -64,7 +64,7 @@ class Evaluation:
 
     @property
     def score(self) -> float:
-        """What is to be high: the accuracy, or ``r2``."""
+        """The score to be maximised: the accuracy, or ``r2``."""
         return self.metrics.get("r2", self.accuracy)
 
     @property
@@ -226,7 +226,7 @@ def evaluation_of(
 def samples_at_once(
     network: nn.Module, times: Float[Tensor, "samples inputs"] | EventLists, substrate: Substrate | None = None
 ) -> int:
-    """How many samples are evaluated at once, see ``PART_MEMORY``; their number in ``times`` does not matter.
+    """How many samples are evaluated at once, see ``PART_MEMORY``. Their number in ``times`` does not matter.
 
     On the CPU, and on substrates, at most as many as keep all cores busy.
     """

@@ -23,7 +23,7 @@ Row = dict[str, float | int | str]
 
 
 class Interrupted(Exception):  # noqa: N818  (a request, not an error)
-    """The training stopped early, on request; with a run folder its state is saved."""
+    """The training stopped early, on request. With a run folder its state is saved."""
 
 
 @dataclass(eq=False)
@@ -108,7 +108,7 @@ class FitOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, eq=False)
 class FitResult:
-    """What a training gives: the last evaluation on validation and test data, one for each network.
+    """The results of a training: the last evaluation on validation and test data, one for each network.
 
     Args:
         epochs: whole epochs done.

@@ -32,7 +32,7 @@ _ENDS = ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # of terminals t
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Yields a function that returns whether a signal to stop came; a second Ctrl-C interrupts at once."""
+    """Yields a function that returns whether a signal to stop came. A second Ctrl-C interrupts at once."""
     asked = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -104,7 +104,7 @@ def run(fit: Fit, ranks: Ranks, stop: Stop, stack: ExitStack) -> FitResult:
 
 
 def _train(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> dict[str, list[float]]:
-    """All epochs that are left; their metrics."""
+    """Train the remaining epochs and return their metrics."""
     members, metrics = fit.trainer.members, dict[str, list[float]]()
     began = time.monotonic() - members[0].progress.seconds
     for member in members:

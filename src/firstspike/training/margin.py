@@ -50,7 +50,7 @@ def margins(
     """Why a network decides as it does: margins of its decisions, and their exact derivatives.
 
     The network is in evaluation mode. ``max_weight_grad`` of a layer drops the same derivatives as in training. The
-    derivative with respect to parameters is a mean; for that of one sample, pass it alone: ``margins(network,
+    derivative with respect to parameters is a mean. For that of one sample, pass it alone: ``margins(network,
     times[3:4])``.
 
     Args:

@@ -1,4 +1,4 @@
-"""One network with what trains it, and how far its training is."""
+"""One network with its optimiser and schedule, and the progress of its training."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -24,7 +24,7 @@ class Progress:
         epoch: whole epochs done.
         batch: batches done of the next one.
         best: highest validation accuracy so far, or ``r2``.
-        best_loss: validation loss at that epoch; of equal scores the lower loss is the better one.
+        best_loss: validation loss at that epoch. Of equal scores the lower loss is the better one.
         seconds: time spent so far.
         totals: sums over the batches of the unfinished epoch, see ``Sequential.step``.
         noise: state of the random numbers of the unfinished epoch.
@@ -46,7 +46,7 @@ class Progress:
         self.noise = None
 
     def improve(self, validation: Evaluation) -> bool:
-        """Note an evaluation if it is the best so far; of equal scores, the lower loss wins."""
+        """Note an evaluation if it is the best so far. Of equal scores, the lower loss wins."""
         better = (validation.score, -validation.loss) > (self.best, -self.best_loss)
         if better:
             self.best, self.best_loss = validation.score, validation.loss
@@ -54,7 +54,7 @@ class Progress:
 
 
 Weights = dict[str, Any]
-"""What a ``state_dict`` has."""
+"""The entries of a ``state_dict``."""
 
 
 @dataclass(eq=False)
@@ -69,7 +69,7 @@ class Member:
     average: WeightAverage | None = None
     progress: Progress = field(default_factory=Progress)
     best: Weights | None = None
-    """Of the best epoch, averaged if they are; see ``EarlyStopping``."""
+    """Weights of the best epoch for ``EarlyStopping``, averaged if evaluations use the average."""
     trained: tuple[Weights, Weights] | None = None
     """The last weights and averages, from which the training continues, while the network has the best ones."""
 
@@ -138,7 +138,7 @@ class Member:
             average.copy_(averages[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a training needs to continue bit for bit; ``network`` holds the weights, averaged if they are."""
+        """The state to continue a training bit for bit. ``network`` holds the weights, averaged if they are."""
         weights, average, optimizer = self.network.state_dict(), self.average, self.optimizer.state_dict()
         optimizer["state"] = {number: kept for number, kept in optimizer["state"].items() if kept}
         return {

@@ -1,4 +1,4 @@
-"""What is minimised, and how output times decide for a class."""
+"""The loss with its regularisers, and decisions for a class."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,15 +13,15 @@ from firstspike.losses.base import FIRST_OR_READOUT, check_reads, largest, small
 from firstspike.substrates import Substrate
 
 Metric = Callable[[Tensor, Tensor], float | Tensor]
-"""``metric(output, labels)`` -> a number, as of ``torchmetrics``; it may have their attribute ``higher_is_better``."""
+"""``metric(output, labels)`` -> a number, as of ``torchmetrics``. It may have their attribute ``higher_is_better``."""
 Mode = Literal["min", "max"]
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""``loss(output, labels)`` -> mean over the samples; with a method ``predict(output)`` it also decides."""
+"""``loss(output, labels)`` -> mean over the samples. With a method ``predict(output)`` it also decides."""
 
 
 @dataclass(eq=False)
 class Objective:
-    """What is minimised: a loss, and terms ``regularizer(times, labels, network, record)`` that are added to it.
+    """A loss, and terms ``regularizer(times, labels, network, record)`` that are added to it.
 
     ``metrics`` are further numbers of an evaluation by name.
     """
@@ -30,7 +30,7 @@ class Objective:
     regularizers: Sequence[Callable[..., Tensor]] = ()
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     gives: Form | None = None
-    """What the network gives, if it is known: ``check`` sets it."""
+    """The kind of the network's outputs, if it is known: ``check`` sets it."""
 
     def check(self, network: nn.Module) -> None:
         """Raise a ValueError if a training of the network cannot take these."""

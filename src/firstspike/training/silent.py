@@ -32,8 +32,8 @@ class SilentNeurons:
     optimiser step.
 
     Args:
-        limits: largest silent fraction allowed in each LIF layer, in order, or one number for all of them; 1 allows
-            everything. By default 0.5, and 0.1 in an output layer of first spikes, which decides; layers that give
+        limits: largest silent fraction allowed in each LIF layer, in order, or one number for all of them. 1 allows
+            everything. By default 0.5, and 0.1 in an output layer of first spikes, which decides. Layers that give
             spike trains may be silent.
         increment: first amount that is added to each weight.
         targeted: raise the silent neurons only; otherwise all neurons of the layer. ``"any"`` raises each one that is
@@ -108,7 +108,7 @@ class SilentNeurons:
         Args:
             network: its weights may be raised, in place.
             record: spike times of the batch in that network.
-            shared: write into the memory of the weights, which others share, as the members of an ``Ensemble`` do; the
+            shared: write into the memory of the weights, which others share, as the members of an ``Ensemble`` do. The
                 gradient step then comes before.
 
         Returns:
@@ -145,7 +145,7 @@ class SilentNeurons:
         weight.data.copy_(existing(lif))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs."""
+        """The state for a resumed training."""
         return {"last_layer": self.last_layer, "repeats": self.repeats}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

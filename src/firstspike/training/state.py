@@ -21,7 +21,7 @@ _OWN = {"params", "capturable", "differentiable"}
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message gives the reason."""
+    """A checkpoint that cannot be used. The message gives the reason."""
 
 
 def checked_state(member: "Member", found: Any, where: str) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def checked_state(member: "Member", found: Any, where: str) -> dict[str, Any]:
 
 
 def own_tensors(value: Any) -> Any:
-    """Nested mappings and sequences with copied tensors; ``deepcopy`` would copy the whole base of a view."""
+    """Nested mappings and sequences with copied tensors. ``deepcopy`` would copy the whole base of a view."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if type(value) in (dict, OrderedDict):
@@ -115,7 +115,7 @@ def _optimizer_state(found: Any, optimizer: optim.Optimizer, where: str) -> dict
 
 
 def _after_a_step(optimizer: optim.Optimizer) -> Mapping[Any, Any]:
-    """What an optimiser keeps of each parameter, found with a copy and a gradient of 0."""
+    """An optimiser's state of each parameter, found with a copy and a gradient of 0."""
     twin = copy.deepcopy(optimizer)
     for group in twin.param_groups:
         for parameter in group["params"]:
@@ -125,7 +125,7 @@ def _after_a_step(optimizer: optim.Optimizer) -> Mapping[Any, Any]:
 
 
 def _called(value: Any) -> str:
-    """What a value is, in a few words."""
+    """The type and shape of a value, in a few words."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
     if isinstance(value, Mapping | Sequence) and not isinstance(value, str):

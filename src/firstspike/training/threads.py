@@ -29,7 +29,7 @@ class Pace:
         self._threads = self._kept = self._most = most
         self._clock = clock
         self._fewer = True  # which way the next trial goes
-        self._rest = 0.0  # seconds until then; the first step, which may compile, is not part of one
+        self._rest = 0.0  # seconds until then. The first step, which may compile, is not part of one
         self._trial: list[float] | None = None
         self._other, self._slow = math.inf, 0  # seconds of a step that lost the trial, steps since that took longer
 
@@ -69,10 +69,10 @@ class Pace:
 
 @contextmanager
 def threads_worth_starting(network: nn.Module, batch: int) -> Iterator[Pace]:
-    """Torch on one thread while it works on small layers; yields what sets the kernels' threads at each step.
+    """Torch on one thread while it works on small layers; yields the ``Pace`` of the kernels' threads.
 
     For a few hundred numbers some of torch's functions (``exp``, ``log``, ``sqrt`` of MKL) start all threads at every
-    call, which costs more than the call; if other programs use the cores, twenty times as much as all the rest.
+    call, which costs more than the call. If other programs use the cores, twenty times as much as all the rest.
     """
     layers = [module for module in network.modules() if isinstance(module, SpikingLayer)]
     sizes = [(batch, x.synapses.shape[1], x.out_features) for x in layers]

@@ -51,18 +51,18 @@ class Trainer:
     Args:
         network: any module from spike times to spike times. Silent neurons, substrates and records of
             every layer need a ``Network``. Several networks, in a list, are trained in parallel on different seeds.
-        loss: ``loss(times, labels)`` -> mean over the samples; a loss without ``predict(times)`` decides by the
+        loss: ``loss(times, labels)`` -> mean over the samples. A loss without ``predict(times)`` decides by the
             earliest spike.
         optimizer: of the network's parameters; with several networks a list.
         schedule: steps once an epoch; with several networks a list.
         regularizers: terms ``regularizer(times, labels, network, record)`` that are added to the loss.
-        silent: what happens if too many neurons are silent; by default their weights are raised. With
+        silent: behaviour if too many neurons are silent. By default their weights are raised. With
             ``SilentNeurons(limits=1)`` nothing happens.
         substrate: the source of spike times; by default the exact equations. With several networks it may be a list.
-        augment: how training samples vary, ``augment(times, data, generators)``; see ``Augment``.
-        clip_grad_norm: largest norm of a network's gradient; larger ones are scaled down to it.
+        augment: how training samples vary, ``augment(times, data, generators)``. See ``Augment``.
+        clip_grad_norm: largest norm of a network's gradient. Larger ones are scaled down to it.
         weight_average: decay per batch, such as 0.999, of a moving average of the weights. Evaluations, checkpoints
-            and results then use the average; the optimiser continues from the trained weights, which a network keeps
+            and results then use the average. The optimiser continues from the trained weights, which a network keeps
             after ``fit``. See ``averaged``.
         compile: run each batch as a program of ``torch.compile``. Its first batch takes seconds to compile, after that
             steps of small networks take about a quarter less time. Results agree up to rounding, which grows from epoch
@@ -175,25 +175,25 @@ class Trainer:
         """Train up to a total number of epochs, then evaluate.
 
         Ctrl-C, SIGTERM, and signals of closed terminals (SIGHUP) and batch systems (SIGQUIT, SIGUSR1, SIGUSR2, SIGXCPU)
-        that nothing else handles stop the training after the current batch; with a run folder its state is saved first.
+        that nothing else handles stop the training after the current batch. With a run folder its state is saved first.
 
         Args:
             train: training data; or a ``DataLoader``, or any iterable of batches ``(times, labels)`` that starts again
                 every epoch, for data that do not fit into memory. A training on a ``DataLoader`` over data with an
                 index resumes bit for bit if data and samplers draw from the global random numbers of torch, NumPy and
-                Python, or from a sampler's ``generator``; for others, a warning notes that this depends on them.
-            validation: evaluated after every epoch; the best network is the one with the highest accuracy on it.
+                Python, or from a sampler's ``generator``. For others, a warning notes that this depends on them.
+            validation: evaluated after every epoch. The best network is the one with the highest accuracy on it.
             epochs: total number of epochs, those of earlier calls included. If they are all done, there is a warning.
-            batch_size: samples per gradient step; a loader has its own.
+            batch_size: samples per gradient step. A loader has its own.
             seed: seed of the order of the samples and of all noise. Several networks have consecutive seeds, from this
                 one on.
             test: evaluated once, at the end.
-            folder: a run folder to write: metrics, checkpoints, results, figures; see ``fs.Run``.
+            folder: a run folder to write: metrics, checkpoints, results, figures. See ``fs.Run``.
             resume: continue the training in ``folder`` from its newest checkpoint, if there is one, on its seed.
             checkpoint_every: epochs between checkpoints in the run folder; by default about twenty over the training.
             callbacks: additional receivers of the events of the training.
             progress_bar: whether to show one.
-            stop: polled before every batch; return True to save and stop.
+            stop: polled before every batch. Return True to save and stop.
 
         Returns:
             Metrics and the last evaluations; with a folder the run, which has them by the same names.
@@ -202,8 +202,8 @@ class Trainer:
             FileExistsError: the folder is not empty, and ``resume`` is not set.
             TypeError: data that are not ``SpikeData``.
             ValueError: a number out of its range, data that do not fit the network, or fewer epochs than are done.
-            SubstrateError: the substrate cannot be reached or does not answer; the last whole epoch is saved.
-            DivergedError: weights that are not finite any more; the last whole epoch is saved.
+            SubstrateError: the substrate cannot be reached or does not answer. The last whole epoch is saved.
+            DivergedError: weights that are not finite any more. The last whole epoch is saved.
             RunLockedError: another process trains the run in ``folder``.
             ProcessLostError: another process of the training has ended.
             Interrupted: one of these signals, or ``stop``.
@@ -269,7 +269,7 @@ class Trainer:
 
     @torch.no_grad()
     def record(self, times: Float[Tensor, "samples inputs"]) -> Record:
-        """Spike times of every layer of the (first) network, on its substrate; see ``Network.record``."""
+        """Spike times of every layer of the (first) network, on its substrate. See ``Network.record``."""
         member, times = self.members[0], as_tensor("times", times)
         parameter = next(member.network.parameters(), times)
         with self.averaged(), _opened(member.substrate, member.network):
@@ -296,7 +296,7 @@ class Trainer:
 
 
 def _opened(substrate: Substrate, network: nn.Module) -> AbstractContextManager[Any]:
-    """The substrate, open for a network; other modules run on the exact equations."""
+    """The substrate, open for a network. Other modules run on the exact equations."""
     return substrate.open(network) if isinstance(network, Network) else nullcontext()
 
 

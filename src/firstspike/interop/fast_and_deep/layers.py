@@ -4,11 +4,11 @@
   ``threshold tau_syn / tau_mem``. The threshold becomes ``(threshold - leak) g_leak tau_mem / tau_syn``, weights stay.
 * All of its delays come before a layer of neurons. To delay all inputs of a neuron is to delay its spike: a dendritic
   delay comes after its layer here. Synaptic delays belong to the LIF layer.
-* It may repeat all inputs as a block, a b a b; ``multiplex`` puts copies side by side, a a b b. ``order`` has for each
+* It may repeat all inputs as a block, a b a b. ``multiplex`` puts copies side by side, a a b b. ``order`` has for each
   of our inputs the index of the original's, and weights are sorted by it.
 * It shares axonal delays by repeating a block of them. If neighbouring inputs of ours then have one delay, they
-  also share it here; otherwise each input gets its own delay, with the same value at first. After its ``Multiplex`` the
-  blocks lie across the copies; unless a trained network is imported, the copies of an input share one delay instead.
+  also share it here. Otherwise each input gets its own delay, with the same value at first. After its ``Multiplex`` the
+  blocks lie across the copies. Unless a trained network is imported, the copies of an input share one delay instead.
 """
 
 import math
@@ -48,7 +48,7 @@ class NetworkBuilder:
         self._defaults, self._exact = defaults.raw, exact
         self._pending: dict[str, tuple[dict[str, Any], Origin]] = {}  # synaptic and dendritic delays of the next layer
         defaults.optional("max_dw_norm")
-        noise(defaults, 1.0)  # reads the keys; each layer merges them with its own
+        noise(defaults, 1.0)  # reads the keys. Each layer merges them with its own
         defaults.close()
         features, copies = inputs.features, inputs.copies
         if copies > 1:

@@ -21,7 +21,7 @@ _SAME_SAMPLES = ("yin_yang", "mnist_16x16")  # data sets whose samples are the s
 
 
 class ResultsError(Exception):
-    """Saved results that are missing or do not fit; the message gives the reason."""
+    """Saved results that are missing or do not fit. The message gives the reason."""
 
 
 class ResultFiles(NamedTuple):
@@ -34,7 +34,7 @@ class ResultFiles(NamedTuple):
 
 
 def find_files(folder: Path) -> ResultFiles:
-    """Those of a result folder, or of one ``epoch_N`` in it; without a network it means the last of its ``epoch_N``."""
+    """The files of a result folder, or of one ``epoch_N`` in it. Without a network, of its last ``epoch_N``."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such file or folder")
     numbered = [(number, inner) for inner in folder.glob("epoch_*") if (number := _epoch(inner)) is not None]
@@ -96,7 +96,7 @@ def _load(path: Path) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Output spike times of the original and ours on the same samples; numbers are of pairs (sample, neuron)."""
+    """Output spike times of the original and ours on the same samples. Numbers are of pairs (sample, neuron)."""
 
     samples: int
     largest: float  # difference where both spike, in units of the times
@@ -115,7 +115,7 @@ class Comparison:
 
 
 def compare(theirs: Float[np.ndarray, "..."], ours: Float[np.ndarray, "samples neurons"]) -> Comparison:
-    """Compare spike times ``(samples, neurons)``; inf and NaN are no spike."""
+    """Compare spike times ``(samples, neurons)``, where inf and NaN mean no spike."""
     if theirs.shape != ours.shape:
         raise ResultsError(f"the file of spike times has the shape {theirs.shape}, the test data gives {ours.shape}")
     a, b = np.isfinite(theirs), np.isfinite(ours)

@@ -48,14 +48,14 @@ class Imported:
 
 
 def import_folder(folder: Path, out: Path) -> Imported:
-    """Make a run folder from a result folder of the original; nothing in it is executed.
+    """Make a run folder from a result folder of the original. Nothing in it is executed.
 
     The run has ``config.yaml``, a checkpoint with the original's weights, and ``import.json`` with all notes on the
     translation. If the training is resumed, the optimiser is reset.
 
     Args:
         folder: a result folder, or one ``epoch_N`` of it.
-        out: our run folder; it must not exist, or be empty.
+        out: our run folder. It must not exist, or be empty.
 
     Raises:
         UnsafePickleError: the file of the network wants to call something.
@@ -104,7 +104,7 @@ def import_folder(folder: Path, out: Path) -> Imported:
 
 
 def _outputs(member: Member, times: Tensor) -> np.ndarray:
-    """Output times by the exact equations; thresholds and weights are the substrate's, but it draws no noise."""
+    """Output times by the exact equations. Thresholds and weights are the substrate's, but it draws no noise."""
     assert isinstance(member.network, Network)
     names = ("threshold_offset", "weight_scale", "weight_max") if isinstance(member.substrate, Noisy) else ()
     with Noisy(**{name: getattr(member.substrate, name) for name in names}).open(member.network) as opened:

@@ -35,7 +35,7 @@ class Inputs:
 
 
 def data(params: Settings, n_inputs: int, on_chip: bool) -> Inputs:
-    """The data set for a network with ``n_inputs`` inputs; on the chip the original repeats those of some."""
+    """The data set for a network with ``n_inputs`` inputs. On the chip the original repeats those of some."""
     name = params.choice("name", ("yin_yang", "xor", "single_in_single_out", *_IMAGES))
     params.skip("which", "n_inputs")
     if name == "yin_yang":
@@ -68,7 +68,7 @@ def _images(params: Settings, kind: str, side: int) -> Inputs:
     params.no_counterpart.append(
         f"{kind}: the original's validation images are the last 10000 of 60000, here they are drawn by a seed{scale}"
     )
-    # as the program sets it; in the small images black pixels do not spike
+    # as the program sets it. In the small images black pixels do not spike
     section = {"kind": kind, "early": 0.15, "late": 2.0, "invert": True, "silent_background": side == 16}
     return Inputs(section, side**2)
 

@@ -11,7 +11,7 @@ _REQUIRED: Any = object()
 
 
 class Settings:
-    """A mapping in the original's config. Each key has to be read once; ``close`` notes the others.
+    """A mapping in the original's config. Each key has to be read once. ``close`` notes the others.
 
     ``no_counterpart`` has settings without a counterpart in firstspike, one line each, together with those of the
     mapping around it. All methods raise a ValueError for a missing key and for a value of another kind.
@@ -52,7 +52,7 @@ class Settings:
         return _integer(value, self._name(key), most) if key in self.raw else value
 
     def numbers(self, key: str, count: int | None = None) -> list[float]:
-        """A list of numbers, of length ``count`` if that is given; a single number stands for ``count`` equal ones."""
+        """A list of numbers, of length ``count`` if that is given. A single number stands for ``count`` equal ones."""
         value = self.take(key)
         if count is not None and not isinstance(value, list):
             value = [value] * count
@@ -99,7 +99,7 @@ class Settings:
             self.no_counterpart.append(f"{key} differs between layers ({values}); here all layers have {chosen}")
 
     def skip(self, *keys: str) -> None:
-        """Skip keys that affect neither what a network computes nor what it learns."""
+        """Skip keys that affect neither the results nor the training of a network."""
         self._unread.difference_update(keys)
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""A config of the original becomes one of ours, dict to dict; it loads no torch.
+"""A config of the original becomes one of ours, dict to dict. It loads no torch.
 
 Two forms are known. In release 1.0.0 ``network_layout`` has ``layer_sizes``, ``n_biases``, ``bias_times``,
-``weight_means`` and ``weight_stdevs``; the current form lists ``layers``.
+``weight_means`` and ``weight_stdevs``. The current form lists ``layers``.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _MAX_BYTES = 1_000_000
 
 @dataclass
 class Translation:
-    """What a config of the original is here: our config, as ``load_config`` takes it, and what it leaves out."""
+    """A translated config, as ``load_config`` takes it, and the settings that it leaves out."""
 
     config: dict[str, Any]
     sources: dict[str, Origin]  # of our parameters, by name in ``state_dict``

@@ -26,21 +26,21 @@ def to_nir(
 ) -> "nir.NIRGraph":
     """A network as a NIR graph: ``nir.write("model.nir", fs.to_nir(network))``.
 
-    Layers become pairs of ``Linear`` and ``CubaLIF``, readouts ``CubaLI``, delays ``Delay`` nodes; every synapse with a
+    Layers become pairs of ``Linear`` and ``CubaLIF``, readouts ``CubaLI``, delays ``Delay`` nodes. Every synapse with a
     delay gets a delayed copy of its input. Bias spikes are further channels at the end of the input. A neuron that
     spikes once is then reset so far down (``v_reset``) that it stays silent, for readers that have a reset. What NIR
     cannot express is in the metadata: ``bias_times``, ``max_spikes``, ``overflow``, ``duration``, ``readout``. If
-    readers cannot do the same, they list the differences, ``approximate``; otherwise the graph is faithful.
+    readers cannot do the same, they list the differences, ``approximate``. Otherwise the graph is faithful.
 
     Args:
         network: its parameters as they are now.
-        target: the reader. ``"nir"`` follows the NIR specification; jaxsnn and hxtorch read the same. ``"norse"`` and
+        target: the reader. ``"nir"`` follows the NIR specification. jaxsnn and hxtorch read the same. ``"norse"`` and
             ``"snntorch"`` count currents in time steps.
         time_unit: length of the network's unit of time in the graph's: jaxsnn and hxtorch read milliseconds, Norse and
             snnTorch seconds. If a ``tau_syn`` of 1 should take 6 us on a chip, that is 0.006 ms.
-        dt: time step of the reader in the graph's unit of time; Norse needs it, snnTorch has 1e-4.
+        dt: time step of the reader in the graph's unit of time. Norse needs it, snnTorch has 1e-4.
         keep_refractory: write refractory times, which NIR has no field for, into the metadata. Only ``from_nir`` reads
-            them; other readers let neurons spike again at once. By default they are an error.
+            them. Other readers let neurons spike again at once. By default they are an error.
 
     Raises:
         ValueError: parts that NIR cannot express: neurons without leak or with a refractory time, ``SpikingRecurrent``
@@ -65,12 +65,12 @@ def from_nir(
     duration: float | None = None,
     dtype: torch.dtype | None = None,
 ) -> Network:
-    """A network from a NIR graph or a file of one; files are read as data, nothing in them is executed.
+    """A network from a NIR graph or a file of one. Files are read as data, nothing in them is executed.
 
     It may have the nodes ``Input``, ``Linear``, ``Affine`` without bias, ``Scale``, ``Delay``, ``CubaLIF``, ``CubaLI``
     and ``Output``, and must be a chain of layers. Connections past layers become ``Concatenate``. Neurons may be
     connected to themselves, with delays, which makes a ``SpikingRecurrent`` whose ``window`` is the shortest of them.
-    Every neuron spikes at most once, unless ``max_spikes`` is given; a warning says so where its ``v_reset`` lets it
+    Every neuron spikes at most once, unless ``max_spikes`` is given. A warning says so where its ``v_reset`` lets it
     spike again.
 
     Args:
@@ -79,7 +79,7 @@ def from_nir(
         time_unit: length of the network's unit of time in the graph's; by default as in the metadata, otherwise 1.
         dt: the time step that the graph was written for; by default as in the metadata.
         bias_times: when the last channels of the input spike, in the network's unit of time: they become
-            ``BiasSpikes``. By default as in the metadata; ``()`` leaves them inputs.
+            ``BiasSpikes``. By default as in the metadata. ``()`` leaves them inputs.
         max_spikes: most spikes of each neuron, in layers ``SpikeTrains`` with the ``v_reset`` of the graph; 0 for
             neurons that spike once. By default as in the metadata, otherwise 0.
         duration: when layers with a loop stop, in the network's unit of time. By default as in the metadata.

@@ -1,4 +1,4 @@
-"""What the numbers of a ``CubaLIF`` mean to its readers: one specification, several readings.
+"""The numbers of a ``CubaLIF`` as its readers take them: one specification, several readings.
 
 By the specification an input spike increases the current I by ``w_in W / tau_syn``, and
 
@@ -40,13 +40,13 @@ class Convention:
 
     @property
     def step(self) -> float | None:
-        """Time step of the reader, None if it is not known; NIR itself needs none."""
+        """Time step of the reader, None if it is not known. NIR itself needs none."""
         return _SNNTORCH_DT if self.target == "snntorch" else self.dt
 
     def node(
         self, tau_mem: Values, tau_syn: Values, threshold: Values, reset: Values | None = None
     ) -> tuple[dict[str, Values], Values]:
-        """Fields of a ``CubaLIF`` for times in our unit, and the factor of weights; ``reset`` None is far down."""
+        """Fields of a ``CubaLIF`` for times in our unit, and the factor of weights. ``reset`` None is far down."""
         mem, syn, step = tau_mem * self.time_unit, tau_syn * self.time_unit, self.step or 1.0
         # tau_mem dV/dt = -V + (tau_mem / tau_syn) I with jumps of w: the ratio goes to the weights if r is 1
         gain, r, v_threshold = tau_mem / tau_syn, np.ones_like(mem), threshold

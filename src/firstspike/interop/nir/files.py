@@ -25,7 +25,7 @@ def read_graph(path: Path) -> nir.NIRGraph:
 
 
 def _refuse_links(group: h5py.Group) -> None:
-    """HDF5 can refer to other files; these links are rejected."""
+    """HDF5 can refer to other files. These links are rejected."""
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise ValueError(f"{name} is a link")
@@ -37,7 +37,7 @@ def _refuse_links(group: h5py.Group) -> None:
 
 
 def read_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
-    """How a graph was written, and what NIR cannot express of its layers: arguments of ``from_nir`` and ``Reader``."""
+    """Arguments of ``from_nir`` and ``Reader``: how a graph was written, and properties that NIR cannot express."""
     found = graph.metadata
 
     def each(name: str, kind: type) -> Any:

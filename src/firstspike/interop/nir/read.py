@@ -25,7 +25,7 @@ _DELAYS = layers.DelayRule("clip", scale=math.inf, std=0.0)
 _BIAS = "bias spikes"
 
 Signal = dict[str, Synapses]
-"""The connections of a node by the node whose spikes they carry; those of bias spikes, which the input has last, by
+"""The connections of a node by the node whose spikes they carry. Those of bias spikes, which the input has last, by
 ``_BIAS``."""
 
 
@@ -161,7 +161,7 @@ class Reader:
         self.layers += [layer, *last]
 
     def _readout(self, name: str, node: Any, before: Signal) -> None:
-        """A readout; how its membrane is read is in the metadata alone."""
+        """A readout. How its membrane is read is in the metadata alone."""
         found, unit = self.graph.metadata, self.convention.time_unit
         target = layers.LAYERS.get(str(found.get("readout")))
         if target is None or not issubclass(target, layers.Readout):
@@ -180,7 +180,7 @@ class Reader:
         self.layers.append(layer)
 
     def _inputs(self, name: str, before: Signal) -> Synapses:
-        """What comes from the layer before, from earlier ones past it, and bias spikes."""
+        """Inputs from the layer before, from earlier layers that skip it, and from bias spikes."""
         if self.last not in before:
             origins = " and ".join(sorted(before)) or "nothing"
             row = f"the layers must be a row, in which it follows {self.last}"
@@ -201,7 +201,7 @@ class Reader:
         return _beside(joined, replace(before[_BIAS], inputs=len(used), column=column))
 
     def _neurons(self, name: str, node: Any) -> tuple[dict[str, Values], Values]:
-        """What ``Convention.neurons`` gives for a node, checked."""
+        """The checked result of ``Convention.neurons`` for a node."""
         given = {key: getattr(node, key) for key in _FIELDS}
         # a readout has no threshold and no reset: any values do
         given |= {"v_threshold": getattr(node, "v_threshold", np.asarray(node.v_leak) + 1.0)}
@@ -223,7 +223,7 @@ class Reader:
         return neurons, gain
 
     def _end(self, before: Signal) -> None:
-        """Delays after the last neurons; nothing else is allowed there."""
+        """Delays after the last neurons. Nothing else is allowed there."""
         synapses = before.get(self.last)
         if self.last == self.input or synapses is None or len(before) > 1:
             raise ValueError(f"{self.output} must follow the last neurons alone, got {' and '.join(sorted(before))}")
@@ -234,7 +234,7 @@ class Reader:
             self.layers.append(self._delays(synapses.delay))
 
     def _delays(self, delay: np.ndarray) -> layers.Delay:
-        """Delays of what the last layer gives."""
+        """Delays of the outputs of the last layer."""
         trains = bool(self.layers) and form_of(self.layers[-1]) == "trains"
         found = layers.Delay(len(delay), _DELAYS, trains=trains, generator=torch.Generator(), dtype=self.dtype)
         with torch.no_grad():
@@ -274,7 +274,7 @@ def _recurrent(
 
 
 def _alone(name: str, synapses: Synapses) -> Synapses:
-    """Synapses with separate delays; layers of spike trains have no copies of inputs before them."""
+    """Synapses with separate delays. Layers of spike trains have no copies of inputs before them."""
     apart, copies = synapses.apart()
     if copies > 1:
         raise ValueError(f"{name}: two neurons are connected by several synapses with other delays; trains have one")

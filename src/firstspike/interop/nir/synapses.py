@@ -28,7 +28,7 @@ class Synapses:
 
     @classmethod
     def summed(cls, inputs: int, row: np.ndarray, column: np.ndarray, weight: np.ndarray, delay: np.ndarray) -> Self:
-        """Connections in any order; the weights of equal ones are added."""
+        """Connections in any order. The weights of equal ones are added."""
         order = np.lexsort((delay, column, row))
         row, column, delay = row[order], column[order], delay[order]
         start = np.flatnonzero(_first(row, column, delay))
@@ -36,7 +36,7 @@ class Synapses:
         return cls(inputs, row[start], column[start], weight, delay[start])
 
     def __add__(self, other: Self) -> Self:
-        """Both, from the same inputs."""
+        """The sum of two sets of connections from the same inputs."""
         pairs = ((getattr(self, name), getattr(other, name)) for name in ("row", "column", "weight", "delay"))
         return self.summed(self.inputs, *map(np.concatenate, pairs))
 
@@ -72,7 +72,7 @@ class Synapses:
 
 
 def after(name: str, node: Any, before: Synapses, time_unit: float) -> Synapses:
-    """A signal after a node that does not spike itself; delays are in the network's unit of time."""
+    """A signal after a node that does not spike itself. Delays are in the network's unit of time."""
     match node:
         case nir.Linear() | nir.Affine():
             weight = finite(name, node.weight)

@@ -18,7 +18,7 @@ from firstspike.layers.named import to_numpy
 from firstspike.layers.neurons import NeuronLayer
 
 _AT_ONCE = 256  # pixels
-_LARGEST = 50_000_000  # numbers in a matrix, 0.4 GB; only expanded synaptic delays and filters come near
+_LARGEST = 50_000_000  # numbers in a matrix, 0.4 GB. Only expanded synaptic delays and filters come near
 
 
 class Writer:
@@ -122,7 +122,7 @@ class Writer:
         return found
 
     def _add(self, name: str, node: Any, size: int, *before: str) -> str:
-        """A new node after others; returns its name, numbered if that exists already."""
+        """A new node after others. Returns its name, numbered if that exists already."""
         free, number = name, 2
         while free in self.nodes:
             free, number = f"{name}_{number}", number + 1

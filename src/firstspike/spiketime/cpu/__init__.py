@@ -1,7 +1,7 @@
-"""Numba kernels for the CPU: both passes from tensors; the contract is ``contract``'s.
+"""Numba kernels for the CPU: both passes from tensors. The contract is ``contract``'s.
 
-Where all neurons share the order of arrival and the time constants, ``rows`` does the work. The rest, and gradients by
-time constants, are in ``lanes``. Importing compiles nothing, the first call does; what is compiled is kept on disk.
+Where all neurons share the order of arrival and the time constants, ``rows`` computes. The rest, and gradients
+with respect to time constants, are in ``lanes``. Kernels are compiled by the first call, and kept on disk.
 """
 
 from functools import partial
@@ -31,7 +31,7 @@ from firstspike.spiketime.values import check_values
 
 _MEMORY = 1 << 26  # bytes of a backward pass beside its results
 _TRAIN_MEMORY = 1 << 27  # the same of spike trains
-_ROWS = 12  # numbers for each input of a sample, at most: rows, and parts of the gradient by its time
+_ROWS = 12  # numbers for each input of a sample, at most: rows, and parts of the gradient with respect to its time
 
 
 def _shares(given: Arguments) -> bool:
@@ -46,7 +46,7 @@ def _holds(given: Arguments) -> bool:
 
 
 def supports(neuron: Neuron, recurrent: bool) -> str | None:
-    """See ``contract.Backend``."""
+    """The reason why such neurons are not supported, or None."""
     if neuron.components or neuron.equations is not None:
         return "its recurrent kernels take plain LIF neurons" if recurrent else None
     return refuses_closed_form(neuron)

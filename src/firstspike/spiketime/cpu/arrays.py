@@ -1,7 +1,7 @@
-"""Arrays that kernels read: the numbers that follow from two time constants, packed weights, what a forward pass saves.
+"""Arrays that kernels read: numbers derived from time constants, packed weights, and values saved by a forward pass.
 
-``x = 1 - tau_syn/tau_mem`` and ``DELTA = 1/tau_syn - 1/tau_mem``; next to equal constants DELTA is kept off 0, so that
-``expm1(s DELTA) / DELTA`` is right without a case of its own.
+``x = 1 - tau_syn/tau_mem`` and ``DELTA = 1/tau_syn - 1/tau_mem``. Next to equal constants DELTA is kept off 0, so that
+``expm1(s DELTA) / DELTA`` is right without a separate case.
 
 Weights are packed for each tile of neurons, ``(inputs, TILE)``, in a unit for each neuron. Forward it is the threshold.
 Backward it is a power of two about as large as the threshold, or as the largest weight if that is larger, so that
@@ -38,7 +38,7 @@ X, TOP = 7, 8  # and -log(1 - x)/x, the same time in units of tau_syn
 SPAN = 9  # longest time after which states keep their scale (see ``rows.intervals``)
 KIND = 10  # which of the short cuts below the two constants allow
 REST_MEM, REST_SYN = 11, 12  # what rounding to the dtype leaves of 1/tau_mem and 1/tau_syn
-N_CONSTANTS = 13  # then max_weight_grad; or, where neurons have constants of their own:
+N_CONSTANTS = 13  # then max_weight_grad; or, where neurons have their own constants:
 UNIT, BRIEF_END = 13, 14  # the unit of time, and the end of what is ``brief`` (see ``membrane``)
 N_RATES = 15
 ANY, EQUAL, DOUBLE = range(3)  # EQUAL: kappa is s exp(-s); DOUBLE: DELTA is the slower constant's rate
@@ -52,7 +52,7 @@ _TINY = {"float32": 1e-10, "float64": 1e-20}  # smallest |DELTA| tau_syn
 
 @lru_cache(maxsize=256)
 def constants_array(tau_mem: float, tau_syn: float, dtype: str, bound: float | None = None) -> "Tensor":
-    """The array for kernels of that dtype; ``bound`` is ``max_weight_grad``."""
+    """The array for kernels of that dtype. ``bound`` is ``max_weight_grad``."""
     from torch import from_numpy  # which compiling does not need
 
     x = 1 - tau_syn / tau_mem
@@ -88,7 +88,7 @@ def fill_rates(mem, syn, start, first, outputs, c):
     """Fill ``c (N_RATES, LANES)`` for the neurons from ``first`` on of the network whose constants begin at ``start``.
 
     Times count in a unit of the group's own: UNIT is how many of them are 1, a power of two that is larger than all
-    rates. Intervals up to BRIEF_END are ``brief``. Lanes without a neuron are like the last one; a single pair of time
+    rates. Intervals up to BRIEF_END are ``brief``. Lanes without a neuron are like the last one. A single pair of time
     constants is that of all neurons.
     """
     tiny = 1e-10 if c.itemsize == 4 else 1e-20
@@ -117,7 +117,7 @@ def fill_rates(mem, syn, start, first, outputs, c):
 
 
 class Rates(NamedTuple):
-    """What follows from the time constants of a neuron, or of many in the lanes of vectors."""
+    """Values derived from the time constants of a neuron, or of many in the lanes of vectors."""
 
     mem: Any  # 1/tau_mem
     syn: Any  # 1/tau_syn
@@ -134,7 +134,7 @@ class Rates(NamedTuple):
 
 @inlined
 def rates_of(c):
-    """Those that all neurons share, from ``constants_array``."""
+    """The rates that all neurons share, from ``constants_array``."""
     a, b = c[PER_MEM], c[PER_SYN]
     return Rates(
         a, b, min(a, b), max(a, b), abs(c[DELTA]), abs(c[PER_RISE]), c[RATIO], c[X], c[TOP], c[HEIGHT], c[KIND]
@@ -143,7 +143,7 @@ def rates_of(c):
 
 @inlined
 def rates_in(c):
-    """Those of neurons on their own, from ``fill_rates``."""
+    """The rates of neurons with different time constants, from ``fill_rates``."""
     a, b = load32(c, PER_MEM * LANES), load32(c, PER_SYN * LANES)
     return Rates(
         a, b, min(a, b), max(a, b), load32(c, DELTA * LANES), load32(c, PER_RISE * LANES),
@@ -151,8 +151,8 @@ def rates_in(c):
     )  # fmt: skip
 
 
-NARROW = 16, 32  # lanes that are worked on where a layer has no more neurons; the functions' ``zero`` says how many
-TILE = 64 if has_mask_registers() else 32  # neurons that are scanned together; 64 need the 32 registers of AVX-512
+NARROW = 16, 32  # lanes that are worked on where a layer has no more neurons. The functions' ``zero`` says how many
+TILE = 64 if has_mask_registers() else 32  # neurons that are scanned together. 64 need the 32 registers of AVX-512
 
 _MARGIN = 1 + 1e-9  # against rounding: what is refused here, ``check_values`` has to refuse
 _FLOAT, _DOUBLE = LARGEST_32 * _MARGIN, LARGEST_64 * _MARGIN
@@ -183,7 +183,7 @@ def are_weights(weight, threshold, first):
 
 @jit
 def unit_of_row(weight, j, threshold):
-    """The power of two for neuron ``j``, see the module; its inverse is a normal number, too."""
+    """The power of two for neuron ``j``, see the module. Its inverse is a normal number, too."""
     inputs = weight.shape[1]
     whole = inputs // 16 * 16
     most = fill16(weight, threshold)
@@ -217,7 +217,7 @@ def pack_tile(weight, unit, first, packed):
 
 @jit
 def pack_row(weight, unit, first, packed):
-    """``pack_tile`` of TILE neurons; what is left of the row has no weight."""
+    """``pack_tile`` of TILE neurons. The rest of the row has no weight."""
     size = weight.shape[1] * TILE
     pack_tile(weight, unit, first, packed[:size])
     for i in range(size, packed.size):
@@ -259,11 +259,11 @@ def unpack_tile(packed, unit, first, by_weight):
 STATES = 3  # of a neuron that spikes again: membrane, current, and what is left of its refractory time
 PAD = 16  # numbers that vectors may reach past the last input
 SAVED = {"ints": "int32 ensemble batch n_saved", "reals": "real ensemble batch n_saved"}
-"""What a forward pass of first spikes saves, for a ``Layout``."""
+"""The arrays saved by a forward pass of first spikes, for a ``Layout``."""
 
 
 class Saved(NamedTuple):
-    """What is saved of a sample, see the module."""
+    """The saved arrays of a sample, as the module describes them."""
 
     last: Any  # of each neuron; then how many inputs arrive
     slope: Any
@@ -279,7 +279,7 @@ def padded(n):
 
 @inlined
 def saved_of(g, *sample):
-    """What is saved of a sample."""
+    """The saved arrays of a sample."""
     ints, reals, inputs = g.ints[sample], g.reals[sample], padded(g.outputs)
     return Saved(ints, reals, ints[inputs:], reals[inputs:])
 

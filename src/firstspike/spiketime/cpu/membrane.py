@@ -1,8 +1,8 @@
 """The membrane between two inputs: every formula, for time constants that neurons share and for those of each.
 
-``Rates`` has what follows from the two time constants: numbers where all neurons share them, otherwise a vector with a
-lane for each neuron. States are vectors: the membrane V and the current I, in units of the threshold, which is 1. Over
-a time s without input
+``Rates`` has values derived from the two time constants: numbers where all neurons share them, otherwise a vector with
+a lane for each neuron. States are vectors: the membrane V and the current I, in units of the threshold, which is 1.
+Over a time s without input
 
     V -> V exp(-s/tau_mem) + I kappa(s),      I -> I exp(-s/tau_syn),      dV/dt = I/tau_syn - V/tau_mem
 
@@ -60,7 +60,7 @@ def fades(s, r):
 
 @inlined
 def responses(s, r):
-    """The same by time constant: ``exp(-s/tau_mem)``, ``exp(-s/tau_syn)`` and ``kappa(s)``."""
+    """The factors by time constant: ``exp(-s/tau_mem)``, ``exp(-s/tau_syn)`` and ``kappa(s)``."""
     slow, fast, rise = fades(s, r)
     leaks_slower = r.syn >= r.mem
     return select(leaks_slower, slow, fast), select(leaks_slower, fast, slow), rise
@@ -91,11 +91,11 @@ def peak(voltage, current, r):
 
 @jit
 def exact_slope(times, order, n, weight, delay, lane, width, rates, level, spike):
-    """dV/dt in double precision at a spike next to the peak, where it is what little the drive has more than the leak.
+    """dV/dt in double precision at a spike next to the peak, where it is the small difference of drive and leak.
 
-    The n inputs have an ``order`` of arrival, or None if they stand as they are; the neuron is a lane of packed weights
+    The n inputs have an ``order`` of arrival, or None if they stand as they are. The neuron is a lane of packed weights
     and, unless they are None, delays. ``rates`` are ``1/tau_mem``, ``1/tau_syn`` and how many units of those are one of
-    the times; ``level`` is the threshold.
+    the times. ``level`` is the threshold.
     """
     (mem, syn, unit), drive = rates, 0.0
     for k in range(n):
@@ -108,7 +108,7 @@ def exact_slope(times, order, n, weight, delay, lane, width, rates, level, spike
 
 
 class Scale(NamedTuple):
-    """Of states that are scaled to need no decay, as numbers: see ``rows.intervals``."""
+    """Scales of states that need no decay, as ``rows.intervals`` explains."""
 
     mem: Any  # what brings V to scale 1
     syn: Any  # the same of I
@@ -129,7 +129,7 @@ def reaches(voltage, current, wait, end, current_end, candidates, r):
 
 @inlined
 def reaches_scaled(voltage, current, wait, end, current_end, candidates, r, scale):
-    """The same with states, and the states at the end, that are scaled."""
+    """``reaches`` for scaled states, also those at the end."""
     leaks, limit = (max(splat(voltage, 0.0), r.mem) > 0.0) & candidates, wait
     crosses = (end >= scale.threshold) & candidates
     # rounding may reach what a membrane without leak only approaches
@@ -154,8 +154,8 @@ def reaches_scaled(voltage, current, wait, end, current_end, candidates, r, scal
 def nearer(s, low, high, gap, voltage, drive, r):
     """A step of the search for the threshold: the next time, the bounds, and how far from the root the former may be.
 
-    It goes to the root of the parabola at ``s``, costs as much as Newton's, and triples the digits. ``gap`` is what the
-    membrane at ``s`` lacks, ``drive`` what the current adds to its slope.
+    It goes to the root of the parabola at ``s``, costs as much as Newton's, and triples the digits. ``gap`` is the
+    membrane's distance from the threshold at ``s``, ``drive`` the current's part of its slope.
     """
     slope = drive - voltage * r.mem
     curve = drive * (r.syn * -1.0) - slope * r.mem
@@ -213,7 +213,7 @@ def crossings(voltage, current, limit, fired, r):
 
 @inlined
 def _of_quadratics(value, drive, gap, limit, fired, r):
-    """The same where one time constant is twice the other, and the lanes that are left for the search.
+    """``crossings`` where one time constant is twice the other, and the lanes that are left for the search.
 
     There V is a quadratic in ``u = 1 - exp(-s/tau)``, with tau the longer one: ``V(u) = V + b u - a u^2``. Of late
     roots, u next to 1, ``s`` loses digits. Quotients instead of squares, which may overflow or vanish.
@@ -256,7 +256,7 @@ _first = polynomial(*([1 / math.factorial(n + 2) for n in range(terms)] for term
 
 @inlined
 def derivatives(s, r):
-    """Derivatives of ``kappa(s)`` by the logarithms of tau_mem and tau_syn, for ``s >= 0``.
+    """Derivatives of ``kappa(s)`` with respect to the logarithms of tau_mem and tau_syn, for ``s >= 0``.
 
     With ``y = s DELTA`` the response and its derivatives consist of
 

@@ -1,7 +1,7 @@
 """Sorting one sample's spike times.
 
 A few by insertion. Up to 128 by a network of exchanges in vector registers, whose numbers have the place of a time as
-their last bits. More go into buckets of equal width; then neighbours in the wrong order change places, all pairs at
+their last bits. More go into buckets of equal width. Then neighbours in the wrong order change places, all pairs at
 once, until there are none. Where times crowd into few buckets, 128 at a time are sorted by the network, and merged.
 """
 
@@ -30,7 +30,7 @@ def sorting_for(times: int) -> dict[str, int]:
 
 @jit
 def sort_row(times, begin, end, order, arrival, keys, labels):
-    """Places and sorted values of the ``times`` in ``[begin, end)``; returns how many. Equal ones keep their order."""
+    """Places and sorted values of the ``times`` in ``[begin, end)``. Returns how many. Equal ones keep their order."""
     n = 0
     for i in range(times.size):
         keys[0, n], labels[0, n] = times[i] + 0.0, i  # which makes -0 the same number as 0
@@ -111,7 +111,7 @@ def _network_sort(keys, labels, where, order, arrival, n):
 
 @jit
 def _merge_sort(order, arrival, keys, labels, n):
-    """The same of any number: the network's runs become runs twice as long, until one is left."""
+    """Sort any number of places: the network's runs become runs twice as long, until one is left."""
     for begin in range(0, n, _NETWORK):
         here = slice(begin, begin + _NETWORK)
         _network_sort(
@@ -135,7 +135,7 @@ def _merge_sort(order, arrival, keys, labels, n):
 
 @jit
 def _bucket_sort(order, arrival, keys, labels, n):
-    """The same of any number; false, with the first row of both as it was, where they crowd into few buckets."""
+    """Sort any number of places by buckets; false, with the first row of both as it was, if they crowd into few."""
     times, found, where, kept, starts = keys[0], keys[1], labels[1], labels[2], labels[3]
     whole = (n + 15) // 16 * 16
     for k in range(n, whole):
@@ -177,7 +177,7 @@ def _bucket_sort(order, arrival, keys, labels, n):
 
 @jit
 def _exchange_neighbours(numbers, labels, n):
-    """Sort what is nearly sorted, then infinite numbers up to the end of a vector; false where it takes long."""
+    """Sort nearly sorted numbers, with infinite ones up to the end of a vector; false if it takes long."""
     for _ in range(_CROWDED):
         wrong = False
         for start in range(2):  # pairs that begin at even places, then at odd ones

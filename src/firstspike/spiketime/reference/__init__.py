@@ -1,9 +1,9 @@
 """The operator in plain PyTorch, on any device, and the mathematics of the membrane.
 
 ``response`` has the membrane after an input and its maximum, ``solutions`` the time at which it reaches the threshold.
-``event_loop`` and ``adjoint`` are the passes of the operator, which every other backend is tested against; ``peaks`` is
+``event_loop`` and ``adjoint`` are the passes of the operator, which every other backend is tested against. ``peaks`` is
 about neurons that stay silent, or have no threshold. ``linear``, ``linear_response`` and ``linear_peaks`` are the same
-for linear neurons, ``series`` has the passes for neurons from equations; both go from event to event by ``loop``.
+for linear neurons, ``series`` has the passes for neurons from equations. Both go from event to event by ``loop``.
 """
 
 from firstspike.neurons import Neuron
@@ -12,7 +12,7 @@ from firstspike.spiketime.reference import adjoint, event_loop, linear, series
 
 
 def supports(neuron: Neuron, recurrent: bool) -> str | None:
-    """See ``contract.Backend``."""
+    """The reason why such neurons are not supported, or None."""
     if recurrent:
         return "it computes recurrent neurons window by window"
     return None if neuron.components or neuron.equations is not None else refuses_closed_form(neuron)

@@ -1,7 +1,7 @@
 """The gradient of spike times in plain PyTorch, at given spikes, whoever computed them.
 
 Spike k is the first spike of a neuron whose membrane starts at ``reset`` when the refractory time of the spike before
-ends, at r. An input that arrived before counts as what is left of it then:
+ends, at r. The rest of an input that arrived before counts as an input then:
 
     V(T_k) = reset exp(-(T_k - r)/tau_mem) + sum_i w_i c_i
     c_i = kappa(T_k - max(t_i, r)) exp(-max(r - t_i, 0)/tau_syn)
@@ -15,11 +15,11 @@ is released, all gradients follow from the derivatives of V(T_k) at fixed spike 
 
 This is the adjoint of Wunderlich and Pehle 2021 with the parts between spikes solved. Of first spikes the implicit
 function theorem is left, ``P = -g / v-`` and ``c_i = kappa(T - t_i)`` (Göltz et al. 2021, eqs. 2 to 6, for ratios 1 and
-2; Göltz et al. 2025 for delays). The state at the start is an input of its own, and a loss by the state at the end a
+2; Göltz et al. 2025 for delays). The state at the start is a separate input, and a loss by the state at the end a
 spike that no threshold makes.
 
 Shapes: E ensemble, B batch, I inputs, K times of each, N events, which are the I K times and the state, O outputs, S
-spikes; o is 1 where all neurons see the same arrivals.
+spikes. o is 1 where all neurons see the same arrivals.
 """
 
 import math
@@ -67,7 +67,7 @@ def arrivals(given: Arguments) -> Float[Tensor, "E B o N"]:
 
 
 class _Events(NamedTuple):
-    """What arrives at neurons, with weights and voltages in units of the neurons, and their constants, in float64."""
+    """Inputs of neurons, with weights and voltages in units of the neurons, and their constants, in float64."""
 
     arrival: Float64[Tensor, "E B o N"]
     """A state is one more input, at the start, whose weight is the current then."""
@@ -100,19 +100,19 @@ class _Membrane(NamedTuple):
     """A membrane at a time, and how each input that arrives before acts on it: c_i."""
 
     since: Float[Tensor, "E B O N"]
-    """Time from the arrival or, if that is later, from the release; 0 for what arrives too late."""
+    """Time from the arrival or, if that is later, from the release; 0 for inputs that arrive too late."""
     response: Float[Tensor, "E B O N"]
-    """To a current of 1 then."""
+    """Response to a current of 1 that starts then."""
     left: Float[Tensor, "E B O N"]
-    """Of each input's current then."""
+    """The rest of each input's current then."""
     by_weight: Float[Tensor, "E B O N"]
     """c_i, the product of both."""
     start: _Each
-    """What is left of the membrane at the release."""
+    """The rest of the membrane's voltage at the release."""
 
 
 def _membrane(events: _Events, time: _Each, release: _Each) -> _Membrane:
-    """At times (``-inf`` for never) of neurons that were released before (``-inf`` for always free)."""
+    """The membrane at times (``-inf``: never) of neurons that were released before (``-inf``: always free)."""
     arrival, mem, syn = events.arrival, events.tau_mem, events.tau_syn
     since = (time - torch.maximum(arrival, release)).clamp(min=0)
     left = torch.exp((arrival - release).clamp(max=0) / syn)
@@ -122,7 +122,7 @@ def _membrane(events: _Events, time: _Each, release: _Each) -> _Membrane:
 
 
 def _current_left(events: _Events, time: _Each) -> tuple[Float[Tensor, "E B O N"], Float[Tensor, "E B O N"]]:
-    """What is left of each input's current just before a time, and how old that is, in units of tau_syn."""
+    """The rest of each input's current just before a time, and its age, in units of tau_syn."""
     age = (time - events.arrival).clamp(min=0) / events.tau_syn
     return torch.where(age > 0, torch.exp(-age), 0.0), age
 
@@ -141,7 +141,7 @@ class _Sums:
     def by_membrane(self, at: _Membrane, time: _Each, release: _Each, scale: _Each, kept: _Each) -> None:
         """A loss by the membrane at a time, ``kept`` for the weights and ``scale`` for all else."""
         arrival, mem, syn = self.events.arrival, self.events.tau_mem, self.events.tau_syn
-        since = at.since / syn  # derivatives by times and time constants are with time in units of tau_syn
+        since = at.since / syn  # derivatives with respect to times and time constants are with time in units of tau_syn
         by_time = by_mem = by_syn = None
         if not self.needs.isdisjoint(("times", "delay")):
             by_time = -kappa_slope(since, mem / syn, 1.0, at.response)
@@ -164,7 +164,7 @@ class _Sums:
         scale: _Each,
         kept: _Each,
     ) -> None:
-        """A loss by what causal inputs do: derivatives of that by weights and times and by both time constants."""
+        """Gradients of a loss through causal inputs: with respect to weights, times and both time constants."""
         (by_weight, by_time, *by_taus), needs = by, self.needs
         if "weight" in needs:
             self.add("weight", torch.where(causal, by_weight * kept * (1 / self.events.unit), 0.0).sum(dim=1))
@@ -183,7 +183,7 @@ class _Sums:
                 self.add(name, (torch.where(causal, x, 0.0) * self.events.weight * scale).sum(dim=(1, 3)))
 
     def gradients(self) -> Gradients:
-        """What is asked for, in the shapes of the arguments."""
+        """The requested gradients, in the shapes of the arguments."""
         inputs, copies = self.given.sizes[2], self.given.times.shape[-1] if self.given.max_spikes else 1
         for name in ("times", "weight", "delay"):
             if name in self.total:
@@ -230,7 +230,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         sums.by_current(last.double(), ends.current.unsqueeze(-1) * events.unit)
         spikes, asked, most = torch.cat([spikes, last + math.inf], -1), torch.cat([asked, none], -1), most + 1
 
-    # the loss by the membrane where it is released, without and with what is bounded, and the slope there
+    # the gradient of the membrane at the release, without and with bounded parts, and the slope there
     scale, kept, slope = none, none, none
     for k in reversed(range(most)):
         time = torch.where(k < count, spikes[..., k : k + 1], -math.inf)
@@ -270,7 +270,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
 
 
 def _beginning(given: Arguments, events: _Events) -> tuple[_Each, _Each]:
-    """When the membrane is free before the first spike, ``-inf`` for always, and what it is then."""
+    """When the membrane is free before the first spike, ``-inf`` for always, and its value then."""
     if given.state is None:
         return torch.full_like(events.reset, -math.inf), torch.zeros_like(events.reset)
     left = given.state.left.unsqueeze(-1)
@@ -287,9 +287,9 @@ def loss_by_ends(
     refractory: Float[Tensor, "E O"],
     until: float,
 ) -> tuple[_Each, Float[Tensor, "E B O S"], _Each]:
-    """A loss by the state at the end: what is left of that by voltages, that by spikes, and that by ``first``.
+    """The gradients of a loss at the final state, split into voltages, spikes and ``first``.
 
-    The time that is left of the last refractory time moves along with the last spike, and holds the voltage.
+    The rest of the last refractory time moves along with the last spike, and holds the voltage.
     """
     release = last_release(spikes, first, refractory)
     held, over, some = release > until, overflows.unsqueeze(-1), spikes[..., :1].isfinite()

@@ -6,14 +6,14 @@ The state just after input k, membrane ``V_k`` and current ``Q_k``, gives everyt
 
 States add once they are brought to the same time, so that inputs need not be taken one after the other: all states take
 up the one of the input before, then those 2, 4, 8, ... inputs earlier. Nothing overflows at any time scale. In these
-scans inputs are in the first dimension of all tensors. Times broadcast: neurons without delays of their own share them.
+scans inputs are in the first dimension of all tensors. Times broadcast: neurons without their own delays share them.
 
 First spikes follow from the states just after each input. For spike trains this is repeated: every neuron
 looks at its next few inputs and advances to its next spike or, if there is none, to the last of these inputs. The state
-at a spike, or where the refractory time after it ends, is the first input of what follows, and what arrives in between
-acts as what is left of it then. Weights and thresholds of a neuron are in a unit of its own, so that nothing overflows.
+at a spike, or where the refractory time after it ends, is the first input of the next piece. Inputs that arrive in
+between act with their rest then. Weights and thresholds of a neuron are in its own unit, so nothing overflows.
 
-Memory is bounded; kernels do with less and are faster, this package is what they are tested against.
+Memory is bounded. Kernels need less memory, are faster, and are tested against this package.
 
 Shapes: E ensemble, B batch, I inputs, K times of each, N = I K, O outputs, S spikes; P (sample, neuron) pairs.
 """
@@ -53,7 +53,7 @@ def settled(time: Values, weight: Values) -> tuple[Values, Values]:
 
 
 def accumulate(time: Values, voltage: Values, current: Values, tau_mem: Tau, tau_syn: Tau) -> None:
-    """Add what is left of all earlier inputs to what each input changes, in place: states just after each."""
+    """Add the rest of all earlier inputs to the change by each input, in place: states just after each."""
     reach = 1  # of how many inputs, up to its own, each state knows
     while reach < len(time):
         elapsed = time[reach:] - time[:-reach]
@@ -104,15 +104,15 @@ class _Neurons(NamedTuple):
 
     pair: Int64[Tensor, " P"]
     time: Float[Tensor, " P"]
-    """Up to which a neuron is known; what arrived before counts as arriving then."""
+    """Time up to which a neuron is solved. Earlier inputs count as arriving then."""
     voltage: Float[Tensor, " P"]
     current: Float[Tensor, " P"]
     free: Float[Tensor, " P"]
     """When the refractory time ends, or ended."""
     place: Int64[Tensor, " P"]
-    """Of its next input."""
+    """Index of its next input."""
     spiked: Int64[Tensor, " P"]
-    """How many times."""
+    """Number of spikes so far."""
 
 
 def _ahead(given: Arguments, events: int) -> int:
@@ -186,7 +186,7 @@ def _trains(given: Arguments) -> Result:
 
 
 def _start(given: Arguments, unit: Tensor, first: Tensor, reset: Tensor, tau_syn: Tau) -> _Neurons:
-    """All pairs, at rest at their first input, or as the state says."""
+    """The start of all pairs: at rest at their first input, or in the given state."""
     pair = torch.arange(len(first), device=first.device)
     none, rest = torch.zeros_like(pair), torch.zeros_like(first)
     if given.state is None:

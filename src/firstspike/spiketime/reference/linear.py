@@ -1,7 +1,7 @@
-"""Linear neurons in plain PyTorch, in float64: one matrix for what happens between events.
+"""Linear neurons in plain PyTorch, in float64: one matrix for the flow between events.
 
 The state x of a neuron is its membrane, its ``components`` and the number 1. Between events ``dx/dt = A x``, so that
-``x(t + s) = exp(A s) x(t)``; a spike is where ``g = G x`` rises to 0. Nothing else is known of the neuron here, while
+``x(t + s) = exp(A s) x(t)``. A spike is where ``g = G x`` rises to 0. Nothing else is known of the neuron here, while
 kernels solve the same equations term by term. ``loop`` goes from event to event.
 
 The first crossing in a piece of time follows from g and its derivatives at the start and a bound of the third: they
@@ -41,7 +41,7 @@ Matrix = Float64[Tensor, "P D D"]
 
 
 class _Linear(loop.Neurons):
-    """See ``Neurons``."""
+    """Linear neurons, whose flow is a matrix exponential."""
 
     goes_on = False
 
@@ -175,7 +175,7 @@ def largest(flow: Matrix, x: State, time: Float64[Tensor, " P"]) -> State:
 
 
 def stays_below(flow: Matrix, reads: State, x: State) -> Bool[Tensor, " P"]:
-    """Whether g stays below 0 for ever, by what all that is left of each component can do at most."""
+    """Whether g stays below 0 for ever, by a bound on the effect of each component's rest."""
     rates, leak = -flow.diagonal(dim1=1, dim2=2), -flow[:, :1, 0]
     alone = torch.where(leak > 0, flow[:, :1, -1] / leak, 0.0).squeeze(-1)
     drive = flow[:, 0, 1:-1] / torch.maximum(leak, rates[:, 1:-1])

@@ -2,7 +2,7 @@
 
 The state goes from arrival to arrival, as in ``linear``, and intervals in which the membrane might exceed what it has
 at their ends are searched: by the same bounds a piece stays below the largest value so far, rises or falls throughout,
-or is concave with one maximum; otherwise it is halved. The derivative is that of the membrane at the time that is
+or is concave with one maximum. Otherwise it is halved. The derivative is that of the membrane at the time that is
 found, a sum of responses.
 
 Without spikes there is neither adaptation nor a threshold that moves. Shapes: P (sample, neuron) pairs, N spikes, D
@@ -40,7 +40,7 @@ from firstspike.spiketime.values import check_finite_weight
 _CHUNK = 1 << 22  # numbers at once
 _LONG = 80.0  # time constants, after which nothing is left of a spike
 _STEPS = 10_000  # of a search, whose pieces double and halve
-_ROUNDING = 1e-15  # of all weights: by less a piece is not above what is known
+_ROUNDING = 1e-15  # of all weights: a smaller difference is not above the known maximum
 
 
 def height(
@@ -96,7 +96,7 @@ class _Height(MemberByMember):
 
 
 class _HeightGradient(FirstDerivative):
-    """``(grad, *inputs of _Height, height, time, place, *options)``, the gradients by trains, weight and delay."""
+    """Gradients for trains, weight and delay, from ``(grad, *inputs of _Height, height, time, place, *options)``."""
 
     @staticmethod
     @torch.enable_grad()
@@ -130,21 +130,21 @@ class _Constants(NamedTuple):
 
 
 class _Membranes(NamedTuple):
-    """Some pairs, and what arrives at them, in order."""
+    """Some pairs, and their inputs, in order."""
 
     sample: Int64[Tensor, " P"]
     neuron: Int64[Tensor, " P"]
     time: Float64[Tensor, "P N"]
     weight: Float64[Tensor, "P N"]
     spike: Int64[Tensor, "P N"]
-    """In the flattened trains of the sample."""
+    """Index of the input spike in the sample's flattened trains."""
     receptor: Int64[Tensor, "P N"]
 
 
 def _membranes(
     trains: Tensor, weight: Tensor, delay: Tensor | None, silent: Tensor | None, constants: _Constants
 ) -> Iterator[_Membranes]:
-    """All, or the silent ones, as many at once as memory is worth."""
+    """The membranes of all pairs, or of silent ones, in parts that fit in memory."""
     batch, inputs, copies = trains.shape
     if not inputs * copies and constants.bias is None:
         return
@@ -193,7 +193,7 @@ def _highest(
 def _states(
     some: _Membranes, flow: Matrix, constants: _Constants
 ) -> tuple[Float64[Tensor, "P N+1"], Float64[Tensor, "P N+1 D"]]:
-    """The start and all arrivals, and the states just after them; those that never arrive change nothing."""
+    """The start and all arrivals, and the states just after them. Those that never arrive change nothing."""
     first = some.time[:, :1] if some.time.shape[1] else some.time.new_zeros(len(some.time), 1)
     first = first.nan_to_num(posinf=0.0) if constants.start == -math.inf else torch.full_like(first, constants.start)
     begin = torch.cat([first, some.time], 1)

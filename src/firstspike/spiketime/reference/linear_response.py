@@ -1,4 +1,4 @@
-"""What one input does to the membrane of a linear neuron without spikes, for each of its receptors.
+"""The response of a linear neuron's membrane to one input without spikes, for each of its receptors.
 
 A current that jumps gives ``kappa``. One that rises with ``tau_rise`` gives the convolution of three exponentials, a
 divided difference of the exponential function: a difference of two that are ``kappa``, or, where all three time
@@ -26,7 +26,7 @@ class Receptor(NamedTuple):
 
 
 def time_constants_of(neuron: Neuron) -> list[Receptor]:
-    """All of a neuron, a LIF has one; each is a number, or a tensor ``()`` or ``(out,)``."""
+    """The receptors' time constants (a LIF has one receptor), each a number, or a tensor ``()`` or ``(out,)``."""
     parts, found = neuron.components, []
     if not parts:
         return [Receptor(neuron.values["tau_syn"], None)]
@@ -39,7 +39,7 @@ def time_constants_of(neuron: Neuron) -> list[Receptor]:
 def reaching(
     weight: Float[Tensor, "*rows inputs"], receptor: Int64[Tensor, "*#rows inputs"] | None, number: int
 ) -> Float[Tensor, "*rows inputs"]:
-    """The weights of the inputs that reach one receptor, 0 for others; without ``receptor`` the signs tell."""
+    """The weights of the inputs that reach one receptor, 0 for others. Without ``receptor`` the signs tell."""
     reached = (weight <= 0).long() if receptor is None else receptor
     return torch.where(reached == number, weight, 0.0)
 
@@ -55,7 +55,7 @@ def response(since: Values, tau_mem: Tau, receptor: Receptor) -> Values:
 
 
 def at_rest(since: Values, tau_mem: Tau, bias: Tau) -> Values:
-    """What a constant input makes of the membrane."""
+    """The membrane at rest under a constant input."""
     held: Tensor = bias * -torch.expm1(-since / tau_mem)
     return held
 

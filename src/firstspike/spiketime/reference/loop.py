@@ -1,7 +1,7 @@
-"""From event to event: spike trains of neurons of any kind in plain PyTorch, in float64, with autograd for gradients.
+"""Spike trains of any neuron, from event to event, in plain PyTorch and float64, with autograd for gradients.
 
 A kind of neuron is a class that knows how its state moves between events, when its excess g over the threshold first
-rises to 0, and what a spike does: ``linear`` has matrix exponentials for that, ``series`` Taylor series.
+rises to 0, and the change by a spike: ``linear`` has matrix exponentials for that, ``series`` Taylor series.
 
 Backward, the events are gone through again at the given spikes, with a step of Newton's method at each, whose value is
 0: it carries the derivative of the spike time. A spike at a release moves with that instead, and one at an arrival that
@@ -33,12 +33,12 @@ Some = Bool[Tensor, " P"]
 
 
 class Neurons(ABC):
-    """All pairs: what they are, and what arrives at them; differentiable."""
+    """All pairs with their parameters and inputs, differentiable."""
 
     rest: State
-    """At the start."""
+    """The state at the start."""
     parts: int
-    """Numbers of a state beside the membrane that others see; they come after it."""
+    """Number of variables of a state after the membrane that others see."""
     goes_on: ClassVar[bool]
     """Whether the spike that there is no room for changes the state at the end, which then has no gradient."""
 
@@ -50,9 +50,9 @@ class Neurons(ABC):
         self.refractory = self.of_pairs(refractory)
         left = given.weight.new_zeros(self.shape) if given.state is None else given.state.left
         self.left = left.flatten()
-        """Of the refractory time at the start."""
+        """The rest of the refractory time at the start."""
         self.status = torch.full_like(self.left, FINE, dtype=torch.int64)
-        """What is wrong with them, see ``statuses``."""
+        """Their error codes, from ``statuses``."""
         copies = given.times.shape[-1] if given.max_spikes else 1
         time = arrivals(given).expand(*self.shape, -1).flatten(0, 2)
         weight = self.of_pairs(given.weight.repeat_interleave(copies, -1))
@@ -63,10 +63,10 @@ class Neurons(ABC):
             reached = firsts[given.receptor].repeat_interleave(copies, -1).unsqueeze(1)
             place = self.of_pairs(reached.expand(ensemble, outputs, -1))
         self.time: Float64[Tensor, "P N"] = pad(time, (0, 1), value=math.inf)
-        """Of arrivals, ``inf`` for those outside of the window, and for one more."""
+        """Times of arrivals, ``inf`` for those outside of the window, and for one more."""
         self.weight: Float64[Tensor, "P N"] = pad(weight, (0, 1))
         self.place: Int64[Tensor, "P N"] = pad(place, (0, 1))
-        """Of what the arrivals add to."""
+        """Index of the variable that each arrival adds to."""
         lifting = torch.tensor(direct, device=place.device)[self.place]
         alone = torch.where(lifting, self.time.detach(), math.inf).sort(-1).values
         nearest = torch.searchsorted(alone, self.time.detach()).clamp(max=alone.shape[-1] - 1)
@@ -74,12 +74,12 @@ class Neurons(ABC):
         """Arrivals at times at which some lift g itself."""
 
     def of_pairs(self, x: Tensor) -> Tensor:
-        """What belongs to neurons."""
+        """Values of neurons, repeated for all pairs."""
         return x.unsqueeze(1).expand(*self.shape, *x.shape[2:]).flatten(0, 2)
 
     @abstractmethod
     def moved(self, x: State, time: Values, held: Some) -> State:
-        """States after a time without events, differentiable; ``held`` are within a refractory time."""
+        """States after a time without events, differentiable. ``held`` are within a refractory time."""
 
     @abstractmethod
     def first_crossing(self, x: State, length: Values, looks: Int64[Tensor, " L"]) -> Float64[Tensor, " L"]:
@@ -91,7 +91,7 @@ class Neurons(ABC):
 
     @abstractmethod
     def rates(self, x: State) -> tuple[State, Values]:
-        """Derivatives of the states and of g by time, as if g were 0, which it is not at observed spikes."""
+        """Derivatives of the states and of g with respect to time, as if g were 0 also at observed spikes."""
 
     @abstractmethod
     def reset(self, x: State) -> State:
@@ -102,7 +102,7 @@ Make = Callable[[Arguments], Neurons]
 
 
 def wide(given: Arguments) -> Arguments:
-    """All numbers in float64."""
+    """The arguments in float64."""
     found = {name: x for name, x in given._asdict().items() if isinstance(x, Tensor) and x.is_floating_point()}
     doubled: dict[str, Any] = {name: x.double() for name, x in found.items()}
     return given._replace(**doubled)
@@ -110,7 +110,7 @@ def wide(given: Arguments) -> Arguments:
 
 @torch.no_grad()
 def forward(make: Make, given: Arguments) -> tuple[Result, Int64[Tensor, "E B O"]]:
-    """Spike times, and what is wrong with neurons."""
+    """Spike times, and the neurons' ``statuses``."""
     most, neurons = max(1, given.max_spikes), make(wide(given))
     shape, ends = neurons.shape, None
     if given.observed is None:
@@ -184,10 +184,10 @@ def _trains(neurons: Neurons, given: Arguments, most: int) -> tuple[Float[Tensor
 
 
 class _Passed(NamedTuple):
-    """An event that was gone through, and derivatives of the state after by that before, at fixed times."""
+    """An event, and derivatives of the state after it with respect to the one before, at fixed times."""
 
     move: Float64[Tensor, "P D D"]
-    """Without what the event does."""
+    """The move to the event, without its effect."""
     reset: Float64[Tensor, "P D D"] | None
     fires: Some
     arrives: Some
@@ -199,7 +199,7 @@ def _replayed(
 ) -> tuple[Float64[Tensor, "P S"], Values, State, Values]:
     """The spikes, and the state at the end (voltages, other states, times that are left), all differentiable.
 
-    With a ``bound``, spikes whose gradient by some weight exceeds it count as fixed in the backward pass.
+    With a ``bound``, spikes whose gradient with respect to some weight exceeds it count as fixed in the backward pass.
     """
     times, kinds, source = _events(neurons, given, spikes, overflows)
     out, pairs = spikes.double(), torch.arange(len(spikes), device=spikes.device)
@@ -286,7 +286,7 @@ def _events(
 
 
 def _by(values: Tensor, x: State) -> State:
-    """Derivatives of values by the state of their pair."""
+    """Derivatives of values with respect to the state of their pair."""
     (found,) = torch.autograd.grad(values.sum(), x, retain_graph=True, allow_unused=True)
     return torch.zeros_like(x) if found is None else found
 
@@ -296,9 +296,9 @@ def _jacobian(after: State, before: State) -> Float64[Tensor, "P D D"]:
 
 
 def _largest_kick(by: State, passed: list[_Passed], move: Float64[Tensor, "P D D"]) -> Values:
-    """By how much g at a spike grows at most with the weight of one input spike before, at fixed spike times.
+    """The largest derivative of g at a spike with respect to the weight of one input spike, at fixed spike times.
 
-    ``by`` are its derivatives by the state then, ``move`` leads there from the event before.
+    ``by`` are its derivatives with respect to the state then, ``move`` leads there from the event before.
     """
     most, row = torch.zeros_like(by[:, 0]), by.unsqueeze(1) @ move
     for event in reversed(passed):

@@ -13,7 +13,7 @@ class MemberByMember(torch.autograd.Function):
     def vmap(
         cls, info: Any, in_dims: tuple[int | None, ...], *inputs: Any
     ) -> tuple[tuple[Tensor | None, ...], tuple[int | None, ...]]:
-        """See ``torch.autograd.Function``."""
+        """Calls the function for each member, as ``torch.autograd.Function.vmap``."""
         members = [
             cls.apply(*(x if dim is None else x.select(dim, k) for x, dim in zip(inputs, in_dims, strict=True)))
             for k in range(info.batch_size)

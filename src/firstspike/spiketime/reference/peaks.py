@@ -1,4 +1,4 @@
-"""The largest value that a membrane reaches, with its exact gradient: what silent neurons lack, and what readouts see.
+"""The largest value that a membrane reaches, with its exact gradient, for silent neurons and readouts.
 
 A membrane has its maximum where its slope is 0, or at an arrival that ends its rise. With the time t* of the maximum
 
@@ -44,8 +44,8 @@ def lacking(
 ) -> Float[Tensor, "batch outputs"]:
     """How far below the threshold the membrane of a silent neuron stays; 0 for all others.
 
-    Differentiable by times, weight and delay; the neuron's parameters count as constants. A membrane that never rises
-    above rest lacks the whole threshold and has no gradient. ``silent`` are the pairs that did not spike; times from
+    Differentiable by times, weight and delay. The neuron's parameters count as constants. A membrane that never rises
+    above rest lacks the whole threshold and has no gradient. ``silent`` are the pairs that did not spike. Times from
     ``until`` on play no part. Of neurons from equations it is relative to how far below the threshold they start.
     """
     if neuron.equations is not None:
@@ -65,7 +65,7 @@ def maximum(
 ) -> Float[Tensor, "batch outputs"]:
     """Maximum of the membrane of a neuron without threshold; at least 0, its value at rest, and at least the bias.
 
-    Differentiable by trains and weight; a membrane that never rises above rest has no gradient.
+    Differentiable by trains and weight. A membrane that never rises above rest has no gradient.
     """
     return _height(trains, weight, None, None, neuron, math.inf, receptor)
 
@@ -103,7 +103,7 @@ class _Height(MemberByMember):
     """``(trains, weight, delay, silent, tau_mem, tau_syn, until) -> (height, time, place)`` of the maxima.
 
     ``place`` is the spike, in the flattened trains of the sample, at whose arrival the maximum is, or -1. Where
-    ``silent`` is given, only pairs for which it is true have a maximum; the height is 0 elsewhere.
+    ``silent`` is given, only pairs for which it is true have a maximum. The height is 0 elsewhere.
     """
 
     @staticmethod
@@ -134,7 +134,7 @@ class _Height(MemberByMember):
 class _HeightGradient(FirstDerivative):
     """``(grad, trains, weight, delay, silent, height, time, place, tau_mem, tau_syn, until)``.
 
-    Gives the gradients by the first three after ``grad``.
+    Gives the gradients with respect to the first three after ``grad``.
     """
 
     @staticmethod
@@ -169,7 +169,7 @@ class _Membranes(NamedTuple):
     time: Float[Tensor, "N ..."]
     weight: Float[Tensor, "N ..."]
     spike: Int64[Tensor, "N ..."]
-    """In the flattened trains of the sample."""
+    """Index of the input spike in the sample's flattened trains."""
     input: Int64[Tensor, "N ..."]
     arriving: Int64[Tensor, "..."]
     """How many arrive."""
@@ -186,7 +186,7 @@ def _membranes(
     tau_syn: Tau,
     until: float,
 ) -> Iterator[_Membranes]:
-    """All, or the silent ones, as many at once as memory is worth."""
+    """The membranes of all pairs, or of silent ones, in parts that fit in memory."""
     batch, inputs, copies = trains.shape
     spikes, outputs = inputs * copies, len(weight)
     index: Iterator[tuple[Tensor, Tensor]]
@@ -218,7 +218,7 @@ def _highest(some: _Membranes, until: float) -> tuple[Float[Tensor, "..."], Floa
     voltage = torch.zeros_like(current)
     accumulate(arrival, voltage, current, *taus)
     best, index = voltage.max(dim=0, keepdim=True)
-    # what never arrives stands, with the same membrane, at the last arrival
+    # inputs that never arrive stand, with the same membrane, at the last arrival
     index = torch.minimum(index, (some.arriving - 1).clamp(min=0))
     time, place = (x.expand(voltage.shape).gather(0, index).squeeze(0) for x in (arrival, some.spike))
     best = best.squeeze(0).clamp(min=0)

@@ -5,8 +5,8 @@ With the slower constant ``tau_slow`` and ``rate = |1/tau_syn - 1/tau_mem|``
     kappa(s) = exp(-s/tau_slow) (1 - exp(-s rate)) / (rate tau_syn)       -> (s/tau_syn) exp(-s/tau_slow) for rate -> 0
 
 is the membrane at time s after an input of weight 1 (Göltz et al. 2021, eq. 1 solved), without a difference of almost
-equal terms and without an overflow. Its derivatives by the time constants, at fixed s, have such a form as well: with
-``y = s rate`` and
+equal terms and without an overflow. Its derivatives with respect to the time constants, at fixed s, have such a form as
+well: with ``y = s rate`` and
 
     G_1(y) = (y - 1 + exp(-y)) / y^2,     G_2(y) = (1 - (1 + y) exp(-y)) / y^2               both -> 1/2 for y -> 0
 
@@ -15,7 +15,7 @@ they are, where tau_mem is the slower one (the other way round the two functions
     dkappa/dtau_mem = s^2 / (tau_mem^2 tau_syn) exp(-s/tau_slow) G_1(y)
     dkappa/dtau_syn = s^2 / tau_syn^3 exp(-s/tau_slow) G_2(y) - kappa(s) / tau_syn
 
-Time constants are numbers, or tensors that broadcast with the times; ``tau_mem`` may be ``inf``.
+Time constants are numbers, or tensors that broadcast with the times. ``tau_mem`` may be ``inf``.
 """
 
 import math
@@ -73,7 +73,7 @@ def kappa_slope(s: Values, tau_mem: Tau, tau_syn: Tau, response: Values | None =
 
 
 def kappa_by_taus(s: Values, tau_mem: Tau, tau_syn: Tau) -> tuple[Values, Values]:
-    """Derivatives of ``kappa`` by ``tau_mem`` and ``tau_syn`` at the finite time ``s >= 0``."""
+    """Derivatives of ``kappa`` with respect to ``tau_mem`` and ``tau_syn`` at the finite time ``s >= 0``."""
     y = s * _rate(tau_mem, tau_syn)
     large = y.clamp(min=0.5)
     decay = torch.exp(-large)
@@ -126,7 +126,7 @@ def peak(voltage: Values, current: Values, tau_mem: Tau, tau_syn: Tau) -> tuple[
 
 
 def differentiable_kappa(since: Tensor, tau_mem: Tensor, tau_syn: Tensor) -> Tensor:
-    """``kappa`` with derivatives by all three that hold where the time constants are equal, too."""
+    """``kappa`` with derivatives with respect to all three that hold where the time constants are equal, too."""
     found: Tensor = _Kappa.apply(since, tau_mem, tau_syn)
     return found
 
@@ -146,7 +146,7 @@ class _Kappa(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         since, tau_mem, tau_syn = ctx.saved_tensors
         taus: tuple[Tau, Tau] = (tau_mem, tau_syn)
-        # at s = 0 stand spikes that have not arrived; kappa has a kink there
+        # at s = 0 stand spikes that have not arrived. kappa has a kink there
         slope = torch.where(since > 0, kappa_slope(since, *taus), 0.0)
         by_mem, by_syn = kappa_by_taus(since, *taus)
         return (

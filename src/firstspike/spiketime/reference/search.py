@@ -1,4 +1,4 @@
-"""What bounds tell of a value in a piece of time, and where one that rises is 0."""
+"""Bounds of a value in a piece of time, and the root of one that rises."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ Values = Float64[Tensor, " P"]
 
 
 class Course(NamedTuple):
-    """What a value does in some time; where none of the last three holds, the time has to be cut."""
+    """The course of a value in some time. If none of the last three holds, the time has to be cut."""
 
     most: Values
     """An upper bound."""
@@ -26,7 +26,7 @@ class Course(NamedTuple):
 def course_of(
     value: Values, slope: Values, bend: Values, change: Values, slope_at_end: Values, time: Values | float
 ) -> Course:
-    """From the value and two derivatives at the start, a bound of the third, and the first at the end."""
+    """The course from the value and two derivatives at the start, a bound of the third, and the first at the end."""
     most = value + slope.clamp(min=0) * time + bend.clamp(min=0) * time**2 / 2 + change * time**3 / 6
     bends = bend + change * time < 0
     falls = slope + bend.clamp(min=0) * time + change * time**2 / 2 <= 0

@@ -47,7 +47,7 @@ Slot = float | Values
 
 
 class _Series(loop.Neurons):
-    """See ``Neurons``."""
+    """Neurons from equations, whose flow is a Taylor series."""
 
     goes_on = True
 
@@ -139,7 +139,7 @@ class _Series(loop.Neurons):
         return states, excess, wait
 
     def _orders(self, states: Float64[Tensor, "K D P"]) -> tuple[int, int]:
-        """Up to which order products may have terms, and how many in a row must be negligible.
+        """Largest order of a product's terms, and how many terms in a row must be negligible.
 
         That is 0 and 2, unless states have no terms beyond an order, such as one that grows with the time.
         """

@@ -19,11 +19,11 @@ from torch import Tensor
 from firstspike.spiketime.reference.response import Tau, Values, leakless, membrane, peak
 
 _LATE = 40.0  # time constants
-_MAX_STEPS = 60  # about 6 are needed; many only next to a tangent, where a step halves the distance
+_MAX_STEPS = 60  # about 6 are needed. Many only next to a tangent, where a step halves the distance
 
 
 class Crossing(NamedTuple):
-    """What membranes do until their first spike."""
+    """The course of membranes until their first spike."""
 
     fires: Bool[Tensor, "..."]
     spike: Values
@@ -48,7 +48,7 @@ def first_crossing(
 ) -> Crossing:
     """When membranes first reach the threshold, from the states just after each input.
 
-    It is found by the signs of V and dV/dt at both ends of each interval; the crossing itself is solved in the first
+    It is found by the signs of V and dV/dt at both ends of each interval. The crossing itself is solved in the first
     one alone. The last interval has an ``end``, and the membrane is ``after`` then.
     """
     following = torch.cat([time[1:], end.expand(time[:1].shape)])
@@ -131,7 +131,7 @@ def time_to_threshold(
 
 
 def _earlier_root(a: Values, b: Values, c: Values) -> Values:
-    """The smaller root of ``a x^2 - b x + c = 0`` for ``b > 0``, without cancellation; a tangent's rounding is cut.
+    """The smaller root of ``a x^2 - b x + c = 0`` for ``b > 0``, without cancellation. A tangent's rounding is cut.
 
     Quotients instead of squares, which may overflow or vanish.
     """

@@ -1,4 +1,4 @@
-"""Kernels for GPUs in Triton, which GPU builds of PyTorch include; the contract is ``contract``'s."""
+"""Kernels for GPUs in Triton, which GPU builds of PyTorch include. The contract is ``contract``'s."""
 
 from firstspike.neurons import Neuron
 from firstspike.spiketime.contract import refuses_closed_form
@@ -8,5 +8,5 @@ from firstspike.spiketime.triton.spikes import saves as saves
 
 
 def supports(neuron: Neuron, recurrent: bool) -> str | None:
-    """See ``contract.Backend``."""
+    """The reason why such neurons are not supported, or None."""
     return "it computes recurrent neurons window by window" if recurrent else refuses_closed_form(neuron)

@@ -1,15 +1,15 @@
 """The backward pass on a GPU, at given spikes.
 
-A spike that moves by ``-P`` times its slope adds ``P kappa(T - t)`` to the gradient by the weight of each input that
-arrives before, and from later inputs to earlier ones
+A spike that moves by ``-P`` times its slope adds ``P kappa(T - t)`` to the gradient with respect to the weight of each
+input that arrives before, and from later inputs to earlier ones
 
     c(t - gap) = c exp(-gap x) + e kappa(gap),        e(t - gap) = e exp(-gap y)
 
 where x is the smaller rate and y the larger one, or x that of the current and y that of the membrane, so that c and e
-are the adjoints of current and membrane (EventProp). All is linear: what happens to a neuron is a list of jumps
+are the adjoints of current and membrane (EventProp). All is linear: a neuron's events are a list of jumps
 ``(time, P)`` that join these sums. A neuron that spikes again has one for each spike and one for the end of each
 refractory time, which takes from e what lies behind it. A program walks through a chunk of samples with a tile of
-neurons, back from the last jump, in the blocks of ``scan``. What the sums gain at a jump is computed afresh.
+neurons, back from the last jump, in the blocks of ``scan``. The gain of the sums at a jump is computed afresh.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -26,7 +26,7 @@ def terms_kernel(
     batch, inputs, events, outputs, width,
     OWN: tl.constexpr, DELAYED: tl.constexpr, TAUS: tl.constexpr, TERMS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """Each neuron at its spike: the synaptic current, its largest response to one input, dV/dtau_mem and dV/dtau_syn.
+    """Terms of each neuron at its spike: synaptic current, largest response to one input, dV/dtau_mem and dV/dtau_syn.
 
     ``spikes`` of neurons without a gradient are ``-inf``. With delays ``delay`` is like ``weight``, and ``arrival`` in
     the order of the inputs. Each term of the sums is computed by itself, for which delays need no order.
@@ -61,7 +61,7 @@ def terms_kernel(
 
 @triton.jit
 def _causal(arrival, count, sample, events, at, DELAYED: tl.constexpr):
-    """How many inputs of the sample arrive before the latest of the times; with delays all may."""
+    """How many inputs of the sample arrive before the latest of the times. With delays all may."""
     if DELAYED:
         found = events
     else:
@@ -80,7 +80,7 @@ def _direct(
 ):  # fmt: skip
     """One input: its weights, the time s from it to each spike, ``exp(-s fast)``, ``kappa(s)``, its place in weights.
 
-    The times and what follows from them are 0 where the input does not arrive before the spike.
+    The times and values derived from them are 0 where the input does not arrive before the spike.
     """
     time = tl.load(arrival + sample * events + k)
     if DELAYED:
@@ -106,7 +106,7 @@ def jump_kernel(
 
     The membrane from one release to the next spike k, or to the end of the ``window``, has two: at ``2 k + 1`` that of
     the spike, at ``2 k`` that of the release. ``last`` is the place of the last one. ``by_start (E, B, O, 2)`` has the
-    gradients by the voltage at the start and by what is left of the refractory time then.
+    gradients with respect to the voltage at the start and to the rest of the refractory time then.
     """
     sample, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
     e = (tl.program_id(0) // batch).to(tl.int64)
@@ -181,9 +181,9 @@ def gradient_kernel(
 
     ``at``, ``scale`` and, for weights with a ``BOUND``, ``kept`` are the jumps ``(E, B, O, JUMPS)``, in order of time.
     ``by_weight`` and ``by_delay (E, chunks, I, W)``, and ``by_times (tiles, E, B, N)`` in the order of arrival, are
-    zeros at the beginning; c begins as ``final`` where there is a loss by the current at the end (``ENDS``), and is
-    the gradient by that at the start (``START``). Other arguments are as in ``forward_kernel`` and ``terms_kernel``.
-    Each number of a sum has one program that adds to it, one after the other.
+    zeros at the beginning. c begins as ``final`` where there is a loss by the current at the end (``ENDS``), and is
+    the gradient with respect to that at the start (``START``). Other arguments are as in ``forward_kernel`` and
+    ``terms_kernel``. Each number of a sum has one program that adds to it, one after the other.
     """
     part, tile = tl.program_id(0), tl.program_id(1)
     e, chunk = (part // chunks).to(tl.int64), part % chunks

@@ -14,7 +14,7 @@ from firstspike.spiketime.reference.response import kappa
 from firstspike.spiketime.triton.adjoint import gradient_kernel, jump_kernel, terms_kernel
 from firstspike.spiketime.triton.spikes import Events, Problem, events_of, is_left_out, resets, scanned
 
-_MEMORY = 1 << 27  # bytes for gradients by weights of chunks of the samples, and for those by times of tiles
+_MEMORY = 1 << 27  # bytes for weight gradients of chunks of the samples, and for time gradients of tiles
 _FEWEST, _MOST = 8, 64  # chunks of the samples, with a program for each tile, beside each other
 
 
@@ -45,7 +45,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
 
 
 class _Jumps(NamedTuple):
-    """What the walk back starts from, see ``gradient_kernel``, and the gradients that need none."""
+    """The start of the walk back, see ``gradient_kernel``, and the gradients that need none."""
 
     at: Float[Tensor, "E B O J"]
     scale: Float[Tensor, "E B O J"]
@@ -53,7 +53,7 @@ class _Jumps(NamedTuple):
     by_threshold: Float[Tensor, "E B O"]
     by_taus: tuple[Tensor, ...] = ()
     last: Tensor | None = None
-    """Of trains, as all that follows."""
+    """This and all fields below are for trains."""
     final: Tensor | None = None
     by_voltage: Tensor = None  # type: ignore[assignment]
     by_left: Tensor = None  # type: ignore[assignment]
@@ -150,7 +150,7 @@ def _largest(
     arrival, constants = events.arrival, problem.constants
     mem, syn, top = (x[:, None, :, None] for x in problem.rates.unbind(dim=1))
     taus = [tau[:, None, :, None] if isinstance(tau, Tensor) else tau for tau in constants]
-    first = int(problem.given.state is not None)  # what is left of a state's current is no input
+    first = int(problem.given.state is not None)  # the rest of a state's current is no input
     time = torch.where(spikes.isfinite(), spikes, -math.inf)
 
     def place(x: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ def _largest(
 
 
 def chunks_of(batch: int, size: int) -> int:
-    """Into how many chunks samples are divided, where gradients by weights take that many bytes."""
+    """Into how many chunks samples are divided, where gradients with respect to weights take that many bytes."""
     return min(batch, max(_FEWEST, min(_MOST, _MEMORY // size)))
 
 
@@ -187,7 +187,7 @@ def _delay(problem: Problem) -> Tensor:
 
 
 def _sums(problem: Problem, events: Events, jumps: _Jumps, needs: Needs) -> Gradients:
-    """Gradients by times, weights, delays and the current at the start, in units of the neurons, where needed."""
+    """The needed gradients of times, weights, delays and the current at the start, in units of the neurons."""
     given, delayed, weight = problem.given, problem.given.delay is not None, problem.weight
     ensemble, batch, tiles = problem.ensemble, problem.batch, problem.tiles
     arrival, count, number = events.arrival, events.number, events.arrival.shape[2]

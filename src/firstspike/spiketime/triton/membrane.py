@@ -68,7 +68,7 @@ def peak(voltage, current, mem, syn, top, TERMS: tl.constexpr):
 
 @triton.jit
 def kappa_by_taus(s, mem, syn, response, TERMS: tl.constexpr):
-    """Derivatives of ``kappa`` by ``tau_mem`` and ``tau_syn`` at the finite time ``s >= 0``, where it is ``response``.
+    """Derivatives of ``kappa`` at a finite ``s >= 0``, where it is ``response``, with respect to both time constants.
 
     ``G_1`` and ``G_2`` as in ``spiketime.reference.response``, for ``y < 1/2`` from a series.
     """
@@ -105,9 +105,9 @@ def constants_of(rates, e, columns, outputs, OWN: tl.constexpr):
 
 @triton.jit
 def coefficients_of(coefficients, gap, one, other, syn, OWN: tl.constexpr, TERMS: tl.constexpr):
-    """What an interval leaves of two quantities, which decay at the one rate and the other, and kappa of its length.
+    """Two quantities after an interval, in which they decay at the one rate and the other, and kappa of its length.
 
-    What neurons share stands at the pointer.
+    Values that neurons share stand at the pointer.
     """
     if OWN:
         left, other_left = tl.exp(-gap * one), tl.exp(-gap * other)
@@ -152,6 +152,6 @@ def root(voltage, current, theta, length, solves, mem, syn, top,
 
 @triton.jit
 def following(x, WHOLE: tl.constexpr):
-    """The next larger number after a finite one; ``WHOLE`` is the type of whole numbers of the same size."""
+    """The next larger number after a finite one. ``WHOLE`` is the type of whole numbers of the same size."""
     bits = (x + 0.0).to(WHOLE, bitcast=True)  # -0 becomes 0
     return tl.where(bits < 0, bits - 1, bits + 1).to(x.dtype, bitcast=True)

@@ -2,9 +2,9 @@
 
 Neurons see their inputs in the order of arrival of the sample, ``arrival (E, B, N)``, or with synaptic delays
 (``DELAYED``) each in one of its own. ``order`` says where the weights of each begin in ``weight (E, I, W)``, whose rows
-are filled up to whole tiles. What the interval after an input does to any neuron of the sample, ``exp(-gap mem)``,
+are filled up to whole tiles. The effect of the interval after an input on any neuron of the sample, ``exp(-gap mem)``,
 ``exp(-gap syn)`` and ``kappa(gap)``, is computed before, as ``coefficients (E, B, N, 3)``. Neurons with an order or
-time constants of their own (``OWN``) compute theirs.
+their own time constants (``OWN``) compute theirs.
 
 Inputs are taken in blocks, as if nobody spiked. After a crossing upwards the current is positive for the rest of the
 interval, so that the membrane ends it at ``theta exp(-gap mem)`` at least: only blocks with an end so high are done
@@ -238,7 +238,7 @@ def _from_release(
     left, response, since, begin, end, q, released, place, number, inside, mem, syn, slow, fast,
     SPIKES: tl.constexpr, TERMS: tl.constexpr,
 ):  # fmt: skip
-    """What an interval does to neurons that may be released in it, with the current and the time where that begins.
+    """Neurons after an interval in which they may be released, with the current and the time where that begins.
 
     The current at the release is written to ``released``.
     """

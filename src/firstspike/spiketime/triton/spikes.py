@@ -1,4 +1,4 @@
-"""The forward pass from tensors to the kernel, and what both passes work on: order of arrival, units, coefficients.
+"""The forward pass from tensors to the kernel, and the inputs of both passes: order of arrival, units, coefficients.
 
 Nothing in the passes reads a value of a tensor, so that none waits for the GPU.
 """
@@ -21,23 +21,23 @@ from firstspike.spiketime.triton.scan import forward_kernel
 from firstspike.spiketime.units import unit_of_weights
 
 TILE = 64  # neurons of a program
-_STEPS = 60  # of Newton's method; about 6 are needed, and many only next to a tangent
+_STEPS = 60  # of Newton's method. About 6 are needed, and many only next to a tangent
 _MEMORY = 1 << 28  # bytes in which the inputs of neurons with synaptic delays are sorted
 _COPIES = 12  # numbers for each synapse and sample meanwhile: arrivals, weights, 64-bit places, those of torch.sort
 
 
 class Events(NamedTuple):
-    """What arrives at the neurons of a sample, or with delays at each, in order of arrival."""
+    """Inputs of the neurons of a sample, or with delays of each neuron, in order of arrival."""
 
     arrival: Float[Tensor, "E B N *W"]
     place: Int[Tensor, "E B N"]
-    """Whose time it is; the state at the start and the end of a window follow after all inputs."""
+    """Whose time it is. The state at the start and the end of a window follow after all inputs."""
     number: Int[Tensor, "E B *O"]
     """How many arrive."""
 
 
 class Problem:
-    """Sizes, options, and what follows from the parameters of the neurons."""
+    """Sizes, options, and values derived from the neurons' parameters."""
 
     def __init__(self, given: Arguments) -> None:
         self.given, self.again = given, given.max_spikes > 0
@@ -64,7 +64,7 @@ class Problem:
 
     @cached_property
     def weight(self) -> Float[Tensor, "E I W"]:
-        """In units of the neurons."""
+        """The weights in units of the neurons."""
         return self.padded(self.given.weight / self.unit.unsqueeze(-1))
 
     def order(self, events: Events) -> Int[Tensor, "E B N"]:
@@ -75,7 +75,7 @@ class Problem:
         return row * (self.tiles * TILE)
 
     def coefficients(self, arrival: Float[Tensor, "E B N"], backward: bool = False) -> Float[Tensor, "E B N 3"]:
-        """Of the interval after each input: what is left of a membrane and a current, or of c and e, and kappa."""
+        """Factors of the interval after each input: decay of membrane and current, or of c and e, and kappa."""
         if self.options["OWN"] or self.given.delay is not None:
             return self.rates
         later = torch.cat([arrival[..., 1:], torch.full_like(arrival[..., :1], math.inf)], dim=-1)
@@ -111,7 +111,7 @@ def _of_networks(constants: Constants) -> Constants:
 
 
 def _rates(constants: Constants, like: Float[Tensor, "E O"]) -> Float[Tensor, "E 3 R"]:
-    """``1/tau_mem``, ``1/tau_syn``, and the time of kappa's maximum in units of ``tau_syn``; R is 1 or O."""
+    """``1/tau_mem``, ``1/tau_syn``, and the time of kappa's maximum in units of ``tau_syn``. R is 1 or O."""
     mem, syn = torch.broadcast_tensors(
         *(1 / tau if isinstance(tau, Tensor) else like.new_full((len(like), 1), 1 / tau) for tau in constants)
     )
@@ -121,7 +121,7 @@ def _rates(constants: Constants, like: Float[Tensor, "E O"]) -> Float[Tensor, "E
 
 
 class Scanned(NamedTuple):
-    """What the forward kernel gives, see there."""
+    """The results of the forward kernel."""
 
     spikes: Float[Tensor, "E B O S"]
     currents: Float[Tensor, "E B O S"]
@@ -155,7 +155,7 @@ def saves(given: Arguments) -> tuple[Tensor, ...]:
 
 
 def is_left_out(given: Arguments) -> bool:
-    """What ``reference`` does: trains of neurons with delays, and problems of size 0."""
+    """Problems left to ``reference``: trains of neurons with delays, and problems of size 0."""
     return 0 in (*given.times.shape, given.weight.shape[1]) or (given.max_spikes > 0 and given.delay is not None)
 
 
@@ -174,7 +174,7 @@ def _forward_delayed(given: Arguments) -> Result:
 
 
 def scanned(problem: Problem, events: Events, weight: Tensor, observed: Tensor | None = None) -> Scanned:
-    """What the forward kernel finds, or finds at observed spikes."""
+    """The results of the forward kernel, or those at observed spikes."""
     given, most = problem.given, max(1, problem.given.max_spikes)
     delayed = given.delay is not None
     arrival, count = (x.contiguous() for x in (events.arrival, events.number))

@@ -21,13 +21,13 @@ from firstspike.substrates.imperfect import QuantisedWeights
 
 logger = logging.getLogger(__name__)
 
-CIRCUITS = 512  # of neurons; several are joined for a neuron with many inputs
-ROWS = 256  # synapses of a circuit; a signed input takes two, one excitatory and one inhibitory
+CIRCUITS = 512  # of neurons. Several are joined for a neuron with many inputs
+ROWS = 256  # synapses of a circuit. A signed input takes two, one excitatory and one inhibitory
 MAX_WEIGHT = 63  # weights are whole numbers of six bits, and a sign
 CLOCK_US = 0.008  # resolution of input and output spike times
 # axonal delays: one circuit fires at once, and a second one when the first one's refractory period ends
 SHORTEST_DELAY_US, LONGEST_DELAY_US, DELAY_STEP_US = 8.25, 33.25, 0.125
-FIRST_DELAY = 256  # circuit from which on delay neurons are placed, in pairs; all others are before it
+FIRST_DELAY = 256  # circuit from which on delay neurons are placed, in pairs. All others are before it
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Clock:
         return CLOCK_US / self.unit_us
 
     def floor(self, times: Tensor) -> Tensor:
-        """The last tick of the clock at or before each time; a time on a tick stays, whatever its last bits are."""
+        """The last tick of the clock at or before each time. A time on a tick stays, whatever its last bits are."""
         return (times / self.step + 1e-6).floor() * self.step
 
     def delay(self, wanted: Tensor) -> Tensor:

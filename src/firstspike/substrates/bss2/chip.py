@@ -36,17 +36,17 @@ class BrainScaleS2(Bss2):
     tested against a stand-in that simulates a chip and checks names, units and ranges of all calls.
 
     A batch is one long run, sample after sample. Weights and delays are written when they have changed. Neurons may
-    spike again after their refractory period; the record has the first spikes, later layers see all. Time constants and
+    spike again after their refractory period. The record has the first spikes, later layers see all. Time constants and
     thresholds are those of the calibration, which has to fit the network, ``tau_us`` and ``weight_scale``.
 
     Args:
-        calibration: a file (.pbin); ``{chip}`` in its name is the chip's. Or ``nightly``, the one of the cluster.
+        calibration: a file (.pbin). ``{chip}`` in its name is the chip's. Or ``nightly``, the one of the cluster.
         settings: a YAML file with sections by chip, and one called ``default``, which override the other arguments.
         tau_us: ``tau_syn`` on the chip, in microseconds; of two that of the excitatory synapses.
         weight_scale: a weight w becomes the integer ``round(w weight_scale)``, at most 63.
-        window: duration of a sample, in units of ``tau_syn``; membranes must be at rest again at its end.
+        window: duration of a sample, in units of ``tau_syn``. Membranes must be at rest again at its end.
         latency_us: delay with which spikes are recorded, in microseconds; subtracted.
-        largest_batch: largest number of samples in a run; larger batches take several runs.
+        largest_batch: largest number of samples in a run. Larger batches take several runs.
         retries: number of attempts at a run.
 
     Raises:
@@ -103,7 +103,7 @@ class BrainScaleS2(Bss2):
         if pynn is not None:
             try:
                 pynn.end()
-            except Exception as error:  # a chip that failed may fail again here; the first error counts
+            except Exception as error:  # a chip that failed may fail again here. The first error counts
                 logger.warning("chip %s did not end well: %s", name, first_line(error))
 
     def identity(self) -> dict[str, Any]:

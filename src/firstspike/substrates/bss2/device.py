@@ -16,7 +16,7 @@ from firstspike.text import first_line
 
 _CHIP_VARIABLE = "SLURM_HARDWARE_LICENSES"  # in which the cluster of the chips names a job's chip
 
-# what the neurons are calibrated to; times in seconds, the rest in the chip's units. Source: Göltz et al. 2021
+# the neurons' calibration; times in seconds, the rest in the chip's units. Source: Göltz et al. 2021
 _TARGETS: dict[str, float] = {
     "leak": 80,
     "reset": 80,
@@ -80,7 +80,7 @@ def own_settings(file: str | None, chip: str, known: Collection[str]) -> tuple[d
 
 
 def load_calibration(pynn: Any, calibration: str, chip: str) -> tuple[Any, dict[str, str]]:
-    """The configuration of the calibrated chip, and its part of the identity; see ``BrainScaleS2``."""
+    """The configuration of the calibrated chip, and its part of the identity. See ``BrainScaleS2``."""
     if calibration == "nightly":
         try:
             return pynn.helper.chip_from_nightly(), {"calibration": calibration}

@@ -53,9 +53,9 @@ class MockBss2(Bss2, Imperfect):
         tau_spread: relative standard deviation of the time constants from neuron to neuron, a fixed pattern.
         spike_jitter: standard deviation of noise on the spikes of LIF layers.
         delay_jitter: standard deviation of noise on the delays, drawn for each spike.
-        refractory: refractory period; a neuron may spike again after it, and later layers receive these spikes. Layers
+        refractory: refractory period. A neuron may spike again after it, and later layers receive these spikes. Layers
             of spike trains need the same ``refractory``.
-        window: duration of a sample; later spikes are lost.
+        window: duration of a sample. Later spikes are lost.
         latency_us: delay with which spikes are recorded, in microseconds; known and subtracted.
         spike_loss: probability with which a spike is lost.
         stall: probability with which a run stalls and is repeated.
@@ -239,7 +239,7 @@ def _fired(
     until: float,
     state: TrainState | None = None,
 ) -> tuple[Trains, TrainState]:
-    """All spikes of a layer up to a time, at least one column of them, and the state then."""
+    """The spikes of a layer up to a time, at least one column of them, and the state then."""
     begin = (float(trains.amin()) if trains.numel() else until) if state is None else state.time
     span = until - begin
     most = 1 + math.floor(span / refractory) if 0 < span < math.inf else 1

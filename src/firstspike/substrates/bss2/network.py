@@ -17,7 +17,7 @@ from firstspike.layers.dense import DenseLayer
 from firstspike.substrates.bss2.base import CLOCK_US, DELAY_STEP_US, Clock
 from firstspike.substrates.windows import Spikes, Windows, recorded
 
-_DRIVE = 800  # makes a delay neuron forward any spike; PyNN takes as many synapses for it as it needs
+_DRIVE = 800  # makes a delay neuron forward any spike. PyNN takes as many synapses for it as it needs
 _DELAY_OFFSET_US = 2.0  # a delay is this plus as many steps as the setting of the refractory period
 
 
@@ -28,13 +28,13 @@ class _Channels:
     population: Any
     """None for spikes from outside, which get a population if they are needed."""
     place: Int[np.ndarray, " cells"]
-    """Among all channels."""
+    """Index among all channels."""
     origin: Int[np.ndarray, " cells"] | None = None
-    """Of spikes from outside, which of them each is."""
+    """Indices of spikes from outside, None for others."""
 
 
 class ChipNetwork:
-    """Populations and projections of a network, and of later ones with its layers; ``pynn`` has its ``placement``."""
+    """Populations and projections of a network, and of later ones with its layers. ``pynn`` has its ``placement``."""
 
     def __init__(self, pynn: Any, network: Network, clock: Clock, settings: Any) -> None:
         self.pynn, self.clock, self.settings = pynn, clock, settings
@@ -100,7 +100,7 @@ class ChipNetwork:
         return source
 
     def write(self, network: Network) -> None:
-        """Give the chip the weights and delays of a network, as far as they differ from what it has."""
+        """Write the weights and delays of a network to the chip, as far as they have changed."""
         stored = self.settings.parameters(network)
         for number, (projection, index, place, sign) in enumerate(self._projections):
             whole = (stored[f"{index}.weight"].cpu().double() * self.settings.weight_scale).round()
@@ -116,7 +116,7 @@ class ChipNetwork:
                 first.set(refractory_period_refractory_time=steps)
 
     def _changed(self, key: object, values: np.ndarray) -> bool:
-        """Whether the chip has other values than these; from now on it has them."""
+        """Whether the chip has other values than these. From now on it has them."""
         same = key in self._written and np.array_equal(self._written[key], values)
         self._written[key] = values
         return not same
@@ -131,7 +131,7 @@ class ChipNetwork:
             source.set(spike_times=[Sequence(train + 0.25e-3 * CLOCK_US) for train in trains])
 
     def spikes(self) -> dict[int, Spikes]:
-        """All recorded spikes of the last run, by the index of the layer."""
+        """The recorded spikes of the last run, by the index of the layer."""
         return {index: recorded(population) for index, population in self._recorded.items()}
 
     def record(self, network: Network, received: Tensor, spikes: dict[int, Spikes], windows: Windows) -> Record:

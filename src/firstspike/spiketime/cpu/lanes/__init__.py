@@ -1,1 +1,1 @@
-"""Neurons with an order of arrival or with constants of their own: 32 of them in the lanes of a vector."""
+"""Neurons with their own order of arrival or constants: 32 of them in the lanes of a vector."""

@@ -1,7 +1,7 @@
-"""Backward of neurons with delays or time constants of their own, and the gradients by time constants of all.
+"""Backward of neurons with delays or their own time constants, and the gradients with respect to time constants of all.
 
 The lanes of a vector are 32 neurons of one sample. With delays it is a sum over the causal inputs, which needs no
-order; otherwise the inputs are taken from the last causal one back to the first, with steps as in the forward scan.
+order. Otherwise the inputs are taken from the last causal one back to the first, with steps as in the forward scan.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -67,9 +67,9 @@ def observed_slopes(times, weight, delay, c, level, spike):
 
 @jit
 def bounded(scale, suspects, g, at, window, delayed, spike, since, most):
-    """``scale``, but 0 for ``suspects`` where a weight's gradient exceeds ``most`` by an input, or what is left of it.
+    """``scale``, but 0 for ``suspects`` where a weight's gradient exceeds ``most`` by an input, or by its rest.
 
-    The responses are those of a spike to what has come ``since``.
+    The responses are those of a spike to inputs ``since``.
     """
     c = g.rates[at.group]
     r, unit, largest = rates_in(c), c[UNIT, 0], fill32(c, 0.0)
@@ -88,7 +88,7 @@ def bounded(scale, suspects, g, at, window, delayed, spike, since, most):
 
 @jit
 def start(g, at, delay):
-    """The lanes with a gradient; their spikes, others' are -inf; dL/dT / V'(T); and the same without what is dropped.
+    """The lanes with a gradient; their spikes, others' are -inf; dL/dT / V'(T); and the same without dropped spikes.
 
     The last is 0 for neurons whose weights' gradient exceeds the bound. In the units of the neurons and of the rates.
     """
@@ -182,11 +182,11 @@ def unwind_delayed(g, at):
 
 @jit
 def unwind_sorted(g, at):
-    """The same from the last causal input back to the first, where all neurons have one order of arrival.
+    """Unwind from the last causal input back to the first, where all neurons have one order of arrival.
 
-    The gradient by the times is in that order. A lane carries the response to the input that it has come to, times what
-    ``start`` gives, what is left of the input's current, and the response's derivative by the logarithm of tau_mem; it
-    stays at its spike until the others come there. The derivative by tau_syn follows from
+    The gradient with respect to the times is in that order. A lane carries the response to the input that it has come
+    to, times the factor of ``start``, the rest of the input's current, and the response's derivative with respect to
+    log(tau_mem). It stays at its spike until the others come there. That with respect to tau_syn follows from
 
         dkappa/dlog(tau_mem) + dkappa/dlog(tau_syn) = -s dkappa/ds
     """

@@ -1,4 +1,4 @@
-"""What 32 lanes carry backward between the events of spike trains, and the gradients that events get from it."""
+"""The adjoint that 32 lanes carry backward between the events of spike trains, and the gradients of events."""
 
 # mypy: disable-error-code="no-untyped-def"
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ N_ADJOINT = 9 * LANES
 
 
 class Adjoint(NamedTuple):
-    """Of 32 lanes, see the rows of the state."""
+    """The adjoint of 32 lanes, in rows as of the state."""
 
     now: Any
     y: Any
@@ -35,7 +35,7 @@ class Adjoint(NamedTuple):
 
 @inlined
 def load_adjoint(rows, at):
-    """From rows like those of the state."""
+    """Load the adjoint from rows like those of the state."""
     return Adjoint(
         load32(rows, at + NOW), load32(rows, at + Y), load32(rows, at + C), load32(rows, at + Y_KEPT),
         load32(rows, at + C_KEPT), load32(rows, at + OF_MEM), load32(rows, at + OF_SYN), load32(rows, at + ORIGIN),
@@ -96,7 +96,7 @@ class Into(NamedTuple):
 
 @inlined
 def into_of(g, at):
-    """Those of a group, once for all events."""
+    """The sums of a group's gradients, loaded once for all events."""
     c = g.rates[at.group]
     parts = g.weight_parts[at.group, at.chunk], g.delay_parts[at.group, at.chunk], g.times_parts[at.part, at.b]
     rate = load32(c, PER_SYN * LANES) * c[UNIT, 0]
@@ -105,7 +105,7 @@ def into_of(g, at):
 
 @inlined
 def add_event(into, window, k, x, inside, delayed, taus):
-    """Add the gradients by the weights, the delays and the time of an event, from the adjoint where it arrives."""
+    """Add an event's gradients with respect to weights, delays and time, from the adjoint where it arrives."""
     place = np.uintp(window.sources[k]) * np.uintp(LANES)  # without a sign, an index needs no test for one below 0
     w, kept = load32(into.weight, place), x.current_kept
     each = (x.current - x.y) * w * into.rate

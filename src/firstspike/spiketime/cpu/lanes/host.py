@@ -1,4 +1,4 @@
-"""Host side of neurons with synaptic delays or time constants of their own, and of gradients by time constants."""
+"""Host side of neurons with synaptic delays or their own time constants, and of time constants' gradients."""
 
 import math
 from typing import Any, NamedTuple
@@ -15,15 +15,15 @@ from firstspike.spiketime.cpu.vectors.shuffles import rows_for
 from firstspike.spiketime.shared import threads_for
 
 PARTS, CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
-_COST = 4  # of a synapse, in units of one of the usual kernels; trains cost twice as much
-_NEEDS = Needs(Arguments._fields).difference(Held._fields)  # gradients by states are one array
-_ROOM = 8  # spikes of a neuron, on average, that may arrive in a window, and beyond those asked for; more are tried
+_COST = 4  # of a synapse, in units of one of the usual kernels. Trains cost twice as much
+_NEEDS = Needs(Arguments._fields).difference(Held._fields)  # gradients with respect to states are one array
+_ROOM = 8  # spikes of a neuron, on average, that may arrive in a window, and beyond those asked for. More are tried
 _OF_TRAINS = "slopes", "again", "counts", "full", "order", "source", "count", "arrival", "sent", "sent_at"
 SENT = _OF_TRAINS.index("sent")
 
 
 class _Kind(NamedTuple):
-    """What a kernel is compiled for."""
+    """The kind for which a kernel is compiled."""
 
     real: str
     delayed: bool
@@ -31,10 +31,10 @@ class _Kind(NamedTuple):
 
 
 def forward_lanes(given: Arguments, holds: bool = False) -> Result:
-    """First spikes or trains; ``holds`` says whether these have refractory times.
+    """First spikes or trains, with ``holds`` if these have refractory times.
 
-    Saved are, of first spikes, what ``arrays`` tells, with delays the slopes alone; of trains the slopes at the spikes
-    and at releases, what the inputs were sorted to, and in recurrent layers which spikes came when.
+    First spikes save the arrays of ``arrays``, with delays the slopes alone. Trains save the slopes at spikes and at
+    releases, the sorted inputs, and in recurrent layers the spikes in order.
     """
     bounds, _, budget = _recurrence(given)
     most = given.max_spikes
@@ -84,7 +84,7 @@ def _forward_lanes(given: Arguments, holds: bool, room: int, waiting: int) -> tu
 def backward_lanes(
     grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:
-    """All gradients, also of neurons that share their time constants."""
+    """The gradients, also of neurons that share their time constants."""
     saved = result.saved or saved_for(given.times, given.weight.shape[-2])
     several, recurrent = given.max_spikes > 0, given.recurrence is not None
     kept = {"spikes": result.spikes} | dict(zip((*(_OF_TRAINS if several else SAVED), "spikes"), saved, strict=False))
@@ -153,5 +153,5 @@ def _both(given: Arguments, observes: bool, room: int) -> tuple[_Kind, dict[str,
 
 
 def _recurrence(given: Arguments) -> Recurrence:
-    """Without any, one window."""
+    """The recurrence, or one window without any."""
     return given.recurrence or Recurrence((given.start, given.until), 0.0, given.max_spikes)

@@ -1,4 +1,4 @@
-"""Kernels of neurons on their own: synaptic delays, time constants for each neuron, and gradients by time constants.
+"""Kernels of neurons on their own: synaptic delays, time constants for each neuron, and their gradients.
 
 A group is 32 neurons of one network, whose lanes go through one sample together. Whether neurons have delays, and one
 spike or several, is known when a kernel is compiled.
@@ -35,7 +35,7 @@ from firstspike.spiketime.cpu.vectors.simd import fill32, highest, load32, lowes
 
 SAMPLES = 16  # of one task
 
-# taus: how many time constants of each kind, 1 if all neurons share them; samples and groups are counted through all
+# taus: how many time constants of each kind, 1 if all neurons share them. Samples and groups are counted through all
 # networks
 FORWARD = Layout(
     "ensemble batch samples inputs copies events outputs most groups all_groups group_inputs delay_inputs "
@@ -48,7 +48,7 @@ FORWARD = Layout(
     threshold="real ensemble outputs",
     delay="real ensemble outputs inputs",
     spikes="real samples outputs room",
-    ints="int32 samples n_saved",  # of first spikes; with delays they have no order
+    ints="int32 samples n_saved",  # of first spikes. With delays they have no order
     reals="real samples n_saved",
     bounds="real bounds_size",  # starts of the windows, and the end
     # of trains: the inputs in order of arrival, and the slopes at spikes and at releases
@@ -131,7 +131,7 @@ def fill_units(g, e, first):
 
 
 def prepared(delayed, several, backward):
-    """The phase that packs what groups of neurons have for themselves, and sorts blocks of samples."""
+    """The phase that packs the parameters of groups of neurons, and sorts blocks of samples."""
 
     @jit
     def prepare(g, slot, task):
@@ -206,7 +206,7 @@ def backward_kernel(dtype: str, delayed: bool, several: bool):
     """Backward of all four."""
     of_trains, of_first = (unwind_apart, unwind_delayed) if delayed else (unwind_together, unwind_sorted)
     unwind_sample = of_trains if several else of_first
-    in_order = not (delayed or several)  # whether gradients by times come in the order of arrival
+    in_order = not (delayed or several)  # whether gradients with respect to times come in the order of arrival
 
     @jit
     def unwind(g, slot, task):

@@ -26,7 +26,7 @@ N_STATE = 8 * LANES
 
 
 class At(NamedTuple):
-    """What a thread works on: a group of neurons in a sample. Groups and samples are counted through all networks."""
+    """The task of a thread: a group of neurons in a sample. Groups and samples are counted through all networks."""
 
     slot: Any  # number of the thread
     e: Any  # network
@@ -112,7 +112,7 @@ def scan_once(g, at, keys, values, source, n):
 
 @jit
 def spikes_of(voltage, current, now, stop, wait, end, current_end, candidates, c):
-    """The candidates that spike up to ``stop``, after the time ``wait``, and when; ``end`` is the membrane there.
+    """The candidates that spike up to ``stop``, after the time ``wait``, and when. ``end`` is the membrane there.
 
     A spike is later than ``now``, by one unit in the last place if it would round to that.
     """
@@ -148,7 +148,7 @@ def start_lanes(g, at):
 
 @jit
 def end_lanes(g, at, window, stuck):
-    """Keep what follows from a window, in which ``stuck`` lanes have too many spikes; the states at the end."""
+    """Keep the results of a window, in which ``stuck`` lanes have too many spikes; the states at the end."""
     state, counts = g.state[at.place], g.whole[at.place]
     g.full[at.b, window.number, at.first // LANES] = stuck
     for lane in range(min(LANES, g.outputs - at.first)):
@@ -164,7 +164,7 @@ def end_lanes(g, at, window, stuck):
 
 @jit
 def note_spikes(g, at, window, fires):
-    """Note the spikes TIME of the lanes ``fires``; returns those that have more in a window than they may."""
+    """Note the spikes TIME of the lanes ``fires``. Returns those that have more in a window than they may."""
     state, counts, full = g.state[at.place], g.whole[at.place], np.uint64(0)
     while fires:
         lane = lowest_bit(fires)
@@ -204,7 +204,7 @@ def note_releases(g, at, freed):
 def scan_trains(g, at, window, keys, values, source, n):
     """Fill in the spikes of the 32 neurons of a group in a window, their slopes there and at releases, and the states.
 
-    Arguments are those of ``scan_once``. Observed spikes are passed through; the slope at one while the neuron was
+    Arguments are those of ``scan_once``. Observed spikes are passed through. The slope at one while the neuron was
     refractory is 0. Entry k of ``again`` is the release after k spikes.
     """
     state, counts, c, every = g.state[at.place], g.whole[at.place], g.rates[at.group], at.every

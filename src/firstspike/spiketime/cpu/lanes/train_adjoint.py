@@ -6,12 +6,12 @@ release; with delays from one spike or release to the one before, between which 
 
     y -> y exp(-s/tau_mem),      C -> C exp(-s/tau_syn) + y kappa(s)
 
-A spike with slopes v- before and v+ after it, and the loss g by its time, makes ``y -> (v+ y - g) / v-``; with a
+A spike with slopes v- before and v+ after it, and the loss g by its time, makes ``y -> (v+ y - g) / v-``. With a
 refractory time, v+ is that at the release, and y is 0 from there back to the spike. An input of weight w adds C to the
-gradient by its weight and ``w (C - y)/tau_syn`` to that by its time. Where the membrane starts at the reset, y adds to
-the gradient by that. As y comes from one spike (or the end) alone, at
-``T``, its derivative by log(tau_mem) at fixed spikes is ``y (T - t)/tau_mem``; those of C are carried. The loss by time
-constants is the sum of the derivatives of C times the weights, and of y times the membranes at the releases.
+gradient with respect to its weight and ``w (C - y)/tau_syn`` to that by its time. Where the membrane starts at the
+reset, y adds to the gradient with respect to that. As y comes from one spike (or the end) alone, at ``T``, its
+derivative with respect to log(tau_mem) at fixed spikes is ``y (T - t)/tau_mem``. Those of C are carried. The loss by
+time constants is the sum of the derivatives of C times the weights, and of y times the membranes at the releases.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -68,7 +68,7 @@ def next_due(g, at, lane, before):
 
 @jit
 def jump(g, at, hits):
-    """Take the lanes ``hits`` back over their spikes or releases at NOW; returns those that the bound may drop."""
+    """Take the lanes ``hits`` back over their spikes or releases at NOW. Returns those that the bound may drop."""
     state, whole, c, totals = g.state[at.place], g.whole[at.place], g.rates[at.group], g.totals[at.group, at.chunk]
     unit, suspects = c[UNIT, 0], np.uint64(0)
     while hits:
@@ -119,7 +119,7 @@ def jump(g, at, hits):
 
 @jit
 def start_back(g, at, window):
-    """What 32 neurons begin with; OF_LEFT becomes the loss by the last spike, or the refractory time at the start."""
+    """The start of 32 neurons. OF_LEFT becomes the loss by the last spike, or the refractory time at the start."""
     state, whole, begin, end, asks_end = g.state[at.place], g.whole[at.place], g.bounds[0], window.end, g.asks_end != 0
     totals, stuck = g.totals[at.group, at.chunk], np.uint64(g.full[at.b, window.number, at.first // LANES])
     for lane in range(LANES):
@@ -158,7 +158,7 @@ def start_back(g, at, window):
 
 @jit
 def gradients_by_start(g, at):
-    """Write the gradients by the state of some neurons at the start, and add what it means for time constants."""
+    """Write the gradients of some neurons' state at the start, and add its part in those of time constants."""
     state, totals = g.state[at.place], g.totals[at.group, at.chunk]
     for lane in range(min(LANES, g.outputs - at.first)):
         j = at.first + lane
@@ -215,9 +215,9 @@ def back_over(g, at, window, delayed, x, hits):
 
 @jit
 def leave(g, at, window, x):
-    """Keep the adjoint at the beginning of a window, and write the gradients by the state if it is the first one.
+    """Keep the adjoint at the beginning of a window, and write the state's gradients if it is the first one.
 
-    What the bound drops, it drops in a window.
+    The bound drops spikes of a window.
     """
     state, c = g.state[at.place], g.rates[at.group]
     store_adjoint(state, 0, Adjoint(x.now, x.y, x.current, x.y, x.current, x.of_mem, x.of_syn, x.origin))
@@ -257,9 +257,9 @@ def unwind_together(g, at, window):
 
 @jit
 def unwind_apart(g, at, window):
-    """The same of neurons with delays, whose events may come in any order: the adjoint at each is found from pieces.
+    """Unwind neurons with delays, whose events may come in any order: the adjoint at each is found from pieces.
 
-    A piece is what lies between two of a lane's spikes or releases, where exponentials tell it.
+    A piece lies between two of a lane's spikes or releases, where it follows from exponentials.
     """
     state, c, pieces, size = g.state[at.place], g.rates[at.group], g.pieces[at.slot], 0
     enter(g, at, window)

@@ -1,4 +1,4 @@
-"""Spike trains window after window: what may arrive in one, and in which order.
+"""Spike trains window after window: the possible inputs of a window, and their order.
 
 Without recurrence there is one window. In a recurrent layer the spikes of one window are inputs of the next ones, by
 the last columns of the weights: events count input spikes, then spike k of neuron j as ``events + k outputs + j``.
@@ -47,7 +47,7 @@ class Window(NamedTuple):
 
 @jit
 def window_of(g, slot, b, w, delayed):
-    """The events of a window; those of the neurons themselves were sent in windows before."""
+    """The events of a window. Those of the neurons themselves were sent in windows before."""
     begin, end, n, owns = g.bounds[w], g.bounds[w + 1], 0, g.inputs - g.outputs
     events, sources, times = g.due_events[slot], g.due_sources[slot], g.due_times[slot]
     order, arrival, count, reach = g.order[b], g.arrival[b], np.intp(g.count[b, 0]), g.reach
@@ -133,7 +133,7 @@ def fetch_ahead(window, k, first, second):
 
 @jit
 def sort_due(g, at, window, weight):
-    """Sort what arrives at each of 32 lanes: times into ``keys``, and weights into ``values``; returns how many rows.
+    """Sort the inputs of each of 32 lanes: times into ``keys``, and weights into ``values``. Returns how many rows.
 
     In a recurrent layer each lane is handed what arrives at it, otherwise all lanes have the same rows.
     """

@@ -1,4 +1,4 @@
-"""Linear neurons, backward: the derivatives of the loss by the state, from the last input back to the first.
+"""Linear neurons, backward: derivatives of the loss with respect to the state, from the last input to the first.
 
 With P = dL/dV and Q = dL/dy of each component, a row of ``flow`` brings both from the end of an interval to its start.
 At a spike with the slope v- of V - threshold, the loss that depends on when it is, g = dL/dT, gives
@@ -98,7 +98,7 @@ def finish(g, at, mode, number):
 
 @inlined
 def flow_lanes(g, at, drives, base, s):
-    """Bring P and Q of all lanes back by times of their own, in place; not of components that rise."""
+    """Bring P and Q of all lanes back by their own times, in place; not of components that rise."""
     adjoint, count, leak = g.adjoint[at.slot], g.kinds.size, part_of(drives, 2 * g.kinds.size)
     p, left = load32(adjoint, base), exp(s * leak * -1.0)
     for k in range(count):
@@ -155,7 +155,7 @@ def last_events(g, at, lanes, mode, number):
 
 @inlined
 def add_total(g, at, row, lanes, x):
-    """Add to the sums of a gradient by a parameter of the neurons."""
+    """Add to the sums of a gradient with respect to a parameter of the neurons."""
     sums, place = g.totals[at.group, at.chunk], row * LANES
     store(sums, place, load32(sums, place) + select(lanes, x, 0.0))
 
@@ -222,7 +222,7 @@ def step_back(g, at, row, here, there):
 
 @jit
 def add_rates(g, at, row, here, tape, besides):
-    """Add the gradients by the rates of an interval, but for the lanes ``besides``; ``row`` has slopes."""
+    """Add the gradients with respect to the rates of an interval, but for the lanes ``besides``. ``row`` has slopes."""
     adjoint, sums, none = g.adjoint[at.slot], g.totals[at.group, at.chunk], fill32(g.tape[at.slot, 0], 0.0)
     p = select(besides, none, load32(adjoint, here))
     by_leak = p * load32(tape, 0) * part_of(row, 0)
@@ -253,7 +253,7 @@ def reach(g, at, drives, base, place):
 
 @inlined
 def input_gradients(g, at, i, base, drives, weights, source, mode, number):
-    """Add to the gradients by the weights, times and delays of an input."""
+    """Add to the gradients with respect to the weights, times and delays of an input."""
     by_weight, by_delay = g.weight_parts[at.group, at.chunk], g.delay_parts[at.group, at.chunk]
     if source is None:
         w = load32(weights, i * LANES)

@@ -1,4 +1,4 @@
-"""One linear neuron in one interval, event by event, in float64: what cannot be done in lanes."""
+"""One linear neuron in one interval, event by event, in float64, where lanes do not suffice."""
 
 # mypy: disable-error-code="no-untyped-def"
 import math
@@ -104,7 +104,7 @@ def go_alone(g, at, lane, here, there, now, stop, holds):
 
 @jit
 def rate_of(v, y, kinds, leak, rates):
-    """dV/dt."""
+    """dV/dt of a membrane without spikes."""
     rate = -leak * v
     for k in range(kinds.size):
         rate += drive_of(kinds[k], leak, rates[k]) * y[k]

@@ -26,7 +26,7 @@ from firstspike.spiketime.cpu.linear.flow import (
 from firstspike.spiketime.cpu.runtime.compiling import jit
 
 # what a pass is for: all gradients, those by all but the weights, those by weights alone, within the bound; or the
-# largest derivative by a weight of the membrane at one spike of each lane
+# largest derivative with respect to a weight of the membrane at one spike of each lane
 ALL, OTHERS, WEIGHTS, LARGEST = range(4)
 # rows of lanes after those of P and Q: when the last event is, what it owes, and what is known of it
 DUE, OWED, SLOPE, ASKED, UP, MOST = range(6)
@@ -48,7 +48,7 @@ def free_after(g, at, j, spiked):
 
 @jit
 def total(g, at, row, lane, x):
-    """Add to the sum of a gradient by a parameter of the neurons."""
+    """Add to the sum of a gradient with respect to a parameter of the neurons."""
     g.totals[at.group, at.chunk, row * LANES + lane] += x
 
 
@@ -138,7 +138,7 @@ def back_alone(g, at, lane, base, start, now, mode, number):
 
 @jit
 def back_in_time(g, at, lane, p, q, s, row, segment):
-    """Bring P and Q of one neuron back by a time without events, in place; returns P. While it is held, P is 0."""
+    """Bring P and Q of one neuron back by a time without events, in place. Returns P. While it is held, P is 0."""
     if s <= 0:
         return p
     kinds, j, count = g.kinds, at.first + lane, g.kinds.size
@@ -167,7 +167,7 @@ def back_in_time(g, at, lane, p, q, s, row, segment):
 
 @jit
 def note_segments(g, at, lane, start, stop):
-    """Note the states at the start of an interval and after each event in it; returns the number of the last one.
+    """Note the states at the start of an interval and after each event in it. Returns the number of the last one.
 
     Segments of a neuron that is held have no membrane that acts, as P is 0 there.
     """

@@ -1,4 +1,4 @@
-"""What happens to a linear neuron between two events, as numbers by which its state is multiplied.
+"""The flow of a linear neuron between two events, as factors of its state.
 
 With the rate a of the membrane and the rates b of its components, all follows from convolutions of exponentials
 
@@ -6,11 +6,11 @@ With the rate a of the membrane and the rates b of its components, all follows f
 
 which are divided differences of ``exp(-r s)`` over the rates, up to the sign. Components that feed the membrane by
 ``drive`` change it by ``drive K(leak, rate)``; one that feeds the next component by ``rate K(next, rate)``, and the
-membrane by ``drive rate K(leak, next, rate)``. A derivative by a rate is a convolution with one exponential more,
-``dK(a, b)/da = -K(a, a, b)``. Rates may be equal, or 0.
+membrane by ``drive rate K(leak, next, rate)``. A derivative with respect to a rate is a convolution with one
+exponential more, ``dK(a, b)/da = -K(a, a, b)``. Rates may be equal, or 0.
 
 A row has, for one interval, two numbers of the membrane and three of each component; a row of slopes their derivatives
-by the rates.
+with respect to the rates.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -74,7 +74,7 @@ def convolved4(s, a, b, c, d):
 
 @jit
 def drive_of(kind, leak, rate):
-    """By how much a component changes the membrane, for each unit of it and of time."""
+    """The change of the membrane by a component, per unit of it and of time."""
     if kind == SYNAPSE:
         return rate
     if kind == CURRENT:
@@ -84,7 +84,7 @@ def drive_of(kind, leak, rate):
 
 @jit
 def fill_row(row, step, wait, kinds, leak, rates):
-    """Fill in the numbers of an interval, each ``step`` after the one before; ``wait`` is its length."""
+    """Fill in the numbers of an interval, each ``step`` after the one before. ``wait`` is its length."""
     s, slowest = min(wait, LONG), math.inf
     row[LEFT * step] = math.exp(-s * leak)
     for k in range(kinds.size):
@@ -106,7 +106,7 @@ def fill_row(row, step, wait, kinds, leak, rates):
 
 @jit
 def fill_slopes(row, step, wait, kinds, leak, rates):
-    """Fill in the derivatives of these numbers by the rates, likewise."""
+    """Fill in the derivatives of these numbers with respect to the rates, likewise."""
     s = min(wait, LONG)
     row[0] = -s * math.exp(-s * leak)
     for k in range(kinds.size):
@@ -132,7 +132,7 @@ def fill_slopes(row, step, wait, kinds, leak, rates):
 
 @jit
 def pass_time(v, y, s, holds, kinds, leak, rates):
-    """Let time pass for the components, in place, and for the membrane unless that is held; returns the membrane."""
+    """Let time pass for the components, in place, and for the membrane unless that is held. Returns the membrane."""
     if s <= 0:
         return v
     if not holds:

@@ -122,7 +122,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
 
 
 def _of_parameters(totals: Tensor, whole: Arguments, given: Arguments) -> dict[str, Tensor]:
-    """Gradients by parameters of the neurons, from the sums of groups; ``given`` is without what the spikes change."""
+    """Gradients of the neurons' parameters, from the sums of groups. ``given`` is as ``_without_spikes`` returns it."""
     assert isinstance(given.tau_syn, Tensor)
     totals = totals.transpose(1, 2).flatten(2)[..., : whole.sizes[3]]
     kept, count, more = len(given.components), len(given.components) + (given.bias is not None), len(whole.components)
@@ -136,7 +136,7 @@ def _of_parameters(totals: Tensor, whole: Arguments, given: Arguments) -> dict[s
 
 
 def _without_spikes(given: Arguments) -> Arguments:
-    """Of first spikes without what spikes change: components that come after those of the synapses."""
+    """The arguments of first spikes without components that only spikes change, which come after the synapses'."""
     kept = sum(kind in ("synapse", "rise") for kind in given.components)
     if given.max_spikes or kept == len(given.components):
         return given

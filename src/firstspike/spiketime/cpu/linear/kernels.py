@@ -1,6 +1,6 @@
 """Kernels of linear neurons. A group is 32 neurons of one network, whose lanes go through one sample together.
 
-Whether neurons have an order of arrival or time constants of their own is known when a kernel is compiled.
+Whether neurons have their own order of arrival or time constants is known when a kernel is compiled.
 """
 
 # mypy: disable-error-code="no-untyped-def"

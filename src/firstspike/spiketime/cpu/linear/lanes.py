@@ -1,4 +1,4 @@
-"""Spikes of many linear neurons in the same interval, in the lanes of vectors: what ``search`` does, for all at once.
+"""Spikes of many linear neurons in the same interval, in the lanes of vectors: ``search`` for all at once.
 
 In a short interval everything is a power series of few terms. Lanes whose coefficients do not tell whether they spike,
 and those that are released from a refractory time within the interval, are left to go alone.
@@ -40,7 +40,7 @@ def part_of(row, place):
 
 @inlined
 def response_lanes(s, leak, rate, left, own):
-    """K(leak, rate), see ``flow``, for vectors of times, with what is left of the membrane and of the component."""
+    """K(leak, rate), see ``flow``, for vectors of times, with the rests of the membrane and of the component."""
     x = s * abs(leak - rate)
     return max(left, own) * s * select(x > 0.0, expm1(x * -1.0) / x * -1.0, 1.0)
 
@@ -178,7 +178,7 @@ def solve_lanes(g, at, drives, base, now, stop, theta, lanes, terms):
 
 @jit
 def spent_lanes(g, at, lanes):
-    """Those lanes that have no room for another spike."""
+    """Lanes that have no room for another spike."""
     found, rest = np.uint64(0), lanes
     while rest:
         lane = lowest_bit(rest)
@@ -212,9 +212,9 @@ def note_lanes(g, at, lanes, constants):
 
 @jit
 def fire_lanes(g, at, drives, lanes, here, there, now, stop, push, low):
-    """Let all lanes spike that do once in a short interval, from the rows ``here``; ``there`` is how it would end.
+    """Let all lanes spike that do once in a short interval, from the rows ``here``. ``there`` is how it would end.
 
-    ``push`` and ``low`` bound what the components add to dV/dt and what they take from the threshold. Returns bits: the
+    ``push`` and ``low`` bound the components' parts of dV/dt and of the threshold. Returns bits: the
     lanes that are held at the end, those that would spike more often than they may, and those that have to go alone.
     """
     state, count = g.state[at.slot], g.kinds.size

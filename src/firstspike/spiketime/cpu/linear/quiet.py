@@ -29,7 +29,7 @@ def keep_lanes(g, at, lanes, here, now, stop):
 
 @inlined
 def run(g, at, i, n, keys, rows, drives, weights, source, base, active, brief, second):
-    """``run_quiet`` with what the ``second`` component is."""
+    """``run_quiet`` with the kind of the ``second`` component."""
     state, tail, none, reached = g.state[at.slot], constants_of(g), fill32(g.tiny, 0.0), g.reached[at.e]
     v, y, z = load32(state, base), load32(state, base + LANES), load32(state, base + g.count * LANES)
     limit, theta = load32(state, tail + LIMIT * LANES), load32(state, tail + THETA * LANES)
@@ -104,7 +104,7 @@ def run_quiet(g, at, i, n, keys, rows, drives, weights, source, base, active, br
 
 @inlined
 def add_times(g, at, i, x):
-    """Add an input's gradient by its time, of each lane, to those of up to 16 inputs; and these to the others."""
+    """Add an input's time gradient, of each lane, to those of up to 16 inputs, and these to the others."""
     sums, by_times = g.sums[at.slot], g.times_parts[at.part, at.b]
     store(sums, (i & 15) * 16, fold16(x))
     if i & 15 == 0:
@@ -162,7 +162,7 @@ def back_quiet(g, at, i, since, joins, keys, rows, drives, weights, source, base
     """Take P and Q in the rows from ``base`` on, of input ``i``, back to the first input from ``since`` on.
 
     Adds to the gradients, and returns the input before. Where there are bits of ``joins``, P and Q of these lanes are
-    those of the rows; before they are 0.
+    those of the rows. Before that they are 0.
     """
     given = i, since, joins, keys, rows, drives, weights, source, base, mode
     if g.kinds.size == 1:

@@ -18,7 +18,7 @@ from firstspike.spiketime.cpu.vectors.simd import fill32, load16, load32, select
 
 @jit
 def interval(g, keys, i):
-    """The length of an interval; -1 is the one from the start to the first input."""
+    """The length of an interval. -1 is the one from the start to the first input."""
     begin, end = np.float64(g.bounds[0]), np.float64(g.bounds[1])
     now = begin if i < 0 else min(np.float64(keys[i]), end)
     stop = min(np.float64(keys[i + 1]), end)
@@ -27,7 +27,7 @@ def interval(g, keys, i):
 
 @jit
 def fill_drives(g, e, j, drives, lane, step):
-    """Fill in what each component gives the membrane, then how fast it decays, and the leak."""
+    """Fill in each component's drive of the membrane, then its rate of decay, and the leak."""
     for k in range(g.count):
         rate = g.rates[e, j, k]
         drives[k * step + lane] = drive_of(g.kinds[k], g.leak[e, j], rate)
@@ -37,7 +37,7 @@ def fill_drives(g, e, j, drives, lane, step):
 
 @jit
 def sort_finite(g, b, order, arrival, slot):
-    """Sort the inputs of a sample that arrive between start and end; returns how many."""
+    """Sort the inputs of a sample that arrive between start and end. Returns how many."""
     n = sort_row(g.times[b], g.bounds[0], g.bounds[1], order, arrival, g.sort_keys[slot], g.sort_labels[slot])
     while n > 0 and arrival[n - 1] == math.inf:
         n -= 1
@@ -71,7 +71,7 @@ def sort_arrivals(g, at):
 
 @jit
 def prepare_own(g, at):
-    """Sort what arrives at each neuron of a group in a sample, and fill in the numbers of its intervals; the most."""
+    """Sort the inputs of each neuron of a group in a sample, and fill in the numbers of its intervals; the most."""
     keys, values, arrived = g.keys[at.slot].reshape(-1, LANES), g.values[at.slot], g.arrived[at.slot]
     begin, end, never = g.bounds[0], g.bounds[1], fill32(g.tiny, math.inf)
     if g.delayed > 0:
@@ -140,7 +140,7 @@ def fill_own_slopes(g, at, n):
 
 @jit
 def prepare_shared(g, b, slot):
-    """Sort what arrives in a sample, and fill in the numbers of its intervals."""
+    """Sort the inputs of a sample, and fill in the numbers of its intervals."""
     order, arrival = g.order[b], g.arrival[b]
     n = sort_finite(g, b, order, arrival, slot)
     arrival[n], g.inside[b, 0] = math.inf, n

@@ -1,10 +1,10 @@
 """Linear neurons, forward: 32 neurons of one sample in the lanes of vectors, from input to input.
 
-In each interval all lanes take the same step. A bound shows which cannot reach the threshold; the others, those that
+In each interval all lanes take the same step. A bound shows which cannot reach the threshold. The others, those that
 are released from a refractory time, and with observed spikes those that have one, are gone through alone, event by
 event, in float64.
 
-Neurons that share their inputs' order and their time constants share the numbers of a row (``flow``), too; others have
+Neurons that share their inputs' order and their time constants share the numbers of a row (``flow``), too. Others have
 lanes of them. The functions find which by the dimensions of the arrays, and whether there is a ``source``.
 """
 
@@ -90,7 +90,7 @@ def add_input(g, at, i, base, weights, source):
 
 @jit
 def start_lanes(g, at):
-    """The states of a group at the start; returns which lanes are held."""
+    """The states of a group at the start. Returns which lanes are held."""
     state, count, tail, held = g.state[at.slot], g.kinds.size, constants_of(g), np.uint64(0)
     for place in range(state.size):
         state[place] = 0
@@ -128,8 +128,8 @@ def start_lanes(g, at):
 def step(g, at, row, drives, here, there):
     """Let the time of a row pass for all lanes, from the rows ``here`` to ``there``, without spikes.
 
-    Returns bounds: of the membrane without the varying part of the threshold, of what the components add to dV/dt, and
-    of what they take from the threshold.
+    Returns bounds: of the membrane without the varying part of the threshold, of the components' part of dV/dt, and
+    of their part of the threshold.
     """
     state, kinds = g.state[at.slot], g.kinds
     v = load32(state, here)
@@ -162,7 +162,7 @@ def step(g, at, row, drives, here, there):
 
 @inlined
 def advance(g, at, row, drives, here, there, now, stop, brief, held, stuck, active):
-    """Take all lanes through an interval; returns which are held then, which are stuck, and which still may spike.
+    """Take all lanes through an interval. Returns which are held then, which are stuck, and which still may spike.
 
     ``brief`` intervals are those in which lanes may spike at once.
     """
@@ -172,7 +172,7 @@ def advance(g, at, row, drives, here, there, now, stop, brief, held, stuck, acti
 
 @jit
 def events(g, at, bound, push, low, drives, here, there, now, stop, brief, held, stuck, active):
-    """What happens to lanes in the interval of a ``step``."""
+    """The events of lanes in the interval of a ``step``."""
     state, tail = g.state[at.slot], constants_of(g)
     waits, alone, some = (stop > now) & active, np.uint64(0), np.uint64(0)
     if g.observes == 0:
@@ -233,7 +233,7 @@ def finish_kept(g, at, drives, there):
 
 @jit
 def pass_long(g, at, row, drives, here, there, start, wait, now, stop, fastest, held, stuck, active):
-    """Take all lanes through a long interval in brief pieces; one without an end until no lane can spike any more.
+    """Take all lanes through a long interval in brief pieces, or without an end until no lane can spike any more.
 
     Returns the rows of the state then, those of the other state, and bits as ``advance``.
     """
@@ -259,7 +259,7 @@ def scan(g, at, keys, rows, drives, weights, source, n):
     """Fill in the spikes of a group, their slopes, those at releases, and the states at the end.
 
     ``keys`` are the times of the n inputs that arrive, then ``inf``. With an order that all lanes share, ``weights``
-    has those of each input, and ``source`` tells the input; without (None) both are in the order of each lane. Where
+    has those of each input, and ``source`` tells the input. Without (None) both are in the order of each lane. Where
     lanes share them, long intervals are cut into brief ones.
     """
     state, rows_each = g.state[at.slot], (1 + g.kinds.size) * LANES
@@ -307,7 +307,7 @@ def scan(g, at, keys, rows, drives, weights, source, n):
 
 @jit
 def fastest_rate(g, at, own):
-    """Of the neurons of a group."""
+    """The fastest rate of a group's neurons."""
     found = 0.0
     for j in range(at.first if own else 0, at.first + size_of(g, at) if own else 1):
         found = max(found, g.leak[at.e, j])
@@ -338,7 +338,7 @@ def _longest_wait(g, at, keys, i):
 
 @chosen_by_type
 def longest_wait(g, at, keys, i):
-    """For the next input, of the lanes of a group."""
+    """The longest wait for the next input in the lanes of a group."""
     if keys.ndim == 1:
         return lambda g, at, keys, i: _wait_of_all(g, at, keys, i)
     return lambda g, at, keys, i: _longest_wait(g, at, keys, i)

@@ -2,7 +2,7 @@
 
 A piece is at most as long as the fastest time constant that matters, so that g is its Taylor series to rounding, of
 few terms: each follows from the one before by the neuron's equations. Where coefficients tell that g stays below 0, or
-falls, there is none; where it rises or is concave its end or its one maximum decides; otherwise the piece is halved.
+falls, there is none; where it rises or is concave its end or its one maximum decides. Otherwise the piece is halved.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -18,7 +18,7 @@ _STEPS = 60
 
 @jit
 def rest_of(v, y, theta, kinds, leak, rates, wait):
-    """An upper bound of g for a time that follows, by what is left of each component."""
+    """An upper bound of g for a time that follows, from the rest of each component."""
     slowest, lift, push = math.inf, -theta, 0.0
     left = math.exp(-leak * wait)
     fed = 0.0
@@ -41,7 +41,7 @@ def rest_of(v, y, theta, kinds, leak, rates, wait):
 
 @jit
 def series(v, y, d, theta, kinds, leak, rates, b, terms):
-    """Fill ``b`` with the coefficients of g as a function of time in units of ``d``; returns how many there are."""
+    """Fill ``b`` with the coefficients of g as a function of time in units of ``d``. Returns how many there are."""
     count = kinds.size
     lift = 0.0
     for k in range(count):
@@ -101,7 +101,7 @@ def values(c, n, u):
 
 @jit
 def root(c, n, high, u):
-    """The zero in [0, high] of what rises there from below 0 to 0 or more, from ``u`` on: a parabola at each step."""
+    """The zero in [0, high] of a function that rises there from below 0, from ``u`` on: a parabola at each step."""
     low = 0.0
     for _ in range(_STEPS):
         p, q, r = values(c, n, u)
@@ -189,7 +189,7 @@ def first_zero(b, n, c):
 def crossing(v, y, theta, wait, kinds, leak, rates, work):
     """Time until a membrane below its threshold first reaches it, at most ``wait``; -1 if it does not.
 
-    ``work`` are rows of at least ``TERMS`` numbers; the components ``y`` change.
+    ``work`` are rows of at least ``TERMS`` numbers. The components ``y`` change.
     """
     fastest, begin = leak, 0.0
     for k in range(kinds.size):

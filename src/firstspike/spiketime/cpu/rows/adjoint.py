@@ -7,7 +7,7 @@ where x is that of ``intervals``, a lane carries
     C'_k = C'_{k+1} + E' BACK_k                                               E' is constant
 
 and gives ``dL/dw_k = -L_k C'`` and ``dL/dt_k = F_k/tau_syn w_k (E' + LEAK_k C')``, whose terms only cancel where kappa
-has its maximum. With first spikes, lanes join at their last causal input, with values computed there; before that they
+has its maximum. With first spikes, lanes join at their last causal input, with values computed there. Before that they
 are 0. Weights, threshold and slopes are in the neuron's unit, see ``arrays``.
 
 With spike trains, ``C = -dL/dI``, ``y = -dL/dV`` and
@@ -19,7 +19,7 @@ A spike changes y, and so E, alone:
     y(T-) = (v+ y(T+) + dL/dT) / v-            v- and v+: slopes of the membrane before and after
 
 All y follow from the spikes, before the events are walked: from one spike to the one before y only decays. So a spike
-is one addition to E', and one to C' for the part of the interval that lies after it. A refractory neuron has y = 0; so
+is one addition to E', and one to C' for the part of the interval that lies after it. A refractory neuron has y = 0. So
 has its spike two changes, at its own time to ``y(T-) = (v+ y(release) + dL/dT) / v-`` and at the release to 0.
 """
 
@@ -37,7 +37,7 @@ from firstspike.spiketime.cpu.vectors.shuffles import fold16, sum_rows16
 from firstspike.spiketime.cpu.vectors.simd import fma, load, load16, select, splat, store
 
 UNIT, LEVEL = 0, TILE  # of a tile's lanes: the neuron's unit, and the threshold in it
-TOTAL = 2 * TILE  # of all scales, or of all y at spikes, the derivative by the threshold
+TOTAL = 2 * TILE  # of all scales, or of all y at spikes, the derivative with respect to the threshold
 SCALE, RESPONSE, DECAY = range(3 * TILE, 6 * TILE, TILE)  # first spikes: the scale; C' and E' with which each joins
 # trains: how far below the threshold is the reset, relative; y and C at the end of the window; in an interval of any
 # length, C, E and their time; y and time of the spike after, or of the end; of a refractory neuron, what its release
@@ -45,11 +45,11 @@ SCALE, RESPONSE, DECAY = range(3 * TILE, 6 * TILE, TILE)  # first spikes: the sc
 DROP, END_Y, END_C, NOW_C, NOW_E, NOW, NEXT_Y, NEXT_T, PULL, RESETS = range(3 * TILE, 13 * TILE, TILE)
 N_LANES = 13 * TILE
 JUMP, INTO_E, INTO_C, TIME, SLOPE, ASKED = range(6)  # of a spike: the change of y, that of E' and, with a minus, of C',
-N_SPIKES = 6  # its time, the slope of the membrane, and the gradient by it
+N_SPIKES = 6  # its time, the slope of the membrane, and the gradient with respect to it
 
 
 class Into(NamedTuple):
-    """What one walk back adds to; ``sums`` has the 16 rows that ``by_times``, in order of arrival, takes at once."""
+    """The sums of one walk back. ``sums`` has the 16 rows that ``by_times``, in order of arrival, takes at once."""
 
     sums: Any
     by_weight: Any
@@ -128,7 +128,7 @@ def joined(zero, state, bits, response, decay):
 
 @inlined
 def add_row(zero, packed, sample, k, response, decay, into):
-    """Add what input k has to the gradients."""
+    """Add the part of input k to the gradients."""
     row, rows, sums = np.uintp(k), sample.rows, into.sums
     first = np.intp(sample.order[row]) * TILE
     if into.wants_weight:
@@ -144,7 +144,7 @@ def add_row(zero, packed, sample, k, response, decay, into):
 def before_row(zero, state, k, sample, response, decay, entries, p, spikes, c):
     """C and E just after input k, the last of a segment, from those at the next input, which is far away or missing.
 
-    All have scale 1. Returns what is left of the spikes.
+    All have scale 1. Returns the rest of the spikes.
     """
     arrival, n, found, places, r = sample.arrival, sample.n, entries.found, entries.places, rates_of(c)
     store(state, NOW_C, response)

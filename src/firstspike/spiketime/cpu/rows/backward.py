@@ -1,7 +1,7 @@
 """Backward: the kernels. Their tasks and the order of all sums depend on the shapes alone, never on the threads.
 
-Windows of spike trains are unwound from the last to the first. What a neuron's own spikes do when they arrive again is
-known when the window is unwound in which they were.
+Windows of spike trains are unwound from the last to the first. The effect of a neuron's own spikes when they arrive
+again is known when their window is unwound.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -45,7 +45,7 @@ SAMPLES = 16  # of one task, where samples are worked on by themselves
 
 @jit
 def prepare_samples(g, e, slot, first, stop):
-    """The rows of the samples, in ``used`` those up to the last causal input if it is known; few have no segments."""
+    """The rows of the samples, in ``used`` those up to the last causal input if it is known. Few have no segments."""
     c, grad, start, segments = g.c, g.grad[e], g.start[slot], g.segments[e]
     for b in range(first, stop):
         if g.observes:  # no forward pass did it
@@ -145,7 +145,7 @@ def gather_times(parts, at, n, order, rows, c, by_times):
 
 @jit
 def finish_tile(g, e, tile):
-    """Sum the chunks' gradients by weights and thresholds."""
+    """Sum the chunks' gradients with respect to weights and thresholds."""
     begin, size = tile * TILE, g.inputs * TILE
     if g.wants_weight:
         unpack_tile(g.weight_parts[e, :, tile, :size], g.unit[e], begin, g.by_weight[e])
@@ -158,7 +158,7 @@ def finish_tile(g, e, tile):
 
 @jit
 def finish_resets(g, e, tile):
-    """Sum the chunks' gradients by resets."""
+    """Sum the chunks' gradients with respect to resets."""
     for j in range(tile * TILE, min((tile + 1) * TILE, g.outputs)):
         total = g.reset_parts[e, 0, j]
         for chunk in range(1, g.chunks):
@@ -201,7 +201,7 @@ def start_trains(g, e, slot, chunk, group):
 
 @jit
 def end_of_sample(g, e, b, chunk, neurons, stop):
-    """The adjoint at the end, of ``neurons``; lanes without a neuron, up to ``stop``, have none."""
+    """The adjoint at the end, of ``neurons``. Lanes without a neuron, up to ``stop``, have none."""
     carried, of_end, held = g.carried[e, b], g.of_end[e, b], g.held[e, b]
     for j in range(neurons[0], stop):
         carried[0, j], carried[1, j], carried[2, j] = 0, 0, 0
@@ -219,7 +219,7 @@ def end_of_sample(g, e, b, chunk, neurons, stop):
 
 @jit
 def send_back(g, e, chunk, group, w):
-    """Gradients by what came into a window: the arrivals of own spikes, and the states at the start of the first."""
+    """Gradients with respect to the inputs of a window: own spikes, and the states at the start of the first."""
     (first, stop), tiles = part_of(g.batch, g.chunks, chunk), part_of(g.tiles, g.groups, group)
     for b in range(first, stop if w > 0 and g.own_entries > 0 else first):
         n, at, by_times = g.count[e, b, w], g.starts[e, b, w], g.times_parts[e, group, b]

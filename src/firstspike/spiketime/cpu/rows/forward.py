@@ -1,7 +1,7 @@
 """Forward: samples are sorted, then each tile of neurons scans each sample's inputs in order of arrival.
 
 A kernel is for first spikes, or for spike trains: their scan goes on where a lane spikes, window after window. A
-window's start holds the states that are given, its end those that are returned; without recurrence there is one.
+window's start holds the states that are given, its end those that are returned. Without recurrence there is one.
 
 The events of a window have a time and a source, the number of the input whose weights arrive. Its start and end are
 events of a source that no neuron has a weight for. In a recurrent layer the neurons' own spikes arrive again, all after
@@ -42,12 +42,12 @@ from firstspike.spiketime.cpu.vectors.simd import clear, filled, load, splat, st
 
 _SHORT = 0.045  # mean interval in units of the faster constant for the fast scan of many inputs
 _LONG = 0.4  # interval that ends a segment there, likewise
-_MARK = -1  # of an order: a window's start or end; inputs are >= 0, own spikes lie below
+_MARK = -1  # of an order: a window's start or end. Inputs are >= 0, own spikes lie below
 
 
 @jit
 def sort_sample(g, e, slot, b):
-    """Sort the inputs of a sample; returns how many arrive."""
+    """Sort the inputs of a sample. Returns how many arrive."""
     last, _, order, arrival = saved_of(g, e, b)
     n = sort_row(g.times[e, b], -math.inf, math.inf, order, arrival, g.sort_keys[slot], g.sort_labels[slot])
     last[g.outputs] = n
@@ -58,7 +58,7 @@ def sort_sample(g, e, slot, b):
 
 @inlined
 def prepare_sample(g, e, slot, b, at):
-    """Sort a sample's inputs; what all neurons share."""
+    """Sort a sample's inputs; returns the values that all neurons share."""
     c, arrival, rows, n = g.c, saved_of(g, e, b).arrival, g.rows[slot, at], sort_sample(g, e, slot, b)
     if n:
         fast = (arrival[n - 1] - arrival[0]) * max(c[PER_MEM], c[PER_SYN]) < n * _SHORT
@@ -133,7 +133,7 @@ def end_samples(g, e, slot, first, stop):
 
 @jit
 def prepare_window(g, e, slot, b, at, w):
-    """Write the events of a sample in window ``w``, those of inputs and own spikes, and what all neurons share.
+    """Write the events of a sample in window ``w``, inputs and own spikes, and the values that all neurons share.
 
     Returns whether there is room for the events.
     """
@@ -182,7 +182,7 @@ def prepare_window(g, e, slot, b, at, w):
 
 @jit
 def scan_window(zero, g, e, slot, b, at, tile, w):
-    """Spike trains of a tile in a window of a sample; returns whether there is room for them."""
+    """Spike trains of a tile in a window of a sample. Returns whether there is room for them."""
     begin, n, first, low, holds = tile * TILE, g.count[e, b, w], g.starts[e, b, w], g.upto[e, b, tile, w], g.holds != 0
     size, lanes, state, carried = min(TILE, g.outputs - begin), g.lanes[slot], g.state[slot], g.carried[slot, at]
     for lane in range(TILE):
@@ -244,7 +244,7 @@ def keep_spikes(g, e, slot, b, at, tile, w, entries, low):
 
 @jit
 def scan_windows(zero, g, e, slot, first, stop):
-    """Spike trains of samples; where there is too little room, ``lacks`` says so and nothing else has a meaning."""
+    """Spike trains of samples. Where there is too little room, ``lacks`` says so and nothing else has a meaning."""
     state = g.state[slot]
     start_samples(g, e, slot, first, stop)
     for w in range(g.windows):
@@ -268,7 +268,7 @@ def scan_windows(zero, g, e, slot, first, stop):
     following="firstspike.spiketime.cpu.rows.backward.backward_kernel",
 )
 def forward_kernel(dtype: str, lanes: int, several: bool):
-    """Forward, for one dtype and number of lanes, of first spikes or trains; of first spikes it refuses some values."""
+    """Forward, for one dtype and number of lanes, of first spikes or trains. Of first spikes it refuses some values."""
     fill = filled(lanes)
 
     @jit

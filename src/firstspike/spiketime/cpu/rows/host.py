@@ -1,4 +1,4 @@
-"""From tensors to kernels, where all neurons share the order of arrival and the time constants."""
+"""Calls kernels with tensors, where all neurons share the order of arrival and the time constants."""
 
 import math
 from functools import lru_cache
@@ -31,14 +31,14 @@ from firstspike.spiketime.values import check_memory, check_values
 
 _BLOCK = 600_000  # bytes of a block's rows, which fit into the second-level cache beside a tile of weights
 _TRAIN_BLOCK, _MOST_SAMPLES = 1 << 18, 32  # the same where a block has all windows, and samples of one at most
-MAX_GROUPS = 8  # parts into which gradients by times are summed
+MAX_GROUPS = 8  # parts into which gradients with respect to times are summed
 _BY = "times", "weight", "threshold"  # what first spikes have gradients by, here
 _FEW, _MANY = 8, 16  # tasks wanted for each network, and where they cost little
 _SHORT, _LONG = 8, 96  # samples for which a task may, and should, have a part of the weights' gradient of its own
 
 
 def forward_rows(given: Arguments) -> Result:
-    """First spike times; saved is what ``arrays`` says. Raises the errors of ``check_values``."""
+    """First spike times. The saved tensors are those of ``arrays``. Raises the errors of ``check_values``."""
     times, weight, threshold = (x.contiguous() for x in (given.times, given.weight, given.threshold))
     ensemble, batch, inputs, outputs = sizes = given.sizes
     spikes, saved = times.new_empty((*times.shape[:-1], outputs)), saved_for(times, outputs)
@@ -64,7 +64,7 @@ def _forward_call(sizes: Sizes, real: str, threads: int) -> Call:
 def backward_rows(
     grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:
-    """Gradients by first spikes, without those by time constants."""
+    """Gradients with respect to first spikes, without those by time constants."""
     tensors = grads.spikes, result.spikes, given.times, given.weight, given.threshold
     grad, spikes, times, weight, threshold = (x.contiguous() for x in tensors)
     ensemble, batch, inputs, outputs = sizes = given.sizes
@@ -90,7 +90,7 @@ def _backward_call(sizes: Sizes, real: str, needs: tuple[bool, ...], observes: b
 
 
 def forward_trains(given: Arguments, holds: bool) -> Result:
-    """Spike trains; ``holds`` says whether there are refractory times or observed spikes."""
+    """Spike trains. ``holds`` says whether there are refractory times or observed spikes."""
     bounds, _, budget = _recurrence(given)
     windows, a_window = len(bounds) - 1, 2 * budget + 1 if holds else budget
     entries, waiting = (2 if holds else 1) * given.max_spikes + a_window, 2 * budget
@@ -114,7 +114,7 @@ def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -
     windows = sizes["windows"]
     row = N_FORWARD * (sizes["stride"] // min(windows, 8)) * real.itemsize
     sizes |= {
-        # each window's inputs begin at a place of its own
+        # each window's inputs begin at its own place
         "room": sizes["events"] + windows * (2 + 15 + PAD) + (0 if own == 0 else outputs * entries),
         "block": max(1, min(_MOST_SAMPLES, -(-batch // (2 * sizes["threads"])), _TRAIN_BLOCK // row)),
         "waiting": max(own, 1), "seen": 0 if given.observed is None else given.max_spikes,
@@ -140,7 +140,7 @@ def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -
 def backward_trains(
     grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:
-    """Gradients by spike trains, without those by time constants."""
+    """Gradients with respect to spike trains, without those by time constants."""
     (ensemble, batch), outputs, saved = given.times.shape[:2], given.weight.shape[1], result.saved
     kept, holds = dict(zip((*KEPT, "held"), saved, strict=False)), bool(saved[-1][0, 0])
     recurrent, entries, room = given.recurrence is not None, kept["found"].shape[-1], kept["order"].shape[-1]
@@ -166,12 +166,12 @@ def backward_trains(
 
 
 def _kind(given: Arguments) -> tuple[str, int, bool]:
-    """What kernels are compiled for."""
+    """The kind for which kernels are compiled."""
     return name_of(given.times.dtype), lanes_for(given.weight.shape[-2]), given.max_spikes > 0
 
 
 def _common(sizes: Sizes, events: int, threads: int) -> dict[str, int]:
-    """Sizes of all kernels; ``inputs`` are those that neurons have weights for."""
+    """Sizes of all kernels. ``inputs`` are those that neurons have weights for."""
     ensemble, batch, inputs, outputs = sizes
     return {
         "ensemble": ensemble, "batch": batch, "inputs": inputs, "outputs": outputs, "events": events,
@@ -183,9 +183,9 @@ def _common(sizes: Sizes, events: int, threads: int) -> dict[str, int]:
 def _add_parts(
     sizes: dict[str, int], wants_times: bool, wants_weight: bool, wants_threshold: bool, asked: bool, recurrent: bool
 ) -> tuple[int, ...]:
-    """Add into which parts the sums of a backward pass are cut, by the shapes alone; returns its phases.
+    """Add into which parts the sums of a backward pass are cut, by the shapes alone. Returns its phases.
 
-    ``asked`` says whether the caller wants the gradient by times.
+    ``asked`` says whether the caller wants the gradient with respect to times.
     """
     ensemble, batch, tiles = sizes["ensemble"], sizes["batch"], sizes["tiles"]
     blocks = -(-batch // SAMPLES)
@@ -204,7 +204,7 @@ def _add_parts(
 def _of_trains(
     given: Arguments, holds: bool, entries: int, more: int, bound: float | None
 ) -> tuple[dict[str, int], dict[str, Any]]:
-    """Sizes and arrays, None for those not used, of both kernels; a window has at most ``more`` events than inputs."""
+    """Sizes and arrays, None for those not used, of both kernels. A window has at most ``more`` events than inputs."""
     (ensemble, batch, inputs, copies), (outputs, sources) = given.times.shape, given.weight.shape[1:]
     threads = threads_for(work_of(ensemble * batch, inputs * copies, outputs))
     sizes = _common((ensemble, batch, sources, outputs), inputs * copies, threads)
@@ -220,7 +220,7 @@ def _of_trains(
 
 
 def _recurrence(given: Arguments) -> Recurrence:
-    """Without any, one window."""
+    """The recurrence, or one window without any."""
     return given.recurrence or Recurrence((given.start, given.until), 0.0, given.max_spikes)
 
 

@@ -9,7 +9,7 @@ With the time ``x = t - t_0`` since the first input of its *segment*, scaled sta
     Q'_k = Q'_{k-1} + w_k S_k,        V'_{k+1} = V'_k + Q'_k RISE_k        (D: time to the next input)
     RISE_k = (1 - exp(-D DELTA)) / (DELTA tau_syn) * U_k / S_k
 
-A segment ends before ``exp`` gets too large, and with the last input; there states are taken back to scale 1.
+A segment ends before ``exp`` gets too large, and with the last input. There states are taken back to scale 1.
 
 While V rises it is concave, so that in the interval it stays below ``V + D dV/dt = V (1 - D/tau_mem) + Q D/tau_syn``.
 Scaled: no lane with ``V' + Q' TANGENT < BOUND`` reaches the threshold, which is 1 here. Where ``D`` is long this is a
@@ -55,7 +55,7 @@ _BARELY = 8  # the margin against rounding, in units of the last place, where a 
 
 
 class Sample(NamedTuple):
-    """What all neurons share of a sample's inputs, in order of arrival."""
+    """A sample's inputs in order of arrival, as all neurons share them."""
 
     order: Any  # the number of each input, or that of an event's weights
     arrival: Any
@@ -67,13 +67,13 @@ class Sample(NamedTuple):
 
 @jit
 def pad_row(arrival, n):
-    """Repeat the last of n > 0 times, as far as vectors may reach; forward passes do this once for all others."""
+    """Repeat the last of n > 0 times, as far as vectors may reach. Forward passes do this once for all others."""
     store(arrival, n, fill16(arrival, arrival[n - 1]))
 
 
 @jit
 def find_segments(arrival, n, c, longest, start, ends):
-    """Fill ``start[k]`` with t_0 of each row and ``ends`` with the end of each segment; returns how many there are.
+    """Fill ``start[k]`` with t_0 of each row and ``ends`` with the end of each segment. Returns how many there are.
 
     A segment also ends before an interval that is longer than ``longest``.
     """
@@ -156,7 +156,7 @@ def plain_interval(zero, state, last, k, active, arrival, endless, c, voltage, c
 
 @jit
 def not_fired(zero, state, last, k, active, arrival, until, begins, ends, c, scale):
-    """Lanes that do not reach the threshold after row k, up to ``until``; what is known of the others is noted.
+    """Lanes that do not reach the threshold after row k, up to ``until``. The known numbers of the others are noted.
 
     Membrane and current are those at the beginning and at the end.
     """
@@ -172,7 +172,7 @@ def not_fired(zero, state, last, k, active, arrival, until, begins, ends, c, sca
 
 @inlined
 def note(state, first, fired, known):
-    """Write what is known of the lanes that fired, from ``first`` on: VOLTAGE, CURRENT, LIMIT, SINCE and UNTIL."""
+    """Write the known numbers of the lanes that fired, from ``first`` on: VOLTAGE, CURRENT, LIMIT, SINCE and UNTIL."""
     for row, x in zip((VOLTAGE, CURRENT, LIMIT, SINCE, UNTIL), known):  # noqa: B905
         store(state, row + first, select(fired, x, load(x, state, row + first)))
 

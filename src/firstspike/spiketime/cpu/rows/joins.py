@@ -99,7 +99,7 @@ def observe_tile(zero, g, e, slot, b, begin, size, packed, sample):
 
 @jit
 def join_lanes(zero, g, e, slot, b, begin, every, sample, bound):
-    """Where and with which values the lanes ``every`` join; returns the last row, and whether the bound drops any.
+    """Where and with which values the lanes ``every`` join. Returns the last row, and whether the bound drops any.
 
     The tile's first neuron is ``begin``. Lanes that the bound drops join without a scale.
     """
@@ -131,10 +131,10 @@ def join_lanes(zero, g, e, slot, b, begin, every, sample, bound):
 
 @inlined
 def joining(g, e, slot, b, begin, first, bits, arrival, bound):
-    """How 16 lanes of a tile, ``bits`` of them from ``first`` on, join; the tile's first neuron is ``begin``.
+    """How 16 lanes of a tile, ``bits`` of them from ``first`` on, join. The tile's first neuron is ``begin``.
 
     Returns the places of their last causal inputs (-1 for none), the lanes with a gradient, those of them whose
-    gradients by weights are within the bound, and the scales.
+    gradients with respect to weights are within the bound, and the scales.
     """
     saved, places, lanes, at = saved_of(g, e, b), g.places[slot], g.state[slot], begin + first
     for lane in range(0 if bits == _WHOLE else 16):

@@ -28,7 +28,7 @@ KEPT = {
     "full": "int64 ensemble batch tiles windows",
     "counts": "int32 ensemble batch outputs",
 }
-"""Those that the forward kernel leaves for the backward one.
+"""Arrays that the forward kernel leaves for the backward one.
 
 Of each sample, they are its events, where each window's begin and how many there are; of a tile ``train_scan.Entries``,
 where each window's begin, and which neurons would spike too often in it, as bits; and numbers of spikes.

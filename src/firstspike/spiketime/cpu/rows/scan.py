@@ -1,7 +1,7 @@
 """First spikes: the scans of a tile of neurons through a sample's inputs in order of arrival.
 
 Many inputs with short intervals are scanned without a branch for each neuron that fires: each lane stops at its first
-row in which it may reach the threshold; ``settle`` then makes the exact tests of all.
+row in which it may reach the threshold. ``settle`` then makes the exact tests of all.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -56,7 +56,7 @@ _STEEP = 8.0  # thresholds by which the membrane may rise in one interval
 
 @jit
 def scan_tile(zero, packed, sample, active, fast, c, state, places, last):
-    """Scan one sample with the neurons ``active``; returns those that stay silent, and those to be scanned again.
+    """Scan one sample with the neurons ``active``. Returns those that stay silent, and those to be scanned again.
 
     With ``fast``, a lane stops at its first candidate, which nearly always is the crossing or close to it.
     """
@@ -112,9 +112,9 @@ def scan_tile(zero, packed, sample, active, fast, c, state, places, last):
 
 @jit
 def advance(zero, packed, order, begin, end, rows, first, active, voltage, current, state):
-    """Scan rows with the lanes ``active`` from lane ``first`` on, until each has a candidate; returns those without.
+    """Scan rows with the lanes ``active`` from lane ``first`` on, until each has a candidate. Returns those without.
 
-    What is known of the others goes to ``state``: their row's number, and a voltage of one row later, see ``settle``.
+    The numbers of the others go to ``state``: their row's number, and a voltage of one row later, see ``settle``.
     """
     syn, rise, tangent, bound = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND]
     working, place = mask_of(zero, active), zero
@@ -176,7 +176,7 @@ def advance16(packed, order, begin, end, rows, first, active, state):
 
 @jit
 def settle(zero, packed, sample, stopped, c, state, places, last):
-    """Bring the states at which lanes stopped to scale 1; returns the lanes that have to be scanned again."""
+    """Bring the states at which lanes stopped to scale 1. Returns the lanes that have to be scanned again."""
     arrival, rows = sample.arrival, sample.rows
     stride, early, again, steep = rows.shape[1], np.uint64(0), np.uint64(0), np.uint64(0)
     for first in range(0, lanes_of(zero), 16):
@@ -210,7 +210,7 @@ def settle(zero, packed, sample, stopped, c, state, places, last):
 
 @jit
 def proceed(packed, sample, lane, c, state, last):
-    """Scan on with a single lane that does not reach the threshold where it stopped; most do soon after."""
+    """Scan on with a single lane that does not reach the threshold where it stopped. Most do soon after."""
     order, arrival, ends, rows = sample.order, sample.arrival, sample.ends, sample.rows
     k = np.intp(last[lane])
     voltage, current = state[VOLTAGE + lane] * rows[MEM, k], state[CURRENT + lane] * rows[SYN, k]

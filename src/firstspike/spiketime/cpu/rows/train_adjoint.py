@@ -1,4 +1,4 @@
-"""Backward of spike trains in a window: what each spike and each release adds to the adjoint, before the walk back."""
+"""Backward of spike trains in a window: the part of each spike and release in the adjoint, before the walk back."""
 
 # mypy: disable-error-code="no-untyped-def"
 import math
@@ -19,7 +19,7 @@ from firstspike.spiketime.cpu.vectors.simd import fill16, fma, gather16, lanes_o
 
 @jit
 def gather_entries(entries, begin, own, grad, seen, spikes, rows_of):
-    """Spread a window's spikes and releases over ``spikes``; ``seen`` are spikes up to the window, and then before."""
+    """Spread a window's spikes and releases over ``spikes``. ``seen`` are spikes up to the window, and then before."""
     counts, budget = entries.lanes, entries.most
     for lane in range(TILE):
         counts[lane] = 0
@@ -40,9 +40,9 @@ def gather_entries(entries, begin, own, grad, seen, spikes, rows_of):
 
 @jit
 def jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound, spikes):
-    """Fill in what the spikes of a tile in one window do, without those that the bound drops; returns whether any is.
+    """Fill in the effects of a tile's spikes in one window, without those that the bound drops. Returns whether any is.
 
-    ``spikes`` have the places of ``Entries``; the time of a release that there is not is ``inf``. ``inputs`` are the
+    ``spikes`` have the places of ``Entries``. The time of a release that there is not is ``inf``. ``inputs`` are the
     first and the last place in ``arrival`` that are none of the window's marks.
     """
     counts, most = entries.lanes, entries.most
@@ -97,7 +97,7 @@ def jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound
 
 @jit
 def release_of(state, first, slot, there, rows_of, arrival, start, c, spikes):
-    """What the releases of 16 lanes do: y before them is 0, and PULL becomes what they give to the spikes before."""
+    """The releases of 16 lanes: y before them is 0, and PULL becomes their part for the spikes before."""
     place, row, none = slot * TILE + first, spikes.shape[1], fill16(state, 0.0)
     time, again = load16(spikes, adjoint.TIME * row + place), load16(spikes, adjoint.SLOPE * row + place)
     released = (fill16(state, math.inf) > time) & there
@@ -114,7 +114,7 @@ def release_of(state, first, slot, there, rows_of, arrival, start, c, spikes):
 
 @jit
 def put(spikes, place, jump, time, start, arrival, rows_of, c):
-    """Note what 16 spikes or releases do, and how the change enters the scaled E' and C' of the interval."""
+    """Note the effects of 16 spikes or releases, and how the change enters the scaled E' and C' of the interval."""
     r, row = rates_of(c), spikes.shape[1]
     begin, ahead = gather16(start, 0, rows_of, place), gather16(arrival, 1, rows_of, place)
     into_e = exp((begin - time) * r.faster)
@@ -178,7 +178,7 @@ def unwind_window(zero, g, e, slot, chunk, group, tile, b, w):
 
 @jit
 def start_window(zero, state, carried, begin, full, until):
-    """The adjoint of a tile at the end of a window; lanes ``full`` would spike too often there."""
+    """The adjoint of a tile at the end of a window. Lanes ``full`` would spike too often there."""
     width = carried.shape[1]
     y = load(zero, carried, begin)
     store(state, adjoint.RESETS, load(zero, state, adjoint.RESETS) + select(full, y, zero))

@@ -1,9 +1,9 @@
-"""Spike trains: the scan of a tile of neurons through the events of a window, and what it does where neurons spike.
+"""Spike trains: the scan of a tile of neurons through the events of a window, and its steps at spikes.
 
 Lanes are neurons, and everything is in units of their thresholds. A reset from the threshold to ``1 - DROP`` subtracts
 DROP from the membrane at the spike, which decays from then on like the membrane itself. In the scaled states of
 ``intervals`` it is a constant, DROP times ``exp(x/tau_mem)`` at the spike: it may be subtracted at the last input
-already, and what comes next in the interval is found from there.
+already, and the next event in the interval is found from there.
 
 States have no scale in intervals that are long or endless, and in those in which the membrane of a lane does something
 other than cross the threshold by itself: it is released after a refractory time, or it has a spike that was observed.
@@ -141,7 +141,7 @@ def scan_trains(zero, packed, sample, stops, every, holds, c, state, entries, ob
 
 @inlined
 def spikes_in_row(zero, state, entries, k, candidates, active, holds, rows, arrival, c):
-    """Spikes of the lanes ``candidates`` between input k and the next, with scaled states; returns who may go on.
+    """Spikes of the lanes ``candidates`` between input k and the next, with scaled states. Returns who may go on.
 
     The states become those from which the membrane after the last spike follows.
     """
@@ -194,7 +194,7 @@ def note(entries, k, place, time, slope):
 
 @inlined
 def record(state, entries, k, first, fired, holds, now, end):
-    """Note spikes at ``now`` + AT of 16 lanes after row k; returns those that may not spike again for now.
+    """Note spikes at ``now`` + AT of 16 lanes after row k. Returns those that may not spike again for now.
 
     Where a lane has more spikes than ``entries.most``, only its count says so.
     """
@@ -234,7 +234,7 @@ def earliest_due(zero, state):
 
 @jit
 def do_what_is_due(zero, state, entries, k, active, due, now, end, c, observed):
-    """Release lanes, and take observed spikes, up to ``end``; returns which lanes are active and which were released.
+    """Release lanes, and take observed spikes, up to ``end``. Returns which lanes are active and which were released.
 
     ``observed`` has the trains of lanes with a NEXT spike.
     """
@@ -276,9 +276,9 @@ def do_what_is_due(zero, state, entries, k, active, due, now, end, c, observed):
 
 @jit
 def spikes_between(zero, state, entries, k, active, touched, holds, now, end, c, observed):
-    """Spikes of the lanes ``touched`` after row k, from ``now`` to ``end``, which may be ``inf``; states have scale 1.
+    """Spikes of the lanes ``touched`` after row k, from ``now`` to ``end``, which may be ``inf``. States have scale 1.
 
-    Returns who may spike afterwards; states become those at a finite ``end``, of groups with a touched lane.
+    Returns who may spike afterwards. States become those at a finite ``end``, of groups with a touched lane.
     """
     endless, a, pending, r = math.isinf(end), c[PER_MEM], active & touched, rates_of(c)
     store(state, SINCE, zero)

@@ -1,1 +1,1 @@
-"""What a kernel needs to run: its arguments, threads, memory, and a place for compiled code."""
+"""The runtime of kernels: arguments, threads, memory, and a place for compiled code."""

@@ -1,7 +1,7 @@
 """Two kernels at once: while this process compiles one, a second compiles the one that is needed next.
 
 Most of compiling is Python, which works in one thread at a time, so it takes a process. It only fills the cache, from
-which this process reads; where it fails, this process finds nothing there and compiles by itself. This file is the
+which this process reads. Where it fails, this process finds nothing there and compiles by itself. This file is the
 second process's program, too. It loads the kernels alone, as torch takes as long to load as a small kernel to compile.
 """
 
@@ -60,7 +60,7 @@ def _compile_there(kernel: str, kind: tuple[Any, ...], cache: Path) -> None:
 
 
 def _compile_here(kernel: str, kind: list[Any]) -> None:
-    """The second process: compile a kernel without what the packages around it load."""
+    """The second process: compile a kernel without loading the packages around it."""
     folder = Path(__file__).parents[1]
     for path in (folder.parent, folder):
         package = ModuleType(".".join(("firstspike", *path.relative_to(folder.parents[1]).parts)))

@@ -5,7 +5,7 @@ compiled the public way, which takes longer, and not kept.
 
 Kernels lie in the user's cache folder, or in the one that ``NUMBA_CACHE_DIR`` names, below a name made of the versions
 of firstspike and numba and of the sources here. So a new installation of the same version finds them, and another
-version does not. What cannot be read is dropped and compiled anew.
+version does not. Unreadable files are dropped and compiled anew.
 
 With ``NUMBA_BOUNDSCHECK=1`` kernels are others, kept beside the usual ones, which an index out of bounds ends.
 """
@@ -51,7 +51,7 @@ _OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, 
 
 
 def jit(function: Callable[..., Any]) -> Any:
-    """``numba.njit`` for a function that kernels call; a division by 0 gives inf, without a check each time."""
+    """``numba.njit`` for a function that kernels call. A division by 0 gives inf, without a check each time."""
     return numba.njit(**_OPTIONS)(function) if inside is None else inside.PartDispatcher(function, **_OPTIONS)
 
 
@@ -68,7 +68,7 @@ def chosen_by_type(choose: Callable[..., Any]) -> Any:
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """``jit`` for what is called often: a call copies seven numbers for each array that it is given.
+    """``jit`` for functions that are called often: a call copies seven numbers for each array that it is given.
 
     The function must not make arrays: without numba's count of references it cannot.
     """
@@ -80,8 +80,8 @@ def inlined(function: Callable[..., Any]) -> Any:
 def emitted(typed: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
     """``numba.extending.intrinsic`` for a function of Numba's context, LLVM's builder, the signature and LLVM's values.
 
-    ``typed`` is given the types of the arguments, and says what the function returns and takes. What returns nothing is
-    one for its effect.
+    ``typed`` is given the types of the arguments, and returns the types of the result and the arguments. A function
+    without a result is called for its effect.
     """
 
     def decorated(emit: Callable[..., Any]) -> Any:
@@ -101,7 +101,7 @@ def emitted(typed: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
 
 
 def c_function(signature: Any, *kind: Any, following: str = "") -> Callable[[Callable[[Any], None]], Any]:
-    """``numba.cfunc``, kept on disk; ``kind`` is all that the function depends on beside its sources.
+    """``numba.cfunc``, kept on disk. ``kind`` is all that the function depends on beside its sources.
 
     ``following`` is the kernel that is needed next for the same kind, which may be compiled at the same time.
     """
@@ -140,7 +140,7 @@ def folder() -> Path | None:
 class _OnDisk:
     """A kernel's file, in place of Numba's cache.
 
-    That looks at one file of sources, and hashes what a function encloses, which may be other bytes in each process.
+    That looks at one file of sources, and hashes enclosed values, which may differ between processes.
     """
 
     def __init__(self, function: Callable[..., Any], kind: tuple[Any, ...], following: str) -> None:

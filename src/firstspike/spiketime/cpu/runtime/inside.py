@@ -1,4 +1,4 @@
-"""The private parts of Numba that compile and keep kernels; without them ``compiling`` does so the public way.
+"""The private parts of Numba that compile and keep kernels. Without them ``compiling`` does so the public way.
 
 Functions that kernels call are linked into them and optimised there, never alone as Numba would do it, which nearly
 halves the time to compile.
@@ -21,10 +21,10 @@ from numba.core.typed_passes import NopythonRewrites, NopythonTypeInference
 from numba.core.untyped_passes import InlineClosureLikes, InlineInlinables, WithLifting
 from numba.np import arrayobj
 
-# what Numba does with expressions of whole arrays, closures and with-statements; kernels have none
+# what Numba does with expressions of whole arrays, closures and with-statements. Kernels have none
 _UNUSED = (InlineClosureLikes, InlineInlinables, NopythonRewrites, WithLifting)
 
-# replaced or called below; what is missing shows when this loads
+# replaced or called below. What is missing shows when this loads
 _PARTS = JITCodeLibrary._finalize_final_module, JITCodeLibrary._finalize_dynamic_globals, arrayobj.fix_integer_index
 _KEPT = CompileResult._reduce, CompileResult._rebuild
 

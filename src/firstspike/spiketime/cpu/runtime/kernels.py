@@ -4,7 +4,7 @@
 number of tasks, the phase, how many threads have started, and whether the kernel refuses its arguments; then the sizes,
 and arrays as addresses.
 
-A thread takes tasks until it takes a number that no task has. Where an exception ends it, Numba only prints that; the
+A thread takes tasks until it takes a number that no task has. Where an exception ends it, Numba only prints that. The
 host sees that fewer threads got so far than have started.
 """
 
@@ -53,11 +53,11 @@ class Layout:
         return Layout(" ".join((*self.sizes, sizes)), **self._declared, **arrays)
 
     def plan(self, real: str, sizes: Mapping[str, int], given: Iterable[str]) -> "Plan":
-        """For calls with these sizes that give the arrays of these names; the rest lies in scratch memory."""
+        """The plan of calls with these sizes and arrays of these names. Other arrays lie in scratch memory."""
         return _plan(self, real, tuple(sizes[name] for name in self.sizes), tuple(given))
 
     def tensors(self, names: Iterable[str], like: "Tensor", sizes: Mapping[str, int]) -> "dict[str, Tensor]":
-        """Those arrays, uninitialised; ``like`` is a tensor of ``real`` numbers."""
+        """The arrays of these names, uninitialised. ``like`` is a tensor of ``real`` numbers."""
         import torch  # which compiling does not need
 
         def tensor(dtype: str, shape: list[str]) -> "Tensor":
@@ -67,7 +67,7 @@ class Layout:
         return {name: tensor(*self.arrays[name]) for name in names}
 
     def dtype_of(self, array: str, real: str) -> np.dtype[Any]:
-        """Of an array, where ``real`` numbers are of that kind."""
+        """The dtype of an array, if ``real`` numbers are of that kind."""
         name = self.arrays[array][0]
         return np.dtype(real if name == "real" else name)
 
@@ -111,9 +111,9 @@ def _plan(layout: Layout, real: str, values: tuple[int, ...], given: tuple[str, 
 
 
 class ArgumentsType(types.Type):
-    """Numba's type of a kernel's arguments: their layout, what its ``real`` numbers are, and the rest of its kind.
+    """Numba's type of a kernel's arguments: their layout, the type of its ``real`` numbers, and the rest of its kind.
 
-    Numba names functions by their types, and what is loaded from disk is linked by these names. So the name is the same
+    Numba names functions by their types, and functions from disk are linked by these names. So the name is the same
     in each process, and another for each kind of a kernel.
     """
 
@@ -175,7 +175,7 @@ def _set_argument(context, builder, sig, args, name):
 
 @emitted(lambda numbers, place: types.intp(numbers, types.intp))
 def count_on(context, builder, sig, numbers, place):
-    """Count on at that place; each thread gets another number."""
+    """Count on at that place. Each thread gets another number."""
     return builder.atomic_rmw("add", builder.gep(numbers, [place]), _WORD(1), "monotonic")
 
 
@@ -207,9 +207,9 @@ def kernel(
 ) -> Callable[[Callable[..., tuple[Any, ...]]], Callable[..., Kernel]]:
     """Make a kernel of up to three phases, see the module, of a function that returns them.
 
-    It is compiled for each kind that the function is called with, of which the first is what ``real`` numbers are, and
-    kept on disk. The rest of the kind may choose the layout. ``following`` is the kernel that is needed next for the
-    same kind, see ``c_function``.
+    It is compiled for each kind that the function is called with, of which the first is the type of ``real`` numbers,
+    and kept on disk. The rest of the kind may choose the layout. ``following`` is the kernel that is needed next for
+    the same kind, see ``c_function``.
     """
 
     def decorated(phases_for: Callable[..., tuple[Any, ...]]) -> Callable[..., Kernel]:

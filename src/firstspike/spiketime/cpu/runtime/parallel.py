@@ -38,7 +38,7 @@ def _python_threads() -> ThreadPoolExecutor:
 
 @cache
 def name_of(dtype: torch.dtype) -> str:
-    """``"float32"`` or ``"float64"``, as kernels name what ``real`` numbers are."""
+    """``"float32"`` or ``"float64"``, the kernels' names of the type of ``real`` numbers."""
     return str(dtype).removeprefix("torch.")
 
 
@@ -49,7 +49,7 @@ _KEPT = 1 << 27  # bytes that a thread keeps from call to call
 def scratch(size: int) -> int:
     """Address of that many bytes of uninitialised memory, for this thread's next ``run``.
 
-    Fresh memory would cost more than some of the kernels, as the system clears it page by page; so a thread keeps some.
+    Fresh memory would cost more than some of the kernels, as the system clears it page by page. So a thread keeps some.
     """
     kept = getattr(_local, "kept", None)
     if kept is None or kept.numel() < size + LINE:
@@ -59,7 +59,7 @@ def scratch(size: int) -> int:
 
 
 def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[int], threads: int) -> Any:
-    """Run each phase's tasks, one phase after the other; ``phases`` are numbers of tasks.
+    """Run each phase's tasks, one phase after the other. ``phases`` are numbers of tasks.
 
     Returns:
         The kernel's numbers as it left them, an array of which the counter is the first.
@@ -94,7 +94,7 @@ def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[
 
 
 class Call(NamedTuple):
-    """What follows of a call from its sizes, so that the next one with the same sizes need not find it anew.
+    """The values of a call that depend on its sizes alone, kept for the next call with these sizes.
 
     All kernels are called by it, and so tests can put memory of their own in place of the arrays.
     """
@@ -117,9 +117,9 @@ def call(
     sizes: Mapping[str, int],
     arrays: Mapping[str, torch.Tensor | None],
 ) -> Any:
-    """Call a kernel with arrays by their names, None for those that it does not use; ``sizes`` tell the threads.
+    """Call a kernel with arrays by their names, None for those that it does not use. ``sizes`` tell the threads.
 
-    Returns what ``run`` does.
+    Returns the result of ``run``.
     """
     plan = layout.plan(name_of(arrays["weight"].dtype), sizes, arrays)  # type: ignore[union-attr]
     given = (x if x is None else x.contiguous() for x in arrays.values())

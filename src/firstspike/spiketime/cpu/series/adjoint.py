@@ -1,4 +1,4 @@
-"""Backwards through the record of a forward pass, 32 neurons at once, each with a clock of its own.
+"""Backwards through the record of a forward pass, 32 neurons at once, each with its own clock.
 
 With ``a = dL/dx`` for the states x, the flow f, the excess g over the threshold and the reset R (``-`` before and ``+``
 after an event; f is that of held neurons within a refractory time)::
@@ -42,7 +42,7 @@ from firstspike.spiketime.cpu.series.forward import (
 from firstspike.spiketime.cpu.vectors.simd import load32, select, store
 
 # what a pass is for: all gradients; those by all but the weights; those by weights alone, within the bound; or the
-# largest derivative by a weight of the excess at one spike of each neuron
+# largest derivative with respect to a weight of the excess at one spike of each neuron
 ALL, OTHERS, WEIGHTS, LARGEST = range(4)
 _EVERY = ~np.uint64(0)
 
@@ -100,7 +100,7 @@ def unwind(g, slot, chunk, mode, number):
 
 @jit
 def by_refractory(g, slot, chunk, lane, mode, x):
-    """Add to the gradient by the refractory time, unless it is that of a spike before the start."""
+    """Add to the gradient with respect to the refractory time, unless it is that of a spike before the start."""
     if mode < WEIGHTS and g.count[slot, lane] > 0:
         g.refractory_parts[chunk, g.neuron[slot, lane]] += x
 
@@ -170,7 +170,7 @@ def pass_events(g, slot, chunk, mode, number, events):
 
 @jit
 def pass_arrival(g, slot, chunk, lane, mode, number, source, holds):
-    """The gradients by one input spike."""
+    """The gradients with respect to one input spike."""
     b, j, a, before, after = g.sample[slot, lane], g.neuron[slot, lane], g.a[slot], g.flows[slot, 0], g.flows[slot, 1]
     by = a[state_of(g, b // g.batch, j, source) * LANES + lane]
     i, change = source // g.copies, 0.0

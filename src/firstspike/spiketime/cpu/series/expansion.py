@@ -29,7 +29,7 @@ from firstspike.spiketime.series import (
 
 LANES = 32
 MOST = 24
-"""Orders of a step at most; twelve or so are the rule."""
+"""Orders of a step at most. Twelve or so are the rule."""
 WIDTH = MOST + 2
 ROW = WIDTH * LANES
 TOLERANCE = 1e-16
@@ -37,7 +37,7 @@ TOLERANCE = 1e-16
 GAP = 16
 """Orders without terms between others that have some, at most."""
 PARTS_TOLERANCE = 1e-12
-"""The same for what is not carried on to the next step."""
+"""The tolerance of values that are not carried on to the next step."""
 _HEADER = 5  # numbers of inputs, steps, outputs, slots and outputs to watch; then outputs, slots and degrees of inputs
 _FAR_EXP, _FAR_TANH = 8.0, 1.0  # what arguments move by in a step at most: else growth from next to nothing is missed
 _TINY = 1e-300
@@ -72,7 +72,7 @@ def output_of(code, k):
 
 @inlined
 def slots_of(code):
-    """How many slots a program has gradients by, and where their pairs of slot and row begin."""
+    """How many slots of a program have gradients, and where their pairs of slot and row begin."""
     return code[3], _HEADER + code[2]
 
 
@@ -90,7 +90,7 @@ def watched_rows(code):
 
 @inlined
 def watched_row(code, k):
-    """One of them."""
+    """The k-th of the watched rows."""
     return code[_HEADER + code[2] - code[4] + k] if k < code[4] else code[_HEADER + code[2] + 2 * (k - code[4]) + 1]
 
 
@@ -119,7 +119,7 @@ def weighted(s, a, b, n):
 
 @jit
 def first_of(kind, s, place, a, exponent):
-    """The value of a function; what has no short cut is called for one lane after the other."""
+    """The value of a function. Functions without a short cut are called for one lane after the other."""
     if kind == EXP:
         return exp(load32(s, a))
     for lane in range(LANES):
@@ -140,7 +140,7 @@ def first_of(kind, s, place, a, exponent):
 
 @jit
 def expand(code, s, slots, n, free):
-    """The n-th coefficients of all steps, from those of the inputs; ``free`` are lanes without a refractory time."""
+    """The n-th coefficients of all steps, from those of the inputs. ``free`` are lanes without a refractory time."""
     inputs, steps = code[0], code[1]
     p = degrees_of(code) + 2 * inputs
     for k in range(steps):
@@ -195,7 +195,7 @@ def expand(code, s, slots, n, free):
 
 @jit
 def derive(code, s, n, held, free):
-    """The coefficients n + 1 of all inputs, from their derivatives; ``held`` says which stand still in some lanes."""
+    """The coefficients n + 1 of all inputs, from their derivatives. ``held`` says which stand still in some lanes."""
     for k in range(code[0]):
         x = load32(s, output_of(code, k) * ROW + n * LANES) * (1.0 / (n + 1))
         if k < held.size and held[k] != 0:
@@ -214,7 +214,7 @@ def negligible(s, place, power, tops, k, tolerance):
 
 @inlined
 def reach(s, place, n, tolerance):
-    """Up to when the n-th term of a row is negligible."""
+    """Time up to which the n-th term of a row is negligible."""
     term = max(abs(load32(s, place + n * LANES)), _TINY)
     value = max(abs(load32(s, place)) * tolerance, _TINY)
     slope = max(abs(load32(s, place + LANES)) * tolerance, _TINY)
@@ -223,7 +223,7 @@ def reach(s, place, n, tolerance):
 
 @jit
 def expand_for(code, s, slots, held, free, wait, busy, first, tops):
-    """Expand until what is left out over the time ``wait`` is negligible in all that counts.
+    """Expand until the remainder over the time ``wait`` is negligible in all that counts.
 
     These are inputs from the ``first`` on, and ``watched_rows``, which may converge more slowly. Two terms in a row
     that are negligible do. Where inputs have no terms beyond an order, as a state that grows with the time, a product
@@ -308,7 +308,7 @@ def value_at(s, row, order, time):
 
 @jit
 def integral_to(s, row, order, time):
-    """Its integral from 0 on."""
+    """The integral of a polynomial from 0 on."""
     x = load32(s, row * ROW + order * LANES) * (1.0 / (order + 1))
     for n in range(order - 1, -1, -1):
         x = fma(x, time, load32(s, row * ROW + n * LANES) * (1.0 / (n + 1)))

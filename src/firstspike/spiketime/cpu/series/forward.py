@@ -1,4 +1,4 @@
-"""Neurons from equations go from event to event, 32 at once, each with a clock of its own.
+"""Neurons from equations go from event to event, 32 at once, each with its own clock.
 
 A step goes to the next event of a neuron: an arrival, the end of a refractory time, a spike that was observed, or the
 end. It is shorter where its Taylor series does not reach that far, or where the neuron spikes. What happens at an event
@@ -24,7 +24,7 @@ from firstspike.spiketime.cpu.series.expansion import (
 from firstspike.spiketime.cpu.vectors.simd import load32, lowest_bit, store
 from firstspike.spiketime.statuses import FINE, NO_ROOM, NOT_FINITE, OVERFLOWS, RESET_ABOVE, STUCK_STEP
 
-# what an entry of a record is about; HOLDS is added where the neuron is held
+# what an entry of a record is about. HOLDS is added where the neuron is held
 STEP, ARRIVAL, RELEASE, SPIKE, AT_RELEASE, AT_ARRIVAL, LOST = range(7)
 HOLDS = 8
 _NOTHING, _SPIKED, _RELEASED, _ARRIVED = range(4)  # the last event, if it was at this very time
@@ -50,7 +50,7 @@ def state_of(g, e, j, source):
 
 @jit
 def note(g, slot, lane, kind, value):
-    """Add an entry to the record of a lane: what it is about, a number, and the states before it."""
+    """Add an entry to the record of a lane: its kind, a number, and the states before it."""
     place = g.entries[slot, lane]
     g.entries[slot, lane] = place + 1
     if g.records == 0:
@@ -86,7 +86,7 @@ def begin(g, slot, e, first, lanes):
 
 @jit
 def go_on(g, slot, lane):
-    """Work out all that happens to one neuron at its present time; the time to what comes next, 0 if nothing does."""
+    """Work out all events of one neuron at its present time; returns the time to the next, 0 if there is none."""
     b, j, until = g.sample[slot, lane], g.neuron[slot, lane], g.bounds[1]
     e = b // g.batch
     now, place = g.now[slot, lane], g.place[slot, lane]

@@ -147,7 +147,7 @@ def backward(
 
 @torch.enable_grad()
 def _by_parameters(programs: Programs, parameters: Tensor, by_slots: Tensor, by_refractory: Tensor) -> Tensor:
-    """Gradients by the parameters from those by the slots."""
+    """Gradients with respect to the parameters from those by the slots."""
     leaf = parameters.detach().clone().requires_grad_()
     values = slot_values(programs, leaf)
     (found,) = torch.autograd.grad(values, leaf, by_slots, allow_unused=True) if values.requires_grad else (None,)

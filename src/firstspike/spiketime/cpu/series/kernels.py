@@ -1,4 +1,4 @@
-"""Kernels for neurons from equations. A task is a part of the samples of one network; its neurons go 32 at a time."""
+"""Kernels for neurons from equations. A task is a part of the samples of one network. Its neurons go 32 at a time."""
 
 # mypy: disable-error-code="no-untyped-def"
 from firstspike.spiketime.cpu.runtime.compiling import jit
@@ -126,7 +126,7 @@ def pairs_of(g, task):
 
 @kernel(FORWARD, following=f"{__name__}.backward_kernel")
 def forward_kernel(dtype: str):
-    """Forward."""
+    """The forward kernel of neurons from equations."""
 
     @jit
     def run(g, slot, task):
@@ -151,7 +151,7 @@ def forward_kernel(dtype: str):
 
 @kernel(BACKWARD)
 def backward_kernel(dtype: str):
-    """Backward."""
+    """The backward kernel of neurons from equations."""
 
     @jit
     def run(g, slot, task):

@@ -1,4 +1,4 @@
-"""What neurons from equations lack to their threshold where they are silent, with its exact gradient.
+"""The distance of silent neurons from equations to their threshold, with its exact gradient.
 
 The largest excess is where its slope is 0, at an input that ends its rise, or at the end. Its derivative is that of the
 excess at a fixed time, and at an input, which moves this time, also the slope just before.
@@ -29,7 +29,7 @@ def lacking(
 ) -> Float[Tensor, "batch outputs"]:
     """How far below the threshold a silent neuron stays, relative to how far it is at the start; 0 for all others.
 
-    Differentiable by times, weight and delay; the neuron's parameters count as constants.
+    Differentiable by times, weight and delay. The neuron's parameters count as constants.
     """
     wide = weight.detach().double()
     _, given, kind = parameters_of(neuron, wide, receptor)
@@ -63,7 +63,7 @@ def _arguments(times: Tensor, weight: Tensor, delay: Tensor | None, *given: Any)
 
 
 class _Excess(MemberByMember):
-    """``(times, weight, delay, silent, ...) -> (excess, what the kernel says of it)``."""
+    """``(times, weight, delay, silent, ...) -> (excess, numbers of the kernel)``."""
 
     @staticmethod
     def forward(
@@ -88,7 +88,7 @@ class _Excess(MemberByMember):
 
 
 class _ExcessGradient(FirstDerivative):
-    """The gradients by times, weight and delay."""
+    """The gradients with respect to times, weight and delay."""
 
     @staticmethod
     def forward(grad: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor | None]:

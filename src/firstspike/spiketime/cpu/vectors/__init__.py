@@ -1,1 +1,1 @@
-"""Vectors, and what is done with them lane by lane."""
+"""Vectors, and operations on them lane by lane."""

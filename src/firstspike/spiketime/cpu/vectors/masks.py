@@ -1,6 +1,6 @@
 """Which lanes of a long vector are still at work.
 
-A ``Mask`` holds a vector's lanes in parts of 16, each an LLVM value of its own: as one value, or as an integer, the
+A ``Mask`` holds a vector's lanes in parts of 16, each its own LLVM value: as one value, or as an integer, the
 parts would be joined and cut again at every use. Where the machine has mask registers (AVX-512) a lane is a bit there,
 and a masked update of a vector costs no more than an unmasked one. Elsewhere it is the sign of an integer as wide as
 the numbers, as machines without such registers compare and select: bits would be packed and unpacked at every use.
@@ -62,7 +62,7 @@ class _MaskModel(models.PrimitiveModel):
 
 
 def _parts(builder, *values):
-    """Of masks and vectors: for each 16 lanes one of each."""
+    """The parts of masks and vectors, for each 16 lanes one of each."""
 
     def cut(x):
         if isinstance(x.type, ir.VectorType):

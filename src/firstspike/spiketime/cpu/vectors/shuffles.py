@@ -1,4 +1,4 @@
-"""What moves numbers between the lanes of vectors, or between vectors: sums, transpositions, sorting."""
+"""Functions that move numbers between lanes or vectors: sums, transpositions, sorting."""
 
 # mypy: disable-error-code="no-untyped-def"
 import math
@@ -150,7 +150,7 @@ def order_of(count: int):
 
     @emitted(lambda numbers, places: types.void(numbers, places))
     def order(context, builder, sig, numbers, places):
-        """Write the places of the smallest number, the next one, and so on; the last ``bits`` bits do not count.
+        """Write the places of the smallest number, the next one, and so on. The last ``bits`` bits do not count.
 
         Numbers that agree in all others keep their order.
         """
@@ -221,11 +221,11 @@ def rows_for(n):
 
 @jit
 def sort_lanes(keys, values, n, lanes):
-    """Sort ``n`` rows of ``lanes`` numbers, each lane by its own keys; the keys of further rows become ``inf``.
+    """Sort ``n`` rows of ``lanes`` numbers, each lane by its own keys. The keys of further rows become ``inf``.
 
     It is a network of exchanges, eight rows of them in registers at a time. Runs of eight rows are sorted, then merged
     in pairs to runs twice as long. A merge first exchanges the rows of one run with those of the other in reverse, then
-    rows that are half a run apart, a quarter, and so on; the smaller key always goes to the lower row.
+    rows that are half a run apart, a quarter, and so on. The smaller key always goes to the lower row.
     """
     keys[n * lanes : rows_for(n) * lanes] = math.inf
     for part in range(0, lanes, 64 // keys.itemsize):

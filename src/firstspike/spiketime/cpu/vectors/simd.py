@@ -1,9 +1,9 @@
 """A SIMD vector for Numba: LLVM keeps it in registers, and splits it where the machine's are narrower.
 
 ``Vec(dtype, lanes)`` exists only inside compiled functions. ``+ - * /``, ``min``, ``max`` and ``abs`` work lane by
-lane, also with a number; of NaN and a number y, ``min(x, y)`` is y. ``>= > < ==`` give the lanes where they hold as the
+lane, also with a number. Of NaN and a number y, ``min(x, y)`` is y. ``>= > < ==`` give the lanes where they hold as the
 bits of an integer. LLVM does not promote small arrays to registers, and its checks whether arrays overlap cost more
-than the arithmetic in the loops here: hence a type of its own.
+than the arithmetic in the loops here: hence a separate type.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -32,7 +32,7 @@ class VecType(types.Type):
 
     @property
     def key(self):
-        """What makes two types equal."""
+        """The key by which types are equal."""
         return self.dtype, self.lanes
 
     def can_convert_from(self, typingctx, other):
@@ -46,7 +46,7 @@ class VecType(types.Type):
 
     @property
     def bytes(self) -> int:
-        """Of a number, and so its alignment."""
+        """Bytes of a number, and so its alignment."""
         return self.dtype.bitwidth // 8
 
 
@@ -151,7 +151,7 @@ _define(abs, lambda builder, x: _call(builder, "fabs", x.type, [x], x.type), 1)
 
 @emitted(_lanewise)
 def fma(context, builder, sig, x, y, z):
-    """``x * y + z``, rounded once where the machine can; numbers among them count for all lanes."""
+    """``x * y + z``, rounded once where the machine can. Numbers among them count for all lanes."""
     return fused(builder, x, y, z)
 
 
@@ -182,7 +182,7 @@ def _chosen(bits, x, y):
 
 @emitted(_chosen)
 def select(context, builder, sig, bits, x, y):
-    """Lane by lane ``x`` where the bit is set, else ``y``; or all of one of them, by what is true or false."""
+    """Lane by lane ``x`` where the bit is set, else ``y``; all of one of them for a single truth value."""
     truth = bits if sig.args[0] == types.boolean else lanes_from(builder, bits, sig.return_type.lanes)
     return builder.select(truth, x, y)
 
@@ -270,13 +270,13 @@ load16, load32 = (emitted(lambda x, i, n=n: VecType(x.dtype, n)(x, types.intp))(
 
 @emitted(lambda zero, array, index: zero(zero, array, types.intp))
 def load(context, builder, sig, zero, array, index):
-    """As many lanes as the vector ``zero`` has, from a flat index into a contiguous array on."""
+    """Load as many lanes as ``zero`` has, from a flat index into a contiguous array on."""
     return _load(context, builder, sig, array, index)
 
 
 @emitted(lambda zero, number: zero(zero, zero.dtype))
 def splat(context, builder, sig, zero, number):
-    """As many lanes of one number as the vector ``zero`` has."""
+    """A vector of one number, with as many lanes as ``zero``."""
     return splat_into(builder, number, sig.return_type)
 
 
@@ -295,7 +295,7 @@ def store(context, builder, sig, array, index, x):
 
 @emitted(lambda bits, array, index, x: types.void(types.uint64, array, types.intp, x))
 def store_some(context, builder, sig, bits, array, index, x):
-    """Write the lanes whose bits are set; nothing else is touched."""
+    """Write the lanes whose bits are set. Nothing else is touched."""
     vec = sig.args[3]
     mask = lanes_from(builder, bits, vec.lanes)
     pointer = pointer_to(context, builder, sig.args[1], array, index, vec, mask)
@@ -316,7 +316,7 @@ load_some16, load_some32 = (
 
 @emitted(lambda array, start, places, first: VecType(array.dtype, 16)(array, types.intp, places, types.intp))
 def gather16(context, builder, sig, array, start, places, first):
-    """Lanes ``array[start + places[first + i]]``, by flat indices; ``places`` are integers of 32 bits."""
+    """Lanes ``array[start + places[first + i]]``, by flat indices. ``places`` are integers of 32 bits."""
     data = builder.gep(context.make_array(sig.args[0])(context, builder, array).data, [start])
     place = element_of(context, builder, sig.args[2], places, first, 16)
     found = ir.Constant(llvm_type(sig.return_type), ir.Undefined)
@@ -376,7 +376,7 @@ def prefetch32(context, builder, sig, array, index):
 
 @emitted(lambda bits: types.intp(types.uint64))
 def lowest_bit(context, builder, sig, bits):
-    """Number of the lowest set bit; ``bits`` must not be 0."""
+    """Number of the lowest set bit. ``bits`` must not be 0."""
     return _call(builder, "cttz", INT64, [bits, ir.IntType(1)(1)], INT64)
 
 
