@@ -167,7 +167,7 @@ def table(rows: dict[str, str], accuracies: Numbers) -> str:
     lines = [["config", "network", "test accuracy in %", "published", "parameters"]]
     for name, network in rows.items():
         if found := accuracies.get(name):
-            published = load_config(name).published.replace("+-", "±")
+            published = load_config(name).published
             lines.append([f"`{name}`", network, accuracy(found), published, str(found["parameters"] or "-")])
     return markdown(lines)
 
