@@ -78,9 +78,11 @@ TABLES = {
         "delayed_xor_resonators": "2-20-2, recurrent, neurons that resonate",
         "japanese_vowels": "200 hidden neurons, several spikes",
         "japanese_vowels_adaptive": "the same, with thresholds that adapt",
+        "japanese_vowels_recurrent": "100 recurrent neurons, with learnt delays and time constants",
         "spoken_digits": "96-200-10, several spikes",
         "spoken_digits_delays": "the same, with delays of the inputs",
         "spoken_digits_recurrent": "96-200-10, recurrent",
+        "spoken_digits_recurrent_delays": "96-100-10, recurrent, with learnt delays and time constants",
     },
 }
 """Shipped configs of each table, and their networks. Published accuracies are in the configs."""

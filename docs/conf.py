@@ -12,6 +12,8 @@ import firstspike
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
 
+from address import addresses, theme_options  # noqa: E402
+
 project = "firstspike"
 author = "The firstspike developers"
 project_copyright = author
@@ -54,6 +56,8 @@ linkcheck_report_timeouts_as_broken = False
 linkcheck_anchors_ignore_for_url = [r"https://github\.com/.*"]  # made by scripts
 
 html_theme = "furo"
+html_theme_options = theme_options(addresses())
+html_baseurl = addresses().get("Documentation", "")
 pygments_dark_style = "github-dark"  # the theme's own underlines modules
 html_title = f"firstspike {release}"
 html_static_path = ["_static"]

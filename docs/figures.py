@@ -112,6 +112,14 @@ GALLERY = {
     "delays": ("parameters", "decision_map", "output_maps", "hidden_maps"),
 }
 """Figures of runs on the page docs/plots.md, where each is called RUN_FIGURE."""
+TAKES = {
+    "readme": ["yin_yang"],
+    "report": ["yin_yang"],
+    "learning": ["five_neurons"],
+    "live_report": ["five_neurons"],
+    "gallery": [*GALLERY],
+}
+"""Runs that an image shows."""
 _SAMPLE = 3
 
 
@@ -342,15 +350,14 @@ def figure_digest(name: str) -> str:
         return digest([*sources, str(TRAININGS.get(str(takes))), guides.measured(name)])
     if name == "data_flow":
         return digest([inspect.getsource(site.data_flow), str(site.FLOW)])
-    configs = (
-        yaml.safe_load(shipped_configs()[training[0]].read_text("utf-8"))
-        for training in TRAININGS.values()
-        if not training[0].endswith(".yaml")
-    )
+    trainings = {run: TRAININGS[run] for run in TAKES.get(name, ())}
+    shipped = (shipped_configs().get(training[0]) for training in trainings.values())
+    configs = [yaml.safe_load(path.read_text("utf-8")) | {"published": ""} for path in shipped if path]
     own = [inspect.getsource(part) for part in (FIGURES[name][0], spike_and_gradient, save, shrink)]
     beside = {"learning": (site.learning, site.frame), "live_report": (site.live_report,)}
     own += map(inspect.getsource, beside.get(name, ()))
-    return digest([*own, str(TRAININGS), SWEEP, IRIS, str(EPOCHS), str(GALLERY), *map(str, configs)])
+    settings = {"learning": [EPOCHS], "gallery": [SWEEP, IRIS, GALLERY]}.get(name, [])
+    return digest([*own, *map(str, [trainings, *settings, *configs])])
 
 
 def digest(texts: Iterable[str]) -> str:

@@ -212,7 +212,7 @@ def published() -> Figure:
     accuracies = json.loads(measured("published"))["accuracies"]
     rows: list[tuple[str, list[float], list[float]]] = []
     for name, found in accuracies.items():
-        said = re.findall(r"(\d\d\.\d+)(?: \+- [\d.]+)? %", load_config(name).published)
+        said = re.findall(r"(\d\d\.\d+)(?: ± [\d.]+)? %", load_config(name).published)
         if said and found["test"]:
             rows.append((name, [100 - 100 * x for x in found["test"].values()], [100 - float(x) for x in said]))
     rows.sort(key=lambda row: statistics.fmean(row[1]))

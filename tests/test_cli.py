@@ -241,6 +241,22 @@ def test_other_errors_have_a_traceback(monkeypatch, capsys):
         main()
 
 
+@pytest.mark.draws
+@pytest.mark.parametrize("substrate", ["exact", "noisy"])
+def test_a_training_names_its_figures(substrate, tmp_path, monkeypatch, capsys):
+    """The map has as many samples as a simulator takes hours for."""
+    sizes = [f"data.{split}=20" for split in ("train", "validation", "test")]
+    options = [part for setting in [*sizes, "training.epochs=1"] for part in ("--set", setting)]
+    run = tmp_path / "run"
+    code, shown, _ = invoke(
+        monkeypatch, capsys, "train", "yin_yang", "-q", "--out", run, "--substrate", substrate, *options
+    )
+    first = "decision_map, " if substrate == "exact" else ""
+    assert code == 0
+    assert f"\nfigures: {run / 'figures'} ({first}loss_and_error, output_times)\nrun folder: {run}\n" in shown
+    assert (run / "figures" / "decision_map.png").is_file() == (substrate == "exact")
+
+
 @pytest.mark.parametrize("kind", ["only_training_data", "seeds_with_only_training_data"])
 def test_a_run_without_held_out_data(kind, tmp_path, monkeypatch, capsys):
     folder, _ = python_runs.KINDS[kind](tmp_path / "run")

@@ -179,6 +179,17 @@ def test_every_link_has_a_text_and_a_target():
     assert wrong == []
 
 
+def test_pages_are_listed_by_their_titles():
+    """The list of the first page says what the sidebar says, and has as many entries."""
+    source = (DOCS / "index.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\* \[([^\]]*)\]\((\S*)\)", source.partition("## Tutorials")[2], re.MULTILINE)
+    assert {
+        name: re.search("^# (.*)$", (DOCS / page).read_text("utf-8"), re.MULTILINE)[1] for name, page in listed
+    } == {name: name for name, _ in listed}
+    entries = re.findall(r"^\w[\w/]*$", "".join(re.findall(r"```\{toctree\}(.*?)```", source, re.DOTALL)), re.MULTILINE)
+    assert [page.removesuffix(".md") for _, page in listed] == entries
+
+
 def test_pages_have_nothing_that_only_sphinx_understands():
     only_sphinx = re.compile(r"\{[\w:]+\}`|^:::|^: |^%|^\([\w-]+\)=$|^ *```\{", re.MULTILINE)
     assert {file.name: found for file, text in texts().items() if (found := only_sphinx.findall(text))} == {}

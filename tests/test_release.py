@@ -68,3 +68,26 @@ def test_links_of_the_readme_lead_to_the_repository_on_an_index():
     assert all(link.startswith("https://") for link in links)
     assert "https://host/owner/name/raw/v1.2/docs/_static/readme.png" in links
     assert "https://host/owner/name/blob/v1.2/docs/own_data.md" in links
+
+
+URLS = {"Source": "https://github.com/owner/name", "Documentation": "https://name.host/"}
+SHOWN = {
+    "README.md": ["[![Tests](https://github.com/owner/name/actions/", "](https://name.host/)"],
+    "docs/index.md": ["  url = {https://github.com/owner/name},"],
+    "CITATION.cff": ["repository-code: https://github.com/owner/name", "url: https://name.host/"],
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_addresses_are_those_of_pyproject(name):
+    """They appear once they are filled in there, and in no other way."""
+    found = runpy.run_path(str(ROOT / "docs" / "_ext" / "address.py"))
+    write, text = found["WRITES"][name], (ROOT / name).read_text(encoding="utf-8")
+    assert write(text, PROJECT.get("urls", {})) == text, "run docs/_ext/address.py"
+    addressed = write(text, URLS)
+    assert [x for x in SHOWN[name] if x not in addressed] == []
+    assert write(addressed, URLS) == addressed
+    assert write(addressed, PROJECT.get("urls", {})) == text
+    assert addressed.count("\n") <= 130 or name != "README.md"
+    assert found["theme_options"](URLS)["source_repository"] == "https://github.com/owner/name/"
+    assert found["theme_options"]({}) == {}

@@ -336,4 +336,6 @@ def _report(run: "Run") -> None:
     typer.echo(f"{mean}{accuracies(results)}, {counted(results['epochs'], 'epoch')} in {results['seconds']:.1f} s")
     if run.config.published:
         typer.echo(f"published: {run.config.published}")
+    if drawn := sorted((run.folder / "figures").glob("*.png")):
+        typer.echo(f"figures: {drawn[0].parent} ({', '.join(file.stem for file in drawn)})")
     typer.echo(f"run folder: {run.folder}")

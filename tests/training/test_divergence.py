@@ -18,7 +18,7 @@ from trained import resume, start
 
 SETTINGS = ["data.train=40", "data.validation=30", "data.test=30", "training.batch_size=10", "training.epochs=4"]
 EXPLODES = ["training.schedule={kind: step, step_size: 2, gamma: 1.0e+41}", "training.checkpoint_every=100"]
-HOPELESS = ["training.optimizer={kind: adam, lr: 1.0e+6}"]
+HOPELESS = ["training.optimizer={kind: adam, lr: 1.0e-6}"]
 
 
 def command(monkeypatch, capsys, *arguments):

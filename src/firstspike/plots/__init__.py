@@ -59,8 +59,8 @@ def of_sample(sample: int) -> dict[str, Callable[..., Figure]]:
     return {name: partial(draw, sample=sample) for name, draw in takes.items()}
 
 
-AFTER_TRAINING = ("loss_and_error", "output_times")
-"""Figures that every training draws at its end, if they apply. They need no network, only the tables."""
+AFTER_TRAINING = ("loss_and_error", "output_times", "decision_map")
+"""Figures that every training draws at its end, if they apply: of the tables, and of exact networks on a plane."""
 
 
 __all__ = [

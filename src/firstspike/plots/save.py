@@ -56,8 +56,10 @@ def save_all(
 
 
 def draw_after_training(run: Run) -> None:
-    """Draw the figures that need the tables alone. A training is not lost to a figure that cannot be drawn."""
+    """Draw figures that take little time. A training is not lost to a figure that cannot be drawn."""
     for name in AFTER_TRAINING:
+        if name == "decision_map" and run.config.substrate.kind != "exact":
+            continue  # its 40000 samples may take a simulator hours
         try:
             run.plot([name])
         except NotApplicable as reason:  # e.g. without validation data

@@ -190,7 +190,7 @@ class Run(OpenedRun):
 
     @classmethod
     def written(cls, writer: RunWriter, result: FitResult) -> Self:
-        """The run that a training has just written; its figures that need no network are drawn."""
+        """The run that a training has just written; the figures that take little time are drawn."""
         run = cls(writer.folder, data=writer.data, **writer.parts)
         run.results = writer.results
         run.validations = result.validations
