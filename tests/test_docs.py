@@ -80,7 +80,7 @@ def test_sweeps_of_the_page_are_valid(tmp_path):
 def test_config_of_the_page_is_valid():
     (text,) = blocks("training", "yaml")
     config = load_config(yaml.safe_load(text))
-    assert config.training.epochs == 400
+    assert config.training.epochs == 30
 
 
 def test_neuron_of_the_page_is_valid():

@@ -91,64 +91,81 @@ pytestmark = pytest.mark.slow
 
 def test_spike_times(executed):
     text = executed("01_spike_times")
-    exact, quotient = numbers(text, "exact"), numbers(text, "difference quotient")
+    exact, quotient = numbers(text, "exact derivative"), numbers(text, "difference quotient")
     assert exact == pytest.approx(quotient, abs=1e-6)
-    assert numbers(text, "sum of derivatives by input times") == [pytest.approx(1)]
+    assert re.search(r"sum 1\.0$", text, re.MULTILINE)
     assert "after:  tensor([0.9000, 1.2000, 1.5000]" in text
 
 
+def test_training_loop(executed):
+    text = executed("02_training_loop")
+    assert percent(text, "own loop: test accuracy") > 95
+    assert percent(text, "Trainer:  test accuracy") > 95
+
+
 def test_your_own_data(executed):
-    text = executed("02_your_own_data")
+    text = executed("03_your_own_data")
     assert percent(text, "after:  validation accuracy") > 80
-    assert percent(text, "test accuracy with the other loss") > 80
     assert percent(text, "test accuracy") > 80
     assert "['class_0' 'class_1' 'class_2']" in text
     assert "run folder: runs/mine" in text
 
 
+def test_yin_yang(executed):
+    text = executed("04_yin_yang", ("training.epochs=60", "training.epochs=10"))
+    assert percent(text, "test accuracy") > 95
+
+
 def test_silent_neurons(executed):
-    text = executed("03_silent_neurons")
-    without, raised, peak = numbers(text, "accuracy")
-    assert without == 0
-    assert min(raised, peak) > 60  # rounding decides how far these short trainings get
+    text = executed("05_silent_neurons", ("EPOCHS, SEEDS = 100, 3", "EPOCHS, SEEDS = 30, 2"))
+    assert percent(text, "no remedy: test accuracy") == 0
+    for start in ("raise weights", "membrane peak"):  # rounding decides how far these short trainings get
+        assert percent(text, f"{start}: test accuracy") > 50
+    assert percent(text, "default weights: test accuracy") > 90
     lost, recovered = numbers(text, "final loss")
     assert lost > 10 > 1 > recovered
 
 
 def test_delays(executed):
-    text = executed("04_delays", ("HIDDEN, EPOCHS, SEEDS = 8, 40, 3", "HIDDEN, EPOCHS, SEEDS = 8, 10, 3"))
-    means = numbers(text, "mean", " %")  # without delays, axonal, synaptic
-    assert len(means) == 3
-    assert min(means) > 75
+    text = executed("06_delays", ("EPOCHS, SEEDS = 60, 5", "EPOCHS, SEEDS = 10, 3"))
+    assert min(percent(text, rf"{kind}: .*test accuracy") for kind in ("no delays", "axonal", "synaptic")) > 70
+    sizes = numbers(text, "neurons,", " parameters")
+    assert max(sizes) - min(sizes) <= 2
     assert "after:  delays tensor([1.0143, 0.3143]) spike tensor([[2.2000]])" in text
 
 
 def test_noisy_device(executed):
-    text = executed("05_noisy_device")
+    text = executed("07_noisy_device", ("EPOCHS = 20", "EPOCHS = 6"))
     before, after = percent(text, "trained in software, on device 7"), percent(text, "trained on device 7, on device 7")
     assert percent(text, "trained and tested in software") > after > before
-    assert after > numbers(text, "on device 7", " %")[-1]
 
 
-def test_images_and_depth(executed):
-    text = executed("06_images_and_depth")
-    dense, conv, default, started = numbers(text, "test accuracy", " %")
-    assert min(dense, conv) > 75
-    assert min(default, started) > 40
+def test_images(executed):
+    text = executed("08_images", ("EPOCHS = 60", "EPOCHS = 4"))
+    assert min(numbers(text, "test accuracy", " ±")) > 75
 
 
-def test_fast_and_not_so_deep(executed):
-    text = executed("07_fast_and_not_so_deep")
-    assert len(re.findall(r"^epoch ", text, re.MULTILINE)) == 9  # the first and every 25th of 200
-    assert percent(text, "validation accuracy") == 100
-    assert percent(text, "test accuracy") == 100
-    assert "observed times are kept: True" in text
-    assert percent(text, "trained with it") > percent(text, "trained without")
+def test_sequences(executed):
+    text = executed("09_sequences")
+    assert percent(text, "several spikes: test accuracy") > 95
+    assert percent(text, "first spikes: test accuracy") < 65
+    assert percent(text, "recurrent: test accuracy") > 75
+    assert 1 < numbers(text, "spikes per neuron:")[0] < 5
 
 
-def test_yin_yang(executed):
-    text = executed("08_yin_yang")
-    assert percent(text, "test accuracy") > 97
+def test_neurons(executed):
+    text = executed("10_neurons", ("EPOCHS, SEEDS = 15, 3", "EPOCHS, SEEDS = 2, 3"))
+    assert numbers(text, "QIF with pseudospikes: .*mean")[0] > 50
+    assert re.search(r"QIF with .*silent hidden neurons 0 %", text)
+    assert "the same spikes: True" in text
+    assert numbers(text, "own equations: .*mean")[0] > 50
+
+
+def test_target_trains(executed):
+    text = executed("11_target_trains", ("STEPS, UNTIL = 600", "STEPS, UNTIL = 250"))
+    alone, both = numbers(text, r"spikes, distance")
+    assert both < alone
+    assert "tau_mem, tau_syn and threshold found: [17.0, 3.0, 14.0]" in text
 
 
 def test_every_tutorial_has_a_test_and_a_line_in_the_index():
@@ -174,26 +191,3 @@ def test_tutorials_are_stored_as_they_ran(name):
 
 def test_tutorials_are_small():
     assert sum((TUTORIALS / f"{name}.ipynb").stat().st_size for name in NAMES) < LARGEST
-
-
-def test_sequences(executed):
-    text = executed("09_sequences")
-    assert percent(text, "several spikes: test accuracy") > 95
-    assert percent(text, "first spikes: test accuracy") < 65
-    assert percent(text, "recurrent: test accuracy") > 75
-    assert 1 < numbers(text, "spikes per neuron:")[0] < 5
-
-
-def test_quadratic_neurons(executed):
-    text = executed("10_quadratic_neurons", ("EPOCHS = 15", "EPOCHS = 3"))
-    assert percent(text, "pseudospikes: test accuracy") > 60
-    assert "silent neurons (0.0, 0.0)" in text
-    assert "the same spikes: True" in text
-    assert percent(text, "own equations: test accuracy") > 60
-
-
-def test_target_trains(executed):
-    text = executed("11_target_trains", ("STEPS, UNTIL = 600", "STEPS, UNTIL = 250"))
-    alone, both = numbers(text, r"spikes, distance")
-    assert both < alone
-    assert "tau_mem, tau_syn and threshold found: [17.0, 3.0, 14.0]" in text

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from firstspike.runs import Run
 
 app = typer.Typer(
-    help="Train spiking neural networks exactly, by backpropagation on first spike times.",
+    help="Train spiking neural networks with exact gradients of spike times.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
