@@ -197,7 +197,9 @@ def check_range(failure: int, name: str, x: Tensor, least: str = "> 0", hint: st
 def check_real(name: str, times: Tensor, failure: int) -> None:
     """Raise ValueError for NaN or -inf, on a GPU later (``raise_deferred_errors``) as the ``failure``."""
     if times.numel():
-        real = times.detach().amin() > -math.inf
+        least = times.detach().amin()
+        # numbers are compared faster than tensors
+        real = (float(least) if read_at_once(times.device) else least) > -math.inf
         require(failure, real, lambda: f"{name} must be real numbers or inf (no spike), got NaN or -inf")
 
 
@@ -238,6 +240,13 @@ def real_times(times: Tensor) -> Tensor:
     if not records():
         check_real("times", values_of(times), TIMES)
     return times
+
+
+def known_below(x: Tensor, bound: float) -> bool:
+    """Whether all numbers are below a bound, where that can be read without waiting for a device; otherwise False."""
+    if records() or not is_host(x.device) or not x.numel() or torch._C._functorch.is_functorch_wrapped_tensor(x):
+        return False
+    return float(x.detach().amax()) < bound
 
 
 def values_of(x: Tensor) -> Tensor:
