@@ -85,7 +85,7 @@ def checked(
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
         raise NotImplementedError("torch.jit.trace cannot record spike times; write a program with fs.export")
     for name, x in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
-        if x is not None:
+        if x is not None and not isinstance(x, Tensor):
             check_tensor(name, x)
     if times.dtype != weight.dtype and torch.is_autocast_enabled(times.device.type):
         times = raised(times, weight.dtype)
@@ -113,8 +113,7 @@ def checked(
                 f"{name} is {x.dtype} on {x.device}, weight is {weight.dtype} on {weight.device}; "
                 f"convert one of them, e.g. {name}.to(weight)"
             )
-    for name in neuron.parameters:
-        given = neuron.values[name]
+    for name, given in neuron.values.items():
         if type(given) is float:
             continue
         for value in given if isinstance(given, tuple) else (given,):
