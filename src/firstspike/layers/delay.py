@@ -139,8 +139,8 @@ def project_delays_(network: nn.Module) -> None:
 
 def delays_in(network: nn.Module) -> list[tuple[DelayRule, Tensor]]:
     """The rule and the raw values of all delays in a network."""
-    found = [x for x in network.modules() if isinstance(vars(x).get("delay_rule"), DelayRule)]
-    return [(x.delay_rule, x.delay_raw) for x in found if isinstance(x.delay_raw, Tensor)]  # type: ignore[arg-type]
+    found: list[Any] = [x for x in network.modules() if isinstance(vars(x).get("delay_rule"), DelayRule)]
+    return [(x.delay_rule, x.delay_raw) for x in found if isinstance(getattr(x, "delay_raw", None), Tensor)]
 
 
 class Delayed(nn.Module):
