@@ -64,6 +64,17 @@ def test_smoothed_labels_leave_silent_neurons_out():
     assert loss(torch.tensor([[0.7, inf]]), torch.tensor([0])) == 0
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
+def test_a_sample_costs_the_same_beside_one_whose_true_neuron_is_silent(label_smoothing):
+    loss = TimeCrossEntropy(xi=0.2, label_smoothing=label_smoothing, reduction="sum", silent_cost=7.0)
+    some = torch.tensor([[0.5, 0.6, inf], [0.1, 2.0, 0.4]], requires_grad=True)
+    more = torch.tensor([*some.tolist(), [0.3, inf, 0.2], [inf, inf, inf]], requires_grad=True)
+    cost, whole = loss(some, torch.tensor([1, 2])), loss(more, torch.tensor([1, 2, 1, 0]))
+    (cost + whole).backward()
+    assert whole.item() == pytest.approx(cost.item() + 2 * 7.0)
+    assert torch.equal(more.grad, torch.cat([some.grad, torch.zeros(2, 3)]))
+
+
 @pytest.mark.parametrize("value", [-0.1, 1.0, math.nan])
 def test_wrong_smoothing(value):
     with pytest.raises(ValueError, match="label_smoothing must be >= 0 and < 1"):

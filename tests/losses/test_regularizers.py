@@ -72,6 +72,14 @@ def test_early_output_ignores_silent_true_neurons():
     assert times.grad.tolist() == [[0.0, 0.0], [pytest.approx(math.exp(0.7) / 3), 0.0], [0.0, 0.0]]
 
 
+def test_early_output_of_a_sample_is_the_same_beside_late_and_silent_ones():
+    regularizer, some = EarlyOutput(alpha=1.0), double([[0.5, 1.0], [0.2, 3.0]]).requires_grad_()
+    more = double([*some.tolist(), [inf, 0.5], [25.0, 0.5]]).requires_grad_()
+    regularizer(some, torch.tensor([0, 1]), nn.Identity()).backward()
+    regularizer(more, torch.tensor([0, 1, 0, 0]), nn.Identity()).backward()
+    assert torch.equal(2 * more.grad[:2], some.grad)
+
+
 def test_early_output_is_linear_beyond_an_exponent_of_ten():
     def value_and_slope(time):
         times = double([[time]]).requires_grad_()

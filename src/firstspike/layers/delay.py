@@ -139,8 +139,8 @@ def project_delays_(network: nn.Module) -> None:
 
 def delays_in(network: nn.Module) -> list[tuple[DelayRule, Tensor]]:
     """The rule and the raw values of all delays in a network."""
-    found = [(getattr(x, "delay_rule", None), getattr(x, "delay_raw", None)) for x in network.modules()]
-    return [(rule, raw) for rule, raw in found if isinstance(rule, DelayRule) and isinstance(raw, Tensor)]
+    found: list[Any] = [x for x in network.modules() if isinstance(vars(x).get("delay_rule"), DelayRule)]
+    return [(x.delay_rule, x.delay_raw) for x in found if isinstance(getattr(x, "delay_raw", None), Tensor)]
 
 
 class Delayed(nn.Module):

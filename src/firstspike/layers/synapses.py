@@ -119,7 +119,7 @@ def draw_(
 
 def bounded_in(network: nn.Module) -> list[tuple[nn.Module, str, tuple[int, ...] | None]]:
     """The layers and names of all weights whose signs are fixed or of which some are missing, and the signs."""
-    found = [(x, *pair) for x in network.modules() for pair in getattr(x, "_signed", {}).items()]
+    found = [(x, *pair) for x in network.modules() for pair in vars(x).get("_signed", {}).items()]
     return [each for each in found if each[2] is not None or _connections(*each[:2]) is not None]
 
 

@@ -64,6 +64,8 @@ class SpikeLayer(nn.Module):
     takes_trains: bool = False
     gives: Form = "first spikes"
     noise: Noise = Noise()
+    over: int = 0
+    """Layers that a connection into this one skips."""
 
     @property
     def _name(self) -> str:

@@ -20,7 +20,7 @@ from firstspike.ranges import Finite, Fraction, NotNegative, Positive, checks_ra
 from firstspike.signature import shown_arguments, takes_arguments_of
 from firstspike.spiketime.parameters import of_neurons
 from firstspike.spiketime.reference.peaks import lacking
-from firstspike.spiketime.values import check_tensor
+from firstspike.spiketime.values import check_tensor, known_below
 
 _LINEAR_FROM = 10.0  # exponent above which EarlyOutput continues as a straight line
 
@@ -74,8 +74,11 @@ class EarlyOutput(Regularizer):
         """The term above. `times` are the output's (`inf` = silent), and `network` is not used."""
         check_batch(times, labels)
         true_time = of_true(times, labels)
+        exponent = true_time / (self.beta * self.tau_syn)
+        if known_below(exponent, _LINEAR_FROM):
+            return self.alpha * exponent.exp().mean()
         silent = torch.isposinf(true_time)
-        exponent = torch.where(silent, 0.0, true_time) / (self.beta * self.tau_syn)
+        exponent = torch.where(silent, 0.0, exponent)
         curved = exponent.clamp(max=_LINEAR_FROM)
         penalty = curved.exp() * (1 + (exponent - curved))
         return self.alpha * torch.where(silent, 0.0, penalty).mean()

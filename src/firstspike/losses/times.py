@@ -4,10 +4,23 @@ import math
 from typing import Unpack
 
 import torch
+from torch.nn.functional import nll_loss
 
-from firstspike.losses.base import Classes, Costs, Marks, OfTrue, Outputs, TimeLoss, TimeLossOptions, smallest
+from firstspike.losses.base import (
+    Classes,
+    Costs,
+    Marks,
+    OfTrue,
+    Outputs,
+    TimeLoss,
+    TimeLossOptions,
+    check_batch,
+    of_true,
+    smallest,
+)
 from firstspike.ranges import NotNegative, Positive, Probability, checks_ranges
 from firstspike.signature import takes_arguments_of
+from firstspike.spiketime.values import known_below, real_times
 
 
 @takes_arguments_of(TimeLoss)
@@ -39,15 +52,21 @@ class TimeCrossEntropy(TimeLoss):
         self.xi = float(xi)
         self.label_smoothing = float(label_smoothing)
 
-    def cost(self, times: Outputs, true_time: OfTrue, is_true: Marks, silent_wrong: Marks) -> Costs:
-        """The formula above, by a sum that cannot overflow. Arguments as in `TimeLoss.cost`."""
-        target = true_time
+    def per_sample(self, times: Outputs, labels: Classes) -> Costs:
+        """The formula above, by a sum that cannot overflow; `silent_cost` where the true neuron is silent."""
+        check_batch(times, labels)
+        true_time = of_true(real_times(times).detach(), labels)  # a shift of all times has no gradient
+        lead = true_time - times
+        lost = None if known_below(true_time, math.inf) else torch.isposinf(true_time)
+        if lost is not None:
+            lead = lead.masked_fill(lost, 0.0)
+        shares = (lead / (self.xi * self.tau_syn)).log_softmax(dim=-1)
+        costs = nll_loss(shares.movedim(-1, 1) if shares.ndim > 2 else shares, labels, reduction="none")
         if self.label_smoothing:
-            spiking = ~silent_wrong
-            mean = torch.where(spiking, times, 0.0).sum(dim=-1, keepdim=True) / spiking.sum(dim=-1, keepdim=True)
-            target = torch.lerp(true_time, mean, self.label_smoothing)
-        lead = (target - times) / (self.xi * self.tau_syn)
-        return torch.where(silent_wrong, -math.inf, lead).logsumexp(dim=-1)
+            spiking = times < math.inf
+            spread = -torch.where(spiking, shares, 0.0).sum(dim=-1) / spiking.sum(dim=-1).clamp(min=1)
+            costs = torch.lerp(costs, spread, self.label_smoothing)
+        return costs if lost is None else costs.masked_fill(lost.squeeze(-1), self.silent_cost)
 
 
 @takes_arguments_of(TimeLoss)

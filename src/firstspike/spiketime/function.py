@@ -136,7 +136,8 @@ class Spikes(Direct):
         ctx.set_materialize_grads(False)
         needed = (output[0], *tensors, *saved)
         ctx.save_for_backward(*needed)
-        ctx.save_for_forward(*needed)
+        if torch.autograd.forward_ad._current_level >= 0:
+            ctx.save_for_forward(*needed)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:

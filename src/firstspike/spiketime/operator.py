@@ -18,6 +18,7 @@ from firstspike.spiketime.values import check_spikes, checked
 OVERFLOW = ("error", "warn", "drop")
 Silent = Literal["inf", "pseudospikes"]
 """What silent neurons get, see ``first_spike_time``."""
+_SILENT = get_args(Silent)
 _AT_ONCE = 1 << 21  # input and output times that are worked on at once where no gradient is asked for
 
 
@@ -230,8 +231,8 @@ def check_end(neuron: Neuron, until: float, silent: str) -> None:
     """Raise a ValueError for an end that a neuron cannot do without, or pseudospikes that it does not have."""
     if neuron.equations is not None and not until < math.inf:
         raise ValueError(f"{type(neuron).__name__} needs a finite until, got {until}: its series go on until there")
-    if silent not in get_args(Silent):
-        raise ValueError(f"silent must be one of {', '.join(get_args(Silent))}, got {silent!r}")
+    if silent not in _SILENT:
+        raise ValueError(f"silent must be one of {', '.join(_SILENT)}, got {silent!r}")
     if silent != "inf" and not (hasattr(neuron, "pseudospikes") and until < math.inf):
         raise ValueError(f"silent={silent!r} needs QIF neurons and a finite until, got {neuron} and {until}")
 

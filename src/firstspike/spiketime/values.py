@@ -85,7 +85,7 @@ def checked(
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
         raise NotImplementedError("torch.jit.trace cannot record spike times; write a program with fs.export")
     for name, x in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
-        if x is not None:
+        if x is not None and not isinstance(x, Tensor):
             check_tensor(name, x)
     if times.dtype != weight.dtype and torch.is_autocast_enabled(times.device.type):
         times = raised(times, weight.dtype)
@@ -113,8 +113,7 @@ def checked(
                 f"{name} is {x.dtype} on {x.device}, weight is {weight.dtype} on {weight.device}; "
                 f"convert one of them, e.g. {name}.to(weight)"
             )
-    for name in neuron.parameters:
-        given = neuron.values[name]
+    for name, given in neuron.values.items():
         if type(given) is float:
             continue
         for value in given if isinstance(given, tuple) else (given,):
@@ -197,7 +196,9 @@ def check_range(failure: int, name: str, x: Tensor, least: str = "> 0", hint: st
 def check_real(name: str, times: Tensor, failure: int) -> None:
     """Raise ValueError for NaN or -inf, on a GPU later (``raise_deferred_errors``) as the ``failure``."""
     if times.numel():
-        real = times.detach().amin() > -math.inf
+        least = times.detach().amin()
+        # numbers are compared faster than tensors
+        real = (float(least) if read_at_once(times.device) else least) > -math.inf
         require(failure, real, lambda: f"{name} must be real numbers or inf (no spike), got NaN or -inf")
 
 
@@ -238,6 +239,13 @@ def real_times(times: Tensor) -> Tensor:
     if not records():
         check_real("times", values_of(times), TIMES)
     return times
+
+
+def known_below(x: Tensor, bound: float) -> bool:
+    """Whether all numbers are below a bound, where that can be read without waiting for a device; otherwise False."""
+    if records() or not is_host(x.device) or not x.numel() or torch._C._functorch.is_functorch_wrapped_tensor(x):
+        return False
+    return float(x.detach().amax()) < bound
 
 
 def values_of(x: Tensor) -> Tensor:

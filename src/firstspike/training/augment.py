@@ -56,6 +56,8 @@ class Augment:
             ValueError: changes of images for data without an image shape, or as large as the images; ``deform``, or
                 ``shift`` by parts of pixels, for spike trains.
         """
+        if self == _NOTHING:
+            return times
         check_augment(self, data)
         batch, inputs, *spikes = times.shape[1:]
 
@@ -95,6 +97,9 @@ class Augment:
             dropped = drawn(lambda source: torch.rand((batch, inputs), generator=source)) < self.dropout
             times = torch.where(dropped.unsqueeze(-1) if spikes else dropped, torch.inf, times)
         return times
+
+
+_NOTHING = Augment()
 
 
 def check_augment(augment: Augment, data: SpikeData) -> None:

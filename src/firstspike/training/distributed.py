@@ -184,7 +184,8 @@ class Distributed(Sequential):
         numbers = torch.stack([(loss.detach() * share).double(), correct, torch.full_like(correct, self.asked())])
         (cost, correct, asked), counts = self._summed([numbers, counts])
         self.stopping = bool(asked > 0)
-        return cost, total * share, correct, fractions(counts, neurons, samples), record.layers
+        means = torch.stack([cost, correct, torch.zeros_like(cost)])
+        return total * share, torch.cat([means, fractions(counts, neurons, samples)]), record.layers
 
     def _backward(self, member: Member, total: Tensor) -> None:
         if total.requires_grad:

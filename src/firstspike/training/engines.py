@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn, optim
 
 from firstspike.data import SpikeData
@@ -18,12 +18,13 @@ from firstspike.layers.synapses import bounded_in, project_
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
 from firstspike.training.member import Member
 from firstspike.training.objective import Objective
-from firstspike.training.silent import activity, first_spikes_in, silence, silent_share, spiking_layers
+from firstspike.training.silent import activities, first_spikes_in, silence, silent_share
 
 logger = logging.getLogger(__name__)
 
-Pass = tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...]]
-"""Loss, loss with regularisers, share of correct decisions, activity and spikes of the layers."""
+Pass = tuple[Tensor, Tensor, tuple[Tensor, ...]]
+"""Loss with regularisers, means over the samples as ``Sequential.step`` gives them, and spikes of the layers."""
+_RAISED, _SILENT = 2, 3  # places among these means
 
 
 class Sequential:
@@ -48,37 +49,41 @@ class Sequential:
 
     def step(
         self, times: Float[Tensor, "members batch inputs"], labels: Int64[Tensor, "members batch"]
-    ) -> Float64[Tensor, "members sums"]:
+    ) -> Float[Tensor, "members means"]:
         """Train on one batch of each network: a gradient step, or raised weights if too many neurons are silent.
 
-        Gives sums over the samples of each network: loss (without regularisers), correct decisions or errors, 1 per
-        sample of a batch that raised weights, and the ``activity`` of the layers.
+        Gives means over the samples of each network: loss (without regularisers), correct decisions or errors, 1 for
+        a batch that raised weights, and the ``activity`` of the layers.
         """
-        return torch.stack([self._step(*each) for each in zip(self.members, times, labels, strict=True)])
+        means = [self._step(*each) for each in zip(self.members, times.unbind(), labels.unbind(), strict=True)]
+        return torch.stack(means) if len(means) > 1 else means[0].unsqueeze(0)
 
     def _forward(self, member: Member, times: Tensor, labels: Tensor) -> Pass:
         loss, total, record = self.objective(member.network, times, labels, member.substrate)
+        cost = loss.detach()
         correct = self.objective.success(record.output.detach(), labels).mean(dtype=times.dtype)
-        return loss.detach(), total, correct, activity(member.network, record.layers), record.layers
+        means = [cost, correct, torch.zeros_like(cost), *activities(member.network, record.layers)]
+        return total, torch.stack(means), record.layers
 
     def _step(self, member: Member, times: Tensor, labels: Tensor) -> Tensor:
         network, silent = member.network, member.silent
-        loss, total, correct, active, layers = self._pass(member, times, labels)
-        raised = silent.too_silent(network, active.tolist()[: len(spiking_layers(network))]) if silent.active else None
+        total, means, layers = self._pass(member, times, labels)
+        raised = silent.too_silent(network, means.tolist()[_SILENT:]) if silent.active else None
         if raised is None or not silent.skip_step:  # otherwise nothing learns from this batch
-            member.optimizer.zero_grad()
+            for parameter in member.parameters:
+                parameter.grad = None
             self._backward(member, total)
             self._clip(member)
             member.optimizer.step()
         if raised is not None:
             share = self._mean(silence(first_spikes_in(network, layers, raised)))
             silent.raise_layer_(network, raised, share)
+            means[_RAISED] = 1.0
         if self.has_bounds:
             project_(network)
         if isinstance(network, Network):
             member.substrate.project_(network)
-        sums = torch.stack([loss, correct, torch.full_like(correct, raised is not None)])
-        return torch.cat([sums, active]).double() * len(labels)
+        return means
 
     def _backward(self, member: Member, total: Tensor) -> None:
         """Let the parameters of a network have the gradient of the loss."""
@@ -129,10 +134,13 @@ class SideBySide(Sequential):
             return loss, total, record.layers
 
         losses, totals, layers = self.ensemble.map(objective, times, labels)
-        active = activity(members[0].network, layers)
+        correct = self.objective.success(layers[-1].detach(), labels).mean(-1, dtype=times.dtype)
+        cost = losses.detach()
+        active = activities(members[0].network, layers)
+        means = torch.stack([cost, correct, torch.zeros_like(cost), *active], dim=1)
         raised: list[int | None] = [None] * len(members)
         if any(member.silent.active for member in members):
-            fractions = active[:, : len(spiking_layers(members[0].network))].tolist()
+            fractions = means[:, _SILENT:].tolist()
             raised = [x.silent.too_silent(x.network, mine) for x, mine in zip(members, fractions, strict=True)]
         learning = [e for e, layer in enumerate(raised) if layer is None or not skip]
         if learning:
@@ -147,13 +155,11 @@ class SideBySide(Sequential):
             if layer is not None:
                 spikes = first_spikes_in(members[0].network, layers, layer)[e]
                 members[e].silent.raise_layer_(members[e].network, layer, silent_share(spikes))
+                means[e, _RAISED] = 1.0
         if self.has_bounds:
             for member in members:
                 project_(member.network)
-        correct = self.objective.success(layers[-1].detach(), labels).mean(-1, dtype=times.dtype)
-        skipped = sent(torch.tensor([layer is not None for layer in raised], dtype=correct.dtype), correct.device)
-        sums = torch.stack([losses.detach(), correct, skipped], dim=1)
-        return torch.cat([sums, active], dim=1).double() * labels.shape[1]
+        return means
 
     def end_epoch(self) -> None:
         """Advance the schedules, whose learning rates the joint optimiser follows."""

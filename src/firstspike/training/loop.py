@@ -152,7 +152,7 @@ def _epoch(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> list[list[fl
             if trainer.augment is not None:
                 times = trainer.augment(times, fit.train, sources)
             with pace.step():
-                totals += engine.step(times, labels)
+                totals.add_(engine.step(times, labels), alpha=labels.shape[1])
             for member in members:
                 member.progress.batch += 1
                 if member.average is not None:

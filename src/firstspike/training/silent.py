@@ -90,9 +90,9 @@ class SilentNeurons:
     def too_silent(self, network: nn.Module, fractions: Sequence[float]) -> int | None:
         """Number of the first LIF layer above its limit, or None; counts how often in a row it is the same.
 
-        ``fractions`` are the silent ones of the LIF layers in a batch, see ``activity``.
+        ``fractions`` begin with the silent ones of the LIF layers in a batch, see ``activity``.
         """
-        for layer, (limit, fraction) in enumerate(zip(self.limits_of(network), fractions, strict=True)):
+        for layer, (limit, fraction) in enumerate(zip(self.limits_of(network), fractions, strict=False)):
             if fraction > limit:
                 self.repeats = self.repeats + 1 if layer == self.last_layer else 0
                 self.last_layer = layer
@@ -114,8 +114,7 @@ class SilentNeurons:
         Returns:
             Whether to skip the optimiser step: weights were raised and ``skip_step`` is set.
         """
-        layers = len(spiking_layers(network))
-        found = self.too_silent(network, activity(network, record.layers)[:layers].tolist())
+        found = self.too_silent(network, activity(network, record.layers).tolist())
         if found is None:
             return False
         spikes = first_spikes_in(network, record.layers, found)
@@ -192,8 +191,13 @@ def activity(network: nn.Module, layers: Sequence[Tensor]) -> Float[Tensor, "*me
     as long as it can be, ``max_spikes``, so that later spikes may have been dropped. ``layers`` are the outputs of all
     layers; those of an ensemble, whose first member is ``network``, have a leading dimension for the member.
     """
-    found = [values.mean(dim=(-2, -1), dtype=layers[-1].dtype) for values in _counted(network, layers)]
+    found = activities(network, layers)
     return torch.stack(found, dim=-1) if found else layers[-1].new_zeros((*layers[-1].shape[:-2], 0))
+
+
+def activities(network: nn.Module, layers: Sequence[Tensor]) -> list[Float[Tensor, "*members"]]:
+    """The numbers of ``activity``, one by one."""
+    return [values.mean(dim=(-2, -1), dtype=layers[-1].dtype) for values in _counted(network, layers)]
 
 
 def activity_counts(
@@ -209,14 +213,15 @@ def activity_counts(
 
 def _counted(network: nn.Module, layers: Sequence[Tensor]) -> list[Tensor]:
     """The numbers of each sample and neuron that ``activity`` is the mean of."""
-    spiking = spiking_layers(network)
-    first = [first_spikes_in(network, layers, number) for number in range(len(spiking))]
-    found = [silence(spikes) for spikes in first]
-    for index, alone in zip(spiking, first, strict=True):
-        if layers[index] is not alone:  # trains
-            spikes = torch.isfinite(layers[index])
-            found += [spikes.sum(dim=-1), spikes[..., -1]]
-    return found
+    silent, more = [], []
+    for index in spiking_layers(network):
+        times = layers[index]
+        if _gives_trains(network, index):
+            spikes = torch.isfinite(times)
+            more += [spikes.sum(dim=-1), spikes[..., -1]]
+            times = times[..., 0]
+        silent.append(silence(times))
+    return silent + more
 
 
 def fractions(
