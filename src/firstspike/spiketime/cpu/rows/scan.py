@@ -20,7 +20,6 @@ from firstspike.spiketime.cpu.rows.intervals import (
     RISE,
     SINCE,
     SYN,
-    TANGENT,
     UNTIL,
     VOLTAGE,
     not_fired,
@@ -61,7 +60,7 @@ def scan_tile(zero, packed, sample, active, fast, c, state, places, last):
     With ``fast``, a lane stops at its first candidate, which nearly always is the crossing or close to it.
     """
     order, arrival, rows = sample.order, sample.arrival, sample.rows
-    syn, rise, tangent, bound, mem = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND], rows[MEM]
+    syn, rise, bound, mem = rows[SYN], rows[RISE], rows[BOUND], rows[MEM]
     voltage = current = zero
     stopped, begin = np.uint64(0), 0
     for segment in range(sample.segments):
@@ -85,8 +84,8 @@ def scan_tile(zero, packed, sample, active, fast, c, state, places, last):
             current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
             if rise[k] == 0:
                 continue  # the next input arrives at the same time
-            candidates = (fma(current, tangent[k], voltage) >= bound[k]) & active
             following = fma(current, rise[k], voltage)
+            candidates = (following >= bound[k]) & active
             if candidates:
                 begins, ends, scale = (voltage, current), (following, current), scale_of(rows, row)
                 active = not_fired(zero, state, last, row, active, arrival, arrival[row + 1], begins, ends, c, scale)
@@ -116,25 +115,21 @@ def advance(zero, packed, order, begin, end, rows, first, active, voltage, curre
 
     What is known of the others goes to ``state``: their row's number, and a voltage of one row later, see ``settle``.
     """
-    syn, rise, tangent, bound = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND]
-    working, place = mask_of(zero, active), zero
+    syn, rise, bound = rows[SYN], rows[RISE], rows[BOUND]
+    working, place, charged = mask_of(zero, active), splat(zero, float(begin - 1)), current
     for row in range(begin, end):
         k = np.uintp(row)
-        # what waits for the test of this row comes last
-        driven = fma(load(zero, packed, np.intp(order[k]) * TILE + first), syn[k], current)
-        current = update(working, driven, current)
-        if rise[k] == 0:
-            continue  # the next input arrives at the same time
-        place = update(working, splat(zero, float(row)), place)
-        still_working = where_below(working, fma(driven, tangent[k], voltage), splat(zero, bound[k]))
-        voltage = update(working, fma(driven, rise[k], voltage), voltage)
-        working = still_working
+        current = fma(load(zero, packed, np.intp(order[k]) * TILE + first), syn[k], current)
+        charged = update(working, current, charged)
+        place = update(working, place + 1.0, place)
+        voltage = update(working, fma(current, rise[k], voltage), voltage)
+        working = where_below(working, voltage, splat(zero, bound[k]))
         if row & 3 == 0 and not any_of(working):
             break
     still = bits_of(working)
     found = active & ~still
     if found:
-        for row, x in ((VOLTAGE, voltage), (CURRENT, current), (_STOP, place)):
+        for row, x in ((VOLTAGE, voltage), (CURRENT, charged), (_STOP, place)):
             store(state, row + first, select(found, x, load(zero, state, row + first)))
     return voltage, current, still
 
