@@ -47,8 +47,8 @@ from firstspike.spiketime.cpu.vectors.simd import (
 _PATIENCE = 32  # rows for which a single lane is followed
 _MASKED = has_mask_registers()
 _WHOLE = np.uint64(0xFFFF)
-_BLOCK = 32  # rows that are scanned at once where there are no mask registers
-_MANY = 128  # rows from which on most blocks have no candidate
+_BLOCK = 16  # rows that are scanned at once where there are no mask registers
+_MANY = 48  # rows from which on most blocks have no candidate
 _STOP = SINCE  # row of the state with the row of a lane's candidate, until ``settle`` knows the time
 _STEEP = 8.0  # thresholds by which the membrane may rise in one interval
 
@@ -66,19 +66,11 @@ def scan_tile(zero, packed, sample, active, fast, c, state, places, last):
     for segment in range(sample.segments):
         end = sample.ends[segment]
         before = active
-        if fast and _MASKED:
-            voltage, current, active = advance(
+        if fast:
+            advances = advance if _MASKED else advance_in_blocks
+            voltage, current, active = advances(
                 zero, packed, order, begin, end - 1, rows, 0, active, voltage, current, state
             )
-        elif fast:
-            active = np.uint64(0)
-            store(state, NOW_VOLTAGE, voltage)
-            store(state, NOW_CURRENT, current)
-            for first in range(0, lanes_of(zero), 16):
-                some = (before >> np.uint64(first)) & _WHOLE
-                if some:
-                    active |= advance16(packed, order, begin, end - 1, rows, first, some, state) << np.uint64(first)
-            voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
         for row in range(end - 1 if fast else begin, end - 1):
             k = np.uintp(row)  # without a sign, an index needs no test for one below 0
             current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
@@ -135,38 +127,40 @@ def advance(zero, packed, order, begin, end, rows, first, active, voltage, curre
 
 
 @jit
-def advance16(packed, order, begin, end, rows, first, active, state):
-    """``advance`` for 16 lanes without mask registers, where a masked update costs as much as three others.
+def advance_in_blocks(zero, packed, order, begin, end, rows, first, active, voltage, current, state):
+    """``advance`` without mask registers, where a masked update costs as much as three others.
 
-    All lanes pass a block of rows; if one might have a candidate in it (the coarse test of ``intervals``), once more
-    with masks. Few rows are not worth the first pass. States are in ``state``.
+    All lanes pass a block of rows; those with a candidate in it once more with masks, 16 at a time. Few rows are not
+    worth the first pass.
     """
-    syn, rise, mem, near = rows[SYN], rows[RISE], rows[MEM], rows.dtype.type(ENOUGH)
-    voltage, current = load16(state, NOW_VOLTAGE + first), load16(state, NOW_CURRENT + first)
-    few = end - begin < _MANY
+    syn, rise, bound, few = rows[SYN], rows[RISE], rows[BOUND], end - begin < _MANY
     block = max(end - begin, 1) if few else _BLOCK
+    store(state, NOW_VOLTAGE, voltage)
+    store(state, NOW_CURRENT, current)
     for start in range(begin, end, block):
-        stop, over = min(start + block, end), fill16(rows, -1.0)
-        before, driven, k = voltage, current, np.uintp(end if few else start)
+        stop, over, k = min(start + block, end), splat(zero, -1.0), np.uintp(end if few else start)
+        voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
         while k < np.uintp(stop):
-            driven = fma(load16(packed, np.intp(order[k]) * TILE + first), fill16(rows, syn[k]), driven)
-            voltage = fma(driven, fill16(rows, rise[k]), voltage)
-            over = max(over, voltage - mem[k] * near)
+            current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
+            voltage = fma(current, rise[k], voltage)
+            over = max(over, voltage - bound[k])
             k += np.uintp(1)
         found = active if few else active & (over >= 0.0)
-        if found:
-            passed, charged, still = advance(
-                fill16(rows, 0.0), packed, order, start, stop, rows, first, found, before, current, state
-            )
-            active &= ~found | still
-            if few:
-                voltage, driven = passed, charged
-            if not active:
-                break
-        current = driven
-    store(state, NOW_VOLTAGE + first, voltage)
-    store(state, NOW_CURRENT + first, current)
-    return active
+        for part in range(0, lanes_of(zero) if found else 0, 16):
+            some = (found >> np.uint64(part)) & _WHOLE
+            if some:
+                v, i = load16(state, NOW_VOLTAGE + part), load16(state, NOW_CURRENT + part)
+                v, i, still = advance(fill16(rows, 0.0), packed, order, start, stop, rows, part, some, v, i, state)
+                active &= ~((some & ~still) << np.uint64(part))
+                if few:
+                    store(state, NOW_VOLTAGE + part, v)
+                    store(state, NOW_CURRENT + part, i)
+        if not few:
+            store(state, NOW_VOLTAGE, voltage)
+            store(state, NOW_CURRENT, current)
+        if not active:
+            break
+    return load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT), active
 
 
 @jit
