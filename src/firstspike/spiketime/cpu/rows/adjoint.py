@@ -33,7 +33,7 @@ from firstspike.spiketime.cpu.arrays import TILE, X, rates_of
 from firstspike.spiketime.cpu.membrane import fades, kappa
 from firstspike.spiketime.cpu.rows.intervals import BACK, FAST, LEAK, SLOW
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.vectors.shuffles import fold16, sum_rows16
+from firstspike.spiketime.cpu.vectors.shuffles import dot16, sum_rows16
 from firstspike.spiketime.cpu.vectors.simd import fma, load, load16, select, splat, store
 
 UNIT, LEVEL = 0, TILE  # of a tile's lanes: the neuron's unit, and the threshold in it
@@ -135,7 +135,7 @@ def add_row(zero, packed, sample, k, response, decay, into):
         store(into.by_weight, first, fma(response, rows[SLOW, row], load(zero, into.by_weight, first)))
     if into.wants_times:
         at = k & 15
-        store(sums, at * 16, fold16(load(zero, packed, first) * fma(response, rows[LEAK, row], decay)))
+        store(sums, at * 16, dot16(load(zero, packed, first), fma(response, rows[LEAK, row], decay)))
         if at == 0:
             store(into.by_times, k, load16(into.by_times, k) + sum_rows16(sums, 0))
 

@@ -11,11 +11,10 @@ With the time ``x = t - t_0`` since the first input of its *segment*, scaled sta
 
 A segment ends before ``exp`` gets too large, and with the last input. There states are taken back to scale 1.
 
-While V rises it is concave, so that in the interval it stays below ``V + D dV/dt = V (1 - D/tau_mem) + Q D/tau_syn``.
-Scaled: no lane with ``V' + Q' TANGENT < BOUND`` reaches the threshold, which is 1 here. Where ``D`` is long this is a
-poor test, and BOUND lets everything pass. A coarser test is for free: in an interval V' only rises or only falls, and
-the threshold, which is U in this scale, does not fall. So no lane that began below it and ends with
-``V'_{k+1} < U_k`` reached it.
+A lane that reaches the threshold, which is 1 here, ends the interval above it or falls from a peak, where ``dV/dt = 0``
+and ``d^2V/dt^2 = -V / (tau_mem tau_syn)``. From there on the curvature only decreases, so in a time D it loses at most
+``D^2 / (2 tau_mem tau_syn)`` of its height, and as the membrane leaks at most ``1 - exp(-D/tau_mem)``. Scaled: no lane
+with ``V'_{k+1} < BOUND_k``, which is U_{k+1} less this, reached the threshold.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -41,8 +40,8 @@ from firstspike.spiketime.cpu.vectors.simd import (
     store_whole16,
 )
 
-SYN, RISE, TANGENT, BOUND, MEM, LEVEL = range(6)  # S, RISE, TANGENT, BOUND, U, (tau_syn/tau_mem) S/U
-N_FORWARD = 6
+SYN, RISE, BOUND, MEM, LEVEL = range(5)  # S, RISE, BOUND, U, (tau_syn/tau_mem) S/U
+N_FORWARD = 5
 FAST, BACK, LEAK, SLOW = range(4)  # of the backward scan: those of the faster and the slower of U and S, and more
 N_BACKWARD = 4
 # of a tile's state:
@@ -96,22 +95,21 @@ def forward_rows(arrival, n, c, fast, start, rows):
     """Fill the arrays of the forward scan. Those of a segment's last row are not used."""
     stride = rows.shape[1]
     margin = 1 - _BARELY * np.finfo(rows.dtype).eps if fast else ENOUGH
-    one, zero, everything = fill16(rows, 1.0), fill16(rows, 0.0), fill16(rows, -math.inf)
+    one = fill16(rows, 1.0)
     for k in range(0, n, 16):
         t = load16(arrival, k)
         wait = load16(arrival, k + 1) - t
         elapsed = t - load16(start, k)
         mem, syn = exp(elapsed * c[PER_MEM]), exp(elapsed * c[PER_SYN])
         ratio = mem / syn
-        left = one - wait * c[PER_MEM]
-        short = left > 0.5
-        left = one / max(left, 0.5)
+        leak = wait * c[PER_MEM]
+        grown = fma(leak, fma(leak, fill16(rows, 0.5), one), one)  # at most exp(leak), next to it where D is short
         store(rows, SYN * stride + k, syn)
         store(rows, MEM * stride + k, mem)
         store(rows, RISE * stride + k, rise(wait, c[DELTA], c[PER_RISE]) * ratio)
         store(rows, LEVEL * stride + k, fill16(rows, c[RATIO]) / ratio)
-        store(rows, TANGENT * stride + k, select(short, wait * c[PER_SYN] * left * ratio, zero))
-        store(rows, BOUND * stride + k, select(short, mem * left * margin, everything))
+        lost = leak * wait * (0.5 * c[PER_SYN])
+        store(rows, BOUND * stride + k, mem * margin * max(grown * (one - lost), one))
 
 
 @jit

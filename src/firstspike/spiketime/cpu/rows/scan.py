@@ -20,7 +20,6 @@ from firstspike.spiketime.cpu.rows.intervals import (
     RISE,
     SINCE,
     SYN,
-    TANGENT,
     UNTIL,
     VOLTAGE,
     not_fired,
@@ -48,8 +47,8 @@ from firstspike.spiketime.cpu.vectors.simd import (
 _PATIENCE = 32  # rows for which a single lane is followed
 _MASKED = has_mask_registers()
 _WHOLE = np.uint64(0xFFFF)
-_BLOCK = 32  # rows that are scanned at once where there are no mask registers
-_MANY = 128  # rows from which on most blocks have no candidate
+_BLOCK = 16  # rows that are scanned at once where there are no mask registers
+_MANY = 48  # rows from which on most blocks have no candidate
 _STOP = SINCE  # row of the state with the row of a lane's candidate, until ``settle`` knows the time
 _STEEP = 8.0  # thresholds by which the membrane may rise in one interval
 
@@ -61,32 +60,24 @@ def scan_tile(zero, packed, sample, active, fast, c, state, places, last):
     With ``fast``, a lane stops at its first candidate, which nearly always is the crossing or close to it.
     """
     order, arrival, rows = sample.order, sample.arrival, sample.rows
-    syn, rise, tangent, bound, mem = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND], rows[MEM]
+    syn, rise, bound, mem = rows[SYN], rows[RISE], rows[BOUND], rows[MEM]
     voltage = current = zero
     stopped, begin = np.uint64(0), 0
     for segment in range(sample.segments):
         end = sample.ends[segment]
         before = active
-        if fast and _MASKED:
-            voltage, current, active = advance(
+        if fast:
+            advances = advance if _MASKED else advance_in_blocks
+            voltage, current, active = advances(
                 zero, packed, order, begin, end - 1, rows, 0, active, voltage, current, state
             )
-        elif fast:
-            active = np.uint64(0)
-            store(state, NOW_VOLTAGE, voltage)
-            store(state, NOW_CURRENT, current)
-            for first in range(0, lanes_of(zero), 16):
-                some = (before >> np.uint64(first)) & _WHOLE
-                if some:
-                    active |= advance16(packed, order, begin, end - 1, rows, first, some, state) << np.uint64(first)
-            voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
         for row in range(end - 1 if fast else begin, end - 1):
             k = np.uintp(row)  # without a sign, an index needs no test for one below 0
             current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
             if rise[k] == 0:
                 continue  # the next input arrives at the same time
-            candidates = (fma(current, tangent[k], voltage) >= bound[k]) & active
             following = fma(current, rise[k], voltage)
+            candidates = (following >= bound[k]) & active
             if candidates:
                 begins, ends, scale = (voltage, current), (following, current), scale_of(rows, row)
                 active = not_fired(zero, state, last, row, active, arrival, arrival[row + 1], begins, ends, c, scale)
@@ -116,62 +107,60 @@ def advance(zero, packed, order, begin, end, rows, first, active, voltage, curre
 
     The numbers of the others go to ``state``: their row's number, and a voltage of one row later, see ``settle``.
     """
-    syn, rise, tangent, bound = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND]
-    working, place = mask_of(zero, active), zero
+    syn, rise, bound = rows[SYN], rows[RISE], rows[BOUND]
+    working, place, charged = mask_of(zero, active), splat(zero, float(begin - 1)), current
     for row in range(begin, end):
         k = np.uintp(row)
-        # what waits for the test of this row comes last
-        driven = fma(load(zero, packed, np.intp(order[k]) * TILE + first), syn[k], current)
-        current = update(working, driven, current)
-        if rise[k] == 0:
-            continue  # the next input arrives at the same time
-        place = update(working, splat(zero, float(row)), place)
-        still_working = where_below(working, fma(driven, tangent[k], voltage), splat(zero, bound[k]))
-        voltage = update(working, fma(driven, rise[k], voltage), voltage)
-        working = still_working
+        current = fma(load(zero, packed, np.intp(order[k]) * TILE + first), syn[k], current)
+        charged = update(working, current, charged)
+        place = update(working, place + 1.0, place)
+        voltage = update(working, fma(current, rise[k], voltage), voltage)
+        working = where_below(working, voltage, splat(zero, bound[k]))
         if row & 3 == 0 and not any_of(working):
             break
     still = bits_of(working)
     found = active & ~still
     if found:
-        for row, x in ((VOLTAGE, voltage), (CURRENT, current), (_STOP, place)):
+        for row, x in ((VOLTAGE, voltage), (CURRENT, charged), (_STOP, place)):
             store(state, row + first, select(found, x, load(zero, state, row + first)))
     return voltage, current, still
 
 
 @jit
-def advance16(packed, order, begin, end, rows, first, active, state):
-    """``advance`` for 16 lanes without mask registers, where a masked update costs as much as three others.
+def advance_in_blocks(zero, packed, order, begin, end, rows, first, active, voltage, current, state):
+    """``advance`` without mask registers, where a masked update costs as much as three others.
 
-    All lanes pass a block of rows; if one might have a candidate in it (the coarse test of ``intervals``), once more
-    with masks. Few rows are not worth the first pass. States are in ``state``.
+    All lanes pass a block of rows; those with a candidate in it once more with masks, 16 at a time. Few rows are not
+    worth the first pass.
     """
-    syn, rise, mem, near = rows[SYN], rows[RISE], rows[MEM], rows.dtype.type(ENOUGH)
-    voltage, current = load16(state, NOW_VOLTAGE + first), load16(state, NOW_CURRENT + first)
-    few = end - begin < _MANY
+    syn, rise, bound, few = rows[SYN], rows[RISE], rows[BOUND], end - begin < _MANY
     block = max(end - begin, 1) if few else _BLOCK
+    store(state, NOW_VOLTAGE, voltage)
+    store(state, NOW_CURRENT, current)
     for start in range(begin, end, block):
-        stop, over = min(start + block, end), fill16(rows, -1.0)
-        before, driven, k = voltage, current, np.uintp(end if few else start)
+        stop, over, k = min(start + block, end), splat(zero, -1.0), np.uintp(end if few else start)
+        voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
         while k < np.uintp(stop):
-            driven = fma(load16(packed, np.intp(order[k]) * TILE + first), fill16(rows, syn[k]), driven)
-            voltage = fma(driven, fill16(rows, rise[k]), voltage)
-            over = max(over, voltage - mem[k] * near)
+            current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
+            voltage = fma(current, rise[k], voltage)
+            over = max(over, voltage - bound[k])
             k += np.uintp(1)
         found = active if few else active & (over >= 0.0)
-        if found:
-            passed, charged, still = advance(
-                fill16(rows, 0.0), packed, order, start, stop, rows, first, found, before, current, state
-            )
-            active &= ~found | still
-            if few:
-                voltage, driven = passed, charged
-            if not active:
-                break
-        current = driven
-    store(state, NOW_VOLTAGE + first, voltage)
-    store(state, NOW_CURRENT + first, current)
-    return active
+        for part in range(0, lanes_of(zero) if found else 0, 16):
+            some = (found >> np.uint64(part)) & _WHOLE
+            if some:
+                v, i = load16(state, NOW_VOLTAGE + part), load16(state, NOW_CURRENT + part)
+                v, i, still = advance(fill16(rows, 0.0), packed, order, start, stop, rows, part, some, v, i, state)
+                active &= ~((some & ~still) << np.uint64(part))
+                if few:
+                    store(state, NOW_VOLTAGE + part, v)
+                    store(state, NOW_CURRENT + part, i)
+        if not few:
+            store(state, NOW_VOLTAGE, voltage)
+            store(state, NOW_CURRENT, current)
+        if not active:
+            break
+    return load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT), active
 
 
 @jit

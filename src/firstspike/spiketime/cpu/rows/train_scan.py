@@ -17,7 +17,6 @@ import numpy as np
 
 from firstspike.spiketime.cpu.arrays import PER_MEM, PER_SYN, TILE, rates_of
 from firstspike.spiketime.cpu.membrane import (
-    ENOUGH,
     SHORT,
     crossings,
     reaches,
@@ -33,7 +32,6 @@ from firstspike.spiketime.cpu.rows.intervals import (
     NOW_VOLTAGE,
     RISE,
     SYN,
-    TANGENT,
     scale_of,
 )
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
@@ -87,8 +85,8 @@ def scan_trains(zero, packed, sample, stops, every, holds, c, state, entries, ob
     ``observed (lanes, spikes)``, which has no lanes where spikes are those of the membrane.
     """
     source, arrival, rows, segments = sample.order, sample.arrival, sample.rows, sample.segments
-    syn, rise, tangent, bound, mem = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND], rows[MEM]
-    near, never = arrival.dtype.type(ENOUGH), arrival.dtype.type(math.inf)
+    syn, rise, bound, mem = rows[SYN], rows[RISE], rows[BOUND], rows[MEM]
+    never = arrival.dtype.type(math.inf)
     active, tested, begin, due_at = every, every, 0, never
     if holds:
         active &= ~(splat(zero, math.inf) > load(zero, state, RELEASE))
@@ -105,9 +103,9 @@ def scan_trains(zero, packed, sample, stops, every, holds, c, state, entries, ob
             at = np.uintp(k)  # without a sign, an index needs no test for one below 0
             current = fma(load(zero, packed, np.intp(source[at]) * TILE), syn[at], current)
             following = fma(current, rise[at], voltage)
-            # the coarse test of ``intervals``; rise is 0 where the next input arrives at the same time
-            if any_reaches(following, mem[at] * near) and rise[at] > 0:
-                candidates = (fma(current, tangent[at], voltage) >= bound[at]) & active & tested
+            # rise is 0 where the next input arrives at the same time
+            if any_reaches(following, bound[at]) and rise[at] > 0:
+                candidates = (following >= bound[at]) & active & tested
                 if candidates:
                     store(state, NOW_VOLTAGE, voltage)
                     store(state, NOW_CURRENT, current)
@@ -145,7 +143,7 @@ def spikes_in_row(zero, state, entries, k, candidates, active, holds, rows, arri
 
     The states become those from which the membrane after the last spike follows.
     """
-    mem, rise, tangent, bound = rows[MEM, k], rows[RISE, k], rows[TANGENT, k], rows[BOUND, k]
+    mem, rise, bound = rows[MEM, k], rows[RISE, k], rows[BOUND, k]
     r, scale = rates_of(c), scale_of(rows, k)
     now, wait = arrival[k], fill16(rows, arrival[k + 1] - arrival[k])
     short = state.itemsize == 4 and (arrival[k + 1] - now) * r.faster <= SHORT
@@ -175,7 +173,7 @@ def spikes_in_row(zero, state, entries, k, candidates, active, holds, rows, arri
             active &= ~(gone << np.uint64(first))
             if gone:  # the scan need not look at them again
                 voltage = select(gone, fill16(state, -math.inf), voltage)
-            bits = fired & ~gone & (fma(current, tangent, voltage) >= bound)
+            bits = fired & ~gone & (fma(current, rise, voltage) >= bound)
         store(state, NOW_VOLTAGE + first, voltage)
     return active
 

@@ -2,6 +2,7 @@
 
 # mypy: disable-error-code="no-untyped-def"
 import math
+from functools import reduce
 
 from llvmlite import ir
 from numba.core import types
@@ -14,6 +15,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     any_from,
     constant,
     element_of,
+    fused,
     pointer_to,
     shuffle,
     wholes_at,
@@ -29,6 +31,13 @@ def fold16(context, builder, sig, x):
     while len(parts) > 1:
         parts = [builder.fadd(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
     return parts[0]
+
+
+@emitted(lambda x, y: VecType(x.dtype, 16)(x, y))
+def dot16(context, builder, sig, x, y):
+    """``fold16`` of the products, each of which is added as it is made."""
+    pairs = [[shuffle(builder, z, z, range(i, i + 16)) for z in (x, y)] for i in range(0, sig.args[0].lanes, 16)]
+    return reduce(lambda total, pair: fused(builder, *pair, total), pairs[1:], builder.fmul(*pairs[0]))
 
 
 @emitted(lambda x: x.dtype(x))
