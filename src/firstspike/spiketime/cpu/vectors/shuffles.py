@@ -4,7 +4,7 @@
 import math
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 
 from firstspike.spiketime.cpu.runtime.compiling import emitted, jit
 from firstspike.spiketime.cpu.vectors.masks import has_mask_registers
@@ -15,6 +15,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     any_from,
     constant,
     element_of,
+    lanes_from,
     pointer_to,
     shuffle,
     wholes_at,
@@ -76,6 +77,24 @@ def columns16(context, builder, sig, source, places, first, step, start, target,
     target = pointer_to(context, builder, sig.args[5], target, to, vec, count=16)
     for i, row in enumerate(_transposed(builder, rows)):
         builder.store(row, builder.gep(target, [INT64(i)]), align=vec.bytes)
+
+
+@emitted(lambda bits, array, index, x: types.intp(types.uint64, array, types.intp, x))
+def pack16(context, builder, sig, bits, array, index, x):
+    """Write the lanes whose bits are set one after the other, and anything up to 16; returns where they end."""
+    part = VecType(sig.args[3].dtype, 512 // sig.args[3].dtype.bitwidth if has_mask_registers() else 1)
+    for first in range(0, 16, part.lanes):
+        some, word = shuffle(builder, x, x, range(first, first + part.lanes)), builder.lshr(bits, INT64(first))
+        used = builder.and_(word, INT64(2**part.lanes - 1))
+        if part.lanes > 1:
+            kinds = [some.type, some.type, ir.VectorType(ir.IntType(1), part.lanes)]
+            name = f"llvm.x86.avx512.mask.compress.v{part.lanes}f{part.dtype.bitwidth}"
+            compress = cgutils.get_or_insert_function(builder.module, ir.FunctionType(some.type, kinds), name)
+            some = builder.call(compress, [some, some, lanes_from(builder, word, part.lanes)])
+            used = builder.call(builder.module.declare_intrinsic("llvm.ctpop", [INT64]), [used])
+        builder.store(some, pointer_to(context, builder, sig.args[1], array, index, part), align=part.bytes)
+        index = builder.add(index, used)
+    return index
 
 
 @emitted(lambda array, index: VecType(array.dtype, 16)(array, types.intp))
