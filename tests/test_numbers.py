@@ -120,7 +120,7 @@ def test_what_the_first_pages_begin_with_is_measured(page):
     )
     ratios = [int(row[-1].split()[0]) for row in rows_of("peers") if "100 steps" in row[1]]
     assert f"an {min(ratios)}th to a {max(ratios)}th of the time" in head
-    notebook = json.loads((DOCS / "tutorials" / "05_noisy_device.ipynb").read_text(encoding="utf-8"))
+    notebook = json.loads((DOCS / "tutorials" / "07_noisy_device.ipynb").read_text(encoding="utf-8"))
     shown = "".join(line for cell in notebook["cells"] for x in cell.get("outputs", ()) for line in x.get("text", ()))
     device = re.findall(r"on device 7: +([\d.]+) %", shown)
     assert [x for x in device if x not in head] == []

@@ -14,21 +14,9 @@ import numpy as np
 from firstspike.spiketime.cpu.arrays import LANES, PAD
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from, sort_row
-from firstspike.spiketime.cpu.vectors.masks import has_mask_registers
-from firstspike.spiketime.cpu.vectors.shuffles import columns16, sort_lanes, transpose16
-from firstspike.spiketime.cpu.vectors.simd import (
-    fill16,
-    fill32,
-    load16,
-    load32,
-    lowest_bit,
-    pack16,
-    prefetch32,
-    select,
-    store,
-)
+from firstspike.spiketime.cpu.vectors.shuffles import columns16, pack16, sort_lanes, transpose16
+from firstspike.spiketime.cpu.vectors.simd import fill16, fill32, load16, load32, prefetch32, select, store
 
-_PACKS = int(has_mask_registers())  # whether vectors are handed over
 AHEAD = 4  # events whose numbers are on their way to the processor
 
 
@@ -54,10 +42,10 @@ def window_of(g, slot, b, w, delayed):
     if g.windows == 1:
         if not delayed:
             return Window(w, begin, end, count, count, order, g.source[b], arrival)
-        for event in range(g.events):
-            if g.times[b, event] < end:
-                events[n], sources[n], times[n] = event, event // g.copies, g.times[b, event]
-                n += 1
+        for source in range(g.events // g.copies):
+            for event in range(source * g.copies, (source + 1) * g.copies):
+                events[n], sources[n], times[n] = event, source, g.times[b, event]
+                n += times[n] < end
         return Window(w, begin, end, n, n, events, sources, times)
     k = first_from(arrival, 0, count, begin - reach[0])
     while k > 0 and arrival[k - 1] + reach[0] >= begin:
@@ -93,7 +81,8 @@ def window_of(g, slot, b, w, delayed):
 @inlined
 def arrivals(g, at, window, k):
     """When event ``k`` arrives at each lane, and those at which it does in the window."""
-    arrival = load32(g.delays[at.group], np.uintp(window.sources[np.uintp(k)]) * np.uintp(LANES)) + window.times[np.uintp(k)]
+    place = np.uintp(k)  # without a sign, an index needs no test for one below 0
+    arrival = load32(g.delays[at.group], np.uintp(window.sources[place]) * np.uintp(LANES)) + window.times[place]
     if k >= window.fresh:
         arrival = max(arrival, window.begin)
     return arrival, (arrival >= window.begin) & (window.end > arrival) & at.every
@@ -101,26 +90,22 @@ def arrivals(g, at, window, k):
 
 @jit
 def due_at(g, at, window):
-    """The events of a window that may arrive in it at one of 32 lanes; where it matters, first those that do at all.
+    """The events of a window that may arrive in it at one of 32 lanes, and 16 that never do.
 
-    The delays and weights of the others are not even read. Behind them are 16 that never come.
+    The delays and weights of the others are not even read.
     """
     events, sources, times = g.due_places[at.slot], g.due_rows[at.slot], g.due_moments[at.slot]
-    soonest, latest, begin, end, n, fresh = g.soonest[at.group], g.latest[at.group], window.begin, window.end, 0, 0
-    for part in range(_PACKS, 2):
-        for number in range(window.n):
-            k, place = np.uintp(number), np.uintp(n)  # without a sign, an index needs no test for one below 0
-            source, time, is_old = np.uintp(window.sources[k]), window.times[k], number < window.fresh
-            first, last = soonest[source] + time, latest[source] + time
-            every = (first >= begin) & (last < end)
-            some = (first < end) & ((last >= begin) | (not is_old))
-            taken = every if part == 0 else some if _PACKS else some ^ every
-            events[place], sources[place], times[place] = window.events[k], window.sources[k], time
-            n += taken
-            fresh += taken & (is_old | (part == 0))
+    soonest, latest, n, fresh = g.soonest[at.group], g.latest[at.group], 0, 0
+    for number in range(window.n):
+        k, place = np.uintp(number), np.uintp(n)
+        source, time, is_old = np.uintp(window.sources[k]), window.times[k], number < window.fresh
+        events[place], sources[place], times[place] = window.events[k], window.sources[k], time
+        taken = (soonest[source] + time < window.end) & ((latest[source] + time >= window.begin) | (not is_old))
+        n += taken
+        fresh += taken & is_old
     for k in range(n, n + 16):
         sources[k], times[k] = 0, math.inf
-    return Window(window.number, begin, end, n, fresh, events, sources, times)
+    return Window(window.number, window.begin, window.end, n, fresh, events, sources, times)
 
 
 @inlined
@@ -151,20 +136,20 @@ def sort_due(g, at, window, weight):
 
 
 @jit
-def _packed(g, at, window, weight):
-    """Hand over by vectors of 16 events, whose times at each lane are those in the window, one after the other."""
-    tile, places, parts = g.tile[at.slot], g.filled[at.slot], g.lists[at.slot]
-    times, weights, never, rows = parts[0], parts[1], fill16(g.tile, math.inf), 0
+def _hand_over(g, at, window, weight):
+    """Give each lane what arrives at it, one after the other, from 16 events at once; returns how many rows."""
+    tile, places, delay = g.tile[at.slot], g.filled[at.slot], g.delays[at.group]
+    times, weights, never, rows = g.lists[at.slot, 0], g.lists[at.slot, 1], fill16(g.tile, math.inf), 0
     size = (window.n + 31) // 32 * 32 + 16  # of a lane's list; an odd number of cache lines
     for lane in range(LANES):
         places[lane] = lane * size
     for k in range(0, window.n, 16):
         for ahead in range(k + 16, k + 32):
-            fetch_ahead(window, ahead, g.delays[at.group], weight)
+            fetch_ahead(window, ahead, delay, weight)
         fresh = np.uint64(0xFFFF) << np.uint64(min(max(window.fresh - k, 0), 16))
         moments, floor = load16(window.times, k), select(fresh, fill16(tile, window.begin), never * -1.0)
         for half in range(0, LANES, 16):
-            columns16(g.delays[at.group], window.sources, k, LANES, half, tile, 0)
+            columns16(delay, window.sources, k, LANES, half, tile, 0)
             columns16(weight, window.sources, k, LANES, half, tile, 256)
             for lane in range(16):
                 arrival, to = max(load16(tile, 16 * lane) + moments, floor), np.intp(places[half + lane])
@@ -183,38 +168,3 @@ def _packed(g, at, window, weight):
             transpose16(times, half * size + row, size, g.keys[at.slot], row * LANES + half, LANES)
             transpose16(weights, half * size + row, size, g.values[at.slot], row * LANES + half, LANES)
     return rows
-
-
-@jit
-def _one_by_one(g, at, window, weight):
-    """Hand over without vectors, but for what arrives at all lanes."""
-    keys, values, counts, line = g.keys[at.slot], g.values[at.slot], g.filled[at.slot], g.tile[at.slot]
-    never, full, rows = fill32(keys, math.inf), True, 0
-    for lane in range(LANES):
-        counts[lane] = lane
-    for row in range(window.n):
-        store(keys, row * LANES, never)
-    for k in range(window.n):
-        fetch_ahead(window, k + AHEAD, g.delays[at.group], weight)
-        arrival, inside = arrivals(g, at, window, k)
-        place = np.uintp(window.sources[np.uintp(k)]) * np.uintp(LANES)
-        full &= inside == at.every
-        if full:
-            store(keys, k * LANES, select(inside, arrival, never))
-            store(values, k * LANES, load32(weight, place))
-            for lane in range(LANES):
-                counts[lane] += LANES
-            continue
-        store(line, 0, arrival)
-        while inside:
-            lane = np.uintp(lowest_bit(inside))
-            inside &= inside - np.uint64(1)
-            to = np.uintp(counts[lane])
-            counts[lane] = to + np.uintp(LANES)
-            keys[to], values[to] = line[lane], weight[place + lane]
-    for lane in range(LANES):
-        rows = max(rows, counts[lane] // LANES)
-    return rows
-
-
-_hand_over = _packed if _PACKS else _one_by_one

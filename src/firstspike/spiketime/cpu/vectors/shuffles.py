@@ -5,9 +5,10 @@ import math
 from functools import reduce
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 
 from firstspike.spiketime.cpu.runtime.compiling import emitted, jit
+from firstspike.spiketime.cpu.vectors.masks import has_mask_registers
 from firstspike.spiketime.cpu.vectors.simd import (
     INT32,
     INT64,
@@ -16,6 +17,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     constant,
     element_of,
     fused,
+    lanes_from,
     pointer_to,
     shuffle,
     wholes_at,
@@ -84,6 +86,24 @@ def columns16(context, builder, sig, source, places, first, step, start, target,
     target = pointer_to(context, builder, sig.args[5], target, to, vec, count=16)
     for i, row in enumerate(_transposed(builder, rows)):
         builder.store(row, builder.gep(target, [INT64(i)]), align=vec.bytes)
+
+
+@emitted(lambda bits, array, index, x: types.intp(types.uint64, array, types.intp, x))
+def pack16(context, builder, sig, bits, array, index, x):
+    """Write the lanes whose bits are set one after the other, and anything up to 16; returns where they end."""
+    part = VecType(sig.args[3].dtype, 512 // sig.args[3].dtype.bitwidth if has_mask_registers() else 1)
+    for first in range(0, 16, part.lanes):
+        some, word = shuffle(builder, x, x, range(first, first + part.lanes)), builder.lshr(bits, INT64(first))
+        used = builder.and_(word, INT64(2**part.lanes - 1))
+        if part.lanes > 1:
+            kinds = [some.type, some.type, ir.VectorType(ir.IntType(1), part.lanes)]
+            name = f"llvm.x86.avx512.mask.compress.v{part.lanes}f{part.dtype.bitwidth}"
+            compress = cgutils.get_or_insert_function(builder.module, ir.FunctionType(some.type, kinds), name)
+            some = builder.call(compress, [some, some, lanes_from(builder, word, part.lanes)])
+            used = builder.call(builder.module.declare_intrinsic("llvm.ctpop", [INT64]), [used])
+        builder.store(some, pointer_to(context, builder, sig.args[1], array, index, part), align=part.bytes)
+        index = builder.add(index, used)
+    return index
 
 
 @emitted(lambda array, index: VecType(array.dtype, 16)(array, types.intp))
@@ -185,22 +205,26 @@ def order_of(count: int):
     return order
 
 
-_EIGHT = (
-    (0, 2), (1, 3), (4, 6), (5, 7), (0, 4), (1, 5), (2, 6), (3, 7), (0, 1), (2, 3), (4, 5), (6, 7), (2, 4), (3, 5),
-    (1, 4), (3, 6), (1, 2), (3, 4), (5, 6),
+# Green's network for 16 rows, and parts of merges for eight
+_SIXTEEN = (
+    *((i, i + d) for d in (1, 2, 4, 8) for i in range(16) if not i & d),
+    (5, 10), (6, 9), (3, 12), (13, 14), (4, 8), (7, 11), (1, 2), (1, 4), (7, 13), (2, 8), (11, 14), (2, 4), (5, 6),
+    (9, 10), (11, 13), (3, 8), (7, 12), (6, 8), (10, 12), (3, 5), (7, 9), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12),
+    (6, 7), (8, 9),
 )  # fmt: skip
 _APART = tuple((i, i + d) for d in (4, 2, 1) for i in range(8) if not i & d)
 _REVERSED = (*((i, i + 4) for i in range(4)), (0, 2), (1, 3), (0, 1), (2, 3), (7, 5), (6, 4), (7, 6), (5, 4))
+_VECTOR = 512 if has_mask_registers() else 256  # bits of a register
 
 
-def _exchanges(pairs):
+def _exchanges(pairs, half=4):
     @emitted(lambda keys, values, *places: types.void(keys, values, *[types.intp] * 4))
     def exchange(context, builder, sig, keys, values, low, low_step, high, high_step):
-        """Exchange among eight rows, four from one flat index on and four from another, and as many lanes as fit."""
-        arrays, vec = (keys, values), VecType(sig.args[0].dtype, 512 // sig.args[0].dtype.bitwidth)
+        """Exchange among rows, half of them from one flat index on and half from another, and as many lanes as fit."""
+        arrays, vec = (keys, values), VecType(sig.args[0].dtype, _VECTOR // sig.args[0].dtype.bitwidth)
         indices = []
         for first, step in ((low, low_step), (high, high_step)):
-            for _ in range(4):
+            for _ in range(half):
                 indices.append(first)
                 first = builder.add(first, step)
         places = [[pointer_to(context, builder, sig.args[x], arrays[x], i, vec) for i in indices] for x in (0, 1)]
@@ -216,13 +240,14 @@ def _exchanges(pairs):
     return exchange
 
 
-_sort_eight, _merge, _apart_421 = _exchanges(_EIGHT), _exchanges(_REVERSED), _exchanges(_APART)
+_sort_sixteen, _merge = _exchanges(_SIXTEEN, 8), _exchanges(_REVERSED)
+_apart_421, _apart_21 = _exchanges(_APART), _exchanges(_APART[4:])
 
 
 @jit
 def rows_for(n):
     """Rows of keys and of values that ``sort_lanes`` needs for ``n``: a power of two, and one that ends them."""
-    rows = 8
+    rows = 16
     while rows < n:
         rows *= 2
     return rows + 1
@@ -232,15 +257,15 @@ def rows_for(n):
 def sort_lanes(keys, values, n, lanes):
     """Sort ``n`` rows of ``lanes`` numbers, each lane by its own keys. The keys of further rows become ``inf``.
 
-    It is a network of exchanges, eight rows of them in registers at a time. Runs of eight rows are sorted, then merged
+    It is a network of exchanges, some rows of them in registers at a time. Runs of 16 rows are sorted, then merged
     in pairs to runs twice as long. A merge first exchanges the rows of one run with those of the other in reverse, then
     rows that are half a run apart, a quarter, and so on. The smaller key always goes to the lower row.
     """
     keys[n * lanes : rows_for(n) * lanes] = math.inf
-    for part in range(0, lanes, 64 // keys.itemsize):
-        for base in range(part, n * lanes, 8 * lanes):
-            _sort_eight(keys, values, base, lanes, base + 4 * lanes, lanes)
-        run = 8
+    for part in range(0, lanes, _VECTOR // 8 // keys.itemsize):
+        for base in range(part, n * lanes, 16 * lanes):
+            _sort_sixteen(keys, values, base, lanes, base + 8 * lanes, lanes)
+        run = 16
         while run < n:
             _merge_runs(keys, values, n, lanes, part, run)
             run *= 2
@@ -262,4 +287,4 @@ def _merge_runs(keys, values, n, lanes, part, run):
                     )
             apart //= 8
         for low in range(base * lanes + part, end * lanes if apart else 0, 8 * lanes):
-            _apart_421(keys, values, low, lanes, low + 4 * lanes, lanes)  # of which the first do nothing
+            _apart_21(keys, values, low, lanes, low + 4 * lanes, lanes)

@@ -342,35 +342,14 @@ def load_whole16(context, builder, sig, array, places, first):
     return builder.sitofp(found, llvm_type(sig.return_type))
 
 
-@emitted(lambda bits, array, index, x: types.intp(types.uint64, array, types.intp, x))
-def pack16(context, builder, sig, bits, array, index, x):
-    """Write those of 16 lanes whose bits are set one after the other; returns where they end. For AVX-512 alone.
-
-    What follows up to 16 numbers is overwritten.
-    """
-    part = VecType(sig.args[3].dtype, 512 // sig.args[3].dtype.bitwidth)
-    kind, name = llvm_type(part), f"x86.avx512.mask.compress.v{part.lanes}f{part.dtype.bitwidth}"
-    for first in range(0, 16, part.lanes):
-        some, mask = shuffle(builder, x, x, range(first, first + part.lanes)), lanes_from(builder, bits, part.lanes)
-        function = ir.FunctionType(kind, [kind, kind, mask.type])
-        function = cgutils.get_or_insert_function(builder.module, function, f"llvm.{name}")
-        packed = builder.call(function, [some, ir.Constant(kind, None), mask])
-        builder.store(packed, pointer_to(context, builder, sig.args[1], array, index, part), align=part.bytes)
-        used = builder.and_(bits, INT64((1 << part.lanes) - 1))
-        index = builder.add(index, _call(builder, "ctpop", INT64, [used], INT64))
-        bits = builder.lshr(bits, INT64(part.lanes))
-    return index
-
-
 @emitted(lambda array, index: types.void(array, types.intp))
 def prefetch32(context, builder, sig, array, index):
-    """Have the processor read 32 numbers ahead."""
-    vec = VecType(sig.args[0].dtype, 512 // sig.args[0].dtype.bitwidth)  # a line of the cache
-    kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), INT32, INT32, INT32])
+    """Have the processor read 32 numbers ahead, if there are any."""
+    data, byte = context.make_array(sig.args[0])(context, builder, array).data, ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, *[INT32] * 3])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    for lane in range(0, 32, vec.lanes):
-        place = pointer_to(context, builder, sig.args[0], array, builder.add(index, INT64(lane)), vec)
-        place = builder.bitcast(place, ir.IntType(8).as_pointer())
+    for lane in range(0, 32, 512 // sig.args[0].dtype.bitwidth):  # of each line of the cache one
+        place = builder.bitcast(builder.gep(data, [builder.add(index, INT64(lane))]), byte)
         builder.call(function, [place, INT32(0), INT32(3), INT32(1)])
 
 
