@@ -163,7 +163,7 @@ def table(rows: dict[str, str], accuracies: Numbers) -> str:
     lines = [["config", "network", "test accuracy in %", "published in %", "parameters"]]
     for name, network in rows.items():
         if found := accuracies.get(name):
-            published = load_config(name).published.replace("+-", "±")
+            published = load_config(name).published
             numbers = [accuracy(found), published.replace(" %", ""), str(found["parameters"] or "-")]
             lines.append([f"`{name}`", network, *numbers])
     return markdown(lines)
