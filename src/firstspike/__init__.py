@@ -1,4 +1,4 @@
-"""Train spiking neural networks exactly, by backpropagation on first spike times.
+"""Train spiking neural networks with exact gradients of spike times.
 
     lif = fs.LIF(tau_mem=1.0, tau_syn=1.0, threshold=1.0)
     out = fs.first_spike_time(times, weight, lif)

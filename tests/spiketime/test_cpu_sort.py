@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from firstspike.spiketime.cpu.sort import sort_row, sorting_for
+from firstspike.spiketime.cpu.vectors.shuffles import columns16, pack16, rows_for, sort_lanes
+from firstspike.spiketime.cpu.vectors.simd import load16
 
 
 @numba.njit
@@ -49,3 +51,42 @@ def test_times_are_sorted_and_equal_ones_keep_their_order(kind, dtype):
             assert count[b] == n
             assert order[b, :n].tolist() == expected.tolist(), size
             assert arrival[b, :n].tolist() == times[b, expected].tolist()
+
+
+@numba.njit
+def sort_columns(keys, values, n):
+    sort_lanes(keys, values, n, 32)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 16, 17, 31, 33, 64, 65, 70, 100, 130])
+def test_lanes_are_sorted_each_by_its_own_keys(rows):
+    random, room = np.random.default_rng(rows), rows_for.py_func(rows)
+    keys, values = random.random((room, 32)), random.random((room, 32))
+    keys[random.random((room, 32)) < 0.2] = math.inf
+    values[:rows] = keys[:rows]
+    expected = np.sort(keys[:rows], axis=0)
+    flat = keys.ravel(), values.ravel()
+    sort_columns(*flat, rows)
+    np.testing.assert_array_equal(keys[:rows], expected)
+    np.testing.assert_array_equal(values[:rows], expected)
+    assert (keys[rows:] == math.inf).all()
+
+
+@numba.njit
+def packed(source, places, bits, tile, target):
+    columns16(source, places, 0, 20, 2, tile, 0)
+    at = 0
+    for lane in range(16):
+        at = pack16(bits[lane], target, at, load16(tile, 16 * lane))
+    return at
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_columns_of_chosen_rows_are_packed(dtype):
+    random = np.random.default_rng(0)
+    source, places = random.random((9, 20)).astype(dtype), random.integers(0, 9, 16).astype(np.int32)
+    bits, target = random.integers(0, 2**16, 16).astype(np.uint64), np.zeros(16 * 17, dtype)
+    found = packed(source.ravel(), places, bits, np.zeros(256, dtype), target)
+    columns = source[places, 2:18].T
+    chosen = (bits[:, None] >> np.arange(16, dtype=np.uint64)) & np.uint64(1) != 0
+    np.testing.assert_array_equal(target[:found], columns[chosen])

@@ -137,13 +137,24 @@ def sort_due(g, at, window, weight):
 
 @jit
 def _hand_over(g, at, window, weight):
-    """Give each lane what arrives at it, one after the other, from 16 events at once; returns how many rows."""
-    tile, places, delay = g.tile[at.slot], g.filled[at.slot], g.delays[at.group]
-    times, weights, never, rows = g.lists[at.slot, 0], g.lists[at.slot, 1], fill16(g.tile, math.inf), 0
+    """Give each lane what arrives at it, one after the other, from 16 events at once; returns how many rows.
+
+    The first events may arrive at all lanes, such as inputs without delays: whole rows.
+    """
+    tile, places, delay, keys, values = g.tile[at.slot], g.filled[at.slot], g.delays[at.group], g.keys, g.values
+    times, weights, never, rows, common = g.lists[at.slot, 0], g.lists[at.slot, 1], fill16(g.tile, math.inf), 0, 0
+    while common < window.n:
+        source, time = np.uintp(window.sources[common]), window.times[common]
+        if not (g.soonest[at.group, source] + time >= window.begin and g.latest[at.group, source] + time < window.end):
+            break
+        arrival = select(at.every, load32(delay, source * np.uintp(LANES)) + time, math.inf)
+        store(keys[at.slot], common * LANES, arrival)
+        store(values[at.slot], common * LANES, load32(weight, source * np.uintp(LANES)))
+        common += 1
     size = (window.n + 31) // 32 * 32 + 16  # of a lane's list; an odd number of cache lines
     for lane in range(LANES):
         places[lane] = lane * size
-    for k in range(0, window.n, 16):
+    for k in range(common, window.n, 16):
         for ahead in range(k + 16, k + 32):
             fetch_ahead(window, ahead, delay, weight)
         fresh = np.uint64(0xFFFF) << np.uint64(min(max(window.fresh - k, 0), 16))
@@ -165,6 +176,7 @@ def _hand_over(g, at, window, weight):
             store(times, place, never)
     for row in range(0, rows, 16):
         for half in range(0, LANES, 16):
-            transpose16(times, half * size + row, size, g.keys[at.slot], row * LANES + half, LANES)
-            transpose16(weights, half * size + row, size, g.values[at.slot], row * LANES + half, LANES)
-    return rows
+            to = (common + row) * LANES + half
+            transpose16(times, half * size + row, size, keys[at.slot], to, LANES)
+            transpose16(weights, half * size + row, size, values[at.slot], to, LANES)
+    return common + rows
