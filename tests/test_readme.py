@@ -54,7 +54,9 @@ def test_all_blocks_in_order(tmp_path):
     assert float(re.findall(r"^test accuracy ([0-9.]+)$", done.stdout, re.MULTILINE)[0]) > 0.9
     *_, shown = (text for language, text in BLOCKS if language == "text")
     accuracy, _, figures, folder = shown.splitlines()  # and what was published
-    assert re.search(re.escape(accuracy).replace(r"\.\.\.", ".*"), done.stdout)
+    form = re.sub(r"\d+\\\.\d+", r"[\\d.]+", re.escape(accuracy)).replace(r"\.\.\.", ".*")
+    found = re.search(form, done.stdout)
+    assert found and float(re.findall(r"test accuracy ([\d.]+)", found[0])[0]) > 97  # it varies with the processor
     assert f"{figures}\n{folder}\n" in done.stdout
     classes = (tmp_path / "new_classes.csv").read_text().splitlines()
     assert len(classes) == len((ROOT / "examples" / "bars.csv").read_text().splitlines())
