@@ -28,7 +28,15 @@ from firstspike.spiketime.cpu.rows.intervals import (
     scale_of,
 )
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.vectors.masks import any_of, bits_of, has_mask_registers, mask_of, update, where_below
+from firstspike.spiketime.cpu.vectors.masks import (
+    any_of,
+    bits_of,
+    has_mask_registers,
+    mask_of,
+    store_where,
+    update,
+    where_below,
+)
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
     fma,
@@ -112,7 +120,10 @@ def advance(zero, packed, order, begin, end, rows, first, active, voltage, curre
     for row in range(begin, end):
         k = np.uintp(row)
         current = fma(load(zero, packed, np.intp(order[k]) * TILE + first), syn[k], current)
-        charged = update(working, current, charged)
+        if _MASKED:
+            store_where(working, state, CURRENT + first, current)  # by the ports for stores, which are idle otherwise
+        else:
+            charged = update(working, current, charged)
         place = update(working, place + 1.0, place)
         voltage = update(working, fma(current, rise[k], voltage), voltage)
         working = where_below(working, voltage, splat(zero, bound[k]))
@@ -122,7 +133,8 @@ def advance(zero, packed, order, begin, end, rows, first, active, voltage, curre
     found = active & ~still
     if found:
         for row, x in ((VOLTAGE, voltage), (CURRENT, charged), (_STOP, place)):
-            store(state, row + first, select(found, x, load(zero, state, row + first)))
+            if row != CURRENT or not _MASKED:
+                store(state, row + first, select(found, x, load(zero, state, row + first)))
     return voltage, current, still
 
 

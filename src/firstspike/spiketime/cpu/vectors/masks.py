@@ -25,6 +25,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     lanes_from,
     shuffle,
     splat_into,
+    store_lanes,
 )
 
 _PART = 16
@@ -128,3 +129,11 @@ def update(context, builder, sig, mask, new, old):
         lanes = range(2 * parts[0].type.count)
         parts = [shuffle(builder, a, b, lanes) for a, b in zip(parts[::2], parts[1::2], strict=True)]
     return parts[0]
+
+
+@emitted(lambda mask, array, index, x: types.void(mask, array, types.intp, x))
+def store_where(context, builder, sig, mask, array, index, x):
+    """Write the lanes of the mask from a flat index into an array on. It is slow without mask registers."""
+    for i, (m, part) in enumerate(_parts(builder, mask, x)):
+        truth, at = sig.args[0].truth(builder, m), builder.add(index, INT64(_PART * i))
+        store_lanes(context, builder, sig.args[1], truth, array, at, part, VecType(sig.args[3].dtype, _PART))

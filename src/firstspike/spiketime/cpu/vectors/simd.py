@@ -293,13 +293,17 @@ def store(context, builder, sig, array, index, x):
     builder.store(x, pointer_to(context, builder, sig.args[0], array, index, vec), align=vec.bytes)
 
 
+def store_lanes(context, builder, array_type, mask, array, index, x, vec: VecType):
+    """Write the lanes of LLVM's mask."""
+    pointer = pointer_to(context, builder, array_type, array, index, vec, mask)
+    _call(builder, "masked.store", ir.VoidType(), [x, pointer, INT32(vec.bytes), mask], x.type)
+
+
 @emitted(lambda bits, array, index, x: types.void(types.uint64, array, types.intp, x))
 def store_some(context, builder, sig, bits, array, index, x):
     """Write the lanes whose bits are set. Nothing else is touched."""
     vec = sig.args[3]
-    mask = lanes_from(builder, bits, vec.lanes)
-    pointer = pointer_to(context, builder, sig.args[1], array, index, vec, mask)
-    _call(builder, "masked.store", ir.VoidType(), [x, pointer, INT32(vec.bytes), mask], x.type)
+    store_lanes(context, builder, sig.args[1], lanes_from(builder, bits, vec.lanes), array, index, x, vec)
 
 
 def _load_some(context, builder, sig, bits, array, index):
