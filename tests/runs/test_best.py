@@ -110,7 +110,7 @@ def test_improvements_wait_for_the_next_checkpoint(tmp_path):
 
 
 def test_a_state_without_the_neurons_of_the_weights_is_read():
-    config = load_config("bars", TIES)
+    config = load_config("bars", [*TIES, "training.schedule.kind=cosine"])
     state = build(config).state_dict()["members"][0]
     state["progress"] |= {"epoch": 3, "best": 0.9}
     state["schedule"]["last_epoch"] = 3
