@@ -251,6 +251,11 @@ def test_epochs_are_a_total(tmp_path):
     trainer_of(network()).fit(*DATA[:2], folder=tmp_path / "run", resume=True, **QUIET)  # a whole run: no warning
 
 
+def test_silent_is_not_switched_off_by_false():
+    with pytest.raises(TypeError, match=r"got False; fs\.SilentNeurons\(limits=1\) is off"):
+        fs.Trainer(network(), fs.losses.TimeCrossEntropy(), torch.optim.Adam(network().parameters()), silent=False)
+
+
 @pytest.mark.parametrize("make", [TensorDataset, lambda *arrays: arrays])
 def test_other_types_of_data_are_refused(make, tmp_path):
     trainer, other = trainer_of(network()), make(DATA[0].times, DATA[0].labels)

@@ -177,7 +177,7 @@ def _numbers(text: _Text, columns: list[int], kind: str) -> Float64[Tensor, "sam
                 hint = "; decimals have a point, not a comma"
             elif column in words:
                 some = _some(map(text.column, words))
-                hint = f"; without numbers: {some}: encode names by numbers, or leave them out"
+                hint = f"; columns without numbers: {some}: write categories as columns of 0 and 1, or leave them out"
                 if text.label is not None:
                     name = repr(text.names[column]) if text.header else column
                     hint += f"; labels are taken from {text.column(text.label)}, unless you set labels: {name}"
