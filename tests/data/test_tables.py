@@ -110,7 +110,9 @@ def test_truth_values_are_1_and_0(tmp_path, words, header):
 def test_all_columns_of_words_are_named(tmp_path):
     lines = ["a,sex,b,city,label", "1,m,2,Ulm,x", "3,f,x,,y", "5,m,6,Bonn,x"]
     names = r"column 2 \(sex\), column 4 \(city\)"
-    message = rf"column 2 \(sex\), line 2: expected a number or nothing, got 'm'; columns without numbers: {names}: write"
+    message = (
+        rf"column 2 \(sex\), line 2: expected a number or nothing, got 'm'; columns without numbers: {names}: write"
+    )
     with pytest.raises(ValueError, match=rf"{message} .*; labels are taken from column 5 \(label\), unless"):
         file_splits(write(tmp_path / "a.csv", lines), encode={})
     encoder = LatencyEncoder().fit(np.zeros((1, 5)))
@@ -118,5 +120,7 @@ def test_all_columns_of_words_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"got 'm'; columns without numbers: .*column 5 \(label\): write .* out$"):
         files.read_times(new, SpikeData(torch.empty(0, 10), [], encoder=encoder))
     lines = [line.replace(",m,", ",1,").replace(",f,x", ",2,4") for line in lines]
-    with pytest.raises(ValueError, match=r"column 4 \(city\), line 2: .* 'Ulm'; columns without numbers: column 4 \(city\): w"):
+    with pytest.raises(
+        ValueError, match=r"column 4 \(city\), line 2: .* 'Ulm'; columns without numbers: column 4 \(city\): w"
+    ):
         file_splits(write(tmp_path / "a.csv", lines), encode={})

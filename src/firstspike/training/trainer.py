@@ -100,7 +100,9 @@ class Trainer:
         self.objective.check(networks[0])
         silent = SilentNeurons() if silent is None else silent
         if not isinstance(silent, SilentNeurons):
-            raise TypeError(f"silent: expected fs.SilentNeurons(...), got {silent!r}; fs.SilentNeurons(limits=1) is off")
+            raise TypeError(
+                f"silent: expected fs.SilentNeurons(...), got {silent!r}; fs.SilentNeurons(limits=1) is off"
+            )
         limits = silent.limits_of(networks[0])
         if min(limits, default=1.0) < 1 and not all(isinstance(each, Network) for each in networks):
             raise ValueError("SilentNeurons needs an fs.Network, got another kind of module")
