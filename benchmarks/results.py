@@ -164,9 +164,12 @@ def table(rows: dict[str, str], accuracies: Numbers) -> str:
     for name, network in rows.items():
         if found := accuracies.get(name):
             published = load_config(name).published
-            numbers = [accuracy(found), published.replace(" %", ""), str(found["parameters"] or "-")]
-            lines.append([f"`{name}`", network, *numbers])
-    return markdown(lines)
+            count = found["parameters"] or "-"
+            if count != "-" and count >= 10_000:
+                count = f"{count:,}".replace(",", "\u00a0")
+            lines.append([f"`{name}`", network, accuracy(found), published.replace(" %", ""), str(count)])
+    used = [any(column[1:]) for column in zip(*lines, strict=True)]
+    return markdown([[x for x, there in zip(line, used, strict=True) if there] for line in lines])
 
 
 def speakers(found: dict[str, float]) -> str:

@@ -59,7 +59,7 @@ TRAININGS = {
     "convolution": ("digits", "--set", CONVOLUTION, "--set", "training.silent.limits=[0.5, 0.3, 0.1]"),
     "delayed_xor": ("delayed_xor",),
     "iris": ("iris.yaml",),
-    "five_neurons": ("yin_yang_synaptic_h5", "--set", "training.epochs=60", "--set", "training.checkpoint_every=1"),
+    "five_neurons": ("yin_yang_synaptic_h5", "--set", "training.checkpoint_every=1"),
     "seeds": ("yin_yang_w", "--seeds", "4", "--set", "training.epochs=25"),
 }
 SWEEP = """
@@ -90,7 +90,7 @@ GUIDES: dict[str, tuple[Any, str | Path | None]] = {
     "against_dense": (guides.against_dense, None),
 }
 """Images of the guides: what draws each of them, and the run or the table that it takes."""
-EPOCHS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60)
+EPOCHS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 40, 60, 80, 100, 125, 150)
 """Frames of the moving image."""
 GALLERY = {
     "yin_yang": ("summary", "weight_matrices"),
@@ -255,7 +255,10 @@ def neurons(path: Path) -> None:
     common: Any = {"tau_mem": 10.0, "refractory": 2.0}
     both = torch.tensor([[1.0, -1.0]])  # the second input inhibits
     shown = {
-        "LIF": (fs.LIF(**common, tau_syn=5.0), 1.1 * both),
+        "LIF": (
+            fs.neurons.AdaptiveLIF(**common, tau_syn=5.0, threshold_adaptation=[(40.0, 0.0)]),  # also shows its current
+            1.1 * both,
+        ),
         "AdaptiveLIF": (
             fs.neurons.AdaptiveLIF(**common, tau_syn=5.0, threshold_adaptation=[(40.0, 0.3)]),
             1.1 * both,
@@ -265,7 +268,7 @@ def neurons(path: Path) -> None:
         "AdEx": (fs.neurons.AdEx(), 800.0 * both),
         "Izhikevich": (fs.neurons.Izhikevich(), 10.0 * both),
         "AdLIF": (fs.neurons.AdLIF(**common, tau_syn=5.0, tau_w=20.0, a=2.0, b=0.3), 1.8 * both),
-        "ConductanceLIF": (fs.neurons.ConductanceLIF(**common, tau_syn=(5.0, 5.0)), 0.4 * both.abs()),
+        "ConductanceLIF": (fs.neurons.ConductanceLIF(**common, tau_syn=(5.0, 5.0)), 0.43 * both.abs()),
     }
     with fs.plots.style():
         figure = new_figure(9.0, 8.6)
@@ -277,8 +280,9 @@ def neurons(path: Path) -> None:
                 layer.weight.copy_(weight)
             fs.plots.membrane(layer, times, ax, until=end, unit="ms")
             lines = [x for x in ax.get_lines() if not str(x.get_label()).startswith(("_", "input spikes"))]
-            if lines:
-                legend_right(ax, handles=lines)
+            for part in (lines[-1], ax.collections[-1]) if name == "ConductanceLIF" else ():
+                part.set_color(COLOURS[5])  # of adaptation it would be that of the second line
+            legend_right(ax, handles=lines)
             ax.set(title=name, ylabel="", yticks=[])
             ax.label_outer()
         save(figure, path)

@@ -34,6 +34,7 @@ def raster_and_membranes(run: fs.Run) -> Figure:
     fs.plots.raster(run.network, run.record, middle, _SAMPLE)
     middle.set(title="all spikes", ylabel="")
     fs.plots.membrane(layer, run.record.layers[-2][_SAMPLE], right, names=run.class_names)
+    right.get_lines()[-1].set_label("its input spikes\n(hidden)")
     legend_right(right)
     right.set_title("membranes of the outputs")
     return figure
@@ -225,7 +226,8 @@ def published() -> Figure:
         means, places, xerr=spreads, fmt="o", color=COLOURS[0], capsize=3, label="here, mean and\nstandard deviation"
     )
     there = [(value, place) for place, (_, _, values) in enumerate(rows) for value in values]
-    ax.plot(*zip(*there, strict=True), "D", color=COLOURS[4], markerfacecolor="white", markersize=5, label="published")
+    hollow: Any = {"markerfacecolor": "none", "markersize": 6, "markeredgewidth": 1.4, "zorder": 4}
+    ax.plot(*zip(*there, strict=True), "D", color=COLOURS[4], label="published", **hollow)
     ax.set_yticks(places, [name for name, _, _ in rows])
     ax.set(xscale="log", xlabel="test error [%]", ylim=(-0.6, len(rows) - 0.4))
     ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)

@@ -97,18 +97,20 @@ def frame(run: fs.Run, network: nn.Module, plane: YinYangPlane, sample: torch.Te
     left.set(title=f"epoch {epoch}: {100 * correct:.0f} % correct", xticks=[], yticks=[], xlabel="", ylabel="")
     with torch.no_grad():
         record = network.record(sample)
-    fs.plots.membrane(network[-1], record.layers[-2][0], right, until=2.8)
-    _without_legend(right)
-    right.set(title="outputs in the marked sample", xlim=(1.4, 2.8), ylim=(-0.8, 1.3))
+    fs.plots.membrane(network[-1], record.layers[-2][0], right, until=3.0)
+    right.set(title="outputs in the marked sample", xlim=(1.4, 3.0), ylim=(-0.8, 1.3))
+    _hidden_spikes(right)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def _without_legend(ax: Axes) -> None:
-    if (legend := ax.get_legend()) is not None:
-        legend.remove()
+def _hidden_spikes(ax: Axes) -> None:
+    """Only the ticks are in the legend, and no faint traces are drawn."""
     for line in ax.get_lines():
+        if line.get_label() == "input spikes":
+            place = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.06), "handletextpad": 0.0, "fontsize": 8}
+            ax.legend([line], ["hidden spikes, before their delays"], **place)
         if line.get_alpha() == FAINT:
             line.set_visible(False)
 

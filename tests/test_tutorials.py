@@ -136,7 +136,7 @@ def test_delays(executed):
 
 def test_noisy_device(executed):
     text = executed("07_noisy_device", ("EPOCHS = 20", "EPOCHS = 6"))
-    before, after = percent(text, "trained in software, on device 7"), percent(text, "trained on device 7, on device 7")
+    before, after = percent(text, "trained in software, tested on 7"), percent(text, "trained on 7, tested on 7")
     assert percent(text, "trained and tested in software") > after > before
 
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from timing import markdown  # noqa: E402
 
-from firstspike.plots.look import GREY, log_ticks, marker_style, new_figure, style  # noqa: E402
+from firstspike.plots.look import COLOURS, GREY, log_ticks, new_figure, style  # noqa: E402
 
 NUMBERS, PAGE, DOCS = HERE / "results.json", HERE / "exactness.template.md", HERE.parents[1] / "docs"
 SMALL = HERE / "small.jsonl"
@@ -24,6 +24,15 @@ FIGURE = "exactness.png"
 NO_BREAK = "\u2011"  # a hyphen at which no line of a narrow column ends
 Numbers = dict[str, Any]
 GROUPS = ("random", "hard", "trains", "hard trains", "other neurons")
+DARK = "#444444"
+BESIDE = {
+    "spikegd": (0, 10, "left"),
+    "exact-snn-nn (events)": (-7, 0, "right"),
+    "NEST iaf_psc_exp_ps": (-7, 0, "right"),
+    "Brian2 (exact integration)": (0, 14, "center"),
+    "Norse lif_feed_forward_step": (-7, -4, "right"),
+}
+"""Where the names of some systems are in the figure, in points from their symbol, and their alignment."""
 
 
 def order(numbers: Numbers) -> list[Numbers]:
@@ -88,23 +97,24 @@ def families(systems: list[Numbers]) -> str:
 def figure(systems: list[Numbers], path: Path) -> None:
     """Errors of random problems over the time for an output: a line from the median to the largest."""
     shown = [x for x in systems if x["microseconds"] is not None and x["scores"]["random"]["errors"]]
+    own = iter(COLOURS)
     with style():
-        drawn = new_figure(6.5, 4.0)
+        drawn = new_figure(7.5, 4.4)
         ax = drawn.subplots()
-        for k, system in enumerate(shown):
+        for system in shown:
             errors, x = system["scores"]["random"]["errors"], system["microseconds"]
-            look = marker_style(k)
-            exact = system["gradients"] == "exact"
-            ax.plot([x, x], [errors["median"], errors["largest"]], color=look["color"], linewidth=1)
-            ax.plot(
-                x, errors["largest"], linestyle="", markersize=6, label=system["name"].replace("`", ""),
-                markerfacecolor=look["color"] if exact else "white", **look,
-            )  # fmt: skip
-            ax.plot(x, errors["median"], marker="_", markersize=6, color=look["color"])
+            name = system["name"].replace("`", "")
+            colour = next(own) if name.startswith("firstspike") else DARK
+            face = colour if system["gradients"] == "exact" else "white"
+            ax.plot([x, x], [errors["median"], errors["largest"]], color=colour, linewidth=1)
+            ax.plot(x, errors["largest"], "o", color=colour, markerfacecolor=face)
+            ax.plot(x, errors["median"], marker="_", markersize=6, color=colour)
+            dx, dy, side = BESIDE.get(name, (7, 0, "left"))
+            place: Any = {"xytext": (dx, dy), "textcoords": "offset points", "ha": side, "va": "center"}
+            ax.annotate(name.replace(" (", "\n("), (x, errors["largest"]), color=colour, fontsize=7.5, **place)
         ax.axhline(2.0**-53, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)))
-        ax.set(xscale="log", yscale="log", xlabel="processor time for an output [µs]")
+        ax.set(xscale="log", yscale="log", xlim=(3, 30_000), xlabel="processor time for an output [µs]")
         ax.set_ylabel(r"error of a spike time [$\tau_\mathrm{syn}$]")
-        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, labelspacing=0.6)
         low, high = ax.get_ylim()
         log_ticks(ax.yaxis, low, high)
         drawn.savefig(path)

@@ -80,7 +80,7 @@ def number_text(value: float) -> str:
 
 @run_figure
 def margins_figure(run: Run, sample: int = 0) -> Figure:
-    """Which inputs decisions depend on: in one test sample, and on average."""
+    """Influence of each input, in one test sample and on average."""
     found = margins_of(run)
     effects = input_effects(found)
     if (image := run.data.train.image) is not None:

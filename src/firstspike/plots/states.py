@@ -39,7 +39,8 @@ def voltages_of(neuron: Neuron, at: Float[Tensor, " points"], seen: Arriving) ->
     membrane = (turned.mT - rest) / above
     membrane = torch.where(membrane.isfinite(), membrane, _BELOW).clamp(_BELOW, _ABOVE)
     used = neuron.membrane_states
-    currents = {name: x for name, x in states.items() if name not in used}
+    order = dict.fromkeys([*neuron.equations.receptors, *states])  # inputs first, as of linear neurons
+    currents = {name: states[name] for name in order if name not in used}
     moves = {name: x - x[:, :1] for name, x in currents.items()}
     shown = {name: x / x.abs().max().clamp(min=1e-300) for name, x in moves.items()}
     return Voltages(membrane, torch.ones_like(membrane), shown)

@@ -21,7 +21,7 @@ from torch import Tensor
 from firstspike.data import SpikeData, Splits
 from firstspike.data.files import read_labelled
 from firstspike.layers import Record
-from firstspike.layers.cost import LayerCost, energy_estimates, layer_costs
+from firstspike.layers.cost import ENERGIES, LayerCost, energy_estimates, layer_costs
 from firstspike.layers.named import named_layers, named_spikes
 from firstspike.runs.files import csv_text, whole_file, write_whole
 from firstspike.runs.rows import Rows, in_classes, input_times
@@ -203,7 +203,7 @@ class RunEvaluation(Evaluation):
                 spikes, events = (sum(layer[x] for layer in layers) for x in ("spikes", "synaptic_events"))
                 lines.append(f"{what}: {spikes:.0f} spikes, {events:.0f} synaptic events")
         if estimates := found["energy_estimate"]:
-            lines.append(f"energy per sample, estimated from published numbers, not measured: {energy_text(estimates)}")
+            lines += ["energy per sample, estimated from published numbers, not measured:", energy_text(estimates)]
         if self.differences:
             lines += ["against the exact spikes, neurons that differ most first:", differences_text(self.differences)]
         if len(found.get("classes", range(_TABLE_UP_TO + 1))) <= _TABLE_UP_TO:
@@ -213,12 +213,13 @@ class RunEvaluation(Evaluation):
 
 
 def energy_text(estimates: Mapping[str, float]) -> str:
-    """Energies by device, with three digits, from picojoules on."""
-    units = {1e-3: "mJ", 1e-6: "uJ", 1e-9: "nJ", 1e-12: "pJ"}
+    """Energies by device, with three digits, from picojoules on; most are those of synaptic events alone."""
+    units = {1e-3: "mJ", 1e-6: "µJ", 1e-9: "nJ", 1e-12: "pJ"}
     found = []
     for device, energy in estimates.items():
         unit = next((x for x in units if energy >= x), 1e-12)
-        found.append(f"{device} {energy / unit:.3g} {units[unit]}")
+        whole = " (whole chip)" if ENERGIES[device].sample else ""
+        found.append(f"{device} {energy / unit:.3g} {units[unit]}{whole}")
     return ", ".join(found)
 
 

@@ -4,7 +4,7 @@ const scheme = matchMedia("(prefers-color-scheme: dark)");
 const touch = matchMedia("(pointer: coarse)");
 // The colours of the figures (firstspike.plots.look); in the dark scheme dark ones are light.
 const COLOURS = ["#0072B2", "#E69F00", "#222222", "#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#8452EA", "#593B00", "#EA004E"];
-const DARK_COLOURS = ["#4DA6E8", "#E69F00", "#E8E8E8", "#9AD4F7", "#F0793A", "#2BC79A", "#E39AC4", "#B49BFF", "#B98D4F", "#FF5C8D"];
+const DARK_COLOURS = ["#4DA6E8", "#E69F00", "#A8ADB5", "#9AD4F7", "#F0793A", "#2BC79A", "#E39AC4", "#B49BFF", "#B98D4F", "#FF5C8D"];
 const DASHES = ["solid", "dash", "dot", "dashdot", "5px,2px", "9px,2px,2px,2px"];
 const FONT = "system-ui, sans-serif";
 const makers = new Map(); // chart element -> function that gives its content

@@ -18,7 +18,7 @@ function decisionMap(picked) {
     const { label: labels, decision, points } = member.samples;
     const { image: source, size } = member.plane;
     const names = member.classes.map((name, k) => ({
-      x: [null], y: [null], mode: "markers", name: label(name), marker: { symbol: "square", size: 12, color: COLOURS[k % COLOURS.length] },
+      x: [null], y: [null], mode: "markers", name: label(name), marker: { symbol: "square", size: 12, color: colour(k) },
     }));
     const rim = { width: 1, color: "#ffffff" };
     const ring = { size: 18, color: "rgba(0,0,0,0)", symbol: "circle", line: { width: 4, color: "#ff2d95" } };
