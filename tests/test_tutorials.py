@@ -156,7 +156,7 @@ def test_sequences(executed):
 def test_neurons(executed):
     text = executed("10_neurons", ("EPOCHS, SEEDS = 15, 3", "EPOCHS, SEEDS = 2, 3"))
     assert numbers(text, "QIF with pseudospikes: .*mean")[0] > 50
-    assert re.search(r"QIF with .*silent hidden neurons 0 %", text)
+    assert re.search(r"QIF with .*\n  silent hidden neurons 0 %", text)
     assert "the same spikes: True" in text
     assert numbers(text, "own equations: .*mean")[0] > 50
 
