@@ -92,11 +92,11 @@
     });
     const room = edges.slice(columns / 4).every((w) => w > -2);
     const note = label("lost-note end", x(LATEST) - 6, floor - 8, `no spike with input ${state.chosen + 1} here`);
-    return `<path class="lost" d="${bars.join("")}"></path>${room ? note : ""}`;
+    return [`<path class="lost" d="${bars.join("")}"></path>`, room ? note : ""];
   }
 
   function background(T) {
-    const parts = [`<rect class="paper" width="${width}" height="${HEIGHT}"></rect>`, lost()];
+    const [area, note] = lost(), parts = [`<rect class="paper" width="${width}" height="${HEIGHT}"></rect>`, area];
     for (let t = 0; t <= SPAN; t++) {
       for (const panel of [TOP, BOTTOM]) parts.push(line("grid", x(t), panel.y, x(t), panel.y + panel.height));
       parts.push(label("note middle", x(t), BOTTOM.y + BOTTOM.height + 16, t));
@@ -106,9 +106,6 @@
     }
     for (const panel of [TOP, BOTTOM]) parts.push(line("axis", x(0), y(panel, 0), x(SPAN), y(panel, 0)));
     parts.push(line("threshold", x(0), y(TOP, 1), x(SPAN), y(TOP, 1)));
-    parts.push(label("note end", x(SPAN), y(TOP, 1) - 6, "threshold"), label("note", LEFT, TOP.y - 8, "membrane"));
-    parts.push(label("note", LEFT, BOTTOM.y - 8, "weights of the input spikes"));
-    parts.push(label("note end", x(SPAN), HEIGHT - 8, "time in units of tau_syn"));
     parts.push(curve("membrane", 0, Math.min(T, SPAN)));
     if (T < SPAN) {
       const flip = x(T) > width - 90;
@@ -117,6 +114,9 @@
       const name = `spike-text${flip ? " end" : ""}`;
       parts.push(label(name, x(T) + (flip ? -8 : 8), TOP.y + TOP.height - 8, `T = ${text(T)}`));
     }
+    parts.push(note, label("note end", x(SPAN), y(TOP, 1) - 6, "threshold"), label("note", LEFT, TOP.y - 8, "membrane"));
+    parts.push(label("note", LEFT, BOTTOM.y - 8, "weights of the input spikes"));
+    parts.push(label("note end", x(SPAN), HEIGHT - 8, "time in units of tau_syn"));
     state.times.forEach((t, i) => {
       parts.push(line(`stem ${kind(i, T)}`, x(t), y(BOTTOM, 0), x(t), y(BOTTOM, state.weights[i])));
     });
