@@ -11,6 +11,7 @@ def absolute(text: str, source: str, version: str) -> str:
     """The text with links to files of the repository at ``source``, as they are in the release ``version``."""
     at = f"{source.rstrip('/')}/{{}}/v{version}/".format
     text = re.sub(r"!\[([^\]]*)\]\((?!\w+:)", lambda found: f"![{found[1]}]({at('raw')}", text)
+    text = re.sub(r'srcset="(?!\w+:)', f'srcset="{at("raw")}', text)
     return re.sub(
         r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!\w+:|#|!)", lambda found: f"[{found[1]}]({at('blob')}", text
     )

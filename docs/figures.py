@@ -159,8 +159,10 @@ def guide(name: str, path: Path) -> None:
 
 
 def learning(path: Path) -> None:
-    """The moving image of the first page."""
+    """The moving image of the first page, and one for dark pages."""
     site.learning(run("five_neurons"), path, EPOCHS)
+    with mpl.rc_context(site.NIGHT):
+        site.learning(run("five_neurons"), path.with_stem("learning_dark"), EPOCHS)
 
 
 def gallery(folder: Path) -> None:
@@ -195,6 +197,13 @@ def shrink(image: Path, path: Path) -> None:
 
 
 def readme(path: Path) -> None:
+    """The image of the README, and one for dark pages."""
+    yin_yang_sample(path)
+    with mpl.rc_context(site.NIGHT):
+        yin_yang_sample(path.with_stem("readme_dark"))
+
+
+def yin_yang_sample(path: Path) -> None:
     """A sample of Yin-Yang: an exact spike and its derivatives, all spikes, and the decisions over the plane."""
     data = run("yin_yang")
     with fs.plots.style(), mpl.rc_context({"font.size": 10, "axes.titlesize": 10}):
@@ -219,6 +228,7 @@ def readme(path: Path) -> None:
             path_effects=[withStroke(linewidth=2, foreground="black")],
         )
         ax.set_title(f"decisions, {100 * data.evaluation.accuracy:.1f} % correct")
+        site.at_night(figure)
         figure.savefig(path, dpi=170)
 
 
@@ -358,7 +368,11 @@ def figure_digest(name: str) -> str:
     shipped = (shipped_configs().get(training[0]) for training in trainings.values())
     configs = [yaml.safe_load(path.read_text("utf-8")) | {"published": ""} for path in shipped if path]
     own = [inspect.getsource(part) for part in (FIGURES[name][0], spike_and_gradient, save, shrink)]
-    beside = {"learning": (site.learning, site.frame), "live_report": (site.live_report,)}
+    beside = {
+        "readme": (yin_yang_sample, site.at_night),
+        "learning": (site.learning, site.frame, site.at_night),
+        "live_report": (site.live_report,),
+    }
     own += map(inspect.getsource, beside.get(name, ()))
     settings = {"learning": [EPOCHS], "gallery": [SWEEP, IRIS, GALLERY]}.get(name, [])
     return digest([*own, *map(str, [trainings, *settings, *configs])])

@@ -8,20 +8,30 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
+import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 from torch import nn
 
 import firstspike as fs
-from firstspike.plots.look import FAINT
+from firstspike.plots.look import COLOURS, FAINT
 from firstspike.plots.plane import YinYangPlane
 from firstspike.reports.write import run_page
 
 _SAMPLE = 3
+INK, PAPER = "#e6edf3", "#0d1117"
+NIGHT = {
+    **dict.fromkeys(["figure.facecolor", "axes.facecolor", "savefig.facecolor"], PAPER),
+    **dict.fromkeys(["text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"], INK),
+}
+"""Settings of images for dark pages."""
 
 FLOW = (
     ("values", "a table, an image", "data"),
@@ -85,6 +95,21 @@ def learning(run: fs.Run, path: Path, epochs: Sequence[int]) -> None:
     first.save(path, save_all=True, append_images=others, duration=lengths, loop=0, optimize=True)
 
 
+def at_night(figure: Figure) -> None:
+    """What is black becomes light; maps and their legends, which are transparent, stay on white."""
+    for ax in figure.axes if mpl.rcParams["figure.facecolor"] == PAPER else ():
+        if ax.images:
+            ax.set_facecolor("white")
+            for patch in ax.get_legend().get_patches() if ax.get_legend() else ():
+                *colour, alpha = patch.get_facecolor()
+                patch.set(alpha=None, facecolor=[1 - alpha * (1 - x) for x in colour], edgecolor="none")
+        for part in ax.findobj(lambda x: isinstance(x, Line2D | LineCollection)) if not ax.images else ():
+            if isinstance(part, Line2D) and part.get_color() == COLOURS[2]:
+                part.set(color=INK, markerfacecolor=INK, markeredgecolor=INK)
+            if isinstance(part, LineCollection) and to_hex(part.get_color()[0]) == COLOURS[2]:
+                part.set_color(INK)
+
+
 def frame(run: fs.Run, network: nn.Module, plane: YinYangPlane, sample: torch.Tensor, epoch: int) -> Image.Image:
     """An epoch."""
     assert isinstance(network, fs.Network)
@@ -100,6 +125,7 @@ def frame(run: fs.Run, network: nn.Module, plane: YinYangPlane, sample: torch.Te
     fs.plots.membrane(network[-1], record.layers[-2][0], right, until=3.0)
     right.set(title="outputs in the marked sample", xlim=(1.4, 3.0), ylim=(-0.8, 1.3))
     _hidden_spikes(right)
+    at_night(figure)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

@@ -91,7 +91,7 @@ function drawMembrane(member, place, tau, exact) {
     const range = [low - 0.1 * (high - low), high + 0.2 * (high - low)];
     const levels = [...new Set(bases)].map((y) => y + 1);
     const shapes = levels.map((y) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: shown("--faint"), dash: "dash", width: 1.5 } }));
-    const written = { xref: "paper", x: 1, y: 1, text: "threshold", showarrow: false, xanchor: "right", yanchor: "bottom", bgcolor: shown("--back"), font: { color: shown("--faint") } };
+    const written = { xref: "paper", x: 0.01, y: 1, text: "threshold", showarrow: false, xanchor: "left", yanchor: "bottom", font: { color: shown("--faint") } };
     const rows = membrane.trains ? { tickvals: bases, ticktext: names.map(label), zeroline: false } : {};
     const title = membrane.trains ? "neuron" : "membrane [threshold]";
     return [traces, layout(axis(timeLabel(tau), { automargin: false, range: [at[0], at[at.length - 1]] }), axis(title, { automargin: false, range, ...rows }), {
