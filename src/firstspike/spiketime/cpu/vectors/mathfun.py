@@ -74,7 +74,7 @@ def _reduced(x):
 
 @inlined
 def exp_and_expm1(x):
-    """``exp(x)`` of a vector and ``exp(x) - 1``, which is accurate next to 0. Who needs one of them pays for one."""
+    """``exp(x)`` of a vector and ``exp(x) - 1``, which is accurate next to 0. An unused result costs nothing."""
     n, p = _reduced(x)
     scale = power_of_two(n)
     return fma(p, scale, scale), fma(p, scale, scale - 1.0)
