@@ -170,9 +170,8 @@ def finish_resets(g, e, tile):
 def prepare_windows(g, e, slot, first, stop):
     """The rows of all windows of the samples."""
     for b in range(first, stop):
-        for tile in range(g.tiles if g.own_entries > 0 else 0):
-            for entry in range(g.upto[e, b, tile, g.windows]):
-                g.own[e, b, tile, entry] = 0
+        for entry in range(g.upto[e, b, g.windows * g.tiles] if g.own_entries > 0 else 0):
+            g.own[e, b, entry] = 0
         for w in range(g.windows):
             n, at = g.count[e, b, w], g.starts[e, b, w]
             here = slice(at, at + padded(n))
@@ -227,7 +226,7 @@ def send_back(g, e, chunk, group, w):
         for k in range(n):
             entry = own_event(g.order[e, b, at + k])
             if entry >= 0:
-                g.own[e, b, entry % g.tiles, entry // g.tiles] = by_times[at + k] * rows[FAST, k] * g.c[PER_SYN]
+                g.own[e, b, entry] = by_times[at + k] * rows[FAST, k] * g.c[PER_SYN]
     for b in range(first, stop if w == 0 and g.bounds[0] > -math.inf else first):
         carried, by_start = g.carried[e, b], g.by_start[e, b]
         for j in range(tiles[0] * TILE, min(tiles[1] * TILE, g.outputs)):

@@ -23,6 +23,7 @@ from firstspike.spiketime.cpu.arrays import (
     padded,
     saved_of,
 )
+from firstspike.spiketime.cpu.rows.entries import DROP, HOLD, LAST, NEXT, RELEASE, SEEN, Entries
 from firstspike.spiketime.cpu.rows.intervals import (
     NOW_CURRENT,
     NOW_VOLTAGE,
@@ -34,7 +35,7 @@ from firstspike.spiketime.cpu.rows.intervals import (
 )
 from firstspike.spiketime.cpu.rows.layouts import FORWARD, TRAIN_FORWARD
 from firstspike.spiketime.cpu.rows.scan import scan_tile
-from firstspike.spiketime.cpu.rows.train_scan import DROP, HOLD, LAST, NEXT, RELEASE, SEEN, Entries, scan_trains
+from firstspike.spiketime.cpu.rows.train_scan import scan_trains
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
 from firstspike.spiketime.cpu.sort import are_times, first_from, sort_row
@@ -92,7 +93,7 @@ def scan_sample(zero, g, e, slot, b, at, tile):
 
 @jit
 def own_event(entry):
-    """The ``order`` of an own spike, or the spike of an ``order``: ``entry * tiles + tile``."""
+    """The ``order`` of an own spike, the number of its entry, or the spike of an ``order``."""
     return -2 - entry
 
 
@@ -104,9 +105,7 @@ def start_samples(g, e, slot, first, stop):
         at, held, carried = b - first, g.held[e, b], g.carried[slot, b - first]
         outside_order, outside = g.outside_order[slot, at], g.outside[slot, at]
         g.arrived[slot, at] = sort_row(g.times[e, b], -math.inf, math.inf, outside_order, outside, keys, labels)
-        g.at_event[slot, at], g.owns[slot, at], g.starts[e, b, 0], g.lacks[e, b] = 0, 0, 0, 0
-        for tile in range(g.tiles):
-            g.upto[e, b, tile, 0] = 0
+        g.at_event[slot, at], g.owns[slot, at], g.starts[e, b, 0], g.upto[e, b, 0], g.lacks[e, b] = 0, 0, 0, 0, 0
         for j in range(g.carried_lanes):
             carried[0, j], carried[1, j], carried[2, j] = 0, 0, math.inf
         for j in range(g.outputs):
@@ -138,7 +137,8 @@ def prepare_window(g, e, slot, b, at, w):
     Returns whether there is room for the events.
     """
     begin, end, first = g.bounds[w], g.bounds[w + 1], g.starts[e, b, w]
-    own, own_id, own_sorted, own_order = g.own[slot, at], g.own_id[slot, at], g.own_sorted[slot], g.own_order[slot]
+    own, own_id, own_neuron = g.own[slot, at], g.own_id[slot, at], g.own_neuron[slot, at]
+    own_sorted, own_order = g.own_sorted[slot], g.own_order[slot]
     outside, outside_order, owns = g.outside[slot, at], g.outside_order[slot, at], g.owns[slot, at]
     order, source, arrival = g.order[e, b], g.source[e, b], g.arrival[e, b]
     due = sort_row(own[:owns], -math.inf, end, own_order, own_sorted, g.sort_keys[slot], g.sort_labels[slot])
@@ -156,10 +156,8 @@ def prepare_window(g, e, slot, b, at, w):
             arrival[k], order[k], source[k] = outside[here], outside_order[here], outside_order[here] // g.copies
             here += 1
         else:
-            entry = own_id[own_order[i]]
-            tile = entry % g.tiles
-            lane = g.places[e, b, tile, entry // g.tiles] & (TILE - 1)
-            arrival[k], order[k], source[k] = t, own_event(entry), g.inputs - g.outputs + tile * TILE + lane
+            entry, j = own_id[own_order[i]], own_neuron[own_order[i]]
+            arrival[k], order[k], source[k] = t, own_event(entry), g.inputs - g.outputs + j
             i += 1
         k += 1
     if end < math.inf:
@@ -167,7 +165,7 @@ def prepare_window(g, e, slot, b, at, w):
         k += 1
     left = 0
     for i in range(owns):
-        own[left], own_id[left] = own[i], own_id[i]
+        own[left], own_id[left], own_neuron[left] = own[i], own_id[i], own_neuron[i]
         left += not own[i] < end
     n = k - first
     g.owns[slot, at], g.at_event[slot, at] = left, here
@@ -183,7 +181,13 @@ def prepare_window(g, e, slot, b, at, w):
 @jit
 def scan_window(zero, g, e, slot, b, at, tile, w):
     """Spike trains of a tile in a window of a sample. Returns whether there is room for them."""
-    begin, n, first, low, holds = tile * TILE, g.count[e, b, w], g.starts[e, b, w], g.upto[e, b, tile, w], g.holds != 0
+    begin, n, first, low, holds = (
+        tile * TILE,
+        g.count[e, b, w],
+        g.starts[e, b, w],
+        g.upto[e, b, w * g.tiles + tile],
+        g.holds != 0,
+    )
     size, lanes, state, carried = min(TILE, g.outputs - begin), g.lanes[slot], g.state[slot], g.carried[slot, at]
     for lane in range(TILE):
         lanes[lane] = 0
@@ -196,18 +200,18 @@ def scan_window(zero, g, e, slot, b, at, tile, w):
     for lane in range(size if g.seen > 0 else 0):
         lanes[SEEN + lane] = done = g.counts[e, b, begin + lane]
         state[NEXT + lane] = observed[lane, done] if done < g.seen else math.inf
-    entries = Entries(
-        lanes, g.budget, g.found[e, b, tile], g.places[e, b, tile], g.moments[e, b, tile], g.slopes[e, b, tile]
-    )
+    entries = Entries(lanes, g.budget, g.found[e, b], g.places[e, b], g.moments[e, b], g.slopes[e, b])
     if n:
         sample = Sample(
             g.source[e, b, first:], g.arrival[e, b, first:], n, g.ends[slot, at], g.segments[slot, at], g.rows[slot, at]
         )
         stops, every = g.bounds[w + 1] < math.inf, every_lane(size)
-        scan_trains(zero, g.packed[e, tile], sample, stops, every, holds, g.c, state, entries, observed)
+        scan_trains(
+            zero, g.packed[e, tile], sample, stops, every, holds, g.c, state, entries, observed, g.stopped[slot]
+        )
     for row, x in ((NOW_VOLTAGE, 0), (NOW_CURRENT, 1), (RELEASE, 2)):
         store(carried, x * g.carried_lanes + begin, load(zero, state, row))
-    g.upto[e, b, tile, w + 1], full = lanes[TILE], np.int64(0)
+    g.upto[e, b, w * g.tiles + tile + 1], full = lanes[TILE], np.int64(0)
     has_room = keep_spikes(g, e, slot, b, at, tile, w, entries, low) and lanes[TILE + 1] == 0
     for lane in range(size):
         j, over = begin + lane, lanes[lane] > g.budget
@@ -237,7 +241,7 @@ def keep_spikes(g, e, slot, b, at, tile, w, entries, low):
             if number == g.waiting:
                 return False
             g.own[slot, at, number] = entries.moments[entry] + g.lag[0]
-            g.own_id[slot, at, number] = entry * g.tiles + tile
+            g.own_id[slot, at, number], g.own_neuron[slot, at, number] = entry, j
             g.owns[slot, at] = number + 1
     return True
 

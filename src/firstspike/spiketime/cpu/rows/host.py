@@ -110,7 +110,7 @@ def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -
     """
     (ensemble, batch, _, copies), outputs, real = given.times.shape, given.weight.shape[1], given.times.dtype
     own = 0 if given.recurrence is None else outputs * waiting
-    sizes, arrays = _of_trains(given, holds, entries * min(outputs, TILE), own + 2, None)
+    sizes, arrays = _of_trains(given, holds, entries * outputs, own + 2, None)
     windows = sizes["windows"]
     row = N_FORWARD * (sizes["stride"] // min(windows, 8)) * real.itemsize
     sizes |= {
@@ -215,6 +215,7 @@ def _of_trains(
     return sizes | {
         "packed_size": (sources + 1) * TILE, "stride": padded.py_func(inputs * copies + more), "copies": copies,
         "most": given.max_spikes, "budget": budget, "windows": len(bounds) - 1, "bounds_size": len(bounds),
+        "parts_size": (len(bounds) - 1) * sizes["tiles"] + 1,
         "entries": entries, "carried_lanes": sizes["tiles"] * TILE, "holds": holds,
     }, arrays  # fmt: skip
 
@@ -227,7 +228,7 @@ def _recurrence(given: Arguments) -> Recurrence:
 def _check_room(given: Arguments, sizes: dict[str, int]) -> None:
     """Raise ValueError for more than the kernels can count, or than the machine has memory for."""
     real, samples, windows = given.times.element_size(), sizes["ensemble"] * sizes["batch"], sizes["windows"]
-    events, spikes = sizes["room"], sizes["tiles"] * sizes["entries"]
+    events, spikes = sizes["room"], sizes["entries"]
     what = f"{samples} samples and {sizes['outputs']} neurons with max_spikes={given.max_spikes}"
     if given.recurrence is not None:
         what += f", window_spikes={sizes['budget']} and {windows} windows"

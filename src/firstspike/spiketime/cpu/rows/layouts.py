@@ -2,9 +2,10 @@
 
 from firstspike.spiketime.cpu.arrays import N_CONSTANTS, SAVED, STATES, TILE
 from firstspike.spiketime.cpu.rows import adjoint
+from firstspike.spiketime.cpu.rows.entries import N_LANES
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD, N_FORWARD
 from firstspike.spiketime.cpu.rows.joins import FEW
-from firstspike.spiketime.cpu.rows.train_scan import N_LANES
+from firstspike.spiketime.cpu.rows.train_blocks import BLOCK
 from firstspike.spiketime.cpu.runtime.kernels import Layout
 from firstspike.spiketime.cpu.sort import SORTING
 
@@ -20,11 +21,11 @@ KEPT = {
     "arrival": "real ensemble batch room",
     "starts": "int32 ensemble batch bounds_size",
     "count": "int32 ensemble batch windows",
-    "found": "int32 ensemble batch tiles entries",
-    "places": "int32 ensemble batch tiles entries",
-    "moments": "real ensemble batch tiles entries",
-    "slopes": "real ensemble batch tiles entries",
-    "upto": "int32 ensemble batch tiles bounds_size",
+    "found": "int32 ensemble batch entries",
+    "places": "int32 ensemble batch entries",
+    "moments": "real ensemble batch entries",
+    "slopes": "real ensemble batch entries",
+    "upto": "int32 ensemble batch parts_size",
     "full": "int64 ensemble batch tiles windows",
     "counts": "int32 ensemble batch outputs",
 }
@@ -56,7 +57,7 @@ FORWARD = _FORWARD.extended(
     places=f"int32 threads {TILE}",
 )
 TRAIN_FORWARD = _FORWARD.extended(
-    "copies most seen budget events room waiting entries bounds_size holds carried_lanes",
+    "copies most seen budget events room waiting entries bounds_size parts_size holds carried_lanes",
     **TRAINS,
     **KEPT,
     lag="real 1",
@@ -70,13 +71,15 @@ TRAIN_FORWARD = _FORWARD.extended(
     outside_order="int32 threads block events",
     arrived="int32 threads block",
     at_event="int32 threads block",
-    own="real threads block waiting",  # times at which own spikes arrive, in any order, which spikes, and how many
+    own="real threads block waiting",  # times at which own spikes arrive, in any order, which spikes, whose, and how many
     own_id="int32 threads block waiting",
+    own_neuron="int32 threads block waiting",
     owns="int32 threads block",
     own_sorted="real threads waiting",
     own_order="int32 threads waiting",
     carried=f"real threads block {STATES} carried_lanes",
     lanes=f"int32 threads {2 * TILE + 2}",
+    stopped=f"uint64 threads {BLOCK}",
 )
 
 
@@ -114,7 +117,7 @@ BACKWARD = _BACKWARD.extended(
     **SORTING,
 )
 TRAIN_BACKWARD = _BACKWARD.extended(
-    "most budget asks_end holds all_rows entries own_entries bounds_size carried_lanes slots",
+    "most budget asks_end holds all_rows entries own_entries bounds_size parts_size carried_lanes slots",
     **TRAINS,
     **KEPT,
     grad="real ensemble batch outputs most",
@@ -122,7 +125,7 @@ TRAIN_BACKWARD = _BACKWARD.extended(
     rows="real ensemble batch all_rows",
     start="real ensemble batch room",
     segments="int32 ensemble batch windows",
-    own="real ensemble batch tiles own_entries",
+    own="real ensemble batch own_entries",
     carried="real ensemble batch 3 carried_lanes",  # between two windows: y, C and PULL
     seen="int32 ensemble batch outputs",
     by_start=f"real ensemble batch {STATES} outputs",

@@ -9,9 +9,9 @@ from firstspike.spiketime.cpu.arrays import N_CONSTANTS, PER_MEM, SPAN, TILE, X,
 from firstspike.spiketime.cpu.membrane import rise
 from firstspike.spiketime.cpu.rows import adjoint
 from firstspike.spiketime.cpu.rows.adjoint import Into, unwind_tile
+from firstspike.spiketime.cpu.rows.entries import Entries
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD, Sample
 from firstspike.spiketime.cpu.rows.joins import exceeds
-from firstspike.spiketime.cpu.rows.train_scan import Entries
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import fill16, fma, gather16, lanes_of, load, load16, select, splat, store
@@ -128,7 +128,8 @@ def put(spikes, place, jump, time, start, arrival, rows_of, c):
 @jit
 def unwind_window(zero, g, e, slot, chunk, group, tile, b, w):
     """Spike trains of a tile in a window of a sample."""
-    n, at, low, high = g.count[e, b, w], g.starts[e, b, w], g.upto[e, b, tile, w], g.upto[e, b, tile, w + 1]
+    n, at, part = g.count[e, b, w], g.starts[e, b, w], w * g.tiles + tile
+    low, high = g.upto[e, b, part], g.upto[e, b, part + 1]
     c, begin, carried, packed = g.c, tile * TILE, g.carried[e, b], g.packed[e, tile]
     asks = g.asks_end != 0 or w < g.windows - 1
     if n == 0 or (low == high and not asks):
@@ -136,10 +137,10 @@ def unwind_window(zero, g, e, slot, chunk, group, tile, b, w):
     begins, stops, here = g.bounds[w] > -math.inf, g.bounds[w + 1] < math.inf, slice(at, at + padded(n))
     state, spikes, rows_of, arrival = g.state[slot], g.all_spikes[slot], g.rows_of[slot], g.arrival[e, b, here]
     entries = Entries(
-        g.lanes[slot], g.budget, g.found[e, b, tile, low:high], g.places[e, b, tile, low:high],
-        g.moments[e, b, tile, low:high], g.slopes[e, b, tile, low:high],
+        g.lanes[slot], g.budget, g.found[e, b, low:high], g.places[e, b, low:high],
+        g.moments[e, b, low:high], g.slopes[e, b, low:high],
     )  # fmt: skip
-    own = g.own[e, b, tile, low:high] if g.own_entries > 0 else g.own[e, b, tile, :0]
+    own = g.own[e, b, low:high] if g.own_entries > 0 else g.own[e, b, :0]
     gather_entries(entries, begin, own, g.grad[e, b], g.seen[e, b], spikes, rows_of)
     sample = Sample(
         g.source[e, b, here], arrival, n, g.ends[e, b, here], g.segments[e, b, w], rows_of_window(g.rows[e, b], n, at)

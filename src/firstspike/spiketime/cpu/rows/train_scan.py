@@ -11,32 +11,42 @@ other than cross the threshold by itself: it is released after a refractory time
 
 # mypy: disable-error-code="no-untyped-def"
 import math
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import PER_MEM, PER_SYN, TILE, rates_of
 from firstspike.spiketime.cpu.membrane import (
-    SHORT,
     crossings,
     reaches,
     reaches_scaled,
     responses,
-    soon,
+)
+from firstspike.spiketime.cpu.rows.entries import (
+    AT,
+    DROP,
+    HOLD,
+    LAST,
+    NEXT,
+    RELEASE,
+    SEEN,
+    SINCE,
+    STEEP,
+    note,
+    note_spike,
+    sort_entries,
 )
 from firstspike.spiketime.cpu.rows.intervals import (
     BOUND,
     MEM,
-    N_STATE,
     NOW_CURRENT,
     NOW_VOLTAGE,
     RISE,
     SYN,
     scale_of,
 )
+from firstspike.spiketime.cpu.rows.train_blocks import BLOCK, scan_block, solve_within
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.masks import any_reaches
-from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
     fma,
@@ -50,171 +60,116 @@ from firstspike.spiketime.cpu.vectors.simd import (
     store,
 )
 
-# rows of a tile's state after those of ``intervals``
-DROP, SINCE, AT, STEEP = range(N_STATE, N_STATE + 4 * TILE, TILE)
-# time of a lane's last spike or release in the window, when a refractory lane is released, inf for others; refractory
-# time; its next spike, where spikes are observed, otherwise inf
-LAST, RELEASE, HOLD, NEXT = range(N_STATE + 4 * TILE, N_STATE + 8 * TILE, TILE)
-N_LANES = N_STATE + 8 * TILE
-SEEN = TILE + 2  # where ``lanes`` has the numbers of observed spikes before the window
-
 _ALL = 0xFFFF
 
 
-class Entries(NamedTuple):
-    """Spikes and releases of a tile in a window, in the order in which the scan finds them.
-
-    ``lanes`` has the number of spikes of each lane, then the number of entries, then whether there was no room for one.
-    An entry has the row after which it is, the slope of the membrane there, its time, and its place: spike k of a lane
-    is at ``k * TILE + lane``, the release after k spikes at ``(most + k) * TILE + lane``.
-    """
-
-    lanes: Any
-    most: Any
-    found: Any
-    places: Any
-    moments: Any
-    slopes: Any
-
-
 @jit
-def scan_trains(zero, packed, sample, stops, every, holds, c, state, entries, observed):
+def scan_trains(zero, packed, sample, stops, every, holds, c, state, entries, observed, stopped):
     """Spikes of a tile's lanes ``every`` in one window, from the states NOW, which become those at its last event.
 
     With ``stops``, nothing happens after the last event. With ``holds``, neurons may be refractory, or their spikes be
     ``observed (lanes, spikes)``, which has no lanes where spikes are those of the membrane.
     """
-    source, arrival, rows, segments = sample.order, sample.arrival, sample.rows, sample.segments
-    syn, rise, bound, mem = rows[SYN], rows[RISE], rows[BOUND], rows[MEM]
-    never = arrival.dtype.type(math.inf)
-    active, tested, begin, due_at = every, every, 0, never
+    arrival, rows, segments = sample.arrival, sample.rows, sample.segments
+    syn, mem, never = rows[SYN], rows[MEM], arrival.dtype.type(math.inf)
+    active, tested, begin = every, every, 0
     if holds:
         active &= ~(splat(zero, math.inf) > load(zero, state, RELEASE))
-        due_at = earliest_due(zero, state)
         if observed.shape[0] > 0:
-            tested = np.uint64(0)
+            tested, due_at = np.uint64(0), earliest_due(zero, state)
             if due_at < arrival[0]:  # spikes before the first event cannot be the membrane's, but reset it
                 active = spikes_between(zero, state, entries, -1, active, every, True, due_at, arrival[0], c, observed)
-                due_at = earliest_due(zero, state)
     for segment in range(segments):
         end = sample.ends[segment]
-        voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
-        for k in range(begin, end - 1):
-            at = np.uintp(k)  # without a sign, an index needs no test for one below 0
-            current = fma(load(zero, packed, np.intp(source[at]) * TILE), syn[at], current)
-            following = fma(current, rise[at], voltage)
-            # rise is 0 where the next input arrives at the same time
-            if any_reaches(following, bound[at]) and rise[at] > 0:
-                candidates = (following >= bound[at]) & active & tested
-                if candidates:
-                    store(state, NOW_VOLTAGE, voltage)
-                    store(state, NOW_CURRENT, current)
-                    active = spikes_in_row(zero, state, entries, k, candidates, active, holds, rows, arrival, c)
-                    voltage = load(zero, state, NOW_VOLTAGE)
-                    following = fma(current, rise[at], voltage)
-                    if holds:
-                        due_at = earliest_due(zero, state)
-            if holds and rise[at] > 0 and arrival[at + np.uintp(1)] >= due_at:
-                due = lanes_due(zero, state, arrival[k + 1]) & every
-                store(state, NOW_VOLTAGE, voltage * (1 / mem[k]))
-                store(state, NOW_CURRENT, current * (1 / syn[k]))
-                active = spikes_between(
-                    zero, state, entries, k, active, due, True, arrival[k], arrival[k + 1], c, observed
-                )
-                after = load(zero, state, NOW_VOLTAGE) * mem[k + 1] - current * rise[k]
-                following = select(due & active, fma(current, rise[at], after), following)
-                due_at = earliest_due(zero, state)
-            voltage = following
         k = end - 1
-        current = fma(load(zero, packed, np.intp(source[k]) * TILE), syn[k], current)
+        if holds:
+            active = scan_rows(zero, packed, sample, begin, k, every, active, tested, c, state, entries, observed)
+        for first in range(k if holds else begin, k, BLOCK):
+            low = entries.lanes[TILE]
+            stop = min(first + BLOCK, k)
+            active = scan_block(zero, packed, sample, first, stop, active, state, entries, stopped, c)
+            sort_entries(entries, low)
+        voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
+        current = fma(load(zero, packed, np.intp(sample.order[k]) * TILE), syn[k], current)
         store(state, NOW_VOLTAGE, voltage * (1 / mem[k]))
         store(state, NOW_CURRENT, current * (1 / syn[k]))
         if segment < segments - 1 or not stops:
             until = arrival[end] if segment < segments - 1 else never
             active = spikes_between(zero, state, entries, k, active, every, holds, arrival[k], until, c, observed)
-            if holds:
-                due_at = earliest_due(zero, state)
         begin = end
 
 
-@inlined
-def spikes_in_row(zero, state, entries, k, candidates, active, holds, rows, arrival, c):
-    """Spikes of the lanes ``candidates`` between input k and the next, with scaled states. Returns who may go on.
+@jit
+def scan_rows(zero, packed, sample, begin, end, every, active, tested, c, state, entries, observed):
+    """Spikes in rows of a segment, row by row, of neurons that may be refractory. Returns who may spike afterwards."""
+    source, arrival, rows = sample.order, sample.arrival, sample.rows
+    syn, rise, bound, mem = rows[SYN], rows[RISE], rows[BOUND], rows[MEM]
+    voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
+    due_at = earliest_due(zero, state)
+    for k in range(begin, end):
+        at = np.uintp(k)  # without a sign, an index needs no test for one below 0
+        current = fma(load(zero, packed, np.intp(source[at]) * TILE), syn[at], current)
+        following = fma(current, rise[at], voltage)
+        # rise is 0 where the next input arrives at the same time
+        if any_reaches(following, bound[at]) and rise[at] > 0:
+            candidates = (following >= bound[at]) & active & tested
+            if candidates:
+                store(state, NOW_VOLTAGE, voltage)
+                store(state, NOW_CURRENT, current)
+                active = spikes_in_row(state, entries, k, candidates, active, rows, arrival, c)
+                voltage = load(zero, state, NOW_VOLTAGE)
+                following = fma(current, rise[at], voltage)
+                due_at = earliest_due(zero, state)
+        if rise[at] > 0 and arrival[at + np.uintp(1)] >= due_at:
+            due = lanes_due(zero, state, arrival[k + 1]) & every
+            store(state, NOW_VOLTAGE, voltage * (1 / mem[k]))
+            store(state, NOW_CURRENT, current * (1 / syn[k]))
+            active = spikes_between(zero, state, entries, k, active, due, True, arrival[k], arrival[k + 1], c, observed)
+            after = load(zero, state, NOW_VOLTAGE) * mem[k + 1] - current * rise[k]
+            following = select(due & active, fma(current, rise[at], after), following)
+            due_at = earliest_due(zero, state)
+        voltage = following
+    store(state, NOW_VOLTAGE, voltage)
+    store(state, NOW_CURRENT, current)
+    return active
 
-    The states become those from which the membrane after the last spike follows.
-    """
-    mem, rise, bound = rows[MEM, k], rows[RISE, k], rows[BOUND, k]
-    r, scale = rates_of(c), scale_of(rows, k)
+
+@inlined
+def spikes_in_row(state, entries, k, candidates, active, rows, arrival, c):
+    """Spikes of the lanes ``candidates`` between input k and the next, with scaled states. Returns who may go on."""
+    r, scale, rise = rates_of(c), scale_of(rows, k), rows[RISE, k]
     now, wait = arrival[k], fill16(rows, arrival[k + 1] - arrival[k])
-    short = state.itemsize == 4 and (arrival[k + 1] - now) * r.faster <= SHORT
     while candidates:
         first = lowest_bit(candidates) & ~15
         bits = (candidates >> np.uint64(first)) & np.uint64(_ALL)
         candidates &= ~(np.uint64(_ALL) << np.uint64(first))
         voltage = load16(state, NOW_VOLTAGE + first)
         current = load16(state, NOW_CURRENT + first)
-        while bits:
-            end = fma(current, rise, voltage)
-            fired, limit = reaches_scaled(voltage, current, wait, end, current, bits, r, scale)
-            if not fired:
-                break
-            v, i, s, drive, slow = voltage * scale.mem, current * scale.syn, limit, limit, fired
-            if short:
-                s, drive, exact = soon(v, i, limit, r)
-                slow = fired & ~(exact & (limit >= wait))
-            if slow:
-                found, found_drive = crossings(v, i, limit, slow, r)
-                s, drive = select(slow, found, s), select(slow, found_drive, drive)
-            spent = exp(min(s, 60.0 / r.faster) * r.mem)
-            store(state, AT + first, s)
-            store(state, STEEP + first, drive - r.mem)
-            voltage = select(fired, voltage - load16(state, DROP + first) * (spent * mem), voltage)
-            gone = record(state, entries, k, first, fired, holds, now, arrival[k + 1])
-            active &= ~(gone << np.uint64(first))
-            if gone:  # the scan need not look at them again
-                voltage = select(gone, fill16(state, -math.inf), voltage)
-            bits = fired & ~gone & (fma(current, rise, voltage) >= bound)
-        store(state, NOW_VOLTAGE + first, voltage)
+        end = fma(current, rise, voltage)
+        fired, limit = reaches_scaled(voltage, current, wait, end, current, bits, r, scale)
+        if not fired:
+            continue
+        v, i = voltage * scale.mem, current * scale.syn
+        s, drive = solve_within(v, i, wait, limit, fired, state.itemsize == 4, r)
+        store(state, AT + first, s)
+        store(state, STEEP + first, drive - r.mem)
+        record(state, entries, k, first, fired, True, now, arrival[k + 1])
+        active &= ~(fired << np.uint64(first))
+        # the scan need not look at them again
+        store(state, NOW_VOLTAGE + first, select(fired, fill16(state, -math.inf), voltage))
     return active
 
 
 @inlined
-def note(entries, k, place, time, slope):
-    """Append an entry."""
-    total = np.uintp(entries.lanes[TILE])  # without a sign, an index needs no test for one below 0
-    if total < np.uintp(entries.found.size):
-        entries.found[total], entries.places[total] = k, place
-        entries.moments[total], entries.slopes[total] = time, slope
-        entries.lanes[TILE] += 1
-    else:
-        entries.lanes[TILE + 1] = 1
-
-
-@inlined
 def record(state, entries, k, first, fired, holds, now, end):
-    """Note spikes at ``now`` + AT of 16 lanes after row k. Returns those that may not spike again for now.
-
-    Where a lane has more spikes than ``entries.most``, only its count says so.
-    """
-    gone = fired if holds else np.uint64(0)
+    """Note spikes at ``now`` + AT of 16 lanes after row k. Returns those that may not spike again for now."""
+    gone = np.uint64(0)
     while fired:
-        lane = lowest_bit(fired)
-        bit = np.uint64(1) << np.uint64(lane)
-        fired &= ~bit
-        lane += first
-        count = entries.lanes[lane]
-        entries.lanes[lane] = count + 1
-        if count >= entries.most:
-            gone |= bit
-            continue
-        spike = min(now + state[AT + lane], end)
-        previous = max(now, state[LAST + lane])
-        if not spike > previous:
-            spike = min(np.nextafter(previous, state.dtype.type(math.inf)), end) if previous < end else end
-        state[LAST + lane] = spike
-        if holds:
-            state[RELEASE + lane] = spike + state[HOLD + lane]
-        note(entries, k, count * TILE + lane, spike, state[STEEP + lane])
+        part = lowest_bit(fired)
+        fired &= fired - np.uint64(1)
+        lane = first + part
+        if note_spike(state, entries, k, lane, state[AT + lane], state[STEEP + lane], holds, now, end):
+            gone |= np.uint64(1) << np.uint64(part)
     return gone
 
 
