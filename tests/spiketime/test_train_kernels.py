@@ -12,13 +12,15 @@ from firstspike.spiketime.cpu.rows import host as rows_host
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 INF = math.inf
-# samples, inputs, times of each, neurons, span, largest weight: few and long intervals, many short ones, segments
+# samples, inputs, times of each, neurons, span, largest weight: few and long intervals, many short ones, segments,
+# and last bursts, also within intervals
 SHAPES = [
     (3, 6, 3, 5, 4.0, 2.5),
     (2, 60, 2, 70, 3.0, 0.3),
     (1, 400, 1, 130, 2.0, 0.06),
     (17, 70, 1, 63, 40.0, 2.5),
     (1, 1, 5, 1, 3.0, 8.0),
+    (1, 90, 1, 66, 2.0, 2.5),
 ]
 
 

@@ -167,11 +167,28 @@ def finish_resets(g, e, tile):
 
 
 @jit
+def ask(grad, upto, tiles, places, spiked, seen, asked):
+    """The gradient with respect to each entry that is a spike, whose place is below ``spiked``."""
+    for j in range(seen.size):
+        seen[j] = 0
+    for part in range(upto.size - 1):
+        begin, stop = np.uintp(part % tiles * TILE), np.uintp(upto[part + 1])
+        entry = np.uintp(upto[part])  # without a sign, an index needs no test for one below 0
+        while entry < stop:
+            place = np.uintp(places[entry])
+            if place < np.uintp(spiked):
+                j = begin + (place & np.uintp(TILE - 1))
+                k = np.uintp(seen[j])
+                seen[j] = k + np.uintp(1)
+                asked[entry] = grad[j, k] if k < np.uintp(grad.shape[1]) else asked.dtype.type(0)
+            entry += np.uintp(1)
+
+
+@jit
 def prepare_windows(g, e, slot, first, stop):
-    """The rows of all windows of the samples."""
+    """The rows of all windows of the samples, and the gradients with respect to their spikes."""
     for b in range(first, stop):
-        for entry in range(g.upto[e, b, g.windows * g.tiles] if g.own_entries > 0 else 0):
-            g.own[e, b, entry] = 0
+        ask(g.grad[e, b], g.upto[e, b], g.tiles, g.places[e, b], g.budget * TILE, g.seen[e, b], g.asked[e, b])
         for w in range(g.windows):
             n, at = g.count[e, b, w], g.starts[e, b, w]
             here = slice(at, at + padded(n))
@@ -205,7 +222,6 @@ def end_of_sample(g, e, b, chunk, neurons, stop):
     for j in range(neurons[0], stop):
         carried[0, j], carried[1, j], carried[2, j] = 0, 0, 0
     for j in range(neurons[0], neurons[1]):
-        g.seen[e, b, j] = g.counts[e, b, j]
         if g.asks_end:
             unit = g.unit[e, j]
             carried[1, j] = -of_end[1, j] * unit
@@ -220,13 +236,15 @@ def end_of_sample(g, e, b, chunk, neurons, stop):
 def send_back(g, e, chunk, group, w):
     """Gradients with respect to the inputs of a window: own spikes, and the states at the start of the first."""
     (first, stop), tiles = part_of(g.batch, g.chunks, chunk), part_of(g.tiles, g.groups, group)
-    for b in range(first, stop if w > 0 and g.own_entries > 0 else first):
-        n, at, by_times = g.count[e, b, w], g.starts[e, b, w], g.times_parts[e, group, b]
-        rows = rows_of_window(g.rows[e, b], n, at)
-        for k in range(n):
-            entry = own_event(g.order[e, b, at + k])
-            if entry >= 0:
-                g.own[e, b, entry] = by_times[at + k] * rows[FAST, k] * g.c[PER_SYN]
+    for b in range(first, stop if w > 0 and g.recurs else first):
+        n, at, asked = g.count[e, b, w], g.starts[e, b, w], g.asked[e, b]
+        by_times, order = g.times_parts[e, group, b, at:], g.order[e, b, at:]
+        fast = rows_of_window(g.rows[e, b], n, at)[FAST]
+        for row in range(n):
+            k = np.uintp(row)
+            # without a branch that is hard to foresee, others are added to the room for one more
+            entry = np.uintp(min(np.uint32(own_event(order[k])), np.uint32(g.entries)))
+            asked[entry] += by_times[k] * fast[k] * g.c[PER_SYN]
     for b in range(first, stop if w == 0 and g.bounds[0] > -math.inf else first):
         carried, by_start = g.carried[e, b], g.by_start[e, b]
         for j in range(tiles[0] * TILE, min(tiles[1] * TILE, g.outputs)):

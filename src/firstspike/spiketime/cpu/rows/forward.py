@@ -35,6 +35,7 @@ from firstspike.spiketime.cpu.rows.intervals import (
 )
 from firstspike.spiketime.cpu.rows.layouts import FORWARD, TRAIN_FORWARD
 from firstspike.spiketime.cpu.rows.scan import scan_tile
+from firstspike.spiketime.cpu.rows.train_blocks import BLOCK, rows_of_block
 from firstspike.spiketime.cpu.rows.train_scan import scan_trains
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
@@ -181,13 +182,8 @@ def prepare_window(g, e, slot, b, at, w):
 @jit
 def scan_window(zero, g, e, slot, b, at, tile, w):
     """Spike trains of a tile in a window of a sample. Returns whether there is room for them."""
-    begin, n, first, low, holds = (
-        tile * TILE,
-        g.count[e, b, w],
-        g.starts[e, b, w],
-        g.upto[e, b, w * g.tiles + tile],
-        g.holds != 0,
-    )
+    begin, n, first, part, holds = tile * TILE, g.count[e, b, w], g.starts[e, b, w], w * g.tiles + tile, g.holds != 0
+    low = g.upto[e, b, part]
     size, lanes, state, carried = min(TILE, g.outputs - begin), g.lanes[slot], g.state[slot], g.carried[slot, at]
     for lane in range(TILE):
         lanes[lane] = 0
@@ -206,20 +202,24 @@ def scan_window(zero, g, e, slot, b, at, tile, w):
             g.source[e, b, first:], g.arrival[e, b, first:], n, g.ends[slot, at], g.segments[slot, at], g.rows[slot, at]
         )
         stops, every = g.bounds[w + 1] < math.inf, every_lane(size)
+        block = rows_of_block(low - g.upto[e, b, part - g.tiles], g.count[e, b, w - 1]) if w > 0 else BLOCK
         scan_trains(
-            zero, g.packed[e, tile], sample, stops, every, holds, g.c, state, entries, observed, g.stopped[slot]
+            zero, g.packed[e, tile], sample, stops, every, holds, block, g.c, state, entries, observed, g.stopped[slot]
         )
     for row, x in ((NOW_VOLTAGE, 0), (NOW_CURRENT, 1), (RELEASE, 2)):
         store(carried, x * g.carried_lanes + begin, load(zero, state, row))
-    g.upto[e, b, w * g.tiles + tile + 1], full = lanes[TILE], np.int64(0)
+    g.upto[e, b, part + 1], full = lanes[TILE], np.int64(0)
     has_room = keep_spikes(g, e, slot, b, at, tile, w, entries, low) and lanes[TILE + 1] == 0
+    often = 0
     for lane in range(size):
-        j, over = begin + lane, lanes[lane] > g.budget
-        g.counts[e, b, j] += min(lanes[lane], g.budget)
-        g.overflows[e, b, j] |= np.uint8(over)
+        g.counts[e, b, begin + lane] += min(lanes[lane], g.budget)
+        often = max(often, lanes[lane])
+    for lane in range(size if holds or often > g.budget else 0):
+        over = lanes[lane] > g.budget
+        g.overflows[e, b, begin + lane] |= np.uint8(over)
         full |= np.int64(over) << np.int64(lane)
         if over or state[RELEASE + lane] < math.inf:  # it has the reset membrane at the end
-            carried[0, j] = 1 - state[DROP + lane]
+            carried[0, begin + lane] = 1 - state[DROP + lane]
     g.full[e, b, tile, w] = full
     return has_room
 

@@ -148,7 +148,7 @@ def backward_trains(
     asks_times = "times" in needs
     phases = _add_parts(sizes, asks_times or recurrent, "weight" in needs, True, asks_times, recurrent)
     sizes |= {
-        "room": room, "all_rows": N_BACKWARD * room, "own_entries": entries if recurrent else 0,
+        "room": room, "all_rows": N_BACKWARD * room, "recurs": recurrent, "asked_size": entries + 1,
         "asks_end": grads.state is not None, "slots": (2 * sizes["budget"] + 1 if holds else sizes["budget"]) * TILE,
     }  # fmt: skip
     arrays |= kept | {
@@ -235,6 +235,6 @@ def _check_room(given: Arguments, sizes: dict[str, int]) -> None:
     if max(events, spikes) >= 1 << 31:
         raise ValueError(f"{what} make more events or spikes of a sample than kernels can count; lower these numbers")
     check_memory(
-        samples * ((8 + real) * events + (8 + 2 * real) * spikes + (8 + 12 * sizes["tiles"]) * windows),
+        samples * ((8 + real) * events + (8 + 3 * real) * spikes + (8 + 12 * sizes["tiles"]) * windows),
         f"the events and spikes of {what}",
     )

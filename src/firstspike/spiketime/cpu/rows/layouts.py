@@ -31,8 +31,8 @@ KEPT = {
 }
 """Arrays that the forward kernel leaves for the backward one.
 
-Of each sample, they are its events, where each window's begin and how many there are; of a tile ``train_scan.Entries``,
-where each window's begin, and which neurons would spike too often in it, as bits; and numbers of spikes.
+Of each sample, they are its events, where each window's begin and how many there are; the ``entries.Entries`` of all tiles,
+where those of each window and tile begin, which neurons would spike too often in it, as bits; and numbers of spikes.
 """
 _FORWARD = Layout(
     "ensemble batch inputs outputs block threads tiles packed_size stride windows sorting",
@@ -71,7 +71,8 @@ TRAIN_FORWARD = _FORWARD.extended(
     outside_order="int32 threads block events",
     arrived="int32 threads block",
     at_event="int32 threads block",
-    own="real threads block waiting",  # times at which own spikes arrive, in any order, which spikes, whose, and how many
+    own="real threads block waiting",  # times at which own spikes arrive, in any order, whose
+    # spikes they are, and how many
     own_id="int32 threads block waiting",
     own_neuron="int32 threads block waiting",
     owns="int32 threads block",
@@ -117,7 +118,7 @@ BACKWARD = _BACKWARD.extended(
     **SORTING,
 )
 TRAIN_BACKWARD = _BACKWARD.extended(
-    "most budget asks_end holds all_rows entries own_entries bounds_size parts_size carried_lanes slots",
+    "most budget asks_end holds all_rows entries recurs asked_size bounds_size parts_size carried_lanes slots",
     **TRAINS,
     **KEPT,
     grad="real ensemble batch outputs most",
@@ -125,7 +126,7 @@ TRAIN_BACKWARD = _BACKWARD.extended(
     rows="real ensemble batch all_rows",
     start="real ensemble batch room",
     segments="int32 ensemble batch windows",
-    own="real ensemble batch own_entries",
+    asked="real ensemble batch asked_size",  # the gradient with respect to each entry, and room for one more
     carried="real ensemble batch 3 carried_lanes",  # between two windows: y, C and PULL
     seen="int32 ensemble batch outputs",
     by_start=f"real ensemble batch {STATES} outputs",

@@ -18,9 +18,9 @@ from firstspike.spiketime.cpu.vectors.simd import fill16, fma, gather16, lanes_o
 
 
 @jit
-def gather_entries(entries, begin, own, grad, seen, spikes, rows_of):
-    """Spread a window's spikes and releases over ``spikes``. ``seen`` are spikes up to the window, and then before."""
-    counts, budget = entries.lanes, entries.most
+def gather_entries(entries, asked, spikes, rows_of):
+    """Spread a window's spikes and releases, and the gradients with respect to them, over ``spikes``."""
+    counts, spiked = entries.lanes, np.uintp(entries.most * TILE)
     for lane in range(TILE):
         counts[lane] = 0
     for number in range(entries.found.size - 1, -1, -1):
@@ -28,14 +28,9 @@ def gather_entries(entries, begin, own, grad, seen, spikes, rows_of):
         place = np.uintp(entries.places[entry])
         rows_of[place] = max(entries.found[entry], 0)
         spikes[adjoint.TIME, place], spikes[adjoint.SLOPE, place] = entries.moments[entry], entries.slopes[entry]
-        if place < np.uintp(budget * TILE):
-            lane = place & np.uintp(TILE - 1)
-            j = np.uintp(begin) + lane
-            counts[lane] += 1
-            seen[j] -= 1
-            k = np.uintp(seen[j])
-            asked = grad[j, k] if k < np.uintp(grad.shape[1]) else 0
-            spikes[adjoint.ASKED, place] = asked + (own[entry] if own.size > 0 else 0)
+        spikes[adjoint.ASKED, place] = asked[entry]
+        if place < spiked:
+            counts[place & np.uintp(TILE - 1)] += 1
 
 
 @jit
@@ -140,8 +135,7 @@ def unwind_window(zero, g, e, slot, chunk, group, tile, b, w):
         g.lanes[slot], g.budget, g.found[e, b, low:high], g.places[e, b, low:high],
         g.moments[e, b, low:high], g.slopes[e, b, low:high],
     )  # fmt: skip
-    own = g.own[e, b, low:high] if g.own_entries > 0 else g.own[e, b, :0]
-    gather_entries(entries, begin, own, g.grad[e, b], g.seen[e, b], spikes, rows_of)
+    gather_entries(entries, g.asked[e, b, low:high], spikes, rows_of)
     sample = Sample(
         g.source[e, b, here], arrival, n, g.ends[e, b, here], g.segments[e, b, w], rows_of_window(g.rows[e, b], n, at)
     )

@@ -37,7 +37,9 @@ from firstspike.spiketime.cpu.vectors.masks import (
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import fill16, fma, lanes_of, load, load16, lowest_bit, select, splat, store
 
-BLOCK = 64  # rows, at most as many as an integer has bits
+BLOCK = 64  # rows at most, as many as an integer has bits
+FEWEST = 32  # rows that are worth it; where spikes are denser, they are solved row by row
+_MANY = 64  # spikes of a tile in a block that are too many, as lanes have several
 _MASKED = has_mask_registers()
 _WHOLE = np.uint64(0xFFFF)
 _ROW = SINCE  # row of the state with the row of a lane's first candidate
@@ -46,10 +48,20 @@ _V, _I, _WAIT, _RISE, _MEM, _END, _BOUND, _SYN, _LEVEL, _LEVEL_END, _DROP, _AT, 
 
 
 @inlined
+def rows_of_block(spikes, rows):
+    """How many rows the next block should have, after so many ``spikes`` in ``rows``. A power of 2."""
+    block = BLOCK
+    while block >= FEWEST and spikes * block > _MANY * rows:
+        block >>= 1
+    return block
+
+
+@inlined
 def scan_block(zero, packed, sample, begin, end, active, state, entries, stopped, c):
     """Spikes of the lanes ``active`` in rows of a segment, from the states NOW on, which become those at its end.
 
-    Returns the lanes that may spike afterwards. ``stopped`` has room for as many lanes as there are rows.
+    Returns the lanes that may spike afterwards, and whether the block is left to the scan by rows, as too many spike.
+    ``stopped`` has room for as many lanes as there are rows.
     """
     order, rows = sample.order, sample.rows
     voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
@@ -64,11 +76,17 @@ def scan_block(zero, packed, sample, begin, end, active, state, entries, stopped
             current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
             voltage = fma(current, rise[k], voltage)
             over = max(over, voltage - bound[k])
+    found, n = (over >= 0.0) & active, 0
+    left = found
+    while left:
+        left &= left - np.uint64(1)
+        n += 1
+    if n > end - begin:
+        return active, True
     store(state, NOW_VOLTAGE, voltage)
     store(state, NOW_CURRENT, current)
-    found = (over >= 0.0) & active
     if not found:
-        return active
+        return active, False
     store(state, OVER, over)
     for first in range(0, 0 if _MASKED else lanes_of(zero), 16):
         bits = (found >> np.uint64(first)) & _WHOLE
@@ -94,7 +112,7 @@ def scan_block(zero, packed, sample, begin, end, active, state, entries, stopped
             n += 1
     for first in range(0, n, 16):
         active = solve_lanes(packed, sample, end, SEEN + first, min(16, n - first), active, state, entries, c)
-    return active
+    return active, False
 
 
 @inlined
@@ -193,7 +211,7 @@ def walk(packed, sample, lane, at, end, state):
 
 @inlined
 def solve_spikes(arrival, first, bits, state, entries, c):
-    """Note the spikes of 16 lanes, each in an interval, and sum their resets. Returns those that may not spike again."""
+    """Note the spikes of 16 lanes, each in an interval, and sum their resets. Returns who may not spike again."""
     r, at, lanes, gone = rates_of(c), SPIKES, entries.lanes, np.uint64(0)
     voltage, current, wait = load16(state, at + _V), load16(state, at + _I), load16(state, at + _WAIT)
     mem, syn, rise = load16(state, at + _MEM), load16(state, at + _SYN), load16(state, at + _RISE)

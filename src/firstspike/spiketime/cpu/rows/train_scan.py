@@ -44,9 +44,10 @@ from firstspike.spiketime.cpu.rows.intervals import (
     SYN,
     scale_of,
 )
-from firstspike.spiketime.cpu.rows.train_blocks import BLOCK, scan_block, solve_within
+from firstspike.spiketime.cpu.rows.train_blocks import FEWEST, rows_of_block, scan_block, solve_within
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.masks import any_reaches
+from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
     fma,
@@ -64,11 +65,12 @@ _ALL = 0xFFFF
 
 
 @jit
-def scan_trains(zero, packed, sample, stops, every, holds, c, state, entries, observed, stopped):
+def scan_trains(zero, packed, sample, stops, every, holds, block, c, state, entries, observed, stopped):
     """Spikes of a tile's lanes ``every`` in one window, from the states NOW, which become those at its last event.
 
-    With ``stops``, nothing happens after the last event. With ``holds``, neurons may be refractory, or their spikes be
-    ``observed (lanes, spikes)``, which has no lanes where spikes are those of the membrane.
+    They are solved in blocks of rows, the first of ``block``. With ``stops``, nothing happens after the last event.
+    With ``holds``, neurons may be refractory, or their spikes be ``observed (lanes, spikes)``, which has no lanes where
+    spikes are those of the membrane.
     """
     arrival, rows, segments = sample.arrival, sample.rows, sample.segments
     syn, mem, never = rows[SYN], rows[MEM], arrival.dtype.type(math.inf)
@@ -82,13 +84,18 @@ def scan_trains(zero, packed, sample, stops, every, holds, c, state, entries, ob
     for segment in range(segments):
         end = sample.ends[segment]
         k = end - 1
-        if holds:
-            active = scan_rows(zero, packed, sample, begin, k, every, active, tested, c, state, entries, observed)
-        for first in range(k if holds else begin, k, BLOCK):
+        while begin < k:
             low = entries.lanes[TILE]
-            stop = min(first + BLOCK, k)
-            active = scan_block(zero, packed, sample, first, stop, active, state, entries, stopped, c)
-            sort_entries(entries, low)
+            by_rows, stop = holds or block < FEWEST, k if holds else min(begin + max(block, FEWEST), k)
+            if not by_rows:
+                active, by_rows = scan_block(zero, packed, sample, begin, stop, active, state, entries, stopped, c)
+                sort_entries(entries, low)
+            if by_rows:
+                active = scan_rows(
+                    zero, packed, sample, begin, stop, every, active, tested, holds, c, state, entries, observed
+                )
+            block = rows_of_block(entries.lanes[TILE] - low, stop - begin)
+            begin = stop
         voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
         current = fma(load(zero, packed, np.intp(sample.order[k]) * TILE), syn[k], current)
         store(state, NOW_VOLTAGE, voltage * (1 / mem[k]))
@@ -100,12 +107,12 @@ def scan_trains(zero, packed, sample, stops, every, holds, c, state, entries, ob
 
 
 @jit
-def scan_rows(zero, packed, sample, begin, end, every, active, tested, c, state, entries, observed):
-    """Spikes in rows of a segment, row by row, of neurons that may be refractory. Returns who may spike afterwards."""
+def scan_rows(zero, packed, sample, begin, end, every, active, tested, holds, c, state, entries, observed):
+    """Spikes in rows of a segment, row by row. Returns who may spike afterwards."""
     source, arrival, rows = sample.order, sample.arrival, sample.rows
     syn, rise, bound, mem = rows[SYN], rows[RISE], rows[BOUND], rows[MEM]
     voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
-    due_at = earliest_due(zero, state)
+    due_at = earliest_due(zero, state) if holds else arrival.dtype.type(math.inf)
     for k in range(begin, end):
         at = np.uintp(k)  # without a sign, an index needs no test for one below 0
         current = fma(load(zero, packed, np.intp(source[at]) * TILE), syn[at], current)
@@ -116,11 +123,12 @@ def scan_rows(zero, packed, sample, begin, end, every, active, tested, c, state,
             if candidates:
                 store(state, NOW_VOLTAGE, voltage)
                 store(state, NOW_CURRENT, current)
-                active = spikes_in_row(state, entries, k, candidates, active, rows, arrival, c)
+                active = spikes_in_row(state, entries, k, candidates, active, holds, rows, arrival, c)
                 voltage = load(zero, state, NOW_VOLTAGE)
                 following = fma(current, rise[at], voltage)
-                due_at = earliest_due(zero, state)
-        if rise[at] > 0 and arrival[at + np.uintp(1)] >= due_at:
+                if holds:
+                    due_at = earliest_due(zero, state)
+        if holds and rise[at] > 0 and arrival[at + np.uintp(1)] >= due_at:
             due = lanes_due(zero, state, arrival[k + 1]) & every
             store(state, NOW_VOLTAGE, voltage * (1 / mem[k]))
             store(state, NOW_CURRENT, current * (1 / syn[k]))
@@ -135,9 +143,13 @@ def scan_rows(zero, packed, sample, begin, end, every, active, tested, c, state,
 
 
 @inlined
-def spikes_in_row(state, entries, k, candidates, active, rows, arrival, c):
-    """Spikes of the lanes ``candidates`` between input k and the next, with scaled states. Returns who may go on."""
-    r, scale, rise = rates_of(c), scale_of(rows, k), rows[RISE, k]
+def spikes_in_row(state, entries, k, candidates, active, holds, rows, arrival, c):
+    """Spikes of the lanes ``candidates`` between input k and the next, with scaled states. Returns who may go on.
+
+    The states become those from which the membrane after the last spike follows.
+    """
+    mem, rise, bound = rows[MEM, k], rows[RISE, k], rows[BOUND, k]
+    r, scale = rates_of(c), scale_of(rows, k)
     now, wait = arrival[k], fill16(rows, arrival[k + 1] - arrival[k])
     while candidates:
         first = lowest_bit(candidates) & ~15
@@ -145,18 +157,23 @@ def spikes_in_row(state, entries, k, candidates, active, rows, arrival, c):
         candidates &= ~(np.uint64(_ALL) << np.uint64(first))
         voltage = load16(state, NOW_VOLTAGE + first)
         current = load16(state, NOW_CURRENT + first)
-        end = fma(current, rise, voltage)
-        fired, limit = reaches_scaled(voltage, current, wait, end, current, bits, r, scale)
-        if not fired:
-            continue
-        v, i = voltage * scale.mem, current * scale.syn
-        s, drive = solve_within(v, i, wait, limit, fired, state.itemsize == 4, r)
-        store(state, AT + first, s)
-        store(state, STEEP + first, drive - r.mem)
-        record(state, entries, k, first, fired, True, now, arrival[k + 1])
-        active &= ~(fired << np.uint64(first))
-        # the scan need not look at them again
-        store(state, NOW_VOLTAGE + first, select(fired, fill16(state, -math.inf), voltage))
+        while bits:
+            end = fma(current, rise, voltage)
+            fired, limit = reaches_scaled(voltage, current, wait, end, current, bits, r, scale)
+            if not fired:
+                break
+            v, i = voltage * scale.mem, current * scale.syn
+            s, drive = solve_within(v, i, wait, limit, fired, state.itemsize == 4, r)
+            spent = exp(min(s, 60.0 / r.faster) * r.mem)
+            store(state, AT + first, s)
+            store(state, STEEP + first, drive - r.mem)
+            voltage = select(fired, voltage - load16(state, DROP + first) * (spent * mem), voltage)
+            gone = record(state, entries, k, first, fired, holds, now, arrival[k + 1])
+            active &= ~(gone << np.uint64(first))
+            if gone:  # the scan need not look at them again
+                voltage = select(gone, fill16(state, -math.inf), voltage)
+            bits = fired & ~gone & (fma(current, rise, voltage) >= bound)
+        store(state, NOW_VOLTAGE + first, voltage)
     return active
 
 
