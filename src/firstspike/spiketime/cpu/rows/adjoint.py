@@ -44,8 +44,10 @@ SCALE, RESPONSE, DECAY = range(3 * TILE, 6 * TILE, TILE)  # first spikes: the sc
 # gives to the spike before, v+ y(release); and the sum of y where the membrane starts at the reset
 DROP, END_Y, END_C, NOW_C, NOW_E, NOW, NEXT_Y, NEXT_T, PULL, RESETS = range(3 * TILE, 13 * TILE, TILE)
 N_LANES = 13 * TILE
-JUMP, INTO_E, INTO_C, TIME, SLOPE, ASKED = range(6)  # of a spike: the change of y, that of E' and, with a minus, of C',
-N_SPIKES = 6  # its time, the slope of the membrane, and the gradient with respect to it
+# of a spike: the change of y, that of E' and, with a minus, of C', its time, the slope of the membrane, and the gradient
+# with respect to it; the second and third in the order of ``Entries``, the others by their places
+JUMP, INTO_E, INTO_C, TIME, SLOPE, ASKED = range(6)
+N_SPIKES = 6
 
 
 class Into(NamedTuple):
@@ -103,8 +105,8 @@ def unwind_tile(zero, packed, sample, state, joins, entries, spikes, k, asks_end
                 while following == k:
                     place = np.uintp(places[np.uintp(p)])
                     bit = np.uint64(1) << (place & np.uintp(TILE - 1))
-                    decay = select(bit, decay + spikes[INTO_E, place], decay)
-                    response = select(bit, response - spikes[INTO_C, place], response)
+                    decay = select(bit, decay + spikes[INTO_E, np.uintp(p)], decay)
+                    response = select(bit, response - spikes[INTO_C, np.uintp(p)], response)
                     p -= 1
                     following = np.intp(found[np.uintp(p)]) if p >= 0 else -1
             response = fma(decay, back[row], response)

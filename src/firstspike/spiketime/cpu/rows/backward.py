@@ -208,7 +208,7 @@ def start_trains(g, e, slot, chunk, group):
         g.reset_parts[e, chunk, j] = 0
     clear(spikes)
     for place in range(g.slots):
-        g.rows_of[slot, place], spikes[adjoint.TIME, place] = 0, math.inf
+        spikes[adjoint.TIME, place] = math.inf
     for b in range(first, stop):
         for k in range(g.starts[e, b, g.windows] if g.wants_times else 0):
             g.times_parts[e, group, b, k] = 0
@@ -242,8 +242,8 @@ def send_back(g, e, chunk, group, w):
         fast = rows_of_window(g.rows[e, b], n, at)[FAST]
         for row in range(n):
             k = np.uintp(row)
-            # without a branch that is hard to foresee, others are added to the room for one more
-            entry = np.uintp(min(np.uint32(own_event(order[k])), np.uint32(g.entries)))
+            # without a branch that is hard to foresee, others are added where there are no entries
+            entry = np.uintp(min(np.uint32(own_event(order[k])), np.uint32(g.entries + (row & 15))))
             asked[entry] += by_times[k] * fast[k] * g.c[PER_SYN]
     for b in range(first, stop if w == 0 and g.bounds[0] > -math.inf else first):
         carried, by_start = g.carried[e, b], g.by_start[e, b]

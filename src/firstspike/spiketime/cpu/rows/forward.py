@@ -210,9 +210,10 @@ def scan_window(zero, g, e, slot, b, at, tile, w):
         store(carried, x * g.carried_lanes + begin, load(zero, state, row))
     g.upto[e, b, part + 1], full = lanes[TILE], np.int64(0)
     has_room = keep_spikes(g, e, slot, b, at, tile, w, entries, low) and lanes[TILE + 1] == 0
-    often = 0
-    for lane in range(size):
-        g.counts[e, b, begin + lane] += min(lanes[lane], g.budget)
+    counts, often, most = g.counts[e, b, begin:], np.int32(0), np.int32(g.budget)
+    for number in range(size):
+        lane = np.uintp(number)
+        counts[lane] += min(lanes[lane], most)
         often = max(often, lanes[lane])
     for lane in range(size if holds or often > g.budget else 0):
         over = lanes[lane] > g.budget

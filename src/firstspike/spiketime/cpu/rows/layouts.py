@@ -126,7 +126,7 @@ TRAIN_BACKWARD = _BACKWARD.extended(
     rows="real ensemble batch all_rows",
     start="real ensemble batch room",
     segments="int32 ensemble batch windows",
-    asked="real ensemble batch asked_size",  # the gradient with respect to each entry, and room for one more
+    asked="real ensemble batch asked_size",  # the gradient with respect to each entry, and room for 16 more
     carried="real ensemble batch 3 carried_lanes",  # between two windows: y, C and PULL
     seen="int32 ensemble batch outputs",
     by_start=f"real ensemble batch {STATES} outputs",
@@ -134,5 +134,6 @@ TRAIN_BACKWARD = _BACKWARD.extended(
     by_reset="real ensemble outputs",
     lanes=f"int32 threads {TILE}",
     rows_of="int32 threads slots",
+    places_of="int32 threads slots",
     all_spikes=f"real threads {adjoint.N_SPIKES} slots",
 )

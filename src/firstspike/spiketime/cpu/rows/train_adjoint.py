@@ -14,19 +14,36 @@ from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD, Sample
 from firstspike.spiketime.cpu.rows.joins import exceeds
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
-from firstspike.spiketime.cpu.vectors.simd import fill16, fma, gather16, lanes_of, load, load16, select, splat, store
+from firstspike.spiketime.cpu.vectors.simd import (
+    fill16,
+    fma,
+    gather16,
+    lanes_of,
+    load,
+    load16,
+    load_whole16,
+    lowest,
+    select,
+    splat,
+    store,
+)
 
 
 @jit
-def gather_entries(entries, asked, spikes, rows_of):
-    """Spread a window's spikes and releases, and the gradients with respect to them, over ``spikes``."""
+def gather_entries(entries, asked, spikes, rows_of, places_of):
+    """Spread a window's spikes and releases, and the gradients with respect to them, over ``spikes``.
+
+    Their rows and places go to ``rows_of`` and ``places_of``, with 0 for those that vectors reach beyond.
+    """
     counts, spiked = entries.lanes, np.uintp(entries.most * TILE)
+    for entry in range(entries.found.size, entries.found.size + 16):
+        rows_of[entry] = places_of[entry] = 0
     for lane in range(TILE):
         counts[lane] = 0
     for number in range(entries.found.size - 1, -1, -1):
         entry = np.uintp(number)  # without a sign, an index needs no test for one below 0
         place = np.uintp(entries.places[entry])
-        rows_of[place] = max(entries.found[entry], 0)
+        rows_of[entry], places_of[entry] = max(entries.found[entry], 0), place
         spikes[adjoint.TIME, place], spikes[adjoint.SLOPE, place] = entries.moments[entry], entries.slopes[entry]
         spikes[adjoint.ASKED, place] = asked[entry]
         if place < spiked:
@@ -34,8 +51,8 @@ def gather_entries(entries, asked, spikes, rows_of):
 
 
 @jit
-def jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound, spikes):
-    """Fill in the effects of a tile's spikes in one window, without those that the bound drops. Returns whether any is.
+def jumps(zero, state, entries, holds, arrival, inputs, c, bound, spikes):
+    """Fill in how a tile's spikes in one window change y, without those that the bound drops. Returns whether any is.
 
     ``spikes`` have the places of ``Entries``. The time of a release that there is not is ``inf``. ``inputs`` are the
     first and the last place in ``arrival`` that are none of the window's marks.
@@ -44,21 +61,18 @@ def jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound
     dropped = False
     none, row = fill16(state, 0.0), spikes.shape[1]
     for first in range(0, lanes_of(zero), 16):
-        last = 0
-        for lane in range(first, first + 16):
-            last = max(last, counts[lane])
+        number = load_whole16(state, counts, first)
+        last = np.intp(-lowest(number * -1.0))
         drop = load16(state, adjoint.DROP + first) * c[PER_MEM]
         for k in range(last - 1, -1, -1):
-            place, there = k * TILE + first, np.uint64(0)
-            for lane in range(16):
-                there |= np.uint64(counts[first + lane] > k) << np.uint64(lane)
+            place, there = k * TILE + first, number > float(k)
             time, slope = load16(spikes, adjoint.TIME * row + place), load16(spikes, adjoint.SLOPE * row + place)
             asked = load16(spikes, adjoint.ASKED * row + place) / load16(state, adjoint.LEVEL + first)
             possible = (slope > 0.0) & there
             slope = select(possible, slope, fill16(state, 1.0))
             following = load16(state, adjoint.NEXT_T + first)
             if holds:
-                release_of(state, first, most + k + 1, there, rows_of, arrival, start, c, spikes)
+                release_of(state, first, most + k + 1, there, c, spikes)
                 after, change = none, (load16(state, adjoint.PULL + first) + asked) / slope
             else:
                 after = load16(state, adjoint.NEXT_Y + first) * exp((time - following) * c[PER_MEM])
@@ -79,19 +93,19 @@ def jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound
                         state[adjoint.NOW_C + lane], dropped = 0, True
                 kept = load16(state, adjoint.NOW_C + first)
                 change, y = select((kept > y) | (kept < y), after * -1.0, change), kept
-            put(spikes, place, change, time, start, arrival, rows_of, c)
+            store(spikes, adjoint.JUMP * row + place, change)
             store(state, adjoint.TOTAL + first, load16(state, adjoint.TOTAL + first) + select(there, y, none))
             store(state, adjoint.NEXT_Y + first, select(there, y, load16(state, adjoint.NEXT_Y + first)))
             store(state, adjoint.NEXT_T + first, select(there, time, following))
             if holds:
                 store(state, adjoint.PULL + first, select(there, none, load16(state, adjoint.PULL + first)))
         if holds:
-            release_of(state, first, most, np.uint64(0xFFFF), rows_of, arrival, start, c, spikes)
+            release_of(state, first, most, np.uint64(0xFFFF), c, spikes)
     return dropped
 
 
 @jit
-def release_of(state, first, slot, there, rows_of, arrival, start, c, spikes):
+def release_of(state, first, slot, there, c, spikes):
     """The releases of 16 lanes: y before them is 0, and PULL becomes their part for the spikes before."""
     place, row, none = slot * TILE + first, spikes.shape[1], fill16(state, 0.0)
     time, again = load16(spikes, adjoint.TIME * row + place), load16(spikes, adjoint.SLOPE * row + place)
@@ -102,22 +116,22 @@ def release_of(state, first, slot, there, rows_of, arrival, start, c, spikes):
     y = load16(state, adjoint.NEXT_Y + first)
     later = y * exp(min(time - load16(state, adjoint.NEXT_T + first), 0.0) * c[PER_MEM])
     store(state, adjoint.RESETS + first, load16(state, adjoint.RESETS + first) + select(released, later, none))
-    put(spikes, place, later * -1.0, time, start, arrival, rows_of, c)
+    store(spikes, adjoint.JUMP * row + place, later * -1.0)
     store(state, adjoint.PULL + first, select(released, later * again, load16(state, adjoint.PULL + first)))
     store(state, adjoint.NEXT_Y + first, select(released, none, y))
 
 
 @jit
-def put(spikes, place, jump, time, start, arrival, rows_of, c):
-    """Note the effects of 16 spikes or releases, and how the change enters the scaled E' and C' of the interval."""
+def scale_jumps(spikes, n, rows_of, places_of, start, arrival, c):
+    """How the changes at n spikes and releases enter the scaled E' and C' of their intervals, in the entries' order."""
     r, row = rates_of(c), spikes.shape[1]
-    begin, ahead = gather16(start, 0, rows_of, place), gather16(arrival, 1, rows_of, place)
-    into_e = exp((begin - time) * r.faster)
-    rest = rise(max(ahead - time, 0.0), r.delta, r.per_rise)
-    into_c = into_e * rest * exp(min(ahead - begin, c[SPAN] * 2) * r.delta)
-    store(spikes, adjoint.JUMP * row + place, jump)
-    store(spikes, adjoint.INTO_E * row + place, jump * into_e)
-    store(spikes, adjoint.INTO_C * row + place, jump * into_c)
+    for entry in range(0, n, 16):
+        begin, ahead = gather16(start, 0, rows_of, entry), gather16(arrival, 1, rows_of, entry)
+        time = gather16(spikes, adjoint.TIME * row, places_of, entry)
+        into_e = gather16(spikes, adjoint.JUMP * row, places_of, entry) * exp((begin - time) * r.faster)
+        rest = rise(max(ahead - time, 0.0), r.delta, r.per_rise)
+        store(spikes, adjoint.INTO_E * row + entry, into_e)
+        store(spikes, adjoint.INTO_C * row + entry, into_e * rest * exp(min(ahead - begin, c[SPAN] * 2) * r.delta))
 
 
 @jit
@@ -130,12 +144,13 @@ def unwind_window(zero, g, e, slot, chunk, group, tile, b, w):
     if n == 0 or (low == high and not asks):
         return
     begins, stops, here = g.bounds[w] > -math.inf, g.bounds[w + 1] < math.inf, slice(at, at + padded(n))
-    state, spikes, rows_of, arrival = g.state[slot], g.all_spikes[slot], g.rows_of[slot], g.arrival[e, b, here]
+    state, spikes, arrival = g.state[slot], g.all_spikes[slot], g.arrival[e, b, here]
+    rows_of, places_of = g.rows_of[slot], g.places_of[slot]
     entries = Entries(
         g.lanes[slot], g.budget, g.found[e, b, low:high], g.places[e, b, low:high],
         g.moments[e, b, low:high], g.slopes[e, b, low:high],
     )  # fmt: skip
-    gather_entries(entries, g.asked[e, b, low:high], spikes, rows_of)
+    gather_entries(entries, g.asked[e, b, low:high], spikes, rows_of, places_of)
     sample = Sample(
         g.source[e, b, here], arrival, n, g.ends[e, b, here], g.segments[e, b, w], rows_of_window(g.rows[e, b], n, at)
     )
@@ -150,20 +165,21 @@ def unwind_window(zero, g, e, slot, chunk, group, tile, b, w):
     total, resets = load(zero, state, adjoint.TOTAL), load(zero, state, adjoint.RESETS)
     full = np.uint64(g.full[e, b, tile, w])
     start_window(zero, state, carried, begin, full, until)
-    dropped = jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound, spikes)
+    dropped = jumps(zero, state, entries, holds, arrival, inputs, c, bound, spikes)
+    scale_jumps(spikes, high - low, rows_of, places_of, start, arrival, c)
     if dropped:  # for the weights alone
         into = Into(g.sums[slot], by_weight, by_times, True, False)
         unwind_tile(zero, packed, sample, state, None, entries, spikes, top, asks, c, into)
         store(state, adjoint.TOTAL, total)
         store(state, adjoint.RESETS, resets)
         start_window(zero, state, carried, begin, full, until)
-        jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, never, spikes)
+        jumps(zero, state, entries, holds, arrival, inputs, c, never, spikes)
+        scale_jumps(spikes, high - low, rows_of, places_of, start, arrival, c)
     if not dropped or wants_times or begins:
         into = Into(g.sums[slot], by_weight, by_times, wants_weight and not dropped, wants_times)
         unwind_tile(zero, packed, sample, state, None, entries, spikes, top, asks, c, into)
     for entry in range(high - low):
-        place = np.uintp(entries.places[np.uintp(entry)])
-        rows_of[place], spikes[adjoint.TIME, place] = 0, math.inf
+        spikes[adjoint.TIME, np.uintp(entries.places[np.uintp(entry)])] = math.inf
     if begins:
         response, decay = load(zero, state, adjoint.NOW_C), load(zero, state, adjoint.NOW_E)
         store(carried, begin, fma(response, max(c[X], 0.0), decay))
