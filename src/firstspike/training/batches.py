@@ -17,6 +17,7 @@ from firstspike.training.fit import to_network
 
 Loader = Iterable[tuple[Tensor, Tensor]]
 """A ``torch.utils.data.DataLoader`` or another source of batches ``(times, labels)``, one pass over it an epoch."""
+_AT_ONCE = 1 << 18  # numbers of several batches that are picked out of the data together
 _TORCHS = "torch.utils.data"
 _NO_LOADERS = Tensor | np.ndarray | tuple | dict | str  # your own data that are not SpikeData yet
 
@@ -73,10 +74,14 @@ class Batches:
         self.samples = len(self.data)
         if self.loader is None:
             order = torch.stack([shuffled(len(self.data), seed, epoch) for seed in seeds]).to(device)
-            for start in range(done * self.size, len(self.data), self.size):
-                _seed(shared + start, device)
-                chosen = order[:, start : start + self.size]
-                yield self.data.times[chosen], self.data.labels[chosen]
+            start, features = done * self.size, self.data.times[0].numel() * len(seeds)
+            several = max(1, _AT_ONCE // max(1, features * self.size)) * self.size
+            for chosen in order[:, start:].split(several, dim=1):
+                parts = (x[chosen].split(self.size, dim=1) for x in (self.data.times, self.data.labels))
+                for times, labels in zip(*parts, strict=True):
+                    _seed(shared + start, device)
+                    yield times, labels
+                    start += self.size
             return
         first = generator(seeds[0], "order", epoch).initial_seed()
         _seed(first, device)

@@ -55,7 +55,7 @@ def scratch(size: int) -> int:
     if kept is None or kept.numel() < size + LINE:
         _local.kept = None  # freed before more is taken
         kept = _local.kept = torch.empty(size + LINE, dtype=torch.uint8, device="cpu")
-    return int(-(-kept.data_ptr() // LINE) * LINE)
+    return -(-kept.data_ptr() // LINE) * LINE
 
 
 def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[int], threads: int) -> Any:
