@@ -37,7 +37,9 @@ _modes = torch._C._len_torch_dispatch_stack
 
 INPUTS = len(QUANTITIES)
 assert Arguments._fields[:INPUTS] == tuple(QUANTITIES), "arguments begin with the quantities, in their order"
-_TAU_MEM, _TAU_SYN, _OBSERVED = map(Arguments._fields.index, ("tau_mem", "tau_syn", "observed"))
+_WEIGHT, _TAU_MEM, _TAU_SYN, _OBSERVED = map(
+    Arguments._fields.index, ("weight", "tau_mem", "tau_syn", "observed")
+)
 
 
 class Options(NamedTuple):
@@ -108,8 +110,8 @@ class Spikes(Direct):
         options: Options = inputs[-1]
         if _modes():
             return tuple(torch.ops.firstspike.spike_forward(*inputs[:-1], *options))
-        given = Arguments(*inputs[:INPUTS])
-        observed, backend = given.observed, resolve_backend(options.backend, given.times.device)
+        given, observed = Arguments(*inputs[:INPUTS]), inputs[_OBSERVED]
+        backend = resolve_backend(options.backend, given.times.device)
         if options.max_spikes or observed is not None or not options.closed or not backend.checks:
             check_values(given)
         if options.components:
@@ -131,6 +133,8 @@ class Spikes(Direct):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         *tensors, ctx.options = inputs
         tensors[_OBSERVED] = None  # observed spikes are among the output
+        # of a parameter itself, autograd would use values that replace its own before the backward pass
+        tensors[_WEIGHT] = tensors[_WEIGHT].detach()
         saved = output[4 if ctx.options.max_spikes else 1 :]
         ctx.mark_non_differentiable(*saved)
         ctx.set_materialize_grads(False)

@@ -123,9 +123,6 @@ def first_spike_time(
         samples = math.prod(lead)
         times = times.reshape(samples, times.shape[-1])
         observed = None if observed is None else observed.reshape(samples, outputs)
-    if weight.is_leaf and weight.requires_grad and torch.is_grad_enabled():
-        # of a parameter itself, autograd would use values that replace its own before the backward pass
-        weight = weight.view_as(weight)
     given |= {"times": times, "weight": weight, "delay": delay, "observed": observed}
     spikes = _in_parts(all_tensors(given), Options(backend, *fixed, max_weight_grad, **kind))
     if until < math.inf and observed is None:

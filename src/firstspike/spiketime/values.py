@@ -100,12 +100,15 @@ def checked(
             f"of inputs, got times {tuple(times.shape)} and weight {tuple(weight.shape)}"
         )
     outputs = weight.shape[0]
-    neurons = (*times.shape[:-dims], outputs)
-    shaped = [("times", times, times.shape), ("delay", delay, weight.shape), ("observed", observed, neurons + copies)]
-    shaped += [(name, x, neurons + neuron.parts * (name == "state.current")) for name, x in others.items()]
+    shaped: list[tuple[str, Tensor, tuple[int, ...]]] = [("times", times, times.shape)]
+    if delay is not None:
+        shaped.append(("delay", delay, weight.shape))
+    if observed is not None or others:
+        of_neurons = {"observed": copies, "state.current": neuron.parts}
+        found = {"observed": observed} | others
+        neurons = (*times.shape[:-dims], outputs)
+        shaped += [(name, x, neurons + of_neurons.get(name, ())) for name, x in found.items() if x is not None]
     for name, x, shape in shaped:
-        if x is None:
-            continue
         if x.shape != shape:
             raise ValueError(f"{name} must have the shape {tuple(shape)}, got {tuple(x.shape)}")
         if x.dtype != weight.dtype or x.device != weight.device:
@@ -113,7 +116,8 @@ def checked(
                 f"{name} is {x.dtype} on {x.device}, weight is {weight.dtype} on {weight.device}; "
                 f"convert one of them, e.g. {name}.to(weight)"
             )
-    for name, given in neuron.values.items():
+    for name in neuron.parameters:
+        given = getattr(neuron, name)
         if type(given) is float:
             continue
         for value in given if isinstance(given, tuple) else (given,):
@@ -243,9 +247,13 @@ def real_times(times: Tensor) -> Tensor:
 
 def known_below(x: Tensor, bound: float) -> bool:
     """Whether all numbers are below a bound, where that can be read without waiting for a device; otherwise False."""
-    if records() or not is_host(x.device) or not x.numel() or torch._C._functorch.is_functorch_wrapped_tensor(x):
-        return False
-    return float(x.detach().amax()) < bound
+    return is_readable(x) and float(x.detach().amax()) < bound
+
+
+def is_readable(x: Tensor) -> bool:
+    """Whether there are numbers, and reading them does not wait for a device."""
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)
+    return not wrapped and is_host(x.device) and bool(x.numel()) and not records()
 
 
 def values_of(x: Tensor) -> Tensor:

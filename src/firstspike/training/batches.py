@@ -74,14 +74,15 @@ class Batches:
         self.samples = len(self.data)
         if self.loader is None:
             order = torch.stack([shuffled(len(self.data), seed, epoch) for seed in seeds]).to(device)
-            start, features = done * self.size, self.data.times[0].numel() * len(seeds)
-            several = max(1, _AT_ONCE // max(1, features * self.size)) * self.size
-            for chosen in order[:, start:].split(several, dim=1):
-                parts = (x[chosen].split(self.size, dim=1) for x in (self.data.times, self.data.labels))
-                for times, labels in zip(*parts, strict=True):
-                    _seed(shared + start, device)
-                    yield times, labels
-                    start += self.size
+            given = self.data.times, self.data.labels
+            # event lists are padded to what their own batch needs
+            numbers = given[0][0].numel() if isinstance(given[0], Tensor) else _AT_ONCE
+            several = max(1, _AT_ONCE // max(1, numbers * self.size * len(seeds))) * self.size
+            for first in range(done * self.size, len(self.data), several):
+                parts = (x[order[:, first : first + several]].split(self.size, dim=1) for x in given)
+                for number, batch in enumerate(zip(*parts, strict=True)):
+                    _seed(shared + first + number * self.size, device)
+                    yield batch
             return
         first = generator(seeds[0], "order", epoch).initial_seed()
         _seed(first, device)

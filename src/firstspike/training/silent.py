@@ -214,9 +214,11 @@ def activity_counts(
 def _counted(network: nn.Module, layers: Sequence[Tensor]) -> list[Tensor]:
     """The numbers of each sample and neuron that ``activity`` is the mean of."""
     silent, more = [], []
-    for index in spiking_layers(network):
-        times = layers[index]
-        if _gives_trains(network, index):
+    given = zip(network, layers, strict=True) if isinstance(network, Network) else [(None, layers[0])]
+    for layer, times in given:
+        if layer is not None and not isinstance(layer, SpikingLayer):
+            continue
+        if layer is not None and form_of(layer) == "trains":
             spikes = torch.isfinite(times)
             more += [spikes.sum(dim=-1), spikes[..., -1]]
             times = times[..., 0]
