@@ -49,7 +49,7 @@ class Direct(torch.autograd.Function):
         if torch._C._are_functorch_transforms_active():
             found = cls._mapped(args)
             return super().apply(*args) if found is None else found
-        alive = [unwrap_if_dead(x) if isinstance(x, Tensor) else x for x in args]
+        alive = [unwrap_if_dead(x) if x is not None and isinstance(x, Tensor) else x for x in args]
         return super(torch.autograd.Function, cls).apply(*alive)  # type: ignore[misc]
 
     @classmethod
