@@ -33,7 +33,7 @@ def test_torch_has_one_thread_for_small_layers_and_the_setting_comes_back(
     network = Network(LIFLinear(inputs, 120, LIF(2.0)))
     with threads_worth_starting(network, batch) as pace:
         assert torch.get_num_threads() == torch_threads
-        with pace:
+        with pace.step():
             assert threads_for(work_of(batch, inputs, 120)) == kernel_threads
     assert torch.get_num_threads() == threads_for(MUCH) == 2
 
@@ -73,7 +73,7 @@ class Machine:
         """Do steps; returns how often each number of threads was used."""
         used = {}
         for k in range(steps):
-            with self.pace:
+            with self.pace.step():
                 threads = threads_for(MUCH)
                 self.now += (20.0 * (threads - 1) if self.busy else 0.0) + 1 / threads + (50.0 if k == hiccup else 0.0)
             used[threads] = used.get(threads, 0) + 1
@@ -121,7 +121,7 @@ def test_of_many_threads_as_many_are_used_as_are_fast():
 
 def test_a_step_that_fails_is_not_measured():
     machine = Machine(2)
-    with pytest.raises(RuntimeError, match="stop"), machine.pace:
+    with pytest.raises(RuntimeError, match="stop"), machine.pace.step():
         raise RuntimeError("stop")
     assert machine.train(2) == {2: 1, 1: 1}  # the first one is no part of a trial
 

@@ -60,7 +60,7 @@ class TimeCrossEntropy(TimeLoss):
         if plain and is_readable(times):
             check_batch(times, labels)
             cost = cross_entropy((of_true(times.detach(), labels) - times) / (self.xi * self.tau_syn), labels)
-            if math.isfinite(cost):  # otherwise a true neuron is silent, or a time is not a number
+            if math.isfinite(cost.item()):  # otherwise a true neuron is silent, or a time is not a number
                 return cost
         return super().forward(times, labels)
 

@@ -37,9 +37,7 @@ _modes = torch._C._len_torch_dispatch_stack
 
 INPUTS = len(QUANTITIES)
 assert Arguments._fields[:INPUTS] == tuple(QUANTITIES), "arguments begin with the quantities, in their order"
-_WEIGHT, _TAU_MEM, _TAU_SYN, _OBSERVED = map(
-    Arguments._fields.index, ("weight", "tau_mem", "tau_syn", "observed")
-)
+_WEIGHT, _TAU_MEM, _TAU_SYN, _OBSERVED = map(Arguments._fields.index, ("weight", "tau_mem", "tau_syn", "observed"))
 
 
 class Options(NamedTuple):
@@ -110,8 +108,8 @@ class Spikes(Direct):
         options: Options = inputs[-1]
         if _modes():
             return tuple(torch.ops.firstspike.spike_forward(*inputs[:-1], *options))
-        given, observed = Arguments(*inputs[:INPUTS]), inputs[_OBSERVED]
-        backend = resolve_backend(options.backend, given.times.device)
+        given = Arguments(*inputs[:INPUTS])
+        observed, backend = given.observed, resolve_backend(options.backend, given.times.device)
         if options.max_spikes or observed is not None or not options.closed or not backend.checks:
             check_values(given)
         if options.components:
@@ -219,30 +217,27 @@ def pulled_back(
 
     ``grads`` are by the output of ``Spikes``, None for zero.
     """
-    asked, saved, grad = ctx.needs_input_grad, ctx.saved_tensors, grads[0]
-    needs, places = _needs_of(asked[: len(DIFFERENTIABLE)])
-    ends: Sequence[Tensor | None] = (None, None, None) if ctx.options.until is None else grads[1:4]
-    at_end = ctx.options.until is not None and any(x is not None for x in ends)
-    by: list[Tensor | None] = [None] * len(asked)
-    if not needs or (grad is None and not at_end):
-        return tuple(by)
+    asked, saved = ctx.needs_input_grad, ctx.saved_tensors
+    needs = _needs_of(asked[: len(DIFFERENTIABLE)])
+    grad, *ends = grads[: 1 if ctx.options.until is None else 4]
+    if (grad is None and all(x is None for x in ends)) or not needs:
+        return (None,) * len(asked)
     grad = torch.zeros_like(saved[0]) if grad is None else grad
-    if at_end:
+    if any(x is not None for x in ends):
         each = torch.zeros_like(saved[0][..., 0])
         parts = named(saved[1:])["current" if ctx.options.equations else "jumps"]
         none = each, each if parts is None else each.unsqueeze(-1).repeat(*(1,) * each.ndim, parts.shape[-1]), each
         ends = [zero if x is None else x for x, zero in zip(ends, none, strict=True)]
-    for place, x in zip(places, gradients(needs, ctx.options, grad, *ends, *saved), strict=True):
-        by[place] = x
-    return tuple(by)
+    else:
+        ends = [None, None, None]
+    found = iter(gradients(needs, ctx.options, grad, *ends, *saved))
+    by = [next(found) if name in needs else None for name in DIFFERENTIABLE]
+    return *by, *(None,) * (len(asked) - len(by))
 
 
 @lru_cache(maxsize=256)
-def _needs_of(asked: tuple[bool, ...]) -> tuple[Needs, Sequence[int]]:
-    """The quantities whose gradients are asked for, and their places."""
-    names = tuple(DIFFERENTIABLE)
-    places = [place for place, need in enumerate(asked) if need]
-    return Needs(names[place] for place in places), places
+def _needs_of(asked: tuple[bool, ...]) -> Needs:
+    return Needs(name for name, need in zip(DIFFERENTIABLE, asked, strict=True) if need)
 
 
 def named(given: Sequence[Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ neither very short nor very long in it, see ``in_units``.
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache, partial, wraps
+from functools import lru_cache, wraps
 from operator import itemgetter
 from typing import Any
 
@@ -59,8 +59,10 @@ def in_units(backend: Backend) -> Backend:
     It itself sees a faster time constant of about 1, and numbers wherever all neurons of a network share them.
     """
 
-    @partial(_by_network, backend.forward)
+    @_by_network
     def forward(given: Arguments) -> Result:
+        if not given.closed:  # which are computed in the unit that is given
+            return backend.forward(given)
         unit, inner = _inside(given)
         found = backend.forward(inner)
         if unit == 1:
@@ -74,11 +76,11 @@ def in_units(backend: Backend) -> Backend:
         spikes = torch.where(spikes / unit < found.spikes, later, spikes)
         return found._replace(spikes=torch.where(spikes.isinf(), spikes, spikes.clamp(max=given.until)), state=state)
 
-    @partial(_by_network, backend.backward)
+    @_by_network
     def backward(
         grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
     ) -> Gradients:
-        unit, inner = _inside(given)
+        unit, inner = _inside(given) if given.closed else (1.0, given)
         if unit == 1:
             return backend.backward(grads, result, inner, max_weight_grad, needs)
         # some derivatives are times, too: a long unit counts before they are small, a short one after
@@ -94,10 +96,8 @@ def in_units(backend: Backend) -> Backend:
     return backend._replace(forward=forward, backward=backward)
 
 
-def _by_network(plain: Run, run: Run) -> Run:
+def _by_network(run: Run) -> Run:
     """A pass that goes network by network where each has constants of its own, shared by its neurons.
-
-    It is ``plain`` where a backend takes the arguments as they are.
 
     Tensors saved for one network may be longer than those of another, and are padded.
     """
@@ -109,9 +109,8 @@ def _by_network(plain: Run, run: Run) -> Run:
     @wraps(run)
     def each(*given: Any) -> Any:
         place = 0 if len(given) == 1 else 2  # of the arguments: forward, backward
-        if _fits(given[place]):
-            return plain(*given)
-        networks = _members(given[place].constants)
+        several = isinstance(given[place].tau_mem, Tensor) and given[place].closed
+        networks = _members(given[place].constants) if several else ()
         if not networks:
             return run(*given)
         found = []
@@ -129,19 +128,12 @@ _IN_TIME = {name: name for name, quantity in QUANTITIES.items() if quantity.time
 """Values in the unit of time, by their names in errors."""
 
 
-def _fits(given: Arguments) -> bool:
-    """Whether time constants are numbers in the unit to work in. Those of other than LIF neurons always stay."""
-    mem, syn = given.tau_mem, given.tau_syn
-    if not given.closed or isinstance(mem, Tensor) or isinstance(syn, Tensor):
-        return not given.closed
-    return _unit_of_numbers(mem, syn, given.times.dtype) == (1.0, (mem, syn))
-
-
 def _inside(given: Arguments) -> tuple[float, Arguments]:
     """The unit to work in, and the arguments in it."""
     unit, constants = _unit_of(given)
     if unit == 1:
-        return unit, given._replace(**constants._asdict())
+        same = not isinstance(given.tau_syn, Tensor) and constants == (given.tau_mem, given.tau_syn)
+        return unit, given if same else given._replace(**constants._asdict())
     values = {name: getattr(given, name) for name in _IN_TIME.keys() - constants._asdict().keys()}
     times: Any = {name: in_unit(_IN_TIME[name], x, unit) for name, x in values.items() if x is not None}
     inner = given._replace(**times, **constants._asdict())

@@ -100,15 +100,12 @@ def checked(
             f"of inputs, got times {tuple(times.shape)} and weight {tuple(weight.shape)}"
         )
     outputs = weight.shape[0]
-    shaped: list[tuple[str, Tensor, tuple[int, ...]]] = [("times", times, times.shape)]
-    if delay is not None:
-        shaped.append(("delay", delay, weight.shape))
-    if observed is not None or others:
-        of_neurons = {"observed": copies, "state.current": neuron.parts}
-        found = {"observed": observed} | others
-        neurons = (*times.shape[:-dims], outputs)
-        shaped += [(name, x, neurons + of_neurons.get(name, ())) for name, x in found.items() if x is not None]
+    neurons = (*times.shape[:-dims], outputs)
+    shaped = [("times", times, times.shape), ("delay", delay, weight.shape), ("observed", observed, neurons + copies)]
+    shaped += [(name, x, neurons + neuron.parts * (name == "state.current")) for name, x in others.items()]
     for name, x, shape in shaped:
+        if x is None:
+            continue
         if x.shape != shape:
             raise ValueError(f"{name} must have the shape {tuple(shape)}, got {tuple(x.shape)}")
         if x.dtype != weight.dtype or x.device != weight.device:
@@ -116,8 +113,7 @@ def checked(
                 f"{name} is {x.dtype} on {x.device}, weight is {weight.dtype} on {weight.device}; "
                 f"convert one of them, e.g. {name}.to(weight)"
             )
-    for name in neuron.parameters:
-        given = getattr(neuron, name)
+    for name, given in neuron.values.items():
         if type(given) is float:
             continue
         for value in given if isinstance(given, tuple) else (given,):

@@ -151,7 +151,7 @@ def _epoch(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> list[list[fl
                 return None
             if trainer.augment is not None:
                 times = trainer.augment(times, fit.train, sources)
-            with pace:
+            with pace.step():
                 totals.add_(engine.step(times, labels), alpha=labels.shape[1])
             for member in members:
                 member.progress.batch += 1

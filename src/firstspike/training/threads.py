@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
@@ -33,16 +32,15 @@ class Pace:
         self._rest = 0.0  # seconds until then. The first step, which may compile, is not part of one
         self._trial: list[float] | None = None
         self._other, self._slow = math.inf, 0  # seconds of a step that lost the trial, steps since that took longer
-        self._began = 0.0
 
-    def __enter__(self) -> None:
-        """Begin a step of the training."""
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """One step of the training."""
         use_threads(self._threads)
-        self._began = self._clock()
-
-    def __exit__(self, failed: Any, *_: Any) -> None:
-        if self._most > 1 and failed is None:
-            self._took(self._clock() - self._began)
+        began = self._clock()
+        yield
+        if self._most > 1:
+            self._took(self._clock() - began)
 
     def _took(self, seconds: float) -> None:
         """Note how long a step took, and choose the threads of the next one."""
