@@ -4,8 +4,6 @@ import math
 from typing import Unpack
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from torch.nn.functional import cross_entropy, nll_loss
 
 from firstspike.losses.base import (
@@ -54,7 +52,7 @@ class TimeCrossEntropy(TimeLoss):
         self.xi = float(xi)
         self.label_smoothing = float(label_smoothing)
 
-    def forward(self, times: Outputs, labels: Classes) -> Float[Tensor, "..."]:
+    def forward(self, times: Outputs, labels: Classes) -> Costs:
         """Loss of the batch, as in `Loss`: by one function where all true neurons spike, and no sample has a weight."""
         plain = self.reduction == "mean" and self.weight is None and not self.label_smoothing and times.ndim == 2
         if plain and is_readable(times):

@@ -372,9 +372,9 @@ def _settled_once(
 
 def _is_usual(times: Any, weight: Any, neuron: Any) -> bool:
     """Whether a call can be settled once: of tensors that fit, of a LIF neuron with numbers, and not recorded."""
-    if not (isinstance(times, Tensor) and isinstance(weight, Tensor) and type(neuron) is LIF) or neuron.components:
+    if not (isinstance(times, Tensor) and isinstance(weight, Tensor) and type(neuron) is LIF):
         return False
-    numbers = float is type(neuron.tau_mem) is type(neuron.tau_syn) is type(neuron.threshold)
+    numbers = set(map(type, neuron.values.values())) == {float}
     fits = times.ndim == 2 and times.shape[1:] == weight.shape[1:] and times.dtype == weight.dtype
     recorded = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or torch._C._is_tracing()
     transformed = torch._C._are_functorch_transforms_active()
