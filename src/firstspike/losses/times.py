@@ -54,9 +54,9 @@ class TimeCrossEntropy(TimeLoss):
 
     def forward(self, times: Outputs, labels: Classes) -> Costs:
         """Loss of the batch, as in `Loss`: by one function where all true neurons spike, and no sample has a weight."""
-        plain = self.reduction == "mean" and self.weight is None and not self.label_smoothing and times.ndim == 2
-        if plain and is_readable(times):
-            check_batch(times, labels)
+        check_batch(times, labels)
+        plain = self.reduction == "mean" and self.weight is None and not self.label_smoothing
+        if plain and times.ndim == 2 and is_readable(times):
             cost = cross_entropy((of_true(times.detach(), labels) - times) / (self.xi * self.tau_syn), labels)
             if math.isfinite(cost.item()):  # otherwise a true neuron is silent, or a time is not a number
                 return cost

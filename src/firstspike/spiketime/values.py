@@ -248,8 +248,8 @@ def known_below(x: Tensor, bound: float) -> bool:
 
 def is_readable(x: Tensor) -> bool:
     """Whether there are numbers, and reading them does not wait for a device."""
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)
-    return not wrapped and is_host(x.device) and bool(x.numel()) and not records()
+    unknown = records() or not is_host(x.device) or not x.numel()
+    return not unknown and not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
 def values_of(x: Tensor) -> Tensor:

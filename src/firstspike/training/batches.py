@@ -80,9 +80,9 @@ class Batches:
             several = max(1, _AT_ONCE // max(1, numbers * self.size * len(seeds))) * self.size
             for first in range(done * self.size, len(self.data), several):
                 parts = (x[order[:, first : first + several]].split(self.size, dim=1) for x in given)
-                for number, batch in enumerate(zip(*parts, strict=True)):
+                for number, pair in enumerate(zip(*parts, strict=True)):
                     _seed(shared + first + number * self.size, device)
-                    yield batch
+                    yield pair
             return
         first = generator(seeds[0], "order", epoch).initial_seed()
         _seed(first, device)

@@ -213,12 +213,13 @@ def activity_counts(
 
 def _counted(network: nn.Module, layers: Sequence[Tensor]) -> list[Tensor]:
     """The numbers of each sample and neuron that ``activity`` is the mean of."""
+    if not isinstance(network, Network):
+        return [silence(layers[0])]
     silent, more = [], []
-    given = zip(network, layers, strict=True) if isinstance(network, Network) else [(None, layers[0])]
-    for layer, times in given:
-        if layer is not None and not isinstance(layer, SpikingLayer):
+    for layer, times in zip(network, layers, strict=True):
+        if not isinstance(layer, SpikingLayer):
             continue
-        if layer is not None and form_of(layer) == "trains":
+        if form_of(layer) == "trains":
             spikes = torch.isfinite(times)
             more += [spikes.sum(dim=-1), spikes[..., -1]]
             times = times[..., 0]
