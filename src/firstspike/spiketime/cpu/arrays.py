@@ -284,7 +284,6 @@ def saved_of(g, *sample):
     return Saved(ints, reals, ints[inputs:], reals[inputs:])
 
 
-@lru_cache(maxsize=256)
 def saved_size(inputs: int, outputs: int) -> int:
     """How many numbers of each kind a sample has: whole vectors, which are faster where they begin at 64 bytes."""
     return padded.py_func(inputs) + padded.py_func(outputs)
