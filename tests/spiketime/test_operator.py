@@ -414,6 +414,7 @@ FIRST_CALLS = {
 }
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("first", FIRST_CALLS)
 def test_how_a_neuron_is_called_first_changes_no_later_call(first, backend):
     neuron = LIF(threshold=0.5 + 0.01 * len(first))  # one that no other call has settled

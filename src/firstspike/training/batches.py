@@ -77,12 +77,15 @@ class Batches:
             given = self.data.times, self.data.labels
             # event lists are padded to what their own batch needs
             numbers = given[0][0].numel() if isinstance(given[0], Tensor) else _AT_ONCE
-            several = max(1, _AT_ONCE // max(1, numbers * self.size * len(seeds))) * self.size
-            for first in range(done * self.size, len(self.data), several):
-                parts = (x[order[:, first : first + several]].split(self.size, dim=1) for x in given)
-                for number, pair in enumerate(zip(*parts, strict=True)):
-                    _seed(shared + first + number * self.size, device)
-                    yield pair
+            several = max(1, _AT_ONCE // max(1, numbers * self.size * len(seeds)))
+            # the last bits of torch's layers depend on a batch's place in memory, which has to be the same if resumed
+            for first in range(done - done % several, self.count, several):
+                chosen = order[:, first * self.size : (first + several) * self.size]
+                parts = (x[chosen].split(self.size, dim=1) for x in given)
+                for number, pair in enumerate(zip(*parts, strict=True), first):
+                    if number >= done:
+                        _seed(shared + number * self.size, device)
+                        yield pair
             return
         first = generator(seeds[0], "order", epoch).initial_seed()
         _seed(first, device)
