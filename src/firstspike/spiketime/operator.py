@@ -108,8 +108,8 @@ def first_spike_time(
     Source: Göltz et al. 2021, "Fast and energy-efficient neuromorphic deep learning with first-spike times".
     """
     if delay is None and observed is None and receptor is None and _is_usual(times, weight, neuron):
-        kind = weight.shape, weight.dtype, weight.device
-        given, options = _settled_once(neuron, *kind, max_weight_grad, until, silent, backend)
+        like = weight.shape, weight.dtype, weight.device
+        given, options = _settled_once(neuron, *like, max_weight_grad, until, silent, backend)
         spikes = _in_parts(given | {"times": times, "weight": weight}, options)
         return spikes if until == math.inf else torch.where(spikes > until, math.inf, spikes)
     times, delay, observed = checked(times, weight, neuron, max_weight_grad, delay, observed)
@@ -122,13 +122,15 @@ def first_spike_time(
         )  # fmt: skip
         trains = result.trains if observed is not None else filled_up(result, neuron, silent)
         return trains.squeeze(-1)
+    backend = chosen(backend, weight.device, neuron)
     outputs, lead = weight.shape[0], times.shape[:-1]
-    given, options = _settled(neuron, weight, receptor, max_weight_grad, backend)
+    fixed, given, kind = parameters_of(neuron, weight, receptor)
     if len(lead) != 1:
         samples = math.prod(lead)
         times = times.reshape(samples, times.shape[-1])
         observed = None if observed is None else observed.reshape(samples, outputs)
-    spikes = _in_parts(given | {"times": times, "weight": weight, "delay": delay, "observed": observed}, options)
+    given |= {"times": times, "weight": weight, "delay": delay, "observed": observed}
+    spikes = _in_parts(all_tensors(given), Options(backend, *fixed, max_weight_grad, **kind))
     if until < math.inf and observed is None:
         spikes = torch.where(spikes > until, math.inf, spikes)
     return spikes if len(lead) == 1 else spikes.reshape(*lead, outputs)
@@ -348,26 +350,19 @@ def chosen(backend: str, device: torch.device, neuron: Neuron, recurrent: bool =
     return name
 
 
-def _settled(
-    neuron: Neuron, weight: Tensor, receptor: Receptor, max_weight_grad: float | None, backend: str
-) -> tuple[dict[str, Any], Options]:
-    """The neuron's tensors among the ``QUANTITIES``, and the other arguments of a call for first spikes."""
-    backend = chosen(backend, weight.device, neuron)
-    fixed, given, kind = parameters_of(neuron, weight, receptor)
-    return all_tensors(given), Options(backend, *fixed, max_weight_grad, **kind)
-
-
 @lru_cache(maxsize=256)
 def _settled_once(
     neuron: Neuron, shape: torch.Size, dtype: torch.dtype, device: torch.device, max_weight_grad: float | None,
     until: float, silent: str, backend: str,
 ) -> tuple[dict[str, Any], Options]:  # fmt: skip
-    """Checked arguments of all calls for a neuron with numbers and for weights of a shape."""
+    """The neuron's tensors, and the options, of all calls for a neuron with numbers and for weights of a shape."""
     with torch.inference_mode(False):
         weight = torch.empty(shape, dtype=dtype, device=device)
         checked(weight, weight, neuron, max_weight_grad, None, None)
         check_end(neuron, until, silent)
-        return _settled(neuron, weight, None, max_weight_grad, backend)
+        backend = chosen(backend, device, neuron)
+        fixed, given, kind = parameters_of(neuron, weight, None)
+        return all_tensors(given), Options(backend, *fixed, max_weight_grad, **kind)
 
 
 def _is_usual(times: Any, weight: Any, neuron: Any) -> bool:

@@ -74,14 +74,13 @@ class Batches:
         self.samples = len(self.data)
         if self.loader is None:
             order = torch.stack([shuffled(len(self.data), seed, epoch) for seed in seeds]).to(device)
-            given = self.data.times, self.data.labels
             # event lists are padded to what their own batch needs
-            numbers = given[0][0].numel() if isinstance(given[0], Tensor) else _AT_ONCE
+            numbers = self.data.times[0].numel() if isinstance(self.data.times, Tensor) else _AT_ONCE
             several = max(1, _AT_ONCE // max(1, numbers * self.size * len(seeds)))
             # the last bits of torch's layers depend on a batch's place in memory, which has to be the same if resumed
             for first in range(done - done % several, self.count, several):
                 chosen = order[:, first * self.size : (first + several) * self.size]
-                parts = (x[chosen].split(self.size, dim=1) for x in given)
+                parts = (x[chosen].split(self.size, dim=1) for x in (self.data.times, self.data.labels))
                 for number, pair in enumerate(zip(*parts, strict=True), first):
                     if number >= done:
                         _seed(shared + number * self.size, device)
