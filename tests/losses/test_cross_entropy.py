@@ -32,6 +32,29 @@ def test_alone_costs_nothing():
     assert TimeCrossEntropy()(torch.tensor([[0.7, inf, inf]]), torch.tensor([0])) == 0
 
 
+@pytest.mark.parametrize("silent", [(), ([0], [1]), ([0, 3], [2, 0])], ids=["none", "a wrong one", "true ones, too"])
+def test_a_batch_costs_the_mean_of_its_samples(silent):
+    times, labels = torch.rand(9, 3), torch.arange(9) % 3
+    if silent:
+        times[silent] = inf
+    loss, found = TimeCrossEntropy(), []
+    for cost in (loss, lambda *given: loss.per_sample(*given).mean()):
+        leaf = times.clone().requires_grad_()
+        value = cost(leaf, labels)
+        value.backward()
+        found.append((value.detach(), leaf.grad))
+    torch.testing.assert_close(*found, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, -inf])
+@pytest.mark.parametrize("place", [0, 1])
+def test_times_that_are_no_times_are_refused(wrong, place):
+    times = torch.rand(2, 3)
+    times[0, place] = wrong
+    with pytest.raises(ValueError, match="must be real numbers or inf"):
+        TimeCrossEntropy()(times, torch.tensor([0, 2]))
+
+
 def test_values_far_beyond_the_range_of_exp():
     times = torch.tensor([[1000.0, 0.0], [0.0, 1000.0]], requires_grad=True)
     costs = TimeCrossEntropy(xi=0.2).per_sample(times, torch.tensor([0, 0]))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from firstspike import LIF, first_spike_time
 from firstspike.spiketime.backends import BACKENDS, resolve_backend
@@ -392,3 +393,37 @@ def test_auto_backend(backends_under_test):
     assert resolve_backend("auto", times.device) in [
         resolve_backend(name, times.device) for name in backends_under_test
     ]
+
+
+def in_inference_mode(call, weight):
+    with torch.inference_mode():
+        call(weight)
+
+
+def refused(call, weight):
+    with pytest.raises(ValueError, match="silent must be one of"):
+        call(weight, silent="loud")
+
+
+FIRST_CALLS = {
+    "inference": in_inference_mode,
+    "vmap": lambda call, weight: torch.func.vmap(call)(weight[None]),
+    "grad": lambda call, weight: torch.func.grad(lambda x: call(x).sum())(weight),
+    "make_fx": lambda call, weight: make_fx(call)(weight),
+    "refused": refused,
+}
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("first", FIRST_CALLS)
+def test_how_a_neuron_is_called_first_changes_no_later_call(first, backend):
+    neuron = LIF(threshold=0.5 + 0.01 * len(first))  # one that no other call has settled
+
+    def call(weight, **options):
+        return first_spike_time(torch.tensor([[0.0, 0.3]]), weight, neuron, backend=backend, **options)
+
+    weight = torch.tensor([[2.0, 1.0]], requires_grad=True)
+    FIRST_CALLS[first](call, weight.detach())
+    call(weight).sum().backward()
+    expected = torch.func.grad(lambda x: call(x).sum())(weight.detach())
+    torch.testing.assert_close(weight.grad, expected, rtol=0, atol=0)

@@ -51,13 +51,13 @@ USES = {
 @pytest.mark.parametrize("use", USES)
 def test_calls_by_private_parts_of_torch_agree_with_public_ones(use, call, monkeypatch):
     private = USES[use](call)
-    monkeypatch.setattr(transforms, "unwrap_dead_wrappers", None)
+    monkeypatch.setattr(transforms, "unwrap_if_dead", None)
     torch.testing.assert_close(private, USES[use](call), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["_C._functorch", "_functorch.pyfunctorch", "_functorch.autograd_function"])
 def test_a_torch_that_lacks_them_is_called_the_public_way(name, monkeypatch):
-    assert transforms.unwrap_dead_wrappers is not None
+    assert transforms.unwrap_if_dead is not None
     monkeypatch.setitem(sys.modules, f"torch.{name}", types.ModuleType(name))
     spec = importlib.util.spec_from_file_location("transforms_of_another_torch", transforms.__file__)
     other = importlib.util.module_from_spec(spec)
@@ -76,7 +76,7 @@ def test_a_torch_that_lacks_them_is_called_the_public_way(name, monkeypatch):
         def backward(ctx, grad):
             return 2 * grad
 
-    assert other.unwrap_dead_wrappers is None
+    assert other.unwrap_if_dead is None
     x = torch.tensor([1.0, 3.0], requires_grad=True)
     Doubled.apply(x).sum().backward()
     assert x.grad.tolist() == [2.0, 2.0]

@@ -17,6 +17,7 @@ from torch.utils.data import (
 )
 
 import firstspike as fs
+from firstspike.training import batches
 
 DATA, VALIDATION = fs.data.yin_yang(60, seed=1), fs.data.yin_yang(30, seed=2)
 
@@ -61,6 +62,24 @@ def test_metrics_count_the_samples_of_the_loader():
     assert 0 <= result.metrics["train_accuracy"][0] <= 1
     correct = 60 * result.metrics["train_accuracy"][0]
     assert correct == pytest.approx(round(correct), abs=1e-3)
+
+
+EVENTS = fs.data.SpikeData(
+    fs.data.event_lists([([0.1] * k, [0] * k) for k in range(1, 8)], 2), torch.arange(7) % 2, ("0", "1")
+)
+
+
+@pytest.mark.parametrize("data", [DATA, EVENTS], ids=["times", "events"])
+@pytest.mark.parametrize("done", [0, 2, 3])
+def test_batches_are_the_same_however_many_are_picked_together(data, done, monkeypatch):
+    network, size = fs.Network(fs.LIFSpikeTrains(data.features, 3, 2)), -(-len(data) // 3)
+    found = []
+    for numbers in (1, 2 * size * data.features * 2, 1 << 20):
+        monkeypatch.setattr(batches, "_AT_ONCE", numbers)
+        given = batches.Batches(data, size, network, None).epoch(4, (1, 2), done)
+        found.append([(*pair, torch.rand(1), random.random()) for pair in given])
+    assert len(found[0]) == 3 - done
+    torch.testing.assert_close(found[1:], found[:1] * 2, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("generator", [None, torch.Generator()], ids=["global", "own"])

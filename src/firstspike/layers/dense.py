@@ -97,7 +97,7 @@ class SpikingLinear(DenseLayer):
         self, times: Float[Tensor, "*batch in_features"], observed: Float[Tensor, "*batch out_features"] | None = None
     ) -> Float[Tensor, "*batch out_features"]:
         """First spike times; with ``observed``, these times and the gradient at them."""
-        self._check_first(times, "put FirstSpike() before it, or take LIFSpikeTrains", self.weight)
+        self._check_first(times, "put FirstSpike() before it, or take LIFSpikeTrains")
         delay = self.delay_in_pass(observed)
         return first_spike_time(times, self.synapses, self.neuron, delay=delay, observed=observed, **self.dynamics)
 

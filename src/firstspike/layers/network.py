@@ -153,7 +153,7 @@ class Network(nn.Sequential):
         return times
 
     def _gets_image(self, times: Tensor) -> bool:
-        image = getattr(self[0], "image", None) if len(self) else None
+        image = getattr(next(iter(self), None), "image", None)  # an index would take longer
         return image is not None and is_image(times, image)
 
     def record(self, times: Float[Tensor, "*batch inputs"], observed: Sequence[Tensor | None] | None = None) -> Record:

@@ -181,7 +181,7 @@ class NeuronLayer(SpikeLayer):
     @property
     def reached(self) -> Int64[Tensor, " sources"] | Literal["sign"] | None:
         """The receptor that each input of a neuron reaches, as the operator takes it."""
-        return "sign" if self.receptor == "sign" else self.receptors
+        return None if self.receptor is None else "sign" if self.receptor == "sign" else self.receptors
 
     def _key(self, name: str) -> str:
         """The parameter by which one of the neuron learns: itself if it may be negative, otherwise its logarithm."""

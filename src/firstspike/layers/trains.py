@@ -89,13 +89,13 @@ class SpikeLayer(nn.Module):
         """An argument as it is printed."""
         return getattr(self, name, None)
 
-    def _check_first(self, times: Tensor, hint: str, weight: Tensor | None = None) -> None:
+    def _check_first(self, times: Tensor, hint: str) -> None:
         """Raise a ValueError unless these are first spikes of all inputs. The hint is about spike trains."""
         check_times(times)
         inputs = self.in_features
         if times.ndim and times.shape[-1] == inputs:
             return
-        got = times.shape[-1] if times.ndim else "no dimension"
+        got, weight = times.shape[-1] if times.ndim else "no dimension", getattr(self, "weight", None)
         shapes = f"times {tuple(times.shape)}" + ("" if weight is None else f" and weight {tuple(weight.shape)}")
         trains = f"; for spike trains {hint}" if times.ndim > 2 and times.shape[-2] == inputs else ""
         raise ValueError(f"{self._name} expects {inputs} inputs, got {got}: {shapes}{trains}")

@@ -20,7 +20,7 @@ from firstspike.ranges import Finite, Fraction, NotNegative, Positive, checks_ra
 from firstspike.signature import shown_arguments, takes_arguments_of
 from firstspike.spiketime.parameters import of_neurons
 from firstspike.spiketime.reference.peaks import lacking
-from firstspike.spiketime.values import check_tensor, known_below
+from firstspike.spiketime.values import check_tensor, is_readable
 
 _LINEAR_FROM = 10.0  # exponent above which EarlyOutput continues as a straight line
 
@@ -75,8 +75,10 @@ class EarlyOutput(Regularizer):
         check_batch(times, labels)
         true_time = of_true(times, labels)
         exponent = true_time / (self.beta * self.tau_syn)
-        if known_below(exponent, _LINEAR_FROM):
-            return self.alpha * exponent.exp().mean()
+        if is_readable(exponent):
+            total = exponent.exp().sum()
+            if total.item() < math.exp(_LINEAR_FROM):  # and so is each of its parts
+                return total * (self.alpha / exponent.numel())
         silent = torch.isposinf(true_time)
         exponent = torch.where(silent, 0.0, exponent)
         curved = exponent.clamp(max=_LINEAR_FROM)

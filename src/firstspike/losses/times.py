@@ -4,7 +4,7 @@ import math
 from typing import Unpack
 
 import torch
-from torch.nn.functional import nll_loss
+from torch.nn.functional import cross_entropy, nll_loss
 
 from firstspike.losses.base import (
     Classes,
@@ -20,7 +20,7 @@ from firstspike.losses.base import (
 )
 from firstspike.ranges import NotNegative, Positive, Probability, checks_ranges
 from firstspike.signature import takes_arguments_of
-from firstspike.spiketime.values import known_below, real_times
+from firstspike.spiketime.values import is_readable, known_below, real_times
 
 
 @takes_arguments_of(TimeLoss)
@@ -51,6 +51,16 @@ class TimeCrossEntropy(TimeLoss):
         super().__init__(**options)
         self.xi = float(xi)
         self.label_smoothing = float(label_smoothing)
+
+    def forward(self, times: Outputs, labels: Classes) -> Costs:
+        """Loss of the batch, as in `Loss`: by one function where all true neurons spike, and no sample has a weight."""
+        check_batch(times, labels)
+        plain = self.reduction == "mean" and self.weight is None and not self.label_smoothing
+        if plain and times.ndim == 2 and is_readable(times):
+            cost = cross_entropy((of_true(times.detach(), labels) - times) / (self.xi * self.tau_syn), labels)
+            if math.isfinite(cost.item()):  # otherwise a true neuron is silent, or a time is not a number
+                return cost
+        return super().forward(times, labels)
 
     def per_sample(self, times: Outputs, labels: Classes) -> Costs:
         """The formula above, by a sum that cannot overflow; `silent_cost` where the true neuron is silent."""

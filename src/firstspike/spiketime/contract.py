@@ -187,9 +187,8 @@ class Arguments(NamedTuple):
     @property
     def sizes(self) -> Sizes:
         """The sizes E, B, I and O."""
-        outputs, inputs = self.weight.shape[-2:]
-        several = self.weight.ndim == 3
-        return len(self.weight) if several else 1, self.times.shape[several], inputs, outputs
+        times, weight = self.times.shape, self.weight.shape  # of these, parts would cost more
+        return (weight[0], times[1], weight[2], weight[1]) if len(weight) == 3 else (1, times[0], weight[1], weight[0])
 
 
 class Result(NamedTuple):

@@ -37,7 +37,7 @@ _modes = torch._C._len_torch_dispatch_stack
 
 INPUTS = len(QUANTITIES)
 assert Arguments._fields[:INPUTS] == tuple(QUANTITIES), "arguments begin with the quantities, in their order"
-_TAU_MEM, _TAU_SYN, _OBSERVED = map(Arguments._fields.index, ("tau_mem", "tau_syn", "observed"))
+_WEIGHT, _TAU_MEM, _TAU_SYN, _OBSERVED = map(Arguments._fields.index, ("weight", "tau_mem", "tau_syn", "observed"))
 
 
 class Options(NamedTuple):
@@ -131,6 +131,8 @@ class Spikes(Direct):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         *tensors, ctx.options = inputs
         tensors[_OBSERVED] = None  # observed spikes are among the output
+        # of a parameter itself, autograd would use values that replace its own before the backward pass
+        tensors[_WEIGHT] = tensors[_WEIGHT].detach()
         saved = output[4 if ctx.options.max_spikes else 1 :]
         ctx.mark_non_differentiable(*saved)
         ctx.set_materialize_grads(False)

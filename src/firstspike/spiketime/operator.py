@@ -2,13 +2,14 @@
 
 import math
 import warnings
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from firstspike.neurons import Neuron, check_neuron
+from firstspike.neurons import LIF, Neuron, check_neuron
 from firstspike.spiketime.backends import accepting
 from firstspike.spiketime.contract import Held, Recurrence
 from firstspike.spiketime.function import Options, spikes_of
@@ -106,6 +107,11 @@ def first_spike_time(
 
     Source: Göltz et al. 2021, "Fast and energy-efficient neuromorphic deep learning with first-spike times".
     """
+    if delay is None and observed is None and receptor is None and _is_usual(times, weight, neuron):
+        like = weight.shape, weight.dtype, weight.device
+        given, options = _settled_once(neuron, *like, max_weight_grad, until, silent, backend)
+        spikes = _in_parts(given | {"times": times, "weight": weight}, options)
+        return spikes if until == math.inf else torch.where(spikes > until, math.inf, spikes)
     times, delay, observed = checked(times, weight, neuron, max_weight_grad, delay, observed)
     check_end(neuron, until, silent)
     if neuron.equations is not None:
@@ -123,9 +129,6 @@ def first_spike_time(
         samples = math.prod(lead)
         times = times.reshape(samples, times.shape[-1])
         observed = None if observed is None else observed.reshape(samples, outputs)
-    if weight.is_leaf and weight.requires_grad and torch.is_grad_enabled():
-        # of a parameter itself, autograd would use values that replace its own before the backward pass
-        weight = weight.view_as(weight)
     given |= {"times": times, "weight": weight, "delay": delay, "observed": observed}
     spikes = _in_parts(all_tensors(given), Options(backend, *fixed, max_weight_grad, **kind))
     if until < math.inf and observed is None:
@@ -345,6 +348,32 @@ def chosen(backend: str, device: torch.device, neuron: Neuron, recurrent: bool =
     if name is None:
         raise ValueError(f"backend {backend!r} refuses {type(neuron).__name__}: {reason}")
     return name
+
+
+@lru_cache(maxsize=256)
+def _settled_once(
+    neuron: Neuron, shape: torch.Size, dtype: torch.dtype, device: torch.device, max_weight_grad: float | None,
+    until: float, silent: str, backend: str,
+) -> tuple[dict[str, Any], Options]:  # fmt: skip
+    """The neuron's tensors, and the options, of all calls for a neuron with numbers and for weights of a shape."""
+    with torch.inference_mode(False):
+        weight = torch.empty(shape, dtype=dtype, device=device)
+        checked(weight, weight, neuron, max_weight_grad, None, None)
+        check_end(neuron, until, silent)
+        backend = chosen(backend, device, neuron)
+        fixed, given, kind = parameters_of(neuron, weight, None)
+        return all_tensors(given), Options(backend, *fixed, max_weight_grad, **kind)
+
+
+def _is_usual(times: Any, weight: Any, neuron: Any) -> bool:
+    """Whether a call can be settled once: of tensors that fit, of a LIF neuron with numbers, and not recorded."""
+    if not (isinstance(times, Tensor) and isinstance(weight, Tensor) and type(neuron) is LIF):
+        return False
+    numbers = set(map(type, neuron.values.values())) == {float}
+    fits = times.ndim == 2 and times.shape[1:] == weight.shape[1:] and times.dtype == weight.dtype
+    recorded = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or torch._C._is_tracing()
+    transformed = torch._C._are_functorch_transforms_active()
+    return numbers and fits and times.device == weight.device and not recorded and not transformed
 
 
 def with_dynamics(neuron: Any, stacklevel: int = 3, **given: float | Tensor | None) -> Any:

@@ -26,7 +26,7 @@ _NEGATIVE = (
 
 def all_tensors(given: dict[str, Any]) -> dict[str, Any]:
     """The ``QUANTITIES`` in order, None for those that are not given."""
-    return {name: given.get(name) for name in QUANTITIES}
+    return dict.fromkeys(QUANTITIES) | given
 
 
 def of_neurons(value: float | Tensor, weight: Tensor) -> Tensor:

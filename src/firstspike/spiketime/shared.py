@@ -35,11 +35,11 @@ def is_small(work: int) -> bool:
 
 def threads_for(work: int) -> int:
     """Threads worth starting: one for little work and in a forked process, else ``use_threads``' or torch's number."""
+    _watch_forks()
+    if work < _SMALL or _forked.is_set():
+        return 1
     import torch
 
-    _watch_forks()
-    if is_small(work) or _forked.is_set():
-        return 1
     return getattr(_local, "threads", None) or torch.get_num_threads()
 
 

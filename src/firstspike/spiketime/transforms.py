@@ -24,12 +24,11 @@ from torch import Tensor
 from firstspike.spiketime.contract import DIFFERENTIABLE, QUANTITIES, Needs
 
 try:
-    from torch._C._functorch import _add_batch_dim, _unwrap_batched
+    from torch._C._functorch import _add_batch_dim, _unwrap_batched, unwrap_if_dead
     from torch._functorch.autograd_function import VmapInfo
     from torch._functorch.pyfunctorch import VmapInterpreter, retrieve_current_functorch_interpreter
-    from torch._functorch.utils import unwrap_dead_wrappers
 except ImportError:  # another torch, whose public way takes longer
-    unwrap_dead_wrappers = None  # type: ignore[assignment]
+    unwrap_if_dead = None  # type: ignore[assignment]
 
 _AT_ONCE = 1 << 22  # numbers in a part of the Jacobian
 OF_SAMPLES = [name for name, quantity in QUANTITIES.items() if quantity.of_samples]
@@ -45,12 +44,13 @@ class Direct(torch.autograd.Function):
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
-        if unwrap_dead_wrappers is None:
+        if unwrap_if_dead is None:
             return super().apply(*args)
         if torch._C._are_functorch_transforms_active():
             found = cls._mapped(args)
             return super().apply(*args) if found is None else found
-        return super(torch.autograd.Function, cls).apply(*unwrap_dead_wrappers(args))  # type: ignore[misc]
+        alive = [unwrap_if_dead(x) if x is not None and isinstance(x, Tensor) else x for x in args]
+        return super(torch.autograd.Function, cls).apply(*alive)  # type: ignore[misc]
 
     @classmethod
     def _mapped(cls, args: tuple[Any, ...]) -> tuple[Tensor, ...] | None:

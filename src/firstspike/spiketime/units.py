@@ -109,7 +109,8 @@ def _by_network(run: Run) -> Run:
     @wraps(run)
     def each(*given: Any) -> Any:
         place = 0 if len(given) == 1 else 2  # of the arguments: forward, backward
-        networks = () if not given[place].closed else _members(given[place].constants)
+        several = isinstance(given[place].tau_mem, Tensor) and given[place].closed
+        networks = _members(given[place].constants) if several else ()
         if not networks:
             return run(*given)
         found = []
@@ -155,7 +156,7 @@ def in_unit(name: str, x: Tensor, unit: float | Tensor) -> Tensor:
 
 def _unit_of(given: Arguments) -> tuple[float, Constants]:
     """The unit to work in, and the constants in it; 1 for tensors on a GPU."""
-    (mem, syn), dtype = given.constants, given.times.dtype
+    mem, syn, dtype = given.tau_mem, given.tau_syn, given.times.dtype
     if not isinstance(syn, Tensor):
         assert not isinstance(mem, Tensor)
         return _unit_of_numbers(mem, syn, dtype)

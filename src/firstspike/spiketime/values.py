@@ -243,9 +243,13 @@ def real_times(times: Tensor) -> Tensor:
 
 def known_below(x: Tensor, bound: float) -> bool:
     """Whether all numbers are below a bound, where that can be read without waiting for a device; otherwise False."""
-    if records() or not is_host(x.device) or not x.numel() or torch._C._functorch.is_functorch_wrapped_tensor(x):
-        return False
-    return float(x.detach().amax()) < bound
+    return is_readable(x) and float(x.detach().amax()) < bound
+
+
+def is_readable(x: Tensor) -> bool:
+    """Whether there are numbers, and reading them does not wait for a device."""
+    unknown = records() or not is_host(x.device) or not x.numel()
+    return not unknown and not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
 def values_of(x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from firstspike.training.fit import to_network
 
 Loader = Iterable[tuple[Tensor, Tensor]]
 """A ``torch.utils.data.DataLoader`` or another source of batches ``(times, labels)``, one pass over it an epoch."""
+_AT_ONCE = 1 << 18  # numbers of several batches that are picked out of the data together
 _TORCHS = "torch.utils.data"
 _NO_LOADERS = Tensor | np.ndarray | tuple | dict | str  # your own data that are not SpikeData yet
 
@@ -73,10 +74,17 @@ class Batches:
         self.samples = len(self.data)
         if self.loader is None:
             order = torch.stack([shuffled(len(self.data), seed, epoch) for seed in seeds]).to(device)
-            for start in range(done * self.size, len(self.data), self.size):
-                _seed(shared + start, device)
-                chosen = order[:, start : start + self.size]
-                yield self.data.times[chosen], self.data.labels[chosen]
+            # event lists are padded to what their own batch needs
+            numbers = self.data.times[0].numel() if isinstance(self.data.times, Tensor) else _AT_ONCE
+            several = max(1, _AT_ONCE // max(1, numbers * self.size * len(seeds)))
+            # the last bits of torch's layers depend on a batch's place in memory, which has to be the same if resumed
+            for first in range(done - done % several, self.count, several):
+                chosen = order[:, first * self.size : (first + several) * self.size]
+                parts = (x[chosen].split(self.size, dim=1) for x in (self.data.times, self.data.labels))
+                for number, pair in enumerate(zip(*parts, strict=True), first):
+                    if number >= done:
+                        _seed(shared + number * self.size, device)
+                        yield pair
             return
         first = generator(seeds[0], "order", epoch).initial_seed()
         _seed(first, device)

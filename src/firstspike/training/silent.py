@@ -213,10 +213,13 @@ def activity_counts(
 
 def _counted(network: nn.Module, layers: Sequence[Tensor]) -> list[Tensor]:
     """The numbers of each sample and neuron that ``activity`` is the mean of."""
+    if not isinstance(network, Network):
+        return [silence(layers[0])]
     silent, more = [], []
-    for index in spiking_layers(network):
-        times = layers[index]
-        if _gives_trains(network, index):
+    for layer, times in zip(network, layers, strict=True):
+        if not isinstance(layer, SpikingLayer):
+            continue
+        if form_of(layer) == "trains":
             spikes = torch.isfinite(times)
             more += [spikes.sum(dim=-1), spikes[..., -1]]
             times = times[..., 0]

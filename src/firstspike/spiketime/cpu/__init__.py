@@ -36,7 +36,7 @@ _ROWS = 12  # numbers for each input of a sample, at most: rows, and parts of th
 
 def _shares(given: Arguments) -> bool:
     """Whether neurons share their order of arrival and their time constants."""
-    return given.delay is None and not isinstance(given.constants.tau_mem, Tensor)
+    return given.delay is None and not isinstance(given.tau_mem, Tensor)
 
 
 def _holds(given: Arguments) -> bool:
@@ -80,15 +80,15 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
 
 
 def _samples(given: Arguments) -> int:
-    ensemble, _, inputs, _ = given.sizes
-    return _MEMORY // (_ROWS * (inputs + PAD) * given.times.element_size() * max(1, ensemble))
+    ensemble = len(given.times) if given.times.ndim == 3 else 1
+    return _MEMORY // (_ROWS * (given.times.shape[-1] + PAD) * given.times.element_size() * max(1, ensemble))
 
 
 @partial(backward_in_parts, samples=_samples)
 def _of_first_spikes(
     grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:
-    if 0 in given.sizes:
+    if 0 in given.times.shape or 0 in given.weight.shape:
         return zero_gradients(given, needs)
     shares = _shares(given) and needs.isdisjoint(CONSTANTS)
     return (backward_rows if shares else backward_lanes)(grads, result, given, max_weight_grad, needs)

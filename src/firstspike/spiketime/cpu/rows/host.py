@@ -39,11 +39,11 @@ _SHORT, _LONG = 8, 96  # samples for which a task may, and should, have a part o
 
 def forward_rows(given: Arguments) -> Result:
     """First spike times. The saved tensors are those of ``arrays``. Raises the errors of ``check_values``."""
-    times, weight, threshold = (x.contiguous() for x in (given.times, given.weight, given.threshold))
+    times, weight, threshold = given.times.contiguous(), given.weight.contiguous(), given.threshold.contiguous()
     ensemble, batch, inputs, outputs = sizes = given.sizes
     spikes, saved = times.new_empty((*times.shape[:-1], outputs)), saved_for(times, outputs)
-    c = constants_array(*given.constants, name_of(times.dtype))
-    call = _forward_call(sizes, name_of(times.dtype), threads_for(work_of(ensemble * batch, inputs, outputs)))
+    real, threads = name_of(times.dtype), threads_for(work_of(ensemble * batch, inputs, outputs))
+    c, call = constants_array(given.tau_mem, given.tau_syn, real), _forward_call(sizes, real, threads)
     left = call(c, times, weight, threshold, spikes, *saved)
     if left[REFUSED]:
         check_values(given)
@@ -65,25 +65,24 @@ def backward_rows(
     grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:
     """Gradients with respect to first spikes, without those by time constants."""
-    tensors = grads.spikes, result.spikes, given.times, given.weight, given.threshold
-    grad, spikes, times, weight, threshold = (x.contiguous() for x in tensors)
+    tensors = grads.spikes, result.spikes, given.times, given.weight, given.threshold, *result.saved
+    grad, spikes, times, weight, threshold, *saved = [x.contiguous() for x in tensors]
     ensemble, batch, inputs, outputs = sizes = given.sizes
-    saved = tuple(x.contiguous() for x in result.saved) or saved_for(times, outputs)
     by = zip(_BY, (times, weight, threshold), strict=True)
     found = {name: torch.empty_like(x) for name, x in by if name in needs}
-    c = constants_array(*given.constants, name_of(times.dtype), max_weight_grad)
-    threads = threads_for(work_of(ensemble * batch, inputs, outputs))
-    wanted = tuple(name in needs for name in _BY)
-    call = _backward_call(sizes, name_of(times.dtype), wanted, not result.saved, threads)
-    call(c, grad, spikes, times, weight, threshold, *saved, *map(found.get, _BY))
+    real, threads = name_of(times.dtype), threads_for(work_of(ensemble * batch, inputs, outputs))
+    c = constants_array(given.tau_mem, given.tau_syn, real, max_weight_grad)
+    call = _backward_call(sizes, real, needs, not saved, threads)
+    call(c, grad, spikes, times, weight, threshold, *(saved or saved_for(times, outputs)), *map(found.get, _BY))
     return found
 
 
 @lru_cache(maxsize=256)
-def _backward_call(sizes: Sizes, real: str, needs: tuple[bool, ...], observes: bool, threads: int) -> Call:
+def _backward_call(sizes: Sizes, real: str, needs: Needs, observes: bool, threads: int) -> Call:
     inputs, outputs = sizes[2:]
     found = _common(sizes, inputs, threads) | sorting_for(inputs)
-    phases = _add_parts(found, *needs, needs[0], False)
+    wanted = [name in needs for name in _BY]
+    phases = _add_parts(found, *wanted, wanted[0], False)
     found |= {"observes": observes, "room": found["stride"]}
     given = ("c", "grad", "spikes", "times", "weight", "threshold", *SAVED, "by_times", "by_weight", "by_threshold")
     return Call(backward_kernel(real, lanes_for(outputs), False), phases, BACKWARD.plan(real, found, given), threads)

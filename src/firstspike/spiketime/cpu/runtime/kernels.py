@@ -89,7 +89,7 @@ class Plan(NamedTuple):
         """A kernel's numbers, from the given arrays (contiguous, or nothing where none is used) and scratch memory."""
         assert len(arrays) + len(self.starts) == len(self.taken), f"got {len(arrays)} arrays for {tuple(self.taken)}"
         given = [0 if x is None else x.data_ptr() for x in arrays]
-        return self.numbers_at([*given, *(memory + start for start in self.starts)])
+        return self.numbers_at(given + [memory + start for start in self.starts])
 
     def numbers_at(self, places: Sequence[int]) -> list[int]:
         """A kernel's numbers, from the addresses of the arrays in ``taken``."""

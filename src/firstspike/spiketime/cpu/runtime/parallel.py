@@ -51,11 +51,11 @@ def scratch(size: int) -> int:
 
     Fresh memory would cost more than some of the kernels, as the system clears it page by page. So a thread keeps some.
     """
-    kept = getattr(_local, "kept", None)
-    if kept is None or kept.numel() < size + LINE:
+    if getattr(_local, "kept", None) is None or _local.size < size:
         _local.kept = None  # freed before more is taken
-        kept = _local.kept = torch.empty(size + LINE, dtype=torch.uint8, device="cpu")
-    return int(-(-kept.data_ptr() // LINE) * LINE)
+        _local.kept = torch.empty(size + LINE, dtype=torch.uint8, device="cpu")
+        _local.size, _local.start = size, -(-_local.kept.data_ptr() // LINE) * LINE
+    return cast(int, _local.start)
 
 
 def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[int], threads: int) -> Any:
@@ -87,9 +87,6 @@ def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[
                 "a kernel on the CPU failed, and there is no result; standard error shows the exception that ended it, "
                 "as one that is ignored. With enough memory that is a fault of firstspike: please report it"
             )
-    kept = getattr(_local, "kept", None)
-    if kept is not None and kept.numel() > _KEPT:
-        _local.kept = None
     return shared
 
 
@@ -107,7 +104,10 @@ class Call(NamedTuple):
     def __call__(self, *arrays: torch.Tensor | None) -> Any:
         """``run`` with the arrays that the plan is given."""
         numbers = self.plan.numbers(arrays, scratch(self.plan.scratch))
-        return run(self.kernel, self.phases, numbers, self.threads)
+        left = run(self.kernel, self.phases, numbers, self.threads)
+        if self.plan.scratch > _KEPT:
+            _local.kept = None
+        return left
 
 
 def call(
