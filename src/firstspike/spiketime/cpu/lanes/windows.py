@@ -131,7 +131,7 @@ def sort_due(g, at, window, weight):
             store(keys, n * LANES, select(inside, arrival, never))
             store(values, n * LANES, load32(weight, window.sources[k] * LANES))
             n += 1
-    sort_lanes(keys, values, n, LANES)
+    sort_lanes(keys, values, n)
     return n
 
 
