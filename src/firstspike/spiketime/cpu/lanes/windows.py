@@ -15,9 +15,20 @@ from firstspike.spiketime.cpu.arrays import LANES, PAD
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from, sort_row
 from firstspike.spiketime.cpu.vectors.shuffles import columns16, pack16, sort_lanes, transpose16
-from firstspike.spiketime.cpu.vectors.simd import fill16, fill32, load16, load32, prefetch32, select, store
+from firstspike.spiketime.cpu.vectors.simd import (
+    fill16,
+    fill32,
+    gather16,
+    load16,
+    load32,
+    lowest_bit,
+    prefetch32,
+    select,
+    store,
+)
 
 AHEAD = 4  # events whose numbers are on their way to the processor
+BLOCK = 8  # windows within which the gradients of an event are found at once
 
 
 class Window(NamedTuple):
@@ -69,6 +80,8 @@ def window_of(g, slot, b, w, delayed):
                 times[n] = max(times[n] + reach[1], begin) if v == w - 1 else times[n] + reach[1]
             n += 1
     if delayed:
+        for k in range(n, n + 16):
+            sources[k], times[k] = 0, math.inf
         return Window(w, begin, end, n, fresh, events, sources, times)
     places, rows, moments = g.due_places[slot], g.due_rows[slot], g.due_moments[slot]
     n = sort_row(times[:n], begin, end, places, moments, g.sort_keys[slot], g.sort_labels[slot])
@@ -88,24 +101,39 @@ def arrivals(g, at, window, k):
     return arrival, (arrival >= window.begin) & (window.end > arrival) & at.every
 
 
-@jit
-def due_at(g, at, window):
-    """The events of a window that may arrive in it at one of 32 lanes, and 16 that never do.
+@inlined
+def fresh_of(window, k):
+    """Which of 16 events from ``k`` on are spikes of the window before."""
+    return np.uint64(0xFFFF) & (~np.uint64(0) << np.uint64(min(max(window.fresh - k, 0), 16)))
 
-    The delays and weights of the others are not even read.
+
+@jit
+def due_at(g, at, window, end, begun):
+    """The events of a window that may arrive in it at one of 32 lanes, and 16 that never do; those until ``end``.
+
+    Those that may already have arrived before are among them if ``begun``. The delays and weights of the others are
+    not even read.
     """
     events, sources, times = g.due_places[at.slot], g.due_rows[at.slot], g.due_moments[at.slot]
     soonest, latest, n, fresh = g.soonest[at.group], g.latest[at.group], 0, 0
-    for number in range(window.n):
-        k, place = np.uintp(number), np.uintp(n)
-        source, time, is_old = np.uintp(window.sources[k]), window.times[k], number < window.fresh
-        events[place], sources[place], times[place] = window.events[k], window.sources[k], time
-        taken = (soonest[source] + time < window.end) & ((latest[source] + time >= window.begin) | (not is_old))
-        n += taken
-        fresh += taken & is_old
+    for begin in range(0, window.n, 16):
+        moments = load16(window.times, begin)
+        first = gather16(soonest, 0, window.sources, begin) + moments
+        last = gather16(latest, 0, window.sources, begin) + moments
+        news = fresh_of(window, begin)
+        taken = last >= window.begin
+        if not begun:
+            taken &= first >= window.begin
+        taken = (taken | news) & (window.end > first)
+        while taken:
+            k, place = np.uintp(begin + lowest_bit(taken)), np.uintp(n)
+            taken &= taken - np.uint64(1)
+            events[place], sources[place], times[place] = window.events[k], window.sources[k], window.times[k]
+            n += 1
+            fresh += k < np.uintp(window.fresh)
     for k in range(n, n + 16):
         sources[k], times[k] = 0, math.inf
-    return Window(window.number, window.begin, window.end, n, fresh, events, sources, times)
+    return Window(window.number, window.begin, end, n, fresh, events, sources, times)
 
 
 @inlined
@@ -124,7 +152,7 @@ def sort_due(g, at, window, weight):
     """
     keys, values, never, n = g.keys[at.slot], g.values[at.slot], fill32(g.keys, math.inf), 0
     if g.windows > 1:
-        n = _hand_over(g, at, due_at(g, at, window), weight)
+        n = _hand_over(g, at, due_at(g, at, window, window.end, True), weight)
     for k in range(window.n if g.windows == 1 else 0):
         arrival, inside = arrivals(g, at, window, k)
         if inside:
@@ -157,8 +185,7 @@ def _hand_over(g, at, window, weight):
     for k in range(common, window.n, 16):
         for ahead in range(k + 16, k + 32):
             fetch_ahead(window, ahead, delay, weight)
-        fresh = np.uint64(0xFFFF) << np.uint64(min(max(window.fresh - k, 0), 16))
-        moments, floor = load16(window.times, k), select(fresh, fill16(tile, window.begin), never * -1.0)
+        moments, floor = load16(window.times, k), select(fresh_of(window, k), fill16(tile, window.begin), never * -1.0)
         for half in range(0, LANES, 16):
             columns16(delay, window.sources, k, LANES, half, tile, 0)
             columns16(weight, window.sources, k, LANES, half, tile, 256)
