@@ -259,32 +259,20 @@ def unwind_together(g, at, window):
 
 @inlined
 def settle(g, at, window, stop, bounds, taus):
-    """Add the gradients of a window's events, from the pieces of all windows up to ``stop`` in which they may arrive.
+    """Add the gradients of a window's events, from the pieces of it and of the next ones before ``stop``.
 
-    The flags are constants where neither is needed: less has to be kept.
+    The flags are constants where neither is true, which leaves less to carry.
     """
-    whole, c, pieces, sums, into = (
-        g.whole[at.place],
-        g.rates[at.group],
-        g.pieces[at.place],
-        g.sums[at.slot],
-        into_of(g, at),
-    )
-    r, unit, longest, size, delay = (
-        rates_in(c),
-        c[UNIT, 0],
-        longest_wait(c),
-        np.intp(whole[SIZE_NOW]),
-        g.delays[at.group],
-    )
-    latest, starts = g.latest[at.group], g.bounds
+    c, pieces, sums, delay = g.rates[at.group], g.pieces[at.place], g.sums[at.slot], g.delays[at.group]
+    into, size = into_of(g, at), np.intp(g.whole[at.place, SIZE_NOW])
+    whole, latest, r, unit, longest = g.whole[at.place], g.latest[at.group], rates_in(c), c[UNIT, 0], longest_wait(c)
     for number in range(window.n):
         k = np.uintp(number)
         fetch_ahead(window, number + 2 * AHEAD, delay, into.weight)
         fetch_ahead(window, number + AHEAD, into.by_weight, into.by_delay)
         arrival, inside = arrivals(g, at, window, number)
         last, v = latest[np.uintp(window.sources[k])] + window.times[k], window.number
-        while v < stop - 1 and starts[np.uintp(v + 1)] <= last:
+        while v < stop - 1 and g.bounds[np.uintp(v + 1)] <= last:
             v += 1
         first = np.intp(whole[np.uintp(BEGINS + v % BLOCK)])
         later = load_adjoint(pieces, first, bounds, taus)
@@ -308,13 +296,8 @@ def unwind_apart(g, at, window):
     layers those of a block of windows are kept, and an event's gradients found where it first arrives at a lane, or in
     the first window of the block if that is later.
     """
-    state, whole, c, pieces, w = (
-        g.state[at.place],
-        g.whole[at.place],
-        g.rates[at.group],
-        g.pieces[at.place],
-        window.number,
-    )
+    state, whole, c, pieces = g.state[at.place], g.whole[at.place], g.rates[at.group], g.pieces[at.place]
+    w = window.number
     stop = min(w // BLOCK * BLOCK + BLOCK, g.windows)  # where the block ends
     size = np.intp(whole[SIZE_NOW]) if w < stop - 1 else 0
     enter(g, at, window)

@@ -25,7 +25,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     prefetch32,
     select,
     store,
-)
+)  # fmt: skip
 
 AHEAD = 4  # events whose numbers are on their way to the processor
 BLOCK = 8  # windows within which the gradients of an event are found at once
@@ -109,10 +109,9 @@ def fresh_of(window, k):
 
 @jit
 def due_at(g, at, window, end, begun):
-    """The events of a window that may arrive in it at one of 32 lanes, and 16 that never do; those until ``end``.
+    """The events of a window that may arrive in it at one of 32 lanes, and 16 that never do, as a window up to ``end``.
 
-    Those that may already have arrived before are among them if ``begun``. The delays and weights of the others are
-    not even read.
+    Unless ``begun``, those alone that arrive nowhere before. Delays and weights of others are not even read.
     """
     events, sources, times = g.due_places[at.slot], g.due_rows[at.slot], g.due_moments[at.slot]
     soonest, latest, n, fresh = g.soonest[at.group], g.latest[at.group], 0, 0
@@ -120,11 +119,8 @@ def due_at(g, at, window, end, begun):
         moments = load16(window.times, begin)
         first = gather16(soonest, 0, window.sources, begin) + moments
         last = gather16(latest, 0, window.sources, begin) + moments
-        news = fresh_of(window, begin)
-        taken = last >= window.begin
-        if not begun:
-            taken &= first >= window.begin
-        taken = (taken | news) & (window.end > first)
+        begins = last >= window.begin if begun else first >= window.begin
+        taken = (begins | fresh_of(window, begin)) & (window.end > first)
         while taken:
             k, place = np.uintp(begin + lowest_bit(taken)), np.uintp(n)
             taken &= taken - np.uint64(1)
