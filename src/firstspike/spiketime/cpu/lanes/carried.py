@@ -34,15 +34,12 @@ class Adjoint(NamedTuple):
 
 
 @inlined
-def load_adjoint(rows, at, bounds, taus):
-    """Load the adjoint from rows like those of the state, with what only ``bounds`` and gradients by ``taus`` need."""
-    y_kept = of_mem = of_syn = origin = y = load32(rows, at + Y)
-    current_kept = current = load32(rows, at + C)
-    if bounds:
-        y_kept, current_kept = load32(rows, at + Y_KEPT), load32(rows, at + C_KEPT)
-    if taus:
-        of_mem, of_syn, origin = load32(rows, at + OF_MEM), load32(rows, at + OF_SYN), load32(rows, at + ORIGIN)
-    return Adjoint(load32(rows, at + NOW), y, current, y_kept, current_kept, of_mem, of_syn, origin)
+def load_adjoint(rows, at):
+    """Load the adjoint from rows like those of the state."""
+    return Adjoint(
+        load32(rows, at + NOW), load32(rows, at + Y), load32(rows, at + C), load32(rows, at + Y_KEPT),
+        load32(rows, at + C_KEPT), load32(rows, at + OF_MEM), load32(rows, at + OF_SYN), load32(rows, at + ORIGIN),
+    )  # fmt: skip
 
 
 @inlined
@@ -59,16 +56,13 @@ def store_adjoint(rows, at, x):
 
 
 @inlined
-def chosen(bits, x, y, bounds, taus):
-    """One adjoint or the other, as much as ``load_adjoint`` loads."""
-    y_kept, current_kept, of_mem, of_syn, origin = y.y_kept, y.current_kept, y.of_mem, y.of_syn, y.origin
-    if bounds:
-        y_kept, current_kept = select(bits, x.y_kept, y_kept), select(bits, x.current_kept, current_kept)
-    if taus:
-        of_mem, of_syn = select(bits, x.of_mem, of_mem), select(bits, x.of_syn, of_syn)
-        origin = select(bits, x.origin, origin)
-    now, found, current = select(bits, x.now, y.now), select(bits, x.y, y.y), select(bits, x.current, y.current)
-    return Adjoint(now, found, current, y_kept, current_kept, of_mem, of_syn, origin)
+def chosen(bits, x, y):
+    """One adjoint or the other."""
+    return Adjoint(
+        select(bits, x.now, y.now), select(bits, x.y, y.y), select(bits, x.current, y.current),
+        select(bits, x.y_kept, y.y_kept), select(bits, x.current_kept, y.current_kept),
+        select(bits, x.of_mem, y.of_mem), select(bits, x.of_syn, y.of_syn), select(bits, x.origin, y.origin),
+    )  # fmt: skip
 
 
 @inlined
@@ -111,10 +105,7 @@ def into_of(g, at):
 
 @inlined
 def add_event(into, window, k, x, inside, delayed, taus):
-    """Add an event's gradients with respect to weights and delays, from the adjoint where it arrives.
-
-    Returns 16 parts of that with respect to its time.
-    """
+    """Add an event's gradients by weights and delays, from the adjoint there; returns 16 parts of that by its time."""
     place = np.uintp(window.sources[k]) * np.uintp(LANES)  # without a sign, an index needs no test for one below 0
     w, kept = load32(into.weight, place), x.current_kept
     each = (x.current - x.y) * w * into.rate

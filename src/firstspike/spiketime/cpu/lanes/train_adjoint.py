@@ -41,11 +41,12 @@ from firstspike.spiketime.cpu.lanes.carried import (
     store_adjoint,
 )
 from firstspike.spiketime.cpu.lanes.scan import longest_wait
-from firstspike.spiketime.cpu.lanes.windows import AHEAD, BLOCK, arrivals, due_at, fetch_ahead
+from firstspike.spiketime.cpu.lanes.windows import BLOCK, arrivals, due_at
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.shuffles import sum_rows16, total16
-from firstspike.spiketime.cpu.vectors.simd import fill32, load32, lowest_bit, select, store
+from firstspike.spiketime.cpu.vectors.simd import fill32, load32, lowest_bit, prefetch32, select, store
 
+AHEAD = 4  # events whose numbers are on their way to the processor
 # of 32 lanes, after what they carry: the derivative of y by log(tau_mem), and what the last release gives to its spike
 OF_Y, PULL, PULL_KEPT = (N_ADJOINT + row * LANES for row in range(3))
 # the neurons' unit, and in it threshold and reset; refractory time; release at the start; loss by the last one's time
@@ -188,7 +189,7 @@ def enter(g, at, window):
     stuck = np.uint64(g.full[at.b, window.number, at.first // LANES])
     if not stuck:
         return
-    x, r, unit = load_adjoint(state, 0, True, True), rates_in(c), c[UNIT, 0]
+    x, r, unit = load_adjoint(state, 0), rates_in(c), c[UNIT, 0]
     target = select(stuck, fill32(c, window.end), x.now)
     store_adjoint(state, 0, back_to(x, target, False, r, unit, longest_wait(c), g.bound[0] < math.inf, g.by_taus != 0))
     y = select(stuck, load32(state, Y), 0.0)
@@ -239,7 +240,7 @@ def unwind_together(g, at, window):
     state, c, times, n = g.state[at.place], g.rates[at.group], window.times, window.n
     enter(g, at, window)
     begin, bounds, taus, into = window.begin, g.bound[0] < math.inf, g.by_taus != 0, into_of(g, at)
-    r, unit, longest, x = rates_in(c), c[UNIT, 0], longest_wait(c), load_adjoint(state, 0, True, True)
+    r, unit, longest, x = rates_in(c), c[UNIT, 0], longest_wait(c), load_adjoint(state, 0)
     for k in range(n - 1, -2, -1):
         arrival = times[k] if k >= 0 else begin
         if not x.now >= arrival or (k < 0 and begin == -math.inf and not load32(state, DUE) > arrival):
@@ -255,6 +256,14 @@ def unwind_together(g, at, window):
         if k >= 0:
             into.by_times[np.uintp(window.events[k])] += total16(add_event(into, window, k, x, at.every, False, taus))
     leave(g, at, window, x)
+
+
+@inlined
+def fetch_ahead(window, k, first, second):
+    """Have the processor read what two arrays have for a later event."""
+    place = np.uintp(window.sources[np.uintp(min(k, window.n))]) * np.uintp(LANES)
+    prefetch32(first, place)
+    prefetch32(second, place)
 
 
 @inlined
@@ -275,11 +284,11 @@ def settle(g, at, window, stop, bounds, taus):
         while v < stop - 1 and g.bounds[np.uintp(v + 1)] <= last:
             v += 1
         first = np.intp(whole[np.uintp(BEGINS + v % BLOCK)])
-        later = load_adjoint(pieces, first, bounds, taus)
+        later = load_adjoint(pieces, first)
         for piece in range(first + N_ADJOINT, size, N_ADJOINT):
             earlier = load32(pieces, piece - N_ADJOINT + DUE) > arrival
             if earlier & inside:
-                later = chosen(earlier, load_adjoint(pieces, piece, bounds, taus), later, bounds, taus)
+                later = chosen(earlier, load_adjoint(pieces, piece), later)
         here = back_to(later, arrival, False, r, unit, longest, bounds, taus)
         store(sums, (number & 15) * 16, add_event(into, window, number, here, inside, True, taus))
         if number & 15 == 15 or number == window.n - 1:
@@ -302,7 +311,7 @@ def unwind_apart(g, at, window):
     size = np.intp(whole[SIZE_NOW]) if w < stop - 1 else 0
     enter(g, at, window)
     begin, bounds, taus = window.begin, g.bound[0] < math.inf, g.by_taus != 0
-    r, unit, longest, x = rates_in(c), c[UNIT, 0], longest_wait(c), load_adjoint(state, 0, True, True)
+    r, unit, longest, x = rates_in(c), c[UNIT, 0], longest_wait(c), load_adjoint(state, 0)
     whole[BEGINS + w % BLOCK] = size
     while True:
         before = load32(state, DUE)

@@ -15,19 +15,8 @@ from firstspike.spiketime.cpu.arrays import LANES, PAD
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from, sort_row
 from firstspike.spiketime.cpu.vectors.shuffles import columns16, pack16, sort_lanes, transpose16
-from firstspike.spiketime.cpu.vectors.simd import (
-    fill16,
-    fill32,
-    gather16,
-    load16,
-    load32,
-    lowest_bit,
-    prefetch32,
-    select,
-    store,
-)  # fmt: skip
+from firstspike.spiketime.cpu.vectors.simd import fill16, fill32, gather16, load16, load32, lowest_bit, select, store
 
-AHEAD = 4  # events whose numbers are on their way to the processor
 BLOCK = 8  # windows within which the gradients of an event are found at once
 
 
@@ -101,12 +90,6 @@ def arrivals(g, at, window, k):
     return arrival, (arrival >= window.begin) & (window.end > arrival) & at.every
 
 
-@inlined
-def fresh_of(window, k):
-    """Which of 16 events from ``k`` on are spikes of the window before."""
-    return np.uint64(0xFFFF) & (~np.uint64(0) << np.uint64(min(max(window.fresh - k, 0), 16)))
-
-
 @jit
 def due_at(g, at, window, end, begun):
     """The events of a window that may arrive in it at one of 32 lanes, and 16 that never do, as a window up to ``end``.
@@ -120,7 +103,8 @@ def due_at(g, at, window, end, begun):
         first = gather16(soonest, 0, window.sources, begin) + moments
         last = gather16(latest, 0, window.sources, begin) + moments
         begins = last >= window.begin if begun else first >= window.begin
-        taken = (begins | fresh_of(window, begin)) & (window.end > first)
+        fresh_here = ~np.uint64(0) << np.uint64(min(max(window.fresh - begin, 0), 16))
+        taken = (begins | fresh_here) & (window.end > first)
         while taken:
             k, place = np.uintp(begin + lowest_bit(taken)), np.uintp(n)
             taken &= taken - np.uint64(1)
@@ -130,14 +114,6 @@ def due_at(g, at, window, end, begun):
     for k in range(n, n + 16):
         sources[k], times[k] = 0, math.inf
     return Window(window.number, window.begin, end, n, fresh, events, sources, times)
-
-
-@inlined
-def fetch_ahead(window, k, first, second):
-    """Have the processor read what two arrays have for a later event."""
-    place = np.uintp(window.sources[np.uintp(min(k, window.n))]) * np.uintp(LANES)
-    prefetch32(first, place)
-    prefetch32(second, place)
 
 
 @jit
@@ -179,9 +155,8 @@ def _hand_over(g, at, window, weight):
     for lane in range(LANES):
         places[lane] = lane * size
     for k in range(common, window.n, 16):
-        for ahead in range(k + 16, k + 32):
-            fetch_ahead(window, ahead, delay, weight)
-        moments, floor = load16(window.times, k), select(fresh_of(window, k), fill16(tile, window.begin), never * -1.0)
+        fresh = ~np.uint64(0) << np.uint64(min(max(window.fresh - k, 0), 16))
+        moments, floor = load16(window.times, k), select(fresh, fill16(tile, window.begin), never * -1.0)
         for half in range(0, LANES, 16):
             columns16(delay, window.sources, k, LANES, half, tile, 0)
             columns16(weight, window.sources, k, LANES, half, tile, 256)

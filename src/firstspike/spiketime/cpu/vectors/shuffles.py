@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from firstspike.spiketime.cpu.runtime.compiling import emitted, jit
-from firstspike.spiketime.cpu.vectors.masks import has_mask_registers
+from firstspike.spiketime.cpu.vectors.masks import has_mask_registers, has_permutations
 from firstspike.spiketime.cpu.vectors.simd import (
     INT32,
     INT64,
@@ -92,19 +92,44 @@ def columns16(context, builder, sig, source, places, first, step, start, target,
 @emitted(lambda bits, array, index, x: types.intp(types.uint64, array, types.intp, x))
 def pack16(context, builder, sig, bits, array, index, x):
     """Write the lanes whose bits are set one after the other, and anything up to 16; returns where they end."""
-    part = VecType(sig.args[3].dtype, 512 // sig.args[3].dtype.bitwidth if has_mask_registers() else 1)
+    wide = 512 if has_mask_registers() else 256 if has_permutations() else 1
+    part = VecType(sig.args[3].dtype, max(wide // sig.args[3].dtype.bitwidth, 1))
     for first in range(0, 16, part.lanes):
         some, word = shuffle(builder, x, x, range(first, first + part.lanes)), builder.lshr(bits, INT64(first))
         used = builder.and_(word, INT64(2**part.lanes - 1))
-        if part.lanes > 1:
+        if wide == 512:
             kinds = [some.type, some.type, ir.VectorType(ir.IntType(1), part.lanes)]
             name = f"llvm.x86.avx512.mask.compress.v{part.lanes}f{part.dtype.bitwidth}"
             compress = cgutils.get_or_insert_function(builder.module, ir.FunctionType(some.type, kinds), name)
             some = builder.call(compress, [some, some, lanes_from(builder, word, part.lanes)])
+        elif wide == 256:
+            some = _permuted(builder, some, used)
+        if wide > 1:
             used = builder.call(builder.module.declare_intrinsic("llvm.ctpop", [INT64]), [used])
         builder.store(some, pointer_to(context, builder, sig.args[1], array, index, part), align=part.bytes)
         index = builder.add(index, used)
     return index
+
+
+def _permuted(builder, x, bits):
+    """The lanes of a register of AVX2 whose bits are set, one after the other, by a table of their places."""
+    words, row = 8 // x.type.count, ir.VectorType(ir.IntType(8), 8)  # places of eight words of 32 bits
+    name = f"places of {x.type.count}"
+    table = builder.module.globals.get(name)
+    if table is None:
+        chosen = ([i for i in range(8) if bit >> i // words & 1] for bit in range(2**x.type.count))
+        rows = [constant(row, (places + [0] * 8)[:8]) for places in chosen]
+        table = ir.GlobalVariable(builder.module, ir.ArrayType(row, len(rows)), name)
+        table.initializer, table.global_constant, table.linkage = (
+            ir.Constant(table.type.pointee, rows),
+            True,
+            "internal",
+        )
+    floats, wholes = ir.VectorType(ir.FloatType(), 8), ir.VectorType(INT32, 8)
+    permute = ir.FunctionType(floats, [floats, wholes])
+    permute = cgutils.get_or_insert_function(builder.module, permute, "llvm.x86.avx2.permps")
+    places = builder.zext(builder.load(builder.gep(table, [INT64(0), bits]), align=8), wholes)
+    return builder.bitcast(builder.call(permute, [builder.bitcast(x, floats), places]), x.type)
 
 
 @emitted(lambda array, index: VecType(array.dtype, 16)(array, types.intp))
