@@ -55,10 +55,10 @@ def test_times_are_sorted_and_equal_ones_keep_their_order(kind, dtype):
 
 @numba.njit
 def sort_columns(keys, values, n):
-    sort_lanes(keys, values, n, 32)
+    sort_lanes(keys, values, n)
 
 
-@pytest.mark.parametrize("rows", [1, 7, 8, 9, 16, 17, 31, 33, 64, 65, 70, 100, 130])
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 16, 17, 31, 33, 64, 65, 70, 100, 130, 200, 257])
 def test_lanes_are_sorted_each_by_its_own_keys(rows):
     random, room = np.random.default_rng(rows), rows_for.py_func(rows)
     keys, values = random.random((room, 32)), random.random((room, 32))

@@ -9,7 +9,7 @@ from firstspike.spiketime.cpu.arrays import LANES, PER_SYN, UNIT
 from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_SYN
 from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined
-from firstspike.spiketime.cpu.vectors.shuffles import fold16, total16
+from firstspike.spiketime.cpu.vectors.shuffles import fold16
 from firstspike.spiketime.cpu.vectors.simd import fma, load32, select, store
 
 # of 32 lanes: y and C at the end, later at the start, and y and C for the weights, without what the bound drops
@@ -105,7 +105,7 @@ def into_of(g, at):
 
 @inlined
 def add_event(into, window, k, x, inside, delayed, taus):
-    """Add an event's gradients with respect to weights, delays and time, from the adjoint where it arrives."""
+    """Add an event's gradients by weights and delays, from the adjoint there; returns 16 parts of that by its time."""
     place = np.uintp(window.sources[k]) * np.uintp(LANES)  # without a sign, an index needs no test for one below 0
     w, kept = load32(into.weight, place), x.current_kept
     each = (x.current - x.y) * w * into.rate
@@ -113,7 +113,7 @@ def add_event(into, window, k, x, inside, delayed, taus):
         each, kept, w = select(inside, each, 0.0), select(inside, kept, 0.0), select(inside, w, 0.0)
         store(into.by_delay, place, load32(into.by_delay, place) - each)
     store(into.by_weight, place, load32(into.by_weight, place) - kept)
-    into.by_times[np.uintp(window.events[k])] += total16(fold16(each))
     if taus:
         store(into.totals, BY_MEM, fma(w, x.of_mem, load32(into.totals, BY_MEM)))
         store(into.totals, BY_SYN, fma(w, x.of_syn, load32(into.totals, BY_SYN)))
+    return fold16(each)

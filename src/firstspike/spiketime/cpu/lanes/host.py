@@ -9,6 +9,7 @@ from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Nee
 from firstspike.spiketime.cpu.arrays import LANES, PAD, SAVED, STATES, numbers, saved_for, saved_size
 from firstspike.spiketime.cpu.lanes.carried import N_ADJOINT
 from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
+from firstspike.spiketime.cpu.lanes.windows import BLOCK
 from firstspike.spiketime.cpu.runtime.parallel import call, name_of
 from firstspike.spiketime.cpu.sort import sorting_for
 from firstspike.spiketime.cpu.vectors.shuffles import rows_for
@@ -93,7 +94,8 @@ def backward_lanes(
     if several:
         arrays["overflows"] = result.overflows.to(torch.uint8)
         releases, count = kept["again"].shape[-1], int(kept["counts"].max())
-        pieces = (1 + (releases > 0)) * min(_recurrence(given).budget, count) + 2 if kind.delayed else 0
+        if kind.delayed:
+            pieces = ((1 + (releases > 0)) * min(_recurrence(given).budget, count) + 2) * min(BLOCK, sizes["windows"])
         sizes |= {"releases": releases, "padded": kept["arrival"].shape[-1], "sendings": kept["sent"].shape[-1]}
     parts = 1 if recurrent else min(PARTS, sizes["groups"])
     sizes |= {

@@ -108,7 +108,7 @@ BACKWARD = FORWARD.extended(
     delay_parts="real all_groups chunks delay_inputs",
     times_parts="real parts samples stride",
     totals=f"real all_groups chunks {4 * LANES}",  # from BY_THRESHOLD to BY_RESET
-    pieces="real threads pieces_size",
+    pieces="real kept pieces_size",
     sums=f"real threads {17 * 16}",  # over lanes, and a row of sums
 )
 

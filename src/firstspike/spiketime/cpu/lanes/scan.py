@@ -16,6 +16,7 @@ import numpy as np
 from firstspike.spiketime.cpu.arrays import BRIEF_END, LANES, UNIT, rates_in, saved_of
 from firstspike.spiketime.cpu.membrane import ENOUGH, brief, crossings, reaches, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.vectors.masks import any_reaches
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, next_up, select, store, store_some
 
@@ -218,20 +219,28 @@ def scan_trains(g, at, window, keys, values, source, n):
     release, due, stuck, now = load32(state, RELEASE), load32(state, DUE), np.uint64(0), fill32(c, begin)
     if begin == -math.inf:
         now = min(min(arrival_at(keys, source, 0), last), due)
-    is_brief = False
+    is_brief, simple = False, not (holds or observes) and end < math.inf
     for k in range(-1, n):
         if source is None:
             if k >= 0:
                 arrives = never > load32(keys, k * LANES)
                 current = current + select(arrives, load32(values, k * LANES), 0.0)
             following = min(load32(keys, (k + 1) * LANES), last)
-            is_brief = not (following - now) * unit >= c[BRIEF_END, 0]
+            is_brief = not any_reaches((following - now) * unit, c[BRIEF_END, 0])
         else:
             if k >= 0:
                 current = current + load32(values, np.intp(source[k]) * LANES)
             until = min(keys[k + 1], end)
             following = fill32(c, until)
             is_brief = (until - (keys[k] if k >= 0 else begin)) * unit < c[BRIEF_END, 0]
+        if simple and not stuck:
+            wait = (following - now) * unit
+            mem, syn, rise = brief(wait, r) if is_brief else responses(wait, r)
+            # while V rises it is concave, and stays below its tangent
+            tangent = fma(fma(voltage, r.mem * -1.0, current * r.syn), wait, voltage)
+            if not any_reaches(max(tangent, voltage), ENOUGH):  # most often; masks as numbers would cost more than this
+                voltage, current, now = fma(voltage, mem, current * rise), current * syn, following
+                continue
         pending = (following > now) & every
         if observes:
             pending |= (following >= due) & (never > due) & every

@@ -41,10 +41,12 @@ from firstspike.spiketime.cpu.lanes.carried import (
     store_adjoint,
 )
 from firstspike.spiketime.cpu.lanes.scan import longest_wait
-from firstspike.spiketime.cpu.lanes.windows import AHEAD, arrivals, due_at, fetch_ahead
-from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.vectors.simd import fill32, load32, lowest_bit, select, store
+from firstspike.spiketime.cpu.lanes.windows import BLOCK, arrivals, due_at
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.vectors.shuffles import sum_rows16, total16
+from firstspike.spiketime.cpu.vectors.simd import fill32, load32, lowest_bit, prefetch32, select, store
 
+AHEAD = 4  # events whose numbers are on their way to the processor
 # of 32 lanes, after what they carry: the derivative of y by log(tau_mem), and what the last release gives to its spike
 OF_Y, PULL, PULL_KEPT = (N_ADJOINT + row * LANES for row in range(3))
 # the neurons' unit, and in it threshold and reset; refractory time; release at the start; loss by the last one's time
@@ -52,7 +54,8 @@ SIZE, LEVEL, RESET, HOLD, FIRST, OF_LEFT = (N_ADJOINT + row * LANES for row in r
 BEFORE = N_ADJOINT + 9 * LANES  # release before a spike
 N_STATE = N_ADJOINT + 10 * LANES
 LEFT, COUNT, RELEASES = (row * LANES for row in range(3))  # whole numbers: spikes that are left, all, what is DUE
-N_WHOLE = 3 * LANES
+SIZE_NOW, BEGINS = 3 * LANES, 3 * LANES + 1  # of the pieces of a block of windows; where those of each window begin
+N_WHOLE = 3 * LANES + 1 + BLOCK
 
 
 @jit
@@ -251,45 +254,82 @@ def unwind_together(g, at, window):
                 break
             x = back_over(g, at, window, False, x, hits)
         if k >= 0:
-            add_event(into, window, k, x, at.every, False, taus)
+            into.by_times[np.uintp(window.events[k])] += total16(add_event(into, window, k, x, at.every, False, taus))
     leave(g, at, window, x)
+
+
+@inlined
+def fetch_ahead(window, k, first, second):
+    """Have the processor read what two arrays have for a later event."""
+    place = np.uintp(window.sources[np.uintp(min(k, window.n))]) * np.uintp(LANES)
+    prefetch32(first, place)
+    prefetch32(second, place)
+
+
+@inlined
+def settle(g, at, window, stop, bounds, taus):
+    """Add the gradients of a window's events, from the pieces of it and of the next ones before ``stop``.
+
+    The flags are constants where neither is true, which leaves less to carry.
+    """
+    c, pieces, sums, delay = g.rates[at.group], g.pieces[at.place], g.sums[at.slot], g.delays[at.group]
+    into, size = into_of(g, at), np.intp(g.whole[at.place, SIZE_NOW])
+    whole, latest, r, unit, longest = g.whole[at.place], g.latest[at.group], rates_in(c), c[UNIT, 0], longest_wait(c)
+    for number in range(window.n):
+        k = np.uintp(number)
+        fetch_ahead(window, number + 2 * AHEAD, delay, into.weight)
+        fetch_ahead(window, number + AHEAD, into.by_weight, into.by_delay)
+        arrival, inside = arrivals(g, at, window, number)
+        last, v = latest[np.uintp(window.sources[k])] + window.times[k], window.number
+        while v < stop - 1 and g.bounds[np.uintp(v + 1)] <= last:
+            v += 1
+        first = np.intp(whole[np.uintp(BEGINS + v % BLOCK)])
+        later = load_adjoint(pieces, first)
+        for piece in range(first + N_ADJOINT, size, N_ADJOINT):
+            earlier = load32(pieces, piece - N_ADJOINT + DUE) > arrival
+            if earlier & inside:
+                later = chosen(earlier, load_adjoint(pieces, piece), later)
+        here = back_to(later, arrival, False, r, unit, longest, bounds, taus)
+        store(sums, (number & 15) * 16, add_event(into, window, number, here, inside, True, taus))
+        if number & 15 == 15 or number == window.n - 1:
+            store(sums, 256, sum_rows16(sums, 0))
+            for row in range((number & 15) + 1):
+                into.by_times[np.uintp(window.events[np.uintp(number & ~15) + np.uintp(row)])] += sums[256 + row]
 
 
 @jit
 def unwind_apart(g, at, window):
     """Unwind neurons with delays, whose events may come in any order: the adjoint at each is found from pieces.
 
-    A piece lies between two of a lane's spikes or releases, where it follows from exponentials.
+    A piece lies between two of a lane's spikes, releases or windows, where it follows from exponentials. In recurrent
+    layers those of a block of windows are kept, and an event's gradients found where it first arrives at a lane, or in
+    the first window of the block if that is later.
     """
-    state, c, pieces, size = g.state[at.place], g.rates[at.group], g.pieces[at.slot], 0
+    state, whole, c, pieces = g.state[at.place], g.whole[at.place], g.rates[at.group], g.pieces[at.place]
+    w = window.number
+    stop = min(w // BLOCK * BLOCK + BLOCK, g.windows)  # where the block ends
+    size = np.intp(whole[SIZE_NOW]) if w < stop - 1 else 0
     enter(g, at, window)
-    begin, bounds, taus, into = window.begin, g.bound[0] < math.inf, g.by_taus != 0, into_of(g, at)
+    begin, bounds, taus = window.begin, g.bound[0] < math.inf, g.by_taus != 0
     r, unit, longest, x = rates_in(c), c[UNIT, 0], longest_wait(c), load_adjoint(state, 0)
+    whole[BEGINS + w % BLOCK] = size
     while True:
         before = load32(state, DUE)
         hits = before > begin
         store_adjoint(pieces, size, x)
-        store(pieces, size + DUE, select(hits, before, -math.inf))
+        store(pieces, size + DUE, select(hits, before, -math.inf if hits else begin))
         size += N_ADJOINT
         if not hits:
             break
         x = back_to(x, select(hits, before, x.now), False, r, unit, longest, bounds, taus)
         x = back_over(g, at, window, True, x, hits)
+    whole[SIZE_NOW] = size
     if g.windows > 1:
-        window = due_at(g, at, window)
-    for k in range(window.n):
-        fetch_ahead(window, k + 2 * AHEAD, g.delays[at.group], into.weight)
-        fetch_ahead(window, k + AHEAD, into.by_weight, into.by_delay)
-        arrival, inside = arrivals(g, at, window, k)
-        if not inside:
-            continue
-        later = load_adjoint(pieces, 0)
-        for piece in range(N_ADJOINT, size, N_ADJOINT):
-            earlier = load32(pieces, piece - N_ADJOINT + DUE) > arrival
-            if earlier & inside:
-                later = chosen(earlier, load_adjoint(pieces, piece), later)
-        here = back_to(later, arrival, False, r, unit, longest, bounds, taus)
-        add_event(into, window, k, here, inside, True, taus)
+        window = due_at(g, at, window, g.bounds[stop], w % BLOCK == 0)
+    if bounds or taus:
+        settle(g, at, window, stop, bounds, taus)
+    else:
+        settle(g, at, window, stop, False, False)
     if begin > -math.inf:
         x = back_to(x, fill32(c, begin), False, r, unit, longest, bounds, taus)
     leave(g, at, window, x)

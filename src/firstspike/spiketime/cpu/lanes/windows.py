@@ -15,9 +15,9 @@ from firstspike.spiketime.cpu.arrays import LANES, PAD
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from, sort_row
 from firstspike.spiketime.cpu.vectors.shuffles import columns16, pack16, sort_lanes, transpose16
-from firstspike.spiketime.cpu.vectors.simd import fill16, fill32, load16, load32, prefetch32, select, store
+from firstspike.spiketime.cpu.vectors.simd import fill16, fill32, gather16, load16, load32, lowest_bit, select, store
 
-AHEAD = 4  # events whose numbers are on their way to the processor
+BLOCK = 8  # windows within which the gradients of an event are found at once
 
 
 class Window(NamedTuple):
@@ -69,6 +69,8 @@ def window_of(g, slot, b, w, delayed):
                 times[n] = max(times[n] + reach[1], begin) if v == w - 1 else times[n] + reach[1]
             n += 1
     if delayed:
+        for k in range(n, n + 16):
+            sources[k], times[k] = 0, math.inf
         return Window(w, begin, end, n, fresh, events, sources, times)
     places, rows, moments = g.due_places[slot], g.due_rows[slot], g.due_moments[slot]
     n = sort_row(times[:n], begin, end, places, moments, g.sort_keys[slot], g.sort_labels[slot])
@@ -89,31 +91,29 @@ def arrivals(g, at, window, k):
 
 
 @jit
-def due_at(g, at, window):
-    """The events of a window that may arrive in it at one of 32 lanes, and 16 that never do.
+def due_at(g, at, window, end, begun):
+    """The events of a window that may arrive in it at one of 32 lanes, and 16 that never do, as a window up to ``end``.
 
-    The delays and weights of the others are not even read.
+    Unless ``begun``, those alone that arrive nowhere before. Delays and weights of others are not even read.
     """
     events, sources, times = g.due_places[at.slot], g.due_rows[at.slot], g.due_moments[at.slot]
     soonest, latest, n, fresh = g.soonest[at.group], g.latest[at.group], 0, 0
-    for number in range(window.n):
-        k, place = np.uintp(number), np.uintp(n)
-        source, time, is_old = np.uintp(window.sources[k]), window.times[k], number < window.fresh
-        events[place], sources[place], times[place] = window.events[k], window.sources[k], time
-        taken = (soonest[source] + time < window.end) & ((latest[source] + time >= window.begin) | (not is_old))
-        n += taken
-        fresh += taken & is_old
+    for begin in range(0, window.n, 16):
+        moments = load16(window.times, begin)
+        first = gather16(soonest, 0, window.sources, begin) + moments
+        last = gather16(latest, 0, window.sources, begin) + moments
+        begins = last >= window.begin if begun else first >= window.begin
+        fresh_here = ~np.uint64(0) << np.uint64(min(max(window.fresh - begin, 0), 16))
+        taken = (begins | fresh_here) & (window.end > first)
+        while taken:
+            k, place = np.uintp(begin + lowest_bit(taken)), np.uintp(n)
+            taken &= taken - np.uint64(1)
+            events[place], sources[place], times[place] = window.events[k], window.sources[k], window.times[k]
+            n += 1
+            fresh += k < np.uintp(window.fresh)
     for k in range(n, n + 16):
         sources[k], times[k] = 0, math.inf
-    return Window(window.number, window.begin, window.end, n, fresh, events, sources, times)
-
-
-@inlined
-def fetch_ahead(window, k, first, second):
-    """Have the processor read what two arrays have for a later event."""
-    place = np.uintp(window.sources[np.uintp(min(k, window.n))]) * np.uintp(LANES)
-    prefetch32(first, place)
-    prefetch32(second, place)
+    return Window(window.number, window.begin, end, n, fresh, events, sources, times)
 
 
 @jit
@@ -124,14 +124,14 @@ def sort_due(g, at, window, weight):
     """
     keys, values, never, n = g.keys[at.slot], g.values[at.slot], fill32(g.keys, math.inf), 0
     if g.windows > 1:
-        n = _hand_over(g, at, due_at(g, at, window), weight)
+        n = _hand_over(g, at, due_at(g, at, window, window.end, True), weight)
     for k in range(window.n if g.windows == 1 else 0):
         arrival, inside = arrivals(g, at, window, k)
         if inside:
             store(keys, n * LANES, select(inside, arrival, never))
             store(values, n * LANES, load32(weight, window.sources[k] * LANES))
             n += 1
-    sort_lanes(keys, values, n, LANES)
+    sort_lanes(keys, values, n)
     return n
 
 
@@ -155,9 +155,7 @@ def _hand_over(g, at, window, weight):
     for lane in range(LANES):
         places[lane] = lane * size
     for k in range(common, window.n, 16):
-        for ahead in range(k + 16, k + 32):
-            fetch_ahead(window, ahead, delay, weight)
-        fresh = np.uint64(0xFFFF) << np.uint64(min(max(window.fresh - k, 0), 16))
+        fresh = ~np.uint64(0) << np.uint64(min(max(window.fresh - k, 0), 16))
         moments, floor = load16(window.times, k), select(fresh, fill16(tile, window.begin), never * -1.0)
         for half in range(0, LANES, 16):
             columns16(delay, window.sources, k, LANES, half, tile, 0)

@@ -63,7 +63,7 @@ def sort_arrivals(g, at):
                 store(values, n * LANES, fill32(keys, float(n)))
                 arrived[n] = event
                 n += 1
-    sort_lanes(keys, values, n, LANES)
+    sort_lanes(keys, values, n)
     while n > 0 and not never > load32(keys, (n - 1) * LANES):
         n -= 1
     return n

@@ -7,7 +7,7 @@ the numbers, as machines without such registers compare and select: bits would b
 """
 
 # mypy: disable-error-code="no-untyped-def"
-from functools import lru_cache, reduce
+from functools import lru_cache, partial, reduce
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -32,11 +32,14 @@ _PART = 16
 _REGISTER = 256  # bits of a vector register without a mask register beside it
 
 
-@lru_cache(maxsize=1)
-def has_mask_registers() -> bool:
-    """Whether kernels are compiled for a machine with mask registers."""
+@lru_cache(maxsize=2)
+def _has(feature: str, named: str) -> bool:
+    """Whether kernels are compiled for a machine with a feature. Where only its name is given, a word of that tells."""
     _, name, features = cpu_target.target_context.codegen().magic_tuple()
-    return "+avx512f" in features if features else "avx512" in name
+    return f"+{feature}" in features if features else named in name
+
+
+has_mask_registers, has_permutations = partial(_has, "avx512f", "avx512"), partial(_has, "avx2", "haswell")
 
 
 class MaskType(types.Type):

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from firstspike.spiketime.cpu.runtime.compiling import emitted, jit
-from firstspike.spiketime.cpu.vectors.masks import has_mask_registers
+from firstspike.spiketime.cpu.vectors.masks import has_mask_registers, has_permutations
 from firstspike.spiketime.cpu.vectors.simd import (
     INT32,
     INT64,
@@ -18,6 +18,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     element_of,
     fused,
     lanes_from,
+    llvm_type,
     pointer_to,
     shuffle,
     wholes_at,
@@ -91,19 +92,44 @@ def columns16(context, builder, sig, source, places, first, step, start, target,
 @emitted(lambda bits, array, index, x: types.intp(types.uint64, array, types.intp, x))
 def pack16(context, builder, sig, bits, array, index, x):
     """Write the lanes whose bits are set one after the other, and anything up to 16; returns where they end."""
-    part = VecType(sig.args[3].dtype, 512 // sig.args[3].dtype.bitwidth if has_mask_registers() else 1)
+    wide = 512 if has_mask_registers() else 256 if has_permutations() else 1
+    part = VecType(sig.args[3].dtype, max(wide // sig.args[3].dtype.bitwidth, 1))
     for first in range(0, 16, part.lanes):
         some, word = shuffle(builder, x, x, range(first, first + part.lanes)), builder.lshr(bits, INT64(first))
         used = builder.and_(word, INT64(2**part.lanes - 1))
-        if part.lanes > 1:
+        if wide == 512:
             kinds = [some.type, some.type, ir.VectorType(ir.IntType(1), part.lanes)]
             name = f"llvm.x86.avx512.mask.compress.v{part.lanes}f{part.dtype.bitwidth}"
             compress = cgutils.get_or_insert_function(builder.module, ir.FunctionType(some.type, kinds), name)
             some = builder.call(compress, [some, some, lanes_from(builder, word, part.lanes)])
+        elif wide == 256:
+            some = _permuted(builder, some, used)
+        if wide > 1:
             used = builder.call(builder.module.declare_intrinsic("llvm.ctpop", [INT64]), [used])
         builder.store(some, pointer_to(context, builder, sig.args[1], array, index, part), align=part.bytes)
         index = builder.add(index, used)
     return index
+
+
+def _permuted(builder, x, bits):
+    """The lanes of a register of AVX2 whose bits are set, one after the other, by a table of their places."""
+    words, row = 8 // x.type.count, ir.VectorType(ir.IntType(8), 8)  # places of eight words of 32 bits
+    name = f"places of {x.type.count}"
+    table = builder.module.globals.get(name)
+    if table is None:
+        chosen = ([i for i in range(8) if bit >> i // words & 1] for bit in range(2**x.type.count))
+        rows = [constant(row, (places + [0] * 8)[:8]) for places in chosen]
+        table = ir.GlobalVariable(builder.module, ir.ArrayType(row, len(rows)), name)
+        table.initializer, table.global_constant, table.linkage = (
+            ir.Constant(table.type.pointee, rows),
+            True,
+            "internal",
+        )
+    floats, wholes = ir.VectorType(ir.FloatType(), 8), ir.VectorType(INT32, 8)
+    permute = ir.FunctionType(floats, [floats, wholes])
+    permute = cgutils.get_or_insert_function(builder.module, permute, "llvm.x86.avx2.permps")
+    places = builder.zext(builder.load(builder.gep(table, [INT64(0), bits]), align=8), wholes)
+    return builder.bitcast(builder.call(permute, [builder.bitcast(x, floats), places]), x.type)
 
 
 @emitted(lambda array, index: VecType(array.dtype, 16)(array, types.intp))
@@ -215,19 +241,26 @@ _SIXTEEN = (
 _APART = tuple((i, i + d) for d in (4, 2, 1) for i in range(8) if not i & d)
 _REVERSED = (*((i, i + 4) for i in range(4)), (0, 2), (1, 3), (0, 1), (2, 3), (7, 5), (6, 4), (7, 6), (5, 4))
 _VECTOR = 512 if has_mask_registers() else 256  # bits of a register
+_ROW = 32  # numbers of a row
 
 
-def _exchanges(pairs, half=4):
-    @emitted(lambda keys, values, *places: types.void(keys, values, *[types.intp] * 4))
-    def exchange(context, builder, sig, keys, values, low, low_step, high, high_step):
+def _exchanges(pairs, step, high_step, half=4):
+    """The function that exchanges among rows, whose distances are fixed: addresses would need all registers."""
+
+    @emitted(lambda keys, values, low, high: types.void(keys, values, types.intp, types.intp))
+    def exchange(context, builder, sig, keys, values, low, high):
         """Exchange among rows, half of them from one flat index on and half from another, and as many lanes as fit."""
-        arrays, vec = (keys, values), VecType(sig.args[0].dtype, _VECTOR // sig.args[0].dtype.bitwidth)
-        indices = []
-        for first, step in ((low, low_step), (high, high_step)):
-            for _ in range(half):
-                indices.append(first)
-                first = builder.add(first, step)
-        places = [[pointer_to(context, builder, sig.args[x], arrays[x], i, vec) for i in indices] for x in (0, 1)]
+        vec = VecType(sig.args[0].dtype, _VECTOR // sig.args[0].dtype.bitwidth)
+        # rows that registers have no room for lie on the stack, which LLVM aligns only for what is there from the start
+        spare = cgutils.alloca_once(builder, llvm_type(vec))
+        spare.align = _VECTOR // 8
+        builder.asm(ir.FunctionType(ir.VoidType(), [spare.type]), "", "r", [spare], True)
+        places: list[list] = [[], []]
+        for column, kind, array in zip(places, sig.args, (keys, values), strict=False):
+            for first, apart in ((low, step), (high, high_step)):
+                for i in range(half):
+                    index = builder.add(first, INT64(i * apart * _ROW))
+                    column.append(pointer_to(context, builder, kind, array, index, vec))
         rows = [[builder.load(place, align=vec.bytes) for place in column] for column in places]
         for i, j in pairs:
             wrong = builder.fcmp_ordered(">", rows[0][i], rows[0][j])
@@ -240,8 +273,11 @@ def _exchanges(pairs, half=4):
     return exchange
 
 
-_sort_sixteen, _merge = _exchanges(_SIXTEEN, 8), _exchanges(_REVERSED)
-_apart_421, _apart_21 = _exchanges(_APART), _exchanges(_APART[4:])
+_sort_sixteen = _exchanges(_SIXTEEN, 1, 1, 8)
+_merge_16, _merge_32, _turn = _exchanges(_REVERSED, 4, -4), _exchanges(_REVERSED, 8, -8), _exchanges(_APART[:4], 1, -1)
+_apart_far, _apart_16, _apart_4, _apart_2 = (
+    _exchanges(_APART[first:end], step, step) for first, end, step in ((0, 4, 1), (0, 12, 4), (0, 12, 1), (4, 12, 1))
+)
 
 
 @jit
@@ -254,37 +290,48 @@ def rows_for(n):
 
 
 @jit
-def sort_lanes(keys, values, n, lanes):
-    """Sort ``n`` rows of ``lanes`` numbers, each lane by its own keys. The keys of further rows become ``inf``.
+def sort_lanes(keys, values, n):
+    """Sort ``n`` rows of 32 numbers, each lane by its own keys. The keys of further rows become ``inf``.
 
     It is a network of exchanges, some rows of them in registers at a time. Runs of 16 rows are sorted, then merged
     in pairs to runs twice as long. A merge first exchanges the rows of one run with those of the other in reverse, then
     rows that are half a run apart, a quarter, and so on. The smaller key always goes to the lower row.
     """
-    keys[n * lanes : rows_for(n) * lanes] = math.inf
-    for part in range(0, lanes, _VECTOR // 8 // keys.itemsize):
-        for base in range(part, n * lanes, 16 * lanes):
-            _sort_sixteen(keys, values, base, lanes, base + 8 * lanes, lanes)
+    keys[n * _ROW : rows_for(n) * _ROW] = math.inf
+    for part in range(0, _ROW, _VECTOR // 8 // keys.itemsize):
+        for base in range(part, n * _ROW, 16 * _ROW):
+            _sort_sixteen(keys, values, base, base + 8 * _ROW)
         run = 16
         while run < n:
-            _merge_runs(keys, values, n, lanes, part, run)
+            for base in range(0, n - run, 2 * run):
+                _merge_runs(keys, values, base, n, part, run)
             run *= 2
 
 
 @jit
-def _merge_runs(keys, values, n, lanes, part, run):
-    for base in range(0, n - run, 2 * run):
-        for i in range(base, base + run // 4):
-            low, high, step = i * lanes + part, (2 * (base + run) - 1 - i) * lanes + part, run // 4 * lanes
-            _merge(keys, values, low, step, high, -step)
-        apart, end = run // 8, min(base + 2 * run, n)
-        while apart >= 4:
-            step = apart // 4
-            for block in range(base, end, 8 * step):
-                for i in range(block, block + step):
-                    _apart_421(
-                        keys, values, i * lanes + part, step * lanes, (i + 4 * step) * lanes + part, step * lanes
-                    )
-            apart //= 8
-        for low in range(base * lanes + part, end * lanes if apart else 0, 8 * lanes):
-            _apart_21(keys, values, low, lanes, low + 4 * lanes, lanes)
+def _merge_runs(keys, values, base, n, part, run):
+    """Merge two runs from ``base`` on. Exchanges with rows from n on, which are ``inf``, are left out."""
+    end, last = min(base + 2 * run, n), 2 * (base + run) - 1
+    if run == 16:
+        for i in range(base, base + 4):
+            _merge_16(keys, values, i * _ROW + part, (last - i) * _ROW + part)
+    elif run == 32:
+        for i in range(base, base + 8):
+            _merge_32(keys, values, i * _ROW + part, (last - i) * _ROW + part)
+    else:
+        for i in range(max(base, (last + 1 - n) // 4 * 4), base + run, 4):
+            _turn(keys, values, i * _ROW + part, (last - i) * _ROW + part)
+        apart = run // 2
+        while apart > 16:
+            for block in range(base, end, 2 * apart):
+                for i in range(block, min(block + apart, end - apart), 4):
+                    _apart_far(keys, values, i * _ROW + part, (i + apart) * _ROW + part)
+            apart //= 2
+        for block in range(base, end, 32):
+            for i in range(block, block + 4):
+                _apart_16(keys, values, i * _ROW + part, (i + 16) * _ROW + part)
+    for i in range(base, end, 8):
+        if run == 32:
+            _apart_4(keys, values, i * _ROW + part, (i + 4) * _ROW + part)
+        else:
+            _apart_2(keys, values, i * _ROW + part, (i + 4) * _ROW + part)
