@@ -44,8 +44,8 @@ SCALE, RESPONSE, DECAY = range(3 * TILE, 6 * TILE, TILE)  # first spikes: the sc
 # gives to the spike before, v+ y(release); and the sum of y where the membrane starts at the reset
 DROP, END_Y, END_C, NOW_C, NOW_E, NOW, NEXT_Y, NEXT_T, PULL, RESETS = range(3 * TILE, 13 * TILE, TILE)
 N_LANES = 13 * TILE
-# of a spike: the change of y, that of E' and, with a minus, of C', its time, the slope of the membrane, and the gradient
-# with respect to it; the second and third in the order of ``Entries``, the others by their places
+# of a spike: the change of y, that of E' and, with a minus, of C', its time, the slope of the membrane, and the
+# gradient with respect to it; the second and third in the order of ``Entries``, the others by their places
 JUMP, INTO_E, INTO_C, TIME, SLOPE, ASKED = range(6)
 N_SPIKES = 6
 

@@ -31,8 +31,9 @@ KEPT = {
 }
 """Arrays that the forward kernel leaves for the backward one.
 
-Of each sample, they are its events, where each window's begin and how many there are; the ``entries.Entries`` of all tiles,
-where those of each window and tile begin, which neurons would spike too often in it, as bits; and numbers of spikes.
+Of each sample, they are its events, where each window's begin and how many there are; the ``entries.Entries`` of all
+tiles, where those of each window and tile begin, which neurons would spike too often in it, as bits; and numbers of
+spikes.
 """
 _FORWARD = Layout(
     "ensemble batch inputs outputs block threads tiles packed_size stride windows sorting",
