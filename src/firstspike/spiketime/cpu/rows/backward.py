@@ -243,7 +243,7 @@ def send_back(g, e, chunk, group, w):
         for row in range(n):
             k = np.uintp(row)
             # without a branch that is hard to foresee, others are added where there are no entries
-            entry = np.uintp(min(np.uint32(own_event(order[k])), np.uint32(g.entries + (row & 15))))
+            entry = np.uintp(min(np.uint32(own_event(order[k])), np.uint32(g.asked_size - 16 + (row & 15))))
             asked[entry] += by_times[k] * fast[k] * g.c[PER_SYN]
     for b in range(first, stop if w == 0 and g.bounds[0] > -math.inf else first):
         carried, by_start = g.carried[e, b], g.by_start[e, b]
