@@ -17,7 +17,8 @@ DROP, SINCE, AT, STEEP = range(N_STATE, N_STATE + 4 * TILE, TILE)
 LAST, RELEASE, HOLD, NEXT = range(N_STATE + 4 * TILE, N_STATE + 8 * TILE, TILE)
 # of a block of rows: the states before it, and by how much a lane exceeds BOUND; then what is known of 16 spikes
 START, OVER, SPIKES = N_STATE + 8 * TILE, N_STATE + 10 * TILE, N_STATE + 11 * TILE
-N_LANES = N_STATE + 15 * TILE
+PLACE = N_STATE + 15 * TILE  # a lane's number as 64ths, less 1
+N_LANES = N_STATE + 16 * TILE
 SEEN = (
     TILE + 2
 )  # where ``lanes`` has the numbers of observed spikes before the window, or the lanes of a block's spikes

@@ -23,7 +23,7 @@ from firstspike.spiketime.cpu.arrays import (
     padded,
     saved_of,
 )
-from firstspike.spiketime.cpu.rows.entries import DROP, HOLD, LAST, NEXT, RELEASE, SEEN, Entries
+from firstspike.spiketime.cpu.rows.entries import DROP, HOLD, LAST, NEXT, PLACE, RELEASE, SEEN, Entries
 from firstspike.spiketime.cpu.rows.intervals import (
     NOW_CURRENT,
     NOW_VOLTAGE,
@@ -203,9 +203,7 @@ def scan_window(zero, g, e, slot, b, at, tile, w):
         )
         stops, every = g.bounds[w + 1] < math.inf, every_lane(size)
         block = rows_of_block(low - g.upto[e, b, part - g.tiles], g.count[e, b, w - 1]) if w > 0 else BLOCK
-        scan_trains(
-            zero, g.packed[e, tile], sample, stops, every, holds, block, g.c, state, entries, observed, g.stopped[slot]
-        )
+        scan_trains(zero, g.packed[e, tile], sample, stops, every, holds, block, g.c, state, entries, observed)
     for row, x in ((NOW_VOLTAGE, 0), (NOW_CURRENT, 1), (RELEASE, 2)):
         store(carried, x * g.carried_lanes + begin, load(zero, state, row))
     g.upto[e, b, part + 1], full = lanes[TILE], np.int64(0)
@@ -259,7 +257,7 @@ def scan_windows(zero, g, e, slot, first, stop):
                 return  # all is done again with more room
         for tile in range(g.tiles):
             for lane in range(min(TILE, g.outputs - tile * TILE)):
-                j = tile * TILE + lane
+                j, state[PLACE + lane] = tile * TILE + lane, lane / TILE - 1
                 state[DROP + lane], state[HOLD + lane] = 1 - g.reset[e, j] / g.threshold[e, j], g.refractory[e, j]
             for b in range(first, stop):
                 if not scan_window(zero, g, e, slot, b, b - first, tile, w):

@@ -147,8 +147,8 @@ def backward_trains(
     asks_times = "times" in needs
     phases = _add_parts(sizes, asks_times or recurrent, "weight" in needs, True, asks_times, recurrent)
     sizes |= {
-        "room": room, "all_rows": N_BACKWARD * room, "recurs": recurrent, "asked_size": int(kept["upto"][..., -1].max()) + 16,
-        "asks_end": grads.state is not None,
+        "room": room, "all_rows": N_BACKWARD * room, "recurs": recurrent, "asks_end": grads.state is not None,
+        "asked_size": int(kept["upto"][..., -1].max()) + 16,
         "slots": (2 * sizes["budget"] + 1 if holds else sizes["budget"]) * TILE + 16,
     }  # fmt: skip
     arrays |= kept | {

@@ -5,7 +5,6 @@ from firstspike.spiketime.cpu.rows import adjoint
 from firstspike.spiketime.cpu.rows.entries import N_LANES
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD, N_FORWARD
 from firstspike.spiketime.cpu.rows.joins import FEW
-from firstspike.spiketime.cpu.rows.train_blocks import BLOCK
 from firstspike.spiketime.cpu.runtime.kernels import Layout
 from firstspike.spiketime.cpu.sort import SORTING
 
@@ -81,7 +80,6 @@ TRAIN_FORWARD = _FORWARD.extended(
     own_order="int32 threads waiting",
     carried=f"real threads block {STATES} carried_lanes",
     lanes=f"int32 threads {2 * TILE + 2}",
-    stopped=f"uint64 threads {BLOCK}",
 )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from firstspike.spiketime.cpu.arrays import TILE, rates_of
 from firstspike.spiketime.cpu.membrane import SHORT, Scale, crossings, reaches_scaled, soon
-from firstspike.spiketime.cpu.rows.entries import DROP, OVER, SEEN, SPIKES, START, note_spike
+from firstspike.spiketime.cpu.rows.entries import DROP, OVER, PLACE, SEEN, SPIKES, START, note_spike
 from firstspike.spiketime.cpu.rows.intervals import (
     BOUND,
     CURRENT,
@@ -37,12 +37,12 @@ from firstspike.spiketime.cpu.vectors.masks import (
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import fill16, fma, lanes_of, load, load16, lowest_bit, select, splat, store
 
-BLOCK = 64  # rows at most, as many as an integer has bits
+BLOCK = 64  # rows at most
 FEWEST = 32  # rows that are worth it; where spikes are denser, they are solved row by row
 _MANY = 64  # spikes of a tile in a block that are too many, as lanes have several
 _MASKED = has_mask_registers()
 _WHOLE = np.uint64(0xFFFF)
-_ROW = SINCE  # row of the state with the row of a lane's first candidate
+_ROW = SINCE  # row of the state with the row of a lane's first candidate in the block, and the lane as 64ths
 # of 16 spikes: the state before and the numbers of the interval, then what is found
 _V, _I, _WAIT, _RISE, _MEM, _END, _BOUND, _SYN, _LEVEL, _LEVEL_END, _DROP, _AT, _SLOPE, _RESET = range(0, 14 * 16, 16)
 
@@ -57,11 +57,10 @@ def rows_of_block(spikes, rows):
 
 
 @inlined
-def scan_block(zero, packed, sample, begin, end, active, state, entries, stopped, c):
+def scan_block(zero, packed, sample, begin, end, active, state, entries, c):
     """Spikes of the lanes ``active`` in rows of a segment, from the states NOW on, which become those at its end.
 
     Returns the lanes that may spike afterwards, and whether the block is left to the scan by rows, as too many spike.
-    ``stopped`` has room for as many lanes as there are rows.
     """
     order, rows = sample.order, sample.rows
     voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
@@ -93,25 +92,18 @@ def scan_block(zero, packed, sample, begin, end, active, state, entries, stopped
         if bits:
             v, i = load16(state, START + first), load16(state, START + TILE + first)
             pass_rows(fill16(rows, 0.0), packed, order, begin, end, rows, first, bits, v, i, state)
-    lanes, n, stops = entries.lanes, 0, np.uint64(0)
-    while found:
-        lane = lowest_bit(found)
-        bit = np.uint64(1) << np.uint64(lane)
-        found &= ~bit
-        at = np.uintp(np.intp(state[_ROW + lane]) - begin)
-        row = np.uint64(1) << np.uint64(at)
-        stopped[at] = bit | (stopped[at] if stops & row else np.uint64(0))
-        stops |= row
-    while stops:  # in the order of their rows
-        at = lowest_bit(stops)
-        stops &= stops - np.uint64(1)
-        found = stopped[at]
-        while found:
-            lanes[SEEN + n] = lowest_bit(found)
-            found &= found - np.uint64(1)
-            n += 1
+    stopped, left = load(zero, state, _ROW), found
+    while left:
+        lane = lowest_bit(left)
+        left &= left - np.uint64(1)
+        row = state[_ROW + lane]
+        before, place = (splat(zero, row) > stopped) & found, SEEN
+        while before:
+            before &= before - np.uint64(1)
+            place += 1
+        entries.lanes[place] = np.int32(row) * TILE + lane
     for first in range(0, n, 16):
-        active = solve_lanes(packed, sample, end, SEEN + first, min(16, n - first), active, state, entries, c)
+        active = solve_lanes(packed, sample, begin, end, SEEN + first, min(16, n - first), active, state, entries, c)
     return active, False
 
 
@@ -123,7 +115,7 @@ def pass_rows(zero, packed, order, begin, end, rows, first, active, voltage, cur
     lanes ``active``, and their rows, are written.
     """
     syn, rise, bound = rows[SYN], rows[RISE], rows[BOUND]
-    working, place, over = mask_of(zero, active), splat(zero, float(begin - 1)), splat(zero, -math.inf)
+    working, place, over = mask_of(zero, active), load(zero, state, PLACE + first), splat(zero, -math.inf)
     before = charged = zero
     for row in range(begin, end):
         k = np.uintp(row)
@@ -146,9 +138,10 @@ def pass_rows(zero, packed, order, begin, end, rows, first, active, voltage, cur
 
 
 @inlined
-def solve_lanes(packed, sample, end, first, size, active, state, entries, c):
-    """Note the spikes of up to 16 lanes, whose numbers ``entries.lanes`` has from ``first`` on. Returns who may go on.
+def solve_lanes(packed, sample, begin, end, first, size, active, state, entries, c):
+    """Note the spikes of up to 16 lanes. Returns who may go on.
 
+    ``entries.lanes`` has them from ``first`` on, with their rows in the block: ``row * TILE + lane``.
     For most, the spikes in their first interval are the last in the block: with those resets subtracted, no excess of
     BOUND is left.
     """
@@ -156,7 +149,7 @@ def solve_lanes(packed, sample, end, first, size, active, state, entries, c):
     rise, bound, syn, mem, level = rows[RISE], rows[BOUND], rows[SYN], rows[MEM], rows[LEVEL]
     going, walked = (np.uint64(1) << np.uint64(size)) - np.uint64(1), np.uint64(0)
     for i in range(size):
-        lane, at = lanes[first + i], SPIKES + i
+        lane, at = lanes[first + i] & (TILE - 1), SPIKES + i
         state[at + _V], state[at + _I] = state[VOLTAGE + lane], state[CURRENT + lane]
         state[at + _DROP] = state[DROP + lane]
     while going:
@@ -164,39 +157,40 @@ def solve_lanes(packed, sample, end, first, size, active, state, entries, c):
         while left:
             at = SPIKES + lowest_bit(left)
             left &= left - np.uint64(1)
-            k = np.uintp(np.intp(state[_ROW + lanes[first + at - SPIKES]]))
+            k = np.uintp(begin + lanes[first + at - SPIKES] // TILE)
             following = k + np.uintp(1)
             state[at + _RISE], state[at + _SYN], state[at + _WAIT] = rise[k], syn[k], arrival[following] - arrival[k]
             state[at + _MEM], state[at + _END], state[at + _BOUND] = mem[k], mem[following], bound[k]
             state[at + _LEVEL], state[at + _LEVEL_END] = level[k], level[following]
-        gone = solve_spikes(arrival, first, going, state, entries, c)
+        gone = solve_spikes(arrival, begin, first, going, state, entries, c)
         going &= ~gone
         left = gone
         while left:
-            lane = lanes[first + lowest_bit(left)]
+            lane = lanes[first + lowest_bit(left)] & (TILE - 1)
             left &= left - np.uint64(1)
             active &= ~(np.uint64(1) << np.uint64(lane))
             state[NOW_VOLTAGE + lane] = -math.inf
         left = going
         while left:
             i = lowest_bit(left)
-            bit, lane, at = np.uint64(1) << np.uint64(i), lanes[first + i], SPIKES + i
+            bit, lane, at = np.uint64(1) << np.uint64(i), lanes[first + i] & (TILE - 1), SPIKES + i
             left &= ~bit
             if not walked & bit and state[OVER + lane] < state[at + _RESET]:
                 state[NOW_VOLTAGE + lane] -= state[at + _RESET]
                 going &= ~bit
-            elif not walk(packed, sample, lane, at, end, state):
+            elif not walk(packed, sample, lanes, first + i, begin, end, at, state):
                 going &= ~bit
             walked |= bit
     return active
 
 
 @inlined
-def walk(packed, sample, lane, at, end, state):
+def walk(packed, sample, lanes, number, begin, end, at, state):
     """Go on with a lane to its next candidate. Returns whether there is one."""
     order, rows = sample.order, sample.rows
     syn, rise, bound = rows[SYN], rows[RISE], rows[BOUND]
-    k, voltage, current = np.uintp(np.intp(state[_ROW + lane])), state[at + _V], state[at + _I]
+    k, lane = np.uintp(begin + lanes[number] // TILE), lanes[number] & (TILE - 1)
+    voltage, current = state[at + _V], state[at + _I]
     while True:
         voltage += current * rise[k]
         k += np.uintp(1)
@@ -205,12 +199,12 @@ def walk(packed, sample, lane, at, end, state):
             return False
         current += packed[np.intp(order[k]) * TILE + lane] * syn[k]
         if voltage + current * rise[k] >= bound[k] and rise[k] > 0:
-            state[at + _V], state[at + _I], state[_ROW + lane] = voltage, current, k
+            state[at + _V], state[at + _I], lanes[number] = voltage, current, (np.intp(k) - begin) * TILE + lane
             return True
 
 
 @inlined
-def solve_spikes(arrival, first, bits, state, entries, c):
+def solve_spikes(arrival, begin, first, bits, state, entries, c):
     """Note the spikes of 16 lanes, each in an interval, and sum their resets. Returns who may not spike again."""
     r, at, lanes, gone = rates_of(c), SPIKES, entries.lanes, np.uint64(0)
     voltage, current, wait = load16(state, at + _V), load16(state, at + _I), load16(state, at + _WAIT)
@@ -233,8 +227,7 @@ def solve_spikes(arrival, first, bits, state, entries, c):
         while left:
             i = lowest_bit(left)
             left &= left - np.uint64(1)
-            lane = lanes[first + i]
-            k = np.uintp(np.intp(state[_ROW + lane]))
+            lane, k = lanes[first + i] & (TILE - 1), np.uintp(begin + lanes[first + i] // TILE)
             time, slope = state[at + _AT + i], state[at + _SLOPE + i]
             if note_spike(state, entries, k, lane, time, slope, False, arrival[k], arrival[k + np.uintp(1)]):
                 gone |= np.uint64(1) << np.uint64(i)

@@ -65,7 +65,7 @@ _ALL = 0xFFFF
 
 
 @jit
-def scan_trains(zero, packed, sample, stops, every, holds, block, c, state, entries, observed, stopped):
+def scan_trains(zero, packed, sample, stops, every, holds, block, c, state, entries, observed):
     """Spikes of a tile's lanes ``every`` in one window, from the states NOW, which become those at its last event.
 
     They are solved in blocks of rows, the first of ``block``. With ``stops``, nothing happens after the last event.
@@ -88,7 +88,7 @@ def scan_trains(zero, packed, sample, stops, every, holds, block, c, state, entr
             low = entries.lanes[TILE]
             by_rows, stop = holds or block < FEWEST, k if holds else min(begin + max(block, FEWEST), k)
             if not by_rows:
-                active, by_rows = scan_block(zero, packed, sample, begin, stop, active, state, entries, stopped, c)
+                active, by_rows = scan_block(zero, packed, sample, begin, stop, active, state, entries, c)
                 sort_entries(entries, low)
             if by_rows:
                 active = scan_rows(
