@@ -1,6 +1,9 @@
 """The CPU kernels of spike trains against ``reference``: shapes that meet all their paths, states, bounds, threads."""
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -204,3 +207,14 @@ def test_spikes_that_come_together_stay_in_order(dtype, backend):
     found = spike_trains(times, weight, LIF(2.0), max_spikes=3, overflow="drop", backend=backend)[0, 0]
     assert bool((found > times[0, 0, 0]).all())
     assert bool((found.diff() > 0).all())
+
+
+@pytest.mark.exhaustive
+def test_without_mask_registers():
+    """These tests on kernels for processors without AVX-512, whose tiles have other sizes."""
+    found = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-m", "slow", "-k", "not without_mask_registers", __file__],
+        env=os.environ | {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout[-2000:]

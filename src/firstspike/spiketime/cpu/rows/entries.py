@@ -15,10 +15,10 @@ DROP, SINCE, AT, STEEP = range(N_STATE, N_STATE + 4 * TILE, TILE)
 # time of a lane's last spike or release in the window, when a refractory lane is released, inf for others; refractory
 # time; its next spike, where spikes are observed, otherwise inf
 LAST, RELEASE, HOLD, NEXT = range(N_STATE + 4 * TILE, N_STATE + 8 * TILE, TILE)
-# of a block of rows: the states before it, and by how much a lane exceeds BOUND; then what is known of 16 spikes
-START, OVER, SPIKES = N_STATE + 8 * TILE, N_STATE + 10 * TILE, N_STATE + 11 * TILE
-PLACE = N_STATE + 15 * TILE  # a lane's number as 64ths, less 1
-N_LANES = N_STATE + 16 * TILE
+# of a block of rows: the states before it, by how much a lane exceeds BOUND, and a lane's number as a part of TILE, less 1
+START, OVER, PLACE = N_STATE + 8 * TILE, N_STATE + 10 * TILE, N_STATE + 11 * TILE
+SPIKES = N_STATE + 12 * TILE  # what is known of 16 spikes, 14 numbers of each
+N_LANES = SPIKES + 14 * 16
 SEEN = (
     TILE + 2
 )  # where ``lanes`` has the numbers of observed spikes before the window, or the lanes of a block's spikes
