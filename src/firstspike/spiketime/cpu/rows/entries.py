@@ -15,13 +15,11 @@ DROP, SINCE, AT, STEEP = range(N_STATE, N_STATE + 4 * TILE, TILE)
 # time of a lane's last spike or release in the window, when a refractory lane is released, inf for others; refractory
 # time; its next spike, where spikes are observed, otherwise inf
 LAST, RELEASE, HOLD, NEXT = range(N_STATE + 4 * TILE, N_STATE + 8 * TILE, TILE)
-# of a block of rows: the states before it, by how much a lane exceeds BOUND, and a lane's number as a part of TILE, less 1
+# of a block of rows: the states before it, by how much a lane exceeds BOUND, and its number as a part of TILE, less 1
 START, OVER, PLACE = N_STATE + 8 * TILE, N_STATE + 10 * TILE, N_STATE + 11 * TILE
 SPIKES = N_STATE + 12 * TILE  # what is known of 16 spikes, 14 numbers of each
 N_LANES = SPIKES + 14 * 16
-SEEN = (
-    TILE + 2
-)  # where ``lanes`` has the numbers of observed spikes before the window, or the lanes of a block's spikes
+SEEN = TILE + 2  # where ``lanes`` has numbers of observed spikes before the window, or the lanes of a block's spikes
 _SORTED = 64  # entries up to which they are taken to be nearly in order
 
 
