@@ -105,7 +105,10 @@ def into_of(g, at):
 
 @inlined
 def add_event(into, window, k, x, inside, delayed, taus):
-    """Add an event's gradients by weights and delays, from the adjoint there; returns 16 parts of that by its time."""
+    """Add an event's gradients with respect to weights and delays, from the adjoint where it arrives.
+
+    Returns 16 partial sums of the gradient with respect to its time.
+    """
     place = np.uintp(window.sources[k]) * np.uintp(LANES)  # without a sign, an index needs no test for one below 0
     w, kept = load32(into.weight, place), x.current_kept
     each = (x.current - x.y) * w * into.rate

@@ -42,14 +42,14 @@ FEWEST = 32  # rows that are worth it; where spikes are denser, they are solved 
 _MANY = 64  # spikes of a tile in a block that are too many, as lanes have several
 _MASKED = has_mask_registers()
 _WHOLE = np.uint64(0xFFFF)
-_ROW = SINCE  # row of the state with the row of a lane's first candidate in the block, and the lane as 64ths
+_ROW = SINCE  # row of the state with the row of a lane's first candidate in the block, plus lane / TILE
 # of 16 spikes: the state before and the numbers of the interval, then what is found
 _V, _I, _WAIT, _RISE, _MEM, _END, _BOUND, _SYN, _LEVEL, _LEVEL_END, _DROP, _AT, _SLOPE, _RESET = range(0, 14 * 16, 16)
 
 
 @inlined
 def rows_of_block(spikes, rows):
-    """How many rows the next block should have, after so many ``spikes`` in ``rows``. A power of 2."""
+    """The number of rows of the next block, a power of 2, if the rows before it had this many ``spikes``."""
     block = BLOCK
     while block >= FEWEST and spikes * block > _MANY * rows:
         block >>= 1

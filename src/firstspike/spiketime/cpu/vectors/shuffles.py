@@ -120,11 +120,8 @@ def _permuted(builder, x, bits):
         chosen = ([i for i in range(8) if bit >> i // words & 1] for bit in range(2**x.type.count))
         rows = [constant(row, (places + [0] * 8)[:8]) for places in chosen]
         table = ir.GlobalVariable(builder.module, ir.ArrayType(row, len(rows)), name)
-        table.initializer, table.global_constant, table.linkage = (
-            ir.Constant(table.type.pointee, rows),
-            True,
-            "internal",
-        )
+        table.initializer = ir.Constant(table.type.pointee, rows)
+        table.global_constant, table.linkage = True, "internal"
     floats, wholes = ir.VectorType(ir.FloatType(), 8), ir.VectorType(INT32, 8)
     permute = ir.FunctionType(floats, [floats, wholes])
     permute = cgutils.get_or_insert_function(builder.module, permute, "llvm.x86.avx2.permps")
