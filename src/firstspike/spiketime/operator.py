@@ -107,10 +107,10 @@ def first_spike_time(
 
     Source: Göltz et al. 2021, "Fast and energy-efficient neuromorphic deep learning with first-spike times".
     """
-    if delay is None and observed is None and receptor is None and _is_usual(times, weight, neuron):
+    if observed is None and receptor is None and _is_usual(times, weight, neuron, delay):
         like = weight.shape, weight.dtype, weight.device
         given, options = _settled_once(neuron, *like, max_weight_grad, until, silent, backend)
-        spikes = _in_parts(given | {"times": times, "weight": weight}, options)
+        spikes = _in_parts(given | {"times": times, "weight": weight, "delay": delay}, options)
         return spikes if until == math.inf else torch.where(spikes > until, math.inf, spikes)
     times, delay, observed = checked(times, weight, neuron, max_weight_grad, delay, observed)
     check_end(neuron, until, silent)
@@ -365,12 +365,15 @@ def _settled_once(
         return all_tensors(given), Options(backend, *fixed, max_weight_grad, **kind)
 
 
-def _is_usual(times: Any, weight: Any, neuron: Any) -> bool:
+def _is_usual(times: Any, weight: Any, neuron: Any, delay: Any) -> bool:
     """Whether a call can be settled once: of tensors that fit, of a LIF neuron with numbers, and not recorded."""
     if not (isinstance(times, Tensor) and isinstance(weight, Tensor) and type(neuron) is LIF):
         return False
     numbers = set(map(type, neuron.values.values())) == {float}
     fits = times.ndim == 2 and times.shape[1:] == weight.shape[1:] and times.dtype == weight.dtype
+    if delay is not None:
+        like = weight.shape, weight.dtype, weight.device
+        fits = fits and isinstance(delay, Tensor) and (delay.shape, delay.dtype, delay.device) == like
     recorded = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or torch._C._is_tracing()
     transformed = torch._C._are_functorch_transforms_active()
     return numbers and fits and times.device == weight.device and not recorded and not transformed

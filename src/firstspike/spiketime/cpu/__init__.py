@@ -57,7 +57,7 @@ def forward(given: Arguments) -> Result:
     if not given.closed:
         return (series if given.equations else linear).forward(given)
     shares, empty = _shares(given), 0 in given.times.shape or 0 in given.weight.shape
-    if not given.max_spikes and (empty or not shares):
+    if not given.max_spikes and empty:
         check_values(given)
     if empty:  # also without spikes of the neurons, whose delays come after those of the inputs
         return reference.forward(given if given.recurrence is None else given._replace(delay=None))

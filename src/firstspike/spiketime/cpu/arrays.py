@@ -170,10 +170,10 @@ def every_lane(size):
 
 
 @jit
-def are_weights(weight, threshold, first):
-    """Whether the weights of a tile's neurons, from ``first`` on, and their thresholds are within the limits."""
+def are_weights(weight, threshold, first, count):
+    """Whether the weights of ``count`` neurons, from ``first`` on, and their thresholds are within the limits."""
     wrong, most = 0, np.finfo(weight.dtype).max
-    for j in range(first, min(first + TILE, weight.shape[0])):
+    for j in range(first, min(first + count, weight.shape[0])):
         wrong += not 0 < threshold[j] <= most
         limit = min(threshold[j] * (_FLOAT if weight.itemsize == 4 else _DOUBLE), most)
         for i in range(weight.shape[1]):

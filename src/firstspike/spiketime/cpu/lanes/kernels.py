@@ -16,6 +16,7 @@ from firstspike.spiketime.cpu.arrays import (
     PER_SYN,
     STATES,
     UNIT,
+    are_weights,
     every_lane,
     fill_rates,
     pack_tile,
@@ -30,7 +31,7 @@ from firstspike.spiketime.cpu.lanes.train_adjoint import N_STATE, N_WHOLE, unwin
 from firstspike.spiketime.cpu.lanes.windows import sort_due, window_of
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, part_of, samples_of
-from firstspike.spiketime.cpu.sort import SORTING, sort_row
+from firstspike.spiketime.cpu.sort import SORTING, are_times, sort_row
 from firstspike.spiketime.cpu.vectors.simd import fill32, highest, load32, lowest, select
 
 SAMPLES = 16  # of one task
@@ -138,6 +139,8 @@ def prepared(delayed, several, backward):
         if task < g.all_groups:
             e, first = task // g.groups, task % g.groups * LANES
             fill_rates(g.mem, g.syn, e * g.outputs, first, g.outputs, g.rates[task])
+            if not (several or backward or are_weights(g.weight[e], g.threshold[e], first, LANES)):
+                g.refused = 1
             if backward:
                 fill_units(g, e, first)
                 pack_tile(g.weight[e], g.unit[e], first, g.packed[task])
@@ -150,6 +153,9 @@ def prepared(delayed, several, backward):
                     delay = load32(g.delays[task], i * LANES)
                     g.soonest[task, i] = lowest(select(every, delay, never))
                     g.latest[task, i] = highest(select(every, delay, never * -1.0))
+                    inside = (delay >= 0.0) & (never > delay) & every
+                    if not (several or backward) and inside != every:
+                        g.refused = 1
             return
         keys, labels, begin = g.sort_keys[slot], g.sort_labels[slot], (task - g.all_groups) * SAMPLES
         for b in range(begin, min(begin + SAMPLES, g.samples)):  # the inputs that arrive between start and end
@@ -157,6 +163,8 @@ def prepared(delayed, several, backward):
                 order, arrival = g.order[b], g.arrival[b]
             else:
                 last, _, order, arrival = saved_of(g, b)
+            if not (several or backward or are_times(g.times, b, b + 1)):
+                g.refused = 1
             begin_here = -math.inf if delayed else g.bounds[0]
             n = sort_row(g.times[b], begin_here, g.bounds[g.windows], order, arrival, keys, labels)
             arrival[n] = math.inf
@@ -172,10 +180,12 @@ def prepared(delayed, several, backward):
 
 @kernel(FORWARD, following=f"{__name__}.backward_kernel")
 def forward_kernel(dtype: str, delayed: bool, several: bool):
-    """Forward, with synaptic delays or without, for one spike or several."""
+    """Forward, with synaptic delays or without, for one spike or several. Of first spikes it refuses some values."""
 
     @jit
     def scan(g, slot, task):
+        if g.refused:
+            return
         e, begin, stop = samples_of(task // g.tasks, g.batch, g.block)
         groups = part_of(g.groups, g.tasks, task % g.tasks)
         for b in range(e * g.batch + begin, e * g.batch + stop):

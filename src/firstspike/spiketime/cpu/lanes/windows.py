@@ -42,10 +42,15 @@ def window_of(g, slot, b, w, delayed):
     if g.windows == 1:
         if not delayed:
             return Window(w, begin, end, count, count, order, g.source[b], arrival)
+        event = np.uintp(0)
         for source in range(g.events // g.copies):
-            for event in range(source * g.copies, (source + 1) * g.copies):
-                events[n], sources[n], times[n] = event, source, g.times[b, event]
-                n += times[n] < end
+            for _ in range(g.copies):
+                time, place = g.times[b, event], np.uintp(n)
+                if not time > -math.inf:
+                    g.refused = 1  # by first spikes. Those of trains are checked before
+                events[place], sources[place], times[place] = event, source, time
+                event += np.uintp(1)
+                n += time < end
         return Window(w, begin, end, n, n, events, sources, times)
     k = first_from(arrival, 0, count, begin - reach[0])
     while k > 0 and arrival[k - 1] + reach[0] >= begin:
@@ -122,15 +127,22 @@ def sort_due(g, at, window, weight):
 
     In a recurrent layer each lane is handed what arrives at it, otherwise all lanes have the same rows.
     """
-    keys, values, never, n = g.keys[at.slot], g.values[at.slot], fill32(g.keys, math.inf), 0
+    keys, values, delay = g.keys[at.slot], g.values[at.slot], g.delays[at.group]
+    never, n = fill32(g.keys, math.inf), 0
     if g.windows > 1:
         n = _hand_over(g, at, due_at(g, at, window, window.end, True), weight)
+    endless = window.begin == -math.inf and window.end == math.inf
     for k in range(window.n if g.windows == 1 else 0):
-        arrival, inside = arrivals(g, at, window, k)
-        if inside:
-            store(keys, n * LANES, select(inside, arrival, never))
-            store(values, n * LANES, load32(weight, window.sources[k] * LANES))
-            n += 1
+        source, to = np.uintp(window.sources[np.uintp(k)]) * np.uintp(LANES), n * LANES
+        arrival = load32(delay, source) + window.times[np.uintp(k)]
+        if not endless:
+            inside = (arrival >= window.begin) & (window.end > arrival) & at.every
+            if not inside:
+                continue
+            arrival = select(inside, arrival, never)
+        store(keys, to, arrival)
+        store(values, to, load32(weight, source))
+        n += 1
     sort_lanes(keys, values, n)
     return n
 

@@ -277,7 +277,7 @@ def forward_kernel(dtype: str, lanes: int, several: bool):
     @jit
     def pack(g, slot, task):
         e, tile = task // g.tiles, task % g.tiles
-        if not several and not are_weights(g.weight[e], g.threshold[e], tile * TILE):
+        if not several and not are_weights(g.weight[e], g.threshold[e], tile * TILE, TILE):
             g.refused = 1
         pack_row(g.weight[e], g.threshold[e], tile * TILE, g.packed[e, tile])
 
