@@ -66,10 +66,9 @@ def forward_lanes(given: Arguments, holds: bool = False) -> Result:
 
 
 def _forward_first(given: Arguments) -> Result:
-    values, outputs = _values(given), given.sizes[-1]
+    outputs = given.sizes[-1]
     spikes, saved = given.times.new_empty((*given.times.shape[:-1], outputs)), saved_for(given.times, outputs)
-    threads = threads_for(_COST * math.prod(given.sizes))
-    left = _first_call(_kind(given), given.sizes, values[0].numel(), threads)(*values, spikes, *saved)
+    left = _first_call(*_settings(given))(*_values(given), spikes, *saved)
     if left[REFUSED]:
         check_values(given)
     return Result(spikes, saved)
@@ -116,11 +115,10 @@ def backward_lanes(
     found, by_taus = empty_gradients(given, _NEEDS), not needs.isdisjoint(("tau_mem", "tau_syn"))
     by, bound = {f"by_{name}": x for name, x in found.items()}, numbers(given.times.dtype, max_weight_grad or math.inf)
     if not given.max_spikes:
-        values, threads = _values(given), threads_for(_COST * math.prod(given.sizes))
-        found_before = result.spikes, *(result.saved or saved_for(given.times, given.sizes[-1])), grads.spikes
-        shape = given.sizes, values[0].numel(), threads
-        run = _first_backward_call(_kind(given), *shape, not result.saved, by_taus, tuple(by))
-        run(*values, *(x.contiguous() for x in found_before), bound, *by.values())
+        saved = result.saved or saved_for(given.times, given.sizes[-1])
+        before = (x.contiguous() for x in (result.spikes, *saved, grads.spikes))
+        run = _first_backward_call(*_settings(given), not result.saved, by_taus, tuple(by))
+        run(*_values(given), *before, bound, *by.values())
         return found
     kept = {"spikes": result.spikes} | dict(zip((*_OF_TRAINS, "spikes"), result.saved, strict=False))
     kind, sizes, arrays = _of_trains(given, kept["spikes"].shape[-1])
@@ -167,6 +165,12 @@ def _add_parts(sizes: dict[str, int], most: int, pieces: int, by_taus: bool, sor
 
 def _kind(given: Arguments) -> _Kind:
     return _Kind(name_of(given.times.dtype), given.delay is not None, given.max_spikes > 0)
+
+
+def _settings(given: Arguments) -> tuple[_Kind, Sizes, int, int]:
+    """What a call for first spikes depends on: kind, sizes, number of time constants, and threads."""
+    taus = given.tau_mem.numel() if isinstance(given.tau_mem, torch.Tensor) else 1
+    return _kind(given), given.sizes, taus, threads_for(_COST * math.prod(given.sizes))
 
 
 def _values(given: Arguments) -> tuple[torch.Tensor | None, ...]:
