@@ -9,6 +9,7 @@ host sees that fewer threads got so far than have started.
 """
 
 # mypy: disable-error-code="no-untyped-def"
+import ctypes
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -233,7 +234,9 @@ def kernel(
 
             function.__module__ = phases_for.__module__
             function.__qualname__ = f"{phases_for.__qualname__}.{'_'.join(map(str, (real, *kind)))}"
-            return c_function(SIGNATURE, real, *kind, following=following)(function).ctypes
+            found = c_function(SIGNATURE, real, *kind, following=following)(function).ctypes
+            found.argtypes = (ctypes.c_void_p,)  # an address is quicker to pass than an array
+            return found
 
         return lru_cache(maxsize=8)(make)
 

@@ -42,6 +42,7 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+_START = (0,) * FIRST
 _local = threading.local()
 _KEPT = 1 << 27  # bytes that a thread keeps from call to call
 
@@ -67,27 +68,26 @@ def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[
     Raises:
         RuntimeError: in a thread an exception ended the kernel.
     """
-    memory = array("q", (*[0] * FIRST, *numbers))  # ctypes would take twice as long to fill its own
-    shared = (ctypes.c_int64 * len(memory)).from_buffer(memory)
+    memory = array("q", (*_START, *numbers))  # ctypes would take twice as long to fill its own
+    address = memory.buffer_info()[0]
     for phase, tasks in enumerate(phases):
-        shared[COUNTER], shared[TASKS], shared[PHASE], shared[STARTED] = 0, tasks, phase, 0
-        team = min(threads, tasks)
-        openmp = _openmp() if team > 1 else None
+        memory[COUNTER], memory[TASKS], memory[PHASE], memory[STARTED] = 0, tasks, phase, 0
+        team = threads if threads < tasks else tasks
         if team <= 1:
-            kernel(shared)
-        elif openmp is not None:
-            openmp(ctypes.cast(cast(Any, kernel), ctypes.c_void_p), shared, team, 0)
+            kernel(address)
+        elif (openmp := _openmp()) is not None:
+            openmp(ctypes.cast(cast(Any, kernel), ctypes.c_void_p), address, team, 0)
         else:
-            others = [_python_threads().submit(kernel, shared) for _ in range(team - 1)]
-            kernel(shared)
+            others = [_python_threads().submit(kernel, address) for _ in range(team - 1)]
+            kernel(address)
             for other in others:
                 other.result()
-        if shared[COUNTER] != tasks + shared[STARTED]:
+        if memory[COUNTER] != tasks + memory[STARTED]:
             raise RuntimeError(
                 "a kernel on the CPU failed, and there is no result; standard error shows the exception that ended it, "
                 "as one that is ignored. With enough memory that is a fault of firstspike: please report it"
             )
-    return shared
+    return memory
 
 
 class Call(NamedTuple):
