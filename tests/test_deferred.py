@@ -339,17 +339,29 @@ def pytest_with(*options):
 
 
 @pytest.mark.slow
-def test_trainings_on_a_device_out_of_the_cpus_reach():
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["training/test_trainer.py::test_any_module_is_trained_and_continued", "training/test_silent.py"],
+        pytest.param(["layers/test_ensemble_learning.py", "runs/test_resume.py"], marks=pytest.mark.exhaustive),
+    ],
+)
+def test_trainings_on_a_device_out_of_the_cpus_reach(files):
     """With real values, see ``away``: what is forgotten on the CPU, or read there by accident, raises an error."""
-    trained = "training/test_trainer.py::test_any_module_is_trained_and_continued"
-    files = (trained, "training/test_silent.py", "layers/test_ensemble_learning.py")
-    done = pytest_with("--device", "away", "-m", "on_device", *files, "runs/test_resume.py")
+    done = pytest_with("--device", "away", "-m", "on_device", *files)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["nonsense", "meta:1:2", *([] if torch.cuda.is_available() else ["cuda"])])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("nonsense", marks=pytest.mark.exhaustive),
+        "meta:1:2",
+        *([] if torch.cuda.is_available() else ["cuda"]),
+    ],
+)
 def test_a_device_that_is_not_there(name):
     done = pytest_with("--device", name, "--collect-only", "test_deferred.py")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
