@@ -80,10 +80,16 @@ def test_an_exception_in_a_kernel_is_an_error(failing, threads, ignored):
     assert failing(8, threads=threads).tolist() == [1.0] * 8
 
 
+def numbers_at(address):
+    """The numbers of a kernel of ``SOME``."""
+    return (ctypes.c_int64 * (ADDRESSES + len(SOME.arrays))).from_address(address)
+
+
 def writer(array, index):
     """A kernel, in Python, that writes there alone."""
 
-    def kernel(a):
+    def kernel(address):
+        a = numbers_at(address)
         a[STARTED], a[COUNTER] = 1, a[TASKS] + 1
         ctypes.c_double.from_address(a[ADDRESSES + array] + 8 * index).value = 1.5
 
@@ -114,7 +120,8 @@ def test_arrays_have_the_size_of_the_layout():
 
 
 def test_scratch_memory_is_full_of_nan():
-    def kernel(a):
+    def kernel(address):
+        a = numbers_at(address)
         a[STARTED], a[COUNTER] = 1, a[TASKS] + 1
         spikes, work = ((ctypes.c_double * 20).from_address(a[ADDRESSES + array]) for array in (1, 2))
         spikes[:] = work[:]
