@@ -23,7 +23,7 @@ from firstspike.spiketime.cpu.arrays import (
     saved_of,
 )
 from firstspike.spiketime.cpu.lanes.windows import arrivals, window_of
-from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, exact_slope, responses
+from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, exact_slope, fades, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.mathfun import exp
@@ -156,7 +156,7 @@ def unwind_delayed(g, at):
     by_times, sums = g.times_parts[at.part, at.b], g.sums[at.slot]
     zero, inputs, unit, r, taus = fill32(c, 0.0), times.size, c[UNIT, 0], rates_in(c), g.by_taus != 0
     scale, kept = scale * (1 / unit), kept * (1 / unit)
-    leaks_slower, mem_sum, syn_sum = r.syn >= r.mem, zero, zero
+    mem_sum = syn_sum = zero
     for i in range(inputs):
         place = i * LANES
         s = arrived(times, delay, i, spike, unit)
@@ -168,10 +168,9 @@ def unwind_delayed(g, at):
                 of_mem, of_syn = derivatives(s, r)
                 mem_sum = fma(select(causal, of_mem, zero), w, mem_sum)
                 syn_sum = fma(select(causal, of_syn, zero), w, syn_sum)
-            mem, syn, response = responses(s, r)
-            response = select(causal, response, zero)
+            _, fast, response = fades(s, r)  # 0 where it is not causal
             # the derivative of kappa, whose terms only cancel where it has its maximum
-            fast = select(causal, select(leaks_slower, syn, mem) * r.syn, zero)
+            fast = select(causal, fast * r.syn, zero)
             each = fma(response, r.slower * -1.0, fast) * w * (scale * unit)
             store(by_weight, place, fma(response, kept, load32(by_weight, place)))
             store(by_delay, place, load32(by_delay, place) - each)
