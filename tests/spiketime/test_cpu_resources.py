@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,26 @@ def test_large_scratch_memory_is_given_back(monkeypatch):
     monkeypatch.setattr(parallel, "_KEPT", 100)
     first_spike_time(times, weight, LIF(), backend="cpu")
     assert parallel._local.kept is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_freed_memory_is_kept_for_the_next_call():
+    """Results of 36 MB do not go back to the system, which would have to clear them again."""
+    code = """
+from resource import RUSAGE_SELF, getrusage
+import torch, firstspike as fs
+
+fs.first_spike_time(torch.zeros(1, 1), torch.ones(1, 1), fs.LIF())
+
+def cleared():
+    before = getrusage(RUSAGE_SELF).ru_minflt
+    blocks = [torch.ones(3 << 20) for _ in range(3)]
+    return getrusage(RUSAGE_SELF).ru_minflt - before
+
+print(cleared(), cleared(), cleared())
+"""
+    assert int(run(code)[-1]) < 100
 
 
 @pytest.mark.slow
