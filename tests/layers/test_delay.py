@@ -64,6 +64,23 @@ def test_wrong_rules(options, message):
         DelayRule(**options)
 
 
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda x: LIFLinear(3, 4, delay=x), "delay"),
+        (lambda x: LIFRecurrent(3, 4, 5, 6.0, delay=x), "delay"),
+        (lambda x: LIFRecurrent(3, 4, 5, 6.0, recurrent_delay=x), "recurrent_delay"),
+        (lambda x: Delay(3, x), "rule"),
+    ],
+    ids=["layer", "trains", "recurrent", "alone"],
+)
+@pytest.mark.parametrize("given", [1.0, torch.rand(4, 3), True])
+def test_delays_in_place_of_their_rule(make, name, given):
+    kind = type(given).__name__
+    with pytest.raises(ValueError, match=f"^{name} must be a DelayRule, such as DelayRule.scale=2.0., got a {kind}; "):
+        make(given)
+
+
 def test_clip_has_a_scale_that_is_a_number():
     with pytest.raises(ValueError, match="scale must be > 0, got nan"):
         DelayRule("clip", scale=math.nan)

@@ -443,6 +443,13 @@ def test_traces_are_refused(layer):
         torch.jit.trace(layer, torch.rand(4, 3))
 
 
+@pytest.mark.parametrize("name", ["network.onnx", "network"])
+def test_other_formats_are_refused(name, tmp_path):
+    with pytest.raises(ValueError, match=f"^path must end in .pt2, got .*{name}; .* not ONNX"):
+        export(make("recurrent"), tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
 @pytest.mark.slow
 def test_programs_in_files_for_another_process(tmp_path):
     """Any number of samples and of spikes, bit for bit; and a process that begins with writing one."""

@@ -143,6 +143,16 @@ def delays_in(network: nn.Module) -> list[tuple[DelayRule, Tensor]]:
     return [(x.delay_rule, x.delay_raw) for x in found if isinstance(getattr(x, "delay_raw", None), Tensor)]
 
 
+def checked_rule(name: str, rule: Any) -> DelayRule | None:
+    """A rule, or None. Raises a ValueError for anything else, such as the delays themselves."""
+    if rule is None or isinstance(rule, DelayRule):
+        return rule
+    raise ValueError(
+        f"{name} must be a DelayRule, such as DelayRule(scale=2.0), got a {type(rule).__name__}; "
+        f"set the delays themselves with the layer's set_{name.replace('rule', 'delay')}s_"
+    )
+
+
 class Delayed(nn.Module):
     """A layer whose delays can be set."""
 
@@ -205,7 +215,7 @@ class Delay(Delayed, SpikeLayer):
         if features % copies:
             raise ValueError(f"{copies} copies cannot share delays among {features} features: no whole multiple")
         self.features = self.in_features = self.out_features = features
-        self.rule = self.delay_rule = rule or DelayRule()
+        self.rule = self.delay_rule = checked_rule("rule", rule) or DelayRule()
         self.copies = copies
         self.trains = self.takes_trains = trains
         self.gives = "trains" if trains else "first spikes"

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from firstspike.layers.delay import Delayed, DelayRule
+from firstspike.layers.delay import Delayed, DelayRule, checked_rule
 from firstspike.layers.neurons import Arriving, NeuronLayer, SpikingLayer, SpikingOptions
 from firstspike.layers.trains import Noise, Spikes
 from firstspike.neurons import LIF, Neuron
@@ -54,7 +54,7 @@ class DenseLayer(Delayed, SpikingLayer):
         **options: Unpack[SpikingOptions],
     ) -> None:
         super().__init__((out_features, in_features), in_features, out_features, neuron, **options)
-        self.delay_rule = delay
+        self.delay_rule = checked_rule("delay", delay)
         self.delay_raw = None if delay is None else nn.Parameter(torch.empty_like(self.weight), delay.trainable)
         self._reset_delays_(options.get("generator"))
 

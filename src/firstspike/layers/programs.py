@@ -175,14 +175,18 @@ def export(network: nn.Module, path: str | os.PathLike[str], times: Tensor | Non
 
     Args:
         network: a ``Network``, a layer, or a module that begins with one. It stays as it is.
-        path: the file, usually with the ending ``.pt2``. A file that is there is replaced.
+        path: the file, with the ending ``.pt2``. A file that is there is replaced.
         times: example inputs of which only the shape counts. By default first spikes ``(batch, inputs)``, or trains
             ``(batch, inputs, spikes)`` if the first layer takes them.
 
     Raises:
-        ValueError: no ``times`` for a network whose number of inputs its layers do not fix.
+        ValueError: another ending; no ``times`` for a network whose number of inputs its layers do not fix.
         NotImplementedError: layers or neurons of your own, in recurrent layers and ``MaximumReadout``.
     """
+    if os.path.splitext(path)[1] != ".pt2":
+        raise ValueError(
+            f"path must end in .pt2, got {path}; it becomes a program of torch.export, not ONNX or TorchScript"
+        )
     trains = any(map(takes_trains, (network, *list(network.children())[:1])))
     inputs = getattr(network, "inputs", getattr(network, "in_features", None))
     if times is None and inputs is None:

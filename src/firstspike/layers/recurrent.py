@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstspike.layers import synapses
-from firstspike.layers.delay import Delayed, DelayRule
+from firstspike.layers.delay import Delayed, DelayRule, checked_rule
 from firstspike.layers.dense import SpikeTrainOptions, SpikeTrains
 from firstspike.layers.init import firing_weights, first_response, measured_weights
 from firstspike.layers.neurons import Arriving
@@ -116,7 +116,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
                 f"duration={duration:g} and window={window:g} make {duration / window:.3g} windows, at most "
                 f"{MOST_WINDOWS}: raise window or lower duration"
             )
-        rule = recurrent_delay
+        rule = checked_rule("recurrent_delay", recurrent_delay)
         if rule is not None and (rule.bound == "softplus" or math.isinf(rule.scale) or rule.jitter):
             raise ValueError(
                 "recurrent_delay must be bounded and without jitter (bound sigmoid, or clip with a finite scale), "
