@@ -351,6 +351,7 @@ def test_time_constants_are_recovered():
             {"trainable": "tau_mem"},
             "trainable must be some of tau_mem, tau_syn, threshold, tau_rise, bias in a list, got 'tau_mem'",
         ),
+        ({"trainable": True}, "trainable must be some of tau_mem, .* in a list, got True"),
         ({"per_neuron": True}, "per_neuron=True needs trainable="),
         ({"trainable": ["tau_mem"], "neuron": LIF(math.inf)}, "tau_mem can only learn from a finite value > 0"),
         ({"trainable": ["threshold"], "neuron": LIF(threshold=torch.tensor(0.0))}, "threshold can only learn from"),

@@ -267,6 +267,11 @@ def test_wrong_arguments(options, message):
         layer(**options)
 
 
+def test_a_number_in_place_of_the_neuron():
+    with pytest.raises(ValueError, match="neuron must be a LIF, such as LIF.tau_mem=2.0., got 2.0"):
+        LIFRecurrent(4, 5, 10, 12.0, 2.0)
+
+
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_no_samples_and_no_spikes(backend):
     for shape in ((0, 4), (0, 4, 2), (2, 4, 0)):

@@ -211,6 +211,10 @@ def test_several_networks_give_what_each_gives_alone():
         (lambda net: trainer_of(net, loss=nn.CrossEntropyLoss()), r"use fs\.losses\.TimeCrossEntropy\(\)"),
         (lambda net: trainer_of(net, silent=fs.SilentNeurons([0.5])), "has 1 limits, the network has 2 LIF layers"),
         (lambda net: trainer_of(encoded(), silent=fs.SilentNeurons(0.5)), r"SilentNeurons needs an fs\.Network"),
+        (
+            lambda net: trainer_of(net, regularizers=fs.losses.SilentPeak(1.0)),
+            r"in a list: write regularizers=\[SilentPeak\(",
+        ),
         (lambda net: fs.Trainer([], fs.losses.TimeCrossEntropy(), []), "at least one network"),
         (lambda net: trainer_of(net).fit(DATA[0], resume=True, **QUIET), "needs the folder"),
     ],

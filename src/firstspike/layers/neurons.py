@@ -126,7 +126,8 @@ class NeuronLayer(SpikeLayer):
         check_neuron(self.initial_neuron)
         if "threshold" not in self.unused:
             check_end(self.initial_neuron, until, silent)
-        self.trainable, self.per_neuron = trainable if isinstance(trainable, str) else tuple(trainable), per_neuron
+        self.per_neuron = per_neuron
+        self.trainable = tuple(trainable) if _is_several(trainable) else trainable
         self._take(self.initial_neuron, trainable, per_neuron)
         self.receptor, reached = checked_receptors(self.initial_neuron, receptor, shape[1])
         if reached is not None:
@@ -140,7 +141,7 @@ class NeuronLayer(SpikeLayer):
     def _take(self, neuron: Neuron, trainable: Collection[str], per_neuron: bool) -> None:
         """Make tensors among the neuron's parameters, and those that learn, parameters and buffers of the layer."""
         names = [name for name, x in neuron.parameters.items() if x.learnt and name not in self.unused]
-        if isinstance(trainable, str) or not set(trainable) <= set(names):
+        if not _is_several(trainable) or not set(trainable) <= set(names):
             raise ValueError(f"trainable must be some of {', '.join(names)} in a list, got {trainable!r}")
         if per_neuron and not trainable:
             raise ValueError("per_neuron=True needs trainable=[...], the parameters that each neuron learns")
@@ -379,6 +380,10 @@ class Arriving(NamedTuple):
     """When the layer stops."""
     receptor: Int64[Tensor, " inputs"] | Literal["sign"] | None = None
     """The receptor that each reaches, see ``first_spike_time``; None if there is one."""
+
+
+def _is_several(names: Any) -> bool:
+    return isinstance(names, Collection) and not isinstance(names, str)
 
 
 class SpikingLayer(NeuronLayer):

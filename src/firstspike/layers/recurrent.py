@@ -122,7 +122,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
                 "recurrent_delay must be bounded and without jitter (bound sigmoid, or clip with a finite scale), "
                 f"got {rule}"
             )
-        if neuron is not None and neuron.equations is not None:
+        if isinstance(neuron, Neuron) and neuron.equations is not None:
             options["until"] = duration
         super().__init__(in_features, out_features, max_spikes, neuron, **options)
         self.duration, self.window, self.window_spikes = duration, window, window_spikes

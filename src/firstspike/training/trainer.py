@@ -96,6 +96,8 @@ class Trainer:
         networks = [network] if isinstance(network, nn.Module) else list(network)
         if not networks:
             raise ValueError("Trainer needs at least one network")
+        if callable(regularizers):
+            raise ValueError(f"regularizers must be in a list: write regularizers=[{type(regularizers).__name__}(...)]")
         self.objective = Objective(loss, tuple(regularizers), dict(metrics or {}))
         self.objective.check(networks[0])
         silent = SilentNeurons() if silent is None else silent
