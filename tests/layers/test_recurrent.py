@@ -268,7 +268,7 @@ def test_wrong_arguments(options, message):
 
 
 def test_a_number_in_place_of_the_neuron():
-    with pytest.raises(ValueError, match="neuron must be a LIF, such as LIF.tau_mem=2.0., got 2.0"):
+    with pytest.raises(ValueError, match=r"neuron must be a LIF, such as LIF\(tau_mem=2\.0\), got 2\.0"):
         LIFRecurrent(4, 5, 10, 12.0, 2.0)
 
 
