@@ -211,24 +211,17 @@ class _Graph:
         if not isinstance(expression, tuple):
             return _Form({}, expression)
         operation, *operands = expression
-        if operation == "**":
-            return self._power(*(self.form(x) for x in operands))  # type: ignore[arg-type]
         given = [self.form(x) for x in operands]  # type: ignore[arg-type]
-        if all(not x.terms for x in given):
-            values = [x.constant for x in given]
-            if operation == "+":
-                return _Form({}, _plus(*values))
-            if operation == "*":
-                return _Form({}, _times(*values))
-            if operation == "-":
-                return _Form({}, _plus(values[0], _times(values[1], -1.0)))
-            return _Form({}, (operation, *values))
         if operation == "+":
             return _added(*given)
         if operation == "-":
             return _added(given[0], _scaled(given[1], -1.0))
         if operation == "*":
             return self.product(*given)
+        if all(not x.terms for x in given):
+            return _Form({}, (operation, *(x.constant for x in given)))
+        if operation == "**":
+            return self._power(*given)
         if operation == "/":
             return self.product(given[0], self._inverse(given[1]))
         if operation == "sqrt":
@@ -238,7 +231,7 @@ class _Graph:
     def product(self, one: _Form, other: _Form) -> _Form:
         """A product of sums."""
         if not one.terms or not other.terms:
-            constant, rest = (one, other) if not one.terms else (other, one)
+            constant, rest = (other, one) if not other.terms else (one, other)
             return _scaled(rest, constant.constant)
         rows = sorted((self.row(one), self.row(other)))
         if rows[0] == rows[1]:
@@ -251,8 +244,6 @@ class _Graph:
         return _only(self.step(Step(INVERSE, (self.row(form),))))
 
     def _power(self, base: _Form, exponent: _Form) -> _Form:
-        if not base.terms and not exponent.terms:
-            return _Form({}, ("**", base.constant, exponent.constant))
         if exponent.terms:
             log = _Form({}, ("log", base.constant)) if not base.terms else self._called("log", self.row(base))
             return self._called("exp", self.row(self.product(log, exponent)))

@@ -14,14 +14,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 from torch.nn.functional import pad
 
-from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, zero_gradients
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, each_tensor, zero_gradients
 from firstspike.spiketime.reference.adjoint import arrivals
 from firstspike.spiketime.statuses import FINE, RESET_ABOVE
 
@@ -103,9 +103,8 @@ Make = Callable[[Arguments], Neurons]
 
 def wide(given: Arguments) -> Arguments:
     """The arguments in float64."""
-    found = {name: x for name, x in given._asdict().items() if isinstance(x, Tensor) and x.is_floating_point()}
-    doubled: dict[str, Any] = {name: x.double() for name, x in found.items()}
-    return given._replace(**doubled)
+    found: Arguments = each_tensor(lambda x: x.double() if x.is_floating_point() else x, given)
+    return found
 
 
 @torch.no_grad()
