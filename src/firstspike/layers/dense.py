@@ -1,7 +1,6 @@
 """Neurons that are fully connected to their inputs, and spike once or several times."""
 
 import math
-import warnings
 from typing import Any, Literal, Unpack
 
 import torch
@@ -17,7 +16,7 @@ from firstspike.ranges import Finite, NotNegative, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import first_spike_time, spike_trains
 from firstspike.spiketime.operator import with_dynamics
-from firstspike.spiketime.values import values_of
+from firstspike.spiketime.values import check_overflow, values_of
 
 Overflow = Literal["error", "warn", "drop"]
 
@@ -169,15 +168,7 @@ class SpikeTrains(DenseLayer):
 
     def check_room(self, more: Bool[Tensor, "*batch out_features"]) -> None:
         """Raise a ValueError, or warn, if neurons spike more often than `max_spikes`, according to ``overflow``."""
-        if self.overflow == "drop" or not bool(more.any()):
-            return
-        message = (
-            f"{int(more.sum())} of {more.numel()} neurons (counted in each sample) spike more than "
-            f"max_spikes={self.max_spikes} times; raise max_spikes or lower the weights"
-        )
-        if self.overflow == "error":
-            raise ValueError(f"{message}, or drop the later spikes with overflow='warn' or 'drop'")
-        warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=2)
+        check_overflow(more, self.max_spikes, self.overflow)
 
 
 def each_spike(of_trains: Arriving) -> Arriving:
