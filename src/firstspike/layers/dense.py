@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from firstspike.layers.delay import Delayed, DelayRule
-from firstspike.layers.neurons import Arriving, NeuronLayer, SpikingLayer, SpikingOptions
+from firstspike.layers.neurons import NeuronLayer, SpikingLayer, SpikingOptions
 from firstspike.layers.trains import Noise, Spikes
 from firstspike.neurons import LIF, Neuron
 from firstspike.ranges import Finite, NotNegative, Size, checks_ranges
@@ -147,10 +147,6 @@ class SpikeTrains(DenseLayer):
         self.max_spikes = max_spikes
         self.overflow: Overflow = overflow
 
-    def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
-        """The arriving spikes, as in ``SpikingLayer``."""
-        return each_spike(self.fed(inputs, spikes))
-
     def forward(
         self, times: Spikes, observed: Float[Tensor, "*batch out_features max_spikes"] | None = None
     ) -> Float[Tensor, "*batch out_features max_spikes"]:
@@ -169,11 +165,3 @@ class SpikeTrains(DenseLayer):
     def check_room(self, more: Bool[Tensor, "*batch out_features"]) -> None:
         """Raise a ValueError, or warn, if neurons spike more often than `max_spikes`, according to ``overflow``."""
         check_overflow(more, self.max_spikes, self.overflow)
-
-
-def each_spike(of_trains: Arriving) -> Arriving:
-    """The arriving spikes, with every spike of a train as a separate input."""
-    each = of_trains.times.shape[-1]
-    own = {name: getattr(of_trains, name) for name in ("weight", "delay", "receptor")}
-    own = {name: x.repeat_interleave(each, dim=-1) for name, x in own.items() if isinstance(x, Tensor)}
-    return of_trains._replace(times=of_trains.times.flatten(-2), **own)
