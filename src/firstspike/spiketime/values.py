@@ -241,11 +241,6 @@ def real_times(times: Tensor) -> Tensor:
     return times
 
 
-def known_below(x: Tensor, bound: float) -> bool:
-    """Whether all numbers are below a bound, where that can be read without waiting for a device; otherwise False."""
-    return is_readable(x) and float(x.detach().amax()) < bound
-
-
 def is_readable(x: Tensor) -> bool:
     """Whether there are numbers, and reading them does not wait for a device."""
     unknown = records() or not is_host(x.device) or not x.numel()

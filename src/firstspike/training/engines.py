@@ -18,7 +18,7 @@ from firstspike.layers.synapses import bounded_in, project_
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
 from firstspike.training.member import Member
 from firstspike.training.objective import Objective
-from firstspike.training.silent import activity, first_spikes_in, silence, silent_share
+from firstspike.training.silent import activity, first_spikes_in, silence
 
 logger = logging.getLogger(__name__)
 
@@ -153,8 +153,8 @@ class SideBySide(Sequential):
             self.optimizer.step()
         for e, layer in enumerate(raised):
             if layer is not None:
-                spikes = first_spikes_in(members[0].network, layers, layer)[e]
-                members[e].silent.raise_layer_(members[e].network, layer, silent_share(spikes))
+                silent = silence(first_spikes_in(members[0].network, layers, layer)[e])
+                members[e].silent.raise_layer_(members[e].network, layer, self._mean(silent))
                 means[e, _RAISED] = 1.0
         if self.has_bounds:
             for member in members:

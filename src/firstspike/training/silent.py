@@ -117,8 +117,8 @@ class SilentNeurons:
         found = self.too_silent(network, [float(x) for x in activity(network, record.layers)])
         if found is None:
             return False
-        spikes = first_spikes_in(network, record.layers, found)
-        self.raise_layer_(network, found, silent_share(spikes.flatten(0, -2)), shared)
+        silent = silence(first_spikes_in(network, record.layers, found))
+        self.raise_layer_(network, found, silent.flatten(0, -2).mean(dim=0), shared)
         return self.skip_step
 
     @torch.no_grad()
@@ -155,11 +155,6 @@ class SilentNeurons:
 def silence(times: Float[Tensor, "*sizes"]) -> Float[Tensor, "*sizes"]:
     """1 for silent neurons, otherwise 0: numbers, as torch takes ten times as long to sum booleans."""
     return times.detach().clone().eq_(math.inf)
-
-
-def silent_share(times: Float[Tensor, "*members batch neurons"]) -> Float[Tensor, "*members neurons"]:
-    """Fraction of the samples in which each neuron is silent."""
-    return silence(times).mean(dim=-2)
 
 
 def spiking_layers(network: nn.Module) -> list[int]:
