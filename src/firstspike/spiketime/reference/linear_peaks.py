@@ -234,7 +234,7 @@ def _value_at(
 @torch.enable_grad()
 def _gradients(grad: Tensor, time: Tensor, place: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor | None]:
     (*tensors, silent), constants = given[:4], _Constants(*given[4:])
-    inputs = [None if x is None else x.detach().requires_grad_() for x in tensors]
+    inputs: list[Any] = [None if x is None else x.detach().requires_grad_() for x in tensors]
     leaves, scale = [x for x in inputs if x is not None], grad.double()
     total = [torch.zeros_like(x) for x in leaves]
     for some in _membranes(*inputs, silent, *constants):
