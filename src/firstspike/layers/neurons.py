@@ -394,7 +394,8 @@ class SpikingLayer(NeuronLayer):
         each: Any = next(iter(starts.values()))
         if len(starts) > 1 or balanced:
             each = torch.tensor([starts[pair] for pair in pairs]).to(weight).unsqueeze(-1).unbind(1)
-        synapses.draw_(self, "weight", *each, generator, True, balanced, threshold.to(weight).unsqueeze(-1))
+        mean, std = each
+        synapses.draw_(self, "weight", mean, std, generator, True, balanced, threshold.to(weight).unsqueeze(-1))
 
     def project_(self) -> None:
         """Put weights and delays that a step carried out of bounds back. A loop of your own calls it after each."""

@@ -224,8 +224,7 @@ def _value_at(
     value = torch.zeros_like(time) if bias is None else at_rest(time - constants.start, mem, bias)
     for number, first in enumerate(receptors_of(constants.kinds)):
         rises = constants.kinds[first] == "rise"
-        taus = (syn[:, k, None] for k in (first + rises, first))
-        of_one = Receptor(next(taus), next(taus) if rises else None)
+        of_one = Receptor(syn[:, first + rises, None], syn[:, first, None] if rises else None)
         weights = reaching(some.weight, some.receptor, number)
         value = value + torch.where(since > 0, response(since, mem[:, None], of_one), 0.0).mul(weights).sum(1)
     return value
