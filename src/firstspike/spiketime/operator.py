@@ -13,13 +13,7 @@ from firstspike.neurons import LIF, Neuron, check_neuron
 from firstspike.spiketime.backends import chosen
 from firstspike.spiketime.contract import Held, Recurrence
 from firstspike.spiketime.function import Options, spikes_of
-from firstspike.spiketime.parameters import (
-    Receptor,
-    all_tensors,
-    of_neurons,
-    parameters_of,
-    starting_state,
-)
+from firstspike.spiketime.parameters import Receptor, all_tensors, of_neurons, parameters_of, starting_state
 from firstspike.spiketime.values import check_spikes, checked
 
 OVERFLOW = ("error", "warn", "drop")

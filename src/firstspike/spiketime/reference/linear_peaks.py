@@ -22,15 +22,7 @@ from firstspike.neurons.base import receptors_of
 from firstspike.spiketime.contract import Arguments
 from firstspike.spiketime.parameters import Receptor as Reached
 from firstspike.spiketime.parameters import parameters_of
-from firstspike.spiketime.reference.linear import (
-    Matrix,
-    exponential,
-    flow_of,
-    largest,
-    moved,
-    root_of,
-    stays_below,
-)
+from firstspike.spiketime.reference.linear import Matrix, exponential, flow_of, largest, moved, root_of, stays_below
 from firstspike.spiketime.reference.linear_response import Receptor, at_rest, reaching, response
 from firstspike.spiketime.reference.loop import State
 from firstspike.spiketime.reference.members import Height, Kind
