@@ -172,17 +172,14 @@ class _Graph:
         kept = {*outputs, *(row for _, row in by_slot)}
         for place in range(len(self.steps) - 1, -1, -1):
             row, step = self.inputs + place, self.steps[place]
-            if row in kept:
-                kept |= set(step.operands)
-                if step.kind in (SIN, TANH):
-                    kept.add(row + 1)  # comes with it
-            elif step.kind in (SIN, TANH) and row + 1 in kept:
-                kept |= {row, *step.operands}
+            rows = {row, row + 1} if step.kind in (SIN, TANH) else {row}  # which come together
+            if kept & rows:
+                kept |= rows | set(step.operands)
         steps = [(self.inputs + place, step) for place, step in enumerate(self.steps) if self.inputs + place in kept]
-        rows = {row: row for row in range(self.inputs)} | {row: self.inputs + k for k, (row, _) in enumerate(steps)}
-        moved = [step._replace(operands=tuple(rows[x] for x in step.operands)) for _, step in steps]
+        to = {row: row for row in range(self.inputs)} | {row: self.inputs + k for k, (row, _) in enumerate(steps)}
+        moved = [step._replace(operands=tuple(to[x] for x in step.operands)) for _, step in steps]
         return Program(
-            self.inputs, tuple(moved), tuple(rows[x] for x in outputs), tuple((slot, rows[x]) for slot, x in by_slot)
+            self.inputs, tuple(moved), tuple(to[x] for x in outputs), tuple((slot, to[x]) for slot, x in by_slot)
         )
 
     def step(self, step: Step) -> int:
