@@ -10,15 +10,7 @@ from torch import Tensor, nn
 
 from firstspike.layers import synapses
 from firstspike.layers.init import NormalWeights, below, firing_weights, first_response, measured_weights, start_of
-from firstspike.layers.synapses import (
-    Arriving,
-    Mask,
-    Receptors,
-    checked_receptors,
-    checked_signs,
-    each_spike,
-    usual_signs,
-)
+from firstspike.layers.synapses import Arriving, Mask, Receptors, checked_receptors, checked_signs, usual_signs
 from firstspike.layers.trains import SpikeLayer, Spikes, TensorOptions
 from firstspike.layers.voltages import membranes
 from firstspike.neurons import LIF, Neuron, check_neuron, shown_parameters
@@ -408,4 +400,4 @@ class SpikingLayer(NeuronLayer):
 
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
         """What reaches the neurons, each spike as a separate input: inputs and, of the same samples, its own spikes."""
-        return each_spike(self.fed(inputs, spikes))
+        return synapses.each_spike(self.fed(inputs, spikes))

@@ -300,7 +300,7 @@ def check_overflow(more: Tensor, max_spikes: int, overflow: str, budget: int = 0
     )
     if overflow == "error":
         raise ValueError(f"{message}, or drop the later spikes with overflow='warn' or 'drop'")
-    warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=3)
+    warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=2)
 
 
 def check_room(samples: int, neurons: int, spikes: int, cause: str, dtype: torch.dtype, device: torch.device) -> None:
