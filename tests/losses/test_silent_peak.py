@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from firstspike import LIF, BiasSpikes, DelayRule, LIFConv2d, LIFLinear, LIFRecurrent, Network
+from firstspike import LIF, BiasSpikes, DelayRule, LIFConv2d, LIFLinear, LIFRecurrent, LIFSpikeTrains, Network
 from firstspike.layers.ensembles import Ensemble
 from firstspike.losses import SilentPeak
+from firstspike.neurons import QIF
 from firstspike.spiketime.reference.peaks import lacking
 from firstspike.spiketime.reference.response import kappa
 
@@ -199,6 +200,16 @@ def test_wrong_use():
         SilentPeak(1.0, max_silent=2)
     with pytest.raises(ValueError, match="needs a Network and its record"):
         SilentPeak(1.0)(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64), nn.Identity())
+
+
+@pytest.mark.parametrize("neuron", [LIF(2.0), pytest.param(QIF(), marks=pytest.mark.host)])
+def test_layers_of_trains_end_as_others(neuron):
+    make = {"dtype": torch.float64, "weight_mean": 0.02, "weight_std": 0.01, "until": 1.0}
+    once = Network(LIFLinear(16, 5, neuron, generator=seeded(), **make))
+    trains = Network(LIFSpikeTrains(16, 5, 3, neuron, generator=seeded(), **make))
+    expected = term(once, batch(), max_silent=0.0)
+    assert expected > 0
+    assert term(trains, batch(), max_silent=0.0).item() == expected.item()
 
 
 def test_linear_neurons():

@@ -317,7 +317,7 @@ class TestSilentNeurons:
         network, policy = self.network(), SilentNeurons([0.5, 0.0], increment=0.1)
         fine = self.record([[1.0, math.inf, math.inf], [1.0, 2.0, math.inf]], [[1.0, 1.0], [1.0, 1.0]])
         assert not policy.raise_weights_(network, fine)
-        assert activity(network, fine.layers).tolist() == [0.5, 0.0]
+        assert activity(network, fine.layers) == [0.5, 0.0]
         assert not any(bool(p.any()) for p in network.parameters())
 
     def test_the_increment_doubles_while_it_repeats(self):

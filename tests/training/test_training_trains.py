@@ -91,7 +91,7 @@ def test_what_is_counted():
     assert activity_names(net) == ["silent_0", "spikes_0", "full_0"]
     spikes = layers[0].isfinite().sum(-1)
     expected = [spikes == 0, spikes, spikes == 10]
-    torch.testing.assert_close(activity(net, layers), torch.stack([x.float().mean() for x in expected]))
+    torch.testing.assert_close(torch.stack(activity(net, layers)), torch.stack([x.float().mean() for x in expected]))
     net[0].max_spikes, net[0].overflow = 2, "drop"
     row = fit(trainer(net), data, 1).metrics
     assert row["full_0"][0] > 0.5

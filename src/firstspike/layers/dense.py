@@ -1,7 +1,6 @@
 """Neurons that are fully connected to their inputs, and spike once or several times."""
 
 import math
-import warnings
 from typing import Any, Literal, Unpack
 
 import torch
@@ -10,14 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from firstspike.layers.delay import Delayed, DelayRule, checked_rule
-from firstspike.layers.neurons import Arriving, NeuronLayer, SpikingLayer, SpikingOptions
+from firstspike.layers.neurons import NeuronLayer, SpikingLayer, SpikingOptions
 from firstspike.layers.trains import Noise, Spikes
 from firstspike.neurons import LIF, Neuron
 from firstspike.ranges import Finite, NotNegative, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import first_spike_time, spike_trains
 from firstspike.spiketime.operator import with_dynamics
-from firstspike.spiketime.values import values_of
+from firstspike.spiketime.values import check_overflow, values_of
 
 Overflow = Literal["error", "warn", "drop"]
 
@@ -148,10 +147,6 @@ class SpikeTrains(DenseLayer):
         self.max_spikes = max_spikes
         self.overflow: Overflow = overflow
 
-    def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
-        """The arriving spikes, as in ``SpikingLayer``."""
-        return each_spike(self.fed(inputs, spikes))
-
     def forward(
         self, times: Spikes, observed: Float[Tensor, "*batch out_features max_spikes"] | None = None
     ) -> Float[Tensor, "*batch out_features max_spikes"]:
@@ -169,20 +164,4 @@ class SpikeTrains(DenseLayer):
 
     def check_room(self, more: Bool[Tensor, "*batch out_features"]) -> None:
         """Raise a ValueError, or warn, if neurons spike more often than `max_spikes`, according to ``overflow``."""
-        if self.overflow == "drop" or not bool(more.any()):
-            return
-        message = (
-            f"{int(more.sum())} of {more.numel()} neurons (counted in each sample) spike more than "
-            f"max_spikes={self.max_spikes} times; raise max_spikes or lower the weights"
-        )
-        if self.overflow == "error":
-            raise ValueError(f"{message}, or drop the later spikes with overflow='warn' or 'drop'")
-        warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=2)
-
-
-def each_spike(of_trains: Arriving) -> Arriving:
-    """The arriving spikes, with every spike of a train as a separate input."""
-    each = of_trains.times.shape[-1]
-    own = {name: getattr(of_trains, name) for name in ("weight", "delay", "receptor")}
-    own = {name: x.repeat_interleave(each, dim=-1) for name, x in own.items() if isinstance(x, Tensor)}
-    return of_trains._replace(times=of_trains.times.flatten(-2), **own)
+        check_overflow(more, self.max_spikes, self.overflow)

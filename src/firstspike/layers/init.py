@@ -1,10 +1,12 @@
-"""Initial weights that make neurons fire, from the neuron's own response."""
+"""Initial values: weights that make neurons fire, from the neuron's own response, and parameters that learn."""
 
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from firstspike.neurons import LIF, Neuron
 from firstspike.neurons.base import each
@@ -56,7 +58,7 @@ def _number(value: Any) -> Any:
     """One number for all neurons."""
     if isinstance(value, tuple):
         return tuple(map(_number, value))
-    return float(value.double().mean()) if isinstance(value, torch.Tensor) else value
+    return float(value.double().mean()) if isinstance(value, Tensor) else value
 
 
 @torch.no_grad()
@@ -75,3 +77,23 @@ def measured_weights(inputs: int, neuron: Neuron, until: float) -> NormalWeights
     fires = spikes[0].isfinite().nonzero()
     total = float(weight[fires[0, 0]]) if len(fires) else 1.0
     return NormalWeights(_MEAN_PEAK * total / inputs, _SPREAD * total / math.sqrt(inputs))
+
+
+def start_of(name: str, value: Any, rows: int | None) -> Float[Tensor, "*rows"]:
+    """Where a parameter that learns starts: one number, or one for each row; of a tuple in a last dimension."""
+    several = isinstance(value, tuple)
+    given = [x for x in (value if several else (value,)) if x is not None]
+    if not given:
+        raise ValueError(f"{name} can only learn from a number, got {value}")
+    starts = [torch.as_tensor(x, dtype=torch.float64).detach().cpu() for x in given]
+    if rows is None and (most := max(start.numel() for start in starts)) != 1:
+        raise ValueError(f"{name} starts with {most} values: set per_neuron, or give one number")
+    found = torch.stack([x.reshape(()) if rows is None else x.expand(rows) for x in starts], -1)
+    return found if several else found[..., 0]
+
+
+def below(threshold: float | Tensor, depth: Tensor) -> Tensor:
+    """The number that is so far below the threshold, for all neurons below the lowest; so also how far one is below."""
+    if isinstance(threshold, Tensor) and threshold.ndim > depth.ndim:
+        threshold = threshold.amin()
+    return threshold - depth

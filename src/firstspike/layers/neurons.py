@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from firstspike.layers import synapses
-from firstspike.layers.init import NormalWeights, firing_weights, first_response, measured_weights
-from firstspike.layers.synapses import Mask, Receptors, checked_receptors, checked_signs, usual_signs
+from firstspike.layers.init import NormalWeights, below, firing_weights, first_response, measured_weights, start_of
+from firstspike.layers.synapses import Arriving, Mask, Receptors, checked_receptors, checked_signs, usual_signs
 from firstspike.layers.trains import SpikeLayer, Spikes, TensorOptions
 from firstspike.layers.voltages import membranes
 from firstspike.neurons import LIF, Neuron, check_neuron, shown_parameters
@@ -150,13 +150,15 @@ class NeuronLayer(SpikeLayer):
         self._numbers: dict[str, Any] = {}
         for name, value in neuron.values.items():
             if name in trainable:
-                self._starts[name] = start = _start_of(name, value, len(self.weight) if per_neuron else None)
-                if (
-                    self._key(name) != name
-                    and not self._is_depth(name)
-                    and not bool(((start > 0) & (start < math.inf)).all())
-                ):
+                start = start_of(name, value, len(self.weight) if per_neuron else None)
+                if self._is_depth(name):
+                    threshold = torch.as_tensor(neuron.values["threshold"], dtype=torch.float64).detach().cpu()
+                    start = below(threshold, start)
+                    if not bool((start > 0).all()):
+                        raise ValueError(f"{name} can only learn from a value below the threshold, got {value}")
+                elif self._key(name) != name and not bool(((start > 0) & (start < math.inf)).all()):
                     raise ValueError(f"{name} can only learn from a finite value > 0, got {value}")
+                self._starts[name] = start
                 self.register_parameter(self._key(name), nn.Parameter(self.weight.new_empty(start.shape)))
                 self._tensors.append(name)
                 continue
@@ -172,11 +174,6 @@ class NeuronLayer(SpikeLayer):
                 else:
                     self.register_buffer(key, held.to(self.weight.device))
         self._neuron = None if self._tensors else neuron
-        if self._is_depth("reset") and (reset := self._starts.get("reset")) is not None:
-            threshold = torch.as_tensor(neuron.values["threshold"], dtype=torch.float64).detach().cpu()
-            self._starts["reset"] = depth = _below(threshold, reset)
-            if not bool((depth > 0).all()):
-                raise ValueError(f"reset can only learn from a value below the threshold, got {neuron.values['reset']}")
         check_neuron(self.neuron)  # a bias that learns needs a leak
 
     @property
@@ -233,10 +230,10 @@ class NeuronLayer(SpikeLayer):
         """
         return self._as_trains(times) if self.takes_trains else times
 
-    def fed(self, inputs: Spikes, spikes: Tensor | None = None) -> "Arriving":
+    def fed(self, inputs: Spikes, spikes: Tensor | None = None) -> Arriving:
         """The inputs of the neurons as trains; in recurrent layers with their own ``spikes``."""
         trains = self.seen(inputs) if self.takes_trains else self.seen(inputs).unsqueeze(-1)
-        return Arriving(trains, self.synapses, getattr(self, "delay", None), math.inf, self.reached)
+        return Arriving(trains, self.synapses, getattr(self, "delay", None), self.until, self.reached)
 
     def voltages(
         self, times: Spikes, at: Float[Tensor, " points"], observed: Float[Tensor, "*batch out spikes"] | None = None
@@ -263,7 +260,7 @@ class NeuronLayer(SpikeLayer):
             return self._neuron
         given: dict[str, Any] = self._numbers | {name: self._now(name) for name in self._tensors}
         if "reset" in self._starts and self._is_depth("reset"):
-            given["reset"] = _below(given["threshold"], given["reset"])
+            given["reset"] = below(given["threshold"], given["reset"])
         return self.initial_neuron.with_values(**given)
 
     def kind_of(self, parameter: str) -> Literal["weight", "delay", "neuron"]:
@@ -342,44 +339,11 @@ class NeuronLayer(SpikeLayer):
         return f"{type(self.initial_neuron).__name__}({shown_parameters(shown)})"
 
 
-def _start_of(name: str, value: Any, rows: int | None) -> Float[Tensor, "*rows"]:
-    """Where a parameter that learns starts: one number, or one for each row; of a tuple in a last dimension."""
-    several = isinstance(value, tuple)
-    given = [x for x in (value if several else (value,)) if x is not None]
-    if not given:
-        raise ValueError(f"{name} can only learn from a number, got {value}")
-    starts = [torch.as_tensor(x, dtype=torch.float64).detach().cpu() for x in given]
-    if rows is None and (most := max(start.numel() for start in starts)) != 1:
-        raise ValueError(f"{name} starts with {most} values: set per_neuron, or give one number")
-    found = torch.stack([x.reshape(()) if rows is None else x.expand(rows) for x in starts], -1)
-    return found if several else found[..., 0]
-
-
 def _shown(value: Any) -> Any:
     """A parameter of the neuron as it is printed."""
     if isinstance(value, tuple):
         return f"({', '.join(str(_shown(x)) for x in value)})"
     return f"learnt {tuple(value.shape)}" if isinstance(value, nn.Parameter) else value
-
-
-def _below(threshold: float | Tensor, depth: Tensor) -> Tensor:
-    """The number that is so far below the threshold, for all neurons below the lowest; so also how far one is below."""
-    if isinstance(threshold, Tensor) and threshold.ndim > depth.ndim:
-        threshold = threshold.amin()
-    return threshold - depth
-
-
-class Arriving(NamedTuple):
-    """The inputs of a layer's neurons, each spike as a separate input."""
-
-    times: Float[Tensor, "*batch inputs"]
-    """Times as a neuron sees them, without delays."""
-    weight: Float[Tensor, "rows inputs"]
-    delay: Float[Tensor, "rows inputs"] | None
-    until: float
-    """When the layer stops."""
-    receptor: Int64[Tensor, " inputs"] | Literal["sign"] | None = None
-    """The receptor that each reaches, see ``first_spike_time``; None if there is one."""
 
 
 def _is_several(names: Any) -> bool:
@@ -440,5 +404,5 @@ class SpikingLayer(NeuronLayer):
         return {name: getattr(self, name) for name in self.passes_on} | {"receptor": self.reached}
 
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
-        """Spikes, weights and delays that reach the neurons: from inputs and, of the same samples, its own spikes."""
-        return Arriving(self.seen(inputs), self.synapses, getattr(self, "delay", None), self.until, self.reached)
+        """What reaches the neurons, each spike as a separate input: inputs and, of the same samples, its own spikes."""
+        return synapses.each_spike(self.fed(inputs, spikes))

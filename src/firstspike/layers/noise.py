@@ -42,6 +42,17 @@ def jitter_from(
             layer.noise = old
 
 
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside: delays do not jitter."""
+    trains = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(trains)
+
+
 @checks_ranges
 class SpikeDropout(SpikeLayer):
     """In training mode each spike is lost with the probability ``p``: its time becomes ``inf``, without gradient.

@@ -18,9 +18,8 @@ from firstspike.layers import synapses
 from firstspike.layers.delay import Delayed, DelayRule, checked_rule
 from firstspike.layers.dense import SpikeTrainOptions, SpikeTrains
 from firstspike.layers.init import firing_weights, first_response, measured_weights
-from firstspike.layers.neurons import Arriving
 from firstspike.layers.programs import MadeAgain, by_values
-from firstspike.layers.synapses import Mask, Receptors, checked_receptors, checked_signs, usual_signs
+from firstspike.layers.synapses import Arriving, Mask, Receptors, checked_receptors, checked_signs, usual_signs
 from firstspike.layers.trains import Spikes
 from firstspike.layers.windows import columns_within, joined_trains, largest, only_within, window_bounds
 from firstspike.neurons import LIF, Neuron

@@ -33,6 +33,7 @@ from firstspike.layers.dense import SpikeTrains
 from firstspike.layers.init import NormalWeights, firing_weights, first_response
 from firstspike.layers.network import Network, applied, over
 from firstspike.layers.neurons import SpikingLayer
+from firstspike.layers.noise import evaluating
 from firstspike.layers.trains import takes_trains
 from firstspike.neurons import LIF
 from firstspike.spiketime import first_spike_time
@@ -131,9 +132,7 @@ def start_firing_(
     entered = [network.flat(times.padded() if hasattr(times, "padded") else times)]
     spiking = [layer for layer in network if isinstance(layer, SpikingLayer)]
     deep = _shortest_way(network) > _SHALLOW
-    trains = network.training
-    network.eval()  # delays do not jitter
-    try:
+    with evaluating(network):
         for layer in network:
             if isinstance(layer, SpikingLayer) and layer.weight_mean is None:
                 arrivals = layer.seen(entered[-1])
@@ -149,5 +148,3 @@ def start_firing_(
             elif isinstance(layer, Branch):
                 layer.align_(entered[-1], entered[-1 - over(layer)])
             entered.append(_passed_on(layer, entered))
-    finally:
-        network.train(trains)

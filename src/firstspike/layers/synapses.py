@@ -1,14 +1,15 @@
-"""Which receptor an input reaches, the signs of weights, and which connections exist."""
+"""What reaches neurons: inputs, their receptors, the signs of weights, and which connections exist."""
 
 import operator
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from firstspike.layers.delay import project_delays_
+from firstspike.layers.trains import Spikes
 from firstspike.neurons import Neuron
 from firstspike.ranges import PositiveFraction
 from firstspike.spiketime.parameters import receptor_of
@@ -16,6 +17,27 @@ from firstspike.spiketime.parameters import receptor_of
 Receptors = Sequence[int] | Literal["sign"] | None
 Mask = PositiveFraction | Tensor | None
 """Which connections exist: a boolean tensor, or the probability of each; None for all."""
+
+
+class Arriving(NamedTuple):
+    """The inputs of a layer's neurons: trains or, after ``each_spike``, each spike as a separate input."""
+
+    times: Spikes
+    """Times as a neuron sees them, without delays."""
+    weight: Float[Tensor, "rows inputs"]
+    delay: Float[Tensor, "rows inputs"] | None
+    until: float
+    """When the layer stops."""
+    receptor: Int64[Tensor, " inputs"] | Literal["sign"] | None = None
+    """The receptor that each reaches, see ``first_spike_time``; None if there is one."""
+
+
+def each_spike(of_trains: Arriving) -> Arriving:
+    """The arriving spikes, with every spike of a train as a separate input."""
+    each = of_trains.times.shape[-1]
+    own = {name: getattr(of_trains, name) for name in ("weight", "delay", "receptor")}
+    own = {name: x.repeat_interleave(each, dim=-1) for name, x in own.items() if isinstance(x, Tensor)}
+    return of_trains._replace(times=of_trains.times.flatten(-2), **own)
 
 
 def checked_receptors(

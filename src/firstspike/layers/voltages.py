@@ -154,17 +154,12 @@ def _run(layer: Any, times: Spikes, at: Tensor, observed: Tensor | None) -> tupl
     """The neurons, and their states at the points."""
     if layer.weight.ndim != 2:
         raise ValueError(f"{layer._name} has no voltages: neurons at several places see different inputs")
-    end = min(getattr(layer, "until", math.inf), getattr(layer, "duration", math.inf))
-    if at.numel() and float(at.max()) > end:
-        raise ValueError(f"at: the layer stops at {end:g}, got a time of {float(at.max()):g}")
     neuron, trains, quiet = layer.neuron, form_of(layer) == "trains", layer.neuron
     seen = layer.fed(times, layer(times, observed) if hasattr(layer, "recurrent_weight") else None)
+    if at.numel() and float(at.max()) > seen.until:
+        raise ValueError(f"at: the layer stops at {seen.until:g}, got a time of {float(at.max()):g}")
     if form_of(layer) == "values" or not (trains or neuron.equations):
         quiet = neuron.without_spikes()
-    given: dict[str, Any] = {
-        "delay": seen.delay,
-        "receptor": seen.receptor,
-        "backend": getattr(layer, "backend", "auto"),
-    }
+    given: dict[str, Any] = {"delay": seen.delay, "receptor": seen.receptor, "backend": layer.backend}
     given |= {"max_spikes": layer.max_spikes, "observed": observed} if trains else {}
     return neuron, *states_at(at, seen.times, seen.weight, quiet, **given)

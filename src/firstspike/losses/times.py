@@ -20,7 +20,7 @@ from firstspike.losses.base import (
 )
 from firstspike.ranges import NotNegative, Positive, Probability, checks_ranges
 from firstspike.signature import takes_arguments_of
-from firstspike.spiketime.values import is_readable, known_below, real_times
+from firstspike.spiketime.values import is_readable, real_times
 
 
 @takes_arguments_of(TimeLoss)
@@ -66,17 +66,15 @@ class TimeCrossEntropy(TimeLoss):
         """The formula above, by a sum that cannot overflow; `silent_cost` where the true neuron is silent."""
         check_batch(times, labels)
         true_time = of_true(real_times(times).detach(), labels)  # a shift of all times has no gradient
-        lead = true_time - times
-        lost = None if known_below(true_time, math.inf) else torch.isposinf(true_time)
-        if lost is not None:
-            lead = lead.masked_fill(lost, 0.0)
+        lost = torch.isposinf(true_time)
+        lead = (true_time - times).masked_fill(lost, 0.0)
         shares = (lead / (self.xi * self.tau_syn)).log_softmax(dim=-1)
         costs = nll_loss(shares.movedim(-1, 1) if shares.ndim > 2 else shares, labels, reduction="none")
         if self.label_smoothing:
             spiking = times < math.inf
             spread = -torch.where(spiking, shares, 0.0).sum(dim=-1) / spiking.sum(dim=-1).clamp(min=1)
             costs = torch.lerp(costs, spread, self.label_smoothing)
-        return costs if lost is None else costs.masked_fill(lost.squeeze(-1), self.silent_cost)
+        return costs.masked_fill(lost.squeeze(-1), self.silent_cost)
 
 
 @takes_arguments_of(TimeLoss)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from firstspike.layers.neurons import Arriving
+from firstspike.layers.synapses import Arriving
 from firstspike.layers.voltages import states_at
 from firstspike.neurons import Neuron
 from firstspike.plots.voltages import Voltages, double

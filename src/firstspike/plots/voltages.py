@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from firstspike.layers import SpikeTrains, SpikingLinear
-from firstspike.layers.neurons import Arriving
+from firstspike.layers.synapses import Arriving
 from firstspike.neurons import LIF
 from firstspike.spiketime.parameters import Receptor as Reached
 from firstspike.spiketime.reference.linear_response import Receptor, at_rest, reaching, response, time_constants_of

@@ -61,6 +61,16 @@ def accepting(name: str, device: torch.device, neuron: Neuron, recurrent: bool =
     return None, "; ".join(dict.fromkeys(reasons))
 
 
+def chosen(backend: str, device: torch.device, neuron: Neuron, recurrent: bool = False) -> str:
+    """The backend that computes such neurons. A ValueError has the reasons of those that do not."""
+    if torch.compiler.is_compiling():
+        return backend  # the call that is recorded looks for it
+    name, reason = accepting(backend, device, neuron, recurrent)
+    if name is None:
+        raise ValueError(f"backend {backend!r} refuses {type(neuron).__name__}: {reason}")
+    return name
+
+
 def _fastest_first(device: str) -> list[str]:
     """Names of the backends for tensors on such a device."""
     has_triton = device == "cuda" and find_spec("triton") is not None  # which ROCm devices are called as well

@@ -14,15 +14,7 @@ from torch import Tensor
 
 from firstspike.spiketime.backends import resolve_backend
 from firstspike.spiketime.contract import DIFFERENTIABLE, QUANTITIES, Arguments, Needs
-from firstspike.spiketime.function import (
-    INPUTS,
-    Options,
-    SpikeGradient,
-    Spikes,
-    named,
-    pulled_back,
-    recorded_gradients,
-)
+from firstspike.spiketime.function import INPUTS, Options, SpikeGradient, Spikes, named, pulled_back, recorded_gradients
 from firstspike.spiketime.transforms import OF_SAMPLES, mapped
 
 _TYPES = {

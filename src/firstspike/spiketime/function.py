@@ -5,7 +5,6 @@ of one network or with a dimension for several (see ``contract``).
 """
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -30,7 +29,7 @@ from firstspike.spiketime.contract import (
 from firstspike.spiketime.statuses import check_gradients
 from firstspike.spiketime.transforms import OF_SAMPLES, Direct, mapped, tangent
 from firstspike.spiketime.units import check_time_constants, resolve
-from firstspike.spiketime.values import check_linear, check_trains, check_values
+from firstspike.spiketime.values import check_linear, check_overflow, check_trains, check_values
 
 # Whether modes record or replace calls of torch, as ``make_fx`` does. Backends work on memory that they do not see
 _modes = torch._C._len_torch_dispatch_stack
@@ -124,7 +123,7 @@ class Spikes(Direct):
         found = _flat(backend.forward(arguments), arguments)
         if not options.max_spikes:
             return found
-        _report(found[4], options)
+        check_overflow(found[4], options.max_spikes, options.overflow, options.budget)
         return (found[0] if observed is None else observed.clone(), *found[1:])
 
     @staticmethod
@@ -274,20 +273,3 @@ def _flat(result: Result, given: Arguments) -> tuple[Tensor, ...]:
         found = spikes, *(state or none), overflows
     # of a view that a function returns, autograd refuses changes in place
     return *(x.clone() if x._is_view() else x for x in found), *saved
-
-
-def _report(overflows: Tensor, options: Options) -> None:
-    """Raise or warn where neurons would spike more often than they may."""
-    if options.overflow == "drop" or not bool(overflows.any()):
-        return
-    window, names = "", "max_spikes"
-    if options.bounds is not None:
-        window = f", or more than window_spikes={options.budget} times in a window"
-        names = "max_spikes or window_spikes"
-    message = (
-        f"{int(overflows.sum())} of {overflows.numel()} neurons (counted in each sample) spike more than "
-        f"max_spikes={options.max_spikes} times{window}; raise {names} or lower the weights"
-    )
-    if options.overflow == "error":
-        raise ValueError(f"{message}, or drop the later spikes with overflow='warn' or 'drop'")
-    warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=2)

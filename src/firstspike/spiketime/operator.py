@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from firstspike.neurons import LIF, Neuron, check_neuron
-from firstspike.spiketime.backends import accepting
+from firstspike.spiketime.backends import chosen
 from firstspike.spiketime.contract import Held, Recurrence
 from firstspike.spiketime.function import Options, spikes_of
 from firstspike.spiketime.parameters import Receptor, all_tensors, of_neurons, parameters_of, starting_state
@@ -302,52 +302,35 @@ def spike_window(
         # in single precision a membrane that runs away loses its gradients
         times, weight = times.double(), weight.double()
         delay, observed = (None if x is None else x.double() for x in (delay, observed))
-        if state is None:
-            voltage, current, left = starting_state(neuron, samples, weight)
-            state = TrainState(voltage, current, left, 0.0)
-        voltage, current, left = (x.double() for x in state[:3])
-        state = TrainState(voltage, current, left, state.time)
+        held = starting_state(neuron, samples, weight) if state is None else state[:3]
+        voltage, current, left = (x.double() for x in held)
+        state = TrainState(voltage, current, left, 0.0 if state is None else state.time)
     fixed, network, kind = parameters_of(neuron, weight, receptor)
-    kind |= {"once": once}
+    resets = neuron.equations is None and kind.get("resets", True)
+    network |= {"weight": weight, "delay": delay, "refractory": of_neurons(neuron.values["refractory"], weight)}
+    network["reset"] = of_neurons(neuron.values["reset"] if resets else 0.0, weight)
 
     def of_samples(x: Tensor | None, *shape: int) -> Tensor | None:
         return None if x is None else x.reshape(1, samples, *shape)
 
-    network |= {"weight": weight, "delay": delay}
-    held = {
-        "refractory": neuron.values["refractory"],
-        "reset": neuron.values["reset"] if neuron.equations is None and kind.get("resets", True) else 0.0,
-    }
-    network |= {name: of_neurons(x, weight) for name, x in held.items()}
     given = {name: None if x is None else x[None] for name, x in network.items()}
     given["times"] = times.reshape(1, samples, *times.shape[-2:])
     given["observed"] = of_samples(observed, outputs, max_spikes)
     if state is not None:
         shapes = (outputs,), (outputs, *neuron.parts), (outputs,)
         given |= zip(Held._fields, (of_samples(x, *y) for x, y in zip(state[:3], shapes, strict=True)), strict=True)
-    tensors = all_tensors(given)
-    bounds, lag, budget = (None, 0.0, 0) if windows is None else windows
-    start, until = None if state is None else state.time, float(until if bounds is None else bounds[-1])
-    start = kind.get("start") if start is None else start
-    end = None if until == math.inf else until
-    kind.pop("start", None)
-    options = Options(backend, *fixed, max_weight_grad, max_spikes, start, end, bounds, lag, budget, overflow, **kind)
-    trains, *after, overflows = spikes_of(tensors, options)[:5]
+        kind["start"] = state.time
+    if windows is not None:
+        kind |= windows._asdict()
+        until = float(windows.bounds[-1])
+    kind |= {"until": None if until == math.inf else float(until), "overflow": overflow, "once": once}
+    options = Options(backend, *fixed, max_weight_grad, max_spikes, **kind)
+    trains, *after, overflows = spikes_of(all_tensors(given), options)[:5]
     ends = None
-    if end is not None:
+    if options.until is not None:
         voltage, current, left = (x.reshape(*lead, *x.shape[2:]).to(dtype) for x in after)
-        ends = TrainState(voltage, current, left, until)
+        ends = TrainState(voltage, current, left, options.until)
     return WindowResult(trains.reshape(*lead, outputs, max_spikes).to(dtype), ends, overflows.reshape(*lead, outputs))
-
-
-def chosen(backend: str, device: torch.device, neuron: Neuron, recurrent: bool = False) -> str:
-    """The backend that computes such neurons. A ValueError has the reasons of those that do not."""
-    if torch.compiler.is_compiling():
-        return backend  # the call that is recorded looks for it
-    name, reason = accepting(backend, device, neuron, recurrent)
-    if name is None:
-        raise ValueError(f"backend {backend!r} refuses {type(neuron).__name__}: {reason}")
-    return name
 
 
 @lru_cache(maxsize=256)

@@ -90,11 +90,8 @@ def starting_state(neuron: Neuron, samples: int, weight: Tensor) -> tuple[Tensor
     values = {name: torch.as_tensor(x, dtype=weight.dtype).to(weight) for name, x in neuron.named_values.items()}
     found = [value_of(neuron.start.get(name, 0.0), values) for name in neuron.equations.states]
     voltage, *others = (of_neurons(x, weight).expand(samples, -1) for x in found)
-    return (
-        voltage,
-        torch.stack(others, -1) if others else voltage.new_empty(*voltage.shape, 0),
-        torch.zeros_like(voltage),
-    )
+    rest = torch.stack(others, -1) if others else voltage.new_empty(*voltage.shape, 0)
+    return voltage, rest, torch.zeros_like(voltage)
 
 
 def receptor_of(neuron: Neuron, receptor: Receptor, weight: Tensor) -> Tensor | None:

@@ -172,17 +172,14 @@ class _Graph:
         kept = {*outputs, *(row for _, row in by_slot)}
         for place in range(len(self.steps) - 1, -1, -1):
             row, step = self.inputs + place, self.steps[place]
-            if row in kept:
-                kept |= set(step.operands)
-                if step.kind in (SIN, TANH):
-                    kept.add(row + 1)  # comes with it
-            elif step.kind in (SIN, TANH) and row + 1 in kept:
-                kept |= {row, *step.operands}
+            rows = {row, row + 1} if step.kind in (SIN, TANH) else {row}  # which come together
+            if kept & rows:
+                kept |= rows | set(step.operands)
         steps = [(self.inputs + place, step) for place, step in enumerate(self.steps) if self.inputs + place in kept]
-        rows = {row: row for row in range(self.inputs)} | {row: self.inputs + k for k, (row, _) in enumerate(steps)}
-        moved = [step._replace(operands=tuple(rows[x] for x in step.operands)) for _, step in steps]
+        to = {row: row for row in range(self.inputs)} | {row: self.inputs + k for k, (row, _) in enumerate(steps)}
+        moved = [step._replace(operands=tuple(to[x] for x in step.operands)) for _, step in steps]
         return Program(
-            self.inputs, tuple(moved), tuple(rows[x] for x in outputs), tuple((slot, rows[x]) for slot, x in by_slot)
+            self.inputs, tuple(moved), tuple(to[x] for x in outputs), tuple((slot, to[x]) for slot, x in by_slot)
         )
 
     def step(self, step: Step) -> int:
@@ -211,24 +208,17 @@ class _Graph:
         if not isinstance(expression, tuple):
             return _Form({}, expression)
         operation, *operands = expression
-        if operation == "**":
-            return self._power(*(self.form(x) for x in operands))  # type: ignore[arg-type]
         given = [self.form(x) for x in operands]  # type: ignore[arg-type]
-        if all(not x.terms for x in given):
-            values = [x.constant for x in given]
-            if operation == "+":
-                return _Form({}, _plus(*values))
-            if operation == "*":
-                return _Form({}, _times(*values))
-            if operation == "-":
-                return _Form({}, _plus(values[0], _times(values[1], -1.0)))
-            return _Form({}, (operation, *values))
         if operation == "+":
             return _added(*given)
         if operation == "-":
             return _added(given[0], _scaled(given[1], -1.0))
         if operation == "*":
             return self.product(*given)
+        if all(not x.terms for x in given):
+            return _Form({}, (operation, *(x.constant for x in given)))
+        if operation == "**":
+            return self._power(*given)
         if operation == "/":
             return self.product(given[0], self._inverse(given[1]))
         if operation == "sqrt":
@@ -238,7 +228,7 @@ class _Graph:
     def product(self, one: _Form, other: _Form) -> _Form:
         """A product of sums."""
         if not one.terms or not other.terms:
-            constant, rest = (one, other) if not one.terms else (other, one)
+            constant, rest = (other, one) if not other.terms else (one, other)
             return _scaled(rest, constant.constant)
         rows = sorted((self.row(one), self.row(other)))
         if rows[0] == rows[1]:
@@ -251,8 +241,6 @@ class _Graph:
         return _only(self.step(Step(INVERSE, (self.row(form),))))
 
     def _power(self, base: _Form, exponent: _Form) -> _Form:
-        if not base.terms and not exponent.terms:
-            return _Form({}, ("**", base.constant, exponent.constant))
         if exponent.terms:
             log = _Form({}, ("log", base.constant)) if not base.terms else self._called("log", self.row(base))
             return self._called("exp", self.row(self.product(log, exponent)))

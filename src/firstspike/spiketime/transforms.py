@@ -169,12 +169,8 @@ def tangent(
     if not ends:
         return (whole,)
     current = whole[..., each + 1 : -1]
-    return (
-        whole[..., :each],
-        whole[..., each],
-        current.squeeze(-1) if several is None else current,
-        whole[..., -1],
-    )
+    current = current.squeeze(-1) if several is None else current
+    return whole[..., :each], whole[..., each], current, whole[..., -1]
 
 
 def _each_time_apart(x: dict[str, Any], copies: int) -> dict[str, Any]:

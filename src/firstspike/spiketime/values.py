@@ -163,28 +163,28 @@ def check_values(given: Arguments) -> None:
     check_real("times", given.times, TIMES)
     if given.observed is not None:
         check_real("observed times", given.observed, OBSERVED)
-    if given.threshold.numel():
-        check_range(THRESHOLD, "threshold", given.threshold)
-        check_weights(given.weight, given.threshold)
-    if given.delay is not None and given.delay.numel():
+    check_range(THRESHOLD, "threshold", given.threshold)
+    check_weights(given.weight, given.threshold)
+    if given.delay is not None:
         check_range(DELAY, "delay", given.delay, ">= 0")
 
 
 def check_linear(given: Arguments) -> None:
     """Raise ValueError for time constants, jumps and a bias that no linear neuron can have, on a GPU later."""
     assert isinstance(given.tau_syn, Tensor)
-    if given.tau_syn.numel():
-        check_range(TAU_SYN, "time constants of synapses and of adaptation", given.tau_syn)
-    if isinstance(given.tau_mem, Tensor) and given.tau_mem.numel():
+    check_range(TAU_SYN, "time constants of synapses and of adaptation", given.tau_syn)
+    if isinstance(given.tau_mem, Tensor):
         hint = " in a tensor; a neuron without leak has the number math.inf"
         check_range(TAU_MEM, "tau_mem", given.tau_mem, hint=hint)
     for name, x in (("bias", given.bias), ("jumps", given.jumps)):
-        if x is not None and x.numel():
+        if x is not None:
             require(STATE, x.isfinite().all(), partial(str, f"{name} must be finite, got NaN or inf"))
 
 
 def check_range(failure: int, name: str, x: Tensor, least: str = "> 0", hint: str = "") -> tuple[Any, Any]:
     """Least and largest of some numbers, which have to be finite and > 0 or >= 0. Errors come later on a GPU."""
+    if not x.numel():
+        return 1.0, 1.0  # of no neuron
     low, high = x.detach().aminmax()
     if read_at_once(x.device):  # numbers are compared faster than tensors
         low, high = low.item(), high.item()  # type: ignore[assignment]
@@ -241,11 +241,6 @@ def real_times(times: Tensor) -> Tensor:
     return times
 
 
-def known_below(x: Tensor, bound: float) -> bool:
-    """Whether all numbers are below a bound, where that can be read without waiting for a device; otherwise False."""
-    return is_readable(x) and float(x.detach().amax()) < bound
-
-
 def is_readable(x: Tensor) -> bool:
     """Whether there are numbers, and reading them does not wait for a device."""
     unknown = records() or not is_host(x.device) or not x.numel()
@@ -271,12 +266,11 @@ def check_trains(given: Arguments) -> None:
         inside = observed.isinf() | ((observed > start) & (observed <= until))
         window = f"observed spikes must be after {start} and not after until={until}, or inf"
         require(ORDER, inside.all(), lambda: window)
-    if reset.numel():
-        check_range(RESET, "refractory", given.refractory, ">= 0")
-        below = ((reset < given.threshold) & (reset > -math.inf)).all()
-        message = "reset must be finite and below the threshold, got {} and {}"
-        require(RESET, below, lambda: message.format(float(reset.max()), float(given.threshold.min())))
-    if given.state is not None and given.state.left.numel():
+    check_range(RESET, "refractory", given.refractory, ">= 0")
+    below = ((reset < given.threshold) & (reset > -math.inf)).all()
+    message = "reset must be finite and below the threshold, got {} and {}"
+    require(RESET, below, lambda: message.format(float(reset.max()), float(given.threshold.min())))
+    if given.state is not None:
         for name, x in zip(("voltage", "current", "refractory"), given.state, strict=True):
             require(STATE, x.isfinite().all(), partial(str, f"state.{name} must be finite, got NaN or inf"))
         check_range(STATE, "state.refractory", given.state.left, ">= 0")
@@ -293,6 +287,20 @@ def check_spikes(name: str, value: int) -> None:
         raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
     if value > MOST_SPIKES:
         raise ValueError(f"{name} must be at most {MOST_SPIKES}, got {value}")
+
+
+def check_overflow(more: Tensor, max_spikes: int, overflow: str, budget: int = 0) -> None:
+    """Raise a ValueError, or warn, if there are neurons with ``more`` spikes, also in a window with a ``budget``."""
+    if overflow == "drop" or not bool(more.any()):
+        return
+    window = f", or more than window_spikes={budget} times in a window" if budget else ""
+    message = (
+        f"{int(more.sum())} of {more.numel()} neurons (counted in each sample) spike more than max_spikes={max_spikes} "
+        f"times{window}; raise max_spikes{' or window_spikes' * bool(budget)} or lower the weights"
+    )
+    if overflow == "error":
+        raise ValueError(f"{message}, or drop the later spikes with overflow='warn' or 'drop'")
+    warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=2)
 
 
 def check_room(samples: int, neurons: int, spikes: int, cause: str, dtype: torch.dtype, device: torch.device) -> None:

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from firstspike.layers import SpikeTrains, SpikingLinear, SpikingRecurrent
-from firstspike.layers.dense import DenseLayer, each_spike
-from firstspike.layers.neurons import Arriving
+from firstspike.layers.dense import DenseLayer
+from firstspike.layers.synapses import Arriving, each_spike
 from firstspike.neurons.base import Component
 from firstspike.ranges import Positive, checks_ranges
 from firstspike.spiketime.reference.response import kappa

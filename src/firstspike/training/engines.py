@@ -18,7 +18,7 @@ from firstspike.layers.synapses import bounded_in, project_
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
 from firstspike.training.member import Member
 from firstspike.training.objective import Objective
-from firstspike.training.silent import activities, first_spikes_in, silence, silent_share
+from firstspike.training.silent import activity, first_spikes_in, silence
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Sequential:
         loss, total, record = self.objective(member.network, times, labels, member.substrate)
         cost = loss.detach()
         correct = self.objective.success(record.output.detach(), labels).mean(dtype=times.dtype)
-        means = [cost, correct, torch.zeros_like(cost), *activities(member.network, record.layers)]
+        means = [cost, correct, torch.zeros_like(cost), *activity(member.network, record.layers)]
         return total, torch.stack(means), record.layers
 
     def _step(self, member: Member, times: Tensor, labels: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class SideBySide(Sequential):
         losses, totals, layers = self.ensemble.map(objective, times, labels)
         correct = self.objective.success(layers[-1].detach(), labels).mean(-1, dtype=times.dtype)
         cost = losses.detach()
-        active = activities(members[0].network, layers)
+        active = activity(members[0].network, layers)
         means = torch.stack([cost, correct, torch.zeros_like(cost), *active], dim=1)
         raised: list[int | None] = [None] * len(members)
         if any(member.silent.active for member in members):
@@ -153,8 +153,8 @@ class SideBySide(Sequential):
             self.optimizer.step()
         for e, layer in enumerate(raised):
             if layer is not None:
-                spikes = first_spikes_in(members[0].network, layers, layer)[e]
-                members[e].silent.raise_layer_(members[e].network, layer, silent_share(spikes))
+                silent = silence(first_spikes_in(members[0].network, layers, layer)[e])
+                members[e].silent.raise_layer_(members[e].network, layer, self._mean(silent))
                 means[e, _RAISED] = 1.0
         if self.has_bounds:
             for member in members:

@@ -7,7 +7,6 @@ numbers for each input and output. It depends on nothing else, so that an evalua
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +20,7 @@ from firstspike.data import EventLists, SpikeData
 from firstspike.deferred import raise_deferred_errors
 from firstspike.layers import EarliestPool2d, Network, Record, SpikingLayer, SpikingRecurrent
 from firstspike.layers.ensembles import Ensemble
+from firstspike.layers.noise import evaluating
 from firstspike.layers.trains import form_of
 from firstspike.substrates import Exact, Substrate
 from firstspike.training.objective import Objective, numbers_of
@@ -262,17 +262,6 @@ def _records(
                 yield network.record(part)
             else:
                 yield Record(part, (network(part),))
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside: delays do not jitter."""
-    trains = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(trains)
 
 
 def _silent(network: nn.Module, record: Record) -> tuple[Float64[Tensor, "*members layers"], list[int]]:

@@ -10,9 +10,10 @@ from torch.func import functional_call
 
 from firstspike.deferred import raise_deferred_errors
 from firstspike.layers import Network
+from firstspike.layers.noise import evaluating
 from firstspike.losses.base import check_batch, of_true, smallest
 from firstspike.spiketime.values import check_tensor
-from firstspike.training.evaluation import evaluating, samples_at_once
+from firstspike.training.evaluation import samples_at_once
 
 
 class Margins(NamedTuple):

@@ -114,11 +114,11 @@ class SilentNeurons:
         Returns:
             Whether to skip the optimiser step: weights were raised and ``skip_step`` is set.
         """
-        found = self.too_silent(network, activity(network, record.layers).tolist())
+        found = self.too_silent(network, [float(x) for x in activity(network, record.layers)])
         if found is None:
             return False
-        spikes = first_spikes_in(network, record.layers, found)
-        self.raise_layer_(network, found, silent_share(spikes.flatten(0, -2)), shared)
+        silent = silence(first_spikes_in(network, record.layers, found))
+        self.raise_layer_(network, found, silent.flatten(0, -2).mean(dim=0), shared)
         return self.skip_step
 
     @torch.no_grad()
@@ -157,11 +157,6 @@ def silence(times: Float[Tensor, "*sizes"]) -> Float[Tensor, "*sizes"]:
     return times.detach().clone().eq_(math.inf)
 
 
-def silent_share(times: Float[Tensor, "*members batch neurons"]) -> Float[Tensor, "*members neurons"]:
-    """Fraction of the samples in which each neuron is silent."""
-    return silence(times).mean(dim=-2)
-
-
 def spiking_layers(network: nn.Module) -> list[int]:
     """Indices of the LIF layers in the network; for a module that is not a ``Network``, that of its output."""
     if not isinstance(network, Network):
@@ -184,19 +179,13 @@ def activity_names(network: nn.Module) -> list[str]:
     return silent + [f"{what}_{index}" for index in trains for what in ("spikes", "full")]
 
 
-def activity(network: nn.Module, layers: Sequence[Tensor]) -> Float[Tensor, "*members numbers"]:
+def activity(network: nn.Module, layers: Sequence[Tensor]) -> list[Float[Tensor, "*members"]]:
     """Activity of neurons in a batch: the silent fraction of each LIF layer, then the spikes of layers with trains.
 
     For each of these: the mean number of spikes per neuron, and the fraction of (sample, neuron) pairs whose train is
     as long as it can be, ``max_spikes``, so that later spikes may have been dropped. ``layers`` are the outputs of all
     layers; those of an ensemble, whose first member is ``network``, have a leading dimension for the member.
     """
-    found = activities(network, layers)
-    return torch.stack(found, dim=-1) if found else layers[-1].new_zeros((*layers[-1].shape[:-2], 0))
-
-
-def activities(network: nn.Module, layers: Sequence[Tensor]) -> list[Float[Tensor, "*members"]]:
-    """The numbers of ``activity``, one by one."""
     return [values.mean(dim=(-2, -1), dtype=layers[-1].dtype) for values in _counted(network, layers)]
 
 

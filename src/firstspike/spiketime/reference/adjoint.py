@@ -23,7 +23,6 @@ spikes. o is 1 where all neurons see the same arrivals.
 """
 
 import math
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -38,9 +37,7 @@ from firstspike.spiketime.contract import (
     Held,
     Needs,
     Result,
-    backward_in_parts,
     each_tensor,
-    of_several,
     zero_gradients,
 )
 from firstspike.spiketime.reference.response import Tau, kappa, kappa_by_taus, kappa_slope
@@ -201,13 +198,12 @@ def samples_at_once(given: Arguments, each: int) -> int:
     return _MEMORY // (max(1, each * ensemble * outputs) * 8)
 
 
-def _samples(given: Arguments) -> int:
+def samples(given: Arguments) -> int:
+    """How many samples to work on at once."""
     events = given.sizes[2]
     return samples_at_once(given, _COPIES * (events * given.times.shape[-1] + 1 if given.max_spikes else events))
 
 
-@of_several
-@partial(backward_in_parts, samples=_samples)
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``contract``."""
     events, until = _events(given), given.until

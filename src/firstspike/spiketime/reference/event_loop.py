@@ -19,14 +19,13 @@ Shapes: E ensemble, B batch, I inputs, K times of each, N = I K, O outputs, S sp
 """
 
 import math
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from firstspike.spiketime.contract import Arguments, Held, Result, forward_in_parts, of_several
+from firstspike.spiketime.contract import Arguments, Held, Result
 from firstspike.spiketime.reference.adjoint import arrivals, samples_at_once, state_after
 from firstspike.spiketime.reference.response import Tau, Values, kappa
 from firstspike.spiketime.reference.solutions import first_crossing, later
@@ -65,7 +64,8 @@ def accumulate(time: Values, voltage: Values, current: Values, tau_mem: Tau, tau
         reach *= 2
 
 
-def _samples(given: Arguments) -> int:
+def samples(given: Arguments) -> int:
+    """How many samples to work on at once."""
     events = given.sizes[2]
     if not given.max_spikes:
         return samples_at_once(given, _COPIES * events)
@@ -73,8 +73,6 @@ def _samples(given: Arguments) -> int:
     return samples_at_once(given, _COPIES * (_ahead(given, events) + 2) + 4 * events)
 
 
-@of_several
-@partial(forward_in_parts, samples=_samples)
 def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
     if not given.max_spikes:

@@ -12,23 +12,13 @@ Shapes: P (sample, neuron) pairs of all networks, D numbers of a state.
 """
 
 import math
-from functools import partial
 
 import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from firstspike.neurons.base import receptors_of
-from firstspike.spiketime.contract import (
-    Arguments,
-    Gradients,
-    Grads,
-    Needs,
-    Result,
-    backward_in_parts,
-    forward_in_parts,
-    of_several,
-)
+from firstspike.spiketime.contract import Arguments
 from firstspike.spiketime.reference import loop
 from firstspike.spiketime.reference.adjoint import samples_at_once
 from firstspike.spiketime.reference.loop import Some, State, Values
@@ -202,15 +192,4 @@ def _samples(given: Arguments) -> int:
     return samples_at_once(given, 8 * events * (len(given.components) + 2) ** 2)
 
 
-@of_several
-@partial(forward_in_parts, samples=_samples)
-def forward(given: Arguments) -> Result:
-    """Spike times. See ``contract``."""
-    return loop.forward(_Linear, given)[0]
-
-
-@of_several
-@partial(backward_in_parts, samples=_samples)
-def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
-    """Gradients at the given spike times. See ``contract``."""
-    return loop.backward(_Linear, grads, result, given, max_weight_grad, needs)
+KIND = loop.Kind(_Linear, _samples)

@@ -22,20 +22,11 @@ from firstspike.neurons.base import receptors_of
 from firstspike.spiketime.contract import Arguments
 from firstspike.spiketime.parameters import Receptor as Reached
 from firstspike.spiketime.parameters import parameters_of
-from firstspike.spiketime.reference.linear import (
-    Matrix,
-    exponential,
-    flow_of,
-    largest,
-    moved,
-    root_of,
-    stays_below,
-)
+from firstspike.spiketime.reference.linear import Matrix, exponential, flow_of, largest, moved, root_of, stays_below
 from firstspike.spiketime.reference.linear_response import Receptor, at_rest, reaching, response
 from firstspike.spiketime.reference.loop import State
-from firstspike.spiketime.reference.members import FirstDerivative, MemberByMember
+from firstspike.spiketime.reference.members import Height, Kind
 from firstspike.spiketime.reference.search import course_of
-from firstspike.spiketime.values import check_finite_weight
 
 _CHUNK = 1 << 22  # numbers at once
 _LONG = 80.0  # time constants, after which nothing is left of a spike
@@ -61,58 +52,8 @@ def height(
     tensors = (tau_mem, given["tau_syn"], given["bias"], given["receptor"])
     constants = (None if x is None else x.detach() for x in tensors)
     options = kind["components"], kind.get("start", -math.inf), until
-    found: Tensor = _Height.apply(trains, weight, delay, silent, *constants, *options)[0]
+    found: Tensor = Height.apply(_LINEAR, trains, weight, delay, silent, *constants, *options)[0]
     return found
-
-
-class _Height(MemberByMember):
-    """``(trains, weight, delay, silent, *_Constants) -> (height, time, place)``, as ``peaks`` has it."""
-
-    @staticmethod
-    def forward(
-        trains: Tensor, weight: Tensor, delay: Tensor | None, silent: Tensor | None, *given: Any
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        check_finite_weight(weight)
-        constants = _Constants(*given)
-        found, time = (trains.new_zeros(len(trains), len(weight), dtype=torch.float64) for _ in range(2))
-        place = torch.full_like(found, -1, dtype=torch.int64)
-        for some in _membranes(trains, weight, delay, silent, constants):
-            at = some.sample, some.neuron
-            found[at], time[at], place[at] = _highest(some, constants)
-        return found.to(trains.dtype), time, place
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        *tensors, ctx.components, ctx.start, ctx.until = inputs
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors, *output)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        if grad is None:
-            return (None,) * 11
-        return *_HeightGradient.apply(grad, *ctx.saved_tensors, ctx.components, ctx.start, ctx.until), *(None,) * 8
-
-
-class _HeightGradient(FirstDerivative):
-    """Gradients for trains, weight and delay, from ``(grad, *inputs of _Height, height, time, place, *options)``."""
-
-    @staticmethod
-    @torch.enable_grad()
-    def forward(grad: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-        (*tensors, silent), (height, time, place) = given[:4], given[8:11]
-        constants = _Constants(*given[4:8], *given[11:])
-        leaves = [None if x is None else x.detach().requires_grad_() for x in tensors]
-        given_leaves = [x for x in leaves if x is not None]
-        total = [torch.zeros_like(x) for x in given_leaves]
-        scale = torch.where(height > 0, grad, 0.0).double()
-        first, second, third = leaves
-        for some in _membranes(first, second, third, silent, constants):  # type: ignore[arg-type]
-            at = some.sample, some.neuron
-            value = (_value_at(some, time[at], place[at], constants) * scale[at]).sum()
-            total = [x + y for x, y in zip(total, torch.autograd.grad(value, given_leaves), strict=True)]
-        return total[0], total[1], total[2] if len(total) > 2 else None
 
 
 class _Constants(NamedTuple):
@@ -142,10 +83,10 @@ class _Membranes(NamedTuple):
 
 
 def _membranes(
-    trains: Tensor, weight: Tensor, delay: Tensor | None, silent: Tensor | None, constants: _Constants
+    trains: Tensor, weight: Tensor, delay: Tensor | None, silent: Tensor | None, *given: Any
 ) -> Iterator[_Membranes]:
     """The membranes of all pairs, or of silent ones, in parts that fit in memory."""
-    batch, inputs, copies = trains.shape
+    (batch, inputs, copies), constants = trains.shape, _Constants(*given)
     if not inputs * copies and constants.bias is None:
         return
     pairs = weight.new_ones(batch, len(weight), dtype=torch.bool) if silent is None else silent
@@ -164,10 +105,9 @@ def _membranes(
         yield _Membranes(sample, neuron, time, strength, order, reached)
 
 
-def _highest(
-    some: _Membranes, constants: _Constants
-) -> tuple[Float64[Tensor, " P"], Float64[Tensor, " P"], Int64[Tensor, " P"]]:
+def _highest(some: _Membranes, *given: Any) -> tuple[Float64[Tensor, " P"], Float64[Tensor, " P"], Int64[Tensor, " P"]]:
     """Height and time of the maximum, and the spike at whose arrival it is, or -1; height 0 where nothing rises."""
+    constants = _Constants(*given)
     mem, syn = constants.tau_mem.double(), constants.tau_syn.double()
     bias = None if constants.bias is None else constants.bias.double()
     none = torch.zeros_like(mem)
@@ -185,8 +125,8 @@ def _highest(
     time, place = torch.where(above, ends[:, -1], time), torch.where(above, -1, place)
     pair, nth = ((ends > begin) & begin.isfinite()).nonzero(as_tuple=True)
     scale = some.weight.abs().sum(1) + (0.0 if bias is None else bias[some.neuron].abs())
-    given = states[pair, nth], begin[pair, nth], ends[pair, nth]
-    top, at = _search(flow, pair, *given, best, _ROUNDING * scale)
+    pieces = states[pair, nth], begin[pair, nth], ends[pair, nth]
+    top, at = _search(flow, pair, *pieces, best, _ROUNDING * scale)
     return top, torch.where(at.isfinite(), at, time), torch.where(at.isfinite() | (top <= 0), -1, place)
 
 
@@ -276,8 +216,23 @@ def _value_at(
     value = torch.zeros_like(time) if bias is None else at_rest(time - constants.start, mem, bias)
     for number, first in enumerate(receptors_of(constants.kinds)):
         rises = constants.kinds[first] == "rise"
-        taus = (syn[:, k, None] for k in (first + rises, first))
-        of_one = Receptor(next(taus), next(taus) if rises else None)
+        of_one = Receptor(syn[:, first + rises, None], syn[:, first, None] if rises else None)
         weights = reaching(some.weight, some.receptor, number)
         value = value + torch.where(since > 0, response(since, mem[:, None], of_one), 0.0).mul(weights).sum(1)
     return value
+
+
+@torch.enable_grad()
+def _gradients(grad: Tensor, time: Tensor, place: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+    (*tensors, silent), constants = given[:4], _Constants(*given[4:])
+    inputs: list[Any] = [None if x is None else x.detach().requires_grad_() for x in tensors]
+    leaves, scale = [x for x in inputs if x is not None], grad.double()
+    total = [torch.zeros_like(x) for x in leaves]
+    for some in _membranes(*inputs, silent, *constants):
+        at = some.sample, some.neuron
+        value = (_value_at(some, time[at], place[at], constants) * scale[at]).sum()
+        total = [x + y for x, y in zip(total, torch.autograd.grad(value, leaves), strict=True)]
+    return total[0], total[1], total[2] if len(total) > 2 else None
+
+
+_LINEAR = Kind(_membranes, _highest, _gradients, torch.float64)

@@ -14,14 +14,24 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 from torch.nn.functional import pad
 
-from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, zero_gradients
+from firstspike.spiketime.contract import (
+    Arguments,
+    Gradients,
+    Grads,
+    Held,
+    Needs,
+    Result,
+    Samples,
+    each_tensor,
+    zero_gradients,
+)
 from firstspike.spiketime.reference.adjoint import arrivals
 from firstspike.spiketime.statuses import FINE, RESET_ABOVE
 
@@ -101,16 +111,22 @@ class Neurons(ABC):
 Make = Callable[[Arguments], Neurons]
 
 
+class Kind(NamedTuple):
+    """A kind of neurons, and how many samples of them to work on at once."""
+
+    make: Make
+    samples: Samples
+
+
 def wide(given: Arguments) -> Arguments:
     """The arguments in float64."""
-    found = {name: x for name, x in given._asdict().items() if isinstance(x, Tensor) and x.is_floating_point()}
-    doubled: dict[str, Any] = {name: x.double() for name, x in found.items()}
-    return given._replace(**doubled)
+    found: Arguments = each_tensor(lambda x: x.double() if x.is_floating_point() else x, given)
+    return found
 
 
 @torch.no_grad()
-def forward(make: Make, given: Arguments) -> tuple[Result, Int64[Tensor, "E B O"]]:
-    """Spike times, and the neurons' ``statuses``."""
+def forward(make: Make, given: Arguments) -> Result:
+    """Spike times, and, as what is saved, the neurons' ``statuses``."""
     most, neurons = max(1, given.max_spikes), make(wide(given))
     shape, ends = neurons.shape, None
     if given.observed is None:
@@ -118,13 +134,13 @@ def forward(make: Make, given: Arguments) -> tuple[Result, Int64[Tensor, "E B O"
     else:
         spikes, overflows = given.observed.flatten(0, 2), torch.zeros_like(neurons.left, dtype=torch.bool)
     if not given.max_spikes:
-        return Result(spikes.view(shape)), neurons.status.view(shape)
+        return Result(spikes.view(shape), (neurons.status.view(shape),))
     state = None
     if given.until < math.inf:
         if ends is None or not neurons.goes_on:
             ends = list(_replayed(neurons, given, spikes.double(), overflows)[1:])
         state = Held(*(x.to(given.times.dtype).view(*shape, *x.shape[1:]) for x in ends))
-    return Result(spikes.view(*shape, most), (), overflows.view(shape), state), neurons.status.view(shape)
+    return Result(spikes.view(*shape, most), (neurons.status.view(shape),), overflows.view(shape), state)
 
 
 def _trains(neurons: Neurons, given: Arguments, most: int) -> tuple[Float[Tensor, "P S"], Some, Values, State, Values]:

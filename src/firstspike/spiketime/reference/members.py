@@ -1,9 +1,13 @@
-"""Functions whose work depends on the values of tensors, under ``torch.func.vmap``."""
+"""Functions whose work depends on the values of tensors, under ``torch.func.vmap``, and the maxima of membranes."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from firstspike.spiketime.values import check_finite_weight
 
 
 class MemberByMember(torch.autograd.Function):
@@ -33,3 +37,57 @@ class FirstDerivative(MemberByMember):
     def backward(ctx: Any, *_: Any) -> Any:
         """Raise a NotImplementedError."""
         raise NotImplementedError("the maximum has first derivatives only, no Hessian")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Functions of the inputs of a ``Height``, of some of its membranes, and of a gradient and its results."""
+
+    membranes: Callable[..., Iterator[Any]]
+    highest: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    gradients: Callable[..., tuple[Tensor, Tensor, Tensor | None]]
+    dtype: torch.dtype | None = None
+    """In which all this is computed, None for that of the trains."""
+
+
+class Height(MemberByMember):
+    """``(kind, trains, weight, delay, silent, *constants) -> (height, time, place)`` of the maxima.
+
+    ``place`` is the spike, in the flattened trains of the sample, at whose arrival the maximum is, or -1. Where
+    ``silent`` is given, only pairs for which it is true have a maximum. The height is 0 elsewhere.
+    """
+
+    @staticmethod
+    def forward(kind: Kind, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """The maxima, as in the class."""
+        trains, weight, _, _, *constants = given
+        check_finite_weight(weight)  # -inf would be a membrane that never leaves its rest
+        height, time = (trains.new_zeros(len(trains), len(weight), dtype=kind.dtype) for _ in range(2))
+        place = torch.full_like(height, -1, dtype=torch.int64)
+        for some in kind.membranes(*given):
+            at = some.sample, some.neuron
+            height[at], time[at], place[at] = kind.highest(some, *constants)
+        return height.to(trains.dtype), time, place
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep inputs and output."""
+        ctx.kind, *tensors = inputs[:5]
+        ctx.constants = inputs[5:]
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*output, *tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        """Gradients for trains, weight and delay."""
+        by: Any = (None,) * 3
+        if grad is not None:
+            by = _HeightGradient.apply(ctx.kind, grad, *ctx.saved_tensors, *ctx.constants)
+        return None, *by, *(None,) * (1 + len(ctx.constants))
+
+
+class _HeightGradient(FirstDerivative):
+    @staticmethod
+    def forward(kind: Kind, grad: Tensor, height: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+        return kind.gradients(torch.where(height > 0, grad, 0.0), *given)

@@ -25,10 +25,9 @@ from firstspike.neurons import LIF
 from firstspike.spiketime.parameters import Receptor
 from firstspike.spiketime.reference import linear_peaks
 from firstspike.spiketime.reference.event_loop import accumulate, in_order, settled
-from firstspike.spiketime.reference.members import FirstDerivative, MemberByMember
+from firstspike.spiketime.reference.members import Height, Kind
 from firstspike.spiketime.reference.response import Tau, kappa, kappa_slope, membrane
 from firstspike.spiketime.reference.solutions import peaks_within
-from firstspike.spiketime.values import check_finite_weight
 
 _CHUNK = 1 << 20  # (spike, membrane) values at once
 
@@ -81,7 +80,7 @@ def _height(
 ) -> Float[Tensor, "batch outputs"]:
     if neuron.components:
         return linear_peaks.height(trains, weight, delay, silent, neuron, until, receptor)
-    found: Tensor = _Height.apply(trains, weight, delay, silent, *_constants(neuron, len(weight)), until)[0]
+    found: Tensor = Height.apply(_LIF, trains, weight, delay, silent, *_constants(neuron, len(weight)), until)[0]
     return found
 
 
@@ -95,70 +94,8 @@ def highest(
     times: Float[Tensor, " inputs"], weight: Float[Tensor, " inputs"], tau_mem: float, tau_syn: float
 ) -> tuple[float, float]:
     """Height and time of the maximum of one membrane; without leak, which never ends to rise, a late time."""
-    height, time, _ = _Height.apply(times[None, :, None], weight[None], None, None, tau_mem, tau_syn, math.inf)
+    height, time, _ = Height.apply(_LIF, times[None, :, None], weight[None], None, None, tau_mem, tau_syn, math.inf)
     return float(height), float(time)
-
-
-class _Height(MemberByMember):
-    """``(trains, weight, delay, silent, tau_mem, tau_syn, until) -> (height, time, place)`` of the maxima.
-
-    ``place`` is the spike, in the flattened trains of the sample, at whose arrival the maximum is, or -1. Where
-    ``silent`` is given, only pairs for which it is true have a maximum. The height is 0 elsewhere.
-    """
-
-    @staticmethod
-    def forward(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
-        trains, weight, *_, until = given
-        check_finite_weight(weight)  # -inf would be a membrane that never leaves its rest
-        height, time = (trains.new_zeros(len(trains), len(weight)) for _ in range(2))
-        place = torch.full_like(height, -1, dtype=torch.int64)
-        for some in _membranes(*given):
-            at = some.sample, some.neuron
-            height[at], time[at], place[at] = _highest(some, until)
-        return height, time, place
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-        trains, weight, delay, silent, *ctx.options = inputs
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(trains, weight, delay, silent, *output)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        if grad is None:
-            return (None,) * 7
-        return *_HeightGradient.apply(grad, *ctx.saved_tensors, *ctx.options), None, None, None, None
-
-
-class _HeightGradient(FirstDerivative):
-    """``(grad, trains, weight, delay, silent, height, time, place, tau_mem, tau_syn, until)``.
-
-    Gives the gradients with respect to the first three after ``grad``.
-    """
-
-    @staticmethod
-    def forward(grad: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-        trains, weight, delay, silent, height, time, place, *options = given
-        by_trains, by_weight = trains.new_zeros(trains.flatten(1).shape), weight.new_zeros(weight.shape)
-        by_delay = None if delay is None else torch.zeros_like(by_weight)
-        grad = torch.where(height > 0, grad, 0.0)
-        for some in _membranes(trains, weight, delay, silent, *options):
-            taus = some.tau_mem, some.tau_syn
-            scale, peaks, ends = (x[some.sample, some.neuron] for x in (grad, time, place))
-            since = (peaks - some.time).clamp(min=0)
-            response = kappa(since, *taus)
-            slope = kappa_slope(since, *taus, response)
-            of_time = torch.where(since > 0, slope, 0.0).mul_(some.weight).mul_(-scale)
-            # a maximum at an arrival moves along with it, on the slope just before
-            before = torch.where(ends >= 0, -of_time.sum(dim=0), 0.0)
-            of_time += torch.where(some.spike == ends, before, 0.0)
-            by_weight.index_put_((some.neuron, some.input), response * scale, accumulate=True)
-            by_spike = of_time.sum_to_size(some.spike.shape)  # of all neurons that share it
-            by_trains.index_put_((some.sample, some.spike), by_spike, accumulate=True)
-            if by_delay is not None:
-                by_delay.index_put_((some.neuron, some.input), of_time, accumulate=True)
-        return by_trains.view_as(trains), by_weight, by_delay
 
 
 class _Membranes(NamedTuple):
@@ -211,7 +148,9 @@ def _membranes(
         yield _Membranes(sample, neuron, *ordered, ordered[2] // copies, count, *taus)
 
 
-def _highest(some: _Membranes, until: float) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."], Int64[Tensor, "..."]]:
+def _highest(
+    some: _Membranes, _mem: Tau, _syn: Tau, until: float
+) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."], Int64[Tensor, "..."]]:
     """Height and time of the maximum, and the spike at whose arrival it is, or -1; height 0 where nothing rises."""
     taus = some.tau_mem, some.tau_syn
     arrival, current = settled(some.time, some.weight)
@@ -240,3 +179,28 @@ def _highest(some: _Membranes, until: float) -> tuple[Float[Tensor, "..."], Floa
     rows = tuple(x[wins] for x in at[1:])
     time[rows], place[rows] = (begin + since)[wins], -1
     return top, time, torch.where(top > 0, place, -1)
+
+
+def _gradients(grad: Tensor, time: Tensor, place: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+    trains, weight, delay, *_ = given
+    by_trains, by_weight = trains.new_zeros(trains.flatten(1).shape), weight.new_zeros(weight.shape)
+    by_delay = None if delay is None else torch.zeros_like(by_weight)
+    for some in _membranes(*given):
+        taus = some.tau_mem, some.tau_syn
+        scale, peaks, ends = (x[some.sample, some.neuron] for x in (grad, time, place))
+        since = (peaks - some.time).clamp(min=0)
+        response = kappa(since, *taus)
+        slope = kappa_slope(since, *taus, response)
+        of_time = torch.where(since > 0, slope, 0.0).mul_(some.weight).mul_(-scale)
+        # a maximum at an arrival moves along with it, on the slope just before
+        before = torch.where(ends >= 0, -of_time.sum(dim=0), 0.0)
+        of_time += torch.where(some.spike == ends, before, 0.0)
+        by_weight.index_put_((some.neuron, some.input), response * scale, accumulate=True)
+        by_spike = of_time.sum_to_size(some.spike.shape)  # of all neurons that share it
+        by_trains.index_put_((some.sample, some.spike), by_spike, accumulate=True)
+        if by_delay is not None:
+            by_delay.index_put_((some.neuron, some.input), of_time, accumulate=True)
+    return by_trains.view_as(trains), by_weight, by_delay
+
+
+_LIF = Kind(_membranes, _highest, _gradients)

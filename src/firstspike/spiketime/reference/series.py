@@ -19,21 +19,12 @@ from torch.nn.functional import pad
 
 from firstspike.neurons.expressions import FUNCTIONS, names_in
 from firstspike.spiketime import series as steps
-from firstspike.spiketime.contract import (
-    Arguments,
-    Gradients,
-    Grads,
-    Needs,
-    Result,
-    backward_in_parts,
-    forward_in_parts,
-    of_several,
-)
+from firstspike.spiketime.contract import Arguments
 from firstspike.spiketime.reference import loop
 from firstspike.spiketime.reference.adjoint import samples_at_once
 from firstspike.spiketime.reference.loop import Some, State, Values
 from firstspike.spiketime.reference.search import course_of, root_within
-from firstspike.spiketime.statuses import FINE, NOT_FINITE, STUCK_STEP, check_statuses
+from firstspike.spiketime.statuses import FINE, NOT_FINITE, STUCK_STEP
 
 _MOST = 24  # orders of a step
 _SMALL = 1e-16  # size of a term, relative to the largest, that is left out
@@ -309,22 +300,4 @@ def _samples(given: Arguments) -> int:
     return samples_at_once(given, _NUMBERS * events * (programs.flow.inputs + len(programs.flow.steps)))
 
 
-@of_several
-def forward(given: Arguments) -> Result:
-    """Spike times. See ``contract``."""
-    result = _in_parts(given)
-    check_statuses(result.saved[0], given.equations)
-    return result._replace(saved=())
-
-
-@partial(forward_in_parts, samples=_samples)
-def _in_parts(given: Arguments) -> Result:
-    result, statuses = loop.forward(_Series, given)
-    return result._replace(saved=(statuses,))
-
-
-@of_several
-@partial(backward_in_parts, samples=_samples)
-def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
-    """Gradients at the given spike times. See ``contract``."""
-    return loop.backward(_Series, grads, result, given, max_weight_grad, needs)
+KIND = loop.Kind(_Series, _samples)
