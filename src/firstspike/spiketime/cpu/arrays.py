@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.vectors.masks import has_mask_registers
+from firstspike.spiketime.cpu.vectors.masks import HAS_MASKS
 from firstspike.spiketime.cpu.vectors.shuffles import transpose16
 from firstspike.spiketime.cpu.vectors.simd import fill16, highest, load16, load32, store
 from firstspike.spiketime.shared import LARGEST_32, LARGEST_64
@@ -152,7 +152,7 @@ def rates_in(c):
 
 
 NARROW = 16, 32  # lanes that are worked on where a layer has no more neurons. The functions' ``zero`` says how many
-TILE = 64 if has_mask_registers() else 32  # neurons that are scanned together. 64 need the 32 registers of AVX-512
+TILE = 64 if HAS_MASKS else 32  # neurons that are scanned together. 64 need the 32 registers of AVX-512
 
 _MARGIN = 1 + 1e-9  # against rounding: what is refused here, ``check_values`` has to refuse
 _FLOAT, _DOUBLE = LARGEST_32 * _MARGIN, LARGEST_64 * _MARGIN

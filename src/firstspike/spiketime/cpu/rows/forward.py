@@ -13,16 +13,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import (
-    PER_MEM,
-    PER_SYN,
-    TILE,
-    are_weights,
-    every_lane,
-    pack_row,
-    padded,
-    saved_of,
-)
+from firstspike.spiketime.cpu.arrays import PER_MEM, PER_SYN, TILE, are_weights, every_lane, pack_row, padded, saved_of
 from firstspike.spiketime.cpu.rows.entries import DROP, HOLD, LAST, NEXT, PLACE, RELEASE, SEEN, Entries
 from firstspike.spiketime.cpu.rows.intervals import (
     NOW_CURRENT,

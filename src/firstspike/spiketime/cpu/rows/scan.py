@@ -28,15 +28,7 @@ from firstspike.spiketime.cpu.rows.intervals import (
     scale_of,
 )
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.vectors.masks import (
-    any_of,
-    bits_of,
-    has_mask_registers,
-    mask_of,
-    store_where,
-    update,
-    where_below,
-)
+from firstspike.spiketime.cpu.vectors.masks import HAS_MASKS, any_of, bits_of, mask_of, store_where, update, where_below
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
     fma,
@@ -53,7 +45,6 @@ from firstspike.spiketime.cpu.vectors.simd import (
 )
 
 _PATIENCE = 32  # rows for which a single lane is followed
-_MASKED = has_mask_registers()
 _WHOLE = np.uint64(0xFFFF)
 _BLOCK = 16  # rows that are scanned at once where there are no mask registers
 _MANY = 48  # rows from which on most blocks have no candidate
@@ -75,7 +66,7 @@ def scan_tile(zero, packed, sample, active, fast, c, state, places, last):
         end = sample.ends[segment]
         before = active
         if fast:
-            advances = advance if _MASKED else advance_in_blocks
+            advances = advance if HAS_MASKS else advance_in_blocks
             voltage, current, active = advances(
                 zero, packed, order, begin, end - 1, rows, 0, active, voltage, current, state
             )
@@ -120,7 +111,7 @@ def advance(zero, packed, order, begin, end, rows, first, active, voltage, curre
     for row in range(begin, end):
         k = np.uintp(row)
         current = fma(load(zero, packed, np.intp(order[k]) * TILE + first), syn[k], current)
-        if _MASKED:
+        if HAS_MASKS:
             store_where(working, state, CURRENT + first, current)  # by the ports for stores, which are idle otherwise
         else:
             charged = update(working, current, charged)
@@ -133,7 +124,7 @@ def advance(zero, packed, order, begin, end, rows, first, active, voltage, curre
     found = active & ~still
     if found:
         for row, x in ((VOLTAGE, voltage), (CURRENT, charged), (_STOP, place)):
-            if row != CURRENT or not _MASKED:
+            if row != CURRENT or not HAS_MASKS:
                 store(state, row + first, select(found, x, load(zero, state, row + first)))
     return voltage, current, still
 

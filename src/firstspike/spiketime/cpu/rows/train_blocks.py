@@ -26,21 +26,13 @@ from firstspike.spiketime.cpu.rows.intervals import (
     VOLTAGE,
 )
 from firstspike.spiketime.cpu.runtime.compiling import inlined
-from firstspike.spiketime.cpu.vectors.masks import (
-    bits_of,
-    has_mask_registers,
-    mask_of,
-    store_where,
-    update,
-    where_below,
-)
+from firstspike.spiketime.cpu.vectors.masks import HAS_MASKS, bits_of, mask_of, store_where, update, where_below
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import fill16, fma, lanes_of, load, load16, lowest_bit, select, splat, store
 
 BLOCK = 64  # rows at most
 FEWEST = 32  # rows that are worth it; where spikes are denser, they are solved row by row
 _MANY = 64  # spikes of a tile in a block that are too many, as lanes have several
-_MASKED = has_mask_registers()
 _WHOLE = np.uint64(0xFFFF)
 _ROW = SINCE  # row of the state with the row of a lane's first candidate in the block, plus lane / TILE
 # of 16 spikes: the state before and the numbers of the interval, then what is found
@@ -64,7 +56,7 @@ def scan_block(zero, packed, sample, begin, end, active, state, entries, c):
     """
     order, rows = sample.order, sample.rows
     voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
-    if _MASKED:
+    if HAS_MASKS:
         voltage, current, over = pass_rows(zero, packed, order, begin, end, rows, 0, active, voltage, current, state)
     else:
         store(state, START, voltage)
@@ -87,7 +79,7 @@ def scan_block(zero, packed, sample, begin, end, active, state, entries, c):
     if not found:
         return active, False
     store(state, OVER, over)
-    for first in range(0, 0 if _MASKED else lanes_of(zero), 16):
+    for first in range(0, 0 if HAS_MASKS else lanes_of(zero), 16):
         bits = (found >> np.uint64(first)) & _WHOLE
         if bits:
             v, i = load16(state, START + first), load16(state, START + TILE + first)
@@ -120,7 +112,7 @@ def pass_rows(zero, packed, order, begin, end, rows, first, active, voltage, cur
     for row in range(begin, end):
         k = np.uintp(row)
         current = fma(load(zero, packed, np.intp(order[k]) * TILE + first), syn[k], current)
-        if _MASKED:
+        if HAS_MASKS:
             store_where(working, state, CURRENT + first, current)  # by the ports for stores, which are idle otherwise
         else:
             charged = update(working, current, charged)
@@ -132,7 +124,7 @@ def pass_rows(zero, packed, order, begin, end, rows, first, active, voltage, cur
     if found:
         store(state, VOLTAGE + first, before)
         store(state, _ROW + first, place)
-        if not _MASKED:
+        if not HAS_MASKS:
             store(state, CURRENT + first, charged)
     return voltage, current, over
 

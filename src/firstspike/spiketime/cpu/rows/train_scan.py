@@ -15,12 +15,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import PER_MEM, PER_SYN, TILE, rates_of
-from firstspike.spiketime.cpu.membrane import (
-    crossings,
-    reaches,
-    reaches_scaled,
-    responses,
-)
+from firstspike.spiketime.cpu.membrane import crossings, reaches, reaches_scaled, responses
 from firstspike.spiketime.cpu.rows.entries import (
     AT,
     DROP,
@@ -35,15 +30,7 @@ from firstspike.spiketime.cpu.rows.entries import (
     note_spike,
     sort_entries,
 )
-from firstspike.spiketime.cpu.rows.intervals import (
-    BOUND,
-    MEM,
-    NOW_CURRENT,
-    NOW_VOLTAGE,
-    RISE,
-    SYN,
-    scale_of,
-)
+from firstspike.spiketime.cpu.rows.intervals import BOUND, MEM, NOW_CURRENT, NOW_VOLTAGE, RISE, SYN, scale_of
 from firstspike.spiketime.cpu.rows.train_blocks import FEWEST, rows_of_block, scan_block, solve_within
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.masks import any_reaches
