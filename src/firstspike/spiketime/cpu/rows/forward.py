@@ -15,15 +15,7 @@ import numpy as np
 
 from firstspike.spiketime.cpu.arrays import PER_MEM, PER_SYN, TILE, are_weights, every_lane, pack_row, padded, saved_of
 from firstspike.spiketime.cpu.rows.entries import DROP, HOLD, LAST, NEXT, PLACE, RELEASE, SEEN, Entries
-from firstspike.spiketime.cpu.rows.intervals import (
-    NOW_CURRENT,
-    NOW_VOLTAGE,
-    Sample,
-    find_segments,
-    forward_rows,
-    pad_row,
-    solve,
-)
+from firstspike.spiketime.cpu.rows.intervals import NOW_CURRENT, NOW_VOLTAGE, Sample, find_segments, forward_rows, solve
 from firstspike.spiketime.cpu.rows.layouts import FORWARD, TRAIN_FORWARD
 from firstspike.spiketime.cpu.rows.scan import scan_tile
 from firstspike.spiketime.cpu.rows.train_blocks import BLOCK, rows_of_block
@@ -31,7 +23,7 @@ from firstspike.spiketime.cpu.rows.train_scan import scan_trains
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
 from firstspike.spiketime.cpu.sort import are_times, first_from, sort_row
-from firstspike.spiketime.cpu.vectors.simd import clear, filled, load, splat, store, store_some
+from firstspike.spiketime.cpu.vectors.simd import clear, fill16, filled, load, splat, store, store_some
 
 _SHORT = 0.045  # mean interval in units of the faster constant for the fast scan of many inputs
 _LONG = 0.4  # interval that ends a segment there, likewise
@@ -45,7 +37,7 @@ def sort_sample(g, e, slot, b):
     n = sort_row(g.times[e, b], -math.inf, math.inf, order, arrival, g.sort_keys[slot], g.sort_labels[slot])
     last[g.outputs] = n
     if n:
-        pad_row(arrival, n)
+        store(arrival, n, fill16(arrival, arrival[n - 1]))  # as far as vectors may reach
     return n
 
 
@@ -164,7 +156,7 @@ def prepare_window(g, e, slot, b, at, w):
     g.count[e, b, w], g.starts[e, b, w + 1] = n, first + padded(n)
     if n:
         arrival = arrival[first:]
-        pad_row(arrival, n)
+        store(arrival, n, fill16(arrival, arrival[n - 1]))
         g.segments[slot, at] = find_segments(arrival, n, g.c, math.inf, g.start[slot], g.ends[slot, at])
         forward_rows(arrival, n, g.c, True, g.start[slot], g.rows[slot, at])
     return True

@@ -84,13 +84,14 @@ TRAIN_FORWARD = _FORWARD.extended(
 
 
 _BACKWARD = Layout(
-    "ensemble batch inputs outputs events groups time_groups chunks weight_chunks threads wants_weight wants_times "
-    "wants_threshold tiles packed_size room windows",
+    "ensemble batch inputs outputs events groups time_groups chunks weight_chunks threads tiles packed_size room "
+    "windows",
     c=f"real {N_CONSTANTS + 1}",
     weight="real ensemble outputs inputs",
     threshold="real ensemble outputs",
     packed="real ensemble tiles packed_size",
     unit="real ensemble outputs",
+    rows=f"real ensemble batch {N_BACKWARD} room",
     ends="int32 ensemble batch room",
     weight_parts="real ensemble weight_chunks tiles packed_size",
     times_parts="real ensemble time_groups batch room",
@@ -107,7 +108,6 @@ BACKWARD = _BACKWARD.extended(
     spikes="real ensemble batch outputs",
     times="real ensemble batch events",
     **SAVED,
-    rows=f"real ensemble batch {N_BACKWARD} room",
     segments="int32 ensemble batch",
     used="int32 ensemble batch",
     start="real threads room",
@@ -117,12 +117,11 @@ BACKWARD = _BACKWARD.extended(
     **SORTING,
 )
 TRAIN_BACKWARD = _BACKWARD.extended(
-    "most budget asks_end holds all_rows entries recurs asked_size bounds_size parts_size carried_lanes slots",
+    "most budget asks_end holds entries asked_size bounds_size parts_size carried_lanes slots",
     **TRAINS,
     **KEPT,
     grad="real ensemble batch outputs most",
     of_end=f"real ensemble batch {STATES} outputs",
-    rows="real ensemble batch all_rows",
     start="real ensemble batch room",
     segments="int32 ensemble batch windows",
     asked="real ensemble batch asked_size",  # the gradient with respect to each entry, and room for 16 more
