@@ -37,7 +37,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     load,
     load16,
     lowest,
-    lowest_bit,
+    next_lane,
     select,
     splat,
     store,
@@ -170,30 +170,25 @@ def advance_in_blocks(zero, packed, order, begin, end, rows, first, active, volt
 def settle(zero, packed, sample, stopped, c, state, places, last):
     """Bring the states at which lanes stopped to scale 1. Returns the lanes that have to be scanned again."""
     arrival, rows = sample.arrival, sample.rows
-    stride, early, again, steep = rows.shape[1], np.uint64(0), np.uint64(0), np.uint64(0)
+    stride, early, again = rows.shape[1], np.uint64(0), np.uint64(0)
     for first in range(0, lanes_of(zero), 16):
         bits = (stopped >> np.uint64(first)) & _WHOLE
         if not bits:
             continue
         stop = select(bits, load16(state, _STOP + first), fill16(state, 0.0))
         store_whole16(_WHOLE, places, first, stop)
-        store_whole16(bits, last, first, stop)
         mem, mem_end = gather16(rows, MEM * stride, places, first), gather16(rows, MEM * stride + 1, places, first)
         syn, rise = gather16(rows, SYN * stride, places, first), gather16(rows, RISE * stride, places, first)
         since, until = gather16(arrival, 0, places, first), gather16(arrival, 1, places, first)
         voltage, current = load16(state, VOLTAGE + first), load16(state, CURRENT + first)
         # where one interval adds many thresholds, too few digits are left of the state before it
         lost = (current * rise > mem * _STEEP) & bits
-        steep |= lost << np.uint64(first)
+        store_whole16(bits & ~lost, last, first, stop)
+        again |= lost << np.uint64(first)
         early |= ((voltage < mem_end) & bits & ~lost) << np.uint64(first)
         note(state, first, bits, ((voltage - current * rise) / mem, current / syn, until - since, since, until))
-    again |= steep
-    while steep:
-        last[lowest_bit(steep)] = -1
-        steep &= steep - np.uint64(1)
     while early:
-        lane = lowest_bit(early)
-        early &= early - np.uint64(1)
+        lane, early = next_lane(early)
         if not proceed(packed, sample, lane, c, state, last):
             last[lane] = -1
             again |= np.uint64(1) << np.uint64(lane)
