@@ -95,7 +95,7 @@ def start_samples(g, e, slot, first, stop):
         for j in range(g.outputs):
             for k in range(g.most):
                 g.trains[e, b, j, k] = math.inf
-            g.counts[e, b, j], g.overflows[e, b, j] = 0, 0
+            g.counts[slot, at, j], g.overflows[e, b, j] = 0, 0
             if g.bounds[0] > -math.inf:
                 threshold = g.threshold[e, j]
                 carried[0, j], carried[1, j] = held[0, j] / threshold, held[1, j] / threshold
@@ -177,7 +177,7 @@ def scan_window(zero, g, e, slot, b, at, tile, w):
     store(state, LAST, splat(zero, -math.inf))
     observed = g.observed[e, b, begin:begin] if g.seen == 0 else g.observed[e, b, begin:]
     for lane in range(size if g.seen > 0 else 0):
-        lanes[SEEN + lane] = done = g.counts[e, b, begin + lane]
+        lanes[SEEN + lane] = done = g.counts[slot, at, begin + lane]
         state[NEXT + lane] = observed[lane, done] if done < g.seen else math.inf
     entries = Entries(lanes, g.budget, g.found[e, b], g.places[e, b], g.moments[e, b], g.slopes[e, b])
     if n:
@@ -191,7 +191,7 @@ def scan_window(zero, g, e, slot, b, at, tile, w):
         store(carried, x * g.carried_lanes + begin, load(zero, state, row))
     g.upto[e, b, part + 1], full = lanes[TILE], np.int64(0)
     has_room = keep_spikes(g, e, slot, b, at, tile, w, entries, low) and lanes[TILE + 1] == 0
-    counts, often, most = g.counts[e, b, begin:], np.int32(0), np.int32(g.budget)
+    counts, often, most = g.counts[slot, at, begin:], np.int32(0), np.int32(g.budget)
     for number in range(size):
         lane = np.uintp(number)
         counts[lane] += min(lanes[lane], most)
@@ -213,7 +213,7 @@ def keep_spikes(g, e, slot, b, at, tile, w, entries, low):
         k, j = entries.places[entry] // TILE, tile * TILE + (entries.places[entry] & (TILE - 1))
         if k >= g.budget:
             continue  # a release
-        k += g.counts[e, b, j]
+        k += g.counts[slot, at, j]
         if k < g.most:
             g.trains[e, b, j, k] = entries.moments[entry]
         else:

@@ -8,19 +8,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import (
-    FLAT,
-    HEIGHT,
-    PER_MEM,
-    PER_SYN,
-    RATIO,
-    REST_MEM,
-    REST_SYN,
-    SUMMIT,
-    TILE,
-    rates_of,
-    saved_of,
-)
+from firstspike.spiketime.cpu.arrays import FLAT, HEIGHT, PER_MEM, PER_SYN, RATIO, SUMMIT, TILE, rates_of, saved_of
 from firstspike.spiketime.cpu.membrane import exact_slope, fades, kappa
 from firstspike.spiketime.cpu.rows.adjoint import DECAY, LEVEL, RESPONSE, SCALE, TOTAL, UNIT
 from firstspike.spiketime.cpu.rows.intervals import FAST, SLOW
@@ -57,14 +45,13 @@ def settle_flat(g, e, b, begin, first, bits, packed, sample, lanes):
     """
     c, saved = g.c, saved_of(g, e, b)
     steep = load_some16(bits, saved.slope, begin + first)
-    mem, syn = np.float64(c[PER_MEM]) + np.float64(c[REST_MEM]), np.float64(c[PER_SYN]) + np.float64(c[REST_SYN])
     flat = (steep * steep < c[PER_MEM] * c[PER_SYN] * FLAT) & (abs(steep) > 0.0) & bits
     while flat:
         bit, flat = next_lane(flat)
         lane = first + bit
         level, spike = lanes[LEVEL + lane], g.spikes[e, b, begin + lane]
         n = saved.last[begin + lane] + 1
-        slope = exact_slope(sample.arrival, sample.order, n, packed, None, lane, TILE, (mem, syn, 1.0), level, spike)
+        slope = exact_slope(sample.arrival, sample.order, n, packed, None, lane, TILE, c, 1.0, level, spike)
         saved.slope[begin + lane] = slope / level
 
 

@@ -26,13 +26,11 @@ KEPT = {
     "slopes": "real ensemble batch entries",
     "upto": "int32 ensemble batch parts_size",
     "full": "int64 ensemble batch tiles windows",
-    "counts": "int32 ensemble batch outputs",
 }
 """Arrays that the forward kernel leaves for the backward one.
 
 Of each sample, they are its events, where each window's begin and how many there are; the ``entries.Entries`` of all
-tiles, where those of each window and tile begin, which neurons would spike too often in it, as bits; and numbers of
-spikes.
+tiles, where those of each window and tile begin, and which neurons would spike too often in it, as bits.
 """
 _FORWARD = Layout(
     "ensemble batch inputs outputs block threads tiles packed_size stride windows sorting",
@@ -67,6 +65,7 @@ TRAIN_FORWARD = _FORWARD.extended(
     trains="real ensemble batch outputs most",
     overflows="uint8 ensemble batch outputs",
     lacks="int32 ensemble batch",
+    counts="int32 threads block outputs",  # of spikes
     outside="real threads block events",  # input spikes in order of arrival, how many, and which one comes next
     outside_order="int32 threads block events",
     arrived="int32 threads block",
