@@ -185,6 +185,11 @@ class Arguments(NamedTuple):
         return None if self.voltage is None else Held(self.voltage, self.current, self.left)  # type: ignore[arg-type]
 
     @property
+    def windows(self) -> Recurrence:
+        """The recurrence, or one window without any."""
+        return self.recurrence or Recurrence((self.start, self.until), 0.0, self.max_spikes)
+
+    @property
     def sizes(self) -> Sizes:
         """The sizes E, B, I and O."""
         times, weight = self.times.shape, self.weight.shape  # of these, parts would cost more

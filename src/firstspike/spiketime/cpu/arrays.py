@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.vectors.masks import has_mask_registers
+from firstspike.spiketime.cpu.vectors.masks import HAS_MASKS
 from firstspike.spiketime.cpu.vectors.shuffles import transpose16
 from firstspike.spiketime.cpu.vectors.simd import fill16, highest, load16, load32, store
 from firstspike.spiketime.shared import LARGEST_32, LARGEST_64
@@ -152,7 +152,7 @@ def rates_in(c):
 
 
 NARROW = 16, 32  # lanes that are worked on where a layer has no more neurons. The functions' ``zero`` says how many
-TILE = 64 if has_mask_registers() else 32  # neurons that are scanned together. 64 need the 32 registers of AVX-512
+TILE = 64 if HAS_MASKS else 32  # neurons that are scanned together. 64 need the 32 registers of AVX-512
 
 _MARGIN = 1 + 1e-9  # against rounding: what is refused here, ``check_values`` has to refuse
 _FLOAT, _DOUBLE = LARGEST_32 * _MARGIN, LARGEST_64 * _MARGIN
@@ -236,24 +236,19 @@ def sum_parts(parts, begin, n):
 @jit
 def unpack_tile(packed, unit, first, by_weight):
     """Write the sum of packed gradients ``(parts, inputs * width)`` into ``by_weight (outputs, inputs)``."""
-    outputs, inputs = by_weight.shape
-    width = packed.shape[1] // inputs
+    (outputs, inputs), total = by_weight.shape, packed[0]
+    width = total.size // inputs
+    sum_parts(packed, 0, total.size)
     for begin in range(0, width, 16):
         lanes = min(16, outputs - first - begin)
         whole = inputs // 16 * 16 if lanes == 16 else 0
         for i in range(0, whole, 16):
             for place in range(i * width + begin, (i + 16) * width + begin, width):
-                total = load16(packed[0], place)
-                for part in range(1, packed.shape[0]):
-                    total = total + load16(packed[part], place)
-                store(packed[0], place, total * -1.0 / load16(unit, first + begin))
-            transpose16(packed[0], i * width + begin, width, by_weight, (first + begin) * inputs + i, inputs)
+                store(total, place, load16(total, place) * -1.0 / load16(unit, first + begin))
+            transpose16(total, i * width + begin, width, by_weight, (first + begin) * inputs + i, inputs)
         for lane in range(lanes):
             for i in range(whole, inputs):
-                total_here = packed[0, i * width + begin + lane]
-                for part in range(1, packed.shape[0]):
-                    total_here += packed[part, i * width + begin + lane]
-                by_weight[first + begin + lane, i] = -total_here / unit[first + begin + lane]
+                by_weight[first + begin + lane, i] = -total[i * width + begin + lane] / unit[first + begin + lane]
 
 
 STATES = 3  # of a neuron that spikes again: membrane, current, and what is left of its refractory time

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.core import types
 
-from firstspike.spiketime.cpu.arrays import DELTA, DOUBLE, EQUAL, PER_MEM, PER_RISE, PER_SYN
+from firstspike.spiketime.cpu.arrays import DELTA, DOUBLE, EQUAL, PER_MEM, PER_RISE, PER_SYN, REST_MEM, REST_SYN
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import SMALL, exp, exp_and_expm1, expm1, log1p, polynomial, small_expm1
 from firstspike.spiketime.cpu.vectors.simd import fma, power_of_two, select, splat, split_power, sqrt
@@ -90,14 +90,15 @@ def peak(voltage, current, r):
 
 
 @jit
-def exact_slope(times, order, n, weight, delay, lane, width, rates, level, spike):
+def exact_slope(times, order, n, weight, delay, lane, width, c, unit, level, spike):
     """dV/dt in double precision at a spike next to the peak, where it is the small difference of drive and leak.
 
     The n inputs have an ``order`` of arrival, or None if they stand as they are. The neuron is a lane of packed weights
-    and, unless they are None, delays. ``rates`` are ``1/tau_mem``, ``1/tau_syn`` and how many units of those are one of
-    the times. ``level`` is the threshold.
+    and, unless they are None, delays. ``c`` has its constants, and ``unit`` is how many of their units are one of the
+    times. ``level`` is the threshold.
     """
-    (mem, syn, unit), drive = rates, 0.0
+    mem, syn = np.float64(c[PER_MEM]) + np.float64(c[REST_MEM]), np.float64(c[PER_SYN]) + np.float64(c[REST_SYN])
+    drive = 0.0
     for k in range(n):
         i = k if order is None else np.intp(order[k])
         arrival = times[k] if delay is None else delay[i * width + lane] + times[k]

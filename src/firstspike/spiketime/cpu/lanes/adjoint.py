@@ -9,19 +9,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import (
-    BRIEF_END,
-    FLAT,
-    HEIGHT,
-    LANES,
-    PER_MEM,
-    PER_SYN,
-    REST_MEM,
-    REST_SYN,
-    UNIT,
-    rates_in,
-    saved_of,
-)
+from firstspike.spiketime.cpu.arrays import BRIEF_END, FLAT, HEIGHT, LANES, PER_MEM, PER_SYN, UNIT, rates_in, saved_of
 from firstspike.spiketime.cpu.lanes.windows import arrivals, window_of
 from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, exact_slope, fades, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
@@ -113,11 +101,9 @@ def start(g, at, delay):
         while flat:
             lane = lowest_bit(flat)
             flat &= flat - np.uint64(1)
-            mem = np.float64(c[PER_MEM, lane]) + np.float64(c[REST_MEM, lane])
-            syn = np.float64(c[PER_SYN, lane]) + np.float64(c[REST_SYN, lane])
-            level_here, rates = g.level[at.e, first + lane], (mem, syn, np.float64(c[UNIT, 0]))
+            mine, unit, level_here = c[:, lane], c[UNIT, 0], g.level[at.e, first + lane]
             sums[lane] = exact_slope(
-                times, None, times.size, weight, delay, lane, LANES, rates, level_here, sums[LANES + lane]
+                times, None, times.size, weight, delay, lane, LANES, mine, unit, level_here, sums[LANES + lane]
             )
         slope = load32(sums, 0)
     asks &= slope > 0.0

@@ -70,7 +70,7 @@ def unwind_sample(zero, g, e, slot, chunk, group, tile, b):
     if n == 0:
         return
     size, few, never = min(TILE, g.outputs - begin), g.segments[e, b] == 0, g.c.dtype.type(math.inf)
-    joins, wants_weight, wants_times = g.joins[slot], g.wants_weight != 0, g.wants_times != 0
+    joins, wants_weight, wants_times = g.joins[slot], g.weight_chunks > 0, g.time_groups > 0
     by_weight = g.weight_parts[e, chunk, tile] if wants_weight else g.sums[slot]  # which nothing is added to
     by_times = g.times_parts[e, group, b] if wants_times else g.sums[slot]
     every, bound = every_lane(size), g.c[N_CONSTANTS] if wants_weight else never
@@ -111,7 +111,7 @@ def start_samples(g, e, slot, chunk, group):
     clear(g.few_sums[slot])
     for k in range(g.room):
         g.joins[slot, k] = 0
-    for b in range(first, stop if g.wants_times else first):
+    for b in range(first, stop if g.time_groups > 0 else first):
         for k in range(g.room if g.used[e, b] else 0):
             g.times_parts[e, group, b, k] = 0
 
@@ -127,7 +127,7 @@ def start_tile(g, e, chunk, tile, w, state):
         state[adjoint.UNIT + lane], state[adjoint.LEVEL + lane] = g.unit[e, j], g.threshold[e, j] / g.unit[e, j]
         if w == g.windows - 1:
             g.threshold_parts[e, chunk, j] = 0
-    for i in range(g.packed_size if g.wants_weight and w == g.windows - 1 else 0):
+    for i in range(g.packed_size if g.weight_chunks > 0 and w == g.windows - 1 else 0):
         g.weight_parts[e, chunk, tile, i] = 0
 
 
@@ -144,26 +144,13 @@ def gather_times(parts, at, n, order, rows, c, by_times):
 
 
 @jit
-def finish_tile(g, e, tile):
-    """Sum the chunks' gradients with respect to weights and thresholds."""
-    begin, size = tile * TILE, g.inputs * TILE
-    if g.wants_weight:
-        unpack_tile(g.weight_parts[e, :, tile, :size], g.unit[e], begin, g.by_weight[e])
-    for j in range(begin, min(begin + TILE, g.outputs) if g.wants_threshold else begin):
-        total = g.threshold_parts[e, 0, j]
-        for chunk in range(1, g.chunks):
-            total += g.threshold_parts[e, chunk, j]
-        g.by_threshold[e, j] = total / g.unit[e, j]
-
-
-@jit
-def finish_resets(g, e, tile):
-    """Sum the chunks' gradients with respect to resets."""
-    for j in range(tile * TILE, min((tile + 1) * TILE, g.outputs)):
-        total = g.reset_parts[e, 0, j]
-        for chunk in range(1, g.chunks):
-            total += g.reset_parts[e, chunk, j]
-        g.by_reset[e, j] = -total / g.unit[e, j]
+def sum_chunks(parts, unit, tile, negative, by):
+    """Sum the chunks' gradients with respect to the thresholds or resets of a tile."""
+    for j in range(tile * TILE, min((tile + 1) * TILE, by.size)):
+        total = parts[0, j]
+        for chunk in range(1, parts.shape[0]):
+            total += parts[chunk, j]
+        by[j] = (-total if negative else total) / unit[j]
 
 
 @jit
@@ -203,26 +190,19 @@ def prepare_windows(g, e, slot, first, stop):
 def start_trains(g, e, slot, chunk, group):
     """Likewise trains, of which no spike is known yet; the adjoint at the end."""
     (first, stop), tiles = part_of(g.batch, g.chunks, chunk), part_of(g.tiles, g.groups, group)
-    spikes = g.all_spikes[slot]
-    for j in range(tiles[0] * TILE, min(tiles[1] * TILE, g.outputs)):
+    spikes, neurons = g.all_spikes[slot], range(tiles[0] * TILE, min(tiles[1] * TILE, g.outputs))
+    for j in neurons:
         g.reset_parts[e, chunk, j] = 0
     clear(spikes)
     for place in range(g.slots):
         spikes[adjoint.TIME, place] = math.inf
     for b in range(first, stop):
-        for k in range(g.starts[e, b, g.windows] if g.wants_times else 0):
+        for k in range(g.starts[e, b, g.windows] if g.time_groups > 0 else 0):
             g.times_parts[e, group, b, k] = 0
-        end_of_sample(g, e, b, chunk, (tiles[0] * TILE, min(tiles[1] * TILE, g.outputs)), tiles[1] * TILE)
-
-
-@jit
-def end_of_sample(g, e, b, chunk, neurons, stop):
-    """The adjoint at the end, of ``neurons``. Lanes without a neuron, up to ``stop``, have none."""
-    carried, of_end, held = g.carried[e, b], g.of_end[e, b], g.held[e, b]
-    for j in range(neurons[0], stop):
-        carried[0, j], carried[1, j], carried[2, j] = 0, 0, 0
-    for j in range(neurons[0], neurons[1]):
-        if g.asks_end:
+        carried, of_end, held = g.carried[e, b], g.of_end[e, b], g.held[e, b]
+        for j in range(tiles[0] * TILE, tiles[1] * TILE):  # also lanes without a neuron
+            carried[0, j], carried[1, j], carried[2, j] = 0, 0, 0
+        for j in neurons if g.asks_end else range(0):
             unit = g.unit[e, j]
             carried[1, j] = -of_end[1, j] * unit
             if held[5, j] > 0:
@@ -236,7 +216,7 @@ def end_of_sample(g, e, b, chunk, neurons, stop):
 def send_back(g, e, chunk, group, w):
     """Gradients with respect to the inputs of a window: own spikes, and the states at the start of the first."""
     (first, stop), tiles = part_of(g.batch, g.chunks, chunk), part_of(g.tiles, g.groups, group)
-    for b in range(first, stop if w > 0 and g.recurs else first):
+    for b in range(first, stop if w > 0 else first):
         n, at, asked = g.count[e, b, w], g.starts[e, b, w], g.asked[e, b]
         by_times, order = g.times_parts[e, group, b, at:], g.order[e, b, at:]
         fast = rows_of_window(g.rows[e, b], n, at)[FAST]
@@ -306,9 +286,12 @@ def backward_kernel(dtype: str, lanes: int, several: bool):
     def gather(g, slot, task):
         tiles = g.ensemble * g.tiles
         if task < tiles:
-            finish_tile(g, task // g.tiles, task % g.tiles)
+            e, tile = task // g.tiles, task % g.tiles
+            if g.weight_chunks > 0:
+                unpack_tile(g.weight_parts[e, :, tile, : g.inputs * TILE], g.unit[e], tile * TILE, g.by_weight[e])
+            sum_chunks(g.threshold_parts[e], g.unit[e], tile, False, g.by_threshold[e])
             if several:
-                finish_resets(g, task // g.tiles, task % g.tiles)
+                sum_chunks(g.reset_parts[e], g.unit[e], tile, True, g.by_reset[e])
             return
         e, first, stop = samples_of(task - tiles, g.batch, SAMPLES)
         for b in range(first, stop):

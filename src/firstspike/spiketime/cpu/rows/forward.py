@@ -13,26 +13,9 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import (
-    PER_MEM,
-    PER_SYN,
-    TILE,
-    are_weights,
-    every_lane,
-    pack_row,
-    padded,
-    saved_of,
-)
+from firstspike.spiketime.cpu.arrays import PER_MEM, PER_SYN, TILE, are_weights, every_lane, pack_row, padded, saved_of
 from firstspike.spiketime.cpu.rows.entries import DROP, HOLD, LAST, NEXT, PLACE, RELEASE, SEEN, Entries
-from firstspike.spiketime.cpu.rows.intervals import (
-    NOW_CURRENT,
-    NOW_VOLTAGE,
-    Sample,
-    find_segments,
-    forward_rows,
-    pad_row,
-    solve,
-)
+from firstspike.spiketime.cpu.rows.intervals import NOW_CURRENT, NOW_VOLTAGE, Sample, find_segments, forward_rows, solve
 from firstspike.spiketime.cpu.rows.layouts import FORWARD, TRAIN_FORWARD
 from firstspike.spiketime.cpu.rows.scan import scan_tile
 from firstspike.spiketime.cpu.rows.train_blocks import BLOCK, rows_of_block
@@ -40,7 +23,7 @@ from firstspike.spiketime.cpu.rows.train_scan import scan_trains
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
 from firstspike.spiketime.cpu.sort import are_times, first_from, sort_row
-from firstspike.spiketime.cpu.vectors.simd import clear, filled, load, splat, store, store_some
+from firstspike.spiketime.cpu.vectors.simd import clear, fill16, filled, load, splat, store, store_some
 
 _SHORT = 0.045  # mean interval in units of the faster constant for the fast scan of many inputs
 _LONG = 0.4  # interval that ends a segment there, likewise
@@ -54,7 +37,7 @@ def sort_sample(g, e, slot, b):
     n = sort_row(g.times[e, b], -math.inf, math.inf, order, arrival, g.sort_keys[slot], g.sort_labels[slot])
     last[g.outputs] = n
     if n:
-        pad_row(arrival, n)
+        store(arrival, n, fill16(arrival, arrival[n - 1]))  # as far as vectors may reach
     return n
 
 
@@ -112,7 +95,7 @@ def start_samples(g, e, slot, first, stop):
         for j in range(g.outputs):
             for k in range(g.most):
                 g.trains[e, b, j, k] = math.inf
-            g.counts[e, b, j], g.overflows[e, b, j] = 0, 0
+            g.counts[slot, at, j], g.overflows[e, b, j] = 0, 0
             if g.bounds[0] > -math.inf:
                 threshold = g.threshold[e, j]
                 carried[0, j], carried[1, j] = held[0, j] / threshold, held[1, j] / threshold
@@ -173,7 +156,7 @@ def prepare_window(g, e, slot, b, at, w):
     g.count[e, b, w], g.starts[e, b, w + 1] = n, first + padded(n)
     if n:
         arrival = arrival[first:]
-        pad_row(arrival, n)
+        store(arrival, n, fill16(arrival, arrival[n - 1]))
         g.segments[slot, at] = find_segments(arrival, n, g.c, math.inf, g.start[slot], g.ends[slot, at])
         forward_rows(arrival, n, g.c, True, g.start[slot], g.rows[slot, at])
     return True
@@ -194,7 +177,7 @@ def scan_window(zero, g, e, slot, b, at, tile, w):
     store(state, LAST, splat(zero, -math.inf))
     observed = g.observed[e, b, begin:begin] if g.seen == 0 else g.observed[e, b, begin:]
     for lane in range(size if g.seen > 0 else 0):
-        lanes[SEEN + lane] = done = g.counts[e, b, begin + lane]
+        lanes[SEEN + lane] = done = g.counts[slot, at, begin + lane]
         state[NEXT + lane] = observed[lane, done] if done < g.seen else math.inf
     entries = Entries(lanes, g.budget, g.found[e, b], g.places[e, b], g.moments[e, b], g.slopes[e, b])
     if n:
@@ -208,7 +191,7 @@ def scan_window(zero, g, e, slot, b, at, tile, w):
         store(carried, x * g.carried_lanes + begin, load(zero, state, row))
     g.upto[e, b, part + 1], full = lanes[TILE], np.int64(0)
     has_room = keep_spikes(g, e, slot, b, at, tile, w, entries, low) and lanes[TILE + 1] == 0
-    counts, often, most = g.counts[e, b, begin:], np.int32(0), np.int32(g.budget)
+    counts, often, most = g.counts[slot, at, begin:], np.int32(0), np.int32(g.budget)
     for number in range(size):
         lane = np.uintp(number)
         counts[lane] += min(lanes[lane], most)
@@ -230,7 +213,7 @@ def keep_spikes(g, e, slot, b, at, tile, w, entries, low):
         k, j = entries.places[entry] // TILE, tile * TILE + (entries.places[entry] & (TILE - 1))
         if k >= g.budget:
             continue  # a release
-        k += g.counts[e, b, j]
+        k += g.counts[slot, at, j]
         if k < g.most:
             g.trains[e, b, j, k] = entries.moments[entry]
         else:

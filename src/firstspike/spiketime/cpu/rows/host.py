@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Recurrence, Result, Sizes
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, Sizes, empty_gradients
 from firstspike.spiketime.cpu.arrays import (
     PAD,
     SAVED,
@@ -21,7 +21,7 @@ from firstspike.spiketime.cpu.arrays import (
 )
 from firstspike.spiketime.cpu.rows.backward import SAMPLES, backward_kernel
 from firstspike.spiketime.cpu.rows.forward import forward_kernel
-from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD, N_FORWARD
+from firstspike.spiketime.cpu.rows.intervals import N_FORWARD
 from firstspike.spiketime.cpu.rows.layouts import BACKWARD, FORWARD, KEPT, TRAIN_BACKWARD, TRAIN_FORWARD
 from firstspike.spiketime.cpu.runtime.kernels import REFUSED
 from firstspike.spiketime.cpu.runtime.parallel import Call, call, name_of
@@ -68,8 +68,7 @@ def backward_rows(
     tensors = grads.spikes, result.spikes, given.times, given.weight, given.threshold, *result.saved
     grad, spikes, times, weight, threshold, *saved = [x.contiguous() for x in tensors]
     ensemble, batch, inputs, outputs = sizes = given.sizes
-    by = zip(_BY, (times, weight, threshold), strict=True)
-    found = {name: torch.empty_like(x) for name, x in by if name in needs}
+    found = empty_gradients(given, needs & {"times", "weight"} | {"threshold"})
     real, threads = name_of(times.dtype), threads_for(work_of(ensemble * batch, inputs, outputs))
     c = constants_array(given.tau_mem, given.tau_syn, real, max_weight_grad)
     call = _backward_call(sizes, real, needs, not saved, threads)
@@ -81,8 +80,7 @@ def backward_rows(
 def _backward_call(sizes: Sizes, real: str, needs: Needs, observes: bool, threads: int) -> Call:
     inputs, outputs = sizes[2:]
     found = _common(sizes, inputs, threads) | sorting_for(inputs)
-    wanted = [name in needs for name in _BY]
-    phases = _add_parts(found, *wanted, wanted[0], False)
+    phases = _add_parts(found, needs, False)
     found |= {"observes": observes, "room": found["stride"]}
     given = ("c", "grad", "spikes", "times", "weight", "threshold", *SAVED, "by_times", "by_weight", "by_threshold")
     return Call(backward_kernel(real, lanes_for(outputs), False), phases, BACKWARD.plan(real, found, given), threads)
@@ -90,7 +88,7 @@ def _backward_call(sizes: Sizes, real: str, needs: Needs, observes: bool, thread
 
 def forward_trains(given: Arguments, holds: bool) -> Result:
     """Spike trains. ``holds`` says whether there are refractory times or observed spikes."""
-    bounds, _, budget = _recurrence(given)
+    bounds, _, budget = given.windows
     windows, a_window = len(bounds) - 1, 2 * budget + 1 if holds else budget
     entries, waiting = (2 if holds else 1) * given.max_spikes + a_window, 2 * budget
     while True:
@@ -121,13 +119,13 @@ def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -
     }  # fmt: skip
     _check_room(given, sizes)
     arrays |= {name: getattr(given, name) for name in ("times", "refractory", "observed")}
-    arrays["lag"] = numbers(real, _recurrence(given).lag)
+    arrays["lag"] = numbers(real, given.windows.lag)
     arrays |= TRAIN_FORWARD.tensors((*KEPT, "trains", "overflows", "lacks"), given.times, sizes)
     arrays["held"] = held = given.times.new_zeros((ensemble, batch, 2 * STATES, outputs))
     for number, x in enumerate(given.state or ()):
         held[:, :, number] = x
     phases = ensemble * sizes["tiles"], ensemble * -(-batch // sizes["block"])
-    call(forward_kernel(*_kind(given)), TRAIN_FORWARD, phases, sizes, arrays)
+    call(forward_kernel(name_of(real), lanes_for(outputs), True), TRAIN_FORWARD, phases, sizes, arrays)
     used = int(arrays["starts"][..., -1].max()) if windows > 1 or copies > 1 else sizes["room"]
     if used < sizes["room"] // 2:
         arrays |= {name: arrays[name][..., :used].contiguous() for name in ("order", "source", "arrival")}
@@ -144,10 +142,10 @@ def backward_trains(
     kept, holds = dict(zip((*KEPT, "held"), saved, strict=False)), bool(saved[-1][0, 0])
     recurrent, entries, room = given.recurrence is not None, kept["found"].shape[-1], kept["order"].shape[-1]
     sizes, arrays = _of_trains(given, holds, entries, 0, max_weight_grad)
-    asks_times = "times" in needs
-    phases = _add_parts(sizes, asks_times or recurrent, "weight" in needs, True, asks_times, recurrent)
+    phases = _add_parts(sizes, needs, recurrent)
+    found = empty_gradients(given, needs & {"times", "weight"} | {"threshold", "reset"})
     sizes |= {
-        "room": room, "all_rows": N_BACKWARD * room, "recurs": recurrent, "asks_end": grads.state is not None,
+        "room": room, "asks_end": grads.state is not None,
         "asked_size": int(kept["upto"][..., -1].max()) + 16,
         "slots": (2 * sizes["budget"] + 1 if holds else sizes["budget"]) * TILE + 16,
     }  # fmt: skip
@@ -155,19 +153,11 @@ def backward_trains(
         "grad": grads.spikes,
         "of_end": None if grads.state is None else torch.stack(tuple(grads.state), 2),
         "by_start": None if given.state is None else given.times.new_empty((ensemble, batch, STATES, outputs)),
-        "by_times": given.times.new_empty(given.times.shape) if asks_times else None,
-        "by_weight": given.weight.new_empty(given.weight.shape) if "weight" in needs else None,
-        "by_threshold": given.threshold.new_empty(given.threshold.shape),
-        "by_reset": given.threshold.new_empty(given.threshold.shape),
+        **{f"by_{name}": found.get(name) for name in (*_BY, "reset")},
     }
-    call(backward_kernel(*_kind(given)), TRAIN_BACKWARD, phases, sizes, arrays)
-    found = {name: arrays[f"by_{name}"] for name in (*_BY, "reset") if name in needs}
+    kernel = backward_kernel(name_of(given.times.dtype), lanes_for(outputs), True)
+    call(kernel, TRAIN_BACKWARD, phases, sizes, arrays)
     return found if given.state is None else found | dict(zip(Held._fields, arrays["by_start"].unbind(2), strict=True))
-
-
-def _kind(given: Arguments) -> tuple[str, int, bool]:
-    """The kind for which kernels are compiled."""
-    return name_of(given.times.dtype), lanes_for(given.weight.shape[-2]), given.max_spikes > 0
 
 
 def _common(sizes: Sizes, events: int, threads: int) -> dict[str, int]:
@@ -180,13 +170,9 @@ def _common(sizes: Sizes, events: int, threads: int) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _add_parts(
-    sizes: dict[str, int], wants_times: bool, wants_weight: bool, wants_threshold: bool, asked: bool, recurrent: bool
-) -> tuple[int, ...]:
-    """Add into which parts the sums of a backward pass are cut, by the shapes alone. Returns its phases.
-
-    ``asked`` says whether the caller wants the gradient with respect to times.
-    """
+def _add_parts(sizes: dict[str, int], needs: Needs, recurrent: bool) -> tuple[int, ...]:
+    """Add into which parts the sums of a backward pass are cut, by the shapes alone. Returns its phases."""
+    asked = "times" in needs
     ensemble, batch, tiles = sizes["ensemble"], sizes["batch"], sizes["tiles"]
     blocks = -(-batch // SAMPLES)
     groups = 1 if recurrent else min(tiles, MAX_GROUPS) if asked else tiles
@@ -194,9 +180,8 @@ def _add_parts(
     most = max(1, min(-(-_FEW // groups), batch // _SHORT), min(_MANY // groups, batch // _LONG))
     chunks = 1 if small else most
     sizes |= {
-        "groups": groups, "chunks": chunks, "wants_times": wants_times, "wants_weight": wants_weight,
-        "wants_threshold": wants_threshold, "time_groups": groups if wants_times else 0,
-        "weight_chunks": chunks if wants_weight else 0,
+        "groups": groups, "chunks": chunks, "time_groups": groups if asked or recurrent else 0,
+        "weight_chunks": chunks if "weight" in needs else 0,
     }  # fmt: skip
     return ensemble * (tiles + blocks), ensemble * groups * chunks, ensemble * (tiles + (blocks if asked else 0))
 
@@ -208,7 +193,7 @@ def _of_trains(
     (ensemble, batch, inputs, copies), (outputs, sources) = given.times.shape, given.weight.shape[1:]
     threads = threads_for(work_of(ensemble * batch, inputs * copies, outputs))
     sizes = _common((ensemble, batch, sources, outputs), inputs * copies, threads)
-    bounds, _, budget = _recurrence(given)
+    bounds, _, budget = given.windows
     arrays: dict[str, Any] = {name: getattr(given, name) for name in ("weight", "threshold", "reset")}
     arrays["c"] = constants_array(*given.constants, name_of(given.times.dtype), bound)
     arrays["bounds"] = torch.tensor(bounds, dtype=given.times.dtype, device="cpu")
@@ -218,11 +203,6 @@ def _of_trains(
         "parts_size": (len(bounds) - 1) * sizes["tiles"] + 1,
         "entries": entries, "carried_lanes": sizes["tiles"] * TILE, "holds": holds,
     }, arrays  # fmt: skip
-
-
-def _recurrence(given: Arguments) -> Recurrence:
-    """The recurrence, or one window without any."""
-    return given.recurrence or Recurrence((given.start, given.until), 0.0, given.max_spikes)
 
 
 def _check_room(given: Arguments, sizes: dict[str, int]) -> None:

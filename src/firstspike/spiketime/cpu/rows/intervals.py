@@ -65,12 +65,6 @@ class Sample(NamedTuple):
 
 
 @jit
-def pad_row(arrival, n):
-    """Repeat the last of n > 0 times, as far as vectors may reach. Forward passes do this once for all others."""
-    store(arrival, n, fill16(arrival, arrival[n - 1]))
-
-
-@jit
 def find_segments(arrival, n, c, longest, start, ends):
     """Fill ``start[k]`` with t_0 of each row and ``ends`` with the end of each segment. Returns how many there are.
 

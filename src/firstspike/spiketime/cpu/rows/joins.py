@@ -8,19 +8,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import (
-    FLAT,
-    HEIGHT,
-    PER_MEM,
-    PER_SYN,
-    RATIO,
-    REST_MEM,
-    REST_SYN,
-    SUMMIT,
-    TILE,
-    rates_of,
-    saved_of,
-)
+from firstspike.spiketime.cpu.arrays import FLAT, HEIGHT, PER_MEM, PER_SYN, RATIO, SUMMIT, TILE, rates_of, saved_of
 from firstspike.spiketime.cpu.membrane import exact_slope, fades, kappa
 from firstspike.spiketime.cpu.rows.adjoint import DECAY, LEVEL, RESPONSE, SCALE, TOTAL, UNIT
 from firstspike.spiketime.cpu.rows.intervals import FAST, SLOW
@@ -37,7 +25,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     load16,
     load_some16,
     load_whole16,
-    lowest_bit,
+    next_lane,
     select,
     splat,
     store,
@@ -57,14 +45,13 @@ def settle_flat(g, e, b, begin, first, bits, packed, sample, lanes):
     """
     c, saved = g.c, saved_of(g, e, b)
     steep = load_some16(bits, saved.slope, begin + first)
-    mem, syn = np.float64(c[PER_MEM]) + np.float64(c[REST_MEM]), np.float64(c[PER_SYN]) + np.float64(c[REST_SYN])
     flat = (steep * steep < c[PER_MEM] * c[PER_SYN] * FLAT) & (abs(steep) > 0.0) & bits
     while flat:
-        lane = first + lowest_bit(flat)
-        flat &= flat - np.uint64(1)
+        bit, flat = next_lane(flat)
+        lane = first + bit
         level, spike = lanes[LEVEL + lane], g.spikes[e, b, begin + lane]
         n = saved.last[begin + lane] + 1
-        slope = exact_slope(sample.arrival, sample.order, n, packed, None, lane, TILE, (mem, syn, 1.0), level, spike)
+        slope = exact_slope(sample.arrival, sample.order, n, packed, None, lane, TILE, c, 1.0, level, spike)
         saved.slope[begin + lane] = slope / level
 
 
@@ -112,10 +99,9 @@ def join_lanes(zero, g, e, slot, b, begin, every, sample, bound):
         _, asked, kept, scale = joining(g, e, slot, b, begin, first, bits, arrival, bound)
         left = asked
         while left:
-            lane = first + lowest_bit(left)
-            left &= left - np.uint64(1)
-            row = np.intp(places[lane])
-            joins[row] |= np.uint64(1) << np.uint64(lane)
+            bit, left = next_lane(left)
+            row = np.intp(places[first + bit])
+            joins[row] |= np.uint64(1) << np.uint64(first + bit)
             top = max(top, row)
         if kept != asked:
             scale, dropped = select(kept, scale, 0.0), True
@@ -137,9 +123,7 @@ def joining(g, e, slot, b, begin, first, bits, arrival, bound):
     gradients with respect to weights are within the bound, and the scales.
     """
     saved, places, lanes, at = saved_of(g, e, b), g.places[slot], g.state[slot], begin + first
-    for lane in range(0 if bits == _WHOLE else 16):
-        places[first + lane] = saved.last[at + lane] if bits >> np.uint64(lane) & np.uint64(1) else -1
-    k = load_whole16(lanes, saved.last, at) if bits == _WHOLE else load_whole16(lanes, places, first)
+    k = select(bits, load_whole16(lanes, saved.last, at), -1.0)
     store_whole16(_WHOLE, places, first, max(k, 0.0))
     steep = load_some16(bits, saved.slope, at) * load16(lanes, LEVEL + first)
     spiked = (k >= 0.0) & (steep > 0.0)
@@ -149,9 +133,8 @@ def joining(g, e, slot, b, begin, first, bits, arrival, bound):
     kept, never = asked, arrival.dtype.type(math.inf)
     suspects = (abs(scale) * g.c[HEIGHT] > load16(lanes, UNIT + first) * bound) & asked
     while suspects:
-        bit = lowest_bit(suspects)
+        bit, suspects = next_lane(suspects)
         lane = first + bit
-        suspects &= suspects - np.uint64(1)
         factor, allowed, inputs = abs(lanes[SCALE + lane]), bound * lanes[UNIT + lane], (0, np.intp(places[lane]))
         if exceeds(factor, allowed, g.spikes[e, b, begin + lane], -never, arrival, inputs, g.c):
             kept &= ~(np.uint64(1) << np.uint64(bit))

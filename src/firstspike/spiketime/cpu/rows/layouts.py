@@ -26,13 +26,11 @@ KEPT = {
     "slopes": "real ensemble batch entries",
     "upto": "int32 ensemble batch parts_size",
     "full": "int64 ensemble batch tiles windows",
-    "counts": "int32 ensemble batch outputs",
 }
 """Arrays that the forward kernel leaves for the backward one.
 
 Of each sample, they are its events, where each window's begin and how many there are; the ``entries.Entries`` of all
-tiles, where those of each window and tile begin, which neurons would spike too often in it, as bits; and numbers of
-spikes.
+tiles, where those of each window and tile begin, and which neurons would spike too often in it, as bits.
 """
 _FORWARD = Layout(
     "ensemble batch inputs outputs block threads tiles packed_size stride windows sorting",
@@ -67,6 +65,7 @@ TRAIN_FORWARD = _FORWARD.extended(
     trains="real ensemble batch outputs most",
     overflows="uint8 ensemble batch outputs",
     lacks="int32 ensemble batch",
+    counts="int32 threads block outputs",  # of spikes
     outside="real threads block events",  # input spikes in order of arrival, how many, and which one comes next
     outside_order="int32 threads block events",
     arrived="int32 threads block",
@@ -84,13 +83,14 @@ TRAIN_FORWARD = _FORWARD.extended(
 
 
 _BACKWARD = Layout(
-    "ensemble batch inputs outputs events groups time_groups chunks weight_chunks threads wants_weight wants_times "
-    "wants_threshold tiles packed_size room windows",
+    "ensemble batch inputs outputs events groups time_groups chunks weight_chunks threads tiles packed_size room "
+    "windows",
     c=f"real {N_CONSTANTS + 1}",
     weight="real ensemble outputs inputs",
     threshold="real ensemble outputs",
     packed="real ensemble tiles packed_size",
     unit="real ensemble outputs",
+    rows=f"real ensemble batch {N_BACKWARD} room",
     ends="int32 ensemble batch room",
     weight_parts="real ensemble weight_chunks tiles packed_size",
     times_parts="real ensemble time_groups batch room",
@@ -107,7 +107,6 @@ BACKWARD = _BACKWARD.extended(
     spikes="real ensemble batch outputs",
     times="real ensemble batch events",
     **SAVED,
-    rows=f"real ensemble batch {N_BACKWARD} room",
     segments="int32 ensemble batch",
     used="int32 ensemble batch",
     start="real threads room",
@@ -117,12 +116,11 @@ BACKWARD = _BACKWARD.extended(
     **SORTING,
 )
 TRAIN_BACKWARD = _BACKWARD.extended(
-    "most budget asks_end holds all_rows entries recurs asked_size bounds_size parts_size carried_lanes slots",
+    "most budget asks_end holds entries asked_size bounds_size parts_size carried_lanes slots",
     **TRAINS,
     **KEPT,
     grad="real ensemble batch outputs most",
     of_end=f"real ensemble batch {STATES} outputs",
-    rows="real ensemble batch all_rows",
     start="real ensemble batch room",
     segments="int32 ensemble batch windows",
     asked="real ensemble batch asked_size",  # the gradient with respect to each entry, and room for 16 more

@@ -28,15 +28,7 @@ from firstspike.spiketime.cpu.rows.intervals import (
     scale_of,
 )
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.vectors.masks import (
-    any_of,
-    bits_of,
-    has_mask_registers,
-    mask_of,
-    store_where,
-    update,
-    where_below,
-)
+from firstspike.spiketime.cpu.vectors.masks import HAS_MASKS, any_of, bits_of, mask_of, store_where, update, where_below
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
     fma,
@@ -45,7 +37,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     load,
     load16,
     lowest,
-    lowest_bit,
+    next_lane,
     select,
     splat,
     store,
@@ -53,7 +45,6 @@ from firstspike.spiketime.cpu.vectors.simd import (
 )
 
 _PATIENCE = 32  # rows for which a single lane is followed
-_MASKED = has_mask_registers()
 _WHOLE = np.uint64(0xFFFF)
 _BLOCK = 16  # rows that are scanned at once where there are no mask registers
 _MANY = 48  # rows from which on most blocks have no candidate
@@ -75,7 +66,7 @@ def scan_tile(zero, packed, sample, active, fast, c, state, places, last):
         end = sample.ends[segment]
         before = active
         if fast:
-            advances = advance if _MASKED else advance_in_blocks
+            advances = advance if HAS_MASKS else advance_in_blocks
             voltage, current, active = advances(
                 zero, packed, order, begin, end - 1, rows, 0, active, voltage, current, state
             )
@@ -120,7 +111,7 @@ def advance(zero, packed, order, begin, end, rows, first, active, voltage, curre
     for row in range(begin, end):
         k = np.uintp(row)
         current = fma(load(zero, packed, np.intp(order[k]) * TILE + first), syn[k], current)
-        if _MASKED:
+        if HAS_MASKS:
             store_where(working, state, CURRENT + first, current)  # by the ports for stores, which are idle otherwise
         else:
             charged = update(working, current, charged)
@@ -133,7 +124,7 @@ def advance(zero, packed, order, begin, end, rows, first, active, voltage, curre
     found = active & ~still
     if found:
         for row, x in ((VOLTAGE, voltage), (CURRENT, charged), (_STOP, place)):
-            if row != CURRENT or not _MASKED:
+            if row != CURRENT or not HAS_MASKS:
                 store(state, row + first, select(found, x, load(zero, state, row + first)))
     return voltage, current, still
 
@@ -179,30 +170,25 @@ def advance_in_blocks(zero, packed, order, begin, end, rows, first, active, volt
 def settle(zero, packed, sample, stopped, c, state, places, last):
     """Bring the states at which lanes stopped to scale 1. Returns the lanes that have to be scanned again."""
     arrival, rows = sample.arrival, sample.rows
-    stride, early, again, steep = rows.shape[1], np.uint64(0), np.uint64(0), np.uint64(0)
+    stride, early, again = rows.shape[1], np.uint64(0), np.uint64(0)
     for first in range(0, lanes_of(zero), 16):
         bits = (stopped >> np.uint64(first)) & _WHOLE
         if not bits:
             continue
         stop = select(bits, load16(state, _STOP + first), fill16(state, 0.0))
         store_whole16(_WHOLE, places, first, stop)
-        store_whole16(bits, last, first, stop)
         mem, mem_end = gather16(rows, MEM * stride, places, first), gather16(rows, MEM * stride + 1, places, first)
         syn, rise = gather16(rows, SYN * stride, places, first), gather16(rows, RISE * stride, places, first)
         since, until = gather16(arrival, 0, places, first), gather16(arrival, 1, places, first)
         voltage, current = load16(state, VOLTAGE + first), load16(state, CURRENT + first)
         # where one interval adds many thresholds, too few digits are left of the state before it
         lost = (current * rise > mem * _STEEP) & bits
-        steep |= lost << np.uint64(first)
+        store_whole16(bits & ~lost, last, first, stop)
+        again |= lost << np.uint64(first)
         early |= ((voltage < mem_end) & bits & ~lost) << np.uint64(first)
         note(state, first, bits, ((voltage - current * rise) / mem, current / syn, until - since, since, until))
-    again |= steep
-    while steep:
-        last[lowest_bit(steep)] = -1
-        steep &= steep - np.uint64(1)
     while early:
-        lane = lowest_bit(early)
-        early &= early - np.uint64(1)
+        lane, early = next_lane(early)
         if not proceed(packed, sample, lane, c, state, last):
             last[lane] = -1
             again |= np.uint64(1) << np.uint64(lane)

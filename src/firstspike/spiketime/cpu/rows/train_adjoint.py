@@ -155,7 +155,7 @@ def unwind_window(zero, g, e, slot, chunk, group, tile, b, w):
         g.source[e, b, here], arrival, n, g.ends[e, b, here], g.segments[e, b, w], rows_of_window(g.rows[e, b], n, at)
     )
     inputs, until = (1 if begins else 0, n - 2 if stops else n - 1), g.bounds[w + 1] if stops else arrival[n - 1]
-    wants_weight, wants_times, holds = g.wants_weight != 0, g.wants_times != 0, g.holds != 0
+    wants_weight, wants_times, holds = g.weight_chunks > 0, g.time_groups > 0, g.holds != 0
     never = c.dtype.type(math.inf)
     by_weight = g.weight_parts[e, chunk, tile] if wants_weight else g.sums[slot]  # which nothing is added to
     by_times = g.times_parts[e, group, b, here] if wants_times else g.sums[slot]
@@ -205,4 +205,4 @@ def start_window(zero, state, carried, begin, full, until):
 def rows_of_window(rows, n, at):
     """The rows of a window whose events begin at ``at``."""
     stride = padded(n)
-    return rows[N_BACKWARD * at : N_BACKWARD * (at + stride)].reshape(N_BACKWARD, stride)
+    return rows.reshape(rows.size)[N_BACKWARD * at : N_BACKWARD * (at + stride)].reshape(N_BACKWARD, stride)

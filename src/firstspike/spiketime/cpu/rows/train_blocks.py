@@ -26,21 +26,13 @@ from firstspike.spiketime.cpu.rows.intervals import (
     VOLTAGE,
 )
 from firstspike.spiketime.cpu.runtime.compiling import inlined
-from firstspike.spiketime.cpu.vectors.masks import (
-    bits_of,
-    has_mask_registers,
-    mask_of,
-    store_where,
-    update,
-    where_below,
-)
+from firstspike.spiketime.cpu.vectors.masks import HAS_MASKS, bits_of, mask_of, store_where, update, where_below
 from firstspike.spiketime.cpu.vectors.mathfun import exp
-from firstspike.spiketime.cpu.vectors.simd import fill16, fma, lanes_of, load, load16, lowest_bit, select, splat, store
+from firstspike.spiketime.cpu.vectors.simd import count_of, fill16, fma, load, load16, next_lane, select, splat, store
 
 BLOCK = 64  # rows at most
 FEWEST = 32  # rows that are worth it; where spikes are denser, they are solved row by row
 _MANY = 64  # spikes of a tile in a block that are too many, as lanes have several
-_MASKED = has_mask_registers()
 _WHOLE = np.uint64(0xFFFF)
 _ROW = SINCE  # row of the state with the row of a lane's first candidate in the block, plus lane / TILE
 # of 16 spikes: the state before and the numbers of the interval, then what is found
@@ -64,7 +56,7 @@ def scan_block(zero, packed, sample, begin, end, active, state, entries, c):
     """
     order, rows = sample.order, sample.rows
     voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
-    if _MASKED:
+    if HAS_MASKS:
         voltage, current, over = pass_rows(zero, packed, order, begin, end, rows, 0, active, voltage, current, state)
     else:
         store(state, START, voltage)
@@ -75,11 +67,8 @@ def scan_block(zero, packed, sample, begin, end, active, state, entries, c):
             current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
             voltage = fma(current, rise[k], voltage)
             over = max(over, voltage - bound[k])
-    found, n = (over >= 0.0) & active, 0
-    left = found
-    while left:
-        left &= left - np.uint64(1)
-        n += 1
+    found = (over >= 0.0) & active
+    n = count_of(found)
     if n > end - begin:
         return active, True
     store(state, NOW_VOLTAGE, voltage)
@@ -87,20 +76,16 @@ def scan_block(zero, packed, sample, begin, end, active, state, entries, c):
     if not found:
         return active, False
     store(state, OVER, over)
-    for first in range(0, 0 if _MASKED else lanes_of(zero), 16):
+    for first in range(0, 0 if HAS_MASKS else TILE, 16):
         bits = (found >> np.uint64(first)) & _WHOLE
         if bits:
             v, i = load16(state, START + first), load16(state, START + TILE + first)
             pass_rows(fill16(rows, 0.0), packed, order, begin, end, rows, first, bits, v, i, state)
     stopped, left = load(zero, state, _ROW), found
     while left:
-        lane = lowest_bit(left)
-        left &= left - np.uint64(1)
+        lane, left = next_lane(left)
         row = state[_ROW + lane]
-        before, place = (splat(zero, row) > stopped) & found, SEEN
-        while before:
-            before &= before - np.uint64(1)
-            place += 1
+        place = SEEN + count_of((splat(zero, row) > stopped) & found)
         entries.lanes[place] = np.int32(row) * TILE + lane
     for first in range(0, n, 16):
         active = solve_lanes(packed, sample, begin, end, SEEN + first, min(16, n - first), active, state, entries, c)
@@ -120,7 +105,7 @@ def pass_rows(zero, packed, order, begin, end, rows, first, active, voltage, cur
     for row in range(begin, end):
         k = np.uintp(row)
         current = fma(load(zero, packed, np.intp(order[k]) * TILE + first), syn[k], current)
-        if _MASKED:
+        if HAS_MASKS:
             store_where(working, state, CURRENT + first, current)  # by the ports for stores, which are idle otherwise
         else:
             charged = update(working, current, charged)
@@ -132,7 +117,7 @@ def pass_rows(zero, packed, order, begin, end, rows, first, active, voltage, cur
     if found:
         store(state, VOLTAGE + first, before)
         store(state, _ROW + first, place)
-        if not _MASKED:
+        if not HAS_MASKS:
             store(state, CURRENT + first, charged)
     return voltage, current, over
 
@@ -155,9 +140,8 @@ def solve_lanes(packed, sample, begin, end, first, size, active, state, entries,
     while going:
         left = going
         while left:
-            at = SPIKES + lowest_bit(left)
-            left &= left - np.uint64(1)
-            k = np.uintp(begin + lanes[first + at - SPIKES] // TILE)
+            i, left = next_lane(left)
+            at, k = SPIKES + i, np.uintp(begin + lanes[first + i] // TILE)
             following = k + np.uintp(1)
             state[at + _RISE], state[at + _SYN], state[at + _WAIT] = rise[k], syn[k], arrival[following] - arrival[k]
             state[at + _MEM], state[at + _END], state[at + _BOUND] = mem[k], mem[following], bound[k]
@@ -166,15 +150,14 @@ def solve_lanes(packed, sample, begin, end, first, size, active, state, entries,
         going &= ~gone
         left = gone
         while left:
-            lane = lanes[first + lowest_bit(left)] & (TILE - 1)
-            left &= left - np.uint64(1)
+            i, left = next_lane(left)
+            lane = lanes[first + i] & (TILE - 1)
             active &= ~(np.uint64(1) << np.uint64(lane))
             state[NOW_VOLTAGE + lane] = -math.inf
         left = going
         while left:
-            i = lowest_bit(left)
+            i, left = next_lane(left)
             bit, lane, at = np.uint64(1) << np.uint64(i), lanes[first + i] & (TILE - 1), SPIKES + i
-            left &= ~bit
             if not walked & bit and state[OVER + lane] < state[at + _RESET]:
                 state[NOW_VOLTAGE + lane] -= state[at + _RESET]
                 going &= ~bit
@@ -225,8 +208,7 @@ def solve_spikes(arrival, begin, first, bits, state, entries, c):
         store(state, at + _SLOPE, drive - r.mem)
         left = fired
         while left:
-            i = lowest_bit(left)
-            left &= left - np.uint64(1)
+            i, left = next_lane(left)
             lane, k = lanes[first + i] & (TILE - 1), np.uintp(begin + lanes[first + i] // TILE)
             time, slope = state[at + _AT + i], state[at + _SLOPE + i]
             if note_spike(state, entries, k, lane, time, slope, False, arrival[k], arrival[k + np.uintp(1)]):

@@ -15,12 +15,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import PER_MEM, PER_SYN, TILE, rates_of
-from firstspike.spiketime.cpu.membrane import (
-    crossings,
-    reaches,
-    reaches_scaled,
-    responses,
-)
+from firstspike.spiketime.cpu.membrane import crossings, reaches, reaches_scaled, responses
 from firstspike.spiketime.cpu.rows.entries import (
     AT,
     DROP,
@@ -35,15 +30,7 @@ from firstspike.spiketime.cpu.rows.entries import (
     note_spike,
     sort_entries,
 )
-from firstspike.spiketime.cpu.rows.intervals import (
-    BOUND,
-    MEM,
-    NOW_CURRENT,
-    NOW_VOLTAGE,
-    RISE,
-    SYN,
-    scale_of,
-)
+from firstspike.spiketime.cpu.rows.intervals import BOUND, MEM, NOW_CURRENT, NOW_VOLTAGE, RISE, SYN, scale_of
 from firstspike.spiketime.cpu.rows.train_blocks import FEWEST, rows_of_block, scan_block, solve_within
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.masks import any_reaches
@@ -56,6 +43,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     load16,
     lowest,
     lowest_bit,
+    next_lane,
     select,
     splat,
     store,
@@ -182,8 +170,7 @@ def record(state, entries, k, first, fired, holds, now, end):
     """Note spikes at ``now`` + AT of 16 lanes after row k. Returns those that may not spike again for now."""
     gone = np.uint64(0)
     while fired:
-        part = lowest_bit(fired)
-        fired &= fired - np.uint64(1)
+        part, fired = next_lane(fired)
         lane = first + part
         if note_spike(state, entries, k, lane, state[AT + lane], state[STEEP + lane], holds, now, end):
             gone |= np.uint64(1) << np.uint64(part)
@@ -210,9 +197,8 @@ def do_what_is_due(zero, state, entries, k, active, due, now, end, c, observed):
     """
     released, a, b = np.uint64(0), c[PER_MEM], c[PER_SYN]
     while due:
-        lane = lowest_bit(due)
+        lane, due = next_lane(due)
         bit = np.uint64(1) << np.uint64(lane)
-        due &= ~bit
         while True:
             release, spike = state[RELEASE + lane], state[NEXT + lane]
             time = min(release, spike)

@@ -7,7 +7,7 @@ the numbers, as machines without such registers compare and select: bits would b
 """
 
 # mypy: disable-error-code="no-untyped-def"
-from functools import lru_cache, partial, reduce
+from functools import reduce
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -32,21 +32,20 @@ _PART = 16
 _REGISTER = 256  # bits of a vector register without a mask register beside it
 
 
-@lru_cache(maxsize=2)
 def _has(feature: str, named: str) -> bool:
     """Whether kernels are compiled for a machine with a feature. Where only its name is given, a word of that tells."""
     _, name, features = cpu_target.target_context.codegen().magic_tuple()
     return f"+{feature}" in features if features else named in name
 
 
-has_mask_registers, has_permutations = partial(_has, "avx512f", "avx512"), partial(_has, "avx2", "haswell")
+HAS_MASKS, HAS_PERMUTATIONS = _has("avx512f", "avx512"), _has("avx2", "haswell")
 
 
 class MaskType(types.Type):
     """Numba's type of a mask: its lanes, and the bits of the numbers that it is for."""
 
     def __init__(self, lanes: int, bits: int) -> None:
-        self.lanes, self.bits = lanes, 1 if has_mask_registers() else bits
+        self.lanes, self.bits = lanes, 1 if HAS_MASKS else bits
         super().__init__(name=f"Mask({lanes}, {self.bits})")
 
     def kept(self, builder, truth):
@@ -102,7 +101,7 @@ def any_of(context, builder, sig, mask):
 def any_reaches(context, builder, sig, x, bound):
     """Whether any lane has ``x >= bound``, a number. Cheaper than to ask which ones, without mask registers."""
     vec = sig.args[0]
-    if has_mask_registers():
+    if HAS_MASKS:
         return any_from(builder, builder.fcmp_ordered(">=", x, splat_into(builder, bound, vec)))
     # the signs of integers as wide as the numbers, joined before they become bits
     part = VecType(vec.dtype, _REGISTER // vec.dtype.bitwidth)

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from firstspike.spiketime.cpu.runtime.compiling import emitted, jit
-from firstspike.spiketime.cpu.vectors.masks import has_mask_registers, has_permutations
+from firstspike.spiketime.cpu.vectors.masks import HAS_MASKS, HAS_PERMUTATIONS
 from firstspike.spiketime.cpu.vectors.simd import (
     INT32,
     INT64,
@@ -92,7 +92,7 @@ def columns16(context, builder, sig, source, places, first, step, start, target,
 @emitted(lambda bits, array, index, x: types.intp(types.uint64, array, types.intp, x))
 def pack16(context, builder, sig, bits, array, index, x):
     """Write the lanes whose bits are set one after the other, and anything up to 16; returns where they end."""
-    wide = 512 if has_mask_registers() else 256 if has_permutations() else 1
+    wide = 512 if HAS_MASKS else 256 if HAS_PERMUTATIONS else 1
     part = VecType(sig.args[3].dtype, max(wide // sig.args[3].dtype.bitwidth, 1))
     for first in range(0, 16, part.lanes):
         some, word = shuffle(builder, x, x, range(first, first + part.lanes)), builder.lshr(bits, INT64(first))
@@ -237,7 +237,7 @@ _SIXTEEN = (
 )  # fmt: skip
 _APART = tuple((i, i + d) for d in (4, 2, 1) for i in range(8) if not i & d)
 _REVERSED = (*((i, i + 4) for i in range(4)), (0, 2), (1, 3), (0, 1), (2, 3), (7, 5), (6, 4), (7, 6), (5, 4))
-_VECTOR = 512 if has_mask_registers() else 256  # bits of a register
+_VECTOR = 512 if HAS_MASKS else 256  # bits of a register
 _ROW = 32  # numbers of a row
 
 

@@ -10,6 +10,7 @@ than the arithmetic in the loops here: hence a separate type.
 import operator
 from types import MappingProxyType
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.datamodel import models
@@ -18,7 +19,7 @@ from numba.core.typeconv import Conversion
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import register_model
 
-from firstspike.spiketime.cpu.runtime.compiling import emitted, jit
+from firstspike.spiketime.cpu.runtime.compiling import emitted, inlined, jit
 
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
 
@@ -361,6 +362,18 @@ def prefetch32(context, builder, sig, array, index):
 def lowest_bit(context, builder, sig, bits):
     """Number of the lowest set bit. ``bits`` must not be 0."""
     return _call(builder, "cttz", INT64, [bits, ir.IntType(1)(1)], INT64)
+
+
+@inlined
+def next_lane(bits):
+    """Number of the lowest set bit, and the other bits. ``bits`` must not be 0."""
+    return lowest_bit(bits), bits & (bits - np.uint64(1))
+
+
+@emitted(lambda bits: types.intp(types.uint64))
+def count_of(context, builder, sig, bits):
+    """How many bits are set."""
+    return builder.call(builder.module.declare_intrinsic("llvm.ctpop", [INT64]), [bits])
 
 
 @jit
