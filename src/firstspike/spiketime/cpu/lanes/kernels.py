@@ -40,7 +40,7 @@ SAMPLES = 16  # of one task
 # networks
 FORWARD = Layout(
     "ensemble batch samples inputs copies events outputs most groups all_groups group_inputs delay_inputs "
-    "taus threads sorted sorting observes holds padded releases n_saved "
+    "taus threads sorted sorting observes padded releases n_saved "
     "windows bounds_size budget room block tasks kept dues listed sendings",
     mem="real taus",
     syn="real taus",
