@@ -14,6 +14,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import LANES
+from firstspike.spiketime.cpu.lanes.scan import arrival_at
 from firstspike.spiketime.cpu.linear.alone import go_alone
 from firstspike.spiketime.cpu.linear.flow import (
     CURRENT,
@@ -63,6 +64,15 @@ def time_of(keys, i, lane):
     if keys.ndim == 1:
         return lambda keys, i, lane: np.float64(keys[i])
     return lambda keys, i, lane: np.float64(keys[i, lane])
+
+
+@jit
+def interval(g, keys, i):
+    """The length of an interval. -1 is the one from the start to the first input."""
+    begin, end = np.float64(g.bounds[0]), np.float64(g.bounds[1])
+    now = begin if i < 0 else min(np.float64(keys[i]), end)
+    stop = min(np.float64(keys[i + 1]), end)
+    return 0.0 if now == -math.inf or not stop > now else stop - now
 
 
 @inlined
@@ -265,9 +275,8 @@ def scan(g, at, keys, rows, drives, weights, source, n):
     state, rows_each = g.state[at.slot], (1 + g.kinds.size) * LANES
     here, there = 0, rows_each
     held, stuck, active = start_lanes(g, at), np.uint64(0), at.every
-    plain = g.observes == 0 and g.records == 0
     end, fastest, may = g.bounds[1], fastest_rate(g, at, source is None), g.resets != 0 and g.observes == 0
-    simple = source is not None and plain and g.count <= 2
+    simple = source is not None and g.observes == 0 and g.count <= 2
     for k in range(g.count):
         simple &= g.kinds[k] != RISE and (g.kinds[k] != THRESHOLD or k == 1)
     i = -2 if g.bounds[0] > -math.inf else -1
@@ -280,12 +289,12 @@ def scan(g, at, keys, rows, drives, weights, source, n):
                 i, active = run_quiet(g, at, i, n, keys, rows, drives, weights, source, here, active, LONGEST / fastest)
         elif i >= 0:
             add_input(g, at, i, here, weights, source)
-        wait = longest_wait(g, at, keys, i)
+        wait = longest_wait(g, at, keys, source, i)
         if source is not None and wait == 0:
             continue
-        now = arrival_lanes(g, keys, i) if i >= 0 else fill32(state, g.bounds[0])
-        stop = min(arrival_lanes(g, keys, i + 1), fill32(state, end))
-        if g.records != 0:
+        now = arrival_at(keys, source, i) if i >= 0 else fill32(state, g.bounds[0])
+        stop = min(arrival_at(keys, source, i + 1), fill32(state, end))
+        if g.taped > 0:
             for place in range(0, rows_each, LANES):
                 store(g.tape[at.slot, i + 1], place, load32(state, here + place))
         brief = may and fastest * wait <= LONGEST
@@ -301,7 +310,7 @@ def scan(g, at, keys, rows, drives, weights, source, n):
             here, there = there, here
     if g.once != 0:
         finish_kept(g, at, drives, there)
-    if g.records == 0:
+    if g.taped == 0:
         end_lanes(g, at, here, stuck)
 
 
@@ -316,32 +325,14 @@ def fastest_rate(g, at, own):
     return found
 
 
-@chosen_by_type
-def arrival_lanes(g, keys, i):
-    """When an input arrives at each lane."""
-    if keys.ndim == 1:
-        return lambda g, keys, i: fill32(g.tiny, keys[i])
-    return lambda g, keys, i: load32(keys, i * LANES)
-
-
-@jit
-def _wait_of_all(g, at, keys, i):
-    return max(np.float64(min(keys[i + 1], g.bounds[1])) - np.float64(keys[i] if i >= 0 else g.bounds[0]), 0.0)
-
-
-@jit
-def _longest_wait(g, at, keys, i):
-    stop = min(load32(keys, (i + 1) * LANES), fill32(g.tiny, g.bounds[1]))
-    now = load32(keys, i * LANES) if i >= 0 else fill32(g.tiny, g.bounds[0])
-    return np.float64(highest(select((stop > now) & at.every, stop - now, 0.0)))
-
-
-@chosen_by_type
-def longest_wait(g, at, keys, i):
+@inlined
+def longest_wait(g, at, keys, source, i):
     """The longest wait for the next input in the lanes of a group."""
-    if keys.ndim == 1:
-        return lambda g, at, keys, i: _wait_of_all(g, at, keys, i)
-    return lambda g, at, keys, i: _longest_wait(g, at, keys, i)
+    if source is not None:
+        return interval(g, keys, i)
+    now = load32(keys, i * LANES) if i >= 0 else fill32(g.tiny, g.bounds[0])
+    stop = min(load32(keys, (i + 1) * LANES), fill32(g.tiny, g.bounds[1]))
+    return np.float64(highest(select((stop > now) & at.every, stop - now, 0.0)))
 
 
 @jit
