@@ -10,17 +10,10 @@ import math
 
 import numpy as np
 
+from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.linear.search import first_zero, taylor_shift, values
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.series.expansion import (
-    LANES,
-    ROW,
-    expand,
-    expand_for,
-    output_of,
-    upper_bound,
-    value_at,
-)
+from firstspike.spiketime.cpu.series.expansion import ROW, expand, expand_for, output_of, upper_bound, value_at
 from firstspike.spiketime.cpu.vectors.simd import load32, lowest_bit, store
 from firstspike.spiketime.statuses import FINE, NO_ROOM, NOT_FINITE, OVERFLOWS, RESET_ABOVE, STUCK_STEP
 
@@ -34,10 +27,10 @@ _SMALLEST = 1e-15  # a step, relative to the time
 
 @inlined
 def arrivals_of(g, slot, lane, b):
-    """Sorted arrivals of a neuron, and from which inputs they are."""
+    """Sorted arrivals of a neuron, from which inputs they are, and how many."""
     if g.delayed != 0:
-        return g.own_arrival[slot, lane], g.own_order[slot, lane]
-    return g.arrival[b], g.order[b]
+        return g.own_arrival[slot, lane], g.own_order[slot, lane], g.inside[slot, lane]
+    return g.arrival[b], g.order[b], g.inside_of[b]
 
 
 @inlined
@@ -90,8 +83,7 @@ def go_on(g, slot, lane):
     b, j, until = g.sample[slot, lane], g.neuron[slot, lane], g.bounds[1]
     e = b // g.batch
     now, place = g.now[slot, lane], g.place[slot, lane]
-    arrival, order = arrivals_of(g, slot, lane, b)
-    arrivals = g.inside[slot, lane] if g.delayed != 0 else g.inside_of[b]
+    arrival, order, arrivals = arrivals_of(g, slot, lane, b)
     while True:
         free, count = g.free[slot, lane], g.count[slot, lane]
         if free <= now and free > -math.inf:
@@ -202,7 +194,7 @@ def integrate(g, slot):
         expand(g.flow, s, slots, order, free)
         store(at, 0, time)
         fired = np.uint64(0)
-        if g.peaks != 0:
+        if g.peaked > 0:
             for lane in range(LANES):
                 if (busy & free) & (np.uint64(1) << np.uint64(lane)):
                     note_peak(g, slot, lane, level, order, at[lane])
@@ -240,8 +232,7 @@ def note_peak(g, slot, lane, level, order, time):
     excess_within(g, slot, lane, level, order, time)
     b, work = g.polynomial[slot, 0], g.polynomial[slot]
     row, now, place = g.highest[g.sample[slot, lane], g.neuron[slot, lane]], g.now[slot, lane], g.place[slot, lane]
-    arrival, order_of = arrivals_of(g, slot, lane, g.sample[slot, lane])
-    arrivals = g.inside[slot, lane] if g.delayed != 0 else g.inside_of[g.sample[slot, lane]]
+    arrival, order_of, arrivals = arrivals_of(g, slot, lane, g.sample[slot, lane])
     if g.last[slot, lane] == _ARRIVED and b[0] > row[0]:
         row[0], row[1], row[2], row[3] = b[0], now, b[1] / time, order_of[place - 1]
     elif now == g.bounds[0] and b[0] > row[0]:

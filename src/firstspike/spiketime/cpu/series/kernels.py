@@ -1,10 +1,12 @@
 """Kernels for neurons from equations. A task is a part of the samples of one network. Its neurons go 32 at a time."""
 
 # mypy: disable-error-code="no-untyped-def"
+from firstspike.spiketime.cpu.arrays import LANES
+from firstspike.spiketime.cpu.linear.alone_adjoint import ALL, LARGEST, OTHERS, WEIGHTS
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel
-from firstspike.spiketime.cpu.series.adjoint import ALL, LARGEST, OTHERS, WEIGHTS, unwind
-from firstspike.spiketime.cpu.series.expansion import LANES, WIDTH
+from firstspike.spiketime.cpu.series.adjoint import unwind
+from firstspike.spiketime.cpu.series.expansion import WIDTH
 from firstspike.spiketime.cpu.series.forward import begin, integrate
 from firstspike.spiketime.cpu.sort import SORTING, sort_row
 from firstspike.spiketime.statuses import NO_ROOM
@@ -12,7 +14,7 @@ from firstspike.spiketime.statuses import NO_ROOM
 FORWARD = Layout(
     "ensemble batch samples inputs copies events outputs most states extra slots coefficients receptors threads chunks "
     "delayed signed observes once records room sorting shared_events own_events flow_size reset_size vector_states "
-    "vector_slots vector_tops noted ends peaks probes peaked",
+    "vector_slots vector_tops noted ends probes peaked",
     times="real samples events",
     weight="real ensemble outputs inputs",
     delay="real ensemble delayed inputs",
