@@ -40,7 +40,7 @@ from firstspike.spiketime.cpu.linear.alone_adjoint import (
 from firstspike.spiketime.cpu.linear.flow import CURRENT, FEEDS, FIRST, LEFT, MOVES, OWN, PER, RISE, SLOPES, THRESHOLD
 from firstspike.spiketime.cpu.linear.lanes import part_of, response_lanes
 from firstspike.spiketime.cpu.linear.quiet import add_times, back_quiet
-from firstspike.spiketime.cpu.linear.scan import size_of, time_of
+from firstspike.spiketime.cpu.linear.scan import interval, receptor_of, size_of, time_of
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.mathfun import exp
@@ -257,12 +257,7 @@ def input_gradients(g, at, i, base, drives, weights, source, mode, number):
         for receptor in range(1, g.receptors):
             chosen = np.uint64(0)
             for lane in range(size_of(g, at)):
-                own = (
-                    weights[i * LANES + lane] <= 0
-                    if g.signed != 0
-                    else (g.receptor[at.e, g.inputs_of[at.slot, i, lane]] == receptor)
-                )
-                chosen |= np.uint64(own) << np.uint64(lane)
+                chosen |= np.uint64(receptor_of(g, at, weights, i, lane) == receptor) << np.uint64(lane)
             other, other_moved = reach(g, at, drives, base, g.places[receptor])
             q, moved = select(chosen, other, q), select(chosen, other_moved, moved)
         moved = moved * w
@@ -362,7 +357,7 @@ def unwind(g, at, mode, number, slopes, keys, rows, drives, weights, source, n):
         quiet = quiet and not alone
         if quiet:  # nothing that comes later has a gradient
             continue
-        waits = source is None or min(time_of(keys, i + 1, 0), end) > (time_of(keys, i, 0) if i >= 0 else begin)
+        waits = source is None or interval(g, keys, i) > 0
         if waits:
             g.place[at.slot] = i + 1
             if sums:
@@ -380,8 +375,8 @@ def unwind(g, at, mode, number, slopes, keys, rows, drives, weights, source, n):
                 alone &= alone - np.uint64(1)
                 for k in range(1 + g.kinds.size):
                     adjoint[there + k * LANES + lane] = adjoint[here + k * LANES + lane]
-                start = time_of(keys, i, lane) if i >= 0 else begin
-                back_alone(g, at, lane, there, start, min(time_of(keys, i + 1, lane), end), mode, number)
+                start = time_of(keys, source, i, lane) if i >= 0 else begin
+                back_alone(g, at, lane, there, start, min(time_of(keys, source, i + 1, lane), end), mode, number)
             here, there = there, here
         if source is not None and fast and i >= 0:
             latest, none = highest(load32(adjoint, tail + DUE * LANES)), g.joins[at.slot, :0]

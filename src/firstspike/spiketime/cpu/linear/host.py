@@ -62,12 +62,10 @@ def forward(given: Arguments) -> Result:
 @of_several
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``contract``."""
-    assert isinstance(given.tau_syn, Tensor)
     if not result.saved:
         spikes = result.spikes if given.max_spikes else result.spikes.unsqueeze(-1)
         result = result._replace(saved=forward(given._replace(observed=spikes)).saved)
     whole, given = given, _without_spikes(given)
-    assert isinstance(given.tau_syn, Tensor)
     own, sizes, arrays = _both(given, result.spikes)
     arrays |= zip((*_SAVED, *(() if own else _SHARED)), result.saved, strict=True)
     if result.overflows is not None:
@@ -85,11 +83,8 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         "observes": True, "once": False, "firsts": given.max_spikes == 0 and given.bias is None,
         "taped": (sizes["intervals"] + sizes["own_intervals"]) * by_taus,
     }  # fmt: skip
-    arrays |= {
-        "spikes": result.spikes,
-        "grad": grads.spikes,
-        "bound": numbers(given.times.dtype, max_weight_grad or 0.0),
-    }
+    bound = numbers(given.times.dtype, max_weight_grad or 0.0)
+    arrays |= {"spikes": result.spikes, "grad": grads.spikes, "bound": bound}
     if grads.state is not None:
         arrays |= zip(("of_voltage", "of_current", "of_left"), grads.state, strict=True)
     by: dict[str, Any] = empty_gradients(given, _DIRECT)

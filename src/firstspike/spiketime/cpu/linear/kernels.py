@@ -124,8 +124,8 @@ def shared_inputs(g, at):
 @jit
 def own_inputs(g, at):
     """What ``scan`` is given of neurons with an order or constants of their own."""
-    n, keys = prepare_own(g, at), g.keys[at.slot].reshape(-1, LANES)
-    return keys, g.own_rows[at.slot], g.own_drives[at.slot], g.own_weights[at.slot], None, n
+    n = prepare_own(g, at)
+    return g.keys[at.slot], g.own_rows[at.slot], g.own_drives[at.slot], g.own_weights[at.slot], None, n
 
 
 def prepared(own, backward):

@@ -46,7 +46,7 @@ from firstspike.spiketime.cpu.linear.lanes import (
     spent_lanes,
 )
 from firstspike.spiketime.cpu.linear.quiet import keep_lanes, run_quiet
-from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, highest, load32, lowest_bit, select, store
 
 _PIECES = 200  # of a long interval, more of which go alone
@@ -58,12 +58,18 @@ def size_of(g, at):
     return min(LANES, g.outputs - at.first)
 
 
-@chosen_by_type
-def time_of(keys, i, lane):
+@inlined
+def time_of(keys, source, i, lane):
     """When an input arrives at a lane."""
-    if keys.ndim == 1:
-        return lambda keys, i, lane: np.float64(keys[i])
-    return lambda keys, i, lane: np.float64(keys[i, lane])
+    return np.float64(keys[i * LANES + lane] if source is None else keys[i])
+
+
+@inlined
+def receptor_of(g, at, weights, i, lane):
+    """The receptor that a lane's input reaches, of neurons with an order or constants of their own."""
+    if g.signed != 0:
+        return np.intp(weights[i * LANES + lane] <= 0)
+    return np.intp(g.receptor[at.e, g.inputs_of[at.slot, i, lane]])
 
 
 @jit
@@ -82,9 +88,8 @@ def add_input(g, at, i, base, weights, source):
     if source is None:
         if g.signed != 0 or g.receptors > 1:
             for lane in range(size_of(g, at)):
-                w = weights[i * LANES + lane]
-                reached = np.intp(w <= 0) if g.signed != 0 else g.receptor[at.e, g.inputs_of[at.slot, i, lane]]
-                state[base + (1 + g.places[reached]) * LANES + lane] += w
+                place = g.places[receptor_of(g, at, weights, i, lane)]
+                state[base + (1 + place) * LANES + lane] += weights[i * LANES + lane]
             return
         where, w = base + (1 + g.places[0]) * LANES, load32(weights, i * LANES)
     else:
