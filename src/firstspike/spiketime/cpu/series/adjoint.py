@@ -87,7 +87,7 @@ def unwind(g, slot, chunk, mode, number):
     if mode >= WEIGHTS:
         return
     for lane in range(LANES):
-        if g.done[slot, lane] == 2:  # a lane without a neuron
+        if g.done[slot, lane] == 2:  # without a neuron
             continue
         b, j = g.sample[slot, lane], g.neuron[slot, lane]
         g.by_voltage[b, j] = a[lane]

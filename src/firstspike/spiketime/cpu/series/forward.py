@@ -14,6 +14,7 @@ from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.linear.search import first_zero, taylor_shift, values
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.series.expansion import ROW, expand, expand_for, output_of, upper_bound, value_at
+from firstspike.spiketime.cpu.sort import sort_row
 from firstspike.spiketime.cpu.vectors.simd import load32, lowest_bit, store
 from firstspike.spiketime.statuses import FINE, NO_ROOM, NOT_FINITE, OVERFLOWS, RESET_ABOVE, STUCK_STEP
 
@@ -59,7 +60,7 @@ def note(g, slot, lane, kind, value):
 
 @jit
 def begin(g, slot, e, first, lanes):
-    """Put neurons into the lanes, at the start."""
+    """Put neurons into the lanes, at the start, with their arrivals where they have delays."""
     for lane in range(LANES):
         pair = first + min(lane, lanes - 1)
         b, j = e * g.batch + pair // g.outputs, pair % g.outputs
@@ -74,7 +75,14 @@ def begin(g, slot, e, first, lanes):
         g.free[slot, lane] = g.bounds[0] + left if left > 0 else -math.inf
         g.place[slot, lane], g.count[slot, lane], g.last[slot, lane] = 0, 0, _NOTHING
         g.entries[slot, lane], g.status[slot, lane] = 0, FINE
-        g.done[slot, lane] = lane >= lanes
+        g.done[slot, lane] = 0 if lane < lanes else 2  # 2: without a neuron
+        if g.delayed != 0 and lane < lanes:
+            for k in range(g.events):
+                g.column[slot, k] = g.times[b, k] + g.delay[e, j, k // g.copies]
+            g.inside[slot, lane] = sort_row(
+                g.column[slot], g.bounds[0], g.bounds[1], g.own_order[slot, lane], g.own_arrival[slot, lane],
+                g.sort_keys[slot], g.sort_labels[slot],
+            )  # fmt: skip
 
 
 @jit

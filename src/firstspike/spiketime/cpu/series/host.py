@@ -1,7 +1,6 @@
 """Host side of neurons from equations."""
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -28,13 +27,8 @@ _CHUNKS = 16  # parts of the samples of a network, with gradients of their own
 @lru_cache(maxsize=64)
 def _codes(key: str) -> dict[str, Tensor]:
     """Programs as the kernels read them."""
-    programs = programs_of(key)
-    found = {
-        "flow": programs.flow, "reset": programs.reset, "adjoint": programs.adjoint,
-        "plain_adjoint": programs.plain_adjoint, "excess_adjoint": programs.excess_adjoint,
-        "reset_adjoint": programs.reset_adjoint,
-    }  # fmt: skip
-    return {name: torch.tensor(code_of(x), dtype=torch.int32) for name, x in found.items()}
+    found = programs_of(key)._asdict().items()
+    return {name: torch.tensor(code_of(x), dtype=torch.int32) for name, x in found if isinstance(x, Program)}
 
 
 def _check_slots(programs: Programs, values: Tensor) -> None:
@@ -94,19 +88,20 @@ def backward(
     sizes, arrays = _both(given, result.spikes)
     (found,) = result.saved or forward(given._replace(observed=result.spikes)).saved
     assert given.parameters is not None
-    codes, programs = _codes(given.equations), programs_of(given.equations)
+    programs = programs_of(given.equations)
     steps = int(found[..., 0].max()) if found.numel() else 0
     sizes |= {
-        "adjoint_size": len(codes["adjoint"]), "plain_size": len(codes["plain_adjoint"]),
-        "excess_size": len(codes["excess_adjoint"]), "before_size": len(codes["reset_adjoint"]),
         "by_slots": "parameters" in needs, "by_time": not needs.isdisjoint(("times", "delay")),
         "bounded": max_weight_grad is not None, "asks_end": grads.state is not None,
         "vector_flows": (sizes["states"] + 1) * LANES,
         "delayed_parts": sizes["all_chunks"] if sizes["delayed"] else 0,
         "observes": True, "once": False, "records": True, "probes": probes, "coefficients": _rows(*programs[2:]),
     }  # fmt: skip
-    arrays |= {name: codes[name] for name in ("adjoint", "plain_adjoint", "excess_adjoint", "reset_adjoint")}
-    arrays |= {"spikes": result.spikes, "overflows": result.overflows.to(torch.uint8), "found": found}
+    arrays |= _codes(given.equations) | {
+        "spikes": result.spikes,
+        "overflows": result.overflows.to(torch.uint8),
+        "found": found,
+    }
     arrays |= {"grad": grads.spikes, "bound": numbers(torch.float64, max_weight_grad or 0.0)}
     if grads.state is not None:
         arrays |= zip(("of_voltage", "of_current", "of_left"), grads.state, strict=True)
@@ -163,10 +158,10 @@ def _both(given: Arguments, spikes: Tensor | None) -> tuple[dict[str, Any], dict
         "receptors": len(equations.receptors), "chunks": max(1, min(_CHUNKS, batch)),
         "delayed": outputs * delayed, "signed": given.receptor is None, "observes": spikes is not None,
         "once": given.once, "records": False, "room": 0, "shared_events": events * (not delayed),
-        "own_events": events * delayed, "flow_size": len(codes["flow"]), "reset_size": len(codes["reset"]),
-        "vector_states": states * LANES, "vector_slots": values.shape[-1] * LANES,
+        "own_events": events * delayed, "vector_states": states * LANES, "vector_slots": values.shape[-1] * LANES,
         "vector_tops": (2 * states + 1 + values.shape[-1]) * LANES, "noted": 2 + states,
         "probes": False, "peaked": 0, "ends": given.until < math.inf, **sorting_for(events),
+        **{f"{name}_size": len(code) for name, code in codes.items()},
     }  # fmt: skip
     sizes |= {"sorted": sizes["samples"] * (not delayed), "all_chunks": ensemble * sizes["chunks"]}
     sizes["threads"] = threads_for(_COST * ensemble * batch * max(1, events) * outputs)
@@ -174,14 +169,11 @@ def _both(given: Arguments, spikes: Tensor | None) -> tuple[dict[str, Any], dict
         "times": given.times, "weight": given.weight, "delay": given.delay, "slot_values": values,
         "refractory": parameters[..., -1], "bounds": numbers(torch.float64, given.start, given.until),
         "receptor": None if given.receptor is None else given.receptor.to(torch.int32),
-        "places": _whole([equations.states.index(name) for name in equations.receptors]),
-        "direct": _whole(direct), "held": _whole([name in equations.held for name in equations.states]),
+        "places": numbers(torch.int32, *map(equations.states.index, equations.receptors)),
+        "direct": numbers(torch.int32, *direct),
+        "held": numbers(torch.int32, *(name in equations.held for name in equations.states)),
         "flow": codes["flow"], "reset": codes["reset"],
         "voltage": given.voltage, "current": given.current, "left": given.left,
         **dict.fromkeys(("end_voltage", "end_current", "end_left")),
     }  # fmt: skip
     return sizes, arrays
-
-
-def _whole(values: Sequence[int]) -> Tensor:
-    return torch.tensor(values, dtype=torch.int32)

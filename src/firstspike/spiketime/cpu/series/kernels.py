@@ -66,12 +66,12 @@ FORWARD = Layout(
     **SORTING,
 )
 BACKWARD = FORWARD.extended(
-    "adjoint_size plain_size excess_size before_size by_slots by_time bounded asks_end all_chunks delayed_parts "
-    "vector_flows",
+    "adjoint_size plain_adjoint_size excess_adjoint_size reset_adjoint_size by_slots by_time bounded asks_end "
+    "all_chunks delayed_parts vector_flows",
     adjoint="int32 adjoint_size",
-    plain_adjoint="int32 plain_size",
-    excess_adjoint="int32 excess_size",
-    reset_adjoint="int32 before_size",
+    plain_adjoint="int32 plain_adjoint_size",
+    excess_adjoint="int32 excess_adjoint_size",
+    reset_adjoint="int32 reset_adjoint_size",
     bound="real 1",
     grad="real samples outputs most",
     of_voltage="real samples outputs",
@@ -104,22 +104,6 @@ def sort_samples(g, slot, b):
 
 
 @jit
-def fill(g, slot, e, first, lanes):
-    """Put neurons into the lanes, with their arrivals where they have delays."""
-    begin(g, slot, e, first, lanes)
-    if g.delayed == 0:
-        return
-    for lane in range(lanes):
-        b, j = g.sample[slot, lane], g.neuron[slot, lane]
-        for k in range(g.events):
-            g.column[slot, k] = g.times[b, k] + g.delay[e, j, k // g.copies]
-        g.inside[slot, lane] = sort_row(
-            g.column[slot], g.bounds[0], g.bounds[1], g.own_order[slot, lane], g.own_arrival[slot, lane],
-            g.sort_keys[slot], g.sort_labels[slot],
-        )  # fmt: skip
-
-
-@jit
 def pairs_of(g, task):
     """The network of a task, and its first pair of sample and neuron and the one after the last."""
     e, chunk = task // g.chunks, task % g.chunks
@@ -135,7 +119,7 @@ def forward_kernel(dtype: str):
         e, first, stop = pairs_of(g, task)
         while first < stop:
             lanes = min(LANES, stop - first)
-            fill(g, slot, e, first, lanes)
+            begin(g, slot, e, first, lanes)
             integrate(g, slot)
             for lane in range(lanes):
                 b, j = g.sample[slot, lane], g.neuron[slot, lane]
@@ -167,13 +151,10 @@ def backward_kernel(dtype: str):
             g.by_times[e * g.batch + b] = 0
         while first < stop:
             lanes = min(LANES, stop - first)
-            fill(g, slot, e, first, lanes)
+            begin(g, slot, e, first, lanes)
             integrate(g, slot)
-            for lane in range(LANES):
-                if lane >= lanes:
-                    g.done[slot, lane] = 2
-                    g.entries[slot, lane] = 0
-                elif g.status[slot, lane] == NO_ROOM:
+            for lane in range(lanes):
+                if g.status[slot, lane] == NO_ROOM:
                     g.refused = 1
                     return
             g.own_parts[slot] = 0
