@@ -184,8 +184,7 @@ def backward_kernel(dtype: str, own: bool):
         e, chunk, part = task // (g.parts * g.chunks), task // g.parts % g.chunks, task % g.parts
         begin, end = e * g.batch + chunk * g.batch // g.chunks, e * g.batch + (chunk + 1) * g.batch // g.chunks
         g.times_parts[part, begin:end] = 0
-        for i in range(g.padded):
-            g.joins[slot, i] = 0
+        g.joins[slot] = 0
         for place in range(part * g.groups // g.parts, (part + 1) * g.groups // g.parts):
             group, every = e * g.groups + place, every_lane(min(LANES, g.outputs - place * LANES))
             g.weight_parts[group, chunk] = 0
@@ -223,9 +222,7 @@ def backward_kernel(dtype: str, own: bool):
         unpack_tile(g.weight_parts[task], ones, first, g.by_weight[e])
         if g.delayed > 0:
             unpack_tile(g.delay_parts[task], ones, first, g.by_delay[e])
-        total = g.totals[task]
-        sum_parts(total, 0, total.shape[1])
-        for place in range(g.total_rows):
-            g.summed[task, place] = total[0, place]
+        sum_parts(g.totals[task], 0, g.total_rows)
+        g.summed[task] = g.totals[task, 0]
 
     return prepared(own, True), run, gather

@@ -204,7 +204,6 @@ def events(g, at, bound, push, low, drives, here, there, now, stop, brief, held,
             keep_lanes(g, at, sure, here, now, stop)
             active &= ~sure
             some &= ~sure
-            alone &= ~sure
     if some and brief:
         holds, full, rest = fire_lanes(g, at, drives, some, here, there, now, stop, push, low)
         held, stuck, alone = held | holds, stuck | full, alone | rest
