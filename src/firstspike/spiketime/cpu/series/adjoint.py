@@ -151,14 +151,13 @@ def pass_events(g, slot, chunk, mode, number, events):
             by_refractory(g, slot, chunk, lane, mode, -g.owed[slot, lane])
         else:
             spiked |= bit
-    arrived = events & ~spiked
-    if arrived and timed:
+    arrivals = events & ~others
+    if arrivals and timed:
         values_into(g.flow, s, g.own_slots[slot], after)
     for lane in range(LANES):
-        if arrived & (np.uint64(1) << np.uint64(lane)):
+        if arrivals & (np.uint64(1) << np.uint64(lane)):
             row = g.record[slot, lane, g.entry[slot, lane]]
-            if int(row[0]) % HOLDS == ARRIVAL:
-                pass_arrival(g, slot, chunk, lane, mode, number, int(row[1]), row[0] >= HOLDS)
+            pass_arrival(g, slot, chunk, lane, mode, number, int(row[1]), row[0] >= HOLDS)
     if spiked:
         pass_spikes(g, slot, chunk, mode, number, spiked)
     for lane in range(LANES):

@@ -153,14 +153,12 @@ def spike(g, slot, lane, time):
         else:
             g.spikes[b, j, count] = time
     note(g, slot, lane, kind, count)
-    refractory = g.refractory[b // g.batch, j]
-    if g.probes == 0:
-        reset_lane(g, slot, lane)
-    g.count[slot, lane] = count + 1
-    g.last[slot, lane] = _SPIKED
+    g.count[slot, lane], g.last[slot, lane] = count + 1, _SPIKED
     if g.probes != 0:
         g.done[slot, lane] = count + 1 >= g.most
         return
+    reset_lane(g, slot, lane)
+    refractory = g.refractory[b // g.batch, j]
     g.free[slot, lane] = time + refractory if refractory > 0 and time + refractory > time else -math.inf
     if g.observes == 0 and count >= g.most:
         g.free[slot, lane] = math.inf
