@@ -93,7 +93,7 @@ def _forward_trains(given: Arguments, holds: bool, room: int, waiting: int) -> t
     state = None if given.until == math.inf else Held(*arrays["held"][:, :, STATES:].unbind(2))
     each = {name: arrays[name].unflatten(0, given.times.shape[:2]) for name in (*_OF_TRAINS, "spikes", "overflows")}
     saved = tuple(each[name] for name in (*_OF_TRAINS, *(["spikes"] if recurrent else [])))
-    spikes = each["spikes"][..., : given.max_spikes].contiguous()
+    spikes = each["spikes"][..., : given.max_spikes].contiguous() if recurrent else each["spikes"]
     return Result(spikes, saved, each["overflows"].bool(), state), bool(arrays["lacks"].any())
 
 

@@ -40,7 +40,8 @@ from firstspike.spiketime.cpu.linear.alone_adjoint import (
 from firstspike.spiketime.cpu.linear.flow import CURRENT, FEEDS, FIRST, LEFT, MOVES, OWN, PER, RISE, SLOPES, THRESHOLD
 from firstspike.spiketime.cpu.linear.lanes import part_of, response_lanes
 from firstspike.spiketime.cpu.linear.quiet import add_times, back_quiet
-from firstspike.spiketime.cpu.linear.scan import interval, receptor_of, size_of, time_of
+from firstspike.spiketime.cpu.linear.rows import interval
+from firstspike.spiketime.cpu.linear.scan import size_of, time_of
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.mathfun import exp
@@ -257,7 +258,11 @@ def input_gradients(g, at, i, base, drives, weights, source, mode, number):
         for receptor in range(1, g.receptors):
             chosen = np.uint64(0)
             for lane in range(size_of(g, at)):
-                chosen |= np.uint64(receptor_of(g, at, weights, i, lane) == receptor) << np.uint64(lane)
+                if g.signed != 0:
+                    own = weights[i * LANES + lane] <= 0
+                else:
+                    own = g.receptor[at.e, g.inputs_of[at.slot, i, lane]] == receptor
+                chosen |= np.uint64(own) << np.uint64(lane)
             other, other_moved = reach(g, at, drives, base, g.places[receptor])
             q, moved = select(chosen, other, q), select(chosen, other_moved, moved)
         moved = moved * w

@@ -24,9 +24,7 @@ from firstspike.spiketime.shared import threads_for
 _COST = 8  # of a synapse, in units of one of the kernels of first spikes
 _SUMMED = "threshold", "reset", "jumps", "tau_mem", "tau_syn", "bias"  # over samples, for each neuron
 _DIRECT = Needs(("times", "weight", "delay", *Held._fields))  # whose gradients are not sums over samples of a group
-_SAVED = "slopes", "ups", "overflows"
-_SHARED = "order", "source", "inside", "arrival", "rows"  # saved where neurons share them
-_ENDS = "end_voltage", "end_current", "end_left"
+_SHARED = "order", "source", "inside", "arrival", "rows"
 
 
 def _shares(given: Arguments) -> bool:
@@ -40,23 +38,31 @@ def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
     given = _without_spikes(given)
     own, sizes, arrays = _both(given, given.observed)
-    ends = given.max_spikes > 0 and given.until < math.inf
-    sizes["ends"] = ends
-    names = *_SAVED, *(() if own else _SHARED)
-    made = FORWARD.tensors(("spikes", *names, *(_ENDS if ends else ())), given.times, sizes)
-    if given.observed is None:
-        made["spikes"].fill_(math.inf)
-    else:
-        made["spikes"].copy_(given.observed.flatten(0, 1))
+    real = given.times.new_empty
+    lead, most = (sizes["ensemble"], sizes["batch"], sizes["outputs"]), sizes["most"]
+    spikes = real((*lead, most)).fill_(math.inf)
+    if given.observed is not None:
+        spikes.copy_(given.observed)
+    saved = {"slopes": real((*lead, most)), "ups": real((*lead, most + 1))}
+    saved["overflows"] = torch.zeros(lead, dtype=torch.uint8)
+    if not own:
+        samples, padded = lead[:2], sizes["padded"]
+        for name in ("order", "source"):
+            saved[name] = torch.empty((*samples, padded), dtype=torch.int32)
+        saved["inside"] = torch.empty((*samples, 1), dtype=torch.int32)
+        saved["arrival"] = real((*samples, padded))
+        saved["rows"] = real((*samples, sizes["intervals"], sizes["parts_of_row"]))
+    ends = {}
+    if given.max_spikes and given.until < math.inf:
+        ends = {"end_voltage": real(lead), "end_current": real((*lead, sizes["components"])), "end_left": real(lead)}
+    sizes["ends"] = len(ends) > 0
+    arrays |= saved | ends | {"spikes": spikes}
     groups, batch = sizes["all_groups"], sizes["batch"]
     phases = groups + (0 if own else sizes["blocks"]), groups * -(-batch // SAMPLES)
-    call(forward_kernel(name_of(given.times.dtype), own), FORWARD, phases, sizes, arrays | made)
-    made = {name: x.unflatten(0, given.times.shape[:2]) for name, x in made.items()}
-    saved = tuple(made[name] for name in names)
+    call(forward_kernel(name_of(given.times.dtype), own), FORWARD, phases, sizes, arrays)
     if not given.max_spikes:
-        return Result(made["spikes"].squeeze(-1), saved)
-    state = Held(*(made[name] for name in _ENDS)) if ends else None
-    return Result(made["spikes"], saved, made["overflows"].bool(), state)
+        return Result(spikes.squeeze(-1), tuple(saved.values()))
+    return Result(spikes, tuple(saved.values()), saved["overflows"].bool(), Held(*ends.values()) if ends else None)
 
 
 @of_several
@@ -67,7 +73,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         result = result._replace(saved=forward(given._replace(observed=spikes)).saved)
     whole, given = given, _without_spikes(given)
     own, sizes, arrays = _both(given, result.spikes)
-    arrays |= zip((*_SAVED, *(() if own else _SHARED)), result.saved, strict=True)
+    arrays |= zip(("slopes", "ups", "overflows", *(() if own else _SHARED)), result.saved, strict=True)
     if result.overflows is not None:
         arrays["overflows"] = result.overflows.to(torch.uint8)
     count, events = sizes["count"], sizes["events"]

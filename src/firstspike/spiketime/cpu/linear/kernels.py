@@ -13,8 +13,8 @@ from firstspike.spiketime.cpu.linear.adjoint import unwind
 from firstspike.spiketime.cpu.linear.alone import WORK
 from firstspike.spiketime.cpu.linear.alone_adjoint import ALL, LARGEST, OTHERS, WEIGHTS
 from firstspike.spiketime.cpu.linear.flow import fill_slopes
-from firstspike.spiketime.cpu.linear.rows import fill_drives, fill_own_slopes, prepare_own, prepare_shared
-from firstspike.spiketime.cpu.linear.scan import interval, scan
+from firstspike.spiketime.cpu.linear.rows import fill_drives, fill_own_slopes, interval, prepare_own, prepare_shared
+from firstspike.spiketime.cpu.linear.scan import scan
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel
 from firstspike.spiketime.cpu.sort import SORTING

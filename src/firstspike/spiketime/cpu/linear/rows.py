@@ -8,12 +8,21 @@ import numpy as np
 from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.linear.flow import FIRST, HOW_LONG, LEFT, MOVES, OWN, PER, drive_of, fill_row, fill_slopes
 from firstspike.spiketime.cpu.linear.lanes import response_lanes
-from firstspike.spiketime.cpu.linear.scan import interval, size_of
+from firstspike.spiketime.cpu.linear.scan import size_of
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.sort import sort_row
 from firstspike.spiketime.cpu.vectors.mathfun import exp, exp_and_expm1
 from firstspike.spiketime.cpu.vectors.shuffles import sort_lanes
 from firstspike.spiketime.cpu.vectors.simd import fill32, load16, load32, select, store
+
+
+@jit
+def interval(g, keys, i):
+    """The length of an interval. -1 is the one from the start to the first input."""
+    begin, end = np.float64(g.bounds[0]), np.float64(g.bounds[1])
+    now = begin if i < 0 else min(np.float64(keys[i]), end)
+    stop = min(np.float64(keys[i + 1]), end)
+    return 0.0 if now == -math.inf or not stop > now else stop - now
 
 
 @jit

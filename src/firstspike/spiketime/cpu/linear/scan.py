@@ -65,31 +65,15 @@ def time_of(keys, source, i, lane):
 
 
 @inlined
-def receptor_of(g, at, weights, i, lane):
-    """The receptor that a lane's input reaches, of neurons with an order or constants of their own."""
-    if g.signed != 0:
-        return np.intp(weights[i * LANES + lane] <= 0)
-    return np.intp(g.receptor[at.e, g.inputs_of[at.slot, i, lane]])
-
-
-@jit
-def interval(g, keys, i):
-    """The length of an interval. -1 is the one from the start to the first input."""
-    begin, end = np.float64(g.bounds[0]), np.float64(g.bounds[1])
-    now = begin if i < 0 else min(np.float64(keys[i]), end)
-    stop = min(np.float64(keys[i + 1]), end)
-    return 0.0 if now == -math.inf or not stop > now else stop - now
-
-
-@inlined
 def add_input(g, at, i, base, weights, source):
     """Add the weights of an input to the components that it reaches, in the rows from ``base`` on."""
     state = g.state[at.slot]
     if source is None:
         if g.signed != 0 or g.receptors > 1:
             for lane in range(size_of(g, at)):
-                place = g.places[receptor_of(g, at, weights, i, lane)]
-                state[base + (1 + place) * LANES + lane] += weights[i * LANES + lane]
+                w = weights[i * LANES + lane]
+                reached = np.intp(w <= 0) if g.signed != 0 else g.receptor[at.e, g.inputs_of[at.slot, i, lane]]
+                state[base + (1 + g.places[reached]) * LANES + lane] += w
             return
         where, w = base + (1 + g.places[0]) * LANES, load32(weights, i * LANES)
     else:
@@ -333,7 +317,7 @@ def fastest_rate(g, at, own):
 def longest_wait(g, at, keys, source, i):
     """The longest wait for the next input in the lanes of a group."""
     if source is not None:
-        return interval(g, keys, i)
+        return max(np.float64(min(keys[i + 1], g.bounds[1])) - np.float64(keys[i] if i >= 0 else g.bounds[0]), 0.0)
     now = load32(keys, i * LANES) if i >= 0 else fill32(g.tiny, g.bounds[0])
     stop = min(load32(keys, (i + 1) * LANES), fill32(g.tiny, g.bounds[1]))
     return np.float64(highest(select((stop > now) & at.every, stop - now, 0.0)))
