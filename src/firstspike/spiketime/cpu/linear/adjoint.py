@@ -40,7 +40,6 @@ from firstspike.spiketime.cpu.linear.alone_adjoint import (
 from firstspike.spiketime.cpu.linear.flow import CURRENT, FEEDS, FIRST, LEFT, MOVES, OWN, PER, RISE, SLOPES, THRESHOLD
 from firstspike.spiketime.cpu.linear.lanes import part_of, response_lanes
 from firstspike.spiketime.cpu.linear.quiet import add_times, back_quiet
-from firstspike.spiketime.cpu.linear.rows import interval
 from firstspike.spiketime.cpu.linear.scan import size_of, time_of
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
@@ -362,7 +361,7 @@ def unwind(g, at, mode, number, slopes, keys, rows, drives, weights, source, n):
         quiet = quiet and not alone
         if quiet:  # nothing that comes later has a gradient
             continue
-        waits = source is None or interval(g, keys, i) > 0
+        waits = source is None or min(keys[i + 1], end) > (keys[i] if i >= 0 else begin)
         if waits:
             g.place[at.slot] = i + 1
             if sums:
