@@ -2,7 +2,7 @@
 
 import math
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -37,12 +37,8 @@ _OF_TRAINS = "slopes", "again", "counts", "full", "order", "source", "count", "a
 SENT = _OF_TRAINS.index("sent")
 
 
-class _Kind(NamedTuple):
-    """The kind for which a kernel is compiled."""
-
-    real: str
-    delayed: bool
-    several: bool
+_Kind = tuple[str, bool, bool]
+"""The kind for which a kernel is compiled: the type of real numbers, whether there are delays, and several spikes."""
 
 
 def forward_lanes(given: Arguments, holds: bool = False) -> Result:
@@ -52,7 +48,12 @@ def forward_lanes(given: Arguments, holds: bool = False) -> Result:
     Trains save the slopes at spikes and at releases, the sorted inputs, and in recurrent layers the spikes in order.
     """
     if not given.max_spikes:
-        return _forward_first(given)
+        outputs = given.sizes[-1]
+        spikes, saved = given.times.new_empty((*given.times.shape[:-1], outputs)), saved_for(given.times, outputs)
+        left = _first_call(*_settings(given))(*_values(given), spikes, *saved)
+        if left[REFUSED]:
+            check_values(given)
+        return Result(spikes, saved)
     bounds, _, budget = _recurrence(given)
     most = given.max_spikes
     if given.recurrence is not None and given.observed is None:
@@ -65,44 +66,32 @@ def forward_lanes(given: Arguments, holds: bool = False) -> Result:
         room, waiting = min(2 * room, most), 2 * waiting
 
 
-def _forward_first(given: Arguments) -> Result:
-    outputs = given.sizes[-1]
-    spikes, saved = given.times.new_empty((*given.times.shape[:-1], outputs)), saved_for(given.times, outputs)
-    left = _first_call(*_settings(given))(*_values(given), spikes, *saved)
-    if left[REFUSED]:
-        check_values(given)
-    return Result(spikes, saved)
-
-
 @lru_cache(maxsize=256)
 def _first_call(kind: _Kind, shape: Sizes, taus: int, threads: int) -> Call:
     """The call for first spikes of that many samples."""
-    sizes = _sizes(shape, kind, taus, threads)
-    sizes |= {"sorted": rows_for.py_func(sizes["dues"]) * LANES if kind.delayed else 1}
-    phases = sizes["all_groups"] + sizes["blocks"] * (not kind.delayed), _tasks(sizes)
-    return Call(forward_kernel(*kind), phases, FORWARD.plan(kind.real, sizes, (*_VALUES, "spikes", *SAVED)), threads)
+    sizes = _sizes(kind, shape, taus, threads)
+    phases = _add_scan(sizes, kind[1], not kind[1])
+    return Call(forward_kernel(*kind), phases, FORWARD.plan(kind[0], sizes, (*_VALUES, "spikes", *SAVED)), threads)
 
 
 def _forward_trains(given: Arguments, holds: bool, room: int, waiting: int) -> tuple[Result, bool]:
     """The result, and whether there was too little room for it."""
-    kind, sizes, arrays = _of_trains(given, room)
-    lead, outputs, recurrent = given.times.shape[:2], sizes["outputs"], given.recurrence is not None
-    sizes |= {"dues": sizes["inside"] + (outputs * waiting if recurrent else 0) + PAD, "releases": holds * (room + 1)}
-    sizes |= sorting_for(max(sizes["events"], sizes["dues"]))
-    sizes |= {"listed": LANES * (sizes["dues"] + 3 * PAD) * (recurrent and kind.delayed)}
-    sizes |= {"holds": holds, "sorted": rows_for.py_func(sizes["dues"]) * LANES if kind.delayed else 1}
-    presorted = recurrent or not kind.delayed
-    sizes["padded"] = sizes["inside"] + PAD if presorted else 0
+    sizes, arrays = _of_trains(given, room)
+    delayed, recurrent, dues = given.delay is not None, given.recurrence is not None, sizes["inside"] + PAD
+    presorted = recurrent or not delayed
+    sizes |= {"padded": dues if presorted else 0, "releases": holds * (room + 1)}
+    sizes["dues"] = dues + (sizes["outputs"] * waiting if recurrent else 0)
+    sizes["listed"] = LANES * (sizes["dues"] + 3 * PAD) * (recurrent and delayed)
+    phases = _add_scan(sizes, delayed, presorted)
     arrays |= FORWARD.tensors((*_OF_TRAINS, "spikes", "overflows", "lacks"), given.times, sizes)
     for name in ("overflows", "lacks", "sent_at"):
         arrays[name].zero_()
     arrays["spikes"].fill_(math.inf)
     if given.observed is not None:
         arrays["spikes"].copy_(given.observed.flatten(0, 1))
-    phases = sizes["all_groups"] + sizes["blocks"] * presorted, _tasks(sizes)
-    call(forward_kernel(*kind), FORWARD, phases, sizes, arrays)
+    call(forward_kernel(*_kind(given)), FORWARD, phases, sizes, arrays)
     state = None if given.until == math.inf else Held(*arrays["held"][:, :, STATES:].unbind(2))
-    each = {name: arrays[name].unflatten(0, lead) for name in (*_OF_TRAINS, "spikes", "overflows")}
+    each = {name: arrays[name].unflatten(0, given.times.shape[:2]) for name in (*_OF_TRAINS, "spikes", "overflows")}
     saved = tuple(each[name] for name in (*_OF_TRAINS, *(["spikes"] if recurrent else [])))
     spikes = each["spikes"][..., : given.max_spikes].contiguous() if recurrent else each["spikes"]
     return Result(spikes, saved, each["overflows"].bool(), state), bool(arrays["lacks"].any())
@@ -121,22 +110,22 @@ def backward_lanes(
         run(*_values(given), *before, bound, *by.values())
         return found
     kept = {"spikes": result.spikes} | dict(zip((*_OF_TRAINS, "spikes"), result.saved, strict=False))
-    kind, sizes, arrays = _of_trains(given, kept["spikes"].shape[-1])
-    releases, count, pieces = kept["again"].shape[-1], int(kept["counts"].max()), 0
-    if kind.delayed:
-        pieces = ((1 + (releases > 0)) * min(sizes["budget"], count) + 2) * min(BLOCK, sizes["windows"])
+    sizes, arrays = _of_trains(given, kept["spikes"].shape[-1])
+    releases, sendings, pieces = kept["again"].shape[-1], kept["sent"].shape[-1], 0
+    if given.delay is not None:
+        most = min(sizes["budget"], int(kept["counts"].max()))
+        pieces = ((1 + (releases > 0)) * most + 2) * min(BLOCK, sizes["windows"])
     sizes |= {
-        "observes": False, "releases": releases, "padded": kept["arrival"].shape[-1],
-        "sendings": kept["sent"].shape[-1], "asks_end": grads.state is not None,
+        "releases": releases, "padded": kept["arrival"].shape[-1], "sendings": sendings,
+        "dues": sizes["inside"] + sendings + PAD, "asks_end": grads.state is not None,
     }  # fmt: skip
-    sizes |= {"dues": sizes["inside"] + sizes["sendings"] + PAD}
     phases = _add_parts(sizes, 1 if given.recurrence is not None else PARTS, pieces, by_taus)
     arrays |= kept | by | {"overflows": result.overflows.to(torch.uint8), "grad": grads.spikes, "bound": bound}
     if grads.state is not None:
         arrays["of_end"] = torch.stack(tuple(grads.state), 2)
     if given.state is not None:
         arrays["by_start"] = torch.empty_like(torch.stack(tuple(given.state), 2))
-    call(backward_kernel(*kind), BACKWARD, phases, sizes, arrays)
+    call(backward_kernel(*_kind(given)), BACKWARD, phases, sizes, arrays)
     return found if given.state is None else found | dict(zip(Held._fields, arrays["by_start"].unbind(2), strict=True))
 
 
@@ -145,10 +134,18 @@ def _first_backward_call(
     kind: _Kind, shape: Sizes, taus: int, threads: int, observes: bool, by_taus: bool, by: tuple[str, ...]
 ) -> Call:
     """The call for the gradients, named ``by``, at first spikes of that many samples."""
-    sizes = _sizes(shape, kind, taus, threads) | {"observes": observes, "asks_end": False}
-    phases = _add_parts(sizes, PARTS, 0, by_taus, observes and not kind.delayed)
-    plan = BACKWARD.plan(kind.real, sizes, (*_VALUES, "spikes", *SAVED, "grad", "bound", *by))
+    sizes = _sizes(kind, shape, taus, threads) | {"observes": observes, "asks_end": False}
+    phases = _add_parts(sizes, PARTS, 0, by_taus, observes and not kind[1])
+    plan = BACKWARD.plan(kind[0], sizes, (*_VALUES, "spikes", *SAVED, "grad", "bound", *by))
     return Call(backward_kernel(*kind), phases, plan, threads)
+
+
+def _add_scan(sizes: dict[str, int], delayed: bool, presorted: bool) -> tuple[int, ...]:
+    """Add the sizes of a forward pass. Returns its phases."""
+    sizes |= sorting_for(max(sizes["events"], sizes["dues"]))
+    sizes["sorted"] = rows_for.py_func(sizes["dues"]) * LANES if delayed else 1
+    tasks = sizes["ensemble"] * -(-sizes["batch"] // sizes["block"]) * sizes["tasks"]
+    return sizes["all_groups"] + sizes["blocks"] * presorted, tasks
 
 
 def _add_parts(sizes: dict[str, int], most: int, pieces: int, by_taus: bool, sorts: bool = False) -> tuple[int, ...]:
@@ -157,20 +154,21 @@ def _add_parts(sizes: dict[str, int], most: int, pieces: int, by_taus: bool, sor
     sizes |= {
         "parts": parts, "chunks": chunks, "lanes": sizes["groups"] * LANES, "by_taus": by_taus,
         "stride": -(-(sizes["events"] + sizes["sendings"]) // 16) * 16, "pieces_size": pieces * N_ADJOINT,
-        "sorted": 1, "listed": 0, **sorting_for(max(sizes["events"], sizes["dues"])),
+        "sorted": 1, **sorting_for(max(sizes["events"], sizes["dues"])),
     }  # fmt: skip
     groups, blocks = sizes["all_groups"], sizes["blocks"]
     return groups + blocks * sorts, sizes["ensemble"] * parts * chunks, groups + blocks
 
 
 def _kind(given: Arguments) -> _Kind:
-    return _Kind(name_of(given.times.dtype), given.delay is not None, given.max_spikes > 0)
+    return name_of(given.times.dtype), given.delay is not None, given.max_spikes > 0
 
 
 def _settings(given: Arguments) -> tuple[_Kind, Sizes, int, int]:
     """What a call for first spikes depends on: kind, sizes, number of time constants, and threads."""
     taus = given.tau_mem.numel() if isinstance(given.tau_mem, torch.Tensor) else 1
-    return _kind(given), given.sizes, taus, threads_for(_COST * math.prod(given.sizes))
+    work = (2 if given.max_spikes else 1) * _COST * given.times.numel() * given.sizes[-1]
+    return _kind(given), given.sizes, taus, threads_for(work)
 
 
 def _values(given: Arguments) -> tuple[torch.Tensor | None, ...]:
@@ -182,50 +180,42 @@ def _values(given: Arguments) -> tuple[torch.Tensor | None, ...]:
     return tuple(x if x is None else x.contiguous() for x in values)
 
 
-def _tasks(sizes: dict[str, int]) -> int:
-    """How many tasks the scan has."""
-    return sizes["ensemble"] * -(-sizes["batch"] // sizes["block"]) * sizes["tasks"]
-
-
-def _sizes(shape: Sizes, kind: _Kind, taus: int, threads: int) -> dict[str, int]:
+def _sizes(kind: _Kind, shape: Sizes, taus: int, threads: int) -> dict[str, int]:
     """Sizes of both passes, those of first spikes where trains differ."""
     ensemble, batch, inputs, outputs = shape
     groups = -(-outputs // LANES)
     return {
         "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "outputs": outputs,
         "copies": 1, "events": inputs, "inside": inputs, "padded": 0, "most": 1, "room": 1, "budget": 1, "releases": 0,
-        "holds": False, "observes": False, "taus": taus, "groups": groups, "all_groups": ensemble * groups,
+        "observes": False, "taus": taus, "groups": groups, "all_groups": ensemble * groups,
         "threads": threads, "blocks": -(-ensemble * batch // SAMPLES), "group_inputs": inputs * LANES,
-        "delay_inputs": inputs * LANES if kind.delayed else 0, "n_saved": saved_size(inputs, outputs), "windows": 1,
+        "delay_inputs": inputs * LANES if kind[1] else 0, "n_saved": saved_size(inputs, outputs), "windows": 1,
         "bounds_size": 2, "sendings": 0, "tasks": groups, "kept": threads, "block": SAMPLES, "dues": inputs + PAD,
-        "listed": 0, **sorting_for(inputs + PAD),
+        "listed": 0,
     }  # fmt: skip
 
 
-def _of_trains(given: Arguments, room: int) -> tuple[_Kind, dict[str, int], dict[str, Any]]:
-    """The kind, sizes and arrays of both passes. States at the start are copied, and have room for those at the end."""
+def _of_trains(given: Arguments, room: int) -> tuple[dict[str, int], dict[str, Any]]:
+    """The sizes and arrays of both passes. States at the start are copied, and have room for those at the end."""
     arrays: dict[str, Any] = dict(zip(_VALUES, _values(given), strict=True))
-    (ensemble, batch, _, copies), (outputs, inputs) = given.times.shape, given.weight.shape[-2:]
-    events, inside = given.times[0, 0].numel(), int((given.times < math.inf).sum((-1, -2)).max())
-    threads = threads_for(2 * _COST * ensemble * batch * events * outputs)
-    sizes = _sizes((ensemble, batch, inputs, outputs), kind := _kind(given), arrays["mem"].numel(), threads)
-    bounds, lag, budget = _recurrence(given)
+    sizes, (bounds, lag, budget) = _sizes(*_settings(given)), _recurrence(given)
+    batch, outputs, threads = sizes["batch"], sizes["outputs"], sizes["threads"]
     sizes |= {
-        "copies": copies, "events": events, "inside": inside, "most": given.max_spikes, "room": max(room, 1),
-        "budget": max(budget, 1), "observes": given.observed is not None, "windows": len(bounds) - 1,
-        "bounds_size": len(bounds),
+        "copies": given.times.shape[-1], "events": given.times[0, 0].numel(), "most": given.max_spikes, "room": room,
+        "inside": int((given.times < math.inf).sum((-1, -2)).max()), "budget": budget, "windows": len(bounds) - 1,
+        "bounds_size": len(bounds), "observes": given.observed is not None,
     }  # fmt: skip
     if given.recurrence is not None:
         block = min(SAMPLES, -(-batch // (2 * threads)))
         sizes |= {"sendings": outputs * room, "tasks": 1, "kept": threads * sizes["groups"], "block": block}
-        parts = () if given.delay is None else (given.delay[..., : events // copies], given.delay[..., -outputs:])
+        parts = () if given.delay is None else (given.delay[..., : given.times.shape[2]], given.delay[..., -outputs:])
         longest = [float(x.max()) if x.numel() else 0.0 for x in parts] or (0.0, lag)
         arrays["reach"] = numbers(given.times.dtype, *longest)
     arrays |= {"reset": given.reset, "refractory": given.refractory}
-    held = arrays["held"] = given.times.new_zeros((ensemble, batch, 2 * STATES, outputs))
+    held = arrays["held"] = given.times.new_zeros((*given.times.shape[:2], 2 * STATES, outputs))
     for number, x in enumerate(given.state or ()):
         held[:, :, number] = x
-    return kind, sizes, arrays
+    return sizes, arrays
 
 
 def _recurrence(given: Arguments) -> Recurrence:

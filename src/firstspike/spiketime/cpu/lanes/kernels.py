@@ -40,7 +40,7 @@ SAMPLES = 16  # of one task
 # networks
 FORWARD = Layout(
     "ensemble batch samples inputs copies events outputs most groups all_groups group_inputs delay_inputs "
-    "taus threads sorted sorting observes holds padded releases n_saved "
+    "taus threads sorted sorting observes padded releases n_saved "
     "windows bounds_size budget room block tasks kept dues listed sendings",
     mem="real taus",
     syn="real taus",
@@ -248,8 +248,7 @@ def backward_kernel(dtype: str, delayed: bool, several: bool):
             for b in range(begin, min(begin + SAMPLES, g.samples)):
                 saved, by_times = saved_of(g, b), g.by_times[b]
                 n = saved.last[g.outputs] if in_order else g.events
-                for i in range(g.events):
-                    by_times[i] = 0
+                g.by_times[b] = 0
                 sum_parts(g.times_parts[:, b], 0, n)
                 for k in range(n):
                     by_times[saved.order[k] if in_order else k] = g.times_parts[0, b, k]

@@ -143,7 +143,7 @@ def start_lanes(g, at):
             state[CURRENT + lane] = g.held[at.b, 1, j] / threshold
             if g.held[at.b, 2, j] > 0:
                 state[VOLTAGE + lane], state[RELEASE + lane] = state[RESET + lane], begin + g.held[at.b, 2, j]
-        if g.observes and g.room > 0:
+        if g.observes:
             state[DUE + lane] = g.spikes[at.b, j, 0]
 
 
@@ -213,7 +213,7 @@ def scan_trains(g, at, window, keys, values, source, n):
         start_lanes(g, at)
     for lane in range(LANES):
         counts[LANES + lane] = counts[lane]
-    holds, observes, begin, end = g.holds != 0, g.observes != 0, window.begin, window.end
+    holds, observes, begin, end = g.releases != 0, g.observes != 0, window.begin, window.end
     r, never, unit, longest, last = rates_in(c), fill32(c, math.inf), c[UNIT, 0], longest_wait(c), fill32(c, end)
     voltage, current, reset = load32(state, VOLTAGE), load32(state, CURRENT), load32(state, RESET)
     release, due, stuck, now = load32(state, RELEASE), load32(state, DUE), np.uint64(0), fill32(c, begin)

@@ -15,6 +15,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import LANES
+from firstspike.spiketime.cpu.lanes.scan import arrival_at
 from firstspike.spiketime.cpu.linear.alone_adjoint import (
     ALL,
     ASKED,
@@ -32,12 +33,14 @@ from firstspike.spiketime.cpu.linear.alone_adjoint import (
     WEIGHTS,
     back_alone,
     free_after,
+    last_event,
+    last_spike,
     total,
 )
 from firstspike.spiketime.cpu.linear.flow import CURRENT, FEEDS, FIRST, LEFT, MOVES, OWN, PER, RISE, SLOPES, THRESHOLD
 from firstspike.spiketime.cpu.linear.lanes import part_of, response_lanes
 from firstspike.spiketime.cpu.linear.quiet import add_times, back_quiet
-from firstspike.spiketime.cpu.linear.scan import arrival_lanes, size_of, time_of
+from firstspike.spiketime.cpu.linear.scan import size_of, time_of
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.mathfun import exp
@@ -88,9 +91,7 @@ def finish(g, at, mode, number):
             if held and not full:
                 owed = -np.float64(g.of_left[at.b, j])
         adjoint[tail + OWED * LANES + lane] = owed
-        due = free if free > -math.inf and not held else -math.inf
-        if due == -math.inf and spiked > 0:
-            due = np.float64(g.spikes[at.b, j, spiked - 1])
+        due = last_event(g, at, j, spiked, -math.inf if full else end)
         if due == -math.inf and held and mode < LARGEST and g.starts != 0:
             g.by_left[at.b, j] = -owed
         adjoint[tail + DUE * LANES + lane] = due
@@ -123,9 +124,9 @@ def last_events(g, at, lanes, mode, number):
         lanes &= ~bit
         j, spiked, due = at.first + lane, g.counts[at.slot, lane], np.float64(adjoint[tail + DUE * LANES + lane])
         slope, asked, up, most = 0.0, 0.0, np.float64(g.ups[at.b, j, spiked]), 0.0
-        if spiked == 0 or due > np.float64(g.spikes[at.b, j, spiked - 1]):
+        following = last_spike(g, at, j, spiked)
+        if due > following:
             firsts |= bit if spiked == 0 else np.uint64(0)
-            following = -math.inf if spiked == 0 else np.float64(g.spikes[at.b, j, spiked - 1])
         else:
             spikes |= bit
             if free_after(g, at, j, spiked) == -math.inf:
@@ -139,12 +140,7 @@ def last_events(g, at, lanes, mode, number):
             elif mode == WEIGHTS:
                 most = np.float64(g.largest[at.slot, spiked * LANES + lane])
             g.counts[at.slot, lane] = spiked
-            free = free_after(g, at, j, spiked)
-            following = -math.inf if spiked == 0 else np.float64(g.spikes[at.b, j, spiked - 1])
-            if -math.inf < free <= due:
-                following = free
-            elif spiked == 0:
-                following = -math.inf
+            following = last_event(g, at, j, spiked, due)
         adjoint[tail + DUE * LANES + lane] = following
         adjoint[tail + SLOPE * LANES + lane] = slope
         adjoint[tail + ASKED * LANES + lane] = asked
@@ -261,11 +257,10 @@ def input_gradients(g, at, i, base, drives, weights, source, mode, number):
         for receptor in range(1, g.receptors):
             chosen = np.uint64(0)
             for lane in range(size_of(g, at)):
-                own = (
-                    weights[i * LANES + lane] <= 0
-                    if g.signed != 0
-                    else (g.receptor[at.e, g.inputs_of[at.slot, i, lane]] == receptor)
-                )
+                if g.signed != 0:
+                    own = weights[i * LANES + lane] <= 0
+                else:
+                    own = g.receptor[at.e, g.inputs_of[at.slot, i, lane]] == receptor
                 chosen |= np.uint64(own) << np.uint64(lane)
             other, other_moved = reach(g, at, drives, base, g.places[receptor])
             q, moved = select(chosen, other, q), select(chosen, other_moved, moved)
@@ -336,7 +331,7 @@ def join_first(g, at, keys, drives, base, n, mode):
 
 
 @jit
-def unwind(g, at, keys, rows, slopes, drives, weights, source, n, mode, number):
+def unwind(g, at, mode, number, slopes, keys, rows, drives, weights, source, n):
     """Add the gradients of a group's neurons in a sample, see ``scan`` for the arguments."""
     adjoint, each = g.adjoint[at.slot], (1 + g.kinds.size) * LANES
     here, there, tail = 0, each, 2 * each
@@ -361,14 +356,14 @@ def unwind(g, at, keys, rows, slopes, drives, weights, source, n, mode, number):
         i -= 1
         if i < 0 and begin == -math.inf:
             break
-        since = arrival_lanes(g, keys, i) if i >= 0 else fill32(adjoint, g.bounds[0])
+        since = arrival_at(keys, source, i) if i >= 0 else fill32(adjoint, g.bounds[0])
         alone = (load32(adjoint, tail + DUE * LANES) > since) & at.every
         quiet = quiet and not alone
         if quiet:  # nothing that comes later has a gradient
             continue
-        waits = source is None or min(time_of(keys, i + 1, 0), end) > (time_of(keys, i, 0) if i >= 0 else begin)
+        waits = source is None or min(keys[i + 1], end) > (keys[i] if i >= 0 else begin)
         if waits:
-            g.place[at.slot, 0] = i + 1
+            g.place[at.slot] = i + 1
             if sums:
                 add_rates(g, at, slopes[i + 1], here, g.tape[at.slot, i + 1], alone)
             step_back(g, at, rows[i + 1], here, there)
@@ -376,7 +371,7 @@ def unwind(g, at, keys, rows, slopes, drives, weights, source, n, mode, number):
                 for place in range(0, each, LANES):
                     before = select(alone, load32(adjoint, here + place), load32(adjoint, there + place))
                     store(adjoint, there + place, before)
-                stop = min(arrival_lanes(g, keys, i + 1), fill32(adjoint, g.bounds[1]))
+                stop = min(arrival_at(keys, source, i + 1), fill32(adjoint, g.bounds[1]))
                 back_lanes(g, at, drives, alone, there, since, stop, mode, number)
                 alone = np.uint64(0)
             while alone:
@@ -384,8 +379,8 @@ def unwind(g, at, keys, rows, slopes, drives, weights, source, n, mode, number):
                 alone &= alone - np.uint64(1)
                 for k in range(1 + g.kinds.size):
                     adjoint[there + k * LANES + lane] = adjoint[here + k * LANES + lane]
-                start = time_of(keys, i, lane) if i >= 0 else begin
-                back_alone(g, at, lane, there, start, min(time_of(keys, i + 1, lane), end), mode, number)
+                start = time_of(keys, source, i, lane) if i >= 0 else begin
+                back_alone(g, at, lane, there, start, min(time_of(keys, source, i + 1, lane), end), mode, number)
             here, there = there, here
         if source is not None and fast and i >= 0:
             latest, none = highest(load32(adjoint, tail + DUE * LANES)), g.joins[at.slot, :0]

@@ -36,7 +36,7 @@ def go_alone(g, at, lane, here, there, now, stop, holds):
                 break
             v = pass_time(v, y, free - now, g.resets != 0, kinds, leak, rates)
             now, holds = free, False
-            if g.records == 0:
+            if g.taped == 0:
                 g.ups[at.b, j, spiked] = rate_of(v, y, kinds, leak, rates)
         waits = -1.0
         if g.observes != 0:
@@ -54,8 +54,6 @@ def go_alone(g, at, lane, here, there, now, stop, holds):
         if g.observes == 0 and waits > 0:
             least = np.nextafter(g.spikes.dtype.type(now), g.spikes.dtype.type(math.inf))
             time = min(max(time, least), g.spikes.dtype.type(stop))
-        elif g.observes == 0:
-            time = g.spikes.dtype.type(now)
         v = pass_time(v, y, time - now, holds and g.resets != 0, kinds, leak, rates)
         over = excess(v, y, theta, kinds)
         slope = rate_of(v - over, y, kinds, leak, rates)  # at the threshold, where observed spikes are not
@@ -72,7 +70,7 @@ def go_alone(g, at, lane, here, there, now, stop, holds):
             slope = FIXED
         if again and not holds and over >= 0:
             slope = FORCED
-        if g.records == 0:
+        if g.taped == 0:
             g.slopes[at.b, j, spiked] = slope
         if g.observes == 0:
             g.spikes[at.b, j, spiked] = time
@@ -86,7 +84,7 @@ def go_alone(g, at, lane, here, there, now, stop, holds):
         holds = free > now
         if not holds:
             free = -math.inf
-            if g.records == 0:
+            if g.taped == 0:
                 g.ups[at.b, j, spiked] = rate_of(v, y, kinds, leak, rates)
         if g.once != 0 and spiked >= g.most:
             break

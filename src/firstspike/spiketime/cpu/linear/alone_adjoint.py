@@ -47,6 +47,19 @@ def free_after(g, at, j, spiked):
 
 
 @jit
+def last_spike(g, at, j, spiked):
+    """When the last of so many spikes was; -inf if there is none."""
+    return np.float64(g.spikes[at.b, j, spiked - 1]) if spiked > 0 else -math.inf
+
+
+@jit
+def last_event(g, at, j, spiked, until):
+    """The release after so many spikes, if it is up to ``until``, otherwise the last spike."""
+    free = free_after(g, at, j, spiked)
+    return free if -math.inf < free <= until else last_spike(g, at, j, spiked)
+
+
+@jit
 def total(g, at, row, lane, x):
     """Add to the sum of a gradient with respect to a parameter of the neurons."""
     g.totals[at.group, at.chunk, row * LANES + lane] += x
@@ -73,19 +86,16 @@ def back_alone(g, at, lane, base, start, now, mode, number):
         now = until
         if due <= start:
             break
-        is_release = spiked == 0 or due > np.float64(g.spikes[at.b, j, spiked - 1])
-        if is_release:
+        last = last_spike(g, at, j, spiked)
+        if due > last:  # a release
             if g.resets != 0:
                 if sums:
                     total(g, at, BY_RESET, lane, p)
                 owed += p * g.ups[at.b, j, spiked]
                 p = 0.0
-            if spiked == 0:
-                if sums:
-                    g.by_left[at.b, j] = -owed
-                due = -math.inf
-            else:
-                due = np.float64(g.spikes[at.b, j, spiked - 1])
+            if spiked == 0 and sums:
+                g.by_left[at.b, j] = -owed
+            due = last
             continue
         spiked -= 1
         slope, asked = np.float64(g.slopes[at.b, j, spiked]), 0.0
@@ -123,12 +133,7 @@ def back_alone(g, at, lane, base, start, now, mode, number):
                 q[k] -= change
         if sums:
             total(g, at, BY_THRESHOLD, lane, -change)
-        free = free_after(g, at, j, spiked)
-        due = -math.inf if spiked == 0 else np.float64(g.spikes[at.b, j, spiked - 1])
-        if -math.inf < free <= now:
-            due = free
-        elif spiked == 0 and free > now:
-            due = -math.inf
+        due = last_event(g, at, j, spiked, now)
     adjoint[base + lane] = p
     for k in range(count):
         adjoint[base + (1 + k) * LANES + lane] = q[k]
@@ -173,7 +178,7 @@ def note_segments(g, at, lane, start, stop):
     """
     kinds, j, found = g.kinds, at.first + lane, g.segments[at.slot]
     count, leak, rates = kinds.size, g.leak[at.e, j], g.rates[at.e, j]
-    tape, number, now = g.tape[at.slot, g.place[at.slot, 0]], 0, start
+    tape, number, now = g.tape[at.slot, g.place[at.slot]], 0, start
     for k in range(1 + count):
         found[0, k] = tape[k * LANES + lane]
     spiked = 0

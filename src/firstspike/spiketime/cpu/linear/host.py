@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from firstspike.neurons.base import receptors_of
-from firstspike.spiketime.contract import DIFFERENTIABLE, Arguments, Gradients, Grads, Held, Needs, Result, of_several
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, empty_gradients, of_several
 from firstspike.spiketime.cpu.arrays import LANES, PAD, numbers
 from firstspike.spiketime.cpu.lanes.host import CHUNKS, PARTS
 from firstspike.spiketime.cpu.linear.alone_adjoint import BY_LEAK, BY_PARTS, BY_RESET, BY_THRESHOLD
@@ -23,6 +23,7 @@ from firstspike.spiketime.shared import threads_for
 
 _COST = 8  # of a synapse, in units of one of the kernels of first spikes
 _SUMMED = "threshold", "reset", "jumps", "tau_mem", "tau_syn", "bias"  # over samples, for each neuron
+_DIRECT = Needs(("times", "weight", "delay", *Held._fields))  # whose gradients are not sums over samples of a group
 _SHARED = "order", "source", "inside", "arrival", "rows"
 
 
@@ -67,19 +68,14 @@ def forward(given: Arguments) -> Result:
 @of_several
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``contract``."""
-    assert isinstance(given.tau_syn, Tensor)
     if not result.saved:
         spikes = result.spikes if given.max_spikes else result.spikes.unsqueeze(-1)
         result = result._replace(saved=forward(given._replace(observed=spikes)).saved)
     whole, given = given, _without_spikes(given)
-    assert isinstance(given.tau_syn, Tensor)
     own, sizes, arrays = _both(given, result.spikes)
-    names = "slopes", "ups", "overflows", *(() if own else _SHARED)
-    arrays |= zip(names, result.saved, strict=True)
+    arrays |= zip(("slopes", "ups", "overflows", *(() if own else _SHARED)), result.saved, strict=True)
     if result.overflows is not None:
         arrays["overflows"] = result.overflows.to(torch.uint8)
-    if not own:
-        sizes["padded"], sizes["intervals"] = arrays["arrival"].shape[-1], arrays["rows"].shape[-2]
     count, events = sizes["count"], sizes["events"]
     by_taus = not needs.isdisjoint(("tau_mem", "tau_syn"))
     parts, chunks = min(PARTS, max(1, sizes["groups"])), min(CHUNKS, max(1, sizes["batch"]))
@@ -87,38 +83,27 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         "parts": parts, "chunks": chunks, "stride": (events + 16) // 16 * 16, "by_taus": by_taus,
         "by_time": not needs.isdisjoint(("times", "delay")), "asks_end": grads.state is not None,
         "bounded": max_weight_grad is not None, "parts_of_slopes": 1 + SLOPES * count,
-        "sloped": sizes["intervals"] if by_taus and not own else 0,
-        "own_sloped": sizes["own_intervals"] if by_taus and own else 0,
+        "sloped": sizes["intervals"] * by_taus, "own_sloped": sizes["own_intervals"] * by_taus,
         "total_rows": (BY_PARTS + 2 * count + 1) * LANES, "largest_rows": sizes["most"] * LANES,
         "segments_each": 2 * sizes["most"] + 3, "noted": 1 + count, "jumping": max(1, count) * LANES,
-        "observes": True, "records": True, "once": False, "firsts": given.max_spikes == 0 and given.bias is None,
-        "taped": (sizes["own_intervals"] if own else sizes["intervals"]) if by_taus else 0,
+        "observes": True, "once": False, "firsts": given.max_spikes == 0 and given.bias is None,
+        "taped": (sizes["intervals"] + sizes["own_intervals"]) * by_taus,
     }  # fmt: skip
-    arrays |= {
-        "spikes": result.spikes,
-        "grad": grads.spikes,
-        "bound": numbers(given.times.dtype, max_weight_grad or 0.0),
-    }
+    bound = numbers(given.times.dtype, max_weight_grad or 0.0)
+    arrays |= {"spikes": result.spikes, "grad": grads.spikes, "bound": bound}
     if grads.state is not None:
         arrays |= zip(("of_voltage", "of_current", "of_left"), grads.state, strict=True)
-    lead = (sizes["ensemble"], sizes["outputs"])
-    made = {"by_weight": torch.empty_like(given.weight, memory_format=torch.contiguous_format)}
-    made["by_times"] = given.times.new_empty((*lead[:1], sizes["batch"], events))
-    if given.delay is not None:
-        made["by_delay"] = torch.empty_like(made["by_weight"])
+    by: dict[str, Any] = empty_gradients(given, _DIRECT)
     if given.state is not None:
-        made["by_voltage"], made["by_current"] = (torch.empty_like(x).contiguous() for x in given.state[:2])
-        made["by_left"] = torch.zeros_like(given.state.left).contiguous()
-    made["summed"] = given.times.new_empty((sizes["all_groups"], sizes["total_rows"]))
+        by["left"].zero_()
+    made = {f"by_{name}": x for name, x in by.items()}
+    made["summed"] = summed = given.times.new_empty((sizes["ensemble"], sizes["groups"], sizes["total_rows"]))
     groups, blocks = sizes["all_groups"], sizes["blocks"]
     phases = groups + (blocks if by_taus and not own else 0), sizes["ensemble"] * parts * chunks, groups + blocks
     call(backward_kernel(name_of(given.times.dtype), own), BACKWARD, phases, sizes, arrays | made)
-    by: dict[str, Any] = {name: made.get(f"by_{name}") for name in ("weight", "delay", *Held._fields)}
-    by["times"] = made["by_times"].view_as(given.times)
     if not needs.isdisjoint(_SUMMED):
-        totals = made["summed"].view(lead[0], sizes["groups"], sizes["total_rows"] // LANES, LANES)
-        by |= _of_parameters(totals, whole, given)
-    return {name: by[name] for name in DIFFERENTIABLE if name in needs and getattr(whole, name) is not None}
+        by |= _of_parameters(summed.unflatten(2, (-1, LANES)), whole, given)
+    return by
 
 
 def _of_parameters(totals: Tensor, whole: Arguments, given: Arguments) -> dict[str, Tensor]:
@@ -162,9 +147,8 @@ def _both(given: Arguments, spikes: Tensor | None) -> tuple[bool, dict[str, Any]
     kinds = [KINDS[kind] for kind in given.components] + [BIAS] * biased
     count, places = len(kinds), receptors_of(given.components)
     start, until = given.start, given.until
-    if (
-        spikes is not None and start == -math.inf and spikes.numel()
-    ):  # a spike before all inputs is after the start, too
+    if spikes is not None and start == -math.inf and spikes.numel():
+        # a spike before all inputs is after the start, too
         earliest = float(spikes.min())
         if earliest <= (float(given.times.min()) if events else math.inf) and earliest < math.inf:
             start = earliest - max(1.0, abs(earliest))
@@ -191,10 +175,10 @@ def _both(given: Arguments, spikes: Tensor | None) -> tuple[bool, dict[str, Any]
         "events": events, "outputs": outputs, "most": most, "releases": most + 1, "groups": groups,
         "all_groups": ensemble * groups, "group_inputs": inputs * LANES, "parts_of_row": FIRST + PER * count,
         "count": count, "components": count - biased, "padded": padded,
-        "intervals": events + 1, "own_intervals": rows + 1 if own else 0, "receptors": len(places),
+        "intervals": 0 if own else events + 1, "own_intervals": rows + 1 if own else 0, "receptors": len(places),
         "signed": given.receptor is None, "biased": biased, "resets": given.resets or not several,
         "starts": given.state is not None, "ends": False, "observes": given.observed is not None, "once": not several,
-        "records": False, "taped": 0, "state_rows": (3 * (1 + count) + 2 + JUMPS + count) * LANES,
+        "taped": 0, "state_rows": (3 * (1 + count) + 2 + JUMPS + count) * LANES,
         "width": max(TERMS, FIRST + PER * count, 1 + SLOPES * count), "lanes": (rows + 1) * LANES if own else 0,
         "delay_inputs": inputs * LANES if given.delay is not None else 0,
         "delayed": outputs if given.delay is not None else 0, "tape_rows": (1 + count) * LANES,

@@ -24,7 +24,7 @@ SAMPLES = 8  # of one task
 FORWARD = Layout(
     "ensemble batch samples inputs copies events outputs most releases groups all_groups group_inputs threads "
     "sorting parts_of_row count components padded intervals own_intervals receptors signed biased resets starts "
-    "ends observes once records taped state_rows width lanes delayed tape_rows drives_each series_rows rising "
+    "ends observes once taped state_rows width lanes delayed tape_rows drives_each series_rows rising "
     "delay_inputs",
     times="real samples events",
     weight="real ensemble outputs inputs",
@@ -109,25 +109,23 @@ BACKWARD = FORWARD.extended(
     largest="real threads largest_rows",
     segments="float64 threads segments_each noted",
     sums="real threads 256",
-    place="int32 threads 2",
+    place="int32 threads",
     joins="uint64 threads padded",
 )
 
 
-def scanned(own):
-    """The function that scans a group in a sample, whose inputs are sorted; of neurons with their own, the n first."""
+@jit
+def shared_inputs(g, at):
+    """What all neurons share for ``scan``, and their weights: of a sample whose inputs are sorted."""
+    n = g.inside[at.b, 0]
+    return g.arrival[at.b], g.rows[at.b], g.drives[at.e], g.packed[at.group], g.source[at.b], n
 
-    @jit
-    def run(g, at, n):
-        slot, b, e = at.slot, at.b, at.e
-        if own:
-            drives = g.own_drives[slot]
-            scan(g, at, g.keys[slot].reshape(-1, LANES), g.own_rows[slot], drives, g.own_weights[slot], None, n)
-        else:
-            drives = g.drives[e]
-            scan(g, at, g.arrival[b], g.rows[b], drives, g.packed[at.group], g.source[b], g.inside[b, 0])
 
-    return run
+@jit
+def own_inputs(g, at):
+    """What ``scan`` is given of neurons with an order or constants of their own."""
+    n = prepare_own(g, at)
+    return g.keys[at.slot], g.own_rows[at.slot], g.own_drives[at.slot], g.own_weights[at.slot], None, n
 
 
 def prepared(own, backward):
@@ -162,7 +160,7 @@ def prepared(own, backward):
 @kernel(FORWARD, following=f"{__name__}.backward_kernel")
 def forward_kernel(dtype: str, own: bool):
     """Forward, of neurons that share order and time constants, or have their own."""
-    scan_group = scanned(own)
+    inputs_of = own_inputs if own else shared_inputs
 
     @jit
     def run(g, slot, task):
@@ -171,7 +169,7 @@ def forward_kernel(dtype: str, own: bool):
         group, every = e * g.groups + place, every_lane(min(LANES, g.outputs - place * LANES))
         for b in range(e * g.batch + begin, e * g.batch + min(begin + SAMPLES, g.batch)):
             at = At(slot, e, b, group, place * LANES, every, 0, 0, slot)
-            scan_group(g, at, prepare_own(g, at) if own else 0)
+            scan(g, at, *inputs_of(g, at))
 
     return prepared(own, False), run
 
@@ -179,30 +177,14 @@ def forward_kernel(dtype: str, own: bool):
 @kernel(BACKWARD)
 def backward_kernel(dtype: str, own: bool):
     """Backward of both."""
-    scan_group = scanned(own)
-
-    @jit
-    def unwound(g, at, mode, number):
-        slot, b, e = at.slot, at.b, at.e
-        if own:
-            n = g.place[slot, 1]
-            unwind(
-                g, at, g.keys[slot].reshape(-1, LANES), g.own_rows[slot], g.own_slopes[slot], g.own_drives[slot],
-                g.own_weights[slot], None, n, mode, number,
-            )  # fmt: skip
-        else:
-            unwind(
-                g, at, g.arrival[b], g.rows[b], g.slopes_of[b], g.drives[e], g.packed[at.group],
-                g.source[b], g.inside[b, 0], mode, number,
-            )  # fmt: skip
+    inputs_of = own_inputs if own else shared_inputs
 
     @jit
     def run(g, slot, task):
         e, chunk, part = task // (g.parts * g.chunks), task // g.parts % g.chunks, task % g.parts
         begin, end = e * g.batch + chunk * g.batch // g.chunks, e * g.batch + (chunk + 1) * g.batch // g.chunks
         g.times_parts[part, begin:end] = 0
-        for i in range(g.padded):
-            g.joins[slot, i] = 0
+        g.joins[slot] = 0
         for place in range(part * g.groups // g.parts, (part + 1) * g.groups // g.parts):
             group, every = e * g.groups + place, every_lane(min(LANES, g.outputs - place * LANES))
             g.weight_parts[group, chunk] = 0
@@ -210,20 +192,19 @@ def backward_kernel(dtype: str, own: bool):
             g.totals[group, chunk] = 0
             for b in range(begin, end):
                 at = At(slot, e, b, group, place * LANES, every, chunk, part, slot)
-                if own:
-                    g.place[slot, 1] = prepare_own(g, at)
+                slopes, inputs = g.own_slopes[slot] if own else g.slopes_of[b], inputs_of(g, at)
                 if g.by_taus != 0:
                     if own:
-                        fill_own_slopes(g, at, g.place[slot, 1])
-                    scan_group(g, at, g.place[slot, 1])
+                        fill_own_slopes(g, at, inputs[-1])
+                    scan(g, at, *inputs)
                 if g.bounded == 0:
-                    unwound(g, at, ALL, 0)
+                    unwind(g, at, ALL, 0, slopes, *inputs)
                     continue
                 g.largest[slot] = 0
                 for number in range(g.most):
-                    unwound(g, at, LARGEST, number)
-                unwound(g, at, OTHERS, 0)
-                unwound(g, at, WEIGHTS, 0)
+                    unwind(g, at, LARGEST, number, slopes, *inputs)
+                unwind(g, at, OTHERS, 0, slopes, *inputs)
+                unwind(g, at, WEIGHTS, 0, slopes, *inputs)
 
     @jit
     def gather(g, slot, task):
@@ -241,9 +222,7 @@ def backward_kernel(dtype: str, own: bool):
         unpack_tile(g.weight_parts[task], ones, first, g.by_weight[e])
         if g.delayed > 0:
             unpack_tile(g.delay_parts[task], ones, first, g.by_delay[e])
-        total = g.totals[task]
-        sum_parts(total, 0, total.shape[1])
-        for place in range(g.total_rows):
-            g.summed[task, place] = total[0, place]
+        sum_parts(g.totals[task], 0, g.total_rows)
+        g.summed[task] = g.totals[task, 0]
 
     return prepared(own, True), run, gather

@@ -36,15 +36,6 @@ def fill_drives(g, e, j, drives, lane, step):
 
 
 @jit
-def sort_finite(g, b, order, arrival, slot):
-    """Sort the inputs of a sample that arrive between start and end. Returns how many."""
-    n = sort_row(g.times[b], g.bounds[0], g.bounds[1], order, arrival, g.sort_keys[slot], g.sort_labels[slot])
-    while n > 0 and arrival[n - 1] == math.inf:
-        n -= 1
-    return n
-
-
-@jit
 def sort_arrivals(g, at):
     """Sort the inputs that reach some of 32 lanes between start and end, for each lane: their times are the keys.
 
@@ -78,7 +69,7 @@ def prepare_own(g, at):
         n = sort_arrivals(g, at)
     else:
         to = g.sorted_to[at.slot]
-        n = sort_finite(g, at.b, arrived, to, at.slot)
+        n = sort_row(g.times[at.b], begin, end, arrived, to, g.sort_keys[at.slot], g.sort_labels[at.slot])
         for k in range(n):
             store(keys, k * LANES, select(at.every, fill32(g.tiny, to[k]), never))
             store(values, k * LANES, fill32(g.tiny, k))
@@ -142,7 +133,7 @@ def fill_own_slopes(g, at, n):
 def prepare_shared(g, b, slot):
     """Sort the inputs of a sample, and fill in the numbers of its intervals."""
     order, arrival = g.order[b], g.arrival[b]
-    n = sort_finite(g, b, order, arrival, slot)
+    n = sort_row(g.times[b], g.bounds[0], g.bounds[1], order, arrival, g.sort_keys[slot], g.sort_labels[slot])
     arrival[n], g.inside[b, 0] = math.inf, n
     for k in range(n):
         g.source[b, k] = order[k] if g.copies == 1 else order[k] // g.copies

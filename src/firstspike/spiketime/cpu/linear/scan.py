@@ -14,6 +14,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import LANES
+from firstspike.spiketime.cpu.lanes.scan import arrival_at
 from firstspike.spiketime.cpu.linear.alone import go_alone
 from firstspike.spiketime.cpu.linear.flow import (
     CURRENT,
@@ -45,7 +46,7 @@ from firstspike.spiketime.cpu.linear.lanes import (
     spent_lanes,
 )
 from firstspike.spiketime.cpu.linear.quiet import keep_lanes, run_quiet
-from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, highest, load32, lowest_bit, select, store
 
 _PIECES = 200  # of a long interval, more of which go alone
@@ -57,12 +58,10 @@ def size_of(g, at):
     return min(LANES, g.outputs - at.first)
 
 
-@chosen_by_type
-def time_of(keys, i, lane):
+@inlined
+def time_of(keys, source, i, lane):
     """When an input arrives at a lane."""
-    if keys.ndim == 1:
-        return lambda keys, i, lane: np.float64(keys[i])
-    return lambda keys, i, lane: np.float64(keys[i, lane])
+    return np.float64(keys[i * LANES + lane] if source is None else keys[i])
 
 
 @inlined
@@ -189,7 +188,6 @@ def events(g, at, bound, push, low, drives, here, there, now, stop, brief, held,
             keep_lanes(g, at, sure, here, now, stop)
             active &= ~sure
             some &= ~sure
-            alone &= ~sure
     if some and brief:
         holds, full, rest = fire_lanes(g, at, drives, some, here, there, now, stop, push, low)
         held, stuck, alone = held | holds, stuck | full, alone | rest
@@ -265,9 +263,8 @@ def scan(g, at, keys, rows, drives, weights, source, n):
     state, rows_each = g.state[at.slot], (1 + g.kinds.size) * LANES
     here, there = 0, rows_each
     held, stuck, active = start_lanes(g, at), np.uint64(0), at.every
-    plain = g.observes == 0 and g.records == 0
     end, fastest, may = g.bounds[1], fastest_rate(g, at, source is None), g.resets != 0 and g.observes == 0
-    simple = source is not None and plain and g.count <= 2
+    simple = source is not None and g.observes == 0 and g.count <= 2
     for k in range(g.count):
         simple &= g.kinds[k] != RISE and (g.kinds[k] != THRESHOLD or k == 1)
     i = -2 if g.bounds[0] > -math.inf else -1
@@ -280,12 +277,12 @@ def scan(g, at, keys, rows, drives, weights, source, n):
                 i, active = run_quiet(g, at, i, n, keys, rows, drives, weights, source, here, active, LONGEST / fastest)
         elif i >= 0:
             add_input(g, at, i, here, weights, source)
-        wait = longest_wait(g, at, keys, i)
+        wait = longest_wait(g, at, keys, source, i)
         if source is not None and wait == 0:
             continue
-        now = arrival_lanes(g, keys, i) if i >= 0 else fill32(state, g.bounds[0])
-        stop = min(arrival_lanes(g, keys, i + 1), fill32(state, end))
-        if g.records != 0:
+        now = arrival_at(keys, source, i) if i >= 0 else fill32(state, g.bounds[0])
+        stop = min(arrival_at(keys, source, i + 1), fill32(state, end))
+        if g.taped > 0:
             for place in range(0, rows_each, LANES):
                 store(g.tape[at.slot, i + 1], place, load32(state, here + place))
         brief = may and fastest * wait <= LONGEST
@@ -301,7 +298,7 @@ def scan(g, at, keys, rows, drives, weights, source, n):
             here, there = there, here
     if g.once != 0:
         finish_kept(g, at, drives, there)
-    if g.records == 0:
+    if g.taped == 0:
         end_lanes(g, at, here, stuck)
 
 
@@ -316,32 +313,14 @@ def fastest_rate(g, at, own):
     return found
 
 
-@chosen_by_type
-def arrival_lanes(g, keys, i):
-    """When an input arrives at each lane."""
-    if keys.ndim == 1:
-        return lambda g, keys, i: fill32(g.tiny, keys[i])
-    return lambda g, keys, i: load32(keys, i * LANES)
-
-
-@jit
-def _wait_of_all(g, at, keys, i):
-    return max(np.float64(min(keys[i + 1], g.bounds[1])) - np.float64(keys[i] if i >= 0 else g.bounds[0]), 0.0)
-
-
-@jit
-def _longest_wait(g, at, keys, i):
-    stop = min(load32(keys, (i + 1) * LANES), fill32(g.tiny, g.bounds[1]))
-    now = load32(keys, i * LANES) if i >= 0 else fill32(g.tiny, g.bounds[0])
-    return np.float64(highest(select((stop > now) & at.every, stop - now, 0.0)))
-
-
-@chosen_by_type
-def longest_wait(g, at, keys, i):
+@inlined
+def longest_wait(g, at, keys, source, i):
     """The longest wait for the next input in the lanes of a group."""
-    if keys.ndim == 1:
-        return lambda g, at, keys, i: _wait_of_all(g, at, keys, i)
-    return lambda g, at, keys, i: _longest_wait(g, at, keys, i)
+    if source is not None:
+        return max(np.float64(min(keys[i + 1], g.bounds[1])) - np.float64(keys[i] if i >= 0 else g.bounds[0]), 0.0)
+    now = load32(keys, i * LANES) if i >= 0 else fill32(g.tiny, g.bounds[0])
+    stop = min(load32(keys, (i + 1) * LANES), fill32(g.tiny, g.bounds[1]))
+    return np.float64(highest(select((stop > now) & at.every, stop - now, 0.0)))
 
 
 @jit

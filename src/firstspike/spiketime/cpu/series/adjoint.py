@@ -18,9 +18,10 @@ import math
 
 import numpy as np
 
+from firstspike.spiketime.cpu.arrays import LANES
+from firstspike.spiketime.cpu.linear.alone_adjoint import LARGEST, OTHERS, WEIGHTS
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.series.expansion import (
-    LANES,
     ROW,
     expand,
     expand_for,
@@ -41,9 +42,6 @@ from firstspike.spiketime.cpu.series.forward import (
 )
 from firstspike.spiketime.cpu.vectors.simd import load32, select, store
 
-# what a pass is for: all gradients; those by all but the weights; those by weights alone, within the bound; or the
-# largest derivative with respect to a weight of the excess at one spike of each neuron
-ALL, OTHERS, WEIGHTS, LARGEST = range(4)
 _EVERY = ~np.uint64(0)
 
 
@@ -89,7 +87,7 @@ def unwind(g, slot, chunk, mode, number):
     if mode >= WEIGHTS:
         return
     for lane in range(LANES):
-        if g.done[slot, lane] == 2:  # a lane without a neuron
+        if g.done[slot, lane] == 2:  # without a neuron
             continue
         b, j = g.sample[slot, lane], g.neuron[slot, lane]
         g.by_voltage[b, j] = a[lane]
@@ -116,11 +114,11 @@ def put(g, slot, s, events):
 
 
 @jit
-def flow_into(g, slot, s, into):
-    """The flow of the states in ``s`` without a refractory time, and the excess."""
-    expand(g.flow, s, g.own_slots[slot], 0, _EVERY)
-    for k in range(g.states + 1):
-        store(into, k * LANES, load32(s, output_of(g.flow, k) * ROW))
+def values_into(code, s, slots, into):
+    """The outputs of a program for the inputs in ``s``; of the flow, without a refractory time."""
+    expand(code, s, slots, 0, _EVERY)
+    for k in range(code[2]):
+        store(into, k * LANES, load32(s, output_of(code, k) * ROW))
 
 
 @jit
@@ -134,7 +132,7 @@ def pass_events(g, slot, chunk, mode, number, events):
             others |= bit
     if timed or others:
         put(g, slot, s, events)
-        flow_into(g, slot, s, before)
+        values_into(g.flow, s, g.own_slots[slot], before)
     for lane in range(LANES):
         bit = np.uint64(1) << np.uint64(lane)
         if not events & bit or not (timed or others & bit):
@@ -153,14 +151,13 @@ def pass_events(g, slot, chunk, mode, number, events):
             by_refractory(g, slot, chunk, lane, mode, -g.owed[slot, lane])
         else:
             spiked |= bit
-    arrived = events & ~spiked
-    if arrived and timed:
-        flow_into(g, slot, s, after)
+    arrivals = events & ~others
+    if arrivals and timed:
+        values_into(g.flow, s, g.own_slots[slot], after)
     for lane in range(LANES):
-        if arrived & (np.uint64(1) << np.uint64(lane)):
+        if arrivals & (np.uint64(1) << np.uint64(lane)):
             row = g.record[slot, lane, g.entry[slot, lane]]
-            if int(row[0]) % HOLDS == ARRIVAL:
-                pass_arrival(g, slot, chunk, lane, mode, number, int(row[1]), row[0] >= HOLDS)
+            pass_arrival(g, slot, chunk, lane, mode, number, int(row[1]), row[0] >= HOLDS)
     if spiked:
         pass_spikes(g, slot, chunk, mode, number, spiked)
     for lane in range(LANES):
@@ -197,24 +194,18 @@ def pass_spikes(g, slot, chunk, mode, number, spiked):
     s, slots, a = g.work[slot], g.own_slots[slot], g.a[slot]
     before, after, change, slope = g.flows[slot, 0], g.flows[slot, 1], g.flows[slot, 2], g.flows[slot, 3]
     put(g, slot, s, spiked)
-    expand(g.excess_adjoint, s, slots, 0, _EVERY)
-    for k in range(g.states):
-        store(slope, k * LANES, load32(s, output_of(g.excess_adjoint, k) * ROW))
+    values_into(g.excess_adjoint, s, slots, slope)
     count, begin = slots_of(g.excess_adjoint)
     for q in range(count):
         store(g.slot_rows[slot], q * LANES, load32(s, g.excess_adjoint[begin + 2 * q + 1] * ROW))
-    expand(g.reset, s, slots, 0, _EVERY)
-    for k in range(g.states):
-        store(change, k * LANES, load32(s, output_of(g.reset, k) * ROW))
+    values_into(g.reset, s, slots, change)
     for k in range(g.states):
         store(s, k * ROW, load32(change, k * LANES))
-    flow_into(g, slot, s, after)
+    values_into(g.flow, s, slots, after)
     put(g, slot, s, spiked)
     for k in range(g.states):
         store(s, (g.states + k) * ROW, load32(a, k * LANES))
-    expand(g.reset_adjoint, s, slots, 0, _EVERY)
-    for k in range(g.states):
-        store(change, k * LANES, load32(s, output_of(g.reset_adjoint, k) * ROW))
+    values_into(g.reset_adjoint, s, slots, change)
     sums = mode < WEIGHTS
     resets, first = slots_of(g.reset_adjoint)
     for lane in range(LANES):

@@ -9,25 +9,12 @@ import math
 
 import numpy as np
 
+from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp, log
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, highest, load32, select, store
-from firstspike.spiketime.series import (
-    COS,
-    EXP,
-    HELD,
-    INVERSE,
-    LOG,
-    POWER,
-    PRODUCT,
-    SIN,
-    SQUARE,
-    SUM,
-    TANH,
-    Program,
-)
+from firstspike.spiketime.series import COS, EXP, HELD, INVERSE, LOG, POWER, PRODUCT, SIN, SQUARE, SUM, TANH, Program
 
-LANES = 32
 MOST = 24
 """Orders of a step at most. Twelve or so are the rule."""
 WIDTH = MOST + 2

@@ -10,17 +10,11 @@ import math
 
 import numpy as np
 
+from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.linear.search import first_zero, taylor_shift, values
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.series.expansion import (
-    LANES,
-    ROW,
-    expand,
-    expand_for,
-    output_of,
-    upper_bound,
-    value_at,
-)
+from firstspike.spiketime.cpu.series.expansion import ROW, expand, expand_for, output_of, upper_bound, value_at
+from firstspike.spiketime.cpu.sort import sort_row
 from firstspike.spiketime.cpu.vectors.simd import load32, lowest_bit, store
 from firstspike.spiketime.statuses import FINE, NO_ROOM, NOT_FINITE, OVERFLOWS, RESET_ABOVE, STUCK_STEP
 
@@ -34,10 +28,10 @@ _SMALLEST = 1e-15  # a step, relative to the time
 
 @inlined
 def arrivals_of(g, slot, lane, b):
-    """Sorted arrivals of a neuron, and from which inputs they are."""
+    """Sorted arrivals of a neuron, from which inputs they are, and how many."""
     if g.delayed != 0:
-        return g.own_arrival[slot, lane], g.own_order[slot, lane]
-    return g.arrival[b], g.order[b]
+        return g.own_arrival[slot, lane], g.own_order[slot, lane], g.inside[slot, lane]
+    return g.arrival[b], g.order[b], g.inside_of[b]
 
 
 @inlined
@@ -66,7 +60,7 @@ def note(g, slot, lane, kind, value):
 
 @jit
 def begin(g, slot, e, first, lanes):
-    """Put neurons into the lanes, at the start."""
+    """Put neurons into the lanes, at the start, with their arrivals where they have delays."""
     for lane in range(LANES):
         pair = first + min(lane, lanes - 1)
         b, j = e * g.batch + pair // g.outputs, pair % g.outputs
@@ -81,7 +75,14 @@ def begin(g, slot, e, first, lanes):
         g.free[slot, lane] = g.bounds[0] + left if left > 0 else -math.inf
         g.place[slot, lane], g.count[slot, lane], g.last[slot, lane] = 0, 0, _NOTHING
         g.entries[slot, lane], g.status[slot, lane] = 0, FINE
-        g.done[slot, lane] = lane >= lanes
+        g.done[slot, lane] = 0 if lane < lanes else 2  # 2: without a neuron
+        if g.delayed != 0 and lane < lanes:
+            for k in range(g.events):
+                g.column[slot, k] = g.times[b, k] + g.delay[e, j, k // g.copies]
+            g.inside[slot, lane] = sort_row(
+                g.column[slot], g.bounds[0], g.bounds[1], g.own_order[slot, lane], g.own_arrival[slot, lane],
+                g.sort_keys[slot], g.sort_labels[slot],
+            )  # fmt: skip
 
 
 @jit
@@ -90,8 +91,7 @@ def go_on(g, slot, lane):
     b, j, until = g.sample[slot, lane], g.neuron[slot, lane], g.bounds[1]
     e = b // g.batch
     now, place = g.now[slot, lane], g.place[slot, lane]
-    arrival, order = arrivals_of(g, slot, lane, b)
-    arrivals = g.inside[slot, lane] if g.delayed != 0 else g.inside_of[b]
+    arrival, order, arrivals = arrivals_of(g, slot, lane, b)
     while True:
         free, count = g.free[slot, lane], g.count[slot, lane]
         if free <= now and free > -math.inf:
@@ -153,14 +153,12 @@ def spike(g, slot, lane, time):
         else:
             g.spikes[b, j, count] = time
     note(g, slot, lane, kind, count)
-    refractory = g.refractory[b // g.batch, j]
-    if g.probes == 0:
-        reset_lane(g, slot, lane)
-    g.count[slot, lane] = count + 1
-    g.last[slot, lane] = _SPIKED
+    g.count[slot, lane], g.last[slot, lane] = count + 1, _SPIKED
     if g.probes != 0:
         g.done[slot, lane] = count + 1 >= g.most
         return
+    reset_lane(g, slot, lane)
+    refractory = g.refractory[b // g.batch, j]
     g.free[slot, lane] = time + refractory if refractory > 0 and time + refractory > time else -math.inf
     if g.observes == 0 and count >= g.most:
         g.free[slot, lane] = math.inf
@@ -202,7 +200,7 @@ def integrate(g, slot):
         expand(g.flow, s, slots, order, free)
         store(at, 0, time)
         fired = np.uint64(0)
-        if g.peaks != 0:
+        if g.peaked > 0:
             for lane in range(LANES):
                 if (busy & free) & (np.uint64(1) << np.uint64(lane)):
                     note_peak(g, slot, lane, level, order, at[lane])
@@ -240,8 +238,7 @@ def note_peak(g, slot, lane, level, order, time):
     excess_within(g, slot, lane, level, order, time)
     b, work = g.polynomial[slot, 0], g.polynomial[slot]
     row, now, place = g.highest[g.sample[slot, lane], g.neuron[slot, lane]], g.now[slot, lane], g.place[slot, lane]
-    arrival, order_of = arrivals_of(g, slot, lane, g.sample[slot, lane])
-    arrivals = g.inside[slot, lane] if g.delayed != 0 else g.inside_of[g.sample[slot, lane]]
+    arrival, order_of, arrivals = arrivals_of(g, slot, lane, g.sample[slot, lane])
     if g.last[slot, lane] == _ARRIVED and b[0] > row[0]:
         row[0], row[1], row[2], row[3] = b[0], now, b[1] / time, order_of[place - 1]
     elif now == g.bounds[0] and b[0] > row[0]:

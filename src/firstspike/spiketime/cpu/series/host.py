@@ -1,7 +1,6 @@
 """Host side of neurons from equations."""
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -10,10 +9,10 @@ from torch import Tensor
 
 from firstspike.neurons.expressions import names_in, short, shown
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, of_several, zero_gradients
-from firstspike.spiketime.cpu.arrays import numbers
+from firstspike.spiketime.cpu.arrays import LANES, numbers
 from firstspike.spiketime.cpu.runtime.kernels import REFUSED
 from firstspike.spiketime.cpu.runtime.parallel import call
-from firstspike.spiketime.cpu.series.expansion import LANES, ROW, code_of
+from firstspike.spiketime.cpu.series.expansion import ROW, code_of
 from firstspike.spiketime.cpu.series.kernels import BACKWARD, FORWARD, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.sort import sorting_for
 from firstspike.spiketime.series import Program, Programs, programs_of, slot_values
@@ -21,19 +20,15 @@ from firstspike.spiketime.shared import threads_for
 from firstspike.spiketime.statuses import check_statuses
 
 _COST = 40  # of a synapse, in units of one of the kernels of first spikes
+_DIRECT = Needs(("times", *Held._fields))  # whose gradients are not sums over the chunks
 _CHUNKS = 16  # parts of the samples of a network, with gradients of their own
 
 
 @lru_cache(maxsize=64)
 def _codes(key: str) -> dict[str, Tensor]:
     """Programs as the kernels read them."""
-    programs = programs_of(key)
-    found = {
-        "flow": programs.flow, "reset": programs.reset, "adjoint": programs.adjoint,
-        "plain_adjoint": programs.plain_adjoint, "excess_adjoint": programs.excess_adjoint,
-        "reset_adjoint": programs.reset_adjoint,
-    }  # fmt: skip
-    return {name: torch.tensor(code_of(x), dtype=torch.int32) for name, x in found.items()}
+    found = programs_of(key)._asdict().items()
+    return {name: torch.tensor(code_of(x), dtype=torch.int32) for name, x in found if isinstance(x, Program)}
 
 
 def _check_slots(programs: Programs, values: Tensor) -> None:
@@ -53,14 +48,9 @@ def forward(given: Arguments) -> Result:
     spikes = real((*lead, sizes["most"])).fill_(math.inf)
     if given.observed is not None:
         spikes.copy_(given.observed)
-    overflows = torch.zeros(lead, dtype=torch.uint8)
-    found = torch.zeros((*lead, 2), dtype=torch.int32)
     ends = {"end_voltage": real(lead), "end_current": real((*lead, sizes["extra"])), "end_left": real(lead)}
-    phases = 0 if sizes["delayed"] else sizes["samples"], sizes["ensemble"] * sizes["chunks"]
-    arrays |= ends | {"spikes": spikes, "overflows": overflows, "found": found}
-    call(forward_kernel("float64"), FORWARD, phases, sizes, arrays)
-    check_statuses(found[..., 1], given.equations)
-    return Result(spikes, (found,), overflows.bool(), Held(*ends.values()))
+    found, overflows = _integrate(given, sizes, arrays | ends | {"spikes": spikes})
+    return Result(spikes, (found,), overflows, Held(*ends.values()))
 
 
 def peaks(given: Arguments) -> Tensor:
@@ -71,78 +61,67 @@ def peaks(given: Arguments) -> Tensor:
     """
     sizes, arrays = _both(given, given.observed)
     lead = (sizes["ensemble"], sizes["batch"], sizes["outputs"])
-    found, highest = torch.zeros((*lead, 2), dtype=torch.int32), given.times.new_full((*lead, 4), -math.inf)
-    arrays |= dict.fromkeys(("end_voltage", "end_current", "end_left"))
-    arrays |= {"spikes": given.times.new_full((*lead, 1), math.inf), "found": found, "highest": highest}
-    arrays |= {"overflows": torch.zeros(lead, dtype=torch.uint8)}
-    phases = 0 if sizes["delayed"] else sizes["samples"], sizes["ensemble"] * sizes["chunks"]
-    more = {"observes": True, "peaks": True, "peaked": sizes["samples"], "ends": False}
-    call(forward_kernel("float64"), FORWARD, phases, sizes | more, arrays)
-    check_statuses(found[..., 1], given.equations)
+    highest = given.times.new_full((*lead, 4), -math.inf)
+    arrays |= {"spikes": given.times.new_full((*lead, 1), math.inf), "highest": highest}
+    _integrate(given, sizes | {"observes": True, "peaked": sizes["samples"], "ends": False}, arrays)
     return highest
+
+
+def _integrate(given: Arguments, sizes: dict[str, Any], arrays: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Call the forward kernel. Returns what it found, and which neurons would spike too often."""
+    lead = (sizes["ensemble"], sizes["batch"], sizes["outputs"])
+    found, overflows = torch.zeros((*lead, 2), dtype=torch.int32), torch.zeros(lead, dtype=torch.uint8)
+    arrays |= {"found": found, "overflows": overflows}
+    call(forward_kernel("float64"), FORWARD, (sizes["sorted"], sizes["all_chunks"]), sizes, arrays)
+    check_statuses(found[..., 1], given.equations)
+    return found, overflows.bool()
 
 
 @of_several
 def backward(
-    grads: Grads,
-    result: Result,
-    given: Arguments,
-    max_weight_grad: float | None,
-    needs: Needs,
-    probes: bool = False,
+    grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs, probes: bool = False
 ) -> Gradients:
     """Gradients at the given spike times. See ``contract``.
 
     With ``probes``, the times are no spikes: ``grads.spikes`` are by how much the neuron is above its threshold there.
     """
-    by = zero_gradients(given, needs)
     sizes, arrays = _both(given, result.spikes)
     (found,) = result.saved or forward(given._replace(observed=result.spikes)).saved
     assert given.parameters is not None
-    assert given.voltage is not None
-    assert given.current is not None
-    codes, programs = _codes(given.equations), programs_of(given.equations)
+    programs = programs_of(given.equations)
     steps = int(found[..., 0].max()) if found.numel() else 0
     sizes |= {
-        "adjoint_size": len(codes["adjoint"]), "plain_size": len(codes["plain_adjoint"]),
-        "excess_size": len(codes["excess_adjoint"]), "before_size": len(codes["reset_adjoint"]),
-        "by_slots": "parameters" in by, "by_time": not needs.isdisjoint(("times", "delay")),
+        "by_slots": "parameters" in needs, "by_time": not needs.isdisjoint(("times", "delay")),
         "bounded": max_weight_grad is not None, "asks_end": grads.state is not None,
-        "all_chunks": sizes["ensemble"] * sizes["chunks"], "vector_flows": (sizes["states"] + 1) * LANES,
-        "delayed_parts": sizes["ensemble"] * sizes["chunks"] if sizes["delayed"] else 0,
+        "vector_flows": (sizes["states"] + 1) * LANES,
+        "delayed_parts": sizes["all_chunks"] if sizes["delayed"] else 0,
         "observes": True, "once": False, "records": True, "probes": probes, "coefficients": _rows(*programs[2:]),
     }  # fmt: skip
-    arrays |= {name: codes[name] for name in ("adjoint", "plain_adjoint", "excess_adjoint", "reset_adjoint")}
-    arrays |= {"spikes": result.spikes, "overflows": result.overflows.to(torch.uint8), "found": found}
+    arrays |= _codes(given.equations) | {
+        "spikes": result.spikes,
+        "overflows": result.overflows.to(torch.uint8),
+        "found": found,
+    }
     arrays |= {"grad": grads.spikes, "bound": numbers(torch.float64, max_weight_grad or 0.0)}
-    arrays |= dict.fromkeys(("end_voltage", "end_current", "end_left"))
     if grads.state is not None:
         arrays |= zip(("of_voltage", "of_current", "of_left"), grads.state, strict=True)
-    made = BACKWARD.tensors(
-        ("by_times", "by_voltage", "by_current", "by_left", "weight_parts", "delay_parts", "slot_parts",
-         "refractory_parts"), given.times, sizes,
-    )  # fmt: skip
-    phases = 0 if sizes["delayed"] else sizes["samples"], sizes["all_chunks"]
+    by = zero_gradients(given, needs | _DIRECT)
+    made = BACKWARD.tensors(("weight_parts", "delay_parts", "slot_parts", "refractory_parts"), given.times, sizes)
+    arrays |= made | {f"by_{name}": by[name] for name in _DIRECT}
     room = steps + steps // 8 + 16
-    while call(backward_kernel("float64"), BACKWARD, phases, sizes | {"room": room}, arrays | made)[REFUSED]:
+    phases = sizes["sorted"], sizes["all_chunks"]
+    while call(backward_kernel("float64"), BACKWARD, phases, sizes | {"room": room}, arrays)[REFUSED]:
         room *= 2  # a step that ends in another place can take more of them
-    shape = (sizes["ensemble"], sizes["chunks"])
 
     def total(name: str) -> Tensor:
-        return made[name].unflatten(0, shape).sum(1)
+        return made[name].unflatten(0, (sizes["ensemble"], sizes["chunks"])).sum(1)
 
-    found_by = {
-        "weight": total("weight_parts"), "times": made["by_times"].view_as(given.times),
-        "voltage": made["by_voltage"].view_as(given.voltage), "left": made["by_left"].view_as(given.voltage),
-        "current": made["by_current"].view_as(given.current),
-    }  # fmt: skip
+    by["weight"] = total("weight_parts")
     if given.delay is not None:
-        found_by["delay"] = total("delay_parts")
-    if "parameters" in by:
-        found_by["parameters"] = _by_parameters(
-            programs, given.parameters, total("slot_parts"), total("refractory_parts")
-        )
-    return {name: found_by.get(name, zero) for name, zero in by.items()}
+        by["delay"] = total("delay_parts")
+    if "parameters" in needs:
+        by["parameters"] = _by_parameters(programs, given.parameters, total("slot_parts"), total("refractory_parts"))
+    return {name: x for name, x in by.items() if name in needs}
 
 
 @torch.enable_grad()
@@ -179,23 +158,22 @@ def _both(given: Arguments, spikes: Tensor | None) -> tuple[dict[str, Any], dict
         "receptors": len(equations.receptors), "chunks": max(1, min(_CHUNKS, batch)),
         "delayed": outputs * delayed, "signed": given.receptor is None, "observes": spikes is not None,
         "once": given.once, "records": False, "room": 0, "shared_events": events * (not delayed),
-        "own_events": events * delayed, "flow_size": len(codes["flow"]), "reset_size": len(codes["reset"]),
-        "vector_states": states * LANES, "vector_slots": values.shape[-1] * LANES,
-        "vector_tops": (2 * states + 1 + values.shape[-1]) * LANES, "noted": 2 + states, "peaks": False,
+        "own_events": events * delayed, "vector_states": states * LANES, "vector_slots": values.shape[-1] * LANES,
+        "vector_tops": (2 * states + 1 + values.shape[-1]) * LANES, "noted": 2 + states,
         "probes": False, "peaked": 0, "ends": given.until < math.inf, **sorting_for(events),
+        **{f"{name}_size": len(code) for name, code in codes.items()},
     }  # fmt: skip
+    sizes |= {"sorted": sizes["samples"] * (not delayed), "all_chunks": ensemble * sizes["chunks"]}
     sizes["threads"] = threads_for(_COST * ensemble * batch * max(1, events) * outputs)
     arrays: dict[str, Any] = {
         "times": given.times, "weight": given.weight, "delay": given.delay, "slot_values": values,
         "refractory": parameters[..., -1], "bounds": numbers(torch.float64, given.start, given.until),
         "receptor": None if given.receptor is None else given.receptor.to(torch.int32),
-        "places": _whole([equations.states.index(name) for name in equations.receptors]),
-        "direct": _whole(direct), "held": _whole([name in equations.held for name in equations.states]),
+        "places": numbers(torch.int32, *map(equations.states.index, equations.receptors)),
+        "direct": numbers(torch.int32, *direct),
+        "held": numbers(torch.int32, *(name in equations.held for name in equations.states)),
         "flow": codes["flow"], "reset": codes["reset"],
         "voltage": given.voltage, "current": given.current, "left": given.left,
+        **dict.fromkeys(("end_voltage", "end_current", "end_left")),
     }  # fmt: skip
     return sizes, arrays
-
-
-def _whole(values: Sequence[int]) -> Tensor:
-    return torch.tensor(values, dtype=torch.int32)

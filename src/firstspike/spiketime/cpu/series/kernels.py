@@ -1,10 +1,12 @@
 """Kernels for neurons from equations. A task is a part of the samples of one network. Its neurons go 32 at a time."""
 
 # mypy: disable-error-code="no-untyped-def"
+from firstspike.spiketime.cpu.arrays import LANES
+from firstspike.spiketime.cpu.linear.alone_adjoint import ALL, LARGEST, OTHERS, WEIGHTS
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel
-from firstspike.spiketime.cpu.series.adjoint import ALL, LARGEST, OTHERS, WEIGHTS, unwind
-from firstspike.spiketime.cpu.series.expansion import LANES, WIDTH
+from firstspike.spiketime.cpu.series.adjoint import unwind
+from firstspike.spiketime.cpu.series.expansion import WIDTH
 from firstspike.spiketime.cpu.series.forward import begin, integrate
 from firstspike.spiketime.cpu.sort import SORTING, sort_row
 from firstspike.spiketime.statuses import NO_ROOM
@@ -12,7 +14,7 @@ from firstspike.spiketime.statuses import NO_ROOM
 FORWARD = Layout(
     "ensemble batch samples inputs copies events outputs most states extra slots coefficients receptors threads chunks "
     "delayed signed observes once records room sorting shared_events own_events flow_size reset_size vector_states "
-    "vector_slots vector_tops noted ends peaks probes peaked",
+    "vector_slots vector_tops noted ends probes peaked",
     times="real samples events",
     weight="real ensemble outputs inputs",
     delay="real ensemble delayed inputs",
@@ -64,12 +66,12 @@ FORWARD = Layout(
     **SORTING,
 )
 BACKWARD = FORWARD.extended(
-    "adjoint_size plain_size excess_size before_size by_slots by_time bounded asks_end all_chunks delayed_parts "
-    "vector_flows",
+    "adjoint_size plain_adjoint_size excess_adjoint_size reset_adjoint_size by_slots by_time bounded asks_end "
+    "all_chunks delayed_parts vector_flows",
     adjoint="int32 adjoint_size",
-    plain_adjoint="int32 plain_size",
-    excess_adjoint="int32 excess_size",
-    reset_adjoint="int32 before_size",
+    plain_adjoint="int32 plain_adjoint_size",
+    excess_adjoint="int32 excess_adjoint_size",
+    reset_adjoint="int32 reset_adjoint_size",
     bound="real 1",
     grad="real samples outputs most",
     of_voltage="real samples outputs",
@@ -102,22 +104,6 @@ def sort_samples(g, slot, b):
 
 
 @jit
-def fill(g, slot, e, first, lanes):
-    """Put neurons into the lanes, with their arrivals where they have delays."""
-    begin(g, slot, e, first, lanes)
-    if g.delayed == 0:
-        return
-    for lane in range(lanes):
-        b, j = g.sample[slot, lane], g.neuron[slot, lane]
-        for k in range(g.events):
-            g.column[slot, k] = g.times[b, k] + g.delay[e, j, k // g.copies]
-        g.inside[slot, lane] = sort_row(
-            g.column[slot], g.bounds[0], g.bounds[1], g.own_order[slot, lane], g.own_arrival[slot, lane],
-            g.sort_keys[slot], g.sort_labels[slot],
-        )  # fmt: skip
-
-
-@jit
 def pairs_of(g, task):
     """The network of a task, and its first pair of sample and neuron and the one after the last."""
     e, chunk = task // g.chunks, task % g.chunks
@@ -133,7 +119,7 @@ def forward_kernel(dtype: str):
         e, first, stop = pairs_of(g, task)
         while first < stop:
             lanes = min(LANES, stop - first)
-            fill(g, slot, e, first, lanes)
+            begin(g, slot, e, first, lanes)
             integrate(g, slot)
             for lane in range(lanes):
                 b, j = g.sample[slot, lane], g.neuron[slot, lane]
@@ -165,13 +151,10 @@ def backward_kernel(dtype: str):
             g.by_times[e * g.batch + b] = 0
         while first < stop:
             lanes = min(LANES, stop - first)
-            fill(g, slot, e, first, lanes)
+            begin(g, slot, e, first, lanes)
             integrate(g, slot)
-            for lane in range(LANES):
-                if lane >= lanes:
-                    g.done[slot, lane] = 2
-                    g.entries[slot, lane] = 0
-                elif g.status[slot, lane] == NO_ROOM:
+            for lane in range(lanes):
+                if g.status[slot, lane] == NO_ROOM:
                     g.refused = 1
                     return
             g.own_parts[slot] = 0

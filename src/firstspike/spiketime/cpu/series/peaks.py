@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from firstspike.neurons import Neuron
-from firstspike.spiketime.contract import Arguments, Grads, Needs, Result
+from firstspike.spiketime.contract import Arguments, Grads, Needs, Result, as_several
 from firstspike.spiketime.cpu.series import host
 from firstspike.spiketime.parameters import Receptor, all_tensors, parameters_of, starting_state
 from firstspike.spiketime.reference.members import FirstDerivative, MemberByMember
@@ -47,18 +47,11 @@ def lacking(
 def _arguments(times: Tensor, weight: Tensor, delay: Tensor | None, *given: Any) -> Arguments:
     parameters, receptor, voltage, current, left, equations, start, until = given
     named: dict[str, Any] = {
-        "times": times.unsqueeze(-1),
-        "weight": weight,
-        "delay": delay,
-        "parameters": parameters,
-        "left": left,
-    }
-    named |= {"receptor": receptor, "voltage": voltage, "current": current, "threshold": torch.ones_like(left[0])}
-    wide: dict[str, Any] = {name: x if x is None else x.double() for name, x in named.items() if name != "receptor"}
-    tensors: dict[str, Any] = {
-        name: x if x is None else x[None] for name, x in all_tensors(wide | {"receptor": receptor}).items()
-    }
-    tensors |= {"tau_mem": math.inf, "tau_syn": 1.0}
+        "times": times.unsqueeze(-1), "weight": weight, "delay": delay, "parameters": parameters, "voltage": voltage,
+        "current": current, "left": left, "threshold": torch.ones_like(left[0]),
+    }  # fmt: skip
+    wide = {name: x if x is None else x.double() for name, x in named.items()} | {"receptor": receptor}
+    tensors = as_several(all_tensors(wide)) | {"tau_mem": math.inf, "tau_syn": 1.0}
     return Arguments(**tensors, start=start, until=until, max_spikes=1, equations=equations)
 
 
