@@ -2,7 +2,7 @@
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -12,7 +12,6 @@ from firstspike.spiketime.contract import (
     Grads,
     Held,
     Needs,
-    Recurrence,
     Result,
     Sizes,
     empty_gradients,
@@ -37,8 +36,12 @@ _OF_TRAINS = "slopes", "again", "counts", "full", "order", "source", "count", "a
 SENT = _OF_TRAINS.index("sent")
 
 
-_Kind = tuple[str, bool, bool]
-"""The kind for which a kernel is compiled: the type of real numbers, whether there are delays, and several spikes."""
+class _Kind(NamedTuple):
+    """The kind for which a kernel is compiled."""
+
+    real: str
+    delayed: bool
+    several: bool
 
 
 def forward_lanes(given: Arguments, holds: bool = False) -> Result:
@@ -54,7 +57,7 @@ def forward_lanes(given: Arguments, holds: bool = False) -> Result:
         if left[REFUSED]:
             check_values(given)
         return Result(spikes, saved)
-    bounds, _, budget = _recurrence(given)
+    bounds, _, budget = given.windows
     most = given.max_spikes
     if given.recurrence is not None and given.observed is None:
         most = max(most, (len(bounds) - 1) * budget)
@@ -70,8 +73,8 @@ def forward_lanes(given: Arguments, holds: bool = False) -> Result:
 def _first_call(kind: _Kind, shape: Sizes, taus: int, threads: int) -> Call:
     """The call for first spikes of that many samples."""
     sizes = _sizes(kind, shape, taus, threads)
-    phases = _add_scan(sizes, kind[1], not kind[1])
-    return Call(forward_kernel(*kind), phases, FORWARD.plan(kind[0], sizes, (*_VALUES, "spikes", *SAVED)), threads)
+    phases = _add_scan(sizes, kind.delayed, not kind.delayed)
+    return Call(forward_kernel(*kind), phases, FORWARD.plan(kind.real, sizes, (*_VALUES, "spikes", *SAVED)), threads)
 
 
 def _forward_trains(given: Arguments, holds: bool, room: int, waiting: int) -> tuple[Result, bool]:
@@ -135,8 +138,8 @@ def _first_backward_call(
 ) -> Call:
     """The call for the gradients, named ``by``, at first spikes of that many samples."""
     sizes = _sizes(kind, shape, taus, threads) | {"observes": observes, "asks_end": False}
-    phases = _add_parts(sizes, PARTS, 0, by_taus, observes and not kind[1])
-    plan = BACKWARD.plan(kind[0], sizes, (*_VALUES, "spikes", *SAVED, "grad", "bound", *by))
+    phases = _add_parts(sizes, PARTS, 0, by_taus, observes and not kind.delayed)
+    plan = BACKWARD.plan(kind.real, sizes, (*_VALUES, "spikes", *SAVED, "grad", "bound", *by))
     return Call(backward_kernel(*kind), phases, plan, threads)
 
 
@@ -161,7 +164,7 @@ def _add_parts(sizes: dict[str, int], most: int, pieces: int, by_taus: bool, sor
 
 
 def _kind(given: Arguments) -> _Kind:
-    return name_of(given.times.dtype), given.delay is not None, given.max_spikes > 0
+    return _Kind(name_of(given.times.dtype), given.delay is not None, given.max_spikes > 0)
 
 
 def _settings(given: Arguments) -> tuple[_Kind, Sizes, int, int]:
@@ -175,7 +178,7 @@ def _values(given: Arguments) -> tuple[torch.Tensor | None, ...]:
     """The arrays of both passes."""
     dtype = given.times.dtype
     mem, syn = (numbers(dtype, x) if isinstance(x, (int, float)) else x for x in given.constants)
-    bounds = numbers(dtype, *_recurrence(given).bounds)
+    bounds = numbers(dtype, *given.windows.bounds)
     values = mem, syn, bounds, given.times, given.weight, given.threshold, given.delay
     return tuple(x if x is None else x.contiguous() for x in values)
 
@@ -189,7 +192,7 @@ def _sizes(kind: _Kind, shape: Sizes, taus: int, threads: int) -> dict[str, int]
         "copies": 1, "events": inputs, "inside": inputs, "padded": 0, "most": 1, "room": 1, "budget": 1, "releases": 0,
         "observes": False, "taus": taus, "groups": groups, "all_groups": ensemble * groups,
         "threads": threads, "blocks": -(-ensemble * batch // SAMPLES), "group_inputs": inputs * LANES,
-        "delay_inputs": inputs * LANES if kind[1] else 0, "n_saved": saved_size(inputs, outputs), "windows": 1,
+        "delay_inputs": inputs * LANES if kind.delayed else 0, "n_saved": saved_size(inputs, outputs), "windows": 1,
         "bounds_size": 2, "sendings": 0, "tasks": groups, "kept": threads, "block": SAMPLES, "dues": inputs + PAD,
         "listed": 0,
     }  # fmt: skip
@@ -198,7 +201,7 @@ def _sizes(kind: _Kind, shape: Sizes, taus: int, threads: int) -> dict[str, int]
 def _of_trains(given: Arguments, room: int) -> tuple[dict[str, int], dict[str, Any]]:
     """The sizes and arrays of both passes. States at the start are copied, and have room for those at the end."""
     arrays: dict[str, Any] = dict(zip(_VALUES, _values(given), strict=True))
-    sizes, (bounds, lag, budget) = _sizes(*_settings(given)), _recurrence(given)
+    sizes, (bounds, lag, budget) = _sizes(*_settings(given)), given.windows
     batch, outputs, threads = sizes["batch"], sizes["outputs"], sizes["threads"]
     sizes |= {
         "copies": given.times.shape[-1], "events": given.times[0, 0].numel(), "most": given.max_spikes, "room": room,
@@ -216,8 +219,3 @@ def _of_trains(given: Arguments, room: int) -> tuple[dict[str, int], dict[str, A
     for number, x in enumerate(given.state or ()):
         held[:, :, number] = x
     return sizes, arrays
-
-
-def _recurrence(given: Arguments) -> Recurrence:
-    """The recurrence, or one window without any."""
-    return given.recurrence or Recurrence((given.start, given.until), 0.0, given.max_spikes)

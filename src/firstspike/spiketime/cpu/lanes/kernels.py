@@ -248,7 +248,8 @@ def backward_kernel(dtype: str, delayed: bool, several: bool):
             for b in range(begin, min(begin + SAMPLES, g.samples)):
                 saved, by_times = saved_of(g, b), g.by_times[b]
                 n = saved.last[g.outputs] if in_order else g.events
-                g.by_times[b] = 0
+                for i in range(g.events):
+                    by_times[i] = 0
                 sum_parts(g.times_parts[:, b], 0, n)
                 for k in range(n):
                     by_times[saved.order[k] if in_order else k] = g.times_parts[0, b, k]
