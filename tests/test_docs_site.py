@@ -1,4 +1,5 @@
-"""The built documentation in a browser: pages fit, in light and dark, and say nothing on the console."""
+"""The documentation: it is built without warnings. In a browser pages fit, in light and dark, and say nothing on the
+console."""
 
 import re
 import subprocess
@@ -9,7 +10,8 @@ import pytest
 
 from test_docs import DOCS
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = pytest.mark.slow
+IN_BROWSER = pytest.mark.browser
 
 PAGES = ("index", "reference/config", "own_data", "benchmarks", "reference/api/spiketime", "tutorials/index")
 TORCH = "torch.Tensor py:class 1 tensors.html#$ -\n"
@@ -31,6 +33,10 @@ def site(tmp_path_factory):
     assert done.stderr == ""
     assert done.returncode == 0
     return out
+
+
+def test_is_built_without_warnings(site):
+    assert (site / "index.html").exists()
 
 
 @pytest.fixture
@@ -55,6 +61,7 @@ def show(chromium, site):
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
 
 
+@IN_BROWSER
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
 @pytest.mark.parametrize("name", PAGES)
@@ -68,6 +75,7 @@ def test_page_fits(show, name, width, scheme):
     assert page.evaluate(cut) == 0
 
 
+@IN_BROWSER
 def test_first_page_has_the_figure_and_five_parts(show):
     page = show("index")
     assert page.locator(".first-spike[data-ready]").count() == 1
@@ -80,6 +88,7 @@ def test_first_page_has_the_figure_and_five_parts(show):
     assert "T = 1.92" in picture.get_attribute("alt")
 
 
+@IN_BROWSER
 def test_figure_follows_the_switch_of_the_theme(show):
     page = show("index", color_scheme="light")
     colour = "() => getComputedStyle(document.querySelector('.first-spike .paper')).fill"
@@ -92,6 +101,7 @@ def test_figure_follows_the_switch_of_the_theme(show):
     assert page.evaluate(colour) == light
 
 
+@IN_BROWSER
 def test_names_in_code_are_links(show):
     page = show("own_data")
     link = page.locator("article a[href='reference/api/data.html#firstspike.data.split']")
@@ -100,6 +110,7 @@ def test_names_in_code_are_links(show):
     assert page.locator("a[href='https://docs.pytorch.org/docs/stable/tensors.html#torch.Tensor']").count() > 3
 
 
+@IN_BROWSER
 def test_code_can_be_copied(show):
     page = show("own_data")
     assert page.locator("button.copybtn").count() == page.locator("article div.highlight pre").count() > 3

@@ -212,8 +212,8 @@ def test_kernels_with_and_without_checks_are_kept_apart(tmp_path, monkeypatch):
     assert compilations == [False, True]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("part", ["shift or sorted", pytest.param("not shift", marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("part", ["shift or sorted", "not shift"])
 def test_kernels_stay_within_bounds(part):
     """The tests of kernels where all indices are checked, with more examples than elsewhere."""
     options = "-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile", "thorough", "-k", f"cpu and ({part})"
