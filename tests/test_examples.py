@@ -50,7 +50,7 @@ def test_scripts_draw_a_picture(name, arguments, says, tmp_path):
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.nest
 def test_parameters_of_a_neuron_are_found():
     command = [sys.executable, EXAMPLES / "fit_neuron.py", "--seeds", "1", "--until", "200", "--only", "lif, no noise"]
