@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from firstspike.spiketime.contract import Arguments
+
 PER_MEM, PER_SYN = 0, 1  # 1/tau_mem, 1/tau_syn
 DELTA, PER_RISE = 2, 3  # and 1/(DELTA tau_syn)
 RATIO = 4  # tau_syn/tau_mem
@@ -290,3 +292,12 @@ def saved_for(times: "Tensor", outputs: int) -> "tuple[Tensor, Tensor]":
 
     size = *times.shape[:-1], saved_size(times.shape[-1], outputs)
     return times.new_empty(size, dtype=torch.int32), times.new_empty(size)
+
+
+def held_for(given: "Arguments") -> "Tensor":
+    """Copies of the states at the start, 0 without any, and room for those at the end."""
+    outputs = given.weight.shape[-2]
+    found = given.times.new_zeros((*given.times.shape[:2], 2 * STATES, outputs))
+    for number, x in enumerate(given.state or ()):
+        found[:, :, number] = x
+    return found

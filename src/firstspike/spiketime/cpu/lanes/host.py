@@ -6,17 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from firstspike.spiketime.contract import (
-    Arguments,
-    Gradients,
-    Grads,
-    Held,
-    Needs,
-    Result,
-    Sizes,
-    empty_gradients,
-)
-from firstspike.spiketime.cpu.arrays import LANES, PAD, SAVED, STATES, numbers, saved_for, saved_size
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, Sizes, empty_gradients
+from firstspike.spiketime.cpu.arrays import LANES, PAD, SAVED, STATES, held_for, numbers, saved_for, saved_size
 from firstspike.spiketime.cpu.lanes.carried import N_ADJOINT
 from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.lanes.windows import BLOCK
@@ -152,7 +143,7 @@ def _add_scan(sizes: dict[str, int], delayed: bool, presorted: bool) -> tuple[in
 
 
 def _add_parts(sizes: dict[str, int], most: int, pieces: int, by_taus: bool, sorts: bool = False) -> tuple[int, ...]:
-    """Add the sizes of a backward pass, in at most so many parts of the neurons. Returns its phases."""
+    """Add the sizes of a backward pass that divides the neurons into at most ``most`` parts. Returns its phases."""
     parts, chunks = min(most, sizes["groups"]), min(CHUNKS, sizes["batch"])
     sizes |= {
         "parts": parts, "chunks": chunks, "lanes": sizes["groups"] * LANES, "by_taus": by_taus,
@@ -168,7 +159,7 @@ def _kind(given: Arguments) -> _Kind:
 
 
 def _settings(given: Arguments) -> tuple[_Kind, Sizes, int, int]:
-    """What a call for first spikes depends on: kind, sizes, number of time constants, and threads."""
+    """What the sizes of a call follow from: its kind and shape, the number of time constants, and the threads."""
     taus = given.tau_mem.numel() if isinstance(given.tau_mem, torch.Tensor) else 1
     work = (2 if given.max_spikes else 1) * _COST * given.times.numel() * given.sizes[-1]
     return _kind(given), given.sizes, taus, threads_for(work)
@@ -214,8 +205,5 @@ def _of_trains(given: Arguments, room: int) -> tuple[dict[str, int], dict[str, A
         parts = () if given.delay is None else (given.delay[..., : given.times.shape[2]], given.delay[..., -outputs:])
         longest = [float(x.max()) if x.numel() else 0.0 for x in parts] or (0.0, lag)
         arrays["reach"] = numbers(given.times.dtype, *longest)
-    arrays |= {"reset": given.reset, "refractory": given.refractory}
-    held = arrays["held"] = given.times.new_zeros((*given.times.shape[:2], 2 * STATES, outputs))
-    for number, x in enumerate(given.state or ()):
-        held[:, :, number] = x
+    arrays |= {"reset": given.reset, "refractory": given.refractory, "held": held_for(given)}
     return sizes, arrays

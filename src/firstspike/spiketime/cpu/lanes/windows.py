@@ -127,21 +127,18 @@ def sort_due(g, at, window, weight):
 
     In a recurrent layer each lane is handed what arrives at it, otherwise all lanes have the same rows.
     """
-    keys, values, delay = g.keys[at.slot], g.values[at.slot], g.delays[at.group]
-    never, n = fill32(g.keys, math.inf), 0
+    keys, values, never, n = g.keys[at.slot], g.values[at.slot], fill32(g.keys, math.inf), 0
     if g.windows > 1:
         n = _hand_over(g, at, due_at(g, at, window, window.end, True), weight)
     endless = window.begin == -math.inf and window.end == math.inf
     for k in range(window.n if g.windows == 1 else 0):
-        source, to = np.uintp(window.sources[np.uintp(k)]) * np.uintp(LANES), n * LANES
-        arrival = load32(delay, source) + window.times[np.uintp(k)]
+        arrival, inside = arrivals(g, at, window, k)
         if not endless:
-            inside = (arrival >= window.begin) & (window.end > arrival) & at.every
             if not inside:
                 continue
             arrival = select(inside, arrival, never)
-        store(keys, to, arrival)
-        store(values, to, load32(weight, source))
+        store(keys, n * LANES, arrival)
+        store(values, n * LANES, load32(weight, np.uintp(window.sources[np.uintp(k)]) * np.uintp(LANES)))
         n += 1
     sort_lanes(keys, values, n)
     return n

@@ -48,13 +48,13 @@ def free_after(g, at, j, spiked):
 
 @jit
 def last_spike(g, at, j, spiked):
-    """When the last of so many spikes was; -inf if there is none."""
+    """The time of a neuron's last spike, if it has spiked that many times; -inf without any."""
     return np.float64(g.spikes[at.b, j, spiked - 1]) if spiked > 0 else -math.inf
 
 
 @jit
 def last_event(g, at, j, spiked, until):
-    """The release after so many spikes, if it is up to ``until``, otherwise the last spike."""
+    """The release after that many spikes if it is not later than ``until``, otherwise the last spike."""
     free = free_after(g, at, j, spiked)
     return free if -math.inf < free <= until else last_spike(g, at, j, spiked)
 

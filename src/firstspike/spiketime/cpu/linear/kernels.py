@@ -184,7 +184,8 @@ def backward_kernel(dtype: str, own: bool):
         e, chunk, part = task // (g.parts * g.chunks), task // g.parts % g.chunks, task % g.parts
         begin, end = e * g.batch + chunk * g.batch // g.chunks, e * g.batch + (chunk + 1) * g.batch // g.chunks
         g.times_parts[part, begin:end] = 0
-        g.joins[slot] = 0
+        for i in range(g.padded):
+            g.joins[slot, i] = 0
         for place in range(part * g.groups // g.parts, (part + 1) * g.groups // g.parts):
             group, every = e * g.groups + place, every_lane(min(LANES, g.outputs - place * LANES))
             g.weight_parts[group, chunk] = 0
@@ -223,6 +224,7 @@ def backward_kernel(dtype: str, own: bool):
         if g.delayed > 0:
             unpack_tile(g.delay_parts[task], ones, first, g.by_delay[e])
         sum_parts(g.totals[task], 0, g.total_rows)
-        g.summed[task] = g.totals[task, 0]
+        for place in range(g.total_rows):
+            g.summed[task, place] = g.totals[task, 0, place]
 
     return prepared(own, True), run, gather

@@ -13,6 +13,7 @@ from firstspike.spiketime.cpu.arrays import (
     STATES,
     TILE,
     constants_array,
+    held_for,
     lanes_for,
     numbers,
     padded,
@@ -121,9 +122,7 @@ def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -
     arrays |= {name: getattr(given, name) for name in ("times", "refractory", "observed")}
     arrays["lag"] = numbers(real, given.windows.lag)
     arrays |= TRAIN_FORWARD.tensors((*KEPT, "trains", "overflows", "lacks"), given.times, sizes)
-    arrays["held"] = held = given.times.new_zeros((ensemble, batch, 2 * STATES, outputs))
-    for number, x in enumerate(given.state or ()):
-        held[:, :, number] = x
+    arrays["held"] = held = held_for(given)
     phases = ensemble * sizes["tiles"], ensemble * -(-batch // sizes["block"])
     call(forward_kernel(name_of(real), lanes_for(outputs), True), TRAIN_FORWARD, phases, sizes, arrays)
     used = int(arrays["starts"][..., -1].max()) if windows > 1 or copies > 1 else sizes["room"]
