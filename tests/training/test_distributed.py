@@ -21,6 +21,7 @@ from firstspike.runs.folder import RunFolder
 from firstspike.torchrun import only_first_reports
 from firstspike.training import Interrupted
 from firstspike.training.distributed import Distributed, Ranks
+from firstspike.training.loop import stop_on_signals
 from trained import resume, start
 
 SMALL = [
@@ -271,6 +272,17 @@ def test_only_an_error_of_its_own_makes_another_process_speak(capsys):
     with pytest.raises(SystemExit), only_first_reports():
         ends(2, "usage")
     assert capsys.readouterr().err == "process 1 of 2:\nusage\n"
+
+
+def test_a_process_that_lost_another_reports_it_before_torchrun_ends_it():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(torchrun.ProcessLostError), stop_on_signals() as stopped:
+            raise torchrun.ProcessLostError("lost")
+        signal.raise_signal(signal.SIGTERM)
+        assert stopped()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("kind", [fs.losses.SilentPeak, fs.losses.SpikeCount])

@@ -17,6 +17,7 @@ import torch
 from firstspike.deferred import raise_deferred_errors
 from firstspike.layers.noise import jitter_from
 from firstspike.seeding import generator
+from firstspike.torchrun import ProcessLostError
 from firstspike.training.callbacks import Stop
 from firstspike.training.distributed import Distributed, Ranks
 from firstspike.training.divergence import signs_of_failure, staying_finite
@@ -32,7 +33,11 @@ _ENDS = ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # of terminals t
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Yields a function that returns whether a signal to stop came. A second Ctrl-C interrupts at once."""
+    """Yields a function that returns whether a signal to stop came. A second Ctrl-C interrupts at once.
+
+    After a ``ProcessLostError``, SIGTERM goes on without effect: ``torchrun`` sends it to all processes once it has
+    missed one, and the first of them still has to report the error.
+    """
     asked = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -48,6 +53,9 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, *free)}
     try:
         yield asked.is_set
+    except ProcessLostError:
+        del before[signal.SIGTERM]
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
