@@ -13,7 +13,7 @@ import torch
 
 from firstspike.spiketime.cpu.runtime import compiling, parallel
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.kernels import COUNTER, FIRST, SIGNATURE, STARTED, TASKS, Layout, kernel
+from firstspike.spiketime.cpu.runtime.kernels import ENDED, FIRST, SIGNATURE, STARTED, Layout, kernel
 from firstspike.spiketime.cpu.runtime.parallel import Call
 from firstspike.spiketime.cpu.vectors.simd import fill16, load16, load_some16, store, store_some
 from guards import ZONE
@@ -90,7 +90,7 @@ def writer(array, index):
 
     def kernel(address):
         a = numbers_at(address)
-        a[STARTED], a[COUNTER] = 1, a[TASKS] + 1
+        a[STARTED] = a[ENDED] = 1
         ctypes.c_double.from_address(a[ADDRESSES + array] + 8 * index).value = 1.5
 
     return kernel
@@ -122,7 +122,7 @@ def test_arrays_have_the_size_of_the_layout():
 def test_scratch_memory_is_full_of_nan():
     def kernel(address):
         a = numbers_at(address)
-        a[STARTED], a[COUNTER] = 1, a[TASKS] + 1
+        a[STARTED] = a[ENDED] = 1
         spikes, work = ((ctypes.c_double * 20).from_address(a[ADDRESSES + array]) for array in (1, 2))
         spikes[:] = work[:]
 

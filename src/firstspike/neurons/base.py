@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from numbers import Real
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -188,7 +189,7 @@ class Neuron:
             made.__dict__["unit"] = self.unit
             return made
         found = object.__new__(type(self))
-        found.__dict__.update(self.__dict__)
+        found.__dict__.update({name: x for name, x in self.__dict__.items() if name != "_key"})
         for name, value in values.items():
             object.__setattr__(found, name, _checked(name, self.parameters[name], value))
         return found
@@ -283,8 +284,13 @@ class Neuron:
         same = type(self) is type(other) and self.equations == other.equations and self.start == other.start
         return same and all(map(_same, self.values.values(), other.values.values()))
 
+    @cached_property
+    def _key(self) -> tuple[Any, ...]:
+        """The parameters, with shapes in place of tensors."""
+        return tuple(map(_hashable, self.values.values()))
+
     def __hash__(self) -> int:
-        return hash(tuple(map(_hashable, self.values.values())))
+        return hash(self._key)
 
     def __repr__(self) -> str:
         shown = shown_parameters(self.values)

@@ -33,7 +33,7 @@ spike: where the largest ``|dL/dw_i|`` exceeds it, the spike counts as fixed for
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial, wraps
+from functools import lru_cache, partial, wraps
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
@@ -309,11 +309,17 @@ def backward_in_parts(backward: Backward, samples: Samples) -> Backward:
     return parted
 
 
+@lru_cache(maxsize=256)
+def in_order(needs: Needs) -> Sequence[str]:
+    """These names, in the order of the quantities."""
+    return [name for name in DIFFERENTIABLE if name in needs]
+
+
 def empty_gradients(given: Arguments, needs: Needs) -> Gradients:
     """Uninitialised tensors for the needed gradients, also of numbers that all neurons share."""
     found = {}
-    for name in DIFFERENTIABLE:
-        value = getattr(given, name) if name in needs else None
+    for name in in_order(needs):
+        value = getattr(given, name)
         if value is not None:
             like = value if isinstance(value, Tensor) else given.threshold  # a time constant that all share
             found[name] = torch.empty_like(like, memory_format=torch.contiguous_format)

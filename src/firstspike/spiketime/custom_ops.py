@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from firstspike.spiketime.backends import resolve_backend
-from firstspike.spiketime.contract import DIFFERENTIABLE, QUANTITIES, Arguments, Needs
+from firstspike.spiketime.contract import QUANTITIES, Arguments, Needs, in_order
 from firstspike.spiketime.function import INPUTS, Options, SpikeGradient, Spikes, named, pulled_back, recorded_gradients
 from firstspike.spiketime.transforms import OF_SAMPLES, mapped
 
@@ -99,7 +99,7 @@ def _(*given: Any) -> list[Tensor]:
 @torch.library.register_fake("firstspike::spike_backward")
 def _(needs: Sequence[str], *given: Any) -> list[Tensor]:
     inputs = named(given[5:])
-    likes = [inputs[name] for name in DIFFERENTIABLE if name in needs]
+    likes = [inputs[name] for name in in_order(Needs(needs))]
     return [x.new_empty(x.shape) for x in likes]
 
 

@@ -25,10 +25,11 @@ from firstspike.spiketime.contract import (
     Result,
     Tensors,
     as_several,
+    in_order,
 )
 from firstspike.spiketime.statuses import check_gradients
 from firstspike.spiketime.transforms import OF_SAMPLES, Direct, mapped, tangent
-from firstspike.spiketime.units import check_time_constants, resolve
+from firstspike.spiketime.units import check_time_constants, numbers_of, resolve
 from firstspike.spiketime.values import check_linear, check_overflow, check_trains, check_values
 
 # Whether modes record or replace calls of torch, as ``make_fx`` does. Backends work on memory that they do not see
@@ -36,7 +37,8 @@ _modes = torch._C._len_torch_dispatch_stack
 
 INPUTS = len(QUANTITIES)
 assert Arguments._fields[:INPUTS] == tuple(QUANTITIES), "arguments begin with the quantities, in their order"
-_WEIGHT, _TAU_MEM, _TAU_SYN, _OBSERVED = map(Arguments._fields.index, ("weight", "tau_mem", "tau_syn", "observed"))
+_PLACES = {name: place for place, name in enumerate(QUANTITIES)}
+_WEIGHT, _TAU_MEM, _TAU_SYN, _OBSERVED = map(_PLACES.get, ("weight", "tau_mem", "tau_syn", "observed"))
 
 
 class Options(NamedTuple):
@@ -113,7 +115,7 @@ class Spikes(Direct):
             check_values(given)
         if options.components:
             check_linear(given)
-        elif options.closed:
+        elif options.closed and (given.tau_mem is not None or given.tau_syn is not None):
             check_time_constants(options.constants, given)
         arguments = _arguments(inputs, options)
         if options.max_spikes:
@@ -187,7 +189,7 @@ class SpikeGradient(Direct):
         by = backend.backward(Grads(grad, state), result, arguments, options.max_weight_grad, needs)
         if options.equations:
             check_gradients(by.values(), [x for x in (grad, *of_state) if x is not None], options.equations)
-        return tuple([by[name] for name in DIFFERENTIABLE if name in needs])
+        return tuple([by[name] for name in in_order(needs)])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -229,9 +231,10 @@ def pulled_back(
         ends = [zero if x is None else x for x, zero in zip(ends, none, strict=True)]
     else:
         ends = [None, None, None]
-    found = iter(gradients(needs, ctx.options, grad, *ends, *saved))
-    by = [next(found) if name in needs else None for name in DIFFERENTIABLE]
-    return *by, *(None,) * (len(asked) - len(by))
+    by: list[Tensor | None] = [None] * len(asked)
+    for name, x in zip(in_order(needs), gradients(needs, ctx.options, grad, *ends, *saved), strict=True):
+        by[_PLACES[name]] = x
+    return tuple(by)
 
 
 @lru_cache(maxsize=256)
@@ -250,7 +253,13 @@ def _arguments(tensors: Sequence[Any], options: Options) -> Arguments:
     if options.equations:
         kind = {"equations": options.equations, "once": options.once}
     elif not options.components:
-        given[_TAU_MEM], given[_TAU_SYN] = resolve(options.constants, given[_TAU_MEM], given[_TAU_SYN])
+        mem, syn = given[_TAU_MEM], given[_TAU_SYN]
+        numbers = mem is None and syn is None
+        given[_TAU_MEM], given[_TAU_SYN] = (
+            numbers_of(options.fixed_mem, options.fixed_syn, given[0].dtype)
+            if numbers
+            else resolve(options.constants, mem, syn)
+        )
     else:
         kind = {"components": tuple(options.components.split()), "resets": options.resets}
         if given[_TAU_MEM] is None:

@@ -350,16 +350,16 @@ def _settled_once(
 
 def _is_usual(times: Any, weight: Any, neuron: Any, delay: Any) -> bool:
     """Whether a call can be settled once: of tensors that fit, of a LIF neuron with numbers, and not recorded."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or torch._C._is_tracing():
+        return False
     if not (isinstance(times, Tensor) and isinstance(weight, Tensor) and type(neuron) is LIF):
         return False
-    numbers = set(map(type, neuron.values.values())) == {float}
+    numbers = set(map(type, neuron._key)) == {float}
     fits = times.ndim == 2 and times.shape[1:] == weight.shape[1:] and times.dtype == weight.dtype
     if delay is not None:
         like = weight.shape, weight.dtype, weight.device
         fits = fits and isinstance(delay, Tensor) and (delay.shape, delay.dtype, delay.device) == like
-    recorded = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or torch._C._is_tracing()
-    transformed = torch._C._are_functorch_transforms_active()
-    return numbers and fits and times.device == weight.device and not recorded and not transformed
+    return numbers and fits and times.device == weight.device and not torch._C._are_functorch_transforms_active()
 
 
 def with_dynamics(neuron: Any, stacklevel: int = 3, **given: float | Tensor | None) -> Any:

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from firstspike.spiketime.contract import DIFFERENTIABLE, QUANTITIES, Needs
+from firstspike.spiketime.contract import DIFFERENTIABLE, QUANTITIES, Needs, in_order
 
 try:
     from torch._C._functorch import _add_batch_dim, _unwrap_batched, unwrap_if_dead
@@ -149,8 +149,7 @@ def tangent(
             given["times"] = given["times"].unsqueeze(-1)
         saved = () if overflows is None else (alone(overflows),)
         found = gradients(needs, grad.flatten(0, 2).unsqueeze(1), *by_ends, alone(spikes), *given.values(), *saved)
-        names = (name for name in DIFFERENTIABLE if name in needs)
-        return dict(zip(names, (x.unflatten(0, lead) for x in found), strict=True))
+        return dict(zip(in_order(needs), (x.unflatten(0, lead) for x in found), strict=True))
 
     size, parts = max(1, _AT_ONCE // max(1, inputs["weight"].numel() * rows)), []
     with torch.autocast(spikes.device.type, enabled=False):

@@ -10,7 +10,7 @@ neither very short nor very long in it, see ``in_units``.
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache, wraps
+from functools import lru_cache, partial, wraps
 from operator import itemgetter
 from typing import Any
 
@@ -59,10 +59,8 @@ def in_units(backend: Backend) -> Backend:
     It itself sees a faster time constant of about 1, and numbers wherever all neurons of a network share them.
     """
 
-    @_by_network
+    @partial(_by_network, backend.forward)
     def forward(given: Arguments) -> Result:
-        if not given.closed:  # which are computed in the unit that is given
-            return backend.forward(given)
         unit, inner = _inside(given)
         found = backend.forward(inner)
         if unit == 1:
@@ -76,11 +74,11 @@ def in_units(backend: Backend) -> Backend:
         spikes = torch.where(spikes / unit < found.spikes, later, spikes)
         return found._replace(spikes=torch.where(spikes.isinf(), spikes, spikes.clamp(max=given.until)), state=state)
 
-    @_by_network
+    @partial(_by_network, backend.backward)
     def backward(
         grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
     ) -> Gradients:
-        unit, inner = _inside(given) if given.closed else (1.0, given)
+        unit, inner = _inside(given)
         if unit == 1:
             return backend.backward(grads, result, inner, max_weight_grad, needs)
         # some derivatives are times, too: a long unit counts before they are small, a short one after
@@ -96,9 +94,10 @@ def in_units(backend: Backend) -> Backend:
     return backend._replace(forward=forward, backward=backward)
 
 
-def _by_network(run: Run) -> Run:
+def _by_network(plain: Run, run: Run) -> Run:
     """A pass that goes network by network where each has constants of its own, shared by its neurons.
 
+    ``plain`` computes what fits as it is: numbers that need no other unit, and neurons without a closed solution.
     Tensors saved for one network may be longer than those of another, and are padded.
     """
 
@@ -109,8 +108,11 @@ def _by_network(run: Run) -> Run:
     @wraps(run)
     def each(*given: Any) -> Any:
         place = 0 if len(given) == 1 else 2  # of the arguments: forward, backward
-        several = isinstance(given[place].tau_mem, Tensor) and given[place].closed
-        networks = _members(given[place].constants) if several else ()
+        arguments = given[place]
+        mem, syn = arguments.tau_mem, arguments.tau_syn
+        if not arguments.closed or (not isinstance(syn, Tensor) and _fits(mem, syn, arguments.times.dtype)):
+            return plain(*given)
+        networks = _members(arguments.constants)
         if not networks:
             return run(*given)
         found = []
@@ -132,8 +134,7 @@ def _inside(given: Arguments) -> tuple[float, Arguments]:
     """The unit to work in, and the arguments in it."""
     unit, constants = _unit_of(given)
     if unit == 1:
-        same = not isinstance(given.tau_syn, Tensor) and constants == (given.tau_mem, given.tau_syn)
-        return unit, given if same else given._replace(**constants._asdict())
+        return unit, given._replace(**constants._asdict())
     values = {name: getattr(given, name) for name in _IN_TIME.keys() - constants._asdict().keys()}
     times: Any = {name: in_unit(_IN_TIME[name], x, unit) for name, x in values.items() if x is not None}
     inner = given._replace(**times, **constants._asdict())
@@ -181,19 +182,32 @@ def _unit_of_numbers(mem: float, syn: float, dtype: torch.dtype) -> tuple[float,
     return unit, Constants(math.inf if mem > LARGEST[dtype] * syn else mem / unit, syn / unit)
 
 
+@lru_cache(maxsize=256)
+def _fits(mem: float, syn: float, dtype: torch.dtype) -> bool:
+    return _unit_of_numbers(mem, syn, dtype) == (1, (mem, syn))
+
+
 def _power_of(faster: float) -> float:
     return 1.0 if 1 / _NEAR <= faster <= _NEAR else 2.0 ** math.frexp(faster)[1]
+
+
+@lru_cache(maxsize=256)
+def numbers_of(fixed_mem: float | None, tau_syn: float, dtype: torch.dtype) -> Constants:
+    """Time constants that are numbers, None if infinite; a ValueError where they do not fit the dtype."""
+    tau_mem = math.inf if fixed_mem is None else fixed_mem
+    _check_range(tau_mem, tau_syn, tau_syn, LONGEST[dtype], dtype)
+    return Constants(tau_mem, tau_syn)
 
 
 def resolve(given: Constants, tau_mem: Tensor | None, tau_syn: Tensor | None) -> Constants:
     """Two numbers if all neurons share them, else two tensors ``(E, O)``, or ``(O,)`` of one network.
 
-    ``given`` holds the time constants that are numbers. On a GPU values are not read: tensors stay tensors, and only
-    their layout tells whether neurons share them. There, neurons without leak have the number ``inf``.
+    At least one is a tensor. ``given`` holds those that are numbers. On a GPU values are not read: tensors stay
+    tensors, and only their layout tells whether neurons share them. There, neurons without leak have the number
+    ``inf``.
     """
     like = tau_syn if tau_mem is None else tau_mem
-    if like is None:
-        return given
+    assert like is not None
     host = is_host(like.device)
     found = [
         x if tau is None else _shared(tau) if host else tau for x, tau in zip(given, (tau_mem, tau_syn), strict=True)
@@ -217,16 +231,13 @@ def _members(constants: Constants) -> Sequence[Constants]:
 def check_time_constants(given: Constants, tensors: Arguments) -> None:
     """Raise ValueError for tensors with values that no neuron can have, and for constants that do not fit the dtype.
 
-    ``given`` holds the time constants that are numbers. On a GPU, tensors are checked later
+    At least one is a tensor. ``given`` holds those that are numbers. On a GPU, tensors are checked later
     (``raise_deferred_errors``).
     """
     tau_mem: Any = tensors.tau_mem
     tau_syn: Any = tensors.tau_syn
     dtype = tensors.times.dtype
     like = tau_syn if tau_mem is None else tau_mem
-    if like is None:
-        _check_range(given.tau_mem, given.tau_syn, given.tau_syn, LONGEST[dtype], dtype)
-        return
     ranges: list[Any] = []
     taus = (TAU_MEM, "tau_mem", tau_mem, given.tau_mem), (TAU_SYN, "tau_syn", tau_syn, given.tau_syn)
     for failure, name, tau, number in taus:
@@ -244,7 +255,6 @@ def check_time_constants(given: Constants, tensors: Arguments) -> None:
         mark(TAU_SYN if tau_mem is None else TAU_MEM, ~fits)
 
 
-@lru_cache(maxsize=256)
 def _check_range(shortest: float, low: float, high: float, limit: float, dtype: torch.dtype) -> None:
     """Whether the shortest tau_mem, and tau_syn from ``low`` to ``high``, fit the arithmetic."""
     least = 1 / LARGEST[dtype]

@@ -1,11 +1,11 @@
 """Kernels: C functions of one pointer to whole numbers, which the host fills in as a ``Layout`` says.
 
-``docs/kernels.md`` shows one. First of the numbers come a counter from which each thread takes its next task, the
-number of tasks, the phase, how many threads have started, and whether the kernel refuses its arguments; then the sizes,
-and arrays as addresses.
+``docs/kernels.md`` shows one. First of the numbers come the phase to begin with, the one to end before, how many
+threads have started and ended, and whether the kernel refuses its arguments; for each phase a counter from which each
+thread takes its next task, and the number of tasks; then the sizes, and arrays as addresses.
 
 A thread takes tasks until it takes a number that no task has. Where an exception ends it, Numba only prints that. The
-host sees that fewer threads got so far than have started.
+host sees that fewer threads have ended than started.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -31,8 +31,10 @@ from firstspike.spiketime.cpu.runtime.compiling import LINE, Kernel, c_function,
 if TYPE_CHECKING:
     from torch import Tensor
 
-FIRST = 5  # place of the kernel's own numbers, after those that the module tells of
-COUNTER, TASKS, PHASE, STARTED, REFUSED = range(FIRST)
+PHASES = 3  # at most
+PHASE, END, STARTED, ENDED, REFUSED, COUNTER = range(6)
+TASKS = COUNTER + PHASES
+FIRST = TASKS + PHASES  # place of the kernel's own numbers, after those that the module tells of
 SIGNATURE = types.void(types.CPointer(types.int64))
 _WORD = ir.IntType(64)
 
@@ -90,11 +92,17 @@ class Plan(NamedTuple):
         """A kernel's numbers, from the given arrays (contiguous, or nothing where none is used) and scratch memory."""
         assert len(arrays) + len(self.starts) == len(self.taken), f"got {len(arrays)} arrays for {tuple(self.taken)}"
         given = [0 if x is None else x.data_ptr() for x in arrays]
-        return self.numbers_at(given + [memory + start for start in self.starts])
+        return self.numbers_at(given + _places(memory, self.starts))
 
     def numbers_at(self, places: Sequence[int]) -> list[int]:
         """A kernel's numbers, from the addresses of the arrays in ``taken``."""
         return [*self.sizes, *map(places.__getitem__, self.order)]
+
+
+@lru_cache(maxsize=256)
+def _places(memory: int, starts: tuple[int, ...]) -> list[int]:
+    """Addresses in scratch memory, which most often is the same as before."""
+    return [memory + start for start in starts]
 
 
 @lru_cache(maxsize=256)
@@ -220,17 +228,19 @@ def kernel(
             first, second, third = (*phases_for(real, *kind), _nothing, _nothing)[:3]
 
             def function(numbers):
-                slot, g, phase = count_on(numbers, STARTED), arguments(numbers), numbers[PHASE]
-                while True:
-                    task = count_on(numbers, COUNTER)
-                    if task >= numbers[TASKS]:
-                        break
-                    if phase == 0:
-                        first(g, slot, task)
-                    elif phase == 1:
-                        second(g, slot, task)
-                    else:
-                        third(g, slot, task)
+                slot, g = count_on(numbers, STARTED), arguments(numbers)
+                for phase in range(numbers[PHASE], numbers[END]):
+                    while True:
+                        task = count_on(numbers, COUNTER + phase)
+                        if task >= numbers[TASKS + phase]:
+                            break
+                        if phase == 0:
+                            first(g, slot, task)
+                        elif phase == 1:
+                            second(g, slot, task)
+                        else:
+                            third(g, slot, task)
+                count_on(numbers, ENDED)
 
             function.__module__ = phases_for.__module__
             function.__qualname__ = f"{phases_for.__qualname__}.{'_'.join(map(str, (real, *kind)))}"

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from firstspike.spiketime.cpu.runtime.compiling import LINE
-from firstspike.spiketime.cpu.runtime.kernels import COUNTER, FIRST, PHASE, STARTED, TASKS, Layout, Plan
+from firstspike.spiketime.cpu.runtime.kernels import COUNTER, END, ENDED, PHASE, PHASES, STARTED, Layout, Plan
 
 
 @lru_cache(maxsize=1)
@@ -42,7 +42,7 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-_START = (0,) * FIRST
+_START = [0] * (COUNTER + PHASES)
 _local = threading.local()
 _KEPT = 1 << 27  # bytes that a thread keeps from call to call
 
@@ -74,16 +74,18 @@ def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[
     """Run each phase's tasks, one phase after the other. ``phases`` are numbers of tasks.
 
     Returns:
-        The kernel's numbers as it left them, an array of which the counter is the first.
+        The kernel's numbers as it left them, see ``kernels``.
 
     Raises:
         RuntimeError: in a thread an exception ended the kernel.
     """
-    memory = array("q", (*_START, *numbers))  # ctypes would take twice as long to fill its own
+    # ctypes would take twice as long to fill an array of its own
+    memory = array("q", (*_START, *phases, *_START[len(phases) : PHASES], *numbers))
     address = memory.buffer_info()[0]
-    for phase, tasks in enumerate(phases):
-        memory[COUNTER], memory[TASKS], memory[PHASE], memory[STARTED] = 0, tasks, phase, 0
-        team = threads if threads < tasks else tasks
+    together = len(phases) if threads == 1 else 1  # phases in one call of the kernel
+    for phase in range(0, len(phases), together):
+        memory[PHASE], memory[END], memory[STARTED], memory[ENDED] = phase, phase + together, 0, 0
+        team = min(threads, phases[phase])
         if team <= 1:
             kernel(address)
         elif (openmp := _openmp()) is not None:
@@ -93,7 +95,7 @@ def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[
             kernel(address)
             for other in others:
                 other.result()
-        if memory[COUNTER] != tasks + memory[STARTED]:
+        if memory[ENDED] != memory[STARTED]:
             raise RuntimeError(
                 "a kernel on the CPU failed, and there is no result; standard error shows the exception that ended it, "
                 "as one that is ignored. With enough memory that is a fault of firstspike: please report it"
