@@ -9,7 +9,19 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import BRIEF_END, FLAT, HEIGHT, LANES, PER_MEM, PER_SYN, UNIT, rates_in, saved_of
+from firstspike.spiketime.cpu.arrays import (
+    BRIEF_END,
+    EQUAL,
+    FLAT,
+    HEIGHT,
+    KIND,
+    LANES,
+    PER_MEM,
+    PER_SYN,
+    UNIT,
+    rates_in,
+    saved_of,
+)
 from firstspike.spiketime.cpu.lanes.windows import arrivals, window_of
 from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, exact_slope, fades, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
@@ -131,6 +143,42 @@ def add_row(each, i, end, sums, by_times):
 
 
 @jit
+def far(c):
+    """Times in units of the time constant up to which products of exponentials are far from the ends of the range."""
+    return 40.0 if c.itemsize == 4 else 300.0
+
+
+@jit
+def fill_growth(c, delay, growth):
+    """Fill in ``exp(delay / tau)`` of the synapses of 32 neurons, for ``growths``."""
+    rate = c[PER_SYN, 0] * c[UNIT, 0]
+    for place in range(0, delay.size, LANES):
+        store(growth, place, exp(min(load32(delay, place) * rate, far(c))))
+
+
+@jit
+def growths(g, at, spike):
+    """Whether all responses are quick to compute, and ``exp((first - T) / tau)``, where ``first`` is the first input.
+
+    Where both time constants are equal, the response is ``s exp(-s / tau) / tau``. With ``s = T - t - d`` the
+    exponential is that factor times ``exp(d / tau)``, which all samples share, and ``exp((t - first) / tau)``, which
+    all neurons share. The latter are filled into the first of ``sort_keys``.
+    """
+    times, c, grown = g.times[at.b], g.rates[at.group], g.sort_keys[at.slot, 0]
+    first, rate = c.dtype.type(math.inf), c[PER_SYN, 0] * c[UNIT, 0]
+    for t in times:
+        first = min(first, t)
+    quick = g.grown != 0 and c[KIND, 0] == EQUAL and 0 <= (highest(spike) - first) * rate <= far(c)
+    if not quick:
+        return quick, spike
+    for i in range(times.size):
+        grown[i] = min((times[i] - first) * rate, far(c))
+    for i in range(0, times.size, 16):
+        store(grown, i, exp(load16(grown, i)))
+    return quick, exp((first - spike) * rate)
+
+
+@jit
 def unwind_delayed(g, at):
     """Add the gradients of 32 neurons with synaptic delays for sample ``b``, in any order of its inputs."""
     delay = g.delays[at.group]
@@ -141,8 +189,12 @@ def unwind_delayed(g, at):
     by_weight, by_delay = g.weight_parts[at.group, at.chunk], g.delay_parts[at.group, at.chunk]
     by_times, sums = g.times_parts[at.part, at.b], g.sums[at.slot]
     zero, inputs, unit, r, taus = fill32(c, 0.0), times.size, c[UNIT, 0], rates_in(c), g.by_taus != 0
-    scale, kept = scale * (1 / unit), kept * (1 / unit)
+    scale, kept, steep = scale * (1 / unit), kept * (1 / unit), scale
     mem_sum = syn_sum = zero
+    quick, factor = growths(g, at, spike)
+    grown, growth = g.sort_keys[at.slot, 0], g.growth[at.group]
+    if quick:
+        kept, steep = kept * factor * r.syn, steep * factor * r.syn
     for i in range(inputs):
         place = i * LANES
         s = arrived(times, delay, i, spike, unit)
@@ -154,10 +206,14 @@ def unwind_delayed(g, at):
                 of_mem, of_syn = derivatives(s, r)
                 mem_sum = fma(select(causal, of_mem, zero), w, mem_sum)
                 syn_sum = fma(select(causal, of_syn, zero), w, syn_sum)
-            _, fast, response = fades(s, r)  # 0 where it is not causal
+            if quick:  # without the factors that are the same for all inputs
+                fast = select(causal, load32(growth, place) * grown[i], zero)
+                response = fast * s
+            else:
+                _, fast, response = fades(s, r)  # 0 where it is not causal
+                fast = select(causal, fast * r.syn, zero)
             # the derivative of kappa, whose terms only cancel where it has its maximum
-            fast = select(causal, fast * r.syn, zero)
-            each = fma(response, r.slower * -1.0, fast) * w * (scale * unit)
+            each = fma(response, r.slower * -1.0, fast) * w * steep
             store(by_weight, place, fma(response, kept, load32(by_weight, place)))
             store(by_delay, place, load32(by_delay, place) - each)
         add_row(each, i, inputs, sums, by_times)

@@ -129,6 +129,7 @@ def _first_backward_call(
 ) -> Call:
     """The call for the gradients, named ``by``, at first spikes of that many samples."""
     sizes = _sizes(kind, shape, taus, threads) | {"observes": observes, "asks_end": False}
+    sizes["grown"] = 0 if by_taus else sizes["delay_inputs"]
     phases = _add_parts(sizes, PARTS, 0, by_taus, observes and not kind.delayed)
     plan = BACKWARD.plan(kind.real, sizes, (*_VALUES, "spikes", *SAVED, "grad", "bound", *by))
     return Call(backward_kernel(*kind), phases, plan, threads)
@@ -185,7 +186,7 @@ def _sizes(kind: _Kind, shape: Sizes, taus: int, threads: int) -> dict[str, int]
         "threads": threads, "blocks": -(-ensemble * batch // SAMPLES), "group_inputs": inputs * LANES,
         "delay_inputs": inputs * LANES if kind.delayed else 0, "n_saved": saved_size(inputs, outputs), "windows": 1,
         "bounds_size": 2, "sendings": 0, "tasks": groups, "kept": threads, "block": SAMPLES, "dues": inputs + PAD,
-        "listed": 0,
+        "listed": 0, "grown": 0,
     }  # fmt: skip
 
 

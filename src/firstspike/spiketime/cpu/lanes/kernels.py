@@ -25,7 +25,15 @@ from firstspike.spiketime.cpu.arrays import (
     unit_of_row,
     unpack_tile,
 )
-from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_RESET, BY_SYN, BY_THRESHOLD, unwind_delayed, unwind_sorted
+from firstspike.spiketime.cpu.lanes.adjoint import (
+    BY_MEM,
+    BY_RESET,
+    BY_SYN,
+    BY_THRESHOLD,
+    fill_growth,
+    unwind_delayed,
+    unwind_sorted,
+)
 from firstspike.spiketime.cpu.lanes.scan import At, scan_once, scan_trains
 from firstspike.spiketime.cpu.lanes.train_adjoint import N_STATE, N_WHOLE, unwind_apart, unwind_together
 from firstspike.spiketime.cpu.lanes.windows import sort_due, window_of
@@ -91,7 +99,7 @@ FORWARD = Layout(
     **SORTING,
 )
 BACKWARD = FORWARD.extended(
-    "parts chunks stride lanes pieces_size by_taus asks_end",
+    "parts chunks stride lanes pieces_size by_taus asks_end grown",
     bound="real 1",
     grad="real samples outputs most",
     of_end=f"real samples {STATES} outputs",
@@ -105,6 +113,7 @@ BACKWARD = FORWARD.extended(
     by_start=f"real samples {STATES} outputs",
     unit="real ensemble lanes",
     level="real ensemble lanes",  # thresholds in these units
+    growth="real all_groups grown",
     weight_parts="real all_groups chunks group_inputs",
     delay_parts="real all_groups chunks delay_inputs",
     times_parts="real parts samples stride",
@@ -148,6 +157,8 @@ def prepared(delayed, several, backward):
                 pack_tile(g.weight[e], g.threshold[e], first, g.packed[task])
             if delayed:
                 pack_tile(g.delay[e], np.ones(g.groups * LANES, g.times.dtype), first, g.delays[task])
+                if backward and g.grown != 0:
+                    fill_growth(g.rates[task], g.delays[task], g.growth[task])
                 every, never = every_lane(min(LANES, g.outputs - first)), fill32(g.times, math.inf)
                 for i in range(g.inputs):
                     delay = load32(g.delays[task], i * LANES)
