@@ -97,6 +97,35 @@ def formula(observed, times, weight, threshold, ratio):
     return by_weight, by_times, 1 / slope
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("span", [1.0, 35.0, 45.0, 290.0, 700.0])
+def test_delays_with_equal_time_constants_from_any_time_on(span, dtype):
+    gen = torch.Generator().manual_seed(0)
+    times = span * (torch.rand(3, 20, generator=gen) - 0.5)
+    times[:, 0], times[:, 1] = INF, 3 * span
+    delay = span * torch.rand(40, 20, generator=gen) / 2
+    delay[:, 2] = 1e4
+    weight = torch.randn(40, 20, generator=gen) / 10
+    observed = span * torch.rand(3, 40, generator=gen) + 1.0
+    times[:, 3], delay[:, 3], weight[:, 3] = 0.0, observed.amin(0) - 0.1, 3.0  # the membrane rises in one sample
+    given = [x.to(dtype).requires_grad_() for x in (times, weight, delay)]
+    found = torch.autograd.grad(
+        first_spike_time(*given[:2], LIF(), delay=given[2], observed=observed.to(dtype), backend="cpu").sum(), given
+    )
+
+    arrival = (given[0].unsqueeze(1) + given[2]).double().detach()
+    s = observed.to(dtype).double().unsqueeze(-1) - arrival
+    causal, w = s > 0, given[1].double().detach()
+    decay, kappa, slope = (torch.where(causal, x * torch.exp(-s), 0.0) for x in (torch.ones_like(s), s, 1 - s))
+    rises = (w * decay).sum(-1) - 1
+    scale = torch.where(rises > 0, 1 / rises, 0.0).unsqueeze(-1)
+    by_delay = w * slope * scale
+    assert (rises > 0).any()
+    tolerance = 16 * (1 + span) * torch.finfo(dtype).eps
+    for x, exact in zip(found, (by_delay.sum(1), -(kappa * scale).sum(0), by_delay.sum(0)), strict=True):
+        torch.testing.assert_close(x.double(), exact, rtol=tolerance, atol=tolerance * float(exact.abs().max()))
+
+
 @pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, INF, 1.37, 10.0])
 @pytest.mark.parametrize("delayed", [False, True])
 def test_observed(delayed, ratio, backend):
