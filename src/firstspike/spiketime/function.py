@@ -38,7 +38,7 @@ _modes = torch._C._len_torch_dispatch_stack
 INPUTS = len(QUANTITIES)
 assert Arguments._fields[:INPUTS] == tuple(QUANTITIES), "arguments begin with the quantities, in their order"
 _PLACES = {name: place for place, name in enumerate(QUANTITIES)}
-_WEIGHT, _TAU_MEM, _TAU_SYN, _OBSERVED = map(_PLACES.get, ("weight", "tau_mem", "tau_syn", "observed"))
+_WEIGHT, _TAU_MEM, _TAU_SYN, _OBSERVED = (_PLACES[x] for x in ("weight", "tau_mem", "tau_syn", "observed"))
 
 
 class Options(NamedTuple):
@@ -254,12 +254,11 @@ def _arguments(tensors: Sequence[Any], options: Options) -> Arguments:
         kind = {"equations": options.equations, "once": options.once}
     elif not options.components:
         mem, syn = given[_TAU_MEM], given[_TAU_SYN]
-        numbers = mem is None and syn is None
-        given[_TAU_MEM], given[_TAU_SYN] = (
-            numbers_of(options.fixed_mem, options.fixed_syn, given[0].dtype)
-            if numbers
-            else resolve(options.constants, mem, syn)
-        )
+        if mem is None and syn is None:
+            constants = numbers_of(options.fixed_mem, options.fixed_syn, given[0].dtype)
+        else:
+            constants = resolve(options.constants, mem, syn)
+        given[_TAU_MEM], given[_TAU_SYN] = constants
     else:
         kind = {"components": tuple(options.components.split()), "resets": options.resets}
         if given[_TAU_MEM] is None:

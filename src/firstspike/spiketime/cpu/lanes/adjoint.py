@@ -36,6 +36,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     load16,
     load32,
     load_some32,
+    lowest,
     lowest_bit,
     select,
     store,
@@ -165,17 +166,18 @@ def growths(g, at, spike):
     all neurons share. The latter are filled into the first of ``sort_keys``.
     """
     times, c, grown = g.times[at.b], g.rates[at.group], g.sort_keys[at.slot, 0]
-    first, rate = c.dtype.type(math.inf), c[PER_SYN, 0] * c[UNIT, 0]
-    for t in times:
-        first = min(first, t)
-    quick = g.grown != 0 and c[KIND, 0] == EQUAL and 0 <= (highest(spike) - first) * rate <= far(c)
-    if not quick:
-        return quick, spike
-    for i in range(times.size):
-        grown[i] = min((times[i] - first) * rate, far(c))
-    for i in range(0, times.size, 16):
-        store(grown, i, exp(load16(grown, i)))
-    return quick, exp((first - spike) * rate)
+    if g.grown == 0 or c[KIND, 0] != EQUAL:
+        return False, spike
+    n, rate, least = times.size, c[PER_SYN, 0] * c[UNIT, 0], fill16(c, math.inf)
+    store(grown, n // 16 * 16, least)
+    for i in range(n):
+        grown[i] = times[i]
+    for i in range(0, n, 16):
+        least = min(least, load16(grown, i))
+    first = lowest(least)
+    for i in range(0, n, 16):
+        store(grown, i, exp(min((load16(grown, i) - first) * rate, far(c))))
+    return 0 <= (highest(spike) - first) * rate <= far(c), exp((first - spike) * rate)
 
 
 @jit
