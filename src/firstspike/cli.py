@@ -264,13 +264,9 @@ def plot(
     if sweep_folder(run):
         typer.echo("\n".join(map(str, sweeps.plot_sweep(run, names, formats))))
         return
-    from firstspike.plots.run_data import NotApplicable
     from firstspike.runs import Run
 
-    try:
-        files = Run(run, checkpoint, substrate).plot(names or None, formats or ("png",), sample)
-    except NotApplicable as reason:
-        raise ValueError(str(reason)) from None
+    files = Run(run, checkpoint, substrate).plot(names or None, formats or ("png",), sample)
     typer.echo("\n".join(map(str, files)))
 
 
