@@ -241,13 +241,12 @@ def predict(
         raise ValueError("standard output is closed; choose a file with --out")
     from firstspike.runs import Run
     from firstspike.runs.evaluate import prediction_table
+    from firstspike.runs.files import write_whole
 
     text = prediction_table(Run(run, checkpoint, substrate), file)
     if out is None:
         typer.echo(printable(text) if sys.stdout.isatty() else text, nl=False)
     else:
-        from firstspike.runs.files import write_whole
-
         write_whole(out, text, file)
 
 

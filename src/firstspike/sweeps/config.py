@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import yaml
@@ -91,10 +91,7 @@ def as_yaml(value: Any) -> str:
 PRUNERS = {"median": MedianPruner, "percentile": PercentilePruner, "halving": SuccessiveHalvingPruner}
 """A pruner, which stops trials early. Its keys are the arguments of Optuna's class."""
 
-if TYPE_CHECKING:  # made from signatures of classes
-    Pruning: TypeAlias = Any
-else:
-    Pruning = union([derive(pruner, kind) for kind, pruner in PRUNERS.items()])
+Pruning: Any = union([derive(pruner, kind) for kind, pruner in PRUNERS.items()])
 
 
 class Sweep(Section):
