@@ -88,12 +88,10 @@ class _LIF(_Neuron):
         return {name: x for name, x in given.items() if usual.get(name, ...) != getattr(self, name)}
 
 
-def described_neuron(neuron: object) -> dict[str, Any] | None:
+def described_neuron(neuron: AnyNeuron) -> dict[str, Any] | None:
     """The fields of a neuron's section; None if a config cannot hold it."""
     kind = next((kind for kind, target in NEURONS.items() if target is type(neuron)), None)
-    if kind is None or not isinstance(neuron, AnyNeuron):
-        return None
-    if any(isinstance(x, Tensor) for x in neuron.named_values.values()):
+    if kind is None or any(isinstance(x, Tensor) for x in neuron.named_values.values()):
         return None
     if kind == "equations":
         parameters = dict(neuron.values)
@@ -133,19 +131,18 @@ _PARAMETERS: Any = tuple[str, ...]
 def _layer(kind: str, target: type[Any]) -> type[Section]:
     """The section of a layer, without arguments that follow from the layer before it, and with learning rates."""
     types = {"neuron": Neuron | None, "delay": Rule | None, "recurrent_delay": Rule | None, "trainable": _PARAMETERS}
-    omit, extra = ("in_features", "image"), dict[str, Any]()
+    extra: dict[str, Any] = {}
     if issubclass(target, NeuronLayer):
         takes = inspect.signature(target).parameters
         extra = {"lr": _rate("its weights")}
         extra |= {"neuron_lr": _rate("what is named in `trainable`")} if "trainable" in takes else {}
         extra |= {"delay_lr": _rate("its delays")} if "delay" in takes else {}
     elif issubclass(target, Delay):
-        omit = ("features", "rule")
         extra = {name: (field.annotation, field) for name, field in Rule.model_fields.items()}
         extra["lr"] = _rate("its parameters")
     elif issubclass(target, Branch):
-        omit = ("inputs", "skipped")
         types, extra = {"delay": Rule | NotNegative | None}, {"lr": _rate("its delays")}
+    omit = ("in_features", "features", "image", "rule", "inputs", "skipped")
     return derive(target, kind, base=Section, omit=omit, types=types, extra=extra)
 
 
