@@ -1,9 +1,9 @@
 import csv
 from concurrent.futures import ThreadPoolExecutor
 
+from firstspike.runs.seeds import digest
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.study import open_study, table_of
-from firstspike.runs.seeds import digest
 from firstspike.sweeps.table import SweepTable
 
 
