@@ -241,13 +241,12 @@ def predict(
         raise ValueError("standard output is closed; choose a file with --out")
     from firstspike.runs import Run
     from firstspike.runs.evaluate import prediction_table
+    from firstspike.runs.files import write_whole
 
     text = prediction_table(Run(run, checkpoint, substrate), file)
     if out is None:
         typer.echo(printable(text) if sys.stdout.isatty() else text, nl=False)
     else:
-        from firstspike.runs.files import write_whole
-
         write_whole(out, text, file)
 
 
@@ -264,13 +263,9 @@ def plot(
     if sweep_folder(run):
         typer.echo("\n".join(map(str, sweeps.plot_sweep(run, names, formats))))
         return
-    from firstspike.plots.run_data import NotApplicable
     from firstspike.runs import Run
 
-    try:
-        files = Run(run, checkpoint, substrate).plot(names or None, formats or ("png",), sample)
-    except NotApplicable as reason:
-        raise ValueError(str(reason)) from None
+    files = Run(run, checkpoint, substrate).plot(names or None, formats or ("png",), sample)
     typer.echo("\n".join(map(str, files)))
 
 

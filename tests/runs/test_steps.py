@@ -135,7 +135,7 @@ def test_the_copy_of_own_data_is_whole_or_not_there(tmp_path, steps):
 
 def test_without_a_copy_own_data_are_asked_for(tmp_path, steps, monkeypatch):
     system = shutil.rmtree
-    monkeypatch.setattr(RunWriter, "_keep_last_epoch", lambda *_: steps.kill_before(0))
+    monkeypatch.setattr(RunWriter, "_captured", lambda *_: steps.kill_before(0))
     with pytest.raises(Killed):
         train_on_own(tmp_path / "run", python_runs.data())
     steps.live()

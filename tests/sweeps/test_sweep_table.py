@@ -1,9 +1,10 @@
 import csv
 from concurrent.futures import ThreadPoolExecutor
 
+from firstspike.runs.seeds import digest
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.study import open_study, table_of
-from firstspike.sweeps.table import SweepTable, digest
+from firstspike.sweeps.table import SweepTable
 
 
 def test_null_is_a_value_and_what_is_not_known_is_empty(write_sweep, opened, tmp_path):

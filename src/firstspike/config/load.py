@@ -4,31 +4,20 @@ import difflib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
+from firstspike.config import sections
 from firstspike.config.network import Problem, network_problems
 from firstspike.config.problems import problems_of
 from firstspike.config.section import Section
-from firstspike.config.sections import SUBSTRATE_SECTIONS, outline_of
 from firstspike.config.yaml_file import Document, YamlError, decode_yaml, parse_yaml, shown_place, shown_text
 from firstspike.configs import shipped_configs
 from firstspike.neurons import LIF
 from firstspike.text import counted
 from firstspike.training.augment import misfits
-
-if TYPE_CHECKING:  # made from signatures of classes: type checkers do not see their fields
-    Data: TypeAlias = Any
-    Loss: TypeAlias = Any
-    LIFNeuron: TypeAlias = Any
-    Neuron: TypeAlias = Any
-    Network: TypeAlias = list[Any]
-    Substrate: TypeAlias = Any
-    Training: TypeAlias = Any
-else:
-    from firstspike.config.sections import Data, LIFNeuron, Loss, Network, Neuron, Substrate, Training
 
 _MAX_BYTES = 1_000_000
 _MOST_ERRORS = 50
@@ -59,12 +48,12 @@ class ConfigError(ValueError):
 class Config(Section):
     """One training, as its file describes it."""
 
-    data: Data
-    neuron: Neuron = LIFNeuron()
-    network: Network
-    loss: Loss
-    training: Training
-    substrate: Substrate = SUBSTRATE_SECTIONS["exact"].model_validate({"kind": "exact"})
+    data: sections.Data
+    neuron: sections.Neuron = sections.LIFNeuron()
+    network: sections.Network
+    loss: sections.Loss
+    training: sections.Training
+    substrate: sections.Substrate = sections.SUBSTRATE_SECTIONS["exact"].model_validate({"kind": "exact"})
     published: str = Field("", description="a published accuracy for the same task and its source, to compare with")
 
     def to_yaml(self) -> str:
@@ -166,11 +155,11 @@ def _check(document: Document, errors: Sequence[str], source: str, read_tables: 
     except ValidationError as error:
         problems += problems_of(error, raw, Config)
     # sizes are compared even if another section has errors, so that all errors are shown together
-    data = _valid(Data, raw.get("data"))
-    network = _valid(Network, raw.get("network"))
-    neuron = _valid(Neuron, raw.get("neuron", {}))
+    data = _valid(sections.Data, raw.get("data"))
+    network = _valid(sections.Network, raw.get("network"))
+    neuron = _valid(sections.Neuron, raw.get("neuron", {}))
     known = data is not None and (read_tables or data.kind != "files")
-    outline = outline_of(data, problems) if known else None
+    outline = sections.outline_of(data, problems) if known else None
     if outline is not None and network is not None:
         limits = config.training.silent.limits if config is not None else 1.0
         built = LIF() if neuron is None else neuron.build()

@@ -66,7 +66,8 @@ def layers_of(
         target: Any = type(section)._target
         takes = inspect.signature(target).parameters
         points.append(size if image is None else image)
-        given = section.arguments(*_RATES) | {name: x for name, x in runtime.items() if name in takes}
+        around = runtime | {"in_features": size, "features": size, "image": image}
+        given = section.arguments(*_RATES) | {name: x for name, x in around.items() if name in takes}
         try:
             if issubclass(target, NeuronLayer):
                 earlier = {name: given.pop(name, None) for name in ("reset", "refractory")}  # keys of older configs
@@ -76,19 +77,14 @@ def layers_of(
                 given["max_weight_grad"] = given["max_weight_grad"] or max_weight_grad
             if issubclass(target, Delay):
                 given["rule"] = DelayRule(**{name: given.pop(name) for name in DelayRule.__dataclass_fields__})
-            if "image" in takes:
-                if image is None:
-                    raise ValueError(
-                        f"{kind} needs an image: data of images, and before it only layers that keep it, such as conv, "
-                        "pool and delay"
-                    )
-                layer = target(image, **given)
-            elif issubclass(target, Branch):
-                layer = target(**_ends(points, section.over), **given)  # type: ignore[attr-defined]
-            elif issubclass(target, NeuronLayer | Delay):
-                layer = target(size, **given)
-            else:
-                layer = target(**given)
+            if issubclass(target, Branch):
+                given |= _ends(points, given["over"])
+            if "image" in takes and image is None:
+                raise ValueError(
+                    f"{kind} needs an image: data of images, and before it only layers that keep it, such as conv, "
+                    "pool and delay"
+                )
+            layer = target(**given)
             check_follows(form, layer)
             size, form = layer.output_size(size), form_of(layer)
         except ValueError as error:

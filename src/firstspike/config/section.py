@@ -90,8 +90,7 @@ def derive(
 
 def union(sections: Collection[type[Section]]) -> Any:
     """Any of these sections, distinguished by ``kind``."""
-    members = tuple(sections)
-    return members[0] if len(members) == 1 else Annotated[Union[members], Field(discriminator="kind")]  # noqa: UP007
+    return Annotated[Union[tuple(sections)], Field(discriminator="kind")]  # noqa: UP007
 
 
 def argument_texts(target: Callable[..., Any]) -> dict[str, str]:

@@ -61,7 +61,7 @@ _ADAPTS, _TEXTS = ("adaptation", "threshold_adaptation"), argument_texts(Adaptiv
 _RARE = ("kind", "tau_rise", "bias", "unit", *_ADAPTS)
 
 
-class _Timed(Built):
+class _Neuron(Built):
     """A neuron, whose times have a unit."""
 
     @property
@@ -69,16 +69,17 @@ class _Timed(Built):
         """The synaptic time constant, of several that of the first receptor; 1 where equations have none so named."""
         return float(each(getattr(self, "tau_syn", 1.0))[0])
 
-
-class _LIF(_Timed):
-    """LIF neurons. A described one shows of the rarer parameters those that play a part."""
-
     def build(self, **more: Any) -> Any:
         """The neuron that this section describes."""
         kind, given = self.kind, self.arguments()  # type: ignore[attr-defined]
         if kind == "lif" and any(given.pop(name) for name in _ADAPTS):
             raise ValueError("adaptation and threshold_adaptation need kind: adaptive_lif")
-        return NEURONS[kind](**given, **more)
+        parameters = given.pop("parameters", {})
+        return NEURONS[kind](**given, **parameters, **more)
+
+
+class _LIF(_Neuron):
+    """LIF neurons. A described one shows of the rarer parameters those that play a part."""
 
     @model_serializer(mode="wrap")
     def _shown(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -87,12 +88,10 @@ class _LIF(_Timed):
         return {name: x for name, x in given.items() if usual.get(name, ...) != getattr(self, name)}
 
 
-def described_neuron(neuron: object) -> dict[str, Any] | None:
+def described_neuron(neuron: AnyNeuron) -> dict[str, Any] | None:
     """The fields of a neuron's section; None if a config cannot hold it."""
     kind = next((kind for kind, target in NEURONS.items() if target is type(neuron)), None)
-    if kind is None or not isinstance(neuron, AnyNeuron):
-        return None
-    if any(isinstance(x, Tensor) for x in neuron.named_values.values()):
+    if kind is None or any(isinstance(x, Tensor) for x in neuron.named_values.values()):
         return None
     if kind == "equations":
         parameters = dict(neuron.values)
@@ -105,16 +104,6 @@ def described_neuron(neuron: object) -> dict[str, Any] | None:
     return found
 
 
-class _FromEquations(_Timed):
-    """Neurons from equations, with a name or without one."""
-
-    def build(self, **more: Any) -> Any:
-        """The neuron that this section describes."""
-        given = self.arguments()
-        parameters = given.pop("parameters", {})
-        return NEURONS[self.kind](**given, **parameters, **more)  # type: ignore[attr-defined]
-
-
 _OF_NEURONS: dict[str, Any] = {
     "kind": (Literal[_LIFS], Field("lif", description="what this is")),
     **{x: (tuple[tuple[Positive, Finite], ...], Field((), description=_TEXTS[x])) for x in _ADAPTS},
@@ -122,9 +111,7 @@ _OF_NEURONS: dict[str, Any] = {
 LIFNeuron: Any = derive(LIF, name="Neuron", base=_LIF, extra=_OF_NEURONS)
 _FORMULAS = {"start": dict[str, float | str], "parameters": dict[str, Finite]}
 _OTHERS = {
-    kind: derive(target, kind, base=_FromEquations, types=_FORMULAS)
-    for kind, target in NEURONS.items()
-    if kind not in _LIFS
+    kind: derive(target, kind, base=_Neuron, types=_FORMULAS) for kind, target in NEURONS.items() if kind not in _LIFS
 }
 
 
@@ -144,19 +131,18 @@ _PARAMETERS: Any = tuple[str, ...]
 def _layer(kind: str, target: type[Any]) -> type[Section]:
     """The section of a layer, without arguments that follow from the layer before it, and with learning rates."""
     types = {"neuron": Neuron | None, "delay": Rule | None, "recurrent_delay": Rule | None, "trainable": _PARAMETERS}
-    omit, extra = ("in_features", "image"), dict[str, Any]()
+    extra: dict[str, Any] = {}
     if issubclass(target, NeuronLayer):
         takes = inspect.signature(target).parameters
         extra = {"lr": _rate("its weights")}
         extra |= {"neuron_lr": _rate("what is named in `trainable`")} if "trainable" in takes else {}
         extra |= {"delay_lr": _rate("its delays")} if "delay" in takes else {}
     elif issubclass(target, Delay):
-        omit = ("features", "rule")
         extra = {name: (field.annotation, field) for name, field in Rule.model_fields.items()}
         extra["lr"] = _rate("its parameters")
     elif issubclass(target, Branch):
-        omit = ("inputs", "skipped")
         types, extra = {"delay": Rule | NotNegative | None}, {"lr": _rate("its delays")}
+    omit = ("in_features", "features", "image", "rule", "inputs", "skipped")
     return derive(target, kind, base=Section, omit=omit, types=types, extra=extra)
 
 

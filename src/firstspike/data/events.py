@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from firstspike.data.arrays import as_tensor
+from firstspike.signature import takes_arguments_of
 
 Events = tuple[ArrayLike | Tensor, ArrayLike | Tensor] | list[tuple[float, int]] | np.ndarray | Tensor
 """The events of a sample: times and inputs, or pairs of them."""
@@ -145,17 +146,9 @@ def numbered(
     return group, torch.arange(len(group)) + (first - count.cumsum(0) + count)[group]
 
 
+@takes_arguments_of(trains_from_events)
 def event_lists(events: Sequence[Events], inputs: int, dtype: torch.dtype = torch.float32) -> EventLists:
-    """Spike trains from events, kept as lists of events. `trains_from_events` makes one padded tensor of them.
-
-    Args:
-        events: as `trains_from_events` takes them.
-        inputs: number of inputs.
-        dtype: of the times.
-
-    Raises:
-        ValueError: as `trains_from_events`.
-    """
+    """Spike trains from events, kept as lists of events. `trains_from_events` makes one padded tensor of them."""
     if not isinstance(inputs, int | np.integer) or not 1 <= inputs <= MOST_TIMES:
         raise ValueError(f"inputs: expected their number, from 1 to {MOST_TIMES}, got {inputs!r}")
     kind = torch.int16 if inputs <= torch.iinfo(torch.int16).max else torch.int64

@@ -120,15 +120,8 @@ def _membranes(run: Run, chosen: Tensor) -> dict[str, Any]:
         "outputs": run_data.spiking_output(run),
         "of": layer.out_features,
         "samples": [
-            {
-                "neurons": x.neurons,
-                "tones": x.tones,
-                "names": x.names,
-                "at": plain(x.at),
-                "bases": x.bases,
-                "voltage": plain(x.voltage, 3),
-                "spikes": [plain(own) for own in x.spikes],
-            }
+            {name: getattr(x, name) for name in ("neurons", "tones", "names", "bases")}
+            | {"at": plain(x.at), "voltage": plain(x.voltage, 3), "spikes": list(map(plain, x.spikes))}
             for x in drawn
         ],
     }

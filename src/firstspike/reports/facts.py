@@ -11,7 +11,8 @@ from firstspike.layers.cost import energy_estimates, layer_costs
 from firstspike.plots.run_data import UNAVAILABLE, data_name
 from firstspike.runs import Run
 from firstspike.runs.evaluate import energy_text
-from firstspike.sweeps.table import SweepTable, digest
+from firstspike.runs.seeds import digest
+from firstspike.sweeps.table import SweepTable
 from firstspike.training.evaluation import success_text
 
 

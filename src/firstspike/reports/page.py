@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 
 from firstspike._version import __version__
 from firstspike.plots.look import DPI, style
-from firstspike.text import needed
 
 SCRIPTS = {
     "run": ("elements", "table", "unpack", "charts", "confusion", "sample", "spikes", "plane", "run"),
@@ -46,12 +45,6 @@ def as_source(figure: Figure) -> str:
     with style():
         figure.savefig(image, format="png", dpi=DPI)
     return f"data:image/png;base64,{_letters(image.getvalue())}"
-
-
-def check_report() -> None:
-    """Raise an ImportError if the extra ``report`` is not installed."""
-    needed("jinja2", "report", "Jinja2")
-    needed("plotly", "report", "Plotly")
 
 
 def render(template: str, data: Mapping[str, Any] | None, **head: Any) -> str:

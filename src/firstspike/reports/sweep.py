@@ -12,7 +12,8 @@ from firstspike.config import ConfigError
 from firstspike.plots.run_data import left_out
 from firstspike.reports.page import Picture, render
 from firstspike.runs.folder import RunFolder
-from firstspike.sweeps.table import SweepTable, Value, digest
+from firstspike.runs.seeds import digest
+from firstspike.sweeps.table import SweepTable, Value
 
 logger = logging.getLogger(__name__)
 

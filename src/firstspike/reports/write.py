@@ -7,10 +7,11 @@ from firstspike.plots import PLOTS
 from firstspike.plots.run_data import UNAVAILABLE, NotApplicable, data_name, left_out
 from firstspike.reports.details import details
 from firstspike.reports.facts import making, seeds_table, summary
-from firstspike.reports.page import Picture, check_report, render
+from firstspike.reports.page import Picture, render
 from firstspike.reports.sweep import read_sweep, sweep_page
 from firstspike.runs import Run
 from firstspike.runs.files import write_whole
+from firstspike.text import needed
 
 FIGURES = {
     "loss_and_error": "Training",
@@ -42,7 +43,8 @@ def write_report(
         ImportError: the extra ``report`` is not installed.
         OSError: no space, no permission.
     """
-    check_report()
+    needed("jinja2", "report", "Jinja2")
+    needed("plotly", "report", "Plotly")
     if not isinstance(source, Run) and (Path(source) / "config.yaml").is_file():
         source = Run(source, checkpoint)
     if isinstance(source, Run):

@@ -38,6 +38,16 @@ def mean_of(found: Sequence[Any]) -> Any:
     return first if all(x == first for x in found) else statistics.fmean(found)
 
 
+def digest(results: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a run's ``results.json`` that a table shows."""
+    found = {key: results[key] for key in ("parameters", "epochs", "seconds", "best_validation_accuracy")}
+    for split in ("validation", "test"):
+        part = results[split] or {}  # None if a run has no such data
+        found |= {f"{split}_accuracy": part.get("accuracy"), f"{split}_loss": part.get("loss")}
+        found[f"{split}_std"] = part.get("accuracy_std")
+    return found | {"seeds": len(results.get("seeds", [0]))}
+
+
 COLUMNS = ("best_validation_accuracy", "validation_accuracy", "test_accuracy", "test_loss")
 
 
@@ -45,9 +55,8 @@ def write_table(top: Path, results: dict[str, Any]) -> None:
     """Write ``seeds.csv``: ``COLUMNS`` of each seed, then mean and standard deviation; NaN for missing values."""
     numbers = {}
     for seed, result in results["seeds"].items():
-        validation, test = ((result.get(split) or {}) for split in ("validation", "test"))
-        found = (result[COLUMNS[0]], validation.get("accuracy"), test.get("accuracy"), test.get("loss"))
-        numbers[seed] = [math.nan if number is None else number for number in found]
+        found = digest(result)
+        numbers[seed] = [math.nan if found[name] is None else found[name] for name in COLUMNS]
     columns = list(zip(*numbers.values(), strict=True))
     means = [statistics.fmean(x) for x in columns]
     spreads = [statistics.stdev(x) if all(map(math.isfinite, x)) else math.nan for x in columns]

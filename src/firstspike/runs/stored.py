@@ -68,10 +68,9 @@ def splits_of(run: Path, config: Config) -> Splits:
 
 def load_splits(folder: Path) -> Splits:
     """The data that ``save_splits`` wrote; a ValueError for a damaged file."""
-    train, *held = (_load(path) if path.is_file() else None for path in (folder / f"{x}.npz" for x in Splits._fields))
-    if train is None:
-        raise ValueError(f"{folder} has no train.npz")
-    return Splits(train, *(train.empty() if part is None else part for part in held))
+    train, *held = (folder / f"{name}.npz" for name in Splits._fields)
+    data = _load(train)
+    return Splits(data, *(_load(path) if path.is_file() else data.empty() for path in held))
 
 
 def _load(path: Path) -> SpikeData:

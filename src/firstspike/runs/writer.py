@@ -59,7 +59,7 @@ class RunWriter(Callback):
         self.best: dict[int, Checkpoint] = {}  # not on disk yet
         self.locks = ExitStack()
         self.locked: set[Path] = set()
-        self.last_epoch: list[tuple[Path, Checkpoint]] = []
+        self.last_epoch: list[tuple[Path, Checkpoint]] = []  # for when the next one fails
         self.restored = False
 
     def on_restore(self, fit: Fit) -> None:
@@ -138,10 +138,11 @@ class RunWriter(Callback):
         if fit.first:
             self._prepare(fit, config, folders, data)
         self.runs = folders
-        self._keep_last_epoch(fit)
-        if fit.first and described and not self.restored:
-            # a config cannot describe the weights that a network of your own starts with
-            self._save(self.last_epoch)
+        if fit.first:
+            self.last_epoch = self._captured(fit)
+            if described and not self.restored:
+                # a config cannot describe the weights that a network of your own starts with
+                self._save(self.last_epoch)
 
     def _prepare(self, fit: Fit, config: Config, folders: Sequence[RunFolder], data: Splits) -> None:
         """Lock the run and those of its seeds, create them, or let them continue."""
@@ -176,7 +177,7 @@ class RunWriter(Callback):
                 run.append("output_times", output_time_rows(fit.epoch, validation))
         if len(self.runs) > 1:
             RunFolder(self.folder).append("metrics", [row])
-        self._keep_last_epoch(fit)
+        self.last_epoch = self._captured(fit)
         self.best |= {k: self.last_epoch[k][1] for k, better in enumerate(fit.improved) if better}
         if fit.epoch % (self.checkpoint_every or 1) == 0 or fit.epoch == fit.epochs or fit.finished:
             self._save(self.last_epoch)
@@ -238,11 +239,6 @@ class RunWriter(Callback):
             save_checkpoint(place, checkpoint)
             remove_others(place.parent, "best_", place)
         self.best.clear()
-
-    def _keep_last_epoch(self, fit: Fit) -> None:
-        """Hold the state in memory, for when the next epoch fails: no answer from a substrate, or a divergence."""
-        if fit.first:
-            self.last_epoch = self._captured(fit)
 
     def _captured(self, fit: Fit) -> list[tuple[Path, Checkpoint]]:
         """A checkpoint of each network as it is now, and its regular place."""

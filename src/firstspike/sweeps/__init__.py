@@ -1,13 +1,4 @@
-"""Sweeps: many trainings of one study, on one machine or on many, with Optuna.
-
-config.py     the keys of a sweep's file
-plan.py       its trials and their configs, checked
-study.py      the sweep as an Optuna study, and its storage
-worker.py     processes that train trials, started and watched by ``launch``
-table.py      results as a table
-figures.py    figures of a study
-command.py    ``firstspike sweep``, ``sweep-table`` and ``plot`` of a sweep
-"""
+"""Sweeps: many trainings of one study, on one machine or on many, with Optuna."""
 
 from pathlib import Path
 

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import yaml
@@ -13,11 +13,10 @@ from pydantic import Discriminator, Field, StrictFloat, StrictInt, Tag, model_va
 
 from firstspike.config.section import Section, derive, union
 from firstspike.ranges import Count, Seed
+from firstspike.sweeps.table import Value
 
 Number = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
-Choice = None | bool | int | float | str
-"""A value as Optuna stores it; lists and mappings as YAML."""
-Params = Mapping[str, Choice]
+Params = Mapping[str, Value]
 """The values of one trial, by axis."""
 
 MAX_TRIALS = 10_000
@@ -53,7 +52,7 @@ class Range(Section):
                 return IntDistribution(int(self.start), int(self.to), self.log, int(self.step or 1))
             return FloatDistribution(self.start, self.to, self.log, self.step)
 
-    def values(self) -> list[Choice]:
+    def values(self) -> list[Value]:
         """The numbers in a grid; a ValueError if they are not determined, or too many."""
         if self.count is not None:
             found: np.ndarray = (np.geomspace if self.log else np.linspace)(self.start, self.to, self.count)
@@ -74,11 +73,11 @@ Axis = Annotated[
 ]
 
 
-def choices(axis: Axis) -> list[Choice]:
+def choices(axis: Axis) -> list[Value]:
     """The values of an axis in a grid, as Optuna stores them."""
     if isinstance(axis, Range):
         return axis.values()
-    return [value if isinstance(value, Choice) else as_yaml(value) for value in axis]
+    return [value if isinstance(value, Value) else as_yaml(value) for value in axis]
 
 
 def as_yaml(value: Any) -> str:
@@ -91,10 +90,7 @@ def as_yaml(value: Any) -> str:
 PRUNERS = {"median": MedianPruner, "percentile": PercentilePruner, "halving": SuccessiveHalvingPruner}
 """A pruner, which stops trials early. Its keys are the arguments of Optuna's class."""
 
-if TYPE_CHECKING:  # made from signatures of classes
-    Pruning: TypeAlias = Any
-else:
-    Pruning = union([derive(pruner, kind) for kind, pruner in PRUNERS.items()])
+Pruning: Any = union([derive(pruner, kind) for kind, pruner in PRUNERS.items()])
 
 
 class Sweep(Section):

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
@@ -67,13 +66,3 @@ def cell(name: str, row: Mapping[str, Value]) -> str:
         spread = row.get(name.removesuffix("accuracy") + "std")
         return f"{100 * value:.2f}" + (f" ± {100 * spread:.2f}" if isinstance(spread, float) else "")
     return f"{value:.1f}" if name == "seconds" else f"{value:.6g}"
-
-
-def digest(results: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a run's ``results.json`` that a table shows."""
-    found = {key: results[key] for key in ("parameters", "epochs", "seconds", "best_validation_accuracy")}
-    for split in ("validation", "test"):
-        part = results[split] or {}  # None if a run has no such data
-        found |= {f"{split}_accuracy": part.get("accuracy"), f"{split}_loss": part.get("loss")}
-        found[f"{split}_std"] = part.get("accuracy_std")
-    return found | {"seeds": len(results.get("seeds", [0]))}

@@ -31,9 +31,9 @@ from firstspike.config import Config
 from firstspike.runs import Run
 from firstspike.runs.files import write_whole
 from firstspike.runs.lock import LOCK, RunLockedError
+from firstspike.runs.seeds import digest
 from firstspike.sweeps import study as studies
 from firstspike.sweeps.plan import Plan
-from firstspike.sweeps.table import digest
 from firstspike.training import Callback, Fit, Interrupted
 from firstspike.training.callbacks import Stop
 from firstspike.training.fit import Row
