@@ -166,7 +166,24 @@ def _called(name: str, typed):
 
 
 sqrt = _called("sqrt", lambda x: x(x))  # also of a number
-lowest, highest = (_called(f"vector.reduce.{name}", lambda x: x.dtype(x)) for name in ("fmin", "fmax"))  # of the lanes
+
+
+def _first_by(relation: str):
+    """The function that finds which lane comes before all others. LLVM's own takes one lane after the other."""
+
+    @emitted(lambda x: x.dtype(x))
+    def first(context, builder, sig, x):
+        lanes = sig.args[0].lanes
+        while lanes > 1:
+            lanes //= 2
+            left, right = (shuffle(builder, x, x, range(start, start + lanes)) for start in (0, lanes))
+            x = builder.select(builder.fcmp_ordered(relation, left, right), left, right)
+        return builder.extract_element(x, INT32(0))
+
+    return first
+
+
+lowest, highest = _first_by("<"), _first_by(">")
 
 
 @emitted(_lanewise)
