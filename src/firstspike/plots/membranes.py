@@ -20,7 +20,6 @@ from firstspike.plots import look, run_data
 from firstspike.plots.run_data import run_figure
 from firstspike.plots.voltages import chosen_of, double, voltages
 from firstspike.runs import Run
-from firstspike.spiketime.reference.linear_response import time_constants_of
 
 _POINTS = 1000
 _STRIP = 1.0  # height of the currents of a neuron, in thresholds
@@ -96,7 +95,7 @@ def traces(
     arrivals, _, delay, last, _ = arriving
     trains, described = isinstance(layer, SpikeTrains), neuron.equations is not None
     unit = torch.ones(1, 1).double() if described else double(neuron.threshold).unsqueeze(-1)
-    taus = [first_tau(neuron)] if described else [one.tau_syn for one in time_constants_of(neuron)]
+    taus = [first_tau(neuron)] if described else each(neuron.tau_syn)
     tau = max(float(double(x).max()) for x in taus)
     if delay is not None:
         arrivals = arrivals + delay

@@ -97,7 +97,9 @@ class Integrator(LayerByLayer):
             if point in arriving:
                 now = at == point
                 for place, gain, weight in gains:
-                    state[place] = state[place] + _into(now * gain, weight)
+                    inputs = now * gain  # the same for all neurons or not
+                    summed = inputs @ weight.T if inputs.ndim == 2 else (inputs * weight).sum(dim=-1)
+                    state[place] = state[place] + summed
             if feedback is not None:
                 state = [part + more for part, more in zip(state, feedback.arriving(point), strict=True)]
             time = point * self.step
@@ -227,10 +229,3 @@ class _Feedback:
             every = torch.arange(spiking.shape[1], device=spiking.device)
             for pending, kick in zip(self.pending, self.kicks, strict=True):
                 pending.index_put_((at, sample[:, None], every), kick.T[neuron], accumulate=True)
-
-
-def _into(
-    inputs: Float[Tensor, "batch *out inputs"], weight: Float[Tensor, "out inputs"]
-) -> Float[Tensor, "batch out"]:
-    """Inputs of a step, the same for all neurons or not, through the weights."""
-    return inputs @ weight.T if inputs.ndim == 2 else (inputs * weight).sum(dim=-1)
