@@ -16,7 +16,7 @@ from torch import Tensor
 from firstspike.deferred import sent
 from firstspike.layers import Network, SpikeTrains, SpikingRecurrent
 from firstspike.layers.dense import DenseLayer
-from firstspike.layers.windows import columns_within, joined_trains
+from firstspike.layers.windows import columns_within, joined_trains, only_within
 from firstspike.neurons import LIF
 from firstspike.seeding import generator
 from firstspike.spiketime import TrainState, spike_window
@@ -187,6 +187,4 @@ def looped(
 
 def joined(*trains: Trains, since: float = -math.inf) -> Trains:
     """Trains of the same neurons as one, sorted and as long as the longest; only spikes after ``since``."""
-    both = torch.cat(trains, dim=-1)
-    both = torch.where(both > since, both, math.inf).sort(dim=-1).values
-    return columns_within(both, -math.inf, math.inf)
+    return columns_within(only_within(torch.cat(trains, dim=-1), since, math.inf), -math.inf, math.inf)
