@@ -64,22 +64,27 @@ def _sources(neuron: Any, seen: Arriving, own: Float64[Tensor, "out spikes"]) ->
         arrival = torch.where(arrival < 0, torch.inf, arrival)
     receptors, numbers = time_constants_of(neuron), reached if isinstance(reached, Tensor) else None
     several, found = len(receptors) > 1, []
-    for k, taus in enumerate(receptors):
+    for k, (tau, rise) in enumerate(receptors):
         some = reaching(weight.double(), numbers, k) if several else weight.double()
-        given = Receptor(*(None if tau is None else double(tau).reshape(-1, 1, 1) for tau in taus))
-        found.append(_Source(f"receptor {k}" if several else "input", arrival, some, given))
+        taus = Receptor(_by_neuron(tau), None if rise is None else _by_neuron(rise))
+        found.append(_Source(f"receptor {k}" if several else "input", arrival, some, taus))
     several = sum(part.kind == "current" for part in neuron.components) > 1
     adapting = [part for part in neuron.components if part.kind in ("current", "threshold")]
     for k, part in enumerate(adapting):
-        jump, taus = double(part.jump).reshape(-1, 1), Receptor(double(part.tau).reshape(-1, 1, 1), None)
+        jump = double(part.jump).reshape(-1, 1)
         name = "" if part.kind == "threshold" else f"adaptation {k}" if several else "adaptation"
-        found.append(_Source(name, own, -jump if name else jump, taus))
+        found.append(_Source(name, own, -jump if name else jump, Receptor(_by_neuron(part.tau), None)))
     return found
 
 
 def double(value: Any) -> Float64[Tensor, "..."]:
     """A parameter of neurons on the CPU."""
     return torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+
+
+def _by_neuron(tau: Any) -> Float64[Tensor, "out 1 1"]:
+    """A time constant, shaped to broadcast over points and events."""
+    return double(tau).reshape(-1, 1, 1)
 
 
 @torch.no_grad()
@@ -126,8 +131,9 @@ def voltages(at: Float[Tensor, " points"], neuron: Any, seen: Arriving, own: Flo
     moves = moves.expand(len(own), len(at))
 
     def driven(at: Tensor) -> Tensor:
-        rest = at_rest(at.clamp(min=0), tau_mem, double(neuron.bias).reshape(-1, 1)) if neuron.begins else 0.0
-        return sum((x.membrane(at, tau_mem.unsqueeze(-1)) for x in sources if x.name), rest)
+        bias = double(neuron.bias).reshape(-1, 1)
+        total = at_rest(at.clamp(min=0), tau_mem, bias) if neuron.begins else at.new_zeros(())
+        return sum((x.membrane(at, tau_mem.unsqueeze(-1)) for x in sources if x.name), total)
 
     voltage, currents = driven(at), {}
     for source in sources if neuron.components else ():
