@@ -147,7 +147,8 @@ def test_delays_shared_across_copies():
         translation = translate(raw, exact)
         assert kinds(translation) == ["multiplex", "delay", "lif"]
         assert network(translation)[1].copies == copies
-        assert translation.sources["1.delay_raw"].tiles == tiles
+        origin = translation.sources["1.delay_raw"]
+        assert len(origin.order) == tiles * origin.shape[0]
         (line,) = [x for x in translation.no_counterpart if "presyn_sharing_factor = 5" in x]
         assert said in line
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import firstspike as fs
-from firstspike.plots.voltages import voltages
+from firstspike.plots.voltages import chosen_of, voltages
 
 AT = torch.tensor([0.3, 4.0, 1.1, 1.1, 2.7, 7.5], dtype=torch.float64)
 NEURONS = {
@@ -43,7 +43,7 @@ def test_as_by_the_formula(layer, neuron):
     found, spikes = made.voltages(times, AT).detach(), made(times).detach()
     assert found.shape == (2, 4, len(AT))
     for sample in range(2):
-        expected = voltages(made, range(4), AT, times[sample], spikes[sample]).voltage
+        expected = voltages(AT, *chosen_of(made, range(4), times[sample], spikes[sample])).voltage
         torch.testing.assert_close(found[sample], expected, rtol=0, atol=1e-12)
 
 

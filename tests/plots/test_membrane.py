@@ -7,10 +7,11 @@ from scipy.integrate import solve_ivp
 
 import firstspike as fs
 from firstspike import plots
+from firstspike.layers.synapses import Arriving
 from firstspike.neurons import AdaptiveLIF
 from firstspike.plots.look import time_label
 from firstspike.plots.membranes import traces, unit_of
-from firstspike.plots.voltages import membrane_voltage, voltages
+from firstspike.plots.voltages import chosen_of, voltages
 from firstspike.spiketime import spike_window
 
 
@@ -39,6 +40,10 @@ def integrated(at, times, weight, neuron, delay):
     return np.array(voltages)
 
 
+def without_spikes(at, times, weight, neuron, delay=None):
+    return voltages(at, neuron, Arriving(times, weight, delay, math.inf), torch.empty(len(weight), 0)).voltage
+
+
 @pytest.mark.parametrize(("tau_mem", "tau_syn"), [(1.0, 1.0), (2.0, 1.0), (5.0, 10.0), (math.inf, 1.0)])
 def test_voltage_solves_the_differential_equation(tau_mem, tau_syn, source):
     neuron = fs.LIF(tau_mem, tau_syn)
@@ -46,7 +51,7 @@ def test_voltage_solves_the_differential_equation(tau_mem, tau_syn, source):
     times = torch.rand(6, generator=source, dtype=torch.float64) * 2
     delay = torch.rand(2, 6, generator=source, dtype=torch.float64)
     at = torch.linspace(0, 5, 101, dtype=torch.float64)
-    voltage = membrane_voltage(at, times, weight, neuron, delay)
+    voltage = without_spikes(at, times, weight, neuron, delay)
     np.testing.assert_allclose(voltage, integrated(at.numpy(), times, weight, neuron, delay), atol=1e-8)
 
 
@@ -54,8 +59,8 @@ def test_silent_inputs_add_nothing(source):
     weight = torch.randn(2, 3, generator=source, dtype=torch.float64)
     times = torch.tensor([0.1, math.inf, 0.4], dtype=torch.float64)
     at = torch.linspace(-1, 3, 9, dtype=torch.float64)
-    without = membrane_voltage(at, times[[0, 2]], weight[:, [0, 2]], fs.LIF())
-    torch.testing.assert_close(membrane_voltage(at, times, weight, fs.LIF()), without)
+    without = without_spikes(at, times[[0, 2]], weight[:, [0, 2]], fs.LIF())
+    torch.testing.assert_close(without_spikes(at, times, weight, fs.LIF()), without)
     assert not without[:, at <= 0.1].any()
 
 
@@ -122,12 +127,13 @@ def test_membranes_are_at_the_threshold_at_each_spike_and_then_at_the_reset(sour
         spikes = train[torch.isfinite(train)]
         rest = 0.99 * layer.neuron.refractory
         before, after = (
-            voltages(layer, range(4), spikes + shift, times, trains).voltage[neuron] for shift in (0.0, max(rest, 1e-9))
+            voltages(spikes + shift, *chosen_of(layer, range(4), times, trains)).voltage[neuron]
+            for shift in (0.0, max(rest, 1e-9))
         )
         torch.testing.assert_close(before, torch.full_like(before, 0.8), atol=1e-9, rtol=0)
         torch.testing.assert_close(after, torch.full_like(after, layer.neuron.reset), atol=1e-7, rtol=0)
     at = torch.linspace(0, 8, 4001, dtype=torch.float64)
-    assert float(voltages(layer, range(4), at, times, trains).voltage.max()) <= 0.8 + 1e-9
+    assert float(voltages(at, *chosen_of(layer, range(4), times, trains)).voltage.max()) <= 0.8 + 1e-9
 
 
 def test_neurons_without_room_for_more_spikes_stay_at_the_reset(source):
@@ -136,7 +142,7 @@ def test_neurons_without_room_for_more_spikes_stay_at_the_reset(source):
     times = (5 * torch.rand(6, 3, generator=source, dtype=torch.float64)).sort(-1).values
     trains = layer(times.unsqueeze(0))[0].detach()
     at = torch.linspace(0, 8, 2001, dtype=torch.float64)
-    voltage = voltages(layer, range(4), at, times, trains).voltage
+    voltage = voltages(at, *chosen_of(layer, range(4), times, trains)).voltage
     assert bool(torch.isfinite(trains[:, -1]).any())
     assert float(voltage.max()) <= 0.8 + 1e-9
     late = at > trains[0, -1]
@@ -217,7 +223,7 @@ def test_one_spike_per_input_is_a_train_of_one(source):
     times = torch.rand(6, generator=source, dtype=torch.float64)
     at = torch.linspace(0, 3, 50, dtype=torch.float64)
     trains = layer(times.unsqueeze(0))[0].detach()
-    one, other = (voltages(layer, range(4), at, x, trains).voltage for x in (times, times.unsqueeze(-1)))
+    one, other = (voltages(at, *chosen_of(layer, range(4), x, trains)).voltage for x in (times, times.unsqueeze(-1)))
     torch.testing.assert_close(one, other)
 
 
@@ -248,7 +254,7 @@ def test_voltages_currents_and_thresholds_are_the_operator_s(source, kind):
     spikes = fs.spike_trains(times, weight, neuron, **given)
     assert int(spikes.isfinite().sum()) > 8
     at = torch.tensor([0.4, 1.7, 3.1, 5.0, 8.8, 12.0], dtype=torch.float64)
-    drawn = voltages(layer, range(3), at, times, spikes)
+    drawn = voltages(at, *chosen_of(layer, range(3), times, spikes))
     kinds = [part.kind for part in neuron.components]
     for place, time in enumerate(at.tolist()):
         state = spike_window(times, weight, neuron, until=time, **given).state

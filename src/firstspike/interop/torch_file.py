@@ -57,14 +57,11 @@ class StandIn:
     """An object whose class is not imported, or a recorded call."""
 
     qualified: ClassVar[str] = ""  # full name of the class or function
-    arguments: tuple[Any, ...]  # those it was given
-    state: Any  # set by the pickle: usually the dict of attributes, or None
+    state: Any = None  # set by the pickle: usually the dict of attributes
 
     def __new__(cls, *args: Any) -> "StandIn":
         """An object. Pickles make most of them without calling their class."""
-        made = object.__new__(cls)
-        made.arguments, made.state = args, None
-        return made
+        return object.__new__(cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # pickle's way to make objects does not come here
         raise UnsafePickleError(

@@ -25,6 +25,8 @@ from firstspike.signature import takes_arguments_of
 Finites = Finite | Tensor | tuple[Finite | Tensor, ...]
 
 _PLAIN, _RATE, _CURRENT = Unit(), Unit(time=-1), Unit(time=-1, potential=1)  # where capacities are plain numbers
+_SUMS = {"currents": "i{0}", "drive": "i{0}/tau_syn{0}", "pulls": "g{0}*(reversal{0} - v)"}
+"""Sums over receptors in equations, by their names there."""
 _known: dict[tuple[Any, ...], Equations] = {}
 """Equations by their texts. Unlike ``lru_cache``, programs that torch records look them up."""
 
@@ -34,7 +36,7 @@ def _free(unit: Unit, **more: bool) -> Parameter:
 
 
 class _Text(NamedTuple):
-    """The text of a neuron's equations, without its synapses."""
+    """The text of a neuron's equations, without its synapses, and with the names of ``_SUMS`` in braces."""
 
     flow: str
     threshold: str
@@ -57,8 +59,9 @@ class _Named(Neuron):
         if self.tau_syn == ():
             raise ValueError("tau_syn must have a time constant for each receptor, got none")
         ends = [f"_{k}" for k in range(len(self.tau_syn))] if isinstance(self.tau_syn, tuple) else [""]
-        text, name = self._text(ends), self.state_of_synapses
-        lines = [text.flow, *(f"d{name}{x}/dt = -{name}{x} / tau_syn{x}" for x in ends)]
+        text, name = self._text, self.state_of_synapses
+        flow = text.flow.format(**{key: " + ".join(map(form.format, ends)) for key, form in _SUMS.items()})
+        lines = [flow, *(f"d{name}{x}/dt = -{name}{x} / tau_syn{x}" for x in ends)]
         held = tuple(x for x in ("v", "n", "d") if f"d{x}/dt" in text.flow)
         receptors = tuple(f"{name}{x}" for x in ends)
         start = {state: read(x, "start") if isinstance(x, str) else x for state, x in text.start.items()}
@@ -67,8 +70,8 @@ class _Named(Neuron):
             _known[given] = read_equations(*given)
         self.__dict__.update(equations=_known[given], start=start)
 
-    def _text(self, ends: list[str]) -> _Text:
-        """Equations of a neuron whose synapses have names that end so."""
+    @property
+    def _text(self) -> _Text:
         raise NotImplementedError
 
 
@@ -102,14 +105,6 @@ class _Membrane(_Named):
         "threshold": Parameter(POTENTIAL, 0.0), "reset": _free(POTENTIAL),
         "refractory": Parameter(TIME, 0.0, included=True), "bias": _free(POTENTIAL),
     }  # fmt: skip
-
-
-def _sum(ends: list[str], form: str = "i{}") -> str:
-    return " + ".join(form.format(x) for x in ends)
-
-
-_AS_LIF = "bias + tau_mem*({})"
-_JUMPS = "i{0}/tau_syn{0}"
 
 
 @takes_arguments_of(_Membrane)
@@ -166,8 +161,9 @@ class QIF(_Membrane):
         period = refractory + (top - phase(self.reset)) * tau / math.pi
         return first.unsqueeze(-1) + torch.arange(count).to(first) * period.unsqueeze(-1)
 
-    def _text(self, ends: list[str]) -> _Text:
-        flow = f"dn/dt = ((bias + {_sum(ends)})*d - n) / tau_mem\ndd/dt = -n / tau_mem"
+    @property
+    def _text(self) -> _Text:
+        flow = "dn/dt = ((bias + {currents})*d - n) / tau_mem\ndd/dt = -n / tau_mem"
         at_infinity = not isinstance(self.threshold, Tensor) and self.threshold == math.inf
         other_side = not isinstance(self.reset, Tensor) and self.reset == -math.inf
         reset = "n = -1; d = 0" if other_side else "n = reset; d = 1"
@@ -202,10 +198,10 @@ class EIF(_Membrane):
         "delta_t": Parameter(POTENTIAL, 0.0),
     }  # fmt: skip
 
-    def _text(self, ends: list[str]) -> _Text:
-        drive = _AS_LIF.format(_sum(ends, _JUMPS))
-        flow = f"dv/dt = (delta_t*exp((v - v_t)/delta_t) - v + {drive}) / tau_mem"
-        return _Text(flow, "v > threshold", "v = reset")
+    _text = _Text(
+        "dv/dt = (delta_t*exp((v - v_t)/delta_t) - v + bias + tau_mem*({drive})) / tau_mem",
+        "v > threshold", "v = reset",
+    )  # fmt: skip
 
 
 @takes_arguments_of(_Membrane)
@@ -257,12 +253,11 @@ class AdEx(_Membrane):
         "tau_w": Parameter(TIME, 0.0), "a": _free(_RATE), "b": _free(_CURRENT),
     }  # fmt: skip
 
-    def _text(self, ends: list[str]) -> _Text:
-        flow = (
-            f"dv/dt = (delta_t*exp((v - v_t)/delta_t) - (v - e_l)) / tau_mem + (bias + {_sum(ends)} - w) / c_m\n"
-            "dw/dt = (a*(v - e_l) - w) / tau_w"
-        )
-        return _Text(flow, "v > threshold", "v = reset; w += b", {"v": "e_l"})
+    _text = _Text(
+        "dv/dt = (delta_t*exp((v - v_t)/delta_t) - (v - e_l)) / tau_mem + (bias + {currents} - w) / c_m\n"
+        "dw/dt = (a*(v - e_l) - w) / tau_w",
+        "v > threshold", "v = reset; w += b", {"v": "e_l"},
+    )  # fmt: skip
 
 
 @takes_arguments_of(_Membrane, without=("tau_mem", "reset"))
@@ -305,9 +300,10 @@ class Izhikevich(_Named):
         "b": _free(_RATE), "c": _free(POTENTIAL), "d": _free(_CURRENT),
     }  # fmt: skip
 
-    def _text(self, ends: list[str]) -> _Text:
-        flow = f"dv/dt = 0.04*v**2 + 5*v + 140 - u + bias + {_sum(ends)}\ndu/dt = a*(b*v - u)"
-        return _Text(flow, "v > threshold", "v = c; u += d", {"v": -70.0, "u": "-70*b"})
+    _text = _Text(
+        "dv/dt = 0.04*v**2 + 5*v + 140 - u + bias + {currents}\ndu/dt = a*(b*v - u)",
+        "v > threshold", "v = c; u += d", {"v": -70.0, "u": "-70*b"},
+    )  # fmt: skip
 
 
 @takes_arguments_of(_Membrane)
@@ -339,10 +335,10 @@ class AdLIF(_Membrane):
         **_Membrane.parameters, "tau_w": Parameter(TIME, 0.0), "a": _free(_PLAIN), "b": _free(POTENTIAL),
     }  # fmt: skip
 
-    def _text(self, ends: list[str]) -> _Text:
-        drive = _AS_LIF.format(_sum(ends, _JUMPS))
-        flow = f"dv/dt = ({drive} - v - w) / tau_mem\ndw/dt = (a*v - w) / tau_w"
-        return _Text(flow, "v > threshold", "v = reset; w += b")
+    _text = _Text(
+        "dv/dt = (bias + tau_mem*({drive}) - v - w) / tau_mem\ndw/dt = (a*v - w) / tau_w",
+        "v > threshold", "v = reset; w += b",
+    )  # fmt: skip
 
 
 @takes_arguments_of(_Membrane)
@@ -381,6 +377,4 @@ class ConductanceLIF(_Membrane):
         if isinstance(taus, tuple) != isinstance(potentials, tuple) or len(each(taus)) != len(each(potentials)):
             raise ValueError(f"reversal must have a potential for each tau_syn, {taus}, got {potentials}")
 
-    def _text(self, ends: list[str]) -> _Text:
-        flow = f"dv/dt = (bias - v + {_sum(ends, 'g{0}*(reversal{0} - v)')}) / tau_mem"
-        return _Text(flow, "v > threshold", "v = reset")
+    _text = _Text("dv/dt = (bias - v + {pulls}) / tau_mem", "v > threshold", "v = reset")

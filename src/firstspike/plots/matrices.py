@@ -67,7 +67,7 @@ def receptive_fields(
 def weight_matrices_figure(run: Run) -> Figure:
     """Weight matrices of every LIF layer before and after training."""
     layers = list(zip(named_layers(run.initial), run_data.named_layers_of(run), strict=True))
-    names = run_data.output_names(run)
+    names = list(map(look.as_text, run_data.neuron_names(run)))
     figure = look.new_figure(7.0, 2.7 * len(layers))
     for row, pair in zip(figure.subplots(len(layers), 2, squeeze=False), layers, strict=True):
         limit = max(float(lif.layer.weight.abs().max()) for lif in pair)
@@ -75,7 +75,7 @@ def weight_matrices_figure(run: Run) -> Figure:
             filters = isinstance(lif.layer, SpikingConv2d)
             weight_matrix(lif.layer.synapses, ax, limit, 0 if filters else _bias_columns(run.network, lif))
             ax.set_title(f"{lif.name}, {when}")
-            if lif.index == layers[-1][0].index and 0 < len(names) <= _NAMES_UP_TO:
+            if pair is layers[-1] and run_data.spiking_output(run) and len(names) <= _NAMES_UP_TO:
                 ax.set_yticks(range(len(names)), names)
             if all(isinstance(x, BiasSpikes | Delay | SpikeDropout) for x in list(run.network)[: lif.index]):
                 _name_inputs(run, ax)

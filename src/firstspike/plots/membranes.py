@@ -18,10 +18,8 @@ from firstspike.layers.trains import form_of
 from firstspike.neurons.base import each
 from firstspike.plots import look, run_data
 from firstspike.plots.run_data import run_figure
-from firstspike.plots.states import voltages_of
 from firstspike.plots.voltages import chosen_of, double, voltages
 from firstspike.runs import Run
-from firstspike.spiketime.reference.linear_response import time_constants_of
 
 _POINTS = 1000
 _STRIP = 1.0  # height of the currents of a neuron, in thresholds
@@ -93,11 +91,11 @@ def traces(
     """
     names = [str(number) for number in neurons] if names is None else look.class_names(names, len(neurons))
     times, spikes, neurons = times.detach().cpu(), spikes.detach().cpu().double(), list(neurons)
-    neuron, arriving = chosen_of(layer, neurons, times, spikes)
+    neuron, arriving, resets = chosen_of(layer, neurons, times, spikes)
     arrivals, _, delay, last, _ = arriving
     trains, described = isinstance(layer, SpikeTrains), neuron.equations is not None
     unit = torch.ones(1, 1).double() if described else double(neuron.threshold).unsqueeze(-1)
-    taus = [first_tau(neuron)] if described else [one.tau_syn for one in time_constants_of(neuron)]
+    taus = [first_tau(neuron)] if described else each(neuron.tau_syn)
     tau = max(float(double(x).max()) for x in taus)
     if delay is not None:
         arrivals = arrivals + delay
@@ -119,8 +117,7 @@ def traces(
     at = torch.cat([torch.linspace(start, end, count).double(), top, after]).unique()
     at = at[at <= end]
     own = [spiked[torch.isfinite(spiked)] for spiked in every]
-    drawn = voltages_of(neuron, at, arriving) if described else voltages(layer, neurons, at, times, spikes)
-    voltage, threshold, currents = drawn
+    voltage, threshold, currents = voltages(at, neuron, arriving, resets)
     shown = {name: current / unit for name, current in currents.items()}
     return Traces(neurons, names, at, voltage / unit, own, trains, threshold / unit, shown)
 

@@ -108,15 +108,9 @@ def membrane_layer(run: Run) -> tuple[NamedLayer, SpikingLinear | SpikeTrains]:
 
 
 def neuron_names(run: Run) -> list[str]:
-    """Names of the neurons of ``membrane_layer``: their classes, or before a readout numbers."""
-    count = membrane_layer(run)[1].out_features
+    """Names of the neurons of the last spiking layer: their classes, or before a readout numbers."""
+    count = named_layers_of(run)[-1].layer.out_features
     return run.names(count) if spiking_output(run) else list(map(str, range(count)))
-
-
-def output_names(run: Run) -> list[str]:
-    """Names of the neurons of the last spiking layer: their classes; none where they are not outputs."""
-    last = named_layers_of(run)[-1].layer
-    return list(map(as_text, run.names(last.out_features))) if spiking_output(run) else []
 
 
 def spiking_output(run: Run) -> bool:

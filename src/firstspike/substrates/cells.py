@@ -209,11 +209,8 @@ def reached(layer: DenseLayer) -> tuple[int, int]:
 
 def every_weight(layer: DenseLayer) -> Tensor:
     """The weights of the inputs, and then those of recurrent synapses."""
-    return (
-        torch.cat([layer.weight, layer.recurrent_weight], dim=1)
-        if isinstance(layer, SpikingRecurrent)
-        else layer.weight
-    )
+    recurrent = [layer.recurrent_weight] if isinstance(layer, SpikingRecurrent) else []
+    return torch.cat([layer.weight, *recurrent], dim=1)
 
 
 def unit_of(layer: DenseLayer) -> float:

@@ -16,7 +16,7 @@ from torch import Tensor
 from firstspike.deferred import sent
 from firstspike.layers import Network, SpikeTrains, SpikingRecurrent
 from firstspike.layers.dense import DenseLayer
-from firstspike.layers.windows import columns_within, joined_trains
+from firstspike.layers.windows import columns_within, joined_trains, only_within
 from firstspike.neurons import LIF
 from firstspike.seeding import generator
 from firstspike.spiketime import TrainState, spike_window
@@ -175,23 +175,16 @@ def looped(
     returned more than ``reach`` before the end of a slice are no longer needed.
     """
     spikes = own = inputs.new_full((len(inputs), neurons, 1), math.inf)
-    state = None
-    for end in _slices(inputs, duration, window):
+    state, half = None, window / 2
+    count = max(1, math.ceil(duration / half - 1e-9))
+    earliest = min(0.0, float(inputs.amin())) if inputs.numel() else 0.0
+    # the first slice ends within half a window after the earliest input, or after 0 if all are later
+    for end in [*(k * half for k in range(math.floor(earliest / half) + 1, count)), duration]:
         fired, back, state = fire(joined_trains(inputs, own), end, state)
         spikes, own = joined(spikes, fired), joined(own, back, since=end - reach)
     return torch.where(spikes <= duration, spikes, math.inf)
 
 
-def _slices(inputs: Trains, duration: float, window: float) -> list[float]:
-    """Ends of slices of half a window, the first within one after the earliest input, or after 0 if all are later."""
-    half = window / 2
-    count = max(1, math.ceil(duration / half - 1e-9))
-    earliest = min(0.0, float(inputs.amin())) if inputs.numel() else 0.0
-    return [*(k * half for k in range(math.floor(earliest / half) + 1, count)), duration]
-
-
 def joined(*trains: Trains, since: float = -math.inf) -> Trains:
     """Trains of the same neurons as one, sorted and as long as the longest; only spikes after ``since``."""
-    both = torch.cat(trains, dim=-1)
-    both = torch.where(both > since, both, math.inf).sort(dim=-1).values
-    return columns_within(both, -math.inf, math.inf)
+    return columns_within(only_within(torch.cat(trains, dim=-1), since, math.inf), -math.inf, math.inf)

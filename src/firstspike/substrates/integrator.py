@@ -13,6 +13,9 @@ from firstspike.layers.dense import DenseLayer
 from firstspike.layers.synapses import Arriving, each_spike
 from firstspike.neurons.base import Component
 from firstspike.ranges import Positive, checks_ranges
+from firstspike.spiketime.contract import Arguments
+from firstspike.spiketime.reference.linear import flow_of
+from firstspike.spiketime.reference.linear_response import reaching
 from firstspike.spiketime.reference.response import kappa
 from firstspike.substrates.base import LayerByLayer
 
@@ -97,7 +100,9 @@ class Integrator(LayerByLayer):
             if point in arriving:
                 now = at == point
                 for place, gain, weight in gains:
-                    state[place] = state[place] + _into(now * gain, weight)
+                    inputs = now * gain  # the same for all neurons or not
+                    summed = inputs @ weight.T if inputs.ndim == 2 else (inputs * weight).sum(dim=-1)
+                    state[place] = state[place] + summed
             if feedback is not None:
                 state = [part + more for part, more in zip(state, feedback.arriving(point), strict=True)]
             time = point * self.step
@@ -137,20 +142,10 @@ class _Flow:
             return torch.as_tensor(x).detach().to(like.device, torch.float64)
 
         self.mem, self.taus = neuron.tau_mem, [component.tau for component in self.components]
-        leak = 1 / number(neuron.tau_mem)
-        rates = {(0, 0): -leak, (0, self.size - 1): number(neuron.bias) * leak}
-        for k, component in enumerate(self.components, 1):
-            rate = 1 / number(component.tau)
-            rates[k, k] = -rate
-            if component.kind == "rise":
-                rates[k + 1, k] = rate
-            elif component.kind != "threshold":
-                rates[0, k] = rate if component.kind == "synapse" else -rate
-        shape = torch.broadcast_shapes(*(rate.shape for rate in rates.values()))
-        self.matrix = leak.new_zeros(*shape, self.size, self.size)
-        for (row, column), rate in rates.items():
-            self.matrix[..., row, column] = rate
-        self.differs = bool(shape)
+        mem, bias, *taus = torch.broadcast_tensors(*map(number, (neuron.tau_mem, neuron.bias, *self.taus)))
+        kinds = tuple(component.kind for component in self.components)
+        given = Arguments(mem, mem, None, mem, torch.stack(taus, -1), mem, bias=bias, components=kinds)
+        self.matrix, self.differs = flow_of(given), bool(mem.ndim)
         self.jumps = [
             (k, number(component.jump).to(like))
             for k, component in enumerate(self.components, 1)
@@ -176,13 +171,10 @@ class _Flow:
 
     def parts(self, weight: Tensor, receptor: Tensor | str | None) -> list[tuple[int, Tensor]]:
         """The weights by the part of the state that they add to."""
-        if receptor == "sign":
-            each = [weight.clamp(min=0), weight.clamp(max=0)]
-        elif isinstance(receptor, Tensor):
-            each = [weight * (receptor == k) for k in range(len(self.starts))]
-        else:
-            each = [weight]
-        return list(zip(self.starts, each, strict=False))
+        if len(self.starts) == 1:
+            return [(self.starts[0], weight)]
+        numbers = receptor if isinstance(receptor, Tensor) else None
+        return [(start, reaching(weight, numbers, k)) for k, start in enumerate(self.starts)]
 
     def response(self, rest: Tensor, start: int) -> dict[int, Tensor]:
         """The effect of an input on the parts of a state, after a time for each neuron and input, or each input."""
@@ -227,10 +219,3 @@ class _Feedback:
             every = torch.arange(spiking.shape[1], device=spiking.device)
             for pending, kick in zip(self.pending, self.kicks, strict=True):
                 pending.index_put_((at, sample[:, None], every), kick.T[neuron], accumulate=True)
-
-
-def _into(
-    inputs: Float[Tensor, "batch *out inputs"], weight: Float[Tensor, "out inputs"]
-) -> Float[Tensor, "batch out"]:
-    """Inputs of a step, the same for all neurons or not, through the weights."""
-    return inputs @ weight.T if inputs.ndim == 2 else (inputs * weight).sum(dim=-1)

@@ -149,15 +149,12 @@ class Simulator(LayerByLayer):
             return np.full((len(arrival), len(weight), 1), np.inf)
         step_ms, unit_ms, whole = self._clock()
         delay_ms = float(whole(self.delay * unit_ms))
-        delays = np.array(delay_ms)
-        if cells.delay is not None:
-            loop_ms = whole(cells.delay * unit_ms)
-            delays = np.append(loop_ms, delay_ms)
+        loop_ms = np.empty(0) if cells.delay is None else whole(cells.delay * unit_ms)
         turns, end = cells.course(weight, arrival.shape[-1], float(arrives.max()), self.step)
         start = math.floor((float(arrives.min()) - 1) / self.step) * self.step
         windows = Windows(len(arrival), start, end - start, unit_ms, float(whole(_LEAD_MS + 2 * delay_ms)))
         sim = self._sim
-        with self._running(step_ms, delays):
+        with self._running(step_ms, np.append(loop_ms, delay_ms)):
             before = sources(sim, windows.trains(arrival))
             neurons = cells.parameters(unit_ms, step_ms)
             rest = {"v" if cells.model.startswith("IF") else "V_m": 0.0}
@@ -174,17 +171,16 @@ class Simulator(LayerByLayer):
         """Spikes of neurons from equations: those of each sample are cells of their own, which begin at time 0."""
         step_ms, unit_ms, whole = self._clock()
         cells, sim, samples = self._cells("the layer", layer), self._sim, len(arrival)
-        inputs, outputs, delays = arrival.shape[1], layer.out_features, np.array(step_ms)
+        inputs, outputs, loop_ms = arrival.shape[1], layer.out_features, np.empty(0)
         if isinstance(layer, SpikingRecurrent):
             loop_ms = whole(array(layer.own_delay) / self._unit(layer) * unit_ms)
-            delays = np.append(loop_ms, step_ms)
         arrival = np.where((arrival < 0) | (arrival > until), np.inf, arrival).reshape(1, samples * inputs, -1)
         windows = Windows(1, 0.0, until + 2 * self.step, unit_ms, step_ms)
 
         def everywhere(x: Any) -> Any:
             return np.tile(x, samples) if x.ndim else x
 
-        with self._running(step_ms, delays):
+        with self._running(step_ms, np.append(loop_ms, step_ms)):
             before = sources(sim, windows.trains(arrival))
             neurons = {name: everywhere(x) for name, x in cells.parameters.items()}
             start = {name: everywhere(x) if x.ndim else float(x) for name, x in cells.start.items()}
@@ -192,7 +188,7 @@ class Simulator(LayerByLayer):
             for k in range(samples):
                 mine = after[k * outputs : (k + 1) * outputs]
                 project(sim, before[k * inputs : (k + 1) * inputs], mine, cells.weight[:, : layer.in_features], step_ms)
-                if isinstance(layer, SpikingRecurrent):
+                if loop_ms.size:
                     project(sim, mine, mine, cells.weight[:, layer.in_features :], loop_ms)
             turns = [(0.0, everywhere(cells.bias))] if cells.bias.any() else []
             inject(sim, after, turns, lambda time: whole(windows.at(time) + step_ms))

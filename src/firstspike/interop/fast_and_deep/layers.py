@@ -12,7 +12,7 @@
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from firstspike.interop.fast_and_deep.sections import Inputs, noise
@@ -30,8 +30,7 @@ class Origin:
     layer: int
     kind: str  # weight, synaptic, axonal or dendritic
     shape: tuple[int, int]
-    tiles: int = 1  # how often the tensor is repeated along the inputs
-    order: tuple[int, ...] = ()  # the original's index for each of our inputs, or of the delays that inputs share
+    order: tuple[int, ...]  # its row for each of our inputs, or of the delays that inputs share
 
 
 class NetworkBuilder:
@@ -109,7 +108,7 @@ class NetworkBuilder:
             section["neuron"] = parameters
         table.note_value("trainable", "the weights of a layer always learn here", (True,))
         table.note_value("biases", "the original does not read it either; use a layer Biases", ([],))
-        sources = {"weight": Origin(index, "weight", (len(self.order), size), order=tuple(self.order))}
+        sources = {"weight": Origin(index, "weight", (len(self.order), size), tuple(self.order))}
         if "synaptic" in self._pending:
             delay, sources["delay_raw"] = self._pending["synaptic"]
             if "lr" in delay:
@@ -132,12 +131,11 @@ class NetworkBuilder:
             raise ValueError(f"{table.place}: a second {kind} delay before one layer has no counterpart here")
         delay, jitter = _delay_section(table, {} if kind == "synaptic" else {"kind": "delay"})
         shape = (1 if kind == "dendritic" else inputs // pre, 1 if kind == "axonal" else size)
-        source = Origin(index, kind, shape, pre, () if kind == "dendritic" else tuple(self.order))
+        source = Origin(index, kind, shape, tuple(place % shape[0] for place in self.order))
         if kind == "axonal":
-            if shared := self._shared(table, pre, shape[0]):
+            if shared := self._shared(table, pre, source.order, shape[0]):
                 delay["copies"] = pre
-                source = Origin(index, kind, shape, order=shared)
-                pre = 1
+                source, pre = replace(source, order=shared), 1
             self._add(delay, delay_raw=source)
         else:
             self._pending[kind] = delay, source
@@ -155,11 +153,10 @@ class NetworkBuilder:
         self.sources |= {f"{len(self.layers)}.{key}": source for key, source in sources.items()}
         self.layers.append(section)
 
-    def _shared(self, table: Settings, pre: int, rows: int) -> tuple[int, ...]:
+    def _shared(self, table: Settings, pre: int, order: tuple[int, ...], rows: int) -> tuple[int, ...]:
         """For each axonal delay that ``pre`` neighbouring inputs of ours share its index; empty if none do."""
-        indices = [index % rows for index in self.order]
-        if all(len(set(indices[i : i + pre])) == 1 for i in range(0, len(indices), pre)):
-            return tuple(indices[::pre]) if pre > 1 else ()
+        if all(len(set(order[i : i + pre])) == 1 for i in range(0, len(order), pre)):
+            return order[::pre] if pre > 1 else ()
         before: dict[str, Any] = next((layer for layer in reversed(self.layers) if layer["kind"] != "delay"), {})
         if self._exact or before.get("copies") != pre:
             return ()

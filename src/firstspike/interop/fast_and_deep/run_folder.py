@@ -142,7 +142,7 @@ def _values(path: Path, layers: dict[str, object], source: Origin) -> Tensor:
     if tensor.shape != source.shape:
         shapes = f"expected shape {source.shape} by the config, got {tuple(tensor.shape)}"
         raise ValueError(f"{place}.{attribute}: {shapes}; is it the network of this config?")
-    values = tensor.double().tile((source.tiles, 1))
+    values = tensor.double()
     if not values.isfinite().all():
         raise ValueError(f"{place}.{attribute}: holds numbers that are not finite")
     if source.kind == "dendritic":

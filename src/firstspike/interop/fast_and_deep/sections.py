@@ -56,21 +56,17 @@ def data(params: Settings, n_inputs: int, on_chip: bool) -> Inputs:
         own.close()
         inputs = Inputs({"kind": "pattern", **sizes, "patterns": [[mean]], "jitter": jitter}, 1)
     else:
-        inputs = _images(params, *_IMAGES[name])
+        kind, side = _IMAGES[name]
+        scale = "" if side == 16 else ", and a white pixel spikes at early, the original's a 256th of the window later"
+        why = f"the original's validation images are the last 10000 of 60000, here they are drawn by a seed{scale}"
+        params.no_counterpart.append(f"{kind}: {why}")
+        # as the program sets it. In the small images black pixels do not spike
+        section = {"kind": kind, "early": 0.15, "late": 2.0, "invert": True, "silent_background": side == 16}
+        inputs = Inputs(section, side**2)
     params.close()
     if inputs.size != n_inputs and not (on_chip and inputs.size == 5 * n_inputs):
         raise ValueError(f"network_layout.n_inputs: {name} has {inputs.size} inputs, got {n_inputs}")
     return inputs
-
-
-def _images(params: Settings, kind: str, side: int) -> Inputs:
-    scale = "" if side == 16 else ", and a white pixel spikes at early, the original's a 256th of the window later"
-    params.no_counterpart.append(
-        f"{kind}: the original's validation images are the last 10000 of 60000, here they are drawn by a seed{scale}"
-    )
-    # as the program sets it. In the small images black pixels do not spike
-    section = {"kind": kind, "early": 0.15, "late": 2.0, "invert": True, "silent_background": side == 16}
-    return Inputs(section, side**2)
 
 
 def loss(params: Settings, current: bool, tau_syn: float, outputs: int) -> dict[str, Any]:

@@ -4,10 +4,8 @@ from typing import Any
 
 import nir
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from firstspike import layers
 from firstspike._version import __version__
@@ -17,7 +15,6 @@ from firstspike.layers import Network, SpikingLayer
 from firstspike.layers.named import to_numpy
 from firstspike.layers.neurons import NeuronLayer
 
-_AT_ONCE = 256  # pixels
 _LARGEST = 50_000_000  # numbers in a matrix, 0.4 GB. Only expanded synaptic delays and filters come near
 
 
@@ -259,8 +256,7 @@ def _expanded(layer: layers.SpikingConv2d) -> Matrix:
     seen, made = layer.image, layer.out_image
     if seen.size * made.size > _LARGEST:
         raise ValueError(f"its filters as a matrix of {made.size}x{seen.size} are too large")
-    weight, window, found = layer.weight.detach().cpu().double(), layer.window, []
-    for some in torch.arange(seen.size).split(_AT_ONCE):  # images with one pixel each
-        each = functional.one_hot(some, seen.size).double().view(-1, *seen)
-        found.append(functional.conv2d(each, weight, stride=window.stride, padding=window.padding).flatten(1))
-    return to_numpy(torch.cat(found).mT)
+    places, weight = layer.window.places(seen), layer.weight.detach().cpu().double().flatten(1).unsqueeze(1)
+    shape = len(weight), *places.shape
+    found = weight.new_zeros(*shape[:2], seen.size + 1).scatter_(-1, places.expand(shape), weight.expand(shape))
+    return to_numpy(found[..., :-1].flatten(0, 1))  # without the border

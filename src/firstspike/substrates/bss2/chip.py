@@ -10,9 +10,9 @@ from typing import Any, Self
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from firstspike.layers import BiasSpikes, Network, Record, SpikeTrains, SpikingLinear
+from firstspike.layers.windows import joined_trains
 from firstspike.ranges import NotNegative, Positive, Retries, Size, checks_ranges
 from firstspike.substrates.base import SubstrateError
 from firstspike.substrates.bss2.base import CLOCK_US, Bss2, StalledError, placement
@@ -158,8 +158,7 @@ def _packed(chip: ChipNetwork, network: Network, received: Tensor) -> tuple[Wind
     bias = [layer.times.cpu().double() for layer in network if isinstance(layer, BiasSpikes)]
     trains = received if received.ndim > 2 else received.unsqueeze(-1)
     fixed = chip.clock.floor(torch.cat([*bias, received.new_empty(0)])).unsqueeze(-1).expand(len(received), -1, -1)
-    fixed = functional.pad(fixed, (0, trains.shape[-1] - 1), value=math.inf)
-    outside = torch.cat([trains, fixed], dim=1)
+    outside = joined_trains(trains, fixed)
     arriving = outside[torch.isfinite(outside)]
     ticks = round(min(float(arriving.min()), 0.0) * unit / CLOCK_US) if len(arriving) else 0
     span = math.ceil(settings.window * settings.tau_us / CLOCK_US - 1e-6)

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple, Self
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pad
 
 from firstspike import layers
 from firstspike._version import __version__
 from firstspike.layers import Network, Record
 from firstspike.layers.dense import DenseLayer
+from firstspike.layers.windows import joined_trains
 from firstspike.neurons import LIF
 from firstspike.neurons.base import each
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed, checks_ranges
@@ -165,8 +165,8 @@ class MockBss2(Bss2, Imperfect):
                     spikes = _Spikes(trains, self._noted(trains.amin(dim=-1)))
                 case layers.BiasSpikes():  # from outside, too, and once
                     bias = clock.floor(layer.times.to(spikes.known)).expand(len(spikes.known), -1)
-                    train = pad(bias.unsqueeze(-1), (0, spikes.trains.shape[2] - 1), value=math.inf)
-                    spikes = _Spikes(torch.cat([spikes.trains, train], dim=1), torch.cat([spikes.known, bias], dim=1))
+                    trains = joined_trains(spikes.trains, bias.unsqueeze(-1))
+                    spikes = _Spikes(trains, torch.cat([spikes.known, bias], dim=1))
                 case _:
                     each = [layer(train) for train in spikes.trains.unbind(-1)]
                     spikes = _Spikes(torch.stack(each, dim=-1), layer(spikes.known))

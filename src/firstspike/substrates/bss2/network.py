@@ -46,22 +46,19 @@ class ChipNetwork:
         self._delays: dict[int, Any] = {}
         self._written: dict[object, np.ndarray] = {}
         every = np.arange(inputs)
-        parts, channels, outside = [_Channels(None, every, every)], inputs, inputs
+        parts, outside = [_Channels(None, every, every)], inputs
         for index, layer in enumerate(network):
             match layer:
                 case DenseLayer():
-                    parts, channels = self._lif(index, layer, parts), layer.out_features
+                    parts = self._lif(index, layer, parts)
                 case Delay():
                     parts = self._delay(index, layer, parts)
                 case BiasSpikes():
                     new = np.arange(len(layer.times))
-                    parts = [*parts, _Channels(None, channels + new, outside + new)]
-                    channels, outside = channels + len(new), outside + len(new)
+                    parts.append(_Channels(None, sum(len(part.place) for part in parts) + new, outside + new))
+                    outside += len(new)
                 case Multiplex():
-                    parts, channels = (
-                        [copy for part in parts for copy in _copies(part, layer.copies)],
-                        channels * layer.copies,
-                    )
+                    parts = [copy for part in parts for copy in _copies(part, layer.copies)]
 
     def _lif(self, index: int, layer: DenseLayer, parts: list[_Channels]) -> list[_Channels]:
         pynn = self.pynn
