@@ -35,10 +35,10 @@ from firstspike.spiketime.cpu.rows.joins import (
     unwind_few,
 )
 from firstspike.spiketime.cpu.rows.layouts import BACKWARD, TRAIN_BACKWARD
-from firstspike.spiketime.cpu.rows.train_adjoint import rows_of_window, unwind_window
+from firstspike.spiketime.cpu.rows.train_adjoint import fetch_entries, rows_of_window, unwind_window
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel, part_of, samples_of
-from firstspike.spiketime.cpu.vectors.simd import clear, filled, load, load16, store
+from firstspike.spiketime.cpu.vectors.simd import clear, filled, load, load16, prefetch32, store
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
 
@@ -161,6 +161,9 @@ def ask(grad, upto, tiles, places, spiked, seen, asked):
     for part in range(upto.size - 1):
         begin, stop = np.uintp(part % tiles * TILE), np.uintp(upto[part + 1])
         entry = np.uintp(upto[part])  # without a sign, an index needs no test for one below 0
+        ahead = (part + 1) % tiles * TILE  # the neurons of the next tile
+        for j in range(ahead, min(ahead + TILE, seen.size) if stop - entry > TILE else 0):
+            prefetch32(grad, np.uintp(j) * np.uintp(grad.shape[1]) + np.uintp(seen[j]))
         while entry < stop:
             place = np.uintp(places[entry])
             if place < np.uintp(spiked):
@@ -272,6 +275,8 @@ def backward_kernel(dtype: str, lanes: int, several: bool):
                         state[adjoint.DROP + j - tile * TILE] = 1 - g.reset[e, j] / g.threshold[e, j]
                 for b in range(first, stop):
                     if several:
+                        if b + 1 < stop:
+                            fetch_entries(g, e, b + 1, w * g.tiles + tile)
                         unwind_window(zero, g, e, slot, chunk, group, tile, b, w)
                     else:
                         unwind_sample(zero, g, e, slot, chunk, group, tile, b)

@@ -83,7 +83,7 @@ def own_event(entry):
 
 @jit
 def start_samples(g, e, slot, first, stop):
-    """Sort the input spikes of the samples; the states at the start, in units of the threshold; no spikes yet."""
+    """Sort the input spikes of the samples; the states at the start, in units of the threshold."""
     keys, labels = g.sort_keys[slot], g.sort_labels[slot]
     for b in range(first, stop):
         at, held, carried = b - first, g.held[e, b], g.carried[slot, b - first]
@@ -93,8 +93,6 @@ def start_samples(g, e, slot, first, stop):
         for j in range(g.carried_lanes):
             carried[0, j], carried[1, j], carried[2, j] = 0, 0, math.inf
         for j in range(g.outputs):
-            for k in range(g.most):
-                g.trains[e, b, j, k] = math.inf
             g.counts[slot, at, j], g.overflows[e, b, j] = 0, 0
             if g.bounds[0] > -math.inf:
                 threshold = g.threshold[e, j]
@@ -209,22 +207,29 @@ def scan_window(zero, g, e, slot, b, at, tile, w):
 @jit
 def keep_spikes(g, e, slot, b, at, tile, w, entries, low):
     """Write a window's spikes, the entries from ``low`` on, and let them arrive again if there is room."""
-    for entry in range(low, entries.lanes[TILE]):
-        k, j = entries.places[entry] // TILE, tile * TILE + (entries.places[entry] & (TILE - 1))
-        if k >= g.budget:
+    trains, counts, most, begin = g.trains[e, b], g.counts[slot, at], np.uintp(g.most), np.uintp(tile * TILE)
+    own, own_id, own_neuron, owns = g.own[slot, at], g.own_id[slot, at], g.own_neuron[slot, at], g.owns[slot, at]
+    if w == 0:  # here, so that they are in the cache
+        numbers = trains.reshape(trains.size)
+        for place in range(tile * TILE * g.most, min(tile * TILE + TILE, g.outputs) * g.most):
+            numbers[np.uintp(place)] = math.inf
+    for number in range(low, entries.lanes[TILE]):
+        entry = np.uintp(number)
+        place, moment = np.uintp(entries.places[entry]), entries.moments[entry]
+        k, j = place // np.uintp(TILE), begin + (place & np.uintp(TILE - 1))
+        if k >= np.uintp(g.budget):
             continue  # a release
-        k += g.counts[slot, at, j]
-        if k < g.most:
-            g.trains[e, b, j, k] = entries.moments[entry]
+        k += np.uintp(counts[j])
+        if k < most:
+            trains[j, k] = moment
         else:
             g.overflows[e, b, j] = 1
         if w < g.windows - 1:
-            number = g.owns[slot, at]
-            if number == g.waiting:
+            if owns == g.waiting:
                 return False
-            g.own[slot, at, number] = entries.moments[entry] + g.lag[0]
-            g.own_id[slot, at, number], g.own_neuron[slot, at, number] = entry, j
-            g.owns[slot, at] = number + 1
+            own[owns], own_id[owns], own_neuron[owns] = moment + g.lag[0], number, j
+            owns += 1
+    g.owns[slot, at] = owns
     return True
 
 

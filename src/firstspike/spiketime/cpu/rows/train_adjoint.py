@@ -12,7 +12,7 @@ from firstspike.spiketime.cpu.rows.adjoint import Into, unwind_tile
 from firstspike.spiketime.cpu.rows.entries import Entries
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD, Sample
 from firstspike.spiketime.cpu.rows.joins import exceeds
-from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
@@ -23,10 +23,22 @@ from firstspike.spiketime.cpu.vectors.simd import (
     load16,
     load_whole16,
     lowest,
+    prefetch32,
     select,
     splat,
     store,
 )
+
+
+@inlined
+def fetch_entries(g, e, b, part):
+    """Have the processor read the entries of a sample for a tile in a window, which come next."""
+    for entry in range(g.upto[e, b, part], g.upto[e, b, part + 1], 32):
+        prefetch32(g.found[e, b], entry)
+        prefetch32(g.places[e, b], entry)
+        prefetch32(g.moments[e, b], entry)
+        prefetch32(g.slopes[e, b], entry)
+        prefetch32(g.asked[e, b], entry)
 
 
 @jit
