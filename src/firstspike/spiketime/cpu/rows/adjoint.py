@@ -40,10 +40,10 @@ UNIT, LEVEL = 0, TILE  # of a tile's lanes: the neuron's unit, and the threshold
 TOTAL = 2 * TILE  # of all scales, or of all y at spikes, the derivative with respect to the threshold
 SCALE, RESPONSE, DECAY = range(3 * TILE, 6 * TILE, TILE)  # first spikes: the scale; C' and E' with which each joins
 # trains: how far below the threshold is the reset, relative; y and C at the end of the window; in an interval of any
-# length, C, E and their time; y and time of the spike after, or of the end; of a refractory neuron, what its release
+# length, C and E; y and time of the spike after, or of the end; of a refractory neuron, what its release
 # gives to the spike before, v+ y(release); and the sum of y where the membrane starts at the reset
-DROP, END_Y, END_C, NOW_C, NOW_E, NOW, NEXT_Y, NEXT_T, PULL, RESETS = range(3 * TILE, 13 * TILE, TILE)
-N_LANES = 13 * TILE
+DROP, END_Y, END_C, NOW_C, NOW_E, NEXT_Y, NEXT_T, PULL, RESETS = range(3 * TILE, 12 * TILE, TILE)
+N_LANES = 12 * TILE
 # of a spike: the change of y, that of E' and, with a minus, of C', its time, the slope of the membrane, and the
 # gradient with respect to it; the second and third in the order of ``Entries``, the others by their places
 JUMP, INTO_E, INTO_C, TIME, SLOPE, ASKED = range(6)
@@ -148,20 +148,18 @@ def before_row(zero, state, k, sample, response, decay, entries, p, spikes, c):
 
     All have scale 1. Returns the rest of the spikes.
     """
-    arrival, n, found, places, r = sample.arrival, sample.n, entries.found, entries.places, rates_of(c)
-    store(state, NOW_C, response)
-    store(state, NOW_E, decay)
-    store(state, NOW, splat(zero, arrival[k + 1] if k < n - 1 else arrival[k]))
+    arrival, found, places, r, width = sample.arrival, entries.found, entries.places, rates_of(c), spikes.shape[1]
+    now = splat(zero, arrival[k + 1] if k < sample.n - 1 else arrival[k])
     while p >= 0 and found[p] == k:
-        place = np.intp(places[p])
-        lane, time = place & (TILE - 1), spikes[TIME, place]
-        wait = max(state[NOW + lane] - time, 0)  # without a next input both are 0 here
-        state[NOW_C + lane] = state[NOW_C + lane] * math.exp(-wait * r.slower) + state[NOW_E + lane] * kappa(wait, c)
-        state[NOW_E + lane] = state[NOW_E + lane] * math.exp(-wait * r.faster) + spikes[JUMP, place]
-        state[NOW + lane] = time
-        p -= 1
-    slow, fast, rise = fades(max(load(zero, state, NOW) - arrival[k], 0.0), r)
-    response, decay = load(zero, state, NOW_C), load(zero, state, NOW_E)
+        number, bits = places[p] // TILE, np.uint64(0)  # lanes with spikes of the same number
+        while p >= 0 and found[p] == k and places[p] // TILE == number:
+            bits |= np.uint64(1) << np.uint64(places[p] & (TILE - 1))
+            p -= 1
+        time = select(bits, load(zero, spikes, TIME * width + number * TILE), now)
+        slow, fast, rise = fades(max(now - time, 0.0), r)  # without a next input both are 0 here
+        jump = select(bits, load(zero, spikes, JUMP * width + number * TILE), zero)
+        now, response, decay = time, fma(response, slow, decay * rise), fma(decay, fast, jump)
+    slow, fast, rise = fades(max(now - arrival[k], 0.0), r)
     store(state, NOW_C, fma(response, slow, decay * rise))
     store(state, NOW_E, decay * fast)
     return p
