@@ -133,13 +133,18 @@ def prepare_window(g, e, slot, b, at, w):
         arrival[k], source[k], order[k] = begin, g.inputs, _MARK
         k += 1
     while here < stop or i < due:
-        t = max(own_sorted[i], begin) if i < due else end
-        if here < stop and (i >= due or outside[here] <= t):
-            arrival[k], order[k], source[k] = outside[here], outside_order[here], outside_order[here] // g.copies
+        # without a sign, an index needs no test for one below 0
+        place, outer, inner = np.uintp(k), np.uintp(here), np.uintp(i)
+        t = max(own_sorted[inner], begin) if i < due else end
+        if here < stop and (i >= due or outside[outer] <= t):
+            event = outside_order[outer]
+            arrival[place], order[place] = outside[outer], event
+            source[place] = event if g.copies == 1 else event // g.copies
             here += 1
         else:
-            entry, j = own_id[own_order[i]], own_neuron[own_order[i]]
-            arrival[k], order[k], source[k] = t, own_event(entry), g.inputs - g.outputs + j
+            number = np.uintp(own_order[inner])
+            arrival[place], order[place] = t, own_event(own_id[number])
+            source[place] = g.inputs - g.outputs + own_neuron[number]
             i += 1
         k += 1
     if end < math.inf:
