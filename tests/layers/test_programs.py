@@ -32,7 +32,7 @@ from firstspike import (
     export,
 )
 from firstspike.layers.ensembles import Ensemble
-from firstspike.neurons import AdaptiveLIF
+from firstspike.neurons import QIF, AdaptiveLIF
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch's own parts
 
@@ -88,6 +88,8 @@ def make(kind, seed=0, backend="auto"):
         lif |= {"trainable": ["tau_syn", "bias"]}
         first = {name: x for name, x in lif.items() if name != "overflow"} | {"receptor": [0, 1, 1, 0]}
         return Network(LIFLinear(4, 3, LIF(2.0, (1.0, 1.5)), **first), LIFSpikeTrains(3, 3, 9, neuron, **lif))
+    if kind == "equations":
+        return Network(LIFSpikeTrains(4, 3, 9, QIF(), until=4.0, trainable=["tau_mem"], overflow="drop", **lif))
     conv = LIFConv2d((1, 6, 6), 3, 3, **lif)
     return Network(conv, EarliestPool2d((3, 4, 4), 2), LIFLinear(12, 3, **lif))
 
@@ -170,7 +172,7 @@ def compiled():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [*KINDS, *BY_VALUES])
+@pytest.mark.parametrize("kind", [*KINDS, *BY_VALUES, "equations"])
 def test_compiled(kind, compiled):
     network, times = make(kind), inputs(kind)
     run = compiled(network)

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from keyword import iskeyword
 
@@ -34,11 +34,12 @@ class Equations:
     """States that stand still for the refractory time."""
     parameters: tuple[str, ...]
     """The names of the parameters, in the order in which they occur."""
+    key: str = field(init=False, repr=False, compare=False)
+    """A text from which ``equations_of`` makes the same equations again."""
 
-    @property
-    def key(self) -> str:
-        """A text from which ``equations_of`` makes the same equations again."""
-        return json.dumps([self.text, self.threshold, self.reset, self.receptors, self.held])
+    def __post_init__(self) -> None:  # once, and outside of programs that are compiled
+        key = json.dumps([self.text, self.threshold, self.reset, self.receptors, self.held])
+        object.__setattr__(self, "key", key)
 
     def __str__(self) -> str:
         return f"{self.text}\nspike where {self.threshold}" + (f"\nthen {self.reset}" if self.reset else "")
