@@ -271,6 +271,15 @@ def test_checks_that_are_read_later(kind, as_on_a_gpu):
     fs.raise_deferred_errors()  # it is said once
 
 
+def test_checks_of_losses_in_transforms_are_read_later(as_on_a_gpu):
+    each = torch.func.vmap(torch.func.grad(fs.losses.TimeMSE(0.5, 1.5)))
+    each(torch.rand(4, 3), torch.tensor([0, 1, 2, 0]))
+    fs.raise_deferred_errors()
+    each(torch.tensor([[0.1, math.nan]]), torch.tensor([0]))
+    with pytest.raises(ValueError, match="times must be real numbers or inf"):
+        fs.raise_deferred_errors()
+
+
 def test_checks_at_once_on_request(as_on_a_gpu, monkeypatch):
     monkeypatch.setenv("FIRSTSPIKE_CHECK_AT_ONCE", "1")
     for others, _ in WRONG.values():

@@ -47,7 +47,8 @@ def mark(failure: int, failed: Tensor) -> None:
     device = failed.device
     if device not in _marks:
         _marks[device] = torch.zeros(len(_FAILURES), dtype=torch.bool, device=device)
-    _marks[device][failure].logical_or_(failed)
+    with torch._C._DisableFuncTorch():  # it refuses to change what a function that it transforms does not get
+        _marks[device][failure].logical_or_(failed)
 
 
 def require(failure: int, fulfilled: Tensor | bool, message: Callable[[], str]) -> None:
