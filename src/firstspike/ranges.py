@@ -61,7 +61,7 @@ def check_ranges(function: Callable[..., Any], given: Mapping[str, Any]) -> None
     for name, options in _ranges(function).items():
         classes_first = sorted(options, key=lambda option: not isinstance(option, type))  # a tensor is not looked into
         if name in given and not any(_allows(option, given[name]) for option in classes_first):
-            expected = " or ".join(filter(None, map(_described, options)))
+            expected = " or ".join(filter(None, (_described(option, given[name]) for option in options)))
             raise ValueError(f"{name} must be {expected}, got {given[name]!r}")
 
 
@@ -94,15 +94,17 @@ def _parts(bound: Any) -> tuple[str, float]:
     return name, getattr(bound, name)
 
 
-def _described(option: Any) -> str:
-    """The allowed values, in words."""
+def _described(option: Any, value: Any) -> str:
+    """The allowed values, in words, for one that is not allowed."""
     if isinstance(option, type):
         return "" if option is NoneType else "True, False" if option is bool else f"a {option.__name__}"
     if get_origin(option) is Literal:
         values = get_args(option)
         return repr(values[0]) if len(values) == 1 else f"one of {', '.join(values)}"
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    found = map(_parts, get_args(option)[1:] if get_origin(option) is Annotated else ())
+    kind, *bounds = get_args(option) if get_origin(option) is Annotated else (None,)
+    found = map(_parts, bounds)
     of_inf = {"gt": "finite", "ge": "inf", "lt": "finite"}
     texts = {of_inf[name] if abs(limit) == inf else f"{signs[name]} {limit}": None for name, limit in found}
-    return " and ".join(texts)
+    whole = "a whole number " if kind is int and not isinstance(value, Integral) else ""
+    return whole + " and ".join(texts)

@@ -274,7 +274,7 @@ def test_layers_keep_the_protocol(layer):
         ),
         (lambda: EarliestPool2d(2, 2), r"expected an image \(channels, height, width\), got 2"),
         (lambda: LIFConv2d((1, 3, 3), 4, 2, 2.0), r"neuron must be a LIF, such as LIF\(tau_mem=2\.0\), got 2\.0"),
-        (lambda: LIFConv2d((1, 3, 3), 2, 1.5), "kernel_size must be > 0.*, got 1.5"),
+        (lambda: LIFConv2d((1, 3, 3), 2, 1.5), "kernel_size must be a whole number > 0.*, got 1.5"),
         (lambda: LIFConv2d((1, 3, 3), 2, (2, 2, 2)), r"kernel_size must be .* got \(2, 2, 2\)"),
         (lambda: LIFConv2d((1, 3, 3), 0, 2), "out_channels must be > 0"),
         (lambda: LIFConv2d((1, 3, 3), 2, 0), "kernel_size must be > 0.*, got 0"),

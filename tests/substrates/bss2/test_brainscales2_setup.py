@@ -63,7 +63,7 @@ def test_settings_by_chip(machine, network, tmp_path):
     [
         ("default: {latency: 0.2}", r"chips.yaml: default: unknown setting 'latency'; there are calibration, tau_us"),
         ("default: {latency_us: soon}", r"chips.yaml: default: latency_us must be >= 0 and finite, got 'soon'"),
-        ("default: {largest_batch: 1.5}", r"largest_batch must be > 0 and <= 1000000, got 1.5"),
+        ("default: {largest_batch: 1.5}", r"largest_batch must be a whole number > 0 and <= 1000000, got 1.5"),
         ("default: 3", "expected a section of settings for each chip"),
         ("default: {", "not YAML"),
         ("default: !!bool x", "chips.yaml: not YAML"),
