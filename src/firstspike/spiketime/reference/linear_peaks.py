@@ -11,6 +11,7 @@ numbers of a state.
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +26,7 @@ from firstspike.spiketime.parameters import parameters_of
 from firstspike.spiketime.reference.linear import Matrix, exponential, flow_of, largest, moved, root_of, stays_below
 from firstspike.spiketime.reference.linear_response import Receptor, at_rest, reaching, response
 from firstspike.spiketime.reference.loop import State
-from firstspike.spiketime.reference.members import Height, Kind
+from firstspike.spiketime.reference.members import Height, Kind, maxima
 from firstspike.spiketime.reference.search import course_of
 
 _CHUNK = 1 << 22  # numbers at once
@@ -223,10 +224,12 @@ def _value_at(
 
 
 @torch.enable_grad()
-def _gradients(grad: Tensor, time: Tensor, place: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+def _gradients(
+    grad: Tensor, height: Tensor, time: Tensor, place: Tensor, *given: Any
+) -> tuple[Tensor, Tensor, Tensor | None]:
     (*tensors, silent), constants = given[:4], _Constants(*given[4:])
     inputs: list[Any] = [None if x is None else x.detach().requires_grad_() for x in tensors]
-    leaves, scale = [x for x in inputs if x is not None], grad.double()
+    leaves, scale = [x for x in inputs if x is not None], torch.where(height > 0, grad, 0.0).double()
     total = [torch.zeros_like(x) for x in leaves]
     for some in _membranes(*inputs, silent, *constants):
         at = some.sample, some.neuron
@@ -235,4 +238,4 @@ def _gradients(grad: Tensor, time: Tensor, place: Tensor, *given: Any) -> tuple[
     return total[0], total[1], total[2] if len(total) > 2 else None
 
 
-_LINEAR = Kind(_membranes, _highest, _gradients, torch.float64)
+_LINEAR = Kind(partial(maxima, _membranes, _highest, torch.float64), _gradients)
