@@ -1,6 +1,7 @@
 """Host side of linear neurons."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,7 +25,9 @@ from firstspike.spiketime.shared import threads_for
 _COST = 8  # of a synapse, in units of one of the kernels of first spikes
 _SUMMED = "threshold", "reset", "jumps", "tau_mem", "tau_syn", "bias"  # over samples, for each neuron
 _DIRECT = Needs(("times", "weight", "delay", *Held._fields))  # whose gradients are not sums over samples of a group
+_OWN = "slopes", "ups", "overflows"
 _SHARED = "order", "source", "inside", "arrival", "rows"
+ENDS = "end_voltage", "end_current", "end_left"
 
 
 def _shares(given: Arguments) -> bool:
@@ -38,31 +41,21 @@ def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
     given = _without_spikes(given)
     own, sizes, arrays = _both(given, given.observed)
-    real = given.times.new_empty
-    lead, most = (sizes["ensemble"], sizes["batch"], sizes["outputs"]), sizes["most"]
-    spikes = real((*lead, most)).fill_(math.inf)
+    saved, sizes["ends"] = (*_OWN, *(() if own else _SHARED)), given.max_spikes > 0 and given.until < math.inf
+    made = FORWARD.tensors(("spikes", *saved, *(ENDS if sizes["ends"] else ())), given.times, sizes)
+    made["overflows"].zero_()
+    made["spikes"].fill_(math.inf)
     if given.observed is not None:
-        spikes.copy_(given.observed)
-    saved = {"slopes": real((*lead, most)), "ups": real((*lead, most + 1))}
-    saved["overflows"] = torch.zeros(lead, dtype=torch.uint8)
-    if not own:
-        samples, padded = lead[:2], sizes["padded"]
-        for name in ("order", "source"):
-            saved[name] = torch.empty((*samples, padded), dtype=torch.int32)
-        saved["inside"] = torch.empty((*samples, 1), dtype=torch.int32)
-        saved["arrival"] = real((*samples, padded))
-        saved["rows"] = real((*samples, sizes["intervals"], sizes["parts_of_row"]))
-    ends = {}
-    if given.max_spikes and given.until < math.inf:
-        ends = {"end_voltage": real(lead), "end_current": real((*lead, sizes["components"])), "end_left": real(lead)}
-    sizes["ends"] = len(ends) > 0
-    arrays |= saved | ends | {"spikes": spikes}
+        made["spikes"].copy_(given.observed.flatten(0, 1))
     groups, batch = sizes["all_groups"], sizes["batch"]
     phases = groups + (0 if own else sizes["blocks"]), groups * -(-batch // SAMPLES)
-    call(forward_kernel(name_of(given.times.dtype), own), FORWARD, phases, sizes, arrays)
+    call(forward_kernel(name_of(given.times.dtype), own), FORWARD, phases, sizes, arrays | made)
+    each = {name: x.unflatten(0, given.times.shape[:2]) for name, x in made.items()}
+    kept = tuple(each[name] for name in saved)
     if not given.max_spikes:
-        return Result(spikes.squeeze(-1), tuple(saved.values()))
-    return Result(spikes, tuple(saved.values()), saved["overflows"].bool(), Held(*ends.values()) if ends else None)
+        return Result(each["spikes"].squeeze(-1), kept)
+    state = Held(*(each[name] for name in ENDS)) if sizes["ends"] else None
+    return Result(each["spikes"], kept, each["overflows"].bool(), state)
 
 
 @of_several
@@ -73,7 +66,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         result = result._replace(saved=forward(given._replace(observed=spikes)).saved)
     whole, given = given, _without_spikes(given)
     own, sizes, arrays = _both(given, result.spikes)
-    arrays |= zip(("slopes", "ups", "overflows", *(() if own else _SHARED)), result.saved, strict=True)
+    arrays |= zip((*_OWN, *_SHARED), result.saved, strict=False)
     if result.overflows is not None:
         arrays["overflows"] = result.overflows.to(torch.uint8)
     count, events = sizes["count"], sizes["events"]
@@ -136,16 +129,35 @@ def _tau_mem(given: Arguments) -> Tensor:
     return mem.double() if isinstance(mem, Tensor) else torch.full_like(given.threshold, mem, dtype=torch.float64)
 
 
+def sizes_and_arrays(
+    given: Arguments, places: Sequence[int], variables: int, cost: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sizes and arrays of ``NEURONS``, with receptors at these places, and ``cost`` as the work for a synapse."""
+    ensemble, batch, inputs, outputs = given.sizes
+    copies = given.times.shape[-1] if given.max_spikes else 1
+    events = inputs * copies
+    sizes: dict[str, Any] = {
+        "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "copies": copies,
+        "events": events, "outputs": outputs, "most": max(1, given.max_spikes), "variables": variables,
+        "receptors": len(places), "delayed": outputs * (given.delay is not None), "signed": given.receptor is None,
+        "observes": given.observed is not None, "ends": False, **sorting_for(events),
+        "threads": threads_for(cost * ensemble * batch * max(1, events) * outputs),
+    }  # fmt: skip
+    arrays: dict[str, Any] = {
+        "times": given.times, "weight": given.weight, "delay": given.delay, "voltage": given.voltage,
+        "current": given.current, "left": given.left, "places": numbers(torch.int32, *places),
+        "receptor": None if given.receptor is None else given.receptor.to(torch.int32),
+    }  # fmt: skip
+    return sizes, arrays
+
+
 def _both(given: Arguments, spikes: Tensor | None) -> tuple[bool, dict[str, Any], dict[str, Any]]:
     """Whether neurons have their own order or constants, and sizes and arrays of both passes."""
-    own, dtype = not _shares(given), given.times.dtype
-    ensemble, batch, inputs, outputs = given.sizes
-    several = given.max_spikes > 0
-    copies = given.times.shape[-1] if several else 1
-    events, most = inputs * copies, max(1, given.max_spikes)
-    biased = given.bias is not None
+    own, dtype, several, biased = not _shares(given), given.times.dtype, given.max_spikes > 0, given.bias is not None
     kinds = [KINDS[kind] for kind in given.components] + [BIAS] * biased
-    count, places = len(kinds), receptors_of(given.components)
+    count = len(kinds)
+    sizes, arrays = sizes_and_arrays(given, receptors_of(given.components), count - biased, _COST)
+    events, group_inputs = sizes["events"], sizes["inputs"] * LANES
     start, until = given.start, given.until
     if spikes is not None and start == -math.inf and spikes.numel():
         # a spike before all inputs is after the start, too
@@ -157,33 +169,22 @@ def _both(given: Arguments, spikes: Tensor | None) -> tuple[bool, dict[str, Any]
     if biased:
         rates = torch.cat([rates, torch.zeros_like(rates[..., :1])], -1)
     none = given.reset if several else torch.zeros_like(given.threshold)
-    arrays: dict[str, Any] = {
-        "times": given.times, "weight": given.weight, "threshold": given.threshold, "jumps": given.jumps,
-        "delay": given.delay, "reset": none,
-        "refractory": given.refractory if several else none, "bias": given.bias, "leak": _tau_mem(given).reciprocal(),
-        "rates": rates, "kinds": numbers(torch.int32, *kinds),
-        "places": numbers(torch.int32, *places), "bounds": numbers(dtype, start, until),
+    arrays |= {
+        "threshold": given.threshold, "jumps": given.jumps, "reset": none, "bias": given.bias, "rates": rates,
+        "refractory": given.refractory if several else none, "leak": _tau_mem(given).reciprocal(),
+        "kinds": numbers(torch.int32, *kinds), "bounds": numbers(dtype, start, until),
         "tiny": numbers(dtype, torch.finfo(dtype).eps),
-        "receptor": None if given.receptor is None else given.receptor.to(torch.int32),
     }  # fmt: skip
-    if given.state is not None:
-        arrays |= {name: getattr(given, name) for name in Held._fields}
-    rows = rows_for.py_func(events)
-    groups, padded = -(-outputs // LANES), events + PAD
-    sizes: dict[str, Any] = {
-        "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "copies": copies,
-        "events": events, "outputs": outputs, "most": most, "releases": most + 1, "groups": groups,
-        "all_groups": ensemble * groups, "group_inputs": inputs * LANES, "parts_of_row": FIRST + PER * count,
-        "count": count, "components": count - biased, "padded": padded,
-        "intervals": 0 if own else events + 1, "own_intervals": rows + 1 if own else 0, "receptors": len(places),
-        "signed": given.receptor is None, "biased": biased, "resets": given.resets or not several,
-        "starts": given.state is not None, "ends": False, "observes": given.observed is not None, "once": not several,
+    rows, groups = rows_for.py_func(events), -(-sizes["outputs"] // LANES)
+    sizes |= {
+        "releases": sizes["most"] + 1, "groups": groups, "all_groups": sizes["ensemble"] * groups,
+        "group_inputs": group_inputs, "parts_of_row": FIRST + PER * count, "count": count, "padded": events + PAD,
+        "intervals": 0 if own else events + 1, "own_intervals": rows + 1 if own else 0, "biased": biased,
+        "resets": given.resets or not several, "starts": given.state is not None, "once": not several,
         "taped": 0, "state_rows": (3 * (1 + count) + 2 + JUMPS + count) * LANES,
         "width": max(TERMS, FIRST + PER * count, 1 + SLOPES * count), "lanes": (rows + 1) * LANES if own else 0,
-        "delay_inputs": inputs * LANES if given.delay is not None else 0,
-        "delayed": outputs if given.delay is not None else 0, "tape_rows": (1 + count) * LANES,
+        "delay_inputs": group_inputs if given.delay is not None else 0, "tape_rows": (1 + count) * LANES,
         "drives_each": 2 * count + 1, "rising": "rise" in given.components, "series_rows": 2 * TERMS * LANES,
-        "blocks": -(-ensemble * batch // SAMPLES), **sorting_for(events),
+        "blocks": -(-sizes["samples"] // SAMPLES),
     }  # fmt: skip
-    sizes["threads"] = threads_for(_COST * ensemble * batch * events * outputs)
     return own, sizes, arrays
