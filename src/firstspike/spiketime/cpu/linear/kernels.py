@@ -16,7 +16,7 @@ from firstspike.spiketime.cpu.linear.flow import fill_slopes
 from firstspike.spiketime.cpu.linear.rows import fill_drives, fill_own_slopes, interval, prepare_own, prepare_shared
 from firstspike.spiketime.cpu.linear.scan import scan
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel
+from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
 from firstspike.spiketime.cpu.sort import SORTING
 
 SAMPLES = 8  # of one task
@@ -172,10 +172,9 @@ def forward_kernel(dtype: str, own: bool):
 
     @jit
     def run(g, slot, task):
-        blocks = (g.batch + SAMPLES - 1) // SAMPLES
-        e, begin, place = task // (g.groups * blocks), task // g.groups % blocks * SAMPLES, task % g.groups
+        (e, begin, end), place = samples_of(task // g.groups, g.batch, SAMPLES), task % g.groups
         group, every = e * g.groups + place, every_lane(min(LANES, g.outputs - place * LANES))
-        for b in range(e * g.batch + begin, e * g.batch + min(begin + SAMPLES, g.batch)):
+        for b in range(e * g.batch + begin, e * g.batch + end):
             at = At(slot, e, b, group, place * LANES, every, 0, 0, slot)
             scan(g, at, *inputs_of(g, at))
 
