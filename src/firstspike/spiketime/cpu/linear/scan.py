@@ -159,13 +159,19 @@ def step(g, at, row, drives, here, there):
     return max(v, fma(push, part_of(row, HOW_LONG), moved)) + lift + abs(v) * (32 * g.tiny[0]), push, lift
 
 
-@jit
+@inlined
 def advance(g, at, row, drives, here, there, now, stop, brief, held, stuck, active):
     """Take all lanes through an interval. Returns which are held then, which are stuck, and which still may spike.
 
     ``brief`` intervals are those in which lanes may spike at once.
     """
     bound, push, low = step(g, at, row, drives, here, there)
+    return events(g, at, bound, push, low, drives, here, there, now, stop, brief, held, stuck, active)
+
+
+@jit
+def events(g, at, bound, push, low, drives, here, there, now, stop, brief, held, stuck, active):
+    """The events of lanes in the interval of a ``step``."""
     state, tail = g.state[at.slot], constants_of(g)
     waits, alone, some = (stop > now) & active, np.uint64(0), np.uint64(0)
     if g.observes == 0:
