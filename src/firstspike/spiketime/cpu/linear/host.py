@@ -41,21 +41,31 @@ def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
     given = _without_spikes(given)
     own, sizes, arrays = _both(given, given.observed)
-    saved, sizes["ends"] = (*_OWN, *(() if own else _SHARED)), given.max_spikes > 0 and given.until < math.inf
-    made = FORWARD.tensors(("spikes", *saved, *(ENDS if sizes["ends"] else ())), given.times, sizes)
-    made["overflows"].zero_()
-    made["spikes"].fill_(math.inf)
+    real = given.times.new_empty
+    lead, most = (*given.times.shape[:2], sizes["outputs"]), sizes["most"]
+    spikes = real((*lead, most)).fill_(math.inf)
     if given.observed is not None:
-        made["spikes"].copy_(given.observed.flatten(0, 1))
+        spikes.copy_(given.observed)
+    saved = {"slopes": real((*lead, most)), "ups": real((*lead, most + 1))}
+    saved["overflows"] = torch.zeros(lead, dtype=torch.uint8)
+    if not own:
+        samples, padded = lead[:2], sizes["padded"]
+        for name in ("order", "source"):
+            saved[name] = torch.empty((*samples, padded), dtype=torch.int32)
+        saved["inside"] = torch.empty((*samples, 1), dtype=torch.int32)
+        saved["arrival"] = real((*samples, padded))
+        saved["rows"] = real((*samples, sizes["intervals"], sizes["parts_of_row"]))
+    ends = {}
+    if given.max_spikes and given.until < math.inf:
+        ends = dict(zip(ENDS, (real(lead), real((*lead, sizes["variables"])), real(lead)), strict=True))
+    sizes["ends"] = len(ends) > 0
+    arrays |= saved | ends | {"spikes": spikes}
     groups, batch = sizes["all_groups"], sizes["batch"]
     phases = groups + (0 if own else sizes["blocks"]), groups * -(-batch // SAMPLES)
-    call(forward_kernel(name_of(given.times.dtype), own), FORWARD, phases, sizes, arrays | made)
-    each = {name: x.unflatten(0, given.times.shape[:2]) for name, x in made.items()}
-    kept = tuple(each[name] for name in saved)
+    call(forward_kernel(name_of(given.times.dtype), own), FORWARD, phases, sizes, arrays)
     if not given.max_spikes:
-        return Result(each["spikes"].squeeze(-1), kept)
-    state = Held(*(each[name] for name in ENDS)) if sizes["ends"] else None
-    return Result(each["spikes"], kept, each["overflows"].bool(), state)
+        return Result(spikes.squeeze(-1), tuple(saved.values()))
+    return Result(spikes, tuple(saved.values()), saved["overflows"].bool(), Held(*ends.values()) if ends else None)
 
 
 @of_several

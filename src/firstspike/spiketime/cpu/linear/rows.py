@@ -89,9 +89,7 @@ def prepare_own(g, at):
         waits = select(stop > now, stop - now, 0.0)
         if g.rising != 0:
             store(weights, n * LANES, waits)
-            for lane in range(LANES):
-                j, row = at.first + min(lane, size_of(g, at) - 1), g.own_rows[at.slot, i + 1].reshape(-1)[lane:]
-                fill_row(row, LANES, np.float64(weights[n * LANES + lane]), g.kinds, g.leak[at.e, j], g.rates[at.e, j])
+            fill_rising_lanes(g, at, g.own_rows[at.slot, i + 1].reshape(-1), weights[n * LANES :])
         else:
             fill_row_lanes(g, g.own_rows[at.slot, i + 1], g.own_drives[at.slot], min(waits, 1e30))
     return n
@@ -109,6 +107,14 @@ def fill_row_lanes(g, row, drives, s):
         own = exp(s * rate * -1.0)
         store(row, place + OWN * LANES, own)
         store(row, place + MOVES * LANES, response_lanes(s, leak, rate, left, own) * load32(drives, k * LANES))
+
+
+@jit
+def fill_rising_lanes(g, at, row, waits):
+    """``fill_row`` for an interval of each lane."""
+    for lane in range(LANES):
+        j = at.first + min(lane, size_of(g, at) - 1)
+        fill_row(row[lane:], LANES, np.float64(waits[lane]), g.kinds, g.leak[at.e, j], g.rates[at.e, j])
 
 
 @jit

@@ -44,8 +44,13 @@ def forward(given: Arguments) -> Result:
     sizes, arrays = _both(given)
     sizes["ends"] = given.until < math.inf
     _check_slots(programs_of(given.equations), arrays["slot_values"])
-    made = _integrate(given, sizes, arrays, ENDS)
-    return Result(made["spikes"], (made["found"],), made["overflows"].bool(), Held(*(made[name] for name in ENDS)))
+    real, lead = given.times.new_empty, (*given.times.shape[:2], sizes["outputs"])
+    spikes = real((*lead, sizes["most"])).fill_(math.inf)
+    if given.observed is not None:
+        spikes.copy_(given.observed)
+    ends = dict(zip(ENDS, (real(lead), real((*lead, sizes["variables"])), real(lead)), strict=True))
+    found, overflows = _integrate(given, sizes, arrays | ends | {"spikes": spikes})
+    return Result(spikes, (found,), overflows, Held(*ends.values()))
 
 
 def peaks(given: Arguments) -> Tensor:
@@ -55,23 +60,21 @@ def peaks(given: Arguments) -> Tensor:
     otherwise -1.
     """
     sizes, arrays = _both(given)
-    sizes |= {"observes": True, "peaked": sizes["samples"]}
-    return _integrate(given, sizes, arrays, ("highest",))["highest"]
+    lead = (*given.times.shape[:2], sizes["outputs"])
+    highest = given.times.new_full((*lead, 4), -math.inf)
+    arrays |= {"spikes": given.times.new_full((*lead, 1), math.inf), "highest": highest}
+    _integrate(given, sizes | {"observes": True, "peaked": sizes["samples"]}, arrays)
+    return highest
 
 
-def _integrate(
-    given: Arguments, sizes: dict[str, Any], arrays: dict[str, Any], names: tuple[str, ...]
-) -> dict[str, Tensor]:
-    """Call the forward kernel. Returns spikes, what it found, who would spike too often, and arrays of these names."""
-    made = FORWARD.tensors(("spikes", "found", "overflows", *names), given.times, sizes)
-    for name, x in made.items():
-        x.fill_({"spikes": math.inf, "highest": -math.inf}.get(name, 0))
-    if given.observed is not None:
-        made["spikes"].copy_(given.observed.flatten(0, 1))
-    call(forward_kernel("float64"), FORWARD, (sizes["sorted"], sizes["all_chunks"]), sizes, arrays | made)
-    each = {name: x.unflatten(0, given.times.shape[:2]) for name, x in made.items()}
-    check_statuses(each["found"][..., 1], given.equations)
-    return each
+def _integrate(given: Arguments, sizes: dict[str, Any], arrays: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Call the forward kernel. Returns what it found, and which neurons would spike too often."""
+    lead = (*given.times.shape[:2], sizes["outputs"])
+    found, overflows = torch.zeros((*lead, 2), dtype=torch.int32), torch.zeros(lead, dtype=torch.uint8)
+    arrays |= {"found": found, "overflows": overflows}
+    call(forward_kernel("float64"), FORWARD, (sizes["sorted"], sizes["all_chunks"]), sizes, arrays)
+    check_statuses(found[..., 1], given.equations)
+    return found, overflows.bool()
 
 
 @of_several
