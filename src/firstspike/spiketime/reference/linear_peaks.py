@@ -26,7 +26,7 @@ from firstspike.spiketime.parameters import parameters_of
 from firstspike.spiketime.reference.linear import Matrix, exponential, flow_of, largest, moved, root_of, stays_below
 from firstspike.spiketime.reference.linear_response import Receptor, at_rest, reaching, response
 from firstspike.spiketime.reference.loop import State
-from firstspike.spiketime.reference.members import Height, Kind, maxima
+from firstspike.spiketime.reference.members import Height, maxima
 from firstspike.spiketime.reference.search import course_of
 
 _CHUNK = 1 << 22  # numbers at once
@@ -53,7 +53,7 @@ def height(
     tensors = (tau_mem, given["tau_syn"], given["bias"], given["receptor"])
     constants = (None if x is None else x.detach() for x in tensors)
     options = kind["components"], kind.get("start", -math.inf), until
-    found: Tensor = Height.apply(_LINEAR, trains, weight, delay, silent, *constants, *options)[0]
+    found: Tensor = Height.apply(*_LINEAR, trains, weight, delay, silent, *constants, *options)[0]
     return found
 
 
@@ -238,4 +238,4 @@ def _gradients(
     return total[0], total[1], total[2] if len(total) > 2 else None
 
 
-_LINEAR = Kind(partial(maxima, _membranes, _highest, torch.float64), _gradients)
+_LINEAR = partial(maxima, _membranes, _highest, torch.float64), _gradients

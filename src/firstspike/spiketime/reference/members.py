@@ -1,7 +1,6 @@
 """Functions whose work depends on the values of tensors, under ``torch.func.vmap``, and the maxima of membranes."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,14 +25,6 @@ class MemberByMember(torch.autograd.Function):
         return found, tuple(None if x is None else 0 for x in found)
 
 
-@dataclass(frozen=True)
-class Kind:
-    """Functions of the inputs of a ``Height``, and of a gradient, its results and its inputs."""
-
-    highest: Callable[..., tuple[Tensor, ...]]
-    gradients: Callable[..., tuple[Tensor, Tensor, Tensor | None]]
-
-
 def maxima(
     membranes: Callable[..., Iterator[Any]],
     highest: Callable[..., tuple[Tensor, Tensor, Tensor]],
@@ -56,18 +47,21 @@ def maxima(
 
 
 class Height(MemberByMember):
-    """``(kind, trains, weight, delay, silent, *constants) -> (height, ...)``, the maxima and what a gradient needs."""
+    """``(highest, gradients, trains, weight, delay, silent, *constants) -> (height, ...)``, the maxima.
+
+    ``highest`` is a function of all that follows. ``gradients`` is one of a gradient, the results, and these.
+    """
 
     @staticmethod
-    def forward(kind: Kind, *given: Any) -> tuple[Tensor, ...]:
-        """The maxima, as in the class."""
-        return kind.highest(*given)
+    def forward(highest: Callable[..., tuple[Tensor, ...]], _: Any, *given: Any) -> tuple[Tensor, ...]:
+        """The maxima, and what a gradient needs of them."""
+        return highest(*given)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         """Keep inputs and output."""
-        ctx.kind, *tensors = inputs[:5]
-        ctx.constants = inputs[5:]
+        _, ctx.gradients, *tensors = inputs[:6]
+        ctx.constants = inputs[6:]
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*output, *tensors)
@@ -77,14 +71,16 @@ class Height(MemberByMember):
         """Gradients for trains, weight and delay."""
         by: Any = (None,) * 3
         if grad is not None:
-            by = _HeightGradient.apply(ctx.kind, grad, *ctx.saved_tensors, *ctx.constants)
-        return None, *by, *(None,) * (1 + len(ctx.constants))
+            by = _HeightGradient.apply(ctx.gradients, grad, *ctx.saved_tensors, *ctx.constants)
+        return None, None, *by, *(None,) * (1 + len(ctx.constants))
 
 
 class _HeightGradient(MemberByMember):
     @staticmethod
-    def forward(kind: Kind, *given: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-        return kind.gradients(*given)
+    def forward(
+        gradients: Callable[..., tuple[Tensor, Tensor, Tensor | None]], *given: Any
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        return gradients(*given)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:

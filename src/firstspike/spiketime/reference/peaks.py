@@ -26,7 +26,7 @@ from firstspike.neurons import LIF
 from firstspike.spiketime.parameters import Receptor
 from firstspike.spiketime.reference import linear_peaks
 from firstspike.spiketime.reference.event_loop import accumulate, in_order, settled
-from firstspike.spiketime.reference.members import Height, Kind, maxima
+from firstspike.spiketime.reference.members import Height, maxima
 from firstspike.spiketime.reference.response import Tau, kappa, kappa_slope, membrane
 from firstspike.spiketime.reference.solutions import peaks_within
 
@@ -83,7 +83,7 @@ def _height(
         return linear_peaks.height(trains, weight, delay, silent, neuron, until, receptor)
     taus: tuple[Any, Any] = neuron.tau_mem, neuron.tau_syn
     constants = (x.detach().expand(len(weight)) if isinstance(x, Tensor) else x for x in taus)
-    found: Tensor = Height.apply(_LIF, trains, weight, delay, silent, *constants, until)[0]
+    found: Tensor = Height.apply(*_LIF, trains, weight, delay, silent, *constants, until)[0]
     return found
 
 
@@ -91,7 +91,7 @@ def highest(
     times: Float[Tensor, " inputs"], weight: Float[Tensor, " inputs"], tau_mem: float, tau_syn: float
 ) -> tuple[float, float]:
     """Height and time of the maximum of one membrane; without leak, which never ends to rise, a late time."""
-    height, time, _ = Height.apply(_LIF, times[None, :, None], weight[None], None, None, tau_mem, tau_syn, math.inf)
+    height, time, _ = Height.apply(*_LIF, times[None, :, None], weight[None], None, None, tau_mem, tau_syn, math.inf)
     return float(height), float(time)
 
 
@@ -202,4 +202,4 @@ def _gradients(
     return by_trains.view_as(trains), by_weight, by_delay
 
 
-_LIF = Kind(partial(maxima, _membranes, _highest, None), _gradients)
+_LIF = partial(maxima, _membranes, _highest, None), _gradients

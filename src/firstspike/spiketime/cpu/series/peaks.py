@@ -15,7 +15,7 @@ from firstspike.neurons import Neuron
 from firstspike.spiketime.contract import Arguments, Grads, Needs, Result, as_several
 from firstspike.spiketime.cpu.series import host
 from firstspike.spiketime.parameters import Receptor, all_tensors, parameters_of, starting_state
-from firstspike.spiketime.reference.members import Height, Kind
+from firstspike.spiketime.reference.members import Height
 
 
 def lacking(
@@ -38,7 +38,7 @@ def lacking(
     scale = -neuron.beginning(values)[1].to(weight)
     constants = (x if x is None else x.detach() for x in (given["parameters"], given["receptor"], *state))
     options = kind["equations"], kind["start"], until
-    excess = Height.apply(_SERIES, times, weight, delay, silent, *constants, *options)[0]
+    excess = Height.apply(*_SERIES, times, weight, delay, silent, *constants, *options)[0]
     return torch.where(silent, (-excess).clamp(min=0) / scale.clamp(min=1e-30), 0.0)
 
 
@@ -80,4 +80,4 @@ def _gradients(grad: Tensor, _excess: Tensor, found: Tensor, *given: Any) -> tup
     return first.to(times.dtype), second.to(weight.dtype), third
 
 
-_SERIES = Kind(_highest, _gradients)
+_SERIES = _highest, _gradients
