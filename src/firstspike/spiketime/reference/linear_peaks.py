@@ -115,15 +115,20 @@ def _highest(some: _Membranes, *given: Any) -> tuple[Float64[Tensor, " P"], Floa
     widened = Arguments(some.time, none, None, mem, syn, none, bias=bias, components=constants.kinds)
     flow = flow_of(widened)[some.neuron]
     begin, states = _states(some, flow, constants)
-    ends = torch.cat([begin[:, 1:], _end_of(begin, flow, constants)[:, None]], 1)
-    ends = torch.where(ends.isinf(), ends[:, -1:], ends)
-    last = moved(flow, states[:, -1], (ends[:, -1] - begin.nan_to_num(posinf=-math.inf).amax(1)).clamp(min=0))
+    latest = torch.where(begin.isfinite(), begin, -math.inf).amax(1)
+    end = torch.full_like(latest, constants.until)
+    if constants.until == math.inf:
+        rates = -flow.diagonal(dim1=1, dim2=2)[:, :-1]
+        end = latest + _LONG * (1 / torch.where(rates > 0, rates, math.inf).amin(1))
+    ends = torch.cat([begin[:, 1:], end[:, None]], 1)
+    ends = torch.where(ends.isinf(), end[:, None], ends)
+    last = moved(flow, states[:, -1], (end - latest).clamp(min=0))
     spike = torch.cat([some.spike.new_full((len(begin), 1), -1), some.spike], 1)
     best, which = torch.where(begin.isfinite(), states[..., 0], 0.0).max(1)
     time, place = (x.gather(1, which[:, None]).squeeze(1) for x in (begin, spike))
     above = last[:, 0] > best
     best = torch.where(above, last[:, 0], best).clamp(min=0)
-    time, place = torch.where(above, ends[:, -1], time), torch.where(above, -1, place)
+    time, place = torch.where(above, end, time), torch.where(above, -1, place)
     pair, nth = ((ends > begin) & begin.isfinite()).nonzero(as_tuple=True)
     scale = some.weight.abs().sum(1) + (0.0 if bias is None else bias[some.neuron].abs())
     pieces = states[pair, nth], begin[pair, nth], ends[pair, nth]
@@ -150,14 +155,6 @@ def _states(
         x = x.scatter_add(1, firsts[some.receptor[:, n : n + 1]], kicks[:, n : n + 1])
         states.append(x)
     return begin, torch.stack(states, 1)
-
-
-def _end_of(begin: Float64[Tensor, "P N"], flow: Matrix, constants: _Constants) -> Float64[Tensor, " P"]:
-    if constants.until < math.inf:
-        return torch.full_like(begin[:, 0], constants.until)
-    rates = -flow.diagonal(dim1=1, dim2=2)[:, :-1]
-    slowest = 1 / torch.where(rates > 0, rates, math.inf).amin(1)
-    return torch.where(begin.isfinite(), begin, -math.inf).amax(1) + _LONG * slowest
 
 
 def _search(
