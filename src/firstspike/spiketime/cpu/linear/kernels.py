@@ -21,7 +21,6 @@ from firstspike.spiketime.cpu.sort import SORTING
 
 SAMPLES = 8  # of one task
 
-# of all neurons with more variables than membrane and current, also of those from equations
 NEURONS = Layout(
     "ensemble batch samples inputs copies events outputs most variables receptors delayed signed observes ends sorting "
     "threads",
@@ -42,6 +41,7 @@ NEURONS = Layout(
     end_left="real samples outputs",
     **SORTING,
 )
+"""What kernels here and those of neurons from equations are given and give."""
 GRADIENTS = {
     "bound": "real 1",
     "grad": "real samples outputs most",
@@ -53,7 +53,7 @@ GRADIENTS = {
     "by_current": "real samples outputs variables",
     "by_left": "real samples outputs",
 }
-"""The arrays that their backward passes have as well."""
+"""The arrays that backward passes have as well."""
 
 FORWARD = NEURONS.extended(
     "releases groups all_groups group_inputs parts_of_row count padded intervals own_intervals biased resets starts "
