@@ -192,4 +192,4 @@ def _samples(given: Arguments) -> int:
     return samples_at_once(given, 8 * events * (len(given.components) + 2) ** 2)
 
 
-KIND = loop.Kind(_Linear, _samples)
+KIND: loop.Kind = _Linear, _samples

@@ -11,6 +11,7 @@ numbers of a state.
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +26,7 @@ from firstspike.spiketime.parameters import parameters_of
 from firstspike.spiketime.reference.linear import Matrix, exponential, flow_of, largest, moved, root_of, stays_below
 from firstspike.spiketime.reference.linear_response import Receptor, at_rest, reaching, response
 from firstspike.spiketime.reference.loop import State
-from firstspike.spiketime.reference.members import Height, Kind
+from firstspike.spiketime.reference.members import Height, maxima
 from firstspike.spiketime.reference.search import course_of
 
 _CHUNK = 1 << 22  # numbers at once
@@ -52,7 +53,7 @@ def height(
     tensors = (tau_mem, given["tau_syn"], given["bias"], given["receptor"])
     constants = (None if x is None else x.detach() for x in tensors)
     options = kind["components"], kind.get("start", -math.inf), until
-    found: Tensor = Height.apply(_LINEAR, trains, weight, delay, silent, *constants, *options)[0]
+    found: Tensor = Height.apply(*_LINEAR, trains, weight, delay, silent, *constants, *options)[0]
     return found
 
 
@@ -114,15 +115,20 @@ def _highest(some: _Membranes, *given: Any) -> tuple[Float64[Tensor, " P"], Floa
     widened = Arguments(some.time, none, None, mem, syn, none, bias=bias, components=constants.kinds)
     flow = flow_of(widened)[some.neuron]
     begin, states = _states(some, flow, constants)
-    ends = torch.cat([begin[:, 1:], _end_of(begin, flow, constants)[:, None]], 1)
-    ends = torch.where(ends.isinf(), ends[:, -1:], ends)
-    last = moved(flow, states[:, -1], (ends[:, -1] - begin.nan_to_num(posinf=-math.inf).amax(1)).clamp(min=0))
+    latest = torch.where(begin.isfinite(), begin, -math.inf).amax(1)
+    end = torch.full_like(latest, constants.until)
+    if constants.until == math.inf:
+        rates = -flow.diagonal(dim1=1, dim2=2)[:, :-1]
+        end = latest + _LONG * (1 / torch.where(rates > 0, rates, math.inf).amin(1))
+    ends = torch.cat([begin[:, 1:], end[:, None]], 1)
+    ends = torch.where(ends.isinf(), end[:, None], ends)
+    last = moved(flow, states[:, -1], (end - latest).clamp(min=0))
     spike = torch.cat([some.spike.new_full((len(begin), 1), -1), some.spike], 1)
     best, which = torch.where(begin.isfinite(), states[..., 0], 0.0).max(1)
     time, place = (x.gather(1, which[:, None]).squeeze(1) for x in (begin, spike))
     above = last[:, 0] > best
     best = torch.where(above, last[:, 0], best).clamp(min=0)
-    time, place = torch.where(above, ends[:, -1], time), torch.where(above, -1, place)
+    time, place = torch.where(above, end, time), torch.where(above, -1, place)
     pair, nth = ((ends > begin) & begin.isfinite()).nonzero(as_tuple=True)
     scale = some.weight.abs().sum(1) + (0.0 if bias is None else bias[some.neuron].abs())
     pieces = states[pair, nth], begin[pair, nth], ends[pair, nth]
@@ -149,14 +155,6 @@ def _states(
         x = x.scatter_add(1, firsts[some.receptor[:, n : n + 1]], kicks[:, n : n + 1])
         states.append(x)
     return begin, torch.stack(states, 1)
-
-
-def _end_of(begin: Float64[Tensor, "P N"], flow: Matrix, constants: _Constants) -> Float64[Tensor, " P"]:
-    if constants.until < math.inf:
-        return torch.full_like(begin[:, 0], constants.until)
-    rates = -flow.diagonal(dim1=1, dim2=2)[:, :-1]
-    slowest = 1 / torch.where(rates > 0, rates, math.inf).amin(1)
-    return torch.where(begin.isfinite(), begin, -math.inf).amax(1) + _LONG * slowest
 
 
 def _search(
@@ -223,10 +221,12 @@ def _value_at(
 
 
 @torch.enable_grad()
-def _gradients(grad: Tensor, time: Tensor, place: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+def _gradients(
+    grad: Tensor, height: Tensor, time: Tensor, place: Tensor, *given: Any
+) -> tuple[Tensor, Tensor, Tensor | None]:
     (*tensors, silent), constants = given[:4], _Constants(*given[4:])
     inputs: list[Any] = [None if x is None else x.detach().requires_grad_() for x in tensors]
-    leaves, scale = [x for x in inputs if x is not None], grad.double()
+    leaves, scale = [x for x in inputs if x is not None], torch.where(height > 0, grad, 0.0).double()
     total = [torch.zeros_like(x) for x in leaves]
     for some in _membranes(*inputs, silent, *constants):
         at = some.sample, some.neuron
@@ -235,4 +235,4 @@ def _gradients(grad: Tensor, time: Tensor, place: Tensor, *given: Any) -> tuple[
     return total[0], total[1], total[2] if len(total) > 2 else None
 
 
-_LINEAR = Kind(_membranes, _highest, _gradients, torch.float64)
+_LINEAR = partial(maxima, _membranes, _highest, torch.float64), _gradients

@@ -109,13 +109,8 @@ class Neurons(ABC):
 
 
 Make = Callable[[Arguments], Neurons]
-
-
-class Kind(NamedTuple):
-    """A kind of neurons, and how many samples of them to work on at once."""
-
-    make: Make
-    samples: Samples
+Kind = tuple[Make, Samples]
+"""A kind of neurons, and how many samples of them to work on at once."""
 
 
 def wide(given: Arguments) -> Arguments:

@@ -1,7 +1,6 @@
 """Functions whose work depends on the values of tensors, under ``torch.func.vmap``, and the maxima of membranes."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,54 +25,43 @@ class MemberByMember(torch.autograd.Function):
         return found, tuple(None if x is None else 0 for x in found)
 
 
-class FirstDerivative(MemberByMember):
-    """One that computes gradients, and has none itself."""
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-        """Nothing is kept."""
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        """Raise a NotImplementedError."""
-        raise NotImplementedError("the maximum has first derivatives only, no Hessian")
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Functions of the inputs of a ``Height``, of some of its membranes, and of a gradient and its results."""
-
-    membranes: Callable[..., Iterator[Any]]
-    highest: Callable[..., tuple[Tensor, Tensor, Tensor]]
-    gradients: Callable[..., tuple[Tensor, Tensor, Tensor | None]]
-    dtype: torch.dtype | None = None
-    """In which all this is computed, None for that of the trains."""
-
-
-class Height(MemberByMember):
-    """``(kind, trains, weight, delay, silent, *constants) -> (height, time, place)`` of the maxima.
+def maxima(
+    membranes: Callable[..., Iterator[Any]],
+    highest: Callable[..., tuple[Tensor, Tensor, Tensor]],
+    dtype: torch.dtype | None,
+    *given: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Height, time and place of the maxima of ``membranes``, parts that ``highest`` works on in that dtype.
 
     ``place`` is the spike, in the flattened trains of the sample, at whose arrival the maximum is, or -1. Where
     ``silent`` is given, only pairs for which it is true have a maximum. The height is 0 elsewhere.
     """
+    trains, weight, _, _, *constants = given
+    check_finite_weight(weight)  # -inf would be a membrane that never leaves its rest
+    height, time = (trains.new_zeros(len(trains), len(weight), dtype=dtype) for _ in range(2))
+    place = torch.full_like(height, -1, dtype=torch.int64)
+    for some in membranes(*given):
+        at = some.sample, some.neuron
+        height[at], time[at], place[at] = highest(some, *constants)
+    return height.to(trains.dtype), time, place
+
+
+class Height(MemberByMember):
+    """``(highest, gradients, trains, weight, delay, silent, *constants) -> (height, ...)``, the maxima.
+
+    ``highest`` is a function of all that follows. ``gradients`` is one of a gradient, the results, and these.
+    """
 
     @staticmethod
-    def forward(kind: Kind, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """The maxima, as in the class."""
-        trains, weight, _, _, *constants = given
-        check_finite_weight(weight)  # -inf would be a membrane that never leaves its rest
-        height, time = (trains.new_zeros(len(trains), len(weight), dtype=kind.dtype) for _ in range(2))
-        place = torch.full_like(height, -1, dtype=torch.int64)
-        for some in kind.membranes(*given):
-            at = some.sample, some.neuron
-            height[at], time[at], place[at] = kind.highest(some, *constants)
-        return height.to(trains.dtype), time, place
+    def forward(highest: Callable[..., tuple[Tensor, ...]], _: Any, *given: Any) -> tuple[Tensor, ...]:
+        """The maxima, and what a gradient needs of them."""
+        return highest(*given)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         """Keep inputs and output."""
-        ctx.kind, *tensors = inputs[:5]
-        ctx.constants = inputs[5:]
+        _, ctx.gradients, *tensors = inputs[:6]
+        ctx.constants = inputs[6:]
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*output, *tensors)
@@ -83,11 +71,21 @@ class Height(MemberByMember):
         """Gradients for trains, weight and delay."""
         by: Any = (None,) * 3
         if grad is not None:
-            by = _HeightGradient.apply(ctx.kind, grad, *ctx.saved_tensors, *ctx.constants)
-        return None, *by, *(None,) * (1 + len(ctx.constants))
+            by = _HeightGradient.apply(ctx.gradients, grad, *ctx.saved_tensors, *ctx.constants)
+        return None, None, *by, *(None,) * (1 + len(ctx.constants))
 
 
-class _HeightGradient(FirstDerivative):
+class _HeightGradient(MemberByMember):
     @staticmethod
-    def forward(kind: Kind, grad: Tensor, height: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-        return kind.gradients(torch.where(height > 0, grad, 0.0), *given)
+    def forward(
+        gradients: Callable[..., tuple[Tensor, Tensor, Tensor | None]], *given: Any
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        return gradients(*given)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise NotImplementedError("the maximum has first derivatives only, no Hessian")

@@ -15,6 +15,7 @@ each has its own inputs, ``(N, P)``; of all neurons of some samples, they share 
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +26,7 @@ from firstspike.neurons import LIF
 from firstspike.spiketime.parameters import Receptor
 from firstspike.spiketime.reference import linear_peaks
 from firstspike.spiketime.reference.event_loop import accumulate, in_order, settled
-from firstspike.spiketime.reference.members import Height, Kind
+from firstspike.spiketime.reference.members import Height, maxima
 from firstspike.spiketime.reference.response import Tau, kappa, kappa_slope, membrane
 from firstspike.spiketime.reference.solutions import peaks_within
 
@@ -80,21 +81,17 @@ def _height(
 ) -> Float[Tensor, "batch outputs"]:
     if neuron.components:
         return linear_peaks.height(trains, weight, delay, silent, neuron, until, receptor)
-    found: Tensor = Height.apply(_LIF, trains, weight, delay, silent, *_constants(neuron, len(weight)), until)[0]
-    return found
-
-
-def _constants(neuron: LIF, outputs: int) -> list[Tau]:
-    """Time constants without gradient, of tensors one for each output."""
     taus: tuple[Any, Any] = neuron.tau_mem, neuron.tau_syn
-    return [x.detach().expand(outputs) if isinstance(x, Tensor) else x for x in taus]
+    constants = (x.detach().expand(len(weight)) if isinstance(x, Tensor) else x for x in taus)
+    found: Tensor = Height.apply(*_LIF, trains, weight, delay, silent, *constants, until)[0]
+    return found
 
 
 def highest(
     times: Float[Tensor, " inputs"], weight: Float[Tensor, " inputs"], tau_mem: float, tau_syn: float
 ) -> tuple[float, float]:
     """Height and time of the maximum of one membrane; without leak, which never ends to rise, a late time."""
-    height, time, _ = Height.apply(_LIF, times[None, :, None], weight[None], None, None, tau_mem, tau_syn, math.inf)
+    height, time, _ = Height.apply(*_LIF, times[None, :, None], weight[None], None, None, tau_mem, tau_syn, math.inf)
     return float(height), float(time)
 
 
@@ -181,8 +178,10 @@ def _highest(
     return top, time, torch.where(top > 0, place, -1)
 
 
-def _gradients(grad: Tensor, time: Tensor, place: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-    trains, weight, delay, *_ = given
+def _gradients(
+    grad: Tensor, height: Tensor, time: Tensor, place: Tensor, *given: Any
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    (trains, weight, delay, *_), grad = given, torch.where(height > 0, grad, 0.0)
     by_trains, by_weight = trains.new_zeros(trains.flatten(1).shape), weight.new_zeros(weight.shape)
     by_delay = None if delay is None else torch.zeros_like(by_weight)
     for some in _membranes(*given):
@@ -203,4 +202,4 @@ def _gradients(grad: Tensor, time: Tensor, place: Tensor, *given: Any) -> tuple[
     return by_trains.view_as(trains), by_weight, by_delay
 
 
-_LIF = Kind(_membranes, _highest, _gradients)
+_LIF = partial(maxima, _membranes, _highest, None), _gradients

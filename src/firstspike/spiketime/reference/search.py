@@ -1,37 +1,27 @@
 """Bounds of a value in a piece of time, and the root of one that rises."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float64
-from torch import Tensor
+
+from firstspike.spiketime.reference.loop import Some, Values
 
 _STEPS = 200  # of a search, which halves its brackets at least
-
-Values = Float64[Tensor, " P"]
-
-
-class Course(NamedTuple):
-    """The course of a value in some time. If none of the last three holds, the time has to be cut."""
-
-    most: Values
-    """An upper bound."""
-    falls: Bool[Tensor, " P"]
-    rises: Bool[Tensor, " P"]
-    bends: Bool[Tensor, " P"]
-    """Whether it is concave, and so has one maximum at most."""
 
 
 def course_of(
     value: Values, slope: Values, bend: Values, change: Values, slope_at_end: Values, time: Values | float
-) -> Course:
-    """The course from the value and two derivatives at the start, a bound of the third, and the first at the end."""
+) -> tuple[Values, Some, Some, Some]:
+    """A bound of a value in some time, and whether it falls, rises, or bends: is concave, with one maximum at most.
+
+    From the value and two derivatives at the start, a bound of the third, and the first at the end. If none of the
+    three holds, the time has to be cut.
+    """
     most = value + slope.clamp(min=0) * time + bend.clamp(min=0) * time**2 / 2 + change * time**3 / 6
     bends = bend + change * time < 0
     falls = slope + bend.clamp(min=0) * time + change * time**2 / 2 <= 0
     rises = slope + bend.clamp(max=0) * time - change * time**2 / 2 >= 0
-    return Course(most, falls, rises | (bends & (slope_at_end >= 0)), bends)
+    return most, falls, rises | (bends & (slope_at_end >= 0)), bends
 
 
 def root_within(of: Callable[[Values], tuple[Values, Values]], high: Values) -> Values:

@@ -300,4 +300,4 @@ def _samples(given: Arguments) -> int:
     return samples_at_once(given, _NUMBERS * events * (programs.flow.inputs + len(programs.flow.steps)))
 
 
-KIND = loop.Kind(_Series, _samples)
+KIND: loop.Kind = _Series, _samples

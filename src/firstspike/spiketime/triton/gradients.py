@@ -88,7 +88,7 @@ def _of_first_spikes(
     scale = kept = torch.where(slope > 0, -grads.spikes / torch.where(slope > 0, slope, 1.0), 0.0)
     if limit is not None:
         if largest is None:
-            largest = _largest(problem, events, at.unsqueeze(-1)).squeeze(-1)
+            largest = _largest(problem, events, at.unsqueeze(-1), torch.full_like(at, -math.inf)).squeeze(-1)
         kept = torch.where(largest * scale.abs() > limit.unsqueeze(1), 0.0, scale)
     at = torch.where(scale != 0, at, -math.inf)
     sums = tuple((scale * x).sum(dim=1) for x in by_taus) if taus else ()
@@ -118,7 +118,7 @@ def _of_trains(
     kept = scale if limit is None else torch.empty_like(scale)
     last, by_threshold, by_start = torch.empty_like(count, dtype=torch.int32), problem.new(), problem.new(2)
     by_reset = problem.new()
-    largest = nothing if limit is None else _largest(problem, events, spikes, since, refractory)
+    largest = nothing if limit is None else _largest(problem, events, spikes, since)
     # numbers would be in float32 in the kernel
     window = torch.cat([spikes.new_full((1,), x) for x in (given.start, given.until)])
     jump_kernel[(problem.ensemble * problem.batch, problem.tiles)](
@@ -136,11 +136,7 @@ def _of_trains(
 
 
 def _largest(
-    problem: Problem,
-    events: Events,
-    spikes: Float[Tensor, "E B O S"],
-    since: Tensor | None = None,
-    refractory: Tensor | None = None,
+    problem: Problem, events: Events, spikes: Float[Tensor, "E B O S"], since: Float[Tensor, "E B O"]
 ) -> Float[Tensor, "E B O S"]:
     """The largest response of the membrane at each spike to an input before it.
 
@@ -159,9 +155,8 @@ def _largest(
     def of(x: Tensor) -> Tensor:
         return arrival.gather(-1, x.clamp(0, arrival.shape[-1] - 1).flatten(2)).view(x.shape)
 
-    release = torch.full_like(time, -math.inf)
-    if since is not None and refractory is not None:
-        release = torch.cat([since.unsqueeze(-1), spikes[..., :-1] + refractory[:, None, :, None]], dim=-1)
+    refractory, _ = resets(problem)
+    release = torch.cat([since.unsqueeze(-1), spikes[..., :-1] + refractory[:, None, :, None]], dim=-1)
     low, high = place(release).clamp(min=first), place(time) - 1
     around = place(time - torch.where(mem > 0, top / syn, math.inf))
     found = torch.zeros_like(time)

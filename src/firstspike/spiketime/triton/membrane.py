@@ -118,14 +118,23 @@ def coefficients_of(coefficients, gap, one, other, syn, OWN: tl.constexpr, TERMS
 
 
 @triton.jit
-def root(voltage, current, theta, length, solves, mem, syn, top,
-         LEAKY: tl.constexpr, STEPS: tl.constexpr, EPS: tl.constexpr, TERMS: tl.constexpr):  # fmt: skip
-    """Time from a state until its membrane reaches the threshold, for the neurons that are to be solved.
+def following(x, WHOLE: tl.constexpr):
+    """The next larger number after a finite one. ``WHOLE`` is the type of whole numbers of the same size."""
+    bits = (x + 0.0).to(WHOLE, bitcast=True)  # -0 becomes 0
+    return tl.where(bits < 0, bits - 1, bits + 1).to(x.dtype, bitcast=True)
+
+
+@triton.jit
+def spike_time(voltage, current, begin, end, theta, crosses, mem, syn, top,
+               LEAKY: tl.constexpr, STEPS: tl.constexpr, EPS: tl.constexpr, TERMS: tl.constexpr,
+               WHOLE: tl.constexpr):  # fmt: skip
+    """When membranes that cross reach the threshold, from the state at the begin of the interval.
 
     While it rises the membrane is concave, so that Newton's method from the left never passes the crossing.
     """
+    above, length = voltage >= theta, tl.where(crosses, end - begin, 0.0)
     rises = current * syn > voltage * mem
-    moves = solves & rises
+    moves = crosses & rises
     voltage, current = tl.where(moves, voltage, 0.0), tl.where(moves, current, 4.0 * theta)
     if LEAKY:
         slow, fast = tl.minimum(mem, syn), tl.maximum(mem, syn)
@@ -139,19 +148,14 @@ def root(voltage, current, theta, length, solves, mem, syn, top,
             value = voltage * tl.exp(-s * mem) + current * kappa(s, slow, fast, syn, TERMS)
             slope = current * tl.exp(-s * syn) * syn - value * mem
             ahead = tl.where(slope > 0.0, (theta - value) / tl.where(slope > 0.0, slope, 1.0), 0.0)
-            following = tl.maximum(tl.minimum(s + ahead, summit), 0.0)
-            moves = moves & (following - s > EPS * following)
-            s = tl.where(moves, following, s)
+            nearer = tl.maximum(tl.minimum(s + ahead, summit), 0.0)
+            moves = moves & (nearer - s > EPS * nearer)
+            s = tl.where(moves, nearer, s)
             step += 1
     else:
         part = tl.minimum((theta - voltage) / current, 1.0)
         s = part * log1p_over(-part, TERMS) / syn
     # a membrane that does not rise can only be rounded up to the threshold, at the interval's end
-    return tl.where(rises, tl.minimum(s, length), length)
-
-
-@triton.jit
-def following(x, WHOLE: tl.constexpr):
-    """The next larger number after a finite one. ``WHOLE`` is the type of whole numbers of the same size."""
-    bits = (x + 0.0).to(WHOLE, bitcast=True)  # -0 becomes 0
-    return tl.where(bits < 0, bits - 1, bits + 1).to(x.dtype, bitcast=True)
+    wait = tl.where(above, 0.0, tl.where(rises, tl.minimum(s, length), length))
+    # too soon after the input for the floats: the input stays causal
+    return tl.minimum(tl.maximum(begin + wait, following(begin, WHOLE)), end)

@@ -16,7 +16,7 @@ until a round finds no further spike.
 import triton
 import triton.language as tl
 
-from firstspike.spiketime.triton.membrane import any_of, coefficients_of, constants_of, following, kappa, peak, root
+from firstspike.spiketime.triton.membrane import any_of, coefficients_of, constants_of, kappa, peak, spike_time
 
 BLOCK = tl.constexpr(16)  # inputs whose weights are loaded together
 FEW = tl.constexpr(2)  # of which the coefficients are computed together where neurons have their own
@@ -93,7 +93,7 @@ def forward_kernel(
                 crosses = crosses | (seen & (seen_voltage >= theta))
                 if any_of(crosses):
                     if not OBSERVED:
-                        spike = _spike(
+                        spike = spike_time(
                             seen_voltage, seen_current, seen_begin, seen_end, theta, crosses, mem, syn, top,
                             LEAKY, STEPS, EPS, TERMS, WHOLE,
                         )  # fmt: skip
@@ -128,7 +128,7 @@ def forward_kernel(
         tl.store(held + 2 * states + place, since, mask=inside)
     else:
         if not OBSERVED:
-            spike = _spike(
+            spike = spike_time(
                 voltage_of, current_of, begin_of, end_of, theta, fires, mem, syn, top, LEAKY, STEPS, EPS, TERMS, WHOLE
             )
             spike = tl.where(fires, spike, float("inf"))
@@ -270,16 +270,3 @@ def _crosses(seen, interval, theta, mem, syn, top, OBSERVED: tl.constexpr, LEAKY
     else:
         crosses = seen & (endless | (after >= theta)) & (voltage + current > theta)
     return crosses
-
-
-@triton.jit
-def _spike(
-    voltage, current, begin, end, theta, crosses, mem, syn, top,
-    LEAKY: tl.constexpr, STEPS: tl.constexpr, EPS: tl.constexpr, TERMS: tl.constexpr, WHOLE: tl.constexpr,
-):  # fmt: skip
-    """When membranes that cross reach the threshold, from the state at the begin of the interval."""
-    length = tl.where(crosses, end - begin, 0.0)
-    wait = root(voltage, current, theta, length, crosses, mem, syn, top, LEAKY, STEPS, EPS, TERMS)
-    wait = tl.where(voltage >= theta, 0.0, wait)
-    # too soon after the input for the floats: the input stays causal
-    return tl.minimum(tl.maximum(begin + wait, following(begin, WHOLE)), end)

@@ -1,6 +1,7 @@
 """Host side of linear neurons."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,7 +25,9 @@ from firstspike.spiketime.shared import threads_for
 _COST = 8  # of a synapse, in units of one of the kernels of first spikes
 _SUMMED = "threshold", "reset", "jumps", "tau_mem", "tau_syn", "bias"  # over samples, for each neuron
 _DIRECT = Needs(("times", "weight", "delay", *Held._fields))  # whose gradients are not sums over samples of a group
+_OWN = "slopes", "ups", "overflows"
 _SHARED = "order", "source", "inside", "arrival", "rows"
+ENDS = "end_voltage", "end_current", "end_left"
 
 
 def _shares(given: Arguments) -> bool:
@@ -39,7 +42,7 @@ def forward(given: Arguments) -> Result:
     given = _without_spikes(given)
     own, sizes, arrays = _both(given, given.observed)
     real = given.times.new_empty
-    lead, most = (sizes["ensemble"], sizes["batch"], sizes["outputs"]), sizes["most"]
+    lead, most = (*given.times.shape[:2], sizes["outputs"]), sizes["most"]
     spikes = real((*lead, most)).fill_(math.inf)
     if given.observed is not None:
         spikes.copy_(given.observed)
@@ -54,7 +57,7 @@ def forward(given: Arguments) -> Result:
         saved["rows"] = real((*samples, sizes["intervals"], sizes["parts_of_row"]))
     ends = {}
     if given.max_spikes and given.until < math.inf:
-        ends = {"end_voltage": real(lead), "end_current": real((*lead, sizes["components"])), "end_left": real(lead)}
+        ends = dict(zip(ENDS, (real(lead), real((*lead, sizes["variables"])), real(lead)), strict=True))
     sizes["ends"] = len(ends) > 0
     arrays |= saved | ends | {"spikes": spikes}
     groups, batch = sizes["all_groups"], sizes["batch"]
@@ -73,7 +76,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         result = result._replace(saved=forward(given._replace(observed=spikes)).saved)
     whole, given = given, _without_spikes(given)
     own, sizes, arrays = _both(given, result.spikes)
-    arrays |= zip(("slopes", "ups", "overflows", *(() if own else _SHARED)), result.saved, strict=True)
+    arrays |= zip((*_OWN, *_SHARED), result.saved, strict=False)
     if result.overflows is not None:
         arrays["overflows"] = result.overflows.to(torch.uint8)
     count, events = sizes["count"], sizes["events"]
@@ -136,16 +139,35 @@ def _tau_mem(given: Arguments) -> Tensor:
     return mem.double() if isinstance(mem, Tensor) else torch.full_like(given.threshold, mem, dtype=torch.float64)
 
 
+def sizes_and_arrays(
+    given: Arguments, places: Sequence[int], variables: int, cost: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sizes and arrays of ``NEURONS``, with receptors at these places, and ``cost`` as the work for a synapse."""
+    ensemble, batch, inputs, outputs = given.sizes
+    copies = given.times.shape[-1] if given.max_spikes else 1
+    events = inputs * copies
+    sizes: dict[str, Any] = {
+        "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "copies": copies,
+        "events": events, "outputs": outputs, "most": max(1, given.max_spikes), "variables": variables,
+        "receptors": len(places), "delayed": outputs * (given.delay is not None), "signed": given.receptor is None,
+        "observes": given.observed is not None, "ends": False, **sorting_for(events),
+        "threads": threads_for(cost * ensemble * batch * max(1, events) * outputs),
+    }  # fmt: skip
+    arrays: dict[str, Any] = {
+        "times": given.times, "weight": given.weight, "delay": given.delay, "voltage": given.voltage,
+        "current": given.current, "left": given.left, "places": numbers(torch.int32, *places),
+        "receptor": None if given.receptor is None else given.receptor.to(torch.int32),
+    }  # fmt: skip
+    return sizes, arrays
+
+
 def _both(given: Arguments, spikes: Tensor | None) -> tuple[bool, dict[str, Any], dict[str, Any]]:
     """Whether neurons have their own order or constants, and sizes and arrays of both passes."""
-    own, dtype = not _shares(given), given.times.dtype
-    ensemble, batch, inputs, outputs = given.sizes
-    several = given.max_spikes > 0
-    copies = given.times.shape[-1] if several else 1
-    events, most = inputs * copies, max(1, given.max_spikes)
-    biased = given.bias is not None
+    own, dtype, several, biased = not _shares(given), given.times.dtype, given.max_spikes > 0, given.bias is not None
     kinds = [KINDS[kind] for kind in given.components] + [BIAS] * biased
-    count, places = len(kinds), receptors_of(given.components)
+    count = len(kinds)
+    sizes, arrays = sizes_and_arrays(given, receptors_of(given.components), count - biased, _COST)
+    events, group_inputs = sizes["events"], sizes["inputs"] * LANES
     start, until = given.start, given.until
     if spikes is not None and start == -math.inf and spikes.numel():
         # a spike before all inputs is after the start, too
@@ -157,33 +179,22 @@ def _both(given: Arguments, spikes: Tensor | None) -> tuple[bool, dict[str, Any]
     if biased:
         rates = torch.cat([rates, torch.zeros_like(rates[..., :1])], -1)
     none = given.reset if several else torch.zeros_like(given.threshold)
-    arrays: dict[str, Any] = {
-        "times": given.times, "weight": given.weight, "threshold": given.threshold, "jumps": given.jumps,
-        "delay": given.delay, "reset": none,
-        "refractory": given.refractory if several else none, "bias": given.bias, "leak": _tau_mem(given).reciprocal(),
-        "rates": rates, "kinds": numbers(torch.int32, *kinds),
-        "places": numbers(torch.int32, *places), "bounds": numbers(dtype, start, until),
+    arrays |= {
+        "threshold": given.threshold, "jumps": given.jumps, "reset": none, "bias": given.bias, "rates": rates,
+        "refractory": given.refractory if several else none, "leak": _tau_mem(given).reciprocal(),
+        "kinds": numbers(torch.int32, *kinds), "bounds": numbers(dtype, start, until),
         "tiny": numbers(dtype, torch.finfo(dtype).eps),
-        "receptor": None if given.receptor is None else given.receptor.to(torch.int32),
     }  # fmt: skip
-    if given.state is not None:
-        arrays |= {name: getattr(given, name) for name in Held._fields}
-    rows = rows_for.py_func(events)
-    groups, padded = -(-outputs // LANES), events + PAD
-    sizes: dict[str, Any] = {
-        "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "copies": copies,
-        "events": events, "outputs": outputs, "most": most, "releases": most + 1, "groups": groups,
-        "all_groups": ensemble * groups, "group_inputs": inputs * LANES, "parts_of_row": FIRST + PER * count,
-        "count": count, "components": count - biased, "padded": padded,
-        "intervals": 0 if own else events + 1, "own_intervals": rows + 1 if own else 0, "receptors": len(places),
-        "signed": given.receptor is None, "biased": biased, "resets": given.resets or not several,
-        "starts": given.state is not None, "ends": False, "observes": given.observed is not None, "once": not several,
+    rows, groups = rows_for.py_func(events), -(-sizes["outputs"] // LANES)
+    sizes |= {
+        "releases": sizes["most"] + 1, "groups": groups, "all_groups": sizes["ensemble"] * groups,
+        "group_inputs": group_inputs, "parts_of_row": FIRST + PER * count, "count": count, "padded": events + PAD,
+        "intervals": 0 if own else events + 1, "own_intervals": rows + 1 if own else 0, "biased": biased,
+        "resets": given.resets or not several, "starts": given.state is not None, "once": not several,
         "taped": 0, "state_rows": (3 * (1 + count) + 2 + JUMPS + count) * LANES,
         "width": max(TERMS, FIRST + PER * count, 1 + SLOPES * count), "lanes": (rows + 1) * LANES if own else 0,
-        "delay_inputs": inputs * LANES if given.delay is not None else 0,
-        "delayed": outputs if given.delay is not None else 0, "tape_rows": (1 + count) * LANES,
+        "delay_inputs": group_inputs if given.delay is not None else 0, "tape_rows": (1 + count) * LANES,
         "drives_each": 2 * count + 1, "rising": "rise" in given.components, "series_rows": 2 * TERMS * LANES,
-        "blocks": -(-ensemble * batch // SAMPLES), **sorting_for(events),
+        "blocks": -(-sizes["samples"] // SAMPLES),
     }  # fmt: skip
-    sizes["threads"] = threads_for(_COST * ensemble * batch * events * outputs)
     return own, sizes, arrays

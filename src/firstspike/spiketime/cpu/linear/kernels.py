@@ -16,42 +16,59 @@ from firstspike.spiketime.cpu.linear.flow import fill_slopes
 from firstspike.spiketime.cpu.linear.rows import fill_drives, fill_own_slopes, interval, prepare_own, prepare_shared
 from firstspike.spiketime.cpu.linear.scan import scan
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel
+from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
 from firstspike.spiketime.cpu.sort import SORTING
 
 SAMPLES = 8  # of one task
 
-FORWARD = Layout(
-    "ensemble batch samples inputs copies events outputs most releases groups all_groups group_inputs threads "
-    "sorting parts_of_row count components padded intervals own_intervals receptors signed biased resets starts "
-    "ends observes once taped state_rows width lanes delayed tape_rows drives_each series_rows rising "
-    "delay_inputs",
+NEURONS = Layout(
+    "ensemble batch samples inputs copies events outputs most variables receptors delayed signed observes ends sorting "
+    "threads",
     times="real samples events",
     weight="real ensemble outputs inputs",
     delay="real ensemble delayed inputs",
+    refractory="real ensemble outputs",
+    receptor="int32 ensemble inputs",
+    places="int32 receptors",
+    bounds="real 2",
+    voltage="real samples outputs",
+    current="real samples outputs variables",
+    left="real samples outputs",
+    spikes="real samples outputs most",
+    overflows="uint8 samples outputs",
+    end_voltage="real samples outputs",
+    end_current="real samples outputs variables",
+    end_left="real samples outputs",
+    **SORTING,
+)
+"""What kernels here and those of neurons from equations are given and give."""
+GRADIENTS = {
+    "bound": "real 1",
+    "grad": "real samples outputs most",
+    "of_voltage": "real samples outputs",
+    "of_current": "real samples outputs variables",
+    "of_left": "real samples outputs",
+    "by_times": "real samples events",
+    "by_voltage": "real samples outputs",
+    "by_current": "real samples outputs variables",
+    "by_left": "real samples outputs",
+}
+"""The arrays that backward passes have as well."""
+
+FORWARD = NEURONS.extended(
+    "releases groups all_groups group_inputs parts_of_row count padded intervals own_intervals biased resets starts "
+    "once taped state_rows width lanes tape_rows drives_each series_rows rising delay_inputs",
     threshold="real ensemble outputs",
     reset="real ensemble outputs",
-    refractory="real ensemble outputs",
     bias="real ensemble outputs",
-    jumps="real ensemble outputs components",
-    receptor="int32 ensemble inputs",
+    jumps="real ensemble outputs variables",
     reached="real ensemble inputs",
     leak="float64 ensemble outputs",
     rates="float64 ensemble outputs count",
     kinds="int32 count",
-    places="int32 receptors",
-    bounds="real 2",
     tiny="real 1",
-    voltage="real samples outputs",
-    current="real samples outputs components",
-    left="real samples outputs",
-    spikes="real samples outputs most",
     slopes="real samples outputs most",
     ups="real samples outputs releases",
-    overflows="uint8 samples outputs",
-    end_voltage="real samples outputs",
-    end_current="real samples outputs components",
-    end_left="real samples outputs",
     # what inputs were sorted to, where neurons share the order, and the numbers of each interval
     order="int32 samples padded",
     source="int32 samples padded",
@@ -81,22 +98,13 @@ FORWARD = Layout(
     piece="real threads parts_of_row",
     series="real threads series_rows",
     tape="real threads taped tape_rows",
-    **SORTING,
 )
 BACKWARD = FORWARD.extended(
     "parts chunks stride by_taus by_time asks_end bounded parts_of_slopes sloped own_sloped total_rows largest_rows "
     "segments_each noted jumping firsts",
-    bound="real 1",
-    grad="real samples outputs most",
-    of_voltage="real samples outputs",
-    of_current="real samples outputs components",
-    of_left="real samples outputs",
+    **GRADIENTS,
     by_weight="real ensemble outputs inputs",
     by_delay="real ensemble delayed inputs",
-    by_times="real samples events",
-    by_voltage="real samples outputs",
-    by_current="real samples outputs components",
-    by_left="real samples outputs",
     slopes_of="real samples sloped parts_of_slopes",
     own_slopes=f"real threads own_sloped parts_of_slopes {LANES}",
     adjoint="real threads state_rows",
@@ -164,10 +172,9 @@ def forward_kernel(dtype: str, own: bool):
 
     @jit
     def run(g, slot, task):
-        blocks = (g.batch + SAMPLES - 1) // SAMPLES
-        e, begin, place = task // (g.groups * blocks), task // g.groups % blocks * SAMPLES, task % g.groups
+        (e, begin, end), place = samples_of(task // g.groups, g.batch, SAMPLES), task % g.groups
         group, every = e * g.groups + place, every_lane(min(LANES, g.outputs - place * LANES))
-        for b in range(e * g.batch + begin, e * g.batch + min(begin + SAMPLES, g.batch)):
+        for b in range(e * g.batch + begin, e * g.batch + end):
             at = At(slot, e, b, group, place * LANES, every, 0, 0, slot)
             scan(g, at, *inputs_of(g, at))
 

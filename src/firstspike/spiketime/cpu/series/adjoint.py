@@ -81,7 +81,7 @@ def unwind(g, slot, chunk, mode, number):
         if events:
             pass_events(g, slot, chunk, mode, number, events)
         elif steps:
-            pass_steps(g, slot, chunk, mode, steps)
+            pass_steps(g, slot, mode, steps)
         else:
             break
     if mode >= WEIGHTS:
@@ -250,7 +250,7 @@ def pass_spikes(g, slot, chunk, mode, number, spiked):
 
 
 @jit
-def pass_steps(g, slot, chunk, mode, steps):
+def pass_steps(g, slot, mode, steps):
     """A step of each of these neurons, or as much of it as a Taylor series reaches."""
     s, slots, a, left, size = g.work[slot], g.own_slots[slot], g.a[slot], g.vectors[slot, 0], g.states
     code = g.adjoint if g.by_slots != 0 and mode < WEIGHTS else g.plain_adjoint

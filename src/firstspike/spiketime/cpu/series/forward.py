@@ -16,7 +16,7 @@ from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.series.expansion import ROW, expand, expand_for, output_of, upper_bound, value_at
 from firstspike.spiketime.cpu.sort import sort_row
 from firstspike.spiketime.cpu.vectors.simd import load32, lowest_bit, store
-from firstspike.spiketime.statuses import FINE, NO_ROOM, NOT_FINITE, OVERFLOWS, RESET_ABOVE, STUCK_STEP
+from firstspike.spiketime.statuses import FINE, NO_ROOM, NOT_FINITE, RESET_ABOVE, STUCK_STEP
 
 # what an entry of a record is about. HOLDS is added where the neuron is held
 STEP, ARRIVAL, RELEASE, SPIKE, AT_RELEASE, AT_ARRIVAL, LOST = range(7)
@@ -148,7 +148,6 @@ def spike(g, slot, lane, time):
             g.done[slot, lane] = 1
             return
         if count >= g.most:
-            g.status[slot, lane] = OVERFLOWS
             g.overflows[b, j] = 1
         else:
             g.spikes[b, j, count] = time
@@ -157,24 +156,18 @@ def spike(g, slot, lane, time):
     if g.probes != 0:
         g.done[slot, lane] = count + 1 >= g.most
         return
-    reset_lane(g, slot, lane)
-    refractory = g.refractory[b // g.batch, j]
-    g.free[slot, lane] = time + refractory if refractory > 0 and time + refractory > time else -math.inf
-    if g.observes == 0 and count >= g.most:
-        g.free[slot, lane] = math.inf
-    elif g.once != 0 and count + 1 >= g.most:
-        g.done[slot, lane] = g.overflows[b, j] = 1  # so that nothing comes back from a state after it
-
-
-@jit
-def reset_lane(g, slot, lane):
-    """The states of one neuron after a spike."""
     s = g.work[slot]
     for k in range(g.states):
         store(s, k * ROW, load32(g.x[slot], k * LANES))
     expand(g.reset, s, g.own_slots[slot], 0, ~np.uint64(0))
     for k in range(g.states):
         g.x[slot, k * LANES + lane] = s[output_of(g.reset, k) * ROW + lane]
+    refractory = g.refractory[b // g.batch, j]
+    g.free[slot, lane] = time + refractory if refractory > 0 and time + refractory > time else -math.inf
+    if g.observes == 0 and count >= g.most:
+        g.free[slot, lane] = math.inf
+    elif g.once != 0 and count + 1 >= g.most:
+        g.done[slot, lane] = g.overflows[b, j] = 1  # so that nothing comes back from a state after it
 
 
 @jit

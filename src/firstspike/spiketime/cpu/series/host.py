@@ -10,13 +10,12 @@ from torch import Tensor
 from firstspike.neurons.expressions import names_in, short, shown
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, of_several, zero_gradients
 from firstspike.spiketime.cpu.arrays import LANES, numbers
+from firstspike.spiketime.cpu.linear.host import ENDS, sizes_and_arrays
 from firstspike.spiketime.cpu.runtime.kernels import REFUSED
 from firstspike.spiketime.cpu.runtime.parallel import call
 from firstspike.spiketime.cpu.series.expansion import ROW, code_of
 from firstspike.spiketime.cpu.series.kernels import BACKWARD, FORWARD, backward_kernel, forward_kernel
-from firstspike.spiketime.cpu.sort import sorting_for
 from firstspike.spiketime.series import Program, Programs, programs_of, slot_values
-from firstspike.spiketime.shared import threads_for
 from firstspike.spiketime.statuses import check_statuses
 
 _COST = 40  # of a synapse, in units of one of the kernels of first spikes
@@ -42,13 +41,14 @@ def _check_slots(programs: Programs, values: Tensor) -> None:
 @of_several
 def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
-    sizes, arrays = _both(given, given.observed)
+    sizes, arrays = _both(given)
+    sizes["ends"] = given.until < math.inf
     _check_slots(programs_of(given.equations), arrays["slot_values"])
-    real, lead = given.times.new_empty, (sizes["ensemble"], sizes["batch"], sizes["outputs"])
+    real, lead = given.times.new_empty, (*given.times.shape[:2], sizes["outputs"])
     spikes = real((*lead, sizes["most"])).fill_(math.inf)
     if given.observed is not None:
         spikes.copy_(given.observed)
-    ends = {"end_voltage": real(lead), "end_current": real((*lead, sizes["extra"])), "end_left": real(lead)}
+    ends = dict(zip(ENDS, (real(lead), real((*lead, sizes["variables"])), real(lead)), strict=True))
     found, overflows = _integrate(given, sizes, arrays | ends | {"spikes": spikes})
     return Result(spikes, (found,), overflows, Held(*ends.values()))
 
@@ -59,17 +59,17 @@ def peaks(given: Arguments) -> Tensor:
     The four are its value, its time, and, where an input ends its rise, the slope just before and which event that is;
     otherwise -1.
     """
-    sizes, arrays = _both(given, given.observed)
-    lead = (sizes["ensemble"], sizes["batch"], sizes["outputs"])
+    sizes, arrays = _both(given)
+    lead = (*given.times.shape[:2], sizes["outputs"])
     highest = given.times.new_full((*lead, 4), -math.inf)
     arrays |= {"spikes": given.times.new_full((*lead, 1), math.inf), "highest": highest}
-    _integrate(given, sizes | {"observes": True, "peaked": sizes["samples"], "ends": False}, arrays)
+    _integrate(given, sizes | {"observes": True, "peaked": sizes["samples"]}, arrays)
     return highest
 
 
 def _integrate(given: Arguments, sizes: dict[str, Any], arrays: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Call the forward kernel. Returns what it found, and which neurons would spike too often."""
-    lead = (sizes["ensemble"], sizes["batch"], sizes["outputs"])
+    lead = (*given.times.shape[:2], sizes["outputs"])
     found, overflows = torch.zeros((*lead, 2), dtype=torch.int32), torch.zeros(lead, dtype=torch.uint8)
     arrays |= {"found": found, "overflows": overflows}
     call(forward_kernel("float64"), FORWARD, (sizes["sorted"], sizes["all_chunks"]), sizes, arrays)
@@ -85,7 +85,7 @@ def backward(
 
     With ``probes``, the times are no spikes: ``grads.spikes`` are by how much the neuron is above its threshold there.
     """
-    sizes, arrays = _both(given, result.spikes)
+    sizes, arrays = _both(given)
     (found,) = result.saved or forward(given._replace(observed=result.spikes)).saved
     assert given.parameters is not None
     programs = programs_of(given.equations)
@@ -98,11 +98,9 @@ def backward(
         "observes": True, "once": False, "records": True, "probes": probes, "coefficients": _rows(*programs[2:]),
     }  # fmt: skip
     arrays |= _codes(given.equations) | {
-        "spikes": result.spikes,
-        "overflows": result.overflows.to(torch.uint8),
-        "found": found,
-    }
-    arrays |= {"grad": grads.spikes, "bound": numbers(torch.float64, max_weight_grad or 0.0)}
+        "spikes": result.spikes, "overflows": result.overflows.to(torch.uint8), "found": found,
+        "grad": grads.spikes, "bound": numbers(torch.float64, max_weight_grad or 0.0),
+    }  # fmt: skip
     if grads.state is not None:
         arrays |= zip(("of_voltage", "of_current", "of_left"), grads.state, strict=True)
     by = zero_gradients(given, needs | _DIRECT)
@@ -140,40 +138,28 @@ def _rows(*programs: Program) -> int:
     return ROW * max(x.inputs + len(x.steps) for x in programs)
 
 
-def _both(given: Arguments, spikes: Tensor | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def _both(given: Arguments) -> tuple[dict[str, Any], dict[str, Any]]:
     """Sizes and arrays of both passes."""
     programs, codes = programs_of(given.equations), _codes(given.equations)
     equations, parameters = programs.equations, given.parameters
     assert parameters is not None
-    ensemble, batch, inputs, outputs = given.sizes
-    copies = given.times.shape[-1]
-    events, states = inputs * copies, len(equations.states)
+    places, states = [*map(equations.states.index, equations.receptors)], len(equations.states)
     direct = [name in names_in(equations.excess) for name in equations.states]
-    values = slot_values(programs, parameters)
-    delayed = given.delay is not None
-    sizes: dict[str, Any] = {
-        "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "copies": copies,
-        "events": events, "outputs": outputs, "most": given.max_spikes, "states": states, "extra": states - 1,
-        "slots": values.shape[-1], "coefficients": _rows(programs.flow, programs.reset),
-        "receptors": len(equations.receptors), "chunks": max(1, min(_CHUNKS, batch)),
-        "delayed": outputs * delayed, "signed": given.receptor is None, "observes": spikes is not None,
+    values, delayed = slot_values(programs, parameters), given.delay is not None
+    sizes, arrays = sizes_and_arrays(given, places, states - 1, _COST)
+    events, slots, chunks = sizes["events"], values.shape[-1], max(1, min(_CHUNKS, sizes["batch"]))
+    sizes |= {
+        "states": states, "slots": slots, "coefficients": _rows(programs.flow, programs.reset), "chunks": chunks,
         "once": given.once, "records": False, "room": 0, "shared_events": events * (not delayed),
-        "own_events": events * delayed, "vector_states": states * LANES, "vector_slots": values.shape[-1] * LANES,
-        "vector_tops": (2 * states + 1 + values.shape[-1]) * LANES, "noted": 2 + states,
-        "probes": False, "peaked": 0, "ends": given.until < math.inf, **sorting_for(events),
+        "own_events": events * delayed, "vector_states": states * LANES, "vector_slots": slots * LANES,
+        "vector_tops": (2 * states + 1 + slots) * LANES, "noted": 2 + states, "probes": False, "peaked": 0,
+        "sorted": sizes["samples"] * (not delayed), "all_chunks": sizes["ensemble"] * chunks,
         **{f"{name}_size": len(code) for name, code in codes.items()},
     }  # fmt: skip
-    sizes |= {"sorted": sizes["samples"] * (not delayed), "all_chunks": ensemble * sizes["chunks"]}
-    sizes["threads"] = threads_for(_COST * ensemble * batch * max(1, events) * outputs)
-    arrays: dict[str, Any] = {
-        "times": given.times, "weight": given.weight, "delay": given.delay, "slot_values": values,
-        "refractory": parameters[..., -1], "bounds": numbers(torch.float64, given.start, given.until),
-        "receptor": None if given.receptor is None else given.receptor.to(torch.int32),
-        "places": numbers(torch.int32, *map(equations.states.index, equations.receptors)),
-        "direct": numbers(torch.int32, *direct),
+    arrays |= {
+        "slot_values": values, "refractory": parameters[..., -1],
+        "bounds": numbers(torch.float64, given.start, given.until), "direct": numbers(torch.int32, *direct),
         "held": numbers(torch.int32, *(name in equations.held for name in equations.states)),
-        "flow": codes["flow"], "reset": codes["reset"],
-        "voltage": given.voltage, "current": given.current, "left": given.left,
-        **dict.fromkeys(("end_voltage", "end_current", "end_left")),
+        "flow": codes["flow"], "reset": codes["reset"], **dict.fromkeys(ENDS),
     }  # fmt: skip
     return sizes, arrays

@@ -3,40 +3,25 @@
 # mypy: disable-error-code="no-untyped-def"
 from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.linear.alone_adjoint import ALL, LARGEST, OTHERS, WEIGHTS
+from firstspike.spiketime.cpu.linear.kernels import GRADIENTS, NEURONS
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel
+from firstspike.spiketime.cpu.runtime.kernels import kernel
 from firstspike.spiketime.cpu.series.adjoint import unwind
 from firstspike.spiketime.cpu.series.expansion import WIDTH
 from firstspike.spiketime.cpu.series.forward import begin, integrate
-from firstspike.spiketime.cpu.sort import SORTING, sort_row
+from firstspike.spiketime.cpu.sort import sort_row
 from firstspike.spiketime.statuses import NO_ROOM
 
-FORWARD = Layout(
-    "ensemble batch samples inputs copies events outputs most states extra slots coefficients receptors threads chunks "
-    "delayed signed observes once records room sorting shared_events own_events flow_size reset_size vector_states "
-    "vector_slots vector_tops noted ends probes peaked",
-    times="real samples events",
-    weight="real ensemble outputs inputs",
-    delay="real ensemble delayed inputs",
+FORWARD = NEURONS.extended(
+    "states slots coefficients chunks once records room shared_events own_events flow_size reset_size vector_states "
+    "vector_slots vector_tops noted probes peaked",
     slot_values="real ensemble outputs slots",
-    refractory="real ensemble outputs",
-    receptor="int32 ensemble inputs",
-    places="int32 receptors",
     direct="int32 states",
     held="int32 states",
-    bounds="real 2",
     flow="int32 flow_size",
     reset="int32 reset_size",
-    voltage="real samples outputs",
-    current="real samples outputs extra",
-    left="real samples outputs",
-    spikes="real samples outputs most",
-    overflows="uint8 samples outputs",
     found="int32 samples outputs 2",
     highest="real peaked outputs 4",
-    end_voltage="real samples outputs",
-    end_current="real samples outputs extra",
-    end_left="real samples outputs",
     # what a thread works on
     order="int32 samples shared_events",
     arrival="real samples shared_events",
@@ -63,7 +48,6 @@ FORWARD = Layout(
     entries=f"int64 threads {LANES}",
     status=f"int64 threads {LANES}",
     record=f"real threads {LANES} room noted",
-    **SORTING,
 )
 BACKWARD = FORWARD.extended(
     "adjoint_size plain_adjoint_size excess_adjoint_size reset_adjoint_size by_slots by_time bounded asks_end "
@@ -72,15 +56,7 @@ BACKWARD = FORWARD.extended(
     plain_adjoint="int32 plain_adjoint_size",
     excess_adjoint="int32 excess_adjoint_size",
     reset_adjoint="int32 reset_adjoint_size",
-    bound="real 1",
-    grad="real samples outputs most",
-    of_voltage="real samples outputs",
-    of_current="real samples outputs extra",
-    of_left="real samples outputs",
-    by_times="real samples events",
-    by_voltage="real samples outputs",
-    by_current="real samples outputs extra",
-    by_left="real samples outputs",
+    **GRADIENTS,
     weight_parts="real all_chunks outputs inputs",
     delay_parts="real delayed_parts outputs inputs",
     slot_parts="real all_chunks outputs slots",

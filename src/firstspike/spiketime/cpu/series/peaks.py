@@ -15,7 +15,7 @@ from firstspike.neurons import Neuron
 from firstspike.spiketime.contract import Arguments, Grads, Needs, Result, as_several
 from firstspike.spiketime.cpu.series import host
 from firstspike.spiketime.parameters import Receptor, all_tensors, parameters_of, starting_state
-from firstspike.spiketime.reference.members import FirstDerivative, MemberByMember
+from firstspike.spiketime.reference.members import Height
 
 
 def lacking(
@@ -36,11 +36,9 @@ def lacking(
     state = starting_state(neuron, len(times), wide)
     values = {name: torch.as_tensor(x).detach().double() for name, x in neuron.named_values.items()}
     scale = -neuron.beginning(values)[1].to(weight)
-    constants = given["parameters"], given["receptor"], *state
+    constants = (x if x is None else x.detach() for x in (given["parameters"], given["receptor"], *state))
     options = kind["equations"], kind["start"], until
-    excess = _Excess.apply(
-        times, weight, delay, silent, *(x if x is None else x.detach() for x in constants), *options
-    )[0]
+    excess = Height.apply(*_SERIES, times, weight, delay, silent, *constants, *options)[0]
     return torch.where(silent, (-excess).clamp(min=0) / scale.clamp(min=1e-30), 0.0)
 
 
@@ -55,49 +53,31 @@ def _arguments(times: Tensor, weight: Tensor, delay: Tensor | None, *given: Any)
     return Arguments(**tensors, start=start, until=until, max_spikes=1, equations=equations)
 
 
-class _Excess(MemberByMember):
-    """``(times, weight, delay, silent, ...) -> (excess, numbers of the kernel)``."""
-
-    @staticmethod
-    def forward(
-        times: Tensor, weight: Tensor, delay: Tensor | None, silent: Tensor, *given: Any
-    ) -> tuple[Tensor, Tensor]:
-        found = host.peaks(_arguments(times, weight, delay, *given))[0]
-        return found[..., 0].to(times.dtype), found
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        *tensors, ctx.equations, ctx.start, ctx.until = inputs
-        ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors, output[1])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        if grad is None:
-            return (None,) * 12
-        options = ctx.equations, ctx.start, ctx.until
-        return *_ExcessGradient.apply(grad, *ctx.saved_tensors, *options), *(None,) * 9
+def _highest(
+    times: Tensor, weight: Tensor, delay: Tensor | None, _silent: Tensor, *given: Any
+) -> tuple[Tensor, Tensor]:
+    """The largest excess, and the numbers of the kernel."""
+    found = host.peaks(_arguments(times, weight, delay, *given))[0]
+    return found[..., 0].to(times.dtype), found
 
 
-class _ExcessGradient(FirstDerivative):
-    """The gradients with respect to times, weight and delay."""
+def _gradients(grad: Tensor, _excess: Tensor, found: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+    times, weight, delay, silent, *others = given
+    arguments = _arguments(times, weight, delay, *others)
+    wide = torch.where(silent, grad.double(), 0.0)
+    at = torch.where(silent & (found[..., 0] < 0), found[..., 1], math.inf)[None, ..., None]
+    result = Result(at, (torch.full((*at.shape[:3], 2), 64, dtype=torch.int32),), torch.zeros_like(at[..., 0]) > 0)
+    needs = Needs(("times", "weight") if delay is None else ("times", "weight", "delay"))
+    by = host.backward(Grads(wide[None, ..., None]), result, arguments, None, needs, True)
+    first, second = by["times"][0, ..., 0], by["weight"][0]
+    third = None if delay is None else by["delay"][0]
+    moves = silent & (found[..., 3] >= 0) & at[0, ..., 0].isfinite()
+    sample, neuron = moves.nonzero(as_tuple=True)
+    source, extra = found[..., 3].long()[moves], (wide * found[..., 2])[moves]
+    first = first.index_put((sample, source), extra, accumulate=True)
+    if third is not None:
+        third = third.index_put((neuron, source), extra, accumulate=True).to(delay.dtype)
+    return first.to(times.dtype), second.to(weight.dtype), third
 
-    @staticmethod
-    def forward(grad: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-        (times, weight, delay, silent), found, options = given[:4], given[9], given[10:]
-        arguments = _arguments(times, weight, delay, *given[4:9], *options)
-        wide = torch.where(silent, grad.double(), 0.0)
-        at = torch.where(silent & (found[..., 0] < 0), found[..., 1], math.inf)[None, ..., None]
-        result = Result(at, (torch.full((*at.shape[:3], 2), 64, dtype=torch.int32),), torch.zeros_like(at[..., 0]) > 0)
-        needs = Needs(("times", "weight") if delay is None else ("times", "weight", "delay"))
-        by = host.backward(Grads(wide[None, ..., None]), result, arguments, None, needs, True)
-        first, second = by["times"][0, ..., 0], by["weight"][0]
-        third = None if delay is None else by["delay"][0]
-        moves = silent & (found[..., 3] >= 0) & at[0, ..., 0].isfinite()
-        sample, neuron = moves.nonzero(as_tuple=True)
-        source, extra = found[..., 3].long()[moves], (wide * found[..., 2])[moves]
-        first = first.index_put((sample, source), extra, accumulate=True)
-        if third is not None:
-            third = third.index_put((neuron, source), extra, accumulate=True).to(delay.dtype)
-        return first.to(times.dtype), second.to(weight.dtype), third
+
+_SERIES = _highest, _gradients
