@@ -42,15 +42,16 @@ def window_of(g, slot, b, w, delayed):
     if g.windows == 1:
         if not delayed:
             return Window(w, begin, end, count, count, order, g.source[b], arrival)
-        event = np.uintp(0)
-        for source in range(g.events // g.copies):
-            for _ in range(g.copies):
-                time, place = g.times[b, event], np.uintp(n)
-                if not time > -math.inf:
-                    g.refused = 1  # by first spikes. Those of trains are checked before
-                events[place], sources[place], times[place] = event, source, time
-                event += np.uintp(1)
-                n += time < end
+        given, source, copy = g.times[b], 0, 0
+        for event in range(g.events):
+            time, place = given[np.uintp(event)], np.uintp(n)
+            if not time > -math.inf:
+                g.refused = 1  # by first spikes. Those of trains are checked before
+            events[place], sources[place], times[place] = event, source, time
+            n += time < end
+            copy += 1
+            if copy == g.copies:
+                source, copy = source + 1, 0
         return Window(w, begin, end, n, n, events, sources, times)
     k = first_from(arrival, 0, count, begin - reach[0])
     while k > 0 and arrival[k - 1] + reach[0] >= begin:
