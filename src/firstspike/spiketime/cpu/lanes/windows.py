@@ -42,15 +42,26 @@ def window_of(g, slot, b, w, delayed):
     if g.windows == 1:
         if not delayed:
             return Window(w, begin, end, count, count, order, g.source[b], arrival)
-        given, source, copy = g.times[b], 0, 0
+        given, copies, source, copy, wrong = g.times[b], g.copies, 0, 0, 0
+        for event in range(g.events):
+            time = given[event]
+            wrong += not time > -math.inf
+            n += time < end
+        if wrong:
+            g.refused = 1  # by first spikes. Those of trains are checked before
+        if n == g.events and copies == 1:  # in loops without branches
+            for event in range(n):
+                events[event] = sources[event] = event
+            for event in range(n):
+                times[event] = given[event]
+            return Window(w, begin, end, n, n, events, sources, times)
+        n = 0
         for event in range(g.events):
             time, place = given[np.uintp(event)], np.uintp(n)
-            if not time > -math.inf:
-                g.refused = 1  # by first spikes. Those of trains are checked before
             events[place], sources[place], times[place] = event, source, time
             n += time < end
             copy += 1
-            if copy == g.copies:
+            if copy == copies:
                 source, copy = source + 1, 0
         return Window(w, begin, end, n, n, events, sources, times)
     k = first_from(arrival, 0, count, begin - reach[0])
