@@ -197,12 +197,12 @@ def test_it_is_quiet_unless_asked(wine, capfd):
     ("settings", "message"),
     [
         ({"hidden_layer_sizes": (0,)}, r"hidden_layer_sizes must be numbers >= 1, got \(0,\)"),
-        ({"batch_size": "all"}, "batch_size must be > 0 or 'auto', got 'all'"),
+        ({"batch_size": "all"}, "batch_size must be a whole number > 0 or 'auto', got 'all'"),
         ({"xi": 0}, "xi must be > 0 and finite, got 0"),
         ({"jitter": -0.1}, r"jitter must be >= 0 and finite or .auto., got -0\.1"),
         ({"late": 0.1}, "early, late: expected finite times with 0 <= early < late"),
-        ({"max_iter": 2.5}, "max_iter must be > 0, got 2.5"),
-        ({"n_iter_no_change": 2.5}, "n_iter_no_change must be > 0 or inf, got 2.5"),
+        ({"max_iter": 2.5}, "max_iter must be a whole number > 0, got 2.5"),
+        ({"n_iter_no_change": 2.5}, "n_iter_no_change must be a whole number > 0 or inf, got 2.5"),
         ({"validation_fraction": 0.0}, r"validation_fraction must be > 0 and < 1, got 0\.0"),
     ],
 )
