@@ -54,8 +54,11 @@ def shown(page, chart):
     return page.evaluate("(chart) => document.querySelector(chart).data.map((trace) => [trace.x, trace.y])", chart)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1100])
+LOOKS = [(360, "light"), (1100, "dark")]
+LOOKS += [pytest.param(*x, marks=pytest.mark.exhaustive) for x in [(360, "dark"), (1100, "light")]]
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
 @pytest.mark.parametrize("name", PAGES)
 def test_page_opens(show, name, scheme, width):
     page = show(name, color_scheme=scheme, viewport={"width": width, "height": 800})

@@ -115,7 +115,7 @@ def test_parts_of_the_gradient_add_up_to_the_whole(kind, backend, part, monkeypa
 
 @LINUX
 @pytest.mark.slow
-@pytest.mark.parametrize("delayed", [False, True])
+@pytest.mark.parametrize("delayed", [pytest.param(False, marks=pytest.mark.exhaustive), True])
 def test_memory_of_the_reference_is_bounded(delayed):
     """As a whole, this would need almost 1 GiB."""
     (peak,) = run(
