@@ -110,7 +110,8 @@ def _by_network(plain: Run, run: Run) -> Run:
         place = 0 if len(given) == 1 else 2  # of the arguments: forward, backward
         arguments = given[place]
         mem, syn = arguments.tau_mem, arguments.tau_syn
-        if not arguments.closed or (not isinstance(syn, Tensor) and _fits(mem, syn, arguments.times.dtype)):
+        numbers = not isinstance(syn, Tensor)
+        if not arguments.closed or (numbers and _unit_of_numbers(mem, syn, arguments.times.dtype) == (1, (mem, syn))):
             return plain(*given)
         networks = _members(arguments.constants)
         if not networks:
@@ -180,11 +181,6 @@ def _unit_of_numbers(mem: float, syn: float, dtype: torch.dtype) -> tuple[float,
     """The unit of time constants that are numbers. Neurons that leak too slowly to show have no leak."""
     unit = _power_of(min(mem, syn))
     return unit, Constants(math.inf if mem > LARGEST[dtype] * syn else mem / unit, syn / unit)
-
-
-@lru_cache(maxsize=256)
-def _fits(mem: float, syn: float, dtype: torch.dtype) -> bool:
-    return _unit_of_numbers(mem, syn, dtype) == (1, (mem, syn))
 
 
 def _power_of(faster: float) -> float:
