@@ -23,7 +23,7 @@ import numpy as np
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.masks import HAS_MASKS
 from firstspike.spiketime.cpu.vectors.shuffles import transpose16
-from firstspike.spiketime.cpu.vectors.simd import fill16, highest, load16, load32, store
+from firstspike.spiketime.cpu.vectors.simd import fill16, highest, load16, load32, prefetch32, store
 from firstspike.spiketime.shared import LARGEST_32, LARGEST_64
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ def rates_in(c):
 
 NARROW = 16, 32  # lanes that are worked on where a layer has no more neurons. The functions' ``zero`` says how many
 TILE = 64 if HAS_MASKS else 32  # neurons that are scanned together. 64 need the 32 registers of AVX-512
+AHEAD = 6  # rows that are walked before one that ``fetch_row`` asks for
 
 _MARGIN = 1 + 1e-9  # against rounding: what is refused here, ``check_values`` has to refuse
 _FLOAT, _DOUBLE = LARGEST_32 * _MARGIN, LARGEST_64 * _MARGIN
@@ -169,6 +170,16 @@ def lanes_for(outputs: int) -> int:
 def every_lane(size):
     """The first lanes of a tile as bits."""
     return ~np.uint64(0) >> np.uint64(64 - size)
+
+
+@inlined
+def fetch_row(packed, order, row):
+    """Have the processor read a row of a tile ahead.
+
+    Those without mask registers have small caches, and see too few rows ahead by themselves.
+    """
+    if not HAS_MASKS:
+        prefetch32(packed, np.intp(order[np.uintp(row)]) * TILE)
 
 
 @jit

@@ -29,11 +29,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import TILE, X, rates_of
+from firstspike.spiketime.cpu.arrays import AHEAD, TILE, X, fetch_row, rates_of
 from firstspike.spiketime.cpu.membrane import fades, kappa
 from firstspike.spiketime.cpu.rows.intervals import BACK, FAST, LEAK, SLOW
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.vectors.shuffles import dot16, sum_rows16
+from firstspike.spiketime.cpu.vectors.shuffles import SHORT, dot, sum_short16
 from firstspike.spiketime.cpu.vectors.simd import fma, load, load16, select, splat, store
 
 UNIT, LEVEL = 0, TILE  # of a tile's lanes: the neuron's unit, and the threshold in it
@@ -70,7 +70,7 @@ def unwind_tile(zero, packed, sample, state, joins, entries, spikes, k, asks_end
     n, arrival, ends, rows, sums = sample.n, sample.arrival, sample.ends, sample.rows, into.sums
     slow, fast, back, r = rows[SLOW], rows[FAST], rows[BACK], rates_of(c)
     response, decay, top = zero, zero, k
-    for i in range(((k & 15) + 1) * 16, sums.size):
+    for i in range(((k & 15) + 1) * SHORT, 16 * SHORT):
         sums[i] = 0
     segment = sample.segments - 1
     while segment > 0 and ends[segment - 1] > k:
@@ -131,15 +131,17 @@ def joined(zero, state, bits, response, decay):
 @inlined
 def add_row(zero, packed, sample, k, response, decay, into):
     """Add the part of input k to the gradients."""
-    row, rows, sums = np.uintp(k), sample.rows, into.sums
-    first = np.intp(sample.order[row]) * TILE
+    row, order, rows, sums = np.uintp(k), sample.order, sample.rows, into.sums
+    first, ahead = np.intp(order[row]) * TILE, max(k - AHEAD, 0)
     if into.wants_weight:
+        fetch_row(into.by_weight, order, ahead)
         store(into.by_weight, first, fma(response, rows[SLOW, row], load(zero, into.by_weight, first)))
     if into.wants_times:
+        fetch_row(packed, order, ahead)
         at = k & 15
-        store(sums, at * 16, dot16(load(zero, packed, first), fma(response, rows[LEAK, row], decay)))
+        store(sums, at * SHORT, dot(load(zero, packed, first), fma(response, rows[LEAK, row], decay)))
         if at == 0:
-            store(into.by_times, k, load16(into.by_times, k) + sum_rows16(sums, 0))
+            store(into.by_times, k, load16(into.by_times, k) + sum_short16(sums, 0))
 
 
 @jit

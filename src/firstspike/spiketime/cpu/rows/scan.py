@@ -7,7 +7,7 @@ row in which it may reach the threshold. ``settle`` then makes the exact tests o
 # mypy: disable-error-code="no-untyped-def"
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import TILE, rates_of
+from firstspike.spiketime.cpu.arrays import AHEAD, TILE, fetch_row, rates_of
 from firstspike.spiketime.cpu.membrane import ENOUGH, peak
 from firstspike.spiketime.cpu.rows.intervals import (
     BOUND,
@@ -144,6 +144,7 @@ def advance_in_blocks(zero, packed, order, begin, end, rows, first, active, volt
         stop, over, k = min(start + block, end), splat(zero, -1.0), np.uintp(end if few else start)
         voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
         while k < np.uintp(stop):
+            fetch_row(packed, order, min(k + np.uintp(AHEAD), np.uintp(end)))
             current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
             voltage = fma(current, rise[k], voltage)
             over = max(over, voltage - bound[k])

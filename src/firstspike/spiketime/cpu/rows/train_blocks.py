@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import TILE, rates_of
+from firstspike.spiketime.cpu.arrays import AHEAD, TILE, fetch_row, rates_of
 from firstspike.spiketime.cpu.membrane import SHORT, Scale, crossings, reaches_scaled, soon
 from firstspike.spiketime.cpu.rows.entries import DROP, OVER, PLACE, SEEN, SPIKES, START, note_spike
 from firstspike.spiketime.cpu.rows.intervals import (
@@ -64,6 +64,7 @@ def scan_block(zero, packed, sample, begin, end, active, state, entries, c):
         syn, rise, bound, over = rows[SYN], rows[RISE], rows[BOUND], splat(zero, -math.inf)
         for row in range(begin, end):
             k = np.uintp(row)  # without a sign, an index needs no test for one below 0
+            fetch_row(packed, order, min(row + AHEAD, end - 1))
             current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
             voltage = fma(current, rise[k], voltage)
             over = max(over, voltage - bound[k])

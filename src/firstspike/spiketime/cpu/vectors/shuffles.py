@@ -24,6 +24,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     wholes_at,
 )
 
+SHORT = 16 if HAS_MASKS else 8  # numbers of the vectors that ``dot`` gives: one register's of 32 bits
 _LANES = range(16)
 
 
@@ -36,10 +37,10 @@ def fold16(context, builder, sig, x):
     return parts[0]
 
 
-@emitted(lambda x, y: VecType(x.dtype, 16)(x, y))
-def dot16(context, builder, sig, x, y):
-    """``fold16`` of the products, each of which is added as it is made."""
-    pairs = [[shuffle(builder, z, z, range(i, i + 16)) for z in (x, y)] for i in range(0, sig.args[0].lanes, 16)]
+@emitted(lambda x, y: VecType(x.dtype, SHORT)(x, y))
+def dot(context, builder, sig, x, y):
+    """SHORT sums of the lanes' products, each of which is added as it is made."""
+    pairs = [[shuffle(builder, z, z, range(i, i + SHORT)) for z in (x, y)] for i in range(0, sig.args[0].lanes, SHORT)]
     return reduce(lambda total, pair: fused(builder, *pair, total), pairs[1:], builder.fmul(*pairs[0]))
 
 
@@ -129,22 +130,30 @@ def _permuted(builder, x, bits):
     return builder.bitcast(builder.call(permute, [builder.bitcast(x, floats), places]), x.type)
 
 
-@emitted(lambda array, index: VecType(array.dtype, 16)(array, types.intp))
-def sum_rows16(context, builder, sig, array, index):
-    """The sums of 16 rows of 16 numbers each, from a flat index into a contiguous array on, as one vector."""
-    vec = sig.return_type
-    start = pointer_to(context, builder, sig.args[0], array, index, vec, count=16)
-    rows = [builder.load(builder.gep(start, [INT32(i)]), align=vec.bytes) for i in _LANES]
-    width = 1
-    while len(rows) > 1:  # in each block of lanes: the first half from one row, the second from the other
-        left = [lane if lane // width % 2 == 0 else lane - width + 16 for lane in _LANES]
-        right = [lane + width for lane in left]
-        rows = [
-            builder.fadd(shuffle(builder, a, b, left), shuffle(builder, a, b, right))
-            for a, b in zip(rows[::2], rows[1::2], strict=True)
-        ]
-        width *= 2
-    return rows[0]
+def _sums_of(numbers: int):
+    """The function that sums 16 rows of that many numbers each."""
+
+    @emitted(lambda array, index: VecType(array.dtype, 16)(array, types.intp))
+    def sums(context, builder, sig, array, index):
+        """The sums of 16 rows, from a flat index into a contiguous array on, as one vector."""
+        vec = VecType(sig.args[0].dtype, numbers)
+        start = pointer_to(context, builder, sig.args[0], array, index, vec, count=16)
+        rows = [builder.load(builder.gep(start, [INT32(i)]), align=vec.bytes) for i in _LANES]
+        width = 1
+        while width < numbers:  # in each block of lanes: the first half from one row, the second from the other
+            left = [lane if lane // width % 2 == 0 else lane - width + numbers for lane in range(numbers)]
+            right = [lane + width for lane in left]
+            rows = [
+                builder.fadd(shuffle(builder, a, b, left), shuffle(builder, a, b, right))
+                for a, b in zip(rows[::2], rows[1::2], strict=True)
+            ]
+            width *= 2
+        return rows[0] if numbers == 16 else shuffle(builder, *rows, _LANES)
+
+    return sums
+
+
+sum_rows16, sum_short16 = _sums_of(16), _sums_of(SHORT)
 
 
 @emitted(lambda numbers, labels, index: types.boolean(numbers, labels, types.intp))
