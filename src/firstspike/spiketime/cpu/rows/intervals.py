@@ -48,7 +48,9 @@ N_BACKWARD = 4
 # what is known of a neuron that fired: the state before, the latest time, its last causal input's time, the next one's
 VOLTAGE, CURRENT, LIMIT, SINCE, UNTIL = range(0, 5 * TILE, TILE)
 NOW_VOLTAGE, NOW_CURRENT = 5 * TILE, 6 * TILE  # the state that is to be tested
-N_STATE = 7 * TILE
+BLOCK = 16  # rows that are scanned at once where there are no mask registers
+PASSED, CHARGED = 7 * TILE, (7 + BLOCK) * TILE  # the states after each of them
+N_STATE = (7 + 2 * BLOCK) * TILE
 
 _BARELY = 8  # the margin against rounding, in units of the last place, where a candidate that does not fire costs more
 

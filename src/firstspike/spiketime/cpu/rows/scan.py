@@ -10,13 +10,16 @@ import numpy as np
 from firstspike.spiketime.cpu.arrays import AHEAD, TILE, fetch_row, rates_of
 from firstspike.spiketime.cpu.membrane import ENOUGH, peak
 from firstspike.spiketime.cpu.rows.intervals import (
+    BLOCK,
     BOUND,
+    CHARGED,
     CURRENT,
     LEVEL,
     LIMIT,
     MEM,
     NOW_CURRENT,
     NOW_VOLTAGE,
+    PASSED,
     RISE,
     SINCE,
     SYN,
@@ -46,7 +49,6 @@ from firstspike.spiketime.cpu.vectors.simd import (
 
 _PATIENCE = 32  # rows for which a single lane is followed
 _WHOLE = np.uint64(0xFFFF)
-_BLOCK = 16  # rows that are scanned at once where there are no mask registers
 _MANY = 48  # rows from which on most blocks have no candidate
 _STOP = SINCE  # row of the state with the row of a lane's candidate, until ``settle`` knows the time
 _STEEP = 8.0  # thresholds by which the membrane may rise in one interval
@@ -68,7 +70,7 @@ def scan_tile(zero, packed, sample, active, fast, c, state, places, last):
         if fast:
             advances = advance if HAS_MASKS else advance_in_blocks
             voltage, current, active = advances(
-                zero, packed, order, begin, end - 1, rows, 0, active, voltage, current, state
+                zero, packed, order, begin, end - 1, rows, active, voltage, current, state
             )
         for row in range(end - 1 if fast else begin, end - 1):
             k = np.uintp(row)  # without a sign, an index needs no test for one below 0
@@ -101,20 +103,17 @@ def scan_tile(zero, packed, sample, active, fast, c, state, places, last):
 
 
 @jit
-def advance(zero, packed, order, begin, end, rows, first, active, voltage, current, state):
-    """Scan rows with the lanes ``active`` from lane ``first`` on, until each has a candidate. Returns those without.
+def advance(zero, packed, order, begin, end, rows, active, voltage, current, state):
+    """Scan rows with the lanes ``active`` until each has a candidate. Returns those without.
 
     The numbers of the others go to ``state``: their row's number, and a voltage of one row later, see ``settle``.
     """
     syn, rise, bound = rows[SYN], rows[RISE], rows[BOUND]
-    working, place, charged = mask_of(zero, active), splat(zero, float(begin - 1)), current
+    working, place = mask_of(zero, active), splat(zero, float(begin - 1))
     for row in range(begin, end):
         k = np.uintp(row)
-        current = fma(load(zero, packed, np.intp(order[k]) * TILE + first), syn[k], current)
-        if HAS_MASKS:
-            store_where(working, state, CURRENT + first, current)  # by the ports for stores, which are idle otherwise
-        else:
-            charged = update(working, current, charged)
+        current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
+        store_where(working, state, CURRENT, current)  # by the ports for stores, which are idle otherwise
         place = update(working, place + 1.0, place)
         voltage = update(working, fma(current, rise[k], voltage), voltage)
         working = where_below(working, voltage, splat(zero, bound[k]))
@@ -123,25 +122,22 @@ def advance(zero, packed, order, begin, end, rows, first, active, voltage, curre
     still = bits_of(working)
     found = active & ~still
     if found:
-        for row, x in ((VOLTAGE, voltage), (CURRENT, charged), (_STOP, place)):
-            if row != CURRENT or not HAS_MASKS:
-                store(state, row + first, select(found, x, load(zero, state, row + first)))
+        store(state, VOLTAGE, select(found, voltage, load(zero, state, VOLTAGE)))
+        store(state, _STOP, select(found, place, load(zero, state, _STOP)))
     return voltage, current, still
 
 
 @jit
-def advance_in_blocks(zero, packed, order, begin, end, rows, first, active, voltage, current, state):
+def advance_in_blocks(zero, packed, order, begin, end, rows, active, voltage, current, state):
     """``advance`` without mask registers, where a masked update costs as much as three others.
 
-    All lanes pass a block of rows; those with a candidate in it once more with masks, 16 at a time. Few rows are not
-    worth the first pass.
+    All lanes pass a block of rows, and once more if there is a candidate in it. Few rows are not worth the first pass.
     """
     syn, rise, bound, few = rows[SYN], rows[RISE], rows[BOUND], end - begin < _MANY
-    block = max(end - begin, 1) if few else _BLOCK
     store(state, NOW_VOLTAGE, voltage)
     store(state, NOW_CURRENT, current)
-    for start in range(begin, end, block):
-        stop, over, k = min(start + block, end), splat(zero, -1.0), np.uintp(end if few else start)
+    for start in range(begin, end, BLOCK):
+        stop, over, k = min(start + BLOCK, end), splat(zero, -1.0), np.uintp(end if few else start)
         voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
         while k < np.uintp(stop):
             fetch_row(packed, order, min(k + np.uintp(AHEAD), np.uintp(end)))
@@ -150,21 +146,43 @@ def advance_in_blocks(zero, packed, order, begin, end, rows, first, active, volt
             over = max(over, voltage - bound[k])
             k += np.uintp(1)
         found = active if few else active & (over >= 0.0)
-        for part in range(0, lanes_of(zero) if found else 0, 16):
-            some = (found >> np.uint64(part)) & _WHOLE
-            if some:
-                v, i = load16(state, NOW_VOLTAGE + part), load16(state, NOW_CURRENT + part)
-                v, i, still = advance(fill16(rows, 0.0), packed, order, start, stop, rows, part, some, v, i, state)
-                active &= ~((some & ~still) << np.uint64(part))
-                if few:
-                    store(state, NOW_VOLTAGE + part, v)
-                    store(state, NOW_CURRENT + part, i)
-        if not few:
-            store(state, NOW_VOLTAGE, voltage)
-            store(state, NOW_CURRENT, current)
-        if not active:
-            break
+        if found:
+            voltage, current, still = pass_again(zero, packed, order, start, stop, rows, found, state)
+            active &= still | ~found
+            if not active:
+                break
+        store(state, NOW_VOLTAGE, voltage)
+        store(state, NOW_CURRENT, current)
     return load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT), active
+
+
+@jit
+def pass_again(zero, packed, order, begin, end, rows, found, state):
+    """Pass a block of rows from the state NOW on, and note the first candidates of the lanes ``found``.
+
+    Returns the state at the end, and the lanes without one.
+    """
+    syn, rise, bound = rows[SYN], rows[RISE], rows[BOUND]
+    voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
+    working, place = mask_of(zero, found), splat(zero, 0.0)
+    for row in range(begin, end):
+        k, at = np.uintp(row), (row - begin) * TILE
+        current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
+        voltage = fma(current, rise[k], voltage)
+        store(state, PASSED + at, voltage)
+        store(state, CHARGED + at, current)
+        working = where_below(working, voltage, splat(zero, bound[k]))
+        place = update(working, place + 1.0, place)
+    store(state, NOW_VOLTAGE, place)
+    still = bits_of(working)
+    left = found & ~still
+    while left:
+        lane, left = next_lane(left)
+        row = np.intp(state[NOW_VOLTAGE + lane])
+        at = row * TILE + lane
+        state[VOLTAGE + lane], state[CURRENT + lane] = state[PASSED + at], state[CHARGED + at]
+        state[_STOP + lane] = begin + row
+    return voltage, current, still
 
 
 @jit
