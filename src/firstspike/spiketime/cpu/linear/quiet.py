@@ -3,7 +3,7 @@
 # mypy: disable-error-code="no-untyped-def"
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import LANES
+from firstspike.spiketime.cpu.arrays import AHEAD, LANES, fetch_row
 from firstspike.spiketime.cpu.linear.alone_adjoint import OTHERS, WEIGHTS
 from firstspike.spiketime.cpu.linear.flow import CURRENT, FIRST, HOW_LONG, LEFT, MOVES, OWN, PER, THRESHOLD
 from firstspike.spiketime.cpu.linear.lanes import JUMPS, LIMIT, THETA, constants_of
@@ -37,6 +37,7 @@ def run(g, at, i, n, keys, rows, drives, weights, source, base, active, brief, s
     while True:
         k = np.uintp(i)  # without a sign, an index needs no test for one below 0
         j = np.uintp(source[k])
+        fetch_row(weights, source, min(i + AHEAD, n - 1))
         w = load32(weights, np.intp(j) * LANES)
         if second == _SIGNED:
             positive = max(w, 0.0)
@@ -136,7 +137,10 @@ def walk_back(g, at, i, since, joins, keys, rows, drives, weights, source, base,
         if two:
             first = w > 0.0 if signed else fill32(g.tiny, reached[j]) > 0.0
             by = select(first, q, r)
+        ahead = max(i - AHEAD, 0)
+        fetch_row(weights, source, ahead)
         if weighs:
+            fetch_row(by_weight, source, ahead)
             store(by_weight, place, load32(by_weight, place) + by)
         if times:
             add_times(g, at, i, (by - p) * w * select(first, rates, others))
