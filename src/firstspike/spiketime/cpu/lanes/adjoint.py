@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import (
+    AHEAD,
     BRIEF_END,
     EQUAL,
     FLAT,
@@ -19,6 +20,7 @@ from firstspike.spiketime.cpu.arrays import (
     PER_MEM,
     PER_SYN,
     UNIT,
+    fetch_row,
     rates_in,
     saved_of,
 )
@@ -257,7 +259,9 @@ def unwind_sorted(g, at):
                 by_rise = brief_derivatives(wait, r)[0] if is_brief else derivatives(wait, r)[0]
                 by_mem = fma(by_mem, mem, fma(response, wait * r.mem * mem, decay * by_rise))
             response, decay, later = fma(response, mem, decay * rise), decay * syn, now
-        at = np.intp(order[k]) * LANES
+        at, ahead = np.intp(order[k]) * LANES, max(row - AHEAD, 0)
+        fetch_row(weight, order, ahead)
+        fetch_row(by_weight, order, ahead)
         w = load32(weight, at)
         each = fma(response, r.mem * -1.0, select(spike > now, decay * r.syn, zero)) * w
         store(by_weight, at, fma(response, kept, load32(by_weight, at)))

@@ -8,7 +8,7 @@ from firstspike.spiketime.cpu.linear.alone_adjoint import OTHERS, WEIGHTS
 from firstspike.spiketime.cpu.linear.flow import CURRENT, FIRST, HOW_LONG, LEFT, MOVES, OWN, PER, THRESHOLD
 from firstspike.spiketime.cpu.linear.lanes import JUMPS, LIMIT, THETA, constants_of
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.vectors.shuffles import fold16, sum_rows16
+from firstspike.spiketime.cpu.vectors.shuffles import SHORT, fold_short, sum_short16
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load16, load32, select, store
 
 # the second component: none, that of a receptor or of negative weights, or one that is not for inputs
@@ -107,9 +107,9 @@ def run_quiet(g, at, i, n, keys, rows, drives, weights, source, base, active, br
 def add_times(g, at, i, x):
     """Add an input's time gradient, of each lane, to those of up to 16 inputs, and these to the others."""
     sums, by_times = g.sums[at.slot], g.times_parts[at.part, at.b]
-    store(sums, (i & 15) * 16, fold16(x))
+    store(sums, (i & 15) * SHORT, fold_short(x))
     if i & 15 == 0:
-        store(by_times, i, load16(by_times, i) + sum_rows16(sums, 0))
+        store(by_times, i, load16(by_times, i) + sum_short16(sums, 0))
 
 
 @inlined

@@ -33,7 +33,7 @@ from firstspike.spiketime.cpu.arrays import AHEAD, TILE, X, fetch_row, rates_of
 from firstspike.spiketime.cpu.membrane import fades, kappa
 from firstspike.spiketime.cpu.rows.intervals import BACK, FAST, LEAK, SLOW
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.vectors.shuffles import SHORT, dot, sum_short16
+from firstspike.spiketime.cpu.vectors.shuffles import SHORT, dot_short, sum_short16
 from firstspike.spiketime.cpu.vectors.simd import fma, load, load16, select, splat, store
 
 UNIT, LEVEL = 0, TILE  # of a tile's lanes: the neuron's unit, and the threshold in it
@@ -139,7 +139,7 @@ def add_row(zero, packed, sample, k, response, decay, into):
     if into.wants_times:
         fetch_row(packed, order, ahead)
         at = k & 15
-        store(sums, at * SHORT, dot(load(zero, packed, first), fma(response, rows[LEAK, row], decay)))
+        store(sums, at * SHORT, dot_short(load(zero, packed, first), fma(response, rows[LEAK, row], decay)))
         if at == 0:
             store(into.by_times, k, load16(into.by_times, k) + sum_short16(sums, 0))
 

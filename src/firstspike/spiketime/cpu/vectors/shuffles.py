@@ -24,22 +24,32 @@ from firstspike.spiketime.cpu.vectors.simd import (
     wholes_at,
 )
 
-SHORT = 16 if HAS_MASKS else 8  # numbers of the vectors that ``dot`` gives: one register's of 32 bits
+SHORT = (
+    16 if HAS_MASKS else 8
+)  # numbers of the vectors that ``fold_short`` gives, which fill a register if they have 32 bits
 _LANES = range(16)
 
 
-@emitted(lambda x: VecType(x.dtype, 16)(x))
-def fold16(context, builder, sig, x):
-    """16 sums of the lanes whose numbers agree modulo 16."""
-    parts = [shuffle(builder, x, x, range(i, i + 16)) for i in range(0, sig.args[0].lanes, 16)]
-    while len(parts) > 1:
-        parts = [builder.fadd(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
-    return parts[0]
+def _folded(numbers: int):
+    """The function that gives so many sums of a vector."""
+
+    @emitted(lambda x: VecType(x.dtype, numbers)(x))
+    def sums(context, builder, sig, x):
+        """Sums of the lanes whose numbers agree modulo how many there are."""
+        parts = [shuffle(builder, x, x, range(i, i + numbers)) for i in range(0, sig.args[0].lanes, numbers)]
+        while len(parts) > 1:
+            parts = [builder.fadd(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
+
+    return sums
+
+
+fold16, fold_short = _folded(16), _folded(SHORT)
 
 
 @emitted(lambda x, y: VecType(x.dtype, SHORT)(x, y))
-def dot(context, builder, sig, x, y):
-    """SHORT sums of the lanes' products, each of which is added as it is made."""
+def dot_short(context, builder, sig, x, y):
+    """``fold_short`` of the products, each of which is added as it is made."""
     pairs = [[shuffle(builder, z, z, range(i, i + SHORT)) for z in (x, y)] for i in range(0, sig.args[0].lanes, SHORT)]
     return reduce(lambda total, pair: fused(builder, *pair, total), pairs[1:], builder.fmul(*pairs[0]))
 
