@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 INSTRUCTIONS = {"AVX512": "AVX-512", "DEFAULT": "SSE"}
+GENERATIONS = {"23": "Zen 2", "25": "Zen 3", "26": "Zen 5"}  # of AMD, by family: virtual machines hide the model
 Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -163,8 +164,12 @@ def machine(clock: str, device: torch.device, name: str | None = None) -> str:
     """What the numbers depend on; up to the semicolon the name of their run, with that of the processor if given."""
     model, info = name or platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if not name and info.exists():
-        names = [x.split(":")[1] for x in info.read_text().splitlines() if x.startswith("model name")]
-        model = re.sub(r"\((R|TM)\)|@.*| CPU| Processor", "", names[0]).strip() if names else model
+        told = dict(re.findall(r"^([\w ]+?)\s*: (.+)", info.read_text(), re.MULTILINE))
+        model = re.sub(r"\((R|TM)\)|@.*| CPU| Processor", "", told.get("model name", model)).strip()
+        if model == "AMD EPYC":
+            family = told["cpu family"]
+            zen4 = family == "25" and "avx512f" in told["flags"]
+            model += f", {'Zen 4' if zen4 else GENERATIONS.get(family, f'family {family}')}"
     capability = torch.backends.cpu.get_cpu_capability()
     model = f"{model}, {INSTRUCTIONS.get(capability, capability)}"
     versions = ", ".join(f"{x} {version(x)}" for x in ("torch", "numba", "numpy"))

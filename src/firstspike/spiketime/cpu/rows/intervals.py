@@ -26,6 +26,7 @@ import numpy as np
 from firstspike.spiketime.cpu.arrays import DELTA, PAD, PER_MEM, PER_RISE, PER_SYN, RATIO, SPAN, TILE, rates_of
 from firstspike.spiketime.cpu.membrane import ENOUGH, Scale, crossings, kappa, reaches_scaled, rise
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.vectors.masks import HAS_MASKS
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
@@ -48,7 +49,7 @@ N_BACKWARD = 4
 # what is known of a neuron that fired: the state before, the latest time, its last causal input's time, the next one's
 VOLTAGE, CURRENT, LIMIT, SINCE, UNTIL = range(0, 5 * TILE, TILE)
 NOW_VOLTAGE, NOW_CURRENT = 5 * TILE, 6 * TILE  # the state that is to be tested
-BLOCK = 16  # rows that are scanned at once where there are no mask registers
+BLOCK = 0 if HAS_MASKS else 16  # rows that are passed at once where there are no mask registers
 PASSED, CHARGED = 7 * TILE, (7 + BLOCK) * TILE  # the states after each of them
 N_STATE = (7 + 2 * BLOCK) * TILE
 
