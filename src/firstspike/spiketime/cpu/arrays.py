@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.vectors.masks import HAS_MASKS
+from firstspike.spiketime.cpu.runtime.compiling import HAS_MASKS, inlined, jit
 from firstspike.spiketime.cpu.vectors.shuffles import transpose16
 from firstspike.spiketime.cpu.vectors.simd import fill16, highest, load16, load32, prefetch32, store
 from firstspike.spiketime.shared import LARGEST_32, LARGEST_64

@@ -25,8 +25,7 @@ import numpy as np
 
 from firstspike.spiketime.cpu.arrays import DELTA, PAD, PER_MEM, PER_RISE, PER_SYN, RATIO, SPAN, TILE, rates_of
 from firstspike.spiketime.cpu.membrane import ENOUGH, Scale, crossings, kappa, reaches_scaled, rise
-from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.vectors.masks import HAS_MASKS
+from firstspike.spiketime.cpu.runtime.compiling import HAS_MASKS, inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
@@ -38,6 +37,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     select,
     splat,
     store,
+    store_some,
     store_whole16,
 )
 
@@ -169,7 +169,7 @@ def not_fired(zero, state, last, k, active, arrival, until, begins, ends, c, sca
 def note(state, first, fired, known):
     """Write the known numbers of the lanes that fired, from ``first`` on: VOLTAGE, CURRENT, LIMIT, SINCE and UNTIL."""
     for row, x in zip((VOLTAGE, CURRENT, LIMIT, SINCE, UNTIL), known):  # noqa: B905
-        store(state, row + first, select(fired, x, load(x, state, row + first)))
+        store_some(fired, state, row + first, x)
 
 
 @jit

@@ -30,8 +30,8 @@ from firstspike.spiketime.cpu.rows.intervals import (
     plain_interval,
     scale_of,
 )
-from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.vectors.masks import HAS_MASKS, any_of, bits_of, mask_of, store_where, update, where_below
+from firstspike.spiketime.cpu.runtime.compiling import HAS_MASKS, jit
+from firstspike.spiketime.cpu.vectors.masks import any_of, bits_of, mask_of, store_where, update, where_below
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
     fma,

@@ -25,8 +25,8 @@ from firstspike.spiketime.cpu.rows.intervals import (
     SYN,
     VOLTAGE,
 )
-from firstspike.spiketime.cpu.runtime.compiling import inlined
-from firstspike.spiketime.cpu.vectors.masks import HAS_MASKS, bits_of, mask_of, store_where, update, where_below
+from firstspike.spiketime.cpu.runtime.compiling import HAS_MASKS, inlined
+from firstspike.spiketime.cpu.vectors.masks import bits_of, mask_of, store_where, update, where_below
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import count_of, fill16, fma, load, load16, next_lane, select, splat, store
 

@@ -29,6 +29,7 @@ from typing import Any
 from uuid import uuid4
 
 import numba
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic, overload
 
 from firstspike._version import __version__
@@ -48,6 +49,15 @@ LINE = 64  # bytes of a cache line
 _LONG_UNUSED = 30 * 24 * 3600  # seconds after which the kernels of other versions are dropped
 
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+def _has(feature: str, named: str) -> bool:
+    """Whether kernels are compiled for a machine with a feature. Where only its name is given, a word of that tells."""
+    _, name, features = cpu_target.target_context.codegen().magic_tuple()
+    return f"+{feature}" in features if features else named in name
+
+
+HAS_MASKS, HAS_PERMUTATIONS = _has("avx512f", "avx512"), _has("avx2", "haswell")
 
 
 def jit(function: Callable[..., Any]) -> Any:

@@ -12,10 +12,9 @@ from functools import reduce
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.datamodel import models
-from numba.core.registry import cpu_target
 from numba.extending import register_model
 
-from firstspike.spiketime.cpu.runtime.compiling import emitted
+from firstspike.spiketime.cpu.runtime.compiling import HAS_MASKS, emitted
 from firstspike.spiketime.cpu.vectors.simd import (
     INT64,
     VecType,
@@ -30,15 +29,6 @@ from firstspike.spiketime.cpu.vectors.simd import (
 
 _PART = 16
 _REGISTER = 256  # bits of a vector register without a mask register beside it
-
-
-def _has(feature: str, named: str) -> bool:
-    """Whether kernels are compiled for a machine with a feature. Where only its name is given, a word of that tells."""
-    _, name, features = cpu_target.target_context.codegen().magic_tuple()
-    return f"+{feature}" in features if features else named in name
-
-
-HAS_MASKS, HAS_PERMUTATIONS = _has("avx512f", "avx512"), _has("avx2", "haswell")
 
 
 class MaskType(types.Type):

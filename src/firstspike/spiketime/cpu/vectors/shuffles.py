@@ -7,8 +7,7 @@ from functools import reduce
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from firstspike.spiketime.cpu.runtime.compiling import emitted, jit
-from firstspike.spiketime.cpu.vectors.masks import HAS_MASKS, HAS_PERMUTATIONS
+from firstspike.spiketime.cpu.runtime.compiling import HAS_MASKS, HAS_PERMUTATIONS, emitted, jit
 from firstspike.spiketime.cpu.vectors.simd import (
     INT32,
     INT64,
