@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import PER_MEM, PER_SYN, TILE, rates_of
+from firstspike.spiketime.cpu.arrays import AHEAD, PER_MEM, PER_SYN, TILE, fetch_row, rates_of
 from firstspike.spiketime.cpu.membrane import crossings, reaches, reaches_scaled, responses
 from firstspike.spiketime.cpu.rows.entries import (
     AT,
@@ -103,6 +103,7 @@ def scan_rows(zero, packed, sample, begin, end, every, active, tested, holds, c,
     due_at = earliest_due(zero, state) if holds else arrival.dtype.type(math.inf)
     for k in range(begin, end):
         at = np.uintp(k)  # without a sign, an index needs no test for one below 0
+        fetch_row(packed, source, min(k + AHEAD, end))
         current = fma(load(zero, packed, np.intp(source[at]) * TILE), syn[at], current)
         following = fma(current, rise[at], voltage)
         # rise is 0 where the next input arrives at the same time
