@@ -239,15 +239,16 @@ def published() -> Figure:
 
 def against_dense() -> Figure:
     """Times as multiples of those of dense layers, from the first table of the benchmarks."""
-    rows = [
-        [cell.strip() for cell in line.strip("| ").split("|")] for line in measured("against_dense").splitlines()[1:]
-    ]
+    lines = measured("against_dense").splitlines()
+    (_, *runs), _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     names = [row[0].replace("`", "") for row in rows]
-    figure = new_figure(7.5, 3.4)
+    figure = new_figure(7.5, 1.2 + 1.2 * len(runs))
     ax = figure.subplots()
-    for k, (label, colour) in enumerate((("AVX-512", COLOURS[0]), ("AVX2", COLOURS[3]))):
+    wide = 0.78 / len(runs)
+    for k, (run, colour) in enumerate(zip(runs, (COLOURS[0], COLOURS[3], COLOURS[1]), strict=False)):
         medians = [float(row[1 + k].split()[0]) for row in rows]
-        ax.barh(np.arange(len(rows)) + 0.19 * (2 * k - 1), medians, 0.36, color=colour, label=label)
+        at = np.arange(len(rows)) + wide * (k - (len(runs) - 1) / 2)
+        ax.barh(at, medians, 0.95 * wide, color=colour, label=run.partition(", ")[2])
     ax.axvline(1, color=COLOURS[2], linewidth=0.9, linestyle=(0, (4, 3)), label="dense")
     ax.set_yticks(range(len(rows)), names)
     ax.set(xlabel="time, dense layer or network = 1", ylim=(len(rows) - 0.4, -0.6))
@@ -260,4 +261,4 @@ def measured(figure: str) -> str:
     if figure == "published":
         return NUMBERS.read_text(encoding="utf-8")
     page = (HERE / "benchmarks.md").read_text(encoding="utf-8") if figure == "against_dense" else ""
-    return page.partition("| --- |")[2].partition("\n\n")[0]
+    return page[page.find("|  |") :].partition("\n\n")[0]
