@@ -23,9 +23,8 @@ from firstspike.spiketime.cpu.vectors.simd import (
     wholes_at,
 )
 
-SHORT = (
-    16 if HAS_MASKS else 8
-)  # numbers of the vectors that ``fold_short`` gives, which fill a register if they have 32 bits
+# numbers of the vectors that ``fold_short`` gives: as many of 32 bits as fill a register
+SHORT = 16 if HAS_MASKS else 8
 _LANES = range(16)
 
 
