@@ -325,7 +325,7 @@ def store_some(context, builder, sig, bits, array, index, x):
     if HAS_MASKS:
         store_lanes(context, builder, sig.args[1], some, array, index, x, vec)
         return
-    # masked stores take some processors a dozen times as long, and most often all lanes are stored
+    # masked stores take some processors five times as long, and most often all lanes are stored
     word = ir.IntType(vec.lanes)
     with builder.if_else(builder.icmp_unsigned("==", builder.bitcast(some, word), word(-1))) as (whole, part):
         with whole:
