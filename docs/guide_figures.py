@@ -244,8 +244,8 @@ def against_dense() -> Figure:
     names = [row[0].replace("`", "") for row in rows]
     figure = new_figure(7.5, 1.2 + 1.2 * len(runs))
     ax = figure.subplots()
-    wide = 0.78 / len(runs)
-    for k, (run, colour) in enumerate(zip(runs, (COLOURS[0], COLOURS[3], COLOURS[1]), strict=False)):
+    wide, colours = 0.78 / len(runs), (COLOURS[0], COLOURS[3], COLOURS[1], *COLOURS[4:])
+    for k, (run, colour) in enumerate(zip(runs, colours, strict=False)):
         medians = [float(row[1 + k].split()[0]) for row in rows]
         at = np.arange(len(rows)) + wide * (k - (len(runs) - 1) / 2)
         ax.barh(at, medians, 0.95 * wide, color=colour, label=run.partition(", ")[2])

@@ -44,6 +44,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     select,
     splat,
     store,
+    store_some,
     store_whole16,
 )
 
@@ -122,8 +123,8 @@ def advance(zero, packed, order, begin, end, rows, active, voltage, current, sta
     still = bits_of(working)
     found = active & ~still
     if found:
-        store(state, VOLTAGE, select(found, voltage, load(zero, state, VOLTAGE)))
-        store(state, _STOP, select(found, place, load(zero, state, _STOP)))
+        store_some(found, state, VOLTAGE, voltage)
+        store_some(found, state, _STOP, place)
     return voltage, current, still
 
 
@@ -173,7 +174,7 @@ def pass_again(zero, packed, order, begin, end, rows, found, state):
         store(state, CHARGED + at, current)
         working = where_below(working, voltage, splat(zero, bound[k]))
         place = update(working, place + 1.0, place)
-    store(state, NOW_VOLTAGE, place)
+    store(state, NOW_VOLTAGE, place)  # until the caller writes the state at the end there
     still = bits_of(working)
     left = found & ~still
     while left:

@@ -23,17 +23,17 @@ from firstspike.spiketime.cpu.vectors.simd import (
     wholes_at,
 )
 
-# numbers of the vectors that ``fold_short`` gives: as many of 32 bits as fill a register
+# lanes of what ``fold_short`` gives: as many numbers of 32 bits as fill a register
 SHORT = 16 if HAS_MASKS else 8
 _LANES = range(16)
 
 
 def _folded(numbers: int):
-    """The function that gives so many sums of a vector."""
+    """Return the function that adds up the lanes of a vector until ``numbers`` of them are left."""
 
     @emitted(lambda x: VecType(x.dtype, numbers)(x))
     def sums(context, builder, sig, x):
-        """Sums of the lanes whose numbers agree modulo how many there are."""
+        """Lane i is the sum of the lanes i, i + numbers, i + 2 numbers and so on."""
         parts = [shuffle(builder, x, x, range(i, i + numbers)) for i in range(0, sig.args[0].lanes, numbers)]
         while len(parts) > 1:
             parts = [builder.fadd(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
@@ -139,7 +139,7 @@ def _permuted(builder, x, bits):
 
 
 def _sums_of(numbers: int):
-    """The function that sums 16 rows of that many numbers each."""
+    """Return the function that sums 16 rows of that many numbers each."""
 
     @emitted(lambda array, index: VecType(array.dtype, 16)(array, types.intp))
     def sums(context, builder, sig, array, index):
