@@ -5,12 +5,14 @@ import math
 from typing import NamedTuple
 
 import mpmath as mp
+import numpy as np
 import pytest
 import torch
+from scipy.linalg import expm
 
 from firstspike import LIF
 from firstspike.neurons import AdaptiveLIF
-from firstspike.spiketime import TrainState, spike_window
+from firstspike.spiketime import TrainState, first_spike_time, spike_trains, spike_window
 from linear_digits import DIGITS, Cell, again, summit, train
 
 STEP = mp.mpf(10) ** -20  # of differences; their error is its square, and that of rounding 1e-30
@@ -391,3 +393,39 @@ def test_near_tangents(kind, backend):
 )
 def test_near_tangents_in_float32(kind, backend):
     check_tangents(kind, backend, torch.float32, 1e-5, 1e-4)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("rise", "syn"), [(1.7, 0.01), (0.01, 1.7), (40.0, 0.3)])
+def test_a_synapse_that_is_fed_slowly_may_be_fast(rise, syn, dtype, backend):
+    """Against the solution by matrix exponentials: the membrane is just at the threshold at the time of the spike."""
+    neuron = LIF(1.0, syn, tau_rise=rise)
+    times, weight = torch.ones(1, 1, dtype=dtype), torch.full((1, 1), 9.0 if rise < 10 else 60.0, dtype=dtype)
+    spike = float(first_spike_time(times, weight, neuron, backend=backend))
+    flow = np.array([[-1.0, 1 / syn, 0.0], [0.0, -1 / syn, 1 / rise], [0.0, 0.0, -1 / rise]])
+    grid = np.linspace(0.0, spike - 1.0, 200)
+    heights = [(expm(flow * s) @ [0.0, 0.0, float(weight)])[0] for s in grid]
+    assert heights[-1] == pytest.approx(1.0, abs=2e-5 if dtype == torch.float32 else 1e-12)
+    assert max(heights[:-1]) < 1
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("unit", [2.0**-20, 3e-7, 1e7])
+def test_single_precision_does_not_depend_on_the_unit(unit, backend):
+    source = torch.Generator().manual_seed(3)
+    times = (4 * torch.rand(5, 8, 2, generator=source)).sort(-1).values
+    weight = 0.2 + torch.randn(7, 8, generator=source)
+
+    def trains(unit):
+        neuron = AdaptiveLIF(
+            2.0 * unit, (unit, 0.5 * unit), tau_rise=(0.3 * unit, 0.0), refractory=0.2 * unit,
+            adaptation=[(2.0 * unit, 0.3)], threshold_adaptation=[(1.3 * unit, 0.4)],
+        )  # fmt: skip
+        weights = weight.clone().requires_grad_()
+        found = spike_trains(times * unit, weights, neuron, max_spikes=20, receptor="sign", backend=backend)
+        found[found.isfinite()].sum().backward()
+        return found.detach() / unit, weights.grad / unit
+
+    for found, expected in zip(trains(unit), trains(1.0), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0 if unit == 2.0**-20 else 2e-3, atol=0)

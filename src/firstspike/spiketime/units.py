@@ -97,8 +97,8 @@ def in_units(backend: Backend) -> Backend:
 def _by_network(plain: Run, run: Run) -> Run:
     """A pass that goes network by network where each has constants of its own, shared by its neurons.
 
-    ``plain`` computes what fits as it is: numbers that need no other unit, and neurons without a closed solution.
-    Tensors saved for one network may be longer than those of another, and are padded.
+    ``plain`` computes what fits as it is: numbers that need no other unit, and neurons from equations. Tensors saved
+    for one network may be longer than those of another, and are padded.
     """
 
     def padded(tensors: Sequence[Tensor]) -> Tensor:
@@ -111,9 +111,10 @@ def _by_network(plain: Run, run: Run) -> Run:
         arguments = given[place]
         mem, syn = arguments.tau_mem, arguments.tau_syn
         numbers = not isinstance(syn, Tensor)
-        if not arguments.closed or (numbers and _unit_of_numbers(mem, syn, arguments.times.dtype) == (1, (mem, syn))):
+        fits = numbers and _unit_of_numbers(mem, syn, arguments.times.dtype) == (1, (mem, syn))
+        if arguments.equations or fits:
             return plain(*given)
-        networks = _members(arguments.constants)
+        networks = _members(arguments.constants) if arguments.closed else ()
         if not networks:
             return run(*given)
         found = []
@@ -164,15 +165,16 @@ def _unit_of(given: Arguments) -> tuple[float, Constants]:
         return _unit_of_numbers(mem, syn, dtype)
     if not syn.numel():
         return 1.0, given.constants
-    faster = (torch.minimum(mem, syn) if isinstance(mem, Tensor) else syn).amin()
+    faster = torch.minimum(mem.amin(), syn.amin()) if isinstance(mem, Tensor) else syn.amin().clamp(max=mem)
     if not is_host(faster.device):
         in_unit("times", given.times, faster)
         return 1.0, given.constants
     unit = _power_of(float(faster))
     if unit == 1:
         return unit, given.constants
-    if isinstance(mem, Tensor):
-        mem = torch.where(mem.isinf(), mem, (mem / unit).clamp(max=torch.finfo(dtype).max))
+    if not isinstance(mem, Tensor):
+        return unit, Constants(mem / unit, syn / unit)
+    mem = torch.where(mem.isinf(), mem, (mem / unit).clamp(max=torch.finfo(dtype).max))
     return unit, Constants(mem, syn / unit)
 
 

@@ -1,19 +1,22 @@
 """When does a linear neuron reach its threshold? The first zero of g = V - threshold(t) in a piece of time, or none.
 
-A piece is at most as long as the fastest time constant that matters, so that g is its Taylor series to rounding, of
-few terms: each follows from the one before by the neuron's equations. Where coefficients tell that g stays below 0, or
+Pieces in which a bound keeps g below 0 are left out. Others are at most as long as the fastest time constant that
+matters, so that g is its Taylor series to rounding, of few terms: each follows from the one before by the neuron's
+equations. Where coefficients tell that g stays below 0, or
 falls, there is none; where it rises or is concave its end or its one maximum decides. Otherwise the piece is halved.
 """
 
 # mypy: disable-error-code="no-untyped-def"
 import math
 
-from firstspike.spiketime.cpu.linear.flow import BIAS, RISE, THRESHOLD, drive_of, pass_time
+from firstspike.spiketime.cpu.linear.flow import BIAS, LONG, RISE, THRESHOLD, drive_of, pass_time
 from firstspike.spiketime.cpu.runtime.compiling import jit
 
 TERMS = 24  # at most, of which 19 are enough in double precision
 _SMALLEST = 2.0**-40  # part of a piece that is not halved again
 _STEPS = 60
+_NOTHING = 1e-19  # part of the threshold and the membrane that does not show
+_FAR = 2.0**40  # in units of the fastest time constant: where to look first of what has no end
 
 
 @jit
@@ -186,25 +189,41 @@ def first_zero(b, n, c):
 
 
 @jit
+def fastest_of(v, y, theta, kinds, leak, rates):
+    """The fastest rate that shows: of the membrane, of components that are not 0, and of those that these feed."""
+    fastest, least = leak, _NOTHING * (theta + abs(v))
+    for k in range(kinds.size):
+        if kinds[k] != BIAS and abs(y[k]) > least:
+            fastest = max(fastest, rates[k])
+            if kinds[k] == RISE:
+                fastest = max(fastest, rates[k + 1])
+    return fastest
+
+
+@jit
 def crossing(v, y, theta, wait, kinds, leak, rates, work):
     """Time until a membrane below its threshold first reaches it, at most ``wait``; -1 if it does not.
 
-    ``work`` are rows of at least ``TERMS`` numbers. The components ``y`` change.
+    A piece in which ``rest_of`` shows that there is none may have any length. ``work`` are rows of at least ``TERMS``
+    numbers. The components ``y`` change.
     """
-    fastest, begin = leak, 0.0
-    for k in range(kinds.size):
-        if kinds[k] != BIAS and y[k] != 0:
-            fastest = max(fastest, rates[k])
+    begin, d = 0.0, wait
     while True:
-        rest = wait - begin
-        if fastest * rest > 1 and rest_of(v, y, theta, kinds, leak, rates, rest) < 0:
+        fastest = fastest_of(v, y, theta, kinds, leak, rates)
+        d = min(d, wait - begin)
+        if fastest == 0:  # nothing moves
             return -1.0
-        d = min(rest, 1 / fastest) if fastest > 0 else rest
-        n = series(v, y, d, theta, kinds, leak, rates, work[0], work[2])
-        found = 0.0 if work[0, 0] >= 0 else first_zero(work[0], n, work[1])
-        if found >= 0:
-            return begin + found * d
+        skips = fastest * d > 1
+        while skips and rest_of(v, y, theta, kinds, leak, rates, d) >= 0:
+            d = 0.5 * d if d < LONG else _FAR / fastest
+            skips = fastest * d > 1
+        if not skips:
+            n = series(v, y, d, theta, kinds, leak, rates, work[0], work[2])
+            found = 0.0 if work[0, 0] >= 0 else first_zero(work[0], n, work[1])
+            if found >= 0:
+                return begin + found * d
         begin += d
         if begin >= wait or d <= 0:
             return -1.0
         v = pass_time(v, y, d, False, kinds, leak, rates)
+        d *= 2
