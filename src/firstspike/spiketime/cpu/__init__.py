@@ -23,10 +23,10 @@ from firstspike.spiketime.contract import (
 )
 from firstspike.spiketime.cpu.arrays import PAD, saved_for
 from firstspike.spiketime.cpu.lanes.host import PARTS, SENT, backward_lanes, forward_lanes
-from firstspike.spiketime.cpu.linear import host as linear
 from firstspike.spiketime.cpu.rows.host import MAX_GROUPS, backward_rows, backward_trains, forward_rows, forward_trains
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD
 from firstspike.spiketime.cpu.series import host as series
+from firstspike.spiketime.cpu.single import host as single
 from firstspike.spiketime.values import check_values
 
 _MEMORY = 1 << 26  # bytes of a backward pass beside its results
@@ -55,15 +55,17 @@ def supports(neuron: Neuron, recurrent: bool) -> str | None:
 def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
     if not given.closed:
-        return (series if given.equations else linear).forward(given)
+        return (series if given.equations else single).forward(given)
     shares, empty = _shares(given), 0 in given.times.shape or 0 in given.weight.shape
     if not given.max_spikes and empty:
         check_values(given)
     if empty:  # also without spikes of the neurons, whose delays come after those of the inputs
         return reference.forward(given if given.recurrence is None else given._replace(delay=None))
+    if not shares and given.recurrence is None:
+        return single.forward(given)
     if given.max_spikes:
         return (forward_trains if shares else forward_lanes)(given, _holds(given))
-    return forward_rows(given) if shares else forward_lanes(given)
+    return forward_rows(given)
 
 
 def saves(given: Arguments) -> tuple[Tensor, ...]:
@@ -74,7 +76,7 @@ def saves(given: Arguments) -> tuple[Tensor, ...]:
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``contract``."""
     if not given.closed:
-        return (series if given.equations else linear).backward(grads, result, given, max_weight_grad, needs)
+        return (series if given.equations else single).backward(grads, result, given, max_weight_grad, needs)
     run = _of_trains if given.max_spikes else _of_first_spikes
     return run(grads, result, given, max_weight_grad, needs)
 
@@ -91,7 +93,7 @@ def _of_first_spikes(
     if 0 in given.times.shape or 0 in given.weight.shape:
         return zero_gradients(given, needs)
     shares = _shares(given) and needs.isdisjoint(CONSTANTS)
-    return (backward_rows if shares else backward_lanes)(grads, result, given, max_weight_grad, needs)
+    return (backward_rows if shares else single.backward)(grads, result, given, max_weight_grad, needs)
 
 
 def _of_trains(
@@ -103,6 +105,10 @@ def _of_trains(
         return zero_gradients(given, needs)  # no samples, or no spikes: also none of the neurons' own
     if _shares(given) and needs.isdisjoint(CONSTANTS):
         run, numbers = backward_trains, (N_BACKWARD + 1 + MAX_GROUPS) * (result.saved[0].shape[-1] + 2 * PAD)
+    elif given.recurrence is None:
+        if _shares(given):  # what its kernels save is not what the others need
+            result = result._replace(saved=single.forward(given._replace(observed=result.spikes)).saved)
+        run, numbers = single.backward, PARTS * given.times[0, 0].numel()
     else:
         if _shares(given):  # what its kernels save is not what the others need
             if given.recurrence is None or not bool(result.overflows.any()):  # dropped spikes act on other neurons

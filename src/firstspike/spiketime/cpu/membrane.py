@@ -171,7 +171,7 @@ def nearer(s, low, high, gap, voltage, drive, r):
 
 
 @chosen_by_type
-def _limits(x):
+def limits_of(x):
     """The largest number whose square is far from overflow, and a quarter of a unit in the last place of 1."""
     limits = (2.0**40, 2.0**-25) if x.dtype == types.float32 else (2.0**400, 2.0**-54)
     return lambda x: limits
@@ -184,7 +184,7 @@ def crossings(voltage, current, limit, fired, r):
     Where one time constant is twice the other, in closed form, unless the root is late. A lane stops by itself, so that
     its last digits do not depend on its neighbours.
     """
-    most, tolerance = _limits(voltage)
+    most, tolerance = limits_of(voltage)
     unit, size = splat(voltage, 1.0), max(abs(voltage), abs(current * r.syn))
     if (size > most) & fired:
         exponent, _ = split_power(max(size, 1.0))
@@ -284,7 +284,7 @@ _BRIEF_32, _BRIEF_64 = (tuple((-1) ** n / math.factorial(n + 1) for n in range(t
 
 
 @chosen_by_type
-def _terms(x):
+def terms_of(x):
     """The terms for a vector."""
     terms = _BRIEF_32 if x.dtype == types.float32 else _BRIEF_64
     return lambda x: terms
@@ -297,7 +297,7 @@ def brief(s, r):
     With ``x = s/tau_mem`` and ``z = s/tau_syn``, Horner's scheme for ``exp(-x)`` has on its way the terms of that for
     ``(exp(-x) - exp(-z)) / (z - x)``.
     """
-    x, z, terms = s * r.mem, s * r.syn, _terms(s)
+    x, z, terms = s * r.mem, s * r.syn, terms_of(s)
     grown = fma(x, terms[0], terms[1])
     mean = fma(z, terms[0], grown)
     for term in terms[2:]:

@@ -72,7 +72,7 @@ def chosen_by_type(choose: Callable[..., Any]) -> Any:
     def called(*args: Any) -> Any:
         raise NotImplementedError
 
-    options: Any = _OPTIONS | ({} if inside is None else {"pipeline_class": inside.PartCompiler})
+    options: Any = _OPTIONS | ({} if inside is None else {"pipeline_class": inside.PartCompiler, "forceinline": True})
     overload(called, jit_options=options)(choose)
     return called
 

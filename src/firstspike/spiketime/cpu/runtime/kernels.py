@@ -127,7 +127,7 @@ class ArgumentsType(types.Type):
     """
 
     def __init__(self, layout: Layout, real: str, kind: tuple[Any, ...]) -> None:
-        self.layout, self.real = layout, real
+        self.layout, self.real, self.kind = layout, real, kind
         digest = hashlib.sha256(repr((layout.sizes, layout.arrays, real, kind)).encode()).hexdigest()
         super().__init__(name=f"ArgumentsType({digest[:12]})")
 

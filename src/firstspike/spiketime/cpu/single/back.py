@@ -1,0 +1,489 @@
+"""From the last event back to the first: the adjoint of 32 neurons of one sample, and all gradients.
+
+Lanes go between two inputs as often as any of them has a spike or a release; with delays from one spike or release to
+the one before, between which inputs in any order are put. With v- the slope of V - threshold at a spike, v+ that of V
+behind it, and g the loss by its time,
+
+    y -> (x + v+ y - g - sum_k q_k b_k / tau_k) / v-,      q_k -> q_k - y for parts of the threshold
+
+where b_k are the jumps of the components, and x is what the release owes to its spike: with a refractory time y is 0
+from there back to the spike, and ``x = v+ y`` with v+ at the release. See Wunderlich and Pehle 2021.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+import math
+
+import numpy as np
+from numba.core import types
+
+from firstspike.spiketime.cpu.arrays import BRIEF_END, LANES, PER_SYN, TOP, UNIT, rates_in, saved_of
+from firstspike.spiketime.cpu.membrane import responses
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.single.adjoint import (
+    BY_BIAS,
+    BY_MEM,
+    BY_PARTS,
+    BY_RESET,
+    BY_THRESHOLD,
+    DUE,
+    EACH,
+    NOW,
+    OF_MEM,
+    OF_NEXT,
+    OF_OWN,
+    OF_Y,
+    PARTS,
+    Q_KEPT,
+    Y_KEPT,
+    Q,
+    Y,
+    add_input,
+    add_sums,
+    event_at,
+    into_of,
+)
+from firstspike.spiketime.cpu.single.convolved import convolved3
+from firstspike.spiketime.cpu.single.first import settle_equal, walk_first
+from firstspike.spiketime.cpu.single.flow import (
+    add_taus,
+    back,
+    back_at,
+    constants,
+    last_piece,
+    now_of,
+    pass_back,
+    reached,
+    reload,
+    save,
+    settled,
+)
+from firstspike.spiketime.cpu.single.shared import back_quiet, join_first
+from firstspike.spiketime.cpu.single.state import BIAS, FORCED, RISE, SYNAPSE, THRESHOLD
+from firstspike.spiketime.cpu.vectors.simd import fill32, highest, load32, load_some32, lowest_bit, select, store
+
+# rows of 32 lanes after those of the adjoint: what releases owe to spikes, and that for the weights; units, thresholds
+# and resets in them, refractory times, releases at the start, the factor of a spike that the bound may
+# drop, and for ``fill_largest`` spikes and when membranes start before them
+OWED, OWED_KEPT, SIZE, LEVEL, RESET, HOLD, FIRST, FACTOR, SPIKE, BEFORE = (row * LANES for row in range(10))
+N_OTHERS = 10 * LANES
+LEFT, RELEASES = 0, LANES  # whole numbers: spikes that are left, whether what is DUE is a release
+
+
+@jit
+def next_due(g, at, lane, before):
+    """The release or the spike of a lane that comes before ``before``, and whether it is a release."""
+    rows, j, others = g.state[at.slot], g.whole[at.slot, LEFT + lane], PARTS + g.count * EACH
+    spike = g.spikes[at.b, at.first + lane, j - 1] if j > 0 else rows.dtype.type(-math.inf)
+    release = spike + rows[others + HOLD + lane] if j > 0 else rows[others + FIRST + lane]
+    if spike < release < before:
+        return release, 1
+    return spike, 0
+
+
+@jit
+def start_back(g, at):
+    """The adjoint of 32 neurons at the end, or at their last spikes, and their next events back."""
+    rows, whole, end = g.state[at.slot], g.whole[at.slot], g.bounds[1]
+    g.filled[at.slot] = 0
+    totals, others = g.totals[at.group, at.chunk], PARTS + g.count * EACH
+    for place in range(others + N_OTHERS):
+        rows[place] = 0
+    for lane in range(LANES):
+        rows[NOW + lane] = rows[DUE + lane] = rows[others + FIRST + lane] = -math.inf
+        rows[others + SIZE + lane] = rows[others + LEVEL + lane] = 1
+        whole[LEFT + lane] = whole[RELEASES + lane] = 0
+    for lane in range(min(LANES, g.outputs - at.first)):
+        j = at.first + lane
+        unit, count, full = g.unit[at.e, j], np.intp(g.numbers[at.b, j]), g.overflows[at.b, j] != 0
+        rows[others + SIZE + lane], rows[others + LEVEL + lane] = unit, g.level[at.e, j]
+        rows[others + RESET + lane] = g.reset[at.e, j] / unit
+        rows[others + HOLD + lane] = g.refractory[at.e, j]
+        if g.starts != 0 and g.left[at.b, j] > 0:
+            rows[others + FIRST + lane] = g.bounds[0] + g.left[at.b, j]
+        whole[LEFT + lane] = count
+        spike = g.spikes[at.b, j, count - 1] if count > 0 else rows.dtype.type(-math.inf)
+        last = spike + rows[others + HOLD + lane] if count > 0 else rows[others + FIRST + lane]
+        if g.asks_end == 0:
+            rows[NOW + lane] = rows[DUE + lane] = spike
+            continue
+        y = g.of_voltage[at.b, j] * unit
+        for k in range(g.variables):
+            part = PARTS + k * EACH + lane
+            rows[part + Q] = rows[part + Q_KEPT] = g.of_current[at.b, j, k] * unit
+        if full or last > end:
+            if g.resets != 0:
+                totals[BY_RESET + lane] += y
+                y = rows.dtype.type(0)
+            if not full:
+                rows[others + OWED + lane] = rows[others + OWED_KEPT + lane] = -g.of_left[at.b, j]
+        rows[Y + lane] = rows[Y_KEPT + lane] = y
+        rows[NOW + lane] = end
+        following = np.nextafter(rows.dtype.type(end), rows.dtype.type(math.inf))
+        rows[DUE + lane], whole[RELEASES + lane] = next_due(g, at, lane, following)
+
+
+@jit
+def start_once(g, at):
+    """The adjoint of 32 neurons at their first spikes, before which there is no event. Returns which have one."""
+    g.filled[at.slot] = 0
+    rows, first, others = g.state[at.slot], at.b * g.outputs + at.first, PARTS + g.count * EACH
+    totals, none, never = g.totals[at.group, at.chunk], fill32(g.state, 0.0), fill32(g.state, -math.inf)
+    for place in range(0, PARTS + g.count * EACH, LANES):
+        store(rows, place, none)
+    grad = load_some32(at.every, g.grad.reshape(g.grad.size), first)
+    spike = load_some32(at.every, g.spikes.reshape(g.spikes.size), first)
+    level, slope = load32(g.level[at.e], at.first), load_some32(at.every, saved_of(g, at.b).slope, at.first)
+    asks = (spike < math.inf) & ((grad > 0.0) | (grad < 0.0) | ~(grad >= grad)) & at.every
+    spike = select(asks, spike, never)
+    slope = settled(g, at, spike, slope, asks)
+    asks &= slope > 0.0
+    y = select(asks, grad * -1.0 / (slope * level), none)
+    store(totals, BY_THRESHOLD, load32(totals, BY_THRESHOLD) - y)
+    for row, x in ((Y, y), (Y_KEPT, y), (NOW, spike), (DUE, never)):
+        store(rows, row, x)
+    size = load32(g.unit[at.e], at.first)
+    suspects = (abs(y) * load32(g.heights[at.group], 0) > size * g.bound[0]) & asks
+    if suspects:
+        store(rows, others + FACTOR, y)
+        store(rows, others + SIZE, size)
+        for lane in range(LANES):
+            g.whole[at.slot, LEFT + lane] = 0
+        drop_bounded(g, at, suspects)
+    return asks
+
+
+@jit
+def goes_on(g, at, lane):
+    """Take a lane back over the time at which its membrane starts at the reset. Returns what it owes, for weights too."""
+    rows, others, totals = g.state[at.slot], PARTS + g.count * EACH, g.totals[at.group, at.chunk]
+    y, kept = rows[Y + lane], rows[Y_KEPT + lane]
+    totals[BY_RESET + lane] += y
+    totals[BY_MEM + lane] += rows[others + RESET + lane] * rows[OF_Y + lane]
+    rows[Y + lane] = rows[Y_KEPT + lane] = rows[OF_Y + lane] = 0
+    return y, kept
+
+
+@jit
+def jump(g, at, hits):
+    """Take the lanes ``hits`` back over their spikes or releases that are DUE. Returns those that the bound may drop."""
+    rows, whole, c, totals = g.state[at.slot], g.whole[at.slot], g.rates[at.group], g.totals[at.group, at.chunk]
+    unit, others, suspects, none = c[0, UNIT, 0], PARTS + g.count * EACH, np.uint64(0), rows.dtype.type(0)
+    while hits:
+        lane = lowest_bit(hits)
+        bit = np.uint64(1) << np.uint64(lane)
+        hits &= ~bit
+        now, left, level, j = rows[DUE + lane], whole[LEFT + lane], rows[others + LEVEL + lane], at.first + lane
+        pull, pull_kept, released = rows[others + OWED + lane], rows[others + OWED_KEPT + lane], whole[RELEASES + lane]
+        if g.resets != 0 and (released or not now + rows[others + HOLD + lane] > now):
+            up = g.ups[at.b, j, left] * level
+            y, kept = goes_on(g, at, lane)
+            pull, pull_kept = pull + up * y, pull_kept + up * kept
+        if not released:
+            left -= 1
+            whole[LEFT + lane] = left
+            slope = g.slopes[at.b, j, left]
+            for k in range(g.count if g.jumping > 0 else 0):
+                b, part, rate = g.jump_rows[at.group, k * LANES + lane], PARTS + k * EACH + lane, c[k, PER_SYN, lane] * unit
+                y, kept = none, none
+                if g.kinds[k] == SYNAPSE:  # 0 where a reset has come in between
+                    y, kept = rows[Y + lane], rows[Y_KEPT + lane]
+                pull -= (rows[part + Q] - y) * rate * b
+                pull_kept -= (rows[part + Q_KEPT] - kept) * rate * b
+                totals[BY_MEM + lane] += b * rows[part + OF_MEM]
+                totals[BY_PARTS + 2 * k * LANES + lane] += b * rows[part + OF_OWN]
+                totals[BY_PARTS + (2 * k + 1) * LANES + lane] += rows[part + Q]
+            asked = g.grad[at.b, j, left]
+            pull, pull_kept, change, change_kept = pull - asked, pull_kept - asked, none, none
+            if slope > 0:
+                change, change_kept = pull / (slope * level), pull_kept / (slope * level)
+            if slope != FORCED:
+                pull = pull_kept = none
+            rows[Y + lane] += change
+            rows[Y_KEPT + lane] += change_kept
+            for k in range(g.count):
+                if g.kinds[k] == THRESHOLD:
+                    rows[PARTS + k * EACH + Q + lane] -= change
+                    rows[PARTS + k * EACH + Q_KEPT + lane] -= change_kept
+            totals[BY_THRESHOLD + lane] -= change
+            if abs(change_kept) * g.heights[at.group, lane] > g.bound[0] * rows[others + SIZE + lane]:
+                suspects |= bit
+                rows[others + FACTOR + lane] = change_kept
+        rows[others + OWED + lane], rows[others + OWED_KEPT + lane] = pull, pull_kept
+        rows[NOW + lane] = now
+        rows[DUE + lane], whole[RELEASES + lane] = next_due(g, at, lane, now)
+    return suspects
+
+
+@inlined
+def response_to(g, at, k, spike, arrival, begin):
+    """The effect of an input of weight 1 to a component on membranes that start at ``begin``, at later spikes."""
+    c, unit, none = g.rates[at.group], g.rates[at.group, 0, UNIT, 0], fill32(g.state, 0.0)
+    causal = spike > arrival
+    wait = select(causal, (spike - max(arrival, begin)) * unit, none)
+    age, r = select(causal & (begin > arrival), (begin - arrival) * unit, none), rates_in(c[k])
+    _, own, feeds = responses(age, r)
+    if g.kinds[k] != RISE:
+        return select(causal, responses(wait, r)[2] * own, none)
+    s = rates_in(c[k + 1])
+    third = convolved3(wait, s.mem, s.syn, r.syn) * (s.syn * r.syn)
+    return select(causal, third * own + responses(wait, s)[2] * feeds, none)
+
+
+@jit
+def fill_largest(g, at, number):
+    """Fill in how large the response to an input is at most, at the spikes of all lanes of that number.
+
+    Where nothing has been reset since, the response to an input only grows up to a time, and falls from then on: so the
+    last inputs before that and the first ones after it decide, and the last one before the reset.
+    """
+    largest, c, delay, rows = fill32(g.state, 0.0), g.rates[at.group], g.delays[at.group], g.state[at.slot]
+    packed, never, always = g.packed[at.group], fill32(g.state, math.inf), fill32(g.state, -math.inf)
+    spikes, begins = PARTS + g.count * EACH + SPIKE, PARTS + g.count * EACH + BEFORE
+    store(rows, spikes, always)
+    store(rows, begins, always)
+    for lane in range(min(LANES, g.outputs - at.first)):
+        j = at.first + lane
+        if g.spikes[at.b, j, number] < math.inf:
+            rows[spikes + lane] = g.spikes[at.b, j, number]
+        if g.resets != 0 and g.n_saved == 0:
+            hold = g.refractory[at.e, j]
+            if number > 0:
+                rows[begins + lane] = g.spikes[at.b, j, number - 1] + hold
+            elif g.starts != 0 and g.left[at.b, j] > 0:
+                rows[begins + lane] = g.bounds[0] + g.left[at.b, j]
+    spike, begin = load32(rows, spikes), load32(rows, begins)
+    for receptor in range(g.receptors):
+        k = np.intp(g.places[receptor])
+        summit = spike - load32(c[k], TOP * LANES) / (load32(c[k], PER_SYN * LANES) * c[0, UNIT, 0])
+        old, rising, falling, i, copy = always, always, never, 0, 0
+        for event in range(g.events):
+            time = g.times[at.b, event]
+            if time < g.bounds[1] and (g.planes == 1 or g.receptor[at.e, i] == receptor):
+                arrival = load32(delay, i * LANES) + time if g.delayed > 0 else fill32(rows, time)
+                some = (arrival >= g.bounds[0]) & (g.bounds[1] > arrival) & (spike > arrival)
+                if g.signed != 0:
+                    positive = load32(packed, i * LANES) > 0.0
+                    some &= positive if receptor == 0 else ~positive
+                if some and g.kinds[k] == RISE:
+                    largest = select(some, max(largest, response_to(g, at, k, spike, arrival, begin)), largest)
+                elif some:
+                    late = some & (arrival >= begin)
+                    old = select(some & ~late, max(old, arrival), old)
+                    rising = select(late & (summit >= arrival), max(rising, arrival), rising)
+                    falling = select(late & (arrival > summit), min(falling, arrival), falling)
+            copy += 1
+            if copy == g.copies:
+                i, copy = i + 1, 0
+        for arrival in (old, rising, falling):
+            some = (arrival > always) & (never > arrival)
+            if some:
+                largest = max(largest, response_to(g, at, k, spike, select(some, arrival, spike), begin))
+    store(g.largest[at.slot], number * LANES, largest)
+
+
+@jit
+def drop_bounded(g, at, suspects):
+    """Take away for the weights what changed at the spikes of lanes whose gradient exceeds the bound by some weight."""
+    rows, others, whole = g.state[at.slot], PARTS + g.count * EACH, g.whole[at.slot]
+    while suspects:
+        lane = lowest_bit(suspects)
+        suspects &= suspects - np.uint64(1)
+        number = np.intp(whole[LEFT + lane])
+        if g.filled[at.slot, number] == 0:
+            fill_largest(g, at, number)
+            g.filled[at.slot, number] = 1
+        factor = rows[others + FACTOR + lane]
+        if abs(factor) * g.largest[at.slot, number * LANES + lane] > rows[others + SIZE + lane] * g.bound[0]:
+            rows[Y_KEPT + lane] -= factor
+            for k in range(g.count):
+                if g.kinds[k] == THRESHOLD:
+                    rows[PARTS + k * EACH + Q_KEPT + lane] += factor
+
+
+@jit
+def gradients_by_start(g, at):
+    """Write the gradients of some neurons' state at the start, and add its part in those of parameters."""
+    rows, others, totals = g.state[at.slot], PARTS + g.count * EACH, g.totals[at.group, at.chunk]
+    for lane in range(min(LANES, g.outputs - at.first)):
+        j = at.first + lane
+        unit, free = g.unit[at.e, j], g.starts == 0 or not g.left[at.b, j] > 0 or g.resets == 0
+        if g.biased != 0:
+            part, bias = PARTS + g.variables * EACH + lane, g.bias[at.e, j] / unit
+            totals[BY_BIAS + lane] += rows[part + Q]
+            totals[BY_MEM + lane] += bias * rows[part + OF_MEM]
+        if g.starts == 0:
+            continue
+        g.by_voltage[at.b, j] = rows[Y + lane] / unit if free else 0
+        g.by_left[at.b, j] = -rows[others + OWED + lane]
+        if free:
+            totals[BY_MEM + lane] += g.voltage[at.b, j] / unit * rows[OF_Y + lane]
+        for k in range(g.variables):
+            part, current = PARTS + k * EACH + lane, g.current[at.b, j, k] / unit
+            g.by_current[at.b, j, k] = rows[part + Q] / unit
+            totals[BY_MEM + lane] += current * rows[part + OF_MEM]
+            totals[BY_PARTS + 2 * k * LANES + lane] += current * rows[part + OF_OWN]
+            if g.kinds[k] == RISE:
+                totals[BY_PARTS + (2 * k + 2) * LANES + lane] += current * rows[part + OF_NEXT]
+
+
+@inlined
+def back_over(g, at, x, hits):
+    """The adjoint before the spikes and releases of the lanes ``hits``, which are at DUE."""
+    save(g, at, x, g.state[at.slot], 0)
+    suspects = jump(g, at, hits)
+    if suspects:
+        drop_bounded(g, at, suspects)
+    return reload(g, at)
+
+
+@jit
+def leave(g, at, c, x):
+    """Take lanes to the start, and write the gradients of the state there."""
+    if g.bounds[0] > -math.inf:
+        x = back(g, at, c, x, fill32(g.state, g.bounds[0]), False, False, g.by_taus != 0)
+        save(g, at, x, g.state[at.slot], 0)
+        gradients_by_start(g, at)
+
+
+@jit
+def unwind_once(g, at, keys, values, source, n):
+    """Add the gradients of the first spikes of 32 neurons with the same order of arrival."""
+    if not start_once(g, at):
+        return
+    if g.quick == 0 or g.bounded != 0 or g.by_taus != 0 or g.biased != 0:
+        walk_back(g, at, keys, source, n)
+        return
+    top, since = join_first(g, at, keys, n)
+    if top >= 0:
+        c = constants(g, at)
+        back(g, at, c, reload(g, at), since, False, False, False)
+        back_quiet(g, at, c, top, -math.inf, keys, source, True, g.count > 1)
+
+
+@jit
+def unwind_first(g, at, keys, values, source, n):
+    """``unwind_once`` of closed neurons."""
+    if start_once(g, at):
+        walk_first(g, at, keys, source, n)
+
+
+@jit
+def unwind_trains(g, at, keys, values, source, n):
+    """Add the gradients of 32 neurons with the same order of arrival."""
+    start_back(g, at)
+    walk_back(g, at, keys, source, n)
+
+
+@jit
+def walk_back(g, at, keys, source, n):
+    """From input to input, and between two of them from event to event."""
+    rows, first, into, bounds, taus = g.state[at.slot], g.rates[at.group, 0], into_of(g, at), g.bounded != 0, g.by_taus != 0
+    c, x, begin, unit, every = constants(g, at), reload(g, at), g.bounds[0], first[UNIT, 0], at.every
+    since, number = load32(rows, NOW), 0
+    latest, due, k = highest(since), highest(load32(rows, DUE)), n
+    sums, events = g.sums[at.slot], g.columns[at.slot]
+    while k > -1:
+        k -= 1
+        arrival = keys[k] if k >= 0 else begin
+        if not latest >= arrival:
+            continue
+        if k < 0 and begin == -math.inf and not due > arrival:
+            break  # spikes before the first input are observed ones
+        is_brief = (min(keys[k + 1], g.bounds[1]) - arrival) * unit < first[BRIEF_END, 0]
+        while due > arrival:
+            before = load32(rows, DUE)
+            hits = before > arrival
+            x = back_over(g, at, back(g, at, c, x, select(hits, before, now_of(g, at, x)), is_brief, bounds, taus), hits)
+            due = highest(load32(rows, DUE))
+        x = back(g, at, c, x, fill32(rows, arrival), is_brief, bounds, taus)
+        if k < 0:
+            break
+        if g.quick != 0 and not (bounds or taus):
+            k = 1 + pass_back(g, at, c, k, due, keys, source)
+            continue
+        i = np.intp(source[k])
+        w = select(since > arrival, load32(into.weight, i * LANES), 0.0)
+        if taus:
+            add_taus(g, at, x, 0, i, w)
+        part, fed, rate = reached(g, at, c, x, i, w)
+        store(sums, number * 16, add_input(into, i, part, fed, rate * unit, w, every, False))
+        events[number] = event_at(g, at, k)
+        number += 1
+        if number == 16:
+            add_sums(sums, events, into.by_times, 16)
+            number = 0
+    add_sums(sums, events, into.by_times, number)
+    leave(g, at, c, x)
+
+
+@inlined
+def settle(g, at, c, size, bounds, taus):
+    """Add the gradients of all inputs, from the pieces. The flags are constants where neither is true."""
+    into, sums, delay, events = into_of(g, at), g.sums[at.slot], g.delays[at.group], g.columns[at.slot]
+    begin, end, unit, scratch = g.bounds[0], g.bounds[1], g.rates[at.group, 0, UNIT, 0], g.scratch_place
+    since, last = load32(g.pieces[at.slot], NOW), last_piece(g, at)
+    number = i = copy = 0
+    for event in range(g.events):
+        time = g.times[at.b, np.uintp(event)]
+        if time < end:
+            place = np.uintp(i) * np.uintp(LANES)
+            arrival = load32(delay, place) + time
+            inside = (arrival >= begin) & (end > arrival) & (since > arrival) & at.every
+            if inside:
+                w = select(inside, load32(into.weight, place), 0.0)
+                x, fed, rate = back_at(g, at, c, last, size, arrival, inside, i, w, bounds, taus)
+                if taus:
+                    add_taus(g, at, x, scratch, i, w)
+                store(sums, number * 16, add_input(into, i, x, fed, rate * unit, w, inside, True))
+                events[number] = event
+                number += 1
+                if number == 16:
+                    add_sums(sums, events, into.by_times, 16)
+                    number = 0
+        copy += 1
+        if copy == g.copies:
+            i, copy = i + 1, 0
+    add_sums(sums, events, into.by_times, number)
+
+
+@jit
+def unwind_once_apart(g, at, keys, values, source, n):
+    """Add the gradients of the first spikes of 32 neurons with delays, whose inputs may come in any order."""
+    if start_once(g, at):
+        if not settle_equal(g, at):
+            save(g, at, reload(g, at), g.pieces[at.slot], 0)
+            settle_all(g, at, constants(g, at), PARTS + g.count * EACH)
+        leave(g, at, constants(g, at), reload(g, at))
+
+
+@jit
+def settle_all(g, at, c, size):
+    """``settle`` without what is not asked for."""
+    if g.bounded != 0 or g.by_taus != 0:
+        settle(g, at, c, size, g.bounded != 0, g.by_taus != 0)
+    else:
+        settle(g, at, c, size, False, False)
+
+
+@jit
+def unwind_trains_apart(g, at, keys, values, source, n):
+    """Unwind neurons with delays, whose inputs may come in any order: the adjoint at each is found from pieces.
+
+    A piece lies between two of a lane's spikes or releases, where it follows from exponentials.
+    """
+    rows, pieces, c, each = g.state[at.slot], g.pieces[at.slot], constants(g, at), PARTS + g.count * EACH
+    begin, bounds, taus, size = g.bounds[0], g.bounded != 0, g.by_taus != 0, 0
+    start_back(g, at)
+    x = reload(g, at)
+    while True:
+        before = load32(rows, DUE)
+        hits = before > begin
+        save(g, at, x, pieces, size)
+        store(pieces, size + DUE, select(hits, before, -math.inf if hits else begin))
+        size += each
+        if not hits:
+            break
+        x = back(g, at, c, x, select(hits, before, now_of(g, at, x)), False, bounds, taus)
+        x = back_over(g, at, x, hits)
+    settle_all(g, at, c, size)
+    leave(g, at, c, x)

@@ -1,0 +1,123 @@
+"""Short cuts for the gradients of first spikes of closed neurons, before which there are no other events.
+
+With delays and equal time constants the response to an input is ``s exp(-s/tau) / tau``. With ``s = T - t - d`` the
+exponential is a product of ``exp(d/tau)``, which all samples share, of ``exp((t - first)/tau)``, which all neurons
+share, and of ``exp((first - T)/tau)``, where ``first`` is the first input.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+import math
+
+import numpy as np
+
+from firstspike.spiketime.cpu.arrays import AHEAD, BRIEF_END, EQUAL, KIND, LANES, PER_SYN, UNIT, fetch_row, rates_in
+from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, responses
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.single.adjoint import BY_MEM, BY_PARTS, NOW, Y_KEPT, Y, add_sums, into_of
+from firstspike.spiketime.cpu.sort import first_from
+from firstspike.spiketime.cpu.vectors.mathfun import exp
+from firstspike.spiketime.cpu.vectors.shuffles import fold16
+from firstspike.spiketime.cpu.vectors.simd import fill16, fill32, fma, highest, load16, load32, lowest, select, store
+
+
+@jit
+def far(c):
+    """Times in units of the time constant up to which products of exponentials are far from the ends of the range."""
+    return 40.0 if c.itemsize == 4 else 300.0
+
+
+@jit
+def fill_growth(c, delay, growth):
+    """Fill in ``exp(delay / tau)`` of the synapses of 32 neurons."""
+    rate = c[PER_SYN, 0] * c[UNIT, 0]
+    for place in range(0, delay.size, LANES):
+        store(growth, place, exp(min(load32(delay, place) * rate, far(c))))
+
+
+@jit
+def settle_equal(g, at):
+    """Add the gradients of all inputs, from the adjoint at the spikes. False where the range of numbers is too small."""
+    times, c, grown, rows = g.times[at.b], g.rates[at.group, 0], g.sort_keys[at.slot, 0], g.state[at.slot]
+    if g.grown == 0 or c[KIND, 0] != EQUAL:
+        return False
+    n, rate, least, spike = times.size, c[PER_SYN, 0] * c[UNIT, 0], fill16(c, math.inf), load32(rows, NOW)
+    store(grown, n // 16 * 16, least)
+    for i in range(n):
+        grown[i] = times[i]
+    for i in range(0, n, 16):
+        least = min(least, load16(grown, i))
+    first = lowest(least)
+    if not 0 <= (highest(spike) - first) * rate <= far(c):
+        return False
+    for i in range(0, n, 16):
+        store(grown, i, exp(min((load16(grown, i) - first) * rate, far(c))))
+    growth, delay, into, none = g.growth[at.group], g.delays[at.group], into_of(g, at), fill32(c, 0.0)
+    factor, sums, events, number = exp((first - spike) * rate) * rate, g.sums[at.slot], g.columns[at.slot], 0
+    y, kept = load32(rows, Y) * factor, load32(rows, Y_KEPT) * factor
+    for i in range(n):
+        place = i * LANES
+        s = max(spike - (load32(delay, place) + times[i]), 0.0)
+        causal = s > 0.0
+        if causal:
+            fast = select(causal, load32(growth, place) * grown[i], none)
+            response = fast * s
+            each = (response * rate - fast) * load32(into.weight, place) * y
+            store(into.by_weight, place, load32(into.by_weight, place) - response * kept)
+            store(into.by_delay, place, load32(into.by_delay, place) - each)
+            store(sums, number * 16, fold16(each))
+            events[number] = i
+            number += 1
+            if number == 16:
+                add_sums(sums, events, into.by_times, 16)
+                number = 0
+    add_sums(sums, events, into.by_times, number)
+    return True
+
+
+@jit
+def walk_first(g, at, keys, source, n):
+    """Add the gradients of neurons with the same order of arrival, from the adjoint at the spikes.
+
+    A lane carries its response to the input that it has come to, the rest of the input's current, both times the
+    adjoint, and the response's derivative by log(tau_mem). It stays at its spike until the others come there. The
+    derivative by log(tau_syn) follows from
+
+        dkappa/dlog(tau_mem) + dkappa/dlog(tau_syn) = -s dkappa/ds
+    """
+    into, sums, events, rows, c = into_of(g, at), g.sums[at.slot], g.columns[at.slot], g.state[at.slot], g.rates[at.group, 0]
+    spike, decay, taus, r, unit = load32(rows, NOW), load32(rows, Y), g.by_taus != 0, rates_in(c), c[UNIT, 0]
+    none, kept = fill32(c, 0.0), load32(rows, Y_KEPT)
+    weighs = select((kept > 0.0) | (kept < 0.0), none + 1.0, none)
+    leak, fade = r.mem * unit, r.syn * (unit * -1.0)
+    response = by_mem = mem_sum = all_sum = none
+    later, number = c.dtype.type(math.inf), 0
+    for row in range(first_from(keys, 0, n, highest(spike)) - 1, -1, -1):
+        k = np.uintp(row)  # without a sign, an index needs no test for one below 0
+        now = keys[k]
+        if later > now:
+            wait, is_brief = max(min(spike, later) - now, 0.0) * unit, (later - now) * unit < c[BRIEF_END, 0]
+            mem, syn, rise = brief(wait, r) if is_brief else responses(wait, r)
+            if taus:
+                by_rise = brief_derivatives(wait, r)[0] if is_brief else derivatives(wait, r)[0]
+                by_mem = fma(by_mem, mem, fma(response, wait * r.mem * mem, decay * by_rise))
+            response, decay, later = fma(response, mem, decay * rise), decay * syn, now
+        place, ahead = np.intp(source[k]) * LANES, max(row - AHEAD, 0)
+        fetch_row(into.weight, source, ahead)
+        fetch_row(into.by_weight, source, ahead)
+        w = load32(into.weight, place)
+        each = fma(response, leak, select(spike > now, decay * fade, none)) * w
+        store(into.by_weight, place, fma(response, weighs * -1.0, load32(into.by_weight, place)))
+        store(sums, number * 16, fold16(each))
+        events[number] = source[k]
+        number += 1
+        if number == 16:
+            add_sums(sums, events, into.by_times, 16)
+            number = 0
+        if taus:
+            mem_sum = fma(by_mem, w, mem_sum)
+            all_sum = fma(each, spike - now, all_sum)
+    add_sums(sums, events, into.by_times, number)
+    if taus:
+        totals, all_sum = g.totals[at.group, at.chunk], select(spike > -math.inf, all_sum, none)
+        store(totals, BY_MEM, load32(totals, BY_MEM) + mem_sum)
+        store(totals, BY_PARTS, load32(totals, BY_PARTS) + all_sum - mem_sum)

@@ -1,0 +1,291 @@
+"""Host side of neurons on their own."""
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from firstspike.neurons.base import receptors_of
+from firstspike.spiketime.contract import (
+    CONSTANTS,
+    Arguments,
+    Gradients,
+    Grads,
+    Held,
+    Needs,
+    Result,
+    Sizes,
+    empty_gradients,
+)
+from firstspike.spiketime.cpu.arrays import LANES, PAD, SAVED, numbers, saved_for, saved_size
+from firstspike.spiketime.cpu.runtime.kernels import REFUSED
+from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
+from firstspike.spiketime.cpu.single.adjoint import BY_BIAS, BY_MEM, BY_PARTS, BY_RESET, BY_THRESHOLD, EACH
+from firstspike.spiketime.cpu.single.adjoint import PARTS as ADJOINT
+from firstspike.spiketime.cpu.single.back import N_OTHERS
+from firstspike.spiketime.cpu.single.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
+from firstspike.spiketime.cpu.single.linear import TERMS
+from firstspike.spiketime.cpu.single.shared import EACH_ROW, FIRST
+from firstspike.spiketime.cpu.single.state import BIAS, BUFFERS, KINDS, N_BUFFERS, RISE, SYNAPSE, THRESHOLD
+from firstspike.spiketime.cpu.sort import sorting_for
+from firstspike.spiketime.cpu.vectors.shuffles import rows_for
+from firstspike.spiketime.shared import threads_for
+from firstspike.spiketime.units import unit_of_weights
+from firstspike.spiketime.values import check_values
+
+PARTS, CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
+_DIRECT = Needs(("times", "weight", "delay", *Held._fields))  # whose gradients are not sums over samples of a group
+_SUMMED = "threshold", "reset", "jumps", "tau_mem", "tau_syn", "bias"  # over samples, for each neuron
+_ROWS = {"threshold": BY_THRESHOLD, "reset": BY_RESET, "bias": BY_BIAS}
+_COST = {"closed": 4, "linear": 8}  # of a synapse, in units of one of the usual kernels. Trains cost twice as much
+_QUICK = (SYNAPSE,), (SYNAPSE, SYNAPSE), (SYNAPSE, THRESHOLD)  # kinds of components of states in registers
+OF_TRAINS = "slopes", "ups", "numbers", "overflows", "order", "source", "numbered", "arrival"
+ENDS = "end_voltage", "end_current", "end_left"
+
+
+class Settings(NamedTuple):
+    """What the sizes of a call follow from, but for those of its results."""
+
+    real: str
+    kinds: tuple[int, ...]
+    """Of components; a plain LIF neuron has one."""
+    places: tuple[int, ...]
+    """Components of receptors."""
+    closed: bool
+    delayed: bool
+    shape: Sizes
+    taus: int
+    """How many neurons have time constants of their own, 1 if all share them."""
+    jumps: bool = False
+    signed: bool = False
+    copies: int = 1
+    most: int = 0
+    """Spikes, 0 for first spikes. This and what follows is of trains."""
+    resets: bool = True
+    starts: bool = False
+    observes: bool = False
+    holds: bool = False
+    ends: bool = False
+
+    @property
+    def kind(self) -> tuple[str, str, bool, bool]:
+        """The kind of kernels."""
+        return self.real, "closed" if self.closed else "linear", self.delayed, self.most > 0
+
+
+def settings_of(given: Arguments) -> Settings:
+    """The settings of a call."""
+    real, several, syn = name_of(given.times.dtype), given.max_spikes > 0, given.tau_syn
+    taus = 1 if not isinstance(syn, Tensor) or _alike(given) else given.threshold.numel()
+    if given.closed:
+        by = Settings(real, (SYNAPSE,), (0,), True, given.delay is not None, given.sizes, taus)
+    else:
+        kinds = (*(KINDS[kind] for kind in given.components), *(BIAS,) * (given.bias is not None))
+        places = tuple(receptors_of(given.components))
+        by = Settings(real, kinds, places, False, given.delay is not None, given.sizes, taus)
+        by = by._replace(
+            jumps="current" in given.components or "threshold" in given.components, signed=given.receptor is None
+        )
+    if not several:
+        return by
+    observes = given.observed is not None
+    holds = observes or bool((given.refractory > 0).any()) or (given.left is not None and bool((given.left > 0).any()))
+    return by._replace(
+        copies=given.times.shape[-1], most=given.max_spikes, resets=given.closed or given.resets,
+        starts=given.voltage is not None, observes=observes, holds=holds, ends=given.until < math.inf,
+    )  # fmt: skip
+
+
+def _alike(given: Arguments) -> bool:
+    """Whether all neurons have the same time constants."""
+    parts, one = len(given.components) or 1, given.tau_mem
+    several = [given.tau_syn.reshape(-1, parts), *([one.reshape(-1)] if isinstance(one, Tensor) else [])]
+    return all(not len(x) or bool((x == x[0]).all()) for x in several)
+
+
+@lru_cache(maxsize=256)
+def sizes_of(by: Settings) -> dict[str, int]:
+    """The sizes of a forward pass."""
+    ensemble, batch, inputs, outputs = by.shape
+    groups, events, count = -(-outputs // LANES), inputs * by.copies, len(by.kinds)
+    biased, several = by.kinds[-1] == BIAS, by.most > 0
+    planes = 1 if by.signed else len(by.places)
+    rows = rows_for.py_func(events) if by.delayed else 0
+    alike = not by.closed and not by.delayed and by.taus == 1
+    intervals = -(-(events + 1) // 16) * 16 * alike
+    work = (2 if several else 1) * _COST[by.kind[1]] * ensemble * batch * max(1, events) * outputs
+    return {
+        "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "copies": by.copies,
+        "events": events, "outputs": outputs, "most": max(1, by.most), "room": max(1, by.most),
+        "variables": count - biased, "receptors": len(by.places), "delayed": outputs * by.delayed,
+        "signed": by.signed, "observes": by.observes, "ends": by.ends, "starts": by.starts,
+        **sorting_for(events), "threads": threads_for(work), "groups": groups, "all_groups": ensemble * groups,
+        "group_inputs": inputs * LANES, "delay_inputs": inputs * LANES * by.delayed, "taus": by.taus, "count": count,
+        "planes": planes, "reached_inputs": inputs if planes > 1 else 0, "sorted": rows,
+        "sorted_keys": rows * LANES, "sorted_values": rows * LANES * planes,
+        "padded": (events + PAD) * (several and not by.delayed), "releases": (by.most + 1) * several,
+        "n_saved": 0 if several else saved_size(inputs, outputs), "holds": by.holds, "biased": biased,
+        "resets": by.resets, "jumping": count * LANES * by.jumps,
+        "alike": alike, "pairs": by.kinds in _QUICK[:2], "quick": alike and by.kinds in _QUICK, "intervals": intervals, "rated": count * alike,
+        "intervals_size": (FIRST + EACH_ROW * count) * intervals, "state_rows": BUFFERS + N_BUFFERS * (1 + count) * LANES,
+        "series_rows": 0 if by.closed else (TERMS + count) * LANES, "blocks": -(-ensemble * batch // SAMPLES),
+    }  # fmt: skip
+
+
+def arrays_of(given: Arguments, by: Settings) -> dict[str, Tensor | None]:
+    """The arrays of both passes that are given."""
+    dtype, mem, syn = given.times.dtype, given.tau_mem, given.tau_syn
+    if isinstance(syn, Tensor):
+        syn = syn.reshape(-1, len(given.components) or 1)[: by.taus]
+        if by.kinds[-1] == BIAS:
+            syn = functional.pad(syn, (0, 1), value=math.inf)
+    mem = numbers(dtype, mem).expand(by.taus) if isinstance(mem, int | float) else mem.reshape(-1)[: by.taus]
+    found: dict[str, Tensor | None] = {
+        "mem": mem, "syn": syn if isinstance(syn, Tensor) else numbers(dtype, syn), "kinds": numbers(torch.int32, *by.kinds),
+        "places": numbers(torch.int32, *by.places), "bounds": numbers(dtype, given.start, given.until),
+        "times": given.times, "weight": given.weight, "threshold": given.threshold, "delay": given.delay,
+    }  # fmt: skip
+    if not by.closed:
+        found |= {"bias": given.bias, "jumps": turned(given.jumps, given)}
+        found["receptor"] = None if given.receptor is None else given.receptor.to(torch.int32)
+    if by.most:
+        found |= {name: getattr(given, name) for name in ("reset", "refractory", "voltage", "left")}
+        found["current"] = turned(given.current, given)
+    return found
+
+
+def forward(given: Arguments) -> Result:
+    """Spike times. See ``contract``."""
+    given = without_spikes(given)
+    by = settings_of(given)
+    arrays, lead, outputs = arrays_of(given, by), given.times.shape[:2], by.shape[-1]
+    if not by.most:
+        spikes, saved = given.times.new_empty((*given.times.shape[:-1], outputs)), saved_for(given.times, outputs)
+        arrays |= {"spikes": spikes} | dict(zip(SAVED, saved, strict=True))
+        if _run(by, arrays)[REFUSED]:
+            check_values(given)
+        return Result(spikes, saved)
+    sizes = sizes_of(by)
+    found = FORWARD.tensors((*OF_TRAINS, "spikes", *(ENDS if by.ends else ())), given.times, sizes)
+    found["spikes"].fill_(math.inf)
+    if given.observed is not None:
+        found["spikes"].copy_(given.observed.flatten(0, 1))
+    _run(by, arrays | found)
+    each = {name: x.unflatten(0, lead) for name, x in found.items()}
+    state = Held(*(each[name] for name in ENDS)) if by.ends else None
+    if state is not None:
+        current = state.current.squeeze(-1) if by.closed else turned(state.current, given)
+        state = state._replace(current=current)
+    return Result(each["spikes"], tuple(each[name] for name in OF_TRAINS), each["overflows"].bool(), state)
+
+
+def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
+    """Gradients at the given spike times. See ``contract``."""
+    if not result.saved:
+        return _at_observed(grads, result, given, max_weight_grad, needs)
+    whole, given = given, without_spikes(given)
+    by, found = settings_of(given), empty_gradients(given, _DIRECT)
+    arrays = arrays_of(given, by) | dict(zip(OF_TRAINS if by.most else SAVED, result.saved, strict=True))
+    arrays |= {"spikes": result.spikes, "grad": grads.spikes}
+    arrays["bound"] = numbers(given.times.dtype, max_weight_grad or math.inf)
+    if grads.state is not None:
+        arrays |= zip(("of_voltage", "of_current", "of_left"), grads.state, strict=True)
+        arrays["of_current"] = turned(arrays["of_current"], given)
+    arrays |= {f"by_{name}": x for name, x in found.items()}
+    most = int(arrays["numbers"].max()) if by.most else 1  # type: ignore[union-attr]
+    asked = not needs.isdisjoint(CONSTANTS), max_weight_grad is not None, grads.state is not None, most
+    call, rows = _backward_call(by, *asked, (*arrays, "summed"))
+    arrays["summed"] = summed = given.times.new_empty((by.shape[0], -(-by.shape[-1] // LANES), rows))
+    call(*(x if x is None else x.contiguous() for x in arrays.values()))
+    if "current" in found:
+        found["current"] = turned(found["current"], given)
+    if needs.isdisjoint(_SUMMED):
+        return found
+    more = _of_parameters(summed, whole, given, by)
+    return found | (more if given.weight.ndim == 3 else {name: x[0] for name, x in more.items()})
+
+
+@lru_cache(maxsize=256)
+def _backward_call(
+    by: Settings, by_taus: bool, bounded: bool, asks_end: bool, most: int, given: tuple[str, ...]
+) -> tuple[Call, int]:
+    """The call of a backward pass for neurons of at most so many spikes, and how many sums a group has."""
+    sizes, (ensemble, batch, _, _), count = dict(sizes_of(by)), by.shape, len(by.kinds)
+    groups, parts, chunks = sizes["groups"], min(PARTS, sizes["groups"]), min(CHUNKS, batch)
+    adjoint, rows = ADJOINT + count * EACH, BY_PARTS + 2 * count * LANES
+    sizes |= {
+        "parts": parts, "chunks": chunks, "stride": -(-sizes["events"] // 16) * 16, "lanes": groups * LANES,
+        "pieces_size": (2 * most + 2) * adjoint * by.delayed, "by_taus": by_taus, "bounded": bounded,
+        "bounded_spikes": most * bounded, "largest_rows": most * LANES * bounded, "asks_end": asks_end,
+        "rising": RISE in by.kinds, "scratch_place": adjoint + N_OTHERS, "state_rows": 2 * adjoint + N_OTHERS,
+        "grown": sizes["delay_inputs"] * (by.closed and not by.most and not by_taus), "total_rows": rows,
+        "joining": sizes["intervals"] * (not by.most),
+    }  # fmt: skip
+    all_groups = sizes["all_groups"]
+    phases = all_groups + sizes["blocks"] * sizes["alike"], ensemble * parts * chunks, all_groups + sizes["blocks"]
+    plan = BACKWARD.plan(by.real, sizes, given)
+    return Call(backward_kernel(*by.kind), phases, plan, sizes["threads"]), rows
+
+
+def _at_observed(
+    grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
+) -> Gradients:
+    """The gradients at first spikes from elsewhere, which are trains of one spike."""
+    none = torch.zeros_like(given.threshold)
+    trains = given._replace(
+        times=given.times.unsqueeze(-1), observed=result.spikes.unsqueeze(-1), max_spikes=1, reset=none, refractory=none
+    )
+    grads, found = Grads(grads.spikes.unsqueeze(-1)), forward(trains)
+    by = backward(grads, found, trains, max_weight_grad, needs)
+    return by | {"times": by["times"].squeeze(-1)}
+
+
+def _of_parameters(summed: Tensor, whole: Arguments, given: Arguments, by: Settings) -> dict[str, Tensor]:
+    """Gradients of the neurons' parameters, from the sums of groups. ``given`` is as ``without_spikes`` returns it."""
+    ensemble, _, _, outputs = by.shape
+    rows = summed.unflatten(2, (-1, LANES)).transpose(1, 2).flatten(2)[..., :outputs]
+    unit = unit_of_weights(given.weight, given.threshold).reshape(ensemble, outputs)
+    biased, more = by.kinds[-1] == BIAS, max(1, len(whole.components))
+    parts = rows[:, BY_PARTS // LANES :]
+    kept = parts.shape[1] // 2 - biased
+    by_syn, by_jumps = (parts[:, number : 2 * kept : 2].transpose(1, 2) for number in (0, 1))
+    found = {name: rows[:, row // LANES] / unit for name, row in _ROWS.items()}
+    found["tau_mem"] = rows[:, BY_MEM // LANES] / given.tau_mem
+    if by.closed:
+        return found | {"tau_syn": by_syn.squeeze(-1) / given.tau_syn}
+    found["tau_syn"] = functional.pad(by_syn / given.tau_syn, (0, more - kept))
+    found["jumps"] = turned(functional.pad(by_jumps / unit.unsqueeze(-1), (0, more - kept)), whole)
+    return found
+
+
+def _run(by: Settings, arrays: dict[str, Tensor | None]) -> Any:
+    return _forward_call(by, tuple(arrays))(*(x if x is None else x.contiguous() for x in arrays.values()))
+
+
+@lru_cache(maxsize=256)
+def _forward_call(by: Settings, given: tuple[str, ...]) -> Call:
+    sizes = sizes_of(by)
+    groups, blocks = sizes["all_groups"], sizes["blocks"]
+    phases = groups + blocks * (not by.delayed), groups * -(-by.shape[1] // SAMPLES)
+    return Call(forward_kernel(*by.kind), phases, FORWARD.plan(by.real, sizes, given), sizes["threads"])
+
+
+def turned(x: Any, given: Arguments) -> Any:
+    """Numbers of components, with the other sign of those of adaptation currents."""
+    if x is None or "current" not in given.components:
+        return x
+    return x * x.new_tensor([-1.0 if kind == "current" else 1.0 for kind in given.components])
+
+
+def without_spikes(given: Arguments) -> Arguments:
+    """The arguments of first spikes without components that only spikes change, which come after the synapses'."""
+    kept = sum(kind in ("synapse", "rise") for kind in given.components)
+    if given.max_spikes or kept == len(given.components):
+        return given
+    assert isinstance(given.tau_syn, Tensor)
+    assert given.jumps is not None
+    parts: Any = {"tau_syn": given.tau_syn[..., :kept], "jumps": given.jumps[..., :kept]}
+    return given._replace(components=given.components[:kept], **parts)
