@@ -13,6 +13,7 @@ from types import FrameType
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from firstspike.deferred import raise_deferred_errors
 from firstspike.layers.noise import jitter_from
@@ -152,11 +153,12 @@ def _epoch(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> list[list[fl
         stack.enter_context(staying_finite(members, epoch + 1, fit.seeds))
         for member, source in zip(members, sources, strict=True):
             stack.enter_context(jitter_from(member.network, source))
-        for times, labels in fit.source.epoch(epoch, fit.seeds, fit.batch):
-            if stop():
+        for batch in _until(stop, fit.source.epoch(epoch, fit.seeds, fit.batch)):
+            if batch is None:
                 for member, source, sums in zip(members, sources, totals.clone(), strict=True):
                     member.progress.noise, member.progress.totals = source.get_state(), sums
                 return None
+            times, labels = batch
             if trainer.augment is not None:
                 times = trainer.augment(times, fit.train, sources)
             with pace.step():
@@ -173,6 +175,20 @@ def _epoch(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> list[list[fl
         member.progress.end_epoch()
     found: list[list[float]] = totals.tolist()
     return found
+
+
+def _until(stop: Stop, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor] | None]:
+    """Batches, and None where the training is to stop. Workers of a loader may have ended by the same signal."""
+    while True:
+        try:
+            if (batch := next(batches, None)) is None:
+                return
+        except Exception:
+            if not stop():
+                raise
+            yield None
+            return
+        yield None if stop() else batch
 
 
 def _mean(rows: Sequence[Row]) -> Row:
