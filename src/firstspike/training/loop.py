@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,26 +40,30 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     After a ``ProcessLostError``, SIGTERM goes on without effect: ``torchrun`` sends it to all processes once it has
     missed one, and the first of them still has to report the error.
     """
-    asked = threading.Event()
+    asked, before = threading.Event(), dict[int, Any]()
 
     def ask(number: int, frame: FrameType | None) -> None:
         if asked.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.set()
+        child = getattr(signal, "SIGCHLD", None)  # by which torch raises errors, anywhere, if workers of a loader end
+        if child is not None and callable(signal.getsignal(child)):
+            before[child] = signal.signal(child, signal.SIG_DFL)
 
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield asked.is_set
         return
     ends = [number for name in _ENDS if (number := getattr(signal, name, None))]
     free = [number for number in ends if signal.getsignal(number) is signal.SIG_DFL]  # nohup ignores one
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, *free)}
     try:
+        for number in (signal.SIGINT, signal.SIGTERM, *free):
+            before[number] = signal.signal(number, ask)
         yield asked.is_set
     except ProcessLostError:
         del before[signal.SIGTERM]
         raise
     finally:
-        for number, handler in before.items():
+        for number, handler in [*before.items()]:
             signal.signal(number, handler)
 
 
