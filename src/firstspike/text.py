@@ -6,6 +6,7 @@ from collections.abc import Collection
 from importlib import import_module
 from typing import Any
 
+_LONGEST = 400  # characters of another program's message
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and ends of lines
 
 
@@ -35,7 +36,8 @@ def no_decision(names: Collection[str]) -> str:
 
 def first_line(error: BaseException) -> str:
     """The message of another program's error in one line."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    line = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."
 
 
 def needed(module: str, extra: str, what: str) -> Any:

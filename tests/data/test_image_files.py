@@ -1,5 +1,8 @@
+import gzip
+import struct
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,6 +165,49 @@ def test_images_of_another_size(tmp_path, write_idx, write_images):
     write_idx(folder / "t10k-labels-idx1-ubyte", np.zeros(3))
     with pytest.raises(ValueError, match="expected one label for each of 60 images"):
         data.mnist(folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((200, 28, 28), "expected 156800 numbers of shape .*, got 156801 or more"),
+        ((1, 1, 200, 28, 28), r"expected images of 28x28 pixels, got the shape \(1, 1, 200"),
+        ((2**32 - 1, 2**32 - 1, 2**32 - 1), "expected images of 28x28 pixels, got the shape"),
+        ((1,) * 255, "expected images of 28x28 pixels, got the shape"),
+        ((0, 2**32 - 1, 2**32 - 1), "expected images of 28x28 pixels, got the shape"),
+        ((), r"expected images of 28x28 pixels, got the shape \(\)"),
+    ],
+)
+def test_no_more_is_unpacked_than_a_file_announces(tmp_path, write_images, sizes, message):
+    folder = write_images(tmp_path)
+    packed = gzip.compress(struct.pack(f">4B{len(sizes)}I", 0, 0, 8, len(sizes), *sizes) + bytes(1 << 23))
+    (folder / "train-images-idx3-ubyte").write_bytes(packed[:-100])  # its end would be an error
+    with pytest.raises(ValueError, match=message) as error:
+        data.mnist(folder=folder)
+    assert len(str(error.value)) < 300
+
+
+def test_a_head_that_announces_all_memory_is_no_reason_to_take_it(tmp_path, write_images):
+    folder = write_images(tmp_path)
+    head = struct.pack(">4B3I", 0, 0, 8, 3, 2**32 - 1, 28, 28)
+    for content in (head, gzip.compress(head)):
+        (folder / "train-images-idx3-ubyte").write_bytes(content)
+        with pytest.raises(ValueError, match=r"expected 3367254359280 numbers of shape \(4294967295, 28, 28\), got 0"):
+            data.mnist(folder=folder)
+
+
+def test_without_a_home_folder(monkeypatch):
+    def homeless(*_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(
+        FileNotFoundError, match="the user has no home folder; set the folder of the data, or XDG_CACHE"
+    ):
+        data.mnist()
+    with pytest.raises(FileNotFoundError, match="~nobody-has-this-name/x: there is no such home folder"):
+        data.mnist(folder="~nobody-has-this-name/x")
 
 
 def test_names_with_a_dot(tmp_path):

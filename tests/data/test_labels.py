@@ -83,3 +83,22 @@ def test_hidden_labels_are_missing(labels):
     with pytest.raises(ValueError, match=r"labels: expected whole numbers or names, got '(nan)?' for sample 2; "):
         class_indices(hidden, 3)
     assert class_indices(hidden[:2], 2)[0].tolist() == [0, 1]
+
+
+def test_two_classes_of_one_name_are_refused():
+    """Labels that are found by their names would all be of one of them."""
+    for given, own in ((("a", "a", "b"), None), (None, ("a", "a", "b"))):
+        with pytest.raises(ValueError, match="class_names: expected a name for each class, got 'a' twice"):
+            class_indices([0, 1, 2], 3, given, own=own)
+
+
+def test_bytes_that_are_no_text_are_different_classes():
+    index, names = class_indices(np.array([b"\xff", b"\xfe", b"a"]), 3)
+    assert (index.tolist(), names) == ([1, 0, 2], ("\\xfe", "\\xff", "a"))
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e400"])
+def test_labels_that_are_missing_are_named(text):
+    for message, read in (("whole numbers or names", class_indices), ("a finite number", targets)):
+        with pytest.raises(ValueError, match=rf"labels: expected {message}, got '{text}' for sample 1; leave out"):
+            read(["1", text], 2)

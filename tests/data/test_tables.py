@@ -124,3 +124,64 @@ def test_all_columns_of_words_are_named(tmp_path):
         ValueError, match=r"column 4 \(city\), line 2: .* 'Ulm'; columns without numbers: column 4 \(city\): w"
     ):
         file_splits(write(tmp_path / "a.csv", lines), encode={})
+
+
+@pytest.mark.parametrize(
+    ("lines", "columns", "classes"),
+    [
+        (["0,1,2", "0.1,0.2,x", "0.3,0.4,y"], ("0", "1"), ("x", "y")),  # of pandas, without names
+        (["2001,2002,2003", "0.1,0.2,x", "0.3,0.4,x"], ("2001", "2002"), ("x",)),
+        (["0,1,2", "0.1,0.2,x", "0.3,0.4,7"], (), ("2", "7", "x")),
+        (['"a;1","b\t2",label', "0.1,0.2,x", "0.3,0.4,y"], ("a;1", "b 2"), ("x", "y")),
+        (['a, "b", label', '0.1, "0.2", "x"', "0.3, 0.4, y"], ("a", "b"), ("x", "y")),
+        (["   ", "a,b,label", "  ", "0.1,0.2,x", "0.3,0.4,y", "  "], ("a", "b"), ("x", "y")),
+    ],
+)
+def test_forms_that_other_programs_write(tmp_path, lines, columns, classes):
+    data = file_splits(write(tmp_path / "a.csv", lines), 0, 0).train
+    assert (data.columns, data.class_names) == (columns, classes)
+    assert bool(data.times.isfinite().all())
+
+
+def test_a_cell_of_blanks_is_no_blank_line(tmp_path):
+    (tmp_path / "a.csv").write_text('0.5\n""\n \n0.7\n')
+    assert read_times(tmp_path / "a.csv", 1, torch.float64).tolist() == [[0.5], [np.inf], [0.7]]
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "9" * 400, "9" * 5000])
+def test_numbers_beyond_all_are_no_missing_spikes(tmp_path, number):
+    file = write(tmp_path / "a.csv", ["a,b,label", f"0.1,{number},x", "0.3,0.4,y"])
+    for encode, expected in ((None, "a time, inf or nothing"), ({}, "a number or nothing")):
+        with pytest.raises(ValueError, match=rf"column 2 \(b\), line 2: expected {expected}, got '") as error:
+            file_splits(file, encode=encode)
+        assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-32"])
+def test_texts_with_nul_are_refused(tmp_path, encoding):
+    file = tmp_path / "a.csv"
+    file.write_bytes("\n".join(SPECTRA).encode(encoding))
+    with pytest.raises(ValueError, match=r"a\.csv: is not a text file of UTF-8 or UTF-16: line 1 has characters NUL"):
+        file_splits(file)
+
+
+def test_one_column_is_shown(tmp_path):
+    for line in ("0.1|0.2|x", "# of a spreadsheet", "0.1 0.2 x"):
+        with pytest.raises(ValueError, match=r"got one column: .*; columns are separated by commas, sem") as error:
+            file_splits(write(tmp_path / "a.csv", [line, "0.3|0.4|y"]))
+        assert repr(line) in str(error.value)
+
+
+def test_two_columns_of_labels_with_one_name_are_refused(tmp_path):
+    file = write(tmp_path / "a.csv", ["a,label,b,label", "0.1,x,0.2,y", "0.3,y,0.4,x"])
+    with pytest.raises(ValueError, match=r"line 1: expected one column named 'label', got 2"):
+        file_splits(file, labels="label")
+    many = write(tmp_path / "b.csv", [",".join(f"c{k}" for k in range(3000)) + ",label"])
+    with pytest.raises(ValueError, match=r"expected a column named 'kind', got c0, c1") as error:
+        file_splits(many, labels="kind")
+    assert len(str(error.value)) < 300
+
+
+def test_rows_of_empty_cells_between_tabs_are_samples(tmp_path):
+    file = write(tmp_path / "a.csv", ["0.1\t0.2", "\t", "0.3\t0.4"])
+    assert read_times(file, 2, torch.float64).tolist() == [[0.1, 0.2], [np.inf, np.inf], [0.3, 0.4]]

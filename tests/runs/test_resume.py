@@ -2,9 +2,11 @@
 
 import errno
 import json
+import logging
 import os
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import torch
 import firstspike as fs
 from damage import MANIFEST
 from firstspike.cli import main
-from firstspike.config import load_config
+from firstspike.config import build, build_data, load_config
 from firstspike.runs import Run, writer
 from firstspike.runs import checkpoint as checkpoint_module
 from firstspike.runs.checkpoint import CheckpointError, checkpoints, save_checkpoint
@@ -195,6 +197,66 @@ def test_another_seed_in_the_config_is_refused(trained, tmp_path, monkeypatch, c
         main()
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"error: {run}: the seed belongs to the run, expected 7, got 8\n"
+
+
+def stopped(folder, loss=None, lr=0.01, **options):
+    """A training in Python of which another part may differ when it continues."""
+    data = fs.data.bars(samples=40, seed=1)
+    network = fs.Network(fs.LIFLinear(9, 3, generator=torch.Generator().manual_seed(1)))
+    optimizer = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.5)
+    schedule = options.pop("schedule", lambda optimizer: None)(optimizer)
+    chosen = {name: options.pop(name) for name in ("clip_grad_norm", "substrate", "regularizers") if name in options}
+    trainer = fs.Trainer(network, loss or fs.losses.TimeCrossEntropy(), optimizer, schedule=schedule, **chosen)
+    options = {"epochs": 3, "batch_size": 10, "progress_bar": False} | options
+    return trainer, trainer.fit(data, data, folder=folder, **options)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"loss": fs.losses.TimeCrossEntropy(xi=0.5)}, "settings: loss.xi is 0.5, was 0.05"),
+        ({"loss": fs.losses.TimeMSE(1.0, 2.0)}, "settings: loss is 'mse', was 'cross_entropy'"),
+        ({"clip_grad_norm": 0.1}, "settings: training.clip_grad_norm is 0.1, was None"),
+        ({"substrate": fs.substrates.Noisy(spike_jitter=0.1)}, "settings: substrate is 'noisy', was 'exact'"),
+        ({"lr": 0.5}, "the optimiser continues with the saved lr=0.01, not with lr=0.5"),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("epochs", [3, 4])
+def test_a_training_that_continues_with_other_parts_says_so(tmp_path, caplog, other, said, epochs):
+    with pytest.raises(Interrupted):
+        stopped(tmp_path / "run", stop=after(6))
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        trainer, run = stopped(tmp_path / "run", resume=True, epochs=epochs, **other)
+    found = [record.message for record in caplog.records if "saved" in record.message or "settings" in record.message]
+    assert len(found) == (said is not None)
+    assert said is None or found[0].endswith(said)
+    again = fs.Run(tmp_path / "run")
+    assert again.config.training.optimizer.lr == trainer.members[0].optimizer.param_groups[0]["lr"] == 0.01
+    assert again.config.substrate.kind == trainer.members[0].substrate.kind
+    if "substrate" not in other:
+        assert again.evaluate("validation").loss == run.validation.loss == trainer.evaluate(run.data.validation).loss
+
+
+def test_the_rates_of_a_schedule_are_no_other_settings(tmp_path, caplog):
+    schedule = partial(fs.CosineLR, epochs=3)
+    with pytest.raises(Interrupted):
+        stopped(tmp_path / "run", stop=after(6), schedule=schedule)
+    caplog.clear()
+    stopped(tmp_path / "run", resume=True, schedule=schedule)
+    assert "saved" not in caplog.text
+    assert "settings" not in caplog.text
+
+
+def test_data_of_a_config_stay_in_it(trained, tmp_path):
+    run = shutil.copytree(trained / "alone", tmp_path / "run")
+    before = load_config(run / "config.yaml")
+    data = build_data(before)
+    options = {"batch_size": before.training.batch_size, "seed": 7, "folder": run, "resume": True, "epochs": 5}
+    build(before, data).fit(data.train, data.validation, test=data.test, progress_bar=False, **options)
+    config = load_config(run / "config.yaml")
+    assert (config.data, config.training.epochs) == (before.data, 5)
 
 
 def test_copies_of_checkpoints_under_other_names_stay(tmp_path):

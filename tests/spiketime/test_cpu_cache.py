@@ -1,5 +1,6 @@
 """Where compiled kernels are kept; what happens to damaged ones is tested in ``test_cpu_resources``."""
 
+import errno
 import importlib
 import logging
 import os
@@ -158,6 +159,49 @@ def test_without_a_folder_kernels_are_compiled_in_every_process(home, monkeypatc
     kernel = compiling.c_function(numba.float64(numba.float64))(lambda x: double(x) + 1)
     assert kernel.ctypes(3.0) == 7.0
     assert compilations == [1]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="the system has no owners of files")
+def test_a_folder_in_which_others_could_put_kernels_is_not_used(home, monkeypatch, caplog):
+    """To read a kernel is to run it."""
+    mine, stat = compiling.folder.__wrapped__(), Path.stat
+    assert mine.parent == home
+    mine.chmod(0o777)
+    assert compiling.folder.__wrapped__() is None
+    mine.chmod(0o775)
+    assert compiling.folder.__wrapped__() == mine
+    caplog.clear()
+    for owner, used in ((0, mine), (os.geteuid(), mine), (54321, None)):
+        found = [*stat(mine)[:4], owner, *stat(mine)[5:10]]
+        monkeypatch.setattr(Path, "stat", lambda path, found=found, **_: os.stat_result(found))
+        assert compiling.folder.__wrapped__() == used
+    assert "others could put kernels there" in caplog.text
+    assert "NUMBA_CACHE_DIR names another folder" in caplog.text
+
+
+def test_without_a_home_kernels_are_not_kept(monkeypatch, caplog):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert compiling.folder.__wrapped__() is None
+    assert "Could not determine home directory.); NUMBA_CACHE_DIR names another folder" in caplog.text
+
+
+def test_a_kernel_that_cannot_be_kept_is_used_and_leaves_nothing(tmp_path, monkeypatch, caplog):
+    def full(path, content):
+        write(path, content[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write = Path.write_bytes
+    monkeypatch.setattr(compiling, "folder", lambda: tmp_path)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    kernel = compiling.c_function(numba.float64(numba.float64))(lambda x: x + 1)
+    assert kernel.ctypes(3.0) == 4.0
+    assert not list(tmp_path.iterdir())
+    assert f"cannot keep a compiled kernel in {tmp_path}: No space left on device" in caplog.text
 
 
 @pytest.fixture

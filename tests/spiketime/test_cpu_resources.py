@@ -224,6 +224,7 @@ DAMAGES = {
     "garbage": lambda content: bytes(range(256)) * 10,
     "text": lambda content: b"not a kernel",
     "another pickle": lambda content: b"\x80\x04K\x07.",
+    "one character": lambda content: content.replace(b"const(int, 7)", b"const(int, 8)"),
 }
 
 
@@ -250,3 +251,25 @@ def test_a_damaged_kernel_on_disk_is_compiled_anew(damage, tmp_path, monkeypatch
     assert "dropped what cannot be read of the compiled kernels" in caplog.text
     assert seven() == 7
     assert len(compilations) == 2, "what was compiled anew is whole"
+
+
+def test_the_file_of_another_kernel_is_compiled_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiling, "folder", lambda: tmp_path)
+
+    def seven(a):
+        a[0] = 7
+
+    def eight(a):
+        a[0] = 8
+
+    def found(kernel):
+        place = (ctypes.c_int64 * 1)()
+        compiling.c_function(SIGNATURE)(kernel).ctypes(place)
+        return place[0]
+
+    assert (found(seven), found(eight)) == (7, 8)
+    one, other = tmp_path.iterdir()
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    assert (found(seven), found(eight)) == (7, 8)

@@ -145,6 +145,38 @@ def test_what_is_drawn_at_random_is_drawn_again(tmp_path, loader, batches, caplo
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # noqa: NPY002
 
 
+class Dying:
+    """A loader whose workers end after some batches, as by a signal that all processes got."""
+
+    def __init__(self, batches, asked):
+        self.left, self.asked, self.source = batches, asked, shuffled()
+        self.dataset, self.batch_size = DATA, 20
+
+    def __len__(self):
+        return len(self.source)
+
+    def __iter__(self):
+        for batch in self.source:
+            if not self.left:
+                self.asked.append(1)
+                raise RuntimeError("DataLoader worker (pid(s) 1) exited unexpectedly")
+            self.left -= 1
+            yield batch
+
+
+@pytest.mark.parametrize("batches", [0, 4])
+def test_a_signal_that_ends_the_workers_of_a_loader_too_is_a_stop(tmp_path, batches):
+    wanted, _ = fit(Dying(99, []))
+    asked = []
+    with pytest.raises(fs.training.Interrupted):
+        fit(Dying(batches, asked), folder=tmp_path / "run", stop=lambda: bool(asked))
+    assert fs.Run(tmp_path / "run").checkpoint.batch == batches % 3
+    found, _ = fit(Dying(99, []), folder=tmp_path / "run", resume=True)
+    assert torch.equal(found, wanted)
+    with pytest.raises(RuntimeError, match="exited unexpectedly"):
+        fit(Dying(1, []), folder=tmp_path / "other")
+
+
 class Own(Sampler):
     """Samples in an order that nothing tells."""
 

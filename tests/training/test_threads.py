@@ -61,6 +61,23 @@ class TestSignals:
         finally:
             signal.signal(signal.SIGHUP, before)
 
+    def test_children_that_end_by_it_are_no_error(self):
+        """Workers of a torch loader get the signal, too, and torch raises an error where the training is just then."""
+        said = []
+        before = signal.signal(signal.SIGCHLD, lambda number, frame: said.append(number))
+        try:
+            with stop_on_signals():
+                signal.raise_signal(signal.SIGCHLD)
+                assert len(said) == 1
+                for _ in range(2):
+                    signal.raise_signal(signal.SIGTERM)
+                    signal.raise_signal(signal.SIGCHLD)
+            assert len(said) == 1
+            signal.raise_signal(signal.SIGCHLD)
+            assert len(said) == 2
+        finally:
+            signal.signal(signal.SIGCHLD, before)
+
 
 class Machine:
     """A clock that steps move on: by a second on one thread, by half on two if no other program is busy."""

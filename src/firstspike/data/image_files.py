@@ -25,6 +25,7 @@ from firstspike.text import first_line, installed_with
 logger = logging.getLogger(__name__)
 
 _SIDE = 28
+_PART = 1 << 24  # bytes that are unpacked at once
 _UNSIGNED = b"\0\0\x08"  # how an IDX file of bytes begins
 _FILES = tuple(f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))
 
@@ -137,8 +138,8 @@ def _shrunk(pixels: UInt8[np.ndarray, "images height width"], source: Source) ->
 
 def _paths(source: Source, kind: str, given: str | Path | None) -> list[Path]:
     """The four files, as in ``_FILES``. They may have to be downloaded first."""
-    cache = folder_of(None)
-    roots = (*source.folders, cache) if given is None else (folder_of(given),)
+    cache = folder_of(given)
+    roots = (*source.folders, cache) if given is None else (cache,)
     for root in roots:
         if (found := _complete(source, root)) is not None:
             return found
@@ -181,29 +182,38 @@ def _find_idx(folder: Path, name: str) -> Path | None:
 
 def _read(images: Path, names: Path) -> tuple[UInt8[np.ndarray, "images height width"], UInt8[np.ndarray, " images"]]:
     """Images and labels of one part."""
-    pixels, labels = _read_idx(images), _read_idx(names)
-    if pixels.ndim != 3 or pixels.shape[1:] != (_SIDE, _SIDE):
-        raise ValueError(f"{images}: expected images of {_SIDE}x{_SIDE} pixels, got the shape {pixels.shape}")
-    if labels.shape != pixels.shape[:1]:
+    pixels = _read_idx(images, (_SIDE, _SIDE), f"images of {_SIDE}x{_SIDE} pixels")
+    labels = _read_idx(names, (), f"one label for each of {len(pixels)} images")
+    if len(labels) != len(pixels):
         raise ValueError(f"{names}: expected one label for each of {len(pixels)} images, got {labels.shape}")
     return pixels, labels
 
 
-def _read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
-    """The array of unsigned bytes in a file, plain or gzipped (recognised by its first bytes)."""
-    content = path.read_bytes()
-    try:
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
-        head = content[:4]
-        if not head.startswith(_UNSIGNED) or len(head) < 4:
-            raise ValueError(f"{path}: is not an IDX file of unsigned bytes: it begins with {head.hex() or 'nothing'}")
-        sizes = struct.unpack_from(f">{head[3]}I", content, 4)
-    except (EOFError, zlib.error, struct.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: is corrupt: {error}; download it again") from None
-    numbers = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * head[3])
-    if len(numbers) != math.prod(sizes):
-        raise ValueError(
-            f"{path}: expected {math.prod(sizes)} numbers of shape {sizes}, got {len(numbers)}; download it again"
-        )
-    return numbers.reshape(sizes)
+def _read_idx(path: Path, each: tuple[int, ...] | None = None, what: str = "") -> UInt8[np.ndarray, "..."]:
+    """The unsigned bytes in a file, plain or gzipped (recognised by its first bytes).
+
+    A file of another shape of ``each`` sample than expected is refused before it is unpacked, and of others no more is
+    unpacked than they announce: a few MB of gzip may hold all of the memory.
+    """
+    content = bytearray()
+    with path.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        file: Any = gzip.GzipFile(fileobj=raw) if packed else raw
+        try:
+            head = file.read(4)
+            if not head.startswith(_UNSIGNED) or len(head) < 4:
+                start = head.hex() or "nothing"
+                raise ValueError(f"{path}: is not an IDX file of unsigned bytes: it begins with {start}")
+            sizes = struct.unpack(f">{head[3]}I", file.read(4 * head[3]))
+            if each is not None and (not sizes or sizes[1:] != each):
+                raise ValueError(f"{path}: expected {what}, got the shape {sizes[:9]}")
+            total = math.prod(sizes)
+            while len(content) <= total and (part := file.read(min(_PART, total + 1 - len(content)))):
+                content += part
+        except (EOFError, zlib.error, struct.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path}: is corrupt: {error}; download it again") from None
+    if len(content) != total:
+        got = f"{len(content)}{' or more' if len(content) > total else ''}"
+        raise ValueError(f"{path}: expected {total} numbers of shape {sizes[:9]}, got {got}; download it again")
+    return np.frombuffer(content, dtype=np.uint8).reshape(sizes)

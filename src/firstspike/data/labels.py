@@ -1,5 +1,6 @@
 """Labels of samples, as people write them: indices into class names, or numbers to learn."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -40,14 +41,18 @@ def class_indices(
         index, expected = {}, "whole numbers or names"
     else:
         names = tuple(map(str, class_names))
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"class_names: expected a name for each class, got {twice[0]!r} twice")
         index, expected = {str(k): k for k in range(len(names))}, f"0 ... {len(names) - 1} or {', '.join(names)}"
         if any(as_number(int, name) is not None for name in names):  # labels are these names
             index, expected = {}, ", ".join(names)
     index |= {name: k for k, name in enumerate(names)}
     for row, text in enumerate(texts):
         if text not in index:
-            hint = "" if text else "; leave out samples without a label"
-            if class_names is None and _number(text) is not None:
+            number, hint = _number(text), ""
+            if not text or (isinstance(number, float) and not math.isfinite(number)):
+                hint = "; leave out samples without a label"
+            elif class_names is None and number is not None:
                 hint = "; numerical labels need regression=True"
             raise ValueError(f"labels: expected {expected}, got {text!r} for {place(row)}{hint}")
     return torch.tensor([index[text] for text in texts], dtype=torch.int64), names
@@ -63,8 +68,10 @@ def targets(
     """Labels as numbers, and the names of the targets; otherwise as `class_indices`."""
     array = _array(labels)
     for row, text in enumerate(array.tolist() if array.dtype.kind in "OUS" and array.ndim == 1 else ()):
-        if as_number(float, str(text)) is None:
-            raise ValueError(f"labels: expected a number, got {text!r} for {place(row)}")
+        number = as_number(float, str(text))
+        if number is None or not math.isfinite(number):
+            hint = "; leave out samples without a label"
+            raise ValueError(f"labels: expected a finite number, got {text!r} for {place(row)}{hint}")
     if array.ndim not in (1, 2) or len(array) != samples:
         raise ValueError(f"labels: expected numbers ({samples},) or ({samples}, targets), got {array.shape}")
     columns = names or own or getattr(labels, "columns", None) or ()
@@ -83,7 +90,9 @@ def _array(labels: ArrayLike | Tensor) -> np.ndarray:
 def _class_text(label: object) -> str:
     """A label as text, whole numbers as such."""
     missing = label is None or type(label).__name__ == "NAType"  # of pandas
-    text = (label.decode(errors="replace") if isinstance(label, bytes) else "" if missing else str(label)).strip()
+    text = (
+        label.decode(errors="backslashreplace") if isinstance(label, bytes) else "" if missing else str(label)
+    ).strip()
     number = _number(text)
     return text if number is None or number % 1 != 0 else str(int(number))
 

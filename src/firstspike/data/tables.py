@@ -2,8 +2,9 @@
 
 import codecs
 import csv
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -183,7 +184,7 @@ def _numbers(text: _Text, columns: list[int], kind: str) -> Float64[Tensor, "sam
                     hint += f"; labels are taken from {text.column(text.label)}, unless you set labels: {name}"
             expected = "a time, inf or nothing" if kind == "times" else "a number or nothing"
             where = f"{text.path}, {text.column(column)}, line {line}"
-            raise ValueError(f"{where}: expected {expected}, got {cells[column].strip()!r}{hint}")
+            raise ValueError(f"{where}: expected {expected}, got {cells[column].strip()[:40]!r}{hint}")
     return torch.from_numpy(numbers)
 
 
@@ -211,10 +212,15 @@ def _label_column(path: Path, names: list[str], label: str | int | None) -> int 
         return None
     if isinstance(label, str):
         if label not in names:
-            raise ValueError(f"{path}, line 1: expected a column named {label!r}, got {', '.join(names)}")
+            raise ValueError(f"{path}, line 1: expected a column named {label!r}, got {_some(names)}")
+        if names.count(label) > 1:
+            raise ValueError(f"{path}, line 1: expected one column named {label!r}, got {names.count(label)}")
         label = names.index(label)
     if len(names) < 2:
-        raise ValueError(f"{path}: expected columns of inputs and one of labels, got one column")
+        raise ValueError(
+            f"{path}: expected columns of inputs and one of labels, got one column: {names[0][:40]!r}; columns are "
+            "separated by commas, semicolons or tabs"
+        )
     if not -len(names) <= label < len(names):
         numbers = f"0 (the first) ... {len(names) - 1}"
         raise ValueError(f"{path}: expected the number of the column with the labels, {numbers}, got {label}")
@@ -222,24 +228,34 @@ def _label_column(path: Path, names: list[str], label: str | int | None) -> int 
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Lines of a text file that are not empty."""
+    """Lines of a text file that are not blank."""
     try:
         with _opened(path, "rb") as raw:
             wide = raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # as Excel writes "Unicode text"
         with _opened(path, newline="", encoding="utf-16" if wide else "utf-8-sig") as file:
-            first = next((line for line in file if line.strip()), "")
+            first = re.sub(r'"[^"]*"', "", next((line for line in file if line.strip()), ""))
             file.seek(0)
-            reader = csv.reader(file, delimiter=next((x for x in _SEPARATORS if x in first), ","))
+            delimiter = next((x for x in _SEPARATORS if x in first), ",")
+            reader = csv.reader(_checked(file), delimiter=delimiter, skipinitialspace=True)
             return [(reader.line_num, row) for row in reader if row]
     except (UnicodeError, csv.Error) as error:
         what = "table" if isinstance(error, csv.Error) else "text file of UTF-8 or UTF-16"
         raise ValueError(f"{path}: is not a {what}: {error}") from None
 
 
+def _checked(lines: Iterable[str]) -> Iterator[str]:
+    """Lines of a text, those of spaces as empty ones; a UnicodeError for NUL, as in UTF-16 without its mark."""
+    for number, line in enumerate(lines, 1):
+        if "\0" in line:
+            raise UnicodeError(f"line {number} has characters NUL")
+        yield line if line.strip(" \r\n") else "\n"
+
+
 def _is_header(first: list[str], below: list[Line], label: int | None, known: Sequence[str]) -> bool:
     """Whether the first line names the columns: it holds the known names, or no number.
 
-    Names may be numbers, too, if the cell of the labels is a word that no line below has there.
+    Names may be numbers, too, if the cell of the labels is one that no line below has there: a word, or anything above
+    words alone.
     """
     if known and set(known) <= set(first):
         return True
@@ -247,9 +263,11 @@ def _is_header(first: list[str], below: list[Line], label: int | None, known: Se
     numbers = [cell for cell in first if as_number(float, cell) is not None]
     if not numbers:
         return any(first) and not all(cell.lower() in ("true", "false") for cell in inputs)
-    if label is None or first[label] in numbers or first[label].lower() in _WORDS:
+    if label is None or first[label].lower() in _WORDS:
         return False
     labels = [cells[label].strip() for _, cells in below if label < len(cells)]
+    if first[label] in numbers and any(as_number(float, cell) is not None for cell in labels):
+        return False
     usual = inputs == [str(k) for k in range(len(inputs))]  # as pandas names columns
     classes = len(set(labels)) < len(labels) or not any(as_number(float, cell) is None for cell in labels)
     return first[label] not in labels and len(set(inputs)) == len(inputs) and bool(labels) and (usual or classes)
@@ -261,4 +279,5 @@ def _number(cell: str, kind: str) -> float | None:
     number = as_number(float, cell)
     if number is None:
         return _WORDS.get(cell.lower()) if values else None if cell else np.inf
-    return number if (abs(number) != np.inf if values else number > -np.inf) else None
+    too_large = abs(number) == np.inf and any(map(str.isdecimal, cell))
+    return number if not too_large and (abs(number) != np.inf if values else number > -np.inf) else None

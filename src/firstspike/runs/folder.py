@@ -30,6 +30,7 @@ import torch
 
 from firstspike._version import __version__
 from firstspike.config import Config, load_config
+from firstspike.config.yaml_file import Place, shown_place, shown_value
 from firstspike.data import Splits
 from firstspike.runs.checkpoint import remove_others
 from firstspike.runs.files import remove_empty, remove_leftovers, with_file_name, write_whole
@@ -39,6 +40,7 @@ from firstspike.torchrun import processes, rank
 from firstspike.training.fit import Row
 
 _TABLES = ("metrics", "output_times")
+_FREE = {("training", name) for name in ("epochs", "checkpoint_every", "device")}  # as they change no result
 
 
 class RunFolder:
@@ -100,7 +102,7 @@ class RunFolder:
         if epoch is None:
             remove_others(self.checkpoints)
         self.drop_rows_after(epoch)
-        if config.training.epochs != self.config.training.epochs:
+        if config != self.config:
             write_whole(self.path / "config.yaml", config.to_yaml())
 
     @property
@@ -225,6 +227,26 @@ def changed_data(run: RunFolder, data: Splits) -> str:
     except ValueError:  # environment.json is damaged, which is an error only where it is needed
         return ""
     return f"{run.path}: the data are not those that the run was trained on: {'; '.join(found)}" if found else ""
+
+
+def changed_settings(run: RunFolder, config: Config) -> str:
+    """One line on how a config differs from the run's, other than in its data; empty if it does not."""
+    now, before = (each.model_dump(mode="json", exclude={"data"}) for each in (config, run.config))
+    found = list(_differences(now, before))
+    more = [f"and {len(found) - 5} more"] if len(found) > 5 else []
+    return f"{run.path}: the training continues with other settings: {'; '.join(found[:5] + more)}" if found else ""
+
+
+def _differences(now: Any, before: Any, place: Place = ()) -> Iterator[str]:
+    if isinstance(now, dict) and isinstance(before, dict) and now.get("kind") == before.get("kind"):
+        for key in now | before:
+            yield from _differences(now.get(key), before.get(key), (*place, key))
+    elif isinstance(now, list) and isinstance(before, list) and len(now) == len(before):
+        for number, pair in enumerate(zip(now, before, strict=True)):
+            yield from _differences(*pair, (*place, number))
+    elif now != before and place not in _FREE:
+        is_now, was = (shown_value(x.get("kind", x) if isinstance(x, dict) else x) for x in (now, before))
+        yield f"{shown_place(place)} is {is_now}, was {was}"
 
 
 def next_folder(parent: Path, name: str) -> Path:

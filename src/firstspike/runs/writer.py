@@ -12,7 +12,7 @@ from firstspike.config import Config
 from firstspike.config.describer import custom_parts, describe
 from firstspike.data import Splits
 from firstspike.runs.checkpoint import Checkpoint, checkpoints, newest_of_all, place_of, remove_others, save_checkpoint
-from firstspike.runs.folder import RunFolder, changed_data, check_free
+from firstspike.runs.folder import RunFolder, changed_data, changed_settings, check_free
 from firstspike.runs.lock import locked
 from firstspike.runs.seeds import mean_of, member_folders, write_table
 from firstspike.runs.stored import OWN_DATA, copy_of_data, save_splits
@@ -150,6 +150,12 @@ class RunWriter(Callback):
         changed = changed_data(top, data) if self.resume else ""
         if changed:
             logger.warning(changed)
+        if self.resume and self.config is None:
+            before = top.config
+            if before.data.kind == config.data.kind and (settings := changed_settings(top, config)):
+                logger.warning(settings)
+            if not changed:  # objects do not tell where their data came from
+                config = config.model_copy(update={"data": before.data, "published": before.published})
         identities = [member.substrate.identity() for member in fit.trainer.members]
         runs = [(top, config, identities[0])]
         if len(seeds) > 1:

@@ -10,9 +10,11 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from firstspike.deferred import raise_deferred_errors
 from firstspike.layers.noise import jitter_from
@@ -38,26 +40,30 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     After a ``ProcessLostError``, SIGTERM goes on without effect: ``torchrun`` sends it to all processes once it has
     missed one, and the first of them still has to report the error.
     """
-    asked = threading.Event()
+    asked, before = threading.Event(), dict[int, Any]()
 
     def ask(number: int, frame: FrameType | None) -> None:
         if asked.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.set()
+        child = getattr(signal, "SIGCHLD", None)  # by which torch raises errors, anywhere, if workers of a loader end
+        if child is not None and callable(signal.getsignal(child)):
+            before[child] = signal.signal(child, signal.SIG_DFL)
 
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield asked.is_set
         return
     ends = [number for name in _ENDS if (number := getattr(signal, name, None))]
     free = [number for number in ends if signal.getsignal(number) is signal.SIG_DFL]  # nohup ignores one
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, *free)}
     try:
+        for number in (signal.SIGINT, signal.SIGTERM, *free):
+            before[number] = signal.signal(number, ask)
         yield asked.is_set
     except ProcessLostError:
         del before[signal.SIGTERM]
         raise
     finally:
-        for number, handler in before.items():
+        for number, handler in [*before.items()]:
             signal.signal(number, handler)
 
 
@@ -152,11 +158,12 @@ def _epoch(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> list[list[fl
         stack.enter_context(staying_finite(members, epoch + 1, fit.seeds))
         for member, source in zip(members, sources, strict=True):
             stack.enter_context(jitter_from(member.network, source))
-        for times, labels in fit.source.epoch(epoch, fit.seeds, fit.batch):
-            if stop():
+        for batch in _until(stop, fit.source.epoch(epoch, fit.seeds, fit.batch)):
+            if batch is None:
                 for member, source, sums in zip(members, sources, totals.clone(), strict=True):
                     member.progress.noise, member.progress.totals = source.get_state(), sums
                 return None
+            times, labels = batch
             if trainer.augment is not None:
                 times = trainer.augment(times, fit.train, sources)
             with pace.step():
@@ -173,6 +180,20 @@ def _epoch(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> list[list[fl
         member.progress.end_epoch()
     found: list[list[float]] = totals.tolist()
     return found
+
+
+def _until(stop: Stop, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor] | None]:
+    """Batches, and None where the training is to stop. Workers of a loader may have ended by the same signal."""
+    while True:
+        try:
+            if (batch := next(batches, None)) is None:
+                return
+        except Exception:
+            if not stop():
+                raise
+            yield None
+            return
+        yield None if stop() else batch
 
 
 def _mean(rows: Sequence[Row]) -> Row:

@@ -13,7 +13,7 @@ from firstspike.text import first_line
 from firstspike.training.averaging import WeightAverage
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.silent import SilentNeurons
-from firstspike.training.state import CheckpointError, checked_state, own_tensors
+from firstspike.training.state import CheckpointError, checked_state, keep_settings, own_tensors
 
 
 @dataclass
@@ -171,6 +171,7 @@ class Member:
             self.network.load_state_dict(state["network"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
+            keep_settings(self.optimizer, state["optimizer"]["param_groups"], where)
             self.optimizer.load_state_dict(state["optimizer"])
             if self.schedule is not None:
                 self.schedule.load_state_dict(state["schedule"])

@@ -5,6 +5,7 @@ edited, and objects passed in Python may differ from the trained ones.
 """
 
 import copy
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,12 @@ from torch import Tensor, optim
 if TYPE_CHECKING:
     from firstspike.training.member import Member
 
+logger = logging.getLogger(__name__)
+
 _EXTRA = "_extra_state"  # the end of a name in a state_dict: modules check it themselves
 _OWN = {"params", "capturable", "differentiable"}
 """Options of an optimiser's group that affect how it runs, not its results (``fused`` rounds differently)."""
+_ROUNDS = {"fused", "foreach"}
 
 
 class CheckpointError(ValueError):
@@ -112,6 +116,21 @@ def _optimizer_state(found: Any, optimizer: optim.Optimizer, where: str) -> dict
         raise CheckpointError(f"{where}: state of {min(unknown)}, which is none of the network's parameters")
     check_like(found["state"], {number: expected[number] for number in found["state"]}, f"{where}: state")
     return {"state": found["state"], "param_groups": groups}
+
+
+def keep_settings(optimizer: optim.Optimizer, groups: Sequence[Mapping[str, Any]], where: str) -> None:
+    """Give an optimiser's defaults the values of saved groups, which continue, and report those that were others."""
+    kept: dict[str, Any] = {}
+    for mine, theirs in zip(optimizer.param_groups, groups, strict=True):
+        for name in optimizer.defaults.keys() & theirs.keys() - _OWN - _ROUNDS:
+            first = f"initial_{name}"
+            now, saved = (group.get(first, group[name]) for group in (mine, theirs))  # schedules change lr
+            if now == optimizer.defaults[name] != saved:
+                kept[name] = saved
+    if kept:
+        saved, now = (", ".join(f"{name}={values[name]}" for name in kept) for values in (kept, optimizer.defaults))
+        logger.warning("%s: the optimiser continues with the saved %s, not with %s", where, saved, now)
+        optimizer.defaults |= kept
 
 
 def _after_a_step(optimizer: optim.Optimizer) -> Mapping[Any, Any]:

@@ -5,13 +5,15 @@ compiled the public way, which takes longer, and not kept.
 
 Kernels lie in the user's cache folder, or in the one that ``NUMBA_CACHE_DIR`` names, below a name made of the versions
 of firstspike and numba and of the sources here. So a new installation of the same version finds them, and another
-version does not. Unreadable files are dropped and compiled anew.
+version does not. Damaged files are dropped and compiled anew. To read a kernel is to run it, so a folder in which
+others could put theirs is not used.
 
 With ``NUMBA_BOUNDSCHECK=1`` kernels are others, kept beside the usual ones, which an index out of bounds ends.
 """
 
 # mypy: disable-error-code="no-untyped-def"
 import contextlib
+import errno
 import gc
 import hashlib
 import logging
@@ -134,14 +136,17 @@ def c_function(signature: Any, *kind: Any, following: str = "") -> Callable[[Cal
 @lru_cache(maxsize=1)
 def folder() -> Path | None:
     """Where this version's kernels are kept; None if no such folder can be written."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "firstspike"
-    path = Path(numba.config.CACHE_DIR or home) / f"kernels-{__version__}-numba{numba.__version__}-{_sources()}"
     try:
+        home = numba.config.CACHE_DIR or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "firstspike"
+        path = Path(home) / f"kernels-{__version__}-numba{numba.__version__}-{_sources()}"
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path).close()
         os.utime(path)
-    except OSError as error:
-        logger.warning("cannot keep compiled kernels in %s (%s); NUMBA_CACHE_DIR names another folder", path, error)
+        found = path.stat()
+        if hasattr(os, "geteuid") and (found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o002):
+            raise PermissionError(errno.EPERM, "others could put kernels there", str(path))
+    except (OSError, RuntimeError) as error:  # the latter if the user has no home
+        logger.warning("cannot keep compiled kernels (%s); NUMBA_CACHE_DIR names another folder", error)
         return None
     _drop_unused(path)
     return path
@@ -163,9 +168,13 @@ class _OnDisk:
         target_context.refresh()
         machine, checks = target_context.codegen().magic_tuple(), bool(numba.config.BOUNDSCHECK)
         key = repr((self._place, self._kind, str(sig), machine, checks, sys.implementation.cache_tag))
-        self._path = folder() / f"{self._kernel}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.kernel"
+        self._key = hashlib.sha256(key.encode())
+        self._path = folder() / f"{self._kernel}-{self._key.hexdigest()[:16]}.kernel"
         try:
-            return inside.CompileResult._rebuild(target_context, *pickle.loads(self._path.read_bytes()))
+            content = self._path.read_bytes()
+            if content != self._sealed(content[: -self._key.digest_size]):
+                raise ValueError("damaged")  # LLVM would end the process, or link what is wrong
+            return inside.CompileResult._rebuild(target_context, *pickle.loads(content))
         except FileNotFoundError:
             pass
         except Exception:  # whatever damaged files make pickle raise
@@ -180,11 +189,19 @@ class _OnDisk:
             return
         part = self._path.with_suffix(f".{uuid4().hex}")
         try:
-            part.write_bytes(inside.dumps(result._reduce()))
+            part.write_bytes(self._sealed(inside.dumps(result._reduce())))
             part.replace(self._path)
         except OSError as error:
-            part.unlink(missing_ok=True)
-            logger.warning("cannot keep a compiled kernel: %s", error)
+            logger.warning("cannot keep a compiled kernel in %s: %s", part.parent, error.strerror)
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+
+    def _sealed(self, data: bytes) -> bytes:
+        """The content of this kernel's file: data, and a digest of it and of what the kernel depends on."""
+        digest = self._key.copy()
+        digest.update(data)
+        return data + digest.digest()
 
 
 def _announce() -> None:
