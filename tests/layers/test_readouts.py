@@ -298,6 +298,7 @@ def test_first_spike():
     layer, times = FirstSpike(), trains()
     assert torch.equal(layer(times), times[..., 0])
     assert torch.equal(layer(times[..., 0]), times[..., 0])
+    assert torch.equal(layer(times.flip(-1)), times[..., 0])
     network = Network(FirstSpike(), LIFLinear(3, 2, dtype=torch.float64, generator=seeded()))
     assert network.takes_trains
     assert network.inputs == 3

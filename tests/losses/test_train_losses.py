@@ -72,6 +72,42 @@ def test_gradients_and_invariances(loss):
     assert (output.grad[~finite] == 0).all()
 
 
+class Counted(VanRossum):
+    """How many pairs of columns it works on, in all trains."""
+
+    def distance(self, output, target):
+        self.pairs += output.numel() // output.shape[-1] * (output.shape[-1] + target.shape[-1]) ** 2
+        return super().distance(output, target)
+
+
+@pytest.mark.parametrize("loss", [VanRossum(0.5), MatchedSpikes(0.5)])
+def test_padding_costs_nothing(loss):
+    output, target = trains(40, 5, 3), trains(40, 5, 2, seed=1)
+    padded = torch.nn.functional.pad(output, (0, 57), value=inf)
+    padded[3, 2] = torch.linspace(0, 5, 60, dtype=torch.float64)  # one neuron uses them all
+    output, target = (torch.nn.functional.pad(x, (0, 60 - x.shape[-1]), value=inf) for x in (output, target))
+    output[3, 2] = padded[3, 2]
+    counted = Counted(0.5)
+    counted.pairs = 0
+    assert counted(padded, target) == VanRossum(0.5)(output, target)
+    assert counted.pairs <= 200 * (4 + 4) ** 2 + (60 + 60) ** 2  # 200 * 120 ** 2 with all columns
+    output.requires_grad_()
+    dense = loss.distance(output, target).sum(dim=-1)
+    torch.testing.assert_close(loss.per_sample(output, target), dense, rtol=1e-14, atol=1e-14)
+    slopes = [torch.autograd.grad(x.sum(), output)[0] for x in (loss.per_sample(output, target), dense)]
+    torch.testing.assert_close(*slopes, rtol=1e-13, atol=1e-13)
+    in_vmap = torch.func.vmap(lambda x, y: loss(x[None], y[None]))(output.detach(), target)
+    torch.testing.assert_close(in_vmap, dense.detach(), rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("loss", [VanRossum(0.5), MatchedSpikes(0.5), MatchedSpikes(0.5, "squared")])
+def test_trains_may_be_in_any_order(loss):
+    output, target = trains(3, 2, 4).requires_grad_(), trains(3, 2, 3, seed=1)
+    torch.testing.assert_close(loss(output.flip(-1), target.roll(1, -1)), loss(output, target), rtol=1e-12, atol=0)
+    slopes = [torch.autograd.grad(loss(*x), output)[0] for x in ((output.flip(-1), target.flip(-1)), (output, target))]
+    torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)
+
+
 def test_a_spike_alone():
     output, target = torch.tensor([[[1.0]]]), torch.tensor([[[inf]]])
     assert VanRossum(0.5)(output, target).item() == 0.5

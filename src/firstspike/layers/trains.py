@@ -1,7 +1,8 @@
 """Spike times and trains between layers: their form, their number, and conversions between them.
 
-Trains are tensors ``(batch, neurons, spikes)``, sorted along the last dimension, ``inf`` after the last spike. First
-spikes ``(batch, neurons)`` are trains of one spike for layers that take trains.
+Trains are tensors ``(batch, neurons, spikes)``, sorted along the last dimension, ``inf`` after the last spike. Layers
+and losses also take them in any order. First spikes ``(batch, neurons)`` are trains of one spike for layers that take
+trains.
 """
 
 from typing import Any, Literal, NamedTuple, TypedDict
@@ -34,6 +35,15 @@ def form_of(layer: nn.Module | type[nn.Module]) -> Form:
     """The form of a layer's output, or of the layers of a class: its attribute ``gives``, by default first spikes."""
     form: Form = getattr(layer, "gives", "first spikes")
     return form
+
+
+def ending_of(module: nn.Module) -> Form | None:
+    """The form that the last part of any module gives, of those that say so or are torch's with weights."""
+    if hasattr(module, "gives"):
+        return form_of(module)
+    if found := next(filter(None, map(ending_of, reversed(list(module.children())))), None):
+        return found
+    return "values" if type(module).__module__.startswith("torch.nn") and list(module.parameters()) else None
 
 
 def takes_trains(layer: nn.Module) -> bool:
@@ -144,7 +154,7 @@ class FirstSpike(SpikeLayer):
     ) -> Float[Tensor, "*batch inputs"]:
         """First spikes; with ``observed``, these times and the gradient of the first spikes."""
         check_times(times)
-        first = times[..., 0] if times.ndim > 2 else times
+        first = times.min(dim=-1).values if times.ndim > 2 else times
         return first if observed is None else at_observed(first, observed)
 
 

@@ -5,6 +5,7 @@ columns. A spike that is missing, or one too many, has no time to move: the loss
 make it appear or go.
 """
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal, TypedDict, Unpack
 
 import torch
@@ -19,7 +20,7 @@ from firstspike.losses.base import Costs, Loss, Reduction
 from firstspike.losses.regularizers import Regularizer
 from firstspike.ranges import NotNegative, Positive, checks_ranges
 from firstspike.signature import takes_arguments_of
-from firstspike.spiketime.values import check_tensor, real_times
+from firstspike.spiketime.values import check_tensor, is_readable, real_times
 
 Trains = Float[Tensor, "*batch outputs spikes"]
 
@@ -33,7 +34,7 @@ class _TrainOptions(TypedDict, total=False):
 
 @checks_ranges
 class TrainLoss(Loss):
-    """Base class of losses between spike trains. A subclass writes `distance` of two trains.
+    """Base class of losses between spike trains, sorted here. A subclass writes `distance` of two trains.
 
     Args:
         reduction: how the losses of the samples are combined: `"mean"`, `"sum"` or `"none"`.
@@ -61,7 +62,13 @@ class TrainLoss(Loss):
                     f"{name}: expected spike trains (batch, outputs, spikes), got {x.dtype} of shape "
                     f"{tuple(x.shape)}, and the output has {tuple(output.shape)}; fill up trains with inf"
                 )
-        return self.distance(real_times(output), real_times(labels).to(output)).sum(dim=-1)
+        trains = in_order(real_times(output)), in_order(real_times(labels).to(output))
+        if not is_readable(output):
+            return self.distance(*trains).sum(dim=-1)
+        found = output.new_zeros(output.shape[:-1])
+        for rows, most in alike(*trains):
+            found[rows] = self.distance(*(x[..., :most][rows] for x in trains))
+        return found.sum(dim=-1)
 
     def distance(self, output: Trains, target: Trains) -> Float[Tensor, "*batch outputs"]:
         """Distance of each output's train to its target, in a subclass."""
@@ -129,6 +136,22 @@ class MatchedSpikes(TrainLoss):
         return pairing(shift, output.isfinite(), target.isfinite())
 
 
+def in_order(trains: Trains) -> Trains:
+    """Trains sorted, which most are already."""
+    known = is_readable(trains) and bool((trains[..., 1:] >= trains[..., :-1]).all())
+    return trains if known else trains.sort(dim=-1).values
+
+
+def alike(*trains: Trains) -> Iterator[tuple[Bool[Tensor, "*batch outputs"], int]]:
+    """Pairs of trains of like lengths, and how many columns these need, so that nobody counts the padding of others."""
+    spikes, fewest = torch.stack([x.isfinite().sum(dim=-1) for x in trains]).amax(dim=0), 0
+    for most in (1 << k for k in range(int(spikes.max()).bit_length() + 1)):
+        rows = (spikes >= fewest) & (spikes <= most)
+        fewest = most + 1
+        if bool(rows.any()):
+            yield rows, most
+
+
 def distances(output: Trains, target: Trains) -> Float[Tensor, "*batch outputs here there"]:
     """The distance of each spike from each target; any number if one of them is missing."""
     times, targets = (torch.where(x.isfinite(), x, 0.0) for x in (output, target))
@@ -182,12 +205,15 @@ class SpikeErrors(Regularizer):
         layers = named_layers(network)
         if record is None or not isinstance(network, Network) or not layers or form_of(network[-1]) != "trains":
             raise ValueError("SpikeErrors needs a Network whose last layer gives trains, and its record")
-        last, target = layers[-1], labels.to(times)
+        last, target = layers[-1], in_order(labels.to(times))
         with torch.enable_grad():
-            here, there = times.isfinite(), target.isfinite()
-            shift = (distances(times, target) / self.scale).detach().requires_grad_()
-            (pairs,) = torch.autograd.grad(pairing(shift, here, there).sum(), shift)
-        extra, missing = here & (pairs.sum(dim=-1) == 0), there & (pairs.sum(dim=-2) == 0)
+            extra, missing = times.isfinite(), target.isfinite()
+            for rows, most in alike(times, target):
+                here, there = (x[..., :most][rows] for x in (times, target))
+                shift = (distances(here, there) / self.scale).detach().requires_grad_()
+                (pairs,) = torch.autograd.grad(pairing(shift, here.isfinite(), there.isfinite()).sum(), shift)
+                extra[rows, :most] &= pairs.sum(dim=-1) == 0
+                missing[rows, :most] &= pairs.sum(dim=-2) == 0
         before = times.detach() - 64 * torch.finfo(times.dtype).eps * (times.detach().abs() + self.tau_syn)
         at = torch.cat([torch.where(extra, before, 0.0), torch.where(missing, target, 0.0)], dim=-1)
         errors = torch.cat([extra.to(at.dtype), -missing.to(at.dtype)], dim=-1)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from firstspike.layers import Network, Record
-from firstspike.layers.trains import Form, spike_counts
+from firstspike.layers.trains import Form, ending_of, spike_counts
 from firstspike.losses.base import FIRST_OR_READOUT, check_reads, largest, smallest
 from firstspike.substrates import Substrate
 
@@ -35,9 +35,9 @@ class Objective:
     def check(self, network: nn.Module) -> None:
         """Raise a ValueError if a training of the network cannot take these."""
         loss, gives = self.loss, network.gives if isinstance(network, Network) else None
-        self.gives = gives
         if isinstance(loss, type):
             raise ValueError(f"loss: expected an object, got the class {loss.__name__}; write {loss.__name__}()")
+        self.gives = gives or form_for(loss, network)
         if getattr(loss, "reduction", "mean") == "none":
             raise ValueError("Trainer needs a loss with reduction='mean' or 'sum', got 'none'")
         if gives is not None:
@@ -45,7 +45,7 @@ class Objective:
                 check_reads(type(term).__name__, getattr(term, "reads", None) or gives, gives)
         if gives == "trains" and not hasattr(loss, "predict"):
             raise ValueError(f"the loss has no predict(trains), which decides: write one, or {FIRST_OR_READOUT}")
-        if gives is not None and isinstance(loss, nn.CrossEntropyLoss):
+        if isinstance(loss, nn.CrossEntropyLoss) and (gives or self.gives != "values"):
             values = gives == "values"
             why = "does not decide" if values else "would make the true neuron spike last"
             form = "Readout" if values else "Time"
@@ -98,6 +98,15 @@ class Objective:
         """Weight of the mean over a part of a batch in the mean over all of it."""
         weigh: Callable[[Tensor, Tensor], float | Tensor] | None = getattr(self.loss, "share", None)
         return len(part) / len(whole) if weigh is None else weigh(part, whole)
+
+
+def form_for(loss: Loss, network: nn.Module) -> Form | None:
+    """The form of a module's outputs, as it, its last part or the loss tells; None if they do not."""
+    told: Form | None = getattr(network, "gives", None) or getattr(loss, "reads", None)
+    last = ending_of(network)
+    if told is None and isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss | nn.MultiMarginLoss):  # they take scores
+        told = last if isinstance(network, nn.Sequential) and last else "values"
+    return told or ("values" if last == "values" else None)
 
 
 def numbers_of(output: Tensor, trains: bool) -> Float[Tensor, "*batch outputs"]:
