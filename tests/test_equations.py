@@ -118,6 +118,17 @@ def test_other_arguments_that_cannot_be(name, value, message):
     refused(message, lambda: Neuron(text, **{**CELL, "tau": 1.0, name: value}))
 
 
+def test_a_start_above_the_threshold():
+    flow = "dv/dt = (e - v + i) / tau; di/dt = -i"
+    given = {"threshold": "v > v_th", "reset": "v = e", "receptors": ["i"], "v_th": -50.0, "e": -65.0, "tau": 20.0}
+    message = re.escape(
+        "starts at v=0, i=0, which is above its threshold, v > v_th: set start={...} for its states, or"
+    )
+    with pytest.warns(UserWarning, match=message):
+        Neuron(flow, **given)
+    Neuron(flow, **given, start={"v": "e"})  # no warning
+
+
 NONE = "neuron 0 in sample 0 has no spike times: "
 RUNS = {
     "nested powers": ({"flow": "9**9**9**9*v"}, "(9 ** (9 ** (9 ** 9))) must be finite, got inf for neuron 0"),

@@ -7,7 +7,17 @@ import mpmath
 import pytest
 import torch
 
-from firstspike import LIF, FirstSpike, IntegralReadout, LIFLinear, MaximumReadout, MembraneReadout, Network
+from firstspike import (
+    LIF,
+    FirstSpike,
+    IntegralReadout,
+    LIFLinear,
+    LIFSpikeTrains,
+    MaximumReadout,
+    MembraneReadout,
+    Network,
+    SmoothCount,
+)
 from firstspike.config import load_config
 from firstspike.layers.ensembles import Ensemble
 from firstspike.neurons import AdaptiveLIF
@@ -305,6 +315,17 @@ def test_first_spike():
     assert torch.equal(network(times), network[1](times[..., 0]))
     observed = torch.where(times[..., 0].isfinite(), 0.5, INF).requires_grad_()
     assert torch.equal(layer(times.requires_grad_(), observed), observed)
+
+
+@pytest.mark.parametrize(
+    "layer", [FirstSpike(), IntegralReadout(2, 2), LIFSpikeTrains(2, 2, 60), SmoothCount(5.0, 1.0)], ids=type
+)
+def test_trains_filled_up_with_0(layer):
+    times = torch.tensor([[[1.0, 2.0, 0.0], [3.0, INF, INF]]])
+    with pytest.warns(UserWarning, match=r"\(1, 2, 3\) have trains that are filled up with 0, .* with inf"):
+        layer(times)
+    layer(times.sort(dim=-1).values)  # no warning: a spike at 0 is one
+    layer(times + 1)
 
 
 def test_weights_are_for_their_time_constants_whatever_the_threshold():

@@ -129,6 +129,11 @@ def test_wrong_targets(targets, message):
         VanRossum(0.5)(trains(2, 3, 4), targets)
 
 
+def test_targets_filled_up_with_0():
+    with pytest.warns(UserWarning, match="have trains that are filled up with 0"):
+        VanRossum(0.5)(torch.tensor([[[1.0, inf]]]), torch.tensor([[[1.0, 0.0]]]))
+
+
 NEURONS = {
     "lif": (fs.LIF(refractory=0.1), {}),
     "receptors": (fs.LIF(tau_syn=(1.0, 0.5)), {"receptor": [0] * 20 + [1] * 10}),

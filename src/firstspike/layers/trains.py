@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from firstspike.ranges import Finite, Positive, checks_ranges
 from firstspike.signature import shown_arguments
-from firstspike.spiketime.values import check_times
+from firstspike.spiketime.values import check_padding, check_times
 
 Form = Literal["first spikes", "trains", "values"]
 """A layer's outputs: spike times ``(batch, neurons)``, trains ``(batch, neurons, spikes)``, or a readout's values."""
@@ -121,6 +121,7 @@ class SpikeLayer(nn.Module):
                 hint = "; first spikes with more than one batch dimension are times.unsqueeze(-1)"
             shape = f"(batch, {inputs}), or trains (batch, {inputs}, spikes)"
             raise ValueError(f"{self._name} expects times {shape}, got {tuple(times.shape)}{hint}")
+        check_padding(trains)
         return trains
 
 
@@ -154,6 +155,8 @@ class FirstSpike(SpikeLayer):
     ) -> Float[Tensor, "*batch inputs"]:
         """First spikes; with ``observed``, these times and the gradient of the first spikes."""
         check_times(times)
+        if times.ndim > 2:
+            check_padding(times)
         first = times.min(dim=-1).values if times.ndim > 2 else times
         return first if observed is None else at_observed(first, observed)
 
@@ -202,6 +205,7 @@ class SmoothCount(FirstSpike):
         """The smooth numbers; with ``observed``, these values and the gradient of the computed ones."""
         check_times(times)
         trains = times if times.ndim > 2 else times.unsqueeze(-1)
+        check_padding(trains)
         count = torch.sigmoid((self.until - trains) / self.xi)
         if self.start is not None:
             count = count - torch.sigmoid((self.start - trains) / self.xi)

@@ -20,7 +20,7 @@ from firstspike.losses.base import Costs, Loss, Reduction
 from firstspike.losses.regularizers import Regularizer
 from firstspike.ranges import NotNegative, Positive, checks_ranges
 from firstspike.signature import takes_arguments_of
-from firstspike.spiketime.values import check_tensor, is_readable, real_times
+from firstspike.spiketime.values import check_padding, check_tensor, is_readable, real_times
 
 Trains = Float[Tensor, "*batch outputs spikes"]
 
@@ -62,6 +62,7 @@ class TrainLoss(Loss):
                     f"{name}: expected spike trains (batch, outputs, spikes), got {x.dtype} of shape "
                     f"{tuple(x.shape)}, and the output has {tuple(output.shape)}; fill up trains with inf"
                 )
+        check_padding(labels)
         trains = in_order(real_times(output)), in_order(real_times(labels).to(output))
         if not is_readable(output):
             return self.distance(*trains).sum(dim=-1)

@@ -1,6 +1,7 @@
 """The base of all neurons: parameters with units and bounds, and properties that backends rely on."""
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from numbers import Real
@@ -159,6 +160,20 @@ class Neuron:
         self.__dict__["parameters"] = known | {"refractory": Parameter(TIME, 0.0, included=True)}
         for name, value in (parameters | {"refractory": refractory}).items():
             object.__setattr__(self, name, _checked(name, self.parameters[name], value))
+        self._look_at_start("set start={...} for its states, or check the units")
+
+    def _look_at_start(self, cure: str) -> None:
+        """Warn of numbers with which a neuron from equations is above its threshold from the start."""
+        values: Mapping[str, Any] = self.named_values
+        if torch.compiler.is_compiling() or not all(isinstance(x, float) for x in values.values()):
+            return
+        states, excess = self.beginning(values)
+        if 0 < excess < math.inf and self.equations is not None:
+            at = ", ".join(f"{name}={float(x):g}" for name, x in states.items())
+            warnings.warn(
+                f"the neuron starts at {at}, which is above its threshold, {self.equations.threshold}: {cure}",
+                stacklevel=4,
+            )
 
     def _check_names(
         self,
@@ -306,6 +321,7 @@ def receptors_of(kinds: Sequence[Kind]) -> tuple[int, ...]:
     return tuple(k for k, kind in enumerate(kinds) if kind == "rise" or (kind == "synapse" and not fed[k]))
 
 
+_VOLTS = 0.1  # no membrane is further from 0
 _USUAL = {"reset": "0.0", "refractory": "0.0", "tau_rise": "0.0", "bias": "0.0"}
 
 
@@ -313,6 +329,15 @@ def shown_parameters(values: Mapping[str, Any]) -> str:
     """Parameters of a neuron as they are printed, without those that play no part."""
     unusual = (name for name in values if str(values[name]) not in (_USUAL.get(name), "()"))
     return ", ".join(f"{name}={values[name]}" for name in unusual)
+
+
+def warn_of_volts(values: Mapping[str, Any], usual: Mapping[str, Any]) -> None:
+    """Warn of potentials in mV, where some 10 are ``usual``, that all are numbers as if in volts."""
+    names = {name for name, x in usual.items() if isinstance(x, Real) and abs(x) >= 10}
+    given = {name: x for name, x in values.items() if name in names and isinstance(x, Real) and x}
+    if given and all(abs(x) <= _VOLTS for x in given.values()) and not torch.compiler.is_compiling():
+        shown = ", ".join(f"{name}={x:g}" for name, x in given.items())
+        warnings.warn(f"{shown}: potentials are in mV here; multiply those in volts by 1000", stacklevel=4)
 
 
 def check_neuron(value: Any) -> None:

@@ -38,6 +38,9 @@ FROM_RASTER = (
 )
 """How to convert the inputs of other libraries for spiking networks. ``dt`` is the length of a time step."""
 
+FILLED = "are filled up with 0, each of which is a spike at time 0; fill up trains with inf"
+"""What is wrong with trains, and how to mend it."""
+
 LARGEST = {torch.float32: LARGEST_32, torch.float64: LARGEST_64}
 """Limit of weights, in thresholds, and of ``tau_mem / tau_syn``, beyond which ``tau_mem`` counts as infinite."""
 
@@ -135,6 +138,20 @@ def check_times(times: Any) -> None:
             f"(batch, inputs): {FROM_RASTER}",
             stacklevel=2,
         )
+
+
+def is_padded(trains: Tensor) -> bool:
+    """Whether a train ends with a spike at 0 after later ones, so that 0 seems to fill trains up."""
+    if not is_readable(trains):
+        return False
+    trains = trains.detach()
+    return bool(((trains[..., -1] == 0) & (trains[..., 0] > 0) & (trains[..., 0] < math.inf)).any())
+
+
+def check_padding(trains: Tensor) -> None:
+    """Warn of trains that are filled up with 0."""
+    if is_padded(trains):
+        warnings.warn(f"times of shape {tuple(trains.shape)} have trains that {FILLED}", stacklevel=2)
 
 
 def not_floating(times: Tensor) -> str:
