@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from firstspike.data.arrays import as_tensor
 from firstspike.data.encoding import Encoder, LatencyEncoder
 from firstspike.data.events import EventLists
-from firstspike.spiketime.values import FILLED, FROM_RASTER, is_padded, not_floating
+from firstspike.spiketime.values import FROM_RASTER, not_floating
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,11 +261,9 @@ def _check_times(times: Tensor | EventLists) -> None:
             stacklevel=4,
         )
     if isinstance(times, Tensor) and times.ndim == 3 and not bool((times[..., :-1] <= times[..., 1:]).all()):
-        if is_padded(times):
-            raise ValueError(f"times: expected spike trains, got some that {FILLED}.")
         raise ValueError(
-            "times: expected spike trains sorted along the last dimension, got others: sort them with "
-            "times.sort(dim=-1).values, or flatten images of first spikes with times.flatten(1)."
+            "times: expected spike trains sorted along the last dimension, got others: fill them up with inf, not 0, sort "
+            "them with times.sort(dim=-1).values, or flatten images of first spikes with times.flatten(1)."
         )
 
 

@@ -41,9 +41,9 @@ def ending_of(module: nn.Module) -> Form | None:
     """The form that the last part of any module gives, of those that say so or are torch's with weights."""
     if hasattr(module, "gives"):
         return form_of(module)
-    if found := next(filter(None, map(ending_of, reversed(list(module.children())))), None):
-        return found
-    return "values" if type(module).__module__.startswith("torch.nn") and list(module.parameters()) else None
+    inside = next(filter(None, map(ending_of, reversed(list(module.children())))), None)
+    weighs = type(module).__module__.startswith("torch.nn") and any(True for _ in module.parameters())
+    return inside or ("values" if weighs else None)
 
 
 def takes_trains(layer: nn.Module) -> bool:
@@ -155,9 +155,10 @@ class FirstSpike(SpikeLayer):
     ) -> Float[Tensor, "*batch inputs"]:
         """First spikes; with ``observed``, these times and the gradient of the first spikes."""
         check_times(times)
+        first = times
         if times.ndim > 2:
             check_padding(times)
-        first = times.min(dim=-1).values if times.ndim > 2 else times
+            first = times.min(dim=-1).values
         return first if observed is None else at_observed(first, observed)
 
 

@@ -333,8 +333,8 @@ def shown_parameters(values: Mapping[str, Any]) -> str:
 
 def warn_of_volts(values: Mapping[str, Any], usual: Mapping[str, Any]) -> None:
     """Warn of potentials in mV, where some 10 are ``usual``, that all are numbers as if in volts."""
-    names = {name for name, x in usual.items() if isinstance(x, Real) and abs(x) >= 10}
-    given = {name: x for name, x in values.items() if name in names and isinstance(x, Real) and x}
+    names = {name for name, x in usual.items() if isinstance(x, int | float) and abs(x) >= 10}
+    given = {name: x for name, x in values.items() if name in names and isinstance(x, int | float) and x}
     if given and all(abs(x) <= _VOLTS for x in given.values()) and not torch.compiler.is_compiling():
         shown = ", ".join(f"{name}={x:g}" for name, x in given.items())
         warnings.warn(f"{shown}: potentials are in mV here; multiply those in volts by 1000", stacklevel=4)

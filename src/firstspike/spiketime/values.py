@@ -38,9 +38,6 @@ FROM_RASTER = (
 )
 """How to convert the inputs of other libraries for spiking networks. ``dt`` is the length of a time step."""
 
-FILLED = "are filled up with 0, each of which is a spike at time 0; fill up trains with inf"
-"""What is wrong with trains, and how to mend it."""
-
 LARGEST = {torch.float32: LARGEST_32, torch.float64: LARGEST_64}
 """Limit of weights, in thresholds, and of ``tau_mem / tau_syn``, beyond which ``tau_mem`` counts as infinite."""
 
@@ -140,18 +137,16 @@ def check_times(times: Any) -> None:
         )
 
 
-def is_padded(trains: Tensor) -> bool:
-    """Whether a train ends with a spike at 0 after later ones, so that 0 seems to fill trains up."""
-    if not is_readable(trains):
-        return False
-    trains = trains.detach()
-    return bool(((trains[..., -1] == 0) & (trains[..., 0] > 0) & (trains[..., 0] < math.inf)).any())
-
-
 def check_padding(trains: Tensor) -> None:
-    """Warn of trains that are filled up with 0."""
-    if is_padded(trains):
-        warnings.warn(f"times of shape {tuple(trains.shape)} have trains that {FILLED}", stacklevel=2)
+    """Warn of trains in which spikes at 0 come after a later one, so that 0 seems to fill them up."""
+    if is_readable(trains) and bool(
+        (trains[..., -1:].eq(0) & (0 < trains[..., :1]) & trains[..., :1].isfinite()).any()
+    ):
+        warnings.warn(
+            f"times of shape {tuple(trains.shape)} have trains that are filled up with 0, each of which is a spike at "
+            "time 0; fill up trains with inf",
+            stacklevel=2,
+        )
 
 
 def not_floating(times: Tensor) -> str:
@@ -320,7 +315,7 @@ def check_overflow(more: Tensor, max_spikes: int, overflow: str, budget: int = 0
     warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=2)
 
 
-def check_room(samples: int, neurons: int, spikes: int, cause: str, dtype: torch.dtype, device: torch.device) -> None:
+def check_room(samples: int, neurons: int, spikes: float, cause: str, dtype: torch.dtype, device: torch.device) -> None:
     """Raise ValueError for trains that are larger than the memory of the machine, together with their computation.
 
     ``cause`` is the argument that sets the number of spikes. On other devices, failed allocations are clear errors.
