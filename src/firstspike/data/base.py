@@ -262,8 +262,8 @@ def _check_times(times: Tensor | EventLists) -> None:
         )
     if isinstance(times, Tensor) and times.ndim == 3 and not bool((times[..., :-1] <= times[..., 1:]).all()):
         raise ValueError(
-            "times: expected spike trains sorted along the last dimension, got others: fill them up with inf, not 0, sort "
-            "them with times.sort(dim=-1).values, or flatten images of first spikes with times.flatten(1)."
+            "times: expected spike trains sorted along the last dimension, got others: fill them up with inf, not 0, "
+            "sort them with times.sort(dim=-1).values, or flatten images of first spikes with times.flatten(1)."
         )
 
 

@@ -43,7 +43,8 @@ def ending_of(module: nn.Module) -> Form | None:
         return form_of(module)
     inside = next(filter(None, map(ending_of, reversed(list(module.children())))), None)
     weighs = type(module).__module__.startswith("torch.nn") and any(True for _ in module.parameters())
-    return inside or ("values" if weighs else None)
+    usual: Form | None = "values" if weighs else None
+    return inside or usual
 
 
 def takes_trains(layer: nn.Module) -> bool:

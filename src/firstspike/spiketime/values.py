@@ -139,9 +139,8 @@ def check_times(times: Any) -> None:
 
 def check_padding(trains: Tensor) -> None:
     """Warn of trains in which spikes at 0 come after a later one, so that 0 seems to fill them up."""
-    if is_readable(trains) and bool(
-        (trains[..., -1:].eq(0) & (0 < trains[..., :1]) & trains[..., :1].isfinite()).any()
-    ):
+    first, last = trains.detach()[..., :1], trains.detach()[..., -1:]
+    if is_readable(trains) and bool(((last == 0) & (first > 0) & first.isfinite()).any()):
         warnings.warn(
             f"times of shape {tuple(trains.shape)} have trains that are filled up with 0, each of which is a spike at "
             "time 0; fill up trains with inf",
@@ -325,7 +324,7 @@ def check_room(samples: int, neurons: int, spikes: float, cause: str, dtype: tor
         check_memory(needed, f"spike trains of {samples} samples and {neurons} neurons with {cause}")
 
 
-def check_memory(needed: int, what: str) -> None:
+def check_memory(needed: float, what: str) -> None:
     """Raise ValueError if that many bytes, for ``what``, exceed the machine's memory."""
     there = _memory()
     if needed > there:
