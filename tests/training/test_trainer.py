@@ -275,6 +275,25 @@ def test_a_module_that_ends_in_values_is_decided_by_the_largest(kind, loss):
         torch.testing.assert_close(fs.training.margins(net, held.times).margin, top[:, 0] - top[:, 1])
 
 
+class Own(nn.Module):
+    """Spike times by weights of one's own, which nothing tells from values."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(0.5 + 0.3 * torch.rand(3, 9))
+
+    def forward(self, times):
+        return fs.first_spike_time(times, self.weight, fs.LIF())
+
+
+@pytest.mark.parametrize("wrap", [nn.Sequential, lambda module: module])
+def test_a_module_of_ones_own_is_decided_by_the_earliest(wrap):
+    trainer = trainer_of(wrap(Own()), loss=lambda times, labels: times.clamp(max=10.0).mean())
+    found = trainer.evaluate(DATA[1])
+    assert torch.equal(found.predictions, found.times.argmin(-1))
+    assert not found.readout
+
+
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), fs.losses.TimeCrossEntropy(), fs.losses.ReadoutCrossEntropy()])
 def test_torchs_sequence_of_layers_gives_what_its_last_one_does(loss):
     net = nn.Sequential(fs.LIFLinear(9, 3))

@@ -41,10 +41,9 @@ def ending_of(module: nn.Module) -> Form | None:
     """The form that the last part of any module gives, of those that say so or are torch's with weights."""
     if hasattr(module, "gives"):
         return form_of(module)
-    inside = next(filter(None, map(ending_of, reversed(list(module.children())))), None)
-    weighs = type(module).__module__.startswith("torch.nn") and any(True for _ in module.parameters())
-    usual: Form | None = "values" if weighs else None
-    return inside or usual
+    inside: Form | None = next(filter(None, map(ending_of, reversed(list(module.children())))), None)
+    weighs = type(module).__module__.startswith("torch.nn") and any(True for _ in module.parameters(recurse=False))
+    return inside or ("values" if weighs else None)
 
 
 def takes_trains(layer: nn.Module) -> bool:
