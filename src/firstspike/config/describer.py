@@ -114,8 +114,12 @@ def _settings(part: Any, target: type[Any]) -> dict[str, Any]:
 def _neuron(network: Any, tau_syn: float | None) -> dict[str, Any]:
     """The neuron of layers without their own: here each has its own, so that it is the first one's for readers."""
     first = next((layer.initial_neuron for layer in network.modules() if isinstance(layer, NeuronLayer)), LIF())
-    found = described_neuron(first) or {name: x for name, x in first.values.items() if isinstance(x, float)}
-    return found if tau_syn is None or isinstance(found.get("tau_syn"), tuple) else found | {"tau_syn": tau_syn}
+    found = described_neuron(first)
+    if found is None or (found["kind"] == "equations" and tau_syn not in (None, 1)):  # of which no loss has a tau_syn
+        numbers = {name: x for name, x in first.values.items() if isinstance(x, float)}
+        found = {"unit": first.unit} | (numbers if isinstance(first, LIF) else {})
+    fixed = tau_syn is None or found.get("kind") == "equations" or isinstance(found.get("tau_syn"), tuple)
+    return found if fixed else found | {"tau_syn": tau_syn}
 
 
 def _schedule(schedule: LRScheduler | None) -> dict[str, Any] | None:

@@ -133,6 +133,11 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         """Times and label of one sample, or of several for a slice or an index tensor."""
         return self.times[index], self.labels[index]
 
+    def __getitems__(self, index: list[int]) -> list[tuple[Tensor, Tensor]]:
+        """Several samples for a ``DataLoader``, which stacks them: `EventLists` are padded alike."""
+        chosen = torch.tensor(index, dtype=torch.int64)
+        return list(zip(self.times[chosen], self.labels[chosen], strict=True))
+
     @property
     def features(self) -> int:
         """Number of inputs."""

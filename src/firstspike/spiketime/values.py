@@ -46,6 +46,7 @@ MOST_SPIKES = 10**6
 MOST_WINDOWS = 10**6
 """Largest number of windows of a recurrent layer."""
 
+_TENSORS_OF = {"SpikeData": "data.dense, the times of its samples", "EventLists": "data.times.padded()"}
 _NOT_FINITE = "weight must be finite, got NaN or inf; did the training diverge?"
 _TENSORS = 4  # of the size of the trains that computing them takes, at least
 
@@ -54,11 +55,9 @@ def check_tensor(name: str, value: Any) -> None:
     """Raise a ValueError that says how to convert the value, unless it is a tensor."""
     if not isinstance(value, Tensor):
         shape = getattr(value, "shape", (len(value),) if isinstance(value, Sized) else None)
-        form = "" if shape is None else f" of shape {tuple(shape)}"
-        raise ValueError(
-            f"{name} must be a torch tensor, got {type(value).__name__}{form}; "
-            f"write torch.as_tensor({name}, dtype=torch.float32)"
-        )
+        form, kind = "" if shape is None else f" of shape {tuple(shape)}", type(value).__name__
+        how = _TENSORS_OF.get(kind, f"torch.as_tensor({name}, dtype=torch.float32)")
+        raise ValueError(f"{name} must be a torch tensor, got {kind}{form}; write {how}")
 
 
 def raised(x: Tensor, dtype: torch.dtype) -> Tensor:
