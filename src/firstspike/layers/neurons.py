@@ -1,5 +1,6 @@
 """The base of all layers of neurons with weights: weights, parameters of the neurons, and initial values."""
 
+import inspect
 import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar, Literal
@@ -18,6 +19,10 @@ from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt, Positi
 from firstspike.spiketime.operator import Silent, check_end
 
 _RECORDED = "tau_mem", "tau_syn", "threshold"  # in a ``state_dict``
+_SET_LATER = (
+    *("connections", "delay_raw", "delay_rule", "out_image", "receptors", "recurrent_connections", "recurrent_delays"),
+    *("recurrent_weight", "signs", "window"),
+)
 _UNUSUAL = {
     "tau_syn": "with several receptors (tau_syn)",
     "tau_rise": "whose synapses have a rise time (tau_rise)",
@@ -145,6 +150,12 @@ class NeuronLayer(SpikeLayer):
             raise ValueError(f"trainable must be some of {', '.join(names)} in a list, got {trainable!r}")
         if per_neuron and not trainable:
             raise ValueError("per_neuron=True needs trainable=[...], the parameters that each neuron learns")
+        used = {*dir(self), *inspect.signature(type(self)).parameters, *_SET_LATER} - {"refractory"}
+        for name in used & neuron.values.keys() if type(neuron) is Neuron else ():  # whose names are its author's
+            if name in trainable or isinstance(neuron.values[name], Tensor):
+                raise ValueError(
+                    f"{name} cannot learn or be a tensor, as layers have an attribute of this name; rename it"
+                )
         self._starts: dict[str, Tensor] = {}
         self._tensors: list[str] = []
         self._numbers: dict[str, Any] = {}
