@@ -110,7 +110,7 @@ def test_names_of_layers_are_no_names_of_what_they_learn(name, kind):
     for value, more in ((1.0, {"trainable": [name]}), (torch.tensor(1.0), {})):
         neuron = Neuron(f"dv/dt = (i - v) / {name}; di/dt = -i", **text, **{name: value})
         with pytest.raises(
-            ValueError, match=f"{name} cannot learn or be a tensor, as layers have an attribute of this"
+            ValueError, match=f"{name} cannot learn or be a tensor: layers have an attribute of"
         ):
             kind(*SIZES.get(kind, (3, 2)), neuron=neuron, **end, **more)
     number = Neuron(f"dv/dt = (i - v) / {name}; di/dt = -i", **text, **{name: 2.0})
