@@ -11,7 +11,6 @@ from torch.func import functional_call
 from firstspike.deferred import raise_deferred_errors
 from firstspike.layers import Network
 from firstspike.layers.noise import evaluating
-from firstspike.layers.trains import ending_of
 from firstspike.losses.base import check_batch, of_true, smallest
 from firstspike.spiketime.values import check_tensor
 from firstspike.training.evaluation import samples_at_once
@@ -59,8 +58,8 @@ def margins(
         network: has an output for each class.
         times: input times, in any form that the network takes.
         labels: outputs whose margins are asked for; by default those that win, so that no margin is negative.
-        readout: whether outputs are values, the largest of which wins, instead of times. By default the last part of
-            the network tells.
+        readout: whether outputs are values, the largest of which wins, instead of times. By default an ``fs.Network``
+            is asked, and all else has times.
 
     Raises:
         ValueError: the outputs are not ``(samples, outputs)`` with at least two outputs, or labels do not fit.
@@ -68,7 +67,7 @@ def margins(
     check_tensor("times", times)
     flat = network.flat(times.detach()) if isinstance(network, Network) else times.detach()
     if readout is None:
-        readout = ending_of(network) == "values"
+        readout = isinstance(network, Network) and network.gives == "values"
     parameters = {name: value.detach().requires_grad_() for name, value in network.named_parameters()}
     sums = {name: torch.zeros_like(value) for name, value in parameters.items()}
     size, parts = samples_at_once(network, flat), []
