@@ -126,7 +126,7 @@ class NeuronLayer(SpikeLayer):
         self.weight_mean, self.weight_std = weight_mean, weight_std
         self.max_weight_grad, self.backend = max_weight_grad, backend
         self.until, self.silent = until, silent
-        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.weight = synapses.new_weight(shape, torch.empty(0, device=device, dtype=dtype))
         self.initial_neuron: Neuron = LIF() if neuron is None else neuron
         check_neuron(self.initial_neuron)
         if "threshold" not in self.unused:

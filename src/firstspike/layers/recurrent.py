@@ -138,7 +138,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             "recurrent_signs", usual_signs(recurrent_signs, self.initial_neuron, out_features), out_features
         )
         self._signed["recurrent_weight"] = self.recurrent_signs
-        self.recurrent_weight = nn.Parameter(self.weight.new_empty(out_features, out_features))
+        self.recurrent_weight = synapses.new_weight((out_features, out_features), self.weight)
         synapses.connect(self, "recurrent_weight", recurrent_mask)
         self.recurrent_delay = rule
         self.recurrent_delays = None if rule is None else RecurrentDelays(rule, self.recurrent_weight)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from firstspike.neurons.equations import Equations, read_equations
+from firstspike.neurons.equations import Equations, read_equations, some
 from firstspike.neurons.expressions import Expression, names_in, read, value_of
 
 
@@ -145,12 +145,14 @@ class Neuron:
             found = read_equations(equations, threshold, reset, receptors, found.states[:1])
         if not isinstance(start, Mapping):
             raise ValueError(f"start must be a dict of states, such as {{'v': -1.0}}, got {start!r}")
+        if wrong := [(name, x) for name, x in start.items() if not isinstance(x, str | Real | Tensor) or x is True]:
+            raise ValueError(f"start of {wrong[0][0]} must be a number or a formula, got {wrong[0][1]!r}")
         starts = {name: read(x, f"start of {name}") if isinstance(x, str) else float(x) for name, x in start.items()}
         used = dict.fromkeys((*found.parameters, *(name for x in starts.values() for name in names_in(x))))
         self._check_names(found, starts, used, parameters)
-        above = [name for name in used if name.startswith("tau")] if positive is None else list(positive)
-        if not set(above) <= set(used):
-            raise ValueError(f"positive must be some of the parameters {', '.join(used)}, got {', '.join(above)}")
+        above = [name for name in used if name.startswith("tau")] if positive is None else positive
+        above = some("positive", above, used, "parameters")
+        _check_unit(unit)
         self.equations, self.start, self.unit = found, starts, unit
         self.written = {
             "equations": found.text, "threshold": threshold, "reset": reset, "receptors": found.receptors,
@@ -183,7 +185,7 @@ class Neuron:
         given: Mapping[str, Any],
     ) -> None:
         if not set(starts) <= set(found.states):
-            raise ValueError(f"start must name states ({', '.join(found.states)}), got {', '.join(starts)}")
+            raise ValueError(f"start must name states ({', '.join(found.states)}), got {', '.join(map(str, starts))}")
         for name in (*found.states, *used):
             if hasattr(Neuron, name) or name in ("threshold", "reset", "held", "positive"):
                 raise ValueError(f"{name} cannot be the name of a state or parameter: neurons use it themselves")
@@ -279,6 +281,7 @@ class Neuron:
         return receptors_of([component.kind for component in self.components])
 
     def __post_init__(self) -> None:
+        _check_unit(self.unit)
         # not by ``checks_ranges``: layers make neurons in every pass, also in compiled programs
         for name, parameter in self.parameters.items():
             value = getattr(self, name)
@@ -344,6 +347,11 @@ def check_neuron(value: Any) -> None:
     """Raise a ValueError unless the value is a ``Neuron``."""
     if not isinstance(value, Neuron):
         raise ValueError(f"neuron must be a LIF, such as LIF(tau_mem=2.0), got {value!r}")
+
+
+def _check_unit(unit: Any) -> None:
+    if not isinstance(unit, str | None):
+        raise ValueError(f"unit must be the name of a unit of time, such as 'ms', or None, got {unit!r}")
 
 
 def each(value: Any) -> tuple[Any, ...]:

@@ -58,6 +58,8 @@ def check_tensor(name: str, value: Any) -> None:
         form, kind = "" if shape is None else f" of shape {tuple(shape)}", type(value).__name__
         how = _TENSORS_OF.get(kind, f"torch.as_tensor({name}, dtype=torch.float32)")
         raise ValueError(f"{name} must be a torch tensor, got {kind}{form}; write {how}")
+    if value.layout is not torch.strided:
+        raise ValueError(f"{name} must be a dense tensor, got {value.layout}; write {name}.to_dense()")
 
 
 def raised(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -84,7 +86,7 @@ def checked(
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
         raise NotImplementedError("torch.jit.trace cannot record spike times; write a program with fs.export")
     for name, x in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
-        if x is not None and not isinstance(x, Tensor):
+        if x is not None and (not isinstance(x, Tensor) or x.layout is not torch.strided):
             check_tensor(name, x)
     if times.dtype != weight.dtype and torch.is_autocast_enabled(times.device.type):
         times = raised(times, weight.dtype)
@@ -116,8 +118,11 @@ def checked(
         if type(given) is float:
             continue
         for value in given if isinstance(given, tuple) else (given,):
-            if isinstance(value, Tensor) and value.shape not in ((), (1,), (outputs,)):
-                raise ValueError(f"{name} must be one number or ({outputs},), got {tuple(value.shape)}")
+            if isinstance(value, Tensor):
+                check_tensor(name, value)
+                if value.shape not in ((), (1,), (outputs,)) or value.is_complex():
+                    got = f"{value.dtype} " * value.is_complex() + str(tuple(value.shape))
+                    raise ValueError(f"{name} must be one number or ({outputs},), got {got}")
     if max_weight_grad is not None and not max_weight_grad > 0:
         raise ValueError(f"max_weight_grad must be > 0 or None, got {max_weight_grad}")
     return times, delay, observed
