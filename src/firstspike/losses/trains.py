@@ -5,7 +5,6 @@ columns. A spike that is missing, or one too many, has no time to move: the loss
 make it appear or go.
 """
 
-from collections.abc import Iterator
 from typing import ClassVar, Literal, TypedDict, Unpack
 
 import torch
@@ -63,13 +62,7 @@ class TrainLoss(Loss):
                     f"{tuple(x.shape)}, and the output has {tuple(output.shape)}; fill up trains with inf"
                 )
         check_padding(labels)
-        trains = in_order(real_times(output)), in_order(real_times(labels).to(output))
-        if not is_readable(output):
-            return self.distance(*trains).sum(dim=-1)
-        found = output.new_zeros(output.shape[:-1])
-        for rows, most in alike(*trains):
-            found[rows] = self.distance(*(x[..., :most][rows] for x in trains))
-        return found.sum(dim=-1)
+        return self.distance(compact(real_times(output)), compact(real_times(labels).to(output))).sum(dim=-1)
 
     def distance(self, output: Trains, target: Trains) -> Float[Tensor, "*batch outputs"]:
         """Distance of each output's train to its target, in a subclass."""
@@ -100,12 +93,21 @@ class VanRossum(TrainLoss):
 
     def distance(self, output: Trains, target: Trains) -> Float[Tensor, "*batch outputs"]:
         """The distance of two trains, as in `TrainLoss`."""
-        times = torch.cat([output, target], dim=-1)
-        side = torch.cat([torch.ones_like(output), -torch.ones_like(target)], dim=-1)
-        sign = torch.where(times.isfinite(), side, 0.0)
+        # where two spikes meet, it has a kink: in both orders of the two, so that the mean has no gradient there
+        return (self._in_order(output, target) + self._in_order(target, output)) / 2
+
+    def _in_order(self, *trains: Trains) -> Float[Tensor, "*batch outputs"]:
+        times = torch.cat(trains, dim=-1)
+        sign = torch.cat([torch.ones_like(trains[0]), -torch.ones_like(trains[1])], dim=-1)
+        sign = torch.where(times.isfinite(), sign, 0.0)
         times = torch.where(times.isfinite(), times, 0.0)  # before any arithmetic: the gradient of inf is NaN
-        apart = (times.unsqueeze(-1) - times.unsqueeze(-2)).abs() / self.tau
-        return 0.5 * (sign.unsqueeze(-1) * sign.unsqueeze(-2) * torch.exp(-apart)).sum(dim=(-1, -2))
+        times, order = times.sort(dim=-1, stable=True)
+        left = torch.exp(-times.diff(dim=-1, prepend=times[..., :1]) / self.tau)
+        trace = found = times.new_zeros(times.shape[:-1])
+        for own, decay in zip(sign.gather(-1, order).unbind(-1), left.unbind(-1), strict=True):
+            found = found + own * (trace * decay + own / 2)
+            trace = trace * decay + own
+        return found
 
 
 @takes_arguments_of(TrainLoss)
@@ -137,20 +139,11 @@ class MatchedSpikes(TrainLoss):
         return pairing(shift, output.isfinite(), target.isfinite())
 
 
-def in_order(trains: Trains) -> Trains:
-    """Trains sorted, which most are already."""
-    known = is_readable(trains) and bool((trains[..., 1:] >= trains[..., :-1]).all())
-    return trains if known else trains.sort(dim=-1).values
-
-
-def alike(*trains: Trains) -> Iterator[tuple[Bool[Tensor, "*batch outputs"], int]]:
-    """Pairs of trains of like lengths, and how many columns these need, so that nobody counts the padding of others."""
-    spikes, fewest = torch.stack([x.isfinite().sum(dim=-1) for x in trains]).amax(dim=0), 0
-    for most in (1 << k for k in range(int(spikes.max()).bit_length() + 1)):
-        rows = (spikes >= fewest) & (spikes <= most)
-        fewest = most + 1
-        if bool(rows.any()):
-            yield rows, most
+def compact(trains: Trains) -> Trains:
+    """Trains, sorted, without columns that are padding in all of them."""
+    used = trains.isfinite().flatten(end_dim=-2).any(dim=0)
+    used[:1] = True  # one column at least
+    return (trains[..., used] if is_readable(trains) else trains).sort(dim=-1).values
 
 
 def distances(output: Trains, target: Trains) -> Float[Tensor, "*batch outputs here there"]:
@@ -206,15 +199,12 @@ class SpikeErrors(Regularizer):
         layers = named_layers(network)
         if record is None or not isinstance(network, Network) or not layers or form_of(network[-1]) != "trains":
             raise ValueError("SpikeErrors needs a Network whose last layer gives trains, and its record")
-        last, target = layers[-1], in_order(labels.to(times))
+        last, times, target = layers[-1], compact(times), compact(labels.to(times))
         with torch.enable_grad():
-            extra, missing = times.isfinite(), target.isfinite()
-            for rows, most in alike(times, target):
-                here, there = (x[..., :most][rows] for x in (times, target))
-                shift = (distances(here, there) / self.scale).detach().requires_grad_()
-                (pairs,) = torch.autograd.grad(pairing(shift, here.isfinite(), there.isfinite()).sum(), shift)
-                extra[rows, :most] &= pairs.sum(dim=-1) == 0
-                missing[rows, :most] &= pairs.sum(dim=-2) == 0
+            here, there = times.isfinite(), target.isfinite()
+            shift = (distances(times, target) / self.scale).detach().requires_grad_()
+            (pairs,) = torch.autograd.grad(pairing(shift, here, there).sum(), shift)
+        extra, missing = here & (pairs.sum(dim=-1) == 0), there & (pairs.sum(dim=-2) == 0)
         before = times.detach() - 64 * torch.finfo(times.dtype).eps * (times.detach().abs() + self.tau_syn)
         at = torch.cat([torch.where(extra, before, 0.0), torch.where(missing, target, 0.0)], dim=-1)
         errors = torch.cat([extra.to(at.dtype), -missing.to(at.dtype)], dim=-1)
