@@ -121,9 +121,7 @@ def test_other_arguments_that_cannot_be(name, value, message):
 def test_a_start_above_the_threshold():
     flow = "dv/dt = (e - v + i) / tau; di/dt = -i"
     given = {"threshold": "v > v_th", "reset": "v = e", "receptors": ["i"], "v_th": -50.0, "e": -65.0, "tau": 20.0}
-    message = re.escape(
-        "starts at v=0, i=0, which is above its threshold, v > v_th: set start={...} for its states, or"
-    )
+    message = re.escape("starts at v=0, i=0, above its threshold v > v_th: set start={...} for its states, or check")
     with pytest.warns(UserWarning, match=message):
         Neuron(flow, **given)
     Neuron(flow, **given, start={"v": "e"})  # no warning

@@ -198,8 +198,8 @@ def test_neurons_that_are_nearly_lif(neuron, lif, tolerance):
             "e_l=-0.07: potentials are in mV",
         ),
         (lambda: Izhikevich(threshold=0.03, c=-0.065), "threshold=0.03, c=-0.065: potentials are in mV here; multiply"),
-        (lambda: AdEx(e_l=-0.07), "the neuron starts at v=-0.07, w=0, i=0, which is above its threshold"),
-        (lambda: EIF(threshold=-50.0, reset=-65.0), "the neuron starts at v=0, i=0, which is above its threshold"),
+        (lambda: AdEx(e_l=-0.07), "the neuron starts at v=-0.07, w=0, i=0, above its threshold"),
+        (lambda: EIF(threshold=-50.0, reset=-65.0), "the neuron starts at v=0, i=0, above its threshold"),
     ],
 )
 def test_volts_for_millivolts(make, message):

@@ -109,7 +109,7 @@ def test_names_of_layers_are_no_names_of_what_they_learn(name, kind):
     end = {} if kind is SpikingRecurrent else {"until": 5.0}
     for value, more in ((1.0, {"trainable": [name]}), (torch.tensor(1.0), {})):
         neuron = Neuron(f"dv/dt = (i - v) / {name}; di/dt = -i", **text, **{name: value})
-        with pytest.raises(ValueError, match=f"{name} cannot learn or be a tensor: layers have an attribute of"):
+        with pytest.raises(ValueError, match=f"{name} cannot learn or be a tensor: layers use this name"):
             kind(*SIZES.get(kind, (3, 2)), neuron=neuron, **end, **more)
     number = Neuron(f"dv/dt = (i - v) / {name}; di/dt = -i", **text, **{name: 2.0})
     assert SpikingLinear(3, 2, number, until=5.0)(torch.rand(4, 3)).shape == (4, 2)  # a number is the neuron's alone

@@ -16,7 +16,6 @@ from firstspike import (
     MaximumReadout,
     MembraneReadout,
     Network,
-    SmoothCount,
 )
 from firstspike.config import load_config
 from firstspike.layers.ensembles import Ensemble
@@ -317,9 +316,7 @@ def test_first_spike():
     assert torch.equal(layer(times.requires_grad_(), observed), observed)
 
 
-@pytest.mark.parametrize(
-    "layer", [FirstSpike(), IntegralReadout(2, 2), LIFSpikeTrains(2, 2, 60), SmoothCount(5.0, 1.0)], ids=type
-)
+@pytest.mark.parametrize("layer", [FirstSpike(), IntegralReadout(2, 2), LIFSpikeTrains(2, 2, 60)], ids=type)
 def test_trains_filled_up_with_0(layer):
     times = torch.tensor([[[1.0, 2.0, 0.0], [3.0, INF, INF]]])
     with pytest.warns(UserWarning, match=r"\(1, 2, 3\) have trains that are filled up with 0, .* with inf"):

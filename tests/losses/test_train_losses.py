@@ -74,7 +74,10 @@ def test_gradients_and_invariances(loss):
 
 def all_pairs(output, target, tau):
     """The distance of van Rossum as a sum over all pairs of spikes."""
-    times, side = torch.cat([output, target], dim=-1), torch.tensor([1.0] * output.shape[-1] + [-1.0] * target.shape[-1])
+    times, side = (
+        torch.cat([output, target], dim=-1),
+        torch.tensor([1.0] * output.shape[-1] + [-1.0] * target.shape[-1]),
+    )
     sign = torch.where(times.isfinite(), side.double(), 0.0)
     times = torch.where(times.isfinite(), times, 0.0)
     apart = (times.unsqueeze(-1) - times.unsqueeze(-2)).abs() / tau

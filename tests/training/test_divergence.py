@@ -113,7 +113,7 @@ def test_outputs_that_never_rise_are_told():
     times, labels = torch.rand(20, 3, 2).sort(dim=-1).values, torch.arange(20) % 2
     network = fs.Network(fs.MaximumReadout(3, 4, weight_mean=0.5, weight_std=0.0))
     objective = Objective(fs.losses.ReadoutCrossEntropy())
-    told = "2 of 4 outputs have the value 0 in all validation data, and so no gradient"
+    told = "2 outputs have the value 0 in all validation data, and no gradient"
     for sign, expected in ((1, False), (-1, True)):
         with torch.no_grad():
             network[0].weight[2:] = 0.5 * sign

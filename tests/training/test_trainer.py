@@ -295,7 +295,7 @@ def test_a_module_of_ones_own_is_decided_by_the_earliest(wrap):
 def test_torchs_sequence_of_layers_gives_what_its_last_one_does(loss):
     net = nn.Sequential(fs.LIFLinear(9, 3))
     if isinstance(loss, nn.CrossEntropyLoss):
-        with pytest.raises(ValueError, match=r"would make the true neuron spike last; use fs\.losses\.TimeCross"):
+        with pytest.raises(ValueError, match=r"makes true spikes the last; use fs\.losses\.TimeCross"):
             trainer_of(net, loss=loss)
         return
     evaluation = trainer_of(net, loss=loss).evaluate(DATA[1])

@@ -135,8 +135,7 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitems__(self, index: list[int]) -> list[tuple[Tensor, Tensor]]:
         """Several samples for a ``DataLoader``, which stacks them: `EventLists` are padded alike."""
-        chosen = torch.tensor(index, dtype=torch.int64)
-        return list(zip(self.times[chosen], self.labels[chosen], strict=True))
+        return list(zip(*self[torch.tensor(index, dtype=torch.int64)], strict=True))
 
     @property
     def features(self) -> int:

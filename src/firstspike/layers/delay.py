@@ -80,11 +80,8 @@ class DelayRule:
             found = torch.logit(unit) if self.bound == "sigmoid" else unit + torch.log(-torch.expm1(-unit))
         if not bool((found.isfinite() & torch.isclose(self(found).to(own), own)).all()):
             got = f"{float(own.min()):g} to {float(own.max()):g}" + (f" beyond {beyond:g}" if beyond else "")
-            least, most = (
-                beyond + self.shift,
-                math.inf if self.bound == "softplus" else beyond + self.shift + self.scale,
-            )
-            cure = f"take another rule, or delays from {least:g} to {most:g}"
+            most = math.inf if self.bound == "softplus" else self.shift + self.scale
+            cure = f"take another rule, or delays from {beyond + self.shift:g} to {beyond + most:g}"
             raise ValueError(f"delays must be within scale and shift of {self}, got {got}; {cure}")
         return found
 

@@ -14,8 +14,6 @@ from firstspike.layers.windows import columns_within, joined_trains
 from firstspike.ranges import Finite, Positive, Seed, Size, checks_ranges
 from firstspike.spiketime.values import check_room, check_times
 
-_MANY = 1000  # spikes of a train, which are more than one at any unit of time
-
 
 class BiasSpikes(SpikeLayer):
     """Appends spikes at fixed times: ``times (..., n) -> times (..., n + biases)``.
@@ -62,12 +60,9 @@ def poisson_trains(rate: float | Tensor, duration: float, shape: Sequence[int], 
     mean = duration * fastest
     room = mean + 9 * math.sqrt(mean) + 15
     check_room(1, math.prod(shape), room, f"room for {room:.15g} spikes", torch.float64, torch.device("cpu"))
-    if fastest > 1 and mean > _MANY:
-        warnings.warn(
-            f"a rate of {fastest:g} for each unit of time up to {duration:g} is about {mean:.0f} spikes in a train; "
-            "with times in ms, divide rates in Hz by 1000",
-            stacklevel=3,
-        )
+    if fastest > 1 and mean > 1000:
+        many = f"a rate of {fastest:g} for each unit of time up to {duration:g} is about {mean:.0f} spikes in a train"
+        warnings.warn(f"{many}; with times in ms, divide rates in Hz by 1000", stacklevel=3)
     numbers = torch.empty(*shape, math.ceil(room), dtype=torch.float64, device="cpu")
     times = -torch.log1p(-drawn(torch.rand, numbers, noise)).cumsum(dim=-1) / torch.as_tensor(rate).unsqueeze(-1)
     return torch.where(times < duration, times, math.inf)

@@ -17,12 +17,20 @@ from firstspike.layers.voltages import membranes
 from firstspike.neurons import LIF, Neuron, check_neuron, shown_parameters
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt, PositiveOrInf, checks_ranges
 from firstspike.spiketime.operator import Silent, check_end
+from firstspike.spiketime.values import check_memory
 
 _RECORDED = "tau_mem", "tau_syn", "threshold"  # in a ``state_dict``
-_SET_LATER = (
-    *("connections", "delay_raw", "delay_rule", "out_image", "receptors", "recurrent_connections", "recurrent_delays"),
-    *("recurrent_weight", "signs", "window"),
-)
+_LATER = {
+    "connections",
+    "delay_raw",
+    "delay_rule",
+    "out_image",
+    "receptors",
+    "recurrent_connections",
+    "signs",
+    "window",
+}
+_LATER |= {"recurrent_delays", "recurrent_weight"}
 _UNUSUAL = {
     "tau_syn": "with several receptors (tau_syn)",
     "tau_rise": "whose synapses have a rise time (tau_rise)",
@@ -126,7 +134,9 @@ class NeuronLayer(SpikeLayer):
         self.weight_mean, self.weight_std = weight_mean, weight_std
         self.max_weight_grad, self.backend = max_weight_grad, backend
         self.until, self.silent = until, silent
-        self.weight = synapses.new_weight(shape, torch.empty(0, device=device, dtype=dtype))
+        like = torch.empty(0, device=device, dtype=dtype)
+        check_memory(math.prod(shape) * like.itemsize * like.is_cpu, f"weights {shape}")
+        self.weight = nn.Parameter(like.new_empty(shape))
         self.initial_neuron: Neuron = LIF() if neuron is None else neuron
         check_neuron(self.initial_neuron)
         if "threshold" not in self.unused:
@@ -150,12 +160,10 @@ class NeuronLayer(SpikeLayer):
             raise ValueError(f"trainable must be some of {', '.join(names)} in a list, got {trainable!r}")
         if per_neuron and not trainable:
             raise ValueError("per_neuron=True needs trainable=[...], the parameters that each neuron learns")
-        used = {*dir(self), *inspect.signature(type(self)).parameters, *_SET_LATER} - {"refractory"}
-        for name in used & neuron.values.keys() if type(neuron) is Neuron else ():  # whose names are its author's
-            if name in trainable or isinstance(neuron.values[name], Tensor):
-                raise ValueError(
-                    f"{name} cannot learn or be a tensor, as layers have an attribute of this name; rename it"
-                )
+        own = {*dir(self), *inspect.signature(type(self)).parameters, *_LATER} - {"refractory"}
+        for name in {*trainable, *(x for x, value in neuron.values.items() if isinstance(value, Tensor))}:
+            if type(neuron) is Neuron and name in own:
+                raise ValueError(f"{name} cannot learn or be a tensor: layers use this name themselves; rename it")
         self._starts: dict[str, Tensor] = {}
         self._tensors: list[str] = []
         self._numbers: dict[str, Any] = {}

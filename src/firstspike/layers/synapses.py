@@ -1,6 +1,5 @@
 """What reaches neurons: inputs, their receptors, the signs of weights, and which connections exist."""
 
-import math
 import operator
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -9,13 +8,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from firstspike.deferred import is_host
 from firstspike.layers.delay import project_delays_
 from firstspike.layers.trains import Spikes
 from firstspike.neurons import Neuron
 from firstspike.ranges import PositiveFraction
 from firstspike.spiketime.parameters import receptor_of
-from firstspike.spiketime.values import check_memory
 
 Receptors = Sequence[int] | Literal["sign"] | None
 Mask = PositiveFraction | Tensor | None
@@ -105,13 +102,6 @@ def existing(layer: nn.Module, name: str = "weight") -> Float[Tensor, "*shape"]:
 
 
 @torch.no_grad()
-def new_weight(shape: tuple[int, ...], like: Tensor) -> nn.Parameter:
-    """Weights without values yet; a ValueError if the machine has no room for them."""
-    if is_host(like.device):
-        check_memory(math.prod(shape) * like.dtype.itemsize, f"weights {shape}")
-    return nn.Parameter(like.new_empty(shape))
-
-
 def draw_(
     layer: Any,
     name: str,

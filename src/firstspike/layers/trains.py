@@ -1,8 +1,7 @@
 """Spike times and trains between layers: their form, their number, and conversions between them.
 
-Trains are tensors ``(batch, neurons, spikes)``, sorted along the last dimension, ``inf`` after the last spike. Layers
-and losses also take them in any order. First spikes ``(batch, neurons)`` are trains of one spike for layers that take
-trains.
+Trains are tensors ``(batch, neurons, spikes)``, sorted along the last dimension, ``inf`` after the last spike. First
+spikes ``(batch, neurons)`` are trains of one spike for layers that take trains. Layers and losses take any order.
 """
 
 from typing import Any, Literal, NamedTuple, TypedDict
@@ -35,15 +34,6 @@ def form_of(layer: nn.Module | type[nn.Module]) -> Form:
     """The form of a layer's output, or of the layers of a class: its attribute ``gives``, by default first spikes."""
     form: Form = getattr(layer, "gives", "first spikes")
     return form
-
-
-def ending_of(module: nn.Module) -> Form | None:
-    """The form that the last part of any module gives, of those that say so or are torch's with weights."""
-    if hasattr(module, "gives"):
-        return form_of(module)
-    inside: Form | None = next(filter(None, map(ending_of, reversed(list(module.children())))), None)
-    weighs = type(module).__module__.startswith("torch.nn") and any(True for _ in module.parameters(recurse=False))
-    return inside or ("values" if weighs else None)
 
 
 def takes_trains(layer: nn.Module) -> bool:
@@ -155,10 +145,8 @@ class FirstSpike(SpikeLayer):
     ) -> Float[Tensor, "*batch inputs"]:
         """First spikes; with ``observed``, these times and the gradient of the first spikes."""
         check_times(times)
-        first = times
-        if times.ndim > 2:
-            check_padding(times)
-            first = times.min(dim=-1).values
+        check_padding(times)
+        first = times.min(dim=-1).values if times.ndim > 2 else times
         return first if observed is None else at_observed(first, observed)
 
 
@@ -206,7 +194,6 @@ class SmoothCount(FirstSpike):
         """The smooth numbers; with ``observed``, these values and the gradient of the computed ones."""
         check_times(times)
         trains = times if times.ndim > 2 else times.unsqueeze(-1)
-        check_padding(trains)
         count = torch.sigmoid((self.until - trains) / self.xi)
         if self.start is not None:
             count = count - torch.sigmoid((self.start - trains) / self.xi)

@@ -44,7 +44,9 @@ def states_at(
     Raises:
         ValueError: points that are no list of finite numbers; errors of ``spike_trains``.
     """
-    _check_points(at)
+    if not isinstance(at, Tensor) or at.ndim != 1 or at.is_complex() or not bool(at.isfinite().all()):
+        got = f"{at.dtype} of shape {tuple(at.shape)}" if isinstance(at, Tensor) else repr(at)
+        raise ValueError(f"at: expected finite times (points,), such as torch.tensor([1.0, 2.0]), got {got}")
     given: dict[str, Any] = {"delay": delay, "receptor": receptor, "overflow": "drop", "backend": backend}
     trains = real_times(trains).sort(dim=-1).values
     given["max_spikes"] = max_spikes
@@ -53,14 +55,6 @@ def states_at(
     else:
         voltage, others = _at_once(at, trains, weight, neuron, given)
     return voltage, others if neuron.parts else others.unsqueeze(-1)
-
-
-def _check_points(at: Any) -> None:
-    """Raise a ValueError unless these are finite times."""
-    known = isinstance(at, Tensor) and at.ndim == 1 and not at.is_complex() and bool(at.isfinite().all())
-    if not known:
-        got = f"{at.dtype} of shape {tuple(at.shape)}" if isinstance(at, Tensor) else repr(at)
-        raise ValueError(f"at: expected finite times (points,), such as torch.tensor([1.0, 2.0]), got {got}")
 
 
 def _at_once(at: Tensor, trains: Tensor, weight: Tensor, neuron: Neuron, given: Any) -> tuple[Tensor, Tensor]:
@@ -160,13 +154,13 @@ def _run(layer: Any, times: Spikes, at: Tensor, observed: Tensor | None) -> tupl
     """The neurons, and their states at the points."""
     if layer.weight.ndim != 2:
         raise ValueError(f"{layer._name} has no voltages: neurons at several places see different inputs")
-    _check_points(at)
     neuron, trains, quiet = layer.neuron, form_of(layer) == "trains", layer.neuron
     seen = layer.fed(times, layer(times, observed) if hasattr(layer, "recurrent_weight") else None)
-    if at.numel() and float(at.max()) > seen.until:
-        raise ValueError(f"at: the layer stops at {seen.until:g}, got a time of {float(at.max()):g}")
     if form_of(layer) == "values" or not (trains or neuron.equations):
         quiet = neuron.without_spikes()
     given: dict[str, Any] = {"delay": seen.delay, "receptor": seen.receptor, "backend": layer.backend}
     given |= {"max_spikes": layer.max_spikes, "observed": observed} if trains else {}
-    return neuron, *states_at(at, seen.times, seen.weight, quiet, **given)
+    found = states_at(at, seen.times, seen.weight, quiet, **given)
+    if at.numel() and float(at.max()) > seen.until:
+        raise ValueError(f"at: the layer stops at {seen.until:g}, got a time of {float(at.max()):g}")
+    return neuron, *found

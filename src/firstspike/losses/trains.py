@@ -98,8 +98,7 @@ class VanRossum(TrainLoss):
 
     def _in_order(self, *trains: Trains) -> Float[Tensor, "*batch outputs"]:
         times = torch.cat(trains, dim=-1)
-        sign = torch.cat([torch.ones_like(trains[0]), -torch.ones_like(trains[1])], dim=-1)
-        sign = torch.where(times.isfinite(), sign, 0.0)
+        sign = torch.cat([k * x.isfinite().to(x) for k, x in zip((1, -1), trains, strict=True)], dim=-1)
         times = torch.where(times.isfinite(), times, 0.0)  # before any arithmetic: the gradient of inf is NaN
         times, order = times.sort(dim=-1, stable=True)
         left = torch.exp(-times.diff(dim=-1, prepend=times[..., :1]) / self.tau)

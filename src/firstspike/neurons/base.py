@@ -152,7 +152,6 @@ class Neuron:
         self._check_names(found, starts, used, parameters)
         above = [name for name in used if name.startswith("tau")] if positive is None else positive
         above = some("positive", above, used, "parameters")
-        _check_unit(unit)
         self.equations, self.start, self.unit = found, starts, unit
         self.written = {
             "equations": found.text, "threshold": threshold, "reset": reset, "receptors": found.receptors,
@@ -160,44 +159,31 @@ class Neuron:
         }  # fmt: skip
         known = {name: Parameter(Unit(), 0.0 if name in above else -math.inf) for name in used if name != "refractory"}
         self.__dict__["parameters"] = known | {"refractory": Parameter(TIME, 0.0, included=True)}
-        for name, value in (parameters | {"refractory": refractory}).items():
-            object.__setattr__(self, name, _checked(name, self.parameters[name], value))
-        self._look_at_start("set start={...} for its states, or check the units")
+        self.__dict__ |= parameters | {"refractory": refractory}
+        Neuron.__post_init__(self)
 
-    def _look_at_start(self, cure: str) -> None:
-        """Warn of numbers with which a neuron from equations is above its threshold from the start."""
-        values: Mapping[str, Any] = self.named_values
-        if torch.compiler.is_compiling() or not all(isinstance(x, float) for x in values.values()):
+    def _warn_of_start(self) -> None:
+        """Warn of a neuron from equations that is above its threshold from the start, if all values are numbers."""
+        equations, values = self.equations, self.named_values
+        if equations is None or torch.compiler.is_compiling() or any(isinstance(x, Tensor) for x in values.values()):
             return
         states, excess = self.beginning(values)
-        if 0 < excess < math.inf and self.equations is not None:
+        if 0 < excess < math.inf:
             at = ", ".join(f"{name}={float(x):g}" for name, x in states.items())
-            warnings.warn(
-                f"the neuron starts at {at}, which is above its threshold, {self.equations.threshold}: {cure}",
-                stacklevel=4,
-            )
+            cure = "set start={...} for its states, or check units" if type(self) is Neuron else "check its values"
+            warnings.warn(f"the neuron starts at {at}, above its threshold {equations.threshold}: {cure}", stacklevel=4)
 
-    def _check_names(
-        self,
-        found: Equations,
-        starts: Mapping[str, Expression],
-        used: Mapping[str, None],
-        given: Mapping[str, Any],
-    ) -> None:
+    def _check_names(self, found: Equations, starts: Iterable[Any], used: Iterable[str], given: Iterable[str]) -> None:
         if not set(starts) <= set(found.states):
             raise ValueError(f"start must name states ({', '.join(found.states)}), got {', '.join(map(str, starts))}")
         for name in (*found.states, *used):
             if hasattr(Neuron, name) or name in ("threshold", "reset", "held", "positive"):
                 raise ValueError(f"{name} cannot be the name of a state or parameter: neurons use it themselves")
-        if (missing := [name for name in used if name not in given and name != "refractory"]) or set(given) - set(used):
-            extra = (
-                f"; they do not use {', '.join(x for x in given if x not in used)}" if set(given) - set(used) else ""
-            )
-            raise ValueError(
-                f"the equations use {', '.join(used) or 'no parameters'}: give each a value"
-                + (f", missing {', '.join(missing)}" if missing else "")
-                + extra
-            )
+        missing = ", ".join(name for name in used if name not in given and name != "refractory")
+        unused = ", ".join(name for name in given if name not in used)
+        if missing or unused:
+            wrong = (f", missing {missing}" if missing else "") + (f"; they do not use {unused}" if unused else "")
+            raise ValueError(f"the equations use {', '.join(used) or 'no parameters'}: give each a value{wrong}")
 
     def with_values(self, **values: Any) -> Self:
         """A copy of the neuron with other values of some parameters."""
@@ -226,11 +212,6 @@ class Neuron:
         assert self.equations is not None
         states = {name: torch.as_tensor(value_of(self.start.get(name, 0.0), values)) for name in self.equations.states}
         return states, torch.as_tensor(value_of(self.equations.excess, {**values, **states}))
-
-    @property
-    def membrane_states(self) -> set[str]:
-        """The states that it follows from."""
-        return set(names_in(read(self.membrane, "membrane")))
 
     def without_spikes(self) -> "Neuron":
         """A copy of the neuron without a threshold."""
@@ -281,7 +262,8 @@ class Neuron:
         return receptors_of([component.kind for component in self.components])
 
     def __post_init__(self) -> None:
-        _check_unit(self.unit)
+        if not isinstance(self.unit, str | None):
+            raise ValueError(f"unit must be the name of a unit of time, such as 'ms', or None, got {self.unit!r}")
         # not by ``checks_ranges``: layers make neurons in every pass, also in compiled programs
         for name, parameter in self.parameters.items():
             value = getattr(self, name)
@@ -290,6 +272,7 @@ class Neuron:
             else:
                 found = _checked(name, parameter, value)
             object.__setattr__(self, name, found)
+        self._warn_of_start()
 
     @property
     def values(self) -> dict[str, Any]:
@@ -324,7 +307,6 @@ def receptors_of(kinds: Sequence[Kind]) -> tuple[int, ...]:
     return tuple(k for k, kind in enumerate(kinds) if kind == "rise" or (kind == "synapse" and not fed[k]))
 
 
-_VOLTS = 0.1  # no membrane is further from 0
 _USUAL = {"reset": "0.0", "refractory": "0.0", "tau_rise": "0.0", "bias": "0.0"}
 
 
@@ -334,11 +316,10 @@ def shown_parameters(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={values[name]}" for name in unusual)
 
 
-def warn_of_volts(values: Mapping[str, Any], usual: Mapping[str, Any]) -> None:
+def warn_of_volts(values: Mapping[str, Any], usual: Mapping[str, float]) -> None:
     """Warn of potentials in mV, where some 10 are ``usual``, that all are numbers as if in volts."""
-    names = {name for name, x in usual.items() if isinstance(x, int | float) and abs(x) >= 10}
-    given = {name: x for name, x in values.items() if name in names and isinstance(x, int | float) and x}
-    if given and all(abs(x) <= _VOLTS for x in given.values()) and not torch.compiler.is_compiling():
+    given = {name: x for name, x in values.items() if abs(usual.get(name, 0.0)) >= 10 and isinstance(x, float) and x}
+    if given and max(map(abs, given.values())) <= 0.1 and not torch.compiler.is_compiling():  # no membrane has more
         shown = ", ".join(f"{name}={x:g}" for name, x in given.items())
         warnings.warn(f"{shown}: potentials are in mV here; multiply those in volts by 1000", stacklevel=4)
 
@@ -349,11 +330,6 @@ def check_neuron(value: Any) -> None:
         raise ValueError(f"neuron must be a LIF, such as LIF(tau_mem=2.0), got {value!r}")
 
 
-def _check_unit(unit: Any) -> None:
-    if not isinstance(unit, str | None):
-        raise ValueError(f"unit must be the name of a unit of time, such as 'ms', or None, got {unit!r}")
-
-
 def each(value: Any) -> tuple[Any, ...]:
     """The values of a parameter that may have several."""
     return value if isinstance(value, tuple) else (value,)
@@ -361,10 +337,12 @@ def each(value: Any) -> tuple[Any, ...]:
 
 def _checked(name: str, parameter: Parameter, value: Any) -> float | Tensor | None:
     """A number, a tensor, or None where that is allowed."""
-    if isinstance(value, Tensor) or (value is None and parameter.optional):
+    real = isinstance(value, Tensor) and value.layout is torch.strided and not value.is_complex()
+    if real or (value is None and parameter.optional):
         return value
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise ValueError(f"{name} must be a number or a tensor, got {value!r}")
+        got = f"{value.dtype}, {value.layout}" if isinstance(value, Tensor) else repr(value)
+        raise ValueError(f"{name} must be a number or a tensor, got {got}")
     number = float(value)
     if not parameter.allows(number):
         raise ValueError(f"{name} must be {parameter.range}, got {value}")

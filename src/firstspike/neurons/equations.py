@@ -13,8 +13,7 @@ from firstspike.neurons.expressions import FUNCTIONS, RESERVED, Expression, limi
 _LINES, _CHARACTERS, _STATES = 100, 20_000, 16
 _RATE = re.compile(r"d\s*(\w+)\s*/\s*dt")
 _CHANGE = re.compile(r"(\w+)\s*([-+*/]?)=(?!=)(.*)", re.DOTALL)
-_FLAG = re.compile(r"(?::[^()]*(?:\(([^()]*)\))?|\((unless refractory)\)|)\s*$")
-_FLAGS = "unless refractory", "event-driven", "clock-driven"  # the last two change nothing: all is exact
+_FLAG = re.compile(r"(?::[^()]*)?(\(unless refractory\))?(?:\((?:event|clock)-driven\))?\s*$")
 
 
 @dataclass(frozen=True)
@@ -84,10 +83,8 @@ def read_equations(text: str, threshold: str, reset: str, receptors: Sequence[st
         left, equals, right = line.partition("=")
         if not equals:
             raise ValueError(f"{place}: expected dx/dt = ... or name = ..., got {line[:60]!r}")
-        flag: Any = _FLAG.search(right)
-        before, right, flags = len(left) + 1, right[: flag.start()], (flag[1] or flag[2] or _FLAGS[1]).split(",")
-        if unknown := [x.strip() for x in flags if x.strip() not in _FLAGS]:
-            raise ValueError(f"{place}: ({unknown[0]}) means nothing here; there are ({'), ('.join(_FLAGS)})")
+        flag = _FLAG.search(right)
+        before, right = len(left) + 1, right[: flag.start()] if flag else right
         rate, left = _RATE.fullmatch(left.strip()), left.strip()
         name = rate[1] if rate else left
         allowed = name.isascii() and name.isidentifier() and not iskeyword(name) and not name.startswith("_")
@@ -98,7 +95,7 @@ def read_equations(text: str, threshold: str, reset: str, receptors: Sequence[st
         kept.append(line)
         if rate:
             rates[name] = read(right, place, before)
-            flagged += [name] if _FLAGS[0] in map(str.strip, flags) else []
+            flagged += [name] if flag and flag[1] else []
         else:
             parts[name] = place, read(right, place, before)
     if len(kept) > _LINES or not 1 <= len(rates) <= _STATES:

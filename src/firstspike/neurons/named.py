@@ -69,9 +69,9 @@ class _Named(Neuron):
         if given not in _known:
             _known[given] = read_equations(*given)
         self.__dict__.update(equations=_known[given], start=start)
-        usual: Any = {name: getattr(type(self), name) for name, x in self.parameters.items() if x.unit == POTENTIAL}
-        warn_of_volts(self.values, usual)
-        self._look_at_start("check its values")
+        levels = [name for name, x in self.parameters.items() if x.unit == POTENTIAL and not x.several]
+        warn_of_volts(self.values, {name: getattr(type(self), name) for name in levels})
+        self._warn_of_start()
 
     @property
     def _text(self) -> _Text:

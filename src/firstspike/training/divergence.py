@@ -71,12 +71,9 @@ def signs_of_failure(validation: Evaluation) -> list[str]:
             "gives no gradient: lower the last of SilentNeurons(limits=[...]), in a config training.silent.limits, or "
             "raise its increment"
         )
-    dead = (validation.times == 0).all(dim=0) if validation.readout else torch.zeros(1)
-    if bool(dead.any()):
-        found.append(
-            f"{int(dead.sum())} of {len(dead)} outputs have the value 0 in all validation data, and so no gradient: no "
-            "spike reaches them or, of MaximumReadout, their membranes never rise: give it a larger weight_mean"
-        )
+    if validation.readout and (dead := int((validation.times == 0).all(dim=0).sum())):
+        why = "no spike reaches them or, of MaximumReadout, their membranes never rise; raise weight_mean there"
+        found.append(f"{dead} outputs have the value 0 in all validation data, and no gradient: {why}")
     regression = validation.labels.is_floating_point()
     if regression and validation.score <= 0:
         found.append(

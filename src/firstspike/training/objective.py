@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from firstspike.layers import Network, Record
-from firstspike.layers.trains import Form, ending_of, spike_counts
+from firstspike.layers.trains import Form, spike_counts
 from firstspike.losses.base import FIRST_OR_READOUT, check_reads, largest, smallest
 from firstspike.substrates import Substrate
 
@@ -46,9 +46,7 @@ class Objective:
         if gives == "trains" and not hasattr(loss, "predict"):
             raise ValueError(f"the loss has no predict(trains), which decides: write one, or {FIRST_OR_READOUT}")
         if isinstance(loss, nn.CrossEntropyLoss) and (gives or self.gives != "values"):
-            values = gives == "values"
-            why = "does not decide" if values else "would make the true neuron spike last"
-            form = "Readout" if values else "Time"
+            why, form = ("does not decide", "Readout") if gives == "values" else ("makes true spikes the last", "Time")
             raise ValueError(f"Trainer cannot take CrossEntropyLoss, which {why}; use fs.losses.{form}CrossEntropy()")
 
     def __call__(
@@ -101,9 +99,12 @@ class Objective:
 
 
 def form_for(loss: Loss, network: nn.Module) -> Form | None:
-    """The form of a module's outputs, as it, its last part or the loss tells; None if they do not."""
+    """The form of a module's outputs, as it, the loss or its last part tells; None if they do not."""
     told: Form | None = getattr(network, "gives", None) or getattr(loss, "reads", None)
-    last = ending_of(network)
+    last: Form | None = None
+    for part in network.modules():
+        weighs = type(part).__module__.startswith("torch.nn") and part._parameters
+        last = getattr(part, "gives", "values" if weighs else last)
     if told is None and isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss | nn.MultiMarginLoss):  # they take scores
         told = last if isinstance(network, nn.Sequential) and last else "values"
     return told or ("values" if last == "values" else None)
