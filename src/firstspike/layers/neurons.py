@@ -20,17 +20,8 @@ from firstspike.spiketime.operator import Silent, check_end
 from firstspike.spiketime.values import check_memory
 
 _RECORDED = "tau_mem", "tau_syn", "threshold"  # in a ``state_dict``
-_LATER = {
-    "connections",
-    "delay_raw",
-    "delay_rule",
-    "out_image",
-    "receptors",
-    "recurrent_connections",
-    "signs",
-    "window",
-}
-_LATER |= {"recurrent_delays", "recurrent_weight"}
+_LATER = {"connections", "delay_raw", "delay_rule", "out_image", "receptors", "recurrent_connections", "window"}
+_LATER |= {"recurrent_delays", "recurrent_weight", "signs"}
 _UNUSUAL = {
     "tau_syn": "with several receptors (tau_syn)",
     "tau_rise": "whose synapses have a rise time (tau_rise)",

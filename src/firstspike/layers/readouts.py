@@ -216,8 +216,7 @@ class MaximumReadout(Readout, MadeAgain):
 
     It is at least 0, the value at rest, from which every sample starts, and does not change if all times are later by
     any c. A membrane with a bias comes to rest there, so that it is at least the bias. The derivative is that of the
-    membrane at the time of the maximum. An output whose membrane never rises above rest has none. So the mean of the
-    initial weights is, by default, their standard deviation.
+    membrane at the time of the maximum. One that never rises has none, so usual weights are positive in the mean.
 
     Raises:
         ValueError: time constants that require a gradient, for which the maximum has none; otherwise as ``Readout``.
