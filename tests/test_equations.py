@@ -106,6 +106,17 @@ def test_equations_that_cannot_be(text, message):
         ("start", {"w": 0.0}, "start must name states"),
         ("start", 3.0, "start must be a dict of states"),
         ("positive", ["w"], "positive must be some of the parameters"),
+        ("receptors", None, "receptors must be some of the states v, i, got None"),
+        ("receptors", 3, "receptors must be some of the states v, i, got 3"),
+        ("receptors", [["i"]], "receptors must be some of the states v, i, got ['i']"),
+        ("held", 3, "held must be some of the states v, i, got 3"),
+        ("positive", 3, "positive must be some of the parameters tau, got 3"),
+        ("start", {"v": None}, "start of v must be a number or a formula, got None"),
+        ("start", {"v": True}, "start of v must be a number or a formula, got True"),
+        ("start", {3: 1.0}, "start must name states (v, i), got 3"),
+        ("unit", 3, "unit must be the name of a unit of time, such as 'ms', or None, got 3"),
+        ("tau", torch.ones(2) + 0j, "tau must be a number or a tensor, got torch.complex64, torch.strided"),
+        ("tau", torch.ones(2).to_sparse(), "tau must be a number or a tensor, got torch.float32, torch.sparse_coo"),
         ("zeta", 1.0, "they do not use zeta"),
         ("tau", "9**9**9**9", "tau must be a number or a tensor"),
         ("tau", -1.0, "tau must be > 0 and finite, got -1.0"),
@@ -116,6 +127,33 @@ def test_equations_that_cannot_be(text, message):
 def test_other_arguments_that_cannot_be(name, value, message):
     text = "x = " + " + ".join(["v*i"] * 90) + "; dv/dt = -v / tau; di/dt = -i"
     refused(message, lambda: Neuron(text, **{**CELL, "tau": 1.0, name: value}))
+
+
+COMMENTS = {
+    "many comments": "# a comment\n" * 110 + "dv/dt = -v / tau\ndi/dt = -i",
+    "blank lines": "\n" * 200 + "dv/dt = -v / tau\n\ndi/dt = -i",
+    "semicolons in comments": "dv/dt = -v / tau  # the membrane; in mV\ndi/dt = -i # current; in nA",
+    "an equation in a comment": "dv/dt = -v / tau; di/dt = -i  # or; di/dt = -2*i",
+    "flags of Brian2": "dv/dt = -v / tau : volt (unless refractory)\ndi/dt = -i : amp (event-driven)",
+    "other flags of Brian2": "dv/dt = -v / tau : 1\ndi/dt = -i : 1 (clock-driven)",
+}
+
+
+@pytest.mark.parametrize("text", COMMENTS.values(), ids=COMMENTS)
+def test_comments_and_flags(text):
+    found = Neuron(text, **CELL | {"reset": "v = 0  # back; to rest"}, tau=2.0)
+    plain = Neuron("dv/dt = -v / tau; di/dt = -i", **CELL, tau=2.0)
+    assert (found.equations.flow, found.equations.after) == (plain.equations.flow, plain.equations.after)
+    assert found.equations.held == ("v",)
+
+
+def test_a_start_above_the_threshold():
+    flow = "dv/dt = (e - v + i) / tau; di/dt = -i"
+    given = {"threshold": "v > v_th", "reset": "v = e", "receptors": ["i"], "v_th": -50.0, "e": -65.0, "tau": 20.0}
+    message = re.escape("starts at v=0, i=0, above its threshold v > v_th: set start={...} for its states, or check")
+    with pytest.warns(UserWarning, match=message):
+        Neuron(flow, **given)
+    Neuron(flow, **given, start={"v": "e"})  # no warning
 
 
 NONE = "neuron 0 in sample 0 has no spike times: "

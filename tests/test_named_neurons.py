@@ -188,3 +188,20 @@ def test_neurons_that_are_nearly_lif(neuron, lif, tolerance):
     found, wanted = spikes(neuron, times, own, until, **options), spikes(lif, times, weight, until, **options)
     assert wanted.isfinite().sum() > 30
     torch.testing.assert_close(found[..., :5], wanted[..., :5], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: AdEx(threshold=-0.04, reset=-0.07, e_l=-0.07, v_t=-0.05, delta_t=0.002),
+            "e_l=-0.07: potentials are in mV",
+        ),
+        (lambda: Izhikevich(threshold=0.03, c=-0.065), "threshold=0.03, c=-0.065: potentials are in mV here; multiply"),
+        (lambda: AdEx(e_l=-0.07), "the neuron starts at v=-0.07, w=0, i=0, above its threshold"),
+        (lambda: EIF(threshold=-50.0, reset=-65.0), "the neuron starts at v=0, i=0, above its threshold"),
+    ],
+)
+def test_volts_for_millivolts(make, message):
+    with pytest.warns(UserWarning, match=message):
+        make()

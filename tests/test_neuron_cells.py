@@ -281,3 +281,9 @@ def test_defaults_are_those_there():
         assert model.defaults == {key: there[key] for key in model.defaults}, name
         if name in PYNN:
             assert model.defaults.keys() == there.keys()
+
+
+def test_volts_for_millivolts():
+    with pytest.warns(UserWarning, match="v_rest=-0.065, v_thresh=-0.05: potentials are in mV here; multiply those in"):
+        Cell("IF_curr_exp", v_rest=-0.065, v_thresh=-0.05)
+    Cell("IF_curr_exp", v_rest=0.0, v_thresh=15.0, v_reset=0.0)  # no warning

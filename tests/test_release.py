@@ -5,6 +5,7 @@ import runpy
 import sys
 import tomllib
 import types
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ import yaml
 import firstspike
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = SETTINGS["project"]
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
@@ -46,6 +48,16 @@ def test_workflows_run_sessions_that_exist(path):
             for run in re.findall(r'nox -s "([^"]+)"', step.get("run", ""))
         ]
         assert set(used) - {"${{ matrix.session }}"} <= set(sessions)
+
+
+def test_the_source_distribution_has_what_its_tests_and_documentation_read():
+    included = SETTINGS["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    sources = [path for folder in ("tests", "docs", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    text = "".join(path.read_text(encoding="utf-8") for path in sources)
+    read = {*re.findall(r'(?:ROOT|HERE\.parent|parents\[1\]) / "([^"]+)"', text)} - {"pyproject.toml"}
+    read = {name for name in read if (ROOT / name).exists()}
+    assert {"benchmarks", "examples", "README.md", ".github"} <= read
+    assert not {name for name in read if not any(fnmatch(name, pattern.lstrip("/")) for pattern in included)}
 
 
 def test_citations_of_the_paper_exist():

@@ -4,6 +4,7 @@ import pytest
 import torch
 import yaml
 
+import firstspike as fs
 from firstspike import Neuron
 from firstspike.config import ConfigError, build_data, load_config
 from firstspike.config.builder import build_network
@@ -84,3 +85,22 @@ def test_equations():
 def test_errors_say_what_is_expected(neuron, layer, message):
     with pytest.raises(ConfigError, match=message):
         load_config(config(neuron, **layer))
+
+
+@pytest.mark.parametrize("tau_syn", [1.0, 5.0])
+@pytest.mark.parametrize("tau_m", [1.0, torch.ones(())], ids=["a number", "a tensor"])
+def test_a_run_in_python_of_a_neuron_of_ones_own_and_a_loss_on_times(tmp_path, tau_syn, tau_m):
+    neuron = fs.Neuron(
+        "dv/dt = (i - v)/tau_m; di/dt = -i/tau_syn", threshold="v > 1", reset="v = 0", receptors=["i"], tau_m=tau_m,
+        tau_syn=0.5, unit="ms",
+    )  # fmt: skip
+    data = fs.data.bars(samples=30)
+    network = fs.Network(*(fs.SpikingLinear(*sizes, neuron, until=10.0) for sizes in ((9, 4), (4, 3))))
+    loss = fs.losses.TimeCrossEntropy(tau_syn=tau_syn)
+    trainer = fs.Trainer(network, loss, torch.optim.Adam(network.parameters()))
+    run = trainer.fit(data, data, epochs=1, folder=tmp_path / "run", progress_bar=False)
+    again = fs.Run(tmp_path / "run", **({} if isinstance(tau_m, float) else {"network": network}))
+    assert again.loss.tau_syn == tau_syn
+    assert again.config.neuron.unit == "ms"
+    assert str(again.network) == str(network)
+    assert again.evaluate("validation").loss == run.validation.loss

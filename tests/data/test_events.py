@@ -94,6 +94,30 @@ def test_data(lists, padded):
         SpikeData(EventLists(lists.when * torch.nan, lists.source, lists.starts, 5), labels, ("a", "b"))
 
 
+@pytest.mark.parametrize("wrap", [lambda data: data, lambda data: torch.utils.data.Subset(data, range(3, 29))])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_loader_stacks_lists(lists, padded, wrap, workers):
+    labels = torch.arange(30) % 2
+    made = [wrap(SpikeData(x, labels, ("a", "b"))) for x in (lists, padded)]
+    loaders = [torch.utils.data.DataLoader(x, batch_size=8, num_workers=workers) for x in made]
+    for (times, found), (wanted, expected) in zip(*loaders, strict=True):
+        assert same(times, wanted)
+        assert times.shape[-1] == max(1, int(torch.isfinite(times).sum(-1).max()))
+        assert torch.equal(found, expected)
+    network = fs.Network(fs.LIFSpikeTrains(5, 8, 20, overflow="drop"), fs.IntegralReadout(8, 2))
+    trainer = fs.Trainer(network, fs.losses.ReadoutCrossEntropy(), torch.optim.Adam(network.parameters()))
+    assert len(trainer.fit(loaders[0], epochs=1, progress_bar=False).metrics["train_loss"]) == 1
+
+
+def test_data_in_place_of_times_says_where_the_times_are(lists):
+    network, data = fs.Network(fs.IntegralReadout(5, 2)), SpikeData(lists, torch.arange(30) % 2, ("a", "b"))
+    with pytest.raises(ValueError, match=r"got SpikeData of shape \(30,\); write data\.dense"):
+        network(data)
+    with pytest.raises(ValueError, match=r"got EventLists of shape .*; write data\.times\.padded\(\)"):
+        network(data.times)
+    assert torch.equal(network(data.dense), network(data.times.padded()))
+
+
 def test_parts(lists, padded, tmp_path):
     labels = torch.arange(30) % 2
     parts, other = split(lists, labels, 0.2, 0.2), split(padded, labels, 0.2, 0.2, trains=True)

@@ -57,6 +57,11 @@ def test_trains_that_are_not_sorted_are_refused():
         SpikeData(TRAINS.flip(-1), torch.tensor([0, 1]), ("a", "b"))
 
 
+def test_trains_filled_up_with_0_are_refused():
+    with pytest.raises(ValueError, match="sorted along the last dimension, got others: fill them up with inf, not 0"):
+        SpikeData(TRAINS.nan_to_num(posinf=0.0), torch.tensor([0, 1]), ("a", "b"))
+
+
 def test_trains_from_events():
     events = [([0.5, 0.25, 1.5], [0, 1, 0]), (torch.tensor([3.0, 1.0, 2.0]), torch.tensor([1, 1, 1]))]
     assert torch.equal(trains_from_events(events, 2), TRAINS)

@@ -70,10 +70,22 @@ def scale(case: Case) -> None:
 
 
 def permuted(axis: str) -> Callable[[Case], None]:
+    """Along an axis; the spikes of each train are in another order, too."""
+
     def check(case: Case) -> None:
-        size = case.problem.size(axis)
-        order = torch.tensor(case.random.sample(range(size), size))
-        case.unchanged(through(lambda q, x: at(q, x, axis, order), lambda q, x: at(q, x, axis, order.argsort())))
+        orders = {}
+        for each in (axis, "k"):
+            size = case.problem.size(each) or 0
+            orders[each] = torch.tensor(case.random.sample(range(size), size), dtype=torch.int64)
+
+        def there(q: Quantity, x: Any) -> Any:
+            return at(q, at(q, x, axis, orders[axis]), "k", orders["k"])
+
+        def back(q: Quantity, x: Any) -> Any:
+            x = at(q, at(q, x, axis, orders[axis].argsort()), "k", orders["k"].argsort())
+            return x.sort(dim=-1).values if q.axes.endswith("s") else x  # trains that a layer passes on
+
+        case.unchanged(through(there, back))
 
     return check
 

@@ -25,7 +25,8 @@ class Quantity(NamedTuple):
     """What a tensor or number is."""
 
     axes: str = ""
-    """A letter for each dimension: b samples, i inputs, o neurons, j neurons that send, k spikes of an input."""
+    """A letter for each dimension: b samples, i inputs, o neurons, j neurons that send, k spikes of an input,
+    s spikes of an output."""
     time: int = 0
     """Power of the unit of time in its unit."""
     weight: int = 0

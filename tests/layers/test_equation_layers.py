@@ -95,6 +95,26 @@ def test_a_neuron_without_an_end_is_refused():
         first_spike_time(draw(2, 3), draw(4, 3), QIF())
 
 
+OF_LAYERS = ["noise", "mask", "weight", "until", "neuron", "connections", "forward", "training", "signs", "receptor"]
+OF_SOME = {
+    "recurrent_weight": SpikingRecurrent, "window": SpikingRecurrent, "max_spikes": SpikeTrains,
+    "out_image": SpikingConv2d,
+}  # fmt: skip
+SIZES = {SpikingRecurrent: (3, 2, 9, 5.0), SpikeTrains: (3, 2, 9), SpikingConv2d: ((1, 3, 3), 2, 2)}
+
+
+@pytest.mark.parametrize(("name", "kind"), [*((x, SpikingLinear) for x in OF_LAYERS), *OF_SOME.items()])
+def test_names_of_layers_are_no_names_of_what_they_learn(name, kind):
+    text = {"threshold": "v > 1", "reset": "v = 0", "receptors": ["i"]}
+    end = {} if kind is SpikingRecurrent else {"until": 5.0}
+    for value, more in ((1.0, {"trainable": [name]}), (torch.tensor(1.0), {})):
+        neuron = Neuron(f"dv/dt = (i - v) / {name}; di/dt = -i", **text, **{name: value})
+        with pytest.raises(ValueError, match=f"{name} cannot learn or be a tensor: layers use this name"):
+            kind(*SIZES.get(kind, (3, 2)), neuron=neuron, **end, **more)
+    number = Neuron(f"dv/dt = (i - v) / {name}; di/dt = -i", **text, **{name: 2.0})
+    assert SpikingLinear(3, 2, number, until=5.0)(torch.rand(4, 3)).shape == (4, 2)  # a number is the neuron's alone
+
+
 def test_an_end_of_lif_neurons():
     times, weight = 2 * draw(5, 7), draw(4, 7)
     whole, until = first_spike_time(times, weight, LIF(2.0)), 1.2

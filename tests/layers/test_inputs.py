@@ -1,10 +1,12 @@
 import copy
 import math
 import pickle
+from functools import partial
 
 import pytest
 import torch
 
+import firstspike as fs
 from firstspike import BiasSpikes, Multiplex, Network, PoissonSpikes, SpikeTrains
 from firstspike.layers.named import named_spikes
 from firstspike.layers.noise import jitter_from
@@ -163,9 +165,20 @@ def test_a_background_in_networks_and_substrates():
         ((0, 0.5, 20.0), "sources must be > 0 and <= 1000000, got 0"),
         ((5, 0.0, 20.0), r"rate must be > 0 and finite, got 0\.0"),
         ((5, 0.5, INF), "duration must be > 0 and finite, got inf"),
+        ((3, 1e300, 1.0), "spike trains of 1 samples and 3 neurons with room for 1e\\+300 spikes take about"),
+        ((3, 1e308, 100.0), "spike trains of 1 samples and 3 neurons with room for inf spikes take about"),
         ((10**6, 1e3, 1e3), "spike trains of 1 samples and 1000000 neurons with room for 1009015 spikes take about"),
     ],
 )
 def test_wrong_background(arguments, message):
     with pytest.raises(ValueError, match=message):
         PoissonSpikes(*arguments)
+
+
+def test_rates_in_hz_with_times_in_ms():
+    message = "a rate of 40 for each unit of time up to 100 is about 4000 spikes in a train; with times in ms"
+    for draw in (partial(PoissonSpikes, 3), partial(fs.data.poisson, inputs=3)):
+        with pytest.warns(UserWarning, match=message):
+            draw(rate=40.0, duration=100.0)
+        draw(rate=0.04, duration=100.0)  # no warning
+        draw(rate=0.04, duration=50_000.0)

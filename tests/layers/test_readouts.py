@@ -7,7 +7,16 @@ import mpmath
 import pytest
 import torch
 
-from firstspike import LIF, FirstSpike, IntegralReadout, LIFLinear, MaximumReadout, MembraneReadout, Network
+from firstspike import (
+    LIF,
+    FirstSpike,
+    IntegralReadout,
+    LIFLinear,
+    LIFSpikeTrains,
+    MaximumReadout,
+    MembraneReadout,
+    Network,
+)
 from firstspike.config import load_config
 from firstspike.layers.ensembles import Ensemble
 from firstspike.neurons import AdaptiveLIF
@@ -298,12 +307,32 @@ def test_first_spike():
     layer, times = FirstSpike(), trains()
     assert torch.equal(layer(times), times[..., 0])
     assert torch.equal(layer(times[..., 0]), times[..., 0])
+    assert torch.equal(layer(times.flip(-1)), times[..., 0])
     network = Network(FirstSpike(), LIFLinear(3, 2, dtype=torch.float64, generator=seeded()))
     assert network.takes_trains
     assert network.inputs == 3
     assert torch.equal(network(times), network[1](times[..., 0]))
     observed = torch.where(times[..., 0].isfinite(), 0.5, INF).requires_grad_()
     assert torch.equal(layer(times.requires_grad_(), observed), observed)
+
+
+@pytest.mark.parametrize("layer", [FirstSpike(), IntegralReadout(2, 2), LIFSpikeTrains(2, 2, 60)], ids=type)
+def test_trains_filled_up_with_0(layer):
+    times = torch.tensor([[[1.0, 2.0, 0.0], [3.0, INF, INF]]])
+    with pytest.warns(UserWarning, match=r"\(1, 2, 3\) have trains that are filled up with 0, .* with inf"):
+        layer(times)
+    layer(times.sort(dim=-1).values)  # no warning: a spike at 0 is one
+    layer(times + 1)
+
+
+def test_maxima_rise_at_the_start():
+    times = torch.where(torch.rand(200, 60, 3, generator=seeded(1)) < 0.1, 5 * torch.rand(200, 60, 3), INF)
+    readouts = [MaximumReadout(60, 20, generator=seeded(seed)) for seed in range(10)]
+    values = torch.stack([readout(times.sort(dim=-1).values) for readout in readouts])
+    assert float((values == 0).float().mean()) < 0.002  # 0.08 with weights around 0
+    assert values.std(dim=-1).mean() > 0.1  # and differ
+    assert readouts[0].weight.mean().item() == pytest.approx(60**-0.5, rel=0.2)
+    assert abs(IntegralReadout(60, 20, generator=seeded()).weight.mean().item()) < 0.01
 
 
 def test_weights_are_for_their_time_constants_whatever_the_threshold():
@@ -366,7 +395,9 @@ def test_readouts_of_linear_neurons_against_the_operator(name):
     times, at = trains(), torch.linspace(0.5, 30, 60, dtype=torch.float64)
     voltage = course(linear("membrane", name), times, at)
     torch.testing.assert_close(linear("membrane", name)(times), voltage[4], rtol=1e-10, atol=1e-12)
-    found = linear("maximum", name)(times).detach()
+    maximum = linear("maximum", name)
+    maximum.load_state_dict(linear("membrane", name).state_dict())
+    found = maximum(times).detach()
     assert bool((found >= voltage.amax(0).clamp(min=0) - 1e-12).all())
     assert float((found - voltage.amax(0).clamp(min=0)).max()) < 0.1
     fine = torch.linspace(0.05, 30, 600, dtype=torch.float64)

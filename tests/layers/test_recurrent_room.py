@@ -8,7 +8,7 @@ import textwrap
 import pytest
 import torch
 
-from firstspike import LIF, LIFRecurrent, LIFSpikeTrains, spike_trains
+from firstspike import LIF, LIFLinear, LIFRecurrent, LIFSpikeTrains, spike_trains
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.contract import Recurrence
 
@@ -117,6 +117,15 @@ def test_more_memory_than_there_is(backend):
     long = LIFRecurrent(3, 1000, 10, 2.0, backend=backend, window_spikes=1000)
     with pytest.raises(ValueError, match=r"1000 samples and 1000 neurons .* GB .* lower"):
         long.proceed(times, 1e5)
+
+
+def test_more_weights_than_there_is_memory():
+    many = 10**6
+    with pytest.raises(ValueError, match=r"^weights \(1000000, 1000000\) take about 4e\+03 GB, more than"):
+        LIFLinear(many, many)
+    with pytest.raises(ValueError, match=r"^weights of 1000000 neurons take about 4e\+03 GB, .* lower these"):
+        LIFRecurrent(3, many, 10, 2.0)
+    assert LIFLinear(many, many, device="meta").weight.is_meta
 
 
 @pytest.mark.parametrize(("duration", "window"), [(1e5, 1e-3), (1e12, 1.0), (1.0, 1e-30)])

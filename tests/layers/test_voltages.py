@@ -97,6 +97,9 @@ def test_layers_of_a_network():
     [
         ("trains", torch.tensor([math.inf]), r"at: expected finite times \(points,\)"),
         ("trains", torch.rand(2, 2), r"at: expected finite times \(points,\)"),
+        ("trains", [1.0], r"at: expected finite times \(points,\), such as torch.tensor\(\[1.0, 2.0\]\), got \[1.0\]"),
+        ("trains", 1.0, r"at: expected finite times \(points,\), .* got 1.0"),
+        ("trains", torch.tensor([1j]), "at: .* got torch.complex64"),
         ("recurrent", torch.tensor([9.0]), "at: the layer stops at 8, got a time of 9"),
     ],
 )
@@ -106,3 +109,12 @@ def test_wrong_times(layer, at, message):
     conv = fs.LIFConv2d((1, 4, 4), 2, 3)
     with pytest.raises(ValueError, match="has no voltages"):
         conv.voltages(torch.rand(1, 16), torch.tensor([1.0]))
+
+
+@pytest.mark.parametrize("neuron", [fs.LIF(), fs.LIF(bias=0.1), fs.neurons.AdLIF()])
+@pytest.mark.parametrize("observed", [False, True])
+def test_no_points(neuron, observed):
+    end = {} if neuron.equations is None else {"until": 8.0}
+    layer = fs.SpikeTrains(5, 4, 30, neuron, dtype=torch.float64, **end)
+    spikes = torch.full((2, 4, 30), math.inf, dtype=torch.float64) if observed else None
+    assert layer.voltages(inputs(), AT[:0], spikes).shape == (2, 4, 0)

@@ -84,6 +84,9 @@ def test_trains_connections_and_ensembles():
     window = LayerWindow(1.0, 1.0, 1.1)
     alone = window(first.output, LABELS, Network(lif(4, 3)), first)
     assert window(record.output, LABELS, trains, record).item() == pytest.approx(alone.item())
+    again = torch.stack([times + 2, times], dim=-1)  # as trains in any order
+    found = window(record.output, LABELS, trains, Record(again, record.layers))
+    assert found.item() == pytest.approx(alone.item())
     members = [
         Network(lif(4, 4, seed), Concatenate(4, 1, delay=0.5, **DOUBLE), lif(8, 3, seed + 1)) for seed in (0, 10)
     ]

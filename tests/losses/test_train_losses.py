@@ -72,6 +72,54 @@ def test_gradients_and_invariances(loss):
     assert (output.grad[~finite] == 0).all()
 
 
+def all_pairs(output, target, tau):
+    """The distance of van Rossum as a sum over all pairs of spikes."""
+    times, side = (
+        torch.cat([output, target], dim=-1),
+        torch.tensor([1.0] * output.shape[-1] + [-1.0] * target.shape[-1]),
+    )
+    sign = torch.where(times.isfinite(), side.double(), 0.0)
+    times = torch.where(times.isfinite(), times, 0.0)
+    apart = (times.unsqueeze(-1) - times.unsqueeze(-2)).abs() / tau
+    return (sign.unsqueeze(-1) * sign.unsqueeze(-2) * torch.exp(-apart)).sum(dim=(-1, -2)) / 2
+
+
+@pytest.mark.parametrize("met", [False, True])
+def test_van_rossum_is_the_sum_over_all_pairs(met):
+    output, target = trains(20, 3, 7) - 2, trains(20, 3, 5, seed=1) - 2
+    if met:  # spikes at the same time, which have no gradient between them
+        output[..., :3], target[..., :3] = target[..., :3], output[..., :3].clone()
+        target[:10, :, :5] = output[:10, :, :5]
+        output = output.sort(dim=-1).values
+    output.requires_grad_()
+    found, wanted = VanRossum(0.7, reduction="none")(output, target), all_pairs(output, target, 0.7).sum(-1)
+    torch.testing.assert_close(found, wanted, rtol=1e-13, atol=1e-13)
+    slopes = [torch.autograd.grad(x.sum(), output)[0] for x in (found, wanted)]
+    torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", [VanRossum(0.5), MatchedSpikes(0.5)])
+def test_padding_costs_nothing(loss, monkeypatch):
+    output, target = trains(4, 5, 3), trains(4, 5, 2, seed=1)
+    padded = [torch.nn.functional.pad(x, (0, 57), value=inf) for x in (output, target)]
+    seen, distance = [], loss.distance
+    monkeypatch.setattr(loss, "distance", lambda *x: seen.append([y.shape[-1] for y in x]) or distance(*x))
+    assert loss(*padded) == loss(output, target)
+    assert seen == [[3, 2], [3, 2]]
+    in_vmap = torch.func.vmap(lambda x, y: loss(x[None], y[None]))(*padded)
+    torch.testing.assert_close(in_vmap.mean(), loss(output, target), rtol=1e-14, atol=1e-14)
+    nothing = torch.full_like(output, inf)
+    assert loss(nothing, nothing) == 0
+
+
+@pytest.mark.parametrize("loss", [VanRossum(0.5), MatchedSpikes(0.5), MatchedSpikes(0.5, "squared")])
+def test_trains_may_be_in_any_order(loss):
+    output, target = trains(3, 2, 4).requires_grad_(), trains(3, 2, 3, seed=1)
+    torch.testing.assert_close(loss(output.flip(-1), target.roll(1, -1)), loss(output, target), rtol=1e-12, atol=0)
+    slopes = [torch.autograd.grad(loss(*x), output)[0] for x in ((output.flip(-1), target.flip(-1)), (output, target))]
+    torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)
+
+
 def test_a_spike_alone():
     output, target = torch.tensor([[[1.0]]]), torch.tensor([[[inf]]])
     assert VanRossum(0.5)(output, target).item() == 0.5
@@ -91,6 +139,11 @@ def test_a_spike_alone():
 def test_wrong_targets(targets, message):
     with pytest.raises(ValueError, match=message):
         VanRossum(0.5)(trains(2, 3, 4), targets)
+
+
+def test_targets_filled_up_with_0():
+    with pytest.warns(UserWarning, match="have trains that are filled up with 0"):
+        VanRossum(0.5)(torch.tensor([[[1.0, inf]]]), torch.tensor([[[1.0, 0.0]]]))
 
 
 NEURONS = {

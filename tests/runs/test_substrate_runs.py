@@ -16,6 +16,7 @@ from firstspike.runs.checkpoint import checkpoints, load_checkpoint
 from firstspike.substrates import SUBSTRATES, Exact, Substrate, SubstrateError
 from firstspike.training import Interrupted
 from firstspike.training.engines import Sequential, engine_for
+from firstspike.training.evaluation import evaluate
 from trained import resume, start
 
 SHORT = ["training.epochs=3", "training.checkpoint_every=1"]
@@ -132,6 +133,18 @@ def test_the_chip_is_in_the_run_folder(on_chip):
     assert identity["settings"]["threshold_spread"] == 0.08
     kept = load_checkpoint(checkpoints(on_chip / "checkpoints")[-1]).state["substrate"]
     assert kept["identity"] == identity
+
+
+def test_results_go_on_with_the_noise_of_the_training_and_evaluations_begin_it_anew(on_chip):
+    run, found = Run(on_chip), []
+    for noise in (run.checkpoint.state["substrate"]["state"], None):
+        with build_substrate(run.config).open(run.network) as chip:
+            if noise is not None:
+                chip.load_state_dict(noise)
+                evaluate(run.network, run.objective, run.data.validation, chip)  # before the test data
+            found.append(evaluate(run.network, run.objective, run.data.test, chip).loss)
+    assert found[0] == run.results["test"]["loss"]
+    assert found[1] == run.evaluate("test").loss != found[0]
 
 
 def test_another_chip_is_refused_unless_allowed(on_chip, tmp_path):

@@ -109,6 +109,18 @@ def test_nothing_is_said_of_a_network_that_learnt(bars_folder):
     assert signs_of_failure(evaluate(run.network, Objective(run.loss), run.data.validation)) == []
 
 
+def test_outputs_that_never_rise_are_told():
+    times, labels = torch.rand(20, 3, 2).sort(dim=-1).values, torch.arange(20) % 2
+    network = fs.Network(fs.MaximumReadout(3, 4, weight_mean=0.5, weight_std=0.0))
+    objective = Objective(fs.losses.ReadoutCrossEntropy())
+    told = "2 outputs have the value 0 in all validation data, and no gradient"
+    for sign, expected in ((1, False), (-1, True)):
+        with torch.no_grad():
+            network[0].weight[2:] = 0.5 * sign
+        found = signs_of_failure(evaluate(network, objective, fs.data.SpikeData(times, labels, tuple("abcd"))))
+        assert any(told in x for x in found) == expected
+
+
 def test_a_loss_that_is_not_finite(bars_folder):
     run = fs.Run(bars_folder)
     found = evaluate(run.network, Objective(run.loss), run.data.validation)

@@ -224,6 +224,84 @@ def test_what_does_not_fit_is_refused(make, message):
         make(network())
 
 
+class Head(nn.Module):
+    """Scores from the values of a readout."""
+
+    def __init__(self):
+        super().__init__()
+        self.spiking = fs.Network(fs.LIFLinear(9, 12, weight_mean=0.6, weight_std=0.3), fs.IntegralReadout(12, 6))
+        self.scores = nn.Linear(6, 3)
+
+    def forward(self, times):
+        return self.scores(self.spiking(times))
+
+
+class Negated(nn.Module):
+    """Scores from spike times, by arithmetic."""
+
+    def __init__(self):
+        super().__init__()
+        self.spiking = network()
+
+    def forward(self, times):
+        return -self.spiking(times).clamp(max=10.0)
+
+
+def own_cross_entropy(values, labels):
+    return nn.functional.cross_entropy(values, labels)
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.MultiMarginLoss(), own_cross_entropy])
+@pytest.mark.parametrize("kind", ["head", "in order", "negated"])
+def test_a_module_that_ends_in_values_is_decided_by_the_largest(kind, loss):
+    torch.manual_seed(0)
+    made = Negated() if kind == "negated" else Head()
+    net = nn.Sequential(made.spiking, made.scores, nn.Dropout(0.0)) if kind == "in order" else made
+    if kind == "negated" and loss is own_cross_entropy:
+        net.gives = "values"  # nothing else tells
+    trainer = trainer_of(net, loss=loss, lr=0.05)
+    stopping = fs.EarlyStopping(40, restore_best=True)
+    result = trainer.fit(*DATA[:2], callbacks=[stopping], **QUIET | {"epochs": 40, "seed": 1})
+    held = DATA[1].to(trainer.device)
+    scores = net(held.times)
+    true = float((scores.argmax(-1) == held.labels).float().mean())
+    assert true > 0.8
+    assert result.validation.accuracy == pytest.approx(true)
+    assert result.validation.readout
+    assert max(result.metrics["validation_accuracy"]) == pytest.approx(true)
+    assert torch.equal(result.validation.predictions, scores.argmax(-1))
+
+
+class Own(nn.Module):
+    """Spike times by weights of one's own, which nothing tells from values."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(0.5 + 0.3 * torch.rand(3, 9))
+
+    def forward(self, times):
+        return fs.first_spike_time(times, self.weight, fs.LIF())
+
+
+@pytest.mark.parametrize("wrap", [nn.Sequential, lambda module: module])
+def test_a_module_of_ones_own_is_decided_by_the_earliest(wrap):
+    trainer = trainer_of(wrap(Own()), loss=lambda times, labels: times.clamp(max=10.0).mean())
+    found = trainer.evaluate(DATA[1])
+    assert torch.equal(found.predictions, found.times.argmin(-1))
+    assert not found.readout
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), fs.losses.TimeCrossEntropy(), fs.losses.ReadoutCrossEntropy()])
+def test_torchs_sequence_of_layers_gives_what_its_last_one_does(loss):
+    net = nn.Sequential(fs.LIFLinear(9, 3))
+    if isinstance(loss, nn.CrossEntropyLoss):
+        with pytest.raises(ValueError, match=r"makes true spikes the last; use fs\.losses\.TimeCross"):
+            trainer_of(net, loss=loss)
+        return
+    evaluation = trainer_of(net, loss=loss).evaluate(DATA[1])
+    assert evaluation.readout == isinstance(loss, fs.losses.ReadoutCrossEntropy)  # a loss knows what it reads
+
+
 def test_an_optimizer_of_another_network_is_refused():
     net, loss = network(), fs.losses.TimeCrossEntropy()
     message = "optimizer: it has none of the network's parameters"

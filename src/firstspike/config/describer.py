@@ -21,7 +21,7 @@ from firstspike.config.sections import (
     described_neuron,
 )
 from firstspike.layers.neurons import NeuronLayer
-from firstspike.neurons import LIF
+from firstspike.neurons import LIF, Neuron
 from firstspike.training import Augment, EarlyStopping, Fit, SilentNeurons, Trainer
 
 
@@ -114,7 +114,9 @@ def _settings(part: Any, target: type[Any]) -> dict[str, Any]:
 def _neuron(network: Any, tau_syn: float | None) -> dict[str, Any]:
     """The neuron of layers without their own: here each has its own, so that it is the first one's for readers."""
     first = next((layer.initial_neuron for layer in network.modules() if isinstance(layer, NeuronLayer)), LIF())
-    found = described_neuron(first) or {name: x for name, x in first.values.items() if isinstance(x, float)}
+    plain = {name: x for name, x in first.values.items() if isinstance(first, LIF) and isinstance(x, float)}
+    own = tau_syn is not None and type(first) is Neuron  # of which no loss has the tau_syn
+    found = (None if own else described_neuron(first)) or {"unit": first.unit} | plain
     return found if tau_syn is None or isinstance(found.get("tau_syn"), tuple) else found | {"tau_syn": tau_syn}
 
 

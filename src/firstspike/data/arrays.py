@@ -12,7 +12,7 @@ from jaxtyping import Float64
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from firstspike.spiketime.values import FROM_RASTER
+from firstspike.spiketime.values import FROM_RASTER, check_tensor
 
 Image = tuple[int, int, int]
 """Channels, height and width."""
@@ -78,6 +78,7 @@ def as_tensor(name: str, values: Any, dtype: torch.dtype | None = None, columns:
     such as columns of mixed types, are taken as well. ``columns`` are named in errors, by default those of a frame.
     """
     if isinstance(values, Tensor):
+        check_tensor(name, values)
         return values
     try:
         array = np.array(unmasked(values))

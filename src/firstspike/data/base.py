@@ -133,6 +133,10 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         """Times and label of one sample, or of several for a slice or an index tensor."""
         return self.times[index], self.labels[index]
 
+    def __getitems__(self, index: list[int]) -> list[tuple[Tensor, Tensor]]:
+        """Several samples for a ``DataLoader``, which stacks them: `EventLists` are padded alike."""
+        return list(zip(*self[torch.tensor(index, dtype=torch.int64)], strict=True))
+
     @property
     def features(self) -> int:
         """Number of inputs."""
@@ -262,8 +266,8 @@ def _check_times(times: Tensor | EventLists) -> None:
         )
     if isinstance(times, Tensor) and times.ndim == 3 and not bool((times[..., :-1] <= times[..., 1:]).all()):
         raise ValueError(
-            "times: expected spike trains sorted along the last dimension, got others: sort them with "
-            "times.sort(dim=-1).values, or flatten images of first spikes with times.flatten(1)."
+            "times: expected spike trains sorted along the last dimension, got others: fill them up with inf, not 0, "
+            "sort them with times.sort(dim=-1).values, or flatten images of first spikes with times.flatten(1)."
         )
 
 

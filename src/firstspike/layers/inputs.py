@@ -1,6 +1,7 @@
 """Layers that add to the input: bias spikes, a Poisson background, copies."""
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -55,10 +56,14 @@ def poisson_trains(rate: float | Tensor, duration: float, shape: Sequence[int], 
 
     Their size covers all but a probability of 1e-15, so it does not depend on the random numbers.
     """
-    mean = duration * float(torch.as_tensor(rate).max())
-    room = math.ceil(mean + 9 * math.sqrt(mean) + 15)
-    check_room(1, math.prod(shape), room, f"room for {room} spikes", torch.float64, torch.device("cpu"))
-    numbers = torch.empty(*shape, room, dtype=torch.float64, device="cpu")
+    fastest = float(rate.max()) if isinstance(rate, Tensor) else rate
+    mean = duration * fastest
+    room = mean + 9 * math.sqrt(mean) + 15
+    check_room(1, math.prod(shape), room, f"room for {room:.15g} spikes", torch.float64, torch.device("cpu"))
+    if fastest > 1 and mean > 1000:
+        many = f"a rate of {fastest:g} for each unit of time up to {duration:g} is about {mean:.0f} spikes in a train"
+        warnings.warn(f"{many}; with times in ms, divide rates in Hz by 1000", stacklevel=3)
+    numbers = torch.empty(*shape, math.ceil(room), dtype=torch.float64, device="cpu")
     times = -torch.log1p(-drawn(torch.rand, numbers, noise)).cumsum(dim=-1) / torch.as_tensor(rate).unsqueeze(-1)
     return torch.where(times < duration, times, math.inf)
 

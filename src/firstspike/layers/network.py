@@ -148,7 +148,7 @@ class Network(nn.Sequential):
             raise ValueError(
                 f"the first layer, {self[0]._get_name()}, takes first spikes (batch, inputs), got "
                 f"{tuple(times.shape)}; begin with a layer for trains, such as fs.LIFSpikeTrains, fs.FirstSpike or "
-                "fs.Delay(..., trains=True), or give times[..., 0]"
+                "fs.Delay(..., trains=True), or give times.amin(dim=-1)"
             )
         return times
 

@@ -1,5 +1,6 @@
 """The base of all layers of neurons with weights: weights, parameters of the neurons, and initial values."""
 
+import inspect
 import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar, Literal
@@ -16,8 +17,11 @@ from firstspike.layers.voltages import membranes
 from firstspike.neurons import LIF, Neuron, check_neuron, shown_parameters
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt, PositiveOrInf, checks_ranges
 from firstspike.spiketime.operator import Silent, check_end
+from firstspike.spiketime.values import check_memory
 
 _RECORDED = "tau_mem", "tau_syn", "threshold"  # in a ``state_dict``
+_LATER = {"connections", "delay_raw", "delay_rule", "out_image", "receptors", "recurrent_connections", "window"}
+_LATER |= {"recurrent_delays", "recurrent_weight", "signs"}
 _UNUSUAL = {
     "tau_syn": "with several receptors (tau_syn)",
     "tau_rise": "whose synapses have a rise time (tau_rise)",
@@ -121,7 +125,9 @@ class NeuronLayer(SpikeLayer):
         self.weight_mean, self.weight_std = weight_mean, weight_std
         self.max_weight_grad, self.backend = max_weight_grad, backend
         self.until, self.silent = until, silent
-        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        like = torch.empty(0, device=device, dtype=dtype)
+        check_memory(math.prod(shape) * like.itemsize * like.is_cpu, f"weights {shape}")
+        self.weight = nn.Parameter(like.new_empty(shape))
         self.initial_neuron: Neuron = LIF() if neuron is None else neuron
         check_neuron(self.initial_neuron)
         if "threshold" not in self.unused:
@@ -145,6 +151,10 @@ class NeuronLayer(SpikeLayer):
             raise ValueError(f"trainable must be some of {', '.join(names)} in a list, got {trainable!r}")
         if per_neuron and not trainable:
             raise ValueError("per_neuron=True needs trainable=[...], the parameters that each neuron learns")
+        own = {*dir(self), *inspect.signature(type(self)).parameters, *_LATER} - {"refractory"}
+        for name in {*trainable, *(x for x, value in neuron.values.items() if isinstance(value, Tensor))}:
+            if type(neuron) is Neuron and name in own:
+                raise ValueError(f"{name} cannot learn or be a tensor: layers use this name themselves; rename it")
         self._starts: dict[str, Tensor] = {}
         self._tensors: list[str] = []
         self._numbers: dict[str, Any] = {}

@@ -55,6 +55,8 @@ class Readout(NeuronLayer):
     from_equations: ClassVar[bool] = False
     """Whether neurons from equations may be its integrators."""
     gives = "values"
+    usual_mean: ClassVar[float] = 0.0
+    """Mean of the initial weights, in standard deviations."""
 
     def __init__(
         self, in_features: Size, out_features: Size, neuron: Neuron | None = None, **options: Unpack[ReadoutOptions]
@@ -66,7 +68,8 @@ class Readout(NeuronLayer):
         super().__init__((out_features, in_features), in_features, out_features, neuron, **options)
 
     def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
-        draw_(self, "weight", 0.0, 1 / math.sqrt(self.in_features), generator, usual=True)
+        spread = 1 / math.sqrt(self.in_features)
+        draw_(self, "weight", self.usual_mean * spread, spread, generator, usual=True)
 
     def forward(
         self, times: Spikes, observed: Float[Tensor, "*batch out_features"] | None = None
@@ -213,7 +216,7 @@ class MaximumReadout(Readout, MadeAgain):
 
     It is at least 0, the value at rest, from which every sample starts, and does not change if all times are later by
     any c. A membrane with a bias comes to rest there, so that it is at least the bias. The derivative is that of the
-    membrane at the time of the maximum. An output whose membrane never rises above rest has none.
+    membrane at the time of the maximum. One that never rises has none, so usual weights are positive in the mean.
 
     Raises:
         ValueError: time constants that require a gradient, for which the maximum has none; otherwise as ``Readout``.
@@ -228,6 +231,7 @@ class MaximumReadout(Readout, MadeAgain):
             raise ValueError("MaximumReadout has no gradient of time constants; give numbers, or tensors without one")
         super().__init__(in_features, out_features, neuron, **options)
 
+    usual_mean = 1.0
     forward = by_values(Readout.forward)
 
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:

@@ -29,7 +29,7 @@ from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.backends import accepting
 from firstspike.spiketime.contract import Recurrence
 from firstspike.spiketime.operator import WindowResult
-from firstspike.spiketime.values import MOST_WINDOWS, check_room, real_times
+from firstspike.spiketime.values import MOST_WINDOWS, check_memory, check_room, real_times
 
 _SPREAD = 0.05  # of recurrent weights, relative to that of weights with which most neurons spike
 
@@ -138,6 +138,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             "recurrent_signs", usual_signs(recurrent_signs, self.initial_neuron, out_features), out_features
         )
         self._signed["recurrent_weight"] = self.recurrent_signs
+        check_memory(out_features**2 * self.weight.itemsize * self.weight.is_cpu, f"weights of {out_features} neurons")
         self.recurrent_weight = nn.Parameter(self.weight.new_empty(out_features, out_features))
         synapses.connect(self, "recurrent_weight", recurrent_mask)
         self.recurrent_delay = rule

@@ -1,7 +1,7 @@
 """Spike times and trains between layers: their form, their number, and conversions between them.
 
 Trains are tensors ``(batch, neurons, spikes)``, sorted along the last dimension, ``inf`` after the last spike. First
-spikes ``(batch, neurons)`` are trains of one spike for layers that take trains.
+spikes ``(batch, neurons)`` are trains of one spike for layers that take trains. Layers and losses take any order.
 """
 
 from typing import Any, Literal, NamedTuple, TypedDict
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from firstspike.ranges import Finite, Positive, checks_ranges
 from firstspike.signature import shown_arguments
-from firstspike.spiketime.values import check_times
+from firstspike.spiketime.values import check_padding, check_times
 
 Form = Literal["first spikes", "trains", "values"]
 """A layer's outputs: spike times ``(batch, neurons)``, trains ``(batch, neurons, spikes)``, or a readout's values."""
@@ -111,6 +111,7 @@ class SpikeLayer(nn.Module):
                 hint = "; first spikes with more than one batch dimension are times.unsqueeze(-1)"
             shape = f"(batch, {inputs}), or trains (batch, {inputs}, spikes)"
             raise ValueError(f"{self._name} expects times {shape}, got {tuple(times.shape)}{hint}")
+        check_padding(trains)
         return trains
 
 
@@ -144,7 +145,8 @@ class FirstSpike(SpikeLayer):
     ) -> Float[Tensor, "*batch inputs"]:
         """First spikes; with ``observed``, these times and the gradient of the first spikes."""
         check_times(times)
-        first = times[..., 0] if times.ndim > 2 else times
+        check_padding(times)
+        first = times.min(dim=-1).values if times.ndim > 2 else times
         return first if observed is None else at_observed(first, observed)
 
 

@@ -13,7 +13,7 @@ from firstspike.neurons import Neuron
 from firstspike.neurons.expressions import value_of
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.parameters import Receptor, starting_state
-from firstspike.spiketime.values import check_tensor, real_times
+from firstspike.spiketime.values import real_times
 
 if TYPE_CHECKING:
     from firstspike.layers.neurons import NeuronLayer
@@ -44,9 +44,9 @@ def states_at(
     Raises:
         ValueError: points that are no list of finite numbers; errors of ``spike_trains``.
     """
-    check_tensor("at", at)
-    if at.ndim != 1 or not bool(at.isfinite().all()):
-        raise ValueError(f"at: expected finite times (points,), got {at.dtype} of shape {tuple(at.shape)}")
+    if not isinstance(at, Tensor) or at.ndim != 1 or at.is_complex() or not bool(at.isfinite().all()):
+        got = f"{at.dtype} of shape {tuple(at.shape)}" if isinstance(at, Tensor) else repr(at)
+        raise ValueError(f"at: expected finite times (points,), such as torch.tensor([1.0, 2.0]), got {got}")
     given: dict[str, Any] = {"delay": delay, "receptor": receptor, "overflow": "drop", "backend": backend}
     trains = real_times(trains).sort(dim=-1).values
     given["max_spikes"] = max_spikes
@@ -76,7 +76,7 @@ def _one_by_one(
     if observed is not None:
         runs, points = neuron.without_spikes(), torch.cat([at, observed[observed.isfinite()].to(at)])
     start, state, kept, points = 0.0 if neuron.begins else -math.inf, None, [], points.unique()  # sorted
-    for end in points.tolist():
+    for end in points.tolist() or [0.0]:
         if end > start:
             now = columns_within(trains, start - longest, end) if trains.shape[-1] > 1 else trains
             state = spike_window(now, weight, runs, state=state, until=end, **given).state
@@ -156,10 +156,11 @@ def _run(layer: Any, times: Spikes, at: Tensor, observed: Tensor | None) -> tupl
         raise ValueError(f"{layer._name} has no voltages: neurons at several places see different inputs")
     neuron, trains, quiet = layer.neuron, form_of(layer) == "trains", layer.neuron
     seen = layer.fed(times, layer(times, observed) if hasattr(layer, "recurrent_weight") else None)
-    if at.numel() and float(at.max()) > seen.until:
-        raise ValueError(f"at: the layer stops at {seen.until:g}, got a time of {float(at.max()):g}")
     if form_of(layer) == "values" or not (trains or neuron.equations):
         quiet = neuron.without_spikes()
     given: dict[str, Any] = {"delay": seen.delay, "receptor": seen.receptor, "backend": layer.backend}
     given |= {"max_spikes": layer.max_spikes, "observed": observed} if trains else {}
-    return neuron, *states_at(at, seen.times, seen.weight, quiet, **given)
+    found = states_at(at, seen.times, seen.weight, quiet, **given)
+    if at.numel() and float(at.max()) > seen.until:
+        raise ValueError(f"at: the layer stops at {seen.until:g}, got a time of {float(at.max()):g}")
+    return neuron, *found

@@ -226,12 +226,9 @@ def of_true(values: Shaped[Tensor, "*batch outputs"], labels: Classes) -> Shaped
 
 def check_range(labels: Classes, outputs: int) -> None:
     """Raise a ValueError for labels without an output, if values can be read without waiting for a device."""
-    if labels.device.type != "cpu" or labels.numel() == 0:
+    if not is_readable(labels):
         return
-    try:
-        low, high = (int(x) for x in labels.aminmax())
-    except RuntimeError:  # in torch.func.vmap values cannot be read
-        return
+    low, high = (int(x) for x in labels.aminmax())
     if not 0 <= low <= high < outputs:
         raise ValueError(
             f"labels: expected 0 ... {outputs - 1} for {outputs} output neurons, got {low} ... {high}. Count classes "

@@ -160,7 +160,7 @@ class LayerWindow(LayerRegularizer):
     def of_layer(self, layer: SpikingLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
         """Mean squared distance of the spikes from the window."""
         several = takes_trains(layer) and inputs.ndim > 2
-        arrival = _mean_spike(inputs[..., 0] if several else inputs)
+        arrival = _mean_spike(inputs.min(dim=-1).values if several else inputs)
         spikes = first_of(layer, spikes)
         counted = torch.isfinite(spikes) & torch.isfinite(arrival)
         # where() before any arithmetic: a gradient that flows back through inf is NaN even if multiplied by 0

@@ -19,7 +19,7 @@ from firstspike.losses.base import Costs, Loss, Reduction
 from firstspike.losses.regularizers import Regularizer
 from firstspike.ranges import NotNegative, Positive, checks_ranges
 from firstspike.signature import takes_arguments_of
-from firstspike.spiketime.values import check_tensor, real_times
+from firstspike.spiketime.values import check_padding, check_tensor, is_readable, real_times
 
 Trains = Float[Tensor, "*batch outputs spikes"]
 
@@ -33,7 +33,7 @@ class _TrainOptions(TypedDict, total=False):
 
 @checks_ranges
 class TrainLoss(Loss):
-    """Base class of losses between spike trains. A subclass writes `distance` of two trains.
+    """Base class of losses between spike trains, sorted here. A subclass writes `distance` of two trains.
 
     Args:
         reduction: how the losses of the samples are combined: `"mean"`, `"sum"` or `"none"`.
@@ -61,7 +61,8 @@ class TrainLoss(Loss):
                     f"{name}: expected spike trains (batch, outputs, spikes), got {x.dtype} of shape "
                     f"{tuple(x.shape)}, and the output has {tuple(output.shape)}; fill up trains with inf"
                 )
-        return self.distance(real_times(output), real_times(labels).to(output)).sum(dim=-1)
+        check_padding(labels)
+        return self.distance(compact(real_times(output)), compact(real_times(labels).to(output))).sum(dim=-1)
 
     def distance(self, output: Trains, target: Trains) -> Float[Tensor, "*batch outputs"]:
         """Distance of each output's train to its target, in a subclass."""
@@ -92,12 +93,20 @@ class VanRossum(TrainLoss):
 
     def distance(self, output: Trains, target: Trains) -> Float[Tensor, "*batch outputs"]:
         """The distance of two trains, as in `TrainLoss`."""
-        times = torch.cat([output, target], dim=-1)
-        side = torch.cat([torch.ones_like(output), -torch.ones_like(target)], dim=-1)
-        sign = torch.where(times.isfinite(), side, 0.0)
+        # where two spikes meet, it has a kink: in both orders of the two, so that the mean has no gradient there
+        return (self._in_order(output, target) + self._in_order(target, output)) / 2
+
+    def _in_order(self, *trains: Trains) -> Float[Tensor, "*batch outputs"]:
+        times = torch.cat(trains, dim=-1)
+        sign = torch.cat([k * x.isfinite().to(x) for k, x in zip((1, -1), trains, strict=True)], dim=-1)
         times = torch.where(times.isfinite(), times, 0.0)  # before any arithmetic: the gradient of inf is NaN
-        apart = (times.unsqueeze(-1) - times.unsqueeze(-2)).abs() / self.tau
-        return 0.5 * (sign.unsqueeze(-1) * sign.unsqueeze(-2) * torch.exp(-apart)).sum(dim=(-1, -2))
+        times, order = times.sort(dim=-1, stable=True)
+        left = torch.exp(-times.diff(dim=-1, prepend=times[..., :1]) / self.tau)
+        trace = found = times.new_zeros(times.shape[:-1])
+        for own, decay in zip(sign.gather(-1, order).unbind(-1), left.unbind(-1), strict=True):
+            found = found + own * (trace * decay + own / 2)
+            trace = trace * decay + own
+        return found
 
 
 @takes_arguments_of(TrainLoss)
@@ -127,6 +136,13 @@ class MatchedSpikes(TrainLoss):
         shift = distances(output, target) / self.scale
         shift = shift if self.error == "absolute" else shift.square()
         return pairing(shift, output.isfinite(), target.isfinite())
+
+
+def compact(trains: Trains) -> Trains:
+    """Trains, sorted, without columns that are padding in all of them."""
+    used = trains.isfinite().flatten(end_dim=-2).any(dim=0)
+    used[:1] = True  # one column at least
+    return (trains[..., used] if is_readable(trains) else trains).sort(dim=-1).values
 
 
 def distances(output: Trains, target: Trains) -> Float[Tensor, "*batch outputs here there"]:
@@ -182,7 +198,7 @@ class SpikeErrors(Regularizer):
         layers = named_layers(network)
         if record is None or not isinstance(network, Network) or not layers or form_of(network[-1]) != "trains":
             raise ValueError("SpikeErrors needs a Network whose last layer gives trains, and its record")
-        last, target = layers[-1], labels.to(times)
+        last, times, target = layers[-1], compact(times), compact(labels.to(times))
         with torch.enable_grad():
             here, there = times.isfinite(), target.isfinite()
             shift = (distances(times, target) / self.scale).detach().requires_grad_()

@@ -1,6 +1,7 @@
 """The base of all neurons: parameters with units and bounds, and properties that backends rely on."""
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from numbers import Real
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from firstspike.neurons.equations import Equations, read_equations
+from firstspike.neurons.equations import Equations, read_equations, some
 from firstspike.neurons.expressions import Expression, names_in, read, value_of
 
 
@@ -144,12 +145,13 @@ class Neuron:
             found = read_equations(equations, threshold, reset, receptors, found.states[:1])
         if not isinstance(start, Mapping):
             raise ValueError(f"start must be a dict of states, such as {{'v': -1.0}}, got {start!r}")
+        if wrong := [(name, x) for name, x in start.items() if not isinstance(x, str | Real | Tensor) or x is True]:
+            raise ValueError(f"start of {wrong[0][0]} must be a number or a formula, got {wrong[0][1]!r}")
         starts = {name: read(x, f"start of {name}") if isinstance(x, str) else float(x) for name, x in start.items()}
         used = dict.fromkeys((*found.parameters, *(name for x in starts.values() for name in names_in(x))))
         self._check_names(found, starts, used, parameters)
-        above = [name for name in used if name.startswith("tau")] if positive is None else list(positive)
-        if not set(above) <= set(used):
-            raise ValueError(f"positive must be some of the parameters {', '.join(used)}, got {', '.join(above)}")
+        above = [name for name in used if name.startswith("tau")] if positive is None else positive
+        above = some("positive", above, used, "parameters")
         self.equations, self.start, self.unit = found, starts, unit
         self.written = {
             "equations": found.text, "threshold": threshold, "reset": reset, "receptors": found.receptors,
@@ -157,30 +159,31 @@ class Neuron:
         }  # fmt: skip
         known = {name: Parameter(Unit(), 0.0 if name in above else -math.inf) for name in used if name != "refractory"}
         self.__dict__["parameters"] = known | {"refractory": Parameter(TIME, 0.0, included=True)}
-        for name, value in (parameters | {"refractory": refractory}).items():
-            object.__setattr__(self, name, _checked(name, self.parameters[name], value))
+        self.__dict__ |= parameters | {"refractory": refractory}
+        Neuron.__post_init__(self)
 
-    def _check_names(
-        self,
-        found: Equations,
-        starts: Mapping[str, Expression],
-        used: Mapping[str, None],
-        given: Mapping[str, Any],
-    ) -> None:
+    def _warn_of_start(self) -> None:
+        """Warn of a neuron from equations that is above its threshold from the start, if all values are numbers."""
+        equations, values = self.equations, self.named_values
+        if equations is None or torch.compiler.is_compiling() or any(isinstance(x, Tensor) for x in values.values()):
+            return
+        states, excess = self.beginning(values)
+        if 0 < excess < math.inf:
+            at = ", ".join(f"{name}={float(x):g}" for name, x in states.items())
+            cure = "set start={...} for its states, or check units" if type(self) is Neuron else "check its values"
+            warnings.warn(f"the neuron starts at {at}, above its threshold {equations.threshold}: {cure}", stacklevel=4)
+
+    def _check_names(self, found: Equations, starts: Iterable[Any], used: Iterable[str], given: Iterable[str]) -> None:
         if not set(starts) <= set(found.states):
-            raise ValueError(f"start must name states ({', '.join(found.states)}), got {', '.join(starts)}")
+            raise ValueError(f"start must name states ({', '.join(found.states)}), got {', '.join(map(str, starts))}")
         for name in (*found.states, *used):
             if hasattr(Neuron, name) or name in ("threshold", "reset", "held", "positive"):
                 raise ValueError(f"{name} cannot be the name of a state or parameter: neurons use it themselves")
-        if (missing := [name for name in used if name not in given and name != "refractory"]) or set(given) - set(used):
-            extra = (
-                f"; they do not use {', '.join(x for x in given if x not in used)}" if set(given) - set(used) else ""
-            )
-            raise ValueError(
-                f"the equations use {', '.join(used) or 'no parameters'}: give each a value"
-                + (f", missing {', '.join(missing)}" if missing else "")
-                + extra
-            )
+        missing = ", ".join(name for name in used if name not in given and name != "refractory")
+        unused = ", ".join(name for name in given if name not in used)
+        if missing or unused:
+            wrong = (f", missing {missing}" if missing else "") + (f"; they do not use {unused}" if unused else "")
+            raise ValueError(f"the equations use {', '.join(used) or 'no parameters'}: give each a value{wrong}")
 
     def with_values(self, **values: Any) -> Self:
         """A copy of the neuron with other values of some parameters."""
@@ -209,11 +212,6 @@ class Neuron:
         assert self.equations is not None
         states = {name: torch.as_tensor(value_of(self.start.get(name, 0.0), values)) for name in self.equations.states}
         return states, torch.as_tensor(value_of(self.equations.excess, {**values, **states}))
-
-    @property
-    def membrane_states(self) -> set[str]:
-        """The states that it follows from."""
-        return set(names_in(read(self.membrane, "membrane")))
 
     def without_spikes(self) -> "Neuron":
         """A copy of the neuron without a threshold."""
@@ -264,6 +262,8 @@ class Neuron:
         return receptors_of([component.kind for component in self.components])
 
     def __post_init__(self) -> None:
+        if not isinstance(self.unit, str | None):
+            raise ValueError(f"unit must be the name of a unit of time, such as 'ms', or None, got {self.unit!r}")
         # not by ``checks_ranges``: layers make neurons in every pass, also in compiled programs
         for name, parameter in self.parameters.items():
             value = getattr(self, name)
@@ -272,6 +272,7 @@ class Neuron:
             else:
                 found = _checked(name, parameter, value)
             object.__setattr__(self, name, found)
+        self._warn_of_start()
 
     @property
     def values(self) -> dict[str, Any]:
@@ -315,6 +316,14 @@ def shown_parameters(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={values[name]}" for name in unusual)
 
 
+def warn_of_volts(values: Mapping[str, Any], usual: Mapping[str, float]) -> None:
+    """Warn of potentials in mV, where some 10 are ``usual``, that all are numbers as if in volts."""
+    given = {name: x for name, x in values.items() if abs(usual.get(name, 0.0)) >= 10 and isinstance(x, float) and x}
+    if given and max(map(abs, given.values())) <= 0.1 and not torch.compiler.is_compiling():  # no membrane has more
+        shown = ", ".join(f"{name}={x:g}" for name, x in given.items())
+        warnings.warn(f"{shown}: potentials are in mV here; multiply those in volts by 1000", stacklevel=4)
+
+
 def check_neuron(value: Any) -> None:
     """Raise a ValueError unless the value is a ``Neuron``."""
     if not isinstance(value, Neuron):
@@ -328,10 +337,12 @@ def each(value: Any) -> tuple[Any, ...]:
 
 def _checked(name: str, parameter: Parameter, value: Any) -> float | Tensor | None:
     """A number, a tensor, or None where that is allowed."""
-    if isinstance(value, Tensor) or (value is None and parameter.optional):
+    real = isinstance(value, Tensor) and value.layout is torch.strided and not value.is_complex()
+    if real or (value is None and parameter.optional):
         return value
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise ValueError(f"{name} must be a number or a tensor, got {value!r}")
+        got = f"{value.dtype}, {value.layout}" if isinstance(value, Tensor) else repr(value)
+        raise ValueError(f"{name} must be a number or a tensor, got {got}")
     number = float(value)
     if not parameter.allows(number):
         raise ValueError(f"{name} must be {parameter.range}, got {value}")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from firstspike.neurons.base import Neuron, each
+from firstspike.neurons.base import Neuron, each, warn_of_volts
 from firstspike.neurons.lif import LIF, AdaptiveLIF
 from firstspike.neurons.named import AdEx, ConductanceLIF
 
@@ -121,6 +121,7 @@ class Cell:
         make, names, gain, defaults, small = _known("there is no cell", name, CELLS)
         for key in parameters:
             _known(f"{name} has no parameter", key, defaults)
+        warn_of_volts(parameters, {key: x for key, x in defaults.items() if key[:2].lower() in ("v_", "e_")})
         self.name = name
         self.parameters = {key: _value(key, x) for key, x in (defaults | parameters).items()}
         given = _in_nest(self.parameters, small)

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from keyword import iskeyword
+from typing import Any
 
 from firstspike.neurons.expressions import FUNCTIONS, RESERVED, Expression, limited, names_in, read
 
 _LINES, _CHARACTERS, _STATES = 100, 20_000, 16
 _RATE = re.compile(r"d\s*(\w+)\s*/\s*dt")
 _CHANGE = re.compile(r"(\w+)\s*([-+*/]?)=(?!=)(.*)", re.DOTALL)
-_FLAG = re.compile(r"(?::[^()]*)?(\(unless refractory\))?\s*$")
+_FLAG = re.compile(r"(?::[^()]*)?(\(unless refractory\))?(?:\((?:event|clock)-driven\))?\s*$")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def read_equations(text: str, threshold: str, reset: str, receptors: Sequence[st
 
     Args:
         text: lines ``dx/dt = ...`` and, for names of parts that they use, ``name = ...``. A line may end with a comment
-            after ``#`` or, as in Brian2, with ``: 1`` and ``(unless refractory)``.
+            after ``#`` or, as in Brian2, with ``: 1`` and ``(unless refractory)`` or ``(event-driven)``.
         threshold: a comparison ``left > right``.
         reset: assignments ``x = ...``, ``x += ...``, separated by ``;`` or lines. All see the states before the spike.
         receptors: states to which inputs add their weights.
@@ -74,9 +75,9 @@ def read_equations(text: str, threshold: str, reset: str, receptors: Sequence[st
     rates: dict[str, Expression] = {}
     parts: dict[str, tuple[str, Expression]] = {}
     flagged, kept = [], []
-    for number, line in enumerate(text.replace(";", "\n").splitlines()[: _LINES + 1], 1):
-        line = line.partition("#")[0].strip()
-        if not line:
+    text, reset = ("\n".join(line.partition("#")[0] for line in x.splitlines()) for x in (text, reset))
+    for number, line in enumerate(text.replace(";", "\n").splitlines(), 1):
+        if not (line := line.strip()):
             continue
         place = f"equations, line {number}"
         left, equals, right = line.partition("=")
@@ -112,10 +113,11 @@ def read_equations(text: str, threshold: str, reset: str, receptors: Sequence[st
         raise ValueError(f"threshold must be a comparison such as 'v > 1', got {threshold!r}")
     above, below = (limited(_substituted(read(side, "threshold"), inside), "threshold") for side in sides)
     after = _after(reset, states, inside)
-    chosen = _some("receptors", receptors, states)
+    chosen = some("receptors", receptors, states)
     if not chosen:
         raise ValueError(f"receptors must name the states that inputs add to, among {', '.join(states)}, got none")
-    all_held = _some("held", [*held, *(x for x in flagged if x not in held)], states)
+    held = some("held", held, states)
+    all_held = (*held, *(x for x in flagged if x not in held))
     every = [name for x in (*flow, above, below, *after) for name in names_in(x)]
     parameters = tuple(dict.fromkeys(name for name in every if name not in states))
     excess: Expression = ("-", above, below)
@@ -137,10 +139,11 @@ def _after(reset: str, states: tuple[str, ...], inside: dict[str, Expression]) -
     return tuple(found.get(name, name) for name in states)
 
 
-def _some(name: str, given: Iterable[str], states: tuple[str, ...]) -> tuple[str, ...]:
-    chosen = (given,) if isinstance(given, str) else tuple(given)
-    if not set(chosen) <= set(states) or len(set(chosen)) != len(chosen):
-        raise ValueError(f"{name} must be some of the states {', '.join(states)}, got {', '.join(map(str, chosen))}")
+def some(name: str, given: Any, among: Iterable[str], what: str = "states") -> tuple[str, ...]:
+    """Some of these names, each once, as they were given: one or several."""
+    chosen = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    if not all(x in tuple(among) for x in chosen) or len(set(chosen)) != len(chosen):
+        raise ValueError(f"{name} must be some of the {what} {', '.join(among)}, got {', '.join(map(str, chosen))}")
     return chosen
 
 

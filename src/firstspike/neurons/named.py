@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.neurons.base import POTENTIAL, TIME, Neuron, Parameter, Unit, each
+from firstspike.neurons.base import POTENTIAL, TIME, Neuron, Parameter, Unit, each, warn_of_volts
 from firstspike.neurons.equations import Equations, read_equations
 from firstspike.neurons.expressions import read
 from firstspike.neurons.lif import Positives
@@ -69,6 +69,9 @@ class _Named(Neuron):
         if given not in _known:
             _known[given] = read_equations(*given)
         self.__dict__.update(equations=_known[given], start=start)
+        levels = [name for name, x in self.parameters.items() if x.unit == POTENTIAL and not x.several]
+        warn_of_volts(self.values, {name: getattr(type(self), name) for name in levels})
+        self._warn_of_start()
 
     @property
     def _text(self) -> _Text:

@@ -5,6 +5,7 @@ every spike of the neuron that of its adaptation currents, so that nothing is in
 equations are computed by the operator from one time to the next.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -175,7 +176,7 @@ def _of_states(at: Float64[Tensor, " points"], neuron: Any, seen: Arriving) -> V
     membrane = (turned.mT - rest.reshape(-1, 1)) / above.reshape(-1, 1)
     membrane = torch.where(membrane.isfinite(), membrane, _BELOW).clamp(_BELOW, _ABOVE)
     order = dict.fromkeys([*neuron.equations.receptors, *states])  # inputs first, as of linear neurons
-    currents = {name: states[name] for name in order if name not in neuron.membrane_states}
+    currents = {name: states[name] for name in order if name not in re.findall(r"\w+", neuron.membrane)}
     moves = {name: x - x[:, :1] for name, x in currents.items()}
     shown = {name: x / x.abs().max().clamp(min=1e-300) for name, x in moves.items()}
     return Voltages(membrane, torch.ones_like(membrane), shown)

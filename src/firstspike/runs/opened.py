@@ -25,7 +25,7 @@ from firstspike.runs.folder import RunFolder, changed_data
 from firstspike.runs.seeds import member_folders
 from firstspike.runs.stored import splits_of
 from firstspike.substrates import Exact
-from firstspike.training.objective import Objective
+from firstspike.training.objective import Objective, form_for
 from firstspike.training.state import CheckpointError, check_weights
 
 logger = logging.getLogger(__name__)
@@ -173,7 +173,7 @@ class OpenedRun:
     @cached_property
     def objective(self) -> Objective:
         """The loss with its decision rule: ``objective.predict(output_times)`` returns class indices."""
-        return Objective(self.loss, gives=getattr(self.network, "gives", None))
+        return Objective(self.loss, gives=form_for(self.loss, self.network))
 
     @property
     def dtype(self) -> torch.dtype:

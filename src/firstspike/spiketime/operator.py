@@ -354,12 +354,12 @@ def _is_usual(times: Any, weight: Any, neuron: Any, delay: Any) -> bool:
         return False
     if not (isinstance(times, Tensor) and isinstance(weight, Tensor) and type(neuron) is LIF):
         return False
-    numbers = set(map(type, neuron._key)) == {float}
+    plain = set(map(type, neuron._key)) == {float} and times.layout is weight.layout is torch.strided
     fits = times.ndim == 2 and times.shape[1:] == weight.shape[1:] and times.dtype == weight.dtype
     if delay is not None:
-        like = weight.shape, weight.dtype, weight.device
-        fits = fits and isinstance(delay, Tensor) and (delay.shape, delay.dtype, delay.device) == like
-    return numbers and fits and times.device == weight.device and not torch._C._are_functorch_transforms_active()
+        like = weight.shape, weight.dtype, weight.device, weight.layout
+        fits = fits and isinstance(delay, Tensor) and (delay.shape, delay.dtype, delay.device, delay.layout) == like
+    return plain and fits and times.device == weight.device and not torch._C._are_functorch_transforms_active()
 
 
 def with_dynamics(neuron: Any, stacklevel: int = 3, **given: float | Tensor | None) -> Any:

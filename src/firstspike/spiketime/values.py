@@ -46,6 +46,7 @@ MOST_SPIKES = 10**6
 MOST_WINDOWS = 10**6
 """Largest number of windows of a recurrent layer."""
 
+_TENSORS_OF = {"SpikeData": "data.dense, the times of its samples", "EventLists": "data.times.padded()"}
 _NOT_FINITE = "weight must be finite, got NaN or inf; did the training diverge?"
 _TENSORS = 4  # of the size of the trains that computing them takes, at least
 
@@ -54,11 +55,11 @@ def check_tensor(name: str, value: Any) -> None:
     """Raise a ValueError that says how to convert the value, unless it is a tensor."""
     if not isinstance(value, Tensor):
         shape = getattr(value, "shape", (len(value),) if isinstance(value, Sized) else None)
-        form = "" if shape is None else f" of shape {tuple(shape)}"
-        raise ValueError(
-            f"{name} must be a torch tensor, got {type(value).__name__}{form}; "
-            f"write torch.as_tensor({name}, dtype=torch.float32)"
-        )
+        form, kind = "" if shape is None else f" of shape {tuple(shape)}", type(value).__name__
+        how = _TENSORS_OF.get(kind, f"torch.as_tensor({name}, dtype=torch.float32)")
+        raise ValueError(f"{name} must be a torch tensor, got {kind}{form}; write {how}")
+    if value.layout is not torch.strided:
+        raise ValueError(f"{name} must be a dense tensor, got {value.layout}; write {name}.to_dense()")
 
 
 def raised(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -85,7 +86,7 @@ def checked(
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
         raise NotImplementedError("torch.jit.trace cannot record spike times; write a program with fs.export")
     for name, x in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
-        if x is not None and not isinstance(x, Tensor):
+        if x is not None and (not isinstance(x, Tensor) or x.layout is not torch.strided):
             check_tensor(name, x)
     if times.dtype != weight.dtype and torch.is_autocast_enabled(times.device.type):
         times = raised(times, weight.dtype)
@@ -137,6 +138,14 @@ def check_times(times: Any) -> None:
         )
 
 
+def check_padding(trains: Tensor) -> None:
+    """Warn of trains in which spikes at 0 come after a later one, so that 0 seems to fill them up."""
+    known = trains.ndim > 2 and is_readable(trains)
+    if known and bool(((trains[..., -1] == 0) & (trains[..., 0].nan_to_num(posinf=0) > 0)).any()):
+        filled = f"times of shape {tuple(trains.shape)} have trains that are filled up with 0, a spike at time 0 each"
+        warnings.warn(f"{filled}; fill up trains with inf", stacklevel=2)
+
+
 def not_floating(times: Tensor) -> str:
     """A hint for times that are no floating-point numbers."""
     if times.ndim > 2 or times.dtype == torch.bool:
@@ -146,16 +155,11 @@ def not_floating(times: Tensor) -> str:
 
 def _is_raster(times: Tensor) -> bool:
     """Whether all values are 0 or 1, and both occur. Of most other tensors a single value is read, on a GPU none."""
-    if torch.compiler.is_compiling() or not times.numel() or not read_at_once(times.device):
-        return False
     values = times.detach()
-    try:
-        if float(values[(0,) * values.ndim]) not in (0.0, 1.0):
-            return False
-        ones = values == 1
-        return bool((ones | (values == 0)).all()) and bool(ones.any()) and not bool(ones.all())
-    except RuntimeError:  # values cannot be read in torch.func.vmap and on the device meta
+    if not is_readable(times) or float(values[(0,) * values.ndim]) not in (0.0, 1.0):
         return False
+    ones = values == 1
+    return bool((ones | (values == 0)).all()) and bool(ones.any()) and not bool(ones.all())
 
 
 def check_values(given: Arguments) -> None:
@@ -303,7 +307,7 @@ def check_overflow(more: Tensor, max_spikes: int, overflow: str, budget: int = 0
     warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=2)
 
 
-def check_room(samples: int, neurons: int, spikes: int, cause: str, dtype: torch.dtype, device: torch.device) -> None:
+def check_room(samples: int, neurons: int, spikes: float, cause: str, dtype: torch.dtype, device: torch.device) -> None:
     """Raise ValueError for trains that are larger than the memory of the machine, together with their computation.
 
     ``cause`` is the argument that sets the number of spikes. On other devices, failed allocations are clear errors.
@@ -313,7 +317,7 @@ def check_room(samples: int, neurons: int, spikes: int, cause: str, dtype: torch
         check_memory(needed, f"spike trains of {samples} samples and {neurons} neurons with {cause}")
 
 
-def check_memory(needed: int, what: str) -> None:
+def check_memory(needed: float, what: str) -> None:
     """Raise ValueError if that many bytes, for ``what``, exceed the machine's memory."""
     there = _memory()
     if needed > there:

@@ -71,6 +71,9 @@ def signs_of_failure(validation: Evaluation) -> list[str]:
             "gives no gradient: lower the last of SilentNeurons(limits=[...]), in a config training.silent.limits, or "
             "raise its increment"
         )
+    if validation.readout and (dead := int((validation.times == 0).all(dim=0).sum())):
+        why = "no spike reaches them or, of MaximumReadout, their membranes never rise; raise weight_mean there"
+        found.append(f"{dead} outputs have the value 0 in all validation data, and no gradient: {why}")
     regression = validation.labels.is_floating_point()
     if regression and validation.score <= 0:
         found.append(

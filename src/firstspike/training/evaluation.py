@@ -219,7 +219,7 @@ def evaluation_of(
         predictions=times if labels.is_floating_point() else objective.predict(times),
         labels=labels,
         metrics=dict(zip(metrics, rest, strict=False)),
-        readout=getattr(objective.loss, "reads", None) == "values",
+        readout=(objective.gives or getattr(objective.loss, "reads", None)) == "values",
     )
 
 

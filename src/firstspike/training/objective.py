@@ -35,9 +35,9 @@ class Objective:
     def check(self, network: nn.Module) -> None:
         """Raise a ValueError if a training of the network cannot take these."""
         loss, gives = self.loss, network.gives if isinstance(network, Network) else None
-        self.gives = gives
         if isinstance(loss, type):
             raise ValueError(f"loss: expected an object, got the class {loss.__name__}; write {loss.__name__}()")
+        self.gives = gives or form_for(loss, network)
         if getattr(loss, "reduction", "mean") == "none":
             raise ValueError("Trainer needs a loss with reduction='mean' or 'sum', got 'none'")
         if gives is not None:
@@ -45,10 +45,8 @@ class Objective:
                 check_reads(type(term).__name__, getattr(term, "reads", None) or gives, gives)
         if gives == "trains" and not hasattr(loss, "predict"):
             raise ValueError(f"the loss has no predict(trains), which decides: write one, or {FIRST_OR_READOUT}")
-        if gives is not None and isinstance(loss, nn.CrossEntropyLoss):
-            values = gives == "values"
-            why = "does not decide" if values else "would make the true neuron spike last"
-            form = "Readout" if values else "Time"
+        if isinstance(loss, nn.CrossEntropyLoss) and (gives or self.gives != "values"):
+            why, form = ("does not decide", "Readout") if gives == "values" else ("makes true spikes the last", "Time")
             raise ValueError(f"Trainer cannot take CrossEntropyLoss, which {why}; use fs.losses.{form}CrossEntropy()")
 
     def __call__(
@@ -98,6 +96,18 @@ class Objective:
         """Weight of the mean over a part of a batch in the mean over all of it."""
         weigh: Callable[[Tensor, Tensor], float | Tensor] | None = getattr(self.loss, "share", None)
         return len(part) / len(whole) if weigh is None else weigh(part, whole)
+
+
+def form_for(loss: Loss, network: nn.Module) -> Form | None:
+    """The form of a module's outputs, as it, the loss or its last part tells; None if they do not."""
+    told: Form | None = getattr(network, "gives", None) or getattr(loss, "reads", None)
+    last: Form | None = None
+    for part in network.modules():
+        weighs = type(part).__module__.startswith("torch.nn") and part._parameters
+        last = getattr(part, "gives", "values" if weighs else last)
+    if told is None and isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss | nn.MultiMarginLoss):  # they take scores
+        told = last if isinstance(network, nn.Sequential) and last else "values"
+    return told or ("values" if last == "values" else None)
 
 
 def numbers_of(output: Tensor, trains: bool) -> Float[Tensor, "*batch outputs"]:

@@ -49,10 +49,11 @@ class Trainer:
     from the seed and the number of the epoch, so that a resumed training continues bit for bit.
 
     Args:
-        network: any module from spike times to spike times. Silent neurons, substrates and records of
+        network: any module from spike times to spike times or values. Silent neurons, substrates and records of
             every layer need a ``Network``. Several networks, in a list, are trained in parallel on different seeds.
         loss: ``loss(times, labels)`` -> mean over the samples. A loss without ``predict(times)`` decides by the
-            earliest spike.
+            earliest spike, or by the largest value: of a module that ends in a readout, in a layer of torch's, or has
+            ``gives = "values"``, and of others if it is torch's ``CrossEntropyLoss``.
         optimizer: of the network's parameters; with several networks a list.
         schedule: steps once an epoch; with several networks a list.
         regularizers: terms ``regularizer(times, labels, network, record)`` that are added to the loss.
