@@ -251,7 +251,7 @@ def train(flow, arrivals, *, most, start=None, until=NEVER, state=None, rounded=
         start: when the state holds; None is at rest until the first input.
         until: when to stop. Spikes are after the start and not after this time, and inputs at it do not arrive.
         state: membrane, components and the rest of the refractory time.
-        rounded: a function of a spike that gives the time that goes on from there.
+        rounded: a function of the time of a spike that changes it before the reset.
     """
     with localcontext(flow.context):
         return _train(flow, arrivals, most, start, until, state, rounded)
@@ -281,10 +281,11 @@ def _train(flow, arrivals, most, start, until, state, rounded):
             if wait is not None:
                 if len(spikes) == most:
                     return Solved(spikes, True, None)
-                x, now = flow.moved(x, wait), now + wait
+                spike = now + wait
+                spike = spike if rounded is None else min(max(rounded(spike), now), end)
+                x, now = flow.moved(x, spike - now), spike
                 spikes.append(now)
                 x = [cell.reset if resets else x[0], *map(Decimal.__add__, x[1:-1], flow.jumps), x[-1]]
-                now = now if rounded is None else min(max(rounded(now), spikes[-2] if spikes[1:] else now / 2), end)
                 free = now + cell.refractory
                 releases = False
                 continue
