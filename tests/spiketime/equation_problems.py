@@ -298,9 +298,7 @@ class Problem:
 
         self.form = pick.choice(["number", "shared", "each"])
         self.values = {}
-        drawn = kind.parameters(pick, taus) | {
-            f"tau_syn {k}": kind.unit * 0.6 * taus() for k in range(self.receptors)
-        }
+        drawn = kind.parameters(pick, taus) | {f"tau_syn {k}": kind.unit * 0.6 * taus() for k in range(self.receptors)}
         for name, value in drawn.items():
             factors = [pick.uniform(0.97, 1.03) if self.form == "each" else 1.0 for _ in range(self.outputs)]
             self.values[name] = [self.rounded(value * x) for x in factors]

@@ -133,7 +133,7 @@ class NeuronLayer(SpikeLayer):
         if reached is not None:
             reached = reached.repeat_interleave(math.prod(shape[2:])).to(self.weight.device)
         self.register_buffer("receptors", reached, persistent=False)
-        self.signs = checked_signs("signs", usual_signs(signs, self.initial_neuron, shape[1]), shape[1])
+        self.signs = checked_signs("signs", usual_signs(signs, self.initial_neuron, shape[1], receptor), shape[1])
         self._signed = {"weight": self.signs}
         synapses.connect(self, "weight", mask)
         NeuronLayer.reset_parameters(self, generator)

@@ -64,7 +64,8 @@ _REVERSAL, _ABC = {"E_ex": 0.0, "E_in": -85.0}, {"a": 0.02, "b": 0.2, "c": -65.0
 
 
 def _own(text: str, threshold: str, reset: str, *receptors: str, **start: Any) -> partial[_Model]:
-    make = partial(Neuron, text, threshold=f"v > {threshold}", reset=reset, receptors=receptors, start=start)
+    given: dict[str, Any] = {"receptors": receptors, "start": start, "conducts": len(receptors) > 1}
+    make = partial(Neuron, text, threshold=f"v > {threshold}", reset=reset, **given)
     return partial(_Model, make, None, lambda tau, p: 1.0)
 
 
@@ -185,7 +186,6 @@ class Cell:
 
     def _scaled(self, weight: Any, gains: tuple[Any, ...]) -> Any:
         given: Any = weight if isinstance(weight, Real) else torch.as_tensor(weight)
-        given = abs(given) if {"E_ex", "e_rev_E"} & self.parameters.keys() else given
         if isinstance(given, Real):
             return given * gains[given < 0]
         given = given if given.is_floating_point() else given.double()

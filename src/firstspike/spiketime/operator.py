@@ -13,7 +13,7 @@ from firstspike.neurons import LIF, Neuron, check_neuron
 from firstspike.spiketime.backends import chosen
 from firstspike.spiketime.contract import Held, Recurrence
 from firstspike.spiketime.function import Options, spikes_of
-from firstspike.spiketime.parameters import Receptor, all_tensors, of_neurons, parameters_of, starting_state
+from firstspike.spiketime.parameters import Receptor, all_tensors, of_neurons, parameters_of, starting_state, turned
 from firstspike.spiketime.values import check_spikes, checked
 
 OVERFLOW = ("error", "warn", "drop")
@@ -304,7 +304,7 @@ def spike_window(
         delay, observed = (None if x is None else x.double() for x in (delay, observed))
         held = starting_state(neuron, samples, weight) if state is None else state[:3]
         voltage, current, left = (x.double() for x in held)
-        state = TrainState(voltage, current, left, 0.0 if state is None else state.time)
+        state = TrainState(voltage, turned(neuron, receptor, current), left, 0.0 if state is None else state.time)
     fixed, network, kind = parameters_of(neuron, weight, receptor)
     resets = neuron.equations is None and kind.get("resets", True)
     network |= {"weight": weight, "delay": delay, "refractory": of_neurons(neuron.values["refractory"], weight)}
@@ -329,7 +329,7 @@ def spike_window(
     ends = None
     if options.until is not None:
         voltage, current, left = (x.reshape(*lead, *x.shape[2:]).to(dtype) for x in after)
-        ends = TrainState(voltage, current, left, options.until)
+        ends = TrainState(voltage, turned(neuron, receptor, current), left, options.until)
     return WindowResult(trains.reshape(*lead, outputs, max_spikes).to(dtype), ends, overflows.reshape(*lead, outputs))
 
 
