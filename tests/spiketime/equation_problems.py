@@ -55,7 +55,12 @@ class Kind:
         return [p["reset"], *x[1:]]
 
     def level(self, p):
+        """How large the membrane is."""
         return 1.0
+
+    def states(self, found):
+        """Those of the package, in the order of the dynamics."""
+        return found
 
     def neuron(self, values, refractory, receptors):
         syn = tuple(values[f"tau_syn {k}"] for k in range(receptors))
@@ -65,6 +70,10 @@ class Kind:
 
 class OfQIF(Kind):
     make = QIF
+
+    def states(self, found):
+        n, d, *rest = found
+        return [n / d, *rest]
 
     def parameters(self, pick, taus):
         found = {"tau_mem": taus(), "bias": pick.uniform(-0.5, 1.0)}
@@ -90,6 +99,10 @@ class OfQIFAtInfinity(Kind):
 
     def start(self, p):
         return [2 * math.atan(-0.5)]
+
+    def states(self, found):
+        n, d, *rest = found
+        return [2 * math.atan2(n - d / 2, d), *rest]
 
     def excess(self, x, p):
         return x[0] - math.pi

@@ -2,13 +2,14 @@
 
 import math
 import random
+import re
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from firstspike import first_spike_time
+from firstspike import Neuron, first_spike_time
 from firstspike.neurons import LIF, AdaptiveLIF
 from firstspike.spiketime import TrainState, spike_window
 from solved_linear import Cell, Flow, train
@@ -28,11 +29,12 @@ class Parameter(NamedTuple):
 class Problem:
     """Neurons, their inputs, and a call of the operator, as its seed says.
 
-    ``leaves`` holds the tensors with a gradient, by names such as ``tau_syn 1``.
+    ``leaves`` holds the tensors with a gradient, by names such as ``tau_syn 1``. ``written`` neurons are described by
+    their equations.
     """
 
-    def __init__(self, seed, dtype, backend="cpu"):
-        self.seed, self.name, self.dtype, self.backend = seed, dtype, DTYPES[dtype], backend
+    def __init__(self, seed, dtype, backend="cpu", written=False):
+        self.seed, self.name, self.dtype, self.backend, self.written = seed, dtype, DTYPES[dtype], backend, written
         self.random = pick = random.Random(seed)
         small = backend == "reference"
         self.operator = pick.choice(OPERATORS)
@@ -42,7 +44,7 @@ class Problem:
         self.copies = 1 if self.operator == "first_spike_time" else self.copies
         self.unit = 1.0 if pick.random() < 0.7 else 10 ** pick.uniform(-9, 9)
         self.level = 1.0 if pick.random() < 0.7 else 10 ** pick.uniform(-6, 6)
-        self.decades = pick.choice([0.5, 1.5, 3.0] if small else [0.5, 1.5, 3.0, 6.0])
+        self.decades = pick.choice([0.5, 1.5, 3.0] if small or written else [0.5, 1.5, 3.0, 6.0])
         self.form = pick.choice(["number", "shared", "each"])
         self.values: dict[str, Parameter] = {}
         self.times_so_far: list[float] = []
@@ -161,8 +163,10 @@ class Problem:
         self.most = 1 if self.operator == "first_spike_time" else pick.choice([1, 2, 5, 15])
         self.most = 15 if self.operator == "pieces" else self.most
         self.start, self.until, self.cuts, self.has_state = None, INF, [], False
-        if self.bias:
+        if self.bias or self.written:
             self.start = 0.0
+        if self.written:
+            self.until = self.rounded(abs(self.latest) + self.scale() * pick.uniform(0.1, 10))
         if self.operator == "first_spike_time":
             return
         if self.operator == "pieces" or pick.random() < 0.5:
@@ -198,7 +202,34 @@ class Problem:
 
     @property
     def closed(self):
-        return not self.neuron().components
+        return not self.written and not self.neuron().components
+
+    def equations(self, value):
+        """The neuron of the package, by its equations."""
+        lines, receptors, held = [], [], [] if "reset" not in self.values else ["v"]
+        flow, threshold, reset = "dv/dt = -v*leak + bias*leak", "v > threshold_", "v = reset_" if held else ""
+        for k in range(self.receptors):
+            fed, flow = "", f"{flow} + y{k}/tau_syn_{k}"
+            receptors.append(f"y{k}")
+            if self.values[f"tau_rise {k}"].values[0]:
+                lines.append(f"dr{k}/dt = -r{k} / tau_rise_{k}")
+                receptors[k], fed = f"r{k}", f" + r{k}/tau_rise_{k}"
+            lines.append(f"dy{k}/dt = -y{k}/tau_syn_{k}{fed}")
+        for k in range(self.numbers["adaptation"]):
+            flow, reset = f"{flow} - a{k}/adaptation_tau_{k}", f"{reset}; a{k} += adaptation_jump_{k}"
+            lines.append(f"da{k}/dt = -a{k} / adaptation_tau_{k}")
+        for k in range(self.numbers["threshold"]):
+            threshold, reset = f"{threshold} + h{k}", f"{reset}; h{k} += threshold_jump_{k}"
+            lines.append(f"dh{k}/dt = -h{k} / threshold_tau_{k}")
+        given = {name.replace(" ", "_"): x for name, x in value.items()}
+        given |= {"leak": 1 / given.pop("tau_mem"), "threshold_": given.pop("threshold")}
+        given |= {"reset_": given.pop("reset")} if held else {}
+        text = "\n".join([flow, *lines])
+        used = {name: x for name, x in given.items() if re.search(rf"\b{name}\b", f"{text} {threshold} {reset}")}
+        return Neuron(
+            text, threshold=threshold, reset=reset, receptors=receptors, held=held, refractory=given["refractory"],
+            **used,
+        )  # fmt: skip
 
     def tensors(self):
         """Parameters with a gradient."""
@@ -212,6 +243,8 @@ class Problem:
         """The neuron of the package."""
         tensors = tensors or {}
         value = {name: tensors.get(name, x.values[0]) for name, x in self.values.items()}
+        if self.written:
+            return self.equations(value)
         several = range(self.receptors)
         syn, rise = ([value[f"{name} {k}"] for k in several] for name in ("tau_syn", "tau_rise"))
         given: dict[str, Any] = {name: value[name] for name in ("tau_mem", "threshold", "refractory", "bias")}
@@ -232,7 +265,7 @@ class Problem:
         if self.receptors > 1:
             call["receptor"] = "sign" if self.by_sign else self.receptor
         if self.operator == "first_spike_time":
-            trains = first_spike_time(leaves["times"][..., 0], leaves["weight"], neuron, **call)
+            trains = first_spike_time(leaves["times"][..., 0], leaves["weight"], neuron, until=self.until, **call)
             return trains.unsqueeze(-1), None, None, leaves
         state, trains, more = None, [], False
         if self.has_state:

@@ -18,7 +18,8 @@ from solving import Fault, Found, flat, mapped, moved, signs, steady_spikes
 
 PROBLEMS = int(os.environ.get("FIRSTSPIKE_SOLVED", 60))
 SHARES = {
-    ("cpu", "float64"): 0.5,
+    ("cpu", "float64"): 0.4,
+    ("equations", "float64"): 0.1,
     ("cpu", "float32"): 0.4,
     ("reference", "float64"): 0.05,
     ("reference", "float32"): 0.05,
@@ -135,6 +136,8 @@ def check_gradient(problem, numbers, pair, leaves, spikes, moves, found):
     scale = problem.level if any(x in name for x in LEVELS) else problem.unit
     along = mapped(lambda x: Decimal(source.gauss(0, 1) * (abs(float(x)) or scale)), numbers[name])
     along = mapped(lambda x: x if x.is_finite() else Decimal(0), along)
+    if name in ("times", "delay") and problem.start is not None and problem.start in flat(numbers["times"]):
+        return  # an input that moves before the start does not arrive
     with localcontext(Context(prec=60)):
         changed = [numbers | {name: moved(numbers[name], along, step)} for step in (STEP, -STEP)]
     ends = [solved(problem, x).spikes for x in changed]
@@ -170,7 +173,8 @@ RUNS = [
 def test_solved_linear(backend, dtype, number, part):
     found, seeds = Found(FAULTS), itertools.count(part, PARTS)
     while found.counts["problems"] < number:
-        problem = Problem(next(seeds), dtype, backend)
+        written = backend == "equations"
+        problem = Problem(next(seeds), dtype, "cpu" if written else backend, written)
         if any(reason := [name for name, out in LEFT_OUT.items() if out(problem)]):
             found.counts[f"left out, {reason[0]}"] += 1
             continue
