@@ -197,7 +197,7 @@ class Problem:
             row += [self.level * pick.uniform(0, 1) for _ in range(self.numbers["threshold"])]
         found = torch.tensor(current, dtype=self.dtype).reshape(*shape, -1)
         self.leaves["current"] = found[..., 0] if self.closed else found
-        left = [max(0.0, pick.uniform(-1, 1)) * self.scale() for _ in range(many)]
+        left = [max(0.0, pick.uniform(-1, 1)) * self.scale() * (not self.written) for _ in range(many)]
         self.left = torch.tensor(left, dtype=self.dtype).reshape(shape)
 
     @property

@@ -182,6 +182,9 @@ def test_solved_linear(backend, dtype, number, part):
         try:
             trains, state, more, leaves = problem.run()
         except (ValueError, RuntimeError) as error:
+            if written and "much too fast" in str(error):  # more than 131072 steps
+                found.counts["refused as too stiff"] += 1
+                continue
             found.fail("errors", problem.seed, str(error), found.known("errors", problem, 0))
             continue
         for _ in range(PAIRS):

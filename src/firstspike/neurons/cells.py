@@ -105,7 +105,8 @@ class Cell:
 
     Then all times are in ms, and membranes in mV: relative to rest where ``neuron`` is a ``LIF``, ``AdaptiveLIF`` or
     ``ConductanceLIF``. Currents with different time constants are two receptors: layers take ``receptor="sign"``. So
-    are conductances, whose weights are >= 0 here: layers take 0 or 1 for each input that excites or inhibits.
+    are conductances, as in NEST; or layers take 0 or 1 for each input that excites or inhibits, and weights >= 0, as in
+    PyNN.
 
     Args:
         name: ``IF_curr_exp``, ``IF_curr_alpha``, ``IF_curr_delta``, ``IF_cond_exp``, ``EIF_cond_exp_isfa_ista`` or
@@ -176,7 +177,7 @@ class Cell:
     def weights(self, weight: Any) -> Any:
         """Weights of firstspike for those in nA or uS of PyNN, pA or nS of NEST, or mV where they move the membrane.
 
-        Those < 0 inhibit; of conductances, where the receptor tells, the size counts. A tensor is ``(out, inputs)``.
+        Those < 0 inhibit. A tensor is ``(out, inputs)``.
         """
         return self._scaled(weight, self._gains)
 

@@ -81,8 +81,8 @@ def first_spike_time(
         neuron: time constants and threshold, each a number or a tensor ``()`` or ``(outputs,)``.
         delay: synaptic delays >= 0. Synapse (j, i) sees ``times[..., i] + delay[j, i]``.
         receptor: of neurons with several, the number of that which each input reaches, or ``"sign"``: the first where
-            a weight is > 0, otherwise the second. There the membrane is continuous where a weight passes 0, but not its
-            derivative.
+            a weight is > 0, otherwise the second, of which conductances grow by the size of the weight. There the
+            membrane is continuous where a weight passes 0, but not its derivative.
         observed: output times from elsewhere (a simulator, a chip): returned as they are, with the gradient taken
             there, and none where ``V'(observed) <= 0``: the ideal neuron could not spike there.
         max_weight_grad: bound on the gradient of the loss with respect to the weights of one (sample, neuron) pair.
