@@ -157,6 +157,22 @@ class Flow:
     def excess(self, x):
         return sum(map(Decimal.__mul__, self.reads, x))
 
+    def summits(self, x, length):
+        """The membrane where its slope is 0, and at the end if that is late."""
+        parts = [sum(map(Decimal.__mul__, row, x)) for row in self.weights]
+        slopes, found = [-a * r for a, r in zip(parts, self.rates, strict=True)], []
+        for k, low in enumerate(self.times[:-1]):
+            if low >= length:
+                break
+            high = min(self.times[k + 1], length)
+            known = {low: self.powers[k]} | ({high: self.powers[k + 1]} if high == self.times[k + 1] else {})
+            cell = _Points(self, slopes, known, low, high)
+            for time in cell.zeros(self.size - 1, 0):
+                found.append(sum(map(Decimal.__mul__, parts, cell.powers(time))) + self.cell.threshold)
+        if length > self.times[-1]:
+            found.append(sum(map(Decimal.__mul__, parts, self.powers[-1])) + self.cell.threshold)
+        return found
+
     def crossing(self, x, length):
         """When g, which is below 0, first is 0 or more, within the length; None if it is not."""
         parts = [sum(map(Decimal.__mul__, row, x)) for row in self.weights]
@@ -198,26 +214,32 @@ class _Points:
         for k in flow.steps:
             self.parts.append([a * (flow.rates[k] - r) for a, r in zip(self.parts[-1], flow.rates, strict=True)])
 
+    def powers(self, time):
+        if time not in self.known:
+            self.known[time] = self.flow.exponentials_at(time)
+        return self.known[time]
+
     def value(self, level, time):
-        powers = self.known.get(time)
-        if powers is None:
-            powers = self.known[time] = self.flow.exponentials_at(time)
-        return sum(map(Decimal.__mul__, self.parts[level], powers))
+        return sum(map(Decimal.__mul__, self.parts[level], self.powers(time)))
 
     def slope(self, level, time):
         return -sum(a * r * e for a, r, e in zip(self.parts[level], self.flow.rates, self.known[time], strict=True))
 
-    def first(self, level):
-        """The first time in the cell at which g is >= 0, if ``h_k`` of higher levels do not change their sign."""
-        splits = [self.low, self.high]
-        for k in range(level, 0, -1):
+    def zeros(self, level, least):
+        """Those of ``h_least`` in the cell, if ``h_k`` of higher levels than ``level`` do not change their sign."""
+        splits, found = [self.low, self.high], []
+        for k in range(level, least - 1, -1):
             found = []
             for a, b in itertools.pairwise(splits):
                 one, other = self.value(k, a), self.value(k, b)
                 if (one > 0) != (other > 0) and one != 0 and other != 0:
                     found.append(self.root(k, a, b, one, Decimal("1e-12") * (b - a)))
             splits = sorted({self.low, *found, self.high})
-        for a, b in itertools.pairwise(splits):
+        return found
+
+    def first(self, level):
+        """The first time in the cell at which g is >= 0."""
+        for a, b in itertools.pairwise(sorted({self.low, *self.zeros(level, 1), self.high})):
             if self.value(0, b) >= 0:
                 return self.root(0, a, b, self.value(0, a), Decimal("1e-30") * b)
         return None
@@ -239,6 +261,24 @@ class _Points:
                 return following
             s = following
         raise AssertionError("no convergence")
+
+
+def highest(flow, arrivals, *, start=None, until=NEVER):
+    """The largest value of a membrane that does not spike, from the start on, with it: 0 or more."""
+    with localcontext(flow.context):
+        queue = sorted((a for a in arrivals if (start is None or a[0] >= start) and a[0] < until), reverse=True)
+        now = start if start is not None else queue[-1][0] if queue else until
+        x, most = [Decimal(0)] * (flow.size - 1) + [Decimal(1)], Decimal(0)
+        while now < until:
+            while queue and queue[-1][0] == now:
+                _, receptor, weight = queue.pop()
+                x[flow.receptors[receptor]] += weight
+            end = queue[-1][0] if queue else until
+            most = max(most, x[0], *flow.summits(x, end - now))
+            if end == NEVER:
+                break
+            x, now = flow.moved(x, end - now), end
+        return max(most, x[0])
 
 
 def train(flow, arrivals, *, most, start=None, until=NEVER, state=None, rounded=None):

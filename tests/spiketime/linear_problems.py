@@ -3,7 +3,7 @@
 import math
 import random
 import re
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -303,28 +303,38 @@ def places_of(problem, name, b, j):
     return b if name == "times" else j if name in ("weight", "delay") else (b, j)
 
 
-def solved(problem, numbers, rounded=None):
-    """The truth for one neuron in one sample, with numbers that may differ a little from those of the problem."""
+def cell_of(problem, numbers):
+    """The neuron for the solver."""
 
     def pairs(name):
         return tuple((numbers[f"{name}_tau {k}"], numbers[f"{name}_jump {k}"]) for k in range(problem.numbers[name]))
 
     synapses = tuple((numbers[f"tau_syn {k}"], numbers[f"tau_rise {k}"]) for k in range(problem.receptors))
-    cell = Cell(
+    return Cell(
         numbers["tau_mem"], synapses, numbers["threshold"], numbers.get("reset"), numbers["refractory"],
         numbers["bias"], pairs("adaptation"), pairs("threshold"),
     )  # fmt: skip
-    arrivals = []
-    for i, (times, weight) in enumerate(zip(numbers["times"], numbers["weight"], strict=True)):
-        receptor = int(weight <= 0) if problem.by_sign else problem.receptor[i] if problem.receptors > 1 else 0
-        delay = numbers["delay"][i] if "delay" in numbers else 0
-        arrivals += [(t + delay, receptor, weight) for t in times]
+
+
+def arrivals_of(problem, numbers):
+    """The inputs for the solver."""
+    found = []
+    with localcontext(Context(prec=90)):
+        for i, (times, weight) in enumerate(zip(numbers["times"], numbers["weight"], strict=True)):
+            receptor = int(weight <= 0) if problem.by_sign else problem.receptor[i] if problem.receptors > 1 else 0
+            delay = numbers["delay"][i] if "delay" in numbers else 0
+            found += [(t + delay, receptor, weight) for t in times]
+    return found
+
+
+def solved(problem, numbers, rounded=None):
+    """The truth for one neuron in one sample, with numbers that may differ a little from those of the problem."""
     state = None
     if problem.has_state:
         current = numbers["current"]
         state = [numbers["voltage"], *(current if isinstance(current, list) else [current])], numbers["left"]
-    start = None if problem.start is None else Decimal(problem.start)
     return train(
-        Flow(cell), arrivals, most=problem.most, start=start, until=Decimal(problem.until), state=state,
+        Flow(cell_of(problem, numbers)), arrivals_of(problem, numbers), most=problem.most,
+        start=None if problem.start is None else Decimal(problem.start), until=Decimal(problem.until), state=state,
         rounded=rounded,
     )  # fmt: skip

@@ -25,7 +25,7 @@ SHARES = {
     ("reference", "float32"): 0.05,
 }
 PAIRS = 2  # of a neuron and a sample, that are solved in each problem
-ROUNDINGS = {"float64": 256, "float32": 64}
+ROUNDINGS = {"float64": 512, "float32": 64}
 """How many may come together, each of which moves a spike as far as a change of all numbers by eps."""
 CHANGE = {"float64": Decimal("1e-10"), "float32": Decimal("3e-5")}
 """Relative change of all numbers that a spike must survive to be compared."""
