@@ -15,7 +15,7 @@ import mpmath as mp
 import pytest
 import torch
 
-from firstspike import LIFLinear, Network
+from firstspike import LIF, LIFLinear, Network, SmoothCount, SpikeTrains
 from firstspike import losses as fs
 from solving import Found
 
@@ -285,4 +285,79 @@ def test_values_and_gradients(kind):
                 found.compare(f"gradients, {drawn.dtype}", seed, max(off, 0.0), scale + 1e-12)
             found.counts["problems"] += 1
     found.report(kind)
+    assert not found.failures, "\n".join(found.failures[:10])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_smooth_counts(dtype):
+    """Sums of sigmoids, and of their derivatives."""
+    found = Found()
+    with DIGITS:
+        for seed in range(PROBLEMS):
+            drawn = Drawn(f"smooth {seed}")
+            drawn.dtype, pick, unit = dtype, drawn.random, mp.mpf(drawn.unit)
+            trains, until, xi = drawn.trains(), pick.uniform(0.5, 3) * drawn.unit, pick.choice([0.01, 0.3]) * drawn.unit
+            start = pick.choice([None, 0.3 * drawn.unit])
+            trains.requires_grad_()
+            values = SmoothCount(until, xi=xi, start=start)(trains)
+            gradient = torch.zeros_like(trains)
+            if trains.numel():
+                (gradient,) = torch.autograd.grad(values.sum(), trains)
+
+            for place in itertools.product(range(drawn.samples), range(drawn.outputs)):
+                train = [t for t in digits(trains[place].detach()) if t < INF]
+                ends = [mp.mpf(until)] + ([] if start is None else [mp.mpf(start)])
+                parts = [[1 / (1 + mp.exp((t - end) / xi)) for t in train] for end in ends]
+                wanted = mp.fsum(parts[0]) - mp.fsum(x for part in parts[1:] for x in part)
+                # a sigmoid has as many digits as the difference of its times
+                near = NEAR[dtype] * (1 + 4 * drawn.unit / xi)
+                found.compare(
+                    "values", seed, abs(float(wanted - mp.mpf(values[place].item()))), near * (1 + len(train))
+                )
+                for k, got in enumerate(gradient[place].tolist()):
+                    slope = 0.0
+                    if k < len(train):
+                        slopes = [-part[k] * (1 - part[k]) / xi for part in parts]
+                        slope = float((slopes[0] - sum(slopes[1:])) * unit)
+                    scale = near * drawn.unit / xi
+                    found.compare("gradients", seed, abs(got * drawn.unit - slope), scale * (k < len(train)))
+            found.counts["problems"] += 1
+    found.report(f"SmoothCount, {dtype}")
+    assert not found.failures, "\n".join(found.failures[:10])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_numbers_of_spikes(dtype):
+    """Of two layers, and as their gradient the mean number of spikes of each input over the threshold."""
+    found = Found()
+    for seed in range(min(PROBLEMS, 300)):
+        drawn = Drawn(f"count {seed}")
+        drawn.dtype, pick = dtype, drawn.random
+        generator = torch.Generator().manual_seed(seed)
+        threshold, options = pick.uniform(0.5, 2), {"generator": generator, "dtype": dtype, "overflow": "drop"}
+        layers = [
+            SpikeTrains(drawn.outputs, 3, 9, LIF(threshold=threshold), **options),
+            SpikeTrains(3, 2, 9, LIF(threshold=threshold), **options),
+        ]
+        network, least, most = Network(*layers), pick.uniform(0, 3), pick.uniform(3, 6)
+        record = network.record(drawn.trains() / drawn.unit)
+        value = fs.SpikeCount(0.3, least, most)(record.output, None, network, record)
+        gradients = torch.autograd.grad(value, [layer.weight for layer in layers])
+        received, total = record.inputs, 0.0
+        for layer, trains, by in zip(layers, record.layers, gradients, strict=True):
+            arrived = [sum(received[b, i].isfinite().sum().item() for b in range(drawn.samples)) / drawn.samples
+                       for i in range(received.shape[1])]  # fmt: skip
+            rows = len(layer.weight)
+            for j in range(rows):
+                n = sum(trains[b, j].isfinite().sum().item() for b in range(drawn.samples)) / drawn.samples
+                total += 0.3 * (max(least - n, 0) ** 2 + max(n - most, 0) ** 2) / rows
+                slope = 0.3 * 2 * (max(n - most, 0) - max(least - n, 0)) / rows / threshold
+                for got, charge in zip(by[j].tolist(), arrived, strict=True):
+                    found.compare(
+                        "gradients", seed, abs(got - slope * charge), 10 * NEAR[dtype] * (1 + abs(slope) * charge)
+                    )
+            received = trains
+        found.compare("values", seed, abs(value.item() - total), 10 * NEAR[dtype] * (1 + total))
+        found.counts["problems"] += 1
+    found.report(f"SpikeCount, {dtype}")
     assert not found.failures, "\n".join(found.failures[:10])
