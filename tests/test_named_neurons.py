@@ -10,6 +10,7 @@ import torch
 
 from firstspike import LIF, Neuron, spike_trains
 from firstspike.neurons import EIF, QIF, AdaptiveLIF, AdEx, AdLIF, ConductanceLIF, Izhikevich
+from firstspike.spiketime import spike_window
 
 UNTIL = 12.0
 FAR = 1e6
@@ -114,6 +115,59 @@ def test_conductances_are_not_negative(weight):
         ValueError, match=r"^weights of ConductanceLIF must be >= 0, as .* conductances, got (-0\.2|nan)"
     ):
         spikes(ConductanceLIF(), times, weight, receptor=[0, 1])
+
+
+CONDUCTING = "dv/dt = -v + g*(4 - v) + h*(-2 - v); dg/dt = -g / 0.7; dh/dt = (x - h) / 0.5; dx/dt = -x / 1.9"
+
+
+def conducting(**more):
+    """Equations of one's own, whose inhibition rises; it starts with some of it."""
+    given = {"threshold": "v > 1 + 0.1*h", "reset": "v = 0; x += 0.1", "start": {"x": "x_0"}, "x_0": 0.2}
+    return Neuron(CONDUCTING, receptors=["g", "x"], refractory=0.1, **given, **more)
+
+
+@pytest.mark.parametrize("neuron", [ConductanceLIF(refractory=0.2), conducting(conducts=True)], ids=["named", "own"])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_signs_choose_conductances(neuron, backend):
+    """As in NEST: spikes, states and gradients are those of two receptors that are given."""
+    times, weight, _ = drive(ConductanceLIF, samples=2, inputs=6, outputs=3)
+    side = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, 1.0], dtype=torch.float64)
+    found, options = [], {"max_spikes": 40, "overflow": "drop", "backend": backend}
+    for factor, receptor in ((1.0, [0, 1, 0, 1, 0, 0]), (side, "sign")):
+        given = (2 * weight * factor).requires_grad_()
+        first = spike_window(times, given, neuron, until=3.0, receptor=receptor, **options)
+        second = spike_window(times, given, neuron, until=6.0, state=first.state, receptor=receptor, **options)
+        trains = torch.cat([first.trains, second.trains], -1)
+        ends = torch.cat([second.state.voltage.unsqueeze(-1), second.state.current], -1)
+        (by,) = torch.autograd.grad(trains[trains.isfinite()].square().sum() + ends.square().sum(), given)
+        found.append((trains.detach(), ends.detach(), first.state.current.detach(), by * factor))
+    assert found[0][0].isfinite().sum() > 5
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-12)
+
+
+def test_signs_may_differ_between_neurons():
+    """An input that excites one neuron and inhibits another: with receptors by number it would be two inputs."""
+    times, weight, _ = drive(ConductanceLIF)
+    weight[1::2] *= -1
+    by_sign = spikes(ConductanceLIF(), times, 2 * weight, receptor="sign")
+    twice = torch.cat([2 * weight.clamp(min=0), -2 * weight.clamp(max=0)], 1)
+    both = spikes(ConductanceLIF(), times.repeat(1, 2, 1), twice, receptor=[0] * 15 + [1] * 15)
+    assert by_sign[:, 0].isfinite().any()
+    assert not by_sign[:, 1].isfinite().any()
+    torch.testing.assert_close(by_sign, both, rtol=0, atol=1e-12)
+
+
+def test_conductances_of_ones_own():
+    neuron = conducting(conducts=True)
+    assert neuron != conducting()
+    assert [x.conducts for x in (neuron, neuron.with_values(x_0=0.1), neuron.without_spikes())] == [True] * 3
+    times, weight, _ = drive(ConductanceLIF)
+    spikes(conducting(), times, -weight, receptor=both())  # any states, for which weights may be negative
+    with pytest.raises(ValueError, match=r'^weights of Neuron must be >= 0, .* got -.*: name .* by receptor="sign"$'):
+        spikes(neuron, times, -weight, receptor=both())
+    with pytest.raises(ValueError, match=r"^conducts needs receptors that are conductances, got the membrane, v$"):
+        Neuron("dv/dt = -v", threshold="v > 1", reset="v = 0", receptors=["v"], conducts=True)
 
 
 def test_membranes_are_named():

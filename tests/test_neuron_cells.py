@@ -55,11 +55,11 @@ def test_neurons_by_hand(cell, neuron):
         (Cell("IF_curr_exp", cm=0.25, tau_syn_I=10.0), 20.0, 40.0),  # 1 nA * 5 ms / 0.25 nF = 20 mV
         (Cell("IF_curr_alpha", cm=0.5, tau_syn_I=2.0), math.e, 4 * math.e),  # the weight is the maximum
         (Cell("IF_curr_delta"), 1.0, 1.0),
-        (Cell("IF_cond_exp", cm=0.5), 40.0, -40.0),  # 1 uS of a leak of 0.025 uS
-        (Cell("EIF_cond_exp_isfa_ista"), 1000.0, -1000.0),
+        (Cell("IF_cond_exp", cm=0.5), 40.0, 40.0),  # 1 uS of a leak of 0.025 uS
+        (Cell("EIF_cond_exp_isfa_ista"), 1000.0, 1000.0),
         (Cell("Izhikevich"), 1.0, 1.0),
         (Cell("iaf_psc_exp", C_m=100.0, tau_syn_in=3.0), 0.02, 0.03),
-        (Cell("iaf_cond_exp", g_L=10.0), 0.1, -0.1),
+        (Cell("iaf_cond_exp", g_L=10.0), 0.1, 0.1),
         (Cell("aeif_psc_exp"), 1.0, 1.0),
         (Cell("mat2_psc_exp"), 0.01, 0.03),
     ],
@@ -72,7 +72,26 @@ def test_weights_by_hand(cell, excites, inhibits):
     wanted = torch.tensor([[2 * excites, -2 * inhibits], [0.0, excites]])
     for given in (weight, weight.numpy(), weight.tolist()):
         torch.testing.assert_close(cell.weights(given), wanted)
-    torch.testing.assert_close(cell.strengths(wanted), weight.abs() if inhibits < 0 else weight)
+    torch.testing.assert_close(cell.strengths(wanted), weight)
+
+
+@pytest.mark.parametrize("name", [name for name, model in CELLS.items() if "cond" in name])
+def test_conductances_that_inhibit(name):
+    """Signs choose, as in NEST, receptors by number do, as in PyNN, and no inhibition becomes excitation in silence."""
+    cell, times = Cell(name), torch.linspace(1.0, 90.0, 90, **DOUBLE).expand(1, 2, -1)
+    strength = (0.004 if name in PYNN else 4.0) * torch.tensor([[20.0, 100.0]], **DOUBLE)
+    inhibits = torch.tensor([1.0, -1.0], **DOUBLE)
+
+    def count(weight, receptor):
+        layer = SpikeTrains(2, 1, 200, cell.neuron, until=100.0, receptor=receptor, overflow="drop", **DOUBLE)
+        with torch.no_grad():
+            layer.weight.copy_(cell.weights(weight))
+        return int(layer(times).isfinite().sum())
+
+    assert count(strength, [0, 0]) == count(strength, "sign") > 30
+    assert count(strength, [0, 1]) == count(strength * inhibits, "sign") == 0
+    with pytest.raises(ValueError, match=r"must be >= 0, as its synapses are conductances, got -"):
+        count(strength * inhibits, [0, 1])
 
 
 def test_weights_of_neurons_that_differ():
@@ -184,16 +203,16 @@ DRIVEN = {  # weights, parameters and receptors, and how many steps spikes may b
     "iaf_psc_exp": (250.0, {**TWO, "I_e": 200.0}, "sign", 8),
     "iaf_psc_alpha": (110.0, {**TWO, "I_e": 200.0}, "sign", 12),
     "iaf_psc_delta": (1.9, {"I_e": 100.0}, None, 1),
-    "iaf_cond_exp": (15.0, {"I_e": 100.0}, [0, 0, 0, 1], 8),
+    "iaf_cond_exp": (15.0, {"I_e": 100.0}, "sign", 8),
     "aeif_psc_exp": (600.0, {**TWO, "I_e": 900.0, "b": 20.0}, "sign", 8),
-    "aeif_cond_exp": (14.0, {"I_e": 600.0, "b": 20.0}, [0, 0, 0, 1], 8),
+    "aeif_cond_exp": (14.0, {"I_e": 600.0, "b": 20.0}, "sign", 8),
     "izhikevich": (1.9, {"I_e": 6.0}, None, 50),
     "mat2_psc_exp": (200.0, {**TWO, "I_e": 500.0}, "sign", 4),
     "IF_curr_exp": (0.5, {"tau_syn_I": 8.0, "i_offset": 0.3, "tau_refrac": 2.0}, "sign", 12),
     "IF_curr_alpha": (0.5, {"tau_syn_E": 2.0, "tau_syn_I": 4.0, "i_offset": 0.3, "tau_refrac": 2.0}, "sign", 20),
     "IF_curr_delta": (1.9, {**NEST_START, "i_offset": 0.3, "tau_refrac": 2.0}, None, 2),
-    "IF_cond_exp": (0.0012, {"cm": [0.25, 0.3, 0.35], "tau_refrac": 2.0}, [0, 0, 0, 1], 12),
-    "EIF_cond_exp_isfa_ista": (0.002, {"i_offset": 0.6, "b": 0.04}, [0, 0, 0, 1], 12),
+    "IF_cond_exp": (0.0012, {"cm": [0.25, 0.3, 0.35], "tau_refrac": 2.0}, "sign", 12),
+    "EIF_cond_exp_isfa_ista": (0.002, {"i_offset": 0.6, "b": 0.04}, "sign", 12),
     "Izhikevich": (1.9, {"i_offset": 0.004}, None, 50),
 }
 

@@ -33,6 +33,10 @@ def config(neuron, **layer):
     }
 
 
+def neuron_of(raw):
+    return load_config(config(raw, until=6.0)).neuron.build()
+
+
 @pytest.mark.parametrize("kind", sorted(set(NEURONS) - {"lif", "adaptive_lif", "conductance_lif", "equations"}))
 def test_kinds_are_read_and_written(kind):
     found = load_config(config({"kind": kind}, until=6.0))
@@ -66,6 +70,10 @@ def test_equations():
     )  # fmt: skip
     again = described_neuron(neuron)
     assert load_config(config(again, until=6.0)).neuron.build() == neuron
+    conducts = neuron_of(TEXT | {"conducts": True})
+    assert conducts.conducts
+    assert conducts != neuron
+    assert neuron_of(described_neuron(conducts)) == conducts
     assert described_neuron(QIF(tau_mem=torch.ones(3))) is None
     assert load_config(config(described_neuron(AdEx()), until=60.0)).neuron.build() == AdEx()
 

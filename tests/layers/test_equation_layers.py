@@ -81,6 +81,44 @@ def test_most_neurons_spike_at_the_start_and_learn(neuron, unit):
     assert (layer.weight >= 0).all() or not neuron.conducts
 
 
+def test_conductances_by_sign_are_those_by_number():
+    """Weights of both signs, with which layers begin then, in a loop, as membranes, and as peaks of silent neurons."""
+    options = {"window": 0.4, "overflow": "drop", "dtype": torch.float64, "signs": [1, 1, 1, 1, -1]}
+    by_sign = SpikingRecurrent(5, 4, 40, 6.0, ConductanceLIF(), receptor="sign", **options)
+    assert by_sign.recurrent_signs is None
+    assert SpikeTrains(2, 1, 5, ConductanceLIF(), until=5.0, receptor="sign").signs is None
+    numbers = {"receptor": [0, 0, 0, 0, 1], "recurrent_receptor": [1, 0, 1, 0], "signs": [1] * 5}
+    by_number = SpikingRecurrent(5, 4, 40, 6.0, ConductanceLIF(), **options | numbers)
+    sides = torch.tensor([-1.0, 1.0, -1.0, 1.0])
+    with torch.no_grad():
+        by_sign.weight.copy_(2 * torch.tensor([1.0, 1.0, 1.0, 1.0, -1.0]) * draw(4, 5))
+        by_sign.recurrent_weight.copy_(draw(4, 4, seed=1) * sides)
+        for name in ("weight", "recurrent_weight"):
+            getattr(by_number, name).copy_(getattr(by_sign, name).abs())
+    times, found = 3 * draw(3, 5, 2), []
+    for layer in (by_sign, by_number):
+        spikes = layer(times)
+        membranes = layer.voltages(times, torch.linspace(0.5, 6.0, 12))
+        found.append((spikes, membranes))
+        (spikes[spikes.isfinite()].sum() + membranes.square().sum()).backward()
+    assert found[0][0].isfinite().sum() > 12
+    torch.testing.assert_close(*found, rtol=1e-11, atol=1e-11)
+    gradients = [layer.recurrent_weight.grad for layer in (by_sign, by_number)]
+    torch.testing.assert_close(gradients[0] * sides, gradients[1], rtol=1e-9, atol=1e-9)
+    quiet = []
+    for receptor, factor in (("sign", 1), ([0, 0, 1, 1, 1], torch.tensor([1, 1, -1, -1, -1]))):
+        layer = SpikingLinear(5, 4, ConductanceLIF(), receptor=receptor, until=6.0, dtype=torch.float64)
+        with torch.no_grad():
+            layer.weight.copy_(0.1 * torch.tensor([1, 1, -1, -1, -1]) * draw(4, 5) * factor)
+        network = Network(layer)
+        record = network.record(times[..., 0])
+        cost = SilentPeak(1.0)(record.output, None, network, record)
+        cost.backward()
+        quiet.append((cost.detach(), layer.weight.grad * factor))
+    assert quiet[0][0] > 0.5
+    torch.testing.assert_close(*quiet, rtol=1e-11, atol=1e-11)
+
+
 def test_a_convolution():
     layer = SpikingConv2d((2, 5, 5), 3, 3, QIF(), until=6.0)
     spikes = layer(2 * draw(2, 50).float())

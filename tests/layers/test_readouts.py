@@ -16,6 +16,7 @@ from firstspike import (
     MaximumReadout,
     MembraneReadout,
     Network,
+    SpikeTrains,
 )
 from firstspike.config import load_config
 from firstspike.layers.ensembles import Ensemble
@@ -437,6 +438,32 @@ def test_equal_receptors_of_a_readout(kind):
     several = KINDS[kind](3, 2, LIF(2.0, (1.0, 1.0)), receptor=[0, 1, 0], dtype=torch.float64, generator=seeded())
     one = KINDS[kind](3, 2, LIF(2.0), dtype=torch.float64, generator=seeded())
     torch.testing.assert_close(several(trains()), one(trains()), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "trains"])
+def test_a_rise_that_is_a_tensor_beside_none(kind):
+    """A current that jumps and one whose rise is a tensor give what two numbers do."""
+    found = []
+    for rise in (0.3, torch.tensor(0.3, dtype=torch.float64)):
+        neuron, options = LIF(2.0, (0.6, 3.0), tau_rise=(rise, 0.0)), {"dtype": torch.float64, "generator": seeded()}
+        if kind == "trains":
+            layer = SpikeTrains(
+                3, 2, 30, neuron, receptor=[0, 1, 0], until=9.0, weight_mean=3.0, weight_std=1.0, **options
+            )
+        else:
+            layer = KINDS[kind](3, 2, neuron, receptor=[0, 1, 0], **options)
+        found.append(layer(trains()))
+    assert found[0].isfinite().any()
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["tau_mem", "tau_syn", "tau_rise"])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
+def test_time_constants_that_no_membrane_has(kind, name, value):
+    given = {"tau_rise": 0.5} | {name: torch.tensor(value)}
+    with pytest.raises(ValueError, match=rf"^{name} must be > 0 in a tensor, got {value}$"):
+        KINDS[kind](3, 2, LIF(**given))
 
 
 def test_linear_readouts_that_do_not_fit():

@@ -176,6 +176,28 @@ def test_spike_errors_raise_and_lower_the_membrane(kind):
     torch.testing.assert_close(*slopes, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("spikes", "target", "extra", "missing"),
+    [
+        ([1.0, 3.0], [2.0], 1, 0),  # on a grid, pairings may be equally good: any of them, but not half of each
+        ([2.0], [1.0, 3.0], 0, 1),
+        ([1.0, 2.0, 3.0, 4.0], [1.5, 2.5, 3.5], 1, 0),
+        ([1.5, 2.5, 3.5], [1.0, 2.0, 3.0, 4.0], 0, 1),
+        ([1.0, 9.0], [9.0], 1, 0),
+    ],
+)
+def test_one_of_equally_good_pairings(spikes, target, extra, missing):
+    network = fs.Network(fs.SpikeTrains(1, 1, 9, dtype=torch.float64))
+    torch.nn.init.constant_(network[0].weight, 0.01)  # so that each error costs about 1
+    record = network.record(torch.tensor([[[0.5]]], dtype=torch.float64))
+    output, wanted = (torch.tensor([[x]], dtype=torch.float64) for x in (spikes, target))
+    found = SpikeErrors(1.0, 3.0)(output, wanted, network, record)
+    assert found.item() == pytest.approx(missing - extra, abs=0.02)
+    slope = torch.autograd.grad(MatchedSpikes(3.0)(output.requires_grad_(), wanted), output)[0] * 3
+    assert slope.abs().sum().item() == pytest.approx(len(spikes) - extra - (spikes[-1] == 9))
+    assert slope.round().equal(slope.round(decimals=6))
+
+
 def test_spike_errors_without_errors():
     network = fs.Network(fs.SpikeTrains(30, 2, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(2)))
     times = trains(2, 30, 4, seed=3)

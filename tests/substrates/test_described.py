@@ -25,6 +25,11 @@ CELLS = {
     "EIF": (EIF(2.0, (1.0, 1.9), **FIRM), SIGNS | {"weight_mean": 0.6, "weight_std": 0.8}, SpikeTrains),
     "AdLIF": (AdLIF(2.0, 1.0, a=2.0, **FIRM), {"weight_mean": 0.9, "weight_std": 0.6}, SpikeTrains),
     "ConductanceLIF": (ConductanceLIF(2.0, (1.0, 1.9), **FIRM), BY_NUMBER, SpikeTrains),
+    "ConductanceLIF by sign": (
+        ConductanceLIF(2.0, (1.0, 1.9), **FIRM),
+        SIGNS | {"weight_mean": 0.3, "weight_std": 0.7},
+        SpikeTrains,
+    ),
     "ConductanceLIF, recurrent": (
         ConductanceLIF(2.0, (1.0, 1.9), **FIRM),
         BY_NUMBER | LOOP | {"recurrent_receptor": [1] * 4, "recurrent_signs": [1] * 4},

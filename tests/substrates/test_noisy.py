@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -240,6 +241,15 @@ def test_membranes_fluctuate_as_an_ornstein_uhlenbeck_process():
         voltage, last, count = torch.where(fires, 0.0, voltage), torch.where(fires, now, last), count + int(fires.sum())
     assert float(found.isfinite().sum()) / 800 == pytest.approx(count / 4000, rel=0.05)
     assert count / 4000 > 0.9
+
+
+def test_spikes_at_kicks_have_all_digits():
+    layer = LIFSpikeTrains(1, 40, 400, LIF(2.0, bias=0.8), until=40.0, **FLUCTUATING)
+    times = torch.full((2, 1), math.inf, **DOUBLE)
+    found = Noisy(membrane_noise=0.4, noise_time=0.1, seed=1).open(Network(layer)).run(Network(layer), times).output
+    steps = found[found.isfinite()] / 0.1
+    assert len(steps) > 40
+    assert (steps - steps.round()).abs().max() < 1e-10
 
 
 def test_fluctuating_networks_go_on_where_they_were(source):

@@ -84,7 +84,7 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         """Raise a ValueError unless numerical labels fit the samples and their names."""
         expected = (len(self), len(self.class_names))
         if self.labels.ndim == 3 and self.labels.shape[:2] == expected:
-            _check_times(self.labels)
+            _check_times(self.labels, "labels")
             return
         if self.labels.shape != expected or not bool(self.labels.isfinite().all()):
             raise ValueError(
@@ -243,11 +243,13 @@ def no_trains(inputs: int, class_names: tuple[str, ...]) -> SpikeData:
     return SpikeData(torch.empty(0, inputs, 1), torch.empty(0, dtype=torch.int64), class_names)
 
 
-def _check_times(times: Tensor | EventLists) -> None:
+def _check_times(times: Tensor | EventLists, name: str = "times") -> None:
     """Raise a ValueError unless these are first spikes or trains, sorted; warn of times before 0."""
     values = times.when if isinstance(times, EventLists) else times
     if isinstance(times, Tensor):
-        raster = times.ndim == 3 and bool(times.numel()) and bool(((times == 0) | (times == 1)).all())
+        raster = (
+            name == "times" and times.ndim == 3 and bool(times.numel()) and bool(((times == 0) | (times == 1)).all())
+        )
         if times.ndim not in (2, 3) or raster or not times.is_floating_point():
             flat = "reshape to two dimensions" + (f"; {FROM_RASTER}" if times.ndim == 3 else "")
             raise ValueError(
@@ -257,7 +259,7 @@ def _check_times(times: Tensor | EventLists) -> None:
             )
     earliest = float(values.amin()) if values.numel() else 0.0
     if not earliest > -math.inf:
-        raise ValueError("times: expected numbers or inf (no spike), got NaN or -inf. Write inf for no spike.")
+        raise ValueError(f"{name}: expected numbers or inf (no spike), got NaN or -inf. Write inf for no spike.")
     if earliest < 0:
         warnings.warn(
             f"there are spike times before 0, the earliest is {earliest:g}; that is legal, but values that are not "
@@ -266,8 +268,8 @@ def _check_times(times: Tensor | EventLists) -> None:
         )
     if isinstance(times, Tensor) and times.ndim == 3 and not bool((times[..., :-1] <= times[..., 1:]).all()):
         raise ValueError(
-            "times: expected spike trains sorted along the last dimension, got others: fill them up with inf, not 0, "
-            "sort them with times.sort(dim=-1).values, or flatten images of first spikes with times.flatten(1)."
+            f"{name}: expected spike trains sorted along the last dimension, got others: fill them up with inf, not 0, "
+            f"sort them with {name}.sort(dim=-1).values, or flatten images of first spikes with times.flatten(1)."
         )
 
 

@@ -139,7 +139,7 @@ class NeuronLayer(SpikeLayer):
         if reached is not None:
             reached = reached.repeat_interleave(math.prod(shape[2:])).to(self.weight.device)
         self.register_buffer("receptors", reached, persistent=False)
-        self.signs = checked_signs("signs", usual_signs(signs, self.initial_neuron, shape[1]), shape[1])
+        self.signs = checked_signs("signs", usual_signs(signs, self.initial_neuron, shape[1], receptor), shape[1])
         self._signed = {"weight": self.signs}
         synapses.connect(self, "weight", mask)
         NeuronLayer.reset_parameters(self, generator)
@@ -178,6 +178,8 @@ class NeuronLayer(SpikeLayer):
                 continue
             self._tensors.append(name)
             for key, x in parts.items():
+                if name == "tau_rise" and not isinstance(x, Tensor) and x == 0:
+                    continue  # a current that jumps beside others that rise
                 held = x if isinstance(x, Tensor) else self.weight.new_tensor(x)  # a number beside tensors
                 if isinstance(held, nn.Parameter):
                     self.register_parameter(key, held)
@@ -211,7 +213,7 @@ class NeuronLayer(SpikeLayer):
             return value.unbind(-1) if self._is_tuple(name) else value
         initial = self.initial_neuron.values[name]
         if isinstance(initial, tuple):
-            return tuple(getattr(self, f"{name}_{k}") for k in range(len(initial)))
+            return tuple(getattr(self, f"{name}_{k}", x) for k, x in enumerate(initial))
         return getattr(self, name)
 
     @torch.no_grad()

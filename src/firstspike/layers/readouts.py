@@ -18,6 +18,7 @@ from firstspike.layers.programs import MadeAgain, by_values
 from firstspike.layers.synapses import Receptors, draw_
 from firstspike.layers.trains import Spikes
 from firstspike.neurons import LIF, Neuron
+from firstspike.neurons.base import each
 from firstspike.ranges import Positive, PositiveOrInf, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import spike_window
@@ -66,6 +67,10 @@ class Readout(NeuronLayer):
         if neuron is not None and any(part.kind in ("current", "threshold") for part in neuron.components):
             raise ValueError(f"readouts do not spike: nothing of them adapts, give a LIF instead of {neuron}")
         super().__init__((out_features, in_features), in_features, out_features, neuron, **options)
+        for name in ("tau_mem", "tau_syn", "tau_rise"):  # of neurons from equations the operator checks them
+            for x in each(self.initial_neuron.values.get(name)):
+                if isinstance(x, Tensor) and not x.is_meta and not bool((x > 0).all()):
+                    raise ValueError(f"{name} must be > 0 in a tensor, got {x.detach().tolist()}")
 
     def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
         spread = 1 / math.sqrt(self.in_features)

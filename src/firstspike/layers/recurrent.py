@@ -135,7 +135,9 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         if own is not None and self.receptors is not None:
             self.receptors = torch.cat([self.receptors, own.to(self.weight.device)])
         self.recurrent_signs = checked_signs(
-            "recurrent_signs", usual_signs(recurrent_signs, self.initial_neuron, out_features), out_features
+            "recurrent_signs",
+            usual_signs(recurrent_signs, self.initial_neuron, out_features, recurrent_receptor),
+            out_features,
         )
         self._signed["recurrent_weight"] = self.recurrent_signs
         check_memory(out_features**2 * self.weight.itemsize * self.weight.is_cpu, f"weights of {out_features} neurons")

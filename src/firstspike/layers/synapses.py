@@ -63,9 +63,9 @@ def _whole(name: str, numbers: Sequence[int] | None) -> tuple[int, ...] | None:
         raise ValueError(f"{name} must be a list with a whole number for each input, got {numbers!r}") from None
 
 
-def usual_signs(signs: Sequence[int] | None, neuron: Neuron, inputs: int) -> Sequence[int] | None:
-    """The signs that are given, and by default no negative one where weights are conductances."""
-    return [1] * inputs if signs is None and neuron.conducts else signs
+def usual_signs(signs: Sequence[int] | None, neuron: Neuron, inputs: int, receptor: Receptors) -> Sequence[int] | None:
+    """The signs that are given, and by default no negative one where weights are conductances of given receptors."""
+    return [1] * inputs if signs is None and neuron.conducts and receptor != "sign" else signs
 
 
 def checked_signs(name: str, signs: Sequence[int] | None, inputs: int) -> tuple[int, ...] | None:

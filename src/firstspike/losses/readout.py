@@ -134,4 +134,5 @@ class ReadoutMSE(ReadoutLoss):
         check_batch(output, labels, "output", "values of a readout")
         check_range(labels, output.shape[-1])
         is_true = labels.unsqueeze(-1) == torch.arange(output.shape[-1], device=output.device)
-        return (output - torch.where(is_true, self.correct, self.wrong)).square().sum(dim=-1) / 2
+        target = torch.full_like(output, self.correct).where(is_true, self.wrong)
+        return (output - target).square().sum(dim=-1) / 2

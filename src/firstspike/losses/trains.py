@@ -162,7 +162,8 @@ def pairing(
     for k in range(shift.shape[-2]):
         single = least + alone[..., k : k + 1]
         pair = torch.where(paired[..., k, :], least[..., :-1] + shift[..., k, :], torch.inf)
-        best = torch.cat([single[..., :1], torch.minimum(single[..., 1:], pair)], dim=-1)
+        # of equal ones one, where the gradient of a minimum would be half of each
+        best = torch.cat([single[..., :1], torch.where(pair < single[..., 1:], pair, single[..., 1:])], dim=-1)
         least = (best - passed).cummin(dim=-1).values + passed
     return least[..., -1]
 

@@ -98,6 +98,8 @@ class Neuron:
         held: states that stand still within the refractory time, by default the first. Without any, a neuron only does
             not spike within that time.
         start: states at the start that are not 0: numbers, or formulas of parameters.
+        conducts: whether inputs add to conductances. Then their weights must be >= 0, and with ``receptor="sign"`` the
+            size of a weight < 0 adds to the second.
         positive: names of parameters that are > 0, by default those that begin with ``tau``. They learn by their
             logarithms.
         refractory: time after a spike without another one, >= 0.
@@ -121,7 +123,7 @@ class Neuron:
     unit: str | None = None
     """The unit of all times, for figures and reports."""
     conducts: ClassVar[bool] = False
-    """Whether weights are conductances, which are >= 0."""
+    """Whether weights are conductances, which are >= 0 unless their sign tells the receptor."""
 
     written: dict[str, Any]
     """The arguments other than values, of neurons that are given by equations."""
@@ -135,6 +137,7 @@ class Neuron:
         receptors: Sequence[str],
         held: Sequence[str] | None = None,
         start: Mapping[str, float | str] = {},
+        conducts: bool = False,
         positive: Iterable[str] | None = None,
         refractory: float | Tensor = 0.0,
         unit: str | None = None,
@@ -150,12 +153,15 @@ class Neuron:
         starts = {name: read(x, f"start of {name}") if isinstance(x, str) else float(x) for name, x in start.items()}
         used = dict.fromkeys((*found.parameters, *(name for x in starts.values() for name in names_in(x))))
         self._check_names(found, starts, used, parameters)
+        if conducts and found.states[0] in found.receptors:
+            raise ValueError(f"conducts needs receptors that are conductances, got the membrane, {found.states[0]}")
         above = [name for name in used if name.startswith("tau")] if positive is None else positive
         above = some("positive", above, used, "parameters")
         self.equations, self.start, self.unit = found, starts, unit
+        self.__dict__["conducts"] = conducts
         self.written = {
             "equations": found.text, "threshold": threshold, "reset": reset, "receptors": found.receptors,
-            "held": found.held, "start": dict(start), "positive": tuple(above), "unit": unit,
+            "held": found.held, "start": dict(start), "conducts": conducts, "positive": tuple(above), "unit": unit,
         }  # fmt: skip
         known = {name: Parameter(Unit(), 0.0 if name in above else -math.inf) for name in used if name != "refractory"}
         self.__dict__["parameters"] = known | {"refractory": Parameter(TIME, 0.0, included=True)}
@@ -218,7 +224,7 @@ class Neuron:
         assert self.equations is not None
         old, found = self.equations, object.__new__(Neuron)
         new = read_equations(old.text, "0 > 1", "", old.receptors, old.held)
-        found.__dict__ |= {"equations": new, "start": self.start}
+        found.__dict__ |= {"equations": new, "start": self.start, "conducts": self.conducts}
         values = self.named_values
         found.__dict__ |= {"parameters": {name: Parameter(Unit(), -math.inf) for name in values}, **values}
         return found
@@ -282,8 +288,8 @@ class Neuron:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Neuron):
             return NotImplemented
-        same = type(self) is type(other) and self.equations == other.equations and self.start == other.start
-        return same and all(map(_same, self.values.values(), other.values.values()))
+        forms = [(type(x), x.equations, x.start, x.conducts) for x in (self, other)]
+        return forms[0] == forms[1] and all(map(_same, self.values.values(), other.values.values()))
 
     @cached_property
     def _key(self) -> tuple[Any, ...]:

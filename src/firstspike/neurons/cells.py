@@ -64,7 +64,8 @@ _REVERSAL, _ABC = {"E_ex": 0.0, "E_in": -85.0}, {"a": 0.02, "b": 0.2, "c": -65.0
 
 
 def _own(text: str, threshold: str, reset: str, *receptors: str, **start: Any) -> partial[_Model]:
-    make = partial(Neuron, text, threshold=f"v > {threshold}", reset=reset, receptors=receptors, start=start)
+    given: dict[str, Any] = {"receptors": receptors, "start": start, "conducts": len(receptors) > 1}
+    make = partial(Neuron, text, threshold=f"v > {threshold}", reset=reset, **given)
     return partial(_Model, make, None, lambda tau, p: 1.0)
 
 
@@ -104,7 +105,8 @@ class Cell:
 
     Then all times are in ms, and membranes in mV: relative to rest where ``neuron`` is a ``LIF``, ``AdaptiveLIF`` or
     ``ConductanceLIF``. Currents with different time constants are two receptors: layers take ``receptor="sign"``. So
-    are conductances, whose weights are >= 0 here: layers take 0 or 1 for each input that excites or inhibits.
+    are conductances, as in NEST; or layers take 0 or 1 for each input that excites or inhibits, and weights >= 0, as in
+    PyNN.
 
     Args:
         name: ``IF_curr_exp``, ``IF_curr_alpha``, ``IF_curr_delta``, ``IF_cond_exp``, ``EIF_cond_exp_isfa_ista`` or
@@ -176,7 +178,7 @@ class Cell:
     def weights(self, weight: Any) -> Any:
         """Weights of firstspike for those in nA or uS of PyNN, pA or nS of NEST, or mV where they move the membrane.
 
-        Those < 0 inhibit; of conductances, where the receptor tells, the size counts. A tensor is ``(out, inputs)``.
+        Those < 0 inhibit. A tensor is ``(out, inputs)``.
         """
         return self._scaled(weight, self._gains)
 
@@ -186,7 +188,6 @@ class Cell:
 
     def _scaled(self, weight: Any, gains: tuple[Any, ...]) -> Any:
         given: Any = weight if isinstance(weight, Real) else torch.as_tensor(weight)
-        given = abs(given) if {"E_ex", "e_rev_E"} & self.parameters.keys() else given
         if isinstance(given, Real):
             return given * gains[given < 0]
         given = given if given.is_floating_point() else given.double()

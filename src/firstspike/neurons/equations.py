@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from keyword import iskeyword
 from typing import Any
@@ -35,12 +35,25 @@ class Equations:
     """States that stand still for the refractory time."""
     parameters: tuple[str, ...]
     """The names of the parameters, in the order in which they occur."""
+    turned: str = ""
+    """A state that counts with the other sign: inputs that add to it lower what it stands for."""
     key: str = field(init=False, repr=False, compare=False)
     """A text from which ``equations_of`` makes the same equations again."""
 
     def __post_init__(self) -> None:  # once, and outside of programs that are compiled
-        key = json.dumps([self.text, self.threshold, self.reset, self.receptors, self.held])
+        key = json.dumps([self.text, self.threshold, self.reset, self.receptors, self.held, self.turned])
         object.__setattr__(self, "key", key)
+
+    def turning(self, name: str) -> "Equations":
+        """The same with the other sign of a state."""
+        inside: dict[str, Expression] = {name: ("-", 0.0, name)}
+
+        def turned(formulas: tuple[Expression, ...]) -> tuple[Expression, ...]:
+            found = zip(self.states, (_substituted(x, inside) for x in formulas), strict=True)
+            return tuple(("-", 0.0, x) if state == name else x for state, x in found)
+
+        excess = _substituted(self.excess, inside)
+        return replace(self, flow=turned(self.flow), excess=excess, after=turned(self.after), turned=name)
 
     def __str__(self) -> str:
         return f"{self.text}\nspike where {self.threshold}" + (f"\nthen {self.reset}" if self.reset else "")
@@ -49,8 +62,9 @@ class Equations:
 @lru_cache(maxsize=256)
 def equations_of(key: str) -> Equations:
     """The equations of a ``key``."""
-    text, threshold, reset, receptors, held = json.loads(key)
-    return read_equations(text, threshold, reset, receptors, held)
+    *given, turned = json.loads(key)
+    found = read_equations(*given)
+    return found.turning(turned) if turned else found
 
 
 def read_equations(text: str, threshold: str, reset: str, receptors: Sequence[str], held: Sequence[str]) -> Equations:

@@ -352,7 +352,8 @@ class ConductanceLIF(_Membrane):
         tau_mem dv/dt = -v + bias + sum_r g_r (reversal_r - v),      dg_r/dt = -g_r / tau_syn_r
 
     v is relative to the leak potential, and g to the leak's conductance. Inputs add their weights, which are >= 0, to
-    the g of their receptor. Layers keep them so with ``signs``. With reversal potentials far away it becomes a ``LIF``.
+    the g of their receptor. Layers keep them so with ``signs``. With ``receptor="sign"`` weights < 0 add their size to
+    the second g. With reversal potentials far away it becomes a ``LIF``.
 
     Args:
         tau_syn: time constants of the conductances, > 0, here of excitation and inhibition.
@@ -360,7 +361,7 @@ class ConductanceLIF(_Membrane):
 
     Raises:
         ValueError: a value outside of these bounds, or not a number. As many reversal potentials as time constants are
-            needed. When it is used, a negative weight.
+            needed. When it is used, a negative weight of an input whose receptor has a number.
 
     Source: Destexhe 1997, "Conductance-based integrate-and-fire models"; PyNN's ``IF_cond_exp``.
     """

@@ -13,7 +13,7 @@ from firstspike.neurons import LIF, Neuron, check_neuron
 from firstspike.spiketime.backends import chosen
 from firstspike.spiketime.contract import Held, Recurrence
 from firstspike.spiketime.function import Options, spikes_of
-from firstspike.spiketime.parameters import Receptor, all_tensors, of_neurons, parameters_of, starting_state
+from firstspike.spiketime.parameters import Receptor, all_tensors, of_neurons, parameters_of, starting_state, turned
 from firstspike.spiketime.values import check_spikes, checked
 
 OVERFLOW = ("error", "warn", "drop")
@@ -81,8 +81,8 @@ def first_spike_time(
         neuron: time constants and threshold, each a number or a tensor ``()`` or ``(outputs,)``.
         delay: synaptic delays >= 0. Synapse (j, i) sees ``times[..., i] + delay[j, i]``.
         receptor: of neurons with several, the number of that which each input reaches, or ``"sign"``: the first where
-            a weight is > 0, otherwise the second. There the membrane is continuous where a weight passes 0, but not its
-            derivative.
+            a weight is > 0, otherwise the second, of which conductances grow by the size of the weight. There the
+            membrane is continuous where a weight passes 0, but not its derivative.
         observed: output times from elsewhere (a simulator, a chip): returned as they are, with the gradient taken
             there, and none where ``V'(observed) <= 0``: the ideal neuron could not spike there.
         max_weight_grad: bound on the gradient of the loss with respect to the weights of one (sample, neuron) pair.
@@ -304,7 +304,7 @@ def spike_window(
         delay, observed = (None if x is None else x.double() for x in (delay, observed))
         held = starting_state(neuron, samples, weight) if state is None else state[:3]
         voltage, current, left = (x.double() for x in held)
-        state = TrainState(voltage, current, left, 0.0 if state is None else state.time)
+        state = TrainState(voltage, turned(neuron, receptor, current), left, 0.0 if state is None else state.time)
     fixed, network, kind = parameters_of(neuron, weight, receptor)
     resets = neuron.equations is None and kind.get("resets", True)
     network |= {"weight": weight, "delay": delay, "refractory": of_neurons(neuron.values["refractory"], weight)}
@@ -329,7 +329,7 @@ def spike_window(
     ends = None
     if options.until is not None:
         voltage, current, left = (x.reshape(*lead, *x.shape[2:]).to(dtype) for x in after)
-        ends = TrainState(voltage, current, left, options.until)
+        ends = TrainState(voltage, turned(neuron, receptor, current), left, options.until)
     return WindowResult(trains.reshape(*lead, outputs, max_spikes).to(dtype), ends, overflows.reshape(*lead, outputs))
 
 

@@ -20,7 +20,7 @@ Receptor = str | Sequence[int] | Int64[Tensor, " inputs"] | None
 _WRONG = 'receptor must be "sign", or a whole number for each input, got {!r}'
 _NEGATIVE = (
     "weights of {} must be >= 0, as its synapses are conductances, got {:g}: name the receptor of inputs that inhibit, "
-    "and give layers signs=[1, ...]"
+    'and give layers signs=[1, ...], or let signs choose it by receptor="sign"'
 )
 
 
@@ -68,7 +68,10 @@ def _of_equations(
 ) -> tuple[tuple[float | None, float], dict[str, Any], dict[str, Any]]:
     equations, values = neuron.equations, neuron.named_values
     assert equations is not None
-    if neuron.conducts and weight.numel() and not records():
+    reached = receptor_of(neuron, receptor, weight)
+    if neuron.conducts and reached is None:
+        equations = equations.turning(equations.receptors[1])
+    elif neuron.conducts and weight.numel() and not records():
         least = values_of(weight).amin()
         require(CONDUCTS, least >= 0, lambda: _NEGATIVE.format(type(neuron).__name__, float(least)))
     for name, parameter in neuron.parameters.items() if not records() else ():
@@ -79,9 +82,18 @@ def _of_equations(
                     raise ValueError(f"{name} must be {parameter.range}, got {wrong[0]}")
     names = (*equations.parameters, "refractory")
     one = torch.ones_like(weight[:, 0]) if weight.shape[1] else weight.new_ones(len(weight))
-    given: dict[str, Any] = {"threshold": one, "receptor": receptor_of(neuron, receptor, weight)}
+    given: dict[str, Any] = {"threshold": one, "receptor": reached}
     given["parameters"] = torch.stack([of_neurons(values[name], weight) for name in names], -1)
     return (None, 1.0), given, {"equations": equations.key, "start": 0.0}
+
+
+def turned(neuron: Neuron, receptor: Receptor, others: Tensor) -> Tensor:
+    """States of a neuron as its kernels have them, or back: weights < 0 take from the second conductance there."""
+    if not (neuron.conducts and isinstance(receptor, str)):
+        return others
+    sides = others.new_ones(others.shape[-1])
+    sides[neuron.receptors[1] - 1] = -1
+    return others * sides
 
 
 def starting_state(neuron: Neuron, samples: int, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

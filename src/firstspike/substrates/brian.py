@@ -48,6 +48,7 @@ def simulated(
     group.rest = np.resize(np.round(array(neuron.refractory) / unit / step) + 1, size) * dt  # from the spike's step on
 
     reached = (weight < 0) if layer.receptor == "sign" else array(layer.receptors) if layer.receptors is not None else 0
+    weight = abs(weight) if neuron.conducts else weight
     wires = {f"w{k}": (own[x], weight * (reached == k)) for k, x in enumerate(equations.receptors)}
 
     def wired(name: str, before: Any, pre: Any, sample: Any, out: Any, source: Any) -> Any:

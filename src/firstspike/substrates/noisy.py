@@ -152,7 +152,7 @@ class Noisy(Imperfect, LayerByLayer):
         voltage = voltage + size * self.noise.normal(self.membrane_noise, voltage)
         over = (left <= 0) & (voltage >= threshold)
         held = torch.where(over, reset, voltage), current, torch.where(over, rest, left), state.time
-        return [torch.where(over, state.time, math.inf).unsqueeze(-1)], TrainState(*held)
+        return [torch.full_like(voltage, state.time).where(over, math.inf).unsqueeze(-1)], TrainState(*held)
 
     def _synapses(self, layer: DenseLayer) -> tuple[Tensor, Tensor | None]:
         """Weights and delays of a layer in this run."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from firstspike.neurons import Neuron
 from firstspike.spiketime.contract import Arguments, Grads, Needs, Result, as_several
 from firstspike.spiketime.cpu.series import host
-from firstspike.spiketime.parameters import Receptor, all_tensors, parameters_of, starting_state
+from firstspike.spiketime.parameters import Receptor, all_tensors, parameters_of, starting_state, turned
 from firstspike.spiketime.reference.members import Height
 
 
@@ -33,7 +33,8 @@ def lacking(
     """
     wide = weight.detach().double()
     _, given, kind = parameters_of(neuron, wide, receptor)
-    state = starting_state(neuron, len(times), wide)
+    voltage, others, left = starting_state(neuron, len(times), wide)
+    state = voltage, turned(neuron, receptor, others), left
     values = {name: torch.as_tensor(x).detach().double() for name, x in neuron.named_values.items()}
     scale = -neuron.beginning(values)[1].to(weight)
     constants = (x if x is None else x.detach() for x in (given["parameters"], given["receptor"], *state))
