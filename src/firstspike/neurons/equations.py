@@ -41,6 +41,13 @@ class Equations:
         key = json.dumps([self.text, self.threshold, self.reset, self.receptors, self.held])
         object.__setattr__(self, "key", key)
 
+    @property
+    def keeps(self) -> int:
+        """Whether a spike leaves what the threshold compares as it is; 2 if a refractory time then holds it, too."""
+        compared = {name for name in self.states if name in set(names_in(self.excess))}
+        changed = {name for name, after in zip(self.states, self.after, strict=True) if after != name}
+        return 0 if not compared or compared & changed else 1 + compared.issubset(self.held)
+
     def __str__(self) -> str:
         return f"{self.text}\nspike where {self.threshold}" + (f"\nthen {self.reset}" if self.reset else "")
 

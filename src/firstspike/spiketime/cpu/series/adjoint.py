@@ -11,6 +11,9 @@ after an event; f is that of held neurons within a refractory time)::
 
 A neuron that is above its threshold as soon as it is released spikes there: c is 0, and the pull is owed to that time.
 So it is for one that an arrival lifts over its threshold. See Wunderlich and Pehle 2021 for LIF neurons.
+
+An observed spike may come where g is below 0. The divisor is then at least -g by the time since the spike before, so
+that far from the threshold, where g hardly rises, gradients stay small.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -222,15 +225,16 @@ def pass_spikes(g, slot, chunk, mode, number, spiked):
             if not holds or g.held[k] == 0:
                 pull += a[at] * after[at]
             rate += slope[at] * before[at]
-        c, owed, over = 0.0, 0.0, before[g.states * LANES + lane] >= 0
+        c, owed, over = 0.0, 0.0, before[g.states * LANES + lane]
         if g.probes != 0:
             c, owed = asked, g.owed[slot, lane]
             for k in range(g.states):
                 change[k * LANES + lane] = a[k * LANES + lane]
-        elif AT_RELEASE <= kind <= AT_ARRIVAL and over:
+        elif AT_RELEASE <= kind <= AT_ARRIVAL and over >= 0:
             owed = pull
         elif kind != LOST and rate > 0:
-            c = pull / rate
+            since = g.spikes[b, j, spike] - (g.spikes[b, j, spike - 1] if spike > 0 else g.bounds[0])
+            c = pull / (max(rate, -over / since) if over < 0 else rate)
             if mode == WEIGHTS and abs(c) * g.largest[slot, spike, lane] > g.bound[0]:
                 c = 0.0
         if mode == LARGEST:

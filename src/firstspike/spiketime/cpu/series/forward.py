@@ -3,6 +3,8 @@
 A step goes to the next event of a neuron: an arrival, the end of a refractory time, a spike that was observed, or the
 end. It is shorter where its Taylor series does not reach that far, or where the neuron spikes. What happens at an event
 is worked out for one neuron after the other; the series, which take most of the time, for all.
+
+With observed spikes, a neuron that takes off at its threshold or above is held there until the next of them.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -16,12 +18,14 @@ from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.series.expansion import ROW, expand, expand_for, output_of, upper_bound, value_at
 from firstspike.spiketime.cpu.sort import sort_row
 from firstspike.spiketime.cpu.vectors.simd import load32, lowest_bit, store
-from firstspike.spiketime.statuses import FINE, NO_ROOM, NOT_FINITE, RESET_ABOVE, STUCK_STEP
+from firstspike.spiketime.statuses import FINE, NO_ROOM, NOT_FINITE, RESET_ABOVE, STUCK_STEP, WAITED
 
 # what an entry of a record is about. HOLDS is added where the neuron is held
 STEP, ARRIVAL, RELEASE, SPIKE, AT_RELEASE, AT_ARRIVAL, LOST = range(7)
 HOLDS = 8
 _NOTHING, _SPIKED, _RELEASED, _ARRIVED = range(4)  # the last event, if it was at this very time
+# whether a neuron comes from below, and so may spike. That it looks at none is said of neurons whose spikes are given
+_IGNORED, _BELOW, _ABOVE, _UNKNOWN = range(-1, 3)
 _MOST_STEPS = 1 << 17  # of a neuron that are not due to events
 _SMALLEST = 1e-15  # a step, relative to the time
 
@@ -75,6 +79,12 @@ def begin(g, slot, e, first, lanes):
         g.free[slot, lane] = g.bounds[0] + left if left > 0 else -math.inf
         g.place[slot, lane], g.count[slot, lane], g.last[slot, lane] = 0, 0, _NOTHING
         g.entries[slot, lane], g.status[slot, lane] = 0, FINE
+        if g.observes == 0 and g.keeps != 0:
+            g.comes[slot, lane] = _ABOVE if left > 0 and g.keeps == 2 else _UNKNOWN
+        elif g.observes != 0 and (g.keeps + g.probes != 0 or g.records != 0 and g.found[b, j, 1] != WAITED):
+            g.comes[slot, lane] = _IGNORED
+        else:
+            g.comes[slot, lane] = _BELOW
         g.done[slot, lane] = 0 if lane < lanes else 2  # 2: without a neuron
         if g.delayed != 0 and lane < lanes:
             for k in range(g.events):
@@ -97,6 +107,8 @@ def go_on(g, slot, lane):
         if free <= now and free > -math.inf:
             note(g, slot, lane, RELEASE, 0.0)
             g.free[slot, lane], g.last[slot, lane] = -math.inf, _RELEASED
+            if g.keeps == 1 and g.observes == 0:
+                g.comes[slot, lane] = _UNKNOWN
             continue
         due = g.spikes[b, j, count] if g.observes != 0 and count < g.most else math.inf
         source = order[place] if place < arrivals else 0
@@ -108,10 +120,13 @@ def go_on(g, slot, lane):
         if due <= now and not (arrives and lifts):
             spike(g, slot, lane, now)
             continue
-        if arrives and g.observes == 0 and g.last[slot, lane] == _RELEASED and not lifts:
+        knows = g.comes[slot, lane] != _UNKNOWN or free > now
+        if arrives and not (knows if lifts else g.observes != 0 or g.last[slot, lane] != _RELEASED):
             g.last[slot, lane], g.target[slot, lane] = _NOTHING, now  # it may spike as it is released
             return 0.0
         if arrives:
+            if lifts and g.comes[slot, lane] == _ABOVE:
+                g.comes[slot, lane] = _UNKNOWN
             note(g, slot, lane, ARRIVAL + (HOLDS if free > now else 0), source)
             g.x[slot, state_of(g, e, j, source) * LANES + lane] += g.weight[e, j, source // g.copies]
             place += 1
@@ -136,7 +151,7 @@ def go_on(g, slot, lane):
 def spike(g, slot, lane, time):
     """Note a spike of one neuron, and reset it."""
     b, j, count = g.sample[slot, lane], g.neuron[slot, lane], g.count[slot, lane]
-    holds = g.free[slot, lane] > time
+    holds = time < g.free[slot, lane] < math.inf
     kind = LOST if holds else SPIKE
     if not holds and g.last[slot, lane] == _RELEASED:
         kind = AT_RELEASE
@@ -151,6 +166,8 @@ def spike(g, slot, lane, time):
             g.overflows[b, j] = 1
         else:
             g.spikes[b, j, count] = time
+        if g.keeps != 0:
+            g.comes[slot, lane] = _ABOVE
     note(g, slot, lane, kind, count)
     g.count[slot, lane], g.last[slot, lane] = count + 1, _SPIKED
     if g.probes != 0:
@@ -176,7 +193,7 @@ def integrate(g, slot):
     s, x, wait, at = g.work[slot], g.x[slot], g.vectors[slot, 0], g.vectors[slot, 1]
     slots, level = g.own_slots[slot], output_of(g.flow, g.states)
     while True:
-        busy = free = np.uint64(0)
+        busy = free = looks = np.uint64(0)
         for lane in range(LANES):
             wait[lane] = 0.0
             if g.done[slot, lane] == 0:
@@ -184,8 +201,10 @@ def integrate(g, slot):
             bit = np.uint64(1) << np.uint64(lane)
             busy |= bit if g.done[slot, lane] == 0 else np.uint64(0)
             free |= bit if not g.free[slot, lane] > g.now[slot, lane] else np.uint64(0)
+            looks |= bit if g.comes[slot, lane] != _IGNORED else np.uint64(0)
         if not busy:
             return
+        g.turns[slot] += 1
         for k in range(g.states):
             store(s, k * ROW, load32(x, k * LANES))
         whole = load32(wait, 0)
@@ -197,16 +216,17 @@ def integrate(g, slot):
             for lane in range(LANES):
                 if (busy & free) & (np.uint64(1) << np.uint64(lane)):
                     note_peak(g, slot, lane, level, order, at[lane])
-        if g.observes == 0:
-            looks = ~(upper_bound(s, level, order, time) < 0.0) & busy & free  # also where that is no number
-            while looks:
-                lane = lowest_bit(looks)
-                bit = np.uint64(1) << np.uint64(lane)
-                looks &= ~bit
-                found = crossing(g, slot, lane, level, order, at[lane])
-                if not found < 0:
-                    at[lane] = found
-                    fired |= bit
+        looks &= busy & free
+        if looks and g.keeps == 0:
+            looks &= ~(upper_bound(s, level, order, time) < 0.0)  # also where that is no number
+        while looks:
+            lane = lowest_bit(looks)
+            bit = np.uint64(1) << np.uint64(lane)
+            looks &= ~bit
+            found = crossing(g, slot, lane, level, order, at[lane])
+            if not found < 0:
+                at[lane] = found
+                fired |= bit
         time = load32(at, 0)
         for k in range(g.states):
             store(x, k * LANES, value_at(s, k, order, time))
@@ -274,17 +294,37 @@ def highest_in(b, count, c, d, e):
 
 @jit
 def crossing(g, slot, lane, level, order, time):
-    """When a neuron reaches its threshold in a step, from its start; -1 if it does not, NaN if nobody knows."""
+    """When a neuron reaches its threshold in a step, from its start; -1 if it does not, NaN if nobody knows.
+
+    With observed spikes, this is when it takes off there or above, as it rises faster and faster.
+    """
     excess_within(g, slot, lane, level, order, time)
-    b, total = g.polynomial[slot, 0], 0.0
-    for n in range(order + 1):
-        total += b[n]
+    b, c, d, n = g.polynomial[slot, 0], g.polynomial[slot, 1], g.polynomial[slot, 2], order + 1
+    total, start = 0.0, 0.0
+    for k in range(n):
+        total += b[k]
+        c[k] = -b[k]
     if not math.isfinite(total):
         return math.nan
-    if b[0] > 0 or (b[0] == 0 and b[1] > 0):
-        return 0.0
-    found = first_zero(b, order + 1, g.polynomial[slot, 1])
-    return found * time if found >= 0 else -1.0
+    if g.comes[slot, lane] == _UNKNOWN:
+        g.comes[slot, lane] = _ABOVE if b[0] >= 0 else _BELOW
+    if g.comes[slot, lane] == _ABOVE:
+        c[0] = min(c[0], -1e-300)
+        start = first_zero(c, n, d)
+        if start < 0:
+            return -1.0
+        g.comes[slot, lane] = _BELOW
+        taylor_shift(b, n, start, 1 - start, c)
+        c[0] = min(c[0], -1e-300)
+        found = first_zero(c, n, d)
+    elif b[0] > 0 or (b[0] == 0 and b[1] > 0):
+        found = 0.0
+    else:
+        found = first_zero(b, n, d)
+    if found >= 0 and g.observes != 0:
+        _, slope, bend = values(b, n, found)
+        found = found if slope > 0 and bend > 0 else -1.0
+    return (start + found * (1 - start)) * time if found >= 0 else -1.0
 
 
 @jit
@@ -312,5 +352,7 @@ def advance(g, slot, lane, wait, at, fires):
     if time > now:
         g.last[slot, lane] = _NOTHING
     g.now[slot, lane] = time
-    if fires:
+    if fires and g.observes != 0:
+        g.free[slot, lane], g.status[slot, lane] = math.inf, max(g.status[slot, lane], WAITED)
+    elif fires:
         spike(g, slot, lane, time)

@@ -1,6 +1,7 @@
 """Host side of neurons from equations."""
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +12,7 @@ from firstspike.neurons.expressions import names_in, short, shown
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, of_several, zero_gradients
 from firstspike.spiketime.cpu.arrays import LANES, numbers
 from firstspike.spiketime.cpu.linear.host import ENDS, sizes_and_arrays
-from firstspike.spiketime.cpu.runtime.kernels import REFUSED
+from firstspike.spiketime.cpu.runtime.kernels import REFUSED, Layout
 from firstspike.spiketime.cpu.runtime.parallel import call
 from firstspike.spiketime.cpu.series.expansion import ROW, code_of
 from firstspike.spiketime.cpu.series.kernels import BACKWARD, FORWARD, backward_kernel, forward_kernel
@@ -72,9 +73,27 @@ def _integrate(given: Arguments, sizes: dict[str, Any], arrays: dict[str, Any]) 
     lead = (*given.times.shape[:2], sizes["outputs"])
     found, overflows = torch.zeros((*lead, 2), dtype=torch.int32), torch.zeros(lead, dtype=torch.uint8)
     arrays |= {"found": found, "overflows": overflows}
-    call(forward_kernel("float64"), FORWARD, (sizes["sorted"], sizes["all_chunks"]), sizes, arrays)
-    check_statuses(found[..., 1], given.equations)
+    _call(forward_kernel("float64"), FORWARD, sizes, arrays, lambda: check_statuses(found[..., 1], given.equations))
     return found, overflows.bool()
+
+
+def _call(
+    kernel: Any, layout: Layout, sizes: dict[str, Any], arrays: dict[str, Any], check: Callable[[], None]
+) -> bool:
+    """Call a kernel until it has done all, with a check, and whatever signals ask for, in between.
+
+    Returns whether it refuses.
+    """
+    made = layout.tensors(("order", "arrival", "inside_of", "progress", "turns"), arrays["times"], sizes)
+    made["progress"].zero_()
+    phases = sizes["sorted"], sizes["all_chunks"]
+    while True:
+        made["turns"].zero_()
+        refused = call(kernel, layout, phases, sizes, arrays | made)[REFUSED]
+        check()
+        if refused or int(made["progress"].sum()) == sizes["samples"] * sizes["outputs"]:
+            return bool(refused)
+        phases = 0, sizes["all_chunks"]
 
 
 @of_several
@@ -105,11 +124,13 @@ def backward(
         arrays |= zip(("of_voltage", "of_current", "of_left"), grads.state, strict=True)
     by = zero_gradients(given, needs | _DIRECT)
     made = BACKWARD.tensors(("weight_parts", "delay_parts", "slot_parts", "refractory_parts"), given.times, sizes)
-    arrays |= made | {f"by_{name}": by[name] for name in _DIRECT}
-    room = steps + steps // 8 + 16
-    phases = sizes["sorted"], sizes["all_chunks"]
-    while call(backward_kernel("float64"), BACKWARD, phases, sizes | {"room": room}, arrays)[REFUSED]:
-        room *= 2  # a step that ends in another place can take more of them
+    made |= {f"by_{name}": by[name] for name in _DIRECT}
+    sizes["room"], refused = steps + steps // 8 + 16, True
+    while refused:
+        for x in made.values():
+            x.zero_()
+        refused = _call(backward_kernel("float64"), BACKWARD, sizes, arrays | made, lambda: None)
+        sizes["room"] *= 2  # a step that ends in another place can take more of them
 
     def total(name: str) -> Tensor:
         return made[name].unflatten(0, (sizes["ensemble"], sizes["chunks"])).sum(1)
@@ -154,6 +175,7 @@ def _both(given: Arguments) -> tuple[dict[str, Any], dict[str, Any]]:
         "own_events": events * delayed, "vector_states": states * LANES, "vector_slots": slots * LANES,
         "vector_tops": (2 * states + 1 + slots) * LANES, "noted": 2 + states, "probes": False, "peaked": 0,
         "sorted": sizes["samples"] * (not delayed), "all_chunks": sizes["ensemble"] * chunks,
+        "keeps": equations.keeps,
         **{f"{name}_size": len(code) for name, code in codes.items()},
     }  # fmt: skip
     arrays |= {

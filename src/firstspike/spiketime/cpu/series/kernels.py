@@ -1,6 +1,12 @@
-"""Kernels for neurons from equations. A task is a part of the samples of one network. Its neurons go 32 at a time."""
+"""Kernels for neurons from equations. A task is a part of the samples of one network. Its neurons go 32 at a time.
+
+Each thread stops after some number of steps, at the end of 32 neurons, so that Python can look at signals and errors.
+The kernel is called again until all tasks are done.
+"""
 
 # mypy: disable-error-code="no-untyped-def"
+import math
+
 from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.linear.alone_adjoint import ALL, LARGEST, OTHERS, WEIGHTS
 from firstspike.spiketime.cpu.linear.kernels import GRADIENTS, NEURONS
@@ -12,9 +18,11 @@ from firstspike.spiketime.cpu.series.forward import begin, integrate
 from firstspike.spiketime.cpu.sort import sort_row
 from firstspike.spiketime.statuses import NO_ROOM
 
+_TURNS = 1 << 14  # of 32 neurons by a step, a fraction of a second
+
 FORWARD = NEURONS.extended(
     "states slots coefficients chunks once records room shared_events own_events flow_size reset_size vector_states "
-    "vector_slots vector_tops noted probes peaked",
+    "vector_slots vector_tops noted probes peaked keeps all_chunks",
     slot_values="real ensemble outputs slots",
     direct="int32 states",
     held="int32 states",
@@ -22,6 +30,9 @@ FORWARD = NEURONS.extended(
     reset="int32 reset_size",
     found="int32 samples outputs 2",
     highest="real peaked outputs 4",
+    # what is kept for the next call: how many pairs of a task are done
+    progress="int64 all_chunks",
+    turns="int64 threads",
     # what a thread works on
     order="int32 samples shared_events",
     arrival="real samples shared_events",
@@ -44,6 +55,7 @@ FORWARD = NEURONS.extended(
     place=f"int64 threads {LANES}",
     count=f"int64 threads {LANES}",
     last=f"int64 threads {LANES}",
+    comes=f"int64 threads {LANES}",
     done=f"int64 threads {LANES}",
     entries=f"int64 threads {LANES}",
     status=f"int64 threads {LANES}",
@@ -51,7 +63,7 @@ FORWARD = NEURONS.extended(
 )
 BACKWARD = FORWARD.extended(
     "adjoint_size plain_adjoint_size excess_adjoint_size reset_adjoint_size by_slots by_time bounded asks_end "
-    "all_chunks delayed_parts vector_flows",
+    "delayed_parts vector_flows",
     adjoint="int32 adjoint_size",
     plain_adjoint="int32 plain_adjoint_size",
     excess_adjoint="int32 excess_adjoint_size",
@@ -81,9 +93,10 @@ def sort_samples(g, slot, b):
 
 @jit
 def pairs_of(g, task):
-    """The network of a task, and its first pair of sample and neuron and the one after the last."""
+    """The network of a task, and its next pair of sample and neuron and the one after the last."""
     e, chunk = task // g.chunks, task % g.chunks
-    return e, chunk * g.batch // g.chunks * g.outputs, (chunk + 1) * g.batch // g.chunks * g.outputs
+    first, stop = chunk * g.batch // g.chunks * g.outputs, (chunk + 1) * g.batch // g.chunks * g.outputs
+    return e, first + g.progress[task], stop
 
 
 @kernel(FORWARD, following=f"{__name__}.backward_kernel")
@@ -93,7 +106,7 @@ def forward_kernel(dtype: str):
     @jit
     def run(g, slot, task):
         e, first, stop = pairs_of(g, task)
-        while first < stop:
+        while first < stop and g.turns[slot] < _TURNS:
             lanes = min(LANES, stop - first)
             begin(g, slot, e, first, lanes)
             integrate(g, slot)
@@ -105,8 +118,9 @@ def forward_kernel(dtype: str):
                     for k in range(1, g.states):
                         g.end_current[b, j, k - 1] = g.x[slot, k * LANES + lane]
                     left = g.free[slot, lane] - g.bounds[1]
-                    g.end_left[b, j] = left if left > 0 and g.overflows[b, j] == 0 else 0.0
-            first += LANES
+                    g.end_left[b, j] = left if 0 < left < math.inf and g.overflows[b, j] == 0 else 0.0
+            first += lanes
+            g.progress[task] += lanes
 
     return sort_samples, run
 
@@ -118,14 +132,7 @@ def backward_kernel(dtype: str):
     @jit
     def run(g, slot, task):
         e, first, stop = pairs_of(g, task)
-        g.weight_parts[task] = 0
-        g.slot_parts[task] = 0
-        g.refractory_parts[task] = 0
-        if g.delayed != 0:
-            g.delay_parts[task] = 0
-        for b in range(task % g.chunks * g.batch // g.chunks, (task % g.chunks + 1) * g.batch // g.chunks):
-            g.by_times[e * g.batch + b] = 0
-        while first < stop:
+        while first < stop and g.turns[slot] < _TURNS:
             lanes = min(LANES, stop - first)
             begin(g, slot, e, first, lanes)
             integrate(g, slot)
@@ -145,6 +152,7 @@ def backward_kernel(dtype: str):
             for lane in range(lanes):
                 for k in range(g.slots):
                     g.slot_parts[task, g.neuron[slot, lane], k] += g.own_parts[slot, k * LANES + lane]
-            first += LANES
+            first += lanes
+            g.progress[task] += lanes
 
     return sort_samples, run
