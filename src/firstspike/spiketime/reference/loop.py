@@ -51,6 +51,9 @@ class Neurons(ABC):
     """Number of variables of a state after the membrane that others see."""
     goes_on: ClassVar[bool]
     """Whether the spike that there is no room for changes the state at the end, which then has no gradient."""
+    now: Values
+    """With given spikes, the time of the last event, differentiable, and that of the last spike or the start."""
+    last: Values
 
     def __init__(
         self, given: Arguments, refractory: Float[Tensor, "E O"], places: Sequence[int], direct: Sequence[bool]
@@ -59,7 +62,7 @@ class Neurons(ABC):
         self.shape = ensemble, batch, outputs
         self.refractory = self.of_pairs(refractory)
         left = given.weight.new_zeros(self.shape) if given.state is None else given.state.left
-        self.left = left.flatten()
+        self.left = self.now = self.last = left.flatten()
         """The rest of the refractory time at the start."""
         self.status = torch.full_like(self.left, FINE, dtype=torch.int64)
         """Their error codes, from ``statuses``."""
@@ -217,7 +220,7 @@ def _replayed(
     x, held, count = neurons.rest, neurons.left > 0, torch.zeros_like(pairs)
     now = times[:, 0].nan_to_num(posinf=0.0) if given.start == -math.inf else torch.full_like(neurons.left, given.start)
     free = now + neurons.left  # when the latest refractory time ends
-    lifted, stays = torch.full_like(now, -math.inf), torch.zeros_like(held)
+    lifted, stays, neurons.last = torch.full_like(now, -math.inf), torch.zeros_like(held), now
     passed: list[_Passed] = []
     for time, kind, which in zip(times.unbind(1), kinds.unbind(1), source.unbind(1), strict=True):
         there = time.isfinite()
@@ -230,7 +233,7 @@ def _replayed(
         again = fires & ~held & ~jumps & (time == free)  # as soon as it is released
         time = torch.where(arrives, neurons.time[pairs, which], time)
         time = torch.where(jumps, lifted, torch.where(freed | again, free, time))
-        before = x if bound is None or x.requires_grad else x.detach().requires_grad_()
+        before, neurons.now = x if bound is None or x.requires_grad else x.detach().requires_grad_(), now
         x = neurons.moved(before, torch.where(there, time - now, 0.0), held)
         move = None if bound is None else _jacobian(x, before)
         now, after = torch.where(there, time, now), None
@@ -246,6 +249,7 @@ def _replayed(
             x = at = x + change * moves[:, None]
             some = fires.nonzero().squeeze(-1)
             out = out.index_put((some, count[some]), now[some])
+            neurons.last = torch.where(fires, now.detach(), neurons.last)
             count = count + fires
             after = neurons.reset(at)
             x = torch.where(fires[:, None], after, at)
@@ -263,6 +267,7 @@ def _replayed(
         if move is not None:
             passed.append(_Passed(move, after, fires, arrives, neurons.place[pairs, which]))
     if given.until < math.inf:
+        neurons.now = now
         x = neurons.moved(x, torch.where(stays, 0.0, given.until - now), held)
     left = torch.where(held & ~overflows, free - given.until, 0.0)
     return out, x[:, 0], x[:, 1 : 1 + neurons.parts], left

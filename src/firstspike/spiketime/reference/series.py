@@ -32,6 +32,8 @@ _GAP = 16  # orders without terms between others that have some, at most
 _HALVINGS = 64  # of a step, after which it is stuck
 _SHORTEST = 2.0**-40  # part of a step that is not halved again in the search
 _NUMBERS = 200  # that autograd keeps for each row of a program at an event, or so
+_BELOW, _ABOVE, _UNKNOWN = range(3)  # whether a neuron comes from below, and so may spike
+_TINY = 1e-300
 
 Row = Float64[Tensor, "K P"]
 Slot = float | Values
@@ -55,18 +57,31 @@ class _Series(loop.Neurons):
         values = self.of_pairs(steps.slot_values(self.programs, given.parameters)).unbind(-1)
         numbers = zip(self.programs.slots, values, strict=True)
         self.slots: list[Slot] = [number if isinstance(number, float) else x for number, x in numbers]
+        self.keeps = equations.keeps
+        self.comes = torch.where((self.left > 0) & (self.keeps == 2), _ABOVE, _UNKNOWN)
+        """Whether neurons that no spike resets come from below."""
+        self.waits = not self.keeps and (given.observed is not None or torch.is_grad_enabled())
+        """Whether spikes are given, so that neurons that take off are held until the next of them."""
         self.rest = torch.cat([given.state.voltage.unsqueeze(-1), given.state.current], -1).flatten(0, 2)
 
     def moved(self, x: State, time: Values, held: Some) -> State:
-        every = torch.arange(len(x), device=x.device)
+        every, now = torch.arange(len(x), device=x.device), self.now
+        shift, self.now = now - now.detach(), now + time
         while True:
             rest = time.detach()
-            states, _, reach = self._expanded(x, self.slots, held, rest)
-            last = reach >= rest
-            x = _at(states, torch.where(last, time, reach))
-            time = torch.where(self._goes_on(every, x, reach, rest), time - reach, 0.0)
+            states, level, reach = self._expanded(x, self.slots, held, rest, self.waits)
+            off = _take_off(level.detach(), reach).where(~held, math.inf) if self.waits else reach
+            takes = off < reach
+            step = torch.where(takes, off - shift, torch.where(reach < rest, reach, time))
+            x = _at(states, step)
+            more = self._goes_on(every, x, reach, rest) | takes
+            time, held = torch.where(more, time - step, 0.0), held | takes
             if not bool((time > 0).any()):
-                return x
+                break
+        if self.keeps:  # how they are released
+            below = self.excess(x.detach()) < -1e-12 * x.detach().abs().amax(1)
+            self.comes[held] = torch.where(below, _BELOW, _ABOVE if self.keeps == 2 else _UNKNOWN)[held]
+        return x
 
     def first_crossing(self, x: State, length: Values, looks: Int64[Tensor, " L"]) -> Float64[Tensor, " L"]:
         found, begin = torch.full_like(length, math.inf), torch.zeros_like(length)
@@ -75,12 +90,27 @@ class _Series(loop.Neurons):
             rest, which = length[some] - begin[some], looks[some]
             slots = [slot if isinstance(slot, float) else slot[which] for slot in self.slots]
             states, level, reach = self._expanded(x[some], slots, free[some], rest, searches=True)
-            found[some] = begin[some] + _first_zero(level * _powers(reach, len(level))) * reach
+            found[some] = begin[some] + self._crossing(level * _powers(reach, len(level)), which) * reach
             x[some], begin[some] = _at(states, reach), begin[some] + reach
             none = found[some].isinf()
             more = torch.zeros_like(none)
             more[none] = self._goes_on(looks[some[none]], x[some[none]], reach[none], rest[none])
             some = some[more]
+        return found
+
+    def _crossing(self, level: Row, which: Int64[Tensor, " L"]) -> Values:
+        """Where polynomials of these pairs on [0, 1] first reach 0 from below, ``inf`` if nowhere."""
+        if not self.keeps:
+            return _first_zero(level)
+        comes, sure = self.comes[which], level.new_tensor(-_TINY)
+        above = (comes == _ABOVE) | ((comes == _UNKNOWN) & (level[0] >= 0))
+        falls = _first_zero(torch.cat([(-level[:1]).minimum(sure), -level[1:]]))
+        start = torch.where(above, falls, 0.0)
+        at = start.clamp(max=1 - _SMALL)
+        part = _part(level, at, 1 - at)
+        part[0] = torch.where(above, part[0].minimum(sure), part[0])
+        found = torch.where(start.isinf(), math.inf, at + (1 - at) * _first_zero(part))
+        self.comes[which] = torch.where(found.isfinite(), _ABOVE, torch.where(start.isinf(), _UNKNOWN, _BELOW))
         return found
 
     def excess(self, x: State) -> Values:
@@ -89,7 +119,9 @@ class _Series(loop.Neurons):
     def rates(self, x: State) -> tuple[State, Values]:
         now = torch.zeros_like(x[:, 0])
         states, level, _ = self._expanded(x, self.slots, now > 0, now, searches=True)
-        return states[1].T.detach(), level[1].detach()
+        value, slope = level[:2].detach()
+        far = (slope > 0) & (value < 0)
+        return states[1].T.detach(), torch.where(far, slope.maximum(-value / (self.now.detach() - self.last)), slope)
 
     def reset(self, x: State) -> State:
         return self._once(self.programs.reset, x)
@@ -149,6 +181,14 @@ class _Series(loop.Neurons):
         wrong = torch.where(stuck, STUCK_STEP, self.status[some])
         self.status[some] = torch.where(finite, wrong, NOT_FINITE)
         return (reach < rest) & (self.status[some] == FINE)
+
+
+def _take_off(level: Row, reach: Values) -> Values:
+    """Time until g is at least 0 and rises faster and faster, ``reach`` if it does not until then."""
+    level = pad(level * _powers(reach, len(level)), (0, 0, 0, max(0, 3 - len(level))))
+    found = _first_zero(level)
+    _, slope, bend, *_ = _part(level, found.clamp(max=1), torch.ones_like(found))
+    return torch.where((found < 1) & (slope > 0) & (bend > 0), found * reach, reach)
 
 
 def _powers(time: Values, number: int) -> Row:
