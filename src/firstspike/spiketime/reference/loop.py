@@ -54,6 +54,8 @@ class Neurons(ABC):
     now: Values
     """With given spikes, the time of the last event, differentiable, and that of the last spike or the start."""
     last: Values
+    waiting: Some
+    """Pairs that are held until their next spike, as they took off before it."""
 
     def __init__(
         self, given: Arguments, refractory: Float[Tensor, "E O"], places: Sequence[int], direct: Sequence[bool]
@@ -64,6 +66,7 @@ class Neurons(ABC):
         left = given.weight.new_zeros(self.shape) if given.state is None else given.state.left
         self.left = self.now = self.last = left.flatten()
         """The rest of the refractory time at the start."""
+        self.waiting = torch.zeros_like(self.left, dtype=torch.bool)
         self.status = torch.full_like(self.left, FINE, dtype=torch.int64)
         """Their error codes, from ``statuses``."""
         copies = given.times.shape[-1] if given.max_spikes else 1
@@ -249,7 +252,7 @@ def _replayed(
             x = at = x + change * moves[:, None]
             some = fires.nonzero().squeeze(-1)
             out = out.index_put((some, count[some]), now[some])
-            neurons.last = torch.where(fires, now.detach(), neurons.last)
+            neurons.last, neurons.waiting = torch.where(fires, now.detach(), neurons.last), neurons.waiting & ~fires
             count = count + fires
             after = neurons.reset(at)
             x = torch.where(fires[:, None], after, at)

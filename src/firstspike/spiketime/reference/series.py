@@ -66,7 +66,7 @@ class _Series(loop.Neurons):
 
     def moved(self, x: State, time: Values, held: Some) -> State:
         every, now = torch.arange(len(x), device=x.device), self.now
-        shift, self.now = now - now.detach(), now + time
+        shift, self.now, held = now - now.detach(), now + time, held | self.waiting
         while True:
             rest = time.detach()
             states, level, reach = self._expanded(x, self.slots, held, rest, self.waits)
@@ -75,7 +75,7 @@ class _Series(loop.Neurons):
             step = torch.where(takes, off - shift, torch.where(reach < rest, reach, time))
             x = _at(states, step)
             more = self._goes_on(every, x, reach, rest) | takes
-            time, held = torch.where(more, time - step, 0.0), held | takes
+            time, held, self.waiting = torch.where(more, time - step, 0.0), held | takes, self.waiting | takes
             if not bool((time > 0).any()):
                 break
         if self.keeps:  # how they are released

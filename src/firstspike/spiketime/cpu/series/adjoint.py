@@ -67,7 +67,7 @@ def unwind(g, slot, chunk, mode, number):
             a[lane] = g.of_voltage[b, j]
             for k in range(1, g.states):
                 a[k * LANES + lane] = g.of_current[b, j, k - 1]
-            if g.free[slot, lane] > g.bounds[1]:
+            if g.bounds[1] < g.free[slot, lane] < math.inf:
                 g.owed[slot, lane] = -g.of_left[b, j]
                 by_refractory(g, slot, chunk, lane, mode, g.of_left[b, j])
     while True:
