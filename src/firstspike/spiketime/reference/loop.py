@@ -52,8 +52,7 @@ class Neurons(ABC):
     goes_on: ClassVar[bool]
     """Whether the spike that there is no room for changes the state at the end, which then has no gradient."""
     now: Values
-    """With given spikes, the time of the last event, differentiable, and that of the last spike or the start."""
-    last: Values
+    """With given spikes, the time of the last event, differentiable."""
     waiting: Some
     """Pairs that are held until their next spike, as they took off before it."""
 
@@ -64,7 +63,7 @@ class Neurons(ABC):
         self.shape = ensemble, batch, outputs
         self.refractory = self.of_pairs(refractory)
         left = given.weight.new_zeros(self.shape) if given.state is None else given.state.left
-        self.left = self.now = self.last = left.flatten()
+        self.left = self.now = left.flatten()
         """The rest of the refractory time at the start."""
         self.waiting = torch.zeros_like(self.left, dtype=torch.bool)
         self.status = torch.full_like(self.left, FINE, dtype=torch.int64)
@@ -223,7 +222,7 @@ def _replayed(
     x, held, count = neurons.rest, neurons.left > 0, torch.zeros_like(pairs)
     now = times[:, 0].nan_to_num(posinf=0.0) if given.start == -math.inf else torch.full_like(neurons.left, given.start)
     free = now + neurons.left  # when the latest refractory time ends
-    lifted, stays, neurons.last = torch.full_like(now, -math.inf), torch.zeros_like(held), now
+    lifted, stays = torch.full_like(now, -math.inf), torch.zeros_like(held)
     passed: list[_Passed] = []
     for time, kind, which in zip(times.unbind(1), kinds.unbind(1), source.unbind(1), strict=True):
         there = time.isfinite()
@@ -252,7 +251,7 @@ def _replayed(
             x = at = x + change * moves[:, None]
             some = fires.nonzero().squeeze(-1)
             out = out.index_put((some, count[some]), now[some])
-            neurons.last, neurons.waiting = torch.where(fires, now.detach(), neurons.last), neurons.waiting & ~fires
+            neurons.waiting = neurons.waiting & ~fires
             count = count + fires
             after = neurons.reset(at)
             x = torch.where(fires[:, None], after, at)

@@ -32,8 +32,6 @@ _GAP = 16  # orders without terms between others that have some, at most
 _HALVINGS = 64  # of a step, after which it is stuck
 _SHORTEST = 2.0**-40  # part of a step that is not halved again in the search
 _NUMBERS = 200  # that autograd keeps for each row of a program at an event, or so
-_BELOW, _ABOVE, _UNKNOWN = range(3)  # whether a neuron comes from below, and so may spike
-_TINY = 1e-300
 
 Row = Float64[Tensor, "K P"]
 Slot = float | Values
@@ -57,12 +55,12 @@ class _Series(loop.Neurons):
         values = self.of_pairs(steps.slot_values(self.programs, given.parameters)).unbind(-1)
         numbers = zip(self.programs.slots, values, strict=True)
         self.slots: list[Slot] = [number if isinstance(number, float) else x for number, x in numbers]
-        self.keeps = equations.keeps
-        self.comes = torch.where((self.left > 0) & (self.keeps == 2), _ABOVE, _UNKNOWN)
-        """Whether neurons that no spike resets come from below."""
+        self.keeps = equations.keeps > 0
         self.waits = not self.keeps and (given.observed is not None or torch.is_grad_enabled())
         """Whether spikes are given, so that neurons that take off are held until the next of them."""
         self.rest = torch.cat([given.state.voltage.unsqueeze(-1), given.state.current], -1).flatten(0, 2)
+        self.below = self._under(self.rest)
+        """Which neurons were last seen below their threshold. Without a reset, they alone can reach it."""
 
     def moved(self, x: State, time: Values, held: Some) -> State:
         every, now = torch.arange(len(x), device=x.device), self.now
@@ -78,10 +76,11 @@ class _Series(loop.Neurons):
             time, held, self.waiting = torch.where(more, time - step, 0.0), held | takes, self.waiting | takes
             if not bool((time > 0).any()):
                 break
-        if self.keeps:  # how they are released
-            below = self.excess(x.detach()) < -1e-12 * x.detach().abs().amax(1)
-            self.comes[held] = torch.where(below, _BELOW, _ABOVE if self.keeps == 2 else _UNKNOWN)[held]
+        self.below = torch.where(held, self._under(x), self.below)
         return x
+
+    def _under(self, x: State) -> Some:
+        return self.excess(x.detach()) < -1e-12 * x.detach().abs().amax(1)
 
     def first_crossing(self, x: State, length: Values, looks: Int64[Tensor, " L"]) -> Float64[Tensor, " L"]:
         found, begin = torch.full_like(length, math.inf), torch.zeros_like(length)
@@ -90,7 +89,11 @@ class _Series(loop.Neurons):
             rest, which = length[some] - begin[some], looks[some]
             slots = [slot if isinstance(slot, float) else slot[which] for slot in self.slots]
             states, level, reach = self._expanded(x[some], slots, free[some], rest, searches=True)
-            found[some] = begin[some] + self._crossing(level * _powers(reach, len(level)), which) * reach
+            level = level * _powers(reach, len(level))
+            above = ~self.below[which] & ~self._under(x[some]) if self.keeps else free[some]
+            wait, falls = _first_rise(level, above)
+            self.below[which] = wait.isinf() & falls
+            found[some] = begin[some] + wait * reach
             x[some], begin[some] = _at(states, reach), begin[some] + reach
             none = found[some].isinf()
             more = torch.zeros_like(none)
@@ -98,30 +101,18 @@ class _Series(loop.Neurons):
             some = some[more]
         return found
 
-    def _crossing(self, level: Row, which: Int64[Tensor, " L"]) -> Values:
-        """Where polynomials of these pairs on [0, 1] first reach 0 from below, ``inf`` if nowhere."""
-        if not self.keeps:
-            return _first_zero(level)
-        comes, sure = self.comes[which], level.new_tensor(-_TINY)
-        above = (comes == _ABOVE) | ((comes == _UNKNOWN) & (level[0] >= 0))
-        falls = _first_zero(torch.cat([(-level[:1]).minimum(sure), -level[1:]]))
-        start = torch.where(above, falls, 0.0)
-        at = start.clamp(max=1 - _SMALL)
-        part = _part(level, at, 1 - at)
-        part[0] = torch.where(above, part[0].minimum(sure), part[0])
-        found = torch.where(start.isinf(), math.inf, at + (1 - at) * _first_zero(part))
-        self.comes[which] = torch.where(found.isfinite(), _ABOVE, torch.where(start.isinf(), _UNKNOWN, _BELOW))
-        return found
-
     def excess(self, x: State) -> Values:
         return self._once(self.programs.flow, x)[:, -1]
 
     def rates(self, x: State) -> tuple[State, Values]:
         now = torch.zeros_like(x[:, 0])
-        states, level, _ = self._expanded(x, self.slots, now > 0, now, searches=True)
-        value, slope = level[:2].detach()
-        far = (slope > 0) & (value < 0)
-        return states[1].T.detach(), torch.where(far, slope.maximum(-value / (self.now.detach() - self.last)), slope)
+        with torch.enable_grad():
+            states, level, _ = self._expanded(x.requires_grad_(), self.slots, now > 0, now, searches=True)
+            (top,) = torch.autograd.grad(level[0].sum(), x, retain_graph=True)
+            (by,) = torch.autograd.grad((states[1].T * top).sum(), x)
+        change, (value, slope), leak = states[1].T.detach(), level[:2].detach(), -(by * top).sum(1)
+        least = (-value).clamp(min=0) * leak / top.square().sum(1)  # as the leak would take the rest of the rise
+        return change, torch.where(slope > 0, slope.maximum(least), slope)
 
     def reset(self, x: State) -> State:
         return self._once(self.programs.reset, x)
@@ -181,6 +172,23 @@ class _Series(loop.Neurons):
         wrong = torch.where(stuck, STUCK_STEP, self.status[some])
         self.status[some] = torch.where(finite, wrong, NOT_FINITE)
         return (reach < rest) & (self.status[some] == FINE)
+
+
+def _first_rise(level: Row, above: Some) -> tuple[Values, Some]:
+    """Where polynomials on [0, 1] are first >= 0, ``inf`` if nowhere, and which end below if so.
+
+    Those that are ``above`` from the start have to fall first.
+    """
+    falls = _first_zero(_negative(-level)).where(above, 0.0)
+    at = falls.clamp(max=1 - _SMALL)
+    part = _part(level, at, 1 - at)
+    found = at + (1 - at) * _first_zero(torch.where(above, _negative(part), part))
+    return found.where(falls.isfinite(), math.inf), falls.isfinite()
+
+
+def _negative(level: Row) -> Row:
+    """Polynomials that are below 0 at 0, if only just."""
+    return torch.cat([level[:1].clamp(max=-1e-300), level[1:]])
 
 
 def _take_off(level: Row, reach: Values) -> Values:

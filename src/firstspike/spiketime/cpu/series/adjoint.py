@@ -12,8 +12,8 @@ after an event; f is that of held neurons within a refractory time)::
 A neuron that is above its threshold as soon as it is released spikes there: c is 0, and the pull is owed to that time.
 So it is for one that an arrival lifts over its threshold. See Wunderlich and Pehle 2021 for LIF neurons.
 
-An observed spike may come where g is below 0. The divisor is then at least -g by the time since the spike before, so
-that far from the threshold, where g hardly rises, gradients stay small.
+Where g is below 0 at an observed spike, the divisor is at least what its leak would take from the slope up to there:
+far from the threshold, where g hardly rises, gradients stay small.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -195,12 +195,16 @@ def pass_arrival(g, slot, chunk, lane, mode, number, source, holds):
 def pass_spikes(g, slot, chunk, mode, number, spiked):
     """One spike of each of these neurons, whose flow before it is known."""
     s, slots, a = g.work[slot], g.own_slots[slot], g.a[slot]
-    before, after, change, slope = g.flows[slot, 0], g.flows[slot, 1], g.flows[slot, 2], g.flows[slot, 3]
+    before, after, change = g.flows[slot, 0], g.flows[slot, 1], g.flows[slot, 2]
+    slope, leaks = g.flows[slot, 3], g.flows[slot, 4]
     put(g, slot, s, spiked)
     values_into(g.excess_adjoint, s, slots, slope)
     count, begin = slots_of(g.excess_adjoint)
     for q in range(count):
         store(g.slot_rows[slot], q * LANES, load32(s, g.excess_adjoint[begin + 2 * q + 1] * ROW))
+    for k in range(g.states):
+        store(s, (g.states + k) * ROW, load32(slope, k * LANES))
+    values_into(g.plain_adjoint, s, slots, leaks)
     values_into(g.reset, s, slots, change)
     for k in range(g.states):
         store(s, k * ROW, load32(change, k * LANES))
@@ -217,7 +221,7 @@ def pass_spikes(g, slot, chunk, mode, number, spiked):
         row = g.record[slot, lane, g.entry[slot, lane]]
         kind, spike, b, j = int(row[0]) % HOLDS, int(row[1]), g.sample[slot, lane], g.neuron[slot, lane]
         asked = g.grad[b, j, spike] if mode < LARGEST else 0.0
-        pull, rate = g.owed[slot, lane] - asked, 0.0
+        pull, rate, leak, size = g.owed[slot, lane] - asked, 0.0, 0.0, 0.0
         holds = g.refractory[b // g.batch, j] > 0
         for k in range(g.states):
             at = k * LANES + lane
@@ -225,6 +229,8 @@ def pass_spikes(g, slot, chunk, mode, number, spiked):
             if not holds or g.held[k] == 0:
                 pull += a[at] * after[at]
             rate += slope[at] * before[at]
+            leak += slope[at] * leaks[g.states * LANES + at]
+            size += slope[at] * slope[at]
         c, owed, over = 0.0, 0.0, before[g.states * LANES + lane]
         if g.probes != 0:
             c, owed = asked, g.owed[slot, lane]
@@ -233,8 +239,7 @@ def pass_spikes(g, slot, chunk, mode, number, spiked):
         elif AT_RELEASE <= kind <= AT_ARRIVAL and over >= 0:
             owed = pull
         elif kind != LOST and rate > 0:
-            since = g.spikes[b, j, spike] - (g.spikes[b, j, spike - 1] if spike > 0 else g.bounds[0])
-            c = pull / (max(rate, -over / since) if over < 0 else rate)
+            c = pull / (max(rate, -over * leak / size) if over < 0 else rate)
             if mode == WEIGHTS and abs(c) * g.largest[slot, spike, lane] > g.bound[0]:
                 c = 0.0
         if mode == LARGEST:

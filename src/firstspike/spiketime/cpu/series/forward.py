@@ -79,12 +79,9 @@ def begin(g, slot, e, first, lanes):
         g.free[slot, lane] = g.bounds[0] + left if left > 0 else -math.inf
         g.place[slot, lane], g.count[slot, lane], g.last[slot, lane] = 0, 0, _NOTHING
         g.entries[slot, lane], g.status[slot, lane] = 0, FINE
-        if g.observes == 0 and g.keeps != 0:
-            g.comes[slot, lane] = _ABOVE if left > 0 and g.keeps == 2 else _UNKNOWN
-        elif g.observes != 0 and (g.keeps + g.probes != 0 or g.records != 0 and g.found[b, j, 1] != WAITED):
-            g.comes[slot, lane] = _IGNORED
-        else:
-            g.comes[slot, lane] = _BELOW
+        waits = g.keeps + g.probes == 0 and (g.records == 0 or g.found[b, j, 1] == WAITED)
+        comes = _BELOW if g.keeps == 0 else _ABOVE if left > 0 and g.keeps == 2 else _UNKNOWN
+        g.comes[slot, lane] = comes if g.observes == 0 or waits else _IGNORED
         g.done[slot, lane] = 0 if lane < lanes else 2  # 2: without a neuron
         if g.delayed != 0 and lane < lanes:
             for k in range(g.events):
@@ -107,8 +104,6 @@ def go_on(g, slot, lane):
         if free <= now and free > -math.inf:
             note(g, slot, lane, RELEASE, 0.0)
             g.free[slot, lane], g.last[slot, lane] = -math.inf, _RELEASED
-            if g.keeps == 1 and g.observes == 0:
-                g.comes[slot, lane] = _UNKNOWN
             continue
         due = g.spikes[b, j, count] if g.observes != 0 and count < g.most else math.inf
         source = order[place] if place < arrivals else 0
@@ -166,8 +161,6 @@ def spike(g, slot, lane, time):
             g.overflows[b, j] = 1
         else:
             g.spikes[b, j, count] = time
-        if g.keeps != 0:
-            g.comes[slot, lane] = _ABOVE
     note(g, slot, lane, kind, count)
     g.count[slot, lane], g.last[slot, lane] = count + 1, _SPIKED
     if g.probes != 0:
@@ -181,6 +174,8 @@ def spike(g, slot, lane, time):
         g.x[slot, k * LANES + lane] = s[output_of(g.reset, k) * ROW + lane]
     refractory = g.refractory[b // g.batch, j]
     g.free[slot, lane] = time + refractory if refractory > 0 and time + refractory > time else -math.inf
+    if g.observes == 0 and g.keeps != 0:
+        g.comes[slot, lane] = _UNKNOWN if g.keeps == 1 and g.free[slot, lane] > time else _ABOVE
     if g.observes == 0 and count >= g.most:
         g.free[slot, lane] = math.inf
     elif g.once != 0 and count + 1 >= g.most:
@@ -249,47 +244,48 @@ def excess_within(g, slot, lane, level, order, time):
 def note_peak(g, slot, lane, level, order, time):
     """Note the largest excess in a step, if it is the largest so far: value, time, and at an input slope and event."""
     excess_within(g, slot, lane, level, order, time)
-    b, work = g.polynomial[slot, 0], g.polynomial[slot]
+    b, work, n = g.polynomial[slot, 0], g.polynomial[slot], order + 1
     row, now, place = g.highest[g.sample[slot, lane], g.neuron[slot, lane]], g.now[slot, lane], g.place[slot, lane]
     arrival, order_of, arrivals = arrivals_of(g, slot, lane, g.sample[slot, lane])
-    if g.last[slot, lane] == _ARRIVED and b[0] > row[0]:
-        row[0], row[1], row[2], row[3] = b[0], now, b[1] / time, order_of[place - 1]
-    elif now == g.bounds[0] and b[0] > row[0]:
-        row[0], row[1], row[2], row[3] = b[0], now, 0.0, -1.0
-    last, slope, _ = values(b, order + 1, 1.0)
-    if last > row[0]:
-        ends = not time < g.target[slot, lane] - now
-        row[0], row[1], row[2], row[3] = last, g.target[slot, lane] if ends else now + time, slope / time, -1.0
-        if ends and place < arrivals and arrival[place] == g.target[slot, lane]:
-            row[3] = order_of[place]
-    u = highest_in(b, order + 1, work[1], work[2], work[3])
-    value, _, _ = values(b, order + 1, u)
-    if u > 0 and value > row[0]:
-        row[0], row[1], row[2], row[3] = value, now + u * time, 0.0, -1.0
+    u, arrived = highest_in(b, n, work[1], work[2], work[3]), g.last[slot, lane] == _ARRIVED
+    value, slope, _ = values(b, n, u)
+    if not value > row[0] or (u == 0 and not arrived and now > g.bounds[0]):
+        return
+    ends = u == 1 and not time < g.target[slot, lane] - now
+    row[0], row[1], row[2], row[3] = value, g.target[slot, lane] if ends else now + u * time, slope / time, -1.0
+    if u == 0 and arrived:
+        row[3] = order_of[place - 1]
+    elif ends and place < arrivals and arrival[place] == row[1]:
+        row[3] = order_of[place]
 
 
 @jit
-def highest_in(b, count, c, d, e):
-    """Where the polynomial ``b`` has its largest maximum in [0, 1], from zero to zero of its slope; 0 if nowhere."""
-    best, at, start, sign = b[0], 0.0, 0.0, 0.0
-    for n in range(count - 1):
-        c[n] = -(n + 1) * b[n + 1]
-        if sign == 0 and c[n] != 0:
-            sign = 1.0 if c[n] < 0 else -1.0
-    while start < 1 and sign != 0:
-        taylor_shift(c, count - 1, start, 1 - start, d)
-        for n in range(count - 1):
-            d[n] *= sign
-        d[0] = min(d[0], -1e-300)
-        found = first_zero(d, count - 1, e)
-        if found < 0:
-            break
-        start += max(found, 1e-9) * (1 - start)
-        value, _, _ = values(b, count, min(start, 1.0))
-        if sign > 0 and value > best:
-            best, at = value, min(start, 1.0)
+def highest_in(b, n, c, d, e):
+    """Where the polynomial ``b`` is highest in [0, 1], from zero to zero of its slope."""
+    best, at, u, sign = b[0], 0.0, 0.0, 0.0
+    for k in range(n - 1):
+        c[k] = (k + 1) * b[k + 1]
+        if sign == 0 and c[k] != 0:
+            sign = 1.0 if c[k] > 0 else -1.0
+    while u < 1 and sign != 0:
+        found = next_rise(c, n - 1, -sign, u, d, e)
+        u = min(max(found, u + 1e-9), 1.0) if found >= 0 else 1.0
+        value, _, _ = values(b, n, u)
+        if value > best:
+            best, at = value, u
         sign = -sign
     return at
+
+
+@jit
+def next_rise(b, n, sign, start, c, d):
+    """Where a polynomial times a sign, which is at most 0 from ``start`` on, next rises to 0 in [0, 1]; -1 if nowhere."""
+    taylor_shift(b, n, start, 1 - start, c)
+    for k in range(n):
+        c[k] *= sign
+    c[0] = min(c[0], -1e-300)
+    found = first_zero(c, n, d)
+    return start + found * (1 - start) if found >= 0 else -1.0
 
 
 @jit
@@ -300,31 +296,26 @@ def crossing(g, slot, lane, level, order, time):
     """
     excess_within(g, slot, lane, level, order, time)
     b, c, d, n = g.polynomial[slot, 0], g.polynomial[slot, 1], g.polynomial[slot, 2], order + 1
-    total, start = 0.0, 0.0
+    total = 0.0
     for k in range(n):
         total += b[k]
-        c[k] = -b[k]
     if not math.isfinite(total):
         return math.nan
     if g.comes[slot, lane] == _UNKNOWN:
         g.comes[slot, lane] = _ABOVE if b[0] >= 0 else _BELOW
     if g.comes[slot, lane] == _ABOVE:
-        c[0] = min(c[0], -1e-300)
-        start = first_zero(c, n, d)
-        if start < 0:
-            return -1.0
-        g.comes[slot, lane] = _BELOW
-        taylor_shift(b, n, start, 1 - start, c)
-        c[0] = min(c[0], -1e-300)
-        found = first_zero(c, n, d)
+        found = next_rise(b, n, -1.0, 0.0, c, d)
+        if found >= 0:
+            g.comes[slot, lane] = _BELOW
+            found = next_rise(b, n, 1.0, found, c, d)
     elif b[0] > 0 or (b[0] == 0 and b[1] > 0):
         found = 0.0
     else:
-        found = first_zero(b, n, d)
+        found = first_zero(b, n, c)
     if found >= 0 and g.observes != 0:
         _, slope, bend = values(b, n, found)
         found = found if slope > 0 and bend > 0 else -1.0
-    return (start + found * (1 - start)) * time if found >= 0 else -1.0
+    return found * time if found >= 0 else -1.0
 
 
 @jit

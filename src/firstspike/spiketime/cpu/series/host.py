@@ -1,7 +1,6 @@
 """Host side of neurons from equations."""
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +20,7 @@ from firstspike.spiketime.statuses import check_statuses
 
 _COST = 40  # of a synapse, in units of one of the kernels of first spikes
 _DIRECT = Needs(("times", *Held._fields))  # whose gradients are not sums over the chunks
+TURNS = 1 << 14  # steps of 32 neurons by a thread, after which Python looks at signals: less than a second, as a rule
 _CHUNKS = 16  # parts of the samples of a network, with gradients of their own
 
 
@@ -73,27 +73,22 @@ def _integrate(given: Arguments, sizes: dict[str, Any], arrays: dict[str, Any]) 
     lead = (*given.times.shape[:2], sizes["outputs"])
     found, overflows = torch.zeros((*lead, 2), dtype=torch.int32), torch.zeros(lead, dtype=torch.uint8)
     arrays |= {"found": found, "overflows": overflows}
-    _call(forward_kernel("float64"), FORWARD, sizes, arrays, lambda: check_statuses(found[..., 1], given.equations))
+    _call(forward_kernel("float64"), FORWARD, sizes, arrays, given.equations)
     return found, overflows.bool()
 
 
-def _call(
-    kernel: Any, layout: Layout, sizes: dict[str, Any], arrays: dict[str, Any], check: Callable[[], None]
-) -> bool:
-    """Call a kernel until it has done all, with a check, and whatever signals ask for, in between.
-
-    Returns whether it refuses.
-    """
-    made = layout.tensors(("order", "arrival", "inside_of", "progress", "turns"), arrays["times"], sizes)
-    made["progress"].zero_()
-    phases = sizes["sorted"], sizes["all_chunks"]
+def _call(kernel: Any, layout: Layout, sizes: dict[str, Any], arrays: dict[str, Any], key: str) -> bool:
+    """Call a kernel until it has done all neurons, or one has no result. Returns whether it refuses."""
+    arrays |= layout.tensors(("order", "arrival", "inside_of", "progress", "turns"), arrays["times"], sizes)
+    phases, progress = (sizes["sorted"], sizes["all_chunks"]), arrays["progress"].zero_()
     while True:
-        made["turns"].zero_()
-        refused = call(kernel, layout, phases, sizes, arrays | made)[REFUSED]
-        check()
-        if refused or int(made["progress"].sum()) == sizes["samples"] * sizes["outputs"]:
+        arrays["turns"].zero_()
+        refused = call(kernel, layout, phases, sizes | {"limit": TURNS}, arrays)[REFUSED]
+        if not sizes["records"]:
+            check_statuses(arrays["found"][..., 1], key)
+        if refused or int(progress.sum()) == sizes["samples"] * sizes["outputs"]:
             return bool(refused)
-        phases = 0, sizes["all_chunks"]
+        phases = 0, phases[1]
 
 
 @of_several
@@ -112,7 +107,7 @@ def backward(
     sizes |= {
         "by_slots": "parameters" in needs, "by_time": not needs.isdisjoint(("times", "delay")),
         "bounded": max_weight_grad is not None, "asks_end": grads.state is not None,
-        "vector_flows": (sizes["states"] + 1) * LANES,
+        "vector_flows": 2 * sizes["states"] * LANES,
         "delayed_parts": sizes["all_chunks"] if sizes["delayed"] else 0,
         "observes": True, "once": False, "records": True, "probes": probes, "coefficients": _rows(*programs[2:]),
     }  # fmt: skip
@@ -129,7 +124,7 @@ def backward(
     while refused:
         for x in made.values():
             x.zero_()
-        refused = _call(backward_kernel("float64"), BACKWARD, sizes, arrays | made, lambda: None)
+        refused = _call(backward_kernel("float64"), BACKWARD, sizes, arrays | made, given.equations)
         sizes["room"] *= 2  # a step that ends in another place can take more of them
 
     def total(name: str) -> Tensor:

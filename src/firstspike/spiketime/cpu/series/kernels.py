@@ -18,11 +18,9 @@ from firstspike.spiketime.cpu.series.forward import begin, integrate
 from firstspike.spiketime.cpu.sort import sort_row
 from firstspike.spiketime.statuses import NO_ROOM
 
-_TURNS = 1 << 14  # of 32 neurons by a step, a fraction of a second
-
 FORWARD = NEURONS.extended(
     "states slots coefficients chunks once records room shared_events own_events flow_size reset_size vector_states "
-    "vector_slots vector_tops noted probes peaked keeps all_chunks",
+    "vector_slots vector_tops noted probes peaked keeps all_chunks limit",
     slot_values="real ensemble outputs slots",
     direct="int32 states",
     held="int32 states",
@@ -76,7 +74,7 @@ BACKWARD = FORWARD.extended(
     a="real threads vector_states",
     owed=f"real threads {LANES}",
     entry=f"int64 threads {LANES}",
-    flows="real threads 4 vector_flows",
+    flows="real threads 5 vector_flows",
     slot_rows="real threads vector_slots",
     own_parts="real threads vector_slots",
     largest=f"real threads most {LANES}",
@@ -92,11 +90,17 @@ def sort_samples(g, slot, b):
 
 
 @jit
-def pairs_of(g, task):
-    """The network of a task, and its next pair of sample and neuron and the one after the last."""
+def next_ones(g, slot, task):
+    """Put the next neurons of a task into the lanes, and take them to the end; returns how many, or 0 to stop."""
     e, chunk = task // g.chunks, task % g.chunks
-    first, stop = chunk * g.batch // g.chunks * g.outputs, (chunk + 1) * g.batch // g.chunks * g.outputs
-    return e, first + g.progress[task], stop
+    first = chunk * g.batch // g.chunks * g.outputs + g.progress[task]
+    lanes = min(LANES, (chunk + 1) * g.batch // g.chunks * g.outputs - first)
+    if lanes == 0 or g.turns[slot] >= g.limit:
+        return 0
+    g.progress[task] += lanes
+    begin(g, slot, e, first, lanes)
+    integrate(g, slot)
+    return lanes
 
 
 @kernel(FORWARD, following=f"{__name__}.backward_kernel")
@@ -105,11 +109,10 @@ def forward_kernel(dtype: str):
 
     @jit
     def run(g, slot, task):
-        e, first, stop = pairs_of(g, task)
-        while first < stop and g.turns[slot] < _TURNS:
-            lanes = min(LANES, stop - first)
-            begin(g, slot, e, first, lanes)
-            integrate(g, slot)
+        while True:
+            lanes = next_ones(g, slot, task)
+            if lanes == 0:
+                return
             for lane in range(lanes):
                 b, j = g.sample[slot, lane], g.neuron[slot, lane]
                 g.found[b, j, 0], g.found[b, j, 1] = g.entries[slot, lane], g.status[slot, lane]
@@ -119,8 +122,6 @@ def forward_kernel(dtype: str):
                         g.end_current[b, j, k - 1] = g.x[slot, k * LANES + lane]
                     left = g.free[slot, lane] - g.bounds[1]
                     g.end_left[b, j] = left if 0 < left < math.inf and g.overflows[b, j] == 0 else 0.0
-            first += lanes
-            g.progress[task] += lanes
 
     return sort_samples, run
 
@@ -131,11 +132,10 @@ def backward_kernel(dtype: str):
 
     @jit
     def run(g, slot, task):
-        e, first, stop = pairs_of(g, task)
-        while first < stop and g.turns[slot] < _TURNS:
-            lanes = min(LANES, stop - first)
-            begin(g, slot, e, first, lanes)
-            integrate(g, slot)
+        while True:
+            lanes = next_ones(g, slot, task)
+            if lanes == 0:
+                return
             for lane in range(lanes):
                 if g.status[slot, lane] == NO_ROOM:
                     g.refused = 1
@@ -152,7 +152,5 @@ def backward_kernel(dtype: str):
             for lane in range(lanes):
                 for k in range(g.slots):
                     g.slot_parts[task, g.neuron[slot, lane], k] += g.own_parts[slot, k * LANES + lane]
-            first += lanes
-            g.progress[task] += lanes
 
     return sort_samples, run
