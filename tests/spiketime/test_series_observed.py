@@ -1,4 +1,4 @@
-"""Gradients of neurons from equations at trains from elsewhere, also where the model would spike earlier, or more often.
+"""Gradients of neurons from equations at trains from elsewhere, also where the model would spike earlier or more.
 
 Those whose membranes take off at the threshold are held there until the spike that was observed.
 """
@@ -22,7 +22,7 @@ MADE = {
     "Izhikevich": lambda some: Izhikevich(TAUS, a=some(0.02), d=some(8.0), bias=4.0),
     "QIF": lambda some: QIF(some(6.0), TAUS, bias=0.35),
     "AdLIF": lambda some: AdLIF(some(9.0), TAUS, tau_w=some(20.0), b=some(0.5), bias=0.5),
-    "ConductanceLIF": lambda some: ConductanceLIF(some(9.0), TAUS, reversal=(4.0, -0.5), refractory=some(1.0), bias=0.6),
+    "ConductanceLIF": lambda some: ConductanceLIF(some(9.0), TAUS, reversal=(4.0, -0.5), refractory=1.0, bias=0.6),
     "own": lambda some: Neuron(
         "dv/dt = (v*(v - 1) + i + e + 0.3) / tau_m; di/dt = -i / 5; de/dt = -e / 8", threshold="v > top",
         reset="v = -1 - 0.1*v", receptors=["i", "e"], tau_m=some(8.0), top=some(3.0),

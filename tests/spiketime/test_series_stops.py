@@ -27,11 +27,10 @@ def done(monkeypatch):
     return found
 
 
-def fast(rate, **options):
+def fast(rate):
     """A neuron whose own rate decides how many steps it takes."""
-    return Neuron(
-        "dv/dt = rate*(i - v); di/dt = -i / 5", threshold="v > 0.5", reset="v = 0", receptors=["i"], rate=rate, **options
-    )
+    text = "dv/dt = rate*(i - v); di/dt = -i / 5"
+    return Neuron(text, threshold="v > 0.5", reset="v = 0", receptors=["i"], rate=rate)
 
 
 def problem():
@@ -51,26 +50,23 @@ def test_nothing_is_computed_after_a_neuron_without_spike_times(done):
 def test_a_signal_is_looked_at_within_a_long_call(backward, done):
     """As Ctrl-C is."""
 
-    class Alarm(Exception):
-        pass
-
     def sound(*_):
-        raise Alarm
+        raise InterruptedError
 
-    trains = None
+    def run():
+        return spike_trains(*problem(), fast(2e3), max_spikes=2, overflow="drop", until=UNTIL)
+
     if backward:
-        trains = spike_trains(*problem(), fast(2e3), max_spikes=2, overflow="drop", until=UNTIL)
+        trains = run()
         assert done[-1] == OUTPUTS
         assert len(done) > 2
+        run = trains[trains.isfinite()].sum().backward
         done.clear()
     before = signal.signal(signal.SIGALRM, sound)
     try:
         signal.setitimer(signal.ITIMER_REAL, 1e-3)
-        with pytest.raises(Alarm):
-            if trains is None:
-                spike_trains(*problem(), fast(2e3), max_spikes=2, overflow="drop", until=UNTIL)
-            else:
-                trains[trains.isfinite()].sum().backward()
+        with pytest.raises(InterruptedError):
+            run()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -45,9 +45,8 @@ class MadeAgain(nn.Module):
             return "", f"a {neuron.__name__}, only firstspike.neurons"
         found = {name: self._argument(name) for name in inspect.signature(kind).parameters}
         found |= {name: 1.0 for name in found if name.endswith("mask") and found[name] is not None}  # tensors tell
-        found["neuron"] = self.neuron.values | {"class": neuron.__name__}
-        if neuron is neurons.Neuron:
-            found["neuron"]["written"] = json.dumps(self.neuron.written)
+        written = json.dumps(getattr(self.neuron, "written", {}))
+        found["neuron"] = self.neuron.values | {"class": neuron.__name__, "written": written}
         return kind.__name__, json.dumps(
             found, default=lambda x: {"shape": x.shape} if isinstance(x, Tensor) else asdict(x)
         )

@@ -51,10 +51,6 @@ class Neurons(ABC):
     """Number of variables of a state after the membrane that others see."""
     goes_on: ClassVar[bool]
     """Whether the spike that there is no room for changes the state at the end, which then has no gradient."""
-    now: Values
-    """With given spikes, the time of the last event, differentiable."""
-    waiting: Some
-    """Pairs that are held until their next spike, as they took off before it."""
 
     def __init__(
         self, given: Arguments, refractory: Float[Tensor, "E O"], places: Sequence[int], direct: Sequence[bool]
@@ -64,8 +60,9 @@ class Neurons(ABC):
         self.refractory = self.of_pairs(refractory)
         left = given.weight.new_zeros(self.shape) if given.state is None else given.state.left
         self.left = self.now = left.flatten()
-        """The rest of the refractory time at the start."""
-        self.waiting = torch.zeros_like(self.left, dtype=torch.bool)
+        """The rest of the refractory time at the start; and where spikes are given, the time of the last event."""
+        self.waiting = self.left < 0
+        """Pairs that are held until the next of these spikes."""
         self.status = torch.full_like(self.left, FINE, dtype=torch.int64)
         """Their error codes, from ``statuses``."""
         copies = given.times.shape[-1] if given.max_spikes else 1

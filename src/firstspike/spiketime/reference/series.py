@@ -55,16 +55,15 @@ class _Series(loop.Neurons):
         values = self.of_pairs(steps.slot_values(self.programs, given.parameters)).unbind(-1)
         numbers = zip(self.programs.slots, values, strict=True)
         self.slots: list[Slot] = [number if isinstance(number, float) else x for number, x in numbers]
-        self.keeps = equations.keeps > 0
+        self.keeps = equations.keeps
         self.waits = not self.keeps and (given.observed is not None or torch.is_grad_enabled())
-        """Whether spikes are given, so that neurons that take off are held until the next of them."""
+        """Whether spikes are given, up to which neurons that take off are held."""
         self.rest = torch.cat([given.state.voltage.unsqueeze(-1), given.state.current], -1).flatten(0, 2)
-        self.below = self._under(self.rest)
-        """Which neurons were last seen below their threshold. Without a reset, they alone can reach it."""
+        self.seen = self.excess(self.rest.detach())
+        """The latest g of neurons without a reset, ``inf`` at a spike."""
 
     def moved(self, x: State, time: Values, held: Some) -> State:
-        every, now = torch.arange(len(x), device=x.device), self.now
-        shift, self.now, held = now - now.detach(), now + time, held | self.waiting
+        every, held, shift = torch.arange(len(x), device=x.device), held | self.waiting, self.now - self.now.detach()
         while True:
             rest = time.detach()
             states, level, reach = self._expanded(x, self.slots, held, rest, self.waits)
@@ -72,15 +71,13 @@ class _Series(loop.Neurons):
             takes = off < reach
             step = torch.where(takes, off - shift, torch.where(reach < rest, reach, time))
             x = _at(states, step)
-            more = self._goes_on(every, x, reach, rest) | takes
-            time, held, self.waiting = torch.where(more, time - step, 0.0), held | takes, self.waiting | takes
+            time = torch.where(self._goes_on(every, x, reach, rest) | takes, time - step, 0.0)
+            held, self.waiting = held | takes, self.waiting | takes
             if not bool((time > 0).any()):
                 break
-        self.below = torch.where(held, self._under(x), self.below)
+        if self.keeps:
+            self.seen = torch.where(held, self.excess(x.detach()), self.seen)
         return x
-
-    def _under(self, x: State) -> Some:
-        return self.excess(x.detach()) < -1e-12 * x.detach().abs().amax(1)
 
     def first_crossing(self, x: State, length: Values, looks: Int64[Tensor, " L"]) -> Float64[Tensor, " L"]:
         found, begin = torch.full_like(length, math.inf), torch.zeros_like(length)
@@ -90,9 +87,7 @@ class _Series(loop.Neurons):
             slots = [slot if isinstance(slot, float) else slot[which] for slot in self.slots]
             states, level, reach = self._expanded(x[some], slots, free[some], rest, searches=True)
             level = level * _powers(reach, len(level))
-            above = ~self.below[which] & ~self._under(x[some]) if self.keeps else free[some]
-            wait, falls = _first_rise(level, above)
-            self.below[which] = wait.isinf() & falls
+            wait = self._from_below(level, which) if self.keeps else _first_zero(level)
             found[some] = begin[some] + wait * reach
             x[some], begin[some] = _at(states, reach), begin[some] + reach
             none = found[some].isinf()
@@ -100,6 +95,16 @@ class _Series(loop.Neurons):
             more[none] = self._goes_on(looks[some[none]], x[some[none]], reach[none], rest[none])
             some = some[more]
         return found
+
+    def _from_below(self, level: Row, which: Int64[Tensor, " L"]) -> Values:
+        """Where these polynomials on [0, 1] come from below 0, ``inf`` if nowhere."""
+        seen = self.seen[which]
+        above = (seen >= 0) & ((level[0] >= 0) | seen.isinf())
+        fell = _first_zero(-level, above).where(above, 0.0)
+        at = fell.clamp(max=1 - _SMALL)
+        wait = at + (1 - at) * _first_zero(_part(level, at, 1 - at), above).where(fell.isfinite(), math.inf)
+        self.seen[which] = torch.where(wait.isinf(), 2.0 * fell.isinf() - torch.ones_like(seen), math.inf)
+        return wait
 
     def excess(self, x: State) -> Values:
         return self._once(self.programs.flow, x)[:, -1]
@@ -112,7 +117,7 @@ class _Series(loop.Neurons):
             (by,) = torch.autograd.grad((states[1].T * top).sum(), x)
         change, (value, slope), leak = states[1].T.detach(), level[:2].detach(), -(by * top).sum(1)
         least = (-value).clamp(min=0) * leak / top.square().sum(1)  # as the leak would take the rest of the rise
-        return change, torch.where(slope > 0, slope.maximum(least), slope)
+        return change, slope.maximum(least).where(slope > 0, slope)
 
     def reset(self, x: State) -> State:
         return self._once(self.programs.reset, x)
@@ -172,23 +177,6 @@ class _Series(loop.Neurons):
         wrong = torch.where(stuck, STUCK_STEP, self.status[some])
         self.status[some] = torch.where(finite, wrong, NOT_FINITE)
         return (reach < rest) & (self.status[some] == FINE)
-
-
-def _first_rise(level: Row, above: Some) -> tuple[Values, Some]:
-    """Where polynomials on [0, 1] are first >= 0, ``inf`` if nowhere, and which end below if so.
-
-    Those that are ``above`` from the start have to fall first.
-    """
-    falls = _first_zero(_negative(-level)).where(above, 0.0)
-    at = falls.clamp(max=1 - _SMALL)
-    part = _part(level, at, 1 - at)
-    found = at + (1 - at) * _first_zero(torch.where(above, _negative(part), part))
-    return found.where(falls.isfinite(), math.inf), falls.isfinite()
-
-
-def _negative(level: Row) -> Row:
-    """Polynomials that are below 0 at 0, if only just."""
-    return torch.cat([level[:1].clamp(max=-1e-300), level[1:]])
 
 
 def _take_off(level: Row, reach: Values) -> Values:
@@ -294,9 +282,10 @@ def _first(kind: int, a: Values, exponent: Slot) -> Values:
     return a**exponent if kind == steps.POWER else FUNCTIONS[_CALLED[kind]](a)
 
 
-def _first_zero(level: Row) -> Values:
-    """Where polynomials on [0, 1] are first >= 0; ``inf`` if nowhere."""
-    level = pad(level, (0, 0, 0, max(0, 3 - len(level))))
+def _first_zero(level: Row, below: Some | bool = False) -> Values:
+    """Where polynomials on [0, 1] are first >= 0; ``inf`` if nowhere. Some are ``below`` at 0, but for rounding."""
+    level = pad(level, (0, 0, 0, max(0, 3 - len(level)))).clone()
+    level[0] = torch.where(torch.as_tensor(below), level[0].clamp(max=-1e-300), level[0])
     above = (level[0] > 0) | ((level[0] == 0) & (level[1] > 0))
     found = torch.where(above, 0.0, torch.full_like(level[0], math.inf))
     begin, width = torch.zeros_like(found), torch.ones_like(found)

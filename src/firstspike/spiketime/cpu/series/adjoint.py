@@ -11,9 +11,8 @@ after an event; f is that of held neurons within a refractory time)::
 
 A neuron that is above its threshold as soon as it is released spikes there: c is 0, and the pull is owed to that time.
 So it is for one that an arrival lifts over its threshold. See Wunderlich and Pehle 2021 for LIF neurons.
-
-Where g is below 0 at an observed spike, the divisor is at least what its leak would take from the slope up to there:
-far from the threshold, where g hardly rises, gradients stay small.
+Where g is below 0 at an observed spike, the divisor is at least what the leak takes from a slope on the way up to 0, so
+that gradients stay small where g hardly rises.
 """
 
 # mypy: disable-error-code="no-untyped-def"

@@ -1,10 +1,9 @@
 """Neurons from equations go from event to event, 32 at once, each with its own clock.
 
 A step goes to the next event of a neuron: an arrival, the end of a refractory time, a spike that was observed, or the
-end. It is shorter where its Taylor series does not reach that far, or where the neuron spikes. What happens at an event
-is worked out for one neuron after the other; the series, which take most of the time, for all.
-
-With observed spikes, a neuron that takes off at its threshold or above is held there until the next of them.
+end. It is shorter where its Taylor series does not reach that far, where the neuron spikes, or, with observed spikes,
+where it takes off at its threshold or above: it is held there until the next of them. What happens at an event is
+worked out for one neuron after the other; the series, which take most of the time, for all.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -24,8 +23,7 @@ from firstspike.spiketime.statuses import FINE, NO_ROOM, NOT_FINITE, RESET_ABOVE
 STEP, ARRIVAL, RELEASE, SPIKE, AT_RELEASE, AT_ARRIVAL, LOST = range(7)
 HOLDS = 8
 _NOTHING, _SPIKED, _RELEASED, _ARRIVED = range(4)  # the last event, if it was at this very time
-# whether a neuron comes from below, and so may spike. That it looks at none is said of neurons whose spikes are given
-_IGNORED, _BELOW, _ABOVE, _UNKNOWN = range(-1, 3)
+_IGNORED, _BELOW, _ABOVE, _UNKNOWN = range(4)  # where a neuron comes from: from below it may spike, or take off
 _MOST_STEPS = 1 << 17  # of a neuron that are not due to events
 _SMALLEST = 1e-15  # a step, relative to the time
 
@@ -80,7 +78,7 @@ def begin(g, slot, e, first, lanes):
         g.place[slot, lane], g.count[slot, lane], g.last[slot, lane] = 0, 0, _NOTHING
         g.entries[slot, lane], g.status[slot, lane] = 0, FINE
         waits = g.keeps + g.probes == 0 and (g.records == 0 or g.found[b, j, 1] == WAITED)
-        comes = _BELOW if g.keeps == 0 else _ABOVE if left > 0 and g.keeps == 2 else _UNKNOWN
+        comes = _BELOW if g.keeps == 0 else _UNKNOWN
         g.comes[slot, lane] = comes if g.observes == 0 or waits else _IGNORED
         g.done[slot, lane] = 0 if lane < lanes else 2  # 2: without a neuron
         if g.delayed != 0 and lane < lanes:
@@ -120,8 +118,6 @@ def go_on(g, slot, lane):
             g.last[slot, lane], g.target[slot, lane] = _NOTHING, now  # it may spike as it is released
             return 0.0
         if arrives:
-            if lifts and g.comes[slot, lane] == _ABOVE:
-                g.comes[slot, lane] = _UNKNOWN
             note(g, slot, lane, ARRIVAL + (HOLDS if free > now else 0), source)
             g.x[slot, state_of(g, e, j, source) * LANES + lane] += g.weight[e, j, source // g.copies]
             place += 1
@@ -175,7 +171,7 @@ def spike(g, slot, lane, time):
     refractory = g.refractory[b // g.batch, j]
     g.free[slot, lane] = time + refractory if refractory > 0 and time + refractory > time else -math.inf
     if g.observes == 0 and g.keeps != 0:
-        g.comes[slot, lane] = _UNKNOWN if g.keeps == 1 and g.free[slot, lane] > time else _ABOVE
+        g.comes[slot, lane] = _UNKNOWN if g.free[slot, lane] > time else _ABOVE
     if g.observes == 0 and count >= g.most:
         g.free[slot, lane] = math.inf
     elif g.once != 0 and count + 1 >= g.most:
@@ -279,7 +275,7 @@ def highest_in(b, n, c, d, e):
 
 @jit
 def next_rise(b, n, sign, start, c, d):
-    """Where a polynomial times a sign, which is at most 0 from ``start`` on, next rises to 0 in [0, 1]; -1 if nowhere."""
+    """Where a polynomial times a sign, at most 0 from ``start`` on, next rises to 0 in [0, 1]; -1 if nowhere."""
     taylor_shift(b, n, start, 1 - start, c)
     for k in range(n):
         c[k] *= sign
@@ -290,10 +286,7 @@ def next_rise(b, n, sign, start, c, d):
 
 @jit
 def crossing(g, slot, lane, level, order, time):
-    """When a neuron reaches its threshold in a step, from its start; -1 if it does not, NaN if nobody knows.
-
-    With observed spikes, this is when it takes off there or above, as it rises faster and faster.
-    """
+    """When a neuron spikes in a step, or takes off (rises faster and faster); -1 if never, NaN if nobody knows."""
     excess_within(g, slot, lane, level, order, time)
     b, c, d, n = g.polynomial[slot, 0], g.polynomial[slot, 1], g.polynomial[slot, 2], order + 1
     total = 0.0
@@ -301,7 +294,7 @@ def crossing(g, slot, lane, level, order, time):
         total += b[k]
     if not math.isfinite(total):
         return math.nan
-    if g.comes[slot, lane] == _UNKNOWN:
+    if g.comes[slot, lane] == _UNKNOWN or (g.comes[slot, lane] == _ABOVE and g.last[slot, lane] == _ARRIVED):
         g.comes[slot, lane] = _ABOVE if b[0] >= 0 else _BELOW
     if g.comes[slot, lane] == _ABOVE:
         found = next_rise(b, n, -1.0, 0.0, c, d)

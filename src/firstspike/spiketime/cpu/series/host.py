@@ -77,18 +77,17 @@ def _integrate(given: Arguments, sizes: dict[str, Any], arrays: dict[str, Any]) 
     return found, overflows.bool()
 
 
-def _call(kernel: Any, layout: Layout, sizes: dict[str, Any], arrays: dict[str, Any], key: str) -> bool:
-    """Call a kernel until it has done all neurons, or one has no result. Returns whether it refuses."""
-    arrays |= layout.tensors(("order", "arrival", "inside_of", "progress", "turns"), arrays["times"], sizes)
-    phases, progress = (sizes["sorted"], sizes["all_chunks"]), arrays["progress"].zero_()
-    while True:
-        arrays["turns"].zero_()
-        refused = call(kernel, layout, phases, sizes | {"limit": TURNS}, arrays)[REFUSED]
+def _call(kernel: Any, layout: Layout, sizes: dict[str, Any], arrays: dict[str, Any], key: str) -> int:
+    """Call a kernel until all neurons are done, or one has no result; or it refuses, which is returned."""
+    made = layout.tensors(("order", "arrival", "inside_of", "progress", "turns"), arrays["times"], sizes)
+    phases, progress, refused = (sizes["sorted"], sizes["all_chunks"]), made["progress"].zero_(), 0
+    while not refused and int(progress.sum()) < sizes["samples"] * sizes["outputs"]:
+        made["turns"].zero_()
+        refused = call(kernel, layout, phases, sizes | {"limit": TURNS}, arrays | made)[REFUSED]
         if not sizes["records"]:
             check_statuses(arrays["found"][..., 1], key)
-        if refused or int(progress.sum()) == sizes["samples"] * sizes["outputs"]:
-            return bool(refused)
         phases = 0, phases[1]
+    return refused
 
 
 @of_several
@@ -120,7 +119,7 @@ def backward(
     by = zero_gradients(given, needs | _DIRECT)
     made = BACKWARD.tensors(("weight_parts", "delay_parts", "slot_parts", "refractory_parts"), given.times, sizes)
     made |= {f"by_{name}": by[name] for name in _DIRECT}
-    sizes["room"], refused = steps + steps // 8 + 16, True
+    sizes["room"], refused = steps + steps // 8 + 16, 1
     while refused:
         for x in made.values():
             x.zero_()

@@ -1,7 +1,6 @@
 """Kernels for neurons from equations. A task is a part of the samples of one network. Its neurons go 32 at a time.
 
-Each thread stops after some number of steps, at the end of 32 neurons, so that Python can look at signals and errors.
-The kernel is called again until all tasks are done.
+A call ends after a number of steps, for Python to look at signals and errors, and the next one goes on from there.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -45,18 +44,9 @@ FORWARD = NEURONS.extended(
     tops="real threads vector_tops",
     vectors=f"real threads 2 {LANES}",
     polynomial=f"real threads 4 {WIDTH}",
-    now=f"real threads {LANES}",
-    target=f"real threads {LANES}",
-    free=f"real threads {LANES}",
-    sample=f"int64 threads {LANES}",
-    neuron=f"int64 threads {LANES}",
-    place=f"int64 threads {LANES}",
-    count=f"int64 threads {LANES}",
-    last=f"int64 threads {LANES}",
-    comes=f"int64 threads {LANES}",
-    done=f"int64 threads {LANES}",
-    entries=f"int64 threads {LANES}",
-    status=f"int64 threads {LANES}",
+    **dict.fromkeys(("now", "target", "free"), f"real threads {LANES}"),
+    **dict.fromkeys(("sample", "neuron", "place", "count", "last", "comes"), f"int64 threads {LANES}"),
+    **dict.fromkeys(("done", "entries", "status"), f"int64 threads {LANES}"),
     record=f"real threads {LANES} room noted",
 )
 BACKWARD = FORWARD.extended(
