@@ -45,7 +45,8 @@ class MadeAgain(nn.Module):
             return "", f"a {neuron.__name__}, only firstspike.neurons"
         found = {name: self._argument(name) for name in inspect.signature(kind).parameters}
         found |= {name: 1.0 for name in found if name.endswith("mask") and found[name] is not None}  # tensors tell
-        found["neuron"] = self.neuron.values | {"class": neuron.__name__}
+        written = json.dumps(getattr(self.neuron, "written", {}))
+        found["neuron"] = self.neuron.values | {"class": neuron.__name__, "written": written}
         return kind.__name__, json.dumps(
             found, default=lambda x: {"shape": x.shape} if isinstance(x, Tensor) else asdict(x)
         )
@@ -65,15 +66,15 @@ def _tensors(layer: nn.Module) -> dict[str, Tensor]:
 
 def _made(found: dict[str, Any]) -> Any:
     """A rule, a tensor, a neuron, or all arguments of a recipe."""
+    if "class" in found:
+        if isinstance(found.get("reset"), Tensor):  # below any threshold
+            found["reset"] -= 1
+        return getattr(neurons, found.pop("class"))(**json.loads(found.pop("written", "{}")), **found)
     if "bound" in found:
         return DelayRule(**found)
     if "neuron" in found:
         return found | {"device": "meta"}
-    if "shape" in found:
-        return torch.ones(found["shape"])
-    if isinstance(found["reset"], Tensor):  # below any threshold
-        found["reset"] -= 1
-    return getattr(neurons, found.pop("class"))(**found)
+    return torch.ones(found["shape"])
 
 
 @lru_cache(maxsize=128)

@@ -94,9 +94,10 @@ class Neuron:
             ``exp log sqrt sin cos tanh``. Times are in any one unit. There are no other units.
         threshold: a comparison, such as ``"v > v_th"``.
         reset: the change of the states at a spike, such as ``"v = v_r; u += d"``. All see the states before the spike.
+            If it changes nothing that the threshold compares, the neuron spikes again once it has fallen below it.
         receptors: the states that inputs add their weights to. Which of them an input reaches is said by the layer.
-        held: states that stand still within the refractory time, by default the first. Without any, a neuron only does
-            not spike within that time.
+        held: states that stand still within the refractory time, by default the first if a spike sets it. Without any,
+            a neuron only does not spike within that time.
         start: states at the start that are not 0: numbers, or formulas of parameters.
         conducts: whether inputs add to conductances. Then their weights must be >= 0, and with ``receptor="sign"`` the
             size of a weight < 0 adds to the second.
@@ -144,7 +145,7 @@ class Neuron:
         **parameters: float | Tensor,
     ) -> None:
         found = read_equations(equations, threshold, reset, receptors, [] if held is None else held)
-        if held is None and not found.held:
+        if held is None and not found.held and found.after[0] != found.states[0]:
             found = read_equations(equations, threshold, reset, receptors, found.states[:1])
         if not isinstance(start, Mapping):
             raise ValueError(f"start must be a dict of states, such as {{'v': -1.0}}, got {start!r}")

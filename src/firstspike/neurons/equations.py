@@ -55,6 +55,12 @@ class Equations:
         excess = _substituted(self.excess, inside)
         return replace(self, flow=turned(self.flow), excess=excess, after=turned(self.after), turned=name)
 
+    @property
+    def keeps(self) -> bool:
+        """Whether a spike leaves all states that the threshold compares as they are."""
+        compared = set(names_in(self.excess)).intersection(self.states)
+        return bool(compared) and compared.issubset(self.after)
+
     def __str__(self) -> str:
         return f"{self.text}\nspike where {self.threshold}" + (f"\nthen {self.reset}" if self.reset else "")
 
@@ -135,9 +141,12 @@ def read_equations(text: str, threshold: str, reset: str, receptors: Sequence[st
     every = [name for x in (*flow, above, below, *after) for name in names_in(x)]
     parameters = tuple(dict.fromkeys(name for name in every if name not in states))
     excess: Expression = ("-", above, below)
-    return Equations(
+    made = Equations(
         "\n".join(kept), threshold.strip(), reset.strip(), chosen, states, flow, excess, after, all_held, parameters
     )
+    if made.keeps and set(names_in(excess)).intersection(states).issubset(all_held):
+        raise ValueError(f"held must not be {', '.join(all_held)}: a spike leaves it at the threshold; reset it")
+    return made
 
 
 def _after(reset: str, states: tuple[str, ...], inside: dict[str, Expression]) -> tuple[Expression, ...]:

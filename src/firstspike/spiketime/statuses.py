@@ -7,7 +7,7 @@ from torch import Tensor
 
 from firstspike.neurons.equations import equations_of
 
-FINE, STUCK_STEP, NOT_FINITE, RESET_ABOVE, NO_ROOM = range(5)
+FINE, WAITED, STUCK_STEP, NOT_FINITE, RESET_ABOVE, NO_ROOM = range(6)
 
 _WRONG = {
     STUCK_STEP: "the steps of its series become too small: its equations have a pole, or rates that are much too fast",
@@ -19,7 +19,7 @@ _WRONG = {
 
 def check_statuses(found: Int[Tensor, "E B O"], key: str) -> None:
     """Raise a ValueError for neurons without a result, whose equations have that key."""
-    wrong = found != FINE
+    wrong = found > WAITED
     if bool(wrong.any()):
         e, b, j = wrong.nonzero()[0].tolist()
         which = f"neuron {j} in sample {b}" + (f" of network {e}" if len(found) > 1 else "")

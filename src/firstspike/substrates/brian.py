@@ -40,7 +40,9 @@ def simulated(
     lines += [f"{own[x]} : 1 (constant)" for x in equations.parameters] + ["rest : second (constant)"]
     new = {own[x]: text(y) for x, y in zip(states, equations.after, strict=True) if x != y}
     reset = "\n".join([*(f"new_{x} = {y}" for x, y in new.items()), *(f"{x} = new_{x}" for x in new)])
-    spikes = {"threshold": f"{text(equations.excess)} > 0", "reset": reset or None, "refractory": "rest"}
+    above = f"{text(equations.excess)} > 0"
+    rests = f"{above} or t - lastspike < rest - dt/2" if equations.keeps else "rest"
+    spikes = {"threshold": above, "reset": reset or None, "refractory": rests}
     group = b2.NeuronGroup(size, "\n".join(lines), method="rk4", clock=clock, name="neurons", **spikes)
     start, _ = neuron.beginning({name: torch.as_tensor(x).detach().double() for name, x in values.items()})
     for name in own:

@@ -59,8 +59,10 @@ class Neurons(ABC):
         self.shape = ensemble, batch, outputs
         self.refractory = self.of_pairs(refractory)
         left = given.weight.new_zeros(self.shape) if given.state is None else given.state.left
-        self.left = left.flatten()
-        """The rest of the refractory time at the start."""
+        self.left = self.now = left.flatten()
+        """The rest of the refractory time at the start; and where spikes are given, the time of the last event."""
+        self.waiting = self.left < 0
+        """Pairs that are held until the next of these spikes."""
         self.status = torch.full_like(self.left, FINE, dtype=torch.int64)
         """Their error codes, from ``statuses``."""
         copies = given.times.shape[-1] if given.max_spikes else 1
@@ -230,7 +232,7 @@ def _replayed(
         again = fires & ~held & ~jumps & (time == free)  # as soon as it is released
         time = torch.where(arrives, neurons.time[pairs, which], time)
         time = torch.where(jumps, lifted, torch.where(freed | again, free, time))
-        before = x if bound is None or x.requires_grad else x.detach().requires_grad_()
+        before, neurons.now = x if bound is None or x.requires_grad else x.detach().requires_grad_(), now
         x = neurons.moved(before, torch.where(there, time - now, 0.0), held)
         move = None if bound is None else _jacobian(x, before)
         now, after = torch.where(there, time, now), None
@@ -246,6 +248,7 @@ def _replayed(
             x = at = x + change * moves[:, None]
             some = fires.nonzero().squeeze(-1)
             out = out.index_put((some, count[some]), now[some])
+            neurons.waiting = neurons.waiting & ~fires
             count = count + fires
             after = neurons.reset(at)
             x = torch.where(fires[:, None], after, at)
@@ -263,6 +266,7 @@ def _replayed(
         if move is not None:
             passed.append(_Passed(move, after, fires, arrives, neurons.place[pairs, which]))
     if given.until < math.inf:
+        neurons.now = now
         x = neurons.moved(x, torch.where(stays, 0.0, given.until - now), held)
     left = torch.where(held & ~overflows, free - given.until, 0.0)
     return out, x[:, 0], x[:, 1 : 1 + neurons.parts], left

@@ -55,18 +55,29 @@ class _Series(loop.Neurons):
         values = self.of_pairs(steps.slot_values(self.programs, given.parameters)).unbind(-1)
         numbers = zip(self.programs.slots, values, strict=True)
         self.slots: list[Slot] = [number if isinstance(number, float) else x for number, x in numbers]
+        self.keeps = equations.keeps
+        self.waits = not self.keeps and (given.observed is not None or torch.is_grad_enabled())
+        """Whether spikes are given, up to which neurons that take off are held."""
         self.rest = torch.cat([given.state.voltage.unsqueeze(-1), given.state.current], -1).flatten(0, 2)
+        self.seen = self.excess(self.rest.detach())
+        """The latest g of neurons without a reset, ``inf`` at a spike."""
 
     def moved(self, x: State, time: Values, held: Some) -> State:
-        every = torch.arange(len(x), device=x.device)
+        every, held, shift = torch.arange(len(x), device=x.device), held | self.waiting, self.now - self.now.detach()
         while True:
             rest = time.detach()
-            states, _, reach = self._expanded(x, self.slots, held, rest)
-            last = reach >= rest
-            x = _at(states, torch.where(last, time, reach))
-            time = torch.where(self._goes_on(every, x, reach, rest), time - reach, 0.0)
+            states, level, reach = self._expanded(x, self.slots, held, rest, self.waits)
+            off = _take_off(level.detach(), reach).where(~held, math.inf) if self.waits else reach
+            takes = off < reach
+            step = torch.where(takes, off - shift, torch.where(reach < rest, reach, time))
+            x = _at(states, step)
+            time = torch.where(self._goes_on(every, x, reach, rest) | takes, time - step, 0.0)
+            held, self.waiting = held | takes, self.waiting | takes
             if not bool((time > 0).any()):
-                return x
+                break
+        if self.keeps:
+            self.seen = torch.where(held, self.excess(x.detach()), self.seen)
+        return x
 
     def first_crossing(self, x: State, length: Values, looks: Int64[Tensor, " L"]) -> Float64[Tensor, " L"]:
         found, begin = torch.full_like(length, math.inf), torch.zeros_like(length)
@@ -75,7 +86,9 @@ class _Series(loop.Neurons):
             rest, which = length[some] - begin[some], looks[some]
             slots = [slot if isinstance(slot, float) else slot[which] for slot in self.slots]
             states, level, reach = self._expanded(x[some], slots, free[some], rest, searches=True)
-            found[some] = begin[some] + _first_zero(level * _powers(reach, len(level))) * reach
+            level = level * _powers(reach, len(level))
+            wait = self._from_below(level, which) if self.keeps else _first_zero(level)
+            found[some] = begin[some] + wait * reach
             x[some], begin[some] = _at(states, reach), begin[some] + reach
             none = found[some].isinf()
             more = torch.zeros_like(none)
@@ -83,13 +96,28 @@ class _Series(loop.Neurons):
             some = some[more]
         return found
 
+    def _from_below(self, level: Row, which: Int64[Tensor, " L"]) -> Values:
+        """Where these polynomials on [0, 1] come from below 0, ``inf`` if nowhere."""
+        seen = self.seen[which]
+        above = (seen >= 0) & ((level[0] >= 0) | seen.isinf())
+        fell = _first_zero(-level, above).where(above, 0.0)
+        at = fell.clamp(max=1 - _SMALL)
+        wait = at + (1 - at) * _first_zero(_part(level, at, 1 - at), above).where(fell.isfinite(), math.inf)
+        self.seen[which] = torch.where(wait.isinf(), 2.0 * fell.isinf() - torch.ones_like(seen), math.inf)
+        return wait
+
     def excess(self, x: State) -> Values:
         return self._once(self.programs.flow, x)[:, -1]
 
     def rates(self, x: State) -> tuple[State, Values]:
         now = torch.zeros_like(x[:, 0])
-        states, level, _ = self._expanded(x, self.slots, now > 0, now, searches=True)
-        return states[1].T.detach(), level[1].detach()
+        with torch.enable_grad():
+            states, level, _ = self._expanded(x.requires_grad_(), self.slots, now > 0, now, searches=True)
+            (top,) = torch.autograd.grad(level[0].sum(), x, retain_graph=True)
+            (by,) = torch.autograd.grad((states[1].T * top).sum(), x)
+        change, (value, slope), leak = states[1].T.detach(), level[:2].detach(), -(by * top).sum(1)
+        least = (-value).clamp(min=0) * leak / top.square().sum(1)  # as the leak would take the rest of the rise
+        return change, slope.maximum(least).where(slope > 0, slope)
 
     def reset(self, x: State) -> State:
         return self._once(self.programs.reset, x)
@@ -149,6 +177,14 @@ class _Series(loop.Neurons):
         wrong = torch.where(stuck, STUCK_STEP, self.status[some])
         self.status[some] = torch.where(finite, wrong, NOT_FINITE)
         return (reach < rest) & (self.status[some] == FINE)
+
+
+def _take_off(level: Row, reach: Values) -> Values:
+    """Time until g is at least 0 and rises faster and faster, ``reach`` if it does not until then."""
+    level = pad(level * _powers(reach, len(level)), (0, 0, 0, max(0, 3 - len(level))))
+    found = _first_zero(level)
+    _, slope, bend, *_ = _part(level, found.clamp(max=1), torch.ones_like(found))
+    return torch.where((found < 1) & (slope > 0) & (bend > 0), found * reach, reach)
 
 
 def _powers(time: Values, number: int) -> Row:
@@ -246,9 +282,10 @@ def _first(kind: int, a: Values, exponent: Slot) -> Values:
     return a**exponent if kind == steps.POWER else FUNCTIONS[_CALLED[kind]](a)
 
 
-def _first_zero(level: Row) -> Values:
-    """Where polynomials on [0, 1] are first >= 0; ``inf`` if nowhere."""
-    level = pad(level, (0, 0, 0, max(0, 3 - len(level))))
+def _first_zero(level: Row, below: Some | bool = False) -> Values:
+    """Where polynomials on [0, 1] are first >= 0; ``inf`` if nowhere. Some are ``below`` at 0, but for rounding."""
+    level = pad(level, (0, 0, 0, max(0, 3 - len(level)))).clone()
+    level[0] = torch.where(torch.as_tensor(below), level[0].clamp(max=-1e-300), level[0])
     above = (level[0] > 0) | ((level[0] == 0) & (level[1] > 0))
     found = torch.where(above, 0.0, torch.full_like(level[0], math.inf))
     begin, width = torch.zeros_like(found), torch.ones_like(found)

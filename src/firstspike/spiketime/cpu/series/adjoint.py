@@ -11,6 +11,8 @@ after an event; f is that of held neurons within a refractory time)::
 
 A neuron that is above its threshold as soon as it is released spikes there: c is 0, and the pull is owed to that time.
 So it is for one that an arrival lifts over its threshold. See Wunderlich and Pehle 2021 for LIF neurons.
+Where g is below 0 at an observed spike, the divisor is at least what the leak takes from a slope on the way up to 0, so
+that gradients stay small where g hardly rises.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -64,7 +66,7 @@ def unwind(g, slot, chunk, mode, number):
             a[lane] = g.of_voltage[b, j]
             for k in range(1, g.states):
                 a[k * LANES + lane] = g.of_current[b, j, k - 1]
-            if g.free[slot, lane] > g.bounds[1]:
+            if g.bounds[1] < g.free[slot, lane] < math.inf:
                 g.owed[slot, lane] = -g.of_left[b, j]
                 by_refractory(g, slot, chunk, lane, mode, g.of_left[b, j])
     while True:
@@ -192,12 +194,16 @@ def pass_arrival(g, slot, chunk, lane, mode, number, source, holds):
 def pass_spikes(g, slot, chunk, mode, number, spiked):
     """One spike of each of these neurons, whose flow before it is known."""
     s, slots, a = g.work[slot], g.own_slots[slot], g.a[slot]
-    before, after, change, slope = g.flows[slot, 0], g.flows[slot, 1], g.flows[slot, 2], g.flows[slot, 3]
+    before, after, change = g.flows[slot, 0], g.flows[slot, 1], g.flows[slot, 2]
+    slope, leaks = g.flows[slot, 3], g.flows[slot, 4]
     put(g, slot, s, spiked)
     values_into(g.excess_adjoint, s, slots, slope)
     count, begin = slots_of(g.excess_adjoint)
     for q in range(count):
         store(g.slot_rows[slot], q * LANES, load32(s, g.excess_adjoint[begin + 2 * q + 1] * ROW))
+    for k in range(g.states):
+        store(s, (g.states + k) * ROW, load32(slope, k * LANES))
+    values_into(g.plain_adjoint, s, slots, leaks)
     values_into(g.reset, s, slots, change)
     for k in range(g.states):
         store(s, k * ROW, load32(change, k * LANES))
@@ -214,7 +220,7 @@ def pass_spikes(g, slot, chunk, mode, number, spiked):
         row = g.record[slot, lane, g.entry[slot, lane]]
         kind, spike, b, j = int(row[0]) % HOLDS, int(row[1]), g.sample[slot, lane], g.neuron[slot, lane]
         asked = g.grad[b, j, spike] if mode < LARGEST else 0.0
-        pull, rate = g.owed[slot, lane] - asked, 0.0
+        pull, rate, leak, size = g.owed[slot, lane] - asked, 0.0, 0.0, 0.0
         holds = g.refractory[b // g.batch, j] > 0
         for k in range(g.states):
             at = k * LANES + lane
@@ -222,15 +228,17 @@ def pass_spikes(g, slot, chunk, mode, number, spiked):
             if not holds or g.held[k] == 0:
                 pull += a[at] * after[at]
             rate += slope[at] * before[at]
-        c, owed, over = 0.0, 0.0, before[g.states * LANES + lane] >= 0
+            leak += slope[at] * leaks[g.states * LANES + at]
+            size += slope[at] * slope[at]
+        c, owed, over = 0.0, 0.0, before[g.states * LANES + lane]
         if g.probes != 0:
             c, owed = asked, g.owed[slot, lane]
             for k in range(g.states):
                 change[k * LANES + lane] = a[k * LANES + lane]
-        elif AT_RELEASE <= kind <= AT_ARRIVAL and over:
+        elif AT_RELEASE <= kind <= AT_ARRIVAL and over >= 0:
             owed = pull
         elif kind != LOST and rate > 0:
-            c = pull / rate
+            c = pull / (max(rate, -over * leak / size) if over < 0 else rate)
             if mode == WEIGHTS and abs(c) * g.largest[slot, spike, lane] > g.bound[0]:
                 c = 0.0
         if mode == LARGEST:

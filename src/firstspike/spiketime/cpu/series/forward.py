@@ -1,8 +1,9 @@
 """Neurons from equations go from event to event, 32 at once, each with its own clock.
 
 A step goes to the next event of a neuron: an arrival, the end of a refractory time, a spike that was observed, or the
-end. It is shorter where its Taylor series does not reach that far, or where the neuron spikes. What happens at an event
-is worked out for one neuron after the other; the series, which take most of the time, for all.
+end. It is shorter where its Taylor series does not reach that far, where the neuron spikes, or, with observed spikes,
+where it takes off at its threshold or above: it is held there until the next of them. What happens at an event is
+worked out for one neuron after the other; the series, which take most of the time, for all.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -16,12 +17,13 @@ from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.series.expansion import ROW, expand, expand_for, output_of, upper_bound, value_at
 from firstspike.spiketime.cpu.sort import sort_row
 from firstspike.spiketime.cpu.vectors.simd import load32, lowest_bit, store
-from firstspike.spiketime.statuses import FINE, NO_ROOM, NOT_FINITE, RESET_ABOVE, STUCK_STEP
+from firstspike.spiketime.statuses import FINE, NO_ROOM, NOT_FINITE, RESET_ABOVE, STUCK_STEP, WAITED
 
 # what an entry of a record is about. HOLDS is added where the neuron is held
 STEP, ARRIVAL, RELEASE, SPIKE, AT_RELEASE, AT_ARRIVAL, LOST = range(7)
 HOLDS = 8
 _NOTHING, _SPIKED, _RELEASED, _ARRIVED = range(4)  # the last event, if it was at this very time
+_IGNORED, _BELOW, _ABOVE, _UNKNOWN = range(4)  # where a neuron comes from: from below it may spike, or take off
 _MOST_STEPS = 1 << 17  # of a neuron that are not due to events
 _SMALLEST = 1e-15  # a step, relative to the time
 
@@ -75,6 +77,9 @@ def begin(g, slot, e, first, lanes):
         g.free[slot, lane] = g.bounds[0] + left if left > 0 else -math.inf
         g.place[slot, lane], g.count[slot, lane], g.last[slot, lane] = 0, 0, _NOTHING
         g.entries[slot, lane], g.status[slot, lane] = 0, FINE
+        waits = g.keeps + g.probes == 0 and (g.records == 0 or g.found[b, j, 1] == WAITED)
+        comes = _BELOW if g.keeps == 0 else _UNKNOWN
+        g.comes[slot, lane] = comes if g.observes == 0 or waits else _IGNORED
         g.done[slot, lane] = 0 if lane < lanes else 2  # 2: without a neuron
         if g.delayed != 0 and lane < lanes:
             for k in range(g.events):
@@ -108,7 +113,8 @@ def go_on(g, slot, lane):
         if due <= now and not (arrives and lifts):
             spike(g, slot, lane, now)
             continue
-        if arrives and g.observes == 0 and g.last[slot, lane] == _RELEASED and not lifts:
+        knows = g.comes[slot, lane] != _UNKNOWN or free > now
+        if arrives and not (knows if lifts else g.observes != 0 or g.last[slot, lane] != _RELEASED):
             g.last[slot, lane], g.target[slot, lane] = _NOTHING, now  # it may spike as it is released
             return 0.0
         if arrives:
@@ -136,7 +142,7 @@ def go_on(g, slot, lane):
 def spike(g, slot, lane, time):
     """Note a spike of one neuron, and reset it."""
     b, j, count = g.sample[slot, lane], g.neuron[slot, lane], g.count[slot, lane]
-    holds = g.free[slot, lane] > time
+    holds = time < g.free[slot, lane] < math.inf
     kind = LOST if holds else SPIKE
     if not holds and g.last[slot, lane] == _RELEASED:
         kind = AT_RELEASE
@@ -164,6 +170,8 @@ def spike(g, slot, lane, time):
         g.x[slot, k * LANES + lane] = s[output_of(g.reset, k) * ROW + lane]
     refractory = g.refractory[b // g.batch, j]
     g.free[slot, lane] = time + refractory if refractory > 0 and time + refractory > time else -math.inf
+    if g.observes == 0 and g.keeps != 0:
+        g.comes[slot, lane] = _UNKNOWN if g.free[slot, lane] > time else _ABOVE
     if g.observes == 0 and count >= g.most:
         g.free[slot, lane] = math.inf
     elif g.once != 0 and count + 1 >= g.most:
@@ -176,7 +184,7 @@ def integrate(g, slot):
     s, x, wait, at = g.work[slot], g.x[slot], g.vectors[slot, 0], g.vectors[slot, 1]
     slots, level = g.own_slots[slot], output_of(g.flow, g.states)
     while True:
-        busy = free = np.uint64(0)
+        busy = free = looks = np.uint64(0)
         for lane in range(LANES):
             wait[lane] = 0.0
             if g.done[slot, lane] == 0:
@@ -184,8 +192,10 @@ def integrate(g, slot):
             bit = np.uint64(1) << np.uint64(lane)
             busy |= bit if g.done[slot, lane] == 0 else np.uint64(0)
             free |= bit if not g.free[slot, lane] > g.now[slot, lane] else np.uint64(0)
+            looks |= bit if g.comes[slot, lane] != _IGNORED else np.uint64(0)
         if not busy:
             return
+        g.turns[slot] += 1
         for k in range(g.states):
             store(s, k * ROW, load32(x, k * LANES))
         whole = load32(wait, 0)
@@ -197,16 +207,17 @@ def integrate(g, slot):
             for lane in range(LANES):
                 if (busy & free) & (np.uint64(1) << np.uint64(lane)):
                     note_peak(g, slot, lane, level, order, at[lane])
-        if g.observes == 0:
-            looks = ~(upper_bound(s, level, order, time) < 0.0) & busy & free  # also where that is no number
-            while looks:
-                lane = lowest_bit(looks)
-                bit = np.uint64(1) << np.uint64(lane)
-                looks &= ~bit
-                found = crossing(g, slot, lane, level, order, at[lane])
-                if not found < 0:
-                    at[lane] = found
-                    fired |= bit
+        looks &= busy & free
+        if looks and g.keeps == 0:
+            looks &= ~(upper_bound(s, level, order, time) < 0.0)  # also where that is no number
+        while looks:
+            lane = lowest_bit(looks)
+            bit = np.uint64(1) << np.uint64(lane)
+            looks &= ~bit
+            found = crossing(g, slot, lane, level, order, at[lane])
+            if not found < 0:
+                at[lane] = found
+                fired |= bit
         time = load32(at, 0)
         for k in range(g.states):
             store(x, k * LANES, value_at(s, k, order, time))
@@ -229,61 +240,74 @@ def excess_within(g, slot, lane, level, order, time):
 def note_peak(g, slot, lane, level, order, time):
     """Note the largest excess in a step, if it is the largest so far: value, time, and at an input slope and event."""
     excess_within(g, slot, lane, level, order, time)
-    b, work = g.polynomial[slot, 0], g.polynomial[slot]
+    b, work, n = g.polynomial[slot, 0], g.polynomial[slot], order + 1
     row, now, place = g.highest[g.sample[slot, lane], g.neuron[slot, lane]], g.now[slot, lane], g.place[slot, lane]
     arrival, order_of, arrivals = arrivals_of(g, slot, lane, g.sample[slot, lane])
-    if g.last[slot, lane] == _ARRIVED and b[0] > row[0]:
-        row[0], row[1], row[2], row[3] = b[0], now, b[1] / time, order_of[place - 1]
-    elif now == g.bounds[0] and b[0] > row[0]:
-        row[0], row[1], row[2], row[3] = b[0], now, 0.0, -1.0
-    last, slope, _ = values(b, order + 1, 1.0)
-    if last > row[0]:
-        ends = not time < g.target[slot, lane] - now
-        row[0], row[1], row[2], row[3] = last, g.target[slot, lane] if ends else now + time, slope / time, -1.0
-        if ends and place < arrivals and arrival[place] == g.target[slot, lane]:
-            row[3] = order_of[place]
-    u = highest_in(b, order + 1, work[1], work[2], work[3])
-    value, _, _ = values(b, order + 1, u)
-    if u > 0 and value > row[0]:
-        row[0], row[1], row[2], row[3] = value, now + u * time, 0.0, -1.0
+    u, arrived = highest_in(b, n, work[1], work[2], work[3]), g.last[slot, lane] == _ARRIVED
+    value, slope, _ = values(b, n, u)
+    if not value > row[0] or (u == 0 and not arrived and now > g.bounds[0]):
+        return
+    ends = u == 1 and not time < g.target[slot, lane] - now
+    row[0], row[1], row[2], row[3] = value, g.target[slot, lane] if ends else now + u * time, slope / time, -1.0
+    if u == 0 and arrived:
+        row[3] = order_of[place - 1]
+    elif ends and place < arrivals and arrival[place] == row[1]:
+        row[3] = order_of[place]
 
 
 @jit
-def highest_in(b, count, c, d, e):
-    """Where the polynomial ``b`` has its largest maximum in [0, 1], from zero to zero of its slope; 0 if nowhere."""
-    best, at, start, sign = b[0], 0.0, 0.0, 0.0
-    for n in range(count - 1):
-        c[n] = -(n + 1) * b[n + 1]
-        if sign == 0 and c[n] != 0:
-            sign = 1.0 if c[n] < 0 else -1.0
-    while start < 1 and sign != 0:
-        taylor_shift(c, count - 1, start, 1 - start, d)
-        for n in range(count - 1):
-            d[n] *= sign
-        d[0] = min(d[0], -1e-300)
-        found = first_zero(d, count - 1, e)
-        if found < 0:
-            break
-        start += max(found, 1e-9) * (1 - start)
-        value, _, _ = values(b, count, min(start, 1.0))
-        if sign > 0 and value > best:
-            best, at = value, min(start, 1.0)
+def highest_in(b, n, c, d, e):
+    """Where the polynomial ``b`` is highest in [0, 1], from zero to zero of its slope."""
+    best, at, u, sign = b[0], 0.0, 0.0, 0.0
+    for k in range(n - 1):
+        c[k] = (k + 1) * b[k + 1]
+        if sign == 0 and c[k] != 0:
+            sign = 1.0 if c[k] > 0 else -1.0
+    while u < 1 and sign != 0:
+        found = next_rise(c, n - 1, -sign, u, d, e)
+        u = min(max(found, u + 1e-9), 1.0) if found >= 0 else 1.0
+        value, _, _ = values(b, n, u)
+        if value > best:
+            best, at = value, u
         sign = -sign
     return at
 
 
 @jit
+def next_rise(b, n, sign, start, c, d):
+    """Where a polynomial times a sign, at most 0 from ``start`` on, next rises to 0 in [0, 1]; -1 if nowhere."""
+    taylor_shift(b, n, start, 1 - start, c)
+    for k in range(n):
+        c[k] *= sign
+    c[0] = min(c[0], -1e-300)
+    found = first_zero(c, n, d)
+    return start + found * (1 - start) if found >= 0 else -1.0
+
+
+@jit
 def crossing(g, slot, lane, level, order, time):
-    """When a neuron reaches its threshold in a step, from its start; -1 if it does not, NaN if nobody knows."""
+    """When a neuron spikes in a step, or takes off (rises faster and faster); -1 if never, NaN if nobody knows."""
     excess_within(g, slot, lane, level, order, time)
-    b, total = g.polynomial[slot, 0], 0.0
-    for n in range(order + 1):
-        total += b[n]
+    b, c, d, n = g.polynomial[slot, 0], g.polynomial[slot, 1], g.polynomial[slot, 2], order + 1
+    total = 0.0
+    for k in range(n):
+        total += b[k]
     if not math.isfinite(total):
         return math.nan
-    if b[0] > 0 or (b[0] == 0 and b[1] > 0):
-        return 0.0
-    found = first_zero(b, order + 1, g.polynomial[slot, 1])
+    if g.comes[slot, lane] == _UNKNOWN or (g.comes[slot, lane] == _ABOVE and g.last[slot, lane] == _ARRIVED):
+        g.comes[slot, lane] = _ABOVE if b[0] >= 0 else _BELOW
+    if g.comes[slot, lane] == _ABOVE:
+        found = next_rise(b, n, -1.0, 0.0, c, d)
+        if found >= 0:
+            g.comes[slot, lane] = _BELOW
+            found = next_rise(b, n, 1.0, found, c, d)
+    elif b[0] > 0 or (b[0] == 0 and b[1] > 0):
+        found = 0.0
+    else:
+        found = first_zero(b, n, c)
+    if found >= 0 and g.observes != 0:
+        _, slope, bend = values(b, n, found)
+        found = found if slope > 0 and bend > 0 else -1.0
     return found * time if found >= 0 else -1.0
 
 
@@ -312,5 +336,7 @@ def advance(g, slot, lane, wait, at, fires):
     if time > now:
         g.last[slot, lane] = _NOTHING
     g.now[slot, lane] = time
-    if fires:
+    if fires and g.observes != 0:
+        g.free[slot, lane], g.status[slot, lane] = math.inf, max(g.status[slot, lane], WAITED)
+    elif fires:
         spike(g, slot, lane, time)

@@ -11,7 +11,7 @@ from firstspike.neurons.expressions import names_in, short, shown
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, of_several, zero_gradients
 from firstspike.spiketime.cpu.arrays import LANES, numbers
 from firstspike.spiketime.cpu.linear.host import ENDS, sizes_and_arrays
-from firstspike.spiketime.cpu.runtime.kernels import REFUSED
+from firstspike.spiketime.cpu.runtime.kernels import REFUSED, Layout
 from firstspike.spiketime.cpu.runtime.parallel import call
 from firstspike.spiketime.cpu.series.expansion import ROW, code_of
 from firstspike.spiketime.cpu.series.kernels import BACKWARD, FORWARD, backward_kernel, forward_kernel
@@ -20,6 +20,7 @@ from firstspike.spiketime.statuses import check_statuses
 
 _COST = 40  # of a synapse, in units of one of the kernels of first spikes
 _DIRECT = Needs(("times", *Held._fields))  # whose gradients are not sums over the chunks
+TURNS = 1 << 14  # steps of 32 neurons by a thread, after which Python looks at signals: less than a second, as a rule
 _CHUNKS = 16  # parts of the samples of a network, with gradients of their own
 
 
@@ -72,9 +73,21 @@ def _integrate(given: Arguments, sizes: dict[str, Any], arrays: dict[str, Any]) 
     lead = (*given.times.shape[:2], sizes["outputs"])
     found, overflows = torch.zeros((*lead, 2), dtype=torch.int32), torch.zeros(lead, dtype=torch.uint8)
     arrays |= {"found": found, "overflows": overflows}
-    call(forward_kernel("float64"), FORWARD, (sizes["sorted"], sizes["all_chunks"]), sizes, arrays)
-    check_statuses(found[..., 1], given.equations)
+    _call(forward_kernel("float64"), FORWARD, sizes, arrays, given.equations)
     return found, overflows.bool()
+
+
+def _call(kernel: Any, layout: Layout, sizes: dict[str, Any], arrays: dict[str, Any], key: str) -> int:
+    """Call a kernel until all neurons are done, or one has no result; or it refuses, which is returned."""
+    made = layout.tensors(("order", "arrival", "inside_of", "progress", "turns"), arrays["times"], sizes)
+    phases, progress, refused = (sizes["sorted"], sizes["all_chunks"]), made["progress"].zero_(), 0
+    while not refused and int(progress.sum()) < sizes["samples"] * sizes["outputs"]:
+        made["turns"].zero_()
+        refused = call(kernel, layout, phases, sizes | {"limit": TURNS}, arrays | made)[REFUSED]
+        if not sizes["records"]:
+            check_statuses(arrays["found"][..., 1], key)
+        phases = 0, phases[1]
+    return refused
 
 
 @of_several
@@ -93,7 +106,7 @@ def backward(
     sizes |= {
         "by_slots": "parameters" in needs, "by_time": not needs.isdisjoint(("times", "delay")),
         "bounded": max_weight_grad is not None, "asks_end": grads.state is not None,
-        "vector_flows": (sizes["states"] + 1) * LANES,
+        "vector_flows": 2 * sizes["states"] * LANES,
         "delayed_parts": sizes["all_chunks"] if sizes["delayed"] else 0,
         "observes": True, "once": False, "records": True, "probes": probes, "coefficients": _rows(*programs[2:]),
     }  # fmt: skip
@@ -105,11 +118,13 @@ def backward(
         arrays |= zip(("of_voltage", "of_current", "of_left"), grads.state, strict=True)
     by = zero_gradients(given, needs | _DIRECT)
     made = BACKWARD.tensors(("weight_parts", "delay_parts", "slot_parts", "refractory_parts"), given.times, sizes)
-    arrays |= made | {f"by_{name}": by[name] for name in _DIRECT}
-    room = steps + steps // 8 + 16
-    phases = sizes["sorted"], sizes["all_chunks"]
-    while call(backward_kernel("float64"), BACKWARD, phases, sizes | {"room": room}, arrays)[REFUSED]:
-        room *= 2  # a step that ends in another place can take more of them
+    made |= {f"by_{name}": by[name] for name in _DIRECT}
+    sizes["room"], refused = steps + steps // 8 + 16, 1
+    while refused:
+        for x in made.values():
+            x.zero_()
+        refused = _call(backward_kernel("float64"), BACKWARD, sizes, arrays | made, given.equations)
+        sizes["room"] *= 2  # a step that ends in another place can take more of them
 
     def total(name: str) -> Tensor:
         return made[name].unflatten(0, (sizes["ensemble"], sizes["chunks"])).sum(1)
@@ -154,6 +169,7 @@ def _both(given: Arguments) -> tuple[dict[str, Any], dict[str, Any]]:
         "own_events": events * delayed, "vector_states": states * LANES, "vector_slots": slots * LANES,
         "vector_tops": (2 * states + 1 + slots) * LANES, "noted": 2 + states, "probes": False, "peaked": 0,
         "sorted": sizes["samples"] * (not delayed), "all_chunks": sizes["ensemble"] * chunks,
+        "keeps": equations.keeps,
         **{f"{name}_size": len(code) for name, code in codes.items()},
     }  # fmt: skip
     arrays |= {

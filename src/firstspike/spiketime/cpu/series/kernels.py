@@ -1,6 +1,11 @@
-"""Kernels for neurons from equations. A task is a part of the samples of one network. Its neurons go 32 at a time."""
+"""Kernels for neurons from equations. A task is a part of the samples of one network. Its neurons go 32 at a time.
+
+A call ends after a number of steps, for Python to look at signals and errors, and the next one goes on from there.
+"""
 
 # mypy: disable-error-code="no-untyped-def"
+import math
+
 from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.linear.alone_adjoint import ALL, LARGEST, OTHERS, WEIGHTS
 from firstspike.spiketime.cpu.linear.kernels import GRADIENTS, NEURONS
@@ -14,7 +19,7 @@ from firstspike.spiketime.statuses import NO_ROOM
 
 FORWARD = NEURONS.extended(
     "states slots coefficients chunks once records room shared_events own_events flow_size reset_size vector_states "
-    "vector_slots vector_tops noted probes peaked",
+    "vector_slots vector_tops noted probes peaked keeps all_chunks limit",
     slot_values="real ensemble outputs slots",
     direct="int32 states",
     held="int32 states",
@@ -22,6 +27,9 @@ FORWARD = NEURONS.extended(
     reset="int32 reset_size",
     found="int32 samples outputs 2",
     highest="real peaked outputs 4",
+    # what is kept for the next call: how many pairs of a task are done
+    progress="int64 all_chunks",
+    turns="int64 threads",
     # what a thread works on
     order="int32 samples shared_events",
     arrival="real samples shared_events",
@@ -36,22 +44,14 @@ FORWARD = NEURONS.extended(
     tops="real threads vector_tops",
     vectors=f"real threads 2 {LANES}",
     polynomial=f"real threads 4 {WIDTH}",
-    now=f"real threads {LANES}",
-    target=f"real threads {LANES}",
-    free=f"real threads {LANES}",
-    sample=f"int64 threads {LANES}",
-    neuron=f"int64 threads {LANES}",
-    place=f"int64 threads {LANES}",
-    count=f"int64 threads {LANES}",
-    last=f"int64 threads {LANES}",
-    done=f"int64 threads {LANES}",
-    entries=f"int64 threads {LANES}",
-    status=f"int64 threads {LANES}",
+    **dict.fromkeys(("now", "target", "free"), f"real threads {LANES}"),
+    **dict.fromkeys(("sample", "neuron", "place", "count", "last", "comes"), f"int64 threads {LANES}"),
+    **dict.fromkeys(("done", "entries", "status"), f"int64 threads {LANES}"),
     record=f"real threads {LANES} room noted",
 )
 BACKWARD = FORWARD.extended(
     "adjoint_size plain_adjoint_size excess_adjoint_size reset_adjoint_size by_slots by_time bounded asks_end "
-    "all_chunks delayed_parts vector_flows",
+    "delayed_parts vector_flows",
     adjoint="int32 adjoint_size",
     plain_adjoint="int32 plain_adjoint_size",
     excess_adjoint="int32 excess_adjoint_size",
@@ -64,7 +64,7 @@ BACKWARD = FORWARD.extended(
     a="real threads vector_states",
     owed=f"real threads {LANES}",
     entry=f"int64 threads {LANES}",
-    flows="real threads 4 vector_flows",
+    flows="real threads 5 vector_flows",
     slot_rows="real threads vector_slots",
     own_parts="real threads vector_slots",
     largest=f"real threads most {LANES}",
@@ -80,10 +80,17 @@ def sort_samples(g, slot, b):
 
 
 @jit
-def pairs_of(g, task):
-    """The network of a task, and its first pair of sample and neuron and the one after the last."""
+def next_ones(g, slot, task):
+    """Put the next neurons of a task into the lanes, and take them to the end; returns how many, or 0 to stop."""
     e, chunk = task // g.chunks, task % g.chunks
-    return e, chunk * g.batch // g.chunks * g.outputs, (chunk + 1) * g.batch // g.chunks * g.outputs
+    first = chunk * g.batch // g.chunks * g.outputs + g.progress[task]
+    lanes = min(LANES, (chunk + 1) * g.batch // g.chunks * g.outputs - first)
+    if lanes == 0 or g.turns[slot] >= g.limit:
+        return 0
+    g.progress[task] += lanes
+    begin(g, slot, e, first, lanes)
+    integrate(g, slot)
+    return lanes
 
 
 @kernel(FORWARD, following=f"{__name__}.backward_kernel")
@@ -92,11 +99,10 @@ def forward_kernel(dtype: str):
 
     @jit
     def run(g, slot, task):
-        e, first, stop = pairs_of(g, task)
-        while first < stop:
-            lanes = min(LANES, stop - first)
-            begin(g, slot, e, first, lanes)
-            integrate(g, slot)
+        while True:
+            lanes = next_ones(g, slot, task)
+            if lanes == 0:
+                return
             for lane in range(lanes):
                 b, j = g.sample[slot, lane], g.neuron[slot, lane]
                 g.found[b, j, 0], g.found[b, j, 1] = g.entries[slot, lane], g.status[slot, lane]
@@ -105,8 +111,7 @@ def forward_kernel(dtype: str):
                     for k in range(1, g.states):
                         g.end_current[b, j, k - 1] = g.x[slot, k * LANES + lane]
                     left = g.free[slot, lane] - g.bounds[1]
-                    g.end_left[b, j] = left if left > 0 and g.overflows[b, j] == 0 else 0.0
-            first += LANES
+                    g.end_left[b, j] = left if 0 < left < math.inf and g.overflows[b, j] == 0 else 0.0
 
     return sort_samples, run
 
@@ -117,18 +122,10 @@ def backward_kernel(dtype: str):
 
     @jit
     def run(g, slot, task):
-        e, first, stop = pairs_of(g, task)
-        g.weight_parts[task] = 0
-        g.slot_parts[task] = 0
-        g.refractory_parts[task] = 0
-        if g.delayed != 0:
-            g.delay_parts[task] = 0
-        for b in range(task % g.chunks * g.batch // g.chunks, (task % g.chunks + 1) * g.batch // g.chunks):
-            g.by_times[e * g.batch + b] = 0
-        while first < stop:
-            lanes = min(LANES, stop - first)
-            begin(g, slot, e, first, lanes)
-            integrate(g, slot)
+        while True:
+            lanes = next_ones(g, slot, task)
+            if lanes == 0:
+                return
             for lane in range(lanes):
                 if g.status[slot, lane] == NO_ROOM:
                     g.refused = 1
@@ -145,6 +142,5 @@ def backward_kernel(dtype: str):
             for lane in range(lanes):
                 for k in range(g.slots):
                     g.slot_parts[task, g.neuron[slot, lane], k] += g.own_parts[slot, k * LANES + lane]
-            first += LANES
 
     return sort_samples, run
