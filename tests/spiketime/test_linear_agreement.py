@@ -256,7 +256,7 @@ def first_of_window(times, weight, neuron, **shared):
 
 
 @pytest.mark.parametrize(("outputs", "bias"), [(5, 0.0), (33, 0.4), (3, 1.2)])
-def test_first_spikes_are_the_first_of_trains_bit_for_bit(outputs, bias, backend):
+def test_first_spikes_are_the_first_of_trains(outputs, bias, backend):
     draw = Drawn(8)
     neuron = typical(outputs, draw, bias=bias)
     times, weight = draw.uniform(2, 6, high=3.0), (draw.normal(outputs, 6) + 0.8).requires_grad_()
@@ -268,7 +268,7 @@ def test_first_spikes_are_the_first_of_trains_bit_for_bit(outputs, bias, backend
     assert found[0][0].isfinite().any()
     for other in found[1:]:
         for x, y in zip(found[0], other, strict=True):
-            assert torch.equal(x, y)
+            torch.testing.assert_close(x, y, rtol=1e-13, atol=1e-14)
 
 
 def test_ensembles_through_vmap(backend):

@@ -19,6 +19,7 @@ from firstspike.spiketime.contract import (
     Result,
     Sizes,
     empty_gradients,
+    of_several,
 )
 from firstspike.spiketime.cpu.arrays import LANES, PAD, SAVED, numbers, saved_for, saved_size
 from firstspike.spiketime.cpu.runtime.kernels import REFUSED
@@ -79,7 +80,9 @@ class Settings(NamedTuple):
 def settings_of(given: Arguments) -> Settings:
     """The settings of a call."""
     real, several, syn = name_of(given.times.dtype), given.max_spikes > 0, given.tau_syn
-    taus = 1 if not isinstance(syn, Tensor) or _alike(given) else given.threshold.numel()
+    taus = given.threshold.numel()
+    if not isinstance(syn, Tensor) or (taus > 0 and _alike(given)):
+        taus = 1
     if given.closed:
         by = Settings(real, (SYNAPSE,), (0,), True, given.delay is not None, given.sizes, taus)
     else:
@@ -102,6 +105,7 @@ def settings_of(given: Arguments) -> Settings:
 def _alike(given: Arguments) -> bool:
     """Whether all neurons have the same time constants."""
     parts, one = len(given.components) or 1, given.tau_mem
+    assert isinstance(given.tau_syn, Tensor)
     several = [given.tau_syn.reshape(-1, parts), *([one.reshape(-1)] if isinstance(one, Tensor) else [])]
     return all(not len(x) or bool((x == x[0]).all()) for x in several)
 
@@ -195,7 +199,8 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         arrays |= zip(("of_voltage", "of_current", "of_left"), grads.state, strict=True)
         arrays["of_current"] = turned(arrays["of_current"], given)
     arrays |= {f"by_{name}": x for name, x in found.items()}
-    most = int(arrays["numbers"].max()) if by.most else 1  # type: ignore[union-attr]
+    numbers_of = arrays.get("numbers")
+    most = 1 if numbers_of is None or not numbers_of.numel() else int(numbers_of.max())
     asked = not needs.isdisjoint(CONSTANTS), max_weight_grad is not None, grads.state is not None, most
     call, rows = _backward_call(by, *asked, (*arrays, "summed"))
     arrays["summed"] = summed = given.times.new_empty((by.shape[0], -(-by.shape[-1] // LANES), rows))
@@ -214,7 +219,7 @@ def _backward_call(
 ) -> tuple[Call, int]:
     """The call of a backward pass for neurons of at most so many spikes, and how many sums a group has."""
     sizes, (ensemble, batch, _, _), count = dict(sizes_of(by)), by.shape, len(by.kinds)
-    groups, parts, chunks = sizes["groups"], min(PARTS, sizes["groups"]), min(CHUNKS, batch)
+    groups, parts, chunks = sizes["groups"], max(1, min(PARTS, sizes["groups"])), max(1, min(CHUNKS, batch))
     adjoint, rows = ADJOINT + count * EACH, BY_PARTS + 2 * count * LANES
     sizes |= {
         "parts": parts, "chunks": chunks, "stride": -(-sizes["events"] // 16) * 16, "lanes": groups * LANES,
@@ -230,6 +235,7 @@ def _backward_call(
     return Call(backward_kernel(*by.kind), phases, plan, sizes["threads"]), rows
 
 
+@of_several
 def _at_observed(
     grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:

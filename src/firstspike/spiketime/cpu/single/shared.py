@@ -165,10 +165,10 @@ def quiet(g, at, c, x, k, n, keys, weights, source, active):
         if two:
             place += np.uintp(EACH_ROW * stride)
             rest = z * rows[place]
-            moved = fma(z, rows[place + np.uintp(stride)], moved)
             if threshold:
                 lift = min(z, rest) * -1.0
             else:
+                moved = fma(z, rows[place + np.uintp(stride)], moved)
                 push = fma(max(z, rest), other, push)
         height = fma(abs(v), 1 - ENOUGH, max(v, fma(push, long, v * rows[base])) + lift)
         if (height >= ENOUGH) & active:
