@@ -43,7 +43,7 @@ _SUMMED = "threshold", "reset", "jumps", "tau_mem", "tau_syn", "bias"  # over sa
 _ROWS = {"threshold": BY_THRESHOLD, "reset": BY_RESET, "bias": BY_BIAS}
 _COST = {"closed": 4, "linear": 8}  # of a synapse, in units of one of the usual kernels. Trains cost twice as much
 _QUICK = (SYNAPSE,), (SYNAPSE, SYNAPSE), (SYNAPSE, THRESHOLD)  # kinds of components of states in registers
-OF_TRAINS = "slopes", "ups", "numbers", "overflows", "order", "source", "numbered", "arrival"
+OF_TRAINS = "slopes", "ups", "numbers", "order", "source", "numbered", "arrival"
 ENDS = "end_voltage", "end_current", "end_left"
 
 
@@ -173,7 +173,7 @@ def forward(given: Arguments) -> Result:
             check_values(given)
         return Result(spikes, saved)
     sizes = sizes_of(by)
-    found = FORWARD.tensors((*OF_TRAINS, "spikes", *(ENDS if by.ends else ())), given.times, sizes)
+    found = FORWARD.tensors((*OF_TRAINS, "overflows", "spikes", *(ENDS if by.ends else ())), given.times, sizes)
     found["spikes"].fill_(math.inf)
     if given.observed is not None:
         found["spikes"].copy_(given.observed.flatten(0, 1))
@@ -194,6 +194,8 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     by, found = settings_of(given), empty_gradients(given, _DIRECT)
     arrays = arrays_of(given, by) | dict(zip(OF_TRAINS if by.most else SAVED, result.saved, strict=True))
     arrays |= {"spikes": result.spikes, "grad": grads.spikes}
+    if by.most:
+        arrays["overflows"] = result.overflows.to(torch.uint8)
     arrays["bound"] = numbers(given.times.dtype, max_weight_grad or math.inf)
     if grads.state is not None:
         arrays |= zip(("of_voltage", "of_current", "of_left"), grads.state, strict=True)
