@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.polynomial import polynomial
 
-from firstspike.spiketime.cpu.linear.search import first_zero
+from firstspike.spiketime.cpu.series.zeros import first_zero
 
 EPS = np.finfo(np.float64).eps
 MOST = 24  # of degrees

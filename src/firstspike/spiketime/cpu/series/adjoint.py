@@ -21,7 +21,6 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import LANES
-from firstspike.spiketime.cpu.linear.alone_adjoint import LARGEST, OTHERS, WEIGHTS
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.series.expansion import (
     ROW,
@@ -39,12 +38,16 @@ from firstspike.spiketime.cpu.series.forward import (
     HOLDS,
     LOST,
     RELEASE,
+    SPIKE,
     STEP,
     state_of,
 )
 from firstspike.spiketime.cpu.vectors.simd import load32, select, store
 
 _EVERY = ~np.uint64(0)
+# what a pass is for: all gradients, those by all but the weights, those by weights alone, within the bound; or the
+# largest derivative with respect to a weight of the membrane at one spike of each lane
+ALL, OTHERS, WEIGHTS, LARGEST = range(4)
 
 
 @jit
@@ -62,6 +65,8 @@ def unwind(g, slot, chunk, mode, number):
         g.count[slot, lane] = count
         for k in range(g.states):
             a[k * LANES + lane] = 0.0
+        if mode == LARGEST:
+            g.entry[slot, lane] = entry_of(g, slot, lane, number)
         if ends:
             a[lane] = g.of_voltage[b, j]
             for k in range(1, g.states):
@@ -96,6 +101,18 @@ def unwind(g, slot, chunk, mode, number):
         for k in range(1, g.states):
             g.by_current[b, j, k - 1] = a[k * LANES + lane]
         g.by_left[b, j] = -g.owed[slot, lane]
+
+
+@jit
+def entry_of(g, slot, lane, number):
+    """The entry of a neuron's record that is about a spike; -1 if there is none."""
+    place = g.entries[slot, lane] - 1
+    while place >= 0:
+        kind = int(g.record[slot, lane, place, 0]) % HOLDS
+        if kind >= SPIKE and int(g.record[slot, lane, place, 1]) == number:
+            break
+        place -= 1
+    return place
 
 
 @jit

@@ -12,9 +12,9 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import LANES
-from firstspike.spiketime.cpu.linear.search import first_zero, taylor_shift, values
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.series.expansion import ROW, expand, expand_for, output_of, upper_bound, value_at
+from firstspike.spiketime.cpu.series.zeros import first_zero, taylor_shift, values
 from firstspike.spiketime.cpu.sort import sort_row
 from firstspike.spiketime.cpu.vectors.simd import load32, lowest_bit, store
 from firstspike.spiketime.statuses import FINE, NO_ROOM, NOT_FINITE, RESET_ABOVE, STUCK_STEP, WAITED

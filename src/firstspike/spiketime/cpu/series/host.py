@@ -10,17 +10,18 @@ from torch import Tensor
 from firstspike.neurons.expressions import names_in, short, shown
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, of_several, zero_gradients
 from firstspike.spiketime.cpu.arrays import LANES, numbers
-from firstspike.spiketime.cpu.linear.host import ENDS, sizes_and_arrays
 from firstspike.spiketime.cpu.runtime.kernels import REFUSED, Layout
 from firstspike.spiketime.cpu.runtime.parallel import call
 from firstspike.spiketime.cpu.series.expansion import ROW, code_of
 from firstspike.spiketime.cpu.series.kernels import BACKWARD, FORWARD, backward_kernel, forward_kernel
+from firstspike.spiketime.cpu.single.host import ENDS, sizes_of_neurons
 from firstspike.spiketime.series import Program, Programs, programs_of, slot_values
 from firstspike.spiketime.statuses import check_statuses
 
 _COST = 40  # of a synapse, in units of one of the kernels of first spikes
 _DIRECT = Needs(("times", *Held._fields))  # whose gradients are not sums over the chunks
 TURNS = 1 << 14  # steps of 32 neurons by a thread, after which Python looks at signals: less than a second, as a rule
+_GIVEN = "times", "weight", "delay", "voltage", "current", "left"
 _CHUNKS = 16  # parts of the samples of a network, with gradients of their own
 
 
@@ -161,9 +162,12 @@ def _both(given: Arguments) -> tuple[dict[str, Any], dict[str, Any]]:
     places, states = [*map(equations.states.index, equations.receptors)], len(equations.states)
     direct = [name in names_in(equations.excess) for name in equations.states]
     values, delayed = slot_values(programs, parameters), given.delay is not None
-    sizes, arrays = sizes_and_arrays(given, places, states - 1, _COST)
+    copies = given.times.shape[-1] if given.max_spikes else 1
+    sizes: dict[str, Any] = sizes_of_neurons(given.sizes, copies, given.max_spikes, len(places), states - 1, _COST)
     events, slots, chunks = sizes["events"], values.shape[-1], max(1, min(_CHUNKS, sizes["batch"]))
     sizes |= {
+        "delayed": sizes["outputs"] * delayed, "signed": given.receptor is None,
+        "observes": given.observed is not None, "ends": False,
         "states": states, "slots": slots, "coefficients": _rows(programs.flow, programs.reset), "chunks": chunks,
         "once": given.once, "records": False, "room": 0, "shared_events": events * (not delayed),
         "own_events": events * delayed, "vector_states": states * LANES, "vector_slots": slots * LANES,
@@ -172,8 +176,10 @@ def _both(given: Arguments) -> tuple[dict[str, Any], dict[str, Any]]:
         "keeps": equations.keeps,
         **{f"{name}_size": len(code) for name, code in codes.items()},
     }  # fmt: skip
+    arrays: dict[str, Any] = {name: getattr(given, name) for name in _GIVEN}
     arrays |= {
-        "slot_values": values, "refractory": parameters[..., -1],
+        "receptor": None if given.receptor is None else given.receptor.to(torch.int32),
+        "places": numbers(torch.int32, *places), "slot_values": values, "refractory": parameters[..., -1],
         "bounds": numbers(torch.float64, given.start, given.until), "direct": numbers(torch.int32, *direct),
         "held": numbers(torch.int32, *(name in equations.held for name in equations.states)),
         "flow": codes["flow"], "reset": codes["reset"], **dict.fromkeys(ENDS),

@@ -7,13 +7,12 @@ A call ends after a number of steps, for Python to look at signals and errors, a
 import math
 
 from firstspike.spiketime.cpu.arrays import LANES
-from firstspike.spiketime.cpu.linear.alone_adjoint import ALL, LARGEST, OTHERS, WEIGHTS
-from firstspike.spiketime.cpu.linear.kernels import GRADIENTS, NEURONS
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel
-from firstspike.spiketime.cpu.series.adjoint import unwind
+from firstspike.spiketime.cpu.series.adjoint import ALL, LARGEST, OTHERS, WEIGHTS, unwind
 from firstspike.spiketime.cpu.series.expansion import WIDTH
 from firstspike.spiketime.cpu.series.forward import begin, integrate
+from firstspike.spiketime.cpu.single.kernels import GRADIENTS, NEURONS
 from firstspike.spiketime.cpu.sort import sort_row
 from firstspike.spiketime.statuses import NO_ROOM
 
@@ -134,8 +133,10 @@ def backward_kernel(dtype: str):
             if g.bounded == 0:
                 unwind(g, slot, task, ALL, 0)
             else:
-                g.largest[slot] = 0
-                for number in range(g.most):
+                g.largest[slot], most = 0, 0
+                for lane in range(lanes):
+                    most = max(most, g.count[slot, lane])
+                for number in range(most):
                     unwind(g, slot, task, LARGEST, number)
                 unwind(g, slot, task, OTHERS, 0)
                 unwind(g, slot, task, WEIGHTS, 0)

@@ -110,6 +110,20 @@ def _alike(given: Arguments) -> bool:
     return all(not len(x) or bool((x == x[0]).all()) for x in several)
 
 
+def sizes_of_neurons(
+    shape: Sizes, copies: int, most: int, receptors: int, variables: int, cost: int
+) -> dict[str, int]:
+    """Most of the sizes of ``NEURONS``, where a synapse is this much work, in units of one of the usual kernels."""
+    ensemble, batch, inputs, outputs = shape
+    events = inputs * copies
+    work = (2 if most else 1) * cost * ensemble * batch * max(1, events) * outputs
+    return {
+        "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "copies": copies,
+        "events": events, "outputs": outputs, "most": max(1, most), "variables": variables, "receptors": receptors,
+        **sorting_for(events), "threads": threads_for(work),
+    }  # fmt: skip
+
+
 @lru_cache(maxsize=256)
 def sizes_of(by: Settings) -> dict[str, int]:
     """The sizes of a forward pass."""
@@ -120,13 +134,9 @@ def sizes_of(by: Settings) -> dict[str, int]:
     rows = rows_for.py_func(events) if by.delayed else 0
     alike = not by.closed and not by.delayed and by.taus == 1
     intervals = -(-(events + 1) // 16) * 16 * alike
-    work = (2 if several else 1) * _COST[by.kind[1]] * ensemble * batch * max(1, events) * outputs
-    return {
-        "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "copies": by.copies,
-        "events": events, "outputs": outputs, "most": max(1, by.most), "room": max(1, by.most),
-        "variables": count - biased, "receptors": len(by.places), "delayed": outputs * by.delayed,
-        "signed": by.signed, "observes": by.observes, "ends": by.ends, "starts": by.starts,
-        **sorting_for(events), "threads": threads_for(work), "groups": groups, "all_groups": ensemble * groups,
+    return sizes_of_neurons(by.shape, by.copies, by.most, len(by.places), count - biased, _COST[by.kind[1]]) | {
+        "delayed": outputs * by.delayed, "signed": by.signed, "observes": by.observes, "ends": by.ends,
+        "starts": by.starts, "groups": groups, "all_groups": ensemble * groups,
         "group_inputs": inputs * LANES, "delay_inputs": inputs * LANES * by.delayed, "taus": by.taus, "count": count,
         "planes": planes, "reached_inputs": inputs if planes > 1 else 0, "sorted": rows,
         "sorted_keys": rows * LANES, "sorted_values": rows * LANES * planes,

@@ -40,8 +40,8 @@ from firstspike.spiketime.cpu.vectors.simd import fill32, load32
 SAMPLES = 16  # of one task
 
 NEURONS = Layout(
-    "ensemble batch samples inputs copies events outputs most room variables receptors delayed signed observes ends "
-    "starts sorting threads",
+    "ensemble batch samples inputs copies events outputs most variables receptors delayed signed observes ends sorting "
+    "threads",
     times="real samples events",
     weight="real ensemble outputs inputs",
     delay="real ensemble delayed inputs",
@@ -52,7 +52,7 @@ NEURONS = Layout(
     voltage="real samples outputs",
     current="real samples outputs variables",
     left="real samples outputs",
-    spikes="real samples outputs room",
+    spikes="real samples outputs most",
     overflows="uint8 samples outputs",
     end_voltage="real samples outputs",
     end_current="real samples outputs variables",
@@ -77,7 +77,7 @@ GRADIENTS = {
 # taus: how many neurons have time constants of their own, 1 if all share them. Samples and groups are counted through
 # all networks
 FORWARD = NEURONS.extended(
-    "groups all_groups group_inputs delay_inputs taus count planes reached_inputs sorted sorted_keys sorted_values padded releases n_saved holds "
+    "groups all_groups group_inputs delay_inputs taus count planes reached_inputs sorted sorted_keys sorted_values padded releases n_saved holds starts "
     "biased resets jumping state_rows series_rows blocks "
     "alike pairs quick intervals intervals_size rated",
     mem="real taus",
@@ -94,7 +94,7 @@ FORWARD = NEURONS.extended(
     source="int32 samples padded",
     numbered="int32 samples 1",
     arrival="real samples padded",
-    slopes="real samples outputs room",
+    slopes="real samples outputs most",
     ups="real samples outputs releases",
     numbers="int32 samples outputs",
     rates=f"real all_groups count {N_RATES} {LANES}",

@@ -138,7 +138,7 @@ def spent(g, at, lanes):
     while lanes:
         lane = lowest_bit(lanes)
         lanes &= lanes - np.uint64(1)
-        found |= np.uint64(g.counts[at.slot, lane] >= g.room) << np.uint64(lane)
+        found |= np.uint64(g.counts[at.slot, lane] >= g.most) << np.uint64(lane)
     return found
 
 
@@ -155,7 +155,7 @@ def note_spikes(g, at, fires, observes):
         free = time + rows[HOLD + lane]
         rows[RELEASE + lane] = free if free > time else -math.inf
         if observes:
-            rows[DUE + lane] = g.spikes[at.b, j, count + 1] if count + 1 < g.room else math.inf
+            rows[DUE + lane] = g.spikes[at.b, j, count + 1] if count + 1 < g.most else math.inf
         else:
             g.spikes[at.b, j, count] = time
 
