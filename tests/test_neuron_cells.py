@@ -306,3 +306,18 @@ def test_volts_for_millivolts():
     with pytest.warns(UserWarning, match="v_rest=-0.065, v_thresh=-0.05: potentials are in mV here; multiply those in"):
         Cell("IF_curr_exp", v_rest=-0.065, v_thresh=-0.05)
     Cell("IF_curr_exp", v_rest=0.0, v_thresh=15.0, v_reset=0.0)  # no warning
+
+
+@pytest.mark.parametrize(
+    "value", [{}, [1.0, None], ["a"], (x for x in [1.0]), [-1.0], [0.0], [math.nan], torch.ones(1).to_sparse(), [1j]]
+)
+def test_parameters_of_other_kinds(value):
+    with pytest.raises(ValueError, match=r"^cm must be .*(real numbers|> 0 and finite)"):
+        Cell("IF_curr_exp", cm=value)
+
+
+@pytest.mark.parametrize("value", [None, "a", {}, object(), [[1.0], [2.0, 3.0]], torch.ones(2, 2).to_sparse(), 1j])
+@pytest.mark.parametrize("way", ["weights", "strengths"])
+def test_weights_of_other_kinds(value, way):
+    with pytest.raises(ValueError, match=r"^weight must be .*real numbers"):
+        getattr(Cell("IF_cond_exp"), way)(value)

@@ -1,5 +1,7 @@
 """Spike trains as lists of events: the same as padded ones, wherever data are taken."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -174,3 +176,18 @@ def test_times_keep_their_precision(kind):
 
 def test_lists_print_as_numbers_of_samples_and_events():
     assert repr(event_lists([([1.0, 2.0], [0, 1]), ([], [])], 3)) == "EventLists(2 samples, 3 inputs, 2 events)"
+
+
+@pytest.mark.parametrize("make", [event_lists, trains_from_events])
+@pytest.mark.parametrize(
+    ("events", "message"),
+    [
+        (5, r"expected a list with a pair \(times, inputs\) for each sample, got 5"),
+        (None, "expected a list with a pair"),
+        ([([1.0, -1e39], [0, 0])], "expected times that torch.float32 can hold, got 1e[+]39"),
+        ([([1.0], [math.inf])], "inputs: expected whole numbers, got inf for sample 0"),
+    ],
+)
+def test_what_is_no_list_of_events(make, events, message):
+    with pytest.raises(ValueError, match=message):
+        make(events, 3)

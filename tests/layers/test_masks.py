@@ -223,3 +223,9 @@ def test_compiled_and_exported(kind):
     with torch.no_grad():
         program = torch.export.export(layer, (inputs(),))
         assert torch.equal(program.module()(inputs()), expected)
+
+
+def test_sparse_masks():
+    mask = torch.ones(2, 3, dtype=torch.bool).to_sparse()
+    with pytest.raises(ValueError, match=r"mask must be a probability or a boolean tensor \(2, 3\), .*sparse_coo"):
+        SpikingLinear(3, 2, mask=mask)

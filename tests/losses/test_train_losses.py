@@ -224,3 +224,11 @@ def test_missing_spikes_appear_and_extra_ones_go(mean, target, expected):
         cost.backward()
         optimizer.step()
     assert int(network(times).isfinite().sum()) == expected
+
+
+def test_van_rossum_where_spikes_of_one_train_meet():
+    output, target = torch.tensor([[[1.0, 1.0, 2.0, 2.0]]]).double(), torch.tensor([[[1.0, 2.0, 2.0]]]).double()
+    output.requires_grad_()
+    found, wanted = VanRossum(0.7)(output, target), all_pairs(output, target, 0.7).sum()
+    slopes = [torch.autograd.grad(x, output)[0] for x in (found, wanted)]
+    torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)

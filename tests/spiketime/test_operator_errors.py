@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from firstspike import LIF, first_spike_time
+from firstspike import LIF, first_spike_time, spike_trains
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "on_device")
 
@@ -108,3 +108,10 @@ def test_weights_whose_sum_overflows(backend):
     times, weight = torch.zeros(2, 3), torch.ones(4, 3)
     found = first_spike_time(times, weight * 1e38, LIF(threshold=1e38), backend=backend)
     torch.testing.assert_close(found, first_spike_time(times, weight, LIF(), backend=backend))
+
+
+@pytest.mark.parametrize("name", ["threshold", "bias", "refractory"])
+def test_values_that_the_dtype_cannot_hold(name):
+    times, weight = torch.rand(1, 3), torch.rand(2, 3)
+    with pytest.raises(ValueError, match=r"a value of the neuron, 1e\+100, is too large for torch.float32"):
+        spike_trains(times.unsqueeze(-1), weight, LIF(**{name: 1e100}), max_spikes=2)

@@ -1,7 +1,7 @@
 """Spike trains from events: as padded tensors, or as lists of events without padding."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -151,6 +151,8 @@ def event_lists(events: Sequence[Events], inputs: int, dtype: torch.dtype = torc
     """Spike trains from events, kept as lists of events. `trains_from_events` makes one padded tensor of them."""
     if not isinstance(inputs, int | np.integer) or not 1 <= inputs <= MOST_TIMES:
         raise ValueError(f"inputs: expected their number, from 1 to {MOST_TIMES}, got {inputs!r}")
+    if not isinstance(events, Iterable):
+        raise ValueError(f"events: expected a list with a pair (times, inputs) for each sample, got {events!r}")
     kind = torch.int16 if inputs <= torch.iinfo(torch.int16).max else torch.int64
     times, sources = [torch.empty(0, dtype=torch.float64)], [torch.empty(0, dtype=kind)]
     for sample, pair in enumerate(events):
@@ -159,7 +161,9 @@ def event_lists(events: Sequence[Events], inputs: int, dtype: torch.dtype = torc
         times.append(torch.from_numpy(time[order]))
         sources.append(torch.from_numpy(source[order]).to(kind))
     starts = torch.tensor([len(x) for x in times], dtype=torch.int64).cumsum(0)
-    return EventLists(torch.cat(times).to(dtype), torch.cat(sources), starts, inputs)
+    if len(when := torch.cat(times)) and bool((largest := when.abs().max()).to(dtype).isinf()):
+        raise ValueError(f"events: expected times that {dtype} can hold, got {float(largest):g}; take another unit")
+    return EventLists(when.to(dtype), torch.cat(sources), starts, inputs)
 
 
 def _pair(pair: Any, sample: int, inputs: int) -> tuple[Float64[np.ndarray, " events"], Int64[np.ndarray, " events"]]:
@@ -204,7 +208,7 @@ def _pair(pair: Any, sample: int, inputs: int) -> tuple[Float64[np.ndarray, " ev
 
 def check_whole(name: str, numbers: Tensor, place: str = "") -> None:
     """Raise a ValueError that names the first of these numbers that is not whole."""
-    if numbers.is_floating_point() and len(wrong := numbers[numbers != numbers.floor()]):
+    if numbers.is_floating_point() and len(wrong := numbers[~(numbers - numbers.floor() == 0)]):
         raise ValueError(f"{name}: expected whole numbers, got {float(wrong[0]):g}{place}; round or renumber them")
 
 

@@ -83,9 +83,10 @@ def _sides(weight: Tensor, signs: Sequence[int]) -> Tensor:
 def connect(layer: nn.Module, name: str, mask: Mask) -> None:
     """Give a layer a buffer for the connections of the weights of that name, of a mask or yet to be drawn."""
     weight, of = getattr(layer, name), name.replace("weight", "mask")
-    if isinstance(mask, Tensor) and (mask.dtype, mask.shape) != (torch.bool, weight.shape):
-        wanted, got = tuple(weight.shape), tuple(mask.shape)
-        raise ValueError(f"{of} must be a probability or a boolean tensor {wanted}, got {mask.dtype} {got}")
+    form = torch.bool, weight.shape, torch.strided
+    if isinstance(mask, Tensor) and (mask.dtype, mask.shape, mask.layout) != form:
+        got = f"{mask.dtype} {tuple(mask.shape)}" + f", {mask.layout}" * (mask.layout is not torch.strided)
+        raise ValueError(f"{of} must be a probability or a boolean tensor {tuple(weight.shape)}, got {got}")
     setattr(layer, of, mask)
     held = mask.to(weight.device, copy=True) if isinstance(mask, Tensor) else torch.empty_like(weight, dtype=torch.bool)
     layer.register_buffer(name.replace("weight", "connections"), None if mask is None else held)

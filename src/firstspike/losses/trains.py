@@ -93,12 +93,12 @@ class VanRossum(TrainLoss):
 
     def distance(self, output: Trains, target: Trains) -> Float[Tensor, "*batch outputs"]:
         """The distance of two trains, as in `TrainLoss`."""
+        times = torch.cat([output, target], dim=-1)
+        sign = torch.cat([k * x.isfinite().to(x) for k, x in ((1, output), (-1, target))], dim=-1)
         # where two spikes meet, it has a kink: in both orders of the two, so that the mean has no gradient there
-        return (self._in_order(output, target) + self._in_order(target, output)) / 2
+        return (self._in_order(times, sign) + self._in_order(times.flip(-1), sign.flip(-1))) / 2
 
-    def _in_order(self, *trains: Trains) -> Float[Tensor, "*batch outputs"]:
-        times = torch.cat(trains, dim=-1)
-        sign = torch.cat([k * x.isfinite().to(x) for k, x in zip((1, -1), trains, strict=True)], dim=-1)
+    def _in_order(self, times: Trains, sign: Trains) -> Float[Tensor, "*batch outputs"]:
         times = torch.where(times.isfinite(), times, 0.0)  # before any arithmetic: the gradient of inf is NaN
         times, order = times.sort(dim=-1, stable=True)
         left = torch.exp(-times.diff(dim=-1, prepend=times[..., :1]) / self.tau)

@@ -187,9 +187,9 @@ class Cell:
         return self._scaled(weight, tuple(1 / x for x in self._gains))
 
     def _scaled(self, weight: Any, gains: tuple[Any, ...]) -> Any:
-        given: Any = weight if isinstance(weight, Real) else torch.as_tensor(weight)
-        if isinstance(given, Real):
-            return given * gains[given < 0]
+        if isinstance(weight, Real):
+            return weight * gains[weight < 0]
+        given = _tensor("weight", weight)
         given = given if given.is_floating_point() else given.double()
         excites, inhibits = (given * (x.to(given) if isinstance(x, Tensor) else x) for x in gains)
         return torch.where(given < 0, inhibits, excites)
@@ -213,13 +213,25 @@ def _known(message: str, name: str, among: Mapping[str, Any]) -> Any:
 
 
 def _value(name: str, value: Any) -> float | Tensor:
-    """A finite number, or a tensor, whose values the neuron checks where they are used."""
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return torch.as_tensor(value, dtype=torch.float64)
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    if not math.isfinite(number) or (name in _POSITIVE and number <= 0):
+    """A finite number, or a tensor, of which the neuron checks its own values where they are used."""
+    found: Any = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if several := isinstance(value, Iterable) and not isinstance(value, str):
+        found = _tensor(name, value, torch.float64).double()
+    above = name not in _POSITIVE or bool(torch.as_tensor(found > 0).all())
+    if not (above and (several or math.isfinite(found))):
         raise ValueError(f"{name} must be {'> 0 and ' * (name in _POSITIVE)}finite, or a tensor, got {value!r}")
-    return number
+    return found
+
+
+def _tensor(name: str, values: Any, dtype: torch.dtype | None = None) -> Tensor:
+    """Real numbers as a tensor; of lists with that type."""
+    try:
+        found = torch.as_tensor(values, dtype=None if hasattr(values, "dtype") else dtype)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{name} must be a number, or real numbers in a list or tensor, got {values!r}") from None
+    if found.layout is not torch.strided or found.is_complex():
+        raise ValueError(f"{name} must be real numbers in a dense tensor, got {found.dtype}, {found.layout}")
+    return found
 
 
 def _moved(values: Any, given: Mapping[str, Any], names: Mapping[str, Any], back: bool = False) -> Any:

@@ -33,6 +33,8 @@ def of_neurons(value: float | Tensor, weight: Tensor) -> Tensor:
     """One number for each neuron, ``(outputs,)``."""
     if isinstance(value, Tensor):
         return value.to(dtype=weight.dtype, device=weight.device).expand(weight.shape[0])
+    if abs(value) > torch.finfo(weight.dtype).max:
+        raise ValueError(f"a value of the neuron, {value:g}, is too large for {weight.dtype}: take another unit")
     return torch.full((weight.shape[0],), value, dtype=weight.dtype, device=weight.device)
 
 
