@@ -46,7 +46,7 @@ def test_files(tmp_path):
     np.savez(tmp_path / "table.npz", values=VALUES, labels=TARGETS)
     assert file_splits(tmp_path / "table.npz", encode={}, regression=True).train.labels.shape == (72, 2)
     (tmp_path / "wrong.csv").write_text("a,b,sum\n1,2,many\n")
-    with pytest.raises(ValueError, match=r"wrong.csv: labels: expected a number, got 'many' for line 2"):
+    with pytest.raises(ValueError, match=r"wrong.csv: labels: expected a finite number, got 'many' for line 2"):
         file_splits(tmp_path / "wrong.csv", encode={}, regression=True)
 
 
