@@ -147,7 +147,9 @@ def search_pair(g, at, c, x, wait, lanes):
         safe = lanes & ~(known | takes)
         lanes &= ~(safe & (following > high))
         part = abs(following - s) * fastest
-        near = (tolerance * min(following * fastest, 1.0) >= part * part * part) & (takes | safe) & ~falls
+        # the error of a parabola is about the cube of the step, of a tangent about the square
+        near = (tolerance * min(following * fastest, 1.0) >= part * part * select(takes, part, 1.0)) & (takes | safe)
+        near &= ~falls
         near = (near | (known & (high * 4.0 * tolerance >= high - low))) & lanes
         if near:
             found |= near
