@@ -7,7 +7,7 @@ import torch
 
 from firstspike import LIF, DelayRule, LIFRecurrent
 from firstspike.layers.recurrent import SpikingRecurrent
-from firstspike.spiketime.cpu.lanes import host
+from firstspike.spiketime.cpu.windows import host
 
 INF = math.inf
 LEARNT = {"trainable": ("tau_mem", "tau_syn", "threshold", "reset"), "per_neuron": True}

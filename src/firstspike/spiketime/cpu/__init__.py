@@ -1,7 +1,8 @@
 """Numba kernels for the CPU: both passes from tensors. The contract is ``contract``'s.
 
-Where all neurons share the order of arrival and the time constants, ``rows`` computes. The rest, and gradients
-with respect to time constants, are in ``lanes``. Kernels are compiled by the first call, and kept on disk.
+Where LIF neurons share the order of arrival and the time constants, ``rows`` computes. Other neurons, and gradients
+with respect to time constants, are in ``lanes``, recurrent layers of these in ``windows``, neurons from equations in
+``series``. Kernels are compiled by the first call, and kept on disk.
 """
 
 from functools import partial
@@ -22,11 +23,12 @@ from firstspike.spiketime.contract import (
     zero_gradients,
 )
 from firstspike.spiketime.cpu.arrays import PAD, saved_for
-from firstspike.spiketime.cpu.lanes.host import PARTS, SENT, backward_lanes, forward_lanes
+from firstspike.spiketime.cpu.lanes import host as lanes
+from firstspike.spiketime.cpu.lanes.host import PARTS
 from firstspike.spiketime.cpu.rows.host import MAX_GROUPS, backward_rows, backward_trains, forward_rows, forward_trains
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD
 from firstspike.spiketime.cpu.series import host as series
-from firstspike.spiketime.cpu.single import host as single
+from firstspike.spiketime.cpu.windows import host as windows
 from firstspike.spiketime.values import check_values
 
 _MEMORY = 1 << 26  # bytes of a backward pass beside its results
@@ -55,17 +57,17 @@ def supports(neuron: Neuron, recurrent: bool) -> str | None:
 def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
     if not given.closed:
-        return (series if given.equations else single).forward(given)
+        return (series if given.equations else lanes).forward(given)
     shares, empty = _shares(given), 0 in given.times.shape or 0 in given.weight.shape
     if not given.max_spikes and empty:
         check_values(given)
     if empty:  # also without spikes of the neurons, whose delays come after those of the inputs
         return reference.forward(given if given.recurrence is None else given._replace(delay=None))
     if not shares and given.recurrence is None:
-        return single.forward(given)
-    if given.max_spikes:
-        return (forward_trains if shares else forward_lanes)(given, _holds(given))
-    return forward_rows(given)
+        return lanes.forward(given)
+    if not shares:
+        return windows.forward(given, _holds(given))
+    return forward_trains(given, _holds(given)) if given.max_spikes else forward_rows(given)
 
 
 def saves(given: Arguments) -> tuple[Tensor, ...]:
@@ -76,7 +78,7 @@ def saves(given: Arguments) -> tuple[Tensor, ...]:
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``contract``."""
     if not given.closed:
-        return (series if given.equations else single).backward(grads, result, given, max_weight_grad, needs)
+        return (series if given.equations else lanes).backward(grads, result, given, max_weight_grad, needs)
     run = _of_trains if given.max_spikes else _of_first_spikes
     return run(grads, result, given, max_weight_grad, needs)
 
@@ -93,7 +95,7 @@ def _of_first_spikes(
     if 0 in given.times.shape or 0 in given.weight.shape:
         return zero_gradients(given, needs)
     shares = _shares(given) and needs.isdisjoint(CONSTANTS)
-    return (backward_rows if shares else single.backward)(grads, result, given, max_weight_grad, needs)
+    return (backward_rows if shares else lanes.backward)(grads, result, given, max_weight_grad, needs)
 
 
 def _of_trains(
@@ -107,13 +109,13 @@ def _of_trains(
         run, numbers = backward_trains, (N_BACKWARD + 1 + MAX_GROUPS) * (result.saved[0].shape[-1] + 2 * PAD)
     elif given.recurrence is None:
         if _shares(given):  # what its kernels save is not what the others need
-            result = result._replace(saved=single.forward(given._replace(observed=result.spikes)).saved)
-        run, numbers = single.backward, PARTS * given.times[0, 0].numel()
+            result = result._replace(saved=lanes.forward(given._replace(observed=result.spikes)).saved)
+        run, numbers = lanes.backward, PARTS * given.times[0, 0].numel()
     else:
-        if _shares(given):  # what its kernels save is not what the others need
-            if given.recurrence is None or not bool(result.overflows.any()):  # dropped spikes act on other neurons
+        if _shares(given):
+            if not bool(result.overflows.any()):  # dropped spikes act on other neurons
                 given = given._replace(observed=result.spikes)
-            result = result._replace(saved=forward_lanes(given, _holds(given)).saved)
-        run, numbers = backward_lanes, PARTS * given.times[0, 0].numel() + result.saved[SENT].shape[-1]
+            result = result._replace(saved=windows.forward(given, _holds(given)).saved)
+        run, numbers = windows.backward, given.times[0, 0].numel() + result.saved[windows.SENT].shape[-1]
     samples = _TRAIN_MEMORY // (len(given.weight) * numbers * given.times.element_size())
     return backward_in_parts(run, lambda _: samples)(grads, result, given, max_weight_grad, needs)

@@ -1,1 +1,1 @@
-"""Neurons with their own order of arrival or constants: 32 of them in the lanes of a vector."""
+"""Neurons on their own, 32 in the lanes of vectors, each with its own list of inputs or its own time constants."""

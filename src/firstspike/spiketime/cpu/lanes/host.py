@@ -1,210 +1,307 @@
-"""Host side of neurons with synaptic delays or their own time constants, and of time constants' gradients."""
+"""Host side of neurons on their own."""
 
 import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
-from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, Sizes, empty_gradients
-from firstspike.spiketime.cpu.arrays import LANES, PAD, SAVED, STATES, held_for, numbers, saved_for, saved_size
-from firstspike.spiketime.cpu.lanes.carried import N_ADJOINT
+from firstspike.neurons.base import receptors_of
+from firstspike.spiketime.contract import (
+    CONSTANTS,
+    Arguments,
+    Gradients,
+    Grads,
+    Held,
+    Needs,
+    Result,
+    Sizes,
+    empty_gradients,
+    of_several,
+)
+from firstspike.spiketime.cpu.arrays import LANES, PAD, SAVED, numbers, saved_for, saved_size
+from firstspike.spiketime.cpu.lanes.adjoint import BY_BIAS, BY_MEM, BY_PARTS, BY_RESET, BY_THRESHOLD, EACH
+from firstspike.spiketime.cpu.lanes.adjoint import PARTS as ADJOINT
+from firstspike.spiketime.cpu.lanes.back import N_OTHERS
 from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
-from firstspike.spiketime.cpu.lanes.windows import BLOCK
+from firstspike.spiketime.cpu.lanes.linear import TERMS
+from firstspike.spiketime.cpu.lanes.shared import EACH_ROW, FIRST
+from firstspike.spiketime.cpu.lanes.state import BIAS, BUFFERS, KINDS, N_BUFFERS, RISE, SYNAPSE, THRESHOLD
 from firstspike.spiketime.cpu.runtime.kernels import REFUSED
-from firstspike.spiketime.cpu.runtime.parallel import Call, call, name_of
+from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
 from firstspike.spiketime.cpu.sort import sorting_for
 from firstspike.spiketime.cpu.vectors.shuffles import rows_for
 from firstspike.spiketime.shared import threads_for
+from firstspike.spiketime.units import unit_of_weights
 from firstspike.spiketime.values import check_values
 
 PARTS, CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
-_COST = 4  # of a synapse, in units of one of the usual kernels. Trains cost twice as much
-_NEEDS = Needs(Arguments._fields).difference(Held._fields)  # gradients with respect to states are one array
-_VALUES = "mem", "syn", "bounds", "times", "weight", "threshold", "delay"  # what both passes are given
-_ROOM = 8  # spikes of a neuron, on average, that may arrive in a window, and beyond those asked for. More are tried
-_OF_TRAINS = "slopes", "again", "counts", "full", "order", "source", "count", "arrival", "sent", "sent_at"
-SENT = _OF_TRAINS.index("sent")
+_DIRECT = Needs(("times", "weight", "delay", *Held._fields))  # whose gradients are not sums over samples of a group
+_SUMMED = "threshold", "reset", "jumps", "tau_mem", "tau_syn", "bias"  # over samples, for each neuron
+_ROWS = {"threshold": BY_THRESHOLD, "reset": BY_RESET, "bias": BY_BIAS}
+_COST = {"closed": 4, "linear": 8}  # of a synapse, in units of one of the usual kernels. Trains cost twice as much
+_QUICK = (SYNAPSE,), (SYNAPSE, SYNAPSE), (SYNAPSE, THRESHOLD)  # kinds of components of states in registers
+OF_TRAINS = "slopes", "ups", "numbers", "order", "source", "numbered", "arrival"
+ENDS = "end_voltage", "end_current", "end_left"
 
 
-class _Kind(NamedTuple):
-    """The kind for which a kernel is compiled."""
+class Settings(NamedTuple):
+    """What the sizes of a call follow from, but for those of its results."""
 
     real: str
+    kinds: tuple[int, ...]
+    """Of components; a plain LIF neuron has one."""
+    places: tuple[int, ...]
+    """Components of receptors."""
+    closed: bool
     delayed: bool
-    several: bool
+    shape: Sizes
+    taus: int
+    """How many neurons have time constants of their own, 1 if all share them."""
+    jumps: bool = False
+    signed: bool = False
+    copies: int = 1
+    most: int = 0
+    """Spikes, 0 for first spikes. This and what follows is of trains."""
+    resets: bool = True
+    starts: bool = False
+    observes: bool = False
+    holds: bool = False
+    ends: bool = False
+
+    @property
+    def kind(self) -> tuple[str, str, bool, bool]:
+        """The kind of kernels."""
+        return self.real, "closed" if self.closed else "linear", self.delayed, self.most > 0
 
 
-def forward_lanes(given: Arguments, holds: bool = False) -> Result:
-    """First spikes or trains, with ``holds`` if these have refractory times.
+def settings_of(given: Arguments) -> Settings:
+    """The settings of a call."""
+    real, several, syn = name_of(given.times.dtype), given.max_spikes > 0, given.tau_syn
+    taus = given.threshold.numel()
+    if not isinstance(syn, Tensor) or (taus > 0 and _alike(given)):
+        taus = 1
+    if given.closed:
+        by = Settings(real, (SYNAPSE,), (0,), True, given.delay is not None, given.sizes, taus)
+    else:
+        kinds = (*(KINDS[kind] for kind in given.components), *(BIAS,) * (given.bias is not None))
+        places = tuple(receptors_of(given.components))
+        by = Settings(real, kinds, places, False, given.delay is not None, given.sizes, taus)
+        by = by._replace(
+            jumps="current" in given.components or "threshold" in given.components, signed=given.receptor is None
+        )
+    if not several:
+        return by
+    observes = given.observed is not None
+    holds = observes or bool((given.refractory > 0).any()) or (given.left is not None and bool((given.left > 0).any()))
+    return by._replace(
+        copies=given.times.shape[-1], most=given.max_spikes, resets=given.closed or given.resets,
+        starts=given.voltage is not None, observes=observes, holds=holds, ends=given.until < math.inf,
+    )  # fmt: skip
 
-    First spikes save the arrays of ``arrays``, with delays the slopes alone, and raise the errors of ``check_values``.
-    Trains save the slopes at spikes and at releases, the sorted inputs, and in recurrent layers the spikes in order.
-    """
-    if not given.max_spikes:
-        outputs = given.sizes[-1]
+
+def _alike(given: Arguments) -> bool:
+    """Whether all neurons have the same time constants."""
+    parts, one = len(given.components) or 1, given.tau_mem
+    assert isinstance(given.tau_syn, Tensor)
+    several = [given.tau_syn.reshape(-1, parts), *([one.reshape(-1)] if isinstance(one, Tensor) else [])]
+    return all(not len(x) or bool((x == x[0]).all()) for x in several)
+
+
+def sizes_of_neurons(shape: Sizes, copies: int, most: int, receptors: int, variables: int, cost: int) -> dict[str, int]:
+    """Most of the sizes of ``NEURONS``, where a synapse is this much work, in units of one of the usual kernels."""
+    ensemble, batch, inputs, outputs = shape
+    events = inputs * copies
+    work = (2 if most else 1) * cost * ensemble * batch * max(1, events) * outputs
+    return {
+        "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "copies": copies,
+        "events": events, "outputs": outputs, "most": max(1, most), "variables": variables, "receptors": receptors,
+        **sorting_for(events), "threads": threads_for(work),
+    }  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def sizes_of(by: Settings) -> dict[str, int]:
+    """The sizes of a forward pass."""
+    ensemble, batch, inputs, outputs = by.shape
+    groups, events, count = -(-outputs // LANES), inputs * by.copies, len(by.kinds)
+    biased, several = by.kinds[-1] == BIAS, by.most > 0
+    planes = 1 if by.signed else len(by.places)
+    rows = rows_for.py_func(events) if by.delayed else 0
+    alike = not by.closed and not by.delayed and by.taus == 1
+    intervals = -(-(events + 1) // 16) * 16 * alike
+    return sizes_of_neurons(by.shape, by.copies, by.most, len(by.places), count - biased, _COST[by.kind[1]]) | {
+        "delayed": outputs * by.delayed, "signed": by.signed, "observes": by.observes, "ends": by.ends,
+        "starts": by.starts, "groups": groups, "all_groups": ensemble * groups,
+        "group_inputs": inputs * LANES, "delay_inputs": inputs * LANES * by.delayed, "taus": by.taus, "count": count,
+        "planes": planes, "reached_inputs": inputs if planes > 1 else 0, "sorted": rows,
+        "sorted_keys": rows * LANES, "sorted_values": rows * LANES * planes,
+        "padded": (events + PAD) * (several and not by.delayed), "releases": (by.most + 1) * several,
+        "n_saved": 0 if several else saved_size(inputs, outputs), "holds": by.holds, "biased": biased,
+        "resets": by.resets, "jumping": count * LANES * by.jumps,
+        "alike": alike, "pairs": by.kinds in _QUICK[:2], "quick": alike and by.kinds in _QUICK, "intervals": intervals, "rated": count * alike,
+        "intervals_size": (FIRST + EACH_ROW * count) * intervals, "state_rows": BUFFERS + N_BUFFERS * (1 + count) * LANES,
+        "series_rows": 0 if by.closed else (TERMS + count) * LANES, "blocks": -(-ensemble * batch // SAMPLES),
+    }  # fmt: skip
+
+
+def arrays_of(given: Arguments, by: Settings) -> dict[str, Tensor | None]:
+    """The arrays of both passes that are given."""
+    dtype, mem, syn = given.times.dtype, given.tau_mem, given.tau_syn
+    if isinstance(syn, Tensor):
+        syn = syn.reshape(-1, len(given.components) or 1)[: by.taus]
+        if by.kinds[-1] == BIAS:
+            syn = functional.pad(syn, (0, 1), value=math.inf)
+    mem = numbers(dtype, mem).expand(by.taus) if isinstance(mem, int | float) else mem.reshape(-1)[: by.taus]
+    found: dict[str, Tensor | None] = {
+        "mem": mem, "syn": syn if isinstance(syn, Tensor) else numbers(dtype, syn), "kinds": numbers(torch.int32, *by.kinds),
+        "places": numbers(torch.int32, *by.places), "bounds": numbers(dtype, given.start, given.until),
+        "times": given.times, "weight": given.weight, "threshold": given.threshold, "delay": given.delay,
+    }  # fmt: skip
+    if not by.closed:
+        found |= {"bias": given.bias, "jumps": turned(given.jumps, given)}
+        found["receptor"] = None if given.receptor is None else given.receptor.to(torch.int32)
+    if by.most:
+        found |= {name: getattr(given, name) for name in ("reset", "refractory", "voltage", "left")}
+        found["current"] = turned(given.current, given)
+    return found
+
+
+def forward(given: Arguments) -> Result:
+    """Spike times. See ``contract``."""
+    given = without_spikes(given)
+    by = settings_of(given)
+    arrays, lead, outputs = arrays_of(given, by), given.times.shape[:2], by.shape[-1]
+    if not by.most:
         spikes, saved = given.times.new_empty((*given.times.shape[:-1], outputs)), saved_for(given.times, outputs)
-        left = _first_call(*_settings(given))(*_values(given), spikes, *saved)
-        if left[REFUSED]:
+        arrays |= {"spikes": spikes} | dict(zip(SAVED, saved, strict=True))
+        if _run(by, arrays)[REFUSED]:
             check_values(given)
         return Result(spikes, saved)
-    bounds, _, budget = given.windows
-    most = given.max_spikes
-    if given.recurrence is not None and given.observed is None:
-        most = max(most, (len(bounds) - 1) * budget)
-    room, waiting = min(given.max_spikes + _ROOM, most), _ROOM
-    while True:
-        found, lacks = _forward_trains(given, holds, room, waiting)
-        if not lacks:
-            return found
-        room, waiting = min(2 * room, most), 2 * waiting
+    sizes = sizes_of(by)
+    found = FORWARD.tensors((*OF_TRAINS, "overflows", "spikes", *(ENDS if by.ends else ())), given.times, sizes)
+    found["spikes"].fill_(math.inf)
+    if given.observed is not None:
+        found["spikes"].copy_(given.observed.flatten(0, 1))
+    _run(by, arrays | found)
+    each = {name: x.unflatten(0, lead) for name, x in found.items()}
+    state = Held(*(each[name] for name in ENDS)) if by.ends else None
+    if state is not None:
+        current = state.current.squeeze(-1) if by.closed else turned(state.current, given)
+        state = state._replace(current=current)
+    return Result(each["spikes"], tuple(each[name] for name in OF_TRAINS), each["overflows"].bool(), state)
+
+
+def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
+    """Gradients at the given spike times. See ``contract``."""
+    if not result.saved:
+        return _at_observed(grads, result, given, max_weight_grad, needs)
+    whole, given = given, without_spikes(given)
+    by, found = settings_of(given), empty_gradients(given, _DIRECT)
+    arrays = arrays_of(given, by) | dict(zip(OF_TRAINS if by.most else SAVED, result.saved, strict=True))
+    arrays |= {"spikes": result.spikes, "grad": grads.spikes}
+    if by.most:
+        arrays["overflows"] = result.overflows.to(torch.uint8)
+    arrays["bound"] = numbers(given.times.dtype, max_weight_grad or math.inf)
+    if grads.state is not None:
+        arrays |= zip(("of_voltage", "of_current", "of_left"), grads.state, strict=True)
+        arrays["of_current"] = turned(arrays["of_current"], given)
+    arrays |= {f"by_{name}": x for name, x in found.items()}
+    numbers_of = arrays.get("numbers")
+    most = 1 if numbers_of is None or not numbers_of.numel() else int(numbers_of.max())
+    asked = not needs.isdisjoint(CONSTANTS), max_weight_grad is not None, grads.state is not None, most
+    call, rows = _backward_call(by, *asked, (*arrays, "summed"))
+    arrays["summed"] = summed = given.times.new_empty((by.shape[0], -(-by.shape[-1] // LANES), rows))
+    call(*(x if x is None else x.contiguous() for x in arrays.values()))
+    if "current" in found:
+        found["current"] = turned(found["current"], given)
+    if needs.isdisjoint(_SUMMED):
+        return found
+    more = _of_parameters(summed, whole, given, by)
+    return found | (more if given.weight.ndim == 3 else {name: x[0] for name, x in more.items()})
 
 
 @lru_cache(maxsize=256)
-def _first_call(kind: _Kind, shape: Sizes, taus: int, threads: int) -> Call:
-    """The call for first spikes of that many samples."""
-    sizes = _sizes(kind, shape, taus, threads)
-    phases = _add_scan(sizes, kind.delayed, not kind.delayed)
-    return Call(forward_kernel(*kind), phases, FORWARD.plan(kind.real, sizes, (*_VALUES, "spikes", *SAVED)), threads)
+def _backward_call(
+    by: Settings, by_taus: bool, bounded: bool, asks_end: bool, most: int, given: tuple[str, ...]
+) -> tuple[Call, int]:
+    """The call of a backward pass for neurons of at most so many spikes, and how many sums a group has."""
+    sizes, (ensemble, batch, _, _), count = dict(sizes_of(by)), by.shape, len(by.kinds)
+    groups, parts, chunks = sizes["groups"], max(1, min(PARTS, sizes["groups"])), max(1, min(CHUNKS, batch))
+    adjoint, rows = ADJOINT + count * EACH, BY_PARTS + 2 * count * LANES
+    sizes |= {
+        "parts": parts, "chunks": chunks, "stride": -(-sizes["events"] // 16) * 16, "lanes": groups * LANES,
+        "pieces_size": (2 * most + 2) * adjoint * by.delayed, "by_taus": by_taus, "bounded": bounded,
+        "bounded_spikes": most * bounded, "largest_rows": most * LANES * bounded, "asks_end": asks_end,
+        "rising": RISE in by.kinds, "scratch_place": adjoint + N_OTHERS, "state_rows": 2 * adjoint + N_OTHERS,
+        "grown": sizes["delay_inputs"] * (by.closed and not by.most and not by_taus), "total_rows": rows,
+        "joining": sizes["intervals"] * (not by.most),
+    }  # fmt: skip
+    all_groups = sizes["all_groups"]
+    phases = all_groups + sizes["blocks"] * sizes["alike"], ensemble * parts * chunks, all_groups + sizes["blocks"]
+    plan = BACKWARD.plan(by.real, sizes, given)
+    return Call(backward_kernel(*by.kind), phases, plan, sizes["threads"]), rows
 
 
-def _forward_trains(given: Arguments, holds: bool, room: int, waiting: int) -> tuple[Result, bool]:
-    """The result, and whether there was too little room for it."""
-    sizes, arrays = _of_trains(given, room)
-    delayed, recurrent, dues = given.delay is not None, given.recurrence is not None, sizes["inside"] + PAD
-    presorted = recurrent or not delayed
-    sizes |= {"padded": dues if presorted else 0, "releases": holds * (room + 1)}
-    sizes["dues"] = dues + (sizes["outputs"] * waiting if recurrent else 0)
-    sizes["listed"] = LANES * (sizes["dues"] + 3 * PAD) * (recurrent and delayed)
-    phases = _add_scan(sizes, delayed, presorted)
-    arrays |= FORWARD.tensors((*_OF_TRAINS, "spikes", "overflows", "lacks"), given.times, sizes)
-    for name in ("overflows", "lacks", "sent_at"):
-        arrays[name].zero_()
-    arrays["spikes"].fill_(math.inf)
-    if given.observed is not None:
-        arrays["spikes"].copy_(given.observed.flatten(0, 1))
-    call(forward_kernel(*_kind(given)), FORWARD, phases, sizes, arrays)
-    state = None if given.until == math.inf else Held(*arrays["held"][:, :, STATES:].unbind(2))
-    each = {name: arrays[name].unflatten(0, given.times.shape[:2]) for name in (*_OF_TRAINS, "spikes", "overflows")}
-    saved = tuple(each[name] for name in (*_OF_TRAINS, *(["spikes"] if recurrent else [])))
-    spikes = each["spikes"][..., : given.max_spikes].contiguous() if recurrent else each["spikes"]
-    return Result(spikes, saved, each["overflows"].bool(), state), bool(arrays["lacks"].any())
-
-
-def backward_lanes(
+@of_several
+def _at_observed(
     grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:
-    """The gradients, also of neurons that share their time constants."""
-    found, by_taus = empty_gradients(given, _NEEDS), not needs.isdisjoint(("tau_mem", "tau_syn"))
-    by, bound = {f"by_{name}": x for name, x in found.items()}, numbers(given.times.dtype, max_weight_grad or math.inf)
-    if not given.max_spikes:
-        saved = result.saved or saved_for(given.times, given.sizes[-1])
-        before = (x.contiguous() for x in (result.spikes, *saved, grads.spikes))
-        run = _first_backward_call(*_settings(given), not result.saved, by_taus, tuple(by))
-        run(*_values(given), *before, bound, *by.values())
-        return found
-    kept = {"spikes": result.spikes} | dict(zip((*_OF_TRAINS, "spikes"), result.saved, strict=False))
-    sizes, arrays = _of_trains(given, kept["spikes"].shape[-1])
-    releases, sendings, pieces = kept["again"].shape[-1], kept["sent"].shape[-1], 0
-    if given.delay is not None:
-        most = min(sizes["budget"], int(kept["counts"].max()))
-        pieces = ((1 + (releases > 0)) * most + 2) * min(BLOCK, sizes["windows"])
-    sizes |= {
-        "releases": releases, "padded": kept["arrival"].shape[-1], "sendings": sendings,
-        "dues": sizes["inside"] + sendings + PAD, "asks_end": grads.state is not None,
-    }  # fmt: skip
-    phases = _add_parts(sizes, 1 if given.recurrence is not None else PARTS, pieces, by_taus)
-    arrays |= kept | by | {"overflows": result.overflows.to(torch.uint8), "grad": grads.spikes, "bound": bound}
-    if grads.state is not None:
-        arrays["of_end"] = torch.stack(tuple(grads.state), 2)
-    if given.state is not None:
-        arrays["by_start"] = torch.empty_like(torch.stack(tuple(given.state), 2))
-    call(backward_kernel(*_kind(given)), BACKWARD, phases, sizes, arrays)
-    return found if given.state is None else found | dict(zip(Held._fields, arrays["by_start"].unbind(2), strict=True))
+    """The gradients at first spikes from elsewhere, which are trains of one spike."""
+    none = torch.zeros_like(given.threshold)
+    trains = given._replace(
+        times=given.times.unsqueeze(-1), observed=result.spikes.unsqueeze(-1), max_spikes=1, reset=none, refractory=none
+    )
+    grads, found = Grads(grads.spikes.unsqueeze(-1)), forward(trains)
+    by = backward(grads, found, trains, max_weight_grad, needs)
+    return by | {"times": by["times"].squeeze(-1)}
+
+
+def _of_parameters(summed: Tensor, whole: Arguments, given: Arguments, by: Settings) -> dict[str, Tensor]:
+    """Gradients of the neurons' parameters, from the sums of groups. ``given`` is as ``without_spikes`` returns it."""
+    ensemble, _, _, outputs = by.shape
+    rows = summed.unflatten(2, (-1, LANES)).transpose(1, 2).flatten(2)[..., :outputs]
+    unit = unit_of_weights(given.weight, given.threshold).reshape(ensemble, outputs)
+    biased, more = by.kinds[-1] == BIAS, max(1, len(whole.components))
+    parts = rows[:, BY_PARTS // LANES :]
+    kept = parts.shape[1] // 2 - biased
+    by_syn, by_jumps = (parts[:, number : 2 * kept : 2].transpose(1, 2) for number in (0, 1))
+    found = {name: rows[:, row // LANES] / unit for name, row in _ROWS.items()}
+    found["tau_mem"] = rows[:, BY_MEM // LANES] / given.tau_mem
+    if by.closed:
+        return found | {"tau_syn": by_syn.squeeze(-1) / given.tau_syn}
+    found["tau_syn"] = functional.pad(by_syn / given.tau_syn, (0, more - kept))
+    found["jumps"] = turned(functional.pad(by_jumps / unit.unsqueeze(-1), (0, more - kept)), whole)
+    return found
+
+
+def _run(by: Settings, arrays: dict[str, Tensor | None]) -> Any:
+    return _forward_call(by, tuple(arrays))(*(x if x is None else x.contiguous() for x in arrays.values()))
 
 
 @lru_cache(maxsize=256)
-def _first_backward_call(
-    kind: _Kind, shape: Sizes, taus: int, threads: int, observes: bool, by_taus: bool, by: tuple[str, ...]
-) -> Call:
-    """The call for the gradients, named ``by``, at first spikes of that many samples."""
-    sizes = _sizes(kind, shape, taus, threads) | {"observes": observes, "asks_end": False}
-    sizes["grown"] = 0 if by_taus else sizes["delay_inputs"]
-    phases = _add_parts(sizes, PARTS, 0, by_taus, observes and not kind.delayed)
-    plan = BACKWARD.plan(kind.real, sizes, (*_VALUES, "spikes", *SAVED, "grad", "bound", *by))
-    return Call(backward_kernel(*kind), phases, plan, threads)
-
-
-def _add_scan(sizes: dict[str, int], delayed: bool, presorted: bool) -> tuple[int, ...]:
-    """Add the sizes of a forward pass. Returns its phases."""
-    sizes |= sorting_for(max(sizes["events"], sizes["dues"]))
-    sizes["sorted"] = rows_for.py_func(sizes["dues"]) * LANES if delayed else 1
-    tasks = sizes["ensemble"] * -(-sizes["batch"] // sizes["block"]) * sizes["tasks"]
-    return sizes["all_groups"] + sizes["blocks"] * presorted, tasks
-
-
-def _add_parts(sizes: dict[str, int], most: int, pieces: int, by_taus: bool, sorts: bool = False) -> tuple[int, ...]:
-    """Add the sizes of a backward pass that divides the neurons into at most ``most`` parts. Returns its phases."""
-    parts, chunks = min(most, sizes["groups"]), min(CHUNKS, sizes["batch"])
-    sizes |= {
-        "parts": parts, "chunks": chunks, "lanes": sizes["groups"] * LANES, "by_taus": by_taus,
-        "stride": -(-(sizes["events"] + sizes["sendings"]) // 16) * 16, "pieces_size": pieces * N_ADJOINT,
-        "sorted": 1, **sorting_for(max(sizes["events"], sizes["dues"])),
-    }  # fmt: skip
+def _forward_call(by: Settings, given: tuple[str, ...]) -> Call:
+    sizes = sizes_of(by)
     groups, blocks = sizes["all_groups"], sizes["blocks"]
-    return groups + blocks * sorts, sizes["ensemble"] * parts * chunks, groups + blocks
+    phases = groups + blocks * (not by.delayed), groups * -(-by.shape[1] // SAMPLES)
+    return Call(forward_kernel(*by.kind), phases, FORWARD.plan(by.real, sizes, given), sizes["threads"])
 
 
-def _kind(given: Arguments) -> _Kind:
-    return _Kind(name_of(given.times.dtype), given.delay is not None, given.max_spikes > 0)
+def turned(x: Any, given: Arguments) -> Any:
+    """Numbers of components, with the other sign of those of adaptation currents."""
+    if x is None or "current" not in given.components:
+        return x
+    return x * x.new_tensor([-1.0 if kind == "current" else 1.0 for kind in given.components])
 
 
-def _settings(given: Arguments) -> tuple[_Kind, Sizes, int, int]:
-    """What the sizes of a call follow from: its kind and shape, the number of time constants, and the threads."""
-    taus = given.tau_mem.numel() if isinstance(given.tau_mem, torch.Tensor) else 1
-    work = (2 if given.max_spikes else 1) * _COST * given.times.numel() * given.sizes[-1]
-    return _kind(given), given.sizes, taus, threads_for(work)
-
-
-def _values(given: Arguments) -> tuple[torch.Tensor | None, ...]:
-    """The arrays of both passes."""
-    dtype = given.times.dtype
-    mem, syn = (numbers(dtype, x) if isinstance(x, (int, float)) else x for x in given.constants)
-    bounds = numbers(dtype, *given.windows.bounds)
-    values = mem, syn, bounds, given.times, given.weight, given.threshold, given.delay
-    return tuple(x if x is None else x.contiguous() for x in values)
-
-
-def _sizes(kind: _Kind, shape: Sizes, taus: int, threads: int) -> dict[str, int]:
-    """Sizes of both passes, those of first spikes where trains differ."""
-    ensemble, batch, inputs, outputs = shape
-    groups = -(-outputs // LANES)
-    return {
-        "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "outputs": outputs,
-        "copies": 1, "events": inputs, "inside": inputs, "padded": 0, "most": 1, "room": 1, "budget": 1, "releases": 0,
-        "observes": False, "taus": taus, "groups": groups, "all_groups": ensemble * groups,
-        "threads": threads, "blocks": -(-ensemble * batch // SAMPLES), "group_inputs": inputs * LANES,
-        "delay_inputs": inputs * LANES if kind.delayed else 0, "n_saved": saved_size(inputs, outputs), "windows": 1,
-        "bounds_size": 2, "sendings": 0, "tasks": groups, "kept": threads, "block": SAMPLES, "dues": inputs + PAD,
-        "listed": 0, "grown": 0,
-    }  # fmt: skip
-
-
-def _of_trains(given: Arguments, room: int) -> tuple[dict[str, int], dict[str, Any]]:
-    """The sizes and arrays of both passes. States at the start are copied, and have room for those at the end."""
-    arrays: dict[str, Any] = dict(zip(_VALUES, _values(given), strict=True))
-    sizes, (bounds, lag, budget) = _sizes(*_settings(given)), given.windows
-    batch, outputs, threads = sizes["batch"], sizes["outputs"], sizes["threads"]
-    sizes |= {
-        "copies": given.times.shape[-1], "events": given.times[0, 0].numel(), "most": given.max_spikes, "room": room,
-        "inside": int((given.times < math.inf).sum((-1, -2)).max()), "budget": budget, "windows": len(bounds) - 1,
-        "bounds_size": len(bounds), "observes": given.observed is not None,
-    }  # fmt: skip
-    if given.recurrence is not None:
-        block = min(SAMPLES, -(-batch // (2 * threads)))
-        sizes |= {"sendings": outputs * room, "tasks": 1, "kept": threads * sizes["groups"], "block": block}
-        parts = () if given.delay is None else (given.delay[..., : given.times.shape[2]], given.delay[..., -outputs:])
-        longest = [float(x.max()) if x.numel() else 0.0 for x in parts] or (0.0, lag)
-        arrays["reach"] = numbers(given.times.dtype, *longest)
-    arrays |= {"reset": given.reset, "refractory": given.refractory, "held": held_for(given)}
-    return sizes, arrays
+def without_spikes(given: Arguments) -> Arguments:
+    """The arguments of first spikes without components that only spikes change, which come after the synapses'."""
+    kept = sum(kind in ("synapse", "rise") for kind in given.components)
+    if given.max_spikes or kept == len(given.components):
+        return given
+    assert isinstance(given.tau_syn, Tensor)
+    assert given.jumps is not None
+    parts: Any = {"tau_syn": given.tau_syn[..., :kept], "jumps": given.jumps[..., :kept]}
+    return given._replace(components=given.components[:kept], **parts)

@@ -10,11 +10,11 @@ from torch import Tensor
 from firstspike.neurons.expressions import names_in, short, shown
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, of_several, zero_gradients
 from firstspike.spiketime.cpu.arrays import LANES, numbers
+from firstspike.spiketime.cpu.lanes.host import ENDS, sizes_of_neurons
 from firstspike.spiketime.cpu.runtime.kernels import REFUSED, Layout
 from firstspike.spiketime.cpu.runtime.parallel import call
 from firstspike.spiketime.cpu.series.expansion import ROW, code_of
 from firstspike.spiketime.cpu.series.kernels import BACKWARD, FORWARD, backward_kernel, forward_kernel
-from firstspike.spiketime.cpu.single.host import ENDS, sizes_of_neurons
 from firstspike.spiketime.series import Program, Programs, programs_of, slot_values
 from firstspike.spiketime.statuses import check_statuses
 

@@ -7,12 +7,12 @@ A call ends after a number of steps, for Python to look at signals and errors, a
 import math
 
 from firstspike.spiketime.cpu.arrays import LANES
+from firstspike.spiketime.cpu.lanes.kernels import GRADIENTS, NEURONS
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel
 from firstspike.spiketime.cpu.series.adjoint import ALL, LARGEST, OTHERS, WEIGHTS, unwind
 from firstspike.spiketime.cpu.series.expansion import WIDTH
 from firstspike.spiketime.cpu.series.forward import begin, integrate
-from firstspike.spiketime.cpu.single.kernels import GRADIENTS, NEURONS
 from firstspike.spiketime.cpu.sort import sort_row
 from firstspike.spiketime.statuses import NO_ROOM
 

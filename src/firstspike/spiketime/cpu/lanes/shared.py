@@ -27,11 +27,11 @@ from firstspike.spiketime.cpu.arrays import (
     fetch_row,
     saved_of,
 )
+from firstspike.spiketime.cpu.lanes.adjoint import EACH, NOW, PARTS, Q, Y, add_sums, event_at, into_of
+from firstspike.spiketime.cpu.lanes.convolved import convolved3
+from firstspike.spiketime.cpu.lanes.state import BIAS, BUFFERS, RISE, SYNAPSE, THRESHOLD, fill_rates, longest_wait
 from firstspike.spiketime.cpu.membrane import ENOUGH, responses
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
-from firstspike.spiketime.cpu.single.adjoint import EACH, NOW, PARTS, Q, Y, add_sums, event_at, into_of
-from firstspike.spiketime.cpu.single.convolved import convolved3
-from firstspike.spiketime.cpu.single.state import BIAS, BUFFERS, RISE, SYNAPSE, THRESHOLD, fill_rates, longest_wait
 from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.shuffles import fold16
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load16, load32, lowest, select, store
@@ -98,7 +98,11 @@ def fill_intervals(g, slot, b):
 @inlined
 def step_shared(g, at, c, x, k):
     """``linear.step`` through the interval after input ``k``."""
-    state, here, there = g.state[at.slot], BUFFERS + x * (1 + g.count) * LANES, BUFFERS + (x ^ 1) * (1 + g.count) * LANES
+    state, here, there = (
+        g.state[at.slot],
+        BUFFERS + x * (1 + g.count) * LANES,
+        BUFFERS + (x ^ 1) * (1 + g.count) * LANES,
+    )
     rows, stride = g.rows[at.b], g.intervals
     base = np.uintp(k + 1)
     v, none = load32(state, here), fill32(state, 0.0)
@@ -135,7 +139,13 @@ def quiet(g, at, c, x, k, n, keys, weights, source, active):
 
     Returns the input after which an active lane may spike, or the last one. It has been added to the state.
     """
-    state, here, rows, stride, end = g.state[at.slot], BUFFERS + x * (1 + g.count) * LANES, g.rows[at.b], g.intervals, g.bounds[1]
+    state, here, rows, stride, end = (
+        g.state[at.slot],
+        BUFFERS + x * (1 + g.count) * LANES,
+        g.rows[at.b],
+        g.intervals,
+        g.bounds[1],
+    )
     v, y, z = load32(state, here), load32(state, here + LANES), load32(state, here + g.count * LANES)
     first, other, two, signed = c[0, PER_SYN, 0], c[g.count - 1, PER_SYN, 0], g.count > 1, g.signed != 0
     parted, threshold, none = g.planes > 1, two and g.kinds[g.count - 1] == THRESHOLD, fill32(state, 0.0)
@@ -209,7 +219,12 @@ def back_quiet(g, at, c, k, due, keys, source, joining, two):
     rows, numbers, stride, joins, into = g.state[at.slot], g.rows[at.b], g.intervals, g.joins[at.slot], into_of(g, at)
     first, last, none = PARTS + Q, PARTS + (g.count - 1) * EACH + Q, fill32(g.state, 0.0)
     p, q, r, unit = load32(rows, Y), load32(rows, first), load32(rows, last), c[0, UNIT, 0]
-    rate, other, signed, parted = c[0, PER_SYN, 0] * unit, c[g.count - 1, PER_SYN, 0] * unit, g.signed != 0, g.planes > 1
+    rate, other, signed, parted = (
+        c[0, PER_SYN, 0] * unit,
+        c[g.count - 1, PER_SYN, 0] * unit,
+        g.signed != 0,
+        g.planes > 1,
+    )
     sums, events, number, currents = g.sums[at.slot], g.columns[at.slot], 0, two and g.kinds[g.count - 1] == SYNAPSE
     if joining:
         p = q = r = none

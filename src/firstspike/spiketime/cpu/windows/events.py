@@ -1,8 +1,7 @@
-"""Spike trains window after window: the possible inputs of a window, and their order.
+"""Recurrent layers window after window: the possible inputs of a window, and their order.
 
-Without recurrence there is one window. In a recurrent layer the spikes of one window are inputs of the next ones, by
-the last columns of the weights: events count input spikes, then spike k of neuron j as ``events + k outputs + j``.
-Synaptic delays are at least as long as a window, or all neurons see their spikes again after the same lag.
+The spikes of one window are inputs of the next ones, by the last columns of the weights: events count input spikes,
+then spike k of neuron j as ``events + k outputs + j``. Synaptic delays are at least as long as a window, or all neurons see their spikes again after the same lag.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -15,7 +14,7 @@ from firstspike.spiketime.cpu.arrays import LANES, PAD
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from, sort_row
 from firstspike.spiketime.cpu.vectors.shuffles import columns16, pack16, sort_lanes, transpose16
-from firstspike.spiketime.cpu.vectors.simd import fill16, fill32, gather16, load16, load32, lowest_bit, select, store
+from firstspike.spiketime.cpu.vectors.simd import fill16, gather16, load16, load32, lowest_bit, select, store
 
 BLOCK = 8  # windows within which the gradients of an event are found at once
 
@@ -39,31 +38,6 @@ def window_of(g, slot, b, w, delayed):
     begin, end, n, owns = g.bounds[w], g.bounds[w + 1], 0, g.inputs - g.outputs
     events, sources, times = g.due_events[slot], g.due_sources[slot], g.due_times[slot]
     order, arrival, count, reach = g.order[b], g.arrival[b], np.intp(g.count[b, 0]), g.reach
-    if g.windows == 1:
-        if not delayed:
-            return Window(w, begin, end, count, count, order, g.source[b], arrival)
-        given, copies, source, copy, wrong = g.times[b], g.copies, 0, 0, 0
-        for event in range(g.events):
-            time = given[event]
-            wrong += not time > -math.inf
-            n += time < end
-        if wrong:
-            g.refused = 1  # by first spikes. Those of trains are checked before
-        if n == g.events and copies == 1:  # in loops without branches
-            for event in range(n):
-                events[event] = sources[event] = event
-            for event in range(n):
-                times[event] = given[event]
-            return Window(w, begin, end, n, n, events, sources, times)
-        n = 0
-        for event in range(g.events):
-            time, place = given[np.uintp(event)], np.uintp(n)
-            events[place], sources[place], times[place] = event, source, time
-            n += time < end
-            copy += 1
-            if copy == copies:
-                source, copy = source + 1, 0
-        return Window(w, begin, end, n, n, events, sources, times)
     k = first_from(arrival, 0, count, begin - reach[0])
     while k > 0 and arrival[k - 1] + reach[0] >= begin:
         k -= 1
@@ -135,24 +109,9 @@ def due_at(g, at, window, end, begun):
 
 @jit
 def sort_due(g, at, window, weight):
-    """Sort the inputs of each of 32 lanes: times into ``keys``, and weights into ``values``. Returns how many rows.
-
-    In a recurrent layer each lane is handed what arrives at it, otherwise all lanes have the same rows.
-    """
-    keys, values, never, n = g.keys[at.slot], g.values[at.slot], fill32(g.keys, math.inf), 0
-    if g.windows > 1:
-        n = _hand_over(g, at, due_at(g, at, window, window.end, True), weight)
-    endless = window.begin == -math.inf and window.end == math.inf
-    for k in range(window.n if g.windows == 1 else 0):
-        arrival, inside = arrivals(g, at, window, k)
-        if not endless:
-            if not inside:
-                continue
-            arrival = select(inside, arrival, never)
-        store(keys, n * LANES, arrival)
-        store(values, n * LANES, load32(weight, np.uintp(window.sources[np.uintp(k)]) * np.uintp(LANES)))
-        n += 1
-    sort_lanes(keys, values, n)
+    """Sort the inputs of each of 32 lanes: times into ``keys``, and weights into ``values``. Returns how many rows."""
+    n = _hand_over(g, at, due_at(g, at, window, window.end, True), weight)
+    sort_lanes(g.keys[at.slot], g.values[at.slot], n)
     return n
 
 

@@ -9,9 +9,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import BRIEF_END, LANES, UNIT, saved_of
-from firstspike.spiketime.cpu.membrane import ENOUGH
-from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.single.flow import (
+from firstspike.spiketime.cpu.lanes.flow import (
     above,
     at_rest,
     constants,
@@ -31,7 +29,7 @@ from firstspike.spiketime.cpu.single.flow import (
     to_spike,
     up_of,
 )
-from firstspike.spiketime.cpu.single.state import (
+from firstspike.spiketime.cpu.lanes.state import (
     BUFFERS,
     DUE,
     FIXED,
@@ -49,6 +47,8 @@ from firstspike.spiketime.cpu.single.state import (
     longest_wait,
     start_rows,
 )
+from firstspike.spiketime.cpu.membrane import ENOUGH
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.masks import any_reaches
 from firstspike.spiketime.cpu.vectors.simd import fill32, load32, lowest_bit, next_up, select, store, store_some
 
@@ -222,7 +222,12 @@ def walk(g, at, keys, values, source, n):
     is_brief, k = False, -2
     while k + 1 < n:
         k += 1
-        if source is not None and k >= 0 and not (observes or stuck) and not (holds and (load32(rows, RELEASE) > now) & every):
+        if (
+            source is not None
+            and k >= 0
+            and not (observes or stuck)
+            and not (holds and (load32(rows, RELEASE) > now) & every)
+        ):
             k, x = pass_quiet(g, at, c, x, k, n, keys, values, source, every)
             now = fill32(first, min(keys[k], end))
         elif k >= 0:

@@ -13,9 +13,7 @@ import numpy as np
 from numba.core import types
 
 from firstspike.spiketime.cpu.arrays import BRIEF, BRIEF_END, LANES, PER_MEM, PER_SYN, UNIT, Rates, rates_in
-from firstspike.spiketime.cpu.membrane import ENOUGH, brief, derivatives, responses
-from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
-from firstspike.spiketime.cpu.single.adjoint import (
+from firstspike.spiketime.cpu.lanes.adjoint import (
     BY_MEM,
     BY_PARTS,
     DUE,
@@ -36,10 +34,10 @@ from firstspike.spiketime.cpu.single.adjoint import (
     load_adjoint,
     since,
 )
-from firstspike.spiketime.cpu.single.convolved import convolved3, convolved4
-from firstspike.spiketime.cpu.single.pair import search_pair, step_pair
-from firstspike.spiketime.cpu.single.shared import pass_back_shared, quiet, step_shared
-from firstspike.spiketime.cpu.single.state import (
+from firstspike.spiketime.cpu.lanes.convolved import convolved3, convolved4
+from firstspike.spiketime.cpu.lanes.pair import search_pair, step_pair
+from firstspike.spiketime.cpu.lanes.shared import pass_back_shared, quiet, step_shared
+from firstspike.spiketime.cpu.lanes.state import (
     AT_SPIKE,
     BIAS,
     BUFFERS,
@@ -51,6 +49,8 @@ from firstspike.spiketime.cpu.single.state import (
     UP,
     longest_wait,
 )
+from firstspike.spiketime.cpu.membrane import ENOUGH, brief, derivatives, responses
+from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.vectors.masks import any_reaches
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, select, sqrt, store
@@ -355,7 +355,7 @@ def hopeless(g, at, c, x):
             charge, fed = charge + most, none
             drive = fma(most, leak if kind == BIAS else load32(c[k], PER_SYN * LANES), drive)
     rest = select(leak > 0.0, drive / select(leak > 0.0, leak, 1.0), charge + max(v, 0.0))
-    return ENOUGH > fma(abs(v), 1 - ENOUGH, min(max(v, rest), max(v, 0.0) + charge) + lift)
+    return fma(abs(v), 1 - ENOUGH, min(max(v, rest), max(v, 0.0) + charge) + lift) < ENOUGH
 
 
 @jit
@@ -595,7 +595,15 @@ def back_rise(g, at, c, x, k, here, wait, taus):
     if taus:
         next_mem, next_own = load32(state, following + OF_MEM), load32(state, following + OF_OWN)
         by_synapse, by_own = derivatives(wait, r)
-        of_mem = fma(of_mem, own, fma(next_mem, feeds, fma(here.of_y, moves, here.y * leak * both * convolved4(wait, leak, leak, synapse, own_rate))))
+        of_mem = fma(
+            of_mem,
+            own,
+            fma(
+                next_mem,
+                feeds,
+                fma(here.of_y, moves, here.y * leak * both * convolved4(wait, leak, leak, synapse, own_rate)),
+            ),
+        )
         by_third = both * own_rate * convolved4(wait, leak, synapse, own_rate, own_rate) - moves
         of_own = fma(of_own, own, fma(here.q * own_rate * wait, own, fma(q, by_own, here.y * by_third)))
         by_third = both * synapse * convolved4(wait, leak, synapse, synapse, own_rate) - moves

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import LANES, PER_SYN, UNIT
-from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_SYN
 from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined
 from firstspike.spiketime.cpu.vectors.shuffles import fold16
@@ -18,6 +17,7 @@ Y, C, Y_KEPT, C_KEPT = (row * LANES for row in range(4))
 OF_MEM, OF_SYN, NOW, ORIGIN = (row * LANES for row in range(4, 8))
 DUE = 8 * LANES  # the next spike or release back
 N_ADJOINT = 9 * LANES
+BY_THRESHOLD, BY_MEM, BY_SYN, BY_RESET = range(0, 4 * LANES, LANES)  # sums of a group's gradients, see ``kernels``
 
 
 class Adjoint(NamedTuple):

@@ -11,9 +11,9 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import AHEAD, BRIEF_END, EQUAL, KIND, LANES, PER_SYN, UNIT, fetch_row, rates_in
+from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_PARTS, NOW, Y_KEPT, Y, add_sums, into_of
 from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, responses
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.single.adjoint import BY_MEM, BY_PARTS, NOW, Y_KEPT, Y, add_sums, into_of
 from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.shuffles import fold16
@@ -84,7 +84,13 @@ def walk_first(g, at, keys, source, n):
 
         dkappa/dlog(tau_mem) + dkappa/dlog(tau_syn) = -s dkappa/ds
     """
-    into, sums, events, rows, c = into_of(g, at), g.sums[at.slot], g.columns[at.slot], g.state[at.slot], g.rates[at.group, 0]
+    into, sums, events, rows, c = (
+        into_of(g, at),
+        g.sums[at.slot],
+        g.columns[at.slot],
+        g.state[at.slot],
+        g.rates[at.group, 0],
+    )
     spike, decay, taus, r, unit = load32(rows, NOW), load32(rows, Y), g.by_taus != 0, rates_in(c), c[UNIT, 0]
     none, kept = fill32(c, 0.0), load32(rows, Y_KEPT)
     weighs = select((kept > 0.0) | (kept < 0.0), none + 1.0, none)

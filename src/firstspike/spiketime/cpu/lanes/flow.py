@@ -10,8 +10,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from firstspike.spiketime.cpu.lanes import closed, linear
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type
-from firstspike.spiketime.cpu.single import closed, linear
 
 FLOWS = {"closed": closed, "linear": linear}
 

@@ -20,8 +20,17 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import BRIEF_END, HEIGHT, LANES, PER_MEM, UNIT, rates_in
-from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_RESET, BY_SYN, BY_THRESHOLD, bounded
-from firstspike.spiketime.cpu.lanes.carried import (
+from firstspike.spiketime.cpu.lanes.state import longest_wait
+from firstspike.spiketime.cpu.membrane import responses
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.vectors.mathfun import exp
+from firstspike.spiketime.cpu.vectors.shuffles import sum_rows16, total16
+from firstspike.spiketime.cpu.vectors.simd import fill32, load32, lowest_bit, prefetch32, select, store
+from firstspike.spiketime.cpu.windows.carry import (
+    BY_MEM,
+    BY_RESET,
+    BY_SYN,
+    BY_THRESHOLD,
     C_KEPT,
     DUE,
     N_ADJOINT,
@@ -40,11 +49,7 @@ from firstspike.spiketime.cpu.lanes.carried import (
     load_adjoint,
     store_adjoint,
 )
-from firstspike.spiketime.cpu.lanes.scan import longest_wait
-from firstspike.spiketime.cpu.lanes.windows import BLOCK, arrivals, due_at
-from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.vectors.shuffles import sum_rows16, total16
-from firstspike.spiketime.cpu.vectors.simd import fill32, load32, lowest_bit, prefetch32, select, store
+from firstspike.spiketime.cpu.windows.events import BLOCK, arrivals, due_at
 
 AHEAD = 4  # events whose numbers are on their way to the processor
 # of 32 lanes, after what they carry: the derivative of y by log(tau_mem), and what the last release gives to its spike
@@ -67,6 +72,27 @@ def next_due(g, at, lane, before):
     if spike < release < before:
         return release, 1
     return spike, 0
+
+
+@jit
+def bounded(scale, suspects, g, at, window, delayed, spike, since, most):
+    """``scale``, but 0 for ``suspects`` where a weight's gradient exceeds ``most`` by an input, or by its rest.
+
+    The responses are those of a spike to inputs ``since``.
+    """
+    c = g.rates[at.group]
+    r, unit, largest = rates_in(c), c[UNIT, 0], fill32(c, 0.0)
+    for k in range(window.n):
+        arrival, inside = fill32(c, window.times[k]), at.every
+        if delayed:
+            arrival, inside = arrivals(g, at, window, k)
+        causal = (spike > arrival) & (arrival >= window.begin) & inside & suspects
+        if causal:
+            start = max(arrival, since)
+            wait = select(causal, max(spike - start, 0.0) * unit, 0.0)
+            age = select(causal, (arrival - start) * r.syn * unit, 0.0)
+            largest = max(largest, select(causal, responses(wait, r)[2] * exp(age), 0.0))
+    return select((abs(scale) * largest > most) & suspects, 0.0, scale)
 
 
 @jit
@@ -96,8 +122,8 @@ def jump(g, at, hits):
             slope, asked = g.slopes[at.b, at.first + lane, j] * level, state.dtype.type(0)
             if j < g.most:
                 asked += g.grad[at.b, at.first + lane, j]
-            if g.windows > 1:  # by its arrivals at other neurons
-                asked += g.times_parts[at.part, at.b, g.events + j * g.outputs + at.first + lane]
+            # by its arrivals at other neurons
+            asked += g.times_parts[at.part, at.b, g.events + j * g.outputs + at.first + lane]
             if j == whole[COUNT + lane] - 1:
                 asked += state[OF_LEFT + lane]
             if now + state[HOLD + lane] > now:
@@ -131,7 +157,6 @@ def start_back(g, at, window):
         state[FIRST + lane], count, full, j = -math.inf, 0, False, at.first + lane
         if j < g.outputs:
             unit, full = g.unit[at.e, j], (stuck >> np.uint64(lane)) & np.uint64(1) != 0
-            full |= g.windows == 1 and g.overflows[at.b, j] != 0  # of spikes that other kernels found
             state[SIZE + lane], state[LEVEL + lane] = unit, g.level[at.e, j]
             state[RESET + lane], state[HOLD + lane] = g.reset[at.e, j] / unit, g.refractory[at.e, j]
             if begin > -math.inf and g.held[at.b, 2, j] > 0:
@@ -301,9 +326,9 @@ def settle(g, at, window, stop, bounds, taus):
 def unwind_apart(g, at, window):
     """Unwind neurons with delays, whose events may come in any order: the adjoint at each is found from pieces.
 
-    A piece lies between two of a lane's spikes, releases or windows, where it follows from exponentials. In recurrent
-    layers those of a block of windows are kept, and an event's gradients found where it first arrives at a lane, or in
-    the first window of the block if that is later.
+    A piece lies between two of a lane's spikes, releases or windows, where it follows from exponentials. Those of a
+    block of windows are kept, and an event's gradients found where it first arrives at a lane, or in the first window
+    of the block if that is later.
     """
     state, whole, c, pieces = g.state[at.place], g.whole[at.place], g.rates[at.group], g.pieces[at.place]
     w = window.number
@@ -324,8 +349,7 @@ def unwind_apart(g, at, window):
         x = back_to(x, select(hits, before, x.now), False, r, unit, longest, bounds, taus)
         x = back_over(g, at, window, True, x, hits)
     whole[SIZE_NOW] = size
-    if g.windows > 1:
-        window = due_at(g, at, window, g.bounds[stop], w % BLOCK == 0)
+    window = due_at(g, at, window, g.bounds[stop], w % BLOCK == 0)
     if bounds or taus:
         settle(g, at, window, stop, bounds, taus)
     else:

@@ -1,11 +1,4 @@
-"""Neurons that see their inputs in an order of their own (synaptic delays), or have their own time constants: forward.
-
-The lanes of a vector are 32 neurons of one sample. With synaptic delays each lane has its own order of arrival: a
-sorting network sorts all lanes at once. Then all take the same steps from one input to the next, each over its own
-time and with its own coefficients: where the order and so the times are the same for all and brief, by short power
-series, otherwise by exponentials. Of spike trains, they go between two inputs as often as any of them spikes or is
-released from its refractory time.
-"""
+"""Neurons that see their own spikes again, forward through a window: 32 of one sample, as in ``lanes.walk``."""
 
 # mypy: disable-error-code="no-untyped-def"
 import math
@@ -13,12 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import BRIEF_END, LANES, UNIT, rates_in, saved_of
+from firstspike.spiketime.cpu.arrays import BRIEF_END, LANES, UNIT, rates_in
+from firstspike.spiketime.cpu.lanes.state import longest_wait
+from firstspike.spiketime.cpu.lanes.walk import arrival_at
 from firstspike.spiketime.cpu.membrane import ENOUGH, brief, crossings, reaches, responses
-from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.masks import any_reaches
 from firstspike.spiketime.cpu.vectors.mathfun import exp
-from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, next_up, select, store, store_some
+from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, next_up, select, store
 
 # of 32 lanes: the state (membrane, current, and the end of the refractory time, later what is left of it), constants,
 # the next spike that was observed, and of spikes that are to be noted their time and the slope of the membrane
@@ -38,77 +33,6 @@ class At(NamedTuple):
     chunk: Any  # backward: those samples, and those groups, whose gradients are summed together
     part: Any
     place: Any  # of what is kept of these neurons from window to window
-
-
-@inlined
-def arrival_at(keys, source, k):
-    """When input ``k`` arrives at each lane, see ``scan_once``."""
-    return load32(keys, k * LANES) if source is None else fill32(keys, keys[k])
-
-
-@jit
-def longest_wait(c):
-    """A time after which nothing is left, and whose exponentials are numbers."""
-    return 1e30 if c.itemsize == 4 else 1e250
-
-
-@jit
-def scan_once(g, at, keys, values, source, n):
-    """Fill in the first spikes of the 32 neurons of a group, and dV/dt there.
-
-    ``keys`` are the times of the n inputs that arrive, then ``inf``, and ``values`` the weights in units of the
-    threshold: with an order of arrival that all lanes share, ``source``, n times and the weights of each input, without
-    (None) times and weights of each lane in its own order.
-    """
-    c = g.rates[at.group]
-    r, never, unit, longest = rates_in(c), fill32(c, math.inf), c[UNIT, 0], longest_wait(c)
-    voltage = current = fill32(c, 0.0)
-    voltage_then, current_then, limit = voltage, current, never
-    active, fired, is_brief, leaks = at.every, np.uint64(0), False, (r.mem > 0.0) != 0
-    now = since = until = arrival_at(keys, source, 0)
-    for k in range(n):
-        if source is None:
-            current = current + load32(values, k * LANES)
-            following = load32(keys, (k + 1) * LANES)
-            wait = (following - now) * unit
-            later = (wait > 0.0) & active
-        else:
-            current = current + load32(values, np.intp(source[k]) * LANES)
-            duration = (keys[k + 1] - keys[k]) * unit
-            if duration == 0:
-                continue  # the next input arrives at the same time
-            following, wait = fill32(c, keys[k + 1]), fill32(c, duration)
-            is_brief, later = duration < c[BRIEF_END, 0], active
-        mem, syn, rise = brief(wait, r) if is_brief else responses(min(wait, longest), r)
-        end, current_end = fma(voltage, mem, current * rise), current * syn
-        # while V rises it is concave, and stays below its tangent
-        steep = fma(voltage, r.mem * -1.0, current * r.syn)
-        candidates = (fma(steep, wait, voltage) >= ENOUGH) & later
-        if candidates:
-            fires = (end >= 1.0) & candidates
-            if candidates & ~fires or not leaks:
-                fires, latest = reaches(voltage, current, wait, end, current_end, candidates, rates_in(c))
-                limit = select(fires, latest, limit)
-            if fires:
-                voltage_then, current_then = select(fires, voltage, voltage_then), select(fires, current, current_then)
-                since, until = select(fires, now, since), select(fires, following, until)
-                fired |= fires
-                active &= ~fires
-        if source is None:
-            active &= following < math.inf
-        if not active:
-            break
-        voltage, current, now = end, current_end, following
-    spike, slope = never, fill32(c, 0.0)
-    if fired:
-        limit = min(limit, (until - since) * unit)
-        spike = since + crossings(voltage_then, current_then, limit, fired, r)[0] * (1 / unit)
-        # where the floats are coarse: after the inputs that cause it
-        spike = min(select(spike > since, spike, next_up(since)), until)
-        drive = current_then * exp((since - spike) * unit * r.syn) * r.syn
-        slope = select(fired, (drive - r.mem) * unit, slope)
-    store_some(at.every, g.spikes[at.b], at.first, select(fired, spike, never))
-    store_some(at.every, saved_of(g, at.b).slope, at.first, slope)
 
 
 @jit
@@ -202,10 +126,10 @@ def note_releases(g, at, freed):
 
 
 @jit
-def scan_trains(g, at, window, keys, values, source, n):
+def walk(g, at, window, keys, values, source, n):
     """Fill in the spikes of the 32 neurons of a group in a window, their slopes there and at releases, and the states.
 
-    Arguments are those of ``scan_once``. Observed spikes are passed through. The slope at one while the neuron was
+    Inputs are in order, see ``lanes.lists``. Observed spikes are passed through. The slope at one while the neuron was
     refractory is 0. Entry k of ``again`` is the release after k spikes.
     """
     state, counts, c, every = g.state[at.place], g.whole[at.place], g.rates[at.group], at.every

@@ -14,12 +14,9 @@ from there back to the spike, and ``x = v+ y`` with v+ at the release. See Wunde
 import math
 
 import numpy as np
-from numba.core import types
 
 from firstspike.spiketime.cpu.arrays import BRIEF_END, LANES, PER_SYN, TOP, UNIT, rates_in, saved_of
-from firstspike.spiketime.cpu.membrane import responses
-from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.single.adjoint import (
+from firstspike.spiketime.cpu.lanes.adjoint import (
     BY_BIAS,
     BY_MEM,
     BY_PARTS,
@@ -42,9 +39,9 @@ from firstspike.spiketime.cpu.single.adjoint import (
     event_at,
     into_of,
 )
-from firstspike.spiketime.cpu.single.convolved import convolved3
-from firstspike.spiketime.cpu.single.first import settle_equal, walk_first
-from firstspike.spiketime.cpu.single.flow import (
+from firstspike.spiketime.cpu.lanes.convolved import convolved3
+from firstspike.spiketime.cpu.lanes.first import settle_equal, walk_first
+from firstspike.spiketime.cpu.lanes.flow import (
     add_taus,
     back,
     back_at,
@@ -57,8 +54,10 @@ from firstspike.spiketime.cpu.single.flow import (
     save,
     settled,
 )
-from firstspike.spiketime.cpu.single.shared import back_quiet, join_first
-from firstspike.spiketime.cpu.single.state import BIAS, FORCED, RISE, SYNAPSE, THRESHOLD
+from firstspike.spiketime.cpu.lanes.shared import back_quiet, join_first
+from firstspike.spiketime.cpu.lanes.state import FORCED, RISE, SYNAPSE, THRESHOLD
+from firstspike.spiketime.cpu.membrane import responses
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.simd import fill32, highest, load32, load_some32, lowest_bit, select, store
 
 # rows of 32 lanes after those of the adjoint: what releases owe to spikes, and that for the weights; units, thresholds
@@ -183,7 +182,11 @@ def jump(g, at, hits):
             whole[LEFT + lane] = left
             slope = g.slopes[at.b, j, left]
             for k in range(g.count if g.jumping > 0 else 0):
-                b, part, rate = g.jump_rows[at.group, k * LANES + lane], PARTS + k * EACH + lane, c[k, PER_SYN, lane] * unit
+                b, part, rate = (
+                    g.jump_rows[at.group, k * LANES + lane],
+                    PARTS + k * EACH + lane,
+                    c[k, PER_SYN, lane] * unit,
+                )
                 y, kept = none, none
                 if g.kinds[k] == SYNAPSE:  # 0 where a reset has come in between
                     y, kept = rows[Y + lane], rows[Y_KEPT + lane]
@@ -377,7 +380,13 @@ def unwind_trains(g, at, keys, values, source, n):
 @jit
 def walk_back(g, at, keys, source, n):
     """From input to input, and between two of them from event to event."""
-    rows, first, into, bounds, taus = g.state[at.slot], g.rates[at.group, 0], into_of(g, at), g.bounded != 0, g.by_taus != 0
+    rows, first, into, bounds, taus = (
+        g.state[at.slot],
+        g.rates[at.group, 0],
+        into_of(g, at),
+        g.bounded != 0,
+        g.by_taus != 0,
+    )
     c, x, begin, unit, every = constants(g, at), reload(g, at), g.bounds[0], first[UNIT, 0], at.every
     since, number = load32(rows, NOW), 0
     latest, due, k = highest(since), highest(load32(rows, DUE)), n
@@ -393,7 +402,9 @@ def walk_back(g, at, keys, source, n):
         while due > arrival:
             before = load32(rows, DUE)
             hits = before > arrival
-            x = back_over(g, at, back(g, at, c, x, select(hits, before, now_of(g, at, x)), is_brief, bounds, taus), hits)
+            x = back_over(
+                g, at, back(g, at, c, x, select(hits, before, now_of(g, at, x)), is_brief, bounds, taus), hits
+            )
             due = highest(load32(rows, DUE))
         x = back(g, at, c, x, fill32(rows, arrival), is_brief, bounds, taus)
         if k < 0:

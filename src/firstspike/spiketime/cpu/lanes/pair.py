@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import LANES, rates_in
+from firstspike.spiketime.cpu.lanes.state import BUFFERS, longest_wait
 from firstspike.spiketime.cpu.membrane import ENOUGH, limits_of, responses, terms_of
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.single.state import BUFFERS, longest_wait
 from firstspike.spiketime.cpu.vectors.masks import any_reaches
 from firstspike.spiketime.cpu.vectors.mathfun import SMALL, exp, expm1, log, small_expm1
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, select, sqrt, store
@@ -120,7 +120,7 @@ def search_pair(g, at, c, x, wait, lanes):
     value, slope = v, first + last - v * r.mem
     curve = (force + other + slope * r.mem) * -1.0
     slow, fast = select(t.syn > r.syn, force, other), select(t.syn > r.syn, other, force)
-    turns = (0.0 > force + other) & (slow > 0.0) & lanes
+    turns = (force + other < 0.0) & (slow > 0.0) & lanes
     lanes &= turns | (force + other > 0.0)
     low, high, s, found = none, min(wait, longest_wait(state)), none, np.uint64(0)
     if turns:
@@ -128,13 +128,13 @@ def search_pair(g, at, c, x, wait, lanes):
         s = select(turns, min(apart, high), none)
         there, rising, bent = course(v, y, z, s, r, t)
         value, slope, curve = select(turns, there, value), select(turns, rising, slope), select(turns, bent, curve)
-        lanes &= ~(turns & (1.0 > value) & (s >= high))
+        lanes &= ~(turns & (value < 1.0) & (s >= high))
     # a lane has come by a safe step as long as tangents led it, and by none other once one went too far
     known, safe, careful, back, when, steep = np.uint64(0), lanes, np.uint64(0), none, none, none
     for _ in range(_STEPS):
         over = (value >= 1.0) & lanes
         known |= over
-        falls = (0.0 >= slope) & lanes & ~known
+        falls = (slope <= 0.0) & lanes & ~known
         lanes &= ~(falls & safe)
         rises = lanes & ~(over | falls)
         low, high = select(rises, s, low), select(over | falls, min(high, s), high)

@@ -6,9 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import FLAT, LANES, PER_MEM, PER_SYN, UNIT, rates_in
-from firstspike.spiketime.cpu.membrane import brief, crossings, exact_slope, reaches, responses
-from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.single.adjoint import (
+from firstspike.spiketime.cpu.lanes.adjoint import (
     BY_MEM,
     BY_PARTS,
     DUE,
@@ -20,7 +18,9 @@ from firstspike.spiketime.cpu.single.adjoint import (
     since,
     store_adjoint,
 )
-from firstspike.spiketime.cpu.single.state import BUFFERS, RESET, UP, longest_wait
+from firstspike.spiketime.cpu.lanes.state import BUFFERS, RESET, UP, longest_wait
+from firstspike.spiketime.cpu.membrane import brief, crossings, exact_slope, reaches, responses
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, select, store
 
@@ -155,7 +155,12 @@ def settled(g, at, spike, slope, lanes):
 @jit
 def slope_in_full(g, at, lane):
     """The slope of a lane at its spike, in double precision."""
-    j, c, weight, unit = at.first + lane, g.rates[at.group, 0, :, lane], g.packed[at.group], g.rates[at.group, 0, UNIT, 0]
+    j, c, weight, unit = (
+        at.first + lane,
+        g.rates[at.group, 0, :, lane],
+        g.packed[at.group],
+        g.rates[at.group, 0, UNIT, 0],
+    )
     times, spike, level = g.times[at.b], g.spikes[at.b, j, 0], g.level[at.e, j]
     if g.delayed > 0:
         delay = g.delays[at.group]
