@@ -27,7 +27,7 @@ NOW, DUE, Y, Y_KEPT, OF_Y = (row * LANES for row in range(5))
 # and, of a rise, by that of its synapse
 Q, Q_KEPT, OF_MEM, OF_OWN, OF_NEXT = (row * LANES for row in range(5))
 PARTS, EACH = 5 * LANES, 5 * LANES
-# sums of a group's gradients, see ``kernels``, then for each component by the logarithm of its time constant and its jump
+# sums of a group's gradients, see ``kernels``; then each component's by the logarithm of its time constant and its jump
 BY_THRESHOLD, BY_RESET, BY_MEM, BY_BIAS, BY_PARTS = (row * LANES for row in range(5))
 
 
@@ -122,7 +122,8 @@ def into_of(g, at):
 def add_input(into, i, x, fed, rate, w, inside, delayed):
     """Add the gradients with respect to an input's weight and delay, from the adjoint where it arrives.
 
-    ``fed`` is the adjoint of what the reached component feeds. Lanes that are not ``inside`` have no weight. Returns 16 partial sums of that by the input's time.
+    ``fed`` is the adjoint of what the reached component feeds. Lanes that are not ``inside`` have no weight. Returns 16
+    partial sums of that by the input's time.
     """
     place = np.uintp(i) * np.uintp(LANES)  # without a sign, an index needs no test for one below 0
     each, kept = (x.q - fed) * w * rate, x.q_kept

@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import BRIEF_END, LANES, PER_SYN, TOP, UNIT, rates_in, saved_of
+from firstspike.spiketime.cpu.arrays import LANES, PER_SYN, TOP, UNIT, rates_in, saved_of
 from firstspike.spiketime.cpu.lanes.adjoint import (
     BY_BIAS,
     BY_MEM,
@@ -34,31 +34,18 @@ from firstspike.spiketime.cpu.lanes.adjoint import (
     Y_KEPT,
     Q,
     Y,
-    add_input,
-    add_sums,
-    event_at,
-    into_of,
 )
 from firstspike.spiketime.cpu.lanes.convolved import convolved3
-from firstspike.spiketime.cpu.lanes.first import settle_equal, walk_first
 from firstspike.spiketime.cpu.lanes.flow import (
-    add_taus,
     back,
-    back_at,
-    constants,
-    last_piece,
-    now_of,
-    pass_back,
-    reached,
     reload,
     save,
     settled,
 )
-from firstspike.spiketime.cpu.lanes.shared import back_quiet, join_first
 from firstspike.spiketime.cpu.lanes.state import FORCED, RISE, SYNAPSE, THRESHOLD
 from firstspike.spiketime.cpu.membrane import responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.vectors.simd import fill32, highest, load32, load_some32, lowest_bit, select, store
+from firstspike.spiketime.cpu.vectors.simd import fill32, load32, load_some32, lowest_bit, select, store
 
 # rows of 32 lanes after those of the adjoint: what releases owe to spikes, and that for the weights; units, thresholds
 # and resets in them, refractory times, releases at the start, the factor of a spike that the bound may
@@ -153,7 +140,7 @@ def start_once(g, at):
 
 @jit
 def goes_on(g, at, lane):
-    """Take a lane back over the time at which its membrane starts at the reset. Returns what it owes, for weights too."""
+    """Take a lane back over the time where its membrane starts at the reset. Returns what it owes, also for weights."""
     rows, others, totals = g.state[at.slot], PARTS + g.count * EACH, g.totals[at.group, at.chunk]
     y, kept = rows[Y + lane], rows[Y_KEPT + lane]
     totals[BY_RESET + lane] += y
@@ -164,7 +151,7 @@ def goes_on(g, at, lane):
 
 @jit
 def jump(g, at, hits):
-    """Take the lanes ``hits`` back over their spikes or releases that are DUE. Returns those that the bound may drop."""
+    """Take the lanes ``hits`` back over their spikes or releases at DUE. Returns those that the bound may drop."""
     rows, whole, c, totals = g.state[at.slot], g.whole[at.slot], g.rates[at.group], g.totals[at.group, at.chunk]
     unit, others, suspects, none = c[0, UNIT, 0], PARTS + g.count * EACH, np.uint64(0), rows.dtype.type(0)
     while hits:
@@ -346,155 +333,3 @@ def leave(g, at, c, x):
         x = back(g, at, c, x, fill32(g.state, g.bounds[0]), False, False, g.by_taus != 0)
         save(g, at, x, g.state[at.slot], 0)
         gradients_by_start(g, at)
-
-
-@jit
-def unwind_once(g, at, keys, values, source, n):
-    """Add the gradients of the first spikes of 32 neurons with the same order of arrival."""
-    if not start_once(g, at):
-        return
-    if g.quick == 0 or g.bounded != 0 or g.by_taus != 0 or g.biased != 0:
-        walk_back(g, at, keys, source, n)
-        return
-    top, since = join_first(g, at, keys, n)
-    if top >= 0:
-        c = constants(g, at)
-        back(g, at, c, reload(g, at), since, False, False, False)
-        back_quiet(g, at, c, top, -math.inf, keys, source, True, g.count > 1)
-
-
-@jit
-def unwind_first(g, at, keys, values, source, n):
-    """``unwind_once`` of closed neurons."""
-    if start_once(g, at):
-        walk_first(g, at, keys, source, n)
-
-
-@jit
-def unwind_trains(g, at, keys, values, source, n):
-    """Add the gradients of 32 neurons with the same order of arrival."""
-    start_back(g, at)
-    walk_back(g, at, keys, source, n)
-
-
-@jit
-def walk_back(g, at, keys, source, n):
-    """From input to input, and between two of them from event to event."""
-    rows, first, into, bounds, taus = (
-        g.state[at.slot],
-        g.rates[at.group, 0],
-        into_of(g, at),
-        g.bounded != 0,
-        g.by_taus != 0,
-    )
-    c, x, begin, unit, every = constants(g, at), reload(g, at), g.bounds[0], first[UNIT, 0], at.every
-    since, number = load32(rows, NOW), 0
-    latest, due, k = highest(since), highest(load32(rows, DUE)), n
-    sums, events = g.sums[at.slot], g.columns[at.slot]
-    while k > -1:
-        k -= 1
-        arrival = keys[k] if k >= 0 else begin
-        if not latest >= arrival:
-            continue
-        if k < 0 and begin == -math.inf and not due > arrival:
-            break  # spikes before the first input are observed ones
-        is_brief = (min(keys[k + 1], g.bounds[1]) - arrival) * unit < first[BRIEF_END, 0]
-        while due > arrival:
-            before = load32(rows, DUE)
-            hits = before > arrival
-            x = back_over(
-                g, at, back(g, at, c, x, select(hits, before, now_of(g, at, x)), is_brief, bounds, taus), hits
-            )
-            due = highest(load32(rows, DUE))
-        x = back(g, at, c, x, fill32(rows, arrival), is_brief, bounds, taus)
-        if k < 0:
-            break
-        if g.quick != 0 and not (bounds or taus):
-            k = 1 + pass_back(g, at, c, k, due, keys, source)
-            continue
-        i = np.intp(source[k])
-        w = select(since > arrival, load32(into.weight, i * LANES), 0.0)
-        if taus:
-            add_taus(g, at, x, 0, i, w)
-        part, fed, rate = reached(g, at, c, x, i, w)
-        store(sums, number * 16, add_input(into, i, part, fed, rate * unit, w, every, False))
-        events[number] = event_at(g, at, k)
-        number += 1
-        if number == 16:
-            add_sums(sums, events, into.by_times, 16)
-            number = 0
-    add_sums(sums, events, into.by_times, number)
-    leave(g, at, c, x)
-
-
-@inlined
-def settle(g, at, c, size, bounds, taus):
-    """Add the gradients of all inputs, from the pieces. The flags are constants where neither is true."""
-    into, sums, delay, events = into_of(g, at), g.sums[at.slot], g.delays[at.group], g.columns[at.slot]
-    begin, end, unit, scratch = g.bounds[0], g.bounds[1], g.rates[at.group, 0, UNIT, 0], g.scratch_place
-    since, last = load32(g.pieces[at.slot], NOW), last_piece(g, at)
-    number = i = copy = 0
-    for event in range(g.events):
-        time = g.times[at.b, np.uintp(event)]
-        if time < end:
-            place = np.uintp(i) * np.uintp(LANES)
-            arrival = load32(delay, place) + time
-            inside = (arrival >= begin) & (end > arrival) & (since > arrival) & at.every
-            if inside:
-                w = select(inside, load32(into.weight, place), 0.0)
-                x, fed, rate = back_at(g, at, c, last, size, arrival, inside, i, w, bounds, taus)
-                if taus:
-                    add_taus(g, at, x, scratch, i, w)
-                store(sums, number * 16, add_input(into, i, x, fed, rate * unit, w, inside, True))
-                events[number] = event
-                number += 1
-                if number == 16:
-                    add_sums(sums, events, into.by_times, 16)
-                    number = 0
-        copy += 1
-        if copy == g.copies:
-            i, copy = i + 1, 0
-    add_sums(sums, events, into.by_times, number)
-
-
-@jit
-def unwind_once_apart(g, at, keys, values, source, n):
-    """Add the gradients of the first spikes of 32 neurons with delays, whose inputs may come in any order."""
-    if start_once(g, at):
-        if not settle_equal(g, at):
-            save(g, at, reload(g, at), g.pieces[at.slot], 0)
-            settle_all(g, at, constants(g, at), PARTS + g.count * EACH)
-        leave(g, at, constants(g, at), reload(g, at))
-
-
-@jit
-def settle_all(g, at, c, size):
-    """``settle`` without what is not asked for."""
-    if g.bounded != 0 or g.by_taus != 0:
-        settle(g, at, c, size, g.bounded != 0, g.by_taus != 0)
-    else:
-        settle(g, at, c, size, False, False)
-
-
-@jit
-def unwind_trains_apart(g, at, keys, values, source, n):
-    """Unwind neurons with delays, whose inputs may come in any order: the adjoint at each is found from pieces.
-
-    A piece lies between two of a lane's spikes or releases, where it follows from exponentials.
-    """
-    rows, pieces, c, each = g.state[at.slot], g.pieces[at.slot], constants(g, at), PARTS + g.count * EACH
-    begin, bounds, taus, size = g.bounds[0], g.bounded != 0, g.by_taus != 0, 0
-    start_back(g, at)
-    x = reload(g, at)
-    while True:
-        before = load32(rows, DUE)
-        hits = before > begin
-        save(g, at, x, pieces, size)
-        store(pieces, size + DUE, select(hits, before, -math.inf if hits else begin))
-        size += each
-        if not hits:
-            break
-        x = back(g, at, c, x, select(hits, before, now_of(g, at, x)), False, bounds, taus)
-        x = back_over(g, at, x, hits)
-    settle_all(g, at, c, size)
-    leave(g, at, c, x)

@@ -139,7 +139,7 @@ def merge(g, at, lanes, x, y):
 
 @inlined
 def settled(g, at, spike, slope, lanes):
-    c, first, unit, sums = g.rates[at.group, 0], at.first, g.rates[at.group, 0, UNIT, 0], g.sums[at.slot]
+    c, unit, sums = g.rates[at.group, 0], g.rates[at.group, 0, UNIT, 0], g.sums[at.slot]
     steep = slope * (1 / unit)
     flat = (steep * steep < load32(c, PER_MEM * LANES) * load32(c, PER_SYN * LANES) * FLAT) & (abs(steep) > 0.0) & lanes
     if flat:

@@ -36,7 +36,7 @@ def fill_growth(c, delay, growth):
 
 @jit
 def settle_equal(g, at):
-    """Add the gradients of all inputs, from the adjoint at the spikes. False where the range of numbers is too small."""
+    """Add all inputs' gradients from the adjoint at the spikes. False where the range of numbers is too small."""
     times, c, grown, rows = g.times[at.b], g.rates[at.group, 0], g.sort_keys[at.slot, 0], g.state[at.slot]
     if g.grown == 0 or c[KIND, 0] != EQUAL:
         return False

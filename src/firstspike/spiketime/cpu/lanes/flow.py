@@ -10,10 +10,10 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from firstspike.spiketime.cpu.lanes import closed, linear
+from firstspike.spiketime.cpu.lanes import closed, linear, linear_back, search
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type
 
-FLOWS = {"closed": closed, "linear": linear}
+FLOWS = {"closed": (closed,), "linear": (linear, search, linear_back)}
 
 
 def _chosen_by_flow(described: Callable[..., Any]) -> Any:
@@ -21,7 +21,8 @@ def _chosen_by_flow(described: Callable[..., Any]) -> Any:
 
     @wraps(described)
     def choose(*args: Any) -> Any:
-        return getattr(FLOWS[args[0].kind[0]], described.__name__).py_func
+        name = described.__name__
+        return next(getattr(x, name) for x in FLOWS[args[0].kind[0]] if hasattr(x, name)).py_func
 
     return chosen_by_type(choose)
 
@@ -164,7 +165,7 @@ def back_at(g, at, c, last, size, target, inside, i, w, bounds, taus):
 
 @_chosen_by_flow
 def add_taus(g, at, x, place, i, w):
-    """Add the gradients with respect to time constants of an input. Those of linear neurons are in rows from a place on."""
+    """Add an input's gradients with respect to time constants. Those of linear neurons are in rows from a place on."""
 
 
 @_chosen_by_flow

@@ -26,7 +26,7 @@ from firstspike.spiketime.cpu.lanes.adjoint import BY_BIAS, BY_MEM, BY_PARTS, BY
 from firstspike.spiketime.cpu.lanes.adjoint import PARTS as ADJOINT
 from firstspike.spiketime.cpu.lanes.back import N_OTHERS
 from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
-from firstspike.spiketime.cpu.lanes.linear import TERMS
+from firstspike.spiketime.cpu.lanes.search import TERMS
 from firstspike.spiketime.cpu.lanes.shared import EACH_ROW, FIRST
 from firstspike.spiketime.cpu.lanes.state import BIAS, BUFFERS, KINDS, N_BUFFERS, RISE, SYNAPSE, THRESHOLD
 from firstspike.spiketime.cpu.runtime.kernels import REFUSED
@@ -141,8 +141,9 @@ def sizes_of(by: Settings) -> dict[str, int]:
         "padded": (events + PAD) * (several and not by.delayed), "releases": (by.most + 1) * several,
         "n_saved": 0 if several else saved_size(inputs, outputs), "holds": by.holds, "biased": biased,
         "resets": by.resets, "jumping": count * LANES * by.jumps,
-        "alike": alike, "pairs": by.kinds in _QUICK[:2], "quick": alike and by.kinds in _QUICK, "intervals": intervals, "rated": count * alike,
-        "intervals_size": (FIRST + EACH_ROW * count) * intervals, "state_rows": BUFFERS + N_BUFFERS * (1 + count) * LANES,
+        "alike": alike, "pairs": by.kinds in _QUICK[:2], "quick": alike and by.kinds in _QUICK,
+        "intervals": intervals, "rated": count * alike, "intervals_size": (FIRST + EACH_ROW * count) * intervals,
+        "state_rows": BUFFERS + N_BUFFERS * (1 + count) * LANES,
         "series_rows": 0 if by.closed else (TERMS + count) * LANES, "blocks": -(-ensemble * batch // SAMPLES),
     }  # fmt: skip
 
@@ -156,8 +157,9 @@ def arrays_of(given: Arguments, by: Settings) -> dict[str, Tensor | None]:
             syn = functional.pad(syn, (0, 1), value=math.inf)
     mem = numbers(dtype, mem).expand(by.taus) if isinstance(mem, int | float) else mem.reshape(-1)[: by.taus]
     found: dict[str, Tensor | None] = {
-        "mem": mem, "syn": syn if isinstance(syn, Tensor) else numbers(dtype, syn), "kinds": numbers(torch.int32, *by.kinds),
-        "places": numbers(torch.int32, *by.places), "bounds": numbers(dtype, given.start, given.until),
+        "mem": mem, "syn": syn if isinstance(syn, Tensor) else numbers(dtype, syn),
+        "kinds": numbers(torch.int32, *by.kinds), "places": numbers(torch.int32, *by.places),
+        "bounds": numbers(dtype, given.start, given.until),
         "times": given.times, "weight": given.weight, "threshold": given.threshold, "delay": given.delay,
     }  # fmt: skip
     if not by.closed:

@@ -20,17 +20,17 @@ from firstspike.spiketime.cpu.arrays import (
     unit_of_row,
     unpack_tile,
 )
-from firstspike.spiketime.cpu.lanes.back import (
+from firstspike.spiketime.cpu.lanes.first import fill_growth
+from firstspike.spiketime.cpu.lanes.lists import listed, no_list, sorted_once, sorted_trains
+from firstspike.spiketime.cpu.lanes.shared import fill_intervals
+from firstspike.spiketime.cpu.lanes.state import RISE, at_of, fill_rates
+from firstspike.spiketime.cpu.lanes.unwind import (
     unwind_first,
     unwind_once,
     unwind_once_apart,
     unwind_trains,
     unwind_trains_apart,
 )
-from firstspike.spiketime.cpu.lanes.first import fill_growth
-from firstspike.spiketime.cpu.lanes.lists import listed, no_list, sorted_once, sorted_trains
-from firstspike.spiketime.cpu.lanes.shared import fill_intervals
-from firstspike.spiketime.cpu.lanes.state import RISE, at_of, fill_rates
 from firstspike.spiketime.cpu.lanes.walk import walk, walk_once
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, part_of, samples_of
@@ -77,8 +77,8 @@ GRADIENTS = {
 # taus: how many neurons have time constants of their own, 1 if all share them. Samples and groups are counted through
 # all networks
 FORWARD = NEURONS.extended(
-    "groups all_groups group_inputs delay_inputs taus count planes reached_inputs sorted sorted_keys sorted_values padded releases n_saved holds starts "
-    "biased resets jumping state_rows series_rows blocks "
+    "groups all_groups group_inputs delay_inputs taus count planes reached_inputs sorted sorted_keys sorted_values "
+    "padded releases n_saved holds starts biased resets jumping state_rows series_rows blocks "
     "alike pairs quick intervals intervals_size rated",
     mem="real taus",
     syn="real taus count",
@@ -147,8 +147,8 @@ def fill_heights(g, group):
 
 
 BACKWARD = FORWARD.extended(
-    "parts chunks stride lanes pieces_size by_taus bounded bounded_spikes largest_rows grown joining asks_end rising scratch_place "
-    "total_rows",
+    "parts chunks stride lanes pieces_size by_taus bounded bounded_spikes largest_rows grown joining asks_end "
+    "rising scratch_place total_rows",
     **GRADIENTS,
     by_weight="real ensemble outputs inputs",
     by_delay="real ensemble delayed inputs",

@@ -134,7 +134,7 @@ def search_pair(g, at, c, x, wait, lanes):
     for _ in range(_STEPS):
         over = (value >= 1.0) & lanes
         known |= over
-        falls = (slope <= 0.0) & lanes & ~known
+        falls = ~(slope > 0.0) & lanes & ~known
         lanes &= ~(falls & safe)
         rises = lanes & ~(over | falls)
         low, high = select(rises, s, low), select(over | falls, min(high, s), high)

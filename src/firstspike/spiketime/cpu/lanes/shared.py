@@ -193,7 +193,7 @@ def quiet(g, at, c, x, k, n, keys, weights, source, active):
 
 @jit
 def join_first(g, at, keys, n):
-    """Fill in at which inputs lanes join the way back from first spikes, as bits; the last of these inputs, and times."""
+    """Fill in, as bits, at which inputs lanes join the way back from first spikes; returns the last one, and times."""
     joins, rows, top = g.joins[at.slot], g.state[at.slot], -1
     spike = load32(rows, NOW)
     left = (spike > -math.inf) & at.every

@@ -73,8 +73,8 @@ def fill_rates(g, e, first, lanes, c):
     """Fill ``c (count, N_RATES, LANES)`` for the neurons from ``first`` on, with the pair of constants of a component.
 
     That is the leak and the component, but of a rise the synapse that it feeds and itself. UNIT is how many units of
-    time of the group are 1, a power of two that is larger than all rates. Intervals up to BRIEF_END are ``brief``. Lanes
-    without a neuron are like the last one. Time constants that stand alone are those of all neurons.
+    time of the group are 1, a power of two above all rates. Intervals up to BRIEF_END are ``brief``. Lanes without a
+    neuron are like the last one. Time constants that stand alone are those of all neurons.
     """
     tiny, fastest, last, start = 1e-10 if c.itemsize == 4 else 1e-20, 0.0, g.taus - 1, e * g.outputs + first
     for lane in range(lanes):

@@ -183,7 +183,7 @@ def excitable(g, at):
 
 @jit
 def spike_once(g, at, c, x, after, candidates, rise, now, following, wait, apart):
-    """Let candidates spike on the way to ``after`` that surely do so once. Returns those that may do more, and ``after``."""
+    """Let candidates spike that surely do so once before ``after``. Returns those that may do more, and ``after``."""
     rows, unit = g.state[at.slot], g.rates[at.group, 0, UNIT, 0]
     left = above(g, at, x) & candidates
     sure, perhaps, latest = decide(g, at, c, x, after, wait, candidates & ~left)

@@ -1,7 +1,8 @@
 """Recurrent layers window after window: the possible inputs of a window, and their order.
 
 The spikes of one window are inputs of the next ones, by the last columns of the weights: events count input spikes,
-then spike k of neuron j as ``events + k outputs + j``. Synaptic delays are at least as long as a window, or all neurons see their spikes again after the same lag.
+then spike k of neuron j as ``events + k outputs + j``. Synaptic delays are at least as long as a window, or all neurons
+see their spikes again after the same lag.
 """
 
 # mypy: disable-error-code="no-untyped-def"

@@ -77,8 +77,8 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     sizes |= {
         "releases": releases, "padded": kept["arrival"].shape[-1], "sendings": sendings, "dues": dues,
         "asks_end": grads.state is not None, "chunks": chunks, "lanes": sizes["groups"] * LANES, "by_taus": by_taus,
-        "stride": -(-(sizes["events"] + sendings) // 16) * 16, "pieces_size": pieces * N_ADJOINT, "sorted": 1, "listed": 0,
-        **sorting_for(max(sizes["events"], dues)),
+        "stride": -(-(sizes["events"] + sendings) // 16) * 16, "pieces_size": pieces * N_ADJOINT, "sorted": 1,
+        "listed": 0, **sorting_for(max(sizes["events"], dues)),
     }  # fmt: skip
     arrays |= kept | by | {"overflows": result.overflows.to(torch.uint8), "grad": grads.spikes, "bound": bound}
     if grads.state is not None:
