@@ -110,7 +110,7 @@ def _by_network(plain: Run, run: Run) -> Run:
         place = 0 if len(given) == 1 else 2  # of the arguments: forward, backward
         arguments = given[place]
         mem, syn = arguments.tau_mem, arguments.tau_syn
-        numbers = not isinstance(syn, Tensor)
+        numbers = not isinstance(syn, Tensor) and not arguments.equations
         fits = numbers and _unit_of_numbers(mem, syn, arguments.times.dtype) == (1, (mem, syn))
         if arguments.equations or fits:
             return plain(*given)

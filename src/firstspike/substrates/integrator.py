@@ -15,8 +15,7 @@ from firstspike.neurons.base import Component
 from firstspike.ranges import Positive, checks_ranges
 from firstspike.spiketime.contract import Arguments
 from firstspike.spiketime.reference.linear import flow_of
-from firstspike.spiketime.reference.linear_response import reaching
-from firstspike.spiketime.reference.response import kappa
+from firstspike.spiketime.response import kappa, reaching
 from firstspike.substrates.base import LayerByLayer
 
 _LOOK = 32  # steps between two looks whether anything can still happen

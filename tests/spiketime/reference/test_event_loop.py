@@ -7,9 +7,9 @@ import torch
 
 from firstspike.neurons import LIF
 from firstspike.spiketime import spike_trains
+from firstspike.spiketime.maxima.scan import accumulate
 from firstspike.spiketime.reference import event_loop
-from firstspike.spiketime.reference.event_loop import accumulate
-from firstspike.spiketime.reference.response import kappa
+from firstspike.spiketime.response import kappa
 
 
 @pytest.mark.parametrize("inputs", [1, 2, 7, 8, 9, 63, 64, 65, 200, 600])

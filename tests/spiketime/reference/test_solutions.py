@@ -6,8 +6,8 @@ import mpmath as mp
 import pytest
 import torch
 
-from firstspike.spiketime.reference.response import peak
 from firstspike.spiketime.reference.solutions import time_to_threshold
+from firstspike.spiketime.response import peak
 
 STATES = {
     "at rest": (0.0, 6.0, 1.0),

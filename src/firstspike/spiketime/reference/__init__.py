@@ -1,9 +1,8 @@
-"""The operator in plain PyTorch, on any device, and the mathematics of the membrane.
+"""The operator in plain PyTorch, on any device.
 
-``response`` has the membrane after an input and its maximum, ``solutions`` the time at which it reaches the threshold.
-``event_loop`` and ``adjoint`` are the passes of the operator, which every other backend is tested against. ``peaks`` is
-about neurons that stay silent, or have no threshold. ``linear``, ``linear_response`` and ``linear_peaks`` are the same
-for linear neurons, ``series`` is about neurons from equations. Passes of both, from event to event, are in ``loop``.
+``event_loop`` and ``adjoint`` are the passes of the operator, which every other backend is tested against, and
+``solutions`` has the time at which the membrane reaches the threshold. ``linear`` is about linear neurons, ``series``
+about neurons from equations. Passes of both, from event to event, are in ``loop``.
 """
 
 from functools import partial

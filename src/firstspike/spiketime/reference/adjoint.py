@@ -40,7 +40,7 @@ from firstspike.spiketime.contract import (
     each_tensor,
     zero_gradients,
 )
-from firstspike.spiketime.reference.response import Tau, kappa, kappa_by_taus, kappa_slope
+from firstspike.spiketime.response import Tau, kappa, kappa_by_taus, kappa_slope
 from firstspike.spiketime.units import unit_of_weights
 
 _MEMORY = 1 << 28  # bytes

@@ -26,42 +26,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Held, Result
+from firstspike.spiketime.maxima.scan import accumulate, in_order, settled
 from firstspike.spiketime.reference.adjoint import arrivals, samples_at_once, state_after
-from firstspike.spiketime.reference.response import Tau, Values, kappa
 from firstspike.spiketime.reference.solutions import first_crossing, later
+from firstspike.spiketime.response import Tau
 from firstspike.spiketime.units import unit_of_weights
 
 _COPIES = 16  # tensors of the size of a part that are alive at the same time, at most
 _AHEAD = 16  # inputs that neurons look at together, at least
-
-
-def in_order(arrival: Values, weight: Values, most: int | None = None) -> tuple[Values, Values, Int64[Tensor, "N ..."]]:
-    """Inputs sorted by time: when they arrive, with which weight, and which they are; the first ``most`` of them."""
-    time, order = (x[..., :most].movedim(-1, 0).contiguous() for x in arrival.sort(dim=-1, stable=True))
-    shape = torch.broadcast_shapes(arrival.shape, weight.shape)[:-1]
-    weight = weight.movedim(-1, 0).contiguous().expand(-1, *shape).gather(0, order.expand(-1, *shape))
-    return time, weight, order
-
-
-def settled(time: Values, weight: Values) -> tuple[Values, Values]:
-    """Sorted inputs, of which those that never arrive become such of weight 0 at the time of the last that does."""
-    arrives = torch.isfinite(time)
-    last = torch.where(arrives, time, -math.inf).amax(0, keepdim=True)
-    last = torch.where(torch.isfinite(last), last, 0.0)
-    return torch.where(arrives, time, last), torch.where(arrives, weight, 0.0)
-
-
-def accumulate(time: Values, voltage: Values, current: Values, tau_mem: Tau, tau_syn: Tau) -> None:
-    """Add the rest of all earlier inputs to the change by each input, in place: states just after each."""
-    reach = 1  # of how many inputs, up to its own, each state knows
-    while reach < len(time):
-        elapsed = time[reach:] - time[:-reach]
-        before, drive = voltage[:-reach] * torch.exp(-elapsed / tau_mem), current[:-reach]
-        before.addcmul_(drive, kappa(elapsed, tau_mem, tau_syn))
-        drive = drive * torch.exp(-elapsed / tau_syn)
-        voltage[reach:] += before
-        current[reach:] += drive
-        reach *= 2
 
 
 def samples(given: Arguments) -> int:

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from firstspike.spiketime.reference.response import Tau, Values, leakless, membrane, peak
+from firstspike.spiketime.maxima.scan import peaks_within
+from firstspike.spiketime.response import Tau, Values, leakless, membrane, peak
 
-_LATE = 40.0  # time constants
 _MAX_STEPS = 60  # about 6 are needed. Many only next to a tangent, where a step halves the distance
 
 
@@ -73,20 +73,6 @@ def first_crossing(
     # too soon after the input for the floats: the input stays causal
     spike = torch.minimum(torch.maximum(time + wait, torch.nextafter(time, following)), following)
     return Crossing(fires, torch.where(fires, spike, math.inf), nth, time, current)
-
-
-def peaks_within(
-    length: Values, voltage: Values, current: Values, tau_mem: Tau, tau_syn: Tau
-) -> tuple[Bool[Tensor, "..."], Values, Values]:
-    """Which membranes have a maximum within a time after their states, how long after, and how high it is.
-
-    Without leak, where V rises towards V + I for ever, it is a late time.
-    """
-    if leakless(tau_mem):
-        return (current > 0) & length.isinf(), torch.full_like(voltage, _LATE) * tau_syn, voltage + current
-    since, height = peak(voltage, current, tau_mem, tau_syn)
-    rises = current / tau_syn > voltage / tau_mem
-    return rises & (since <= length), since, height
 
 
 def later(s: Values, voltage: Values, current: Values, tau_mem: Tau, tau_syn: Tau) -> Values:

@@ -10,7 +10,7 @@ from torch import Tensor
 from firstspike.spiketime import reference
 from firstspike.spiketime.contract import CONSTANTS, Arguments, Gradients, Grads, Held, Needs, Result, of_several
 from firstspike.spiketime.reference.adjoint import loss_by_ends
-from firstspike.spiketime.reference.response import kappa
+from firstspike.spiketime.response import kappa
 from firstspike.spiketime.triton.adjoint import gradient_kernel, jump_kernel, terms_kernel
 from firstspike.spiketime.triton.spikes import Events, Problem, events_of, is_left_out, resets, scanned
 

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from firstspike.spiketime import reference
 from firstspike.spiketime.contract import Arguments, Constants, Held, Result, forward_in_parts, of_several
 from firstspike.spiketime.reference.adjoint import arrivals
-from firstspike.spiketime.reference.response import kappa, leakless
+from firstspike.spiketime.response import kappa, leakless
 from firstspike.spiketime.triton.scan import forward_kernel
 from firstspike.spiketime.units import unit_of_weights
 

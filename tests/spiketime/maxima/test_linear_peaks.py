@@ -7,9 +7,9 @@ import torch
 
 from firstspike import LIF, first_spike_time
 from firstspike.neurons import AdaptiveLIF
+from firstspike.spiketime.maxima.peaks import lacking, maximum
 from firstspike.spiketime.reference.linear import exponential
-from firstspike.spiketime.reference.linear_response import Receptor, response, time_constants_of
-from firstspike.spiketime.reference.peaks import lacking, maximum
+from firstspike.spiketime.response import Receptor, response, time_constants_of
 
 TWO = LIF(2.0, (0.6, 3.0))
 NEURONS = {

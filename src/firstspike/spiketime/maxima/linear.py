@@ -21,13 +21,13 @@ from torch import Tensor
 from firstspike.neurons import Neuron
 from firstspike.neurons.base import receptors_of
 from firstspike.spiketime.contract import Arguments
+from firstspike.spiketime.maxima.members import Height, maxima
 from firstspike.spiketime.parameters import Receptor as Reached
 from firstspike.spiketime.parameters import parameters_of
 from firstspike.spiketime.reference.linear import Matrix, exponential, flow_of, largest, moved, root_of, stays_below
-from firstspike.spiketime.reference.linear_response import Receptor, at_rest, reaching, response
 from firstspike.spiketime.reference.loop import State
-from firstspike.spiketime.reference.members import Height, maxima
 from firstspike.spiketime.reference.search import course_of
+from firstspike.spiketime.response import Receptor, at_rest, reaching, response
 
 _CHUNK = 1 << 22  # numbers at once
 _LONG = 80.0  # time constants, after which nothing is left of a spike
