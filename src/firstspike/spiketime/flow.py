@@ -1,6 +1,6 @@
 """How linear neurons move between events, in closed form, and where a value of theirs rises or falls.
 
-The state of a neuron is its membrane, its ``components`` and the number 1. Between events it obeys ``dx/dt = A x``, with
+The state of a neuron is its membrane, its ``components`` and the number 1. Between events ``dx/dt = A x``, with
 eigenvalues <= 0: the rates of the membrane's leak and of the components, and 0 for the constant input. Equal rates cost
 no digits, as nothing here is a sum of eigenmodes.
 
@@ -16,7 +16,7 @@ rises or falls throughout.
 Shapes: L states, B borders of pieces of time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -79,6 +79,12 @@ class Flow(NamedTuple):
             after.append((parts[k - 1] / self.syn[k - 1] if self.feeds(k) else 0.0) - y / tau)
         return [change, *after, torch.zeros_like(one)]
 
+    def excess(self, x: Sequence[Tensor], threshold: Tensor) -> Tensor:
+        """g: the membrane without all parts of the threshold."""
+        for kind, y in zip(self.kinds, x[1:-1], strict=True):
+            threshold = threshold + y if kind == "threshold" else threshold
+        return x[0] - threshold
+
     def at_last(self, x: Columns) -> Columns:
         """States after a time without end."""
         voltage, *parts, one = x
@@ -101,12 +107,15 @@ class Flow(NamedTuple):
         """Borders of pieces of time from 0 to a length in which g is monotone. Some may be empty."""
         (*rows, last), rates = self._rows()
         start = torch.zeros_like(length)
+        # relative to the membrane's rest, so that late slopes are no differences of equal terms
+        x = [x[0] - self.bias, *x[1:-1]]
         value, less = _value(rows[-1], x), _value(last, x)
         apart, ratio = rates[-2] - rates[-1], -value / less
         zero = torch.where(apart * ratio == 0, ratio, torch.log1p(apart * ratio) / apart)
-        zero = torch.where(zero > 0, torch.minimum(zero, length), start)
+        zero = torch.where((rates[-2] > 0) & (zero > 0), torch.minimum(zero, length), start)
         borders = torch.stack([start, zero, length], 1)
-        flow, x = self.each((..., None)), [y.unsqueeze(1) for y in x]
+        none, flow = start.unsqueeze(1), self._replace(bias=start).each((..., None))
+        x = [*(y.unsqueeze(1) for y in x), none]
         for row in reversed(rows[:-1]):
             row = [c.unsqueeze(1) for c in row]
             signs = _value(row, flow.moved(x, borders)).sign()
@@ -122,7 +131,7 @@ class Flow(NamedTuple):
         return borders
 
     def _rows(self) -> tuple[list[Columns], Columns]:
-        """g' by the state, and what follows from it with one exponential less each time; the rates as they go.
+        """g' by a state without the 1, and what follows from it with one exponential less each time; the rates as they go.
 
         In the last but one there are two, and the rate before the last one goes.
         """
@@ -131,7 +140,7 @@ class Flow(NamedTuple):
         first = [
             none if kind == "rise" else -r if kind == "current" else r for kind, r in zip(kinds, rates, strict=True)
         ]
-        rows = [[-leak, *first, self.bias * leak]]
+        rows = [[-leak, *first]]
         # without the leak
         row = [
             r * (leak - r) if kind == "threshold" else -r * c for kind, r, c in zip(kinds, rates, first, strict=True)
@@ -139,7 +148,7 @@ class Flow(NamedTuple):
         for k in parts:
             if self.feeds(k):
                 row[k - 1] = rates[k] * rates[k - 1]
-        rows.append([none, *row, none])
+        rows.append([none, *row])
         order = sorted(parts, key=lambda k: (not self.feeds(k), kinds[k] == "rise"))
         for n, gone in enumerate(order[:-1]):
             r = rates[gone]
@@ -152,12 +161,12 @@ class Flow(NamedTuple):
                     for before in order[:n]:
                         following[k - 1] = following[k - 1] * (rates[before] - rates[k - 1])
             row = following
-            rows.append([none, *row, none])
+            rows.append([none, *row])
         return rows, [leak, *(rates[k] for k in order)]
 
 
 def _value(row: Columns, x: Columns) -> Tensor:
-    return torch.as_tensor(sum(c * y for c, y in zip(row, x, strict=True)))
+    return torch.as_tensor(sum(c * y for c, y in zip(row, x, strict=False)))  # without the number 1
 
 
 def root_within(of: Callable[[Tensor], tuple[Tensor, Tensor]], low: Tensor, high: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The largest value that the membrane of a linear neuron reaches that does not spike, as ``peaks`` has it for LIF.
 
-Intervals between arrivals in which the membrane might exceed what it has at their ends are cut where it stops to rise or
-to fall, see ``flow``. The derivative is that of the membrane at the time that is found, a sum of responses.
+Intervals between arrivals in which the membrane might exceed what it has at their ends are cut where it stops rising or
+falling, see ``flow``. The derivative is that of the membrane at the time that is found, a sum of responses.
 
 Without spikes there is neither adaptation nor a threshold that moves. Shapes: P (sample, neuron) pairs, N spikes.
 """

@@ -7,8 +7,8 @@
 from firstspike.neurons import Neuron
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Needs, Result, of_several, refuses_closed_form
 from firstspike.spiketime.reference import loop
-from firstspike.spiketime.reference.linear import Linear
-from firstspike.spiketime.reference.series import Series
+from firstspike.spiketime.reference.linear import LINEAR
+from firstspike.spiketime.reference.series import SERIES
 from firstspike.spiketime.statuses import check_statuses
 
 
@@ -22,7 +22,7 @@ def supports(neuron: Neuron, recurrent: bool) -> str | None:
 @of_several
 def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
-    result = loop.forward(Series if given.equations else Linear, given)
+    result = loop.forward(SERIES if given.equations else LINEAR, given)
     if given.equations:
         check_statuses(result.saved[0], given.equations)
     return result._replace(saved=())
@@ -31,4 +31,4 @@ def forward(given: Arguments) -> Result:
 @of_several
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``contract``."""
-    return loop.backward(Series if given.equations else Linear, grads, result, given, max_weight_grad, needs)
+    return loop.backward(SERIES if given.equations else LINEAR, grads, result, given, max_weight_grad, needs)

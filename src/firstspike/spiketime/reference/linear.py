@@ -4,7 +4,6 @@ Shapes: P (sample, neuron) pairs, L of which are looked at, B borders of pieces 
 """
 
 import math
-from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float64, Int64
@@ -17,39 +16,39 @@ from firstspike.spiketime.reference import loop
 from firstspike.spiketime.reference.loop import Some, State, Values
 from firstspike.spiketime.units import unit_of_weights
 
+_ROUNDING = 1e-15
 _LONG = 700.0  # slowest time constants, after which an exponential is only just a number
 
 
-def _first_crossing(
-    flow: Flow, x: Columns, threshold: Tensor, length: Tensor, excess: Callable[[Columns, Tensor], Tensor]
-) -> Float64[Tensor, " L"]:
+def first_crossing(flow: Flow, x: Columns, threshold: Tensor, length: Tensor) -> Float64[Tensor, " L"]:
     """When g, below 0 at the start, first is 0 or more within a length; ``inf`` if it is not."""
     taus = torch.stack([flow.mem, *flow.syn])
     ends = torch.minimum(length, _LONG * torch.where(taus.isinf(), 0.0, taus).amax(0))
     borders = flow.pieces(x, ends)
     flow, x, threshold = flow.each((..., None)), [y.unsqueeze(1) for y in x], threshold.unsqueeze(1)
-    levels = excess(flow.moved(x, borders), threshold)
+    levels = flow.excess(flow.moved(x, borders), threshold)
     # what g comes close to for ever it never reaches, even if it is rounded so
-    never = (length > ends) & (excess(flow.at_last(x), threshold) <= 0).squeeze(1)
-    above = (levels[:, 1:] >= 0) & ~torch.cat([torch.zeros_like(borders[:, 2:], dtype=torch.bool), never[:, None]], 1)
+    last, rounding = flow.excess(flow.at_last(x), threshold).squeeze(1), _ROUNDING * threshold.squeeze(1)
+    never = (length > ends) & (last <= 0) & (last > -rounding)
+    above = levels[:, 1:] >= torch.where(never, rounding, 0.0).unsqueeze(1)
     fires, nth = above.any(1, keepdim=True), above.long().argmax(1, keepdim=True)
     low, high = borders[:, :-1].gather(1, nth), borders[:, 1:].gather(1, nth)
 
     def of(s: Tensor) -> tuple[Tensor, Tensor]:
         now = flow.moved(x, s)
-        return excess(now, threshold), excess(flow.rates(now), torch.zeros_like(threshold))
+        return flow.excess(now, threshold), flow.excess(flow.rates(now), torch.zeros_like(threshold))
 
     return torch.where(fires, root_within(of, low, torch.where(fires, high, low)), math.inf).squeeze(1)
 
 
-class Linear(loop.Neurons):
+class _Linear(loop.Neurons):
     """Linear neurons. Voltages are in a unit of each neuron, so that nothing overflows."""
 
     goes_on = False
 
     def __init__(self, given: Arguments, pairs: Int64[Tensor, " P"]) -> None:
         unit = unit_of_weights(given.weight.detach(), given.threshold.detach())
-        self.parts, self.kinds = len(given.components), given.components
+        self.parts = len(given.components)
         places = [place + 1 for place in receptors_of(given.components)]
         given = given._replace(weight=given.weight / unit.unsqueeze(-1))
         super().__init__(given, pairs, places, [False] * (self.parts + 2))
@@ -81,29 +80,26 @@ class Linear(loop.Neurons):
 
     def first_crossing(self, x: State, length: Values, looks: Int64[Tensor, " L"]) -> Float64[Tensor, " L"]:
         flow, threshold, now = self.flow.each(looks), self.threshold[looks], list(x.unbind(1))
-        excess = self._excess(now, threshold)
+        excess = flow.excess(now, threshold)
         found = torch.full_like(length, math.inf).masked_fill(excess >= 0, 0.0)
         some = (found.isinf() & (length > 0) & flow.may_cross(now, excess, length)).nonzero().squeeze(-1)
         if len(some):
             flow, threshold = flow.each(some), threshold[some]
             now = [y[some] for y in now]
-            found[some] = _first_crossing(flow, now, threshold, length[some], self._excess)
-        return found
-
-    def _excess(self, x: Sequence[Tensor], threshold: Tensor) -> Tensor:
-        found = x[0] - threshold
-        for kind, y in zip(self.kinds, x[1:-1], strict=True):
-            found = found - y if kind == "threshold" else found
+            found[some] = first_crossing(flow, now, threshold, length[some])
         return found
 
     def excess(self, x: State) -> Values:
-        return self._excess(x.unbind(1), self.threshold)
+        return self.flow.excess(x.unbind(1), self.threshold)
 
     def rates(self, x: State) -> tuple[State, Values]:
         change = torch.stack(self.flow.rates(list(x.unbind(1))), 1).detach()
-        slope = self._excess(change.unbind(1), torch.zeros_like(self.threshold)) + self.excess(x) / self.flow.mem
+        slope = self.flow.excess(change.unbind(1), torch.zeros_like(self.threshold)) + self.excess(x) / self.flow.mem
         return change, slope.detach()
 
     def reset(self, x: State) -> State:
         voltage = x[:, 0] if self.to is None else self.to
         return torch.cat([voltage[:, None], x[:, 1:-1] + self.jumps, x[:, -1:]], -1)
+
+
+LINEAR: loop.Make = _Linear

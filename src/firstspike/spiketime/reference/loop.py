@@ -90,11 +90,11 @@ class Neurons(ABC):
         self.lifts: Bool[Tensor, "P N"] = (alone.gather(-1, nearest) == self.time) & self.time.isfinite()
         """Arrivals at times at which some lift g itself."""
 
-    def of_neurons(self, x: Float64[Tensor, "E O *parts"]) -> Float64[Tensor, "P *parts"]:
+    def of_neurons(self, x: Float64[Tensor, "E O ..."]) -> Float64[Tensor, "P ..."]:
         """Numbers of neurons, for each pair."""
         return x[self.network, self.neuron]
 
-    def of_pairs(self, x: Float64[Tensor, "E B O *parts"]) -> Float64[Tensor, "P *parts"]:
+    def of_pairs(self, x: Float64[Tensor, "E B O ..."]) -> Float64[Tensor, "P ..."]:
         """Numbers of neurons in each sample, for each pair."""
         return x[self.network, self.sample, self.neuron]
 
@@ -189,6 +189,7 @@ def _trains(
     x, pairs = neurons.rest.clone(), torch.arange(len(time), device=time.device)
     free, place, count = torch.full_like(time[:, 0], -math.inf), torch.zeros_like(pairs), torch.zeros_like(pairs)
     now = spiked = lifted = free
+    never = -free.to(dtype)
     if given.start > -math.inf:
         now = torch.full_like(now, given.start)
         free = torch.where(neurons.left > 0, _rounded(now + neurons.left, dtype), free)
@@ -204,7 +205,10 @@ def _trains(
         stop = torch.where(held, torch.minimum(free, end), end)
         wait = torch.full_like(now, math.inf)
         looks = (alive & ~held & ~(lifting & (arrival == now))).nonzero().squeeze(-1)
-        wait[looks] = neurons.first_crossing(x[looks], (stop - now)[looks], looks)
+        # a spike that rounds to the end counts
+        ahead = torch.where(stop == given.until, torch.nextafter(stop.to(dtype), never).double(), stop)
+        wait[looks] = neurons.first_crossing(x[looks], (ahead - now)[looks], looks)
+        wait = torch.where(_rounded(now + wait, dtype) > given.until, math.inf, wait)
         fires = wait.isfinite()
         later = torch.nextafter(now.to(dtype), stop.to(dtype)).double()
         at_once = (wait == 0) & ((now == free) | (now == lifted))

@@ -35,7 +35,7 @@ Row = Float64[Tensor, "K P"]
 Slot = float | Values
 
 
-class Series(loop.Neurons):
+class _Series(loop.Neurons):
     """Neurons from equations, whose flow is a Taylor series."""
 
     goes_on = True
@@ -346,3 +346,6 @@ def _values(level: Row, time: Values) -> tuple[Values, Values]:
     """Polynomials and their derivatives."""
     orders, powers = torch.arange(len(level), device=level.device).unsqueeze(1), _powers(time, len(level))
     return (level * powers).sum(0), (orders[1:] * level[1:] * powers[:-1]).sum(0)
+
+
+SERIES: loop.Make = _Series
