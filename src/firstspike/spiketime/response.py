@@ -129,6 +129,8 @@ def peak(voltage: Values, current: Values, tau_mem: Tau, tau_syn: Tau) -> tuple[
 
 def differentiable_kappa(since: Tensor, tau_mem: Tensor, tau_syn: Tensor) -> Tensor:
     """``kappa`` with derivatives with respect to all three that hold where the time constants are equal, too."""
+    if not torch.is_grad_enabled():  # faster
+        return kappa(since, tau_mem, tau_syn)
     found: Tensor = _Kappa.apply(since, tau_mem, tau_syn)
     return found
 

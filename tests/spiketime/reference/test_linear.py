@@ -140,7 +140,7 @@ def test_float32_is_the_rounded_float64():
     source = torch.Generator().manual_seed(0)
     times = torch.rand(40, 12, generator=source)
     weight = 0.42 * torch.rand(50, 12, generator=source)
-    for neuron in (LIF(), LIF(2.0), LIF(1.37, (0.7, 2.0))):
+    for neuron in (LIF(), LIF(2.0), LIF(1.375, (0.75, 2.0))):
         given = {"receptor": None if isinstance(neuron.tau_syn, float) else "sign", "backend": "reference"}
         single = first_spike_time(times, weight, neuron, **given)
         wide = first_spike_time(times.double(), weight.double(), neuron, **given)
