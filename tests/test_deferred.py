@@ -216,10 +216,6 @@ def test_nor_do_spike_trains(triton, no_waiting):
     assert all(p.grad.is_meta for p in layer.parameters())
 
 
-def test_nor_does_the_reference_without_leak(no_waiting):
-    step_twice([network("no leak", backend="reference")], partial(torch.optim.SGD, lr=0.1), no_waiting)
-
-
 @pytest.mark.triton
 def test_evaluation_waits_at_its_end_only(triton, no_waiting):
     net, times = network("delays"), torch.rand(3000, 9, device="meta")

@@ -25,7 +25,7 @@ from rows import NO_BUDGET, NO_NETWORK, NO_OBSERVED, NO_STATE, ONE_BACKEND, Row
 
 from firstspike.layers.trains import spike_counts
 from firstspike.spiketime import TrainState, first_spike_time, spike_trains, spike_window
-from firstspike.spiketime.reference.peaks import lacking, maximum
+from firstspike.spiketime.maxima.peaks import lacking, maximum
 
 OUT_TRAINS = Quantity("bos", time=1, point=True)
 

@@ -8,8 +8,8 @@ from firstspike import LIF, BiasSpikes, DelayRule, LIFConv2d, LIFLinear, LIFRecu
 from firstspike.layers.ensembles import Ensemble
 from firstspike.losses import SilentPeak
 from firstspike.neurons import QIF
-from firstspike.spiketime.reference.peaks import lacking
-from firstspike.spiketime.reference.response import kappa
+from firstspike.spiketime.maxima.peaks import lacking
+from firstspike.spiketime.response import kappa
 
 pytestmark = pytest.mark.usefixtures("on_device")
 

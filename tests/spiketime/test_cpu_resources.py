@@ -14,7 +14,7 @@ from firstspike import LIF, first_spike_time
 from firstspike.spiketime import cpu, operator, shared
 from firstspike.spiketime.cpu.runtime import compiling, parallel
 from firstspike.spiketime.cpu.runtime.kernels import SIGNATURE
-from firstspike.spiketime.reference import adjoint
+from firstspike.spiketime.reference import loop
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux' count of memory")
 
@@ -108,7 +108,7 @@ def test_parts_of_the_gradient_add_up_to_the_whole(kind, backend, part, monkeypa
     whole = gradients()
     assert all(whole[k].any() for k in (0, 1, 4, 5))
     monkeypatch.setattr(cpu, "_MEMORY", part * 12 * (7 + 16) * 8)
-    monkeypatch.setattr(adjoint, "_MEMORY", part * 20 * 7 * 8)
+    monkeypatch.setattr(loop, "_MEMORY", part * 60 * 11 * 8)
     for mine, theirs in zip(gradients(), whole, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
 

@@ -17,7 +17,7 @@ import torch
 from linear_problems import Problem, arrivals_of, cell_of, numbers_of, places_of, solved
 
 from firstspike.layers import IntegralReadout, MaximumReadout, MembraneReadout, states_at
-from firstspike.spiketime.reference.peaks import lacking
+from firstspike.spiketime.maxima.peaks import lacking
 from solved_linear import Flow, highest
 from solving import Fault, Found, flat, mapped, moved, signs
 

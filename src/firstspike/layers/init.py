@@ -11,7 +11,7 @@ from torch import Tensor
 from firstspike.neurons import LIF, Neuron
 from firstspike.neurons.base import each
 from firstspike.spiketime import first_spike_time
-from firstspike.spiketime.reference.response import kappa
+from firstspike.spiketime.response import kappa
 
 # The membrane peaks at this multiple of the threshold in the mean over neurons, with this standard deviation: almost
 # all neurons fire, and early enough that a network can delay spikes for long before it loses them.

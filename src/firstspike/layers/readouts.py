@@ -22,8 +22,8 @@ from firstspike.neurons.base import each
 from firstspike.ranges import Positive, PositiveOrInf, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import spike_window
-from firstspike.spiketime.reference.linear_response import Receptor, at_rest, reaching, response, time_constants_of
-from firstspike.spiketime.reference.peaks import maximum
+from firstspike.spiketime.maxima.peaks import maximum
+from firstspike.spiketime.response import Receptor, at_rest, reaching, response, time_constants_of
 from firstspike.spiketime.values import raised, real_times
 
 

@@ -37,8 +37,8 @@ from firstspike.layers.noise import evaluating
 from firstspike.layers.trains import takes_trains
 from firstspike.neurons import LIF
 from firstspike.spiketime import first_spike_time
-from firstspike.spiketime.reference.peaks import highest
-from firstspike.spiketime.reference.response import kappa, kappa_slope
+from firstspike.spiketime.maxima.peaks import highest
+from firstspike.spiketime.response import kappa, kappa_slope
 
 _PEAK = 4.0  # of the mean membrane, in thresholds
 _PEAK_OF_TRAINS = 2.0  # for neurons that spike several times

@@ -18,8 +18,8 @@ from firstspike.layers.trains import Form, first_of, form_of, spike_counts, take
 from firstspike.losses.base import Classes, Outputs, check_batch, of_true
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, checks_ranges
 from firstspike.signature import shown_arguments, takes_arguments_of
+from firstspike.spiketime.maxima.peaks import lacking
 from firstspike.spiketime.parameters import of_neurons
-from firstspike.spiketime.reference.peaks import lacking
 from firstspike.spiketime.values import check_tensor, is_readable
 
 _LINEAR_FROM = 10.0  # exponent above which EarlyOutput continues as a straight line

@@ -1,6 +1,6 @@
 """Membranes, thresholds and currents of neurons at given times, by their inputs and their own spikes.
 
-Every input of a linear neuron adds the response of its receptor (see ``spiketime/reference/linear_response.py``), and
+Every input of a linear neuron adds the response of its receptor (see ``spiketime/response.py``), and
 every spike of the neuron that of its adaptation currents, so that nothing is integrated. The states of neurons from
 equations are computed by the operator from one time to the next.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 from firstspike.layers import SpikeTrains, SpikingLinear
 from firstspike.layers.synapses import Arriving
 from firstspike.layers.voltages import states_at
-from firstspike.spiketime.reference.linear_response import Receptor, at_rest, reaching, response, time_constants_of
+from firstspike.spiketime.response import Receptor, at_rest, reaching, response, time_constants_of
 
 _MOST = 1000  # spikes of a neuron from equations between two points
 _ABOVE, _BELOW = 2.5, -2.5  # in which membranes are drawn that run away, in thresholds

@@ -110,8 +110,9 @@ def _by_network(plain: Run, run: Run) -> Run:
         place = 0 if len(given) == 1 else 2  # of the arguments: forward, backward
         arguments = given[place]
         mem, syn = arguments.tau_mem, arguments.tau_syn
-        numbers = not arguments.equations and not isinstance(syn, Tensor)
-        if arguments.equations or (numbers and _unit_of_numbers(mem, syn, arguments.times.dtype) == (1, (mem, syn))):
+        numbers = not isinstance(syn, Tensor) and not arguments.equations
+        fits = numbers and _unit_of_numbers(mem, syn, arguments.times.dtype) == (1, (mem, syn))
+        if arguments.equations or fits:
             return plain(*given)
         networks = _members(arguments.constants) if arguments.closed else ()
         if not networks:

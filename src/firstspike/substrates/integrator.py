@@ -13,10 +13,8 @@ from firstspike.layers.dense import DenseLayer
 from firstspike.layers.synapses import Arriving, each_spike
 from firstspike.neurons.base import Component
 from firstspike.ranges import Positive, checks_ranges
-from firstspike.spiketime.contract import Arguments
-from firstspike.spiketime.reference.linear import flow_of
-from firstspike.spiketime.reference.linear_response import reaching
-from firstspike.spiketime.reference.response import kappa
+from firstspike.spiketime.flow import Flow
+from firstspike.spiketime.response import kappa, reaching
 from firstspike.substrates.base import LayerByLayer
 
 _LOOK = 32  # steps between two looks whether anything can still happen
@@ -144,8 +142,9 @@ class _Flow:
         self.mem, self.taus = neuron.tau_mem, [component.tau for component in self.components]
         mem, bias, *taus = torch.broadcast_tensors(*map(number, (neuron.tau_mem, neuron.bias, *self.taus)))
         kinds = tuple(component.kind for component in self.components)
-        given = Arguments(mem, mem, None, mem, torch.stack(taus, -1), mem, bias=bias, components=kinds)
-        self.matrix, self.differs = flow_of(given), bool(mem.ndim)
+        rates, one = Flow(kinds, mem, taus, bias).rates, torch.eye(self.size, dtype=mem.dtype).tolist()
+        columns = [torch.stack(rates([torch.full_like(mem, x) for x in row]), -1) for row in one]
+        self.matrix, self.differs = torch.stack(columns, -1), bool(mem.ndim)
         self.jumps = [
             (k, number(component.jump).to(like))
             for k, component in enumerate(self.components, 1)

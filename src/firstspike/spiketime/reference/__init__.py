@@ -1,26 +1,14 @@
-"""The operator in plain PyTorch, on any device, and the mathematics of the membrane.
+"""The operator in plain PyTorch, on any device, in float64: what it computes, to be read from top to bottom.
 
-``response`` has the membrane after an input and its maximum, ``solutions`` the time at which it reaches the threshold.
-``event_loop`` and ``adjoint`` are the passes of the operator, which every other backend is tested against. ``peaks`` is
-about neurons that stay silent, or have no threshold. ``linear``, ``linear_response`` and ``linear_peaks`` are the same
-for linear neurons, ``series`` is about neurons from equations. Passes of both, from event to event, are in ``loop``.
+``loop`` goes from event to event, and has the gradient. How neurons get there is in ``linear``, LIF among them, and in
+``series``, for neurons from equations. Every other backend is tested against this one.
 """
 
-from functools import partial
-
 from firstspike.neurons import Neuron
-from firstspike.spiketime.contract import (
-    Arguments,
-    Gradients,
-    Grads,
-    Needs,
-    Result,
-    backward_in_parts,
-    forward_in_parts,
-    of_several,
-    refuses_closed_form,
-)
-from firstspike.spiketime.reference import adjoint, event_loop, linear, loop, series
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Needs, Result, of_several, refuses_closed_form
+from firstspike.spiketime.reference import loop
+from firstspike.spiketime.reference.linear import LINEAR
+from firstspike.spiketime.reference.series import SERIES
 from firstspike.spiketime.statuses import check_statuses
 
 
@@ -34,10 +22,7 @@ def supports(neuron: Neuron, recurrent: bool) -> str | None:
 @of_several
 def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
-    if given.closed:
-        return forward_in_parts(event_loop.forward, event_loop.samples)(given)
-    make, samples = linear.KIND if given.components else series.KIND
-    result = forward_in_parts(partial(loop.forward, make), samples)(given)
+    result = loop.forward(SERIES if given.equations else LINEAR, given)
     if given.equations:
         check_statuses(result.saved[0], given.equations)
     return result._replace(saved=())
@@ -46,9 +31,4 @@ def forward(given: Arguments) -> Result:
 @of_several
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``contract``."""
-    if given.closed:
-        run = backward_in_parts(adjoint.backward, adjoint.samples)
-    else:
-        make, samples = linear.KIND if given.components else series.KIND
-        run = backward_in_parts(partial(loop.backward, make), samples)
-    return run(grads, result, given, max_weight_grad, needs)
+    return loop.backward(SERIES if given.equations else LINEAR, grads, result, given, max_weight_grad, needs)

@@ -12,7 +12,7 @@ Shapes: P (sample, neuron) pairs of all networks, N events, D numbers of a state
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import ClassVar, NamedTuple
 
@@ -28,14 +28,14 @@ from firstspike.spiketime.contract import (
     Held,
     Needs,
     Result,
-    Samples,
     each_tensor,
     zero_gradients,
 )
-from firstspike.spiketime.reference.adjoint import arrivals
 from firstspike.spiketime.statuses import FINE, RESET_ABOVE
 
 _RELEASE, _SPIKE, _ARRIVAL = range(3)
+_MEMORY = 1 << 28  # bytes
+_FORWARD, _BACKWARD = 12, 60  # tensors of the size of a part's events that are alive at the same time, at most
 
 State = Float64[Tensor, "P D"]
 Values = Float64[Tensor, " P"]
@@ -43,37 +43,42 @@ Some = Bool[Tensor, " P"]
 
 
 class Neurons(ABC):
-    """All pairs with their parameters and inputs, differentiable."""
+    """Some pairs with their parameters and inputs, differentiable."""
 
     rest: State
     """The state at the start."""
     parts: int
     """Number of variables of a state after the membrane that others see."""
+    unit: Values | float = 1.0
+    """Unit of the voltages and variables of a state."""
     goes_on: ClassVar[bool]
     """Whether the spike that there is no room for changes the state at the end, which then has no gradient."""
 
     def __init__(
-        self, given: Arguments, refractory: Float[Tensor, "E O"], places: Sequence[int], direct: Sequence[bool]
+        self, given: Arguments, pairs: Int64[Tensor, " P"], places: Sequence[int], direct: Sequence[bool]
     ) -> None:
-        ensemble, batch, _, outputs = given.sizes
-        self.shape = ensemble, batch, outputs
-        self.refractory = self.of_pairs(refractory)
-        left = given.weight.new_zeros(self.shape) if given.state is None else given.state.left
-        self.left = self.now = left.flatten()
+        _, batch, inputs, outputs = given.sizes
+        rest, self.neuron = pairs // max(1, outputs), pairs % max(1, outputs)
+        self.network, self.sample = rest // max(1, batch), rest % max(1, batch)
+        parameters, refractory = given.parameters, given.refractory if given.max_spikes else None
+        refractory = refractory if parameters is None else parameters[..., -1]
+        none = torch.zeros(len(pairs), dtype=given.weight.dtype, device=given.weight.device)
+        self.refractory = none if refractory is None else self.of_neurons(refractory)
+        self.left = self.now = none if given.left is None else self.of_pairs(given.left)
         """The rest of the refractory time at the start; and where spikes are given, the time of the last event."""
         self.waiting = self.left < 0
         """Pairs that are held until the next of these spikes."""
         self.status = torch.full_like(self.left, FINE, dtype=torch.int64)
         """Their error codes, from ``statuses``."""
         copies = given.times.shape[-1] if given.max_spikes else 1
-        time = arrivals(given).expand(*self.shape, -1).flatten(0, 2)
-        weight = self.of_pairs(given.weight.repeat_interleave(copies, -1))
+        time = given.times[self.network, self.sample].view(len(pairs), inputs, copies)
+        if given.delay is not None:
+            time = time + self.of_neurons(given.delay).unsqueeze(-1)
+        time = torch.where((time >= given.start) & (time < given.until), time, math.inf).flatten(1)
+        weight = self.of_neurons(given.weight)
         firsts = given.weight.new_tensor(places, dtype=torch.int64)
-        if given.receptor is None:
-            place = firsts[(weight <= 0).long()]
-        else:
-            reached = firsts[given.receptor].repeat_interleave(copies, -1).unsqueeze(1)
-            place = self.of_pairs(reached.expand(ensemble, outputs, -1))
+        place = firsts[(weight <= 0).long() if given.receptor is None else given.receptor[self.network]]
+        weight, place = (x.repeat_interleave(copies, -1) for x in (weight, place))
         self.time: Float64[Tensor, "P N"] = pad(time, (0, 1), value=math.inf)
         """Times of arrivals, ``inf`` for those outside of the window, and for one more."""
         self.weight: Float64[Tensor, "P N"] = pad(weight, (0, 1))
@@ -85,9 +90,17 @@ class Neurons(ABC):
         self.lifts: Bool[Tensor, "P N"] = (alone.gather(-1, nearest) == self.time) & self.time.isfinite()
         """Arrivals at times at which some lift g itself."""
 
-    def of_pairs(self, x: Tensor) -> Tensor:
-        """Values of neurons, repeated for all pairs."""
-        return x.unsqueeze(1).expand(*self.shape, *x.shape[2:]).flatten(0, 2)
+    def of_neurons(self, x: Float64[Tensor, "E O ..."]) -> Float64[Tensor, "P ..."]:
+        """Numbers of neurons, for each pair."""
+        return x[self.network, self.neuron]
+
+    def of_pairs(self, x: Float64[Tensor, "E B O ..."]) -> Float64[Tensor, "P ..."]:
+        """Numbers of neurons in each sample, for each pair."""
+        return x[self.network, self.sample, self.neuron]
+
+    def ends(self, x: State, left: Values) -> tuple[Values, State, Values]:
+        """The state at the end, as others see it."""
+        return x[:, 0] * self.unit, (x[:, 1 : 1 + self.parts].T * self.unit).T, left
 
     @abstractmethod
     def moved(self, x: State, time: Values, held: Some) -> State:
@@ -110,49 +123,79 @@ class Neurons(ABC):
         """States after a spike, differentiable."""
 
 
-Make = Callable[[Arguments], Neurons]
-Kind = tuple[Make, Samples]
-"""A kind of neurons, and how many samples of them to work on at once."""
+Make = Callable[[Arguments, Int64[Tensor, " P"]], Neurons]
 
 
-def wide(given: Arguments) -> Arguments:
-    """The arguments in float64."""
+def prepared(given: Arguments) -> Arguments:
+    """The arguments in float64, those of a LIF neuron as of a linear one that has one synapse."""
     found: Arguments = each_tensor(lambda x: x.double() if x.is_floating_point() else x, given)
-    return found
+    if not given.closed:
+        return found
+    syn, (ensemble, _, inputs, _) = found.tau_syn, given.sizes
+    syn = syn if isinstance(syn, Tensor) else torch.full_like(found.threshold, syn)
+    return found._replace(
+        components=("synapse",),
+        tau_syn=syn.unsqueeze(-1),
+        jumps=torch.zeros_like(syn).unsqueeze(-1),
+        receptor=torch.zeros(ensemble, inputs, dtype=torch.int64, device=syn.device),
+        current=None if found.current is None else found.current.unsqueeze(-1),
+    )
+
+
+def _in_parts(given: Arguments, make: Make, numbers: int) -> Iterator[Int64[Tensor, " P"]]:
+    """Indices of all pairs, in parts, for each of which there is memory for so many tensors of each event."""
+    ensemble, batch, inputs, outputs = given.sizes
+    events = inputs * (given.times.shape[-1] if given.max_spikes else 1) + 2 * max(1, given.max_spikes) + 2
+    number = torch.arange(ensemble * batch * outputs, device=given.times.device)
+    yield from number.split(max(1, _MEMORY // (8 * numbers * events)))
 
 
 @torch.no_grad()
 def forward(make: Make, given: Arguments) -> Result:
     """Spike times, and, as what is saved, the neurons' ``statuses``."""
-    most, neurons = max(1, given.max_spikes), make(wide(given))
-    shape, ends = neurons.shape, None
-    if given.observed is None:
-        spikes, overflows, *ends = _trains(neurons, given, most)
-    else:
-        spikes, overflows = given.observed.flatten(0, 2), torch.zeros_like(neurons.left, dtype=torch.bool)
+    most, wide, dtype = max(1, given.max_spikes), prepared(given), given.times.dtype
+    ensemble, batch, _, outputs = given.sizes
+    found: list[Sequence[Tensor]] = []
+    for pairs in _in_parts(given, make, _FORWARD):
+        neurons, ends = make(wide, pairs), None
+        if given.observed is None:
+            spikes, overflows, *ends = _trains(neurons, wide, dtype, most)
+        else:
+            spikes = neurons.of_pairs(given.observed)
+            overflows = torch.zeros_like(spikes[:, 0], dtype=torch.bool)
+        if given.until < math.inf and given.max_spikes and (ends is None or not neurons.goes_on):
+            ends = list(_replayed(neurons, wide, spikes, overflows)[1:])
+        found.append([spikes, neurons.status, overflows, *(x.to(dtype) for x in ends or ())])
+    whole = (torch.cat(x).unflatten(0, (ensemble, batch, outputs)) for x in zip(*found, strict=True))
+    spikes, status, overflows, *ends = whole
     if not given.max_spikes:
-        return Result(spikes.view(shape), (neurons.status.view(shape),))
+        return Result(spikes.squeeze(-1), (status,))
     state = None
     if given.until < math.inf:
-        if ends is None or not neurons.goes_on:
-            ends = list(_replayed(neurons, given, spikes.double(), overflows)[1:])
-        state = Held(*(x.to(given.times.dtype).view(*shape, *x.shape[1:]) for x in ends))
-    return Result(spikes.view(*shape, most), (neurons.status.view(shape),), overflows.view(shape), state)
+        voltage, others, left = ends
+        state = Held(voltage, others.squeeze(-1) if given.closed else others, left)
+    return Result(spikes, (status,), overflows, state)
 
 
-def _trains(neurons: Neurons, given: Arguments, most: int) -> tuple[Float[Tensor, "P S"], Some, Values, State, Values]:
-    """Spike trains, which neurons would spike more often than ``most`` times, and the state at the end."""
-    dtype = given.times.dtype
+def _trains(
+    neurons: Neurons, given: Arguments, dtype: torch.dtype, most: int
+) -> tuple[Float[Tensor, "P S"], Some, Values, State, Values]:
+    """Spike trains, which neurons would spike more often than ``most`` times, and the state at the end.
+
+    A spike is a number of the dtype, and all that comes later follows from that number.
+    """
     time, order = neurons.time.sort(dim=-1, stable=True)
-    lifts = neurons.lifts.gather(-1, order)
+    lifts, weight, places = (x.gather(-1, order) for x in (neurons.lifts, neurons.weight, neurons.place))
     x, pairs = neurons.rest.clone(), torch.arange(len(time), device=time.device)
-    now = torch.where(time[:, 0].isinf(), 0.0, time[:, 0])
-    free, place, count = torch.full_like(now, -math.inf), torch.zeros_like(pairs), torch.zeros_like(pairs)
-    spiked = lifted = free
+    free, place, count = torch.full_like(time[:, 0], -math.inf), torch.zeros_like(pairs), torch.zeros_like(pairs)
+    now = spiked = lifted = free
+    never = -free.to(dtype)
     if given.start > -math.inf:
         now = torch.full_like(now, given.start)
-        free = torch.where(neurons.left > 0, now + neurons.left, free)
-    spikes = given.times.new_full((len(time), most), math.inf)
+        free = torch.where(neurons.left > 0, _rounded(now + neurons.left, dtype), free)
+    else:
+        now = torch.where(time[:, 0].isinf(), min(0.0, given.until), time[:, 0])
+    spikes = time.new_full((len(time), most), math.inf, dtype=dtype)
     overflows = torch.zeros_like(place, dtype=torch.bool)
     alive = torch.ones_like(overflows)
     while bool(alive.any()):
@@ -162,12 +205,14 @@ def _trains(neurons: Neurons, given: Arguments, most: int) -> tuple[Float[Tensor
         stop = torch.where(held, torch.minimum(free, end), end)
         wait = torch.full_like(now, math.inf)
         looks = (alive & ~held & ~(lifting & (arrival == now))).nonzero().squeeze(-1)
-        wait[looks] = neurons.first_crossing(x[looks], (stop - now)[looks], looks)
+        # a spike that rounds to the end counts
+        ahead = torch.where(stop == given.until, torch.nextafter(stop.to(dtype), never).double(), stop)
+        wait[looks] = neurons.first_crossing(x[looks], (ahead - now)[looks], looks)
+        wait = torch.where(_rounded(now + wait, dtype) > given.until, math.inf, wait)
         fires = wait.isfinite()
-        spike = (now + wait).to(dtype).double()
         later = torch.nextafter(now.to(dtype), stop.to(dtype)).double()
         at_once = (wait == 0) & ((now == free) | (now == lifted))
-        spike = torch.where(at_once, now, torch.maximum(spike, later).minimum(stop))
+        spike = torch.where(at_once, now, torch.maximum(_rounded(now + wait, dtype), later).minimum(stop))
         neurons.status[fires & (spike == spiked)] = RESET_ABOVE
         full = fires & (count == most)
         noted = fires & ~full
@@ -180,11 +225,11 @@ def _trains(neurons: Neurons, given: Arguments, most: int) -> tuple[Float[Tensor
         x = torch.where(alive[:, None], neurons.moved(x, length, held), x)
         now = torch.where(alive, until, now)
         x = torch.where(fires[:, None], neurons.reset(x), x)
-        released = (spike.to(dtype) + neurons.refractory.to(dtype)).double()
+        released = _rounded(spike + neurons.refractory, dtype)
         free = torch.where(fires, torch.where(full, math.inf, released), free)
         arrives = alive & ~fires & (stop == arrival) & (lifting | ~(held & (stop == free)))
-        some, which = pairs[arrives], order[pairs[arrives], place[arrives]]
-        x[some, neurons.place[some, which]] += neurons.weight[some, which]
+        some, which = pairs[arrives], place[arrives]
+        x[some, places[some, which]] += weight[some, which]
         place = place + arrives
         lifted = torch.where(arrives & lifting, now, lifted)
         spiked = torch.where(fires, spike, torch.where(arrives & lifting, -math.inf, spiked))
@@ -193,7 +238,11 @@ def _trains(neurons: Neurons, given: Arguments, most: int) -> tuple[Float[Tensor
         if not given.max_spikes:
             alive &= count < most
     left = torch.where(overflows, 0.0, (free - given.until).clamp(min=0))
-    return spikes, overflows, x[:, 0], x[:, 1 : 1 + neurons.parts], left
+    return spikes, overflows, *neurons.ends(x, left)
+
+
+def _rounded(time: Values, dtype: torch.dtype) -> Values:
+    return time.to(dtype).double()
 
 
 class _Passed(NamedTuple):
@@ -201,10 +250,13 @@ class _Passed(NamedTuple):
 
     move: Float64[Tensor, "P D D"]
     """The move to the event, without its effect."""
-    reset: Float64[Tensor, "P D D"] | None
-    fires: Some
     arrives: Some
     place: Int64[Tensor, " P"]
+    fires: Some
+    nth: Int64[Tensor, " P"]
+    level: State | None
+    """The derivative of g at a spike, where there is one."""
+    reset: Float64[Tensor, "P D D"] | None
 
 
 def _replayed(
@@ -215,13 +267,20 @@ def _replayed(
     With a ``bound``, spikes whose gradient with respect to some weight exceeds it count as fixed in the backward pass.
     """
     times, kinds, source = _events(neurons, given, spikes, overflows)
-    out, pairs = spikes.double(), torch.arange(len(spikes), device=spikes.device)
+    arrivals, weight, places, lifts = (
+        x.gather(1, source) for x in (neurons.time, neurons.weight, neurons.place, neurons.lifts)
+    )
+    kicks, dtype = torch.where(kinds == _ARRIVAL, weight, 0.0), spikes.dtype
+    out, pairs, steepest = spikes.double(), torch.arange(len(spikes), device=spikes.device), torch.zeros_like(spikes)
     x, held, count = neurons.rest, neurons.left > 0, torch.zeros_like(pairs)
-    now = times[:, 0].nan_to_num(posinf=0.0) if given.start == -math.inf else torch.full_like(neurons.left, given.start)
-    free = now + neurons.left  # when the latest refractory time ends
+    begin = min(0.0, given.until)
+    now = times[:, 0].nan_to_num(posinf=begin) if given.start == -math.inf else torch.full_like(out[:, 0], given.start)
+    free = now + neurons.left  # when the latest refractory time ends, as it was noted
+    free = free + (_rounded(free, dtype) - free).detach()
     lifted, stays = torch.full_like(now, -math.inf), torch.zeros_like(held)
     passed: list[_Passed] = []
-    for time, kind, which in zip(times.unbind(1), kinds.unbind(1), source.unbind(1), strict=True):
+    columns = (x.unbind(1) for x in (times, kinds, arrivals, kicks, places, lifts))
+    for time, kind, arrival, kick, place, lifting in zip(*columns, strict=True):
         there = time.isfinite()
         if not bool(there.any()):
             break
@@ -230,46 +289,48 @@ def _replayed(
         arrives, fires, freed = (there & (kind == k) for k in (_ARRIVAL, _SPIKE, _RELEASE))
         jumps = fires & ~held & (time == lifted)
         again = fires & ~held & ~jumps & (time == free)  # as soon as it is released
-        time = torch.where(arrives, neurons.time[pairs, which], time)
+        time = torch.where(arrives, arrival, time)
         time = torch.where(jumps, lifted, torch.where(freed | again, free, time))
         before, neurons.now = x if bound is None or x.requires_grad else x.detach().requires_grad_(), now
         x = neurons.moved(before, torch.where(there, time - now, 0.0), held)
         move = None if bound is None else _jacobian(x, before)
-        now, after = torch.where(there, time, now), None
+        now, level, after = torch.where(there, time, now), None, None
         if bool(fires.any()):
             value, (change, slope) = neurons.excess(x), neurons.rates(x.detach())
             forced = (again | jumps) & (value >= 0)
             crosses = fires & ~held & ~forced & (slope > 0)
-            if bound is not None and move is not None:
-                value.register_hook(partial(_within, bound, _largest_kick(_by(value, x), passed, move)))
+            if bound is not None:
+                level = _by(value, x)
+                value.register_hook(partial(_within, bound, steepest, pairs, count))
             stop = (value.detach() - value) / torch.where(crosses, slope, 1.0)  # both are 0
             moves = torch.where(crosses, stop, torch.where(fires & ~forced, time.detach() - time, 0.0))
             now = now + moves
-            x = at = x + change * moves[:, None]
+            at = x + change * moves[:, None]
             some = fires.nonzero().squeeze(-1)
             out = out.index_put((some, count[some]), now[some])
             neurons.waiting = neurons.waiting & ~fires
-            count = count + fires
             after = neurons.reset(at)
             x = torch.where(fires[:, None], after, at)
-            # as it was noted
-            released = (now.to(spikes.dtype) + neurons.refractory.to(spikes.dtype)).double().detach()
-            holds, later = fires & (released > now), now + neurons.refractory
+            later = now + neurons.refractory
+            released = _rounded(_rounded(now, dtype) + neurons.refractory, dtype).detach()
+            holds = fires & (released > now)
             free = torch.where(fires, torch.where(holds, later + (released - later).detach(), -math.inf), free)
-            full = fires & overflows & (count == out.shape[1])
+            full = fires & overflows & (count == out.shape[1] - 1)
             held, stays = held & ~fires | holds | full, stays | full & neurons.goes_on
             after = None if bound is None else _jacobian(after, at)
         held = held & ~freed
-        kick = torch.where(arrives, neurons.weight[pairs, which], 0.0)
-        x = x.scatter_add(1, neurons.place[pairs, which].unsqueeze(1), kick.unsqueeze(1))
-        lifted = torch.where(arrives & neurons.lifts[pairs, which], now, lifted)
+        kick = torch.where(arrives, kick, 0.0)
+        x = x.scatter_add(1, place.unsqueeze(1), kick.unsqueeze(1))
+        lifted = torch.where(arrives & lifting, now, lifted)
         if move is not None:
-            passed.append(_Passed(move, after, fires, arrives, neurons.place[pairs, which]))
+            passed.append(_Passed(move, arrives, place, fires, count, level, after))
+        count = count + fires
     if given.until < math.inf:
         neurons.now = now
         x = neurons.moved(x, torch.where(stays, 0.0, given.until - now), held)
+    steepest += _largest_kicks(passed, out.shape) / torch.as_tensor(neurons.unit).unsqueeze(-1) if passed else 0.0
     left = torch.where(held & ~overflows, free - given.until, 0.0)
-    return out, x[:, 0], x[:, 1 : 1 + neurons.parts], left
+    return out, *neurons.ends(x, left)
 
 
 def _events(
@@ -279,13 +340,13 @@ def _events(
 
     At one time the release comes first, then arrivals that lift g, spikes, and other arrivals.
     """
-    released = spikes + neurons.refractory.to(spikes).unsqueeze(-1)
+    released = _rounded(spikes.double() + neurons.refractory.detach().unsqueeze(-1), spikes.dtype)
     released = released.masked_fill(released <= spikes, math.inf)
     released[:, -1].masked_fill_(overflows, math.inf)
-    first = torch.where(neurons.left > 0, given.start + neurons.left, math.inf).unsqueeze(-1)
+    first = torch.where(neurons.left > 0, _rounded(given.start + neurons.left, spikes.dtype), math.inf).unsqueeze(-1)
     lifting, others = (torch.where(neurons.lifts == lifts, neurons.time, math.inf) for lifts in (True, False))
     groups = (
-        (_RELEASE, torch.cat([first, released.double()], -1)),
+        (_RELEASE, torch.cat([first, released], -1)),
         (_ARRIVAL, lifting),
         (_SPIKE, spikes.double()),
         (_ARRIVAL, others),
@@ -310,22 +371,23 @@ def _jacobian(after: State, before: State) -> Float64[Tensor, "P D D"]:
     return torch.stack([_by(x, before) for x in after.unbind(1)], 1)
 
 
-def _largest_kick(by: State, passed: list[_Passed], move: Float64[Tensor, "P D D"]) -> Values:
-    """The largest derivative of g at a spike with respect to the weight of one input spike, at fixed spike times.
-
-    ``by`` are its derivatives with respect to the state then, ``move`` leads there from the event before.
-    """
-    most, row = torch.zeros_like(by[:, 0]), by.unsqueeze(1) @ move
+def _largest_kicks(passed: list[_Passed], shape: torch.Size) -> Float64[Tensor, "P S"]:
+    """The largest derivative of g at each spike with respect to the weight of one input spike, at fixed spike times."""
+    rows = passed[0].move.new_zeros(*shape, passed[0].move.shape[-1])
+    most = rows[..., 0]
     for event in reversed(passed):
-        kick = row.squeeze(1).gather(1, event.place.unsqueeze(1)).squeeze(1).abs()
-        most = torch.maximum(most, torch.where(event.arrives, kick, 0.0))
-        if event.reset is not None:
-            row = torch.where(event.fires[:, None, None], row @ event.reset, row)
-        row = row @ event.move
+        if event.level is not None and event.reset is not None:
+            rows = torch.where(event.fires[:, None, None], rows @ event.reset, rows)
+            some = event.fires.nonzero().squeeze(-1)
+            rows[some, event.nth[some]] = event.level[some]
+        kicks = rows.gather(2, event.place[:, None, None].expand(*shape, 1)).squeeze(2).abs()
+        most = torch.maximum(most, torch.where(event.arrives[:, None], kicks, 0.0))
+        rows = rows @ event.move
     return most
 
 
-def _within(bound: float, most: Values, by: Values) -> Values:
+def _within(bound: float, steepest: State, pairs: Tensor, nth: Tensor, by: Values) -> Values:
+    most = steepest[pairs, nth.clamp(max=steepest.shape[1] - 1)]
     return torch.where(by.abs() * most > bound, 0.0, by)
 
 
@@ -333,33 +395,43 @@ def backward(
     make: Make, grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:
     """Gradients at the given spike times. See ``contract``."""
-    found = zero_gradients(given, needs)
-    if 0 in given.sizes[:2] or not given.sizes[3]:
-        return found
-    first, rest = (needs, Needs()) if max_weight_grad is None else (needs - {"weight"}, needs & {"weight"})
-    for names, bound in ((first, None), (rest, max_weight_grad)):
-        if names & found.keys():
-            found |= _pulled_back(make, grads, result, given, bound, [name for name in found if name in names])
-    return found
+    found = {name: x.double() for name, x in zero_gradients(given, needs).items()}
+    weights = Needs() if max_weight_grad is None else needs & {"weight"}
+    for pairs in _in_parts(given, make, _BACKWARD):
+        for names, bound in ((needs - weights, None), (weights, max_weight_grad)):
+            asked = [name for name in found if name in names]
+            for name, x in _pulled_back(make, grads, result, given, pairs, bound, asked).items() if asked else ():
+                found[name] += x
+    return {name: x.to(given.times.dtype) for name, x in found.items()}
 
 
 @torch.enable_grad()
 def _pulled_back(
-    make: Make, grads: Grads, result: Result, given: Arguments, bound: float | None, names: list[str]
+    make: Make,
+    grads: Grads,
+    result: Result,
+    given: Arguments,
+    pairs: Int64[Tensor, " P"],
+    bound: float | None,
+    names: list[str],
 ) -> Gradients:
     leaves = {name: getattr(given, name) for name in names}
     likes = {name: x if isinstance(x, Tensor) else torch.full_like(given.threshold, x) for name, x in leaves.items()}
     leaves = {name: x.detach().double().requires_grad_() for name, x in likes.items()}
-    neurons = make(wide(given._replace(**leaves)))
-    spikes = result.spikes if given.max_spikes else result.spikes.unsqueeze(-1)
-    over = torch.zeros_like(spikes[..., 0], dtype=torch.bool) if result.overflows is None else result.overflows
-    out = _replayed(neurons, given, spikes.flatten(0, 2), over.flatten(), bound)
-    asked = [grads.spikes if given.max_spikes else grads.spikes.unsqueeze(-1), *(grads.state or ())]
-    pairs = [(x, by.flatten(0, 2).double()) for x, by in zip(out, asked, strict=False) if x.requires_grad]
-    if neurons.goes_on:
-        over = over.flatten()
-        pairs[1:] = [(x, torch.where(over.view(-1, *(1,) * (by.ndim - 1)), 0.0, by)) for x, by in pairs[1:]]
-    if not pairs:
+    wide = prepared(given._replace(**leaves))
+    neurons = make(wide, pairs)
+    spikes, asked = (neurons.of_pairs(x) for x in (result.spikes, grads.spikes.double()))
+    over = torch.zeros_like(pairs, dtype=torch.bool) if result.overflows is None else neurons.of_pairs(result.overflows)
+    several = spikes.ndim > 1
+    out = _replayed(neurons, wide, spikes if several else spikes.unsqueeze(-1), over, bound)
+    by: list[Tensor] = [asked if several else asked.unsqueeze(-1)]
+    for x, whole in zip(out[1:], grads.state or (), strict=False):
+        part = neurons.of_pairs(whole.double()).view_as(x)
+        by.append(torch.where(over.view(-1, *(1,) * (x.ndim - 1)), 0.0, part) if neurons.goes_on else part)
+    through = [(x, y) for x, y in zip(out, by, strict=False) if x.requires_grad]
+    if not through:
         return {}
-    by = torch.autograd.grad([x for x, _ in pairs], list(leaves.values()), [y for _, y in pairs], allow_unused=True)
-    return {name: x.to(given.times.dtype) for name, x in zip(leaves, by, strict=True) if x is not None}
+    found = torch.autograd.grad(
+        [x for x, _ in through], list(leaves.values()), [y for _, y in through], allow_unused=True
+    )
+    return {name: x for name, x in zip(leaves, found, strict=True) if x is not None}

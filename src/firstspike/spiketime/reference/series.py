@@ -20,10 +20,9 @@ from torch.nn.functional import pad
 from firstspike.neurons.expressions import FUNCTIONS, names_in
 from firstspike.spiketime import series as steps
 from firstspike.spiketime.contract import Arguments
+from firstspike.spiketime.flow import root_within
 from firstspike.spiketime.reference import loop
-from firstspike.spiketime.reference.adjoint import samples_at_once
 from firstspike.spiketime.reference.loop import Some, State, Values
-from firstspike.spiketime.reference.search import course_of, root_within
 from firstspike.spiketime.statuses import FINE, NOT_FINITE, STUCK_STEP
 
 _MOST = 24  # orders of a step
@@ -31,7 +30,6 @@ _SMALL = 1e-16  # size of a term, relative to the largest, that is left out
 _GAP = 16  # orders without terms between others that have some, at most
 _HALVINGS = 64  # of a step, after which it is stuck
 _SHORTEST = 2.0**-40  # part of a step that is not halved again in the search
-_NUMBERS = 200  # that autograd keeps for each row of a program at an event, or so
 
 Row = Float64[Tensor, "K P"]
 Slot = float | Values
@@ -42,23 +40,23 @@ class _Series(loop.Neurons):
 
     goes_on = True
 
-    def __init__(self, given: Arguments) -> None:
+    def __init__(self, given: Arguments, pairs: Int64[Tensor, " P"]) -> None:
         assert given.parameters is not None
         assert given.state is not None
         self.programs = steps.programs_of(given.equations)
         self.degrees = torch.tensor(self.programs.flow.degrees, device=given.weight.device).unsqueeze(-1)
         equations = self.programs.equations
         places, reads = map(equations.states.index, equations.receptors), set(names_in(equations.excess))
-        super().__init__(given, given.parameters[..., -1], list(places), [name in reads for name in equations.states])
+        super().__init__(given, pairs, list(places), [name in reads for name in equations.states])
         self.parts = len(equations.states) - 1
         self.holds = torch.tensor([[name in equations.held] for name in equations.states], device=given.weight.device)
-        values = self.of_pairs(steps.slot_values(self.programs, given.parameters)).unbind(-1)
+        values = self.of_neurons(steps.slot_values(self.programs, given.parameters)).unbind(-1)
         numbers = zip(self.programs.slots, values, strict=True)
         self.slots: list[Slot] = [number if isinstance(number, float) else x for number, x in numbers]
         self.keeps = equations.keeps
         self.waits = not self.keeps and (given.observed is not None or torch.is_grad_enabled())
         """Whether spikes are given, up to which neurons that take off are held."""
-        self.rest = torch.cat([given.state.voltage.unsqueeze(-1), given.state.current], -1).flatten(0, 2)
+        self.rest = self.of_pairs(torch.cat([given.state.voltage.unsqueeze(-1), given.state.current], -1))
         self.seen = self.excess(self.rest.detach())
         """The latest g of neurons without a reset, ``inf`` at a spike."""
 
@@ -296,24 +294,43 @@ def _first_zero(level: Row, below: Some | bool = False) -> Values:
         part = _part(level[:, looks], begin[looks], width[looks])
         end, slope = part.sum(0), (orders * part).sum(0)
         change = (falling * part.abs()).sum(0)
-        most, falls, rises, bends = course_of(part[0], part[1], 2 * part[2], change, slope, 1.0)
+        most, falls, rises, bends = course_of(part[0], part[1], 2 * part[2], change, slope)
         below = (most < 0) | (part[0] + part[1:].clamp(min=0).sum(0) < 0) | falls
         high = torch.where(rises & ~below & (end >= 0), torch.ones_like(end), -1.0)
         summit = (bends & ~below & ~rises).nonzero()[:, 0]
         if len(summit):
             inner = part[:, summit]
-            top = root_within(partial(_values, -orders[1:] * inner[1:]), torch.ones_like(high[summit]))
+            top = root_within(
+                partial(_values, -orders[1:] * inner[1:]), torch.zeros_like(high[summit]), torch.ones_like(high[summit])
+            )
             high[summit] = torch.where(_values(inner, top)[0] >= 0, top, -1.0)
         hits = (high >= 0).nonzero()[:, 0]
         if len(hits):
             which = looks[hits]
-            found[which] = begin[which] + width[which] * root_within(partial(_values, part[:, hits]), high[hits])
+            found[which] = begin[which] + width[which] * root_within(
+                partial(_values, part[:, hits]), torch.zeros_like(high[hits]), high[hits]
+            )
         passed = below | rises | bends | (width[looks] < _SHORTEST)
         begin[looks] = torch.where(passed, begin[looks] + width[looks], begin[looks])
         longer = torch.minimum(2 * width[looks], 1 - begin[looks])
         width[looks] = torch.where(passed, longer, width[looks] / 2)
         looks = looks[found[looks].isinf() & (begin[looks] < 1)]
     return found
+
+
+def course_of(
+    value: Values, slope: Values, bend: Values, change: Values, slope_at_end: Values
+) -> tuple[Values, Some, Some, Some]:
+    """A bound of a value on [0, 1], and whether it falls, rises, or bends: is concave, with one maximum at most.
+
+    From the value and two derivatives at the start, a bound of the third, and the first at the end. If none of the
+    three holds, the piece has to be cut.
+    """
+    most = value + slope.clamp(min=0) + bend.clamp(min=0) / 2 + change / 6
+    bends = bend + change < 0
+    falls = slope + bend.clamp(min=0) + change / 2 <= 0
+    rises = slope + bend.clamp(max=0) - change / 2 >= 0
+    return most, falls, rises | (bends & (slope_at_end >= 0)), bends
 
 
 def _part(level: Row, begin: Values, width: Values) -> Row:
@@ -331,10 +348,4 @@ def _values(level: Row, time: Values) -> tuple[Values, Values]:
     return (level * powers).sum(0), (orders[1:] * level[1:] * powers[:-1]).sum(0)
 
 
-def _samples(given: Arguments) -> int:
-    programs, (_, _, inputs, _) = steps.programs_of(given.equations), given.sizes
-    events = inputs * given.times.shape[-1] + 2 * given.max_spikes + 2
-    return samples_at_once(given, _NUMBERS * events * (programs.flow.inputs + len(programs.flow.steps)))
-
-
-KIND: loop.Kind = _Series, _samples
+SERIES: loop.Make = _Series

@@ -4,13 +4,12 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from firstspike.spiketime import reference
 from firstspike.spiketime.contract import CONSTANTS, Arguments, Gradients, Grads, Held, Needs, Result, of_several
-from firstspike.spiketime.reference.adjoint import loss_by_ends
-from firstspike.spiketime.reference.response import kappa
+from firstspike.spiketime.response import kappa
 from firstspike.spiketime.triton.adjoint import gradient_kernel, jump_kernel, terms_kernel
 from firstspike.spiketime.triton.spikes import Events, Problem, events_of, is_left_out, resets, scanned
 
@@ -108,7 +107,7 @@ def _of_trains(
     of_end = final = by_left = of_reset = nothing
     if grads.state is not None:
         first = since.unsqueeze(-1)
-        of_end, asked, by_left = loss_by_ends(
+        of_end, asked, by_left = _loss_by_ends(
             grads.state, result.overflows, spikes, asked, first, given.refractory, given.until
         )
         of_reset = (grads.state.voltage - of_end.squeeze(-1)) * problem.unit.unsqueeze(1)
@@ -225,3 +224,33 @@ def _sums(problem: Problem, events: Events, jumps: _Jumps, needs: Needs) -> Grad
     if "delay" in needs:
         found["delay"] = by_delay.sum(dim=1)[own].transpose(1, 2)
     return found
+
+
+def _loss_by_ends(
+    ends: Held,
+    overflows: Bool[Tensor, "E B O"],
+    spikes: Float[Tensor, "E B O S"],
+    asked: Float[Tensor, "E B O S"],
+    first: Float[Tensor, "E B O 1"],
+    refractory: Float[Tensor, "E O"],
+    until: float,
+) -> tuple[Float[Tensor, "E B O 1"], Float[Tensor, "E B O S"], Float[Tensor, "E B O 1"]]:
+    """The gradients of a loss at the final state, split into voltages, spikes and ``first``.
+
+    The rest of the last refractory time moves along with the last spike, and holds the voltage.
+    """
+    release = _last_release(spikes, first, refractory)
+    held, over, some = release > until, overflows.unsqueeze(-1), spikes[..., :1].isfinite()
+    by_left = torch.where(held & ~over, ends.left.unsqueeze(-1), 0.0)
+    last = (spikes.isfinite().sum(-1, keepdim=True) - 1).clamp(min=0)
+    asked = asked.scatter_add(-1, last, torch.where(some, by_left, 0.0))
+    return torch.where(over | held, 0.0, ends.voltage.unsqueeze(-1)), asked, torch.where(some, 0.0, by_left)
+
+
+def _last_release(
+    spikes: Float[Tensor, "E B O S"], first: Float[Tensor, "E B O 1"], refractory: Float[Tensor, "E O"]
+) -> Float[Tensor, "E B O 1"]:
+    """When neurons are free after their last spike, or from ``first`` on."""
+    count = spikes.isfinite().sum(-1, keepdim=True)
+    last = spikes.gather(-1, (count - 1).clamp(min=0)) + refractory[:, None, :, None]
+    return torch.where(count > 0, last, first)

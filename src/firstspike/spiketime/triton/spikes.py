@@ -15,8 +15,7 @@ from torch.nn.functional import pad
 
 from firstspike.spiketime import reference
 from firstspike.spiketime.contract import Arguments, Constants, Held, Result, forward_in_parts, of_several
-from firstspike.spiketime.reference.adjoint import arrivals
-from firstspike.spiketime.reference.response import kappa, leakless
+from firstspike.spiketime.response import kappa, leakless
 from firstspike.spiketime.triton.scan import forward_kernel
 from firstspike.spiketime.units import unit_of_weights
 
@@ -96,7 +95,8 @@ def events_of(given: Arguments) -> Events:
     if not given.max_spikes:
         arrival, place = given.times.sort(dim=-1)
         return Events(arrival, place.int(), arrival.isfinite().sum(dim=-1).int())
-    times = arrivals(given).squeeze(2)
+    times = given.times.flatten(2)
+    times = torch.where((times >= given.start) & (times < given.until), times, math.inf)
     ends = [given.start] * (given.state is not None) + [given.until] * (given.until < math.inf)
     arrival, place = torch.cat([times, *(torch.full_like(times[..., :1], end) for end in ends)], dim=-1).sort(dim=-1)
     return Events(arrival, place, arrival.isfinite().sum(dim=-1).int())

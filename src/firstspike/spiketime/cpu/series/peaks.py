@@ -14,8 +14,8 @@ from torch import Tensor
 from firstspike.neurons import Neuron
 from firstspike.spiketime.contract import Arguments, Grads, Needs, Result, as_several
 from firstspike.spiketime.cpu.series import host
+from firstspike.spiketime.maxima.members import Height
 from firstspike.spiketime.parameters import Receptor, all_tensors, parameters_of, starting_state, turned
-from firstspike.spiketime.reference.members import Height
 
 
 def lacking(

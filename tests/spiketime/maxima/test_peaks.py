@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from firstspike import LIF
-from firstspike.spiketime.reference.peaks import lacking
-from firstspike.spiketime.reference.response import kappa
+from firstspike.spiketime.maxima.peaks import lacking
+from firstspike.spiketime.response import kappa
 
 INF = math.inf
 RATIOS = [1.0, 2.0, 0.5, 1.37, 50.0, INF]
@@ -112,7 +112,7 @@ def test_parameters_of_each_neuron():
 def test_parts_add_up(monkeypatch):
     times, weight = case()
     whole = lacking(times, weight, LIF(threshold=5.0), everyone(times, weight))
-    monkeypatch.setattr("firstspike.spiketime.reference.peaks._CHUNK", 20)
+    monkeypatch.setattr("firstspike.spiketime.maxima.peaks._CHUNK", 20)
     assert torch.equal(lacking(times, weight, LIF(threshold=5.0), everyone(times, weight)), whole)
 
 

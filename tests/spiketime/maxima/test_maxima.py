@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from firstspike import LIF
-from firstspike.spiketime.reference.peaks import lacking, maximum
+from firstspike.spiketime.maxima.peaks import lacking, maximum
 
 INF = math.inf
 HIGH = 100.0
@@ -77,7 +77,7 @@ def test_arrivals_at_once():
 def test_parts_add_up(monkeypatch):
     times, weight = case()
     whole = with_gradients(maximum, times, weight, LIF(2.0))
-    monkeypatch.setattr("firstspike.spiketime.reference.peaks._CHUNK", 20)
+    monkeypatch.setattr("firstspike.spiketime.maxima.peaks._CHUNK", 20)
     for one, other in zip(with_gradients(maximum, times, weight, LIF(2.0)), whole, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)
 

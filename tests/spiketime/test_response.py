@@ -4,7 +4,7 @@ import mpmath as mp
 import pytest
 import torch
 
-from firstspike.spiketime.reference.response import kappa, kappa_by_taus, kappa_slope, membrane, peak
+from firstspike.spiketime.response import kappa, kappa_by_taus, kappa_slope, membrane, peak
 
 ELAPSED = [0.0, 1e-12, 1e-3, 0.3, 1.0, 4.0, 30.0, 300.0]
 

@@ -1,12 +1,9 @@
 """The largest value that the membrane of a linear neuron reaches that does not spike, as ``peaks`` has it for LIF.
 
-The state goes from arrival to arrival, as in ``linear``, and intervals in which the membrane might exceed what it has
-at their ends are searched: by the same bounds a piece stays below the largest value so far, rises or falls throughout,
-or is concave with one maximum. Otherwise it is halved. The derivative is that of the membrane at the time that is
-found, a sum of responses.
+Intervals between arrivals in which the membrane might exceed what it has at their ends are cut where it stops rising or
+falling, see ``flow``. The derivative is that of the membrane at the time that is found, a sum of responses.
 
-Without spikes there is neither adaptation nor a threshold that moves. Shapes: P (sample, neuron) pairs, N spikes, D
-numbers of a state.
+Without spikes there is neither adaptation nor a threshold that moves. Shapes: P (sample, neuron) pairs, N spikes.
 """
 
 import math
@@ -20,19 +17,15 @@ from torch import Tensor
 
 from firstspike.neurons import Neuron
 from firstspike.neurons.base import receptors_of
-from firstspike.spiketime.contract import Arguments
+from firstspike.spiketime.flow import Columns, Flow
+from firstspike.spiketime.maxima.members import Height, maxima
 from firstspike.spiketime.parameters import Receptor as Reached
 from firstspike.spiketime.parameters import parameters_of
-from firstspike.spiketime.reference.linear import Matrix, exponential, flow_of, largest, moved, root_of, stays_below
-from firstspike.spiketime.reference.linear_response import Receptor, at_rest, reaching, response
-from firstspike.spiketime.reference.loop import State
-from firstspike.spiketime.reference.members import Height, maxima
-from firstspike.spiketime.reference.search import course_of
+from firstspike.spiketime.response import Receptor, at_rest, reaching, response
 
 _CHUNK = 1 << 22  # numbers at once
 _LONG = 80.0  # time constants, after which nothing is left of a spike
-_STEPS = 10_000  # of a search, whose pieces double and halve
-_ROUNDING = 1e-15  # of all weights: a smaller difference is not above the known maximum
+_ROUNDING = 1e-15  # of all weights
 
 
 def height(
@@ -91,7 +84,7 @@ def _membranes(
     if not inputs * copies and constants.bias is None:
         return
     pairs = weight.new_ones(batch, len(weight), dtype=torch.bool) if silent is None else silent
-    each = (inputs * copies + 1) * (len(constants.kinds) + 2) ** 2
+    each = (inputs * copies + 1) * 8 * (len(constants.kinds) + 2)
     for sample, neuron in (some.unbind(1) for some in pairs.nonzero().split(max(1, _CHUNK // each))):
         arrival = trains.double().flatten(1)[sample]
         if delay is not None:
@@ -109,96 +102,61 @@ def _membranes(
 def _highest(some: _Membranes, *given: Any) -> tuple[Float64[Tensor, " P"], Float64[Tensor, " P"], Int64[Tensor, " P"]]:
     """Height and time of the maximum, and the spike at whose arrival it is, or -1; height 0 where nothing rises."""
     constants = _Constants(*given)
-    mem, syn = constants.tau_mem.double(), constants.tau_syn.double()
-    bias = None if constants.bias is None else constants.bias.double()
-    none = torch.zeros_like(mem)
-    widened = Arguments(some.time, none, None, mem, syn, none, bias=bias, components=constants.kinds)
-    flow = flow_of(widened)[some.neuron]
+    bias = torch.zeros_like(constants.tau_mem) if constants.bias is None else constants.bias
+    flow = Flow(constants.kinds, constants.tau_mem.double(), list(constants.tau_syn.double().unbind(-1)), bias.double())
+    flow = flow.each((some.neuron, None))
     begin, states = _states(some, flow, constants)
-    latest = torch.where(begin.isfinite(), begin, -math.inf).amax(1)
+    latest = torch.where(begin.isfinite(), begin, -math.inf).amax(1, keepdim=True)
     end = torch.full_like(latest, constants.until)
     if constants.until == math.inf:
-        rates = -flow.diagonal(dim1=1, dim2=2)[:, :-1]
-        end = latest + _LONG * (1 / torch.where(rates > 0, rates, math.inf).amin(1))
-    ends = torch.cat([begin[:, 1:], end[:, None]], 1)
-    ends = torch.where(ends.isinf(), end[:, None], ends)
-    last = moved(flow, states[:, -1], (end - latest).clamp(min=0))
-    spike = torch.cat([some.spike.new_full((len(begin), 1), -1), some.spike], 1)
-    best, which = torch.where(begin.isfinite(), states[..., 0], 0.0).max(1)
-    time, place = (x.gather(1, which[:, None]).squeeze(1) for x in (begin, spike))
-    above = last[:, 0] > best
-    best = torch.where(above, last[:, 0], best).clamp(min=0)
-    time, place = torch.where(above, end, time), torch.where(above, -1, place)
-    pair, nth = ((ends > begin) & begin.isfinite()).nonzero(as_tuple=True)
-    scale = some.weight.abs().sum(1) + (0.0 if bias is None else bias[some.neuron].abs())
-    pieces = states[pair, nth], begin[pair, nth], ends[pair, nth]
-    top, at = _search(flow, pair, *pieces, best, _ROUNDING * scale)
-    return top, torch.where(at.isfinite(), at, time), torch.where(at.isfinite() | (top <= 0), -1, place)
+        taus = torch.cat([flow.mem, *flow.syn], 1)
+        end = latest + _LONG * torch.where(taus.isinf(), 0.0, taus).amax(1, keepdim=True)
+    ends = torch.cat([begin[:, 1:], end], 1)
+    ends = torch.where(ends.isinf(), end, ends)
+    last = flow.moved([x[:, -1:] for x in states], (end - latest).clamp(min=0))[0]
+    spike = torch.cat(
+        [some.spike.new_full((len(begin), 1), -1), some.spike, some.spike.new_full((len(begin), 1), -1)], 1
+    )
+    best, which = torch.cat([torch.where(begin.isfinite(), states[0], 0.0), last], 1).max(1, keepdim=True)
+    time, place = (x.gather(1, which).squeeze(1) for x in (torch.cat([begin, end], 1), spike))
+    best = best.clamp(min=0)
+    # a smaller difference than by rounding is not above the known maximum
+    level = best + _ROUNDING * (some.weight.abs().sum(1, keepdim=True) + flow.bias.abs())
+    inside = (ends > begin) & begin.isfinite()
+    length = torch.where(inside, ends - begin, 0.0)
+    pair, nth = (inside & flow.may_cross(states, states[0] - level, length)).nonzero(as_tuple=True)
+    flow, now = flow.each(pair), [x[pair, nth, None] for x in states]
+    borders = flow.each((..., 0)).pieces([x.squeeze(1) for x in now], length[pair, nth])[:, 1:-1]
+    height, which = flow.moved(now, borders)[0].max(1)
+    best, level = best.squeeze(1), level.squeeze(1)
+    top = best.scatter_reduce(0, pair, torch.where(height > level[pair], height, 0.0), "amax")
+    wins = (height == top[pair]) & (height > level[pair])
+    time[pair[wins]], place[pair[wins]] = (begin[pair, nth] + borders.gather(1, which[:, None]).squeeze(1))[wins], -1
+    return top, time, torch.where(top > 0, place, -1)
 
 
-def _states(
-    some: _Membranes, flow: Matrix, constants: _Constants
-) -> tuple[Float64[Tensor, "P N+1"], Float64[Tensor, "P N+1 D"]]:
-    """The start and all arrivals, and the states just after them. Those that never arrive change nothing."""
+def _states(some: _Membranes, flow: Flow, constants: _Constants) -> tuple[Float64[Tensor, "P N+1"], Columns]:
+    """The start and all arrivals, and the states just after them. Those that never arrive change nothing.
+
+    States add once they are brought to the same time: all take up the one of the arrival before, then those 2, 4, 8,
+    ... arrivals earlier.
+    """
     first = some.time[:, :1] if some.time.shape[1] else some.time.new_zeros(len(some.time), 1)
     first = first.nan_to_num(posinf=0.0) if constants.start == -math.inf else torch.full_like(first, constants.start)
     begin = torch.cat([first, some.time], 1)
-    gaps = torch.where(begin[:, 1:].isfinite(), begin[:, 1:] - begin[:, :-1], 0.0)
-    size, events = flow.shape[-1], gaps.shape[1]
-    moves = exponential(flow.repeat_interleave(events, 0), gaps.flatten()).view(len(flow), events, size, size)
-    x = torch.zeros_like(flow[:, 0])
-    x[:, -1] = 1.0
-    firsts = torch.tensor(receptors_of(constants.kinds), device=x.device) + 1
-    states, kicks = [x], torch.where(some.time.isfinite(), some.weight, 0.0)
-    for n in range(events):
-        x = (moves[:, n] @ x.unsqueeze(-1)).squeeze(-1)
-        x = x.scatter_add(1, firsts[some.receptor[:, n : n + 1]], kicks[:, n : n + 1])
-        states.append(x)
-    return begin, torch.stack(states, 1)
-
-
-def _search(
-    flow: Matrix,
-    pair: Int64[Tensor, " L"],
-    x: State,
-    begin: Float64[Tensor, " L"],
-    end: Float64[Tensor, " L"],
-    best: Float64[Tensor, " P"],
-    rounding: Float64[Tensor, " P"],
-) -> tuple[Float64[Tensor, " P"], Float64[Tensor, " P"]]:
-    """Maxima within L intervals that are above the best of their pair, and when; time ``inf`` where there is none."""
-    when = torch.full_like(best, math.inf)
-    once = flow[:, 0]
-    twice = (once.unsqueeze(1) @ flow).squeeze(1)
-    thrice = (twice.unsqueeze(1) @ flow).squeeze(1).abs()
-    step = (1 / flow.diagonal(dim1=1, dim2=2).abs().amax(1))[pair]
-    for _ in range(_STEPS):
-        reads = torch.zeros_like(x)
-        reads[:, 0], reads[:, -1] = 1.0, -(best + rounding)[pair]
-        looks = (begin < end) & ~stays_below(flow[pair], reads, x)
-        pair, x, begin, end, step = pair[looks], x[looks], begin[looks], end[looks], step[looks]
-        if not len(pair):
-            break
-        a, d = flow[pair], torch.minimum(step, end - begin)
-        g1, g2 = (once[pair] * x).sum(-1), (twice[pair] * x).sum(-1)
-        change = (thrice[pair] * largest(a, x, d)).sum(-1)
-        following = moved(a, x, d)
-        most, falls, rises, bends = course_of(x[:, 0], g1, g2, change, (once[pair] * following).sum(-1), d)
-        below, falls = most <= (best + rounding)[pair], falls | (bends & (g1 <= 0))
-        summit = (bends & ~below & ~falls & ~rises).nonzero().squeeze(-1)
-        top, at = torch.full_like(d, -math.inf), begin + d
-        inner = rises & (at < end)  # the ends of intervals are known
-        top[inner] = following[inner, 0]
-        if len(summit):
-            since = root_of(-once[pair[summit]], a[summit], x[summit], d[summit])
-            top[summit], at[summit] = moved(a[summit], x[summit], since)[:, 0], begin[summit] + since
-        higher = best.scatter_reduce(0, pair, top, "amax")
-        wins = (top == higher[pair]) & (top > best[pair])
-        when[pair[wins]], best = at[wins], higher
-        passed = below | falls | rises | bends
-        x, begin = torch.where(passed[:, None], following, x), torch.where(passed, begin + d, begin)
-        step = torch.where(passed, 2 * d, d / 2)
-    return best, when
+    there = begin.isfinite()
+    at = torch.where(there, begin, torch.where(there, begin, -math.inf).amax(1, keepdim=True))
+    kicks = torch.where(some.time.isfinite(), some.weight, 0.0)
+    states = [torch.zeros_like(begin) for _ in range(len(constants.kinds) + 2)]
+    states[-1][:, 0] = 1.0
+    for number, place in enumerate(receptors_of(constants.kinds)):
+        states[place + 1][:, 1:] = torch.where(some.receptor == number, kicks, 0.0)
+    reach = 1
+    while reach < begin.shape[1]:
+        before = flow.moved([x[:, :-reach] for x in states], at[:, reach:] - at[:, :-reach])
+        states = [torch.cat([x[:, :reach], x[:, reach:] + y], 1) for x, y in zip(states, before, strict=True)]
+        reach *= 2
+    return begin, states
 
 
 def _value_at(

@@ -23,12 +23,11 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from firstspike.neurons import LIF
+from firstspike.spiketime.maxima import linear
+from firstspike.spiketime.maxima.members import Height, maxima
+from firstspike.spiketime.maxima.scan import accumulate, in_order, peaks_within, settled
 from firstspike.spiketime.parameters import Receptor
-from firstspike.spiketime.reference import linear_peaks
-from firstspike.spiketime.reference.event_loop import accumulate, in_order, settled
-from firstspike.spiketime.reference.members import Height, maxima
-from firstspike.spiketime.reference.response import Tau, kappa, kappa_slope, membrane
-from firstspike.spiketime.reference.solutions import peaks_within
+from firstspike.spiketime.response import Tau, kappa, kappa_slope, membrane
 
 _CHUNK = 1 << 20  # (spike, membrane) values at once
 
@@ -80,7 +79,7 @@ def _height(
     receptor: Receptor,
 ) -> Float[Tensor, "batch outputs"]:
     if neuron.components:
-        return linear_peaks.height(trains, weight, delay, silent, neuron, until, receptor)
+        return linear.height(trains, weight, delay, silent, neuron, until, receptor)
     taus: tuple[Any, Any] = neuron.tau_mem, neuron.tau_syn
     constants = (x.detach().expand(len(weight)) if isinstance(x, Tensor) else x for x in taus)
     found: Tensor = Height.apply(*_LIF, trains, weight, delay, silent, *constants, until)[0]
