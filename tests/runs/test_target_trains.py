@@ -37,7 +37,7 @@ def test_targets_may_all_be_at_time_1():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (TARGETS.flip(-1), r"^labels: expected spike trains sorted .*: sort them with labels\.sort\(dim=-1\)\.values"),
+        (TARGETS.flip(-1), r"^labels: expected spike trains sorted .*, sort them with labels\.sort\(dim=-1\)\.values"),
         (TARGETS * math.nan, r"^labels: expected numbers or inf \(no spike\), got NaN or -inf"),
     ],
 )
