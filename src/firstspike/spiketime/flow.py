@@ -131,7 +131,7 @@ class Flow(NamedTuple):
         return borders
 
     def _rows(self) -> tuple[list[Columns], Columns]:
-        """g' by a state without the 1, and what follows from it with one exponential less each time; the rates as they go.
+        """g' by a state without the 1, and what follows with one exponential less each time; the rates as they go.
 
         In the last but one there are two, and the rate before the last one goes.
         """

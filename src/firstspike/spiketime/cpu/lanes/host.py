@@ -81,7 +81,7 @@ def settings_of(given: Arguments) -> Settings:
     """The settings of a call."""
     real, several, syn = name_of(given.times.dtype), given.max_spikes > 0, given.tau_syn
     taus = given.threshold.numel()
-    if not isinstance(syn, Tensor) or (taus > 0 and _alike(given)):
+    if not isinstance(syn, Tensor) or (not given.closed and taus > 0 and _alike(given)):
         taus = 1
     if given.closed:
         by = Settings(real, (SYNAPSE,), (0,), True, given.delay is not None, given.sizes, taus)
@@ -221,7 +221,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         found["current"] = turned(found["current"], given)
     if needs.isdisjoint(_SUMMED):
         return found
-    more = _of_parameters(summed, whole, given, by)
+    more = _of_parameters(summed, whole, given, by, needs)
     return found | (more if given.weight.ndim == 3 else {name: x[0] for name, x in more.items()})
 
 
@@ -261,21 +261,29 @@ def _at_observed(
     return by | {"times": by["times"].squeeze(-1)}
 
 
-def _of_parameters(summed: Tensor, whole: Arguments, given: Arguments, by: Settings) -> dict[str, Tensor]:
+def _of_parameters(summed: Tensor, whole: Arguments, given: Arguments, by: Settings, needs: Needs) -> dict[str, Tensor]:
     """Gradients of the neurons' parameters, from the sums of groups. ``given`` is as ``without_spikes`` returns it."""
     ensemble, _, _, outputs = by.shape
     rows = summed.unflatten(2, (-1, LANES)).transpose(1, 2).flatten(2)[..., :outputs]
-    unit = unit_of_weights(given.weight, given.threshold).reshape(ensemble, outputs)
     biased, more = by.kinds[-1] == BIAS, max(1, len(whole.components))
     parts = rows[:, BY_PARTS // LANES :]
     kept = parts.shape[1] // 2 - biased
     by_syn, by_jumps = (parts[:, number : 2 * kept : 2].transpose(1, 2) for number in (0, 1))
-    found = {name: rows[:, row // LANES] / unit for name, row in _ROWS.items()}
-    found["tau_mem"] = rows[:, BY_MEM // LANES] / given.tau_mem
-    if by.closed:
-        return found | {"tau_syn": by_syn.squeeze(-1) / given.tau_syn}
-    found["tau_syn"] = functional.pad(by_syn / given.tau_syn, (0, more - kept))
-    found["jumps"] = turned(functional.pad(by_jumps / unit.unsqueeze(-1), (0, more - kept)), whole)
+    found = {}
+    if "tau_mem" in needs:
+        found["tau_mem"] = rows[:, BY_MEM // LANES] / given.tau_mem
+    if "tau_syn" in needs:
+        if by.closed:
+            by_tau = by_syn.squeeze(-1) / given.tau_syn
+        else:
+            by_tau = functional.pad(by_syn / given.tau_syn, (0, more - kept))
+        found["tau_syn"] = by_tau
+    if needs.isdisjoint((*_ROWS, "jumps")):
+        return found
+    unit = unit_of_weights(given.weight, given.threshold).reshape(ensemble, outputs)
+    found |= {name: rows[:, row // LANES] / unit for name, row in _ROWS.items()}
+    if not by.closed:
+        found["jumps"] = turned(functional.pad(by_jumps / unit.unsqueeze(-1), (0, more - kept)), whole)
     return found
 
 

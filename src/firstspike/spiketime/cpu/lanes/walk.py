@@ -87,16 +87,16 @@ def walk_once(g, at, keys, values, source, n):
             now = fill32(first, keys[k])
         elif k >= 0:
             x = take(g, at, x, keys, values, source, k)
-        following = arrival_at(keys, source, k + 1)
-        later = (following > now) & active
-        if source is not None:
-            if not later:
-                continue  # the next input arrives at the same time
-            is_brief = (keys[k + 1] - (keys[k] if k >= 0 else g.bounds[0])) * unit < first[BRIEF_END, 0]
-        wait = (following - now) * unit
         if source is None:
+            following = load32(keys, (k + 1) * LANES)
+            wait, later = (following - now) * unit, (following > now) & active
             after, height, _ = step(g, at, c, x, min(wait, longest), is_brief)
         else:
+            start, stop = keys[k] if k >= 0 else g.bounds[0], keys[k + 1]
+            if not stop > start:
+                continue  # the next input arrives at the same time
+            duration, following, later = (stop - start) * unit, fill32(first, stop), active
+            wait, is_brief = fill32(first, duration), duration < first[BRIEF_END, 0]
             after, height, _ = step_after(g, at, c, x, k, min(wait, longest), is_brief)
         candidates = (height >= ENOUGH) & later
         if candidates:
