@@ -6,7 +6,9 @@ import pytest
 import torch
 
 import firstspike as fs
+from firstspike.layers import states_at
 from firstspike.plots.voltages import chosen_of, voltages
+from firstspike.spiketime import spike_window, states
 
 AT = torch.tensor([0.3, 4.0, 1.1, 1.1, 2.7, 7.5], dtype=torch.float64)
 NEURONS = {
@@ -118,3 +120,122 @@ def test_no_points(neuron, observed):
     layer = fs.SpikeTrains(5, 4, 30, neuron, dtype=torch.float64, **end)
     spikes = torch.full((2, 4, 30), math.inf, dtype=torch.float64) if observed else None
     assert layer.voltages(inputs(), AT[:0], spikes).shape == (2, 4, 0)
+
+
+def linear(neuron, at, observed=None, dtype=torch.float64, **options):
+    """Voltages and other states of three neurons with random inputs."""
+    draw = torch.Generator().manual_seed(7)
+    times = torch.rand(2, 5, 3, generator=draw, dtype=torch.float64) * 6
+    times[:, 1] = times[:, 0]  # several at a time
+    weight = torch.rand(3, 5, generator=draw, dtype=torch.float64) * 1.2
+    if isinstance(neuron.values["tau_syn"], tuple):
+        options["receptor"] = [0, 0, 0, 1, 1]
+    return states_at(at, times.to(dtype), weight.to(dtype), neuron, observed=observed, **{"max_spikes": 30} | options)
+
+
+SEEN = torch.tensor([[[0.7, 1.9, 3.3], [1.1, 5.3, math.inf], [math.inf] * 3]] * 2, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("neuron", NEURONS.values(), ids=NEURONS)
+@pytest.mark.parametrize("at", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_points_and_spikes_of_different_dtypes(neuron, at, dtype):
+    points = torch.tensor([0.5, 1.0, 1.5, 2.0, 3.25, 5.5, 8.0], dtype=torch.float64)
+    expected = linear(neuron, points, SEEN)
+    for one, other in zip(linear(neuron, points.to(at), SEEN, dtype), expected, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=0, atol=1e-12 if dtype == torch.float64 else 1e-5)
+    seen = SEEN.to(torch.float32)  # at a spike that is the same number in another dtype, it is over
+    assert (linear(neuron, seen[0, 0], seen.double(), torch.float64)[0][:, 0] == 0).all()
+
+
+def test_a_reset_is_not_rounded():
+    seen = torch.tensor([1.0], dtype=torch.float64).expand(2, 3, 1)
+    neuron = fs.neurons.AdaptiveLIF(reset=-0.3, refractory=0.1, threshold_adaptation=[(2.0, 0.7)])
+    voltage, others = linear(neuron, torch.tensor([1.0, 1.1], dtype=torch.float64), seen)
+    assert (voltage == -0.3).all()
+    assert (others[..., 0, -1] == 0.7).all()
+    izhikevich = fs.neurons.Izhikevich(c=-65.3)
+    voltage, _ = states_at(seen[0, 0], 60.0 * seen[:, :1], seen[0, :, :1], izhikevich, observed=seen)
+    assert (voltage == -65.3).all()
+
+
+def test_just_after_an_input():
+    """Also where it moves the membrane at once, and where the inputs of a neuron have delays."""
+    times = torch.tensor([[[0.0, 2.0], [1.0, math.inf]]], dtype=torch.float64)
+    weight, at = torch.tensor([[0.5, 0.25]], dtype=torch.float64), torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
+    jumping = fs.Neuron("dv/dt = -v/tau", threshold="v > 1", reset="v = 0", receptors=["v"], tau=1.0)
+    e = math.exp(-1.0)
+    expected = torch.tensor([0.5, 0.5 * e + 0.25, (0.5 * e + 0.25) * e + 0.5], dtype=torch.float64)
+    for delay in (None, torch.zeros_like(weight)):
+        voltage, _ = states_at(at, times, weight, jumping, delay=delay)
+        torch.testing.assert_close(voltage[0, 0], expected)
+        for neuron in (fs.LIF(), fs.LIF(bias=0.1)):
+            torch.testing.assert_close(states_at(at, times, weight, neuron, delay=delay)[1][0, 0, :, 0], expected)
+    late = states_at(at + 0.5, times, weight, jumping, delay=torch.full_like(weight, 0.5))[0]
+    torch.testing.assert_close(late[0, 0], expected)
+
+
+@pytest.mark.parametrize("seen", [None, SEEN], ids=["own", "observed"])
+def test_linear_neurons_take_one_call(seen, monkeypatch):
+    calls = []
+
+    def counted(*given, **options):
+        calls.append(given)
+        return spike_window(*given, **options)
+
+    monkeypatch.setattr("firstspike.layers.voltages.spike_window", counted)
+    for neuron in NEURONS.values():
+        linear(neuron, torch.linspace(-1, 8, 500, dtype=torch.float64), seen)
+    assert len(calls) == (len(NEURONS) if seen is None else 0)
+
+
+@pytest.mark.parametrize("seen", [None, SEEN], ids=["own", "observed"])
+@pytest.mark.parametrize("neuron", NEURONS.values(), ids=NEURONS)
+def test_blocks_of_points_change_nothing(neuron, seen, monkeypatch):
+    results = []
+    at = torch.linspace(-1, 8, 40, dtype=torch.float64)[torch.randperm(40, generator=torch.Generator().manual_seed(0))]
+    for size in (1 << 20, 42):
+        monkeypatch.setattr(states, "_AT_ONCE", size)
+        tau = torch.tensor([1.5, 1.0, 2.0], dtype=torch.float64, requires_grad=True)
+        voltage, others = linear(neuron.with_values(tau_mem=tau), at, seen)
+        slope = torch.autograd.grad(voltage.sin().sum() + others.cos().sum(), tau)
+        results.append((voltage.detach(), others.detach(), *slope))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("neuron", [fs.LIF(refractory=0.1), fs.LIF(refractory=0.1, bias=0.6)])
+def test_neurons_without_room_stay_at_their_reset(neuron):
+    """From the first spike on that there is no room for, whichever points there are."""
+    at = torch.linspace(0, 8, 200, dtype=torch.float64)
+    draw = torch.Generator().manual_seed(7)
+    times = torch.rand(1, 5, 3, generator=draw, dtype=torch.float64) * 6
+    weight = torch.rand(3, 5, generator=draw, dtype=torch.float64) * 1.2
+    spikes = fs.spike_trains(times, weight, neuron, max_spikes=30, until=8.0)
+    found, whole = (states_at(at, times, weight, neuron, max_spikes=most)[0] for most in (2, 30))
+    assert spikes[..., 2].isfinite().all()
+    after = at >= spikes[..., 2:3]
+    assert (found[after] == 0).all()
+    torch.testing.assert_close(found[~after], whole[~after])
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by torch itself, in forward mode
+@pytest.mark.parametrize("seen", [None, SEEN], ids=["own", "observed"])
+@pytest.mark.parametrize("kind", ["lif", "rise", "adaptive"])
+def test_gradients_in_all_numbers(kind, seen):
+    def run(tau_mem, tau_syn, other):
+        shared = {"tau_mem": tau_mem, "tau_syn": tau_syn, "refractory": 0.2}
+        if kind == "lif":
+            neuron = fs.LIF(reset=-other, **shared)
+        elif kind == "rise":
+            neuron = fs.LIF(tau_rise=other, bias=0.3, **shared)
+        else:
+            neuron = fs.neurons.AdaptiveLIF(adaptation=[(other, 0.2)], threshold_adaptation=[(2.0, other)], **shared)
+        return linear(neuron, AT, seen)[0].sum(dim=0)
+
+    given = [torch.tensor(x, dtype=torch.float64) for x in ([1.5, 1.0, 2.0], [1.0, 1.0, 0.5], [0.4, 1.0, 0.7])]
+    assert torch.autograd.gradcheck(run, [x.clone().requires_grad_() for x in given], atol=1e-6)
+    along = [torch.rand_like(x) for x in given]
+    _, forward = torch.func.jvp(run, tuple(given), tuple(along))
+    slopes = torch.func.jacrev(run, argnums=(0, 1, 2))(*given)
+    torch.testing.assert_close(forward, sum(slope @ x for slope, x in zip(slopes, along, strict=True)))

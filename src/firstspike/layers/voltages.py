@@ -1,4 +1,4 @@
-"""Membranes at given times, as data: the operator runs from each point to the next, and gradients flow through it."""
+"""Membranes at given times, as data: gradients flow through them."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,12 @@ from firstspike.layers.windows import columns_within, largest
 from firstspike.neurons import Neuron
 from firstspike.neurons.expressions import value_of
 from firstspike.spiketime import TrainState, spike_window
-from firstspike.spiketime.parameters import Receptor, starting_state
-from firstspike.spiketime.values import real_times
+from firstspike.spiketime.parameters import Receptor, parameters_of, starting_state
+from firstspike.spiketime.states import linear_states
+from firstspike.spiketime.values import MOST_SPIKES, checked, real_times
 
 if TYPE_CHECKING:
     from firstspike.layers.neurons import NeuronLayer
-
-_NUMBERS = 1 << 22  # of input times that are worked on at once
 
 
 def states_at(
@@ -48,75 +47,74 @@ def states_at(
         got = f"{at.dtype} of shape {tuple(at.shape)}" if isinstance(at, Tensor) else repr(at)
         raise ValueError(f"at: expected finite times (points,), such as torch.tensor([1.0, 2.0]), got {got}")
     given: dict[str, Any] = {"delay": delay, "receptor": receptor, "overflow": "drop", "backend": backend}
-    trains = real_times(trains).sort(dim=-1).values
-    given["max_spikes"] = max_spikes
-    if observed is not None or neuron.begins:
-        voltage, others = _one_by_one(at, trains, weight, neuron, observed, given)
+    seen = None if observed is None else observed.to(weight).detach()
+    copies = (max_spikes if seen is None else seen.shape[-1],)
+    trains, delay, seen = checked(real_times(trains), weight, neuron, None, delay, seen, copies)
+    trains, given["delay"] = trains.sort(dim=-1).values, delay
+    # points and spikes that are one number in the dtype of the weights are at one time
+    points, place = at.to(weight).unique(return_inverse=True)
+    if not len(points):
+        voltage = weight.new_empty(*trains.shape[:-2], len(weight), 0)
+        return voltage, voltage.new_empty(*voltage.shape, *(neuron.parts or (1,)))
+    if neuron.equations is not None:
+        voltage, others = _one_by_one(points, trains, weight, neuron, seen, given | {"max_spikes": max_spikes})
     else:
-        voltage, others = _at_once(at, trains, weight, neuron, given)
-    return voltage, others if neuron.parts else others.unsqueeze(-1)
-
-
-def _at_once(at: Tensor, trains: Tensor, weight: Tensor, neuron: Neuron, given: Any) -> tuple[Tensor, Tensor]:
-    """Membranes of neurons without a start: samples for each point, whose times are moved so that they all end at 0."""
-    kept = []
-    for some in at.to(trains).split(max(1, _NUMBERS // max(1, trains.numel()))):
-        ends = some.view(-1, *[1] * trains.ndim)
-        kept.append(spike_window(trains - ends, weight, neuron, until=0.0, **given).state[:2])  # type: ignore[index]
-    voltage, others = (torch.cat(x) for x in zip(*kept, strict=True))
-    return voltage.movedim(0, -1), others.movedim(0, trains.ndim - 1)
+        if seen is None:
+            seen, end = weight.new_empty(*trains.shape[:-2], len(weight), 0), float(points[-1])
+            if end > 0 or not neuron.begins:
+                room = min(max_spikes + 1, MOST_SPIKES)
+                seen = spike_window(trains, weight, neuron, max_spikes=room, until=end, **given).trains
+        reached = parameters_of(neuron, weight, receptor)[1].get("receptor")
+        states = linear_states(points.double(), trains, weight, neuron, seen, delay, reached, max_spikes)
+        voltage, others = states[0], torch.stack(states[1:], dim=-1)
+    return voltage[..., place].to(weight), others[..., place, :].to(weight)
 
 
 def _one_by_one(
-    at: Tensor, trains: Tensor, weight: Tensor, neuron: Neuron, observed: Tensor | None, given: Any
+    points: Tensor, trains: Tensor, weight: Tensor, neuron: Any, observed: Tensor | None, given: Any
 ) -> tuple[Tensor, Tensor]:
-    """Membranes from each point to the next; observed spikes are also points."""
-    longest = 0.0 if given["delay"] is None else 1.001 * largest(given["delay"])
-    runs, points = neuron, at
+    """States of neurons from equations from each point to the next, in float64; observed spikes are also points."""
+    lead, trains, weight = trains.shape[:-2], trains.double(), weight.double()
+    delay, longest, arrivals = given["delay"], 0.0, trains
+    if delay is not None:
+        given["delay"] = delay = delay.double()
+        longest, arrivals = 1.001 * largest(delay), trains.unsqueeze(-3) + delay.unsqueeze(-1)
+    runs, ends = neuron, points.double()
     if observed is not None:
-        runs, points = neuron.without_spikes(), torch.cat([at, observed[observed.isfinite()].to(at)])
-    start, state, kept, points = 0.0 if neuron.begins else -math.inf, None, [], points.unique()  # sorted
-    for end in points.tolist() or [0.0]:
-        if end > start:
-            now = columns_within(trains, start - longest, end) if trains.shape[-1] > 1 else trains
-            state = spike_window(now, weight, runs, state=state, until=end, **given).state
-            start = end
+        observed = observed.double()
+        runs, ends = neuron.without_spikes(), torch.cat([ends, observed[observed.isfinite()]]).unique()
+    asked, arriving, kept = set(points.tolist()), set(arrivals[arrivals >= 0].tolist()), []
+    voltage, others, left = (x.reshape(*lead, *x.shape[1:]) for x in starting_state(neuron, math.prod(lead), weight))
+    state = TrainState(voltage, others, left, 0.0)
+
+    def after(end: float) -> TrainState:
+        now = columns_within(trains, state.time - longest, end) if trains.shape[-1] > 1 else trains
+        found = spike_window(now, weight, runs, state=state, until=end, **given).state
+        assert found is not None
+        return found
+
+    for end in ends.tolist():
+        if end > state.time:
+            state = after(end)
         if observed is not None and bool((spiking := (observed == end).any(dim=-1)).any()):
-            state = _after_spikes(neuron, _at_start(neuron, trains, weight) if state is None else state, spiking)
-        kept.append((_at_start(neuron, trains, weight) if state is None else state)[:2])
-    place = torch.searchsorted(points, at)
-    voltage, others = (torch.stack([x[k] for x in kept]) for k in (0, 1))
-    return voltage[place].movedim(0, -1), others[place].movedim(0, trains.ndim - 1)
+            state = _after_spikes(neuron, state, spiking)
+        if end in asked:  # what arrives at a time is not seen until then
+            kept.append((after(math.nextafter(end, math.inf)) if end in arriving else state)[:2])
+    voltage, others = (torch.stack(x) for x in zip(*kept, strict=True))
+    return voltage.movedim(0, -1), others.movedim(0, -2)
 
 
 def _after_spikes(neuron: Any, state: TrainState, spiking: Bool[Tensor, "*batch out"]) -> TrainState:
-    """The state after neurons spiked at its end."""
+    """The state after neurons from equations spiked at its end."""
     voltage, others, left, end = state
-    if neuron.equations is not None:
-        old = dict(zip(neuron.equations.states, (voltage, *others.unbind(-1)), strict=True))
-        values = {name: torch.as_tensor(x) for name, x in neuron.named_values.items()} | old
-        new = [torch.as_tensor(value_of(x, values)).to(voltage).expand_as(voltage) for x in neuron.equations.after]
-        after, jumped = new[0], torch.stack(new[1:], dim=-1) if new[1:] else others
-    else:
-        after = voltage if neuron.reset is None else torch.as_tensor(neuron.reset).to(voltage).expand_as(voltage)
-        jumps = [part.jump if part.kind in ("current", "threshold") else 0.0 for part in neuron.components]
-        added = [torch.as_tensor(x).to(voltage).expand_as(voltage) for x in jumps]
-        jumped = others + torch.stack(added, dim=-1) if added else others
-    held = torch.as_tensor(neuron.values["refractory"]).to(voltage).expand_as(voltage)
-    some = spiking.unsqueeze(-1) if neuron.parts else spiking
-    voltage, others = torch.where(spiking, after, voltage), torch.where(some, jumped, others)
+    old = dict(zip(neuron.equations.states, (voltage, *others.unbind(-1)), strict=True))
+    values = {name: _like(voltage, x) for name, x in neuron.named_values.items()} | old
+    new = [_like(voltage, value_of(x, values)).expand_as(voltage) for x in neuron.equations.after]
+    held = _like(voltage, neuron.values["refractory"]).expand_as(voltage)
+    voltage = torch.where(spiking, new[0], voltage)
+    if new[1:]:
+        others = torch.where(spiking.unsqueeze(-1), torch.stack(new[1:], dim=-1), others)
     return TrainState(voltage, others, torch.where(spiking, held, left), end)
-
-
-def _at_start(neuron: Neuron, trains: Tensor, weight: Tensor) -> TrainState:
-    samples, lead = math.prod(trains.shape[:-2]), trains.shape[:-2]
-    if neuron.equations is not None:
-        voltage, others, left = starting_state(neuron, samples, weight)
-    else:
-        voltage = left = weight.new_zeros(samples, len(weight))
-        others = voltage.new_zeros(*voltage.shape, *neuron.parts)
-    voltage, others, left = (x.reshape(*lead, *x.shape[1:]) for x in (voltage, others, left))
-    return TrainState(voltage, others, left, 0.0)
 
 
 def membranes(
@@ -135,14 +133,19 @@ def excess(
     """How far neurons are above their threshold at given times, in units of it, or of how far they start below it."""
     neuron, voltage, others = _run(layer, times, at, observed)
     if neuron.equations is not None:
-        values = {name: torch.as_tensor(x) for name, x in neuron.named_values.items()}
-        above = torch.as_tensor(value_of(neuron.equations.excess, values | _by_name(neuron, voltage, others)))
+        values = {name: _like(voltage, x) for name, x in neuron.named_values.items()}
+        above = _like(voltage, value_of(neuron.equations.excess, values | _by_name(neuron, voltage, others)))
         return above.mT / neuron.beginning(values)[1].detach().abs().reshape(-1, 1).to(above)
-    threshold = torch.as_tensor(neuron.threshold).to(voltage).reshape(-1, 1)
+    threshold = _like(voltage, neuron.threshold).reshape(-1, 1)
     for k, component in enumerate(neuron.components):
         if component.kind == "threshold":
             voltage = voltage - others[..., k]
     return (voltage - threshold) / threshold.detach()
+
+
+def _like(voltage: Tensor, value: Any) -> Tensor:
+    """A number or a tensor with the dtype of membranes."""
+    return torch.as_tensor(value, dtype=voltage.dtype, device=voltage.device)
 
 
 def _by_name(neuron: Any, voltage: Tensor, others: Tensor) -> dict[str, Float[Tensor, "*batch points out"]]:

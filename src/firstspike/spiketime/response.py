@@ -145,19 +145,23 @@ class _Kappa(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        since, tau_mem, tau_syn = ctx.saved_tensors
-        taus: tuple[Tau, Tau] = (tau_mem, tau_syn)
-        # at s = 0 stand spikes that have not arrived. kappa has a kink there
-        slope = torch.where(since > 0, kappa_slope(since, *taus), 0.0)
-        by_mem, by_syn = kappa_by_taus(since, *taus)
-        return (
-            (grad * slope).sum_to_size(since.shape),
-            (grad * by_mem).sum_to_size(tau_mem.shape),
-            (grad * by_syn).sum_to_size(tau_syn.shape),
-        )
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        given = ctx.saved_tensors
+        return tuple((grad * x).sum_to_size(y.shape) for x, y in zip(_slopes(*given), given, strict=True))
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        slopes = zip(_slopes(*ctx.saved_tensors), tangents, strict=True)
+        return torch.stack([x * y for x, y in slopes if y is not None]).sum(dim=0)
+
+
+def _slopes(since: Tensor, tau_mem: Tensor, tau_syn: Tensor) -> tuple[Tensor, ...]:
+    # at s = 0 stand spikes that have not arrived. kappa has a kink there
+    slope = torch.where(since > 0, kappa_slope(since, tau_mem, tau_syn), 0.0)
+    return slope, *kappa_by_taus(since, tau_mem, tau_syn)
 
 
 class Receptor(NamedTuple):

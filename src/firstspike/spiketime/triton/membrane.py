@@ -70,7 +70,7 @@ def peak(voltage, current, mem, syn, top, TERMS: tl.constexpr):
 def kappa_by_taus(s, mem, syn, response, TERMS: tl.constexpr):
     """Derivatives of ``kappa`` at a finite ``s >= 0``, where it is ``response``, with respect to both time constants.
 
-    ``G_1`` and ``G_2`` as in ``spiketime.reference.response``, for ``y < 1/2`` from a series.
+    ``G_1`` and ``G_2`` as in ``spiketime.response``, for ``y < 1/2`` from a series.
     """
     slow, fast = tl.minimum(mem, syn), tl.maximum(mem, syn)
     y = s * (fast - slow)
