@@ -198,7 +198,9 @@ def forward(given: Arguments) -> Result:
 
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``contract``."""
-    if not result.saved:
+    if not result.saved and given.max_spikes:
+        result = result._replace(saved=forward(given._replace(observed=result.spikes)).saved)
+    elif not result.saved:
         return _at_observed(grads, result, given, max_weight_grad, needs)
     whole, given = given, without_spikes(given)
     by, found = settings_of(given), empty_gradients(given, _DIRECT)
