@@ -127,11 +127,14 @@ def peak(voltage: Values, current: Values, tau_mem: Tau, tau_syn: Tau) -> tuple[
     return time, torch.where(current > 0, height, torch.zeros_like(height))
 
 
-def differentiable_kappa(since: Tensor, tau_mem: Tensor, tau_syn: Tensor) -> Tensor:
-    """``kappa`` with derivatives with respect to all three that hold where the time constants are equal, too."""
+def differentiable_kappa(since: Tensor, tau_mem: Tensor, tau_syn: Tensor, arrived: bool = False) -> Tensor:
+    """``kappa`` with derivatives with respect to all three that hold where the time constants are equal, too.
+
+    Kappa has a kink at 0. There its slope is 0, as of spikes that have not arrived, unless all have ``arrived``.
+    """
     if not torch.is_grad_enabled():  # faster
         return kappa(since, tau_mem, tau_syn)
-    found: Tensor = _Kappa.apply(since, tau_mem, tau_syn)
+    found: Tensor = _Kappa.apply(since, tau_mem, tau_syn, arrived)
     return found
 
 
@@ -139,25 +142,26 @@ class _Kappa(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(since: Tensor, tau_mem: Tensor, tau_syn: Tensor) -> Tensor:
+    def forward(since: Tensor, tau_mem: Tensor, tau_syn: Tensor, arrived: bool) -> Tensor:
         return kappa(since, tau_mem, tau_syn)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, bool], output: Tensor) -> None:
+        *tensors, ctx.arrived = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         since, tau_mem, tau_syn = ctx.saved_tensors
         taus: tuple[Tau, Tau] = (tau_mem, tau_syn)
-        # at s = 0 stand spikes that have not arrived. kappa has a kink there
-        slope = torch.where(since > 0, kappa_slope(since, *taus), 0.0)
-        by_mem, by_syn = kappa_by_taus(since, *taus)
-        return (
-            (grad * slope).sum_to_size(since.shape),
-            (grad * by_mem).sum_to_size(tau_mem.shape),
-            (grad * by_syn).sum_to_size(tau_syn.shape),
-        )
+        found: list[Tensor | None] = [None] * 4
+        if ctx.needs_input_grad[0]:
+            slope = kappa_slope(since, *taus)
+            found[0] = (grad * (slope if ctx.arrived else torch.where(since > 0, slope, 0.0))).sum_to_size(since.shape)
+        if any(ctx.needs_input_grad[1:3]):
+            by = kappa_by_taus(since, *taus)
+            found[1:3] = ((grad * x).sum_to_size(tau.shape) for x, tau in zip(by, taus, strict=True))
+        return tuple(found)
 
 
 class Receptor(NamedTuple):
