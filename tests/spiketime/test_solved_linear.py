@@ -56,8 +56,7 @@ FAULTS = (
           lambda problem, j: problem.decades > 3),
 )  # fmt: skip
 # Problems that are left out, and why
-LEFT_OUT = {
-}  # fmt: skip
+LEFT_OUT = {}
 
 
 def nearby(problem, numbers):

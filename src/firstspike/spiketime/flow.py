@@ -109,7 +109,7 @@ class Flow(NamedTuple):
         start = torch.zeros_like(length)
         # relative to the membrane's rest, so that late slopes are no differences of equal terms
         x = [x[0] - self.bias, *x[1:-1]]
-        value, less, other = _value(rows[-1], x), _value(last, x), _value(self._raised(rows[-1], rates[-1]), x)
+        value, less, other = (_value(row, x) for row in (rows[-1], last, self._raised(rows[-1], rates[-1])))
         apart, ratio = rates[-2] - rates[-1], -value / less
         log = torch.where(apart * ratio < -0.5, torch.log(other / less), torch.log1p(apart * ratio))
         zero = torch.where(apart * ratio == 0, ratio, log / apart)

@@ -159,8 +159,8 @@ class _Kappa(torch.autograd.Function):
             slope = kappa_slope(since, *taus)
             found[0] = (grad * (slope if ctx.arrived else torch.where(since > 0, slope, 0.0))).sum_to_size(since.shape)
         if any(ctx.needs_input_grad[1:3]):
-            by = kappa_by_taus(since, *taus)
-            found[1:3] = ((grad * x).sum_to_size(tau.shape) for x, tau in zip(by, taus, strict=True))
+            by_mem, by_syn = kappa_by_taus(since, *taus)
+            found[1:3] = (grad * by_mem).sum_to_size(tau_mem.shape), (grad * by_syn).sum_to_size(tau_syn.shape)
         return tuple(found)
 
 

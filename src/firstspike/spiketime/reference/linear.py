@@ -49,12 +49,12 @@ class _Linear(loop.Neurons):
 
     goes_on = False
 
-    def __init__(self, given: Arguments, pairs: Int64[Tensor, " P"]) -> None:
+    def __init__(self, given: Arguments, pairs: Int64[Tensor, " P"], dtype: torch.dtype) -> None:
         unit = unit_of_weights(given.weight.detach(), given.threshold.detach())
         self.parts = len(given.components)
         places = [place + 1 for place in receptors_of(given.components)]
         given = given._replace(weight=given.weight / unit.unsqueeze(-1))
-        super().__init__(given, pairs, places, [False] * (self.parts + 2))
+        super().__init__(given, pairs, dtype, places, [False] * (self.parts + 2))
         self.unit, self.threshold = self.of_neurons(unit), self.of_neurons(given.threshold / unit)
         mem = given.tau_mem if isinstance(given.tau_mem, Tensor) else torch.full_like(unit, given.tau_mem)
         bias = torch.zeros_like(unit) if given.bias is None else given.bias / unit
