@@ -54,20 +54,9 @@ FAULTS = (
     Fault("float32 needs a fastest time constant near 1", EVERYTHING, in_another_unit),
     Fault("errors grow with the number of fastest time constants until the spike", NUMBERS,
           lambda problem, j: problem.decades > 3),
-    Fault("errors of the reference grow with the unit of the bias", EVERYTHING,
-          lambda problem, j: problem.backend == "reference" and problem.bias > 100),
-    Fault("the reference has no state at an end before 0 without inputs", frozenset(("errors",)),
-          lambda problem, j: problem.backend == "reference" and min([*problem.cuts, problem.until]) < 0),
-    Fault("the reference in float32 loses gradients of spikes at releases between windows", frozenset(("gradients",)),
-          lambda problem, j: problem.backend == "reference" and problem.cuts and "reset" not in problem.values),
 )  # fmt: skip
 # Problems that are left out, and why
-LEFT_OUT = {
-    "the reference is too slow": lambda problem: problem.backend == "reference" and (
-        problem.decades > 0.5 or problem.until - problem.latest > 100 * problem.unit
-        or 1 < problem.bias / problem.level < 1.1 or problem.numbers["threshold"] + problem.numbers["adaptation"] > 1
-    ),
-}  # fmt: skip
+LEFT_OUT = {}
 
 
 def nearby(problem, numbers):

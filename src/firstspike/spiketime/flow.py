@@ -61,11 +61,11 @@ class Flow(NamedTuple):
             if kind == "rise":
                 voltage = voltage + y * response(s, self.mem, Receptor(self.syn[k + 1], tau))
             elif kind != "threshold":
-                drive = y * differentiable_kappa(s, self.mem, tau)
+                drive = y * differentiable_kappa(s, self.mem, tau, arrived=True)
                 voltage = voltage - drive if kind == "current" else voltage + drive
             rest = y * torch.exp(-s / tau)
             if self.feeds(k):
-                rest = rest + parts[k - 1] * differentiable_kappa(s, tau, self.syn[k - 1])
+                rest = rest + parts[k - 1] * differentiable_kappa(s, tau, self.syn[k - 1], arrived=True)
             after.append(rest)
         return [voltage, *after, one]
 
@@ -109,9 +109,10 @@ class Flow(NamedTuple):
         start = torch.zeros_like(length)
         # relative to the membrane's rest, so that late slopes are no differences of equal terms
         x = [x[0] - self.bias, *x[1:-1]]
-        value, less = _value(rows[-1], x), _value(last, x)
+        value, less, other = (_value(row, x) for row in (rows[-1], last, self._raised(rows[-1], rates[-1])))
         apart, ratio = rates[-2] - rates[-1], -value / less
-        zero = torch.where(apart * ratio == 0, ratio, torch.log1p(apart * ratio) / apart)
+        log = torch.where(apart * ratio < -0.5, torch.log(other / less), torch.log1p(apart * ratio))
+        zero = torch.where(apart * ratio == 0, ratio, log / apart)
         zero = torch.where((rates[-2] > 0) & (zero > 0), torch.minimum(zero, length), start)
         borders = torch.stack([start, zero, length], 1)
         none, flow = start.unsqueeze(1), self._replace(bias=start).each((..., None))
@@ -163,6 +164,17 @@ class Flow(NamedTuple):
             row = following
             rows.append([none, *row])
         return rows, [leak, *(rates[k] for k in order)]
+
+    def _raised(self, row: Columns, r: Tensor) -> Columns:
+        """The row of ``(d/dt + r) f``."""
+        first, *parts = row
+        after = []
+        for k, (kind, c, tau) in enumerate(zip(self.kinds, parts, self.syn, strict=True)):
+            more = c * (r - 1 / tau)
+            if kind in ("synapse", "current"):
+                more = more - first / tau if kind == "current" else more + first / tau
+            after.append(more + parts[k + 1] / tau if kind == "rise" else more)
+        return [first * (r - 1 / self.mem), *after]
 
 
 def _value(row: Columns, x: Columns) -> Tensor:

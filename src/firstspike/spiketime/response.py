@@ -19,6 +19,7 @@ Time constants are numbers, or tensors that broadcast with the times. ``tau_mem`
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -127,11 +128,14 @@ def peak(voltage: Values, current: Values, tau_mem: Tau, tau_syn: Tau) -> tuple[
     return time, torch.where(current > 0, height, torch.zeros_like(height))
 
 
-def differentiable_kappa(since: Tensor, tau_mem: Tensor, tau_syn: Tensor) -> Tensor:
-    """``kappa`` with derivatives with respect to all three that hold where the time constants are equal, too."""
+def differentiable_kappa(since: Tensor, tau_mem: Tensor, tau_syn: Tensor, arrived: bool = False) -> Tensor:
+    """``kappa`` with derivatives with respect to all three that hold where the time constants are equal, too.
+
+    Kappa has a kink at 0. There its slope is 0, as of spikes that have not arrived, unless all have ``arrived``.
+    """
     if not torch.is_grad_enabled():  # faster
         return kappa(since, tau_mem, tau_syn)
-    found: Tensor = _Kappa.apply(since, tau_mem, tau_syn)
+    found: Tensor = _Kappa.apply(since, tau_mem, tau_syn, arrived)
     return found
 
 
@@ -139,29 +143,40 @@ class _Kappa(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(since: Tensor, tau_mem: Tensor, tau_syn: Tensor) -> Tensor:
+    def forward(since: Tensor, tau_mem: Tensor, tau_syn: Tensor, arrived: bool) -> Tensor:
         return kappa(since, tau_mem, tau_syn)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, bool], output: Tensor) -> None:
+        *tensors, ctx.arrived = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         given = ctx.saved_tensors
-        return tuple((grad * x).sum_to_size(y.shape) for x, y in zip(_slopes(*given), given, strict=True))
+        found = zip(_slopes(*given, ctx.arrived, ctx.needs_input_grad), given, strict=True)
+        return *(None if x is None else (grad * x).sum_to_size(y.shape) for x, y in found), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
-        slopes = zip(_slopes(*ctx.saved_tensors), tangents, strict=True)
-        return torch.stack([x * y for x, y in slopes if y is not None]).sum(dim=0)
+        asks = [x is not None for x in tangents]
+        slopes = zip(_slopes(*ctx.saved_tensors, ctx.arrived, asks), tangents, strict=False)
+        return torch.stack([x * y for x, y in slopes if x is not None and y is not None]).sum(dim=0)
 
 
-def _slopes(since: Tensor, tau_mem: Tensor, tau_syn: Tensor) -> tuple[Tensor, ...]:
-    # at s = 0 stand spikes that have not arrived. kappa has a kink there
-    slope = torch.where(since > 0, kappa_slope(since, tau_mem, tau_syn), 0.0)
-    return slope, *kappa_by_taus(since, tau_mem, tau_syn)
+def _slopes(
+    since: Tensor, tau_mem: Tensor, tau_syn: Tensor, arrived: bool, asks: Sequence[bool]
+) -> list[Tensor | None]:
+    """The derivatives of kappa that are asked for."""
+    found: list[Tensor | None] = [None] * 3
+    if asks[0]:
+        slope = kappa_slope(since, tau_mem, tau_syn)
+        # at s = 0 stand spikes that have not arrived, unless all have. kappa has a kink there
+        found[0] = slope if arrived else torch.where(since > 0, slope, 0.0)
+    if any(asks[1:3]):
+        found[1:3] = kappa_by_taus(since, tau_mem, tau_syn)
+    return found
 
 
 class Receptor(NamedTuple):

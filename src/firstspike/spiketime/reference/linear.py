@@ -27,10 +27,7 @@ def first_crossing(flow: Flow, x: Columns, threshold: Tensor, length: Tensor) ->
     borders = flow.pieces(x, ends)
     flow, x, threshold = flow.each((..., None)), [y.unsqueeze(1) for y in x], threshold.unsqueeze(1)
     levels = flow.excess(flow.moved(x, borders), threshold)
-    # what g comes close to for ever it never reaches, even if it is rounded so
-    last, rounding = flow.excess(flow.at_last(x), threshold).squeeze(1), _ROUNDING * threshold.squeeze(1)
-    never = (length > ends) & (last <= 0) & (last > -rounding)
-    above = levels[:, 1:] >= torch.where(never, rounding, 0.0).unsqueeze(1)
+    above = levels[:, 1:] >= _least(flow, x, threshold)
     fires, nth = above.any(1, keepdim=True), above.long().argmax(1, keepdim=True)
     low, high = borders[:, :-1].gather(1, nth), borders[:, 1:].gather(1, nth)
 
@@ -41,17 +38,23 @@ def first_crossing(flow: Flow, x: Columns, threshold: Tensor, length: Tensor) ->
     return torch.where(fires, root_within(of, low, torch.where(fires, high, low)), math.inf).squeeze(1)
 
 
+def _least(flow: Flow, x: Columns, threshold: Tensor) -> Tensor:
+    """The least g that counts: what it only comes close to for ever it never reaches, even if it is rounded so."""
+    last, rounding = flow.excess(flow.at_last(x), threshold), _ROUNDING * threshold
+    return torch.where((last <= 0) & (last > -rounding), rounding, 0.0)
+
+
 class _Linear(loop.Neurons):
     """Linear neurons. Voltages are in a unit of each neuron, so that nothing overflows."""
 
     goes_on = False
 
-    def __init__(self, given: Arguments, pairs: Int64[Tensor, " P"]) -> None:
+    def __init__(self, given: Arguments, pairs: Int64[Tensor, " P"], dtype: torch.dtype) -> None:
         unit = unit_of_weights(given.weight.detach(), given.threshold.detach())
         self.parts = len(given.components)
         places = [place + 1 for place in receptors_of(given.components)]
         given = given._replace(weight=given.weight / unit.unsqueeze(-1))
-        super().__init__(given, pairs, places, [False] * (self.parts + 2))
+        super().__init__(given, pairs, dtype, places, [False] * (self.parts + 2))
         self.unit, self.threshold = self.of_neurons(unit), self.of_neurons(given.threshold / unit)
         mem = given.tau_mem if isinstance(given.tau_mem, Tensor) else torch.full_like(unit, given.tau_mem)
         bias = torch.zeros_like(unit) if given.bias is None else given.bias / unit
@@ -81,7 +84,7 @@ class _Linear(loop.Neurons):
     def first_crossing(self, x: State, length: Values, looks: Int64[Tensor, " L"]) -> Float64[Tensor, " L"]:
         flow, threshold, now = self.flow.each(looks), self.threshold[looks], list(x.unbind(1))
         excess = flow.excess(now, threshold)
-        found = torch.full_like(length, math.inf).masked_fill(excess >= 0, 0.0)
+        found = torch.full_like(length, math.inf).masked_fill(excess >= _least(flow, now, threshold), 0.0)
         some = (found.isinf() & (length > 0) & flow.may_cross(now, excess, length)).nonzero().squeeze(-1)
         if len(some):
             flow, threshold = flow.each(some), threshold[some]

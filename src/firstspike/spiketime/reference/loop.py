@@ -55,7 +55,12 @@ class Neurons(ABC):
     """Whether the spike that there is no room for changes the state at the end, which then has no gradient."""
 
     def __init__(
-        self, given: Arguments, pairs: Int64[Tensor, " P"], places: Sequence[int], direct: Sequence[bool]
+        self,
+        given: Arguments,
+        pairs: Int64[Tensor, " P"],
+        dtype: torch.dtype,
+        places: Sequence[int],
+        direct: Sequence[bool],
     ) -> None:
         _, batch, inputs, outputs = given.sizes
         rest, self.neuron = pairs // max(1, outputs), pairs % max(1, outputs)
@@ -74,6 +79,7 @@ class Neurons(ABC):
         time = given.times[self.network, self.sample].view(len(pairs), inputs, copies)
         if given.delay is not None:
             time = time + self.of_neurons(given.delay).unsqueeze(-1)
+            time = time + (_rounded(time, dtype) - time).detach().nan_to_num(nan=0.0)  # as all times are
         time = torch.where((time >= given.start) & (time < given.until), time, math.inf).flatten(1)
         weight = self.of_neurons(given.weight)
         firsts = given.weight.new_tensor(places, dtype=torch.int64)
@@ -123,7 +129,8 @@ class Neurons(ABC):
         """States after a spike, differentiable."""
 
 
-Make = Callable[[Arguments, Int64[Tensor, " P"]], Neurons]
+Make = Callable[[Arguments, Int64[Tensor, " P"], torch.dtype], Neurons]
+"""Some pairs of the ``prepared`` arguments, whose times are numbers of the dtype."""
 
 
 def prepared(given: Arguments) -> Arguments:
@@ -157,7 +164,7 @@ def forward(make: Make, given: Arguments) -> Result:
     ensemble, batch, _, outputs = given.sizes
     found: list[Sequence[Tensor]] = []
     for pairs in _in_parts(given, make, _FORWARD):
-        neurons, ends = make(wide, pairs), None
+        neurons, ends = make(wide, pairs, dtype), None
         if given.observed is None:
             spikes, overflows, *ends = _trains(neurons, wide, dtype, most)
         else:
@@ -419,7 +426,7 @@ def _pulled_back(
     likes = {name: x if isinstance(x, Tensor) else torch.full_like(given.threshold, x) for name, x in leaves.items()}
     leaves = {name: x.detach().double().requires_grad_() for name, x in likes.items()}
     wide = prepared(given._replace(**leaves))
-    neurons = make(wide, pairs)
+    neurons = make(wide, pairs, given.times.dtype)
     spikes, asked = (neurons.of_pairs(x) for x in (result.spikes, grads.spikes.double()))
     over = torch.zeros_like(pairs, dtype=torch.bool) if result.overflows is None else neurons.of_pairs(result.overflows)
     several = spikes.ndim > 1

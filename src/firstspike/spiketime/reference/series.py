@@ -40,14 +40,14 @@ class _Series(loop.Neurons):
 
     goes_on = True
 
-    def __init__(self, given: Arguments, pairs: Int64[Tensor, " P"]) -> None:
+    def __init__(self, given: Arguments, pairs: Int64[Tensor, " P"], dtype: torch.dtype) -> None:
         assert given.parameters is not None
         assert given.state is not None
         self.programs = steps.programs_of(given.equations)
         self.degrees = torch.tensor(self.programs.flow.degrees, device=given.weight.device).unsqueeze(-1)
         equations = self.programs.equations
         places, reads = map(equations.states.index, equations.receptors), set(names_in(equations.excess))
-        super().__init__(given, pairs, list(places), [name in reads for name in equations.states])
+        super().__init__(given, pairs, dtype, list(places), [name in reads for name in equations.states])
         self.parts = len(equations.states) - 1
         self.holds = torch.tensor([[name in equations.held] for name in equations.states], device=given.weight.device)
         values = self.of_neurons(steps.slot_values(self.programs, given.parameters)).unbind(-1)
