@@ -48,8 +48,8 @@ def states_at(
         raise ValueError(f"at: expected finite times (points,), such as torch.tensor([1.0, 2.0]), got {got}")
     given: dict[str, Any] = {"delay": delay, "receptor": receptor, "overflow": "drop", "backend": backend}
     seen = None if observed is None else observed.to(weight).detach()
-    copies = (max_spikes if seen is None else seen.shape[-1],)
-    trains, delay, seen = checked(real_times(trains), weight, neuron, None, delay, seen, copies)
+    most = max_spikes if seen is None else seen.shape[-1]
+    trains, delay, seen = checked(real_times(trains), weight, neuron, None, delay, seen, (most,))
     trains, given["delay"] = trains.sort(dim=-1).values, delay
     # points and spikes that are one number in the dtype of the weights are at one time
     points, place = at.to(weight).unique(return_inverse=True)
@@ -62,10 +62,10 @@ def states_at(
         if seen is None:
             seen, end = weight.new_empty(*trains.shape[:-2], len(weight), 0), float(points[-1])
             if end > 0 or not neuron.begins:
-                room = min(max_spikes + 1, MOST_SPIKES)
-                seen = spike_window(trains, weight, neuron, max_spikes=room, until=end, **given).trains
+                given["max_spikes"] = min(most + 1, MOST_SPIKES)
+                seen = spike_window(trains, weight, neuron, until=end, **given).trains
         reached = parameters_of(neuron, weight, receptor)[1].get("receptor")
-        states = linear_states(points.double(), trains, weight, neuron, seen, delay, reached, max_spikes)
+        states = linear_states(points.double(), trains, weight, neuron, seen, delay, reached, most)
         voltage, others = states[0], torch.stack(states[1:], dim=-1)
     return voltage[..., place].to(weight), others[..., place, :].to(weight)
 
