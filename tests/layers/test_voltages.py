@@ -7,7 +7,6 @@ import torch
 
 import firstspike as fs
 from firstspike.layers import states_at
-from firstspike.plots.voltages import chosen_of, voltages
 from firstspike.spiketime import spike_window, states
 
 AT = torch.tensor([0.3, 4.0, 1.1, 1.1, 2.7, 7.5], dtype=torch.float64)
@@ -40,13 +39,17 @@ def inputs(samples=2):
 
 @pytest.mark.parametrize("neuron", NEURONS)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_as_by_the_formula(layer, neuron):
+def test_as_the_states_of_windows_that_end_there(layer, neuron):
     made, times = built(layer, NEURONS[neuron]), inputs()
-    found, spikes = made.voltages(times, AT).detach(), made(times).detach()
+    spikes = made(times).detach()
+    found = made.voltages(times, AT).detach()
     assert found.shape == (2, 4, len(AT))
-    for sample in range(2):
-        expected = voltages(AT, *chosen_of(made, range(4), times[sample], spikes[sample])).voltage
-        torch.testing.assert_close(found[sample], expected, rtol=0, atol=1e-12)
+    seen = made.fed(times, spikes if layer == "recurrent" else None)
+    given = {"delay": seen.delay, "receptor": seen.receptor, "max_spikes": 30, "backend": "reference"}
+    for point, time in enumerate(AT.tolist()):
+        runs = made.neuron.without_spikes() if layer == "first" else made.neuron
+        expected = spike_window(seen.times, seen.weight, runs, until=time, **given).state.voltage
+        torch.testing.assert_close(found[..., point], expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -130,7 +133,15 @@ def linear(neuron, at, observed=None, dtype=torch.float64, **options):
     weight = torch.rand(3, 5, generator=draw, dtype=torch.float64) * 1.2
     if isinstance(neuron.values["tau_syn"], tuple):
         options["receptor"] = [0, 0, 0, 1, 1]
-    return states_at(at, times.to(dtype), weight.to(dtype), neuron, observed=observed, **{"max_spikes": 30} | options)
+    return states_at(
+        at,
+        times.to(dtype),
+        weight.to(dtype),
+        neuron,
+        observed=observed,
+        **({} if observed is not None else {"max_spikes": 30}),
+        **options,
+    )
 
 
 SEEN = torch.tensor([[[0.7, 1.9, 3.3], [1.1, 5.3, math.inf], [math.inf] * 3]] * 2, dtype=torch.float64)

@@ -48,31 +48,32 @@ def states_at(
         raise ValueError(f"at: expected finite times (points,), such as torch.tensor([1.0, 2.0]), got {got}")
     given: dict[str, Any] = {"delay": delay, "receptor": receptor, "overflow": "drop", "backend": backend}
     seen = None if observed is None else observed.to(weight).detach()
-    copies = (max_spikes if seen is None else seen.shape[-1],)
-    trains, delay, seen = checked(real_times(trains), weight, neuron, None, delay, seen, copies)
+    most = max_spikes if seen is None else seen.shape[-1]
+    trains, delay, seen = checked(real_times(trains), weight, neuron, None, delay, seen, (most,))
     trains, given["delay"] = trains.sort(dim=-1).values, delay
     # points and spikes that are one number in the dtype of the weights are at one time
     points, place = at.to(weight).unique(return_inverse=True)
-    if not len(points):
-        voltage = weight.new_empty(*trains.shape[:-2], len(weight), 0)
-        return voltage, voltage.new_empty(*voltage.shape, *(neuron.parts or (1,)))
+    shape, samples = (*trains.shape[:-2], len(weight), len(points)), math.prod(trains.shape[:-2])
+    if not math.prod(shape):
+        return weight.new_empty(shape), weight.new_empty(*shape, *(neuron.parts or (1,)))
     if neuron.equations is not None:
-        voltage, others = _one_by_one(points, trains, weight, neuron, seen, given | {"max_spikes": max_spikes})
+        states = _one_by_one(points, trains, weight, neuron, seen, given | {"max_spikes": max_spikes})
     else:
         if seen is None:
-            seen, end = weight.new_empty(*trains.shape[:-2], len(weight), 0), float(points[-1])
+            seen, end = weight.new_empty(*shape[:-1], 0), float(points[-1])
             if end > 0 or not neuron.begins:
-                room = min(max_spikes + 1, MOST_SPIKES)
-                seen = spike_window(trains, weight, neuron, max_spikes=room, until=end, **given).trains
+                given["max_spikes"] = min(most + 1, MOST_SPIKES)
+                seen = spike_window(trains, weight, neuron, until=end, **given).trains
+        trains, seen = (x.reshape(samples, *x.shape[-2:]) for x in (trains, seen))
         reached = parameters_of(neuron, weight, receptor)[1].get("receptor")
-        states = linear_states(points.double(), trains, weight, neuron, seen, delay, reached, max_spikes)
-        voltage, others = states[0], torch.stack(states[1:], dim=-1)
-    return voltage[..., place].to(weight), others[..., place, :].to(weight)
+        states = linear_states(points.double(), trains, weight, neuron, seen, delay, reached, most)
+    voltage, *others = (x.reshape(shape)[..., place].to(weight) for x in states)
+    return voltage, torch.stack(others, dim=-1) if others else voltage.new_empty(*voltage.shape, 0)
 
 
 def _one_by_one(
     points: Tensor, trains: Tensor, weight: Tensor, neuron: Any, observed: Tensor | None, given: Any
-) -> tuple[Tensor, Tensor]:
+) -> list[Float[Tensor, "*batch out points"]]:
     """States of neurons from equations from each point to the next, in float64; observed spikes are also points."""
     lead, trains, weight = trains.shape[:-2], trains.double(), weight.double()
     delay, longest, arrivals = given["delay"], 0.0, trains
@@ -101,7 +102,7 @@ def _one_by_one(
         if end in asked:  # what arrives at a time is not seen until then
             kept.append((after(math.nextafter(end, math.inf)) if end in arriving else state)[:2])
     voltage, others = (torch.stack(x) for x in zip(*kept, strict=True))
-    return voltage.movedim(0, -1), others.movedim(0, -2)
+    return [x.movedim(0, -1) for x in (voltage, *others.unbind(-1))]
 
 
 def _after_spikes(neuron: Any, state: TrainState, spiking: Bool[Tensor, "*batch out"]) -> TrainState:
