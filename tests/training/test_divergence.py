@@ -137,3 +137,19 @@ def test_silent_neurons_before_a_layer_of_torch_are_named(tmp_path):
     said = r"Or do spike times enter the Linear '1'\? A silent neuron has the time inf, .* give it times\.clamp"
     with pytest.raises(DivergedError, match=said), staying_finite(trainer.members, 1, [0]):
         pass
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"), [((4, 1), "labels' mean; scale them"), ((4, 1, 2), "number of spikes of the")]
+)
+def test_numbers_and_target_trains_that_are_not_learnt(shape, said):
+    labels = torch.rand(shape).sort(dim=-1).values + 1
+    labels[0, ..., 1:] = math.inf  # another number of spikes
+    data = fs.data.SpikeData(torch.rand(4, 3) + 1, labels)
+    trains = len(shape) == 3
+    last = fs.SpikeTrains(3, 1, 5, weight_mean=0.0, weight_std=0.0) if trains else fs.MembraneReadout(3, 1, time=0.5)
+    loss = fs.losses.VanRossum(1.0) if trains else fs.losses.ReadoutRegression()
+    network = fs.Network(last)
+    (found,) = [x for x in signs_of_failure(evaluate(network, Objective(loss), data)) if "r2" in x]
+    assert said in found
+    assert ("SpikeErrors" in found) == trains

@@ -76,10 +76,10 @@ def signs_of_failure(validation: Evaluation) -> list[str]:
         found.append(f"{dead} outputs have the value 0 in all validation data, and no gradient: {why}")
     regression = validation.labels.is_floating_point()
     if regression and validation.score <= 0:
-        found.append(
-            f"with r2 {validation.score:.3g} on the validation data the network is no better than the labels' mean; "
-            "scale them to numbers of about 1"
-        )
+        means = "the labels' mean; scale them to numbers of about 1"
+        if validation.labels.ndim == 3:
+            means = "the mean number of spikes of the targets; SpikeErrors makes spikes appear and go"
+        found.append(f"with r2 {validation.score:.3g} on the validation data the network is no better than {means}")
     counts = torch.zeros(1) if regression else torch.bincount(validation.labels)
     guess, samples = float(counts.max()) / len(validation.labels), len(validation.labels)
     if not regression and validation.accuracy <= guess + math.sqrt(guess * (1 - guess) / samples):
