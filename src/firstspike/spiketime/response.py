@@ -155,20 +155,19 @@ class _Kappa(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         given = ctx.saved_tensors
-        found = zip(_slopes(*given, ctx.arrived, ctx.needs_input_grad), given, strict=True)
+        found = zip(_slopes(given, ctx.arrived, ctx.needs_input_grad), given, strict=True)
         return *(None if x is None else (grad * x).sum_to_size(y.shape) for x, y in found), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
         asks = [x is not None for x in tangents]
-        slopes = zip(_slopes(*ctx.saved_tensors, ctx.arrived, asks), tangents, strict=False)
+        slopes = zip(_slopes(ctx.saved_tensors, ctx.arrived, asks), tangents, strict=False)
         return torch.stack([x * y for x, y in slopes if x is not None and y is not None]).sum(dim=0)
 
 
-def _slopes(
-    since: Tensor, tau_mem: Tensor, tau_syn: Tensor, arrived: bool, asks: Sequence[bool]
-) -> list[Tensor | None]:
+def _slopes(given: Sequence[Tensor], arrived: bool, asks: Sequence[bool]) -> list[Tensor | None]:
     """The derivatives of kappa that are asked for."""
+    since, tau_mem, tau_syn = given
     found: list[Tensor | None] = [None] * 3
     if asks[0]:
         slope = kappa_slope(since, tau_mem, tau_syn)
