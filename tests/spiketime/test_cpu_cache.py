@@ -256,8 +256,8 @@ def test_a_second_process_only_where_a_core_is_free(monkeypatch):
     [
         ("rows.backward.backward_kernel", "32, false"),
         pytest.param("rows.backward.backward_kernel", "32, true", marks=pytest.mark.exhaustive),
-        ("lanes.kernels.backward_kernel", "\"closed\", true, false"),
-        ("lanes.kernels.backward_kernel", "\"linear\", true, true"),
+        ("lanes.kernels.backward_kernel", '"closed", true, false'),
+        ("lanes.kernels.backward_kernel", '"linear", true, true'),
     ],
 )
 def test_the_second_process_does_without_torch(kernel, kind):

@@ -33,7 +33,7 @@ def of_neurons(value: float | Tensor, weight: Tensor) -> Tensor:
     """One number for each neuron, ``(outputs,)``."""
     if isinstance(value, Tensor):
         return value.to(dtype=weight.dtype, device=weight.device).expand(weight.shape[0])
-    if abs(value) > torch.finfo(weight.dtype).max:
+    if torch.finfo(weight.dtype).max < abs(value) < math.inf:
         raise ValueError(f"a value of the neuron, {value:g}, is too large for {weight.dtype}: take another unit")
     return torch.full((weight.shape[0],), value, dtype=weight.dtype, device=weight.device)
 

@@ -253,14 +253,14 @@ def _backward_call(
 def _at_observed(
     grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:
-    """The gradients at first spikes from elsewhere, which are trains of one spike."""
+    """The gradients at first spikes from elsewhere. Their slopes are those of trains of one spike."""
     none = torch.zeros_like(given.threshold)
     trains = given._replace(
         times=given.times.unsqueeze(-1), observed=result.spikes.unsqueeze(-1), max_spikes=1, reset=none, refractory=none
     )
-    grads, found = Grads(grads.spikes.unsqueeze(-1)), forward(trains)
-    by = backward(grads, found, trains, max_weight_grad, needs)
-    return by | {"times": by["times"].squeeze(-1)}
+    slopes, saved = forward(trains).saved[OF_TRAINS.index("slopes")].squeeze(-1), forward(given).saved
+    saved[1][..., : slopes.shape[-1]] = slopes
+    return backward(grads, result._replace(saved=saved), given, max_weight_grad, needs)
 
 
 def _of_parameters(summed: Tensor, whole: Arguments, given: Arguments, by: Settings, needs: Needs) -> dict[str, Tensor]:
