@@ -134,7 +134,7 @@ class Flow(NamedTuple):
         return borders
 
     def _rows(self) -> tuple[list[Columns], Columns]:
-        """g' by a state without the 1, and what follows from it with one exponential less each time; the rates as they go.
+        """g' by a state without the 1, and what is left of it without one exponential after the other; their rates.
 
         In the last but one there are two, and the rate before the last one goes.
         """
