@@ -16,6 +16,7 @@ rises or falls throughout.
 Shapes: L states, B borders of pieces of time.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ from firstspike.spiketime.response import Receptor, differentiable_kappa, respon
 _STEPS = (
     300  # of a search, of which every fourth halves the number of floats in the bracket, so that 64 of these suffice
 )
-_EPS = 2e-16
+_EPS, _NEAR = 4e-16, 1e-7
 
 Columns = list[Tensor]
 """One tensor for each number of a state, of shapes that broadcast with those of times."""
@@ -109,9 +110,10 @@ class Flow(NamedTuple):
         start = torch.zeros_like(length)
         # relative to the membrane's rest, so that late slopes are no differences of equal terms
         x = [x[0] - self.bias, *x[1:-1]]
-        value, less, other = (_value(row, x) for row in (rows[-1], last, self._raised(rows[-1], rates[-1])))
+        other = self._raised(rows[-1], rates[-1])
+        value, less, left = (_value(row, x) for row in (rows[-1], last, other))
         apart, ratio = rates[-2] - rates[-1], -value / less
-        log = torch.where(apart * ratio < -0.5, torch.log(other / less), torch.log1p(apart * ratio))
+        log = torch.where(apart * ratio < -0.5, torch.log(left / less), torch.log1p(apart * ratio))
         zero = torch.where(apart * ratio == 0, ratio, log / apart)
         zero = torch.where((rates[-2] > 0) & (zero > 0), torch.minimum(zero, length), start)
         borders = torch.stack([start, zero, length], 1)
@@ -132,7 +134,7 @@ class Flow(NamedTuple):
         return borders
 
     def _rows(self) -> tuple[list[Columns], Columns]:
-        """g' by a state without the 1, and what follows with one exponential less each time; the rates as they go.
+        """g' by a state without the 1, and what is left of it without one exponential after the other; their rates.
 
         In the last but one there are two, and the rate before the last one goes.
         """
@@ -181,20 +183,24 @@ def _value(row: Columns, x: Columns) -> Tensor:
     return torch.as_tensor(sum(c * y for c, y in zip(row, x, strict=False)))  # without the number 1
 
 
-def root_within(of: Callable[[Tensor], tuple[Tensor, Tensor]], low: Tensor, high: Tensor) -> Tensor:
+def root_within(
+    of: Callable[[Tensor], tuple[Tensor, Tensor]], low: Tensor, high: Tensor, guess: Tensor | None = None
+) -> Tensor:
     """Where a value that is below 0 at ``low >= 0``, and 0 or more at ``high``, passes 0.
 
     ``of`` gives value and derivative. Where both ends are the same, that is the result.
     """
-    s = low
+    s, size = low if guess is None else guess, torch.full_like(low, math.inf)
     for n in range(_STEPS):
         value, slope = of(s)
         low, high = torch.where(value < 0, s, low), torch.where(value < 0, high, s)
         first, last = low.view(torch.int64), high.view(torch.int64)  # in the same order as the numbers
-        step = s - value / slope
-        found = ((step - s).abs() <= _EPS * s) | (last - first <= 1)
+        step, before = s - value / slope, size
+        size = (step - s).abs()
+        # the steps are as small as rounding lets them be
+        found = (size <= _EPS * s) | ((size < _NEAR * s) & (size >= before / 2)) | (last - first <= 1)
         if bool(found.all()):
             break
-        inside = (step > low) & (step < high) & (n % 4 < 3)
+        inside = (step > low) & (step < high) & ((n % 4 < 3) | (size < 0.6 * before))
         s = torch.where(found, s, torch.where(inside, step, (first + (last - first) // 2).view(torch.float64)))
     return s

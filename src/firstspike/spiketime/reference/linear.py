@@ -30,12 +30,15 @@ def first_crossing(flow: Flow, x: Columns, threshold: Tensor, length: Tensor) ->
     above = levels[:, 1:] >= _least(flow, x, threshold)
     fires, nth = above.any(1, keepdim=True), above.long().argmax(1, keepdim=True)
     low, high = borders[:, :-1].gather(1, nth), borders[:, 1:].gather(1, nth)
+    high = torch.where(fires, high, low)
+    below, top = levels[:, :-1].gather(1, nth), levels[:, 1:].gather(1, nth)
+    guess = high - (high - low) * (top / (top - below)).clamp(0, 1).sqrt().nan_to_num(nan=1.0)  # with a parabola's top
 
     def of(s: Tensor) -> tuple[Tensor, Tensor]:
         now = flow.moved(x, s)
         return flow.excess(now, threshold), flow.excess(flow.rates(now), torch.zeros_like(threshold))
 
-    return torch.where(fires, root_within(of, low, torch.where(fires, high, low)), math.inf).squeeze(1)
+    return torch.where(fires, root_within(of, low, high, guess), math.inf).squeeze(1)
 
 
 def _least(flow: Flow, x: Columns, threshold: Tensor) -> Tensor:
