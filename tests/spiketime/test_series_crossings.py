@@ -11,6 +11,7 @@ from scipy.optimize import brentq
 
 from agreement import DOUBLE, Drawn, results, same
 from firstspike import Neuron, spike_trains
+from firstspike.neurons import AdaptiveLIF
 from firstspike.spiketime import TrainState, spike_window
 
 INF = math.inf
@@ -154,3 +155,35 @@ def test_a_threshold_that_falls_below_the_reset(backend):
     found = found[found.isfinite()]
     assert len(found) > 5
     assert (found[3:].diff() - 0.5).abs().max() < 1e-12
+
+
+FALLING = [[[0.0, 0.5, 1.0, 1.5], [0.2, 0.6, 1.1, 1.6]]]
+FALLS = {"threshold_adaptation": [(3.0, -0.3)]}
+ALSO_FALLS = Neuron(
+    "dv/dt = -v + i; di/dt = -i; dh/dt = -h/tau", threshold="v > 1 + h", reset="v = v_r; h -= 0.3", receptors=["i"],
+    tau=3.0, v_r=0.5,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("overflow", ["error", "drop"])
+@pytest.mark.parametrize("neuron", [AdaptiveLIF(reset=0.5, **FALLS), ALSO_FALLS], ids=["linear", "equations"])
+def test_a_threshold_that_falls_below_the_reset_of_linear_neurons(neuron, overflow, backend):
+    """They would spike without an end: neither once, nor twice, nor as often as there is room for."""
+    times, weight = torch.tensor(FALLING, **DOUBLE), torch.full((1, 2), 0.9, **DOUBLE)
+    given = {"until": 6.0, "overflow": overflow, "backend": backend}
+    with pytest.raises(
+        ValueError, match="neuron 0 in sample 0 has no spike times: it is above its threshold right aft"
+    ):
+        spike_trains(times, weight, neuron, max_spikes=60, **given)
+    found = spike_trains(times, weight, neuron.with_values(refractory=0.1), max_spikes=60, **given)
+    assert found.isfinite().sum() > 9  # at the end of each refractory time
+
+
+def test_a_threshold_that_falls_and_stays_above_the_reset(backend):
+    times, weight = torch.tensor(FALLING, **DOUBLE), torch.full((1, 2), 0.9, **DOUBLE)
+    one, other = (
+        spike_trains(times, weight, x, max_spikes=60, until=6.0, backend=backend)
+        for x in (AdaptiveLIF(reset=-0.9, **FALLS), ALSO_FALLS.with_values(v_r=-0.9))
+    )
+    assert one.isfinite().sum() > 2
+    torch.testing.assert_close(one, other)

@@ -137,7 +137,8 @@ class AdaptiveLIF(LIF):
         adaptation_tau: in place of ``adaptation``, its time constants, > 0: the name under which they are trained.
         adaptation_jump: and its jumps, as an inhibitory weight, in the unit of the membrane. Negative ones excite.
         threshold_tau: in place of ``threshold_adaptation``, its time constants, > 0.
-        threshold_jump: and its jumps, in the unit of the membrane.
+        threshold_jump: and its jumps, in the unit of the membrane. A threshold that falls below the reset is an error
+            where there is no refractory time: the neuron would spike on and on at once.
 
     Raises:
         ValueError: a value outside of these bounds. As many jumps as time constants are needed.

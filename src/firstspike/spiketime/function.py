@@ -27,7 +27,7 @@ from firstspike.spiketime.contract import (
     as_several,
     in_order,
 )
-from firstspike.spiketime.statuses import check_gradients
+from firstspike.spiketime.statuses import check_gradients, check_repeated
 from firstspike.spiketime.transforms import OF_SAMPLES, Direct, mapped, tangent
 from firstspike.spiketime.units import check_time_constants, numbers_of, resolve
 from firstspike.spiketime.values import check_linear, check_overflow, check_trains, check_values
@@ -125,6 +125,10 @@ class Spikes(Direct):
         found = _flat(backend.forward(arguments), arguments)
         if not options.max_spikes:
             return found
+        moving = [k for k, kind in enumerate(arguments.components) if kind == "threshold"]
+        if moving and arguments.jumps is not None and observed is None and arguments.resets:
+            falls = (arguments.jumps[..., moving] < 0).any(dim=-1)
+            check_repeated(found[0], falls & (arguments.refractory == 0))
         check_overflow(found[4], options.max_spikes, options.overflow, options.budget)
         return (found[0] if observed is None else observed.clone(), *found[1:])
 
