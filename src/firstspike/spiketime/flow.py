@@ -30,7 +30,7 @@ from firstspike.spiketime.response import Receptor, differentiable_kappa, respon
 _STEPS = (
     300  # of a search, of which every fourth halves the number of floats in the bracket, so that 64 of these suffice
 )
-_EPS, _NEAR = 4e-16, 1e-7
+_EPS, _NEAR = 4e-16, 1e-12
 
 Columns = list[Tensor]
 """One tensor for each number of a state, of shapes that broadcast with those of times."""
