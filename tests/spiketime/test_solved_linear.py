@@ -19,8 +19,8 @@ from solving import Fault, Found, flat, mapped, moved, signs, steady_spikes
 PROBLEMS = int(os.environ.get("FIRSTSPIKE_SOLVED", 60))
 SHARES = {
     ("cpu", "float64"): 0.4,
-    ("equations", "float64"): 0.1,
-    ("cpu", "float32"): 0.4,
+    ("equations", "float64"): 0.15,
+    ("cpu", "float32"): 0.35,
     ("reference", "float64"): 0.05,
     ("reference", "float32"): 0.05,
 }
