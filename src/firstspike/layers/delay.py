@@ -79,10 +79,12 @@ class DelayRule:
         if self.bound != "clip":
             found = torch.logit(unit) if self.bound == "sigmoid" else unit + torch.log(-torch.expm1(-unit))
         if not bool((found.isfinite() & torch.isclose(self(found).to(own), own)).all()):
-            got = f"{float(own.min()):g} to {float(own.max()):g}" + (f" beyond {beyond:g}" if beyond else "")
             most = math.inf if self.bound == "softplus" else self.shift + self.scale
-            cure = f"take another rule, or delays from {beyond + self.shift:g} to {beyond + most:g}"
-            raise ValueError(f"delays must be within scale and shift of {self}, got {got}; {cure}")
+            window = f" after a window of {beyond:g}" if beyond else ""
+            raise ValueError(
+                f"delays must be within scale and shift of {self}{window}, got {float(given.min()):g} to "
+                f"{float(given.max()):g}; take another rule, or delays from {beyond + self.shift:g} to {beyond + most:g}"
+            )
         return found
 
     def draw_(self, raw: Tensor, generator: torch.Generator | None) -> None:
