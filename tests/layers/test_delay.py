@@ -386,8 +386,8 @@ def test_layers_without_delays_have_none_to_set():
         layer.set_recurrent_delays_(2.0)
     layer = LIFRecurrent(4, 3, 9, 4.0, window=1.5, recurrent_delay=DelayRule("clip", scale=2.0))
     message = (
-        r"^delays must be within scale and shift of DelayRule\(bound='clip', .* after a window of 1\.5, got 1 to 1; take"
-        r" another rule, or delays from 1\.5 to 3\.5$"
+        r"^delays must be within scale and shift of DelayRule\(bound='clip', .* after a window of 1\.5, got 1 to 1;"
+        r" take another rule, or delays from 1\.5 to 3\.5$"
     )
     with pytest.raises(ValueError, match=message):
         layer.set_recurrent_delays_(1.0)

@@ -81,10 +81,9 @@ class DelayRule:
         if not bool((found.isfinite() & torch.isclose(self(found).to(own), own)).all()):
             most = math.inf if self.bound == "softplus" else self.shift + self.scale
             window = f" after a window of {beyond:g}" if beyond else ""
-            raise ValueError(
-                f"delays must be within scale and shift of {self}{window}, got {float(given.min()):g} to "
-                f"{float(given.max()):g}; take another rule, or delays from {beyond + self.shift:g} to {beyond + most:g}"
-            )
+            got = f"{float(given.min()):g} to {float(given.max()):g}"
+            cure = f"take another rule, or delays from {beyond + self.shift:g} to {beyond + most:g}"
+            raise ValueError(f"delays must be within scale and shift of {self}{window}, got {got}; {cure}")
         return found
 
     def draw_(self, raw: Tensor, generator: torch.Generator | None) -> None:
