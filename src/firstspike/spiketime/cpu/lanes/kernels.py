@@ -78,7 +78,7 @@ GRADIENTS = {
 # all networks
 FORWARD = NEURONS.extended(
     "groups all_groups group_inputs delay_inputs taus count planes reached_inputs sorted sorted_keys sorted_values "
-    "padded releases n_saved holds starts biased resets jumping state_rows series_rows blocks "
+    "padded releases n_saved holds starts biased resets jumping state_rows series_rows "
     "alike pairs quick intervals intervals_size rated",
     mem="real taus",
     syn="real taus count",

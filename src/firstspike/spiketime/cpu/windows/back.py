@@ -50,6 +50,7 @@ from firstspike.spiketime.cpu.windows.carry import (
     store_adjoint,
 )
 from firstspike.spiketime.cpu.windows.events import BLOCK, arrivals, due_at
+from firstspike.spiketime.cpu.windows.walk import kept_at
 
 AHEAD = 4  # events whose numbers are on their way to the processor
 # of 32 lanes, after what they carry: the derivative of y by log(tau_mem), and what the last release gives to its spike
@@ -66,7 +67,7 @@ N_WHOLE = 3 * LANES + 1 + BLOCK
 @jit
 def next_due(g, at, lane, before):
     """The release or the spike of a lane that comes before ``before``, and whether it is a release."""
-    state, j = g.state[at.place], g.whole[at.place, LEFT + lane]
+    state, j = g.state[kept_at(g, at)], g.whole[kept_at(g, at), LEFT + lane]
     spike = g.spikes[at.b, at.first + lane, j - 1] if j > 0 else state.dtype.type(-math.inf)
     release = spike + state[HOLD + lane] if j > 0 else state[FIRST + lane]
     if spike < release < before:
@@ -98,7 +99,12 @@ def bounded(scale, suspects, g, at, window, delayed, spike, since, most):
 @jit
 def jump(g, at, hits):
     """Take the lanes ``hits`` back over their spikes or releases at NOW. Returns those that the bound may drop."""
-    state, whole, c, totals = g.state[at.place], g.whole[at.place], g.rates[at.group], g.totals[at.group, at.chunk]
+    state, whole, c, totals = (
+        g.state[kept_at(g, at)],
+        g.whole[kept_at(g, at)],
+        g.rates[at.group],
+        g.totals[at.group, at.chunk],
+    )
     unit, suspects = c[UNIT, 0], np.uint64(0)
     while hits:
         lane = lowest_bit(hits)
@@ -149,7 +155,13 @@ def jump(g, at, hits):
 @jit
 def start_back(g, at, window):
     """The start of 32 neurons. OF_LEFT becomes the loss by the last spike, or the refractory time at the start."""
-    state, whole, begin, end, asks_end = g.state[at.place], g.whole[at.place], g.bounds[0], window.end, g.asks_end != 0
+    state, whole, begin, end, asks_end = (
+        g.state[kept_at(g, at)],
+        g.whole[kept_at(g, at)],
+        g.bounds[0],
+        window.end,
+        g.asks_end != 0,
+    )
     totals, stuck = g.totals[at.group, at.chunk], np.uint64(g.full[at.b, window.number, at.first // LANES])
     for lane in range(LANES):
         state[SIZE + lane] = state[LEVEL + lane] = 1
@@ -187,14 +199,14 @@ def start_back(g, at, window):
 @jit
 def gradients_by_start(g, at):
     """Write the gradients of some neurons' state at the start, and add its part in those of time constants."""
-    state, totals = g.state[at.place], g.totals[at.group, at.chunk]
+    state, totals = g.state[kept_at(g, at)], g.totals[at.group, at.chunk]
     for lane in range(min(LANES, g.outputs - at.first)):
         j = at.first + lane
         unit, y, free = g.unit[at.e, j], state[Y + lane], not g.held[at.b, 2, j] > 0
         g.by_start[at.b, 0, j] = y / unit if free else 0
         g.by_start[at.b, 1, j] = state[C + lane] / unit
         g.by_start[at.b, 2, j] = -state[PULL + lane]
-        if g.whole[at.place, COUNT + lane] == 0:
+        if g.whole[kept_at(g, at), COUNT + lane] == 0:
             g.by_start[at.b, 2, j] += state[OF_LEFT + lane]
         if g.by_taus:
             v, i = g.held[at.b, 0, j] / unit, g.held[at.b, 1, j] / unit
@@ -207,7 +219,7 @@ def gradients_by_start(g, at):
 @jit
 def enter(g, at, window):
     """The adjoint at the end of a window, where lanes that had too many spikes in it were held at the reset."""
-    state, totals, c = g.state[at.place], g.totals[at.group, at.chunk], g.rates[at.group]
+    state, totals, c = g.state[kept_at(g, at)], g.totals[at.group, at.chunk], g.rates[at.group]
     if window.number == g.windows - 1:
         start_back(g, at, window)
         return
@@ -229,7 +241,7 @@ def enter(g, at, window):
 @jit
 def back_over(g, at, window, delayed, x, hits):
     """The adjoint before the spikes and releases of the lanes ``hits``, which are at DUE."""
-    state = g.state[at.place]
+    state = g.state[kept_at(g, at)]
     store(state, Y, x.y)
     store(state, Y_KEPT, x.y_kept)
     suspects = jump(g, at, hits)
@@ -247,7 +259,7 @@ def leave(g, at, window, x):
 
     The bound drops spikes of a window.
     """
-    state, c = g.state[at.place], g.rates[at.group]
+    state, c = g.state[kept_at(g, at)], g.rates[at.group]
     store_adjoint(state, 0, Adjoint(x.now, x.y, x.current, x.y, x.current, x.of_mem, x.of_syn, x.origin))
     store(state, PULL_KEPT, load32(state, PULL))
     if window.number == 0 and window.begin > -math.inf:
@@ -262,7 +274,7 @@ def unwind_together(g, at, window):
 
     All have the same order of arrival.
     """
-    state, c, times, n = g.state[at.place], g.rates[at.group], window.times, window.n
+    state, c, times, n = g.state[kept_at(g, at)], g.rates[at.group], window.times, window.n
     enter(g, at, window)
     begin, bounds, taus, into = window.begin, g.bound[0] < math.inf, g.by_taus != 0, into_of(g, at)
     r, unit, longest, x = rates_in(c), c[UNIT, 0], longest_wait(c), load_adjoint(state, 0)
@@ -297,9 +309,15 @@ def settle(g, at, window, stop, bounds, taus):
 
     The flags are constants where neither is true, which leaves less to carry.
     """
-    c, pieces, sums, delay = g.rates[at.group], g.pieces[at.place], g.sums[at.slot], g.delays[at.group]
-    into, size = into_of(g, at), np.intp(g.whole[at.place, SIZE_NOW])
-    whole, latest, r, unit, longest = g.whole[at.place], g.latest[at.group], rates_in(c), c[UNIT, 0], longest_wait(c)
+    c, pieces, sums, delay = g.rates[at.group], g.pieces[kept_at(g, at)], g.sums[at.slot], g.delays[at.group]
+    into, size = into_of(g, at), np.intp(g.whole[kept_at(g, at), SIZE_NOW])
+    whole, latest, r, unit, longest = (
+        g.whole[kept_at(g, at)],
+        g.latest[at.group],
+        rates_in(c),
+        c[UNIT, 0],
+        longest_wait(c),
+    )
     for number in range(window.n):
         k = np.uintp(number)
         fetch_ahead(window, number + 2 * AHEAD, delay, into.weight)
@@ -330,7 +348,12 @@ def unwind_apart(g, at, window):
     block of windows are kept, and an event's gradients found where it first arrives at a lane, or in the first window
     of the block if that is later.
     """
-    state, whole, c, pieces = g.state[at.place], g.whole[at.place], g.rates[at.group], g.pieces[at.place]
+    state, whole, c, pieces = (
+        g.state[kept_at(g, at)],
+        g.whole[kept_at(g, at)],
+        g.rates[at.group],
+        g.pieces[kept_at(g, at)],
+    )
     w = window.number
     stop = min(w // BLOCK * BLOCK + BLOCK, g.windows)  # where the block ends
     size = np.intp(whole[SIZE_NOW]) if w < stop - 1 else 0

@@ -17,14 +17,15 @@ from firstspike.spiketime.cpu.arrays import (
     unpack_tile,
 )
 from firstspike.spiketime.cpu.lanes.kernels import fill_units
-from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.lanes.state import at_of
+from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
 from firstspike.spiketime.cpu.sort import SORTING, sort_row
 from firstspike.spiketime.cpu.vectors.simd import fill32, highest, load32, lowest, select
 from firstspike.spiketime.cpu.windows.back import N_STATE, N_WHOLE, unwind_apart, unwind_together
 from firstspike.spiketime.cpu.windows.carry import BY_MEM, BY_RESET, BY_SYN, BY_THRESHOLD
 from firstspike.spiketime.cpu.windows.events import sort_due, window_of
-from firstspike.spiketime.cpu.windows.walk import At, walk
+from firstspike.spiketime.cpu.windows.walk import walk
 
 SAMPLES = 16  # of one task
 
@@ -102,13 +103,6 @@ BACKWARD = FORWARD.extended(
     pieces="real kept pieces_size",
     sums=f"real threads {17 * 16}",  # over lanes, and a row of sums
 )
-
-
-@inlined
-def at_of(g, slot, e, b, place, chunk, part):
-    """A group of a network in a sample."""
-    every = every_lane(min(LANES, g.outputs - place * LANES))
-    return At(slot, e, b, e * g.groups + place, place * LANES, every, chunk, part, slot * g.groups + place)
 
 
 def prepared(delayed, backward):

@@ -2,7 +2,6 @@
 
 # mypy: disable-error-code="no-untyped-def"
 import math
-from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from firstspike.spiketime.cpu.arrays import BRIEF_END, LANES, UNIT, rates_in
 from firstspike.spiketime.cpu.lanes.state import longest_wait
 from firstspike.spiketime.cpu.lanes.walk import arrival_at
 from firstspike.spiketime.cpu.membrane import ENOUGH, brief, crossings, reaches, responses
-from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.masks import any_reaches
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, next_up, select, store
@@ -21,18 +20,10 @@ VOLTAGE, CURRENT, RELEASE, RESET, HOLD, DUE, TIME, SLOPE = (row * LANES for row 
 N_STATE = 8 * LANES
 
 
-class At(NamedTuple):
-    """The task of a thread: a group of neurons in a sample. Groups and samples are counted through all networks."""
-
-    slot: Any  # number of the thread
-    e: Any  # network
-    b: Any  # sample
-    group: Any
-    first: Any  # the group's first neuron
-    every: Any  # lanes that have a neuron
-    chunk: Any  # backward: those samples, and those groups, whose gradients are summed together
-    part: Any
-    place: Any  # of what is kept of these neurons from window to window
+@inlined
+def kept_at(g, at):
+    """Where these neurons have what is kept of them from window to window."""
+    return at.slot * g.groups + at.first // LANES
 
 
 @jit
@@ -54,7 +45,7 @@ def spikes_of(voltage, current, now, stop, wait, end, current_end, candidates, c
 @jit
 def start_lanes(g, at):
     """The states of 32 neurons at the start; no spikes yet."""
-    state, counts, begin = g.state[at.place], g.whole[at.place], g.bounds[0]
+    state, counts, begin = g.state[kept_at(g, at)], g.whole[kept_at(g, at)], g.bounds[0]
     for lane in range(LANES):
         state[VOLTAGE + lane] = state[CURRENT + lane] = state[RESET + lane] = state[HOLD + lane] = 0
         state[RELEASE + lane], state[DUE + lane], counts[lane] = -math.inf, math.inf, 0
@@ -74,7 +65,7 @@ def start_lanes(g, at):
 @jit
 def end_lanes(g, at, window, stuck):
     """Keep the results of a window, in which ``stuck`` lanes have too many spikes; the states at the end."""
-    state, counts = g.state[at.place], g.whole[at.place]
+    state, counts = g.state[kept_at(g, at)], g.whole[kept_at(g, at)]
     g.full[at.b, window.number, at.first // LANES] = stuck
     for lane in range(min(LANES, g.outputs - at.first)):
         j = at.first + lane
@@ -90,7 +81,7 @@ def end_lanes(g, at, window, stuck):
 @jit
 def note_spikes(g, at, window, fires):
     """Note the spikes TIME of the lanes ``fires``. Returns those that have more in a window than they may."""
-    state, counts, full = g.state[at.place], g.whole[at.place], np.uint64(0)
+    state, counts, full = g.state[kept_at(g, at)], g.whole[kept_at(g, at)], np.uint64(0)
     while fires:
         lane = lowest_bit(fires)
         bit = np.uint64(1) << np.uint64(lane)
@@ -122,7 +113,7 @@ def note_releases(g, at, freed):
     while freed:
         lane = lowest_bit(freed)
         freed &= freed - np.uint64(1)
-        g.again[at.b, at.first + lane, g.whole[at.place, lane]] = g.state[at.place, SLOPE + lane]
+        g.again[at.b, at.first + lane, g.whole[kept_at(g, at), lane]] = g.state[kept_at(g, at), SLOPE + lane]
 
 
 @jit
@@ -132,7 +123,7 @@ def walk(g, at, window, keys, values, source, n):
     Inputs are in order, see ``lanes.lists``. Observed spikes are passed through. The slope at one while the neuron was
     refractory is 0. Entry k of ``again`` is the release after k spikes.
     """
-    state, counts, c, every = g.state[at.place], g.whole[at.place], g.rates[at.group], at.every
+    state, counts, c, every = g.state[kept_at(g, at)], g.whole[kept_at(g, at)], g.rates[at.group], at.every
     if window.number == 0:
         start_lanes(g, at)
     for lane in range(LANES):
