@@ -51,6 +51,8 @@ class Neurons(ABC):
     """Number of variables of a state after the membrane that others see."""
     unit: Values | float = 1.0
     """Unit of the voltages and variables of a state."""
+    fixes_twins: bool = False
+    """Whether a spike observed no later than a spike or release before it is fixed, as of LIF neurons."""
     goes_on: ClassVar[bool]
     """Whether the spike that there is no room for changes the state at the end, which then has no gradient."""
 
@@ -285,6 +287,7 @@ def _replayed(
     free = now + neurons.left  # when the latest refractory time ends, as it was noted
     free = free + (_rounded(free, dtype) - free).detach()
     lifted, stays = torch.full_like(now, -math.inf), torch.zeros_like(held)
+    latest = torch.where(held, free, lifted).detach()  # spike or release
     passed: list[_Passed] = []
     columns = (x.unbind(1) for x in (times, kinds, arrivals, kicks, places, lifts))
     for time, kind, arrival, kick, place, lifting in zip(*columns, strict=True):
@@ -305,7 +308,8 @@ def _replayed(
         if bool(fires.any()):
             value, (change, slope) = neurons.excess(x), neurons.rates(x.detach())
             forced = (again | jumps) & (value >= 0)
-            crosses = fires & ~held & ~forced & (slope > 0)
+            fixed = (now <= latest) if neurons.fixes_twins else torch.zeros_like(fires)
+            crosses = fires & ~held & ~forced & ~fixed & (slope > 0)
             if bound is not None:
                 level = _by(value, x)
                 value.register_hook(partial(_within, bound, steepest, pairs, count))
@@ -322,6 +326,7 @@ def _replayed(
             released = _rounded(_rounded(now, dtype) + neurons.refractory, dtype).detach()
             holds = fires & (released > now)
             free = torch.where(fires, torch.where(holds, later + (released - later).detach(), -math.inf), free)
+            latest = torch.where(fires, torch.maximum(now.detach(), released), latest)
             full = fires & overflows & (count == out.shape[1] - 1)
             held, stays = held & ~fires | holds | full, stays | full & neurons.goes_on
             after = None if bound is None else _jacobian(after, at)
@@ -427,6 +432,7 @@ def _pulled_back(
     leaves = {name: x.detach().double().requires_grad_() for name, x in likes.items()}
     wide = prepared(given._replace(**leaves))
     neurons = make(wide, pairs, given.times.dtype)
+    neurons.fixes_twins = given.closed
     spikes, asked = (neurons.of_pairs(x) for x in (result.spikes, grads.spikes.double()))
     over = torch.zeros_like(pairs, dtype=torch.bool) if result.overflows is None else neurons.of_pairs(result.overflows)
     several = spikes.ndim > 1

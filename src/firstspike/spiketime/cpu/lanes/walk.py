@@ -48,7 +48,7 @@ from firstspike.spiketime.cpu.lanes.state import (
     start_rows,
 )
 from firstspike.spiketime.cpu.membrane import ENOUGH
-from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.vectors.masks import any_reaches
 from firstspike.spiketime.cpu.vectors.simd import fill32, load32, lowest_bit, next_up, select, store, store_some
 
@@ -142,6 +142,13 @@ def spent(g, at, lanes):
     return found
 
 
+@chosen_by_type
+def fixes_twins(g):
+    """Whether a spike observed no later than a spike or release before it is fixed, as of closed neurons."""
+    closed = g.kind[0] == "closed"
+    return lambda g: closed
+
+
 @jit
 def note_spikes(g, at, fires, observes):
     """Note the spikes TIME of the lanes ``fires``, with what is known of them."""
@@ -151,6 +158,10 @@ def note_spikes(g, at, fires, observes):
         fires &= fires - np.uint64(1)
         count, j, time = counts[lane], at.first + lane, rows[TIME + lane]
         g.slopes[at.b, j, count], g.ups[at.b, j, count + 1] = rows[SLOPE + lane], rows[UP + lane]
+        if observes and fixes_twins(g):
+            before = max(rows[RELEASE + lane], g.spikes[at.b, j, count - 1] if count > 0 else rows[RELEASE + lane])
+            if not time > before:
+                g.slopes[at.b, j, count] = FIXED
         counts[lane] = count + 1
         free = time + rows[HOLD + lane]
         rows[RELEASE + lane] = free if free > time else -math.inf
