@@ -13,6 +13,7 @@ Shapes: P (sample, neuron) pairs of all networks, N events, D numbers of a state
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import ClassVar, NamedTuple
 
@@ -417,7 +418,15 @@ def backward(
     return {name: x.to(given.times.dtype) for name, x in found.items()}
 
 
-@torch.enable_grad()
+@contextmanager
+def _recording() -> Iterator[None]:
+    """Autograd, also in an operator that a compiled program calls: PyTorch switches it off there."""
+    autograd = torch._C.DispatchKey.AutogradFunctionality
+    with torch.enable_grad(), torch._C._SetExcludeDispatchKeyGuard(autograd, False):
+        yield
+
+
+@_recording()
 def _pulled_back(
     make: Make,
     grads: Grads,
