@@ -152,7 +152,8 @@ def check(membrane, values, leaves, b, j, found):
     move = float(max(abs(x - wanted) for x in others) / change)
     size = max(abs(float(wanted)), problem.level * (membrane.kind != "integral"))
     error = abs(float(Decimal(values[b, j].item()) - wanted))
-    tolerance = ROUNDINGS[problem.name] * eps * (move + size)
+    least = torch.finfo(problem.dtype).smallest_normal
+    tolerance = ROUNDINGS[problem.name] * eps * max(move + size, least)
     found.compare(f"{membrane.kind}", problem.seed, error, tolerance, found.known("values", membrane))
     source = random.Random(problem.seed)
     name = source.choice(list(leaves))
@@ -166,7 +167,7 @@ def check(membrane, values, leaves, b, j, found):
     terms = terms * (0.0 if by is None else by[places_of(problem, name, b, j)].double().flatten())
     slope = float((ends[0] - ends[1]) / (2 * STEP))
     near = {"float64": 1e-8, "float32": 1e-3}[problem.name]
-    near = near * (float(terms.abs().sum()) + abs(slope)) + near * 1e-3 * size + ROUNDINGS[problem.name] * eps * move
+    near = near * (float(terms.abs().sum()) + abs(slope)) + near * 1e-3 * size + ROUNDINGS[problem.name] * eps * max(move, least)
     found.compare(
         f"gradients of {membrane.kind}",
         problem.seed,

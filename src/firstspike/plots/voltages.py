@@ -51,9 +51,9 @@ def chosen_of(
     neuron = layer.neuron.with_values(**{name: of_them(x) for name, x in layer.neuron.values.items()})
     each = (x.double().to(layer.weight.device).unsqueeze(0) for x in (times, spikes))
     arriving = layer.arriving(*each)
-    delay = None if arriving.delay is None else arriving.delay.cpu()[neurons]
+    delay = None if arriving.delay is None else arriving.delay.cpu()[neurons].double()
     reached = arriving.receptor.cpu() if isinstance(arriving.receptor, Tensor) else arriving.receptor
-    weight = arriving.weight.cpu()[neurons]
+    weight = arriving.weight.cpu()[neurons].double()
     own = spikes[neurons].double() if isinstance(layer, SpikeTrains) else torch.empty(len(neurons), 0).double()
     seen = arriving._replace(times=arriving.times[0].cpu(), weight=weight, delay=delay, receptor=reached)
     return neuron, seen, own
@@ -71,7 +71,7 @@ def voltages(at: Float[Tensor, " points"], neuron: Any, seen: Arriving, own: Flo
     if neuron.equations is not None:
         return _of_states(at, neuron, seen)
     before = torch.nextafter(at, at.new_tensor(-torch.inf))
-    inputs, weight = seen.times.double()[None, :, None], seen.weight.double()
+    inputs, weight = seen.times.double()[None, :, None], seen.weight
     of_one = states_at(before, inputs, weight, neuron, observed=own[None], delay=seen.delay, receptor=seen.receptor)
     voltage, others = (x[0] for x in of_one)
     moves = double(neuron.threshold).reshape(-1, 1).expand_as(voltage)
@@ -96,7 +96,7 @@ def _of_states(at: Float64[Tensor, " points"], neuron: Any, seen: Arriving) -> V
 
     Membranes that run away are cut.
     """
-    inputs, weight = seen.times.double()[None, :, None], seen.weight.double()
+    inputs, weight = seen.times.double()[None, :, None], seen.weight
     voltage, others = states_at(at, inputs, weight, neuron, max_spikes=_MOST, delay=seen.delay, receptor=seen.receptor)
     states = dict(zip(neuron.equations.states, (voltage[0], *others[0].unbind(-1)), strict=True))
     values = {name: double(x) for name, x in neuron.named_values.items()}

@@ -36,7 +36,7 @@ from firstspike.spiketime.statuses import FINE, RESET_ABOVE
 
 _RELEASE, _SPIKE, _ARRIVAL = range(3)
 _MEMORY = 1 << 28  # bytes
-_FORWARD, _BACKWARD = 12, 60  # tensors of the size of a part's events that are alive at the same time, at most
+_FORWARD, _BACKWARD = 18, 60  # tensors of the size of a part's events that are alive at the same time, at most
 
 State = Float64[Tensor, "P D"]
 Values = Float64[Tensor, " P"]
