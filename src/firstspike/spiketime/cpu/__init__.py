@@ -37,8 +37,8 @@ _ROWS = 12  # numbers for each input of a sample, at most: rows, and parts of th
 
 
 def _shares(given: Arguments) -> bool:
-    """Whether neurons share their order of arrival and their time constants."""
-    return given.delay is None and not isinstance(given.tau_mem, Tensor)
+    """Whether LIF neurons share their order of arrival and their time constants."""
+    return given.closed and given.delay is None and not isinstance(given.tau_mem, Tensor)
 
 
 def _holds(given: Arguments) -> bool:
@@ -49,14 +49,14 @@ def _holds(given: Arguments) -> bool:
 
 def supports(neuron: Neuron, recurrent: bool) -> str | None:
     """The reason why such neurons are not supported, or None."""
-    if neuron.components or neuron.equations is not None:
-        return "its recurrent kernels take plain LIF neurons" if recurrent else None
-    return refuses_closed_form(neuron)
+    if neuron.equations is not None:
+        return "its recurrent kernels take no neurons from equations" if recurrent else None
+    return None if neuron.components else refuses_closed_form(neuron)
 
 
 def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
-    if not given.closed:
+    if given.equations or not (given.closed or given.recurrence):
         return (series if given.equations else lanes).forward(given)
     shares, empty = _shares(given), 0 in given.times.shape or 0 in given.weight.shape
     if not given.max_spikes and empty:
@@ -66,7 +66,7 @@ def forward(given: Arguments) -> Result:
     if not shares and given.recurrence is None:
         return lanes.forward(given)
     if not shares:
-        return windows.forward(given, _holds(given))
+        return windows.forward(given)
     return forward_trains(given, _holds(given)) if given.max_spikes else forward_rows(given)
 
 
@@ -77,7 +77,7 @@ def saves(given: Arguments) -> tuple[Tensor, ...]:
 
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``contract``."""
-    if not given.closed:
+    if given.equations or not (given.closed or given.recurrence):
         return (series if given.equations else lanes).backward(grads, result, given, max_weight_grad, needs)
     run = _of_trains if given.max_spikes else _of_first_spikes
     return run(grads, result, given, max_weight_grad, needs)
@@ -115,7 +115,7 @@ def _of_trains(
         if _shares(given):
             if not bool(result.overflows.any()):  # dropped spikes act on other neurons
                 given = given._replace(observed=result.spikes)
-            result = result._replace(saved=windows.forward(given, _holds(given)).saved)
+            result = result._replace(saved=windows.forward(given).saved)
         run, numbers = windows.backward, given.times[0, 0].numel() + result.saved[windows.SENT].shape[-1]
     samples = _TRAIN_MEMORY // (len(given.weight) * numbers * given.times.element_size())
     return backward_in_parts(run, lambda _: samples)(grads, result, given, max_weight_grad, needs)

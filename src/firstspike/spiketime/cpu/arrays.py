@@ -84,39 +84,6 @@ def numbers(dtype: "torch.dtype", *values: float) -> "Tensor":
     return torch.tensor(values, dtype=dtype, device="cpu")
 
 
-@jit
-def fill_rates(mem, syn, start, first, outputs, c):
-    """Fill ``c (N_RATES, LANES)`` for the neurons from ``first`` on of the network whose constants begin at ``start``.
-
-    Times count in a unit of the group's own: UNIT is how many of them are 1, a power of two that is larger than all
-    rates. Intervals up to BRIEF_END are ``brief``. Lanes without a neuron are like the last one. A single pair of time
-    constants is that of all neurons.
-    """
-    tiny = 1e-10 if c.itemsize == 4 else 1e-20
-    fastest, last = 0.0, min(start + outputs, mem.size) - 1
-    for lane in range(LANES):
-        j = min(start + first + lane, last)
-        fastest = max(fastest, 1 / np.float64(mem[j]), 1 / np.float64(syn[j]))
-    unit = math.ldexp(1.0, math.frexp(fastest)[1])
-    equal = double = True
-    for lane in range(LANES):
-        j = min(start + first + lane, last)
-        ratio = np.float64(syn[j]) / np.float64(mem[j])
-        a, b, x = 1 / np.float64(mem[j]) / unit, 1 / np.float64(syn[j]) / unit, 1 - ratio
-        wide = abs(x) if abs(x) > tiny else tiny
-        top = math.inf if ratio == 0 else 1.0 if x == 0 else -math.log(ratio) / x
-        c[PER_MEM, lane], c[PER_SYN, lane] = a, b
-        c[REST_MEM, lane], c[REST_SYN, lane] = a - np.float64(c[PER_MEM, lane]), b - np.float64(c[PER_SYN, lane])
-        c[DELTA, lane], c[PER_RISE, lane] = wide * b, 1 / wide
-        c[RATIO, lane], c[X, lane], c[TOP, lane] = ratio, x, top
-        c[HEIGHT, lane] = 1.0 if ratio == 0 else math.exp(-top * ratio)
-        equal &= abs(x) <= tiny
-        double &= c[DELTA, lane] == min(c[PER_MEM, lane], c[PER_SYN, lane])
-    # only of a whole layer's, so that the digits of a neuron do not depend on its neighbours
-    c[KIND, 0] = ANY if mem.size > 1 else EQUAL if equal else DOUBLE if double else ANY
-    c[UNIT, 0], c[BRIEF_END, 0] = unit, BRIEF / (fastest / unit)
-
-
 class Rates(NamedTuple):
     """Values derived from the time constants of a neuron, or of many in the lanes of vectors."""
 
@@ -144,7 +111,7 @@ def rates_of(c):
 
 @inlined
 def rates_in(c):
-    """The rates of neurons with different time constants, from ``fill_rates``."""
+    """The rates of neurons with different time constants, from ``lanes.state.fill_rates``."""
     a, b = load32(c, PER_MEM * LANES), load32(c, PER_SYN * LANES)
     return Rates(
         a, b, min(a, b), max(a, b), load32(c, DELTA * LANES), load32(c, PER_RISE * LANES),

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import LANES, saved_of
+from firstspike.spiketime.cpu.lanes.state import recurs
 from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, responses
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.vectors.shuffles import fold16, sum_rows16
@@ -145,6 +146,8 @@ def add_sums(sums, events, by_times, number):
 @chosen_by_type
 def event_at(g, at, k):
     """The number of the input that is ``k``th in the order of all neurons."""
+    if recurs(g):
+        return lambda g, at, k: at.window.events[k]
     if g.kind[2]:
         return lambda g, at, k: g.order[at.b, k]
     return lambda g, at, k: saved_of(g, at.b).order[k]

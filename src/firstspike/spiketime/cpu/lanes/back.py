@@ -16,6 +16,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import LANES, PER_SYN, TOP, UNIT, rates_in, saved_of
+from firstspike.spiketime.cpu.lanes import windows
 from firstspike.spiketime.cpu.lanes.adjoint import (
     BY_BIAS,
     BY_MEM,
@@ -42,9 +43,9 @@ from firstspike.spiketime.cpu.lanes.flow import (
     save,
     settled,
 )
-from firstspike.spiketime.cpu.lanes.state import FORCED, RISE, SYNAPSE, THRESHOLD
+from firstspike.spiketime.cpu.lanes.state import FORCED, RISE, SYNAPSE, THRESHOLD, recurs
 from firstspike.spiketime.cpu.membrane import responses
-from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.vectors.simd import fill32, load32, load_some32, lowest_bit, select, store
 
 # rows of 32 lanes after those of the adjoint: what releases owe to spikes, and that for the weights; units, thresholds
@@ -58,7 +59,7 @@ LEFT, RELEASES = 0, LANES  # whole numbers: spikes that are left, whether what i
 @jit
 def next_due(g, at, lane, before):
     """The release or the spike of a lane that comes before ``before``, and whether it is a release."""
-    rows, j, others = g.state[at.slot], g.whole[at.slot, LEFT + lane], PARTS + g.count * EACH
+    rows, j, others = g.state[at.kept], g.whole[at.kept, LEFT + lane], PARTS + g.count * EACH
     spike = g.spikes[at.b, at.first + lane, j - 1] if j > 0 else rows.dtype.type(-math.inf)
     release = spike + rows[others + HOLD + lane] if j > 0 else rows[others + FIRST + lane]
     if spike < release < before:
@@ -66,11 +67,27 @@ def next_due(g, at, lane, before):
     return spike, 0
 
 
+@chosen_by_type
+def is_stuck(g, at, lane):
+    """Whether a lane has no room for its spikes at the end."""
+    if recurs(g):
+        return windows.is_stuck.py_func
+    return lambda g, at, lane: g.overflows[at.b, at.first + lane] != 0
+
+
+@chosen_by_type
+def loss_by(g, at, lane, number):
+    """The loss by the time of a spike."""
+    if recurs(g):
+        return windows.loss_by.py_func
+    return lambda g, at, lane, number: g.grad[at.b, at.first + lane, number]
+
+
 @jit
 def start_back(g, at):
     """The adjoint of 32 neurons at the end, or at their last spikes, and their next events back."""
-    rows, whole, end = g.state[at.slot], g.whole[at.slot], g.bounds[1]
-    g.filled[at.slot] = 0
+    rows, whole, end = g.state[at.kept], g.whole[at.kept], g.bounds[1]
+    g.filled[at.kept] = 0
     totals, others = g.totals[at.group, at.chunk], PARTS + g.count * EACH
     for place in range(others + N_OTHERS):
         rows[place] = 0
@@ -80,7 +97,7 @@ def start_back(g, at):
         whole[LEFT + lane] = whole[RELEASES + lane] = 0
     for lane in range(min(LANES, g.outputs - at.first)):
         j = at.first + lane
-        unit, count, full = g.unit[at.e, j], np.intp(g.numbers[at.b, j]), g.overflows[at.b, j] != 0
+        unit, count, full = g.unit[at.e, j], np.intp(g.numbers[at.b, j]), is_stuck(g, at, lane)
         rows[others + SIZE + lane], rows[others + LEVEL + lane] = unit, g.level[at.e, j]
         rows[others + RESET + lane] = g.reset[at.e, j] / unit
         rows[others + HOLD + lane] = g.refractory[at.e, j]
@@ -111,8 +128,8 @@ def start_back(g, at):
 @jit
 def start_once(g, at):
     """The adjoint of 32 neurons at their first spikes, before which there is no event. Returns which have one."""
-    g.filled[at.slot] = 0
-    rows, first, others = g.state[at.slot], at.b * g.outputs + at.first, PARTS + g.count * EACH
+    g.filled[at.kept] = 0
+    rows, first, others = g.state[at.kept], at.b * g.outputs + at.first, PARTS + g.count * EACH
     totals, none, never = g.totals[at.group, at.chunk], fill32(g.state, 0.0), fill32(g.state, -math.inf)
     for place in range(0, PARTS + g.count * EACH, LANES):
         store(rows, place, none)
@@ -133,7 +150,7 @@ def start_once(g, at):
         store(rows, others + FACTOR, y)
         store(rows, others + SIZE, size)
         for lane in range(LANES):
-            g.whole[at.slot, LEFT + lane] = 0
+            g.whole[at.kept, LEFT + lane] = 0
         drop_bounded(g, at, suspects)
     return asks
 
@@ -141,7 +158,7 @@ def start_once(g, at):
 @jit
 def goes_on(g, at, lane):
     """Take a lane back over the time where its membrane starts at the reset. Returns what it owes, also for weights."""
-    rows, others, totals = g.state[at.slot], PARTS + g.count * EACH, g.totals[at.group, at.chunk]
+    rows, others, totals = g.state[at.kept], PARTS + g.count * EACH, g.totals[at.group, at.chunk]
     y, kept = rows[Y + lane], rows[Y_KEPT + lane]
     totals[BY_RESET + lane] += y
     totals[BY_MEM + lane] += rows[others + RESET + lane] * rows[OF_Y + lane]
@@ -152,7 +169,7 @@ def goes_on(g, at, lane):
 @jit
 def jump(g, at, hits):
     """Take the lanes ``hits`` back over their spikes or releases at DUE. Returns those that the bound may drop."""
-    rows, whole, c, totals = g.state[at.slot], g.whole[at.slot], g.rates[at.group], g.totals[at.group, at.chunk]
+    rows, whole, c, totals = g.state[at.kept], g.whole[at.kept], g.rates[at.group], g.totals[at.group, at.chunk]
     unit, others, suspects, none = c[0, UNIT, 0], PARTS + g.count * EACH, np.uint64(0), rows.dtype.type(0)
     while hits:
         lane = lowest_bit(hits)
@@ -182,7 +199,7 @@ def jump(g, at, hits):
                 totals[BY_MEM + lane] += b * rows[part + OF_MEM]
                 totals[BY_PARTS + 2 * k * LANES + lane] += b * rows[part + OF_OWN]
                 totals[BY_PARTS + (2 * k + 1) * LANES + lane] += rows[part + Q]
-            asked = g.grad[at.b, j, left]
+            asked = loss_by(g, at, lane, left)
             pull, pull_kept, change, change_kept = pull - asked, pull_kept - asked, none, none
             if slope > 0:
                 change, change_kept = pull / (slope * level), pull_kept / (slope * level)
@@ -219,6 +236,25 @@ def response_to(g, at, k, spike, arrival, begin):
     return select(causal, third * own + responses(wait, s)[2] * feeds, none)
 
 
+@chosen_by_type
+def count_of(g, at):
+    """The number of inputs, of recurrent layers of those of the window."""
+    return (lambda g, at: at.window.n) if recurs(g) else lambda g, at: g.events
+
+
+@chosen_by_type
+def input_at(g, at, event):
+    """The column of an input, when it arrives at each lane, and those at which it does between begin and end."""
+    return windows.input_at.py_func if recurs(g) else _given_at.py_func
+
+
+@jit
+def _given_at(g, at, event):
+    i, time = event // g.copies, g.times[at.b, event]
+    arrival = load32(g.delays[at.group], i * LANES) + time if g.delayed > 0 else fill32(g.times, time)
+    return i, arrival, (arrival >= at.begin) & (at.end > arrival)
+
+
 @jit
 def fill_largest(g, at, number):
     """Fill in how large the response to an input is at most, at the spikes of all lanes of that number.
@@ -226,7 +262,7 @@ def fill_largest(g, at, number):
     Where nothing has been reset since, the response to an input only grows up to a time, and falls from then on: so the
     last inputs before that and the first ones after it decide, and the last one before the reset.
     """
-    largest, c, delay, rows = fill32(g.state, 0.0), g.rates[at.group], g.delays[at.group], g.state[at.slot]
+    largest, c, rows = fill32(g.state, 0.0), g.rates[at.group], g.state[at.kept]
     packed, never, always = g.packed[at.group], fill32(g.state, math.inf), fill32(g.state, -math.inf)
     spikes, begins = PARTS + g.count * EACH + SPIKE, PARTS + g.count * EACH + BEFORE
     store(rows, spikes, always)
@@ -245,12 +281,11 @@ def fill_largest(g, at, number):
     for receptor in range(g.receptors):
         k = np.intp(g.places[receptor])
         summit = spike - load32(c[k], TOP * LANES) / (load32(c[k], PER_SYN * LANES) * c[0, UNIT, 0])
-        old, rising, falling, i, copy = always, always, never, 0, 0
-        for event in range(g.events):
-            time = g.times[at.b, event]
-            if time < g.bounds[1] and (g.planes == 1 or g.receptor[at.e, i] == receptor):
-                arrival = load32(delay, i * LANES) + time if g.delayed > 0 else fill32(rows, time)
-                some = (arrival >= g.bounds[0]) & (g.bounds[1] > arrival) & (spike > arrival)
+        old, rising, falling = always, always, never
+        for event in range(count_of(g, at)):
+            i, arrival, some = input_at(g, at, event)
+            some &= spike > arrival
+            if some and (g.planes == 1 or g.receptor[at.e, i] == receptor):
                 if g.signed != 0:
                     positive = load32(packed, i * LANES) > 0.0
                     some &= positive if receptor == 0 else ~positive
@@ -261,29 +296,33 @@ def fill_largest(g, at, number):
                     old = select(some & ~late, max(old, arrival), old)
                     rising = select(late & (summit >= arrival), max(rising, arrival), rising)
                     falling = select(late & (arrival > summit), min(falling, arrival), falling)
-            copy += 1
-            if copy == g.copies:
-                i, copy = i + 1, 0
         for arrival in (old, rising, falling):
             some = (arrival > always) & (never > arrival)
             if some:
                 largest = max(largest, response_to(g, at, k, spike, select(some, arrival, spike), begin))
-    store(g.largest[at.slot], number * LANES, largest)
+    store(g.largest[at.kept], number * LANES, largest)
+
+
+@chosen_by_type
+def remains(g, at):
+    """Whether the largest responses of one number hold for all lanes: not where these are in another window."""
+    last = not recurs(g)
+    return lambda g, at: last
 
 
 @jit
 def drop_bounded(g, at, suspects):
     """Take away for the weights what changed at the spikes of lanes whose gradient exceeds the bound by some weight."""
-    rows, others, whole = g.state[at.slot], PARTS + g.count * EACH, g.whole[at.slot]
+    rows, others, whole = g.state[at.kept], PARTS + g.count * EACH, g.whole[at.kept]
     while suspects:
         lane = lowest_bit(suspects)
         suspects &= suspects - np.uint64(1)
         number = np.intp(whole[LEFT + lane])
-        if g.filled[at.slot, number] == 0:
+        if g.filled[at.kept, number] == 0:
             fill_largest(g, at, number)
-            g.filled[at.slot, number] = 1
+            g.filled[at.kept, number] = remains(g, at)
         factor = rows[others + FACTOR + lane]
-        if abs(factor) * g.largest[at.slot, number * LANES + lane] > rows[others + SIZE + lane] * g.bound[0]:
+        if abs(factor) * g.largest[at.kept, number * LANES + lane] > rows[others + SIZE + lane] * g.bound[0]:
             rows[Y_KEPT + lane] -= factor
             for k in range(g.count):
                 if g.kinds[k] == THRESHOLD:
@@ -293,7 +332,7 @@ def drop_bounded(g, at, suspects):
 @jit
 def gradients_by_start(g, at):
     """Write the gradients of some neurons' state at the start, and add its part in those of parameters."""
-    rows, others, totals = g.state[at.slot], PARTS + g.count * EACH, g.totals[at.group, at.chunk]
+    rows, others, totals = g.state[at.kept], PARTS + g.count * EACH, g.totals[at.group, at.chunk]
     for lane in range(min(LANES, g.outputs - at.first)):
         j = at.first + lane
         unit, free = g.unit[at.e, j], g.starts == 0 or not g.left[at.b, j] > 0 or g.resets == 0
@@ -319,7 +358,7 @@ def gradients_by_start(g, at):
 @inlined
 def back_over(g, at, x, hits):
     """The adjoint before the spikes and releases of the lanes ``hits``, which are at DUE."""
-    save(g, at, x, g.state[at.slot], 0)
+    save(g, at, x, g.state[at.kept], 0)
     suspects = jump(g, at, hits)
     if suspects:
         drop_bounded(g, at, suspects)
@@ -329,7 +368,7 @@ def back_over(g, at, x, hits):
 @jit
 def leave(g, at, c, x):
     """Take lanes to the start, and write the gradients of the state there."""
-    if g.bounds[0] > -math.inf:
-        x = back(g, at, c, x, fill32(g.state, g.bounds[0]), False, False, g.by_taus != 0)
-        save(g, at, x, g.state[at.slot], 0)
+    if at.begin > -math.inf:
+        x = back(g, at, c, x, fill32(g.state, at.begin), False, False, g.by_taus != 0)
+        save(g, at, x, g.state[at.kept], 0)
         gradients_by_start(g, at)

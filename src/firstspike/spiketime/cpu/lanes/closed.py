@@ -44,14 +44,14 @@ def at_rest(g, at, number):
 
 @inlined
 def loaded(g, at, number):
-    rows, place = g.state[at.slot], BUFFERS + number * 2 * LANES
+    rows, place = g.state[at.kept], BUFFERS + number * 2 * LANES
     return State(load32(rows, place), load32(rows, place + LANES))
 
 
 @inlined
 def stored(g, at, x):
-    store(g.state[at.slot], BUFFERS, x.voltage)
-    store(g.state[at.slot], BUFFERS + LANES, x.current)
+    store(g.state[at.kept], BUFFERS, x.voltage)
+    store(g.state[at.kept], BUFFERS + LANES, x.current)
     return 0
 
 
@@ -101,8 +101,8 @@ def solve(g, at, c, x, limit, lanes):
 
 @inlined
 def leap(g, at, c, x, after, s, wait, slope, lanes, holds):
-    reset = load32(g.state[at.slot], RESET)
-    store(g.state[at.slot], UP, fma(reset * -1.0 + 1.0, c.mem, slope))
+    reset = load32(g.state[at.kept], RESET)
+    store(g.state[at.kept], UP, fma(reset * -1.0 + 1.0, c.mem, slope))
     voltage = after.voltage - (reset * -1.0 + 1.0) * exp((s - wait) * c.mem)
     return State(select(lanes, select(holds, reset, voltage), after.voltage), after.current)
 
@@ -119,12 +119,12 @@ def slope_of(g, at, c, x):
 
 @inlined
 def up_of(g, at, c, x):
-    return x.current * c.syn - c.mem * load32(g.state[at.slot], RESET)
+    return x.current * c.syn - c.mem * load32(g.state[at.kept], RESET)
 
 
 @inlined
 def held(g, at, x, lanes):
-    return State(select(lanes, load32(g.state[at.slot], RESET), x.voltage), x.current)
+    return State(select(lanes, load32(g.state[at.kept], RESET), x.voltage), x.current)
 
 
 @inlined
@@ -170,7 +170,7 @@ def slope_in_full(g, at, lane):
 
 @inlined
 def reload(g, at):
-    return load_adjoint(g.state[at.slot], 0, 0)
+    return load_adjoint(g.state[at.kept], 0, 0)
 
 
 @inlined
@@ -195,14 +195,14 @@ def reached(g, at, c, x, i, w):
 
 
 @inlined
-def last_piece(g, at):
-    return load_adjoint(g.pieces[at.slot], 0, 0)
+def piece_at(g, at, first):
+    return load_adjoint(g.pieces[at.kept], first, 0)
 
 
 @inlined
-def back_at(g, at, c, last, size, target, inside, i, w, bounds, taus):
-    pieces, x = g.pieces[at.slot], last
-    for piece in range(PARTS + EACH, size, PARTS + EACH):
+def back_at(g, at, c, last, first, size, target, inside, i, w, bounds, taus):
+    pieces, x = g.pieces[at.kept], last
+    for piece in range(first + PARTS + EACH, size, PARTS + EACH):
         earlier = load32(pieces, piece - PARTS - EACH + DUE) > target
         if earlier & inside:
             x = chosen(earlier, load_adjoint(pieces, piece, 0), x)

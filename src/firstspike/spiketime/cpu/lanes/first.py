@@ -37,7 +37,7 @@ def fill_growth(c, delay, growth):
 @jit
 def settle_equal(g, at):
     """Add all inputs' gradients from the adjoint at the spikes. False where the range of numbers is too small."""
-    times, c, grown, rows = g.times[at.b], g.rates[at.group, 0], g.sort_keys[at.slot, 0], g.state[at.slot]
+    times, c, grown, rows = g.times[at.b], g.rates[at.group, 0], g.sort_keys[at.slot, 0], g.state[at.kept]
     if g.grown == 0 or c[KIND, 0] != EQUAL:
         return False
     n, rate, least, spike = times.size, c[PER_SYN, 0] * c[UNIT, 0], fill16(c, math.inf), load32(rows, NOW)
@@ -88,7 +88,7 @@ def walk_first(g, at, keys, source, n):
         into_of(g, at),
         g.sums[at.slot],
         g.columns[at.slot],
-        g.state[at.slot],
+        g.state[at.kept],
         g.rates[at.group, 0],
     )
     spike, decay, taus, r, unit = load32(rows, NOW), load32(rows, Y), g.by_taus != 0, rates_in(c), c[UNIT, 0]

@@ -154,13 +154,13 @@ def reached(g, at, c, x, i, w):
 
 
 @_chosen_by_flow
-def last_piece(g, at):
-    """The first piece back, for ``back_at``."""
+def piece_at(g, at, first):
+    """The piece that ``save`` stored there, for ``back_at``."""
 
 
 @_chosen_by_flow
-def back_at(g, at, c, last, size, target, inside, i, w, bounds, taus):
-    """``reached`` at ``target``, from the last piece, or those that ``save`` stored up to ``size``."""
+def back_at(g, at, c, last, first, size, target, inside, i, w, bounds, taus):
+    """``reached`` at ``target``, from the piece ``last`` at ``first``, or those that follow up to ``size``."""
 
 
 @_chosen_by_flow

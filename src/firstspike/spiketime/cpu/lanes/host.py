@@ -1,6 +1,7 @@
 """Host side of neurons on their own."""
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, b
 from firstspike.spiketime.cpu.lanes.search import TERMS
 from firstspike.spiketime.cpu.lanes.shared import EACH_ROW, FIRST
 from firstspike.spiketime.cpu.lanes.state import BIAS, BUFFERS, KINDS, N_BUFFERS, RISE, SYNAPSE, THRESHOLD
-from firstspike.spiketime.cpu.runtime.kernels import REFUSED
+from firstspike.spiketime.cpu.runtime.kernels import REFUSED, Layout
 from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
 from firstspike.spiketime.cpu.sort import sorting_for
 from firstspike.spiketime.cpu.vectors.shuffles import rows_for
@@ -70,10 +71,11 @@ class Settings(NamedTuple):
     observes: bool = False
     holds: bool = False
     ends: bool = False
+    recurs: bool = False
 
     @property
     def kind(self) -> tuple[str, str, bool, bool]:
-        """The kind of kernels."""
+        """The kind of kernels of neurons on their own."""
         return self.real, "closed" if self.closed else "linear", self.delayed, self.most > 0
 
 
@@ -99,6 +101,7 @@ def settings_of(given: Arguments) -> Settings:
     return by._replace(
         copies=given.times.shape[-1], most=given.max_spikes, resets=given.closed or given.resets,
         starts=given.voltage is not None, observes=observes, holds=holds, ends=given.until < math.inf,
+        recurs=given.recurrence is not None,
     )  # fmt: skip
 
 
@@ -130,9 +133,10 @@ def sizes_of(by: Settings) -> dict[str, int]:
     biased, several = by.kinds[-1] == BIAS, by.most > 0
     planes = 1 if by.signed else len(by.places)
     rows = rows_for.py_func(events) if by.delayed else 0
-    alike = not by.closed and not by.delayed and by.taus == 1
-    intervals = -(-(events + 1) // 16) * 16 * alike
-    return sizes_of_neurons(by.shape, by.copies, by.most, len(by.places), count - biased, _COST[by.kind[1]]) | {
+    alike = not (by.closed or by.delayed) and by.taus == 1
+    sizes = sizes_of_neurons(by.shape, by.copies, by.most, len(by.places), count - biased, _COST[by.kind[1]])
+    return sizes | {
+        "kept": sizes["threads"] * (groups if by.recurs else 1), "tables": sizes["threads" if by.recurs else "samples"],
         "delayed": outputs * by.delayed, "signed": by.signed, "observes": by.observes, "ends": by.ends,
         "starts": by.starts, "groups": groups, "all_groups": ensemble * groups,
         "group_inputs": inputs * LANES, "delay_inputs": inputs * LANES * by.delayed, "taus": by.taus, "count": count,
@@ -142,10 +146,16 @@ def sizes_of(by: Settings) -> dict[str, int]:
         "n_saved": 0 if several else saved_size(inputs, outputs), "holds": by.holds, "biased": biased,
         "resets": by.resets, "jumping": count * LANES * by.jumps,
         "alike": alike, "pairs": by.kinds in _QUICK[:2], "quick": alike and by.kinds in _QUICK,
-        "intervals": intervals, "rated": count * alike, "intervals_size": (FIRST + EACH_ROW * count) * intervals,
+        "rated": count * alike, **sizes_of_intervals(events, count * alike),
         "state_rows": BUFFERS + N_BUFFERS * (1 + count) * LANES,
         "series_rows": 0 if by.closed else (TERMS + count) * LANES, "blocks": -(-ensemble * batch // SAMPLES),
     }  # fmt: skip
+
+
+def sizes_of_intervals(events: int, count: int) -> dict[str, int]:
+    """The sizes of what neurons alike share of the intervals between so many events, 0 without components."""
+    intervals = -(-(events + 1) // 16) * 16 * (count > 0)
+    return {"intervals": intervals, "intervals_size": (FIRST + EACH_ROW * count) * intervals}
 
 
 def arrays_of(given: Arguments, by: Settings) -> dict[str, Tensor | None]:
@@ -175,25 +185,39 @@ def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
     given = without_spikes(given)
     by = settings_of(given)
-    arrays, lead, outputs = arrays_of(given, by), given.times.shape[:2], by.shape[-1]
+    arrays = arrays_of(given, by)
     if not by.most:
+        outputs = by.shape[-1]
         spikes, saved = given.times.new_empty((*given.times.shape[:-1], outputs)), saved_for(given.times, outputs)
         arrays |= {"spikes": spikes} | dict(zip(SAVED, saved, strict=True))
         if _run(by, arrays)[REFUSED]:
             check_values(given)
         return Result(spikes, saved)
-    sizes = sizes_of(by)
-    found = FORWARD.tensors((*OF_TRAINS, "overflows", "spikes", *(ENDS if by.ends else ())), given.times, sizes)
+    found = room_for_trains(FORWARD, OF_TRAINS, given, by, sizes_of(by))
+    _run(by, arrays | found)
+    return trains_in(found, OF_TRAINS, given, by)
+
+
+def room_for_trains(
+    layout: Layout, saved: Sequence[str], given: Arguments, by: Settings, sizes: dict[str, int]
+) -> dict[str, Tensor]:
+    """The arrays for trains, what is ``saved`` with them, and states at the end."""
+    found = layout.tensors((*saved, "overflows", "spikes", *(ENDS if by.ends else ())), given.times, sizes)
+    found["overflows"].zero_()
     found["spikes"].fill_(math.inf)
     if given.observed is not None:
         found["spikes"].copy_(given.observed.flatten(0, 1))
-    _run(by, arrays | found)
-    each = {name: x.unflatten(0, lead) for name, x in found.items()}
+    return found
+
+
+def trains_in(found: dict[str, Tensor], saved: Sequence[str], given: Arguments, by: Settings) -> Result:
+    """The result of a pass of trains that filled these arrays."""
+    each = {name: x.unflatten(0, given.times.shape[:2]) for name, x in found.items()}
     state = Held(*(each[name] for name in ENDS)) if by.ends else None
     if state is not None:
         current = state.current.squeeze(-1) if by.closed else turned(state.current, given)
         state = state._replace(current=current)
-    return Result(each["spikes"], tuple(each[name] for name in OF_TRAINS), each["overflows"].bool(), state)
+    return Result(each["spikes"], tuple(each[name] for name in saved), each["overflows"].bool(), state)
 
 
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
@@ -203,8 +227,27 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     elif not result.saved:
         return _at_observed(grads, result, given, max_weight_grad, needs)
     whole, given = given, without_spikes(given)
-    by, found = settings_of(given), empty_gradients(given, _DIRECT)
-    arrays = arrays_of(given, by) | dict(zip(OF_TRAINS if by.most else SAVED, result.saved, strict=True))
+    by = settings_of(given)
+    saved = dict(zip(OF_TRAINS if by.most else SAVED, result.saved, strict=True))
+    found, arrays = arrays_back(grads, result, given, by, max_weight_grad)
+    asked = not needs.isdisjoint(CONSTANTS), max_weight_grad is not None, grads.state is not None
+    call = _backward_call(by, *asked, most_in(saved), (*arrays, *saved))
+    arrays |= saved
+    call(*(x if x is None else x.contiguous() for x in arrays.values()))
+    return gradients_in(found, arrays["summed"], whole, given, by, needs)
+
+
+def most_in(saved: dict[str, Tensor]) -> int:
+    """The most spikes that a neuron has."""
+    found = saved.get("numbers")
+    return 1 if found is None or not found.numel() else int(found.max())
+
+
+def arrays_back(
+    grads: Grads, result: Result, given: Arguments, by: Settings, max_weight_grad: float | None
+) -> tuple[Gradients, dict[str, Any]]:
+    """Room for gradients, and the arrays of a backward pass but for those that were saved."""
+    found, arrays = empty_gradients(given, _DIRECT), arrays_of(given, by)
     arrays |= {"spikes": result.spikes, "grad": grads.spikes}
     if by.most:
         arrays["overflows"] = result.overflows.to(torch.uint8)
@@ -212,13 +255,15 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     if grads.state is not None:
         arrays |= zip(("of_voltage", "of_current", "of_left"), grads.state, strict=True)
         arrays["of_current"] = turned(arrays["of_current"], given)
-    arrays |= {f"by_{name}": x for name, x in found.items()}
-    numbers_of = arrays.get("numbers")
-    most = 1 if numbers_of is None or not numbers_of.numel() else int(numbers_of.max())
-    asked = not needs.isdisjoint(CONSTANTS), max_weight_grad is not None, grads.state is not None, most
-    call, rows = _backward_call(by, *asked, (*arrays, "summed"))
-    arrays["summed"] = summed = given.times.new_empty((by.shape[0], -(-by.shape[-1] // LANES), rows))
-    call(*(x if x is None else x.contiguous() for x in arrays.values()))
+    rows = BY_PARTS + 2 * len(by.kinds) * LANES
+    summed = given.times.new_empty((by.shape[0], -(-by.shape[-1] // LANES), rows))
+    return found, arrays | {f"by_{name}": x for name, x in found.items()} | {"summed": summed}
+
+
+def gradients_in(
+    found: Gradients, summed: Tensor, whole: Arguments, given: Arguments, by: Settings, needs: Needs
+) -> Gradients:
+    """The gradients of a pass that filled these arrays. ``given`` is as ``without_spikes`` returns it."""
     if "current" in found:
         found["current"] = turned(found["current"], given)
     if needs.isdisjoint(_SUMMED):
@@ -230,12 +275,25 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
 @lru_cache(maxsize=256)
 def _backward_call(
     by: Settings, by_taus: bool, bounded: bool, asks_end: bool, most: int, given: tuple[str, ...]
-) -> tuple[Call, int]:
-    """The call of a backward pass for neurons of at most so many spikes, and how many sums a group has."""
-    sizes, (ensemble, batch, _, _), count = dict(sizes_of(by)), by.shape, len(by.kinds)
-    groups, parts, chunks = sizes["groups"], max(1, min(PARTS, sizes["groups"])), max(1, min(CHUNKS, batch))
+) -> Call:
+    sizes = sizes_back(by, dict(sizes_of(by)), by_taus, bounded, asks_end, most)
+    all_groups = sizes["all_groups"]
+    phases = (
+        all_groups + sizes["blocks"] * sizes["alike"],
+        sizes["ensemble"] * sizes["parts"] * sizes["chunks"],
+        all_groups + sizes["blocks"],
+    )
+    return Call(backward_kernel(*by.kind), phases, BACKWARD.plan(by.real, sizes, given), sizes["threads"])
+
+
+def sizes_back(
+    by: Settings, sizes: dict[str, int], by_taus: bool, bounded: bool, asks_end: bool, most: int
+) -> dict[str, int]:
+    """The sizes of a backward pass for neurons of at most so many spikes, from those of the forward pass."""
+    batch, count, groups = by.shape[1], len(by.kinds), sizes["groups"]
+    parts, chunks = max(1, min(PARTS, groups)), max(1, min(CHUNKS, batch))
     adjoint, rows = ADJOINT + count * EACH, BY_PARTS + 2 * count * LANES
-    sizes |= {
+    return sizes | {
         "parts": parts, "chunks": chunks, "stride": -(-sizes["events"] // 16) * 16, "lanes": groups * LANES,
         "pieces_size": (2 * most + 2) * adjoint * by.delayed, "by_taus": by_taus, "bounded": bounded,
         "bounded_spikes": most * bounded, "largest_rows": most * LANES * bounded, "asks_end": asks_end,
@@ -243,10 +301,6 @@ def _backward_call(
         "grown": sizes["delay_inputs"] * (by.closed and not by.most and not by_taus), "total_rows": rows,
         "joining": sizes["intervals"] * (not by.most),
     }  # fmt: skip
-    all_groups = sizes["all_groups"]
-    phases = all_groups + sizes["blocks"] * sizes["alike"], ensemble * parts * chunks, all_groups + sizes["blocks"]
-    plan = BACKWARD.plan(by.real, sizes, given)
-    return Call(backward_kernel(*by.kind), phases, plan, sizes["threads"]), rows
 
 
 @of_several
@@ -264,7 +318,7 @@ def _at_observed(
 
 
 def _of_parameters(summed: Tensor, whole: Arguments, given: Arguments, by: Settings, needs: Needs) -> dict[str, Tensor]:
-    """Gradients of the neurons' parameters, from the sums of groups. ``given`` is as ``without_spikes`` returns it."""
+    """Gradients of the neurons' parameters, from the sums of groups."""
     ensemble, _, _, outputs = by.shape
     rows = summed.unflatten(2, (-1, LANES)).transpose(1, 2).flatten(2)[..., :outputs]
     biased, more = by.kinds[-1] == BIAS, max(1, len(whole.components))

@@ -31,7 +31,7 @@ from firstspike.spiketime.cpu.lanes.unwind import (
     unwind_trains,
     unwind_trains_apart,
 )
-from firstspike.spiketime.cpu.lanes.walk import walk, walk_once
+from firstspike.spiketime.cpu.lanes.walk import walk_once, walk_trains
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, part_of, samples_of
 from firstspike.spiketime.cpu.sort import SORTING, are_times, sort_row
@@ -77,8 +77,8 @@ GRADIENTS = {
 # taus: how many neurons have time constants of their own, 1 if all share them. Samples and groups are counted through
 # all networks
 FORWARD = NEURONS.extended(
-    "groups all_groups group_inputs delay_inputs taus count planes reached_inputs sorted sorted_keys sorted_values "
-    "padded releases n_saved holds starts biased resets jumping state_rows series_rows "
+    "kept tables groups all_groups group_inputs delay_inputs taus count planes reached_inputs sorted sorted_keys "
+    "sorted_values padded releases n_saved holds starts biased resets jumping state_rows series_rows "
     "alike pairs quick intervals intervals_size rated",
     mem="real taus",
     syn="real taus count",
@@ -99,7 +99,7 @@ FORWARD = NEURONS.extended(
     numbers="int32 samples outputs",
     rates=f"real all_groups count {N_RATES} {LANES}",
     own_rates=f"real threads rated {N_RATES} {LANES}",  # of neurons alike, and what these share of each interval
-    rows="real samples intervals_size",
+    rows="real tables intervals_size",
     waits="real threads intervals",
     packed="real all_groups group_inputs",
     delays="real all_groups delay_inputs",
@@ -109,8 +109,8 @@ FORWARD = NEURONS.extended(
     keys="real threads sorted_keys",
     values="real threads sorted_values",
     columns="int32 threads 16",
-    counts=f"int32 threads {LANES}",
-    state="real threads state_rows",
+    counts=f"int32 kept {LANES}",
+    state="real kept state_rows",
     series="real threads series_rows",
 )
 
@@ -162,12 +162,12 @@ BACKWARD = FORWARD.extended(
     times_parts="real parts samples stride",
     totals="real all_groups chunks total_rows",
     summed="real all_groups total_rows",
-    pieces="real threads pieces_size",
+    pieces="real kept pieces_size",
     # how large the response to an input is at most, at spikes of each number, as far as it is known
-    largest="real threads largest_rows",
-    filled="uint8 threads bounded_spikes",
+    largest="real kept largest_rows",
+    filled="uint8 kept bounded_spikes",
     sums=f"real threads {17 * 16}",  # over lanes, and a row of sums
-    whole=f"int32 threads {2 * LANES}",
+    whole=f"int32 kept {2 * LANES}",
 )
 
 
@@ -211,8 +211,8 @@ def sort_once(g, slot, b):
 @jit
 def sort_trains(g, slot, b):
     """Sort the inputs of a sample that arrive between start and end."""
-    order, arrival = g.order[b], g.arrival[b]
-    n = sort_row(g.times[b], g.bounds[0], g.bounds[1], order, arrival, g.sort_keys[slot], g.sort_labels[slot])
+    order, arrival, begin = g.order[b], g.arrival[b], -math.inf if g.delayed > 0 else g.bounds[0]
+    n = sort_row(g.times[b], begin, g.bounds[1], order, arrival, g.sort_keys[slot], g.sort_labels[slot])
     arrival[n], g.numbered[b, 0] = math.inf, n
     for k in range(n):
         g.source[b, k] = order[k] // g.copies
@@ -221,7 +221,8 @@ def sort_trains(g, slot, b):
 @kernel(FORWARD, following=f"{__name__}.backward_kernel")
 def forward_kernel(dtype: str, flow: str, delayed: bool, several: bool):
     """Forward, with synaptic delays or without, for one spike or several. Of first spikes it refuses some values."""
-    run, inputs_of = walk if several else walk_once, listed if delayed else sorted_trains if several else sorted_once
+    run, in_order = (walk_trains, sorted_trains) if several else (walk_once, sorted_once)
+    inputs_of = listed if delayed else in_order
     sort = sort_trains if several else sort_once
 
     @jit
@@ -256,6 +257,42 @@ def block_of(g, number):
     return range(number * SAMPLES, min((number + 1) * SAMPLES, g.samples))
 
 
+@jit
+def prepare_units(g, task):
+    """Pack the parameters of a group of neurons for the way back."""
+    e, first = task // g.groups, task % g.groups * LANES
+    fill_rates(g, e, first, LANES, g.rates[task])
+    fill_units(g, e, first)
+    fill_heights(g, task)
+    prepare_group(g, task, g.unit[e])
+
+
+@jit
+def clear_group(g, group, chunk):
+    """Let the sums of a group's gradients begin."""
+    g.weight_parts[group, chunk] = 0
+    g.delay_parts[group, chunk] = 0
+    g.totals[group, chunk] = 0
+
+
+@jit
+def gather(g, slot, task):
+    """Write the gradients of a group of neurons, or of a block of samples."""
+    if task >= g.all_groups:
+        for b in block_of(g, task - g.all_groups):
+            sum_parts(g.times_parts[:, b], 0, g.events)
+            for i in range(g.events):
+                g.by_times[b, i] = g.times_parts[0, b, i]
+        return
+    e, first = task // g.groups, task % g.groups * LANES
+    unpack_tile(g.weight_parts[task], g.unit[e], first, g.by_weight[e])
+    if g.delayed > 0:
+        unpack_tile(g.delay_parts[task], np.ones(g.groups * LANES, g.times.dtype), first, g.by_delay[e])
+    sum_parts(g.totals[task], 0, g.total_rows)
+    for place in range(g.total_rows):
+        g.summed[task, place] = g.totals[task, 0, place]
+
+
 @kernel(BACKWARD)
 def backward_kernel(dtype: str, flow: str, delayed: bool, several: bool):
     """Backward of all of them."""
@@ -268,11 +305,7 @@ def backward_kernel(dtype: str, flow: str, delayed: bool, several: bool):
     @jit
     def prepare(g, slot, task):
         if task < g.all_groups:
-            e, first = task // g.groups, task % g.groups * LANES
-            fill_rates(g, e, first, LANES, g.rates[task])
-            fill_units(g, e, first)
-            fill_heights(g, task)
-            prepare_group(g, task, g.unit[e])
+            prepare_units(g, task)
             if g.grown != 0:
                 fill_growth(g.rates[task, 0], g.delays[task], g.growth[task])
             return
@@ -289,28 +322,9 @@ def backward_kernel(dtype: str, flow: str, delayed: bool, several: bool):
             g.joins[slot, i] = 0
         groups = part_of(g.groups, g.parts, part)
         for place in range(groups[0], groups[1]):
-            group = e * g.groups + place
-            g.weight_parts[group, chunk] = 0
-            g.delay_parts[group, chunk] = 0
-            g.totals[group, chunk] = 0
+            clear_group(g, e * g.groups + place, chunk)
             for b in range(begin, end):
                 at = at_of(g, slot, e, b, place, chunk, part)
                 unwind_sample(g, at, *inputs_of(g, at))
-
-    @jit
-    def gather(g, slot, task):
-        if task >= g.all_groups:
-            for b in block_of(g, task - g.all_groups):
-                sum_parts(g.times_parts[:, b], 0, g.events)
-                for i in range(g.events):
-                    g.by_times[b, i] = g.times_parts[0, b, i]
-            return
-        e, first = task // g.groups, task % g.groups * LANES
-        unpack_tile(g.weight_parts[task], g.unit[e], first, g.by_weight[e])
-        if delayed:
-            unpack_tile(g.delay_parts[task], np.ones(g.groups * LANES, g.times.dtype), first, g.by_delay[e])
-        sum_parts(g.totals[task], 0, g.total_rows)
-        for place in range(g.total_rows):
-            g.summed[task, place] = g.totals[task, 0, place]
 
     return prepare, unwind, gather

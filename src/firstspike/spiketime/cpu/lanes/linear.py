@@ -56,7 +56,7 @@ def constants(g, at):
 
 @inlined
 def at_rest(g, at, number):
-    state, here = g.state[at.slot], buffer_of(g, number)
+    state, here = g.state[at.kept], buffer_of(g, number)
     for row in range(0, (1 + g.count) * LANES, LANES):
         store(state, here + row, fill32(state, 0.0))
     if g.biased != 0:
@@ -77,7 +77,7 @@ def stored(g, at, x):
 @jit
 def add_to(g, at, x, k, w):
     """Add to a component."""
-    state, place = g.state[at.slot], buffer_of(g, x) + (1 + k) * LANES
+    state, place = g.state[at.kept], buffer_of(g, x) + (1 + k) * LANES
     store(state, place, load32(state, place) + w)
 
 
@@ -102,7 +102,7 @@ def step_to(g, at, c, x, to, wait, is_brief):
     """``step`` to a buffer."""
     if g.pairs != 0:
         return step_pair(g, at, c, x, to, wait, is_brief)
-    state, here, there = g.state[at.slot], buffer_of(g, x), buffer_of(g, to)
+    state, here, there = g.state[at.kept], buffer_of(g, x), buffer_of(g, to)
     v, none = load32(state, here), fill32(state, 0.0)
     left = gain = push = lift = fed = none
     for k in range(g.count):
@@ -156,7 +156,7 @@ def pass_quiet(g, at, c, x, k, n, keys, values, source, active):
 @inlined
 def excess(g, at, x):
     """V above the threshold, in units of what that is at rest."""
-    state, here = g.state[at.slot], buffer_of(g, x)
+    state, here = g.state[at.kept], buffer_of(g, x)
     over = load32(state, here) - 1.0
     for k in range(g.count):
         if g.kinds[k] == THRESHOLD:
@@ -172,7 +172,7 @@ def above(g, at, x):
 @jit
 def bend_of(g, at, c, x, wait):
     """A bound of the second derivative of V - threshold for a time from a state on."""
-    state, here, leak = g.state[at.slot], buffer_of(g, x), leak_of(g, c)
+    state, here, leak = g.state[at.kept], buffer_of(g, x), leak_of(g, c)
     fed = drive = bend = fill32(state, 0.0)
     for k in range(g.count):
         kind, y, rate = g.kinds[k], abs(load32(state, here + (1 + k) * LANES)), load32(c[k], PER_SYN * LANES)
@@ -201,7 +201,7 @@ def decide(g, at, c, x, after, wait, candidates):
 
 @inlined
 def leap(g, at, c, x, after, s, wait, slope, lanes, holds):
-    state, here, there = g.state[at.slot], buffer_of(g, x), buffer_of(g, after)
+    state, here, there = g.state[at.kept], buffer_of(g, x), buffer_of(g, after)
     reset, leak, rest = load32(state, RESET), leak_of(g, c), wait - s
     left, none = exp(rest * leak * -1.0), fill32(state, 0.0)
     above, change, moves, more = reset * -1.0 + 1.0, none, none, none  # V - reset, how fast the threshold falls, jumps
@@ -231,7 +231,7 @@ def to_spike(g, at, c, x, s, is_brief):
 
 @inlined
 def slope_of(g, at, c, x):
-    state, here, leak = g.state[at.slot], buffer_of(g, x), leak_of(g, c)
+    state, here, leak = g.state[at.kept], buffer_of(g, x), leak_of(g, c)
     slope = leak * -1.0
     for k in range(g.count):
         y = load32(state, here + (1 + k) * LANES)
@@ -244,7 +244,7 @@ def slope_of(g, at, c, x):
 
 @inlined
 def up_of(g, at, c, x):
-    state, here = g.state[at.slot], buffer_of(g, x)
+    state, here = g.state[at.kept], buffer_of(g, x)
     up = load32(state, here) * leak_of(g, c) * -1.0
     for k in range(g.count):
         if g.kinds[k] != RISE and g.kinds[k] != THRESHOLD:
@@ -255,7 +255,7 @@ def up_of(g, at, c, x):
 @inlined
 def held(g, at, x, lanes):
     if g.resets != 0:
-        state, here = g.state[at.slot], buffer_of(g, x)
+        state, here = g.state[at.kept], buffer_of(g, x)
         store(state, here, select(lanes, load32(state, RESET), load32(state, here)))
     return x
 
@@ -269,7 +269,7 @@ def jumped(g, at, x, lanes):
 
 @inlined
 def merge(g, at, lanes, x, y):
-    state, here, there = g.state[at.slot], buffer_of(g, x), buffer_of(g, y)
+    state, here, there = g.state[at.kept], buffer_of(g, x), buffer_of(g, y)
     for place in range(0, (1 + g.count) * LANES, LANES):
         store(state, there + place, select(lanes, load32(state, here + place), load32(state, there + place)))
     return y

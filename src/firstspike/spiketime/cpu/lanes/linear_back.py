@@ -51,19 +51,19 @@ def reload(g, at):
 
 @inlined
 def now_of(g, at, x):
-    return load32(g.state[at.slot], x + NOW)
+    return load32(g.state[at.kept], x + NOW)
 
 
 @inlined
 def save(g, at, x, rows, place):
-    state = g.state[at.slot]
+    state = g.state[at.kept]
     for row in range(0, PARTS + g.count * EACH, LANES):
         store(rows, place + row, load32(state, x + row))
 
 
 @inlined
 def back(g, at, c, x, target, is_brief, bounds, taus):
-    state = g.state[at.slot]
+    state = g.state[at.kept]
     at_end = load_adjoint(state, x, 0)
     wait = since(at_end, target, g.rates[at.group, 0, UNIT, 0], longest_wait(state))
     before = at_end
@@ -110,7 +110,7 @@ def back_bias(x, wait, leak):
 @jit
 def back_rise(g, at, c, x, k, here, wait, taus):
     """``back_to`` of a current that feeds the next one. That is still at the end of the time."""
-    state, r, leak, following = g.state[at.slot], rates_in(c[k]), leak_of(g, c), x + PARTS + (k + 1) * EACH
+    state, r, leak, following = g.state[at.kept], rates_in(c[k]), leak_of(g, c), x + PARTS + (k + 1) * EACH
     synapse, own_rate = r.mem, r.syn
     _, own, feeds = responses(wait, r)
     q, kept = load32(state, following + Q), load32(state, following + Q_KEPT)
@@ -142,7 +142,7 @@ def back_rise(g, at, c, x, k, here, wait, taus):
 @inlined
 def part_of(g, at, c, x, k):
     """The adjoint of a component, that of what it feeds, and its rate."""
-    state = g.state[at.slot]
+    state = g.state[at.kept]
     here = load_adjoint(state, x, k)
     fed = load32(state, x + PARTS + (k + 1) * EACH + Q) if g.kinds[k] == RISE else here.y
     return here, fed, load32(c[k], PER_SYN * LANES)
@@ -159,14 +159,13 @@ def reached(g, at, c, x, i, w):
 
 
 @inlined
-def last_piece(g, at):
-    return 0
+def piece_at(g, at, first):
+    return first
 
 
 @inlined
-def back_at(g, at, c, last, size, target, inside, i, w, bounds, taus):
-    pieces, state, each, scratch = g.pieces[at.slot], g.state[at.slot], PARTS + g.count * EACH, g.scratch_place
-    first = last
+def back_at(g, at, c, last, first, size, target, inside, i, w, bounds, taus):
+    pieces, state, each, scratch = g.pieces[at.kept], g.state[at.kept], PARTS + g.count * EACH, g.scratch_place
     if bounds or taus or g.rising != 0:
         for row in range(0, each, LANES):
             x = load32(pieces, first + row)
@@ -202,7 +201,7 @@ def chosen_rates(bits, r, s):
 
 @inlined
 def add_taus(g, at, x, place, i, w):
-    totals, state, last = g.totals[at.group, at.chunk], g.state[at.slot], 2 if g.signed != 0 else 1
+    totals, state, last = g.totals[at.group, at.chunk], g.state[at.kept], 2 if g.signed != 0 else 1
     for number in range(last):
         k, mine = g.places[number if g.signed != 0 else g.receptor[at.e, i]], w
         if g.signed != 0:

@@ -83,7 +83,7 @@ def course(v, y, z, s, r, t):
 @inlined
 def step_pair(g, at, c, x, to, wait, is_brief):
     """``linear.step_to`` of neurons of one or two currents."""
-    state, each = g.state[at.slot], (1 + g.count) * LANES
+    state, each = g.state[at.kept], (1 + g.count) * LANES
     here, there = BUFFERS + x * each, BUFFERS + to * each
     r, t, two = rates_in(c[0]), rates_in(c[g.count - 1]), g.count > 1
     v, y, none = load32(state, here), load32(state, here + LANES), fill32(state, 0.0)
@@ -107,7 +107,7 @@ def step_pair(g, at, c, x, to, wait, is_brief):
 @jit
 def search_pair(g, at, c, x, wait, lanes):
     """Which of the lanes reach the threshold within ``wait``, when, and how fast V does; and which do not tell."""
-    state, here = g.state[at.slot], BUFFERS + x * (1 + g.count) * LANES
+    state, here = g.state[at.kept], BUFFERS + x * (1 + g.count) * LANES
     r, t, none = rates_in(c[0]), rates_in(c[g.count - 1]), fill32(state, 0.0)
     v, y, z = load32(state, here), load32(state, here + LANES), none
     if g.count > 1:

@@ -52,7 +52,7 @@ def terms_for(pieces):
 @jit
 def hopeless(g, at, c, x):
     """Lanes that stay below the threshold if nothing arrives."""
-    state, here, leak = g.state[at.slot], buffer_of(g, x), leak_of(g, c)
+    state, here, leak = g.state[at.kept], buffer_of(g, x), leak_of(g, c)
     v, none = load32(state, here), fill32(state, 0.0)
     drive = charge = fed = lift = none
     for k in range(g.count):
@@ -72,7 +72,7 @@ def hopeless(g, at, c, x):
 @jit
 def fastest_of(g, at, c, x):
     """The fastest rate that shows: of V, of components that are not 0, and of those that these feed."""
-    state, here, fastest = g.state[at.slot], buffer_of(g, x), leak_of(g, c)
+    state, here, fastest = g.state[at.kept], buffer_of(g, x), leak_of(g, c)
     least = _precision(state)[2]
     nothing = fma(abs(load32(state, here)), least, least)
     for k in range(g.count):
@@ -126,7 +126,7 @@ def search(g, at, c, x, wait, lanes):
 @jit
 def expand(g, at, c, x, wait, terms):
     """Fill in the series of V - threshold of all lanes, as a function of time in units of ``wait``."""
-    state, out, here, rest = g.state[at.slot], g.series[at.slot], buffer_of(g, x), TERMS * LANES
+    state, out, here, rest = g.state[at.kept], g.series[at.slot], buffer_of(g, x), TERMS * LANES
     v, none, leak = load32(state, here), fill32(state, 0.0), leak_of(g, c)
     for row in range(0, g.count * LANES, LANES):
         store(out, rest + row, load32(state, here + LANES + row))

@@ -29,7 +29,16 @@ from firstspike.spiketime.cpu.arrays import (
 )
 from firstspike.spiketime.cpu.lanes.adjoint import EACH, NOW, PARTS, Q, Y, add_sums, event_at, into_of
 from firstspike.spiketime.cpu.lanes.convolved import convolved3
-from firstspike.spiketime.cpu.lanes.state import BIAS, BUFFERS, RISE, SYNAPSE, THRESHOLD, fill_rates, longest_wait
+from firstspike.spiketime.cpu.lanes.state import (
+    BIAS,
+    BUFFERS,
+    RISE,
+    SYNAPSE,
+    THRESHOLD,
+    fill_rates,
+    longest_wait,
+    recurs,
+)
 from firstspike.spiketime.cpu.membrane import ENOUGH, responses
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
@@ -58,13 +67,24 @@ def arrived(g, b):
     return lambda g, b: (np.intp(saved_of(g, b).last[g.outputs]), saved_of(g, b).arrival)
 
 
+@chosen_by_type
+def table_of(g, at):
+    """Where the numbers of the intervals of a sample stand, or of the window that a thread is in."""
+    return (lambda g, at: at.slot) if recurs(g) else lambda g, at: at.b
+
+
 @jit
 def fill_intervals(g, slot, b):
     """Fill in the numbers of the intervals of a sample."""
-    n, arrival = arrived(g, b)
-    e, c, rows, waits = b // g.batch, g.own_rates[slot], g.rows[b], g.waits[slot]
-    fill_rates(g, e, 0, 1, c)
-    unit, begin, end, longest = c[0, UNIT, 0], g.bounds[0], g.bounds[1], longest_wait(c)
+    fill_between(g, slot, b, g.rows[b], *arrived(g, b), g.bounds[0], g.bounds[1])
+
+
+@jit
+def fill_between(g, slot, b, rows, n, arrival, begin, end):
+    """Fill in the numbers of the intervals between begin and end."""
+    c, waits = g.own_rates[slot], g.waits[slot]
+    fill_rates(g, b // g.batch, 0, 1, c)
+    unit, longest = c[0, UNIT, 0], longest_wait(c)
     for k in range(-1, n):
         now = begin if k < 0 else arrival[k]
         wait = min(arrival[k + 1], end) - now if now > -math.inf else c.dtype.type(0)
@@ -99,11 +119,11 @@ def fill_intervals(g, slot, b):
 def step_shared(g, at, c, x, k):
     """``linear.step`` through the interval after input ``k``."""
     state, here, there = (
-        g.state[at.slot],
+        g.state[at.kept],
         BUFFERS + x * (1 + g.count) * LANES,
         BUFFERS + (x ^ 1) * (1 + g.count) * LANES,
     )
-    rows, stride = g.rows[at.b], g.intervals
+    rows, stride = g.rows[table_of(g, at)], g.intervals
     base = np.uintp(k + 1)
     v, none = load32(state, here), fill32(state, 0.0)
     moved = v * rows[base]
@@ -140,11 +160,11 @@ def quiet(g, at, c, x, k, n, keys, weights, source, active):
     Returns the input after which an active lane may spike, or the last one. It has been added to the state.
     """
     state, here, rows, stride, end = (
-        g.state[at.slot],
+        g.state[at.kept],
         BUFFERS + x * (1 + g.count) * LANES,
-        g.rows[at.b],
+        g.rows[table_of(g, at)],
         g.intervals,
-        g.bounds[1],
+        at.end,
     )
     v, y, z = load32(state, here), load32(state, here + LANES), load32(state, here + g.count * LANES)
     first, other, two, signed = c[0, PER_SYN, 0], c[g.count - 1, PER_SYN, 0], g.count > 1, g.signed != 0
@@ -194,7 +214,7 @@ def quiet(g, at, c, x, k, n, keys, weights, source, active):
 @jit
 def join_first(g, at, keys, n):
     """Fill in, as bits, at which inputs lanes join the way back from first spikes; returns the last one, and times."""
-    joins, rows, top = g.joins[at.slot], g.state[at.slot], -1
+    joins, rows, top = g.joins[at.slot], g.state[at.kept], -1
     spike = load32(rows, NOW)
     left = (spike > -math.inf) & at.every
     since, k = spike, first_from(keys, 0, n, lowest(select(left, spike, math.inf)))
@@ -216,7 +236,13 @@ def back_quiet(g, at, c, k, due, keys, source, joining, two):
     Adds the gradients of inputs. Returns the input before. Where there are bits of ``joins``, the adjoint of these
     lanes is that of the rows, and before that it is 0.
     """
-    rows, numbers, stride, joins, into = g.state[at.slot], g.rows[at.b], g.intervals, g.joins[at.slot], into_of(g, at)
+    rows, numbers, stride, joins, into = (
+        g.state[at.kept],
+        g.rows[table_of(g, at)],
+        g.intervals,
+        g.joins[at.slot],
+        into_of(g, at),
+    )
     first, last, none = PARTS + Q, PARTS + (g.count - 1) * EACH + Q, fill32(g.state, 0.0)
     p, q, r, unit = load32(rows, Y), load32(rows, first), load32(rows, last), c[0, UNIT, 0]
     rate, other, signed, parted = (
@@ -277,7 +303,7 @@ def back_quiet(g, at, c, k, due, keys, source, joining, two):
 @jit
 def pass_back_shared(g, at, c, k, due, keys, source):
     """``back_quiet`` of trains."""
-    rows = g.state[at.slot]
+    rows = g.state[at.kept]
     if g.count > 1:
         k = back_quiet(g, at, c, k, due, keys, source, False, True)
     else:

@@ -59,13 +59,23 @@ class At(NamedTuple):
     every: Any  # lanes that have a neuron
     chunk: Any  # backward: those samples, and those groups, whose gradients are summed together
     part: Any
+    kept: Any  # where what is kept of the group stands
+    begin: Any  # the time that it is taken through
+    end: Any
+    window: Any  # of recurrent layers, see ``windows``; otherwise None
+
+
+def recurs(g: Any) -> bool:
+    """Whether a kernel, of whose arguments this is the type, is of recurrent layers."""
+    return len(g.kind) > 3
 
 
 @inlined
 def at_of(g, slot, e, b, place, chunk, part):
     """A group of a network in a sample."""
     every = every_lane(min(LANES, g.outputs - place * LANES))
-    return At(slot, e, b, e * g.groups + place, place * LANES, every, chunk, part)
+    group = e * g.groups + place
+    return At(slot, e, b, group, place * LANES, every, chunk, part, slot, g.bounds[0], g.bounds[1], None)
 
 
 @jit
@@ -115,7 +125,7 @@ def longest_wait(c):
 @jit
 def start_rows(g, at, observes):
     """Fill in what is known of 32 neurons at the start, and their state in the first buffer."""
-    rows, fixed, begin = g.state[at.slot], g.fixed[at.group], g.bounds[0]
+    rows, fixed, begin = g.state[at.kept], g.fixed[at.group], g.bounds[0]
     none, never = fill32(rows, 0.0), fill32(rows, math.inf)
     store(rows, RELEASE, never * -1.0)
     store(rows, DUE, never)
@@ -125,7 +135,7 @@ def start_rows(g, at, observes):
         store(rows, BUFFERS + row, none)
     if g.biased != 0:
         store(rows, BUFFERS + g.count * LANES, load32(fixed, 2 * LANES))
-    g.counts[at.slot] = 0
+    g.counts[at.kept] = 0
     if g.starts == 0 and not observes:
         return
     for lane in range(min(LANES, g.outputs - at.first)):
@@ -146,12 +156,12 @@ def start_rows(g, at, observes):
 @jit
 def end_rows(g, at, buffer, stuck):
     """Write the states at the end, which begin at ``buffer``, and who would spike more often."""
-    rows, end = g.state[at.slot], g.bounds[1]
+    rows, end = g.state[at.kept], g.bounds[1]
     for lane in range(min(LANES, g.outputs - at.first)):
         j, full = at.first + lane, (stuck >> np.uint64(lane)) & np.uint64(1) != 0
         threshold = g.threshold[at.e, j]
-        g.numbers[at.b, j], g.overflows[at.b, j] = g.counts[at.slot, lane], full
-        if g.ends != 0:
+        g.numbers[at.b, j], g.overflows[at.b, j] = g.counts[at.kept, lane], g.overflows[at.b, j] | full
+        if g.ends != 0 and not at.end < end:
             g.end_voltage[at.b, j] = rows[buffer + lane] * threshold
             for k in range(g.variables):
                 g.end_current[at.b, j, k] = rows[buffer + (1 + k) * LANES + lane] * threshold

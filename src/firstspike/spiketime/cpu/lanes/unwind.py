@@ -23,9 +23,9 @@ from firstspike.spiketime.cpu.lanes.flow import (
     back,
     back_at,
     constants,
-    last_piece,
     now_of,
     pass_back,
+    piece_at,
     reached,
     reload,
     save,
@@ -41,7 +41,7 @@ def unwind_once(g, at, keys, values, source, n):
     if not start_once(g, at):
         return
     if g.quick == 0 or g.bounded != 0 or g.by_taus != 0 or g.biased != 0:
-        walk_back(g, at, keys, source, n)
+        leave(g, at, constants(g, at), walk_back(g, at, keys, source, n))
         return
     top, since = join_first(g, at, keys, n)
     if top >= 0:
@@ -61,20 +61,20 @@ def unwind_first(g, at, keys, values, source, n):
 def unwind_trains(g, at, keys, values, source, n):
     """Add the gradients of 32 neurons with the same order of arrival."""
     start_back(g, at)
-    walk_back(g, at, keys, source, n)
+    leave(g, at, constants(g, at), walk_back(g, at, keys, source, n))
 
 
 @jit
 def walk_back(g, at, keys, source, n):
-    """From input to input, and between two of them from event to event."""
+    """From input to input, and between two of them from event to event. Returns the adjoint at the start."""
     rows, first, into, bounds, taus = (
-        g.state[at.slot],
+        g.state[at.kept],
         g.rates[at.group, 0],
         into_of(g, at),
         g.bounded != 0,
         g.by_taus != 0,
     )
-    c, x, begin, unit, every = constants(g, at), reload(g, at), g.bounds[0], first[UNIT, 0], at.every
+    c, x, begin, unit, every = constants(g, at), reload(g, at), at.begin, first[UNIT, 0], at.every
     since, number = load32(rows, NOW), 0
     latest, due, k = highest(since), highest(load32(rows, DUE)), n
     sums, events = g.sums[at.slot], g.columns[at.slot]
@@ -85,7 +85,7 @@ def walk_back(g, at, keys, source, n):
             continue
         if k < 0 and begin == -math.inf and not due > arrival:
             break  # spikes before the first input are observed ones
-        is_brief = (min(keys[k + 1], g.bounds[1]) - arrival) * unit < first[BRIEF_END, 0]
+        is_brief = (min(keys[k + 1], at.end) - arrival) * unit < first[BRIEF_END, 0]
         while due > arrival:
             before = load32(rows, DUE)
             hits = before > arrival
@@ -111,7 +111,7 @@ def walk_back(g, at, keys, source, n):
             add_sums(sums, events, into.by_times, 16)
             number = 0
     add_sums(sums, events, into.by_times, number)
-    leave(g, at, c, x)
+    return x
 
 
 @inlined
@@ -119,7 +119,7 @@ def settle(g, at, c, size, bounds, taus):
     """Add the gradients of all inputs, from the pieces. The flags are constants where neither is true."""
     into, sums, delay, events = into_of(g, at), g.sums[at.slot], g.delays[at.group], g.columns[at.slot]
     begin, end, unit, scratch = g.bounds[0], g.bounds[1], g.rates[at.group, 0, UNIT, 0], g.scratch_place
-    since, last = load32(g.pieces[at.slot], NOW), last_piece(g, at)
+    since, last = load32(g.pieces[at.kept], NOW), piece_at(g, at, 0)
     number = i = copy = 0
     for event in range(g.events):
         time = g.times[at.b, np.uintp(event)]
@@ -129,7 +129,7 @@ def settle(g, at, c, size, bounds, taus):
             inside = (arrival >= begin) & (end > arrival) & (since > arrival) & at.every
             if inside:
                 w = select(inside, load32(into.weight, place), 0.0)
-                x, fed, rate = back_at(g, at, c, last, size, arrival, inside, i, w, bounds, taus)
+                x, fed, rate = back_at(g, at, c, last, 0, size, arrival, inside, i, w, bounds, taus)
                 if taus:
                     add_taus(g, at, x, scratch, i, w)
                 store(sums, number * 16, add_input(into, i, x, fed, rate * unit, w, inside, True))
@@ -149,7 +149,7 @@ def unwind_once_apart(g, at, keys, values, source, n):
     """Add the gradients of the first spikes of 32 neurons with delays, whose inputs may come in any order."""
     if start_once(g, at):
         if not settle_equal(g, at):
-            save(g, at, reload(g, at), g.pieces[at.slot], 0)
+            save(g, at, reload(g, at), g.pieces[at.kept], 0)
             settle_all(g, at, constants(g, at), PARTS + g.count * EACH)
         leave(g, at, constants(g, at), reload(g, at))
 
@@ -164,15 +164,13 @@ def settle_all(g, at, c, size):
 
 
 @jit
-def unwind_trains_apart(g, at, keys, values, source, n):
-    """Unwind neurons with delays, whose inputs may come in any order: the adjoint at each is found from pieces.
+def fill_pieces(g, at, c, size):
+    """Fill in pieces back to the begin. Returns the adjoint after that, and where they end.
 
     A piece lies between two of a lane's spikes or releases, where it follows from exponentials.
     """
-    rows, pieces, c, each = g.state[at.slot], g.pieces[at.slot], constants(g, at), PARTS + g.count * EACH
-    begin, bounds, taus, size = g.bounds[0], g.bounded != 0, g.by_taus != 0, 0
-    start_back(g, at)
-    x = reload(g, at)
+    rows, pieces, each = g.state[at.kept], g.pieces[at.kept], PARTS + g.count * EACH
+    begin, bounds, taus, x = at.begin, g.bounded != 0, g.by_taus != 0, reload(g, at)
     while True:
         before = load32(rows, DUE)
         hits = before > begin
@@ -180,8 +178,16 @@ def unwind_trains_apart(g, at, keys, values, source, n):
         store(pieces, size + DUE, select(hits, before, -math.inf if hits else begin))
         size += each
         if not hits:
-            break
+            return x, size
         x = back(g, at, c, x, select(hits, before, now_of(g, at, x)), False, bounds, taus)
         x = back_over(g, at, x, hits)
+
+
+@jit
+def unwind_trains_apart(g, at, keys, values, source, n):
+    """Unwind neurons with delays, whose inputs may come in any order: the adjoint at each is found from pieces."""
+    c = constants(g, at)
+    start_back(g, at)
+    x, size = fill_pieces(g, at, c, 0)
     settle_all(g, at, c, size)
     leave(g, at, c, x)

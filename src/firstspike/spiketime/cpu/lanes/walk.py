@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import BRIEF_END, LANES, UNIT, saved_of
+from firstspike.spiketime.cpu.lanes import windows
 from firstspike.spiketime.cpu.lanes.flow import (
     above,
     at_rest,
@@ -45,6 +46,7 @@ from firstspike.spiketime.cpu.lanes.state import (
     UP,
     end_rows,
     longest_wait,
+    recurs,
     start_rows,
 )
 from firstspike.spiketime.cpu.membrane import ENOUGH
@@ -131,6 +133,18 @@ def walk_once(g, at, keys, values, source, n):
     store_some(at.every, saved_of(g, at.b).slope, at.first, slope)
 
 
+@chosen_by_type
+def has_room(g, at, lane):
+    """Whether a lane may spike once more."""
+    return windows.has_room.py_func if recurs(g) else lambda g, at, lane: g.counts[at.kept, lane] < g.most
+
+
+@chosen_by_type
+def send(g, at, lane, count):
+    """Tell others of a spike, in recurrent layers."""
+    return windows.send.py_func if recurs(g) else lambda g, at, lane, count: None
+
+
 @jit
 def spent(g, at, lanes):
     """Those of the lanes that have no room for one more spike."""
@@ -138,7 +152,7 @@ def spent(g, at, lanes):
     while lanes:
         lane = lowest_bit(lanes)
         lanes &= lanes - np.uint64(1)
-        found |= np.uint64(g.counts[at.slot, lane] >= g.most) << np.uint64(lane)
+        found |= np.uint64(not has_room(g, at, lane)) << np.uint64(lane)
     return found
 
 
@@ -152,7 +166,7 @@ def fixes_twins(g):
 @jit
 def note_spikes(g, at, fires, observes):
     """Note the spikes TIME of the lanes ``fires``, with what is known of them."""
-    rows, counts = g.state[at.slot], g.counts[at.slot]
+    rows, counts = g.state[at.kept], g.counts[at.kept]
     while fires:
         lane = lowest_bit(fires)
         fires &= fires - np.uint64(1)
@@ -169,6 +183,7 @@ def note_spikes(g, at, fires, observes):
             rows[DUE + lane] = g.spikes[at.b, j, count + 1] if count + 1 < g.most else math.inf
         else:
             g.spikes[at.b, j, count] = time
+        send(g, at, lane, count)
 
 
 @jit
@@ -177,7 +192,7 @@ def note_releases(g, at, freed):
     while freed:
         lane = lowest_bit(freed)
         freed &= freed - np.uint64(1)
-        g.ups[at.b, at.first + lane, g.counts[at.slot, lane]] = g.state[at.slot, UP + lane]
+        g.ups[at.b, at.first + lane, g.counts[at.kept, lane]] = g.state[at.kept, UP + lane]
 
 
 @jit
@@ -195,7 +210,7 @@ def excitable(g, at):
 @jit
 def spike_once(g, at, c, x, after, candidates, rise, now, following, wait, apart):
     """Let candidates spike that surely do so once before ``after``. Returns those that may do more, and ``after``."""
-    rows, unit = g.state[at.slot], g.rates[at.group, 0, UNIT, 0]
+    rows, unit = g.state[at.kept], g.rates[at.group, 0, UNIT, 0]
     left = above(g, at, x) & candidates
     sure, perhaps, latest = decide(g, at, c, x, after, wait, candidates & ~left)
     if not sure | perhaps:
@@ -218,14 +233,21 @@ def spike_once(g, at, c, x, after, candidates, rise, now, following, wait, apart
 
 
 @jit
-def walk(g, at, keys, values, source, n):
-    """Fill in the spikes of the 32 neurons of a group, their slopes there and at releases, and the states at the end.
+def walk_trains(g, at, keys, values, source, n):
+    """Fill in all that is asked for of the 32 neurons of a group."""
+    start_rows(g, at, g.observes != 0)
+    end_rows(g, at, *walk(g, at, keys, values, source, n))
 
-    Observed spikes are passed through. Entry k of ``ups`` is dV/dt after k spikes, where membranes go on.
+
+@jit
+def walk(g, at, keys, values, source, n):
+    """Fill in the spikes of the 32 neurons of a group, and their slopes there and at releases.
+
+    Observed spikes are passed through. Entry k of ``ups`` is dV/dt after k spikes, where membranes go on. Returns the
+    buffer of the states at the end, and lanes that had no room for their spikes.
     """
-    rows, first, every, apart = g.state[at.slot], g.rates[at.group, 0], at.every, excitable(g, at)
-    holds, observes, begin, end = g.holds != 0, g.observes != 0, g.bounds[0], g.bounds[1]
-    start_rows(g, at, observes)
+    rows, first, every, apart = g.state[at.kept], g.rates[at.group, 0], at.every, excitable(g, at)
+    holds, observes, begin, end = g.holds != 0, g.observes != 0, at.begin, at.end
     c, x, unit, longest = constants(g, at), loaded(g, at, NOW), first[UNIT, 0], longest_wait(first)
     never, last, stuck, now = fill32(first, math.inf), fill32(first, end), np.uint64(0), fill32(first, begin)
     if begin == -math.inf:
@@ -278,7 +300,7 @@ def walk(g, at, keys, values, source, n):
             x, now = merge(g, at, ~pending, after, x), select(pending, now, following)
         x, now, stuck = events_between(g, at, c, x, now, following, pending, stuck, is_brief)
     store(rows, RELEASE, select(stuck, never * -1.0, load32(rows, RELEASE)))
-    end_rows(g, at, BUFFERS + stored(g, at, x) * (1 + g.count) * LANES, stuck)
+    return BUFFERS + stored(g, at, x) * (1 + g.count) * LANES, stuck
 
 
 @jit
@@ -287,7 +309,7 @@ def events_between(g, at, c, x, now, following, pending, stuck, is_brief):
 
     These have no room for their spikes, and are held for ever.
     """
-    rows, first, holds, observes = g.state[at.slot], g.rates[at.group, 0], g.holds != 0, g.observes != 0
+    rows, first, holds, observes = g.state[at.kept], g.rates[at.group, 0], g.holds != 0, g.observes != 0
     unit, longest, never, every = first[UNIT, 0], longest_wait(first), fill32(first, math.inf), at.every
     release, due = load32(rows, RELEASE), load32(rows, DUE)
     if observes:

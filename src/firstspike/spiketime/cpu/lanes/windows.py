@@ -1,4 +1,4 @@
-"""Recurrent layers window after window: the possible inputs of a window, and their order.
+"""Recurrent layers window after window: what may arrive in one, its order, and what neurons send.
 
 The spikes of one window are inputs of the next ones, by the last columns of the weights: events count input spikes,
 then spike k of neuron j as ``events + k outputs + j``. Synaptic delays are at least as long as a window, or all neurons
@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import LANES, PAD
+from firstspike.spiketime.cpu.lanes.lists import spread
+from firstspike.spiketime.cpu.lanes.state import At, at_of
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from, sort_row
 from firstspike.spiketime.cpu.vectors.shuffles import columns16, pack16, sort_lanes, transpose16
-from firstspike.spiketime.cpu.vectors.simd import fill16, gather16, load16, load32, lowest_bit, select, store
+from firstspike.spiketime.cpu.vectors.simd import fill16, fill32, gather16, load16, load32, lowest_bit, select, store
 
 BLOCK = 8  # windows within which the gradients of an event are found at once
 
@@ -36,9 +38,9 @@ class Window(NamedTuple):
 @jit
 def window_of(g, slot, b, w, delayed):
     """The events of a window. Those of the neurons themselves were sent in windows before."""
-    begin, end, n, owns = g.bounds[w], g.bounds[w + 1], 0, g.inputs - g.outputs
+    begin, end, n, owns = g.bounds_of[w], g.bounds_of[w + 1], 0, g.inputs - g.outputs
     events, sources, times = g.due_events[slot], g.due_sources[slot], g.due_times[slot]
-    order, arrival, count, reach = g.order[b], g.arrival[b], np.intp(g.count[b, 0]), g.reach
+    order, arrival, count, reach = g.order[b], g.arrival[b], np.intp(g.numbered[b, 0]), g.reach
     k = first_from(arrival, 0, count, begin - reach[0])
     while k > 0 and arrival[k - 1] + reach[0] >= begin:
         k -= 1
@@ -46,7 +48,7 @@ def window_of(g, slot, b, w, delayed):
         events[n], sources[n], times[n] = order[k], order[k] // g.copies, arrival[k]
         n, k = n + 1, k + 1
     since, fresh = w, n
-    while since > 0 and g.bounds[since] + reach[1] >= begin:
+    while since > 0 and g.bounds_of[since] + reach[1] >= begin:
         since -= 1
     for v in range(since, w):
         fresh = n
@@ -70,6 +72,55 @@ def window_of(g, slot, b, w, delayed):
     for k in range(n):
         places[k], rows[k] = events[places[k]], sources[places[k]]
     return Window(w, begin, end, n, n, places, rows, moments)
+
+
+@inlined
+def at_in(g, slot, e, b, place, chunk, window):
+    """A group of a network in a window of a sample."""
+    at = at_of(g, slot, e, b, place, chunk, 0)
+    kept = slot * g.groups + place
+    return At(slot, e, b, at.group, at.first, at.every, chunk, 0, kept, window.begin, window.end, window)
+
+
+@jit
+def has_room(g, at, lane):
+    """Whether a lane may spike once more in the window."""
+    count = g.counts[at.kept, lane]
+    if count < g.before[at.kept, lane] + g.budget and count == g.most:
+        g.lacks[at.b] = 1  # all is done again with more room
+    return count < min(g.before[at.kept, lane] + g.budget, g.most)
+
+
+@jit
+def send(g, at, lane, count):
+    """Tell later windows of a spike."""
+    number = at.window.number + 1
+    if number < g.windows:
+        entry = g.sent_at[at.b, number]
+        g.sent[at.b, entry] = g.events + count * g.outputs + at.first + lane
+        g.sent_at[at.b, number] = entry + 1
+
+
+@jit
+def loss_by(g, at, lane, number):
+    """The loss by the time of a spike, also by its arrivals at other neurons."""
+    j = at.first + lane
+    return g.grad[at.b, j, number] + g.times_parts[0, at.b, g.events + number * g.outputs + j]
+
+
+@jit
+def is_stuck(g, at, lane):
+    """Whether a lane had no room for a spike in the window."""
+    return (np.uint64(g.full[at.b, at.window.number, at.first // LANES]) >> np.uint64(lane)) & np.uint64(1) != 0
+
+
+@jit
+def input_at(g, at, event):
+    """The column of an event, when it arrives at each lane, and those at which it does in the window."""
+    i = np.intp(at.window.sources[event])
+    if g.delayed > 0:
+        return i, *arrivals(g, at, at.window, event)
+    return i, fill32(g.times, at.window.times[event]), at.every
 
 
 @inlined
@@ -109,11 +160,13 @@ def due_at(g, at, window, end, begun):
 
 
 @jit
-def sort_due(g, at, window, weight):
-    """Sort the inputs of each of 32 lanes: times into ``keys``, and weights into ``values``. Returns how many rows."""
-    n = _hand_over(g, at, due_at(g, at, window, window.end, True), weight)
+def sort_due(g, at):
+    """Sort the inputs of each of 32 lanes, as ``lists`` describes."""
+    n = _hand_over(g, at, due_at(g, at, at.window, at.end, True), g.packed[at.group])
     sort_lanes(g.keys[at.slot], g.values[at.slot], n)
-    return n
+    if g.planes > 1:
+        spread(g, at, n)
+    return g.keys[at.slot], g.values[at.slot], None, n
 
 
 @jit
@@ -122,15 +175,17 @@ def _hand_over(g, at, window, weight):
 
     The first events may arrive at all lanes, such as inputs without delays: whole rows.
     """
-    tile, places, delay, keys, values = g.tile[at.slot], g.filled[at.slot], g.delays[at.group], g.keys, g.values
+    tile, places, delay, keys, values = g.tile[at.slot], g.lengths[at.slot], g.delays[at.group], g.keys, g.values
     times, weights, never, rows, common = g.lists[at.slot, 0], g.lists[at.slot, 1], fill16(g.tile, math.inf), 0, 0
+    several, none = g.planes > 1, fill16(g.tile, -1.0 if g.planes > 1 else 0.0)  # of several, columns are sorted
     while common < window.n:
         source, time = np.uintp(window.sources[common]), window.times[common]
         if not (g.soonest[at.group, source] + time >= window.begin and g.latest[at.group, source] + time < window.end):
             break
         arrival = select(at.every, load32(delay, source * np.uintp(LANES)) + time, math.inf)
+        w = fill32(keys, source) if several else load32(weight, source * np.uintp(LANES))
         store(keys[at.slot], common * LANES, arrival)
-        store(values[at.slot], common * LANES, load32(weight, source * np.uintp(LANES)))
+        store(values[at.slot], common * LANES, select(at.every, w, -1.0 if several else 0.0))
         common += 1
     size = (window.n + 31) // 32 * 32 + 16  # of a lane's list; an odd number of cache lines
     for lane in range(LANES):
@@ -140,12 +195,17 @@ def _hand_over(g, at, window, weight):
         moments, floor = load16(window.times, k), select(fresh, fill16(tile, window.begin), never * -1.0)
         for half in range(0, LANES, 16):
             columns16(delay, window.sources, k, LANES, half, tile, 0)
-            columns16(weight, window.sources, k, LANES, half, tile, 256)
+            if several:
+                for i in range(16):
+                    tile[256 + i] = window.sources[k + i]
+            else:
+                columns16(weight, window.sources, k, LANES, half, tile, 256)
             for lane in range(16):
+                own = load16(tile, 256 if several else 256 + 16 * lane)
                 arrival, to = max(load16(tile, 16 * lane) + moments, floor), np.intp(places[half + lane])
                 inside = (arrival >= window.begin) & (window.end > arrival)
                 pack16(inside, times, to, arrival)
-                places[half + lane] = pack16(inside, weights, to, load16(tile, 256 + 16 * lane))
+                places[half + lane] = pack16(inside, weights, to, own)
     for lane in range(LANES):
         if at.every >> np.uint64(lane) == 0:
             places[lane] = lane * size
@@ -153,6 +213,7 @@ def _hand_over(g, at, window, weight):
     for lane in range(LANES):
         for place in range(places[lane], lane * size + rows, 16):
             store(times, place, never)
+            store(weights, place, none)
     for row in range(0, rows, 16):
         for half in range(0, LANES, 16):
             to = (common + row) * LANES + half
