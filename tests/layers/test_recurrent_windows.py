@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from firstspike import LIF, DelayRule, LIFRecurrent
-from firstspike.layers.recurrent import SpikingRecurrent
+from firstspike import LIF, DelayRule, SpikingRecurrent
+from firstspike.neurons import AdaptiveLIF
+from firstspike.spiketime.cpu.lanes import host as lanes
 from firstspike.spiketime.cpu.windows import host
 
 INF = math.inf
@@ -23,16 +24,38 @@ CASES = {
     "delays and own constants": BOTH | LEARNT,
     "delays, too many spikes": BOTH | FEW | {"refractory": 0.1},
 }
+PARTS = {"receptor": [0, 1, 0, 0], "recurrent_receptor": [j % 3 % 2 for j in range(37)]}
+TWO, SIGNED = LIF(1.37, (1.0, 0.6), refractory=0.1, reset=-0.1), {"receptor": "sign"}
+FREE = LIF(1.37, reset=None, refractory=0.3)
+FALLING = AdaptiveLIF(1.37, refractory=0.2, threshold_adaptation=[(2.0, 0.3)])
+SLOWED = AdaptiveLIF(1.37, adaptation=[(3.0, 0.2), (1.0, 0.1)])
+LINEAR = {
+    "receptors": {"neuron": TWO} | PARTS,
+    "signs, too many spikes": {"neuron": TWO} | SIGNED | FEW,
+    "receptors, delays": {"neuron": TWO} | PARTS | BOTH,
+    "signs, delays, own constants, bounded": {"neuron": TWO, "max_weight_grad": 0.3} | SIGNED | BOTH | LEARNT,
+    "receptors, own constants, bounded": {"neuron": TWO, "max_weight_grad": 0.3} | PARTS | LEARNT,
+    "bias": {"neuron": LIF(1.37, bias=0.9), "trainable": ("bias", "tau_mem")},
+    "bias, delays": {"neuron": LIF(1.37, bias=1.1), "trainable": ("bias",)} | BOTH,
+    "rise": {"neuron": LIF(1.37, tau_rise=0.3), "trainable": ("tau_rise",)},
+    "rise, delays, bounded": {"neuron": LIF(1.37, tau_rise=0.3), "max_weight_grad": 0.3} | BOTH,
+    "threshold that adapts": {"neuron": FALLING, "trainable": ("threshold_jump",)},
+    "threshold that adapts, delays, too many spikes": {"neuron": FALLING} | BOTH | FEW,
+    "currents that adapt": {"neuron": SLOWED, "max_weight_grad": 0.5},
+    "currents that adapt, delays": {"neuron": SLOWED, "trainable": ("tau_syn", "adaptation_tau")} | BOTH,
+    "no reset": {"neuron": FREE},
+    "no reset, delays, too many spikes": {"neuron": FREE} | BOTH | FEW,
+}
 
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def layer(neurons, max_spikes=60, refractory=0.0, **options):
+def layer(neurons, max_spikes=60, refractory=0.0, neuron=None, **options):
     """A layer whose neurons differ in what they have of their own."""
-    made = LIFRecurrent(
-        4, neurons, max_spikes, 4.0, LIF(1.37, refractory=refractory, reset=-0.1), window=0.5,
+    made = SpikingRecurrent(
+        4, neurons, max_spikes, 4.0, neuron or LIF(1.37, refractory=refractory, reset=-0.1), window=0.5,
         recurrent_std=0.6 / neurons**0.5, weight_mean=1.0, weight_std=0.4, dtype=torch.float64, generator=seeded(3),
         **{"window_spikes": 12} | options,
     )  # fmt: skip
@@ -71,7 +94,7 @@ def in_pieces(net, times):
 
 
 @pytest.mark.parametrize("call", [whole, in_pieces])
-@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("options", (CASES | LINEAR).values(), ids=CASES | LINEAR)
 def test_one_call_equals_window_after_window(options, call, monkeypatch):
     """More neurons than lanes. That each window is right, others test."""
     net, times = layer(37, **options), inputs()
@@ -84,7 +107,7 @@ def test_one_call_equals_window_after_window(options, call, monkeypatch):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
 
 
-@pytest.mark.parametrize("options", [BOTH, LEARNT], ids=["delays", "constants"])
+@pytest.mark.parametrize("options", [BOTH, LEARNT, {"neuron": TWO} | PARTS], ids=["delays", "constants", "receptors"])
 def test_room_and_threads_do_not_matter(options, monkeypatch):
     """With too little room at first, more is found; many spikes are on their way at the same time."""
     net, times, results = layer(37, 2, window_spikes=40, overflow="drop", **options), inputs(33), []
@@ -92,9 +115,11 @@ def test_room_and_threads_do_not_matter(options, monkeypatch):
         net.weight.mul_(3.0)
     for room, threads in ((1, 1), (8, 3)):
         monkeypatch.setattr(host, "_ROOM", room)
-        monkeypatch.setattr(host, "threads_for", lambda work, threads=threads: threads)
+        monkeypatch.setattr(lanes, "threads_for", lambda work, threads=threads: threads)
+        lanes.sizes_of.cache_clear()
         trains = net(times)
         results.append((trains, *gradients(net, times, trains)))
     assert net.proceed(times, 4.0)[0].isfinite().sum(-1).max() > 8
+    lanes.sizes_of.cache_clear()
     for one, other in zip(*results, strict=True):
         assert torch.equal(one, other)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self, Unpack
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from firstspike.layers import synapses
 from firstspike.layers.delay import Delayed, DelayRule, checked_rule
@@ -303,8 +304,11 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         return 1.001 * (self.window + (0.0 if rule is None else rule.shift + rule.scale))
 
     def _in_one_call(self) -> bool:
-        """Whether the kernels take all windows at once."""
-        return accepting(self.backend, self.weight.device, self.neuron, recurrent=True)[0] is not None
+        """Whether the kernels take all windows at once, which have no forward mode."""
+        return (
+            forward_ad._current_level < 0
+            and accepting(self.backend, self.weight.device, self.neuron, recurrent=True)[0] is not None
+        )
 
     def _delays(self, jitters: bool) -> Tensor | None:
         """Synaptic delays of inputs and recurrent synapses together; None if those are all ``window``."""
