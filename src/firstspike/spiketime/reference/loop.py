@@ -93,11 +93,13 @@ class Neurons(ABC):
         self.weight: Float64[Tensor, "P N"] = pad(weight, (0, 1))
         self.place: Int64[Tensor, "P N"] = pad(place, (0, 1))
         """Index of the variable that each arrival adds to."""
-        lifting = torch.tensor(direct, device=place.device)[self.place]
-        alone = torch.where(lifting, self.time.detach(), math.inf).sort(-1).values
-        nearest = torch.searchsorted(alone, self.time.detach()).clamp(max=alone.shape[-1] - 1)
-        self.lifts: Bool[Tensor, "P N"] = (alone.gather(-1, nearest) == self.time) & self.time.isfinite()
+        self.lifts: Bool[Tensor, "P N"] = torch.zeros_like(self.place, dtype=torch.bool)
         """Arrivals at times at which some lift g itself."""
+        if any(direct):
+            lifting = torch.tensor(direct, device=place.device)[self.place]
+            alone = torch.where(lifting, self.time.detach(), math.inf).sort(-1).values
+            nearest = torch.searchsorted(alone, self.time.detach()).clamp(max=alone.shape[-1] - 1)
+            self.lifts = (alone.gather(-1, nearest) == self.time) & self.time.isfinite()
 
     def of_neurons(self, x: Float64[Tensor, "E O ..."]) -> Float64[Tensor, "P ..."]:
         """Numbers of neurons, for each pair."""
@@ -173,7 +175,8 @@ def forward(make: Make, given: Arguments) -> Result:
         else:
             spikes = neurons.of_pairs(given.observed)
             overflows = torch.zeros_like(spikes[:, 0], dtype=torch.bool)
-        if given.until < math.inf and given.max_spikes and (ends is None or not neurons.goes_on):
+        asked = given.max_spikes and given.until < math.inf
+        if asked and (ends is None or bool(overflows.any()) and not neurons.goes_on):
             ends = list(_replayed(neurons, wide, spikes, overflows)[1:])
         found.append([spikes, neurons.status, overflows, *(x.to(dtype) for x in ends or ())])
     whole = (torch.cat(x).unflatten(0, (ensemble, batch, outputs)) for x in zip(*found, strict=True))
@@ -270,13 +273,19 @@ class _Passed(NamedTuple):
 
 
 def _replayed(
-    neurons: Neurons, given: Arguments, spikes: Float[Tensor, "P S"], overflows: Some, bound: float | None = None
+    neurons: Neurons,
+    given: Arguments,
+    spikes: Float[Tensor, "P S"],
+    overflows: Some,
+    bound: float | None = None,
+    ends: bool = True,
 ) -> tuple[Float64[Tensor, "P S"], Values, State, Values]:
     """The spikes, and the state at the end (voltages, other states, times that are left), all differentiable.
 
-    With a ``bound``, spikes whose gradient with respect to some weight exceeds it count as fixed in the backward pass.
+    Without ``ends`` what comes after the last spike is left out. With a ``bound``, spikes whose gradient with respect to some weight exceeds it count as fixed in the backward pass.
     """
-    times, kinds, source = _events(neurons, given, spikes, overflows)
+    last = math.inf if ends else spikes.masked_fill(spikes.isinf(), -math.inf).amax(-1, keepdim=True)
+    times, kinds, source = _events(neurons, given, spikes, overflows, last)
     arrivals, weight, places, lifts = (
         x.gather(1, source) for x in (neurons.time, neurons.weight, neurons.place, neurons.lifts)
     )
@@ -338,7 +347,7 @@ def _replayed(
         if move is not None:
             passed.append(_Passed(move, arrives, place, fires, count, level, after))
         count = count + fires
-    if given.until < math.inf:
+    if ends and given.until < math.inf:
         neurons.now = now
         x = neurons.moved(x, torch.where(stays, 0.0, given.until - now), held)
     steepest += _largest_kicks(passed, out.shape) / torch.as_tensor(neurons.unit).unsqueeze(-1) if passed else 0.0
@@ -347,9 +356,9 @@ def _replayed(
 
 
 def _events(
-    neurons: Neurons, given: Arguments, spikes: Float[Tensor, "P S"], overflows: Some
+    neurons: Neurons, given: Arguments, spikes: Float[Tensor, "P S"], overflows: Some, last: Tensor | float
 ) -> tuple[Float64[Tensor, "P N"], Int64[Tensor, "P N"], Int64[Tensor, "P N"]]:
-    """When releases, spikes and arrivals happen, in order, which of the three it is, and which arrival.
+    """When releases, spikes and arrivals happen until the ``last``, in order, which of the three, and which arrival.
 
     At one time the release comes first, then arrivals that lift g, spikes, and other arrivals.
     """
@@ -369,7 +378,7 @@ def _events(
         torch.cat([of(kind, x.shape[1]) for kind, x in groups]).to(times.device).expand(times.shape)
         for of in (lambda kind, number: torch.full((number,), kind), lambda _, number: torch.arange(number))
     )
-    late = (times >= given.until) & ((kinds == _ARRIVAL) | (times > given.until))
+    late = (times > last) | (times >= given.until) & ((kinds == _ARRIVAL) | (times > given.until))
     times, order = times.masked_fill(late, math.inf).sort(dim=-1, stable=True)
     return times, kinds.gather(-1, order), source.gather(-1, order).clamp(max=neurons.time.shape[1] - 1)
 
@@ -445,7 +454,7 @@ def _pulled_back(
     spikes, asked = (neurons.of_pairs(x) for x in (result.spikes, grads.spikes.double()))
     over = torch.zeros_like(pairs, dtype=torch.bool) if result.overflows is None else neurons.of_pairs(result.overflows)
     several = spikes.ndim > 1
-    out = _replayed(neurons, wide, spikes if several else spikes.unsqueeze(-1), over, bound)
+    out = _replayed(neurons, wide, spikes if several else spikes.unsqueeze(-1), over, bound, grads.state is not None)
     by: list[Tensor] = [asked if several else asked.unsqueeze(-1)]
     for x, whole in zip(out[1:], grads.state or (), strict=False):
         part = neurons.of_pairs(whole.double()).view_as(x)
