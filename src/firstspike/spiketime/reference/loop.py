@@ -176,7 +176,7 @@ def forward(make: Make, given: Arguments) -> Result:
             spikes = neurons.of_pairs(given.observed)
             overflows = torch.zeros_like(spikes[:, 0], dtype=torch.bool)
         asked = given.max_spikes and given.until < math.inf
-        if asked and (ends is None or bool(overflows.any()) and not neurons.goes_on):
+        if asked and (ends is None or (bool(overflows.any()) and not neurons.goes_on)):
             ends = list(_replayed(neurons, wide, spikes, overflows)[1:])
         found.append([spikes, neurons.status, overflows, *(x.to(dtype) for x in ends or ())])
     whole = (torch.cat(x).unflatten(0, (ensemble, batch, outputs)) for x in zip(*found, strict=True))
@@ -282,7 +282,8 @@ def _replayed(
 ) -> tuple[Float64[Tensor, "P S"], Values, State, Values]:
     """The spikes, and the state at the end (voltages, other states, times that are left), all differentiable.
 
-    Without ``ends`` what comes after the last spike is left out. With a ``bound``, spikes whose gradient with respect to some weight exceeds it count as fixed in the backward pass.
+    Without ``ends`` what comes after the last spike is left out. With a ``bound``, spikes whose gradient with respect to
+    some weight exceeds it count as fixed in the backward pass.
     """
     last = math.inf if ends else spikes.masked_fill(spikes.isinf(), -math.inf).amax(-1, keepdim=True)
     times, kinds, source = _events(neurons, given, spikes, overflows, last)

@@ -147,6 +147,8 @@ class _Series(loop.Neurons):
             terms = torch.cat([terms, (level.detach().abs() * power).unsqueeze(0)]) if searches else terms
             tops, power = torch.maximum(tops, terms), power * wait
             small = small + 1 if bool((terms <= tops * _SMALL).all()) else 0
+            if small < 2 and n < _MOST - 1:
+                continue
             least, gap = self._orders(states.detach())
             if small >= gap and n >= least:
                 return states, torch.stack(levels), wait
