@@ -282,7 +282,7 @@ def _replayed(
 ) -> tuple[Float64[Tensor, "P S"], Values, State, Values]:
     """The spikes, and the state at the end (voltages, other states, times that are left), all differentiable.
 
-    Without ``ends`` what comes after the last spike is left out. With a ``bound``, spikes whose gradient with respect to
+    Without ``ends`` what comes after the last spike is left out. With a ``bound``, spikes whose gradient by
     some weight exceeds it count as fixed in the backward pass.
     """
     last = math.inf if ends else spikes.masked_fill(spikes.isinf(), -math.inf).amax(-1, keepdim=True)
