@@ -125,8 +125,8 @@ import torch, firstspike as fs
 def resident(name):
     lines = dict(line.split(":") for line in open("/proc/self/status") if line.startswith("Vm"))
     return int(lines[name].split()[0]) / 1024
-times, weight = torch.rand(12, 1568) * 2, torch.full((400, 1568), 0.008, requires_grad=True)
-delay = torch.rand(400, 1568, requires_grad=True) if {delayed} else None
+times, weight = torch.rand(12, 392) * 2, torch.full((1600, 392), 0.032, requires_grad=True)
+delay = torch.rand(1600, 392, requires_grad=True) if {delayed} else None
 before = resident("VmRSS")
 found = fs.first_spike_time(times, weight, fs.LIF(), delay=delay, backend="reference")
 assert found.isfinite().all()
