@@ -175,19 +175,17 @@ def forward(make: Make, given: Arguments) -> Result:
         else:
             spikes = neurons.of_pairs(given.observed)
             overflows = torch.zeros_like(spikes[:, 0], dtype=torch.bool)
-        asked = given.max_spikes and given.until < math.inf
-        if asked and (ends is None or (bool(overflows.any()) and not neurons.goes_on)):
+        if given.until < math.inf and given.max_spikes and (ends is None or (overflows.any() and not neurons.goes_on)):
             ends = list(_replayed(neurons, wide, spikes, overflows)[1:])
         found.append([spikes, neurons.status, overflows, *(x.to(dtype) for x in ends or ())])
     whole = (torch.cat(x).unflatten(0, (ensemble, batch, outputs)) for x in zip(*found, strict=True))
     spikes, status, overflows, *ends = whole
     if not given.max_spikes:
         return Result(spikes.squeeze(-1), (status,))
-    state = None
-    if given.until < math.inf:
-        voltage, others, left = ends
-        state = Held(voltage, others.squeeze(-1) if given.closed else others, left)
-    return Result(spikes, (status,), overflows, state)
+    if given.until == math.inf:
+        return Result(spikes, (status,), overflows)
+    voltage, others, left = ends
+    return Result(spikes, (status,), overflows, Held(voltage, others.squeeze(-1) if given.closed else others, left))
 
 
 def _trains(
@@ -247,9 +245,7 @@ def _trains(
         lifted = torch.where(arrives & lifting, now, lifted)
         spiked = torch.where(fires, spike, torch.where(arrives & lifting, -math.inf, spiked))
         alive &= fires | arrives | (stop < end) | (held & (stop == free))
-        alive &= neurons.status == FINE
-        if not given.max_spikes:
-            alive &= count < most
+        alive &= (neurons.status == FINE) & ((count < most) | (given.max_spikes > 0))
     left = torch.where(overflows, 0.0, (free - given.until).clamp(min=0))
     return spikes, overflows, *neurons.ends(x, left)
 
@@ -273,20 +269,13 @@ class _Passed(NamedTuple):
 
 
 def _replayed(
-    neurons: Neurons,
-    given: Arguments,
-    spikes: Float[Tensor, "P S"],
-    overflows: Some,
-    bound: float | None = None,
-    ends: bool = True,
+    neurons: Neurons, given: Arguments, spikes: Float[Tensor, "P S"], overflows: Some, bound: float | None = None
 ) -> tuple[Float64[Tensor, "P S"], Values, State, Values]:
     """The spikes, and the state at the end (voltages, other states, times that are left), all differentiable.
 
-    Without ``ends`` what comes after the last spike is left out. With a ``bound``, spikes whose gradient by
-    some weight exceeds it count as fixed in the backward pass.
+    With a ``bound``, spikes whose gradient with respect to some weight exceeds it count as fixed in the backward pass.
     """
-    last = math.inf if ends else spikes.masked_fill(spikes.isinf(), -math.inf).amax(-1, keepdim=True)
-    times, kinds, source = _events(neurons, given, spikes, overflows, last)
+    times, kinds, source = _events(neurons, given, spikes, overflows)
     arrivals, weight, places, lifts = (
         x.gather(1, source) for x in (neurons.time, neurons.weight, neurons.place, neurons.lifts)
     )
@@ -348,7 +337,7 @@ def _replayed(
         if move is not None:
             passed.append(_Passed(move, arrives, place, fires, count, level, after))
         count = count + fires
-    if ends and given.until < math.inf:
+    if given.until < math.inf:
         neurons.now = now
         x = neurons.moved(x, torch.where(stays, 0.0, given.until - now), held)
     steepest += _largest_kicks(passed, out.shape) / torch.as_tensor(neurons.unit).unsqueeze(-1) if passed else 0.0
@@ -357,11 +346,11 @@ def _replayed(
 
 
 def _events(
-    neurons: Neurons, given: Arguments, spikes: Float[Tensor, "P S"], overflows: Some, last: Tensor | float
+    neurons: Neurons, given: Arguments, spikes: Float[Tensor, "P S"], overflows: Some
 ) -> tuple[Float64[Tensor, "P N"], Int64[Tensor, "P N"], Int64[Tensor, "P N"]]:
-    """When releases, spikes and arrivals happen until the ``last``, in order, which of the three, and which arrival.
+    """When releases, spikes and arrivals happen, in order, which of the three it is, and which arrival.
 
-    At one time the release comes first, then arrivals that lift g, spikes, and other arrivals.
+    At one time: the release, arrivals that lift g, spikes, other arrivals. Without an end, none after the last spike.
     """
     released = _rounded(spikes.double() + neurons.refractory.detach().unsqueeze(-1), spikes.dtype)
     released = released.masked_fill(released <= spikes, math.inf)
@@ -379,7 +368,8 @@ def _events(
         torch.cat([of(kind, x.shape[1]) for kind, x in groups]).to(times.device).expand(times.shape)
         for of in (lambda kind, number: torch.full((number,), kind), lambda _, number: torch.arange(number))
     )
-    late = (times > last) | (times >= given.until) & ((kinds == _ARRIVAL) | (times > given.until))
+    last = given.until if given.until < math.inf else spikes.nan_to_num(posinf=-math.inf).amax(-1, keepdim=True)
+    late = (times > last) | ((times >= given.until) & (kinds == _ARRIVAL))
     times, order = times.masked_fill(late, math.inf).sort(dim=-1, stable=True)
     return times, kinds.gather(-1, order), source.gather(-1, order).clamp(max=neurons.time.shape[1] - 1)
 
@@ -451,11 +441,11 @@ def _pulled_back(
     leaves = {name: x.detach().double().requires_grad_() for name, x in likes.items()}
     wide = prepared(given._replace(**leaves))
     neurons = make(wide, pairs, given.times.dtype)
-    neurons.fixes_twins = given.closed
+    neurons.fixes_twins, wide = given.closed, wide if grads.state else wide._replace(until=math.inf)
     spikes, asked = (neurons.of_pairs(x) for x in (result.spikes, grads.spikes.double()))
     over = torch.zeros_like(pairs, dtype=torch.bool) if result.overflows is None else neurons.of_pairs(result.overflows)
     several = spikes.ndim > 1
-    out = _replayed(neurons, wide, spikes if several else spikes.unsqueeze(-1), over, bound, grads.state is not None)
+    out = _replayed(neurons, wide, spikes if several else spikes.unsqueeze(-1), over, bound)
     by: list[Tensor] = [asked if several else asked.unsqueeze(-1)]
     for x, whole in zip(out[1:], grads.state or (), strict=False):
         part = neurons.of_pairs(whole.double()).view_as(x)

@@ -237,9 +237,8 @@ def _kept(program: steps.Program) -> frozenset[int]:
     """Rows whose earlier coefficients a step needs."""
     found: set[int] = set()
     for place, (kind, operands, _) in enumerate(program.steps, program.inputs):
-        found |= (
-            set() if kind == steps.SUM else {*operands} if kind in (steps.PRODUCT, steps.SQUARE) else {*operands, place}
-        )
+        if kind != steps.SUM:
+            found |= {*operands} if kind in (steps.PRODUCT, steps.SQUARE) else {*operands, place}
         found |= {place + 1} if kind in (steps.SIN, steps.TANH) else set()
     return frozenset(found)
 
