@@ -273,7 +273,7 @@ def test_gradcheck_in_forward_mode(ratio, backend):
     def out(*xs):
         return spikes(dict(zip(names, xs, strict=True)), ratio, backend)
 
-    assert torch.autograd.gradcheck(out, inputs, atol=1e-6, check_forward_ad=True, fast_mode=True)
+    assert torch.autograd.gradcheck(out, inputs, atol=1e-8, rtol=1e-5, check_forward_ad=True, fast_mode=True)
 
 
 @pytest.mark.parametrize("mapped", ["values", "tangents", "both"])

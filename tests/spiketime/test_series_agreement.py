@@ -359,7 +359,7 @@ def test_derivatives_are_those_of_finite_differences():
     for x, high, low in zip(pushed, up, down, strict=True):
         torch.testing.assert_close(x, (high - low) / 2e-6, rtol=1e-6, atol=1e-7)
     leaves = [x.clone().requires_grad_() for x in values[:-1]]
-    torch.autograd.gradcheck(lambda *x: finite(*x, values[-1]), leaves, eps=1e-6, atol=1e-6, rtol=1e-5, fast_mode=True)
+    torch.autograd.gradcheck(lambda *x: finite(*x, values[-1]), leaves, eps=1e-6, atol=1e-6, rtol=1e-5)
 
 
 def test_networks_with_values_of_their_own_through_vmap(backend):

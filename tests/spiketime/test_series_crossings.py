@@ -134,7 +134,7 @@ def test_derivatives_without_a_reset(backend):
         return trains[trains.isfinite()]
 
     assert len(finite(*leaves)) > 3
-    torch.autograd.gradcheck(finite, leaves, eps=1e-6, atol=1e-5, rtol=1e-5, fast_mode=True)
+    torch.autograd.gradcheck(finite, leaves, eps=1e-6, atol=1e-5, rtol=1e-5)
 
 
 def test_what_a_spike_leaves_at_the_threshold_is_not_held():

@@ -49,7 +49,7 @@ def test_response_to_a_current_that_rises(taus):
         some, (one, *two) = given[0], [*first, *given[1:]]
         return response(some, one, Receptor(*two))
 
-    assert torch.autograd.gradcheck(of, (since[20::8].clone().requires_grad_(), *leaves), atol=1e-7, fast_mode=True)
+    assert torch.autograd.gradcheck(of, (since[20::8].clone().requires_grad_(), *leaves), atol=1e-7)
 
 
 IN_READOUTS = "by sign", "two receptors"  # tests/layers/test_readouts.py has these gradients
@@ -61,9 +61,7 @@ IN_READOUTS = "by sign", "two receptors"  # tests/layers/test_readouts.py has th
 def test_gradient_of_the_maximum(kind):
     neuron, receptor = NEURONS[kind]
     times, weight = (x.requires_grad_() for x in problem())
-    assert torch.autograd.gradcheck(
-        lambda *given: maximum(*given, neuron, receptor), (times, weight), atol=1e-7, fast_mode=True
-    )
+    assert torch.autograd.gradcheck(lambda *given: maximum(*given, neuron, receptor), (times, weight), atol=1e-7)
 
 
 @pytest.mark.parametrize(
