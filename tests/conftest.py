@@ -150,12 +150,12 @@ ABOUT_NUMBERS = {"test_extremes"}
 def pytest_runtest_setup(item):
     """What takes most of the time is done where it is tested: compiling kernels, and figures after a training.
 
-    Outside of tests/spiketime and tests/invariances all layers take the kernels of large layers, which give the same
-    bits. There so do those of 17 to 32 neurons, but in slow tests of tests/spiketime that are not about numbers.
+    All layers take the kernels of large layers, which give the same bits, but in slow tests of tests/spiketime, and
+    layers of up to 16 neurons in those of tests/invariances and about numbers.
     """
-    all_widths = "spiketime" in item.path.parts and item.path.stem not in ABOUT_NUMBERS
-    widths = WIDTHS if all_widths and item.get_closest_marker("slow") else WIDTHS[:1]
-    arrays.NARROW = widths if {"spiketime", "invariances"}.intersection(item.path.parts) else ()
+    widths = WIDTHS[:1] if "invariances" in item.path.parts or item.path.stem in ABOUT_NUMBERS else WIDTHS
+    small = item.get_closest_marker("slow") and {"spiketime", "invariances"}.intersection(item.path.parts)
+    arrays.NARROW = widths if small else ()
     save.draw_after_training = DRAW if item.get_closest_marker("draws") else lambda run: None
 
 

@@ -22,6 +22,8 @@ from table import INVARIANCES, KNOWN_FAULTS, ROWS, WITHOUT_ROW
 
 from firstspike import layers, losses, spiketime, substrates
 
+# recurrent layers call the kernels for one window after the other; the others have neighbours of the same kernels
+LONG = {"LIFRecurrent", "spike_trains, adaptation", "spike_trains, no reset"}
 CELLS = [(row, name) for row in ROWS for name in INVARIANCES if name not in row.excused]
 EACH = math.ceil(int(os.environ.get("FIRSTSPIKE_PROPERTIES", 2 * len(CELLS))) / len(CELLS))  # problems of most cells
 
@@ -57,8 +59,7 @@ def test_excuses_are_reasons_for_invariances():
 def cell(row, name):
     fault = KNOWN_FAULTS.get((row.name, name))
     marks = [] if fault is None else [pytest.mark.xfail(reason=fault, strict=True)]
-    # recurrent layers call the kernels for one window after the other
-    marks += [pytest.mark.slow] if row.slow or row.name == "LIFRecurrent" else []
+    marks += [pytest.mark.slow] if row.slow or row.name in LONG else []
     return pytest.param(row, name, id=f"{row.name}-{name}", marks=marks)
 
 

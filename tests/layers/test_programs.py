@@ -343,12 +343,8 @@ def test_linearized_readouts(readout):
             MembraneReadout(4, 3, time=1.0, **OWN_TAUS),
             "MembraneReadout with trained time constants has no forward mode",
         ),
-        (
-            LIFRecurrent(4, 3, 5, 3.0, overflow="drop"),
-            "recurrent CPU kernels have no forward mode; use backend='reference'",
-        ),
     ],
-    ids=["maximum", "membrane", "recurrent"],
+    ids=["maximum", "membrane"],
 )
 def test_no_forward_mode(layer, message):
     with pytest.raises(NotImplementedError, match=f"^{message}"):

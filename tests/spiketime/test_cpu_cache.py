@@ -25,6 +25,7 @@ from firstspike.spiketime import shared
 from firstspike.spiketime.cpu.runtime import compiling
 compiled = []
 shared.listeners.append(lambda: compiled.append(1))
+torch.set_default_dtype(torch.float64)  # whose kernels for these calls other tests need, too
 times, weight, neuron = torch.zeros(1, 2), torch.ones(3, 2, requires_grad=True), fs.LIF()
 fs.first_spike_time(times, weight, neuron, backend="cpu").sum().backward()
 fs.first_spike_time(times, weight, neuron, delay=torch.ones(3, 2), backend="cpu").sum().backward()
@@ -113,7 +114,7 @@ def test_kinds_of_a_kernel_from_several_processes_are_told_apart(tmp_path):
     long = "; ".join(f"g.others[{k % 2}] /= g.others[{(k + 1) % 2}] + {k}" for k in range(80))
     (tmp_path / "kinds.py").write_text(KINDS.replace("LONG", long))
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "home")}
-    for numbers in (["1"], ["2"], ["1", "2"], ["2", "1"]):
+    for numbers in (["1"], ["2"], ["2", "1"]):
         command = [sys.executable, str(tmp_path / "kinds.py"), *numbers]
         found = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=120)
         assert found.stdout.split() == numbers
@@ -257,7 +258,7 @@ def test_a_second_process_only_where_a_core_is_free(monkeypatch):
         ("rows.backward.backward_kernel", "32, false"),
         pytest.param("rows.backward.backward_kernel", "32, true", marks=pytest.mark.exhaustive),
         ("lanes.kernels.backward_kernel", '"closed", true, false'),
-        ("lanes.kernels.backward_kernel", '"linear", true, true'),
+        pytest.param("lanes.kernels.backward_kernel", '"linear", true, true', marks=pytest.mark.exhaustive),
     ],
 )
 def test_the_second_process_does_without_torch(kernel, kind):

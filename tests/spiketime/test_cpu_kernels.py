@@ -148,7 +148,7 @@ def slopes_at(given: Problem, spikes: Tensor) -> Tensor:
 
 
 @pytest.mark.slow
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10**6),
     batch=st.integers(1, 20),

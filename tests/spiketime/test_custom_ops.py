@@ -289,6 +289,7 @@ def test_an_exported_program_runs_in_a_new_process(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("backend", ["cpu"])  # which the program does not know of
 def test_traced_by_make_fx(case, backend):
     """A program that holds the backward pass as well."""
     spikes, values = case

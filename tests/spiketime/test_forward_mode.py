@@ -8,7 +8,7 @@ from torch.autograd import forward_ad
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, linearize, vmap
 
 from fifty_digits import RATIOS
-from firstspike import LIF, LIFRecurrent, first_spike_time
+from firstspike import LIF, SpikingRecurrent, first_spike_time
 from firstspike.neurons import AdaptiveLIF
 from firstspike.spiketime import TrainState, spike_window, transforms
 
@@ -229,11 +229,21 @@ def test_trains_with_numbered_receptors(backend):
     torch.testing.assert_close(moved, (up - down) / 2e-6, rtol=1e-6, atol=1e-6)
 
 
-def test_trains_of_recurrent_kernels_have_no_forward_mode():
-    layer = LIFRecurrent(3, 4, 5, 2.0, dtype=torch.float64, weight_mean=2.0, weight_std=0.1, overflow="drop")
-    times = draw(2, 3)
-    with pytest.raises(NotImplementedError, match="no forward mode; use backend='reference'"):
-        jvp(layer, (times,), (times,))
+@pytest.mark.parametrize("neuron", [LIF(2.0), LIF(2.0, bias=0.9)], ids=["lif", "bias"])
+def test_recurrent_layers_go_window_after_window(neuron):
+    """Their kernels for all windows have no forward mode."""
+    layer = SpikingRecurrent(
+        3, 4, 5, 2.0, neuron, dtype=torch.float64, weight_mean=2.0, weight_std=0.1, overflow="drop"
+    )
+
+    def total(times):
+        trains = layer(times)
+        return torch.where(trains.isfinite(), trains, 0.0).square().sum()
+
+    times, along = draw(2, 3), draw(2, 3)
+    _, moved = jvp(total, (times,), (along,))
+    assert layer(times).isfinite().any()
+    torch.testing.assert_close(moved, (torch.func.grad(total)(times) * along).sum())
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["layer", "neurons"])
@@ -273,7 +283,7 @@ def test_gradcheck_in_forward_mode(ratio, backend):
     def out(*xs):
         return spikes(dict(zip(names, xs, strict=True)), ratio, backend)
 
-    assert torch.autograd.gradcheck(out, inputs, atol=1e-6, check_forward_ad=True)
+    assert torch.autograd.gradcheck(out, inputs, atol=1e-8, rtol=1e-5, check_forward_ad=True, fast_mode=True)
 
 
 @pytest.mark.parametrize("mapped", ["values", "tangents", "both"])

@@ -43,7 +43,7 @@ def test_gradcheck(delayed, ratio, backend):
 
     inputs = [x.detach().requires_grad_() for x in (finite, weight, threshold, delay)]
     assert spikes(*inputs).isfinite().all()
-    assert torch.autograd.gradcheck(spikes, inputs, atol=1e-6)
+    assert torch.autograd.gradcheck(spikes, inputs, atol=1e-8, rtol=1e-5, fast_mode=True)
 
 
 @pytest.mark.parametrize("tau_syn", [1.0, 5e-3])
@@ -341,7 +341,7 @@ def test_two_layers(ratio, backend):
         return first_spike_time(hidden, second, LIF(ratio), backend=backend)
 
     assert network(first, second).isfinite().all()
-    assert torch.autograd.gradcheck(network, (first, second), atol=1e-6)
+    assert torch.autograd.gradcheck(network, (first, second), atol=1e-8, rtol=1e-5, fast_mode=True)
 
 
 @pytest.mark.usefixtures("wide_kernels")

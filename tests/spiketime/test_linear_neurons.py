@@ -395,8 +395,15 @@ def test_near_tangents_in_float32(kind, backend):
     check_tangents(kind, backend, torch.float32, 1e-5, 1e-4)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("dtype", "backend"),
+    [
+        pytest.param(torch.float32, "cpu", marks=pytest.mark.slow),
+        (torch.float32, "reference"),
+        (torch.float64, "cpu"),
+        (torch.float64, "reference"),
+    ],
+)
 @pytest.mark.parametrize(("rise", "syn"), [(1.7, 0.01), (0.01, 1.7), (40.0, 0.3)])
 def test_a_synapse_that_is_fed_slowly_may_be_fast(rise, syn, dtype, backend):
     """Against the solution by matrix exponentials: the membrane is just at the threshold at the time of the spike."""
@@ -410,7 +417,7 @@ def test_a_synapse_that_is_fed_slowly_may_be_fast(rise, syn, dtype, backend):
     assert max(heights[:-1]) < 1
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", [pytest.param("cpu", marks=pytest.mark.slow), "reference"])
 @pytest.mark.parametrize("unit", [2.0**-20, 3e-7, 1e7])
 def test_single_precision_does_not_depend_on_the_unit(unit, backend):
     source = torch.Generator().manual_seed(3)

@@ -14,7 +14,7 @@ from firstspike import Neuron, spike_trains
 from firstspike.neurons import EIF, QIF, AdEx, AdLIF, ConductanceLIF, Izhikevich
 from firstspike.spiketime import TrainState, spike_window
 
-INF, UNTIL, INPUTS, OUTPUTS = math.inf, 50.0, 10, 2
+INF, OUTPUTS = math.inf, 2
 TAUS = (5.0, 8.0)
 MADE = {
     "AdEx": lambda some: AdEx(tau_syn=TAUS, tau_w=some(144.0), b=some(80.5), c_m=some(281.0), bias=500.0),
@@ -30,7 +30,7 @@ MADE = {
 }  # fmt: skip
 SIZE = {"AdEx": 2000.0, "EIF": 1.5, "Izhikevich": 10.0, "QIF": 0.8, "AdLIF": 2.0, "ConductanceLIF": 0.5, "own": 1.2}
 TAKES_OFF = ["AdEx", "EIF", "Izhikevich", "own"]
-RECEPTOR = [int(k % 4 == 3) for k in range(INPUTS)]
+LONG = {"QIF", "own"}  # those that spike less often
 
 
 class Case:
@@ -39,17 +39,19 @@ class Case:
     def __init__(self, kind, seed, backend="cpu"):
         draw = Drawn(seed)
         self.neuron = MADE[kind](lambda x: (x * draw.uniform(OUTPUTS, low=0.9, high=1.1)).requires_grad_())
-        self.backend, sign = backend, 1 - 2 * torch.tensor(RECEPTOR).to(**DOUBLE)
+        inputs, self.until = (10, 50.0) if kind in LONG else (6, 30.0)
+        self.receptor = [int(k % 4 == 3) for k in range(inputs)]
+        self.backend, sign = backend, 1 - 2 * torch.tensor(self.receptor).to(**DOUBLE)
         sign = sign.abs() if kind == "ConductanceLIF" else sign
-        self.times = draw.uniform(1, INPUTS, 2, high=UNTIL)
-        self.weight = SIZE[kind] * sign * draw.uniform(OUTPUTS, INPUTS, low=0.2)
+        self.times = draw.uniform(1, inputs, 2, high=self.until)
+        self.weight = SIZE[kind] * sign * draw.uniform(OUTPUTS, inputs, low=0.2)
         trains = self.call(self.times, self.weight, 60).detach()
         self.own = trains[..., : int(trains.isfinite().sum(-1).max())]
 
     def call(self, times, weight, most, observed=None, backend=None):
         return spike_trains(
-            times, weight, self.neuron, max_spikes=most, observed=observed, receptor=RECEPTOR, until=UNTIL,
-            backend=backend or self.backend,
+            times, weight, self.neuron, max_spikes=most, observed=observed, receptor=self.receptor,
+            until=self.until, backend=backend or self.backend,
         )  # fmt: skip
 
     def others(self):
@@ -59,12 +61,12 @@ class Case:
         columns = torch.arange(own.shape[-1])
         middle = own[..., :2].mean(-1, keepdim=True)
         found = {
-            "late": torch.where(own * 1.01 <= UNTIL, own * 1.01, INF),
+            "late": torch.where(own * 1.01 <= self.until, own * 1.01, INF),
             "early": own * 0.99,
             "without the last": torch.where(columns == last - 1, INF, own),
             "without the second": torch.where(columns == 1, INF, own),
             "one more": torch.cat([own, middle], -1),
-            "one more at the end": torch.cat([own, none.clamp(max=UNTIL - 0.1)], -1),
+            "one more at the end": torch.cat([own, none.clamp(max=self.until - 0.1)], -1),
             "none": torch.full_like(own, INF),
         }
         return {name: x.sort(-1).values for name, x in found.items()}
@@ -74,8 +76,8 @@ class Case:
 
         def run(leaves, backend, observed):
             found = spike_window(
-                **leaves, neuron=self.neuron, max_spikes=observed.shape[-1], observed=observed, receptor=RECEPTOR,
-                until=UNTIL, backend=backend,
+                **leaves, neuron=self.neuron, max_spikes=observed.shape[-1], observed=observed,
+                receptor=self.receptor, until=self.until, backend=backend,
             )  # fmt: skip
             return found.trains, *found.state[:3]
 
@@ -146,7 +148,7 @@ def test_a_spike_where_the_membrane_hardly_rises_has_a_small_gradient(backend):
 
 @pytest.mark.parametrize("kind", TAKES_OFF)
 def test_windows_that_are_cut_where_a_neuron_waits_are_one_long_call(kind, backend):
-    case = Case(kind, 2)
+    case = Case(kind, 1)
     observed = case.others()["without the second"]
 
     def of_windows(ends):
@@ -157,7 +159,7 @@ def test_windows_that_are_cut_where_a_neuron_waits_are_one_long_call(kind, backe
                 here = torch.where((observed > start) & (observed <= until), observed, INF).sort(-1).values
                 found = spike_window(
                     **leaves, neuron=case.neuron, state=state, until=until, max_spikes=here.shape[-1], observed=here,
-                    receptor=RECEPTOR, backend=backend,
+                    receptor=case.receptor, backend=backend,
                 )  # fmt: skip
                 state = found.state
                 parts.append(found.trains)
@@ -167,7 +169,8 @@ def test_windows_that_are_cut_where_a_neuron_waits_are_one_long_call(kind, backe
 
     leaves, own = {"times": case.times, "weight": case.weight}, learnt(case.neuron)
     whole, pieces = (
-        results(leaves, own, of_windows(ends), backend) for ends in ([UNTIL], [*range(5, int(UNTIL), 7), UNTIL])
+        results(leaves, own, of_windows(ends), backend)
+        for ends in ([case.until], [*range(5, int(case.until), 7), case.until])
     )
     same(pieces, whole, times=1e-9)
 
@@ -180,7 +183,7 @@ def test_forward_mode_of_trains_that_are_full(kind):
 
     def call(weight):
         found = spike_trains(
-            case.times, weight, case.neuron, max_spikes=2, overflow="drop", receptor=RECEPTOR, until=UNTIL
+            case.times, weight, case.neuron, max_spikes=2, overflow="drop", receptor=case.receptor, until=case.until
         )
         return torch.where(found.isfinite(), found, 0.0)
 

@@ -139,7 +139,9 @@ def check_gradient(problem, numbers, pair, leaves, spikes, moves, found):
 
 PARTS = max(1, PROBLEMS // 1000)  # one test each, which shows its counts
 RUNS = [
-    pytest.param(*kind, round(share * PROBLEMS / PARTS), part, marks=[pytest.mark.slow] * ("float32" in kind))
+    pytest.param(
+        *kind, round(share * PROBLEMS / PARTS), part, marks=[pytest.mark.slow] * ("float32" in kind or "cpu" in kind)
+    )  # all kernels of linear neurons
     for kind, share in SHARES.items()
     for part in range(PARTS)
 ]

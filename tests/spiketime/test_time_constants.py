@@ -68,7 +68,7 @@ def test_gradcheck(delayed, shape, finite, backend):
 
     inputs = [x.clone().requires_grad_() for x in (finite_times, weight, threshold, mem, syn, delay)]
     assert spikes(*inputs).isfinite().all()
-    assert torch.autograd.gradcheck(spikes, inputs, atol=1e-6)
+    assert torch.autograd.gradcheck(spikes, inputs, atol=1e-8, rtol=1e-5, fast_mode=True)
 
 
 @pytest.mark.parametrize("shape", [(), (4,)], ids=["layer", "neurons"])
@@ -80,7 +80,9 @@ def test_gradcheck_without_leak(shape, backend):
         return first_spike_time(times, weight, LIF(INF, syn), backend=backend)
 
     assert spikes(weight, syn).isfinite().all()
-    assert torch.autograd.gradcheck(spikes, (weight.requires_grad_(), syn.requires_grad_()), atol=1e-6)
+    assert torch.autograd.gradcheck(
+        spikes, (weight.requires_grad_(), syn.requires_grad_()), atol=1e-8, rtol=1e-5, fast_mode=True
+    )
 
 
 def derivative(function, x):

@@ -90,8 +90,7 @@ class _Linear(loop.Neurons):
         found = torch.full_like(length, math.inf).masked_fill(excess >= _least(flow, now, threshold), 0.0)
         some = (found.isinf() & (length > 0) & flow.may_cross(now, excess, length)).nonzero().squeeze(-1)
         if len(some):
-            flow, threshold = flow.each(some), threshold[some]
-            now = [y[some] for y in now]
+            flow, threshold, now = flow.each(some), threshold[some], [y[some] for y in now]
             found[some] = first_crossing(flow, now, threshold, length[some])
         return found
 

@@ -93,11 +93,13 @@ class Neurons(ABC):
         self.weight: Float64[Tensor, "P N"] = pad(weight, (0, 1))
         self.place: Int64[Tensor, "P N"] = pad(place, (0, 1))
         """Index of the variable that each arrival adds to."""
-        lifting = torch.tensor(direct, device=place.device)[self.place]
-        alone = torch.where(lifting, self.time.detach(), math.inf).sort(-1).values
-        nearest = torch.searchsorted(alone, self.time.detach()).clamp(max=alone.shape[-1] - 1)
-        self.lifts: Bool[Tensor, "P N"] = (alone.gather(-1, nearest) == self.time) & self.time.isfinite()
+        self.lifts: Bool[Tensor, "P N"] = torch.zeros_like(self.place, dtype=torch.bool)
         """Arrivals at times at which some lift g itself."""
+        if any(direct):
+            lifting = torch.tensor(direct, device=place.device)[self.place]
+            alone = torch.where(lifting, self.time.detach(), math.inf).sort(-1).values
+            nearest = torch.searchsorted(alone, self.time.detach()).clamp(max=alone.shape[-1] - 1)
+            self.lifts = (alone.gather(-1, nearest) == self.time) & self.time.isfinite()
 
     def of_neurons(self, x: Float64[Tensor, "E O ..."]) -> Float64[Tensor, "P ..."]:
         """Numbers of neurons, for each pair."""
@@ -173,18 +175,17 @@ def forward(make: Make, given: Arguments) -> Result:
         else:
             spikes = neurons.of_pairs(given.observed)
             overflows = torch.zeros_like(spikes[:, 0], dtype=torch.bool)
-        if given.until < math.inf and given.max_spikes and (ends is None or not neurons.goes_on):
+        if given.until < math.inf and given.max_spikes and (ends is None or (overflows.any() and not neurons.goes_on)):
             ends = list(_replayed(neurons, wide, spikes, overflows)[1:])
         found.append([spikes, neurons.status, overflows, *(x.to(dtype) for x in ends or ())])
     whole = (torch.cat(x).unflatten(0, (ensemble, batch, outputs)) for x in zip(*found, strict=True))
     spikes, status, overflows, *ends = whole
     if not given.max_spikes:
         return Result(spikes.squeeze(-1), (status,))
-    state = None
-    if given.until < math.inf:
-        voltage, others, left = ends
-        state = Held(voltage, others.squeeze(-1) if given.closed else others, left)
-    return Result(spikes, (status,), overflows, state)
+    if given.until == math.inf:
+        return Result(spikes, (status,), overflows)
+    voltage, others, left = ends
+    return Result(spikes, (status,), overflows, Held(voltage, others.squeeze(-1) if given.closed else others, left))
 
 
 def _trains(
@@ -244,9 +245,7 @@ def _trains(
         lifted = torch.where(arrives & lifting, now, lifted)
         spiked = torch.where(fires, spike, torch.where(arrives & lifting, -math.inf, spiked))
         alive &= fires | arrives | (stop < end) | (held & (stop == free))
-        alive &= neurons.status == FINE
-        if not given.max_spikes:
-            alive &= count < most
+        alive &= (neurons.status == FINE) & ((count < most) | (given.max_spikes > 0))
     left = torch.where(overflows, 0.0, (free - given.until).clamp(min=0))
     return spikes, overflows, *neurons.ends(x, left)
 
@@ -351,7 +350,7 @@ def _events(
 ) -> tuple[Float64[Tensor, "P N"], Int64[Tensor, "P N"], Int64[Tensor, "P N"]]:
     """When releases, spikes and arrivals happen, in order, which of the three it is, and which arrival.
 
-    At one time the release comes first, then arrivals that lift g, spikes, and other arrivals.
+    At one time: the release, arrivals that lift g, spikes, other arrivals. Without an end, none after the last spike.
     """
     released = _rounded(spikes.double() + neurons.refractory.detach().unsqueeze(-1), spikes.dtype)
     released = released.masked_fill(released <= spikes, math.inf)
@@ -369,7 +368,8 @@ def _events(
         torch.cat([of(kind, x.shape[1]) for kind, x in groups]).to(times.device).expand(times.shape)
         for of in (lambda kind, number: torch.full((number,), kind), lambda _, number: torch.arange(number))
     )
-    late = (times >= given.until) & ((kinds == _ARRIVAL) | (times > given.until))
+    last = given.until if given.until < math.inf else spikes.nan_to_num(posinf=-math.inf).amax(-1, keepdim=True)
+    late = (times > last) | ((times >= given.until) & (kinds == _ARRIVAL))
     times, order = times.masked_fill(late, math.inf).sort(dim=-1, stable=True)
     return times, kinds.gather(-1, order), source.gather(-1, order).clamp(max=neurons.time.shape[1] - 1)
 
@@ -441,7 +441,7 @@ def _pulled_back(
     leaves = {name: x.detach().double().requires_grad_() for name, x in likes.items()}
     wide = prepared(given._replace(**leaves))
     neurons = make(wide, pairs, given.times.dtype)
-    neurons.fixes_twins = given.closed
+    neurons.fixes_twins, wide = given.closed, wide if grads.state else wide._replace(until=math.inf)
     spikes, asked = (neurons.of_pairs(x) for x in (result.spikes, grads.spikes.double()))
     over = torch.zeros_like(pairs, dtype=torch.bool) if result.overflows is None else neurons.of_pairs(result.overflows)
     several = spikes.ndim > 1

@@ -147,6 +147,8 @@ class _Series(loop.Neurons):
             terms = torch.cat([terms, (level.detach().abs() * power).unsqueeze(0)]) if searches else terms
             tops, power = torch.maximum(tops, terms), power * wait
             small = small + 1 if bool((terms <= tops * _SMALL).all()) else 0
+            if small < 2 and n < _MOST - 1:
+                continue
             least, gap = self._orders(states.detach())
             if small >= gap and n >= least:
                 return states, torch.stack(levels), wait
@@ -235,9 +237,8 @@ def _kept(program: steps.Program) -> frozenset[int]:
     """Rows whose earlier coefficients a step needs."""
     found: set[int] = set()
     for place, (kind, operands, _) in enumerate(program.steps, program.inputs):
-        found |= (
-            set() if kind == steps.SUM else {*operands} if kind in (steps.PRODUCT, steps.SQUARE) else {*operands, place}
-        )
+        if kind != steps.SUM:
+            found |= {*operands} if kind in (steps.PRODUCT, steps.SQUARE) else {*operands, place}
         found |= {place + 1} if kind in (steps.SIN, steps.TANH) else set()
     return frozenset(found)
 
