@@ -7,7 +7,7 @@ import torch
 
 from firstspike import LIF, DelayRule, SpikingRecurrent
 from firstspike.neurons import AdaptiveLIF
-from firstspike.spiketime.cpu.lanes import host as lanes
+from firstspike.spiketime.cpu.lanes import sizes as lanes
 from firstspike.spiketime.cpu.windows import host
 
 INF = math.inf
@@ -94,7 +94,11 @@ def in_pieces(net, times):
 
 
 @pytest.mark.parametrize("call", [whole, in_pieces])
-@pytest.mark.parametrize("options", (CASES | LINEAR).values(), ids=CASES | LINEAR)
+@pytest.mark.parametrize(
+    "options",
+    [*CASES.values(), *(pytest.param(x, marks=pytest.mark.slow) for x in LINEAR.values())],  # by other kernels
+    ids=CASES | LINEAR,
+)
 def test_one_call_equals_window_after_window(options, call, monkeypatch):
     """More neurons than lanes. That each window is right, others test."""
     net, times = layer(37, **options), inputs()
@@ -107,7 +111,11 @@ def test_one_call_equals_window_after_window(options, call, monkeypatch):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
 
 
-@pytest.mark.parametrize("options", [BOTH, LEARNT, {"neuron": TWO} | PARTS], ids=["delays", "constants", "receptors"])
+@pytest.mark.parametrize(
+    "options",
+    [BOTH, LEARNT, pytest.param({"neuron": TWO} | PARTS, marks=pytest.mark.slow)],
+    ids=["delays", "constants", "receptors"],
+)
 def test_room_and_threads_do_not_matter(options, monkeypatch):
     """With too little room at first, more is found; many spikes are on their way at the same time."""
     net, times, results = layer(37, 2, window_spikes=40, overflow="drop", **options), inputs(33), []

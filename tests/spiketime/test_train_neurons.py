@@ -8,7 +8,7 @@ from test_train_kernels import draw, finite
 
 from firstspike import LIF, first_spike_time, spike_trains
 from firstspike.spiketime import TrainState, cpu, spike_window
-from firstspike.spiketime.cpu.lanes import host as neuron_host
+from firstspike.spiketime.cpu.lanes import sizes as neuron_sizes
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -155,7 +155,8 @@ def test_float32(mode):
 def test_threads_and_other_samples_do_not_matter(mode, monkeypatch):
     results = []
     for threads in (1, 2, 3):
-        monkeypatch.setattr(neuron_host, "threads_for", lambda work, threads=threads: threads)
+        monkeypatch.setattr(neuron_sizes, "threads_for", lambda work, threads=threads: threads)
+        neuron_sizes.sizes_of.cache_clear()
         trains, gradients = run(SHAPES[2], mode, 2.0, "cpu", windows=True, dtype=torch.float32, refractory=0.3)
         results.append((trains, *gradients))
     for other in results[1:]:

@@ -24,7 +24,7 @@ from firstspike.spiketime.contract import (
 )
 from firstspike.spiketime.cpu.arrays import PAD, saved_for
 from firstspike.spiketime.cpu.lanes import host as lanes
-from firstspike.spiketime.cpu.lanes.host import PARTS
+from firstspike.spiketime.cpu.lanes.sizes import PARTS
 from firstspike.spiketime.cpu.rows.host import MAX_GROUPS, backward_rows, backward_trains, forward_rows, forward_trains
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD
 from firstspike.spiketime.cpu.series import host as series

@@ -31,6 +31,13 @@ PARTS, EACH = 5 * LANES, 5 * LANES
 # sums of a group's gradients, see ``kernels``; then each component's by the logarithm of its time constant and its jump
 BY_THRESHOLD, BY_RESET, BY_MEM, BY_BIAS, BY_PARTS = (row * LANES for row in range(5))
 
+# rows of 32 lanes after those of the adjoint: what releases owe to spikes, and that for the weights; units, thresholds
+# and resets in them, refractory times, releases at the start, the factor of a spike that the bound may
+# drop, and for ``fill_largest`` spikes and when membranes start before them
+OWED, OWED_KEPT, SIZE, LEVEL, RESET, HOLD, FIRST, FACTOR, SPIKE, BEFORE = (row * LANES for row in range(10))
+N_OTHERS = 10 * LANES
+LEFT, RELEASES = 0, LANES  # whole numbers: spikes that are left, whether what is DUE is a release
+
 
 class Adjoint(NamedTuple):
     """The adjoint of 32 lanes, of one component."""

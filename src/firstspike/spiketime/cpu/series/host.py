@@ -10,7 +10,8 @@ from torch import Tensor
 from firstspike.neurons.expressions import names_in, short, shown
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, of_several, zero_gradients
 from firstspike.spiketime.cpu.arrays import LANES, numbers
-from firstspike.spiketime.cpu.lanes.host import ENDS, sizes_of_neurons
+from firstspike.spiketime.cpu.lanes.host import ENDS
+from firstspike.spiketime.cpu.lanes.sizes import sizes_of_neurons
 from firstspike.spiketime.cpu.runtime.kernels import REFUSED, Layout
 from firstspike.spiketime.cpu.runtime.parallel import call
 from firstspike.spiketime.cpu.series.expansion import ROW, code_of

@@ -11,19 +11,15 @@ from firstspike.spiketime.cpu.lanes.adjoint import EACH
 from firstspike.spiketime.cpu.lanes.adjoint import PARTS as ADJOINT
 from firstspike.spiketime.cpu.lanes.host import (
     OF_TRAINS,
-    Settings,
     arrays_back,
     arrays_of,
     gradients_in,
     most_in,
     room_for_trains,
-    settings_of,
-    sizes_back,
-    sizes_of,
-    sizes_of_intervals,
     trains_in,
 )
 from firstspike.spiketime.cpu.lanes.kernels import SAMPLES
+from firstspike.spiketime.cpu.lanes.sizes import Settings, settings_of, sizes_back, sizes_of, sizes_of_intervals
 from firstspike.spiketime.cpu.lanes.windows import BLOCK
 from firstspike.spiketime.cpu.runtime.parallel import call
 from firstspike.spiketime.cpu.sort import sorting_for
