@@ -126,6 +126,22 @@ def test_delays_with_equal_time_constants_from_any_time_on(span, dtype):
         torch.testing.assert_close(x.double(), exact, rtol=tolerance, atol=tolerance * float(exact.abs().max()))
 
 
+@pytest.mark.parametrize("unit", [0.1, 1e-3, 100.0])
+def test_delays_with_equal_time_constants_next_to_silent_neurons(unit, backend):
+    """Also where their inverse is large: what a silent neuron does not have is 0, not inf times 0."""
+    times, weight = firing_case()
+    weight[1] = 0.0
+    delay = torch.rand(weight.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = []
+    for scale in (1.0, unit):
+        leaves = [x.clone().requires_grad_() for x in (times * scale, weight, delay * scale)]
+        spikes = first_spike_time(leaves[0], leaves[1], LIF(scale, scale), delay=leaves[2], backend=backend)
+        torch.where(spikes < INF, spikes / scale, 0.0).sum().backward()
+        found.append((leaves[0].grad * scale, leaves[1].grad, leaves[2].grad * scale))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, INF, 1.37, 10.0])
 @pytest.mark.parametrize("delayed", [False, True])
 def test_observed(delayed, ratio, backend):

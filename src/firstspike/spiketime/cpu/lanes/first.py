@@ -52,7 +52,7 @@ def settle_equal(g, at):
     for i in range(0, n, 16):
         store(grown, i, exp(min((load16(grown, i) - first) * rate, far(c))))
     growth, delay, into, none = g.growth[at.group], g.delays[at.group], into_of(g, at), fill32(c, 0.0)
-    factor, sums, events, number = exp((first - spike) * rate) * rate, g.sums[at.slot], g.columns[at.slot], 0
+    factor, sums, events, number = exp(min((first - spike) * rate, 0.0)) * rate, g.sums[at.slot], g.columns[at.slot], 0
     y, kept = load32(rows, Y) * factor, load32(rows, Y_KEPT) * factor
     for i in range(n):
         place = i * LANES
