@@ -12,7 +12,7 @@ import numpy as np
 
 from firstspike.spiketime.cpu.arrays import AHEAD, BRIEF_END, EQUAL, KIND, LANES, PER_SYN, UNIT, fetch_row, rates_in
 from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_PARTS, NOW, Y_KEPT, Y, add_sums, into_of
-from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, responses
+from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, fades, responses
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.mathfun import exp
@@ -35,43 +35,70 @@ def fill_growth(c, delay, growth):
 
 
 @jit
-def settle_equal(g, at):
-    """Add all inputs' gradients from the adjoint at the spikes. False where the range of numbers is too small."""
-    times, c, grown, rows = g.times[at.b], g.rates[at.group, 0], g.sort_keys[at.slot, 0], g.state[at.kept]
+def fill_grown(g, at, spike):
+    """Whether all responses are products, and ``exp((first - T) / tau)``. Fills in ``exp((t - first) / tau)``."""
+    times, c, grown = g.times[at.b], g.rates[at.group, 0], g.sort_keys[at.slot, 0]
     if g.grown == 0 or c[KIND, 0] != EQUAL:
-        return False
-    n, rate, least, spike = times.size, c[PER_SYN, 0] * c[UNIT, 0], fill16(c, math.inf), load32(rows, NOW)
+        return False, spike
+    n, rate, least = times.size, c[PER_SYN, 0] * c[UNIT, 0], fill16(c, math.inf)
     store(grown, n // 16 * 16, least)
     for i in range(n):
         grown[i] = times[i]
     for i in range(0, n, 16):
         least = min(least, load16(grown, i))
     first = lowest(least)
-    if not 0 <= (highest(spike) - first) * rate <= far(c):
-        return False
     for i in range(0, n, 16):
         store(grown, i, exp(min((load16(grown, i) - first) * rate, far(c))))
-    growth, delay, into, none = g.growth[at.group], g.delays[at.group], into_of(g, at), fill32(c, 0.0)
-    factor, sums, events, number = exp(min((first - spike) * rate, 0.0)) * rate, g.sums[at.slot], g.columns[at.slot], 0
-    y, kept = load32(rows, Y) * factor, load32(rows, Y_KEPT) * factor
-    for i in range(n):
+    return 0 <= (highest(spike) - first) * rate <= far(c), exp(min((first - spike) * rate, 0.0))
+
+
+@jit
+def settle_first(g, at):
+    """Add all inputs' gradients from the adjoint at the spikes. They may come in any order."""
+    times, c, delay, into, rows = (
+        g.times[at.b],
+        g.rates[at.group, 0],
+        g.delays[at.group],
+        into_of(g, at),
+        g.state[at.kept],
+    )
+    sums, events, unit, r, taus = g.sums[at.slot], g.columns[at.slot], c[UNIT, 0], rates_in(c), g.by_taus != 0
+    spike, adjoint, kept, none, number = load32(rows, NOW), load32(rows, Y), load32(rows, Y_KEPT), fill32(c, 0.0), 0
+    quick, factor = fill_grown(g, at, spike)
+    growth, grown, y, mem_sum, own_sum = g.growth[at.group], g.sort_keys[at.slot, 0], adjoint * unit, none, none
+    if quick:
+        y, kept = y * factor * r.syn, kept * factor * r.syn
+    for i in range(times.size):
         place = i * LANES
-        s = max(spike - (load32(delay, place) + times[i]), 0.0)
+        s = (spike - (load32(delay, place) + times[i])) * unit
         causal = s > 0.0
-        if causal:
+        if not causal:
+            continue
+        s, w = max(s, 0.0), load32(into.weight, place)
+        if taus:
+            of_mem, of_own = derivatives(s, r)
+            mem_sum = fma(select(causal, of_mem, none), w, mem_sum)
+            own_sum = fma(select(causal, of_own, none), w, own_sum)
+        if quick:
             fast = select(causal, load32(growth, place) * grown[i], none)
             response = fast * s
-            each = (response * rate - fast) * load32(into.weight, place) * y
-            store(into.by_weight, place, load32(into.by_weight, place) - response * kept)
-            store(into.by_delay, place, load32(into.by_delay, place) - each)
-            store(sums, number * 16, fold16(each))
-            events[number] = i
-            number += 1
-            if number == 16:
-                add_sums(sums, events, into.by_times, 16)
-                number = 0
+        else:
+            _, fast, response = fades(s, r)  # which is 0 where it is not causal
+            fast = select(causal, fast * r.syn, none)
+        each = fma(response, r.slower, fast * -1.0) * w * y
+        store(into.by_weight, place, fma(response, kept * -1.0, load32(into.by_weight, place)))
+        store(into.by_delay, place, load32(into.by_delay, place) - each)
+        store(sums, number * 16, fold16(each))
+        events[number] = i
+        number += 1
+        if number == 16:
+            add_sums(sums, events, into.by_times, 16)
+            number = 0
     add_sums(sums, events, into.by_times, number)
-    return True
+    if taus:
+        totals = g.totals[at.group, at.chunk]
+        store(totals, BY_MEM, fma(adjoint, mem_sum, load32(totals, BY_MEM)))
+        store(totals, BY_PARTS, fma(adjoint, own_sum, load32(totals, BY_PARTS)))
 
 
 @jit

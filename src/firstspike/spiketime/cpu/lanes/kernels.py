@@ -26,6 +26,7 @@ from firstspike.spiketime.cpu.lanes.shared import fill_intervals
 from firstspike.spiketime.cpu.lanes.state import RISE, at_of, fill_rates
 from firstspike.spiketime.cpu.lanes.unwind import (
     unwind_first,
+    unwind_first_apart,
     unwind_once,
     unwind_once_apart,
     unwind_trains,
@@ -296,10 +297,8 @@ def gather(g, slot, task):
 @kernel(BACKWARD)
 def backward_kernel(dtype: str, flow: str, delayed: bool, several: bool):
     """Backward of all of them."""
-    of_trains, of_first = unwind_trains, unwind_first if flow == "closed" else unwind_once
-    if delayed:
-        of_trains, of_first = unwind_trains_apart, unwind_once_apart
-    unwind_sample = of_trains if several else of_first
+    of_first = (unwind_first, unwind_first_apart) if flow == "closed" else (unwind_once, unwind_once_apart)
+    unwind_sample = ((unwind_trains, unwind_trains_apart) if several else of_first)[delayed]
     inputs_of = no_list if delayed else sorted_trains if several else sorted_once
 
     @jit

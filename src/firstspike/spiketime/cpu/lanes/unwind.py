@@ -17,7 +17,7 @@ from firstspike.spiketime.cpu.lanes.adjoint import (
     into_of,
 )
 from firstspike.spiketime.cpu.lanes.back import back_over, leave, start_back, start_once
-from firstspike.spiketime.cpu.lanes.first import settle_equal, walk_first
+from firstspike.spiketime.cpu.lanes.first import settle_first, walk_first
 from firstspike.spiketime.cpu.lanes.flow import (
     add_taus,
     back,
@@ -148,10 +148,16 @@ def settle(g, at, c, size, bounds, taus):
 def unwind_once_apart(g, at, keys, values, source, n):
     """Add the gradients of the first spikes of 32 neurons with delays, whose inputs may come in any order."""
     if start_once(g, at):
-        if not settle_equal(g, at):
-            save(g, at, reload(g, at), g.pieces[at.kept], 0)
-            settle_all(g, at, constants(g, at), PARTS + g.count * EACH)
+        save(g, at, reload(g, at), g.pieces[at.kept], 0)
+        settle_all(g, at, constants(g, at), PARTS + g.count * EACH)
         leave(g, at, constants(g, at), reload(g, at))
+
+
+@jit
+def unwind_first_apart(g, at, keys, values, source, n):
+    """``unwind_once_apart`` of closed neurons."""
+    if start_once(g, at):
+        settle_first(g, at)
 
 
 @jit
