@@ -57,8 +57,9 @@ def test_excuses_are_reasons_for_invariances():
 def cell(row, name):
     fault = KNOWN_FAULTS.get((row.name, name))
     marks = [] if fault is None else [pytest.mark.xfail(reason=fault, strict=True)]
-    # recurrent layers call the kernels for one window after the other
-    marks += [pytest.mark.slow] if row.slow or row.name == "LIFRecurrent" else []
+    # recurrent layers call the kernels for one window after the other, and float32 has kernels of its own
+    slow = row.slow or row.name in ("LIFRecurrent", "spike_trains, rise") or name == "float32"
+    marks += [pytest.mark.slow] if slow else []
     return pytest.param(row, name, id=f"{row.name}-{name}", marks=marks)
 
 
