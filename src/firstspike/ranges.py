@@ -4,6 +4,7 @@
 """
 
 import inspect
+import math
 import operator
 from collections.abc import Callable, Mapping
 from functools import cache, wraps
@@ -85,7 +86,17 @@ def _allows(option: Any, value: Any) -> bool:
         return not isinstance(value, Real)
     kind, *bounds = get_args(option)
     number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    if number and kind is not int and math.isinf(as_float(value)) and isinstance(value, Integral):
+        return False
     return number and all(getattr(operator, name)(value, limit) for name, limit in map(_parts, bounds))
+
+
+def as_float(value: Any) -> float:
+    """A real number, ``inf`` where that is beyond all floats."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _parts(bound: Any) -> tuple[str, float]:

@@ -11,8 +11,25 @@ from torch import Tensor
 Run = Callable[[Problem, str], Outputs]
 """A way to compute the outputs of a problem, in their original order and units."""
 
-NUDGE = 1e-9  # relative change of weights and times that rounding never reaches
-STEADY = 1e-6  # change of an output by which it still counts as steady
+
+class Near(NamedTuple):
+    """How close two ways to compute must come, by the rounding of their numbers."""
+
+    nudge: float
+    """Relative change of weights and times that rounding never reaches."""
+    steady: float
+    """Change of an output by which it still counts as steady."""
+    outputs: float
+    gradients: float
+    """Relative to the largest entry of each, as all of gradients."""
+    bends: float
+    """Change of a gradient by which it still counts as steady."""
+    late: float
+    """Points in time are nudged by as much as 1 is, later ones in proportion up to here."""
+
+
+DOUBLE = Near(1e-9, 1e-6, 1e-7, 1e-5, 1e-4, 1.0)
+SINGLE = Near(2e-6, 4e-4, 1e-3, 2e-2, 3e-3, 40.0)
 COUNTS: collections.Counter[str] = collections.Counter()
 
 
@@ -56,7 +73,7 @@ def evaluate(problem: Problem, backend: str, factors: Outputs, run: Run = plain,
     return Found({name: x.detach() for name, x in outputs.items()}, gradients)
 
 
-def nudged(problem: Problem, size: float, seed: int | None = None) -> Problem:
+def nudged(problem: Problem, size: float, seed: int | None = None, late: float = 1.0) -> Problem:
     """The problem with slightly other weights and times; without a seed all weights grow alike."""
     random = None if seed is None else torch.Generator().manual_seed(seed)
     learnt = {}
@@ -64,23 +81,25 @@ def nudged(problem: Problem, size: float, seed: int | None = None) -> Problem:
         x, quantity = problem.values[name], problem.quantities[name]
         if random is not None:
             by = size * torch.randn(x.shape, generator=random, dtype=x.dtype)
-            learnt[name] = x + by if quantity.point else x * (1 + by)
+            learnt[name] = x + by * x.abs().clamp(1, late) if quantity.point else x * (1 + by)
         elif quantity.weight and name != "threshold":
             learnt[name] = x * (1 + size)
     return problem.having(**learnt)
 
 
-def steady_parts(problem: Problem, backend: str, outputs: Outputs, run: Run = plain) -> Outputs:
+def steady_parts(problem: Problem, backend: str, outputs: Outputs, run: Run = plain, near: Near = DOUBLE) -> Outputs:
     """Which outputs stay where they are when weights and times change a little."""
     steady = {name: torch.ones_like(x, dtype=torch.bool) for name, x in outputs.items()}
     with torch.no_grad():
-        for other in (nudged(problem, NUDGE), nudged(problem, -NUDGE), nudged(problem, NUDGE, seed=1)):
-            for name, x in run(other, backend).items():
-                steady[name] &= (x == outputs[name]) | ((x - outputs[name]).abs() < STEADY)
+        for size, seed in ((near.nudge, None), (-near.nudge, None), (near.nudge, 1)):
+            for name, x in run(nudged(problem, size, seed, near.late), backend).items():
+                steady[name] &= (x == outputs[name]) | ((x - outputs[name]).abs() < near.steady)
     return steady
 
 
-def base_of(problem: Problem, backend: str, seed: int, run: Run = plain) -> tuple[Found, Outputs, Outputs]:
+def base_of(
+    problem: Problem, backend: str, seed: int, run: Run = plain, near: Near = DOUBLE
+) -> tuple[Found, Outputs, Outputs]:
     """What the problem gives, which outputs are steady, and factors that leave out all others.
 
     Raises:
@@ -88,15 +107,15 @@ def base_of(problem: Problem, backend: str, seed: int, run: Run = plain) -> tupl
     """
     with torch.no_grad():
         outputs = run(problem, backend)
-    steady = steady_parts(problem, backend, outputs, run)
+    steady = steady_parts(problem, backend, outputs, run, near)
     if not any(bool(x.any()) or not x.numel() for x in steady.values()):
         raise UnsettledError
     factors = {name: x * steady[name] for name, x in factors_of(outputs, seed).items()}
     found = evaluate(problem, backend, factors, run)
-    for size in (NUDGE, -NUDGE):  # inputs that come together come in one order, then in the other
-        other = evaluate(nudged(problem, size, seed=2), backend, factors, run)
+    for size in (near.nudge, -near.nudge):  # inputs that come together come in one order, then in the other
+        other = evaluate(nudged(problem, size, 2, near.late), backend, factors, run)
         for name, x in found.gradients.items():
-            if not bool(((x - other.gradients[name]).abs() <= 1e-4 * scale_of(x)).all()):
+            if not bool(((x - other.gradients[name]).abs() <= near.bends * scale_of(x)).all()):
                 raise UnsettledError
     return found, steady, factors
 
@@ -106,7 +125,9 @@ def scale_of(x: Tensor) -> float:
     return max(1e-3, float(x.abs().max())) if x.numel() else 1.0
 
 
-def assert_same_outputs(one: Outputs, other: Outputs, steady: Outputs, tolerance: float = 1e-7) -> None:
+def assert_same_outputs(
+    one: Outputs, other: Outputs, steady: Outputs, tolerance: float = 1e-7, digits: float | None = None
+) -> None:
     """Raise AssertionError unless the steady outputs agree."""
     assert one.keys() == other.keys()
     for name, x in other.items():
@@ -115,7 +136,7 @@ def assert_same_outputs(one: Outputs, other: Outputs, steady: Outputs, tolerance
         torch.testing.assert_close(
             one[name].detach()[part],
             x[part],
-            rtol=tolerance,
+            rtol=tolerance if digits is None else digits,
             atol=tolerance,
             msg=lambda text, name=name: f"{name}: {text}",
         )

@@ -45,7 +45,7 @@ def _make(setting: Setting, member: int = 0) -> Problem:
     source.add("current", levels, 0.5 * source.normal(*pairs, 2), learnt=True)
     source.add("left", Quantity("bo", time=1), source.uniform(*pairs, low=-0.3, high=0.3).clamp(min=0))
     source.add("start", POINT, 0.25)
-    source.add("until", POINT, 3.0)
+    source.add("until", POINT, 3.0 + size.gap)
     state = {"voltage": level, "current": levels, "left": Quantity("bo", time=1)}
     return source.problem(partial(window, neuron_of), trains=OUT_TRAINS, overflows=Quantity("bo"), **state)
 

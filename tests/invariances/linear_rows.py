@@ -1,6 +1,7 @@
 """Neurons that are linear between events: several receptors, a rise, a bias, adaptation, no reset."""
 
 import math
+import random
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -43,11 +44,12 @@ def options_of(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _add(source: Source, names: tuple[str, ...], by_sign: bool) -> None:
-    """Parameters, and what receptor inputs reach."""
+    """Parameters, and what receptor inputs reach; often synapses are much faster than membrane and rise."""
     size = source.setting
+    faster = random.Random(size.seed + 1).choice((1, 1, 1 / 20, 1 / 100))
     for name in names:
         unit, start = PARAMETERS[name]
-        start = 0.8 * size.ratio if name == "tau_mem" else start
+        start = 0.8 * size.ratio if name == "tau_mem" else start * (faster if name in ("tau_syn", "second") else 1)
         if name != "bias" or math.isfinite(size.ratio):
             source.parameter(name, unit, start, size.neurons, near=unit == TAU)
     each = source.uniform(size.inputs) < 0.5
@@ -72,13 +74,13 @@ def _first(values: Mapping[str, Any], backend: str) -> Outputs:
     return {"spikes": spikes}
 
 
-def _make_trains(resets: bool, setting: Setting, member: int = 0) -> Problem:
-    """Receptors by sign: no weight is 0, where the derivative jumps."""
+def _make_trains(names: tuple[str, ...], resets: bool | None, setting: Setting, member: int = 0) -> Problem:
+    """Receptors by sign: no weight is 0, where the derivative jumps. None is either with a reset or without one."""
     setting = setting._replace(zeros=False)
     source = Source(setting, member)
     add_trains(source, 8)
-    _add(source, (*SYNAPSES, *ADAPTATION), by_sign=True)
-    if resets:
+    _add(source, (*SYNAPSES, *names), by_sign=True)
+    if resets or (resets is None and setting.seed % 2):
         source.add("reset", LEVEL, -0.2)
     return source.problem(_trains, trains=OUT_TRAINS)
 
@@ -86,7 +88,7 @@ def _make_trains(resets: bool, setting: Setting, member: int = 0) -> Problem:
 def add_trains(source: Source, budget: int) -> None:
     size = source.setting
     arrivals = size.inputs * size.spikes
-    source.add("times", TRAINS, source.trains(size.samples, size.inputs, size.spikes), learnt=True)
+    source.add("times", TRAINS, source.trains(size.samples, size.inputs, size.spikes, gap=size.gap), learnt=True)
     source.add("weight", WEIGHT, source.weights(size.neurons, size.inputs, arrivals=arrivals), learnt=True)
     if size.grid:
         source.add("delay", DELAY, source.uniform(size.neurons, size.inputs, high=1.5), learnt=True)
@@ -113,7 +115,7 @@ def _make_window(setting: Setting, member: int = 0) -> Problem:
     left = source.uniform(*pairs, low=-0.3, high=0.3).clamp(min=0)
     source.add("left", Quantity("bo", time=1), left)
     source.add("start", POINT, 0.25)
-    source.add("until", POINT, 3.0)
+    source.add("until", POINT, 3.0 + size.gap)
     state = {"voltage": level, "current": levels, "left": Quantity("bo", time=1)}
     return source.problem(partial(window, neuron_of), trains=OUT_TRAINS, overflows=Quantity("bo"), **state)
 
@@ -150,10 +152,13 @@ def window_in_pieces(neuron_of: Of, problem: Problem, cuts: list[float], backend
 
 LINEAR_ROWS = [
     Row("first_spike_time, receptors", _make_first, (), ONCE, empty=True, observed="spikes"),
-    Row("spike_trains, adaptation", partial(_make_trains, True), (), OPERATOR | {"cut": "see spike_window"}, empty=True,
+    Row("spike_trains, adaptation", partial(_make_trains, ADAPTATION, True), (),
+        OPERATOR | {"cut": "see spike_window"}, empty=True,
         observed="trains"),
-    Row("spike_trains, no reset", partial(_make_trains, False), (), OPERATOR | {"cut": "see spike_window"}, empty=True,
-        observed="trains"),
+    Row("spike_trains, no reset", partial(_make_trains, ("rise", *ADAPTATION), False), (),
+        OPERATOR | {"cut": "see spike_window"}, empty=True, observed="trains"),
+    Row("spike_trains, rise", partial(_make_trains, ("rise",), None), (), OPERATOR | {"cut": "see spike_window"},
+        empty=True, observed="trains"),
     Row("spike_window, linear", _make_window, (), OPERATOR, empty=True, observed="trains",
         pieces=partial(window_in_pieces, neuron_of), unchecked=("start",)),
 ]  # fmt: skip

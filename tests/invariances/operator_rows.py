@@ -55,7 +55,7 @@ def _make_alike(setting: Setting, member: int = 0) -> Problem:
 def _add_trains(source: Source, delays: bool, budget: int) -> None:
     size = source.setting
     arrivals = size.inputs * size.spikes
-    source.add("times", TRAINS, source.trains(size.samples, size.inputs, size.spikes), learnt=True)
+    source.add("times", TRAINS, source.trains(size.samples, size.inputs, size.spikes, gap=size.gap), learnt=True)
     source.add("weight", WEIGHT, source.weights(size.neurons, size.inputs, arrivals=arrivals), learnt=True)
     if delays:
         source.add("delay", DELAY, source.uniform(size.neurons, size.inputs, high=1.5), learnt=True)
@@ -112,7 +112,7 @@ def _make_window(setting: Setting, member: int = 0) -> Problem:
     left = source.uniform(*pairs, low=-0.3, high=0.3).clamp(min=0)
     source.add("left", Quantity("bo", time=1), left)
     source.add("start", POINT, 0.25)
-    source.add("until", POINT, 3.0)
+    source.add("until", POINT, 3.0 + size.gap)
     state = {"voltage": level, "current": level, "left": Quantity("bo", time=1)}
     return source.problem(_window, trains=OUT_TRAINS, overflows=Quantity("bo"), **state)
 

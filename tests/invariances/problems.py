@@ -5,6 +5,7 @@ to its results.
 """
 
 import math
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -53,6 +54,11 @@ class Setting(NamedTuple):
     silent: float
     zeros: bool
     seed: int
+
+    @property
+    def gap(self) -> float:
+        """For how long nothing arrives in the midst of inputs: long enough for states to decay to next to nothing."""
+        return random.Random(self.seed).choice((0.0, 0.0, 40.0, 400.0))
 
 
 @st.composite
@@ -163,8 +169,9 @@ class Source:
             found = found.masked_fill(self.uniform(*shape) < self.setting.silent, math.inf)
         return found
 
-    def trains(self, *shape: int, latest: float = 2.0) -> Tensor:
-        return self.times(*shape, latest=latest).sort(-1).values
+    def trains(self, *shape: int, latest: float = 2.0, gap: float = 0.0) -> Tensor:
+        found = self.times(*shape, latest=latest).sort(-1).values
+        return torch.where(found > latest / 2, found + gap, found)
 
     def weights(self, *shape: int, arrivals: int, charge: float = 4.0, spread: float = 3.0) -> Tensor:
         """Weights whose sum over all arrivals is the charge on average; some are 0 where the setting says so."""

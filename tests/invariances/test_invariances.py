@@ -59,7 +59,8 @@ def test_excuses_are_reasons_for_invariances():
 def cell(row, name):
     fault = KNOWN_FAULTS.get((row.name, name))
     marks = [] if fault is None else [pytest.mark.xfail(reason=fault, strict=True)]
-    marks += [pytest.mark.slow] if row.slow or row.name in LONG else []
+    slow = row.slow or row.name in (*LONG, "spike_trains, rise") or name == "float32"  # which has kernels of its own
+    marks += [pytest.mark.slow] if slow else []
     return pytest.param(row, name, id=f"{row.name}-{name}", marks=marks)
 
 

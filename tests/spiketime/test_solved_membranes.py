@@ -167,11 +167,8 @@ def check(membrane, values, leaves, b, j, found):
     terms = terms * (0.0 if by is None else by[places_of(problem, name, b, j)].double().flatten())
     slope = float((ends[0] - ends[1]) / (2 * STEP))
     near = {"float64": 1e-8, "float32": 1e-3}[problem.name]
-    near = (
-        near * (float(terms.abs().sum()) + abs(slope))
-        + near * 1e-3 * size
-        + ROUNDINGS[problem.name] * eps * max(move, least)
-    )
+    near = near * (float(terms.abs().sum()) + abs(slope)) + near * 1e-3 * size
+    near += ROUNDINGS[problem.name] * eps * max(move, least)
     found.compare(
         f"gradients of {membrane.kind}",
         problem.seed,
@@ -187,6 +184,7 @@ RUNS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:times of shape")  # a random time is 0 and the last of its train
 @pytest.mark.parametrize(("kind", "dtype", "part"), RUNS)
 def test_solved_membranes(kind, dtype, part):
     found, seeds = Found(FAULTS), itertools.count(part, PARTS)

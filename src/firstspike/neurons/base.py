@@ -12,6 +12,7 @@ from torch import Tensor
 
 from firstspike.neurons.equations import Equations, read_equations, some
 from firstspike.neurons.expressions import Expression, names_in, read, value_of
+from firstspike.ranges import as_float
 
 
 class Unit(NamedTuple):
@@ -350,7 +351,7 @@ def _checked(name: str, parameter: Parameter, value: Any) -> float | Tensor | No
     if not isinstance(value, Real) or isinstance(value, bool):
         got = f"{value.dtype}, {value.layout}" if isinstance(value, Tensor) else repr(value)
         raise ValueError(f"{name} must be a number or a tensor, got {got}")
-    number = float(value)
+    number = as_float(value)
     if not parameter.allows(number):
         raise ValueError(f"{name} must be {parameter.range}, got {value}")
     return number

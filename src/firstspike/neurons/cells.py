@@ -13,6 +13,7 @@ from torch import Tensor
 from firstspike.neurons.base import Neuron, each, warn_of_volts
 from firstspike.neurons.lif import LIF, AdaptiveLIF
 from firstspike.neurons.named import AdEx, ConductanceLIF
+from firstspike.ranges import as_float
 
 
 class _Model(NamedTuple):
@@ -214,7 +215,7 @@ def _known(message: str, name: str, among: Mapping[str, Any]) -> Any:
 
 def _value(name: str, value: Any) -> float | Tensor:
     """A finite number, or a tensor, of which the neuron checks its own values where they are used."""
-    found: Any = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    found: Any = as_float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if several := isinstance(value, Iterable) and not isinstance(value, str):
         found = _tensor(name, value, torch.float64).double()
     above = name not in _POSITIVE or bool(torch.as_tensor(found > 0).all())
@@ -227,10 +228,11 @@ def _tensor(name: str, values: Any, dtype: torch.dtype | None = None) -> Tensor:
     """Real numbers as a tensor; of lists with that type."""
     try:
         found = torch.as_tensor(values, dtype=None if hasattr(values, "dtype") else dtype)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise ValueError(f"{name} must be a number, or real numbers in a list or tensor, got {values!r}") from None
-    if found.layout is not torch.strided or found.is_complex():
-        raise ValueError(f"{name} must be real numbers in a dense tensor, got {found.dtype}, {found.layout}")
+    if found.layout is not torch.strided or found.is_complex() or found.is_meta:
+        got = f"{found.dtype}, {found.layout}, {found.device}"
+        raise ValueError(f"{name} must be real numbers in a dense tensor, got {got}")
     return found
 
 
