@@ -309,14 +309,20 @@ def test_volts_for_millivolts():
 
 
 @pytest.mark.parametrize(
-    "value", [{}, [1.0, None], ["a"], (x for x in [1.0]), [-1.0], [0.0], [math.nan], torch.ones(1).to_sparse(), [1j]]
-)
+    "value",
+    [
+        {}, [1.0, None], ["a"], (x for x in [1.0]), [-1.0], [0.0], [math.nan], torch.ones(1).to_sparse(), [1j],
+        10**400, [10**400], torch.ones(1, device="meta"),
+    ],
+)  # fmt: skip
 def test_parameters_of_other_kinds(value):
     with pytest.raises(ValueError, match=r"^cm must be .*(real numbers|> 0 and finite)"):
         Cell("IF_curr_exp", cm=value)
 
 
-@pytest.mark.parametrize("value", [None, "a", {}, object(), [[1.0], [2.0, 3.0]], torch.ones(2, 2).to_sparse(), 1j])
+@pytest.mark.parametrize(
+    "value", [None, "a", {}, object(), [[1.0], [2.0, 3.0]], torch.ones(2, 2).to_sparse(), 1j, 10**400]
+)
 @pytest.mark.parametrize("way", ["weights", "strengths"])
 def test_weights_of_other_kinds(value, way):
     with pytest.raises(ValueError, match=r"^weight must be .*real numbers"):

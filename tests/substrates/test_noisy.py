@@ -197,7 +197,14 @@ def test_state_goes_on_where_it_was(network, times):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"spike_jitter": -1.0}, {"spike_loss": 1.0}, {"threshold_spread": -0.1}, {"weight_max": 0.0}]
+    "bad",
+    [
+        {"spike_jitter": -1.0},
+        {"spike_loss": 1.0},
+        {"threshold_spread": -0.1},
+        {"weight_max": 0.0},
+        {"input_jitter": 10**400},
+    ],
 )
 def test_bad_settings(bad):
     with pytest.raises(ValueError, match=r"must be"):

@@ -189,6 +189,8 @@ class Cell:
 
     def _scaled(self, weight: Any, gains: tuple[Any, ...]) -> Any:
         if isinstance(weight, Real):
+            if math.isinf(as_float(weight)):
+                raise ValueError(f"weight must be finite real numbers, got {weight}")
             return weight * gains[weight < 0]
         given = _tensor("weight", weight)
         given = given if given.is_floating_point() else given.double()
