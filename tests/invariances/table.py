@@ -76,9 +76,4 @@ WITHOUT_ROW = {
 }
 
 # For each pair of a row and an invariance that is known not to hold, the fault in words.
-KNOWN_FAULTS: dict[tuple[str, str], str] = {
-    (
-        "spike_window, equations",
-        "unit",
-    ): "refused 400 time constants after the last input where these are 5000 and more",
-}
+KNOWN_FAULTS: dict[tuple[str, str], str] = {}

@@ -27,7 +27,7 @@ PARTS_TOLERANCE = 1e-12
 """The tolerance of values that are not carried on to the next step."""
 _HEADER = 5  # numbers of inputs, steps, outputs, slots and outputs to watch; then outputs, slots and degrees of inputs
 _FAR_EXP, _FAR_TANH = 8.0, 1.0  # what arguments move by in a step at most: else growth from next to nothing is missed
-_TINY = 1e-300
+_TINY, _NEVER = 1e-300, 1e300
 
 
 def code_of(program: Program) -> list[int]:
@@ -202,10 +202,12 @@ def negligible(s, place, power, tops, k, tolerance):
 @inlined
 def reach(s, place, n, tolerance):
     """Time up to which the n-th term of a row is negligible."""
-    term = max(abs(load32(s, place + n * LANES)), _TINY)
+    size = abs(load32(s, place + n * LANES))
+    term = max(size, _TINY)
     value = max(abs(load32(s, place)) * tolerance, _TINY)
     slope = max(abs(load32(s, place + LANES)) * tolerance, _TINY)
-    return max(exp(log(value / term) * (1.0 / n)), exp(log(slope / term) * (1.0 / (n - 1))))
+    time = max(exp(log(value / term) * (1.0 / n)), exp(log(slope / term) * (1.0 / (n - 1))))
+    return select(size > _TINY, time, _NEVER)  # a state of which nothing is left has no unit of time
 
 
 @jit
