@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from firstspike import Neuron, spike_trains
+from firstspike.neurons import EIF
 
 LEVEL, SPEED = 0.05, 20.0
 # dv/dt by x, which grows by SPEED in a unit of time, and x when v is at LEVEL
@@ -41,3 +42,15 @@ def test_growth_from_nothing(rate, reached):
         for x in (eps, -eps)
     )
     assert slope == pytest.approx((faster - slower) / (2 * eps), abs=1e-6)
+
+
+@pytest.mark.parametrize("unit", [1.0, 5000.0, 1e7, 1e-6])
+def test_nothing_left_after_a_long_gap(unit):
+    """Coefficients of a state that has decayed are below all numbers where time constants are large."""
+    times = torch.tensor([[[0.3], [400.0]]], dtype=torch.float64) * unit
+    weight = torch.full((1, 2), 3.0, dtype=torch.float64)
+    found = spike_trains(times, weight, EIF(unit, 0.5 * unit), max_spikes=3, until=405 * unit, backend="cpu")
+    once = spike_trains(times[:, :1], weight[:, :1], EIF(unit, 0.5 * unit), max_spikes=1, until=5 * unit, backend="cpu")
+    first, again = (found[0, 0, :2] / unit).tolist()
+    assert first == pytest.approx(once.item() / unit, abs=1e-12)
+    assert again - 400 == pytest.approx(first - 0.3, abs=1e-10)
