@@ -15,8 +15,12 @@ DROP, SINCE, AT, STEEP = range(N_STATE, N_STATE + 4 * TILE, TILE)
 # time of a lane's last spike or release in the window, when a refractory lane is released, inf for others; refractory
 # time; its next spike, where spikes are observed, otherwise inf
 LAST, RELEASE, HOLD, NEXT = range(N_STATE + 4 * TILE, N_STATE + 8 * TILE, TILE)
-N_LANES = N_STATE + 8 * TILE
-SEEN = TILE + 2  # where ``lanes`` has the numbers of observed spikes before the window
+# of a block of rows: the states before it, by how much a lane exceeds BOUND, and its number as a part of TILE, less 1
+START, OVER, PLACE = N_STATE + 8 * TILE, N_STATE + 10 * TILE, N_STATE + 11 * TILE
+SPIKES = N_STATE + 12 * TILE  # what is known of 16 spikes, 14 numbers of each
+N_LANES = SPIKES + 14 * 16
+SEEN = TILE + 2  # where ``lanes`` has numbers of observed spikes before the window, or the lanes of a block's spikes
+_SORTED = 64  # entries up to which they are taken to be nearly in order
 
 
 class Entries(NamedTuple):
@@ -66,3 +70,29 @@ def note_spike(state, entries, k, lane, wait, slope, holds, now, end):
         state[RELEASE + lane] = spike + state[HOLD + lane]
     note(entries, k, count * TILE + lane, spike, slope)
     return holds
+
+
+@inlined
+def sort_entries(entries, low):
+    """Sort the entries from ``low`` on by their rows, and those of a row by their places, by Shell's method."""
+    found, places, moments, slopes = entries.found, entries.places, entries.moments, entries.slopes
+    first, stop, gap = np.uintp(low), np.uintp(entries.lanes[TILE]), np.uintp(1)
+    while gap * np.uintp(_SORTED) < stop - first:
+        gap = gap * np.uintp(3) + np.uintp(1)
+    while gap > 0:
+        number = first + gap
+        while number < stop:
+            row, place, at = found[number], places[number], number
+            before = at - gap
+            if found[before] > row or (found[before] == row and places[before] > place):
+                moment, slope = moments[at], slopes[at]
+                while found[before] > row or (found[before] == row and places[before] > place):
+                    found[at], places[at] = found[before], places[before]
+                    moments[at], slopes[at] = moments[before], slopes[before]
+                    at = before
+                    if at < first + gap:
+                        break
+                    before = at - gap
+                found[at], places[at], moments[at], slopes[at] = row, place, moment, slope
+            number += np.uintp(1)
+        gap //= np.uintp(3)

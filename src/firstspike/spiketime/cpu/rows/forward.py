@@ -14,10 +14,11 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import PER_MEM, PER_SYN, TILE, are_weights, every_lane, pack_row, padded, saved_of
-from firstspike.spiketime.cpu.rows.entries import DROP, HOLD, LAST, NEXT, RELEASE, SEEN, Entries
+from firstspike.spiketime.cpu.rows.entries import DROP, HOLD, LAST, NEXT, PLACE, RELEASE, SEEN, Entries
 from firstspike.spiketime.cpu.rows.intervals import NOW_CURRENT, NOW_VOLTAGE, Sample, find_segments, forward_rows, solve
 from firstspike.spiketime.cpu.rows.layouts import FORWARD, TRAIN_FORWARD
 from firstspike.spiketime.cpu.rows.scan import scan_tile
+from firstspike.spiketime.cpu.rows.train_blocks import BLOCK, rows_of_block
 from firstspike.spiketime.cpu.rows.train_scan import scan_trains
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
@@ -187,7 +188,8 @@ def scan_window(zero, g, e, slot, b, at, tile, w):
             g.source[e, b, first:], g.arrival[e, b, first:], n, g.ends[slot, at], g.segments[slot, at], g.rows[slot, at]
         )
         stops, every = g.bounds[w + 1] < math.inf, every_lane(size)
-        scan_trains(zero, g.packed[e, tile], sample, stops, every, holds, g.c, state, entries, observed)
+        block = rows_of_block(low - g.upto[e, b, part - g.tiles], g.count[e, b, w - 1]) if w > 0 else BLOCK
+        scan_trains(zero, g.packed[e, tile], sample, stops, every, holds, block, g.c, state, entries, observed)
     for row, x in ((NOW_VOLTAGE, 0), (NOW_CURRENT, 1), (RELEASE, 2)):
         store(carried, x * g.carried_lanes + begin, load(zero, state, row))
     g.upto[e, b, part + 1], full = lanes[TILE], np.int64(0)
@@ -248,7 +250,7 @@ def scan_windows(zero, g, e, slot, first, stop):
                 return  # all is done again with more room
         for tile in range(g.tiles):
             for lane in range(min(TILE, g.outputs - tile * TILE)):
-                j = tile * TILE + lane
+                j, state[PLACE + lane] = tile * TILE + lane, lane / TILE - 1
                 state[DROP + lane], state[HOLD + lane] = 1 - g.reset[e, j] / g.threshold[e, j], g.refractory[e, j]
             for b in range(first, stop):
                 if not scan_window(zero, g, e, slot, b, b - first, tile, w):

@@ -15,7 +15,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import AHEAD, PER_MEM, PER_SYN, TILE, fetch_row, rates_of
-from firstspike.spiketime.cpu.membrane import SHORT, crossings, reaches, reaches_scaled, responses, soon
+from firstspike.spiketime.cpu.membrane import crossings, reaches, reaches_scaled, responses
 from firstspike.spiketime.cpu.rows.entries import (
     AT,
     DROP,
@@ -28,8 +28,10 @@ from firstspike.spiketime.cpu.rows.entries import (
     STEEP,
     note,
     note_spike,
+    sort_entries,
 )
 from firstspike.spiketime.cpu.rows.intervals import BOUND, MEM, NOW_CURRENT, NOW_VOLTAGE, RISE, SYN, scale_of
+from firstspike.spiketime.cpu.rows.train_blocks import FEWEST, rows_of_block, scan_block, solve_within
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.masks import any_reaches
 from firstspike.spiketime.cpu.vectors.mathfun import exp
@@ -48,19 +50,19 @@ from firstspike.spiketime.cpu.vectors.simd import (
 )
 
 _ALL = 0xFFFF
-_BLOCK = 16  # rows that are passed at once as long as nothing happens
 
 
 @jit
-def scan_trains(zero, packed, sample, stops, every, holds, c, state, entries, observed):
+def scan_trains(zero, packed, sample, stops, every, holds, block, c, state, entries, observed):
     """Spikes of a tile's lanes ``every`` in one window, from the states NOW, which become those at its last event.
 
-    With ``stops``, nothing happens after the last event. With ``holds``, neurons may be refractory, or their spikes be
-    ``observed (lanes, spikes)``, which has no lanes where spikes are those of the membrane.
+    They are solved in blocks of rows, the first of ``block``. With ``stops``, nothing happens after the last event.
+    With ``holds``, neurons may be refractory, or their spikes be ``observed (lanes, spikes)``, which has no lanes where
+    spikes are those of the membrane.
     """
     arrival, rows, segments = sample.arrival, sample.rows, sample.segments
     syn, mem, never = rows[SYN], rows[MEM], arrival.dtype.type(math.inf)
-    active, tested, begin, quiet = every, every, 0, not holds
+    active, tested, begin = every, every, 0
     if holds:
         active &= ~(splat(zero, math.inf) > load(zero, state, RELEASE))
         if observed.shape[0] > 0:
@@ -71,12 +73,16 @@ def scan_trains(zero, packed, sample, stops, every, holds, c, state, entries, ob
         end = sample.ends[segment]
         k = end - 1
         while begin < k:
-            low, stop = entries.lanes[TILE], k if holds else min(begin + _BLOCK, k)
-            if not quiet or not pass_quietly(zero, packed, sample, begin, stop, active, state):
+            low = entries.lanes[TILE]
+            by_rows, stop = holds or block < FEWEST, k if holds else min(begin + max(block, FEWEST), k)
+            if not by_rows:
+                active, by_rows = scan_block(zero, packed, sample, begin, stop, active, state, entries, c)
+                sort_entries(entries, low)
+            if by_rows:
                 active = scan_rows(
                     zero, packed, sample, begin, stop, every, active, tested, holds, c, state, entries, observed
                 )
-                quiet = not holds and entries.lanes[TILE] == low
+            block = rows_of_block(entries.lanes[TILE] - low, stop - begin)
             begin = stop
         voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
         current = fma(load(zero, packed, np.intp(sample.order[k]) * TILE), syn[k], current)
@@ -86,25 +92,6 @@ def scan_trains(zero, packed, sample, stops, every, holds, c, state, entries, ob
             until = arrival[end] if segment < segments - 1 else never
             active = spikes_between(zero, state, entries, k, active, every, holds, arrival[k], until, c, observed)
         begin = end
-
-
-@jit
-def pass_quietly(zero, packed, sample, begin, end, active, state):
-    """Take the states NOW over rows without a candidate among the lanes ``active``. False, and nothing, if there is."""
-    order, rows, over = sample.order, sample.rows, splat(zero, -math.inf)
-    syn, rise, bound = rows[SYN], rows[RISE], rows[BOUND]
-    voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
-    for row in range(begin, end):
-        k = np.uintp(row)  # without a sign, an index needs no test for one below 0
-        fetch_row(packed, order, min(row + AHEAD, end))
-        current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
-        voltage = fma(current, rise[k], voltage)
-        over = max(over, voltage - bound[k])
-    if (over >= 0.0) & active:
-        return False
-    store(state, NOW_VOLTAGE, voltage)
-    store(state, NOW_CURRENT, current)
-    return True
 
 
 @jit
@@ -177,19 +164,6 @@ def spikes_in_row(state, entries, k, candidates, active, holds, rows, arrival, c
             bits = fired & ~gone & (fma(current, rise, voltage) >= bound)
         store(state, NOW_VOLTAGE + first, voltage)
     return active
-
-
-@inlined
-def solve_within(voltage, current, wait, limit, fired, single, r):
-    """``crossings`` of 16 lanes in intervals of length ``wait``, in ``single`` precision or not."""
-    s, drive, slow = limit, limit, fired
-    if single:
-        s, drive, exact = soon(voltage, current, limit, r)
-        slow = fired & ((wait * r.faster > SHORT) | ~(exact & (limit >= wait)))
-    if slow:
-        found, found_drive = crossings(voltage, current, limit, slow, r)
-        s, drive = select(slow, found, s), select(slow, found_drive, drive)
-    return s, drive
 
 
 @inlined
