@@ -167,7 +167,8 @@ def quiet(g, at, c, x, k, n, keys, weights, source, active):
         at.end,
     )
     v, y, z = load32(state, here), load32(state, here + LANES), load32(state, here + g.count * LANES)
-    first, other, two, signed = c[0, PER_SYN, 0], c[g.count - 1, PER_SYN, 0], g.count > 1, g.signed != 0
+    first, two, signed = c[0, PER_SYN, 0], g.count > 1, g.signed != 0
+    other = c[g.count - 1, PER_MEM if g.biased != 0 else PER_SYN, 0]
     parted, threshold, none = g.planes > 1, two and g.kinds[g.count - 1] == THRESHOLD, fill32(state, 0.0)
     while True:
         j = np.intp(source[np.uintp(k)])
@@ -251,7 +252,7 @@ def back_quiet(g, at, c, k, due, keys, source, joining, two):
         g.signed != 0,
         g.planes > 1,
     )
-    sums, events, number, currents = g.sums[at.slot], g.columns[at.slot], 0, two and g.kinds[g.count - 1] == SYNAPSE
+    sums, events, number, currents = g.sums[at.slot], g.columns[at.slot], 0, two and g.kinds[g.count - 1] != THRESHOLD
     if joining:
         p = q = r = none
     while True:

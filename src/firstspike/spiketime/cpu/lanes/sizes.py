@@ -22,7 +22,8 @@ from firstspike.spiketime.shared import threads_for
 
 PARTS, CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
 _COST = {"closed": 4, "linear": 8}  # of a synapse, in units of one of the usual kernels. Trains cost twice as much
-_QUICK = (SYNAPSE,), (SYNAPSE, SYNAPSE), (SYNAPSE, THRESHOLD)  # kinds of components of states in registers
+# kinds of components of states in registers
+_QUICK = (SYNAPSE,), (SYNAPSE, SYNAPSE), (SYNAPSE, THRESHOLD), (SYNAPSE, BIAS)
 
 
 class Settings(NamedTuple):
