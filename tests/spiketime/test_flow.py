@@ -85,3 +85,15 @@ def test_roots_at_any_scale(scale):
     for of in (cube, step):
         assert root_within(of, low, high).tolist() == pytest.approx([scale] * 3, rel=1e-15)
     assert root_within(cube, high, high).tolist() == high.tolist()
+
+
+def test_a_peak_between_parts_without_a_value():
+    """The slope keeps its sign nowhere after the fastest exponentials have underflown, long before the slowest."""
+    mem, *taus = torch.tensor([0.26249660374055167, 0.9312119731967397, 0.45, 2.2, 0.944]).double().unsqueeze(1)
+    none, end = torch.zeros(1).double(), torch.tensor([1542.571730568429]).double()
+    flow = Flow(("synapse", "synapse", "current", "threshold"), mem, taus, none)
+    for voltage in torch.linspace(0.0, 0.5, 40).double():
+        state = [voltage.reshape(1), none + 2.313784982857105, none, none, none, none + 1]
+        borders, dense = flow.pieces(state, end), torch.linspace(0.0, 5.0, 20001).double().unsqueeze(0)
+        peak, highest = (flow.moved([x.unsqueeze(1) for x in state], s)[0].max() for s in (borders, dense))
+        assert peak == pytest.approx(highest.item(), abs=1e-6)

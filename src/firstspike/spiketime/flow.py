@@ -27,10 +27,9 @@ from torch import Tensor
 from firstspike.neurons.base import Kind
 from firstspike.spiketime.response import Receptor, differentiable_kappa, response
 
-_STEPS = (
-    300  # of a search, of which every fourth halves the number of floats in the bracket, so that 64 of these suffice
-)
+_STEPS = 300  # of a search. Every fourth halves the number of floats in the bracket, of which 64 suffice
 _EPS, _NEAR = 4e-16, 1e-12
+_UNDERFLOW = 1e-290  # below, a number may have lost its digits
 
 Columns = list[Tensor]
 """One tensor for each number of a state, of shapes that broadcast with those of times."""
@@ -121,9 +120,10 @@ class Flow(NamedTuple):
         x = [*(y.unsqueeze(1) for y in x), none]
         for row in reversed(rows[:-1]):
             row = [c.unsqueeze(1) for c in row]
-            signs = _value(row, flow.moved(x, borders)).sign()
+            value = _value(row, flow.moved(x, borders))
+            signs = torch.where(value.abs() < _UNDERFLOW, 0.0, value.sign())
             before, after = signs[:, :-1], signs[:, 1:]
-            # a sum of exponentials that has become 0 by underflow may have had another sign before
+            # a sum of exponentials of which next to nothing is left may have had another sign before
             high = torch.where((before * after <= 0) & (before != 0), borders[:, 1:], borders[:, :-1])
 
             def of(s: Tensor, row: Columns = row, before: Tensor = before) -> tuple[Tensor, Tensor]:
