@@ -79,7 +79,9 @@ def make(
             layers.LIFSpikeTrains(
                 hidden, 2, 6, neuron, refractory=values["rest"], overflow="drop", backend=backend, **FIXED
             ),
-        ).to(values["weight"].dtype)
+        )
+        if values["weight"].dtype != torch.float64:
+            network.to(values["weight"].dtype)
         substrate = SUBSTRATES[kind](**settings, **{name: values[name] for name in units})
         state = {"0.delay_raw": values["before"], "1.weight": values["weight"], "2.weight": values["out_weight"]}
         if kind == "exact":
