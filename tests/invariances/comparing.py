@@ -23,7 +23,7 @@ class Near(NamedTuple):
     gradients: float
     """Relative to the largest entry of each, as all of gradients."""
     bends: float
-    """Change of a gradient by which it still counts as steady."""
+    """Largest change of a gradient that counts as steady."""
     late: float
     """Points in time are nudged by as much as 1 is, later ones in proportion up to here."""
 

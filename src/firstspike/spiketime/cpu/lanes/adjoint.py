@@ -150,6 +150,17 @@ def add_sums(sums, events, by_times, number):
         by_times[np.uintp(events[row])] += sums[256 + row]
 
 
+@inlined
+def add_event(sums, events, by_times, number, event, row):
+    """Note the 16 partial sums of an event, and add those of 16 events at once. Returns how many are left to add."""
+    store(sums, number * 16, row)
+    events[number] = event
+    if number < 15:
+        return number + 1
+    add_sums(sums, events, by_times, 16)
+    return 0
+
+
 @chosen_by_type
 def event_at(g, at, k):
     """The number of the input that is ``k``th in the order of all neurons."""

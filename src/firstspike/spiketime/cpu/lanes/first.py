@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import AHEAD, BRIEF_END, EQUAL, KIND, LANES, PER_SYN, UNIT, fetch_row, rates_in
-from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_PARTS, NOW, Y_KEPT, Y, add_sums, into_of
+from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_PARTS, NOW, Y_KEPT, Y, add_event, add_sums, into_of
 from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, fades, responses
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.sort import first_from
@@ -88,12 +88,7 @@ def settle_first(g, at):
         each = fma(response, r.slower, fast * -1.0) * w * y
         store(into.by_weight, place, fma(response, kept * -1.0, load32(into.by_weight, place)))
         store(into.by_delay, place, load32(into.by_delay, place) - each)
-        store(sums, number * 16, fold16(each))
-        events[number] = i
-        number += 1
-        if number == 16:
-            add_sums(sums, events, into.by_times, 16)
-            number = 0
+        number = add_event(sums, events, into.by_times, number, i, fold16(each))
     add_sums(sums, events, into.by_times, number)
     if taus:
         totals = g.totals[at.group, at.chunk]
@@ -140,12 +135,7 @@ def walk_first(g, at, keys, source, n):
         w = load32(into.weight, place)
         each = fma(response, leak, select(spike > now, decay * fade, none)) * w
         store(into.by_weight, place, fma(response, weighs * -1.0, load32(into.by_weight, place)))
-        store(sums, number * 16, fold16(each))
-        events[number] = source[k]
-        number += 1
-        if number == 16:
-            add_sums(sums, events, into.by_times, 16)
-            number = 0
+        number = add_event(sums, events, into.by_times, number, source[k], fold16(each))
         if taus:
             mem_sum = fma(by_mem, w, mem_sum)
             all_sum = fma(each, spike - now, all_sum)

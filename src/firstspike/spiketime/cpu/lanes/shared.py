@@ -27,7 +27,7 @@ from firstspike.spiketime.cpu.arrays import (
     fetch_row,
     saved_of,
 )
-from firstspike.spiketime.cpu.lanes.adjoint import EACH, NOW, PARTS, Q, Y, add_sums, event_at, into_of
+from firstspike.spiketime.cpu.lanes.adjoint import EACH, NOW, PARTS, Q, Y, add_event, add_sums, event_at, into_of
 from firstspike.spiketime.cpu.lanes.convolved import convolved3
 from firstspike.spiketime.cpu.lanes.state import (
     BIAS,
@@ -274,12 +274,7 @@ def back_quiet(g, at, c, k, due, keys, source, joining, two):
         elif two and parted and g.reached[at.e, i] > 0:
             by, speed = r, none + other
         store(into.by_weight, place, load32(into.by_weight, place) - by)
-        store(sums, number * 16, fold16((by - p) * w * speed))
-        events[number] = event_at(g, at, k)
-        number += 1
-        if number == 16:
-            add_sums(sums, events, into.by_times, 16)
-            number = 0
+        number = add_event(sums, events, into.by_times, number, event_at(g, at, k), fold16((by - p) * w * speed))
         k -= 1
         if k < 0 or due > keys[np.uintp(k)]:
             break

@@ -131,7 +131,7 @@ def sizes_of(by: Settings) -> dict[str, int]:
 
 
 def sizes_of_intervals(events: int, count: int) -> dict[str, int]:
-    """The sizes of what neurons alike share of the intervals between so many events, 0 without components."""
+    """Sizes of the table of intervals that neurons with the same constants share; 0 without components."""
     intervals = -(-(events + 1) // 16) * 16 * (count > 0)
     return {"intervals": intervals, "intervals_size": (FIRST + EACH_ROW * count) * intervals}
 
@@ -139,7 +139,7 @@ def sizes_of_intervals(events: int, count: int) -> dict[str, int]:
 def sizes_back(
     by: Settings, sizes: dict[str, int], by_taus: bool, bounded: bool, asks_end: bool, most: int
 ) -> dict[str, int]:
-    """The sizes of a backward pass for neurons of at most so many spikes, from those of the forward pass."""
+    """Sizes of a backward pass, from those of the forward pass. No neuron has more than ``most`` spikes."""
     batch, count, groups = by.shape[1], len(by.kinds), sizes["groups"]
     parts, chunks = max(1, min(PARTS, groups)), max(1, min(CHUNKS, batch))
     adjoint, rows = ADJOINT + count * EACH, BY_PARTS + 2 * count * LANES

@@ -11,6 +11,7 @@ from firstspike.spiketime.cpu.lanes.adjoint import (
     EACH,
     NOW,
     PARTS,
+    add_event,
     add_input,
     add_sums,
     event_at,
@@ -104,12 +105,14 @@ def walk_back(g, at, keys, source, n):
         if taus:
             add_taus(g, at, x, 0, i, w)
         part, fed, rate = reached(g, at, c, x, i, w)
-        store(sums, number * 16, add_input(into, i, part, fed, rate * unit, w, every, False))
-        events[number] = event_at(g, at, k)
-        number += 1
-        if number == 16:
-            add_sums(sums, events, into.by_times, 16)
-            number = 0
+        number = add_event(
+            sums,
+            events,
+            into.by_times,
+            number,
+            event_at(g, at, k),
+            add_input(into, i, part, fed, rate * unit, w, every, False),
+        )
     add_sums(sums, events, into.by_times, number)
     return x
 
@@ -132,12 +135,9 @@ def settle(g, at, c, size, bounds, taus):
                 x, fed, rate = back_at(g, at, c, last, 0, size, arrival, inside, i, w, bounds, taus)
                 if taus:
                     add_taus(g, at, x, scratch, i, w)
-                store(sums, number * 16, add_input(into, i, x, fed, rate * unit, w, inside, True))
-                events[number] = event
-                number += 1
-                if number == 16:
-                    add_sums(sums, events, into.by_times, 16)
-                    number = 0
+                number = add_event(
+                    sums, events, into.by_times, number, event, add_input(into, i, x, fed, rate * unit, w, inside, True)
+                )
         copy += 1
         if copy == g.copies:
             i, copy = i + 1, 0

@@ -59,7 +59,8 @@ def _forward(given: Arguments, room: int, waiting: int) -> tuple[Result, bool]:
         arrays[name].zero_()
     tasks = sizes["ensemble"] * -(-sizes["batch"] // sizes["block"])
     phases = sizes["all_groups"] + sizes["blocks"], tasks
-    call(forward_kernel(*by.kind, "windows"), FORWARD, phases, sizes, _arrays(given, by) | arrays)
+    given_arrays = arrays_of(given, by) | _arrays(given)
+    call(forward_kernel(*by.kind, "windows"), FORWARD, phases, sizes, given_arrays | arrays)
     found = trains_in(arrays, _SAVED, given, by)
     return found._replace(spikes=found.spikes[..., : given.max_spikes].contiguous()), bool(arrays["lacks"].any())
 
@@ -67,12 +68,12 @@ def _forward(given: Arguments, room: int, waiting: int) -> tuple[Result, bool]:
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """The gradients, also of neurons that share their time constants. See ``contract``."""
     by, kept = settings_of(given), dict(zip(_SAVED, result.saved, strict=True))
-    room, sendings = kept["spikes"].shape[-1], kept["sent"].shape[-1]
+    room = kept["spikes"].shape[-1]
     grads = grads._replace(spikes=functional.pad(grads.spikes, (0, room - given.max_spikes)))
     found, arrays = arrays_back(grads, result, given, by, max_weight_grad)
     sizes = _sizes(given, by, room)
-    dues = int((given.times < math.inf).sum((-1, -2)).max()) + sendings + PAD
-    sizes |= {"padded": kept["arrival"].shape[-1], "sendings": sendings, "dues": dues, "listed": 0}
+    dues, sendings = sizes["padded"] + sizes["sendings"], sizes["sendings"]
+    sizes |= {"padded": kept["arrival"].shape[-1], "dues": dues, "listed": 0}
     sizes |= {"sorted": 0, "sorted_keys": 0, "sorted_values": 0} | sorting_for(max(sizes["events"], dues))
     sizes |= sizes_of_intervals(dues, sizes["rated"])
     asked = not needs.isdisjoint(CONSTANTS), max_weight_grad is not None, grads.state is not None
@@ -85,17 +86,17 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     }  # fmt: skip
     groups = sizes["all_groups"]
     phases = groups, sizes["ensemble"] * sizes["chunks"], groups + sizes["blocks"]
-    call(backward_kernel(*by.kind, "windows"), BACKWARD, phases, sizes, arrays | _arrays(given, by) | kept)
+    call(backward_kernel(*by.kind, "windows"), BACKWARD, phases, sizes, arrays | _arrays(given) | kept)
     return gradients_in(found, arrays["summed"], given, given, by, needs)
 
 
-def _arrays(given: Arguments, by: Settings) -> dict[str, Any]:
-    """The arrays of both passes that are given."""
+def _arrays(given: Arguments) -> dict[str, Any]:
+    """The arrays of both passes that neurons on their own do not have."""
     bounds, lag, _ = given.windows
     inputs, outputs, dtype = given.times.shape[2], given.weight.shape[1], given.times.dtype
     parts = () if given.delay is None else (given.delay[..., :inputs], given.delay[..., -outputs:])
     reach = [float(x.max()) if x.numel() else 0.0 for x in parts] or (0.0, lag)
-    return arrays_of(given, by) | {"bounds_of": numbers(dtype, *bounds), "reach": numbers(dtype, *reach)}
+    return {"bounds_of": numbers(dtype, *bounds), "reach": numbers(dtype, *reach)}
 
 
 def _sizes(given: Arguments, by: Settings, room: int) -> dict[str, int]:

@@ -1,13 +1,22 @@
-"""Back through a window, for all neurons of a sample at once, as the gradients by spikes follow from later windows."""
+"""The way back through one window, for all neurons of a sample: gradients of their spikes follow from later windows."""
 
 # mypy: disable-error-code="no-untyped-def"
-import math
-
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import LANES, UNIT
-from firstspike.spiketime.cpu.lanes.adjoint import EACH, PARTS, Q_KEPT, Y_KEPT, Q, Y, add_input, add_sums, into_of
-from firstspike.spiketime.cpu.lanes.back import OWED, OWED_KEPT, goes_on, gradients_by_start, start_back
+from firstspike.spiketime.cpu.lanes.adjoint import (
+    EACH,
+    PARTS,
+    Q_KEPT,
+    Y_KEPT,
+    Q,
+    Y,
+    add_event,
+    add_input,
+    add_sums,
+    into_of,
+)
+from firstspike.spiketime.cpu.lanes.back import OWED, OWED_KEPT, goes_on, leave, start_back
 from firstspike.spiketime.cpu.lanes.flow import add_taus, back, back_at, constants, piece_at, save
 from firstspike.spiketime.cpu.lanes.unwind import fill_pieces, walk_back
 from firstspike.spiketime.cpu.lanes.windows import BLOCK, arrivals, due_at, is_stuck
@@ -31,19 +40,16 @@ def enter(g, at):
 
 
 @jit
-def leave(g, at, c, x):
-    """Keep the adjoint at the begin of a window, or write the gradients by the state there.
+def leave_window(g, at, c, x):
+    """Keep the adjoint at the start of a window; at the start of the sample, write the gradients of the state.
 
     What the bound drops, it drops for the weights of the window's events.
     """
-    rows, others = g.state[at.kept], PARTS + g.count * EACH
-    if at.begin > -math.inf:
-        x = back(g, at, c, x, fill32(g.state, at.begin), False, False, g.by_taus != 0)
-    save(g, at, x, rows, 0)
     if at.window.number == 0:
-        if at.begin > -math.inf:
-            gradients_by_start(g, at)
+        leave(g, at, c, x)
         return
+    rows, others = g.state[at.kept], PARTS + g.count * EACH
+    save(g, at, back(g, at, c, x, fill32(g.state, at.begin), False, False, g.by_taus != 0), rows, 0)
     store(rows, Y_KEPT, load32(rows, Y))
     store(rows, others + OWED_KEPT, load32(rows, others + OWED))
     for k in range(g.count):
@@ -55,7 +61,7 @@ def unwind_together(g, at):
     """Add the gradients of 32 neurons with the same order of arrival."""
     enter(g, at)
     window = at.window
-    leave(g, at, constants(g, at), walk_back(g, at, window.times, window.sources, window.n))
+    leave_window(g, at, constants(g, at), walk_back(g, at, window.times, window.sources, window.n))
 
 
 @jit
@@ -77,7 +83,7 @@ def unwind_apart(g, at):
         settle(g, at, c, window, stop, size, g.bounded != 0, g.by_taus != 0)
     else:
         settle(g, at, c, window, stop, size, False, False)
-    leave(g, at, c, x)
+    leave_window(g, at, c, x)
 
 
 @inlined
@@ -105,14 +111,16 @@ def settle(g, at, c, window, stop, size, bounds, taus):
         while v < stop - 1 and g.bounds_of[np.uintp(v + 1)] <= last:
             v += 1
         first = np.intp(block[np.uintp(BEGINS + v % BLOCK)])
-        w = load32(into.weight, i * LANES)
+        w = select(inside, load32(into.weight, i * LANES), 0.0)
         x, fed, rate = back_at(g, at, c, piece_at(g, at, first), first, size, arrival, inside, i, w, bounds, taus)
         if taus:
-            add_taus(g, at, x, g.scratch_place, i, select(inside, w, 0.0))
-        store(sums, number * 16, add_input(into, i, x, fed, rate * unit, select(inside, w, 0.0), inside, True))
-        events[number] = window.events[np.uintp(event)]
-        number += 1
-        if number == 16:
-            add_sums(sums, events, into.by_times, 16)
-            number = 0
+            add_taus(g, at, x, g.scratch_place, i, w)
+        number = add_event(
+            sums,
+            events,
+            into.by_times,
+            number,
+            window.events[np.uintp(event)],
+            add_input(into, i, x, fed, rate * unit, w, inside, True),
+        )
     add_sums(sums, events, into.by_times, number)
