@@ -224,9 +224,9 @@ def budget(case: Case) -> None:
     grown = {name: x.abs() * 20 for name, x in problem.tensors.items() if name == "weight"}
     room = {name: 300 for name in ("max_spikes", "window_spikes") if name in problem.values}
     crowd = problem.having(**grown, **room, overflow="error")
-    counts = torch.isfinite(crowd.run(case.backend)["trains"]).sum(dim=-1)
+    counts = torch.isfinite(crowd.having(overflow="drop").run(case.backend)["trains"]).sum(dim=-1)
     most = int(counts.max())
-    if most < 2:
+    if not 2 <= most < 300:  # without leak and reset a neuron may spike more often than there is room for
         raise UnsettledError
     few = case.random.randrange(1, most)
     narrow = crowd.having(max_spikes=few)
