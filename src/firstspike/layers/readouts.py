@@ -18,7 +18,7 @@ from firstspike.layers.programs import MadeAgain, by_values
 from firstspike.layers.synapses import Receptors, draw_
 from firstspike.layers.trains import Spikes
 from firstspike.neurons import LIF, Neuron
-from firstspike.neurons.base import each
+from firstspike.neurons.base import ROLES, each
 from firstspike.ranges import Positive, PositiveOrInf, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import spike_window
@@ -64,7 +64,7 @@ class Readout(NeuronLayer):
     ) -> None:
         if neuron is not None and neuron.equations is not None and not self.from_equations:
             raise ValueError(f"{self._get_name()} takes LIF neurons; MembraneReadout takes neurons from equations, too")
-        if neuron is not None and any(part.kind in ("current", "threshold") for part in neuron.components):
+        if neuron is not None and any(ROLES[part.kind].own for part in neuron.components):
             raise ValueError(f"readouts do not spike: nothing of them adapts, give a LIF instead of {neuron}")
         super().__init__((out_features, in_features), in_features, out_features, neuron, **options)
         for name in ("tau_mem", "tau_syn", "tau_rise"):  # of neurons from equations the operator checks them

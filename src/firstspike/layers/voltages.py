@@ -10,6 +10,7 @@ from torch import Tensor
 from firstspike.layers.trains import Spikes, form_of
 from firstspike.layers.windows import columns_within, largest
 from firstspike.neurons import Neuron
+from firstspike.neurons.base import ROLES
 from firstspike.neurons.expressions import value_of
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.parameters import Receptor, parameters_of, starting_state
@@ -139,7 +140,7 @@ def excess(
         return above.mT / neuron.beginning(values)[1].detach().abs().reshape(-1, 1).to(above)
     threshold = _like(voltage, neuron.threshold).reshape(-1, 1)
     for k, component in enumerate(neuron.components):
-        if component.kind == "threshold":
+        if not ROLES[component.kind].sign:
             voltage = voltage - others[..., k]
     return (voltage - threshold) / threshold.detach()
 

@@ -58,6 +58,26 @@ Value = float | Tensor | tuple[float | Tensor, ...] | None
 Kind = Literal["synapse", "rise", "current", "threshold"]
 
 
+class Role(NamedTuple):
+    """What a kind of component does."""
+
+    sign: int
+    """With which sign it acts on the membrane; a part of the threshold is 0."""
+    feeds: bool = False
+    """Whether it decays into the component that follows, and acts through that."""
+    own: bool = False
+    """Whether spikes of the neuron change it, and no input does."""
+
+
+ROLES: Mapping[Kind, Role] = {
+    "synapse": Role(1),
+    "rise": Role(1, feeds=True),
+    "current": Role(-1, own=True),
+    "threshold": Role(0, own=True),
+}
+"""All kinds of components. Backends and the rest of the package know them by their roles."""
+
+
 class Component(NamedTuple):
     """One of the exponentials ``y`` of a linear neuron, ``dy/dt = -y / tau``, with the membrane ``V``.
 
@@ -311,8 +331,8 @@ class Neuron:
 
 def receptors_of(kinds: Sequence[Kind]) -> tuple[int, ...]:
     """The component that an input adds its weight to, for each receptor of a neuron with components of these kinds."""
-    fed = (False, *(kind == "rise" for kind in kinds))
-    return tuple(k for k, kind in enumerate(kinds) if kind == "rise" or (kind == "synapse" and not fed[k]))
+    roles = [ROLES[kind] for kind in kinds]
+    return tuple(k for k, role in enumerate(roles) if not role.own and not (k and roles[k - 1].feeds))
 
 
 _USUAL = {"reset": "0.0", "refractory": "0.0", "tau_rise": "0.0", "bias": "0.0"}

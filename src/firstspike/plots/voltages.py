@@ -11,6 +11,7 @@ from torch import Tensor
 from firstspike.layers import SpikeTrains, SpikingLinear
 from firstspike.layers.synapses import Arriving
 from firstspike.layers.voltages import states_at
+from firstspike.neurons.base import ROLES
 
 _MOST = 1000  # spikes of a neuron from equations between two points
 _ABOVE, _BELOW = 2.5, -2.5  # in which membranes are drawn that run away, in thresholds
@@ -77,12 +78,13 @@ def voltages(at: Float[Tensor, " points"], neuron: Any, seen: Arriving, own: Flo
     moves = double(neuron.threshold).reshape(-1, 1).expand_as(voltage)
     kinds, currents = [part.kind for part in neuron.components], {}
     for k, (kind, state) in enumerate(zip(kinds, others.unbind(-1), strict=False)):
-        if kind == "threshold":
+        role = ROLES[kind]
+        if not role.sign:
             moves = moves + state
-        elif kind != "rise":
+        elif not role.feeds:
             several, number = kinds.count(kind) > 1, kinds[:k].count(kind)
-            name = "adaptation" if kind == "current" else "receptor" if several else "input"
-            currents[f"{name} {number}" if several else name] = -state if kind == "current" else state
+            name = "adaptation" if role.own else "receptor" if several else "input"
+            currents[f"{name} {number}" if several else name] = role.sign * state
     if not own.shape[-1] or neuron.reset is None:
         return Voltages(voltage, moves, currents)
     late = (own[:, -1:] < at) & torch.isfinite(own[:, -1:])  # after the last spike that there is room for

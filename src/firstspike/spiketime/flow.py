@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from firstspike.neurons.base import Kind
+from firstspike.neurons.base import ROLES, Kind
 from firstspike.spiketime.response import Receptor, differentiable_kappa, response
 
 _STEPS = 300  # of a search. Every fourth halves the number of floats in the bracket, of which 64 suffice
@@ -47,9 +47,9 @@ class Flow(NamedTuple):
         """Those of some of the neurons, or with another dimension."""
         return Flow(self.kinds, self.mem[index], [x[index] for x in self.syn], self.bias[index])  # type: ignore[index]
 
-    def feeds(self, k: int) -> bool:
-        """Whether component k is a synapse whose current rises, fed by the component before."""
-        return k > 0 and self.kinds[k - 1] == "rise"
+    def fed(self, k: int) -> bool:
+        """Whether component k is fed by the one before."""
+        return k > 0 and ROLES[self.kinds[k - 1]].feeds
 
     def moved(self, x: Columns, s: Tensor) -> Columns:
         """States after a time, differentiable."""
@@ -58,13 +58,13 @@ class Flow(NamedTuple):
         voltage = voltage * torch.exp(decay) - self.bias * torch.expm1(decay) * one
         after = []
         for k, (kind, y, tau) in enumerate(zip(self.kinds, parts, self.syn, strict=True)):
-            if kind == "rise":
-                voltage = voltage + y * response(s, self.mem, Receptor(self.syn[k + 1], tau))
-            elif kind != "threshold":
-                drive = y * differentiable_kappa(s, self.mem, tau, arrived=True)
-                voltage = voltage - drive if kind == "current" else voltage + drive
+            sign, feeds, _ = ROLES[kind]
+            if feeds:
+                voltage = voltage + sign * y * response(s, self.mem, Receptor(self.syn[k + 1], tau))
+            elif sign:
+                voltage = voltage + sign * y * differentiable_kappa(s, self.mem, tau, arrived=True)
             rest = y * torch.exp(-s / tau)
-            if self.feeds(k):
+            if self.fed(k):
                 rest = rest + parts[k - 1] * differentiable_kappa(s, tau, self.syn[k - 1], arrived=True)
             after.append(rest)
         return [voltage, *after, one]
@@ -74,23 +74,22 @@ class Flow(NamedTuple):
         voltage, *parts, one = x
         change, after = (self.bias * one - voltage) / self.mem, []
         for k, (kind, y, tau) in enumerate(zip(self.kinds, parts, self.syn, strict=True)):
-            if kind in ("synapse", "current"):
-                change = change - y / tau if kind == "current" else change + y / tau
-            after.append((parts[k - 1] / self.syn[k - 1] if self.feeds(k) else 0.0) - y / tau)
+            if not ROLES[kind].feeds:
+                change = change + ROLES[kind].sign * y / tau
+            after.append((parts[k - 1] / self.syn[k - 1] if self.fed(k) else 0.0) - y / tau)
         return [change, *after, torch.zeros_like(one)]
 
     def excess(self, x: Sequence[Tensor], threshold: Tensor) -> Tensor:
         """g: the membrane without all parts of the threshold."""
         for kind, y in zip(self.kinds, x[1:-1], strict=True):
-            threshold = threshold + y if kind == "threshold" else threshold
+            threshold = threshold if ROLES[kind].sign else threshold + y
         return x[0] - threshold
 
     def at_last(self, x: Columns) -> Columns:
         """States after a time without end."""
         voltage, *parts, one = x
         for kind, y in zip(self.kinds, parts, strict=True):
-            if kind != "threshold":
-                voltage = voltage - y if kind == "current" else voltage + y
+            voltage = voltage + ROLES[kind].sign * y
         return [torch.where(self.mem.isinf(), voltage, self.bias), *(torch.zeros_like(y) for y in parts), one]
 
     def may_cross(self, x: Columns, excess: Tensor, s: Tensor) -> Bool[Tensor, " L"]:
@@ -98,9 +97,10 @@ class Flow(NamedTuple):
         voltage, *parts, _ = x
         lift = (self.bias - voltage).clamp(min=0) * (s / self.mem).nan_to_num(nan=0.0).clamp(max=1)
         for k, (kind, y, tau) in enumerate(zip(self.kinds, parts, self.syn, strict=True)):
-            tau = self.syn[k + 1] if kind == "rise" else tau
-            most = ((s if kind == "threshold" else torch.minimum(s, self.mem)) / tau).clamp(max=1)
-            lift = lift + (-y if kind == "current" else y).clamp(min=0) * most
+            sign, feeds, _ = ROLES[kind]
+            tau = self.syn[k + 1] if feeds else tau
+            most = ((torch.minimum(s, self.mem) if sign else s) / tau).clamp(max=1)
+            lift = lift + (y if sign >= 0 else -y).clamp(min=0) * most
         return excess + lift >= 0
 
     def pieces(self, x: Columns, length: Tensor) -> Float64[Tensor, "L B"]:
@@ -138,29 +138,25 @@ class Flow(NamedTuple):
 
         In the last but one there are two, and the rate before the last one goes.
         """
-        kinds, leak, rates = self.kinds, 1 / self.mem, [1 / tau for tau in self.syn]
-        none, parts = torch.zeros_like(leak), range(len(kinds))
-        first = [
-            none if kind == "rise" else -r if kind == "current" else r for kind, r in zip(kinds, rates, strict=True)
-        ]
+        roles, leak, rates = [ROLES[kind] for kind in self.kinds], 1 / self.mem, [1 / tau for tau in self.syn]
+        none, parts = torch.zeros_like(leak), range(len(roles))
+        first = [none if feeds else (sign or 1) * r for (sign, feeds, _), r in zip(roles, rates, strict=True)]
         rows = [[-leak, *first]]
         # without the leak
-        row = [
-            r * (leak - r) if kind == "threshold" else -r * c for kind, r, c in zip(kinds, rates, first, strict=True)
-        ]
+        row = [-r * c if role.sign else r * (leak - r) for role, r, c in zip(roles, rates, first, strict=True)]
         for k in parts:
-            if self.feeds(k):
-                row[k - 1] = rates[k] * rates[k - 1]
+            if self.fed(k):
+                row[k - 1] = roles[k].sign * rates[k] * rates[k - 1]
         rows.append([none, *row])
-        order = sorted(parts, key=lambda k: (not self.feeds(k), kinds[k] == "rise"))
+        order = sorted(parts, key=lambda k: (not self.fed(k), roles[k].feeds))
         for n, gone in enumerate(order[:-1]):
             r = rates[gone]
             following = [c * (r - own) for c, own in zip(row, rates, strict=True)]
             for k in parts:
-                if self.feeds(k) and k != gone:
+                if self.fed(k) and k != gone:
                     following[k - 1] = following[k - 1] + row[k] * rates[k - 1]
-                elif self.feeds(k):  # the same without a difference of equal terms
-                    following[k - 1] = -rates[k] * rates[k - 1] ** 2
+                elif self.fed(k):  # the same without a difference of equal terms
+                    following[k - 1] = -roles[k].sign * rates[k] * rates[k - 1] ** 2
                     for before in order[:n]:
                         following[k - 1] = following[k - 1] * (rates[before] - rates[k - 1])
             row = following
@@ -172,10 +168,8 @@ class Flow(NamedTuple):
         first, *parts = row
         after = []
         for k, (kind, c, tau) in enumerate(zip(self.kinds, parts, self.syn, strict=True)):
-            more = c * (r - 1 / tau)
-            if kind in ("synapse", "current"):
-                more = more - first / tau if kind == "current" else more + first / tau
-            after.append(more + parts[k + 1] / tau if kind == "rise" else more)
+            more, (sign, feeds, _) = c * (r - 1 / tau), ROLES[kind]
+            after.append(more + (parts[k + 1] if feeds else sign * first) / tau)
         return [first * (r - 1 / self.mem), *after]
 
 

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from firstspike.deferred import is_host
 from firstspike.neurons import Neuron
+from firstspike.neurons.base import ROLES
 
 Tau = float | Tensor
 Values = Float[Tensor, "..."]
@@ -191,7 +192,7 @@ def time_constants_of(neuron: Neuron) -> list[Receptor]:
     if not parts:
         return [Receptor(neuron.values["tau_syn"], None)]
     for place in neuron.receptors:
-        rises = parts[place].kind == "rise"
+        rises = ROLES[parts[place].kind].feeds
         found.append(Receptor(parts[place + rises].tau, parts[place].tau if rises else None))
     return found
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
-from firstspike.neurons.base import Component, receptors_of
+from firstspike.neurons.base import ROLES, Component, receptors_of
 from firstspike.spiketime.response import Receptor, at_rest, reaching, response
 from firstspike.spiketime.values import values_of
 
@@ -98,12 +98,13 @@ def _block(neuron: Any, given: tuple[Any, ...], state: States, after: float, poi
         added = torch.where(happens, torch.cat(adds, dim=-1), 0.0).gather(-1, order) + rising
         now = _accumulated(torch.exp(-gaps / tau), added, state[k + 1])
         held, rising = torch.cat([state[k + 1], now[..., :-1]], dim=-1), 0.0
-        if kind == "rise":
+        sign, feeds, _ = ROLES[kind]
+        if feeds:
             onto = parts[k + 1].tau
-            drive = drive + held * response(since, mem, Receptor(onto, tau))
+            drive = drive + sign * held * response(since, mem, Receptor(onto, tau))
             rising = held * response(since, onto, Receptor(tau, None))
-        elif kind != "threshold":
-            drive = drive + (1 if kind == "synapse" else -1) * held * response(since, mem, Receptor(tau, None))
+        elif sign:
+            drive = drive + sign * held * response(since, mem, Receptor(tau, None))
         found.append(now)
     decay = torch.exp(-gaps / mem)
     if reset is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from firstspike.layers import SpikeTrains, SpikingLinear, SpikingRecurrent
 from firstspike.layers.dense import DenseLayer
 from firstspike.layers.synapses import Arriving, each_spike
-from firstspike.neurons.base import Component
+from firstspike.neurons.base import ROLES, Component
 from firstspike.ranges import Positive, checks_ranges
 from firstspike.spiketime.flow import Flow
 from firstspike.spiketime.response import kappa, reaching
@@ -148,7 +148,7 @@ class _Flow:
         self.jumps = [
             (k, number(component.jump).to(like))
             for k, component in enumerate(self.components, 1)
-            if component.kind in ("current", "threshold")
+            if ROLES[component.kind].own
         ]
 
     def over(self, step: float, like: Tensor) -> list[list[tuple[int, Tensor]]]:
@@ -159,7 +159,7 @@ class _Flow:
 
     def above(self, state: list[Tensor]) -> Float[Tensor, "batch outputs"]:
         """The membrane, seen from its threshold."""
-        raises = (state[k] for k, component in enumerate(self.components, 1) if component.kind == "threshold")
+        raises = (state[k] for k, component in enumerate(self.components, 1) if not ROLES[component.kind].sign)
         return sum((-part for part in raises), state[0])
 
     def may_rise(self, state: list[Tensor]) -> Bool[Tensor, "batch outputs"]:
@@ -177,7 +177,7 @@ class _Flow:
 
     def response(self, rest: Tensor, start: int) -> dict[int, Tensor]:
         """The effect of an input on the parts of a state, after a time for each neuron and input, or each input."""
-        if self.components[start - 1].kind == "rise":
+        if ROLES[self.components[start - 1].kind].feeds:
             matrix = self.matrix.unsqueeze(-3) * rest.double()[..., None, None]
             column = torch.matrix_exp(matrix)[..., start].to(rest)
             return {place: column[..., place] for place in (0, start, start + 1)}

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from firstspike.neurons import Neuron
-from firstspike.neurons.base import receptors_of
+from firstspike.neurons.base import ROLES, receptors_of
 from firstspike.spiketime.flow import Columns, Flow
 from firstspike.spiketime.maxima.members import Height, maxima
 from firstspike.spiketime.parameters import Receptor as Reached
@@ -171,7 +171,7 @@ def _value_at(
     since = torch.where(some.time < time.detach()[:, None], time[:, None] - arrival, 0.0)
     value = torch.zeros_like(time) if bias is None else at_rest(time - constants.start, mem, bias)
     for number, first in enumerate(receptors_of(constants.kinds)):
-        rises = constants.kinds[first] == "rise"
+        rises = ROLES[constants.kinds[first]].feeds
         of_one = Receptor(syn[:, first + rises, None], syn[:, first, None] if rises else None)
         weights = reaching(some.weight, some.receptor, number)
         value = value + torch.where(since > 0, response(since, mem[:, None], of_one), 0.0).mul(weights).sum(1)

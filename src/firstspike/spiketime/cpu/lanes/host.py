@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from firstspike.neurons.base import ROLES
 from firstspike.spiketime.contract import (
     CONSTANTS,
     Arguments,
@@ -218,15 +219,14 @@ def _forward_call(by: Settings, given: tuple[str, ...]) -> Call:
 
 
 def turned(x: Any, given: Arguments) -> Any:
-    """Numbers of components, with the other sign of those of adaptation currents."""
-    if x is None or "current" not in given.components:
-        return x
-    return x * x.new_tensor([-1.0 if kind == "current" else 1.0 for kind in given.components])
+    """Numbers of components, with the other sign of those that pull the membrane down."""
+    signs = [-1.0 if ROLES[kind].sign < 0 else 1.0 for kind in given.components]
+    return x if x is None or -1.0 not in signs else x * x.new_tensor(signs)
 
 
 def without_spikes(given: Arguments) -> Arguments:
     """The arguments of first spikes without components that only spikes change, which come after the synapses'."""
-    kept = sum(kind in ("synapse", "rise") for kind in given.components)
+    kept = sum(not ROLES[kind].own for kind in given.components)
     if given.max_spikes or kept == len(given.components):
         return given
     assert isinstance(given.tau_syn, Tensor)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from firstspike.neurons.base import receptors_of
+from firstspike.neurons.base import ROLES, receptors_of
 from firstspike.spiketime.contract import Arguments, Sizes
 from firstspike.spiketime.cpu.arrays import LANES, PAD, saved_size
 from firstspike.spiketime.cpu.lanes.adjoint import BY_PARTS, EACH, N_OTHERS
@@ -69,9 +69,7 @@ def settings_of(given: Arguments) -> Settings:
         kinds = (*(KINDS[kind] for kind in given.components), *(BIAS,) * (given.bias is not None))
         places = tuple(receptors_of(given.components))
         by = Settings(real, kinds, places, False, given.delay is not None, given.sizes, taus)
-        by = by._replace(
-            jumps="current" in given.components or "threshold" in given.components, signed=given.receptor is None
-        )
+        by = by._replace(jumps=any(ROLES[kind].own for kind in given.components), signed=given.receptor is None)
     if not several:
         return by
     observes = given.observed is not None
