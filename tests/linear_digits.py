@@ -16,7 +16,7 @@ PIECE = 2  # length of pieces, in units of the fastest time constant
 
 
 class Cell(NamedTuple):
-    """Parameters of one neuron, and what its components are: ``synapse``, ``rise``, ``current`` or ``threshold``."""
+    """Parameters of one neuron, and the kinds of its components, see ``firstspike.neurons.base.Component``."""
 
     kinds: tuple
     taus: tuple
@@ -37,7 +37,7 @@ class Cell(NamedTuple):
         found = []
         for k, kind in enumerate(self.kinds, 1):
             flow = x[k] * rates[k]
-            fed = found and self.kinds[k - 2] == "rise"
+            fed = found and self.kinds[k - 2] in ("rise", "onset")
             found.append((x[k - 1] * rates[k - 1] if fed else 0) - flow)
             dv += flow if kind == "synapse" else -flow if kind == "current" else 0
         return [mp.mpf(0) if held else dv, *found]
@@ -132,7 +132,8 @@ def first_zero(p):
 
 def ceiling(cell, x):
     """A bound of the excess for all that follows."""
-    rises = sum(max(y * (-1 if kind in ("current", "threshold") else 1), 0) for kind, y in zip(cell.kinds, x[1:]))  # noqa: B905
+    signs = (1 if kind in ("synapse", "rise") else -1 for kind in cell.kinds)
+    rises = sum(max(sign * y, 0) for sign, y in zip(signs, x[1:], strict=False))
     rest = mp.mpf(cell.bias) if not mp.isinf(mp.mpf(cell.tau_mem)) else mp.mpf(0)
     return max(x[0], rest) + rises - mp.mpf(cell.threshold)
 

@@ -73,12 +73,18 @@ class Flow:
             fed.append((len(rates), 0, 1 / tau))
             rates.append(1 / tau)
         self.jumps += [Decimal(0)] * (len(rates) - 1)
-        for pairs, sign in ((cell.adaptation, -1), (cell.parts, 0)):
-            for tau, jump in pairs:
-                if sign:
-                    fed.append((len(rates), 0, sign / tau))
-                rates.append(1 / tau)
+        for tau, jump, *rise in cell.adaptation:
+            if rise and rise[0]:
+                fed.append((len(rates), len(rates) + 1, 1 / rise[0]))
+                rates.append(1 / rise[0])
                 self.jumps.append(jump)
+                jump = Decimal(0)
+            fed.append((len(rates), 0, -1 / tau))
+            rates.append(1 / tau)
+            self.jumps.append(jump)
+        for tau, jump in cell.parts:
+            rates.append(1 / tau)
+            self.jumps.append(jump)
         own = len(rates) - len(cell.parts)
         self.reads += [Decimal(-1) if k >= own else Decimal(0) for k in range(1, len(rates))] + [-cell.threshold]
         if leak:

@@ -151,7 +151,7 @@ def test_spike_trains():
 
 LINEAR = {"tau_mem": 2.0, "tau_syn": (5.0, 8.0), "threshold": 1.0, "reset": None, "refractory": 0.1}
 READOUT = {"kind": "integral", "out_features": 2, "neuron": {}}
-PARTS = {"adaptation": ((9.0, 0.3),), "threshold_adaptation": ((3.0, 0.1), (6.0, 0.2))}
+PARTS = {"adaptation": ((9.0, 0.3),), "adaptation_rise": 0.5, "threshold_adaptation": ((3.0, 0.1), (6.0, 0.2))}
 
 
 def test_neurons_of_other_kinds():
@@ -178,7 +178,7 @@ def test_neurons_of_other_kinds():
 @pytest.mark.parametrize(
     ("neuron", "layer", "message"),
     [
-        (PARTS, {}, r"neuron: adaptation and threshold_adaptation need kind: adaptive_lif"),
+        (PARTS, {}, r"neuron: adaptation, adaptation_rise and threshold_adaptation need kind: adaptive_lif"),
         ({"tau_syn": []}, {}, r"neuron: tau_syn must have a time constant for each receptor, got none"),
         ({"tau_syn": [1.0, -1.0]}, {}, r"neuron.tau_syn"),
         ({"tau_syn": [1.0, 2.0]}, {}, r"network\[0\]: LIF\(.* has 2 receptors: say which one each input reaches"),

@@ -17,12 +17,12 @@ from firstspike.spiketime import TrainState, first_spike_time, spike_trains, spi
 TAU, LEVEL = Quantity(time=1), Quantity(weight=1)
 PARAMETERS = {
     "tau_mem": (TAU, 1.0), "tau_syn": (TAU, 0.8), "second": (TAU, 0.5), "rise": (TAU, 0.3), "threshold": (LEVEL, 0.9),
-    "bias": (LEVEL, 0.5), "adaptation_tau": (TAU, 2.0), "adaptation_jump": (LEVEL, 0.3), "threshold_tau": (TAU, 1.1),
-    "threshold_jump": (LEVEL, 0.4),
+    "bias": (LEVEL, 0.5), "adaptation_tau": (TAU, 2.0), "adaptation_jump": (LEVEL, 0.3),
+    "adaptation_rise": (TAU, 0.4), "threshold_tau": (TAU, 1.1), "threshold_jump": (LEVEL, 0.4),
 }  # fmt: skip
 """By names of a problem: units, and numbers that parameters are near; those of ``tau_mem`` times the ratio."""
 SYNAPSES = ("tau_mem", "tau_syn", "second", "threshold")
-ADAPTATION = ("adaptation_tau", "adaptation_jump", "threshold_tau", "threshold_jump")
+ADAPTATION = ("adaptation_tau", "adaptation_jump", "adaptation_rise", "threshold_tau", "threshold_jump")
 
 
 def neuron_of(values: Mapping[str, Any]) -> AdaptiveLIF:

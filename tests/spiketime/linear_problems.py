@@ -100,7 +100,9 @@ class Problem:
             self.numbers = dict.fromkeys(self.numbers, 0)
         for k in range(self.numbers["adaptation"]):
             tau = self.tau(f"adaptation_tau {k}")
-            self.add(f"adaptation_jump {k}", level * size(tau) * pick.gauss(0.3, 0.4))
+            rises = random.Random(self.seed + k).random() < 0.35
+            rise = self.tau(f"adaptation_rise {k}") if rises else self.add(f"adaptation_rise {k}", 0.0, "number")
+            self.add(f"adaptation_jump {k}", level * size(tau, rise) * pick.gauss(0.3, 0.4))
         for k in range(self.numbers["threshold"]):
             self.tau(f"threshold_tau {k}")
             self.add(f"threshold_jump {k}", level * pick.uniform(0, 1))
@@ -191,7 +193,8 @@ class Problem:
             if self.values[f"tau_rise {k}"].values[0]:
                 columns.append(self.charges[k])
             columns.append(self.charges[k])
-        columns += [self.level] * self.numbers["adaptation"]
+        onsets = [bool(self.values[f"adaptation_rise {k}"].values[0]) for k in range(self.numbers["adaptation"])]
+        columns += [self.level] * (len(onsets) + sum(onsets))
         current = [[0.5 * size * pick.gauss(0, 1) for size in columns] for _ in range(many)]
         for row in current:
             row += [self.level * pick.uniform(0, 1) for _ in range(self.numbers["threshold"])]
@@ -216,8 +219,12 @@ class Problem:
                 receptors[k], fed = f"r{k}", f" + r{k}/tau_rise_{k}"
             lines.append(f"dy{k}/dt = -y{k}/tau_syn_{k}{fed}")
         for k in range(self.numbers["adaptation"]):
-            flow, reset = f"{flow} - a{k}/adaptation_tau_{k}", f"{reset}; a{k} += adaptation_jump_{k}"
-            lines.append(f"da{k}/dt = -a{k} / adaptation_tau_{k}")
+            fed, jumps, flow = "", f"a{k}", f"{flow} - a{k}/adaptation_tau_{k}"
+            if self.values[f"adaptation_rise {k}"].values[0]:
+                lines.append(f"do{k}/dt = -o{k} / adaptation_rise_{k}")
+                fed, jumps = f" + o{k}/adaptation_rise_{k}", f"o{k}"
+            reset = f"{reset}; {jumps} += adaptation_jump_{k}"
+            lines.append(f"da{k}/dt = -a{k} / adaptation_tau_{k}{fed}")
         for k in range(self.numbers["threshold"]):
             threshold, reset = f"{threshold} + h{k}", f"{reset}; h{k} += threshold_jump_{k}"
             lines.append(f"dh{k}/dt = -h{k} / threshold_tau_{k}")
@@ -255,6 +262,8 @@ class Problem:
         for name, count in self.numbers.items():
             given[f"{name}_tau"] = tuple(value[f"{name}_tau {k}"] for k in range(count))
             given[f"{name}_jump"] = tuple(value[f"{name}_jump {k}"] for k in range(count))
+        if self.numbers["adaptation"]:
+            given["adaptation_rise"] = tuple(value[f"adaptation_rise {k}"] for k in range(self.numbers["adaptation"]))
         return AdaptiveLIF(**given)
 
     def run(self):
@@ -306,13 +315,13 @@ def places_of(problem, name, b, j):
 def cell_of(problem, numbers):
     """The neuron for the solver."""
 
-    def pairs(name):
-        return tuple((numbers[f"{name}_tau {k}"], numbers[f"{name}_jump {k}"]) for k in range(problem.numbers[name]))
+    def parts(name, *keys):
+        return tuple(tuple(numbers[f"{name}_{key} {k}"] for key in keys) for k in range(problem.numbers[name]))
 
     synapses = tuple((numbers[f"tau_syn {k}"], numbers[f"tau_rise {k}"]) for k in range(problem.receptors))
     return Cell(
         numbers["tau_mem"], synapses, numbers["threshold"], numbers.get("reset"), numbers["refractory"],
-        numbers["bias"], pairs("adaptation"), pairs("threshold"),
+        numbers["bias"], parts("adaptation", "tau", "jump", "rise"), parts("threshold", "tau", "jump"),
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ KINDS = [
     ("rise", "synapse"),
     ("synapse", "threshold"),
     ("synapse", "current", "threshold"),
+    ("synapse", "onset", "current", "threshold"),
     ("rise", "synapse", "rise", "synapse"),
     ("rise", "synapse", "synapse", "current", "threshold"),
 ]

@@ -32,6 +32,7 @@ KINDS = {
     "bias above": {**PAIR, "bias": 1.3, "tau_syn": (1.0,)},
     "adaptation": {**PAIR, "adaptation_tau": (3.0,), "adaptation_jump": (0.3,)},
     "two currents": {**PAIR, "refractory": 0.0, "adaptation_tau": (0.5, 4.0), "adaptation_jump": (-0.1, 0.3)},
+    "slow adaptation": {**PAIR, "adaptation_tau": (3.0,), "adaptation_jump": (0.5,), "adaptation_rise": (0.6,)},
     "threshold": {**PAIR, "refractory": 0.0, "threshold_tau": (2.0,), "threshold_jump": (0.4,)},
     "mat2": {**PAIR, "reset": None, "refractory": 0.4, "threshold_tau": (1.0, 5.0), "threshold_jump": (0.8, 0.3)},
     "mixture": {
@@ -55,7 +56,11 @@ def cell_of(values):
             kinds, taus, jumps = [*kinds, "rise"], [*taus, rise], [*jumps, 0.0]
         kinds, taus, jumps = [*kinds, "synapse"], [*taus, tau], [*jumps, 0.0]
     for kind, name in (("current", "adaptation"), ("threshold", "threshold")):
-        for tau, jump in zip(values.get(f"{name}_tau", ()), values.get(f"{name}_jump", ()), strict=True):
+        pairs = zip(values.get(f"{name}_tau", ()), values.get(f"{name}_jump", ()), strict=True)
+        for k, (tau, jump) in enumerate(pairs):
+            rises = values.get(f"{name}_rise", ())
+            if rises:
+                kinds, taus, jumps, jump = [*kinds, "onset"], [*taus, rises[k]], [*jumps, jump], 0.0
             kinds, taus, jumps = [*kinds, kind], [*taus, tau], [*jumps, jump]
     others = (values["tau_mem"], values["threshold"], values["reset"], values["refractory"], values.get("bias", 0.0))
     return Cell(tuple(kinds), tuple(taus), tuple(jumps), *others)

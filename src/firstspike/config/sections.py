@@ -58,7 +58,7 @@ NEURONS: dict[str, Any] = {
 }  # fmt: skip
 _LIFS = "lif", "adaptive_lif"
 _ADAPTS, _TEXTS = ("adaptation", "threshold_adaptation"), argument_texts(AdaptiveLIF)
-_RARE = ("kind", "tau_rise", "bias", "unit", *_ADAPTS)
+_RARE = ("kind", "tau_rise", "bias", "unit", "adaptation_rise", *_ADAPTS)
 
 
 class _Neuron(Built):
@@ -72,8 +72,8 @@ class _Neuron(Built):
     def build(self, **more: Any) -> Any:
         """The neuron that this section describes."""
         kind, given = self.kind, self.arguments()  # type: ignore[attr-defined]
-        if kind == "lif" and any(given.pop(name) for name in _ADAPTS):
-            raise ValueError("adaptation and threshold_adaptation need kind: adaptive_lif")
+        if kind == "lif" and any(given.pop(name) for name in (*_ADAPTS, "adaptation_rise")):
+            raise ValueError("adaptation, adaptation_rise and threshold_adaptation need kind: adaptive_lif")
         parameters = given.pop("parameters", {})
         return NEURONS[kind](**given, **parameters, **more)
 
@@ -107,6 +107,7 @@ def described_neuron(neuron: AnyNeuron) -> dict[str, Any] | None:
 _OF_NEURONS: dict[str, Any] = {
     "kind": (Literal[_LIFS], Field("lif", description="what this is")),
     **{x: (tuple[tuple[Positive, Finite], ...], Field((), description=_TEXTS[x])) for x in _ADAPTS},
+    "adaptation_rise": (NotNegative | tuple[NotNegative, ...], Field(0.0, description=_TEXTS["adaptation_rise"])),
 }
 LIFNeuron: Any = derive(LIF, name="Neuron", base=_LIF, extra=_OF_NEURONS)
 _FORMULAS = {"start": dict[str, float | str], "parameters": dict[str, Finite]}

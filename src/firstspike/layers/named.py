@@ -29,6 +29,7 @@ _NEURON = {
     "bias": "biases",
     "adaptation_tau": "adaptation time constants",
     "adaptation_jump": "adaptation jumps",
+    "adaptation_rise": "adaptation rise times",
     "threshold_tau": "threshold time constants",
     "threshold_jump": "threshold jumps",
 }

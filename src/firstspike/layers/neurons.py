@@ -28,6 +28,7 @@ _UNUSUAL = {
     "bias": "with a constant input (bias)",
     "reset": "without a reset (reset=None)",
     "adaptation_tau": "with adaptation currents (adaptation)",
+    "adaptation_rise": "whose adaptation currents rise (adaptation_rise)",
     "threshold_tau": "with an adaptive threshold (threshold_adaptation)",
 }
 LIF_NAMES = {f"Spiking{x}": f"LIF{x}" for x in ("Linear", "Recurrent", "Conv2d")} | {"SpikeTrains": "LIFSpikeTrains"}
@@ -283,7 +284,8 @@ class NeuronLayer(SpikeLayer):
 
     receptors: Tensor | None
     unused: ClassVar[tuple[str, ...]] = (
-        *("reset", "refractory", "adaptation_tau", "adaptation_jump", "threshold_tau", "threshold_jump"),
+        *("reset", "refractory", "adaptation_tau", "adaptation_jump", "adaptation_rise", "threshold_tau"),
+        "threshold_jump",
     )
     """Parameters of the neurons that play no part, here those of neurons that spike again."""
 

@@ -55,7 +55,7 @@ class Parameter(NamedTuple):
 TIME, POTENTIAL = Unit(time=1), Unit(potential=1)
 Value = float | Tensor | tuple[float | Tensor, ...] | None
 """The value of a parameter."""
-Kind = Literal["synapse", "rise", "current", "threshold"]
+Kind = Literal["synapse", "rise", "current", "onset", "threshold"]
 
 
 class Role(NamedTuple):
@@ -73,6 +73,7 @@ ROLES: Mapping[Kind, Role] = {
     "synapse": Role(1),
     "rise": Role(1, feeds=True),
     "current": Role(-1, own=True),
+    "onset": Role(-1, feeds=True, own=True),
     "threshold": Role(0, own=True),
 }
 """All kinds of components. Backends and the rest of the package know them by their roles."""
@@ -82,7 +83,8 @@ class Component(NamedTuple):
     """One of the exponentials ``y`` of a linear neuron, ``dy/dt = -y / tau``, with the membrane ``V``.
 
     A ``synapse`` adds ``y / tau`` to ``dV/dt``. A ``rise`` comes before the synapse that it feeds: it decays into
-    it. A ``current`` subtracts ``y / tau`` from ``dV/dt``. A part of the ``threshold`` adds y to it.
+    it. A ``current`` subtracts ``y / tau`` from ``dV/dt``, and an ``onset`` feeds it as a rise does a synapse. A part
+    of the ``threshold`` adds y to it.
     """
 
     kind: Kind
@@ -335,7 +337,7 @@ def receptors_of(kinds: Sequence[Kind]) -> tuple[int, ...]:
     return tuple(k for k, role in enumerate(roles) if not role.own and not (k and roles[k - 1].feeds))
 
 
-_USUAL = {"reset": "0.0", "refractory": "0.0", "tau_rise": "0.0", "bias": "0.0"}
+_USUAL = {"reset": "0.0", "refractory": "0.0", "tau_rise": "0.0", "bias": "0.0", "adaptation_rise": "0.0"}
 
 
 def shown_parameters(values: Mapping[str, Any]) -> str:

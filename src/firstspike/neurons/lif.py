@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from firstspike.neurons.base import POTENTIAL, TIME, Component, Neuron, Parameter, Unit, each
+from firstspike.neurons.base import POTENTIAL, TIME, Component, Kind, Neuron, Parameter, Unit, each
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveOrInf
 
 _OUT_OF_REACH = 1e12
@@ -87,9 +87,7 @@ class LIF(Neuron):
             raise ValueError("tau_syn must have a time constant for each receptor, got none")
         if not isinstance(self.tau_mem, Tensor) and self.tau_mem == math.inf and not _absent(self.bias):
             raise ValueError("bias is the membrane at rest, which a neuron without leak (tau_mem=inf) does not have")
-        if isinstance(self.tau_rise, tuple) and len(self.tau_rise) != len(each(self.tau_syn)):
-            most = len(each(self.tau_syn))
-            raise ValueError(f"tau_rise must have one value for each of {most} receptors, got {len(self.tau_rise)}")
+        _check_rises("tau_rise", self.tau_rise, len(each(self.tau_syn)), "receptors")
         simple = _absent(self.tau_rise) and _absent(self.bias) and self.reset is not None
         self.__dict__["_closed"] = simple and not isinstance(self.tau_syn, tuple)  # asked for in every call
 
@@ -109,12 +107,7 @@ class LIF(Neuron):
 
     @property
     def _synapses(self) -> tuple[Component, ...]:
-        found = []
-        for tau, rise in zip(each(self.tau_syn), each(self.tau_rise) * len(each(self.tau_syn)), strict=False):
-            if not _absent(rise):
-                found.append(Component("rise", rise))
-            found.append(Component("synapse", tau))
-        return tuple(found)
+        return _rising("synapse", "rise", self.tau_syn, self.tau_rise, 0.0)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -130,12 +123,17 @@ class AdaptiveLIF(LIF):
     weight. Threshold parts are those of Kobayashi et al. 2009 ("Made-to-order spiking neuron model ...", MAT), there
     with ``reset=None``, and of Bellec et al. 2018 ("Long short-term memory and learning-to-learn ...").
 
+    With a rise time r_k a current does not jump: what jumps is ``dO_k/dt = -O_k / r_k``, which decays into it, as in a
+    synapse with ``tau_rise``.
+
     Args:
         tau_mem: see ``LIF``, as the others that are not here.
         adaptation: time constants and jumps of the adaptation currents, ``[(tau, jump), ...]``.
         threshold_adaptation: likewise of the parts of the threshold.
         adaptation_tau: in place of ``adaptation``, its time constants, > 0: the name under which they are trained.
         adaptation_jump: and its jumps, as an inhibitory weight, in the unit of the membrane. Negative ones excite.
+        adaptation_rise: time constants, >= 0, with which the adaptation currents rise, one for each or one for all. 0
+            is one that jumps.
         threshold_tau: in place of ``threshold_adaptation``, its time constants, > 0.
         threshold_jump: and its jumps, in the unit of the membrane. A threshold that falls below the reset is an error
             where there is no refractory time: the neuron would spike on and on at once.
@@ -146,6 +144,7 @@ class AdaptiveLIF(LIF):
 
     adaptation_tau: tuple[Positive | Tensor, ...] = ()
     adaptation_jump: tuple[Finite | Tensor, ...] = ()
+    adaptation_rise: NotNegatives = 0.0
     threshold_tau: tuple[Positive | Tensor, ...] = ()
     threshold_jump: tuple[Finite | Tensor, ...] = ()
     adaptation: InitVar[Pairs] = ()
@@ -155,6 +154,7 @@ class AdaptiveLIF(LIF):
         **LIF.parameters,
         "adaptation_tau": Parameter(TIME, 0.0, several=True),
         "adaptation_jump": Parameter(POTENTIAL, -math.inf, several=True),
+        "adaptation_rise": Parameter(TIME, 0.0, included=True, several=True),
         "threshold_tau": Parameter(TIME, 0.0, several=True),
         "threshold_jump": Parameter(POTENTIAL, -math.inf, several=True),
     }
@@ -174,16 +174,28 @@ class AdaptiveLIF(LIF):
             taus, jumps = each(getattr(self, f"{name}_tau")), each(getattr(self, f"{name}_jump"))
             if len(taus) != len(jumps):
                 raise ValueError(f"{name}_tau and {name}_jump need as many values, got {len(taus)} and {len(jumps)}")
+        _check_rises("adaptation_rise", self.adaptation_rise, len(each(self.adaptation_tau)), "adaptation currents")
 
     @property
     def components(self) -> tuple[Component, ...]:
         """The currents of the receptors, of the adaptation, and the parts of the threshold."""
-        adaptation = zip(each(self.adaptation_tau), each(self.adaptation_jump), strict=True)
+        adaptation = _rising("current", "onset", self.adaptation_tau, self.adaptation_rise, self.adaptation_jump)
         threshold = zip(each(self.threshold_tau), each(self.threshold_jump), strict=True)
-        own = [Component("current", *pair) for pair in adaptation] + [
-            Component("threshold", *pair) for pair in threshold
-        ]
-        return (*self._synapses, *own)
+        return (*self._synapses, *adaptation, *(Component("threshold", *pair) for pair in threshold))
+
+
+def _rising(kind: Kind, onset: Kind, taus: Any, rises: Any, jumps: Any) -> tuple[Component, ...]:
+    """Currents, each behind what it rises by, if that is not 0. Rises and jumps are one for all, or one for each."""
+    found, many = [], len(each(taus))
+    for tau, rise, jump in zip(each(taus), each(rises) * many, each(jumps) * many, strict=False):
+        risen = not _absent(rise)
+        found += [Component(onset, rise, jump)] * risen + [Component(kind, tau, 0.0 if risen else jump)]
+    return tuple(found)
+
+
+def _check_rises(name: str, rises: Any, many: int, things: str) -> None:
+    if isinstance(rises, tuple) and len(rises) != many:
+        raise ValueError(f"{name} must have one value for each of {many} {things}, got {len(rises)}")
 
 
 def _absent(value: Any) -> bool:

@@ -39,7 +39,7 @@ class Integrator(LayerByLayer):
     """
 
     kind = "integrator"
-    unusual = ("tau_syn", "tau_rise", "bias", "reset", "adaptation_tau", "threshold_tau")
+    unusual = ("tau_syn", "tau_rise", "bias", "reset", "adaptation_tau", "adaptation_rise", "threshold_tau")
     neurons = (SpikingLinear, SpikeTrains, SpikingRecurrent)
 
     step: Positive = 0.01

@@ -197,6 +197,9 @@ def jump(g, at, hits):
                 y, kept = none, none
                 if g.kinds[k] == SYNAPSE:  # 0 where a reset has come in between
                     y, kept = rows[Y + lane], rows[Y_KEPT + lane]
+                elif g.kinds[k] == RISE:
+                    y, kept = rows[part + EACH + Q], rows[part + EACH + Q_KEPT]
+                    totals[BY_PARTS + (2 * k + 2) * LANES + lane] += b * rows[part + OF_NEXT]
                 pull -= (rows[part + Q] - y) * rate * b
                 pull_kept -= (rows[part + Q_KEPT] - kept) * rate * b
                 totals[BY_MEM + lane] += b * rows[part + OF_MEM]

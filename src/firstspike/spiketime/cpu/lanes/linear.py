@@ -215,7 +215,13 @@ def leap(g, at, c, x, after, s, wait, slope, lanes, holds):
         else:
             r = rates_in(c[k])
             _, own, gain = responses(rest, r)
-            moves, more = fma(jump, gain, moves), fma(jump, r.syn, more)
+            if kind == RISE:
+                following = there + place + LANES
+                store(state, following, load32(state, following) + select(lanes, jump * gain, none))
+                gain = convolved3(rest, leak, r.mem, r.syn) * (r.mem * r.syn)
+            else:
+                more = fma(jump, r.syn, more)
+            moves = fma(jump, gain, moves)
         y = load32(state, there + place)
         store(state, there + place, select(lanes, fma(jump, own, y), y))
     v = load32(state, there)
