@@ -253,4 +253,4 @@ class Delay(Delayed, SpikeLayer):
         if not self.training or not self.rule.jitter:
             return times + delay
         delayed = times + self.rule.jittered(delay, times, self.noise)
-        return delayed.sort(dim=-1).values if self.trains else delayed
+        return delayed.sort(dim=-1, stable=True).values if self.trains else delayed

@@ -240,7 +240,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             result = self._each_window(inputs, bounds, state, observed)
         assert result.state is not None
         late = result.trains if state is None else torch.cat([state.pending, result.trains], dim=-1)
-        late = torch.where(late >= until - self._reach, late, math.inf).sort(dim=-1).values
+        late = torch.where(late >= until - self._reach, late, math.inf).sort(dim=-1, stable=True).values
         return result.trains, RecurrentState(result.state, columns_within(late, -math.inf, math.inf))
 
     def _all_windows(
@@ -269,7 +269,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         options: dict[str, Any] = {"max_spikes": budget, "delay": delay, **self.dynamics}
         neurons, sent = (None, []) if state is None else (state.neurons, [(state.neurons.time, state.pending)])
         nothing = inputs.new_full((*inputs.shape[:-2], self.out_features, 1), math.inf)
-        inputs = real_times(inputs).sort(dim=-1).values  # NaN would come last, after all windows
+        inputs = real_times(inputs).sort(dim=-1, stable=True).values  # NaN would come last, after all windows
         longest = 0.0 if delay is None else largest(delay[:, : self.in_features]) + 1e-3 * self.window
         found: list[WindowResult] = []
         for start, end in pairwise(bounds):
@@ -282,7 +282,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             neurons = result.state
             sent.append((end, columns_within(result.trains, -math.inf, math.inf)))
             found.append(result)
-        trains = torch.cat([window.trains for window in found], dim=-1).sort(dim=-1).values
+        trains = torch.cat([window.trains for window in found], dim=-1).sort(dim=-1, stable=True).values
         return found[-1]._replace(trains=trains)
 
     def fed(self, inputs: Spikes, spikes: Tensor | None = None) -> Arriving:

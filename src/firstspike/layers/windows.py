@@ -61,7 +61,7 @@ def columns_within(trains: Tensor, start: float, end: float) -> Float[Tensor, "*
 
 def only_within(trains: Tensor, start: float, end: float) -> Float[Tensor, "*batch sources spikes"]:
     """The spikes after the start, up to the end, in trains of the same length."""
-    return torch.where((trains > start) & (trains <= end), trains, math.inf).sort(dim=-1).values
+    return torch.where((trains > start) & (trains <= end), trains, math.inf).sort(dim=-1, stable=True).values
 
 
 def joined_trains(inputs: Tensor, own: Tensor) -> Float[Tensor, "*batch sources spikes"]:
