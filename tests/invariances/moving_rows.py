@@ -26,7 +26,9 @@ def fill_times(source: Source, *shape: int, trains: bool = False, distinct: bool
     each = (size.samples, size.neurons, *shape)
     axes = "bo" + "xy"[: len(shape)]
     if trains:
-        source.add("times", Quantity("bok", time=1, point=True), source.trains(*each, size.spikes), learnt=True)
+        # none twice: of spikes at one time, their order tells which has the gradient
+        given = source.trains(*each, size.spikes) + 1e-3 * torch.arange(size.spikes)
+        source.add("times", Quantity("bok", time=1, point=True), given, learnt=True)
     else:
         times = source.times(*each, distinct=distinct)
         source.add("times", Quantity(axes, time=1, point=True), times, learnt=True)
