@@ -7,7 +7,7 @@ behind it, and g the loss by its time,
     y -> (x + v+ y - g - sum_k q_k b_k / tau_k) / v-,      q_k -> q_k - y for parts of the threshold
 
 where b_k are the jumps of the components, and x is what the release owes to its spike: with a refractory time y is 0
-from there back to the spike, and ``x = v+ y`` with v+ at the release. The loss by a refractory time is the sum of all -x.
+from there back to the spike, and ``x = v+ y`` with v+ at the release. -x is the loss by the refractory time.
 See Wunderlich and Pehle 2021.
 """
 
