@@ -92,7 +92,7 @@ def add_trains(source: Source, budget: int) -> None:
     source.add("weight", WEIGHT, source.weights(size.neurons, size.inputs, arrivals=arrivals), learnt=True)
     if size.grid:
         source.add("delay", DELAY, source.uniform(size.neurons, size.inputs, high=1.5), learnt=True)
-    source.add("refractory", DURATION, 0.2)
+    source.parameter("refractory", DURATION, 0.2, size.neurons, near=True)
     source.add("max_spikes", Quantity(), budget)
     source.add("overflow", Quantity(), "drop")
 

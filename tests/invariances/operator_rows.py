@@ -61,10 +61,10 @@ def _add_trains(source: Source, delays: bool, budget: int) -> None:
         source.add("delay", DELAY, source.uniform(size.neurons, size.inputs, high=1.5), learnt=True)
     source.neuron(size.neurons)
     if size.constants == "each":
-        source.add("refractory", Quantity("o", time=1), source.uniform(size.neurons, low=0.1, high=0.3))
+        source.add("refractory", Quantity("o", time=1), source.uniform(size.neurons, low=0.1, high=0.3), learnt=True)
         source.add("reset", Quantity("o", weight=1), source.uniform(size.neurons, low=-0.3, high=0.3), learnt=True)
     else:
-        source.add("refractory", DURATION, 0.2)
+        source.parameter("refractory", DURATION, 0.2, size.neurons, near=True)
         source.add("reset", LEVEL, -0.2)
     source.add("max_spikes", Quantity(), budget)
     source.add("overflow", Quantity(), "drop")

@@ -12,10 +12,13 @@ from firstspike.spiketime.cpu.windows import host
 
 INF = math.inf
 LEARNT = {"trainable": ("tau_mem", "tau_syn", "threshold", "reset"), "per_neuron": True}
+RESTS = {"trainable": ("refractory",), "per_neuron": True}
 BOTH = {"delay": DelayRule(scale=1.5), "recurrent_delay": DelayRule(scale=0.7)}
 FEW = {"window_spikes": 1, "overflow": "drop"}
 CASES = {
     "own constants": LEARNT,
+    "one order, a refractory time that learns": {"refractory": 0.3, "trainable": ("refractory",)},
+    "delays, refractory times that learn": BOTH | RESTS | {"refractory": 0.3},
     "own constants, refractory, too many spikes": LEARNT | FEW | {"refractory": 0.3},
     "shared constants, too many spikes": {"trainable": ("tau_mem", "tau_syn"), "max_spikes": 3} | FEW,
     "recurrent delays": {"recurrent_delay": DelayRule(scale=2.0)},
@@ -39,11 +42,11 @@ LINEAR = {
     "bias, delays": {"neuron": LIF(1.37, bias=1.1), "trainable": ("bias",)} | BOTH,
     "rise": {"neuron": LIF(1.37, tau_rise=0.3), "trainable": ("tau_rise",)},
     "rise, delays, bounded": {"neuron": LIF(1.37, tau_rise=0.3), "max_weight_grad": 0.3} | BOTH,
-    "threshold that adapts": {"neuron": FALLING, "trainable": ("threshold_jump",)},
+    "threshold that adapts": {"neuron": FALLING, "trainable": ("threshold_jump", "refractory")},
     "threshold that adapts, delays, too many spikes": {"neuron": FALLING} | BOTH | FEW,
     "currents that adapt": {"neuron": SLOWED, "max_weight_grad": 0.5},
     "currents that adapt, delays": {"neuron": SLOWED, "trainable": ("tau_syn", "adaptation_tau")} | BOTH,
-    "no reset": {"neuron": FREE},
+    "no reset": {"neuron": FREE} | RESTS,
     "no reset, delays, too many spikes": {"neuron": FREE} | BOTH | FEW,
 }
 

@@ -120,6 +120,35 @@ def test_neurons_that_learn():
         assert bool(lif.get_parameter(name).grad.any())
 
 
+@pytest.mark.parametrize("neuron", [LIF(2.0, refractory=0.1), LIF(2.0, (1.0, 0.5), refractory=0.1)], ids=["one", "two"])
+def test_a_refractory_time_is_learnt(neuron):
+    """From a wrong value for all neurons; it stays above 0, and has a gradient also where a neuron spikes once."""
+    several = {"receptor": "sign"} if neuron.components else {}
+    make = {"overflow": "drop", "weight_mean": 0.9, "weight_std": 0.3, "dtype": torch.float64, "generator": seeded()}
+
+    def built(neuron, spikes=12):
+        return LIFSpikeTrains(4, 6, spikes, neuron, trainable=["refractory"], **several, **make)
+
+    wanted = built(neuron.with_values(refractory=0.4))
+    lif = built(neuron)
+    lif.load_state_dict(wanted.state_dict() | {"log_refractory": lif.log_refractory.detach()})
+    assert lif.kind_of("log_refractory") == "neuron"
+    target = wanted(trains()).detach()
+    known = target.isfinite().sum(-1, keepdim=True)
+    optimizer = torch.optim.Adam([lif.log_refractory], lr=0.05)
+    for _ in range(120):
+        out, number = lif(trains()), torch.arange(12)
+        some = out.isfinite() & (number < known) & (number < 3)
+        optimizer.zero_grad()
+        torch.where(some, out - target, 0.0).square().sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(float(lif.neuron.refractory), 0.4, rtol=1e-2, atol=0.0)
+    assert int(known.max()) > 3
+    once = built(neuron, 1)
+    (none,) = torch.autograd.grad(once(trains()).nan_to_num(posinf=0.0).sum(), once.log_refractory)
+    assert none == 0
+
+
 @pytest.mark.parametrize("spikes", [1, 3, 20])
 @pytest.mark.parametrize("delay", [None, DelayRule(scale=0.5)])
 def test_every_layer_fires_at_the_start(spikes, delay):

@@ -234,8 +234,8 @@ def test_neurons_without_room_stay_at_their_reset(neuron):
 @pytest.mark.parametrize("seen", [None, SEEN], ids=["own", "observed"])
 @pytest.mark.parametrize("kind", ["lif", "rise", "adaptive"])
 def test_gradients_in_all_numbers(kind, seen):
-    def run(tau_mem, tau_syn, other):
-        shared = {"tau_mem": tau_mem, "tau_syn": tau_syn, "refractory": 0.2}
+    def run(tau_mem, tau_syn, other, refractory):
+        shared = {"tau_mem": tau_mem, "tau_syn": tau_syn, "refractory": refractory}
         if kind == "lif":
             neuron = fs.LIF(reset=-other, **shared)
         elif kind == "rise":
@@ -244,9 +244,11 @@ def test_gradients_in_all_numbers(kind, seen):
             neuron = fs.neurons.AdaptiveLIF(adaptation=[(other, 0.2)], threshold_adaptation=[(2.0, other)], **shared)
         return linear(neuron, AT, seen)[0].sum(dim=0)
 
-    given = [torch.tensor(x, dtype=torch.float64) for x in ([1.5, 1.0, 2.0], [1.0, 1.0, 0.5], [0.4, 1.0, 0.7])]
+    numbers = [1.5, 1.0, 2.0], [1.0, 1.0, 0.5], [0.4, 1.0, 0.7], [0.2, 0.2, 0.2]
+    given = [torch.tensor(x, dtype=torch.float64) for x in numbers]
     assert torch.autograd.gradcheck(run, [x.clone().requires_grad_() for x in given], atol=1e-6)
     along = [torch.rand_like(x) for x in given]
     _, forward = torch.func.jvp(run, tuple(given), tuple(along))
-    slopes = torch.func.jacrev(run, argnums=(0, 1, 2))(*given)
+    slopes = torch.func.jacrev(run, argnums=(0, 1, 2, 3))(*given)
+    assert all(slope.any() for slope in slopes)
     torch.testing.assert_close(forward, sum(slope @ x for slope, x in zip(slopes, along, strict=True)))

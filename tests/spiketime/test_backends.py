@@ -76,10 +76,10 @@ def test_auto_takes_the_fastest_that_accepts(monkeypatch):
 def test_the_table_follows_the_neuron():
     names = list(DIFFERENTIABLE)
     assert names[:3] == ["times", "weight", "delay"]
-    closed = [name for name in LIF.parameters if LIF.parameters[name].learnt and name != "tau_rise"]
+    closed = [name for name in LIF.parameters if name not in ("refractory", "tau_rise")]
     assert closed == names[3:8]  # a rise time is the time constant of a component
-    assert ["jumps", "parameters", *LIF.state, "left"] == names[8:]
-    assert list(QUANTITIES)[len(names) :] == ["refractory", "observed", "receptor"]
+    assert ["jumps", "parameters", *LIF.state, "left", "refractory"] == names[8:]
+    assert list(QUANTITIES)[len(names) :] == ["observed", "receptor"]
     assert {name for name, quantity in QUANTITIES.items() if quantity.time} == {
         "times", "delay", "tau_mem", "tau_syn", "left", "refractory", "observed",
     }  # fmt: skip

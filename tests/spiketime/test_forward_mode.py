@@ -162,6 +162,7 @@ def linear_arguments(several):
         values |= {
             "other": 0.1 + draw(1, seed=5),
             "part": 1.0 + draw(OUTPUTS, seed=6),
+            "refractory": torch.full((OUTPUTS,), 0.05, dtype=torch.float64),
             "current": draw(SAMPLES, OUTPUTS, 5),
         }
         values |= {"voltage": 0.3 * draw(SAMPLES, OUTPUTS, seed=7), "left": 0.2 * draw(SAMPLES, OUTPUTS, seed=8)}
@@ -186,7 +187,7 @@ def linear_spikes(values, several, backend, receptor="sign"):
         neuron = LIF(given.pop("mem"), **taus)
         return first_spike_time(neuron=neuron, receptor=[0, 1, 0, 1, 1], backend=backend, **given)
     neuron = AdaptiveLIF(
-        given.pop("mem"), **taus, reset=given.pop("reset"), refractory=0.05,
+        given.pop("mem"), **taus, reset=given.pop("reset"), refractory=given.pop("refractory"),
         adaptation=[(2.0, given.pop("jump"))], threshold_adaptation=[(given.pop("part"), given.pop("other"))],
     )  # fmt: skip
     state = TrainState(*(given.pop(name) for name in ("voltage", "current", "left")), 0.0)

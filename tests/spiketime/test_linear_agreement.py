@@ -28,7 +28,7 @@ def neuron_of(draw, outputs):
     if draw.chance(0.7):
         given["reset"] = some(-0.5, 0.3)
     if draw.chance(0.5):
-        given["refractory"] = float(draw.uniform(high=0.4))
+        given["refractory"] = draw.uniform(high=0.4).requires_grad_()
     if draw.chance(0.3):
         given["tau_rise"] = tuple(some(0.2, 1.0) if draw.chance(0.7) else 0.0 for _ in range(receptors))
     if draw.chance(0.2):
@@ -40,7 +40,7 @@ def neuron_of(draw, outputs):
     given["adaptation"] = [(some(0.5, 5.0), some(-0.1, 0.5)) for _ in range(draw.whole(0, 2))]
     given["threshold_adaptation"] = [(some(0.5, 5.0), some(0.0, 0.5)) for _ in range(draw.whole(0, 2))]
     if draw.chance(0.3):
-        given |= {"reset": None, "refractory": float(draw.uniform(low=0.1, high=0.4))}
+        given |= {"reset": None, "refractory": draw.uniform(low=0.1, high=0.4).requires_grad_()}
     return AdaptiveLIF(**given), receptors
 
 

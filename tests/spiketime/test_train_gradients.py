@@ -7,6 +7,7 @@ import torch
 from torch.func import grad, jacrev, vmap
 
 from firstspike import LIF, first_spike_time, spike_trains
+from firstspike.neurons import QIF, AdaptiveLIF
 from firstspike.spiketime import TrainState, spike_window
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
@@ -127,6 +128,95 @@ def test_time_constants_through_states(refractory, backend):
 
     inputs = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (1.7, 0.9)]
     assert torch.autograd.gradcheck(spikes, inputs, atol=1e-5, rtol=1e-4, fast_mode=True)
+
+
+def neuron_of(kind, refractory):
+    """A neuron that spikes several times for ``draw``, and what its synapses have."""
+    delay = torch.rand(3, 5, generator=torch.Generator().manual_seed(1), dtype=refractory.dtype) + 0.1
+    options = {"delay": delay} if "delays" in kind else {}
+    if "adaptation" in kind:
+        more = {"adaptation": [(2.0, 0.2)], "threshold_adaptation": [(1.0, 0.3)]}
+        reset = None if "no reset" in kind else -0.2
+        neuron = AdaptiveLIF(1.7, (1.0, 0.6), 0.6, reset, refractory, bias=0.2, **more)
+        return neuron, options | {"receptor": [0, 1, 0, 0, 1]}
+    return LIF(1.7, 1.0, 0.6, -0.2, refractory), options
+
+
+KINDS = ["LIF", "LIF, delays", "adaptation", "adaptation, delays", "adaptation, no reset"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_refractory_times(kind, backend):
+    """Of all trains and the state at the end, in one window or two; some neurons are held where these meet."""
+    times, weight = draw()
+    held = []
+
+    def found(refractory):
+        neuron, options = neuron_of(kind, refractory)
+        results = []
+        for ends in ((2.3,), (2.1, 2.3)):
+            state, parts = None, []
+            for until in ends:
+                part, state, _ = spike_window(
+                    times, weight, neuron, max_spikes=40, until=until, state=state, backend=backend, **options
+                )
+                parts.append(part)
+                held.append(bool((state.refractory > 0).any()))
+            results += [mixed(torch.cat(parts, -1).sort(-1).values[..., :40]), *map(mixed, state[:3])]
+        return torch.stack(results).flatten()
+
+    refractory = torch.tensor([0.05, 0.15, 0.4], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(found, [refractory], atol=1e-5, rtol=1e-5)
+    assert all(held)
+    whole, pieces = torch.autograd.functional.jacobian(found, refractory).view(2, -1, 3)
+    assert whole[[0, 2, 6]].any(1).all()  # trains, voltages, rests of refractory times
+    torch.testing.assert_close(pieces, whole, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("kind", KINDS)
+def test_refractory_times_of_observed_trains(kind, dtype, backend):
+    """Spikes that are moved, some into refractory times; all other neurons share a time that is 0, without gradient."""
+    times, weight = (x.to(dtype) for x in draw())
+    moved = torch.randn(2, 3, 40, generator=torch.Generator().manual_seed(2), dtype=torch.float64).to(dtype)
+    found = []
+    for name in (backend, "reference"):
+        refractory = torch.tensor([0.05, 0.15, 0.4], dtype=dtype, requires_grad=True)
+        neuron, options = neuron_of(kind, refractory)
+        options |= {"max_spikes": 40, "backend": name}
+        ideal = spike_trains(times, weight, neuron, **options | {"backend": "reference"}).detach()
+        out = spike_trains(times, weight, neuron, observed=(ideal + 0.2 * moved).sort(-1).values, **options)
+        (mixed(spike_trains(times, weight, neuron, **options)) + mixed(out)).sum().backward()
+        found.append(refractory.grad)
+    assert found[1].all()
+    torch.testing.assert_close(*found, rtol=1e-3 if dtype == torch.float32 else 1e-9, atol=0.0)
+
+
+def test_a_refractory_time_of_0_holds_nothing(backend):
+    times, weight = draw()
+    gradients = []
+    for refractory in (0.0, 1e-9):
+        r = torch.tensor([refractory, 0.1, 0.2], dtype=torch.float64, requires_grad=True)
+        out = spike_trains(times, weight, LIF(2.0, 1.0, 0.6, -0.1, r), max_spikes=60, backend=backend)
+        gradients.append(torch.autograd.grad(mixed(out).sum(), r)[0])
+    assert gradients[0][0] == 0
+    assert gradients[1].all()
+    assert torch.equal(gradients[0][1:], gradients[1][1:])
+
+
+def test_a_refractory_time_without_a_second_spike(backend):
+    """Autograd gets zeros; equations have their refractory time among their parameters."""
+    times, weight = draw()
+    r = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+    out = spike_trains(times[..., :1], weight, LIF(refractory=r), max_spikes=1, overflow="drop", backend=backend)
+    (none,) = torch.autograd.grad(finite(out).sum(), r)
+    assert none == 0
+
+    def spikes(r):
+        given = {"max_spikes": 40, "until": 3.0, "backend": "auto"}
+        return mixed(spike_trains(times, weight, QIF(refractory=r, bias=0.5), **given))
+
+    assert torch.autograd.gradcheck(spikes, [r], atol=1e-5, rtol=1e-5)
 
 
 def adjoint(trains, asked, events, weights, neuron, refractory, reset):

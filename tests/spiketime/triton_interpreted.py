@@ -3,6 +3,7 @@
 The interpreter takes milliseconds for each input of a sample, so that problems are small.
 """
 
+import itertools
 import math
 import os
 from functools import partial
@@ -151,14 +152,16 @@ def test_trains_of_neurons_with_constants_of_their_own(size):
     times = 3 * torch.rand(1, 9, 2, generator=generator, dtype=torch.float64)
     weight = (torch.rand(4, 9, generator=generator, dtype=torch.float64) - 0.2).requires_grad_()
     neuron = LIF(1 + draw(4, seed=1), 0.5 + draw(4, seed=2), 0.4 + draw(4, seed=3))
-    options = {"max_spikes": size, "overflow": "drop", "refractory": 0.05}
+    options = {"max_spikes": size, "overflow": "drop"}
     results = []
-    for backend in ("triton", "reference"):
-        leaves = times.clone().requires_grad_(), weight
-        trains = spike_trains(leaves[0], weight, neuron, backend=backend, **options)
+    for backend, learns in itertools.product(("triton", "reference"), (False, True)):
+        rest = torch.tensor(0.05, dtype=torch.float64, requires_grad=learns)
+        leaves = times.clone().requires_grad_(), weight, *([rest] if learns else [])
+        trains = spike_trains(leaves[0], weight, neuron.with_values(refractory=rest), backend=backend, **options)
         results.append((trains, *torch.autograd.grad(torch.where(trains < INF, trains, 0.0).sin().sum(), leaves)))
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+    for k in range(2):
+        for one, other in zip(results[k], results[2 + k], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("refractory", [0.0, 0.3])

@@ -45,7 +45,8 @@ class LIF(Neuron):
             followed by another only where the membrane has been below the threshold, or the refractory time ends above
             it. This needs a refractory time, or parts of the threshold that rise.
         refractory: time for which the membrane stays at ``reset`` after a spike, >= 0, in spike trains. Spike times
-            have no gradient with respect to it. Without a reset the neuron does not spike for that time.
+            have a gradient with respect to it that is 0 where it is 0. Without a reset the neuron does not spike for
+            that time.
         tau_rise: time constant with which a synaptic current rises, 0 for one that jumps. Equal to ``tau_syn`` it is an
             alpha function. A tuple has one for each receptor.
         bias: constant input, as the membrane where it alone acts comes to rest. It acts from time 0 on, or from the
@@ -70,7 +71,7 @@ class LIF(Neuron):
         "tau_syn": Parameter(TIME, 0.0, several=True),
         "threshold": Parameter(POTENTIAL, 0.0),
         "reset": Parameter(POTENTIAL, -math.inf, optional=True),
-        "refractory": Parameter(TIME, 0.0, included=True, learnt=False),
+        "refractory": Parameter(TIME, 0.0, included=True),
         "tau_rise": Parameter(TIME, 0.0, included=True, several=True),
         "bias": Parameter(POTENTIAL, -math.inf),
     }

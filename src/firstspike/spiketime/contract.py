@@ -70,17 +70,18 @@ DIFFERENTIABLE = (
     | _PARAMETERS
     | {"jumps": Quantity("EOM", potential=1), "parameters": Quantity("EOP")}
     | _STATE
+    | {"refractory": Quantity("EO", time=1)}
 )
 """The quantities with a gradient, in autograd's order. Times of trains have a dimension K more."""
 
 QUANTITIES = DIFFERENTIABLE | {
-    "refractory": Quantity("EO", time=1),
     "observed": Quantity("EBO", time=1),
     "receptor": Quantity("EI"),
 }
 """The tensors of a call, those without a gradient last. Observed trains have a dimension S more."""
 
-CONSTANTS = frozenset(("tau_mem", "tau_syn"))
+TAUS = frozenset(("tau_mem", "tau_syn"))
+CONSTANTS = TAUS | {"refractory"}
 """Gradients with respect to these cost as much as neurons that each have their own."""
 
 Tensors = dict[str, Tensor | None]

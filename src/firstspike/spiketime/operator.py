@@ -210,6 +210,7 @@ def spike_trains(
     check_end(neuron, until, silent)
     alone = alone and state is None and until == math.inf
     alone = alone and not any(isinstance(neuron.values[name], Tensor) for name in neuron.resets.values())
+    alone = alone and not getattr(neuron.values["refractory"], "requires_grad", False)
     if alone and (overflow == "drop" or (observed is not None and overflow in OVERFLOW)):
         seen = None if observed is None else observed.squeeze(-1)
         return first_spike_time(times.squeeze(-1), weight, neuron, observed=seen, **shared).unsqueeze(-1)
@@ -307,7 +308,9 @@ def spike_window(
         state = TrainState(voltage, turned(neuron, receptor, current), left, 0.0 if state is None else state.time)
     fixed, network, kind = parameters_of(neuron, weight, receptor)
     resets = neuron.equations is None and kind.get("resets", True)
-    network |= {"weight": weight, "delay": delay, "refractory": of_neurons(neuron.values["refractory"], weight)}
+    refractory = of_neurons(neuron.values["refractory"], weight)  # which equations have among their parameters
+    network |= {"refractory": refractory if neuron.equations is None else refractory.detach()}
+    network |= {"weight": weight, "delay": delay}
     network["reset"] = of_neurons(neuron.values["reset"] if resets else 0.0, weight)
 
     def of_samples(x: Tensor | None, *shape: int) -> Tensor | None:

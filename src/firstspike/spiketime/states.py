@@ -52,7 +52,7 @@ def linear_states(
     arrivals = trains.unsqueeze(1) if delay is None else trains.unsqueeze(1) + delay.unsqueeze(-1)
     arrivals, order = arrivals.double().flatten(-2).sort(dim=-1)
     spikes = pad(spikes.double(), (0, 1), value=torch.inf).sort(dim=-1).values
-    ends = spikes + torch.as_tensor(_by_row(neuron.refractory), dtype=torch.float64).detach()
+    ends = spikes + torch.as_tensor(_by_row(neuron.refractory), dtype=torch.float64)
     ends = pad(ends[..., :most], (0, max(0, spikes.shape[-1] - most)), value=torch.inf)
     given = arrivals, order // trains.shape[-1], spikes, ends, most, parts, gains
     points, after = (at.clamp(min=0.0), -_LITTLE) if neuron.begins else (at, -math.inf)

@@ -29,7 +29,7 @@ NOW, DUE, Y, Y_KEPT, OF_Y = (row * LANES for row in range(5))
 Q, Q_KEPT, OF_MEM, OF_OWN, OF_NEXT = (row * LANES for row in range(5))
 PARTS, EACH = 5 * LANES, 5 * LANES
 # sums of a group's gradients, see ``kernels``; then each component's by the logarithm of its time constant and its jump
-BY_THRESHOLD, BY_RESET, BY_MEM, BY_BIAS, BY_PARTS = (row * LANES for row in range(5))
+BY_THRESHOLD, BY_RESET, BY_MEM, BY_BIAS, BY_HOLD, BY_PARTS = (row * LANES for row in range(6))
 
 # rows of 32 lanes after those of the adjoint: what releases owe to spikes, and that for the weights; units, thresholds
 # and resets in them, refractory times, releases at the start, the factor of a spike that the bound may

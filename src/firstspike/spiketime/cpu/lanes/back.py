@@ -7,7 +7,8 @@ behind it, and g the loss by its time,
     y -> (x + v+ y - g - sum_k q_k b_k / tau_k) / v-,      q_k -> q_k - y for parts of the threshold
 
 where b_k are the jumps of the components, and x is what the release owes to its spike: with a refractory time y is 0
-from there back to the spike, and ``x = v+ y`` with v+ at the release. See Wunderlich and Pehle 2021.
+from there back to the spike, and ``x = v+ y`` with v+ at the release. -x is the loss by the refractory time.
+See Wunderlich and Pehle 2021.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -19,6 +20,7 @@ from firstspike.spiketime.cpu.arrays import LANES, PER_SYN, UNIT, saved_of
 from firstspike.spiketime.cpu.lanes import windows
 from firstspike.spiketime.cpu.lanes.adjoint import (
     BY_BIAS,
+    BY_HOLD,
     BY_MEM,
     BY_PARTS,
     BY_RESET,
@@ -185,6 +187,7 @@ def jump(g, at, hits):
             y, kept = goes_on(g, at, lane)
             pull, pull_kept = pull + up * y, pull_kept + up * kept
         if not released:
+            totals[BY_HOLD + lane] -= rows[others + OWED + lane]
             left -= 1
             whole[LEFT + lane] = left
             slope = g.slopes[at.b, j, left]

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from firstspike.neurons.base import ROLES
 from firstspike.spiketime.contract import (
-    CONSTANTS,
+    TAUS,
     Arguments,
     Gradients,
     Grads,
@@ -22,7 +22,7 @@ from firstspike.spiketime.contract import (
     of_several,
 )
 from firstspike.spiketime.cpu.arrays import LANES, SAVED, numbers, saved_for
-from firstspike.spiketime.cpu.lanes.adjoint import BY_BIAS, BY_MEM, BY_PARTS, BY_RESET, BY_THRESHOLD
+from firstspike.spiketime.cpu.lanes.adjoint import BY_BIAS, BY_HOLD, BY_MEM, BY_PARTS, BY_RESET, BY_THRESHOLD
 from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.lanes.sizes import Settings, settings_of, sizes_back, sizes_of
 from firstspike.spiketime.cpu.lanes.state import BIAS
@@ -32,7 +32,7 @@ from firstspike.spiketime.units import unit_of_weights
 from firstspike.spiketime.values import check_values
 
 _DIRECT = Needs(("times", "weight", "delay", *Held._fields))  # whose gradients are not sums over samples of a group
-_SUMMED = "threshold", "reset", "jumps", "tau_mem", "tau_syn", "bias"  # over samples, for each neuron
+_SUMMED = "threshold", "reset", "jumps", "tau_mem", "tau_syn", "bias", "refractory"  # over samples, for each neuron
 _ROWS = {"threshold": BY_THRESHOLD, "reset": BY_RESET, "bias": BY_BIAS}
 OF_TRAINS = "slopes", "ups", "numbers", "order", "source", "numbered", "arrival"
 ENDS = "end_voltage", "end_current", "end_left"
@@ -110,7 +110,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     by = settings_of(given)
     saved = dict(zip(OF_TRAINS if by.most else SAVED, result.saved, strict=True))
     found, arrays = arrays_back(grads, result, given, by, max_weight_grad)
-    asked = not needs.isdisjoint(CONSTANTS), max_weight_grad is not None, grads.state is not None
+    asked = not needs.isdisjoint(TAUS), max_weight_grad is not None, grads.state is not None
     call = _backward_call(by, *asked, most_in(saved), (*arrays, *saved))
     arrays |= saved
     call(*(x if x is None else x.contiguous() for x in arrays.values()))
@@ -188,7 +188,7 @@ def _of_parameters(summed: Tensor, whole: Arguments, given: Arguments, by: Setti
     parts = rows[:, BY_PARTS // LANES :]
     kept = parts.shape[1] // 2 - biased
     by_syn, by_jumps = (parts[:, number : 2 * kept : 2].transpose(1, 2) for number in (0, 1))
-    found = {}
+    found = {"refractory": rows[:, BY_HOLD // LANES]}
     if "tau_mem" in needs:
         found["tau_mem"] = rows[:, BY_MEM // LANES] / given.tau_mem
     if "tau_syn" in needs:

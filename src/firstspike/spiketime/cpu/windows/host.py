@@ -5,7 +5,7 @@ from typing import Any
 
 from torch.nn import functional
 
-from firstspike.spiketime.contract import CONSTANTS, Arguments, Gradients, Grads, Needs, Result
+from firstspike.spiketime.contract import TAUS, Arguments, Gradients, Grads, Needs, Result
 from firstspike.spiketime.cpu.arrays import LANES, PAD, numbers
 from firstspike.spiketime.cpu.lanes.adjoint import EACH
 from firstspike.spiketime.cpu.lanes.adjoint import PARTS as ADJOINT
@@ -76,7 +76,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     sizes |= {"padded": kept["arrival"].shape[-1], "dues": dues, "listed": 0}
     sizes |= {"sorted": 0, "sorted_keys": 0, "sorted_values": 0} | sorting_for(max(sizes["events"], dues))
     sizes |= sizes_of_intervals(dues, sizes["rated"])
-    asked = not needs.isdisjoint(CONSTANTS), max_weight_grad is not None, grads.state is not None
+    asked = not needs.isdisjoint(TAUS), max_weight_grad is not None, grads.state is not None
     sizes = sizes_back(by, sizes, *asked, room)
     most = min(sizes["budget"], most_in(kept))
     pieces = ((1 + by.holds) * most + 2) * min(BLOCK, sizes["windows"]) * by.delayed
