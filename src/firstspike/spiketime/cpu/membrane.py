@@ -257,13 +257,14 @@ _first = polynomial(*([1 / math.factorial(n + 2) for n in range(terms)] for term
 
 @inlined
 def derivatives(s, r):
-    """Derivatives of ``kappa(s)`` with respect to the logarithms of tau_mem and tau_syn, for ``s >= 0``.
+    """``responses``, then derivatives of ``kappa(s)`` by the logarithms of tau_mem and tau_syn, for ``s >= 0``.
 
     With ``y = s DELTA`` the response and its derivatives consist of
 
         G_0 = (1 - exp(-y)) / y,     G_1 = (y - 1 + exp(-y)) / y^2 = (1 - G_0) / y,     G_2 = G_0 - G_1
     """
-    slow, _, grown = decays(s, r)
+    slow, fast, grown = decays(s, r)
+    rise = slow * s * r.syn if r.kind == EQUAL else slow * grown * (r.per_rise * -1.0)
     y, grown = s * r.delta, grown * -1.0
     series, large = _first(y * -1.0), max(y, 0.5)
     small = y < 0.5
@@ -276,7 +277,9 @@ def derivatives(s, r):
     by_slower = common * first * of_slower
     by_faster = common * select(y >= 1.0, steep * (of_faster / large), second * of_faster)
     leaks_slower = r.syn >= r.mem
-    return select(leaks_slower, by_slower, by_faster), select(leaks_slower, by_faster, by_slower) - common * zeroth
+    mem, syn = select(leaks_slower, slow, fast), select(leaks_slower, fast, slow)
+    by_mem, by_syn = select(leaks_slower, by_slower, by_faster), select(leaks_slower, by_faster, by_slower)
+    return mem, syn, rise, by_mem, by_syn - common * zeroth
 
 
 # of (1 - exp(-x))/x, the highest power's first: for brief times the rest is less than half a unit in the last place
@@ -312,4 +315,4 @@ def brief_derivatives(s, r):
     """``derivatives`` for times up to BRIEF."""
     mem, syn, rise = brief(s, r)
     by_mem = mem * _first(s * (r.mem - r.syn)) * (s * r.syn) * (s * r.mem)
-    return by_mem, s * fma(rise, r.mem, syn * (r.syn * -1.0)) - by_mem
+    return mem, syn, rise, by_mem, s * fma(rise, r.mem, syn * (r.syn * -1.0)) - by_mem

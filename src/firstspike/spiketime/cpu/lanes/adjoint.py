@@ -95,10 +95,11 @@ def since(x, target, unit, longest):
 @inlined
 def back_to(x, wait, target, is_brief, r, bounds, taus):
     """The adjoint a time ``wait`` before, at ``target`` where that is earlier."""
-    mem, own, rise = brief(wait, r) if is_brief else responses(wait, r)
     of_y, of_mem, of_own = x.of_y, x.of_mem, x.of_own
-    if taus:
-        by_mem, by_own = brief_derivatives(wait, r) if is_brief else derivatives(wait, r)
+    if not taus:
+        mem, own, rise = brief(wait, r) if is_brief else responses(wait, r)
+    else:
+        mem, own, rise, by_mem, by_own = brief_derivatives(wait, r) if is_brief else derivatives(wait, r)
         of_mem = fma(of_mem, own, fma(of_y, rise, x.y * by_mem))
         of_own = fma(of_own, own, fma(x.q * r.syn * wait, own, x.y * by_own))
         of_y = fma(x.y * r.mem, wait, of_y) * mem

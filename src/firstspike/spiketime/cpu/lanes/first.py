@@ -76,7 +76,7 @@ def settle_first(g, at):
             continue
         s, w = max(s, 0.0), load32(into.weight, place)
         if taus:
-            of_mem, of_own = derivatives(s, r)
+            _, _, _, of_mem, of_own = derivatives(s, r)
             mem_sum = fma(select(causal, of_mem, none), w, mem_sum)
             own_sum = fma(select(causal, of_own, none), w, own_sum)
         if quick:
@@ -124,9 +124,10 @@ def walk_first(g, at, keys, source, n):
         now = keys[k]
         if later > now:
             wait, is_brief = max(min(spike, later) - now, 0.0) * unit, (later - now) * unit < c[BRIEF_END, 0]
-            mem, syn, rise = brief(wait, r) if is_brief else responses(wait, r)
-            if taus:
-                by_rise = brief_derivatives(wait, r)[0] if is_brief else derivatives(wait, r)[0]
+            if not taus:
+                mem, syn, rise = brief(wait, r) if is_brief else responses(wait, r)
+            else:
+                mem, syn, rise, by_rise, _ = brief_derivatives(wait, r) if is_brief else derivatives(wait, r)
                 by_mem = fma(by_mem, mem, fma(response, wait * r.mem * mem, decay * by_rise))
             response, decay, later = fma(response, mem, decay * rise), decay * syn, now
         place, ahead = np.intp(source[k]) * LANES, max(row - AHEAD, 0)

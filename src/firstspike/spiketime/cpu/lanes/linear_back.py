@@ -112,14 +112,16 @@ def back_rise(g, at, c, x, k, here, wait, taus):
     """``back_to`` of a current that feeds the next one. That is still at the end of the time."""
     state, r, leak, following = g.state[at.kept], rates_in(c[k]), leak_of(g, c), x + PARTS + (k + 1) * EACH
     synapse, own_rate = r.mem, r.syn
-    _, own, feeds = responses(wait, r)
+    if taus:
+        _, own, feeds, by_synapse, by_own = derivatives(wait, r)
+    else:
+        _, own, feeds = responses(wait, r)
     q, kept = load32(state, following + Q), load32(state, following + Q_KEPT)
     both, third = synapse * own_rate, convolved3(wait, leak, synapse, own_rate)
     moves = both * third
     of_mem, of_own = here.of_mem, here.of_own
     if taus:
         next_mem, next_own = load32(state, following + OF_MEM), load32(state, following + OF_OWN)
-        by_synapse, by_own = derivatives(wait, r)
         of_mem = fma(
             of_mem,
             own,
