@@ -142,7 +142,7 @@ def test_a_refractory_time_is_learnt(neuron):
         optimizer.zero_grad()
         torch.where(some, out - target, 0.0).square().sum().backward()
         optimizer.step()
-    torch.testing.assert_close(float(lif.neuron.refractory), 0.4, rtol=1e-2, atol=0.0)
+    torch.testing.assert_close(lif.neuron.refractory.item(), 0.4, rtol=1e-2, atol=0.0)
     assert int(known.max()) > 3
     once = built(neuron, 1)
     (none,) = torch.autograd.grad(once(trains()).nan_to_num(posinf=0.0).sum(), once.log_refractory)
