@@ -56,3 +56,19 @@ def test_nothing_left_after_a_long_gap(unit):
 
     assert spikes(1.0)[0, 0] == pytest.approx([0.7766, 400.4762], abs=1e-4)
     torch.testing.assert_close(spikes(unit), spikes(1.0), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("gap", [1000.0, 1500.0, 2300.0, 1e5, 1e9])
+def test_gradients_pass_a_long_gap(gap):
+    """A current of which the steps forward have left nothing is not made of rounding on the way back."""
+    neuron = Neuron(
+        "dv/dt = i / tau; di/dt = -i / tau", threshold="v > 1", reset="v = 0", receptors=["i"],
+        tau=torch.tensor(1.0, dtype=torch.float64, requires_grad=True),
+    )  # fmt: skip
+    times = torch.tensor([[[0.0], [gap]]], dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor([[0.5, 3.0]], dtype=torch.float64, requires_grad=True)
+    spike = spike_trains(times, weight, neuron, max_spikes=1, overflow="drop", until=gap + 5, backend="cpu")[0, 0, 0]
+    found = torch.autograd.grad(spike, [times, weight, neuron.tau])
+    delay = math.log(6 / 5)  # until 3 (1 - exp(-delay / tau)) is 1 / 2
+    for x, expected in zip(found, ([0.0, 1.0], [-0.4, -1 / 15], [delay]), strict=True):
+        assert x.flatten().tolist() == pytest.approx(expected, abs=4e-16 * gap + 1e-13)

@@ -51,7 +51,7 @@ def test_a_signal_is_looked_at_within_a_long_call(backward, done):
     """As Ctrl-C is."""
 
     def sound(*_):
-        raise InterruptedError
+        raise KeyboardInterrupt
 
     def run():
         return spike_trains(*problem(), fast(2e3), max_spikes=2, overflow="drop", until=UNTIL)
@@ -65,7 +65,7 @@ def test_a_signal_is_looked_at_within_a_long_call(backward, done):
     before = signal.signal(signal.SIGALRM, sound)
     try:
         signal.setitimer(signal.ITIMER_REAL, 1e-3)
-        with pytest.raises(InterruptedError):
+        with pytest.raises(KeyboardInterrupt):
             run()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

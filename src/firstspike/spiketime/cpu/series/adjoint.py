@@ -29,7 +29,7 @@ from firstspike.spiketime.cpu.series.expansion import (
     integral_to,
     output_of,
     slots_of,
-    value_at,
+    state_at,
 )
 from firstspike.spiketime.cpu.series.forward import (
     ARRIVAL,
@@ -310,8 +310,8 @@ def pass_steps(g, slot, mode, steps):
             total = load32(g.own_parts[slot], place * LANES)
             store(g.own_parts[slot], place * LANES, select(steps, total - part, total))
     for k in range(size):
-        store(a, k * LANES, value_at(s, size + k, order, back))
-        store(g.x[slot], k * LANES, value_at(s, k, order, back))
+        store(a, k * LANES, state_at(s, size + k, order, back))
+        store(g.x[slot], k * LANES, state_at(s, k, order, back))
     rest = whole - time
     store(left, 0, rest)
     store(g.vectors[slot, 1], 0, time)

@@ -28,6 +28,7 @@ PARTS_TOLERANCE = 1e-12
 _HEADER = 5  # numbers of inputs, steps, outputs, slots and outputs to watch; then outputs, slots and degrees of inputs
 _FAR_EXP, _FAR_TANH = 8.0, 1.0  # what arguments move by in a step at most: else growth from next to nothing is missed
 _TINY, _NEVER = 1e-300, 1e300
+_LEAST = 1e-100  # what a state may fade to: the terms of less would lack the last orders, which tell how far they reach
 
 
 def code_of(program: Program) -> list[int]:
@@ -293,6 +294,13 @@ def value_at(s, row, order, time):
     for n in range(order - 1, -1, -1):
         x = fma(x, time, load32(s, row * ROW + n * LANES))
     return x
+
+
+@jit
+def state_at(s, row, order, time):
+    """A state, or its adjoint, after a step. Of one that fades nothing is left in the end."""
+    x = value_at(s, row, order, time)
+    return select((abs(x) < _LEAST) & (abs(x) < abs(load32(s, row * ROW))), 0.0, x)
 
 
 @jit

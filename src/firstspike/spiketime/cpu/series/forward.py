@@ -13,7 +13,7 @@ import numpy as np
 
 from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.series.expansion import ROW, expand, expand_for, output_of, upper_bound, value_at
+from firstspike.spiketime.cpu.series.expansion import ROW, expand, expand_for, output_of, state_at, upper_bound
 from firstspike.spiketime.cpu.series.zeros import first_zero, taylor_shift, values
 from firstspike.spiketime.cpu.sort import sort_row
 from firstspike.spiketime.cpu.vectors.simd import load32, lowest_bit, store
@@ -220,7 +220,7 @@ def integrate(g, slot):
                 fired |= bit
         time = load32(at, 0)
         for k in range(g.states):
-            store(x, k * LANES, value_at(s, k, order, time))
+            store(x, k * LANES, state_at(s, k, order, time))
         for lane in range(LANES):
             bit = np.uint64(1) << np.uint64(lane)
             if busy & bit:
