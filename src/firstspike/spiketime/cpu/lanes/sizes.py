@@ -14,7 +14,7 @@ from firstspike.spiketime.cpu.lanes.adjoint import PARTS as ADJOINT
 from firstspike.spiketime.cpu.lanes.kernels import SAMPLES
 from firstspike.spiketime.cpu.lanes.search import TERMS
 from firstspike.spiketime.cpu.lanes.shared import EACH_ROW, FIRST
-from firstspike.spiketime.cpu.lanes.state import BIAS, BUFFERS, KINDS, N_BUFFERS, RISE, SYNAPSE, THRESHOLD
+from firstspike.spiketime.cpu.lanes.state import BIAS, BUFFERS, N_BUFFERS, RISE, SYNAPSE, THRESHOLD
 from firstspike.spiketime.cpu.runtime.parallel import name_of
 from firstspike.spiketime.cpu.sort import sorting_for
 from firstspike.spiketime.cpu.vectors.shuffles import rows_for
@@ -22,6 +22,7 @@ from firstspike.spiketime.shared import threads_for
 
 PARTS, CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
 _COST = {"closed": 4, "linear": 8}  # of a synapse, in units of one of the usual kernels. Trains cost twice as much
+_KINDS = {kind: THRESHOLD if not role.sign else RISE if role.feeds else SYNAPSE for kind, role in ROLES.items()}
 # kinds of components of states in registers
 _QUICK = (SYNAPSE,), (SYNAPSE, SYNAPSE), (SYNAPSE, THRESHOLD), (SYNAPSE, BIAS)
 
@@ -66,7 +67,7 @@ def settings_of(given: Arguments) -> Settings:
     if given.closed:
         by = Settings(real, (SYNAPSE,), (0,), True, given.delay is not None, given.sizes, taus)
     else:
-        kinds = (*(KINDS[kind] for kind in given.components), *(BIAS,) * (given.bias is not None))
+        kinds = (*(_KINDS[kind] for kind in given.components), *(BIAS,) * (given.bias is not None))
         places = tuple(receptors_of(given.components))
         by = Settings(real, kinds, places, False, given.delay is not None, given.sizes, taus)
         by = by._replace(jumps=any(ROLES[kind].own for kind in given.components), signed=given.receptor is None)

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from firstspike.neurons.base import ROLES
 from firstspike.spiketime.cpu.arrays import (
     ANY,
     BRIEF,
@@ -37,7 +36,6 @@ from firstspike.spiketime.cpu.vectors.simd import fill32, load32, store
 
 # a component in kernels: what is of the neuron's own has the opposite sign, so that all add to the membrane
 SYNAPSE, RISE, THRESHOLD, BIAS = range(4)
-KINDS = {kind: THRESHOLD if not role.sign else RISE if role.feeds else SYNAPSE for kind, role in ROLES.items()}
 
 # rows of 32 lanes: the end of the refractory time, the next spike that was observed, spikes that are to be noted (time,
 # slope of V - threshold, dV/dt behind them), and constants. Then buffers of states, each V and the components
