@@ -16,7 +16,7 @@ FILES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8")) f
 ROWS = [
     ["_version", "configs", "text", "torchrun"],
     ["deferred", "ranges", "signature"],
-    ["neurons", "seeding"],
+    ["neurons", "connect", "seeding"],
     ["spiketime"],
     ["layers"],
     ["losses", "data", "substrates"],

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from firstspike._version import __version__
 
 if TYPE_CHECKING:
-    from firstspike import config, data, interop, layers, losses, neurons, plots, runs, spiketime, substrates, training
+    from firstspike import config, connect, data, interop, layers, losses, neurons, plots, runs, spiketime, substrates
+    from firstspike import training as training
     from firstspike.deferred import raise_deferred_errors
     from firstspike.interop.nir import from_nir, to_nir
     from firstspike.layers import (
@@ -52,15 +53,16 @@ __all__ = [
     "EarliestPool2d", "EarlyStopping", "Evaluation", "FirstSpike", "IntegralReadout", "LIFConv2d", "LIFLinear",
     "LIFRecurrent", "LIFSpikeTrains", "MaximumReadout", "MembraneReadout", "Multiplex", "Network", "Neuron",
     "PoissonSpikes", "Record", "Run", "SilentNeurons", "SmoothCount", "SpikeDropout", "SpikeTrains", "SpikingConv2d",
-    "SpikingLinear", "SpikingRecurrent", "Trainer", "__version__", "config", "data", "export", "first_spike_time",
-    "from_nir", "interop", "layers", "losses", "neurons", "plots", "raise_deferred_errors", "runs", "spike_trains",
-    "spiketime", "substrates", "to_nir", "training",
+    "SpikingLinear", "SpikingRecurrent", "Trainer", "__version__", "config", "connect", "data", "export",
+    "first_spike_time", "from_nir", "interop", "layers", "losses", "neurons", "plots", "raise_deferred_errors", "runs",
+    "spike_trains", "spiketime", "substrates", "to_nir", "training",
 ]  # fmt: skip
 
 # Looked up on first use, so that reading a config or printing a help text does not load torch.
 _ROOMS = ("deferred", "neurons", "spiketime", "layers", "training", "runs", "interop.nir")
 _MODULES = (
-    "config", "data", "interop", "layers", "losses", "neurons", "plots", "runs", "spiketime", "substrates", "training",
+    "config", "connect", "data", "interop", "layers", "losses", "neurons", "plots", "runs", "spiketime", "substrates",
+    "training",
 )  # fmt: skip
 
 
