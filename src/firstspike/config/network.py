@@ -208,7 +208,7 @@ def describe_network(network: nn.Module, optimizer: optim.Optimizer) -> list[Sec
 
 
 def _describe_layer(section: type[Section], layer: nn.Module) -> dict[str, Any] | None:
-    """The fields of a layer's section; None if a value is a tensor that a config cannot hold."""
+    """The fields of a layer's section; None if one is a tensor or synapses, which a config cannot hold."""
     names = [name for name in section.model_fields if name not in ("kind", "reset", "refractory", *_RATES)]
     if isinstance(layer, Delay):
         return {name: getattr(layer, name, getattr(layer.rule, name, None)) for name in names}
@@ -217,7 +217,11 @@ def _describe_layer(section: type[Section], layer: nn.Module) -> dict[str, Any] 
         values["delay"] = layer.delay if isinstance(layer, Branch) else layer.delay_rule
     if isinstance(layer, NeuronLayer):
         values["neuron"] = described_neuron(layer.initial_neuron)
-        if values["neuron"] is None or any(isinstance(values.get(x), Tensor) for x in ("mask", "recurrent_mask")):
+        if (
+            values["neuron"] is None
+            or layer.sparse
+            or any(isinstance(values.get(x), Tensor) for x in ("mask", "recurrent_mask"))
+        ):
             return None
     return {
         name: x.tolist() if isinstance(x, Tensor) else vars(x) if isinstance(x, DelayRule) else x

@@ -143,7 +143,7 @@ def _layer(kind: str, target: type[Any]) -> type[Section]:
         extra["lr"] = _rate("its parameters")
     elif issubclass(target, Branch):
         types, extra = {"delay": Rule | NotNegative | None}, {"lr": _rate("its delays")}
-    omit = ("in_features", "features", "image", "rule", "inputs", "skipped")
+    omit = ("in_features", "features", "image", "rule", "inputs", "skipped", "synapses", "recurrent")
     return derive(target, kind, base=Section, omit=omit, types=types, extra=extra)
 
 

@@ -36,7 +36,7 @@ class ImageLayer(SpikeLayer):
         return f"{self.image} -> {self.out_image}, {super().extra_repr().partition(', ')[2]}"
 
 
-@takes_arguments_of(NeuronLayer, without=("shape", "in_features", "out_features"))
+@takes_arguments_of(NeuronLayer, without=("shape", "in_features", "out_features", "synapses"))
 @checks_ranges
 class SpikingConv2d(ImageLayer, SpikingLayer):
     """Neurons that each see a patch of an image. All of one output channel share their weights.

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
+from firstspike.layers import synapses
 from firstspike.layers.named import named_layers
 from firstspike.layers.network import Network, Record
 from firstspike.layers.neurons import SpikingLayer
@@ -96,7 +97,7 @@ def layer_costs(network: nn.Module, record: Record, until: Float[Tensor, " sampl
         events = (sent @ fan_out(lif.layer).double()).mean()
         spikes = own.sum(dim=1).mean()
         if isinstance(lif.layer, SpikingRecurrent):
-            events += spikes * lif.layer.out_features
+            events += (own @ synapses.fan_out(lif.layer, "recurrent_weight").double()).mean()
         costs.append(LayerCost(lif.name, spikes.item(), events.item()))
     if isinstance(readout, Readout):
         sent = _spikes((record.inputs, *record.layers)[-2], until)
@@ -105,10 +106,13 @@ def layer_costs(network: nn.Module, record: Record, until: Float[Tensor, " sampl
 
 
 def fan_out(layer: SpikingLayer | Readout) -> Int64[Tensor, " inputs"]:
-    """Number of synapses of each input; in a convolution those of all patches that it is in."""
+    """Number of synapses of each input that exist; in a convolution those of all patches that it is in."""
+    each = synapses.fan_out(layer)
+    if layer.weight.ndim <= 2:
+        return each
     seen = layer.seen(torch.arange(layer.in_features, dtype=torch.float64, device=layer.weight.device).unsqueeze(0))
-    places = seen[seen.isfinite()].long()
-    return torch.bincount(places, minlength=layer.in_features) * len(layer.synapses)
+    there = seen.isfinite()
+    return torch.bincount(seen[there].long(), each.expand_as(seen)[there], layer.in_features).long()
 
 
 def _spikes(times: Tensor, until: Tensor | None) -> Float64[Tensor, "samples neurons"]:

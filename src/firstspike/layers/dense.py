@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from firstspike.layers.delay import Delayed, DelayRule, checked_rule
 from firstspike.layers.neurons import NeuronLayer, SpikingLayer, SpikingOptions
+from firstspike.layers.synapses import matrix
 from firstspike.layers.trains import Noise, Spikes
 from firstspike.neurons import LIF, Neuron
 from firstspike.ranges import Finite, NotNegative, Size, checks_ranges
@@ -54,6 +55,8 @@ class DenseLayer(Delayed, SpikingLayer):
     ) -> None:
         super().__init__((out_features, in_features), in_features, out_features, neuron, **options)
         self.delay_rule = checked_rule("delay", delay)
+        if self.delay_rule is None and "weight" in self.sparse and self.sparse["weight"].delay is not None:
+            self.delay_rule = delay = DelayRule("clip", math.inf, std=0.0, trainable=False)
         self.delay_raw = None if delay is None else nn.Parameter(torch.empty_like(self.weight), delay.trainable)
         self._reset_delays_(options.get("generator"))
 
@@ -67,13 +70,21 @@ class DenseLayer(Delayed, SpikingLayer):
     def _reset_delays_(self, generator: torch.Generator | None) -> None:
         if self.delay_rule is not None and self.delay_raw is not None:
             self.delay_rule.draw_(self.delay_raw, generator)
+            if "weight" in self.sparse and (given := self.sparse["weight"].delay) is not None:
+                self.set_delays_(given.to(self.delay_raw))
+
+    @property
+    def delay(self) -> Float[Tensor, "out_features in_features"] | None:
+        """The delays, >= 0, without jitter, as a matrix; None without delays."""
+        delay = super().delay
+        return None if delay is None else matrix(self, "weight", delay)
 
     def delay_in_pass(self, observed: Tensor | None = None) -> Float[Tensor, "out_features in_features"] | None:
         """Synaptic delays of a forward pass: in training mode, if nothing is observed, with jitter that is redrawn."""
-        delay, rule = self.delay, self.delay_rule
+        delay, rule = super().delay, self.delay_rule
         if delay is not None and rule is not None and rule.jitter and self.training and observed is None:
             delay = rule.jittered(delay, delay, Noise(self.noise.source))
-        return delay
+        return None if delay is None else matrix(self, "weight", delay)
 
     def _argument(self, name: str) -> Any:
         return self.delay_rule if name == "delay" else super()._argument(name)

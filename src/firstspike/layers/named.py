@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from firstspike.layers.branches import Branch, Concatenate
 from firstspike.layers.conv import EarliestPool2d
-from firstspike.layers.delay import Delay
+from firstspike.layers.delay import Delay, Delayed
 from firstspike.layers.inputs import BiasSpikes, Multiplex, PoissonSpikes
 from firstspike.layers.network import Network, Record
 from firstspike.layers.neurons import NeuronLayer, SpikingLayer
@@ -108,12 +108,12 @@ def named_parameters(network: nn.Module) -> dict[str, Float[np.ndarray, "..."]]:
         if isinstance(layer, NeuronLayer) and isinstance(network, Network):
             source = names.get(index, "output")
             found[f"weights, {source}"] = to_numpy(layer.weight)
-            if isinstance(delay := getattr(layer, "delay", None), Tensor):
-                found[f"synaptic delays, {source}"] = to_numpy(delay)
+            if isinstance(layer, Delayed) and layer.delay_raw is not None:
+                found[f"synaptic delays, {source}"] = to_numpy(layer.delay_rule(layer.delay_raw))
             if isinstance(layer, SpikingRecurrent):
                 found[f"recurrent weights, {source}"] = to_numpy(layer.recurrent_weight)
                 if layer.recurrent_delays is not None:
-                    found[f"recurrent delays, {source}"] = to_numpy(layer.own_delay)
+                    found[f"recurrent delays, {source}"] = to_numpy(layer.window + layer.recurrent_delays.delay)
             for parameter, value in layer.neuron.values.items():
                 parts = value if isinstance(value, tuple) else (value,)
                 if parameter not in layer.unused and any(isinstance(x, Tensor) for x in parts):

@@ -9,19 +9,28 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from firstspike.connect import Synapses
 from firstspike.layers import synapses
 from firstspike.layers.init import NormalWeights, below, firing_weights, first_response, measured_weights, start_of
-from firstspike.layers.synapses import Arriving, Mask, Receptors, checked_receptors, checked_signs, usual_signs
+from firstspike.layers.synapses import (
+    Arriving,
+    Mask,
+    Receptors,
+    checked_receptors,
+    checked_signs,
+    connect,
+    parameter,
+    usual_signs,
+)
 from firstspike.layers.trains import SpikeLayer, Spikes, TensorOptions
 from firstspike.layers.voltages import membranes
 from firstspike.neurons import LIF, Neuron, check_neuron, shown_parameters
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt, PositiveOrInf, checks_ranges
 from firstspike.spiketime.operator import Silent, check_end
-from firstspike.spiketime.values import check_memory
 
 _RECORDED = "tau_mem", "tau_syn", "threshold"  # in a ``state_dict``
 _LATER = {"connections", "delay_raw", "delay_rule", "out_image", "receptors", "recurrent_connections", "window"}
-_LATER |= {"recurrent_delays", "recurrent_weight", "signs"}
+_LATER |= {"recurrent_delays", "recurrent_source", "recurrent_target", "recurrent_weight", "signs", "source", "target"}
 _UNUSUAL = {
     "tau_syn": "with several receptors (tau_syn)",
     "tau_rise": "whose synapses have a rise time (tau_rise)",
@@ -41,6 +50,7 @@ class NeuronOptions(TensorOptions, total=False):
     weight_mean: Finite | None
     weight_std: NotNegative | None
     mask: Mask
+    synapses: Synapses | None
 
 
 class SpikingOptions(NeuronOptions, total=False):
@@ -83,6 +93,9 @@ class NeuronLayer(SpikeLayer):
         mask: which connections exist: a boolean tensor in the shape of the weights, or the probability of each, with
             which they are drawn whenever weights are. Those that are missing have the weight 0 and keep it; usual
             weights count the others. States of the layer have them as ``connections``.
+        synapses: those of the inputs, of ``fs.connect``. ``weight`` then has one value for each, in their order, as
+            delays have; weights and delays that they come with are those of the start. States of the layer have them as
+            ``source`` and ``target``.
         max_weight_grad: bound on the weight gradient of one sample and neuron, see ``first_spike_time``; of spike
             trains on that of each spike, see ``spike_trains``.
         until: when a sample ends: no spike is later. Neurons from equations need an end.
@@ -94,7 +107,8 @@ class NeuronLayer(SpikeLayer):
 
     Raises:
         ValueError: sizes < 1, one of ``weight_mean`` and ``weight_std`` without the other, a negative ``weight_std``,
-            parameters that cannot be trained from their initial values, receptors, signs or a mask that do not fit.
+            parameters that cannot be trained from their initial values, receptors, signs, a mask or synapses that do
+            not fit.
     """
 
     def __init__(
@@ -111,6 +125,7 @@ class NeuronLayer(SpikeLayer):
         weight_mean: Finite | None = None,
         weight_std: NotNegative | None = None,
         mask: Mask = None,
+        synapses: Synapses | None = None,
         max_weight_grad: Positive | None = None,
         until: PositiveOrInf = math.inf,
         silent: Silent = "inf",
@@ -127,8 +142,9 @@ class NeuronLayer(SpikeLayer):
         self.max_weight_grad, self.backend = max_weight_grad, backend
         self.until, self.silent = until, silent
         like = torch.empty(0, device=device, dtype=dtype)
-        check_memory(math.prod(shape) * like.itemsize * like.is_cpu, f"weights {shape}")
-        self.weight = nn.Parameter(like.new_empty(shape))
+        self.weight = parameter(like, shape, synapses)
+        self.sparse: dict[str, Synapses] = {}
+        self.matrix_shape = shape[0], math.prod(shape[1:])
         self.initial_neuron: Neuron = LIF() if neuron is None else neuron
         check_neuron(self.initial_neuron)
         if "threshold" not in self.unused:
@@ -142,7 +158,7 @@ class NeuronLayer(SpikeLayer):
         self.register_buffer("receptors", reached, persistent=False)
         self.signs = checked_signs("signs", usual_signs(signs, self.initial_neuron, shape[1], receptor), shape[1])
         self._signed = {"weight": self.signs}
-        synapses.connect(self, "weight", mask)
+        connect(self, "weight", mask, synapses, shape)
         NeuronLayer.reset_parameters(self, generator)
 
     def _take(self, neuron: Neuron, trainable: Collection[str], per_neuron: bool) -> None:
@@ -161,7 +177,7 @@ class NeuronLayer(SpikeLayer):
         self._numbers: dict[str, Any] = {}
         for name, value in neuron.values.items():
             if name in trainable:
-                start = start_of(name, value, len(self.weight) if per_neuron else None)
+                start = start_of(name, value, self.matrix_shape[0] if per_neuron else None)
                 if self._is_depth(name):
                     threshold = torch.as_tensor(neuron.values["threshold"], dtype=torch.float64).detach().cpu()
                     start = below(threshold, start)
@@ -223,6 +239,8 @@ class NeuronLayer(SpikeLayer):
         for name, start in self._starts.items():
             key = self._key(name)
             getattr(self, key).copy_(start if key == name else start.log())
+        if synapses.given_(self, "weight"):
+            return
         if self.weight_mean is not None and self.weight_std is not None:
             synapses.draw_(self, "weight", self.weight_mean, self.weight_std, generator)
         else:
@@ -234,7 +252,7 @@ class NeuronLayer(SpikeLayer):
     @property
     def synapses(self) -> Float[Tensor, "rows inputs"]:
         """The weights as a matrix, a row for the neurons that share them. Those of missing connections are 0."""
-        return synapses.existing(self).flatten(1)
+        return synapses.matrix(self, "weight").flatten(1)
 
     def seen(self, times: Spikes) -> Spikes:
         """Input times or trains of each neuron, without synaptic delays. Its inputs are the columns of ``synapses``.
@@ -318,6 +336,7 @@ class NeuronLayer(SpikeLayer):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         # states of earlier versions have no such entry. Others are checked before anything is overwritten
         self.set_extra_state(state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state()), prefix)
+        synapses.check_structure(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def set_extra_state(self, state: Any, prefix: str = "") -> None:
@@ -343,6 +362,8 @@ class NeuronLayer(SpikeLayer):
         return f"{self._get_name()}({self.in_features}, {self.out_features})"
 
     def _argument(self, name: str) -> Any:
+        if name == "synapses":
+            return self.sparse.get("weight")
         if name.endswith("mask") and isinstance(mask := getattr(self, name, None), Tensor):
             return f"{int(mask.sum())} of {mask.numel()}"
         if name != "neuron":
@@ -377,7 +398,7 @@ class SpikingLayer(NeuronLayer):
         return LIF_NAMES.get(name, name) if type(self.initial_neuron) is LIF else name
 
     def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
-        inputs, scale = self.synapses.shape[1], self.usual_weights
+        inputs, scale = self.matrix_shape[1], self.usual_weights
         self.draw_weights_(lambda unit: NormalWeights(*(scale * x for x in firing_weights(inputs, unit))), generator)
 
     @torch.no_grad()
@@ -388,25 +409,25 @@ class SpikingLayer(NeuronLayer):
 
         ``balanced`` shifts those of each neuron so that all neurons of a kind have the same mean weight.
         """
-        weight, first = self.weight.flatten(1), self.neuron.values | self._starts
-        if weight.is_meta:
+        (rows, inputs), first = self.matrix_shape, self.neuron.values | self._starts
+        if self.weight.is_meta:
             return
         if self.initial_neuron.equations is not None:
-            drawn = measured_weights(weight.shape[1], self.initial_neuron, self.until)
+            drawn = measured_weights(inputs, self.initial_neuron, self.until)
             mean, std = (self.usual_weights * x for x in drawn)
             synapses.draw_(self, "weight", mean, std, generator, usual=True)
             return
         first |= {name: x.unbind(-1) for name, x in self._starts.items() if self._is_tuple(name)}
         threshold, bias = (torch.as_tensor(first.get(name, 0.0)).detach().cpu() for name in ("threshold", "bias"))
-        threshold = (threshold - bias.clamp(max=0)).double().expand(len(weight))
-        mem, syn = (torch.as_tensor(x).detach().cpu().double().expand(len(weight)) for x in first_response(first))
+        threshold = (threshold - bias.clamp(max=0)).double().expand(rows)
+        mem, syn = (torch.as_tensor(x).detach().cpu().double().expand(rows) for x in first_response(first))
         pairs = list(zip(mem.tolist(), syn.tolist(), strict=True))
         starts = {pair: start(LIF(*pair)) for pair in set(pairs)}
         each: Any = next(iter(starts.values()))
         if len(starts) > 1 or balanced:
-            each = torch.tensor([starts[pair] for pair in pairs]).to(weight).unsqueeze(-1).unbind(1)
+            each = torch.tensor([starts[pair] for pair in pairs]).to(self.weight).unbind(1)
         mean, std = each
-        synapses.draw_(self, "weight", mean, std, generator, True, balanced, threshold.to(weight).unsqueeze(-1))
+        synapses.draw_(self, "weight", mean, std, generator, True, balanced, threshold.to(self.weight))
 
     def project_(self) -> None:
         """Put weights and delays that a step carried out of bounds back. A loop of your own calls it after each."""

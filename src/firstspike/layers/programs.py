@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from firstspike import neurons
+from firstspike.connect import Synapses
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.neurons import LIF_NAMES
 from firstspike.layers.trains import takes_trains
@@ -48,7 +49,7 @@ class MadeAgain(nn.Module):
         written = json.dumps(getattr(self.neuron, "written", {}))
         found["neuron"] = self.neuron.values | {"class": neuron.__name__, "written": written}
         return kind.__name__, json.dumps(
-            found, default=lambda x: {"shape": x.shape} if isinstance(x, Tensor) else asdict(x)
+            found, default=lambda x: _form(x) if isinstance(x, Tensor | Synapses) else asdict(x)
         )
 
     # its result is recorded. ``torch.compiler.assume_constant_result`` would import the compiler
@@ -64,6 +65,11 @@ def _tensors(layer: nn.Module) -> dict[str, Tensor]:
     return dict(layer.named_parameters()) | dict(layer.named_buffers())
 
 
+def _form(x: Tensor | Synapses) -> dict[str, Any]:
+    """Sizes, as values come with a call."""
+    return {"shape": x.shape} if isinstance(x, Tensor) else {"sources": x.sources, "targets": x.targets, "each": len(x)}
+
+
 def _made(found: dict[str, Any]) -> Any:
     """A rule, a tensor, a neuron, or all arguments of a recipe."""
     if "class" in found:
@@ -74,6 +80,9 @@ def _made(found: dict[str, Any]) -> Any:
         return DelayRule(**found)
     if "neuron" in found:
         return found | {"device": "meta"}
+    if "each" in found:
+        each = torch.arange(found.pop("each"))
+        return Synapses(**found, source=each // found["targets"] % found["sources"], target=each % found["targets"])
     return torch.ones(found["shape"])
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from firstspike.connect import Synapses
 from firstspike.layers import synapses
 from firstspike.layers.delay import Delayed, DelayRule, checked_rule
 from firstspike.layers.dense import SpikeTrainOptions, SpikeTrains
@@ -30,7 +31,7 @@ from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.backends import accepting
 from firstspike.spiketime.contract import Recurrence
 from firstspike.spiketime.operator import WindowResult
-from firstspike.spiketime.values import MOST_WINDOWS, check_memory, check_room, real_times
+from firstspike.spiketime.values import MOST_WINDOWS, check_room, real_times
 
 _SPREAD = 0.05  # of recurrent weights, relative to that of weights with which most neurons spike
 
@@ -84,10 +85,13 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         recurrent_std: standard deviation of the initial recurrent weights; by default such that they alone rarely make
             a neuron spike.
         recurrent_mask: which recurrent connections exist, see ``mask``; in states ``recurrent_connections``.
+        recurrent: the recurrent synapses, see ``synapses``; in states ``recurrent_source`` and ``recurrent_target``.
+            Their delays are whole ones, at least ``window``, and only learn if there is a ``recurrent_delay``.
 
     Raises:
         ValueError: sizes < 1, a ``max_spikes`` or ``window_spikes`` above 1000000, a window or duration that is not
-            positive, a duration of more than 1000000 windows, a rule for delays without bound or with jitter;
+            positive, a duration of more than 1000000 windows, a rule for delays without bound or with jitter, delays
+            of synapses below the window;
             otherwise as ``SpikeTrains``.
     """
 
@@ -109,6 +113,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         recurrent_mean: Finite = 0.0,
         recurrent_std: NotNegative | None = None,
         recurrent_mask: Mask = None,
+        recurrent: Synapses | None = None,
         **options: Unpack[SpikeTrainOptions],
     ) -> None:
         if duration / window > MOST_WINDOWS:
@@ -141,9 +146,14 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             out_features,
         )
         self._signed["recurrent_weight"] = self.recurrent_signs
-        check_memory(out_features**2 * self.weight.itemsize * self.weight.is_cpu, f"weights of {out_features} neurons")
-        self.recurrent_weight = nn.Parameter(self.weight.new_empty(out_features, out_features))
-        synapses.connect(self, "recurrent_weight", recurrent_mask)
+        self.recurrent_weight = synapses.parameter(self.weight.detach(), (out_features,) * 2, recurrent)
+        synapses.connect(self, "recurrent_weight", recurrent_mask, recurrent, (out_features,) * 2)
+        if recurrent is not None and recurrent.delay is not None and len(recurrent):
+            least, most = (float(x) for x in recurrent.delay.aminmax())
+            if bool((recurrent.delay < window).any()):
+                raise ValueError(f"delays of recurrent must be >= window={window:g}, got {least:g}: lower window")
+            if rule is None and most > window:
+                rule = DelayRule("clip", most - window, std=0.0, trainable=False)
         self.recurrent_delay = rule
         self.recurrent_delays = None if rule is None else RecurrentDelays(rule, self.recurrent_weight)
         self._reset_recurrent_parameters(options.get("generator"))
@@ -156,8 +166,19 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
     @property
     def own_delay(self) -> Float[Tensor, "out_features out_features"]:
         """Delays of the recurrent synapses: ``window`` plus those of ``recurrent_delay``."""
-        window = torch.full_like(self.recurrent_weight, self.window)
-        return window if self.recurrent_delays is None else window + self.recurrent_delays.delay
+        delay = torch.full_like(self.recurrent_weight, self.window)
+        delay = delay if self.recurrent_delays is None else delay + self.recurrent_delays.delay
+        return synapses.matrix(self, "recurrent_weight", delay, rest=self.window)
+
+    @property
+    def recurrent(self) -> Synapses | None:
+        """The recurrent synapses, if they are sparse."""
+        return self.sparse.get("recurrent_weight")
+
+    @property
+    def recurrent_synapses(self) -> Float[Tensor, "out_features out_features"]:
+        """The recurrent weights as a matrix. Those of missing connections are 0."""
+        return synapses.matrix(self, "recurrent_weight")
 
     @torch.no_grad()
     def set_recurrent_delays_(self, delay: float | Float[Tensor, "out_features out_features"]) -> None:
@@ -184,9 +205,13 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             given = (*first_response(self.neuron.values), self.neuron.threshold)
             mem, syn, threshold = (float(torch.as_tensor(x).detach().double().mean()) for x in given)
             std = _SPREAD * threshold * firing_weights(self.out_features, LIF(mem, syn)).std
-        synapses.draw_(self, "recurrent_weight", self.recurrent_mean, std, generator, usual)
+        if not synapses.given_(self, "recurrent_weight"):
+            synapses.draw_(self, "recurrent_weight", self.recurrent_mean, std, generator, usual)
         if self.recurrent_delays is not None:
-            self.recurrent_delays.delay_rule.draw_(self.recurrent_delays.delay_raw, generator)
+            raw = self.recurrent_delays.delay_raw
+            self.recurrent_delays.delay_rule.draw_(raw, generator)
+            if self.recurrent is not None and self.recurrent.delay is not None:
+                self.set_recurrent_delays_(self.recurrent.delay.to(raw).clamp(min=self.window))
 
     @by_values
     def forward(
@@ -295,7 +320,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
     @property
     def _weights(self) -> Float[Tensor, "out_features sources"]:
         """Weights of the inputs and of the recurrent synapses together."""
-        return torch.cat([self.synapses, synapses.existing(self, "recurrent_weight")], dim=1)
+        return torch.cat([self.synapses, self.recurrent_synapses], dim=1)
 
     @property
     def _reach(self) -> float:
@@ -315,4 +340,5 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         given = self.delay_in_pass() if jitters else self.delay
         if given is None and self.recurrent_delays is None:
             return None
-        return torch.cat([torch.zeros_like(self.weight) if given is None else given, self.own_delay], dim=1)
+        given = self.weight.new_zeros(self.matrix_shape) if given is None else given
+        return torch.cat([given, self.own_delay], dim=1)

@@ -141,7 +141,7 @@ def start_firing_(
                 if delay is not None:
                     delay = delay.unsqueeze(-1) if several else delay
                     arrivals = arrivals[:_SAMPLES_WITH_DELAYS, None] + delay
-                inputs = layer.synapses.shape[1] * (arrivals.shape[-1] if several else 1)
+                inputs = layer.matrix_shape[1] * (arrivals.shape[-1] if several else 1)
                 peak = _PEAK_OF_TRAINS if several else _PEAK
                 start = partial(passing_weights, inputs, times=arrivals, layers=len(spiking), peak=peak, balanced=deep)
                 layer.draw_weights_(start, generator, deep)

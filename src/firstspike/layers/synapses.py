@@ -1,22 +1,27 @@
 """What reaches neurons: inputs, their receptors, the signs of weights, and which connections exist."""
 
+import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from firstspike.layers.delay import project_delays_
+from firstspike.connect import Synapses
+from firstspike.layers.delay import Delayed, project_delays_
 from firstspike.layers.trains import Spikes
 from firstspike.neurons import Neuron
 from firstspike.ranges import PositiveFraction
 from firstspike.spiketime.parameters import receptor_of
+from firstspike.spiketime.values import check_memory
 
 Receptors = Sequence[int] | Literal["sign"] | None
 Mask = PositiveFraction | Tensor | None
 """Which connections exist: a boolean tensor, or the probability of each; None for all."""
+MOST_DENSE = 2**24
+"""Weights of the matrix by which sparse synapses compute."""
 
 
 class Arriving(NamedTuple):
@@ -76,13 +81,43 @@ def checked_signs(name: str, signs: Sequence[int] | None, inputs: int) -> tuple[
     return found
 
 
-def _sides(weight: Tensor, signs: Sequence[int]) -> Tensor:
-    return weight.new_tensor(signs).view(-1, *[1] * (weight.ndim - 2))
+def _sides(layer: Any, name: str, signs: Sequence[int]) -> Tensor:
+    weight = getattr(layer, name)
+    sides = weight.new_tensor(signs)
+    return sides[_ends(layer, name)[0]] if name in layer.sparse else sides.view(-1, *[1] * (weight.ndim - 2))
 
 
-def connect(layer: nn.Module, name: str, mask: Mask) -> None:
-    """Give a layer a buffer for the connections of the weights of that name, of a mask or yet to be drawn."""
+def parameter(like: Tensor, shape: tuple[int, ...], sparse: Synapses | None) -> nn.Parameter:
+    """Weights yet to be drawn: in that shape, or one for each of the synapses."""
+    size = shape if sparse is None else (len(sparse),)
+    check_memory(math.prod(size) * like.itemsize * like.is_cpu, f"weights {size}")
+    return nn.Parameter(like.new_empty(size))
+
+
+def connect(layer: Any, name: str, mask: Mask, sparse: Synapses | None, shape: tuple[int, ...]) -> None:
+    """Give a layer buffers for the connections of the weights of that name: of a mask or yet to be drawn, or sparse.
+
+    ``shape`` is that of a matrix.
+    """
     weight, of = getattr(layer, name), name.replace("weight", "mask")
+    if sparse is not None:
+        what, std, signs = "synapses", "weight_std", layer._signed[name]
+        if name != "weight":
+            what, std = "recurrent", "recurrent_std"
+        if mask is not None:
+            raise ValueError(f"{what} and {of} exclude each other")
+        if (sparse.targets, sparse.sources) != shape:
+            raise ValueError(f"{what} must fit weights {shape}, (targets, sources), got {sparse}")
+        if sparse.delay is not None and not isinstance(layer, Delayed):
+            raise ValueError(f"{layer._name} has no synaptic delays, got {sparse}")
+        if sparse.weight is not None and getattr(layer, std) is not None:
+            raise ValueError(f"{what} and {std} exclude each other: {sparse}")
+        layer.sparse[name] = sparse
+        for key, x in zip(_keys(name), (sparse.source, sparse.target), strict=True):
+            layer.register_buffer(key, x.to(weight.device))
+        sides = 0 if signs is None else torch.tensor(signs)[sparse.source]
+        if sparse.weight is not None and bool((sides * sparse.weight < 0).any()):
+            raise ValueError(f"{what} has weights with other signs than {of.replace('mask', 'signs')}")
     form = torch.bool, weight.shape, torch.strided
     if isinstance(mask, Tensor) and (mask.dtype, mask.shape, mask.layout) != form:
         got = f"{mask.dtype} {tuple(mask.shape)}" + f", {mask.layout}" * (mask.layout is not torch.strided)
@@ -94,6 +129,87 @@ def connect(layer: nn.Module, name: str, mask: Mask) -> None:
 
 def _connections(layer: nn.Module, name: str) -> Any:
     return getattr(layer, name.replace("weight", "connections"))
+
+
+def _keys(name: str) -> tuple[str, str]:
+    return name.replace("weight", "source"), name.replace("weight", "target")
+
+
+def _ends(layer: nn.Module, name: str) -> tuple[Tensor, Tensor]:
+    """Source and target of sparse synapses."""
+    source, target = (getattr(layer, key) for key in _keys(name))
+    return source, target
+
+
+def matrix(layer: Any, name: str, values: Tensor | None = None, rest: float = 0.0) -> Float[Tensor, "*shape"]:
+    """Weights as they act, or delays in ``values``, as a matrix, also those of sparse synapses.
+
+    There, weights of one pair add up. Where there is no synapse, delays are ``rest``.
+    """
+    found = existing(layer, name) if values is None else values
+    if (sparse := layer.sparse.get(name)) is None:
+        return found
+    shape, (source, target) = (sparse.targets, sparse.sources), _ends(layer, name)
+    if math.prod(shape) > MOST_DENSE:
+        size = f"{math.prod(shape) * found.itemsize / 1e9:.3g} GB for {len(found)} synapses"
+        raise ValueError(f"{sparse} compute as a matrix so far, of at most {MOST_DENSE} weights; this takes {size}")
+    at = target * sparse.sources + source
+    if values is None:
+        twin = found.new_zeros(math.prod(shape)).index_add(0, at, found)
+        same = not sparse.multapses or layer.receptor != "sign" or bool(((twin[at] * found > 0) | (found == 0)).all())
+    else:
+        twin = found.new_full((math.prod(shape),), rest).index_put((at,), found)
+        same = not sparse.multapses or (not found.requires_grad and torch.equal(twin[at], found))
+    if not same:
+        raise ValueError(
+            f"{sparse}: several of one pair compute as one so far: with delays that learn or differ, or "
+            "with receptors by both signs, they cannot"
+        )
+    return twin.view(shape)
+
+
+def fan_out(layer: Any, name: str = "weight") -> Int64[Tensor, " inputs"]:
+    """Number of weights of each input that exist."""
+    if (sparse := layer.sparse.get(name)) is not None:
+        return torch.bincount(_ends(layer, name)[0], minlength=sparse.sources)
+    if (connections := _connections(layer, name)) is not None:
+        return connections.flatten(1).sum(dim=0)
+    weight = getattr(layer, name)
+    return torch.full((weight[0].numel(),), len(weight), device=weight.device)
+
+
+def of_rows(layer: Any, name: str, values: Any) -> Any:
+    """Numbers of each row, if they are no single one, in a form that broadcasts with the weights."""
+    if not isinstance(values, Tensor):
+        return values
+    if name in layer.sparse:
+        return values.flatten()[_ends(layer, name)[1]]
+    return values.view(-1, *[1] * (getattr(layer, name).ndim - 1))
+
+
+def _means(layer: Any, name: str, values: Tensor) -> Float[Tensor, " rows"]:
+    """Means over all inputs of each row, of values that are 0 where there is no connection."""
+    if (sparse := layer.sparse.get(name)) is None:
+        return values.flatten(1).mean(dim=1)
+    return values.new_zeros(sparse.targets).index_add(0, _ends(layer, name)[1], values) / sparse.sources
+
+
+@torch.no_grad()
+def check_structure(layer: Any, state: Mapping[str, Any], prefix: str) -> None:
+    """Make room for the sparse synapses of a state, which may be others; ValueError if they cannot be."""
+    for name, sparse in layer.sparse.items():
+        source, target = (state.get(prefix + key) for key in _keys(name))
+        if not isinstance(source, Tensor) or not isinstance(target, Tensor) or source.is_meta:
+            continue
+        if not source.shape == target.shape == sparse.source.shape:
+            continue  # torch says so
+        found = Synapses(sparse.sources, sparse.targets, source, target)
+        if not (torch.equal(found.source, source.cpu()) and torch.equal(found.target, target.cpu())):
+            raise ValueError(f"{prefix}{name}: synapses of a state must be in order by source, then by target")
+        if not (torch.equal(found.source, sparse.source) and torch.equal(found.target, sparse.target)):
+            layer.sparse[name] = found
+            for key, x in zip(_keys(name), (found.source, found.target), strict=True):
+                setattr(layer, key, x.to(getattr(layer, key).device))
 
 
 def existing(layer: nn.Module, name: str = "weight") -> Float[Tensor, "*shape"]:
@@ -119,25 +235,39 @@ def draw_(
     and inhibition is half of the excitation. ``balanced``: weights of all rows have the same mean.
     """
     weight, connections, mask = getattr(layer, name), _connections(layer, name), name.replace("weight", "mask")
-    signs, rows, more = layer._signed[name], weight.flatten(1), 1.0
-    if connections is not None:
-        if not isinstance(chance := getattr(layer, mask), Tensor):
+    signs, sparse = layer._signed[name], layer.sparse.get(name)
+    if sparse is not None and weight.is_meta:
+        return
+    if connections is not None or sparse is not None:
+        if connections is not None and not isinstance(chance := getattr(layer, mask), Tensor):
             connections.copy_(torch.empty_like(weight).uniform_(generator=generator) < chance)
-        more = 1 / connections.flatten(1).to(weight).mean(dim=1, keepdim=True).clamp(min=1 / rows.shape[1])
+        inputs = weight[0].numel() if sparse is None else sparse.sources
+        exist = torch.ones_like(weight) if connections is None else connections.to(weight)
+        more = 1 / _means(layer, name, exist).clamp(min=1 / inputs)
         mean, std = mean * (more if usual is True else 1.0), std * (more.sqrt() if usual else torch.ones_like(more))
+    mean, std, scale = (of_rows(layer, name, x) for x in (mean, std, scale))
     if isinstance(std, Tensor):
-        rows.normal_(generator=generator)
-        rows.sub_(existing(layer, name).flatten(1).mean(dim=1, keepdim=True) * more if balanced else 0.0)
-        rows.mul_(std).add_(mean)
+        weight.normal_(generator=generator)
+        weight.sub_(of_rows(layer, name, _means(layer, name, existing(layer, name)) * more) if balanced else 0.0)
+        weight.mul_(std).add_(mean)
     else:
-        rows.normal_(mean, std, generator=generator)
-    rows.mul_(scale)
+        weight.normal_(mean, std, generator=generator)
+    weight.mul_(scale)
     if signs is not None:
-        side, inhibits = _sides(weight, signs), signs.count(-1) / len(signs)
+        side, inhibits = _sides(layer, name, signs), signs.count(-1) / len(signs)
         if usual is True and 0 < inhibits < 1:
             weight.mul_(torch.where(side < 0, 1 / inhibits, 2 / (1 - inhibits)))
         weight.copy_(torch.where(side == 0, weight, side * weight.abs()))
     weight.copy_(existing(layer, name))
+
+
+@torch.no_grad()
+def given_(layer: Any, name: str) -> bool:
+    """Set the weights that sparse synapses come with; False if there are none."""
+    if (sparse := layer.sparse.get(name)) is None or sparse.weight is None:
+        return False
+    getattr(layer, name).copy_(sparse.weight)
+    return True
 
 
 def bounded_in(network: nn.Module) -> list[tuple[nn.Module, str, tuple[int, ...] | None]]:
@@ -152,5 +282,5 @@ def project_(network: nn.Module) -> None:
     project_delays_(network)
     for layer, name, signs in bounded_in(network):
         weight = existing(layer, name)
-        weight = weight if signs is None else torch.where(_sides(weight, signs) * weight < 0, 0.0, weight)
+        weight = weight if signs is None else torch.where(_sides(layer, name, signs) * weight < 0, 0.0, weight)
         getattr(layer, name).copy_(weight)

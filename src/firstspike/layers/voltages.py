@@ -157,7 +157,7 @@ def _by_name(neuron: Any, voltage: Tensor, others: Tensor) -> dict[str, Float[Te
 
 def _run(layer: Any, times: Spikes, at: Tensor, observed: Tensor | None) -> tuple[Any, Tensor, Tensor]:
     """The neurons, and their states at the points."""
-    if layer.weight.ndim != 2:
+    if layer.weight.ndim > 2:
         raise ValueError(f"{layer._name} has no voltages: neurons at several places see different inputs")
     neuron, trains, quiet = layer.neuron, form_of(layer) == "trains", layer.neuron
     seen = layer.fed(times, layer(times, observed) if hasattr(layer, "recurrent_weight") else None)

@@ -203,7 +203,7 @@ class SilentPeak(LayerRegularizer):
     def of_layer(self, layer: SpikingLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
         """The distance to the threshold of the maxima of too silent neurons."""
         seen, synapses, delay, until, receptor = layer.arriving(inputs, spikes)
-        first, rows = first_of(layer, spikes), len(layer.weight)
+        first, rows = first_of(layer, spikes), layer.matrix_shape[0]
         # (..., places, rows), where a layer has places at which the same neurons see different inputs
         first = first.unflatten(-1, (rows, -1)).movedim(-1, -2).reshape(-1, rows)
         silent = torch.isinf(first)
@@ -246,7 +246,7 @@ class SpikeCount(LayerRegularizer):
 
     def of_layer(self, layer: SpikingLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
         """Squared distance of the numbers of spikes from the bounds."""
-        seen, rows = layer.seen(inputs), len(layer.weight)
+        seen, rows = layer.seen(inputs), layer.matrix_shape[0]
         received = spike_counts(seen if takes_trains(layer) else seen.unsqueeze(-1))
         sent = spike_counts(spikes if form_of(layer) == "trains" else spikes.unsqueeze(-1))
         sent = sent.unflatten(-1, (rows, -1)).movedim(-1, -2)  # (batch, places, rows)

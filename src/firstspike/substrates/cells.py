@@ -61,7 +61,7 @@ class Cells(NamedTuple):
         excites, inhibits = (synapses[k] for k in reached(layer))
         own: dict[str, Any] = {}
         if isinstance(layer, SpikingRecurrent):
-            own |= {"weight": array(layer.recurrent_weight), "delay": array(layer.own_delay) / unit}
+            own |= {"weight": array(layer.recurrent_synapses), "delay": array(layer.own_delay) / unit}
             until = min(until, layer.duration / unit)
         if trains:
             for name, key in (("currents", "adaptation"), ("raises", "threshold")):
@@ -209,8 +209,8 @@ def reached(layer: DenseLayer) -> tuple[int, int]:
 
 def every_weight(layer: DenseLayer) -> Tensor:
     """The weights of the inputs, and then those of recurrent synapses."""
-    recurrent = [layer.recurrent_weight] if isinstance(layer, SpikingRecurrent) else []
-    return torch.cat([layer.weight, *recurrent], dim=1)
+    recurrent = [layer.recurrent_synapses] if isinstance(layer, SpikingRecurrent) else []
+    return torch.cat([layer.synapses, *recurrent], dim=1)
 
 
 def unit_of(layer: DenseLayer) -> float:

@@ -53,7 +53,7 @@ class Integrator(LayerByLayer):
         receptor = layer.reached
         if isinstance(receptor, Tensor):
             receptor = receptor[: layer.in_features]  # the others are of recurrent synapses
-        given = Arriving(layer.seen(times), layer.weight, layer.delay_in_pass(), math.inf, receptor)
+        given = Arriving(layer.seen(times), layer.synapses, layer.delay_in_pass(), math.inf, receptor)
         if isinstance(layer, SpikeTrains):
             return self._simulated(layer, each_spike(given))
         return self._simulated(layer, given).squeeze(-1)
@@ -198,7 +198,7 @@ class _Feedback:
         receptor = layer.reached
         if isinstance(receptor, Tensor):
             receptor = receptor[-layer.out_features :]
-        for start, weight in flow.parts(layer.recurrent_weight, receptor):
+        for start, weight in flow.parts(layer.recurrent_synapses, receptor):
             for place, gain in flow.response(rest, start).items():
                 self.kicks[place] += weight * gain
         self.pending = times.new_zeros(len(self.kicks), int(self.points.max()) + 1, len(times), layer.out_features)

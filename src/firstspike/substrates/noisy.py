@@ -118,7 +118,7 @@ class Noisy(Imperfect, LayerByLayer):
         threshold = self._thresholds(index, layer, times)
         length, end, most, shift, reach = 2 * self.noise_time, layer.until, layer.max_spikes, math.inf, 0.0
         if isinstance(layer, SpikingRecurrent):
-            weight = torch.cat([weight, self.stored(layer.recurrent_weight)], dim=1)
+            weight = torch.cat([weight, self.stored(layer.recurrent_synapses)], dim=1)
             own, end, most = layer.own_delay, layer.duration, layer.window_spikes
             if layer.recurrent_delays is not None and self.delay_jitter:
                 own = (own + self.noise.normal(self.delay_jitter, own)).clamp(min=layer.window)
@@ -126,7 +126,7 @@ class Noisy(Imperfect, LayerByLayer):
             length = min(length, shift) if self.membrane_noise else shift
             if delay is not None or layer.recurrent_delays is not None:
                 shift, reach = 0.0, float(own.max())
-                delay = torch.cat([torch.zeros_like(layer.weight) if delay is None else delay, own], dim=1)
+                delay = torch.cat([torch.zeros_like(layer.synapses) if delay is None else delay, own], dim=1)
         given: Any = {"receptor": layer.reached, "overflow": layer.overflow, "backend": layer.backend}
 
         def fire(trains: Tensor, end: float, state: TrainState | None) -> Any:
@@ -156,7 +156,7 @@ class Noisy(Imperfect, LayerByLayer):
 
     def _synapses(self, layer: DenseLayer) -> tuple[Tensor, Tensor | None]:
         """Weights and delays of a layer in this run."""
-        weight, delay = self.stored(layer.weight), layer.delay_in_pass()
+        weight, delay = self.stored(layer.synapses), layer.delay_in_pass()
         if delay is not None and self.delay_jitter:
             delay = (delay + self.noise.normal(self.delay_jitter, delay)).clamp(min=0)
         return weight, delay

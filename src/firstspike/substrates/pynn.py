@@ -132,7 +132,7 @@ class Simulator(LayerByLayer):
         arrival = times if delay is None else (times.unsqueeze(-3) + delay.unsqueeze(-1)).flatten(-3, -2)
         if layer.neuron.equations is None:
             cells = self._cells(f"layer {index}", layer)
-            until, found = cells.until, self._simulate(array(arrival) / unit, array(layer.weight), cells)
+            until, found = cells.until, self._simulate(array(arrival) / unit, array(layer.synapses), cells)
         else:
             until = min(self.duration or math.inf, getattr(layer, "duration", layer.until) / unit)
             found = self._simulate_each(layer, array(arrival) / unit, until)

@@ -239,7 +239,7 @@ def samples_at_once(
         places, inputs, outputs = 1, size, layer.output_size(size)
         size = outputs
         if isinstance(layer, SpikingLayer):
-            outputs, inputs = layer.synapses.shape
+            outputs, inputs = layer.matrix_shape
             places = layer.out_features // outputs
         elif isinstance(layer, EarliestPool2d):
             places, inputs, outputs = size, math.prod(layer.window.kernel), 1

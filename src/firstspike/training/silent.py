@@ -13,7 +13,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from firstspike.layers import Network, Record, SpikingLayer
-from firstspike.layers.synapses import existing
+from firstspike.layers.synapses import existing, of_rows
 from firstspike.layers.trains import first_of, form_of
 from firstspike.ranges import Positive, checks_ranges
 
@@ -135,12 +135,13 @@ class SilentNeurons:
             raise TypeError(f"SilentNeurons needs a Network of LIF layers, got {network._get_name()}")
         weight, limit = lif.weight, 0.0 if self.targeted == "any" else self.limits_of(network)[layer]
         amount = self.increment * 2**self.repeats if self.exponential else self.increment
-        if len(silent) > len(weight):  # neurons share weights
-            silent = silent.view(len(weight), -1).mean(dim=1)
-        raised = (silent > limit).to(weight) if self.targeted else weight.new_ones(len(weight))
+        rows = lif.matrix_shape[0]
+        if len(silent) > rows:  # neurons share weights
+            silent = silent.view(rows, -1).mean(dim=1)
+        raised = (silent > limit).to(weight) if self.targeted else weight.new_ones(rows)
         if not shared:  # a backward pass that is still to come needs the weights of the forward pass
             weight.data = weight.detach().clone()
-        weight.data.add_(amount * raised.view(-1, *[1] * (weight.ndim - 1)))
+        weight.data.add_(amount * of_rows(lif, "weight", raised))
         weight.data.copy_(existing(lif))
 
     def state_dict(self) -> dict[str, Any]:

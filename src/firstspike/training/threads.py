@@ -75,7 +75,7 @@ def threads_worth_starting(network: nn.Module, batch: int) -> Iterator[Pace]:
     call, which costs more than the call. If other programs use the cores, twenty times as much as all the rest.
     """
     layers = [module for module in network.modules() if isinstance(module, SpikingLayer)]
-    sizes = [(batch, x.synapses.shape[1], x.out_features) for x in layers]
+    sizes = [(batch, x.matrix_shape[1], x.out_features) for x in layers]
     threads = torch.get_num_threads()
     most = 1 if sizes and all(is_small(work_of(*size)) for size in sizes) else threads
     weights = sum(x.numel() for x in network.parameters())

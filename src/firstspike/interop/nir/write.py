@@ -155,9 +155,9 @@ class Writer:
             raise ValueError(f"{target} reads no delays, which loops have; {hint}")
         (lif,) = set(self.source)
         name, size = lif.replace("lif", "recurrent"), layer.out_features
-        weight, delay = to_numpy(layer.recurrent_weight) * gain[:, None], np.full((size, size), layer.window)
+        weight, delay = to_numpy(layer.recurrent_synapses) * gain[:, None], np.full((size, size), layer.window)
         if layer.recurrent_delays is not None:
-            delay = delay + to_numpy(layer.recurrent_delays.delay)
+            delay = to_numpy(layer.own_delay)
             last = self._synaptic(name, lif, np.arange(size), weight, delay * self.convention.time_unit)
         else:
             delayed = self._add(f"{name}_delay", nir.Delay(delay=delay[0] * self.convention.time_unit), size, lif)
@@ -178,7 +178,7 @@ class Writer:
     def _neurons(self, layer: NeuronLayer, kind: str, neurons: Any, gain: Float[np.ndarray, " neurons"]) -> None:
         """Weights and delays of a layer, and its neurons after them."""
         number = len(self.lifs) - (kind == "lif")
-        weight = _expanded(layer) if isinstance(layer, layers.SpikingConv2d) else to_numpy(layer.weight)
+        weight = _expanded(layer) if isinstance(layer, layers.SpikingConv2d) else to_numpy(layer.synapses)
         weight = weight * gain[:, None]
         delay = getattr(layer, "delay", None)
         delays = None if delay is None or not delay.any() else to_numpy(delay)

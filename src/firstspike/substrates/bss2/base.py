@@ -108,7 +108,9 @@ def _lif_problems(layer: DenseLayer) -> Iterator[str]:
         yield f"neurons {words}; those of the chip have none"
     if len(each(neuron.tau_syn)) > 1 and layer.receptor != "sign":
         yield 'receptors (tau_syn) by number; the chip has one for each sign of the weights: set receptor="sign"'
-    if layer.delay is not None:
+    if layer.sparse:
+        yield "sparse synapses; give weights as a matrix, with mask and recurrent_mask"
+    elif layer.delay is not None:
         yield "synaptic delays; the chip only has axonal ones, a delay layer before this one"
     if isinstance(layer, layers.SpikingRecurrent) and layer.recurrent_delays is not None:
         yield "a recurrent_delay; the chip only has axonal delays, which are the window"
