@@ -236,6 +236,7 @@ def draw_(
     """
     weight, connections, mask = getattr(layer, name), _connections(layer, name), name.replace("weight", "mask")
     signs, sparse = layer._signed[name], layer.sparse.get(name)
+    more: Any = 1.0
     if sparse is not None and weight.is_meta:
         return
     if connections is not None or sparse is not None:
