@@ -303,7 +303,7 @@ def _numbers(name: str, given: Any, count: int) -> Float[Tensor, " synapses"] | 
 
 def _few(number: Any) -> Any:
     if number > MOST_SYNAPSES:
-        raise ValueError(f"there can be at most {MOST_SYNAPSES} synapses, got {number:.10g}")
+        raise ValueError(f"there can be at most {MOST_SYNAPSES} synapses, got {number:.15g}")
     return number
 
 
