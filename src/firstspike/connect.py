@@ -9,7 +9,7 @@ The words are PyNN's. Populations are slices of the neurons, see ``Synapses.at``
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypedDict, TypeVar, Unpack
 
@@ -101,6 +101,8 @@ class Synapses:
     target: Int64[Tensor, " synapses"]
     weight: Float[Tensor, " synapses"] | None = None
     delay: Float[Tensor, " synapses"] | None = None
+    multapses: bool = field(init=False)
+    """Whether a pair of neurons has several synapses."""
 
     def __post_init__(self) -> None:
         source, target = _indices("source", self.source, self.sources), _indices("target", self.target, self.targets)
@@ -109,7 +111,8 @@ class Synapses:
         found: dict[str, Tensor | None] = {"source": source, "target": target}
         found |= {name: _numbers(name, getattr(self, name), _few(len(source))) for name in ("weight", "delay")}
         key = source * self.targets + target
-        order = None if bool((key[1:] >= key[:-1]).all()) else key.argsort(stable=True)
+        key, order = (key, None) if bool((key[1:] >= key[:-1]).all()) else key.sort(stable=True)
+        object.__setattr__(self, "multapses", bool((key[1:] == key[:-1]).any()))
         for name, x in found.items():
             if x is not None:  # a copy, which only this object has
                 x = x.clone(memory_format=torch.contiguous_format) if order is None else x[order]
@@ -126,11 +129,6 @@ class Synapses:
     def rows(self) -> Int64[Tensor, " sources_1"]:
         """Where the synapses of each source begin, and their number at the end, as in the CSR format."""
         return torch.searchsorted(self.source, torch.arange(self.sources + 1, device=_HOST))
-
-    @cached_property
-    def multapses(self) -> bool:
-        """Whether a pair of neurons has several synapses."""
-        return bool(((self.source[1:] == self.source[:-1]) & (self.target[1:] == self.target[:-1])).any())
 
     def __add__(self, other: "Synapses") -> "Synapses":
         if (self.sources, self.targets) != (other.sources, other.targets):

@@ -76,15 +76,16 @@ class DenseLayer(Delayed, SpikingLayer):
     @property
     def delay(self) -> Float[Tensor, "out_features in_features"] | None:
         """The delays, >= 0, without jitter, as a matrix; None without delays."""
-        delay = super().delay
-        return None if delay is None else matrix(self, "weight", delay)
+        rule, raw = self.delay_rule, self.delay_raw
+        return None if rule is None or raw is None else matrix(self, "weight", rule(raw))
 
     def delay_in_pass(self, observed: Tensor | None = None) -> Float[Tensor, "out_features in_features"] | None:
         """Synaptic delays of a forward pass: in training mode, if nothing is observed, with jitter that is redrawn."""
-        delay, rule = super().delay, self.delay_rule
-        if delay is not None and rule is not None and rule.jitter and self.training and observed is None:
-            delay = rule.jittered(delay, delay, Noise(self.noise.source))
-        return None if delay is None else matrix(self, "weight", delay)
+        rule, raw = self.delay_rule, self.delay_raw
+        if rule is None or raw is None or not (rule.jitter and self.training and observed is None):
+            return self.delay
+        delay = rule(raw)
+        return matrix(self, "weight", rule.jittered(delay, delay, Noise(self.noise.source)))
 
     def _argument(self, name: str) -> Any:
         return self.delay_rule if name == "delay" else super()._argument(name)

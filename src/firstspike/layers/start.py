@@ -34,6 +34,7 @@ from firstspike.layers.init import NormalWeights, firing_weights, first_response
 from firstspike.layers.network import Network, applied, over
 from firstspike.layers.neurons import SpikingLayer
 from firstspike.layers.noise import evaluating
+from firstspike.layers.synapses import given_
 from firstspike.layers.trains import takes_trains
 from firstspike.neurons import LIF
 from firstspike.spiketime import first_spike_time
@@ -121,8 +122,8 @@ def start_firing_(
 
     It goes through the layers with the times that arrive there, see ``passing_weights``. If every path through the
     network has at least ten LIF layers, all neurons of a layer have the same mean weight. LIF layers that were given
-    ``weight_mean`` and ``weight_std`` keep their weights. Spikes that are carried past layers with a delay without a
-    given start arrive with those of the last layer, in the median.
+    weights, or their mean and deviation, keep them. Spikes that are carried past layers with a delay without a given
+    start arrive with those of the last layer, in the median.
 
     Args:
         network: whose weights change, in place.
@@ -134,7 +135,7 @@ def start_firing_(
     deep = _shortest_way(network) > _SHALLOW
     with evaluating(network):
         for layer in network:
-            if isinstance(layer, SpikingLayer) and layer.weight_mean is None:
+            if isinstance(layer, SpikingLayer) and layer.weight_mean is None and not given_(layer, "weight"):
                 arrivals = layer.seen(entered[-1])
                 several = takes_trains(layer)  # the last dimension counts the spikes of an input
                 delay = getattr(layer, "delay", None)

@@ -123,8 +123,11 @@ def connect(layer: Any, name: str, mask: Mask, sparse: Synapses | None, shape: t
         got = f"{mask.dtype} {tuple(mask.shape)}" + f", {mask.layout}" * (mask.layout is not torch.strided)
         raise ValueError(f"{of} must be a probability or a boolean tensor {tuple(weight.shape)}, got {got}")
     setattr(layer, of, mask)
+    if mask is None:  # no empty buffer, which torch.export would count
+        setattr(layer, name.replace("weight", "connections"), None)
+        return
     held = mask.to(weight.device, copy=True) if isinstance(mask, Tensor) else torch.empty_like(weight, dtype=torch.bool)
-    layer.register_buffer(name.replace("weight", "connections"), None if mask is None else held)
+    layer.register_buffer(name.replace("weight", "connections"), held)
 
 
 def _connections(layer: nn.Module, name: str) -> Any:
