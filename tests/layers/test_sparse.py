@@ -356,7 +356,7 @@ def test_substrates_and_figures():
     outputs = [fs.substrates.Integrator(step=0.05).open(x).record(x, trains()).output for x in (network, twin)]
     assert torch.equal(*outputs)
     with pytest.raises(ValueError, match=r"sparse synapses; give weights as a matrix, with mask and recurrent_mask"):
-        fs.substrates.BrainScaleS2Mock().open(network)
+        fs.substrates.MockBss2().open(network)
     found = named_parameters(network)
     assert found["weights, hidden" if "weights, hidden" in found else "weights, output"].shape == (15,)
 
@@ -373,7 +373,7 @@ def test_trained():
         for k in range(2)
     ]
     starts = copy.deepcopy(networks)
-    data = fs.data.bars(train=30, validation=6, test=6)
+    data = fs.data.DATASETS["bars"](train=30, validation=6, test=6)
     optimizers = [torch.optim.Adam(x.parameters(), lr=0.05) for x in networks]
     silent = SilentNeurons(limits=[0.0, 1.0], increment=0.3, skip_step=False)
     trainer = fs.Trainer(networks, fs.losses.TimeCrossEntropy(), optimizers, silent=silent)
