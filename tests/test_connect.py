@@ -332,7 +332,7 @@ ERRORS = {
     ),
     "profile": (
         lambda: connect.by_distance(2, torch.exp),
-        r"^probability must give numbers from 0 to 1, as many as distances, got ",
+        r"^probability must give a number from 0 to 1 for each of 2 distances, got 1 to 2.71828 in ",
     ),
     "matrix": (
         lambda: connect.from_sparse([[1]]),

@@ -232,15 +232,18 @@ def by_distance(
     sides = (shape,) if isinstance(shape, int) else tuple(shape)
     if not sides or not all(isinstance(n, int) and n > 0 for n in sides):
         raise ValueError(f"shape must be a whole number > 0, or several, got {shape!r}")
-    steps = [torch.arange(-(n // 2), n - n // 2) if periodic else torch.arange(1 - n, n) for n in sides]
+    ends = [(-(n // 2), n - n // 2) if periodic else (1 - n, n) for n in sides]
+    steps = [torch.arange(*x, device=_HOST) for x in ends]
     offset = torch.cartesian_prod(*steps).view(-1, len(sides))
     distance = offset.double().square().sum(dim=1).sqrt()
-    chance = torch.as_tensor(probability(distance), dtype=torch.float64)
+    chance = torch.as_tensor(probability(distance), dtype=torch.float64, device=_HOST)
     if chance.shape != distance.shape or not bool(((chance >= 0) & (chance <= 1)).all()):
-        raise ValueError(f"probability must give numbers from 0 to 1, as many as distances, got {chance}")
+        got = f"{float(chance.min()):g} to {float(chance.max()):g} in the shape {tuple(chance.shape)}"
+        raise ValueError(f"probability must give a number from 0 to 1 for each of {len(distance)} distances, got {got}")
     chance = torch.where(distance == 0, 0.0, chance) if not options.get("autapses", True) else chance
     way, source = _existing(chance, number := math.prod(sides), options.get("generator"))
-    place, size = torch.stack(torch.unravel_index(source, sides), dim=1) + offset[way], torch.tensor(sides)
+    place = torch.stack(torch.unravel_index(source, sides), dim=1) + offset[way]
+    size = torch.tensor(sides, device=_HOST)
     place = place % size if periodic else place
     inside = ((place >= 0) & (place < size)).all(dim=1)
     target = sum(place[:, k] * math.prod(sides[k + 1 :]) for k in range(len(sides)))

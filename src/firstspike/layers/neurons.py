@@ -142,7 +142,7 @@ class NeuronLayer(SpikeLayer):
         self.max_weight_grad, self.backend = max_weight_grad, backend
         self.until, self.silent = until, silent
         like = torch.empty(0, device=device, dtype=dtype)
-        self.weight = parameter(like, shape, synapses)
+        self.weight = parameter(like, shape, synapses, f"weights {shape}")
         self.sparse: dict[str, Synapses] = {}
         self.matrix_shape = shape[0], math.prod(shape[1:])
         self.initial_neuron: Neuron = LIF() if neuron is None else neuron

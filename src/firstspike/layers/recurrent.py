@@ -146,8 +146,9 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             out_features,
         )
         self._signed["recurrent_weight"] = self.recurrent_signs
-        self.recurrent_weight = synapses.parameter(self.weight.detach(), (out_features,) * 2, recurrent)
-        synapses.connect(self, "recurrent_weight", recurrent_mask, recurrent, (out_features,) * 2)
+        shape, what = (out_features, out_features), f"weights of {out_features} neurons"
+        self.recurrent_weight = synapses.parameter(self.weight.detach(), shape, recurrent, what)
+        synapses.connect(self, "recurrent_weight", recurrent_mask, recurrent, shape)
         if recurrent is not None and recurrent.delay is not None and len(recurrent):
             least, most = (float(x) for x in recurrent.delay.aminmax())
             if bool((recurrent.delay < window).any()):

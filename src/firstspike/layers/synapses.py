@@ -87,10 +87,10 @@ def _sides(layer: Any, name: str, signs: Sequence[int]) -> Tensor:
     return sides[_ends(layer, name)[0]] if name in layer.sparse else sides.view(-1, *[1] * (weight.ndim - 2))
 
 
-def parameter(like: Tensor, shape: tuple[int, ...], sparse: Synapses | None) -> nn.Parameter:
+def parameter(like: Tensor, shape: tuple[int, ...], sparse: Synapses | None, what: str) -> nn.Parameter:
     """Weights yet to be drawn: in that shape, or one for each of the synapses."""
     size = shape if sparse is None else (len(sparse),)
-    check_memory(math.prod(size) * like.itemsize * like.is_cpu, f"weights {size}")
+    check_memory(math.prod(size) * like.itemsize * like.is_cpu, what)
     return nn.Parameter(like.new_empty(size))
 
 
