@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from firstspike import LIF, layers
+from firstspike.connect import all_to_all
 from firstspike.layers import DelayRule, LIFRecurrent, Network
 
 
@@ -85,16 +86,20 @@ def fill_recurrent(source: Source, delays: bool) -> None:
     source.add("until", POINT, 4.0)
 
 
-def recurrent_layer(values: Mapping[str, Any], backend: str) -> LIFRecurrent:
+def recurrent_layer(values: Mapping[str, Any], backend: str, sparse: bool = False) -> LIFRecurrent:
+    inputs, neurons = sizes(values)
+    synapses = {"synapses": all_to_all(inputs, neurons), "recurrent": all_to_all(neurons, neurons)} if sparse else {}
     further = DelayRule("clip", scale=values["longest"]) if "longest" in values else None
     return LIFRecurrent(
-        *sizes(values),
+        inputs,
+        neurons,
         values["max_spikes"],
         values["until"],
         window=values["window"],
         window_spikes=values["window_spikes"],
         recurrent_delay=further,
         recurrent_std=1.0,
+        **synapses,
         **train_options(values, backend),
     )
 
@@ -102,6 +107,11 @@ def recurrent_layer(values: Mapping[str, Any], backend: str) -> LIFRecurrent:
 def recurrent_state(values: Mapping[str, Any]) -> Outputs:
     delay = {"0.recurrent_delays.delay_raw": values["recurrent_delay"]} if "recurrent_delay" in values else {}
     return dense_state(values) | {"0.recurrent_weight": values["recurrent_weight"]} | delay
+
+
+def sparse_state(values: Mapping[str, Any]) -> Outputs:
+    """A value for each synapse, in order by source, then by target."""
+    return {name: x.mT.flatten() if x.ndim == 2 else x for name, x in recurrent_state(values).items()}
 
 
 class Proceeding(nn.Module):
@@ -119,10 +129,10 @@ class Proceeding(nn.Module):
         return torch.cat(found, dim=-1).sort(dim=-1).values
 
 
-def in_pieces(problem: Problem, cuts: list[float], backend: str) -> Outputs:
+def in_pieces(problem: Problem, cuts: list[float], backend: str, sparse: bool = False) -> Outputs:
     values, most = problem.values, problem.values["max_spikes"]
-    layer = Proceeding(recurrent_layer(values, backend))
-    trains = functional_call(layer, recurrent_state(values), (values["times"], [*cuts, values["until"]]))
+    layer, state = Proceeding(recurrent_layer(values, backend, sparse)), sparse_state if sparse else recurrent_state
+    trains = functional_call(layer, state(values), (values["times"], [*cuts, values["until"]]))
     return {"trains": nn.functional.pad(trains, (0, max(0, most - trains.shape[-1])), value=math.inf)[..., :most]}
 
 
@@ -225,6 +235,10 @@ LAYER_ROWS = [
     layer_row("LIFRecurrent, delays", (), partial(fill_recurrent, delays=True),
         lambda values, backend: Network(recurrent_layer(values, backend)), recurrent_state, OUT_TRAINS,
         result="trains", observed="trains", pieces=in_pieces, shifts=FROM_ZERO, excused=COUPLED, slow=True),
+    layer_row("LIFRecurrent, sparse", (), partial(fill_recurrent, delays=True),
+        lambda values, backend: Network(recurrent_layer(values, backend, sparse=True)), sparse_state, OUT_TRAINS,
+        result="trains", observed="trains", pieces=partial(in_pieces, sparse=True), shifts=FROM_ZERO, excused=COUPLED,
+        slow=True),
     layer_row("IntegralReadout", ("integral", "IntegralReadout"),
         partial(fill_readout, "tau", Quantity(time=1), 3.0), partial(build_readout, layers.IntegralReadout, "tau"),
         dense_state, Quantity("bo", time=1, weight=1),

@@ -182,7 +182,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         return synapses.matrix(self, "recurrent_weight")
 
     @torch.no_grad()
-    def set_recurrent_delays_(self, delay: float | Float[Tensor, "out_features out_features"]) -> None:
+    def set_recurrent_delays_(self, delay: float | Float[Tensor, "*shape"]) -> None:
         """Set the delays of recurrent synapses, ``window`` included. See ``set_delays_``."""
         if (own := self.recurrent_delays) is None:
             raise ValueError(f"{self._get_name()} has no delays beyond window to set; give recurrent_delay a DelayRule")
