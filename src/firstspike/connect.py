@@ -108,8 +108,9 @@ class Synapses:
         source, target = _indices("source", self.source, self.sources), _indices("target", self.target, self.targets)
         if len(source) != len(target):
             raise ValueError(f"source and target must be equally long, got {len(source)} and {len(target)}")
+        _few(len(source))
         found: dict[str, Tensor | None] = {"source": source, "target": target}
-        found |= {name: _numbers(name, getattr(self, name), _few(len(source))) for name in ("weight", "delay")}
+        found |= {name: _numbers(name, getattr(self, name), len(source)) for name in ("weight", "delay")}
         key = source * self.targets + target
         key, order = (key, None) if bool((key[1:] >= key[:-1]).all()) else key.sort(stable=True)
         object.__setattr__(self, "multapses", bool((key[1:] == key[:-1]).any()))
@@ -190,7 +191,8 @@ def one_to_one(number: Size, **options: Unpack[Options]) -> Synapses:
 def all_to_all(sources: Size, targets: Size, **options: Unpack[Options]) -> Synapses:
     """Every source is connected to every target."""
     others = _others(sources, targets, options)
-    source = torch.arange(sources, device=_HOST).repeat_interleave(_few(sources * others) // sources)
+    _few(sources * others)
+    source = torch.arange(sources, device=_HOST).repeat_interleave(others)
     target = torch.arange(others, device=_HOST).repeat(sources)
     return _made(sources, targets, source, _past(target, source, options), options)
 
@@ -302,10 +304,9 @@ def _numbers(name: str, given: Any, count: int) -> Float[Tensor, " synapses"] | 
     return found.expand(count)
 
 
-def _few(number: Any) -> Any:
+def _few(number: float) -> None:
     if number > MOST_SYNAPSES:
         raise ValueError(f"there can be at most {MOST_SYNAPSES} synapses, got {number:.15g}")
-    return number
 
 
 def _drawn(size: tuple[int, ...], options: Options, distance: Tensor | None = None) -> dict[str, Any]:
@@ -367,7 +368,8 @@ def _chosen(rows: int, of: int, number: int, options: Options) -> tuple[Tensor, 
     if number > others and not (multapses and others):
         cure = "; multapses=True draws with replacement" * (others > 0)
         raise ValueError(f"number must be at most {others}, as many as there are to choose from, got {number}{cure}")
-    row = torch.arange(rows, device=_HOST).expand(_few(number * rows) // rows, -1).mT
+    _few(number * rows)
+    row = torch.arange(rows, device=_HOST).expand(number, -1).mT
     if not multapses and 2 * number > others:
         keys = torch.rand(rows, others, dtype=torch.float64, generator=generator, device=_HOST)
         return row.flatten(), _past(keys.argsort(dim=1)[:, :number], row, options).flatten()
