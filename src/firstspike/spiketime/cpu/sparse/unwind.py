@@ -25,7 +25,7 @@ from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_PARTS, DUE, EACH, 
 from firstspike.spiketime.cpu.lanes.flow import add_taus, back, constants, reached, reload
 from firstspike.spiketime.cpu.lanes.state import At
 from firstspike.spiketime.cpu.lanes.unwind import fill_pieces
-from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.simd import load32, select, store
 from firstspike.spiketime.cpu.windows.unwind import enter, leave_window
 
@@ -77,7 +77,7 @@ def copy_rates(g, group, lane, source, column):
             g.rates[group, k, rate, lane] = g.rates[source, k, rate, column]
 
 
-@inlined
+@jit
 def settle_some(g, at, i, size, taus):
     """Add the gradients of some synapses of a source; returns that by its time."""
     rows, picked, times, sums = g.state[at.kept], g.picked[at.slot], g.picked_times[at.slot], g.sums[at.slot]
