@@ -69,7 +69,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     pieces = (1 + by.holds) * min(sizes["budget"], most_in(kept)) + 2
     sizes |= {
         "parts": 1, "stride": -(-(sizes["events"] + sendings) // 16) * 16, "lagging": sizes["synapses"] * by.delayed,
-        "pieces_size": pieces * (ADJOINT + len(by.kinds) * EACH),
+        "pieces_size": pieces * (ADJOINT + len(by.kinds) * EACH), "table_size": (1 + len(by.kinds)) * groups * LANES,
     }  # fmt: skip
     unit = unit_of_weights(given.weight, given.threshold)
     padding = 0, groups * LANES - unit.shape[-1]

@@ -37,10 +37,10 @@ _LAYOUTS = {
     "strength": "real synapses",
     "lag": "real synapses",
     "scaled": "real synapses",  # weights, in units of the neurons
-}
-_LISTS = {
     "soonest": "real inputs",  # shortest and longest delay of each source
     "latest": "real inputs",
+}
+_LISTS = {
     "short": "int32 samples",  # whether a list had no room
     "lengths": "real threads lanes",
     "arrivals": "real threads keyed",
@@ -51,9 +51,10 @@ FORWARD = lanes.FORWARD.extended(
     f"{SIZES} ends synapses length lanes keyed keyed_planes turned", **ARRAYS, **_LAYOUTS, **_LISTS
 )
 BACKWARD = lanes.BACKWARD.extended(
-    f"{SIZES} ends synapses lagging", **ARRAYS, **_LAYOUTS,
+    f"{SIZES} ends synapses lagging table_size", **ARRAYS, **_LAYOUTS,
     by_strength="real synapses", by_lag="real synapses", strength_parts="real chunks synapses",
     lag_parts="real chunks lagging", picked=f"int32 threads {LANES}", picked_times=f"real threads {LANES}",
+    table="real threads table_size",
 )  # fmt: skip
 
 
@@ -101,8 +102,8 @@ def deal(g, slot, e, window):
             j = np.uintp(g.targets[s])
             k, group, lane = np.uintp(lengths[j]), j // np.uintp(LANES), j % np.uintp(LANES)
             if k + np.uintp(1) >= np.uintp(g.length):
-                g.short[0] = 1  # all is done again with more room
-                continue
+                g.short[0] = 1
+                return
             lengths[j] += 1
             arrivals[(group * np.uintp(g.length) + k) * np.uintp(LANES) + lane] = arrival
             for plane in range(g.planes):
@@ -165,6 +166,8 @@ def forward_kernel(dtype: str, flow: str, delayed: bool, several: bool, windows:
             for w in range(g.windows):
                 window = window_of(g, slot, b, w, delayed)
                 deal(g, slot, e, window)
+                if g.short[0]:
+                    return  # all is done again with more room
                 g.sent_at[b, w + 1] = g.sent_at[b, w]
                 for place in range(g.groups):
                     at = at_in(g, slot, e, b, place, 0, window)
@@ -185,6 +188,8 @@ def backward_kernel(dtype: str, flow: str, delayed: bool, several: bool, windows
             prepare_parameters(g, task, g.unit[0])
         elif task < g.groups + PARTS:
             fill_scaled(g, task - g.groups, g.unit[0])
+            if g.delayed > 0:
+                fill_reach(g, task - g.groups)
         else:
             g.strength_parts[task - g.groups - PARTS] = 0
             g.totals[:, task - g.groups - PARTS] = 0
