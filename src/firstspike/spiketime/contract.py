@@ -38,7 +38,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 
 from firstspike.neurons import LIF, Neuron
@@ -124,6 +124,15 @@ class Recurrence(NamedTuple):
     """Most spikes of a neuron in a window."""
 
 
+class Rows(NamedTuple):
+    """Which synapses there are, sorted by their sources: inputs first, then the neurons themselves."""
+
+    offsets: Int64[Tensor, " sources+1"]
+    """Where the synapses of each source begin, and the end."""
+    targets: Int32[Tensor, " synapses"]
+    """The neuron that each reaches."""
+
+
 Sizes = tuple[int, int, int, int]
 """Numbers of networks, samples, inputs and outputs."""
 
@@ -169,6 +178,9 @@ class Arguments(NamedTuple):
     """The key of ``Equations``, of neurons that are described by them; empty for others."""
     once: bool = False
     """Whether these need not be followed after ``max_spikes`` spikes, whatever is asked for at ``until``."""
+    rows: Rows | None = None
+    """The synapses of a sparse network, which has a recurrence: ``weight`` and ``delay`` are then ``(1, 1, synapses)``.
+    Only the CPU kernels support this."""
 
     @property
     def closed(self) -> bool:
@@ -194,6 +206,8 @@ class Arguments(NamedTuple):
     def sizes(self) -> Sizes:
         """The sizes E, B, I and O."""
         times, weight = self.times.shape, self.weight.shape  # of these, parts would cost more
+        if self.rows is not None:
+            return 1, times[1], len(self.rows.offsets) - 1, self.threshold.shape[-1]
         return (weight[0], times[1], weight[2], weight[1]) if len(weight) == 3 else (1, times[0], weight[1], weight[0])
 
 

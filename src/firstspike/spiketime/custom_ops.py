@@ -26,7 +26,7 @@ _TYPES = {
     Sequence[float] | None: "float[]?",
 }
 _INPUTS = ", ".join(f"Tensor{'?' * (name not in ('times', 'weight', 'threshold'))} {name}" for name in QUANTITIES)
-_OPTIONS = ", ".join(f"{_TYPES[kind]} {name}" for name, kind in Options.__annotations__.items())
+_OPTIONS = ", ".join(f"{_TYPES[kind]} {name}" for name, kind in Options.__annotations__.items() if name != "rows")
 _GRADS = "Tensor grad, Tensor? of_voltage, Tensor? of_current, Tensor? of_left, Tensor spikes"
 _GIVEN = 5 + INPUTS
 _DEVICES = ("cpu", "cuda")

@@ -23,6 +23,7 @@ from firstspike.spiketime.contract import (
     Needs,
     Recurrence,
     Result,
+    Rows,
     Tensors,
     as_several,
     in_order,
@@ -65,6 +66,15 @@ class Options(NamedTuple):
     resets: bool = True
     equations: str = ""
     once: bool = False
+    rows: Rows | None = None
+    """The synapses of a sparse network, as in ``Arguments``. No program records these."""
+
+    @property
+    def recorded(self) -> tuple[Any, ...]:
+        """What a custom op takes."""
+        if self.rows is not None:
+            raise NotImplementedError("sparse synapses have no custom op yet; call layers with them in eager mode")
+        return self[:-1]
 
     @property
     def closed(self) -> bool:
@@ -86,14 +96,14 @@ def spikes_of(tensors: Tensors, options: Options) -> Sequence[Tensor]:
         raise NotImplementedError(
             "spike times have no forward-mode derivatives in compiled code; call torch.func.jvp outside of it"
         )
-    recorded: Sequence[Tensor] = torch.ops.firstspike.spike_forward(*tensors.values(), *options)
+    recorded: Sequence[Tensor] = torch.ops.firstspike.spike_forward(*tensors.values(), *options.recorded)
     return recorded
 
 
 def recorded_gradients(needs: Needs, options: Options, *given: Any) -> list[Tensor]:
     """The output of ``SpikeGradient`` by a custom op."""
     tensors, saved = given[: 5 + INPUTS], list(given[5 + INPUTS :])
-    found: list[Tensor] = torch.ops.firstspike.spike_backward(sorted(needs), *tensors, saved, *options)
+    found: list[Tensor] = torch.ops.firstspike.spike_backward(sorted(needs), *tensors, saved, *options.recorded)
     return found
 
 
@@ -108,7 +118,7 @@ class Spikes(Direct):
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
         options: Options = inputs[-1]
         if _modes():
-            return tuple(torch.ops.firstspike.spike_forward(*inputs[:-1], *options))
+            return tuple(torch.ops.firstspike.spike_forward(*inputs[:-1], *options.recorded))
         given = Arguments(*inputs[:INPUTS])
         observed, backend = given.observed, resolve_backend(options.backend, given.times.device)
         if options.max_spikes or observed is not None or not options.closed or not backend.checks:
@@ -173,6 +183,8 @@ class Spikes(Direct):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         *tensors, options = inputs
+        if options.rows is not None:
+            raise NotImplementedError("torch.func.vmap takes no layers with sparse synapses")
         found, places = mapped(lambda *x: Spikes.apply(*x, options), info, in_dims[:-1], tensors, OF_SAMPLES)
         return tuple(found), tuple(places)
 
@@ -273,7 +285,7 @@ def _arguments(tensors: Sequence[Any], options: Options) -> Arguments:
         return Arguments(*(*given, start), **kind)
     recurrence = None if options.bounds is None else Recurrence(tuple(options.bounds), options.lag, options.budget)
     until = math.inf if options.until is None else options.until
-    return Arguments(*(*given, start, until, options.max_spikes, recurrence), **kind)
+    return Arguments(*(*given, start, until, options.max_spikes, recurrence), **kind, rows=options.rows)
 
 
 def _flat(result: Result, given: Arguments) -> tuple[Tensor, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from firstspike.neurons import LIF, Neuron, check_neuron
 from firstspike.spiketime.backends import chosen
-from firstspike.spiketime.contract import Held, Recurrence
+from firstspike.spiketime.contract import Held, Recurrence, Rows
 from firstspike.spiketime.function import Options, spikes_of
 from firstspike.spiketime.parameters import Receptor, all_tensors, of_neurons, parameters_of, starting_state, turned
 from firstspike.spiketime.values import check_spikes, checked
@@ -257,6 +257,7 @@ def spike_window(
     state: TrainState | None = None,
     until: float = math.inf,
     windows: Recurrence | None = None,
+    rows: Rows | None = None,
     backend: str = "auto",
     once: bool = False,
 ) -> WindowResult:
@@ -277,6 +278,8 @@ def spike_window(
             backend does that. The last ``outputs`` columns of the weight are then those of the neurons themselves,
             and ``times`` may leave these inputs out. ``max_spikes`` counts those of all windows. A neuron with more
             spikes in a window than `max_spikes` stays at ``reset`` until it ends.
+        rows: with windows: which synapses there are. Weights and delays have then one number for each, and receptors
+            one for each input and neuron.
         once: of neurons from equations, whether the state of those with ``max_spikes`` spikes is not needed.
 
     Raises:
@@ -286,6 +289,11 @@ def spike_window(
     check_spikes(*("max_spikes", max_spikes) if windows is None else ("spikes in a window", windows.budget))
     if overflow not in OVERFLOW:
         raise ValueError(f"overflow must be one of {', '.join(OVERFLOW)}, got {overflow!r}")
+    values, lags = weight, delay
+    if rows is not None:
+        assert windows is not None
+        outputs = len(rows.offsets) - 1 - times.shape[-2]
+        weight, delay = weight.new_zeros(()).expand(outputs, len(rows.offsets) - 1), None  # of which only shapes count
     of_inputs, delays = weight, delay
     if windows is not None:  # of the neurons themselves, times may be left out
         of_inputs = weight[:, : times.shape[-2]]
@@ -311,6 +319,8 @@ def spike_window(
     refractory = of_neurons(neuron.values["refractory"], weight)  # which equations have among their parameters
     network |= {"refractory": refractory if neuron.equations is None else refractory.detach()}
     network |= {"weight": weight, "delay": delay}
+    if rows is not None:
+        network |= {"weight": values[None], "delay": None if lags is None else lags[None]}
     network["reset"] = of_neurons(neuron.values["reset"] if resets else 0.0, weight)
 
     def of_samples(x: Tensor | None, *shape: int) -> Tensor | None:
@@ -327,7 +337,7 @@ def spike_window(
         kind |= windows._asdict()
         until = float(windows.bounds[-1])
     kind |= {"until": None if until == math.inf else float(until), "overflow": overflow, "once": once}
-    options = Options(backend, *fixed, max_weight_grad, max_spikes, **kind)
+    options = Options(backend, *fixed, max_weight_grad, max_spikes, **kind, rows=rows)
     trains, *after, overflows = spikes_of(all_tensors(given), options)[:5]
     ends = None
     if options.until is not None:

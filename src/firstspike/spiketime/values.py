@@ -261,7 +261,7 @@ def values_of(x: Tensor) -> Tensor:
 def check_trains(given: Arguments) -> None:
     """Raise ValueError for values that only trains have, and for trains that are larger than the memory."""
     samples, spikes = len(given.times) * given.times.shape[1], given.max_spikes
-    check_room(samples, given.weight.shape[1], spikes, f"max_spikes={spikes}", given.times.dtype, given.times.device)
+    check_room(samples, given.sizes[3], spikes, f"max_spikes={spikes}", given.times.dtype, given.times.device)
     observed, reset = given.observed, given.reset
     start, until = given.start, given.until
     if observed is not None:

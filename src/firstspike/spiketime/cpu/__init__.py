@@ -28,6 +28,7 @@ from firstspike.spiketime.cpu.lanes.sizes import PARTS
 from firstspike.spiketime.cpu.rows.host import MAX_GROUPS, backward_rows, backward_trains, forward_rows, forward_trains
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD
 from firstspike.spiketime.cpu.series import host as series
+from firstspike.spiketime.cpu.sparse import host as sparse
 from firstspike.spiketime.cpu.windows import host as windows
 from firstspike.spiketime.values import check_values
 
@@ -56,6 +57,8 @@ def supports(neuron: Neuron, recurrent: bool) -> str | None:
 
 def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
+    if given.rows is not None:
+        return sparse.forward(given)
     if given.equations or not (given.closed or given.recurrence):
         return (series if given.equations else lanes).forward(given)
     shares, empty = _shares(given), 0 in given.times.shape or 0 in given.weight.shape
@@ -77,6 +80,8 @@ def saves(given: Arguments) -> tuple[Tensor, ...]:
 
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``contract``."""
+    if given.rows is not None:
+        return sparse.backward(grads, result, given, max_weight_grad, needs)
     if given.equations or not (given.closed or given.recurrence):
         return (series if given.equations else lanes).backward(grads, result, given, max_weight_grad, needs)
     run = _of_trains if given.max_spikes else _of_first_spikes

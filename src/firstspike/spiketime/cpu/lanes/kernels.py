@@ -174,9 +174,18 @@ BACKWARD = FORWARD.extended(
 
 @jit
 def prepare_group(g, task, unit):
-    """Pack the parameters of a group of neurons, in these units."""
+    """Pack the weights, delays and parameters of a group of neurons, in these units."""
     e, first = task // g.groups, task % g.groups * LANES
     pack_tile(g.weight[e], unit, first, g.packed[task])
+    if g.delayed > 0:
+        pack_tile(g.delay[e], np.ones(g.groups * LANES, g.times.dtype), first, g.delays[task])
+    prepare_parameters(g, task, unit)
+
+
+@jit
+def prepare_parameters(g, task, unit):
+    """Pack the parameters of a group of neurons, in these units."""
+    e, first = task // g.groups, task % g.groups * LANES
     fill_fixed(g, e, first, unit, g.fixed[task])
     if first == 0:
         for i in range(g.reached_inputs):
@@ -185,8 +194,6 @@ def prepare_group(g, task, unit):
         for lane in range(min(LANES, g.outputs - first)):
             jump = g.jumps[e, first + lane, k] if k < g.variables else 0
             g.jump_rows[task, k * LANES + lane] = jump / unit[first + lane]
-    if g.delayed > 0:
-        pack_tile(g.delay[e], np.ones(g.groups * LANES, g.times.dtype), first, g.delays[task])
 
 
 @jit
@@ -280,15 +287,27 @@ def clear_group(g, group, chunk):
 def gather(g, slot, task):
     """Write the gradients of a group of neurons, or of a block of samples."""
     if task >= g.all_groups:
-        for b in block_of(g, task - g.all_groups):
-            sum_parts(g.times_parts[:, b], 0, g.events)
-            for i in range(g.events):
-                g.by_times[b, i] = g.times_parts[0, b, i]
+        gather_times(g, task - g.all_groups)
         return
     e, first = task // g.groups, task % g.groups * LANES
     unpack_tile(g.weight_parts[task], g.unit[e], first, g.by_weight[e])
     if g.delayed > 0:
         unpack_tile(g.delay_parts[task], np.ones(g.groups * LANES, g.times.dtype), first, g.by_delay[e])
+    gather_totals(g, task)
+
+
+@jit
+def gather_times(g, block):
+    """Write the gradients with respect to the times of a block of samples."""
+    for b in block_of(g, block):
+        sum_parts(g.times_parts[:, b], 0, g.events)
+        for i in range(g.events):
+            g.by_times[b, i] = g.times_parts[0, b, i]
+
+
+@jit
+def gather_totals(g, task):
+    """Write the sums over samples of a group of neurons."""
     sum_parts(g.totals[task], 0, g.total_rows)
     for place in range(g.total_rows):
         g.summed[task, place] = g.totals[task, 0, place]

@@ -26,9 +26,9 @@ from firstspike.spiketime.cpu.sort import sorting_for
 from firstspike.spiketime.cpu.vectors.shuffles import rows_for
 from firstspike.spiketime.cpu.windows.kernels import BACKWARD, FORWARD, backward_kernel, forward_kernel
 
-_ROOM = 8  # spikes of a neuron, on average, that may arrive in a window, and beyond those asked for. More are tried
-_SAVED = *OF_TRAINS, "full", "sent", "sent_at", "spikes"
-SENT = _SAVED.index("sent")
+ROOM = 8  # spikes of a neuron, on average, that may arrive in a window, and beyond those asked for. More are tried
+SAVED = *OF_TRAINS, "full", "sent", "sent_at", "spikes"
+SENT = SAVED.index("sent")
 
 
 def forward(given: Arguments) -> Result:
@@ -37,7 +37,7 @@ def forward(given: Arguments) -> Result:
     most = given.max_spikes
     if given.observed is None:
         most = max(most, (len(bounds) - 1) * budget)
-    room, waiting = min(given.max_spikes + _ROOM, most), _ROOM
+    room, waiting = min(given.max_spikes + ROOM, most), ROOM
     while True:
         found, lacks = _forward(given, room, waiting)
         if not lacks:
@@ -48,30 +48,30 @@ def forward(given: Arguments) -> Result:
 def _forward(given: Arguments, room: int, waiting: int) -> tuple[Result, bool]:
     """The result, and whether there was too little room for it."""
     by = settings_of(given)
-    sizes = _sizes(given, by, room)
+    sizes = sizes_of_windows(given, by, room)
     dues = sizes["padded"] + sizes["outputs"] * waiting
     sizes |= {"dues": dues, "listed": LANES * (dues + 3 * PAD) * by.delayed} | sorting_for(max(sizes["events"], dues))
     rows = rows_for.py_func(dues) * LANES if by.delayed else 1
     sizes |= {"sorted": rows // LANES, "sorted_keys": rows, "sorted_values": rows * sizes["planes"]}
     sizes |= sizes_of_intervals(dues, sizes["rated"])
-    arrays = room_for_trains(FORWARD, (*_SAVED[:-1], "lacks"), given, by, sizes)
+    arrays = room_for_trains(FORWARD, (*SAVED[:-1], "lacks"), given, by, sizes)
     for name in ("lacks", "sent_at"):
         arrays[name].zero_()
     tasks = sizes["ensemble"] * -(-sizes["batch"] // sizes["block"])
     phases = sizes["all_groups"] + sizes["blocks"], tasks
     given_arrays = arrays_of(given, by) | _arrays(given)
     call(forward_kernel(*by.kind, "windows"), FORWARD, phases, sizes, given_arrays | arrays)
-    found = trains_in(arrays, _SAVED, given, by)
+    found = trains_in(arrays, SAVED, given, by)
     return found._replace(spikes=found.spikes[..., : given.max_spikes].contiguous()), bool(arrays["lacks"].any())
 
 
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """The gradients, also of neurons that share their time constants. See ``contract``."""
-    by, kept = settings_of(given), dict(zip(_SAVED, result.saved, strict=True))
+    by, kept = settings_of(given), dict(zip(SAVED, result.saved, strict=True))
     room = kept["spikes"].shape[-1]
     grads = grads._replace(spikes=functional.pad(grads.spikes, (0, room - given.max_spikes)))
     found, arrays = arrays_back(grads, result, given, by, max_weight_grad)
-    sizes = _sizes(given, by, room)
+    sizes = sizes_of_windows(given, by, room)
     dues, sendings = sizes["padded"] + sizes["sendings"], sizes["sendings"]
     sizes |= {"padded": kept["arrival"].shape[-1], "dues": dues, "listed": 0}
     sizes |= {"sorted": 0, "sorted_keys": 0, "sorted_values": 0} | sorting_for(max(sizes["events"], dues))
@@ -99,7 +99,7 @@ def _arrays(given: Arguments) -> dict[str, Any]:
     return {"bounds_of": numbers(dtype, *bounds), "reach": numbers(dtype, *reach)}
 
 
-def _sizes(given: Arguments, by: Settings, room: int) -> dict[str, int]:
+def sizes_of_windows(given: Arguments, by: Settings, room: int) -> dict[str, int]:
     """The sizes of both passes. Inputs of the neurons' own spikes are beyond the events."""
     bounds, _, budget = given.windows
     sizes = dict(sizes_of(by))

@@ -22,7 +22,7 @@ from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
 from firstspike.spiketime.cpu.vectors.simd import fill32, highest, load32, lowest, select, store
 from firstspike.spiketime.cpu.windows.unwind import N_BLOCK, unwind_apart, unwind_together
 
-SIZES = "asked windows bounds_size budget block dues listed sendings"
+SIZES = "asked windows bounds_size budget block dues sendings"
 ARRAYS = {
     "bounds_of": "real bounds_size",  # starts of the windows, and the end
     "full": "int64 samples windows groups",  # lanes that have no room for a spike in a window
@@ -37,17 +37,20 @@ ARRAYS = {
     "due_places": "int32 threads dues",
     "due_times": "real threads dues",
     "due_moments": "real threads dues",
+    "before": f"int32 kept {LANES}",  # spikes before a window
+}
+"""What the kernels need beside that of neurons on their own. These have room for ``most`` spikes, ``asked`` or more."""
+
+_DENSE = {
     "lengths": f"int32 threads {LANES}",
     "tile": "real threads 512",
     "lists": "real threads 2 listed",
-    "before": f"int32 kept {LANES}",  # spikes before a window
     "soonest": "real all_groups inputs",  # shortest and longest delay of each input to a group
     "latest": "real all_groups inputs",
     "blocks_of": f"int32 kept {N_BLOCK}",
 }
-"""What the kernels need beside that of neurons on their own. These have room for ``most`` spikes, ``asked`` or more."""
 
-FORWARD, BACKWARD = (layout.extended(SIZES, **ARRAYS) for layout in (lanes.FORWARD, lanes.BACKWARD))
+FORWARD, BACKWARD = (layout.extended(f"{SIZES} listed", **ARRAYS, **_DENSE) for layout in (lanes.FORWARD, lanes.BACKWARD))
 
 
 @jit

@@ -1,0 +1,228 @@
+"""The way back of sparse layers through one window: the adjoint of each neuron in pieces, looked up by its synapses.
+
+Most neurons have one piece in a window, whose end stands in a table with a row for each number of the adjoint, so that
+16 synapses of a source read and add at once. All others are worked on 32 at a time, like the neurons of a group, with
+the piece of its target in each lane.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+import math
+
+import numpy as np
+
+from firstspike.spiketime.cpu.arrays import (
+    DELTA,
+    HEIGHT,
+    LANES,
+    PER_MEM,
+    PER_RISE,
+    PER_SYN,
+    RATIO,
+    TOP,
+    UNIT,
+    X,
+    every_lane,
+)
+from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_PARTS, DUE, EACH, NOW, PARTS, Q, Y
+from firstspike.spiketime.cpu.lanes.flow import add_taus, back, constants, reached, reload
+from firstspike.spiketime.cpu.lanes.shared import rates_at
+from firstspike.spiketime.cpu.lanes.state import SYNAPSE, At, longest_wait
+from firstspike.spiketime.cpu.lanes.unwind import fill_pieces
+from firstspike.spiketime.cpu.membrane import responses
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.vectors.simd import (
+    fill16,
+    fill32,
+    fma,
+    gather16,
+    load16,
+    load32,
+    lowest_bit,
+    select,
+    store,
+)
+from firstspike.spiketime.cpu.windows.unwind import enter, leave_window
+
+
+@jit
+def unwind_group(g, at):
+    """Fill in the pieces of 32 neurons in a window, and the table of those that have only one."""
+    c, pieces, table, first, size = constants(g, at), g.pieces[at.kept], g.table[at.slot], at.first, g.groups * LANES
+    enter(g, at)
+    x, _ = fill_pieces(g, at, c, 0)
+    leave_window(g, at, c, x)
+    since = load32(pieces, NOW)
+    several = (load32(pieces, DUE) > at.begin) | ((since > at.begin) & (at.end > since))
+    store(table, first, select(several, fill32(table, math.nan), load32(pieces, Y)))
+    for k in range(g.count):
+        store(table, (1 + k) * size + first, load32(pieces, PARTS + k * EACH + Q))
+
+
+@jit
+def settle(g, slot, b, chunk, window, taus):
+    """Add the gradients of all synapses through which something arrives in a window."""
+    group, kept, picked, times = g.groups + slot, g.groups * g.threads + slot, g.picked[slot], g.picked_times[slot]
+    at = At(slot, 0, b, group, 0, every_lane(LANES), chunk, 0, kept, window.begin, window.end, window)
+    g.rates[group] = g.rates[0]  # those that all neurons share
+    for event in range(window.n):
+        i, sent, size = np.intp(window.sources[event]), window.times[event], 0
+        fresh, total, s = g.delayed > 0 and event >= window.fresh, g.times.dtype.type(0), g.offsets[i]
+        if g.delayed > 0 and not (fresh or sent + g.latest[i] >= window.begin):
+            continue
+        if g.taus == 1 and not taus and has_table(g, i):
+            total, s, size = settle_whole(g, at, i, sent, fresh)
+        while s < g.offsets[i + 1]:
+            arrival = sent
+            if g.delayed > 0:
+                arrival += g.lag[s]
+                if fresh:
+                    arrival = max(arrival, window.begin)
+            if arrival >= window.begin and arrival < window.end:
+                picked[size], times[size] = s, arrival
+                size += 1
+            s += 1
+            if size == LANES:
+                total += settle_some(g, at, i, size, taus)
+                size = 0
+        if size > 0:
+            total += settle_some(g, at, i, size, taus)
+        g.times_parts[0, b, window.events[event]] += total
+
+
+@inlined
+def component_of(g, i):
+    """The component that a source reaches, or one of the two."""
+    return np.intp(g.places[g.receptor[0, i] if g.planes > 1 else 0])
+
+
+@jit
+def has_table(g, i):
+    """Whether what a source reaches feeds nothing but the membrane."""
+    other = g.places[1] if g.signed != 0 else g.places[0]
+    return g.kinds[component_of(g, i)] == SYNAPSE and g.kinds[other] == SYNAPSE
+
+
+@jit
+def settle_whole(g, at, i, sent, fresh):
+    """Add the gradients of synapses of a source from the table, 16 at once.
+
+    Returns the gradient by its time, from which synapse on they are left, and how many of others are picked for
+    ``settle_some``.
+    """
+    table, picked, times, stride, unit = g.table[at.slot], g.picked[at.slot], g.picked_times[at.slot], g.groups * LANES, 0
+    parts, lags, sums, every = g.strength_parts[at.chunk], g.lag_parts[at.chunk], g.sums[at.slot], np.uint64(0xFFFF)
+    begin, end, k, unit, longest = at.begin, at.end, component_of(g, i), g.rates[0, 0, UNIT, 0], longest_wait(table)
+    r, none, size, s, inside = rates_at(g.rates[0, k], 0), fill16(table, 0.0), 0, g.offsets[i], every
+    other = np.intp(g.places[1]) if g.signed != 0 else k
+    o, result, acc = rates_at(g.rates[0, other], 0), table.dtype.type(0), none
+    arrival = none + sent
+    wait = min((arrival * -1.0 + end) * unit, longest)
+    mem, own, rise = responses(wait, r)
+    _, other_own, other_rise = responses(wait, o)
+    while s + 16 <= g.offsets[i + 1]:
+        if g.delayed > 0:
+            arrival = load16(g.lag, s) + sent
+            if fresh:
+                arrival = max(arrival, begin)
+            inside = (arrival >= begin) & (end > arrival) & every
+            if not inside:
+                s += 16
+                continue
+            wait = select(inside, min((arrival * -1.0 + end) * unit, longest), 0.0)
+            mem, own, rise = responses(wait, r)
+        y, w = gather16(table, 0, g.targets, s), load16(g.scaled, s)
+        q = gather16(table, (1 + k) * stride, g.targets, s)
+        several = ~(abs(y) < math.inf) & inside
+        if several:
+            left = several
+            while left:
+                lane = lowest_bit(left)
+                left &= left - np.uint64(1)
+                picked[size] = s + lane
+                times[size] = g.lag[s + lane] + sent if g.delayed > 0 else sent
+                if fresh:
+                    times[size] = max(times[size], begin)
+                size += 1
+                if size == LANES:
+                    result += settle_some(g, at, i, size, False)
+                    size = 0
+        some = inside & ~several
+        y = select(some, y, 0.0)
+        by, speed = fma(q, own, y * rise), none + r.syn
+        if g.signed != 0:
+            if g.delayed > 0:
+                _, other_own, other_rise = responses(wait, o)
+            positive = w > 0.0
+            q = gather16(table, (1 + other) * stride, g.targets, s)
+            by, speed = select(positive, by, fma(q, other_own, y * other_rise)), select(positive, speed, none + o.syn)
+        by = select(some, by, 0.0)
+        each = (by - y * mem) * w * speed
+        store(parts, s, load16(parts, s) + by)
+        if g.delayed > 0:
+            store(lags, s, load16(lags, s) + each * unit)
+        acc = acc + each
+        s += 16
+    store(sums, 0, acc)
+    for lane in range(16):
+        result += sums[lane] * unit
+    return result, s, size
+
+
+@jit
+def copy_rates(g, group, lane, source, column):
+    """Give a lane the rates of a neuron, in the unit of time of the first group."""
+    scale = g.rates[source, 0, UNIT, 0] / g.rates[0, 0, UNIT, 0]
+    for k in range(g.count):
+        for rate in (PER_MEM, PER_SYN, DELTA):
+            g.rates[group, k, rate, lane] = g.rates[source, k, rate, column] * scale
+        for rate in (PER_RISE, RATIO, X, TOP, HEIGHT):
+            g.rates[group, k, rate, lane] = g.rates[source, k, rate, column]
+
+
+@jit
+def settle_some(g, at, i, size, taus):
+    """Add the gradients of the synapses of a source that are picked; returns that by its time."""
+    rows, picked, times, sums = g.state[at.kept], g.picked[at.slot], g.picked_times[at.slot], g.sums[at.slot]
+    each, own = PARTS + g.count * EACH, g.taus > 1
+    if size < LANES:
+        for row in range(0, each, LANES):
+            rows[row : row + LANES] = 0
+        rows[NOW : NOW + LANES] = -math.inf
+        times[size:] = 0
+        sums[size:LANES] = 0
+    for lane in range(size):
+        j = np.uintp(g.targets[picked[lane]])
+        group, column = j // np.uintp(LANES), j % np.uintp(LANES)
+        pieces, place = g.pieces[at.slot * g.groups + np.intp(group)], column
+        while pieces[place + np.uintp(DUE)] > times[lane]:
+            place += np.uintp(each)
+        for row in range(0, each, LANES):
+            rows[row + lane] = pieces[place + np.uintp(row)]
+        sums[lane] = g.scaled[picked[lane]]
+        if own:
+            copy_rates(g, at.group, lane, np.intp(group), np.intp(column))
+    arrival = load32(times, 0)
+    inside = load32(rows, NOW) > arrival
+    w, c = select(inside, load32(sums, 0), 0.0), constants(g, at)
+    x = back(g, at, c, reload(g, at), arrival, False, False, taus)
+    if taus:
+        g.totals[at.group, at.chunk] = 0
+        add_taus(g, at, x, 0, i, w)
+        totals = g.totals[at.group, at.chunk]
+        for lane in range(size):
+            j = np.intp(g.targets[picked[lane]])
+            to, column = g.totals[j // LANES, at.chunk], j % LANES
+            to[BY_MEM + column] += totals[BY_MEM + lane]
+            for row in range(BY_PARTS, g.total_rows, LANES):
+                to[row + column] += totals[row + lane]
+    part, fed, rate = reached(g, at, c, x, i, w)
+    by_time = (part.q - fed) * w * (rate * g.rates[0, 0, UNIT, 0])
+    store(sums, 0, select(inside, part.q, 0.0))
+    store(sums, LANES, by_time)
+    total = sums.dtype.type(0)
+    for lane in range(size):
+        g.strength_parts[at.chunk, picked[lane]] += sums[lane]
+        total += sums[LANES + lane]
+        if g.delayed > 0:
+            g.lag_parts[at.chunk, picked[lane]] += sums[LANES + lane]
+    return total
