@@ -76,16 +76,25 @@ class DenseLayer(Delayed, SpikingLayer):
     @property
     def delay(self) -> Float[Tensor, "out_features in_features"] | None:
         """The delays, >= 0, without jitter, as a matrix; None without delays."""
-        rule, raw = self.delay_rule, self.delay_raw
-        return None if rule is None or raw is None else matrix(self, "weight", rule(raw))
+        delay = self._delay_values(jitters=False)
+        return None if delay is None else matrix(self, "weight", delay)
 
     def delay_in_pass(self, observed: Tensor | None = None) -> Float[Tensor, "out_features in_features"] | None:
         """Synaptic delays of a forward pass: in training mode, if nothing is observed, with jitter that is redrawn."""
+        delay = self._delay_values(observed is None)
+        return None if delay is None else matrix(self, "weight", delay)
+
+    def _delay_values(self, jitters: bool) -> Float[Tensor, "*shape"] | None:
+        """``delay_in_pass`` in the shape of the weights."""
         rule, raw = self.delay_rule, self.delay_raw
-        if rule is None or raw is None or not (rule.jitter and self.training and observed is None):
-            return self.delay
+        if rule is None or raw is None:
+            return None
         delay = rule(raw)
-        return matrix(self, "weight", rule.jittered(delay, delay, Noise(self.noise.source)))
+        return (
+            rule.jittered(delay, delay, Noise(self.noise.source))
+            if rule.jitter and self.training and jitters
+            else delay
+        )
 
     def _argument(self, name: str) -> Any:
         return self.delay_rule if name == "delay" else super()._argument(name)

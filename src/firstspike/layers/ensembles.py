@@ -80,7 +80,7 @@ class Ensemble(nn.Module):
 
 _NOT_COMPARED = vars(nn.Module()).keys() | {
     *("weight_mean", "weight_std", "recurrent_mean", "recurrent_std", "initial_neuron", "_starts"),  # how they start
-    "sparse",  # as buffers
+    *("sparse", "_kept_rows"),  # as buffers
     "_tensors",  # parameters and buffers, which are
     "noise",
 }

@@ -29,9 +29,9 @@ from firstspike.ranges import Finite, NotNegative, Positive, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.backends import accepting
-from firstspike.spiketime.contract import Recurrence
+from firstspike.spiketime.contract import Recurrence, Rows
 from firstspike.spiketime.operator import WindowResult
-from firstspike.spiketime.values import MOST_WINDOWS, check_room, real_times
+from firstspike.spiketime.values import MOST_WINDOWS, check_room, real_times, records
 
 _SPREAD = 0.05  # of recurrent weights, relative to that of weights with which most neurons spike
 
@@ -146,6 +146,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             out_features,
         )
         self._signed["recurrent_weight"] = self.recurrent_signs
+        self._kept_rows: tuple[list[Tensor], Rows] | None = None
         shape, what = (out_features, out_features), f"weights of {out_features} neurons"
         self.recurrent_weight = synapses.parameter(self.weight.detach(), shape, recurrent, what)
         synapses.connect(self, "recurrent_weight", recurrent_mask, recurrent, shape)
@@ -167,9 +168,13 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
     @property
     def own_delay(self) -> Float[Tensor, "out_features out_features"]:
         """Delays of the recurrent synapses: ``window`` plus those of ``recurrent_delay``."""
+        return synapses.matrix(self, "recurrent_weight", self._own_delays, rest=self.window)
+
+    @property
+    def _own_delays(self) -> Float[Tensor, "*shape"]:
+        """``own_delay`` in the shape of the weights."""
         delay = torch.full_like(self.recurrent_weight, self.window)
-        delay = delay if self.recurrent_delays is None else delay + self.recurrent_delays.delay
-        return synapses.matrix(self, "recurrent_weight", delay, rest=self.window)
+        return delay if self.recurrent_delays is None else delay + self.recurrent_delays.delay
 
     @property
     def recurrent(self) -> Synapses | None:
@@ -273,7 +278,11 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None, most: int
     ) -> WindowResult:
         """The spikes of a piece in one call, at most ``most`` per neuron."""
-        budget, delay = self.window_spikes, self._delays(observed is None)
+        budget, rows = self.window_spikes, self._rows()
+        if rows is None:
+            weight, delay = self._weights, self._delays(observed is None)
+        else:
+            weight, delay = self._values(observed is None)
         if state is not None:
             inputs = joined_trains(inputs, state.pending if delay is not None else state.pending + self.window)
         if observed is not None:
@@ -281,7 +290,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             most = budget = observed.shape[-1]
         windows, before = Recurrence(tuple(bounds), self.window, budget), None if state is None else state.neurons
         options: dict[str, Any] = {"max_spikes": most, "observed": observed, "delay": delay, **self.dynamics}
-        return spike_window(inputs, self._weights, self.neuron, windows=windows, state=before, **options)
+        return spike_window(inputs, weight, self.neuron, windows=windows, rows=rows, state=before, **options)
 
     def _each_window(
         self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None
@@ -322,6 +331,31 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
     def _weights(self) -> Float[Tensor, "out_features sources"]:
         """Weights of the inputs and of the recurrent synapses together."""
         return torch.cat([self.synapses, self.recurrent_synapses], dim=1)
+
+    def _rows(self) -> Rows | None:
+        """The structure of all synapses for kernels of sparse layers; None where a matrix computes."""
+        recorded = records() or torch._C._are_functorch_transforms_active()
+        if self.recurrent is None or self.max_weight_grad is not None or recorded:
+            return None
+        ends = [x for name, x in self.named_buffers(recurse=False) if name.endswith(("source", "target"))]
+        kept: Any = self._kept_rows
+        if kept is None or any(x is not y for x, y in zip(ends, kept[0], strict=True)):
+            self._kept_rows = kept = ends, synapses.rows_of(self)
+        return kept[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kept_rows": None}
+
+    def _values(self, jitters: bool) -> tuple[Tensor, Tensor | None]:
+        """Weights and delays of the inputs and of the recurrent synapses together, in the order of ``_rows``."""
+
+        def joined(of_inputs: Tensor, own: Tensor) -> Tensor:
+            return torch.cat([of_inputs if of_inputs.ndim == 1 else of_inputs.T.reshape(-1), own])
+
+        weight, delay = joined(synapses.existing(self), self.recurrent_weight), self._delay_values(jitters)
+        if delay is None and self.recurrent_delays is None:
+            return weight, None
+        return weight, joined(torch.zeros_like(self.weight) if delay is None else delay, self._own_delays)
 
     @property
     def _reach(self) -> float:

@@ -14,6 +14,7 @@ from firstspike.layers.delay import Delayed, project_delays_
 from firstspike.layers.trains import Spikes
 from firstspike.neurons import Neuron
 from firstspike.ranges import PositiveFraction
+from firstspike.spiketime.contract import Rows
 from firstspike.spiketime.parameters import receptor_of
 from firstspike.spiketime.values import check_memory
 
@@ -169,6 +170,21 @@ def matrix(layer: Any, name: str, values: Tensor | None = None, rest: float = 0.
             "with receptors by both signs, they cannot"
         )
     return twin.view(shape)
+
+
+def rows_of(layer: Any) -> Rows:
+    """The structure of a recurrent layer's synapses: of sparse ones of the inputs or of all, and of its neurons."""
+    inputs, outputs, (own_source, own_target) = layer.in_features, layer.out_features, _ends(layer, "recurrent_weight")
+    if "weight" in layer.sparse:
+        source, target = _ends(layer, "weight")
+    else:
+        source = torch.arange(inputs).repeat_interleave(outputs)
+        target = torch.arange(outputs).repeat(inputs)
+    if (count := len(source) + len(own_source)) >= 2**31:
+        raise ValueError(f"a layer can have at most {2**31 - 1} synapses, those of its inputs included, got {count}")
+    first = torch.searchsorted(source, torch.arange(inputs))
+    last = torch.searchsorted(own_source, torch.arange(outputs + 1)) + len(source)
+    return Rows(torch.cat([first, last]), torch.cat([target.int(), own_target.int()]), outputs)
 
 
 def fan_out(layer: Any, name: str = "weight") -> Int64[Tensor, " inputs"]:

@@ -131,6 +131,8 @@ class Rows(NamedTuple):
     """Where the synapses of each source begin, and the end."""
     targets: Int32[Tensor, " synapses"]
     """The neuron that each reaches."""
+    outputs: int
+    """Number of neurons."""
 
 
 Sizes = tuple[int, int, int, int]
@@ -207,7 +209,7 @@ class Arguments(NamedTuple):
         """The sizes E, B, I and O."""
         times, weight = self.times.shape, self.weight.shape  # of these, parts would cost more
         if self.rows is not None:
-            return 1, times[1], len(self.rows.offsets) - 1, self.threshold.shape[-1]
+            return 1, times[1], len(self.rows.offsets) - 1, self.rows.outputs
         return (weight[0], times[1], weight[2], weight[1]) if len(weight) == 3 else (1, times[0], weight[1], weight[0])
 
 

@@ -285,7 +285,8 @@ def _arguments(tensors: Sequence[Any], options: Options) -> Arguments:
         return Arguments(*(*given, start), **kind)
     recurrence = None if options.bounds is None else Recurrence(tuple(options.bounds), options.lag, options.budget)
     until = math.inf if options.until is None else options.until
-    return Arguments(*(*given, start, until, options.max_spikes, recurrence), **kind, rows=options.rows)
+    kind["rows"] = options.rows
+    return Arguments(*(*given, start, until, options.max_spikes, recurrence), **kind)
 
 
 def _flat(result: Result, given: Arguments) -> tuple[Tensor, ...]:

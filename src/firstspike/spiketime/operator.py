@@ -292,8 +292,7 @@ def spike_window(
     values, lags = weight, delay
     if rows is not None:
         assert windows is not None
-        outputs = len(rows.offsets) - 1 - times.shape[-2]
-        weight, delay = weight.new_zeros(()).expand(outputs, len(rows.offsets) - 1), None  # of which only shapes count
+        weight, delay = weight.new_zeros(()).expand(rows.outputs, len(rows.offsets) - 1), None  # for its shape
     of_inputs, delays = weight, delay
     if windows is not None:  # of the neurons themselves, times may be left out
         of_inputs = weight[:, : times.shape[-2]]

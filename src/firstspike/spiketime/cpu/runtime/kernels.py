@@ -52,8 +52,8 @@ class Layout:
         self.places = {"refused": REFUSED, **{name: place for place, name in numbers}}
 
     def extended(self, sizes: str = "", **arrays: str) -> "Layout":
-        """This layout with more sizes and arrays."""
-        return Layout(" ".join((*self.sizes, sizes)), **self._declared, **arrays)
+        """This layout with more sizes and arrays, or with other ones of the same names."""
+        return Layout(" ".join((*self.sizes, sizes)), **self._declared | arrays)
 
     def plan(self, real: str, sizes: Mapping[str, int], given: Iterable[str]) -> "Plan":
         """The plan of calls with these sizes and arrays of these names. Other arrays lie in scratch memory."""

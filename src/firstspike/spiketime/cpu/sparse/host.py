@@ -2,14 +2,20 @@
 
 from typing import Any
 
-import torch
 from torch.nn import functional
 
 from firstspike.spiketime.contract import TAUS, Arguments, Gradients, Grads, Needs, Result
-from firstspike.spiketime.cpu.arrays import LANES, PAD, numbers
+from firstspike.spiketime.cpu.arrays import LANES, numbers
 from firstspike.spiketime.cpu.lanes.adjoint import EACH
 from firstspike.spiketime.cpu.lanes.adjoint import PARTS as ADJOINT
-from firstspike.spiketime.cpu.lanes.host import arrays_back, arrays_of, gradients_in, most_in, room_for_trains, trains_in
+from firstspike.spiketime.cpu.lanes.host import (
+    arrays_back,
+    arrays_of,
+    gradients_in,
+    most_in,
+    room_for_trains,
+    trains_in,
+)
 from firstspike.spiketime.cpu.lanes.sizes import Settings, settings_of, sizes_back
 from firstspike.spiketime.cpu.runtime.parallel import call
 from firstspike.spiketime.cpu.sort import sorting_for
@@ -68,31 +74,30 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     sizes = sizes_back(by, sizes, *asked, room)
     pieces = (1 + by.holds) * min(sizes["budget"], most_in(kept)) + 2
     sizes |= {
-        "parts": 1, "stride": -(-(sizes["events"] + sendings) // 16) * 16, "lagging": sizes["synapses"] * by.delayed,
+        "parts": 1, "stride": -(-(sizes["events"] + sendings) // 16) * 16,
         "pieces_size": pieces * (ADJOINT + len(by.kinds) * EACH), "table_size": (1 + len(by.kinds)) * groups * LANES,
     }  # fmt: skip
+    arrays["summed"] = given.times.new_empty((sizes["all_groups"], sizes["total_rows"]))
     unit = unit_of_weights(given.weight, given.threshold)
     padding = 0, groups * LANES - unit.shape[-1]
     arrays |= {"unit": functional.pad(unit, padding, value=1.0)}
     arrays |= {"level": functional.pad(given.threshold / unit, padding, value=1.0)}
-    arrays |= {"by_strength": found["weight"], "by_lag": found.get("delay")}
     phases = groups + PARTS + sizes["chunks"], sizes["chunks"], groups + PARTS + sizes["blocks"]
     call(backward_kernel(*by.kind, "sparse"), BACKWARD, phases, sizes, arrays | _arrays(given) | kept)
-    return gradients_in(found, arrays["summed"], given, given, by, needs)
+    return gradients_in(found, arrays["summed"][None, :groups], given, given, by, needs)
 
 
 def _arrays(given: Arguments) -> dict[str, Any]:
     """The arrays of both passes that neurons on their own do not have."""
     assert given.rows is not None
     bounds, lag, _ = given.windows
-    (offsets, targets), inputs, dtype = given.rows, given.times.shape[2], given.times.dtype
+    (offsets, targets, outputs), inputs, dtype = given.rows, given.times.shape[2], given.times.dtype
     reach = 0.0, lag
     if given.delay is not None:
-        parts = given.delay[0, 0].split((int(offsets[inputs]), len(targets) - int(offsets[inputs])))
+        parts = given.delay[0, 0, : offsets[inputs]], given.delay[0, 0, offsets[len(offsets) - 1 - outputs] :]
         reach = tuple(float(x.max()) if x.numel() else 0.0 for x in parts)
     return {
         "bounds_of": numbers(dtype, *bounds), "reach": numbers(dtype, *reach), "offsets": offsets, "targets": targets,
-        "strength": given.weight, "lag": given.delay,
     }  # fmt: skip
 
 
@@ -106,5 +111,5 @@ def _sizes(given: Arguments, room: int) -> tuple[Settings, dict[str, int]]:
         "threads": threads, "kept": threads * (sizes["groups"] + 1), "all_groups": sizes["groups"] + threads,
         "block": max(1, -(-by.shape[1] // threads)), "group_inputs": 0, "delay_inputs": 0, "alike": 0, "quick": 0,
         "rated": 0, "intervals": 0, "intervals_size": 0, "ends": len(given.rows.offsets),
-        "synapses": len(given.rows.targets),
+        "synapses": len(given.rows.targets), "delays_size": len(given.rows.targets) * by.delayed,
     }  # fmt: skip

@@ -1,7 +1,7 @@
 """Kernels of sparse recurrent layers. Their neurons go through a window as those of ``windows`` do.
 
-Synapses are sorted by their sources. A spike is handed to its targets, each of which has a list, in whatever lane it is.
-Nothing is kept of that: memory grows with spikes and with synapses, not with arrivals.
+Synapses are sorted by their sources. A spike is handed to its targets: each neuron has a list, in its lane. Nothing is
+kept of that, so memory grows with spikes and with synapses, not with arrivals.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -31,11 +31,11 @@ from firstspike.spiketime.cpu.windows.kernels import ARRAYS, SIZES, walk_window
 PARTS = 64  # into which the sources are cut, for what is done with each synapse once
 
 # a list has a ``length`` of rows, of which one ends it
-_LAYOUTS = {
+_SYNAPSES = {
     "offsets": "int64 ends",
     "targets": "int32 synapses",
-    "strength": "real synapses",
-    "lag": "real synapses",
+    "weight": "real synapses",
+    "delay": "real delays_size",
     "scaled": "real synapses",  # weights, in units of the neurons
     "soonest": "real inputs",  # shortest and longest delay of each source
     "latest": "real inputs",
@@ -48,12 +48,13 @@ _LISTS = {
     "turns": "real threads turned",
 }
 FORWARD = lanes.FORWARD.extended(
-    f"{SIZES} ends synapses length lanes keyed keyed_planes turned", **ARRAYS, **_LAYOUTS, **_LISTS
+    f"{SIZES} ends synapses delays_size length lanes keyed keyed_planes turned", **ARRAYS, **_SYNAPSES, **_LISTS
 )
 BACKWARD = lanes.BACKWARD.extended(
-    f"{SIZES} ends synapses lagging table_size", **ARRAYS, **_LAYOUTS,
-    by_strength="real synapses", by_lag="real synapses", strength_parts="real chunks synapses",
-    lag_parts="real chunks lagging", picked=f"int32 threads {LANES}", picked_times=f"real threads {LANES}",
+    f"{SIZES} ends synapses delays_size table_size", **ARRAYS, **_SYNAPSES,
+    by_weight="real synapses", by_delay="real delays_size",
+    weight_parts="real chunks synapses",
+    delay_parts="real chunks delays_size", picked=f"int32 threads {LANES}", picked_times=f"real threads {LANES}",
     table="real threads table_size",
 )  # fmt: skip
 
@@ -63,7 +64,7 @@ def fill_scaled(g, part, unit):
     """Fill in the weights of some sources' synapses in units of the neurons."""
     first, last = part_of(g.inputs, PARTS, part)
     for s in range(g.offsets[first], g.offsets[last]):
-        g.scaled[s] = g.strength[s] / unit[g.targets[s]]
+        g.scaled[s] = g.weight[s] / unit[g.targets[s]]
 
 
 @jit
@@ -73,7 +74,7 @@ def fill_reach(g, part):
     for i in range(first, last):
         least, most = g.times.dtype.type(math.inf), g.times.dtype.type(0)
         for s in range(g.offsets[i], g.offsets[i + 1]):
-            least, most = min(least, g.lag[s]), max(most, g.lag[s])
+            least, most = min(least, g.delay[s]), max(most, g.delay[s])
         g.soonest[i], g.latest[i] = least, most
 
 
@@ -87,14 +88,12 @@ def deal(g, slot, e, window):
         i, arrival = np.intp(window.sources[event]), window.times[event]
         if g.planes > 1:
             receptor = np.intp(g.receptor[e, i])
-        fresh = g.delayed > 0 and event >= window.fresh
-        sent = arrival
-        if g.delayed > 0 and not (sent + g.latest[i] >= window.begin and sent + g.soonest[i] < window.end):
-            if not fresh:
-                continue
+        sent, fresh = arrival, g.delayed > 0 and event >= window.fresh
+        if g.delayed > 0 and not fresh and not sent + g.latest[i] >= window.begin:
+            continue
         for s in range(g.offsets[i], g.offsets[i + 1]):
             if g.delayed > 0:
-                arrival = sent + g.lag[s]
+                arrival = sent + g.delay[s]
                 if fresh:
                     arrival = max(arrival, window.begin)
                 if not (arrival >= window.begin and arrival < window.end):
@@ -191,10 +190,10 @@ def backward_kernel(dtype: str, flow: str, delayed: bool, several: bool, windows
             if g.delayed > 0:
                 fill_reach(g, task - g.groups)
         else:
-            g.strength_parts[task - g.groups - PARTS] = 0
+            g.weight_parts[task - g.groups - PARTS] = 0
             g.totals[:, task - g.groups - PARTS] = 0
             if g.delayed > 0:
-                g.lag_parts[task - g.groups - PARTS] = 0
+                g.delay_parts[task - g.groups - PARTS] = 0
 
     @jit
     def unwind(g, slot, task):
@@ -217,14 +216,14 @@ def backward_kernel(dtype: str, flow: str, delayed: bool, several: bool, windows
             return
         first, last = part_of(g.inputs, PARTS, task - g.groups)
         for s in range(g.offsets[first], g.offsets[last]):
-            by = g.strength_parts[0, s]
+            by = g.weight_parts[0, s]
             for chunk in range(1, g.chunks):
-                by += g.strength_parts[chunk, s]
-            g.by_strength[s] = by / g.unit[0, g.targets[s]]
+                by += g.weight_parts[chunk, s]
+            g.by_weight[s] = by / g.unit[0, g.targets[s]]
             if g.delayed > 0:
-                by = g.lag_parts[0, s]
+                by = g.delay_parts[0, s]
                 for chunk in range(1, g.chunks):
-                    by += g.lag_parts[chunk, s]
-                g.by_lag[s] = by
+                    by += g.delay_parts[chunk, s]
+                g.by_delay[s] = by
 
     return prepare, unwind, gather

@@ -74,7 +74,7 @@ def settle(g, slot, b, chunk, window, taus):
         while s < g.offsets[i + 1]:
             arrival = sent
             if g.delayed > 0:
-                arrival += g.lag[s]
+                arrival += g.delay[s]
                 if fresh:
                     arrival = max(arrival, window.begin)
             if arrival >= window.begin and arrival < window.end:
@@ -109,8 +109,14 @@ def settle_whole(g, at, i, sent, fresh):
     Returns the gradient by its time, from which synapse on they are left, and how many of others are picked for
     ``settle_some``.
     """
-    table, picked, times, stride, unit = g.table[at.slot], g.picked[at.slot], g.picked_times[at.slot], g.groups * LANES, 0
-    parts, lags, sums, every = g.strength_parts[at.chunk], g.lag_parts[at.chunk], g.sums[at.slot], np.uint64(0xFFFF)
+    table, picked, times, stride, unit = (
+        g.table[at.slot],
+        g.picked[at.slot],
+        g.picked_times[at.slot],
+        g.groups * LANES,
+        0,
+    )
+    parts, lags, sums, every = g.weight_parts[at.chunk], g.delay_parts[at.chunk], g.sums[at.slot], np.uint64(0xFFFF)
     begin, end, k, unit, longest = at.begin, at.end, component_of(g, i), g.rates[0, 0, UNIT, 0], longest_wait(table)
     r, none, size, s, inside = rates_at(g.rates[0, k], 0), fill16(table, 0.0), 0, g.offsets[i], every
     other = np.intp(g.places[1]) if g.signed != 0 else k
@@ -121,7 +127,7 @@ def settle_whole(g, at, i, sent, fresh):
     _, other_own, other_rise = responses(wait, o)
     while s + 16 <= g.offsets[i + 1]:
         if g.delayed > 0:
-            arrival = load16(g.lag, s) + sent
+            arrival = load16(g.delay, s) + sent
             if fresh:
                 arrival = max(arrival, begin)
             inside = (arrival >= begin) & (end > arrival) & every
@@ -139,7 +145,7 @@ def settle_whole(g, at, i, sent, fresh):
                 lane = lowest_bit(left)
                 left &= left - np.uint64(1)
                 picked[size] = s + lane
-                times[size] = g.lag[s + lane] + sent if g.delayed > 0 else sent
+                times[size] = g.delay[s + lane] + sent if g.delayed > 0 else sent
                 if fresh:
                     times[size] = max(times[size], begin)
                 size += 1
@@ -221,8 +227,8 @@ def settle_some(g, at, i, size, taus):
     store(sums, LANES, by_time)
     total = sums.dtype.type(0)
     for lane in range(size):
-        g.strength_parts[at.chunk, picked[lane]] += sums[lane]
+        g.weight_parts[at.chunk, picked[lane]] += sums[lane]
         total += sums[LANES + lane]
         if g.delayed > 0:
-            g.lag_parts[at.chunk, picked[lane]] += sums[LANES + lane]
+            g.delay_parts[at.chunk, picked[lane]] += sums[LANES + lane]
     return total

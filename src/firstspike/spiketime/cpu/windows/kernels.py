@@ -50,7 +50,8 @@ _DENSE = {
     "blocks_of": f"int32 kept {N_BLOCK}",
 }
 
-FORWARD, BACKWARD = (layout.extended(f"{SIZES} listed", **ARRAYS, **_DENSE) for layout in (lanes.FORWARD, lanes.BACKWARD))
+FORWARD = lanes.FORWARD.extended(f"{SIZES} listed", **ARRAYS, **_DENSE)
+BACKWARD = lanes.BACKWARD.extended(f"{SIZES} listed", **ARRAYS, **_DENSE)
 
 
 @jit
