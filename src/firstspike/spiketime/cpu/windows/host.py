@@ -103,9 +103,10 @@ def sizes_of_windows(given: Arguments, by: Settings, room: int) -> dict[str, int
     """The sizes of both passes. Inputs of the neurons' own spikes are beyond the events."""
     bounds, _, budget = given.windows
     sizes = dict(sizes_of(by))
-    inside = int((given.times < math.inf).sum((-1, -2)).max())
+    counts = (given.times < math.inf).sum((-1, -2))
+    inside = int(counts.max()) if counts.numel() else 0
     return sizes | {
-        "events": given.times[0, 0].numel(), "most": room, "asked": given.max_spikes, "releases": room + 1,
+        "events": math.prod(given.times.shape[2:]), "most": room, "asked": given.max_spikes, "releases": room + 1,
         "padded": inside + PAD, "budget": budget, "windows": len(bounds) - 1, "bounds_size": len(bounds),
         "sendings": sizes["outputs"] * room, "block": min(SAMPLES, -(-by.shape[1] // (2 * sizes["threads"]))),
     }  # fmt: skip
