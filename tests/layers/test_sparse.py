@@ -310,7 +310,7 @@ def test_multapses_add_up():
     # the kernels take each on its own, and a matrix what is one number
     parts = [recurrent(recurrent=inner(x, 1.5) + inner(0.6 - x, 1.5), generator=seeded()) for x in (0.1, 0.3)]
     torch.testing.assert_close(parts[0](trains()), parts[1](trains()), rtol=0, atol=1e-12)
-    cannot = r"of one pair compute as one so far: with delays that learn or differ, or with receptors by both signs"
+    cannot = r"of one pair compute as one here: with delays that learn or differ, or with receptors by both signs"
     for layer in (
         recurrent(recurrent=inner(WEAK, 1.5) + inner(WEAK, 2.5)),
         recurrent(recurrent=inner(WEAK, 1.5) + inner(WEAK, 1.5), recurrent_delay=DelayRule(scale=2.0)),
@@ -424,9 +424,7 @@ def test_what_is_too_large_for_a_matrix():
     layer.load_state_dict(copy.deepcopy(layer).state_dict())
     assert "10000 synapses" in str(layer)
     most = synapses.MOST_DENSE
-    message = (
-        rf"^Synapses\(.*\) compute as a matrix so far, of at most {most} weights; this takes 0.1 GB for 10000 synapses$"
-    )
+    message = rf"^Synapses\(.*\) compute as a matrix here, of at most {most} weights, and would take 0.1 GB for 10000 synapses; "
     with pytest.raises(ValueError, match=message):
         layer(torch.rand(1, 2))
 

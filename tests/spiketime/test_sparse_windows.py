@@ -116,6 +116,7 @@ def test_sizes_that_do_not_fit_lanes(outputs, batch, delays):
     close(both(LIF(2.0, 1.0, refractory=0.2), {}, delays, outputs=outputs, batch=batch), 1e-12, 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["refractory", "receptors by sign", "threshold"])
 def test_single_precision(name):
     """Until rounding changes the order of spikes, which in a network that excites itself it does soon."""

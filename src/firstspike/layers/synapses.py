@@ -22,7 +22,7 @@ Receptors = Sequence[int] | Literal["sign"] | None
 Mask = PositiveFraction | Tensor | None
 """Which connections exist: a boolean tensor, or the probability of each; None for all."""
 MOST_DENSE = 2**24
-"""Weights of the matrix by which sparse synapses compute."""
+"""Weights of the matrix by which sparse synapses compute where no kernel takes them as they are."""
 
 
 class Arriving(NamedTuple):
@@ -91,7 +91,8 @@ def _sides(layer: Any, name: str, signs: Sequence[int]) -> Tensor:
 def parameter(like: Tensor, shape: tuple[int, ...], sparse: Synapses | None, what: str) -> nn.Parameter:
     """Weights yet to be drawn: in that shape, or one for each of the synapses."""
     size = shape if sparse is None else (len(sparse),)
-    check_memory(math.prod(size) * like.itemsize * like.is_cpu, what)
+    cure = "where few neurons are connected, give synapses of fs.connect, which take no matrix"
+    check_memory(math.prod(size) * like.itemsize * like.is_cpu, what, cure)
     return nn.Parameter(like.new_empty(size))
 
 
@@ -156,7 +157,10 @@ def matrix(layer: Any, name: str, values: Tensor | None = None, rest: float = 0.
     shape, (source, target) = (sparse.targets, sparse.sources), _ends(layer, name)
     if math.prod(shape) > MOST_DENSE:
         size = f"{math.prod(shape) * found.itemsize / 1e9:.3g} GB for {len(found)} synapses"
-        raise ValueError(f"{sparse} compute as a matrix so far, of at most {MOST_DENSE} weights; this takes {size}")
+        raise ValueError(
+            f"{sparse} compute as a matrix here, of at most {MOST_DENSE} weights, and would take {size}; kernels without "
+            "one are those of SpikingRecurrent for LIF and AdaptiveLIF on CPUs, with recurrent synapses"
+        )
     at = target * sparse.sources + source
     if values is None:
         twin = found.new_zeros(math.prod(shape)).index_add(0, at, found)
@@ -166,7 +170,7 @@ def matrix(layer: Any, name: str, values: Tensor | None = None, rest: float = 0.
         same = not sparse.multapses or (not found.requires_grad and torch.equal(twin[at], found))
     if not same:
         raise ValueError(
-            f"{sparse}: several of one pair compute as one so far: with delays that learn or differ, or "
+            f"{sparse}: several of one pair compute as one here: with delays that learn or differ, or "
             "with receptors by both signs, they cannot"
         )
     return twin.view(shape)

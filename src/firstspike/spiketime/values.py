@@ -317,13 +317,12 @@ def check_room(samples: int, neurons: int, spikes: float, cause: str, dtype: tor
         check_memory(needed, f"spike trains of {samples} samples and {neurons} neurons with {cause}")
 
 
-def check_memory(needed: float, what: str) -> None:
+def check_memory(needed: float, what: str, cure: str = "lower these numbers, or give fewer samples at a time") -> None:
     """Raise ValueError if that many bytes, for ``what``, exceed the machine's memory."""
     there = _memory()
     if needed > there:
         raise ValueError(
-            f"{what} take about {needed / 1e9:.3g} GB, more than the {there / 1e9:.3g} GB of this machine; lower these "
-            "numbers, or give fewer samples at a time"
+            f"{what} take about {needed / 1e9:.3g} GB, more than the {there / 1e9:.3g} GB of this machine; {cure}"
         )
 
 

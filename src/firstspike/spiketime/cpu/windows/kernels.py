@@ -84,9 +84,11 @@ def walk_window(g, at, keys, values, source, n):
     place, stuck = walk(g, at, keys, values, source, n)
     for row in range(0, (1 + g.count) * LANES if place > BUFFERS else 0, LANES):
         store(rows, BUFFERS + row, load32(rows, place + row))
-    end_rows(g, at, BUFFERS, stuck)
     g.full[at.b, at.window.number, at.first // LANES] = stuck
-    for lane in range(min(LANES, g.outputs - at.first)):
+    last = at.window.number + 1 == g.windows
+    if stuck or last:
+        end_rows(g, at, BUFFERS, stuck)
+    for lane in range(min(LANES, g.outputs - at.first) if last else 0):
         if counts[lane] > g.asked:
             g.overflows[at.b, at.first + lane] = 1
 
