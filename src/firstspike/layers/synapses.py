@@ -158,8 +158,8 @@ def matrix(layer: Any, name: str, values: Tensor | None = None, rest: float = 0.
     if math.prod(shape) > MOST_DENSE:
         size = f"{math.prod(shape) * found.itemsize / 1e9:.3g} GB for {len(found)} synapses"
         raise ValueError(
-            f"{sparse} compute as a matrix here, of at most {MOST_DENSE} weights, and would take {size}; kernels without "
-            "one are those of SpikingRecurrent for LIF and AdaptiveLIF on CPUs, with recurrent synapses"
+            f"{sparse} compute as a matrix here, of at most {MOST_DENSE} weights, and would take {size}; kernels "
+            "without one are those of SpikingRecurrent for LIF and AdaptiveLIF on CPUs, with recurrent synapses"
         )
     at = target * sparse.sources + source
     if values is None:
