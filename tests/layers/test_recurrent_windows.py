@@ -125,7 +125,7 @@ def test_room_and_threads_do_not_matter(options, monkeypatch):
     with torch.no_grad():
         net.weight.mul_(3.0)
     for room, threads in ((1, 1), (8, 3)):
-        monkeypatch.setattr(host, "_ROOM", room)
+        monkeypatch.setattr(host, "ROOM", room)
         monkeypatch.setattr(lanes, "threads_for", lambda work, threads=threads: threads)
         lanes.sizes_of.cache_clear()
         trains = net(times)
