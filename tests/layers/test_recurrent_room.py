@@ -123,7 +123,7 @@ def test_more_weights_than_there_is_memory():
     many = 10**6
     with pytest.raises(ValueError, match=r"^weights \(1000000, 1000000\) take about 4e\+03 GB, more than"):
         LIFLinear(many, many)
-    with pytest.raises(ValueError, match=r"^weights of 1000000 neurons take about 4e\+03 GB, .* synapses of fs\.connect"):
+    with pytest.raises(ValueError, match=r"^weights of 1000000 neurons take about 4e\+03 GB, .* of fs\.connect"):
         LIFRecurrent(3, many, 10, 2.0)
     assert LIFLinear(many, many, device="meta").weight.is_meta
 
