@@ -5,8 +5,9 @@ and backward pass in float32, and of NEST's ``iaf_psc_exp_ps``, whose spike time
 spikes of both are compared, in float64, until those of some neuron differ; there NEST's model is the one that misses
 no crossing, ``iaf_psc_exp_ps_lossless``.
 
-Four fifths of the neurons excite and one fifth inhibits, five times as strongly. Each has so many synapses from the
-network, with a delay of 1.5 ms, and ten of Poisson sources, a tenth as many as there are neurons.
+Four fifths of the neurons excite. The others inhibit, five times as strongly. Each neuron has the given number of
+synapses from the network, with a delay of 1.5 ms, and ten from Poisson sources, of which there are a tenth as many as
+neurons.
 """
 
 import argparse

@@ -90,11 +90,9 @@ class DenseLayer(Delayed, SpikingLayer):
         if rule is None or raw is None:
             return None
         delay = rule(raw)
-        return (
-            rule.jittered(delay, delay, Noise(self.noise.source))
-            if rule.jitter and self.training and jitters
-            else delay
-        )
+        if not (rule.jitter and self.training and jitters):
+            return delay
+        return rule.jittered(delay, delay, Noise(self.noise.source))
 
     def _argument(self, name: str) -> Any:
         return self.delay_rule if name == "delay" else super()._argument(name)

@@ -149,7 +149,7 @@ def _ends(layer: nn.Module, name: str) -> tuple[Tensor, Tensor]:
 def matrix(layer: Any, name: str, values: Tensor | None = None, rest: float = 0.0) -> Float[Tensor, "*shape"]:
     """Weights as they act, or delays in ``values``, as a matrix, also those of sparse synapses.
 
-    There, weights of one pair add up. Where there is no synapse, delays are ``rest``.
+    Weights of several synapses between the same pair add up. Delays are ``rest`` where there is no synapse.
     """
     found = existing(layer, name) if values is None else values
     if (sparse := layer.sparse.get(name)) is None:
@@ -211,7 +211,7 @@ def of_rows(layer: Any, name: str, values: Any) -> Any:
 
 
 def _means(layer: Any, name: str, values: Tensor) -> Float[Tensor, " rows"]:
-    """Means over all inputs of each row, of values that are 0 where there is no connection."""
+    """The mean of each row over all inputs; missing connections count as 0."""
     if (sparse := layer.sparse.get(name)) is None:
         return values.flatten(1).mean(dim=1)
     return values.new_zeros(sparse.targets).index_add(0, _ends(layer, name)[1], values) / sparse.sources

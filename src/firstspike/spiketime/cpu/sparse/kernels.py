@@ -37,8 +37,7 @@ _SYNAPSES = {
     "weight": "real synapses",
     "delay": "real delays_size",
     "scaled": "real synapses",  # weights, in units of the neurons
-    "soonest": "real inputs",  # shortest and longest delay of each source
-    "latest": "real inputs",
+    "latest": "real inputs",  # the longest delay of each source
 }
 _LISTS = {
     "short": "int32 samples",  # whether a list had no room
@@ -60,22 +59,16 @@ BACKWARD = lanes.BACKWARD.extended(
 
 
 @jit
-def fill_scaled(g, part, unit):
-    """Fill in the weights of some sources' synapses in units of the neurons."""
-    first, last = part_of(g.inputs, PARTS, part)
-    for s in range(g.offsets[first], g.offsets[last]):
-        g.scaled[s] = g.weight[s] / unit[g.targets[s]]
-
-
-@jit
-def fill_reach(g, part):
-    """Fill in the shortest and the longest delay of some sources."""
+def prepare_synapses(g, part, unit):
+    """Fill in the weights of some sources' synapses in units of the neurons, and the longest delay of each source."""
     first, last = part_of(g.inputs, PARTS, part)
     for i in range(first, last):
-        least, most = g.times.dtype.type(math.inf), g.times.dtype.type(0)
+        most = g.times.dtype.type(0)
         for s in range(g.offsets[i], g.offsets[i + 1]):
-            least, most = min(least, g.delay[s]), max(most, g.delay[s])
-        g.soonest[i], g.latest[i] = least, most
+            g.scaled[s] = g.weight[s] / unit[g.targets[s]]
+            if g.delayed > 0:
+                most = max(most, g.delay[s])
+        g.latest[i] = most
 
 
 @jit
@@ -151,9 +144,7 @@ def forward_kernel(dtype: str, flow: str, delayed: bool, several: bool, windows:
             fill_rates(g, 0, task * LANES, LANES, g.rates[task])
             prepare_parameters(g, task, g.threshold[0])
         elif task < g.groups + PARTS:
-            fill_scaled(g, task - g.groups, g.threshold[0])
-            if g.delayed > 0:
-                fill_reach(g, task - g.groups)
+            prepare_synapses(g, task - g.groups, g.threshold[0])
         else:
             for b in block_of(g, task - g.groups - PARTS):
                 sort_trains(g, slot, b)
@@ -186,9 +177,7 @@ def backward_kernel(dtype: str, flow: str, delayed: bool, several: bool, windows
             fill_heights(g, task)
             prepare_parameters(g, task, g.unit[0])
         elif task < g.groups + PARTS:
-            fill_scaled(g, task - g.groups, g.unit[0])
-            if g.delayed > 0:
-                fill_reach(g, task - g.groups)
+            prepare_synapses(g, task - g.groups, g.unit[0])
         else:
             g.weight_parts[task - g.groups - PARTS] = 0
             g.totals[:, task - g.groups - PARTS] = 0
@@ -214,16 +203,16 @@ def backward_kernel(dtype: str, flow: str, delayed: bool, several: bool, windows
         if task >= g.groups + PARTS:
             gather_times(g, task - g.groups - PARTS)
             return
-        first, last = part_of(g.inputs, PARTS, task - g.groups)
-        for s in range(g.offsets[first], g.offsets[last]):
-            by = g.weight_parts[0, s]
-            for chunk in range(1, g.chunks):
-                by += g.weight_parts[chunk, s]
-            g.by_weight[s] = by / g.unit[0, g.targets[s]]
+        sources = part_of(g.inputs, PARTS, task - g.groups)
+        first, last = g.offsets[sources[0]], g.offsets[sources[1]]
+        for chunk in range(1, g.chunks):
+            for s in range(first, last):
+                g.weight_parts[0, s] += g.weight_parts[chunk, s]
+                if g.delayed > 0:
+                    g.delay_parts[0, s] += g.delay_parts[chunk, s]
+        for s in range(first, last):
+            g.by_weight[s] = g.weight_parts[0, s] / g.unit[0, g.targets[s]]
             if g.delayed > 0:
-                by = g.delay_parts[0, s]
-                for chunk in range(1, g.chunks):
-                    by += g.delay_parts[chunk, s]
-                g.by_delay[s] = by
+                g.by_delay[s] = g.delay_parts[0, s]
 
     return prepare, unwind, gather

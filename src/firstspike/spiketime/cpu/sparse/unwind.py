@@ -106,16 +106,10 @@ def has_table(g, i):
 def settle_whole(g, at, i, sent, fresh):
     """Add the gradients of synapses of a source from the table, 16 at once.
 
-    Returns the gradient by its time, from which synapse on they are left, and how many of others are picked for
-    ``settle_some``.
+    Returns the gradient with respect to its time, the first synapse that is left, and how many of the others are picked
+    for ``settle_some``.
     """
-    table, picked, times, stride, unit = (
-        g.table[at.slot],
-        g.picked[at.slot],
-        g.picked_times[at.slot],
-        g.groups * LANES,
-        0,
-    )
+    table, picked, times, stride = g.table[at.slot], g.picked[at.slot], g.picked_times[at.slot], g.groups * LANES
     parts, lags, sums, every = g.weight_parts[at.chunk], g.delay_parts[at.chunk], g.sums[at.slot], np.uint64(0xFFFF)
     begin, end, k, unit, longest = at.begin, at.end, component_of(g, i), g.rates[0, 0, UNIT, 0], longest_wait(table)
     r, none, size, s, inside = rates_at(g.rates[0, k], 0), fill16(table, 0.0), 0, g.offsets[i], every
