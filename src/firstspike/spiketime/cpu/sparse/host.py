@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch.nn import functional
 
 from firstspike.spiketime.contract import TAUS, Arguments, Gradients, Grads, Needs, Result
@@ -19,8 +20,7 @@ from firstspike.spiketime.cpu.lanes.host import (
 from firstspike.spiketime.cpu.lanes.sizes import Settings, settings_of, sizes_back
 from firstspike.spiketime.cpu.runtime.parallel import call
 from firstspike.spiketime.cpu.sort import sorting_for
-from firstspike.spiketime.cpu.sparse.kernels import BACKWARD, FORWARD, PARTS, backward_kernel, forward_kernel
-from firstspike.spiketime.cpu.vectors.shuffles import rows_for
+from firstspike.spiketime.cpu.sparse.kernels import BACKWARD, FORWARD, LEVELS, PARTS, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.windows.host import ROOM, SAVED, sizes_of_windows
 from firstspike.spiketime.units import unit_of_weights
 
@@ -30,6 +30,8 @@ def forward(given: Arguments) -> Result:
     bounds, _, budget = given.windows
     most = given.max_spikes if given.observed is not None else max(given.max_spikes, (len(bounds) - 1) * budget)
     room, waiting, length = min(given.max_spikes + ROOM, most), ROOM, 16
+    while length * 32 < len(given.rows.targets) / given.rows.outputs:  # of the synapses of a neuron, those of a window
+        length *= 2
     while True:
         found, lacks, short = _forward(given, room, waiting, length)
         if not (lacks or short):
@@ -43,33 +45,35 @@ def forward(given: Arguments) -> Result:
 def _forward(given: Arguments, room: int, waiting: int, length: int) -> tuple[Result, bool, bool]:
     """The result, and whether there was too little room for spikes, or for what arrives at a neuron in a window."""
     by, sizes = _sizes(given, room)
-    dues, rows, groups = sizes["padded"] + sizes["outputs"] * waiting, rows_for.py_func(length), sizes["groups"]
-    keyed, planes = groups * rows * LANES, sizes["planes"]
+    dues, groups, planes = sizes["padded"] + sizes["outputs"] * waiting, sizes["groups"], sizes["planes"]
+    keyed, rows = groups * (length + 1) * LANES, (length << LEVELS) + 1
     sizes |= {
-        "dues": dues, "length": rows, "lanes": groups * LANES, "keyed": keyed, "keyed_planes": keyed * planes,
+        "dues": dues, "room": length, "lanes": groups * LANES, "keyed": keyed, "keyed_receptors": keyed * (planes > 1),
         "turned": rows * LANES * by.delayed * (planes > 1), "sorted": rows, "sorted_keys": 0,
-        "sorted_values": rows * LANES * planes * by.delayed, **sorting_for(max(sizes["events"], dues)),
+        "sorted_values": rows * LANES * planes * (planes > 1),
+        **sorting_for(max(sizes["events"], dues, sizes["longest"])),
     }  # fmt: skip
-    arrays = room_for_trains(FORWARD, (*SAVED[:-1], "lacks", "short"), given, by, sizes)
+    arrays = room_for_trains(FORWARD, (*SAVED[:-1], "lacks", "short", "place"), given, by, sizes)
     for name in ("lacks", "short", "sent_at"):
         arrays[name].zero_()
     phases = groups + PARTS + sizes["blocks"], -(-sizes["batch"] // sizes["block"])
     call(forward_kernel(*by.kind, "sparse"), FORWARD, phases, sizes, arrays_of(given, by) | _arrays(given) | arrays)
-    found = trains_in(arrays, SAVED, given, by)
-    found = found._replace(spikes=found.spikes[..., : given.max_spikes].contiguous())
+    found = trains_in({name: x for name, x in arrays.items() if name != "place"}, SAVED, given, by)
+    spikes = found.spikes[..., : given.max_spikes].contiguous()
+    found = found._replace(spikes=spikes, saved=(*found.saved, arrays["place"]))
     return found, bool(arrays["lacks"].any()), bool(arrays["short"].any())
 
 
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """The gradients. See ``contract``."""
-    kept = dict(zip(SAVED, result.saved, strict=True))
+    kept = dict(zip((*SAVED, "place"), result.saved, strict=True))
     room = kept["spikes"].shape[-1]
     by, sizes = _sizes(given, room)
     grads = grads._replace(spikes=functional.pad(grads.spikes, (0, room - given.max_spikes)))
     found, arrays = arrays_back(grads, result, given, by, max_weight_grad)
     dues, sendings, groups = sizes["padded"] + sizes["sendings"], sizes["sendings"], sizes["groups"]
     sizes |= {"padded": kept["arrival"].shape[-1], "dues": dues, "sorted": 0, "sorted_keys": 0, "sorted_values": 0}
-    sizes |= sorting_for(max(sizes["events"], dues))
+    sizes |= sorting_for(max(sizes["events"], dues, sizes["longest"]))
     asked = not needs.isdisjoint(TAUS), max_weight_grad is not None, grads.state is not None
     sizes = sizes_back(by, sizes, *asked, room)
     pieces = (1 + by.holds) * min(sizes["budget"], most_in(kept)) + 2
@@ -92,12 +96,14 @@ def _arrays(given: Arguments) -> dict[str, Any]:
     assert given.rows is not None
     bounds, lag, _ = given.windows
     (offsets, targets, outputs), inputs, dtype = given.rows, given.times.shape[2], given.times.dtype
-    reach = 0.0, lag
+    reach, head = (0.0, lag), targets
     if given.delay is not None:
+        head = torch.empty_like(targets)
         parts = given.delay[0, 0, : offsets[inputs]], given.delay[0, 0, offsets[len(offsets) - 1 - outputs] :]
         reach = tuple(float(x.max()) if x.numel() else 0.0 for x in parts)
     return {
-        "bounds_of": numbers(dtype, *bounds), "reach": numbers(dtype, *reach), "offsets": offsets, "targets": targets,
+        "bounds_of": numbers(dtype, *bounds), "reach": numbers(dtype, *reach), "offsets": offsets,
+        "targets": targets, "head": head,
     }  # fmt: skip
 
 
@@ -111,5 +117,6 @@ def _sizes(given: Arguments, room: int) -> tuple[Settings, dict[str, int]]:
         "threads": threads, "kept": threads * (sizes["groups"] + 1), "all_groups": sizes["groups"] + threads,
         "block": max(1, -(-by.shape[1] // threads)), "group_inputs": 0, "delay_inputs": 0, "alike": 0, "quick": 0,
         "rated": 0, "intervals": 0, "intervals_size": 0, "ends": len(given.rows.offsets),
-        "synapses": len(given.rows.targets), "delays_size": len(given.rows.targets) * by.delayed,
+        "longest": int(given.rows.offsets.diff().max()), "synapses": len(given.rows.targets),
+        "delays_size": len(given.rows.targets) * by.delayed,
     }  # fmt: skip

@@ -1,7 +1,8 @@
 """Kernels of sparse recurrent layers. Their neurons go through a window as those of ``windows`` do.
 
-Synapses are sorted by their sources. A spike is handed to its targets: each neuron has a list, in its lane. Nothing is
-kept of that, so memory grows with spikes and with synapses, not with arrivals.
+Synapses are sorted by their sources, and those of a source by their delays, so that what arrives in a window is one
+piece of its row. A spike is handed to its targets: each neuron has a list, in its lane. Nothing is kept of that, so
+memory grows with spikes and with synapses, not with arrivals.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -23,31 +24,38 @@ from firstspike.spiketime.cpu.lanes.state import fill_rates
 from firstspike.spiketime.cpu.lanes.windows import at_in, window_of
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel, part_of, samples_of
-from firstspike.spiketime.cpu.sparse.unwind import settle, unwind_group
+from firstspike.spiketime.cpu.sort import sort_row
+from firstspike.spiketime.cpu.sparse.unwind import arriving, settle, unwind_group
 from firstspike.spiketime.cpu.vectors.shuffles import sort_lanes
 from firstspike.spiketime.cpu.vectors.simd import fill32, highest, load32, select, store
 from firstspike.spiketime.cpu.windows.kernels import ARRAYS, SIZES, walk_window
 
 PARTS = 64  # into which the sources are cut, for what is done with each synapse once
+LEVELS = 5  # how often the groups may be halved so that their lists have twice the room
 
-# a list has a ``length`` of rows, of which one ends it
 _SYNAPSES = {
     "offsets": "int64 ends",
     "targets": "int32 synapses",
     "weight": "real synapses",
     "delay": "real delays_size",
-    "scaled": "real synapses",  # weights, in units of the neurons
-    "latest": "real inputs",  # the longest delay of each source
+    # in the order of delays: where synapses stand in the given ones, their targets, delays, and weights in units of the
+    # neurons. Without delays, targets are the given ones
+    "place": "int32 delays_size",
+    "head": "int32 synapses",
+    "lag": "real delays_size",
+    "scaled": "real synapses",
 }
+# of what arrives in a window at each neuron, in rows of 32. There is ``room`` for so many at all groups at once
 _LISTS = {
-    "short": "int32 samples",  # whether a list had no room
+    "short": "int32 samples",  # whether that was not enough
     "lengths": "real threads lanes",
     "arrivals": "real threads keyed",
-    "weights": "real threads keyed_planes",
+    "weights": "real threads keyed",
+    "receptors_of": "real threads keyed_receptors",
     "turns": "real threads turned",
 }
 FORWARD = lanes.FORWARD.extended(
-    f"{SIZES} ends synapses delays_size length lanes keyed keyed_planes turned", **ARRAYS, **_SYNAPSES, **_LISTS
+    f"{SIZES} ends synapses delays_size room lanes keyed keyed_receptors turned", **ARRAYS, **_SYNAPSES, **_LISTS
 )
 BACKWARD = lanes.BACKWARD.extended(
     f"{SIZES} ends synapses delays_size table_size", **ARRAYS, **_SYNAPSES,
@@ -59,79 +67,123 @@ BACKWARD = lanes.BACKWARD.extended(
 
 
 @jit
-def prepare_synapses(g, part, unit):
-    """Fill in the weights of some sources' synapses in units of the neurons, and the longest delay of each source."""
+def sort_synapses(g, slot, part):
+    """Sort the synapses of some sources by their delays."""
     first, last = part_of(g.inputs, PARTS, part)
-    for i in range(first, last):
-        most = g.times.dtype.type(0)
-        for s in range(g.offsets[i], g.offsets[i + 1]):
-            g.scaled[s] = g.weight[s] / unit[g.targets[s]]
-            if g.delayed > 0:
-                most = max(most, g.delay[s])
-        g.latest[i] = most
+    for i in range(first, last if g.delayed > 0 else first):
+        row = slice(g.offsets[i], g.offsets[i + 1])
+        place = g.place[row]
+        sort_row(g.delay[row], -math.inf, math.inf, place, g.lag[row], g.sort_keys[slot], g.sort_labels[slot])
+        for k in range(len(place)):
+            place[k] += row.start
 
 
 @jit
-def deal(g, slot, e, window):
-    """Give each neuron what arrives at it in a window; without delays, in order of arrival."""
-    lengths, arrivals, weights = g.lengths[slot], g.arrivals[slot], g.weights[slot]
-    lengths[:] = 0
-    receptor = 0
+def prepare_synapses(g, part, unit):
+    """Fill in the synapses of some sources in the order of their delays, in units of the neurons."""
+    first, last = part_of(g.inputs, PARTS, part)
+    for s in range(g.offsets[first], g.offsets[last]):
+        place = s
+        if g.delayed > 0:
+            place = np.intp(g.place[s])
+            g.head[s], g.lag[s] = g.targets[place], g.delay[place]
+        g.scaled[s] = g.weight[place] / unit[g.head[s]]
+
+
+@jit
+def deal(g, slot, e, window, first, last, rows):
+    """Give the neurons of some groups what arrives at them in a window; without delays, in order of arrival.
+
+    Returns the length of the longest list, or -1 if one has no room in its ``rows``.
+    """
+    lengths, arrivals, weights, most = g.lengths[slot], g.arrivals[slot], g.weights[slot], np.uintp(0)
+    lengths[first * LANES : last * LANES] = 0
+    start, stop, some = np.uintp(first * LANES), np.uintp(last * LANES), first > 0 or last < g.groups
+    receptor, kinds, limit = g.times.dtype.type(0), g.receptors_of[slot], np.uintp(rows - 1)
     for event in range(window.n):
-        i, arrival = np.intp(window.sources[event]), window.times[event]
+        sent = arrival = window.times[event]
         if g.planes > 1:
-            receptor = np.intp(g.receptor[e, i])
-        sent, fresh = arrival, g.delayed > 0 and event >= window.fresh
-        if g.delayed > 0 and not fresh and not sent + g.latest[i] >= window.begin:
-            continue
-        for s in range(g.offsets[i], g.offsets[i + 1]):
+            receptor = g.times.dtype.type(g.receptor[e, np.intp(window.sources[event])])
+        begin, end = arriving(g, window, event)
+        for s in range(np.uintp(begin), np.uintp(end)):
+            j = np.uintp(g.head[s])
+            if some and not (j >= start and j < stop):
+                continue
             if g.delayed > 0:
-                arrival = sent + g.delay[s]
-                if fresh:
-                    arrival = max(arrival, window.begin)
-                if not (arrival >= window.begin and arrival < window.end):
-                    continue
-            j = np.uintp(g.targets[s])
-            k, group, lane = np.uintp(lengths[j]), j // np.uintp(LANES), j % np.uintp(LANES)
-            if k + np.uintp(1) >= np.uintp(g.length):
-                g.short[0] = 1
-                return
+                arrival = max(sent + g.lag[s], window.begin)
+            k, group, lane = np.uintp(lengths[j]), (j - start) // np.uintp(LANES), j % np.uintp(LANES)
+            if k == limit:
+                return -1
             lengths[j] += 1
-            arrivals[(group * np.uintp(g.length) + k) * np.uintp(LANES) + lane] = arrival
-            for plane in range(g.planes):
-                place = (group * np.uintp(g.planes) + np.uintp(plane)) * np.uintp(g.length) + k
-                weights[place * np.uintp(LANES) + lane] = g.scaled[s] if plane == receptor else 0
+            most = max(most, k)
+            place = (group * np.uintp(rows) + k) * np.uintp(LANES) + lane
+            arrivals[place], weights[place] = arrival, g.scaled[s]
+            if g.planes > 1:
+                kinds[place] = receptor
+    return np.intp(most)
 
 
 @jit
-def list_of(g, at):
-    """What arrives at each lane of a group, as ``lanes.lists`` describes."""
-    size = g.length * LANES
-    keys = g.arrivals[at.slot, at.first // LANES * size : (at.first // LANES + 1) * size]
-    weights = g.weights[at.slot, at.first // LANES * size * g.planes : (at.first // LANES + 1) * size * g.planes]
+def list_of(g, at, first, rows):
+    """What arrives at each lane of a group, as ``lanes.lists`` describes. Lists are those of groups from ``first`` on."""
+    place = at.first // LANES - first
+    here = slice(place * rows * LANES, (place + 1) * rows * LANES)
+    keys, weights, values, turns = (
+        g.arrivals[at.slot, here],
+        g.weights[at.slot, here],
+        g.values[at.slot],
+        g.turns[at.slot],
+    )
     lengths, never, none = load32(g.lengths[at.slot], at.first), fill32(keys, math.inf), fill32(keys, 0.0)
     n = np.intp(highest(lengths))
-    for row in range(n):
-        there = lengths > float(row)
-        store(keys, row * LANES, select(there, load32(keys, row * LANES), never))
-        for plane in range(g.planes):
-            place = (plane * g.length + row) * LANES
-            store(weights, place, select(there, load32(weights, place), none))
+    for row in range(0, n * LANES, LANES):
+        there = lengths > float(row // LANES)
+        store(keys, row, select(there, load32(keys, row), never))
+        store(weights, row, select(there, load32(weights, row), none))
     store(keys, n * LANES, never)
-    if g.delayed == 0 or n < 2:
-        return keys, weights, None, n
+    sorts = g.delayed > 0 and n > 1
     if g.planes == 1:
-        sort_lanes(keys, weights, n)
+        if sorts:
+            sort_lanes(keys, weights, n)
         return keys, weights, None, n
-    turns, values = g.turns[at.slot], g.values[at.slot]
-    for row in range(n):
-        store(turns, row * LANES, fill32(keys, row))
-    sort_lanes(keys, turns, n)
+    kinds = g.receptors_of[at.slot, here]
+    if sorts:
+        for row in range(n):
+            store(turns, row * LANES, fill32(keys, row))
+        sort_lanes(keys, turns, n)
     for plane in range(g.planes):
-        for place in range(n * LANES):
-            row = plane * g.length + np.intp(turns[place])
-            values[plane * g.length * LANES + place] = weights[row * LANES + place % LANES]
+        to = plane * g.sorted * LANES
+        for row in range(0, n * LANES, LANES):
+            if sorts:
+                for lane in range(LANES):
+                    since = np.intp(turns[row + lane]) * LANES + lane
+                    values[to + row + lane] = weights[since] if kinds[since] == plane else 0
+            else:
+                store(values, to + row, select(load32(kinds, row) == float(plane), load32(weights, row), none))
     return keys, values, None, n
+
+
+@jit
+def walk_groups(g, slot, e, b, window, level):
+    """Take all neurons through a window, or some after the others if lists need more room; returns the ``level``.
+
+    That many times the groups are halved. It stays, and falls again when lists are short.
+    """
+    first, most = 0, 0
+    while first < g.groups:
+        rows, last = (g.room << level) + 1, min(first + max(g.groups >> level, 1), g.groups)
+        longest = deal(g, slot, e, window, first, last, rows)
+        if longest < 0:
+            level += 1
+            if level > LEVELS or g.groups >> level == 0:
+                g.short[0] = 1  # all is done again with more room
+                return level
+            continue
+        for place in range(first, last):
+            at = at_in(g, slot, e, b, place, 0, window)
+            walk_window(g, at, *list_of(g, at, first, rows))
+        first, most = last, max(most, longest)
+    return level - 1 if level > 0 and most < g.room << level >> 2 else level
 
 
 @kernel(FORWARD, following=f"{__name__}.backward_kernel")
@@ -144,6 +196,7 @@ def forward_kernel(dtype: str, flow: str, delayed: bool, several: bool, windows:
             fill_rates(g, 0, task * LANES, LANES, g.rates[task])
             prepare_parameters(g, task, g.threshold[0])
         elif task < g.groups + PARTS:
+            sort_synapses(g, slot, task - g.groups)
             prepare_synapses(g, task - g.groups, g.threshold[0])
         else:
             for b in block_of(g, task - g.groups - PARTS):
@@ -151,17 +204,14 @@ def forward_kernel(dtype: str, flow: str, delayed: bool, several: bool, windows:
 
     @jit
     def scan(g, slot, task):
-        e, begin, stop = samples_of(task, g.batch, g.block)
+        (e, begin, stop), level = samples_of(task, g.batch, g.block), 0
         for b in range(begin, stop):
             for w in range(g.windows):
                 window = window_of(g, slot, b, w, delayed)
-                deal(g, slot, e, window)
-                if g.short[0]:
-                    return  # all is done again with more room
                 g.sent_at[b, w + 1] = g.sent_at[b, w]
-                for place in range(g.groups):
-                    at = at_in(g, slot, e, b, place, 0, window)
-                    walk_window(g, at, *list_of(g, at))
+                level = walk_groups(g, slot, e, b, window, level)
+                if g.short[0]:
+                    return
 
     return prepare, scan
 
@@ -211,8 +261,9 @@ def backward_kernel(dtype: str, flow: str, delayed: bool, several: bool, windows
                 if g.delayed > 0:
                     g.delay_parts[0, s] += g.delay_parts[chunk, s]
         for s in range(first, last):
-            g.by_weight[s] = g.weight_parts[0, s] / g.unit[0, g.targets[s]]
+            to = g.place[s] if g.delayed > 0 else s
+            g.by_weight[to] = g.weight_parts[0, s] / g.unit[0, g.head[s]]
             if g.delayed > 0:
-                g.by_delay[s] = g.delay_parts[0, s]
+                g.by_delay[to] = g.delay_parts[0, s]
 
     return prepare, unwind, gather

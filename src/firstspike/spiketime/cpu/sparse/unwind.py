@@ -37,7 +37,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     gather16,
     load16,
     load32,
-    lowest_bit,
+    next_lane,
     select,
     store,
 )
@@ -59,34 +59,57 @@ def unwind_group(g, at):
 
 
 @jit
+def arriving(g, window, event):
+    """The synapses through which an event arrives in a window: the first of them, and the one after the last."""
+    i, sent = np.intp(window.sources[event]), window.times[event]
+    first, last = g.offsets[i], g.offsets[i + 1]
+    if g.delayed > 0 and first < last:
+        if event < window.fresh:
+            first = _first_after(g.lag, first, last, sent, window.begin)
+        last = _first_after(g.lag, first, last, sent, window.end)
+    return first, last
+
+
+@jit
+def _first_after(lag, first, last, sent, time):
+    """The first synapse, from one up to another, through which a spike arrives at a time or later."""
+    if first == last or sent + lag[last - 1] < time:
+        return last
+    while first < last:
+        middle = (first + last) >> 1
+        if sent + lag[np.uintp(middle)] < time:
+            first = middle + 1
+        else:
+            last = middle
+    return first
+
+
+@jit
 def settle(g, slot, b, chunk, window, taus):
     """Add the gradients of all synapses through which something arrives in a window."""
     group, kept, picked, times = g.groups + slot, g.groups * g.threads + slot, g.picked[slot], g.picked_times[slot]
     at = At(slot, 0, b, group, 0, every_lane(LANES), chunk, 0, kept, window.begin, window.end, window)
     g.rates[group] = g.rates[0]  # those that all neurons share
     for event in range(window.n):
-        i, sent, size = np.intp(window.sources[event]), window.times[event], 0
-        fresh, total, s = g.delayed > 0 and event >= window.fresh, g.times.dtype.type(0), g.offsets[i]
-        if g.delayed > 0 and not (fresh or sent + g.latest[i] >= window.begin):
-            continue
+        i, sent, size, total = np.intp(window.sources[event]), window.times[event], 0, g.times.dtype.type(0)
+        s, last = arriving(g, window, event)
         if g.taus == 1 and not taus and has_table(g, i):
-            total, s, size = settle_whole(g, at, i, sent, fresh)
-        while s < g.offsets[i + 1]:
-            arrival = sent
-            if g.delayed > 0:
-                arrival += g.delay[s]
-                if fresh:
-                    arrival = max(arrival, window.begin)
-            if arrival >= window.begin and arrival < window.end:
-                picked[size], times[size] = s, arrival
-                size += 1
-            s += 1
+            total, s, size = settle_whole(g, at, i, sent, s, last)
+        for place in range(s, last):
+            picked[size], times[size] = place, arrival_of(g, at, place, sent)
+            size += 1
             if size == LANES:
                 total += settle_some(g, at, i, size, taus)
                 size = 0
         if size > 0:
             total += settle_some(g, at, i, size, taus)
         g.times_parts[0, b, window.events[event]] += total
+
+
+@inlined
+def arrival_of(g, at, s, sent):
+    """When a spike arrives through a synapse."""
+    return max(sent + g.lag[s], at.begin) if g.delayed > 0 else sent
 
 
 @inlined
@@ -103,60 +126,48 @@ def has_table(g, i):
 
 
 @jit
-def settle_whole(g, at, i, sent, fresh):
-    """Add the gradients of synapses of a source from the table, 16 at once.
+def settle_whole(g, at, i, sent, s, last):
+    """Add the gradients of a source's synapses from ``s`` to ``last`` from the table, 16 at once.
 
     Returns the gradient with respect to its time, the first synapse that is left, and how many of the others are picked
     for ``settle_some``.
     """
     table, picked, times, stride = g.table[at.slot], g.picked[at.slot], g.picked_times[at.slot], g.groups * LANES
-    parts, lags, sums, every = g.weight_parts[at.chunk], g.delay_parts[at.chunk], g.sums[at.slot], np.uint64(0xFFFF)
-    begin, end, k, unit, longest = at.begin, at.end, component_of(g, i), g.rates[0, 0, UNIT, 0], longest_wait(table)
-    r, none, size, s, inside = rates_at(g.rates[0, k], 0), fill16(table, 0.0), 0, g.offsets[i], every
+    parts, lags, sums = g.weight_parts[at.chunk], g.delay_parts[at.chunk], g.sums[at.slot]
+    k, unit, longest = component_of(g, i), g.rates[0, 0, UNIT, 0], longest_wait(table)
+    r, none, size = rates_at(g.rates[0, k], 0), fill16(table, 0.0), 0
     other = np.intp(g.places[1]) if g.signed != 0 else k
     o, result, acc = rates_at(g.rates[0, other], 0), table.dtype.type(0), none
-    arrival = none + sent
-    wait = min((arrival * -1.0 + end) * unit, longest)
+    wait = min((none + at.end - sent) * unit, longest)
     mem, own, rise = responses(wait, r)
     _, other_own, other_rise = responses(wait, o)
-    while s + 16 <= g.offsets[i + 1]:
+    while s < last and s + 16 <= g.synapses:
+        inside = every_lane(min(last - s, 16))
         if g.delayed > 0:
-            arrival = load16(g.delay, s) + sent
-            if fresh:
-                arrival = max(arrival, begin)
-            inside = (arrival >= begin) & (end > arrival) & every
-            if not inside:
-                s += 16
-                continue
-            wait = select(inside, min((arrival * -1.0 + end) * unit, longest), 0.0)
+            arrival = max(load16(g.lag, s) + sent, none + at.begin)
+            wait = select(inside, min((arrival * -1.0 + at.end) * unit, longest), 0.0)
             mem, own, rise = responses(wait, r)
-        y, w = gather16(table, 0, g.targets, s), load16(g.scaled, s)
-        q = gather16(table, (1 + k) * stride, g.targets, s)
+        y, w = gather16(table, 0, g.head, s), load16(g.scaled, s)
+        q = gather16(table, (1 + k) * stride, g.head, s)
         several = ~(abs(y) < math.inf) & inside
-        if several:
-            left = several
-            while left:
-                lane = lowest_bit(left)
-                left &= left - np.uint64(1)
-                picked[size] = s + lane
-                times[size] = g.delay[s + lane] + sent if g.delayed > 0 else sent
-                if fresh:
-                    times[size] = max(times[size], begin)
-                size += 1
-                if size == LANES:
-                    result += settle_some(g, at, i, size, False)
-                    size = 0
         some = inside & ~several
+        while several:
+            lane, several = next_lane(several)
+            picked[size], times[size] = s + lane, arrival_of(g, at, s + lane, sent)
+            size += 1
+            if size == LANES:
+                result += settle_some(g, at, i, size, False)
+                size = 0
         y = select(some, y, 0.0)
         by, speed = fma(q, own, y * rise), none + r.syn
         if g.signed != 0:
             if g.delayed > 0:
                 _, other_own, other_rise = responses(wait, o)
             positive = w > 0.0
-            q = gather16(table, (1 + other) * stride, g.targets, s)
+            q = gather16(table, (1 + other) * stride, g.head, s)
             by, speed = select(positive, by, fma(q, other_own, y * other_rise)), select(positive, speed, none + o.syn)
         by = select(some, by, 0.0)
-        each = (by - y * mem) * w * speed
+        each = select(some, (by - y * mem) * w * speed, 0.0)
         store(parts, s, load16(parts, s) + by)
         if g.delayed > 0:
             store(lags, s, load16(lags, s) + each * unit)
@@ -165,7 +176,7 @@ def settle_whole(g, at, i, sent, fresh):
     store(sums, 0, acc)
     for lane in range(16):
         result += sums[lane] * unit
-    return result, s, size
+    return result, min(s, last), size
 
 
 @jit
@@ -191,7 +202,7 @@ def settle_some(g, at, i, size, taus):
         times[size:] = 0
         sums[size:LANES] = 0
     for lane in range(size):
-        j = np.uintp(g.targets[picked[lane]])
+        j = np.uintp(g.head[picked[lane]])
         group, column = j // np.uintp(LANES), j % np.uintp(LANES)
         pieces, place = g.pieces[at.slot * g.groups + np.intp(group)], column
         while pieces[place + np.uintp(DUE)] > times[lane]:
@@ -210,7 +221,7 @@ def settle_some(g, at, i, size, taus):
         add_taus(g, at, x, 0, i, w)
         totals = g.totals[at.group, at.chunk]
         for lane in range(size):
-            j = np.intp(g.targets[picked[lane]])
+            j = np.intp(g.head[picked[lane]])
             to, column = g.totals[j // LANES, at.chunk], j % LANES
             to[BY_MEM + column] += totals[BY_MEM + lane]
             for row in range(BY_PARTS, g.total_rows, LANES):
