@@ -25,7 +25,7 @@ from firstspike.spiketime.cpu.lanes.state import (
 from firstspike.spiketime.cpu.membrane import ENOUGH, brief, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
-from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, select, store
+from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, select, sqrt, store
 
 
 @inlined
@@ -169,33 +169,67 @@ def above(g, at, x):
     return excess(g, at, x) >= 0.0
 
 
+@inlined
+def ascent_of(g, at, c, x):
+    """How fast V and the threshold approach."""
+    state, here = g.state[at.kept], buffer_of(g, x)
+    ascent = load32(state, here) * leak_of(g, c) * -1.0
+    for k in range(g.count):
+        y = load32(state, here + (1 + k) * LANES)
+        if g.kinds[k] == THRESHOLD:
+            ascent = fma(y, load32(c[k], PER_SYN * LANES), ascent)
+        elif g.kinds[k] != RISE:
+            ascent = fma(y, drive_of(g, c, k), ascent)
+    return ascent
+
+
 @jit
-def bend_of(g, at, c, x, wait):
-    """A bound of the second derivative of V - threshold for a time from a state on."""
+def bends_of(g, at, c, x, wait):
+    """Bounds of the second and the fourth derivative of V - threshold for a time from a state on, and of what moves V.
+
+    Each derivative of a component is at most what its rate and what feeds it make of the one before.
+    """
     state, here, leak = g.state[at.kept], buffer_of(g, x), leak_of(g, c)
-    fed = drive = bend = fill32(state, 0.0)
+    fed = feeds = first = second = third = fourth = bend = fill32(state, 0.0)  # of what drives V, and of the threshold
     for k in range(g.count):
         kind, y, rate = g.kinds[k], abs(load32(state, here + (1 + k) * LANES)), load32(c[k], PER_SYN * LANES)
         if kind == RISE:
-            fed, bend = y, fma(y * rate, load32(c[k], PER_MEM * LANES), bend)
+            fed, feeds = y, rate
         elif kind == THRESHOLD:
-            bend = fma(y * rate, rate, bend)
+            square = rate * rate
+            bend, fourth = fma(y, square, bend), fma(y, square * square, fourth)
         elif kind == BIAS:
-            drive = fma(y, leak, drive)
+            first = fma(y, leak, first)
         else:
-            most = (y + fed) * rate
-            drive, bend, fed = drive + most, fma(most, rate, bend), fill32(state, 0.0)
-    return fma(leak, fma(leak, fma(drive, wait, abs(load32(state, here))), drive), bend)
+            first = first + (y + fed) * rate
+            part = (y + fed) * rate + fed * feeds
+            second, fed = fma(part, rate, second), fed * feeds * feeds
+            part = fma(part, rate, fed)
+            third = fma(part, rate, third)
+            fourth = fma(fma(part, rate, fed * feeds), rate, fourth)
+            fed = feeds = fill32(state, 0.0)
+    most = fma(leak, fma(leak, fma(first, wait, abs(load32(state, here))), first), second)
+    moves = fma(leak, abs(load32(state, here)), first)
+    return bend + most, fma(leak, fma(leak, most, third), fourth), moves
 
 
 @inlined
 def decide(g, at, c, x, after, wait, candidates):
-    end = excess(g, at, after)
+    start, end = excess(g, at, x), excess(g, at, after)
     sure = (end >= 0.0) & candidates
     perhaps = candidates & ~sure
     if perhaps and not sure:  # next to the straight line from start to end
-        bulge = bend_of(g, at, c, x, wait) * (wait * wait * 0.125)
-        perhaps &= max(excess(g, at, x), end) + bulge >= ENOUGH - 1.0
+        bend, fourth, moves = bends_of(g, at, c, x, wait)
+        square = wait * wait
+        perhaps &= max(start, end) + bend * square * 0.125 >= ENOUGH - 1.0
+        if perhaps:  # next to the cubic with the same slopes there: start + first u + second u^2 + third u^3
+            first, last, change = ascent_of(g, at, c, x) * wait, ascent_of(g, at, c, after) * wait, end - start
+            second, third = change * 3.0 - first * 2.0 - last, first + last - change * 2.0
+            root = sqrt(max(fma(second, second, first * third * -3.0), 0.0))
+            u = max(min(first / (root - second), 1.0), 0.0)
+            top = max(max(start, end), fma(fma(fma(third, u, second), u, first), u, start))
+            rest = fma(fourth * square, square * (1 / 384), moves * wait * 1e-6)  # also of rounding
+            perhaps &= ~(top + rest < ENOUGH - 1.0)
     return sure, perhaps, wait
 
 

@@ -170,6 +170,7 @@ def quiet(g, at, c, x, k, n, keys, weights, source, active):
     first, two, signed = c[0, PER_SYN, 0], g.count > 1, g.signed != 0
     other = c[g.count - 1, PER_MEM if g.biased != 0 else PER_SYN, 0]
     parted, threshold, none = g.planes > 1, two and g.kinds[g.count - 1] == THRESHOLD, fill32(state, 0.0)
+    rises, following = g.kinds[0] == RISE, c[0, PER_MEM, 0]
     while True:
         j = np.intp(source[np.uintp(k)])
         fetch_row(weights, source, min(k + AHEAD, n - 1))
@@ -192,7 +193,9 @@ def quiet(g, at, c, x, k, n, keys, weights, source, active):
         place = base + np.uintp(FIRST * stride)
         kept, long = y * rows[place], rows[base + np.uintp(stride)]
         moved = fma(y, rows[place + np.uintp(stride)], v * rows[base])
-        push, lift, rest = max(y, kept) * first, none, none
+        push, lift, rest, fed = max(y, kept) * first, none, none, none
+        if rises:
+            push, fed = max(y, 0.0) * ((1 - rows[place]) * following), y * rows[place + np.uintp(2 * stride)]
         if two:
             place += np.uintp(EACH_ROW * stride)
             rest = z * rows[place]
@@ -201,6 +204,7 @@ def quiet(g, at, c, x, k, n, keys, weights, source, active):
             else:
                 moved = fma(z, rows[place + np.uintp(stride)], moved)
                 push = fma(max(z, rest), other, push)
+            rest = rest + fed
         height = fma(abs(v), 1 - ENOUGH, max(v, fma(push, long, v * rows[base])) + lift)
         if (height >= ENOUGH) & active:
             break
@@ -253,6 +257,7 @@ def back_quiet(g, at, c, k, due, keys, source, joining, two):
         g.planes > 1,
     )
     sums, events, number, currents = g.sums[at.slot], g.columns[at.slot], 0, two and g.kinds[g.count - 1] != THRESHOLD
+    rises = two and g.kinds[0] == RISE
     if joining:
         p = q = r = none
     while True:
@@ -274,7 +279,8 @@ def back_quiet(g, at, c, k, due, keys, source, joining, two):
         elif two and parted and g.reached[at.e, i] > 0:
             by, speed = r, none + other
         store(into.by_weight, place, load32(into.by_weight, place) - by)
-        number = add_event(sums, events, into.by_times, number, event_at(g, at, k), fold16((by - p) * w * speed))
+        each = (by - r if rises else by - p) * w * speed
+        number = add_event(sums, events, into.by_times, number, event_at(g, at, k), fold16(each))
         k -= 1
         if k < 0 or due > keys[np.uintp(k)]:
             break
@@ -282,6 +288,8 @@ def back_quiet(g, at, c, k, due, keys, source, joining, two):
             base = np.uintp(k + 1)
             spot = base + np.uintp(FIRST * stride)
             q = fma(q, numbers[spot], p * numbers[spot + np.uintp(stride)])
+            if rises:
+                q = fma(r, numbers[spot + np.uintp(2 * stride)], q)
             if two:
                 spot += np.uintp(EACH_ROW * stride)
                 r = r * numbers[spot]

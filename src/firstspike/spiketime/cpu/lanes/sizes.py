@@ -24,7 +24,7 @@ PARTS, CHUNKS = 8, 4  # into which the sums over neurons and over samples are cu
 _COST = {"closed": 4, "linear": 8}  # of a synapse, in units of one of the usual kernels. Trains cost twice as much
 _KINDS = {kind: THRESHOLD if not role.sign else RISE if role.feeds else SYNAPSE for kind, role in ROLES.items()}
 # kinds of components of states in registers
-_QUICK = (SYNAPSE,), (SYNAPSE, SYNAPSE), (SYNAPSE, THRESHOLD), (SYNAPSE, BIAS)
+_QUICK = (SYNAPSE,), (SYNAPSE, SYNAPSE), (SYNAPSE, THRESHOLD), (SYNAPSE, BIAS), (RISE, SYNAPSE)
 
 
 class Settings(NamedTuple):

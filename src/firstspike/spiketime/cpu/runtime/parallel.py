@@ -44,7 +44,7 @@ def name_of(dtype: torch.dtype) -> str:
 
 _START = [0] * (COUNTER + PHASES)
 _local = threading.local()
-_KEPT = 1 << 27  # bytes that a thread keeps from call to call
+_KEPT = 1 << 29  # bytes that a thread keeps from call to call
 
 
 def scratch(size: int) -> int:

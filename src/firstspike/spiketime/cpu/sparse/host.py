@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch.nn import functional
 
 from firstspike.spiketime.contract import TAUS, Arguments, Gradients, Grads, Needs, Result
@@ -27,6 +26,7 @@ from firstspike.spiketime.units import unit_of_weights
 
 def forward(given: Arguments) -> Result:
     """Trains. See ``contract``. Saves the spikes in the order in which they were found, too."""
+    assert given.rows is not None
     bounds, _, budget = given.windows
     most = given.max_spikes if given.observed is not None else max(given.max_spikes, (len(bounds) - 1) * budget)
     room, waiting, length = min(given.max_spikes + ROOM, most), ROOM, 16
@@ -96,15 +96,13 @@ def _arrays(given: Arguments) -> dict[str, Any]:
     assert given.rows is not None
     bounds, lag, _ = given.windows
     (offsets, targets, outputs), inputs, dtype = given.rows, given.times.shape[2], given.times.dtype
-    reach, head = (0.0, lag), targets
-    if given.delay is not None:
-        head = torch.empty_like(targets)
+    reach, found = (0.0, lag), {"offsets": offsets, "targets": targets}
+    if given.delay is None:
+        found["head"] = targets
+    else:
         parts = given.delay[0, 0, : offsets[inputs]], given.delay[0, 0, offsets[len(offsets) - 1 - outputs] :]
         reach = tuple(float(x.max()) if x.numel() else 0.0 for x in parts)
-    return {
-        "bounds_of": numbers(dtype, *bounds), "reach": numbers(dtype, *reach), "offsets": offsets,
-        "targets": targets, "head": head,
-    }  # fmt: skip
+    return found | {"bounds_of": numbers(dtype, *bounds), "reach": numbers(dtype, *reach)}
 
 
 def _sizes(given: Arguments, room: int) -> tuple[Settings, dict[str, int]]:

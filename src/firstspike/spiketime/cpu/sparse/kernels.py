@@ -72,8 +72,12 @@ def sort_synapses(g, slot, part):
     first, last = part_of(g.inputs, PARTS, part)
     for i in range(first, last if g.delayed > 0 else first):
         row = slice(g.offsets[i], g.offsets[i + 1])
-        place = g.place[row]
-        sort_row(g.delay[row], -math.inf, math.inf, place, g.lag[row], g.sort_keys[slot], g.sort_labels[slot])
+        place, delay, sorts = g.place[row], g.delay[row], False
+        for k in range(len(delay)):
+            sorts |= k > 0 and delay[k] < delay[k - 1]
+            place[k] = k
+        if sorts:
+            sort_row(delay, -math.inf, math.inf, place, g.lag[row], g.sort_keys[slot], g.sort_labels[slot])
         for k in range(len(place)):
             place[k] += row.start
 
@@ -125,7 +129,7 @@ def deal(g, slot, e, window, first, last, rows):
 
 @jit
 def list_of(g, at, first, rows):
-    """What arrives at each lane of a group, as ``lanes.lists`` describes. Lists are those of groups from ``first`` on."""
+    """What arrives at each lane of a group, as ``lanes.lists`` describes, from lists of groups from ``first`` on."""
     place = at.first // LANES - first
     here = slice(place * rows * LANES, (place + 1) * rows * LANES)
     keys, weights, values, turns = (
