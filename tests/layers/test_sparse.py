@@ -9,7 +9,7 @@ import torch
 
 import firstspike as fs
 from firstspike import LIF, DelayRule, Network, SpikeTrains, SpikingLinear, SpikingRecurrent, connect
-from firstspike.layers import layer_costs, start_firing_, synapses
+from firstspike.layers import layer_costs, rows, start_firing_, synapses
 from firstspike.layers.ensembles import Ensemble
 from firstspike.layers.named import named_parameters
 from firstspike.training.silent import SilentNeurons
@@ -477,3 +477,38 @@ def test_errors(name):
     with pytest.raises(ValueError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("masks", ["both", "recurrent"])
+@pytest.mark.parametrize("delays", [False, True])
+@pytest.mark.parametrize("neuron", [ONE, TWO], ids=["one", "two"])
+def test_large_masks_compute_as_synapses(monkeypatch, neuron, delays, masks):
+    options = {"recurrent_mask": 0.5, "mask": 0.6 if masks == "both" else None, "recurrent_std": 1.0}
+    if delays:
+        rule = DelayRule("sigmoid", 1.0, std=0.5)
+        options |= {"delay": rule, "recurrent_delay": rule}
+    if neuron is TWO:
+        options |= {"receptor": [0, 1, 0, 1], "recurrent_receptor": [0, 0, 1, 1, 0]}
+    layer = recurrent(neuron, **options)
+
+    def result():
+        layer.zero_grad()
+        found = layer(trains())
+        torch.where(found.isfinite(), found, 0.0).square().sum().backward()
+        return found.detach(), [x.grad for x in layer.parameters()]
+
+    expected, gradients = result()
+    assert layer._structure() is None
+    monkeypatch.setattr(rows, "MANY", 5)
+    monkeypatch.setattr(rows, "FEW", 0.9)
+    layer.recurrent_connections.copy_(layer.recurrent_connections.clone())  # which tells that it may have changed
+    assert layer._structure() is not None
+    found, others = result()
+    assert torch.isfinite(found).sum() > 20
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+    for gradient, other in zip(gradients, others, strict=True):
+        torch.testing.assert_close(other, gradient, rtol=1e-8, atol=1e-8)
+    layer.recurrent_connections.fill_(False)
+    changed, (*_, gradient) = result()
+    assert not torch.equal(changed, found)
+    assert not layer.recurrent_weight.grad.any()

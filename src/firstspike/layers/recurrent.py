@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from firstspike.connect import Synapses
-from firstspike.layers import synapses
+from firstspike.layers import rows, synapses
 from firstspike.layers.delay import Delayed, DelayRule, checked_rule
 from firstspike.layers.dense import SpikeTrainOptions, SpikeTrains
 from firstspike.layers.init import firing_weights, first_response, measured_weights
@@ -29,7 +29,7 @@ from firstspike.ranges import Finite, NotNegative, Positive, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.backends import accepting
-from firstspike.spiketime.contract import Recurrence, Rows
+from firstspike.spiketime.contract import Recurrence
 from firstspike.spiketime.operator import WindowResult
 from firstspike.spiketime.values import MOST_WINDOWS, check_room, real_times, records
 
@@ -146,7 +146,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             out_features,
         )
         self._signed["recurrent_weight"] = self.recurrent_signs
-        self._kept_rows: tuple[list[Tensor], Rows] | None = None
+        self._kept_rows: Any = None
         shape, what = (out_features, out_features), f"weights of {out_features} neurons"
         self.recurrent_weight = synapses.parameter(self.weight.detach(), shape, recurrent, what)
         synapses.connect(self, "recurrent_weight", recurrent_mask, recurrent, shape)
@@ -278,11 +278,11 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None, most: int
     ) -> WindowResult:
         """The spikes of a piece in one call, at most ``most`` per neuron."""
-        budget, rows = self.window_spikes, self._rows()
-        if rows is None:
+        budget, structure = self.window_spikes, self._structure()
+        if structure is None:
             weight, delay = self._weights, self._delays(observed is None)
         else:
-            weight, delay = self._values(observed is None)
+            weight, delay = self._values(structure, observed is None)
         if state is not None:
             inputs = joined_trains(inputs, state.pending if delay is not None else state.pending + self.window)
         if observed is not None:
@@ -290,7 +290,8 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             most = budget = observed.shape[-1]
         windows, before = Recurrence(tuple(bounds), self.window, budget), None if state is None else state.neurons
         options: dict[str, Any] = {"max_spikes": most, "observed": observed, "delay": delay, **self.dynamics}
-        return spike_window(inputs, weight, self.neuron, windows=windows, rows=rows, state=before, **options)
+        options["rows"] = None if structure is None else structure.rows
+        return spike_window(inputs, weight, self.neuron, windows=windows, state=before, **options)
 
     def _each_window(
         self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None
@@ -332,30 +333,26 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         """Weights of the inputs and of the recurrent synapses together."""
         return torch.cat([self.synapses, self.recurrent_synapses], dim=1)
 
-    def _rows(self) -> Rows | None:
-        """The structure of all synapses for kernels of sparse layers; None where a matrix computes."""
+    def _structure(self) -> rows.Structure | None:
+        """The synapses for kernels of sparse layers; None where a matrix computes."""
         recorded = records() or torch._C._are_functorch_transforms_active()
-        if self.recurrent is None or self.max_weight_grad is not None or recorded:
+        if self.max_weight_grad is not None or recorded:
             return None
-        ends = [x for name, x in self.named_buffers(recurse=False) if name.endswith(("source", "target"))]
+        state = rows.state_of(self)
         kept: Any = self._kept_rows
-        if kept is None or any(x is not y for x, y in zip(ends, kept[0], strict=True)):
-            self._kept_rows = kept = ends, synapses.rows_of(self)
+        if kept is None or any(x is not y or n != m for (x, n), (y, m) in zip(state, kept[0], strict=True)):
+            self._kept_rows = kept = state, rows.structure_of(self)
         return kept[1]
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_kept_rows": None}
 
-    def _values(self, jitters: bool) -> tuple[Tensor, Tensor | None]:
-        """Weights and delays of the inputs and of the recurrent synapses together, in the order of ``_rows``."""
-
-        def joined(of_inputs: Tensor, own: Tensor) -> Tensor:
-            return torch.cat([of_inputs if of_inputs.ndim == 1 else of_inputs.T.reshape(-1), own])
-
-        weight, delay = joined(synapses.existing(self), self.recurrent_weight), self._delay_values(jitters)
+    def _values(self, structure: rows.Structure, jitters: bool) -> tuple[Tensor, Tensor | None]:
+        """Weights and delays of the inputs and of the recurrent synapses together, in the order of their rows."""
+        weight, delay = structure.joined(self.weight, self.recurrent_weight), self._delay_values(jitters)
         if delay is None and self.recurrent_delays is None:
             return weight, None
-        return weight, joined(torch.zeros_like(self.weight) if delay is None else delay, self._own_delays)
+        return weight, structure.joined(torch.zeros_like(self.weight) if delay is None else delay, self._own_delays)
 
     @property
     def _reach(self) -> float:

@@ -14,7 +14,6 @@ from firstspike.layers.delay import Delayed, project_delays_
 from firstspike.layers.trains import Spikes
 from firstspike.neurons import Neuron
 from firstspike.ranges import PositiveFraction
-from firstspike.spiketime.contract import Rows
 from firstspike.spiketime.parameters import receptor_of
 from firstspike.spiketime.values import check_memory
 
@@ -85,7 +84,7 @@ def checked_signs(name: str, signs: Sequence[int] | None, inputs: int) -> tuple[
 def _sides(layer: Any, name: str, signs: Sequence[int]) -> Tensor:
     weight = getattr(layer, name)
     sides = weight.new_tensor(signs)
-    return sides[_ends(layer, name)[0]] if name in layer.sparse else sides.view(-1, *[1] * (weight.ndim - 2))
+    return sides[ends_of(layer, name)[0]] if name in layer.sparse else sides.view(-1, *[1] * (weight.ndim - 2))
 
 
 def parameter(like: Tensor, shape: tuple[int, ...], sparse: Synapses | None, what: str) -> nn.Parameter:
@@ -132,7 +131,8 @@ def connect(layer: Any, name: str, mask: Mask, sparse: Synapses | None, shape: t
     layer.register_buffer(name.replace("weight", "connections"), held)
 
 
-def _connections(layer: nn.Module, name: str) -> Any:
+def connections_of(layer: nn.Module, name: str) -> Any:
+    """The boolean matrix of a mask, if there is one."""
     return getattr(layer, name.replace("weight", "connections"))
 
 
@@ -140,7 +140,7 @@ def _keys(name: str) -> tuple[str, str]:
     return name.replace("weight", "source"), name.replace("weight", "target")
 
 
-def _ends(layer: nn.Module, name: str) -> tuple[Tensor, Tensor]:
+def ends_of(layer: nn.Module, name: str) -> tuple[Tensor, Tensor]:
     """Source and target of sparse synapses."""
     source, target = (getattr(layer, key) for key in _keys(name))
     return source, target
@@ -154,7 +154,7 @@ def matrix(layer: Any, name: str, values: Tensor | None = None, rest: float = 0.
     found = existing(layer, name) if values is None else values
     if (sparse := layer.sparse.get(name)) is None:
         return found
-    shape, (source, target) = (sparse.targets, sparse.sources), _ends(layer, name)
+    shape, (source, target) = (sparse.targets, sparse.sources), ends_of(layer, name)
     if math.prod(shape) > MOST_DENSE:
         size = f"{math.prod(shape) * found.itemsize / 1e9:.3g} GB for {len(found)} synapses"
         raise ValueError(
@@ -176,26 +176,11 @@ def matrix(layer: Any, name: str, values: Tensor | None = None, rest: float = 0.
     return twin.view(shape)
 
 
-def rows_of(layer: Any) -> Rows:
-    """The structure of a recurrent layer's synapses: of sparse ones of the inputs or of all, and of its neurons."""
-    inputs, outputs, (own_source, own_target) = layer.in_features, layer.out_features, _ends(layer, "recurrent_weight")
-    if "weight" in layer.sparse:
-        source, target = _ends(layer, "weight")
-    else:
-        source = torch.arange(inputs).repeat_interleave(outputs)
-        target = torch.arange(outputs).repeat(inputs)
-    if (count := len(source) + len(own_source)) >= 2**31:
-        raise ValueError(f"a layer can have at most {2**31 - 1} synapses, those of its inputs included, got {count}")
-    first = torch.searchsorted(source, torch.arange(inputs))
-    last = torch.searchsorted(own_source, torch.arange(outputs + 1)) + len(source)
-    return Rows(torch.cat([first, last]), torch.cat([target.int(), own_target.int()]), outputs)
-
-
 def fan_out(layer: Any, name: str = "weight") -> Int64[Tensor, " inputs"]:
     """Number of weights of each input that exist."""
     if (sparse := layer.sparse.get(name)) is not None:
-        return torch.bincount(_ends(layer, name)[0], minlength=sparse.sources)
-    if (connections := _connections(layer, name)) is not None:
+        return torch.bincount(ends_of(layer, name)[0], minlength=sparse.sources)
+    if (connections := connections_of(layer, name)) is not None:
         return connections.flatten(1).sum(dim=0)
     weight = getattr(layer, name)
     return torch.full((weight[0].numel(),), len(weight), device=weight.device)
@@ -206,7 +191,7 @@ def of_rows(layer: Any, name: str, values: Any) -> Any:
     if not isinstance(values, Tensor):
         return values
     if name in layer.sparse:
-        return values.flatten()[_ends(layer, name)[1]]
+        return values.flatten()[ends_of(layer, name)[1]]
     return values.view(-1, *[1] * (getattr(layer, name).ndim - 1))
 
 
@@ -214,7 +199,7 @@ def _means(layer: Any, name: str, values: Tensor) -> Float[Tensor, " rows"]:
     """The mean of each row over all inputs; missing connections count as 0."""
     if (sparse := layer.sparse.get(name)) is None:
         return values.flatten(1).mean(dim=1)
-    return values.new_zeros(sparse.targets).index_add(0, _ends(layer, name)[1], values) / sparse.sources
+    return values.new_zeros(sparse.targets).index_add(0, ends_of(layer, name)[1], values) / sparse.sources
 
 
 @torch.no_grad()
@@ -237,7 +222,7 @@ def check_structure(layer: Any, state: Mapping[str, Any], prefix: str) -> None:
 
 def existing(layer: nn.Module, name: str = "weight") -> Float[Tensor, "*shape"]:
     """Weights as they act: those of missing connections are 0, and have no gradient."""
-    weight, connections = getattr(layer, name), _connections(layer, name)
+    weight, connections = getattr(layer, name), connections_of(layer, name)
     return weight if connections is None else torch.where(connections, weight, 0.0)
 
 
@@ -257,7 +242,7 @@ def draw_(
     The ``usual`` mean and spread, or the spread alone, are for all inputs: those that exist take the place of others,
     and inhibition is half of the excitation. ``balanced``: weights of all rows have the same mean.
     """
-    weight, connections, mask = getattr(layer, name), _connections(layer, name), name.replace("weight", "mask")
+    weight, connections, mask = getattr(layer, name), connections_of(layer, name), name.replace("weight", "mask")
     signs, sparse = layer._signed[name], layer.sparse.get(name)
     more: Any = 1.0
     if sparse is not None and weight.is_meta:
@@ -297,7 +282,7 @@ def given_(layer: Any, name: str) -> bool:
 def bounded_in(network: nn.Module) -> list[tuple[nn.Module, str, tuple[int, ...] | None]]:
     """The layers and names of all weights whose signs are fixed or of which some are missing, and the signs."""
     found = [(x, *pair) for x in network.modules() for pair in vars(x).get("_signed", {}).items()]
-    return [each for each in found if each[2] is not None or _connections(*each[:2]) is not None]
+    return [each for each in found if each[2] is not None or connections_of(*each[:2]) is not None]
 
 
 @torch.no_grad()
