@@ -51,6 +51,7 @@ class Settings(NamedTuple):
     holds: bool = False
     ends: bool = False
     recurs: bool = False
+    threads: int = 1
 
     @property
     def kind(self) -> tuple[str, str, bool, bool]:
@@ -60,6 +61,11 @@ class Settings(NamedTuple):
 
 def settings_of(given: Arguments) -> Settings:
     """The settings of a call."""
+    by = _settings_of(given)
+    return by._replace(threads=threads_for(_work(by.shape, by.copies, by.most, _COST[by.kind[1]])))
+
+
+def _settings_of(given: Arguments) -> Settings:
     real, several, syn = name_of(given.times.dtype), given.max_spikes > 0, given.tau_syn
     taus = given.threshold.numel()
     if not isinstance(syn, Tensor) or (not given.closed and taus > 0 and _alike(given)):
@@ -94,12 +100,16 @@ def sizes_of_neurons(shape: Sizes, copies: int, most: int, receptors: int, varia
     """Most of the sizes of ``NEURONS``, where a synapse is this much work, in units of one of the usual kernels."""
     ensemble, batch, inputs, outputs = shape
     events = inputs * copies
-    work = (2 if most else 1) * cost * ensemble * batch * max(1, events) * outputs
     return {
         "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "copies": copies,
         "events": events, "outputs": outputs, "most": max(1, most), "variables": variables, "receptors": receptors,
-        **sorting_for(events), "threads": threads_for(work),
+        **sorting_for(events), "threads": threads_for(_work(shape, copies, most, cost)),
     }  # fmt: skip
+
+
+def _work(shape: Sizes, copies: int, most: int, cost: int) -> int:
+    ensemble, batch, inputs, outputs = shape
+    return (2 if most else 1) * cost * ensemble * batch * max(1, inputs * copies) * outputs
 
 
 @lru_cache(maxsize=256)
@@ -112,6 +122,7 @@ def sizes_of(by: Settings) -> dict[str, int]:
     rows = rows_for.py_func(events) if by.delayed else 0
     alike = not (by.closed or by.delayed) and by.taus == 1
     sizes = sizes_of_neurons(by.shape, by.copies, by.most, len(by.places), count - biased, _COST[by.kind[1]])
+    sizes["threads"] = by.threads
     return sizes | {
         "kept": sizes["threads"] * (groups if by.recurs else 1), "tables": sizes["threads" if by.recurs else "samples"],
         "delayed": outputs * by.delayed, "signed": by.signed, "observes": by.observes, "ends": by.ends,

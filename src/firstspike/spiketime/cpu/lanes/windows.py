@@ -52,16 +52,18 @@ def window_of(g, slot, b, w, delayed):
         since -= 1
     for v in range(since, w):
         fresh = n
-        for entry in range(g.sent_at[b, v], g.sent_at[b, v + 1]):
-            if n == g.dues - PAD:  # all is done again with more room
-                g.lacks[b] = 1
-                break
-            event = g.sent[b, entry]
-            j, k = (event - g.events) % g.outputs, (event - g.events) // g.outputs
-            events[n], sources[n], times[n] = event, owns + j, g.spikes[b, j, k]
-            if not delayed:
-                times[n] = max(times[n] + reach[1], begin) if v == w - 1 else times[n] + reach[1]
-            n += 1
+        for r in range(g.ranges):
+            start = sent_by(g, r)
+            for entry in range(start + g.sent_at[b, r, v], start + g.sent_at[b, r, v + 1]):
+                if n == g.dues - PAD:  # all is done again with more room
+                    g.lacks[b] = 1
+                    break
+                event = g.sent[b, entry]
+                j, k = (event - g.events) % g.outputs, (event - g.events) // g.outputs
+                events[n], sources[n], times[n] = event, owns + j, g.spikes[b, j, k]
+                if not delayed:
+                    times[n] = max(times[n] + reach[1], begin) if v == w - 1 else times[n] + reach[1]
+                n += 1
     if delayed:
         for k in range(n, n + 16):
             sources[k], times[k] = 0, math.inf
@@ -75,10 +77,19 @@ def window_of(g, slot, b, w, delayed):
 
 
 @inlined
-def at_in(g, slot, e, b, place, chunk, window):
-    """A group of a network in a window of a sample."""
+def sent_by(g, r):
+    """Where the spikes of a range of groups begin in those of a sample that were sent."""
+    return r * g.groups // g.ranges * LANES * g.most
+
+
+@inlined
+def at_in(g, slot, owner, e, b, place, chunk, window):
+    """A group of a network in a window of a sample. What is kept of it from window to window has an ``owner``.
+
+    Forward, ``chunk`` is the range of groups that it belongs to.
+    """
     at = at_of(g, slot, e, b, place, chunk, 0)
-    kept = slot * g.groups + place
+    kept = owner * g.groups + place
     return At(slot, e, b, at.group, at.first, at.every, chunk, 0, kept, window.begin, window.end, window)
 
 
@@ -96,9 +107,9 @@ def send(g, at, lane, count):
     """Tell later windows of a spike."""
     number = at.window.number + 1
     if number < g.windows:
-        entry = g.sent_at[at.b, number]
-        g.sent[at.b, entry] = g.events + count * g.outputs + at.first + lane
-        g.sent_at[at.b, number] = entry + 1
+        entry = g.sent_at[at.b, at.chunk, number]
+        g.sent[at.b, sent_by(g, at.chunk) + entry] = g.events + count * g.outputs + at.first + lane
+        g.sent_at[at.b, at.chunk, number] = entry + 1
 
 
 @jit

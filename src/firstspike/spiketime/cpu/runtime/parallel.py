@@ -9,7 +9,7 @@ the pool has no threads, and a call would wait for them for ever: there they wor
 import ctypes
 import threading
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from typing import Any, NamedTuple, cast
@@ -137,3 +137,25 @@ def call(
     plan = layout.plan(name_of(arrays["weight"].dtype), sizes, arrays)  # type: ignore[union-attr]
     given = (x if x is None else x.contiguous() for x in arrays.values())
     return Call(kernel, phases, plan, sizes["threads"])(*given)
+
+
+def call_in_turns(
+    kernel: Any,
+    layout: Layout,
+    turns: Iterable[tuple[int, ...]],
+    sizes: Mapping[str, int],
+    arrays: Mapping[str, torch.Tensor | None],
+) -> None:
+    """Call a kernel again and again, each time with so many tasks of its phases, and with the same memory.
+
+    What one call leaves in scratch memory, the next one finds. In between Python looks at signals.
+    """
+    plan = layout.plan(name_of(arrays["weight"].dtype), sizes, arrays)  # type: ignore[union-attr]
+    given = [x if x is None else x.contiguous() for x in arrays.values()]
+    numbers = plan.numbers(given, scratch(plan.scratch))
+    memory, size, start = _local.kept, _local.size, _local.start
+    _local.kept = None  # for what a handler of signals may call
+    for phases in turns:
+        run(kernel, phases, numbers, sizes["threads"])
+    if plan.scratch <= _KEPT:
+        _local.kept, _local.size, _local.start = memory, size, start

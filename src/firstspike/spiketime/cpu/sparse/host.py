@@ -1,7 +1,10 @@
 """Host side of sparse recurrent layers."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.nn import functional
 
 from firstspike.spiketime.contract import TAUS, Arguments, Gradients, Grads, Needs, Result
@@ -16,12 +19,15 @@ from firstspike.spiketime.cpu.lanes.host import (
     room_for_trains,
     trains_in,
 )
-from firstspike.spiketime.cpu.lanes.sizes import Settings, settings_of, sizes_back
-from firstspike.spiketime.cpu.runtime.parallel import call
+from firstspike.spiketime.cpu.lanes.sizes import CHUNKS, Settings, settings_of, sizes_back
+from firstspike.spiketime.cpu.runtime.parallel import call, call_in_turns
 from firstspike.spiketime.cpu.sort import sorting_for
 from firstspike.spiketime.cpu.sparse.kernels import BACKWARD, FORWARD, LEVELS, PARTS, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.windows.host import ROOM, SAVED, sizes_of_windows
 from firstspike.spiketime.units import unit_of_weights
+
+MANY = 2048  # neurons of which several threads take a part each
+LONG = 1 << 23  # windows of a neuron after which Python looks at signals: less than a second, as a rule
 
 
 def forward(given: Arguments) -> Result:
@@ -53,12 +59,18 @@ def _forward(given: Arguments, room: int, waiting: int, length: int) -> tuple[Re
         "sorted_values": rows * LANES * planes * (planes > 1),
         **sorting_for(max(sizes["events"], dues, sizes["longest"])),
     }  # fmt: skip
-    arrays = room_for_trains(FORWARD, (*SAVED[:-1], "lacks", "short", "place"), given, by, sizes)
-    for name in ("lacks", "short", "sent_at"):
+    arrays = room_for_trains(FORWARD, (*SAVED[:-1], "lacks", "short", "levels", "place"), given, by, sizes)
+    for name in ("lacks", "short", "levels", "sent_at"):
         arrays[name].zero_()
+    results = arrays.keys() - {"place"}
+    arrays |= arrays_of(given, by) | _arrays(given)
     phases = groups + PARTS + sizes["blocks"], -(-sizes["batch"] // sizes["block"])
-    call(forward_kernel(*by.kind, "sparse"), FORWARD, phases, sizes, arrays_of(given, by) | _arrays(given) | arrays)
-    found = trains_in({name: x for name, x in arrays.items() if name != "place"}, SAVED, given, by)
+    kernel, arrays["turn"] = forward_kernel(*by.kind, "sparse"), torch.tensor([0, sizes["windows"], 0])
+    if sizes["lasting"]:
+        call_in_turns(kernel, FORWARD, _turns(phases[0], sizes, arrays), sizes, arrays)
+    else:
+        call(kernel, FORWARD, phases, sizes, arrays)
+    found = trains_in({name: arrays[name] for name in results}, SAVED, given, by)
     spikes = found.spikes[..., : given.max_spikes].contiguous()
     found = found._replace(spikes=spikes, saved=(*found.saved, arrays["place"]))
     return found, bool(arrays["lacks"].any()), bool(arrays["short"].any())
@@ -68,7 +80,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     """The gradients. See ``contract``."""
     kept = dict(zip((*SAVED, "place"), result.saved, strict=True))
     room = kept["spikes"].shape[-1]
-    by, sizes = _sizes(given, room)
+    by, sizes = _sizes(given, room, kept["sent_at"].shape[2])
     grads = grads._replace(spikes=functional.pad(grads.spikes, (0, room - given.max_spikes)))
     found, arrays = arrays_back(grads, result, given, by, max_weight_grad)
     dues, sendings, groups = sizes["padded"] + sizes["sendings"], sizes["sendings"], sizes["groups"]
@@ -86,9 +98,35 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     padding = 0, groups * LANES - unit.shape[-1]
     arrays |= {"unit": functional.pad(unit, padding, value=1.0)}
     arrays |= {"level": functional.pad(given.threshold / unit, padding, value=1.0)}
+    arrays |= _arrays(given) | kept | {"turn": torch.tensor([0, sizes["windows"], 0])}
     phases = groups + PARTS + sizes["chunks"], sizes["chunks"], groups + PARTS + sizes["blocks"]
-    call(backward_kernel(*by.kind, "sparse"), BACKWARD, phases, sizes, arrays | _arrays(given) | kept)
+    kernel = backward_kernel(*by.kind, "sparse")
+    if sizes["lasting"]:
+        call_in_turns(kernel, BACKWARD, _turns_back(phases[0], phases[2], sizes, arrays["turn"]), sizes, arrays)
+    else:
+        call(kernel, BACKWARD, phases, sizes, arrays)
     return gradients_in(found, arrays["summed"][None, :groups], given, given, by, needs)
+
+
+def _turns(first: int, sizes: dict[str, int], arrays: dict[str, Any]) -> Iterator[tuple[int, int]]:
+    """The phases of calls that each take samples, or ranges of their neurons, through some windows."""
+    for start in range(0, sizes["windows"], sizes["together"]):
+        arrays["turn"][0], arrays["turn"][1] = start, min(start + sizes["together"], sizes["windows"])
+        yield first, sizes["tasks"]
+        first = 0
+        if arrays["short"].any() or arrays["lacks"].any():
+            return
+
+
+def _turns_back(first: int, last: int, sizes: dict[str, int], turn: Tensor) -> Iterator[tuple[int, int, int]]:
+    """Backward, all neurons are at the begin of a window before gradients are added that several ranges share."""
+    for stop in range(sizes["windows"], 0, -sizes["together"]):
+        turn[0], turn[1] = max(stop - sizes["together"], 0), stop
+        for settles in range(min(sizes["ranges"], 2)):
+            turn[2] = settles
+            yield first, sizes["tasks"], 0
+            first = 0
+    yield first, 0, last
 
 
 def _arrays(given: Arguments) -> dict[str, Any]:
@@ -105,15 +143,28 @@ def _arrays(given: Arguments) -> dict[str, Any]:
     return found | {"bounds_of": numbers(dtype, *bounds), "reach": numbers(dtype, *reach)}
 
 
-def _sizes(given: Arguments, room: int) -> tuple[Settings, dict[str, int]]:
-    """The settings, and the sizes of both passes. There is one group more for each thread, of synapses."""
+def _sizes(given: Arguments, room: int, ranges: int | None = None) -> tuple[Settings, dict[str, int]]:
+    """The settings, and the sizes of both passes. There is one group more for each thread, of synapses.
+
+    Where there are fewer samples than threads, these take the ``ranges`` of a sample's neurons through each window.
+    """
     assert given.rows is not None
     by = settings_of(given)
     sizes = sizes_of_windows(given, by, room)
-    threads = max(1, min(sizes["threads"], by.shape[1]))
+    (_, batch, *_), threads, windows = by.shape, sizes["threads"], len(given.windows.bounds) - 1
+    if ranges is None:
+        ranges = (
+            min(threads, sizes["groups"]) if batch < threads and batch <= CHUNKS and sizes["outputs"] >= MANY else 1
+        )
+    each = sizes["outputs"] * batch
+    lasting = ranges > 1 or (batch <= CHUNKS and each * windows > LONG)
+    threads = threads if lasting else max(1, min(threads, batch))
+    owners = batch if lasting else threads
     return by, sizes | {
-        "threads": threads, "kept": threads * (sizes["groups"] + 1), "all_groups": sizes["groups"] + threads,
-        "block": max(1, -(-by.shape[1] // threads)), "group_inputs": 0, "delay_inputs": 0, "alike": 0, "quick": 0,
+        "threads": threads, "kept": owners * sizes["groups"] + threads, "all_groups": sizes["groups"] + threads,
+        "owners": owners, "lasting": lasting, "ranges": ranges, "tasks": batch * ranges,
+        "together": 1 if ranges > 1 else max(1, LONG // each),
+        "block": max(1, -(-batch // threads)), "group_inputs": 0, "delay_inputs": 0, "alike": 0, "quick": 0,
         "rated": 0, "intervals": 0, "intervals_size": 0, "ends": len(given.rows.offsets),
         "longest": int(given.rows.offsets.diff().max()), "synapses": len(given.rows.targets),
         "delays_size": len(given.rows.targets) * by.delayed,

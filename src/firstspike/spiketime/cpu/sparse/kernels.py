@@ -44,10 +44,12 @@ _SYNAPSES = {
     "head": "int32 synapses",
     "lag": "real delays_size",
     "scaled": "real synapses",
+    "turn": "int64 3",  # the windows of a call: from one up to another; backward, whether their gradients are added
 }
 # of what arrives in a window at each neuron, in rows of 32. There is ``room`` for so many at all groups at once
 _LISTS = {
     "short": "int32 samples",  # whether that was not enough
+    "levels": "int32 samples ranges",
     "lengths": "real threads lanes",
     "arrivals": "real threads keyed",
     "weights": "real threads keyed",
@@ -55,14 +57,17 @@ _LISTS = {
     "turns": "real threads turned",
 }
 FORWARD = lanes.FORWARD.extended(
-    f"{SIZES} ends synapses delays_size room lanes keyed keyed_receptors turned", **ARRAYS, **_SYNAPSES, **_LISTS
+    f"{SIZES} lasting ends synapses delays_size room lanes keyed keyed_receptors turned",
+    **ARRAYS,
+    **_SYNAPSES,
+    **_LISTS,
 )
 BACKWARD = lanes.BACKWARD.extended(
-    f"{SIZES} ends synapses delays_size table_size", **ARRAYS, **_SYNAPSES,
+    f"{SIZES} lasting owners ends synapses delays_size table_size", **ARRAYS, **_SYNAPSES,
     by_weight="real synapses", by_delay="real delays_size",
     weight_parts="real chunks synapses",
     delay_parts="real chunks delays_size", picked=f"int32 threads {LANES}", picked_times=f"real threads {LANES}",
-    table="real threads table_size",
+    table="real owners table_size",
 )  # fmt: skip
 
 
@@ -95,7 +100,7 @@ def prepare_synapses(g, part, unit):
 
 
 @jit
-def deal(g, slot, e, window, first, last, rows):
+def deal(g, slot, window, first, last, rows):
     """Give the neurons of some groups what arrives at them in a window; without delays, in order of arrival.
 
     Returns the length of the longest list, or -1 if one has no room in its ``rows``.
@@ -107,11 +112,13 @@ def deal(g, slot, e, window, first, last, rows):
     for event in range(window.n):
         sent = arrival = window.times[event]
         if g.planes > 1:
-            receptor = g.times.dtype.type(g.receptor[e, np.intp(window.sources[event])])
+            receptor = g.times.dtype.type(g.receptor[0, np.intp(window.sources[event])])
         begin, end = arriving(g, window, event)
+        if some and g.delayed == 0:  # targets are in order
+            begin, end = first_at(g.head, begin, end, first * LANES), first_at(g.head, begin, end, last * LANES)
         for s in range(np.uintp(begin), np.uintp(end)):
             j = np.uintp(g.head[s])
-            if some and not (j >= start and j < stop):
+            if some and g.delayed > 0 and not (j >= start and j < stop):
                 continue
             if g.delayed > 0:
                 arrival = max(sent + g.lag[s], window.begin)
@@ -125,6 +132,18 @@ def deal(g, slot, e, window, first, last, rows):
             if g.planes > 1:
                 kinds[place] = receptor
     return np.intp(most)
+
+
+@jit
+def first_at(head, first, last, j):
+    """The first synapse, from one up to another, whose target is ``j`` or a later one."""
+    while first < last:
+        middle = (first + last) >> 1
+        if head[np.uintp(middle)] < j:
+            first = middle + 1
+        else:
+            last = middle
+    return first
 
 
 @jit
@@ -168,26 +187,29 @@ def list_of(g, at, first, rows):
 
 
 @jit
-def walk_groups(g, slot, e, b, window, level):
-    """Take all neurons through a window, or some after the others if lists need more room; returns the ``level``.
+def walk_groups(g, slot, b, r, w, delayed):
+    """Take a range of neurons through a window, or some after the others if lists need more room.
 
-    That many times the groups are halved. It stays, and falls again when lists are short.
+    The groups are halved that many times. This level stays, and falls again when lists are short.
     """
-    first, most = 0, 0
-    while first < g.groups:
-        rows, last = (g.room << level) + 1, min(first + max(g.groups >> level, 1), g.groups)
-        longest = deal(g, slot, e, window, first, last, rows)
+    window, (first, stop), most = window_of(g, slot, b, w, delayed), part_of(g.groups, g.ranges, r), 0
+    g.sent_at[b, r, w + 1] = g.sent_at[b, r, w]
+    while first < stop:
+        level = np.intp(g.levels[b, r])
+        rows, last = (g.room << level) + 1, min(first + max(g.groups >> level, 1), stop)
+        longest = deal(g, slot, window, first, last, rows)
         if longest < 0:
-            level += 1
-            if level > LEVELS or g.groups >> level == 0:
-                g.short[0] = 1  # all is done again with more room
-                return level
+            g.levels[b, r] += 1
+            if level == LEVELS or g.groups >> (level + 1) == 0:
+                g.short[b] = 1  # all is done again with more room
+                return
             continue
         for place in range(first, last):
-            at = at_in(g, slot, e, b, place, 0, window)
+            at = at_in(g, slot, b if g.lasting != 0 else slot, 0, b, place, r, window)
             walk_window(g, at, *list_of(g, at, first, rows))
         first, most = last, max(most, longest)
-    return level - 1 if level > 0 and most < g.room << level >> 2 else level
+    if g.levels[b, r] > 0 and most < (g.room << np.intp(g.levels[b, r])) >> 2:
+        g.levels[b, r] -= 1
 
 
 @kernel(FORWARD, following=f"{__name__}.backward_kernel")
@@ -208,16 +230,33 @@ def forward_kernel(dtype: str, flow: str, delayed: bool, several: bool, windows:
 
     @jit
     def scan(g, slot, task):
-        (e, begin, stop), level = samples_of(task, g.batch, g.block), 0
+        if g.lasting != 0:
+            begin, stop, r = task // g.ranges, task // g.ranges + 1, task % g.ranges
+        else:
+            (_, begin, stop), r = samples_of(task, g.batch, g.block), 0
         for b in range(begin, stop):
-            for w in range(g.windows):
-                window = window_of(g, slot, b, w, delayed)
-                g.sent_at[b, w + 1] = g.sent_at[b, w]
-                level = walk_groups(g, slot, e, b, window, level)
-                if g.short[0]:
+            for w in range(g.turn[0], g.turn[1]):
+                walk_groups(g, slot, b, r, w, delayed)
+                if g.short[b]:
                     return
 
     return prepare, scan
+
+
+@jit
+def unwind_groups(g, slot, owner, b, chunk, w, r, delayed):
+    """The adjoint of a range of neurons in a window."""
+    window, (first, last) = window_of(g, slot, b, w, delayed), part_of(g.groups, g.ranges, r)
+    for place in range(first, last):
+        unwind_group(g, at_in(g, slot, owner, 0, b, place, chunk, window))
+
+
+@jit
+def settle_sources(g, slot, owner, b, chunk, w, r, delayed):
+    """The gradients of what arrives in a window from every so many sources; those of time constants have one sum."""
+    ranges = 1 if g.by_taus != 0 else g.ranges
+    if r < ranges:
+        settle(g, slot, owner, b, chunk, window_of(g, slot, b, w, delayed), r, ranges, g.by_taus != 0)
 
 
 @kernel(BACKWARD)
@@ -233,6 +272,8 @@ def backward_kernel(dtype: str, flow: str, delayed: bool, several: bool, windows
         elif task < g.groups + PARTS:
             prepare_synapses(g, task - g.groups, g.unit[0])
         else:
+            for b in range(*part_of(g.batch, g.chunks, task - g.groups - PARTS)):
+                g.times_parts[0, b] = 0
             g.weight_parts[task - g.groups - PARTS] = 0
             g.totals[:, task - g.groups - PARTS] = 0
             if g.delayed > 0:
@@ -240,14 +281,18 @@ def backward_kernel(dtype: str, flow: str, delayed: bool, several: bool, windows
 
     @jit
     def unwind(g, slot, task):
-        begin, end = part_of(g.batch, g.chunks, task)
-        g.times_parts[0, begin:end] = 0
-        for b in range(begin, end):
+        if g.lasting != 0:
+            b, r = task // g.ranges, task % g.ranges
+            for w in range(g.turn[1] - 1, g.turn[0] - 1, -1):
+                if g.turn[2] == 0 or g.ranges == 1:
+                    unwind_groups(g, slot, b, b, b, w, r, delayed)
+                if g.turn[2] != 0 or g.ranges == 1:
+                    settle_sources(g, slot, b, b, b, w, r, delayed)
+            return
+        for b in range(*part_of(g.batch, g.chunks, task)):
             for w in range(g.windows - 1, -1, -1):
-                window = window_of(g, slot, b, w, delayed)
-                for place in range(g.groups):
-                    unwind_group(g, at_in(g, slot, 0, b, place, task, window))
-                settle(g, slot, b, task, window, g.by_taus != 0)
+                unwind_groups(g, slot, slot, b, task, w, 0, delayed)
+                settle_sources(g, slot, slot, b, task, w, 0, delayed)
 
     @jit
     def gather(g, slot, task):

@@ -47,7 +47,8 @@ from firstspike.spiketime.cpu.windows.unwind import enter, leave_window
 @jit
 def unwind_group(g, at):
     """Fill in the pieces of 32 neurons in a window, and the table of those that have only one."""
-    c, pieces, table, first, size = constants(g, at), g.pieces[at.kept], g.table[at.slot], at.first, g.groups * LANES
+    c, pieces, first, size = constants(g, at), g.pieces[at.kept], at.first, g.groups * LANES
+    table = g.table[at.kept // g.groups]
     enter(g, at)
     x, _ = fill_pieces(g, at, c, 0)
     leave_window(g, at, c, x)
@@ -85,17 +86,19 @@ def _first_after(lag, first, last, sent, time):
 
 
 @jit
-def settle(g, slot, b, chunk, window, taus):
-    """Add the gradients of all synapses through which something arrives in a window."""
-    group, kept, picked, times = g.groups + slot, g.groups * g.threads + slot, g.picked[slot], g.picked_times[slot]
-    at = At(slot, 0, b, group, 0, every_lane(LANES), chunk, 0, kept, window.begin, window.end, window)
+def settle(g, slot, owner, b, chunk, window, r, ranges, taus):
+    """Add the gradients of synapses through which something arrives in a window, of one of some ranges of sources."""
+    group, kept, picked, times = g.groups + slot, g.groups * g.owners + slot, g.picked[slot], g.picked_times[slot]
+    at = At(slot, 0, b, group, 0, every_lane(LANES), chunk, owner, kept, window.begin, window.end, window)
     g.rates[group] = g.rates[0]  # those that all neurons share
     for event in range(window.n):
         i, sent, size, total = np.intp(window.sources[event]), window.times[event], 0, g.times.dtype.type(0)
-        s, last = arriving(g, window, event)
+        if i % ranges != r:
+            continue
+        s, end = arriving(g, window, event)
         if g.taus == 1 and not taus and has_table(g, i):
-            total, s, size = settle_whole(g, at, i, sent, s, last)
-        for place in range(s, last):
+            total, s, size = settle_whole(g, at, i, sent, s, end)
+        for place in range(s, end):
             picked[size], times[size] = place, arrival_of(g, at, place, sent)
             size += 1
             if size == LANES:
@@ -132,7 +135,7 @@ def settle_whole(g, at, i, sent, s, last):
     Returns the gradient with respect to its time, the first synapse that is left, and how many of the others are picked
     for ``settle_some``.
     """
-    table, picked, times, stride = g.table[at.slot], g.picked[at.slot], g.picked_times[at.slot], g.groups * LANES
+    table, picked, times, stride = g.table[at.part], g.picked[at.slot], g.picked_times[at.slot], g.groups * LANES
     parts, lags, sums = g.weight_parts[at.chunk], g.delay_parts[at.chunk], g.sums[at.slot]
     k, unit, longest = component_of(g, i), g.rates[0, 0, UNIT, 0], longest_wait(table)
     r, none, size = rates_at(g.rates[0, k], 0), fill16(table, 0.0), 0
@@ -204,7 +207,7 @@ def settle_some(g, at, i, size, taus):
     for lane in range(size):
         j = np.uintp(g.head[picked[lane]])
         group, column = j // np.uintp(LANES), j % np.uintp(LANES)
-        pieces, place = g.pieces[at.slot * g.groups + np.intp(group)], column
+        pieces, place = g.pieces[at.part * g.groups + np.intp(group)], column
         while pieces[place + np.uintp(DUE)] > times[lane]:
             place += np.uintp(each)
         for row in range(0, each, LANES):

@@ -108,5 +108,6 @@ def sizes_of_windows(given: Arguments, by: Settings, room: int) -> dict[str, int
     return sizes | {
         "events": math.prod(given.times.shape[2:]), "most": room, "asked": given.max_spikes, "releases": room + 1,
         "padded": inside + PAD, "budget": budget, "windows": len(bounds) - 1, "bounds_size": len(bounds),
-        "sendings": sizes["outputs"] * room, "block": min(SAMPLES, -(-by.shape[1] // (2 * sizes["threads"]))),
+        "sendings": sizes["outputs"] * room, "ranges": 1,
+        "block": min(SAMPLES, -(-by.shape[1] // (2 * sizes["threads"]))),
     }  # fmt: skip

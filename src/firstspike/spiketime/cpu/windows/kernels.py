@@ -22,15 +22,16 @@ from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
 from firstspike.spiketime.cpu.vectors.simd import fill32, highest, load32, lowest, select, store
 from firstspike.spiketime.cpu.windows.unwind import N_BLOCK, unwind_apart, unwind_together
 
-SIZES = "asked windows bounds_size budget block dues sendings"
+SIZES = "asked windows bounds_size budget block dues sendings ranges"
 ARRAYS = {
     "bounds_of": "real bounds_size",  # starts of the windows, and the end
     "full": "int64 samples windows groups",  # lanes that have no room for a spike in a window
     "lacks": "int32 samples",
-    # longest delays of inputs and of own spikes, those that were sent, and up to each window
+    # longest delays of inputs and of own spikes, those that were sent, and how many up to each window by ranges of
+    # groups
     "reach": "real 2",
     "sent": "int32 samples sendings",
-    "sent_at": "int32 samples bounds_size",
+    "sent_at": "int32 samples ranges bounds_size",
     "due_events": "int32 threads dues",
     "due_sources": "int32 threads dues",
     "due_rows": "int32 threads dues",
@@ -113,9 +114,9 @@ def forward_kernel(dtype: str, flow: str, delayed: bool, several: bool, windows:
         for b in range(e * g.batch + begin, e * g.batch + stop):
             for w in range(g.windows):
                 window = window_in(g, slot, b, w, delayed)
-                g.sent_at[b, w + 1] = g.sent_at[b, w]
+                g.sent_at[b, 0, w + 1] = g.sent_at[b, 0, w]
                 for place in range(g.groups):
-                    at = at_in(g, slot, e, b, place, 0, window)
+                    at = at_in(g, slot, slot, e, b, place, 0, window)
                     if delayed:
                         walk_window(g, at, *sort_due(g, at))
                     else:
@@ -145,6 +146,6 @@ def backward_kernel(dtype: str, flow: str, delayed: bool, several: bool, windows
             for w in range(g.windows - 1, -1, -1):
                 window = window_in(g, slot, b, w, delayed)
                 for place in range(g.groups):
-                    unwind_window(g, at_in(g, slot, e, b, place, chunk, window))
+                    unwind_window(g, at_in(g, slot, slot, e, b, place, chunk, window))
 
     return prepare, unwind, gather
