@@ -12,6 +12,9 @@ from firstspike.layers.windows import window_bounds
 from firstspike.neurons import AdaptiveLIF, Neuron
 from firstspike.spiketime import TrainState, shared, spike_window
 from firstspike.spiketime.contract import Recurrence, Rows
+from firstspike.spiketime.cpu.lanes import sizes
+from firstspike.spiketime.cpu.runtime import parallel
+from firstspike.spiketime.cpu.sparse import host
 
 INPUTS, UNTIL, WINDOW = 20, 12.0, 1.5
 LISTED, SIGN = {"receptor": True}, {"receptor": "sign"}
@@ -127,24 +130,66 @@ def test_single_precision(name):
     assert len(exact) == len(by)
 
 
-def test_any_number_of_threads_gives_the_same_bits():
-    """Samples are shared out among them; gradients of a chunk of samples are summed by one."""
-    found = []
+@pytest.mark.parametrize("delays", [False, True], ids=["", "delays"])
+@pytest.mark.parametrize(("name", "batch"), [("receptors", 9), ("receptors", 1), ("learnt", 2)])
+def test_any_number_of_threads_gives_the_same_bits(name, batch, delays, monkeypatch):
+    """Samples are shared out among them, or the neurons of a sample; then each call takes them through a window."""
+    found, turns = [], []
+    calls = host.call_in_turns
+    monkeypatch.setattr(host, "MANY", 1)
+    monkeypatch.setattr(host, "call_in_turns", lambda *given: turns.append(given[3]["ranges"]) or calls(*given))
     for threads in (1, 2, 4):
-        shared.use_threads(threads)
-        try:
-            found.append(both(*NEURONS["receptors"], True, batch=9)[1])
-        finally:
-            shared.use_threads(None)
+        monkeypatch.setattr(sizes, "threads_for", lambda work, threads=threads: threads)
+        found.append(both(*NEURONS[name], delays, batch=batch)[1])
+    assert turns == {9: [], 2: [4, 4], 1: [2, 2, 4, 4]}[batch]
     for other in found[1:]:
         assert torch.equal(other[0], found[0][0])
         assert all(torch.equal(x, y) for x, y in zip(other[2], found[0][2], strict=True))
+    close((found[-1], found[0]), 0.0, 0.0)
 
 
+def test_python_looks_at_signals_in_long_calls(monkeypatch):
+    """Calls of some windows each add up to the same numbers, and an exception ends them in between."""
+    expected = both(*NEURONS["receptors"], True, batch=1)[1]
+    seen, run = [], parallel.run
+    monkeypatch.setattr(host, "LONG", 300)
+    monkeypatch.setattr(parallel, "run", lambda *given: seen.append(given[1]) or run(*given))
+    found = both(*NEURONS["receptors"], True, batch=1)[1]
+    assert len(seen) > 6
+    assert all(torch.equal(x, y) for x, y in zip([found[0], *found[2]], [expected[0], *expected[2]], strict=True))
+
+    def interrupted(*given):
+        if (0, 1) in seen:
+            raise KeyboardInterrupt
+        return seen.append(given[1]) or run(*given)
+
+    seen.clear()
+    monkeypatch.setattr(parallel, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        both(*NEURONS["receptors"], True, batch=1)
+    monkeypatch.setattr(parallel, "run", run)
+    found = both(*NEURONS["receptors"], True, batch=1)[1]
+    assert torch.equal(found[0], expected[0])
+
+
+def test_a_changed_number_of_threads_is_seen(monkeypatch):
+    """Also where these shapes have been computed before."""
+    seen, run = [], parallel.run
+    monkeypatch.setattr(shared, "_SMALL", 0)
+    monkeypatch.setattr(parallel, "run", lambda *given: seen.append(given[3]) or run(*given))
+    for threads in (1, 2):
+        shared.use_threads(threads)
+        both(*NEURONS["receptors"], False, batch=9)
+        assert set(seen) == {threads}
+        seen.clear()
+    shared.use_threads(None)
+
+
+@pytest.mark.parametrize("outputs", [40, 300])
 @pytest.mark.parametrize("delays", [False, True], ids=["", "delays"])
-def test_lists_that_grow(delays):
-    """Of a neuron at which more arrives in a window than there is room for at first."""
-    outputs, spikes = 40, 70
+def test_lists_that_grow(delays, outputs):
+    """Of neurons at which more arrives in a window than there is room for at first: some after the others get it."""
+    spikes = 70
     there = torch.ones(outputs, 2 + outputs, dtype=torch.bool)
     rows, (target, _) = structure(there)
     times = torch.linspace(0.1, 1.4, 2 * spikes, **DOUBLE).view(1, spikes, 2).mT.contiguous()

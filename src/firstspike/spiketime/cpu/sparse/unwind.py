@@ -30,6 +30,7 @@ from firstspike.spiketime.cpu.lanes.state import SYNAPSE, At, longest_wait
 from firstspike.spiketime.cpu.lanes.unwind import fill_pieces
 from firstspike.spiketime.cpu.membrane import responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.sparse.lists import arriving
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
     fill32,
@@ -57,32 +58,6 @@ def unwind_group(g, at):
     store(table, first, select(several, fill32(table, math.nan), load32(pieces, Y)))
     for k in range(g.count):
         store(table, (1 + k) * size + first, load32(pieces, PARTS + k * EACH + Q))
-
-
-@jit
-def arriving(g, window, event):
-    """The synapses through which an event arrives in a window: the first of them, and the one after the last."""
-    i, sent = np.intp(window.sources[event]), window.times[event]
-    first, last = g.offsets[i], g.offsets[i + 1]
-    if g.delayed > 0 and first < last:
-        if event < window.fresh:
-            first = _first_after(g.lag, first, last, sent, window.begin)
-        last = _first_after(g.lag, first, last, sent, window.end)
-    return first, last
-
-
-@jit
-def _first_after(lag, first, last, sent, time):
-    """The first synapse, from one up to another, through which a spike arrives at a time or later."""
-    if first == last or sent + lag[last - 1] < time:
-        return last
-    while first < last:
-        middle = (first + last) >> 1
-        if sent + lag[np.uintp(middle)] < time:
-            first = middle + 1
-        else:
-            last = middle
-    return first
 
 
 @jit

@@ -1,0 +1,124 @@
+"""What arrives in a window: each spike is handed to its targets, of which each has a list in its lane."""
+
+# mypy: disable-error-code="no-untyped-def"
+import math
+
+import numpy as np
+
+from firstspike.spiketime.cpu.arrays import LANES
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.vectors.shuffles import sort_lanes
+from firstspike.spiketime.cpu.vectors.simd import fill32, highest, load32, select, store
+
+
+@jit
+def arriving(g, window, event):
+    """The synapses through which an event arrives in a window: the first of them, and the one after the last."""
+    i, sent = np.intp(window.sources[event]), window.times[event]
+    first, last = g.offsets[i], g.offsets[i + 1]
+    if g.delayed > 0 and first < last:
+        if event < window.fresh:
+            first = _first_after(g.lag, first, last, sent, window.begin)
+        last = _first_after(g.lag, first, last, sent, window.end)
+    return first, last
+
+
+@jit
+def _first_after(lag, first, last, sent, time):
+    """The first synapse, from one up to another, through which a spike arrives at a time or later."""
+    if first == last or sent + lag[last - 1] < time:
+        return last
+    while first < last:
+        middle = (first + last) >> 1
+        if sent + lag[np.uintp(middle)] < time:
+            first = middle + 1
+        else:
+            last = middle
+    return first
+
+
+@jit
+def deal(g, slot, window, first, last, rows):
+    """Give the neurons of some groups what arrives at them in a window; without delays, in order of arrival.
+
+    Returns the length of the longest list, or -1 if one has no room in its ``rows``.
+    """
+    lengths, arrivals, weights, most = g.lengths[slot], g.arrivals[slot], g.weights[slot], np.uintp(0)
+    lengths[first * LANES : last * LANES] = 0
+    start, stop, some = np.uintp(first * LANES), np.uintp(last * LANES), first > 0 or last < g.groups
+    receptor, kinds, limit = g.times.dtype.type(0), g.receptors_of[slot], np.uintp(rows - 1)
+    for event in range(window.n):
+        sent = arrival = window.times[event]
+        if g.planes > 1:
+            receptor = g.times.dtype.type(g.receptor[0, np.intp(window.sources[event])])
+        begin, end = arriving(g, window, event)
+        if some and g.delayed == 0:  # targets are in order
+            begin, end = first_at(g.head, begin, end, first * LANES), first_at(g.head, begin, end, last * LANES)
+        for s in range(np.uintp(begin), np.uintp(end)):
+            j = np.uintp(g.head[s])
+            if some and g.delayed > 0 and not (j >= start and j < stop):
+                continue
+            if g.delayed > 0:
+                arrival = max(sent + g.lag[s], window.begin)
+            k, group, lane = np.uintp(lengths[j]), (j - start) // np.uintp(LANES), j % np.uintp(LANES)
+            if k == limit:
+                return -1
+            lengths[j] += 1
+            most = max(most, k)
+            place = (group * np.uintp(rows) + k) * np.uintp(LANES) + lane
+            arrivals[place], weights[place] = arrival, g.scaled[s]
+            if g.planes > 1:
+                kinds[place] = receptor
+    return np.intp(most)
+
+
+@jit
+def first_at(head, first, last, j):
+    """The first synapse, from one up to another, whose target is ``j`` or a later one."""
+    while first < last:
+        middle = (first + last) >> 1
+        if head[np.uintp(middle)] < j:
+            first = middle + 1
+        else:
+            last = middle
+    return first
+
+
+@jit
+def list_of(g, at, first, rows):
+    """What arrives at each lane of a group, as ``lanes.lists`` describes, from lists of groups from ``first`` on."""
+    place = at.first // LANES - first
+    here = slice(place * rows * LANES, (place + 1) * rows * LANES)
+    keys, weights, values, turns = (
+        g.arrivals[at.slot, here],
+        g.weights[at.slot, here],
+        g.values[at.slot],
+        g.turns[at.slot],
+    )
+    lengths, never, none = load32(g.lengths[at.slot], at.first), fill32(keys, math.inf), fill32(keys, 0.0)
+    n = np.intp(highest(lengths))
+    for row in range(0, n * LANES, LANES):
+        there = lengths > float(row // LANES)
+        store(keys, row, select(there, load32(keys, row), never))
+        store(weights, row, select(there, load32(weights, row), none))
+    store(keys, n * LANES, never)
+    sorts = g.delayed > 0 and n > 1
+    if g.planes == 1:
+        if sorts:
+            sort_lanes(keys, weights, n)
+        return keys, weights, None, n
+    kinds = g.receptors_of[at.slot, here]
+    if sorts:
+        for row in range(n):
+            store(turns, row * LANES, fill32(keys, row))
+        sort_lanes(keys, turns, n)
+    for plane in range(g.planes):
+        to = plane * g.sorted * LANES
+        for row in range(0, n * LANES, LANES):
+            if sorts:
+                for lane in range(LANES):
+                    since = np.intp(turns[row + lane]) * LANES + lane
+                    values[to + row + lane] = weights[since] if kinds[since] == plane else 0
+            else:
+                store(values, to + row, select(load32(kinds, row) == float(plane), load32(weights, row), none))
+    return keys, values, None, n
