@@ -201,6 +201,15 @@ def fan_out(layer: Any, name: str = "weight") -> Int64[Tensor, " inputs"]:
     return torch.full((weight[0].numel(),), len(weight), device=weight.device)
 
 
+def charge_of(layer: Any, name: str, sent: Float[Tensor, "places sources"]) -> Float[Tensor, "places rows"]:
+    """What rows receive of a number that each source sends, by the weights of that name; never as a matrix if sparse."""
+    weight = existing(layer, name)
+    if (sparse := layer.sparse.get(name)) is None:
+        return sent @ weight.flatten(1).mT
+    source, target = _ends(layer, name)
+    return sent.new_zeros(len(sent), sparse.targets).index_add(1, target, sent[:, source] * weight)
+
+
 def of_rows(layer: Any, name: str, values: Any) -> Any:
     """Numbers of each row, if they are no single one, in a form that broadcasts with the weights."""
     if not isinstance(values, Tensor):
