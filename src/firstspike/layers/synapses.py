@@ -202,7 +202,7 @@ def fan_out(layer: Any, name: str = "weight") -> Int64[Tensor, " inputs"]:
 
 
 def charge_of(layer: Any, name: str, sent: Float[Tensor, "places sources"]) -> Float[Tensor, "places rows"]:
-    """What rows receive of a number that each source sends, by the weights of that name; never as a matrix if sparse."""
+    """What rows receive of a number that each source sends, by the weights of that name; without a matrix if sparse."""
     weight = existing(layer, name)
     if (sparse := layer.sparse.get(name)) is None:
         return sent @ weight.flatten(1).mT
