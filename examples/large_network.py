@@ -137,7 +137,7 @@ def main():
     )
     parser.add_argument("--neurons", type=int, default=10_000)
     parser.add_argument("--steps", type=int, default=250, help="of the rates")
-    parser.add_argument("--epochs", type=int, default=4, help="of the digits")
+    parser.add_argument("--epochs", type=int, default=2, help="of the digits")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--readout-alone", action="store_true", help="of the digits: the network stays as it was drawn")

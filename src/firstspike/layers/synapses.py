@@ -85,7 +85,7 @@ def checked_signs(name: str, signs: Sequence[int] | None, inputs: int) -> tuple[
 def _sides(layer: Any, name: str, signs: Sequence[int]) -> Tensor:
     weight = getattr(layer, name)
     sides = weight.new_tensor(signs)
-    return sides[_ends(layer, name)[0]] if name in layer.sparse else sides.view(-1, *[1] * (weight.ndim - 2))
+    return sides[ends_of(layer, name)[0]] if name in layer.sparse else sides.view(-1, *[1] * (weight.ndim - 2))
 
 
 def parameter(like: Tensor, shape: tuple[int, ...], sparse: Synapses | None, what: str) -> nn.Parameter:
@@ -140,7 +140,7 @@ def _keys(name: str) -> tuple[str, str]:
     return name.replace("weight", "source"), name.replace("weight", "target")
 
 
-def _ends(layer: nn.Module, name: str) -> tuple[Tensor, Tensor]:
+def ends_of(layer: nn.Module, name: str) -> tuple[Tensor, Tensor]:
     """Source and target of sparse synapses."""
     source, target = (getattr(layer, key) for key in _keys(name))
     return source, target
@@ -154,7 +154,7 @@ def matrix(layer: Any, name: str, values: Tensor | None = None, rest: float = 0.
     found = existing(layer, name) if values is None else values
     if (sparse := layer.sparse.get(name)) is None:
         return found
-    shape, (source, target) = (sparse.targets, sparse.sources), _ends(layer, name)
+    shape, (source, target) = (sparse.targets, sparse.sources), ends_of(layer, name)
     if math.prod(shape) > MOST_DENSE:
         size = f"{math.prod(shape) * found.itemsize / 1e9:.3g} GB for {len(found)} synapses"
         raise ValueError(
@@ -178,9 +178,13 @@ def matrix(layer: Any, name: str, values: Tensor | None = None, rest: float = 0.
 
 def rows_of(layer: Any) -> Rows:
     """The structure of a recurrent layer's synapses: of sparse ones of the inputs or of all, and of its neurons."""
-    inputs, outputs, (own_source, own_target) = layer.in_features, layer.out_features, _ends(layer, "recurrent_weight")
+    inputs, outputs, (own_source, own_target) = (
+        layer.in_features,
+        layer.out_features,
+        ends_of(layer, "recurrent_weight"),
+    )
     if "weight" in layer.sparse:
-        source, target = _ends(layer, "weight")
+        source, target = ends_of(layer, "weight")
     else:
         source = torch.arange(inputs).repeat_interleave(outputs)
         target = torch.arange(outputs).repeat(inputs)
@@ -194,7 +198,7 @@ def rows_of(layer: Any) -> Rows:
 def fan_out(layer: Any, name: str = "weight") -> Int64[Tensor, " inputs"]:
     """Number of weights of each input that exist."""
     if (sparse := layer.sparse.get(name)) is not None:
-        return torch.bincount(_ends(layer, name)[0], minlength=sparse.sources)
+        return torch.bincount(ends_of(layer, name)[0], minlength=sparse.sources)
     if (connections := _connections(layer, name)) is not None:
         return connections.flatten(1).sum(dim=0)
     weight = getattr(layer, name)
@@ -206,7 +210,7 @@ def charge_of(layer: Any, name: str, sent: Float[Tensor, "places sources"]) -> F
     weight = existing(layer, name)
     if (sparse := layer.sparse.get(name)) is None:
         return sent @ weight.flatten(1).mT
-    source, target = _ends(layer, name)
+    source, target = ends_of(layer, name)
     return sent.new_zeros(len(sent), sparse.targets).index_add(1, target, sent[:, source] * weight)
 
 
@@ -215,7 +219,7 @@ def of_rows(layer: Any, name: str, values: Any) -> Any:
     if not isinstance(values, Tensor):
         return values
     if name in layer.sparse:
-        return values.flatten()[_ends(layer, name)[1]]
+        return values.flatten()[ends_of(layer, name)[1]]
     return values.view(-1, *[1] * (getattr(layer, name).ndim - 1))
 
 
@@ -223,7 +227,7 @@ def _means(layer: Any, name: str, values: Tensor) -> Float[Tensor, " rows"]:
     """The mean of each row over all inputs; missing connections count as 0."""
     if (sparse := layer.sparse.get(name)) is None:
         return values.flatten(1).mean(dim=1)
-    return values.new_zeros(sparse.targets).index_add(0, _ends(layer, name)[1], values) / sparse.sources
+    return values.new_zeros(sparse.targets).index_add(0, ends_of(layer, name)[1], values) / sparse.sources
 
 
 @torch.no_grad()
@@ -239,9 +243,14 @@ def check_structure(layer: Any, state: Mapping[str, Any], prefix: str) -> None:
         if not (torch.equal(found.source, source.cpu()) and torch.equal(found.target, target.cpu())):
             raise ValueError(f"{prefix}{name}: synapses of a state must be in order by source, then by target")
         if not (torch.equal(found.source, sparse.source) and torch.equal(found.target, sparse.target)):
-            layer.sparse[name] = found
-            for key, x in zip(_keys(name), (found.source, found.target), strict=True):
-                setattr(layer, key, x.to(getattr(layer, key).device))
+            set_structure_(layer, name, found)
+
+
+def set_structure_(layer: Any, name: str, found: Synapses) -> None:
+    """Give a layer as many other sparse synapses, whose weights and delays are to be put in their order."""
+    layer.sparse[name] = found
+    for key, x in zip(_keys(name), (found.source, found.target), strict=True):
+        setattr(layer, key, x.to(getattr(layer, key).device))
 
 
 def existing(layer: nn.Module, name: str = "weight") -> Float[Tensor, "*shape"]:
