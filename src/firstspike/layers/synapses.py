@@ -239,7 +239,7 @@ def check_structure(layer: Any, state: Mapping[str, Any], prefix: str) -> None:
             continue
         if not source.shape == target.shape == sparse.source.shape:
             continue  # torch says so
-        found = Synapses(sparse.sources, sparse.targets, source, target)
+        found = Synapses(sparse.sources, sparse.targets, source, target, rules=sparse.rules)
         if not (torch.equal(found.source, source.cpu()) and torch.equal(found.target, target.cpu())):
             raise ValueError(f"{prefix}{name}: synapses of a state must be in order by source, then by target")
         if not (torch.equal(found.source, sparse.source) and torch.equal(found.target, sparse.target)):

@@ -108,8 +108,8 @@ class Rewiring(Callback):
                 x.copy_(x if start is None else torch.where(dead, start.to(x), x))
             for x in (parameter, *more, *kept):
                 x.copy_(x[order])
-        found = Synapses(sparse.sources, sparse.targets, pair // sparse.targets, pair % sparse.targets)
-        synapses.set_structure_(layer, name, found)
+        ends = pair // sparse.targets, pair % sparse.targets
+        synapses.set_structure_(layer, name, Synapses(sparse.sources, sparse.targets, *ends, rules=sparse.rules))
         return side[order]
 
     def state_dict(self) -> dict[str, Any]:
