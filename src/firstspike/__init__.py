@@ -46,16 +46,25 @@ if TYPE_CHECKING:
     from firstspike.neurons import LIF, Neuron
     from firstspike.runs import Run
     from firstspike.spiketime import first_spike_time, spike_trains
-    from firstspike.training import Augment, Callback, CosineLR, EarlyStopping, Evaluation, SilentNeurons, Trainer
+    from firstspike.training import (
+        Augment,
+        Callback,
+        CosineLR,
+        EarlyStopping,
+        Evaluation,
+        Rewiring,
+        SilentNeurons,
+        Trainer,
+    )
 
 __all__ = [
     "LIF", "Augment", "BiasSpikes", "Callback", "Concatenate", "CosineLR", "Delay", "DelayRule", "Earliest",
     "EarliestPool2d", "EarlyStopping", "Evaluation", "FirstSpike", "IntegralReadout", "LIFConv2d", "LIFLinear",
     "LIFRecurrent", "LIFSpikeTrains", "MaximumReadout", "MembraneReadout", "Multiplex", "Network", "Neuron",
-    "PoissonSpikes", "Record", "Run", "SilentNeurons", "SmoothCount", "SpikeDropout", "SpikeTrains", "SpikingConv2d",
-    "SpikingLinear", "SpikingRecurrent", "Trainer", "__version__", "config", "connect", "data", "export",
-    "first_spike_time", "from_nir", "interop", "layers", "losses", "neurons", "plots", "raise_deferred_errors", "runs",
-    "spike_trains", "spiketime", "substrates", "to_nir", "training",
+    "PoissonSpikes", "Record", "Rewiring", "Run", "SilentNeurons", "SmoothCount", "SpikeDropout", "SpikeTrains",
+    "SpikingConv2d", "SpikingLinear", "SpikingRecurrent", "Trainer", "__version__", "config", "connect", "data",
+    "export", "first_spike_time", "from_nir", "interop", "layers", "losses", "neurons", "plots",
+    "raise_deferred_errors", "runs", "spike_trains", "spiketime", "substrates", "to_nir", "training",
 ]  # fmt: skip
 
 # Looked up on first use, so that reading a config or printing a help text does not load torch.

@@ -89,6 +89,7 @@ class Synapses:
         target: neuron that receives, of each synapse ``(synapses,)``.
         weight: finite weights ``(synapses,)``, or one for all; None leaves them to the layer.
         delay: finite delays >= 0 ``(synapses,)``, or one for all, in the unit of the times; None for that of the layer.
+        rules: the sections of a config that they were made by.
 
     Raises:
         ValueError: indices out of range, weights that are not finite, delays that are not or are negative, lengths that
@@ -101,6 +102,7 @@ class Synapses:
     target: Int64[Tensor, " synapses"]
     weight: Float[Tensor, " synapses"] | None = None
     delay: Float[Tensor, " synapses"] | None = None
+    rules: tuple[Any, ...] = field(default=(), kw_only=True)
     multapses: bool = field(init=False)
     """Whether a pair of neurons has several synapses."""
 

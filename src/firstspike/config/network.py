@@ -3,13 +3,16 @@
 import inspect
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn, optim
 
 from firstspike.config.section import Section
 from firstspike.config.sections import CUSTOM, LAYER_SECTIONS, Custom, described_neuron
 from firstspike.config.yaml_file import Place, shown_place
+from firstspike.connect import Synapses
 from firstspike.data import SpikeData
 from firstspike.layers import (
     Delay,
@@ -79,6 +82,10 @@ def layers_of(
                 given["rule"] = DelayRule(**{name: given.pop(name) for name in DelayRule.__dataclass_fields__})
             if issubclass(target, Branch):
                 given |= _ends(points, given["over"])
+            for name, sources in (("synapses", size), ("recurrent", given.get("out_features"))):
+                if rules := given.get(name):
+                    ends = {"sources": sources, "targets": given["out_features"]}
+                    given[name] = _synapses(rules, ("network", index, name), runtime.get("generator"), **ends)
             if "image" in takes and image is None:
                 raise ValueError(
                     f"{kind} needs an image: data of images, and before it only layers that keep it, such as conv, "
@@ -87,10 +94,23 @@ def layers_of(
             layer = target(**given)
             check_follows(form, layer)
             size, form = layer.output_size(size), form_of(layer)
+        except LayerError:
+            raise
         except ValueError as error:
             raise LayerError(("network", index), str(error)) from None
         image = image if isinstance(layer, Delay | SpikeDropout) else getattr(layer, "out_image", None)
         yield layer
+
+
+def _synapses(rules: Sequence[Section], place: Place, generator: torch.Generator | None, **ends: int) -> Synapses:
+    """The synapses of all rules together."""
+    parts: list[Synapses] = []
+    for k, rule in enumerate(rules):
+        try:
+            parts.append(rule.build(generator=generator or torch.Generator(), **ends))
+        except ValueError as error:
+            raise LayerError((*place, k), str(error)) from None
+    return replace(sum(parts[1:], parts[0]), rules=tuple(rules))
 
 
 def _ends(points: Sequence[int | tuple[int, int, int]], over: int) -> dict[str, Any]:
@@ -208,18 +228,22 @@ def describe_network(network: nn.Module, optimizer: optim.Optimizer) -> list[Sec
 
 
 def _describe_layer(section: type[Section], layer: nn.Module) -> dict[str, Any] | None:
-    """The fields of a layer's section; None if one is a tensor or synapses, which a config cannot hold."""
+    """The fields of a layer's section; None if one is a tensor, or synapses of no config, which none can hold."""
     names = [name for name in section.model_fields if name not in ("kind", "reset", "refractory", *_RATES)]
     if isinstance(layer, Delay):
         return {name: getattr(layer, name, getattr(layer.rule, name, None)) for name in names}
-    values = {name: getattr(layer, name) for name in names if name not in ("neuron", "delay")}
+    taken = ("neuron", "delay", "synapses", "recurrent")
+    values = {name: getattr(layer, name) for name in names if name not in taken}
     if "delay" in names:
         values["delay"] = layer.delay if isinstance(layer, Branch) else layer.delay_rule
     if isinstance(layer, NeuronLayer):
         values["neuron"] = described_neuron(layer.initial_neuron)
+        for name, weights in (("synapses", "weight"), ("recurrent", "recurrent_weight")):
+            if weights in layer.sparse:
+                values[name] = layer.sparse[weights].rules
         if (
             values["neuron"] is None
-            or layer.sparse
+            or not all(x.rules for x in layer.sparse.values())
             or any(isinstance(values.get(x), Tensor) for x in ("mask", "recurrent_mask"))
         ):
             return None

@@ -1,9 +1,12 @@
 """The sections of a config. Each follows from the class that it configures, plus the parts that only configs have."""
 
 import inspect
+import math
 from typing import Annotated, Any, Literal, Union
 
+import torch
 from pydantic import (
+    BeforeValidator,
     Discriminator,
     Field,
     SerializerFunctionWrapHandler,
@@ -13,8 +16,11 @@ from pydantic import (
     model_validator,
 )
 from torch import Tensor
+from torch.distributions import LogNormal, Normal, Uniform
 
+from firstspike import connect
 from firstspike.config.section import Built, Section, argument_texts, derive, union
+from firstspike.connect import Synapses
 from firstspike.data import DATASETS, SpikeData, Splits, outline
 from firstspike.layers import LAYERS, Delay, DelayRule
 from firstspike.layers.branches import Branch
@@ -129,9 +135,89 @@ Rule: Any = derive(DelayRule)
 _PARAMETERS: Any = tuple[str, ...]
 
 
+class _Distribution(Built):
+    """Values of synapses that are drawn."""
+
+    def build(self, **more: Any) -> Any:
+        """The distribution."""
+        low, high = getattr(self, "low", 0.0), getattr(self, "high", 1.0)
+        if low >= high:
+            raise ValueError(f"low must be below high, got {low:g} and {high:g}")
+        return super().build(**more)
+
+
+_SCALES: Any = {"low": Finite, "high": Finite, "loc": Finite, "scale": Positive}
+DISTRIBUTIONS = {
+    kind: derive(target, kind, base=_Distribution, omit=("validate_args",), types=_SCALES)
+    for kind, target in {"uniform": Uniform, "normal": Normal, "log_normal": LogNormal}.items()
+}
+MOST_DRAWN = 10**8
+
+
+class _Connection(Section):
+    """A rule of ``fs.connect`` between slices of the neurons."""
+
+    def build(self, *, sources: int, targets: int, generator: torch.Generator | None) -> Synapses:  # type: ignore[override]
+        """Its synapses, between that many neurons."""
+        first, sizes = [], []
+        for name, size in (("source", sources), ("target", targets)):
+            start, stop = getattr(self, name) or (0, size)
+            if not start < stop <= size:
+                raise ValueError(f"{name}: expected the first and the one past the last of {size}, got {start}, {stop}")
+            first.append(start)
+            sizes.append(stop - start)
+        given, rule = self.arguments("source", "target"), type(self)._target
+        number, chance = given.get("number"), given.get("probability", 1.0)
+        most = max(sizes) if rule is connect.one_to_one else math.prod(sizes) * chance
+        if number is not None:
+            most = number * sizes[rule is connect.fixed_indegree]
+        if most > MOST_DRAWN:
+            raise ValueError(f"about {most:.3g} synapses, a config draws at most {MOST_DRAWN}: hand the network over")
+        if rule is not connect.one_to_one:
+            given |= {"sources": sizes[0], "targets": sizes[1]}
+        elif sizes[0] == sizes[1]:
+            given["number"] = sizes[0]
+        else:
+            raise ValueError(f"one_to_one needs as many sources as targets, got {sizes[0]} and {sizes[1]}")
+        found: Synapses = rule(**given, generator=generator)
+        return found.at(*first, sources, targets)
+
+
+_SLICE: Any = tuple[NotNegativeInt, NotNegativeInt] | None
+_VALUES: Any = Annotated[
+    Annotated[Finite, Tag("number")] | Annotated[union(DISTRIBUTIONS.values()), Tag("drawn")],
+    Discriminator(lambda given: "drawn" if isinstance(given, dict | Section) else "number"),
+]
+CONNECTIONS: dict[str, Any] = {
+    rule.__name__: derive(
+        rule,
+        rule.__name__,
+        base=_Connection,
+        omit=("sources", "targets", *(["number"] if rule is connect.one_to_one else [])),
+        types={"weight": _VALUES | None, "delay": _VALUES | None},
+        extra={
+            side: (_SLICE, Field(None, description=f"neurons that {do}: the first, and the one past the last"))
+            for side, do in (("source", "send"), ("target", "receive"))
+        },
+    )
+    for rule in (
+        connect.fixed_probability, connect.fixed_indegree, connect.fixed_outdegree, connect.one_to_one,
+        connect.all_to_all,
+    )
+}  # fmt: skip
+
+
+def _as_list(given: Any) -> Any:
+    return (given,) if isinstance(given, dict | Section) else given
+
+
+Connections: Any = Annotated[tuple[union(CONNECTIONS.values()), ...], BeforeValidator(_as_list), Field(min_length=1)]
+
+
 def _layer(kind: str, target: type[Any]) -> type[Section]:
     """The section of a layer, without arguments that follow from the layer before it, and with learning rates."""
     types = {"neuron": Neuron | None, "delay": Rule | None, "recurrent_delay": Rule | None, "trainable": _PARAMETERS}
+    types |= dict.fromkeys(("synapses", "recurrent"), Connections | None)
     extra: dict[str, Any] = {}
     if issubclass(target, NeuronLayer):
         takes = inspect.signature(target).parameters
@@ -143,7 +229,7 @@ def _layer(kind: str, target: type[Any]) -> type[Section]:
         extra["lr"] = _rate("its parameters")
     elif issubclass(target, Branch):
         types, extra = {"delay": Rule | NotNegative | None}, {"lr": _rate("its delays")}
-    omit = ("in_features", "features", "image", "rule", "inputs", "skipped", "synapses", "recurrent")
+    omit = ("in_features", "features", "image", "rule", "inputs", "skipped")
     return derive(target, kind, base=Section, omit=omit, types=types, extra=extra)
 
 

@@ -186,6 +186,15 @@ def fan_out(layer: Any, name: str = "weight") -> Int64[Tensor, " inputs"]:
     return torch.full((weight[0].numel(),), len(weight), device=weight.device)
 
 
+def charge_of(layer: Any, name: str, sent: Float[Tensor, "places sources"]) -> Float[Tensor, "places rows"]:
+    """What rows receive of a number that each source sends, by the weights of that name; without a matrix if sparse."""
+    weight = existing(layer, name)
+    if (sparse := layer.sparse.get(name)) is None:
+        return sent @ weight.flatten(1).mT
+    source, target = ends_of(layer, name)
+    return sent.new_zeros(len(sent), sparse.targets).index_add(1, target, sent[:, source] * weight)
+
+
 def of_rows(layer: Any, name: str, values: Any) -> Any:
     """Numbers of each row, if they are no single one, in a form that broadcasts with the weights."""
     if not isinstance(values, Tensor):
@@ -211,13 +220,18 @@ def check_structure(layer: Any, state: Mapping[str, Any], prefix: str) -> None:
             continue
         if not source.shape == target.shape == sparse.source.shape:
             continue  # torch says so
-        found = Synapses(sparse.sources, sparse.targets, source, target)
+        found = Synapses(sparse.sources, sparse.targets, source, target, rules=sparse.rules)
         if not (torch.equal(found.source, source.cpu()) and torch.equal(found.target, target.cpu())):
             raise ValueError(f"{prefix}{name}: synapses of a state must be in order by source, then by target")
         if not (torch.equal(found.source, sparse.source) and torch.equal(found.target, sparse.target)):
-            layer.sparse[name] = found
-            for key, x in zip(_keys(name), (found.source, found.target), strict=True):
-                setattr(layer, key, x.to(getattr(layer, key).device))
+            set_structure_(layer, name, found)
+
+
+def set_structure_(layer: Any, name: str, found: Synapses) -> None:
+    """Give a layer as many other sparse synapses, whose weights and delays are to be put in their order."""
+    layer.sparse[name] = found
+    for key, x in zip(_keys(name), (found.source, found.target), strict=True):
+        setattr(layer, key, x.to(getattr(layer, key).device))
 
 
 def existing(layer: nn.Module, name: str = "weight") -> Float[Tensor, "*shape"]:

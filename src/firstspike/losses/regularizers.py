@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from firstspike.layers import Delay, Network, Record, SpikingLayer
 from firstspike.layers.named import named_layers
+from firstspike.layers.synapses import charge_of
 from firstspike.layers.trains import Form, first_of, form_of, spike_counts, takes_trains
 from firstspike.losses.base import Classes, Outputs, check_batch, of_true
-from firstspike.ranges import Finite, Fraction, NotNegative, Positive, checks_ranges
+from firstspike.ranges import Finite, Fraction, NotNegative, NotNegativeInt, Positive, checks_ranges
 from firstspike.signature import shown_arguments, takes_arguments_of
 from firstspike.spiketime.maxima.peaks import lacking
 from firstspike.spiketime.parameters import of_neurons
@@ -217,7 +218,7 @@ class SilentPeak(LayerRegularizer):
 @takes_arguments_of(Regularizer)
 @checks_ranges
 class SpikeCount(LayerRegularizer):
-    """Keeps the number of spikes of each neuron between two bounds::
+    """Keeps the number of spikes of each neuron between two bounds, or at a target, which is both::
 
         R = alpha mean_neurons (max(least - n, 0)^2 + max(n - most, 0)^2),    summed over the LIF layers
 
@@ -226,23 +227,45 @@ class SpikeCount(LayerRegularizer):
     A number of spikes has no derivative. This uses that of a neuron without leak whose reset subtracts the
     threshold: it spikes once for every threshold of charge that it receives, so that ``dn/dw_i`` is the mean number of
     spikes of input i over the threshold. This surrogate goes to the weights of the layer alone, and reaches silent
-    neurons as well.
+    neurons as well, where inputs spike.
 
     Args:
-        least: spikes per sample below which a neuron is driven more.
-        most: spikes per sample above which it is driven less; ``inf`` for no bound.
+        least: spikes per sample below which a neuron is driven more: a number, or one for each neuron.
+        most: spikes per sample above which it is driven less, likewise; ``inf`` for no bound.
+        neurons: the population that this is about, from the first neuron up to, not including, the second; all by
+            default. For several populations, give several terms.
+        recurrent: whether recurrent weights learn from it as those of the inputs do.
 
     Raises:
-        ValueError: a number outside its range, `most` below `least`.
+        ValueError: a number outside its range, `most` below `least`; when it is used, neurons that a layer lacks, or
+            another number of bounds.
     """
 
     def __init__(
-        self, alpha: NotNegative, least: NotNegative = 0.0, most: float = math.inf, tau_syn: Positive = 1.0
+        self,
+        alpha: NotNegative,
+        least: NotNegative | Sequence[NotNegative] = 0.0,
+        most: float | Sequence[float] = math.inf,
+        tau_syn: Positive = 1.0,
+        *,
+        neurons: tuple[NotNegativeInt, NotNegativeInt] | None = None,
+        recurrent: bool = False,
     ) -> None:
         super().__init__(alpha, tau_syn)
-        if not most >= least:
-            raise ValueError(f"most: expected at least {least:g}, the lower bound, got {most}")
-        self.least, self.most = float(least), float(most)
+        given = [torch.as_tensor(x, dtype=torch.float64, device="cpu") for x in (least, most)]
+        self.least, self.most = (tuple(x.tolist()) if x.ndim else float(x) for x in given)
+        if len({x.shape for x in given if x.ndim}) > 1:
+            raise ValueError(f"least, most: expected equally many, got {len(given[0])} and {len(given[1])}")
+        low, high = (x.flatten() for x in torch.broadcast_tensors(*given))
+        if bool((wrong := ~((high >= low) & (low >= 0) & (low < math.inf))).any()):
+            first, last = float(low[wrong][0]), float(high[wrong][0])
+            if not 0 <= first < math.inf:
+                raise ValueError(f"least must be finite and >= 0, got {first:g}")
+            raise ValueError(f"most: expected at least {first:g}, the lower bound, got {last:g}")
+        self.neurons = None if neurons is None else (int(neurons[0]), int(neurons[1]))
+        if self.neurons is not None and not 0 <= self.neurons[0] < self.neurons[1]:
+            raise ValueError(f"neurons must be the first and the one past the last, as in (0, 80), got {neurons}")
+        self.recurrent = recurrent
 
     def of_layer(self, layer: SpikingLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
         """Squared distance of the numbers of spikes from the bounds."""
@@ -255,7 +278,16 @@ class SpikeCount(LayerRegularizer):
             raise ValueError(
                 f"SpikeCount is about LIF neurons: others have no charge for each spike; got {layer.neuron}"
             )
-        charge = arrived @ layer.synapses.mT / of_neurons(layer.neuron.threshold, layer.synapses).detach()
-        count = self.batch_mean(sent.flatten(1)).view(-1, rows) + (charge - charge.detach())
-        few, many = (self.least - count).clamp(min=0), (count - self.most).clamp(min=0)
+        count = self.batch_mean(sent.flatten(1)).view(-1, rows)
+        charge = charge_of(layer, "weight", arrived)
+        if self.recurrent and "recurrent_weight" in layer._signed:
+            charge = charge + charge_of(layer, "recurrent_weight", count)
+        charge = charge / of_neurons(layer.neuron.threshold, charge.mT).detach()
+        first, last = self.neurons or (0, rows)
+        least, most = (count.new_tensor(x) for x in (self.least, self.most))
+        if last > rows or {least.numel(), most.numel()} - {1, last - first}:
+            asked = f"{max(least.numel(), most.numel())} bounds for neurons {first} to {last - 1}"
+            raise ValueError(f"SpikeCount has {asked}, {layer._name} has {rows} neurons")
+        count = (count + (charge - charge.detach()))[:, first:last]
+        few, many = (least - count).clamp(min=0), (count - most).clamp(min=0)
         return (few.square() + many.square()).mean()

@@ -7,6 +7,7 @@ from firstspike.training.callbacks import Callback, EarlyStopping
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.fit import Fit, FitResult, Interrupted
 from firstspike.training.margin import margins
+from firstspike.training.rewiring import Rewiring
 from firstspike.training.schedules import CosineLR
 from firstspike.training.silent import SilentNeurons
 from firstspike.training.trainer import Trainer
@@ -15,5 +16,5 @@ OPTIMIZERS: dict[str, type[optim.Optimizer]] = {"adam": optim.Adam, "adamw": opt
 
 __all__ = [
     "Augment", "Callback", "CosineLR", "EarlyStopping", "Evaluation", "Fit", "FitResult", "Interrupted",
-    "SilentNeurons", "Trainer", "margins",
+    "Rewiring", "SilentNeurons", "Trainer", "margins",
 ]  # fmt: skip

@@ -1,0 +1,157 @@
+"""Train networks of 10 000 neurons with a million recurrent synapses: to target rates, and to tell spoken digits.
+
+Four fifths of the neurons excite, the others inhibit, with delays of 1.5 ms. Exact spike times say how each spike moves
+with each of the synapses, but a neuron without spikes has no spike to move: ``SpikeCount`` reaches it.
+
+    python examples/large_network.py rates --seeds 3
+    python examples/large_network.py digits free-spoken-digit-dataset --seeds 3
+"""
+
+import argparse
+import statistics
+import time
+
+import matplotlib.pyplot as plt
+import torch
+from torch.distributions import Uniform
+
+import firstspike as fs
+from firstspike.data import DATASETS
+from firstspike.plots.look import COLOURS, GREY
+
+EACH, DELAY = 100, 1.5  # recurrent synapses of a neuron, and their delay in ms
+NEURON = fs.LIF(tau_mem=10.0, tau_syn=2.0, refractory=2.0, unit="ms")
+
+
+def layer_of(inputs, neurons, each, drive, duration, generator, weight=0.02):
+    """Excitatory and inhibitory neurons, each with synapses from some of the inputs and from others of the layer."""
+    excite, options = neurons * 4 // 5, {"delay": DELAY, "generator": generator}
+    rule = fs.connect.fixed_indegree
+    few = min(EACH, neurons // 5)
+    excites = rule(excite, neurons, few * 4 // 5, weight=Uniform(0.5 * weight, 1.5 * weight), **options)
+    inhibits = rule(neurons - excite, neurons, few // 5, weight=Uniform(-7.5 * weight, -2.5 * weight), **options)
+    return fs.SpikingRecurrent(
+        inputs, neurons, 20, duration, NEURON, window=DELAY, overflow="drop",
+        synapses=rule(inputs, neurons, each, weight=drive, generator=generator),
+        recurrent=excites.at(sources=neurons) + inhibits.at(excite),
+        recurrent_signs=[1] * excite + [-1] * (neurons - excite),
+    )  # fmt: skip
+
+
+def rates(seed, neurons, steps, samples=4, duration=100.0):
+    """A network that is nearly silent learns a rate for each neuron: 5 Hz, of inhibitory neurons 10 Hz, on average."""
+    generator = torch.Generator().manual_seed(seed)
+    layer = layer_of(1000, neurons, 10, Uniform(0.07, 0.21), duration, generator)
+    network = fs.Network(fs.PoissonSpikes(1000, 0.02, duration), layer)  # at 20 Hz, drawn anew in each step
+    spread, mean = 0.5, torch.tensor([5.0, 10.0])[(torch.arange(neurons) >= neurons * 4 // 5).long()]
+    target = mean * torch.exp(spread * torch.randn(neurons, generator=generator) - spread**2 / 2)  # log-normal
+    count = fs.losses.SpikeCount(1.0, target * duration / 1e3, target * duration / 1e3, recurrent=True)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.004)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    nothing = torch.full((samples, 0), torch.inf)
+
+    def measured():
+        with torch.no_grad():
+            trains = torch.cat([network(nothing) for _ in range(32)])
+        return trains, 1e3 / duration * trains.isfinite().sum(dim=-1).float().mean(dim=0)
+
+    torch.manual_seed(seed)  # of the Poisson inputs
+    before, start = measured(), time.process_time()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        with torch.no_grad():  # the term needs numbers of spikes alone
+            record = network.record(nothing)
+        count(record.output, None, network, record).backward()
+        optimizer.step()
+        schedule.step()
+        layer.project_()  # signs stay
+    return target, before, measured(), time.process_time() - start
+
+
+def show_rates(results, neurons):
+    """Print what was reached, and draw the first seed."""
+    excite = neurons * 4 // 5
+    for name, part in (("excitatory", slice(excite)), ("inhibitory", slice(excite, None))):
+        target = [x[0][part].mean().item() for x in results]
+        means = [[x[k][1][part].mean().item() for x in results] for k in (1, 2)]
+        close = [torch.corrcoef(torch.stack([x[0][part], x[2][1][part]]))[0, 1].item() for x in results]
+        print(
+            f"{name}: target {spread(target)}, before {spread(means[0])}, after {spread(means[1])} Hz; correlation of "
+            f"rates with targets {spread(close)}"
+        )
+    print(f"{spread([x[3] for x in results])} s of CPU time")
+    target, before, after, _ = results[0]
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained", width_ratios=(2, 1))
+    shown = torch.cat([torch.arange(excite - 80, excite), torch.arange(excite, excite + 20)])
+    for row, title, (trains, found) in zip(axes, ("before", "after"), (before, after), strict=True):
+        for colour, part in ((COLOURS[0], shown < excite), (COLOURS[1], shown >= excite)):
+            rows = trains[0, shown]
+            place, spike = (rows.isfinite() & part[:, None]).nonzero(as_tuple=True)
+            row[0].plot(rows[place, spike], place, "|", color=colour, markersize=4)
+            own = shown[part][0] >= excite
+            chosen = slice(excite, None) if own else slice(excite)
+            label = "inhibitory" if own else "excitatory"
+            row[1].plot(target[chosen], found[chosen], ".", color=colour, markersize=1.5, label=label, rasterized=True)
+        most = float(target.quantile(0.999))
+        row[1].plot([0, most], [0, most], color=GREY, linewidth=1)
+        row[0].set(title=f"100 of the neurons, {title}", xlabel="time [ms]", ylabel="neuron", ylim=(-1, 100))
+        row[1].set(title=f"rates {title}", xlabel="target [Hz]", ylabel="rate [Hz]", xlim=(0, most), ylim=(0, most))
+    axes[0, 1].legend(markerscale=6, loc="upper left")
+    return figure
+
+
+def digits(seed, neurons, epochs, data, alone=False):
+    """A network learns to tell spoken digits, played five times as fast; ``alone``: only its readout learns."""
+    generator = torch.Generator().manual_seed(seed)
+    drive = torch.distributions.Normal(0.08, 0.08)
+    layer = layer_of(data.train.features, neurons, 8, drive, 130.0, generator)
+    readout = fs.IntegralReadout(neurons, 10, NEURON, tau=100.0, weight_mean=0.0, weight_std=0.0)
+    network = fs.Network(layer, readout)
+    groups = [
+        {"params": [layer.weight], "lr": 0.004},
+        {"params": [layer.recurrent_weight], "lr": 0.001},
+        {"params": [readout.weight], "lr": 0.0002},
+    ]
+    optimizer = torch.optim.Adam(groups[2:] if alone else groups)
+    trainer = fs.Trainer(
+        network, fs.losses.ReadoutCrossEntropy(), optimizer,
+        regularizers=[] if alone else [fs.losses.SpikeCount(1.0, 0.2, 1.0, recurrent=True)],
+        augment=fs.Augment(jitter=0.5, dropout=0.1),
+        schedule=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs),
+    )  # fmt: skip
+    start = time.process_time()
+    result = trainer.fit(data.train, data.validation, epochs=epochs, batch_size=30, seed=seed, test=data.test)
+    return result.test.accuracy, time.process_time() - start
+
+
+def spread(values):
+    """Mean and standard deviation."""
+    return f"{statistics.fmean(values):.4g}" + (f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else "")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("task", choices=["rates", "digits"])
+    parser.add_argument(
+        "where", nargs="?", default="large_network.png", help="the picture, or the folder of the digits"
+    )
+    parser.add_argument("--neurons", type=int, default=10_000)
+    parser.add_argument("--steps", type=int, default=250, help="of the rates")
+    parser.add_argument("--epochs", type=int, default=2, help="of the digits")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--readout-alone", action="store_true", help="of the digits: the network stays as it was drawn")
+    given = parser.parse_args()
+    seeds = range(given.first_seed, given.first_seed + given.seeds)
+    if given.task == "rates":
+        results = [rates(seed, given.neurons, given.steps) for seed in seeds]
+        show_rates(results, given.neurons).savefig(given.where, dpi=120)
+        return
+    encode = {"kind": "level_crossing", "levels": 8, "dt": 2.0}  # 2 ms for each of 10 ms
+    data = DATASETS["spoken_digits"](folder=given.where, channels=48, encode=encode)
+    found = [digits(seed, given.neurons, given.epochs, data, given.readout_alone) for seed in seeds]
+    print(f"test accuracy {spread([100 * x[0] for x in found])} %, {spread([x[1] for x in found])} s of CPU time")
+
+
+if __name__ == "__main__":
+    main()
