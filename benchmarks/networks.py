@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import LogNormal, Normal, Uniform
+from torch.distributions import LogNormal, Uniform
 
 import firstspike as fs
 
@@ -163,11 +163,12 @@ def microcircuit(duration: float = 100.0, dtype: torch.dtype = DTYPE, scale: flo
             strength = charge * (-4.0 if sends % 2 else 2.0 if (receives, sends) == (0, 2) else 1.0)
             lost += whole / POPULATIONS[receives] * strength * RATES[sends] * 1e-3
             mean = 0.75 if sends % 2 else 1.5
-            delay = (10 * torch.normal(mean, 0.5 * mean, (number,), generator=draw)).round().clamp(min=1) / 10
+            delay = torch.normal(mean, 0.5 * mean, (number,), generator=draw, dtype=torch.float64)
+            delay = (10 * delay).round().clamp(min=1) / 10
             ends = [torch.randint(sizes[x], (number,), generator=draw) for x in (sends, receives)]
             weight = strength / scale**0.5 * (1 + 0.1 * torch.randn(number, generator=draw))
             found = fs.connect.pairs(
-                torch.stack(ends), sizes[sends], sizes[receives], multapses=True, weight=weight, delay=delay.double()
+                torch.stack(ends), sizes[sends], sizes[receives], multapses=True, weight=weight, delay=delay
             )
             parts.append(found.at(int(first[sends]), int(first[receives]), neurons, neurons))
         lost += EXTERNAL[receives] * charge * 8e-3
