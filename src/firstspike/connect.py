@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
 import torch
@@ -20,10 +21,11 @@ from torch.distributions import Distribution
 
 from firstspike.ranges import Count, Fraction, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
+from firstspike.text import needed
 
 __all__ = [
-    "Synapses", "all_to_all", "by_distance", "fixed_indegree", "fixed_outdegree", "fixed_probability", "from_sparse",
-    "one_to_one", "pairs",
+    "Synapses", "all_to_all", "by_distance", "fixed_indegree", "fixed_outdegree", "fixed_probability",
+    "from_sonata", "from_sparse", "one_to_one", "pairs",
 ]  # fmt: skip
 
 MOST_SYNAPSES = 2**31 - 1
@@ -273,6 +275,33 @@ def from_sparse(matrix: Any, **options: Unpack[Options]) -> Synapses:
     target, source = matrix.indices()
     found = Synapses(sources, targets, source, target, None if matrix.dtype == torch.bool else matrix.values())
     return replace(found, **_drawn((len(found),), options))
+
+
+@_rule("autapses", "multapses")
+def from_sonata(
+    path: Path | str, sources: Size, targets: Size, population: str | None = None, **options: Unpack[Options]
+) -> Synapses:
+    """The edges of a SONATA file, with its ``syn_weight`` and ``delay`` where it has them and no others are given.
+
+    Of tables of edge types (CSV) nothing is read: give ``weight`` and ``delay``.
+
+    Args:
+        path: the HDF5 file of edges. Reading it takes the extra ``h5py``.
+        population: name of the edges; by default there is only one.
+    """
+    h5py = needed("h5py", "h5py", "h5py, which reads SONATA files,")
+    try:
+        with h5py.File(path, "r") as file:
+            (name,) = [population] if population else file["edges"]
+            edges = file["edges"][name]
+            ends = [torch.from_numpy(edges[f"{x}_node_id"][:].astype("int64")) for x in ("source", "target")]
+            (group,) = [edges[x] for x in edges if x.isdigit()] or [{}]
+            there = {x: group[y] for x, y in (("weight", "syn_weight"), ("delay", "delay")) if y in group}
+            row = edges["edge_group_index"][:] if there else None
+            found = {x: torch.from_numpy(values[:].astype("float64")[row]) for x, values in there.items()}
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected SONATA edges, of one population and with one group: {error}") from None
+    return Synapses(sources, targets, *ends, **found | _drawn(tuple(ends[0].shape), options))
 
 
 def _made(sources: int, targets: int, source: Tensor, target: Tensor, options: Options) -> Synapses:

@@ -290,9 +290,9 @@ def _alone(name: str, synapses: Synapses) -> Synapses:
 
 def _connected(synapses: Synapses, out: int, dtype: torch.dtype, delays: bool) -> connect.Synapses:
     """The same as sparse synapses of a layer."""
-    values = [torch.from_numpy(finite("weights or delays", x, dtype)) for x in (synapses.weight, synapses.delay)]
-    ends = (torch.from_numpy(x) for x in (synapses.column, synapses.row))
-    return connect.Synapses(synapses.inputs, out, *ends, values[0], values[1] if delays else None)
+    source, target = torch.from_numpy(synapses.column), torch.from_numpy(synapses.row)
+    weight, delay = (torch.from_numpy(finite("weights or delays", x, dtype)) for x in (synapses.weight, synapses.delay))
+    return connect.Synapses(synapses.inputs, out, source, target, weight, delay if delays else None)
 
 
 @torch.no_grad()
