@@ -298,6 +298,17 @@ def test_sums_and_slices():
     assert torch.equal(later.with_values().weight, later.weight)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64, np.int32])
+def test_indices_of_any_whole_type(dtype):
+    found = connect.pairs(np.array([[3, 0], [1, 2]], dtype=dtype), 4, 3)
+    assert (found.source.tolist(), found.target.tolist()) == ([0, 3], [2, 1])
+
+
+def test_only_synapses_are_added():
+    with pytest.raises(TypeError, match="unsupported operand"):
+        connect.one_to_one(3) + np.eye(3).tolist()
+
+
 def test_a_million_synapses():
     """As many as asked, and no more than there is a place for: a matrix would have 10^11 entries."""
     found = connect.fixed_probability(400_000, 250_000, 1e-5, weight=0.5, generator=seeded())
@@ -322,7 +333,7 @@ ERRORS = {
     "target": (lambda: connect.pairs([[0, 1], [0, -1]], 4, 3), r"^target must be from 0 to 2, got -1 to 0$"),
     "floats": (
         lambda: connect.pairs([[0.0], [1.0]], 4, 3),
-        r"^source must be whole numbers \(synapses,\), got torch.float32 \(1,\)$",
+        r"^source must be whole numbers \(synapses,\), got torch.float32 \(1,\); long\(\) makes them whole$",
     ),
     "index": (
         lambda: connect.pairs([[0, 1, 2]], 4, 3),
@@ -331,6 +342,21 @@ ERRORS = {
     "twice": (
         lambda: connect.pairs([[0, 0], [1, 1]], 4, 3),
         r"^index has pairs more than once; multapses=True allows that$",
+    ),
+    "ragged": (
+        lambda: connect.pairs([[0, 1], [0]], 4, 3),
+        r"^index must be numbers, in a tensor or an array, got list$",
+    ),
+    "no index": (lambda: Synapses(3, 3, None, [0]), r"^source must be numbers, .*, got NoneType$"),
+    "text": (lambda: connect.one_to_one(2, weight="0.5"), r"^weight must be numbers, .*, got str$"),
+    "complex": (lambda: connect.one_to_one(2, weight=torch.ones(2) * 1j), r"^weight must .*, got torch.complex64$"),
+    "huge unsigned": (
+        lambda: connect.pairs(np.array([[0, 2**63], [0, 0]], dtype=np.uint64), 4, 3),
+        r"^source must be from 0 to 3, got -\d+ to 0$",
+    ),
+    "drawn delays": (
+        lambda: connect.one_to_one(300, delay=torch.distributions.Normal(0.0, 1.0)),
+        r"^delay must be finite and >= 0, got -",
     ),
     "lengths": (lambda: Synapses(3, 3, [0, 1], [0]), r"^source and target must be equally long, got 2 and 1$"),
     "negative": (lambda: ONE.with_values(delay=-0.5), r"^delay must be finite and >= 0, got -0.5 to -0.5$"),

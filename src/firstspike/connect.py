@@ -134,6 +134,8 @@ class Synapses:
         return torch.searchsorted(self.source, torch.arange(self.sources + 1, device=_HOST))
 
     def __add__(self, other: "Synapses") -> "Synapses":
+        if not isinstance(other, Synapses):
+            return NotImplemented
         if (self.sources, self.targets) != (other.sources, other.targets):
             raise ValueError(f"{self} + {other}: sizes differ; at(source, target, sources, targets) sets them")
         joined: list[Any] = []
@@ -206,7 +208,7 @@ def pairs(index: Int64[Tensor, "2 synapses"], sources: Size, targets: Size, **op
     Args:
         index: sources in the first row, targets in the second. Tensors of weights and delays are in the same order.
     """
-    index = torch.as_tensor(index, device=_HOST)
+    index = _tensor("index", index)
     if index.ndim != 2 or len(index) != 2:
         raise ValueError(f"index must have the shape (2, synapses), sources and targets, got {tuple(index.shape)}")
     found = Synapses(sources, targets, *index, **_drawn(tuple(index.shape[1:]), options))
@@ -311,19 +313,34 @@ def _made(sources: int, targets: int, source: Tensor, target: Tensor, options: O
 
 
 def _indices(name: str, given: Any, size: int) -> Int64[Tensor, " synapses"]:
-    found = torch.as_tensor(given, device=_HOST)
+    found = _tensor(name, given)
     if found.ndim != 1 or (found.numel() and (found.dtype == torch.bool or found.dtype.is_floating_point)):
-        raise ValueError(f"{name} must be whole numbers (synapses,), got {found.dtype} {tuple(found.shape)}")
+        cure = "; long() makes them whole" * found.dtype.is_floating_point
+        raise ValueError(f"{name} must be whole numbers (synapses,), got {found.dtype} {tuple(found.shape)}{cure}")
+    found = found.long()
     if found.numel() and not 0 <= int(found.min()) <= int(found.max()) < size:
         raise ValueError(f"{name} must be from 0 to {size - 1}, got {int(found.min())} to {int(found.max())}")
-    return found.long()
+    return found
+
+
+def _tensor(name: str, given: Any) -> Tensor:
+    """A tensor on the CPU, of real numbers."""
+    try:
+        found = torch.as_tensor(given, device=_HOST)
+    except (RuntimeError, TypeError, ValueError):  # a list of unequal lists, say
+        found = None
+    if found is None or found.is_complex():
+        got = type(given).__name__ if found is None else found.dtype
+        raise ValueError(f"{name} must be numbers, in a tensor or an array, got {got}")
+    return found
 
 
 def _numbers(name: str, given: Any, count: int) -> Float[Tensor, " synapses"] | None:
     if given is None:
         return None
-    exact = torch.float64 if isinstance(given, int | float) else None
-    found = torch.as_tensor(given, dtype=exact, device=_HOST).detach()
+    found = (
+        torch.tensor(given, dtype=torch.float64) if isinstance(given, int | float) else _tensor(name, given).detach()
+    )
     found = found if found.is_floating_point() else found.double()
     if found.shape not in ((), (count,)):
         raise ValueError(f"{name} must be a number, or one for each of {count} synapses, got {tuple(found.shape)}")

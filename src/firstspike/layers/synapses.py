@@ -90,6 +90,9 @@ def _sides(layer: Any, name: str, signs: Sequence[int]) -> Tensor:
 
 def parameter(like: Tensor, shape: tuple[int, ...], sparse: Synapses | None, what: str) -> nn.Parameter:
     """Weights yet to be drawn: in that shape, or one for each of the synapses."""
+    if sparse is not None and not isinstance(sparse, Synapses):
+        got = f"got {type(sparse).__name__}: from_sparse takes a matrix, pairs an edge index"
+        raise ValueError(f"sparse {what} must be Synapses of fs.connect, {got}")
     size = shape if sparse is None else (len(sparse),)
     cure = "where few neurons are connected, give synapses of fs.connect, which take no matrix"
     check_memory(math.prod(size) * like.itemsize * like.is_cpu, what, cure)
