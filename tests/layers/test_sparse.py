@@ -518,3 +518,19 @@ def test_without_synapses(empty, delay):
         torch.testing.assert_close(found, alone(trains()))
     else:
         assert not bool(found.isfinite().any())
+
+
+def test_layers_of_many_neurons_are_printed_in_few_words():
+    """So are errors about lists with a number for each of them."""
+    signs = [1] * 800 + [-1] * 200
+    own = connect.one_to_one(1000)
+    layer = SpikingRecurrent(
+        4, 1000, 9, 5.0, TWO, receptor=(0, 1, 0, 1), recurrent=own, recurrent_signs=signs, recurrent_receptor=[0] * 1000
+    )
+    assert "recurrent_signs=(1, 1, 1, ..., -1, -1, -1)" in str(layer)
+    assert "receptor=(0, 1, 0, 1)" in str(layer)
+    assert len(str(layer)) < 800
+    for wrong in ({"recurrent_signs": [2, *signs[1:]]}, {"recurrent_receptor": [7] * 1000}):
+        with pytest.raises(ValueError, match=r"\.\.\.") as caught:
+            SpikingRecurrent(4, 1000, 9, 5.0, TWO, receptor=(0, 1, 0, 1), **{"recurrent_receptor": [0] * 1000} | wrong)
+        assert len(str(caught.value)) < 300

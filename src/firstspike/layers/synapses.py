@@ -17,6 +17,7 @@ from firstspike.ranges import PositiveFraction
 from firstspike.spiketime.contract import Rows
 from firstspike.spiketime.parameters import receptor_of
 from firstspike.spiketime.values import check_memory
+from firstspike.text import shortened
 
 Receptors = Sequence[int] | Literal["sign"] | None
 Mask = PositiveFraction | Tensor | None
@@ -66,7 +67,9 @@ def _whole(name: str, numbers: Sequence[int] | None) -> tuple[int, ...] | None:
     try:
         return None if numbers is None else tuple(map(operator.index, numbers))
     except TypeError:
-        raise ValueError(f"{name} must be a list with a whole number for each input, got {numbers!r}") from None
+        raise ValueError(
+            f"{name} must be a list with a whole number for each input, got {shortened(numbers)}"
+        ) from None
 
 
 def usual_signs(signs: Sequence[int] | None, neuron: Neuron, inputs: int, receptor: Receptors) -> Sequence[int] | None:
@@ -78,7 +81,7 @@ def checked_signs(name: str, signs: Sequence[int] | None, inputs: int) -> tuple[
     """The signs of the weights of inputs as a layer keeps them."""
     found = _whole(name, signs)
     if found is not None and (len(found) != inputs or not set(found) <= {-1, 0, 1}):
-        raise ValueError(f"{name} must be 1, -1 or 0 for each of {inputs} inputs, got {len(found)}: {signs}")
+        raise ValueError(f"{name} must be 1, -1 or 0 for each of {inputs} inputs, got {len(found)}: {shortened(signs)}")
     return found
 
 
