@@ -1,161 +1,219 @@
-"""Balanced random networks, simulated by firstspike and by NEST: ``python benchmarks/large.py 10000 100``.
+"""Large networks, simulated by firstspike, NEST and Brian2: ``python benchmarks/large.py brunel``, or ``10000 100``.
 
-Per synaptic event, the arrival of a spike at a synapse, it prints the CPU time of one thread: of firstspike's forward
-and backward pass in float32, and of NEST's ``iaf_psc_exp_ps``, whose spike times are as precise. In a first part the
-spikes of both are compared, in float64, until those of some neuron differ; there NEST's model is the one that misses
-no crossing, ``iaf_psc_exp_ps_lossless``.
+Names are those of ``KNOWN`` in ``networks.py``. Two numbers are a balanced random network: neurons, and the synapses of
+each. One run builds the network and simulates it in each program, in a process of its own with one thread:
 
-Four fifths of the neurons excite. The others inhibit, five times as strongly. Each neuron has the given number of
-synapses from the network, with a delay of 1.5 ms, and ten from Poisson sources, of which there are a tenth as many as
-neurons.
+* firstspike in float32, forward and backward;
+* NEST's ``iaf_psc_exp_ps``, whose spikes are as precise, with each of the network's steps; the fastest counts;
+* Brian2 in steps of 0.1 ms, if ``--brian2`` names a Python that has it.
+
+Times are CPU seconds, building apart, and nanoseconds for each synaptic event: the arrival of a spike at a synapse,
+inputs included. Then spikes in float64 are compared with those of NEST until those of some neuron differ by more than
+1e-6 ms: of ``iaf_psc_exp_ps``, which tests at the ends of intervals whether a membrane has crossed, and of
+``iaf_psc_exp_ps_lossless`` where that runs. The one that stays the same for longer is in the table.
+
+``--save`` keeps the numbers of known networks in ``large.json`` and writes the table in ``docs/large_networks.md``.
 """
 
 import argparse
-import resource
+import datetime
+import json
+import re
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from networks import KNOWN, Case, balanced
+from timing import machine, resident
 
-import firstspike as fs
 from firstspike.spiketime import shared
 
-NEURON = {"tau_mem": 10.0, "tau_syn": 2.0, "refractory": 2.0}  # ms, thresholds
-EACH, RATE, DELAY, STEP = 10, 50.0, 1.5, 0.1  # inputs of a neuron, their rate in Hz, the delay and NEST's step in ms
-DRIVE = 0.15  # weight of inputs, with which neurons spike at about 10 Hz
+HERE = Path(__file__).parent
+NUMBERS, PAGE = HERE / "large.json", HERE.parent / "docs" / "large_networks.md"
+APART = 1e-6  # ms
+Numbers = dict[str, Any]
 
 
-def network(neurons: int, synapses: int, duration: float, dtype: torch.dtype, *, two: bool, each: bool):
-    """A layer, and its inputs."""
-    draw = torch.Generator().manual_seed(0)
-    inputs, excite = neurons // 10, neurons * 4 // 5
-    size = 0.3 / synapses**0.5
-    indegree = [round(synapses * part) for part in (0.8, 0.2)]
-    delay = torch.distributions.Uniform(DELAY, 10.0) if each else DELAY
-    options = {"delay": delay, "multapses": True, "generator": draw}
-    weight = torch.distributions.Uniform(0.5 * size, 1.5 * size)
-    strong = torch.distributions.Uniform(-7.5 * size, -2.5 * size)
-    recurrent = fs.connect.fixed_indegree(excite, neurons, indegree[0], weight=weight, **options).at(sources=neurons)
-    recurrent += fs.connect.fixed_indegree(neurons - excite, neurons, indegree[1], weight=strong, **options).at(excite)
-    drive = torch.distributions.Uniform(0.5 * DRIVE, 1.5 * DRIVE)
-    more = {"weight": drive, "multapses": True, "generator": draw}
-    outer = fs.connect.fixed_indegree(inputs, neurons, EACH, **more)
-    receptors = {}
-    neuron = fs.LIF(**NEURON)
-    if two:
-        neuron = fs.LIF(**NEURON | {"tau_syn": (2.0, 4.0)})
-        kinds = [0] * excite + [1] * (neurons - excite)
-        receptors = {"receptor": [0] * inputs, "recurrent_receptor": kinds}
-    layer = fs.SpikingRecurrent(
-        inputs, neurons, round(duration * 0.08) + 8, duration, neuron, window=DELAY, overflow="drop", synapses=outer,
-        recurrent=recurrent, dtype=dtype, **receptors,
-    )  # fmt: skip
-    count = torch.poisson(torch.full((inputs,), RATE * duration * 1e-3), draw).long()
-    times = duration * torch.rand(inputs, int(count.max()), generator=draw, dtype=torch.float64)
-    times[torch.arange(times.shape[1]) >= count.unsqueeze(-1)] = torch.inf
-    return layer, times.to(dtype)[None]
-
-
-def events_of(layer, times: torch.Tensor, trains: torch.Tensor) -> int:
+def events_of(case: Case, trains: torch.Tensor) -> int:
     """How many spikes arrive at a synapse."""
-    sets = (layer.sparse["weight"], times), (layer.recurrent, trains)
+    layer = case.layer
+    sets = (layer.sparse["weight"], case.times), (layer.recurrent, trains)
     return sum(int(x.rows.diff() @ spikes[0].isfinite().sum(-1)) for x, spikes in sets)
 
 
-def in_nest(layer, times: torch.Tensor, duration: float, model: str, records: bool = False):
-    """Spike times and senders, CPU seconds to build and to simulate."""
-    import nest
-
-    nest.verbosity = nest.VerbosityLevel.ERROR
-    nest.ResetKernel()
-    nest.SetKernelStatus({"resolution": STEP, "local_num_threads": 1, "print_time": False})
+def simulated(make: Any, repeats: int, forward_only: bool = False) -> Numbers:
+    """What firstspike takes, the fastest of some runs after the one that compiles."""
     start = time.process_time()
-    tau = NEURON["tau_syn"]
-    parameters = {
-        "tau_m": NEURON["tau_mem"], "tau_syn_ex": tau, "tau_syn_in": tau, "C_m": 1.0, "E_L": 0.0, "V_m": 0.0,
-        "V_th": 1.0, "V_reset": 0.0, "t_ref": NEURON["refractory"], "I_e": 0.0,
+    case = make()
+    built, best = time.process_time() - start, [float("inf")] * 2
+    times = case.times.to(case.layer.weight)
+    for _ in range(repeats + 1):
+        start = time.process_time()
+        with torch.set_grad_enabled(not forward_only):
+            trains = case.layer(times)
+        middle = time.process_time()
+        if not forward_only:
+            trains[trains.isfinite()].sum().backward()
+        took = middle - start, time.process_time() - middle
+        best = [min(pair) for pair in zip(best, took, strict=True)]
+        case.layer.zero_grad()
+    spikes, neurons = int(trains.isfinite().sum()), case.layer.out_features
+    return {
+        "neurons": neurons, "synapses": len(case.layer.recurrent), "ms": case.layer.duration, "spikes": spikes,
+        "events": events_of(case, trains), "built": built, "forward": best[0], "backward": best[1],
+        "peak": resident("VmHWM") * 2**20 / 1e9,
     }  # fmt: skip
-    cells = nest.Create(model, layer.out_features, parameters)
-    sources = nest.Create("spike_generator", layer.in_features, {"precise_times": True})
-    for source, train in zip(sources, times[0].double().numpy(), strict=True):
-        source.set(spike_times=np.sort(train[np.isfinite(train)]))
-    for places, found, delay in ((sources, layer.sparse["weight"], STEP), (cells, layer.recurrent, None)):
-        gid, cid = np.array(places.tolist()), np.array(cells.tolist())
-        delays = np.full(len(found), delay) if delay else found.delay.double().numpy()
-        nest.Connect(
-            gid[found.source.numpy()], cid[found.target.numpy()], "one_to_one",
-            {"weight": found.weight.double().numpy() / tau, "delay": delays},
-        )  # fmt: skip
-    recorder = nest.Create("spike_recorder")
-    if records:
-        nest.Connect(cells, recorder)
-    built = time.process_time() - start
-    nest.Prepare()
-    start = time.process_time()
-    nest.Run(duration)
-    took = time.process_time() - start
-    nest.Cleanup()
-    events = recorder.events
-    return np.asarray(events["times"]), np.asarray(events["senders"]) - min(cells.tolist()), built, took
 
 
-def compared(neurons: int, synapses: int) -> str:
+def write(case: Case, path: Path) -> None:
+    """The network for other programs."""
+    layer, neuron = case.layer, case.layer.neuron
+    found: dict[str, Any] = {
+        "neurons": layer.out_features, "inputs": layer.in_features, "duration": layer.duration,
+        "tau_syn": np.atleast_1d(neuron.tau_syn),
+    }  # fmt: skip
+    for name in ("tau_mem", "threshold", "reset", "refractory", "bias"):
+        found[name] = torch.as_tensor(getattr(neuron, name)).detach().double().numpy()
+    for synapses, name in ((layer.sparse["weight"], "in_"), (layer.recurrent, "")):
+        found |= {name + x: getattr(synapses, x).numpy().astype(np.int32) for x in ("source", "target")}
+        found[name + "weight"] = synapses.weight.double().numpy()
+    found["delay"] = layer.recurrent.delay.double().numpy()
+    times = case.times[0].double().sort(dim=-1).values.numpy()
+    found["input"], _ = np.nonzero(np.isfinite(times))
+    found["input_time"] = times[np.isfinite(times)]
+    np.savez(path, **found)
+
+
+def elsewhere(python: str, *arguments: str, folder: Path) -> tuple[Numbers, dict[str, np.ndarray]]:
+    """What another program says of the network in a folder, and its spikes."""
+    program, *more = arguments
+    command = [python, str(HERE / "simulators.py"), program, str(folder / "network.npz"), str(folder / "spikes.npz")]
+    done = subprocess.run([*command, *more], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(arguments)} failed: {done.stderr.strip().splitlines()[-1]}")
+    with np.load(folder / "spikes.npz") as file:
+        return json.loads(done.stdout.splitlines()[-1]), dict(file)
+
+
+def compared(case: Case, other: np.ndarray, senders: np.ndarray) -> Numbers:
     """How long the spikes of both are the same."""
-    duration = 60.0
-    layer, times = network(neurons, synapses, duration, torch.float64, two=False, each=False)
     with torch.no_grad():
-        trains = layer(times + STEP)[0]
-    other, senders, *_ = in_nest(layer, times, duration, "iaf_psc_exp_ps_lossless", True)
-    twins = np.full((neurons, 1 + int(np.bincount(senders).max())), np.inf)
+        trains = case.layer(case.times)[0]
+    neurons, duration = case.layer.out_features, case.layer.duration
+    senders, other = senders[other <= duration], other[other <= duration]
+    twins = np.full((neurons, 1 + int(np.bincount(senders).max(initial=0))), np.inf)
     order = np.lexsort((other, senders))
     first = np.searchsorted(senders[order], senders[order])
     twins[senders[order], np.arange(len(order)) - first] = other[order]
-    most = min(twins.shape[1], trains.shape[1])
-    ours, theirs = trains[:, :most].numpy(), twins[:, :most]
+    most = max(twins.shape[1], trains.shape[1])
+    ours, theirs = (
+        np.pad(x, ((0, 0), (0, most - x.shape[1])), constant_values=np.inf) for x in (trains.numpy(), twins)
+    )
     late = np.minimum(ours, theirs)
-    apart = np.isfinite(late) & ~np.isclose(ours, theirs, rtol=0, atol=1e-6)
+    apart = np.isfinite(late) & ~np.isclose(ours, theirs, rtol=0, atol=APART)
     until = late[apart].min(initial=duration)
     worst = abs(ours[late < until] - theirs[late < until]).max(initial=0.0)
-    found = f"{int(np.isfinite(ours).sum())} spikes of {neurons} neurons in {duration:g} ms, {len(other)} in NEST"
-    return f"{found}; the {int((late < until).sum())} up to {until:.1f} ms differ by {worst:.1e} ms at most"
+    counts = int(np.isfinite(ours).sum()), len(other)
+    return {"same": int((late < until).sum()), "until": float(until), "worst": float(worst), "counts": counts}
+
+
+def measured(make: Any, options: argparse.Namespace) -> Numbers:
+    found = {"firstspike": simulated(lambda: make(options.duration), options.repeats)}
+    print(json.dumps(found), flush=True)
+    if options.alone:
+        return found
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        case = make(options.duration, dtype=torch.float64)
+        write(case, folder / "network.npz")
+        for step in case.steps:
+            runs = found.setdefault("NEST", [])
+            runs.append(elsewhere(sys.executable, "nest", "--step", str(step), folder=folder)[0] | {"step": step})
+            print(json.dumps(runs[-1]), flush=True)
+        if options.brian2:
+            found["Brian2"] = elsewhere(options.brian2, "brian2", folder=folder)[0]
+            print(json.dumps(found["Brian2"]), flush=True)
+        case = make(min(case.layer.duration, options.compared), dtype=torch.float64)
+        write(case, folder / "network.npz")
+        for model in ("iaf_psc_exp_ps_lossless", "iaf_psc_exp_ps"):
+            try:
+                _, spikes = elsewhere(sys.executable, "nest", "--model", model, folder=folder)
+            except RuntimeError as error:  # several time constants of synapses, or numerical instability
+                print(error, flush=True)
+                continue
+            alike = compared(case, spikes["times"], spikes["senders"]) | {"model": model}
+            found.setdefault("same", []).append(alike)
+            print(json.dumps(alike), flush=True)
+    return found
+
+
+def table(numbers: Numbers) -> str:
+    """Networks measured on one processor as Markdown."""
+    heads = ["network", "synapses", "spikes", "forward", "backward", "NEST", "Brian2", "built", "memory", "same spikes"]
+    rows = [heads, ["---"] * len(heads)]
+    for name, found in numbers.items():
+        own, nest = found["firstspike"], min(found.get("NEST", []), key=lambda x: x["took"], default=None)
+        others = [x and f"{x['took']:.3g} s ({x['took'] / own['forward']:.3g})" for x in (nest, found.get("Brian2"))]
+        both = (own, nest) if nest else (own,)
+        same = max(found.get("same", []), key=lambda x: x["until"], default=None)
+        rows.append([
+            f"`{name}`", f"{own['synapses']:,}".replace(",", " "), f"{own['spikes']:,}".replace(",", " "),
+            *(f"{own[x]:.3g} s ({1e9 * own[x] / own['events']:.3g} ns)" for x in ("forward", "backward")),
+            *(x or "" for x in others), *(" / ".join(f"{x[y]:.2g}" for x in both) for y in ("built", "peak")),
+            f"{same['same']}, {same['until']:.0f} ms" if same else "",
+        ])  # fmt: skip
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def save(name: str, found: Numbers) -> None:
+    """Keep numbers, and write those of this processor into the page."""
+    numbers = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else {}
+    processor = machine("cpu", torch.device("cpu")).partition(";")[0]
+    own = numbers.setdefault(processor, {})
+    own[name] = found | {"date": datetime.date.today().isoformat()}
+    numbers[processor] = {key: own[key] for key in KNOWN if key in own}
+    NUMBERS.write_text(json.dumps(numbers, indent=1) + "\n")
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(re.sub(r"\| network \|[^\0]*?(?=\n\n)", lambda _: table(numbers[processor]), page, count=1))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("neurons", type=int)
-    parser.add_argument("synapses", type=int, help="of each neuron")
-    parser.add_argument("--duration", type=float, default=150.0, help="ms")
+    parser.add_argument("network", nargs="+", help=f"{', '.join(KNOWN)}; or two numbers")
+    parser.add_argument("--duration", type=float, help="ms")
+    parser.add_argument("--compared", type=float, default=200.0, help="ms of which spikes are compared, at most")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--receptors", action="store_true", help="two time constants of synapses; NEST is left out")
-    parser.add_argument("--delays", action="store_true", help="up to 10 ms, one for each synapse; NEST is left out")
-    parser.add_argument("--without-nest", action="store_true")
+    parser.add_argument("--receptors", action="store_true", help="of two numbers: two time constants of synapses")
+    parser.add_argument("--delays", action="store_true", help="of two numbers: up to 10 ms, one for each synapse")
+    parser.add_argument("--alone", action="store_true", help="without other programs")
+    parser.add_argument("--brian2", metavar="PYTHON", help="the Python of an environment with Brian2")
+    parser.add_argument("--save", action="store_true", help="in large.json and the page")
     options = parser.parse_args()
     shared.use_threads(1)
-    alone = options.receptors or options.delays or options.without_nest
-    if not alone:
-        print(compared(min(options.neurons, 2000), min(options.synapses, 100)))
-    start = time.process_time()
-    kind = {"two": options.receptors, "each": options.delays}
-    layer, times = network(options.neurons, options.synapses, options.duration, torch.float32, **kind)
-    print(f"built in {time.process_time() - start:.2f} s")
-    best = [float("inf")] * 3
-    for _ in range(options.repeats + 1):  # the first compiles
-        start = time.process_time()
-        trains = layer(times + STEP)
-        middle = time.process_time()
-        trains[trains.isfinite()].sum().backward()
-        took = [middle - start, time.process_time() - middle, best[2]]
-        best = [min(pair) for pair in zip(best, took, strict=True)]
-        layer.zero_grad()
-        if not alone:
-            *_, built, run = in_nest(layer, times, options.duration, "iaf_psc_exp_ps")
-            best[2] = min(best[2], run)
-    events = events_of(layer, times, trains)
-    rate = int(trains.isfinite().sum()) / options.neurons / options.duration * 1e3
-    forward, backward, nest = (1e9 * x / events for x in best)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    line = f"{rate:.1f} Hz, {events / 1e6:.1f} million events: forward {forward:.1f} ns, backward {backward:.1f} ns"
-    print(line + ("" if alone else f", NEST {nest:.1f} ns (built in {built:.1f} s)") + f"; at most {peak:.2g} GB")
+    torch.set_num_threads(1)
+    name, *number = options.network
+    if not number:
+        base = KNOWN[name]
+    else:
+        sizes = int(name), int(number[0])
+
+        def base(duration: float = 150.0, dtype: torch.dtype = torch.float32) -> Case:
+            return balanced(*sizes, duration, dtype=dtype, two=options.receptors, each=options.delays)
+
+        options.alone |= options.receptors or options.delays
+
+    def make(duration: float | None, **more: Any) -> Case:
+        return base(**more) if duration is None else base(duration, **more)
+
+    found = measured(make, options)
+    print(table({" ".join(options.network): found}))
+    if options.save:
+        save(name, found)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,10 @@ import copy
 import inspect
 import math
 import pickle
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -21,6 +24,23 @@ def seeded(seed=0):
 
 def key(synapses):
     return synapses.source * synapses.targets + synapses.target
+
+
+def sonata(folder, source, target, population="cortex_to_cortex", **values):
+    """A file of edges, whose values are stored in reverse."""
+    with h5py.File(path := folder / "edges.h5", "w") as file:
+        edges = file.create_group(f"edges/{population}")
+        edges["source_node_id"], edges["target_node_id"] = np.uint64(source), np.uint64(target)
+        edges["edge_group_id"], edges["edge_group_index"] = np.zeros(len(source)), np.arange(len(source))[::-1]
+        for name, x in values.items():
+            edges[f"0/{name}"] = np.asarray(x)[::-1]
+    return path
+
+
+def a_sonata_file(**options):
+    with TemporaryDirectory() as folder:
+        path = sonata(Path(folder), *torch.randint(40, (2, 300), generator=seeded(3)).numpy())
+        return connect.from_sonata(path, 40, 60, **options)
 
 
 def degrees(synapses):
@@ -44,6 +64,7 @@ RULES = {
     ),
     "ring": lambda **options: connect.by_distance(50, lambda d: torch.exp(-d / 4), **options),
     "grid": lambda **options: connect.by_distance((9, 7), lambda d: torch.exp(-d), periodic=False, **options),
+    "sonata": a_sonata_file,
     "sparse": lambda **options: connect.from_sparse(sparse.random(60, 40, 0.2, random_state=0), **options),
 }
 
@@ -61,7 +82,7 @@ def test_all_rules(rule):
     assert torch.equal(torch.get_rng_state(), state)
     assert len(found) > 30
     assert bool((key(found).diff() >= 0).all())
-    assert found.multapses == (rule in ("multapses", "pairs")) == (len(key(found).unique()) < len(found))
+    assert found.multapses == (rule in ("multapses", "pairs", "sonata")) == (len(key(found).unique()) < len(found))
     assert found.rows.tolist() == [0, *degrees(found)[0].cumsum(0).tolist()]
     assert (found.source.dtype, found.target.dtype, found.rows.dtype) == (torch.int64,) * 3
     assert found.weight.shape == found.delay.shape == (len(found),)
@@ -231,6 +252,34 @@ def test_sparse_matrices_of_other_values():
     assert twice.nnz == 2
 
 
+def test_sonata_files(tmp_path):
+    """Edges in any order, with their values, with others, and without."""
+    ends = [3, 0, 2], [1, 2, 0]
+    path = sonata(tmp_path, *ends, syn_weight=[0.1, 0.2, 0.3], delay=[1.0, 2.0, 3.0])
+    found = connect.from_sonata(path, 4, 3)
+    assert (found.sources, found.targets) == (4, 3)
+    assert list(zip(found.source.tolist(), found.target.tolist(), strict=True)) == [(0, 2), (2, 0), (3, 1)]
+    assert found.weight.tolist() == [0.2, 0.3, 0.1]
+    assert found.delay.tolist() == [2.0, 3.0, 1.0]
+    other = connect.from_sonata(str(path), 4, 3, "cortex_to_cortex", delay=1.5)
+    assert other.weight.tolist() == found.weight.tolist()
+    assert other.delay.tolist() == [1.5] * 3
+    bare = connect.from_sonata(sonata(tmp_path, *ends), 4, 3)
+    assert (bare.weight, bare.delay, len(bare)) == (None, None, 3)
+    for arguments, line in (
+        ((path, 3, 3), "source must be from 0 to 2, got 0 to 3"),
+        (
+            (path, 4, 3, "thalamus"),
+            ".*edges.h5: expected SONATA edges, of one population and with one group: .*thalamus",
+        ),
+        ((tmp_path / "none.h5", 4, 3), ".*none.h5: expected SONATA edges, .*: .*No such file"),
+        ((Path(__file__), 4, 3), ".*test_connect.py: expected SONATA edges, .*: .*"),
+    ):
+        with pytest.raises(ValueError, match=f"^{line}") as caught:
+            connect.from_sonata(*arguments)
+        assert "\n" not in str(caught.value)
+
+
 def test_sums_and_slices():
     excites = connect.fixed_probability(8, 10, 0.5, weight=1.0, delay=2.0, generator=seeded()).at(sources=10)
     inhibits = connect.all_to_all(2, 10, weight=-1.0, delay=1.0).at(8)
@@ -247,6 +296,17 @@ def test_sums_and_slices():
     later = connect.one_to_one(2).with_values(weight=torch.distributions.Normal(0.0, 1.0), generator=seeded())
     assert later.with_values(delay=1.5).weight is not None
     assert torch.equal(later.with_values().weight, later.weight)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64, np.int32])
+def test_indices_of_any_whole_type(dtype):
+    found = connect.pairs(np.array([[3, 0], [1, 2]], dtype=dtype), 4, 3)
+    assert (found.source.tolist(), found.target.tolist()) == ([0, 3], [2, 1])
+
+
+def test_only_synapses_are_added():
+    with pytest.raises(TypeError, match="unsupported operand"):
+        connect.one_to_one(3) + np.eye(3).tolist()
 
 
 def test_a_million_synapses():
@@ -273,7 +333,7 @@ ERRORS = {
     "target": (lambda: connect.pairs([[0, 1], [0, -1]], 4, 3), r"^target must be from 0 to 2, got -1 to 0$"),
     "floats": (
         lambda: connect.pairs([[0.0], [1.0]], 4, 3),
-        r"^source must be whole numbers \(synapses,\), got torch.float32 \(1,\)$",
+        r"^source must be whole numbers \(synapses,\), got torch.float32 \(1,\); long\(\) makes them whole$",
     ),
     "index": (
         lambda: connect.pairs([[0, 1, 2]], 4, 3),
@@ -282,6 +342,21 @@ ERRORS = {
     "twice": (
         lambda: connect.pairs([[0, 0], [1, 1]], 4, 3),
         r"^index has pairs more than once; multapses=True allows that$",
+    ),
+    "ragged": (
+        lambda: connect.pairs([[0, 1], [0]], 4, 3),
+        r"^index must be numbers, in a tensor or an array, got list$",
+    ),
+    "no index": (lambda: Synapses(3, 3, None, [0]), r"^source must be numbers, .*, got NoneType$"),
+    "text": (lambda: connect.one_to_one(2, weight="0.5"), r"^weight must be numbers, .*, got str$"),
+    "complex": (lambda: connect.one_to_one(2, weight=torch.ones(2) * 1j), r"^weight must .*, got torch.complex64$"),
+    "huge unsigned": (
+        lambda: connect.pairs(np.array([[0, 2**63], [0, 0]], dtype=np.uint64), 4, 3),
+        r"^source must be from 0 to 3, got -\d+ to 0$",
+    ),
+    "drawn delays": (
+        lambda: connect.one_to_one(300, delay=torch.distributions.Normal(0.0, 1.0)),
+        r"^delay must be finite and >= 0, got -",
     ),
     "lengths": (lambda: Synapses(3, 3, [0, 1], [0]), r"^source and target must be equally long, got 2 and 1$"),
     "negative": (lambda: ONE.with_values(delay=-0.5), r"^delay must be finite and >= 0, got -0.5 to -0.5$"),

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
 import torch
@@ -20,10 +21,11 @@ from torch.distributions import Distribution
 
 from firstspike.ranges import Count, Fraction, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
+from firstspike.text import needed
 
 __all__ = [
-    "Synapses", "all_to_all", "by_distance", "fixed_indegree", "fixed_outdegree", "fixed_probability", "from_sparse",
-    "one_to_one", "pairs",
+    "Synapses", "all_to_all", "by_distance", "fixed_indegree", "fixed_outdegree", "fixed_probability",
+    "from_sonata", "from_sparse", "one_to_one", "pairs",
 ]  # fmt: skip
 
 MOST_SYNAPSES = 2**31 - 1
@@ -134,6 +136,8 @@ class Synapses:
         return torch.searchsorted(self.source, torch.arange(self.sources + 1, device=_HOST))
 
     def __add__(self, other: "Synapses") -> "Synapses":
+        if not isinstance(other, Synapses):
+            return NotImplemented
         if (self.sources, self.targets) != (other.sources, other.targets):
             raise ValueError(f"{self} + {other}: sizes differ; at(source, target, sources, targets) sets them")
         joined: list[Any] = []
@@ -206,7 +210,7 @@ def pairs(index: Int64[Tensor, "2 synapses"], sources: Size, targets: Size, **op
     Args:
         index: sources in the first row, targets in the second. Tensors of weights and delays are in the same order.
     """
-    index = torch.as_tensor(index, device=_HOST)
+    index = _tensor("index", index)
     if index.ndim != 2 or len(index) != 2:
         raise ValueError(f"index must have the shape (2, synapses), sources and targets, got {tuple(index.shape)}")
     found = Synapses(sources, targets, *index, **_drawn(tuple(index.shape[1:]), options))
@@ -277,6 +281,33 @@ def from_sparse(matrix: Any, **options: Unpack[Options]) -> Synapses:
     return replace(found, **_drawn((len(found),), options))
 
 
+@_rule("autapses", "multapses")
+def from_sonata(
+    path: Path | str, sources: Size, targets: Size, population: str | None = None, **options: Unpack[Options]
+) -> Synapses:
+    """The edges of a SONATA file, with its ``syn_weight`` and ``delay`` where it has them and no others are given.
+
+    Of tables of edge types (CSV) nothing is read: give ``weight`` and ``delay``.
+
+    Args:
+        path: the HDF5 file of edges. Reading it takes the extra ``h5py``.
+        population: name of the edges; by default there is only one.
+    """
+    h5py = needed("h5py", "h5py", "h5py, which reads SONATA files,")
+    try:
+        with h5py.File(path, "r") as file:
+            (name,) = [population] if population else file["edges"]
+            edges = file["edges"][name]
+            ends = [torch.from_numpy(edges[f"{x}_node_id"][:].astype("int64")) for x in ("source", "target")]
+            (group,) = [edges[x] for x in edges if x.isdigit()] or [{}]
+            there = {x: group[y] for x, y in (("weight", "syn_weight"), ("delay", "delay")) if y in group}
+            row = edges["edge_group_index"][:] if there else None
+            found = {x: torch.from_numpy(values[:].astype("float64")[row]) for x, values in there.items()}
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected SONATA edges, of one population and with one group: {error}") from None
+    return Synapses(sources, targets, *ends, **found | _drawn(tuple(ends[0].shape), options))
+
+
 def _made(sources: int, targets: int, source: Tensor, target: Tensor, options: Options) -> Synapses:
     """Synapses whose weights and delays come after they are in order."""
     found = Synapses(sources, targets, source, target)
@@ -284,19 +315,34 @@ def _made(sources: int, targets: int, source: Tensor, target: Tensor, options: O
 
 
 def _indices(name: str, given: Any, size: int) -> Int64[Tensor, " synapses"]:
-    found = torch.as_tensor(given, device=_HOST)
+    found = _tensor(name, given)
     if found.ndim != 1 or (found.numel() and (found.dtype == torch.bool or found.dtype.is_floating_point)):
-        raise ValueError(f"{name} must be whole numbers (synapses,), got {found.dtype} {tuple(found.shape)}")
+        cure = "; long() makes them whole" * found.dtype.is_floating_point
+        raise ValueError(f"{name} must be whole numbers (synapses,), got {found.dtype} {tuple(found.shape)}{cure}")
+    found = found.long()
     if found.numel() and not 0 <= int(found.min()) <= int(found.max()) < size:
         raise ValueError(f"{name} must be from 0 to {size - 1}, got {int(found.min())} to {int(found.max())}")
-    return found.long()
+    return found
+
+
+def _tensor(name: str, given: Any) -> Tensor:
+    """A tensor on the CPU, of real numbers."""
+    try:
+        found = torch.as_tensor(given, device=_HOST)
+    except (RuntimeError, TypeError, ValueError):  # a list of unequal lists, say
+        found = None
+    if found is None or found.is_complex():
+        got = type(given).__name__ if found is None else found.dtype
+        raise ValueError(f"{name} must be numbers, in a tensor or an array, got {got}")
+    return found
 
 
 def _numbers(name: str, given: Any, count: int) -> Float[Tensor, " synapses"] | None:
     if given is None:
         return None
-    exact = torch.float64 if isinstance(given, int | float) else None
-    found = torch.as_tensor(given, dtype=exact, device=_HOST).detach()
+    found = (
+        torch.tensor(given, dtype=torch.float64) if isinstance(given, int | float) else _tensor(name, given).detach()
+    )
     found = found if found.is_floating_point() else found.double()
     if found.shape not in ((), (count,)):
         raise ValueError(f"{name} must be a number, or one for each of {count} synapses, got {tuple(found.shape)}")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, TypeVar
 
+from firstspike.text import shortened
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -53,7 +55,7 @@ def shown_arguments(built: object, value: Callable[[str], Any] | None = None, ba
         if place < bare or name == "neuron":
             shown.append(f"{given}")
         elif given != argument.default:
-            shown.append(f"{name}={given}")
+            shown.append(f"{name}={shortened(given)}")
     return ", ".join(shown)
 
 

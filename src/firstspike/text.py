@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 _LONGEST = 400  # characters of another program's message
+_MOST = 64  # values of a list that are printed
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and ends of lines
 
 
@@ -24,6 +25,14 @@ def encodable(text: str) -> str:
 def counted(number: int, thing: str) -> str:
     """A number of things, such as ``1 epoch`` or ``2 epochs``."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def shortened(values: Any) -> str:
+    """Values as they are printed, of a long list only its ends, such as signs of very many neurons."""
+    if not isinstance(values, list | tuple) or len(values) <= _MOST:
+        return str(values)
+    first, last = (", ".join(map(str, x)) for x in (values[:3], values[-3:]))
+    return f"({first}, ..., {last})" if isinstance(values, tuple) else f"[{first}, ..., {last}]"
 
 
 def no_decision(names: Collection[str]) -> str:

@@ -194,3 +194,28 @@ def test_axonal_and_dendritic_delays_of_trains():
     network = fs.Network(fs.Delay(4, **make), spiking(), fs.Delay(6, **make))
     back = fs.from_nir(fs.to_nir(network), dtype=torch.float64)
     torch.testing.assert_close(back(trains()), network(trains()), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("delays", [False, True])
+@pytest.mark.parametrize("parts", ["inputs", "recurrent", "both"])
+def test_sparse_synapses_come_back_as_synapses(tmp_path, parts, delays):
+    """With their values and spikes; zeros of the matrices are no synapses."""
+    draw, options = torch.Generator().manual_seed(0), {"dtype": torch.float64}
+    late = torch.distributions.Uniform(torch.tensor(1.0).double(), torch.tensor(3.0).double()) if delays else None
+    inner = fs.connect.fixed_indegree(30, 30, 4, weight=0.3, delay=late, generator=draw)
+    outer = fs.connect.fixed_indegree(12, 30, 3, weight=0.8, delay=late, generator=draw)
+    options |= {"recurrent": inner} if parts != "inputs" else {}
+    options |= {"synapses": outer} if parts != "recurrent" else {"weight_mean": 0.2, "weight_std": 0.1}
+    neuron, rule = fs.LIF(4.0, 2.0), {"window_spikes": 10, "overflow": "drop", "generator": draw}
+    layer = fs.SpikingRecurrent(12, 30, 40, 20.0, neuron, window=1.0, **rule, **options)
+    network = fs.Network(layer)
+    nir.write(tmp_path / "sparse.nir", fs.to_nir(network, time_unit=0.5))
+    (back,) = fs.from_nir(tmp_path / "sparse.nir", dtype=torch.float64)
+    assert back.sparse.keys() == layer.sparse.keys() and len(back.sparse) == 1 + (parts == "both")  # noqa: PT018
+    for name, found in layer.sparse.items():
+        assert torch.equal(found.source, back.sparse[name].source)
+        assert torch.equal(found.target, back.sparse[name].target)
+        torch.testing.assert_close(getattr(back, name), getattr(layer, name))
+    times = 15.0 * torch.rand(3, 12, 4, generator=draw, dtype=torch.float64)
+    assert layer(times).isfinite().sum() > 100
+    torch.testing.assert_close(back(times), layer(times))

@@ -463,6 +463,14 @@ ERRORS = {
         lambda: recurrent(recurrent=inner(delay=5.0), recurrent_delay=DelayRule()),
         r"^delays must be within scale and shift of ",
     ),
+    "matrix": (
+        lambda: recurrent(recurrent=torch.ones(5, 5)),
+        r"^sparse weights of 5 neurons must be Synapses of fs.connect, got Tensor: from_sparse takes a matrix, ",
+    ),
+    "input matrix": (
+        lambda: recurrent(synapses=[outer()]),
+        r"^sparse weights \(5, 4\) must be Synapses .*, got list: ",
+    ),
     "readout": (lambda: fs.IntegralReadout(4, 5, synapses=outer(delay=1.0)), r"has no synaptic delays, got Synapses"),
     "conv": (
         lambda: fs.SpikingConv2d((2, 3, 3), 5, 2, synapses=outer()),
@@ -512,3 +520,52 @@ def test_large_masks_compute_as_synapses(monkeypatch, neuron, delays, masks):
     changed, (*_, gradient) = result()
     assert not torch.equal(changed, found)
     assert not layer.recurrent_weight.grad.any()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_and_delays_that_a_training_ruined_are_one_line(value):
+    for name, line in (
+        ("recurrent_weight", "weight must be finite, got"),
+        ("recurrent_delays.delay_raw", "delay must"),
+    ):
+        layer = recurrent(recurrent=inner(0.5, uniform(0.75, 2.0)), recurrent_delay=DelayRule("clip", 9.0))
+        layer.get_parameter(name).data[3] = value
+        if name == "recurrent_weight" or math.isnan(value):  # a delay is clipped
+            with pytest.raises(ValueError, match=f"^{line}") as caught:
+                layer(trains())
+            assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("empty", ["inputs", "recurrent", "both"])
+@pytest.mark.parametrize("delay", [None, 1.5])
+def test_without_synapses(empty, delay):
+    """Also neurons that none reaches: as if there were only the others, with gradients of no elements."""
+    nothing = {"generator": seeded(), "weight": 0.5, "delay": delay}
+    own = inner(0.5, delay) if empty == "inputs" else connect.fixed_probability(5, 5, 0.0, **nothing)
+    given = outer(0.9) if empty == "recurrent" else connect.fixed_probability(4, 5, 0.0, generator=seeded(), weight=0.5)
+    layer = recurrent(recurrent=own, synapses=given)
+    found = layer(trains())
+    found[found.isfinite()].sum().backward()
+    assert layer.recurrent_weight.grad.shape == (len(own),)
+    assert layer.weight.grad.shape == (len(given),)
+    if empty == "recurrent":
+        alone = SpikeTrains(4, 5, 40, ONE, until=12.0, synapses=given, overflow="drop", dtype=torch.float64)
+        torch.testing.assert_close(found, alone(trains()))
+    else:
+        assert not bool(found.isfinite().any())
+
+
+def test_layers_of_many_neurons_are_printed_in_few_words():
+    """So are errors about lists with a number for each of them."""
+    signs = [1] * 800 + [-1] * 200
+    own = connect.one_to_one(1000)
+    layer = SpikingRecurrent(
+        4, 1000, 9, 5.0, TWO, receptor=(0, 1, 0, 1), recurrent=own, recurrent_signs=signs, recurrent_receptor=[0] * 1000
+    )
+    assert "recurrent_signs=(1, 1, 1, ..., -1, -1, -1)" in str(layer)
+    assert "receptor=(0, 1, 0, 1)" in str(layer)
+    assert len(str(layer)) < 800
+    for wrong in ({"recurrent_signs": [2, *signs[1:]]}, {"recurrent_receptor": [7] * 1000}):
+        with pytest.raises(ValueError, match=r"\.\.\.") as caught:
+            SpikingRecurrent(4, 1000, 9, 5.0, TWO, receptor=(0, 1, 0, 1), **{"recurrent_receptor": [0] * 1000} | wrong)
+        assert len(str(caught.value)) < 300

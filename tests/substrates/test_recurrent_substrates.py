@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from firstspike.layers import DelayRule, IntegralReadout, LIFRecurrent, LIFSpikeTrains, Network
+from firstspike import connect
+from firstspike.layers import DelayRule, IntegralReadout, LIFRecurrent, LIFSpikeTrains, Network, SpikingRecurrent
 from firstspike.neurons import LIF
 from firstspike.substrates import SUBSTRATES, Brian2, Exact, Integrator, MockBss2, Nest, Neuron, Noisy
 
@@ -286,3 +287,26 @@ def test_which_substrates_have_recurrence():
         "brainscales2",
         "exact",
     }
+
+
+@pytest.mark.nest
+@pytest.mark.parametrize(
+    "neurons", [40, pytest.param(4100, marks=pytest.mark.slow)], ids=["few", "more than fit a matrix"]
+)
+def test_nest_takes_sparse_synapses(source, neurons):
+    """Also several of one pair, with delays of their own and two receptors."""
+    excite, options = neurons * 4 // 5, {"multapses": True, "generator": source}
+    recurrent = connect.fixed_indegree(excite, neurons, 8, weight=0.15, **options).at(sources=neurons)
+    recurrent += connect.fixed_indegree(neurons - excite, neurons, 2, weight=-0.4, **options).at(excite)
+    recurrent = recurrent.with_values(delay=1.5 + 0.25 * torch.randint(5, (len(recurrent),), generator=source))
+    layer = SpikingRecurrent(
+        20, neurons, 40, 9.0, LIF(2.0, (1.0, 2.0), refractory=0.5), window=1.5, recurrent=recurrent,
+        receptor="sign", synapses=connect.fixed_indegree(20, neurons, 5, weight=1.0, generator=source), **DOUBLE,
+    )  # fmt: skip
+    times = (8.0 * torch.rand(2, 20, 4, generator=source, **DOUBLE)).sort(-1).values
+    network = Network(layer)
+    with Nest(step=0.25, unit="times").open(network) as nest:
+        found = nest.record(network, times).layers[0]
+    assert recurrent.multapses
+    assert float(counts(found).double().mean()) > 2
+    torch.testing.assert_close(found, layer(times), atol=1e-9, rtol=0)

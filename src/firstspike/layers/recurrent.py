@@ -168,11 +168,11 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
     @property
     def own_delay(self) -> Float[Tensor, "out_features out_features"]:
         """Delays of the recurrent synapses: ``window`` plus those of ``recurrent_delay``."""
-        return synapses.matrix(self, "recurrent_weight", self._own_delays, rest=self.window)
+        return synapses.matrix(self, "recurrent_weight", self.delays_of_synapses, rest=self.window)
 
     @property
-    def _own_delays(self) -> Float[Tensor, "*shape"]:
-        """``own_delay`` in the shape of the weights."""
+    def delays_of_synapses(self) -> Float[Tensor, "*shape"]:
+        """``own_delay`` in the shape of ``recurrent_weight``: of sparse synapses one for each."""
         delay = torch.full_like(self.recurrent_weight, self.window)
         return delay if self.recurrent_delays is None else delay + self.recurrent_delays.delay
 
@@ -352,7 +352,9 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         weight, delay = structure.joined(self.weight, self.recurrent_weight), self._delay_values(jitters)
         if delay is None and self.recurrent_delays is None:
             return weight, None
-        return weight, structure.joined(torch.zeros_like(self.weight) if delay is None else delay, self._own_delays)
+        return weight, structure.joined(
+            torch.zeros_like(self.weight) if delay is None else delay, self.delays_of_synapses
+        )
 
     @property
     def _reach(self) -> float:

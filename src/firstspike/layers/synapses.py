@@ -16,6 +16,7 @@ from firstspike.neurons import Neuron
 from firstspike.ranges import PositiveFraction
 from firstspike.spiketime.parameters import receptor_of
 from firstspike.spiketime.values import check_memory
+from firstspike.text import shortened
 
 Receptors = Sequence[int] | Literal["sign"] | None
 Mask = PositiveFraction | Tensor | None
@@ -65,7 +66,9 @@ def _whole(name: str, numbers: Sequence[int] | None) -> tuple[int, ...] | None:
     try:
         return None if numbers is None else tuple(map(operator.index, numbers))
     except TypeError:
-        raise ValueError(f"{name} must be a list with a whole number for each input, got {numbers!r}") from None
+        raise ValueError(
+            f"{name} must be a list with a whole number for each input, got {shortened(numbers)}"
+        ) from None
 
 
 def usual_signs(signs: Sequence[int] | None, neuron: Neuron, inputs: int, receptor: Receptors) -> Sequence[int] | None:
@@ -77,7 +80,7 @@ def checked_signs(name: str, signs: Sequence[int] | None, inputs: int) -> tuple[
     """The signs of the weights of inputs as a layer keeps them."""
     found = _whole(name, signs)
     if found is not None and (len(found) != inputs or not set(found) <= {-1, 0, 1}):
-        raise ValueError(f"{name} must be 1, -1 or 0 for each of {inputs} inputs, got {len(found)}: {signs}")
+        raise ValueError(f"{name} must be 1, -1 or 0 for each of {inputs} inputs, got {len(found)}: {shortened(signs)}")
     return found
 
 
@@ -89,6 +92,9 @@ def _sides(layer: Any, name: str, signs: Sequence[int]) -> Tensor:
 
 def parameter(like: Tensor, shape: tuple[int, ...], sparse: Synapses | None, what: str) -> nn.Parameter:
     """Weights yet to be drawn: in that shape, or one for each of the synapses."""
+    if sparse is not None and not isinstance(sparse, Synapses):
+        got = f"got {type(sparse).__name__}: from_sparse takes a matrix, pairs an edge index"
+        raise ValueError(f"sparse {what} must be Synapses of fs.connect, {got}")
     size = shape if sparse is None else (len(sparse),)
     cure = "where few neurons are connected, give synapses of fs.connect, which take no matrix"
     check_memory(math.prod(size) * like.itemsize * like.is_cpu, what, cure)

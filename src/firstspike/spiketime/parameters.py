@@ -14,6 +14,7 @@ from firstspike.neurons.base import each
 from firstspike.neurons.expressions import value_of
 from firstspike.spiketime.contract import QUANTITIES
 from firstspike.spiketime.values import records, values_of
+from firstspike.text import shortened
 
 Receptor = str | Sequence[int] | Int64[Tensor, " inputs"] | None
 """Which receptor each input reaches, see ``first_spike_time``."""
@@ -137,5 +138,5 @@ def receptor_of(neuron: Neuron, receptor: Receptor, weight: Tensor) -> Tensor | 
     if inputs and not records():
         known = values_of(numbers)
         if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < several:
-            raise ValueError(f"receptor must be from 0 to {several - 1} for {neuron}, got {receptor}")
+            raise ValueError(f"receptor must be from 0 to {several - 1} for {neuron}, got {shortened(receptor)}")
     return numbers

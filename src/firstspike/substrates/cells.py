@@ -5,10 +5,10 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from firstspike.layers import SpikeTrains, SpikingRecurrent
+from firstspike.layers import SpikeTrains, SpikingRecurrent, synapses
 from firstspike.layers.dense import DenseLayer
 from firstspike.neurons.base import each
 
@@ -18,6 +18,41 @@ _LONG = 100.0  # after so many tau_syn neurons end that may spike for ever
 _MAT_PARTS = 2  # of the threshold of mat2_psc_exp
 _MAT_APART = 1e-6  # by that part its time constants differ at least
 _SHARP = 1e-9  # mV within which gif_psc_exp, whose spikes are random, begins to spike with certainty
+
+
+class Links(NamedTuple):
+    """Synapses that exist, of a matrix of weights or of sparse ones."""
+
+    shape: tuple[int, int]
+    """Number of cells that receive, and of those that send."""
+    row: Int[np.ndarray, " synapses"]
+    """The cell that receives."""
+    column: Int[np.ndarray, " synapses"]
+    """The cell that sends."""
+    weight: Float[np.ndarray, " synapses"]
+
+    @classmethod
+    def of(cls, layer: DenseLayer, name: str = "weight") -> Self:
+        """Those of a layer whose weights have that name."""
+        if (found := layer.sparse.get(name)) is None:
+            return cls.between(array(synapses.existing(layer, name)))
+        return cls(
+            (found.targets, found.sources), found.target.numpy(), found.source.numpy(), array(getattr(layer, name))
+        )
+
+    @classmethod
+    def between(cls, weight: Float[np.ndarray, "rows columns"]) -> Self:
+        """The entries of a matrix that are not 0."""
+        row, column = np.nonzero(weight)
+        return cls(weight.shape, row, column, weight[row, column])
+
+    def chosen(self, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, " synapses"]:
+        """Numbers of the synapses, which are one for all, one for each, or a matrix."""
+        return values[self.row, self.column] if values.ndim > 1 else np.broadcast_to(values, self.weight.shape)
+
+    def excitation(self) -> Float[np.ndarray, " rows"]:
+        """The sum of the positive weights of each cell."""
+        return np.bincount(self.row, self.weight.clip(min=0), self.shape[0])
 
 
 class Cells(NamedTuple):
@@ -42,9 +77,9 @@ class Cells(NamedTuple):
     """Time constants and jumps of adaptation currents."""
     raises: tuple[tuple[PerNeuron, PerNeuron], ...] = ()
     """Time constants and jumps of parts of the threshold."""
-    weight: Float[np.ndarray, "out out"] | None = None
-    """Weights of the synapses between the cells, if there are any."""
-    delay: Float[np.ndarray, "out out"] | None = None
+    own: Links | None = None
+    """The synapses between the cells, if there are any."""
+    delay: Float[np.ndarray, " synapses"] | None = None
 
     @classmethod
     def of(cls, layer: DenseLayer, unit: float, until: float, rest: float, apart: float) -> Self:
@@ -56,12 +91,13 @@ class Cells(NamedTuple):
         neuron, trains = layer.neuron, isinstance(layer, SpikeTrains)
         model, mem = model_of(layer), array(neuron.tau_mem) / unit
         apart = max(apart, _MAT_APART * (model == "mat2_psc_exp"))
-        synapses = [array(tau) / unit for tau in each(neuron.tau_syn)]
-        synapses = [np.where(np.abs(tau / mem - 1) < apart, mem / (1 + apart), tau) for tau in synapses]
-        excites, inhibits = (synapses[k] for k in reached(layer))
+        taus = [array(tau) / unit for tau in each(neuron.tau_syn)]
+        taus = [np.where(np.abs(tau / mem - 1) < apart, mem / (1 + apart), tau) for tau in taus]
+        excites, inhibits = (taus[k] for k in reached(layer))
         own: dict[str, Any] = {}
         if isinstance(layer, SpikingRecurrent):
-            own |= {"weight": array(layer.recurrent_synapses), "delay": array(layer.own_delay) / unit}
+            own["own"] = links = Links.of(layer, "recurrent_weight")
+            own["delay"] = links.chosen(array(layer.delays_of_synapses)) / unit
             until = min(until, layer.duration / unit)
         if trains:
             for name, key in (("currents", "adaptation"), ("raises", "threshold")):
@@ -92,19 +128,19 @@ class Cells(NamedTuple):
     def busy(self) -> bool:
         """Whether they may spike for ever without inputs."""
         excited = any((jump < 0).any() for _, jump in (*self.currents, *self.raises))
-        return self.weight is not None or excited or bool((self.bias >= self.threshold).any())
+        return self.own is not None or excited or bool((self.bias >= self.threshold).any())
 
-    def strengths(self, weight: Float[np.ndarray, "out inputs"]) -> Float[np.ndarray, "out inputs"]:
-        """Weights of the simulator's synapses, where the capacity is the time constant of those that excite.
+    def strengths(self, links: Links) -> Links:
+        """Synapses with the simulator's weights, where the capacity is the time constant of those that excite.
 
         Those of PyNN's alpha functions are their maxima.
         """
-        ratio = np.broadcast_to(self.excites / self.inhibits, len(weight))[:, None]
-        scaled = np.where(weight < 0, weight * ratio, weight)
-        return scaled / np.e if self.model == "IF_curr_alpha" else scaled
+        ratio, weight = self.excites / self.inhibits, links.weight
+        scaled = np.where(weight < 0, weight * (ratio[links.row] if ratio.ndim else ratio), weight)
+        return links._replace(weight=scaled / np.e if self.model == "IF_curr_alpha" else scaled)
 
     def course(
-        self, weight: Float[np.ndarray, "out inputs"], spikes: int, last: float, step: float
+        self, links: Links, spikes: int, last: float, step: float
     ) -> tuple[list[tuple[float, PerNeuron]], float]:
         """Currents, in nanoamperes, with the times from which they flow, and when membranes are at rest again.
 
@@ -117,8 +153,8 @@ class Cells(NamedTuple):
 
         turns, wait, recovery = [(0.0, self.excites * self.bias / self.tau_mem)] * self.biased, self.rest, self.rest
         if self.busy:
-            last, longest = steps(self.until), 0.0 if self.delay is None else float(self.delay.max())
-            current = self._silence(spikes * weight.clip(min=0).sum(axis=1), longest, step)
+            last, longest = steps(self.until), 0.0 if self.delay is None else float(self.delay.max(initial=0.0))
+            current = self._silence(spikes * links.excitation(), longest, step)
             depth = math.log1p(float((current * self.tau_mem / self.excites / self.threshold).max()))
             wait, recovery = longest + depth * self.slowest, self.rest + depth * float(self.tau_mem.max())
             turns = [*turns, (last, np.array(-current))]
@@ -130,8 +166,8 @@ class Cells(NamedTuple):
     def _silence(self, inputs: Float[np.ndarray, " out"], longest: float, step: float) -> float:
         """A current that outweighs all inputs, and the neurons' effects on each other and themselves."""
         rest = np.maximum(self.refractory, step)
-        if self.weight is not None:
-            inputs = inputs + (np.ceil(longest / rest) + 1) * self.weight.clip(min=0).sum(axis=1)
+        if self.own is not None:
+            inputs = inputs + (np.ceil(longest / rest) + 1) * self.own.excitation()
         slope = inputs / np.minimum(self.excites, self.inhibits) + (self.threshold + abs(self.bias)) / self.tau_mem
         for tau, jump in (*self.currents, *self.raises):
             slope = slope - jump.clip(max=0) * (tau / rest + 1) * (1 / tau + 1 / self.tau_mem)
@@ -193,10 +229,11 @@ def reached(layer: DenseLayer) -> tuple[int, int]:
         return 0, 1
     if layer.receptors is None:
         return 0, 0
-    every = every_weight(layer)
-    found: list[list[int]] = []
+    links = [Links.of(layer, x) for x in ("weight", "recurrent_weight")[: 1 + isinstance(layer, SpikingRecurrent)]]
+    sender = np.concatenate([x.column + k * layer.in_features for k, x in enumerate(links)])
+    every, found = np.concatenate([x.weight for x in links]), list[list[int]]()
     for sign, side in ((1, "> 0"), (-1, "< 0")):
-        receptors = layer.receptors[(sign * every > 0).any(dim=0)].unique().tolist()
+        receptors = np.unique(array(layer.receptors)[sender[sign * every > 0]]).astype(int).tolist()
         if len(receptors) > 1:
             raise ValueError(
                 f"has one receptor (tau_syn) for weights {side}, those here reach receptors {receptors}: give weights "

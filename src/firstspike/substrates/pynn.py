@@ -23,7 +23,7 @@ from firstspike.layers import Network, SpikeTrains, SpikingLinear, SpikingRecurr
 from firstspike.layers.dense import DenseLayer
 from firstspike.ranges import checks_ranges
 from firstspike.substrates.base import LayerByLayer, SubstrateError
-from firstspike.substrates.cells import Cells, PerNeuron, array, unit_of
+from firstspike.substrates.cells import Cells, Links, PerNeuron, array, unit_of
 from firstspike.substrates.described import DescribedCells
 from firstspike.substrates.rounding import check_steps
 from firstspike.substrates.windows import Windows, inject, project, recorded, sources
@@ -132,25 +132,25 @@ class Simulator(LayerByLayer):
         arrival = times if delay is None else (times.unsqueeze(-3) + delay.unsqueeze(-1)).flatten(-3, -2)
         if layer.neuron.equations is None:
             cells = self._cells(f"layer {index}", layer)
-            until, found = cells.until, self._simulate(array(arrival) / unit, array(layer.synapses), cells)
+            until, found = cells.until, self._simulate(array(arrival) / unit, Links.of(layer), cells)
         else:
             until = min(self.duration or math.inf, getattr(layer, "duration", layer.until) / unit)
             found = self._simulate_each(layer, array(arrival) / unit, until)
         return torch.from_numpy(np.where(found > until, np.inf, found) * unit).to(times)
 
     def _simulate(
-        self, arrival: Float[np.ndarray, "batch sources spikes"], weight: Float[np.ndarray, "out inputs"], cells: Cells
+        self, arrival: Float[np.ndarray, "batch sources spikes"], links: Links, cells: Cells
     ) -> Float[np.ndarray, "batch out found"]:
         """Spikes of a layer, in windows at whose end membranes are at rest; times in units of ``tau_syn``."""
         early = (arrival < 0) & cells.biased
         arrival = np.where((arrival > cells.until) | early, np.inf, arrival)
         arrives = np.append(arrival[np.isfinite(arrival)], [0.0] * cells.biased)
         if not len(arrives):
-            return np.full((len(arrival), len(weight), 1), np.inf)
+            return np.full((len(arrival), links.shape[0], 1), np.inf)
         step_ms, unit_ms, whole = self._clock()
         delay_ms = float(whole(self.delay * unit_ms))
         loop_ms = np.empty(0) if cells.delay is None else whole(cells.delay * unit_ms)
-        turns, end = cells.course(weight, arrival.shape[-1], float(arrives.max()), self.step)
+        turns, end = cells.course(links, arrival.shape[-1], float(arrives.max()), self.step)
         start = math.floor((float(arrives.min()) - 1) / self.step) * self.step
         windows = Windows(len(arrival), start, end - start, unit_ms, float(whole(_LEAD_MS + 2 * delay_ms)))
         sim = self._sim
@@ -158,10 +158,10 @@ class Simulator(LayerByLayer):
             before = sources(sim, windows.trains(arrival))
             neurons = cells.parameters(unit_ms, step_ms)
             rest = {"v" if cells.model.startswith("IF") else "V_m": 0.0}
-            after = sim.Population(len(weight), self._cell(cells.model, neurons), initial_values=rest)
-            project(sim, before, after, cells.strengths(weight), delay_ms)
-            if cells.weight is not None:
-                project(sim, after, after, cells.strengths(cells.weight), loop_ms)
+            after = sim.Population(links.shape[0], self._cell(cells.model, neurons), initial_values=rest)
+            project(sim, before, after, cells.strengths(links), np.array(delay_ms))
+            if cells.own is not None:
+                project(sim, after, after, cells.strengths(cells.own), loop_ms)
             inject(sim, after, turns, lambda time: whole(windows.at(time) + delay_ms))
             return self._found(after, neurons, windows, step_ms, delay_ms)
 
@@ -187,9 +187,10 @@ class Simulator(LayerByLayer):
             after = sim.Population(samples * outputs, self._cell(cells.model, neurons), initial_values=start)
             for k in range(samples):
                 mine = after[k * outputs : (k + 1) * outputs]
-                project(sim, before[k * inputs : (k + 1) * inputs], mine, cells.weight[:, : layer.in_features], step_ms)
+                outer = Links.between(cells.weight[:, : layer.in_features])
+                project(sim, before[k * inputs : (k + 1) * inputs], mine, outer, np.array(step_ms))
                 if loop_ms.size:
-                    project(sim, mine, mine, cells.weight[:, layer.in_features :], loop_ms)
+                    project(sim, mine, mine, Links.between(cells.weight[:, layer.in_features :]), loop_ms)
             turns = [(0.0, everywhere(cells.bias))] if cells.bias.any() else []
             inject(sim, after, turns, lambda time: whole(windows.at(time) + step_ms))
             found = self._found(after, neurons, windows, step_ms, step_ms)

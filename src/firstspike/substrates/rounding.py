@@ -26,7 +26,7 @@ def check_steps(title: str, step: float, precise: bool, layers: list[tuple[str, 
             timed.append((place, "refractory", array(layer.neuron.refractory), unit, least))
         if isinstance(layer, SpikingRecurrent):
             name = "window" if layer.recurrent_delays is None else "recurrent_delay"
-            timed.append((place, name, array(layer.own_delay), unit, 1))
+            timed.append((place, name, array(layer.delays_of_synapses), unit, 1))
     for place, name, times, unit, least in timed:
         one, steps = step * unit, times / unit / step
         away = np.abs(steps - np.maximum(np.round(steps), least))

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from firstspike.substrates.cells import Links
+
 Spikes = tuple[Int[np.ndarray, " spikes"], Float[np.ndarray, " spikes"]]
 """Neurons, and milliseconds of the run."""
 
@@ -79,25 +81,18 @@ def sources(sim: Any, trains: list[Float[np.ndarray, " spikes"]]) -> Any:
     return sim.Population(len(trains), sim.SpikeSourceArray(spike_times=[Sequence(train) for train in trains]))
 
 
-def project(
-    sim: Any,
-    before: Any,
-    after: Any,
-    weight: Float[np.ndarray, "after inputs"],
-    delay_ms: float | Float[np.ndarray, "after inputs"],
-) -> None:
+def project(sim: Any, before: Any, after: Any, links: Links, delay_ms: Float[np.ndarray, "..."]) -> None:
     """Connect two populations by weights in nA, or in uS where they are conductances, of which those < 0 inhibit.
 
-    ``before`` has a cell for each input or, by rows, for each synapse.
+    ``before`` has a cell for each input or, by rows, for each synapse of a matrix.
     """
-    row, column = np.indices(weight.shape)
-    source = column if before.size == weight.shape[1] else row * weight.shape[1] + column
-    size = abs(weight) if after.conductance_based else weight
-    of_synapses: tuple[Any, ...] = source, row, size, np.broadcast_to(delay_ms, weight.shape)
-    for receptor, chosen in (("excitatory", weight > 0), ("inhibitory", weight < 0)):
+    inputs, delay = links.shape[1], links.chosen(delay_ms)
+    source = links.column if before.size == inputs else links.row * inputs + links.column
+    size = abs(links.weight) if after.conductance_based else links.weight
+    for receptor, chosen in (("excitatory", links.weight > 0), ("inhibitory", links.weight < 0)):
         if chosen.any():
-            synapses = np.column_stack([x[chosen] for x in of_synapses]).tolist()
-            connector = sim.FromListConnector(synapses, column_names=["weight", "delay"], safe=False)
+            listed = np.column_stack([x[chosen] for x in (source, links.row, size, delay)]).tolist()
+            connector = sim.FromListConnector(listed, column_names=["weight", "delay"], safe=False)
             sim.Projection(before, after, connector, sim.StaticSynapse(), receptor_type=receptor)
 
 

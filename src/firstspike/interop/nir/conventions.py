@@ -20,6 +20,9 @@ Target = Literal["nir", "norse", "snntorch"]
 _SNNTORCH_DT = 1e-4  # seconds; fixed in its reader
 RESET = 1000.0  # thresholds below rest: e^-7 of it is left after seven membrane time constants
 
+SPARSE = {"weight": 1, "recurrent_weight": 2}
+"""Bits of the metadatum ``sparse`` for weights whose zeros are no synapses."""
+
 Values = Float[np.ndarray, " neurons"]
 
 

@@ -46,7 +46,7 @@ def read_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
     try:
         unit = float(found.get("time_unit", 1.0))
         times = {x: [time / unit for time in each(x, float)] for x in ("bias_times", "refractory", "duration")}
-        counts = {x: each(x, int) for x in ("max_spikes", "window_spikes")}
+        counts = {x: each(x, int) for x in ("max_spikes", "window_spikes", "sparse")}
         step = float(found["dt"]) if "dt" in found else None
         words = {"target": str(found.get("target", "nir")), "overflow": str(found.get("overflow", "")).split()}
         return words | {"time_unit": unit, "dt": step} | times | counts

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from firstspike import layers
+from firstspike import connect, layers
 from firstspike.config.network import too_many_spikes
-from firstspike.interop.nir.conventions import RESET, Convention, Values
+from firstspike.interop.nir.conventions import RESET, SPARSE, Convention, Values
 from firstspike.interop.nir.synapses import Synapses, after, finite, numbers
 from firstspike.layers import Network
 from firstspike.layers.trains import form_of
@@ -42,8 +42,8 @@ class Reader:
     """Composes all nodes between two layers of neurons.
 
     ``bias_times`` are those of the input's last channels. ``of_layers`` are properties of layers that NIR does not
-    express, one number for all layers or one for each: ``max_spikes``, ``refractory``, ``duration``, ``window_spikes``;
-    and ``overflow``, a word for each.
+    express, one number for all layers or one for each: ``max_spikes``, ``refractory``, ``duration``, ``window_spikes``
+    and ``sparse``; and ``overflow``, a word for each.
     """
 
     def __init__(
@@ -139,7 +139,9 @@ class Reader:
                 self.layers += [layers.Multiplex(copies)] if copies > 1 else []
         parameters = LIF(*(self._shared(neurons[key]) for key in ("tau_mem", "tau_syn", "threshold")))
         make: dict[str, Any] = {"delay": rule, "generator": torch.Generator(), "dtype": self.dtype}
-        size = synapses.inputs, out
+        size, synapses = (synapses.inputs, out), replace(synapses, weight=synapses.weight * gain[synapses.row])
+        if sparse := trains["sparse"] & SPARSE["weight"]:
+            make["synapses"] = _connected(synapses, out, self.dtype, delays=rule is not None)
         layer: layers.SpikingLinear | layers.SpikeTrains
         if not trains["max_spikes"]:
             layer = layers.SpikingLinear(*size, parameters, **make)
@@ -155,9 +157,10 @@ class Reader:
             else:
                 loop = replace(loop, weight=loop.weight * gain[loop.row])
                 layer = _recurrent(size, parameters, make, trains, loop)
-        _fill(layer.weight, synapses, synapses.weight * gain[synapses.row])
-        if layer.delay_raw is not None:
-            _fill(layer.delay_raw, synapses, synapses.delay)
+        if not sparse:
+            _fill(layer.weight, synapses, synapses.weight)
+            if layer.delay_raw is not None:
+                _fill(layer.delay_raw, synapses, synapses.delay)
         self.layers += [layer, *last]
 
     def _readout(self, name: str, node: Any, before: Signal) -> None:
@@ -266,7 +269,11 @@ def _recurrent(
     more = np.where(np.isclose(loop.delay, window, rtol=1e-9, atol=0), 0.0, loop.delay - window)
     make |= {"window": window, "window_spikes": trains["window_spikes"] or trains["max_spikes"]}
     make |= {"recurrent_delay": layers.DelayRule("clip", scale=float(more.max()), std=0.0) if more.any() else None}
+    if trains["sparse"] & SPARSE["recurrent_weight"]:
+        make["recurrent"] = _connected(replace(loop, delay=window + more), size[1], make["dtype"], delays=True)
     layer = layers.SpikingRecurrent(*size, trains["max_spikes"], trains["duration"], parameters, **make)
+    if layer.recurrent is not None:
+        return layer
     if layer.recurrent_delays is not None:
         _fill(layer.recurrent_delays.delay_raw, loop, more)
     _fill(layer.recurrent_weight, loop, loop.weight)
@@ -279,6 +286,13 @@ def _alone(name: str, synapses: Synapses) -> Synapses:
     if copies > 1:
         raise ValueError(f"{name}: two neurons are connected by several synapses with other delays; trains have one")
     return apart
+
+
+def _connected(synapses: Synapses, out: int, dtype: torch.dtype, delays: bool) -> connect.Synapses:
+    """The same as sparse synapses of a layer."""
+    source, target = torch.from_numpy(synapses.column), torch.from_numpy(synapses.row)
+    weight, delay = (torch.from_numpy(finite("weights or delays", x, dtype)) for x in (synapses.weight, synapses.delay))
+    return connect.Synapses(synapses.inputs, out, source, target, weight, delay if delays else None)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from firstspike import layers
 from firstspike._version import __version__
-from firstspike.interop.nir.conventions import Convention
+from firstspike.interop.nir.conventions import SPARSE, Convention
 from firstspike.interop.nir.synapses import Matrix
 from firstspike.layers import Network, SpikingLayer
 from firstspike.layers.named import to_numpy
@@ -67,6 +67,8 @@ class Writer:
             values = np.array([_refractory(x) if name == "refractory" else getattr(x, name, 0) for x in self.lifs])
             if values.any():
                 metadata[name] = values * unit if name in ("refractory", "duration") else values
+        sparse = np.array([sum(bit for name, bit in SPARSE.items() if name in x.sparse) for x in self.lifs])
+        metadata |= {"sparse": sparse} if sparse.any() else {}
         words = [getattr(lif, "overflow", "error") for lif in self.lifs]
         metadata |= {} if set(words) == {"error"} else {"overflow": " ".join(words)}
         metadata |= self.readout
