@@ -50,12 +50,12 @@ def _forward(given: Arguments, room: int, waiting: int, length: int) -> tuple[Re
         "turned": rows * LANES * by.delayed * (planes > 1), "sorted": rows, "sorted_keys": 0,
         "sorted_values": rows * LANES * planes * by.delayed, **sorting_for(max(sizes["events"], dues)),
     }  # fmt: skip
-    arrays = room_for_trains(FORWARD, (*SAVED[:-1], "lacks", "short"), given, by, sizes)
+    arrays = room_for_trains(FORWARD, (*SAVED[:-1], "lacks", "short"), given, sizes)
     for name in ("lacks", "short", "sent_at"):
         arrays[name].zero_()
     phases = groups + PARTS + sizes["blocks"], -(-sizes["batch"] // sizes["block"])
     call(forward_kernel(*by.kind, "sparse"), FORWARD, phases, sizes, arrays_of(given, by) | _arrays(given) | arrays)
-    found = trains_in(arrays, SAVED, given, by)
+    found = trains_in(arrays, SAVED, given)
     found = found._replace(spikes=found.spikes[..., : given.max_spikes].contiguous())
     return found, bool(arrays["lacks"].any()), bool(arrays["short"].any())
 
