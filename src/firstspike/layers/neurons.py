@@ -163,7 +163,7 @@ class NeuronLayer(SpikeLayer):
 
     def _take(self, neuron: Neuron, trainable: Collection[str], per_neuron: bool) -> None:
         """Make tensors among the neuron's parameters, and those that learn, parameters and buffers of the layer."""
-        names = [name for name, x in neuron.parameters.items() if x.learnt and name not in self.unused]
+        names = [name for name in neuron.parameters if name not in self.unused]
         if not _is_several(trainable) or not set(trainable) <= set(names):
             raise ValueError(f"trainable must be some of {', '.join(names)} in a list, got {trainable!r}")
         if per_neuron and not trainable:

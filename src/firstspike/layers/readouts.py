@@ -23,7 +23,7 @@ from firstspike.ranges import Positive, PositiveOrInf, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import spike_window
 from firstspike.spiketime.maxima.peaks import maximum
-from firstspike.spiketime.response import Receptor, at_rest, reaching, response, time_constants_of
+from firstspike.spiketime.response import ReceptorTaus, at_rest, reaching, response, time_constants_of
 from firstspike.spiketime.values import raised, real_times
 
 
@@ -92,7 +92,7 @@ class Readout(NeuronLayer):
         """The values, in a subclass."""
         raise NotImplementedError
 
-    def _parts(self) -> list[tuple[Receptor, Float[Tensor, "out_features in_features"]]]:
+    def _parts(self) -> list[tuple[ReceptorTaus, Float[Tensor, "out_features in_features"]]]:
         """The receptors, and the weights of the inputs that reach each."""
         receptors = time_constants_of(self.neuron)
         if len(receptors) == 1:
@@ -201,7 +201,7 @@ class MembraneReadout(Readout):
             return values
         mem = _by_output(mem)
         for (syn, rise), weight in parts:
-            one = Receptor(_by_output(syn), None if rise is None else _by_output(rise))
+            one = ReceptorTaus(_by_output(syn), None if rise is None else _by_output(rise))
             values = values + (response(since.unsqueeze(-3), mem, one).sum(dim=-1) * weight).sum(dim=-1)
         return values
 

@@ -33,8 +33,6 @@ class Parameter(NamedTuple):
     included: bool = False
     infinite: bool = False
     """Whether it may be ``inf``, which only a number is."""
-    learnt: bool = True
-    """Whether spike times have a gradient with respect to it."""
     several: bool = False
     """Whether it may be a sequence: a number, or a tensor, for each receptor, current or part of the threshold."""
     optional: bool = False

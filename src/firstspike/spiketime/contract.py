@@ -52,33 +52,21 @@ class Quantity(NamedTuple):
     """A letter for each dimension. A gradient is summed over all that the quantity does not have."""
     time: int = 0
     """Power of the unit of time in its unit."""
-    potential: int = 0
-    """Power of the unit of the membrane, that of the threshold."""
-
-    @property
-    def of_samples(self) -> bool:
-        """Whether each sample has its own."""
-        return "B" in self.shape
 
 
-_NAMES = "tau_mem", "tau_syn", "threshold", "reset", "bias"
-_PARAMETERS = {name: Quantity("EO", *LIF.parameters[name].unit) for name in _NAMES}
-_STATE = {name: Quantity("EBO", *unit) for name, unit in LIF.state.items()} | {"left": Quantity("EBO", time=1)}
-
-DIFFERENTIABLE = (
-    {"times": Quantity("EBI", time=1), "weight": Quantity("EOI", potential=1), "delay": Quantity("EOI", time=1)}
-    | _PARAMETERS
-    | {"jumps": Quantity("EOM", potential=1), "parameters": Quantity("EOP")}
-    | _STATE
-    | {"refractory": Quantity("EO", time=1)}
-)
+DIFFERENTIABLE = {
+    "times": Quantity("EBI", 1), "weight": Quantity("EOI"), "delay": Quantity("EOI", 1),
+    "tau_mem": Quantity("EO", 1), "tau_syn": Quantity("EO", 1), "threshold": Quantity("EO"),
+    "reset": Quantity("EO"), "bias": Quantity("EO"), "jumps": Quantity("EOM"), "parameters": Quantity("EOP"),
+    "voltage": Quantity("EBO"), "current": Quantity("EBO"), "left": Quantity("EBO", 1), "refractory": Quantity("EO", 1),
+}  # fmt: skip
 """The quantities with a gradient, in autograd's order. Times of trains have a dimension K more."""
 
-QUANTITIES = DIFFERENTIABLE | {
-    "observed": Quantity("EBO", time=1),
-    "receptor": Quantity("EI"),
-}
+QUANTITIES = DIFFERENTIABLE | {"observed": Quantity("EBO", 1), "receptor": Quantity("EI")}
 """The tensors of a call, those without a gradient last. Observed trains have a dimension S more."""
+
+OF_SAMPLES = [name for name, quantity in QUANTITIES.items() if "B" in quantity.shape]
+"""Those of which each sample has its own."""
 
 TAUS = frozenset(("tau_mem", "tau_syn"))
 CONSTANTS = TAUS | {"refractory"}
@@ -299,7 +287,7 @@ def forward_in_parts(forward: Forward, samples: Samples) -> Forward:
     """``forward`` on at most ``samples(given)`` samples at a time, for a backend that saves nothing."""
 
     def parted(given: Arguments) -> Result:
-        found = [forward(_some(part, given)) for part in _parts(given, samples)]
+        found = [forward(some) for _, some in _parts(given, samples)]
         return found[0] if len(found) == 1 else joined(found, partial(torch.cat, dim=1))
 
     return parted
@@ -316,10 +304,10 @@ def backward_in_parts(backward: Backward, samples: Samples) -> Backward:
         if given.times.ndim == 2:
             return of_several(parted)(grads, result, given, max_weight_grad, needs)
         total = zero_gradients(given, needs)
-        for part in _parts(given, samples):
-            found = backward(part(grads), part(result), _some(part, given), max_weight_grad, needs)
+        for part, some in _parts(given, samples):
+            found = backward(part(grads), part(result), some, max_weight_grad, needs)
             for name, whole in total.items():
-                mine = part(whole) if DIFFERENTIABLE[name].of_samples else whole
+                mine = part(whole) if name in OF_SAMPLES else whole
                 mine += found[name]
         return total
 
@@ -348,16 +336,12 @@ def zero_gradients(given: Arguments, needs: Needs) -> Gradients:
     return {name: x.zero_() for name, x in empty_gradients(given, needs).items()}
 
 
-def _parts(given: Arguments, samples: Samples) -> Iterator[Callable[[Any], Any]]:
-    """Functions that return some samples of all tensors whose first dimensions are networks and samples."""
+def _parts(given: Arguments, samples: Samples) -> Iterator[tuple[Callable[[Any], Any], Arguments]]:
+    """Arguments of some samples, and the function that takes these from tensors that begin ``(E, B)``."""
     batch, step = given.sizes[1], max(1, samples(given))
     for start in range(0, max(1, batch), step):
-        yield partial(each_tensor, itemgetter((slice(None), slice(start, start + step))))
-
-
-def _some(part: Callable[[Any], Any], given: Arguments) -> Arguments:
-    own = (name for name, quantity in QUANTITIES.items() if quantity.of_samples)
-    return given._replace(**{name: part(getattr(given, name)) for name in own})
+        part = partial(each_tensor, itemgetter((slice(None), slice(start, start + step))))
+        yield part, given._replace(**{name: part(getattr(given, name)) for name in OF_SAMPLES})
 
 
 def joined(parts: Sequence[Any], cat: Callable[[Sequence[Tensor]], Tensor]) -> Any:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from firstspike.spiketime.backends import resolve_backend
-from firstspike.spiketime.contract import QUANTITIES, Arguments, Needs, in_order
+from firstspike.spiketime.contract import OF_SAMPLES, QUANTITIES, Arguments, Needs, in_order
 from firstspike.spiketime.function import INPUTS, Options, SpikeGradient, Spikes, named, pulled_back, recorded_gradients
-from firstspike.spiketime.transforms import OF_SAMPLES, mapped
+from firstspike.spiketime.transforms import mapped
 
 _TYPES = {
     str: "str",

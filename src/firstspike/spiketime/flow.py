@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from firstspike.neurons.base import ROLES, Kind
-from firstspike.spiketime.response import Receptor, differentiable_kappa, response
+from firstspike.spiketime.response import ReceptorTaus, differentiable_kappa, response
 
 _STEPS = 300  # of a search. Every fourth halves the number of floats in the bracket, of which 64 suffice
 _EPS, _NEAR = 4e-16, 1e-12
@@ -60,7 +60,7 @@ class Flow(NamedTuple):
         for k, (kind, y, tau) in enumerate(zip(self.kinds, parts, self.syn, strict=True)):
             sign, feeds, _ = ROLES[kind]
             if feeds:
-                voltage = voltage + sign * y * response(s, self.mem, Receptor(self.syn[k + 1], tau))
+                voltage = voltage + sign * y * response(s, self.mem, ReceptorTaus(self.syn[k + 1], tau))
             elif sign:
                 voltage = voltage + sign * y * differentiable_kappa(s, self.mem, tau, arrived=True)
             rest = y * torch.exp(-s / tau)

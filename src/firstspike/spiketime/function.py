@@ -15,6 +15,7 @@ from torch import Tensor
 from firstspike.spiketime.backends import resolve_backend
 from firstspike.spiketime.contract import (
     DIFFERENTIABLE,
+    OF_SAMPLES,
     QUANTITIES,
     Arguments,
     Constants,
@@ -29,7 +30,7 @@ from firstspike.spiketime.contract import (
     in_order,
 )
 from firstspike.spiketime.statuses import check_gradients, check_repeated
-from firstspike.spiketime.transforms import OF_SAMPLES, Direct, mapped, tangent
+from firstspike.spiketime.transforms import Direct, mapped, tangent
 from firstspike.spiketime.units import check_time_constants, numbers_of, resolve
 from firstspike.spiketime.values import check_linear, check_overflow, check_trains, check_values
 

@@ -179,21 +179,21 @@ def _slopes(given: Sequence[Tensor], arrived: bool, asks: Sequence[bool]) -> lis
     return found
 
 
-class Receptor(NamedTuple):
+class ReceptorTaus(NamedTuple):
     """Time constants of one."""
 
     tau_syn: Tau
     tau_rise: Tau | None
 
 
-def time_constants_of(neuron: Neuron) -> list[Receptor]:
+def time_constants_of(neuron: Neuron) -> list[ReceptorTaus]:
     """The receptors' time constants (a LIF has one receptor), each a number, or a tensor ``()`` or ``(out,)``."""
     parts, found = neuron.components, []
     if not parts:
-        return [Receptor(neuron.values["tau_syn"], None)]
+        return [ReceptorTaus(neuron.values["tau_syn"], None)]
     for place in neuron.receptors:
         rises = ROLES[parts[place].kind].feeds
-        found.append(Receptor(parts[place + rises].tau, parts[place].tau if rises else None))
+        found.append(ReceptorTaus(parts[place + rises].tau, parts[place].tau if rises else None))
     return found
 
 
@@ -205,7 +205,7 @@ def reaching(
     return torch.where(reached == number, weight, 0.0)
 
 
-def response(since: Values, tau_mem: Tau, receptor: Receptor) -> Values:
+def response(since: Values, tau_mem: Tau, receptor: ReceptorTaus) -> Values:
     """Membrane at the finite time ``since >= 0`` after an input of weight 1; differentiable by all tensors."""
     tau_syn, tau_rise = receptor
     if tau_rise is not None:

@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 from firstspike.neurons.base import ROLES, Component, receptors_of
-from firstspike.spiketime.response import Receptor, at_rest, reaching, response
+from firstspike.spiketime.response import ReceptorTaus, at_rest, reaching, response
 from firstspike.spiketime.values import values_of
 
 _AT_ONCE = 1 << 20  # points and events of all neurons that are worked on at once
@@ -101,10 +101,10 @@ def _block(neuron: Any, given: tuple[Any, ...], state: States, after: float, poi
         sign, feeds, _ = ROLES[kind]
         if feeds:
             onto = parts[k + 1].tau
-            drive = drive + sign * held * response(since, mem, Receptor(onto, tau))
-            rising = held * response(since, onto, Receptor(tau, None))
+            drive = drive + sign * held * response(since, mem, ReceptorTaus(onto, tau))
+            rising = held * response(since, onto, ReceptorTaus(tau, None))
         elif sign:
-            drive = drive + sign * held * response(since, mem, Receptor(tau, None))
+            drive = drive + sign * held * response(since, mem, ReceptorTaus(tau, None))
         found.append(now)
     decay = torch.exp(-gaps / mem)
     if reset is not None:

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from firstspike.spiketime.contract import DIFFERENTIABLE, QUANTITIES, Needs, in_order
+from firstspike.spiketime.contract import DIFFERENTIABLE, OF_SAMPLES, QUANTITIES, Needs, in_order
 
 try:
     from torch._C._functorch import _add_batch_dim, _unwrap_batched, unwrap_if_dead
@@ -31,7 +31,6 @@ except ImportError:  # another torch, whose public way takes longer
     unwrap_if_dead = None  # type: ignore[assignment]
 
 _AT_ONCE = 1 << 22  # numbers in a part of the Jacobian
-OF_SAMPLES = [name for name, quantity in QUANTITIES.items() if quantity.of_samples]
 _PRODUCTS = {
     "EOI": "ebroi,eoi->ebro", "EO": "ebro...,eo...->ebro", "EOM": "ebrom,eom->ebro", "EOP": "ebrop,eop->ebro",
     "EBO": "ebrso...,ebo...->ebro", "EBI": "ebroi,ebi->ebro",

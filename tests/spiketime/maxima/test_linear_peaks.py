@@ -9,7 +9,7 @@ import torch
 from firstspike import LIF, first_spike_time
 from firstspike.neurons import AdaptiveLIF
 from firstspike.spiketime.maxima.peaks import lacking, maximum
-from firstspike.spiketime.response import Receptor, response, time_constants_of
+from firstspike.spiketime.response import ReceptorTaus, response, time_constants_of
 
 TWO = LIF(2.0, (0.6, 3.0))
 NEURONS = {
@@ -40,14 +40,14 @@ def test_response_to_a_current_that_rises(taus):
     with mpmath.workdps(30):
         flow = mpmath.matrix([[-1 / mem, 1 / syn, 0], [0, -1 / syn, 1 / rise], [0, 0, -1 / rise]])
         expected = torch.tensor([float(mpmath.expm(flow * s)[0, 2]) for s in since.tolist()], dtype=torch.float64)
-    found = response(since, mem, Receptor(syn, rise))
+    found = response(since, mem, ReceptorTaus(syn, rise))
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-15)
     leaves = [torch.tensor(x).double().requires_grad_() for x in taus if x < math.inf]
     first = [] if len(leaves) == 3 else [mem]
 
     def of(*given):
         some, (one, *two) = given[0], [*first, *given[1:]]
-        return response(some, one, Receptor(*two))
+        return response(some, one, ReceptorTaus(*two))
 
     assert torch.autograd.gradcheck(of, (since[20::8].clone().requires_grad_(), *leaves), atol=1e-7)
 
@@ -124,7 +124,7 @@ def test_what_adapts_plays_no_part_without_spikes():
         lacking(times[..., 0], weight, adaptive, silent),
         lacking(times[..., 0], weight, LIF(2.0, threshold=9.0), silent),
     )
-    assert time_constants_of(adaptive) == [Receptor(1.0, None)]
+    assert time_constants_of(adaptive) == [ReceptorTaus(1.0, None)]
 
 
 def test_under_vmap_and_in_single_precision():

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from firstspike.spiketime.contract import Arguments
 
 PER_MEM, PER_SYN = 0, 1  # 1/tau_mem, 1/tau_syn
 DELTA, PER_RISE = 2, 3  # and 1/(DELTA tau_syn)
@@ -230,7 +229,6 @@ def unpack_tile(packed, unit, first, by_weight):
                 by_weight[first + begin + lane, i] = -total[i * width + begin + lane] / unit[first + begin + lane]
 
 
-STATES = 3  # of a neuron that spikes again: membrane, current, and what is left of its refractory time
 PAD = 16  # numbers that vectors may reach past the last input
 SAVED = {"ints": "int32 ensemble batch n_saved", "reals": "real ensemble batch n_saved"}
 """The arrays saved by a forward pass of first spikes, for a ``Layout``."""
@@ -271,10 +269,7 @@ def saved_for(times: "Tensor", outputs: int) -> "tuple[Tensor, Tensor]":
     return times.new_empty(size, dtype=torch.int32), times.new_empty(size)
 
 
-def held_for(given: "Arguments") -> "Tensor":
-    """Copies of the states at the start, 0 without any, and room for those at the end."""
-    outputs = given.weight.shape[-2]
-    found = given.times.new_zeros((*given.times.shape[:2], 2 * STATES, outputs))
-    for number, x in enumerate(given.state or ()):
-        found[:, :, number] = x
-    return found
+def states(prefix: str, shape: str = "samples outputs", parts: str = "variables") -> dict[str, str]:
+    """The arrays of a ``contract.Held``, for a ``Layout``."""
+    one = f"real {shape}"
+    return {f"{prefix}voltage": one, f"{prefix}current": f"{one} {parts}", f"{prefix}left": one}

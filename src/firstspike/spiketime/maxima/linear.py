@@ -19,9 +19,8 @@ from firstspike.neurons import Neuron
 from firstspike.neurons.base import ROLES, receptors_of
 from firstspike.spiketime.flow import Columns, Flow
 from firstspike.spiketime.maxima.members import Height, maxima
-from firstspike.spiketime.parameters import Receptor as Reached
-from firstspike.spiketime.parameters import parameters_of
-from firstspike.spiketime.response import Receptor, at_rest, reaching, response
+from firstspike.spiketime.parameters import Receptor, parameters_of
+from firstspike.spiketime.response import ReceptorTaus, at_rest, reaching, response
 
 _CHUNK = 1 << 22  # numbers at once
 _LONG = 80.0  # time constants, after which nothing is left of a spike
@@ -35,7 +34,7 @@ def height(
     silent: Bool[Tensor, "batch outputs"] | None,
     neuron: Neuron,
     until: float,
-    reached: Reached,
+    reached: Receptor,
 ) -> Float[Tensor, "batch outputs"]:
     """Maximum of the membrane, at least 0; of the ``silent`` pairs alone where they are given.
 
@@ -172,7 +171,7 @@ def _value_at(
     value = torch.zeros_like(time) if bias is None else at_rest(time - constants.start, mem, bias)
     for number, first in enumerate(receptors_of(constants.kinds)):
         rises = ROLES[constants.kinds[first]].feeds
-        of_one = Receptor(syn[:, first + rises, None], syn[:, first, None] if rises else None)
+        of_one = ReceptorTaus(syn[:, first + rises, None], syn[:, first, None] if rises else None)
         weights = reaching(some.weight, some.receptor, number)
         value = value + torch.where(since > 0, response(since, mem[:, None], of_one), 0.0).mul(weights).sum(1)
     return value

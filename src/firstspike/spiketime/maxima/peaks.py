@@ -10,7 +10,7 @@ up to a fixed time only may have its maximum there, where t* does not move.
 
 Shapes: B samples, I inputs with K spikes each, N spikes of a sample, O outputs. Of some (sample, neuron) pairs alone,
 each has its own inputs, ``(N, P)``; of all neurons of some samples, they share the times, ``(N, B, O)`` and ``(N, B,
-1)``.
+1)``. States are those just after an input.
 """
 
 import math
@@ -25,11 +25,11 @@ from torch import Tensor
 from firstspike.neurons import LIF
 from firstspike.spiketime.maxima import linear
 from firstspike.spiketime.maxima.members import Height, maxima
-from firstspike.spiketime.maxima.scan import accumulate, in_order, peaks_within, settled
 from firstspike.spiketime.parameters import Receptor
-from firstspike.spiketime.response import Tau, kappa, kappa_slope, membrane
+from firstspike.spiketime.response import Tau, Values, kappa, kappa_slope, leakless, membrane, peak
 
 _CHUNK = 1 << 20  # (spike, membrane) values at once
+_LATE = 40.0  # time constants
 
 
 def lacking(
@@ -139,7 +139,7 @@ def _membranes(
             arrival = arrival + delay[neuron].repeat_interleave(copies, -1)
         arrival = torch.where(arrival < until, arrival, math.inf)
         count = arrival.isfinite().sum(-1)
-        ordered = in_order(arrival, weight[neuron].repeat_interleave(copies, -1), max(1, int(count.max())))
+        ordered = _in_order(arrival, weight[neuron].repeat_interleave(copies, -1), max(1, int(count.max())))
         taus = (x[neuron] if isinstance(x, Tensor) else x for x in (tau_mem, tau_syn))
         yield _Membranes(sample, neuron, *ordered, ordered[2] // copies, count, *taus)
 
@@ -149,7 +149,7 @@ def _highest(
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."], Int64[Tensor, "..."]]:
     """Height and time of the maximum, and the spike at whose arrival it is, or -1; height 0 where nothing rises."""
     taus = some.tau_mem, some.tau_syn
-    arrival, current = settled(some.time, some.weight)
+    arrival, current = _settled(some.time, some.weight)
     voltage = torch.zeros_like(current)
     accumulate(arrival, voltage, current, *taus)
     best, index = voltage.max(dim=0, keepdim=True)
@@ -166,7 +166,7 @@ def _highest(
     slope = current / taus[1] - voltage / taus[0]
     at = ((slope > 0) & (torch.addcmul(voltage, slope, length) > best)).nonzero(as_tuple=True)
     begin, *states = (x.expand(voltage.shape)[at] for x in (arrival, length, voltage, current))
-    inside, since, height = peaks_within(
+    inside, since, height = _peaks_within(
         *states, *(x.expand(voltage.shape)[at] if isinstance(x, Tensor) else x for x in taus)
     )
     row = torch.arange(best.numel(), device=best.device).view_as(best)[at[1:]]
@@ -199,6 +199,53 @@ def _gradients(
         if by_delay is not None:
             by_delay.index_put_((some.neuron, some.input), of_time, accumulate=True)
     return by_trains.view_as(trains), by_weight, by_delay
+
+
+def _in_order(arrival: Values, weight: Values, most: int) -> tuple[Values, Values, Int64[Tensor, "N ..."]]:
+    """Inputs sorted by time: when they arrive, with which weight, and which they are; the first ``most`` of them."""
+    time, order = (x[..., :most].movedim(-1, 0).contiguous() for x in arrival.sort(dim=-1, stable=True))
+    shape = torch.broadcast_shapes(arrival.shape, weight.shape)[:-1]
+    weight = weight.movedim(-1, 0).contiguous().expand(-1, *shape).gather(0, order.expand(-1, *shape))
+    return time, weight, order
+
+
+def _settled(time: Values, weight: Values) -> tuple[Values, Values]:
+    """Sorted inputs, of which those that never arrive become such of weight 0 at the time of the last that does."""
+    arrives = torch.isfinite(time)
+    last = torch.where(arrives, time, -math.inf).amax(0, keepdim=True)
+    last = torch.where(torch.isfinite(last), last, 0.0)
+    return torch.where(arrives, time, last), torch.where(arrives, weight, 0.0)
+
+
+def accumulate(time: Values, voltage: Values, current: Values, tau_mem: Tau, tau_syn: Tau) -> None:
+    """Add the rest of all earlier inputs to the change by each input, in place: states just after each.
+
+    States add once they are brought to the same time: all take up the one of the input before, then those 2, 4, 8, ...
+    inputs earlier. Nothing overflows at any time scale.
+    """
+    reach = 1  # of how many inputs, up to its own, each state knows
+    while reach < len(time):
+        elapsed = time[reach:] - time[:-reach]
+        before, drive = voltage[:-reach] * torch.exp(-elapsed / tau_mem), current[:-reach]
+        before.addcmul_(drive, kappa(elapsed, tau_mem, tau_syn))
+        drive = drive * torch.exp(-elapsed / tau_syn)
+        voltage[reach:] += before
+        current[reach:] += drive
+        reach *= 2
+
+
+def _peaks_within(
+    length: Values, voltage: Values, current: Values, tau_mem: Tau, tau_syn: Tau
+) -> tuple[Bool[Tensor, "..."], Values, Values]:
+    """Which membranes have a maximum within a time after their states, how long after, and how high it is.
+
+    Without leak, where V rises towards V + I for ever, it is a late time.
+    """
+    if leakless(tau_mem):
+        return (current > 0) & length.isinf(), torch.full_like(voltage, _LATE) * tau_syn, voltage + current
+    since, height = peak(voltage, current, tau_mem, tau_syn)
+    rises = current / tau_syn > voltage / tau_mem
+    return rises & (since <= length), since, height
 
 
 _LIF = partial(maxima, _membranes, _highest, None), _gradients

@@ -22,16 +22,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 from torch.nn.functional import pad
 
-from firstspike.spiketime.contract import (
-    Arguments,
-    Gradients,
-    Grads,
-    Held,
-    Needs,
-    Result,
-    each_tensor,
-    zero_gradients,
-)
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, each_tensor, zero_gradients
 from firstspike.spiketime.statuses import FINE, RESET_ABOVE
 
 _RELEASE, _SPIKE, _ARRIVAL = range(3)

@@ -293,10 +293,13 @@ def _first_zero(level: Row, below: Some | bool = False) -> Values:
     looks = (found.isinf() & level.isfinite().all(0) & (level[0] + level[1:].clamp(min=0).sum(0) >= 0)).nonzero()[:, 0]
     while len(looks):
         part = _part(level[:, looks], begin[looks], width[looks])
-        end, slope = part.sum(0), (orders * part).sum(0)
-        change = (falling * part.abs()).sum(0)
-        most, falls, rises, bends = course_of(part[0], part[1], 2 * part[2], change, slope)
-        below = (most < 0) | (part[0] + part[1:].clamp(min=0).sum(0) < 0) | falls
+        value, slope, bend, end = part[0], part[1], 2 * part[2], part.sum(0)
+        change = (falling * part.abs()).sum(0)  # a bound of the third derivative
+        most = value + slope.clamp(min=0) + bend.clamp(min=0) / 2 + change / 6
+        falls = slope + bend.clamp(min=0) + change / 2 <= 0
+        below = (most < 0) | (value + part[1:].clamp(min=0).sum(0) < 0) | falls
+        bends = bend + change < 0
+        rises = (slope + bend.clamp(max=0) - change / 2 >= 0) | (bends & ((orders * part).sum(0) >= 0))
         high = torch.where(rises & ~below & (end >= 0), torch.ones_like(end), -1.0)
         summit = (bends & ~below & ~rises).nonzero()[:, 0]
         if len(summit):
@@ -317,21 +320,6 @@ def _first_zero(level: Row, below: Some | bool = False) -> Values:
         width[looks] = torch.where(passed, longer, width[looks] / 2)
         looks = looks[found[looks].isinf() & (begin[looks] < 1)]
     return found
-
-
-def course_of(
-    value: Values, slope: Values, bend: Values, change: Values, slope_at_end: Values
-) -> tuple[Values, Some, Some, Some]:
-    """A bound of a value on [0, 1], and whether it falls, rises, or bends: is concave, with one maximum at most.
-
-    From the value and two derivatives at the start, a bound of the third, and the first at the end. If none of the
-    three holds, the piece has to be cut.
-    """
-    most = value + slope.clamp(min=0) + bend.clamp(min=0) / 2 + change / 6
-    bends = bend + change < 0
-    falls = slope + bend.clamp(min=0) + change / 2 <= 0
-    rises = slope + bend.clamp(max=0) - change / 2 >= 0
-    return most, falls, rises | (bends & (slope_at_end >= 0)), bends
 
 
 def _part(level: Row, begin: Values, width: Values) -> Row:

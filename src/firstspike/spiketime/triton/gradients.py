@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.spiketime import reference
@@ -106,13 +106,16 @@ def _of_trains(
     since = nothing - math.inf if given.left is None else given.start + given.left
     of_end = final = by_left = of_reset = nothing
     if grads.state is not None:
-        first = since.unsqueeze(-1)
-        of_end, asked, by_left = _loss_by_ends(
-            grads.state, result.overflows, spikes, asked, first, given.refractory, given.until
-        )
-        of_reset = (grads.state.voltage - of_end.squeeze(-1)) * problem.unit.unsqueeze(1)
-        of_end, by_left = of_end.squeeze(-1) * problem.unit.unsqueeze(1), by_left.squeeze(-1)
-        final = (grads.state.current * problem.unit.unsqueeze(1)).contiguous()
+        # the rest of the last refractory time moves along with the last spike, and holds the voltage
+        unit, over = problem.unit.unsqueeze(1), result.overflows
+        some, last = count > 0, (count - 1).clamp(min=0).unsqueeze(-1)
+        free = torch.where(some, spikes.gather(-1, last).squeeze(-1) + given.refractory.unsqueeze(1), since)
+        stays, voltage = (free > given.until) | over, grads.state.voltage * unit
+        left = torch.where(stays & ~over, grads.state.left, 0.0)
+        asked = asked.scatter_add(-1, last, torch.where(some, left, 0.0).unsqueeze(-1))
+        by_left = torch.where(some, 0.0, left)
+        of_end, of_reset = torch.where(stays, 0.0, voltage), torch.where(stays, voltage, 0.0)
+        final = (grads.state.current * unit).contiguous()
     at, scale = (problem.new(2 * most + 2) for _ in range(2))
     kept = scale if limit is None else torch.empty_like(scale)
     last, by_threshold, by_start = torch.empty_like(count, dtype=torch.int32), problem.new(), problem.new(2)
@@ -224,33 +227,3 @@ def _sums(problem: Problem, events: Events, jumps: _Jumps, needs: Needs) -> Grad
     if "delay" in needs:
         found["delay"] = by_delay.sum(dim=1)[own].transpose(1, 2)
     return found
-
-
-def _loss_by_ends(
-    ends: Held,
-    overflows: Bool[Tensor, "E B O"],
-    spikes: Float[Tensor, "E B O S"],
-    asked: Float[Tensor, "E B O S"],
-    first: Float[Tensor, "E B O 1"],
-    refractory: Float[Tensor, "E O"],
-    until: float,
-) -> tuple[Float[Tensor, "E B O 1"], Float[Tensor, "E B O S"], Float[Tensor, "E B O 1"]]:
-    """The gradients of a loss at the final state, split into voltages, spikes and ``first``.
-
-    The rest of the last refractory time moves along with the last spike, and holds the voltage.
-    """
-    release = _last_release(spikes, first, refractory)
-    held, over, some = release > until, overflows.unsqueeze(-1), spikes[..., :1].isfinite()
-    by_left = torch.where(held & ~over, ends.left.unsqueeze(-1), 0.0)
-    last = (spikes.isfinite().sum(-1, keepdim=True) - 1).clamp(min=0)
-    asked = asked.scatter_add(-1, last, torch.where(some, by_left, 0.0))
-    return torch.where(over | held, 0.0, ends.voltage.unsqueeze(-1)), asked, torch.where(some, 0.0, by_left)
-
-
-def _last_release(
-    spikes: Float[Tensor, "E B O S"], first: Float[Tensor, "E B O 1"], refractory: Float[Tensor, "E O"]
-) -> Float[Tensor, "E B O 1"]:
-    """When neurons are free after their last spike, or from ``first`` on."""
-    count = spikes.isfinite().sum(-1, keepdim=True)
-    last = spikes.gather(-1, (count - 1).clamp(min=0)) + refractory[:, None, :, None]
-    return torch.where(count > 0, last, first)

@@ -50,12 +50,7 @@ from firstspike.spiketime.cpu.lanes.adjoint import (
     Y,
 )
 from firstspike.spiketime.cpu.lanes.bound import drop_bounded
-from firstspike.spiketime.cpu.lanes.flow import (
-    back,
-    reload,
-    save,
-    settled,
-)
+from firstspike.spiketime.cpu.lanes.flow import back, reload, save, settled
 from firstspike.spiketime.cpu.lanes.state import FORCED, RISE, SYNAPSE, THRESHOLD, recurs
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.vectors.simd import fill32, load32, load_some32, lowest_bit, select, store
@@ -192,12 +187,8 @@ def jump(g, at, hits):
             whole[LEFT + lane] = left
             slope = g.slopes[at.b, j, left]
             for k in range(g.count if g.jumping > 0 else 0):
-                b, part, rate = (
-                    g.jump_rows[at.group, k * LANES + lane],
-                    PARTS + k * EACH + lane,
-                    c[k, PER_SYN, lane] * unit,
-                )
-                y, kept = none, none
+                b, part = g.jump_rows[at.group, k * LANES + lane], PARTS + k * EACH + lane
+                rate, y, kept = c[k, PER_SYN, lane] * unit, none, none
                 if g.kinds[k] == SYNAPSE:  # 0 where a reset has come in between
                     y, kept = rows[Y + lane], rows[Y_KEPT + lane]
                 elif g.kinds[k] == RISE:

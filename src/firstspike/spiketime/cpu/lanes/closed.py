@@ -155,13 +155,8 @@ def settled(g, at, spike, slope, lanes):
 @jit
 def slope_in_full(g, at, lane):
     """The slope of a lane at its spike, in double precision."""
-    j, c, weight, unit = (
-        at.first + lane,
-        g.rates[at.group, 0, :, lane],
-        g.packed[at.group],
-        g.rates[at.group, 0, UNIT, 0],
-    )
-    times, spike, level = g.times[at.b], g.spikes[at.b, j, 0], g.level[at.e, j]
+    j, c, unit = at.first + lane, g.rates[at.group, 0, :, lane], g.rates[at.group, 0, UNIT, 0]
+    times, weight, spike, level = g.times[at.b], g.packed[at.group], g.spikes[at.b, j, 0], g.level[at.e, j]
     if g.delayed > 0:
         delay = g.delays[at.group]
         return exact_slope(times, None, times.size, weight, delay, lane, LANES, c, unit, level, spike) * unit / level

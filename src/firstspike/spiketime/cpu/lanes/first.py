@@ -55,14 +55,9 @@ def fill_grown(g, at, spike):
 @jit
 def settle_first(g, at):
     """Add all inputs' gradients from the adjoint at the spikes. They may come in any order."""
-    times, c, delay, into, rows = (
-        g.times[at.b],
-        g.rates[at.group, 0],
-        g.delays[at.group],
-        into_of(g, at),
-        g.state[at.kept],
-    )
-    sums, events, unit, r, taus = g.sums[at.slot], g.columns[at.slot], c[UNIT, 0], rates_in(c), g.by_taus != 0
+    times, c, delay, into = g.times[at.b], g.rates[at.group, 0], g.delays[at.group], into_of(g, at)
+    rows, sums, events, unit = g.state[at.kept], g.sums[at.slot], g.columns[at.slot], c[UNIT, 0]
+    r, taus = rates_in(c), g.by_taus != 0
     spike, adjoint, kept, none, number = load32(rows, NOW), load32(rows, Y), load32(rows, Y_KEPT), fill32(c, 0.0), 0
     quick, factor = fill_grown(g, at, spike)
     growth, grown, y, mem_sum, own_sum = g.growth[at.group], g.sort_keys[at.slot, 0], adjoint * unit, none, none
@@ -106,13 +101,8 @@ def walk_first(g, at, keys, source, n):
 
         dkappa/dlog(tau_mem) + dkappa/dlog(tau_syn) = -s dkappa/ds
     """
-    into, sums, events, rows, c = (
-        into_of(g, at),
-        g.sums[at.slot],
-        g.columns[at.slot],
-        g.state[at.kept],
-        g.rates[at.group, 0],
-    )
+    into, sums, events = into_of(g, at), g.sums[at.slot], g.columns[at.slot]
+    rows, c = g.state[at.kept], g.rates[at.group, 0]
     spike, decay, taus, r, unit = load32(rows, NOW), load32(rows, Y), g.by_taus != 0, rates_in(c), c[UNIT, 0]
     none, kept = fill32(c, 0.0), load32(rows, Y_KEPT)
     weighs = select((kept > 0.0) | (kept < 0.0), none + 1.0, none)

@@ -21,7 +21,7 @@ from firstspike.spiketime.contract import (
     empty_gradients,
     of_several,
 )
-from firstspike.spiketime.cpu.arrays import LANES, SAVED, numbers, saved_for
+from firstspike.spiketime.cpu.arrays import LANES, SAVED, numbers, saved_for, states
 from firstspike.spiketime.cpu.lanes.adjoint import BY_BIAS, BY_HOLD, BY_MEM, BY_PARTS, BY_RESET, BY_THRESHOLD
 from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.lanes.sizes import Settings, settings_of, sizes_back, sizes_of
@@ -35,7 +35,7 @@ _DIRECT = Needs(("times", "weight", "delay", *Held._fields))  # whose gradients 
 _SUMMED = "threshold", "reset", "jumps", "tau_mem", "tau_syn", "bias", "refractory"  # over samples, for each neuron
 _ROWS = {"threshold": BY_THRESHOLD, "reset": BY_RESET, "bias": BY_BIAS}
 OF_TRAINS = "slopes", "ups", "numbers", "order", "source", "numbered", "arrival"
-ENDS = "end_voltage", "end_current", "end_left"
+_ENDS = tuple(states("end_"))
 
 
 def arrays_of(given: Arguments, by: Settings) -> dict[str, Tensor | None]:
@@ -73,16 +73,14 @@ def forward(given: Arguments) -> Result:
         if _run(by, arrays)[REFUSED]:
             check_values(given)
         return Result(spikes, saved)
-    found = room_for_trains(FORWARD, OF_TRAINS, given, by, sizes_of(by))
+    found = room_for_trains(FORWARD, OF_TRAINS, given, sizes_of(by))
     _run(by, arrays | found)
-    return trains_in(found, OF_TRAINS, given, by)
+    return trains_in(found, OF_TRAINS, given)
 
 
-def room_for_trains(
-    layout: Layout, saved: Sequence[str], given: Arguments, by: Settings, sizes: dict[str, int]
-) -> dict[str, Tensor]:
+def room_for_trains(layout: Layout, saved: Sequence[str], given: Arguments, sizes: dict[str, int]) -> dict[str, Tensor]:
     """The arrays for trains, what is ``saved`` with them, and states at the end."""
-    found = layout.tensors((*saved, "overflows", "spikes", *(ENDS if by.ends else ())), given.times, sizes)
+    found = layout.tensors((*saved, "overflows", "spikes", *(_ENDS if sizes["ends"] else ())), given.times, sizes)
     found["overflows"].zero_()
     found["spikes"].fill_(math.inf)
     if given.observed is not None:
@@ -90,12 +88,12 @@ def room_for_trains(
     return found
 
 
-def trains_in(found: dict[str, Tensor], saved: Sequence[str], given: Arguments, by: Settings) -> Result:
+def trains_in(found: dict[str, Tensor], saved: Sequence[str], given: Arguments) -> Result:
     """The result of a pass of trains that filled these arrays."""
     each = {name: x.unflatten(0, given.times.shape[:2]) for name, x in found.items()}
-    state = Held(*(each[name] for name in ENDS)) if by.ends else None
+    state = None if given.until == math.inf else Held(*(each[name] for name in _ENDS))
     if state is not None:
-        current = state.current.squeeze(-1) if by.closed else turned(state.current, given)
+        current = state.current.squeeze(-1) if given.closed else turned(state.current, given)
         state = state._replace(current=current)
     return Result(each["spikes"], tuple(each[name] for name in saved), each["overflows"].bool(), state)
 
@@ -123,18 +121,24 @@ def most_in(saved: dict[str, Tensor]) -> int:
     return 1 if found is None or not found.numel() else int(found.max())
 
 
+def arrays_asked(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None) -> dict[str, Any]:
+    """The arrays that tell of the result and the loss."""
+    bound = numbers(given.times.dtype, max_weight_grad or math.inf)
+    found: dict[str, Any] = {"spikes": result.spikes, "grad": grads.spikes, "bound": bound}
+    if given.max_spikes:
+        found["overflows"] = result.overflows.to(torch.uint8)
+    if grads.state is not None:
+        found |= zip(states("of_"), grads.state, strict=True)
+        found["of_current"] = turned(found["of_current"], given)
+    return found
+
+
 def arrays_back(
     grads: Grads, result: Result, given: Arguments, by: Settings, max_weight_grad: float | None
 ) -> tuple[Gradients, dict[str, Any]]:
     """Room for gradients, and the arrays of a backward pass but for those that were saved."""
     found, arrays = empty_gradients(given, _DIRECT), arrays_of(given, by)
-    arrays |= {"spikes": result.spikes, "grad": grads.spikes}
-    if by.most:
-        arrays["overflows"] = result.overflows.to(torch.uint8)
-    arrays["bound"] = numbers(given.times.dtype, max_weight_grad or math.inf)
-    if grads.state is not None:
-        arrays |= zip(("of_voltage", "of_current", "of_left"), grads.state, strict=True)
-        arrays["of_current"] = turned(arrays["of_current"], given)
+    arrays |= arrays_asked(grads, result, given, max_weight_grad)
     rows = BY_PARTS + 2 * len(by.kinds) * LANES
     summed = given.times.new_empty((by.shape[0], -(-by.shape[-1] // LANES), rows))
     return found, arrays | {f"by_{name}": x for name, x in found.items()} | {"summed": summed}

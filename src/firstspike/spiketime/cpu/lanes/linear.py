@@ -12,16 +12,7 @@ from firstspike.spiketime.cpu.arrays import LANES, PER_MEM, PER_SYN, rates_in
 from firstspike.spiketime.cpu.lanes.convolved import convolved3
 from firstspike.spiketime.cpu.lanes.pair import step_pair
 from firstspike.spiketime.cpu.lanes.shared import quiet, step_shared
-from firstspike.spiketime.cpu.lanes.state import (
-    AT_SPIKE,
-    BIAS,
-    BUFFERS,
-    RESET,
-    RISE,
-    SYNAPSE,
-    THRESHOLD,
-    UP,
-)
+from firstspike.spiketime.cpu.lanes.state import AT_SPIKE, BIAS, BUFFERS, RESET, RISE, SYNAPSE, THRESHOLD, UP
 from firstspike.spiketime.cpu.membrane import ENOUGH, brief, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp

@@ -27,12 +27,7 @@ from firstspike.spiketime.cpu.lanes.adjoint import (
 from firstspike.spiketime.cpu.lanes.convolved import convolved3, convolved4
 from firstspike.spiketime.cpu.lanes.linear import leak_of
 from firstspike.spiketime.cpu.lanes.shared import pass_back_shared
-from firstspike.spiketime.cpu.lanes.state import (
-    RISE,
-    SYNAPSE,
-    THRESHOLD,
-    longest_wait,
-)
+from firstspike.spiketime.cpu.lanes.state import RISE, SYNAPSE, THRESHOLD, longest_wait
 from firstspike.spiketime.cpu.membrane import derivatives, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
@@ -122,15 +117,8 @@ def back_rise(g, at, c, x, k, here, wait, taus):
     of_mem, of_own = here.of_mem, here.of_own
     if taus:
         next_mem, next_own = load32(state, following + OF_MEM), load32(state, following + OF_OWN)
-        of_mem = fma(
-            of_mem,
-            own,
-            fma(
-                next_mem,
-                feeds,
-                fma(here.of_y, moves, here.y * leak * both * convolved4(wait, leak, leak, synapse, own_rate)),
-            ),
-        )
+        by_leak = here.y * leak * both * convolved4(wait, leak, leak, synapse, own_rate)
+        of_mem = fma(of_mem, own, fma(next_mem, feeds, fma(here.of_y, moves, by_leak)))
         by_third = both * own_rate * convolved4(wait, leak, synapse, own_rate, own_rate) - moves
         of_own = fma(of_own, own, fma(here.q * own_rate * wait, own, fma(q, by_own, here.y * by_third)))
         by_third = both * synapse * convolved4(wait, leak, synapse, synapse, own_rate) - moves

@@ -13,16 +13,7 @@ import numpy as np
 from firstspike.spiketime.cpu.arrays import LANES, saved_of
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.shuffles import sort_lanes
-from firstspike.spiketime.cpu.vectors.simd import (
-    fill16,
-    fill32,
-    gather16,
-    load16,
-    load32,
-    select,
-    store,
-    store_whole16,
-)
+from firstspike.spiketime.cpu.vectors.simd import fill16, fill32, gather16, load16, load32, select, store, store_whole16
 
 
 @inlined

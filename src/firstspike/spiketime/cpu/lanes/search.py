@@ -11,14 +11,7 @@ from numba.core import types
 from firstspike.spiketime.cpu.arrays import BRIEF, BRIEF_END, LANES, PER_MEM, PER_SYN
 from firstspike.spiketime.cpu.lanes.linear import buffer_of, leak_of, merge, step
 from firstspike.spiketime.cpu.lanes.pair import search_pair
-from firstspike.spiketime.cpu.lanes.state import (
-    BIAS,
-    RISE,
-    SEARCH,
-    SYNAPSE,
-    THRESHOLD,
-    longest_wait,
-)
+from firstspike.spiketime.cpu.lanes.state import BIAS, RISE, SEARCH, SYNAPSE, THRESHOLD, longest_wait
 from firstspike.spiketime.cpu.membrane import ENOUGH
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.vectors.masks import any_reaches

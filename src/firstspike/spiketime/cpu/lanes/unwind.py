@@ -68,13 +68,8 @@ def unwind_trains(g, at, keys, values, source, n):
 @jit
 def walk_back(g, at, keys, source, n):
     """From input to input, and between two of them from event to event. Returns the adjoint at the start."""
-    rows, first, into, bounds, taus = (
-        g.state[at.kept],
-        g.rates[at.group, 0],
-        into_of(g, at),
-        g.bounded != 0,
-        g.by_taus != 0,
-    )
+    rows, first, into = g.state[at.kept], g.rates[at.group, 0], into_of(g, at)
+    bounds, taus = g.bounded != 0, g.by_taus != 0
     c, x, begin, unit, every = constants(g, at), reload(g, at), at.begin, first[UNIT, 0], at.every
     since, number = load32(rows, NOW), 0
     latest, due, k = highest(since), highest(load32(rows, DUE)), n
@@ -90,9 +85,8 @@ def walk_back(g, at, keys, source, n):
         while due > arrival:
             before = load32(rows, DUE)
             hits = before > arrival
-            x = back_over(
-                g, at, back(g, at, c, x, select(hits, before, now_of(g, at, x)), is_brief, bounds, taus), hits
-            )
+            x = back(g, at, c, x, select(hits, before, now_of(g, at, x)), is_brief, bounds, taus)
+            x = back_over(g, at, x, hits)
             due = highest(load32(rows, DUE))
         x = back(g, at, c, x, fill32(rows, arrival), is_brief, bounds, taus)
         if k < 0:
@@ -105,14 +99,8 @@ def walk_back(g, at, keys, source, n):
         if taus:
             add_taus(g, at, x, 0, i, w)
         part, fed, rate = reached(g, at, c, x, i, w)
-        number = add_event(
-            sums,
-            events,
-            into.by_times,
-            number,
-            event_at(g, at, k),
-            add_input(into, i, part, fed, rate * unit, w, every, False),
-        )
+        row = add_input(into, i, part, fed, rate * unit, w, every, False)
+        number = add_event(sums, events, into.by_times, number, event_at(g, at, k), row)
     add_sums(sums, events, into.by_times, number)
     return x
 

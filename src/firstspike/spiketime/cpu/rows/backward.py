@@ -35,7 +35,7 @@ from firstspike.spiketime.cpu.rows.joins import (
     unwind_few,
 )
 from firstspike.spiketime.cpu.rows.layouts import BACKWARD, TRAIN_BACKWARD
-from firstspike.spiketime.cpu.rows.train_adjoint import fetch_entries, rows_of_window, unwind_window
+from firstspike.spiketime.cpu.rows.train_jumps import fetch_entries, rows_of_window, unwind_window
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel, part_of, samples_of
 from firstspike.spiketime.cpu.vectors.simd import clear, filled, load, load16, prefetch32, store
@@ -202,17 +202,17 @@ def start_trains(g, e, slot, chunk, group):
     for b in range(first, stop):
         for k in range(g.starts[e, b, g.windows] if g.time_groups > 0 else 0):
             g.times_parts[e, group, b, k] = 0
-        carried, of_end, held = g.carried[e, b], g.of_end[e, b], g.held[e, b]
+        carried = g.carried[e, b]
         for j in range(tiles[0] * TILE, tiles[1] * TILE):  # also lanes without a neuron
             carried[0, j], carried[1, j], carried[2, j] = 0, 0, 0
         for j in neurons if g.asks_end else range(0):
             unit = g.unit[e, j]
-            carried[1, j] = -of_end[1, j] * unit
-            if held[5, j] > 0:
-                carried[2, j] = of_end[2, j] * unit / g.threshold[e, j]
-                g.reset_parts[e, chunk, j] -= of_end[0, j] * unit
+            carried[1, j] = -g.of_current[e, b, j] * unit
+            if g.end_left[e, b, j] > 0:
+                carried[2, j] = g.of_left[e, b, j] * unit / g.threshold[e, j]
+                g.reset_parts[e, chunk, j] -= g.of_voltage[e, b, j] * unit
             else:
-                carried[0, j] = -of_end[0, j] * unit
+                carried[0, j] = -g.of_voltage[e, b, j] * unit
 
 
 @jit
@@ -229,12 +229,12 @@ def send_back(g, e, chunk, group, w):
             entry = np.uintp(min(np.uint32(own_event(order[k])), np.uint32(g.asked_size - 16 + (row & 15))))
             asked[entry] += by_times[k] * fast[k] * g.c[PER_SYN]
     for b in range(first, stop if w == 0 and g.bounds[0] > -math.inf else first):
-        carried, by_start = g.carried[e, b], g.by_start[e, b]
+        carried = g.carried[e, b]
         for j in range(tiles[0] * TILE, min(tiles[1] * TILE, g.outputs)):
             unit = g.unit[e, j]
-            by_start[0, j] = 0 if g.held[e, b, 2, j] > 0 else -carried[0, j] / unit
-            by_start[1, j] = -carried[1, j] / unit
-            by_start[2, j] = carried[2, j] * g.threshold[e, j] / unit
+            g.by_voltage[e, b, j] = 0 if g.left[e, b, j] > 0 else -carried[0, j] / unit
+            g.by_current[e, b, j] = -carried[1, j] / unit
+            g.by_left[e, b, j] = carried[2, j] * g.threshold[e, j] / unit
 
 
 @kernel(lambda lanes, several: TRAIN_BACKWARD if several else BACKWARD)

@@ -19,7 +19,9 @@ LAST, RELEASE, HOLD, NEXT = range(N_STATE + 4 * TILE, N_STATE + 8 * TILE, TILE)
 START, OVER, PLACE = N_STATE + 8 * TILE, N_STATE + 10 * TILE, N_STATE + 11 * TILE
 SPIKES = N_STATE + 12 * TILE  # what is known of 16 spikes, 14 numbers of each
 N_LANES = SPIKES + 14 * 16
-SEEN = TILE + 2  # where ``lanes`` has numbers of observed spikes before the window, or the lanes of a block's spikes
+# what ``lanes`` has after the numbers of ``Entries``: those of observed spikes before the window; or, where spikes are
+# the membrane's, the lanes of a block's spikes
+SEEN = HITS = TILE + 2
 _SORTED = 64  # entries up to which they are taken to be nearly in order
 
 
@@ -37,6 +39,17 @@ class Entries(NamedTuple):
     places: Any
     moments: Any
     slopes: Any
+
+
+class Tile(NamedTuple):
+    """A tile of neurons in a window, but for their inputs, which functions that need none would copy."""
+
+    zero: Any
+    state: Any
+    entries: Any
+    holds: Any  # whether neurons may be refractory, or their spikes be observed
+    observed: Any  # (lanes, spikes), without lanes where spikes are those of the membrane
+    c: Any
 
 
 @inlined

@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import PER_MEM, PER_SYN, TILE, are_weights, every_lane, pack_row, padded, saved_of
-from firstspike.spiketime.cpu.rows.entries import DROP, HOLD, LAST, NEXT, PLACE, RELEASE, SEEN, Entries
+from firstspike.spiketime.cpu.rows.entries import DROP, HOLD, LAST, NEXT, PLACE, RELEASE, SEEN, Entries, Tile
 from firstspike.spiketime.cpu.rows.intervals import NOW_CURRENT, NOW_VOLTAGE, Sample, find_segments, forward_rows, solve
 from firstspike.spiketime.cpu.rows.layouts import FORWARD, TRAIN_FORWARD
 from firstspike.spiketime.cpu.rows.scan import scan_tile
@@ -86,7 +86,7 @@ def start_samples(g, e, slot, first, stop):
     """Sort the input spikes of the samples; the states at the start, in units of the threshold."""
     keys, labels = g.sort_keys[slot], g.sort_labels[slot]
     for b in range(first, stop):
-        at, held, carried = b - first, g.held[e, b], g.carried[slot, b - first]
+        at, carried = b - first, g.carried[slot, b - first]
         outside_order, outside = g.outside_order[slot, at], g.outside[slot, at]
         g.arrived[slot, at] = sort_row(g.times[e, b], -math.inf, math.inf, outside_order, outside, keys, labels)
         g.at_event[slot, at], g.owns[slot, at], g.starts[e, b, 0], g.upto[e, b, 0], g.lacks[e, b] = 0, 0, 0, 0, 0
@@ -96,20 +96,21 @@ def start_samples(g, e, slot, first, stop):
             g.counts[slot, at, j], g.overflows[e, b, j] = 0, 0
             if g.bounds[0] > -math.inf:
                 threshold = g.threshold[e, j]
-                carried[0, j], carried[1, j] = held[0, j] / threshold, held[1, j] / threshold
-                if held[2, j] > 0:
-                    carried[0, j], carried[2, j] = g.reset[e, j] / threshold, g.bounds[0] + held[2, j]
+                carried[0, j], carried[1, j] = g.voltage[e, b, j] / threshold, g.current[e, b, j] / threshold
+                if g.left[e, b, j] > 0:
+                    carried[0, j], carried[2, j] = g.reset[e, j] / threshold, g.bounds[0] + g.left[e, b, j]
 
 
 @jit
 def end_samples(g, e, slot, first, stop):
     """The states at the end."""
     for b in range(first, stop):
-        held, carried = g.held[e, b], g.carried[slot, b - first]
+        carried = g.carried[slot, b - first]
         for j in range(g.outputs):
-            held[3, j], held[4, j] = carried[0, j] * g.threshold[e, j], carried[1, j] * g.threshold[e, j]
+            g.end_voltage[e, b, j] = carried[0, j] * g.threshold[e, j]
+            g.end_current[e, b, j] = carried[1, j] * g.threshold[e, j]
             release = carried[2, j]
-            held[5, j] = max(release - g.bounds[g.windows], 0) if release < math.inf else 0
+            g.end_left[e, b, j] = max(release - g.bounds[g.windows], 0) if release < math.inf else 0
 
 
 @jit
@@ -189,7 +190,8 @@ def scan_window(zero, g, e, slot, b, at, tile, w):
         )
         stops, every = g.bounds[w + 1] < math.inf, every_lane(size)
         block = rows_of_block(low - g.upto[e, b, part - g.tiles], g.count[e, b, w - 1]) if w > 0 else BLOCK
-        scan_trains(zero, g.packed[e, tile], sample, stops, every, holds, block, g.c, state, entries, observed)
+        neurons = Tile(zero, state, entries, holds, observed, g.c)
+        scan_trains(neurons, g.packed[e, tile], sample, every, stops, block)
     for row, x in ((NOW_VOLTAGE, 0), (NOW_CURRENT, 1), (RELEASE, 2)):
         store(carried, x * g.carried_lanes + begin, load(zero, state, row))
     g.upto[e, b, part + 1], full = lanes[TILE], np.int64(0)

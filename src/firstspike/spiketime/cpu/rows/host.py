@@ -10,15 +10,14 @@ from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Nee
 from firstspike.spiketime.cpu.arrays import (
     PAD,
     SAVED,
-    STATES,
     TILE,
     constants_array,
-    held_for,
     lanes_for,
     numbers,
     padded,
     saved_for,
     saved_size,
+    states,
 )
 from firstspike.spiketime.cpu.rows.backward import SAMPLES, backward_kernel
 from firstspike.spiketime.cpu.rows.forward import forward_kernel
@@ -121,15 +120,15 @@ def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -
     _check_room(given, sizes)
     arrays |= {name: getattr(given, name) for name in ("times", "refractory", "observed")}
     arrays["lag"] = numbers(real, given.windows.lag)
-    arrays |= TRAIN_FORWARD.tensors((*KEPT, "trains", "overflows", "lacks"), given.times, sizes)
-    arrays["held"] = held = held_for(given)
+    arrays |= TRAIN_FORWARD.tensors((*KEPT, *states("end_"), "trains", "overflows", "lacks"), given.times, sizes)
     phases = ensemble * sizes["tiles"], ensemble * -(-batch // sizes["block"])
     call(forward_kernel(name_of(real), lanes_for(outputs), True), TRAIN_FORWARD, phases, sizes, arrays)
     used = int(arrays["starts"][..., -1].max()) if windows > 1 or copies > 1 else sizes["room"]
     if used < sizes["room"] // 2:
         arrays |= {name: arrays[name][..., :used].contiguous() for name in ("order", "source", "arrival")}
-    state = None if given.until == math.inf else Held(*held[:, :, STATES:].unbind(2))
-    saved = *(arrays[name] for name in KEPT), held, torch.full_like(arrays["lacks"], holds)
+    state = None if given.until == math.inf else Held(*map(arrays.__getitem__, states("end_")))
+    # a copy, as autograd takes one tensor for one result
+    saved = *(arrays[name] for name in KEPT), arrays["end_left"].clone(), torch.full_like(arrays["lacks"], holds)
     return Result(arrays["trains"], saved, arrays["overflows"].bool(), state), bool(arrays["lacks"].any())
 
 
@@ -137,12 +136,11 @@ def backward_trains(
     grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:
     """Gradients with respect to spike trains, without those by time constants."""
-    (ensemble, batch), outputs, saved = given.times.shape[:2], given.weight.shape[1], result.saved
-    kept, holds = dict(zip((*KEPT, "held"), saved, strict=False)), bool(saved[-1][0, 0])
+    kept, holds = dict(zip((*KEPT, "end_left"), result.saved, strict=False)), bool(result.saved[-1][0, 0])
     recurrent, entries, room = given.recurrence is not None, kept["found"].shape[-1], kept["order"].shape[-1]
     sizes, arrays = _of_trains(given, holds, entries, 0, max_weight_grad)
     phases = _add_parts(sizes, needs, recurrent)
-    found = empty_gradients(given, needs & {"times", "weight"} | {"threshold", "reset"})
+    found = empty_gradients(given, needs & {"times", "weight"} | {"threshold", "reset", *Held._fields})
     sizes |= {
         "room": room, "asks_end": grads.state is not None,
         "asked_size": int(kept["upto"][..., -1].max()) + 16,
@@ -150,13 +148,12 @@ def backward_trains(
     }  # fmt: skip
     arrays |= kept | {
         "grad": grads.spikes,
-        "of_end": None if grads.state is None else torch.stack(tuple(grads.state), 2),
-        "by_start": None if given.state is None else given.times.new_empty((ensemble, batch, STATES, outputs)),
-        **{f"by_{name}": found.get(name) for name in (*_BY, "reset")},
+        **dict(zip(states("of_"), grads.state or (None,) * 3, strict=True)),
+        **{f"by_{name}": found.get(name) for name in (*_BY, "reset", *Held._fields)},
     }
-    kernel = backward_kernel(name_of(given.times.dtype), lanes_for(outputs), True)
+    kernel = backward_kernel(name_of(given.times.dtype), lanes_for(sizes["outputs"]), True)
     call(kernel, TRAIN_BACKWARD, phases, sizes, arrays)
-    return found if given.state is None else found | dict(zip(Held._fields, arrays["by_start"].unbind(2), strict=True))
+    return found
 
 
 def _common(sizes: Sizes, events: int, threads: int) -> dict[str, int]:
@@ -193,7 +190,7 @@ def _of_trains(
     threads = threads_for(work_of(ensemble * batch, inputs * copies, outputs))
     sizes = _common((ensemble, batch, sources, outputs), inputs * copies, threads)
     bounds, _, budget = given.windows
-    arrays: dict[str, Any] = {name: getattr(given, name) for name in ("weight", "threshold", "reset")}
+    arrays: dict[str, Any] = {name: getattr(given, name) for name in ("weight", "threshold", "reset", *states(""))}
     arrays["c"] = constants_array(*given.constants, name_of(given.times.dtype), bound)
     arrays["bounds"] = torch.tensor(bounds, dtype=given.times.dtype, device="cpu")
     return sizes | {

@@ -1,6 +1,6 @@
 """The arguments of all kernels of neurons that share the order of arrival and the time constants."""
 
-from firstspike.spiketime.cpu.arrays import N_CONSTANTS, SAVED, STATES, TILE
+from firstspike.spiketime.cpu.arrays import N_CONSTANTS, SAVED, TILE, states
 from firstspike.spiketime.cpu.rows import adjoint
 from firstspike.spiketime.cpu.rows.entries import N_LANES
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD, N_FORWARD
@@ -8,10 +8,12 @@ from firstspike.spiketime.cpu.rows.joins import FEW
 from firstspike.spiketime.cpu.runtime.kernels import Layout
 from firstspike.spiketime.cpu.sort import SORTING
 
+_SHAPE = "ensemble batch outputs", ""
 TRAINS = {
     "bounds": "real bounds_size",
     "reset": "real ensemble outputs",
-    "held": f"real ensemble batch {2 * STATES} outputs",
+    **states("", *_SHAPE),
+    **states("end_", *_SHAPE),
 }
 """Arrays that both kernels of trains have: starts and ends of windows, resets, states at the start and the end."""
 KEPT = {
@@ -77,7 +79,7 @@ TRAIN_FORWARD = _FORWARD.extended(
     owns="int32 threads block",
     own_sorted="real threads waiting",
     own_order="int32 threads waiting",
-    carried=f"real threads block {STATES} carried_lanes",
+    carried="real threads block 3 carried_lanes",
     lanes=f"int32 threads {2 * TILE + 2}",
 )
 
@@ -120,13 +122,13 @@ TRAIN_BACKWARD = _BACKWARD.extended(
     **TRAINS,
     **KEPT,
     grad="real ensemble batch outputs most",
-    of_end=f"real ensemble batch {STATES} outputs",
+    **states("of_", *_SHAPE),
     start="real ensemble batch room",
     segments="int32 ensemble batch windows",
     asked="real ensemble batch asked_size",  # the gradient with respect to each entry, and room for 16 more
     carried="real ensemble batch 3 carried_lanes",  # between two windows: y, C and PULL
     seen="int32 ensemble batch outputs",
-    by_start=f"real ensemble batch {STATES} outputs",
+    **states("by_", *_SHAPE),
     reset_parts="real ensemble chunks outputs",
     by_reset="real ensemble outputs",
     lanes=f"int32 threads {TILE}",

@@ -12,7 +12,7 @@ import numpy as np
 
 from firstspike.spiketime.cpu.arrays import AHEAD, TILE, fetch_row, rates_of
 from firstspike.spiketime.cpu.membrane import SHORT, Scale, crossings, reaches_scaled, soon
-from firstspike.spiketime.cpu.rows.entries import DROP, OVER, PLACE, SEEN, SPIKES, START, note_spike
+from firstspike.spiketime.cpu.rows.entries import DROP, HITS, OVER, PLACE, SPIKES, START, note_spike
 from firstspike.spiketime.cpu.rows.intervals import (
     BOUND,
     CURRENT,
@@ -49,12 +49,12 @@ def rows_of_block(spikes, rows):
 
 
 @inlined
-def scan_block(zero, packed, sample, begin, end, active, state, entries, c):
+def scan_block(tile, packed, sample, begin, end, active):
     """Spikes of the lanes ``active`` in rows of a segment, from the states NOW on, which become those at its end.
 
     Returns the lanes that may spike afterwards, and whether the block is left to the scan by rows, as too many spike.
     """
-    order, rows = sample.order, sample.rows
+    zero, state, order, rows = tile.zero, tile.state, sample.order, sample.rows
     voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
     if HAS_MASKS:
         voltage, current, over = pass_rows(zero, packed, order, begin, end, rows, 0, active, voltage, current, state)
@@ -86,10 +86,10 @@ def scan_block(zero, packed, sample, begin, end, active, state, entries, c):
     while left:
         lane, left = next_lane(left)
         row = state[_ROW + lane]
-        place = SEEN + count_of((splat(zero, row) > stopped) & found)
-        entries.lanes[place] = np.int32(row) * TILE + lane
+        place = HITS + count_of((splat(zero, row) > stopped) & found)
+        tile.entries.lanes[place] = np.int32(row) * TILE + lane
     for first in range(0, n, 16):
-        active = solve_lanes(packed, sample, begin, end, SEEN + first, min(16, n - first), active, state, entries, c)
+        active = solve_lanes(tile, packed, sample, begin, end, HITS + first, min(16, n - first), active)
     return active, False
 
 
@@ -124,14 +124,14 @@ def pass_rows(zero, packed, order, begin, end, rows, first, active, voltage, cur
 
 
 @inlined
-def solve_lanes(packed, sample, begin, end, first, size, active, state, entries, c):
+def solve_lanes(tile, packed, sample, begin, end, first, size, active):
     """Note the spikes of up to 16 lanes. Returns who may go on.
 
     ``entries.lanes`` has them from ``first`` on, with their rows in the block: ``row * TILE + lane``.
     For most, the spikes in their first interval are the last in the block: with those resets subtracted, no excess of
     BOUND is left.
     """
-    arrival, rows, lanes = sample.arrival, sample.rows, entries.lanes
+    arrival, rows, state, lanes = sample.arrival, sample.rows, tile.state, tile.entries.lanes
     rise, bound, syn, mem, level = rows[RISE], rows[BOUND], rows[SYN], rows[MEM], rows[LEVEL]
     going, walked = (np.uint64(1) << np.uint64(size)) - np.uint64(1), np.uint64(0)
     for i in range(size):
@@ -147,7 +147,7 @@ def solve_lanes(packed, sample, begin, end, first, size, active, state, entries,
             state[at + _RISE], state[at + _SYN], state[at + _WAIT] = rise[k], syn[k], arrival[following] - arrival[k]
             state[at + _MEM], state[at + _END], state[at + _BOUND] = mem[k], mem[following], bound[k]
             state[at + _LEVEL], state[at + _LEVEL_END] = level[k], level[following]
-        gone = solve_spikes(arrival, begin, first, going, state, entries, c)
+        gone = solve_spikes(tile, arrival, begin, first, going)
         going &= ~gone
         left = gone
         while left:
@@ -162,16 +162,16 @@ def solve_lanes(packed, sample, begin, end, first, size, active, state, entries,
             if not walked & bit and state[OVER + lane] < state[at + _RESET]:
                 state[NOW_VOLTAGE + lane] -= state[at + _RESET]
                 going &= ~bit
-            elif not walk(packed, sample, lanes, first + i, begin, end, at, state):
+            elif not walk(tile, packed, sample, first + i, begin, end, at):
                 going &= ~bit
             walked |= bit
     return active
 
 
 @inlined
-def walk(packed, sample, lanes, number, begin, end, at, state):
+def walk(tile, packed, sample, number, begin, end, at):
     """Go on with a lane to its next candidate. Returns whether there is one."""
-    order, rows = sample.order, sample.rows
+    order, rows, state, lanes = sample.order, sample.rows, tile.state, tile.entries.lanes
     syn, rise, bound = rows[SYN], rows[RISE], rows[BOUND]
     k, lane = np.uintp(begin + lanes[number] // TILE), lanes[number] & (TILE - 1)
     voltage, current = state[at + _V], state[at + _I]
@@ -188,9 +188,9 @@ def walk(packed, sample, lanes, number, begin, end, at, state):
 
 
 @inlined
-def solve_spikes(arrival, begin, first, bits, state, entries, c):
+def solve_spikes(tile, arrival, begin, first, bits):
     """Note the spikes of 16 lanes, each in an interval, and sum their resets. Returns who may not spike again."""
-    r, at, lanes, gone = rates_of(c), SPIKES, entries.lanes, np.uint64(0)
+    state, lanes, r, at, gone = tile.state, tile.entries.lanes, rates_of(tile.c), SPIKES, np.uint64(0)
     voltage, current, wait = load16(state, at + _V), load16(state, at + _I), load16(state, at + _WAIT)
     mem, syn, rise = load16(state, at + _MEM), load16(state, at + _SYN), load16(state, at + _RISE)
     levels, bound = (load16(state, at + _LEVEL), load16(state, at + _LEVEL_END)), load16(state, at + _BOUND)
@@ -212,7 +212,7 @@ def solve_spikes(arrival, begin, first, bits, state, entries, c):
             i, left = next_lane(left)
             lane, k = lanes[first + i] & (TILE - 1), np.uintp(begin + lanes[first + i] // TILE)
             time, slope = state[at + _AT + i], state[at + _SLOPE + i]
-            if note_spike(state, entries, k, lane, time, slope, False, arrival[k], arrival[k + np.uintp(1)]):
+            if note_spike(state, tile.entries, k, lane, time, slope, False, arrival[k], arrival[k + np.uintp(1)]):
                 gone |= np.uint64(1) << np.uint64(i)
         bits = fired & ~gone & (fma(current, rise, voltage) >= bound)
     store(state, at + _V, voltage)

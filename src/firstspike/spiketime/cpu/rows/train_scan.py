@@ -53,22 +53,21 @@ _ALL = 0xFFFF
 
 
 @jit
-def scan_trains(zero, packed, sample, stops, every, holds, block, c, state, entries, observed):
+def scan_trains(tile, packed, sample, every, stops, block):
     """Spikes of a tile's lanes ``every`` in one window, from the states NOW, which become those at its last event.
 
     They are solved in blocks of rows, the first of ``block``. With ``stops``, nothing happens after the last event.
-    With ``holds``, neurons may be refractory, or their spikes be ``observed (lanes, spikes)``, which has no lanes where
-    spikes are those of the membrane.
     """
+    zero, state, entries, holds = tile.zero, tile.state, tile.entries, tile.holds
     arrival, rows, segments = sample.arrival, sample.rows, sample.segments
     syn, mem, never = rows[SYN], rows[MEM], arrival.dtype.type(math.inf)
     active, tested, begin = every, every, 0
     if holds:
         active &= ~(splat(zero, math.inf) > load(zero, state, RELEASE))
-        if observed.shape[0] > 0:
-            tested, due_at = np.uint64(0), earliest_due(zero, state)
+        if tile.observed.shape[0] > 0:
+            tested, due_at = np.uint64(0), earliest_due(tile)
             if due_at < arrival[0]:  # spikes before the first event cannot be the membrane's, but reset it
-                active = spikes_between(zero, state, entries, -1, active, every, True, due_at, arrival[0], c, observed)
+                active = spikes_between(tile, -1, active, every, due_at, arrival[0])
     for segment in range(segments):
         end = sample.ends[segment]
         k = end - 1
@@ -76,12 +75,10 @@ def scan_trains(zero, packed, sample, stops, every, holds, block, c, state, entr
             low = entries.lanes[TILE]
             by_rows, stop = holds or block < FEWEST, k if holds else min(begin + max(block, FEWEST), k)
             if not by_rows:
-                active, by_rows = scan_block(zero, packed, sample, begin, stop, active, state, entries, c)
+                active, by_rows = scan_block(tile, packed, sample, begin, stop, active)
                 sort_entries(entries, low)
             if by_rows:
-                active = scan_rows(
-                    zero, packed, sample, begin, stop, every, active, tested, holds, c, state, entries, observed
-                )
+                active = scan_rows(tile, packed, sample, begin, stop, every, active, tested)
             block = rows_of_block(entries.lanes[TILE] - low, stop - begin)
             begin = stop
         voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
@@ -90,17 +87,18 @@ def scan_trains(zero, packed, sample, stops, every, holds, block, c, state, entr
         store(state, NOW_CURRENT, current * (1 / syn[k]))
         if segment < segments - 1 or not stops:
             until = arrival[end] if segment < segments - 1 else never
-            active = spikes_between(zero, state, entries, k, active, every, holds, arrival[k], until, c, observed)
+            active = spikes_between(tile, k, active, every, arrival[k], until)
         begin = end
 
 
 @jit
-def scan_rows(zero, packed, sample, begin, end, every, active, tested, holds, c, state, entries, observed):
+def scan_rows(tile, packed, sample, begin, end, every, active, tested):
     """Spikes in rows of a segment, row by row. Returns who may spike afterwards."""
+    zero, state, holds = tile.zero, tile.state, tile.holds
     source, arrival, rows = sample.order, sample.arrival, sample.rows
     syn, rise, bound, mem = rows[SYN], rows[RISE], rows[BOUND], rows[MEM]
     voltage, current = load(zero, state, NOW_VOLTAGE), load(zero, state, NOW_CURRENT)
-    due_at = earliest_due(zero, state) if holds else arrival.dtype.type(math.inf)
+    due_at = earliest_due(tile) if holds else arrival.dtype.type(math.inf)
     for k in range(begin, end):
         at = np.uintp(k)  # without a sign, an index needs no test for one below 0
         fetch_row(packed, source, min(k + AHEAD, end))
@@ -112,19 +110,19 @@ def scan_rows(zero, packed, sample, begin, end, every, active, tested, holds, c,
             if candidates:
                 store(state, NOW_VOLTAGE, voltage)
                 store(state, NOW_CURRENT, current)
-                active = spikes_in_row(state, entries, k, candidates, active, holds, rows, arrival, c)
+                active = spikes_in_row(tile, sample, k, candidates, active)
                 voltage = load(zero, state, NOW_VOLTAGE)
                 following = fma(current, rise[at], voltage)
                 if holds:
-                    due_at = earliest_due(zero, state)
+                    due_at = earliest_due(tile)
         if holds and rise[at] > 0 and arrival[at + np.uintp(1)] >= due_at:
-            due = lanes_due(zero, state, arrival[k + 1]) & every
+            due = lanes_due(tile, arrival[k + 1]) & every
             store(state, NOW_VOLTAGE, voltage * (1 / mem[k]))
             store(state, NOW_CURRENT, current * (1 / syn[k]))
-            active = spikes_between(zero, state, entries, k, active, due, True, arrival[k], arrival[k + 1], c, observed)
+            active = spikes_between(tile, k, active, due, arrival[k], arrival[k + 1])
             after = load(zero, state, NOW_VOLTAGE) * mem[k + 1] - current * rise[k]
             following = select(due & active, fma(current, rise[at], after), following)
-            due_at = earliest_due(zero, state)
+            due_at = earliest_due(tile)
         voltage = following
     store(state, NOW_VOLTAGE, voltage)
     store(state, NOW_CURRENT, current)
@@ -132,11 +130,12 @@ def scan_rows(zero, packed, sample, begin, end, every, active, tested, holds, c,
 
 
 @inlined
-def spikes_in_row(state, entries, k, candidates, active, holds, rows, arrival, c):
+def spikes_in_row(tile, sample, k, candidates, active):
     """Spikes of the lanes ``candidates`` between input k and the next, with scaled states. Returns who may go on.
 
     The states become those from which the membrane after the last spike follows.
     """
+    state, arrival, rows, c = tile.state, sample.arrival, sample.rows, tile.c
     mem, rise, bound = rows[MEM, k], rows[RISE, k], rows[BOUND, k]
     r, scale = rates_of(c), scale_of(rows, k)
     now, wait = arrival[k], fill16(rows, arrival[k + 1] - arrival[k])
@@ -157,7 +156,7 @@ def spikes_in_row(state, entries, k, candidates, active, holds, rows, arrival, c
             store(state, AT + first, s)
             store(state, STEEP + first, drive - r.mem)
             voltage = select(fired, voltage - load16(state, DROP + first) * (spent * mem), voltage)
-            gone = record(state, entries, k, first, fired, holds, now, arrival[k + 1])
+            gone = record(tile, k, first, fired, now, arrival[k + 1])
             active &= ~(gone << np.uint64(first))
             if gone:  # the scan need not look at them again
                 voltage = select(gone, fill16(state, -math.inf), voltage)
@@ -167,36 +166,34 @@ def spikes_in_row(state, entries, k, candidates, active, holds, rows, arrival, c
 
 
 @inlined
-def record(state, entries, k, first, fired, holds, now, end):
+def record(tile, k, first, fired, now, end):
     """Note spikes at ``now`` + AT of 16 lanes after row k. Returns those that may not spike again for now."""
-    gone = np.uint64(0)
+    gone, state = np.uint64(0), tile.state
     while fired:
         part, fired = next_lane(fired)
         lane = first + part
-        if note_spike(state, entries, k, lane, state[AT + lane], state[STEEP + lane], holds, now, end):
+        if note_spike(state, tile.entries, k, lane, state[AT + lane], state[STEEP + lane], tile.holds, now, end):
             gone |= np.uint64(1) << np.uint64(part)
     return gone
 
 
-@jit
-def lanes_due(zero, state, end):
+@inlined
+def lanes_due(tile, end):
     """Lanes that are released or have an observed spike up to ``end``."""
-    return splat(zero, end) >= min(load(zero, state, RELEASE), load(zero, state, NEXT))
+    return splat(tile.zero, end) >= min(load(tile.zero, tile.state, RELEASE), load(tile.zero, tile.state, NEXT))
 
 
-@jit
-def earliest_due(zero, state):
+@inlined
+def earliest_due(tile):
     """When the next lane is due, inf for never."""
-    return lowest(min(load(zero, state, RELEASE), load(zero, state, NEXT)))
+    return lowest(min(load(tile.zero, tile.state, RELEASE), load(tile.zero, tile.state, NEXT)))
 
 
-@jit
-def do_what_is_due(zero, state, entries, k, active, due, now, end, c, observed):
-    """Release lanes, and take observed spikes, up to ``end``. Returns which lanes are active and which were released.
-
-    ``observed`` has the trains of lanes with a NEXT spike.
-    """
-    released, a, b = np.uint64(0), c[PER_MEM], c[PER_SYN]
+@inlined
+def do_what_is_due(tile, k, active, due, now, end):
+    """Release lanes, and take observed spikes, up to ``end``. Returns the active lanes, and the released ones."""
+    state, entries, observed = tile.state, tile.entries, tile.observed
+    released, a, b = np.uint64(0), tile.c[PER_MEM], tile.c[PER_SYN]
     while due:
         lane, due = next_lane(due)
         bit = np.uint64(1) << np.uint64(lane)
@@ -232,19 +229,19 @@ def do_what_is_due(zero, state, entries, k, active, due, now, end, c, observed):
 
 
 @jit
-def spikes_between(zero, state, entries, k, active, touched, holds, now, end, c, observed):
+def spikes_between(tile, k, active, touched, now, end):
     """Spikes of the lanes ``touched`` after row k, from ``now`` to ``end``, which may be ``inf``. States have scale 1.
 
     Returns who may spike afterwards. States become those at a finite ``end``, of groups with a touched lane.
     """
+    zero, state, c = tile.zero, tile.state, tile.c
     endless, a, pending, r = math.isinf(end), c[PER_MEM], active & touched, rates_of(c)
     store(state, SINCE, zero)
     while True:
-        if holds:
-            due = lanes_due(zero, state, end) & touched
-            active, released = do_what_is_due(zero, state, entries, k, active, due, now, end, c, observed)
+        if tile.holds:
+            active, released = do_what_is_due(tile, k, active, lanes_due(tile, end) & touched, now, end)
             pending = (pending | released) & active
-            if observed.shape[0] > 0:
+            if tile.observed.shape[0] > 0:
                 break
         if not pending:
             break
@@ -273,7 +270,7 @@ def spikes_between(zero, state, entries, k, active, touched, holds, now, end, c,
             store(state, STEEP + first, drive - a)
             store(state, NOW_VOLTAGE + first, select(bits, reset, v))
             store(state, NOW_CURRENT + first, select(bits, drive * (1 / c[PER_SYN]), i))
-            gone = record(state, entries, k, first, bits, holds, now, end)
+            gone = record(tile, k, first, bits, now, end)
             active &= ~(gone << np.uint64(first))
             fired |= bits << np.uint64(first)
             following |= (bits & ~gone) << np.uint64(first)

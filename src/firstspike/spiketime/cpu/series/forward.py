@@ -29,11 +29,25 @@ _SMALLEST = 1e-15  # a step, relative to the time
 
 
 @inlined
-def arrivals_of(g, slot, lane, b):
+def arrivals_of(g, slot, lane):
     """Sorted arrivals of a neuron, from which inputs they are, and how many."""
-    if g.delayed != 0:
-        return g.own_arrival[slot, lane], g.own_order[slot, lane], g.inside[slot, lane]
-    return g.arrival[b], g.order[b], g.inside_of[b]
+    place = g.listed[slot, lane]
+    return g.arrival[slot, place], g.order[slot, place], g.inside[slot, place]
+
+
+@jit
+def list_arrivals(g, slot, lane):
+    """Put the arrivals of a neuron in order. Without delays they may be those of the lane before."""
+    b, j, column = g.sample[slot, lane], g.neuron[slot, lane], g.column[slot]
+    if lane > 0 and b == g.sample[slot, lane - 1] and (g.delayed == 0 or j == g.neuron[slot, lane - 1]):
+        g.listed[slot, lane] = g.listed[slot, lane - 1]
+        return
+    for k in range(g.events):
+        column[k] = g.times[b, k] + (g.delay[b // g.batch, j, k // g.copies] if g.delayed != 0 else 0.0)
+    g.listed[slot, lane], order, arrival = lane, g.order[slot, lane], g.arrival[slot, lane]
+    g.inside[slot, lane] = sort_row(
+        column, g.bounds[0], g.bounds[1], order, arrival, g.sort_keys[slot], g.sort_labels[slot]
+    )
 
 
 @inlined
@@ -61,18 +75,18 @@ def note(g, slot, lane, kind, value):
 
 
 @jit
-def begin(g, slot, e, first, lanes):
-    """Put neurons into the lanes, at the start, with their arrivals where they have delays."""
+def begin(g, slot, first, lanes):
+    """Put neurons into the lanes, at the start, with their arrivals."""
     for lane in range(LANES):
         pair = first + min(lane, lanes - 1)
-        b, j = e * g.batch + pair // g.outputs, pair % g.outputs
+        b, j = pair // g.outputs, pair % g.outputs
         g.sample[slot, lane], g.neuron[slot, lane] = b, j
         x = g.x[slot]
         x[lane] = g.voltage[b, j]
         for k in range(1, g.states):
             x[k * LANES + lane] = g.current[b, j, k - 1]
         for k in range(g.slots):
-            g.own_slots[slot, k * LANES + lane] = g.slot_values[e, j, k]
+            g.own_slots[slot, k * LANES + lane] = g.slot_values[b // g.batch, j, k]
         g.now[slot, lane], left = g.bounds[0], g.left[b, j]
         g.free[slot, lane] = g.bounds[0] + left if left > 0 else -math.inf
         g.place[slot, lane], g.count[slot, lane], g.last[slot, lane] = 0, 0, _NOTHING
@@ -81,13 +95,7 @@ def begin(g, slot, e, first, lanes):
         comes = _BELOW if g.keeps == 0 else _UNKNOWN
         g.comes[slot, lane] = comes if g.observes == 0 or waits else _IGNORED
         g.done[slot, lane] = 0 if lane < lanes else 2  # 2: without a neuron
-        if g.delayed != 0 and lane < lanes:
-            for k in range(g.events):
-                g.column[slot, k] = g.times[b, k] + g.delay[e, j, k // g.copies]
-            g.inside[slot, lane] = sort_row(
-                g.column[slot], g.bounds[0], g.bounds[1], g.own_order[slot, lane], g.own_arrival[slot, lane],
-                g.sort_keys[slot], g.sort_labels[slot],
-            )  # fmt: skip
+        list_arrivals(g, slot, lane)
 
 
 @jit
@@ -96,7 +104,7 @@ def go_on(g, slot, lane):
     b, j, until = g.sample[slot, lane], g.neuron[slot, lane], g.bounds[1]
     e = b // g.batch
     now, place = g.now[slot, lane], g.place[slot, lane]
-    arrival, order, arrivals = arrivals_of(g, slot, lane, b)
+    arrival, order, arrivals = arrivals_of(g, slot, lane)
     while True:
         free, count = g.free[slot, lane], g.count[slot, lane]
         if free <= now and free > -math.inf:
@@ -242,7 +250,7 @@ def note_peak(g, slot, lane, level, order, time):
     excess_within(g, slot, lane, level, order, time)
     b, work, n = g.polynomial[slot, 0], g.polynomial[slot], order + 1
     row, now, place = g.highest[g.sample[slot, lane], g.neuron[slot, lane]], g.now[slot, lane], g.place[slot, lane]
-    arrival, order_of, arrivals = arrivals_of(g, slot, lane, g.sample[slot, lane])
+    arrival, order_of, arrivals = arrivals_of(g, slot, lane)
     u, arrived = highest_in(b, n, work[1], work[2], work[3]), g.last[slot, lane] == _ARRIVED
     value, slope, _ = values(b, n, u)
     if not value > row[0] or (u == 0 and not arrived and now > g.bounds[0]):

@@ -10,7 +10,7 @@ from torch import Tensor
 from firstspike.neurons.expressions import names_in, short, shown
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, of_several, zero_gradients
 from firstspike.spiketime.cpu.arrays import LANES, numbers
-from firstspike.spiketime.cpu.lanes.host import ENDS
+from firstspike.spiketime.cpu.lanes.host import arrays_asked, room_for_trains, trains_in
 from firstspike.spiketime.cpu.lanes.sizes import sizes_of_neurons
 from firstspike.spiketime.cpu.runtime.kernels import REFUSED, Layout
 from firstspike.spiketime.cpu.runtime.parallel import call
@@ -45,15 +45,8 @@ def _check_slots(programs: Programs, values: Tensor) -> None:
 def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
     sizes, arrays = _both(given)
-    sizes["ends"] = given.until < math.inf
     _check_slots(programs_of(given.equations), arrays["slot_values"])
-    real, lead = given.times.new_empty, (*given.times.shape[:2], sizes["outputs"])
-    spikes = real((*lead, sizes["most"])).fill_(math.inf)
-    if given.observed is not None:
-        spikes.copy_(given.observed)
-    ends = dict(zip(ENDS, (real(lead), real((*lead, sizes["variables"])), real(lead)), strict=True))
-    found, overflows = _integrate(given, sizes, arrays | ends | {"spikes": spikes})
-    return Result(spikes, (found,), overflows, Held(*ends.values()))
+    return trains_in(_integrate(given, sizes, arrays), ("found",), given)
 
 
 def peaks(given: Arguments) -> Tensor:
@@ -63,32 +56,28 @@ def peaks(given: Arguments) -> Tensor:
     otherwise -1.
     """
     sizes, arrays = _both(given)
-    lead = (*given.times.shape[:2], sizes["outputs"])
-    highest = given.times.new_full((*lead, 4), -math.inf)
-    arrays |= {"spikes": given.times.new_full((*lead, 1), math.inf), "highest": highest}
+    arrays["highest"] = highest = given.times.new_full((*given.times.shape[:2], sizes["outputs"], 4), -math.inf)
     _integrate(given, sizes | {"observes": True, "peaked": sizes["samples"]}, arrays)
     return highest
 
 
-def _integrate(given: Arguments, sizes: dict[str, Any], arrays: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Call the forward kernel. Returns what it found, and which neurons would spike too often."""
-    lead = (*given.times.shape[:2], sizes["outputs"])
-    found, overflows = torch.zeros((*lead, 2), dtype=torch.int32), torch.zeros(lead, dtype=torch.uint8)
-    arrays |= {"found": found, "overflows": overflows}
-    _call(forward_kernel("float64"), FORWARD, sizes, arrays, given.equations)
-    return found, overflows.bool()
+def _integrate(given: Arguments, sizes: dict[str, Any], arrays: dict[str, Any]) -> dict[str, Tensor]:
+    """Call the forward kernel. Returns what it found."""
+    found = room_for_trains(FORWARD, ("found",), given, sizes)
+    found["found"].zero_()
+    _call(forward_kernel("float64"), FORWARD, sizes, arrays | found, given.equations)
+    return found
 
 
 def _call(kernel: Any, layout: Layout, sizes: dict[str, Any], arrays: dict[str, Any], key: str) -> int:
     """Call a kernel until all neurons are done, or one has no result; or it refuses, which is returned."""
-    made = layout.tensors(("order", "arrival", "inside_of", "progress", "turns"), arrays["times"], sizes)
-    phases, progress, refused = (sizes["sorted"], sizes["all_chunks"]), made["progress"].zero_(), 0
-    while not refused and int(progress.sum()) < sizes["samples"] * sizes["outputs"]:
+    made, tasks, refused = layout.tensors(("progress", "turns"), arrays["times"], sizes), (sizes["all_chunks"],), 0
+    made["progress"].zero_()
+    while not refused and int(made["progress"].sum()) < sizes["samples"] * sizes["outputs"]:
         made["turns"].zero_()
-        refused = call(kernel, layout, phases, sizes | {"limit": TURNS}, arrays | made)[REFUSED]
+        refused = call(kernel, layout, tasks, sizes | {"limit": TURNS}, arrays | made)[REFUSED]
         if not sizes["records"]:
-            check_statuses(arrays["found"][..., 1], key)
-        phases = 0, phases[1]
+            check_statuses(arrays["found"][..., 1].unflatten(0, (sizes["ensemble"], sizes["batch"])), key)
     return refused
 
 
@@ -112,12 +101,7 @@ def backward(
         "delayed_parts": sizes["all_chunks"] if sizes["delayed"] else 0,
         "observes": True, "once": False, "records": True, "probes": probes, "coefficients": _rows(*programs[2:]),
     }  # fmt: skip
-    arrays |= _codes(given.equations) | {
-        "spikes": result.spikes, "overflows": result.overflows.to(torch.uint8), "found": found,
-        "grad": grads.spikes, "bound": numbers(torch.float64, max_weight_grad or 0.0),
-    }  # fmt: skip
-    if grads.state is not None:
-        arrays |= zip(("of_voltage", "of_current", "of_left"), grads.state, strict=True)
+    arrays |= _codes(given.equations) | arrays_asked(grads, result, given, max_weight_grad) | {"found": found}
     by = zero_gradients(given, needs | _DIRECT)
     made = BACKWARD.tensors(("weight_parts", "delay_parts", "slot_parts", "refractory_parts"), given.times, sizes)
     made |= {f"by_{name}": by[name] for name in _DIRECT}
@@ -129,7 +113,7 @@ def backward(
         sizes["room"] *= 2  # a step that ends in another place can take more of them
 
     def total(name: str) -> Tensor:
-        return made[name].unflatten(0, (sizes["ensemble"], sizes["chunks"])).sum(1)
+        return made[name].unflatten(0, (sizes["ensemble"], -1)).sum(1)
 
     by["weight"] = total("weight_parts")
     if given.delay is not None:
@@ -165,16 +149,14 @@ def _both(given: Arguments) -> tuple[dict[str, Any], dict[str, Any]]:
     values, delayed = slot_values(programs, parameters), given.delay is not None
     copies = given.times.shape[-1] if given.max_spikes else 1
     sizes: dict[str, Any] = sizes_of_neurons(given.sizes, copies, given.max_spikes, len(places), states - 1, _COST)
-    events, slots, chunks = sizes["events"], values.shape[-1], max(1, min(_CHUNKS, sizes["batch"]))
+    slots = values.shape[-1]
     sizes |= {
         "delayed": sizes["outputs"] * delayed, "signed": given.receptor is None,
-        "observes": given.observed is not None, "ends": False,
-        "states": states, "slots": slots, "coefficients": _rows(programs.flow, programs.reset), "chunks": chunks,
-        "once": given.once, "records": False, "room": 0, "shared_events": events * (not delayed),
-        "own_events": events * delayed, "vector_states": states * LANES, "vector_slots": slots * LANES,
+        "observes": given.observed is not None, "ends": given.until < math.inf,
+        "states": states, "slots": slots, "coefficients": _rows(programs.flow, programs.reset),
+        "once": given.once, "records": False, "room": 0, "vector_states": states * LANES, "vector_slots": slots * LANES,
         "vector_tops": (2 * states + 1 + slots) * LANES, "noted": 2 + states, "probes": False, "peaked": 0,
-        "sorted": sizes["samples"] * (not delayed), "all_chunks": sizes["ensemble"] * chunks,
-        "keeps": equations.keeps,
+        "all_chunks": sizes["ensemble"] * max(1, min(_CHUNKS, sizes["batch"])), "keeps": equations.keeps,
         **{f"{name}_size": len(code) for name, code in codes.items()},
     }  # fmt: skip
     arrays: dict[str, Any] = {name: getattr(given, name) for name in _GIVEN}
@@ -183,6 +165,6 @@ def _both(given: Arguments) -> tuple[dict[str, Any], dict[str, Any]]:
         "places": numbers(torch.int32, *places), "slot_values": values, "refractory": parameters[..., -1],
         "bounds": numbers(torch.float64, given.start, given.until), "direct": numbers(torch.int32, *direct),
         "held": numbers(torch.int32, *(name in equations.held for name in equations.states)),
-        "flow": codes["flow"], "reset": codes["reset"], **dict.fromkeys(ENDS),
+        "flow": codes["flow"], "reset": codes["reset"],
     }  # fmt: skip
     return sizes, arrays

@@ -9,15 +9,14 @@ import math
 from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.lanes.kernels import GRADIENTS, NEURONS
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.kernels import kernel
-from firstspike.spiketime.cpu.series.adjoint import ALL, LARGEST, OTHERS, WEIGHTS, unwind
+from firstspike.spiketime.cpu.runtime.kernels import kernel, part_of
 from firstspike.spiketime.cpu.series.expansion import WIDTH
 from firstspike.spiketime.cpu.series.forward import begin, integrate
-from firstspike.spiketime.cpu.sort import sort_row
+from firstspike.spiketime.cpu.series.unwind import ALL, LARGEST, OTHERS, WEIGHTS, unwind
 from firstspike.spiketime.statuses import NO_ROOM
 
 FORWARD = NEURONS.extended(
-    "states slots coefficients chunks once records room shared_events own_events flow_size reset_size vector_states "
+    "states slots coefficients once records room flow_size reset_size vector_states "
     "vector_slots vector_tops noted probes peaked keeps all_chunks limit",
     slot_values="real ensemble outputs slots",
     direct="int32 states",
@@ -30,12 +29,10 @@ FORWARD = NEURONS.extended(
     progress="int64 all_chunks",
     turns="int64 threads",
     # what a thread works on
-    order="int32 samples shared_events",
-    arrival="real samples shared_events",
-    inside_of="int32 samples",
-    own_order=f"int32 threads {LANES} own_events",
-    own_arrival=f"real threads {LANES} own_events",
-    inside=f"int32 threads {LANES}",
+    # arrivals of a lane, and which lane's those are that a lane has
+    order=f"int32 threads {LANES} events",
+    arrival=f"real threads {LANES} events",
+    **dict.fromkeys(("inside", "listed"), f"int32 threads {LANES}"),
     column="real threads events",
     work="real threads coefficients",
     x="real threads vector_states",
@@ -71,23 +68,15 @@ BACKWARD = FORWARD.extended(
 
 
 @jit
-def sort_samples(g, slot, b):
-    """Arrivals of one sample in order."""
-    g.inside_of[b] = sort_row(
-        g.times[b], g.bounds[0], g.bounds[1], g.order[b], g.arrival[b], g.sort_keys[slot], g.sort_labels[slot]
-    )
-
-
-@jit
 def next_ones(g, slot, task):
     """Put the next neurons of a task into the lanes, and take them to the end; returns how many, or 0 to stop."""
-    e, chunk = task // g.chunks, task % g.chunks
-    first = chunk * g.batch // g.chunks * g.outputs + g.progress[task]
-    lanes = min(LANES, (chunk + 1) * g.batch // g.chunks * g.outputs - first)
+    samples = part_of(g.samples, g.all_chunks, task)
+    first = samples[0] * g.outputs + g.progress[task]
+    lanes = min(LANES, samples[1] * g.outputs - first)
     if lanes == 0 or g.turns[slot] >= g.limit:
         return 0
     g.progress[task] += lanes
-    begin(g, slot, e, first, lanes)
+    begin(g, slot, first, lanes)
     integrate(g, slot)
     return lanes
 
@@ -112,7 +101,7 @@ def forward_kernel(dtype: str):
                     left = g.free[slot, lane] - g.bounds[1]
                     g.end_left[b, j] = left if 0 < left < math.inf and g.overflows[b, j] == 0 else 0.0
 
-    return sort_samples, run
+    return (run,)
 
 
 @kernel(BACKWARD)
@@ -144,4 +133,4 @@ def backward_kernel(dtype: str):
                 for k in range(g.slots):
                     g.slot_parts[task, g.neuron[slot, lane], k] += g.own_parts[slot, k * LANES + lane]
 
-    return sort_samples, run
+    return (run,)

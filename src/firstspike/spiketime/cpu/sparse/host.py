@@ -59,7 +59,7 @@ def _forward(given: Arguments, room: int, waiting: int, length: int) -> tuple[Re
         "sorted_values": rows * LANES * planes * (planes > 1),
         **sorting_for(max(sizes["events"], dues, sizes["longest"])),
     }  # fmt: skip
-    arrays = room_for_trains(FORWARD, (*SAVED[:-1], "lacks", "short", "levels", "place"), given, by, sizes)
+    arrays = room_for_trains(FORWARD, (*SAVED[:-1], "lacks", "short", "levels", "place"), given, sizes)
     for name in ("lacks", "short", "levels", "sent_at"):
         arrays[name].zero_()
     results = arrays.keys() - {"place"}
@@ -70,7 +70,7 @@ def _forward(given: Arguments, room: int, waiting: int, length: int) -> tuple[Re
         call_in_turns(kernel, FORWARD, _turns(phases[0], sizes, arrays), sizes, arrays)
     else:
         call(kernel, FORWARD, phases, sizes, arrays)
-    found = trains_in({name: arrays[name] for name in results}, SAVED, given, by)
+    found = trains_in({name: arrays[name] for name in results}, SAVED, given)
     spikes = found.spikes[..., : given.max_spikes].contiguous()
     found = found._replace(spikes=spikes, saved=(*found.saved, arrays["place"]))
     return found, bool(arrays["lacks"].any()), bool(arrays["short"].any())

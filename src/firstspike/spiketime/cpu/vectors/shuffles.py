@@ -52,14 +52,6 @@ def dot_short(context, builder, sig, x, y):
     return reduce(lambda total, pair: fused(builder, *pair, total), pairs[1:], builder.fmul(*pairs[0]))
 
 
-@emitted(lambda x: x.dtype(x))
-def total16(context, builder, sig, x):
-    """The sum of 16 lanes."""
-    for lanes in (8, 4, 2, 1):
-        x = builder.fadd(shuffle(builder, x, x, range(lanes)), shuffle(builder, x, x, range(lanes, 2 * lanes)))
-    return builder.extract_element(x, INT32(0))
-
-
 @emitted(lambda source, index, step, target, *to: types.void(source, types.intp, types.intp, target, *[types.intp] * 2))
 def transpose16(context, builder, sig, source, index, step, target, to, to_step):
     """Write 16 rows of 16 numbers, ``step`` apart, as 16 columns that are ``to_step`` apart."""

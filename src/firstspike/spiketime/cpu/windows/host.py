@@ -54,14 +54,14 @@ def _forward(given: Arguments, room: int, waiting: int) -> tuple[Result, bool]:
     rows = rows_for.py_func(dues) * LANES if by.delayed else 1
     sizes |= {"sorted": rows // LANES, "sorted_keys": rows, "sorted_values": rows * sizes["planes"]}
     sizes |= sizes_of_intervals(dues, sizes["rated"])
-    arrays = room_for_trains(FORWARD, (*SAVED[:-1], "lacks"), given, by, sizes)
+    arrays = room_for_trains(FORWARD, (*SAVED[:-1], "lacks"), given, sizes)
     for name in ("lacks", "sent_at"):
         arrays[name].zero_()
     tasks = sizes["ensemble"] * -(-sizes["batch"] // sizes["block"])
     phases = sizes["all_groups"] + sizes["blocks"], tasks
     given_arrays = arrays_of(given, by) | _arrays(given)
     call(forward_kernel(*by.kind, "windows"), FORWARD, phases, sizes, given_arrays | arrays)
-    found = trains_in(arrays, SAVED, given, by)
+    found = trains_in(arrays, SAVED, given)
     return found._replace(spikes=found.spikes[..., : given.max_spikes].contiguous()), bool(arrays["lacks"].any())
 
 
