@@ -141,7 +141,7 @@ def test_any_number_of_threads_gives_the_same_bits(name, batch, delays, monkeypa
     for threads in (1, 2, 4):
         monkeypatch.setattr(sizes, "threads_for", lambda work, threads=threads: threads)
         found.append(both(*NEURONS[name], delays, batch=batch)[1])
-    assert turns == {9: [], 2: [4, 4], 1: [2, 2, 4, 4]}[batch]
+    assert set(turns) == {9: set(), 2: {4}, 1: {2, 4}}[batch]
     for other in found[1:]:
         assert torch.equal(other[0], found[0][0])
         assert all(torch.equal(x, y) for x, y in zip(other[2], found[0][2], strict=True))
