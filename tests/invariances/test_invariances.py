@@ -17,13 +17,14 @@ from checks import Case
 from comparing import COUNTS, UnsettledError
 from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
+from linear_rows import LINEAR_ROWS
 from problems import settings_of
 from table import INVARIANCES, KNOWN_FAULTS, ROWS, WITHOUT_ROW
 
 from firstspike import layers, losses, spiketime, substrates
 
-# recurrent layers call the kernels for one window after the other; the others have neighbours of the same kernels
-LONG = {"LIFRecurrent", "spike_trains, linear"}
+# recurrent layers call the kernels for one window after the other; linear neurons have kernels of their own
+LONG = {"LIFRecurrent", *(row.name for row in LINEAR_ROWS)}
 CELLS = [(row, name) for row in ROWS for name in INVARIANCES if name not in row.excused]
 EACH = math.ceil(int(os.environ.get("FIRSTSPIKE_PROPERTIES", 2 * len(CELLS))) / len(CELLS))  # problems of most cells
 

@@ -102,15 +102,20 @@ def close(found, times: float, gradients: float) -> None:
         torch.testing.assert_close(y, x, rtol=0, atol=gradients * largest)
 
 
-@pytest.mark.parametrize("delays", [False, True], ids=["", "delays"])
-@pytest.mark.parametrize("name", NEURONS)
+QUICK = ("lif", "refractory", "learnt", "own")
+SLOW = pytest.mark.slow  # there are kernels of their own without delays, and for linear neurons
+DELAYS = pytest.mark.parametrize("delays", [pytest.param(False, id="", marks=SLOW), pytest.param(True, id="delays")])
+
+
+@DELAYS
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[SLOW] * (name not in QUICK)) for name in NEURONS])
 def test_equals_the_dense_layer(name, delays):
     found = both(*NEURONS[name], delays)
     assert int(found[0][0].isfinite().sum()) > 500
     close(found, 1e-12, 1e-9)
 
 
-@pytest.mark.parametrize("delays", [False, True], ids=["", "delays"])
+@DELAYS
 @pytest.mark.parametrize(("outputs", "batch"), [(1, 2), (33, 1), (63, 3), (64, 0)])
 def test_sizes_that_do_not_fit_lanes(outputs, batch, delays):
     close(both(LIF(2.0, 1.0, refractory=0.2), {}, delays, outputs=outputs, batch=batch), 1e-12, 1e-9)
@@ -133,7 +138,7 @@ def test_any_number_of_threads_gives_the_same_bits():
     for threads in (1, 2, 4):
         shared.use_threads(threads)
         try:
-            found.append(both(*NEURONS["receptors"], True, batch=9)[1])
+            found.append(both(*NEURONS["own"], True, batch=9)[1])
         finally:
             shared.use_threads(None)
     for other in found[1:]:
@@ -141,7 +146,7 @@ def test_any_number_of_threads_gives_the_same_bits():
         assert all(torch.equal(x, y) for x, y in zip(other[2], found[0][2], strict=True))
 
 
-@pytest.mark.parametrize("delays", [False, True], ids=["", "delays"])
+@DELAYS
 def test_lists_that_grow(delays):
     """Of a neuron at which more arrives in a window than there is room for at first."""
     outputs, spikes = 40, 70
@@ -160,7 +165,7 @@ def test_lists_that_grow(delays):
     torch.testing.assert_close(trains, twin, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("delays", [False, True], ids=["", "delays"])
+@DELAYS
 def test_pieces_and_observed_spikes(delays):
     """A second piece begins with the state, sees the spikes of the first, and may be given its own."""
     there = torch.rand(30, 50, generator=torch.Generator().manual_seed(0)) < 0.3
@@ -197,6 +202,7 @@ def test_pieces_and_observed_spikes(delays):
             torch.testing.assert_close(y, x, rtol=0, atol=1e-9 * float(x.abs().max()))
 
 
+@pytest.mark.slow  # it has kernels of its own to compile
 def test_without_synapses():
     rows, _ = structure(torch.zeros(3, 5, dtype=torch.bool))
     weight, times = torch.empty(0, requires_grad=True), torch.rand(2, 2, 1)
