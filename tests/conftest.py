@@ -24,6 +24,7 @@ from firstspike.config import load_config
 from firstspike.plots import save
 from firstspike.spiketime import shared
 from firstspike.spiketime.cpu import arrays
+from firstspike.spiketime.cpu.runtime import compiling
 from firstspike.spiketime.cpu.runtime.parallel import Call
 from guards import UNGUARDED, guarded
 from on_device import all_on, usable
@@ -239,6 +240,31 @@ def what_compiling_leaves_is_not_collected():
     yield
     shared.listeners.remove(gc.freeze)
     gc.freeze()  # pytest ends with five collections
+
+
+def _is_quick(kernel, real, *kind):
+    """Whether fast tests may compile a kernel: those of most trainings, and of a neuron with a bit of everything."""
+    family = kernel.split(".")[3]
+    if family == "rows":
+        return kind[0] == arrays.TILE
+    if family == "lanes":
+        return real == "float64" and (kind[0] == "closed" or kind[1:3] == (False, True))
+    return family == "series" or (real == "float64" and kind[:2] == ("closed", True))
+
+
+@pytest.fixture(autouse=True)
+def _few_kernels(request, monkeypatch):
+    """Fast tests fail if they need a kernel that no other fast test needs, as each takes seconds to compile."""
+    if request.config.getoption("markexpr") != "not slow" or compiling.inside is None:
+        return
+
+    class OnDisk(compiling._OnDisk):
+        def __init__(self, function, kind, following):
+            super().__init__(function, kind, following)
+            ours = self._kernel.startswith("firstspike.")
+            assert not ours or _is_quick(self._kernel, *kind), f"mark this test slow: {self._kernel} {kind}"
+
+    monkeypatch.setattr(compiling, "_OnDisk", OnDisk)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -138,6 +138,7 @@ def test_who_looks_on(trained, command_here):
     assert len(list((trained / "tensorboard").glob("events.out.tfevents.*"))) == 2
 
 
+@pytest.mark.slow  # a process with narrow layers trains for it
 def test_evaluate(trained, monkeypatch, capsys):
     code, shown, _ = invoke(monkeypatch, capsys, "evaluate", trained, "--split", "validation", "--checkpoint", "best")
     assert code == 0

@@ -35,6 +35,7 @@ def layers(scripts):
     return scripts[0].read(FOLDER / "small.jsonl")
 
 
+@pytest.mark.slow  # it has kernels of its own to compile
 def test_firstspike_solves_all(scripts, layers):
     found = scripts[0].checked("firstspike", layers)["scores"]
     groups = {name: score for name, score in found.items() if ":" not in name}

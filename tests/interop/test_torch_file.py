@@ -80,7 +80,7 @@ def test_changed_bytes_are_errors_or_other_numbers(tmp_path, zipped):
     raw = save({"a": torch.ones(10), "b": [torch.nn.Linear(2, 3)]}, tmp_path / "x.pt", zipped).read_bytes()
     random = np.random.default_rng(3)
     refused = 0
-    for _ in range(500):
+    for _ in range(100):
         changed = bytearray(raw)
         for place in random.integers(len(raw), size=random.integers(1, 4)):
             changed[place] = random.integers(256)
@@ -89,7 +89,7 @@ def test_changed_bytes_are_errors_or_other_numbers(tmp_path, zipped):
             read_torch_file(tmp_path / "y.pt")
         except (TorchFileError, UnsafePickleError):
             refused += 1
-    assert refused > 50
+    assert refused > 10
 
 
 @pytest.mark.parametrize("raw", [b"", b"hello", pickle.dumps({"a": 1}), b"PK\x03\x04"])

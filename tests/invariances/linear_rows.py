@@ -74,13 +74,13 @@ def _first(values: Mapping[str, Any], backend: str) -> Outputs:
     return {"spikes": spikes}
 
 
-def _make_trains(names: tuple[str, ...], resets: bool | None, setting: Setting, member: int = 0) -> Problem:
-    """Receptors by sign: no weight is 0, where the derivative jumps. None is either with a reset or without one."""
+def _make_trains(setting: Setting, member: int = 0) -> Problem:
+    """Receptors by sign: no weight is 0, where the derivative jumps. With a reset or without one."""
     setting = setting._replace(zeros=False)
-    source = Source(setting, member)
+    source, parts = Source(setting, member), random.Random(setting.seed + 2)
     add_trains(source, 8)
-    _add(source, (*SYNAPSES, *names), by_sign=True)
-    if resets or (resets is None and setting.seed % 2):
+    _add(source, (*SYNAPSES, *parts.choice((("rise",), ADAPTATION, ("rise", *ADAPTATION)))), by_sign=True)
+    if parts.random() < 0.5:
         source.add("reset", LEVEL, -0.2)
     return source.problem(_trains, trains=OUT_TRAINS)
 
@@ -152,13 +152,8 @@ def window_in_pieces(neuron_of: Of, problem: Problem, cuts: list[float], backend
 
 LINEAR_ROWS = [
     Row("first_spike_time, receptors", _make_first, (), ONCE, empty=True, observed="spikes"),
-    Row("spike_trains, adaptation", partial(_make_trains, ADAPTATION, True), (),
-        OPERATOR | {"cut": "see spike_window"}, empty=True,
+    Row("spike_trains, linear", _make_trains, (), OPERATOR | {"cut": "see spike_window"}, empty=True,
         observed="trains"),
-    Row("spike_trains, no reset", partial(_make_trains, ("rise", *ADAPTATION), False), (),
-        OPERATOR | {"cut": "see spike_window"}, empty=True, observed="trains"),
-    Row("spike_trains, rise", partial(_make_trains, ("rise",), None), (), OPERATOR | {"cut": "see spike_window"},
-        empty=True, observed="trains"),
     Row("spike_window, linear", _make_window, (), OPERATOR, empty=True, observed="trains",
         pieces=partial(window_in_pieces, neuron_of), unchecked=("start",)),
 ]  # fmt: skip

@@ -17,13 +17,14 @@ from checks import Case
 from comparing import COUNTS, UnsettledError
 from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
+from linear_rows import LINEAR_ROWS
 from problems import settings_of
 from table import INVARIANCES, KNOWN_FAULTS, ROWS, WITHOUT_ROW
 
 from firstspike import layers, losses, spiketime, substrates
 
-# recurrent layers call the kernels for one window after the other; the others have neighbours of the same kernels
-LONG = {"LIFRecurrent", "spike_trains, adaptation", "spike_trains, no reset"}
+# recurrent layers call the kernels for one window after the other; linear neurons have kernels of their own
+LONG = {"LIFRecurrent", *(row.name for row in LINEAR_ROWS)}
 CELLS = [(row, name) for row in ROWS for name in INVARIANCES if name not in row.excused]
 EACH = math.ceil(int(os.environ.get("FIRSTSPIKE_PROPERTIES", 2 * len(CELLS))) / len(CELLS))  # problems of most cells
 
@@ -59,7 +60,7 @@ def test_excuses_are_reasons_for_invariances():
 def cell(row, name):
     fault = KNOWN_FAULTS.get((row.name, name))
     marks = [] if fault is None else [pytest.mark.xfail(reason=fault, strict=True)]
-    slow = row.slow or row.name in (*LONG, "spike_trains, rise") or name == "float32"  # which has kernels of its own
+    slow = row.slow or row.name in LONG or name == "float32"  # which has kernels of its own
     marks += [pytest.mark.slow] if slow else []
     return pytest.param(row, name, id=f"{row.name}-{name}", marks=marks)
 

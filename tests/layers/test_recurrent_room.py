@@ -73,7 +73,7 @@ def test_neighbouring_memory_is_left_alone():
     assert done.stdout.strip() == "lived"
 
 
-@pytest.mark.parametrize("own", [None, "constants", "delays"])
+@pytest.mark.parametrize("own", [None, pytest.param("constants", marks=pytest.mark.slow), "delays"])
 @pytest.mark.parametrize("outputs", [5, 70])
 def test_windows_far_shorter_than_the_lag(outputs, own):
     """Spikes of many windows are on their way at the same time."""

@@ -15,12 +15,14 @@ LEARNT = {"trainable": ("tau_mem", "tau_syn", "threshold", "reset"), "per_neuron
 RESTS = {"trainable": ("refractory",), "per_neuron": True}
 BOTH = {"delay": DelayRule(scale=1.5), "recurrent_delay": DelayRule(scale=0.7)}
 FEW = {"window_spikes": 1, "overflow": "drop"}
-CASES = {
+CONSTANTS = {
     "own constants": LEARNT,
     "one order, a refractory time that learns": {"refractory": 0.3, "trainable": ("refractory",)},
     "delays, refractory times that learn": BOTH | RESTS | {"refractory": 0.3},
     "own constants, refractory, too many spikes": LEARNT | FEW | {"refractory": 0.3},
     "shared constants, too many spikes": {"trainable": ("tau_mem", "tau_syn"), "max_spikes": 3} | FEW,
+}
+DELAYS = {
     "recurrent delays": {"recurrent_delay": DelayRule(scale=2.0)},
     "input delays, bounded": {"delay": DelayRule(scale=1.5), "trainable": ("tau_mem",), "max_weight_grad": 0.5},
     "delays, refractory, bounded": BOTH | {"refractory": 0.7, "max_weight_grad": 0.3},
@@ -99,8 +101,11 @@ def in_pieces(net, times):
 @pytest.mark.parametrize("call", [whole, in_pieces])
 @pytest.mark.parametrize(
     "options",
-    [*CASES.values(), *(pytest.param(x, marks=pytest.mark.slow) for x in LINEAR.values())],  # by other kernels
-    ids=CASES | LINEAR,
+    [
+        *DELAYS.values(),
+        *(pytest.param(x, marks=pytest.mark.slow) for x in (CONSTANTS | LINEAR).values()),
+    ],  # by other kernels
+    ids=DELAYS | CONSTANTS | LINEAR,
 )
 def test_one_call_equals_window_after_window(options, call, monkeypatch):
     """More neurons than lanes. That each window is right, others test."""
@@ -116,7 +121,7 @@ def test_one_call_equals_window_after_window(options, call, monkeypatch):
 
 @pytest.mark.parametrize(
     "options",
-    [BOTH, LEARNT, pytest.param({"neuron": TWO} | PARTS, marks=pytest.mark.slow)],
+    [BOTH, *(pytest.param(x, marks=pytest.mark.slow) for x in (LEARNT, {"neuron": TWO} | PARTS))],
     ids=["delays", "constants", "receptors"],
 )
 def test_room_and_threads_do_not_matter(options, monkeypatch):

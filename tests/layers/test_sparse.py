@@ -126,6 +126,10 @@ CASES = {
 }  # fmt: skip
 
 
+QUICK = ("inputs", "delays", "delays that learn", "delays by a rule", "signs", "trains", "first spikes")
+CASE = pytest.mark.parametrize("case", [pytest.param(x, marks=[pytest.mark.slow] * (x not in QUICK)) for x in CASES])
+
+
 def inputs_of(layer):
     return trains() if layer.takes_trains else trains()[..., 0].contiguous()
 
@@ -138,7 +142,7 @@ def of_synapses(layer, name, gradient):
     return gradient[found.target, found.source]
 
 
-@pytest.mark.parametrize("case", CASES)
+@CASE
 def test_a_sparse_layer_is_one_with_a_mask(case):
     """The same spikes, gradients of weights, delays and times, membranes, pieces and gradients at observed spikes."""
     layer = CASES[case]()
@@ -178,7 +182,7 @@ def test_a_sparse_layer_is_one_with_a_mask(case):
         torch.testing.assert_close(*later, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("case", CASES)
+@CASE
 def test_states_and_copies(case):
     layer, times = CASES[case](), inputs_of(CASES[case]())
     expected = layer(times)
@@ -196,7 +200,8 @@ def test_states_and_copies(case):
     for name, found in layer.sparse.items():
         if found.weight is not None:
             assert torch.equal(getattr(layer, name), found.weight)
-    assert layer.to(torch.float32)(times.float()).dtype == torch.float32
+    if case not in QUICK:  # there are kernels of their own for float32
+        assert layer.to(torch.float32)(times.float()).dtype == torch.float32
 
 
 def test_other_synapses_from_a_state():
@@ -295,6 +300,7 @@ def test_jitter_is_that_of_synapses():
     assert bool((delay[~there(layer.sparse["weight"])] == 0).all())
 
 
+@pytest.mark.slow  # it has kernels of its own to compile
 def test_multapses_add_up():
     twice = outer(SOME) + outer(SOME)
     one = SpikeTrains(4, 5, 20, synapses=twice, dtype=torch.float64, overflow="drop")
@@ -337,7 +343,9 @@ def test_a_source_for_each_neuron():
     assert bool(network[1].weight.grad[network[1].source >= 4].any())
 
 
-@pytest.mark.parametrize("sparse", [True, False], ids=["sparse", "mask"])
+@pytest.mark.parametrize(
+    "sparse", [pytest.param(True, id="sparse", marks=pytest.mark.slow), pytest.param(False, id="mask")]
+)
 def test_costs_count_what_exists(sparse):
     given = {"recurrent": inner(WEAK), "synapses": outer(SOME)}
     layer = recurrent(**given)
@@ -351,6 +359,7 @@ def test_costs_count_what_exists(sparse):
     assert costs[2].events == pytest.approx(2 * float(own.sum()))
 
 
+@pytest.mark.slow  # it has kernels of its own to compile
 def test_substrates_and_figures():
     """Devices that are simulated have the weights that there are, rounded; the rest refuses in one line."""
     network = Network(CASES["both"]())

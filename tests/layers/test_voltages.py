@@ -37,8 +37,16 @@ def inputs(samples=2):
     return torch.rand(samples, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 3
 
 
-@pytest.mark.parametrize("neuron", NEURONS)
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(
+    ("layer", "neuron"),
+    [
+        pytest.param(
+            layer, neuron, marks=[pytest.mark.slow] * (layer != "trains" and neuron in ("receptors", "adaptive"))
+        )
+        for layer in LAYERS
+        for neuron in NEURONS
+    ],
+)
 def test_as_the_states_of_windows_that_end_there(layer, neuron):
     made, times = built(layer, NEURONS[neuron]), inputs()
     spikes = made(times).detach()
@@ -170,6 +178,7 @@ def test_a_reset_is_not_rounded():
     assert (voltage == -65.3).all()
 
 
+@pytest.mark.slow  # it has kernels of its own to compile
 def test_just_after_an_input():
     """Also where it moves the membrane at once, and where the inputs of a neuron have delays."""
     times = torch.tensor([[[0.0, 2.0], [1.0, math.inf]]], dtype=torch.float64)

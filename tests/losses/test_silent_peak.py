@@ -212,6 +212,7 @@ def test_layers_of_trains_end_as_others(neuron):
     assert term(trains, batch(), max_silent=0.0).item() == expected.item()
 
 
+@pytest.mark.slow  # it has kernels of its own to compile
 def test_linear_neurons():
     """Equal receptors are one, and the gradient is that of differences where they are not."""
     make = {"dtype": torch.float64, "weight_mean": 0.05, "weight_std": 0.05}

@@ -271,8 +271,7 @@ def test_voltages_currents_and_thresholds_are_the_operator_s(source, kind):
 @pytest.mark.parametrize("kind", ADAPTIVE)
 def test_membranes_with_currents_are_in_rows(source, kind, ax):
     shape = {"receptor": [0, 0, 0, 1, 1, 1], "generator": source, "dtype": torch.float64}
-    make = fs.SpikingLinear if kind == "receptors" else fs.SpikeTrains
-    layer = make(6, 3, neuron=ADAPTIVE[kind], **shape, **({} if kind == "receptors" else {"max_spikes": 60}))
+    layer = fs.SpikeTrains(6, 3, neuron=ADAPTIVE[kind], max_spikes=60, **shape)
     plots.membrane(layer, 3 * torch.rand(6, generator=source, dtype=torch.float64), ax)
     labels = {line.get_label() for line in ax.lines}
     assert {"receptor 0", "receptor 1"} <= labels

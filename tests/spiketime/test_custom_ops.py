@@ -146,7 +146,9 @@ def compiled():
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(x, marks=[] if "everything" in x else pytest.mark.slow) for x in CASES], indirect=True
+    "case",
+    [pytest.param(x, marks=[] if "everything" in x and "linear" not in x else pytest.mark.slow) for x in CASES],
+    indirect=True,
 )
 def test_compiled_equals_eager(case, compiled, backend):
     spikes, values = case

@@ -97,7 +97,7 @@ def formula(observed, times, weight, threshold, ratio):
     return by_weight, by_times, 1 / slope
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.float64])
 @pytest.mark.parametrize("span", [1.0, 35.0, 45.0, 290.0, 700.0])
 def test_delays_with_equal_time_constants_from_any_time_on(span, dtype):
     gen = torch.Generator().manual_seed(0)

@@ -265,7 +265,8 @@ def case(kind, own, seed, size):
     return problem, truths, derivatives(problem, truths)
 
 
-CASES = [pytest.param(kind, bool(k % 2), 0, (), id=kind) for k, kind in enumerate(KINDS)]
+SLOW = pytest.mark.slow  # for delays there are kernels of their own
+CASES = [pytest.param(kind, bool(k % 2), 0, (), id=kind, marks=[SLOW] * (k % 2)) for k, kind in enumerate(KINDS)]
 LARGE = (("neurons", 3), ("inputs", 6), ("spikes", 3))
 CASES += [
     pytest.param(kind, own, seed, LARGE, id=f"{kind}-{own}-{seed}", marks=pytest.mark.exhaustive)
@@ -403,10 +404,9 @@ def test_near_tangents_in_float32(kind, backend):
 @pytest.mark.parametrize(
     ("dtype", "backend"),
     [
-        pytest.param(torch.float32, "cpu", marks=pytest.mark.slow),
-        (torch.float32, "reference"),
-        (torch.float64, "cpu"),
-        (torch.float64, "reference"),
+        (dtype, backend) if backend == "reference" else pytest.param(dtype, backend, marks=pytest.mark.slow)
+        for dtype in (torch.float32, torch.float64)
+        for backend in ("cpu", "reference")
     ],
 )
 @pytest.mark.parametrize(("rise", "syn"), [(1.7, 0.01), (0.01, 1.7), (40.0, 0.3)])

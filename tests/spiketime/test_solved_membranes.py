@@ -181,7 +181,7 @@ def check(membrane, values, leaves, b, j, found):
 
 
 RUNS = [
-    pytest.param(kind, dtype, part, marks=[pytest.mark.slow] * (dtype == "float32"))
+    pytest.param(kind, dtype, part, marks=[pytest.mark.slow] * (dtype == "float32" or kind == "voltages"))
     for kind, dtype, part in itertools.product(KINDS, ROUNDINGS, range(PARTS))
 ]
 

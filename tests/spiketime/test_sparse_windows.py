@@ -105,15 +105,20 @@ def close(found, times: float, gradients: float) -> None:
         torch.testing.assert_close(y, x, rtol=0, atol=gradients * largest)
 
 
-@pytest.mark.parametrize("delays", [False, True], ids=["", "delays"])
-@pytest.mark.parametrize("name", NEURONS)
+QUICK = ("lif", "refractory", "learnt", "own")
+SLOW = pytest.mark.slow  # there are kernels of their own without delays, and for linear neurons
+DELAYS = pytest.mark.parametrize("delays", [pytest.param(False, id="", marks=SLOW), pytest.param(True, id="delays")])
+
+
+@DELAYS
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[SLOW] * (name not in QUICK)) for name in NEURONS])
 def test_equals_the_dense_layer(name, delays):
     found = both(*NEURONS[name], delays)
     assert int(found[0][0].isfinite().sum()) > 500
     close(found, 1e-12, 1e-9)
 
 
-@pytest.mark.parametrize("delays", [False, True], ids=["", "delays"])
+@DELAYS
 @pytest.mark.parametrize(("outputs", "batch"), [(1, 2), (33, 1), (63, 3), (64, 0)])
 def test_sizes_that_do_not_fit_lanes(outputs, batch, delays):
     close(both(LIF(2.0, 1.0, refractory=0.2), {}, delays, outputs=outputs, batch=batch), 1e-12, 1e-9)
@@ -130,8 +135,15 @@ def test_single_precision(name):
     assert len(exact) == len(by)
 
 
-@pytest.mark.parametrize("delays", [False, True], ids=["", "delays"])
-@pytest.mark.parametrize(("name", "batch"), [("receptors", 9), ("receptors", 1), ("learnt", 2)])
+@DELAYS
+@pytest.mark.parametrize(
+    ("name", "batch"),
+    [
+        ("own", 9),
+        ("own", 1),
+        *(pytest.param(x, y, marks=pytest.mark.slow) for x, y in (("receptors", 1), ("learnt", 2))),
+    ],
+)
 def test_any_number_of_threads_gives_the_same_bits(name, batch, delays, monkeypatch):
     """Samples are shared out among them, or the neurons of a sample; then each call takes them through a window."""
     found, turns = [], []
@@ -150,11 +162,11 @@ def test_any_number_of_threads_gives_the_same_bits(name, batch, delays, monkeypa
 
 def test_python_looks_at_signals_in_long_calls(monkeypatch):
     """Calls of some windows each add up to the same numbers, and an exception ends them in between."""
-    expected = both(*NEURONS["receptors"], True, batch=1)[1]
+    expected = both(*NEURONS["own"], True, batch=1)[1]
     seen, run = [], parallel.run
     monkeypatch.setattr(host, "LONG", 300)
     monkeypatch.setattr(parallel, "run", lambda *given: seen.append(given[1]) or run(*given))
-    found = both(*NEURONS["receptors"], True, batch=1)[1]
+    found = both(*NEURONS["own"], True, batch=1)[1]
     assert len(seen) > 6
     assert all(torch.equal(x, y) for x, y in zip([found[0], *found[2]], [expected[0], *expected[2]], strict=True))
 
@@ -166,9 +178,9 @@ def test_python_looks_at_signals_in_long_calls(monkeypatch):
     seen.clear()
     monkeypatch.setattr(parallel, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        both(*NEURONS["receptors"], True, batch=1)
+        both(*NEURONS["own"], True, batch=1)
     monkeypatch.setattr(parallel, "run", run)
-    found = both(*NEURONS["receptors"], True, batch=1)[1]
+    found = both(*NEURONS["own"], True, batch=1)[1]
     assert torch.equal(found[0], expected[0])
 
 
@@ -179,14 +191,14 @@ def test_a_changed_number_of_threads_is_seen(monkeypatch):
     monkeypatch.setattr(parallel, "run", lambda *given: seen.append(given[3]) or run(*given))
     for threads in (1, 2):
         shared.use_threads(threads)
-        both(*NEURONS["receptors"], False, batch=9)
+        both(*NEURONS["own"], True, batch=9)
         assert set(seen) == {threads}
         seen.clear()
     shared.use_threads(None)
 
 
 @pytest.mark.parametrize("outputs", [40, 300])
-@pytest.mark.parametrize("delays", [False, True], ids=["", "delays"])
+@DELAYS
 def test_lists_that_grow(delays, outputs):
     """Of neurons at which more arrives in a window than there is room for at first: some after the others get it."""
     spikes = 70
@@ -205,7 +217,7 @@ def test_lists_that_grow(delays, outputs):
     torch.testing.assert_close(trains, twin, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("delays", [False, True], ids=["", "delays"])
+@DELAYS
 def test_pieces_and_observed_spikes(delays):
     """A second piece begins with the state, sees the spikes of the first, and may be given its own."""
     there = torch.rand(30, 50, generator=torch.Generator().manual_seed(0)) < 0.3
@@ -242,6 +254,7 @@ def test_pieces_and_observed_spikes(delays):
             torch.testing.assert_close(y, x, rtol=0, atol=1e-9 * float(x.abs().max()))
 
 
+@pytest.mark.slow  # it has kernels of its own to compile
 def test_without_synapses():
     rows, _ = structure(torch.zeros(3, 5, dtype=torch.bool))
     weight, times = torch.empty(0, requires_grad=True), torch.rand(2, 2, 1)

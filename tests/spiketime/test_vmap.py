@@ -167,6 +167,7 @@ LINEAR = ("times", "weight", "delay", "first", "second", "jump", "bias", "voltag
 MAPPED = [pytest.param(x, marks=pytest.mark.exhaustive) for x in (("weight",), ("times", "voltage", "current"))]
 
 
+@pytest.mark.slow  # it has kernels of its own to compile
 @pytest.mark.parametrize("mapped", [*MAPPED, ("first", "jump", "bias"), LINEAR])
 def test_linear_neurons_equal_a_loop(mapped, backend):
     """Windows and gradients; the reference multiplies matrices in another order."""

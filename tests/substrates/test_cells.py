@@ -207,7 +207,10 @@ def test_neurons_that_a_substrate_lacks(source, kind, neuron, options, line):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("neuron", "options"), STEPPED.values(), ids=STEPPED)
+@pytest.mark.parametrize(
+    ("neuron", "options"),
+    [pytest.param(*x, id=name, marks=[pytest.mark.slow] * (name == "recurrent")) for name, x in STEPPED.items()],
+)
 def test_the_noisy_substrate_without_noise_is_exact(source, neuron, options):
     network, times = trains_of(neuron, source, **options), random_trains(source)
     found, wanted = run_on(Noisy(), network, times)

@@ -120,7 +120,13 @@ LINEAR = {
 }
 
 
-@pytest.mark.parametrize(("neuron", "options"), LINEAR.values(), ids=LINEAR)
+SLOW = ("by number", "recurrent")  # these have kernels of their own to compile
+
+
+@pytest.mark.parametrize(
+    ("neuron", "options"),
+    [pytest.param(*x, id=name, marks=[pytest.mark.slow] * (name in SLOW)) for name, x in LINEAR.items()],
+)
 def test_trains_of_linear_neurons(source, neuron, options, request):
     recurrent = (10.0,) if "recurrent" in request.node.name else ()
     make = {"weight_mean": 0.5, "weight_std": 0.6, "overflow": "drop", "generator": source} | DOUBLE | options
@@ -140,6 +146,7 @@ def test_trains_of_linear_neurons(source, neuron, options, request):
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.4)
 
 
+@pytest.mark.slow  # it has kernels of its own to compile
 def test_first_spikes_of_linear_neurons(source):
     neuron = AdaptiveLIF(2.0, (1.0, 1.7), bias=0.6, tau_rise=(0.0, 0.5), reset=None, **ADAPTS)
     layer = LIFLinear(6, 30, neuron, **TWO, generator=source, weight_mean=0.5, weight_std=0.5, **DOUBLE)
