@@ -497,8 +497,8 @@ def test_errors(name):
 
 
 @pytest.mark.parametrize("masks", ["both", "recurrent"])
-@pytest.mark.parametrize("delays", [False, True])
-@pytest.mark.parametrize("neuron", [ONE, TWO], ids=["one", "two"])
+@pytest.mark.parametrize("delays", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("neuron", [ONE, pytest.param(TWO, marks=pytest.mark.slow)], ids=["one", "two"])
 def test_large_masks_compute_as_synapses(monkeypatch, neuron, delays, masks):
     options = {"recurrent_mask": 0.5, "mask": 0.6 if masks == "both" else None, "recurrent_std": 1.0}
     if delays:

@@ -138,11 +138,7 @@ def test_single_precision(name):
 @DELAYS
 @pytest.mark.parametrize(
     ("name", "batch"),
-    [
-        ("own", 9),
-        ("own", 1),
-        *(pytest.param(x, y, marks=pytest.mark.slow) for x, y in (("receptors", 1), ("learnt", 2))),
-    ],
+    [("own", 9), ("own", 1), pytest.param("receptors", 1, marks=SLOW), pytest.param("learnt", 2, marks=SLOW)],
 )
 def test_any_number_of_threads_gives_the_same_bits(name, batch, delays, monkeypatch):
     """Samples are shared out among them, or the neurons of a sample; then each call takes them through a window."""

@@ -151,7 +151,7 @@ SLOW = pytest.mark.slow  # there are kernels of their own for delays of linear n
     [
         ("LIF", "reference"),
         ("adaptation", "reference"),
-        *((kind, "cpu") if "adaptation, delays" != kind else pytest.param(kind, "cpu", marks=SLOW) for kind in KINDS),
+        *((kind, "cpu") if kind != "adaptation, delays" else pytest.param(kind, "cpu", marks=SLOW) for kind in KINDS),
     ],
 )
 def test_refractory_times(kind, backend):
