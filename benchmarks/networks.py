@@ -139,7 +139,7 @@ CONNECTED = [
 def psp_charge(peak: float, mem: float, syn: float) -> float:
     """The weight in mV with which a postsynaptic potential has that peak."""
     at = mem * syn / (mem - syn) * math.log(mem / syn)
-    return peak * (mem - syn) / (math.exp(-at / mem) - math.exp(-at / syn))
+    return peak * (mem - syn) / mem / (math.exp(-at / mem) - math.exp(-at / syn))
 
 
 def microcircuit(duration: float = 100.0, dtype: torch.dtype = DTYPE, scale: float = 0.1) -> Case:
