@@ -30,7 +30,8 @@ def to_nir(
     delay gets a delayed copy of its input. Bias spikes are further channels at the end of the input. A neuron that
     spikes once is then reset so far down (``v_reset``) that it stays silent, for readers that have a reset. What NIR
     cannot express is in the metadata: ``bias_times``, ``max_spikes``, ``overflow``, ``duration``, ``readout``, and
-    ``sparse`` where zeros of the matrices are no synapses. If readers cannot do the same, they list the differences, ``approximate``. Otherwise the graph is faithful.
+    ``sparse`` where zeros of the matrices are no synapses. If readers cannot do the same, they list the differences,
+    ``approximate``. Otherwise the graph is faithful.
 
     Args:
         network: its parameters as they are now.
