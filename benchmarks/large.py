@@ -152,18 +152,25 @@ def measured(make: Any, options: argparse.Namespace) -> Numbers:
     return found
 
 
+def three(x: float) -> str:
+    """Three digits."""
+    return f"{float(f'{x:.3g}'):g}"
+
+
 def table(numbers: Numbers) -> str:
     """Networks measured on one processor as Markdown."""
     heads = ["network", "synapses", "spikes", "forward", "backward", "NEST", "Brian2", "built", "memory", "same spikes"]
     rows = [heads, ["---"] * len(heads)]
     for name, found in numbers.items():
         own, nest = found["firstspike"], min(found.get("NEST", []), key=lambda x: x["took"], default=None)
-        others = [x and f"{x['took']:.3g} s ({x['took'] / own['forward']:.3g})" for x in (nest, found.get("Brian2"))]
+        others = [
+            x and f"{three(x['took'])} s ({three(x['took'] / own['forward'])})" for x in (nest, found.get("Brian2"))
+        ]
         both = (own, nest) if nest else (own,)
         same = max(found.get("same", []), key=lambda x: x["until"], default=None)
         rows.append([
             f"`{name}`", f"{own['synapses']:,}".replace(",", " "), f"{own['spikes']:,}".replace(",", " "),
-            *(f"{own[x]:.3g} s ({1e9 * own[x] / own['events']:.3g} ns)" for x in ("forward", "backward")),
+            *(f"{three(own[x])} s ({three(1e9 * own[x] / own['events'])} ns)" for x in ("forward", "backward")),
             *(x or "" for x in others), *(" / ".join(f"{x[y]:.2g}" for x in both) for y in ("built", "peak")),
             f"{same['same']}, {same['until']:.0f} ms" if same else "",
         ])  # fmt: skip

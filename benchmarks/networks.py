@@ -139,7 +139,7 @@ CONNECTED = [
 def psp_charge(peak: float, mem: float, syn: float) -> float:
     """The weight in mV with which a postsynaptic potential has that peak."""
     at = mem * syn / (mem - syn) * math.log(mem / syn)
-    return peak * (mem - syn) / (math.exp(-at / mem) - math.exp(-at / syn))
+    return peak * (mem - syn) / mem / (math.exp(-at / mem) - math.exp(-at / syn))
 
 
 def microcircuit(duration: float = 100.0, dtype: torch.dtype = DTYPE, scale: float = 0.1) -> Case:
@@ -150,7 +150,7 @@ def microcircuit(duration: float = 100.0, dtype: torch.dtype = DTYPE, scale: flo
     """
     draw = torch.Generator().manual_seed(0)
     sizes = [round(scale * n) for n in POPULATIONS]
-    first, neurons = np.cumsum([0, *sizes]), sum(sizes)
+    first, neurons = np.cumsum([0, *sizes]).tolist(), sum(sizes)
     mem, syn = 10.0, 0.5
     charge = psp_charge(0.15, mem, syn)
     parts, bias = [], []
@@ -165,19 +165,18 @@ def microcircuit(duration: float = 100.0, dtype: torch.dtype = DTYPE, scale: flo
             mean = 0.75 if sends % 2 else 1.5
             delay = torch.normal(mean, 0.5 * mean, (number,), generator=draw, dtype=torch.float64)
             delay = (10 * delay).round().clamp(min=1) / 10
-            ends = [torch.randint(sizes[x], (number,), generator=draw) for x in (sends, receives)]
+            ends = [first[x] + torch.randint(sizes[x], (number,), generator=draw) for x in (sends, receives)]
             weight = strength / scale**0.5 * (1 + 0.1 * torch.randn(number, generator=draw))
-            found = fs.connect.pairs(
-                torch.stack(ends), sizes[sends], sizes[receives], multapses=True, weight=weight, delay=delay
-            )
-            parts.append(found.at(int(first[sends]), int(first[receives]), neurons, neurons))
+            parts.append((torch.stack(ends), weight, delay))
         lost += EXTERNAL[receives] * charge * 8e-3
         bias += [mem * (1 - scale**0.5) * lost] * sizes[receives]
+    index, weight, delay = (torch.cat(x, dim=-1) for x in zip(*parts, strict=True))
+    recurrent = fs.connect.pairs(index, neurons, neurons, multapses=True, weight=weight, delay=delay)
     rate = torch.tensor([8.0 * scale * k for k, n in zip(EXTERNAL, sizes, strict=True) for _ in range(n)])
     neuron = fs.LIF(mem, syn, threshold=15.0, reset=0.0, refractory=2.0, bias=torch.tensor(bias, dtype=dtype))
     layer = fs.SpikingRecurrent(
         neurons, neurons, round(0.1 * duration) + 20, duration, neuron, window=0.1, overflow="drop",
-        synapses=fs.connect.one_to_one(neurons, weight=charge / scale**0.5), recurrent=sum(parts), dtype=dtype,
+        synapses=fs.connect.one_to_one(neurons, weight=charge / scale**0.5), recurrent=recurrent, dtype=dtype,
     )  # fmt: skip
     return Case(layer, poisson(rate, neurons, duration, draw))
 

@@ -38,6 +38,7 @@ PAGES = [
     "nir",
     "coming_from_time_steps",
     "coming_from_simulators",
+    "large_networks",
 ]
 
 

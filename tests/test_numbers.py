@@ -75,6 +75,14 @@ def test_pages_are_what_their_scripts_write(script, stored, name, monkeypatch):
     assert (DOCS / f"{name}.md").read_text(encoding="utf-8") == written(numbers)
 
 
+def test_known_networks_are_those_that_were_measured(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    written = runpy.run_path(str(ROOT / "benchmarks" / "large.py"))["table"]
+    numbers = json.loads((ROOT / "benchmarks" / "large.json").read_text(encoding="utf-8"))
+    page = (DOCS / "large_networks.md").read_text(encoding="utf-8")
+    assert any(written(found) in page for found in numbers.values())
+
+
 @pytest.mark.parametrize("name", WRITTEN)
 def test_accuracies_are_measured_ones(name):
     assert [x for x in SPREAD.findall(WRITTEN[name]) if x not in RESULTS] == []

@@ -66,9 +66,7 @@ def _whole(name: str, numbers: Sequence[int] | None) -> tuple[int, ...] | None:
     try:
         return None if numbers is None else tuple(map(operator.index, numbers))
     except TypeError:
-        raise ValueError(
-            f"{name} must be a list with a whole number for each input, got {shortened(numbers)}"
-        ) from None
+        raise ValueError(f"{name} must be a list with a whole number for each input, got {numbers!r}") from None
 
 
 def usual_signs(signs: Sequence[int] | None, neuron: Neuron, inputs: int, receptor: Receptors) -> Sequence[int] | None:

@@ -29,8 +29,9 @@ def to_nir(
     Layers become pairs of ``Linear`` and ``CubaLIF``, readouts ``CubaLI``, delays ``Delay`` nodes. Every synapse with a
     delay gets a delayed copy of its input. Bias spikes are further channels at the end of the input. A neuron that
     spikes once is then reset so far down (``v_reset``) that it stays silent, for readers that have a reset. What NIR
-    cannot express is in the metadata: ``bias_times``, ``max_spikes``, ``overflow``, ``duration``, ``readout``. If
-    readers cannot do the same, they list the differences, ``approximate``. Otherwise the graph is faithful.
+    cannot express is in the metadata: ``bias_times``, ``max_spikes``, ``overflow``, ``duration``, ``readout``, and
+    ``sparse`` where zeros of the matrices are no synapses. If readers cannot do the same, they list the differences,
+    ``approximate``. Otherwise the graph is faithful.
 
     Args:
         network: its parameters as they are now.
