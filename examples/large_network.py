@@ -132,9 +132,7 @@ def spread(values):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("task", choices=["rates", "digits"])
-    parser.add_argument(
-        "where", nargs="?", default="large_network.png", help="the picture, or the folder of the digits"
-    )
+    parser.add_argument("where", help="the picture of the rates, or the folder of the digits")
     parser.add_argument("--neurons", type=int, default=10_000)
     parser.add_argument("--steps", type=int, default=250, help="of the rates")
     parser.add_argument("--epochs", type=int, default=2, help="of the digits")

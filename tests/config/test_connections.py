@@ -139,5 +139,5 @@ def test_errors_of_several_rules_together():
         config(EXCITES | {"delay": 0.1})
     with pytest.raises(ConfigError, match=r"only one has a delay"):
         config([EXCITES, {"kind": "all_to_all", "weight": -0.1, "source": [40, 50]}])
-    with pytest.raises(ConfigError, match="number must be that of sources and of targets, 40 and 50, got 40"):
+    with pytest.raises(ConfigError, match="number must be that of each, 40 sources and 50 targets, got 40"):
         config({"kind": "one_to_one", "number": 40, "source": [0, 40]})

@@ -176,26 +176,26 @@ class _Connection(Section):
         found: Synapses = rule(**given, generator=generator)
         if [found.sources, found.targets] != sizes:
             raise ValueError(
-                f"number must be that of sources and of targets, {sizes[0]} and {sizes[1]}, got {len(found)}"
+                f"number must be that of each, {sizes[0]} sources and {sizes[1]} targets, got {len(found)}"
             )
         return found.at(first[0], first[1], sources, targets)
 
 
-_SLICE: Any = tuple[NotNegativeInt, NotNegativeInt] | None
 _VALUES: Any = Annotated[
     Annotated[Finite, Tag("number")] | Annotated[union(DISTRIBUTIONS.values()), Tag("drawn")],
     Discriminator(lambda given: "drawn" if isinstance(given, dict | Section) else "number"),
 ]
 _SIDES: Any = {
-    side: (_SLICE, Field(None, description=f"neurons that {do}: the first, and the one past the last"))
+    side: (
+        tuple[NotNegativeInt, NotNegativeInt] | None,
+        Field(None, description=f"neurons that {do}: the first, and the one past the last"),
+    )
     for side, do in (("source", "send"), ("target", "receive"))
 }
 _OF_RULES: Any = {"omit": ("sources", "targets"), "types": dict.fromkeys(("weight", "delay"), _VALUES | None)}
 _RULES = "fixed_probability", "fixed_indegree", "fixed_outdegree", "one_to_one", "all_to_all"
 CONNECTIONS = {x: derive(getattr(connect, x), x, base=_Connection, extra=_SIDES, **_OF_RULES) for x in _RULES}
 _CONNECTION: Any = union(CONNECTIONS.values())
-
-
 Connections: Any = Annotated[
     tuple[_CONNECTION, ...],
     BeforeValidator(lambda given: (given,) if isinstance(given, dict | Section) else given),
