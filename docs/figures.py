@@ -308,10 +308,15 @@ def target_trains(path: Path) -> None:
     draw_example("target_trains.py", path)
 
 
-def draw_example(name: str, path: Path) -> None:
+def large_network(path: Path) -> None:
+    """Rates of 10 000 neurons before and after learning."""
+    draw_example("large_network.py", path, "rates")
+
+
+def draw_example(name: str, path: Path, *arguments: str) -> None:
     """The picture of a script in examples/."""
     example = Path(__file__).parents[1] / "examples" / name
-    subprocess.run([sys.executable, str(example), str(path)], check=True)
+    subprocess.run([sys.executable, str(example), *arguments, str(path)], check=True)
     shrink(path, path)
 
 
@@ -389,6 +394,7 @@ FIGURES = {
     "neurons": (neurons, "neurons.png"),
     "nest_twin": (nest_twin, "nest_twin.png"),
     "target_trains": (target_trains, "target_trains.png"),
+    "large_network": (large_network, "large_network.png"),
     "gallery": (gallery, "gallery"),
     "learning": (learning, "learning.gif"),
     "data_flow": (site.data_flow, "data_flow.svg"),

@@ -82,20 +82,20 @@ def show_rates(results, neurons):
     print(f"{spread([x[3] for x in results])} s of CPU time")
     target, before, after, _ = results[0]
     figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained", width_ratios=(2, 1))
-    shown = torch.cat([torch.arange(excite - 80, excite), torch.arange(excite, excite + 20)])
-    for row, title, (trains, found) in zip(axes, ("before", "after"), (before, after), strict=True):
-        for colour, part in ((COLOURS[0], shown < excite), (COLOURS[1], shown >= excite)):
-            rows = trains[0, shown]
-            place, spike = (rows.isfinite() & part[:, None]).nonzero(as_tuple=True)
-            row[0].plot(rows[place, spike], place, "|", color=colour, markersize=4)
-            own = shown[part][0] >= excite
-            chosen = slice(excite, None) if own else slice(excite)
-            label = "inhibitory" if own else "excitatory"
-            row[1].plot(target[chosen], found[chosen], ".", color=colour, markersize=1.5, label=label, rasterized=True)
-        most = float(target.quantile(0.999))
-        row[1].plot([0, most], [0, most], color=GREY, linewidth=1)
-        row[0].set(title=f"100 of the neurons, {title}", xlabel="time [ms]", ylabel="neuron", ylim=(-1, 100))
-        row[1].set(title=f"rates {title}", xlabel="target [Hz]", ylabel="rate [Hz]", xlim=(0, most), ylim=(0, most))
+    few, most = neurons // 10, float(target.quantile(0.999))
+    kinds = ("excitatory", COLOURS[0], 0, excite), ("inhibitory", COLOURS[1], excite, neurons)
+    for (left, right), title, (trains, found) in zip(axes, ("before", "after"), (before, after), strict=True):
+        for name, colour, first, last in kinds:
+            shown = trains[0, first : first + (last - first) // 10]
+            place, spike = shown.isfinite().nonzero(as_tuple=True)
+            options = {"color": colour, "markersize": 1.5, "label": name, "rasterized": True}
+            left.plot(shown[place, spike], place + first // 10, ".", **options)
+            right.plot(target[first:last], found[first:last], ".", **options)
+        right.plot([0, most], [0, most], color=GREY, linewidth=1)
+        left.set(
+            title=f"{few} of the neurons, {title}", xlabel="time [ms]", ylabel="neuron", ylim=(0, few), xlim=(0, 100)
+        )
+        right.set(title=f"rates {title}", xlabel="target [Hz]", ylabel="rate [Hz]", xlim=(0, most), ylim=(0, most))
     axes[0, 1].legend(markerscale=6, loc="upper left")
     return figure
 
@@ -132,9 +132,7 @@ def spread(values):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("task", choices=["rates", "digits"])
-    parser.add_argument(
-        "where", nargs="?", default="large_network.png", help="the picture, or the folder of the digits"
-    )
+    parser.add_argument("where", help="the picture of the rates, or the folder of the digits")
     parser.add_argument("--neurons", type=int, default=10_000)
     parser.add_argument("--steps", type=int, default=250, help="of the rates")
     parser.add_argument("--epochs", type=int, default=2, help="of the digits")

@@ -23,6 +23,7 @@ PAGES = [
     "concepts",
     "neurons",
     "own_parts",
+    "large_networks",
     "devices",
     "deep_networks",
     "getting_started",

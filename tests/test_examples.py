@@ -40,6 +40,11 @@ def test_twin_in_nest(tmp_path):
     ("name", "arguments", "says"),
     [
         ("target_trains", ["--steps", "3"], r"one neuron: \d of 6 targets hit.*\nrecurrent: \d+ of 30 targets hit"),
+        (
+            "large_network",
+            ["rates", "--steps", "3", "--neurons", "200"],
+            r"excitatory: target [\d.]+, before [\d.]+, after [\d.]+ Hz; correlation .*\ninhibitory: target",
+        ),
         ("coincidence", ["--epochs", "2"], r"test accuracy [\d.]+ %\nleft minus right delay \[us\]:(?: -?\d+){5}"),
     ],
 )

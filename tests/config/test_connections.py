@@ -18,7 +18,7 @@ INHIBITS = {
     "kind": "fixed_indegree", "number": 3, "source": [40, 50], "target": [0, 40], "weight": -0.5,
     "delay": {"kind": "uniform", "low": 0.5, "high": 2.0},
 }  # fmt: skip
-CHAIN = {"kind": "one_to_one", "source": [0, 10], "target": [40, 50], "weight": 0.1, "delay": 0.5}
+CHAIN = {"kind": "one_to_one", "number": 10, "source": [0, 10], "target": [40, 50], "weight": 0.1, "delay": 0.5}
 OUTER = {"kind": "fixed_indegree", "number": 2, "weight": {"kind": "normal", "loc": 0.8, "scale": 0.2}}
 
 
@@ -60,7 +60,7 @@ def test_it_is_only_a_way_to_write_the_python_lines_down():
 
 @pytest.mark.parametrize("kind", CONNECTIONS)
 def test_every_rule_and_back(kind):
-    more = {"fixed_probability": {"probability": 0.2}, "one_to_one": {}, "all_to_all": {"autapses": False}}
+    more = {"fixed_probability": {"probability": 0.2}, "one_to_one": {"number": 40}, "all_to_all": {"autapses": False}}
     rule = {"kind": kind, "weight": 0.1} | more.get(kind, {"number": 2, "multapses": True})
     given = config(rule | {"source": [0, 40], "target": [0, 40]})
     trainer = build(given, build_data(given))
@@ -139,5 +139,5 @@ def test_errors_of_several_rules_together():
         config(EXCITES | {"delay": 0.1})
     with pytest.raises(ConfigError, match=r"only one has a delay"):
         config([EXCITES, {"kind": "all_to_all", "weight": -0.1, "source": [40, 50]}])
-    with pytest.raises(ConfigError, match="one_to_one needs as many sources as targets, got 40 and 50"):
-        config({"kind": "one_to_one", "source": [0, 40]})
+    with pytest.raises(ConfigError, match="number must be that of each, 40 sources and 50 targets, got 40"):
+        config({"kind": "one_to_one", "number": 40, "source": [0, 40]})

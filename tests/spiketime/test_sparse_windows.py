@@ -180,6 +180,7 @@ def test_python_looks_at_signals_in_long_calls(monkeypatch):
     assert torch.equal(found[0], expected[0])
 
 
+@pytest.mark.usefixtures("unguarded")
 def test_a_changed_number_of_threads_is_seen(monkeypatch):
     """Also where these shapes have been computed before."""
     seen, run = [], parallel.run

@@ -167,51 +167,40 @@ class _Connection(Section):
             first.append(start)
             sizes.append(stop - start)
         given, rule = self.arguments("source", "target"), type(self)._target
-        number, chance = given.get("number"), given.get("probability", 1.0)
-        most = max(sizes) if rule is connect.one_to_one else math.prod(sizes) * chance
-        if number is not None:
-            most = number * sizes[rule is connect.fixed_indegree]
+        pairs = given.get("probability", 1.0) * math.prod(sizes)
+        each = {"fixed_indegree": sizes[1], "fixed_outdegree": sizes[0], "one_to_one": 1}
+        most = given.get("number", 1) * each.get(rule.__name__, pairs)
         if most > MOST_DRAWN:
             raise ValueError(f"about {most:.3g} synapses, a config draws at most {MOST_DRAWN}: hand the network over")
-        if rule is not connect.one_to_one:
-            given |= {"sources": sizes[0], "targets": sizes[1]}
-        elif sizes[0] == sizes[1]:
-            given["number"] = sizes[0]
-        else:
-            raise ValueError(f"one_to_one needs as many sources as targets, got {sizes[0]} and {sizes[1]}")
+        given |= {} if rule is connect.one_to_one else {"sources": sizes[0], "targets": sizes[1]}
         found: Synapses = rule(**given, generator=generator)
-        return found.at(*first, sources, targets)
+        if [found.sources, found.targets] != sizes:
+            raise ValueError(
+                f"number must be that of each, {sizes[0]} sources and {sizes[1]} targets, got {len(found)}"
+            )
+        return found.at(first[0], first[1], sources, targets)
 
 
-_SLICE: Any = tuple[NotNegativeInt, NotNegativeInt] | None
 _VALUES: Any = Annotated[
     Annotated[Finite, Tag("number")] | Annotated[union(DISTRIBUTIONS.values()), Tag("drawn")],
     Discriminator(lambda given: "drawn" if isinstance(given, dict | Section) else "number"),
 ]
-CONNECTIONS: dict[str, Any] = {
-    rule.__name__: derive(
-        rule,
-        rule.__name__,
-        base=_Connection,
-        omit=("sources", "targets", *(["number"] if rule is connect.one_to_one else [])),
-        types={"weight": _VALUES | None, "delay": _VALUES | None},
-        extra={
-            side: (_SLICE, Field(None, description=f"neurons that {do}: the first, and the one past the last"))
-            for side, do in (("source", "send"), ("target", "receive"))
-        },
+_SIDES: Any = {
+    side: (
+        tuple[NotNegativeInt, NotNegativeInt] | None,
+        Field(None, description=f"neurons that {do}: the first, and the one past the last"),
     )
-    for rule in (
-        connect.fixed_probability, connect.fixed_indegree, connect.fixed_outdegree, connect.one_to_one,
-        connect.all_to_all,
-    )
-}  # fmt: skip
-
-
-def _as_list(given: Any) -> Any:
-    return (given,) if isinstance(given, dict | Section) else given
-
-
-Connections: Any = Annotated[tuple[union(CONNECTIONS.values()), ...], BeforeValidator(_as_list), Field(min_length=1)]
+    for side, do in (("source", "send"), ("target", "receive"))
+}
+_OF_RULES: Any = {"omit": ("sources", "targets"), "types": dict.fromkeys(("weight", "delay"), _VALUES | None)}
+_RULES = "fixed_probability", "fixed_indegree", "fixed_outdegree", "one_to_one", "all_to_all"
+CONNECTIONS = {x: derive(getattr(connect, x), x, base=_Connection, extra=_SIDES, **_OF_RULES) for x in _RULES}
+_CONNECTION: Any = union(CONNECTIONS.values())
+Connections: Any = Annotated[
+    tuple[_CONNECTION, ...],
+    BeforeValidator(lambda given: (given,) if isinstance(given, dict | Section) else given),
+    Field(min_length=1),
+]
 
 
 def _layer(kind: str, target: type[Any]) -> type[Section]:

@@ -83,7 +83,7 @@ class Rewiring(Callback):
         dead = side * weight <= none
         if not bool(dead.any()):
             return side
-        sparse, signs, within = layer.sparse[name], layer._signed[name], name == "recurrent_weight"
+        sparse, signs, autapses = layer.sparse[name], layer._signed[name], self.autapses or name == "weight"
         source, target = (x.cpu() for x in synapses.ends_of(layer, name))
         pair = source * sparse.targets + target
         for sign in (-1, 1):
@@ -91,22 +91,22 @@ class Rewiring(Callback):
             if signs is not None:
                 senders = senders[torch.tensor(signs) * sign >= 0]
             moving = (dead & (side == sign)).cpu().nonzero().squeeze(1)
-            autapses = self.autapses or not within
             new = _free_pairs(pair, len(moving), senders, sparse.targets, autapses, draw)
             pair[moving[: len(new)]] = new
         pair, order = pair.sort(stable=True)
         order = order.to(weight.device)
-        parts = {name: side * none, **dict.fromkeys(_delays_of(layer, name))}
-        for own, start in parts.items():
-            parameter = layer.get_parameter(own)
-            kept = [x for x in member.optimizer.state.get(parameter, {}).values() if _alike(x, parameter)]
+        for own in (name, "delay_raw" if name == "weight" else "recurrent_delays.delay_raw"):
+            if (parameter := dict(layer.named_parameters()).get(own)) is None:
+                continue
+            kept = member.optimizer.state.get(parameter, {}).values()
+            kept = [x for x in kept if isinstance(x, Tensor) and x.shape == parameter.shape]
             averages = {} if member.average is None else member.average.averages
-            more = [averages[f"{key.rpartition('.')[0]}.{own}".lstrip(".")]] if averages else []
+            both = [parameter, *(x for place, x in averages.items() if place == key.removesuffix(name) + own)]
             for x in kept:
                 x[dead] = 0
-            for x in (parameter, *more):
-                x.copy_(x if start is None else torch.where(dead, start.to(x), x))
-            for x in (parameter, *more, *kept):
+            for x in both if own == name else ():
+                x.copy_(torch.where(dead, side * none, x))
+            for x in (*both, *kept):
                 x.copy_(x[order])
         ends = pair // sparse.targets, pair % sparse.targets
         synapses.set_structure_(layer, name, Synapses(sparse.sources, sparse.targets, *ends, rules=sparse.rules))
@@ -125,15 +125,6 @@ def _sparse_in(member: Member) -> list[tuple[str, NeuronLayer, str]]:
     """Full name of the weights, layer, and their name there, of all sparse synapses."""
     layers = [x for x in member.network.named_modules() if isinstance(x[1], NeuronLayer)]
     return [(f"{place}.{name}".lstrip("."), x, name) for place, x in layers for name in x.sparse]
-
-
-def _delays_of(layer: NeuronLayer, name: str) -> list[str]:
-    own = {"weight": "delay_raw", "recurrent_weight": "recurrent_delays.delay_raw"}[name]
-    return [x for x, _ in layer.named_parameters() if x == own]
-
-
-def _alike(x: Any, parameter: Tensor) -> bool:
-    return isinstance(x, Tensor) and x.shape == parameter.shape
 
 
 def _free_pairs(
