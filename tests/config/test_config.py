@@ -194,8 +194,8 @@ training:
         "  neuron.tau_mem: should be greater than 0, got -1 (line 3)",
         "  network[0].out_features: should be greater than 0, got 0",
         "  network[1].out_feature: unknown key, did you mean out_features? valid keys: kind, out_features, neuron, "
-        "delay, trainable, per_neuron, receptor, signs, weight_mean, weight_std, mask, synapses, max_weight_grad, until, "
-        "silent, lr, neuron_lr, delay_lr",
+        "delay, trainable, per_neuron, receptor, signs, weight_mean, weight_std, mask, synapses, max_weight_grad, "
+        "until, silent, lr, neuron_lr, delay_lr",
         "  loss: needs a kind (line 8)",
         "  training.epochs: should be a valid integer, unable to parse string as an integer, got '0x_' (line 11)",
         "  training.optimizer.kind: expected one of 'adam', 'adamw', 'sgd', 'custom', got 'adma' (line 13)",
