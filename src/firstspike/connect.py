@@ -167,7 +167,11 @@ class Synapses:
 
 @_rule("multapses")
 def fixed_probability(sources: Size, targets: Size, probability: Fraction, **options: Unpack[Options]) -> Synapses:
-    """Each pair is connected with the same ``probability``, whatever the others are."""
+    """Each pair is connected with the same ``probability``, whatever the others are.
+
+    Args:
+        probability: of each pair.
+    """
     chance = torch.full((sources,), float(probability), dtype=torch.float64, device=_HOST)
     source, target = _existing(chance, _others(sources, targets, options), options.get("generator"))
     return _made(sources, targets, source, _past(target, source, options), options)
@@ -175,20 +179,32 @@ def fixed_probability(sources: Size, targets: Size, probability: Fraction, **opt
 
 @_rule()
 def fixed_indegree(sources: Size, targets: Size, number: Count, **options: Unpack[Options]) -> Synapses:
-    """Each target has synapses from the same ``number`` of sources, which are drawn: PyNN's ``FixedNumberPre``."""
+    """Each target has synapses from the same ``number`` of sources, which are drawn: PyNN's ``FixedNumberPre``.
+
+    Args:
+        number: sources of each target.
+    """
     target, source = _chosen(targets, sources, number, options)
     return _made(sources, targets, source, target, options)
 
 
 @_rule()
 def fixed_outdegree(sources: Size, targets: Size, number: Count, **options: Unpack[Options]) -> Synapses:
-    """Each source has synapses onto the same ``number`` of targets, which are drawn: PyNN's ``FixedNumberPost``."""
+    """Each source has synapses onto the same ``number`` of targets, which are drawn: PyNN's ``FixedNumberPost``.
+
+    Args:
+        number: targets of each source.
+    """
     return _made(sources, targets, *_chosen(sources, targets, number, options), options)
 
 
 @_rule("autapses", "multapses")
 def one_to_one(number: Size, **options: Unpack[Options]) -> Synapses:
-    """Each of ``number`` sources is connected to the target of the same place."""
+    """Each of ``number`` sources is connected to the target of the same place.
+
+    Args:
+        number: sources, and targets.
+    """
     each = torch.arange(number, device=_HOST)
     return _made(number, number, each, each, options)
 

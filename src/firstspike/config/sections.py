@@ -146,11 +146,17 @@ class _Distribution(Built):
         return super().build(**more)
 
 
-_SCALES: Any = {"low": Finite, "high": Finite, "loc": Finite, "scale": Positive}
-DISTRIBUTIONS = {
-    kind: derive(target, kind, base=_Distribution, omit=("validate_args",), types=_SCALES)
-    for kind, target in {"uniform": Uniform, "normal": Normal, "log_normal": LogNormal}.items()
+_ENDS: Any = {x: (Finite, Field(..., description=f"{x}est value")) for x in ("low", "high")}
+_SCALES: Any = {
+    "loc": (Finite, Field(..., description="mean, of logarithms in ``log_normal``")),
+    "scale": (Positive, Field(..., description="standard deviation, likewise")),
 }
+DISTRIBUTIONS = {
+    kind: derive(target, kind, base=_Distribution, omit=("validate_args",), extra=extra)
+    for kind, target, extra in (
+        ("uniform", Uniform, _ENDS), ("normal", Normal, _SCALES), ("log_normal", LogNormal, _SCALES)
+    )
+}  # fmt: skip
 MOST_DRAWN = 10**8
 
 
