@@ -1,6 +1,6 @@
 """Large networks, simulated by firstspike, NEST and Brian2: ``python benchmarks/large.py brunel``, or ``10000 100``.
 
-Names are those of ``KNOWN`` in ``networks.py``. Two numbers are a balanced random network: neurons, and the synapses of
+Names are those of ``KNOWN`` in ``known_networks.py``. Two numbers are a balanced random network: neurons, and the synapses of
 each. One run builds the network and simulates it in each program, in a process of its own with one thread:
 
 * firstspike in float32, forward and backward;
@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from networks import KNOWN, Case, balanced
+from known_networks import KNOWN, Case, balanced
 from timing import machine, resident
 
 from firstspike.spiketime import shared

@@ -249,6 +249,8 @@ def _is_quick(kernel, real, *kind):
         return kind[0] == arrays.TILE
     if family == "lanes":
         return real == "float64" and (kind[0] == "closed" or kind[1:3] == (False, True))
+    if family == "sparse" and real == "float32":
+        return kind[:2] == ("closed", False)
     return family == "series" or (real == "float64" and kind[:2] == ("closed", True))
 
 

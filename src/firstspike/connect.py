@@ -170,7 +170,7 @@ def fixed_probability(sources: Size, targets: Size, probability: Fraction, **opt
     """Each pair is connected with the same ``probability``, whatever the others are.
 
     Args:
-        probability: of each pair.
+        probability: chance of each pair to be connected.
     """
     chance = torch.full((sources,), float(probability), dtype=torch.float64, device=_HOST)
     source, target = _existing(chance, _others(sources, targets, options), options.get("generator"))

@@ -41,6 +41,7 @@ def layer_of(given):
     return build(given, build_data(given)).network[0]
 
 
+@pytest.mark.slow
 def test_it_is_only_a_way_to_write_the_python_lines_down():
     found = layer_of(config(seed=3))
     draw = generator(3, "weights")
@@ -100,6 +101,7 @@ def test_synapses_that_were_made_in_python_have_no_section():
     assert describe(trainer).network[0].kind == "custom"
 
 
+@pytest.mark.slow
 def test_a_run_trains_resumes_and_opens(tmp_path):
     whole = Run.start(tmp_path / "whole", config(epochs=3), progress_bar=False)
     part = Run.start(tmp_path / "part", config(epochs=2), progress_bar=False)

@@ -196,7 +196,7 @@ def test_axonal_and_dendritic_delays_of_trains():
     torch.testing.assert_close(back(trains()), network(trains()), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("delays", [False, True])
+@pytest.mark.parametrize("delays", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("parts", ["inputs", "recurrent", "both"])
 def test_sparse_synapses_come_back_as_synapses(tmp_path, parts, delays):
     """With their values and spikes; zeros of the matrices are no synapses."""

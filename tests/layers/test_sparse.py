@@ -545,7 +545,7 @@ def test_weights_and_delays_that_a_training_ruined_are_one_line(value):
             assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("empty", ["inputs", "recurrent", "both"])
+@pytest.mark.parametrize("empty", ["inputs", *(pytest.param(x, marks=pytest.mark.slow) for x in ("recurrent", "both"))])
 @pytest.mark.parametrize("delay", [pytest.param(None, marks=pytest.mark.slow), 1.5])
 def test_without_synapses(empty, delay):
     """Also neurons that none reaches: as if there were only the others, with gradients of no elements."""

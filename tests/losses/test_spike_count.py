@@ -139,6 +139,7 @@ def test_recurrent_weights_learn_only_if_they_shall(recurrent):
         torch.testing.assert_close(gradient, expected)
 
 
+@pytest.mark.slow
 def test_sparse_synapses_have_the_gradient_of_a_mask():
     net, twin = sparse_pair()
     times = trains()
