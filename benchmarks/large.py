@@ -1,7 +1,7 @@
 """Large networks, simulated by firstspike, NEST and Brian2: ``python benchmarks/large.py brunel``, or ``10000 100``.
 
-Names are those of ``KNOWN`` in ``known_networks.py``. Two numbers are a balanced random network: neurons, and the synapses of
-each. One run builds the network and simulates it in each program, in a process of its own with one thread:
+Names are those of ``KNOWN`` in ``known_networks.py``. Two numbers are a balanced random network: neurons, and the
+synapses of each. One run builds the network and simulates it in each program, in a process of its own with one thread:
 
 * firstspike in float32, forward and backward;
 * NEST's ``iaf_psc_exp_ps``, whose spikes are as precise, with each of the network's steps; the fastest counts;

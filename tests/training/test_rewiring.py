@@ -87,6 +87,7 @@ def test_as_many_synapses_of_each_sign_in_order_and_no_pair_twice(signs):
     assert all(len(pairs(layer.sparse[name]) - pairs(old)) > 2 for name, old in before.items())
 
 
+@pytest.mark.slow
 def test_what_stays_keeps_its_weight_delay_and_state_of_the_optimiser_and_what_moves_is_new():
     delay = torch.distributions.Uniform(0.5, 2.0)
     made = trainer(network(delay=delay, recurrent_delay=fs.DelayRule("clip", scale=3.0)), weight_average=0.9)
