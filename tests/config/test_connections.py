@@ -56,7 +56,7 @@ def test_it_is_only_a_way_to_write_the_python_lines_down():
         assert torch.equal(found.sparse[name].source, expected.source)
         assert torch.equal(found.sparse[name].target, expected.target)
         assert torch.equal(getattr(found, name), expected.weight.float())
-    assert torch.allclose(found._own_delays, inner.delay.float())
+    assert torch.allclose(found.delays_of_synapses, inner.delay.float())
 
 
 @pytest.mark.parametrize("kind", CONNECTIONS)

@@ -41,6 +41,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     next_lane,
     select,
     store,
+    store_some,
 )
 from firstspike.spiketime.cpu.windows.unwind import enter, leave_window
 
@@ -146,9 +147,9 @@ def settle_whole(g, at, i, sent, s, last):
             by, speed = select(positive, by, fma(q, other_own, y * other_rise)), select(positive, speed, none + o.syn)
         by = select(some, by, 0.0)
         each = select(some, (by - y * mem) * w * speed, 0.0)
-        store(parts, s, load16(parts, s) + by)
+        store_some(inside, parts, s, load16(parts, s) + by)  # those behind are another source's, of another thread
         if g.delayed > 0:
-            store(lags, s, load16(lags, s) + each * unit)
+            store_some(inside, lags, s, load16(lags, s) + each * unit)
         acc = acc + each
         s += 16
     store(sums, 0, acc)
