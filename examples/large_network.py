@@ -108,8 +108,8 @@ def digits(seed, neurons, epochs, data, alone=False):
     readout = fs.IntegralReadout(neurons, 10, NEURON, tau=100.0, weight_mean=0.0, weight_std=0.0)
     network = fs.Network(layer, readout)
     groups = [
-        {"params": [layer.weight], "lr": 0.004},
-        {"params": [layer.recurrent_weight], "lr": 0.001},
+        {"params": [layer.weight], "lr": 0.002},
+        {"params": [layer.recurrent_weight], "lr": 0.0005},
         {"params": [readout.weight], "lr": 0.0002},
     ]
     optimizer = torch.optim.Adam(groups[2:] if alone else groups)
@@ -135,7 +135,7 @@ def main():
     parser.add_argument("where", help="the picture of the rates, or the folder of the digits")
     parser.add_argument("--neurons", type=int, default=10_000)
     parser.add_argument("--steps", type=int, default=250, help="of the rates")
-    parser.add_argument("--epochs", type=int, default=2, help="of the digits")
+    parser.add_argument("--epochs", type=int, default=4, help="of the digits")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--readout-alone", action="store_true", help="of the digits: the network stays as it was drawn")
