@@ -336,7 +336,8 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
     def _structure(self) -> rows.Structure | None:
         """The synapses for kernels of sparse layers; None where a matrix computes."""
         recorded = records() or torch._C._are_functorch_transforms_active()
-        if self.max_weight_grad is not None or recorded:
+        masked = self.connections is not None or self.recurrent_connections is not None
+        if not (self.sparse or masked) or self.max_weight_grad is not None or recorded:
             return None
         state = rows.state_of(self)
         kept: Any = self._kept_rows
@@ -352,9 +353,8 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         weight, delay = structure.joined(self.weight, self.recurrent_weight), self._delay_values(jitters)
         if delay is None and self.recurrent_delays is None:
             return weight, None
-        return weight, structure.joined(
-            torch.zeros_like(self.weight) if delay is None else delay, self.delays_of_synapses
-        )
+        given = torch.zeros_like(self.weight) if delay is None else delay
+        return weight, structure.joined(given, self.delays_of_synapses)
 
     @property
     def _reach(self) -> float:

@@ -153,7 +153,7 @@ def ends_of(layer: nn.Module, name: str) -> tuple[Tensor, Tensor]:
 def matrix(layer: Any, name: str, values: Tensor | None = None, rest: float = 0.0) -> Float[Tensor, "*shape"]:
     """Weights as they act, or delays in ``values``, as a matrix, also those of sparse synapses.
 
-    Weights of several synapses between the same pair add up. Delays are ``rest`` where there is no synapse.
+    The weights of several synapses of a pair add up. Delays are ``rest`` for pairs without a synapse.
     """
     found = existing(layer, name) if values is None else values
     if (sparse := layer.sparse.get(name)) is None:

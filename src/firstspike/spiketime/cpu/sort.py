@@ -58,7 +58,7 @@ def are_times(times, first, stop):
 
 @jit
 def first_from(times, begin, end, t):
-    """The first of the places from ``begin`` on whose sorted time is not before t, or ``end``."""
+    """The first of the places from ``begin`` on whose sorted number is not below t, or ``end``."""
     while begin < end:
         middle = (begin + end) >> 1
         if times[np.uintp(middle)] < t:

@@ -163,14 +163,10 @@ def above(g, at, x):
 @inlined
 def ascent_of(g, at, c, x):
     """How fast V and the threshold approach."""
-    state, here = g.state[at.kept], buffer_of(g, x)
-    ascent = load32(state, here) * leak_of(g, c) * -1.0
+    state, here, ascent = g.state[at.kept], buffer_of(g, x), up_of(g, at, c, x)
     for k in range(g.count):
-        y = load32(state, here + (1 + k) * LANES)
         if g.kinds[k] == THRESHOLD:
-            ascent = fma(y, load32(c[k], PER_SYN * LANES), ascent)
-        elif g.kinds[k] != RISE:
-            ascent = fma(y, drive_of(g, c, k), ascent)
+            ascent = fma(load32(state, here + (1 + k) * LANES), load32(c[k], PER_SYN * LANES), ascent)
     return ascent
 
 
@@ -199,8 +195,8 @@ def bends_of(g, at, c, x, wait):
             third = fma(part, rate, third)
             fourth = fma(fma(part, rate, fed * feeds), rate, fourth)
             fed = feeds = fill32(state, 0.0)
-    most = fma(leak, fma(leak, fma(first, wait, abs(load32(state, here))), first), second)
-    moves = fma(leak, abs(load32(state, here)), first)
+    v = abs(load32(state, here))
+    most, moves = fma(leak, fma(leak, fma(first, wait, v), first), second), fma(leak, v, first)
     return bend + most, fma(leak, fma(leak, most, third), fourth), moves
 
 

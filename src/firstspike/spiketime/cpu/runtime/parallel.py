@@ -134,9 +134,15 @@ def call(
 
     Returns the result of ``run``.
     """
-    plan = layout.plan(name_of(arrays["weight"].dtype), sizes, arrays)  # type: ignore[union-attr]
-    given = (x if x is None else x.contiguous() for x in arrays.values())
+    plan, given = _planned(layout, sizes, arrays)
     return Call(kernel, phases, plan, sizes["threads"])(*given)
+
+
+def _planned(
+    layout: Layout, sizes: Mapping[str, int], arrays: Mapping[str, torch.Tensor | None]
+) -> tuple[Plan, list[torch.Tensor | None]]:
+    plan = layout.plan(name_of(arrays["weight"].dtype), sizes, arrays)  # type: ignore[union-attr]
+    return plan, [x if x is None else x.contiguous() for x in arrays.values()]
 
 
 def call_in_turns(
@@ -146,12 +152,11 @@ def call_in_turns(
     sizes: Mapping[str, int],
     arrays: Mapping[str, torch.Tensor | None],
 ) -> None:
-    """Call a kernel again and again, each time with so many tasks of its phases, and with the same memory.
+    """Call a kernel once for each of ``turns``, the numbers of tasks of its phases, on the same memory.
 
-    What one call leaves in scratch memory, the next one finds. In between Python looks at signals.
+    What one call leaves in scratch memory, the next one finds. Between two calls Python looks at signals.
     """
-    plan = layout.plan(name_of(arrays["weight"].dtype), sizes, arrays)  # type: ignore[union-attr]
-    given = [x if x is None else x.contiguous() for x in arrays.values()]
+    plan, given = _planned(layout, sizes, arrays)
     numbers = plan.numbers(given, scratch(plan.scratch))
     memory, size, start = _local.kept, _local.size, _local.start
     _local.kept = None  # for what a handler of signals may call

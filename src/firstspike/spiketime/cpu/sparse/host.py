@@ -153,9 +153,8 @@ def _sizes(given: Arguments, room: int, ranges: int | None = None) -> tuple[Sett
     sizes = sizes_of_windows(given, by, room)
     (_, batch, *_), threads, windows = by.shape, sizes["threads"], len(given.windows.bounds) - 1
     if ranges is None:
-        ranges = (
-            min(threads, sizes["groups"]) if batch < threads and batch <= CHUNKS and sizes["outputs"] >= MANY else 1
-        )
+        shared = batch < threads and batch <= CHUNKS and sizes["outputs"] >= MANY
+        ranges = min(threads, sizes["groups"]) if shared else 1
     each = sizes["outputs"] * batch
     lasting = ranges > 1 or (batch <= CHUNKS and each * windows > LONG)
     threads = threads if lasting else max(1, min(threads, batch))

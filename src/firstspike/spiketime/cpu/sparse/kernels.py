@@ -45,7 +45,7 @@ _SYNAPSES = {
     "scaled": "real synapses",
     "turn": "int64 3",  # the windows of a call: from one up to another; backward, whether their gradients are added
 }
-# of what arrives in a window at each neuron, in rows of 32. There is ``room`` for so many at all groups at once
+# what arrives at each neuron in a window, in rows of 32; ``room`` is the number of rows of a group if all share alike
 _LISTS = {
     "short": "int32 samples",  # whether that was not enough
     "levels": "int32 samples ranges",
@@ -156,19 +156,19 @@ def forward_kernel(dtype: str, flow: str, delayed: bool, several: bool, windows:
 
 
 @jit
-def unwind_groups(g, slot, owner, b, chunk, w, r, delayed):
-    """The adjoint of a range of neurons in a window."""
+def back_through(g, slot, owner, b, chunk, w, r, delayed):
+    """Take a range of neurons back through a window, then add the gradients of what arrives in it.
+
+    Where several ranges share a window, a call does one of the two, and each range adds those of every so many sources.
+    Gradients by time constants have one sum, for which a single range adds all.
+    """
     window, (first, last) = window_of(g, slot, b, w, delayed), part_of(g.groups, g.ranges, r)
-    for place in range(first, last):
-        unwind_group(g, at_in(g, slot, owner, 0, b, place, chunk, window))
-
-
-@jit
-def settle_sources(g, slot, owner, b, chunk, w, r, delayed):
-    """The gradients of what arrives in a window from every so many sources; those of time constants have one sum."""
+    if g.ranges == 1 or g.turn[2] == 0:
+        for place in range(first, last):
+            unwind_group(g, at_in(g, slot, owner, 0, b, place, chunk, window))
     ranges = 1 if g.by_taus != 0 else g.ranges
-    if r < ranges:
-        settle(g, slot, owner, b, chunk, window_of(g, slot, b, w, delayed), r, ranges, g.by_taus != 0)
+    if r < ranges and (g.ranges == 1 or g.turn[2] != 0):
+        settle(g, slot, owner, b, chunk, window, r, ranges, g.by_taus != 0)
 
 
 @kernel(BACKWARD)
@@ -194,17 +194,13 @@ def backward_kernel(dtype: str, flow: str, delayed: bool, several: bool, windows
     @jit
     def unwind(g, slot, task):
         if g.lasting != 0:
-            b, r = task // g.ranges, task % g.ranges
+            begin, stop, r = task // g.ranges, task // g.ranges + 1, task % g.ranges
+        else:
+            (begin, stop), r = part_of(g.batch, g.chunks, task), 0
+        for b in range(begin, stop):
+            owner, chunk = (b, b) if g.lasting != 0 else (slot, task)
             for w in range(g.turn[1] - 1, g.turn[0] - 1, -1):
-                if g.turn[2] == 0 or g.ranges == 1:
-                    unwind_groups(g, slot, b, b, b, w, r, delayed)
-                if g.turn[2] != 0 or g.ranges == 1:
-                    settle_sources(g, slot, b, b, b, w, r, delayed)
-            return
-        for b in range(*part_of(g.batch, g.chunks, task)):
-            for w in range(g.windows - 1, -1, -1):
-                unwind_groups(g, slot, slot, b, task, w, 0, delayed)
-                settle_sources(g, slot, slot, b, task, w, 0, delayed)
+                back_through(g, slot, owner, b, chunk, w, r, delayed)
 
     @jit
     def gather(g, slot, task):

@@ -7,6 +7,7 @@ import numpy as np
 
 from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.shuffles import sort_lanes
 from firstspike.spiketime.cpu.vectors.simd import fill32, highest, load32, select, store
 
@@ -53,7 +54,7 @@ def deal(g, slot, window, first, last, rows):
             receptor = g.times.dtype.type(g.receptor[0, np.intp(window.sources[event])])
         begin, end = arriving(g, window, event)
         if some and g.delayed == 0:  # targets are in order
-            begin, end = first_at(g.head, begin, end, first * LANES), first_at(g.head, begin, end, last * LANES)
+            begin, end = first_from(g.head, begin, end, first * LANES), first_from(g.head, begin, end, last * LANES)
         for s in range(np.uintp(begin), np.uintp(end)):
             j = np.uintp(g.head[s])
             if some and g.delayed > 0 and not (j >= start and j < stop):
@@ -73,28 +74,11 @@ def deal(g, slot, window, first, last, rows):
 
 
 @jit
-def first_at(head, first, last, j):
-    """The first synapse, from one up to another, whose target is ``j`` or a later one."""
-    while first < last:
-        middle = (first + last) >> 1
-        if head[np.uintp(middle)] < j:
-            first = middle + 1
-        else:
-            last = middle
-    return first
-
-
-@jit
 def list_of(g, at, first, rows):
     """What arrives at each lane of a group, as ``lanes.lists`` describes, from lists of groups from ``first`` on."""
     place = at.first // LANES - first
     here = slice(place * rows * LANES, (place + 1) * rows * LANES)
-    keys, weights, values, turns = (
-        g.arrivals[at.slot, here],
-        g.weights[at.slot, here],
-        g.values[at.slot],
-        g.turns[at.slot],
-    )
+    keys, weights = g.arrivals[at.slot, here], g.weights[at.slot, here]
     lengths, never, none = load32(g.lengths[at.slot], at.first), fill32(keys, math.inf), fill32(keys, 0.0)
     n = np.intp(highest(lengths))
     for row in range(0, n * LANES, LANES):
@@ -107,7 +91,7 @@ def list_of(g, at, first, rows):
         if sorts:
             sort_lanes(keys, weights, n)
         return keys, weights, None, n
-    kinds = g.receptors_of[at.slot, here]
+    kinds, values, turns = g.receptors_of[at.slot, here], g.values[at.slot], g.turns[at.slot]
     if sorts:
         for row in range(n):
             store(turns, row * LANES, fill32(keys, row))
