@@ -80,6 +80,11 @@ def pass_quiet(g, at, c, x, k, n, keys, values, source, active):
 
 
 @inlined
+def add_up(g, at, x, sums, place, size):
+    return State(x.voltage + load32(sums, place), x.current + load32(sums, place + 2 * size))
+
+
+@inlined
 def above(g, at, x):
     return x.voltage >= 1.0
 

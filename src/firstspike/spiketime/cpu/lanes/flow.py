@@ -43,6 +43,8 @@ step_after = _of_flow("step_after")
 """``step`` from input ``k`` to the next one, of neurons with the same order of arrival."""
 pass_quiet = _of_flow("pass_quiet")
 """Take the state through inputs from ``k`` on, as long as no active lane may spike; the last of these inputs."""
+add_up = _of_flow("add_up")
+"""The state with what is left of inputs, in rows of a size: in V, and from the third on in the receptors' currents."""
 above = _of_flow("above")
 """Lanes that are at their threshold or above."""
 decide = _of_flow("decide")

@@ -145,6 +145,15 @@ def pass_quiet(g, at, c, x, k, n, keys, values, source, active):
 
 
 @inlined
+def add_up(g, at, x, sums, place, size):
+    state, here = g.state[at.kept], buffer_of(g, x)
+    store(state, here, load32(state, here) + load32(sums, place))
+    for k in range(g.receptors):
+        add_to(g, at, x, g.places[k], load32(sums, place + (2 + k) * size))
+    return x
+
+
+@inlined
 def excess(g, at, x):
     """V above the threshold, in units of what that is at rest."""
     state, here = g.state[at.kept], buffer_of(g, x)

@@ -20,13 +20,16 @@ from firstspike.spiketime.cpu.lanes.host import (
     trains_in,
 )
 from firstspike.spiketime.cpu.lanes.sizes import CHUNKS, Settings, settings_of, sizes_back
+from firstspike.spiketime.cpu.lanes.state import SYNAPSE
 from firstspike.spiketime.cpu.runtime.parallel import call, call_in_turns
 from firstspike.spiketime.cpu.sort import sorting_for
 from firstspike.spiketime.cpu.sparse.kernels import BACKWARD, FORWARD, LEVELS, PARTS, backward_kernel, forward_kernel
+from firstspike.spiketime.cpu.sparse.sums import CURRENT, N_LEFT
 from firstspike.spiketime.cpu.windows.host import ROOM, SAVED, sizes_of_windows
 from firstspike.spiketime.units import unit_of_weights
 
 MANY = 2048  # neurons of which several threads take a part each
+SELDOM = 128  # a sample has so many windows for each spike of a neuron that most groups have no event in one
 LONG = 1 << 23  # windows of a neuron after which Python looks at signals: less than a second, as a rule
 
 
@@ -59,6 +62,9 @@ def _forward(given: Arguments, room: int, waiting: int, length: int) -> tuple[Re
         "sorted_values": rows * LANES * planes * (planes > 1),
         **sorting_for(max(sizes["events"], dues, sizes["longest"])),
     }  # fmt: skip
+    adds = by.taus == 1 and not by.observes and all(by.kinds[place] == SYNAPSE for place in by.places)
+    rows, receptors = CURRENT + len(by.places), len(by.places)
+    sizes |= {"adds": adds, "added_size": rows * groups * LANES * adds, "fading_size": N_LEFT * receptors * adds}
     arrays = room_for_trains(FORWARD, (*SAVED[:-1], "lacks", "short", "levels", "place"), given, sizes)
     for name in ("lacks", "short", "levels", "sent_at"):
         arrays[name].zero_()
@@ -91,7 +97,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     pieces = (1 + by.holds) * min(sizes["budget"], most_in(kept)) + 2
     sizes |= {
         "parts": 1, "stride": -(-(sizes["events"] + sendings) // 16) * 16,
-        "pieces_size": pieces * (ADJOINT + len(by.kinds) * EACH), "table_size": (1 + len(by.kinds)) * groups * LANES,
+        "pieces_size": pieces * (ADJOINT + len(by.kinds) * EACH), "table_size": (2 + len(by.kinds)) * groups * LANES,
     }  # fmt: skip
     arrays["summed"] = given.times.new_empty((sizes["all_groups"], sizes["total_rows"]))
     unit = unit_of_weights(given.weight, given.threshold)
@@ -99,6 +105,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     arrays |= {"unit": functional.pad(unit, padding, value=1.0)}
     arrays |= {"level": functional.pad(given.threshold / unit, padding, value=1.0)}
     arrays |= _arrays(given) | kept | {"turn": torch.tensor([0, sizes["windows"], 0])}
+    arrays["lasts"] = (kept["numbers"].sum(dim=-1) * SELDOM < sizes["outputs"] * sizes["windows"]).int()
     phases = groups + PARTS + sizes["chunks"], sizes["chunks"], groups + PARTS + sizes["blocks"]
     kernel = backward_kernel(*by.kind, "sparse")
     if sizes["lasting"]:

@@ -26,6 +26,7 @@ from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel, part_of, samples_of
 from firstspike.spiketime.cpu.sort import sort_row
 from firstspike.spiketime.cpu.sparse.lists import deal, list_of
+from firstspike.spiketime.cpu.sparse.sums import add_window, is_quiet, pass_window
 from firstspike.spiketime.cpu.sparse.unwind import settle, unwind_group
 from firstspike.spiketime.cpu.windows.kernels import ARRAYS, SIZES, walk_window
 
@@ -54,9 +55,13 @@ _LISTS = {
     "weights": "real threads keyed",
     "receptors_of": "real threads keyed_receptors",
     "turns": "real threads turned",
+    # of windows in which little arrives, see ``sums``: sums, what is left of weights, and groups that wait for lists
+    "added": "real threads added_size",
+    "fading": "real threads fading_size",
+    "waits": "int32 threads groups",
 }
 FORWARD = lanes.FORWARD.extended(
-    f"{SIZES} lasting ends synapses delays_size room lanes keyed keyed_receptors turned",
+    f"{SIZES} lasting ends synapses delays_size room lanes keyed keyed_receptors turned adds added_size fading_size",
     **ARRAYS,
     **_SYNAPSES,
     **_LISTS,
@@ -66,7 +71,7 @@ BACKWARD = lanes.BACKWARD.extended(
     by_weight="real synapses", by_delay="real delays_size",
     weight_parts="real chunks synapses",
     delay_parts="real chunks delays_size", picked=f"int32 threads {LANES}", picked_times=f"real threads {LANES}",
-    table="real owners table_size",
+    table="real owners table_size", lasts="int32 samples",
 )  # fmt: skip
 
 
@@ -106,10 +111,20 @@ def walk_groups(g, slot, b, r, w, delayed):
     """
     window, (first, stop), most = window_of(g, slot, b, w, delayed), part_of(g.groups, g.ranges, r), 0
     g.sent_at[b, r, w + 1] = g.sent_at[b, r, w]
+    quiet = g.adds != 0 and 0 < w < g.windows - 1 and is_quiet(g, window)
+    if quiet:
+        add_window(g, slot, window, first, stop)
+        rest = False
+        for place in range(first, stop):
+            at = at_in(g, slot, b if g.lasting != 0 else slot, 0, b, place, r, window)
+            waits = not pass_window(g, at)
+            g.waits[slot, place], rest = waits, rest or waits
+        if not rest:
+            return
     while first < stop:
         level = np.intp(g.levels[b, r])
         rows, last = (g.room << level) + 1, min(first + max(g.groups >> level, 1), stop)
-        longest = deal(g, slot, window, first, last, rows)
+        longest = deal(g, slot, window, first, last, rows, quiet)
         if longest < 0:
             g.levels[b, r] += 1
             if level == LEVELS or g.groups >> (level + 1) == 0:
@@ -117,8 +132,9 @@ def walk_groups(g, slot, b, r, w, delayed):
                 return
             continue
         for place in range(first, last):
-            at = at_in(g, slot, b if g.lasting != 0 else slot, 0, b, place, r, window)
-            walk_window(g, at, *list_of(g, at, first, rows))
+            if not quiet or g.waits[slot, place] != 0:
+                at = at_in(g, slot, b if g.lasting != 0 else slot, 0, b, place, r, window)
+                walk_window(g, at, *list_of(g, at, first, rows))
         first, most = last, max(most, longest)
     if g.levels[b, r] > 0 and most < (g.room << np.intp(g.levels[b, r])) >> 2:
         g.levels[b, r] -= 1

@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import LANES
-from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.shuffles import sort_lanes
 from firstspike.spiketime.cpu.vectors.simd import fill32, highest, load32, select, store
@@ -38,26 +38,35 @@ def _first_after(lag, first, last, sent, time):
     return first
 
 
+@inlined
+def of_groups(g, begin, end, first, last):
+    """Those of a source's synapses that lead to some groups, if there are no delays: targets are in order then."""
+    if g.delayed == 0 and (first > 0 or last < g.groups):
+        return first_from(g.head, begin, end, first * LANES), first_from(g.head, begin, end, last * LANES)
+    return begin, end
+
+
 @jit
-def deal(g, slot, window, first, last, rows):
+def deal(g, slot, window, first, last, rows, quiet):
     """Give the neurons of some groups what arrives at them in a window; without delays, in order of arrival.
 
-    Returns the length of the longest list, or -1 if one has no room in its ``rows``.
+    In a ``quiet`` window, only groups that wait are given any. Returns the length of the longest list, or -1 if one has
+    no room in its ``rows``.
     """
     lengths, arrivals, weights, most = g.lengths[slot], g.arrivals[slot], g.weights[slot], np.uintp(0)
     lengths[first * LANES : last * LANES] = 0
-    start, stop, some = np.uintp(first * LANES), np.uintp(last * LANES), first > 0 or last < g.groups
+    start, stop, some, waits = np.uintp(first * LANES), np.uintp(last * LANES), first > 0 or last < g.groups, g.waits
     receptor, kinds, limit = g.times.dtype.type(0), g.receptors_of[slot], np.uintp(rows - 1)
     for event in range(window.n):
         sent = arrival = window.times[event]
         if g.planes > 1:
             receptor = g.times.dtype.type(g.receptor[0, np.intp(window.sources[event])])
-        begin, end = arriving(g, window, event)
-        if some and g.delayed == 0:  # targets are in order
-            begin, end = first_from(g.head, begin, end, first * LANES), first_from(g.head, begin, end, last * LANES)
+        begin, end = of_groups(g, *arriving(g, window, event), first, last)
         for s in range(np.uintp(begin), np.uintp(end)):
             j = np.uintp(g.head[s])
             if some and g.delayed > 0 and not (j >= start and j < stop):
+                continue
+            if quiet and waits[slot, j // np.uintp(LANES)] == 0:
                 continue
             if g.delayed > 0:
                 arrival = max(sent + g.lag[s], window.begin)

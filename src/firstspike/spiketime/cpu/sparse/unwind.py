@@ -24,7 +24,7 @@ from firstspike.spiketime.cpu.arrays import (
     every_lane,
 )
 from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_PARTS, DUE, EACH, NOW, PARTS, Q, Y
-from firstspike.spiketime.cpu.lanes.flow import add_taus, back, constants, reached, reload
+from firstspike.spiketime.cpu.lanes.flow import add_taus, back, constants, reached, reload, save
 from firstspike.spiketime.cpu.lanes.shared import rates_at
 from firstspike.spiketime.cpu.lanes.state import SYNAPSE, At, longest_wait
 from firstspike.spiketime.cpu.lanes.unwind import fill_pieces
@@ -48,15 +48,27 @@ from firstspike.spiketime.cpu.windows.unwind import enter, leave_window
 
 @jit
 def unwind_group(g, at):
-    """Fill in the pieces of 32 neurons in a window, and the table of those that have only one."""
-    c, pieces, first, size = constants(g, at), g.pieces[at.kept], at.first, g.groups * LANES
-    table = g.table[at.kept // g.groups]
+    """Fill in the pieces of 32 neurons in a window, and the table of those that have only one.
+
+    Of a sample that ``lasts``, pieces do so until a spike or a release, and groups without these are left alone.
+    """
+    c, pieces, rows, first, size = constants(g, at), g.pieces[at.kept], g.state[at.kept], at.first, g.groups * LANES
+    table, number, lasts = g.table[at.kept // g.groups], at.window.number, g.lasts[at.b] != 0
+    if lasts and 0 < number < g.windows - 1 and g.full[at.b, number, first // LANES] == 0:
+        asks = ((load32(rows, DUE) > at.begin) | ~(abs(load32(table, first)) < math.inf)) & at.every
+        if not asks:
+            return
     enter(g, at)
-    x, _ = fill_pieces(g, at, c, 0)
-    leave_window(g, at, c, x)
+    x, end = fill_pieces(g, at, c, 0)
     since = load32(pieces, NOW)
     several = (load32(pieces, DUE) > at.begin) | ((since > at.begin) & (at.end > since))
+    if lasts and number > 0:
+        save(g, at, x, rows, 0)
+        store(pieces, end - PARTS - g.count * EACH + DUE, fill32(pieces, -math.inf))
+    else:
+        leave_window(g, at, c, x)
     store(table, first, select(several, fill32(table, math.nan), load32(pieces, Y)))
+    store(table, (1 + g.count) * size + first, since)
     for k in range(g.count):
         store(table, (1 + k) * size + first, load32(pieces, PARTS + k * EACH + Q))
 
@@ -120,11 +132,16 @@ def settle_whole(g, at, i, sent, s, last):
     wait = min((none + at.end - sent) * unit, longest)
     mem, own, rise = responses(wait, r)
     _, other_own, other_rise = responses(wait, o)
+    apart = g.delayed > 0 or g.lasts[at.b] != 0
     while s < last and s + 16 <= g.synapses:
         inside = every_lane(min(last - s, 16))
-        if g.delayed > 0:
-            arrival = max(load16(g.lag, s) + sent, none + at.begin)
-            wait = select(inside, min((arrival * -1.0 + at.end) * unit, longest), 0.0)
+        if apart:
+            arrival, until = none + sent, none + at.end
+            if g.delayed > 0:
+                arrival = max(load16(g.lag, s) + arrival, none + at.begin)
+            if g.lasts[at.b] != 0:
+                until = gather16(table, (1 + g.count) * stride, g.head, s)
+            wait = select(inside, max(min((until - arrival) * unit, longest), 0.0), 0.0)
             mem, own, rise = responses(wait, r)
         y, w = gather16(table, 0, g.head, s), load16(g.scaled, s)
         q = gather16(table, (1 + k) * stride, g.head, s)
@@ -140,7 +157,7 @@ def settle_whole(g, at, i, sent, s, last):
         y = select(some, y, 0.0)
         by, speed = fma(q, own, y * rise), none + r.syn
         if g.signed != 0:
-            if g.delayed > 0:
+            if apart:
                 _, other_own, other_rise = responses(wait, o)
             positive = w > 0.0
             q = gather16(table, (1 + other) * stride, g.head, s)

@@ -1,0 +1,99 @@
+"""What arrives in a window, added up: of neurons without spikes, what it leaves at the end is all that counts.
+
+A group none of whose neurons may spike, or be released, is taken to the end of the window at once. The others are
+given lists of what arrives.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+import numpy as np
+
+from firstspike.spiketime.cpu.arrays import LANES, UNIT, every_lane
+from firstspike.spiketime.cpu.lanes.flow import add_up, constants, held, loaded, step, stored
+from firstspike.spiketime.cpu.lanes.shared import rates_at
+from firstspike.spiketime.cpu.lanes.state import BUFFERS, NOW, RELEASE, longest_wait
+from firstspike.spiketime.cpu.membrane import ENOUGH, responses
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.sparse.lists import arriving, of_groups
+from firstspike.spiketime.cpu.vectors.simd import fill16, fill32, load32, load_some16, store
+
+FEW = 0.5  # arrivals at a neuron in a window. With more, so many groups may spike that their lists cost less
+VOLTAGE, MOST, CURRENT = range(3)  # rows of sums: of V at the end, and bounds of it before; then of each receptor
+GAIN, LIMIT, OWN, N_LEFT = 0, 16, 32, 48  # what is left of the weight of 16 synapses, for one receptor
+
+
+@jit
+def is_quiet(g, window):
+    """Whether little arrives in a window."""
+    total, span = 0.0, window.end - window.begin
+    for event in range(window.n):
+        i = np.intp(window.sources[event])
+        first, last = g.offsets[i], g.offsets[i + 1]
+        if first < last:
+            total += (last - first) * (span / (span + g.lag[last - 1] - g.lag[first]) if g.delayed > 0 else 1.0)
+    return total < FEW * g.outputs
+
+
+@inlined
+def fill_left(g, left, wait, k):
+    """Fill in what is left of the weights of 16 synapses after a time, of a receptor."""
+    r = rates_at(g.rates[0, g.places[k]], 0)
+    _, own, gain = responses(wait, r)
+    to = k * N_LEFT
+    store(left, to + GAIN, gain)
+    store(left, to + LIMIT, wait * r.syn)
+    store(left, to + OWN, own)
+
+
+@jit
+def add_window(g, slot, window, first, last):
+    """Add up what arrives in a window at the neurons of some groups."""
+    sums, left, size, unit = g.added[slot], g.fading[slot], np.uintp(g.lanes), g.rates[0, 0, UNIT, 0]
+    for row in range(CURRENT + g.receptors):
+        sums[row * g.lanes + first * LANES : row * g.lanes + last * LANES] = 0
+    none, longest, some = fill16(sums, 0.0), longest_wait(sums), first > 0 or last < g.groups
+    start, stop, one = np.uintp(first * LANES), np.uintp(last * LANES), 0 if g.delayed == 0 else 1
+    for event in range(window.n):
+        i, sent = np.intp(window.sources[event]), window.times[event]
+        begin, end = of_groups(g, *arriving(g, window, event), first, last)
+        receptor = np.intp(g.receptor[0, i]) if g.planes > 1 else 0
+        for s in range(begin, end, 16):
+            n = min(end - s, 16)
+            if g.delayed > 0:
+                arrival = max(load_some16(every_lane(n), g.lag, s) + sent, none + window.begin)
+                wait = max(min((arrival * -1.0 + window.end) * unit, longest), 0.0)
+            else:
+                wait = min(none + (window.end - sent) * unit, longest)
+            if g.delayed > 0 or s == begin:
+                fill_left(g, left, wait, receptor)
+                if g.signed != 0:
+                    fill_left(g, left, wait, 1)
+            for lane in range(n):
+                j, w = np.uintp(g.head[s + lane]), g.scaled[s + lane]
+                if some and g.delayed > 0 and not (j >= start and j < stop):
+                    continue
+                k = np.uintp(w < 0.0 if g.signed != 0 else receptor)
+                at = k * np.uintp(N_LEFT) + np.uintp(lane * one)
+                sums[j] += w * left[at]
+                sums[size + j] += max(w, 0) * left[at + np.uintp(LIMIT)]
+                sums[(np.uintp(CURRENT) + k) * size + j] += w * left[at + np.uintp(OWN)]
+
+
+@jit
+def pass_window(g, at):
+    """Take a group to the end of a window. Returns whether that is so: no neuron may spike, or be released."""
+    rows, sums, unit = g.state[at.kept], g.added[at.slot], g.rates[at.group, 0, UNIT, 0]
+    rests, x, c, none = np.uint64(0), loaded(g, at, NOW), constants(g, at), fill32(rows, 0.0)
+    if g.holds != 0:
+        release = load32(rows, RELEASE)
+        rests = (release > at.begin) & at.every
+        if rests & (at.end >= release):
+            return False
+    wait = min(none + (at.end - at.begin) * unit, longest_wait(rows))
+    after, height, _ = step(g, at, c, x, wait, False)
+    if (height + load32(sums, MOST * g.lanes + at.first) >= ENOUGH) & at.every & ~rests:
+        return False
+    g.full[at.b, at.window.number, at.first // LANES] = 0
+    after = stored(g, at, held(g, at, add_up(g, at, after, sums, at.first, g.lanes), rests))
+    for row in range(0, (1 + g.count) * LANES if after != 0 else 0, LANES):
+        store(rows, BUFFERS + row, load32(rows, BUFFERS + after * (1 + g.count) * LANES + row))
+    return True
