@@ -39,7 +39,6 @@ PAGES = [
     "nir",
     "coming_from_time_steps",
     "coming_from_simulators",
-    "large_networks",
 ]
 
 

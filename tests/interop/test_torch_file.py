@@ -74,6 +74,14 @@ def test_damaged_files(tmp_path, zipped, keep):
         read_torch_file(tmp_path / "y.pt")
 
 
+@pytest.mark.parametrize("put", [b"r\xff\xff\xff\xff", b"p4294967295\n"])
+def test_memo_indices_reserve_no_memory(tmp_path, put):
+    raw = save({"a": torch.ones(10)}, tmp_path / "x.pt", zipped=False).read_bytes()
+    (tmp_path / "y.pt").write_bytes(raw.replace(b"q\x02", put, 1))
+    with pytest.raises(TorchFileError, match=r"y\.pt: .*damaged \(memo index 4294967295 at byte \d+"):
+        read_torch_file(tmp_path / "y.pt")
+
+
 @pytest.mark.slow
 @FORMS
 def test_changed_bytes_are_errors_or_other_numbers(tmp_path, zipped):
@@ -242,6 +250,8 @@ def test_calls_are_refused_by_name(function, arguments, name, protocol, tmp_path
         b"\x80\x02cos\nsystem\n)\x81(S'touch harm'\ntR.",  # to call an object
         b"\x80\x02\x82\x01.",  # an extension
         b"Pid\n.",  # a persistent id
+        b"Nr\xff\xff\xff\x7f.",  # a memo of gigabytes
+        b"\x80\x05\x96\0\0\0\0\0\1\0\0.",  # as large a bytearray
     ],
 )
 def test_handmade_opcodes_do_nothing(raw, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """A run knows which data it was trained on, and says so where they are others now."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 
 import firstspike as fs
+import python_runs
 from firstspike.cli import main
 from firstspike.config import load_config
 from firstspike.reports.write import write_report
+from firstspike.runs.stored import load_splits, save_splits
 from trained import resume, start
 
 SAID = "the data are not those that the run was trained on: "
@@ -118,3 +121,21 @@ def test_seeds_have_the_same_data(tmp_path, caplog):
         (folder / "config.yaml").write_text(text.replace("  - 40\n", "  - 39\n"))
     write_report(run)
     assert [x for x in caplog.messages if SAID in x] == [f"{run}: {SAID}test: other times, other labels"]
+
+
+def test_any_damage_of_a_copy_of_data_is_one_line(tmp_path):
+    data, random = python_runs.data(), np.random.default_rng(0)
+    save_splits(tmp_path, fs.data.Splits(data, data.empty(), data.empty()))
+    file = tmp_path / "train.npz"
+    raw, said = file.read_bytes(), []
+    for _ in range(100):
+        damaged = bytearray(raw)
+        for place in random.integers(len(raw), size=3):
+            damaged[place] = random.integers(256)
+        file.write_bytes(damaged)
+        try:
+            load_splits(tmp_path)
+        except ValueError as error:
+            said.append(str(error))
+    assert len(said) > 50
+    assert all(re.fullmatch(r".*train\.npz is damaged: .+", line) for line in said)

@@ -82,12 +82,11 @@ def test_parts_without_gradient_are_the_whole(delayed, monkeypatch):
 @pytest.mark.parametrize("kind", ["shared", "learnt", "single", "delays", "single delays", "observed"])
 @pytest.mark.parametrize(
     ("backend", "part"),
-    [("cpu", samples) for samples in (1, 3, 80, 10**6)]
-    + [("reference", 1), ("reference", 5), ("reference", 6 * 2 + 1), ("reference", 6 * 11)],
+    [("cpu", 1), ("cpu", 3), ("cpu", 80), ("cpu", 10**6), ("reference", 1), ("reference", 4 * 2 + 1)],
 )
 def test_parts_of_the_gradient_add_up_to_the_whole(kind, backend, part, monkeypatch):
     """Some samples of all networks at a time, at least one; the reference takes some pairs of all networks."""
-    samples, outputs = (40, 70) if backend == "cpu" else (4, 6)
+    samples, outputs = (40, 70) if backend == "cpu" else (3, 4)
     times, weight = problem(samples, outputs=outputs, dtype=torch.float64)
     gen = torch.Generator().manual_seed(1)
     mem, delay = torch.rand(3, outputs, generator=gen).double() + 1, torch.rand(3, outputs, 7, generator=gen).double()

@@ -31,6 +31,8 @@ MADE = {
 SIZE = {"AdEx": 2000.0, "EIF": 1.5, "Izhikevich": 10.0, "QIF": 0.8, "AdLIF": 2.0, "ConductanceLIF": 0.5, "own": 1.2}
 TAKES_OFF = ["AdEx", "EIF", "Izhikevich", "own"]
 LONG = {"QIF", "own"}  # those that spike less often
+# the reference takes seconds for the others, for which it is compared with the kernels alone
+BOTH = [*((kind, "cpu") for kind in MADE), *((kind, "reference") for kind in ("QIF", "AdLIF", "ConductanceLIF", "own"))]
 
 
 class Case:
@@ -98,7 +100,7 @@ def test_backends_agree_at_any_trains(kind, seed):
         assert name == "none" or found[1]["weight"].any()
 
 
-@pytest.mark.parametrize("kind", MADE)
+@pytest.mark.parametrize(("kind", "backend"), BOTH)
 def test_at_its_own_trains_the_gradient_is_its_own(kind, backend):
     """That of finite differences."""
     case = Case(kind, 5, backend)
@@ -146,7 +148,7 @@ def test_a_spike_where_the_membrane_hardly_rises_has_a_small_gradient(backend):
     assert 0 < by.abs() < 1e-3
 
 
-@pytest.mark.parametrize("kind", TAKES_OFF)
+@pytest.mark.parametrize(("kind", "backend"), [x for x in BOTH if x[0] in TAKES_OFF])
 def test_windows_that_are_cut_where_a_neuron_waits_are_one_long_call(kind, backend):
     case = Case(kind, 1)
     observed = case.others()["without the second"]

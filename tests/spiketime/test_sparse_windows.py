@@ -125,11 +125,11 @@ def test_sizes_that_do_not_fit_lanes(outputs, batch, delays):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["refractory", "receptors by sign", "threshold"])
-def test_single_precision(name):
+@pytest.mark.parametrize(("name", "delays"), [("refractory", True), ("receptors by sign", False)])
+def test_single_precision(name, delays):
     """Until rounding changes the order of spikes, which in a network that excites itself it does soon."""
-    (_, _, exact), (trains, _, by) = both(*NEURONS[name], True)
-    for found in both(*NEURONS[name], True, dtype=torch.float32):
+    (_, _, exact), (trains, _, by) = both(*NEURONS[name], delays)
+    for found in both(*NEURONS[name], delays, dtype=torch.float32):
         early = trains < 6.0
         torch.testing.assert_close(found[0][early].double(), trains[early], rtol=0, atol=1e-3)
     assert len(exact) == len(by)

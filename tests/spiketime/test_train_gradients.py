@@ -36,8 +36,7 @@ def mixed(x, seed=0):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("refractory", "reset"), [(0.0, 0.0), (0.15, -0.3)])
-@pytest.mark.parametrize("delayed", [False, True])
+@pytest.mark.parametrize(("delayed", "refractory", "reset"), [(False, 0.15, -0.3), (True, 0.0, 0.0)])
 def test_gradcheck(delayed, refractory, reset, ratio, backend):
     times, weight = draw()
     threshold = torch.linspace(0.5, 0.7, 3, dtype=torch.float64)
@@ -350,7 +349,7 @@ def test_max_weight_grad(backend):
     assert torch.equal(gradients(each[0], largest)[1], first)
     assert not gradients(each[0], 1e-3)[1].any()
     assert torch.equal(gradients(each[0], 1e-3)[0], gradients(each[0], None)[0])
-    bounds = torch.logspace(-2, 3, 60, dtype=torch.float64)
+    bounds = torch.logspace(-2, 3, 15, dtype=torch.float64)
     found = [gradients(last, bound.item()) for bound in bounds]
     assert all(torch.equal(x, free_times) for x, _ in found)
     assert not found[0][1].any()
@@ -416,7 +415,7 @@ def test_torch_func_through_windows(backend):
     def spikes(weight):
         neuron, options = LIF(2.0, 1.0, 0.5), {"max_spikes": 20, "backend": backend, "refractory": 0.1}
         one, state, _ = spike_window(times, weight, neuron, until=1.2, **options)
-        return finite(torch.cat([one, spike_trains(times, weight, neuron, state=state, **options)], -1))
+        return mixed(torch.cat([one, spike_trains(times, weight, neuron, state=state, **options)], -1))
 
     found = jacrev(spikes)(weight)
     wanted = torch.autograd.functional.jacobian(spikes, weight)

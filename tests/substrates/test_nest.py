@@ -154,7 +154,7 @@ def test_a_trained_network(tmp_path):
 @pytest.mark.slow
 @pytest.mark.nest
 def test_bars_are_learnt_through_nest(tmp_path):
-    start(tmp_path / "run", load_config("bars", ["training.epochs=12"], "nest"), progress_bar=False)
+    start(tmp_path / "run", load_config("bars", ["training.epochs=9"], "nest"), progress_bar=False)
     run = Run(tmp_path / "run")
     assert run.substrate == "nest"
     assert run.results["test"]["accuracy"] == run.evaluation.accuracy == 1.0

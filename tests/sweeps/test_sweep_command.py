@@ -99,7 +99,7 @@ def test_failed_trials_are_reported_and_retried(command_here, write_sweep, tmp_p
         axes="{training.epochs: [1]}",
         set=f"{{data.folder: {folder}, data.train: 20, data.validation: 10, data.test: 10}}",
     )
-    for arguments in ([], [], ["--retry-failed"]):
+    for arguments in ([], ["--retry-failed"]):
         done = command_here("sweep", sweep, "-q", *arguments, cwd=tmp_path)
         assert done.returncode == 1, done.stderr
         assert "  failed  FileNotFoundError: " in done.stdout

@@ -8,6 +8,7 @@ pickle gives it. Calling one, as a malicious pickle has to, is an error with tha
 
 import io
 import pickle
+import pickletools
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -104,6 +105,16 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 class _Unpickler(pickle.Unpickler):
     """Reads one pickle."""
+
+    def __init__(self, file: io.BytesIO, **options: Any) -> None:
+        """The pickle that begins here. Lengths and memo indices are checked first: memory is reserved on their word."""
+        start = file.tell()
+        index: Any
+        for count, (operation, index, place) in enumerate(pickletools.genops(file)):
+            if operation.name.endswith("PUT") and index > count:  # they are given from 0 on
+                raise ValueError(f"memo index {index} at byte {place}, beyond what is stored by then")
+        file.seek(start)
+        super().__init__(file, **options)
 
     def find_class(self, module: str, name: str) -> Any:
         """A harmless function or a stand-in. Nothing is imported."""

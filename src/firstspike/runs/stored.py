@@ -1,7 +1,6 @@
 """A copy of a run's data, for small data of your own."""
 
 import json
-import zipfile
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from firstspike.config import Config, ConfigError, build_data
 from firstspike.data import EventLists, SpikeData, Splits
 from firstspike.data.series_encoding import as_encoder
 from firstspike.runs.files import whole_file, whole_folder
+from firstspike.text import first_line
 
 OWN_DATA = ("given", "files")
 """The kinds of data of which a run may have a copy."""
@@ -86,5 +86,5 @@ def _load(path: Path) -> SpikeData:
                 source, starts = (torch.from_numpy(arrays[name]) for name in ("source", "starts"))
                 return SpikeData(EventLists(times, source, starts, int(arrays["inputs"])), labels, names)
             return SpikeData(times, labels, names, image, blank, encoder, columns)  # type: ignore[arg-type]
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+    except Exception as error:  # the parsers of numpy and zipfile raise many kinds of errors for damaged files
+        raise ValueError(f"{path} is damaged: {first_line(error)}") from None

@@ -16,6 +16,7 @@ from firstspike.spiketime.cpu.arrays import (
     every_lane,
     pack_tile,
     saved_of,
+    states,
     sum_parts,
     unit_of_row,
     unpack_tile,
@@ -50,14 +51,10 @@ NEURONS = Layout(
     receptor="int32 ensemble inputs",
     places="int32 receptors",
     bounds="real 2",
-    voltage="real samples outputs",
-    current="real samples outputs variables",
-    left="real samples outputs",
     spikes="real samples outputs most",
     overflows="uint8 samples outputs",
-    end_voltage="real samples outputs",
-    end_current="real samples outputs variables",
-    end_left="real samples outputs",
+    **states(""),
+    **states("end_"),
     **SORTING,
 )
 """What kernels here and those of neurons from equations are given and give."""
@@ -65,13 +62,9 @@ NEURONS = Layout(
 GRADIENTS = {
     "bound": "real 1",
     "grad": "real samples outputs most",
-    "of_voltage": "real samples outputs",
-    "of_current": "real samples outputs variables",
-    "of_left": "real samples outputs",
     "by_times": "real samples events",
-    "by_voltage": "real samples outputs",
-    "by_current": "real samples outputs variables",
-    "by_left": "real samples outputs",
+    **states("of_"),
+    **states("by_"),
 }
 """The arrays that backward passes have as well."""
 
