@@ -57,21 +57,22 @@ def structure(there: Tensor) -> tuple[Rows, tuple[Tensor, Tensor]]:
 
 
 def both(
-    neuron: Neuron, more: dict, delays: bool, *, outputs: int = 100, batch: int = 2, dtype=torch.float64, **options
-):
+    neuron: Neuron, more: dict, delays: bool, *, outputs: int = 100, batch: int = 2, window: float = WINDOW,
+    strength: float = 1.0, dtype=torch.float64,
+):  # fmt: skip
     """Trains, state and gradients of all that has one, by the dense kernels and by the sparse ones."""
     draw = torch.Generator().manual_seed(outputs + batch)
     there = torch.rand(outputs, INPUTS + outputs, generator=draw) < 0.2
     drawn = torch.randn(there.shape, generator=draw, **DOUBLE) * 0.9 + 0.25
-    weight = torch.where(there, drawn * math.sqrt(100 / outputs), 0.0)
+    weight = torch.where(there, drawn * strength * math.sqrt(100 / outputs), 0.0)
     weight[:, INPUTS:] *= 0.5
     times = UNTIL * 0.8 * torch.rand(batch, INPUTS, 3, generator=draw, **DOUBLE)
     times[torch.rand(times.shape, generator=draw) < 0.1] = math.inf
     delay = 2 * torch.rand(there.shape, generator=draw, **DOUBLE)
-    delay[:, INPUTS:] += WINDOW
+    delay[:, INPUTS:] += window
     receptor = more.get("receptor")
     receptor = [k % 2 for k in range(there.shape[1])] if receptor is True else receptor
-    bounds = window_bounds(0.0 if neuron.begins else None, UNTIL, WINDOW, dtype, times)
+    bounds = window_bounds(0.0 if neuron.begins else None, UNTIL, window, dtype, times)
     rows, places = structure(there)
     parameters = [x for each in neuron.values.values() for x in (each if isinstance(each, tuple) else (each,))]
     parameters = [x for x in parameters if isinstance(x, nn.Parameter)]
@@ -82,7 +83,7 @@ def both(
             given = [times, *(x[places] for x in given[1:])]
         given = [x.to(dtype).requires_grad_() for x in given]
         result = spike_window(
-            given[0], given[1], neuron, windows=Recurrence(tuple(bounds), WINDOW, 4), rows=sparse, max_spikes=12,
+            given[0], given[1], neuron, windows=Recurrence(tuple(bounds), window, 4), rows=sparse, max_spikes=12,
             delay=given[2] if delays else None, receptor=receptor, overflow="drop",
         )  # fmt: skip
         draw = torch.Generator().manual_seed(1)
@@ -122,6 +123,17 @@ def test_equals_the_dense_layer(name, delays):
 @pytest.mark.parametrize(("outputs", "batch"), [(1, 2), (33, 1), (63, 3), (64, 0)])
 def test_sizes_that_do_not_fit_lanes(outputs, batch, delays):
     close(both(LIF(2.0, 1.0, refractory=0.2), {}, delays, outputs=outputs, batch=batch), 1e-12, 1e-9)
+
+
+@DELAYS
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[SLOW] * (name not in QUICK)) for name in NEURONS])
+def test_short_windows_in_which_little_happens(name, delays):
+    """What arrives is added up, and groups of neurons without a spike are passed by, in both directions."""
+    strength = {"own receptors": 0.2, "no reset": 0.27, "bias": 0.3, "own": 0.4, "receptors": 0.4, "own rises": 0.4}
+    found = both(*NEURONS[name], delays, window=0.05, strength=strength.get(name, 0.5))
+    spikes = int(found[0][0].isfinite().sum(dim=(-1, -2)).max())
+    assert 20 < spikes < 100 * (UNTIL / 0.05) / host.SELDOM
+    close(found, 1e-12, 1e-9)
 
 
 @pytest.mark.slow

@@ -168,7 +168,8 @@ def _sizes(given: Arguments, room: int, ranges: int | None = None) -> tuple[Sett
     owners = batch if lasting else threads
     return by, sizes | {
         "threads": threads, "kept": owners * sizes["groups"] + threads, "all_groups": sizes["groups"] + threads,
-        "owners": owners, "lasting": lasting, "ranges": ranges, "tasks": batch * ranges,
+        "owners": owners, "seers": owners * ranges, "seen_size": (sizes["events"] + sizes["sendings"]) * by.delayed,
+        "lasting": lasting, "ranges": ranges, "tasks": batch * ranges,
         "together": 1 if ranges > 1 else max(1, LONG // max(1, each)),
         "block": max(1, -(-batch // threads)), "group_inputs": 0, "delay_inputs": 0, "alike": 0, "quick": 0,
         "rated": 0, "intervals": 0, "intervals_size": 0, "ends": len(given.rows.offsets),

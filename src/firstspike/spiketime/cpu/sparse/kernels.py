@@ -25,7 +25,7 @@ from firstspike.spiketime.cpu.lanes.windows import at_in, window_of
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel, part_of, samples_of
 from firstspike.spiketime.cpu.sort import sort_row
-from firstspike.spiketime.cpu.sparse.lists import deal, list_of
+from firstspike.spiketime.cpu.sparse.lists import deal, list_of, pieces_of
 from firstspike.spiketime.cpu.sparse.sums import add_window, is_quiet, pass_window
 from firstspike.spiketime.cpu.sparse.unwind import settle, unwind_group
 from firstspike.spiketime.cpu.windows.kernels import ARRAYS, SIZES, walk_window
@@ -33,6 +33,7 @@ from firstspike.spiketime.cpu.windows.kernels import ARRAYS, SIZES, walk_window
 PARTS = 64  # into which the sources are cut, for what is done with each synapse once
 LEVELS = 5  # how often the groups may be halved so that their lists have twice the room
 
+_SIZES = "lasting seers seen_size ends synapses delays_size"
 _SYNAPSES = {
     "offsets": "int64 ends",
     "targets": "int32 synapses",
@@ -44,6 +45,7 @@ _SYNAPSES = {
     "head": "int32 synapses",
     "lag": "real delays_size",
     "scaled": "real synapses",
+    "seen": "int32 seers seen_size",  # of the row of each event, up to where it has arrived, or backward from where on
     "turn": "int64 3",  # the windows of a call: from one up to another; backward, whether their gradients are added
 }
 # what arrives at each neuron in a window, in rows of 32; ``room`` is the number of rows of a group if all share alike
@@ -59,15 +61,18 @@ _LISTS = {
     "added": "real threads added_size",
     "fading": "real threads fading_size",
     "waits": "int32 threads groups",
+    "picked": f"int32 threads {LANES}",
+    "picked_kinds": f"int32 threads {LANES}",
+    "picked_times": f"real threads {LANES}",
 }
 FORWARD = lanes.FORWARD.extended(
-    f"{SIZES} lasting ends synapses delays_size room lanes keyed keyed_receptors turned adds added_size fading_size",
+    f"{SIZES} {_SIZES} room lanes keyed keyed_receptors turned adds added_size fading_size",
     **ARRAYS,
     **_SYNAPSES,
     **_LISTS,
 )
 BACKWARD = lanes.BACKWARD.extended(
-    f"{SIZES} lasting owners ends synapses delays_size table_size", **ARRAYS, **_SYNAPSES,
+    f"{SIZES} {_SIZES} owners table_size", **ARRAYS, **_SYNAPSES,
     by_weight="real synapses", by_delay="real delays_size",
     weight_parts="real chunks synapses",
     delay_parts="real chunks delays_size", picked=f"int32 threads {LANES}", picked_times=f"real threads {LANES}",
@@ -109,14 +114,15 @@ def walk_groups(g, slot, b, r, w, delayed):
 
     The groups are halved that many times. This level stays, and falls again when lists are short.
     """
-    window, (first, stop), most = window_of(g, slot, b, w, delayed), part_of(g.groups, g.ranges, r), 0
+    (first, stop), most, owner = part_of(g.groups, g.ranges, r), 0, b if g.lasting != 0 else slot
+    window = pieces_of(g, slot, owner * g.ranges + r, window_of(g, slot, b, w, delayed), False)
     g.sent_at[b, r, w + 1] = g.sent_at[b, r, w]
-    quiet = g.adds != 0 and 0 < w < g.windows - 1 and is_quiet(g, window)
+    quiet = g.adds != 0 and 0 < w < g.windows - 1 and is_quiet(g, slot, window)
     if quiet:
         add_window(g, slot, window, first, stop)
         rest = False
         for place in range(first, stop):
-            at = at_in(g, slot, b if g.lasting != 0 else slot, 0, b, place, r, window)
+            at = at_in(g, slot, owner, 0, b, place, r, window)
             waits = not pass_window(g, at)
             g.waits[slot, place], rest = waits, rest or waits
         if not rest:
@@ -133,7 +139,7 @@ def walk_groups(g, slot, b, r, w, delayed):
             continue
         for place in range(first, last):
             if not quiet or g.waits[slot, place] != 0:
-                at = at_in(g, slot, b if g.lasting != 0 else slot, 0, b, place, r, window)
+                at = at_in(g, slot, owner, 0, b, place, r, window)
                 walk_window(g, at, *list_of(g, at, first, rows))
         first, most = last, max(most, longest)
     if g.levels[b, r] > 0 and most < (g.room << np.intp(g.levels[b, r])) >> 2:
@@ -184,6 +190,7 @@ def back_through(g, slot, owner, b, chunk, w, r, delayed):
             unwind_group(g, at_in(g, slot, owner, 0, b, place, chunk, window))
     ranges = 1 if g.by_taus != 0 else g.ranges
     if r < ranges and (g.ranges == 1 or g.turn[2] != 0):
+        window = pieces_of(g, slot, owner * g.ranges + r, window, True)
         settle(g, slot, owner, b, chunk, window, r, ranges, g.by_taus != 0)
 
 

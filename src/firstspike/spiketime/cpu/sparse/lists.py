@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import LANES
+from firstspike.spiketime.cpu.lanes.windows import Window
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.shuffles import sort_lanes
@@ -13,22 +14,68 @@ from firstspike.spiketime.cpu.vectors.simd import fill32, highest, load32, selec
 
 
 @jit
-def arriving(g, window, event):
+def pieces_of(g, slot, seer, window, back):
+    """The events of a window, with the synapses through which they arrive in it: a piece of their rows.
+
+    With delays, events without any are left out. Windows follow one another, or ``back``, and what was seen of a row in
+    the one before tells where the piece begins, or ends.
+    """
+    if g.delayed == 0:
+        return window
+    seen, lag, n, begin, end = g.seen[seer], g.lag, 0, window.begin, window.end
+    if window.number == (g.windows - 1 if back else 0):
+        seen[:] = -1
+    for event in range(window.n):
+        i, sent, name = np.intp(window.sources[event]), window.times[event], window.events[event]
+        first, last, known = g.offsets[i], g.offsets[i + 1], np.intp(seen[name])
+        if back:
+            last = known if known >= 0 else _first_after(lag, first, last, sent, end)
+            if event < window.fresh:
+                first = _last_before(lag, first, last, sent, begin)
+            seen[name] = first
+        else:
+            if known >= 0:
+                first = known
+            elif event < window.fresh:
+                first = _first_after(lag, first, last, sent, begin)
+            last = _first_after(lag, first, last, sent, end)
+            seen[name] = last
+        if first < last:
+            g.due_places[slot, n], g.due_rows[slot, n] = first, last
+            window.events[n], window.sources[n], window.times[n] = name, i, sent
+            n += 1
+    return Window(window.number, begin, end, n, n, window.events, window.sources, window.times)
+
+
+@jit
+def arriving(g, slot, window, event):
     """The synapses through which an event arrives in a window: the first of them, and the one after the last."""
-    i, sent = np.intp(window.sources[event]), window.times[event]
-    first, last = g.offsets[i], g.offsets[i + 1]
-    if g.delayed > 0 and first < last:
-        if event < window.fresh:
-            first = _first_after(g.lag, first, last, sent, window.begin)
-        last = _first_after(g.lag, first, last, sent, window.end)
-    return first, last
+    if g.delayed > 0:
+        return np.intp(g.due_places[slot, event]), np.intp(g.due_rows[slot, event])
+    i = np.intp(window.sources[event])
+    return g.offsets[i], g.offsets[i + 1]
 
 
 @jit
 def _first_after(lag, first, last, sent, time):
-    """The first synapse, from one up to another, through which a spike arrives at a time or later."""
-    if first == last or sent + lag[last - 1] < time:
-        return last
+    """The first synapse, from one up to another, through which a spike arrives at a time or later: soon, as a rule."""
+    step = 1
+    while first < last and sent + lag[min(first + step, last) - 1] < time:
+        first, step = min(first + step, last), 2 * step
+    return _searched(lag, first, min(first + step, last), sent, time)
+
+
+@jit
+def _last_before(lag, first, last, sent, time):
+    """``_first_after``, from the last synapse on."""
+    step = 1
+    while first < last and not sent + lag[max(last - step, first)] < time:
+        last, step = max(last - step, first), 2 * step
+    return _searched(lag, max(last - step, first), last, sent, time)
+
+
+@jit
+def _searched(lag, first, last, sent, time):
     while first < last:
         middle = (first + last) >> 1
         if sent + lag[np.uintp(middle)] < time:
@@ -61,7 +108,7 @@ def deal(g, slot, window, first, last, rows, quiet):
         sent = arrival = window.times[event]
         if g.planes > 1:
             receptor = g.times.dtype.type(g.receptor[0, np.intp(window.sources[event])])
-        begin, end = of_groups(g, *arriving(g, window, event), first, last)
+        begin, end = of_groups(g, *arriving(g, slot, window, event), first, last)
         for s in range(np.uintp(begin), np.uintp(end)):
             j = np.uintp(g.head[s])
             if some and g.delayed > 0 and not (j >= start and j < stop):

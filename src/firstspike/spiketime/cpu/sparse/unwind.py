@@ -83,7 +83,7 @@ def settle(g, slot, owner, b, chunk, window, r, ranges, taus):
         i, sent, size, total = np.intp(window.sources[event]), window.times[event], 0, g.times.dtype.type(0)
         if i % ranges != r:
             continue
-        s, end = arriving(g, window, event)
+        s, end = arriving(g, slot, window, event)
         if g.taus == 1 and not taus and has_table(g, i):
             total, s, size = settle_whole(g, at, i, sent, s, end)
         for place in range(s, end):
