@@ -134,10 +134,12 @@ def test_bounded_gradients_and_masks():
     layer = conv(kernel_size=3, padding=1, mask=mask, max_weight_grad=0.5, until=5.0)
     times = trains(2, 40)
     out = layer(times)
-    assert 0 < out.isfinite().sum() and out[out.isfinite()].max() <= 5
+    assert out.isfinite().any()
+    assert out[out.isfinite()].max() <= 5
     torch.testing.assert_close(out, by_matrix(layer, times), rtol=1e-12, atol=1e-12)
     (weight,) = gradients(out, layer.weight)
-    assert not weight[~mask].any() and weight[mask].any()
+    assert not weight[~mask].any()
+    assert weight[mask].any()
 
 
 @pytest.mark.parametrize("options", [{}, {"stride": 2, "padding": 2}, {"dilation": 3, "delay": RULE}], ids=str)
@@ -176,7 +178,8 @@ def test_observed_trains_have_the_gradient_there():
     ideal = layer(times)
     seen = torch.where(ideal.isfinite(), ideal.detach() + 1e-3, INF)
     out, expected = layer(times, seen), by_matrix(layer, times, seen)
-    assert torch.equal(out, seen) and torch.equal(expected, seen)
+    assert torch.equal(out, seen)
+    assert torch.equal(expected, seen)
     for one, other in zip(*(gradients(x, times, layer.weight) for x in (out, expected)), strict=True):
         assert other.any()
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
@@ -188,9 +191,31 @@ def test_silence():
     layer = conv(kernel_size=3, padding=1)
     times = torch.full((2, 40, 3), INF, dtype=torch.float64).requires_grad_()
     out = layer(times)
-    assert out.shape == (2, 60, 40) and out.isinf().all()
+    assert out.shape == (2, 60, 40)
+    assert out.isinf().all()
     assert not any(x.any() for x in gradients(out, times, layer.weight))
     assert layer(times[:0]).shape == (0, 60, 40)
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+def test_a_hot_pixel_widens_the_trains_of_few(padding, monkeypatch):
+    layer = conv(LIF(2.0, refractory=0.1), kernel_size=3, padding=padding, delay=RULE, max_spikes=200)
+    times = functional.pad(trains(3, 40), (0, 237), value=INF)
+    times[0, 17] = trains(240, share=0.1, spikes=1)[:, 0].sort().values
+    times[2, 33, :50] = trains(50, share=0.1, spikes=1)[:, 0]  # in any order
+    assert_same(layer, times)
+    seen = layer(times).detach()
+    assert torch.equal(layer(times, seen), seen)
+    calls = []
+
+    def counted(times, *given, **options):
+        calls.append(times.numel())
+        return spike_trains(times, *given, **options)
+
+    monkeypatch.setattr("firstspike.layers.conv.spike_trains", counted)
+    layer(times)
+    assert len(calls) == 3
+    assert sum(calls) < 0.6 * layer.seen(times).numel()
 
 
 def test_columns_that_no_train_fills_cost_nothing():
@@ -198,6 +223,10 @@ def test_columns_that_no_train_fills_cost_nothing():
     wide = functional.pad(times, (0, 50), value=INF)
     assert layer.seen(wide).shape == layer.seen(times).shape
     assert torch.equal(layer(wide), layer(times))
+    assert torch.equal(layer(wide.flip(-1)), layer(times))  # in any order
+    assert layer(torch.full((2, 40, 0), INF, dtype=torch.float64)).isinf().all()
+    with pytest.raises(ValueError, match="must be real numbers or inf"):
+        layer(functional.pad(times, (0, 1), value=math.nan))
 
 
 def test_too_many_spikes():
@@ -228,7 +257,8 @@ def test_merging_keeps_all_spikes_in_order():
     out, image = pool(times), times.unflatten(1, IMAGE)
     windows = [image[:, :, r : r + 2, c : c + 2].flatten(2) for r in (0, 2) for c in (0, 2)]
     expected = torch.stack(windows, dim=2).flatten(1, 2).sort(dim=-1).values
-    assert torch.equal(out, expected[..., : out.shape[-1]]) and expected[..., out.shape[-1] :].isinf().all()
+    assert torch.equal(out, expected[..., : out.shape[-1]])
+    assert expected[..., out.shape[-1] :].isinf().all()
     assert out[..., -1].isfinite().any()
     (gradient,) = gradients(out, times)
     within = torch.zeros(IMAGE, dtype=torch.bool)

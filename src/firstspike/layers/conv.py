@@ -5,7 +5,7 @@ added in any order, so there torch's own patches and pooling do it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Unpack
 
 import torch
@@ -16,12 +16,22 @@ from torch.nn import functional
 from firstspike.layers.dense import DelayedNeurons, DenseOptions, Overflow, SpikeTrains
 from firstspike.layers.patches import Borders, Image, Pair, Window, flat, flattened
 from firstspike.layers.trains import SpikeLayer, Spikes, at_observed
-from firstspike.layers.windows import columns_within
 from firstspike.neurons import Neuron
 from firstspike.ranges import Border, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import first_spike_time, spike_trains
-from firstspike.spiketime.values import records
+from firstspike.spiketime.values import records, values_of
+
+_COLUMNS = 32  # spikes of the busiest pixel, up to which all patches are computed at once
+
+
+def _compact(trains: Tensor) -> Float[Tensor, "*batch pixels spikes"]:
+    """Trains without the columns behind the last one that any of them fills."""
+    if not trains.is_cpu or records() or not trains.numel():
+        return trains
+    earliest = trains.detach().flatten(0, -2).amin(dim=0)
+    filled = torch.where(earliest == math.inf, 0, torch.arange(1, len(earliest) + 1)).amax()
+    return trains[..., : max(1, int(values_of(filled).amax()))]
 
 
 class ConvOptions(DenseOptions, total=False):
@@ -59,9 +69,7 @@ class ImageLayer(SpikeLayer):
     def _flat(self, times: Tensor) -> Tensor:
         """Inputs as they are between layers: first spikes, or trains without columns that none of them needs."""
         found = flat(times, self.form, self._get_name(), self.takes_trains)
-        if self.takes_trains and found.is_cpu and not records():
-            found = columns_within(found, -math.inf, math.inf)
-        return found
+        return _compact(found) if self.takes_trains else found
 
     def _as_given(self, made: Tensor, times: Tensor) -> Tensor:
         """The output in the form in which the inputs came."""
@@ -144,7 +152,10 @@ class SpikingConv2d(ImageLayer, DelayedNeurons):
         self, times: Spikes
     ) -> Float[Tensor, "*batch positions patch"] | Float[Tensor, "*batch positions patch K"]:
         """The inputs of each patch."""
-        pixels, at = self._flat(times), self._pixels
+        return self._patches(self._flat(times))
+
+    def _patches(self, pixels: Tensor) -> Tensor:
+        at = self._pixels
         if self._places is None or not pixels.is_cpu:
             return self.window.patches(pixels, self.image, self.takes_trains)
         if any(self.window.padding):  # the border comes last
@@ -160,8 +171,40 @@ class SpikingConv2d(ImageLayer, DelayedNeurons):
             observed = flat(observed, self.out_form, f"observed of {self._get_name()}", self.takes_trains)
             observed = observed.unflatten(at, (self.out_channels, -1)).transpose(at - 1, at)
         operator: Any = spike_trains if self.takes_trains else first_spike_time
-        spikes = operator(self.seen(times), self.synapses, self.neuron, observed=observed, **given)
+
+        def of(seen: Tensor, observed: Tensor | None) -> Tensor:
+            found: Tensor = operator(seen, self.synapses, self.neuron, observed=observed, **given)
+            return found
+
+        pixels, places = self._flat(times), self._places
+        plain = self.takes_trains and not records() and not torch._C._are_functorch_transforms_active()
+        if plain and places is not None and pixels.is_cpu and pixels.shape[-1] > _COLUMNS and pixels.numel():
+            spikes = self._in_groups(pixels, places, observed, of)
+        else:
+            spikes = of(self._patches(pixels), observed)
         return self._as_given(spikes.transpose(at - 1, at).flatten(at - 1, at), times)
+
+    def _in_groups(
+        self, pixels: Tensor, places: Tensor, observed: Tensor | None, of: Callable[..., Tensor]
+    ) -> Float[Tensor, "*batch positions out_channels spikes"]:
+        """The spikes at all places, those with busy pixels apart, so that a hot pixel widens the trains of few."""
+        if bool((pixels[..., 1:] < pixels[..., :-1]).any()):
+            pixels = pixels.sort(dim=-1, stable=True).values
+        trains = functional.pad(pixels, (0, 0, 0, 1), value=math.inf).flatten(0, -2)  # the border comes last
+        samples = torch.arange(0, len(trains), self.image.size + 1)
+        numbers = (samples[:, None, None] + places).flatten(0, 1)
+        count = torch.searchsorted(trains.detach(), trains.new_full((len(trains), 1), math.inf)).squeeze(-1)
+        busiest, most = count[numbers].amax(dim=-1), trains.shape[-1]
+        seen = None if observed is None else observed.flatten(0, -3)
+        found, order, last, width = [], [], -1, _COLUMNS
+        while last < most:
+            rows = ((busiest > last) & (busiest <= width)).nonzero().squeeze(-1)
+            inputs = trains[:, :width].index_select(0, numbers[rows].flatten())
+            found.append(of(inputs.unflatten(0, (-1, places.shape[1])), None if seen is None else seen[rows]))
+            order.append(rows)
+            last, width = width, 4 * width
+        spikes = torch.cat(found).index_select(0, torch.cat(order).argsort())
+        return spikes.unflatten(0, (*pixels.shape[:-2], len(places)))
 
 
 @takes_arguments_of(SpikingConv2d)
@@ -297,6 +340,4 @@ class MergePool2d(_Pool2d):
             short = observed.shape[-1] - made.shape[-1]
             made = functional.pad(made, (0, short), value=math.inf) if short >= 0 else made[..., :short]
             return self._as_given(at_observed(made, observed), times)
-        if made.is_cpu and not records():
-            made = columns_within(made, -math.inf, math.inf)
-        return self._as_given(made, times)
+        return self._as_given(_compact(made), times)

@@ -23,6 +23,7 @@ than ``_SHALLOW`` layers: those of each neuron are shifted to the same mean. The
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -100,11 +101,12 @@ def _passed_on(layer: nn.Module, entered: Sequence[Tensor]) -> Tensor:
     """The output of a layer. If neurons spike too often at the start, their first spikes are enough."""
     if not hasattr(layer, "overflow"):
         return applied(layer, entered)
-    overflow, layer.overflow = layer.overflow, "drop"
+    known: Any = layer
+    overflow, known.overflow = known.overflow, "drop"
     try:
         return applied(layer, entered)
     finally:
-        layer.overflow = overflow
+        known.overflow = overflow
 
 
 def _arrivals(layer: SpikingLayer, times: Tensor, several: bool) -> Tensor:
