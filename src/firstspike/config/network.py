@@ -22,6 +22,7 @@ from firstspike.layers import (
     Readout,
     SpikeDropout,
     SpikeTrains,
+    SpikingConv1d,
     SpikingLayer,
     SpikingLinear,
 )
@@ -69,6 +70,8 @@ def layers_of(
         target: Any = type(section)._target
         takes = inspect.signature(target).parameters
         points.append(size if image is None else image)
+        if issubclass(target, SpikingConv1d) and image is None:
+            image = (1, 1, size)
         around = runtime | {"in_features": size, "features": size, "image": image}
         given = section.arguments(*_RATES) | {name: x for name, x in around.items() if name in takes}
         try:
@@ -98,7 +101,8 @@ def layers_of(
             raise
         except ValueError as error:
             raise LayerError(("network", index), str(error)) from None
-        image = image if isinstance(layer, Delay | SpikeDropout) else getattr(layer, "out_image", None)
+        keeps = isinstance(layer, Delay | SpikeDropout | FirstSpike)
+        image = image if keeps else getattr(layer, "out_image", None)
         yield layer
 
 
@@ -146,7 +150,9 @@ def network_problems(
         if (weights := sum(parameter.numel() for parameter in layer.parameters())) > MOST_NUMBERS:
             return [(("network", index), f"{weights} weights are more than fit; the most are {MOST_NUMBERS}")]
         for name in ("max_spikes", "window_spikes"):
-            if (problem := too_many_spikes(getattr(layer, "out_features", 0), getattr(layer, name, 0))) is not None:
+            if (
+                problem := too_many_spikes(getattr(layer, "out_features", 0), getattr(layer, name, 0) or 0)
+            ) is not None:
                 return [(("network", index, name), problem)]
     outputs = [index for index, layer in enumerate(layers) if isinstance(layer, _OUTPUTS)]
     if not outputs:

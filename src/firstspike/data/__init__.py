@@ -15,6 +15,7 @@ from typing import Any
 
 from firstspike.data.aeon import time_series_outline, time_series_splits
 from firstspike.data.base import SpikeData, Splits
+from firstspike.data.camera import camera
 from firstspike.data.encoding import LatencyEncoder
 from firstspike.data.events import EventLists, event_lists, trains_from_events
 from firstspike.data.files import file_splits
@@ -31,6 +32,7 @@ from firstspike.data.yinyang import yin_yang
 
 DATASETS: dict[str, Callable[..., Splits]] = {
     "bars": independent_splits(bars, train=300, validation=90, test=90),
+    "camera": independent_splits(camera, train=300, validation=100, test=300),
     "delayed_xor": independent_splits(delayed_xor, train=200, validation=100, test=100),
     "digits": digits_splits,
     "files": file_splits,
@@ -68,6 +70,6 @@ def outline(kind: str, **arguments: Any) -> SpikeData:
 
 __all__ = [
     "EventLists", "LatencyEncoder", "LevelCrossingEncoder", "SpikeData", "Splits", "ThresholdEncoder", "bars",
-    "cochleagram", "digits", "event_lists", "fashion_mnist", "file_splits", "first_spikes", "from_tonic", "mnist",
-    "poisson", "split", "trains_from_events", "trains_from_raster", "yin_yang",
+    "camera", "cochleagram", "digits", "event_lists", "fashion_mnist", "file_splits", "first_spikes", "from_tonic",
+    "mnist", "poisson", "split", "trains_from_events", "trains_from_raster", "yin_yang",
 ]  # fmt: skip
