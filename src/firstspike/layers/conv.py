@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from firstspike.layers.dense import DelayedNeurons, DenseOptions, Overflow, SpikeTrains
-from firstspike.layers.patches import Borders, Image, Pair, Window, flat, flattened
+from firstspike.layers.patches import Borders, Image, Pair, Window, flat, flattened, shown_form
 from firstspike.layers.trains import SpikeLayer, Spikes, at_observed
 from firstspike.neurons import Neuron
 from firstspike.ranges import Border, Size, checks_ranges
@@ -59,7 +59,7 @@ class ImageLayer(SpikeLayer):
 
     @property
     def _name(self) -> str:
-        return f"{self._get_name()} of an image {self.image} with {self.image.size} pixels"
+        return f"{self._get_name()} of an image {shown_form(self.form)} with {self.image.size} pixels"
 
     @property
     def _pixels(self) -> int:
@@ -78,7 +78,8 @@ class ImageLayer(SpikeLayer):
 
     def extra_repr(self) -> str:
         """Images and further arguments."""
-        return f"{self.image} -> {self.out_image}, {super().extra_repr().partition(', ')[2]}"
+        made = (shown_form(x) for x in (self.form, self.out_form))
+        return f"{' -> '.join(made)}, {super().extra_repr().partition(', ')[2]}"
 
 
 @takes_arguments_of(DelayedNeurons, without=("shape", "in_features", "out_features", "synapses"))

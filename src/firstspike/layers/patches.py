@@ -42,7 +42,12 @@ class Image(NamedTuple):
         return math.prod(self)
 
     def __str__(self) -> str:
-        return "x".join(map(str, self))
+        return shown_form(self)
+
+
+def shown_form(form: tuple[int, ...]) -> str:
+    """Sizes of an image as they are printed."""
+    return "x".join(map(str, form))
 
 
 class Window(NamedTuple):
@@ -125,7 +130,7 @@ def flat(
     pixels, more = math.prod(form), ", spikes" if trains else ""
     if not times.ndim or found.shape[-1 - trains] != pixels:
         raise ValueError(
-            f"{layer} expects times (..., {pixels}{more}) of an image {'x'.join(map(str, form))}, got "
+            f"{layer} expects times (..., {pixels}{more}) of an image {shown_form(form)}, got "
             f"{tuple(times.shape)}; (..., {', '.join(map(str, form))}{more}) is taken as well"
         )
     if trains:
