@@ -315,8 +315,8 @@ class MergePool2d(_Pool2d):
     """All spikes in each window of an image, channel by channel: trains to the sorted union of the trains in a window.
 
     ``(batch, channels * height * width, spikes) -> (batch, out_pixels, spikes)``, or images of trains as in
-    ``SpikingConv2d``; as many spikes as the busiest window has. A neuron behind it sees each spike as if all inputs of
-    the window had the same weight. Of several spikes at the same time all are kept. ``EarliestPool2d`` behind a
+    ``SpikingConv2d``, with as many spikes as fit into a window. To a neuron behind it this is as if all inputs of the
+    window had the same weight. Of several spikes at the same time all are kept. ``EarliestPool2d`` behind a
     ``FirstSpike`` keeps the first spike of each window.
 
     Args:
@@ -333,12 +333,13 @@ class MergePool2d(_Pool2d):
 
     def forward(self, times: Spikes, observed: Tensor | None = None) -> Float[Tensor, "*batch out_pixels spikes"]:
         """The unions; with ``observed``, these trains and the gradient of the spikes in the same places."""
-        channels = self._flat(times).unflatten(-2, (self.image.channels, -1))
-        seen = self.window.patches(channels, Image(1, *self.image[1:]), trains=True)
+        trains = flat(times, self.form, self._get_name(), trains=True)
+        columns = math.prod(self.window.kernel) * trains.shape[-1]
+        seen = _compact(trains).unflatten(-2, (self.image.channels, -1))
+        seen = self.window.patches(seen, Image(1, *self.image[1:]), trains=True)
         made = seen.flatten(-2).sort(dim=-1, stable=True).values.flatten(-3, -2)
         if observed is not None:
-            observed = flat(observed, self.out_image, "observed of MergePool2d", trains=True)
-            short = observed.shape[-1] - made.shape[-1]
-            made = functional.pad(made, (0, short), value=math.inf) if short >= 0 else made[..., :short]
-            return self._as_given(at_observed(made, observed), times)
-        return self._as_given(_compact(made), times)
+            observed = flat(observed, self.out_form, "observed of MergePool2d", trains=True)
+            columns = observed.shape[-1]
+        made = functional.pad(made, (0, columns - made.shape[-1]), value=math.inf)
+        return self._as_given(made if observed is None else at_observed(made, observed), times)
