@@ -31,8 +31,7 @@ def camera(
 
     A bar appears, moves, and vanishes again. A pixel sends an event of polarity 1 ("on") when its brightness rises
     through a quarter or three quarters of that of the bar, and one of polarity 0 ("off") when it falls. Where the bar
-    is, how large and how fast, is drawn at random. So numbers of events say next to nothing about the class, nor do
-    first events.
+    is, how large and how fast, is drawn at random. Numbers of events say next to nothing about the class.
 
     Args:
         motion: ``"bars"`` move to the right, up, to the left or down, each up to 15 degrees off, anywhere.
