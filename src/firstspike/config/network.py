@@ -150,9 +150,7 @@ def network_problems(
         if (weights := sum(parameter.numel() for parameter in layer.parameters())) > MOST_NUMBERS:
             return [(("network", index), f"{weights} weights are more than fit; the most are {MOST_NUMBERS}")]
         for name in ("max_spikes", "window_spikes"):
-            if (
-                problem := too_many_spikes(getattr(layer, "out_features", 0), getattr(layer, name, 0) or 0)
-            ) is not None:
+            if (problem := too_many_spikes(getattr(layer, "out_features", 0), getattr(layer, name, 0))) is not None:
                 return [(("network", index, name), problem)]
     outputs = [index for index, layer in enumerate(layers) if isinstance(layer, _OUTPUTS)]
     if not outputs:
@@ -183,9 +181,9 @@ def network_problems(
     return problems
 
 
-def too_many_spikes(neurons: int, spikes: int) -> str | None:
+def too_many_spikes(neurons: int, spikes: int | None) -> str | None:
     """The error if a layer has more spikes in one sample than fit; None otherwise."""
-    if neurons * spikes <= MOST_NUMBERS:
+    if spikes is None or neurons * spikes <= MOST_NUMBERS:
         return None
     return f"{spikes} spikes of {neurons} neurons are more than fit; the most are {MOST_NUMBERS // neurons} of each"
 

@@ -55,7 +55,9 @@ def camera(
     for label in labels.tolist():
         draw = torch.rand(7, generator=generator, dtype=torch.float64).tolist()
         bright = _brightness(motion, label, size, time / duration, draw)
-        found = [_stray(noise, duration, 2 * size**2, generator)]
+        stray = int(torch.poisson(torch.tensor(2.0 * size**2 * noise), generator=generator))
+        when = duration * torch.rand(stray, generator=generator, dtype=torch.float64)
+        found = [(when, torch.randint(2 * size**2, (stray,), generator=generator))]
         for level in _LEVELS:
             above = bright > level
             row, frame = (above[:, 1:] != above[:, :-1]).nonzero().unbind(1)
@@ -64,8 +66,7 @@ def camera(
             found.append((when, row + (after > before) * size**2))
         when, pixel = (torch.cat(x) for x in zip(*found, strict=True))
         events.append((when, pixel))
-    lists = event_lists(events, 2 * size**2, dtype)
-    return SpikeData(lists, labels, names, (2, size, size))
+    return SpikeData(event_lists(events, 2 * size**2, dtype), labels, names, (2, size, size))
 
 
 def _brightness(
@@ -85,10 +86,3 @@ def _brightness(
     across, along = x * angle.cos() + y * angle.sin() - shift, y * angle.cos() - x * angle.sin()
     outside = torch.maximum(across.abs() - width / 2, along.abs() - length / 2)
     return (0.5 - outside).clamp(0, 1) * (moved.abs() < 0.5)
-
-
-def _stray(noise: float, duration: float, inputs: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Events that nothing causes."""
-    count = int(torch.poisson(torch.tensor(noise * inputs, dtype=torch.float64), generator=generator))
-    when = torch.rand(count, generator=generator, dtype=torch.float64) * duration
-    return when, torch.randint(inputs, (count,), generator=generator)

@@ -46,16 +46,9 @@ class ImageLayer(SpikeLayer):
 
     image: Image
     out_image: Image
-
-    @property
-    def form(self) -> tuple[int, ...]:
-        """Sizes of an image as its times have them."""
-        return self.image
-
-    @property
-    def out_form(self) -> tuple[int, ...]:
-        """``form`` of the output."""
-        return self.out_image
+    form: tuple[int, ...]
+    """Sizes of an image as its times have them."""
+    out_form: tuple[int, ...]
 
     @property
     def _name(self) -> str:
@@ -109,9 +102,8 @@ class SpikingConv2d(ImageLayer, DelayedNeurons):
             for each channel is a ``Delay(..., copies=height * width)`` before the layer.
         per_neuron: whether each output channel has separate values of the trainable parameters. Otherwise the layer
             shares one.
-        max_weight_grad: bound on the weight gradient of one (sample, neuron) pair, of trains of one spike, see
-            ``first_spike_time`` and ``spike_trains``. It holds for each neuron, not for the sum over those that share
-            weights.
+        max_weight_grad: bound on the weight gradient of one (sample, neuron) pair, of trains of one spike. It holds for
+            each neuron, not for the sum over those that share weights.
 
     Raises:
         ValueError: sizes below 1, a patch larger than the image; otherwise as ``SpikingLinear``. More spikes than
@@ -143,9 +135,9 @@ class SpikingConv2d(ImageLayer, DelayedNeurons):
         self.max_spikes, self.overflow = max_spikes, overflow
         shape = out_channels, seen.channels, *window.kernel[2 - self._sides :]
         super().__init__(shape, seen.size, made.size, neuron, **options)
-        self.image, self.out_image, self.window = seen, made, window
-        self.out_channels, self.kernel_size, self.stride, self.padding = out_channels, kernel_size, stride, padding
-        self.dilation = dilation
+        self.image, self.out_image, self.window = self.form, self.out_form, _ = seen, made, window
+        self.out_channels, self.kernel_size = out_channels, kernel_size
+        self.stride, self.padding, self.dilation = stride, padding, dilation
         # no buffer: only the CPU uses it, and a layer on ``meta`` may be a mere check of sizes
         self._places = None if self.weight.is_meta else window.places(seen)
 
@@ -173,9 +165,8 @@ class SpikingConv2d(ImageLayer, DelayedNeurons):
             observed = observed.unflatten(at, (self.out_channels, -1)).transpose(at - 1, at)
         operator: Any = spike_trains if self.takes_trains else first_spike_time
 
-        def of(seen: Tensor, observed: Tensor | None) -> Tensor:
-            found: Tensor = operator(seen, self.synapses, self.neuron, observed=observed, **given)
-            return found
+        def of(seen: Tensor, observed: Tensor | None) -> Any:
+            return operator(seen, self.synapses, self.neuron, observed=observed, **given)
 
         pixels, places = self._flat(times), self._places
         plain = self.takes_trains and not records() and not torch._C._are_functorch_transforms_active()
@@ -213,10 +204,8 @@ class SpikingConv2d(ImageLayer, DelayedNeurons):
 class SpikingConv1d(SpikingConv2d):
     """``SpikingConv2d`` along one side, such as the frequencies of a cochlea: neurons that each see a range of inputs.
 
-    Times are flat on both sides, channel after channel: ``(..., channels * length)``, or trains. Those of the form
-    ``(..., channels, length)`` are accepted as well, and then the output has the same form. ``image`` and ``out_image``
-    are those of one row, ``(channels, 1, length)``, as layers such as ``EarliestPool2d(layer.out_image, (1, 2))`` take
-    them.
+    Times are flat, ``(..., channels * length)``, or of the form ``(..., channels, length)``, and so are trains. Behind
+    it, ``MergePool2d(layer.out_image, (1, 2))`` pools: ``out_image`` is ``(channels, 1, length)``.
 
     Args:
         image: of the inputs, ``(channels, length)`` or ``(channels, 1, length)``.
@@ -245,16 +234,7 @@ class SpikingConv1d(SpikingConv2d):
         wide: Any = {"stride": (1, stride), "padding": (0, padding), "dilation": (1, dilation)}
         super().__init__((image[0], 1, image[-1]), out_channels, (1, kernel_size), neuron, **wide, **options)
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
-
-    @property
-    def form(self) -> tuple[int, ...]:
-        """Sizes of the inputs as times have them."""
-        return self.image[::2]
-
-    @property
-    def out_form(self) -> tuple[int, ...]:
-        """``form`` of the output."""
-        return self.out_image[::2]
+        self.form, self.out_form = self.image[::2], self.out_image[::2]
 
 
 class _Pool2d(ImageLayer):
@@ -266,6 +246,7 @@ class _Pool2d(ImageLayer):
         self.kernel_size, self.stride = kernel_size, stride
         self.window = Window.checked(kernel_size, kernel_size if stride is None else stride)
         self.out_image = Image(self.image.channels, *self.window.positions(self.image))
+        self.form, self.out_form = self.image, self.out_image
         self.in_features, self.out_features = self.image.size, self.out_image.size
 
 
@@ -315,9 +296,8 @@ class MergePool2d(_Pool2d):
     """All spikes in each window of an image, channel by channel: trains to the sorted union of the trains in a window.
 
     ``(batch, channels * height * width, spikes) -> (batch, out_pixels, spikes)``, or images of trains as in
-    ``SpikingConv2d``, with as many spikes as fit into a window. To a neuron behind it this is as if all inputs of the
-    window had the same weight. Of several spikes at the same time all are kept. ``EarliestPool2d`` behind a
-    ``FirstSpike`` keeps the first spike of each window.
+    ``SpikingConv2d``, with as many spikes as fit into a window. Of several spikes at the same time all are kept.
+    ``EarliestPool2d`` behind a ``FirstSpike`` keeps the first spike of each window.
 
     Args:
         image: of the inputs, ``(channels, height, width)``.

@@ -41,7 +41,7 @@ class DelayedNeurons(Delayed, SpikingLayer):
     """Neurons whose synapses may have delays.
 
     Args:
-        delay: rule by which the delays of synapses, in the shape of the weights, start and stay >= 0; None for none.
+        delay: rule by which synaptic delays, in the shape of the weights, start and stay >= 0; None for no delays.
     """
 
     def __init__(
@@ -101,11 +101,7 @@ class DelayedNeurons(Delayed, SpikingLayer):
 
 @takes_arguments_of(DelayedNeurons, without=("shape",))
 class DenseLayer(DelayedNeurons):
-    """Fully connected neurons, optionally with synaptic delays.
-
-    Args:
-        delay: rule by which synaptic delays (out_features, in_features) start and stay >= 0; None for no delays.
-    """
+    """Fully connected neurons, optionally with synaptic delays."""
 
     def __init__(
         self, in_features: Size, out_features: Size, neuron: Neuron | None = None, **options: Unpack[DenseOptions]

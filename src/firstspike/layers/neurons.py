@@ -29,8 +29,9 @@ from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt, Positi
 from firstspike.spiketime.operator import Silent, check_end
 
 _RECORDED = "tau_mem", "tau_syn", "threshold"  # in a ``state_dict``
-_LATER = {"connections", "delay_raw", "delay_rule", "out_image", "receptors", "recurrent_connections", "window"}
+_LATER = {"connections", "delay_raw", "delay_rule", "receptors", "recurrent_connections", "window"}
 _LATER |= {"recurrent_delays", "recurrent_source", "recurrent_target", "recurrent_weight", "signs", "source", "target"}
+_LATER |= {"form", "out_form", "out_image"}
 _UNUSUAL = {
     "tau_syn": "with several receptors (tau_syn)",
     "tau_rise": "whose synapses have a rise time (tau_rise)",

@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from firstspike.layers.branches import Branch
 from firstspike.layers.init import NormalWeights, firing_weights, first_response
@@ -97,16 +97,15 @@ def passing_weights(
     return NormalWeights(mean, min(widest, gain * mean * passed))
 
 
-def _passed_on(layer: nn.Module, entered: Sequence[Tensor]) -> Tensor:
+def _passed_on(layer: Any, entered: Sequence[Tensor]) -> Tensor:
     """The output of a layer. If neurons spike too often at the start, their first spikes are enough."""
     if not hasattr(layer, "overflow"):
         return applied(layer, entered)
-    known: Any = layer
-    overflow, known.overflow = known.overflow, "drop"
+    overflow, layer.overflow = layer.overflow, "drop"
     try:
         return applied(layer, entered)
     finally:
-        known.overflow = overflow
+        layer.overflow = overflow
 
 
 def _arrivals(layer: SpikingLayer, times: Tensor, several: bool) -> Tensor:

@@ -1,5 +1,6 @@
 """A network as a NIR graph."""
 
+from functools import partial
 from typing import Any
 
 import nir
@@ -182,13 +183,9 @@ class Writer:
     def _neurons(self, layer: NeuronLayer, kind: str, neurons: Any, gain: Float[np.ndarray, " neurons"]) -> None:
         """Weights and delays of a layer, and its neurons after them."""
         number = len(self.lifs) - (kind == "lif")
-        delay = getattr(layer, "delay", None)
-        weight, delays = (
-            None if x is None else _expanded(layer, x) if isinstance(layer, layers.SpikingConv2d) else to_numpy(x)
-            for x in (layer.synapses, None if delay is None or not delay.any() else delay)
-        )
-        assert weight is not None
-        weight = weight * gain[:, None]
+        matrix = partial(_expanded, layer) if isinstance(layer, layers.SpikingConv2d) else to_numpy
+        weight, delay = matrix(layer.synapses) * gain[:, None], getattr(layer, "delay", None)
+        delays = None if delay is None or not delay.any() else matrix(delay)
         before: list[str] = []
         for node, place in _parts(self.source):
             name = f"fc_{number}_{node}" if before else f"fc_{number}"
