@@ -13,6 +13,8 @@ from firstspike.layers.ensembles import Ensemble
 from firstspike.neurons import AdaptiveLIF
 from firstspike.spiketime import spike_trains
 
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
 INF = math.inf
 IMAGE = (2, 5, 4)
 RULE = DelayRule(scale=2.0, std=1.0)
@@ -126,6 +128,15 @@ def test_parameters_that_learn():
     with torch.no_grad():
         layer.log_threshold.add_(torch.tensor([0.1, -0.1, -0.8]))
     assert_same(layer, trains(3, 40))
+
+
+@pytest.mark.parametrize("options", SHAPES, ids=str)
+def test_patches_are_the_same_by_numbers_and_by_torch(options):
+    """The CPU takes pixels by their numbers, other devices have torch cut the image up."""
+    layer, times = conv(**options), trains(2, 40)
+    seen = layer.seen(times)
+    layer._places = None
+    assert torch.equal(layer.seen(times), seen)
 
 
 def test_bounded_gradients_and_masks():

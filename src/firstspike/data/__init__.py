@@ -15,7 +15,6 @@ from typing import Any
 
 from firstspike.data.aeon import time_series_outline, time_series_splits
 from firstspike.data.base import SpikeData, Splits
-from firstspike.data.camera import camera
 from firstspike.data.encoding import LatencyEncoder
 from firstspike.data.events import EventLists, event_lists, trains_from_events
 from firstspike.data.files import file_splits
@@ -24,6 +23,7 @@ from firstspike.data.image_files import SOURCES, source_splits
 from firstspike.data.images import DIGIT_IMAGES, digits_splits
 from firstspike.data.rasters import first_spikes, trains_from_raster
 from firstspike.data.recordings import cochleagram, spoken_digits_outline, spoken_digits_splits
+from firstspike.data.sensor import camera
 from firstspike.data.series_encoding import LevelCrossingEncoder, ThresholdEncoder
 from firstspike.data.splits import independent_splits, part_of, split
 from firstspike.data.spoken import shd_splits, spoken_outline, ssc_splits
