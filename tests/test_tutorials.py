@@ -169,8 +169,8 @@ def test_target_trains(executed):
 
 
 def test_cameras(executed):
-    text = executed("13_cameras", ("SEEDS, EPOCHS = 5, 30", "SEEDS, EPOCHS = 2, 20"))
-    assert percent(text, "worst seed") > 90
+    text = executed("13_cameras", ("SEEDS, EPOCHS = 5, 30", "SEEDS, EPOCHS = 5, 15"))
+    assert percent(text, "worst seed") > 85
     assert percent(text, "connected to all pixels: test accuracy") < percent(text, "seed 1: test accuracy")
 
 

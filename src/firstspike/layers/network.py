@@ -155,7 +155,8 @@ class Network(nn.Sequential):
         return times
 
     def _flat(self, times: Tensor) -> Tensor:
-        form = getattr(next(iter(self), None), "form", None)  # an index would take longer
+        first: Any = next(iter(self), None)  # an index would take longer
+        form = getattr(first, "form", getattr(first, "image", None))
         return times if form is None else flattened(times, form, self.takes_trains)
 
     def record(self, times: Float[Tensor, "*batch inputs"], observed: Sequence[Tensor | None] | None = None) -> Record:
