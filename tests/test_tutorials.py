@@ -168,6 +168,12 @@ def test_target_trains(executed):
     assert "tau_mem, tau_syn and threshold found: [17.0, 3.0, 14.0]" in text
 
 
+def test_cameras(executed):
+    text = executed("13_cameras", ("SEEDS, EPOCHS = 5, 30", "SEEDS, EPOCHS = 5, 15"))
+    assert percent(text, "worst seed") > 85
+    assert percent(text, "connected to all pixels: test accuracy") < percent(text, "seed 1: test accuracy")
+
+
 def test_every_tutorial_has_a_test_and_a_line_in_the_index():
     assert {f"test_{name.partition('_')[2]}" for name in NAMES} <= set(globals())
     index = (TUTORIALS / "index.md").read_text(encoding="utf-8")

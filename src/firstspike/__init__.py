@@ -25,12 +25,14 @@ if TYPE_CHECKING:
         EarliestPool2d,
         FirstSpike,
         IntegralReadout,
+        LIFConv1d,
         LIFConv2d,
         LIFLinear,
         LIFRecurrent,
         LIFSpikeTrains,
         MaximumReadout,
         MembraneReadout,
+        MergePool2d,
         Multiplex,
         Network,
         PoissonSpikes,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
         SmoothCount,
         SpikeDropout,
         SpikeTrains,
+        SpikingConv1d,
         SpikingConv2d,
         SpikingLinear,
         SpikingRecurrent,
@@ -59,12 +62,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LIF", "Augment", "BiasSpikes", "Callback", "Concatenate", "CosineLR", "Delay", "DelayRule", "Earliest",
-    "EarliestPool2d", "EarlyStopping", "Evaluation", "FirstSpike", "IntegralReadout", "LIFConv2d", "LIFLinear",
-    "LIFRecurrent", "LIFSpikeTrains", "MaximumReadout", "MembraneReadout", "Multiplex", "Network", "Neuron",
-    "PoissonSpikes", "Record", "Rewiring", "Run", "SilentNeurons", "SmoothCount", "SpikeDropout", "SpikeTrains",
-    "SpikingConv2d", "SpikingLinear", "SpikingRecurrent", "Trainer", "__version__", "config", "connect", "data",
-    "export", "first_spike_time", "from_nir", "interop", "layers", "losses", "neurons", "plots",
-    "raise_deferred_errors", "runs", "spike_trains", "spiketime", "substrates", "to_nir", "training",
+    "EarliestPool2d", "EarlyStopping", "Evaluation", "FirstSpike", "IntegralReadout", "LIFConv1d", "LIFConv2d",
+    "LIFLinear", "LIFRecurrent", "LIFSpikeTrains", "MaximumReadout", "MembraneReadout", "MergePool2d", "Multiplex",
+    "Network", "Neuron", "PoissonSpikes", "Record", "Rewiring", "Run", "SilentNeurons", "SmoothCount", "SpikeDropout",
+    "SpikeTrains", "SpikingConv1d", "SpikingConv2d", "SpikingLinear", "SpikingRecurrent", "Trainer", "__version__",
+    "config", "connect", "data", "export", "first_spike_time", "from_nir", "interop", "layers", "losses", "neurons",
+    "plots", "raise_deferred_errors", "runs", "spike_trains", "spiketime", "substrates", "to_nir", "training",
 ]  # fmt: skip
 
 # Looked up on first use, so that reading a config or printing a help text does not load torch.

@@ -16,8 +16,8 @@ from firstspike.seeding import generator
 @pytest.mark.parametrize("kind", sorted(set(DATASETS) - {"files", "shd", "spoken_digits", "ssc", "time_series"}))
 def test_outlines_are_those_of_the_data(kind, image_folder):
     raw = {"kind": kind, "train": 20, "validation": 10, "test": 10}
-    classes = {"delayed_xor": 2, "xor": 2, "bars": 3, "pattern": 3, "yin_yang": 3}.get(kind, 10)
-    first = [{"kind": "first_spike"}] if kind == "delayed_xor" else []
+    classes = {"delayed_xor": 2, "xor": 2, "bars": 3, "pattern": 3, "yin_yang": 3, "camera": 4}.get(kind, 10)
+    first = [{"kind": "first_spike"}] if kind in ("camera", "delayed_xor") else []
     if "mnist" in kind:
         raw["folder"] = str(image_folder)
     config = load_config(

@@ -88,9 +88,9 @@ def test_all_errors_are_reported_together():
         "neuron.tau_mem: should be greater than 0, got -1",
         "neuron.tau_syn: should be a finite number",
         "network[0].wieght_mean: unknown key, did you mean weight_mean?",
-        "network[1].kind: expected one of 'lif', 'conv', 'pool', 'delay', 'bias', 'poisson_spikes', "
-        "'multiplex', 'dropout', 'concatenate', 'earliest', 'spike_trains', 'recurrent', 'first_spike', 'integral', "
-        "'maximum', 'membrane', 'smooth_count', 'custom', got 'foo'",
+        "network[1].kind: expected one of 'lif', 'conv', 'conv1d', 'pool', 'merge_pool', 'delay', 'bias', "
+        "'poisson_spikes', 'multiplex', 'dropout', 'concatenate', 'earliest', 'spike_trains', 'recurrent', "
+        "'first_spike', 'integral', 'maximum', 'membrane', 'smooth_count', 'custom', got 'foo'",
         "loss.xi: should be greater than 0",
         "loss.regularizers[0].alpha: is missing",
         "training.epochs: should be greater than 0",

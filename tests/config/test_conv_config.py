@@ -3,7 +3,8 @@
 import pytest
 
 import firstspike as fs
-from firstspike.config import ConfigError, build, load_config
+from firstspike.config import ConfigError, build, describe, load_config
+from firstspike.reports.write import write_report
 from trained import start
 
 LAYERS = [
@@ -66,8 +67,13 @@ def test_a_run_with_convolution_and_its_figures(tmp_path):
         ([LAYERS[-1], LAYERS[0]], "conv needs an image"),
         ([{"kind": "conv", "out_channels": 0, "kernel_size": 3}, LAYERS[-1]], "network[0].out_channels"),
         (
-            [{"kind": "conv", "out_channels": 2, "kernel_size": 3, "delay": {}}, LAYERS[-1]],
-            "network[0].delay: unknown key",
+            [{"kind": "conv", "out_channels": 2, "kernel_size": 3, "delay": {"range": 3}}, LAYERS[-1]],
+            "network[0].delay.range: unknown key",
+        ),
+        ([{"kind": "conv1d", "out_channels": 2, "kernel_size": 3}, LAYERS[-1]], "expected (channels, length)"),
+        (
+            [LAYERS[0] | {"max_spikes": 5}, {"kind": "pool", "kernel_size": 2}, LAYERS[-1]],
+            "expects first spikes, and gets spike trains",
         ),
     ],
 )
@@ -87,3 +93,70 @@ def test_data_without_images_and_sizes_that_are_too_large():
     config["data"]["test"] = 1
     with pytest.raises(ConfigError, match="train, validation: expected at most 60000 images in total, got 60001"):
         load_config(config)
+
+
+TRAINS = [
+    {"kind": "conv", "out_channels": 4, "kernel_size": 3, "stride": 2, "max_spikes": 10, "overflow": "drop"}
+    | {"delay": {"scale": 3.0}, "delay_lr": 0.1},
+    {"kind": "delay", "trains": True, "copies": 9},
+    {"kind": "merge_pool", "kernel_size": 2, "stride": 1},
+    {"kind": "conv", "out_channels": 3, "kernel_size": 2, "max_spikes": 8, "overflow": "drop"},
+    {"kind": "integral", "out_features": 4, "tau": 10.0},
+]
+
+
+def camera(layers=TRAINS, **data):
+    return {
+        "data": {"kind": "camera", "size": 8, "train": 40, "validation": 20, "test": 20} | data,
+        "network": layers,
+        "loss": {"kind": "readout_cross_entropy"},
+        "training": {"epochs": 1, "batch_size": 20},
+    }
+
+
+def test_trains_of_a_camera_there_and_back():
+    config = load_config(camera())
+    trainer = build(config)
+    conv, delay, pool, second, readout = trainer.network
+    assert (conv.out_image, delay.delay_raw.shape) == ((4, 3, 3), (4,))
+    assert (pool.out_image, second.out_image, readout.in_features) == ((4, 2, 2), (3, 1, 1), 3)
+    assert conv.delay_raw.shape == conv.weight.shape == (4, 2, 3, 3)
+    assert {group["lr"] for group in trainer.members[0].optimizer.param_groups} == {0.005, 0.1}
+    found = describe(trainer)
+    one, other = ([x.model_dump(exclude={"neuron"}) for x in given.network] for given in (found, config))
+    assert one == other
+
+
+def test_first_spikes_of_trains_keep_the_image():
+    layers = [
+        TRAINS[0],
+        {"kind": "first_spike"},
+        {"kind": "pool", "kernel_size": 3},
+        {"kind": "lif", "out_features": 4},
+    ]
+    config = camera(layers) | {"loss": {"kind": "cross_entropy"}}
+    assert build(load_config(config)).network[2].out_image == (4, 1, 1)
+
+
+def test_one_dimension_without_an_image():
+    layers = [
+        {"kind": "conv1d", "out_channels": 3, "kernel_size": 5, "stride": 2, "max_spikes": 9},
+        {"kind": "merge_pool", "kernel_size": [1, 2]},
+        {"kind": "conv1d", "out_channels": 2, "kernel_size": 3, "max_spikes": 9},
+        {"kind": "integral", "out_features": 2, "tau": 10.0},
+    ]
+    data = {"kind": "pattern", "inputs": 30, "classes": 2, "train": 20, "validation": 10, "test": 10}
+    first, pool, second, _ = build(load_config(camera(layers) | {"data": data})).network
+    assert (first.image, first.out_image, pool.out_image) == ((1, 1, 30), (3, 1, 13), (3, 1, 6))
+    assert (second.weight.shape, second.out_image) == ((2, 3, 3), (2, 1, 4))
+
+
+@pytest.mark.slow
+def test_a_run_of_trains_with_its_figures(tmp_path):
+    config = camera()
+    config["training"] |= {"n_seeds": 2, "augment": {"flip": True, "jitter": 0.1}}
+    start(tmp_path / "run", load_config(config), progress_bar=False)
+    run = fs.Run(tmp_path / "run" / "seed_1")
+    names = {path.stem for path in run.plot()}
+    assert {"raster", "spike_counts", "weight_matrices", "summary", "parameters"} <= names
+    assert write_report(tmp_path / "run" / "seed_1", tmp_path / "page.html").is_file()

@@ -241,8 +241,9 @@ def test_shipped_configs(name):
     assert bound[0] is None  # it is written into each layer
     assert all(layer["max_weight_grad"] == bound[1] for layer in found["network"] if layer["kind"] == "lif")
     if given["training"]["silent"]["limits"] is None:  # those that follow from the network are written down
-        assert name in ("delayed_xor", "delayed_xor_resonators", "yin_yang_qif")
-        given["training"]["silent"]["limits"] = (0.5, 0.1) if name == "yin_yang_qif" else (1.0,)
+        assert name in ("camera", "delayed_xor", "delayed_xor_resonators", "yin_yang_qif")
+        limits = {"camera": (1.0, 1.0), "yin_yang_qif": (0.5, 0.1)}
+        given["training"]["silent"]["limits"] = limits.get(name, (1.0,))
     assert found["training"] == given["training"]
 
 

@@ -17,7 +17,8 @@ SIZES = {"train": 40, "validation": 20, "test": 12}
 
 
 FROM_FILES = {"mnist", "mnist_16x16", "fashion_mnist"}
-KINDS = sorted(set(DATASETS) - {"files", "shd", "spoken_digits", "ssc", "time_series"})  # these have tests of their own
+OWN_TESTS = {"camera", "files", "shd", "spoken_digits", "ssc", "time_series"}
+KINDS = sorted(set(DATASETS) - OWN_TESTS)
 
 
 @pytest.fixture(params=KINDS)

@@ -56,6 +56,17 @@ def test_delays_and_reset():
     torch.testing.assert_close(again(trains()), network(trains()), rtol=1e-9, atol=1e-9)
 
 
+def test_filters_with_delays():
+    neuron = fs.LIF(2.0, reset=-0.2)
+    make = {"max_spikes": 60, "delay": fs.DelayRule(scale=2.0, std=1.0), "weight_mean": 0.8, "weight_std": 0.4} | DOUBLE
+    conv = fs.LIFConv1d((1, 4), 3, 3, neuron, padding=1, **make)
+    network = fs.Network(conv, fs.LIFConv2d((3, 1, 4), 2, (1, 2), **make), READOUTS["integral"]())
+    again = fs.from_nir(fs.to_nir(network), dtype=torch.float64)
+    assert [type(x).__name__ for x in again] == ["SpikeTrains", "SpikeTrains", "IntegralReadout"]
+    for one, other in zip(again.record(trains()).layers, network.record(trains()).layers, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
 def test_neurons_of_other_programs_may_spike_several_times():
     graph = fs.to_nir(fs.Network(spiking()))
     del graph.metadata["max_spikes"]

@@ -55,8 +55,8 @@ def _compare_members(case: Case, options: list[dict[str, Any]]) -> None:
 
 def _flat(problem: Problem) -> Tensor:
     """Inputs of a network, of an image flat."""
-    times = problem.values["times"]
-    return times.flatten(1) if times.ndim == len("bixy") else times
+    times, axes = problem.values["times"], problem.quantities["times"].axes
+    return times.flatten(1, -1 - axes.endswith("k")) if "x" in axes else times
 
 
 def _passed(

@@ -32,7 +32,7 @@ from problems import (
     Quantity,
     Source,
 )
-from rows import NO_BUDGET, ONE_BACKEND
+from rows import NO_BUDGET, ONE_BACKEND, Row
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -152,6 +152,37 @@ def build_conv(values: Mapping[str, Any], backend: str) -> Network:
     return Network(layers.LIFConv2d(image, filters, 2, padding=(1, 0), stride=(2, 1), **of_neuron(values, backend)))
 
 
+def fill_conv_trains(source: Source, sides: int, delays: bool) -> None:
+    size = source.setting
+    channels, filters, axes = min(size.inputs, 4), size.neurons, "xy"[:sides]
+    times = source.trains(size.samples, channels, *(4, 3)[:sides], size.spikes)
+    source.add("times", Quantity(f"bi{axes}k", time=1, point=True), times, learnt=True)
+    kernel = (filters, channels, *(2, 2)[:sides])
+    weight = source.weights(*kernel, arrivals=2**sides * channels * size.spikes)
+    source.add("weight", Quantity(f"oi{axes}", weight=1), weight, learnt=True)
+    if delays:
+        delay = source.uniform(*kernel, low=0.05, high=1.5)
+        source.add("delay", Quantity(f"oi{axes}", time=1), delay, learnt=True)
+    source.add("refractory", Quantity(time=1), 0.2)
+    source.add("max_spikes", Quantity(), 8)
+    source.add("overflow", Quantity(), "drop")
+    source.neuron(filters)
+
+
+def build_conv_trains(values: Mapping[str, Any], backend: str) -> Network:
+    sides, filters, most = values["weight"].ndim - 2, len(values["weight"]), values["max_spikes"]
+    image, options = tuple(values["times"].shape[1 : 2 + sides]), train_options(values, backend)
+    if sides == 1:
+        return Network(layers.LIFConv1d(image, filters, 2, padding=1, dilation=2, max_spikes=most, **options))
+    return Network(layers.LIFConv2d(image, filters, 2, padding=(1, 0), stride=(2, 1), max_spikes=most, **options))
+
+
+def conv_row(name: str, covers: tuple[str, ...], sides: int, delays: bool, **others: Any) -> Row:
+    return layer_row(name, covers, partial(fill_conv_trains, sides=sides, delays=delays), build_conv_trains,
+        dense_state, Quantity("bops", time=1, point=True), result="trains", observed="trains",
+        places=lambda x, values: x.unflatten(-2, (len(values["weight"]), -1)), **others)  # fmt: skip
+
+
 # Readouts
 
 
@@ -223,6 +254,9 @@ LAYER_ROWS = [
     layer_row("LIFConv2d", ("conv", "LIFConv2d"), fill_conv, build_conv,
         lambda values: {"0.weight": values["weight"]} | learnt_neuron(values), Quantity("bop", time=1, point=True),
         places=lambda x, values: x.unflatten(-1, (len(values["weight"]), -1)), excused=ONCE, observed="spikes"),
+    conv_row("LIFConv2d, trains", (), 2, False, others={"max_weight_grad": 1e-3, "max_spikes": 4, "overflow": "error"}),
+    conv_row("LIFConv2d, trains, delays", (), 2, True, slow=True),
+    conv_row("LIFConv1d, trains", ("conv1d", "LIFConv1d"), 1, True),
     layer_row("LIFSpikeTrains", ("spike_trains", "LIFSpikeTrains"), partial(fill_trains, delays=False), build_trains,
         dense_state, OUT_TRAINS, result="trains", observed="trains",
         others={"max_weight_grad": 1e-3, "max_spikes": 4, "overflow": "error", "refractory": 0.1}),

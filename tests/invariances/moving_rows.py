@@ -85,7 +85,18 @@ def build_pool(values: Mapping[str, Any], _: str) -> Network:
     return Network(layers.EarliestPool2d(tuple(values["times"].shape[-3:]), (2, 1)))
 
 
+def fill_merged(source: Source) -> None:
+    size = source.setting
+    given = source.trains(size.samples, size.neurons, 4, 3, size.spikes)
+    apart = 1e-3 * torch.arange(given[0, 0].numel()).view(given.shape[2:])  # none twice in a window
+    source.add("times", Quantity("boxyk", time=1, point=True), (given + apart).sort(-1).values, learnt=True)
+
+
 MOVING_ROWS = [
+    layer_row("MergePool2d", ("merge_pool", "MergePool2d"), fill_merged,
+        lambda values, _: Network(layers.MergePool2d(tuple(values["times"].shape[1:4]), (2, 1))), lambda _: {},
+        Quantity("bops", time=1, point=True), result="trains",
+        places=lambda x, values: x.unflatten(-2, (values["times"].shape[1], -1)), **MOVING | {"observed": None}),
     layer_row("EarliestPool2d", ("pool", "EarliestPool2d"), lambda source: fill_times(source, 4, 3, distinct=True),
         build_pool, lambda _: {}, Quantity("bop", time=1, point=True),
         places=lambda x, values: x.unflatten(-1, (values["times"].shape[-3], -1)), **MOVING),

@@ -57,7 +57,7 @@ def called(build: Build, parameters: Parameters, values: Mapping[str, Any], back
     network = build(values, backend)
     state = {f"network.{name}": x for name, x in parameters(values).items()}
     seen = values.get("observed")
-    observed = None if seen is None else [*[None] * (len(network) - 1), seen.flatten(-2) if places else seen]
+    observed = None if seen is None else [*[None] * (len(network) - 1), seen.flatten(1, 2) if places else seen]
     record: Record = functional_call(Recorder(network), state, (values["times"], observed))
     return record.output
 

@@ -65,7 +65,9 @@ PROGRAM = "needs another program; tests/substrates compare it with the exact sub
 TARGETS = "compares with target trains; invariances are in tests/losses/test_train_losses.py"
 WITHOUT_ROW = {
     **dict.fromkeys(("SpikingLayer", "Readout", "TimeLoss"), BASE),
-    **dict.fromkeys(("SpikingLinear", "SpikeTrains", "SpikingRecurrent", "SpikingConv2d", "LIFLayer"), NAME),
+    **dict.fromkeys(
+        ("SpikingLinear", "SpikeTrains", "SpikingRecurrent", "SpikingConv1d", "SpikingConv2d", "LIFLayer"), NAME
+    ),
     **dict.fromkeys(("Substrate", "LayerByLayer"), BASE),
     **dict.fromkeys(("nest", "Nest", "neuron", "Neuron", "brian2", "Brian2", "brainscales2", "BrainScaleS2"), PROGRAM),
     **dict.fromkeys(

@@ -27,6 +27,7 @@ MADE = {
     "LIFLinear": lambda neuron=None: fs.SpikingLinear(6, 3, neuron),
     "LIFSpikeTrains": lambda neuron=None: fs.SpikeTrains(6, 3, 5, neuron),
     "LIFRecurrent": lambda neuron=None: fs.SpikingRecurrent(6, 3, 5, 4.0, neuron),
+    "LIFConv1d": lambda neuron=None: fs.SpikingConv1d((6, 1), 3, 1, neuron),
     "LIFConv2d": lambda neuron=None: fs.SpikingConv2d((6, 1, 1), 3, 1, neuron),
 }
 

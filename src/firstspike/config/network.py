@@ -22,6 +22,7 @@ from firstspike.layers import (
     Readout,
     SpikeDropout,
     SpikeTrains,
+    SpikingConv1d,
     SpikingLayer,
     SpikingLinear,
 )
@@ -69,6 +70,8 @@ def layers_of(
         target: Any = type(section)._target
         takes = inspect.signature(target).parameters
         points.append(size if image is None else image)
+        if issubclass(target, SpikingConv1d) and image is None:
+            image = (1, 1, size)
         around = runtime | {"in_features": size, "features": size, "image": image}
         given = section.arguments(*_RATES) | {name: x for name, x in around.items() if name in takes}
         try:
@@ -98,7 +101,8 @@ def layers_of(
             raise
         except ValueError as error:
             raise LayerError(("network", index), str(error)) from None
-        image = image if isinstance(layer, Delay | SpikeDropout) else getattr(layer, "out_image", None)
+        keeps = isinstance(layer, Delay | SpikeDropout | FirstSpike)
+        image = image if keeps else getattr(layer, "out_image", None)
         yield layer
 
 
@@ -177,9 +181,9 @@ def network_problems(
     return problems
 
 
-def too_many_spikes(neurons: int, spikes: int) -> str | None:
+def too_many_spikes(neurons: int, spikes: int | None) -> str | None:
     """The error if a layer has more spikes in one sample than fit; None otherwise."""
-    if neurons * spikes <= MOST_NUMBERS:
+    if spikes is None or neurons * spikes <= MOST_NUMBERS:
         return None
     return f"{spikes} spikes of {neurons} neurons are more than fit; the most are {MOST_NUMBERS // neurons} of each"
 

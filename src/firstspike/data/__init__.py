@@ -23,6 +23,7 @@ from firstspike.data.image_files import SOURCES, source_splits
 from firstspike.data.images import DIGIT_IMAGES, digits_splits
 from firstspike.data.rasters import first_spikes, trains_from_raster
 from firstspike.data.recordings import cochleagram, spoken_digits_outline, spoken_digits_splits
+from firstspike.data.sensor import camera
 from firstspike.data.series_encoding import LevelCrossingEncoder, ThresholdEncoder
 from firstspike.data.splits import independent_splits, part_of, split
 from firstspike.data.spoken import shd_splits, spoken_outline, ssc_splits
@@ -31,6 +32,7 @@ from firstspike.data.yinyang import yin_yang
 
 DATASETS: dict[str, Callable[..., Splits]] = {
     "bars": independent_splits(bars, train=300, validation=90, test=90),
+    "camera": independent_splits(camera, train=300, validation=100, test=300),
     "delayed_xor": independent_splits(delayed_xor, train=200, validation=100, test=100),
     "digits": digits_splits,
     "files": file_splits,
@@ -68,6 +70,6 @@ def outline(kind: str, **arguments: Any) -> SpikeData:
 
 __all__ = [
     "EventLists", "LatencyEncoder", "LevelCrossingEncoder", "SpikeData", "Splits", "ThresholdEncoder", "bars",
-    "cochleagram", "digits", "event_lists", "fashion_mnist", "file_splits", "first_spikes", "from_tonic", "mnist",
-    "poisson", "split", "trains_from_events", "trains_from_raster", "yin_yang",
+    "camera", "cochleagram", "digits", "event_lists", "fashion_mnist", "file_splits", "first_spikes", "from_tonic",
+    "mnist", "poisson", "split", "trains_from_events", "trains_from_raster", "yin_yang",
 ]  # fmt: skip

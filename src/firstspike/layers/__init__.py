@@ -3,7 +3,7 @@
 from torch import nn
 
 from firstspike.layers.branches import Concatenate, Earliest
-from firstspike.layers.conv import EarliestPool2d, SpikingConv2d
+from firstspike.layers.conv import EarliestPool2d, MergePool2d, SpikingConv1d, SpikingConv2d
 from firstspike.layers.cost import ENERGIES, energy_estimates, layer_costs
 from firstspike.layers.delay import Delay, DelayRule
 from firstspike.layers.dense import SpikeTrains, SpikingLinear
@@ -18,7 +18,8 @@ from firstspike.layers.start import start_firing_
 from firstspike.layers.trains import FirstSpike, SmoothCount
 from firstspike.layers.voltages import states_at
 
-LIFConv2d = SpikingConv2d  # the names that layers had, with which those of LIF neurons are printed
+LIFConv1d = SpikingConv1d  # the names that layers had, with which those of LIF neurons are printed
+LIFConv2d = SpikingConv2d
 LIFLayer = SpikingLayer
 LIFLinear = SpikingLinear
 LIFRecurrent = SpikingRecurrent
@@ -27,7 +28,9 @@ LIFSpikeTrains = SpikeTrains
 LAYERS: dict[str, type[nn.Module]] = {
     "lif": SpikingLinear,
     "conv": SpikingConv2d,
+    "conv1d": SpikingConv1d,
     "pool": EarliestPool2d,
+    "merge_pool": MergePool2d,
     "delay": Delay,
     "bias": BiasSpikes,
     "poisson_spikes": PoissonSpikes,
@@ -46,8 +49,8 @@ LAYERS: dict[str, type[nn.Module]] = {
 
 __all__ = [
     "ENERGIES", "BiasSpikes", "Concatenate", "Delay", "DelayRule", "Earliest", "EarliestPool2d", "FirstSpike",
-    "IntegralReadout", "LIFConv2d", "LIFLayer", "LIFLinear", "LIFRecurrent", "LIFSpikeTrains", "MaximumReadout",
-    "MembraneReadout", "Multiplex", "Network", "PoissonSpikes", "Readout", "Record", "SmoothCount", "SpikeDropout",
-    "SpikeTrains", "SpikingConv2d", "SpikingLayer", "SpikingLinear", "SpikingRecurrent", "energy_estimates", "export",
-    "layer_costs", "start_firing_", "states_at",
+    "IntegralReadout", "LIFConv1d", "LIFConv2d", "LIFLayer", "LIFLinear", "LIFRecurrent", "LIFSpikeTrains",
+    "MaximumReadout", "MembraneReadout", "MergePool2d", "Multiplex", "Network", "PoissonSpikes", "Readout", "Record",
+    "SmoothCount", "SpikeDropout", "SpikeTrains", "SpikingConv1d", "SpikingConv2d", "SpikingLayer", "SpikingLinear",
+    "SpikingRecurrent", "energy_estimates", "export", "layer_costs", "start_firing_", "states_at",
 ]  # fmt: skip

@@ -110,7 +110,8 @@ def fan_out(layer: SpikingLayer | Readout) -> Int64[Tensor, " inputs"]:
     each = synapses.fan_out(layer)
     if layer.weight.ndim <= 2:
         return each
-    seen = layer.seen(torch.arange(layer.in_features, dtype=torch.float64, device=layer.weight.device).unsqueeze(0))
+    pixels = torch.arange(layer.in_features, dtype=torch.float64, device=layer.weight.device)
+    seen = layer.seen(pixels.unsqueeze(0)).reshape(-1, len(each))
     there = seen.isfinite()
     return torch.bincount(seen[there].long(), each.expand_as(seen)[there], layer.in_features).long()
 

@@ -193,7 +193,7 @@ class Delay(Delayed, SpikeLayer):
         features: number of inputs.
         rule: initial values, bounds and jitter of the delays.
         copies: number of neighbouring inputs that share one delay: the copies that ``Multiplex(copies)`` makes of an
-            input.
+            input, or the pixels of a channel.
         trains: whether the spikes are spike trains, before or after layers such as ``SpikeTrains``.
         generator: source of the initial values; torch's global one by default.
         device: as in torch.

@@ -36,16 +36,17 @@ class SpikeTrainOptions(DenseOptions, total=False):
     overflow: Overflow
 
 
-@takes_arguments_of(NeuronLayer, without=("shape",))
-class DenseLayer(Delayed, SpikingLayer):
-    """Fully connected neurons, optionally with synaptic delays.
+@takes_arguments_of(NeuronLayer)
+class DelayedNeurons(Delayed, SpikingLayer):
+    """Neurons whose synapses may have delays.
 
     Args:
-        delay: rule by which synaptic delays (out_features, in_features) start and stay >= 0; None for no delays.
+        delay: rule by which synaptic delays, in the shape of the weights, start and stay >= 0; None for no delays.
     """
 
     def __init__(
         self,
+        shape: tuple[int, ...],
         in_features: Size,
         out_features: Size,
         neuron: Neuron | None = None,
@@ -53,7 +54,7 @@ class DenseLayer(Delayed, SpikingLayer):
         delay: DelayRule | None = None,
         **options: Unpack[SpikingOptions],
     ) -> None:
-        super().__init__((out_features, in_features), in_features, out_features, neuron, **options)
+        super().__init__(shape, in_features, out_features, neuron, **options)
         self.delay_rule = checked_rule("delay", delay)
         if self.delay_rule is None and "weight" in self.sparse and self.sparse["weight"].delay is not None:
             self.delay_rule = delay = DelayRule("clip", math.inf, std=0.0, trainable=False)
@@ -74,15 +75,15 @@ class DenseLayer(Delayed, SpikingLayer):
                 self.set_delays_(given.to(self.delay_raw))
 
     @property
-    def delay(self) -> Float[Tensor, "out_features in_features"] | None:
+    def delay(self) -> Float[Tensor, "rows inputs"] | None:
         """The delays, >= 0, without jitter, as a matrix; None without delays."""
         delay = self._delay_values(jitters=False)
-        return None if delay is None else matrix(self, "weight", delay)
+        return None if delay is None else matrix(self, "weight", delay).flatten(1)
 
-    def delay_in_pass(self, observed: Tensor | None = None) -> Float[Tensor, "out_features in_features"] | None:
+    def delay_in_pass(self, observed: Tensor | None = None) -> Float[Tensor, "rows inputs"] | None:
         """Synaptic delays of a forward pass: in training mode, if nothing is observed, with jitter that is redrawn."""
         delay = self._delay_values(observed is None)
-        return None if delay is None else matrix(self, "weight", delay)
+        return None if delay is None else matrix(self, "weight", delay).flatten(1)
 
     def _delay_values(self, jitters: bool) -> Float[Tensor, "*shape"] | None:
         """``delay_in_pass`` in the shape of the weights."""
@@ -96,6 +97,16 @@ class DenseLayer(Delayed, SpikingLayer):
 
     def _argument(self, name: str) -> Any:
         return self.delay_rule if name == "delay" else super()._argument(name)
+
+
+@takes_arguments_of(DelayedNeurons, without=("shape",))
+class DenseLayer(DelayedNeurons):
+    """Fully connected neurons, optionally with synaptic delays."""
+
+    def __init__(
+        self, in_features: Size, out_features: Size, neuron: Neuron | None = None, **options: Unpack[DenseOptions]
+    ) -> None:
+        super().__init__((out_features, in_features), in_features, out_features, neuron, **options)
 
 
 @takes_arguments_of(DenseLayer)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstspike.layers.branches import Branch, Concatenate
-from firstspike.layers.conv import EarliestPool2d
+from firstspike.layers.conv import EarliestPool2d, MergePool2d
 from firstspike.layers.delay import Delay, Delayed
 from firstspike.layers.inputs import BiasSpikes, Multiplex, PoissonSpikes
 from firstspike.layers.network import Network, Record
@@ -92,7 +92,7 @@ def named_spikes(network: nn.Module, record: Record) -> list[NamedSpikes]:
         elif isinstance(layer, PoissonSpikes):
             found.append(NamedSpikes("background", times[:, -layer.sources :]))
         elif not isinstance(layer, Multiplex | SpikeDropout | FirstSpike | Readout):
-            kinds = {EarliestPool2d: "pooled", Delay: "delayed", Branch: "earliest"}
+            kinds = {EarliestPool2d: "pooled", MergePool2d: "pooled", Delay: "delayed", Branch: "earliest"}
             kind = next((kind for known, kind in kinds.items() if isinstance(layer, known)), type(layer).__name__)
             found.append(NamedSpikes(names.get(index, kind), times))
         before = times

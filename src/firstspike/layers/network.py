@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from firstspike.layers.inputs import BiasSpikes, Multiplex, PoissonSpikes
-from firstspike.layers.patches import is_image
+from firstspike.layers.patches import flattened
 from firstspike.layers.trains import FirstSpike, Form, check_follows, form_of, takes_trains
 from firstspike.spiketime.values import check_tensor
 
@@ -137,13 +137,15 @@ class Network(nn.Sequential):
         for layer in self:
             entered = [*entered, applied(layer, entered)][-kept:]  # inputs that no later layer needs are freed
         out = entered[-1]
-        made = getattr(self[-1], "out_image", None) if len(self) and self._gets_image(times) else None
-        return out if made is None else out.unflatten(-1, made)
+        if not len(self) or self._flat(times) is times:
+            return out
+        made = getattr(self[-1], "out_form", getattr(self[-1], "out_image", None))
+        return out if made is None else out.unflatten(-2 if self.gives == "trains" else -1, made)
 
     def flat(self, times: Tensor) -> Float[Tensor, "*batch inputs"]:
         """Input times in the form for layers: images are flattened, all others stay as they are."""
         check_tensor("times", times)
-        times = times.flatten(-3) if self._gets_image(times) else times
+        times = self._flat(times)
         if times.ndim > 2 and not self.takes_trains and any(map(takes_trains, self)):
             raise ValueError(
                 f"the first layer, {self[0]._get_name()}, takes first spikes (batch, inputs), got "
@@ -152,9 +154,10 @@ class Network(nn.Sequential):
             )
         return times
 
-    def _gets_image(self, times: Tensor) -> bool:
-        image = getattr(next(iter(self), None), "image", None)  # an index would take longer
-        return image is not None and is_image(times, image)
+    def _flat(self, times: Tensor) -> Tensor:
+        first: Any = next(iter(self), None)  # an index would take longer
+        form = getattr(first, "form", getattr(first, "image", None))
+        return times if form is None else flattened(times, form, self.takes_trains)
 
     def record(self, times: Float[Tensor, "*batch inputs"], observed: Sequence[Tensor | None] | None = None) -> Record:
         """Spike times of every layer, flat.

@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -29,8 +29,9 @@ from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt, Positi
 from firstspike.spiketime.operator import Silent, check_end
 
 _RECORDED = "tau_mem", "tau_syn", "threshold"  # in a ``state_dict``
-_LATER = {"connections", "delay_raw", "delay_rule", "out_image", "receptors", "recurrent_connections", "window"}
+_LATER = {"connections", "delay_raw", "delay_rule", "receptors", "recurrent_connections", "window"}
 _LATER |= {"recurrent_delays", "recurrent_source", "recurrent_target", "recurrent_weight", "signs", "source", "target"}
+_LATER |= {"form", "out_form", "out_image"}
 _UNUSUAL = {
     "tau_syn": "with several receptors (tau_syn)",
     "tau_rise": "whose synapses have a rise time (tau_rise)",
@@ -40,7 +41,9 @@ _UNUSUAL = {
     "adaptation_rise": "whose adaptation currents rise (adaptation_rise)",
     "threshold_tau": "with an adaptive threshold (threshold_adaptation)",
 }
-LIF_NAMES = {f"Spiking{x}": f"LIF{x}" for x in ("Linear", "Recurrent", "Conv2d")} | {"SpikeTrains": "LIFSpikeTrains"}
+LIF_NAMES = {f"Spiking{x}": f"LIF{x}" for x in ("Linear", "Recurrent", "Conv1d", "Conv2d")} | {
+    "SpikeTrains": "LIFSpikeTrains"
+}
 """Second names of layers, with which those of ``LIF`` neurons are printed."""
 
 
@@ -301,7 +304,7 @@ class NeuronLayer(SpikeLayer):
         return "delay" if parameter.endswith("delay_raw") else "weight"
 
     receptors: Tensor | None
-    unused: ClassVar[tuple[str, ...]] = (
+    unused: tuple[str, ...] = (
         *("reset", "refractory", "adaptation_tau", "adaptation_jump", "adaptation_rise", "threshold_tau"),
         "threshold_jump",
     )
@@ -388,9 +391,9 @@ def _is_several(names: Any) -> bool:
 class SpikingLayer(NeuronLayer):
     """A layer of neurons that spike. Its subclasses define which inputs a neuron receives."""
 
-    usual_weights: ClassVar[float] = 1.0
+    usual_weights: float = 1.0
     """Initial weights in units of those with which neurons spike once."""
-    passes_on: ClassVar[tuple[str, ...]] = ("max_weight_grad", "until", "silent", "backend")
+    passes_on: tuple[str, ...] = ("max_weight_grad", "until", "silent", "backend")
     """Arguments of the operator that are the layer's."""
 
     def _get_name(self) -> str:

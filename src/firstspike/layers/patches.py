@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from firstspike.ranges import Border, Size
-from firstspike.spiketime.values import check_times
+from firstspike.spiketime.values import check_padding, check_times
 
 Pair = Size | tuple[Size, Size]
 Borders = Border | tuple[Border, Border]
@@ -42,46 +42,63 @@ class Image(NamedTuple):
         return math.prod(self)
 
     def __str__(self) -> str:
-        return "x".join(map(str, self))
+        return shown_form(self)
+
+
+def shown_form(form: tuple[int, ...]) -> str:
+    """Sizes of an image as they are printed."""
+    return "x".join(map(str, form))
 
 
 class Window(NamedTuple):
-    """A window that moves over an image: its height and width, its steps, and the border around the image."""
+    """A window that moves over an image: its pixels, its steps, the border around the image, and how far pixels lie."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
     padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
 
     @classmethod
-    def checked(cls, kernel: Pair, stride: Pair, padding: Borders = 0) -> Self:
+    def checked(cls, kernel: Pair, stride: Pair, padding: Borders = 0, dilation: Pair = 1) -> Self:
         """One number each for both directions, or two; a ValueError names the problem."""
         pairs = []
-        for name, value, least in (("kernel_size", kernel, 1), ("stride", stride, 1), ("padding", padding, 0)):
+        given = ("kernel_size", kernel, 1), ("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)
+        for name, value, least in given:
             pair = tuple(value) if isinstance(value, Sequence) else (value, value)
             if len(pair) != 2 or not all(isinstance(x, Integral) and x >= least for x in pair):
                 raise ValueError(f"{name} must be one or two whole numbers >= {least}, got {value}")
             pairs.append((int(pair[0]), int(pair[1])))
-        if any(border >= size for size, border in zip(pairs[0], pairs[2], strict=True)):
-            raise ValueError(
-                f"padding must be below kernel_size, or windows lie beyond the image: got {padding}, {kernel}"
-            )
-        return cls(*pairs)
+        found = cls(*pairs)
+        if any(border >= size for size, border in zip(found.extent, found.padding, strict=True)):
+            wide = "kernel_size" if found.extent == found.kernel else f"the extent of the window, {found.extent}"
+            raise ValueError(f"padding must be below {wide}, or windows lie beyond the image: got {padding}, {kernel}")
+        return found
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Rows and columns from its first pixel to its last."""
+        rows, columns = ((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+        return rows, columns
 
     def positions(self, image: Image) -> tuple[int, int]:
         """Rows and columns of its positions; ValueError if it does not fit into the image."""
         sizes = [side + 2 * border for side, border in zip(image[1:], self.padding, strict=True)]
-        if any(k > size for k, size in zip(self.kernel, sizes, strict=True)):
-            raise ValueError(f"a window of {self.kernel[0]}x{self.kernel[1]} does not fit into {sizes[0]}x{sizes[1]}")
-        rows, columns = ((n - k) // s + 1 for n, k, s in zip(sizes, self.kernel, self.stride, strict=True))
+        if any(k > size for k, size in zip(self.extent, sizes, strict=True)):
+            raise ValueError(f"a window of {self.extent[0]}x{self.extent[1]} does not fit into {sizes[0]}x{sizes[1]}")
+        rows, columns = ((n - k) // s + 1 for n, k, s in zip(sizes, self.extent, self.stride, strict=True))
         return rows, columns
 
-    def patches(self, times: Float[Tensor, "*batch pixels"], image: Image) -> Float[Tensor, "*batch positions patch"]:
+    def patches(
+        self, times: Tensor, image: Image, trains: bool = False
+    ) -> Float[Tensor, "*batch positions patch"] | Float[Tensor, "*batch positions patch spikes"]:
         """The inputs of the window at each position, channel after channel. Nothing spikes in the border."""
+        if trains:
+            return self.patches(times.mT, image).movedim(-3, -1)
         lead, (above, beside) = times.shape[:-1], self.padding
         pixels = times.reshape(-1, *image)
         if any(self.padding):
             pixels = functional.pad(pixels, (beside, beside, above, above), value=math.inf)
-        seen = functional.unfold(pixels, self.kernel, stride=self.stride)
+        seen = functional.unfold(pixels, self.kernel, self.dilation, stride=self.stride)
         return seen.transpose(-1, -2).reshape(*lead, seen.shape[-1], seen.shape[-2])
 
     def places(self, image: Image) -> Int[Tensor, "positions patch"]:
@@ -90,19 +107,32 @@ class Window(NamedTuple):
         return self.patches(numbered, image).nan_to_num(posinf=image.size).long().contiguous()
 
 
-def is_image(times: Tensor, image: Image) -> bool:
-    """Whether times have the form of the image, ``(..., channels, height, width)``, instead of lying flat."""
-    return times.ndim >= 3 and tuple(times.shape[-3:]) == image
+def flattened(times: Tensor, form: tuple[int, ...], trains: bool) -> Tensor:
+    """Times of the form of an image, ``(..., *form)`` or ``(..., *form, spikes)``, flat; all others as they are.
+
+    Of ``trains``, images with up to one dimension more are first spikes.
+    """
+    last = times.ndim - (trains and times.ndim > len(form) + 1)
+    first = last - len(form)
+    flat_trains = trains and times.ndim == 3 and times.shape[1] == math.prod(form)
+    if first < 0 or flat_trains or tuple(times.shape[first:last]) != form:
+        return times
+    return times.flatten(first, last - 1)
 
 
-def flat(times: Tensor, image: Image, layer: str) -> Float[Tensor, "*batch pixels"]:
+def flat(
+    times: Tensor, form: tuple[int, ...], layer: str, trains: bool = False
+) -> Float[Tensor, "*batch pixels"] | Float[Tensor, "*batch pixels spikes"]:
     """Times of an image, flat as they are between layers, from flat ones or those of the form of the image."""
     check_times(times)
-    if is_image(times, image):
-        return times.flatten(-3)
-    if not times.ndim or times.shape[-1] != image.size:
+    found = flattened(times, form, trains)
+    found = found.unsqueeze(-1) if trains and found.ndim <= 2 else found
+    pixels, more = math.prod(form), ", spikes" if trains else ""
+    if not times.ndim or found.shape[-1 - trains] != pixels:
         raise ValueError(
-            f"{layer} expects times (..., {image.size}) of an image {image}, got {tuple(times.shape)}; "
-            f"(..., {', '.join(map(str, image))}) is taken as well"
+            f"{layer} expects times (..., {pixels}{more}) of an image {shown_form(form)}, got "
+            f"{tuple(times.shape)}; (..., {', '.join(map(str, form))}{more}) is taken as well"
         )
-    return times
+    if trains:
+        check_padding(found)
+    return found

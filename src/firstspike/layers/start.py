@@ -23,13 +23,13 @@ than ``_SHALLOW`` layers: those of each neuron are shifted to the same mean. The
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from firstspike.layers.branches import Branch
-from firstspike.layers.dense import SpikeTrains
 from firstspike.layers.init import NormalWeights, firing_weights, first_response
 from firstspike.layers.network import Network, applied, over
 from firstspike.layers.neurons import SpikingLayer
@@ -47,6 +47,8 @@ _PASSED = 0.1  # of the differences between neurons, from the input to the outpu
 _SILENT_BEYOND = 1.28  # standard deviations below the mean: a tenth of a normal distribution
 _SHALLOW = 9  # layers, up to which neurons differ in their mean weight
 _QUANTILES = 128
+_ARRIVALS = 1 << 24  # spikes at most, padding included, from which the start of a convolution of trains is found
+_PLACES = 64
 _SAMPLES_WITH_DELAYS = 16  # each has as many arrivals as there are synapses
 
 
@@ -95,15 +97,24 @@ def passing_weights(
     return NormalWeights(mean, min(widest, gain * mean * passed))
 
 
-def _passed_on(layer: nn.Module, entered: Sequence[Tensor]) -> Tensor:
+def _passed_on(layer: Any, entered: Sequence[Tensor]) -> Tensor:
     """The output of a layer. If neurons spike too often at the start, their first spikes are enough."""
-    if not isinstance(layer, SpikeTrains):
+    if not hasattr(layer, "overflow"):
         return applied(layer, entered)
     overflow, layer.overflow = layer.overflow, "drop"
     try:
         return applied(layer, entered)
     finally:
         layer.overflow = overflow
+
+
+def _arrivals(layer: SpikingLayer, times: Tensor, several: bool) -> Tensor:
+    """What the neurons of a layer see; of convolutions of trains, in as many samples and places as are enough."""
+    if not several or layer.weight.ndim <= 2:
+        return layer.seen(times)
+    seen = layer.seen(times[: max(1, _ARRIVALS // max(1, layer.seen(times[:1]).numel()))])
+    every = max(1, seen.shape[1] // _PLACES)
+    return seen[:, every // 2 :: every]
 
 
 def _shortest_way(network: Network) -> int:
@@ -136,11 +147,11 @@ def start_firing_(
     with evaluating(network):
         for layer in network:
             if isinstance(layer, SpikingLayer) and layer.weight_mean is None and not given_(layer, "weight"):
-                arrivals = layer.seen(entered[-1])
                 several = takes_trains(layer)  # the last dimension counts the spikes of an input
-                delay = getattr(layer, "delay", None)
-                if delay is not None:
-                    delay = delay.unsqueeze(-1) if several else delay
+                arrivals = _arrivals(layer, entered[-1], several)
+                if (delay := getattr(layer, "delay", None)) is not None:
+                    places = (1,) * (arrivals.ndim - 2 - several)  # of a convolution
+                    delay = delay.view(len(delay), *places, -1, *(1,) * several)
                     arrivals = arrivals[:_SAMPLES_WITH_DELAYS, None] + delay
                 inputs = layer.matrix_shape[1] * (arrivals.shape[-1] if several else 1)
                 peak = _PEAK_OF_TRAINS if several else _PEAK

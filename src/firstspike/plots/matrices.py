@@ -110,7 +110,7 @@ def receptive_fields_figure(run: Run) -> Figure:
     """Weights of the first layer as images of the input, the filters of a convolution; channels side by side."""
     lif, shape = run_data.named_layers_of(run)[0], run.data.train.image
     if isinstance(lif.layer, SpikingConv2d):
-        images, of = lif.layer.weight, "filters"
+        images, of = lif.layer.weight.flatten(2).unflatten(2, lif.layer.window.kernel), "filters"
     else:
         before = list(run.network)[: lif.index]
         if shape is None or not all(isinstance(layer, BiasSpikes | Delay | SpikeDropout) for layer in before):

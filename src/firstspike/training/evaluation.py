@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from firstspike.data import EventLists, SpikeData
 from firstspike.deferred import raise_deferred_errors
-from firstspike.layers import EarliestPool2d, Network, Record, SpikingLayer, SpikingRecurrent
+from firstspike.layers import EarliestPool2d, MergePool2d, Network, Record, SpikingLayer, SpikingRecurrent
 from firstspike.layers.ensembles import Ensemble
 from firstspike.layers.noise import evaluating
 from firstspike.layers.trains import form_of
@@ -241,9 +241,10 @@ def samples_at_once(
         if isinstance(layer, SpikingLayer):
             outputs, inputs = layer.matrix_shape
             places = layer.out_features // outputs
-        elif isinstance(layer, EarliestPool2d):
+        elif isinstance(layer, EarliestPool2d | MergePool2d):
             places, inputs, outputs = size, math.prod(layer.window.kernel), 1
-        before, spikes = spikes, getattr(layer, "max_spikes", spikes) if form_of(layer) == "trains" else 1
+        before, merged = spikes, inputs if isinstance(layer, MergePool2d) else 1
+        spikes = getattr(layer, "max_spikes", spikes * merged) if form_of(layer) == "trains" else 1
         widest = max(widest, _NUMBERS * places * (before * inputs + spikes * outputs))
     most = PART_MEMORY // (len(members) * widest * times.dtype.itemsize)
     many = times.device.type != "cpu" and (substrate is None or isinstance(substrate, Exact))

@@ -1,5 +1,6 @@
 """A network as a NIR graph."""
 
+from functools import partial
 from typing import Any
 
 import nir
@@ -14,6 +15,7 @@ from firstspike.interop.nir.synapses import Matrix
 from firstspike.layers import Network, SpikingLayer
 from firstspike.layers.named import to_numpy
 from firstspike.layers.neurons import NeuronLayer
+from firstspike.layers.trains import form_of
 
 _LARGEST = 50_000_000  # numbers in a matrix, 0.4 GB. Only expanded synaptic delays and filters come near
 
@@ -64,7 +66,8 @@ class Writer:
         metadata |= {} if step is None else {"dt": step}
         metadata |= {"bias_times": np.array(self.bias) * unit} if self.bias else {}
         for name in ("max_spikes", "refractory", "duration", "window_spikes"):  # of every layer, 0 if it has none
-            values = np.array([_refractory(x) if name == "refractory" else getattr(x, name, 0) for x in self.lifs])
+            each = (_refractory(x) if name == "refractory" else getattr(x, name, None) for x in self.lifs)
+            values = np.array([x or 0 for x in each])
             if values.any():
                 metadata[name] = values * unit if name in ("refractory", "duration") else values
         sparse = np.array([sum(bit for name, bit in SPARSE.items() if name in x.sparse) for x in self.lifs])
@@ -105,12 +108,12 @@ class Writer:
         target, step, found = self.convention.target, self.convention.step, []
         if step is not None:
             found.append(f"{target} moves spikes to a grid of {step:g}")
-        if target != "nir" and not all(isinstance(lif, layers.SpikeTrains) for lif in self.lifs):
+        if target != "nir" and not all(form_of(lif) == "trains" for lif in self.lifs):
             how = "ignores v_reset" if target == "norse" else "resets to 0"
             found.append(f"{target} {how}, so that neurons may spike again after their first spike")
         if target != "nir" and any(isinstance(node, nir.Delay) for node in self.nodes.values()):
             found.append(f"{target} has no counterpart of delays")
-        trains = [lif for lif in self.lifs if isinstance(lif, layers.SpikeTrains)]
+        trains: list[Any] = [lif for lif in self.lifs if form_of(lif) == "trains"]
         if trains:
             most = min(lif.max_spikes for lif in trains)
             found.append(f"readers ignore max_spikes: neurons may spike more than {most} times")
@@ -136,7 +139,7 @@ class Writer:
         mem, syn, threshold = (_per_neuron(layer, name) for name in ("tau_mem", "tau_syn", "threshold"))
         reset = None
         self.lifs.append(layer)
-        if isinstance(layer, layers.SpikeTrains):
+        if form_of(layer) == "trains":
             reset = _per_neuron(layer, "reset")
             if _refractory(layer) and not self.keep_refractory:
                 raise ValueError(
@@ -180,10 +183,9 @@ class Writer:
     def _neurons(self, layer: NeuronLayer, kind: str, neurons: Any, gain: Float[np.ndarray, " neurons"]) -> None:
         """Weights and delays of a layer, and its neurons after them."""
         number = len(self.lifs) - (kind == "lif")
-        weight = _expanded(layer) if isinstance(layer, layers.SpikingConv2d) else to_numpy(layer.synapses)
-        weight = weight * gain[:, None]
-        delay = getattr(layer, "delay", None)
-        delays = None if delay is None or not delay.any() else to_numpy(delay)
+        matrix = partial(_expanded, layer) if isinstance(layer, layers.SpikingConv2d) else to_numpy
+        weight, delay = matrix(layer.synapses) * gain[:, None], getattr(layer, "delay", None)
+        delays = None if delay is None or not delay.any() else matrix(delay)
         before: list[str] = []
         for node, place in _parts(self.source):
             name = f"fc_{number}_{node}" if before else f"fc_{number}"
@@ -237,7 +239,7 @@ def _parts(source: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 def _refractory(layer: NeuronLayer) -> float:
     """The refractory time of a layer, 0 of neurons that spike once."""
-    times = _per_neuron(layer, "refractory") if isinstance(layer, layers.SpikeTrains) else np.zeros(1)
+    times = _per_neuron(layer, "refractory") if form_of(layer) == "trains" else np.zeros(1)
     if (times != times[0]).any():
         raise ValueError("the metadata have one refractory time for all neurons of a layer, this one has several")
     return float(times[0])
@@ -253,12 +255,12 @@ def _per_neuron(layer: NeuronLayer, name: str) -> Float[np.ndarray, " neurons"]:
     return np.repeat(np.atleast_1d(values), layer.out_features // values.size)
 
 
-def _expanded(layer: layers.SpikingConv2d) -> Matrix:
-    """Filters as a matrix over all pixels."""
+def _expanded(layer: layers.SpikingConv2d, values: Tensor) -> Matrix:
+    """Values of filters as a matrix over all pixels."""
     seen, made = layer.image, layer.out_image
     if seen.size * made.size > _LARGEST:
         raise ValueError(f"its filters as a matrix of {made.size}x{seen.size} are too large")
-    places, weight = layer.window.places(seen), layer.weight.detach().cpu().double().flatten(1).unsqueeze(1)
+    places, weight = layer.window.places(seen), values.detach().cpu().double().unsqueeze(1)
     shape = len(weight), *places.shape
     found = weight.new_zeros(*shape[:2], seen.size + 1).scatter_(-1, places.expand(shape), weight.expand(shape))
     return to_numpy(found[..., :-1].flatten(0, 1))  # without the border
