@@ -6,18 +6,21 @@ from typing import Any, Literal, Unpack
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 from firstspike.layers.delay import Delayed, DelayRule, checked_rule
 from firstspike.layers.neurons import NeuronLayer, SpikingLayer, SpikingOptions
+from firstspike.layers.rows import Structure, state_of, structure_of, windows_for
 from firstspike.layers.synapses import matrix
 from firstspike.layers.trains import Noise, Spikes
 from firstspike.neurons import LIF, Neuron
 from firstspike.ranges import Finite, NotNegative, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
-from firstspike.spiketime import first_spike_time, spike_trains
+from firstspike.spiketime import first_spike_time, spike_trains, spike_window
+from firstspike.spiketime.contract import Recurrence
 from firstspike.spiketime.operator import with_dynamics
-from firstspike.spiketime.values import check_overflow, values_of
+from firstspike.spiketime.values import check_overflow, records, values_of
 
 Overflow = Literal["error", "warn", "drop"]
 
@@ -176,13 +179,49 @@ class SpikeTrains(DenseLayer):
         super().__init__(in_features, out_features, neuron, **options)
         self.max_spikes = max_spikes
         self.overflow: Overflow = overflow
+        self._kept_rows: Any = None
 
     def forward(
         self, times: Spikes, observed: Float[Tensor, "*batch out_features max_spikes"] | None = None
     ) -> Float[Tensor, "*batch out_features max_spikes"]:
         """Spike trains; with ``observed``, these times and the gradient at them."""
+        if forward_ad._current_level < 0 and (structure := self._structure()) is not None:
+            return self._by_rows(self.seen(times), structure, observed)
         given, delay = (self.seen(times), self.synapses, self.neuron), self.delay_in_pass(observed)
         return spike_trains(*given, max_spikes=self.max_spikes, delay=delay, observed=observed, **self.dynamics)
+
+    def _by_rows(self, trains: Tensor, structure: Structure, observed: Tensor | None) -> Tensor:
+        """The trains, by kernels that take no matrix."""
+        values, delay = self._delay_values(observed is None), None
+        if values is not None:
+            delay = structure.joined(values)
+        longest = 0.0 if values is None or not values.numel() else float(values.detach().max())
+        start = 0.0 if self.neuron.begins else -math.inf
+        windows = Recurrence(windows_for(trains, structure, longest, start, self.until), 0.0, self.max_spikes)
+        options = {name: x for name, x in self.dynamics.items() if name not in ("until", "silent")}
+        if isinstance(options["receptor"], Tensor):  # of the neurons too, which send nothing back
+            options["receptor"] = functional.pad(options["receptor"], (0, self.out_features))
+        options |= {"max_spikes": self.max_spikes, "observed": observed, "delay": delay, "rows": structure.rows}
+        options["overflow"] = "drop"
+        found = spike_window(trains, structure.joined(self.weight), self.neuron, windows=windows, **options)
+        if observed is None:
+            self.check_room(values_of(found.overflows))
+        return found.trains
+
+    def _structure(self) -> Structure | None:
+        """The synapses for kernels of sparse layers; None where a matrix computes."""
+        masked = [getattr(self, name, None) is not None for name in ("connections", "recurrent_connections")]
+        recorded = records() or torch._C._are_functorch_transforms_active()
+        if not (self.sparse or any(masked)) or self.max_weight_grad is not None or recorded:
+            return None
+        state, kept = state_of(self), self._kept_rows
+        if kept is None or any(x is not y or n != m for (x, n), (y, m) in zip(state, kept[0], strict=True)):
+            self._kept_rows = kept = state, structure_of(self)
+        found: Structure | None = kept[1]
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kept_rows": None}
 
     def fitted(self, trains: Float[Tensor, "*batch out_features spikes"]) -> Float[Tensor, "*batch out_features most"]:
         """Sorted trains with ``max_spikes`` columns. ``overflow`` controls longer ones."""

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from firstspike.connect import Synapses
-from firstspike.layers import rows, synapses
+from firstspike.layers import synapses
 from firstspike.layers.delay import Delayed, DelayRule, checked_rule
 from firstspike.layers.dense import SpikeTrainOptions, SpikeTrains
 from firstspike.layers.init import firing_weights, first_response, measured_weights
 from firstspike.layers.programs import MadeAgain, by_values
+from firstspike.layers.rows import Structure
 from firstspike.layers.synapses import Arriving, Mask, Receptors, checked_receptors, checked_signs, usual_signs
 from firstspike.layers.trains import Spikes
 from firstspike.layers.windows import columns_within, joined_trains, largest, only_within, window_bounds
@@ -31,7 +32,7 @@ from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.backends import accepting
 from firstspike.spiketime.contract import Recurrence
 from firstspike.spiketime.operator import WindowResult
-from firstspike.spiketime.values import MOST_WINDOWS, check_room, real_times, records
+from firstspike.spiketime.values import MOST_WINDOWS, check_room, real_times
 
 _SPREAD = 0.05  # of recurrent weights, relative to that of weights with which most neurons spike
 
@@ -146,7 +147,6 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             out_features,
         )
         self._signed["recurrent_weight"] = self.recurrent_signs
-        self._kept_rows: Any = None
         shape, what = (out_features, out_features), f"weights of {out_features} neurons"
         self.recurrent_weight = synapses.parameter(self.weight.detach(), shape, recurrent, what)
         synapses.connect(self, "recurrent_weight", recurrent_mask, recurrent, shape)
@@ -333,22 +333,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         """Weights of the inputs and of the recurrent synapses together."""
         return torch.cat([self.synapses, self.recurrent_synapses], dim=1)
 
-    def _structure(self) -> rows.Structure | None:
-        """The synapses for kernels of sparse layers; None where a matrix computes."""
-        recorded = records() or torch._C._are_functorch_transforms_active()
-        masked = self.connections is not None or self.recurrent_connections is not None
-        if not (self.sparse or masked) or self.max_weight_grad is not None or recorded:
-            return None
-        state = rows.state_of(self)
-        kept: Any = self._kept_rows
-        if kept is None or any(x is not y or n != m for (x, n), (y, m) in zip(state, kept[0], strict=True)):
-            self._kept_rows = kept = state, rows.structure_of(self)
-        return kept[1]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_kept_rows": None}
-
-    def _values(self, structure: rows.Structure, jitters: bool) -> tuple[Tensor, Tensor | None]:
+    def _values(self, structure: Structure, jitters: bool) -> tuple[Tensor, Tensor | None]:
         """Weights and delays of the inputs and of the recurrent synapses together, in the order of their rows."""
         weight, delay = structure.joined(self.weight, self.recurrent_weight), self._delay_values(jitters)
         if delay is None and self.recurrent_delays is None:

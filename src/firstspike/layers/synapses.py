@@ -163,7 +163,7 @@ def matrix(layer: Any, name: str, values: Tensor | None = None, rest: float = 0.
         size = f"{math.prod(shape) * found.itemsize / 1e9:.3g} GB for {len(found)} synapses"
         raise ValueError(
             f"{sparse} compute as a matrix here, of at most {MOST_DENSE} weights, and would take {size}; kernels "
-            "without one are those of SpikingRecurrent for LIF and AdaptiveLIF on CPUs, with recurrent synapses"
+            "without one are those of SpikeTrains and SpikingRecurrent for LIF and AdaptiveLIF on CPUs"
         )
     at = target * sparse.sources + source
     if values is None:
