@@ -114,6 +114,7 @@ def camera(layers=TRAINS, **data):
     }
 
 
+@pytest.mark.slow
 def test_trains_of_a_camera_there_and_back():
     config = load_config(camera())
     trainer = build(config)
@@ -127,6 +128,7 @@ def test_trains_of_a_camera_there_and_back():
     assert one == other
 
 
+@pytest.mark.slow
 def test_first_spikes_of_trains_keep_the_image():
     layers = [
         TRAINS[0],

@@ -19,6 +19,7 @@ NEURONS = {
     "rise": LIF(10.0, 2.0, tau_rise=1.0),
 }
 INPUTS, NEURONS_EACH = 60, 40
+pytestmark = pytest.mark.slow  # there are kernels of their own for layers without delays, and for linear neurons
 
 
 def seeded(seed=0):
