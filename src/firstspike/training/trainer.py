@@ -6,12 +6,12 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn, optim
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from firstspike.data import SpikeData
 from firstspike.data.arrays import as_tensor
@@ -55,13 +55,17 @@ class Trainer:
             earliest spike, or by the largest value: of a module that ends in a readout, in a layer of torch's, or has
             ``gives = "values"``, and of others if it is torch's ``CrossEntropyLoss``.
         optimizer: of the network's parameters; with several networks a list.
-        schedule: steps once an epoch; with several networks a list.
+        schedule: steps once an epoch, see ``schedule_by``; with several networks a list. ``ReduceLROnPlateau`` follows
+            the validation loss, with ``mode="max"`` accuracy or ``r2``; without validation data the training loss.
         regularizers: terms ``regularizer(times, labels, network, record)`` that are added to the loss.
         silent: behaviour if too many neurons are silent. By default their weights are raised. With
             ``SilentNeurons(limits=1)`` nothing happens.
         substrate: the source of spike times; by default the exact equations. With several networks it may be a list.
         augment: how training samples vary, ``augment(times, data, generators)``. See ``Augment``.
         clip_grad_norm: largest norm of a network's gradient. Larger ones are scaled down to it.
+        accumulate: batches that share an optimiser step, with the mean gradient over their samples, as of one large
+            batch. The last step of an epoch takes what is left. Several networks are then trained one after another.
+        schedule_by: ``"batch"`` lets the schedule step with each optimiser step, which its numbers then count.
         weight_average: decay per batch, such as 0.999, of a moving average of the weights. Evaluations, checkpoints
             and results then use the average. The optimiser continues from the trained weights, which a network keeps
             after ``fit``. See ``averaged``.
@@ -90,10 +94,13 @@ class Trainer:
         substrate: Substrate | Sequence[Substrate] | None = None,
         augment: AugmentRule | None = None,
         clip_grad_norm: Positive | None = None,
+        accumulate: Count = 1,
+        schedule_by: Literal["epoch", "batch"] = "epoch",
         weight_average: InnerFraction | None = None,
         compile: bool = False,
         metrics: Mapping[str, Metric] | None = None,
     ) -> None:
+        check_ranges(Trainer.__init__, {"accumulate": accumulate, "schedule_by": schedule_by})
         networks = [network] if isinstance(network, nn.Module) else list(network)
         if not networks:
             raise ValueError("Trainer needs at least one network")
@@ -125,6 +132,9 @@ class Trainer:
         ]
         self.augment = augment
         self.clip_grad_norm = clip_grad_norm
+        self.accumulate, self.schedule_by = accumulate, schedule_by
+        if schedule_by == "batch" and any(isinstance(x.schedule, ReduceLROnPlateau) for x in self.members):
+            raise ValueError("ReduceLROnPlateau follows the numbers of an epoch: leave out schedule_by='batch'")
         self.weight_average = weight_average
         self.compile = compile
         check_float64(self.device)
