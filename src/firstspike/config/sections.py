@@ -317,6 +317,7 @@ _NOT_OF_CONFIGS = ("train", "validation", "test", "folder", "resume", "callbacks
 _FIT = derive(Trainer.fit, base=Section, omit=_NOT_OF_CONFIGS)
 _OF_TRAINER = argument_texts(Trainer)
 _DTYPES: Any = Literal["float32", "float64"]
+_BY: Any = Literal["epoch", "batch"]
 
 Training: Any = create_model(
     "Training",
@@ -326,7 +327,7 @@ Training: Any = create_model(
     schedule=(Schedule | None, Field(None, description="how the learning rates change from epoch to epoch")),
     clip_grad_norm=(Positive | None, Field(None, description=_OF_TRAINER["clip_grad_norm"])),
     accumulate=(Count, Field(1, description=_OF_TRAINER["accumulate"])),
-    schedule_by=(Literal["epoch", "batch"], Field("epoch", description=_OF_TRAINER["schedule_by"])),
+    schedule_by=(_BY, Field("epoch", description=_OF_TRAINER["schedule_by"])),
     weight_average=(InnerFraction | None, Field(None, description=_OF_TRAINER["weight_average"])),
     compile=(bool, Field(False, description=_OF_TRAINER["compile"])),
     max_weight_grad=(

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Float64, Int, Int64
 from numpy.typing import ArrayLike
 from torch import Tensor
+from torch.nn import functional
 
 from firstspike.data.arrays import as_tensor
 from firstspike.signature import takes_arguments_of
@@ -42,6 +43,40 @@ def trains_from_events(
             are not finite, inputs that are not whole numbers or do not exist, trains that would not fit into memory.
     """
     return event_lists(events, inputs, dtype).padded()
+
+
+def collate(samples: Sequence[tuple[Any, Any]], inputs: int | None = None) -> tuple[Tensor, Tensor]:
+    """A batch of samples of different lengths: ``DataLoader(dataset, batch_size=50, collate_fn=fs.data.collate)``.
+
+    Args:
+        samples: pairs of a sample and its label. A sample is a tensor of first spikes `(inputs,)`, or of trains
+            `(inputs, spikes)`; or, with `inputs`, its events as `trains_from_events` takes them.
+        inputs: number of inputs of events: `collate_fn=functools.partial(fs.data.collate, inputs=700)`.
+
+    Returns:
+        Times `(samples, inputs)` or `(samples, inputs, spikes)`, trains padded with `inf`; and labels `(samples,)`.
+
+    Raises:
+        ValueError: samples of different numbers of inputs, or events without `inputs`.
+    """
+    found, labels = zip(*samples, strict=True)
+    label = torch.stack([torch.as_tensor(x) for x in labels])
+    if inputs is not None:
+        return trains_from_events(found, inputs), label
+    if not all(isinstance(x, Tensor) and x.is_floating_point() for x in found):
+        raise ValueError(
+            "collate: expected tensors of times, or events with functools.partial(fs.data.collate, inputs=...), got "
+            f"samples like {type(found[0]).__name__}"
+        )
+    if len({(x.ndim, *x.shape[:-1], *x.shape[:1]) for x in found}) > 1:
+        raise ValueError(f"collate: expected samples of as many inputs, got {sorted({tuple(x.shape) for x in found})}")
+    return torch.cat(padded_alike([x.unsqueeze(0) for x in found])), label
+
+
+def padded_alike(parts: Sequence[Tensor]) -> list[Tensor]:
+    """Times of samples, where they are trains padded with `inf` to the same number of spikes."""
+    most = max(x.shape[-1] for x in parts)
+    return [functional.pad(x, (0, most - x.shape[-1]), value=math.inf) if x.ndim > 2 else x for x in parts]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

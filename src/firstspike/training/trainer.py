@@ -21,7 +21,7 @@ from firstspike.ranges import Count, InnerFraction, Positive, Seed, check_ranges
 from firstspike.substrates import Exact, Substrate
 from firstspike.training.augment import Augment, check_augment
 from firstspike.training.averaging import WeightAverage
-from firstspike.training.batches import Batches, Loader
+from firstspike.training.batches import Batches, Loader, in_memory
 from firstspike.training.callbacks import Callback, Callbacks, ProgressBar, Stop
 from firstspike.training.distributed import joined
 from firstspike.training.evaluation import Evaluation, evaluate, record_in_parts
@@ -157,7 +157,7 @@ class Trainer:
     def fit(
         self,
         train: SpikeData | Loader,
-        validation: SpikeData | None = ...,
+        validation: SpikeData | Loader | None = ...,
         *,
         folder: None = ...,
         **options: Unpack[FitOptions],
@@ -167,7 +167,7 @@ class Trainer:
     def fit(
         self,
         train: SpikeData | Loader,
-        validation: SpikeData | None = ...,
+        validation: SpikeData | Loader | None = ...,
         *,
         folder: Path | str,
         **options: Unpack[FitOptions],
@@ -176,12 +176,12 @@ class Trainer:
     def fit(
         self,
         train: SpikeData | Loader,
-        validation: SpikeData | None = None,
+        validation: SpikeData | Loader | None = None,
         *,
         epochs: Count,
         batch_size: Count = 50,
         seed: Seed = 0,
-        test: SpikeData | None = None,
+        test: SpikeData | Loader | None = None,
         folder: Path | str | None = None,
         resume: bool = False,
         checkpoint_every: Count | None = None,
@@ -199,7 +199,8 @@ class Trainer:
                 every epoch, for data that do not fit into memory. A training on a ``DataLoader`` over data with an
                 index resumes bit for bit if data and samplers draw from the global random numbers of torch, NumPy and
                 Python, or from a sampler's ``generator``. For others, a warning notes that this depends on them.
-            validation: evaluated after every epoch. The best network is the one with the highest accuracy on it.
+            validation: evaluated after every epoch. The best network is the one with the highest accuracy on it. A
+                loader is read once, into memory, as that of ``test`` is.
             epochs: total number of epochs, those of earlier calls included. If they are all done, there is a warning.
             batch_size: samples per gradient step. A loader has its own.
             seed: seed of the order of the samples and of all noise. Several networks have consecutive seeds, from this
@@ -226,6 +227,9 @@ class Trainer:
             Interrupted: one of these signals, or ``stop``.
         """
         check_ranges(Trainer.fit, {"epochs": epochs, "batch_size": batch_size, "seed": seed})
+        if validation is not None:
+            validation = in_memory(validation, train)
+        test = test if test is None else in_memory(test, validation or train)
         if resume and folder is None:
             raise ValueError("resume=True needs the folder of the run")
         callbacks, written = list(callbacks), None
@@ -271,8 +275,8 @@ class Trainer:
                     stack.callback(member.average.swapped, own)
             yield
 
-    def evaluate(self, data: SpikeData) -> Evaluation:
-        """Loss, accuracy, decisions and output times of the (first) network on labelled data.
+    def evaluate(self, data: SpikeData | Loader) -> Evaluation:
+        """Loss, accuracy, decisions and output times of the (first) network on labelled data, or on a loader's batches.
 
         Raises:
             TypeError: data that are not ``SpikeData``.
@@ -280,7 +284,7 @@ class Trainer:
             SubstrateError: the substrate cannot be reached or does not answer.
         """
         member = self.members[0]
-        data = to_network(data, member.network)
+        data = to_network(in_memory(data), member.network)
         with self.averaged(), _opened(member.substrate, member.network):
             return evaluate(member.network, self.objective, data, member.substrate)
 
