@@ -15,7 +15,8 @@ FILES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8")) f
 # A part imports itself and what stands in a row before its own; parts of one row know nothing of each other.
 ROWS = [
     ["_version", "configs", "text", "torchrun"],
-    ["deferred", "ranges", "signature"],
+    ["deferred", "ranges"],
+    ["signature"],
     ["neurons", "connect", "seeding"],
     ["spiketime"],
     ["layers"],

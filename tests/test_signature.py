@@ -2,9 +2,11 @@ import inspect
 
 import pytest
 
-from firstspike import data
+import firstspike
+from firstspike import connect, data, losses, substrates, training
 from firstspike.data import DATASETS
 from firstspike.layers import LAYERS
+from firstspike.ranges import typed_signature
 from firstspike.signature import takes_arguments_of
 
 
@@ -105,3 +107,28 @@ def test_every_argument_has_a_type_and_a_description(function):
     for name, parameter in inspect.signature(function).parameters.items():
         assert parameter.annotation is not parameter.empty
         assert f"\n    {name}: " in inspect.getdoc(function)
+
+
+PUBLIC = [firstspike, data, firstspike.layers, losses, substrates, training, firstspike.neurons, connect]
+
+
+def _is_error(part):
+    return inspect.isclass(part) and issubclass(part, BaseException)
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+def test_signatures_read_as_people_write_them(module):
+    parts = {name: getattr(module, name) for name in module.__all__}
+    for part in list(parts.values()):
+        if inspect.isclass(part):
+            parts |= {f"{part.__name__}.{x}": y for x, y in vars(part).items() if inspect.isfunction(y) and x[0] != "_"}
+    signatures = {name: str(inspect.signature(x)) for name, x in parts.items() if callable(x) and not _is_error(x)}
+    assert not [name for name, text in signatures.items() if "Annotated" in text]
+
+
+def test_ranges_are_kept():
+    assert "scale: float = 1.0" in str(inspect.signature(firstspike.DelayRule))
+    assert "Gt" in str(typed_signature(firstspike.DelayRule).parameters["scale"])
+    assert list(typed_signature(firstspike.Delay).parameters)[:2] == ["features", "rule"]
+    with pytest.raises(ValueError, match="scale must be > 0"):
+        firstspike.DelayRule(scale=-1.0)

@@ -7,7 +7,8 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Mapping
-from functools import cache, wraps
+from dataclasses import InitVar
+from functools import cache, reduce, wraps
 from math import inf
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -38,13 +39,44 @@ Distance = Annotated[float, Ge(0), Le(1000)]
 _Target = TypeVar("_Target", bound=Callable[..., Any])
 
 
+def plain(annotation: Any) -> Any:
+    """An annotation without ranges, as people write it."""
+    if isinstance(annotation, InitVar):
+        return plain(annotation.type)
+    if get_origin(annotation) is Annotated:
+        return plain(get_args(annotation)[0])
+    if not (parts := get_args(annotation)) or get_origin(annotation) is Literal:
+        return annotation
+    found = tuple([plain(x) for x in part] if isinstance(part, list) else plain(part) for part in parts)
+    if get_origin(annotation) in (Union, UnionType):
+        return annotation if found == parts else reduce(operator.or_, found)
+    return get_origin(annotation)[found] if found != parts else annotation
+
+
+def typed_signature(target: Callable[..., Any]) -> inspect.Signature:
+    """The signature of a function or class with the ranges that readers do not see."""
+    typed: inspect.Signature | None = getattr(target.__init__ if inspect.isclass(target) else target, "__typed__", None)
+    if typed is None or not inspect.isclass(target):
+        return typed or inspect.signature(target)
+    return typed.replace(parameters=[*typed.parameters.values()][1:])
+
+
+def reads_plainly(target: _Target) -> _Target:
+    """A decorator for a function or class: editors and ``help`` show its arguments without their ranges."""
+    function: Any = target.__init__ if inspect.isclass(target) else target
+    typed = typed_signature(function)
+    shown = [p.replace(annotation=plain(p.annotation)) for p in typed.parameters.values()]
+    function.__typed__, function.__signature__ = typed, typed.replace(parameters=shown)
+    return target
+
+
 def checks_ranges(target: _Target) -> _Target:
     """A decorator for a function or class: arguments outside the ranges of their annotations raise a ValueError.
 
     For a ``Literal`` these are its values. Arguments without a range are not checked.
     """
     function: Any = target.__init__ if inspect.isclass(target) else target
-    signature = inspect.signature(function)
+    signature = typed_signature(function)
 
     @wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
@@ -52,8 +84,8 @@ def checks_ranges(target: _Target) -> _Target:
         return function(*args, **kwargs)
 
     if not inspect.isclass(target):
-        return checked  # type: ignore[return-value]
-    setattr(target, "__init__", checked)  # noqa: B010  (a type checker lets nobody assign to a method)
+        return reads_plainly(checked)  # type: ignore[return-value]
+    setattr(target, "__init__", reads_plainly(checked))  # noqa: B010  (a type checker lets nobody assign to a method)
     return target
 
 
@@ -69,7 +101,7 @@ def check_ranges(function: Callable[..., Any], given: Mapping[str, Any]) -> None
 @cache
 def _ranges(function: Callable[..., Any]) -> dict[str, tuple[Any, ...]]:
     """Annotations of the arguments that have ranges; of a union each of its options."""
-    hints = {name: parameter.annotation for name, parameter in inspect.signature(function).parameters.items()}
+    hints = {name: parameter.annotation for name, parameter in typed_signature(function).parameters.items()}
     options = {name: get_args(x) if get_origin(x) in (Union, UnionType) else (x,) for name, x in hints.items()}
     return {name: x for name, x in options.items() if any(get_origin(y) in (Annotated, Literal) for y in x)}
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, TypeVar
 
+from firstspike.ranges import reads_plainly, typed_signature
 from firstspike.text import shortened
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -21,10 +22,10 @@ def takes_arguments_of(source: Callable[..., Any], without: Collection[str] = ()
 
     def decorate(function: _Function) -> _Function:
         called: Any = function.__init__ if inspect.isclass(function) else function
-        own = inspect.signature(called)
+        own = typed_signature(called)
         declared = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
         hidden = {p.name for p in declared}.union(without)
-        passed = [p for p in inspect.signature(source).parameters.values() if p.name not in hidden]
+        passed = [p for p in typed_signature(source).parameters.values() if p.name not in hidden]
         passed = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in passed]
         signature = own.replace(parameters=[*declared, *passed])
 
@@ -34,7 +35,8 @@ def takes_arguments_of(source: Callable[..., Any], without: Collection[str] = ()
         if not any(paragraph.startswith("Raises:") for paragraph in after):
             after += [paragraph for paragraph in source_after if paragraph.startswith("Raises:")]
         listed = "".join(f"    {name}: {texts[name]}\n" for name in signature.parameters if name in texts)
-        called.__signature__ = signature
+        called.__typed__ = signature
+        reads_plainly(called)
         function.__doc__ = "\n\n".join([*before, f"Args:\n{listed}".rstrip(), *after])
         return function
 

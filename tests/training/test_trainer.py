@@ -418,3 +418,16 @@ def test_a_stopped_training_says_how_to_continue():
 def test_an_optimiser_of_many_evaluations_is_refused():
     with pytest.raises(ValueError, match=r"LBFGS computes the loss several times a step.*torch\.optim\.Adam"):
         trainer_of(network(), torch.optim.LBFGS)
+
+
+def test_torchs_cross_entropy_decides_by_the_largest_value_of_a_readout():
+    found = []
+    for loss in (nn.CrossEntropyLoss(), fs.losses.ReadoutCrossEntropy()):
+        torch.manual_seed(3)
+        net = fs.Network(fs.LIFLinear(9, 12), fs.MembraneReadout(12, 3, time=3.0))
+        trainer = trainer_of(net, loss=loss)
+        trainer.fit(DATA[0], **QUIET | {"epochs": 1})
+        found.append(trainer.evaluate(DATA[1]))
+    assert torch.allclose(found[0].times, found[1].times, atol=1e-5)
+    assert torch.equal(found[0].predictions, found[0].times.argmax(dim=1))
+    assert found[0].readout

@@ -16,6 +16,7 @@ from jaxtyping import AbstractArray
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from torch import Tensor
 
+from firstspike.ranges import typed_signature
 from firstspike.signature import parts_of_docstring
 
 _RUNTIME = {"self", "device", "dtype", "generator", "backend"}
@@ -73,7 +74,7 @@ def derive(
         hints = {}
     texts = argument_texts(target)
     fields: dict[str, Any] = {}
-    for parameter in inspect.signature(target).parameters.values():
+    for parameter in typed_signature(target).parameters.values():
         if parameter.name in _RUNTIME or parameter.name in omit:
             continue
         annotation = (types or {}).get(parameter.name, _plain(hints.get(parameter.name, parameter.annotation)))

@@ -17,7 +17,7 @@ from firstspike.layers.dense import DelayedNeurons, DenseOptions, Overflow, Spik
 from firstspike.layers.patches import Borders, Image, Pair, Window, flat, flattened, shown_form
 from firstspike.layers.trains import SpikeLayer, Spikes, at_observed
 from firstspike.neurons import Neuron
-from firstspike.ranges import Border, Size, checks_ranges
+from firstspike.ranges import Border, Size, checks_ranges, reads_plainly
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import first_spike_time, spike_trains
 from firstspike.spiketime.values import records, values_of
@@ -250,6 +250,7 @@ class _Pool2d(ImageLayer):
         self.in_features, self.out_features = self.image.size, self.out_image.size
 
 
+@reads_plainly
 class EarliestPool2d(_Pool2d):
     """The earliest spike in each window of an image, channel by channel; ``inf`` if nothing spikes.
 
@@ -292,6 +293,7 @@ class EarliestPool2d(_Pool2d):
         return places.flatten(2)
 
 
+@reads_plainly
 class MergePool2d(_Pool2d):
     """All spikes in each window of an image, channel by channel: trains to the sorted union of the trains in a window.
 

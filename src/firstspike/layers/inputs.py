@@ -11,10 +11,11 @@ from torch import Tensor
 from firstspike.layers.noise import drawn
 from firstspike.layers.trains import Noise, SpikeLayer, Spikes, at_observed
 from firstspike.layers.windows import columns_within, joined_trains
-from firstspike.ranges import Finite, Positive, Seed, Size, checks_ranges
+from firstspike.ranges import Finite, Positive, Seed, Size, checks_ranges, reads_plainly
 from firstspike.spiketime.values import check_room, check_times
 
 
+@reads_plainly
 class BiasSpikes(SpikeLayer):
     """Appends spikes at fixed times: ``times (..., n) -> times (..., n + biases)``.
 

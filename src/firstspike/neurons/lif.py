@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from firstspike.neurons.base import POTENTIAL, TIME, Component, Kind, Neuron, Parameter, Unit, each
-from firstspike.ranges import Finite, NotNegative, Positive, PositiveOrInf
+from firstspike.ranges import Finite, NotNegative, Positive, PositiveOrInf, reads_plainly
 
 _OUT_OF_REACH = 1e12
 Positives = Positive | Tensor | tuple[Positive | Tensor, ...]
@@ -23,6 +23,7 @@ Pairs = Sequence[tuple[Positive | Tensor, Finite | Tensor]]
 """A time constant and a jump for each."""
 
 
+@reads_plainly
 @dataclass(frozen=True, eq=False, repr=False)
 class LIF(Neuron):
     """Parameters of a leaky integrate-and-fire neuron, validated and immutable.
@@ -111,6 +112,7 @@ class LIF(Neuron):
         return _rising("synapse", "rise", self.tau_syn, self.tau_rise, 0.0)
 
 
+@reads_plainly
 @dataclass(frozen=True, eq=False, repr=False)
 class AdaptiveLIF(LIF):
     """A LIF neuron whose spikes make the next ones less likely: adaptation currents and parts of the threshold.

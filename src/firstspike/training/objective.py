@@ -45,9 +45,9 @@ class Objective:
                 check_reads(type(term).__name__, getattr(term, "reads", None) or gives, gives)
         if gives == "trains" and not hasattr(loss, "predict"):
             raise ValueError(f"the loss has no predict(trains), which decides: write one, or {FIRST_OR_READOUT}")
-        if isinstance(loss, nn.CrossEntropyLoss) and (gives or self.gives != "values"):
-            why, form = ("does not decide", "Readout") if gives == "values" else ("makes true spikes the last", "Time")
-            raise ValueError(f"Trainer cannot take CrossEntropyLoss, which {why}; use fs.losses.{form}CrossEntropy()")
+        if isinstance(loss, nn.CrossEntropyLoss) and self.gives != "values":
+            why = "which makes true spikes the last; use fs.losses.TimeCrossEntropy()"
+            raise ValueError(f"Trainer cannot take CrossEntropyLoss, {why}")
 
     def __call__(
         self,

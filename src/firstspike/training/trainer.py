@@ -17,7 +17,7 @@ from firstspike.data import SpikeData
 from firstspike.data.arrays import as_tensor
 from firstspike.deferred import check_float64, raise_deferred_errors
 from firstspike.layers import Network, Record
-from firstspike.ranges import Count, InnerFraction, Positive, Seed, check_ranges
+from firstspike.ranges import Count, InnerFraction, Positive, Seed, check_ranges, reads_plainly
 from firstspike.substrates import Exact, Substrate
 from firstspike.training.augment import Augment, check_augment
 from firstspike.training.averaging import WeightAverage
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 AugmentRule = Callable[[Tensor, SpikeData, Sequence[torch.Generator]], Tensor]
 
 
+@reads_plainly
 class Trainer:
     """Trains and evaluates networks of spike times.
 
@@ -173,6 +174,7 @@ class Trainer:
         **options: Unpack[FitOptions],
     ) -> "Run": ...
 
+    @reads_plainly
     def fit(
         self,
         train: SpikeData | Loader,
