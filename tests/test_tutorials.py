@@ -64,7 +64,8 @@ def executed(manager, tmp_path):
         if quicker:
             changed = next(cell for cell in notebook.cells if cell.cell_type == "code" and quicker[0] in cell.source)
             changed.source = changed.source.replace(*quicker)
-        notebook.cells.insert(0, nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {tmp_path}"))  # nothing of others
+        alone = f"%reset -f\n%cd -q {tmp_path}\nimport torch\ntorch.set_default_dtype(torch.float32)"
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(alone))  # nothing of others
         client = nbclient.NotebookClient(notebook, timeout=300, km=manager)
         client.execute(cleanup_kc=False)  # raises at an error in a cell
         client.kc.stop_channels()
@@ -166,6 +167,15 @@ def test_target_trains(executed):
     alone, both = numbers(text, r"spikes, distance")
     assert both < alone
     assert "tau_mem, tau_syn and threshold found: [17.0, 3.0, 14.0]" in text
+
+
+def test_large_networks(executed):
+    text = executed("12_large_networks")
+    target, after = (numbers(text, f"{when}: *excitatory", " Hz")[0] for when in ("target", "after"))
+    assert after == pytest.approx(target, rel=0.15)
+    assert numbers(text, "correlation of rates with targets")[0] > 0.9
+    expected, found = numbers(text, "expected shift"), numbers(text, "found", " ms")
+    assert found == pytest.approx(expected, rel=0.1, abs=1e-4)
 
 
 def test_cameras(executed):

@@ -192,7 +192,7 @@ def build_readout(kind: type[layers.Readout], name: str, values: Mapping[str, An
     if kind is layers.MaximumReadout:
         for key in ("trainable", "per_neuron"):
             del options[key]
-        options["neuron"] = LIF(values["tau_mem"], values["tau_syn"])
+        options |= {"neuron": LIF(values["tau_mem"], values["tau_syn"]), "negative_slope": 0.3}
     return Network(kind(*sizes(values), **own, **options))
 
 

@@ -121,6 +121,45 @@ def test_the_maximum_is_that_of_the_membrane(tau_mem):
             assert highest - 1e-12 <= values[sample, output].item() <= max(highest, 0.0) + 2e-3
 
 
+@pytest.mark.parametrize(
+    ("neuron", "receptor"),
+    [(LIF(1.3), None), (LIF(1.0, bias=0.2), None), (LIF(2.0, (0.6, 3.0)), "sign"), (LIF(2.0, (0.6, 3.0)), [0, 1, 1])],
+    ids=["one", "bias", "sign", "receptors"],
+)
+def test_a_negative_slope_adds_the_minimum(neuron, receptor):
+    times, weight = trains(seed=3).clamp(min=0), torch.tensor([[-1.0, -0.5, -2.0], [1.0, -1.5, 0.5], [0.3, 0.2, 0.1]])
+    leaky, plain = (
+        MaximumReadout(3, 3, neuron, receptor=receptor, dtype=torch.float64, negative_slope=x) for x in (0.2, 0.0)
+    )
+    for layer in (leaky, plain):
+        layer.weight.data.copy_(weight)
+    arrives = times.isfinite()
+    membrane = MembraneReadout(3, 3, neuron, time=1.0, receptor=receptor, dtype=torch.float64)
+    membrane.weight.data.copy_(weight)
+    lowest = torch.zeros(4, 3, dtype=torch.float64)
+    for membrane.time in torch.linspace(0.02, 16, 800, dtype=torch.float64).tolist():
+        lowest = torch.minimum(lowest, membrane(times))
+    too_high = plain(times) + 0.2 * lowest - leaky(times)
+    assert -1e-12 < too_high.min() < too_high.max() < 2e-3
+
+    def values(finite, weight):
+        return torch.func.functional_call(leaky, {"weight": weight}, (times.masked_scatter(arrives, finite),))
+
+    assert torch.autograd.gradcheck(values, (times[arrives].requires_grad_(), leaky.weight))
+
+
+def test_an_output_below_rest_has_a_gradient_with_a_negative_slope():
+    times = trains()
+    for slope, expected in ((0.0, False), (0.1, True)):
+        readout = MaximumReadout(3, 2, negative_slope=slope, weight_mean=-1.0, weight_std=0.0, dtype=torch.float64)
+        values = readout(times)
+        values.sum().backward()
+        assert bool((values < 0).any()) == expected
+        assert bool((readout.weight.grad != 0).any()) == expected
+    with pytest.raises(ValueError, match="negative_slope must be >= 0"):
+        MaximumReadout(3, 2, negative_slope=-0.1)
+
+
 @pytest.mark.parametrize("tau_mem", [0.5, 1.0, 1.3, INF])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_by_times_and_weights(kind, tau_mem):

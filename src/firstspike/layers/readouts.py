@@ -19,7 +19,7 @@ from firstspike.layers.synapses import Receptors, draw_
 from firstspike.layers.trains import Spikes
 from firstspike.neurons import LIF, Neuron
 from firstspike.neurons.base import ROLES, each
-from firstspike.ranges import Positive, PositiveOrInf, Size, checks_ranges
+from firstspike.ranges import NotNegative, Positive, PositiveOrInf, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import spike_window
 from firstspike.spiketime.maxima.peaks import maximum
@@ -216,25 +216,40 @@ class MembraneReadout(Readout):
 
 
 @takes_arguments_of(Readout, without=("trainable", "per_neuron"))
+@checks_ranges
 class MaximumReadout(Readout, MadeAgain):
     """The largest value that the membrane ever reaches: ``max V(t)`` over all times, exact and differentiable.
 
     It is at least 0, the value at rest, from which every sample starts, and does not change if all times are later by
     any c. A membrane with a bias comes to rest there, so that it is at least the bias. The derivative is that of the
-    membrane at the time of the maximum. One that never rises has none, so usual weights are positive in the mean.
+    membrane at the time of the maximum. One that never rises has none, so usual weights are positive in the mean. With
+    a ``negative_slope`` the value is ``max V(t) + negative_slope min V(t)``, likewise exact: an output that stays below
+    rest then has a value below 0 and a gradient, and only one that no spike reaches has none.
+
+    Args:
+        negative_slope: weight of the smallest value of the membrane, which is at most 0, as in ``torch.nn.LeakyReLU``.
+            It takes as long as the maximum once more.
 
     Raises:
-        ValueError: time constants that require a gradient, for which the maximum has none; otherwise as ``Readout``.
+        ValueError: a negative slope below 0; time constants that require a gradient, for which the maximum has none;
+            otherwise as ``Readout``.
     """
 
     def __init__(
-        self, in_features: Size, out_features: Size, neuron: Neuron | None = None, **options: Unpack[NeuronOptions]
+        self,
+        in_features: Size,
+        out_features: Size,
+        neuron: Neuron | None = None,
+        *,
+        negative_slope: NotNegative = 0.0,
+        **options: Unpack[NeuronOptions],
     ) -> None:
         given: Any = LIF() if neuron is None else neuron
         taus = (given.tau_mem, given.bias, *(x for one in time_constants_of(given) for x in one))
         if any(isinstance(x, Tensor) and x.requires_grad for x in taus):
             raise ValueError("MaximumReadout has no gradient of time constants; give numbers, or tensors without one")
         super().__init__(in_features, out_features, neuron, **options)
+        self.negative_slope = negative_slope
 
     usual_mean = 1.0
     forward = by_values(Readout.forward)
@@ -242,8 +257,15 @@ class MaximumReadout(Readout, MadeAgain):
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
         """The values of the outputs, as in ``Readout``."""
         _check_reverse("MaximumReadout")
-        batch = trains.shape[:-2]
-        found = maximum(trains.reshape(math.prod(batch), *trains.shape[-2:]), self.synapses, self.neuron, self.reached)
+        batch, weight, neuron = trains.shape[:-2], self.synapses, self.neuron
+        trains = trains.reshape(math.prod(batch), *trains.shape[-2:])
+        found = maximum(trains, weight, neuron, self.reached)
+        if self.negative_slope:  # the minimum is the maximum of the membrane upside down
+            turned: dict[str, Any] = {} if self._bias() is None else {"bias": -neuron.bias}
+            if self.reached == "sign":  # excitation is now inhibition
+                names = [name for name in ("tau_syn", "tau_rise") if isinstance(neuron.values.get(name), tuple)]
+                turned |= {name: neuron.values[name][::-1] for name in names}
+            found = found - self.negative_slope * maximum(trains, -weight, neuron.with_values(**turned), self.reached)
         return found.reshape(*batch, self.out_features)
 
 
