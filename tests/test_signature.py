@@ -109,14 +109,14 @@ def test_every_argument_has_a_type_and_a_description(function):
         assert f"\n    {name}: " in inspect.getdoc(function)
 
 
-PUBLIC = [firstspike, data, firstspike.layers, losses, substrates, training, firstspike.neurons, connect]
+MODULES = [firstspike, data, firstspike.layers, losses, substrates, training, firstspike.neurons, connect]
 
 
 def _is_error(part):
     return inspect.isclass(part) and issubclass(part, BaseException)
 
 
-@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_signatures_read_as_people_write_them(module):
     parts = {name: getattr(module, name) for name in module.__all__}
     for part in list(parts.values()):
