@@ -146,7 +146,7 @@ def test_which_layers_take_a_matrix():
     large(times).min(-1).values.nan_to_num(posinf=0.0).sum().backward()
     assert times.grad.count_nonzero() > 0
     assert large.weight.grad.count_nonzero() > 0
-    for more in ({"max_weight_grad": 1.0}, {"backend": "reference"}):
-        with pytest.raises(ValueError, match="compute as a matrix here, of at most"):
+    for more, why in ({"max_weight_grad": 1.0}, " because of max_weight_grad"), ({"backend": "reference"}, ""):
+        with pytest.raises(ValueError, match=f"compute as a matrix here{why}, of at most"):
             SpikeTrains(size, size, 2, LIF(10.0, 2.0), **options, **more)(times)
     assert layer_of(NEURONS["one"])._structure() is None
