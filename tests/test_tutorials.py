@@ -64,7 +64,8 @@ def executed(manager, tmp_path):
         if quicker:
             changed = next(cell for cell in notebook.cells if cell.cell_type == "code" and quicker[0] in cell.source)
             changed.source = changed.source.replace(*quicker)
-        notebook.cells.insert(0, nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {tmp_path}"))  # nothing of others
+        alone = f"%reset -f\n%cd -q {tmp_path}\nimport torch\ntorch.set_default_dtype(torch.float32)"
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(alone))  # nothing of others
         client = nbclient.NotebookClient(notebook, timeout=300, km=manager)
         client.execute(cleanup_kc=False)  # raises at an error in a cell
         client.kc.stop_channels()

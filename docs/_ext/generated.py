@@ -151,7 +151,8 @@ def _value(annotation: Any, metadata: tuple[Any, ...] = (), path: str = "") -> s
         kinds = [f"`{kind}`" for kind in map(_kind, sections) if kind]
         what = ("list of sections" if several else "section") + (f" of kind {_either(kinds)}" if kinds else "")
         top = next((name for name, field in Config.model_fields.items() if sections == _models(field.annotation)), None)
-        return f"[{what}](#{top or _label(path + ('[]' if several else ''))})"
+        link = f"[{what}](#{top or _label(path + ('[]' if several else ''))})"
+        return " or ".join([*map(_value, _without_sections(annotation)), link])
     if get_origin(annotation) is Annotated:
         annotation, *own = get_args(annotation)
         return _value(annotation, (*own, *metadata))
@@ -190,11 +191,22 @@ def _limits(metadata: tuple[Any, ...]) -> str:
     return ", ".join(f"{signs[n]}\N{NO-BREAK SPACE}{getattr(x, n):g}" for n, x in named if abs(getattr(x, n)) < 1e6)
 
 
+def _without_sections(annotation: Any) -> list[Any]:
+    """What may be there in place of a section, such as a number."""
+    inside = get_args(annotation)
+    if get_origin(annotation) in (Union, UnionType):
+        return [x for option in inside for x in _without_sections(option)]
+    if get_origin(annotation) is Annotated and get_origin(inside[0]) in (Union, UnionType, Annotated):
+        return _without_sections(inside[0])
+    return [] if annotation is NoneType or _models(annotation) else [annotation]
+
+
 def _bare(annotation: Any) -> Any:
-    """``X`` of ``Annotated[X, ...]`` and of ``X | None``."""
+    """``X`` of ``Annotated[X, ...]`` and of ``X | None``, and of ``X | Y`` where only ``X`` has sections."""
     if get_origin(annotation) is Annotated:
         return _bare(get_args(annotation)[0])
     inside = [x for x in get_args(annotation) if x is not NoneType]
+    inside = [x for x in inside if _models(x)] or inside
     return _bare(inside[0]) if get_origin(annotation) in (Union, UnionType) and len(inside) == 1 else annotation
 
 

@@ -6,7 +6,7 @@ import torch
 import firstspike as fs
 from firstspike import connect
 from firstspike.config import ConfigError, build, build_data, describe, load_config
-from firstspike.config.sections import CONNECTIONS, DISTRIBUTIONS
+from firstspike.config.connections import CONNECTIONS, DISTRIBUTIONS
 from firstspike.runs import Run
 from firstspike.seeding import generator
 
@@ -22,14 +22,17 @@ CHAIN = {"kind": "one_to_one", "number": 10, "source": [0, 10], "target": [40, 5
 OUTER = {"kind": "fixed_indegree", "number": 2, "weight": {"kind": "normal", "loc": 0.8, "scale": 0.2}}
 
 
-def config(recurrent=(EXCITES, INHIBITS, CHAIN), synapses=OUTER, **training):
+POPULATIONS = [{"source": [0, 40], "sign": 1}, {"source": [40, 50], "sign": -1}]
+
+
+def config(recurrent=(EXCITES, INHIBITS, CHAIN), synapses=OUTER, signs=POPULATIONS, **training):
     given = {} if recurrent is None else {"recurrent": recurrent if isinstance(recurrent, dict) else list(recurrent)}
     given |= {} if synapses is None else {"synapses": synapses}
     layer = {"kind": "recurrent", "out_features": 50, "max_spikes": 20, "duration": 12.0, "window": 0.5}
     return load_config({
         "data": {"kind": "bars", "train": 60, "validation": 20, "test": 20},
         "network": [
-            layer | given | {"overflow": "drop", "recurrent_signs": [1] * 40 + [-1] * 10},
+            layer | given | {"overflow": "drop", "recurrent_signs": signs},
             {"kind": "integral", "out_features": 3},
         ],
         "loss": {"kind": "readout_cross_entropy"},
@@ -79,6 +82,47 @@ def test_every_distribution(kind):
     scales = {"low": 0.2, "high": 0.4} if kind == "uniform" else {"loc": 0.4, "scale": 0.05}
     given = config({"kind": "fixed_indegree", "number": 3, "source": [0, 40], "weight": {"kind": kind} | scales})
     assert len(layer_of(given).recurrent_weight.unique()) > 50
+
+
+def test_signs_of_populations_and_back():
+    inner = {"kind": "fixed_indegree", "number": 3, "source": [0, 40], "weight": 0.1}
+    given = config(inner)
+    trainer = build(given, build_data(given))
+    layer = trainer.network[0]
+    assert layer.recurrent_signs == (1,) * 40 + (-1,) * 10
+    with torch.no_grad():
+        layer.recurrent_weight.neg_()
+    layer.project_()
+    assert not layer.recurrent_weight.any()
+    assert describe(trainer).network[0].recurrent_signs == given.network[0].recurrent_signs
+    listed = config(inner, signs=[1] * 40 + [-1] * 10)
+    assert layer_of(listed).recurrent_signs == layer.recurrent_signs
+    assert layer_of(config(inner, signs=POPULATIONS[1:])).recurrent_signs == (0,) * 40 + (-1,) * 10
+    short = load_config({
+        "data": {"kind": "bars", "train": 60, "validation": 20, "test": 20},
+        "network": [{"kind": "lif", "out_features": 3, "signs": [{"source": [2, 9], "sign": 1}]}],
+        "loss": {"kind": "cross_entropy"},
+        "training": {"epochs": 1},
+    })  # fmt: skip
+    assert layer_of(short).signs == (0, 0, *[1] * 7)
+
+
+WRONG_SIGNS = {
+    "recurrent_signs[1].source: expected the first and the one past the last of 50, got 40, 51": [40, 51],
+    "recurrent_signs[1].source: some of the neurons 39 to 49 have the other sign already": [39, 50],
+    "recurrent_signs[1].source[1]: should be a valid integer": [40, 0.5],
+}
+
+
+@pytest.mark.parametrize("message", WRONG_SIGNS)
+def test_errors_of_signs_are_one_line_with_their_place(message):
+    with pytest.raises(ConfigError) as raised:
+        config(signs=[POPULATIONS[0], POPULATIONS[1] | {"source": WRONG_SIGNS[message]}])
+    assert message in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 2
+    for wrong in (3, "EI", {"source": [0, 40], "sign": 1}, [{"source": [0, 40], "sign": 2}], [1, {}]):
+        with pytest.raises(ConfigError, match="recurrent_signs"):
+            config(signs=wrong)
 
 
 def test_inputs_of_layers_that_spike_once():

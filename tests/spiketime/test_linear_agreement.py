@@ -219,6 +219,20 @@ def test_a_weight_that_passes_zero(backend):
     torch.testing.assert_close(more, none, rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow  # it has kernels of its own to compile
+def test_membranes_that_end_below_rest_spike_no_more():
+    """A first current ends early and a second pulls V below rest, so slowly that a search may leave the numbers."""
+    gen = torch.Generator().manual_seed(0)
+    times = torch.tensor([0.0, 1.0, 1.5, 1.5, 1.6, 1.6], dtype=torch.float64)[:, None]
+    weight = torch.randn(20_000, 6, dtype=torch.float64, generator=gen) * torch.tensor([1.5, 1.5, 3.0, 3.0, 6.0, 6.0])
+    neuron, sides = LIF(2.0, (1.0, 4.0)), [0, 1, 0, 1, 0, 1]
+    spikes, expected = (
+        spike_trains(times, weight, neuron, max_spikes=4, overflow="drop", receptor=sides, backend=backend)
+        for backend in ("cpu", "reference")
+    )
+    torch.testing.assert_close(spikes, expected, rtol=0, atol=1e-11)
+
+
 @pytest.mark.parametrize("reset", [-0.1, None])
 def test_windows_that_follow_one_another_are_one_long_call(reset, backend):
     """Values, gradients, and the state at the end; windows also end within refractory times and at inputs."""

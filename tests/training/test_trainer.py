@@ -57,7 +57,9 @@ def test_any_module_is_trained_and_continued(tmp_path):
     result = trainer_of(whole).fit(*DATA[:2], test=DATA[2], folder=tmp_path / "whole", **QUIET)
     asked = iter(range(6))
     settings = QUIET | {"stop": lambda: next(asked, None) is None}
-    with pytest.raises(Interrupted):
+    with pytest.raises(
+        Interrupted, match="epoch 2, after 2 of its batches, and saved; .* firstspike resume .*/run, or"
+    ):
         trainer_of(stopped).fit(*DATA[:2], test=DATA[2], folder=tmp_path / "run", **settings)
     trainer_of(resumed).fit(*DATA[:2], test=DATA[2], folder=tmp_path / "run", resume=True, **QUIET)
     assert same(whole, resumed)
@@ -402,3 +404,19 @@ def test_what_is_printed():
     assert repr(trainer_of(one, loss=loss)) == "Trainer(Network, TimeCrossEntropy(xi=0.1), Adam)"
     optimizers = [torch.optim.SGD(net.parameters()) for net in (one, other)]
     assert repr(fs.Trainer([one, other], loss, optimizers)) == "Trainer(2 networks, TimeCrossEntropy(xi=0.1), SGD)"
+
+
+def test_a_stopped_training_says_how_to_continue():
+    net, asked = network(), iter(range(2))
+    trainer = trainer_of(net)
+    with pytest.raises(Interrupted, match="stopped in epoch 1, after 2 of its batches; .* fit of the same trainer"):
+        trainer.fit(DATA[0], **QUIET | {"stop": lambda: next(asked, None) is None})
+    assert trainer.fit(DATA[0], **QUIET).epochs == 4
+    whole = network()
+    trainer_of(whole).fit(DATA[0], **QUIET)
+    assert same(net, whole)
+
+
+def test_an_optimiser_of_many_evaluations_is_refused():
+    with pytest.raises(ValueError, match=r"LBFGS computes the loss several times a step.*torch\.optim\.Adam"):
+        trainer_of(network(), torch.optim.LBFGS)

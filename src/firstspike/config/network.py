@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
+from firstspike.config.connections import described_signs, signs_of
 from firstspike.config.section import Section
 from firstspike.config.sections import CUSTOM, LAYER_SECTIONS, Custom, described_neuron
 from firstspike.config.yaml_file import Place, shown_place
@@ -89,6 +90,10 @@ def layers_of(
                 if rules := given.get(name):
                     ends = {"sources": sources, "targets": given["out_features"]}
                     given[name] = _synapses(rules, ("network", index, name), runtime.get("generator"), **ends)
+            channels = image[0] if "image" in takes and image is not None else size
+            for name, sources in (("signs", channels), ("recurrent_signs", given.get("out_features", 0))):
+                if name in given:
+                    given[name] = signs_of(name, given[name], sources)
             if "image" in takes and image is None:
                 raise ValueError(
                     f"{kind} needs an image: data of images, and before it only layers that keep it, such as conv, "
@@ -238,6 +243,7 @@ def _describe_layer(section: type[Section], layer: nn.Module) -> dict[str, Any] 
         return {name: getattr(layer, name, getattr(layer.rule, name, None)) for name in names}
     taken = ("neuron", "delay", "synapses", "recurrent")
     values = {name: getattr(layer, name) for name in names if name not in taken}
+    values |= {x: described_signs(values[x]) for x in ("signs", "recurrent_signs") if x in names}
     if "delay" in names:
         values["delay"] = layer.delay if isinstance(layer, Branch) else layer.delay_rule
     if isinstance(layer, NeuronLayer):

@@ -1,12 +1,9 @@
 """The sections of a config. Each follows from the class that it configures, plus the parts that only configs have."""
 
 import inspect
-import math
 from typing import Annotated, Any, Literal, Union
 
-import torch
 from pydantic import (
-    BeforeValidator,
     Discriminator,
     Field,
     SerializerFunctionWrapHandler,
@@ -16,11 +13,9 @@ from pydantic import (
     model_validator,
 )
 from torch import Tensor
-from torch.distributions import LogNormal, Normal, Uniform
 
-from firstspike import connect
+from firstspike.config.connections import Connections, Signs
 from firstspike.config.section import Built, Section, argument_texts, derive, union
-from firstspike.connect import Synapses
 from firstspike.data import DATASETS, SpikeData, Splits, outline
 from firstspike.layers import LAYERS, Delay, DelayRule
 from firstspike.layers.branches import Branch
@@ -135,84 +130,11 @@ Rule: Any = derive(DelayRule)
 _PARAMETERS: Any = tuple[str, ...]
 
 
-class _Distribution(Built):
-    """Values of synapses that are drawn."""
-
-    def build(self, **more: Any) -> Any:
-        """The distribution."""
-        low, high = getattr(self, "low", 0.0), getattr(self, "high", 1.0)
-        if low >= high:
-            raise ValueError(f"low must be below high, got {low:g} and {high:g}")
-        return super().build(**more)
-
-
-_ENDS: Any = {x: (Finite, Field(..., description=f"{x}est value")) for x in ("low", "high")}
-_SCALES: Any = {
-    "loc": (Finite, Field(..., description="mean, of logarithms in ``log_normal``")),
-    "scale": (Positive, Field(..., description="standard deviation, likewise")),
-}
-DISTRIBUTIONS = {
-    kind: derive(target, kind, base=_Distribution, omit=("validate_args",), extra=extra)
-    for kind, target, extra in (
-        ("uniform", Uniform, _ENDS), ("normal", Normal, _SCALES), ("log_normal", LogNormal, _SCALES)
-    )
-}  # fmt: skip
-MOST_DRAWN = 10**8
-
-
-class _Connection(Section):
-    """A rule of ``fs.connect`` between slices of the neurons."""
-
-    def build(self, *, sources: int, targets: int, generator: torch.Generator | None) -> Synapses:  # type: ignore[override]
-        """Its synapses, between that many neurons."""
-        first, sizes = [], []
-        for name, size in (("source", sources), ("target", targets)):
-            start, stop = getattr(self, name) or (0, size)
-            if not start < stop <= size:
-                raise ValueError(f"{name}: expected the first and the one past the last of {size}, got {start}, {stop}")
-            first.append(start)
-            sizes.append(stop - start)
-        given, rule = self.arguments("source", "target"), type(self)._target
-        pairs = given.get("probability", 1.0) * math.prod(sizes)
-        each = {"fixed_indegree": sizes[1], "fixed_outdegree": sizes[0], "one_to_one": 1}
-        most = given.get("number", 1) * each.get(rule.__name__, pairs)
-        if most > MOST_DRAWN:
-            raise ValueError(f"about {most:.3g} synapses, a config draws at most {MOST_DRAWN}: hand the network over")
-        given |= {} if rule is connect.one_to_one else {"sources": sizes[0], "targets": sizes[1]}
-        found: Synapses = rule(**given, generator=generator)
-        if [found.sources, found.targets] != sizes:
-            raise ValueError(
-                f"number must be that of each, {sizes[0]} sources and {sizes[1]} targets, got {len(found)}"
-            )
-        return found.at(first[0], first[1], sources, targets)
-
-
-_VALUES: Any = Annotated[
-    Annotated[Finite, Tag("number")] | Annotated[union(DISTRIBUTIONS.values()), Tag("drawn")],
-    Discriminator(lambda given: "drawn" if isinstance(given, dict | Section) else "number"),
-]
-_SIDES: Any = {
-    side: (
-        tuple[NotNegativeInt, NotNegativeInt] | None,
-        Field(None, description=f"neurons that {do}: the first, and the one past the last"),
-    )
-    for side, do in (("source", "send"), ("target", "receive"))
-}
-_OF_RULES: Any = {"omit": ("sources", "targets"), "types": dict.fromkeys(("weight", "delay"), _VALUES | None)}
-_RULES = "fixed_probability", "fixed_indegree", "fixed_outdegree", "one_to_one", "all_to_all"
-CONNECTIONS = {x: derive(getattr(connect, x), x, base=_Connection, extra=_SIDES, **_OF_RULES) for x in _RULES}
-_CONNECTION: Any = union(CONNECTIONS.values())
-Connections: Any = Annotated[
-    tuple[_CONNECTION, ...],
-    BeforeValidator(lambda given: (given,) if isinstance(given, dict | Section) else given),
-    Field(min_length=1),
-]
-
-
 def _layer(kind: str, target: type[Any]) -> type[Section]:
     """The section of a layer, without arguments that follow from the layer before it, and with learning rates."""
     types = {"neuron": Neuron | None, "delay": Rule | None, "recurrent_delay": Rule | None, "trainable": _PARAMETERS}
     types |= dict.fromkeys(("synapses", "recurrent"), Connections | None)
+    types |= dict.fromkeys(("signs", "recurrent_signs"), Signs | None)
     extra: dict[str, Any] = {}
     if issubclass(target, NeuronLayer):
         takes = inspect.signature(target).parameters

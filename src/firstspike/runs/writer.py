@@ -195,6 +195,8 @@ class RunWriter(Callback):
             return
         if isinstance(reason, Interrupted):
             self._save(self._captured(fit))
+            how = f"firstspike resume {self.folder}, or fit(..., folder={str(self.folder)!r}, resume=True)"
+            reason.args = (f"{str(reason).partition(';')[0]}, and saved; continue with: {how}",)
         elif isinstance(reason, SubstrateError | DivergedError):
             self._write_best()
             for place, checkpoint in self.last_epoch:

@@ -23,7 +23,7 @@ Row = dict[str, float | int | str]
 
 
 class Interrupted(Exception):  # noqa: N818  (a request, not an error)
-    """The training stopped early, on request. With a run folder its state is saved."""
+    """The training stopped early, on request. With a run folder its state is saved. The message says how to go on."""
 
 
 @dataclass(eq=False)

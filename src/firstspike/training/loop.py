@@ -130,7 +130,8 @@ def _train(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> dict[str, li
         for member in members:
             member.progress.seconds = time.monotonic() - began
         if totals is None:
-            raise Interrupted
+            where = f"stopped in epoch {fit.epoch + 1}, after {fit.batch} of its batches"
+            raise Interrupted(f"{where}; to continue, call fit of the same trainer once more")
         with fit.trainer.averaged():
             fit.validations = [] if fit.validation is None else engine.evaluate(fit.validation)
         fit.rows = [_metrics(fit, number, sums) for number, sums in enumerate(totals)]

@@ -79,6 +79,11 @@ class Member:
                 f"optimizer: expected one of torch.optim, got {self.optimizer!r}; write "
                 "torch.optim.Adam(network.parameters())"
             )
+        if isinstance(self.optimizer, optim.LBFGS):
+            raise ValueError(
+                "optimizer: LBFGS computes the loss several times a step, which a Trainer does not; take "
+                "torch.optim.Adam(network.parameters()), or write a loop of your own"
+            )
         learning = [p for p in self.network.parameters() if p.requires_grad]
         moved = {id(p) for p in self.parameters}
         if learning and not any(id(p) in moved for p in learning):

@@ -72,12 +72,11 @@ def brief_pair(s, r, t):
 
 @inlined
 def course(v, y, z, s, r, t):
-    """V and its first two derivatives after a time."""
+    """V, its slope, and -F after a time."""
     left, own, gain, other, second = pair_responses(s, r, t, False)
     value = fma(v, left, fma(y, gain, z * second))
     first, last = y * own * r.syn, z * other * t.syn
-    slope = first + last - value * r.mem
-    return value, slope, (first * r.syn + last * t.syn + slope * r.mem) * -1.0
+    return value, first + last - value * r.mem, fma(first, r.syn, last * t.syn)
 
 
 @inlined
@@ -118,27 +117,27 @@ def search_pair(g, at, c, x, wait, lanes):
     first, last = y * r.syn, z * t.syn
     force, other = first * r.syn, last * t.syn
     value, slope = v, first + last - v * r.mem
-    curve = (force + other + slope * r.mem) * -1.0
+    fall = force + other
     slow, fast = select(t.syn > r.syn, force, other), select(t.syn > r.syn, other, force)
-    turns = (force + other < 0.0) & (slow > 0.0) & lanes
-    lanes &= turns | (force + other > 0.0)
+    turns = (fall < 0.0) & (slow > 0.0) & lanes
+    lanes &= turns | (fall > 0.0)
     low, high, s, found = none, min(wait, longest_wait(state)), none, np.uint64(0)
     if turns:
         apart = log(select(turns, fast / slow * -1.0, 1.0)) / select(turns, abs(r.syn - t.syn), 1.0)
         s = select(turns, min(apart, high), none)
         there, rising, bent = course(v, y, z, s, r, t)
-        value, slope, curve = select(turns, there, value), select(turns, rising, slope), select(turns, bent, curve)
+        value, slope, fall = select(turns, there, value), select(turns, rising, slope), select(turns, bent, fall)
         lanes &= ~(turns & (value < 1.0) & (s >= high))
     # a lane has come by a safe step as long as tangents led it, and by none other once one went too far
     known, safe, careful, back, when, steep = np.uint64(0), lanes, np.uint64(0), none, none, none
     for _ in range(_STEPS):
         over = (value >= 1.0) & lanes
         known |= over
-        falls = ~(slope > 0.0) & lanes & ~known
+        falls = (~(slope > 0.0) | ((fall < 0.0) & ~turns)) & lanes & ~known  # or goes to 0 from below
         lanes &= ~(falls & safe)
         rises = lanes & ~(over | falls)
         low, high = select(rises, s, low), select(over | falls, min(high, s), high)
-        gap = value * -1.0 + 1.0
+        gap, curve = value * -1.0 + 1.0, fma(slope, r.mem, fall) * -1.0
         back = select(rises, s + gap / slope, back)
         following = s + gap * 2.0 / (slope + sqrt(max(fma(curve, gap * 2.0, slope * slope), 0.0)))
         careful |= falls
@@ -158,5 +157,5 @@ def search_pair(g, at, c, x, wait, lanes):
         if not lanes:
             break
         s = following
-        value, slope, curve = course(v, y, z, s, r, t)
+        value, slope, fall = course(v, y, z, s, r, t)
     return found, when, steep, lanes

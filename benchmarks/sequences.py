@@ -1,0 +1,291 @@
+"""One recipe for all sequences, next to snnTorch and Norse: ``python benchmarks/sequences.py --digits FOLDER``.
+
+    pip install -e ".[timeseries]" seglearn snntorch norse
+
+Eight tasks: bars that move and bars that turn before a synthetic event camera, delayed XOR, time series that aeon and
+seglearn have in their packages, and the Free Spoken Digit Dataset (``--digits``; without it, seven). All networks get
+the same spikes, have 100 hidden neurons, and train for as many epochs with Adam, by the cross-entropy. The peers count
+the spikes in 100 steps of time.
+
+``--tune`` measures every setting of a system on the validation data, with seed 0. Then firstspike takes the one setting
+that is best in the mean over the tasks, and each peer the best one of each task. Time constants are parts of T, the
+time within which the spikes of 95 % of the samples end. Results go to a file as they come; what is there is not
+measured again.
+"""
+
+import argparse
+import importlib.util
+import itertools
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import firstspike as fs
+from firstspike.data.aeon import time_series_splits
+from firstspike.data.generated import delayed_xor
+from firstspike.data.recordings import spoken_digits_splits
+from firstspike.layers import start_firing_
+
+EPOCHS, BATCH, HIDDEN, STEPS, SEEDS = 30, 30, 100, 100, 5
+ENCODE = {"kind": "level_crossing", "levels": 16}
+
+Settings = dict[str, Any]
+
+
+class Task(NamedTuple):
+    """Training, validation and test data, the number of classes, and T."""
+
+    train: fs.data.SpikeData
+    validation: fs.data.SpikeData
+    test: fs.data.SpikeData
+    classes: int
+    duration: float
+
+
+def task_of(splits: fs.data.Splits) -> Task:
+    trains = padded(splits.train)
+    last = trains.masked_fill(trains.isinf(), 0).flatten(1).max(dim=1).values
+    return Task(*splits, len(splits.train.class_names), float(last.quantile(0.95)))
+
+
+def padded(data: fs.data.SpikeData) -> Tensor:
+    return data.times.padded() if isinstance(data.times, fs.data.EventLists) else data.times
+
+
+def camera(motion: Any) -> Task:
+    parts = [fs.data.camera(motion, samples=samples, seed=seed) for samples, seed in ((300, 1), (150, 3), (300, 2))]
+    return task_of(fs.data.Splits(*parts))
+
+
+def xor() -> Task:
+    parts = [delayed_xor(samples, seed, noise=0.05, late=4.0) for samples, seed in ((200, 1), (100, 3), (200, 2))]
+    return task_of(fs.data.Splits(*parts))
+
+
+def series(name: str) -> Task:
+    return task_of(time_series_splits(name, validation=0.25, encode=ENCODE | {"dt": 0.5}))
+
+
+def exercises() -> Task:
+    """Seven exercises of ten people, by accelerometer and gyroscope at 10 Hz; three people are test data."""
+    found = importlib.util.find_spec("seglearn")
+    if found is None or found.origin is None:
+        raise SystemExit("seglearn, which has the exercises, is not installed: pip install seglearn")
+    data = np.load(Path(found.origin).parent / "data" / "watch_dataset.npy", allow_pickle=True).item()
+    signals = [x[: len(x) // 5 * 5].reshape(-1, 5, 6).mean(axis=1).T for x in data["X"]]
+    person, labels = data["subject"].astype(int), data["y"]
+    parts = []
+    encoder = fs.data.LevelCrossingEncoder(16, dt=0.5)
+    for number, chosen in enumerate((person > 5, (person == 4) | (person == 5), person < 4)):
+        some = [signals[i] for i in np.flatnonzero(chosen)]
+        encoder = encoder.fit(some) if number == 0 else encoder
+        parts.append(fs.data.SpikeData(encoder(some), torch.tensor(labels[chosen]), tuple(data["y_labels"])))
+    return task_of(fs.data.Splits(*parts))
+
+
+TASKS: dict[str, Callable[[], Task]] = {
+    "bars": lambda: camera("bars"),
+    "rotations": lambda: camera("rotations"),
+    "delayed XOR": xor,
+    "JapaneseVowels": lambda: series("JapaneseVowels"),
+    "BasicMotions": lambda: series("BasicMotions"),
+    "OSULeaf": lambda: series("OSULeaf"),
+    "exercises": exercises,
+}
+
+
+def digits(folder: Path) -> Task:
+    return task_of(spoken_digits_splits(folder=folder, encode=ENCODE | {"dt": 1.0}))
+
+
+def by_firstspike(task: Task, test: fs.data.SpikeData, seed: int, settings: Settings) -> tuple[float, float]:
+    generator, unit = torch.Generator().manual_seed(seed), task.duration
+    tau_mem = unit * settings["tau_mem"]
+    neuron, inputs = fs.LIF(tau_mem=tau_mem, tau_syn=tau_mem / 2), task.train.features
+    network = fs.Network(
+        fs.LIFSpikeTrains(inputs, HIDDEN, 20, neuron, overflow="drop", generator=generator),
+        fs.IntegralReadout(HIDDEN, task.classes, neuron, tau=unit, generator=generator),
+    )
+    if settings["delay"]:
+        rule = fs.DelayRule(scale=unit * settings["delay"], std=1.0)
+        network = fs.Network(fs.Delay(inputs, rule, trains=True, generator=generator), *network)
+    start_firing_(network, task.train.times[:100], generator)
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings["lr"])
+    bounds = [fs.losses.SpikeCount(settings["count"], least=0.5, most=10, tau_syn=tau_mem / 2)]
+    loss = fs.losses.ReadoutCrossEntropy()
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
+    trainer = fs.Trainer(network, loss, optimizer, schedule=schedule, regularizers=bounds if settings["count"] else [])
+    begin = time.process_time()
+    trainer.fit(task.train, epochs=EPOCHS, batch_size=BATCH, seed=seed, progress_bar=False)
+    return trainer.evaluate(test).accuracy, (time.process_time() - begin) / EPOCHS
+
+
+@cache
+def raster(data: fs.data.SpikeData, duration: float) -> Tensor:
+    """Numbers of spikes ``(STEPS, samples, inputs)``. Those after T are in the last step."""
+    trains = padded(data)
+    step = (trains / duration * STEPS).clamp(0, STEPS - 1).nan_to_num(0).long()
+    counts = torch.zeros(*trains.shape[:2], STEPS).scatter_add_(2, step, trains.isfinite().float())
+    return counts.movedim(2, 0).contiguous()
+
+
+class SNNTorch(nn.Module):
+    def __init__(self, task: Task, settings: Settings) -> None:
+        import snntorch
+
+        super().__init__()
+        betas = [math.exp(-1 / STEPS / part) for part in (settings["tau_mem"], 1.0)]
+        self.counts = settings["output"] == "count"
+        self.first, self.second = nn.Linear(task.train.features, HIDDEN), nn.Linear(HIDDEN, task.classes)
+        self.hidden = snntorch.Leaky(beta=betas[0], learn_beta=True)
+        self.out = snntorch.Leaky(beta=betas[1], reset_mechanism="subtract" if self.counts else "none")
+
+    def forward(self, steps: Tensor) -> Tensor:
+        hidden, out = self.hidden.init_leaky(), self.out.init_leaky()
+        values = []
+        for x in self.first(steps):
+            spikes, hidden = self.hidden(x, hidden)
+            counted, out = self.out(self.second(spikes), out)
+            values.append(counted if self.counts else out)
+        return torch.stack(values).sum(dim=0) if self.counts else torch.stack(values).mean(dim=0)
+
+
+class Norse(nn.Module):
+    def __init__(self, task: Task, settings: Settings) -> None:
+        from norse.torch import LICell, LIFCell, LIFParameters, LIParameters
+
+        super().__init__()
+        rate, leak = (torch.tensor(x) for x in (1 / settings["tau_mem"], 1.0))
+        self.first, self.second = nn.Linear(task.train.features, HIDDEN), nn.Linear(HIDDEN, task.classes)
+        self.hidden = LIFCell(LIFParameters(tau_mem_inv=rate, tau_syn_inv=2 * rate), dt=1 / STEPS)
+        self.out = LICell(LIParameters(tau_mem_inv=leak, tau_syn_inv=2 * rate), dt=1 / STEPS)
+        self.largest = settings["output"] == "maximum"
+
+    def forward(self, steps: Tensor) -> Tensor:
+        hidden = out = None
+        values = []
+        for x in self.first(steps):
+            spikes, hidden = self.hidden(x, hidden)
+            value, out = self.out(self.second(spikes), out)
+            values.append(value)
+        found = torch.stack(values)
+        return found.max(dim=0).values if self.largest else found.mean(dim=0)
+
+
+def by_steps(make: Any, task: Task, test: fs.data.SpikeData, seed: int, settings: Settings) -> tuple[float, float]:
+    torch.manual_seed(seed)
+    network, steps = make(task, settings), raster(task.train, task.duration)
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings["lr"])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
+    begin = time.process_time()
+    for _ in range(EPOCHS):
+        for chosen in torch.randperm(len(task.train)).split(BATCH):
+            optimizer.zero_grad()
+            cross_entropy(network(steps[:, chosen]), task.train.labels[chosen]).backward()
+            optimizer.step()
+        schedule.step()
+    seconds = (time.process_time() - begin) / EPOCHS
+    with torch.no_grad():
+        decided = torch.cat([network(x).argmax(dim=1) for x in raster(test, task.duration).split(200, dim=1)])
+    return float((decided == test.labels).double().mean()), seconds
+
+
+class System(NamedTuple):
+    """How a system is trained, and the values of its settings."""
+
+    train: Callable[[Task, fs.data.SpikeData, int, Settings], tuple[float, float]]
+    settings: dict[str, tuple[Any, ...]]
+
+    def grid(self) -> Iterator[Settings]:
+        return (dict(zip(self.settings, values, strict=True)) for values in itertools.product(*self.settings.values()))
+
+
+RATES, PARTS = (0.003, 0.01), (0.1, 0.3)
+SYSTEMS = {
+    "firstspike": System(by_firstspike, {"lr": RATES, "tau_mem": PARTS, "delay": (0.0, 0.5), "count": (0.1,)}),
+    "snnTorch": System(
+        lambda *given: by_steps(SNNTorch, *given), {"lr": RATES, "tau_mem": PARTS, "output": ("count", "mean")}
+    ),
+    "Norse": System(
+        lambda *given: by_steps(Norse, *given), {"lr": RATES, "tau_mem": PARTS, "output": ("maximum", "mean")}
+    ),
+}
+
+
+class Store:
+    """Accuracies and seconds of CPU time an epoch, of all that was measured, in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.found: dict[str, list[float]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+    def measured(self, system: str, name: str, part: str, seed: int, settings: Settings) -> list[float]:
+        key = json.dumps([system, name, part, seed, settings])
+        if key not in self.found:
+            task = known(name)
+            self.found[key] = list(SYSTEMS[system].train(task, getattr(task, part), seed, settings))
+            self.path.write_text(json.dumps(self.found, indent=0), "utf-8")
+            print(f"{system}, {name}, {part}, seed {seed}, {settings}: {100 * self.found[key][0]:.1f} %", flush=True)
+        return self.found[key]
+
+    def best(self, system: str, names: list[str]) -> Settings:
+        """The setting with the best mean validation accuracy over some tasks."""
+        scores = [
+            (statistics.fmean(self.measured(system, name, "validation", 0, x)[0] for name in names), x)
+            for x in SYSTEMS[system].grid()
+        ]
+        return max(scores, key=lambda score: score[0])[1]
+
+
+@cache
+def known(name: str) -> Task:
+    return TASKS[name]()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--digits", type=Path, help="folder of the Free Spoken Digit Dataset")
+    parser.add_argument("--only", nargs="+", help="tasks")
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--tune", action="store_true", help="measure the settings on validation data, and no more")
+    parser.add_argument("--store", type=Path, default=Path(__file__).with_name("sequences.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.digits:
+        TASKS["spoken digits"] = lambda: digits(options.digits)
+    store, names = Store(options.store), options.only or list(TASKS)
+    chosen = {(system, name): {} for system in options.systems for name in names}
+    for system in options.systems:
+        common = store.best(system, names) if system == "firstspike" else {}
+        for name in names:
+            chosen[system, name] = common or store.best(system, [name])
+    if options.tune:
+        return
+    print(
+        "| data |", " | ".join(f"{system}: worst, mean of {SEEDS} seeds; s an epoch" for system in options.systems), "|"
+    )
+    print("| --- |" + " --- |" * len(options.systems))
+    for name in names:
+        cells = []
+        for system in options.systems:
+            each = [store.measured(system, name, "test", seed, chosen[system, name]) for seed in range(SEEDS)]
+            right, seconds = ([x[k] for x in each] for k in (0, 1))
+            mean, spent = 100 * statistics.fmean(right), statistics.median(seconds)
+            cells.append(f"**{100 * min(right):.1f}** %, {mean:.1f} %; {spent:.2f}")
+        print(f"| {name} |", " | ".join(cells), "|", flush=True)
+    for (system, name), settings in chosen.items():
+        print(f"- {system}, {name}: {settings}")
+
+
+if __name__ == "__main__":
+    main()
