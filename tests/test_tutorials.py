@@ -169,6 +169,15 @@ def test_target_trains(executed):
     assert "tau_mem, tau_syn and threshold found: [17.0, 3.0, 14.0]" in text
 
 
+def test_large_networks(executed):
+    text = executed("12_large_networks")
+    target, after = (numbers(text, f"{when}: *excitatory", " Hz")[0] for when in ("target", "after"))
+    assert after == pytest.approx(target, rel=0.15)
+    assert numbers(text, "correlation of rates with targets")[0] > 0.9
+    expected, found = numbers(text, "expected shift"), numbers(text, "found", " ms")
+    assert found == pytest.approx(expected, rel=0.1, abs=1e-4)
+
+
 def test_cameras(executed):
     text = executed("13_cameras", ("SEEDS, EPOCHS = 5, 30", "SEEDS, EPOCHS = 5, 15"))
     assert percent(text, "worst seed") > 85

@@ -51,9 +51,9 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         late: time of the latest input spike, in the same unit.
         xi: width of the softmax over spike times, in the same unit, see ``TimeCrossEntropy``.
         jitter: standard deviation of noise on the input times in the training, in the same unit, without which a
-            network learns samples by heart. ``"auto"`` is 0.02 times the square root of the number of columns.
+            network learns samples by heart. ``"auto"`` is 0.015 times the square root of the number of columns.
         learning_rate_init: initial rate of Adam. It falls to 0 along a cosine until ``max_iter``.
-        batch_size: samples per gradient step. ``"auto"`` is a fiftieth of the samples, from 20 to 200.
+        batch_size: samples per gradient step. ``"auto"`` is an eighth of the samples, from 25 to 50.
         max_iter: largest number of epochs.
         tol: smallest improvement that counts, of the loss or, with ``early_stopping``, of the accuracy.
         n_iter_no_change: epochs without such an improvement after which the training ends.
@@ -88,12 +88,12 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
     hidden_layer_sizes: int | Sequence[int] = (100,)
     _: KW_ONLY
     tau_mem: PositiveOrInf = 2.0
-    late: Positive = 2.0
+    late: Positive = 1.4
     xi: Positive = 0.1
     jitter: NotNegative | Literal["auto"] = "auto"
-    learning_rate_init: Positive = 0.01
+    learning_rate_init: Positive = 0.03
     batch_size: PositiveInt | Literal["auto"] = "auto"
-    max_iter: PositiveInt = 100
+    max_iter: PositiveInt = 40
     tol: NotNegative = 1e-4
     n_iter_no_change: PositiveInt | Infinite = 30
     early_stopping: bool = False
@@ -157,10 +157,10 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         stopping = EarlyStopping(
             int(min(self.n_iter_no_change, self.max_iter)), metric, self.tol, restore_best=self.early_stopping
         )
-        optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate_init)
+        optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate_init, fused=True)
         limits = [_SILENT_HIDDEN] * len(hidden) + [_SILENT_OUTPUT]
-        size = max(20, min(200, len(train) // 50)) if self.batch_size == "auto" else int(self.batch_size)
-        jitter = 0.02 * math.sqrt(values.shape[1]) if self.jitter == "auto" else float(self.jitter)
+        size = max(25, min(50, len(train) // 8)) if self.batch_size == "auto" else int(self.batch_size)
+        jitter = 0.015 * math.sqrt(values.shape[1]) if self.jitter == "auto" else float(self.jitter)
         trainer = Trainer(
             network,
             TimeCrossEntropy(self.xi, silent_cost=math.log(len(classes))),  # as by chance: it has no gradient

@@ -191,3 +191,10 @@ def test_lists_print_as_numbers_of_samples_and_events():
 def test_what_is_no_list_of_events(make, events, message):
     with pytest.raises(ValueError, match=message):
         make(events, 3)
+
+
+@pytest.mark.parametrize("make", [fs.data.event_lists, fs.data.trains_from_events])
+def test_microseconds_are_noticed(make):
+    with pytest.warns(UserWarning, match=r"spike times up to 2\.5e\+06, .* make ms by times / 1000"):
+        make([([1e6, 2.5e6], [0, 1])], inputs=2)
+    make([([1e3, 2.5e3], [0, 1])], inputs=2)  # warnings are errors

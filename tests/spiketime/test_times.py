@@ -73,8 +73,12 @@ def test_a_raster_is_noticed(layer):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.int64])
 def test_the_conversion_that_is_given_is_right(dtype):
-    code = FROM_RASTER.partition("becomes spike times by ")[2]
-    times = eval(code, {"firstspike": firstspike, "raster": raster().to(dtype), "dt": 0.25})
+    code, _, of_trains = FROM_RASTER.partition("becomes spike times by ")[2].partition(", or, with all spikes")
+    code_of_trains = of_trains.rpartition("by ")[2]
+    known = {"firstspike": firstspike, "raster": raster().to(dtype), "dt": 0.25}
+    times, trains = eval(code, known), eval(code_of_trains, known)
+    assert trains.ndim == 3
+    assert torch.equal(trains[..., 0], times)
     for sample in range(5):
         for place in range(4):
             steps = raster()[:, sample, place].nonzero().flatten().tolist()

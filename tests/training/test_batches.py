@@ -242,3 +242,50 @@ def test_one_network_in_one_process():
     )
     with pytest.raises(ValueError, match="a loader trains one network in one process"):
         fit(shuffled(), using=both)
+
+
+def test_loaders_validate_and_test():
+    wanted, known = fit(DATA, test=VALIDATION)
+    for data in (VALIDATION, TensorDataset(VALIDATION.times, VALIDATION.labels)):
+        found, given = fit(DATA, validation=DataLoader(data, batch_size=7), test=DataLoader(data, batch_size=8))
+        assert torch.equal(wanted, found)
+        assert given.metrics == known.metrics
+        assert given.test.accuracy == known.test.accuracy
+    using = trainer()
+    loader = shuffled(VALIDATION)  # in one order, whatever was drawn before
+    first, second = using.evaluate(loader), using.evaluate(loader)
+    assert torch.equal(first.times, second.times)
+    assert first.accuracy == using.evaluate(VALIDATION).accuracy
+    with pytest.raises(ValueError, match="the loader gave none"):
+        using.evaluate([])
+
+
+class Events(Dataset):
+    """Samples of one's own: events, as recorded."""
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, sample):
+        return ([0.3, 0.1, 0.2 * sample], [1, 0, 1]), sample % 2
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_samples_of_different_lengths_are_collated(workers):
+    loader = DataLoader(Events(), batch_size=4, collate_fn=partial(fs.data.collate, inputs=2), num_workers=workers)
+    events = fs.data.event_lists([Events()[k][0] for k in range(6)], inputs=2)
+    ragged = [(events[k], k % 2) for k in range(6)]  # some have one spike, others two
+    for times, labels in (next(iter(loader)), next(iter(DataLoader(ragged, 4, collate_fn=fs.data.collate)))):
+        assert torch.equal(times, events[:4])
+        assert torch.equal(labels, torch.tensor([0, 1, 0, 1]))
+    data = fs.data.SpikeData(events, torch.arange(6) % 2, ("0", "1"))
+    network = fs.Network(fs.LIFSpikeTrains(2, 4, max_spikes=40), fs.IntegralReadout(4, 2))
+    train = fs.Trainer(network, fs.losses.ReadoutCrossEntropy(), torch.optim.Adam(network.parameters()))
+    assert torch.equal(train.evaluate(loader).times, train.evaluate(data).times)
+
+
+def test_what_cannot_be_collated_is_refused():
+    with pytest.raises(ValueError, match=r"partial\(fs\.data\.collate, inputs=\.\.\.\), got samples like tuple"):
+        fs.data.collate([Events()[0]])
+    with pytest.raises(ValueError, match=r"samples of as many inputs, got \[\(2, 1\), \(3, 1\)\]"):
+        fs.data.collate([(torch.ones(2, 1), 0), (torch.ones(3, 1), 1)])

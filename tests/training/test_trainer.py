@@ -57,9 +57,7 @@ def test_any_module_is_trained_and_continued(tmp_path):
     result = trainer_of(whole).fit(*DATA[:2], test=DATA[2], folder=tmp_path / "whole", **QUIET)
     asked = iter(range(6))
     settings = QUIET | {"stop": lambda: next(asked, None) is None}
-    with pytest.raises(
-        Interrupted, match="epoch 2, after 2 of its batches, and saved; .* firstspike resume .*/run, or"
-    ):
+    with pytest.raises(Interrupted, match=r"epoch 2, after 2 of its batches, and saved; .* resume .*/run, or"):
         trainer_of(stopped).fit(*DATA[:2], test=DATA[2], folder=tmp_path / "run", **settings)
     trainer_of(resumed).fit(*DATA[:2], test=DATA[2], folder=tmp_path / "run", resume=True, **QUIET)
     assert same(whole, resumed)
@@ -409,7 +407,7 @@ def test_what_is_printed():
 def test_a_stopped_training_says_how_to_continue():
     net, asked = network(), iter(range(2))
     trainer = trainer_of(net)
-    with pytest.raises(Interrupted, match="stopped in epoch 1, after 2 of its batches; .* fit of the same trainer"):
+    with pytest.raises(Interrupted, match=r"stopped in epoch 1, after 2 of its batches; .* fit of the same trainer"):
         trainer.fit(DATA[0], **QUIET | {"stop": lambda: next(asked, None) is None})
     assert trainer.fit(DATA[0], **QUIET).epochs == 4
     whole = network()

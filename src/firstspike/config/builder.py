@@ -66,12 +66,14 @@ def build(config: Config, data: Splits | None = None, parts: Parts | None = None
         networks,
         build_loss(config).to(device) if parts.loss is None else parts.loss,
         optimizers,
-        schedule=[parts.schedule or build_schedule(config, optimizer) for optimizer in optimizers],
+        schedule=[parts.schedule or build_schedule(config, optimizer, len(data.train)) for optimizer in optimizers],
         regularizers=regularizers,
         silent=training.silent.build(),
         substrate=substrates[0] if len(substrates) < len(seeds) else substrates,
         augment=training.augment.build(),
         clip_grad_norm=training.clip_grad_norm,
+        accumulate=training.accumulate,
+        schedule_by=training.schedule_by,
         weight_average=training.weight_average,
         compile=training.compile,
     )
@@ -121,15 +123,17 @@ def build_optimizer(config: Config, network: nn.Module) -> optim.Optimizer:
     return _built("training.optimizer", section, params=groups, fused=True)
 
 
-def build_schedule(config: Config, optimizer: optim.Optimizer) -> LRScheduler | None:
-    """The config's schedule of the learning rates, or None."""
-    section = config.training.schedule
+def build_schedule(config: Config, optimizer: optim.Optimizer, samples: int = 0) -> LRScheduler | None:
+    """The config's schedule of the learning rates, or None. A cosine by batch ends with those of all ``samples``."""
+    training = config.training
+    section, batches = training.schedule, -(-samples // training.batch_size)
+    steps = max(1, -(-batches // training.accumulate)) if training.schedule_by == "batch" else 1
     if section is None:
         return None
     cosine = isinstance(section, SCHEDULE_SECTIONS["cosine"])
-    epochs = {"epochs": config.training.epochs} if cosine else {}
+    epochs = {"epochs": training.epochs * steps} if cosine else {}
     schedule: LRScheduler = _built("training.schedule", section, optimizer=optimizer, **epochs)
-    if cosine or not section.warmup:
+    if cosine or not getattr(section, "warmup", 0):
         return schedule
     warmup = LinearLR(optimizer, 1 / (section.warmup + 1), total_iters=section.warmup)
     return ChainedScheduler([warmup, schedule])

@@ -52,6 +52,8 @@ def describe(trainer: Trainer, fit: Fit | None = None, checkpoint_every: int | N
         "optimizer": _described(OPTIMIZER_SECTIONS, member.optimizer, lambda x, name: x.defaults[name]),
         "schedule": _schedule(member.schedule),
         "clip_grad_norm": trainer.clip_grad_norm,
+        "accumulate": trainer.accumulate,
+        "schedule_by": trainer.schedule_by,
         "weight_average": trainer.weight_average,
         "compile": trainer.compile,
         "silent": _settings(member.silent, SilentNeurons),
@@ -128,9 +130,9 @@ def _schedule(schedule: LRScheduler | None) -> dict[str, Any] | None:
         first, *others = schedule._schedulers
         if len(others) == 1 and isinstance(first, LinearLR):
             found, warmup = others[0], first.total_iters
-    given = _described(SCHEDULE_SECTIONS, found)
+    given = _described(SCHEDULE_SECTIONS, found, lambda x, name: x.min_lrs[0] if name == "min_lr" else getattr(x, name))
     if given["kind"] == CUSTOM:
         return {"kind": CUSTOM, "name": type(schedule).__name__}
     if "milestones" in given:
         given["milestones"] = sorted(given["milestones"].elements())
-    return given | {"warmup": warmup}
+    return given if given["kind"] == "plateau" else given | {"warmup": warmup}

@@ -221,12 +221,15 @@ Optimizer: Any = union([*OPTIMIZER_SECTIONS.values(), Custom])
 
 _SCHEDULE: Any = {
     "omit": ("optimizer", "epochs", "last_epoch", "verbose"),
-    "types": {"step_size": Count, "gamma": Positive, "milestones": list[Count]},
-    "extra": {
-        "warmup": (NotNegativeInt, Field(0, description="epochs over which the learning rate rises at the start"))
-    },
+    "types": {"step_size": Count, "gamma": Positive, "milestones": list[Count], "factor": InnerFraction}
+    | dict.fromkeys(("patience", "cooldown"), NotNegativeInt)
+    | dict.fromkeys(("threshold", "min_lr", "eps"), NotNegative),
 }
-SCHEDULE_SECTIONS = {kind: derive(target, kind, base=Section, **_SCHEDULE) for kind, target in SCHEDULES.items()}
+_WARMUP = {"warmup": (NotNegativeInt, Field(0, description="epochs over which the learning rate rises at the start"))}
+SCHEDULE_SECTIONS = {
+    kind: derive(target, kind, base=Section, **_SCHEDULE, extra={} if kind == "plateau" else _WARMUP)
+    for kind, target in SCHEDULES.items()
+}
 Schedule: Any = union([*SCHEDULE_SECTIONS.values(), Custom])
 
 Silent: Any = derive(SilentNeurons, types={"limits": tuple[Fraction, ...] | Fraction | None})
@@ -236,6 +239,7 @@ _NOT_OF_CONFIGS = ("train", "validation", "test", "folder", "resume", "callbacks
 _FIT = derive(Trainer.fit, base=Section, omit=_NOT_OF_CONFIGS)
 _OF_TRAINER = argument_texts(Trainer)
 _DTYPES: Any = Literal["float32", "float64"]
+_BY: Any = Literal["epoch", "batch"]
 
 Training: Any = create_model(
     "Training",
@@ -244,6 +248,8 @@ Training: Any = create_model(
     optimizer=(Optimizer, Field(OPTIMIZER_SECTIONS["adam"](kind="adam", lr=0.005), description="the optimiser")),
     schedule=(Schedule | None, Field(None, description="how the learning rates change from epoch to epoch")),
     clip_grad_norm=(Positive | None, Field(None, description=_OF_TRAINER["clip_grad_norm"])),
+    accumulate=(Count, Field(1, description=_OF_TRAINER["accumulate"])),
+    schedule_by=(_BY, Field("epoch", description=_OF_TRAINER["schedule_by"])),
     weight_average=(InnerFraction | None, Field(None, description=_OF_TRAINER["weight_average"])),
     compile=(bool, Field(False, description=_OF_TRAINER["compile"])),
     max_weight_grad=(

@@ -16,7 +16,7 @@ from typing import Any
 from firstspike.data.aeon import time_series_outline, time_series_splits
 from firstspike.data.base import SpikeData, Splits
 from firstspike.data.encoding import LatencyEncoder
-from firstspike.data.events import EventLists, event_lists, trains_from_events
+from firstspike.data.events import EventLists, collate, event_lists, trains_from_events
 from firstspike.data.files import file_splits
 from firstspike.data.generated import bars, delayed_xor, pattern, poisson, xor
 from firstspike.data.image_files import SOURCES, source_splits
@@ -70,6 +70,6 @@ def outline(kind: str, **arguments: Any) -> SpikeData:
 
 __all__ = [
     "EventLists", "LatencyEncoder", "LevelCrossingEncoder", "SpikeData", "Splits", "ThresholdEncoder", "bars",
-    "camera", "cochleagram", "digits", "event_lists", "fashion_mnist", "file_splits", "first_spikes", "from_tonic",
-    "mnist", "poisson", "split", "trains_from_events", "trains_from_raster", "yin_yang",
+    "camera", "cochleagram", "collate", "digits", "event_lists", "fashion_mnist", "file_splits", "first_spikes",
+    "from_tonic", "mnist", "poisson", "split", "trains_from_events", "trains_from_raster", "yin_yang",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """Spike trains from events: as padded tensors, or as lists of events without padding."""
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import Float, Float64, Int, Int64
 from numpy.typing import ArrayLike
 from torch import Tensor
+from torch.nn import functional
 
 from firstspike.data.arrays import as_tensor
 from firstspike.signature import takes_arguments_of
@@ -19,6 +21,7 @@ Events = tuple[ArrayLike | Tensor, ArrayLike | Tensor] | list[tuple[float, int]]
 """The events of a sample: times and inputs, or pairs of them."""
 MOST_TIMES = 2**31
 """Most times of one tensor of trains, with padding: 8 GiB in float32."""
+_LATE = 1e5  # of a recording in ms that would be 100 s
 
 
 def trains_from_events(
@@ -37,11 +40,48 @@ def trains_from_events(
         Times `(samples, inputs, spikes)`, sorted along the last dimension, `inf` after the last spike of an input. That
         dimension is as long as the busiest input needs, at least 1.
 
+    Warns:
+        UserWarning: spikes after 100 000 units of time, as times in microseconds have.
+
     Raises:
         ValueError: samples that are not pairs of times and inputs, times and inputs of different lengths, times that
             are not finite, inputs that are not whole numbers or do not exist, trains that would not fit into memory.
     """
     return event_lists(events, inputs, dtype).padded()
+
+
+def collate(samples: Sequence[tuple[Any, Any]], inputs: int | None = None) -> tuple[Tensor, Tensor]:
+    """A batch of samples of different lengths: ``DataLoader(dataset, batch_size=50, collate_fn=fs.data.collate)``.
+
+    Args:
+        samples: pairs of a sample and its label. A sample is a tensor of first spikes `(inputs,)`, or of trains
+            `(inputs, spikes)`; or, with `inputs`, its events as `trains_from_events` takes them.
+        inputs: number of inputs of events: `collate_fn=functools.partial(fs.data.collate, inputs=700)`.
+
+    Returns:
+        Times `(samples, inputs)` or `(samples, inputs, spikes)`, trains padded with `inf`; and labels `(samples,)`.
+
+    Raises:
+        ValueError: samples of different numbers of inputs, or events without `inputs`.
+    """
+    found, labels = zip(*samples, strict=True)
+    label = torch.stack([torch.as_tensor(x) for x in labels])
+    if inputs is not None:
+        return trains_from_events(found, inputs), label
+    if not all(isinstance(x, Tensor) and x.is_floating_point() for x in found):
+        raise ValueError(
+            "collate: expected tensors of times, or events with functools.partial(fs.data.collate, inputs=...), got "
+            f"samples like {type(found[0]).__name__}"
+        )
+    if len({(x.ndim, *x.shape[:-1], *x.shape[:1]) for x in found}) > 1:
+        raise ValueError(f"collate: expected samples of as many inputs, got {sorted({tuple(x.shape) for x in found})}")
+    return torch.cat(padded_alike([x.unsqueeze(0) for x in found])), label
+
+
+def padded_alike(parts: Sequence[Tensor]) -> list[Tensor]:
+    """Times of samples, where they are trains padded with `inf` to the same number of spikes."""
+    most = max(x.shape[-1] for x in parts)
+    return [functional.pad(x, (0, most - x.shape[-1]), value=math.inf) if x.ndim > 2 else x for x in parts]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -163,6 +203,11 @@ def event_lists(events: Sequence[Events], inputs: int, dtype: torch.dtype = torc
     starts = torch.tensor([len(x) for x in times], dtype=torch.int64).cumsum(0)
     if len(when := torch.cat(times)) and bool((largest := when.abs().max()).to(dtype).isinf()):
         raise ValueError(f"events: expected times that {dtype} can hold, got {float(largest):g}; take another unit")
+    if len(when) and (latest := float(when.max())) > _LATE:
+        warnings.warn(
+            f"there are spike times up to {latest:g}, in the unit of tau_syn; of microseconds make ms by times / 1000",
+            stacklevel=3,
+        )
     return EventLists(when.to(dtype), torch.cat(sources), starts, inputs)
 
 

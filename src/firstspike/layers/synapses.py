@@ -161,8 +161,9 @@ def matrix(layer: Any, name: str, values: Tensor | None = None, rest: float = 0.
     shape, (source, target) = (sparse.targets, sparse.sources), ends_of(layer, name)
     if math.prod(shape) > MOST_DENSE:
         size = f"{math.prod(shape) * found.itemsize / 1e9:.3g} GB for {len(found)} synapses"
+        bound = "" if getattr(layer, "max_weight_grad", None) is None else " because of max_weight_grad"
         raise ValueError(
-            f"{sparse} compute as a matrix here, of at most {MOST_DENSE} weights, and would take {size}; kernels "
+            f"{sparse} compute as a matrix here{bound}, of at most {MOST_DENSE} weights, and would take {size}; kernels "
             "without one are those of SpikeTrains and SpikingRecurrent for LIF and AdaptiveLIF on CPUs"
         )
     at = target * sparse.sources + source

@@ -34,7 +34,8 @@ from firstspike.spiketime.shared import LARGEST_32, LARGEST_64
 
 FROM_RASTER = (
     "a raster of 0 and 1 with the shape (steps, batch, inputs) becomes spike times by "
-    "firstspike.data.first_spikes(raster, dt)"
+    "firstspike.data.first_spikes(raster, dt), or, with all spikes of each input, by "
+    "firstspike.data.trains_from_raster(raster, dt)"
 )
 """How to convert the inputs of other libraries for spiking networks. ``dt`` is the length of a time step."""
 
@@ -132,8 +133,7 @@ def check_times(times: Any) -> None:
         raise ValueError(f"times must be float32 or float64, got {times.dtype}: {not_floating(times)}")
     if times.ndim > 2 and _is_raster(times):
         warnings.warn(
-            f"times of shape {tuple(times.shape)} are 0 and 1 only. Layers take the time of each input's first spike, "
-            f"(batch, inputs): {FROM_RASTER}",
+            f"times of shape {tuple(times.shape)} are 0 and 1 only. Layers take the times of spikes: {FROM_RASTER}",
             stacklevel=2,
         )
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from firstspike.data import SpikeData
+from firstspike.data.events import padded_alike
 from firstspike.seeding import generator
 from firstspike.training.fit import to_network
 
@@ -50,11 +51,7 @@ class Batches:
         self.count = 0
         with suppress(TypeError):  # it has no length
             self.count = len(source)  # type: ignore[arg-type]
-        dataset: Any = getattr(source, "dataset", None)
-        while not isinstance(dataset, SpikeData) and hasattr(dataset, "dataset"):  # torch's Subset
-            dataset = dataset.dataset
-        known = dataset if isinstance(dataset, SpikeData) else like or self._peek(source)
-        self.data = to_network(known.empty(), network)
+        self.data = to_network((_data_of(source) or like or self._peek(source)).empty(), network)
 
     @torch.no_grad()
     def _peek(self, loader: Loader) -> SpikeData:
@@ -113,6 +110,30 @@ class Batches:
             return loader is None
         known = (x is None or hasattr(x, "generator") or x.__module__.startswith(_TORCHS) for x in _samplers(loader))
         return all(known) and not loader.persistent_workers  # which go on with the numbers of earlier epochs
+
+
+def in_memory(source: SpikeData | Loader, like: SpikeData | Loader | None = None) -> SpikeData:
+    """Data as they are; all batches of a loader, read once, as data. ``like`` may name the classes."""
+    if isinstance(source, SpikeData | _NO_LOADERS) or not isinstance(source, Iterable):
+        return source  # type: ignore[return-value]  # what is no data is refused later
+    with torch.random.fork_rng([]):  # whatever came before, a loader that shuffles has one order
+        torch.default_generator.manual_seed(0)
+        pairs = [_pair(batch) for batch in source]
+    if not pairs:
+        raise ValueError("expected batches (times, labels), and the loader gave none")
+    times, labels = torch.cat(padded_alike([x for x, _ in pairs])), torch.cat([x for _, x in pairs])
+    known = _data_of(source) or (like if isinstance(like, SpikeData) else _data_of(like))
+    if known is not None:
+        return replace(known.empty(), times=times, labels=labels)
+    classes = 0 if labels.is_floating_point() or not len(labels) else int(labels.max()) + 1
+    return SpikeData(times, labels, tuple(map(str, range(classes))))
+
+
+def _data_of(loader: Any) -> SpikeData | None:
+    """The data behind a loader, if they are ``SpikeData``."""
+    while loader is not None and not isinstance(loader, SpikeData):
+        loader = getattr(loader, "dataset", None)  # torch's Subset has one, too
+    return loader
 
 
 def shuffled(samples: int, seed: int, epoch: int) -> Tensor:

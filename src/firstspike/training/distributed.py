@@ -188,12 +188,15 @@ class Distributed(Sequential):
         return total * share, torch.cat([means, fractions(counts, neurons, samples)]), record.layers
 
     def _backward(self, member: Member, total: Tensor) -> None:
+        parameters = member.parameters
+        before = [p.grad for p in parameters]  # of earlier batches of a step, the same in all processes
+        for parameter in parameters:
+            parameter.grad = None
         if total.requires_grad:
             total.backward()
-        parameters = member.parameters
         gradients = self._summed([torch.zeros_like(p) if p.grad is None else p.grad for p in parameters])
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+        for parameter, gradient, kept in zip(parameters, gradients, before, strict=True):
+            parameter.grad = gradient if kept is None else kept + gradient
 
     @torch.no_grad()
     def evaluate(self, data: SpikeData) -> list[Evaluation]:

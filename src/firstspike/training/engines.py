@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn, optim
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from firstspike.data import SpikeData
 from firstspike.deferred import sent
@@ -31,8 +32,11 @@ class Sequential:
     """Each network by itself; the base of the other engines.
 
     With ``compile``, ``torch.compile`` joins all operations on a batch, from the network to the loss, and their
-    gradient.
+    gradient. ``accumulate`` batches share an optimiser step; ``by_batch``, schedules follow these steps, not epochs.
     """
+
+    accumulate = 1
+    by_batch = False
 
     def __init__(
         self,
@@ -70,11 +74,13 @@ class Sequential:
         total, means, layers = self._pass(member, times, labels)
         raised = silent.too_silent(network, means.tolist()[_SILENT:]) if silent.active else None
         if raised is None or not silent.skip_step:  # otherwise nothing learns from this batch
-            for parameter in member.parameters:
-                parameter.grad = None
-            self._backward(member, total)
-            self._clip(member)
-            member.optimizer.step()
+            if not member.progress.pending:
+                for parameter in member.parameters:
+                    parameter.grad = None
+            self._backward(member, total if self.accumulate == 1 else total * len(labels))
+            member.progress.pending += len(labels)
+        if (member.progress.batch + 1) % self.accumulate == 0:
+            self._update(member)
         if raised is not None:
             share = self._mean(silence(first_spikes_in(network, layers, raised)))
             silent.raise_layer_(network, raised, share)
@@ -90,6 +96,16 @@ class Sequential:
         self.objective.check_derivative(total)
         total.backward()
 
+    def _update(self, member: Member) -> None:
+        """Take the step that the gradients since the last one ask for."""
+        pending, member.progress.pending = member.progress.pending, 0
+        if not pending:
+            return
+        if self.accumulate > 1 and getattr(self.objective.loss, "reduction", "mean") != "sum":
+            torch._foreach_div_([p.grad for p in member.parameters if p.grad is not None], pending)
+        self._clip(member)
+        member.optimizer.step()
+
     def _mean(self, values: Float[Tensor, "batch neurons"]) -> Float[Tensor, " neurons"]:
         """Mean over the samples of a batch."""
         return values.mean(dim=0)
@@ -99,12 +115,23 @@ class Sequential:
         if self.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(member.parameters, self.clip_grad_norm)
 
+    def end_batch(self) -> None:
+        """Advance schedules by batch after an optimiser step."""
+        if self.by_batch and self.members[0].progress.batch % self.accumulate == 0:
+            self._advance()
+
     def end_epoch(self) -> None:
-        """Advance the schedules."""
+        """Take the step of batches that are left, and advance the schedules."""
+        for member in self.members:
+            self._update(member)
+        if not self.by_batch or self.members[0].progress.batch % self.accumulate:
+            self._advance()
+
+    def _advance(self) -> None:
         with warnings.catch_warnings():  # all batches of an epoch may have raised weights and skipped their step
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
             for member in self.members:
-                if member.schedule is not None:
+                if member.schedule is not None and not isinstance(member.schedule, ReduceLROnPlateau):
                     member.schedule.step()
 
     def evaluate(self, data: SpikeData) -> list[Evaluation]:
@@ -161,11 +188,11 @@ class SideBySide(Sequential):
                 project_(member.network)
         return means
 
-    def end_epoch(self) -> None:
-        """Advance the schedules, whose learning rates the joint optimiser follows."""
-        super().end_epoch()
+    def _advance(self) -> None:
+        """Advance the schedules, whose learning rates and momenta the joint optimiser follows."""
+        super()._advance()
         for own, joint in zip(self.members[0].optimizer.param_groups, self.optimizer.param_groups, strict=True):
-            joint["lr"] = own["lr"]
+            joint.update({name: value for name, value in own.items() if name != "params"})
 
     @torch.no_grad()
     def evaluate(self, data: SpikeData) -> list[Evaluation]:
@@ -175,16 +202,23 @@ class SideBySide(Sequential):
 
 
 def engine_for(
-    members: Sequence[Member], objective: Objective, clip_grad_norm: float | None = None, compile: bool = False
+    members: Sequence[Member],
+    objective: Objective,
+    clip_grad_norm: float | None = None,
+    compile: bool = False,
+    accumulate: int = 1,
 ) -> Sequential:
     """The engine: parallel if each network's results are as if it were alone, otherwise sequential.
 
-    One network, networks that draw random numbers, networks with other settings of their layers, optimisers or
-    substrates, and those on a substrate that is not a pure function run one after the other.
+    One network, networks that draw random numbers, accumulate gradients or learn at rates of their own, networks with
+    other settings of their layers, optimisers or substrates, and those on a substrate that is not a pure function run
+    one after the other.
     """
     first = members[0]
     alike = (
         len(members) > 1
+        and accumulate == 1
+        and not any(isinstance(member.schedule, ReduceLROnPlateau) for member in members)
         and all(isinstance(member.network, Network) for member in members)
         and not any(rule.jitter for rule, _ in delays_in(first.network))
         and not any(isinstance(x, PoissonSpikes | SpikeDropout) and getattr(x, "p", 1) for x in first.network.modules())

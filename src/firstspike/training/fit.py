@@ -15,7 +15,7 @@ from firstspike.training.evaluation import Evaluation, success_text, warn_of_uns
 from firstspike.training.silent import activity_names
 
 if TYPE_CHECKING:
-    from firstspike.training.batches import Batches
+    from firstspike.training.batches import Batches, Loader
     from firstspike.training.trainer import Trainer
 
 Row = dict[str, float | int | str]
@@ -98,7 +98,7 @@ class FitOptions(TypedDict, total=False):
     epochs: Required[Count]
     batch_size: Count
     seed: Seed
-    test: SpikeData | None
+    test: "SpikeData | Loader | None"
     resume: bool
     checkpoint_every: Count | None
     callbacks: Sequence[Callback]

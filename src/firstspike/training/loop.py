@@ -93,10 +93,11 @@ def run(fit: Fit, ranks: Ranks, stop: Stop, stack: ExitStack) -> FitResult:
             return engine.stopping if isinstance(engine, Distributed) else signalled() or stop()
 
         objective, clip = trainer.objective, trainer.clip_grad_norm
-        engine = engine_for(members, objective, clip, trainer.compile)
+        engine = engine_for(members, objective, clip, trainer.compile, trainer.accumulate)
         if ranks.size > 1:
             ranks.check_same([fit.epoch, fit.batch, fit.batches], device)
             engine = Distributed(members[0], objective, clip, ranks, lambda: signalled() or stop())
+        engine.accumulate, engine.by_batch = trainer.accumulate, trainer.schedule_by == "batch"
         fit.callbacks.call("on_fit_start", fit)
         metrics = _train(fit, engine, asked, pace)
         with trainer.averaged():
@@ -134,6 +135,8 @@ def _train(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> dict[str, li
             raise Interrupted(f"{where}; to continue, call fit of the same trainer once more")
         with fit.trainer.averaged():
             fit.validations = [] if fit.validation is None else engine.evaluate(fit.validation)
+        for number, member in enumerate(members):
+            member.see(fit.validations[number] if fit.validations else totals[number][0] / fit.source.samples)
         fit.rows = [_metrics(fit, number, sums) for number, sums in enumerate(totals)]
         fit.improved = [x.progress.improve(found) for x, found in zip(members, fit.validations, strict=False)]
         row = _mean(fit.rows)
@@ -151,6 +154,7 @@ def _epoch(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> list[list[fl
     for source, member in zip(sources, members, strict=True):
         if member.progress.noise is not None:
             source.set_state(member.progress.noise.cpu())
+        member.restore_gradients()
     empty = torch.zeros(3 + len(activity_names(trainer.network)), dtype=torch.float64, device=trainer.device)
     saved = [member.progress.totals for member in members]
     totals = torch.stack([empty if sums is None else sums.to(empty) for sums in saved])
@@ -163,6 +167,7 @@ def _epoch(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> list[list[fl
             if batch is None:
                 for member, source, sums in zip(members, sources, totals.clone(), strict=True):
                     member.progress.noise, member.progress.totals = source.get_state(), sums
+                    member.keep_gradients()
                 return None
             times, labels = batch
             if trainer.augment is not None:
@@ -173,6 +178,7 @@ def _epoch(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> list[list[fl
                 member.progress.batch += 1
                 if member.average is not None:
                     member.average.update()
+            engine.end_batch()
             fit.callbacks.call("on_batch_end", fit)
         raise_deferred_errors()
 

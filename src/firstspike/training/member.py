@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn, optim
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from firstspike.substrates import Substrate
 from firstspike.text import first_line
@@ -28,6 +28,8 @@ class Progress:
         seconds: time spent so far.
         totals: sums over the batches of the unfinished epoch, see ``Sequential.step``.
         noise: state of the random numbers of the unfinished epoch.
+        pending: samples since the last optimiser step, where several batches share one.
+        gradients: of the parameters that have one, by number, from these samples.
     """
 
     epoch: int = 0
@@ -37,6 +39,8 @@ class Progress:
     seconds: float = 0.0
     totals: Tensor | None = None
     noise: Tensor | None = None
+    pending: int = 0
+    gradients: dict[int, Tensor] | None = None
 
     def end_epoch(self) -> None:
         """One more epoch is done."""
@@ -96,6 +100,24 @@ class Member:
     def parameters(self) -> list[nn.Parameter]:
         """Parameters that the optimiser moves."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def keep_gradients(self) -> None:
+        """Note the gradients that wait for their step, where a training stops."""
+        if self.progress.pending:
+            found = {k: p.grad.clone() for k, p in enumerate(self.parameters) if p.grad is not None}
+            self.progress.gradients = found
+
+    def restore_gradients(self) -> None:
+        """Continue with the noted gradients."""
+        kept, self.progress.gradients = self.progress.gradients, None
+        for k, parameter in enumerate(self.parameters if kept is not None else ()):
+            parameter.grad = None if kept is None or k not in kept else kept[k].to(parameter)
+
+    def see(self, result: Evaluation | float) -> None:
+        """Let a schedule that follows results have those of an epoch, of the validation data or the training loss."""
+        if isinstance(self.schedule, ReduceLROnPlateau):
+            best = self.schedule.mode == "max" and isinstance(result, Evaluation)
+            self.schedule.step(result if isinstance(result, float) else result.score if best else result.loss)
 
     @property
     def groups(self) -> list[list[str]]:

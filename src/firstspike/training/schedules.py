@@ -1,4 +1,4 @@
-"""Schedules of learning rates, one step an epoch: torch's, and a cosine with warm-up."""
+"""Schedules of learning rates: torch's, and a cosine with warm-up."""
 
 import math
 from collections.abc import Callable
@@ -47,4 +47,5 @@ SCHEDULES: dict[str, Callable[..., LRScheduler]] = {
     "multi_step": optim.lr_scheduler.MultiStepLR,
     "exponential": optim.lr_scheduler.ExponentialLR,
     "cosine": CosineLR,
+    "plateau": optim.lr_scheduler.ReduceLROnPlateau,
 }

@@ -40,6 +40,9 @@ def checked_state(member: "Member", found: Any, where: str) -> dict[str, Any]:
         raise CheckpointError(
             f"{where}: average of the weights: saved with {had}, the training has {has}; see weight_average"
         )
+    if isinstance(found["progress"], Mapping) and (kept := found["progress"].get("gradients")) is not None:
+        check_like(kept, {}, f"{where}: gradients")
+        check_like(kept, {k: p for k, p in enumerate(member.parameters) if k in kept}, f"{where}: gradients")
     if member.average is not None:
         check_like(average, member.average.state_dict(), f"{where}: average")
     if found.get("best") is not None:

@@ -6,12 +6,12 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn, optim
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from firstspike.data import SpikeData
 from firstspike.data.arrays import as_tensor
@@ -21,7 +21,7 @@ from firstspike.ranges import Count, InnerFraction, Positive, Seed, check_ranges
 from firstspike.substrates import Exact, Substrate
 from firstspike.training.augment import Augment, check_augment
 from firstspike.training.averaging import WeightAverage
-from firstspike.training.batches import Batches, Loader
+from firstspike.training.batches import Batches, Loader, in_memory
 from firstspike.training.callbacks import Callback, Callbacks, ProgressBar, Stop
 from firstspike.training.distributed import joined
 from firstspike.training.evaluation import Evaluation, evaluate, record_in_parts
@@ -55,13 +55,17 @@ class Trainer:
             earliest spike, or by the largest value: of a module that ends in a readout, in a layer of torch's, or has
             ``gives = "values"``, and of others if it is torch's ``CrossEntropyLoss``.
         optimizer: of the network's parameters; with several networks a list.
-        schedule: steps once an epoch; with several networks a list.
+        schedule: steps once an epoch, see ``schedule_by``; with several networks a list. ``ReduceLROnPlateau`` follows
+            the validation loss, with ``mode="max"`` accuracy or ``r2``; without validation data the training loss.
         regularizers: terms ``regularizer(times, labels, network, record)`` that are added to the loss.
         silent: behaviour if too many neurons are silent. By default their weights are raised. With
             ``SilentNeurons(limits=1)`` nothing happens.
         substrate: the source of spike times; by default the exact equations. With several networks it may be a list.
         augment: how training samples vary, ``augment(times, data, generators)``. See ``Augment``.
         clip_grad_norm: largest norm of a network's gradient. Larger ones are scaled down to it.
+        accumulate: batches that share an optimiser step, with the mean gradient over their samples, as of one large
+            batch. The last step of an epoch takes what is left. Several networks are then trained one after another.
+        schedule_by: ``"batch"`` lets the schedule step with each optimiser step, which its numbers then count.
         weight_average: decay per batch, such as 0.999, of a moving average of the weights. Evaluations, checkpoints
             and results then use the average. The optimiser continues from the trained weights, which a network keeps
             after ``fit``. See ``averaged``.
@@ -90,10 +94,13 @@ class Trainer:
         substrate: Substrate | Sequence[Substrate] | None = None,
         augment: AugmentRule | None = None,
         clip_grad_norm: Positive | None = None,
+        accumulate: Count = 1,
+        schedule_by: Literal["epoch", "batch"] = "epoch",
         weight_average: InnerFraction | None = None,
         compile: bool = False,
         metrics: Mapping[str, Metric] | None = None,
     ) -> None:
+        check_ranges(Trainer.__init__, {"accumulate": accumulate, "schedule_by": schedule_by})
         networks = [network] if isinstance(network, nn.Module) else list(network)
         if not networks:
             raise ValueError("Trainer needs at least one network")
@@ -125,6 +132,9 @@ class Trainer:
         ]
         self.augment = augment
         self.clip_grad_norm = clip_grad_norm
+        self.accumulate, self.schedule_by = accumulate, schedule_by
+        if schedule_by == "batch" and any(isinstance(x.schedule, ReduceLROnPlateau) for x in self.members):
+            raise ValueError("ReduceLROnPlateau follows the numbers of an epoch: leave out schedule_by='batch'")
         self.weight_average = weight_average
         self.compile = compile
         check_float64(self.device)
@@ -147,7 +157,7 @@ class Trainer:
     def fit(
         self,
         train: SpikeData | Loader,
-        validation: SpikeData | None = ...,
+        validation: SpikeData | Loader | None = ...,
         *,
         folder: None = ...,
         **options: Unpack[FitOptions],
@@ -157,7 +167,7 @@ class Trainer:
     def fit(
         self,
         train: SpikeData | Loader,
-        validation: SpikeData | None = ...,
+        validation: SpikeData | Loader | None = ...,
         *,
         folder: Path | str,
         **options: Unpack[FitOptions],
@@ -166,12 +176,12 @@ class Trainer:
     def fit(
         self,
         train: SpikeData | Loader,
-        validation: SpikeData | None = None,
+        validation: SpikeData | Loader | None = None,
         *,
         epochs: Count,
         batch_size: Count = 50,
         seed: Seed = 0,
-        test: SpikeData | None = None,
+        test: SpikeData | Loader | None = None,
         folder: Path | str | None = None,
         resume: bool = False,
         checkpoint_every: Count | None = None,
@@ -189,7 +199,8 @@ class Trainer:
                 every epoch, for data that do not fit into memory. A training on a ``DataLoader`` over data with an
                 index resumes bit for bit if data and samplers draw from the global random numbers of torch, NumPy and
                 Python, or from a sampler's ``generator``. For others, a warning notes that this depends on them.
-            validation: evaluated after every epoch. The best network is the one with the highest accuracy on it.
+            validation: evaluated after every epoch. The best network is the one with the highest accuracy on it. A
+                loader is read once, into memory, as that of ``test`` is.
             epochs: total number of epochs, those of earlier calls included. If they are all done, there is a warning.
             batch_size: samples per gradient step. A loader has its own.
             seed: seed of the order of the samples and of all noise. Several networks have consecutive seeds, from this
@@ -216,6 +227,9 @@ class Trainer:
             Interrupted: one of these signals, or ``stop``.
         """
         check_ranges(Trainer.fit, {"epochs": epochs, "batch_size": batch_size, "seed": seed})
+        if validation is not None:
+            validation = in_memory(validation, train)
+        test = test if test is None else in_memory(test, validation or train)
         if resume and folder is None:
             raise ValueError("resume=True needs the folder of the run")
         callbacks, written = list(callbacks), None
@@ -261,8 +275,8 @@ class Trainer:
                     stack.callback(member.average.swapped, own)
             yield
 
-    def evaluate(self, data: SpikeData) -> Evaluation:
-        """Loss, accuracy, decisions and output times of the (first) network on labelled data.
+    def evaluate(self, data: SpikeData | Loader) -> Evaluation:
+        """Loss, accuracy, decisions and output times of the (first) network on labelled data, or on a loader's batches.
 
         Raises:
             TypeError: data that are not ``SpikeData``.
@@ -270,7 +284,7 @@ class Trainer:
             SubstrateError: the substrate cannot be reached or does not answer.
         """
         member = self.members[0]
-        data = to_network(data, member.network)
+        data = to_network(in_memory(data), member.network)
         with self.averaged(), _opened(member.substrate, member.network):
             return evaluate(member.network, self.objective, data, member.substrate)
 
