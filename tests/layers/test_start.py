@@ -14,9 +14,10 @@ from firstspike import (
     EarliestPool2d,
     LIFConv2d,
     LIFLinear,
+    MaximumReadout,
     Network,
 )
-from firstspike.layers import start_firing_
+from firstspike.layers import SpikeTrains, SpikingRecurrent, start_firing_
 from firstspike.layers.init import firing_weights
 from firstspike.layers.start import passing_weights
 
@@ -171,3 +172,53 @@ def test_connections_past_layers_start_with_their_spikes_together():
         carried = joined[:, 64:] if index == 2 else layers[3] + net[6].delays.delay
         medians = [x[x.isfinite()].median() for x in (before, carried)]
         torch.testing.assert_close(*medians, rtol=0, atol=0.05)
+
+
+def trains_of(samples, inputs, most, until=8.0):
+    return (until * torch.rand(samples, inputs, most, generator=seeded(7))).sort(dim=-1).values
+
+
+@pytest.mark.slow
+def test_layers_for_trains_start_with_a_few_spikes_at_any_depth():
+    times, window = trains_of(40, 30, 12), {"duration": 10.0, "window": 1.0}
+    options = {"max_spikes": 60, "overflow": "drop", "generator": seeded()}
+
+    def made():
+        return Network(
+            SpikeTrains(30, 40, neuron=LIF(2.0), **options),
+            SpikingRecurrent(40, 40, neuron=LIF(2.0), **window, **options),
+            SpikeTrains(40, 20, neuron=LIF(2.0), weight_mean=0.5, weight_std=0.0, **options),
+            SpikeTrains(20, 20, neuron=LIF(2.0), **options),
+            MaximumReadout(20, 4, generator=seeded()),
+        )
+
+    for spikes, most in ((1.0, 2.5), (4.0, 10.0), (0, 60.0)):
+        net = made()
+        start_firing_(net, times, seeded(), spikes)
+        trains = [x.isfinite() for x in net.record(times).layers[:-1]]
+        counts = [x.sum() / x.any(dim=-1).sum() for x in trains]
+        assert all(spikes / 2.5 <= counts[k] <= most for k in (0, 1, 3))
+        assert bool((net[2].weight == 0.5).all())
+    assert max(counts) > 10.0  # without
+
+
+@pytest.mark.slow
+def test_outputs_at_rest_rise():
+    net = Network(SpikeTrains(10, 6, max_spikes=30, generator=seeded()), MaximumReadout(6, 3, generator=seeded()))
+    times = trains_of(40, 10, 3)
+    with torch.no_grad():
+        net[1].weight[1:] = -1.0
+    before = net[1].weight.clone()
+    start_firing_(net, times, seeded(), 0)
+    assert torch.equal(net[1].weight, before)
+    start_firing_(net, times, seeded())
+    assert torch.equal(net[1].weight[0], before[0])
+    assert bool(((net(times) > 0).double().mean(dim=0) >= 0.5).all())
+
+
+def test_a_layer_that_nothing_reaches_keeps_its_weights():
+    net = Network(SpikeTrains(4, 3, max_spikes=5, generator=seeded()))
+    start_firing_(net, torch.full((3, 4, 2), math.inf), seeded())
+    assert net[0].weight.abs().max() < 10
+    with pytest.raises(ValueError, match="spikes must be >= 0"):
+        start_firing_(net, torch.rand(3, 4), seeded(), -1.0)

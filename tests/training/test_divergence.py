@@ -113,12 +113,31 @@ def test_outputs_that_never_rise_are_told():
     times, labels = torch.rand(20, 3, 2).sort(dim=-1).values, torch.arange(20) % 2
     network = fs.Network(fs.MaximumReadout(3, 4, weight_mean=0.5, weight_std=0.0))
     objective = Objective(fs.losses.ReadoutCrossEntropy())
-    told = "2 outputs have the value 0 in all validation data, and no gradient"
+    told = "2 outputs have the value 0 in most validation data of their class, and no gradient"
     for sign, expected in ((1, False), (-1, True)):
         with torch.no_grad():
             network[0].weight[2:] = 0.5 * sign
         found = signs_of_failure(evaluate(network, objective, fs.data.SpikeData(times, labels, tuple("abcd"))))
         assert any(told in x for x in found) == expected
+
+
+def test_dead_outputs_and_silent_layers_are_told():
+    times, labels = torch.rand(20, 3, 2).sort(dim=-1).values, torch.arange(20) % 2
+    network = fs.Network(fs.LIFSpikeTrains(3, 4, 9, weight_mean=0.0, weight_std=0.0), fs.IntegralReadout(4, 2))
+    data = fs.data.SpikeData(times, labels, tuple("ab"))
+    found = evaluate(network, Objective(fs.losses.ReadoutCrossEntropy()), data)
+    assert found.dead_outputs == 1.0
+    assert any(
+        "100.0 % of the neurons of a layer are silent in the validation data" in x for x in signs_of_failure(found)
+    )
+    values = torch.ones(20, 2)
+    values[1::2, 1] = 0.0  # in its own class
+    half = type(found)(**{**vars(found), "times": values, "silent": (0.5,)})
+    assert half.dead_outputs == 0.5
+    assert any(x.startswith("1 outputs have the value 0 in most") for x in signs_of_failure(half))
+    assert type(found)(**{**vars(found), "times": values.flip(1), "silent": (0.5,)}).dead_outputs == 0.0
+    spikes = torch.where(values == 0, math.inf, values)
+    assert type(found)(**{**vars(found), "times": spikes, "readout": False}).dead_outputs == 0.5
 
 
 def test_a_loss_that_is_not_finite(bars_folder):

@@ -7,7 +7,16 @@ import pytest
 import torch
 
 import firstspike as fs
-from firstspike import FirstSpike, IntegralReadout, LIFLinear, LIFSpikeTrains, Network, SilentNeurons
+from firstspike import (
+    FirstSpike,
+    IntegralReadout,
+    LIFConv2d,
+    LIFLinear,
+    LIFSpikeTrains,
+    Network,
+    SilentNeurons,
+    SmoothCount,
+)
 from firstspike.config import build, build_data, load_config
 from firstspike.layers import BiasSpikes, Record
 from firstspike.layers.ensembles import Ensemble
@@ -120,8 +129,11 @@ def test_wrong_arguments(arguments, message):
     [
         (Network(LIFLinear(4, 3), LIFLinear(3, 3), LIFLinear(3, 2)), (0.5, 0.5, 0.1)),
         (Network(LIFLinear(4, 3), IntegralReadout(3, 2)), (0.5,)),
-        (Network(LIFSpikeTrains(4, 3, max_spikes=2), FirstSpike(), LIFLinear(3, 2)), (1.0, 0.1)),
-        (Network(LIFSpikeTrains(4, 3, max_spikes=2), IntegralReadout(3, 2)), (1.0,)),
+        (Network(LIFSpikeTrains(4, 3, max_spikes=2), FirstSpike(), LIFLinear(3, 2)), (0.9, 0.1)),
+        (Network(LIFSpikeTrains(4, 3, max_spikes=2), IntegralReadout(3, 2)), (0.9,)),
+        (Network(LIFSpikeTrains(4, 3, max_spikes=2), LIFSpikeTrains(3, 2, max_spikes=2)), (0.9, 1.0)),
+        (Network(LIFSpikeTrains(4, 3, max_spikes=2), SmoothCount(2.0, 0.1)), (1.0,)),
+        (Network(LIFConv2d((1, 2, 2), 3, 1, max_spikes=2), IntegralReadout(12, 2)), (1.0,)),
         (torch.nn.Linear(4, 2), (1.0,)),
     ],
 )

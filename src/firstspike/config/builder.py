@@ -12,7 +12,7 @@ from firstspike.config.section import Section
 from firstspike.config.sections import SCHEDULE_SECTIONS, Custom, Given
 from firstspike.data import SpikeData, Splits
 from firstspike.deferred import check_float64
-from firstspike.layers import Network, SpikingLayer, start_firing_
+from firstspike.layers import MaximumReadout, Network, SpikingLayer, start_firing_
 from firstspike.layers.branches import Branch
 from firstspike.losses.base import Loss
 from firstspike.seeding import generator
@@ -96,9 +96,10 @@ def build_network(config: Config, data: SpikeData, seed: int, from_samples: bool
     source, settings = generator(seed, "weights"), config.training
     given = config.network, data, config.neuron.build(), settings.max_weight_grad
     network = Network(*layers_of(*given, generator=source, dtype=DTYPES[settings.dtype]))
-    unset = any(isinstance(x, Branch) or (isinstance(x, SpikingLayer) and x.weight_mean is None) for x in network)
+    kinds = SpikingLayer | MaximumReadout
+    unset = any(isinstance(x, Branch) or (isinstance(x, kinds) and x.weight_mean is None) for x in network)
     if from_samples and unset:
-        start_firing_(network, data.times[:_SAMPLES].cpu(), source)
+        start_firing_(network, data.times[:_SAMPLES].cpu(), source, settings.start_spikes)
     return network
 
 

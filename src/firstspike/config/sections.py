@@ -256,6 +256,14 @@ Training: Any = create_model(
         Positive | None,
         Field(None, description="bound on the weight gradient of one sample and neuron, for layers without their own"),
     ),
+    start_spikes=(
+        NotNegative,
+        Field(
+            4.0,
+            description="mean number of spikes with which neurons of layers for trains start, see `start_firing_`; "
+            "0 leaves them, and outputs at rest, as they are drawn",
+        ),
+    ),
     silent=(Silent, Field(Silent(), description="what happens if too many neurons are silent")),
     augment=(Augmentation, Field(Augmentation(), description="how training samples vary from epoch to epoch")),
     early_stopping=(Stopping | None, Field(None, description="when the training ends before its last epoch")),

@@ -34,9 +34,11 @@ from firstspike.layers.init import NormalWeights, firing_weights, first_response
 from firstspike.layers.network import Network, applied, over
 from firstspike.layers.neurons import SpikingLayer
 from firstspike.layers.noise import evaluating
-from firstspike.layers.synapses import given_
-from firstspike.layers.trains import takes_trains
+from firstspike.layers.readouts import MaximumReadout
+from firstspike.layers.synapses import existing, given_, of_rows
+from firstspike.layers.trains import form_of, takes_trains
 from firstspike.neurons import LIF
+from firstspike.ranges import NotNegative, checks_ranges
 from firstspike.spiketime import first_spike_time
 from firstspike.spiketime.maxima.peaks import highest
 from firstspike.spiketime.response import kappa, kappa_slope
@@ -50,6 +52,9 @@ _QUANTILES = 128
 _ARRIVALS = 1 << 24  # spikes at most, padding included, from which the start of a convolution of trains is found
 _PLACES = 64
 _SAMPLES_WITH_DELAYS = 16  # each has as many arrivals as there are synapses
+_WITHIN = 2.5  # times too many or too few spikes
+_TRIED = 32  # samples, with each of
+_TRIALS = 8  # weights
 
 
 def passing_weights(
@@ -117,6 +122,46 @@ def _arrivals(layer: SpikingLayer, times: Tensor, several: bool) -> Tensor:
     return seen[:, every // 2 :: every]
 
 
+def _spikes_again(layer: Any, times: Tensor, given: Tensor, wanted: float) -> Float[Tensor, "samples neurons spikes"]:
+    """The output of a layer of trains, with weights by a common factor so that its neurons spike about as often.
+
+    That is in the mean over neurons and samples with any spike, and within a factor of 2.5 of ``wanted``, or of a third
+    of ``max_spikes`` if that is less. ``given`` is the output so far.
+    """
+    wanted = min(wanted, layer.max_spikes / 3)
+
+    def excess(trains: Tensor) -> float:
+        spikes = torch.isfinite(trains).sum(dim=-1).double()
+        return float(spikes.sum() / (spikes > 0).sum().clamp(min=1)) / wanted
+
+    found = excess(given)
+    if 1 / _WITHIN <= found <= _WITHIN or not bool(torch.isfinite(times).any()):
+        return given
+    before, factor, low, high = layer.weight.clone(), 1.0, 0.0, math.inf
+    for _ in range(_TRIALS):
+        low, high = (low, factor) if found > 1 else (factor, high)
+        factor = 2 * low if high == math.inf else math.sqrt(low * high) if low else high / 2
+        layer.weight.copy_(factor * before)
+        found = excess(_passed_on(layer, [times[:_TRIED]]))
+        if 1 / _WITHIN**0.5 <= found <= _WITHIN**0.5:
+            return _passed_on(layer, [times])
+    layer.weight.copy_(before)  # spikes that do not depend on the inputs, or too few inputs
+    return given
+
+
+def _rise_(readout: MaximumReadout, trains: Tensor) -> None:
+    """Raise the weights of outputs that stay at rest in most of the samples in which spikes arrive."""
+    arrives = torch.isfinite(trains).flatten(1).any(dim=-1)
+    if given_(readout, "weight"):
+        return
+    for _ in range(_TRIALS):
+        idle = (readout(trains[arrives]) <= 0).to(readout.weight).mean(dim=0) > 0.5
+        if not bool(idle.any()):
+            return
+        readout.weight.add_(of_rows(readout, "weight", idle / math.sqrt(readout.in_features)))
+        readout.weight.copy_(existing(readout))
+
+
 def _shortest_way(network: Network) -> int:
     """How many LIF layers a spike has to pass at least, from the inputs to the output."""
     passed = [0]
@@ -125,28 +170,39 @@ def _shortest_way(network: Network) -> int:
     return passed[-1]
 
 
+@checks_ranges
 @torch.no_grad()
 def start_firing_(
-    network: Network, times: Float[Tensor, "samples inputs"], generator: torch.Generator | None = None
+    network: Network,
+    times: Float[Tensor, "samples inputs"],
+    generator: torch.Generator | None = None,
+    spikes: NotNegative = 4.0,
 ) -> None:
     """Redraw the weights of a network so that every layer fires, whatever its depth, sizes and time constants.
 
     It goes through the layers with the times that arrive there, see ``passing_weights``. If every path through the
     network has at least ten LIF layers, all neurons of a layer have the same mean weight. LIF layers that were given
     weights, or their mean and deviation, keep them. Spikes that are carried past layers with a delay without a given
-    start arrive with those of the last layer, in the median.
+    start arrive with those of the last layer, in the median. If neurons of a layer for trains, recurrent or not, spike
+    more than 2.5 times too often or too rarely, its input weights are scaled. Outputs of
+    a ``MaximumReadout`` that stay at rest in most samples get larger weights.
 
     Args:
         network: whose weights change, in place.
         times: input times of some samples, or spike trains, also as ``EventLists``. A hundred are enough.
         generator: source of the weights; torch's global one by default.
+        spikes: wanted mean number of spikes of the neurons that spike, in layers for trains, at most a third of their
+            ``max_spikes``. With 0, neither it nor readouts are adjusted.
+
+    Raises:
+        ValueError: ``spikes`` below 0.
     """
     entered = [network.flat(times.padded() if hasattr(times, "padded") else times)]
     spiking = [layer for layer in network if isinstance(layer, SpikingLayer)]
     deep = _shortest_way(network) > _SHALLOW
     with evaluating(network):
         for layer in network:
-            if isinstance(layer, SpikingLayer) and layer.weight_mean is None and not given_(layer, "weight"):
+            if drawn := isinstance(layer, SpikingLayer) and layer.weight_mean is None and not given_(layer, "weight"):
                 several = takes_trains(layer)  # the last dimension counts the spikes of an input
                 arrivals = _arrivals(layer, entered[-1], several)
                 if (delay := getattr(layer, "delay", None)) is not None:
@@ -159,4 +215,9 @@ def start_firing_(
                 layer.draw_weights_(start, generator, deep)
             elif isinstance(layer, Branch):
                 layer.align_(entered[-1], entered[-1 - over(layer)])
-            entered.append(_passed_on(layer, entered))
+            elif spikes and isinstance(layer, MaximumReadout) and layer.weight_mean is None:
+                _rise_(layer, entered[-1])
+            out = _passed_on(layer, entered)
+            if drawn and spikes and form_of(layer) == "trains":
+                out = _spikes_again(layer, entered[-1], out, spikes)
+            entered.append(out)

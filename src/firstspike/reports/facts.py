@@ -37,6 +37,8 @@ def summary(run: Run) -> dict[str, str]:
             over = f"{len(results['seeds'])} seeds" if "seeds" in results else f"{found['samples']} samples"
             name, _, value = success_text(found).partition(" ")
             facts[f"{split} {name}"] = f"{value} ({over})"
+        if found and (dead := found.get("dead_outputs")):
+            facts[f"{split} dead outputs"] = f"{100 * dead:.0f} %: no gradient in most samples of their class"
     if config.published:
         facts["published"] = config.published
     if results.get("test"):

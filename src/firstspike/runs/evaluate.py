@@ -195,7 +195,7 @@ class RunEvaluation(Evaluation):
         lines = [
             f"{found['data']} {success_text(found)} on {found['samples']} samples, loss {found['loss']:.4g} "
             f"({found['checkpoint']})",
-            f"silent: {silent}",
+            f"silent: {silent}" + (f"; {100 * dead:.0f} % of outputs dead" if (dead := self.dead_outputs) else ""),
             decided,
         ]
         for key, what in (("cost", "per sample"), ("cost_until_decision", "until the decision")):

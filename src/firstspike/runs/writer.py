@@ -268,6 +268,7 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
         **({"metrics": dict(evaluation.metrics)} if evaluation.metrics else {}),
         "loss": evaluation.loss,
         "silent": list(evaluation.silent),
+        "dead_outputs": evaluation.dead_outputs,
     }
 
 

@@ -131,7 +131,9 @@ class ProgressBar(Callback):
         success = f"mae {row[f'{part}_mae']:.4g}" if accuracy is None else f"accuracy {100 * float(accuracy):.2f} %"
         silent = "/".join(f"{100 * float(value):.1f}" for name, value in row.items() if name.startswith("silent_"))
         self.bar.set_description(f"epoch {row['epoch']}/{fit.epochs}", refresh=False)
-        self.bar.set_postfix_str(f"loss {row[f'{part}_loss']:.4g}, {success}, silent {silent} %", refresh=False)
+        dead = max((x.dead_outputs for x in fit.validations), default=0.0)
+        silent += " %" + (f", {100 * dead:.0f} % of outputs dead" if dead else "")
+        self.bar.set_postfix_str(f"loss {row[f'{part}_loss']:.4g}, {success}, silent {silent}", refresh=False)
 
     def close(self) -> None:
         """Leave the bar as it is."""

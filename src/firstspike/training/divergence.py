@@ -11,6 +11,7 @@ from firstspike.training.evaluation import Evaluation
 from firstspike.training.member import Member
 
 _UNDECIDED = 0.05  # share of samples in which all outputs are silent
+_QUIET = 0.95  # share of silent neurons in a layer
 
 
 class DivergedError(FloatingPointError):
@@ -71,9 +72,15 @@ def signs_of_failure(validation: Evaluation) -> list[str]:
             "gives no gradient: lower the last of SilentNeurons(limits=[...]), in a config training.silent.limits, or "
             "raise its increment"
         )
-    if validation.readout and (dead := int((validation.times == 0).all(dim=0).sum())):
-        why = "no spike reaches them or, of MaximumReadout, their membranes never rise; raise weight_mean there"
-        found.append(f"{dead} outputs have the value 0 in all validation data, and no gradient: {why}")
+    if validation.readout and (dead := round(validation.dead_outputs * validation.times.shape[1])):
+        why = "no spike reaches them or, of MaximumReadout, their membranes never rise; set negative_slope=0.1 there"
+        found.append(f"{dead} outputs have the value 0 in most validation data of their class, and no gradient: {why}")
+    if validation.silent and (most := max(validation.silent)) > _QUIET:
+        found.append(
+            f"{100 * most:.1f} % of the neurons of a layer are silent in the validation data, and have no gradient: "
+            "start with start_firing_, add the regulariser SpikeCount(0.1, least=0.5), or lower the "
+            "limits of SilentNeurons"
+        )
     regression = validation.labels.is_floating_point()
     if regression and validation.score <= 0:
         means = "the labels' mean; scale them to numbers of about 1"

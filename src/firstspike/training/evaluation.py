@@ -83,6 +83,20 @@ class Evaluation:
         return len(self.labels) if self.labels.is_floating_point() else int((self.predictions >= 0).sum())
 
     @property
+    def dead_outputs(self) -> float:
+        """Fraction of outputs without a gradient in most samples of their class: silent, or readouts at exactly 0.
+
+        If labels are numbers, or the data lack a class, in most of all samples.
+        """
+        dead = self.times == (0 if self.readout else math.inf)
+        dead = dead.all(dim=-1) if dead.ndim > 2 else dead
+        own = torch.ones_like(dead)
+        if not self.labels.is_floating_point():
+            own = self.labels[:, None] == torch.arange(dead.shape[1], device=dead.device)
+            own = own | ~own.any(dim=0)
+        return float(((dead & own).sum(dim=0) > 0.5 * own.sum(dim=0)).double().mean())
+
+    @property
     def decision_time(self) -> float:
         """Mean time of the first output spike over the samples with a decision; NaN if nothing decides by a time."""
         if self.readout or self.times.ndim > 2:

@@ -13,11 +13,12 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from firstspike.layers import Network, Record, SpikingLayer
+from firstspike.layers.neurons import NeuronLayer
 from firstspike.layers.synapses import existing, of_rows
 from firstspike.layers.trains import first_of, form_of
 from firstspike.ranges import Positive, checks_ranges
 
-_HIDDEN, _OUTPUT = 0.5, 0.1  # default limits
+_HIDDEN, _OUTPUT, _TRAINS = 0.5, 0.1, 0.9  # default limits
 
 
 @checks_ranges
@@ -33,8 +34,9 @@ class SilentNeurons:
 
     Args:
         limits: largest silent fraction allowed in each LIF layer, in order, or one number for all of them. 1 allows
-            everything. By default 0.5, and 0.1 in an output layer of first spikes, which decides. Layers that give
-            spike trains may be silent.
+            everything. By default 0.5, and 0.1 in an output layer of first spikes, which decides. For layers that give
+            spike trains it is 0.9, if other neurons or a readout come after them; convolutions of trains, most of
+            whose neurons may see nothing, and trains that are the output may be silent.
         increment: first amount that is added to each weight.
         targeted: raise the silent neurons only; otherwise all neurons of the layer. ``"any"`` raises each one that is
             silent in any sample of the batch, however few: the rule of the original code.
@@ -82,7 +84,15 @@ class SilentNeurons:
             if not isinstance(network, Network):
                 return (1.0,)
             last = layers[-1:] if network.gives == "first spikes" else []
-            return tuple(1.0 if _gives_trains(network, x) else _OUTPUT if x in last else _HIDDEN for x in layers)
+            ends = [k for k, layer in enumerate(network) if isinstance(layer, NeuronLayer)][-1:]
+
+            def limit(index: int) -> float:
+                if not _gives_trains(network, index):
+                    return _OUTPUT if index in last else _HIDDEN
+                layer: Any = network[index]
+                return 1.0 if layer.matrix_shape[0] < layer.out_features or index in ends else _TRAINS
+
+            return tuple(map(limit, layers))
         if len(self.limits) != len(layers):
             raise ValueError(f"SilentNeurons has {len(self.limits)} limits, the network has {len(layers)} LIF layers")
         return tuple(self.limits)
