@@ -93,7 +93,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
     jitter: NotNegative | Literal["auto"] = "auto"
     learning_rate_init: Positive = 0.03
     batch_size: PositiveInt | Literal["auto"] = "auto"
-    max_iter: PositiveInt = 40
+    max_iter: PositiveInt = 60
     tol: NotNegative = 1e-4
     n_iter_no_change: PositiveInt | Infinite = 30
     early_stopping: bool = False
