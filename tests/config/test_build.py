@@ -42,12 +42,8 @@ def test_everything_of_a_network_section_arrives():
         {"kind": "multiplex", "copies": 2},
         {
             "kind": "delay",
-            "bound": "clip",
             "copies": 2,
-            "scale": 3.0,
-            "mean": 0.2,
-            "std": 0.0,
-            "jitter": 0.1,
+            "rule": {"bound": "clip", "scale": 3.0, "mean": 0.2, "std": 0.0, "jitter": 0.1},
             "lr": 0.3,
         },
         {

@@ -128,16 +128,24 @@ def test_a_wrong_size_is_found_beside_other_errors():
             "network[2]: 4 copies cannot share delays among 37 features",
         ),
         (
-            [{"kind": "delay", "jitter": -1}, {"kind": "lif", "out_features": 3}],
-            "network[0].jitter: should be greater than",
+            [{"kind": "delay", "rule": {"jitter": -1}}, {"kind": "lif", "out_features": 3}],
+            "network[0].rule.jitter: should be greater than",
         ),
         (
-            [{"kind": "delay", "scale": float("inf")}, {"kind": "lif", "out_features": 3}],
+            [{"kind": "delay", "rule": {"scale": float("inf")}}, {"kind": "lif", "out_features": 3}],
             "scale must be finite for the bound",
         ),
         (
-            [{"kind": "delay", "bound": "relu"}, {"kind": "lif", "out_features": 3}],
+            [{"kind": "delay", "rule": {"bound": "relu"}}, {"kind": "lif", "out_features": 3}],
             "should be 'sigmoid', 'softplus' or 'clip'",
+        ),
+        (
+            [{"kind": "delay", "jitter": -1}, {"kind": "lif", "out_features": 3}],  # of a run of 0.3.0
+            "network[0].rule.jitter: should be greater than or equal to 0, got -1",
+        ),
+        (
+            [{"kind": "delay", "rule": {"std": 1.0}, "scale": 3.0}, {"kind": "lif", "out_features": 3}],
+            "network[0]: write scale inside rule, with the other keys of the delays",
         ),
         ([{"kind": "lif", "out_features": 3, "trainable": ["tau"]}], "network[0]: trainable must be some of tau_mem"),
         ([{"kind": "lif", "out_features": 3, "per_neuron": True}], "per_neuron=True needs trainable="),
@@ -151,6 +159,17 @@ def test_a_wrong_size_is_found_beside_other_errors():
 )
 def test_networks_that_cannot_work(network, message):
     assert any(message in error for error in errors_of({**GOOD, "network": network}))
+
+
+def test_delays_of_a_run_of_0_3_0_have_the_keys_of_their_rule_next_to_the_kind():
+    config = load_config("yin_yang_hardware_aware")
+    raw = config.model_dump()
+    for layer in raw["network"]:
+        layer |= layer.pop("rule", {})
+    assert raw["network"][1]["shift"] == 2.0
+    assert load_config(raw) == config
+    changed = load_config(raw, ["network[1].scale=3.0", "network[1].trainable=false"]).network[1].rule
+    assert changed == config.network[1].rule.model_copy(update={"scale": 3.0, "trainable": False})
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ LAYERS = [
     {"kind": "pool", "kernel_size": 2, "stride": 1},
     {"kind": "bias", "times": [0.5, 0.9]},
     {"kind": "multiplex", "copies": 2},
-    {"kind": "delay", "copies": 2, "bound": "clip", "lr": 0.02},
+    {"kind": "delay", "copies": 2, "rule": {"bound": "clip"}, "lr": 0.02},
     {
         "kind": "lif",
         "out_features": 12,

@@ -94,7 +94,7 @@ def test_delays_find_their_place():
     layers += [{"name": "Multiplex", "factor": 2}, delay("Synaptic"), lif()]
     translation = translate(layers_config(layers))
     assert kinds(translation) == ["delay", "bias", "lif", "delay", "multiplex", "lif"]
-    assert network(translation)[3].trainable is False
+    assert network(translation)[3].rule.trainable is False
     assert {key: (source.layer, source.kind) for key, source in translation.sources.items()} == {
         "0.delay_raw": (0, "axonal"),
         "2.weight": (3, "weight"),

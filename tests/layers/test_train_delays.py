@@ -131,7 +131,7 @@ def test_members_of_an_ensemble():
 
 def test_from_a_config():
     layers = [
-        {"kind": "delay", "trains": True, "shift": 0.5},
+        {"kind": "delay", "trains": True, "rule": {"shift": 0.5}},
         {"kind": "spike_trains", "out_features": 5, "max_spikes": 10},
         {"kind": "delay", "trains": True},
         {"kind": "integral", "out_features": 2},

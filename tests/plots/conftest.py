@@ -23,7 +23,7 @@ BARS = {
         {"kind": "delay"},
         {"kind": "lif", "out_features": 5, "delay": {"bound": "softplus"}},
         {"kind": "multiplex", "copies": 2},
-        {"kind": "delay", "copies": 2, "bound": "clip", "mean": 0.5, "jitter": 0.01},
+        {"kind": "delay", "copies": 2, "rule": {"bound": "clip", "mean": 0.5, "jitter": 0.01}},
         {"kind": "lif", "out_features": 3, "trainable": ["tau_mem", "tau_syn"], "per_neuron": True},
         {"kind": "delay"},
     ],

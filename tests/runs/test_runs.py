@@ -84,7 +84,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, stop_after):
 
 DELAYS = [
     "network[0]={kind: multiplex, copies: 2}",
-    "network[2]={kind: delay, bound: clip, scale: 1.5, shift: 0.5, mean: 1.2, jitter: 0.05, lr: 0.02}",
+    "network[2]={kind: delay, rule: {bound: clip, scale: 1.5, shift: 0.5, mean: 1.2, jitter: 0.05}, lr: 0.02}",
     "network[1].delay={bound: softplus, mean: -1.0, jitter: 0.02}",
     "network[1].delay_lr=0.01",
     "training.augment.jitter=0.0",
@@ -95,7 +95,7 @@ DELAYS = [
 @pytest.mark.parametrize("stop_after", [2, 5])
 def test_a_run_with_delays_that_jitter_goes_on_bit_for_bit(tmp_path, stop_after):
     raw = load_config("yin_yang", [*SMALL, *DELAYS, "training.epochs=3"]).model_dump()
-    raw["network"] = [raw["network"][0], {"kind": "delay", "copies": 2, "jitter": 0.02}, *raw["network"][1:]]
+    raw["network"] = [raw["network"][0], {"kind": "delay", "copies": 2, "rule": {"jitter": 0.02}}, *raw["network"][1:]]
     config = load_config(raw)
     start(tmp_path / "whole", config, progress_bar=False)
     asked = iter(range(1000))

@@ -37,7 +37,7 @@ SMALL = [
 NOISY = ["training.augment.jitter=0.05", "training.augment.dropout=0.05"]
 DELAYS = [
     "network[0]={kind: multiplex, copies: 2}",
-    "network[2]={kind: delay, bound: clip, scale: 1.5, shift: 0.5, mean: 1.2, jitter: 0.05, lr: 0.02}",
+    "network[2]={kind: delay, rule: {bound: clip, scale: 1.5, shift: 0.5, mean: 1.2, jitter: 0.05}, lr: 0.02}",
     "network[1].delay={bound: softplus, mean: -1.0, jitter: 0.02}",
     "network[1].trainable=[tau_mem]",
     "loss.regularizers=[{kind: delay_l2, alpha: 0.01}, {kind: early_output, alpha: 0.01}]",

@@ -82,8 +82,6 @@ def layers_of(
                 given["neuron"] = (given["neuron"] or neuron).with_values(**own)
             if "max_weight_grad" in given:
                 given["max_weight_grad"] = given["max_weight_grad"] or max_weight_grad
-            if issubclass(target, Delay):
-                given["rule"] = DelayRule(**{name: given.pop(name) for name in DelayRule.__dataclass_fields__})
             if issubclass(target, Branch):
                 given |= _ends(points, given["over"])
             for name, sources in (("synapses", size), ("recurrent", given.get("out_features"))):
@@ -239,8 +237,6 @@ def describe_network(network: nn.Module, optimizer: optim.Optimizer) -> list[Sec
 def _describe_layer(section: type[Section], layer: nn.Module) -> dict[str, Any] | None:
     """The fields of a layer's section; None if one is a tensor, or synapses of no config, which none can hold."""
     names = [name for name in section.model_fields if name not in ("kind", "reset", "refractory", *_RATES)]
-    if isinstance(layer, Delay):
-        return {name: getattr(layer, name, getattr(layer.rule, name, None)) for name in names}
     taken = ("neuron", "delay", "synapses", "recurrent")
     values = {name: getattr(layer, name) for name in names if name not in taken}
     values |= {x: described_signs(values[x]) for x in ("signs", "recurrent_signs") if x in names}

@@ -130,6 +130,19 @@ Rule: Any = derive(DelayRule)
 _PARAMETERS: Any = tuple[str, ...]
 
 
+class _DelayLayer(Section):
+    """A layer of delays, also of a run of 0.3.0, in which the keys of its rule stand next to ``kind``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_rule(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or not (rule := {key: raw[key] for key in raw if key in Rule.model_fields}):
+            return raw
+        if "rule" in raw:
+            raise ValueError(f"write {', '.join(rule)} inside rule, with the other keys of the delays")
+        return {key: x for key, x in raw.items() if key not in rule} | {"rule": rule}
+
+
 def _layer(kind: str, target: type[Any]) -> type[Section]:
     """The section of a layer, without arguments that follow from the layer before it, and with learning rates."""
     types = {"neuron": Neuron | None, "delay": Rule | None, "recurrent_delay": Rule | None, "trainable": _PARAMETERS}
@@ -142,12 +155,13 @@ def _layer(kind: str, target: type[Any]) -> type[Section]:
         extra |= {"neuron_lr": _rate("what is named in `trainable`")} if "trainable" in takes else {}
         extra |= {"delay_lr": _rate("its delays")} if "delay" in takes else {}
     elif issubclass(target, Delay):
-        extra = {name: (field.annotation, field) for name, field in Rule.model_fields.items()}
-        extra["lr"] = _rate("its parameters")
+        rule = Rule, Field(Rule(), description=argument_texts(Delay)["rule"])
+        extra = {"rule": rule, "lr": _rate("its delays")}
     elif issubclass(target, Branch):
         types, extra = {"delay": Rule | NotNegative | None}, {"lr": _rate("its delays")}
-    omit = ("in_features", "features", "image", "rule", "inputs", "skipped")
-    return derive(target, kind, base=Section, omit=omit, types=types, extra=extra)
+    omit = ("in_features", "features", "image", "inputs", "skipped")
+    base = _DelayLayer if issubclass(target, Delay) else Section
+    return derive(target, kind, base=base, omit=omit, types=types, extra=extra)
 
 
 _GONE = {"multiply": 1, "thresholds": [0.0]}

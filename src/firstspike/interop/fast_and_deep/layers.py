@@ -111,9 +111,7 @@ class NetworkBuilder:
         sources = {"weight": Origin(index, "weight", (len(self.order), size), tuple(self.order))}
         if "synaptic" in self._pending:
             delay, sources["delay_raw"] = self._pending["synaptic"]
-            if "lr" in delay:
-                section["delay_lr"] = delay.pop("lr")
-            section["delay"] = delay
+            section |= delay
         self._add(section, **sources)
         if "dendritic" in self._pending:
             delay, source = self._pending["dendritic"]
@@ -129,7 +127,7 @@ class NetworkBuilder:
             raise ValueError(f"{table.place}: {inputs} inputs cannot share delays by {pre}")
         if kind in self._pending:
             raise ValueError(f"{table.place}: a second {kind} delay before one layer has no counterpart here")
-        delay, jitter = _delay_section(table, {} if kind == "synaptic" else {"kind": "delay"})
+        delay, jitter = _delay_section(table, kind == "synaptic")
         shape = (1 if kind == "dendritic" else inputs // pre, 1 if kind == "axonal" else size)
         source = Origin(index, kind, shape, tuple(place % shape[0] for place in self.order))
         if kind == "axonal":
@@ -192,22 +190,23 @@ def threshold_unit(params: Settings, neuron: dict[str, float]) -> float:
     return float(params.number("g_leak", 1 / ratio) * ratio)
 
 
-def _delay_section(table: Settings, section: dict[str, Any]) -> tuple[dict[str, Any], float]:
-    """The section of a delay, and the standard deviation of its jitter."""
-    section |= {"bound": "clip", "scale": math.inf}
+def _delay_section(table: Settings, synaptic: bool) -> tuple[dict[str, Any], float]:
+    """The section of a delay, of synapses what it adds to that of their layer, and the deviation of its jitter."""
+    rule: dict[str, Any] = {"bound": "clip", "scale": math.inf}
     if table.take("positivity", None) is None:  # configs from before there was a choice
         table.note("positivity", " is missing: delays are the parameters themselves, not below 0")
     else:
         positivity = table.table("positivity")
         if positivity.choice("name", ("sigmoid", "clip")) == "sigmoid":
             scale, shift = positivity.number("scale", 1.0), positivity.number("shift", 0.0)
-            section |= {"bound": "sigmoid", "scale": scale, "shift": shift}
+            rule |= {"bound": "sigmoid", "scale": scale, "shift": shift}
         positivity.close()
-    section |= {"mean": table.number("delay_mean"), "std": table.number("delay_std")}
+    rule |= {"mean": table.number("delay_mean"), "std": table.number("delay_std")}
     if table.take("trainable", True) is False:
-        section["trainable"] = False
+        rule["trainable"] = False
+    section: dict[str, Any] = {"delay": rule} if synaptic else {"kind": "delay", "rule": rule}
     if (lr := table.optional("learning_rate")) is not None:
-        section["lr"] = lr
+        section["delay_lr" if synaptic else "lr"] = lr
     jitter = table.optional("jitter") or 0.0
     if jitter < 0:
         raise ValueError(f"{table.place}.jitter: expected a standard deviation >= 0, got {jitter}")
