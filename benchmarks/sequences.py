@@ -114,17 +114,19 @@ def by_firstspike(task: Task, test: fs.data.SpikeData, seed: int, settings: Sett
     neuron, inputs = fs.LIF(tau_mem=tau_mem, tau_syn=tau_mem / 2), task.train.features
     network = fs.Network(
         fs.LIFSpikeTrains(inputs, HIDDEN, 20, neuron, overflow="drop", generator=generator),
-        fs.IntegralReadout(HIDDEN, task.classes, neuron, tau=unit, generator=generator),
+        fs.IntegralReadout(HIDDEN, task.classes, neuron, tau=unit, generator=generator)
+        if settings["readout"] == "integral"
+        else fs.MaximumReadout(HIDDEN, task.classes, neuron, generator=generator),
     )
     if settings["delay"]:
         rule = fs.DelayRule(scale=unit * settings["delay"], std=1.0)
         network = fs.Network(fs.Delay(inputs, rule, trains=True, generator=generator), *network)
     start_firing_(network, task.train.times[:100], generator)
     optimizer = torch.optim.Adam(network.parameters(), lr=settings["lr"])
-    bounds = [fs.losses.SpikeCount(settings["count"], least=0.5, most=10, tau_syn=tau_mem / 2)]
+    bounds = [fs.losses.SpikeCount(0.1, least=0.5, most=10, tau_syn=tau_mem / 2)]
     loss = fs.losses.ReadoutCrossEntropy()
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
-    trainer = fs.Trainer(network, loss, optimizer, schedule=schedule, regularizers=bounds if settings["count"] else [])
+    trainer = fs.Trainer(network, loss, optimizer, schedule=schedule, regularizers=bounds)
     begin = time.process_time()
     trainer.fit(task.train, epochs=EPOCHS, batch_size=BATCH, seed=seed, progress_bar=False)
     return trainer.evaluate(test).accuracy, (time.process_time() - begin) / EPOCHS
@@ -210,9 +212,12 @@ class System(NamedTuple):
         return (dict(zip(self.settings, values, strict=True)) for values in itertools.product(*self.settings.values()))
 
 
-RATES, PARTS = (0.003, 0.01), (0.1, 0.3)
+RATES, PARTS = (0.003, 0.01, 0.03), (0.1, 0.3)
 SYSTEMS = {
-    "firstspike": System(by_firstspike, {"lr": RATES, "tau_mem": PARTS, "delay": (0.0, 0.5), "count": (0.1,)}),
+    "firstspike": System(
+        by_firstspike,
+        {"lr": RATES[1:], "tau_mem": PARTS, "delay": (0.0, 0.5), "readout": ("integral", "maximum")},
+    ),
     "snnTorch": System(
         lambda *given: by_steps(SNNTorch, *given), {"lr": RATES, "tau_mem": PARTS, "output": ("count", "mean")}
     ),
