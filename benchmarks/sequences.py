@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import firstspike as fs
+from firstspike.data import DATASETS
 from firstspike.data.aeon import time_series_splits
-from firstspike.data.generated import delayed_xor
 from firstspike.data.recordings import spoken_digits_splits
 from firstspike.layers import start_firing_
 
@@ -53,23 +53,14 @@ class Task(NamedTuple):
 
 
 def task_of(splits: fs.data.Splits) -> Task:
-    trains = padded(splits.train)
+    trains = splits.train.dense
     last = trains.masked_fill(trains.isinf(), 0).flatten(1).max(dim=1).values
     return Task(*splits, len(splits.train.class_names), float(last.quantile(0.95)))
 
 
-def padded(data: fs.data.SpikeData) -> Tensor:
-    return data.times.padded() if isinstance(data.times, fs.data.EventLists) else data.times
-
-
-def camera(motion: Any) -> Task:
-    parts = [fs.data.camera(motion, samples=samples, seed=seed) for samples, seed in ((300, 1), (150, 3), (300, 2))]
-    return task_of(fs.data.Splits(*parts))
-
-
-def xor() -> Task:
-    parts = [delayed_xor(samples, seed, noise=0.05, late=4.0) for samples, seed in ((200, 1), (100, 3), (200, 2))]
-    return task_of(fs.data.Splits(*parts))
+def drawn(kind: str, train: int, validation: int, **options: Any) -> Task:
+    """Of data that are made; as many are test data as are training data."""
+    return task_of(DATASETS[kind](train, validation, train, seeds=(1, 3, 2), **options))
 
 
 def series(name: str) -> Task:
@@ -94,9 +85,9 @@ def exercises() -> Task:
 
 
 TASKS: dict[str, Callable[[], Task]] = {
-    "bars": lambda: camera("bars"),
-    "rotations": lambda: camera("rotations"),
-    "delayed XOR": xor,
+    "bars": lambda: drawn("camera", 300, 150, motion="bars"),
+    "rotations": lambda: drawn("camera", 300, 150, motion="rotations"),
+    "delayed XOR": lambda: drawn("delayed_xor", 200, 100, noise=0.05, late=4.0),
     "JapaneseVowels": lambda: series("JapaneseVowels"),
     "BasicMotions": lambda: series("BasicMotions"),
     "OSULeaf": lambda: series("OSULeaf"),
@@ -135,7 +126,7 @@ def by_firstspike(task: Task, test: fs.data.SpikeData, seed: int, settings: Sett
 @cache
 def raster(data: fs.data.SpikeData, duration: float) -> Tensor:
     """Numbers of spikes ``(STEPS, samples, inputs)``. Those after T are in the last step."""
-    trains = padded(data)
+    trains = data.dense
     step = (trains / duration * STEPS).clamp(0, STEPS - 1).nan_to_num(0).long()
     counts = torch.zeros(*trains.shape[:2], STEPS).scatter_add_(2, step, trains.isfinite().float())
     return counts.movedim(2, 0).contiguous()

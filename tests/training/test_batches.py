@@ -261,7 +261,7 @@ def test_loaders_validate_and_test():
 
 
 class Events(Dataset):
-    """Samples of one's own: events, as recorded."""
+    """A user's data set, whose samples are events as they were recorded."""
 
     def __len__(self):
         return 6

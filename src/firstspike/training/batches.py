@@ -115,7 +115,7 @@ class Batches:
 def in_memory(source: SpikeData | Loader, like: SpikeData | Loader | None = None) -> SpikeData:
     """Data as they are; all batches of a loader, read once, as data. ``like`` may name the classes."""
     if isinstance(source, SpikeData | _NO_LOADERS) or not isinstance(source, Iterable):
-        return source  # type: ignore[return-value]  # what is no data is refused later
+        return source  # type: ignore[return-value]  # anything else is refused later
     with torch.random.fork_rng([]):  # whatever came before, a loader that shuffles has one order
         torch.default_generator.manual_seed(0)
         pairs = [_pair(batch) for batch in source]

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor, nn
-from torch.nn import functional
 
 from firstspike.data import EventLists, SpikeData
+from firstspike.data.events import padded_alike
 from firstspike.deferred import raise_deferred_errors
 from firstspike.layers import EarliestPool2d, MergePool2d, Network, Record, SpikingLayer, SpikingRecurrent
 from firstspike.layers.ensembles import Ensemble
@@ -173,9 +173,8 @@ def record_in_parts(
     layers = tuple(torch.cat(layer, dim=place) for layer in zip(*(part.layers for part in parts), strict=True))
     if substrate is None and isinstance(times, Tensor):
         return Record(times, layers)
-    inputs = [part.inputs for part in parts]
-    most = max(x.shape[-1] for x in inputs)  # parts of event lists are as long as they need to be
-    return Record(torch.cat([functional.pad(x, (0, most - x.shape[-1]), value=math.inf) for x in inputs]), layers)
+    # parts of event lists are as long as they need to be
+    return Record(torch.cat(padded_alike([part.inputs for part in parts])), layers)
 
 
 def warn_of_unseen(network: nn.Module, times: Float[Tensor, "samples inputs *spikes"] | EventLists) -> None:
