@@ -8,11 +8,11 @@ import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import InitVar
-from functools import cache, reduce, wraps
+from functools import cache, wraps
 from math import inf
 from numbers import Integral, Real
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -42,15 +42,10 @@ _Target = TypeVar("_Target", bound=Callable[..., Any])
 def plain(annotation: Any) -> Any:
     """An annotation without ranges, as people write it."""
     if isinstance(annotation, InitVar):
-        return plain(annotation.type)
-    if get_origin(annotation) is Annotated:
-        return plain(get_args(annotation)[0])
-    if not (parts := get_args(annotation)) or get_origin(annotation) is Literal:
+        annotation = annotation.type
+    if isinstance(annotation, str):
         return annotation
-    found = tuple([plain(x) for x in part] if isinstance(part, list) else plain(part) for part in parts)
-    if get_origin(annotation) in (Union, UnionType):
-        return annotation if found == parts else reduce(operator.or_, found)
-    return get_origin(annotation)[found] if found != parts else annotation
+    return get_type_hints(SimpleNamespace(__annotations__={"": annotation}))[""]
 
 
 def typed_signature(target: Callable[..., Any]) -> inspect.Signature:
