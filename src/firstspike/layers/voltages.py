@@ -52,10 +52,10 @@ def states_at(
         got = f"{at.dtype} of shape {tuple(at.shape)}" if isinstance(at, Tensor) else repr(at)
         raise ValueError(f"at: expected finite times (points,), such as torch.tensor([1.0, 2.0]), got {got}")
     if current is not None:
-        given = {"max_spikes": max_spikes, "observed": observed, "delay": delay, "receptor": receptor}
+        options = {"max_spikes": max_spikes, "observed": observed, "delay": delay, "receptor": receptor}
         run = partial(_with_current, at)
-        return injected(run, current, trains, weight, neuron, **given, backend=backend)  # type: ignore[no-any-return]
-    given = {"delay": delay, "receptor": receptor, "overflow": "drop", "backend": backend}
+        return injected(run, current, trains, weight, neuron, **options, backend=backend)
+    given: dict[str, Any] = {"delay": delay, "receptor": receptor, "overflow": "drop", "backend": backend}
     seen = None if observed is None else observed.to(weight).detach()
     most = max_spikes if seen is None else seen.shape[-1]
     trains, delay, seen = checked(real_times(trains), weight, neuron, None, delay, seen, (most,))
@@ -86,8 +86,8 @@ def _with_current(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """``states_at`` with a current that all samples share."""
     start = 0.0 if neuron.begins else -math.inf
-    *given, driven, delay, receptor = current.add_to(trains, weight, neuron, delay, receptor, start)
-    voltage, others = states_at(at, *given, driven, delay=delay, receptor=receptor, **options)
+    trains, weight, driven, delay, receptor = current.add_to(trains, weight, neuron, delay, receptor, start)
+    voltage, others = states_at(at, trains, weight, driven, delay=delay, receptor=receptor, **options)
     place = place_of_current(driven)
     return voltage, torch.cat([others[..., :place], others[..., place + 1 :]], dim=-1)
 
@@ -140,10 +140,10 @@ def _after_spikes(neuron: Any, state: TrainState, spiking: Bool[Tensor, "*batch 
 
 
 def membranes(
-    layer: "NeuronLayer", times: Spikes, at: Float[Tensor, " points"], observed: Tensor | None = None
+    layer: "NeuronLayer", times: Spikes, at: Tensor, observed: Tensor | None = None, current: Current | None = None
 ) -> Float[Tensor, "*batch out points"]:
     """The membranes of a layer, as in ``NeuronLayer.voltages``."""
-    neuron, voltage, others = _run(layer, times, at, observed)
+    neuron, voltage, others = _run(layer, times, at, observed, current)
     if neuron.equations is None:
         return voltage
     return neuron.membrane_of(_by_name(neuron, voltage, others), layer.weight).mT
@@ -175,15 +175,19 @@ def _by_name(neuron: Any, voltage: Tensor, others: Tensor) -> dict[str, Float[Te
     return {name: x.mT for name, x in zip(neuron.equations.states, (voltage, *others.unbind(-1)), strict=True)}
 
 
-def _run(layer: Any, times: Spikes, at: Tensor, observed: Tensor | None) -> tuple[Any, Tensor, Tensor]:
+def _run(
+    layer: Any, times: Spikes, at: Tensor, observed: Tensor | None, current: Current | None = None
+) -> tuple[Any, Tensor, Tensor]:
     """The neurons, and their states at the points."""
     if layer.weight.ndim > 2:
         raise ValueError(f"{layer._name} has no voltages: neurons at several places see different inputs")
     neuron, trains, quiet = layer.neuron, form_of(layer) == "trains", layer.neuron
-    seen = layer.fed(times, layer(times, observed) if hasattr(layer, "recurrent_weight") else None)
+    injected = {} if current is None else {"current": current}
+    own = layer(times, observed, **injected) if hasattr(layer, "recurrent_weight") else None
+    seen = layer.fed(times, own)
     if form_of(layer) == "values" or not (trains or neuron.equations):
         quiet = neuron.without_spikes()
-    given: dict[str, Any] = {"delay": seen.delay, "receptor": seen.receptor, "backend": layer.backend}
+    given: dict[str, Any] = {"delay": seen.delay, "receptor": seen.receptor, "backend": layer.backend, **injected}
     given |= {"max_spikes": layer.max_spikes, "observed": observed} if trains else {}
     found = states_at(at, seen.times, seen.weight, quiet, **given)
     if at.numel() and float(at.max()) > seen.until:

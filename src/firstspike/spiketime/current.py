@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from firstspike.neurons import Neuron
 from firstspike.spiketime.parameters import Receptor, parameters_of, receptor_of
@@ -65,30 +66,31 @@ class Current:
     def at(self, times: Float[Tensor, " points"]) -> Float[Tensor, "*each points"]:
         """The values at some times, after a step that is at one of them."""
         place = torch.searchsorted(self.times, times.to(self.times), right=True)
-        return torch.nn.functional.pad(self.values, (1, 0))[..., place]
+        return pad(self.values, (1, 0))[..., place]
 
     def add_to(
-        self, times: Tensor, weight: Tensor, neuron: Neuron, delay: Tensor | None, receptor: Receptor, start: float
-    ) -> tuple[Tensor, Tensor, Neuron, Tensor | None, Tensor]:
+        self, times: Tensor, weight: Tensor, neuron: Neuron, delay: Tensor | None, receptor: Receptor, start: float,
+        own: int = 0,
+    ) -> tuple[Tensor, Tensor, Neuron, Tensor | None, Tensor]:  # fmt: skip
         """Trains, weights, neurons, delays and receptors with the steps as inputs, of values that samples share.
 
-        Steps before the ``start`` count as there. Sources beyond the trains are the neurons themselves.
+        Steps before the ``start`` count as there. The last sources, as many as ``own``, are the neurons themselves.
         """
         parameters_of(neuron, weight, receptor)  # for its checks
         driven, gain = neuron.driven()
-        (outputs, sources), inputs, copies = weight.shape, times.shape[-2], times.shape[-1]
-        own = sources - inputs
-        if isinstance(receptor, str):
-            if own:
-                raise ValueError('recurrent neurons with a current need numbers of receptors, got "sign"')
+        outputs, inputs, copies = weight.shape[0], weight.shape[1] - own, times.shape[-1]
+        if not isinstance(receptor, str):
+            reached = receptor_of(neuron, receptor, weight)
+            assert reached is not None
+        elif own:
+            raise ValueError('recurrent neurons with a current need numbers of receptors, got "sign"')
+        else:
             excites = weight.detach() > 0
             below = torch.where(excites, 0.0, weight)
             weight = torch.cat([torch.where(excites, weight, 0.0), -below if neuron.conducts else below], dim=1)
             times, delay = torch.cat([times, times], dim=-2), None if delay is None else torch.cat([delay, delay], 1)
             reached = torch.arange(2, device=weight.device).repeat_interleave(inputs)
             inputs = 2 * inputs
-        else:
-            reached = receptor_of(neuron, receptor, weight)  # type: ignore[assignment]
         if not own and copies > 1:  # every spike is an input, as every step is
             times = times.flatten(-2).unsqueeze(-1)
             weight, reached = (x.repeat_interleave(copies, dim=-1) for x in (weight, reached))
@@ -100,16 +102,17 @@ class Current:
         if isinstance(gain, Tensor):
             gain = gain.to(weight).reshape(-1, 1)
         jumps = (jumps * gain).expand(outputs, -1)
-        steps = self.times.to(weight).clamp(min=start).unsqueeze(-1)
-        padded = torch.nn.functional.pad(steps, (0, copies - 1), value=math.inf)
-        times = torch.cat([times, padded.expand(*times.shape[:-2], -1, -1)], dim=-2)
+        steps = pad(self.times.to(weight).clamp(min=start).unsqueeze(-1), (0, copies - 1), value=math.inf)
+        steps = steps.expand(*times.shape[:-2], -1, -1)
+        last = torch.full_like(reached[:1], len(driven.receptors) - 1).expand(len(self.times))
 
-        def with_steps(x: Tensor, of_steps: Tensor) -> Tensor:
-            return torch.cat([x[..., :inputs], of_steps, x[..., inputs:]], dim=-1)
+        def between(x: Tensor, of_steps: Tensor, dim: int = -1) -> Tensor:
+            """Before the neurons themselves."""
+            size = min(inputs, x.shape[dim])
+            return torch.cat([x.narrow(dim, 0, size), of_steps, x.narrow(dim, size, x.shape[dim] - size)], dim)
 
-        last = torch.full_like(reached[:1], len(driven.receptors) - 1).expand(len(steps))
-        delay = None if delay is None else with_steps(delay, torch.zeros_like(jumps))
-        return times, with_steps(weight, jumps), driven, delay, with_steps(reached, last)
+        delay = None if delay is None else between(delay, torch.zeros_like(jumps))
+        return between(times, steps, -2), between(weight, jumps), driven, delay, between(reached, last)
 
 
 def place_of_current(neuron: Neuron) -> int:

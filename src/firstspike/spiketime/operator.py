@@ -293,7 +293,7 @@ def spike_window(
     """
     neuron = with_dynamics(neuron, refractory=refractory, reset=reset)
     if current is not None:
-        return injected(  # type: ignore[no-any-return]
+        return injected(
             _with_current, current, times, weight, neuron, max_spikes=max_spikes, delay=delay, receptor=receptor,
             observed=observed, overflow=overflow, max_weight_grad=max_weight_grad, state=state, until=until,
             windows=windows, rows=rows, backend=backend, once=once,
@@ -323,8 +323,8 @@ def spike_window(
         times, weight = times.double(), weight.double()
         delay, observed = (None if x is None else x.double() for x in (delay, observed))
         held = starting_state(neuron, samples, weight) if state is None else state[:3]
-        voltage, current, left = (x.double() for x in held)
-        state = TrainState(voltage, turned(neuron, receptor, current), left, 0.0 if state is None else state.time)
+        voltage, others, left = (x.double() for x in held)
+        state = TrainState(voltage, turned(neuron, receptor, others), left, 0.0 if state is None else state.time)
     fixed, network, kind = parameters_of(neuron, weight, receptor)
     resets = neuron.equations is None and kind.get("resets", True)
     refractory = of_neurons(neuron.values["refractory"], weight)  # which equations have among their parameters
@@ -352,8 +352,8 @@ def spike_window(
     trains, *after, overflows = spikes_of(all_tensors(given), options)[:5]
     ends = None
     if options.until is not None:
-        voltage, current, left = (x.reshape(*lead, *x.shape[2:]).to(dtype) for x in after)
-        ends = TrainState(voltage, turned(neuron, receptor, current), left, options.until)
+        voltage, others, left = (x.reshape(*lead, *x.shape[2:]).to(dtype) for x in after)
+        ends = TrainState(voltage, turned(neuron, receptor, others), left, options.until)
     return WindowResult(trains.reshape(*lead, outputs, max_spikes).to(dtype), ends, overflows.reshape(*lead, outputs))
 
 
@@ -365,7 +365,8 @@ def _with_current(
     if rows is not None:
         raise ValueError("layers of synapses take no currents yet; take a bias, or a layer with a matrix of weights")
     start = 0.0 if neuron.begins else -math.inf
-    given = current.add_to(times, weight, neuron, delay, receptor, start if state is None else state.time)
+    own = 0 if options["windows"] is None else len(weight)
+    given = current.add_to(times, weight, neuron, delay, receptor, start if state is None else state.time, own)
     times, weight, driven, delay, receptor = given
     place, alone = place_of_current(driven), not neuron.parts
     if state is not None:
