@@ -18,13 +18,15 @@ class WeightAverage:
 
         average <- d average + (1 - d) parameters,    d = min(decay, (1 + n) / (10 + n)) after n batches
 
-    Small `d` at the start lets it forget the initial weights. Averages of weights along a training often decide better
+    Small `d` at the start lets it forget the initial weights. Running means and variances of ``nn.BatchNorm1d`` and
+    others are averaged like parameters. Averages of weights along a training often decide better
     than the last weights (Polyak and Juditsky, SIAM J. Control Optim. 30, 838, 1992).
     """
 
     def __init__(self, network: nn.Module, decay: InnerFraction) -> None:
         self.decay, self.batches = decay, 0
-        self.parameters = dict(network.named_parameters())
+        running = [x for x in network.named_buffers() if x[0].endswith(("running_mean", "running_var"))]
+        self.parameters = dict([*network.named_parameters(), *running])
         self.averages = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
 
     def update(self) -> None:

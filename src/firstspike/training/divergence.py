@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from firstspike.layers import Network
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.member import Member
 
@@ -50,7 +51,7 @@ def _diverged(members: Sequence[Member], epoch: int, seeds: Sequence[int]) -> Di
 
 def _of_silent(network: nn.Module) -> str:
     """Another possible cause: a layer of torch's that computes with the times of silent neurons."""
-    for name, module in network.named_modules():
+    for name, module in () if isinstance(network, Network) else network.named_modules():  # there, values enter
         own = list(module.parameters(recurse=False))
         if type(module).__module__.startswith("torch.nn") and not all(bool(p.isfinite().all()) for p in own):
             return (

@@ -16,6 +16,7 @@ from firstspike.layers import Network, PoissonSpikes, SpikeDropout
 from firstspike.layers.delay import delays_in
 from firstspike.layers.ensembles import Ensemble
 from firstspike.layers.synapses import bounded_in, project_
+from firstspike.layers.trains import of_values
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
 from firstspike.training.member import Member
 from firstspike.training.objective import Objective
@@ -198,7 +199,8 @@ class SideBySide(Sequential):
     def evaluate(self, data: SpikeData) -> list[Evaluation]:
         """Evaluate each network on the data."""
         times, silent = outputs_of(self.ensemble, data.times)
-        return [evaluation_of(*each, self.objective, data.labels) for each in zip(times, silent, strict=True)]
+        like = self.members[0].network
+        return [evaluation_of(like, *each, self.objective, data.labels) for each in zip(times, silent, strict=True)]
 
 
 def engine_for(
@@ -211,15 +213,15 @@ def engine_for(
     """The engine: parallel if each network's results are as if it were alone, otherwise sequential.
 
     One network, networks that draw random numbers, accumulate gradients or learn at rates of their own, networks with
-    other settings of their layers, optimisers or substrates, and those on a substrate that is not a pure function run
-    one after the other.
+    modules of values or other settings of their layers, optimisers or substrates, and those on a substrate that is not
+    a pure function run one after the other.
     """
     first = members[0]
     alike = (
         len(members) > 1
         and accumulate == 1
         and not any(isinstance(member.schedule, ReduceLROnPlateau) for member in members)
-        and all(isinstance(member.network, Network) for member in members)
+        and all(isinstance(x.network, Network) and not any(map(of_values, x.network)) for x in members)
         and not any(rule.jitter for rule, _ in delays_in(first.network))
         and not any(isinstance(x, PoissonSpikes | SpikeDropout) and getattr(x, "p", 1) for x in first.network.modules())
         and all(_settings(member.optimizer) == _settings(first.optimizer) for member in members)

@@ -51,7 +51,8 @@ class Trainer:
 
     Args:
         network: any module from spike times to spike times or values. Silent neurons, substrates and records of
-            every layer need a ``Network``. Several networks, in a list, are trained in parallel on different seeds.
+            every layer need a ``Network``, in which modules of values may follow a readout. Several networks, a list,
+            are trained in parallel on different seeds.
         loss: ``loss(times, labels)`` -> mean over the samples. A loss without ``predict(times)`` decides by the
             earliest spike, or by the largest value: of a module that ends in a readout, in a layer of torch's, or has
             ``gives = "values"``, and of others if it is torch's ``CrossEntropyLoss``.
@@ -72,9 +73,9 @@ class Trainer:
             after ``fit``. See ``averaged``.
         compile: run each batch as a program of ``torch.compile``. Its first batch takes seconds to compile, after that
             steps of small networks take about a quarter less time. Results agree up to rounding, which grows from epoch
-            to epoch, most in recurrent networks; much less in float64. A process compiles eight programs, for
-            other networks or sizes of batches, then warns and compiles no more. Networks that are trained in parallel
-            and trainings in several processes ignore it.
+            to epoch, most in recurrent networks; much less in float64. ``nn.Dropout`` draws other numbers. A process
+            compiles eight programs, for other networks or sizes of batches, then warns and compiles no more. Networks
+            that are trained in parallel and trainings in several processes ignore it.
         metrics: further numbers of each evaluation, ``metric(output, labels)`` by name: columns ``validation_NAME``,
             ``Evaluation.metrics``.
 
