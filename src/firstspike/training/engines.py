@@ -78,7 +78,7 @@ class Sequential:
             if not member.progress.pending:
                 for parameter in member.parameters:
                     parameter.grad = None
-            self._backward(member, total if self.accumulate == 1 else total * len(labels))
+            self._backward(member, total * len(labels) if self._of_means else total)
             member.progress.pending += len(labels)
         if (member.progress.batch + 1) % self.accumulate == 0:
             self._update(member)
@@ -97,12 +97,17 @@ class Sequential:
         self.objective.check_derivative(total)
         total.backward()
 
+    @property
+    def _of_means(self) -> bool:
+        """Whether several batches share a step, whose gradient is a mean over all of their samples."""
+        return self.accumulate > 1 and getattr(self.objective.loss, "reduction", "mean") != "sum"
+
     def _update(self, member: Member) -> None:
         """Take the step that the gradients since the last one ask for."""
         pending, member.progress.pending = member.progress.pending, 0
         if not pending:
             return
-        if self.accumulate > 1 and getattr(self.objective.loss, "reduction", "mean") != "sum":
+        if self._of_means:
             torch._foreach_div_([p.grad for p in member.parameters if p.grad is not None], pending)
         self._clip(member)
         member.optimizer.step()
@@ -117,15 +122,24 @@ class Sequential:
             nn.utils.clip_grad_norm_(member.parameters, self.clip_grad_norm)
 
     def end_batch(self) -> None:
-        """Advance schedules by batch after an optimiser step."""
-        if self.by_batch and self.members[0].progress.batch % self.accumulate == 0:
-            self._advance()
+        """After an optimiser step, average weights and advance schedules by batch."""
+        if self.members[0].progress.batch % self.accumulate == 0:
+            self._end_step()
 
     def end_epoch(self) -> None:
         """Take the step of batches that are left, and advance the schedules."""
+        if self.members[0].progress.batch % self.accumulate:
+            for member in self.members:
+                self._update(member)
+            self._end_step()
+        if not self.by_batch:
+            self._advance()
+
+    def _end_step(self) -> None:
         for member in self.members:
-            self._update(member)
-        if not self.by_batch or self.members[0].progress.batch % self.accumulate:
+            if member.average is not None:
+                member.average.update()
+        if self.by_batch:
             self._advance()
 
     def _advance(self) -> None:

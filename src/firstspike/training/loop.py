@@ -190,8 +190,6 @@ def _epoch(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> list[list[fl
                 totals.add_(engine.step(times, labels), alpha=labels.shape[1])
             for member in members:
                 member.progress.batch += 1
-                if member.average is not None:
-                    member.average.update()
             engine.end_batch()
             fit.callbacks.call("on_batch_end", fit)
         raise_deferred_errors()

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.data import DataLoader
 
 from firstspike.data import SpikeData
 from firstspike.data.arrays import as_tensor
@@ -68,9 +69,9 @@ class Trainer:
         accumulate: batches that share an optimiser step, with the mean gradient over their samples, as of one large
             batch. The last step of an epoch takes what is left. Several networks are then trained one after another.
         schedule_by: ``"batch"`` lets the schedule step with each optimiser step, which its numbers then count.
-        weight_average: decay per batch, such as 0.999, of a moving average of the weights. Evaluations, checkpoints
-            and results then use the average. The optimiser continues from the trained weights, which a network keeps
-            after ``fit``. See ``averaged``.
+        weight_average: decay per optimiser step, such as 0.999, of a moving average of the weights. Evaluations,
+            checkpoints and results then use the average. The optimiser continues from the trained weights, which a
+            network keeps after ``fit``. See ``averaged``.
         compile: run each batch as a program of ``torch.compile``. Its first batch takes seconds to compile, after that
             steps of small networks take about a quarter less time. Results agree up to rounding, which grows from epoch
             to epoch, most in recurrent networks; much less in float64. ``nn.Dropout`` draws other numbers. A process
@@ -292,8 +293,10 @@ class Trainer:
             return evaluate(member.network, self.objective, data, member.substrate)
 
     @torch.no_grad()
-    def record(self, times: Float[Tensor, "samples inputs"]) -> Record:
-        """Spike times of every layer of the (first) network, on its substrate. See ``Network.record``."""
+    def record(self, times: Float[Tensor, "samples inputs"] | SpikeData | DataLoader) -> Record:
+        """Spike times of every layer of the (first) network, on its substrate; see ``Network.record``. Also of data."""
+        if isinstance(times, SpikeData | DataLoader):
+            times = in_memory(times).dense
         member, times = self.members[0], as_tensor("times", times)
         parameter = next(member.network.parameters(), times)
         with self.averaged(), _opened(member.substrate, member.network):
