@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,6 +67,14 @@ def run(*arguments, **options):
     process = Forked(*arguments, **options)
     said = process.communicate()
     return subprocess.CompletedProcess(arguments, process.returncode, *said)
+
+
+def run_code(code, *arguments, **options):
+    """As ``subprocess.run`` of ``python -c``."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "code.py"
+        file.write_text(textwrap.dedent(code))
+        return run(file, *arguments, **options)
 
 
 def _work(files, environment, folder, before, arguments):
