@@ -90,7 +90,7 @@ def raw(**sections):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("optimizer", "schedule"), zip(cycle(OPTIMIZERS), SCHEDULES))
+@pytest.mark.parametrize(("optimizer", "schedule"), [*zip(cycle(OPTIMIZERS), SCHEDULES)])
 def test_layers_optimizers_and_schedules(optimizer, schedule):
     training = {"epochs": 5, "batch_size": 20, "optimizer": optimizer, "schedule": schedule, "clip_grad_norm": 2.0}
     silent = {"limits": [0.5, 0.4, 0.3], "increment": 0.01, "targeted": False, "skip_step": False}
