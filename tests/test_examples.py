@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import forked
 from firstspike.sweeps.plan import load_plan
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -52,8 +53,8 @@ def test_twin_in_nest(tmp_path):
     ],
 )
 def test_scripts_draw_a_picture(name, arguments, says, tmp_path):
-    command = [sys.executable, EXAMPLES / f"{name}.py", *arguments, tmp_path / "picture.png"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    shown = forked.run(EXAMPLES / f"{name}.py", *arguments, tmp_path / "picture.png")
+    assert shown.returncode == 0, shown.stderr
     assert re.search(says, shown.stdout)
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
