@@ -69,12 +69,11 @@ def test_the_integral_is_that_of_the_membrane(tau_mem):
     readout = IntegralReadout(3, 2, neuron, tau=3.0, dtype=torch.float64, generator=seeded())
     values = readout(times)
     with mpmath.workdps(30):
-        for sample in range(2):
-            for output in range(2):
-                at, events = membrane(times[sample], readout.weight[output], neuron.tau_mem, 0.8)
-                pieces = [*events, *(events[-1] + x for x in (3, 12, 40, 200))]
-                expected = mpmath.quad(lambda t, at=at: mpmath.exp(-t / 3) * at(t), pieces)
-                assert values[sample, output].item() == pytest.approx(float(expected), rel=1e-12, abs=1e-14)
+        for k in range(2):  # a sample, and an output
+            at, events = membrane(times[k], readout.weight[k], neuron.tau_mem, 0.8)
+            pieces = [*events, *(events[-1] + x for x in (3, 12, 40, 200))]
+            expected = mpmath.quad(lambda t, at=at: mpmath.exp(-t / 3) * at(t), pieces)
+            assert values[k, k].item() == pytest.approx(float(expected), rel=1e-12, abs=1e-14)
     assert not values[-1].any()
 
 
@@ -105,12 +104,12 @@ def test_the_membrane_at_a_time(tau_mem):
 
 @pytest.mark.parametrize("tau_mem", RATIOS)
 def test_the_maximum_is_that_of_the_membrane(tau_mem):
-    times = trains()
+    times = trains(samples=3)
     neuron = LIF(0.8 * tau_mem, 0.8)
     readout = MaximumReadout(3, 2, neuron, dtype=torch.float64, generator=seeded())
     values = readout(times)
     grid = torch.linspace(0, 40, 4001, dtype=torch.float64)
-    for sample in range(4):
+    for sample in range(3):
         for output in range(2):
             at, events = membrane(times[sample], readout.weight[output], neuron.tau_mem, 0.8)
             highest = max((float(at(mpmath.mpf(t))) for t in [*grid[::8].tolist(), *events]), default=0.0)
@@ -123,7 +122,8 @@ def test_the_maximum_is_that_of_the_membrane(tau_mem):
     ids=["one", "bias", "sign", "receptors"],
 )
 def test_a_negative_slope_adds_the_minimum(neuron, receptor):
-    times, weight = trains(seed=3).clamp(min=0), torch.tensor([[-1.0, -0.5, -2.0], [1.0, -1.5, 0.5], [0.3, 0.2, 0.1]])
+    times = trains(samples=3, seed=3).clamp(min=0)
+    weight = torch.tensor([[-1.0, -0.5, -2.0], [1.0, -1.5, 0.5], [0.3, 0.2, 0.1]])
     leaky, plain = (
         MaximumReadout(3, 3, neuron, receptor=receptor, dtype=torch.float64, negative_slope=x) for x in (0.2, 0.0)
     )
@@ -132,7 +132,7 @@ def test_a_negative_slope_adds_the_minimum(neuron, receptor):
     arrives = times.isfinite()
     membrane = MembraneReadout(3, 3, neuron, time=1.0, receptor=receptor, dtype=torch.float64)
     membrane.weight.data.copy_(weight)
-    lowest = torch.zeros(4, 3, dtype=torch.float64)
+    lowest = torch.zeros(3, 3, dtype=torch.float64)
     for membrane.time in torch.linspace(0.02, 16, 800, dtype=torch.float64).tolist():
         lowest = torch.minimum(lowest, membrane(times))
     too_high = plain(times) + 0.2 * lowest - leaky(times)
