@@ -55,6 +55,7 @@ CASES = {
     "noise": ("yin_yang_goeltz2021", [*SMALL, *NOISY]),
     "delays": ("yin_yang_goeltz2021", [*SMALL, *DELAYS]),
     "silent_peak": ("yin_yang_goeltz2021", [*SMALL, *PEAK, *SGD]),
+    "accumulate": ("yin_yang_goeltz2021", [*SMALL, *NOISY, "training.accumulate=4", "training.weight_average=0.8"]),
     "raised_instead": ("yin_yang_goeltz2021", [*SMALL, *QUIET]),
     "raised_too": ("yin_yang_goeltz2021", [*SMALL, *QUIET, "training.silent.skip_step=false"]),
     "conv": (
