@@ -216,7 +216,7 @@ SYSTEMS = {
     "firstspike": System(
         by_firstspike,
         {
-            "lr": RATES[1:],
+            "lr": (0.03, 0.01),
             "tau_mem": ((0.02, 0.5),),
             "jitter": (0.01,),
             "delay": (0.0,),
