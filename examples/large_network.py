@@ -3,17 +3,21 @@
 Four fifths of the neurons excite, the others inhibit, with delays of 1.5 ms. Exact spike times say how each spike moves
 with each of the synapses, but a neuron without spikes has no spike to move: ``SpikeCount`` reaches it.
 
-    python examples/large_network.py rates --seeds 3
+    python examples/large_network.py rates large_network.png --seeds 3
     python examples/large_network.py digits free-spoken-digit-dataset --seeds 3
+    python examples/large_network.py digits free-spoken-digit-dataset --learns synapses --picture digits.png
+
+With ``--learns synapses`` ten populations decide, and only the recurrent synapses learn.
 """
 
 import argparse
 import statistics
 import time
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
-from torch.distributions import Uniform
+from torch.distributions import Normal, Uniform
 
 import firstspike as fs
 from firstspike.data import DATASETS
@@ -100,28 +104,74 @@ def show_rates(results, neurons):
     return figure
 
 
-def digits(seed, neurons, epochs, data, alone=False):
-    """A network learns to tell spoken digits, played five times as fast; ``alone``: only its readout learns."""
+def digits(seed, neurons, epochs, data, learns="everything", folder=None):
+    """A network learns to tell spoken digits, played five times as fast: everything, or a part of it.
+
+    If the recurrent ``synapses`` learn alone, every tenth neuron belongs to the population of a digit, and each of its
+    spikes counts for it, early ones more. With a ``folder`` the training is resumed.
+    """
     generator = torch.Generator().manual_seed(seed)
-    drive = torch.distributions.Normal(0.08, 0.08)
-    layer = layer_of(data.train.features, neurons, 8, drive, 130.0, generator)
-    readout = fs.IntegralReadout(neurons, 10, NEURON, tau=100.0, weight_mean=0.0, weight_std=0.0)
-    network = fs.Network(layer, readout)
-    groups = [
-        {"params": [layer.weight], "lr": 0.002},
-        {"params": [layer.recurrent_weight], "lr": 0.0005},
-        {"params": [readout.weight], "lr": 0.0002},
-    ]
-    optimizer = torch.optim.Adam(groups[2:] if alone else groups)
+    populations = learns == "synapses"
+    mean = 0.1 if populations else 0.08
+    layer = layer_of(data.train.features, neurons, 8, Normal(mean, mean), 130.0, generator)
+    options = {"tau": 40.0 if populations else 100.0, "weight_mean": 0.0, "weight_std": 0.0}
+    readout = fs.IntegralReadout(neurons, 10, NEURON, **options)
+    if populations:
+        with torch.no_grad():
+            readout.weight.copy_(torch.arange(neurons) % 10 == torch.arange(10)[:, None])
+            readout.weight *= 20 / readout(layer(data.train.times[:100])).mean()
+    network, batch_size = fs.Network(layer, readout), 10 if populations else 30
+    rates = {
+        "everything": {layer.weight: 0.002, layer.recurrent_weight: 0.0005, readout.weight: 0.0002},
+        "readout": {readout.weight: 0.0002},
+        "synapses": {layer.recurrent_weight: 0.004},
+    }[learns]
+    for values in network.parameters():
+        values.requires_grad_(values in rates)
+    optimizer = torch.optim.Adam([{"params": [values], "lr": rate} for values, rate in rates.items()])
+    steps = epochs * -(-len(data.train) // batch_size) if populations else epochs
     trainer = fs.Trainer(
         network, fs.losses.ReadoutCrossEntropy(), optimizer,
-        regularizers=[] if alone else [fs.losses.SpikeCount(1.0, 0.2, 1.0, recurrent=True)],
+        regularizers=[] if learns == "readout" else [fs.losses.SpikeCount(1.0, 0.2, 1.0, recurrent=True)],
         augment=fs.Augment(jitter=0.5, dropout=0.1),
-        schedule=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs),
+        schedule=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps),
+        schedule_by="batch" if populations else "epoch",
     )  # fmt: skip
-    start = time.process_time()
-    result = trainer.fit(data.train, data.validation, epochs=epochs, batch_size=30, seed=seed, test=data.test)
-    return result.test.accuracy, time.process_time() - start
+    start, before = time.process_time(), seen(network, data.test) if populations else None
+    kept = {} if folder is None else {"folder": folder / f"{learns}_{seed}", "resume": True, "checkpoint_every": 1}
+    result = trainer.fit(
+        data.train, data.validation, epochs=epochs, batch_size=batch_size, seed=seed, test=data.test, **kept
+    )
+    took = time.process_time() - start
+    return result.test.accuracy, took, before, seen(network, data.test) if populations else None
+
+
+def seen(network, data):
+    """Spikes of the first recording, and what the populations say of each digit, in the mean over its recordings."""
+    with torch.no_grad():
+        records = [network.record(times) for times in data.times.split(50)]
+    values = torch.cat([x.output for x in records])
+    accuracy = (values.argmax(dim=1) == data.labels).float().mean().item()
+    means = torch.stack([values[data.labels == digit].mean(dim=0) for digit in range(10)])
+    return records[0].layers[0][0], means, accuracy
+
+
+def show_digits(before, after, neurons):
+    """Spikes of the populations in one recording of a zero, and what they say of all digits."""
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6.5), layout="constrained", width_ratios=(1.7, 1))
+    for (left, right), title, (trains, means, accuracy) in zip(axes, ("before", "after"), (before, after), strict=True):
+        shown = torch.arange(0, neurons, max(10, neurons // 500 // 10 * 10))[:, None] + torch.arange(10)
+        for digit in range(10):
+            found = trains[shown[:, digit]]
+            place, spike = found.isfinite().nonzero(as_tuple=True)
+            colour = COLOURS[0] if digit == 0 else GREY
+            left.plot(found[place, spike], digit - 0.45 + 0.9 * place / len(found), ".", color=colour, markersize=1.5)
+        left.set(title=f"spikes for a zero, {title}", xlabel="time [ms]", ylabel="population", yticks=range(10))
+        drawn = right.imshow(means - means.mean(dim=1, keepdim=True), cmap="Blues", vmin=0)
+        right.set(title=f"{title}: {100 * accuracy:.0f} % right", xlabel="population", ylabel="digit")
+        right.set(xticks=range(10), yticks=range(10))
+        figure.colorbar(drawn, ax=right, label="value above the mean")
+    return figure
 
 
 def spread(values):
@@ -138,7 +188,11 @@ def main():
     parser.add_argument("--epochs", type=int, default=4, help="of the digits")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--readout-alone", action="store_true", help="of the digits: the network stays as it was drawn")
+    parser.add_argument(
+        "--learns", default="everything", choices=["everything", "readout", "synapses"], help="of digits"
+    )
+    parser.add_argument("--picture", help="of the digits with --learns synapses")
+    parser.add_argument("--runs", type=Path, help="of the digits: a folder to resume from")
     given = parser.parse_args()
     seeds = range(given.first_seed, given.first_seed + given.seeds)
     if given.task == "rates":
@@ -147,8 +201,10 @@ def main():
         return
     encode = {"kind": "level_crossing", "levels": 8, "dt": 2.0}  # 2 ms for each of 10 ms
     data = DATASETS["spoken_digits"](folder=given.where, channels=48, encode=encode)
-    found = [digits(seed, given.neurons, given.epochs, data, given.readout_alone) for seed in seeds]
+    found = [digits(seed, given.neurons, given.epochs, data, given.learns, given.runs) for seed in seeds]
     print(f"test accuracy {spread([100 * x[0] for x in found])} %, {spread([x[1] for x in found])} s of CPU time")
+    if given.picture:
+        show_digits(*found[0][2:], given.neurons).savefig(given.picture, dpi=120)
 
 
 if __name__ == "__main__":

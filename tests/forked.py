@@ -10,8 +10,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 IMPORTED = ["firstspike.plots.save", "firstspike.sweeps.worker", "pytest", "sklearn.datasets"]
 
@@ -67,9 +69,18 @@ def run(*arguments, **options):
     return subprocess.CompletedProcess(arguments, process.returncode, *said)
 
 
+def run_code(code, *arguments, **options):
+    """As ``subprocess.run`` of ``python -c``."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "code.py"
+        file.write_text(textwrap.dedent(code))
+        return run(file, *arguments, **options)
+
+
 def _work(files, environment, folder, before, arguments):
     from firstspike.cli import main
     from firstspike.plots import save
+    from firstspike.sweeps import worker
 
     for number, file in enumerate(files, 1):
         with file.open("wb") as stream:
@@ -78,6 +89,8 @@ def _work(files, environment, folder, before, arguments):
     os.environ.update(environment)
     os.chdir(folder)
     save.draw_after_training = lambda run: None
+    forks = SimpleNamespace(get_context=lambda name: processes(), parent_process=multiprocessing.parent_process)
+    worker.multiprocessing = forks  # workers of a sweep, too
     if before:
         before()
     script = arguments[0].endswith(".py")

@@ -3,10 +3,14 @@
 import re
 import subprocess
 import sys
+import wave
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import forked
 from firstspike.sweeps.plan import load_plan
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -49,10 +53,27 @@ def test_twin_in_nest(tmp_path):
     ],
 )
 def test_scripts_draw_a_picture(name, arguments, says, tmp_path):
-    command = [sys.executable, EXAMPLES / f"{name}.py", *arguments, tmp_path / "picture.png"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    shown = forked.run(EXAMPLES / f"{name}.py", *arguments, tmp_path / "picture.png")
+    assert shown.returncode == 0, shown.stderr
     assert re.search(says, shown.stdout)
     assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_recurrent_synapses_learn_digits_and_resume(tmp_path):
+    sounds, runs, picture = (tmp_path / x for x in ("sounds", "runs", "picture.png"))
+    sounds.mkdir()
+    for digit, number in product(range(10), range(15)):
+        tone = np.sin(2 * np.pi * (200 + 300 * digit) * np.arange(800 + 80 * number) / 8000)
+        with wave.open(str(sounds / f"{digit}_ada_{number}.wav"), "wb") as file:
+            file.setparams((1, 2, 8000, 0, "NONE", ""))
+            file.writeframes((1000 * tone).astype("<i2").tobytes())
+    command = [sys.executable, EXAMPLES / "large_network.py", "digits", sounds, "--learns", "synapses"]
+    command += ["--neurons", "300", "--epochs", "6", "--runs", runs, "--picture", picture]
+    shown = [subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout for _ in range(2)]
+    accuracies = [float(re.match(r"test accuracy (\S+) %", x)[1]) for x in shown]
+    assert accuracies[0] == accuracies[1] > 30  # chance is 10
+    assert picture.stat().st_size > 10_000
 
 
 @pytest.mark.exhaustive

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import firstspike as fs
 from firstspike import LIF, SpikeTrains
 from firstspike.neurons import AdaptiveLIF, AdEx, Cell, ConductanceLIF, Izhikevich
 from firstspike.neurons.cells import CELLS
@@ -115,6 +116,24 @@ def other_values(name):
         value = x * factor + 0.001
         found[key] = value if number % 3 == 0 else float(value[0])
     return found
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("IF_curr_exp", "i_offset"), ("aeif_psc_exp", "I_e"), ("IF_curr_delta", "i_offset")]
+)
+def test_a_constant_current_is_the_offset(name, key):
+    """For two neurons that differ, in nA of PyNN and pA of NEST."""
+    amplitude = 0.6 if key == "i_offset" else 900.0
+    cm = {"cm": [0.5, 1.0]} if key == "i_offset" else {"C_m": [250.0, 281.0]}
+    cell, driven = fs.neurons.Cell(name, **cm), fs.neurons.Cell(name, **cm, **{key: amplitude})
+    values = cell.currents(torch.full((1,), amplitude, dtype=torch.float64))
+    given = torch.full((1, 1, 1), torch.inf, dtype=torch.float64), torch.zeros(2, 1, dtype=torch.float64)
+    options = {"max_spikes": 40, "until": 100.0}
+    options["receptor"] = [0] if len(cell.neuron.receptors) > 1 else None
+    expected = fs.spike_trains(*given, driven.neuron, **options)
+    current = fs.Current(torch.zeros(1, dtype=torch.float64), values)
+    assert expected.isfinite().any()
+    torch.testing.assert_close(fs.spike_trains(*given, cell.neuron, **options, current=current), expected)
 
 
 @pytest.mark.parametrize("name", CELLS)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     )
     from firstspike.neurons import LIF, Neuron
     from firstspike.runs import Run
-    from firstspike.spiketime import first_spike_time, spike_trains
+    from firstspike.spiketime import Current, first_spike_time, spike_trains
     from firstspike.training import (
         Augment,
         Callback,
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "LIF", "Augment", "BiasSpikes", "Callback", "Concatenate", "CosineLR", "Delay", "DelayRule", "Earliest",
+    "LIF", "Augment", "BiasSpikes", "Callback", "Concatenate", "CosineLR", "Current", "Delay", "DelayRule", "Earliest",
     "EarliestPool2d", "EarlyStopping", "Evaluation", "FirstSpike", "IntegralReadout", "LIFConv1d", "LIFConv2d",
     "LIFLinear", "LIFRecurrent", "LIFSpikeTrains", "MaximumReadout", "MembraneReadout", "MergePool2d", "Multiplex",
     "Network", "Neuron", "PoissonSpikes", "Record", "Rewiring", "Run", "SilentNeurons", "SmoothCount", "SpikeDropout",

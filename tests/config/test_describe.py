@@ -1,5 +1,7 @@
 """From a config to objects and back: the round trip of everything that the registries hold."""
 
+from itertools import cycle
+
 import pytest
 import torch
 import yaml
@@ -88,8 +90,7 @@ def raw(**sections):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda x: x["kind"])
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda x: "none" if x is None else x["kind"])
+@pytest.mark.parametrize(("optimizer", "schedule"), [*zip(cycle(OPTIMIZERS), SCHEDULES)])
 def test_layers_optimizers_and_schedules(optimizer, schedule):
     training = {"epochs": 5, "batch_size": 20, "optimizer": optimizer, "schedule": schedule, "clip_grad_norm": 2.0}
     silent = {"limits": [0.5, 0.4, 0.3], "increment": 0.01, "targeted": False, "skip_step": False}

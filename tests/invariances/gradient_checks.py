@@ -31,7 +31,7 @@ def observed(case: Case) -> None:
         problem.outputs,
         problem.learnt,
     )
-    found, steady, factors = base_of(problem, case.backend, case.setting.seed)
+    found, steady, factors = case.base
     other = evaluate(known, case.backend, factors)
     assert torch.equal(other.outputs[name], own)
     assert_same_outputs(other.outputs, found.outputs, steady)
@@ -61,7 +61,7 @@ def observed(case: Case) -> None:
 def differences(case: Case) -> None:
     """Gradients are central differences, where the outputs are smooth."""
     problem, step = case.problem, 1e-6
-    found, _, factors = base_of(problem, case.backend, case.setting.seed)
+    found, _, factors = case.base
     source = torch.Generator().manual_seed(case.setting.seed)
     for name in problem.learnt:
         x = problem.values[name]
@@ -94,7 +94,7 @@ def differences(case: Case) -> None:
 def subsets(case: Case) -> None:
     """Gradients do not depend on which others are asked for."""
     problem = case.problem
-    found, _, factors = base_of(problem, case.backend, case.setting.seed)
+    found, _, factors = case.base
     some = case.random.sample(problem.learnt, case.random.randrange(1, len(problem.learnt) + 1))
     other = evaluate(problem, case.backend, factors, learnt=some)
     assert_same_gradients(other.gradients, {name: found.gradients[name] for name in some}, 1e-9)

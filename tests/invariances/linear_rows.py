@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from problems import DELAY, DURATION, POINT, SPIKES, TIMES, TRAINS, WEIGHT, Outp
 from rows import Row
 
 from firstspike.neurons import AdaptiveLIF, Neuron
-from firstspike.spiketime import TrainState, first_spike_time, spike_trains, spike_window
+from firstspike.spiketime import Current, TrainState, first_spike_time, spike_trains, spike_window
 
 SLOW_REFERENCE = "the reference takes seconds, by the same code as in spike_window; see spiketime/test_linear_agreement"
 TAU, LEVEL = Quantity(time=1), Quantity(weight=1)
@@ -41,7 +42,8 @@ Of = Callable[[Mapping[str, Any]], Neuron]
 
 def options_of(values: Mapping[str, Any]) -> dict[str, Any]:
     names = ("max_spikes", "delay", "observed", "overflow", "max_weight_grad", "receptor")
-    return {name: values[name] for name in names if name in values}
+    found = {name: values[name] for name in names if name in values}
+    return found | ({"current": Current(values["steps"], values["amplitudes"])} if "steps" in values else {})
 
 
 def _add(source: Source, names: tuple[str, ...], by_sign: bool) -> None:
@@ -151,10 +153,24 @@ def window_in_pieces(neuron_of: Of, problem: Problem, cuts: list[float], backend
     }  # fmt: skip
 
 
+def _make_current(setting: Setting, member: int = 0) -> Problem:
+    """A window with a current, of which some steps are before its start."""
+    found = _make_window(setting._replace(ratio=setting.ratio if math.isfinite(setting.ratio) else 20.0), member)
+    source, size = Source(setting, member + 1), setting
+    steps, values = source.uniform(5, low=-0.5, high=3.0).sort().values, 0.8 * source.normal(size.neurons, 5)
+    quantities = {"steps": Quantity("c", time=1, point=True), "amplitudes": Quantity("oc", weight=1)}
+    return replace(
+        found, values={**found.values, "steps": steps, "amplitudes": values}, learnt=(*found.learnt, "amplitudes"),
+        quantities={**found.quantities, **quantities},
+    )  # fmt: skip
+
+
 LINEAR_ROWS = [
     Row("first_spike_time, receptors", _make_first, (), ONCE, empty=True, observed="spikes"),
     Row("spike_trains, linear", _make_trains, (), OPERATOR | {"cut": "see spike_window", "backends": SLOW_REFERENCE},
         ("cpu",), empty=True, observed="trains"),
+    Row("spike_window, current", _make_current, ("Current",), OPERATOR, empty=True, observed="trains",
+        pieces=partial(window_in_pieces, neuron_of), unchecked=("start",)),
     Row("spike_window, linear", _make_window, (), OPERATOR, empty=True, observed="trains",
         pieces=partial(window_in_pieces, neuron_of), unchecked=("start",)),
 ]  # fmt: skip

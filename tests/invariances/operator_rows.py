@@ -174,11 +174,11 @@ NO_CHECKS = "takes what layers have checked"
 OPERATOR_ROWS = [
     Row("first_spike_time", partial(_make_first, False, False), ("first_spike_time",), ONCE, empty=True,
         observed="spikes", often=3),
-    Row("first_spike_time, neurons alike", _make_alike, (), ONCE, empty=True, observed="spikes", often=6),
+    Row("first_spike_time, neurons alike", _make_alike, (), ONCE, empty=True, observed="spikes", often=3),
     Row("first_spike_time, delays", partial(_make_first, True, False), (), ONCE, empty=True, observed="spikes",
         often=2),
     Row("first_spike_time, max_weight_grad", partial(_make_first, False, True), (),
-        ONCE | {"differences": "the bound sets gradients to zero"}, empty=True, observed="spikes", often=2),
+        ONCE | {"differences": "the bound sets gradients to zero"}, empty=True, observed="spikes"),
     Row("spike_trains", partial(_make_trains, False), ("spike_trains",),
         OPERATOR | {"cut": "see spike_window", "differences": "the bound sets gradients to zero"}, empty=True,
         observed="trains"),

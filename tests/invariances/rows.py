@@ -21,7 +21,7 @@ ONE_TO_ONE = "each of its inputs is an output of its own; permuted as neurons"
 PASSES_ON = "passes times on to neurons, readouts or losses, which refuse them"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """One thing that the invariances are tested for.
 

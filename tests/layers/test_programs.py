@@ -4,14 +4,13 @@ import copy
 import io
 import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, jacfwd, jacrev, jvp, linearize
 
+import forked
 from firstspike import (
     LIF,
     BiasSpikes,
@@ -467,7 +466,8 @@ def test_programs_in_files_for_another_process(tmp_path):
         "assert torch.export.load(other).module()(torch.rand(1, 3)).shape == (1, 2)\n"
     )
     files = (tmp_path / name for name in ("program.pt2", "expected.pt", "other.pt2"))
-    subprocess.run([sys.executable, "-c", code, *files], check=True)
+    done = forked.run_code(code, *files)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

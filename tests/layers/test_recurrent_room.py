@@ -1,13 +1,11 @@
 """Recurrent layers with more spikes than there seems to be room for, and sizes that no machine has room for."""
 
 import math
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import torch
 
+import forked
 from firstspike import LIF, LIFLinear, LIFRecurrent, LIFSpikeTrains, spike_trains
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.contract import Recurrence
@@ -66,9 +64,7 @@ def test_neighbouring_memory_is_left_alone():
             assert torch.nn.functional.cosine_similarity(*(x.flatten() for x in grads), 0) > 0.999
         print("lived")
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=300, check=False
-    )
+    done = forked.run_code(program)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "lived"
 

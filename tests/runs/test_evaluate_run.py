@@ -48,6 +48,16 @@ def test_numbers_are_those_of_the_network(folder, split):
     assert counts.sum(axis=1).tolist() == torch.bincount(data.labels).tolist()
 
 
+def test_loaders_are_evaluated_like_their_data(folder):
+    run = fs.Run(folder)
+    data = run.data.test
+    found = run.evaluate(torch.utils.data.DataLoader(data, batch_size=7))
+    assert torch.equal(found.times, report(folder).times)
+    assert found.accuracy == report(folder).accuracy
+    pairs = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(data.times, data.labels), batch_size=7)
+    assert torch.equal(run.evaluate(pairs).labels, data.labels)
+
+
 NOT_SHORT = "spike_loss", "membrane_noise"  # which first spikes do not have
 
 

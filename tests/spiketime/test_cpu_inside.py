@@ -78,11 +78,11 @@ def printed(program, lacks, folder):
     return found.stdout.splitlines()
 
 
-def test_a_kernel_is_the_same_the_public_way(tmp_path):
+@pytest.mark.parametrize("lacks", ["a module", pytest.param("a name", marks=pytest.mark.slow)])
+def test_a_kernel_is_the_same_the_public_way(lacks, tmp_path):
     *private, how = printed(SMALL, "nothing", tmp_path)
     assert how == "False 1", "the second kernel is the first one's file"
-    for lacks in ("a module", "a name"):
-        assert printed(SMALL, lacks, tmp_path) == [*private, "True 2"]
+    assert printed(SMALL, lacks, tmp_path) == [*private, "True 2"]
 
 
 @pytest.mark.slow

@@ -179,7 +179,7 @@ def test_forward_backward_random_problems_agree_with_reference(
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_forward_backward_every_ratio_dense_inputs(ratio, dtype):
-    compare(problem(3, (3, 200, 66), ratio, dtype, drive=6.0))
+    compare(problem(3, (2, 130, 66), ratio, dtype, drive=6.0))
 
 
 @pytest.mark.slow
@@ -237,7 +237,7 @@ def test_forward_crossing_between_inhibitory_inputs(ratio, dtype):
     time, weight, threshold = (torch.tensor(x, dtype=torch.float64) for x in ([[[0.0]]], [[[1.0]]], [[0.1]]))
     reach = reference.forward(Arguments(time, weight, None, ratio, 1.0, threshold)).spikes.item()
     assert math.isfinite(reach)
-    for filler in (0, 200):  # few inputs, and many that take the fast scan
+    for filler in (0, 130):  # few inputs, and many that take the fast scan
         times = torch.tensor([[[0.0, reach * 1.05, reach * 1.06, *torch.linspace(0, reach, filler).tolist()]]])
         weight = torch.tensor([[[1.0, -30.0, -30.0, *[0.0] * filler]]])
         threshold = torch.tensor([[0.1]], dtype=dtype)

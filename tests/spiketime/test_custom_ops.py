@@ -4,8 +4,6 @@ import io
 import math
 import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -93,6 +91,7 @@ def linear_case(everything):
 
 CASES = ["plain", "leakless", "everything", "observed", "trains", "trains with everything"]
 CASES += ["linear", "linear with everything"]
+BOTH = ["reference", "cpu"]  # each case with one: a program only holds its name
 
 
 @pytest.fixture(params=CASES)
@@ -146,8 +145,11 @@ def compiled():
 
 
 @pytest.mark.parametrize(
-    "case",
-    [pytest.param(x, marks=[] if "everything" in x and "linear" not in x else pytest.mark.slow) for x in CASES],
+    ("case", "backend"),
+    [
+        pytest.param(x, BOTH[k % 2], marks=[] if "everything" in x and "linear" not in x else pytest.mark.slow)
+        for k, x in enumerate(CASES)
+    ],
     indirect=True,
 )
 def test_compiled_equals_eager(case, compiled, backend):
@@ -247,13 +249,13 @@ class Spikes(torch.nn.Module):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("case", "strict"),
+    ("case", "backend", "strict"),
     [  # in one of torch's ways to record programs; the other one then finds the same calls
-        pytest.param(name, strict, marks=[pytest.mark.exhaustive] * (strict != k % 2), id=f"{name}-{strict}")
+        pytest.param(name, BOTH[k // 2 % 2], strict, marks=[pytest.mark.exhaustive] * (strict != k % 2))
         for k, name in enumerate(CASES)
         for strict in (False, True)
     ],
-    indirect=["case"],
+    indirect=["case", "backend"],
 )
 def test_exported_program(case, strict, backend):
     """Written to a file and read again, it gives the same numbers, and gradients."""
@@ -269,25 +271,6 @@ def test_exported_program(case, strict, backend):
     same(derive(read, values), eager)
     other = values | {"times": values["times"] + 0.1}
     assert torch.equal(read(other), spikes(other, backend))
-
-
-@pytest.mark.slow
-def test_an_exported_program_runs_in_a_new_process(tmp_path):
-    times, weight = draw(SAMPLES, INPUTS), 2.0 + draw(OUTPUTS, INPUTS)
-    module = Spikes(
-        lambda v, backend: first_spike_time(v["times"], v["weight"], LIF(INF), backend=backend), "reference"
-    )
-    program = torch.export.export(module, ({"times": times, "weight": weight},))
-    torch.export.save(program, tmp_path / "program.pt2")
-    torch.save((times, weight), tmp_path / "inputs.pt")
-    command = (
-        "import torch, firstspike.spiketime; times, weight = torch.load('inputs.pt');"
-        "run = torch.export.load('program.pt2').module();"
-        "torch.save(run({'times': times, 'weight': weight}), 'found.pt')"
-    )
-    subprocess.run([sys.executable, "-c", command], cwd=tmp_path, check=True, timeout=100)
-    expected = first_spike_time(times, weight, LIF(INF), backend="reference")
-    assert torch.equal(torch.load(tmp_path / "found.pt"), expected)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from firstspike import LIF, first_spike_time
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "on_device")
 
 INF = math.inf
+SOME = [1.0, 1.37, INF]  # ratios: where time constants only choose the form of the response, which others test
 
 
 def tensor(values, dtype=torch.float64):
@@ -203,24 +204,12 @@ def test_silent_and_late_inputs_have_exactly_none(ratio, backend):
     assert (threshold.grad != 0).tolist() == [True, False, False]
 
 
-def test_time_derivatives_sum_to_one(ratio, backend):
-    """A common shift of the causal inputs shifts the spike."""
-    generator = torch.Generator().manual_seed(2)
-    times = (torch.rand(20, 12, generator=generator, dtype=torch.float64) * 2).requires_grad_()
-    weight = 1.2 + torch.randn(1, 12, generator=generator, dtype=torch.float64)
-    out = first_spike_time(times, weight, LIF(ratio), backend=backend)
-    out.sum().backward()
-    fires = out[:, 0].isfinite()
-    assert fires.any()
-    torch.testing.assert_close(times.grad.sum(1), fires.double(), rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize("value", [math.nan, INF, -INF, 1e300])
-def test_incoming_gradient_at_silent_outputs_does_no_harm(value, ratio, backend):
+@pytest.mark.parametrize("ratio", SOME)
+def test_incoming_gradient_at_silent_outputs_does_no_harm(ratio, backend):
     times, weight = firing_case()
     weight = torch.cat([weight, -weight.abs()])  # the second half is silent
     expected = None
-    for harmful in (0.0, value):
+    for harmful in (0.0, math.nan, INF, -INF, 1e300):
         inputs = [times.clone(), weight.clone(), torch.ones(8, dtype=torch.float64), torch.full_like(weight, 0.1)]
         x, w, threshold, delay = (t.requires_grad_() for t in inputs)
         out = first_spike_time(x, w, LIF(ratio, 1.0, threshold), delay=delay, backend=backend)
@@ -233,6 +222,7 @@ def test_incoming_gradient_at_silent_outputs_does_no_harm(value, ratio, backend)
             assert b.isfinite().all()
 
 
+@pytest.mark.parametrize("ratio", SOME)
 def test_nothing_is_changed_in_place(ratio, backend):
     times, weight = firing_case()
     times[1] = INF
@@ -255,6 +245,7 @@ def test_nothing_is_changed_in_place(ratio, backend):
         assert x.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("ratio", SOME)
 @pytest.mark.parametrize("delayed", [False, True])
 def test_max_weight_grad(delayed, ratio, backend):
     """Zeroes the weight gradient of exactly the pairs above the bound, and no other gradient."""
@@ -346,6 +337,7 @@ def test_no_graph_without_need(backend):
         assert not first_spike_time(times, weight.requires_grad_(), LIF(), backend=backend).requires_grad
 
 
+@pytest.mark.parametrize("ratio", SOME)
 def test_two_layers(ratio, backend):
     """Gradients go through hidden spike times to the first weights, silent hidden neurons included."""
     times, weight = firing_case()

@@ -46,10 +46,10 @@ def test_interrupted_and_continued(command, six, study_of, busy, check_six, tmp_
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="has no groups of processes")
 def test_ctrl_c_while_workers_import(command, six, tmp_path):
-    line = [sys.executable, "-m", "firstspike", "sweep", str(six), "--workers", "2", "-q"]
+    line = [sys.executable, "-m", "firstspike", "sweep", str(six), "-q"]
     process = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while len(children.read_text().split()) < 2:
+    while len(children.read_text().split()) < 2:  # a worker, and what keeps account of its resources
         time.sleep(0.01)
     time.sleep(0.3)
     os.killpg(process.pid, signal.SIGINT)
@@ -92,17 +92,20 @@ def test_table_and_figures(command, command_here, write_sweep, tmp_path):
 
 
 @pytest.mark.slow
-def test_failed_trials_are_reported_and_retried(command_here, write_sweep, tmp_path):
+def test_failed_trials_are_reported_and_retried(command, command_here, write_sweep, tmp_path):
     folder = tmp_path / "images"
     sweep = write_sweep(
         "base: mnist\nheartbeat: 1\n",
         axes="{training.epochs: [1]}",
         set=f"{{data.folder: {folder}, data.train: 20, data.validation: 10, data.test: 10}}",
     )
-    for arguments in ([], ["--retry-failed"]):
-        done = command_here("sweep", sweep, "-q", *arguments, cwd=tmp_path)
-        assert done.returncode == 1, done.stderr
-        assert "  failed  FileNotFoundError: " in done.stdout
+    done = command_here("sweep", sweep, "-q", cwd=tmp_path)
+    for code, out, err in (
+        (done.returncode, done.stdout, done.stderr),
+        command("sweep", sweep, "-q", "--retry-failed"),
+    ):
+        assert code == 1, err
+        assert "  failed  FileNotFoundError: " in out
 
 
 @pytest.mark.slow

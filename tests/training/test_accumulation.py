@@ -16,17 +16,29 @@ PLATEAU = partial(lr_scheduler.ReduceLROnPlateau, patience=0, threshold=0.5)
 CYCLE = partial(lr_scheduler.OneCycleLR, max_lr=0.05, total_steps=8)
 
 
-def train(batch_size, accumulate=1, schedule=None, schedule_by="epoch", stop=None, count=1, **options):
+def train(
+    batch_size,
+    accumulate=1,
+    schedule=None,
+    schedule_by="epoch",
+    stop=None,
+    count=1,
+    average=None,
+    sums=False,
+    **options,
+):
     networks = []
     for seed in range(count):
         torch.manual_seed(seed)
         first = fs.LIFLinear(9, 12, weight_mean=0.6, weight_std=0.3)
         networks.append(fs.Network(first, fs.LIFLinear(12, 3, weight_mean=1.0, weight_std=0.4)))
     optimizers = [torch.optim.Adam(x.parameters(), lr=0.02) for x in networks]
+    if sums:  # the scale of the gradient counts
+        optimizers = [torch.optim.SGD(x.parameters(), lr=1e-3) for x in networks]
     schedules = None if schedule is None else [schedule(x) for x in optimizers]
-    loss, off = fs.losses.TimeCrossEntropy(), fs.SilentNeurons(limits=1)
+    loss, off = fs.losses.TimeCrossEntropy(reduction="sum" if sums else "mean"), fs.SilentNeurons(limits=1)
     settings = {"schedule": schedules, "schedule_by": schedule_by, "accumulate": accumulate, "silent": off}
-    trainer = fs.Trainer(networks, loss, optimizers, **settings)
+    trainer = fs.Trainer(networks, loss, optimizers, weight_average=average, **settings)
     if stop is not None:
         batches = iter(range(stop))
         options["stop"] = lambda: next(batches, None) is None
@@ -46,6 +58,19 @@ def test_small_batches_learn_like_one_large():
     large, small = train(40), train(10, 4)  # of 65 samples: the last step has the 25 that are left
     assert torch.allclose(weights(large), weights(small), atol=1e-5)
     assert not torch.allclose(weights(large), weights(train(10)), atol=1e-3)
+
+
+def test_sums_over_samples_add_up():
+    large, small = train(40, sums=True), train(10, 4, sums=True)
+    assert torch.allclose(weights(large), weights(small), atol=1e-5)
+    assert not torch.allclose(weights(large), weights(train(10, sums=True)), atol=1e-4)
+
+
+def test_weights_are_averaged_after_each_step():
+    large, small = train(40, average=0.5), train(10, 4, average=0.5)
+    assert [x.members[0].average.batches for x in (large, small)] == [8, 8]
+    with large.averaged(), small.averaged():
+        assert torch.allclose(weights(large), weights(small), atol=1e-5)
 
 
 @pytest.mark.parametrize(("schedule", "by"), [(PLATEAU, "epoch"), (CYCLE, "batch")])

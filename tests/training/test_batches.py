@@ -57,6 +57,13 @@ def test_a_loader_of_all_samples_is_the_data():
     torch.testing.assert_close(found, using.network[0].weight.detach(), rtol=0, atol=1e-5)
 
 
+def test_records_of_data_and_loaders():
+    using = trainer()
+    expected = using.record(DATA.times)
+    for source in (DATA, DataLoader(DATA, batch_size=7)):
+        assert torch.equal(using.record(source).output, expected.output)
+
+
 def test_metrics_count_the_samples_of_the_loader():
     _, result = fit(DataLoader(DATA, batch_size=25), validation=None, epochs=1)
     assert 0 <= result.metrics["train_accuracy"][0] <= 1

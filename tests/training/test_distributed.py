@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from firstspike.torchrun import only_first_reports
 from firstspike.training import Interrupted
 from firstspike.training.distributed import Distributed, Ranks
 from firstspike.training.loop import stop_on_signals
+from forked import Forked
 from trained import resume, start
 
 SMALL = [
@@ -53,6 +55,7 @@ CASES = {
     "noise": ("yin_yang_goeltz2021", [*SMALL, *NOISY]),
     "delays": ("yin_yang_goeltz2021", [*SMALL, *DELAYS]),
     "silent_peak": ("yin_yang_goeltz2021", [*SMALL, *PEAK, *SGD]),
+    "accumulate": ("yin_yang_goeltz2021", [*SMALL, *NOISY, "training.accumulate=4", "training.weight_average=0.8"]),
     "raised_instead": ("yin_yang_goeltz2021", [*SMALL, *QUIET]),
     "raised_too": ("yin_yang_goeltz2021", [*SMALL, *QUIET, "training.silent.skip_step=false"]),
     "conv": (
@@ -76,9 +79,9 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from firstspike.config import load_config
-from firstspike.plots import save
 from firstspike.runs import Run
-save.draw_after_training = lambda run: None
+from firstspike.spiketime.cpu import arrays
+arrays.NARROW = ()  # the kernels of the process that trains alone
 top = Path(sys.argv[1])
 for name, (config, settings) in json.loads((top / "cases.json").read_text()).items():
     print(name, Run.start(top / name, load_config(config, settings)).epochs)
@@ -86,8 +89,24 @@ Run(top / "stopped").resume()
 """
 
 
-def command(processes, *what):
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *what]
+@contextmanager
+def together(processes, *what):
+    """Processes with what torchrun tells them; it and each process that it starts import torch for seconds."""
+    store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    given = {"WORLD_SIZE": processes, "MASTER_ADDR": "localhost", "MASTER_PORT": store.port}
+    given |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "OMP_NUM_THREADS": 1}
+    found = []
+    for rank in range(processes):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (given | {"RANK": rank, "LOCAL_RANK": rank}).items():
+                patch.setenv(name, str(value))
+            found.append(Forked(*what))
+    try:
+        yield found
+    finally:
+        for process in found:
+            process.kill()
+            process.wait()
 
 
 def flags(settings):
@@ -120,9 +139,10 @@ def shared(tmp_path_factory):
     asked = iter(range(1000))
     with pytest.raises(Interrupted):
         start(top / "stopped", begun, progress_bar=False, stop=lambda: next(asked) >= 8)
-    done = subprocess.run(command(3, top / "script.py", top), capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return top, done
+    with together(3, top / "script.py", top) as processes:
+        said = [process.communicate()[1] for process in processes]
+        assert [process.returncode for process in processes] == [0, 0, 0], said
+    return top, "".join(said)
 
 
 @pytest.mark.slow
@@ -143,8 +163,8 @@ def test_three_processes_train_as_one(tmp_path, shared, name):
 
 @pytest.mark.slow
 def test_the_first_of_the_processes_shows_a_bar(shared):
-    _, done = shared
-    bars = [line for line in done.stderr.replace("\r", "\n").splitlines() if "12/12" in line]
+    _, said = shared
+    bars = [line for line in said.replace("\r", "\n").splitlines() if "12/12" in line]
     assert 0 < len(bars) <= 2 * len(CASES), "a bar of each training, drawn once or twice at its end"
 
 
@@ -161,8 +181,9 @@ def until(happens, process):
         time.sleep(0.02)
 
 
-def running(what):
-    return subprocess.Popen(command(2, "-m", "firstspike", *what), stderr=subprocess.PIPE, text=True)
+def running(*what):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.Popen([*launch, "-m", "firstspike", *what], stderr=subprocess.PIPE, text=True)
 
 
 def children(process):
@@ -174,7 +195,7 @@ def test_two_processes_are_interrupted_and_lost_and_one_goes_on(tmp_path):
     settings = [*SMALL, *NOISY, "training.checkpoint_every=3"]
     folder = tmp_path / "run"
     process = running(
-        ["train", "yin_yang_goeltz2021", "-q", "--out", str(folder), *flags([*settings, "training.epochs=100000"])]
+        "train", "yin_yang_goeltz2021", "-q", "--out", str(folder), *flags([*settings, "training.epochs=100000"])
     )
     until(lambda: (folder / "metrics.csv").exists(), process)
     process.send_signal(signal.SIGINT)
@@ -183,7 +204,7 @@ def test_two_processes_are_interrupted_and_lost_and_one_goes_on(tmp_path):
     assert said.count(f"Continue with: firstspike resume {folder}") == 1
     interrupted = final(folder)
 
-    process = running(["resume", str(folder), "-q"])
+    process = running("resume", str(folder), "-q")
     saved = folder / "checkpoints" / f"epoch_{interrupted.epoch // 3 * 3 + 6:04d}"
     until(saved.exists, process)
     (lost, *_), first = children(process)[1:], children(process)[0]
@@ -217,9 +238,11 @@ def test_two_processes_are_interrupted_and_lost_and_one_goes_on(tmp_path):
 def test_an_error_is_said_once(what, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("mine")
-    process = running(["train", *what])
-    _, said = process.communicate(timeout=120)
-    assert process.returncode != 0
+    with together(2, "train", *what) as (first, second):
+        _, said = first.communicate(timeout=120)
+        second.kill()  # as torchrun does
+        said += second.communicate()[1]
+    assert first.returncode != 0
     assert said.count("error: ") == said.count(message) == 1, said
     assert "firstspike/cli.py" not in said, "no traceback"
 

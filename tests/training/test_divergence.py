@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 import sys
 
 import pytest
@@ -106,7 +107,7 @@ def test_seeds_are_named(tmp_path, caplog):
 
 def test_nothing_is_said_of_a_network_that_learnt(bars_folder):
     run = fs.Run(bars_folder)
-    assert signs_of_failure(evaluate(run.network, Objective(run.loss), run.data.validation)) == []
+    assert signs_of_failure(evaluate(run.network, Objective(run.loss), run.data.validation), {}) == []
 
 
 def test_outputs_that_never_rise_are_told():
@@ -117,7 +118,7 @@ def test_outputs_that_never_rise_are_told():
     for sign, expected in ((1, False), (-1, True)):
         with torch.no_grad():
             network[0].weight[2:] = 0.5 * sign
-        found = signs_of_failure(evaluate(network, objective, fs.data.SpikeData(times, labels, tuple("abcd"))))
+        found = signs_of_failure(evaluate(network, objective, fs.data.SpikeData(times, labels, tuple("abcd"))), {})
         assert any(told in x for x in found) == expected
 
 
@@ -128,22 +129,54 @@ def test_dead_outputs_and_silent_layers_are_told():
     found = evaluate(network, Objective(fs.losses.ReadoutCrossEntropy()), data)
     assert found.dead_outputs == 1.0
     assert any(
-        "100.0 % of the neurons of a layer are silent in the validation data" in x for x in signs_of_failure(found)
+        "100.0 % of the neurons of a layer are silent in the validation data" in x for x in signs_of_failure(found, {})
     )
     values = torch.ones(20, 2)
     values[1::2, 1] = 0.0  # in its own class
     half = type(found)(**{**vars(found), "times": values, "silent": (0.5,)})
     assert half.dead_outputs == 0.5
-    assert any(x.startswith("1 outputs have the value 0 in most") for x in signs_of_failure(half))
+    assert any(x.startswith("1 outputs have the value 0 in most") for x in signs_of_failure(half, {}))
     assert type(found)(**{**vars(found), "times": values.flip(1), "silent": (0.5,)}).dead_outputs == 0.0
     spikes = torch.where(values == 0, math.inf, values)
     assert type(found)(**{**vars(found), "times": spikes, "readout": False}).dead_outputs == 0.5
 
 
+SILENT = {"weight_mean": 0.01, "weight_std": 0.0}
+BURSTS = {"overflow": "drop", "weight_mean": 9.0, "weight_std": 0.0}
+FULL = r"100 % of the trains of layer 0 are full in the training data: its neurons burst, .*most=2\)"
+IDLE = fs.MaximumReadout(9, 3, weight_mean=-0.5, weight_std=0.0)
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ([fs.LIFSpikeTrains(9, 6, 4, **SILENT), fs.IntegralReadout(6, 3)], "100.0 % of the neurons of layer 0"),
+        ([fs.LIFLinear(9, 6), fs.LIFLinear(6, 3, **SILENT)], "100.0 % of the neurons of layer 1"),
+        ([fs.LIFSpikeTrains(9, 6, 4, **BURSTS), fs.IntegralReadout(6, 3)], FULL),
+        ([fs.LIFSpikeTrains(9, 6, 1, **BURSTS), fs.IntegralReadout(6, 3)], ""),
+        ([IDLE], "3 outputs have the value 0 in most validation data of their class"),
+        ([IDLE, torch.nn.Linear(3, 3)], "3 outputs have the value 0 in most validation data,"),
+    ],
+)
+def test_what_dies_is_told_early_once(layers, said, caplog):
+    network, data = fs.Network(*layers).double(), fs.data.bars(samples=12)
+    loss = fs.losses.ReadoutCrossEntropy() if network.gives == "values" else fs.losses.TimeCrossEntropy()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-6)
+    trainer = fs.Trainer(network, loss, optimizer, silent=fs.SilentNeurons(limits=1))
+    trainer.fit(data, data, epochs=5, batch_size=12, progress_bar=False)
+    early = [x for x in caplog.messages if x.startswith("epoch ")]
+    assert len(early) == bool(said)
+    assert all(re.match(f"epoch 3: {said}", x) for x in early)
+    assert any(re.match(said, x) for x in caplog.messages) or not said, "at the end, too"
+    caplog.clear()
+    trainer.fit(data, epochs=6, batch_size=12, progress_bar=False)
+    assert [bool(re.match(said, x)) for x in caplog.messages] == [True] * ("layer 0" in said or "layer 1" in said)
+
+
 def test_a_loss_that_is_not_finite(bars_folder):
     run = fs.Run(bars_folder)
     found = evaluate(run.network, Objective(run.loss), run.data.validation)
-    (sign,) = signs_of_failure(type(found)(**{**vars(found), "loss": math.nan}))
+    (sign,) = signs_of_failure(type(found)(**{**vars(found), "loss": math.nan}), {})
     assert sign == "the loss on the validation data is nan"
 
 
@@ -169,6 +202,6 @@ def test_numbers_and_target_trains_that_are_not_learnt(shape, said):
     last = fs.SpikeTrains(3, 1, 5, weight_mean=0.0, weight_std=0.0) if trains else fs.MembraneReadout(3, 1, time=0.5)
     loss = fs.losses.VanRossum(1.0) if trains else fs.losses.ReadoutRegression()
     network = fs.Network(last)
-    (found,) = [x for x in signs_of_failure(evaluate(network, Objective(loss), data)) if "r2" in x]
+    (found,) = [x for x in signs_of_failure(evaluate(network, Objective(loss), data), {}) if "r2" in x]
     assert said in found
     assert ("SpikeErrors" in found) == trains

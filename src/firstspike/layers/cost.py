@@ -88,8 +88,8 @@ def layer_costs(network: nn.Module, record: Record, until: Float[Tensor, " sampl
             synapses are not added.
     """
     lif_layers = named_layers(network)
-    readout = network[-1] if isinstance(network, Network) and len(network) else None
-    if not lif_layers and not isinstance(readout, Readout):
+    readouts = [(k, x) for k, x in enumerate(network) if isinstance(x, Readout)] if isinstance(network, Network) else []
+    if not lif_layers and not readouts:
         return []
     costs = [LayerCost("input", _spikes(record.inputs, until).sum(dim=1).mean().item(), 0.0)]
     for lif in lif_layers:
@@ -99,8 +99,8 @@ def layer_costs(network: nn.Module, record: Record, until: Float[Tensor, " sampl
         if isinstance(lif.layer, SpikingRecurrent):
             events += (own @ synapses.fan_out(lif.layer, "recurrent_weight").double()).mean()
         costs.append(LayerCost(lif.name, spikes.item(), events.item()))
-    if isinstance(readout, Readout):
-        sent = _spikes((record.inputs, *record.layers)[-2], until)
+    for index, readout in readouts:  # one at most
+        sent = _spikes((record.inputs, *record.layers)[index], until)
         costs.append(LayerCost("output", 0.0, (sent @ fan_out(readout).double()).mean().item()))
     return costs
 

@@ -19,6 +19,7 @@ from firstspike.ranges import Finite, NotNegative, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import first_spike_time, spike_trains, spike_window
 from firstspike.spiketime.contract import Recurrence
+from firstspike.spiketime.current import Current
 from firstspike.spiketime.operator import with_dynamics
 from firstspike.spiketime.values import check_overflow, records, values_of
 
@@ -182,13 +183,17 @@ class SpikeTrains(DenseLayer):
         self._kept_rows: Any = None
 
     def forward(
-        self, times: Spikes, observed: Float[Tensor, "*batch out_features max_spikes"] | None = None
+        self,
+        times: Spikes,
+        observed: Float[Tensor, "*batch out_features max_spikes"] | None = None,
+        current: Current | None = None,
     ) -> Float[Tensor, "*batch out_features max_spikes"]:
-        """Spike trains; with ``observed``, these times and the gradient at them."""
-        if forward_ad._current_level < 0 and (structure := self._structure()) is not None:
+        """Spike trains; with ``observed``, these times and the gradient at them. A current is injected beside them."""
+        if current is None and forward_ad._current_level < 0 and (structure := self._structure()) is not None:
             return self._by_rows(self.seen(times), structure, observed)
-        given, delay = (self.seen(times), self.synapses, self.neuron), self.delay_in_pass(observed)
-        return spike_trains(*given, max_spikes=self.max_spikes, delay=delay, observed=observed, **self.dynamics)
+        given = self.seen(times), self.synapses, self.neuron
+        options = {"delay": self.delay_in_pass(observed), "observed": observed, "current": current} | self.dynamics
+        return spike_trains(*given, max_spikes=self.max_spikes, **options)
 
     def _by_rows(self, trains: Tensor, structure: Structure, observed: Tensor | None) -> Tensor:
         """The trains, by kernels that take no matrix."""

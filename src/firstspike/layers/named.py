@@ -15,9 +15,8 @@ from firstspike.layers.inputs import BiasSpikes, Multiplex, PoissonSpikes
 from firstspike.layers.network import Network, Record
 from firstspike.layers.neurons import NeuronLayer, SpikingLayer
 from firstspike.layers.noise import SpikeDropout
-from firstspike.layers.readouts import Readout
 from firstspike.layers.recurrent import SpikingRecurrent
-from firstspike.layers.trains import FirstSpike
+from firstspike.layers.trains import FirstSpike, form_of
 
 _NEURON = {
     "tau_mem": "membrane time constants",
@@ -91,7 +90,7 @@ def named_spikes(network: nn.Module, record: Record) -> list[NamedSpikes]:
             found.append(NamedSpikes(name, times[..., before.shape[-1] :]))
         elif isinstance(layer, PoissonSpikes):
             found.append(NamedSpikes("background", times[:, -layer.sources :]))
-        elif not isinstance(layer, Multiplex | SpikeDropout | FirstSpike | Readout):
+        elif form_of(layer) != "values" and not isinstance(layer, Multiplex | SpikeDropout | FirstSpike):
             kinds = {EarliestPool2d: "pooled", MergePool2d: "pooled", Delay: "delayed", Branch: "earliest"}
             kind = next((kind for known, kind in kinds.items() if isinstance(layer, known)), type(layer).__name__)
             found.append(NamedSpikes(names.get(index, kind), times))

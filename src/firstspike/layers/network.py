@@ -9,14 +9,14 @@ from torch.func import functional_call
 
 from firstspike.layers.inputs import BiasSpikes, Multiplex, PoissonSpikes
 from firstspike.layers.patches import flattened
-from firstspike.layers.trains import FirstSpike, Form, check_follows, form_of, takes_trains
+from firstspike.layers.trains import FirstSpike, Form, at_observed, check_follows, form_of, of_values, takes_trains
 from firstspike.spiketime.values import check_tensor
 
 
 class Record(NamedTuple):
     """Spike times of a batch in a network: its input, and the output of each layer.
 
-    Trains have one more dimension, for their spikes. A readout, which is the last layer, has values instead.
+    Trains have one more dimension, for their spikes. A readout, and modules after it, have values instead.
     """
 
     inputs: Tensor
@@ -39,6 +39,8 @@ def applied(layer: nn.Module, entered: Sequence[Tensor], observed: Tensor | None
         found: Tensor = layer(entered[-1], observed, skipped=entered[-1 - past])
     elif observed is None:
         found = layer(entered[-1])
+    elif of_values(layer):
+        found = at_observed(layer(entered[-1]), observed)
     else:
         found = layer(entered[-1], observed)
     return found
@@ -67,7 +69,9 @@ class Network(nn.Sequential):
     Times are flat between layers, ``(..., inputs)``. If the first layer is one on images, the network takes times of
     the form ``(..., channels, height, width)`` as well. If the last one is, too, the output then has that form.
     Between layers for spike trains the times are trains, ``(batch, inputs, spikes)``. A layer such as ``Concatenate``
-    also gets the inputs of an earlier layer.
+    also gets the inputs of an earlier layer. After a readout come modules of values, any of torch's or of your own::
+
+        fs.Network(fs.LIFSpikeTrains(2, 100, 20), fs.IntegralReadout(100, 40), nn.BatchNorm1d(40), nn.Linear(40, 10))
 
     Raises:
         ValueError: a layer that does not fit the one before it, or a connection that begins before the network.
@@ -80,10 +84,11 @@ class Network(nn.Sequential):
         form: Form = "first spikes"
         points: list[tuple[int | None, Form]] = []  # size and form of each layer's input
         for index, layer in enumerate(self):
-            if not hasattr(layer, "output_size"):
+            if of_values(layer) and form != "values":
                 raise ValueError(
                     f"layer {index} ({type(layer).__name__}) is not a spike-time layer: it needs "
-                    "output_size(inputs) and forward(times, observed=None); other modules work in nn.Sequential"
+                    "output_size(inputs) and forward(times, observed=None); modules of values come after a readout, "
+                    "such as fs.IntegralReadout, others work in nn.Sequential"
                 )
             try:
                 if size is None:  # the number of inputs is known from the first layer that fixes it
@@ -94,8 +99,7 @@ class Network(nn.Sequential):
                 _check_past(layer, points)
                 if image is not None and made is not None and image != made:
                     raise ValueError(f"it expects an image {image}, and gets {made}")
-                if size is not None:
-                    size = layer.output_size(size)  # type: ignore[operator]
+                size = _size_after(layer, size)
                 made = getattr(layer, "out_image", None)
                 form = form_of(layer)
             except ValueError as error:
@@ -211,6 +215,16 @@ class Network(nn.Sequential):
         seen = self._each(observed)
         found: Tensor = one.voltages(before.record(times, seen[:index]).output, at, seen[index])
         return found
+
+
+def _size_after(layer: Any, size: int | None) -> int | None:
+    """Number of outputs, None if it is not known; a ValueError for another number of inputs than the layer takes."""
+    if not of_values(layer):
+        return None if size is None else int(layer.output_size(size))
+    takes = getattr(layer, "in_features", getattr(layer, "num_features", None)) or size
+    if size not in (None, takes):
+        raise ValueError(f"{layer._get_name()} expects {takes} values, and gets {size}")
+    return getattr(layer, "out_features", getattr(layer, "num_features", None))
 
 
 def _check_past(layer: nn.Module, points: Sequence[tuple[int | None, Form]]) -> None:

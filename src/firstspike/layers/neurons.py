@@ -26,6 +26,7 @@ from firstspike.layers.trains import SpikeLayer, Spikes, TensorOptions
 from firstspike.layers.voltages import membranes
 from firstspike.neurons import LIF, Neuron, check_neuron, shown_parameters
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt, PositiveOrInf, checks_ranges
+from firstspike.spiketime.current import Current
 from firstspike.spiketime.operator import Silent, check_end
 
 _RECORDED = "tau_mem", "tau_syn", "threshold"  # in a ``state_dict``
@@ -270,7 +271,11 @@ class NeuronLayer(SpikeLayer):
         return Arriving(trains, self.synapses, getattr(self, "delay", None), self.until, self.reached)
 
     def voltages(
-        self, times: Spikes, at: Float[Tensor, " points"], observed: Float[Tensor, "*batch out spikes"] | None = None
+        self,
+        times: Spikes,
+        at: Float[Tensor, " points"],
+        observed: Float[Tensor, "*batch out spikes"] | None = None,
+        current: Current | None = None,
     ) -> Float[Tensor, "*batch out points"]:
         """Membranes at given times, exact and differentiable, relative to the leak, or as the equations have them.
 
@@ -281,11 +286,12 @@ class NeuronLayer(SpikeLayer):
             times: the inputs, as in ``forward``.
             at: times in any order, in the unit of the inputs. Neurons with a bias, or from equations, begin at 0.
             observed: trains from elsewhere: data, at which neurons are reset in place of at their own spikes.
+            current: what is injected into the neurons, as in ``forward`` of layers for trains.
 
         Raises:
             ValueError: points that are not finite, or later than the layer's end; layers for images.
         """
-        return membranes(self, times, at, observed)
+        return membranes(self, times, at, observed, current)
 
     @property
     def neuron(self) -> Any:

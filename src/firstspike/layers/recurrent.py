@@ -31,6 +31,7 @@ from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.backends import accepting
 from firstspike.spiketime.contract import Recurrence
+from firstspike.spiketime.current import Current
 from firstspike.spiketime.operator import WindowResult
 from firstspike.spiketime.values import MOST_WINDOWS, check_room, real_times
 
@@ -221,16 +222,22 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
 
     @by_values
     def forward(
-        self, times: Spikes, observed: Float[Tensor, "*batch out_features max_spikes"] | None = None
+        self,
+        times: Spikes,
+        observed: Float[Tensor, "*batch out_features max_spikes"] | None = None,
+        current: Current | None = None,
     ) -> Float[Tensor, "*batch out_features max_spikes"]:
-        """Spike trains up to ``duration``; with ``observed``, these times and the gradient at them."""
-        inputs = self.seen(times)
-        bounds = window_bounds(self._begin, self.duration, self.window, self.weight.dtype, inputs, observed)
+        """Spike trains up to ``duration``; with ``observed``, these times and the gradient at them.
+
+        A current is injected into the neurons, beside the inputs.
+        """
+        inputs, steps = self.seen(times), None if current is None else current.times
+        bounds = window_bounds(self._begin, self.duration, self.window, self.weight.dtype, inputs, observed, steps)
         if self._in_one_call():
-            return self._all_windows(inputs, bounds, None, observed, self.max_spikes).trains
+            return self._all_windows(inputs, bounds, None, observed, self.max_spikes, current).trains
         room = math.prod(inputs.shape[:-2]), self.out_features, self.max_spikes
         check_room(*room, f"max_spikes={self.max_spikes}", inputs.dtype, inputs.device)
-        return self.fitted(self._each_window(inputs, bounds, None, observed).trains)
+        return self.fitted(self._each_window(inputs, bounds, None, observed, current).trains)
 
     @by_values
     def proceed(
@@ -240,6 +247,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         state: RecurrentState | None = None,
         *,
         observed: Float[Tensor, "*batch out_features observed"] | None = None,
+        current: Current | None = None,
     ) -> tuple[Float[Tensor, "*batch out_features spikes"], RecurrentState]:
         """Spike trains of a piece of a sequence, and the state that the next piece needs.
 
@@ -254,6 +262,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             until: end of the piece, in the unit of the times.
             state: of the piece before; None for the start, with neurons at rest until the first input.
             observed: spikes of the piece from elsewhere, sorted, at which the gradient is taken.
+            current: what is injected into the neurons, of this piece or as a whole.
 
         Returns:
             Spikes of the piece, as many columns as the capacity of all windows, and the state.
@@ -264,21 +273,24 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         """
         inputs = self.seen(times)
         begin = self._begin if state is None else state.neurons.time
-        bounds = window_bounds(begin, until, self.window, self.weight.dtype, inputs, observed)
+        steps = None if current is None else current.times
+        bounds = window_bounds(begin, until, self.window, self.weight.dtype, inputs, observed, steps)
         if self._in_one_call():
-            result = self._all_windows(inputs, bounds, state, observed, (len(bounds) - 1) * self.window_spikes)
+            room = (len(bounds) - 1) * self.window_spikes
+            result = self._all_windows(inputs, bounds, state, observed, room, current)
         else:
-            result = self._each_window(inputs, bounds, state, observed)
+            result = self._each_window(inputs, bounds, state, observed, current)
         assert result.state is not None
         late = result.trains if state is None else torch.cat([state.pending, result.trains], dim=-1)
         late = torch.where(late >= until - self._reach, late, math.inf).sort(dim=-1, stable=True).values
         return result.trains, RecurrentState(result.state, columns_within(late, -math.inf, math.inf))
 
     def _all_windows(
-        self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None, most: int
-    ) -> WindowResult:
+        self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None, most: int,
+        current: Current | None,
+    ) -> WindowResult:  # fmt: skip
         """The spikes of a piece in one call, at most ``most`` per neuron."""
-        budget, structure = self.window_spikes, self._structure()
+        budget, structure = self.window_spikes, self._structure() if current is None else None
         if structure is None:
             weight, delay = self._weights, self._delays(observed is None)
         else:
@@ -290,19 +302,20 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             most = budget = observed.shape[-1]
         windows, before = Recurrence(tuple(bounds), self.window, budget), None if state is None else state.neurons
         options: dict[str, Any] = {"max_spikes": most, "observed": observed, "delay": delay, **self.dynamics}
-        options["rows"] = None if structure is None else structure.rows
+        options |= {"rows": None if structure is None else structure.rows, "current": current}
         return spike_window(inputs, weight, self.neuron, windows=windows, state=before, **options)
 
     def _each_window(
-        self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None
-    ) -> WindowResult:
+        self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None,
+        current: Current | None,
+    ) -> WindowResult:  # fmt: skip
         """The spikes of a piece, window by window."""
         budget = self.window_spikes if observed is None else observed.shape[-1]
         windows = len(bounds) - 1
         room, cause = windows * budget, f"window_spikes={budget} in each of {windows} windows"
         check_room(math.prod(inputs.shape[:-2]), self.out_features, room, cause, inputs.dtype, inputs.device)
         weight, delay = self._weights, self._delays(observed is None)
-        options: dict[str, Any] = {"max_spikes": budget, "delay": delay, **self.dynamics}
+        options: dict[str, Any] = {"max_spikes": budget, "delay": delay, "current": current, **self.dynamics}
         neurons, sent = (None, []) if state is None else (state.neurons, [(state.neurons.time, state.pending)])
         nothing = inputs.new_full((*inputs.shape[:-2], self.out_features, 1), math.inf)
         inputs = real_times(inputs).sort(dim=-1, stable=True).values  # NaN would come last, after all windows

@@ -32,8 +32,13 @@ class TensorOptions(TypedDict, total=False):
 
 def form_of(layer: nn.Module | type[nn.Module]) -> Form:
     """The form of a layer's output, or of the layers of a class: its attribute ``gives``, by default first spikes."""
-    form: Form = getattr(layer, "gives", "first spikes")
+    form: Form = getattr(layer, "gives", "values" if of_values(layer) else "first spikes")
     return form
+
+
+def of_values(layer: nn.Module | type[nn.Module]) -> bool:
+    """Whether a layer is a module of values, such as ``nn.Linear``, and not one of this package or like them."""
+    return not callable(getattr(layer, "output_size", None))
 
 
 def takes_trains(layer: nn.Module) -> bool:
@@ -118,8 +123,11 @@ class SpikeLayer(nn.Module):
 def check_follows(before: Form, layer: nn.Module) -> None:
     """Raise a ValueError unless a layer takes the output of the one before."""
     name = layer._get_name()
-    if before == "values":
-        raise ValueError(f"{name} expects spikes, and gets the values of a readout, which is the last layer")
+    if before == "values" and not (of_values(layer) and form_of(layer) == "values"):
+        raise ValueError(
+            f"{name} expects spikes, and gets the values of a readout, after which only modules of values come, such "
+            "as nn.Linear"
+        )
     if before == "trains" and not takes_trains(layer):
         raise ValueError(
             f"{name} expects first spikes, and gets spike trains: put fs.FirstSpike() (in a config kind first_spike) "

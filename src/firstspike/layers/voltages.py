@@ -1,6 +1,7 @@
 """Membranes at given times, as data: gradients flow through them."""
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from firstspike.neurons import Neuron
 from firstspike.neurons.base import ROLES
 from firstspike.neurons.expressions import value_of
 from firstspike.spiketime import TrainState, spike_window
+from firstspike.spiketime.current import Current, injected, place_of_current
 from firstspike.spiketime.parameters import Receptor, parameters_of, starting_state
 from firstspike.spiketime.states import linear_states
 from firstspike.spiketime.values import MOST_SPIKES, checked, real_times
@@ -29,6 +31,7 @@ def states_at(
     *,
     max_spikes: int = 1,
     observed: Float[Tensor, "*batch out observed"] | None = None,
+    current: Current | None = None,
     delay: Float[Tensor, "out inputs"] | None = None,
     receptor: Receptor = None,
     backend: str = "auto",
@@ -40,6 +43,7 @@ def states_at(
         trains: see ``spike_trains``, as all that is not here.
         max_spikes: most spikes. A neuron with more stays at its reset.
         observed: spikes from elsewhere: data, at which neurons are reset in place of at their own.
+        current: what is injected into the neurons, which no state shows.
 
     Raises:
         ValueError: points that are no list of finite numbers; errors of ``spike_trains``.
@@ -47,6 +51,10 @@ def states_at(
     if not isinstance(at, Tensor) or at.ndim != 1 or at.is_complex() or not bool(at.isfinite().all()):
         got = f"{at.dtype} of shape {tuple(at.shape)}" if isinstance(at, Tensor) else repr(at)
         raise ValueError(f"at: expected finite times (points,), such as torch.tensor([1.0, 2.0]), got {got}")
+    if current is not None:
+        options = {"max_spikes": max_spikes, "observed": observed, "delay": delay, "receptor": receptor}
+        run = partial(_with_current, at)
+        return injected(run, current, trains, weight, neuron, **options, backend=backend)
     given: dict[str, Any] = {"delay": delay, "receptor": receptor, "overflow": "drop", "backend": backend}
     seen = None if observed is None else observed.to(weight).detach()
     most = max_spikes if seen is None else seen.shape[-1]
@@ -70,6 +78,18 @@ def states_at(
         states = linear_states(points.double(), trains, weight, neuron, seen, delay, reached, most)
     voltage, *others = (x.reshape(shape)[..., place].to(weight) for x in states)
     return voltage, torch.stack(others, dim=-1) if others else voltage.new_empty(*voltage.shape, 0)
+
+
+def _with_current(
+    at: Tensor, current: Current, trains: Tensor, weight: Tensor, neuron: Neuron, *, delay: Any, receptor: Receptor,
+    **options: Any,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """``states_at`` with a current that all samples share."""
+    start = 0.0 if neuron.begins else -math.inf
+    trains, weight, driven, delay, receptor = current.add_to(trains, weight, neuron, delay, receptor, start)
+    voltage, others = states_at(at, trains, weight, driven, delay=delay, receptor=receptor, **options)
+    place = place_of_current(driven)
+    return voltage, torch.cat([others[..., :place], others[..., place + 1 :]], dim=-1)
 
 
 def _one_by_one(
@@ -120,10 +140,10 @@ def _after_spikes(neuron: Any, state: TrainState, spiking: Bool[Tensor, "*batch 
 
 
 def membranes(
-    layer: "NeuronLayer", times: Spikes, at: Float[Tensor, " points"], observed: Tensor | None = None
+    layer: "NeuronLayer", times: Spikes, at: Tensor, observed: Tensor | None = None, current: Current | None = None
 ) -> Float[Tensor, "*batch out points"]:
     """The membranes of a layer, as in ``NeuronLayer.voltages``."""
-    neuron, voltage, others = _run(layer, times, at, observed)
+    neuron, voltage, others = _run(layer, times, at, observed, current)
     if neuron.equations is None:
         return voltage
     return neuron.membrane_of(_by_name(neuron, voltage, others), layer.weight).mT
@@ -155,15 +175,19 @@ def _by_name(neuron: Any, voltage: Tensor, others: Tensor) -> dict[str, Float[Te
     return {name: x.mT for name, x in zip(neuron.equations.states, (voltage, *others.unbind(-1)), strict=True)}
 
 
-def _run(layer: Any, times: Spikes, at: Tensor, observed: Tensor | None) -> tuple[Any, Tensor, Tensor]:
+def _run(
+    layer: Any, times: Spikes, at: Tensor, observed: Tensor | None, current: Current | None = None
+) -> tuple[Any, Tensor, Tensor]:
     """The neurons, and their states at the points."""
     if layer.weight.ndim > 2:
         raise ValueError(f"{layer._name} has no voltages: neurons at several places see different inputs")
     neuron, trains, quiet = layer.neuron, form_of(layer) == "trains", layer.neuron
-    seen = layer.fed(times, layer(times, observed) if hasattr(layer, "recurrent_weight") else None)
+    injected = {} if current is None else {"current": current}
+    own = layer(times, observed, **injected) if hasattr(layer, "recurrent_weight") else None
+    seen = layer.fed(times, own)
     if form_of(layer) == "values" or not (trains or neuron.equations):
         quiet = neuron.without_spikes()
-    given: dict[str, Any] = {"delay": seen.delay, "receptor": seen.receptor, "backend": layer.backend}
+    given: dict[str, Any] = {"delay": seen.delay, "receptor": seen.receptor, "backend": layer.backend, **injected}
     given |= {"max_spikes": layer.max_spikes, "observed": observed} if trains else {}
     found = states_at(at, seen.times, seen.weight, quiet, **given)
     if at.numel() and float(at.max()) > seen.until:

@@ -251,6 +251,22 @@ class Neuron:
         found.__dict__ |= {"parameters": {name: Parameter(Unit(), -math.inf) for name in values}, **values}
         return found
 
+    def driven(self) -> tuple["Neuron", float | Tensor]:
+        """A copy with one more receptor, the last, for what adds to the ``bias`` and stays; and how much adds 1 to it.
+
+        Raises:
+            ValueError: a neuron whose equations have no parameter ``bias``, nor ``I_e``, as NEST calls it.
+        """
+        assert self.equations is not None
+        name = next((x for x in ("bias", "I_e") if x in self.equations.parameters), None)
+        if name is None:
+            raise ValueError(f"a current adds to the parameter bias, which the equations do not have: {self!r}")
+        found = object.__new__(Neuron)
+        found.__dict__ |= {"equations": self.equations.with_input(name), "start": self.start, "conducts": False}
+        values = self.named_values
+        found.__dict__ |= {"parameters": {name: Parameter(Unit(), -math.inf) for name in values}, **values}
+        return found, 1.0
+
     @property
     def begins(self) -> bool:
         """Whether it begins at time 0, with a bias or from equations. Others are at rest until the first input."""

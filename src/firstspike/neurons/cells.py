@@ -187,6 +187,13 @@ class Cell:
         """The weights there for those of firstspike: the inverse of ``weights``."""
         return self._scaled(weight, tuple(1 / x for x in self._gains))
 
+    def currents(self, amplitude: Any) -> Any:
+        """Values of ``fs.Current`` for amplitudes in nA of PyNN, pA of NEST: ``(..., steps)``, as there."""
+        key = "i_offset" if "i_offset" in self.parameters else "I_e"
+        driven = type(self)(self.name, **self.parameters | {key: 1.0}).neuron
+        gain = driven.values["bias" if "bias" in driven.values else "I_e"]
+        return amplitude * (gain.unsqueeze(-1) if isinstance(gain, Tensor) and gain.ndim else gain)
+
     def _scaled(self, weight: Any, gains: tuple[Any, ...]) -> Any:
         if isinstance(weight, Real):
             if math.isinf(as_float(weight)):

@@ -55,6 +55,15 @@ class Equations:
         excess = _substituted(self.excess, inside)
         return replace(self, flow=turned(self.flow), excess=excess, after=turned(self.after), turned=name)
 
+    def with_input(self, name: str) -> "Equations":
+        """The same with one more state and receptor, the last, which stays as it is and adds to a parameter."""
+        state = name
+        while re.search(rf"\b{state}\b", self.text):
+            state += "_"
+        text = re.sub(rf"\b{name}\b", f"({name} + {state})", self.text) + f"\nd{state}/dt = 0"
+        key = json.dumps([text, self.threshold, self.reset, (*self.receptors, state), self.held, ""])
+        return equations_of(key)
+
     @property
     def keeps(self) -> bool:
         """Whether a spike leaves all states that the threshold compares as they are."""

@@ -17,6 +17,7 @@ from firstspike.neurons.base import POTENTIAL, TIME, Component, Kind, Neuron, Pa
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveOrInf, reads_plainly
 
 _OUT_OF_REACH = 1e12
+_LASTING = 1e22  # how many tau_mem a current takes to decay: less than rounding for times of a million
 Positives = Positive | Tensor | tuple[Positive | Tensor, ...]
 NotNegatives = NotNegative | Tensor | tuple[NotNegative | Tensor, ...]
 Pairs = Sequence[tuple[Positive | Tensor, Finite | Tensor]]
@@ -96,6 +97,16 @@ class LIF(Neuron):
     def without_spikes(self) -> Self:
         """A copy of the neuron with a threshold that no membrane reaches."""
         return self.with_values(threshold=_OUT_OF_REACH)
+
+    def driven(self) -> tuple[Self, float | Tensor]:
+        """See ``Neuron``: a synaptic current that lasts."""
+        if not isinstance(self.tau_mem, Tensor) and self.tau_mem == math.inf:
+            raise ValueError("a current adds to the bias, which a neuron without leak (tau_mem=inf) does not have")
+        taus, rises = each(self.tau_syn), self.tau_rise
+        if not _absent(rises):
+            rises = (*(rises if isinstance(rises, tuple) else (rises,) * len(taus)), 0.0)
+        mem = self.tau_mem.detach() if isinstance(self.tau_mem, Tensor) else self.tau_mem
+        return self.with_values(tau_syn=(*taus, _LASTING * mem), tau_rise=rises), _LASTING * mem / self.tau_mem
 
     @property
     def concave_rise(self) -> bool:

@@ -115,7 +115,7 @@ def neuron_names(run: Run) -> list[str]:
 
 def spiking_output(run: Run) -> bool:
     """Whether the output's spikes decide for a class: not before a readout, nor where labels are numbers or trains."""
-    decides = form_of(LAYERS.get(run.config.network[-1].kind, Network)) != "values"
+    decides = all(form_of(LAYERS.get(section.kind, Network)) != "values" for section in run.config.network)
     return decides and not run.data.train.regression
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from firstspike.data import SpikeData, Splits
 from firstspike.data.files import read_labelled
@@ -29,6 +30,7 @@ from firstspike.runs.writer import summary
 from firstspike.substrates.differences import NeuronDifference, differences, differences_text
 from firstspike.text import no_decision, printable
 from firstspike.training import Evaluation
+from firstspike.training.batches import in_memory
 from firstspike.training.evaluation import confusion_counts, evaluate_record, record_in_parts, success_text
 
 if TYPE_CHECKING:
@@ -53,15 +55,17 @@ def name_elsewhere(substrate: Any, settings: Sequence[str]) -> str:
     return name if len(name) < 100 else f"{name[:80]}_{zlib.crc32(name.encode()):08x}"
 
 
-def data_called(run: "Run", data: SpikeData | Path | str | None) -> tuple[SpikeData, str]:
+def data_called(run: "Run", data: SpikeData | DataLoader | Path | str | None) -> tuple[SpikeData, str]:
     """Labelled data as ``Run.evaluate`` takes them, and their name."""
     if data is None:
         data = run.held_out[0]
+    if isinstance(data, DataLoader):
+        data = in_memory(data, run.data.train)
     if isinstance(data, SpikeData):
         return in_classes(data.to("cpu", run.dtype), run.class_names), "data"
     if not isinstance(data, str | Path):
         raise TypeError(
-            f"data: expected SpikeData, {', '.join(Splits._fields)} or a file, got a {type(data).__name__}; "
+            f"data: expected SpikeData, a loader, {', '.join(Splits._fields)} or a file, got a {type(data).__name__}; "
             "without labels: run.predict(rows)"
         )
     if data not in Splits._fields:

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from firstspike.config import Config, build, build_data
 from firstspike.config.builder import Parts, build_substrate
@@ -241,12 +242,13 @@ class Run(OpenedRun):
         output = self.observe(input_times(rows, self.data.train, self.dtype)).output
         return output.numpy() if self.data.train.regression else np.array(decisions(self, output))
 
-    def evaluate(self, data: SpikeData | Path | str | None = None) -> RunEvaluation:
+    def evaluate(self, data: SpikeData | DataLoader | Path | str | None = None) -> RunEvaluation:
         """Evaluate the network on labelled data.
 
         Args:
-            data: ``SpikeData``, whose classes are found by their names if the run has some of these; or ``train``,
-                ``validation`` or ``test``; or a file as ``fs.data.read_labelled`` reads it. By default ``held_out``.
+            data: ``SpikeData``, or a ``DataLoader`` of batches ``(times, labels)``, whose classes are found by their
+                names if the run has some of these; or ``train``, ``validation`` or ``test``; or a file as
+                ``fs.data.read_labelled`` reads it. By default ``held_out``.
 
         Returns:
             An ``Evaluation`` that also has the spike times of all layers, and can be saved into the folder. Results of

@@ -12,6 +12,7 @@ from torch import Tensor
 from firstspike.neurons import LIF, Neuron, check_neuron
 from firstspike.spiketime.backends import chosen
 from firstspike.spiketime.contract import Held, Recurrence, Rows
+from firstspike.spiketime.current import Current, injected, place_of_current
 from firstspike.spiketime.function import Options, spikes_of
 from firstspike.spiketime.parameters import Receptor, all_tensors, of_neurons, parameters_of, starting_state, turned
 from firstspike.spiketime.values import check_spikes, checked
@@ -145,6 +146,7 @@ def spike_trains(
     delay: Float[Tensor, "outputs inputs"] | None = None,
     receptor: Receptor = None,
     observed: Float[Tensor, "*batch outputs max_spikes"] | None = None,
+    current: Current | None = None,
     refractory: float | Float[Tensor, " outputs"] | None = None,
     reset: float | Float[Tensor, " outputs"] | None = None,
     overflow: str = "error",
@@ -176,6 +178,7 @@ def spike_trains(
         observed: trains from elsewhere (a simulator, a chip), sorted, ``inf`` after the last spike: returned as they
             are, with the gradient taken there. A spike where the ideal membrane would not rise, or within the
             refractory time of the one before, has none.
+        current: what is injected into the neurons, beside the inputs.
         refractory: deprecated. Write it into the neuron.
         reset: deprecated. Write it into the neuron.
         overflow: behaviour if a neuron would spike more than ``max_spikes`` times: ``"error"`` raises
@@ -208,13 +211,14 @@ def spike_trains(
     # nobody asks for a second spike, nor for what comes after the first, where no reset and no refractory time acts
     alone = type(max_spikes) is int and max_spikes == 1 and columns.count((1,)) == len(columns)
     check_end(neuron, until, silent)
-    alone = alone and state is None and until == math.inf
+    alone = alone and state is None and current is None and until == math.inf
     alone = alone and not any(isinstance(neuron.values[name], Tensor) for name in neuron.resets.values())
     alone = alone and not getattr(neuron.values["refractory"], "requires_grad", False)
     if alone and (overflow == "drop" or (observed is not None and overflow in OVERFLOW)):
         seen = None if observed is None else observed.squeeze(-1)
         return first_spike_time(times.squeeze(-1), weight, neuron, observed=seen, **shared).unsqueeze(-1)
     shared |= {"max_spikes": max_spikes, "observed": observed, "overflow": overflow, "state": state, "until": until}
+    shared["current"] = current
     result = spike_window(times, weight, neuron, **shared)
     return result.trains if observed is not None else filled_up(result, neuron, silent)
 
@@ -250,6 +254,7 @@ def spike_window(
     delay: Float[Tensor, "outputs inputs"] | None = None,
     receptor: Receptor = None,
     observed: Float[Tensor, "*batch outputs max_spikes"] | None = None,
+    current: Current | None = None,
     refractory: float | Float[Tensor, " outputs"] | None = None,
     reset: float | Float[Tensor, " outputs"] | None = None,
     overflow: str = "error",
@@ -273,7 +278,8 @@ def spike_window(
             trains, state, _ = spike_window(inputs, weight, neuron, max_spikes=4, state=state, until=until)
 
     Args:
-        times: see ``spike_trains``, as for all that is not here. ``max_spikes`` and ``observed`` are of the window.
+        times: see ``spike_trains``, as for all that is not here. ``max_spikes`` and ``observed`` are of the window,
+            and a ``current`` is the whole one.
         windows: of neurons that see their own spikes again, in place of ``until``: many windows in one call, where the
             backend does that. The last ``outputs`` columns of the weight are then those of the neurons themselves,
             and ``times`` may leave these inputs out. ``max_spikes`` counts those of all windows. A neuron with more
@@ -286,6 +292,12 @@ def spike_window(
         ValueError: as ``spike_trains``, or an end that is not after the time of the state.
     """
     neuron = with_dynamics(neuron, refractory=refractory, reset=reset)
+    if current is not None:
+        return injected(
+            _with_current, current, times, weight, neuron, max_spikes=max_spikes, delay=delay, receptor=receptor,
+            observed=observed, overflow=overflow, max_weight_grad=max_weight_grad, state=state, until=until,
+            windows=windows, rows=rows, backend=backend, once=once,
+        )  # fmt: skip
     check_spikes(*("max_spikes", max_spikes) if windows is None else ("spikes in a window", windows.budget))
     if overflow not in OVERFLOW:
         raise ValueError(f"overflow must be one of {', '.join(OVERFLOW)}, got {overflow!r}")
@@ -311,8 +323,8 @@ def spike_window(
         times, weight = times.double(), weight.double()
         delay, observed = (None if x is None else x.double() for x in (delay, observed))
         held = starting_state(neuron, samples, weight) if state is None else state[:3]
-        voltage, current, left = (x.double() for x in held)
-        state = TrainState(voltage, turned(neuron, receptor, current), left, 0.0 if state is None else state.time)
+        voltage, others, left = (x.double() for x in held)
+        state = TrainState(voltage, turned(neuron, receptor, others), left, 0.0 if state is None else state.time)
     fixed, network, kind = parameters_of(neuron, weight, receptor)
     resets = neuron.equations is None and kind.get("resets", True)
     refractory = of_neurons(neuron.values["refractory"], weight)  # which equations have among their parameters
@@ -340,9 +352,33 @@ def spike_window(
     trains, *after, overflows = spikes_of(all_tensors(given), options)[:5]
     ends = None
     if options.until is not None:
-        voltage, current, left = (x.reshape(*lead, *x.shape[2:]).to(dtype) for x in after)
-        ends = TrainState(voltage, turned(neuron, receptor, current), left, options.until)
+        voltage, others, left = (x.reshape(*lead, *x.shape[2:]).to(dtype) for x in after)
+        ends = TrainState(voltage, turned(neuron, receptor, others), left, options.until)
     return WindowResult(trains.reshape(*lead, outputs, max_spikes).to(dtype), ends, overflows.reshape(*lead, outputs))
+
+
+def _with_current(
+    current: Current, times: Tensor, weight: Tensor, neuron: Neuron, *, delay: Any, receptor: Receptor,
+    state: TrainState | None, rows: Rows | None, **options: Any,
+) -> WindowResult:  # fmt: skip
+    """``spike_window`` with a current that all samples share. States do not show it."""
+    if rows is not None:
+        raise ValueError("layers of synapses take no currents yet; take a bias, or a layer with a matrix of weights")
+    start = 0.0 if neuron.begins else -math.inf
+    own = 0 if options["windows"] is None else len(weight)
+    given = current.add_to(times, weight, neuron, delay, receptor, start if state is None else state.time, own)
+    times, weight, driven, delay, receptor = given
+    place, alone = place_of_current(driven), not neuron.parts
+    if state is not None:
+        held = state.current.unsqueeze(-1) if alone else state.current
+        held = torch.cat([held[..., :place], torch.zeros_like(held[..., :1]), held[..., place:]], dim=-1)
+        state = state._replace(current=held)
+    found = spike_window(times, weight, driven, delay=delay, receptor=receptor, state=state, **options)
+    if found.state is None:
+        return found
+    held = found.state.current
+    held = held[..., 0] if alone else torch.cat([held[..., :place], held[..., place + 1 :]], dim=-1)
+    return found._replace(state=found.state._replace(current=held))
 
 
 @lru_cache(maxsize=256)

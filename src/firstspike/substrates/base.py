@@ -14,6 +14,7 @@ from firstspike.layers import Delay, Network, Record, SpikingLayer, SpikingLinea
 from firstspike.layers.branches import Branch
 from firstspike.layers.dense import DenseLayer
 from firstspike.layers.network import Call, applied
+from firstspike.layers.trains import of_values
 from firstspike.ranges import Bits, checks_ranges
 from firstspike.spiketime.values import real_times
 
@@ -60,6 +61,11 @@ class Substrate(ABC):
                     raise ValueError(f"layer {index}: the substrate {self.kind} does not support {layer._get_name()}")
                 for words in self.lacks(layer):
                     raise ValueError(f"layer {index}: the substrate {self.kind} has no neurons {words}")
+            elif of_values(layer):
+                raise ValueError(
+                    f"layer {index}: the substrate {self.kind} ends with the readout, and takes no {layer._get_name()} "
+                    "after it; only the substrate exact does"
+                )
         return self
 
     def lacks(self, layer: SpikingLayer) -> list[str]:
@@ -178,7 +184,9 @@ class Exact(Substrate):
     def parameters(self, network: Network) -> dict[str, Tensor]:
         if self.weight_bits is None:
             return {}
-        found = {name: x.detach() for name, x in network.named_parameters() if name.endswith("weight")}
+        layers = [(place, layer) for place, layer in network.named_children() if not of_values(layer)]
+        each = (pair for place, layer in layers for pair in layer.named_parameters(place))
+        found = {name: x.detach() for name, x in each if name.endswith("weight")}
         for name, weight in found.items():
             step = weight.abs().amax() / (2 ** (self.weight_bits - 1) - 1)
             found[name] = torch.where(step > 0, (weight / step).round() * step, weight)

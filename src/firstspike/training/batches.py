@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, IterableDataset
 
 from firstspike.data import SpikeData
@@ -40,6 +41,11 @@ class Batches:
                 raise ValueError(
                     "train: expected samples, got none; a training on a loader continues with "
                     "Trainer.fit(loader, ..., folder=..., resume=True)"
+                )
+            if len(self.data) % size == 1 % size and any(isinstance(x, _BatchNorm) for x in network.modules()):
+                raise ValueError(
+                    f"batch_size={size} leaves one sample for the last batch of {len(self.data)}, and BatchNorm takes "
+                    "the variance of a batch: choose another batch_size"
                 )
             return
         if isinstance(source, Iterator):

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from firstspike.data import SpikeData
 from firstspike.layers.noise import jitter_from
@@ -98,6 +99,12 @@ def joined(members: Sequence[Member], device: torch.device) -> Iterator[Ranks]:
             f"the substrate {members[0].substrate.kind} cannot be shared by {size} processes: start it without "
             "torchrun, or use the substrate exact, without weight_bits"
         )
+    for name, module in members[0].network.named_modules():
+        if isinstance(module, _BatchNorm):
+            raise ValueError(
+                f"{module._get_name()} ({name}) takes means over a batch, of which {size} processes have a part: "
+                "start it without torchrun, or take nn.LayerNorm"
+            )
     if dist.is_initialized():
         yield Ranks(dist.get_rank(), dist.get_world_size())
         return
@@ -208,7 +215,7 @@ class Distributed(Sequential):
         times[mine] = part
         silent = silent.to(times.device)
         times, silent = self.ranks.sum_(times), self.ranks.sum_(silent)
-        return [evaluation_of(times, silent, self.objective, data.labels)]
+        return [evaluation_of(member.network, times, silent, self.objective, data.labels)]
 
     def _over_all(self, regularizer: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """A regulariser that takes means over the batches of all processes. The caller's stays as it is."""

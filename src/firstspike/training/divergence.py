@@ -7,11 +7,18 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from firstspike.layers import Network
 from firstspike.training.evaluation import Evaluation
+from firstspike.training.fit import Row
 from firstspike.training.member import Member
 
 _UNDECIDED = 0.05  # share of samples in which all outputs are silent
 _QUIET = 0.95  # share of silent neurons in a layer
+_FULL = 0.5  # share of full trains in a layer
+_SILENT_OUTPUTS = (
+    "lower the last of SilentNeurons(limits=[...]), in a config training.silent.limits, or raise its increment"
+)
+_IDLE_OUTPUTS = "no spike reaches them or, of MaximumReadout, their membranes never rise; set negative_slope=0.1 there"
 
 
 class DivergedError(FloatingPointError):
@@ -50,7 +57,7 @@ def _diverged(members: Sequence[Member], epoch: int, seeds: Sequence[int]) -> Di
 
 def _of_silent(network: nn.Module) -> str:
     """Another possible cause: a layer of torch's that computes with the times of silent neurons."""
-    for name, module in network.named_modules():
+    for name, module in () if isinstance(network, Network) else network.named_modules():  # there, values enter
         own = list(module.parameters(recurse=False))
         if type(module).__module__.startswith("torch.nn") and not all(bool(p.isfinite().all()) for p in own):
             return (
@@ -60,26 +67,54 @@ def _of_silent(network: nn.Module) -> str:
     return ""
 
 
-def signs_of_failure(validation: Evaluation) -> list[str]:
-    """Warnings about a trained network by its evaluation on the validation data; none if it has learnt."""
-    found = []
+def signs_of_silence(row: Row, validation: Evaluation | None, early: bool = False) -> list[str]:
+    """Warnings about layers that are nearly silent, trains that are full, and outputs without gradient.
+
+    ``row`` has the metrics of an epoch, and may be empty. ``early`` in a training, most outputs have to be dead.
+    """
+    found, where = [], "training data" if validation is None else "validation data"
+    layers = [name.removeprefix("silent_") for name in row if name.startswith("silent_")]
+    silent = [float(row[f"silent_{layer}"]) for layer in layers] if validation is None else validation.silent
+    if silent and (most := max(silent)) > _QUIET:
+        layer = f"layer {layers[silent.index(most)]}" if layers else "a layer"
+        found.append(
+            f"{100 * most:.1f} % of the neurons of {layer} are silent in the {where}, and have no gradient: "
+            "start with start_firing_, add the regulariser SpikeCount(0.1, least=0.5), or lower the "
+            "limits of SilentNeurons"
+        )
+    for layer in layers:
+        full, spikes = (float(row.get(f"{what}_{layer}", 0.0)) for what in ("full", "spikes"))
+        if full > _FULL and spikes > full:  # trains of one spike are meant to be full
+            found.append(
+                f"{100 * full:.0f} % of the trains of layer {layer} are full in the training data: its neurons burst, "
+                f"and spikes beyond max_spikes are lost; start with start_firing_, add the regulariser "
+                f"SpikeCount(0.1, most={spikes / 2:.2g}), or raise max_spikes"
+            )
+    if validation is None:
+        return found
+    outputs = len(validation.idle) or validation.times.shape[1]
+    dead = round(validation.dead_outputs * outputs)
+    if 2 * dead > (outputs if early else 0) and (validation.readout or early):
+        what, why = f"{dead} output neurons are silent in", _SILENT_OUTPUTS
+        if validation.readout:
+            what, why = f"{dead} outputs have the value 0 in", _IDLE_OUTPUTS
+        own = "" if validation.idle else " of their class"
+        found.append(f"{what} most validation data{own}, and no gradient: {why}")
+    return found
+
+
+def signs_of_failure(validation: Evaluation | None, row: Row) -> list[str]:
+    """Warnings about a trained network by its last metrics and evaluation on validation data; none if it has learnt."""
+    found = signs_of_silence(row, validation)
+    if validation is None:
+        return found
     if not math.isfinite(validation.loss):
         found.append(f"the loss on the validation data is {validation.loss}")
     undecided = 1 - validation.decided / len(validation.labels)
     if undecided > _UNDECIDED and not validation.readout:
         found.append(
             f"in {100 * undecided:.1f} % of the validation data no output neuron spikes, which counts as wrong and "
-            "gives no gradient: lower the last of SilentNeurons(limits=[...]), in a config training.silent.limits, or "
-            "raise its increment"
-        )
-    if validation.readout and (dead := round(validation.dead_outputs * validation.times.shape[1])):
-        why = "no spike reaches them or, of MaximumReadout, their membranes never rise; set negative_slope=0.1 there"
-        found.append(f"{dead} outputs have the value 0 in most validation data of their class, and no gradient: {why}")
-    if validation.silent and (most := max(validation.silent)) > _QUIET:
-        found.append(
-            f"{100 * most:.1f} % of the neurons of a layer are silent in the validation data, and have no gradient: "
-            "start with start_firing_, add the regulariser SpikeCount(0.1, least=0.5), or lower the "
-            "limits of SilentNeurons"
+            f"gives no gradient: {_SILENT_OUTPUTS}"
         )
     regression = validation.labels.is_floating_point()
     if regression and validation.score <= 0:

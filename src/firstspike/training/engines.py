@@ -16,6 +16,7 @@ from firstspike.layers import Network, PoissonSpikes, SpikeDropout
 from firstspike.layers.delay import delays_in
 from firstspike.layers.ensembles import Ensemble
 from firstspike.layers.synapses import bounded_in, project_
+from firstspike.layers.trains import of_values
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
 from firstspike.training.member import Member
 from firstspike.training.objective import Objective
@@ -77,7 +78,7 @@ class Sequential:
             if not member.progress.pending:
                 for parameter in member.parameters:
                     parameter.grad = None
-            self._backward(member, total if self.accumulate == 1 else total * len(labels))
+            self._backward(member, total * len(labels) if self._of_means else total)
             member.progress.pending += len(labels)
         if (member.progress.batch + 1) % self.accumulate == 0:
             self._update(member)
@@ -96,12 +97,17 @@ class Sequential:
         self.objective.check_derivative(total)
         total.backward()
 
+    @property
+    def _of_means(self) -> bool:
+        """Whether several batches share a step, whose gradient is a mean over all of their samples."""
+        return self.accumulate > 1 and getattr(self.objective.loss, "reduction", "mean") != "sum"
+
     def _update(self, member: Member) -> None:
         """Take the step that the gradients since the last one ask for."""
         pending, member.progress.pending = member.progress.pending, 0
         if not pending:
             return
-        if self.accumulate > 1 and getattr(self.objective.loss, "reduction", "mean") != "sum":
+        if self._of_means:
             torch._foreach_div_([p.grad for p in member.parameters if p.grad is not None], pending)
         self._clip(member)
         member.optimizer.step()
@@ -116,15 +122,24 @@ class Sequential:
             nn.utils.clip_grad_norm_(member.parameters, self.clip_grad_norm)
 
     def end_batch(self) -> None:
-        """Advance schedules by batch after an optimiser step."""
-        if self.by_batch and self.members[0].progress.batch % self.accumulate == 0:
-            self._advance()
+        """After an optimiser step, average weights and advance schedules by batch."""
+        if self.members[0].progress.batch % self.accumulate == 0:
+            self._end_step()
 
     def end_epoch(self) -> None:
         """Take the step of batches that are left, and advance the schedules."""
+        if self.members[0].progress.batch % self.accumulate:
+            for member in self.members:
+                self._update(member)
+            self._end_step()
+        if not self.by_batch:
+            self._advance()
+
+    def _end_step(self) -> None:
         for member in self.members:
-            self._update(member)
-        if not self.by_batch or self.members[0].progress.batch % self.accumulate:
+            if member.average is not None:
+                member.average.update()
+        if self.by_batch:
             self._advance()
 
     def _advance(self) -> None:
@@ -198,7 +213,8 @@ class SideBySide(Sequential):
     def evaluate(self, data: SpikeData) -> list[Evaluation]:
         """Evaluate each network on the data."""
         times, silent = outputs_of(self.ensemble, data.times)
-        return [evaluation_of(*each, self.objective, data.labels) for each in zip(times, silent, strict=True)]
+        like = self.members[0].network
+        return [evaluation_of(like, *each, self.objective, data.labels) for each in zip(times, silent, strict=True)]
 
 
 def engine_for(
@@ -211,15 +227,15 @@ def engine_for(
     """The engine: parallel if each network's results are as if it were alone, otherwise sequential.
 
     One network, networks that draw random numbers, accumulate gradients or learn at rates of their own, networks with
-    other settings of their layers, optimisers or substrates, and those on a substrate that is not a pure function run
-    one after the other.
+    modules of values or other settings of their layers, optimisers or substrates, and those on a substrate that is not
+    a pure function run one after the other.
     """
     first = members[0]
     alike = (
         len(members) > 1
         and accumulate == 1
         and not any(isinstance(member.schedule, ReduceLROnPlateau) for member in members)
-        and all(isinstance(member.network, Network) for member in members)
+        and all(isinstance(x.network, Network) and not any(map(of_values, x.network)) for x in members)
         and not any(rule.jitter for rule, _ in delays_in(first.network))
         and not any(isinstance(x, PoissonSpikes | SpikeDropout) and getattr(x, "p", 1) for x in first.network.modules())
         and all(_settings(member.optimizer) == _settings(first.optimizer) for member in members)

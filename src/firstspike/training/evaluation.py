@@ -21,7 +21,7 @@ from firstspike.deferred import raise_deferred_errors
 from firstspike.layers import EarliestPool2d, MergePool2d, Network, Record, SpikingLayer, SpikingRecurrent
 from firstspike.layers.ensembles import Ensemble
 from firstspike.layers.noise import evaluating
-from firstspike.layers.trains import form_of
+from firstspike.layers.trains import form_of, of_values
 from firstspike.substrates import Exact, Substrate
 from firstspike.training.objective import Objective, numbers_of
 from firstspike.training.silent import activity_counts, fractions, spiking_layers
@@ -48,6 +48,7 @@ class Evaluation:
         metrics: further numbers by name: for numerical labels ``mae`` and ``mse``, the mean absolute and squared error,
             and ``r2``, the fraction of the variance that is explained (of target trains, of the numbers of spikes); and
             those that the ``Trainer`` was given.
+        idle: if modules of values come after a readout, the fraction of samples in which each of its outputs is 0.
     """
 
     loss: float
@@ -58,6 +59,7 @@ class Evaluation:
     labels: Int64[Tensor, " samples"] | Float[Tensor, "samples outputs"]
     readout: bool = False
     metrics: Mapping[str, float] = field(default_factory=dict)
+    idle: tuple[float, ...] = ()
 
     def __repr__(self) -> str:
         return f"Evaluation({success_text(vars(self))}, loss {self.loss:.4g}, {len(self.labels)} samples)"
@@ -86,8 +88,10 @@ class Evaluation:
     def dead_outputs(self) -> float:
         """Fraction of outputs without a gradient in most samples of their class: silent, or readouts at exactly 0.
 
-        If labels are numbers, or the data lack a class, in most of all samples.
+        If labels are numbers, the data lack a class, or modules of values come after a readout, in most of all samples.
         """
+        if self.idle:
+            return sum(share > 0.5 for share in self.idle) / len(self.idle)
         dead = self.times == (0 if self.readout else math.inf)
         dead = dead.all(dim=-1) if dead.ndim > 2 else dead
         own = torch.ones_like(dead)
@@ -134,14 +138,14 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a network, in evaluation mode, on all samples, and on an open substrate."""
     times, silent = outputs_of(network, data.times, substrate)
-    return evaluation_of(times, silent, objective, data.labels)
+    return evaluation_of(network, times, silent, objective, data.labels)
 
 
 @torch.no_grad()
 def outputs_of(
     network: nn.Module, times: Float[Tensor, "samples inputs"] | EventLists, substrate: Substrate | None = None
 ) -> tuple[Float[Tensor, "*members samples outputs"], Float64[Tensor, "*members layers"]]:
-    """Output times in evaluation mode, and the silent fraction of each LIF layer, summed over the samples.
+    """Output times in evaluation mode, and what ``_silent`` counts, as fractions summed over the samples.
 
     Those of an ensemble have a leading dimension for the member. ``substrate`` is for a single network.
     """
@@ -156,7 +160,7 @@ def evaluate_record(
     network: nn.Module, record: Record, objective: Objective, labels: Int64[Tensor, " samples"]
 ) -> Evaluation:
     """Evaluate a network from the spike times of all its layers, which are known already."""
-    return evaluation_of(record.output, fractions(*_silent(network, record)), objective, labels)
+    return evaluation_of(network, record.output, fractions(*_silent(network, record)), objective, labels)
 
 
 @torch.no_grad()
@@ -206,12 +210,13 @@ def confusion_counts(evaluation: Evaluation, classes: int | None = None) -> Int[
 
 
 def evaluation_of(
+    network: nn.Module,
     times: Float[Tensor, "samples outputs"],
     silent: Float64[Tensor, " layers"],
     objective: Objective,
     labels: Int64[Tensor, " samples"],
 ) -> Evaluation:
-    """Loss and decisions from output times, with silent fractions summed over the samples."""
+    """Loss and decisions from output times, with the fractions of ``outputs_of``, for the network or the like."""
     metrics = {name: torch.as_tensor(metric(times, labels)) for name, metric in objective.metrics.items()}
     success = objective.success(times, labels).mean(dtype=torch.float64)
     if labels.is_floating_point():
@@ -224,15 +229,17 @@ def evaluation_of(
     numbers = [loss, success.view(1), *others, silent / len(labels)]
     mean_loss, accuracy, *rest = torch.cat([x.to(times.device) for x in numbers]).tolist()  # wait for a GPU once
     raise_deferred_errors()
+    layers = len(metrics) + len(spiking_layers(network))
     return Evaluation(
         loss=mean_loss,
         accuracy=accuracy,
-        silent=tuple(rest[len(metrics) :]),
+        silent=tuple(rest[len(metrics) : layers]),
         times=times,
         predictions=times if labels.is_floating_point() else objective.predict(times),
         labels=labels,
         metrics=dict(zip(metrics, rest, strict=False)),
         readout=(objective.gives or getattr(objective.loss, "reads", None)) == "values",
+        idle=tuple(rest[layers:]),
     )
 
 
@@ -249,6 +256,8 @@ def samples_at_once(
     layers: Iterable[Any] = members[0]
     size, spikes, widest = times.shape[1], math.prod(times.shape[2:]), 1
     for layer in layers:
+        if of_values(layer):
+            break
         places, inputs, outputs = 1, size, layer.output_size(size)
         size = outputs
         if isinstance(layer, SpikingLayer):
@@ -279,7 +288,12 @@ def _records(
 
 
 def _silent(network: nn.Module, record: Record) -> tuple[Float64[Tensor, "*members layers"], list[int]]:
-    """Silent neurons of each LIF layer, counted over the samples, and the neurons of each."""
+    """Silent neurons of each LIF layer, counted over the samples, and the neurons of each; then ``Evaluation.idle``."""
     one = network.members[0] if isinstance(network, Ensemble) else network
     (counts, neurons), layers = activity_counts(one, record.layers), len(spiking_layers(one))
-    return counts[..., :layers], neurons[:layers]
+    counts, neurons = counts[..., :layers], neurons[:layers]
+    if not isinstance(one, Network) or not len(one) or not of_values(one[-1]):
+        return counts, neurons
+    read = next(x for layer, x in zip(one, record.layers, strict=True) if form_of(layer) == "values")
+    idle = (read == 0).sum(dim=-2, dtype=torch.float64)
+    return torch.cat([counts, idle], dim=-1), [*neurons, *[1] * idle.shape[-1]]

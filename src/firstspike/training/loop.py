@@ -4,17 +4,20 @@ import logging
 import math
 import random
 import signal
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import zip_longest
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from firstspike.deferred import raise_deferred_errors
 from firstspike.layers.noise import jitter_from
@@ -22,7 +25,7 @@ from firstspike.seeding import generator
 from firstspike.torchrun import ProcessLostError
 from firstspike.training.callbacks import Stop
 from firstspike.training.distributed import Distributed, Ranks
-from firstspike.training.divergence import signs_of_failure, staying_finite
+from firstspike.training.divergence import signs_of_failure, signs_of_silence, staying_finite
 from firstspike.training.engines import Sequential, engine_for
 from firstspike.training.fit import Fit, FitResult, Interrupted, Row
 from firstspike.training.silent import activity_names
@@ -30,6 +33,7 @@ from firstspike.training.threads import Pace, threads_worth_starting
 
 logger = logging.getLogger(__name__)
 
+_EARLY = 3  # epochs, or a tenth of all, after which a network should be alive
 _ENDS = ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # of terminals that close, and of batch systems
 
 
@@ -108,9 +112,8 @@ def run(fit: Fit, ranks: Ranks, stop: Stop, stack: ExitStack) -> FitResult:
         fit.callbacks.call("on_interrupt", fit, reason)
         raise
     if fit.first:
-        for seed, validation in zip(fit.seeds, validations, strict=False):
-            for sign in signs_of_failure(validation):
-                logger.warning("%s%s", f"seed {seed}: " if len(members) > 1 else "", sign)
+        each = zip_longest(validations, fit.rows)
+        _warn(fit, "", [signs_of_failure(validation, row or {}) for validation, row in each])
     progress = [member.progress for member in members]
     best = tuple(p.best if math.isfinite(p.best) and not fit.train.regression else math.nan for p in progress)
     result = FitResult(progress[0].epoch, progress[0].seconds, metrics, best, validations, tests)
@@ -143,7 +146,18 @@ def _train(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> dict[str, li
         for name, value in row.items():
             metrics.setdefault(name, []).append(float(value))
         fit.callbacks.call("on_epoch_end", fit, row)
+        if fit.first and fit.epoch == max(_EARLY, fit.epochs // 10) < fit.epochs and not fit.finished:
+            each = zip_longest(fit.validations, fit.rows)
+            _warn(fit, f"epoch {fit.epoch}: ", [signs_of_silence(r, v, early=True)[:1] for v, r in each])
     return metrics
+
+
+def _warn(fit: Fit, when: str, signs: Sequence[Sequence[str]]) -> None:
+    """Report signs of failure of each network."""
+    with tqdm.external_write_mode(file=sys.stderr):  # not into the progress bar
+        for seed, found in zip(fit.seeds, signs, strict=False):
+            for sign in found:
+                logger.warning("%s%s%s", when, f"seed {seed}: " if len(fit.seeds) > 1 else "", sign)
 
 
 def _epoch(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> list[list[float]] | None:
@@ -176,8 +190,6 @@ def _epoch(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> list[list[fl
                 totals.add_(engine.step(times, labels), alpha=labels.shape[1])
             for member in members:
                 member.progress.batch += 1
-                if member.average is not None:
-                    member.average.update()
             engine.end_batch()
             fit.callbacks.call("on_batch_end", fit)
         raise_deferred_errors()

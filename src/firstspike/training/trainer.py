@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.data import DataLoader
 
 from firstspike.data import SpikeData
 from firstspike.data.arrays import as_tensor
@@ -51,7 +52,8 @@ class Trainer:
 
     Args:
         network: any module from spike times to spike times or values. Silent neurons, substrates and records of
-            every layer need a ``Network``. Several networks, in a list, are trained in parallel on different seeds.
+            every layer need a ``Network``, in which modules of values may follow a readout. Several networks, a list,
+            are trained in parallel on different seeds.
         loss: ``loss(times, labels)`` -> mean over the samples. A loss without ``predict(times)`` decides by the
             earliest spike, or by the largest value: of a module that ends in a readout, in a layer of torch's, or has
             ``gives = "values"``, and of others if it is torch's ``CrossEntropyLoss``.
@@ -67,14 +69,14 @@ class Trainer:
         accumulate: batches that share an optimiser step, with the mean gradient over their samples, as of one large
             batch. The last step of an epoch takes what is left. Several networks are then trained one after another.
         schedule_by: ``"batch"`` lets the schedule step with each optimiser step, which its numbers then count.
-        weight_average: decay per batch, such as 0.999, of a moving average of the weights. Evaluations, checkpoints
-            and results then use the average. The optimiser continues from the trained weights, which a network keeps
-            after ``fit``. See ``averaged``.
+        weight_average: decay per optimiser step, such as 0.999, of a moving average of the weights. Evaluations,
+            checkpoints and results then use the average. The optimiser continues from the trained weights, which a
+            network keeps after ``fit``. See ``averaged``.
         compile: run each batch as a program of ``torch.compile``. Its first batch takes seconds to compile, after that
             steps of small networks take about a quarter less time. Results agree up to rounding, which grows from epoch
-            to epoch, most in recurrent networks; much less in float64. A process compiles eight programs, for
-            other networks or sizes of batches, then warns and compiles no more. Networks that are trained in parallel
-            and trainings in several processes ignore it.
+            to epoch, most in recurrent networks; much less in float64. ``nn.Dropout`` draws other numbers. A process
+            compiles eight programs, for other networks or sizes of batches, then warns and compiles no more. Networks
+            that are trained in parallel and trainings in several processes ignore it.
         metrics: further numbers of each evaluation, ``metric(output, labels)`` by name: columns ``validation_NAME``,
             ``Evaluation.metrics``.
 
@@ -291,8 +293,10 @@ class Trainer:
             return evaluate(member.network, self.objective, data, member.substrate)
 
     @torch.no_grad()
-    def record(self, times: Float[Tensor, "samples inputs"]) -> Record:
-        """Spike times of every layer of the (first) network, on its substrate. See ``Network.record``."""
+    def record(self, times: Float[Tensor, "samples inputs"] | SpikeData | DataLoader) -> Record:
+        """Spike times of every layer of the (first) network, on its substrate; see ``Network.record``. Also of data."""
+        if isinstance(times, SpikeData | DataLoader):
+            times = in_memory(times).dense
         member, times = self.members[0], as_tensor("times", times)
         parameter = next(member.network.parameters(), times)
         with self.averaged(), _opened(member.substrate, member.network):
