@@ -106,7 +106,7 @@ def pytest_report_header():
 FIRST = [
     "test_invariances", "test_describe", "test_forward_mode", "test_tutorials", "test_triton", "test_distributed",
     "test_sweep_command", "test_programs", "test_readme", "test_custom_ops", "test_deferred", "test_own_data",
-    "test_train_kernels", "test_cpu_guards", "test_triton_dtypes",
+    "test_train_kernels", "test_cpu_guards", "test_triton_dtypes", "test_docs_site", "test_sklearn", "test_cli",
 ]  # fmt: skip
 
 IN_FLOAT32 = {"training", "runs", "plots", "reports"}

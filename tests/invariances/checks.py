@@ -47,7 +47,7 @@ class Case(NamedTuple):
 
     @property
     def base(self) -> tuple[Found, Outputs, Outputs]:
-        """``base_of`` the problem. The first problem of a row is the same for all invariances."""
+        """``base_of`` the problem, which several invariances have."""
         return _base(self.row, self.setting, self.backend)
 
     def unchanged(self, run: Run, problem: Problem | None = None, tolerance: float = 1e-5) -> None:

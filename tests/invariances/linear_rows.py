@@ -169,7 +169,7 @@ LINEAR_ROWS = [
     Row("first_spike_time, receptors", _make_first, (), ONCE, empty=True, observed="spikes"),
     Row("spike_trains, linear", _make_trains, (), OPERATOR | {"cut": "see spike_window", "backends": SLOW_REFERENCE},
         ("cpu",), empty=True, observed="trains"),
-    Row("spike_window, current", _make_current, ("Current",), OPERATOR, empty=True, observed="trains",
+    Row("spike_window, current", _make_current, ("Current",), OPERATOR, slow=True, empty=True, observed="trains",
         pieces=partial(window_in_pieces, neuron_of), unchecked=("start",)),
     Row("spike_window, linear", _make_window, (), OPERATOR, empty=True, observed="trains",
         pieces=partial(window_in_pieces, neuron_of), unchecked=("start",)),

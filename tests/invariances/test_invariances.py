@@ -69,8 +69,9 @@ def cell(row, name):
 @pytest.mark.parametrize(("row", "name"), [cell(*x) for x in CELLS])
 def test_invariance(row, name):
     shrinks = [Phase.shrink] if (row.name, name) not in KNOWN_FAULTS else []
+    some = list(INVARIANCES).index(name) // 7  # these have the same problems, whose solutions ``Case.base`` keeps
 
-    @seed(zlib.crc32(f"{row.name}, {name}".encode()))
+    @seed(zlib.crc32(f"{row.name}, {some}".encode()))
     @settings(max_examples=EACH * row.often, phases=[Phase.generate, *shrinks], report_multiple_bugs=False)
     @given(st.data())
     def holds(data):

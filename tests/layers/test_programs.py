@@ -225,6 +225,18 @@ def test_compiled_ensemble(compiled):
 
 
 @pytest.mark.slow
+def test_compiled_autocast(compiled):
+    network = nn.Sequential(nn.Linear(6, 5), LIFLinear(5, 4, LIF(2.0)))
+
+    def run(values):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return network(values)
+
+    values = torch.rand(7, 6, generator=seeded(2))
+    assert torch.equal(compiled(run)(values), run(values))
+
+
+@pytest.mark.slow
 def test_compiled_jitter(compiled):
     """The noise of delays is drawn from the same stream."""
     rule = DelayRule(jitter=0.1)
@@ -369,67 +381,6 @@ def test_other_formats_name_the_one_that_works(module, monkeypatch):
     monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
     with pytest.raises(NotImplementedError, match=r"^ONNX has no operator for spike times; .* with fs\.export$"):
         torch.export.export(module, (torch.rand(5, 4),))
-
-
-@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.float64])
-def test_autocast(dtype, backend):
-    """A layer takes times in low precision, computes in the type of its weight, and gives gradients back."""
-    encoder, lif = nn.Linear(6, 5), LIFLinear(5, 4, LIF(2.0), delay=DelayRule(), backend=backend, dtype=dtype)
-    values = torch.rand(7, 6, generator=seeded(2))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        times = encoder(values)
-        out = lif(times)
-        again = lif(times.to(dtype))
-    assert times.dtype == torch.bfloat16
-    assert out.dtype == dtype
-    assert torch.equal(out, lif(times.to(dtype)))
-    assert torch.equal(out, again)
-    out[out.isfinite()].sum().backward()
-    assert encoder.weight.grad.any()
-    assert encoder.weight.grad.dtype == torch.float32
-    assert lif.weight.grad.dtype == dtype
-
-
-@pytest.mark.slow
-def test_tangents_under_autocast_are_those_without(backend):
-    lif, times = LIFLinear(5, 4, LIF(2.0), generator=seeded(), backend=backend), torch.rand(7, 5, generator=seeded(2))
-    expected = jvp(lif, (times,), (times,))[1]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(jvp(lif, (times,), (times,))[1], expected)
-
-
-@pytest.mark.slow
-def test_compiled_autocast(compiled):
-    network = nn.Sequential(nn.Linear(6, 5), LIFLinear(5, 4, LIF(2.0)))
-
-    def run(values):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            return network(values)
-
-    values = torch.rand(7, 6, generator=seeded(2))
-    assert torch.equal(compiled(run)(values), run(values))
-
-
-def test_autocast_converts_nothing_else():
-    lif = LIFLinear(5, 4)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        with pytest.raises(ValueError, match=r"times is torch\.float64 on cpu, weight is torch\.float32"):
-            lif(torch.rand(2, 5).double())
-        with pytest.raises(ValueError, match=r"times must be float32 or float64, got torch\.int16"):
-            lif(torch.ones(2, 5, dtype=torch.int16))
-
-
-def test_low_precision_without_autocast_is_refused():
-    lif = LIFLinear(5, 4)
-    with pytest.raises(
-        ValueError, match=r"times is torch\.bfloat16 on cpu, weight is torch\.float32 .* times\.to\(weight\)"
-    ):
-        lif(torch.rand(2, 5).bfloat16())
-    with (
-        torch.autocast("cpu", dtype=torch.bfloat16),
-        pytest.raises(ValueError, match=r"weight must be float32 or float64, got torch\.bfloat16"),
-    ):
-        lif.bfloat16()(torch.rand(2, 5).bfloat16())
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")

@@ -1,10 +1,8 @@
 """Numba's private parts: kernels compute the same the public way, which is taken where a version of Numba lacks one."""
 
-import os
-import subprocess
-import sys
-
 import pytest
+
+import forked
 
 LACKS = {
     "nothing": "",
@@ -72,9 +70,10 @@ print(hashlib.sha256(b"".join(x.numpy().tobytes() for x in parts(torch.float32, 
 
 
 def printed(program, lacks, folder):
-    code = f"import sys\n{LACKS[lacks]}\n{program}"
-    env = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
-    found = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NUMBA_CACHE_DIR", str(folder))
+        found = forked.run_code(f"import sys\n{LACKS[lacks]}\n{program}")
+    assert found.returncode == 0, found.stderr
     return found.stdout.splitlines()
 
 

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from torch.func import vmap
 
 from agreement import DOUBLE, Drawn, learnt, results, same
 from firstspike import LIF, first_spike_time, spike_trains
@@ -233,34 +232,6 @@ def test_membranes_that_end_below_rest_spike_no_more():
     torch.testing.assert_close(spikes, expected, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("reset", [-0.1, None])
-def test_windows_that_follow_one_another_are_one_long_call(reset, backend):
-    """Values, gradients, and the state at the end; windows also end within refractory times and at inputs."""
-    draw = Drawn(7)
-    neuron = typical(6, draw, bias=draw.uniform(6, low=0.2, high=1.4).requires_grad_(), reset=reset)
-    leaves = {"times": draw.uniform(3, 5, 3, high=4.0), "weight": 0.7 + draw.normal(6, 5)}
-    ends = [0.4, 0.5, 0.55, leaves["times"][0, 0, 0].item() + 1.0, 5.0]
-    ends = sorted(ends)
-
-    def of_windows(ends):
-        def run(leaves, backend, observed):
-            state, parts = None, []
-            for until in ends:
-                found = spike_window(
-                    leaves["times"], leaves["weight"], neuron, receptor=[0, 1, 0, 1, 1], max_spikes=30, state=state,
-                    until=until, backend=backend,
-                )  # fmt: skip
-                state = found.state
-                parts.append(found.trains)
-            return torch.cat(parts, -1).sort(-1).values[..., :30], *state[:3]
-
-        return run
-
-    whole, pieces = (results(leaves, learnt(neuron), of_windows(x), backend) for x in (ends[-1:], ends))
-    assert whole[0][0].isfinite().sum() > 30
-    same(pieces, whole, times=1e-12, grads=1e-9)
-
-
 def first(times, weight, neuron, **shared):
     return first_spike_time(times, weight, neuron, **shared)
 
@@ -290,36 +261,6 @@ def test_first_spikes_are_the_first_of_trains(outputs, bias, backend):
     for other in found[1:]:
         for x, y in zip(found[0], other, strict=True):
             torch.testing.assert_close(x, y, rtol=1e-13, atol=1e-14)
-
-
-def test_ensembles_through_vmap(backend):
-    """Networks with weights, constants and jumps of their own."""
-    draw, count = Drawn(9), 3
-    times, weight = draw.uniform(4, 5, 2, high=2.0), 0.8 + draw.normal(count, 6, 5)
-    mem, syn, jump = (draw.uniform(count, 6, low=low, high=high) for low, high in ((1, 2), (0.5, 1.5), (0.1, 0.4)))
-
-    def loss(weight, mem, syn, jump):
-        neuron = AdaptiveLIF(mem, (syn, 0.7), 1.0, -0.1, 0.1, adaptation=[(2.0, jump)])
-        found = spike_window(
-            times, weight, neuron, receptor="sign", max_spikes=20, until=4.0, overflow="drop", backend=backend
-        )
-        trains = torch.where(found.trains.isfinite(), found.trains, 0.0)
-        return trains.square().sum() + found.state.current.square().sum(), found.trains
-
-    derive = torch.func.grad(loss, argnums=(0, 1, 2, 3), has_aux=True)
-    grads, trains = vmap(derive)(weight, mem, syn, jump)
-    for k in range(count):
-        own, alone = derive(weight[k], mem[k], syn[k], jump[k])
-        torch.testing.assert_close(trains[k], alone, rtol=0, atol=0 if backend == "cpu" else 1e-14)
-        for x, y in zip(grads, own, strict=True):
-            assert y.any()
-            torch.testing.assert_close(x[k], y, rtol=1e-12, atol=1e-12)
-    by_times = vmap(lambda t: trains_of(t, weight[0], backend))(torch.stack([times, times + 0.3]))
-    torch.testing.assert_close(by_times[0], trains_of(times, weight[0], backend), rtol=0, atol=1e-14)
-
-
-def trains_of(times, weight, backend):
-    return spike_trains(times, weight, LIF(1.5, (1.0, 2.0)), receptor="sign", max_spikes=20, backend=backend)
 
 
 @pytest.mark.slow  # it has kernels of its own to compile

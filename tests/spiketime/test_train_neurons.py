@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_train_kernels import draw, finite
+from test_train_kernels import covering, draw, finite
 
 from firstspike import LIF, first_spike_time, spike_trains
 from firstspike.spiketime import TrainState, cpu, spike_window
@@ -81,18 +81,16 @@ def compare(shape, mode, ratio, least=1.0, **options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("windows", [False, True])
-@pytest.mark.parametrize("refractory", [0.0, 0.6])
-@pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, 1.37, 100.0, INF])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("mode", "ratio", "refractory", "windows"),
+    covering(MODES, [1.0, 2.0, 0.5, 1.37, 100.0, INF], [0.0, 0.6], [False, True]),
+)
 def test_equals_the_reference(mode, ratio, refractory, windows):
     compare(SHAPES[0], mode, ratio, refractory=refractory, windows=windows)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("windows", [False, True])
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("shape", SHAPES[1:], ids=str)
+@pytest.mark.parametrize(("shape", "mode", "windows"), covering(SHAPES[1:], MODES, [False, True]), ids=str)
 def test_shapes(shape, mode, windows):
     compare(shape, mode, 1.37, refractory=0.2, windows=windows, least=0)
 

@@ -78,6 +78,7 @@ class Current:
         """
         parameters_of(neuron, weight, receptor)  # for its checks
         driven, gain = neuron.driven()
+        times = times if times.shape[-1] else pad(times, (0, 1), value=math.inf)  # room for a step
         outputs, inputs, copies = weight.shape[0], weight.shape[1] - own, times.shape[-1]
         if not isinstance(receptor, str):
             reached = receptor_of(neuron, receptor, weight)
@@ -104,7 +105,7 @@ class Current:
         jumps = (jumps * gain).expand(outputs, -1)
         steps = pad(self.times.to(weight).clamp(min=start).unsqueeze(-1), (0, copies - 1), value=math.inf)
         steps = steps.expand(*times.shape[:-2], -1, -1)
-        last = torch.full_like(reached[:1], len(driven.receptors) - 1).expand(len(self.times))
+        last = reached.new_full((len(self.times),), len(driven.receptors) - 1)
 
         def between(x: Tensor, of_steps: Tensor, dim: int = -1) -> Tensor:
             """Before the neurons themselves."""
