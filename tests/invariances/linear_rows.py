@@ -158,6 +158,7 @@ def _make_current(setting: Setting, member: int = 0) -> Problem:
     found = _make_window(setting._replace(ratio=setting.ratio if math.isfinite(setting.ratio) else 20.0), member)
     source, size = Source(setting, member + 1), setting
     steps, values = source.uniform(5, low=-0.5, high=3.0).sort().values, 0.8 * source.normal(size.neurons, 5)
+    values[:, -1] = 0.0  # or neurons would spike on and on in a long gap
     quantities = {"steps": Quantity("c", time=1, point=True), "amplitudes": Quantity("oc", weight=1)}
     return replace(
         found, values={**found.values, "steps": steps, "amplitudes": values}, learnt=(*found.learnt, "amplitudes"),
