@@ -106,11 +106,11 @@ def show_rates(results, neurons):
     return figure
 
 
-def digits(seed, neurons, epochs, data, learns="everything", folder=None):
+def digits(seed, neurons, epochs, data, learns="everything", folder=None, looks=False):
     """A network learns to tell spoken digits, played five times as fast: everything, or a part of it.
 
     Without a readout that learns, every tenth neuron belongs to the population of a digit. Its spikes count for this
-    digit, early ones more. With a ``folder`` the training is resumed.
+    digit, early ones more. With a ``folder`` the training is resumed. ``looks``: what is ``seen`` before and after it.
     """
     generator, populations = torch.Generator().manual_seed(seed), learns not in ("everything", "readout")
     neuron, weight = (SLOWER, 0.01) if populations else (NEURON, 0.02)
@@ -140,13 +140,13 @@ def digits(seed, neurons, epochs, data, learns="everything", folder=None):
         schedule=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps),
         schedule_by="batch" if populations else "epoch",
     )  # fmt: skip
-    start, before = time.process_time(), seen(network, data.test) if populations else None
+    before, start = seen(network, data.test) if looks else None, time.process_time()
     kept = {} if folder is None else {"folder": folder / f"{learns}_{seed}", "resume": True, "checkpoint_every": 1}
     result = trainer.fit(
         data.train, data.validation, epochs=epochs, batch_size=batch_size, seed=seed, test=data.test, **kept
     )
     took = time.process_time() - start
-    return result.test.accuracy, took, before, seen(network, data.test) if populations else None
+    return result.test.accuracy, took, before, seen(network, data.test) if looks else None
 
 
 def seen(network, data):
@@ -204,7 +204,8 @@ def main():
     data = DATASETS["spoken_digits"](folder=given.where, channels=48, encode=encode)
     found = []
     for seed in seeds:
-        found.append(digits(seed, given.neurons, given.epochs, data, given.learns, given.runs))
+        looks = bool(given.picture) and not found  # at the first seed
+        found.append(digits(seed, given.neurons, given.epochs, data, given.learns, given.runs, looks))
         print(f"seed {seed}: test accuracy {100 * found[-1][0]:.1f} %", flush=True)
     print(f"test accuracy {spread([100 * x[0] for x in found])} %, {spread([x[1] for x in found])} s of CPU time")
     if given.picture:

@@ -231,8 +231,8 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
 
         A current is injected into the neurons, beside the inputs.
         """
-        inputs, steps = self.seen(times), None if current is None else current.times
-        bounds = window_bounds(self._begin, self.duration, self.window, self.weight.dtype, inputs, observed, steps)
+        inputs = self.seen(times)
+        bounds = self._bounds(self._begin, self.duration, inputs, observed, current)
         if self._in_one_call():
             return self._all_windows(inputs, bounds, None, observed, self.max_spikes, current).trains
         room = math.prod(inputs.shape[:-2]), self.out_features, self.max_spikes
@@ -273,8 +273,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         """
         inputs = self.seen(times)
         begin = self._begin if state is None else state.neurons.time
-        steps = None if current is None else current.times
-        bounds = window_bounds(begin, until, self.window, self.weight.dtype, inputs, observed, steps)
+        bounds = self._bounds(begin, until, inputs, observed, current)
         if self._in_one_call():
             room = (len(bounds) - 1) * self.window_spikes
             result = self._all_windows(inputs, bounds, state, observed, room, current)
@@ -284,6 +283,13 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         late = result.trains if state is None else torch.cat([state.pending, result.trains], dim=-1)
         late = torch.where(late >= until - self._reach, late, math.inf).sort(dim=-1, stable=True).values
         return result.trains, RecurrentState(result.state, columns_within(late, -math.inf, math.inf))
+
+    def _bounds(
+        self, begin: float | None, until: float, inputs: Tensor, observed: Tensor | None, current: Current | None
+    ) -> list[float]:
+        """Of the windows up to some time: what happens to the neurons may also begin with a step of a current."""
+        steps = None if current is None else current.times
+        return window_bounds(begin, until, self.window, self.weight.dtype, inputs, observed, steps)
 
     def _all_windows(
         self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None, most: int,

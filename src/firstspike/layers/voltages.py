@@ -14,7 +14,7 @@ from firstspike.neurons import Neuron
 from firstspike.neurons.base import ROLES
 from firstspike.neurons.expressions import value_of
 from firstspike.spiketime import TrainState, spike_window
-from firstspike.spiketime.current import Current, injected, place_of_current
+from firstspike.spiketime.current import Current, injected, without_current
 from firstspike.spiketime.parameters import Receptor, parameters_of, starting_state
 from firstspike.spiketime.states import linear_states
 from firstspike.spiketime.values import MOST_SPIKES, checked, real_times
@@ -85,11 +85,9 @@ def _with_current(
     **options: Any,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """``states_at`` with a current that all samples share."""
-    start = 0.0 if neuron.begins else -math.inf
-    trains, weight, driven, delay, receptor = current.add_to(trains, weight, neuron, delay, receptor, start)
+    trains, weight, driven, delay, receptor = current.add_to(trains, weight, neuron, delay, receptor)
     voltage, others = states_at(at, trains, weight, driven, delay=delay, receptor=receptor, **options)
-    place = place_of_current(driven)
-    return voltage, torch.cat([others[..., :place], others[..., place + 1 :]], dim=-1)
+    return voltage, without_current(others, driven)
 
 
 def _one_by_one(
@@ -182,14 +180,12 @@ def _run(
     if layer.weight.ndim > 2:
         raise ValueError(f"{layer._name} has no voltages: neurons at several places see different inputs")
     neuron, trains, quiet = layer.neuron, form_of(layer) == "trains", layer.neuron
-    injected = {} if current is None else {"current": current}
-    own = layer(times, observed, **injected) if hasattr(layer, "recurrent_weight") else None
-    seen = layer.fed(times, own)
+    seen = layer.fed(times, layer(times, observed, current) if hasattr(layer, "recurrent_weight") else None)
     if form_of(layer) == "values" or not (trains or neuron.equations):
         quiet = neuron.without_spikes()
-    given: dict[str, Any] = {"delay": seen.delay, "receptor": seen.receptor, "backend": layer.backend, **injected}
+    given: dict[str, Any] = {"delay": seen.delay, "receptor": seen.receptor, "backend": layer.backend}
     given |= {"max_spikes": layer.max_spikes, "observed": observed} if trains else {}
-    found = states_at(at, seen.times, seen.weight, quiet, **given)
+    found = states_at(at, seen.times, seen.weight, quiet, current=current, **given)
     if at.numel() and float(at.max()) > seen.until:
         raise ValueError(f"at: the layer stops at {seen.until:g}, got a time of {float(at.max()):g}")
     return neuron, *found

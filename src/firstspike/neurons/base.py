@@ -244,12 +244,8 @@ class Neuron:
     def without_spikes(self) -> "Neuron":
         """A copy of the neuron without a threshold."""
         assert self.equations is not None
-        old, found = self.equations, object.__new__(Neuron)
-        new = read_equations(old.text, "0 > 1", "", old.receptors, old.held)
-        found.__dict__ |= {"equations": new, "start": self.start, "conducts": self.conducts}
-        values = self.named_values
-        found.__dict__ |= {"parameters": {name: Parameter(Unit(), -math.inf) for name in values}, **values}
-        return found
+        old = self.equations
+        return self._by_equations(read_equations(old.text, "0 > 1", "", old.receptors, old.held), self.conducts)
 
     def driven(self) -> tuple["Neuron", float | Tensor]:
         """A copy with one more receptor, the last, for what adds to the ``bias`` and stays; and how much adds 1 to it.
@@ -261,11 +257,14 @@ class Neuron:
         name = next((x for x in ("bias", "I_e") if x in self.equations.parameters), None)
         if name is None:
             raise ValueError(f"a current adds to the parameter bias, which the equations do not have: {self!r}")
-        found = object.__new__(Neuron)
-        found.__dict__ |= {"equations": self.equations.with_input(name), "start": self.start, "conducts": False}
-        values = self.named_values
+        return self._by_equations(self.equations.with_input(name), False), 1.0
+
+    def _by_equations(self, equations: Equations, conducts: bool) -> "Neuron":
+        """A neuron with the values and the start of this one, without a name."""
+        found, values = object.__new__(Neuron), self.named_values
+        found.__dict__ |= {"equations": equations, "start": self.start, "conducts": conducts}
         found.__dict__ |= {"parameters": {name: Parameter(Unit(), -math.inf) for name in values}, **values}
-        return found, 1.0
+        return found
 
     @property
     def begins(self) -> bool:

@@ -69,15 +69,18 @@ class Current:
         return pad(self.values, (1, 0))[..., place]
 
     def add_to(
-        self, times: Tensor, weight: Tensor, neuron: Neuron, delay: Tensor | None, receptor: Receptor, start: float,
-        own: int = 0,
+        self, times: Tensor, weight: Tensor, neuron: Neuron, delay: Tensor | None, receptor: Receptor,
+        start: float | None = None, own: int = 0,
     ) -> tuple[Tensor, Tensor, Neuron, Tensor | None, Tensor]:  # fmt: skip
         """Trains, weights, neurons, delays and receptors with the steps as inputs, of values that samples share.
 
-        Steps before the ``start`` count as there. The last sources, as many as ``own``, are the neurons themselves.
+        Steps before the ``start``, by default when the neurons begin, count as there. The last sources, as many as
+        ``own``, are the neurons themselves.
         """
         parameters_of(neuron, weight, receptor)  # for its checks
         driven, gain = neuron.driven()
+        if start is None:
+            start = 0.0 if neuron.begins else -math.inf
         times = times if times.shape[-1] else pad(times, (0, 1), value=math.inf)  # room for a step
         outputs, inputs, copies = weight.shape[0], weight.shape[1] - own, times.shape[-1]
         if not isinstance(receptor, str):
@@ -116,9 +119,22 @@ class Current:
         return between(times, steps, -2), between(weight, jumps), driven, delay, between(reached, last)
 
 
-def place_of_current(neuron: Neuron) -> int:
-    """Where the state of the current is among the states beside the membrane, of a driven neuron."""
-    return neuron.receptors[-1] - (neuron.equations is not None)
+def _around_current(states: Tensor, driven: Neuron) -> tuple[Tensor, Tensor]:
+    """States beside the membrane, before and from the place where a driven neuron has that of the current."""
+    place = driven.receptors[-1] - (driven.equations is not None)
+    return states[..., :place], states[..., place:]
+
+
+def with_current(states: Tensor, driven: Neuron) -> Tensor:
+    """The states beside the membrane that a driven neuron starts with, before its current."""
+    before, after = _around_current(states, driven)
+    return torch.cat([before, torch.zeros_like(states[..., :1]), after], dim=-1)
+
+
+def without_current(states: Tensor, driven: Neuron) -> Tensor:
+    """The states beside the membrane that users see: all but that of the current."""
+    before, after = _around_current(states, driven)
+    return torch.cat([before, after[..., 1:]], dim=-1)
 
 
 def injected(run: Callable[..., Any], current: Current, times: Tensor, *given: Any, **options: Any) -> Any:

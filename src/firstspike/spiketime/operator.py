@@ -12,7 +12,7 @@ from torch import Tensor
 from firstspike.neurons import LIF, Neuron, check_neuron
 from firstspike.spiketime.backends import chosen
 from firstspike.spiketime.contract import Held, Recurrence, Rows
-from firstspike.spiketime.current import Current, injected, place_of_current
+from firstspike.spiketime.current import Current, injected, with_current, without_current
 from firstspike.spiketime.function import Options, spikes_of
 from firstspike.spiketime.parameters import Receptor, all_tensors, of_neurons, parameters_of, starting_state, turned
 from firstspike.spiketime.values import check_spikes, checked
@@ -364,21 +364,17 @@ def _with_current(
     """``spike_window`` with a current that all samples share. States do not show it."""
     if rows is not None:
         raise ValueError("layers of synapses take no currents yet; take a bias, or a layer with a matrix of weights")
-    start = 0.0 if neuron.begins else -math.inf
-    own = 0 if options["windows"] is None else len(weight)
-    given = current.add_to(times, weight, neuron, delay, receptor, start if state is None else state.time, own)
+    own, start = 0 if options["windows"] is None else len(weight), None if state is None else state.time
+    given = current.add_to(times, weight, neuron, delay, receptor, start, own)
     times, weight, driven, delay, receptor = given
-    place, alone = place_of_current(driven), not neuron.parts
     if state is not None:
-        held = state.current.unsqueeze(-1) if alone else state.current
-        held = torch.cat([held[..., :place], torch.zeros_like(held[..., :1]), held[..., place:]], dim=-1)
-        state = state._replace(current=held)
+        held = state.current if neuron.parts else state.current.unsqueeze(-1)
+        state = state._replace(current=with_current(held, driven))
     found = spike_window(times, weight, driven, delay=delay, receptor=receptor, state=state, **options)
     if found.state is None:
         return found
-    held = found.state.current
-    held = held[..., 0] if alone else torch.cat([held[..., :place], held[..., place + 1 :]], dim=-1)
-    return found._replace(state=found.state._replace(current=held))
+    held = without_current(found.state.current, driven)
+    return found._replace(state=found.state._replace(current=held if neuron.parts else held.squeeze(-1)))
 
 
 @lru_cache(maxsize=256)
