@@ -284,6 +284,12 @@ def unguarded(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def _own_draws():
+    """What a test draws does not depend on the tests before it, which are others for each number of workers."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def _ctrl_c():
     """The command leaves Ctrl-C to the system when it ends, and the process with it; here the process goes on."""
     before = signal.getsignal(signal.SIGINT)
