@@ -42,7 +42,8 @@ def states_at(
         at: the times, finite. Neurons from equations, and those with a bias, begin at 0, and are as at 0 before it.
         trains: see ``spike_trains``, as all that is not here.
         max_spikes: most spikes. A neuron with more stays at its reset.
-        observed: spikes from elsewhere: data, at which neurons are reset in place of at their own.
+        observed: spikes from elsewhere: data, at which neurons are reset in place of at their own. One whose membrane
+            would run away, as that of AdEx, stays at its reset from its own spike until the next of these.
         current: what is injected into the neurons, which no state shows.
 
     Raises:
@@ -102,7 +103,8 @@ def _one_by_one(
     runs, ends = neuron, points.double()
     if observed is not None:
         observed = observed.double()
-        runs, ends = neuron.without_spikes(), torch.cat([ends, observed[observed.isfinite()]]).unique()
+        quiet = neuron.waiting() if neuron.equations.runs_away else neuron.without_spikes()
+        runs, ends = quiet, torch.cat([ends, observed[observed.isfinite()]]).unique()
     asked, arriving, kept = set(points.tolist()), set(arrivals[arrivals >= 0].tolist()), []
     voltage, others, left = (x.reshape(*lead, *x.shape[1:]) for x in starting_state(neuron, math.prod(lead), weight))
     state = TrainState(voltage, others, left, 0.0)
@@ -117,14 +119,14 @@ def _one_by_one(
         if end > state.time:
             state = after(end)
         if observed is not None and bool((spiking := (observed == end).any(dim=-1)).any()):
-            state = _after_spikes(neuron, state, spiking)
+            state = after_spikes(neuron, state, spiking)
         if end in asked:  # what arrives at a time is not seen until then
             kept.append((after(math.nextafter(end, math.inf)) if end in arriving else state)[:2])
     voltage, others = (torch.stack(x) for x in zip(*kept, strict=True))
     return [x.movedim(0, -1) for x in (voltage, *others.unbind(-1))]
 
 
-def _after_spikes(neuron: Any, state: TrainState, spiking: Bool[Tensor, "*batch out"]) -> TrainState:
+def after_spikes(neuron: Any, state: TrainState, spiking: Bool[Tensor, "*batch out"]) -> TrainState:
     """The state after neurons from equations spiked at its end."""
     voltage, others, left, end = state
     old = dict(zip(neuron.equations.states, (voltage, *others.unbind(-1)), strict=True))
@@ -151,7 +153,11 @@ def excess(
     layer: "NeuronLayer", times: Spikes, at: Float[Tensor, " points"], observed: Tensor | None = None
 ) -> Float[Tensor, "*batch out points"]:
     """How far neurons are above their threshold at given times, in units of it, or of how far they start below it."""
-    neuron, voltage, others = _run(layer, times, at, observed)
+    return excess_of(*_run(layer, times, at, observed))
+
+
+def excess_of(neuron: Any, voltage: Tensor, others: Tensor) -> Tensor:
+    """``excess`` of neurons in states that ``states_at`` found."""
     if neuron.equations is not None:
         values = {name: _like(voltage, x) for name, x in neuron.named_values.items()}
         above = _like(voltage, value_of(neuron.equations.excess, values | _by_name(neuron, voltage, others)))

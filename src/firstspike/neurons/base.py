@@ -1,6 +1,7 @@
 """The base of all neurons: parameters with units and bounds, and properties that backends rely on."""
 
 import math
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -50,6 +51,7 @@ class Parameter(NamedTuple):
         return above and (number < math.inf or self.infinite)
 
 
+_FOR_GOOD = 1e15
 TIME, POTENTIAL = Unit(time=1), Unit(potential=1)
 Value = float | Tensor | tuple[float | Tensor, ...] | None
 """The value of a parameter."""
@@ -246,6 +248,22 @@ class Neuron:
         assert self.equations is not None
         old = self.equations
         return self._by_equations(read_equations(old.text, "0 > 1", "", old.receptors, old.held), self.conducts)
+
+    def waiting(self) -> "Neuron":
+        """A copy with equations that stays at its reset after a spike, as in a refractory time without end.
+
+        Nothing else happens at the spike. Without spikes, membranes of ``AdEx`` neurons and others run away.
+        """
+        assert self.equations is not None
+        old = self.equations
+        held = old.held or old.states[:1]
+        resets = [x for x in re.split("[;\n]", old.reset) if re.match(rf"\s*({'|'.join(held)})\b", x)]
+        if not resets:
+            return self.without_spikes()
+        given = old.text, old.threshold, ";".join(resets), old.receptors, held
+        found = self._by_equations(read_equations(*given), self.conducts)
+        found.__dict__["refractory"] = _FOR_GOOD
+        return found
 
     def driven(self) -> tuple["Neuron", float | Tensor]:
         """A copy with one more receptor, the last, for what adds to the ``bias`` and stays; and how much adds 1 to it.

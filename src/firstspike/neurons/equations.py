@@ -8,7 +8,7 @@ from functools import lru_cache
 from keyword import iskeyword
 from typing import Any
 
-from firstspike.neurons.expressions import FUNCTIONS, RESERVED, Expression, limited, names_in, read
+from firstspike.neurons.expressions import FUNCTIONS, RESERVED, Expression, degree_in, limited, names_in, read
 
 _LINES, _CHARACTERS, _STATES = 100, 20_000, 16
 _RATE = re.compile(r"d\s*(\w+)\s*/\s*dt")
@@ -69,6 +69,11 @@ class Equations:
         """Whether a spike leaves all states that the threshold compares as they are."""
         compared = set(names_in(self.excess)).intersection(self.states)
         return bool(compared) and compared.issubset(self.after)
+
+    @property
+    def runs_away(self) -> bool:
+        """Whether the membrane changes faster the higher it is, more than in proportion, so that it can be infinite."""
+        return degree_in(self.flow[0], self.states[0]) > 1
 
     def __str__(self) -> str:
         return f"{self.text}\nspike where {self.threshold}" + (f"\nthen {self.reset}" if self.reset else "")

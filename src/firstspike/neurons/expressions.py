@@ -134,6 +134,21 @@ def names_in(expression: Expression) -> Iterator[str]:
             yield from names_in(operand)  # type: ignore[arg-type]
 
 
+def degree_in(expression: Expression, name: str) -> float:
+    """The degree of a polynomial in one of its names, ``inf`` for what is none."""
+    if not isinstance(expression, tuple):
+        return float(expression == name)
+    operation, *operands = expression
+    degrees = [degree_in(x, name) for x in operands]  # type: ignore[arg-type]
+    if operation in ("+", "-"):
+        return max(degrees)
+    if operation == "*":
+        return sum(degrees)
+    if operation == "/" and not degrees[1]:
+        return degrees[0]
+    return math.inf if any(degrees) else 0.0
+
+
 def value_of(expression: Expression, values: Mapping[str, Tensor]) -> Tensor | float:
     """The value of an expression, differentiable with respect to those of its names."""
     if isinstance(expression, str):
