@@ -20,7 +20,7 @@ from tqdm import tqdm
 from firstspike.layers.voltages import after_spikes, excess_of, states_at
 from firstspike.layers.windows import columns_within
 from firstspike.neurons import Neuron
-from firstspike.spiketime import TrainState, spike_window
+from firstspike.spiketime import TrainState, spike_trains, spike_window
 from firstspike.spiketime.current import Current
 from firstspike.spiketime.parameters import Receptor, starting_state
 
@@ -80,10 +80,9 @@ class _Problem(NamedTuple):
     current: Current | None
     at: Float[Tensor, " points"]
     voltage: Float[Tensor, " points"]
-    in_time: bool
 
     @classmethod
-    def of(cls, neuron: Neuron, given: Recording, noise: Noise) -> "_Problem":
+    def of(cls, neuron: Neuron, given: Recording) -> "_Problem":
         empty = torch.empty(0, dtype=torch.float64)
         at, voltage = (empty, empty) if given.voltage is None else (x.detach().double() for x in given.voltage)
         order = at.argsort()
@@ -92,10 +91,10 @@ class _Problem(NamedTuple):
         receptor: Receptor = [0] if given.times is None and len(neuron.receptors) > 1 else given.receptor
         current = given.current and Current(given.current.times.double(), given.current.values.detach().double())
         inputs = times.double().sort(dim=-1).values, weight.detach().double(), receptor, current
-        return cls(neuron, given.spikes.double(), *inputs, at[order], voltage[order], noise == "times")
+        return cls(neuron, given.spikes.double(), *inputs, at[order], voltage[order])
 
     def misses(
-        self, values: Mapping[str, Float[Tensor, " starts"]]
+        self, values: Mapping[str, Float[Tensor, " starts"]], free: bool
     ) -> tuple[Float[Tensor, "starts spikes"], Float[Tensor, "starts points"]]:
         """What should be 0: at spikes, and at points of the membrane."""
         values = dict(values)
@@ -106,24 +105,32 @@ class _Problem(NamedTuple):
             weight = weight * gain.unsqueeze(-1)
             current = None if current is None else Current(current.times, current.values * gain.unsqueeze(-1))
         run = self._linear if neuron.equations is None else self._walked
-        at_spikes, membrane = run(neuron, weight, {"receptor": self.receptor}, current)
+        given = neuron, weight, {"receptor": self.receptor}, current
+        at_spikes, membrane = run(*given)
+        at_spikes = self._free(*given) if free and len(self.spikes) else at_spikes
         return at_spikes, membrane - self.voltage + (0.0 if rest is None else rest.unsqueeze(-1))
 
     def _linear(self, neuron: Neuron, weight: Tensor, options: Any, current: Current | None) -> tuple[Tensor, Tensor]:
         seen = self.spikes.expand(len(weight), -1)
-        points = [self.spikes - _EARLY, self.at]
-        if self.in_time:  # and a little earlier, for the slope
-            step = 1e-3 * self.spikes.diff().amin()
-            points.append(self.spikes - _EARLY - step)
-        found = states_at(torch.cat(points), self.times, weight, neuron, observed=seen, current=current, **options)
-        sizes = [len(x) for x in points]
-        states = [x.split(sizes, dim=d) for x, d in zip(found, (-1, -2), strict=True)]
-        misses = excess_of(neuron, states[0][0], states[1][0])
-        if self.in_time:
-            slope = (misses - excess_of(neuron, states[0][2], states[1][2])).detach() / step
-            slope = torch.maximum(slope.abs(), 0.1 * slope.abs().median(dim=-1, keepdim=True).values)
-            misses = misses / slope
-        return misses, states[0][1]
+        points = torch.cat([self.spikes - _EARLY, self.at])
+        found = states_at(points, self.times, weight, neuron, observed=seen, current=current, **options)
+        sizes = [len(self.spikes), len(self.at)]
+        (voltage, membrane), (others, _) = (x.split(sizes, dim=d) for x, d in zip(found, (-1, -2), strict=True))
+        return excess_of(neuron, voltage, others), membrane
+
+    def _free(self, neuron: Neuron, weight: Tensor, options: Any, current: Current | None) -> Tensor:
+        """How far the nearest of its own spikes is from each of the recorded ones, if nothing resets it."""
+        room = self._gap / 2
+        given = options | {"until": float(self.spikes[-1] + room), "current": current, "overflow": "drop"}
+        own = spike_trains(self.times, weight, neuron, max_spikes=2 * len(self.spikes) + 8, **given)
+        place = (own.detach().unsqueeze(-1) - self.spikes).abs().nan_to_num(nan=math.inf).argmin(dim=-2)
+        apart = own.gather(-1, place) - self.spikes
+        return torch.where(apart.abs() < room, apart, room)
+
+    @property
+    def _gap(self) -> float:
+        """A usual interval."""
+        return float(self.spikes.diff(prepend=torch.zeros(1).to(self.spikes)).median())
 
     def _walked(self, neuron: Any, weight: Tensor, options: Any, current: Current | None) -> tuple[Tensor, Tensor]:
         """From each recorded spike to the next, or the next point."""
@@ -131,7 +138,7 @@ class _Problem(NamedTuple):
         voltage, others, left = (x.squeeze(0) for x in starting_state(neuron, 1, weight))
         state = TrainState(voltage, others, left, 0.0)
         every = torch.ones(count, dtype=torch.bool)
-        ahead = self.spikes.diff(prepend=torch.zeros(1).to(self.spikes)).median()
+        ahead = self._gap if len(self.spikes) else 0.0
         own, misses, membranes = torch.full_like(voltage, math.inf), [], []
 
         def run(one: Neuron, end: float, state: TrainState) -> Any:
@@ -151,7 +158,7 @@ class _Problem(NamedTuple):
                 named = dict(zip(neuron.equations.states, (state.voltage, *state.current.unbind(-1)), strict=True))
                 membranes.append(neuron.membrane_of(named, weight))
             if end in spikes:
-                late = run(neuron, end + float(ahead), state).trains[..., 0]
+                late = run(neuron, end + ahead, state).trains[..., 0]
                 next_one = torch.where(own.isfinite(), own, late)
                 misses.append(torch.where(next_one.isfinite(), next_one - end, ahead))
                 state, own = after_spikes(neuron, state, every), torch.full_like(own, math.inf)
@@ -324,17 +331,18 @@ def fit_neuron(
     of little noise.
     """
     given = [recordings] if isinstance(recordings, Recording) else list(recordings)
-    problems, scales = [_Problem.of(neuron, x, noise) for x in given], _Scales.of(bounds)
+    problems, scales = [_Problem.of(neuron, x) for x in given], _Scales.of(bounds)
     with_named(neuron, {name: 1.0 for name in bounds if name not in (GAIN, REST)})
 
     def both(free: Tensor) -> list[Tensor]:
-        found = [problem.misses(scales.values(free)) for problem in problems]
+        found = [problem.misses(scales.values(free), alone) for problem in problems]
         return [torch.cat(x, dim=-1) for x in zip(*found, strict=True)]
 
+    alone = False
     voltages = torch.cat([problem.voltage for problem in problems])
     gaps = torch.cat([problem.spikes.diff() for problem in problems])
     units = [1.0, float(voltages.std()) if len(voltages) > 1 else 1.0]
-    if (neuron.equations is not None or noise == "times") and len(gaps):
+    if neuron.equations is not None and len(gaps):
         units[0] = float(gaps.median())
 
     def misses(free: Tensor) -> Tensor:
@@ -349,6 +357,7 @@ def fit_neuron(
         free, cost = _searched(misses, free[cost.argsort()[:keep]], steps, bar)
         size = misses(free[:1]).shape[-1]
         best = free[cost.argsort()[: max(1, keep // 4)]]
+        alone = noise == "times"
         left = [float(x.square().mean().sqrt()) for x in both(best[:1])]
         units[:] = [max(x, 1e-9 * unit) if x == x else unit for x, unit in zip(left, units, strict=True)]
         best, last = _searched(misses, best, steps, bar)
