@@ -25,6 +25,8 @@ from firstspike.spiketime.current import Current
 from firstspike.spiketime.parameters import Receptor, starting_state
 
 GAIN, REST = "gain", "rest"
+_STEP = 1e-4  # how much earlier still, in intervals, for a slope
+_AT_BOUND = 12.0  # logits
 _EARLY = 1e-9  # how long before a spike its membrane is looked at, in the unit of time
 _DAMP, _MOST_DAMP, _ENOUGH = 1e-2, 1e5, 1e-20
 Noise = Literal["membrane", "times"]
@@ -80,9 +82,10 @@ class _Problem(NamedTuple):
     current: Current | None
     at: Float[Tensor, " points"]
     voltage: Float[Tensor, " points"]
+    in_time: bool
 
     @classmethod
-    def of(cls, neuron: Neuron, given: Recording) -> "_Problem":
+    def of(cls, neuron: Neuron, given: Recording, noise: Noise) -> "_Problem":
         empty = torch.empty(0, dtype=torch.float64)
         at, voltage = (empty, empty) if given.voltage is None else (x.detach().double() for x in given.voltage)
         order = at.argsort()
@@ -91,7 +94,7 @@ class _Problem(NamedTuple):
         receptor: Receptor = [0] if given.times is None and len(neuron.receptors) > 1 else given.receptor
         current = given.current and Current(given.current.times.double(), given.current.values.detach().double())
         inputs = times.double().sort(dim=-1).values, weight.detach().double(), receptor, current
-        return cls(neuron, given.spikes.double(), *inputs, at[order], voltage[order])
+        return cls(neuron, given.spikes.double(), *inputs, at[order], voltage[order], noise == "times")
 
     def misses(
         self, values: Mapping[str, Float[Tensor, " starts"]], free: bool
@@ -112,11 +115,16 @@ class _Problem(NamedTuple):
 
     def _linear(self, neuron: Neuron, weight: Tensor, options: Any, current: Current | None) -> tuple[Tensor, Tensor]:
         seen = self.spikes.expand(len(weight), -1)
-        points = torch.cat([self.spikes - _EARLY, self.at])
+        before = self.spikes - _EARLY
+        points = torch.cat([before, before - self._gap * _STEP, self.at])
         found = states_at(points, self.times, weight, neuron, observed=seen, current=current, **options)
-        sizes = [len(self.spikes), len(self.at)]
-        (voltage, membrane), (others, _) = (x.split(sizes, dim=d) for x, d in zip(found, (-1, -2), strict=True))
-        return excess_of(neuron, voltage, others), membrane
+        sizes = [len(self.spikes), len(self.spikes), len(self.at)]
+        voltages, others = (x.split(sizes, dim=d) for x, d in zip(found, (-1, -2), strict=True))
+        misses, earlier = (excess_of(neuron, *x) for x in zip(voltages[:2], others[:2], strict=True))
+        if self.in_time:
+            slope = (misses - earlier).detach().abs() / (self._gap * _STEP)
+            misses = misses / torch.maximum(slope, 0.1 * slope.median(dim=-1, keepdim=True).values)
+        return misses, voltages[2]
 
     def _free(self, neuron: Neuron, weight: Tensor, options: Any, current: Current | None) -> Tensor:
         """How far the nearest of its own spikes is from each of the recorded ones, if nothing resets it."""
@@ -144,9 +152,7 @@ class _Problem(NamedTuple):
         def run(one: Neuron, end: float, state: TrainState) -> Any:
             trains = columns_within(self.times, state.time, end) if self.times.shape[-1] > 1 else self.times
             given = options | {"current": None if current is None else within(current, state.time, end)}
-            return spike_window(
-                trains, weight, one, max_spikes=1, overflow="drop", state=state, until=end, **given
-            )
+            return spike_window(trains, weight, one, max_spikes=1, overflow="drop", state=state, until=end, **given)
 
         spikes = set(self.spikes.tolist())
         points = set(self.at.tolist())
@@ -196,7 +202,9 @@ class _Scales(NamedTuple):
     def of(cls, bounds: Mapping[str, tuple[float, float]]) -> "_Scales":
         for name, pair in bounds.items():
             if not (isinstance(pair, tuple | list) and len(pair) == 2 and -math.inf < pair[0] < pair[1] < math.inf):
-                raise ValueError(f"bounds: expected a lower and an upper one for {name}, such as (5.0, 50.0), got {pair}")
+                raise ValueError(
+                    f"bounds: expected a lower and an upper one for {name}, such as (5.0, 50.0), got {pair}"
+                )
         low, high = torch.tensor(list(bounds.values()), dtype=torch.float64).T
         return cls(tuple(bounds), low, high)
 
@@ -269,8 +277,8 @@ class NeuronFit:
     Args:
         neuron: the neuron with the values found, as numbers.
         values: what was found for each name.
-        errors: standard errors, from the slopes of the residuals at the end (Gauss-Newton). They hold if residuals are
-            independent, and the neuron is of the kind that was recorded.
+        errors: standard errors, from the slopes of the residuals at the end (Gauss-Newton), ``inf`` for a value at one
+            of its bounds. They hold if residuals are independent, and the neuron is of the kind that was recorded.
         at_spikes: root mean square of what is left at the spikes; NaN without any.
         of_voltage: and of the voltage.
         costs: mean squares of all starts that were followed to the end, the best first. If several end at the same,
@@ -314,10 +322,10 @@ def fit_neuron(
         bounds: a lower and an upper one for each value that is not. Names are the neuron's; of several values
             ``threshold_jump_0`` is the first. ``"gain"`` multiplies weights and currents, as the resistance of a ``LIF``
             does, and ``"rest"`` adds to the membrane before it is compared with the voltage.
-        recordings: one, or several of the same neuron.
-        noise: of linear neurons, what differs from spike to spike. ``"membrane"``: how far it is from the threshold,
-            in units of it. ``"times"``: the spikes, which weighs that by the slope of the membrane. Spikes of neurons
-            with equations are always compared in time.
+        recordings: one, or several of the same neuron, from rest each.
+        noise: what differs from one recording to the next. ``"membrane"``: currents, so that each spike is compared
+            with what follows from the recorded ones before it. ``"times"``: only when spikes were seen, so that in the
+            end all spikes are compared with those of a neuron that goes on by itself.
         starts: how many points of a Sobol sequence are looked at.
         keep: how many of these are followed.
         steps: how many steps are made at most, and again once the noise of spikes and voltage is known.
@@ -326,12 +334,9 @@ def fit_neuron(
 
     Raises:
         ValueError: no bounds, or wrong ones, unknown names, or no start with which the neuron has spikes and membranes.
-
-    Source: the residuals of spikes are those of Gerstner et al. 2014, "Neuronal Dynamics", section 10.2, in the limit
-    of little noise.
     """
     given = [recordings] if isinstance(recordings, Recording) else list(recordings)
-    problems, scales = [_Problem.of(neuron, x) for x in given], _Scales.of(bounds)
+    problems, scales = [_Problem.of(neuron, x, noise) for x in given], _Scales.of(bounds)
     with_named(neuron, {name: 1.0 for name in bounds if name not in (GAIN, REST)})
 
     def both(free: Tensor) -> list[Tensor]:
@@ -342,7 +347,7 @@ def fit_neuron(
     voltages = torch.cat([problem.voltage for problem in problems])
     gaps = torch.cat([problem.spikes.diff() for problem in problems])
     units = [1.0, float(voltages.std()) if len(voltages) > 1 else 1.0]
-    if neuron.equations is not None and len(gaps):
+    if (neuron.equations is not None or noise == "times") and len(gaps):
         units[0] = float(gaps.median())
 
     def misses(free: Tensor) -> Tensor:
@@ -368,7 +373,8 @@ def fit_neuron(
     with forward_ad.dual_level():
         moved = scales.values(forward_ad.make_dual(free[:1], torch.ones_like(free[:1])))
         by_free = torch.stack([forward_ad.unpack_dual(x).tangent[0] for x in moved.values()])
-    errors = dict(zip(values, (by_free * spread.diagonal().sqrt()).tolist(), strict=True))
+    inside = free[0].abs() < _AT_BOUND
+    errors = dict(zip(values, torch.where(inside, by_free * spread.diagonal().sqrt(), math.inf).tolist(), strict=True))
     at_spikes, of_voltage = (float(x.square().mean().sqrt()) for x in both(free[:1]))
     found = with_named(neuron, {name: x for name, x in values.items() if name not in (GAIN, REST)})
     return NeuronFit(found, values, errors, at_spikes, of_voltage, tuple((cost / size).sort().values.tolist()))
