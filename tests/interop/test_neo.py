@@ -1,4 +1,5 @@
 import math
+import subprocess
 import sys
 
 import neo
@@ -153,3 +154,44 @@ def test_without_neo(monkeypatch):
     for call in (lambda: fs.to_neo(trains(), network()), lambda: fs.from_neo(None)):
         with pytest.raises(ImportError, match=r'neo is missing\. Install it: pip install "\.\[neo\]"'):
             call()
+
+
+PYNN_RUN = """
+import subprocess
+import sys
+import pyNN.nest as sim
+import torch
+import firstspike as fs
+
+times, amplitudes = [10.0, 20.0, 50.0], [0.5, -0.2, 0.1]
+sim.setup(timestep=0.1)
+cells = sim.Population(3, sim.IF_curr_exp(i_offset=1.0), label="E")
+sim.StepCurrentSource(times=times, amplitudes=amplitudes).inject_into(cells)
+cells = cells + sim.Population(2, sim.IF_curr_exp(i_offset=0.9), label="I")
+cells.record(["spikes", "v"])
+sim.run(100.0)
+torch.save(tuple(fs.from_neo(cells.get_data())), sys.argv[1])
+"""
+
+
+@pytest.mark.nest
+@pytest.mark.slow
+def test_recordings_and_currents_of_pynn(tmp_path):
+    """Those of an assembly of two populations in NEST, of which one gets a ``StepCurrentSource``."""
+    subprocess.run([sys.executable, "-c", PYNN_RUN, str(tmp_path / "found.pt")], check=True, capture_output=True)
+    found = fs.interop.neo.Recording(*torch.load(tmp_path / "found.pt", weights_only=False))
+    assert found.populations == {"E": slice(0, 3), "I": slice(3, 5)}
+    at, voltage = found.signals["v"]
+    assert voltage.shape == (1, 5, 1001)
+    none = torch.full((1, 1), NEVER, dtype=torch.float64)
+    steps = torch.tensor([10.0, 20.0, 50.0], dtype=torch.float64), torch.tensor([0.5, -0.2, 0.1], dtype=torch.float64)
+    for place, offset, injected in ((0, 1.0, True), (3, 0.9, False)):
+        cell = fs.neurons.Cell("IF_curr_exp", i_offset=offset)
+        layer = fs.SpikeTrains(1, 1, 20, cell.neuron, until=100.0, dtype=torch.float64)
+        current = fs.Current(steps[0], cell.currents(steps[1])) if injected else None
+        own = layer(none, current=current)[0, 0]
+        own = own[own.isfinite()]
+        torch.testing.assert_close(found.trains[0, place, : len(own)], own, rtol=0, atol=1e-9)
+        membrane = layer.voltages(none, at[:-1], current=current)[0, 0]
+        away = ((at[:-1, None] - own).abs() > 0.3).all(dim=1)  # NEST's recording is of whole steps
+        torch.testing.assert_close(voltage[0, place, :-1][away], membrane[away] - 65.0, rtol=0, atol=1e-9)
