@@ -193,7 +193,8 @@ def test_raster_of_trains_has_a_colour_for_each_population(ax, neurons):
 def test_raster_of_populations_with_names(ax):
     trains = torch.arange(6.0).reshape(1, 6, 1)
     given = {"Exc": slice(0, 2), "inhibitory": [2], "extra": slice(2, 4), "$a": slice(4, 5)}
-    plots.raster(fs.SpikeTrains(1, 6, 1), trains, ax, populations=given)
+    plots.raster(None, trains, ax, unit="s", populations=given | {"none": []})
+    assert ax.get_xlabel() == "time [s]"
     colours, labels = populations_drawn(ax)
     assert [colours[float(k)] for k in range(6)] == [RED, RED, BLUE, COLOURS[1], COLOURS[2], GREY]
     assert list(labels) == ["Exc 2/2", "inhibitory 1/1", "extra 1/1", r"\$a 1/1", "neurons 1/1"]

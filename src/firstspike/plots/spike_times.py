@@ -116,34 +116,28 @@ def spike_histogram(
 
 
 def raster(
-    network: nn.Module,
-    record: Record | Float[Tensor, "samples neurons spikes"],
-    ax: Axes,
-    sample: int = 0,
-    unit: str | None = None,
-    populations: Mapping[str, Neurons] | None = None,
-) -> Axes:
+    network: nn.Module | None, record: Record | Float[Tensor, "samples neurons spikes"], ax: Axes, sample: int = 0,
+    unit: str | None = None, populations: Mapping[str, Neurons] | None = None,
+) -> Axes:  # fmt: skip
     """Spikes of one sample in all layers, input at the bottom, a row per neuron. Larger layers are taller.
 
     Outputs have the colours of their classes, all else is grey. Rows of silent neurons are empty. The number of neurons
     that spiked follows the name of a layer, and of trains the number of spikes.
 
-    Populations of the last layer are one above the other: excitatory ones red, inhibitory ones blue, by their names::
-
-        fs.plots.raster(layer, layer(times), ax, populations={"exc": slice(0, 80), "inh": slice(80, 100)})
-
     Args:
-        network: the network of the record, or the layer of the trains.
+        network: the network of the record, or the layer of the trains; None for trains from elsewhere.
         record: spike times of a batch through it, see ``Network.record``, or trains.
         sample: index in the batch.
-        populations: neurons of the last layer by name; the others are grey. ``E``, and what begins with ``exc``, is
-            excitatory, ``I`` or ``inh`` inhibitory. By default ``E`` and ``I`` by the ``recurrent_signs`` of the layer.
+        populations: neurons of the last layer, such as ``{"E": slice(0, 80), "I": slice(80, 100)}``, drawn one above
+            the other: ``E`` and ``exc...`` red, ``I`` and ``inh...`` blue, others in further colours. By default ``E``
+            and ``I`` by its ``recurrent_signs``.
     """
     alone = isinstance(record, Tensor)
+    network = nn.Identity() if network is None else network
     shown = [NamedSpikes("neurons", record)] if isinstance(record, Tensor) else named_spikes(network, record)
     readout = isinstance(network, Network) and network.gives == "values"  # has the classes
-    layer = next((x.layer for x in reversed(named_layers(network))), network)
     if populations is None:
+        layer = next((x.layer for x in reversed(named_layers(network))), network)
         populations = populations_of(layer) if getattr(layer, "out_features", 0) == shown[-1].neurons else {}
     ticks: list[tuple[float, str, str]] = []
     top = 0.0
@@ -173,8 +167,10 @@ def raster(
     for text, (_, _, colour) in zip(ax.get_yticklabels(), ticks, strict=True):
         text.set(color=text.get_color() if colour == look.GREY else colour)
     ax.tick_params(axis="y", length=0)
-    label = look.time_label(unit_of(network) if unit is None else unit)
-    ax.set(xlabel=label, ylabel="spikes / neurons" if alone else "layer, spikes / neurons", ylim=(0, top))
+    unit = unit_of(network) if unit is None else unit
+    ax.set(
+        xlabel=look.time_label(unit), ylabel="spikes / neurons" if alone else "layer, spikes / neurons", ylim=(0, top)
+    )
     ax.set_xlim(left=min(0.0, ax.get_xlim()[0]))
     return ax
 
@@ -187,7 +183,7 @@ def _parts(spikes: NamedSpikes, populations: Mapping[str, Neurons]) -> list[tupl
         rest = np.setdiff1d(rest, numbers)
         known = (colour for start, colour in look.POPULATIONS.items() if re.match(start, name, re.IGNORECASE))
         parts.append((look.as_text(name), numbers, next(known, None) or next(others, look.GREY)))
-    return [*parts, *([(spikes.name, rest, look.GREY)] if len(rest) else [])]
+    return [x for x in (*parts, (spikes.name, rest, look.GREY)) if len(x[1])]
 
 
 def raster_rows(shown: list[NamedSpikes]) -> list[Float[np.ndarray, " neurons"]]:
