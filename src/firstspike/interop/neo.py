@@ -85,9 +85,10 @@ def to_neo(
     block = neo.Block(name="firstspike")
     for index, sample in enumerate(values):
         segment = neo.Segment(name=f"sample {index}", index=index)
-        for train, said in zip(sample, about, strict=True):
-            own = train[np.isfinite(train)]
-            segment.add(neo.SpikeTrain(own, units=unit, t_start=start, t_stop=stop, **said))
+        pairs = zip(
+            (x[np.isfinite(x)] for x in sample), about, strict=True
+        )  # appended one by one, it would be quadratic
+        segment.spiketrains.extend([neo.SpikeTrain(x, units=unit, t_start=start, t_stop=stop, **y) for x, y in pairs])
         segment.add(*(signal[index] for signal in written))
         block.segments.append(segment)
     return block
