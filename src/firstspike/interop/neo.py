@@ -75,20 +75,19 @@ def to_neo(
     values, (samples, neurons, _) = np.sort(to_numpy(trains)), trains.shape
     if (outside := values[~((values >= start) & (values <= stop)) & (values != math.inf)]).size:
         raise ValueError(f"trains: expected spikes from start={start:g} to stop={stop:g}, got one at {outside[0]:g}")
-    about: list[dict[str, Any]] = [{"name": f"neuron {k}", "source_index": k} for k in range(neurons)]
+    shared = {"units": unit, "t_start": start, "t_stop": stop}
+    about: list[dict[str, Any]] = [shared | {"name": f"neuron {k}", "source_index": k} for k in range(neurons)]
     for name, own in (populations_of(layer) if populations is None else populations).items():
         for k, neuron in enumerate(np.arange(neurons)[own]):
             if (other := about[neuron].get("source_population")) is not None:
                 raise ValueError(f"populations: neuron {neuron} is in {other!r} and in {name!r}")
-            about[neuron] = {"name": f"{name} {k}", "source_population": name, "source_index": k}
+            about[neuron] |= {"name": f"{name} {k}", "source_population": name, "source_index": k}
     written = [_written(name, x, samples, unit, current_unit) for name, x in (signals or {}).items()]
     block = neo.Block(name="firstspike")
     for index, sample in enumerate(values):
         segment = neo.Segment(name=f"sample {index}", index=index)
-        pairs = zip(
-            (x[np.isfinite(x)] for x in sample), about, strict=True
-        )  # appended one by one, it would be quadratic
-        segment.spiketrains.extend([neo.SpikeTrain(x, units=unit, t_start=start, t_stop=stop, **y) for x, y in pairs])
+        own = [neo.SpikeTrain(x[np.isfinite(x)], **y) for x, y in zip(sample, about, strict=True)]
+        segment.spiketrains.extend(own)  # append takes quadratic time
         segment.add(*(signal[index] for signal in written))
         block.segments.append(segment)
     return block
