@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 from tqdm import tqdm
 
 from firstspike.fitting.recording import Noise, Recording
-from firstspike.fitting.search import Scales, cost_of, searched, slopes_of
+from firstspike.fitting.search import Scales, around, cost_of, searched, spread_of
 from firstspike.neurons import Neuron
 
 GAIN, REST = "gain", "rest"
@@ -111,23 +111,23 @@ def fit_neuron(
             raise ValueError(f"none of {starts} starts has a finite membrane: take other bounds, or more starts")
         free, cost = searched(misses, free[cost.argsort()[:keep]], steps, bar)
         size = misses(free[:1]).shape[-1]
-        best = free[cost.argsort()[: max(1, keep // 4)]]
+        best = free[cost.argsort()[:1]]
         free_running = noise == "times"
-        left = [float(x.square().mean().sqrt()) for x in both(best[:1])]
+        left = [float(x.square().mean().sqrt()) for x in both(best)]
         units[:] = [max(x, 1e-9 * unit) if x == x else unit for x, unit in zip(left, units, strict=True)]
+        if free_running:
+            best = around(misses, best[0], starts, keep, seed)
         best, last = searched(misses, best, steps, bar)
-    free = torch.cat([best[last.argmin()][None], free])
-    values = {name: float(x[0]) for name, x in scales.values(free).items()}
-    rest, slopes = slopes_of(misses, free[:1])
-    spread = torch.linalg.pinv(slopes[0].mT @ slopes[0]) * rest.square().sum() / max(1, size - len(bounds))
+    found = best[last.argmin()]
+    values = {name: float(x[0]) for name, x in scales.values(found[None]).items()}
     with forward_ad.dual_level():
-        moved = scales.values(forward_ad.make_dual(free[:1], torch.ones_like(free[:1])))
+        moved = scales.values(forward_ad.make_dual(found[None], torch.ones_like(found[None])))
         by_free = torch.stack([forward_ad.unpack_dual(x).tangent[0] for x in moved.values()])
-    inside = free[0].abs() < _AT_BOUND
-    errors = dict(zip(values, torch.where(inside, by_free * spread.diagonal().sqrt(), math.inf).tolist(), strict=True))
-    at_spikes, of_voltage = (float(x.square().mean().sqrt()) for x in both(free[:1]))
-    found = with_named(neuron, {name: x for name, x in values.items() if name not in (GAIN, REST)})
-    return NeuronFit(found, values, errors, at_spikes, of_voltage, tuple((cost / size).sort().values.tolist()))
+    deviations = torch.where(found.abs() < _AT_BOUND, by_free * spread_of(misses, found).diagonal().sqrt(), math.inf)
+    errors = dict(zip(values, deviations.tolist(), strict=True))
+    at_spikes, of_voltage = (float(x.square().mean().sqrt()) for x in both(found[None]))
+    fitted = with_named(neuron, {name: x for name, x in values.items() if name not in (GAIN, REST)})
+    return NeuronFit(fitted, values, errors, at_spikes, of_voltage, tuple((cost / size).sort().values.tolist()))
 
 
 def with_named(neuron: Neuron, values: Mapping[str, Any]) -> Neuron:

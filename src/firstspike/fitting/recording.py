@@ -145,9 +145,8 @@ def _free(neuron: Neuron, times: Tensor, weight: Tensor, options: Any, spikes: T
     """How far the nearest of a neuron's own spikes is from each recorded one, at most ``room``."""
     given = options | {"until": float(spikes[-1] + room), "overflow": "drop"}
     own = spike_trains(times, weight, neuron, max_spikes=2 * len(spikes) + 8, **given)
-    place = (own.detach().unsqueeze(-1) - spikes).abs().nan_to_num(nan=math.inf).argmin(dim=-2)
-    apart = own.gather(-1, place) - spikes
-    return torch.where(apart.abs() < room, apart, room)
+    apart = own[..., : len(spikes)] - spikes
+    return torch.where(apart.abs() < 4 * room, apart, 4 * room)
 
 
 def within(current: Current, start: float, end: float) -> Current:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 _DAMP, _MOST_DAMP, _ENOUGH = 1e-2, 1e5, 1e-20
+_AROUND = 2.0  # standard errors
 
 
 class Scales(NamedTuple):
@@ -24,6 +25,7 @@ class Scales(NamedTuple):
 
     @classmethod
     def of(cls, bounds: Mapping[str, tuple[float, float]]) -> "Scales":
+        """The scales of bounds, which must be finite and apart."""
         for name, pair in bounds.items():
             if not (isinstance(pair, tuple | list) and len(pair) == 2 and -math.inf < pair[0] < pair[1] < math.inf):
                 raise ValueError(
@@ -65,6 +67,12 @@ def slopes_of(misses: Misses, free: Tensor) -> tuple[Tensor, Float[Tensor, "star
     return found[::values].detach(), moved.unflatten(0, (starts, values)).mT.detach()
 
 
+def spread_of(misses: Misses, free: Float[Tensor, " values"]) -> Float[Tensor, "values values"]:
+    """The covariance of the numbers found, if residuals are independent: Gauss-Newton."""
+    left, slopes = (x[0] for x in slopes_of(misses, free[None]))
+    return torch.linalg.pinv(slopes.mT @ slopes) * left.square().sum() / max(1, len(left) - len(free))
+
+
 def searched(misses: Misses, free: Tensor, steps: int, bar: Any) -> tuple[Tensor, Float[Tensor, " starts"]]:
     """The steps of Levenberg and Marquardt from all starts at once."""
     free, cost, damp = free.clone(), cost_of(misses, free), free.new_full((len(free),), _DAMP)
@@ -92,3 +100,14 @@ def searched(misses: Misses, free: Tensor, steps: int, bar: Any) -> tuple[Tensor
         active[some] = (damp[some] < _MOST_DAMP) & (cost[some] > _ENOUGH * left.shape[-1]) & ~ends
         bar.set_postfix_str(f"residual {math.sqrt(float(cost.min()) / left.shape[-1]):.3g}")
     return free, cost
+
+
+def around(
+    misses: Misses, free: Float[Tensor, " values"], starts: int, keep: int, seed: int
+) -> Float[Tensor, "starts values"]:
+    """The best of many starts within some standard errors of what was found, and that itself."""
+    each, vectors = torch.linalg.eigh(spread_of(misses, free))
+    numbers = torch.randn(starts, len(free), generator=torch.Generator().manual_seed(seed)).to(free)
+    near = free + (_AROUND * numbers * each.clamp(0.0, 1.0).sqrt()) @ vectors.mT
+    near = torch.cat([free[None], near])
+    return near[cost_of(misses, near).argsort()[:keep]]
