@@ -42,6 +42,10 @@ def test_reads_stimuli(benchmark, tmp_path):
     assert stimulus.trains.shape == (3, 3)
     assert stimulus.trains[1].tolist() == pytest.approx([4.2, 8.0, math.inf])
     assert (stimulus.until, stimulus.duration) == pytest.approx((20.0, 16.0))
+    (fold,) = benchmark["folds"]("time", {"05": stimulus})
+    first, second = fold.seen[0], fold.held_out["05"]
+    assert (first.until, first.duration, second.duration) == pytest.approx((10.0, 8.0, 8.0))
+    assert second.score(torch.tensor([4.0, 12.1])).isclose(second.score(torch.tensor([12.1]))).all()
     with pytest.raises(SystemExit, match="no recordings 06-"):
         benchmark["read"](tmp_path, "06")
 
@@ -99,6 +103,5 @@ def test_fits_a_neuron_that_it_knows(tmp_path):
     assert [len(row.split("|")) for row in table] == [len(NAMES) + 7] * 5
     found = json.loads(store.read_text("utf-8"))
     assert len(found) == 3
-    for key, one in found.items():
-        held = json.loads(key)[1]
-        assert all(one["scores"][name] > 0.8 for name in held), one
+    assert sorted(name for one in found.values() for name in one["scores"]) == list(NAMES)
+    assert all(score > 0.8 for one in found.values() for score in one["scores"].values()), found
