@@ -3,6 +3,7 @@
 import json
 import math
 import runpy
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,6 @@ def test_fits_a_neuron_that_it_knows(tmp_path):
     assert table == again.stdout.splitlines(), "what is stored is not measured again"
     assert [len(row.split("|")) for row in table] == [len(NAMES) + 7] * 5
     found = json.loads(store.read_text("utf-8"))
-    assert len(found) == 1
-    assert sorted(name for one in found.values() for name in one["scores"]) == list(NAMES)
-    assert all(score > 0.8 for one in found.values() for score in one["scores"].values()), found
+    (one,) = found.values()
+    assert sorted(one["scores"]) == list(NAMES)
+    assert statistics.fmean(one["scores"].values()) > 0.9, one["scores"]
