@@ -16,7 +16,6 @@ import torch
 import firstspike as fs
 
 STEP, CAPACITY, REFRACTORY = 0.01, 250.0, 2.0  # ms, pF, ms
-STARTS = 3
 NOISE = ("no noise", 0.0, 0.0), ("spikes with a jitter of 0.2 ms", 0.2, 0.0), ("a random current of 100 pA", 0.0, 100.0)
 NAMES = {"lif": ("tau_m", "tau_syn", "V_th"), "mat": ("tau_m", "tau_syn", "omega", "tau_1", "alpha_1")}
 RANGES = {
@@ -30,10 +29,9 @@ RANGES = {
 
 
 def drawn(kind, generator):
-    """Parameters in ms and mV above rest, and starts for the search that are off by up to a factor of 1.6."""
+    """Parameters in ms and mV above rest."""
     low, high = torch.tensor([RANGES[name] for name in NAMES[kind]]).double().T
-    true = low + (high - low) * torch.rand(len(low), generator=generator, dtype=torch.float64)
-    return true, true * torch.exp(torch.rand(STARTS, len(low), generator=generator, dtype=torch.float64) - 0.5)
+    return low + (high - low) * torch.rand(len(low), generator=generator, dtype=torch.float64)
 
 
 def recorded(kind, true, times, weights, until, noise, seed):
@@ -62,34 +60,17 @@ def recorded(kind, true, times, weights, until, noise, seed):
     return torch.as_tensor(recorder.get("events")["times"])
 
 
-def residuals(kind, logarithms, times, weights, spikes):
-    """How far the membrane is from the threshold at each spike, relative to the threshold."""
-    tau_mem, tau_syn, threshold, *more = logarithms.exp()
-    neuron = fs.LIF(tau_mem, tau_syn, threshold, refractory=REFRACTORY)
-    if more:
-        adapts = {"threshold_adaptation": [tuple(more)], "reset": None, "refractory": REFRACTORY}
-        neuron = fs.neurons.AdaptiveLIF(tau_mem, tau_syn, threshold, **adapts)
-    weight = (weights * tau_syn / CAPACITY)[None]
-    before = spikes - 1e-9
-    membrane, others = fs.layers.states_at(before, times[None], weight, neuron, observed=spikes[None, None])
-    raised = others[0, 0, :, -1] if more else 0.0
-    return (membrane[0, 0] - raised) / threshold - 1
-
-
-def fitted(kind, start, times, weights, spikes):
-    """The parameters by Newton-like steps (L-BFGS) on the mean squared residual, and what is left of it."""
-    logarithms = start.log().requires_grad_()
-    search = {"max_iter": 60, "line_search_fn": "strong_wolfe", "tolerance_grad": 1e-12, "tolerance_change": 1e-14}
-    optimizer = torch.optim.LBFGS([logarithms], **search)
-
-    def closure():
-        optimizer.zero_grad()
-        loss = residuals(kind, logarithms, times, weights, spikes).square().mean()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return logarithms.detach().exp(), float(closure())
+def fitted(kind, times, weights, spikes, jitter):
+    """A neuron by its spikes. Synapses of NEST jump by their weight, those here by ``weight / tau_syn``."""
+    names = {"tau_m": "tau_mem", "tau_syn": "tau_syn", "V_th": "threshold", "omega": "threshold"}
+    names |= {"tau_1": "threshold_tau_0", "alpha_1": "threshold_jump_0"}
+    neuron = fs.LIF(refractory=REFRACTORY)
+    if kind == "mat":
+        neuron = fs.neurons.AdaptiveLIF(reset=None, refractory=REFRACTORY, threshold_adaptation=[(1.0, 1.0)])
+    bounds = {names[name]: (0.5 * RANGES[name][0], 2.0 * RANGES[name][1]) for name in NAMES[kind]}
+    recording = fs.Recording(spikes, times=times, weight=lambda one: one.tau_syn[:, None] * weights / CAPACITY)
+    found = fs.fit_neuron(neuron, bounds, recording, noise="times" if jitter else "membrane", keep=4)
+    return torch.tensor([found.values[names[name]] for name in NAMES[kind]])
 
 
 def main():
@@ -106,7 +87,7 @@ def main():
             errors, count = [], 0
             for seed in range(given.seeds):
                 generator = torch.Generator().manual_seed(seed)
-                true, starts = drawn(kind, generator)
+                true = drawn(kind, generator)
                 ends = given.until - 10
                 times = torch.rand(given.inputs, int(15e-3 * given.until), generator=generator, dtype=torch.float64)
                 times = (times * ends / STEP).round().clamp(min=1).sort(dim=-1).values * STEP
@@ -115,8 +96,7 @@ def main():
                 seen = spikes + jitter * torch.randn(len(spikes), generator=generator, dtype=torch.float64)
                 if kind == "mat":
                     seen = seen - STEP / 2  # it spikes at the end of a step
-                searches = [fitted(kind, start, times + STEP, weights, seen) for start in starts]
-                found, _ = min(searches, key=lambda search: search[1])
+                found = fitted(kind, times + STEP, weights, seen.sort().values, jitter)
                 errors.append((found / true - 1).abs())
                 count += len(spikes)
             middle, most = torch.stack(errors).median(dim=0).values, torch.stack(errors).amax(dim=0)

@@ -6,6 +6,7 @@ equations how far its next spike is from the recorded one, and of both how far t
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -33,7 +34,8 @@ class Recording:
         spikes: its spikes, sorted.
         current: what was injected.
         times: trains of its inputs, ``inf`` after the last spike of each.
-        weight: their weights.
+        weight: their weights, or a function of the neuron that gives them, ``(starts, inputs)``, from values of shape
+            ``(starts,)``: of synapses whose current jumps by ``w``, ``lambda neuron: neuron.tau_syn[:, None] * w``.
         receptor: their receptors, as in ``spike_trains``.
         voltage: times, and the membrane at each: some hundred points away from spikes, whose shape no neuron here has.
 
@@ -44,7 +46,7 @@ class Recording:
     spikes: Float[Tensor, " spikes"]
     current: Current | None = None
     times: Float[Tensor, "inputs input_spikes"] = field(default_factory=lambda: torch.full((1, 1), math.inf))
-    weight: Float[Tensor, " inputs"] = field(default_factory=lambda: torch.zeros(1))
+    weight: Float[Tensor, " inputs"] | Callable[[Any], Tensor] = field(default_factory=lambda: torch.zeros(1))
     receptor: Receptor = None
     voltage: tuple[Float[Tensor, " points"], Float[Tensor, " points"]] | None = None
 
@@ -55,10 +57,11 @@ class Recording:
                 raise ValueError(f"a recording needs {name} as finite numbers of shape (n,), got {x!r:.80}")
         if bool((self.spikes.diff(prepend=self.spikes.new_zeros(1)) <= 0).any()) or bool((at.diff() <= 0).any()):
             raise ValueError("spikes and times of a recording must be sorted, each only once, and spikes after 0")
-        if at.shape != voltage.shape or self.times.ndim != 2 or len(self.times) != len(self.weight):
+        weights = self.times.shape[:1] if callable(self.weight) else self.weight.shape
+        if at.shape != voltage.shape or self.times.ndim != 2 or weights != self.times.shape[:1]:
             raise ValueError(
                 "a recording needs times (inputs, spikes), weight (inputs,), and as many times of a voltage as values, "
-                f"got {[tuple(x.shape) for x in (self.times, self.weight, at, voltage)]}"
+                f"got {[tuple(x) for x in (self.times.shape, weights, at.shape, voltage.shape)]}"
             )
         if not len(self.spikes) + len(at):
             raise ValueError("a recording needs spikes or a voltage, got neither")
@@ -73,9 +76,10 @@ class Recording:
 
         If it is ``free``, its own spikes reset it, otherwise the recorded ones.
         """
-        weight, receptor, current = self.weight.detach().double() * gain.unsqueeze(-1), self.receptor, self.current
-        if receptor is None and len(neuron.receptors) > 1 and not bool(self.weight.any()):
-            receptor = [0] * len(self.weight)
+        weight = self.weight(neuron) if callable(self.weight) else self.weight.detach()
+        weight, receptor, current = weight.double() * gain.unsqueeze(-1), self.receptor, self.current
+        if receptor is None and len(neuron.receptors) > 1 and not bool(self.times.isfinite().any()):
+            receptor = [0] * len(self.times)
         if current is not None:
             current = Current(current.times.double(), current.values.detach().double() * gain.unsqueeze(-1))
         at, voltage = self.voltage or (self.spikes[:0],) * 2
@@ -144,7 +148,7 @@ def _step_by_step(
 def _free(neuron: Neuron, times: Tensor, weight: Tensor, options: Any, spikes: Tensor, room: float) -> Tensor:
     """How far the nearest of a neuron's own spikes is from each recorded one, at most ``room``."""
     given = options | {"until": float(spikes[-1] + room), "overflow": "drop"}
-    own = spike_trains(times, weight, neuron, max_spikes=2 * len(spikes) + 8, **given)
+    own = spike_trains(times, weight, neuron, max_spikes=len(spikes), **given)
     apart = own[..., : len(spikes)] - spikes
     return torch.where(apart.abs() < 4 * room, apart, 4 * room)
 
