@@ -86,6 +86,7 @@ GUIDES: dict[str, tuple[Any, str | Path | None]] = {
     "time_steps": (guides.time_steps, None),
     "depth": (guides.depth, None),
     "receptors": (guides.receptors, None),
+    "populations": (guides.populations, None),
     "published": (guides.published, None),
     "against_dense": (guides.against_dense, None),
 }

@@ -208,6 +208,54 @@ def receptors() -> Figure:
     return figure
 
 
+def populations() -> Figure:
+    """Spikes of an E/I network, and what Elephant says of them."""
+    import quantities as pq
+    from elephant.conversion import BinnedSpikeTrain
+    from elephant.spike_train_correlation import correlation_coefficient
+    from elephant.statistics import cv, isi, mean_firing_rate
+
+    draw, end = torch.Generator().manual_seed(0), 1000.0
+    exc, neurons, inputs = 800, 1000, 400
+    cell = fs.neurons.Cell("IF_curr_exp", cm=0.25, tau_m=20.0, tau_syn_E=5.0, tau_syn_I=5.0, tau_refrac=2.0)
+
+    def projection(pre: range, post: range, current: float) -> fs.connect.Synapses:
+        options: dict[str, Any] = {"weight": cell.weights(current), "delay": 1.5, "generator": draw}
+        found = fs.connect.fixed_indegree(len(pre), len(post), len(pre) // 10, **options)
+        return found.at(pre.start, post.start, neurons, neurons)
+
+    e, i = range(exc), range(exc, neurons)
+    layer = fs.SpikingRecurrent(
+        inputs, neurons, max_spikes=200, duration=end, neuron=cell.neuron, window=1.5,
+        recurrent=projection(e, e, 0.04) + projection(e, i, 0.06) + projection(i, range(neurons), -0.3),
+        recurrent_signs=[1] * exc + [-1] * (neurons - exc),
+        synapses=fs.connect.fixed_indegree(inputs, neurons, 40, weight=cell.weights(0.1), generator=draw),
+    )  # fmt: skip
+    with torch.no_grad():
+        trains = layer(fs.data.poisson(0.02, end, inputs, samples=1, seed=1))
+    figure = new_figure(8.4, 4.6)
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1.5, 1))
+    fs.plots.raster(layer, trains, upper.subplots())
+    axes = lower.subplots(1, 3)
+    labels, all_bins = ("rate [Hz]", "CV of intervals", "correlation in 20 ms"), (
+        np.arange(0.0, 31.0) - 0.5, np.linspace(0.0, 2.0, 26), np.linspace(-0.3, 0.5, 33),
+    )  # fmt: skip
+    found = fs.to_neo(trains, layer).segments[0]
+    for name, colour in (("E", COLOURS[-1]), ("I", COLOURS[0])):
+        own = [x for x in found.spiketrains if x.annotations["source_population"] == name and len(x) > 3]
+        binned = BinnedSpikeTrain(own[:150], bin_size=20 * pq.ms)
+        together = correlation_coefficient(binned)[np.triu_indices(len(own[:150]), 1)]
+        values = [[1e3 * float(mean_firing_rate(x)) for x in own], [cv(isi(x)) for x in own], together]
+        for ax, value, bins, label in zip(axes, values, all_bins, labels, strict=True):
+            weights = np.full(len(value), 100 / len(value))
+            ax.hist(value, bins, weights=weights, histtype="step", color=colour, linewidth=1.4, label=name)
+            ax.set_xlabel(label)
+    axes[0].set_ylabel("neurons [%]")
+    axes[2].set_ylabel("pairs [%]")
+    legend_right(axes[2])
+    return figure
+
+
 def published() -> Figure:
     """Test errors of the shipped recipes, and those that were published for the same data."""
     accuracies = json.loads(measured("published"))["accuracies"]

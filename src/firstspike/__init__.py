@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from firstspike import config, connect, data, interop, layers, losses, neurons, plots, runs, spiketime, substrates
     from firstspike import training as training
     from firstspike.deferred import raise_deferred_errors
+    from firstspike.interop.neo import from_neo, to_neo
     from firstspike.interop.nir import from_nir, to_nir
     from firstspike.layers import (
         BiasSpikes,
@@ -66,12 +67,13 @@ __all__ = [
     "LIFLinear", "LIFRecurrent", "LIFSpikeTrains", "MaximumReadout", "MembraneReadout", "MergePool2d", "Multiplex",
     "Network", "Neuron", "PoissonSpikes", "Record", "Rewiring", "Run", "SilentNeurons", "SmoothCount", "SpikeDropout",
     "SpikeTrains", "SpikingConv1d", "SpikingConv2d", "SpikingLinear", "SpikingRecurrent", "Trainer", "__version__",
-    "config", "connect", "data", "export", "first_spike_time", "from_nir", "interop", "layers", "losses", "neurons",
-    "plots", "raise_deferred_errors", "runs", "spike_trains", "spiketime", "substrates", "to_nir", "training",
+    "config", "connect", "data", "export", "first_spike_time", "from_neo", "from_nir", "interop", "layers", "losses",
+    "neurons", "plots", "raise_deferred_errors", "runs", "spike_trains", "spiketime", "substrates", "to_neo", "to_nir",
+    "training",
 ]  # fmt: skip
 
 # Looked up on first use, so that reading a config or printing a help text does not load torch.
-_ROOMS = ("deferred", "neurons", "spiketime", "layers", "training", "runs", "interop.nir")
+_ROOMS = ("deferred", "neurons", "spiketime", "layers", "training", "runs", "interop.nir", "interop.neo")
 _MODULES = (
     "config", "connect", "data", "interop", "layers", "losses", "neurons", "plots", "runs", "spiketime", "substrates",
     "training",

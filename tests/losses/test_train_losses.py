@@ -8,7 +8,7 @@ import torch
 
 import firstspike as fs
 from firstspike.layers.voltages import excess
-from firstspike.losses import MatchedSpikes, SpikeErrors, VanRossum
+from firstspike.losses import MatchedSpikes, SpikeErrors, VanRossum, coincidence_factor
 
 inf = math.inf
 
@@ -232,3 +232,30 @@ def test_van_rossum_where_spikes_of_one_train_meet():
     found, wanted = VanRossum(0.7)(output, target), all_pairs(output, target, 0.7).sum()
     slopes = [torch.autograd.grad(x, output)[0] for x in (found, wanted)]
     torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)
+
+
+def test_coincidence_factor_by_hand():
+    target = torch.tensor([[10.0, 20.0, 30.0, 40.0]])
+    output = torch.tensor([[41.5, 10.5, inf, 11.0, 25.0]])  # two pairs: 11.0 is one spike too many
+    chance = 2 * 2 * 4 / 100
+    expected = (2 - chance * 4) / 4 / (1 - chance)
+    assert coincidence_factor(output, target, 2.0, 100.0).item() == pytest.approx(expected)
+    early = torch.tensor([[9.0, 11.0], [11.0, 13.5]])  # each may have the target, but only one has
+    both = coincidence_factor(early, torch.tensor([[10.0, 12.0], [10.0, inf]]), 1.5, 1e9)
+    torch.testing.assert_close(both, torch.tensor([1.0, 2 / 3]))
+
+
+def test_coincidence_factor_ends():
+    train = trains(3, 2, 4)
+    same = coincidence_factor(train, train, 1e-3, 5.0)
+    assert same[-1, -1].isnan(), "neither has a spike"
+    torch.testing.assert_close(same.flatten()[:-1], torch.ones(5, dtype=torch.float64))
+    silent = torch.full((1, 1), inf)
+    assert coincidence_factor(silent, train[1], 0.1, 5.0).tolist() == [0, 0]
+    assert coincidence_factor(train[1], train[1], 1.0, 5.0).isnan().all(), "too coarse: all by chance"
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.rand(100, 2, 200, generator=generator) * 1e5
+    by_chance = coincidence_factor(drawn[:, 0], drawn[:, 1], 1.0, 1e5)
+    assert by_chance.mean().abs() < 0.002
+    with pytest.raises(ValueError, match="precision"):
+        coincidence_factor(train, train, -1.0, 5.0)

@@ -162,3 +162,49 @@ def test_outputs_have_the_colours_of_their_classes_and_all_else_is_grey(ax):
 def test_raster_without_any_spike(ax):
     net = fs.Network(fs.LIFLinear(2, 3))
     plots.raster(net, net.record(torch.full((1, 2), math.inf)), ax).figure.draw_without_rendering()
+
+
+def populations_drawn(ax):
+    """Colours of times, as ticks or dots, and the labels of populations with theirs."""
+    dots = {x: line.get_color() for line in ax.lines if line.get_marker() == "o" for x in line.get_xdata()}
+    ticks = {path.vertices[0, 0]: to_hex(c.get_color()[0]).upper() for c in ax.collections for path in c.get_paths()}
+    return dots | ticks, {label.get_text(): label.get_color() for label in ax.get_yticklabels()}
+
+
+RED, BLUE = COLOURS[-1], COLOURS[0]
+
+
+@pytest.mark.parametrize("neurons", [5, 30])
+def test_raster_of_trains_has_a_colour_for_each_population(ax, neurons):
+    layer = fs.SpikingRecurrent(
+        1, neurons, 2, 10.0, fs.LIF(unit="ms"), recurrent_signs=[1, -1, 1, -1] + [0] * (neurons - 4)
+    )
+    trains = torch.full((2, neurons, 2), math.inf)
+    trains[1, :5, 0] = torch.tensor([1.0, 2.0, 3.0, math.inf, 5.0])
+    assert plots.raster(layer, trains, ax, sample=1) is ax
+    colours, labels = populations_drawn(ax)
+    assert colours == {1.0: RED, 2.0: BLUE, 3.0: RED, 5.0: GREY}
+    names = ["E 2/2, 2 spikes", "I 1/2, 1 spikes", f"neurons 1/{neurons - 4}, 1 spikes"]
+    assert list(labels) == names
+    assert list(labels.values())[:2] == [RED, BLUE]
+    assert ax.get_xlabel() == "time [ms]"
+
+
+def test_raster_of_populations_with_names(ax):
+    trains = torch.arange(6.0).reshape(1, 6, 1)
+    given = {"Exc": slice(0, 2), "inhibitory": [2], "extra": slice(2, 4), "$a": slice(4, 5)}
+    plots.raster(None, trains, ax, unit="s", populations=given | {"none": []})
+    assert ax.get_xlabel() == "time [s]"
+    colours, labels = populations_drawn(ax)
+    assert [colours[float(k)] for k in range(6)] == [RED, RED, BLUE, COLOURS[1], COLOURS[2], GREY]
+    assert list(labels) == ["Exc 2/2", "inhibitory 1/1", "extra 1/1", r"\$a 1/1", "neurons 1/1"]
+    ax.figure.draw_without_rendering()
+
+
+def test_populations_are_those_of_the_last_layer(ax):
+    net = network()
+    record = net.record(torch.tensor([[0.1, 0.3]]))
+    plots.raster(net, record, ax, populations={"E": slice(0, 2), "I": slice(2, 3)})
+    _, labels = populations_drawn(ax)
+    assert [label.split()[0] for label in labels] == ["input", "bias", "delayed", "hidden", "E", "I"]
+    assert set(labels.values()) > {RED, BLUE}

@@ -1,5 +1,6 @@
 """Layers of a network, their spikes and parameters, by the names that figures, tables and files show."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -34,6 +35,10 @@ _NEURON = {
 }
 
 
+Neurons = slice | Sequence[int]
+"""Some neurons of a layer."""
+
+
 class NamedSpikes(NamedTuple):
     """Spikes of one layer: ``times (samples, neurons)``, ``inf`` = silent, or trains ``(samples, neurons, spikes)``."""
 
@@ -49,6 +54,19 @@ class NamedSpikes(NamedTuple):
     def first(self) -> Tensor:
         """First spikes ``(samples, neurons)``."""
         return self.times[..., 0] if self.times.ndim > 2 else self.times
+
+
+def populations_of(layer: nn.Module | None) -> dict[str, Neurons]:
+    """Neurons of a recurrent layer that excite, ``"E"``, and that inhibit, ``"I"``, by the signs of their weights."""
+    signs = np.asarray(getattr(layer, "recurrent_signs", None) or ())
+    found = {"E": np.flatnonzero(signs > 0).tolist(), "I": np.flatnonzero(signs < 0).tolist()}
+    return {name: slice_of(own) for name, own in found.items() if own}
+
+
+def slice_of(numbers: list[int]) -> Neurons:
+    """Numbers as a slice, if they are in a row."""
+    inside = slice(numbers[0], numbers[-1] + 1)
+    return inside if numbers == list(range(inside.start, inside.stop)) else numbers
 
 
 @dataclass(frozen=True)

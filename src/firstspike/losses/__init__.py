@@ -3,6 +3,7 @@
 A loss is a module: `loss(times, labels)` is the mean of `loss.per_sample(times, labels)`, and
 `loss.predict(times)` returns the class of each sample, -1 if no neuron spikes. A `ReadoutLoss` takes the values of a
 readout in place of the times. `VanRossum` and `MatchedSpikes` compare whole trains with target trains.
+`coincidence_factor` is a score of trains, without a gradient.
 
 Do not apply losses of torch such as `torch.nn.CrossEntropyLoss` to spike times: they take scores, the largest of which
 wins, and push the neuron of the true class to spike late. `inf` makes them NaN. `TimeCrossEntropy` is the one to use:
@@ -15,6 +16,7 @@ are in units of it. Means over a batch without samples are NaN, as in torch.
 from torch import nn
 
 from firstspike.losses.base import Loss, TimeLoss
+from firstspike.losses.coincidence import coincidence_factor
 from firstspike.losses.readout import ReadoutCrossEntropy, ReadoutMSE, ReadoutRegression
 from firstspike.losses.regularizers import DelayL2, EarlyOutput, LayerWindow, SilentPeak, SpikeCount
 from firstspike.losses.times import ShiftInvariantMSE, TimeCrossEntropy, TimeMSE
@@ -43,5 +45,5 @@ REGULARIZERS: dict[str, type[nn.Module]] = {
 __all__ = [
     "DelayL2", "EarlyOutput", "LayerWindow", "MatchedSpikes", "ReadoutCrossEntropy", "ReadoutMSE", "ReadoutRegression",
     "ShiftInvariantMSE", "SilentPeak", "SpikeCount", "SpikeErrors", "TimeCrossEntropy", "TimeLoss", "TimeMSE",
-    "VanRossum",
+    "VanRossum", "coincidence_factor",
 ]  # fmt: skip

@@ -30,6 +30,8 @@ DPI = 150
 COLOURS = (
     "#0072B2", "#E69F00", "#222222", "#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#8452EA", "#593B00", "#EA004E",
 )  # fmt: skip
+POPULATIONS = {r"exc|E$": COLOURS[-1], r"inh|I$": COLOURS[0]}
+"""Colours of excitatory and inhibitory populations, by how their names begin."""
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (2, 1)), (0, (8, 2, 1, 2, 1, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 FAINT = 0.3

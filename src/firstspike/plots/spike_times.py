@@ -1,6 +1,7 @@
 """When neurons spike: over training, over all samples, in one sample, and on a substrate."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from firstspike.layers import Network, Record
-from firstspike.layers.named import NamedSpikes, named_layers, named_spikes, to_numpy
+from firstspike.layers.named import NamedSpikes, Neurons, named_layers, named_spikes, populations_of, to_numpy
 from firstspike.layers.trains import form_of
 from firstspike.plots import look, run_data
 from firstspike.plots.membranes import draw_traces, traces, unit_of
@@ -114,45 +115,75 @@ def spike_histogram(
     return ax
 
 
-def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: str | None = None) -> Axes:
+def raster(
+    network: nn.Module | None, record: Record | Float[Tensor, "samples neurons spikes"], ax: Axes, sample: int = 0,
+    unit: str | None = None, populations: Mapping[str, Neurons] | None = None,
+) -> Axes:  # fmt: skip
     """Spikes of one sample in all layers, input at the bottom, a row per neuron. Larger layers are taller.
 
     Outputs have the colours of their classes, all else is grey. Rows of silent neurons are empty. The number of neurons
     that spiked follows the name of a layer, and of trains the number of spikes.
 
     Args:
-        network: the network of the record.
-        record: spike times of a batch through it, see ``Network.record``.
+        network: the network of the record, or the layer of the trains; None for trains from elsewhere.
+        record: spike times of a batch through it, see ``Network.record``, or trains.
         sample: index in the batch.
+        populations: neurons of the last layer, such as ``{"E": slice(0, 80), "I": slice(80, 100)}``, drawn one above
+            the other: ``E`` and ``exc...`` red, ``I`` and ``inh...`` blue, others in further colours. By default ``E``
+            and ``I`` by its ``recurrent_signs``.
     """
-    shown = named_spikes(network, record)
-    coloured = not (isinstance(network, Network) and network.gives == "values")  # a readout has the classes
-    ticks, labels, top = [], [], 0.0
+    alone = isinstance(record, Tensor)
+    network = nn.Identity() if network is None else network
+    shown = [NamedSpikes("neurons", record)] if isinstance(record, Tensor) else named_spikes(network, record)
+    readout = isinstance(network, Network) and network.gives == "values"  # has the classes
+    if populations is None:
+        layer = next((x.layer for x in reversed(named_layers(network))), network)
+        populations = populations_of(layer) if getattr(layer, "out_features", 0) == shown[-1].neurons else {}
+    ticks: list[tuple[float, str, str]] = []
+    top = 0.0
     for spikes, rows in zip(shown, raster_rows(shown), strict=True):
-        trains = to_numpy(spikes.times[sample]).reshape(spikes.neurons, -1)
+        trains, last = to_numpy(spikes.times[sample]).reshape(spikes.neurons, -1), spikes is shown[-1]
         neurons, often = trains.shape
-        spiked = np.isfinite(trains)
         half = 0.4 * (rows[1] - rows[0] if neurons > 1 else 1.0)
-        tones = look.COLOURS if coloured and spikes is shown[-1] else (look.GREY,)
-        for neuron, (row, train) in enumerate(zip(rows, trains, strict=True)):
-            own, colour = train[np.isfinite(train)], tones[neuron % len(tones)]
-            if neurons <= _TICKS_UP_TO:
-                ax.vlines(own, row - half, row + half, colour, linewidth=2 if often == 1 else 1.2)
-            else:  # ticks would be too short to be seen
-                size = 3.5 if neurons <= 100 else 2.2
-                ax.plot(own, np.full(len(own), row), "o", color=colour, markersize=size, markeredgewidth=0)
         if top:
             ax.axhline(top, color="#AAAAAA", linewidth=0.6)
-        ticks.append((rows[0] + rows[-1]) / 2)
-        top += 2 * (ticks[-1] - top)
-        total = f", {spiked.sum()} spikes" if often > 1 else ""
-        labels.append(f"{spikes.name} {spiked[:, 0].sum()}/{neurons}{total}")
-    ax.set_yticks(ticks, labels)
+        top = rows[0] + rows[-1] - top
+        for name, numbers, colour in _parts(spikes, populations if last else {}):
+            own, places, rows = trains[numbers], rows[: len(numbers)], rows[len(numbers) :]
+            spiked, tones = np.isfinite(own), np.full(len(numbers), colour)
+            if last and not (alone or readout or populations):
+                tones = np.resize(look.COLOURS, len(numbers))
+            for tone in dict.fromkeys(tones.tolist()):
+                where = spiked & (tones == tone)[:, None]
+                at, row = own[where], np.broadcast_to(places[:, None], own.shape)[where]
+                if neurons <= _TICKS_UP_TO:
+                    ax.vlines(at, row - half, row + half, tone, linewidth=2 if often == 1 else 1.2)
+                else:  # ticks would be too short to be seen
+                    size = 3.5 if neurons <= 100 else 2.2 if neurons <= 500 else 1.4
+                    ax.plot(at, row, "o", color=tone, markersize=size, markeredgewidth=0)
+            total = f", {spiked.sum()} spikes" if often > 1 else ""
+            ticks.append((float(places.mean()), f"{name} {spiked[:, 0].sum()}/{len(numbers)}{total}", colour))
+    ax.set_yticks([x[0] for x in ticks], [x[1] for x in ticks])
+    for text, (_, _, colour) in zip(ax.get_yticklabels(), ticks, strict=True):
+        text.set(color=text.get_color() if colour == look.GREY else colour)
     ax.tick_params(axis="y", length=0)
-    label = look.time_label(unit_of(network) if unit is None else unit)
-    ax.set(xlabel=label, ylabel="layer, spikes / neurons", ylim=(0, top))
+    unit = unit_of(network) if unit is None else unit
+    ax.set(
+        xlabel=look.time_label(unit), ylabel="spikes / neurons" if alone else "layer, spikes / neurons", ylim=(0, top)
+    )
     ax.set_xlim(left=min(0.0, ax.get_xlim()[0]))
     return ax
+
+
+def _parts(spikes: NamedSpikes, populations: Mapping[str, Neurons]) -> list[tuple[str, Any, str]]:
+    """Name, neurons and colour of each population of a layer, and of all neurons that are in none."""
+    rest, parts, others = np.arange(spikes.neurons), [], iter(look.COLOURS[1:-1])
+    for name, own in populations.items():
+        numbers = np.intersect1d(np.arange(spikes.neurons)[own], rest)
+        rest = np.setdiff1d(rest, numbers)
+        known = (colour for start, colour in look.POPULATIONS.items() if re.match(start, name, re.IGNORECASE))
+        parts.append((look.as_text(name), numbers, next(known, None) or next(others, look.GREY)))
+    return [x for x in (*parts, (spikes.name, rest, look.GREY)) if len(x[1])]
 
 
 def raster_rows(shown: list[NamedSpikes]) -> list[Float[np.ndarray, " neurons"]]:
