@@ -223,6 +223,9 @@ def _pair(pair: Any, sample: int, inputs: int) -> tuple[Float64[np.ndarray, " ev
         hint = ""
         if names := getattr(getattr(pair, "dtype", None), "names", None):
             hint = f"; of an array with the fields {', '.join(names)} make (array[TIME], array[INPUT])"
+            if {"x", "y", "t", "p"} <= set(names):
+                hint += ', of a camera (array["t"] / 1000, (array["p"].astype(int) * height + array["y"]) * width + '
+                hint += 'array["x"]) in ms'
         elif rows:
             size, hint = f" of shape {tuple(pair.shape)}", "; an array has a row (time, input) for each spike"
         raise ValueError(
@@ -230,6 +233,7 @@ def _pair(pair: Any, sample: int, inputs: int) -> tuple[Float64[np.ndarray, " ev
             f"{sample}; a single sample is [(times, inputs)]{hint}"
         ) from None
     time, source = as_tensor("times", when, torch.float64).double(), as_tensor("inputs", where, torch.float64)
+    source = source if source.is_floating_point() else source.long()  # torch cannot compare 16 bits without a sign
     if time.ndim == source.ndim == 0:
         raise ValueError(
             f"events: expected (times, inputs) for each sample, got one time and one input for sample {sample}; "
