@@ -215,13 +215,13 @@ def _pair(pair: Any, sample: int, inputs: int) -> tuple[Float64[np.ndarray, " ev
     """Checked times and inputs of the events of a sample."""
     if isinstance(pair, list) and pair and all(isinstance(event, tuple) and len(event) == 2 for event in pair):
         pair = tuple(zip(*pair, strict=True))
-    rows = getattr(pair, "ndim", 0) == 2
+    rows, names = getattr(pair, "ndim", 0) == 2, getattr(getattr(pair, "dtype", None), "names", None)
     try:
-        when, where = [] if isinstance(pair, Mapping | str) else pair.T if rows else pair
+        when, where = [] if names or isinstance(pair, Mapping | str) else pair.T if rows else pair
     except (TypeError, ValueError):
         size = f" of {len(pair)}" if isinstance(pair, tuple | list) else ""
         hint = ""
-        if names := getattr(getattr(pair, "dtype", None), "names", None):
+        if names:
             hint = f"; of an array with the fields {', '.join(names)} make (array[TIME], array[INPUT])"
             if {"x", "y", "t", "p"} <= set(names):
                 hint += ', of a camera (array["t"] / 1000, (array["p"].astype(int) * height + array["y"]) * width + '
