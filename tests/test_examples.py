@@ -83,3 +83,20 @@ def test_parameters_of_a_neuron_are_found():
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     found = re.search(r"tau_m (\S+) .*, tau_syn (\S+) .*, V_th (\S+) ", shown.stdout)
     assert all(float(error) < 1e-3 for error in found.groups())  # %
+
+
+@pytest.mark.slow
+def test_trains_that_teach(tmp_path):
+    shown = forked.run(EXAMPLES / "teach_trains.py", "teacher", "--samples", "2")
+    assert shown.returncode == 0, shown.stderr
+    before, after = (float(x) for x in re.search(r"before: (\S+); after \d+ s: (\S+),", shown.stdout).groups())
+    assert before < 0.1 < after
+    assert "in fifths of the time: 1.000" in shown.stdout
+    random = np.random.default_rng(0)
+    for name, count, first in (("input", 2000, 0), ("target", 400, 1)):
+        rows = np.stack([random.uniform(0, 1.89, count), random.integers(200, size=count) + first], axis=1)
+        np.savetxt(tmp_path / f"oxford-{name}.ras", rows)
+    shown = forked.run(EXAMPLES / "teach_trains.py", "oxford", tmp_path, tmp_path / "city.png", "--hidden", "100")
+    assert shown.returncode == 0, shown.stderr
+    assert float(re.search(r"s: (\S+)% of 400 targets hit within 2 ms", shown.stdout)[1]) > 90
+    assert (tmp_path / "city.png").stat().st_size > 10_000

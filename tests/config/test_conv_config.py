@@ -59,6 +59,7 @@ def test_a_run_with_convolution_and_its_figures(tmp_path):
         ),
         ([LAYERS[0] | {"stride": 0}, LAYERS[-1]], "network[0].stride: should be greater than 0, got 0"),
         ([{"kind": "bias", "times": [0.5]}, *LAYERS], "network[1]: conv needs an image"),
+        ([LAYERS[-1], LAYERS[0]], "in files are given in Python, SpikeData("),
         (
             [{"kind": "lif", "out_features": 4}, {"kind": "pool", "kernel_size": 2}, LAYERS[-1]],
             "network[1]: pool needs an image",

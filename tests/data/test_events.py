@@ -198,3 +198,13 @@ def test_microseconds_are_noticed(make):
     with pytest.warns(UserWarning, match=r"spike times up to 2\.5e\+06, .* make ms by times / 1000"):
         make([([1e6, 2.5e6], [0, 1])], inputs=2)
     make([([1e3, 2.5e3], [0, 1])], inputs=2)  # warnings are errors
+
+
+def test_arrays_of_a_camera_have_small_integers_without_sign() -> None:
+    camera = np.zeros(2, dtype=[("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "u1")])
+    camera["x"], camera["y"], camera["t"], camera["p"] = [3, 1], [2, 0], [5000, 7000], [1, 0]
+    trains = event_lists([(camera["t"] / 1000, (camera["p"] * 4 + camera["y"]) * 4 + camera["x"])], inputs=32)
+    assert trains.source.tolist() == [1, 27]
+    assert trains.when.tolist() == [7.0, 5.0]
+    with pytest.raises(ValueError, match=r'\(array\["t"\] / 1000, \(array\["p"\].astype\(int\) \* height'):
+        event_lists([camera], inputs=32)

@@ -95,7 +95,7 @@ def layers_of(
             if "image" in takes and image is None:
                 raise ValueError(
                     f"{kind} needs an image: data of images, and before it only layers that keep it, such as conv, "
-                    "pool and delay"
+                    "pool and delay; events of a camera in files are given in Python, SpikeData(..., image=(2, 32, 32))"
                 )
             layer = target(**given)
             check_follows(form, layer)

@@ -215,14 +215,17 @@ def _pair(pair: Any, sample: int, inputs: int) -> tuple[Float64[np.ndarray, " ev
     """Checked times and inputs of the events of a sample."""
     if isinstance(pair, list) and pair and all(isinstance(event, tuple) and len(event) == 2 for event in pair):
         pair = tuple(zip(*pair, strict=True))
-    rows = getattr(pair, "ndim", 0) == 2
+    rows, names = getattr(pair, "ndim", 0) == 2, getattr(getattr(pair, "dtype", None), "names", None)
     try:
-        when, where = [] if isinstance(pair, Mapping | str) else pair.T if rows else pair
+        when, where = [] if names or isinstance(pair, Mapping | str) else pair.T if rows else pair
     except (TypeError, ValueError):
         size = f" of {len(pair)}" if isinstance(pair, tuple | list) else ""
         hint = ""
-        if names := getattr(getattr(pair, "dtype", None), "names", None):
+        if names:
             hint = f"; of an array with the fields {', '.join(names)} make (array[TIME], array[INPUT])"
+            if {"x", "y", "t", "p"} <= set(names):
+                hint += ', of a camera (array["t"] / 1000, (array["p"].astype(int) * height + array["y"]) * width + '
+                hint += 'array["x"]) in ms'
         elif rows:
             size, hint = f" of shape {tuple(pair.shape)}", "; an array has a row (time, input) for each spike"
         raise ValueError(
@@ -230,6 +233,7 @@ def _pair(pair: Any, sample: int, inputs: int) -> tuple[Float64[np.ndarray, " ev
             f"{sample}; a single sample is [(times, inputs)]{hint}"
         ) from None
     time, source = as_tensor("times", when, torch.float64).double(), as_tensor("inputs", where, torch.float64)
+    source = source if source.is_floating_point() else source.long()  # torch cannot compare 16 bits without a sign
     if time.ndim == source.ndim == 0:
         raise ValueError(
             f"events: expected (times, inputs) for each sample, got one time and one input for sample {sample}; "
