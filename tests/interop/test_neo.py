@@ -9,7 +9,7 @@ import quantities as pq
 import torch
 
 import firstspike as fs
-from firstspike.interop.neo import Recording
+from firstspike.interop.neo import Segments
 
 NEVER = math.inf
 
@@ -180,7 +180,7 @@ torch.save(tuple(fs.from_neo(cells.get_data())), sys.argv[1])
 def test_recordings_and_currents_of_pynn(tmp_path):
     """Those of an assembly of two populations in NEST, of which one gets a ``StepCurrentSource``."""
     subprocess.run([sys.executable, "-c", PYNN_RUN, str(tmp_path / "found.pt")], check=True, capture_output=True)
-    found = Recording(*torch.load(tmp_path / "found.pt", weights_only=False))
+    found = Segments(*torch.load(tmp_path / "found.pt", weights_only=False))
     assert found.populations == {"E": slice(0, 3), "I": slice(3, 5)}
     at, voltage = found.signals["v"]
     assert voltage.shape == (1, 5, 1001)

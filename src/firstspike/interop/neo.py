@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Signal = Current | tuple[Tensor, Tensor]
 
 
-class Recording(NamedTuple):
+class Segments(NamedTuple):
     """What ``from_neo`` has read. Populations are slices of the neurons, or numbers of those that are not in a row.
 
     Signals in amperes are a ``Current``, others times ``(points,)`` and values ``(segments, channels, points)``.
@@ -95,7 +95,7 @@ def to_neo(
 
 def from_neo(
     source: "neo.Block | neo.Segment", *, unit: str = "ms", current_unit: str = "nA", dtype: torch.dtype = torch.float64
-) -> Recording:
+) -> Segments:
     """Spike trains and signals of neo, from ``to_neo``, PyNN or a file::
 
         recorded = fs.from_neo(neo.io.NixIO("recording.nix", "ro").read_block().segments[0])
@@ -108,7 +108,7 @@ def from_neo(
         dtype: of times and values.
 
     Returns:
-        A ``Recording``. Of currents that are equal in all segments or channels there is one for all.
+        A ``Segments``. Of currents that are equal in all segments or channels there is one for all.
 
     Raises:
         ValueError: another source or unit; segments with different neurons, signals or times of signals.
@@ -130,7 +130,7 @@ def from_neo(
     signals = {name: _read(name, [x[name] for x in read], unit, current_unit, dtype) for name in read[0]}
     edges = [float(x.rescale(unit)) for y in segments for x in (y.t_start, y.t_stop) if x is not None] or [0.0]
     trains = padded.view(len(segments), len(spikes) // len(segments), padded.shape[-1])
-    return Recording(trains, min(edges), max(edges), {x: slice_of(own) for x, own in members.items()}, signals)
+    return Segments(trains, min(edges), max(edges), {x: slice_of(own) for x, own in members.items()}, signals)
 
 
 def _named(signals: list[Any]) -> dict[str, Any]:

@@ -35,7 +35,8 @@ def coincidence_factor(
     pyramidal neurons by simple threshold models".
     """
     each = torch.broadcast_shapes(output.shape[:-1], target.shape[:-1])
-    ours, theirs = (compact(x.detach().expand(*each, -1).double().flatten(end_dim=-2)) for x in (output, target))
+    spread = (x.detach().expand(*each, -1).double() for x in (output, target))
+    ours, theirs = (compact(x.reshape(-1, x.shape[-1])) for x in spread)
     near = torch.searchsorted(theirs, ours - precision)  # the first target that an output spike may be paired with
     theirs = torch.nn.functional.pad(theirs, (0, 1), value=torch.inf)
     used = pairs = torch.zeros(len(ours), dtype=torch.long, device=ours.device)
