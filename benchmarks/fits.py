@@ -35,7 +35,8 @@ BOUNDS = {
         "tau_mem": (4, 40), "c_m": (100, 500), "v_t": (-60, -45), "tau_w": (50, 300), "a": (0, 10), "b": (10, 200),
     },
 }  # fmt: skip
-NONE, WEIGHT = torch.full((1, 1, 1), math.inf), torch.zeros(1, 1)
+NONE = torch.full((1, 1, 1), math.inf, dtype=torch.float64)
+WEIGHT = torch.zeros(1, 1, dtype=torch.float64)
 
 
 def drawn(kind: str, generator: torch.Generator) -> dict[str, float]:

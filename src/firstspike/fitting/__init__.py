@@ -108,6 +108,7 @@ def fit_neuron(
     with tqdm(total=2 * steps, disable=not progress_bar, desc="fit", leave=False) as bar:
         cost = torch.cat([cost_of(misses, some) for some in free.split(64)])
         if not bool(cost.isfinite().any()):
+            misses(free[:1])  # which may say why
             raise ValueError(f"none of {starts} starts has a finite membrane: take other bounds, or more starts")
         free, cost = searched(misses, free[cost.argsort()[:keep]], steps, bar)
         size = misses(free[:1]).shape[-1]

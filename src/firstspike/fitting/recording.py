@@ -23,6 +23,7 @@ from firstspike.spiketime.parameters import Receptor, starting_state
 
 Noise = Literal["membrane", "times"]
 _EARLY = 1e-9  # how long before a spike its membrane is looked at, in the unit of time
+_SOON = 1e-6  # after a refractory time
 _STEP = 1e-4  # how much earlier still, in intervals, for a slope
 
 
@@ -109,6 +110,10 @@ def _linear(
 
     found = states_at(torch.cat([before, at]), times, weight, neuron, **given)
     misses = excess(*found)
+    if neuron.values["reset"] is None:  # above the threshold, it spikes as soon as it may
+        held = torch.as_tensor(neuron.values["refractory"], dtype=spikes.dtype).reshape(-1, 1)
+        soon = spikes.diff(prepend=spikes.new_full((1,), -math.inf)) < held + _SOON
+        misses = torch.where(soon & (misses > 0), 0.0, misses)
     if step:
         with torch.no_grad():
             slope = (misses - excess(*states_at(before - step, times, weight, neuron, **given))).abs() / step

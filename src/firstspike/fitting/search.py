@@ -26,6 +26,8 @@ class Scales(NamedTuple):
     @classmethod
     def of(cls, bounds: Mapping[str, tuple[float, float]]) -> "Scales":
         """The scales of bounds, which must be finite and apart."""
+        if not bounds:
+            raise ValueError('bounds: expected at least one, such as {"tau_mem": (5.0, 50.0)}')
         for name, pair in bounds.items():
             if not (isinstance(pair, tuple | list) and len(pair) == 2 and -math.inf < pair[0] < pair[1] < math.inf):
                 raise ValueError(

@@ -128,7 +128,7 @@ def _around_current(states: Tensor, driven: Neuron) -> tuple[Tensor, Tensor]:
 def with_current(states: Tensor, driven: Neuron) -> Tensor:
     """The states beside the membrane that a driven neuron starts with, before its current."""
     before, after = _around_current(states, driven)
-    return torch.cat([before, torch.zeros_like(states[..., :1]), after], dim=-1)
+    return torch.cat([before, states.new_zeros(*states.shape[:-1], 1), after], dim=-1)
 
 
 def without_current(states: Tensor, driven: Neuron) -> Tensor:
