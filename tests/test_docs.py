@@ -22,6 +22,7 @@ DOCS = ROOT / "docs"
 PAGES = [
     "concepts",
     "neurons",
+    "fit_recording",
     "own_parts",
     "large_networks",
     "devices",

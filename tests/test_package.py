@@ -20,7 +20,7 @@ ROWS = [
     ["neurons", "connect", "seeding"],
     ["spiketime"],
     ["layers"],
-    ["losses", "data", "substrates"],
+    ["losses", "data", "substrates", "fitting"],
     ["training"],
     ["config", "sklearn"],
     ["runs"],
