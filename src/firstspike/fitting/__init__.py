@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from tqdm import tqdm
 
-from firstspike.fitting.recording import Noise, Recording
+from firstspike.fitting.recording import Noise
+from firstspike.fitting.recording import Recording as Recording
 from firstspike.fitting.search import Scales, around, cost_of, searched, spread_of
 from firstspike.neurons import Neuron
 
