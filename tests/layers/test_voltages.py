@@ -261,3 +261,26 @@ def test_gradients_in_all_numbers(kind, seen):
     slopes = torch.func.jacrev(run, argnums=(0, 1, 2, 3))(*given)
     assert all(slope.any() for slope in slopes)
     torch.testing.assert_close(forward, sum(slope @ x for slope, x in zip(slopes, along, strict=True)))
+
+
+@pytest.mark.parametrize("neuron", [*NEURONS.values(), pytest.param(fs.neurons.EIF(), marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize("seen", [False, True])
+def test_each_neuron_has_points_of_its_own(neuron, seen, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    times, at, weight, observed = (
+        size * torch.rand(*shape, generator=generator, dtype=torch.float64)
+        for size, shape in ((3.0, (4, 3, 2)), (6.0, (4, 2, 5)), (2.0, (2, 3)), (5.0, (4, 2, 2)))
+    )
+    given = {"max_spikes": 30, "observed": observed.sort(dim=-1).values if seen else None}
+    given |= {"receptor": [0, 1, 0]} if len(neuron.receptors) > 1 else {}
+    weight.requires_grad_()
+    shared = [x.unflatten(2, at.shape) for x in states_at(at.flatten(), times, weight, neuron, **given)]
+    both = [torch.stack([torch.stack([x[b, j, b, j] for j in range(2)]) for b in range(4)]) for x in shared]
+    monkeypatch.setattr(states, "_AT_ONCE", 60)
+    found = states_at(at, times, weight, neuron, **given)
+    for one, other in zip(found, both, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    by = [torch.autograd.grad(x.square().sum(), weight)[0] for x in (found[0], both[0])]
+    torch.testing.assert_close(*by, rtol=1e-8, atol=1e-10)
+    with pytest.raises(ValueError, match=r"those of each neuron are \(4, 2, 'points'\)"):
+        states_at(at[:2], times, weight, neuron, **given)

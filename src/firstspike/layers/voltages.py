@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def states_at(
-    at: Float[Tensor, " points"],
+    at: Float[Tensor, " points"] | Float[Tensor, "*batch out points"],
     trains: Float[Tensor, "*batch inputs spikes"],
     weight: Float[Tensor, "out inputs"],
     neuron: Neuron,
@@ -39,7 +39,8 @@ def states_at(
     """Membranes, and all other states, at times in any order; just after a spike or an input that is at one of them.
 
     Args:
-        at: the times, finite. Neurons from equations, and those with a bias, begin at 0, and are as at 0 before it.
+        at: the times, finite, for all neurons or for each. Neurons from equations, and those with a bias, begin at 0,
+            and are as at 0 before it.
         trains: see ``spike_trains``, as all that is not here.
         max_spikes: most spikes. A neuron with more stays at its reset.
         observed: spikes from elsewhere: data, at which neurons are reset in place of at their own. One whose membrane
@@ -49,33 +50,43 @@ def states_at(
     Raises:
         ValueError: points that are no list of finite numbers; errors of ``spike_trains``.
     """
-    if not isinstance(at, Tensor) or at.ndim != 1 or at.is_complex() or not bool(at.isfinite().all()):
+    given: dict[str, Any]
+    lead = *trains.shape[:-2], len(weight)
+    known = isinstance(at, Tensor) and (at.ndim == 1 or at.shape[:-1] == lead)
+    if not known or at.is_complex() or not bool(at.isfinite().all()):
         got = f"{at.dtype} of shape {tuple(at.shape)}" if isinstance(at, Tensor) else repr(at)
-        raise ValueError(f"at: expected finite times (points,), such as torch.tensor([1.0, 2.0]), got {got}")
+        more = f"; those of each neuron are {(*lead, 'points')}" if isinstance(at, Tensor) and at.ndim > 1 else ""
+        raise ValueError(f"at: expected finite times (points,), such as torch.tensor([1.0, 2.0]), got {got}{more}")
+    if at.ndim > 1 and neuron.equations is not None:
+        points, place = at.unique(return_inverse=True)
+        given = {"observed": observed, "current": current, "delay": delay, "receptor": receptor, "backend": backend}
+        every, rest = states_at(points, trains, weight, neuron, max_spikes=max_spikes, **given)
+        return every.take_along_dim(place, dim=-1), rest.take_along_dim(place.unsqueeze(-1), dim=-2)
     if current is not None:
         options = {"max_spikes": max_spikes, "observed": observed, "delay": delay, "receptor": receptor}
         run = partial(_with_current, at)
         return injected(run, current, trains, weight, neuron, **options, backend=backend)
-    given: dict[str, Any] = {"delay": delay, "receptor": receptor, "overflow": "drop", "backend": backend}
+    given = {"delay": delay, "receptor": receptor, "overflow": "drop", "backend": backend}
     seen = None if observed is None else observed.to(weight).detach()
     most = max_spikes if seen is None else seen.shape[-1]
     trains, delay, seen = checked(real_times(trains), weight, neuron, None, delay, seen, (most,))
     trains, given["delay"] = trains.sort(dim=-1).values, delay
     # points and spikes that are one number in the dtype of the weights are at one time
-    points, place = at.to(weight).unique(return_inverse=True)
-    shape, samples = (*trains.shape[:-2], len(weight), len(points)), math.prod(trains.shape[:-2])
+    points, place = at.to(weight).unique(return_inverse=True) if at.ndim == 1 else (at.to(weight), ...)
+    shape, samples = (*lead, points.shape[-1]), math.prod(trains.shape[:-2])
     if not math.prod(shape):
         return weight.new_empty(shape), weight.new_empty(*shape, *(neuron.parts or (1,)))
     if neuron.equations is not None:
         states = _one_by_one(points, trains, weight, neuron, seen, given | {"max_spikes": max_spikes})
     else:
         if seen is None:
-            seen, end = weight.new_empty(*shape[:-1], 0), float(points[-1])
+            seen, end = weight.new_empty(*shape[:-1], 0), float(points.max())
             if end > 0 or not neuron.begins:
                 given["max_spikes"] = min(most + 1, MOST_SPIKES)
                 seen = spike_window(trains, weight, neuron, until=end, **given).trains
         trains, seen = (x.reshape(samples, *x.shape[-2:]) for x in (trains, seen))
         reached = parameters_of(neuron, weight, receptor)[1].get("receptor")
+        points = points.reshape(samples, *points.shape[-2:]) if points.ndim > 1 else points
         states = linear_states(points.double(), trains, weight, neuron, seen, delay, reached, most)
     voltage, *others = (x.reshape(shape)[..., place].to(weight) for x in states)
     return voltage, torch.stack(others, dim=-1) if others else voltage.new_empty(*voltage.shape, 0)

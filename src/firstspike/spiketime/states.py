@@ -6,6 +6,7 @@ of the one before, and a sum over pairs, pairs of pairs and so on gives all of t
 
 import math
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -34,16 +35,17 @@ def linear_states(
     receptor: Tensor | None,
     most: int,
 ) -> States:
-    """Membranes and components just after what happens at each of the times, which are in order.
+    """Membranes and components just after what happens at each of the times, which are in order if all share them.
 
     Neurons with more than ``most`` of their ``spikes`` stay at their reset from the next one on. ``receptor`` has a
     number for each input, None if signs tell.
     """
-    size = len(weight) * (len(at) + trains[:1].numel() + spikes.shape[-1])
+    size = len(weight) * (at.shape[-1] + trains[:1].numel() + spikes.shape[-1])
     if len(trains) > 1 and size * len(trains) > _AT_ONCE:
-        some = (x.split(max(1, _AT_ONCE // size)) for x in (trains, spikes))
+        many = at.split(max(1, _AT_ONCE // size)) if at.ndim > 1 else repeat(at)
+        each = zip(*(x.split(max(1, _AT_ONCE // size)) for x in (trains, spikes)), strict=True)
         run, rest = _again(linear_states), (delay, receptor, most)
-        runs = [run(at, x, weight, neuron, y, *rest) for x, y in zip(*some, strict=True)]
+        runs = [run(z, x, weight, neuron, y, *rest) for z, (x, y) in zip(many, each, strict=False)]
         return [torch.cat(x) for x in zip(*runs, strict=True)]
     parts = [Component(x.kind, _by_row(x.tau), _by_row(x.jump)) for x in neuron.components or neuron._synapses]
     places, gains = receptors_of([part.kind for part in parts]), {}
@@ -57,11 +59,11 @@ def linear_states(
     given = arrivals, order // trains.shape[-1], spikes, ends, most, parts, gains
     points, after = (at.clamp(min=0.0), -_LITTLE) if neuron.begins else (at, -math.inf)
     state, found = [spikes.new_zeros(*spikes.shape[:-1], 1)] * (len(parts) + 1), []
-    blocks = points.split(max(1, _AT_ONCE // state[0].numel()))
+    blocks = points.split(max(1, _AT_ONCE // state[0].numel())) if at.ndim == 1 else (points,)
     for some in blocks:
         run = _block if len(blocks) == 1 else _again(_block)
         states = run(neuron, given, state, after, some)
-        state, after = [x[..., -1:] for x in states], float(some[-1])
+        state, after = [x[..., -1:] for x in states], float(some.max())
         found.append(states)
     return [torch.where(at < points, 0.0, torch.cat(x, dim=-1)) for x in zip(*found, strict=True)]
 
@@ -80,7 +82,7 @@ def _block(neuron: Any, given: tuple[Any, ...], state: States, after: float, poi
     """The states at some points, from that just after an earlier time."""
     arrivals, sources, spikes, ends, most, parts, gains = given
     mem, bias, reset = map(_by_row, (neuron.tau_mem, neuron.bias, neuron.reset))
-    lead, end = state[0].shape[:-1], float(points[-1])
+    lead, end = state[0].shape[:-1], float(points.max())
     before, until = (values_of((arrivals <= x).sum(dim=-1)) for x in (after, end))
     arrivals, sources = (x[..., int(before.min()) : int(until.max())] for x in (arrivals, sources))
     kinds = [x.expand(*lead, x.shape[-1]) for x in (arrivals, spikes, ends, points)]
@@ -111,7 +113,7 @@ def _block(neuron: Any, given: tuple[Any, ...], state: States, after: float, poi
         last = torch.searchsorted(spikes.detach(), times.detach(), right=True) - 1
         still = (last >= 0) & (times <= ends.gather(-1, last.clamp(min=0)))
         decay, drive = torch.where(still, 0.0, decay), torch.where(still, reset, drive)
-    place = order.argsort(dim=-1)[..., -len(points) :]
+    place = order.argsort(dim=-1)[..., -points.shape[-1] :]
     return [x.gather(-1, place) for x in (_accumulated(decay, drive, state[0]), *found)]
 
 
