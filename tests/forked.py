@@ -12,6 +12,7 @@ import sys
 import tempfile
 import textwrap
 import weakref
+from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,9 +20,12 @@ IMPORTED = ["firstspike.plots.save", "firstspike.sweeps.worker", "pytest", "skle
 
 
 def processes():
-    """What makes such processes."""
-    context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+    """What makes such processes. The one that they are forked from keeps the environment of the first call."""
+    if sys.platform == "win32":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
+    forkserver.ensure_running()
     return context
 
 

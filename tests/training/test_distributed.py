@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import firstspike as fs
+import forked
 from firstspike import torchrun
 from firstspike.cli import main
 from firstspike.config import load_config
@@ -23,7 +24,6 @@ from firstspike.torchrun import only_first_reports
 from firstspike.training import Interrupted
 from firstspike.training.distributed import Distributed, Ranks
 from firstspike.training.loop import stop_on_signals
-from forked import Forked
 from trained import resume, start
 
 SMALL = [
@@ -95,12 +95,13 @@ def together(processes, *what):
     store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     given = {"WORLD_SIZE": processes, "MASTER_ADDR": "localhost", "MASTER_PORT": store.port}
     given |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "OMP_NUM_THREADS": 1}
+    forked.processes()  # not first in this environment
     found = []
     for rank in range(processes):
         with pytest.MonkeyPatch.context() as patch:
             for name, value in (given | {"RANK": rank, "LOCAL_RANK": rank}).items():
                 patch.setenv(name, str(value))
-            found.append(Forked(*what))
+            found.append(forked.Forked(*what))
     try:
         yield found
     finally:
