@@ -35,7 +35,7 @@ from torch.nn.utils.rnn import pad_sequence
 import firstspike as fs
 
 DT, PRECISION = 0.2, 2.0  # ms
-ROUNDING = 1e-6  # spikes are on the grid: ten samples apart is no further than 2 ms
+ROUNDING = 1e-6  # spikes lie on a grid, and ten samples apart counts as 2 ms
 FLOWS = 50.0  # pA, more than the noise of the amplifier before and after a stimulus
 HELD_OUT = (("00", "08"), ("04", "11"), ("05", "06"))
 MOST_SPIKES = 1500

@@ -33,7 +33,7 @@ def responses(at, trains, neuron):
 
 
 def conditions(trains, spikes, neuron, until, seen, gap):
-    """How the membrane depends on the weights if a neuron spikes when it shall: at the targets, and elsewhere.
+    """How the membrane depends on the weights if a neuron spikes when it should, at the targets and elsewhere.
 
     ``seen`` are the responses at each ``UNIT``. Nothing is asked of the membrane in the ``gap`` before a target.
     """

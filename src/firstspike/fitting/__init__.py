@@ -98,8 +98,12 @@ def fit_neuron(
 
     intervals = [x.interval for x in given if len(x.spikes)]
     voltages = torch.cat([torch.empty(0), *(x.voltage[1] for x in given if x.voltage is not None)])
+    size = sum(len(x.spikes) for x in given) + len(voltages)
     in_time = bool(intervals) and (neuron.equations is not None or noise == "times")
     units = [min(intervals) if in_time else 1.0, float(voltages.std()) if len(voltages) > 1 else 1.0]
+
+    def left(free: Tensor) -> list[float]:
+        return [float(x.square().mean().sqrt()) for x in both(free)]
 
     def misses(free: Tensor) -> Tensor:
         return torch.cat([x / unit for x, unit in zip(both(free), units, strict=True)], dim=-1)
@@ -112,11 +116,9 @@ def fit_neuron(
             misses(free[:1])  # which may say why
             raise ValueError(f"none of {starts} starts has a finite membrane: take other bounds, or more starts")
         free, cost = searched(misses, free[cost.argsort()[:keep]], steps, bar)
-        size = misses(free[:1]).shape[-1]
         best = free[cost.argsort()[:1]]
         free_running = noise == "times"
-        left = [float(x.square().mean().sqrt()) for x in both(best)]
-        units[:] = [max(x, 1e-9 * unit) if x == x else unit for x, unit in zip(left, units, strict=True)]
+        units[:] = [max(x, 1e-9 * unit) if x == x else unit for x, unit in zip(left(best), units, strict=True)]
         if free_running:
             best = around(misses, best[0], starts, keep, seed)
         best, last = searched(misses, best, steps, bar)
@@ -127,8 +129,8 @@ def fit_neuron(
         by_free = torch.stack([forward_ad.unpack_dual(x).tangent[0] for x in moved.values()])
     deviations = torch.where(found.abs() < _AT_BOUND, by_free * spread_of(misses, found).diagonal().sqrt(), math.inf)
     errors = dict(zip(values, deviations.tolist(), strict=True))
-    at_spikes, of_voltage = (float(x.square().mean().sqrt()) for x in both(found[None]))
     fitted = with_named(neuron, {name: x for name, x in values.items() if name not in (GAIN, REST)})
+    at_spikes, of_voltage = left(found[None])
     return NeuronFit(fitted, values, errors, at_spikes, of_voltage, tuple((cost / size).sort().values.tolist()))
 
 

@@ -86,12 +86,14 @@ class Recording:
         at, voltage = self.voltage or (self.spikes[:0],) * 2
         given = neuron, self.times.double().sort(dim=-1).values, weight, {"receptor": receptor, "current": current}
         spikes = self.spikes.double()
+        if free and not len(at):
+            return _free(*given, spikes, self.interval), weight[:, :0]
         if neuron.equations is None:
             at_spikes, membrane = _linear(*given, spikes, at.double(), self.interval if noise == "times" else 0.0)
         else:
             at_spikes, membrane = _step_by_step(*given, spikes, at.double(), self.interval)
         if free and len(spikes):
-            at_spikes = _free(*given, spikes, self.interval / 2)
+            at_spikes = _free(*given, spikes, self.interval)
         return at_spikes, membrane - voltage.double()
 
 
@@ -128,7 +130,7 @@ def _step_by_step(
     voltage, others, left = (x.squeeze(0) for x in starting_state(neuron, 1, weight))
     state, every = TrainState(voltage, others, left, 0.0), torch.ones_like(voltage, dtype=torch.bool)
     own, misses, membranes = torch.full_like(voltage, math.inf), [], []
-    observed, points, current = set(spikes.tolist()), set(at.tolist()), options["current"]
+    observed, points, current, waiting = set(spikes.tolist()), set(at.tolist()), options["current"], neuron.waiting()
 
     def run(one: Neuron, end: float) -> Any:
         trains = columns_within(times, state.time, end) if times.shape[-1] > 1 else times
@@ -137,7 +139,7 @@ def _step_by_step(
 
     for end in sorted(observed | points):
         if end > state.time:
-            found = run(neuron.waiting(), end)
+            found = run(waiting, end)
             own, state = torch.minimum(own, found.trains[..., 0]), found.state
         if end in points:
             named = dict(zip(neuron.equations.states, (state.voltage, *state.current.unbind(-1)), strict=True))
@@ -150,12 +152,11 @@ def _step_by_step(
     return torch.stack(misses, dim=-1) if misses else none, torch.stack(membranes, dim=-1) if membranes else none
 
 
-def _free(neuron: Neuron, times: Tensor, weight: Tensor, options: Any, spikes: Tensor, room: float) -> Tensor:
-    """How far the nearest of a neuron's own spikes is from each recorded one, at most ``room``."""
-    given = options | {"until": float(spikes[-1] + room), "overflow": "drop"}
-    own = spike_trains(times, weight, neuron, max_spikes=len(spikes), **given)
-    apart = own[..., : len(spikes)] - spikes
-    return torch.where(apart.abs() < 4 * room, apart, 4 * room)
+def _free(neuron: Neuron, times: Tensor, weight: Tensor, options: Any, spikes: Tensor, interval: float) -> Tensor:
+    """How far each of a neuron's own spikes is from the recorded one of its number, at most two intervals."""
+    given = options | {"until": float(spikes[-1] + interval / 2), "overflow": "drop"}
+    apart = spike_trains(times, weight, neuron, max_spikes=len(spikes), **given) - spikes
+    return torch.where(apart.abs() < 2 * interval, apart, 2 * interval)
 
 
 def within(current: Current, start: float, end: float) -> Current:

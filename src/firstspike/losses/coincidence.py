@@ -16,13 +16,13 @@ def coincidence_factor(
         Gamma = (N - N_chance) / ((N_output + N_target) / 2) / (1 - p),    p = 2 precision N_output / duration
 
     N is the number of pairs of an output spike and a target no further apart than ``precision``, with each spike in one
-    pair at most. ``N_chance = p N_target`` is the expected number for a Poisson process with the output's rate; dense
-    trains have fewer pairs, and a factor below 0. There is no gradient. Divide by the factor between repeats of a
-    recording to see how much of what is reproducible a model predicts.
+    pair at most. ``N_chance = p N_target`` is the expected number for a Poisson process with the output's rate. Dense
+    trains form fewer pairs, so their factor falls below 0. It has no gradient. Divide it by the factor between repeats
+    of a recording to see how much of the reproducible part a model predicts.
 
     Args:
-        output: trains of a model, ``(batch, outputs, spikes)`` or with other axes in front, in any order, ``inf`` if
-            there is no spike.
+        output: trains of a model, ``(batch, outputs, spikes)`` or with other axes in front, in any order, ``inf`` for
+            no spike.
         target: recorded trains; their axes in front are those of the output, or broadcast to them.
         precision: in the unit of the times.
         duration: of the recording.
