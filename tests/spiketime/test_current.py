@@ -224,6 +224,18 @@ def test_values_at_times():
     assert found.tolist() == [[0.0, 3.0, 3.0, -1.0, -1.0], [0.0, 0.5, 0.5, 0.0, 0.0]]
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_values_that_are_whole_numbers(dtype):
+    """Their times are not, and that of a step down has a sign."""
+    values = torch.tensor([3, 0, 2, 0, 5]).to(dtype)
+    found, expected = (
+        fs.spike_trains(*ALONE, fs.LIF(threshold=0.4), max_spikes=99, until=5.0, current=fs.Current.sampled(x, 0.7))
+        for x in (values, values.double())
+    )
+    assert finite(expected).numel() > 2
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
 def steps(count):
     return torch.arange(count, **DOUBLE)
 
@@ -233,8 +245,11 @@ def steps(count):
     [
         (lambda: fs.Current([0.0, 1.0], torch.ones(2)), "times must be a torch tensor, got list of shape (2,)"),
         (lambda: fs.Current(steps(2), torch.ones(3)), "times (2,) and values (3,)"),
-        (lambda: fs.Current(-steps(2), torch.ones(2)), "times of a current must be sorted"),
-        (lambda: fs.Current(steps(2), torch.full((2,), math.nan)), "values of a current must be finite"),
+        (lambda: fs.Current(-steps(2), torch.ones(2)), "times of a current must be sorted, got some that are before"),
+        (lambda: fs.Current(steps(2), torch.full((2,), math.nan)), "values of a current must be finite, got 2 NaN"),
+        (lambda: fs.Current.sampled([1.0, 2.0], 0.1), "values must be a torch tensor, got list of shape (2,)"),
+        (lambda: fs.Current.sampled(torch.tensor(1.0), 0.1), "got times (1,) and values ()"),
+        (lambda: fs.Current.sampled(torch.ones(2), -0.1), "dt must be > 0 and finite, got -0.1"),
         (lambda: fs.Current(steps(2), torch.ones(3, 2, 1, 2)), "(samples, neurons, steps), got"),
     ],
 )
@@ -252,11 +267,13 @@ def test_what_is_no_current(make, message):
         (fs.Neuron("dv/dt = -v", threshold="v > 1", reset="v = 0", receptors=["v"]), torch.ones(2), {},
          "a current adds to the parameter bias, which the equations do not have"),
         (fs.LIF(), torch.ones(2), {"receptor": "sign"}, "receptor needs a neuron with several"),
+        (fs.LIF(), torch.ones(2), {"current": torch.ones(2)}, "current must be a firstspike.Current, got Tensor"),
     ],
 )  # fmt: skip
 def test_currents_that_do_not_fit(neuron, values, more, message):
+    given = {"current": fs.Current(steps(2), values)} | more
     with pytest.raises(ValueError, match=re.escape(message)):
-        fs.spike_trains(*ALONE, neuron, max_spikes=2, until=5.0, current=fs.Current(steps(2), values), **more)
+        fs.spike_trains(*ALONE, neuron, max_spikes=2, until=5.0, **given)
 
 
 NEST_RUN = textwrap.dedent(

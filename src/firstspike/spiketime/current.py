@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from firstspike.neurons import Neuron
+from firstspike.ranges import Finite, Positive, checks_ranges
 from firstspike.spiketime.parameters import Receptor, parameters_of, receptor_of
 from firstspike.spiketime.values import check_tensor, values_of
 
@@ -47,21 +48,27 @@ class Current:
     def __post_init__(self) -> None:
         for name, x in (("times", self.times), ("values", self.values)):
             check_tensor(name, x)
-            if not bool(values_of(x).isfinite().all()):
-                raise ValueError(f"{name} of a current must be finite")
+            wrong = int((~values_of(x).isfinite()).sum())
+            if wrong:
+                raise ValueError(f"{name} of a current must be finite, got {wrong} NaN or inf; cut or fill them")
         if self.times.ndim != 1 or not 1 <= self.values.ndim <= 3 or self.values.shape[-1:] != self.times.shape:
             raise ValueError(
                 "a current needs times (steps,) and values (steps,), (neurons, steps) or (samples, neurons, steps), "
                 f"got times {tuple(self.times.shape)} and values {tuple(self.values.shape)}"
             )
         if bool((values_of(self.times).diff() < 0).any()):
-            raise ValueError("times of a current must be sorted")
+            raise ValueError(
+                "times of a current must be sorted, got some that are before the one before them; write "
+                "order = times.argsort() and fs.Current(times[order], values[..., order])"
+            )
 
     @classmethod
-    def sampled(cls, values: Float[Tensor, "*each steps"], dt: float, start: float = 0.0) -> "Current":
+    @checks_ranges
+    def sampled(cls, values: Float[Tensor, "*each steps"], dt: Positive, start: Finite = 0.0) -> "Current":
         """Samples at intervals of ``dt``, each of which holds until the next."""
-        steps = torch.arange(values.shape[-1], dtype=torch.float64, device=values.device)
-        return cls((start + dt * steps).to(values.dtype), values)
+        check_tensor("values", values)
+        steps = torch.arange(values.shape[-1:].numel(), dtype=torch.float64, device=values.device)
+        return cls((start + dt * steps).to(torch.promote_types(values.dtype, torch.float32)), values)
 
     def at(self, times: Float[Tensor, " points"]) -> Float[Tensor, "*each points"]:
         """The values at some times, after a step that is at one of them."""
@@ -100,7 +107,8 @@ class Current:
             weight, reached = (x.repeat_interleave(copies, dim=-1) for x in (weight, reached))
             delay = None if delay is None else delay.repeat_interleave(copies, dim=-1)
             inputs, copies = inputs * copies, 1
-        jumps = self.values.diff(dim=-1, prepend=torch.zeros_like(self.values[..., :1])).to(weight)
+        values = self.values.to(weight)  # first, as differences of whole numbers may have no sign
+        jumps = values.diff(dim=-1, prepend=torch.zeros_like(values[..., :1]))
         if jumps.ndim > 1 and jumps.shape[0] not in (1, outputs):
             raise ValueError(f"a current for each neuron needs values ({outputs}, steps), got {tuple(jumps.shape)}")
         if isinstance(gain, Tensor):
@@ -139,6 +147,8 @@ def without_current(states: Tensor, driven: Neuron) -> Tensor:
 
 def injected(run: Callable[..., Any], current: Current, times: Tensor, *given: Any, **options: Any) -> Any:
     """What an operator gives with a current, sample by sample if each has its own."""
+    if not isinstance(current, Current):
+        raise ValueError(f"current must be a firstspike.Current, got {type(current).__name__}; see fs.Current.sampled")
     if current.values.ndim < 3:
         return run(current, times, *given, **options)
     samples = times.shape[0] if times.ndim == 3 else None
