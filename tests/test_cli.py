@@ -53,7 +53,8 @@ def test_a_second_ctrl_c_soon_after_the_first(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="has other terminals")
 def test_a_closed_terminal_saves(tmp_path):
     folder, (master, slave) = tmp_path / "run", os.openpty()
-    code = "import os\nos.close(os.open(os.ttyname(0), os.O_RDWR))  # it controls the session of this process\n"
+    code = "import os, signal\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it\n"
+    code += "os.close(os.open(os.ttyname(0), os.O_RDWR))  # it controls the session of this process\n"
     code += "from firstspike.cli import main\nmain()"
     command = [sys.executable, "-c", code, "train", "bars", "--out", folder]
     process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)

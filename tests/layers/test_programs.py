@@ -404,16 +404,14 @@ def test_programs_in_files_for_another_process(tmp_path):
     network, times = make("recurrent"), torch.rand(5, 4, 3, generator=seeded(1), dtype=torch.float64)
     export(network, tmp_path / "program.pt2")
     assert network.training
-    torch.save((times, network(times).detach()), tmp_path / "expected.pt")
+    padded = torch.nn.functional.pad(times[:1], (0, 4), value=torch.inf)
+    torch.save([(x, network(x).detach()) for x in (times, padded)], tmp_path / "expected.pt")
     code = (
         "import sys, torch, firstspike as fs\n"
         "program, expected, other = sys.argv[1:]\n"
         "fs.export(fs.Network(fs.Multiplex(2), fs.LIFLinear(6, 2)), other)\n"
         "run = torch.export.load(program).module()\n"
-        "times, expected = torch.load(expected)\n"
-        "padded = torch.nn.functional.pad(times[:1], (0, 4), value=torch.inf)\n"
-        "assert torch.equal(run(times), expected)\n"
-        "assert torch.equal(run(padded), expected[:1])\n"
+        "assert all(torch.equal(run(times), outputs) for times, outputs in torch.load(expected))\n"
         "assert torch.export.load(other).module()(torch.rand(1, 3)).shape == (1, 2)\n"
     )
     files = (tmp_path / name for name in ("program.pt2", "expected.pt", "other.pt2"))

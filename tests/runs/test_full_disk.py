@@ -73,7 +73,7 @@ def whole(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "every", "file", "saved"),
-    [(1_500, 1, "checkpoints/best_", []), (12_000, 10, "output_times.csv", ["epoch_0010", "epoch_0020"])],
+    [(3_000, 1, "checkpoints/best_", []), (12_000, 10, "output_times.csv", ["epoch_0010", "epoch_0020"])],
     ids=["first checkpoint", "between checkpoints"],
 )
 def test_no_room_while_training(whole, tmp_path, command_here, limit, every, file, saved):

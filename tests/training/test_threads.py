@@ -1,5 +1,6 @@
 import signal
 import sys
+from contextlib import suppress
 
 import pytest
 import torch
@@ -9,11 +10,18 @@ from firstspike.layers import LIFLinear, Network
 from firstspike.losses import TimeCrossEntropy
 from firstspike.neurons import LIF
 from firstspike.spiketime.shared import threads_for, work_of
-from firstspike.training import Trainer
+from firstspike.training import Callback, Interrupted, Trainer
 from firstspike.training.loop import stop_on_signals
 from firstspike.training.threads import Pace, threads_worth_starting
 
 MUCH = 1 << 30  # work for a kernel
+
+
+def small_training(samples, hidden):
+    torch.manual_seed(1)
+    network = Network(LIFLinear(5, hidden, LIF(2.0)), LIFLinear(hidden, 3, LIF(2.0)))
+    trainer = Trainer(network, TimeCrossEntropy(), torch.optim.Adam(network.parameters(), lr=1e-3))
+    return trainer, SpikeData(2 * torch.rand(samples, 5), torch.arange(samples) % 3, ("a", "b", "c"))
 
 
 @pytest.fixture
@@ -38,45 +46,63 @@ def test_torch_has_one_thread_for_small_layers_and_the_setting_comes_back(
     assert torch.get_num_threads() == threads_for(MUCH) == 2
 
 
+@pytest.fixture
+def handle():
+    """Sets what a signal does in a test. Before, it may be ignored: under nohup, and in the background of a script."""
+    before = {}
+
+    def use(number, handler):
+        before.setdefault(number, signal.signal(number, handler))
+
+    yield use
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="has other signals")
 class TestSignals:
     @pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "XCPU"])
-    def test_stop_a_training(self, name):
+    def test_stop_a_training(self, name, handle):
         number = getattr(signal, f"SIG{name}")
-        before = signal.getsignal(number)
+        handle(number, signal.SIG_DFL)
         with stop_on_signals() as asked:
             assert not asked()
             signal.raise_signal(number)
             assert asked()
-        assert signal.getsignal(number) is before
+        assert signal.getsignal(number) is signal.SIG_DFL
 
     @pytest.mark.parametrize("own", [signal.SIG_IGN, lambda number, frame: None], ids=["ignored", "handled"])
-    def test_those_that_mean_something_else_do_not(self, own):
-        before = signal.signal(signal.SIGHUP, own)
-        try:
-            with stop_on_signals() as asked:
-                signal.raise_signal(signal.SIGHUP)
-                assert not asked()
-            assert signal.getsignal(signal.SIGHUP) is own
-        finally:
-            signal.signal(signal.SIGHUP, before)
+    def test_those_that_mean_something_else_do_not(self, own, handle):
+        handle(signal.SIGHUP, own)
+        with stop_on_signals() as asked:
+            signal.raise_signal(signal.SIGHUP)
+            assert not asked()
+        assert signal.getsignal(signal.SIGHUP) is own
 
-    def test_children_that_end_by_it_are_no_error(self):
+    def test_a_training_under_nohup_goes_on_when_the_terminal_closes(self, handle):
+        trainer, data = small_training(15, 5)
+        closes = Callback()
+        closes.on_epoch_end = lambda fit, row: signal.raise_signal(signal.SIGHUP)
+        for handler, epochs in ((signal.SIG_DFL, 1), (signal.SIG_IGN, 3)):
+            handle(signal.SIGHUP, handler)
+            with suppress(Interrupted):
+                trainer.fit(data, epochs=3, batch_size=5, progress_bar=False, callbacks=[closes])
+            assert trainer.members[0].progress.epoch == epochs
+
+    def test_children_that_end_by_it_are_no_error(self, handle):
         """Workers of a torch loader get the signal, too, and torch raises an error where the training is just then."""
         said = []
-        before = signal.signal(signal.SIGCHLD, lambda number, frame: said.append(number))
-        try:
-            with stop_on_signals():
-                signal.raise_signal(signal.SIGCHLD)
-                assert len(said) == 1
-                for _ in range(2):
-                    signal.raise_signal(signal.SIGTERM)
-                    signal.raise_signal(signal.SIGCHLD)
-            assert len(said) == 1
+        handle(signal.SIGCHLD, lambda number, frame: said.append(number))
+        handle(signal.SIGTERM, signal.SIG_DFL)
+        with stop_on_signals():
             signal.raise_signal(signal.SIGCHLD)
-            assert len(said) == 2
-        finally:
-            signal.signal(signal.SIGCHLD, before)
+            assert len(said) == 1
+            for _ in range(2):
+                signal.raise_signal(signal.SIGTERM)
+                signal.raise_signal(signal.SIGCHLD)
+        assert len(said) == 1
+        signal.raise_signal(signal.SIGCHLD)
+        assert len(said) == 2
 
 
 class Machine:
@@ -147,10 +173,7 @@ def test_weights_have_the_same_bits_for_any_number_of_threads(two_threads):
     found = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        torch.manual_seed(1)
-        network = Network(LIFLinear(5, 120, LIF(2.0)), LIFLinear(120, 3, LIF(2.0)))
-        trainer = Trainer(network, TimeCrossEntropy(), torch.optim.Adam(network.parameters(), lr=1e-3))
-        data = SpikeData(2 * torch.rand(15000, 5), torch.arange(15000) % 3, ("a", "b", "c"))
+        trainer, data = small_training(15000, 120)
         trainer.fit(data, epochs=1, batch_size=1500, progress_bar=False)
-        found.append(network.state_dict())
+        found.append(trainer.network.state_dict())
     assert all(torch.equal(x, found[1][name]) for name, x in found[0].items())
