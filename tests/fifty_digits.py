@@ -161,6 +161,47 @@ def spike_train(
                 return spikes, (v, i, max(released - until, mp.mpf(0)))
 
 
+def train_gradients(spikes, times, weights, tau_mem, tau_syn, refractory=0.0, reset=0.0, threshold=1.0):
+    """Of each of these spikes by each time, each weight and the threshold: the derivative, and the sum of its |terms|.
+
+    After the end of a refractory time, what arrived before is a current. No spike comes at that end.
+    """
+    with mp.workdps(DIGITS):
+        mem, syn, refractory, reset, threshold = (mp.mpf(x) for x in (tau_mem, tau_syn, refractory, reset, threshold))
+        inputs = [(mp.mpf(x), mp.mpf(w)) for x, w in zip(times, weights, strict=True)]
+
+        def rates(s):
+            return mp.exp(-s / syn) / syn, -response(s, mem, syn) / mem
+
+        found, released = [], None
+        for t in map(mp.mpf, spikes):
+            assert released is None or t > released
+            steep = current(t, times, weights, syn) / syn - threshold / mem
+            by_times, by_weights, by_release = [], [], []
+            for x, w in inputs:
+                one, wait = mp.mpf(x < t), t - x
+                if released is not None and x <= released:
+                    one, wait = mp.exp((x - released) / syn), t - released
+                    by_times.append([w * one * response(wait, mem, syn) / syn])
+                    by_release += [-w * one * y for y in (response(wait, mem, syn) / syn, *rates(wait))]
+                else:
+                    by_times.append([-w * one * y for y in rates(wait)] if one else [])
+                by_weights.append([one * response(wait, mem, syn)])
+            if released is not None:
+                by_release.append(reset * mp.exp((released - t) / mem) / mem)
+            before = found[-1] if found else [(mp.mpf(0), mp.mpf(0))] * (2 * len(inputs) + 1)
+            through = mp.fsum(by_release), mp.fsum(by_release, absolute=True)
+            rows = zip([*by_times, *by_weights, [mp.mpf(-1)]], before, strict=True)
+            found.append(
+                [
+                    (-(mp.fsum(x) + through[0] * y) / steep, (mp.fsum(x, absolute=True) + through[1] * size) / steep)
+                    for x, (y, size) in rows
+                ]
+            )
+            released = mp.mpf(float(t + refractory))
+        return found
+
+
 class _Cell:
     """One neuron: membrane v and current i at time ``now``; it is held at the reset until ``released``."""
 

@@ -2,7 +2,6 @@
 
 import math
 
-import mpmath as mp
 import pytest
 import torch
 
@@ -45,35 +44,6 @@ def test_gradcheck(delayed, ratio, backend):
     inputs = [x.detach().requires_grad_() for x in (finite, weight, threshold, delay)]
     assert spikes(*inputs).isfinite().all()
     assert torch.autograd.gradcheck(spikes, inputs, atol=1e-8, rtol=1e-5, fast_mode=True)
-
-
-@pytest.mark.parametrize("tau_syn", [1.0, 5e-3])
-def test_against_high_precision(tau_syn, ratio, backend, exact):
-    """The implicit function theorem with derivatives of the membrane by mpmath."""
-    times, weights, tau_mem = [0.1, 0.2, 0.3, 2.0], [7.0, -1.0, 4.0, 50.0], ratio * tau_syn
-    times = [t * tau_syn for t in times]
-    x, w, threshold = tensor([times]), tensor([weights]), tensor([1.0])
-    spike = first_spike_time(x, w, LIF(tau_mem, tau_syn, threshold), backend=backend)
-    spike.sum().backward()
-    with mp.workdps(exact.digits):
-        t = exact.first_spike(tuple(times), tuple(weights), tau_mem, tau_syn, 1.0)
-        assert 0.2 * tau_syn < t < 2 * tau_syn
-        rise = mp.diff(lambda s: exact.membrane(s, times, weights, tau_mem, tau_syn), t)
-
-        def by(values, k, level):
-            def at(value):
-                changed = [mp.mpf(v) for v in values]
-                changed[k] = value
-                return level(changed)
-
-            return float(-mp.diff(at, mp.mpf(values[k])) / rise)
-
-        by_times = [by(times, k, lambda v: exact.membrane(t, v, weights, tau_mem, tau_syn)) for k in range(4)]
-        by_weight = [by(weights, k, lambda v: exact.membrane(t, times, v, tau_mem, tau_syn)) for k in range(4)]
-    assert x.grad[0].tolist() == pytest.approx(by_times, rel=1e-11)
-    assert w.grad[0].tolist() == pytest.approx(by_weight, rel=1e-11)
-    assert threshold.grad.item() == pytest.approx(float(1 / rise), rel=1e-11)
-    assert x.grad[0, 3].item() == w.grad[0, 3].item() == 0
 
 
 def formula(observed, times, weight, threshold, ratio):

@@ -10,6 +10,7 @@ import mpmath as mp
 import pytest
 import torch
 
+from fifty_digits import train_gradients
 from firstspike import LIF, first_spike_time, spike_trains
 
 INF = math.inf
@@ -83,6 +84,28 @@ def test_gradients_are_those_of_the_spike_time_as_it_is_rounded(ratio, kind, bac
             assert abs(by_threshold[k].item() * steep - 1) <= allowed
         checked += 1
     assert checked >= NEURONS / 2
+
+
+@pytest.mark.parametrize(("refractory", "reset"), [(0.0, 0.0), (0.3, -0.4)])
+@pytest.mark.parametrize("tau_syn", [1.0, 5e-3])
+@pytest.mark.parametrize("ratio", [1.0, 2.0, 1.37])
+def test_each_derivative_is_exact_to_the_size_of_its_own_terms(ratio, tau_syn, refractory, reset, backend, exact):
+    """That of an input of weight 0 is 0, and that of a small one is as exact as others."""
+    times, weight, _ = make(ratio, "numbers", exact)
+    several = 12 * weight[:8] * torch.tensor([1.0, 0.0, 1e-9, 1.0, -1e-5])
+    leaves = [(tau_syn * times[:, None]).double(), torch.cat([weight[:8], several]).double(), torch.ones(16).double()]
+    times, weight, threshold = (x.requires_grad_() for x in leaves)
+    lif = LIF(ratio * tau_syn, tau_syn, threshold, refractory=refractory * tau_syn, reset=reset)
+    trains = spike_trains(times[None], weight, lif, max_spikes=3, overflow="drop", backend=backend)[0]
+    assert (trains.isfinite().sum(1) > 1).sum() >= 4
+    for k, train in enumerate(trains):
+        spikes = train[train.isfinite()]
+        constants = ratio * tau_syn, tau_syn, refractory * tau_syn, reset
+        wanted = train_gradients(spikes.tolist(), times[:, 0].tolist(), weight[k].tolist(), *constants)
+        for spike, row in zip(spikes, wanted, strict=True):
+            by_times, by_weight, by_threshold = torch.autograd.grad(spike, leaves, retain_graph=True)
+            found = [*by_times[:, 0].tolist(), *by_weight[k].tolist(), by_threshold[k].item()]
+            assert all(abs(x - y) <= 1e-9 * size for x, (y, size) in zip(found, row, strict=True)), (k, found, row)
 
 
 @pytest.mark.usefixtures("wide_kernels")

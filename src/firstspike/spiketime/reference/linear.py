@@ -8,12 +8,12 @@ import math
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
+from torch.nn.functional import pad
 
 from firstspike.neurons.base import receptors_of
 from firstspike.spiketime.contract import Arguments
 from firstspike.spiketime.flow import Columns, Flow, root_within
-from firstspike.spiketime.reference import loop
-from firstspike.spiketime.reference.loop import Some, State, Values
+from firstspike.spiketime.reference.neurons import Make, Neurons, Some, State, Values
 from firstspike.spiketime.units import unit_of_weights
 
 _ROUNDING = 1e-15
@@ -47,7 +47,7 @@ def _least(flow: Flow, x: Columns, threshold: Tensor) -> Tensor:
     return torch.where((last <= 0) & (last > -rounding), rounding, 0.0)
 
 
-class _Linear(loop.Neurons):
+class _Linear(Neurons):
     """Linear neurons. Voltages are in a unit of each neuron, so that nothing overflows."""
 
     goes_on = False
@@ -97,14 +97,34 @@ class _Linear(loop.Neurons):
     def excess(self, x: State) -> Values:
         return self.flow.excess(x.unbind(1), self.threshold)
 
-    def rates(self, x: State) -> tuple[State, Values]:
-        change = torch.stack(self.flow.rates(list(x.unbind(1))), 1).detach()
-        slope = self.flow.excess(change.unbind(1), torch.zeros_like(self.threshold)) + self.excess(x) / self.flow.mem
-        return change, slope.detach()
+    def slope(self, x: State) -> Values:
+        slope = self.flow.excess(self._rates(x).unbind(1), torch.zeros_like(self.threshold))
+        return (slope + self.excess(x) / self.flow.mem).detach()
 
     def reset(self, x: State) -> State:
         voltage = x[:, 0] if self.to is None else self.to
         return torch.cat([voltage[:, None], x[:, 1:-1] + self.jumps, x[:, -1:]], -1)
 
+    def kicked(self, x: State, kicks: State, held: Some) -> State:
+        change = self._rates(kicks)
+        if self.to is not None:
+            change[:, 0].masked_fill_(held, 0.0)
+        return change
 
-LINEAR: loop.Make = _Linear
+    def turned(self, x: State, after: State, held: Some) -> State:
+        change = self._rates(pad(self.jumps, (1, 1)))
+        if self.to is not None:
+            change[:, 0] = self.freed(after)[:, 0].masked_fill(held, 0.0)
+        return change
+
+    def freed(self, x: State) -> State:
+        change = torch.zeros_like(x)
+        if self.to is not None:
+            change[:, 0] = self._rates(x)[:, 0]
+        return change
+
+    def _rates(self, x: State) -> State:
+        return torch.stack(self.flow.rates(list(x.unbind(1))), 1).detach()
+
+
+LINEAR: Make = _Linear

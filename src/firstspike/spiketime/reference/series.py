@@ -21,8 +21,7 @@ from firstspike.neurons.expressions import FUNCTIONS, names_in
 from firstspike.spiketime import series as steps
 from firstspike.spiketime.contract import Arguments
 from firstspike.spiketime.flow import root_within
-from firstspike.spiketime.reference import loop
-from firstspike.spiketime.reference.loop import Some, State, Values
+from firstspike.spiketime.reference.neurons import Make, Neurons, Some, State, Values
 from firstspike.spiketime.statuses import FINE, NOT_FINITE, STUCK_STEP
 
 _MOST = 24  # orders of a step
@@ -35,7 +34,7 @@ Row = Float64[Tensor, "K P"]
 Slot = float | Values
 
 
-class _Series(loop.Neurons):
+class _Series(Neurons):
     """Neurons from equations, whose flow is a Taylor series."""
 
     goes_on = True
@@ -61,15 +60,14 @@ class _Series(loop.Neurons):
         """The latest g of neurons without a reset, ``inf`` at a spike."""
 
     def moved(self, x: State, time: Values, held: Some) -> State:
-        every, held, shift = torch.arange(len(x), device=x.device), held | self.waiting, self.now - self.now.detach()
+        every, held = torch.arange(len(x), device=x.device), held | self.waiting
         while True:
-            rest = time.detach()
-            states, level, reach = self._expanded(x, self.slots, held, rest, self.waits)
+            states, level, reach = self._expanded(x, self.slots, held, time, self.waits)
             off = _take_off(level.detach(), reach).where(~held, math.inf) if self.waits else reach
             takes = off < reach
-            step = torch.where(takes, off - shift, torch.where(reach < rest, reach, time))
+            step = torch.minimum(off, reach)
             x = _at(states, step)
-            time = torch.where(self._goes_on(every, x, reach, rest) | takes, time - step, 0.0)
+            time = torch.where(self._goes_on(every, x, reach, time) | takes, time - step, 0.0)
             held, self.waiting = held | takes, self.waiting | takes
             if not bool((time > 0).any()):
                 break
@@ -105,26 +103,50 @@ class _Series(loop.Neurons):
         return wait
 
     def excess(self, x: State) -> Values:
-        return self._once(self.programs.flow, x)[:, -1]
+        return self._terms(self.programs.flow, x)[0][:, -1]
 
-    def rates(self, x: State) -> tuple[State, Values]:
+    def slope(self, x: State) -> Values:
         now = torch.zeros_like(x[:, 0])
         with torch.enable_grad():
             states, level, _ = self._expanded(x.requires_grad_(), self.slots, now > 0, now, searches=True)
             (top,) = torch.autograd.grad(level[0].sum(), x, retain_graph=True)
             (by,) = torch.autograd.grad((states[1].T * top).sum(), x)
-        change, (value, slope), leak = states[1].T.detach(), level[:2].detach(), -(by * top).sum(1)
+        (value, slope), leak = level[:2].detach(), -(by * top).sum(1)
         least = (-value).clamp(min=0) * leak / top.square().sum(1)  # as the leak would take the rest of the rise
-        return change, slope.maximum(least).where(slope > 0, slope)
+        return slope.maximum(least).where(slope > 0, slope)
 
     def reset(self, x: State) -> State:
-        return self._once(self.programs.reset, x)
+        return self._terms(self.programs.reset, x)[0]
 
-    def _once(self, program: steps.Program, x: State) -> State:
-        """The outputs of a program for these states."""
-        rows: list[Values] = list(x.unbind(1))
-        _expand(program, self.slots, rows, {row: part.unsqueeze(0) for row, part in enumerate(rows)}, 0)
-        return torch.stack([rows[place] for place in program.outputs], 1)
+    def kicked(self, x: State, kicks: State, held: Some) -> State:
+        (before, change, bend), (after, _, other) = (
+            self._terms(self.programs.flow, y, kicks, 3) for y in (x, x + kicks)
+        )
+        linear = (bend == 0) & (other == 0)  # as most are in what an input adds to: no difference then
+        change = torch.where(linear, change, after - before)[:, :-1]
+        return change.masked_fill((held | self.waiting).unsqueeze(1) & self.holds.T, 0.0)
+
+    def turned(self, x: State, after: State, held: Some) -> State:
+        change = self._rates(after).masked_fill(held.unsqueeze(1) & self.holds.T, 0.0)
+        return change - self._terms(self.programs.reset, x, self._rates(x), 2)[1]
+
+    def freed(self, x: State) -> State:
+        return torch.where(self.holds.T, self._rates(x), 0.0)
+
+    def _rates(self, x: State) -> State:
+        return self._terms(self.programs.flow, x)[0][:, :-1]
+
+    def _terms(self, program: steps.Program, x: State, direction: State | None = None, number: int = 1) -> list[State]:
+        """The outputs of a program at ``x + s * direction``, as the first terms of a series in s."""
+        none = torch.zeros_like(x.T)
+        states = torch.stack([x.T, none if direction is None else direction.T, none][:number])
+        rows, before, found = list[Values](states[0].unbind(0)), dict[int, Row](), list[State]()
+        for n in range(number):
+            rows[: program.inputs] = states[n].unbind(0)
+            before |= enumerate(states[: n + 1].unbind(1))
+            _expand(program, self.slots, rows, before, n)
+            found.append(torch.stack([rows[place] for place in program.outputs], 1))
+        return found
 
     def _expanded(
         self, x: State, slots: Sequence[Slot], held: Some, wait: Values, searches: bool = False
@@ -337,4 +359,4 @@ def _values(level: Row, time: Values) -> tuple[Values, Values]:
     return (level * powers).sum(0), (orders[1:] * level[1:] * powers[:-1]).sum(0)
 
 
-SERIES: loop.Make = _Series
+SERIES: Make = _Series
