@@ -88,7 +88,7 @@ def test_gradients_are_those_of_the_spike_time_as_it_is_rounded(ratio, kind, bac
 
 @pytest.mark.parametrize(("refractory", "reset"), [(0.0, 0.0), (0.3, -0.4)])
 @pytest.mark.parametrize("tau_syn", [1.0, 5e-3])
-@pytest.mark.parametrize("ratio", [1.0, 2.0, 1.37])
+@pytest.mark.parametrize("ratio", [1.0, 2.0, 1.37, INF])
 def test_each_derivative_is_exact_to_the_size_of_its_own_terms(ratio, tau_syn, refractory, reset, backend, exact):
     """That of an input of weight 0 is 0, and that of a small one is as exact as others."""
     times, weight, _ = make(ratio, "numbers", exact)

@@ -48,7 +48,12 @@ def _least(flow: Flow, x: Columns, threshold: Tensor) -> Tensor:
 
 
 class _Linear(Neurons):
-    """Linear neurons. Voltages are in a unit of each neuron, so that nothing overflows."""
+    """Linear neurons. Voltages are in a unit of each neuron, so that nothing overflows.
+
+    Where derivatives are asked for, a state has two halves, x and y, and stands for ``x + A y``. An input that comes
+    later by dt adds ``-kick * dt`` to y. What that does to g is then the slope of its own response, and not the
+    difference of two effects on the state, which are equal where there is no leak. The value of y is 0.
+    """
 
     goes_on = False
 
@@ -76,12 +81,13 @@ class _Linear(Neurons):
             if self.to is not None:
                 voltage = torch.where(self.left > 0, self.to, voltage)
             self.rest = torch.cat([voltage.unsqueeze(-1), others, one], -1)
+        self.width, self.halves = self.rest.shape[1], 2 if torch.is_grad_enabled() else 1
+        self.rest = pad(self.rest, (0, (self.halves - 1) * self.width))
 
     def moved(self, x: State, time: Values, held: Some) -> State:
-        before = list(x.unbind(1))
-        voltage, *others = self.flow.moved(before, time)
+        voltage, *others = (y for half in self._halves(x) for y in self.flow.moved(half, time))
         if self.to is not None:
-            voltage = torch.where(held, before[0], voltage)
+            voltage = torch.where(held, x[:, 0], voltage)
         return torch.stack([voltage, *others], 1)
 
     def first_crossing(self, x: State, length: Values, looks: Int64[Tensor, " L"]) -> Float64[Tensor, " L"]:
@@ -95,36 +101,46 @@ class _Linear(Neurons):
         return found
 
     def excess(self, x: State) -> Values:
-        return self.flow.excess(x.unbind(1), self.threshold)
+        return self.flow.excess(self._whole(x), self.threshold)
 
     def slope(self, x: State) -> Values:
-        slope = self.flow.excess(self._rates(x).unbind(1), torch.zeros_like(self.threshold))
+        slope = self.flow.excess(self.flow.rates(self._halves(x)[0]), torch.zeros_like(self.threshold))
         return (slope + self.excess(x) / self.flow.mem).detach()
 
     def reset(self, x: State) -> State:
-        voltage = x[:, 0] if self.to is None else self.to
-        return torch.cat([voltage[:, None], x[:, 1:-1] + self.jumps, x[:, -1:]], -1)
+        jumps = pad(self.jumps, (1, x.shape[1] - 1 - self.parts))
+        if self.to is None:
+            return x + jumps
+        _, *others = self._whole(x)
+        return pad(torch.stack([self.to, *others], 1), (0, x.shape[1] - self.width)) + jumps
 
     def kicked(self, x: State, kicks: State, held: Some) -> State:
-        change = self._rates(kicks)
-        if self.to is not None:
-            change[:, 0].masked_fill_(held, 0.0)
-        return change
+        held = (held if self.to is not None else torch.zeros_like(held)).unsqueeze(1)
+        first = self._halves(kicks)[0]
+        rates = torch.stack([torch.zeros_like(first[0]), *self.flow.rates(first)[1:]], 1)
+        halves = torch.where(held, rates, 0.0), torch.where(held, 0.0, torch.stack(first, 1))
+        return torch.cat(halves, 1)[:, : x.shape[1]]
 
     def turned(self, x: State, after: State, held: Some) -> State:
-        change = self._rates(pad(self.jumps, (1, 1)))
-        if self.to is not None:
-            change[:, 0] = self.freed(after)[:, 0].masked_fill(held, 0.0)
-        return change
+        jumps = pad(self.jumps, (1, 1))
+        change = pad(torch.stack(self.flow.rates(list(jumps.unbind(1))), 1), (0, x.shape[1] - self.width))
+        voltage = change[:, :1] if self.to is None else self.freed(after)[:, :1].masked_fill(held.unsqueeze(1), 0.0)
+        return torch.cat([voltage, change[:, 1:]], 1)
 
     def freed(self, x: State) -> State:
-        change = torch.zeros_like(x)
-        if self.to is not None:
-            change[:, 0] = self._rates(x)[:, 0]
-        return change
+        rate = self.flow.rates(self._halves(x)[0])[0]
+        return pad((torch.zeros_like(rate) if self.to is None else rate).unsqueeze(1), (0, x.shape[1] - 1))
 
-    def _rates(self, x: State) -> State:
-        return torch.stack(self.flow.rates(list(x.unbind(1))), 1).detach()
+    def ends(self, x: State, left: Values) -> tuple[Values, State, Values]:
+        return super().ends(torch.stack(self._whole(x), 1), left)
+
+    def _halves(self, x: State) -> list[Columns]:
+        return [list(half.unbind(1)) for half in x.split(self.width, 1)]
+
+    def _whole(self, x: State) -> Columns:
+        """``x + A y``."""
+        first, *more = self._halves(x)
+        return [a + b for a, b in zip(first, self.flow.rates(more[0]), strict=True)] if more else first
 
 
 LINEAR: Make = _Linear

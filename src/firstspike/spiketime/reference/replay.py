@@ -145,7 +145,7 @@ def _events(
 
 
 def _times(later: Values, some: Some, change: State) -> State:
-    return later.unsqueeze(1) * torch.where(some.unsqueeze(1), change, 0.0)
+    return later.unsqueeze(1) * torch.where(some.unsqueeze(1), change.detach(), 0.0)
 
 
 def _by(values: Tensor, x: State) -> State:
