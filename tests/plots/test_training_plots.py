@@ -49,13 +49,17 @@ def test_one_epoch_and_no_error_at_all(axes, accuracy):
     assert error.lines[0].get_marker() == "o"
 
 
-@pytest.mark.parametrize("span", [(0.30, 0.31), (0.2, 1.3), (1e-6, 3e4), (5.0, 5.0)])
-def test_log_axis_has_two_ticks_or_more_for_any_span(ax, span):
+@pytest.mark.parametrize("span", [(0.30, 0.31), (0.2, 1.3), (1e-6, 3e4), (5.0, 5.0), (70, 90), (9, 11), (0, 27, 28)])
+def test_log_axis_has_three_ticks_or_more_for_any_span(ax, span):
     log_axis(ax, span)
     ax.figure.draw_without_rendering()
     low, high = ax.get_ylim()
-    assert low < span[0] <= span[1] < high
-    assert 2 <= sum(low <= tick <= high for tick in ax.get_yticks()) <= 12
+    assert low < span[0] <= span[-1] < high
+    ticks = [tick for tick in ax.get_yticks() if low <= tick <= high]
+    assert 3 <= len(ticks) <= 12
+    assert (
+        np.diff(ax.transAxes.inverted().transform(ax.transData.transform([(0, t) for t in ticks]))[:, 1]).min() > 0.05
+    )
 
 
 def test_a_spike_of_a_few_epochs_is_no_plateau():

@@ -188,7 +188,10 @@ def log_ticks(axis: Axis, low: float, high: float, zero: bool = False) -> None:
     """Few ticks of a logarithmic axis have numbers, without powers if possible. ``zero`` adds a tick at 0."""
     steps = LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,), numticks=8)
     ticks = [float(t) for t in steps.tick_values(low, high) if low <= t <= high]
-    if zero:
+    if high < 10 * low and (zero or len(ticks) < 3):
+        even, least = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]), 0.0 if zero else low
+        ticks = [float(t) for t in even.tick_values(least, high) if least <= t <= high]
+    elif zero:
         ticks = [0.0, *(t for t in ticks if t > 1.3 * low)]
     plain, scientific = all(t == 0 or 1e-3 <= t < 1e5 for t in ticks), LogFormatterSciNotation()
     axis.set_ticks(ticks, [f"{t:g}" if plain or t == 0 else scientific(t) for t in ticks])
@@ -197,14 +200,14 @@ def log_ticks(axis: Axis, low: float, high: float, zero: bool = False) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def log_axis(ax: Axes, values: Iterable[float]) -> None:
-    """A logarithmic y axis for finite values >= 0. 0 has a tick below the smallest other."""
+def log_axis(ax: Axes, values: Iterable[float], top: float = math.inf) -> None:
+    """A logarithmic y axis for finite values >= 0, up to ``top`` at most. 0 has a tick below the smallest other."""
     finite = np.asarray([v for v in values if math.isfinite(v)], dtype=float)
     positive = finite[finite > 0]
     if not positive.size:
         ax.set_ylim(-0.05, 1)
         return
-    low, high = float(positive.min()) / 1.3, float(positive.max()) * 1.3
+    low, high = float(positive.min()) / 1.3, min(float(positive.max()) * 1.3, top)
     if zero := positive.size < finite.size:
         ax.set_yscale("symlog", linthresh=1.3 * low, linscale=0.4)
     else:

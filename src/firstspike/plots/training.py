@@ -1,6 +1,7 @@
 """Figures over the epochs of a training: loss, error, weights and other parameters."""
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -63,7 +64,7 @@ def loss_and_error(
                 ax.plot(epochs, values, color=style["color"], alpha=look.FAINT, linewidth=0.7)
             shown += values.tolist()
             ax.plot(epochs, running_median(values, window), label=part, **style)
-        look.log_axis(ax, shown)
+        look.log_axis(ax, shown, 107 if column == "accuracy" else math.inf)
         ax.set_ylabel(label)
         look.epoch_axis(ax)
         look.label_lines(ax)
