@@ -21,7 +21,6 @@ from firstspike.layers.delay import Delayed, DelayRule, checked_rule
 from firstspike.layers.dense import SpikeTrainOptions, SpikeTrains
 from firstspike.layers.init import firing_weights, first_response, measured_weights
 from firstspike.layers.programs import MadeAgain, by_values
-from firstspike.layers.rows import Structure
 from firstspike.layers.synapses import Arriving, Mask, Receptors, checked_receptors, checked_signs, usual_signs
 from firstspike.layers.trains import Spikes
 from firstspike.layers.windows import columns_within, joined_trains, largest, only_within, window_bounds
@@ -45,6 +44,8 @@ class RecurrentState(NamedTuple):
     """State of the neurons, at the time up to which they are known."""
     pending: Float[Tensor, "*batch neurons spikes"]
     """Spikes that may still have to arrive at other neurons of the layer."""
+    delays: tuple[Tensor | None, ...] = ()
+    """Delays with gradient: at its bound, a delay takes that of all pieces together or none."""
 
     def detach(self) -> Self:
         """The state without its history, so that gradients end here."""
@@ -233,11 +234,12 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         """
         inputs = self.seen(times)
         bounds = self._bounds(self._begin, self.duration, inputs, observed, current)
+        delays = self._delays(observed is None)
         if self._in_one_call():
-            return self._all_windows(inputs, bounds, None, observed, self.max_spikes, current).trains
+            return self._all_windows(inputs, bounds, None, observed, self.max_spikes, current, delays).trains
         room = math.prod(inputs.shape[:-2]), self.out_features, self.max_spikes
         check_room(*room, f"max_spikes={self.max_spikes}", inputs.dtype, inputs.device)
-        return self.fitted(self._each_window(inputs, bounds, None, observed, current).trains)
+        return self.fitted(self._each_window(inputs, bounds, None, observed, current, delays).trains)
 
     @by_values
     def proceed(
@@ -274,15 +276,17 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
         inputs = self.seen(times)
         begin = self._begin if state is None else state.neurons.time
         bounds = self._bounds(begin, until, inputs, observed, current)
+        delays = self._delays(observed is None, () if state is None else state.delays)
         if self._in_one_call():
             room = (len(bounds) - 1) * self.window_spikes
-            result = self._all_windows(inputs, bounds, state, observed, room, current)
+            result = self._all_windows(inputs, bounds, state, observed, room, current, delays)
         else:
-            result = self._each_window(inputs, bounds, state, observed, current)
+            result = self._each_window(inputs, bounds, state, observed, current, delays)
         assert result.state is not None
         late = result.trains if state is None else torch.cat([state.pending, result.trains], dim=-1)
         late = torch.where(late >= until - self._reach, late, math.inf).sort(dim=-1, stable=True).values
-        return result.trains, RecurrentState(result.state, columns_within(late, -math.inf, math.inf))
+        pending, learnt = columns_within(late, -math.inf, math.inf), (x if x.requires_grad else None for x in delays)
+        return result.trains, RecurrentState(result.state, pending, tuple(learnt))
 
     def _bounds(
         self, begin: float | None, until: float, inputs: Tensor, observed: Tensor | None, current: Current | None
@@ -293,14 +297,15 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
 
     def _all_windows(
         self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None, most: int,
-        current: Current | None,
+        current: Current | None, delays: tuple[Tensor, ...],
     ) -> WindowResult:  # fmt: skip
         """The spikes of a piece in one call, at most ``most`` per neuron."""
         budget, structure = self.window_spikes, self._structure() if current is None else None
         if structure is None:
-            weight, delay = self._weights, self._delays(observed is None)
+            weight, delay = self._weights, self._matrix(delays)
         else:
-            weight, delay = self._values(structure, observed is None)
+            weight = structure.joined(self.weight, self.recurrent_weight)
+            delay = structure.joined(*delays) if delays else None
         if state is not None:
             inputs = joined_trains(inputs, state.pending if delay is not None else state.pending + self.window)
         if observed is not None:
@@ -313,14 +318,14 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
 
     def _each_window(
         self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None,
-        current: Current | None,
+        current: Current | None, delays: tuple[Tensor, ...],
     ) -> WindowResult:  # fmt: skip
         """The spikes of a piece, window by window."""
         budget = self.window_spikes if observed is None else observed.shape[-1]
         windows = len(bounds) - 1
         room, cause = windows * budget, f"window_spikes={budget} in each of {windows} windows"
         check_room(math.prod(inputs.shape[:-2]), self.out_features, room, cause, inputs.dtype, inputs.device)
-        weight, delay = self._weights, self._delays(observed is None)
+        weight, delay = self._weights, self._matrix(delays)
         options: dict[str, Any] = {"max_spikes": budget, "delay": delay, "current": current, **self.dynamics}
         neurons, sent = (None, []) if state is None else (state.neurons, [(state.neurons.time, state.pending)])
         nothing = inputs.new_full((*inputs.shape[:-2], self.out_features, 1), math.inf)
@@ -343,7 +348,7 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
     def fed(self, inputs: Spikes, spikes: Tensor | None = None) -> Arriving:
         """The inputs and the layer's own spikes, as in ``NeuronLayer``."""
         assert spikes is not None
-        delay = self._delays(jitters=False)
+        delay = self._matrix(self._delays(jitters=False))
         trains = joined_trains(self.seen(inputs), spikes if delay is not None else spikes + self.window)
         return Arriving(trains, self._weights, delay, self.duration, self.reached)
 
@@ -351,14 +356,6 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
     def _weights(self) -> Float[Tensor, "out_features sources"]:
         """Weights of the inputs and of the recurrent synapses together."""
         return torch.cat([self.synapses, self.recurrent_synapses], dim=1)
-
-    def _values(self, structure: Structure, jitters: bool) -> tuple[Tensor, Tensor | None]:
-        """Weights and delays of the inputs and of the recurrent synapses together, in the order of their rows."""
-        weight, delay = structure.joined(self.weight, self.recurrent_weight), self._delay_values(jitters)
-        if delay is None and self.recurrent_delays is None:
-            return weight, None
-        given = torch.zeros_like(self.weight) if delay is None else delay
-        return weight, structure.joined(given, self.delays_of_synapses)
 
     @property
     def _reach(self) -> float:
@@ -373,10 +370,21 @@ class SpikingRecurrent(SpikeTrains, MadeAgain):
             and accepting(self.backend, self.weight.device, self.neuron, recurrent=True)[0] is not None
         )
 
-    def _delays(self, jitters: bool) -> Tensor | None:
-        """Synaptic delays of inputs and recurrent synapses together; None if those are all ``window``."""
-        given = self.delay_in_pass() if jitters else self.delay
+    def _delays(self, jitters: bool, earlier: tuple[Tensor | None, ...] = ()) -> tuple[Tensor, ...]:
+        """Delays of inputs and of recurrent synapses as their weights stand; none if those are all ``window``.
+
+        With those of ``earlier`` pieces the gradient is theirs, as ``DelayRule`` looks at its sum.
+        """
+        given = self._delay_values(jitters)
         if given is None and self.recurrent_delays is None:
+            return ()
+        both = torch.zeros_like(self.weight) if given is None else given, self.delays_of_synapses
+        pairs = zip(both, earlier or (None, None), strict=True)
+        return tuple(x if y is None else x.detach() + (y - y.detach()) for x, y in pairs)
+
+    def _matrix(self, delays: tuple[Tensor, ...]) -> Tensor | None:
+        """These delays as a matrix of all sources."""
+        if not delays:
             return None
-        given = self.weight.new_zeros(self.matrix_shape) if given is None else given
-        return torch.cat([given, self.own_delay], dim=1)
+        given = synapses.matrix(self, "weight", delays[0]).flatten(1)
+        return torch.cat([given, synapses.matrix(self, "recurrent_weight", delays[1], rest=self.window)], dim=1)
