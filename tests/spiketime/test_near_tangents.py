@@ -146,3 +146,23 @@ def test_late_gradients_of_trains_are_those_of_double_precision(what, backend, e
     lost = left.abs().sum(-1) / left.sum(-1)  # digits of the slope, where inputs inhibit
     allowed = moved.amax(-1) / truth.abs().amax(-1) + 6 * EPS * lost
     assert ((found - truth).abs().amax(-1) <= allowed * truth.abs().amax(-1)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("gap", [3.0, 6.0, 12.0])
+@pytest.mark.parametrize("ratio", [1.0, 2.0, 100.0])
+def test_digits_do_not_depend_on_a_later_input(ratio, gap, dtype, backend):
+    """An input of weight 0 takes no digits from the gradients of a spike before it, however late it comes."""
+    gen = torch.Generator().manual_seed(0)
+    times, weight = torch.rand(8, 1, generator=gen).to(dtype), (3 * torch.rand(NEURONS, 8, generator=gen)).to(dtype)
+    rows = []
+    for late in ([], [times.max().item() + gap]):
+        given = torch.cat([times, times.new_tensor(late).reshape(-1, 1)]).requires_grad_()
+        by = torch.cat([weight, weight.new_zeros(NEURONS, len(late))], 1).requires_grad_()
+        trains = spike_trains(given[None], by, LIF(ratio), max_spikes=1, overflow="drop", backend=backend)[0, :, 0]
+        assert trains.isfinite().all()
+        by_weight = torch.autograd.grad(trains.sum(), by, retain_graph=True)[0]
+        by_times = [torch.autograd.grad(spike, given, retain_graph=True)[0] for spike in trains]
+        rows.append((by_weight[:, :8], torch.stack(by_times)[:, :8]))
+    for found, wanted in zip(rows[1], rows[0], strict=True):
+        torch.testing.assert_close(found, wanted, rtol=30 * torch.finfo(dtype).eps, atol=0)

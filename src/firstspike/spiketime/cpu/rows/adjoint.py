@@ -101,15 +101,15 @@ def unwind_tile(zero, packed, sample, state, joins, entries, spikes, k, asks_end
             following = np.intp(found[p]) if p >= 0 else -1
         while k >= begin:
             row = np.uintp(k)  # without a sign, an index needs no test for one below 0
+            response = fma(decay, back[row], response)
             if entries is not None:
                 while following == k:
                     place = np.uintp(places[np.uintp(p)])
                     bit = np.uint64(1) << (place & np.uintp(TILE - 1))
                     decay = select(bit, decay + spikes[INTO_E, np.uintp(p)], decay)
-                    response = select(bit, response - spikes[INTO_C, np.uintp(p)], response)
+                    response = select(bit, response + spikes[INTO_C, np.uintp(p)], response)
                     p -= 1
                     following = np.intp(found[np.uintp(p)]) if p >= 0 else -1
-            response = fma(decay, back[row], response)
             if joins is not None:
                 response, decay = joined(zero, state, joins[row], response, decay)
             add_row(zero, packed, sample, k, response, decay, into)

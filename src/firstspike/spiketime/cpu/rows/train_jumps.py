@@ -138,12 +138,12 @@ def scale_jumps(spikes, n, rows_of, places_of, start, arrival, c):
     """How the changes at n spikes and releases enter the scaled E' and C' of their intervals, in the entries' order."""
     r, row = rates_of(c), spikes.shape[1]
     for entry in range(0, n, 16):
-        begin, ahead = gather16(start, 0, rows_of, entry), gather16(arrival, 1, rows_of, entry)
+        begin, latest = gather16(start, 0, rows_of, entry), gather16(arrival, 0, rows_of, entry)
         time = gather16(spikes, adjoint.TIME * row, places_of, entry)
         into_e = gather16(spikes, adjoint.JUMP * row, places_of, entry) * exp((begin - time) * r.faster)
-        rest = rise(max(ahead - time, 0.0), r.delta, r.per_rise)
+        since = rise(max(time - latest, 0.0), r.delta, r.per_rise)
         store(spikes, adjoint.INTO_E * row + entry, into_e)
-        store(spikes, adjoint.INTO_C * row + entry, into_e * rest * exp(min(ahead - begin, c[SPAN] * 2) * r.delta))
+        store(spikes, adjoint.INTO_C * row + entry, into_e * since * exp(min(time - begin, c[SPAN] * 2) * r.delta))
 
 
 @jit
