@@ -223,6 +223,8 @@ def test_wrong_data_are_named(wine):
         small().fit(wine[0], wine[0][:, 0])
     with pytest.raises(ValueError, match=r"X: expected numbers, .*'red'; encode names by numbers"):
         SpikingClassifier().fit([[1.0, "red"], [2.0, "blue"]], [0, 1])
+    with pytest.raises(ValueError, match=r"X: .* got \(3, 2, 5\): .* time series .* by fs.data.split"):
+        SpikingClassifier().fit(np.zeros((3, 2, 5)), [0, 1, 1])
     with pytest.raises(ValueError, match="infinity"):
         small().fit(np.where(wine[0] > 100, np.inf, wine[0]), wine[1])
 

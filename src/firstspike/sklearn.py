@@ -228,6 +228,12 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
 
     def _checked(self, *data: ArrayLike, reset: bool) -> Any:
         """The values as an array, and the labels if there are any."""
+        if len(shape := np.shape(data[0]) if hasattr(data[0], "ndim") else ()) > 2:
+            raise ValueError(
+                f"X: expected a table (samples, features), got {tuple(shape)}: of images make X.reshape(len(X), -1); "
+                "time series (samples, channels, time) are for a network of spike trains, with data by "
+                'fs.data.split(X, y, encode={"kind": "level_crossing", "levels": 8})'
+            )
         try:
             return validate_data(self, *data, dtype=np.float64, ensure_all_finite="allow-nan", reset=reset)
         except ValueError as error:

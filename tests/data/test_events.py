@@ -195,9 +195,10 @@ def test_what_is_no_list_of_events(make, events, message):
 
 @pytest.mark.parametrize("make", [fs.data.event_lists, fs.data.trains_from_events])
 def test_microseconds_are_noticed(make):
-    with pytest.warns(UserWarning, match=r"spike times up to 2\.5e\+06, .* make ms by times / 1000"):
-        make([([1e6, 2.5e6], [0, 1])], inputs=2)
-    make([([1e3, 2.5e3], [0, 1])], inputs=2)  # warnings are errors
+    events, labels = [([0.0, 2e3, 99e3], [0, 1, 0])] * 8, torch.arange(8) % 2
+    with pytest.warns(UserWarning, match=r"come 2e\+03 apart in the median, .* divide the times, .* LIF\(tau_mem="):
+        fs.data.split(make(events, inputs=2), labels, trains=True)
+    fs.data.split(make([([0.0, 2.0, 99.0], [0, 1, 0])] * 8, inputs=2), labels, trains=True)  # warnings are errors
 
 
 def test_arrays_of_a_camera_have_small_integers_without_sign() -> None:

@@ -4,6 +4,7 @@ import csv
 import math
 import re
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ import torch
 import firstspike as fs
 from firstspike.cli import main
 from firstspike.config import build, load_config
+from firstspike.layers import start_firing_
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint
-from firstspike.training.divergence import DivergedError, signs_of_failure, staying_finite
-from firstspike.training.evaluation import evaluate
+from firstspike.training.divergence import Cures, DivergedError, signs_of_failure, signs_of_silence, staying_finite
+from firstspike.training.evaluation import Evaluation, evaluate
 from firstspike.training.objective import Objective
 from trained import resume, start
 
@@ -205,3 +207,54 @@ def test_numbers_and_target_trains_that_are_not_learnt(shape, said):
     (found,) = [x for x in signs_of_failure(evaluate(network, Objective(loss), data), {}) if "r2" in x]
     assert said in found
     assert ("SpikeErrors" in found) == trains
+
+
+TOLD = {
+    2e3: r"come about 100 times further apart .* constant of neurons, 2, .* divide the times, .* neuron.tau_mem",
+    1e-3: "within about 0.0008 of the shortest time constant of neurons, 1, .* multiply the times",
+}
+
+
+@pytest.mark.parametrize("unit", [2e3, 1.0, 0.05, 1e-3])
+def test_times_in_another_unit_are_told_at_the_start_and_in_the_first_batch(unit):
+    times, labels = unit * torch.rand(20, 3, 2, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 2
+    data = fs.data.SpikeData(times.sort(dim=-1).values, labels, ("a", "b"))
+    network = fs.Network(fs.LIFSpikeTrains(3, 4, 9, fs.LIF(2.0), overflow="drop"), fs.IntegralReadout(4, 2))
+    trainer = fs.Trainer(network, fs.losses.ReadoutCrossEntropy(), torch.optim.SGD(network.parameters(), lr=0.0))
+    for what in (lambda: start_firing_(network, data.times), lambda: trainer.fit(data, epochs=1, progress_bar=False)):
+        with pytest.warns(UserWarning, match=TOLD[unit]) if unit in TOLD else nullcontext():
+            what()
+    trainer.fit(data, epochs=2, progress_bar=False)  # later batches say nothing; warnings are errors
+
+
+INTEGRAL = fs.Network(fs.LIFSpikeTrains(3, 4, 9), fs.IntegralReadout(4, 2))
+MAXIMUM = fs.Network(fs.LIFSpikeTrains(3, 4, 9, weight_mean=1.0, weight_std=0.0), fs.MaximumReadout(4, 2))
+COUNT = r"add the regulariser SpikeCount\(0.1, least=0.5\), or lower the limits of SilentNeurons$"
+KEY = r"add \{kind: spike_count, alpha: 0.1, least: 0.5\} to loss.regularizers, or lower training.silent.limits$"
+
+
+@pytest.mark.parametrize(
+    ("cures", "silent", "cure"),
+    [
+        (Cures(INTEGRAL), 1.0, "no spike reaches them: start with start_firing_, " + COUNT),
+        (Cures(MAXIMUM), 1.0, "no spike reaches them: start with start_firing_, " + COUNT),
+        (Cures(MAXIMUM), 0.2, r"above rest: start with start_firing_, MaximumReadout\(negative_slope=0.1\)$"),
+        (Cures(INTEGRAL, keys=True), 1.0, "no spike reaches them: " + KEY),
+        (Cures(MAXIMUM, keys=True), 1.0, "no spike reaches them: leave out weight_mean and weight_std, " + KEY),
+        (Cures(MAXIMUM, keys=True), 0.2, r"weight_mean and weight_std, network\[1\].negative_slope: 0.1$"),
+        (Cures(INTEGRAL, misfit=True), 1.0, "no spike reaches them: fit the unit of the times .* said above, or start"),
+    ],
+)
+def test_cures_are_those_of_the_network_in_the_terms_that_made_it(cures, silent, cure):
+    zeros, labels = torch.zeros(6, 2), torch.arange(6) % 2
+    sign = signs_of_silence({}, Evaluation(0.7, 0.5, (silent,), zeros, labels, labels, readout=True), cures)[-1]
+    assert re.search(f"2 outputs have the value 0 in most validation data of their class.* {cure}", sign)
+
+
+def test_too_many_spikes_name_layer_and_key(tmp_path, monkeypatch, capsys):
+    first = "{kind: spike_trains, out_features: 9, max_spikes: 1, weight_mean: 9, weight_std: 0}"
+    layers = f"network=[{first}, {{kind: integral, out_features: 3}}]"
+    settings = flags([*SETTINGS, layers, "loss={kind: readout_cross_entropy}", "training.silent={limits: 1.0}"])
+    code, told = command(monkeypatch, capsys, "train", "bars", "-q", "--out", tmp_path / "run", *settings)
+    assert code == 2
+    assert re.search(r"network\[0\]: \d+ of \d+ neurons .*; raise network\[0\]\.max.* network\[0\]\.overflow='w", told)

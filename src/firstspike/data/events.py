@@ -1,7 +1,6 @@
 """Spike trains from events: as padded tensors, or as lists of events without padding."""
 
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +20,6 @@ Events = tuple[ArrayLike | Tensor, ArrayLike | Tensor] | list[tuple[float, int]]
 """The events of a sample: times and inputs, or pairs of them."""
 MOST_TIMES = 2**31
 """Most times of one tensor of trains, with padding: 8 GiB in float32."""
-_LATE = 1e5  # of a recording in ms that would be 100 s
 
 
 def trains_from_events(
@@ -39,9 +37,6 @@ def trains_from_events(
     Returns:
         Times `(samples, inputs, spikes)`, sorted along the last dimension, `inf` after the last spike of an input. That
         dimension is as long as the busiest input needs, at least 1.
-
-    Warns:
-        UserWarning: spikes after 100 000 units of time, as times in microseconds have.
 
     Raises:
         ValueError: samples that are not pairs of times and inputs, times and inputs of different lengths, times that
@@ -203,11 +198,6 @@ def event_lists(events: Sequence[Events], inputs: int, dtype: torch.dtype = torc
     starts = torch.tensor([len(x) for x in times], dtype=torch.int64).cumsum(0)
     if len(when := torch.cat(times)) and bool((largest := when.abs().max()).to(dtype).isinf()):
         raise ValueError(f"events: expected times that {dtype} can hold, got {float(largest):g}; take another unit")
-    if len(when) and (latest := float(when.max())) > _LATE:
-        warnings.warn(
-            f"there are spike times up to {latest:g}, in the unit of tau_syn; of microseconds make ms by times / 1000",
-            stacklevel=3,
-        )
     return EventLists(when.to(dtype), torch.cat(sources), starts, inputs)
 
 

@@ -15,6 +15,7 @@ from firstspike.data.encoding import Encoder, LatencyEncoder
 from firstspike.data.events import EventLists
 from firstspike.data.labels import class_indices, targets
 from firstspike.data.series_encoding import SeriesEncoder, as_encoder, as_series
+from firstspike.layers.timescales import SAMPLES, waits_and_lengths
 from firstspike.ranges import Size, checks_ranges
 from firstspike.signature import parts_of_docstring, takes_arguments_of
 
@@ -75,6 +76,9 @@ def split(
     Returns:
         The three parts. Samples of a part are in random order. Their `encoder` is the fitted one.
 
+    Warns:
+        UserWarning: spike times so late, or so far apart, that their unit is hardly that of neurons' time constants.
+
     Raises:
         ValueError: shapes or labels that do not fit, sizes that leave no sample for training, and as in `SpikeData`.
     """
@@ -134,14 +138,8 @@ def divided(
 ) -> Splits:
     """`split` of samples whose labels are indices of classes, or numbers."""
     table, count = samples.table, len(samples.labels)
-    if encoder is None and isinstance(table, Tensor) and table.ndim == 2 and table.numel():
-        latest = float(table.nan_to_num(posinf=0.0).amax())
-        if latest > _LATE:
-            warnings.warn(
-                f"there are spike times up to {latest:g}, in units of tau_syn; values that are not spike times need "
-                "encode={}",
-                stacklevel=3,
-            )
+    if encoder is None and len(table):
+        _warn_of_units(table)
     sizes = [_size(name, share, count) for name, share in (("validation", validation), ("test", test))]
     if sum(sizes) >= count:
         raise ValueError(f"validation, test: expected fewer than all of {count} samples, got {sum(sizes)}")
@@ -149,6 +147,23 @@ def divided(
     if encoder is not None and not encoder.features:
         encoder = encoder.fit(samples.chosen(train).table)
     return Splits(*(samples.chosen(part).data(encoder, dtype) for part in (train, *held)))
+
+
+def _warn_of_units(table: Tensor | EventLists) -> None:
+    """Warn of spike times that are hardly in the unit of neurons' time constants."""
+    found = ""
+    if table.ndim == 2 and (latest := float(table[:].nan_to_num(posinf=0.0).amax())) > _LATE:
+        found = (
+            f"there are spike times up to {latest:g}, in units of tau_syn; values that are not spike times need "
+            "encode={}"
+        )
+    elif len(waits := waits_and_lengths(table[:SAMPLES])[0]) and (wait := float(waits.median())) > _LATE:
+        found = (
+            f"spikes of a sample come {wait:.2g} apart in the median, in units of tau_syn: divide the times, such as "
+            "microseconds by 1000 for ms, or give neurons such time constants, LIF(tau_mem=..., tau_syn=...)"
+        )
+    if found:
+        warnings.warn(found, stacklevel=4)
 
 
 def _size(part: str, share: float | None, samples: int) -> int:

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from firstspike.layers.inputs import BiasSpikes, Multiplex, PoissonSpikes
 from firstspike.layers.patches import flattened
 from firstspike.layers.trains import FirstSpike, Form, at_observed, check_follows, form_of, of_values, takes_trains
-from firstspike.spiketime.values import check_tensor
+from firstspike.spiketime.values import FullTrainsError, check_tensor
 
 
 class Record(NamedTuple):
@@ -33,16 +33,19 @@ def over(layer: nn.Module) -> int:
     return int(getattr(layer, "over", 0))
 
 
-def applied(layer: nn.Module, entered: Sequence[Tensor], observed: Tensor | None = None) -> Tensor:
-    """The output of a layer, from the inputs of the network's layers up to this one."""
-    if past := over(layer):
-        found: Tensor = layer(entered[-1], observed, skipped=entered[-1 - past])
-    elif observed is None:
-        found = layer(entered[-1])
-    elif of_values(layer):
-        found = at_observed(layer(entered[-1]), observed)
-    else:
-        found = layer(entered[-1], observed)
+def applied(layer: nn.Module, entered: Sequence[Tensor], observed: Tensor | None = None, index: int = 0) -> Tensor:
+    """The output of a layer, from the inputs of the network's layers up to this one, which has that index."""
+    try:
+        if past := over(layer):
+            found: Tensor = layer(entered[-1], observed, skipped=entered[-1 - past])
+        elif observed is None:
+            found = layer(entered[-1])
+        elif of_values(layer):
+            found = at_observed(layer(entered[-1]), observed)
+        else:
+            found = layer(entered[-1], observed)
+    except FullTrainsError as error:
+        raise FullTrainsError(error.args[0], f"network[{index}]") from None
     return found
 
 
@@ -138,8 +141,10 @@ class Network(nn.Sequential):
         kept = 1
         for layer in self:  # torch.compile takes no max over an iterator
             kept = max(kept, 1 + over(layer))
-        for layer in self:
-            entered = [*entered, applied(layer, entered)][-kept:]  # inputs that no later layer needs are freed
+        for index, layer in enumerate(self):
+            entered = [*entered, applied(layer, entered, index=index)][
+                -kept:
+            ]  # inputs that no later layer needs are freed
         out = entered[-1]
         if not len(self) or self._flat(times) is times:
             return out
@@ -176,7 +181,7 @@ class Network(nn.Sequential):
         """
         entered, seen = [self.flat(times)], self._each(observed)
         for index, layer in enumerate(self):
-            entered.append(applied(layer, entered, seen[index]))
+            entered.append(applied(layer, entered, seen[index], index))
         return Record(entered[0], tuple(entered[1:]))
 
     def _each(self, observed: Sequence[Tensor | None] | None) -> Sequence[Tensor | None]:

@@ -36,6 +36,7 @@ from firstspike.layers.neurons import SpikingLayer
 from firstspike.layers.noise import evaluating
 from firstspike.layers.readouts import MaximumReadout
 from firstspike.layers.synapses import existing, given_, of_rows
+from firstspike.layers.timescales import warn_of_misfit
 from firstspike.layers.trains import form_of, takes_trains
 from firstspike.neurons import LIF
 from firstspike.ranges import NotNegative, checks_ranges
@@ -194,10 +195,14 @@ def start_firing_(
         spikes: wanted mean number of spikes of the neurons that spike, in layers for trains, at most a third of their
             ``max_spikes``. With 0, neither it nor readouts are adjusted.
 
+    Warns:
+        UserWarning: inputs further apart than neurons remember, or all of a sample at once, as in another unit of time.
+
     Raises:
         ValueError: ``spikes`` below 0.
     """
     entered = [network.flat(times.padded() if hasattr(times, "padded") else times)]
+    warn_of_misfit(network, entered[0])
     spiking = [layer for layer in network if isinstance(layer, SpikingLayer)]
     deep = _shortest_way(network) > _SHALLOW
     with evaluating(network):

@@ -64,6 +64,7 @@ class RunWriter(Callback):
 
     def on_restore(self, fit: Fit) -> None:
         """Load the newest checkpoints of the same moment."""
+        fit.keys = self.config is not None
         self.resume = self.resume and (self.folder / "config.yaml").is_file()
         if fit.first:
             if not self.resume:

@@ -293,18 +293,32 @@ def check_spikes(name: str, value: int) -> None:
         raise ValueError(f"{name} must be at most {MOST_SPIKES}, got {value}")
 
 
+class FullTrainsError(ValueError):
+    """Neurons spike more often than their trains have room for; ``layer`` is the one, as in ``network[0]``."""
+
+    def __init__(self, message: str, layer: str = "") -> None:
+        super().__init__(message, layer)
+
+    def __str__(self) -> str:
+        message, layer = self.args
+        at, of = (f"{layer}: ", f"{layer}.") if layer else ("", "")
+        return str(message.format(at=at, of=of))
+
+
 def check_overflow(more: Tensor, max_spikes: int, overflow: str, budget: int = 0) -> None:
-    """Raise a ValueError, or warn, if there are neurons with ``more`` spikes, also in a window with a ``budget``."""
+    """Raise an error, or warn, if there are neurons with ``more`` spikes, also in a window with a ``budget``."""
     if overflow == "drop" or not bool(more.any()):
         return
-    window = f", or more than window_spikes={budget} times in a window" if budget else ""
+    window, cure = "", "raise {of}max_spikes"
+    if budget:
+        window, cure = f", or more than window_spikes={budget} times in a window", cure + " or {of}window_spikes"
     message = (
-        f"{int(more.sum())} of {more.numel()} neurons (counted in each sample) spike more than max_spikes={max_spikes} "
-        f"times{window}; raise max_spikes{' or window_spikes' * bool(budget)} or lower the weights"
+        f"{{at}}{int(more.sum())} of {more.numel()} neurons (counted in each sample) spike more than "
+        f"max_spikes={max_spikes} times{window}; {cure} or lower the weights"
     )
     if overflow == "error":
-        raise ValueError(f"{message}, or drop the later spikes with overflow='warn' or 'drop'")
-    warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=2)
+        raise FullTrainsError(message + ", or drop the later spikes with {of}overflow='warn' or 'drop'")
+    warnings.warn(f"{FullTrainsError(message)}. Their later spikes are dropped", stacklevel=2)
 
 
 def check_room(samples: int, neurons: int, spikes: float, cause: str, dtype: torch.dtype, device: torch.device) -> None:

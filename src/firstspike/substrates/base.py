@@ -221,7 +221,7 @@ class LayerByLayer(Substrate):
                     carried = layer.reduced(entered[-1 - layer.over])
                     now = layer.join(now, self.delayed(index, layer.delays, carried))
                 else:
-                    now = applied(layer, entered)
+                    now = applied(layer, entered, index=index)
                 entered.append(now)
         return Record(entered[0], tuple(entered[1:]))
 

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
-from firstspike.layers import Network
+from firstspike.layers import MaximumReadout, Network
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.fit import Row
 from firstspike.training.member import Member
@@ -15,10 +17,59 @@ from firstspike.training.member import Member
 _UNDECIDED = 0.05  # share of samples in which all outputs are silent
 _QUIET = 0.95  # share of silent neurons in a layer
 _FULL = 0.5  # share of full trains in a layer
-_SILENT_OUTPUTS = (
-    "lower the last of SilentNeurons(limits=[...]), in a config training.silent.limits, or raise its increment"
-)
-_IDLE_OUTPUTS = "no spike reaches them or, of MaximumReadout, their membranes never rise; set negative_slope=0.1 there"
+
+
+@dataclass(frozen=True)
+class Cures:
+    """What helps a network whose neurons are silent or burst, in Python's terms or by a config's ``keys``.
+
+    ``misfit``: the times of its inputs do not fit its neurons, as a warning has said.
+    """
+
+    network: nn.Module | None = None
+    keys: bool = False
+    misfit: bool = False
+
+    @property
+    def of_silence(self) -> str:
+        """For layers that are silent."""
+        limits = "training.silent.limits" if self.keys else "the limits of SilentNeurons"
+        found = ", ".join([*self._starts(), self._counts("least", "0.5"), f"or lower {limits}"])
+        return f"fit the unit of the times to the time constants, as said above, or {found}" if self.misfit else found
+
+    def of_bursts(self, most: str) -> str:
+        """For layers whose neurons spike too often."""
+        return ", ".join([*self._starts(), self._counts("most", most), "or raise max_spikes"])
+
+    @property
+    def of_outputs(self) -> str:
+        """For silent outputs."""
+        names = ("the last of SilentNeurons(limits=[...])", "its increment")
+        last, step = ("the last of training.silent.limits", "training.silent.increment") if self.keys else names
+        return f"lower {last}, or raise {step}"
+
+    def of_readout(self, reached: bool) -> str:
+        """For outputs of a readout that are 0; ``reached``: although spikes arrive."""
+        for index, layer in enumerate(self._layers if reached else ()):
+            if isinstance(layer, MaximumReadout):
+                how = f"network[{index}].negative_slope: 0.1" if self.keys else "MaximumReadout(negative_slope=0.1)"
+                return f"their membranes never rise above rest: {', '.join([*self._starts(), how])}"
+        return f"no spike reaches them: {self.of_silence}"
+
+    @property
+    def _layers(self) -> list[Any]:
+        return list(self.network) if isinstance(self.network, Network) else []
+
+    def _starts(self) -> list[str]:
+        if not self.keys:
+            return ["start with start_firing_"]
+        given = any(getattr(layer, "weight_mean", None) is not None for layer in self._layers)
+        return ["leave out weight_mean and weight_std"] if given else []
+
+    def _counts(self, bound: str, number: str) -> str:
+        if self.keys:
+            return f"add {{kind: spike_count, alpha: 0.1, {bound}: {number}}} to loss.regularizers"
+        return f"add the regulariser SpikeCount(0.1, {bound}={number})"
 
 
 class DivergedError(FloatingPointError):
@@ -67,7 +118,7 @@ def _of_silent(network: nn.Module) -> str:
     return ""
 
 
-def signs_of_silence(row: Row, validation: Evaluation | None, early: bool = False) -> list[str]:
+def signs_of_silence(row: Row, validation: Evaluation | None, cures: Cures = Cures(), early: bool = False) -> list[str]:
     """Warnings about layers that are nearly silent, trains that are full, and outputs without gradient.
 
     ``row`` has the metrics of an epoch, and may be empty. ``early`` in a training, most outputs have to be dead.
@@ -79,33 +130,32 @@ def signs_of_silence(row: Row, validation: Evaluation | None, early: bool = Fals
         layer = f"layer {layers[silent.index(most)]}" if layers else "a layer"
         found.append(
             f"{100 * most:.1f} % of the neurons of {layer} are silent in the {where}, and have no gradient: "
-            "start with start_firing_, add the regulariser SpikeCount(0.1, least=0.5), or lower the "
-            "limits of SilentNeurons"
+            f"{cures.of_silence}"
         )
     for layer in layers:
         full, spikes = (float(row.get(f"{what}_{layer}", 0.0)) for what in ("full", "spikes"))
         if full > _FULL and spikes > full:  # trains of one spike are meant to be full
             found.append(
                 f"{100 * full:.0f} % of the trains of layer {layer} are full in the training data: its neurons burst, "
-                f"and spikes beyond max_spikes are lost; start with start_firing_, add the regulariser "
-                f"SpikeCount(0.1, most={spikes / 2:.2g}), or raise max_spikes"
+                f"and spikes beyond max_spikes are lost; {cures.of_bursts(f'{spikes / 2:.2g}')}"
             )
     if validation is None:
         return found
     outputs = len(validation.idle) or validation.times.shape[1]
     dead = round(validation.dead_outputs * outputs)
     if 2 * dead > (outputs if early else 0) and (validation.readout or early):
-        what, why = f"{dead} output neurons are silent in", _SILENT_OUTPUTS
+        what, why = f"{dead} output neurons are silent in", cures.of_outputs
         if validation.readout:
-            what, why = f"{dead} outputs have the value 0 in", _IDLE_OUTPUTS
+            reached = max(silent, default=0.0) <= _QUIET
+            what, why = f"{dead} outputs have the value 0 in", cures.of_readout(reached)
         own = "" if validation.idle else " of their class"
         found.append(f"{what} most validation data{own}, and no gradient: {why}")
     return found
 
 
-def signs_of_failure(validation: Evaluation | None, row: Row) -> list[str]:
+def signs_of_failure(validation: Evaluation | None, row: Row, cures: Cures = Cures()) -> list[str]:
     """Warnings about a trained network by its last metrics and evaluation on validation data; none if it has learnt."""
-    found = signs_of_silence(row, validation)
+    found = signs_of_silence(row, validation, cures)
     if validation is None:
         return found
     if not math.isfinite(validation.loss):
@@ -114,7 +164,7 @@ def signs_of_failure(validation: Evaluation | None, row: Row) -> list[str]:
     if undecided > _UNDECIDED and not validation.readout:
         found.append(
             f"in {100 * undecided:.1f} % of the validation data no output neuron spikes, which counts as wrong and "
-            f"gives no gradient: {_SILENT_OUTPUTS}"
+            f"gives no gradient: {cures.of_outputs}"
         )
     regression = validation.labels.is_floating_point()
     if regression and validation.score <= 0:

@@ -43,6 +43,8 @@ class Fit:
         rows: metrics of the last epoch, one for each network.
         improved: whether each network is the best so far.
         finished: set it to end the training after this epoch.
+        keys: whether warnings name keys of a config.
+        misfit: whether the times of the inputs do not fit the neurons' time constants.
     """
 
     trainer: "Trainer"
@@ -57,6 +59,8 @@ class Fit:
     rows: list[Row] = field(default_factory=list)
     improved: list[bool] = field(default_factory=list)
     finished: bool = False
+    keys: bool = False
+    misfit: bool = False
 
     @property
     def train(self) -> SpikeData:

@@ -21,11 +21,12 @@ from tqdm import tqdm
 
 from firstspike.deferred import raise_deferred_errors
 from firstspike.layers.noise import jitter_from
+from firstspike.layers.timescales import warn_of_misfit
 from firstspike.seeding import generator
 from firstspike.torchrun import ProcessLostError
 from firstspike.training.callbacks import Stop
 from firstspike.training.distributed import Distributed, Ranks
-from firstspike.training.divergence import signs_of_failure, signs_of_silence, staying_finite
+from firstspike.training.divergence import Cures, signs_of_failure, signs_of_silence, staying_finite
 from firstspike.training.engines import Sequential, engine_for
 from firstspike.training.fit import Fit, FitResult, Interrupted, Row
 from firstspike.training.silent import activity_names
@@ -113,7 +114,8 @@ def run(fit: Fit, ranks: Ranks, stop: Stop, stack: ExitStack) -> FitResult:
         raise
     if fit.first:
         each = zip_longest(validations, fit.rows)
-        _warn(fit, "", [signs_of_failure(validation, row or {}) for validation, row in each])
+        cures = Cures(trainer.network, fit.keys, fit.misfit)
+        _warn(fit, "", [signs_of_failure(validation, row or {}, cures) for validation, row in each])
     progress = [member.progress for member in members]
     best = tuple(p.best if math.isfinite(p.best) and not fit.train.regression else math.nan for p in progress)
     result = FitResult(progress[0].epoch, progress[0].seconds, metrics, best, validations, tests)
@@ -148,7 +150,8 @@ def _train(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> dict[str, li
         fit.callbacks.call("on_epoch_end", fit, row)
         if fit.first and fit.epoch == max(_EARLY, fit.epochs // 10) < fit.epochs and not fit.finished:
             each = zip_longest(fit.validations, fit.rows)
-            _warn(fit, f"epoch {fit.epoch}: ", [signs_of_silence(r, v, early=True)[:1] for v, r in each])
+            cures = Cures(fit.trainer.network, fit.keys, fit.misfit)
+            _warn(fit, f"epoch {fit.epoch}: ", [signs_of_silence(r, v, cures, early=True)[:1] for v, r in each])
     return metrics
 
 
@@ -186,6 +189,9 @@ def _epoch(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> list[list[fl
             times, labels = batch
             if trainer.augment is not None:
                 times = trainer.augment(times, fit.train, sources)
+            if fit.first and not fit.epoch and not fit.batch:
+                with tqdm.external_write_mode(file=sys.stderr):
+                    fit.misfit = warn_of_misfit(trainer.network, times[0])
             with pace.step():
                 totals.add_(engine.step(times, labels), alpha=labels.shape[1])
             for member in members:
