@@ -137,21 +137,40 @@ def test_only_steps_that_matter():
         ({"spikes": torch.empty(0)}, "got neither"),
         ({"spikes": torch.ones(1), "times": torch.ones(2, 1)}, r"weight \(inputs,\)"),
         ({"spikes": torch.ones(1), "voltage": (torch.ones(1), torch.ones(2))}, "as many times of a voltage"),
+        ({"spikes": torch.ones(1), "current": torch.ones(3)}, r"a current of one neuron, fs.Current\(times, values\)"),
+        ({"spikes": torch.ones(1), "current": fs.Current(torch.ones(1), torch.ones(3, 1))}, "a current of one neuron"),
     ],
-    ids=["order", "inf", "nothing", "weights", "voltage"],
+    ids=["order", "inf", "nothing", "weights", "voltage", "current", "currents"],
 )
 def test_recordings_are_checked(given, message):
     with pytest.raises(ValueError, match=message):
         fs.Recording(**given)
 
 
-def test_bounds_are_checked():
-    recording = fs.Recording(torch.ones(1), noise(1.0, 1.0))
-    for bounds, message in (
-        ({"tau": (1, 2)}, "the neuron has tau_mem, .*, got tau"),
-        ({"tau_mem": (2, 1)}, "a lower and an upper one for tau_mem"),
-        ({}, "at least one"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            fs.fit_neuron(fs.LIF(), bounds, recording)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"bounds": {"tau": (1, 2)}}, "the neuron has tau_mem, .*, got tau"),
+        ({"bounds": {"tau_mem": (2, 1)}}, "a lower and an upper one for tau_mem"),
+        ({"bounds": {"tau_mem": ("1", "2")}}, "a lower and an upper one for tau_mem"),
+        ({"bounds": {"tau_mem": (0, 2)}}, "tau_mem must be > 0, got 0"),
+        ({"bounds": {"reset": (-1, 2)}}, "reset must be finite and below the threshold"),
+        ({"bounds": {}}, "at least one"),
+        ({"bounds": [("tau_mem", 1, 2)]}, "at least one, such as"),
+        ({"recordings": []}, "recordings: expected an fs.Recording, or a list"),
+        ({"recordings": torch.ones(2)}, "recordings: expected an fs.Recording, or a list"),
+        ({"neuron": fs.LIF}, "neuron must be a LIF"),
+        ({"neuron": fs.LIF(torch.ones(3))}, "one value of each, got several of tau_mem"),
+        ({"starts": 0}, "starts must be > 0"),
+        ({"keep": 0}, "keep must be > 0"),
+        ({"steps": -1}, "steps must be > 0"),
+    ],
+)
+def test_arguments_are_checked(wrong, message):
+    given = {"neuron": fs.LIF(), "bounds": {"tau_mem": (1, 2)}} | wrong
+    with pytest.raises(ValueError, match=message):
+        fs.fit_neuron(**({"recordings": fs.Recording(torch.ones(1), noise(1.0, 1.0))} | given))
+
+
+def test_several_values_have_names():
     assert with_named(MAT, {"threshold_tau_0": 9.0}).threshold_tau == (9.0,)

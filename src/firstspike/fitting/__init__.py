@@ -13,7 +13,8 @@ from tqdm import tqdm
 from firstspike.fitting.recording import Noise
 from firstspike.fitting.recording import Recording as Recording
 from firstspike.fitting.search import Scales, around, cost_of, searched, spread_of
-from firstspike.neurons import Neuron
+from firstspike.neurons import Neuron, check_neuron
+from firstspike.ranges import Seed, Size, checks_ranges
 
 GAIN, REST = "gain", "rest"
 _AT_BOUND = 12.0  # logits
@@ -46,16 +47,17 @@ class NeuronFit:
         return "\n".join(f"{name:{width}}  {x:.5g} +- {self.errors[name]:.2g}" for name, x in self.values.items())
 
 
+@checks_ranges
 def fit_neuron(
     neuron: Neuron,
     bounds: Mapping[str, tuple[float, float]],
     recordings: Recording | Sequence[Recording],
     *,
     noise: Noise = "membrane",
-    starts: int = 64,
-    keep: int = 8,
-    steps: int = 40,
-    seed: int = 0,
+    starts: Size = 64,
+    keep: Size = 8,
+    steps: Size = 40,
+    seed: Seed = 0,
     progress_bar: bool = False,
 ) -> NeuronFit:
     """The values of a neuron with which it does what was recorded::
@@ -84,9 +86,16 @@ def fit_neuron(
     Raises:
         ValueError: no bounds, or wrong ones, unknown names, or no start with which the neuron has spikes and membranes.
     """
-    given = [recordings] if isinstance(recordings, Recording) else list(recordings)
+    given = [recordings] if isinstance(recordings, Recording) else recordings
+    if not isinstance(given, Sequence) or not given or not all(isinstance(x, Recording) for x in given):
+        raise ValueError(f"recordings: expected an fs.Recording, or a list of them, got {recordings!r:.80}")
+    check_neuron(neuron)
+    if several := [name for name, x in neuron.named_values.items() if isinstance(x, Tensor) and x.numel() > 1]:
+        raise ValueError(f"neuron: expected one value of each, got several of {', '.join(several)}")
     scales, free_running = Scales.of(bounds), False
-    with_named(neuron, {name: 1.0 for name in bounds if name not in (GAIN, REST)})
+    for ends in (scales.low, scales.high):
+        named = zip(scales.names, ends.tolist(), strict=True)
+        with_named(neuron, {name: x for name, x in named if name not in (GAIN, REST)})
 
     def both(free: Tensor) -> list[Tensor]:
         values = scales.values(free)

@@ -5,6 +5,7 @@ All starts are neurons of one layer, and so are the derivatives of each, in forw
 
 import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -26,10 +27,11 @@ class Scales(NamedTuple):
     @classmethod
     def of(cls, bounds: Mapping[str, tuple[float, float]]) -> "Scales":
         """The scales of bounds, which must be finite and apart."""
-        if not bounds:
-            raise ValueError('bounds: expected at least one, such as {"tau_mem": (5.0, 50.0)}')
+        if not bounds or not isinstance(bounds, Mapping):
+            raise ValueError(f'bounds: expected at least one, such as {{"tau_mem": (5.0, 50.0)}}, got {bounds!r:.80}')
         for name, pair in bounds.items():
-            if not (isinstance(pair, tuple | list) and len(pair) == 2 and -math.inf < pair[0] < pair[1] < math.inf):
+            pairs = isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(x, Real) for x in pair)
+            if not (pairs and -math.inf < pair[0] < pair[1] < math.inf):
                 raise ValueError(
                     f"bounds: expected a lower and an upper one for {name}, such as (5.0, 50.0), got {pair}"
                 )
