@@ -56,11 +56,9 @@ class Recording:
         for name, x in zip(("spikes", "times of a voltage", "a voltage"), (self.spikes, at, voltage), strict=True):
             if not isinstance(x, Tensor) or x.ndim != 1 or not bool(x.isfinite().all()):
                 raise ValueError(f"a recording needs {name} as finite numbers of shape (n,), got {x!r:.80}")
-        one = self.current is None or math.prod(getattr(self.current, "values", torch.empty(0)).shape[:-1]) == 1
-        if self.current is not None and not (isinstance(self.current, Current) and one):
-            raise ValueError(
-                f"a recording needs a current of one neuron, fs.Current(times, values), got {self.current!r:.80}"
-            )
+        given = self.current
+        if given is not None and not (isinstance(given, Current) and math.prod(given.values.shape[:-1]) == 1):
+            raise ValueError(f"a recording needs a current of one neuron, fs.Current(times, values), got {given!r:.80}")
         if bool((self.spikes.diff(prepend=self.spikes.new_zeros(1)) <= 0).any()) or bool((at.diff() <= 0).any()):
             raise ValueError("spikes and times of a recording must be sorted, each only once, and spikes after 0")
         weights = self.times.shape[:1] if callable(self.weight) else self.weight.shape
