@@ -147,11 +147,6 @@ def test_pickles_and_clones(fitted, wine):
         fresh.predict(wine[0])
 
 
-def test_what_version_0_3_pickled_is_refused_in_a_line():
-    with pytest.raises(pickle.UnpicklingError, match=r"LIFLinear was pickled by version 0\.3: load it there"):
-        pickle.loads(b"cfirstspike.layers.lif\nLIFLinear\n.")  # the first name there that is gone
-
-
 def test_pipelines_searches_and_cross_validation(wine):
     x, y = wine
     pipeline = make_pipeline(StandardScaler(), small(max_iter=5))

@@ -139,14 +139,6 @@ def test_a_wrong_size_is_found_beside_other_errors():
             [{"kind": "delay", "rule": {"bound": "relu"}}, {"kind": "lif", "out_features": 3}],
             "should be 'sigmoid', 'softplus' or 'clip'",
         ),
-        (
-            [{"kind": "delay", "jitter": -1}, {"kind": "lif", "out_features": 3}],  # of a run of 0.3.0
-            "network[0].rule.jitter: should be greater than or equal to 0, got -1",
-        ),
-        (
-            [{"kind": "delay", "rule": {"std": 1.0}, "scale": 3.0}, {"kind": "lif", "out_features": 3}],
-            "network[0]: write scale inside rule, with the other keys of the delays",
-        ),
         ([{"kind": "lif", "out_features": 3, "trainable": ["tau"]}], "network[0]: trainable must be some of tau_mem"),
         ([{"kind": "lif", "out_features": 3, "per_neuron": True}], "per_neuron=True needs trainable="),
         ([{"kind": "lif", "out_features": 3, "neuron_lr": 0.1}], "neuron_lr needs trainable"),
@@ -159,17 +151,6 @@ def test_a_wrong_size_is_found_beside_other_errors():
 )
 def test_networks_that_cannot_work(network, message):
     assert any(message in error for error in errors_of({**GOOD, "network": network}))
-
-
-def test_delays_of_a_run_of_0_3_0_have_the_keys_of_their_rule_next_to_the_kind():
-    config = load_config("yin_yang_hardware_aware")
-    raw = config.model_dump()
-    for layer in raw["network"]:
-        layer |= layer.pop("rule", {})
-    assert raw["network"][1]["shift"] == 2.0
-    assert load_config(raw) == config
-    changed = load_config(raw, ["network[1].scale=3.0", "network[1].trainable=false"]).network[1].rule
-    assert changed == config.network[1].rule.model_copy(update={"scale": 3.0, "trainable": False})
 
 
 @pytest.mark.parametrize(
@@ -323,20 +304,3 @@ def test_a_neuron_without_leak_cannot_learn_to_have_one():
     errors = errors_of("bars", "neuron.tau_mem=.inf", train)
     assert errors == ["network[1]: tau_mem can only learn from a finite value > 0, got inf"]
     assert load_config("bars", ["neuron.tau_mem=.inf", train, "network[1].neuron={tau_mem: 2}"]).network[1].trainable
-
-
-@pytest.mark.parametrize(
-    ("kind", "classes", "key", "value", "other"),
-    [("bars", 3, "multiply", 1, 2), ("mnist", 10, "thresholds", [0.0], [0.0, 0.5])],
-)
-def test_keys_that_are_gone_are_read_where_they_mean_nothing(kind, classes, key, value, other):
-    raw = {
-        "data": {"kind": kind, key: value},
-        "network": [{"kind": "lif", "out_features": classes}],
-        "loss": {"kind": "cross_entropy"},
-        "training": {"epochs": 1, "batch_size": 3},
-    }
-    assert not hasattr(load_config(raw).data, key)
-    raw["data"][key] = other
-    with pytest.raises(ConfigError, match=f"data.{key}: unknown key"):
-        load_config(raw)

@@ -98,20 +98,6 @@ class Fake:
 
 
 @pytest.mark.parametrize(
-    ("metric", "kept"), [("validation_accuracy", True), ("validation_loss", True), ("validation_r2", False)]
-)
-def test_a_state_of_an_earlier_version_counts_if_it_looked_for_the_same(metric, kept):
-    stopping, fit = fs.EarlyStopping(patience=3, metric=metric), Seen({})
-    stopping.load_state_dict({"best": -0.4, "waited": 2})  # which had the smallest r2
-    stopping.on_fit_start(fit)
-    assert (stopping.best, stopping.waited) == ((-0.4, 2) if kept else (math.inf, 0))
-    again = fs.EarlyStopping(patience=3, metric=metric)
-    again.load_state_dict(stopping.state_dict())
-    again.on_fit_start(fit)
-    assert again.state_dict() == stopping.state_dict()
-
-
-@pytest.mark.parametrize(
     ("metric", "mode", "highest"),
     [
         ("validation_r2", None, True),

@@ -68,8 +68,7 @@ def _walk(loc: tuple[int | str, ...], raw: Any, root: type[BaseModel]) -> tuple[
                 fields = [section.model_fields[part] for section in sections if part in section.model_fields]
                 if fields:  # otherwise a key of a mapping from names to sections
                     sections = [section for field in fields for section in _sections(field.annotation)]
-                inside = value if part == "rule" else None  # where its keys were in runs of 0.3.0
-                place, value, tagged = (*place, part), value.get(part, inside), False
+                place, value, tagged = (*place, part), value.get(part), False
     return place, value, sections
 
 

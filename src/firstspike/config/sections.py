@@ -130,19 +130,6 @@ Rule: Any = derive(DelayRule)
 _PARAMETERS: Any = tuple[str, ...]
 
 
-class _DelayLayer(Section):
-    """A layer of delays, also of a run of 0.3.0, in which the keys of its rule stand next to ``kind``."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_rule(cls, raw: Any) -> Any:
-        if not isinstance(raw, dict) or not (rule := {key: raw[key] for key in raw if key in Rule.model_fields}):
-            return raw
-        if "rule" in raw:
-            raise ValueError(f"write {', '.join(rule)} inside rule, with the other keys of the delays")
-        return {key: x for key, x in raw.items() if key not in rule} | {"rule": rule}
-
-
 def _layer(kind: str, target: type[Any]) -> type[Section]:
     """The section of a layer, without arguments that follow from the layer before it, and with learning rates."""
     types = {"neuron": Neuron | None, "delay": Rule | None, "recurrent_delay": Rule | None, "trainable": _PARAMETERS}
@@ -160,25 +147,11 @@ def _layer(kind: str, target: type[Any]) -> type[Section]:
     elif issubclass(target, Branch):
         types, extra = {"delay": Rule | NotNegative | None}, {"lr": _rate("its delays")}
     omit = ("in_features", "features", "image", "inputs", "skipped")
-    base = _DelayLayer if issubclass(target, Delay) else Section
-    return derive(target, kind, base=base, omit=omit, types=types, extra=extra)
-
-
-_GONE = {"multiply": 1, "thresholds": [0.0]}
-"""Keys of data in runs of 0.3.0, with the values that mean the same as no key."""
-
-
-class _Data(Section):
-    """A data set, also of a run of 0.3.0."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_gone(cls, raw: Any) -> Any:
-        return {key: x for key, x in raw.items() if _GONE.get(key, ...) != x} if isinstance(raw, dict) else raw
+    return derive(target, kind, base=Section, omit=omit, types=types, extra=extra)
 
 
 LAYER_SECTIONS = {kind: _layer(kind, target) for kind, target in LAYERS.items()}
-DATA_SECTIONS = {kind: derive(target, kind, base=_Data, name=kind) for kind, target in DATASETS.items()}
+DATA_SECTIONS = {kind: derive(target, kind, base=Section, name=kind) for kind, target in DATASETS.items()}
 REGULARIZER_SECTIONS = {kind: derive(target, kind, omit=("tau_syn",)) for kind, target in REGULARIZERS.items()}
 
 

@@ -108,8 +108,7 @@ class Encoder(ABC):
         known = [each.name for each in sorted(fields(cls), key=lambda each: bool(each.kw_only))]
         if not isinstance(stored, Mapping):
             raise ValueError(f"encode: expected the keys {', '.join(known)}, got {stored!r}")
-        gone = {"kind": cls.kind, "start": 0.0, "both": False}  # of 0.3.0, with the values that change nothing
-        given = {name: x for name, x in stored.items() if gone.get(name, ...) != x}
+        given = {name: x for name, x in stored.items() if name != "kind" or x != cls.kind}
         if unknown := [name for name in given if name not in known]:
             raise ValueError(f"encode: unknown key {unknown[0]!r}; valid keys: {', '.join(known)}")
         return cls(**given)

@@ -343,7 +343,7 @@ class NeuronLayer(SpikeLayer):
         return self.weight.new_tensor(list(self._recorded.values()))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # states of earlier versions have no such entry. Others are checked before anything is overwritten
+        # checked before anything is overwritten; weights alone have no such entry
         self.set_extra_state(state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state()), prefix)
         synapses.check_structure(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest)

@@ -182,8 +182,6 @@ class EarlyStopping(Callback):
         mode = self.mode or fit.trainer.objective.mode_of(self.metric or "validation_accuracy")
         if mode is None:
             raise ValueError(f"early stopping: which {self.metric} is better? Set mode='max' or mode='min'")
-        if mode != self.looked_for:  # version 0.3 looked for the smallest r2
-            self.best, self.waited = math.inf, 0
         self.looked_for = mode
         fit.finished |= self.waited >= self.patience
 
@@ -213,12 +211,11 @@ class EarlyStopping(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Best value, of the largest its negative, and epochs waited."""
-        return {"best": self.best, "waited": self.waited, "mode": self.looked_for}
+        return {"best": self.best, "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a saved state."""
         self.best, self.waited = float(state["best"]), int(state["waited"])
-        self.looked_for = state.get("mode", "max" if (self.metric or "accuracy").endswith("accuracy") else "min")
 
 
 Stop = Callable[[], bool]
