@@ -51,17 +51,6 @@ def test_against_50_digits(refractory, reset, ratio, exact, backends_under_test)
         torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("tau_syn", [1e-3, 5e30])
-def test_any_unit_of_time(tau_syn, backend):
-    """The same trains in a unit that is a power of two, and nearly in any."""
-    times, weight = draw()
-    plain = spike_trains(times, weight, LIF(2.0), max_spikes=40, backend=backend, refractory=0.1)
-    found = spike_trains(
-        times * tau_syn, weight, LIF(2 * tau_syn, tau_syn), max_spikes=40, backend=backend, refractory=0.1 * tau_syn
-    )
-    torch.testing.assert_close(found / tau_syn, plain, rtol=1e-11, atol=0)
-
-
 @pytest.mark.slow
 def test_a_hundred_spikes(exact, backend):
     """Bursts: many spikes between two inputs."""

@@ -10,7 +10,7 @@ Shapes: P (sample, neuron) pairs of all networks, D states, K coefficients.
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float64, Int64
@@ -20,17 +20,15 @@ from torch.nn.functional import pad
 from firstspike.neurons.expressions import FUNCTIONS, names_in
 from firstspike.spiketime import series as steps
 from firstspike.spiketime.contract import Arguments
-from firstspike.spiketime.flow import root_within
 from firstspike.spiketime.reference.neurons import Make, Neurons, Some, State, Values
+from firstspike.spiketime.reference.polynomials import Row, first_zero, part_of, powers, take_off
 from firstspike.spiketime.statuses import FINE, NOT_FINITE, STUCK_STEP
 
 _MOST = 24  # orders of a step
 _SMALL = 1e-16  # size of a term, relative to the largest, that is left out
 _GAP = 16  # orders without terms between others that have some, at most
 _HALVINGS = 64  # of a step, after which it is stuck
-_SHORTEST = 2.0**-40  # part of a step that is not halved again in the search
 
-Row = Float64[Tensor, "K P"]
 Slot = float | Values
 
 
@@ -63,7 +61,7 @@ class _Series(Neurons):
         every, held = torch.arange(len(x), device=x.device), held | self.waiting
         while True:
             states, level, reach = self._expanded(x, self.slots, held, time, self.waits)
-            off = _take_off(level.detach(), reach).where(~held, math.inf) if self.waits else reach
+            off = take_off(level.detach(), reach).where(~held, math.inf) if self.waits else reach
             takes = off < reach
             step = torch.minimum(off, reach)
             x = _at(states, step)
@@ -82,8 +80,8 @@ class _Series(Neurons):
             rest, which = length[some] - begin[some], looks[some]
             slots = [slot if isinstance(slot, float) else slot[which] for slot in self.slots]
             states, level, reach = self._expanded(x[some], slots, free[some], rest, searches=True)
-            level = level * _powers(reach, len(level))
-            wait = self._from_below(level, which) if self.keeps else _first_zero(level)
+            level = level * powers(reach, len(level))
+            wait = self._from_below(level, which) if self.keeps else first_zero(level)
             found[some] = begin[some] + wait * reach
             x[some], begin[some] = _at(states, reach), begin[some] + reach
             none = found[some].isinf()
@@ -96,9 +94,9 @@ class _Series(Neurons):
         """Where these polynomials on [0, 1] come from below 0, ``inf`` if nowhere."""
         seen = self.seen[which]
         above = (seen >= 0) & ((level[0] >= 0) | seen.isinf())
-        fell = _first_zero(-level, above).where(above, 0.0)
+        fell = first_zero(-level, above).where(above, 0.0)
         at = fell.clamp(max=1 - _SMALL)
-        wait = at + (1 - at) * _first_zero(_part(level, at, 1 - at), above).where(fell.isfinite(), math.inf)
+        wait = at + (1 - at) * first_zero(part_of(level, at, 1 - at), above).where(fell.isfinite(), math.inf)
         self.seen[which] = torch.where(wait.isinf(), 2.0 * fell.isinf() - torch.ones_like(seen), math.inf)
         return wait
 
@@ -201,27 +199,15 @@ class _Series(Neurons):
         return (reach < rest) & (self.status[some] == FINE)
 
 
-def _take_off(level: Row, reach: Values) -> Values:
-    """Time until g is at least 0 and rises faster and faster, ``reach`` if it does not until then."""
-    level = pad(level * _powers(reach, len(level)), (0, 0, 0, max(0, 3 - len(level))))
-    found = _first_zero(level)
-    _, slope, bend, *_ = _part(level, found.clamp(max=1), torch.ones_like(found))
-    return torch.where((found < 1) & (slope > 0) & (bend > 0), found * reach, reach)
-
-
-def _powers(time: Values, number: int) -> Row:
-    return time ** torch.arange(number, device=time.device).unsqueeze(1)
-
-
 def _at(states: Float64[Tensor, "K D P"], time: Values) -> State:
     """States after a time."""
-    return (states * _powers(time, len(states)).unsqueeze(1)).sum(0).T
+    return (states * powers(time, len(states)).unsqueeze(1)).sum(0).T
 
 
 def _reach(sizes: Float64[Tensor, "K D P"], wait: Values, gap: int) -> Values:
     """Half of that time, or half of that, and so on, until so many of the last terms are negligible."""
     for _ in range(_HALVINGS):
-        terms = sizes * _powers(wait, len(sizes)).unsqueeze(1)
+        terms = sizes * powers(wait, len(sizes)).unsqueeze(1)
         good = (terms[-gap:] <= terms.amax(0) * _SMALL).all(0).all(0)
         if bool(good.all()):
             break
@@ -301,62 +287,6 @@ def _first(kind: int, a: Values, exponent: Slot) -> Values:
     if kind in (steps.LOG, steps.POWER):
         a = torch.where(a > 0, a, math.nan)
     return a**exponent if kind == steps.POWER else FUNCTIONS[_CALLED[kind]](a)
-
-
-def _first_zero(level: Row, below: Some | bool = False) -> Values:
-    """Where polynomials on [0, 1] are first >= 0; ``inf`` if nowhere. Some are ``below`` at 0, but for rounding."""
-    level = pad(level, (0, 0, 0, max(0, 3 - len(level)))).clone()
-    level[0] = torch.where(torch.as_tensor(below), level[0].clamp(max=-1e-300), level[0])
-    above = (level[0] > 0) | ((level[0] == 0) & (level[1] > 0))
-    found = torch.where(above, 0.0, torch.full_like(level[0], math.inf))
-    begin, width = torch.zeros_like(found), torch.ones_like(found)
-    orders = torch.arange(len(level), device=level.device).unsqueeze(1)
-    falling = orders * (orders - 1) * (orders - 2)
-    looks = (found.isinf() & level.isfinite().all(0) & (level[0] + level[1:].clamp(min=0).sum(0) >= 0)).nonzero()[:, 0]
-    while len(looks):
-        part = _part(level[:, looks], begin[looks], width[looks])
-        value, slope, bend, end = part[0], part[1], 2 * part[2], part.sum(0)
-        change = (falling * part.abs()).sum(0)  # a bound of the third derivative
-        most = value + slope.clamp(min=0) + bend.clamp(min=0) / 2 + change / 6
-        falls = slope + bend.clamp(min=0) + change / 2 <= 0
-        below = (most < 0) | (value + part[1:].clamp(min=0).sum(0) < 0) | falls
-        bends = bend + change < 0
-        rises = (slope + bend.clamp(max=0) - change / 2 >= 0) | (bends & ((orders * part).sum(0) >= 0))
-        high = torch.where(rises & ~below & (end >= 0), torch.ones_like(end), -1.0)
-        summit = (bends & ~below & ~rises).nonzero()[:, 0]
-        if len(summit):
-            inner = part[:, summit]
-            top = root_within(
-                partial(_values, -orders[1:] * inner[1:]), torch.zeros_like(high[summit]), torch.ones_like(high[summit])
-            )
-            high[summit] = torch.where(_values(inner, top)[0] >= 0, top, -1.0)
-        hits = (high >= 0).nonzero()[:, 0]
-        if len(hits):
-            which = looks[hits]
-            found[which] = begin[which] + width[which] * root_within(
-                partial(_values, part[:, hits]), torch.zeros_like(high[hits]), high[hits]
-            )
-        passed = below | rises | bends | (width[looks] < _SHORTEST)
-        begin[looks] = torch.where(passed, begin[looks] + width[looks], begin[looks])
-        longer = torch.minimum(2 * width[looks], 1 - begin[looks])
-        width[looks] = torch.where(passed, longer, width[looks] / 2)
-        looks = looks[found[looks].isinf() & (begin[looks] < 1)]
-    return found
-
-
-def _part(level: Row, begin: Values, width: Values) -> Row:
-    """Coefficients of polynomials on a part of their piece."""
-    orders = torch.arange(len(level), device=level.device)
-    ahead = orders - orders.unsqueeze(1)
-    binomial = torch.tensor([[math.comb(k, j) for k in range(len(level))] for j in range(len(level))]).to(level)
-    moved = binomial.unsqueeze(-1) * begin ** ahead.clamp(min=0).unsqueeze(-1)
-    return (moved * level).sum(1) * _powers(width, len(level))
-
-
-def _values(level: Row, time: Values) -> tuple[Values, Values]:
-    """Polynomials and their derivatives."""
-    orders, powers = torch.arange(len(level), device=level.device).unsqueeze(1), _powers(time, len(level))
-    return (level * powers).sum(0), (orders[1:] * level[1:] * powers[:-1]).sum(0)
 
 
 SERIES: Make = _Series
