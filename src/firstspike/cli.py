@@ -7,6 +7,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -55,7 +56,7 @@ def main() -> None:
         try:
             with only_first_reports(), warnings.catch_warnings():
                 if not os.environ.get("FIRSTSPIKE_TRACEBACK"):
-                    warnings.showwarning = _warn
+                    warnings.showwarning = partial(_warn, set())
                 app()
         finally:  # from here on Ctrl-C ends the process at once: Python would print a traceback while it shuts down
             if threading.current_thread() is threading.main_thread():
@@ -74,8 +75,11 @@ def main() -> None:
         _fail("interrupted", INTERRUPTED)
 
 
-def _warn(message: Warning | str, *origin: Any, **file: Any) -> None:
-    typer.echo(f"warning: {printable(str(message))}", err=True)
+def _warn(shown: set[str], message: Warning | str, *origin: Any, **file: Any) -> None:
+    """Show a warning once; Python forgets that it was shown wherever filters change."""
+    if (text := printable(str(message))) not in shown:
+        shown.add(text)
+        typer.echo(f"warning: {text}", err=True)
 
 
 def _fail(message: str, code: int) -> None:

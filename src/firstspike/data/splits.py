@@ -97,6 +97,14 @@ def split(
     else:
         name, how = ("times", "pass trains=True") if encode is None else ("values", None)
         table, image = as_table(times, name, trains=how)
+    trains_given = encoder is None and table.ndim == 3 and len(table)
+    waits = waits_and_lengths(table[:SAMPLES])[0] if trains_given else torch.empty(0)
+    if len(waits) and (wait := float(waits.median())) > _LATE:
+        warnings.warn(
+            f"spikes of a sample come {wait:.2g} apart in the median, in units of tau_syn: divide the times, such as "
+            "microseconds by 1000 for ms, or give neurons such time constants, LIF(tau_mem=..., tau_syn=...)",
+            stacklevel=2,
+        )
     classes, names = (targets if regression else class_indices)(labels, len(table), class_names)
     return divided(Samples(table, classes, names, image, columns), validation, test, seed, encoder, dtype, stratified)
 
@@ -138,8 +146,14 @@ def divided(
 ) -> Splits:
     """`split` of samples whose labels are indices of classes, or numbers."""
     table, count = samples.table, len(samples.labels)
-    if encoder is None and len(table):
-        _warn_of_units(table)
+    if encoder is None and isinstance(table, Tensor) and table.ndim == 2 and table.numel():
+        latest = float(table.nan_to_num(posinf=0.0).amax())
+        if latest > _LATE:
+            warnings.warn(
+                f"there are spike times up to {latest:g}, in units of tau_syn; values that are not spike times need "
+                "encode={}",
+                stacklevel=3,
+            )
     sizes = [_size(name, share, count) for name, share in (("validation", validation), ("test", test))]
     if sum(sizes) >= count:
         raise ValueError(f"validation, test: expected fewer than all of {count} samples, got {sum(sizes)}")
@@ -147,23 +161,6 @@ def divided(
     if encoder is not None and not encoder.features:
         encoder = encoder.fit(samples.chosen(train).table)
     return Splits(*(samples.chosen(part).data(encoder, dtype) for part in (train, *held)))
-
-
-def _warn_of_units(table: Tensor | EventLists) -> None:
-    """Warn of spike times that are hardly in the unit of neurons' time constants."""
-    found = ""
-    if table.ndim == 2 and (latest := float(table[:].nan_to_num(posinf=0.0).amax())) > _LATE:
-        found = (
-            f"there are spike times up to {latest:g}, in units of tau_syn; values that are not spike times need "
-            "encode={}"
-        )
-    elif len(waits := waits_and_lengths(table[:SAMPLES])[0]) and (wait := float(waits.median())) > _LATE:
-        found = (
-            f"spikes of a sample come {wait:.2g} apart in the median, in units of tau_syn: divide the times, such as "
-            "microseconds by 1000 for ms, or give neurons such time constants, LIF(tau_mem=..., tau_syn=...)"
-        )
-    if found:
-        warnings.warn(found, stacklevel=4)
 
 
 def _size(part: str, share: float | None, samples: int) -> int:
