@@ -5,6 +5,12 @@ import torch
 DOUBLE = {"dtype": torch.float64}
 
 
+def with_rest(neuron, options):
+    """The neuron with the reset and the refractory time that are among options, and the other options."""
+    own = {name: options[name] for name in ("refractory", "reset") if name in options}
+    return neuron.with_values(**own), {name: x for name, x in options.items() if name not in own}
+
+
 class Drawn:
     """Random numbers, one seed for each problem."""
 

@@ -196,19 +196,6 @@ def test_neurons_and_receptors_that_do_not_fit(neuron, layer, message):
         load_config(raw(neuron=neuron, network=[{"kind": "lif", "out_features": 10} | layer]))
 
 
-def test_reset_and_refractory_time_of_earlier_configs_become_the_neuron_s():
-    trains = {"kind": "spike_trains", "max_spikes": 8, "refractory": 0.1, "reset": -0.5, "out_features": 4}
-    readout = {"kind": "integral", "out_features": 2}
-    given = raw(
-        data={"kind": "delayed_xor", "train": 20, "validation": 10, "test": 10},
-        network=[trains | {"neuron": {"tau_mem": 3.0, "reset": 0.2}}, trains, readout],
-        loss={"kind": "readout_cross_entropy"},
-    )
-    found = same_objects(given | {"neuron": {"tau_mem": 2.0}})["network"]
-    moved = {"tau_syn": 1.0, "threshold": 1.0, "reset": -0.5, "refractory": 0.1}
-    assert [layer["neuron"] for layer in found[:2]] == [{"tau_mem": 3.0} | moved, {"tau_mem": 2.0} | moved]
-
-
 def test_a_neuron_whose_reset_is_no_reset():
     network = [{"kind": "spike_trains", "max_spikes": 3, "out_features": 3, "neuron": {"reset": 1.5}}, *LAYERS]
     expected = "reset must be finite and below the threshold of 1.0, got"

@@ -281,7 +281,7 @@ def test_what_readers_do_otherwise_is_said():
         "norse moves spikes to a grid of 0.01; norse ignores v_reset, so that neurons may spike again after their "
         "first spike"
     )
-    trains = fs.Network(fs.LIFSpikeTrains(4, 5, max_spikes=3, refractory=0.5), readout)
+    trains = fs.Network(fs.LIFSpikeTrains(4, 5, max_spikes=3, neuron=fs.LIF(refractory=0.5)), readout)
     assert fs.to_nir(trains, keep_refractory=True).metadata["approximate"] == (
         "readers ignore max_spikes: neurons may spike more than 3 times; readers ignore refractory times; "
         "readers return the membrane, of which the network takes the integral"

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import firstspike as fs
+from agreement import with_rest
 
 DOUBLE = {"dtype": torch.float64}
 TARGETS = [{}, {"target": "norse", "dt": 0.001, "time_unit": 0.006}, {"target": "snntorch", "time_unit": 0.005}]
@@ -25,7 +26,8 @@ def seed():
 
 def spiking(inputs=4, outputs=6, **options):
     make = {"weight_mean": 0.6, "weight_std": 0.4} | DOUBLE | options
-    return fs.LIFSpikeTrains(inputs, outputs, 60, fs.LIF(2.0, 1.0, 1.3), **make)
+    neuron, make = with_rest(fs.LIF(2.0, 1.0, 1.3), make)
+    return fs.LIFSpikeTrains(inputs, outputs, 60, neuron, **make)
 
 
 def trains():
@@ -108,7 +110,8 @@ def test_what_nir_cannot_express():
 
 def recurrent(inputs=4, **options):
     make = {"weight_mean": 0.6, "weight_std": 0.4, "recurrent_std": 0.4, "window_spikes": 12} | DOUBLE | options
-    return fs.LIFRecurrent(inputs, 6, 60, 9.0, fs.LIF(2.0, 1.0, 1.3), window=0.7, **make)
+    neuron, make = with_rest(fs.LIF(2.0, 1.0, 1.3), make)
+    return fs.LIFRecurrent(inputs, 6, 60, 9.0, neuron, window=0.7, **make)
 
 
 @pytest.mark.parametrize(

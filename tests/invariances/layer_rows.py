@@ -236,7 +236,9 @@ def build_network(values: Mapping[str, Any], backend: str) -> Network:
     return Network(
         layers.Delay(inputs, UNBOUNDED, **DOUBLE),
         layers.LIFLinear(inputs, hidden, max_weight_grad=bound, **of_neuron(values, backend)),
-        layers.LIFSpikeTrains(hidden, 2, 4, out, refractory=values["rest"], overflow="drop", backend=backend, **FIXED),
+        layers.LIFSpikeTrains(
+            hidden, 2, 4, out.with_values(refractory=values["rest"]), overflow="drop", backend=backend, **FIXED
+        ),
         layers.FirstSpike(),
     )
 
@@ -259,7 +261,7 @@ LAYER_ROWS = [
     conv_row("LIFConv1d, trains", ("conv1d", "LIFConv1d"), 1, True),
     layer_row("LIFSpikeTrains", ("spike_trains", "LIFSpikeTrains"), partial(fill_trains, delays=False), build_trains,
         dense_state, OUT_TRAINS, result="trains", observed="trains",
-        others={"max_weight_grad": 1e-3, "max_spikes": 4, "overflow": "error", "refractory": 0.1}),
+        others={"max_weight_grad": 1e-3, "max_spikes": 4, "overflow": "error"}),
     layer_row("LIFSpikeTrains, delays", (), partial(fill_trains, delays=True), build_trains, dense_state, OUT_TRAINS,
         result="trains", observed="trains"),
     layer_row("LIFRecurrent", ("recurrent", "LIFRecurrent"), partial(fill_recurrent, delays=False),

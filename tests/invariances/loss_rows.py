@@ -159,14 +159,13 @@ def trains_network(values: Mapping[str, Any], backend: str) -> Network:
             neurons,
             8,
             6 * unit,
-            hidden,
+            hidden.with_values(refractory=rest),
             window=unit,
             window_spikes=8,
             recurrent_std=1.0,
-            refractory=rest,
             **fixed,
         ),
-        layers.LIFSpikeTrains(neurons, 2, 8, out, refractory=rest, **fixed),
+        layers.LIFSpikeTrains(neurons, 2, 8, out.with_values(refractory=rest), **fixed),
     )
 
 

@@ -77,7 +77,7 @@ def make(
             layers.Delay(inputs, UNBOUNDED, **DOUBLE),
             layers.LIFLinear(inputs, hidden, neuron, backend=backend, **FIXED),
             layers.LIFSpikeTrains(
-                hidden, 2, 6, neuron, refractory=values["rest"], overflow="drop", backend=backend, **FIXED
+                hidden, 2, 6, neuron.with_values(refractory=values["rest"]), overflow="drop", backend=backend, **FIXED
             ),
         )
         if values["weight"].dtype != torch.float64:

@@ -52,7 +52,7 @@ DIFFER = {
     "SpikeDropout p": (SpikeDropout, (), {"p": 0.2}),
     "LIFSpikeTrains overflow": (LIFSpikeTrains, (3, 3, 5), {"overflow": "drop"}),
     "LIFSpikeTrains max_weight_grad": (LIFSpikeTrains, (3, 3, 5), {"max_weight_grad": 0.1}),
-    "LIFSpikeTrains reset": (LIFSpikeTrains, (3, 3, 5), {"reset": -0.1}),
+    "LIFSpikeTrains reset": (LIFSpikeTrains, (3, 3, 5), {"neuron": LIF(reset=-0.1)}),
     "LIFRecurrent window_spikes": (recurrent, (), {"window_spikes": 2}),
     "LIFRecurrent duration": (recurrent, (), {"duration": 5.0}),
     "IntegralReadout tau": (IntegralReadout, (3, 2), {"tau": 10.000001}),

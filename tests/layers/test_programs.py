@@ -61,11 +61,12 @@ def make(kind, seed=0, backend="auto"):
         layers = LIFLinear(4, 6, LIF(2.0), **lif), LIFLinear(6, 6, LIF(2.0), **lif), Earliest(6, 1, delay=rule, **given)
         return Network(*layers, Concatenate(6, 3, skipped=4, delay=rule, **given), LIFLinear(10, 3, **lif))
     if kind == "trains":
-        lif |= {"overflow": "drop", "refractory": 0.1}
-        return Network(LIFSpikeTrains(4, 6, 5, LIF(2.0), **lif), LIFSpikeTrains(6, 3, 4, LIF(1.5), **OWN, **lif))
+        lif |= {"overflow": "drop"}
+        one, other = LIF(2.0, refractory=0.1), LIF(1.5, refractory=0.1)
+        return Network(LIFSpikeTrains(4, 6, 5, one, **lif), LIFSpikeTrains(6, 3, 4, other, **OWN, **lif))
     if kind == "recurrent":
-        lif |= {"overflow": "drop", "window": 0.5, "refractory": 0.1, "recurrent_std": 0.5}
-        return Network(LIFRecurrent(4, 6, 5, 6.0, LIF(2.0), **lif), IntegralReadout(6, 2, **given))
+        lif |= {"overflow": "drop", "window": 0.5, "recurrent_std": 0.5}
+        return Network(LIFRecurrent(4, 6, 5, 6.0, LIF(2.0, refractory=0.1), **lif), IntegralReadout(6, 2, **given))
     if kind == "recurrent delays":
         rule = DelayRule("clip", scale=2.0, mean=0.5, std=0.1)
         lif |= {"recurrent_delay": rule, "delay": DelayRule(), "max_weight_grad": 2.0}

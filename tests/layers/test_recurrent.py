@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 
+from agreement import with_rest
 from firstspike import LIF, DelayRule, IntegralReadout, LIFRecurrent, LIFSpikeTrains, Network, spike_trains
 from firstspike.layers.ensembles import Ensemble
 from firstspike.spiketime.cpu.rows import host as rows_host
@@ -27,7 +28,8 @@ def trains(samples=3, spikes=3, seed=0, until=5.0):
 def layer(seed=0, spikes=40, duration=12.0, **options):
     make = {"dtype": torch.float64, "generator": seeded(seed), "weight_mean": 0.6, "weight_std": 0.4}
     make |= {"recurrent_mean": 0.1, "recurrent_std": 0.5, "window": 0.75, "window_spikes": 20}
-    return LIFRecurrent(4, 5, spikes, duration, LIF(2.0), **make | options)
+    neuron, make = with_rest(LIF(2.0), make | options)
+    return LIFRecurrent(4, 5, spikes, duration, neuron, **make)
 
 
 def by_iteration(lif, times, rounds=60):
@@ -95,7 +97,7 @@ def test_all_windows_in_one_call_equal_window_after_window(neurons, refractory):
     results = []
     for backend in ("cpu", "reference"):
         lif = LIFRecurrent(
-            4, neurons, 60, 6.0, LIF(1.37), window=0.5, window_spikes=12, refractory=refractory, reset=-0.1,
+            4, neurons, 60, 6.0, LIF(1.37, refractory=refractory, reset=-0.1), window=0.5, window_spikes=12,
             recurrent_std=0.6 / neurons**0.5, weight_mean=0.6, weight_std=0.4, max_weight_grad=0.5, backend=backend,
             dtype=torch.float64, generator=seeded(3),
         )  # fmt: skip
@@ -125,10 +127,11 @@ def test_all_windows_in_one_call_equal_window_after_window(neurons, refractory):
 def test_kernels_of_delays_and_constants_equal_the_reference(options):
     """More neurons than lanes, in pieces, with gradients through the states."""
     times, results = trains(samples=3).requires_grad_(), []
+    neuron, given = with_rest(LIF(1.37, reset=-0.1), options)
     for backend in ("cpu", "reference"):
         lif = LIFRecurrent(
-            4, 37, 60, 4.0, LIF(1.37), window=0.5, window_spikes=12, reset=-0.1, recurrent_std=0.1, weight_mean=1.0,
-            weight_std=0.4, backend=backend, dtype=torch.float64, generator=seeded(3), **options,
+            4, 37, 60, 4.0, neuron, window=0.5, window_spikes=12, recurrent_std=0.1, weight_mean=1.0,
+            weight_std=0.4, backend=backend, dtype=torch.float64, generator=seeded(3), **given,
         )  # fmt: skip
         one, state = lif.proceed(times, 1.7)
         two, state = lif.proceed(times, 4.0, state)

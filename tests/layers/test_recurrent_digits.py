@@ -23,7 +23,7 @@ def draw(ratio, window=0.5, refractory=0.0, reset=0.0, **delays):
         return torch.rand(*shape, generator=generator, dtype=torch.float64)
 
     layer = LIFRecurrent(
-        4, 4, 80, DURATION, LIF(ratio, 1.0, 0.7), window=window, window_spikes=40, refractory=refractory, reset=reset,
+        4, 4, 80, DURATION, LIF(ratio, 1.0, 0.7, refractory=refractory, reset=reset), window=window, window_spikes=40,
         dtype=torch.float64, generator=generator, **delays,
     )  # fmt: skip
     times = (rand(1, 4, 2) * 2.5).sort(-1).values

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from agreement import with_rest
 from firstspike import LIF, DelayRule, IntegralReadout, LIFRecurrent, Network, spike_trains
 from firstspike.layers.ensembles import Ensemble
 
@@ -40,7 +41,8 @@ def trains(samples=3, spikes=3, dtype=torch.float64):
 def layer(seed=0, duration=12.0, **options):
     make = {"dtype": torch.float64, "generator": seeded(seed), "weight_mean": 0.6, "weight_std": 0.4}
     make |= {"recurrent_mean": 0.1, "recurrent_std": 0.5, "window": 0.75, "window_spikes": 20}
-    return LIFRecurrent(4, 5, 40, duration, LIF(2.0), **make | options)
+    neuron, make = with_rest(LIF(2.0), make | options)
+    return LIFRecurrent(4, 5, 40, duration, neuron, **make)
 
 
 def in_pieces(lif, times, ends, observed=None, state=None):

@@ -28,8 +28,8 @@ def test_all_spikes_arrive_however_few_are_returned(outputs, refractory):
     times, results = inputs().requires_grad_(), []
     for most in (2, 120):
         lif = LIFRecurrent(
-            6, outputs, most, 6.0, LIF(2.0), window=1.0, window_spikes=20, weight_mean=3.0, weight_std=0.5,
-            overflow="drop", recurrent_mean=20.0 / outputs**2, recurrent_std=0.0, refractory=refractory,
+            6, outputs, most, 6.0, LIF(2.0, refractory=refractory), window=1.0, window_spikes=20, weight_mean=3.0,
+            weight_std=0.5, overflow="drop", recurrent_mean=20.0 / outputs**2, recurrent_std=0.0,
             dtype=torch.float64, generator=seeded(1),
         )  # fmt: skip
         found = lif(times)[..., :2]

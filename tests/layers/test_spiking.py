@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 
+from agreement import with_rest
 from firstspike import LIF, DelayRule, FirstSpike, IntegralReadout, LIFLinear, LIFSpikeTrains, Network, spike_trains
 from firstspike.layers import start_firing_
 from firstspike.layers.ensembles import Ensemble
@@ -28,7 +29,8 @@ def trains(samples=5, inputs=4, spikes=3, seed=0, until=4.0):
 
 def layer(inputs=4, outputs=6, spikes=9, seed=0, **options):
     make = {"dtype": torch.float64, "generator": seeded(seed), "weight_mean": 0.6, "weight_std": 0.4} | options
-    return LIFSpikeTrains(inputs, outputs, spikes, LIF(2.0), **make)
+    neuron, make = with_rest(LIF(2.0), make)
+    return LIFSpikeTrains(inputs, outputs, spikes, neuron, **make)
 
 
 def network(seed=0, **options):
@@ -38,8 +40,7 @@ def network(seed=0, **options):
 
 def test_a_layer_is_the_operator():
     lif = layer(refractory=0.2, reset=-0.3, delay=DelayRule())
-    options = {"max_spikes": 9, "refractory": 0.2, "reset": -0.3}
-    expected = spike_trains(trains(), lif.weight, lif.neuron, delay=lif.delay, **options)
+    expected = spike_trains(trains(), lif.weight, lif.neuron, max_spikes=9, delay=lif.delay)
     assert torch.equal(lif(trains()), expected)
     assert int(expected.isfinite().sum(-1).max()) > 1
     first = trains()[..., 0]

@@ -6,6 +6,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 import firstspike as fs
+from agreement import with_rest
 from firstspike import plots
 from firstspike.layers.synapses import Arriving
 from firstspike.neurons import AdaptiveLIF
@@ -102,7 +103,7 @@ def test_membrane_without_input_spikes(ax):
 
 def trains_layer(source, kind, **options):
     shape = {"weight_mean": 0.6, "weight_std": 0.4, "generator": source, "dtype": torch.float64}
-    neuron = fs.LIF(2.0, 1.0, 0.8)
+    neuron, options = with_rest(fs.LIF(2.0, 1.0, 0.8), options)
     if kind is fs.LIFRecurrent:
         shape |= {"duration": 9.0, "window_spikes": 20, "recurrent_std": 0.5}
     return kind(6, 4, 60, neuron=neuron, **shape, **options)

@@ -1,6 +1,5 @@
 """Backends accept a neuron or refuse it with a reason."""
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -83,13 +82,3 @@ def test_the_table_follows_the_neuron():
     assert {name for name, quantity in QUANTITIES.items() if quantity.time} == {
         "times", "delay", "tau_mem", "tau_syn", "left", "refractory", "observed",
     }  # fmt: skip
-
-
-@pytest.mark.usefixtures("wide_kernels")
-@pytest.mark.parametrize("given", [{"reset": -0.2}, {"refractory": 0.3}, {"refractory": 0.3, "reset": -0.2}])
-def test_reset_and_refractory_time_beside_the_neuron_still_work(given):
-    times, weight = torch.rand(3, 4, 2), torch.rand(5, 4)
-    message = f"{' and '.join(sorted(given, key=lambda name: name != 'refractory'))} became part of the neuron"
-    with pytest.warns(FutureWarning, match=re.escape(message)):
-        earlier = spike_trains(times, weight, LIF(2.0), max_spikes=20, **given)
-    assert torch.equal(earlier, spike_trains(times, weight, LIF(2.0, **given), max_spikes=20))

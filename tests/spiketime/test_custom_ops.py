@@ -48,8 +48,8 @@ def trains_case(everything):
         if everything:
             state = TrainState(*(values.pop(name) for name in ("voltage", "current", "refractory")), 0.0)
         trains, state, _ = spike_window(
-            neuron=neuron, backend=backend, max_spikes=4, refractory=0.1, reset=-0.2, overflow="drop", state=state,
-            until=2.0, **values,
+            neuron=neuron.with_values(refractory=0.1, reset=-0.2), backend=backend, max_spikes=4, overflow="drop",
+            state=state, until=2.0, **values,
         )  # fmt: skip
         return torch.cat([trains.flatten(1), *state[:3]], 1)
 

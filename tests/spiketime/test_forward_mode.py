@@ -137,8 +137,8 @@ def test_jacobians_of_trains(delayed, started, ratio, backend):
         start = TrainState(*(given.pop(name) for name in names), 0.0)
         neuron = LIF(given.pop("tau_mem", ratio), given.pop("tau_syn", 1.0), given.pop("threshold"))
         found = spike_window(
-            neuron=neuron, max_spikes=8, refractory=0.05, reset=-0.1, overflow="drop", until=2.5, backend=backend,
-            state=start if started else None, **given,
+            neuron=neuron.with_values(refractory=0.05, reset=-0.1), max_spikes=8, overflow="drop", until=2.5,
+            backend=backend, state=start if started else None, **given,
         )  # fmt: skip
         trains = torch.where(found.trains.isfinite(), found.trains, 0.0)
         return torch.cat([trains, *(x.unsqueeze(-1) for x in found.state[:3])], -1)

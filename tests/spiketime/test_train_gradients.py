@@ -44,14 +44,8 @@ def test_gradcheck(delayed, refractory, reset, ratio, backend):
 
     def spikes(times, weight, threshold, delay):
         arrival = torch.where(draw()[0] < INF, times, INF)
-        options = {
-            "max_spikes": 60,
-            "backend": backend,
-            "refractory": refractory,
-            "reset": reset,
-            "delay": delay if delayed else None,
-        }
-        found = spike_trains(arrival, weight, LIF(ratio, 1.0, threshold), **options)
+        options = {"max_spikes": 60, "backend": backend, "delay": delay if delayed else None}
+        found = spike_trains(arrival, weight, LIF(ratio, 1.0, threshold, reset, refractory), **options)
         assert (found < INF).sum(-1).min() >= 3
         return mixed(found)
 
@@ -69,8 +63,8 @@ def test_time_constants(ratio, refractory, each, backend):
     size = (3,) if each else ()
 
     def spikes(tau_mem, tau_syn):
-        neuron = LIF(tau_mem, tau_syn, 0.6)
-        found = spike_trains(times, weight, neuron, max_spikes=60, backend=backend, refractory=refractory, reset=0.1)
+        neuron = LIF(tau_mem, tau_syn, 0.6, refractory=refractory, reset=0.1)
+        found = spike_trains(times, weight, neuron, max_spikes=60, backend=backend)
         assert (found < INF).sum(-1).min() >= 3
         return mixed(found)
 
@@ -84,8 +78,8 @@ def test_time_constants(ratio, refractory, each, backend):
 def test_windows(refractory, ratio, backend):
     """Through the state: the gradients of two windows are those of one long call, and right by the state itself."""
     times, weight = draw()
-    options = {"refractory": refractory, "reset": -0.1, "max_spikes": 60, "backend": backend}
-    neuron = LIF(ratio, 1.0, 0.5)
+    options = {"max_spikes": 60, "backend": backend}
+    neuron = LIF(ratio, 1.0, 0.5, refractory=refractory, reset=-0.1)
     results = []
     for windows in (False, True):
         x, w = times.clone().requires_grad_(), weight.clone().requires_grad_()
@@ -122,7 +116,7 @@ def test_time_constants_through_states(refractory, backend):
     times, weight = draw()
 
     def spikes(tau_mem, tau_syn):
-        neuron, options = LIF(tau_mem, tau_syn, 0.5), {"max_spikes": 60, "backend": backend, "refractory": refractory}
+        neuron, options = LIF(tau_mem, tau_syn, 0.5, refractory=refractory), {"max_spikes": 60, "backend": backend}
         one, state, _ = spike_window(times, weight, neuron, until=1.2, **options)
         return mixed(one), mixed(spike_trains(times, weight, neuron, state=state, **options))
 
@@ -279,8 +273,8 @@ def test_observed(refractory, backend):
     asked = torch.randn(2, 4, 6, generator=generator, dtype=torch.float64)
     neuron, reset = LIF(2.0, 0.9, 0.7), 0.2
     x, w, threshold = (y.clone().requires_grad_() for y in (times, weight, torch.full((4,), 0.7, dtype=torch.float64)))
-    options = {"max_spikes": 6, "backend": backend, "observed": observed, "refractory": refractory, "reset": reset}
-    out = spike_trains(x, w, LIF(2.0, 0.9, threshold), **options)
+    options = {"max_spikes": 6, "backend": backend, "observed": observed}
+    out = spike_trains(x, w, LIF(2.0, 0.9, threshold, refractory=refractory, reset=reset), **options)
     assert torch.equal(out, observed)
     (finite(out) * asked).sum().backward()
     by_times, by_weight, by_threshold = (torch.zeros_like(y) for y in (times, weight, threshold))

@@ -50,9 +50,8 @@ def test_trains_of_200_neurons(tau_mem, refractory, reset, tmp_path):
     generator = torch.Generator().manual_seed(5)
     times = torch.rand(1, 40, 8, generator=generator, dtype=torch.float64).sort(-1).values * 20
     weight = (torch.rand(200, 40, generator=generator, dtype=torch.float64) - 0.2) * 0.8
-    options = {"max_spikes": 150, "refractory": refractory, "reset": reset}
     found, low, high = (
-        spike_trains(times, weight, LIF(tau_mem, 1.0, threshold), **options)[0]
+        spike_trains(times, weight, LIF(tau_mem, 1.0, threshold, reset, refractory), max_spikes=150)[0]
         for threshold in (1.0, 1 - GRAZING, 1 + GRAZING)
     )
     lead = 1.0  # ms; NEST begins after time 0

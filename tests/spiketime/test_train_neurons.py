@@ -198,7 +198,7 @@ def test_extreme_weights(delayed):
     for refractory in (0.0, 0.01):
         found, wanted = (
             spike_window(
-                times, weight, LIF(mem), max_spikes=50, overflow="drop", delay=delay, refractory=refractory,
+                times, weight, LIF(mem, refractory=refractory), max_spikes=50, overflow="drop", delay=delay,
                 until=4.0, backend=backend,
             )
             for backend in ("cpu", "reference")

@@ -168,7 +168,7 @@ def test_trains_of_neurons_with_constants_of_their_own(size):
 def test_trains_against_the_exact_times(refractory, exact):
     times, weight = 3 * draw(1, 6, 3, seed=4), 2.5 * (draw(2, 6, seed=5) - 0.25)
     times[0, 1] = times[0, 0]
-    found = spike_trains(times, weight, LIF(2.0, 1.0, 0.6), max_spikes=40, refractory=refractory, backend="triton")
+    found = spike_trains(times, weight, LIF(2.0, 1.0, 0.6, refractory=refractory), max_spikes=40, backend="triton")
     for row, train in zip(weight, found[0], strict=True):
         events = times.flatten().tolist(), row.repeat_interleave(3).tolist()
         spikes, _ = exact.spike_train(*events, 2.0, 1.0, 0.6, refractory=refractory, reset=0.0)

@@ -87,10 +87,13 @@ def test_bad_settings(step, duration):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, {"refractory": 0.3, "reset": -0.2}, {"delay": DelayRule()}])
-def test_spike_trains(source, options):
+@pytest.mark.parametrize(
+    ("neuron", "options"),
+    [(LIF(2.0), {}), (LIF(2.0, refractory=0.3, reset=-0.2), {}), (LIF(2.0), {"delay": DelayRule()})],
+)
+def test_spike_trains(source, neuron, options):
     make = {"weight_mean": 0.8, "weight_std": 0.5, "generator": source} | DOUBLE
-    layer = LIFSpikeTrains(6, 4, 60, LIF(2.0), **make, **options)
+    layer = LIFSpikeTrains(6, 4, 60, neuron, **make, **options)
     network = Network(layer, IntegralReadout(4, 2, **DOUBLE))
     times = (4 * torch.rand(20, 6, 2, generator=source, **DOUBLE)).sort(-1).values
     with Integrator(step=0.0005, duration=30).open(network) as substrate:
@@ -171,8 +174,8 @@ def test_room_for_spike_trains(source):
 def test_a_refractory_time_of_whole_steps_is_the_same_in_any_unit(dtype):
     trains = []
     for unit in (1.0, 0.37, 5000.0):
-        neuron = LIF(2 * unit, unit, 0.5)
-        options = {"refractory": 0.25 * unit, "weight_mean": 3.0, "weight_std": 0.0, "dtype": dtype}
+        neuron = LIF(2 * unit, unit, 0.5, refractory=0.25 * unit)
+        options = {"weight_mean": 3.0, "weight_std": 0.0, "dtype": dtype}
         network = Network(LIFSpikeTrains(1, 1, 40, neuron, **options))
         times = unit * torch.tensor([[[0.0, 0.5, 1.0, 1.5, 2.0]]], dtype=dtype)
         trains.append(Integrator(0.01 * unit, 8 * unit).run(network, times).output / unit)

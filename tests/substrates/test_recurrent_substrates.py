@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from agreement import with_rest
 from firstspike import connect
 from firstspike.layers import DelayRule, IntegralReadout, LIFRecurrent, LIFSpikeTrains, Network, SpikingRecurrent
 from firstspike.neurons import LIF
@@ -16,7 +17,8 @@ def made(source, unit=1.0, **options):
     """A recurrent layer and a readout, and trains for them."""
     given = {"window": unit, "window_spikes": 20, "refractory": 0.1 * unit, "recurrent_mean": 0.05}
     given |= {"recurrent_std": 0.4, "weight_mean": 0.6, "weight_std": 0.4, "generator": source} | DOUBLE | options
-    layer = LIFRecurrent(4, 6, 60, 8.0 * unit, LIF(2.0 * unit, unit), **given)
+    neuron, given = with_rest(LIF(2.0 * unit, unit), given)
+    layer = LIFRecurrent(4, 6, 60, 8.0 * unit, neuron, **given)
     times = (4.0 * unit * torch.rand(5, 4, 3, generator=source, **DOUBLE)).sort(-1).values
     times[4] = torch.inf
     return Network(layer, IntegralReadout(6, 2, generator=source, **DOUBLE)), times
@@ -75,7 +77,7 @@ def test_nest(source, options):
 
 @pytest.mark.nest
 def test_nest_after_other_layers(source):
-    before = LIFSpikeTrains(3, 4, 30, LIF(2.0), refractory=0.1, weight_mean=0.8, weight_std=0.3, generator=source)
+    before = LIFSpikeTrains(3, 4, 30, LIF(2.0, refractory=0.1), weight_mean=0.8, weight_std=0.3, generator=source)
     network = Network(before.double(), *made(source)[0]).requires_grad_(False)
     times = (3 * torch.rand(4, 3, 2, generator=source, **DOUBLE)).sort(-1).values
     with Nest().open(network) as nest:
@@ -224,10 +226,9 @@ IDEAL = {"threshold_offset": 0.0, "threshold_spread": 0.0, "threshold_batch_nois
 class TestChip:
     def network(self, source, **options):
         given = {"window": 2.0, "refractory": 2.67, "weight_mean": 1.6, "weight_std": 0.3, "recurrent_std": 0.8}
-        lif = LIF(1.0, 1.0, 2.6)
-        layer = LIFRecurrent(
-            5, 8, 12, 20.0, lif, **given | {"recurrent_mean": 0.1, "generator": source} | DOUBLE | options
-        )
+        given |= {"recurrent_mean": 0.1, "generator": source} | DOUBLE | options
+        lif, given = with_rest(LIF(1.0, 1.0, 2.6), given)
+        layer = LIFRecurrent(5, 8, 12, 20.0, lif, **given)
         with torch.no_grad():
             for weight in (layer.weight, layer.recurrent_weight):
                 weight.copy_((weight * 30).round().clamp(-57, 57) / 30)
@@ -270,16 +271,16 @@ class TestChip:
             MockBss2().open(self.network(source, **options))
 
     def test_room(self):
-        layer = LIFRecurrent(10, 100, 5, 10.0, LIF(1.0, 1.0), window=2.0, refractory=2.67)
+        layer = LIFRecurrent(10, 100, 5, 10.0, LIF(1.0, 1.0, refractory=2.67), window=2.0)
         MockBss2().open(Network(layer))
-        layer = LIFRecurrent(10, 200, 5, 10.0, LIF(1.0, 1.0), window=2.0, refractory=2.67)
+        layer = LIFRecurrent(10, 200, 5, 10.0, LIF(1.0, 1.0, refractory=2.67), window=2.0)
         with pytest.raises(ValueError, match="800 neuron circuits needed, the chip has 512"):
             MockBss2().open(Network(layer))
 
 
 def test_no_recurrence_on_the_chip_itself():
     with pytest.raises(ValueError, match="layer 0: the chip does not support LIFRecurrent"):
-        SUBSTRATES["brainscales2"]().open(Network(LIFRecurrent(2, 2, 3, 5.0, window=2.0, refractory=2.67)))
+        SUBSTRATES["brainscales2"]().open(Network(LIFRecurrent(2, 2, 3, 5.0, window=2.0, neuron=LIF(refractory=2.67))))
 
 
 def test_which_substrates_have_recurrence():

@@ -22,11 +22,11 @@ def counts(trains):
 @pytest.mark.parametrize(
     ("neuron", "options"),
     [
-        (LIF(2.0, 1.0), {"refractory": 0.01}),
-        (LIF(1.0, 1.0), {"refractory": 0.25, "reset": -0.4}),
-        (LIF(0.7, 1.3, torch.tensor([0.5, 0.8, 1.0])), {"refractory": 0.26, "reset": 0.2}),
-        (LIF(0.04, 0.02, 1.0), {"refractory": 0.002}),
-        (LIF(2.0, 1.0), {"refractory": 0.1, "delay": DelayRule("softplus")}),
+        (LIF(2.0, 1.0, refractory=0.01), {}),
+        (LIF(1.0, 1.0, refractory=0.25, reset=-0.4), {}),
+        (LIF(0.7, 1.3, torch.tensor([0.5, 0.8, 1.0]), refractory=0.26, reset=0.2), {}),
+        (LIF(0.04, 0.02, 1.0, refractory=0.002), {}),
+        (LIF(2.0, 1.0, refractory=0.1), {"delay": DelayRule("softplus")}),
     ],
     ids=["plain", "refractory", "own thresholds", "seconds", "delays"],
 )
@@ -53,7 +53,7 @@ def test_steps_that_nest_would_round(source, step, tau_syn):
     """It has whole microseconds: the unit of time follows the step."""
     refractory = 20 * step * tau_syn
     layer = LIFSpikeTrains(
-        6, 4, 60, LIF(2.0, tau_syn), refractory=refractory, weight_mean=0.4, weight_std=0.6, generator=source, **DOUBLE
+        6, 4, 60, LIF(2.0, tau_syn, refractory=refractory), weight_mean=0.4, weight_std=0.6, generator=source, **DOUBLE
     )
     network = Network(layer).requires_grad_(False)
     times = random_trains(source, 12, 6, 4, 6.0)
@@ -69,7 +69,7 @@ def test_steps_that_nest_would_round(source, step, tau_syn):
 def test_two_hundred_neurons_through_nest(source):
     """For 20 tau_syn; membranes that only just reach the threshold may differ, and then the whole train does."""
     layer = LIFSpikeTrains(
-        50, 200, 120, LIF(2.0), refractory=0.1, weight_mean=0.03, weight_std=0.15, generator=source, **DOUBLE
+        50, 200, 120, LIF(2.0, refractory=0.1), weight_mean=0.03, weight_std=0.15, generator=source, **DOUBLE
     )
     times = random_trains(source, 1, 50, 20, 20.0)
     network = Network(layer).requires_grad_(False)
@@ -85,8 +85,8 @@ def test_two_hundred_neurons_through_nest(source):
 @pytest.mark.nest
 def test_the_gradient_is_that_at_the_trains_of_nest(source):
     network = Network(
-        LIFSpikeTrains(4, 8, 30, LIF(2.0), refractory=0.1, weight_mean=0.8, weight_std=0.5, generator=source, **DOUBLE),
-        LIFSpikeTrains(8, 5, 30, LIF(2.0), refractory=0.2, weight_mean=0.3, weight_std=0.3, generator=source, **DOUBLE),
+        LIFSpikeTrains(4, 8, 30, LIF(2.0, refractory=0.1), weight_mean=0.8, weight_std=0.5, generator=source, **DOUBLE),
+        LIFSpikeTrains(8, 5, 30, LIF(2.0, refractory=0.2), weight_mean=0.3, weight_std=0.3, generator=source, **DOUBLE),
         IntegralReadout(5, 2, generator=source, **DOUBLE),
     )
     times = random_trains(source, 5, 4, 3, 4.0)
@@ -104,7 +104,7 @@ def test_the_gradient_is_that_at_the_trains_of_nest(source):
 @pytest.mark.nest
 def test_trains_and_first_spikes_through_nest(source):
     network = Network(
-        LIFSpikeTrains(4, 6, 30, LIF(2.0), refractory=0.1, weight_mean=0.8, weight_std=0.4, generator=source, **DOUBLE),
+        LIFSpikeTrains(4, 6, 30, LIF(2.0, refractory=0.1), weight_mean=0.8, weight_std=0.4, generator=source, **DOUBLE),
         FirstSpike(),
         LIFLinear(6, 3, LIF(2.0), generator=source, **DOUBLE),
     ).requires_grad_(False)
@@ -116,7 +116,7 @@ def test_trains_and_first_spikes_through_nest(source):
 
 @pytest.mark.nest
 def test_room_for_trains_of_nest(source):
-    layer = LIFSpikeTrains(3, 2, 1, LIF(2.0), refractory=0.1, weight_mean=2.0, weight_std=0.1, **DOUBLE)
+    layer = LIFSpikeTrains(3, 2, 1, LIF(2.0, refractory=0.1), weight_mean=2.0, weight_std=0.1, **DOUBLE)
     network, times = Network(layer), random_trains(source, 4, 3, 2, 2.0)
     with Nest().open(network) as nest:
         with pytest.raises(ValueError, match="spike more than max_spikes=1 times; raise max_spikes"):
@@ -130,7 +130,7 @@ def test_room_for_trains_of_nest(source):
 )
 def test_trains_through_fixed_steps(source, simulator):
     layer = LIFSpikeTrains(
-        4, 5, 40, LIF(2.0), refractory=0.2, weight_mean=0.8, weight_std=0.5, generator=source, **DOUBLE
+        4, 5, 40, LIF(2.0, refractory=0.2), weight_mean=0.8, weight_std=0.5, generator=source, **DOUBLE
     )
     network, times = Network(layer).requires_grad_(False), random_trains(source, 6, 4, 3, 4.0)
     with simulator(step=0.01).open(network) as opened:
@@ -146,7 +146,7 @@ def test_trains_through_fixed_steps(source, simulator):
 @pytest.mark.parametrize("refractory", [0.0, 0.015])
 def test_refractory_times_that_nest_lacks(refractory):
     with pytest.raises(ValueError, match=r"layer 0: NEST has refractory times of whole steps of .*0\.01"):
-        Nest().open(Network(LIFSpikeTrains(2, 2, 3, refractory=refractory)))
+        Nest().open(Network(LIFSpikeTrains(2, 2, 3, neuron=LIF(refractory=refractory))))
 
 
 class TestNoise:
@@ -154,7 +154,7 @@ class TestNoise:
     def network(self, source):
         options = {"weight_mean": 0.7, "weight_std": 0.5, "overflow": "drop", "generator": source} | DOUBLE
         return Network(
-            LIFSpikeTrains(5, 6, 30, LIF(2.0), refractory=0.1, reset=0.3, **options),
+            LIFSpikeTrains(5, 6, 30, LIF(2.0, refractory=0.1, reset=0.3), **options),
             LIFSpikeTrains(6, 4, 30, LIF(2.0, 1.0, 1.2), delay=DelayRule("softplus"), **options),
             IntegralReadout(4, 2, generator=source, **DOUBLE),
         )
@@ -209,8 +209,7 @@ class TestNoise:
 class TestChip:
     @pytest.fixture
     def network(self, source):
-        lif = LIF(1.0, 1.0, 2.6)
-        options = {"refractory": 2.67, "generator": source} | DOUBLE
+        lif, options = LIF(1.0, 1.0, 2.6, refractory=2.67), {"generator": source} | DOUBLE
         found = Network(
             LIFSpikeTrains(5, 8, 12, lif, weight_mean=1.6, weight_std=0.3, **options),
             LIFSpikeTrains(8, 6, 12, lif, weight_mean=0.5, weight_std=0.6, **options),
@@ -276,7 +275,9 @@ class TestChip:
         lif = LIF(1.0, 1.0, 2.6)
         options = {"weight_mean": 1.4, "weight_std": 0.2, "generator": source} | DOUBLE
         network = Network(
-            LIFSpikeTrains(5, 8, 12, lif, refractory=2.67, **options), FirstSpike(), LIFLinear(8, 3, lif, **options)
+            LIFSpikeTrains(5, 8, 12, lif.with_values(refractory=2.67), **options),
+            FirstSpike(),
+            LIFLinear(8, 3, lif, **options),
         )
         times = random_trains(source, 6, 5, 2, 3.0)
         with chip.open(network) as substrate:
@@ -286,7 +287,7 @@ class TestChip:
 
     def test_a_reset_that_the_chip_lacks(self, chip):
         with pytest.raises(ValueError, match=r"layer 0: a reset to 0\.5; the chip is calibrated"):
-            chip.open(Network(LIFSpikeTrains(2, 2, 3, refractory=2.67, reset=0.5)))
+            chip.open(Network(LIFSpikeTrains(2, 2, 3, neuron=LIF(refractory=2.67, reset=0.5))))
 
     def test_another_refractory_time(self):
         with pytest.raises(ValueError, match=r"layer 0 has the refractory time 0, the neurons of the chip 2\.67"):

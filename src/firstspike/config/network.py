@@ -77,9 +77,7 @@ def layers_of(
         given = section.arguments(*_RATES) | {name: x for name, x in around.items() if name in takes}
         try:
             if issubclass(target, NeuronLayer):
-                earlier = {name: given.pop(name, None) for name in ("reset", "refractory")}  # keys of older configs
-                own = {name: x for name, x in earlier.items() if x is not None}
-                given["neuron"] = (given["neuron"] or neuron).with_values(**own)
+                given["neuron"] = given["neuron"] or neuron
             if "max_weight_grad" in given:
                 given["max_weight_grad"] = given["max_weight_grad"] or max_weight_grad
             if issubclass(target, Branch):
@@ -236,7 +234,7 @@ def describe_network(network: nn.Module, optimizer: optim.Optimizer) -> list[Sec
 
 def _describe_layer(section: type[Section], layer: nn.Module) -> dict[str, Any] | None:
     """The fields of a layer's section; None if one is a tensor, or synapses of no config, which none can hold."""
-    names = [name for name in section.model_fields if name not in ("kind", "reset", "refractory", *_RATES)]
+    names = [name for name in section.model_fields if name not in ("kind", *_RATES)]
     taken = ("neuron", "delay", "synapses", "recurrent")
     values = {name: getattr(layer, name) for name in names if name not in taken}
     values |= {x: described_signs(values[x]) for x in ("signs", "recurrent_signs") if x in names}

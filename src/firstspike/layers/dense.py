@@ -14,13 +14,12 @@ from firstspike.layers.neurons import NeuronLayer, SpikingLayer, SpikingOptions
 from firstspike.layers.rows import Structure, state_of, structure_of, windows_for
 from firstspike.layers.synapses import matrix
 from firstspike.layers.trains import Noise, Spikes
-from firstspike.neurons import LIF, Neuron
-from firstspike.ranges import Finite, NotNegative, Size, checks_ranges
+from firstspike.neurons import Neuron
+from firstspike.ranges import Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import first_spike_time, spike_trains, spike_window
 from firstspike.spiketime.contract import Recurrence
 from firstspike.spiketime.current import Current
-from firstspike.spiketime.operator import with_dynamics
 from firstspike.spiketime.values import check_overflow, records, values_of
 
 Overflow = Literal["error", "warn", "drop"]
@@ -35,8 +34,6 @@ class DenseOptions(SpikingOptions, total=False):
 class SpikeTrainOptions(DenseOptions, total=False):
     """Keyword arguments of all layers of neurons that spike several times, see ``SpikeTrains``."""
 
-    refractory: NotNegative | None
-    reset: Finite | None
     overflow: Overflow
 
 
@@ -147,8 +144,6 @@ class SpikeTrains(DenseLayer):
 
     Args:
         max_spikes: most spikes of a neuron in a sample.
-        refractory: deprecated. Write it into the neuron.
-        reset: deprecated. Write it into the neuron.
         overflow: behaviour if a neuron would spike more than ``max_spikes`` times: ``"error"`` raises ValueError,
             ``"warn"`` warns and drops the later spikes, ``"drop"`` drops them. A training reports the fraction of
             trains with ``max_spikes`` spikes, as ``full`` in its metrics.
@@ -171,12 +166,9 @@ class SpikeTrains(DenseLayer):
         max_spikes: Size,
         neuron: Neuron | None = None,
         *,
-        refractory: NotNegative | None = None,
-        reset: Finite | None = None,
         overflow: Overflow = "error",
         **options: Unpack[DenseOptions],
     ) -> None:
-        neuron = with_dynamics(LIF() if neuron is None else neuron, 4, refractory=refractory, reset=reset)
         super().__init__(in_features, out_features, neuron, **options)
         self.max_spikes = max_spikes
         self.overflow: Overflow = overflow

@@ -1,7 +1,6 @@
 """The operator: ``first_spike_time``, and ``spike_trains`` and ``spike_window`` for several spikes of each neuron."""
 
 import math
-import warnings
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -147,8 +146,6 @@ def spike_trains(
     receptor: Receptor = None,
     observed: Float[Tensor, "*batch outputs max_spikes"] | None = None,
     current: Current | None = None,
-    refractory: float | Float[Tensor, " outputs"] | None = None,
-    reset: float | Float[Tensor, " outputs"] | None = None,
     overflow: str = "error",
     max_weight_grad: float | None = None,
     state: TrainState | None = None,
@@ -179,8 +176,6 @@ def spike_trains(
             are, with the gradient taken there. A spike where the ideal membrane would not rise, or within the
             refractory time of the one before, has none.
         current: what is injected into the neurons, beside the inputs.
-        refractory: deprecated. Write it into the neuron.
-        reset: deprecated. Write it into the neuron.
         overflow: behaviour if a neuron would spike more than ``max_spikes`` times: ``"error"`` raises
             ValueError, ``"warn"`` warns and drops the later spikes, ``"drop"`` drops them. The neuron then stays at
             ``reset`` until ``until``.
@@ -204,7 +199,7 @@ def spike_trains(
     Source: Wunderlich and Pehle 2021, "Event-based backpropagation can compute exact gradients for spiking neural
     networks" (the adjoint).
     """
-    neuron = with_dynamics(neuron, refractory=refractory, reset=reset)
+    check_neuron(neuron)
     shared: dict[str, Any] = {"max_weight_grad": max_weight_grad, "backend": backend, "delay": delay}
     shared["receptor"] = receptor
     columns = [getattr(x, "shape", ())[-1:] for x in (times, observed) if x is not None]
@@ -255,8 +250,6 @@ def spike_window(
     receptor: Receptor = None,
     observed: Float[Tensor, "*batch outputs max_spikes"] | None = None,
     current: Current | None = None,
-    refractory: float | Float[Tensor, " outputs"] | None = None,
-    reset: float | Float[Tensor, " outputs"] | None = None,
     overflow: str = "error",
     max_weight_grad: float | None = None,
     state: TrainState | None = None,
@@ -291,7 +284,7 @@ def spike_window(
     Raises:
         ValueError: as ``spike_trains``, or an end that is not after the time of the state.
     """
-    neuron = with_dynamics(neuron, refractory=refractory, reset=reset)
+    check_neuron(neuron)
     if current is not None:
         return injected(
             _with_current, current, times, weight, neuron, max_spikes=max_spikes, delay=delay, receptor=receptor,
@@ -404,18 +397,6 @@ def _is_usual(times: Any, weight: Any, neuron: Any, delay: Any) -> bool:
         like = weight.shape, weight.dtype, weight.device, weight.layout
         fits = fits and isinstance(delay, Tensor) and (delay.shape, delay.dtype, delay.device, delay.layout) == like
     return plain and fits and times.device == weight.device and not torch._C._are_functorch_transforms_active()
-
-
-def with_dynamics(neuron: Any, stacklevel: int = 3, **given: float | Tensor | None) -> Any:
-    """The neuron with a refractory time and a reset that were arguments of their own in earlier versions."""
-    found: dict[str, Any] = {name: x for name, x in given.items() if x is not None}
-    check_neuron(neuron)
-    if not found:
-        return neuron
-    message = f"{' and '.join(found)} became part of the neuron: write neuron=LIF({'=..., '.join(found)}=...)"
-    if not torch.compiler.is_compiling():
-        warnings.warn(message, FutureWarning, stacklevel=stacklevel)
-    return neuron.with_values(**found)
 
 
 def _in_parts(tensors: dict[str, Any], options: Options) -> Tensor:

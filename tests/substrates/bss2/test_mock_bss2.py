@@ -213,7 +213,7 @@ def test_each_sample_and_neuron_may_have_its_threshold(taus, source):
     assert int(torch.isfinite(together).sum(-1).max()) >= 2
     for sample in range(7):
         neuron = fs.LIF(*taus, threshold[sample])
-        alone = fs.spike_trains(times[sample], weight, neuron, max_spikes=20, refractory=1.0)
+        alone = fs.spike_trains(times[sample], weight, neuron.with_values(refractory=1.0), max_spikes=20)
         torch.testing.assert_close(together[sample], alone[:, : together.shape[2]])
         assert bool(torch.isinf(alone[:, together.shape[2] :]).all())
     cells = fs.LIF(*(torch.full((4,), tau, dtype=torch.float64) for tau in taus)), threshold, 1.0
