@@ -228,7 +228,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
 
     def _checked(self, *data: ArrayLike, reset: bool) -> Any:
         """The values as an array, and the labels if there are any."""
-        if len(shape := np.shape(data[0]) if hasattr(data[0], "ndim") else ()) > 2:
+        if len(shape := getattr(data[0], "shape", ())) > 2:
             raise ValueError(
                 f"X: expected a table (samples, features), got {tuple(shape)}: of images make X.reshape(len(X), -1); "
                 "time series (samples, channels, time) are for a network of spike trains, with data by "

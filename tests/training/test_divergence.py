@@ -112,6 +112,18 @@ def test_nothing_is_said_of_a_network_that_learnt(bars_folder):
     assert signs_of_failure(evaluate(run.network, Objective(run.loss), run.data.validation), {}) == []
 
 
+def test_outputs_that_never_rise_are_told():
+    times, labels = torch.rand(20, 3, 2).sort(dim=-1).values, torch.arange(20) % 2
+    network = fs.Network(fs.MaximumReadout(3, 4, weight_mean=0.5, weight_std=0.0))
+    objective = Objective(fs.losses.ReadoutCrossEntropy())
+    told = "2 outputs have the value 0 in most validation data of their class, and no gradient"
+    for sign, expected in ((1, False), (-1, True)):
+        with torch.no_grad():
+            network[0].weight[2:] = 0.5 * sign
+        found = signs_of_failure(evaluate(network, objective, fs.data.SpikeData(times, labels, tuple("abcd"))), {})
+        assert any(told in x for x in found) == expected
+
+
 def test_dead_outputs_and_silent_layers_are_told():
     times, labels = torch.rand(20, 3, 2).sort(dim=-1).values, torch.arange(20) % 2
     network = fs.Network(fs.LIFSpikeTrains(3, 4, 9, weight_mean=0.0, weight_std=0.0), fs.IntegralReadout(4, 2))
@@ -235,7 +247,7 @@ KEY = r"add \{kind: spike_count, alpha: 0.1, least: 0.5\} to loss.regularizers, 
 )
 def test_cures_are_those_of_the_network_in_the_terms_that_made_it(cures, silent, cure):
     zeros, labels = torch.zeros(6, 2), torch.arange(6) % 2
-    sign = signs_of_silence({}, Evaluation(0.7, 0.5, (silent,), zeros, labels, labels, readout=True), cures)[-1]
+    sign = signs_of_silence(Evaluation(0.7, 0.5, (silent,), zeros, labels, labels, readout=True), {}, cures)[-1]
     assert re.search(f"2 outputs have the value 0 in most validation data of their class.* {cure}", sign)
 
 

@@ -15,7 +15,7 @@ from firstspike.data.encoding import Encoder, LatencyEncoder
 from firstspike.data.events import EventLists
 from firstspike.data.labels import class_indices, targets
 from firstspike.data.series_encoding import SeriesEncoder, as_encoder, as_series
-from firstspike.layers.timescales import SAMPLES, waits_and_lengths
+from firstspike.layers.timescales import waits_and_lengths
 from firstspike.ranges import Size, checks_ranges
 from firstspike.signature import parts_of_docstring, takes_arguments_of
 
@@ -97,14 +97,14 @@ def split(
     else:
         name, how = ("times", "pass trains=True") if encode is None else ("values", None)
         table, image = as_table(times, name, trains=how)
-    trains_given = encoder is None and table.ndim == 3 and len(table)
-    waits = waits_and_lengths(table[:SAMPLES])[0] if trains_given else torch.empty(0)
-    if len(waits) and (wait := float(waits.median())) > _LATE:
-        warnings.warn(
-            f"spikes of a sample come {wait:.2g} apart in the median, in units of tau_syn: divide the times, such as "
-            "microseconds by 1000 for ms, or give neurons such time constants, LIF(tau_mem=..., tau_syn=...)",
-            stacklevel=2,
-        )
+    if encoder is None and table.ndim == 3 and len(waits := waits_and_lengths(table)[0]):
+        wait = float(waits.median())
+        if wait > _LATE:
+            warnings.warn(
+                f"spikes of a sample come {wait:.2g} apart in the median, in units of tau_syn: divide the times, such "
+                "as microseconds by 1000 for ms, or give neurons such time constants, LIF(tau_mem=..., tau_syn=...)",
+                stacklevel=2,
+            )
     classes, names = (targets if regression else class_indices)(labels, len(table), class_names)
     return divided(Samples(table, classes, names, image, columns), validation, test, seed, encoder, dtype, stratified)
 

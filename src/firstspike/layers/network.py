@@ -142,9 +142,8 @@ class Network(nn.Sequential):
         for layer in self:  # torch.compile takes no max over an iterator
             kept = max(kept, 1 + over(layer))
         for index, layer in enumerate(self):
-            entered = [*entered, applied(layer, entered, index=index)][
-                -kept:
-            ]  # inputs that no later layer needs are freed
+            out = applied(layer, entered, index=index)
+            entered = [*entered, out][-kept:]  # inputs that no later layer needs are freed
         out = entered[-1]
         if not len(self) or self._flat(times) is times:
             return out

@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,16 +14,16 @@ from firstspike.neurons.base import each
 
 _FORGOTTEN = 10.0  # time constants between an input and the next
 _AT_ONCE = 0.01  # of a time constant, for all inputs of a sample
-SAMPLES = 100
-"""Samples that are looked at."""
+_SAMPLES = 100  # that are looked at
 _CURE = "or give neurons others: LIF(tau_mem=..., tau_syn=...), in a config neuron.tau_mem and neuron.tau_syn"
 
 
-def waits_and_lengths(
-    times: Float[Tensor, "samples inputs *spikes"],
-) -> tuple[Float[Tensor, " waits"], Float[Tensor, " samples"]]:
-    """Waits between two inputs of a sample that come one after the other, and how long those of a sample take."""
-    some = times[:SAMPLES].detach().flatten(1).double().cpu().sort(dim=1).values
+def waits_and_lengths(times: Any) -> tuple[Float[Tensor, " waits"], Float[Tensor, " samples"]]:
+    """Waits between successive inputs of a sample, and the time from its first to its last.
+
+    ``times`` are ``(samples, inputs[, spikes])``, also as ``EventLists``. Those that are 0 are left out.
+    """
+    some: Tensor = times[:_SAMPLES].detach().flatten(1).double().cpu().sort(dim=1).values
     some = torch.where(some.isfinite(), some, math.nan)
     waits = some.diff(dim=1)
     lengths = waits.nansum(dim=1)
@@ -36,15 +35,15 @@ def warn_of_misfit(network: nn.Module, times: Any) -> bool:
 
     The neurons are those of the first layer that has any.
     """
-    layers = list(network) if isinstance(network, Iterable) else []
+    layers: list[Any] = list(network) if isinstance(network, nn.Sequential) else []
     index = next((k for k, layer in enumerate(layers) if isinstance(layer, NeuronLayer)), len(layers))
-    before: list[Any] = layers[: index + 1]
+    before = layers[: index + 1]
     if index == len(layers) or any(isinstance(layer, PoissonSpikes) for layer in before):
         return False
     given = layers[index].initial_neuron.values.items()
     values = [torch.as_tensor(x).flatten() for name, value in given if name.startswith("tau") for x in each(value)]
     taus = [tau for tau in torch.cat([*values, torch.empty(0)]).tolist() if tau]
-    waits, lengths = waits_and_lengths(times[:SAMPLES])
+    waits, lengths = waits_and_lengths(times)
     if not taus or not len(waits):
         return False
     wait, length, longest, shortest = float(waits.median()), float(lengths.median()), max(taus), min(taus)

@@ -318,7 +318,7 @@ def check_overflow(more: Tensor, max_spikes: int, overflow: str, budget: int = 0
     )
     if overflow == "error":
         raise FullTrainsError(message + ", or drop the later spikes with {of}overflow='warn' or 'drop'")
-    warnings.warn(f"{FullTrainsError(message)}. Their later spikes are dropped", stacklevel=2)
+    warnings.warn(f"{message.format(at='', of='')}. Their later spikes are dropped", stacklevel=2)
 
 
 def check_room(samples: int, neurons: int, spikes: float, cause: str, dtype: torch.dtype, device: torch.device) -> None:

@@ -118,7 +118,7 @@ def _of_silent(network: nn.Module) -> str:
     return ""
 
 
-def signs_of_silence(row: Row, validation: Evaluation | None, cures: Cures = Cures(), early: bool = False) -> list[str]:
+def signs_of_silence(validation: Evaluation | None, row: Row, cures: Cures, early: bool = False) -> list[str]:
     """Warnings about layers that are nearly silent, trains that are full, and outputs without gradient.
 
     ``row`` has the metrics of an epoch, and may be empty. ``early`` in a training, most outputs have to be dead.
@@ -155,7 +155,7 @@ def signs_of_silence(row: Row, validation: Evaluation | None, cures: Cures = Cur
 
 def signs_of_failure(validation: Evaluation | None, row: Row, cures: Cures = Cures()) -> list[str]:
     """Warnings about a trained network by its last metrics and evaluation on validation data; none if it has learnt."""
-    found = signs_of_silence(row, validation, cures)
+    found = signs_of_silence(validation, row, cures)
     if validation is None:
         return found
     if not math.isfinite(validation.loss):

@@ -28,6 +28,7 @@ from firstspike.training.callbacks import Stop
 from firstspike.training.distributed import Distributed, Ranks
 from firstspike.training.divergence import Cures, signs_of_failure, signs_of_silence, staying_finite
 from firstspike.training.engines import Sequential, engine_for
+from firstspike.training.evaluation import Evaluation
 from firstspike.training.fit import Fit, FitResult, Interrupted, Row
 from firstspike.training.silent import activity_names
 from firstspike.training.threads import Pace, threads_worth_starting
@@ -113,9 +114,7 @@ def run(fit: Fit, ranks: Ranks, stop: Stop, stack: ExitStack) -> FitResult:
         fit.callbacks.call("on_interrupt", fit, reason)
         raise
     if fit.first:
-        each = zip_longest(validations, fit.rows)
-        cures = Cures(trainer.network, fit.keys, fit.misfit)
-        _warn(fit, "", [signs_of_failure(validation, row or {}, cures) for validation, row in each])
+        _warn(fit, validations)
     progress = [member.progress for member in members]
     best = tuple(p.best if math.isfinite(p.best) and not fit.train.regression else math.nan for p in progress)
     result = FitResult(progress[0].epoch, progress[0].seconds, metrics, best, validations, tests)
@@ -149,18 +148,18 @@ def _train(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> dict[str, li
             metrics.setdefault(name, []).append(float(value))
         fit.callbacks.call("on_epoch_end", fit, row)
         if fit.first and fit.epoch == max(_EARLY, fit.epochs // 10) < fit.epochs and not fit.finished:
-            each = zip_longest(fit.validations, fit.rows)
-            cures = Cures(fit.trainer.network, fit.keys, fit.misfit)
-            _warn(fit, f"epoch {fit.epoch}: ", [signs_of_silence(r, v, cures, early=True)[:1] for v, r in each])
+            _warn(fit, fit.validations, f"epoch {fit.epoch}: ")
     return metrics
 
 
-def _warn(fit: Fit, when: str, signs: Sequence[Sequence[str]]) -> None:
-    """Report signs of failure of each network."""
+def _warn(fit: Fit, validations: Sequence[Evaluation], early: str = "") -> None:
+    """Report signs of failure of each network; ``early``, with the epoch in words, only the first one of silence."""
+    cures = Cures(fit.trainer.network, fit.keys, fit.misfit)
     with tqdm.external_write_mode(file=sys.stderr):  # not into the progress bar
-        for seed, found in zip(fit.seeds, signs, strict=False):
-            for sign in found:
-                logger.warning("%s%s%s", when, f"seed {seed}: " if len(fit.seeds) > 1 else "", sign)
+        for seed, (validation, row) in zip(fit.seeds, zip_longest(validations, fit.rows), strict=False):
+            given = validation, row or {}, cures
+            for sign in signs_of_silence(*given, early=True)[:1] if early else signs_of_failure(*given):
+                logger.warning("%s%s%s", early, f"seed {seed}: " if len(fit.seeds) > 1 else "", sign)
 
 
 def _epoch(fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> list[list[float]] | None:
