@@ -53,6 +53,7 @@ DIFFER = {
     "LIFSpikeTrains overflow": (LIFSpikeTrains, (3, 3, 5), {"overflow": "drop"}),
     "LIFSpikeTrains max_weight_grad": (LIFSpikeTrains, (3, 3, 5), {"max_weight_grad": 0.1}),
     "LIFSpikeTrains reset": (LIFSpikeTrains, (3, 3, 5), {"neuron": LIF(reset=-0.1)}),
+    "LIFSpikeTrains refractory": (LIFSpikeTrains, (3, 3, 5), {"neuron": LIF(refractory=0.1)}),
     "LIFRecurrent window_spikes": (recurrent, (), {"window_spikes": 2}),
     "LIFRecurrent duration": (recurrent, (), {"duration": 5.0}),
     "IntegralReadout tau": (IntegralReadout, (3, 2), {"tau": 10.000001}),

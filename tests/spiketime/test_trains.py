@@ -137,6 +137,23 @@ def test_overflow(backend):
         spike_trains(times[..., :1], 9 * weight, LIF(2.0), max_spikes=1, backend=backend)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("until", "refractory"), [(2.5, 0.0), (INF, 0.1)])
+@pytest.mark.parametrize("unit", [2.0**13, 2.0**-13, 5000.0, 1e-6, 1e-3, 5e30])
+def test_any_unit_of_time(unit, until, refractory, dtype, backend):
+    """The same trains, and silence, up to an end, also in units that are far from the table of invariances."""
+    times, weight = draw(samples=6, dtype=dtype)
+    plain, scaled = (
+        spike_trains(times * x, weight, LIF(2.0 * x, x, refractory=refractory * x), max_spikes=40, until=until * x,
+                     backend=backend)
+        for x in (1.0, unit)
+    )  # fmt: skip
+    assert 20 < int(plain.isfinite().sum()) < plain.numel() - 10
+    assert torch.equal(scaled.isfinite(), plain.isfinite())
+    assert bool((scaled[scaled < INF] <= until * unit).all())
+    torch.testing.assert_close(scaled / unit, plain, rtol=1e-4 if dtype == torch.float32 else 1e-11, atol=0)
+
+
 @pytest.mark.parametrize("ratio", [1.0, 1.37, INF])
 @pytest.mark.parametrize("refractory", [0.0, 0.35])
 def test_windows_are_one_long_call(refractory, ratio, exact, backend):
@@ -202,6 +219,8 @@ def test_nothing_happens(backend):
         ({"until": 1.0, "observed": torch.tensor([0.5, 2.0, INF, INF]).expand(2, 5, 4)}, "not after until=1.0"),
         ({"backend": "gpu"}, "backend must be one of"),
         ({"times": torch.full((2, 3, 2), math.nan)}, "times must be real numbers or inf"),
+        ({"until": 1e39}, r"until must be .*float32"),
+        ({"until": 1e30, "times": torch.zeros(2, 3, 2), "neuron": LIF(2e-13, 1e-13)}, r"until must be .*float32"),
     ],
 )
 def test_refused(change, message):
