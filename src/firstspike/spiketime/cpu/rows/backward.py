@@ -26,13 +26,9 @@ from firstspike.spiketime.cpu.rows.adjoint import Into, unwind_tile
 from firstspike.spiketime.cpu.rows.forward import own_event, sort_sample
 from firstspike.spiketime.cpu.rows.intervals import FAST, Sample, backward_rows, find_segments
 from firstspike.spiketime.cpu.rows.joins import (
-    FEW,
-    few_rows_back,
     join_lanes,
     observe_tile,
     settle_flat,
-    sum_few,
-    unwind_few,
 )
 from firstspike.spiketime.cpu.rows.layouts import BACKWARD, TRAIN_BACKWARD
 from firstspike.spiketime.cpu.rows.train_jumps import fetch_entries, rows_of_window, unwind_window
@@ -45,7 +41,7 @@ SAMPLES = 16  # of one task, where samples are worked on by themselves
 
 @jit
 def prepare_samples(g, e, slot, first, stop):
-    """The rows of the samples, in ``used`` those up to the last causal input if it is known. Few have no segments."""
+    """The rows of the samples, in ``used`` those up to the last causal input if it is known."""
     c, grad, start, segments = g.c, g.grad[e], g.start[slot], g.segments[e]
     for b in range(first, stop):
         if g.observes:  # no forward pass did it
@@ -56,9 +52,7 @@ def prepare_samples(g, e, slot, first, stop):
             if grad[b, j] != 0:
                 n = max(n, count if g.observes else saved.last[j] + 1)
         g.used[e, b], segments[b] = n, 0
-        if n > 0 and count < FEW and not g.observes:
-            few_rows_back(arrival, n, c, rows)
-        elif n:
+        if n:
             segments[b] = find_segments(arrival, n, c, math.inf, start, g.ends[e, b])
             backward_rows(arrival, n, c, start, rows)
 
@@ -69,7 +63,7 @@ def unwind_sample(zero, g, e, slot, chunk, group, tile, b):
     n, begin, state, packed = g.used[e, b], tile * TILE, g.state[slot], g.packed[e, tile]
     if n == 0:
         return
-    size, few, never = min(TILE, g.outputs - begin), g.segments[e, b] == 0, g.c.dtype.type(math.inf)
+    size, never = min(TILE, g.outputs - begin), g.c.dtype.type(math.inf)
     joins, wants_weight, wants_times = g.joins[slot], g.weight_chunks > 0, g.time_groups > 0
     by_weight = g.weight_parts[e, chunk, tile] if wants_weight else g.sums[slot]  # which nothing is added to
     by_times = g.times_parts[e, group, b] if wants_times else g.sums[slot]
@@ -81,13 +75,6 @@ def unwind_sample(zero, g, e, slot, chunk, group, tile, b):
     for first in range(0, size, 16):
         bits = (every >> np.uint64(first)) & np.uint64(0xFFFF)
         settle_flat(g, e, b, begin, first, bits, packed, sample, state)
-        if few:
-            into = Into(g.few_sums[slot], by_weight, by_times, wants_weight, wants_times)
-            unwind_few(g, e, slot, b, begin, first, bits, packed, sample, bound, into)
-    if few:
-        if wants_times:
-            sum_few(g.few_sums[slot], n, by_times)
-        return
     top, dropped = join_lanes(zero, g, e, slot, b, begin, every, sample, bound)
     if top < 0:
         return
@@ -108,7 +95,6 @@ def unwind_sample(zero, g, e, slot, chunk, group, tile, b):
 def start_samples(g, e, slot, chunk, group):
     """Nothing is summed yet: first spikes."""
     first, stop = part_of(g.batch, g.chunks, chunk)
-    clear(g.few_sums[slot])
     for k in range(g.room):
         g.joins[slot, k] = 0
     for b in range(first, stop if g.time_groups > 0 else first):

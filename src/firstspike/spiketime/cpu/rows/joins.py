@@ -1,23 +1,18 @@
-"""Backward of first spikes: where and with which values each neuron joins the walk back to the first input.
-
-Samples with few inputs are walked here as well: 16 neurons at a time, in registers, with scale 1.
-"""
+"""Backward of first spikes: where and with which values each neuron joins the walk back to the first input."""
 
 # mypy: disable-error-code="no-untyped-def"
 import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import FLAT, HEIGHT, PER_MEM, PER_SYN, RATIO, SUMMIT, TILE, rates_of, saved_of
+from firstspike.spiketime.cpu.arrays import FLAT, HEIGHT, PER_MEM, PER_SYN, SUMMIT, TILE, rates_of, saved_of
 from firstspike.spiketime.cpu.membrane import exact_slope, fades, kappa
-from firstspike.spiketime.cpu.rows.adjoint import DECAY, LEVEL, RESPONSE, SCALE, TOTAL, UNIT
+from firstspike.spiketime.cpu.rows.adjoint import DECAY, LEVEL, RESPONSE, SCALE, UNIT
 from firstspike.spiketime.cpu.rows.intervals import FAST, SLOW
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.mathfun import exp
-from firstspike.spiketime.cpu.vectors.shuffles import sum_rows16
 from firstspike.spiketime.cpu.vectors.simd import (
-    fill16,
     fma,
     gather16,
     lanes_of,
@@ -32,8 +27,6 @@ from firstspike.spiketime.cpu.vectors.simd import (
     store_whole16,
 )
 
-FEW = 32  # inputs that are too many
-_ONE, _BACK, _SLOW, _FAST = range(4)  # 1, which gradients are scaled with; kappa(D), the two exponentials
 _WHOLE = np.uint64(0xFFFF)
 
 
@@ -96,7 +89,7 @@ def join_lanes(zero, g, e, slot, b, begin, every, sample, bound):
         bits = every >> np.uint64(first) & _WHOLE
         if not bits:
             break
-        _, asked, kept, scale = joining(g, e, slot, b, begin, first, bits, arrival, bound)
+        asked, kept, scale = joining(g, e, slot, b, begin, first, bits, arrival, bound)
         left = asked
         while left:
             bit, left = next_lane(left)
@@ -119,8 +112,8 @@ def join_lanes(zero, g, e, slot, b, begin, every, sample, bound):
 def joining(g, e, slot, b, begin, first, bits, arrival, bound):
     """How 16 lanes of a tile, ``bits`` of them from ``first`` on, join. The tile's first neuron is ``begin``.
 
-    Returns the places of their last causal inputs (-1 for none), the lanes with a gradient, those of them whose
-    gradients with respect to weights are within the bound, and the scales.
+    Fills in the places of their last causal inputs. Returns the lanes with a gradient, those of them whose gradients
+    with respect to weights are within the bound, and the scales.
     """
     saved, places, lanes, at = saved_of(g, e, b), g.places[slot], g.state[slot], begin + first
     k = select(bits, load_whole16(lanes, saved.last, at), -1.0)
@@ -138,7 +131,7 @@ def joining(g, e, slot, b, begin, first, bits, arrival, bound):
         factor, allowed, inputs = abs(lanes[SCALE + lane]), bound * lanes[UNIT + lane], (0, np.intp(places[lane]))
         if exceeds(factor, allowed, g.spikes[e, b, begin + lane], -never, arrival, inputs, g.c):
             kept &= ~(np.uint64(1) << np.uint64(bit))
-    return k, asked, kept, scale
+    return asked, kept, scale
 
 
 @jit
@@ -159,57 +152,3 @@ def exceeds(factor, allowed, spike, since, arrival, inputs, c):
         if near < end:
             best = max(best, kappa(spike - arrival[near], c))
     return factor * best > allowed
-
-
-@inlined
-def few_rows_back(arrival, n, c, rows):
-    """Fill the coefficients of the interval after each input."""
-    stride, r = rows.shape[1], rates_of(c)
-    for k in range(0, n, 16):
-        slow, fast, rise = fades(load16(arrival, k + 1) - load16(arrival, k), r)
-        store(rows, _ONE * stride + k, fill16(rows, 1.0))
-        store(rows, _BACK * stride + k, rise)
-        store(rows, _SLOW * stride + k, slow)
-        store(rows, _FAST * stride + k, fast)
-
-
-@inlined
-def unwind_few(g, e, slot, b, begin, first, bits, packed, sample, bound, into):
-    """``join_lanes`` and ``unwind_tile`` of 16 lanes, ``bits`` of those from ``first`` on in a tile."""
-    order, arrival, rows, places = sample.order, sample.arrival, sample.rows, g.places[slot]
-    c, lanes, none = g.c, g.state[slot], fill16(rows, 0.0)
-    joins, asked, kept, scale = joining(g, e, slot, b, begin, first, bits, arrival, bound)
-    store(lanes, TOTAL + first, load16(lanes, TOTAL + first) + scale)
-    if not asked:
-        return
-    joins = select(asked, joins, -1.0)
-    wait = load_some16(bits, g.spikes[e, b], begin + first) - gather16(arrival, 0, places, first)
-    _, decay, response = fades(select(asked, wait, none), rates_of(c))
-    response, decay = response * scale, decay * scale
-    top = sample.n - 1
-    while not joins >= float(top):
-        top -= 1
-    value, faster, leak = none, none, -min(c[RATIO], 1.0)
-    for k in range(top, -1, -1):
-        here = joins == float(k)
-        value, faster = select(here, response, value), select(here, decay, faster)
-        row = np.intp(order[np.uintp(k)]) * TILE + first
-        if into.wants_weight:
-            store(into.by_weight, row, load16(into.by_weight, row) + select(kept, value, none))
-        if into.wants_times:
-            terms = load16(packed, row) * fma(value, fill16(rows, leak), faster)
-            store(into.sums, k * 16, load16(into.sums, k * 16) + terms)
-        if k > 0:
-            before = np.uintp(k - 1)  # without a sign, an index needs no test for one below 0
-            value = fma(value, fill16(rows, rows[_SLOW, before]), faster * rows[_BACK, before])
-            faster = faster * rows[_FAST, before]
-
-
-@inlined
-def sum_few(sums, n, by_times):
-    """Add the sums of the first n rows of ``sums`` to ``by_times``, and set them to 0."""
-    none = fill16(sums, 0.0)
-    for k in range(0, n, 16):
-        store(by_times, k, load16(by_times, k) + sum_rows16(sums, k * 16))
-    for k in range(n):
-        store(sums, k * 16, none)

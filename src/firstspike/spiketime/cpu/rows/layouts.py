@@ -4,7 +4,6 @@ from firstspike.spiketime.cpu.arrays import N_CONSTANTS, SAVED, TILE, states
 from firstspike.spiketime.cpu.rows import adjoint
 from firstspike.spiketime.cpu.rows.entries import N_LANES
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD, N_FORWARD
-from firstspike.spiketime.cpu.rows.joins import FEW
 from firstspike.spiketime.cpu.runtime.kernels import Layout
 from firstspike.spiketime.cpu.sort import SORTING
 
@@ -114,7 +113,6 @@ BACKWARD = _BACKWARD.extended(
     start="real threads room",
     joins="uint64 threads room",
     places=f"int32 threads {TILE}",
-    few_sums=f"real threads {FEW * 16}",
     **SORTING,
 )
 TRAIN_BACKWARD = _BACKWARD.extended(
