@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from firstspike.spiketime.cpu.runtime.compiling import HAS_MASKS, inlined, jit
+from firstspike.spiketime.cpu.vectors.rows import named_rows
 from firstspike.spiketime.cpu.vectors.shuffles import transpose16
-from firstspike.spiketime.cpu.vectors.simd import fill16, highest, load16, load32, prefetch32, store
+from firstspike.spiketime.cpu.vectors.simd import fill16, highest, load16, prefetch32, store
 from firstspike.spiketime.shared import LARGEST_32, LARGEST_64
 
 if TYPE_CHECKING:
@@ -30,20 +31,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-PER_MEM, PER_SYN = 0, 1  # 1/tau_mem, 1/tau_syn
-DELTA, PER_RISE = 2, 3  # and 1/(DELTA tau_syn)
-RATIO = 4  # tau_syn/tau_mem
-SUMMIT, HEIGHT = 5, 6  # time and value of kappa's maximum
-X, TOP = 7, 8  # and -log(1 - x)/x, the same time in units of tau_syn
-SPAN = 9  # longest time after which states keep their scale (see ``rows.intervals``)
-KIND = 10  # which of the short cuts below the two constants allow
-REST_MEM, REST_SYN = 11, 12  # what rounding to the dtype leaves of 1/tau_mem and 1/tau_syn
-N_CONSTANTS = 13  # then max_weight_grad; or, where neurons have their own constants:
-UNIT, BRIEF_END = 13, 14  # the unit of time, and the end of what is ``brief`` (see ``membrane``)
-N_RATES = 15
+LANES = 32  # neurons with constants or an order of arrival of their own that are worked on together
+# mem and syn are 1/tau_mem and 1/tau_syn, per_rise is 1/(DELTA tau_syn), ratio tau_syn/tau_mem; summit and height are
+# time and value of kappa's maximum, top is -log(1 - x)/x, the same time in units of tau_syn; span is the longest time
+# after which states keep their scale (see ``rows.intervals``); kind tells which of the short cuts below the constants
+# allow, and rest_mem and rest_syn what rounding to the dtype leaves of the two rates
+_CONSTANTS = "mem syn delta per_rise ratio summit height x top span kind rest_mem rest_syn"
+CONSTANTS = f"{_CONSTANTS} bound"  # max_weight_grad
+RATES = f"{_CONSTANTS} unit brief_end"  # the unit of time, and the end of what is ``brief`` (see ``membrane``)
+N_CONSTANTS, N_RATES = len(CONSTANTS.split()), len(RATES.split())
 ANY, EQUAL, DOUBLE = range(3)  # EQUAL: kappa is s exp(-s); DOUBLE: DELTA is the slower constant's rate
 
-LANES = 32  # neurons with constants or an order of arrival of their own that are worked on together
 BRIEF = 2.0**-5  # longest time for ``membrane.brief``, in units of the faster constant
 FLAT = 2.5e-3  # square of the slope, times both constants, at a spike whose peak is 1/800 above the threshold
 _SPAN = 8.0  # in units of the faster constant: exp(8) times 1e5 of the largest weights is a number of float32
@@ -59,19 +57,18 @@ def constants_array(tau_mem: float, tau_syn: float, dtype: str, bound: float | N
     delta = x / tau_syn if abs(x) > _TINY[dtype] else _TINY[dtype] / tau_syn
     top = math.inf if math.isinf(tau_mem) else 1.0 if x == 0 else -math.log(tau_syn / tau_mem) / x
     height = 1.0 if math.isinf(tau_mem) else math.exp(-top * tau_syn / tau_mem)
-    found = np.zeros(N_CONSTANTS + 1)
-    found[[PER_MEM, PER_SYN]] = 1 / tau_mem, 1 / tau_syn
-    found[[DELTA, PER_RISE]] = delta, 1 / (delta * tau_syn)
-    found[[RATIO, X, TOP]] = tau_syn / tau_mem, x, top
-    found[[SUMMIT, HEIGHT]] = top * tau_syn, height
-    found[SPAN] = _SPAN * min(tau_mem, tau_syn)
+    kind = ANY
     if abs(x) <= _TINY[dtype]:
-        found[KIND] = EQUAL
+        kind = EQUAL
     elif abs(abs(delta) - min(1 / tau_mem, 1 / tau_syn)) < np.finfo(dtype).eps * abs(delta):
-        found[KIND] = DOUBLE
-    found[N_CONSTANTS] = math.inf if bound is None else bound
-    rounded = found.astype(dtype)
-    rounded[[REST_MEM, REST_SYN]] = found[[PER_MEM, PER_SYN]] - rounded[[PER_MEM, PER_SYN]]
+        kind = DOUBLE
+    named = {
+        "mem": 1 / tau_mem, "syn": 1 / tau_syn, "delta": delta, "per_rise": 1 / (delta * tau_syn),
+        "ratio": tau_syn / tau_mem, "x": x, "top": top, "summit": top * tau_syn, "height": height,
+        "span": _SPAN * min(tau_mem, tau_syn), "kind": kind, "bound": math.inf if bound is None else bound,
+    }  # fmt: skip
+    named |= {f"rest_{name}": named[name] - float(np.dtype(dtype).type(named[name])) for name in ("mem", "syn")}
+    rounded = np.array([named[name] for name in CONSTANTS.split()], dtype)
     return from_numpy(rounded)
 
 
@@ -96,26 +93,37 @@ class Rates(NamedTuple):
     x: Any  # 1 - ratio
     top: Any  # time of kappa's maximum in units of tau_syn: -log(1 - x)/x
     height: Any  # value of kappa there
-    kind: Any  # which short cuts the constants of all lanes allow, see ``KIND``
+    kind: Any  # which short cuts the constants of all lanes allow
+
+
+_constants_in, _rates_in = named_rows("Constants", CONSTANTS, 1, 1), named_rows("Rates", RATES, LANES, LANES)
+
+
+@inlined
+def constants(g):
+    """What ``constants_array`` has."""
+    return _constants_in(g.c, 0)
+
+
+@inlined
+def named_rates(c):
+    """What ``lanes.state.fill_rates`` has of 32 neurons."""
+    return _rates_in(c, 0)
 
 
 @inlined
 def rates_of(c):
-    """The rates that all neurons share, from ``constants_array``."""
-    a, b = c[PER_MEM], c[PER_SYN]
-    return Rates(
-        a, b, min(a, b), max(a, b), abs(c[DELTA]), abs(c[PER_RISE]), c[RATIO], c[X], c[TOP], c[HEIGHT], c[KIND]
-    )
+    """The rates that all neurons share."""
+    a, b = c.mem, c.syn
+    return Rates(a, b, min(a, b), max(a, b), abs(c.delta), abs(c.per_rise), c.ratio, c.x, c.top, c.height, c.kind)
 
 
 @inlined
 def rates_in(c):
-    """The rates of neurons with different time constants, from ``lanes.state.fill_rates``."""
-    a, b = load32(c, PER_MEM * LANES), load32(c, PER_SYN * LANES)
-    return Rates(
-        a, b, min(a, b), max(a, b), load32(c, DELTA * LANES), load32(c, PER_RISE * LANES),
-        load32(c, RATIO * LANES), load32(c, X * LANES), load32(c, TOP * LANES), load32(c, HEIGHT * LANES), c[KIND, 0],
-    )  # fmt: skip
+    """The rates of neurons with different time constants."""
+    r = named_rates(c)
+    a, b = r.mem, r.syn
+    return Rates(a, b, min(a, b), max(a, b), r.delta, r.per_rise, r.ratio, r.x, r.top, r.height, r[0].kind)
 
 
 NARROW = 16, 32  # lanes that are worked on where a layer has no more neurons. The functions' ``zero`` says how many

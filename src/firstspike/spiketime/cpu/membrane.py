@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.core import types
 
-from firstspike.spiketime.cpu.arrays import DELTA, DOUBLE, EQUAL, PER_MEM, PER_RISE, PER_SYN, REST_MEM, REST_SYN
+from firstspike.spiketime.cpu.arrays import DOUBLE, EQUAL
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import SMALL, exp, exp_and_expm1, expm1, log1p, polynomial, small_expm1
 from firstspike.spiketime.cpu.vectors.simd import fma, power_of_two, select, splat, split_power, sqrt
@@ -76,8 +76,8 @@ def rise(wait, delta, per_rise):
 def kappa(s, c):
     """``kappa(s)`` of a number, also of ``inf``, from ``constants_array``."""
     if math.isinf(s):
-        return c[PER_MEM] * 0 if c[PER_MEM] > 0 else c[PER_SYN] * 0 + 1
-    return math.exp(-s * min(c[PER_MEM], c[PER_SYN])) * rise(s, abs(c[DELTA]), abs(c[PER_RISE]))
+        return c.mem * 0 if c.mem > 0 else c.syn * 0 + 1
+    return math.exp(-s * min(c.mem, c.syn)) * rise(s, abs(c.delta), abs(c.per_rise))
 
 
 @inlined
@@ -90,21 +90,21 @@ def peak(voltage, current, r):
 
 
 @jit
-def exact_slope(times, order, n, weight, delay, lane, width, c, unit, level, spike):
+def exact_slope(times, order, weight, delay, width, c, spike, units):
     """dV/dt in double precision at a spike next to the peak, where it is the small difference of drive and leak.
 
-    The n inputs have an ``order`` of arrival, or None if they stand as they are. The neuron is a lane of packed weights
-    and, unless they are None, delays. ``c`` has its constants, and ``unit`` is how many of their units are one of the
-    times. ``level`` is the threshold.
+    ``times`` have an ``order`` of arrival, or None if they stand as they are. Weights and, unless they are None, delays
+    begin with those of the neuron, and are ``width`` apart. ``c`` has its constants. ``units`` are how many of their
+    units are one of the times, and the threshold.
     """
-    mem, syn = np.float64(c[PER_MEM]) + np.float64(c[REST_MEM]), np.float64(c[PER_SYN]) + np.float64(c[REST_SYN])
-    drive = 0.0
-    for k in range(n):
+    mem, syn = np.float64(c.mem) + np.float64(c.rest_mem), np.float64(c.syn) + np.float64(c.rest_syn)
+    drive, (unit, level) = 0.0, units
+    for k in range(times.size):
         i = k if order is None else np.intp(order[k])
-        arrival = times[k] if delay is None else delay[i * width + lane] + times[k]
+        arrival = times[k] if delay is None else delay[i * width] + times[k]
         if arrival < spike:
             elapsed = (np.float64(spike) - np.float64(arrival)) * np.float64(unit)
-            drive += np.float64(weight[i * width + lane]) * math.exp(-elapsed * syn)
+            drive += np.float64(weight[i * width]) * math.exp(-elapsed * syn)
     return drive * syn - level * mem
 
 

@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import LANES, PER_SYN, UNIT, saved_of
+from firstspike.spiketime.cpu.arrays import LANES, named_rates, saved_of
 from firstspike.spiketime.cpu.lanes import windows
 from firstspike.spiketime.cpu.lanes.adjoint import (
     BY_BIAS,
@@ -170,7 +170,7 @@ def goes_on(g, at, lane):
 def jump(g, at, hits):
     """Take the lanes ``hits`` back over their spikes or releases at DUE. Returns those that the bound may drop."""
     rows, whole, c, totals = g.state[at.kept], g.whole[at.kept], g.rates[at.group], g.totals[at.group, at.chunk]
-    unit, others, suspects, none = c[0, UNIT, 0], PARTS + g.count * EACH, np.uint64(0), rows.dtype.type(0)
+    unit, others, suspects, none = named_rates(c[0])[0].unit, PARTS + g.count * EACH, np.uint64(0), rows.dtype.type(0)
     while hits:
         lane = lowest_bit(hits)
         bit = np.uint64(1) << np.uint64(lane)
@@ -188,7 +188,7 @@ def jump(g, at, hits):
             slope = g.slopes[at.b, j, left]
             for k in range(g.count if g.jumping > 0 else 0):
                 b, part = g.jump_rows[at.group, k * LANES + lane], PARTS + k * EACH + lane
-                rate, y, kept = c[k, PER_SYN, lane] * unit, none, none
+                rate, y, kept = named_rates(c[k])[lane].syn * unit, none, none
                 if g.kinds[k] == SYNAPSE:  # 0 where a reset has come in between
                     y, kept = rows[Y + lane], rows[Y_KEPT + lane]
                 elif g.kinds[k] == RISE:

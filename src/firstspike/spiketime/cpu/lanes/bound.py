@@ -5,11 +5,11 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import LANES, PER_SYN, TOP, UNIT, rates_in
+from firstspike.spiketime.cpu.arrays import LANES, named_rates, rates_in
 from firstspike.spiketime.cpu.lanes import windows
 from firstspike.spiketime.cpu.lanes.adjoint import BEFORE, EACH, FACTOR, LEFT, PARTS, Q_KEPT, SIZE, SPIKE, Y_KEPT
 from firstspike.spiketime.cpu.lanes.convolved import convolved3
-from firstspike.spiketime.cpu.lanes.state import RISE, THRESHOLD, recurs
+from firstspike.spiketime.cpu.lanes.state import RISE, THRESHOLD, recurs, unit_of
 from firstspike.spiketime.cpu.membrane import responses
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.vectors.simd import fill32, load32, lowest_bit, select, store
@@ -18,7 +18,7 @@ from firstspike.spiketime.cpu.vectors.simd import fill32, load32, lowest_bit, se
 @inlined
 def response_to(g, at, k, spike, arrival, begin):
     """The effect of an input of weight 1 to a component on membranes that start at ``begin``, at later spikes."""
-    c, unit, none = g.rates[at.group], g.rates[at.group, 0, UNIT, 0], fill32(g.state, 0.0)
+    c, unit, none = g.rates[at.group], unit_of(g, at), fill32(g.state, 0.0)
     causal = spike > arrival
     wait = select(causal, (spike - max(arrival, begin)) * unit, none)
     age, r = select(causal & (begin > arrival), (begin - arrival) * unit, none), rates_in(c[k])
@@ -74,7 +74,7 @@ def fill_largest(g, at, number):
     spike, begin = load32(rows, spikes), load32(rows, begins)
     for receptor in range(g.receptors):
         k = np.intp(g.places[receptor])
-        summit = spike - load32(c[k], TOP * LANES) / (load32(c[k], PER_SYN * LANES) * c[0, UNIT, 0])
+        summit = spike - named_rates(c[k]).top / (named_rates(c[k]).syn * named_rates(c[0])[0].unit)
         old, rising, falling = always, always, never
         for event in range(count_of(g, at)):
             i, arrival, some = input_at(g, at, event)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import FLAT, LANES, PER_MEM, PER_SYN, UNIT, rates_in
+from firstspike.spiketime.cpu.arrays import FLAT, LANES, named_rates, rates_in
 from firstspike.spiketime.cpu.lanes.adjoint import (
     BY_MEM,
     BY_PARTS,
@@ -18,7 +18,7 @@ from firstspike.spiketime.cpu.lanes.adjoint import (
     since,
     store_adjoint,
 )
-from firstspike.spiketime.cpu.lanes.state import BUFFERS, RESET, UP, longest_wait
+from firstspike.spiketime.cpu.lanes.state import BUFFERS, RESET, UP, longest_wait, unit_of
 from firstspike.spiketime.cpu.membrane import brief, crossings, exact_slope, reaches, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
@@ -144,9 +144,10 @@ def merge(g, at, lanes, x, y):
 
 @inlined
 def settled(g, at, spike, slope, lanes):
-    c, unit, sums = g.rates[at.group, 0], g.rates[at.group, 0, UNIT, 0], g.sums[at.slot]
+    c, unit, sums = g.rates[at.group, 0], unit_of(g, at), g.sums[at.slot]
     steep = slope * (1 / unit)
-    flat = (steep * steep < load32(c, PER_MEM * LANES) * load32(c, PER_SYN * LANES) * FLAT) & (abs(steep) > 0.0) & lanes
+    r = named_rates(c)
+    flat = (steep * steep < r.mem * r.syn * FLAT) & (abs(steep) > 0.0) & lanes
     if flat:
         store(sums, 0, slope)
         while flat:
@@ -160,12 +161,14 @@ def settled(g, at, spike, slope, lanes):
 @jit
 def slope_in_full(g, at, lane):
     """The slope of a lane at its spike, in double precision."""
-    j, c, unit = at.first + lane, g.rates[at.group, 0, :, lane], g.rates[at.group, 0, UNIT, 0]
-    times, weight, spike, level = g.times[at.b], g.packed[at.group], g.spikes[at.b, j, 0], g.level[at.e, j]
+    j, c = at.first + lane, named_rates(g.rates[at.group, 0])[lane]
+    times, weight, spike, level = g.times[at.b], g.packed[at.group, lane:], g.spikes[at.b, j, 0], g.level[at.e, j]
+    unit = unit_of(g, at)
+    units = unit, level
     if g.delayed > 0:
-        delay = g.delays[at.group]
-        return exact_slope(times, None, times.size, weight, delay, lane, LANES, c, unit, level, spike) * unit / level
-    return exact_slope(times, None, times.size, weight, None, lane, LANES, c, unit, level, spike) * unit / level
+        delay = g.delays[at.group, lane:]
+        return exact_slope(times, None, weight, delay, LANES, c, spike, units) * unit / level
+    return exact_slope(times, None, weight, None, LANES, c, spike, units) * unit / level
 
 
 @inlined
@@ -185,7 +188,7 @@ def save(g, at, x, rows, place):
 
 @inlined
 def back(g, at, c, x, target, is_brief, bounds, taus):
-    wait = since(x, target, g.rates[at.group, 0, UNIT, 0], longest_wait(g.state))
+    wait = since(x, target, unit_of(g, at), longest_wait(g.state))
     return back_to(x, wait, target, is_brief, c, bounds, taus)
 
 

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import AHEAD, BRIEF_END, EQUAL, KIND, LANES, PER_SYN, UNIT, fetch_row, rates_in
+from firstspike.spiketime.cpu.arrays import AHEAD, EQUAL, LANES, fetch_row, named_rates, rates_in
 from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_PARTS, NOW, Y_KEPT, Y, add_event, add_sums, into_of
 from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, fades, responses
 from firstspike.spiketime.cpu.runtime.compiling import jit
@@ -29,7 +29,7 @@ def far(c):
 @jit
 def fill_growth(c, delay, growth):
     """Fill in ``exp(delay / tau)`` of the synapses of 32 neurons."""
-    rate = c[PER_SYN, 0] * c[UNIT, 0]
+    rate = named_rates(c)[0].syn * named_rates(c)[0].unit
     for place in range(0, delay.size, LANES):
         store(growth, place, exp(min(load32(delay, place) * rate, far(c))))
 
@@ -38,9 +38,9 @@ def fill_growth(c, delay, growth):
 def fill_grown(g, at, spike):
     """Whether all responses are products, and ``exp((first - T) / tau)``. Fills in ``exp((t - first) / tau)``."""
     times, c, grown = g.times[at.b], g.rates[at.group, 0], g.sort_keys[at.slot, 0]
-    if g.grown == 0 or c[KIND, 0] != EQUAL:
+    if g.grown == 0 or named_rates(c)[0].kind != EQUAL:
         return False, spike
-    n, rate, least = times.size, c[PER_SYN, 0] * c[UNIT, 0], fill16(c, math.inf)
+    n, rate, least = times.size, named_rates(c)[0].syn * named_rates(c)[0].unit, fill16(c, math.inf)
     store(grown, n // 16 * 16, least)
     for i in range(n):
         grown[i] = times[i]
@@ -56,7 +56,7 @@ def fill_grown(g, at, spike):
 def settle_first(g, at):
     """Add all inputs' gradients from the adjoint at the spikes. They may come in any order."""
     times, c, delay, into = g.times[at.b], g.rates[at.group, 0], g.delays[at.group], into_of(g, at)
-    rows, sums, events, unit = g.state[at.kept], g.sums[at.slot], g.columns[at.slot], c[UNIT, 0]
+    rows, sums, events, unit = g.state[at.kept], g.sums[at.slot], g.columns[at.slot], named_rates(c)[0].unit
     r, taus = rates_in(c), g.by_taus != 0
     spike, adjoint, kept, none, number = load32(rows, NOW), load32(rows, Y), load32(rows, Y_KEPT), fill32(c, 0.0), 0
     quick, factor = fill_grown(g, at, spike)
@@ -103,7 +103,13 @@ def walk_first(g, at, keys, source, n):
     """
     into, sums, events = into_of(g, at), g.sums[at.slot], g.columns[at.slot]
     rows, c = g.state[at.kept], g.rates[at.group, 0]
-    spike, decay, taus, r, unit = load32(rows, NOW), load32(rows, Y), g.by_taus != 0, rates_in(c), c[UNIT, 0]
+    spike, decay, taus, r, unit = (
+        load32(rows, NOW),
+        load32(rows, Y),
+        g.by_taus != 0,
+        rates_in(c),
+        named_rates(c)[0].unit,
+    )
     none, kept = fill32(c, 0.0), load32(rows, Y_KEPT)
     weighs = select((kept > 0.0) | (kept < 0.0), none + 1.0, none)
     leak, fade = r.mem * unit, r.syn * (unit * -1.0)
@@ -113,7 +119,10 @@ def walk_first(g, at, keys, source, n):
         k = np.uintp(row)  # without a sign, an index needs no test for one below 0
         now = keys[k]
         if later > now:
-            wait, is_brief = max(min(spike, later) - now, 0.0) * unit, (later - now) * unit < c[BRIEF_END, 0]
+            wait, is_brief = (
+                max(min(spike, later) - now, 0.0) * unit,
+                (later - now) * unit < named_rates(c)[0].brief_end,
+            )
             if not taus:
                 mem, syn, rise = brief(wait, r) if is_brief else responses(wait, r)
             else:

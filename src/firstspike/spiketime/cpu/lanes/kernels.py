@@ -9,11 +9,11 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import (
-    HEIGHT,
     LANES,
     N_RATES,
     are_weights,
     every_lane,
+    named_rates,
     pack_tile,
     saved_of,
     states,
@@ -136,7 +136,7 @@ def fill_heights(g, group):
         most = g.rates.dtype.type(0)
         for number in range(g.receptors):
             k = np.intp(g.places[number])
-            most = max(most, g.rates[group, k + (g.kinds[k] == RISE), HEIGHT, lane])
+            most = max(most, named_rates(g.rates[group, k + (g.kinds[k] == RISE)])[lane].height)
         g.heights[group, lane] = most
 
 

@@ -8,7 +8,7 @@ the current adds to V. V crosses where ``V - sum y`` over the parts of the thres
 # mypy: disable-error-code="no-untyped-def"
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import LANES, PER_MEM, PER_SYN, rates_in
+from firstspike.spiketime.cpu.arrays import LANES, named_rates, rates_in
 from firstspike.spiketime.cpu.lanes.convolved import convolved3
 from firstspike.spiketime.cpu.lanes.pair import step_pair
 from firstspike.spiketime.cpu.lanes.shared import quiet, step_shared
@@ -28,7 +28,7 @@ def buffer_of(g, x):
 @inlined
 def leak_of(g, c):
     """The rate of the membrane. The pair of a rise is another one, and its synapse follows."""
-    return load32(c[1 if g.kinds[0] == RISE else 0], PER_MEM * LANES)
+    return named_rates(c[1 if g.kinds[0] == RISE else 0]).mem
 
 
 @inlined
@@ -37,7 +37,7 @@ def drive_of(g, c, k):
     kind = g.kinds[k]
     if kind == BIAS:
         return leak_of(g, c)
-    return load32(c[k], PER_SYN * LANES) * (1.0 if kind == SYNAPSE else 0.0)
+    return named_rates(c[k]).syn * (1.0 if kind == SYNAPSE else 0.0)
 
 
 @inlined
@@ -175,7 +175,7 @@ def ascent_of(g, at, c, x):
     state, here, ascent = g.state[at.kept], buffer_of(g, x), up_of(g, at, c, x)
     for k in range(g.count):
         if g.kinds[k] == THRESHOLD:
-            ascent = fma(load32(state, here + (1 + k) * LANES), load32(c[k], PER_SYN * LANES), ascent)
+            ascent = fma(load32(state, here + (1 + k) * LANES), named_rates(c[k]).syn, ascent)
     return ascent
 
 
@@ -188,7 +188,7 @@ def bends_of(g, at, c, x, wait):
     state, here, leak = g.state[at.kept], buffer_of(g, x), leak_of(g, c)
     fed = feeds = first = second = third = fourth = bend = fill32(state, 0.0)  # of what drives V, and of the threshold
     for k in range(g.count):
-        kind, y, rate = g.kinds[k], abs(load32(state, here + (1 + k) * LANES)), load32(c[k], PER_SYN * LANES)
+        kind, y, rate = g.kinds[k], abs(load32(state, here + (1 + k) * LANES)), named_rates(c[k]).syn
         if kind == RISE:
             fed, feeds = y, rate
         elif kind == THRESHOLD:
@@ -239,7 +239,7 @@ def leap(g, at, c, x, after, s, wait, slope, lanes, holds):
         kind, place = g.kinds[k], (1 + k) * LANES
         jump = load32(g.jump_rows[at.group], k * LANES)
         if kind == THRESHOLD:
-            rate = load32(c[k], PER_SYN * LANES)
+            rate = named_rates(c[k]).syn
             own, part = exp(rest * rate * -1.0), exp(s * rate * -1.0) * load32(state, here + place)
             above, change = above + part, fma(part, rate, change)
         else:
@@ -272,7 +272,7 @@ def slope_of(g, at, c, x):
     for k in range(g.count):
         y = load32(state, here + (1 + k) * LANES)
         if g.kinds[k] == THRESHOLD:
-            slope = fma(y, load32(c[k], PER_SYN * LANES) - leak, slope)
+            slope = fma(y, named_rates(c[k]).syn - leak, slope)
         elif g.kinds[k] != RISE:
             slope = fma(y, drive_of(g, c, k), slope)
     return slope

@@ -2,7 +2,7 @@
 
 # mypy: disable-error-code="no-untyped-def"
 
-from firstspike.spiketime.cpu.arrays import LANES, PER_SYN, UNIT, Rates, rates_in
+from firstspike.spiketime.cpu.arrays import LANES, Rates, named_rates, rates_in
 from firstspike.spiketime.cpu.lanes.adjoint import (
     BY_MEM,
     BY_PARTS,
@@ -27,7 +27,7 @@ from firstspike.spiketime.cpu.lanes.adjoint import (
 from firstspike.spiketime.cpu.lanes.convolved import convolved3, convolved4
 from firstspike.spiketime.cpu.lanes.linear import leak_of
 from firstspike.spiketime.cpu.lanes.shared import pass_back_shared
-from firstspike.spiketime.cpu.lanes.state import RISE, SYNAPSE, THRESHOLD, longest_wait
+from firstspike.spiketime.cpu.lanes.state import RISE, SYNAPSE, THRESHOLD, longest_wait, unit_of
 from firstspike.spiketime.cpu.membrane import derivatives, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
@@ -60,7 +60,7 @@ def save(g, at, x, rows, place):
 def back(g, at, c, x, target, is_brief, bounds, taus):
     state = g.state[at.kept]
     at_end = load_adjoint(state, x, 0)
-    wait = since(at_end, target, g.rates[at.group, 0, UNIT, 0], longest_wait(state))
+    wait = since(at_end, target, unit_of(g, at), longest_wait(state))
     before = at_end
     for k in range(g.count):
         here, kind = load_adjoint(state, x, k), g.kinds[k]
@@ -70,7 +70,7 @@ def back(g, at, c, x, target, is_brief, bounds, taus):
         elif kind == RISE:
             here = back_rise(g, at, c, x, k, here, wait, taus)
         elif kind == THRESHOLD:
-            here = back_part(here, wait, load32(c[k], PER_SYN * LANES))
+            here = back_part(here, wait, named_rates(c[k]).syn)
         else:
             here = back_bias(here, wait, leak_of(g, c))
         part = x + PARTS + k * EACH
@@ -135,7 +135,7 @@ def part_of(g, at, c, x, k):
     state = g.state[at.kept]
     here = load_adjoint(state, x, k)
     fed = load32(state, x + PARTS + (k + 1) * EACH + Q) if g.kinds[k] == RISE else here.y
-    return here, fed, load32(c[k], PER_SYN * LANES)
+    return here, fed, named_rates(c[k]).syn
 
 
 @inlined
@@ -175,7 +175,7 @@ def back_at(g, at, c, last, first, size, target, inside, i, w, bounds, taus):
             if g.signed != 0:
                 other = chosen(positive, other, load_adjoint(pieces, piece, g.places[1]))
             x = chosen(earlier, other, x)
-    x = back_to(x, since(x, target, g.rates[at.group, 0, UNIT, 0], longest_wait(state)), target, False, r, False, False)
+    x = back_to(x, since(x, target, unit_of(g, at), longest_wait(state)), target, False, r, False, False)
     return x, x.y, r.syn
 
 

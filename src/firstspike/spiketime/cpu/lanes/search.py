@@ -8,7 +8,7 @@ coefficients tell whether V rises, or is concave and has one maximum.
 import numpy as np
 from numba.core import types
 
-from firstspike.spiketime.cpu.arrays import BRIEF, BRIEF_END, LANES, PER_MEM, PER_SYN
+from firstspike.spiketime.cpu.arrays import BRIEF, LANES, named_rates
 from firstspike.spiketime.cpu.lanes.linear import buffer_of, leak_of, merge, step
 from firstspike.spiketime.cpu.lanes.pair import search_pair
 from firstspike.spiketime.cpu.lanes.state import BIAS, RISE, SEARCH, SYNAPSE, THRESHOLD, longest_wait
@@ -57,7 +57,7 @@ def hopeless(g, at, c, x):
         else:
             most = max(y, 0.0) + fed
             charge, fed = charge + most, none
-            drive = fma(most, leak if kind == BIAS else load32(c[k], PER_SYN * LANES), drive)
+            drive = fma(most, leak if kind == BIAS else named_rates(c[k]).syn, drive)
     rest = select(leak > 0.0, drive / select(leak > 0.0, leak, 1.0), charge + max(v, 0.0))
     return fma(abs(v), 1 - ENOUGH, min(max(v, rest), max(v, 0.0) + charge) + lift) < ENOUGH
 
@@ -71,8 +71,8 @@ def fastest_of(g, at, c, x):
     for k in range(g.count):
         if g.kinds[k] != BIAS:
             shows = abs(load32(state, here + (1 + k) * LANES)) > nothing
-            rate = load32(c[k], PER_SYN * LANES)
-            rate = max(rate, load32(c[k], PER_MEM * LANES)) if g.kinds[k] == RISE else rate
+            r = named_rates(c[k])
+            rate = max(r.syn, r.mem) if g.kinds[k] == RISE else r.syn
             fastest = select(shows, max(fastest, rate), fastest)
     return fastest
 
@@ -81,7 +81,7 @@ def fastest_of(g, at, c, x):
 def search(g, at, c, x, wait, lanes):
     """Which of the lanes reach the threshold within ``wait``, and when. ``inf`` has no end."""
     none, longest = fill32(g.state, 0.0), 1.0
-    terms = terms_for(select(lanes, wait, none) * (BRIEF / c[0, BRIEF_END, 0]))
+    terms = terms_for(select(lanes, wait, none) * (BRIEF / named_rates(c[0])[0].brief_end))
     if terms > 0:  # most often
         expand(g, at, c, x, wait, terms)
         found, u, steep, unclear = crossing(g, at, lanes, terms)
@@ -132,7 +132,7 @@ def expand(g, at, c, x, wait, terms):
                 push = fma(y, leak, push)
                 store(out, place, none)
                 continue
-            gone = y * load32(c[k], PER_SYN * LANES)
+            gone = y * named_rates(c[k]).syn
             store(out, place, fed - gone)
             fed = none
             if kind == SYNAPSE:

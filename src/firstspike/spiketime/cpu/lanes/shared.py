@@ -12,19 +12,10 @@ import numpy as np
 
 from firstspike.spiketime.cpu.arrays import (
     AHEAD,
-    DELTA,
-    HEIGHT,
-    KIND,
     LANES,
-    PER_MEM,
-    PER_RISE,
-    PER_SYN,
-    RATIO,
-    TOP,
-    UNIT,
     Rates,
-    X,
     fetch_row,
+    named_rates,
     saved_of,
 )
 from firstspike.spiketime.cpu.lanes.adjoint import EACH, NOW, PARTS, Q, Y, add_event, add_sums, event_at, into_of
@@ -52,11 +43,9 @@ OWN, MOVES, FEEDS, EACH_ROW = range(4)
 @inlined
 def rates_at(c, lane):
     """The rates of one lane, as numbers."""
-    a, b = c[PER_MEM, lane], c[PER_SYN, lane]
-    return Rates(
-        a, b, min(a, b), max(a, b), c[DELTA, lane], c[PER_RISE, lane], c[RATIO, lane], c[X, lane], c[TOP, lane],
-        c[HEIGHT, lane], c[KIND, 0],
-    )  # fmt: skip
+    r, kind = named_rates(c)[lane], named_rates(c)[0].kind
+    a, b = r.mem, r.syn
+    return Rates(a, b, min(a, b), max(a, b), r.delta, r.per_rise, r.ratio, r.x, r.top, r.height, kind)
 
 
 @chosen_by_type
@@ -84,14 +73,14 @@ def fill_between(g, slot, b, rows, n, arrival, begin, end):
     """Fill in the numbers of the intervals between begin and end."""
     c, waits = g.own_rates[slot], g.waits[slot]
     fill_rates(g, b // g.batch, 0, 1, c)
-    unit, longest = c[0, UNIT, 0], longest_wait(c)
+    unit, longest = named_rates(c[0])[0].unit, longest_wait(c)
     for k in range(-1, n):
         now = begin if k < 0 else arrival[k]
         wait = min(arrival[k + 1], end) - now if now > -math.inf else c.dtype.type(0)
         waits[k + 1] = min(wait * unit, longest)
     for k in range(n + 1, (n + 16) // 16 * 16):
         waits[k] = 0
-    leak = c[1 if g.kinds[0] == RISE else 0, PER_MEM, 0]
+    leak = named_rates(c[1 if g.kinds[0] == RISE else 0])[0].mem
     for first in range(0, n + 1, 16):
         s = load16(waits, first)
         left = s
@@ -139,14 +128,14 @@ def step_shared(g, at, c, x, k):
             lift = lift - min(y, kept)
             continue
         after = fma(y, rows[place + np.uintp(stride)], after)
-        rate = c[number, PER_SYN, 0]
+        rate = named_rates(c[number])[0].syn
         if kind == SYNAPSE:
             push = fma(max(y, kept), rate, push)
         elif kind == RISE:
             fed = y * rows[place + np.uintp(2 * stride)]
-            push = fma(max(y, 0.0), (1 - own) * c[number, PER_MEM, 0], push)
+            push = fma(max(y, 0.0), (1 - own) * named_rates(c[number])[0].mem, push)
         else:
-            push = fma(y, c[number, PER_MEM, 0], push)
+            push = fma(y, named_rates(c[number])[0].mem, push)
     store(state, there, after)
     long = rows[base + np.uintp(stride)]
     height = fma(abs(v), 1 - ENOUGH, max(v, fma(push, long, moved)) + lift)
@@ -167,10 +156,11 @@ def quiet(g, at, c, x, k, n, keys, weights, source, active):
         at.end,
     )
     v, y, z = load32(state, here), load32(state, here + LANES), load32(state, here + g.count * LANES)
-    first, two, signed = c[0, PER_SYN, 0], g.count > 1, g.signed != 0
-    other = c[g.count - 1, PER_MEM if g.biased != 0 else PER_SYN, 0]
+    first, two, signed = named_rates(c[0])[0].syn, g.count > 1, g.signed != 0
+    last = named_rates(c[g.count - 1])[0]
+    other = last.mem if g.biased != 0 else last.syn
     parted, threshold, none = g.planes > 1, two and g.kinds[g.count - 1] == THRESHOLD, fill32(state, 0.0)
-    rises, following = g.kinds[0] == RISE, c[0, PER_MEM, 0]
+    rises, following = g.kinds[0] == RISE, named_rates(c[0])[0].mem
     while True:
         j = np.intp(source[np.uintp(k)])
         fetch_row(weights, source, min(k + AHEAD, n - 1))
@@ -249,10 +239,10 @@ def back_quiet(g, at, c, k, due, keys, source, joining, two):
         into_of(g, at),
     )
     first, last, none = PARTS + Q, PARTS + (g.count - 1) * EACH + Q, fill32(g.state, 0.0)
-    p, q, r, unit = load32(rows, Y), load32(rows, first), load32(rows, last), c[0, UNIT, 0]
+    p, q, r, unit = load32(rows, Y), load32(rows, first), load32(rows, last), named_rates(c[0])[0].unit
     rate, other, signed, parted = (
-        c[0, PER_SYN, 0] * unit,
-        c[g.count - 1, PER_SYN, 0] * unit,
+        named_rates(c[0])[0].syn * unit,
+        named_rates(c[g.count - 1])[0].syn * unit,
         g.signed != 0,
         g.planes > 1,
     )

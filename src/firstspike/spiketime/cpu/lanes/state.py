@@ -13,23 +13,11 @@ import numpy as np
 from firstspike.spiketime.cpu.arrays import (
     ANY,
     BRIEF,
-    BRIEF_END,
-    DELTA,
     DOUBLE,
     EQUAL,
-    HEIGHT,
-    KIND,
     LANES,
-    PER_MEM,
-    PER_RISE,
-    PER_SYN,
-    RATIO,
-    REST_MEM,
-    REST_SYN,
-    TOP,
-    UNIT,
-    X,
     every_lane,
+    named_rates,
 )
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.simd import fill32, load32, store
@@ -81,9 +69,9 @@ def at_of(g, slot, e, b, place, chunk, part):
 def fill_rates(g, e, first, lanes, c):
     """Fill ``c (count, N_RATES, LANES)`` for the neurons from ``first`` on, with the pair of constants of a component.
 
-    That is the leak and the component, but of a rise the synapse that it feeds and itself. UNIT is how many units of
-    time of the group are 1, a power of two above all rates. Intervals up to BRIEF_END are ``brief``. Lanes without a
-    neuron are like the last one. Time constants that stand alone are those of all neurons.
+    That is the leak and the component, but of a rise the synapse that it feeds and itself. ``unit`` is how many units
+    of time of the group are 1, a power of two above all rates. Intervals up to ``brief_end`` are ``brief``. Lanes
+    without a neuron are like the last one. Time constants that stand alone are those of all neurons.
     """
     tiny, fastest, last, start = 1e-10 if c.itemsize == 4 else 1e-20, 0.0, g.taus - 1, e * g.outputs + first
     for lane in range(lanes):
@@ -102,17 +90,22 @@ def fill_rates(g, e, first, lanes, c):
             a, b, x = 1 / mem / unit, 1 / syn / unit, 1 - ratio
             wide = abs(x) if abs(x) > tiny else tiny
             top = math.inf if ratio == 0 else 1.0 if x == 0 else -math.log(ratio) / x
-            c[k, PER_MEM, lane], c[k, PER_SYN, lane] = a, b
-            c[k, REST_MEM, lane] = a - np.float64(c[k, PER_MEM, lane])
-            c[k, REST_SYN, lane] = b - np.float64(c[k, PER_SYN, lane])
-            c[k, DELTA, lane], c[k, PER_RISE, lane] = wide * b, 1 / wide
-            c[k, RATIO, lane], c[k, X, lane], c[k, TOP, lane] = ratio, x, top
-            c[k, HEIGHT, lane] = 1.0 if ratio == 0 else math.exp(-top * ratio)
+            r = named_rates(c[k])[lane]
+            r.mem, r.syn, r.delta, r.per_rise = a, b, wide * b, 1 / wide
+            r.rest_mem, r.rest_syn = a - np.float64(r.mem), b - np.float64(r.syn)
+            r.ratio, r.x, r.top, r.height = ratio, x, top, 1.0 if ratio == 0 else math.exp(-top * ratio)
             equal &= abs(x) <= tiny
-            double &= c[k, DELTA, lane] == min(c[k, PER_MEM, lane], c[k, PER_SYN, lane])
+            double &= r.delta == min(r.mem, r.syn)
         # only of a whole layer's, so that the digits of a neuron do not depend on its neighbours
-        c[k, KIND, 0] = ANY if g.taus > 1 else EQUAL if equal else DOUBLE if double else ANY
-        c[k, UNIT, 0], c[k, BRIEF_END, 0] = unit, BRIEF / (fastest / unit)
+        r = named_rates(c[k])[0]
+        r.kind = ANY if g.taus > 1 else EQUAL if equal else DOUBLE if double else ANY
+        r.unit, r.brief_end = unit, BRIEF / (fastest / unit)
+
+
+@inlined
+def unit_of(g, at):
+    """How many units of time of a group are 1."""
+    return named_rates(g.rates[at.group, 0])[0].unit
 
 
 @jit

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import BRIEF_END, LANES, UNIT
+from firstspike.spiketime.cpu.arrays import LANES, named_rates
 from firstspike.spiketime.cpu.lanes.adjoint import (
     DUE,
     EACH,
@@ -32,6 +32,7 @@ from firstspike.spiketime.cpu.lanes.flow import (
     save,
 )
 from firstspike.spiketime.cpu.lanes.shared import back_quiet, join_first
+from firstspike.spiketime.cpu.lanes.state import unit_of
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.simd import fill32, highest, load32, select, store
 
@@ -70,7 +71,7 @@ def walk_back(g, at, keys, source, n):
     """From input to input, and between two of them from event to event. Returns the adjoint at the start."""
     rows, first, into = g.state[at.kept], g.rates[at.group, 0], into_of(g, at)
     bounds, taus = g.bounded != 0, g.by_taus != 0
-    c, x, begin, unit, every = constants(g, at), reload(g, at), at.begin, first[UNIT, 0], at.every
+    c, x, begin, unit, every = constants(g, at), reload(g, at), at.begin, named_rates(first)[0].unit, at.every
     since, number = load32(rows, NOW), 0
     latest, due, k = highest(since), highest(load32(rows, DUE)), n
     sums, events = g.sums[at.slot], g.columns[at.slot]
@@ -81,7 +82,7 @@ def walk_back(g, at, keys, source, n):
             continue
         if k < 0 and begin == -math.inf and not due > arrival:
             break  # spikes before the first input are observed ones
-        is_brief = (min(keys[k + 1], at.end) - arrival) * unit < first[BRIEF_END, 0]
+        is_brief = (min(keys[k + 1], at.end) - arrival) * unit < named_rates(first)[0].brief_end
         while due > arrival:
             before = load32(rows, DUE)
             hits = before > arrival
@@ -109,7 +110,7 @@ def walk_back(g, at, keys, source, n):
 def settle(g, at, c, size, bounds, taus):
     """Add the gradients of all inputs, from the pieces. The flags are constants where neither is true."""
     into, sums, delay, events = into_of(g, at), g.sums[at.slot], g.delays[at.group], g.columns[at.slot]
-    begin, end, unit, scratch = g.bounds[0], g.bounds[1], g.rates[at.group, 0, UNIT, 0], g.scratch_place
+    begin, end, unit, scratch = g.bounds[0], g.bounds[1], unit_of(g, at), g.scratch_place
     since, last = load32(g.pieces[at.kept], NOW), piece_at(g, at, 0)
     number = i = copy = 0
     for event in range(g.events):

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import BRIEF_END, LANES, UNIT, saved_of
+from firstspike.spiketime.cpu.arrays import LANES, named_rates, saved_of
 from firstspike.spiketime.cpu.lanes.flow import (
     above,
     at_rest,
@@ -47,6 +47,7 @@ from firstspike.spiketime.cpu.lanes.state import (
     end_rows,
     longest_wait,
     start_rows,
+    unit_of,
 )
 from firstspike.spiketime.cpu.membrane import ENOUGH
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
@@ -75,7 +76,7 @@ def take(g, at, x, keys, values, source, k):
 def walk_once(g, at, keys, values, source, n):
     """Fill in the first spikes of the 32 neurons of a group, and the slopes of their membranes there."""
     c, first = constants(g, at), g.rates[at.group, 0]
-    x, kept, unit, longest = at_rest(g, at, NOW), at_rest(g, at, KEPT), first[UNIT, 0], longest_wait(first)
+    x, kept, unit, longest = at_rest(g, at, NOW), at_rest(g, at, KEPT), named_rates(first)[0].unit, longest_wait(first)
     never = fill32(first, math.inf)
     limit, active, fired, sure, is_brief = never, at.every, np.uint64(0), np.uint64(0), False
     begins = g.bounds[0] > -math.inf
@@ -97,7 +98,7 @@ def walk_once(g, at, keys, values, source, n):
             if not stop > start:
                 continue  # the next input arrives at the same time
             duration, following, later = (stop - start) * unit, fill32(first, stop), active
-            wait, is_brief = fill32(first, duration), duration < first[BRIEF_END, 0]
+            wait, is_brief = fill32(first, duration), duration < named_rates(first)[0].brief_end
             after, height, _ = step_after(g, at, c, x, k, min(wait, longest), is_brief)
         candidates = (height >= ENOUGH) & later
         if candidates:
@@ -147,7 +148,7 @@ def excitable(g, at):
 @jit
 def spike_once(g, at, c, x, after, candidates, rise, now, following, wait, apart):
     """Let candidates spike that surely do so once before ``after``. Returns those that may do more, and ``after``."""
-    rows, unit = g.state[at.kept], g.rates[at.group, 0, UNIT, 0]
+    rows, unit = g.state[at.kept], unit_of(g, at)
     left = above(g, at, x) & candidates
     sure, perhaps, latest = decide(g, at, c, x, after, wait, candidates & ~left)
     if not sure | perhaps:
@@ -185,7 +186,7 @@ def walk(g, at, keys, values, source, n):
     """
     rows, first, every, apart = g.state[at.kept], g.rates[at.group, 0], at.every, excitable(g, at)
     holds, observes, begin, end = g.holds != 0, g.observes != 0, at.begin, at.end
-    c, x, unit, longest = constants(g, at), loaded(g, at, NOW), first[UNIT, 0], longest_wait(first)
+    c, x, unit, longest = constants(g, at), loaded(g, at, NOW), named_rates(first)[0].unit, longest_wait(first)
     never, last, stuck, now = fill32(first, math.inf), fill32(first, end), np.uint64(0), fill32(first, begin)
     if begin == -math.inf:
         now = min(min(arrival_at(keys, source, 0), last), load32(rows, DUE))
@@ -204,10 +205,10 @@ def walk(g, at, keys, values, source, n):
             x = take(g, at, x, keys, values, source, k)
         following = min(arrival_at(keys, source, k + 1), last)
         if source is None:
-            is_brief = not any_reaches((following - now) * unit, first[BRIEF_END, 0])
+            is_brief = not any_reaches((following - now) * unit, named_rates(first)[0].brief_end)
         else:
             until = min(keys[k + 1], end)
-            is_brief = (until - (keys[k] if k >= 0 else begin)) * unit < first[BRIEF_END, 0]
+            is_brief = (until - (keys[k] if k >= 0 else begin)) * unit < named_rates(first)[0].brief_end
         pending = every & (following > now)
         if not observes:
             wait = min((following - now) * unit, longest)
@@ -247,7 +248,7 @@ def events_between(g, at, c, x, now, following, pending, stuck, is_brief):
     These have no room for their spikes, and are held for ever.
     """
     rows, first, holds, observes = g.state[at.kept], g.rates[at.group, 0], g.holds != 0, g.observes != 0
-    unit, longest, never, every = first[UNIT, 0], longest_wait(first), fill32(first, math.inf), at.every
+    unit, longest, never, every = named_rates(first)[0].unit, longest_wait(first), fill32(first, math.inf), at.every
     release, due = load32(rows, RELEASE), load32(rows, DUE)
     if observes:
         pending |= (following >= due) & (never > due) & every

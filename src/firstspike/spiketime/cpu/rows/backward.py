@@ -10,10 +10,8 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import (
-    N_CONSTANTS,
-    PER_SYN,
     TILE,
-    every_lane,
+    constants,
     pack_row,
     padded,
     saved_of,
@@ -21,20 +19,16 @@ from firstspike.spiketime.cpu.arrays import (
     unit_of_row,
     unpack_tile,
 )
-from firstspike.spiketime.cpu.rows import adjoint
-from firstspike.spiketime.cpu.rows.adjoint import Into, unwind_tile
+from firstspike.spiketime.cpu.rows.adjoint import Into, Place, Tile, into_of, spikes_in, state_in, unwind_tile
 from firstspike.spiketime.cpu.rows.forward import own_event, sort_sample
-from firstspike.spiketime.cpu.rows.intervals import FAST, Sample, backward_rows, find_segments
-from firstspike.spiketime.cpu.rows.joins import (
-    join_lanes,
-    observe_tile,
-    settle_flat,
-)
+from firstspike.spiketime.cpu.rows.intervals import Sample, backward_rows, find_segments, walk_rows
+from firstspike.spiketime.cpu.rows.joins import join_lanes, observe_tile, settle_flat
 from firstspike.spiketime.cpu.rows.layouts import BACKWARD, TRAIN_BACKWARD
-from firstspike.spiketime.cpu.rows.train_jumps import fetch_entries, rows_of_window, unwind_window
+from firstspike.spiketime.cpu.rows.train_jumps import carried_in, fetch_entries, rows_of_window, unwind_window
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel, part_of, samples_of
-from firstspike.spiketime.cpu.vectors.simd import clear, filled, load, load16, prefetch32, store
+from firstspike.spiketime.cpu.vectors.rows import like
+from firstspike.spiketime.cpu.vectors.simd import clear, filled, load16, prefetch32, store
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
 
@@ -42,11 +36,11 @@ SAMPLES = 16  # of one task, where samples are worked on by themselves
 @jit
 def prepare_samples(g, e, slot, first, stop):
     """The rows of the samples, in ``used`` those up to the last causal input if it is known."""
-    c, grad, start, segments = g.c, g.grad[e], g.start[slot], g.segments[e]
+    c, grad, start, segments = constants(g), g.grad[e], g.start[slot], g.segments[e]
     for b in range(first, stop):
         if g.observes:  # no forward pass did it
             sort_sample(g, e, slot, b)
-        saved, n, rows = saved_of(g, e, b), 0, g.rows[e, b]
+        saved, n, rows = saved_of(g, e, b), 0, walk_rows(g.rows[e, b])
         count, arrival = np.intp(saved.last[g.outputs]), saved.arrival
         for j in range(g.outputs):
             if grad[b, j] != 0:
@@ -58,35 +52,29 @@ def prepare_samples(g, e, slot, first, stop):
 
 
 @inlined
-def unwind_sample(zero, g, e, slot, chunk, group, tile, b):
+def unwind_sample(zero, g, at):
     """First spikes of a tile in a sample."""
-    n, begin, state, packed = g.used[e, b], tile * TILE, g.state[slot], g.packed[e, tile]
+    e, b, slot = at.e, at.b, at.slot
+    n, packed, joins = g.used[e, b], g.packed[e, at.tile], g.joins[slot]
     if n == 0:
         return
-    size, never = min(TILE, g.outputs - begin), g.c.dtype.type(math.inf)
-    joins, wants_weight, wants_times = g.joins[slot], g.weight_chunks > 0, g.time_groups > 0
-    by_weight = g.weight_parts[e, chunk, tile] if wants_weight else g.sums[slot]  # which nothing is added to
-    by_times = g.times_parts[e, group, b] if wants_times else g.sums[slot]
-    every, bound = every_lane(size), g.c[N_CONSTANTS] if wants_weight else never
-    saved = saved_of(g, e, b)
-    sample = Sample(saved.order, saved.arrival, n, g.ends[e, b], g.segments[e, b], g.rows[e, b])
+    saved, never, into = saved_of(g, e, b), g.c.dtype.type(math.inf), into_of(g, at, 0)
+    neurons = Tile(zero, like(zero, state_in(g.state[slot], 0), 0), constants(g))
+    sample = Sample(saved.order, saved.arrival, n, g.ends[e, b], g.segments[e, b], walk_rows(g.rows[e, b]))
     if g.observes:
-        observe_tile(zero, g, e, slot, b, begin, size, packed, sample)
-    for first in range(0, size, 16):
-        bits = (every >> np.uint64(first)) & np.uint64(0xFFFF)
-        settle_flat(g, e, b, begin, first, bits, packed, sample, state)
-    top, dropped = join_lanes(zero, g, e, slot, b, begin, every, sample, bound)
+        observe_tile(neurons, g, at, packed, sample)
+    settle_flat(neurons, g, at, packed, sample)
+    top, dropped = join_lanes(neurons, g, at, sample, neurons.c.bound if into.wants_weight else never)
     if top < 0:
         return
-    if dropped:  # for the weights alone
-        into = Into(g.sums[slot], by_weight, by_times, True, False)
-        unwind_tile(zero, packed, sample, state, joins, None, None, top, False, g.c, into)
-        join_lanes(zero, g, e, slot, b, begin, every, sample, never)
-    total = load(zero, state, adjoint.TOTAL) + load(zero, state, adjoint.SCALE)
-    store(state, adjoint.TOTAL, total)
-    if not dropped or wants_times:
-        into = Into(g.sums[slot], by_weight, by_times, wants_weight and not dropped, wants_times)
-        unwind_tile(zero, packed, sample, state, joins, None, None, top, False, g.c, into)
+    if dropped:
+        weights = Into(into.sums, into.by_weight, into.by_times, True, False)
+        unwind_tile(neurons, packed, sample, joins, None, top, False, weights)
+        join_lanes(neurons, g, at, sample, never)
+    neurons.state.total += neurons.state.scale
+    if not dropped or into.wants_times:
+        rest = Into(into.sums, into.by_weight, into.by_times, into.wants_weight and not dropped, into.wants_times)
+        unwind_tile(neurons, packed, sample, joins, None, top, False, rest)
     for k in range(top + 1):
         joins[k] = 0
 
@@ -106,11 +94,12 @@ def start_samples(g, e, slot, chunk, group):
 def start_tile(g, e, chunk, tile, w, state):
     """Units and thresholds of a tile's lanes, 1 for those without a neuron; before its first window, no sums."""
     for lane in range(TILE):
-        state[adjoint.UNIT + lane] = state[adjoint.LEVEL + lane] = 1
-        state[adjoint.TOTAL + lane] = state[adjoint.RESETS + lane] = 0
+        own = state[lane]
+        own.unit = own.level = 1
+        own.total = own.resets = 0
     for lane in range(min(TILE, g.outputs - tile * TILE)):
-        j = tile * TILE + lane
-        state[adjoint.UNIT + lane], state[adjoint.LEVEL + lane] = g.unit[e, j], g.threshold[e, j] / g.unit[e, j]
+        j, own = tile * TILE + lane, state[lane]
+        own.unit, own.level = g.unit[e, j], g.threshold[e, j] / g.unit[e, j]
         if w == g.windows - 1:
             g.threshold_parts[e, chunk, j] = 0
     for i in range(g.packed_size if g.weight_chunks > 0 and w == g.windows - 1 else 0):
@@ -123,7 +112,7 @@ def gather_times(parts, at, n, order, rows, c, by_times):
     total = parts[0]
     sum_parts(parts, at, n)
     for k in range(0, n, 16):
-        store(total, at + k, load16(total, at + k) * load16(rows, FAST * rows.shape[1] + k) * c[PER_SYN])
+        store(total, at + k, load16(total, at + k) * load16(rows.fast, k) * c.syn)
     for k in range(n):
         if order[k] >= 0:  # not an end of the window, or an own spike
             by_times[np.uintp(order[k])] = total[np.uintp(at + k)]
@@ -171,56 +160,64 @@ def prepare_windows(g, e, slot, first, stop):
             g.segments[e, b, w] = 0
             if n:
                 arrival, start = g.arrival[e, b, here], g.start[e, b, here]
-                g.segments[e, b, w] = find_segments(arrival, n, g.c, math.inf, start, g.ends[e, b, here])
-                backward_rows(arrival, n, g.c, start, rows_of_window(g.rows[e, b], n, at))
+                g.segments[e, b, w] = find_segments(arrival, n, constants(g), math.inf, start, g.ends[e, b, here])
+                backward_rows(arrival, n, constants(g), start, rows_of_window(g.rows[e, b], n, at))
 
 
 @jit
 def start_trains(g, e, slot, chunk, group):
     """Likewise trains, of which no spike is known yet; the adjoint at the end."""
     (first, stop), tiles = part_of(g.batch, g.chunks, chunk), part_of(g.tiles, g.groups, group)
-    spikes, neurons = g.all_spikes[slot], range(tiles[0] * TILE, min(tiles[1] * TILE, g.outputs))
+    spikes, neurons = spikes_in(g.all_spikes[slot]), range(tiles[0] * TILE, min(tiles[1] * TILE, g.outputs))
     for j in neurons:
         g.reset_parts[e, chunk, j] = 0
-    clear(spikes)
+    clear(g.all_spikes[slot])
     for place in range(g.slots):
-        spikes[adjoint.TIME, place] = math.inf
+        spikes[place].time = math.inf
     for b in range(first, stop):
         for k in range(g.starts[e, b, g.windows] if g.time_groups > 0 else 0):
             g.times_parts[e, group, b, k] = 0
-        carried = g.carried[e, b]
+        carried = carried_in(g.carried[e, b])
         for j in range(tiles[0] * TILE, tiles[1] * TILE):  # also lanes without a neuron
-            carried[0, j], carried[1, j], carried[2, j] = 0, 0, 0
+            own = carried[j]
+            own.y = own.c = own.pull = 0
         for j in neurons if g.asks_end else range(0):
-            unit = g.unit[e, j]
-            carried[1, j] = -g.of_current[e, b, j] * unit
+            own, unit = carried[j], g.unit[e, j]
+            own.c = -g.of_current[e, b, j] * unit
             if g.end_left[e, b, j] > 0:
-                carried[2, j] = g.of_left[e, b, j] * unit / g.threshold[e, j]
+                own.pull = g.of_left[e, b, j] * unit / g.threshold[e, j]
                 g.reset_parts[e, chunk, j] -= g.of_voltage[e, b, j] * unit
             else:
-                carried[0, j] = -g.of_voltage[e, b, j] * unit
+                own.y = -g.of_voltage[e, b, j] * unit
+
+
+@jit
+def start_resets(g, e, tile, state):
+    """How far below the thresholds of a tile its resets are."""
+    for j in range(tile * TILE, min((tile + 1) * TILE, g.outputs)):
+        state[j - tile * TILE].drop = 1 - g.reset[e, j] / g.threshold[e, j]
 
 
 @jit
 def send_back(g, e, chunk, group, w):
     """Gradients with respect to the inputs of a window: own spikes, and the states at the start of the first."""
-    (first, stop), tiles = part_of(g.batch, g.chunks, chunk), part_of(g.tiles, g.groups, group)
+    (first, stop), tiles, rate = part_of(g.batch, g.chunks, chunk), part_of(g.tiles, g.groups, group), constants(g).syn
     for b in range(first, stop if w > 0 else first):
         n, at, asked = g.count[e, b, w], g.starts[e, b, w], g.asked[e, b]
         by_times, order = g.times_parts[e, group, b, at:], g.order[e, b, at:]
-        fast = rows_of_window(g.rows[e, b], n, at)[FAST]
+        fast = rows_of_window(g.rows[e, b], n, at).fast
         for row in range(n):
             k = np.uintp(row)
             # without a branch that is hard to foresee, others are added where there are no entries
             entry = np.uintp(min(np.uint32(own_event(order[k])), np.uint32(g.asked_size - 16 + (row & 15))))
-            asked[entry] += by_times[k] * fast[k] * g.c[PER_SYN]
+            asked[entry] += by_times[k] * fast[k] * rate
     for b in range(first, stop if w == 0 and g.bounds[0] > -math.inf else first):
-        carried = g.carried[e, b]
+        carried = carried_in(g.carried[e, b])
         for j in range(tiles[0] * TILE, min(tiles[1] * TILE, g.outputs)):
-            unit = g.unit[e, j]
-            g.by_voltage[e, b, j] = 0 if g.left[e, b, j] > 0 else -carried[0, j] / unit
-            g.by_current[e, b, j] = -carried[1, j] / unit
-            g.by_left[e, b, j] = carried[2, j] * g.threshold[e, j] / unit
+            unit, own = g.unit[e, j], carried[j]
+            g.by_voltage[e, b, j] = 0 if g.left[e, b, j] > 0 else -own.y / unit
+            g.by_current[e, b, j] = -own.c / unit
+            g.by_left[e, b, j] = own.pull * g.threshold[e, j] / unit
 
 
 @kernel(lambda lanes, several: TRAIN_BACKWARD if several else BACKWARD)
@@ -247,8 +244,8 @@ def backward_kernel(dtype: str, lanes: int, several: bool):
     def unwind(g, slot, task):
         e, chunk, group = task // (g.groups * g.chunks), task // g.groups % g.chunks, task % g.groups
         (first, stop), tiles = part_of(g.batch, g.chunks, chunk), part_of(g.tiles, g.groups, group)
-        zero, state = fill(g.c, 0.0), g.state[slot]
-        clear(state)
+        zero, state = fill(g.c, 0.0), state_in(g.state[slot], 0)
+        clear(g.state[slot])
         if several:
             start_trains(g, e, slot, chunk, group)
         else:
@@ -257,19 +254,19 @@ def backward_kernel(dtype: str, lanes: int, several: bool):
             for tile in range(tiles[0], tiles[1]):
                 start_tile(g, e, chunk, tile, w, state)
                 if several:
-                    for j in range(tile * TILE, min((tile + 1) * TILE, g.outputs)):
-                        state[adjoint.DROP + j - tile * TILE] = 1 - g.reset[e, j] / g.threshold[e, j]
+                    start_resets(g, e, tile, state)
                 for b in range(first, stop):
+                    at = Place(e, slot, b, tile, chunk, group)
                     if several:
                         if b + 1 < stop:
                             fetch_entries(g, e, b + 1, w * g.tiles + tile)
-                        unwind_window(zero, g, e, slot, chunk, group, tile, b, w)
+                        unwind_window(zero, g, at, w)
                     else:
-                        unwind_sample(zero, g, e, slot, chunk, group, tile, b)
+                        unwind_sample(zero, g, at)
                 for lane in range(min(TILE, g.outputs - tile * TILE)):
-                    g.threshold_parts[e, chunk, tile * TILE + lane] += state[adjoint.TOTAL + lane]
+                    g.threshold_parts[e, chunk, tile * TILE + lane] += state[lane].total
                     if several:
-                        g.reset_parts[e, chunk, tile * TILE + lane] += state[adjoint.RESETS + lane]
+                        g.reset_parts[e, chunk, tile * TILE + lane] += state[lane].resets
             if several:
                 send_back(g, e, chunk, group, w)
 
@@ -294,7 +291,7 @@ def backward_kernel(dtype: str, lanes: int, several: bool):
                     n, at = g.count[e, b, w], g.starts[e, b, w]
                     order, rows = g.order[e, b, at:], rows_of_window(g.rows[e, b], n, at)
                 else:
-                    n, at, order, rows = g.used[e, b], 0, saved_of(g, e, b).order, g.rows[e, b]
-                gather_times(g.times_parts[e, :, b], at, n, order, rows, g.c, by_times)
+                    n, at, order, rows = g.used[e, b], 0, saved_of(g, e, b).order, walk_rows(g.rows[e, b])
+                gather_times(g.times_parts[e, :, b], at, n, order, rows, constants(g), by_times)
 
     return prepare, unwind, gather

@@ -13,9 +13,9 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import PER_MEM, PER_SYN, TILE, are_weights, every_lane, pack_row, padded, saved_of
-from firstspike.spiketime.cpu.rows.entries import DROP, HOLD, LAST, NEXT, PLACE, RELEASE, SEEN, Entries, Tile
-from firstspike.spiketime.cpu.rows.intervals import NOW_CURRENT, NOW_VOLTAGE, Sample, find_segments, forward_rows, solve
+from firstspike.spiketime.cpu.arrays import TILE, are_weights, constants, every_lane, pack_row, padded, saved_of
+from firstspike.spiketime.cpu.rows.entries import TRAIN_STATE, Entries, Trains, so_far
+from firstspike.spiketime.cpu.rows.intervals import STATE, Sample, Tile, find_segments, forward_rows, scan_rows, solve
 from firstspike.spiketime.cpu.rows.layouts import FORWARD, TRAIN_FORWARD
 from firstspike.spiketime.cpu.rows.scan import scan_tile
 from firstspike.spiketime.cpu.rows.train_blocks import BLOCK, rows_of_block
@@ -23,10 +23,15 @@ from firstspike.spiketime.cpu.rows.train_scan import scan_trains
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
 from firstspike.spiketime.cpu.sort import are_times, first_from, sort_row
-from firstspike.spiketime.cpu.vectors.simd import clear, fill16, filled, load, splat, store, store_some
+from firstspike.spiketime.cpu.vectors.rows import like, named_rows
+from firstspike.spiketime.cpu.vectors.simd import clear, fill16, filled, splat, store, store_some
 
 _SHORT = 0.045  # mean interval in units of the faster constant for the fast scan of many inputs
 _LONG = 0.4  # interval that ends a segment there, likewise
+_state_in = named_rows("Tile", STATE, TILE, TILE)
+_train_state_in = named_rows("Trains", TRAIN_STATE, TILE, TILE)
+carried_in = named_rows("CarriedOn", "voltage current release")
+"""States of a sample's neurons between two windows, and when they are released."""
 _MARK = -1  # of an order: a window's start or end. Inputs are >= 0, own spikes lie below
 
 
@@ -44,10 +49,11 @@ def sort_sample(g, e, slot, b):
 @inlined
 def prepare_sample(g, e, slot, b, at):
     """Sort a sample's inputs; returns the values that all neurons share."""
-    c, arrival, rows, n = g.c, saved_of(g, e, b).arrival, g.rows[slot, at], sort_sample(g, e, slot, b)
+    c, arrival, rows = constants(g), saved_of(g, e, b).arrival, scan_rows(g.rows[slot, at])
+    n = sort_sample(g, e, slot, b)
     if n:
-        fast = (arrival[n - 1] - arrival[0]) * max(c[PER_MEM], c[PER_SYN]) < n * _SHORT
-        longest = _LONG / max(c[PER_MEM], c[PER_SYN]) if fast else math.inf
+        fast = (arrival[n - 1] - arrival[0]) * max(c.mem, c.syn) < n * _SHORT
+        longest = _LONG / max(c.mem, c.syn) if fast else math.inf
         g.segments[slot, at] = find_segments(arrival, n, c, longest, g.start[slot], g.ends[slot, at])
         forward_rows(arrival, n, c, fast, g.start[slot], rows)
         g.fast[slot, at] = fast
@@ -56,19 +62,22 @@ def prepare_sample(g, e, slot, b, at):
 @inlined
 def scan_sample(zero, g, e, slot, b, at, tile):
     """First spikes of a tile in a sample."""
-    lanes, c, state, last = min(TILE, g.outputs - tile * TILE), g.c, g.state[slot], g.lane_last[slot]
+    lanes, last = min(TILE, g.outputs - tile * TILE), g.lane_last[slot]
+    state = like(zero, _state_in(g.state[slot], 0), 0)
     saved = saved_of(g, e, b)
     every, packed, n = every_lane(lanes), g.packed[e, tile], saved.last[g.outputs]
-    sample = Sample(saved.order, saved.arrival, n, g.ends[slot, at], g.segments[slot, at], g.rows[slot, at])
+    ends, segments, rows = g.ends[slot, at], g.segments[slot, at], scan_rows(g.rows[slot, at])
+    sample = Sample(saved.order, saved.arrival, n, ends, segments, rows)
+    neurons = Tile(zero, state, constants(g), g.places[slot], last, g.passed[slot])
     for lane in range(TILE):
         last[lane] = -1
     silent, left = every, every if n else np.uint64(0)
     if left and g.fast[slot, at]:
-        silent, left = scan_tile(zero, packed, sample, every, True, c, state, g.places[slot], last)
+        silent, left = scan_tile(neurons, packed, sample, every, True)
     if left:
-        found, _ = scan_tile(zero, packed, sample, left, False, c, state, g.places[slot], last)
+        found, _ = scan_tile(neurons, packed, sample, left, False)
         silent = (silent & ~left) | found
-    spike, slope = solve(zero, state, every & ~silent, c)
+    spike, slope = solve(neurons, every & ~silent)
     store_some(every, g.spikes[e, b], tile * TILE, spike)
     store_some(every, saved.slope, tile * TILE, slope)
     for lane in range(lanes):
@@ -86,31 +95,31 @@ def start_samples(g, e, slot, first, stop):
     """Sort the input spikes of the samples; the states at the start, in units of the threshold."""
     keys, labels = g.sort_keys[slot], g.sort_labels[slot]
     for b in range(first, stop):
-        at, carried = b - first, g.carried[slot, b - first]
+        at, carried = b - first, carried_in(g.carried[slot, b - first])
         outside_order, outside = g.outside_order[slot, at], g.outside[slot, at]
         g.arrived[slot, at] = sort_row(g.times[e, b], -math.inf, math.inf, outside_order, outside, keys, labels)
         g.at_event[slot, at], g.owns[slot, at], g.starts[e, b, 0], g.upto[e, b, 0], g.lacks[e, b] = 0, 0, 0, 0, 0
         for j in range(g.carried_lanes):
-            carried[0, j], carried[1, j], carried[2, j] = 0, 0, math.inf
+            own = carried[j]
+            own.voltage, own.current, own.release = 0, 0, math.inf
         for j in range(g.outputs):
             g.counts[slot, at, j], g.overflows[e, b, j] = 0, 0
             if g.bounds[0] > -math.inf:
-                threshold = g.threshold[e, j]
-                carried[0, j], carried[1, j] = g.voltage[e, b, j] / threshold, g.current[e, b, j] / threshold
+                own, threshold = carried[j], g.threshold[e, j]
+                own.voltage, own.current = g.voltage[e, b, j] / threshold, g.current[e, b, j] / threshold
                 if g.left[e, b, j] > 0:
-                    carried[0, j], carried[2, j] = g.reset[e, j] / threshold, g.bounds[0] + g.left[e, b, j]
+                    own.voltage, own.release = g.reset[e, j] / threshold, g.bounds[0] + g.left[e, b, j]
 
 
 @jit
 def end_samples(g, e, slot, first, stop):
     """The states at the end."""
     for b in range(first, stop):
-        carried = g.carried[slot, b - first]
+        carried = carried_in(g.carried[slot, b - first])
         for j in range(g.outputs):
-            g.end_voltage[e, b, j] = carried[0, j] * g.threshold[e, j]
-            g.end_current[e, b, j] = carried[1, j] * g.threshold[e, j]
-            release = carried[2, j]
-            g.end_left[e, b, j] = max(release - g.bounds[g.windows], 0) if release < math.inf else 0
+            own, threshold = carried[j], g.threshold[e, j]
+            g.end_voltage[e, b, j], g.end_current[e, b, j] = own.voltage * threshold, own.current * threshold
+            g.end_left[e, b, j] = max(own.release - g.bounds[g.windows], 0) if own.release < math.inf else 0
 
 
 @jit
@@ -161,8 +170,8 @@ def prepare_window(g, e, slot, b, at, w):
     if n:
         arrival = arrival[first:]
         store(arrival, n, fill16(arrival, arrival[n - 1]))
-        g.segments[slot, at] = find_segments(arrival, n, g.c, math.inf, g.start[slot], g.ends[slot, at])
-        forward_rows(arrival, n, g.c, True, g.start[slot], g.rows[slot, at])
+        g.segments[slot, at] = find_segments(arrival, n, constants(g), math.inf, g.start[slot], g.ends[slot, at])
+        forward_rows(arrival, n, constants(g), True, g.start[slot], scan_rows(g.rows[slot, at]))
     return True
 
 
@@ -170,57 +179,55 @@ def prepare_window(g, e, slot, b, at, w):
 def scan_window(zero, g, e, slot, b, at, tile, w):
     """Spike trains of a tile in a window of a sample. Returns whether there is room for them."""
     begin, n, first, part, holds = tile * TILE, g.count[e, b, w], g.starts[e, b, w], w * g.tiles + tile, g.holds != 0
-    low = g.upto[e, b, part]
-    size, lanes, state, carried = min(TILE, g.outputs - begin), g.lanes[slot], g.state[slot], g.carried[slot, at]
+    low, counts, spikes = g.upto[e, b, part], g.counts[slot, at, begin:], g.lanes[slot]
+    size, number = min(TILE, g.outputs - begin), so_far(g.totals[slot], 0)
+    state = like(zero, _train_state_in(g.state[slot], 0), 0)
+    carried = like(zero, carried_in(g.carried[slot, at]), begin)
     for lane in range(TILE):
-        lanes[lane] = 0
-    lanes[TILE], lanes[TILE + 1] = low, 0
-    for row, x in ((NOW_VOLTAGE, 0), (NOW_CURRENT, 1), (RELEASE, 2)):
-        store(state, row, load(zero, carried, x * g.carried_lanes + begin))
-    store(state, NEXT, splat(zero, math.inf))
-    store(state, LAST, splat(zero, -math.inf))
+        spikes[lane] = 0
+    number.number, number.lacks = low, 0
+    state.now_voltage, state.now_current, state.release = carried.voltage, carried.current, carried.release
+    state.due, state.last = splat(zero, math.inf), splat(zero, -math.inf)
     observed = g.observed[e, b, begin:begin] if g.seen == 0 else g.observed[e, b, begin:]
     for lane in range(size if g.seen > 0 else 0):
-        lanes[SEEN + lane] = done = g.counts[slot, at, begin + lane]
-        state[NEXT + lane] = observed[lane, done] if done < g.seen else math.inf
-    entries = Entries(lanes, g.budget, g.found[e, b], g.places[e, b], g.moments[e, b], g.slopes[e, b])
+        g.hits[slot, lane] = done = counts[lane]
+        state[lane].due = observed[lane, done] if done < g.seen else math.inf
+    entries = Entries(spikes, number, g.budget, g.found[e, b], g.places[e, b], g.moments[e, b], g.slopes[e, b])
     if n:
-        sample = Sample(
-            g.source[e, b, first:], g.arrival[e, b, first:], n, g.ends[slot, at], g.segments[slot, at], g.rows[slot, at]
-        )
+        rows, segments = scan_rows(g.rows[slot, at]), g.segments[slot, at]
+        sample = Sample(g.source[e, b, first:], g.arrival[e, b, first:], n, g.ends[slot, at], segments, rows)
         stops, every = g.bounds[w + 1] < math.inf, every_lane(size)
         block = rows_of_block(low - g.upto[e, b, part - g.tiles], g.count[e, b, w - 1]) if w > 0 else BLOCK
-        neurons = Tile(zero, state, entries, holds, observed, g.c)
+        neurons = Trains(zero, state, constants(g), entries, holds, observed, g.hits[slot], g.solved[slot])
         scan_trains(neurons, g.packed[e, tile], sample, every, stops, block)
-    for row, x in ((NOW_VOLTAGE, 0), (NOW_CURRENT, 1), (RELEASE, 2)):
-        store(carried, x * g.carried_lanes + begin, load(zero, state, row))
-    g.upto[e, b, part + 1], full = lanes[TILE], np.int64(0)
-    has_room = keep_spikes(g, e, slot, b, at, tile, w, entries, low) and lanes[TILE + 1] == 0
-    counts, often, most = g.counts[slot, at, begin:], np.int32(0), np.int32(g.budget)
-    for number in range(size):
-        lane = np.uintp(number)
-        counts[lane] += min(lanes[lane], most)
-        often = max(often, lanes[lane])
+    carried.voltage, carried.current, carried.release = state.now_voltage, state.now_current, state.release
+    g.upto[e, b, part + 1], full = number.number, np.int64(0)
+    has_room = keep_spikes(g, e, slot, b, at, tile, w, entries) and number.lacks == 0
+    often, most = np.int32(0), np.int32(g.budget)
+    for place in range(size):
+        lane = np.uintp(place)
+        counts[lane] += min(spikes[lane], most)
+        often = max(often, spikes[lane])
     for lane in range(size if holds or often > g.budget else 0):
-        over = lanes[lane] > g.budget
+        over = spikes[lane] > g.budget
         g.overflows[e, b, begin + lane] |= np.uint8(over)
         full |= np.int64(over) << np.int64(lane)
-        if over or state[RELEASE + lane] < math.inf:  # it has the reset membrane at the end
-            carried[0, begin + lane] = 1 - state[DROP + lane]
+        if over or state[lane].release < math.inf:  # it has the reset membrane at the end
+            carried[lane].voltage = 1 - state[lane].drop
     g.full[e, b, tile, w] = full
     return has_room
 
 
 @jit
-def keep_spikes(g, e, slot, b, at, tile, w, entries, low):
-    """Write a window's spikes, the entries from ``low`` on, and let them arrive again if there is room."""
+def keep_spikes(g, e, slot, b, at, tile, w, entries):
+    """Write the spikes of a tile in a window, and let them arrive again if there is room."""
     trains, counts, most, begin = g.trains[e, b], g.counts[slot, at], np.uintp(g.most), np.uintp(tile * TILE)
     own, own_id, own_neuron, owns = g.own[slot, at], g.own_id[slot, at], g.own_neuron[slot, at], g.owns[slot, at]
     if w == 0:  # here, so that they are in the cache
         numbers = trains.reshape(trains.size)
         for place in range(tile * TILE * g.most, min(tile * TILE + TILE, g.outputs) * g.most):
             numbers[np.uintp(place)] = math.inf
-    for number in range(low, entries.lanes[TILE]):
+    for number in range(g.upto[e, b, w * g.tiles + tile], entries.so_far.number):
         entry = np.uintp(number)
         place, moment = np.uintp(entries.places[entry]), entries.moments[entry]
         k, j = place // np.uintp(TILE), begin + (place & np.uintp(TILE - 1))
@@ -243,7 +250,7 @@ def keep_spikes(g, e, slot, b, at, tile, w, entries, low):
 @jit
 def scan_windows(zero, g, e, slot, first, stop):
     """Spike trains of samples. Where there is too little room, ``lacks`` says so and nothing else has a meaning."""
-    state = g.state[slot]
+    state = _train_state_in(g.state[slot], 0)
     start_samples(g, e, slot, first, stop)
     for w in range(g.windows):
         for b in range(first, stop):
@@ -252,8 +259,9 @@ def scan_windows(zero, g, e, slot, first, stop):
                 return  # all is done again with more room
         for tile in range(g.tiles):
             for lane in range(min(TILE, g.outputs - tile * TILE)):
-                j, state[PLACE + lane] = tile * TILE + lane, lane / TILE - 1
-                state[DROP + lane], state[HOLD + lane] = 1 - g.reset[e, j] / g.threshold[e, j], g.refractory[e, j]
+                j, own = tile * TILE + lane, state[lane]
+                own.place = lane / TILE - 1
+                own.drop, own.hold = 1 - g.reset[e, j] / g.threshold[e, j], g.refractory[e, j]
             for b in range(first, stop):
                 if not scan_window(zero, g, e, slot, b, b - first, tile, w):
                     g.lacks[e, b] = 1

@@ -23,37 +23,48 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import DELTA, PAD, PER_MEM, PER_RISE, PER_SYN, RATIO, SPAN, TILE, rates_of
+from firstspike.spiketime.cpu.arrays import PAD, rates_of
 from firstspike.spiketime.cpu.membrane import ENOUGH, Scale, crossings, kappa, reaches_scaled, rise
 from firstspike.spiketime.cpu.runtime.compiling import HAS_MASKS, inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
+from firstspike.spiketime.cpu.vectors.rows import arrays, named_rows, sixteen
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
     fma,
+    is_single,
     lanes_of,
-    load,
     load16,
     next_up,
     select,
     splat,
-    store,
     store_some,
     store_whole16,
 )
 
-SYN, RISE, BOUND, MEM, LEVEL = range(5)  # S, RISE, BOUND, U, (tau_syn/tau_mem) S/U
-N_FORWARD = 5
-FAST, BACK, LEAK, SLOW = range(4)  # of the backward scan: those of the faster and the slower of U and S, and more
-N_BACKWARD = 4
-# of a tile's state:
-# what is known of a neuron that fired: the state before, the latest time, its last causal input's time, the next one's
-VOLTAGE, CURRENT, LIMIT, SINCE, UNTIL = range(0, 5 * TILE, TILE)
-NOW_VOLTAGE, NOW_CURRENT = 5 * TILE, 6 * TILE  # the state that is to be tested
+# S, RISE, BOUND, U, (tau_syn/tau_mem) S/U
+_FORWARD = "syn rise bound mem level"
+scan_rows = named_rows("Scan", _FORWARD)
+# of the backward scan: those of the faster and the slower of U and S, and more
+_BACKWARD = "fast back leak slow"
+walk_rows = named_rows("Walk", _BACKWARD)
+N_FORWARD, N_BACKWARD = len(_FORWARD.split()), len(_BACKWARD.split())
+# of a tile's state: what is known of a neuron that fired, the state before, the latest time, its last causal input's
+# time, the next one's; the state that is to be tested; the row with a lane's candidate
+STATE = "voltage current limit since until now_voltage now_current stop"
 BLOCK = 0 if HAS_MASKS else 16  # rows that are passed at once where there are no mask registers
-PASSED, CHARGED = 7 * TILE, (7 + BLOCK) * TILE  # the states after each of them
-N_STATE = (7 + 2 * BLOCK) * TILE
 
 _BARELY = 8  # the margin against rounding, in units of the last place, where a candidate that does not fire costs more
+
+
+class Tile(NamedTuple):
+    """A tile of neurons in a sample, but for their inputs, which functions that need none would copy."""
+
+    zero: Any
+    state: Any
+    c: Any
+    places: Any  # room for whole numbers of the lanes
+    last: Any  # the row of each lane's last causal input
+    passed: Any  # states after each of a block of rows, see ``scan.pass_again``
 
 
 class Sample(NamedTuple):
@@ -76,7 +87,7 @@ def find_segments(arrival, n, c, longest, start, ends):
     segments, first, before = 0, arrival[0], arrival[0]
     for k in range(n):
         t = arrival[k]
-        if t - first > c[SPAN] or t - before > longest:
+        if t - first > c.span or t - before > longest:
             ends[segments] = k
             segments += 1
             first = t
@@ -90,103 +101,109 @@ def find_segments(arrival, n, c, longest, start, ends):
 @jit
 def forward_rows(arrival, n, c, fast, start, rows):
     """Fill the arrays of the forward scan. Those of a segment's last row are not used."""
-    stride = rows.shape[1]
-    margin = 1 - _BARELY * np.finfo(rows.dtype).eps if fast else ENOUGH
+    margin = 1 - _BARELY * np.finfo(arrival.dtype).eps if fast else ENOUGH
     one = fill16(rows, 1.0)
     for k in range(0, n, 16):
-        t = load16(arrival, k)
+        t, here = load16(arrival, k), sixteen(rows, k)
         wait = load16(arrival, k + 1) - t
         elapsed = t - load16(start, k)
-        mem, syn = exp(elapsed * c[PER_MEM]), exp(elapsed * c[PER_SYN])
+        mem, syn = exp(elapsed * c.mem), exp(elapsed * c.syn)
         ratio = mem / syn
-        leak = wait * c[PER_MEM]
+        leak = wait * c.mem
         grown = fma(leak, fma(leak, fill16(rows, 0.5), one), one)  # at most exp(leak), next to it where D is short
-        store(rows, SYN * stride + k, syn)
-        store(rows, MEM * stride + k, mem)
-        store(rows, RISE * stride + k, rise(wait, c[DELTA], c[PER_RISE]) * ratio)
-        store(rows, LEVEL * stride + k, fill16(rows, c[RATIO]) / ratio)
-        lost = leak * wait * (0.5 * c[PER_SYN])
-        store(rows, BOUND * stride + k, mem * margin * max(grown * (one - lost), one))
+        here.syn = syn
+        here.mem = mem
+        here.rise = rise(wait, c.delta, c.per_rise) * ratio
+        here.level = fill16(rows, c.ratio) / ratio
+        lost = leak * wait * (0.5 * c.syn)
+        here.bound = mem * margin * max(grown * (one - lost), one)
 
 
 @jit
 def backward_rows(arrival, n, c, start, rows):
     """Fill the arrays of the backward scan, which see ``adjoint``."""
-    stride = rows.shape[1]
-    slower, faster = min(c[PER_MEM], c[PER_SYN]), max(c[PER_MEM], c[PER_SYN])
-    rate, per_rise = abs(c[DELTA]), abs(c[PER_RISE])
+    slower, faster = min(c.mem, c.syn), max(c.mem, c.syn)
+    rate, per_rise = abs(c.delta), abs(c.per_rise)
     for k in range(0, n, 16):
-        t, following = load16(arrival, k), load16(arrival, k + 1)
+        t, following, here = load16(arrival, k), load16(arrival, k + 1), sixteen(rows, k)
         wait = following - t
         base = load16(start, k)
         elapsed = t - base
         slow, fast = exp(elapsed * slower), exp(elapsed * faster)
-        ahead = min(following - base, c[SPAN] * 2)
-        store(rows, FAST * stride + k, fast)
-        store(rows, SLOW * stride + k, slow)
-        store(rows, BACK * stride + k, rise(wait, rate, per_rise) * exp(ahead * rate))
-        store(rows, LEAK * stride + k, (slow / fast) * -min(c[RATIO], 1.0))
+        ahead = min(following - base, c.span * 2)
+        here.fast = fast
+        here.slow = slow
+        here.back = rise(wait, rate, per_rise) * exp(ahead * rate)
+        here.leak = (slow / fast) * -min(c.ratio, 1.0)
 
 
 @inlined
 def scale_of(rows, k):
     """The scale of states in the interval after row k."""
-    return Scale(1 / rows[MEM, k], 1 / rows[SYN, k], rows[MEM, k + 1], rows[LEVEL, k], rows[LEVEL, k + 1])
+    here, following = rows[k], rows[k + 1]
+    return Scale(1 / here.mem, 1 / here.syn, following.mem, here.level, following.level)
 
 
 @jit
-def plain_interval(zero, state, last, k, active, arrival, endless, c, voltage, current):
+def plain_interval(tile, k, active, arrival, endless, voltage, current):
     """The test of an interval from states of scale 1, also of one that does not end.
 
     Returns the lanes that do not fire, and the states at its end.
     """
-    until = arrival.dtype.type(math.inf) if endless else arrival[k + 1]
-    duration = until - arrival[k]
-    decay_mem = 0.0 if endless and c[PER_MEM] > 0 else math.exp(-duration * c[PER_MEM]) if not endless else 1.0
-    decay_syn = 0.0 if endless else math.exp(-duration * c[PER_SYN])
+    c, since, until = tile.c, arrival[k], arrival.dtype.type(math.inf) if endless else arrival[k + 1]
+    duration = until - since
+    decay_mem = 0.0 if endless and c.mem > 0 else math.exp(-duration * c.mem) if not endless else 1.0
+    decay_syn = 0.0 if endless else math.exp(-duration * c.syn)
     end, left = fma(voltage, decay_mem, current * kappa(duration, c)), current * decay_syn
-    plain = Scale(1.0, 1.0, 1.0, c[RATIO], c[RATIO])
-    return not_fired(zero, state, last, k, active, arrival, until, (voltage, current), (end, left), c, plain), end, left
+    plain = Scale(1.0, 1.0, 1.0, c.ratio, c.ratio)
+    return not_fired(tile, k, active, since, until, (voltage, current), (end, left), plain), end, left
 
 
 @jit
-def not_fired(zero, state, last, k, active, arrival, until, begins, ends, c, scale):
-    """Lanes that do not reach the threshold after row k, up to ``until``. The known numbers of the others are noted.
+def not_fired(tile, k, active, since, until, begins, ends, scale):
+    """Lanes that do not reach the threshold after row k, at ``since``, up to ``until``. The others' numbers are noted.
 
     Membrane and current are those at the beginning and at the end.
     """
-    (voltage, current), (end, current_end), since = begins, ends, arrival[k]
-    wait, r = splat(zero, until - since), rates_of(c)
+    (voltage, current), (end, current_end), zero = begins, ends, tile.zero
+    wait, r = splat(zero, until - since), rates_of(tile.c)
     fired, limit = reaches_scaled(voltage, current, wait, end, current_end, active, r, scale)
     if fired:
-        note(state, 0, fired, (voltage * scale.mem, current * scale.syn, limit, splat(zero, since), splat(zero, until)))
+        known = voltage * scale.mem, current * scale.syn, limit, splat(zero, since), splat(zero, until)
+        note(tile.state, 0, fired, known)
         for first in range(0, lanes_of(zero), 16):
-            store_whole16((fired >> np.uint64(first)) & np.uint64(0xFFFF), last, first, fill16(state, float(k)))
+            bits = (fired >> np.uint64(first)) & np.uint64(0xFFFF)
+            store_whole16(bits, tile.last, first, fill16(tile.state, float(k)))
     return active & ~fired
 
 
 @inlined
 def note(state, first, fired, known):
-    """Write the known numbers of the lanes that fired, from ``first`` on: VOLTAGE, CURRENT, LIMIT, SINCE and UNTIL."""
-    for row, x in zip((VOLTAGE, CURRENT, LIMIT, SINCE, UNTIL), known):  # noqa: B905
-        store_some(fired, state, row + first, x)
+    """Write the known numbers of the lanes that fired, from ``first`` on."""
+    rows, (voltage, current, limit, since, until) = arrays(state), known
+    store_some(fired, rows.voltage, first, voltage)
+    store_some(fired, rows.current, first, current)
+    store_some(fired, rows.limit, first, limit)
+    store_some(fired, rows.since, first, since)
+    store_some(fired, rows.until, first, until)
 
 
 @jit
-def solve(zero, state, fired, c):
+def solve(tile, fired):
     """Spike times and slopes ``dV/dt`` of a tile's lanes: ``inf`` and 0 where they did not fire."""
+    zero, state, c = tile.zero, tile.state, tile.c
     # later than this many time constants, rounding of the spike time shows in the slope
-    late = (1e-5 if state.itemsize == 4 else 1e-10) / (np.finfo(state.dtype).eps * max(c[PER_MEM], c[PER_SYN]))
+    late = (1e-5 * 2.0**23 if is_single(zero) else 1e-10 * 2.0**52) / max(c.mem, c.syn)
     spike, slope = splat(zero, math.inf), zero
     if fired:
-        start, until = load(zero, state, SINCE), load(zero, state, UNTIL)
-        voltage, current = load(zero, state, VOLTAGE), load(zero, state, CURRENT)
-        wait, drive = crossings(voltage, current, load(zero, state, LIMIT), fired, rates_of(c))
+        start, until = state.since, state.until
+        voltage, current = state.voltage, state.current
+        wait, drive = crossings(voltage, current, state.limit, fired, rates_of(c))
         time = start + wait
         coarse = ((abs(time) > late) | ~(time > start)) & fired
         time = min(time, until)
         if coarse:  # spikes after the inputs that cause them, with the slopes there
             time = select(coarse & ~(time > start), min(next_up(start), until), time)
-            drive = select(coarse, current * exp((start - time) * c[PER_SYN]) * c[PER_SYN], drive)
-        spike, slope = select(fired, time, spike), select(fired, drive - c[PER_MEM], slope)
+            drive = select(coarse, current * exp((start - time) * c.syn) * c.syn, drive)
+        spike, slope = select(fired, time, spike), select(fired, drive - c.mem, slope)
     return spike, slope

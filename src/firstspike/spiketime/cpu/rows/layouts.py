@@ -2,8 +2,9 @@
 
 from firstspike.spiketime.cpu.arrays import N_CONSTANTS, SAVED, TILE, states
 from firstspike.spiketime.cpu.rows import adjoint
-from firstspike.spiketime.cpu.rows.entries import N_LANES
-from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD, N_FORWARD
+from firstspike.spiketime.cpu.rows.entries import TRAIN_STATE
+from firstspike.spiketime.cpu.rows.intervals import BLOCK, N_BACKWARD, N_FORWARD, STATE
+from firstspike.spiketime.cpu.rows.train_blocks import N_SOLVED
 from firstspike.spiketime.cpu.runtime.kernels import Layout
 from firstspike.spiketime.cpu.sort import SORTING
 
@@ -35,7 +36,7 @@ tiles, where those of each window and tile begin, and which neurons would spike 
 """
 _FORWARD = Layout(
     "ensemble batch inputs outputs block threads tiles packed_size stride windows sorting",
-    c=f"real {N_CONSTANTS + 1}",
+    c=f"real {N_CONSTANTS}",
     weight="real ensemble outputs inputs",
     threshold="real ensemble outputs",
     packed="real ensemble tiles packed_size",
@@ -43,7 +44,6 @@ _FORWARD = Layout(
     ends="int32 threads block stride",
     start="real threads stride",
     segments="int32 threads block",
-    state=f"real threads {N_LANES}",
     **SORTING,
 )
 FORWARD = _FORWARD.extended(
@@ -51,6 +51,8 @@ FORWARD = _FORWARD.extended(
     times="real ensemble batch inputs",
     **SAVED,
     spikes="real ensemble batch outputs",
+    state=f"real threads {len(STATE.split()) * TILE}",
+    passed=f"real threads 2 {max(BLOCK, 1) * TILE}",
     fast="int32 threads block",
     lane_last=f"int32 threads {TILE}",
     places=f"int32 threads {TILE}",
@@ -79,14 +81,18 @@ TRAIN_FORWARD = _FORWARD.extended(
     own_sorted="real threads waiting",
     own_order="int32 threads waiting",
     carried="real threads block 3 carried_lanes",
-    lanes=f"int32 threads {2 * TILE + 2}",
+    state=f"real threads {len(TRAIN_STATE.split()) * TILE}",
+    solved=f"real threads {N_SOLVED}",
+    lanes=f"int32 threads {TILE}",
+    hits=f"int32 threads {TILE}",
+    totals="int32 threads 2",
 )
 
 
 _BACKWARD = Layout(
     "ensemble batch inputs outputs events groups time_groups chunks weight_chunks threads tiles packed_size room "
     "windows",
-    c=f"real {N_CONSTANTS + 1}",
+    c=f"real {N_CONSTANTS}",
     weight="real ensemble outputs inputs",
     threshold="real ensemble outputs",
     packed="real ensemble tiles packed_size",
@@ -130,6 +136,7 @@ TRAIN_BACKWARD = _BACKWARD.extended(
     reset_parts="real ensemble chunks outputs",
     by_reset="real ensemble outputs",
     lanes=f"int32 threads {TILE}",
+    totals="int32 threads 2",
     rows_of="int32 threads slots",
     places_of="int32 threads slots",
     all_spikes=f"real threads {adjoint.N_SPIKES} slots",

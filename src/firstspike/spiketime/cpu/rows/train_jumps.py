@@ -5,29 +5,29 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import N_CONSTANTS, PER_MEM, SPAN, TILE, X, padded, rates_of
+from firstspike.spiketime.cpu.arrays import TILE, constants, padded, rates_of
 from firstspike.spiketime.cpu.membrane import rise
-from firstspike.spiketime.cpu.rows import adjoint
-from firstspike.spiketime.cpu.rows.adjoint import Into, unwind_tile
-from firstspike.spiketime.cpu.rows.entries import Entries
-from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD, Sample
+from firstspike.spiketime.cpu.rows.adjoint import Events, Into, Tile, into_of, spikes_in, state_in, unwind_tile
+from firstspike.spiketime.cpu.rows.entries import Entries, so_far
+from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD, Sample, walk_rows
 from firstspike.spiketime.cpu.rows.joins import exceeds
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
+from firstspike.spiketime.cpu.vectors.rows import like, named_rows, sixteen
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
     fma,
     gather16,
     lanes_of,
-    load,
-    load16,
     load_whole16,
     lowest,
     prefetch32,
     select,
     splat,
-    store,
 )
+
+carried_in = named_rows("Carried", "y c pull")
+"""The adjoint of a sample's neurons between two windows."""
 
 
 @inlined
@@ -47,7 +47,7 @@ def gather_entries(entries, asked, spikes, rows_of, places_of):
 
     Their rows and places go to ``rows_of`` and ``places_of``, with 0 for those that vectors reach beyond.
     """
-    counts, spiked = entries.lanes, np.uintp(entries.most * TILE)
+    counts, spiked = entries.counts, np.uintp(entries.most * TILE)
     for entry in range(entries.found.size, entries.found.size + 16):
         rows_of[entry] = places_of[entry] = 0
     for lane in range(TILE):
@@ -56,165 +56,150 @@ def gather_entries(entries, asked, spikes, rows_of, places_of):
         entry = np.uintp(number)  # without a sign, an index needs no test for one below 0
         place = np.uintp(entries.places[entry])
         rows_of[entry], places_of[entry] = max(entries.found[entry], 0), place
-        spikes[adjoint.TIME, place], spikes[adjoint.SLOPE, place] = entries.moments[entry], entries.slopes[entry]
-        spikes[adjoint.ASKED, place] = asked[entry]
+        it = spikes[place]
+        it.time, it.slope, it.asked = entries.moments[entry], entries.slopes[entry], asked[entry]
         if place < spiked:
             counts[place & np.uintp(TILE - 1)] += 1
 
 
 @jit
-def jumps(zero, state, entries, holds, arrival, inputs, c, bound, spikes):
+def jumps(tile, entries, spikes, holds, arrival, inputs, bound):
     """Fill in how a tile's spikes in one window change y, without those that the bound drops. Returns whether any is.
 
     ``spikes`` have the places of ``Entries``. The time of a release that there is not is ``inf``. ``inputs`` are the
     first and the last place in ``arrival`` that are none of the window's marks.
     """
-    counts, most = entries.lanes, entries.most
-    dropped = False
-    none, row = fill16(state, 0.0), spikes.shape[1]
-    for first in range(0, lanes_of(zero), 16):
-        number = load_whole16(state, counts, first)
+    state, c, most, dropped, none = tile.state, tile.c, entries.most, False, fill16(tile.zero, 0.0)
+    for first in range(0, lanes_of(tile.zero), 16):
+        some, number = sixteen(state, first), load_whole16(arrival, entries.counts, first)
         last = np.intp(-lowest(number * -1.0))
-        drop = load16(state, adjoint.DROP + first) * c[PER_MEM]
+        drop = some.drop * c.mem
         for k in range(last - 1, -1, -1):
-            place, there = k * TILE + first, number > float(k)
-            time, slope = load16(spikes, adjoint.TIME * row + place), load16(spikes, adjoint.SLOPE * row + place)
-            asked = load16(spikes, adjoint.ASKED * row + place) / load16(state, adjoint.LEVEL + first)
+            they, there = sixteen(spikes, k * TILE + first), number > float(k)
+            time, slope, asked = they.time, they.slope, they.asked / some.level
             possible = (slope > 0.0) & there
-            slope = select(possible, slope, fill16(state, 1.0))
-            following = load16(state, adjoint.NEXT_T + first)
+            slope = select(possible, slope, 1.0)
+            following = some.next_t
             if holds:
-                release_of(state, first, most + k + 1, there, c, spikes)
-                after, change = none, (load16(state, adjoint.PULL + first) + asked) / slope
+                release_of(some, sixteen(spikes, (most + k + 1) * TILE + first), there, c)
+                after, change = none, (some.pull + asked) / slope
             else:
-                after = load16(state, adjoint.NEXT_Y + first) * exp((time - following) * c[PER_MEM])
-                store(state, adjoint.RESETS + first, load16(state, adjoint.RESETS + first) + select(there, after, none))
+                after = some.next_y * exp((time - following) * c.mem)
+                some.resets += select(there, after, none)
                 change = fma(after, drop, asked) / slope  # not y - after, of which a small slope leaves no digit
             change = select(possible, change, after * -1.0)
             y = after + change
             if bound < math.inf:
-                store(state, adjoint.NOW_C + first, y)
+                some.now_c = y
                 for lane in range(first, first + 16):
-                    before = arrival[inputs[0]]
-                    if holds and spikes[adjoint.TIME, (most + k) * TILE + lane] < math.inf:
-                        before = spikes[adjoint.TIME, (most + k) * TILE + lane]
+                    own, before = state[lane], arrival[inputs[0]]
+                    if holds and spikes[(most + k) * TILE + lane].time < math.inf:
+                        before = spikes[(most + k) * TILE + lane].time
                     elif k > 0:
-                        before = spikes[adjoint.TIME, (k - 1) * TILE + lane]
-                    factor, allowed = abs(state[adjoint.NOW_C + lane]), bound * state[adjoint.UNIT + lane]
-                    if exceeds(factor, allowed, spikes[adjoint.TIME, k * TILE + lane], before, arrival, inputs, c):
-                        state[adjoint.NOW_C + lane], dropped = 0, True
-                kept = load16(state, adjoint.NOW_C + first)
+                        before = spikes[(k - 1) * TILE + lane].time
+                    spike = spikes[k * TILE + lane].time
+                    if exceeds(abs(own.now_c), bound * own.unit, spike, before, arrival, inputs, c):
+                        own.now_c, dropped = 0, True
+                kept = some.now_c
                 change, y = select((kept > y) | (kept < y), after * -1.0, change), kept
-            store(spikes, adjoint.JUMP * row + place, change)
-            store(state, adjoint.TOTAL + first, load16(state, adjoint.TOTAL + first) + select(there, y, none))
-            store(state, adjoint.NEXT_Y + first, select(there, y, load16(state, adjoint.NEXT_Y + first)))
-            store(state, adjoint.NEXT_T + first, select(there, time, following))
+            they.jump = change
+            some.total += select(there, y, none)
+            some.next_y, some.next_t = select(there, y, some.next_y), select(there, time, following)
             if holds:
-                store(state, adjoint.PULL + first, select(there, none, load16(state, adjoint.PULL + first)))
+                some.pull = select(there, none, some.pull)
         if holds:
-            release_of(state, first, most, np.uint64(0xFFFF), c, spikes)
+            release_of(some, sixteen(spikes, most * TILE + first), np.uint64(0xFFFF), c)
     return dropped
 
 
 @jit
-def release_of(state, first, slot, there, c, spikes):
+def release_of(some, they, there, c):
     """The releases of 16 lanes: y before them is 0, and PULL becomes their part for the spikes before."""
-    place, row, none = slot * TILE + first, spikes.shape[1], fill16(state, 0.0)
-    time, again = load16(spikes, adjoint.TIME * row + place), load16(spikes, adjoint.SLOPE * row + place)
-    released = (fill16(state, math.inf) > time) & there
+    time, again, none = they.time, they.slope, fill16(some, 0.0)
+    released = (fill16(some, math.inf) > time) & there
     if not released:
         return
     time = select(released, time, none)
-    y = load16(state, adjoint.NEXT_Y + first)
-    later = y * exp(min(time - load16(state, adjoint.NEXT_T + first), 0.0) * c[PER_MEM])
-    store(state, adjoint.RESETS + first, load16(state, adjoint.RESETS + first) + select(released, later, none))
-    store(spikes, adjoint.JUMP * row + place, later * -1.0)
-    store(state, adjoint.PULL + first, select(released, later * again, load16(state, adjoint.PULL + first)))
-    store(state, adjoint.NEXT_Y + first, select(released, none, y))
+    y = some.next_y
+    later = y * exp(min(time - some.next_t, 0.0) * c.mem)
+    some.resets += select(released, later, none)
+    they.jump = later * -1.0
+    some.pull = select(released, later * again, some.pull)
+    some.next_y = select(released, none, y)
 
 
 @jit
 def scale_jumps(spikes, n, rows_of, places_of, start, arrival, c):
     """How the changes at n spikes and releases enter the scaled E' and C' of their intervals, in the entries' order."""
-    r, row = rates_of(c), spikes.shape[1]
+    r = rates_of(c)
     for entry in range(0, n, 16):
         begin, latest = gather16(start, 0, rows_of, entry), gather16(arrival, 0, rows_of, entry)
-        time = gather16(spikes, adjoint.TIME * row, places_of, entry)
-        into_e = gather16(spikes, adjoint.JUMP * row, places_of, entry) * exp((begin - time) * r.faster)
+        time, they = gather16(spikes.time, 0, places_of, entry), sixteen(spikes, entry)
+        into_e = gather16(spikes.jump, 0, places_of, entry) * exp((begin - time) * r.faster)
         since = rise(max(time - latest, 0.0), r.delta, r.per_rise)
-        store(spikes, adjoint.INTO_E * row + entry, into_e)
-        store(spikes, adjoint.INTO_C * row + entry, into_e * since * exp(min(time - begin, c[SPAN] * 2) * r.delta))
+        they.into_e = into_e
+        they.into_c = into_e * since * exp(min(time - begin, c.span * 2) * r.delta)
 
 
 @jit
-def unwind_window(zero, g, e, slot, chunk, group, tile, b, w):
+def unwind_window(zero, g, at, w):
     """Spike trains of a tile in a window of a sample."""
-    n, at, part = g.count[e, b, w], g.starts[e, b, w], w * g.tiles + tile
+    e, b, tile, slot = at.e, at.b, at.tile, at.slot
+    n, first, part = g.count[e, b, w], g.starts[e, b, w], w * g.tiles + tile
     low, high = g.upto[e, b, part], g.upto[e, b, part + 1]
-    c, begin, carried, packed = g.c, tile * TILE, g.carried[e, b], g.packed[e, tile]
     asks = g.asks_end != 0 or w < g.windows - 1
     if n == 0 or (low == high and not asks):
         return
-    begins, stops, here = g.bounds[w] > -math.inf, g.bounds[w + 1] < math.inf, slice(at, at + padded(n))
-    state, spikes, arrival = g.state[slot], g.all_spikes[slot], g.arrival[e, b, here]
-    rows_of, places_of = g.rows_of[slot], g.places_of[slot]
+    begins, stops, here = g.bounds[w] > -math.inf, g.bounds[w + 1] < math.inf, slice(first, first + padded(n))
+    spikes, arrival = spikes_in(g.all_spikes[slot]), g.arrival[e, b, here]
+    state, c = like(zero, state_in(g.state[slot], 0), 0), constants(g)
+    carried, neurons = like(zero, carried_in(g.carried[e, b]), tile * TILE), Tile(zero, state, c)
     entries = Entries(
-        g.lanes[slot], g.budget, g.found[e, b, low:high], g.places[e, b, low:high],
+        g.lanes[slot], so_far(g.totals[slot], 0), g.budget, g.found[e, b, low:high], g.places[e, b, low:high],
         g.moments[e, b, low:high], g.slopes[e, b, low:high],
     )  # fmt: skip
-    gather_entries(entries, g.asked[e, b, low:high], spikes, rows_of, places_of)
-    sample = Sample(
-        g.source[e, b, here], arrival, n, g.ends[e, b, here], g.segments[e, b, w], rows_of_window(g.rows[e, b], n, at)
-    )
+    gather_entries(entries, g.asked[e, b, low:high], spikes, g.rows_of[slot], g.places_of[slot])
+    rows, segments = rows_of_window(g.rows[e, b], n, first), g.segments[e, b, w]
+    sample = Sample(g.source[e, b, here], arrival, n, g.ends[e, b, here], segments, rows)
     inputs, until = (1 if begins else 0, n - 2 if stops else n - 1), g.bounds[w + 1] if stops else arrival[n - 1]
-    wants_weight, wants_times, holds = g.weight_chunks > 0, g.time_groups > 0, g.holds != 0
-    never = c.dtype.type(math.inf)
-    by_weight = g.weight_parts[e, chunk, tile] if wants_weight else g.sums[slot]  # which nothing is added to
-    by_times = g.times_parts[e, group, b, here] if wants_times else g.sums[slot]
-    bound, start, top = c[N_CONSTANTS] if wants_weight else never, g.start[e, b, here], n - 1
+    holds, into, never, start = g.holds != 0, into_of(g, at, first), arrival.dtype.type(math.inf), g.start[e, b, here]
+    bound, top = c.bound if into.wants_weight else never, n - 1
     if not asks:
         top = np.intp(entries.found[high - low - 1])
-    total, resets = load(zero, state, adjoint.TOTAL), load(zero, state, adjoint.RESETS)
-    full = np.uint64(g.full[e, b, tile, w])
-    start_window(zero, state, carried, begin, full, until)
-    dropped = jumps(zero, state, entries, holds, arrival, inputs, c, bound, spikes)
-    scale_jumps(spikes, high - low, rows_of, places_of, start, arrival, c)
+    total, resets = state.total, state.resets
+    full, events = np.uint64(g.full[e, b, tile, w]), Events(entries.found, entries.places, spikes)
+    start_window(zero, state, carried, full, until)
+    dropped = jumps(neurons, entries, spikes, holds, arrival, inputs, bound)
+    scale_jumps(spikes, high - low, g.rows_of[slot], g.places_of[slot], start, arrival, c)
     if dropped:  # for the weights alone
-        into = Into(g.sums[slot], by_weight, by_times, True, False)
-        unwind_tile(zero, packed, sample, state, None, entries, spikes, top, asks, c, into)
-        store(state, adjoint.TOTAL, total)
-        store(state, adjoint.RESETS, resets)
-        start_window(zero, state, carried, begin, full, until)
-        jumps(zero, state, entries, holds, arrival, inputs, c, never, spikes)
-        scale_jumps(spikes, high - low, rows_of, places_of, start, arrival, c)
-    if not dropped or wants_times or begins:
-        into = Into(g.sums[slot], by_weight, by_times, wants_weight and not dropped, wants_times)
-        unwind_tile(zero, packed, sample, state, None, entries, spikes, top, asks, c, into)
+        weights = Into(into.sums, into.by_weight, into.by_times, True, False)
+        unwind_tile(neurons, g.packed[e, tile], sample, None, events, top, asks, weights)
+        state.total, state.resets = total, resets
+        start_window(zero, state, carried, full, until)
+        jumps(neurons, entries, spikes, holds, arrival, inputs, never)
+        scale_jumps(spikes, high - low, g.rows_of[slot], g.places_of[slot], start, arrival, c)
+    if not dropped or into.wants_times or begins:
+        rest = Into(into.sums, into.by_weight, into.by_times, into.wants_weight and not dropped, into.wants_times)
+        unwind_tile(neurons, g.packed[e, tile], sample, None, events, top, asks, rest)
     for entry in range(high - low):
-        spikes[adjoint.TIME, np.uintp(entries.places[np.uintp(entry)])] = math.inf
+        spikes[np.uintp(entries.places[np.uintp(entry)])].time = math.inf
     if begins:
-        response, decay = load(zero, state, adjoint.NOW_C), load(zero, state, adjoint.NOW_E)
-        store(carried, begin, fma(response, max(c[X], 0.0), decay))
-        store(carried, carried.shape[1] + begin, response)
-        store(carried, 2 * carried.shape[1] + begin, load(zero, state, adjoint.PULL))
+        carried.y = fma(state.now_c, max(c.x, 0.0), state.now_e)
+        carried.c, carried.pull = state.now_c, state.pull
 
 
 @jit
-def start_window(zero, state, carried, begin, full, until):
+def start_window(zero, state, carried, full, until):
     """The adjoint of a tile at the end of a window. Lanes ``full`` would spike too often there."""
-    width = carried.shape[1]
-    y = load(zero, carried, begin)
-    store(state, adjoint.RESETS, load(zero, state, adjoint.RESETS) + select(full, y, zero))
-    y = select(full, zero, y)
-    store(state, adjoint.END_Y, y)
-    store(state, adjoint.NEXT_Y, y)
-    store(state, adjoint.END_C, load(zero, carried, width + begin))
-    store(state, adjoint.PULL, load(zero, carried, 2 * width + begin))
-    store(state, adjoint.NEXT_T, splat(zero, until))
+    y = carried.y
+    state.resets += select(full, y, zero)
+    state.end_y = state.next_y = select(full, zero, y)
+    state.end_c, state.pull, state.next_t = carried.c, carried.pull, splat(zero, until)
 
 
 @jit
 def rows_of_window(rows, n, at):
     """The rows of a window whose events begin at ``at``."""
     stride = padded(n)
-    return rows.reshape(rows.size)[N_BACKWARD * at : N_BACKWARD * (at + stride)].reshape(N_BACKWARD, stride)
+    here = rows.reshape(rows.size)[N_BACKWARD * at : N_BACKWARD * (at + stride)]
+    return walk_rows(here.reshape(N_BACKWARD, stride))

@@ -7,10 +7,10 @@ given lists of what arrives.
 # mypy: disable-error-code="no-untyped-def"
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import LANES, UNIT
+from firstspike.spiketime.cpu.arrays import LANES, named_rates
 from firstspike.spiketime.cpu.lanes.flow import add_up, constants, held, loaded, step, stored
 from firstspike.spiketime.cpu.lanes.shared import rates_at
-from firstspike.spiketime.cpu.lanes.state import BUFFERS, NOW, RELEASE, longest_wait
+from firstspike.spiketime.cpu.lanes.state import BUFFERS, NOW, RELEASE, longest_wait, unit_of
 from firstspike.spiketime.cpu.membrane import ENOUGH, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sparse.lists import arriving, of_groups
@@ -56,7 +56,7 @@ def add_one(g, sums, left, s, receptor, lane):
 @jit
 def add_window(g, slot, window, first, last):
     """Add up what arrives in a window at the neurons of some groups."""
-    sums, left, unit, longest = g.added[slot], g.fading[slot], g.rates[0, 0, UNIT, 0], longest_wait(g.added)
+    sums, left, unit, longest = g.added[slot], g.fading[slot], named_rates(g.rates[0, 0])[0].unit, longest_wait(g.added)
     picked, kinds, waits, none, n = g.picked[slot], g.picked_kinds[slot], g.picked_times[slot], fill16(sums, 0.0), 0
     for row in range(CURRENT + g.receptors):
         sums[row * g.lanes + first * LANES : row * g.lanes + last * LANES] = 0
@@ -91,7 +91,7 @@ def add_some(g, slot, n, unit):
 @jit
 def pass_window(g, at):
     """Take a group to the end of a window. Returns whether that is so: no neuron may spike, or be released."""
-    rows, sums, unit = g.state[at.kept], g.added[at.slot], g.rates[at.group, 0, UNIT, 0]
+    rows, sums, unit = g.state[at.kept], g.added[at.slot], unit_of(g, at)
     rests, x, c, none = np.uint64(0), loaded(g, at, NOW), constants(g, at), fill32(rows, 0.0)
     if g.holds != 0:
         release = load32(rows, RELEASE)

@@ -11,17 +11,9 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.arrays import (
-    DELTA,
-    HEIGHT,
     LANES,
-    PER_MEM,
-    PER_RISE,
-    PER_SYN,
-    RATIO,
-    TOP,
-    UNIT,
-    X,
     every_lane,
+    named_rates,
 )
 from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_PARTS, DUE, EACH, NOW, PARTS, Q, Y
 from firstspike.spiketime.cpu.lanes.flow import add_taus, back, constants, reached, reload, save
@@ -125,7 +117,7 @@ def settle_whole(g, at, i, sent, s, last):
     """
     table, picked, times, stride = g.table[at.part], g.picked[at.slot], g.picked_times[at.slot], g.groups * LANES
     parts, lags, sums = g.weight_parts[at.chunk], g.delay_parts[at.chunk], g.sums[at.slot]
-    k, unit, longest = component_of(g, i), g.rates[0, 0, UNIT, 0], longest_wait(table)
+    k, unit, longest = component_of(g, i), named_rates(g.rates[0, 0])[0].unit, longest_wait(table)
     r, none, size = rates_at(g.rates[0, k], 0), fill16(table, 0.0), 0
     other = np.intp(g.places[1]) if g.signed != 0 else k
     o, result, acc = rates_at(g.rates[0, other], 0), table.dtype.type(0), none
@@ -178,12 +170,11 @@ def settle_whole(g, at, i, sent, s, last):
 @jit
 def copy_rates(g, group, lane, source, column):
     """Give a lane the rates of a neuron, in the unit of time of the first group."""
-    scale = g.rates[source, 0, UNIT, 0] / g.rates[0, 0, UNIT, 0]
+    scale = named_rates(g.rates[source, 0])[0].unit / named_rates(g.rates[0, 0])[0].unit
     for k in range(g.count):
-        for rate in (PER_MEM, PER_SYN, DELTA):
-            g.rates[group, k, rate, lane] = g.rates[source, k, rate, column] * scale
-        for rate in (PER_RISE, RATIO, X, TOP, HEIGHT):
-            g.rates[group, k, rate, lane] = g.rates[source, k, rate, column]
+        to, r = named_rates(g.rates[group, k])[lane], named_rates(g.rates[source, k])[column]
+        to.mem, to.syn, to.delta = r.mem * scale, r.syn * scale, r.delta * scale
+        to.per_rise, to.ratio, to.x, to.top, to.height = r.per_rise, r.ratio, r.x, r.top, r.height
 
 
 @jit
@@ -223,7 +214,7 @@ def settle_some(g, at, i, size, taus):
             for row in range(BY_PARTS, g.total_rows, LANES):
                 to[row + column] += totals[row + lane]
     part, fed, rate = reached(g, at, c, x, i, w)
-    by_time = (part.q - fed) * w * (rate * g.rates[0, 0, UNIT, 0])
+    by_time = (part.q - fed) * w * (rate * named_rates(g.rates[0, 0])[0].unit)
     store(sums, 0, select(inside, part.q, 0.0))
     store(sums, LANES, by_time)
     total = sums.dtype.type(0)

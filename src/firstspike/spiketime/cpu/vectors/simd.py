@@ -140,6 +140,7 @@ def _define(function, emit, count: int = 2, compares: bool = False) -> None:
 
 
 _ARITHMETIC = {operator.add: "fadd", operator.sub: "fsub", operator.mul: "fmul", operator.truediv: "fdiv"}
+_ARITHMETIC |= {operator.iadd: "fadd", operator.isub: "fsub"}
 _COMPARISONS = {operator.ge: ">=", operator.gt: ">", operator.lt: "<", operator.eq: "=="}
 for _operator, _name in _ARITHMETIC.items():
     _define(_operator, getattr(ir.IRBuilder, _name))
@@ -296,6 +297,12 @@ def load(context, builder, sig, zero, array, index):
 def splat(context, builder, sig, zero, number):
     """A vector of one number, with as many lanes as ``zero``."""
     return splat_into(builder, number, sig.return_type)
+
+
+@emitted(lambda x: types.boolean(x))
+def is_single(context, builder, sig, x):
+    """Whether numbers are of single precision."""
+    return ir.IntType(1)(sig.args[0].dtype == types.float32)
 
 
 @emitted(lambda zero: types.intp(zero))

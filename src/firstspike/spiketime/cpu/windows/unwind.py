@@ -3,7 +3,7 @@
 # mypy: disable-error-code="no-untyped-def"
 import numpy as np
 
-from firstspike.spiketime.cpu.arrays import LANES, UNIT
+from firstspike.spiketime.cpu.arrays import LANES
 from firstspike.spiketime.cpu.lanes.adjoint import (
     EACH,
     PARTS,
@@ -18,6 +18,7 @@ from firstspike.spiketime.cpu.lanes.adjoint import (
 )
 from firstspike.spiketime.cpu.lanes.back import OWED, OWED_KEPT, goes_on, leave, start_back
 from firstspike.spiketime.cpu.lanes.flow import add_taus, back, back_at, constants, piece_at, save
+from firstspike.spiketime.cpu.lanes.state import unit_of
 from firstspike.spiketime.cpu.lanes.unwind import fill_pieces, walk_back
 from firstspike.spiketime.cpu.lanes.windows import BLOCK, arrivals, due_at, is_stuck
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
@@ -101,7 +102,7 @@ def settle(g, at, c, window, stop, size, bounds, taus):
     The flags are constants where neither is true, which leaves less to carry.
     """
     into, sums, delay, events = into_of(g, at), g.sums[at.slot], g.delays[at.group], g.columns[at.slot]
-    block, latest, unit, number = g.blocks_of[at.kept], g.latest[at.group], g.rates[at.group, 0, UNIT, 0], 0
+    block, latest, unit, number = g.blocks_of[at.kept], g.latest[at.group], unit_of(g, at), 0
     for event in range(window.n):
         i = np.intp(window.sources[np.uintp(event)])
         fetch_ahead(window, event + 2 * AHEAD, delay, into.weight)
